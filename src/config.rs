@@ -25,11 +25,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use error::{ConfigError, Place, Problem};
+pub use error::{ConfigError, ConfigLocation, ConfigProblem};
 pub use starter::starter;
 pub use url::HttpUrl;
 
-use crate::file::access::{self, Exposure};
+use crate::file::access::{self, FileExposure};
 use crate::ids::RoleName;
 
 /// Everything that the config file says.
@@ -44,7 +44,7 @@ pub struct Settings {
     /// Where roles without a store of their own are kept.
     pub store: StoreSettings,
     /// Where the config says where journals live, if it does.
-    pub journal_at: Place,
+    pub journal_at: ConfigLocation,
     /// Etcd, where there is one.
     pub etcd: Option<EtcdSettings>,
     /// Who is told when something is wrong.
@@ -52,12 +52,12 @@ pub struct Settings {
     /// The roles, by name.
     pub roles: BTreeMap<RoleName, RoleSettings>,
     /// Keys that are right but have no effect in this version, and those that are dangerous where they lead.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<ConfigProblem>,
 }
 
 /// What the config takes from the process that reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Host {
+pub struct ConfigEnvironment {
     /// `$RUNNER_CONFIG`.
     pub runner_config: Option<PathBuf>,
     /// `$CREDENTIALS_DIRECTORY`, where systemd puts a service's credentials.
@@ -72,7 +72,7 @@ impl Settings {
     ///
     /// # Errors
     /// Everything that is wrong with them, all at once.
-    pub fn load(flag: Option<&Path>, host: &Host) -> Result<Self, ConfigError> {
+    pub fn load(flag: Option<&Path>, host: &ConfigEnvironment) -> Result<Self, ConfigError> {
         files::load(flag, host)
     }
 
@@ -80,7 +80,7 @@ impl Settings {
     ///
     /// # Errors
     /// Everything that is wrong with them, all at once.
-    pub fn parse(texts: &[(PathBuf, String)], host: &Host) -> Result<Self, ConfigError> {
+    pub fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Result<Self, ConfigError> {
         files::parse(texts, host)
     }
 
@@ -98,7 +98,7 @@ impl Settings {
     }
 
     /// What others on this host may change, or read although it is secret, of the files that these settings come from and name.
-    pub fn exposures(&self) -> Vec<Exposure> {
+    pub fn exposures(&self) -> Vec<FileExposure> {
         let secret_urls = self.notify.webhook.is_some() || self.notify.healthchecks.is_some();
         let mut files: Vec<(&Path, bool)> = self.files.iter().map(|file| (file.as_path(), secret_urls)).collect();
         for key in [&self.store.key].into_iter().chain(self.roles.values().map(|role| &role.key)) {
@@ -115,7 +115,7 @@ impl Settings {
         files.extend(self.store.ca_file.iter().map(|path| (path.as_path(), false)));
         files.sort_unstable();
         files.dedup();
-        let mut found: Vec<Exposure> = Vec::new();
+        let mut found: Vec<FileExposure> = Vec::new();
         for exposure in files.into_iter().flat_map(|(path, secret)| access::exposures(path, secret)) {
             if !found.contains(&exposure) {
                 found.push(exposure);
@@ -127,11 +127,12 @@ impl Settings {
     /// The effective settings as TOML, defaults spelled out; reads back as the same settings, but for URLs that let whoever
     /// knows them speak: of these only the server is shown.
     pub fn render(&self) -> String {
-        render::render(self, render::Secrets::Hidden)
+        render::render(self, render::SecretDisplay::Hidden)
     }
 
     fn hashed(mut self) -> Self {
-        self.hash = hex::encode(&blake3::hash(render::render(&self, render::Secrets::Told).as_bytes()).as_bytes()[..8]);
+        self.hash =
+            hex::encode(&blake3::hash(render::render(&self, render::SecretDisplay::Told).as_bytes()).as_bytes()[..8]);
         self
     }
 }
@@ -164,7 +165,7 @@ pub struct StoreSettings {
     /// Bytes per second, over all uploads of the process.
     pub limit_upload: Option<u64>,
     /// Where the journal shall live; settled at `init`.
-    pub journal: JournalPlace,
+    pub journal: JournalPlacement,
 }
 
 impl StoreSettings {
@@ -183,7 +184,7 @@ impl StoreSettings {
             ca_file: None,
             key,
             limit_upload: None,
-            journal: JournalPlace::Auto,
+            journal: JournalPlacement::Auto,
         }
     }
 }
@@ -215,7 +216,7 @@ pub struct NotifySettings {
     /// Program and arguments; gets the event as JSON on its standard input.
     pub command: Option<Vec<String>>,
     /// What that finds in its environment.
-    pub environment: Environment,
+    pub environment: EnvironmentSettings,
     /// Where the event is posted to as JSON.
     pub webhook: Option<HttpUrl>,
     /// What is told of every run, in the manner of healthchecks.io. `{role}` in it stands for the role's name.
@@ -233,7 +234,7 @@ impl Default for NotifySettings {
     fn default() -> Self {
         Self {
             command: None,
-            environment: Environment::default(),
+            environment: EnvironmentSettings::default(),
             webhook: None,
             healthchecks: None,
             timeout: Self::TIMEOUT,
@@ -268,7 +269,7 @@ pub enum KeySource {
 
 /// Where a journal lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum JournalPlace {
+pub enum JournalPlacement {
     /// At `init`: the store if it passes the proof.
     #[default]
     Auto,
@@ -290,9 +291,9 @@ pub struct RoleSettings {
     /// When a node should be active.
     pub eligible: Option<Probe>,
     /// Which node may stand in when no eligible one did it.
-    pub fallback: Option<Fallback>,
+    pub fallback: Option<FallbackSettings>,
     /// What makes it exclusive.
-    pub lease: Lease,
+    pub lease: LeaseKind,
     /// What is backed up: absolute, none inside another, sorted.
     pub sources: Vec<PathBuf>,
     /// Patterns in gitignore syntax; a leading `/` means the file system's root.
@@ -304,7 +305,7 @@ pub struct RoleSettings {
     /// Leave out files larger than this, in bytes.
     pub exclude_larger_than: Option<u64>,
     /// File name in the snapshot → command.
-    pub dumps: BTreeMap<String, Dump>,
+    pub dumps: BTreeMap<String, DumpSettings>,
     /// When; `None`: only by hand.
     pub schedule: Option<Schedule>,
     /// The role's offset into each slot is derived from its name and is less than this.
@@ -320,26 +321,26 @@ pub struct RoleSettings {
     /// How long a silent holder, or an operator's takeover, keeps other nodes waiting.
     pub takeover_after: Duration,
     /// What the holder does while the lease service cannot be reached.
-    pub on_lease_unreachable: LeaseUnreachable,
+    pub on_lease_unreachable: LeaseUnreachablePolicy,
     /// Whether files are read again after the role came from another node.
     pub takeover_trust: TakeoverTrust,
     /// An empty source is believed.
     pub allow_empty: bool,
     /// Which snapshots a prune keeps; `None`: all, and nothing is pruned.
-    pub keep: Option<Keep>,
+    pub keep: Option<RetentionPolicy>,
     /// So many percent of what is stored may be unused before a prune moves content out of wasteful packs.
     pub max_unused: u8,
     /// How long what nothing needs any more is left to those who still read it.
     pub prune_grace: Duration,
     /// Commands around a run, and around the time in which this node has the role.
-    pub hooks: Hooks,
+    pub hooks: HookCommands,
     /// What hooks, probes and dumps find in their environment, and `exec`'s command beside what its caller gave it.
-    pub environment: Environment,
+    pub environment: EnvironmentSettings,
 }
 
 /// What the programs that are started find in their environment beside what every program may expect.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Environment {
+pub struct EnvironmentSettings {
     /// With these values.
     pub set: BTreeMap<String, String>,
     /// As this process has them, where it has.
@@ -350,7 +351,7 @@ pub struct Environment {
 /// that are not older than the newest by more than `within`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "one line above says it of all")]
-pub struct Keep {
+pub struct RetentionPolicy {
     pub last: u32,
     pub hourly: u32,
     pub daily: u32,
@@ -362,21 +363,21 @@ pub struct Keep {
 
 /// Who may do what no eligible node did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fallback {
+pub struct FallbackSettings {
     /// Evidence that a node may.
     pub probe: Probe,
     /// How long a slot must have been due without a commit.
     pub after: Duration,
 }
 
-impl Fallback {
+impl FallbackSettings {
     /// How long eligible nodes have, where nothing is said: half of what makes a slot a missed one.
     pub const AFTER: Duration = Duration::from_mins(15);
 }
 
 /// A role's commands: program and arguments, no shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hooks {
+pub struct HookCommands {
     /// Before a run reads anything. The run fails if it does.
     pub before: Option<Vec<String>>,
     /// After a run for which `before` was started, however it ended.
@@ -389,7 +390,7 @@ pub struct Hooks {
     pub timeout: Duration,
 }
 
-impl Hooks {
+impl HookCommands {
     /// How long each may take, where nothing is said.
     pub const TIMEOUT: Duration = Duration::from_mins(10);
 
@@ -399,7 +400,7 @@ impl Hooks {
     }
 }
 
-impl Default for Hooks {
+impl Default for HookCommands {
     fn default() -> Self {
         Self { before: None, after: None, on_takeover: None, on_lost: None, timeout: Self::TIMEOUT }
     }
@@ -414,7 +415,7 @@ impl RoleSettings {
             nodes: None,
             eligible: None,
             fallback: None,
-            lease: Lease::None,
+            lease: LeaseKind::None,
             sources,
             exclude: Vec::new(),
             one_file_system: false,
@@ -428,21 +429,21 @@ impl RoleSettings {
             bucket_lease_ttl: Duration::from_mins(1),
             takeover_delay: Duration::from_mins(1),
             takeover_after: Duration::from_mins(15),
-            on_lease_unreachable: LeaseUnreachable::default(),
+            on_lease_unreachable: LeaseUnreachablePolicy::default(),
             takeover_trust: TakeoverTrust::default(),
             allow_empty: false,
             keep: None,
             max_unused: 10,
             prune_grace: Duration::from_hours(24),
-            hooks: Hooks::default(),
-            environment: Environment::default(),
+            hooks: HookCommands::default(),
+            environment: EnvironmentSettings::default(),
         }
     }
 }
 
 /// What the node that holds the newest term does while its lease service cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LeaseUnreachable {
+pub enum LeaseUnreachablePolicy {
     /// It starts nothing, and what runs waits with its commit.
     #[default]
     Stop,
@@ -452,20 +453,20 @@ pub enum LeaseUnreachable {
 
 /// A command whose standard output becomes a file of the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dump {
+pub struct DumpSettings {
     /// Program and arguments; no shell.
     pub command: Vec<String>,
     /// Run as this user.
     pub user: Option<String>,
     /// What it finds in its environment: the role's, and its own.
-    pub environment: Environment,
+    pub environment: EnvironmentSettings,
     /// Killed after this long.
     pub timeout: Duration,
 }
 
 /// What makes a role exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lease {
+pub enum LeaseKind {
     /// A lease in etcd.
     Etcd,
     /// A lease in the bucket.

@@ -29,27 +29,27 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use self::callers::Command;
-use self::limits::Limits;
-use self::notify::Notifier;
-use self::post::Post;
+use self::callers::RoleCommand;
+use self::limits::ConcurrencyLimits;
+use self::notify::ServiceManager;
+use self::post::RoleTask;
 pub use self::socket::SocketError;
-use self::socket::{Directory, Reception, Socket};
-use self::state_dir::StateDir;
-use self::stores::Stores;
+use self::socket::{DaemonSocket, RoleDirectory, SocketContext};
+use self::state_dir::StateDirMonitor;
+use self::stores::StoreConnector;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::RoleName;
-use crate::job::cancel::Cancel;
-use crate::job::guard::{GuardError, Reason};
-use crate::job::lease::Sessions;
+use crate::job::cancel::CancelToken;
+use crate::job::guard::{GuardError, NoCommitReason};
+use crate::job::lease::LeaseSessions;
 use crate::job::prune::PruneError;
 use crate::job::report::RoleReport;
 use crate::job::report::pruned::PruneReport;
-use crate::job::runner::Runner;
-use crate::notice::teller::Teller;
-use crate::role::duty::Stand;
-use crate::role::identity::{IdentityError, Node};
-use crate::role::probe::Evidence;
+use crate::job::runner::NodeContext;
+use crate::notice::teller::AlertDispatcher;
+use crate::role::duty::RoleStatus;
+use crate::role::identity::{IdentityError, NodeIdentity};
+use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 use crate::store::Store;
 
@@ -69,22 +69,22 @@ pub const TELL_PATIENCE: Duration = Duration::from_secs(5);
 pub type Failure = Box<dyn StdError + Send + Sync>;
 
 /// What the daemon needs of whoever started it: the config, and words. Sentences are made in one place only.
-pub trait Voice: Send + Sync + 'static {
+pub trait DaemonObserver: Send + Sync + 'static {
     /// Reads the config again.
     ///
     /// # Errors
     /// It is not valid.
     fn load(&self) -> Result<Settings, Failure>;
     /// A node stands differently for a role now.
-    fn stands(&self, role: &RoleName, stand: &Stand, evidence: &[Evidence]);
+    fn stands(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]);
     /// The report with its reason in words.
-    fn explained(&self, report: &RoleReport, reason: Option<&Reason>) -> RoleReport;
+    fn explained(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport;
     /// A run has ended; the report is explained.
     fn ran(&self, report: &RoleReport);
     /// A report on a run that failed, and its exit code.
     fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
     /// Why this node, which stands like this, does not work for the role.
-    fn refusal(&self, role: &RoleName, stand: Option<&Stand>, evidence: &[Evidence]) -> String;
+    fn refusal(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String;
     /// A run, or something on the way to one, failed.
     fn failed(&self, role: &RoleName, error: &GuardError);
     /// A role was pruned.
@@ -94,21 +94,21 @@ pub trait Voice: Send + Sync + 'static {
     /// Who only observes would run this slot now.
     fn would_run(&self, role: &RoleName, slot: Slot);
     /// One line on how all roles stand.
-    fn summary(&self, stands: &BTreeMap<RoleName, Option<Stand>>) -> String;
+    fn summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String;
 }
 
 /// What a daemon is started with.
-pub struct Start {
+pub struct DaemonParams {
     /// Who works, and with what. Its `cancel` ends the daemon.
-    pub runner: Runner,
+    pub runner: NodeContext,
     /// This node.
-    pub node: Node,
+    pub node: NodeIdentity,
     /// The settings to begin with.
     pub settings: Settings,
     /// Its words.
-    pub voice: Arc<dyn Voice>,
+    pub voice: Arc<dyn DaemonObserver>,
     /// Who is told when something is wrong.
-    pub teller: Arc<Teller>,
+    pub teller: Arc<AlertDispatcher>,
     /// Decides and reports, and runs nothing.
     pub observe: bool,
     /// Where the socket is put.
@@ -133,20 +133,20 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// The signal handlers cannot be installed, another daemon runs on this node, or the state directory was replaced.
-pub async fn run(start: Start) -> Result<(), DaemonError> {
+pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (cancel, runtime_dir, runner) = (start.runner.cancel.clone(), start.runtime_dir.clone(), start.runner.clone());
-    let mut office = Office::new(start);
+    let mut office = Supervisor::new(start);
     let (ask_to_look, mut asked_to_look) = mpsc::channel(COMMANDS_MAX);
     // Who only observes does nothing for anybody: the cron job that it is tried beside goes its own way.
     let mut state_dir = if office.observe {
         None
     } else {
         let (node, directory) = (runner.node.id, Arc::clone(&office.directory));
-        let reception = Reception { node, directory, look: ask_to_look };
-        let socket = Socket::open(&runtime_dir, &reception).await?;
-        let Runner { state_dir: dir, node, env, memories, .. } = runner;
-        Some(StateDir { dir, node: node.id, env, memories, reception, socket, seen: Vec::new(), trouble: None })
+        let reception = SocketContext { node, directory, look: ask_to_look };
+        let socket = DaemonSocket::open(&runtime_dir, &reception).await?;
+        let NodeContext { state_dir: dir, node, env, memories, .. } = runner;
+        Some(StateDirMonitor { dir, node: node.id, env, memories, reception, socket, seen: Vec::new(), trouble: None })
     };
     office.settle();
     tracing::info!(
@@ -158,7 +158,7 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
         if office.settings.roles.len() == 1 { "role" } else { "roles" },
         if office.observe { "; it only observes: it takes no role, writes nothing and runs nothing" } else { "" }
     );
-    let notifier = Notifier::new();
+    let notifier = ServiceManager::new();
     notifier.ready(&office.summary());
     let mut reload = tokio::time::interval(RELOAD_INTERVAL);
     let mut beat = tokio::time::interval(notifier.interval());
@@ -172,7 +172,7 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
                     Some(asked) = asked_to_look.recv() => Some(asked),
                 }
             } => {
-                let looked = state_dir.as_mut().map_or(Ok(()), StateDir::look);
+                let looked = state_dir.as_mut().map_or(Ok(()), StateDirMonitor::look);
                 if let Err(error) = looked {
                     tracing::error!("the daemon stops: {error}");
                     break Err(error);
@@ -205,9 +205,9 @@ pub async fn run(start: Start) -> Result<(), DaemonError> {
 }
 
 /// What one role's task alone is started with, by somebody who has no config to follow and nobody to tell of it.
-pub struct Hold {
+pub struct RoleTaskConfig {
     /// Who works, and with what.
-    pub runner: Runner,
+    pub runner: NodeContext,
     /// What the role's settings are part of.
     pub settings: Settings,
     /// The role.
@@ -215,58 +215,58 @@ pub struct Hold {
     /// Where its repository is.
     pub store: Arc<dyn Store>,
     /// Words.
-    pub voice: Arc<dyn Voice>,
+    pub voice: Arc<dyn DaemonObserver>,
     /// Who is told when something is wrong.
-    pub teller: Arc<Teller>,
+    pub teller: Arc<AlertDispatcher>,
     /// How often it prunes.
     pub prune_interval: Duration,
 }
 
 /// Holds one role until `stop` says so, and all its work has ended: what [`run`] does for each.
-pub async fn hold(hold: Hold, stop: watch::Receiver<bool>) {
-    let Hold { runner, settings, role, store, voice, teller, prune_interval } = hold;
-    let stores = Arc::new(Stores::of(settings.store.clone(), runner.env.clone(), store));
-    let (settings, limits, observe) = (Arc::new(settings), Arc::new(Limits::new()), false);
+pub async fn hold(hold: RoleTaskConfig, stop: watch::Receiver<bool>) {
+    let RoleTaskConfig { runner, settings, role, store, voice, teller, prune_interval } = hold;
+    let stores = Arc::new(StoreConnector::of(settings.store.clone(), runner.env.clone(), store));
+    let (settings, limits, observe) = (Arc::new(settings), Arc::new(ConcurrencyLimits::new()), false);
     let (_callers, commands) = mpsc::channel(COMMANDS_MAX);
-    let post = Post { runner, settings, role, stores, limits, voice, teller, observe, prune_interval };
+    let post = RoleTask { runner, settings, role, stores, limits, voice, teller, observe, prune_interval };
     post.hold(stop, commands, watch::channel(None).0, watch::channel(0).0).await;
 }
 
 /// All roles of this node.
-struct Office {
-    runner: Runner,
-    node: Node,
+struct Supervisor {
+    runner: NodeContext,
+    node: NodeIdentity,
     settings: Arc<Settings>,
-    voice: Arc<dyn Voice>,
-    teller: Arc<Teller>,
+    voice: Arc<dyn DaemonObserver>,
+    teller: Arc<AlertDispatcher>,
     observe: bool,
-    stores: Arc<Stores>,
-    limits: Arc<Limits>,
-    posts: BTreeMap<RoleName, Manned>,
+    stores: Arc<StoreConnector>,
+    limits: Arc<ConcurrencyLimits>,
+    posts: BTreeMap<RoleName, RoleHandle>,
     /// Where each role's task is spoken to.
-    directory: Directory,
+    directory: RoleDirectory,
     /// What was wrong with the config when it was last read.
     refused: Option<String>,
 }
 
 /// A role's task.
-struct Manned {
+struct RoleHandle {
     role: RoleSettings,
     stop: watch::Sender<bool>,
-    stand: watch::Receiver<Option<Stand>>,
+    stand: watch::Receiver<Option<RoleStatus>>,
     /// Counts the turns of its loop.
     turns: watch::Receiver<u64>,
     seen: u64,
     task: JoinHandle<()>,
 }
 
-impl Office {
-    fn new(start: Start) -> Self {
-        let Start { runner, node, settings, voice, teller, observe, .. } = start;
+impl Supervisor {
+    fn new(start: DaemonParams) -> Self {
+        let DaemonParams { runner, node, settings, voice, teller, observe, .. } = start;
         let settings = Arc::new(settings);
-        let stores = Arc::new(Stores::new(settings.store.clone(), runner.env.clone()));
-        let limits = Arc::new(Limits::new());
-        let (posts, directory) = (BTreeMap::new(), Directory::default());
+        let stores = Arc::new(StoreConnector::new(settings.store.clone(), runner.env.clone()));
+        let limits = Arc::new(ConcurrencyLimits::new());
+        let (posts, directory) = (BTreeMap::new(), RoleDirectory::default());
         Self { runner, node, settings, voice, teller, observe, stores, limits, posts, directory, refused: None }
     }
 
@@ -281,8 +281,8 @@ impl Office {
             let (count, turns) = watch::channel(0);
             let (commander, commands) = mpsc::channel(COMMANDS_MAX);
             self.listed().insert(name.clone(), commander);
-            let post = Post {
-                runner: Runner { cancel: Cancel::new(), ..self.runner.clone() },
+            let post = RoleTask {
+                runner: NodeContext { cancel: CancelToken::new(), ..self.runner.clone() },
                 settings: Arc::clone(&self.settings),
                 role: role.clone(),
                 stores: Arc::clone(&self.stores),
@@ -293,7 +293,7 @@ impl Office {
                 prune_interval: work::PRUNE_INTERVAL,
             };
             let task = tokio::spawn(post.hold(stopped, commands, tell, count));
-            self.posts.insert(name.clone(), Manned { role: role.clone(), stop, stand, turns, seen: 0, task });
+            self.posts.insert(name.clone(), RoleHandle { role: role.clone(), stop, stand, turns, seen: 0, task });
         }
     }
 
@@ -304,7 +304,7 @@ impl Office {
     }
 
     /// Reads the config again, and changes what has changed. One that is not valid changes nothing.
-    async fn reload(&mut self, asked: bool, notifier: &Notifier) {
+    async fn reload(&mut self, asked: bool, notifier: &ServiceManager) {
         let settings = match self.voice.load() {
             Ok(settings) => settings,
             Err(error) => {
@@ -327,14 +327,14 @@ impl Office {
         tracing::info!("the config has changed: {} is in force now", settings.hash);
         let was = Arc::clone(&self.settings);
         let all = settings.store != was.store || settings.etcd != was.etcd || settings.timezone != was.timezone;
-        let kept = |name: &RoleName, manned: &Manned| !all && settings.roles.get(name) == Some(&manned.role);
+        let kept = |name: &RoleName, manned: &RoleHandle| !all && settings.roles.get(name) == Some(&manned.role);
         let gone: Vec<RoleName> =
             self.posts.iter().filter(|(name, manned)| !kept(name, manned)).map(|(name, _)| name.clone()).collect();
         self.stop(gone, notifier).await;
         if all {
             self.runner.sessions.close().await;
-            self.runner.sessions = Sessions::new(&settings, &self.runner.env, &self.node);
-            self.stores = Arc::new(Stores::new(settings.store.clone(), self.runner.env.clone()));
+            self.runner.sessions = LeaseSessions::new(&settings, &self.runner.env, &self.node);
+            self.stores = Arc::new(StoreConnector::new(settings.store.clone(), self.runner.env.clone()));
         }
         if settings.notify != was.notify && !self.observe {
             self.teller.configure(&settings.notify);
@@ -345,8 +345,8 @@ impl Office {
     }
 
     /// Stops roles, all at the same time. It may take a while, in which systemd must not take this process for dead.
-    async fn stop(&mut self, names: Vec<RoleName>, notifier: &Notifier) {
-        let leaving: Vec<(RoleName, Manned)> =
+    async fn stop(&mut self, names: Vec<RoleName>, notifier: &ServiceManager) {
+        let leaving: Vec<(RoleName, RoleHandle)> =
             names.into_iter().filter_map(|name| self.posts.remove_entry(&name)).collect();
         for (name, manned) in &leaving {
             self.listed().remove(name);
@@ -375,12 +375,12 @@ impl Office {
         }
     }
 
-    fn listed(&self) -> MutexGuard<'_, BTreeMap<RoleName, mpsc::Sender<Command>>> {
+    fn listed(&self) -> MutexGuard<'_, BTreeMap<RoleName, mpsc::Sender<RoleCommand>>> {
         // It is changed in one step.
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn close(&mut self, notifier: &Notifier) {
+    async fn close(&mut self, notifier: &ServiceManager) {
         let names = self.posts.keys().cloned().collect();
         self.stop(names, notifier).await;
         self.runner.sessions.close().await;

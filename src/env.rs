@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::clock_doubt::ClockDoubts;
 use crate::file;
 pub use crate::file::boot::BootDir;
-use crate::moment::Moment;
+use crate::moment::ClockReading;
 
 /// What this process was given in its environment under this name. Nothing else in the program asks for it.
 pub fn variable(name: &str) -> Option<OsString> {
@@ -44,37 +44,37 @@ pub trait Clock: Debug + Send + Sync {
     }
 
     /// Both clocks at once.
-    fn moment(&self) -> Moment {
-        Moment { boot: self.boottime(), wall: self.now() }
+    fn moment(&self) -> ClockReading {
+        ClockReading { boot: self.boottime(), wall: self.now() }
     }
 }
 
 /// A source of random bytes that cannot repeat in a cloned machine.
-pub trait Random: Debug + Send + Sync {
+pub trait RandomSource: Debug + Send + Sync {
     /// Fills `buffer` with unpredictable bytes.
     fn fill(&self, buffer: &mut [u8]);
 }
 
 /// What runs beside, and what waits.
-pub trait Tasks: Debug + Send + Sync {
+pub trait AsyncRuntime: Debug + Send + Sync {
     /// Resolves when so much time has passed on this host.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
 
     /// Starts a task. It goes on whatever becomes of the handle.
-    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort>;
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn AbortableTask>;
 
     /// Does work that blocks where that holds up nothing else.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
 }
 
 /// A task that can be ended from outside.
-pub trait Abort: Debug + Send + Sync {
+pub trait AbortableTask: Debug + Send + Sync {
     /// Drops it at the place where it waits; nothing if it has ended.
     fn abort(&self);
 }
 
 /// Small files of this node. Paths are absolute.
-pub trait Files: Debug + Send + Sync {
+pub trait NodeFiles: Debug + Send + Sync {
     /// Reads a whole file of at most [`FILE_BYTES_MAX`].
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
@@ -98,9 +98,9 @@ pub trait Files: Debug + Send + Sync {
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes the lock of this name without waiting; `None`: somebody has it.
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>>;
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
 
-    /// Whether the lock of this name is held. Two calls at once do not see each other; [`Files::lock`] may see one, for a moment.
+    /// Whether the lock of this name is held. Two calls at once do not see each other; [`NodeFiles::lock`] may see one, for a moment.
     fn is_locked(&self, path: &Path) -> io::Result<bool>;
 
     /// A directory in memory for what concerns the state directory at `state_dir` and is of this boot of the machine alone.
@@ -108,7 +108,7 @@ pub trait Files: Debug + Send + Sync {
 }
 
 /// A lock, until it is dropped.
-pub trait Held: Debug + Send + Sync {
+pub trait LockGuard: Debug + Send + Sync {
     /// Leaves this process's number in the file, for whoever finds it locked and says so. Nothing relies on it.
     fn sign(&self);
 }
@@ -119,11 +119,11 @@ pub struct Env {
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// The random numbers.
-    pub random: Arc<dyn Random>,
+    pub random: Arc<dyn RandomSource>,
     /// What runs beside.
-    pub tasks: Arc<dyn Tasks>,
+    pub tasks: Arc<dyn AsyncRuntime>,
     /// The small files.
-    pub files: Arc<dyn Files>,
+    pub files: Arc<dyn NodeFiles>,
     /// What speaks against the wall clock, as those found who date records by it.
     pub clock_doubts: ClockDoubts,
 }
@@ -134,7 +134,7 @@ impl Env {
         Self {
             clock: Arc::new(HostClock),
             random: Arc::new(HostRandom),
-            tasks: Arc::new(HostTasks),
+            tasks: Arc::new(TokioRuntime),
             files: Arc::new(HostFiles),
             clock_doubts: ClockDoubts::default(),
         }
@@ -167,13 +167,13 @@ impl Env {
     }
 
     /// Starts `work` beside.
-    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> TaskHandle<T> {
         let (tell, told) = oneshot::channel();
         let handle = self.tasks.spawn(Box::pin(async move {
             // Whoever started it may not want to know.
             let _ = tell.send(work.await);
         }));
-        Task { handle, told }
+        TaskHandle { handle, told }
     }
 
     /// Does `work`, which blocks, where that holds up nothing else; `None`: it panicked.
@@ -196,12 +196,12 @@ impl Env {
 
 /// A task that was started; it goes on without this.
 #[derive(Debug)]
-pub struct Task<T> {
-    handle: Box<dyn Abort>,
+pub struct TaskHandle<T> {
+    handle: Box<dyn AbortableTask>,
     told: oneshot::Receiver<T>,
 }
 
-impl<T> Task<T> {
+impl<T> TaskHandle<T> {
     /// Ends it where it waits.
     pub fn abort(&self) {
         self.handle.abort();
@@ -239,7 +239,7 @@ impl Clock for HostClock {
 #[derive(Debug, Clone, Copy)]
 pub struct HostRandom;
 
-impl Random for HostRandom {
+impl RandomSource for HostRandom {
     fn fill(&self, buffer: &mut [u8]) {
         // It fails only where the system call does not exist, and nothing secret can be made there.
         getrandom::fill(buffer).expect("the kernel gives random bytes");
@@ -248,14 +248,14 @@ impl Random for HostRandom {
 
 /// The tasks of the runtime that this is called in.
 #[derive(Debug, Clone, Copy)]
-pub struct HostTasks;
+pub struct TokioRuntime;
 
-impl Tasks for HostTasks {
+impl AsyncRuntime for TokioRuntime {
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(time))
     }
 
-    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn AbortableTask> {
         Box::new(tokio::spawn(task).abort_handle())
     }
 
@@ -268,7 +268,7 @@ impl Tasks for HostTasks {
     }
 }
 
-impl Abort for tokio::task::AbortHandle {
+impl AbortableTask for tokio::task::AbortHandle {
     fn abort(&self) {
         tokio::task::AbortHandle::abort(self);
     }
@@ -281,7 +281,7 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, Copy)]
 pub struct HostFiles;
 
-impl Files for HostFiles {
+impl NodeFiles for HostFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         file::read_own(path, FILE_BYTES_MAX)
     }
@@ -311,12 +311,12 @@ impl Files for HostFiles {
         file::make_dir(dir)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>> {
-        Ok(file::Lock::try_take(path)?.map(|lock| -> Box<dyn Held> { Box::new(lock) }))
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
+        Ok(file::FileLock::try_take(path)?.map(|lock| -> Box<dyn LockGuard> { Box::new(lock) }))
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        file::Lock::is_taken(path)
+        file::FileLock::is_taken(path)
     }
 
     fn boot_dir(&self, state_dir: &Path) -> io::Result<BootDir> {
@@ -324,8 +324,8 @@ impl Files for HostFiles {
     }
 }
 
-impl Held for file::Lock {
+impl LockGuard for file::FileLock {
     fn sign(&self) {
-        file::Lock::sign(self);
+        file::FileLock::sign(self);
     }
 }

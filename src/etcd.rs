@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::config::EtcdSettings;
 use crate::file;
 use crate::outage;
-use crate::renewal::{Renew, Renewal};
+use crate::renewal::{ClientRenewal, RenewalAction};
 use crate::text;
 
 /// The longest that one member is waited for.
@@ -95,7 +95,7 @@ pub(crate) const NOT_FOUND: i32 = 5;
 
 /// An answer, and how sure it is that nothing else of the same call is under way.
 #[derive(Debug)]
-pub(crate) struct Answer<T> {
+pub(crate) struct EtcdAnswer<T> {
     pub(crate) value: T,
     /// How many members were sent the request.
     pub(crate) tries: usize,
@@ -103,9 +103,9 @@ pub(crate) struct Answer<T> {
 
 /// The members of an etcd.
 #[derive(Debug)]
-pub struct Pool {
+pub struct EtcdPool {
     settings: EtcdSettings,
-    members: Mutex<Vec<Member>>,
+    members: Mutex<Vec<EtcdEndpoint>>,
     /// Who answered last.
     preferred: AtomicUsize,
     /// Who did not answer last and what came instead, if nobody has answered since.
@@ -115,24 +115,24 @@ pub struct Pool {
 
 /// One endpoint.
 #[derive(Default)]
-struct Member {
+struct EtcdEndpoint {
     /// Connected, and with the certificates and the token of then.
     client: Option<Client>,
-    renewal: Renewal,
+    renewal: ClientRenewal,
     /// What a client that was built from what is on disk was told when it logged in.
     refused: Option<EtcdError>,
 }
 
-impl std::fmt::Debug for Member {
+impl std::fmt::Debug for EtcdEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Member").field("renewal", &self.renewal).finish_non_exhaustive()
     }
 }
 
-impl Pool {
+impl EtcdPool {
     /// Those that `settings` name. Nothing is connected before somebody asks.
     pub fn new(settings: EtcdSettings) -> Self {
-        let members = Mutex::new(settings.endpoints.iter().map(|_| Member::default()).collect());
+        let members = Mutex::new(settings.endpoints.iter().map(|_| EtcdEndpoint::default()).collect());
         Self { settings, members, preferred: AtomicUsize::new(0), trouble: Mutex::default(), started: Instant::now() }
     }
 
@@ -172,7 +172,7 @@ impl Pool {
     }
 
     /// Asks members in turn until one answers, each at most once.
-    pub(crate) async fn call<T, F>(&self, op: impl Fn(Client) -> F) -> Result<Answer<T>, EtcdError>
+    pub(crate) async fn call<T, F>(&self, op: impl Fn(Client) -> F) -> Result<EtcdAnswer<T>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
@@ -184,7 +184,7 @@ impl Pool {
             match self.heard(index, answer) {
                 Ok(value) => {
                     self.preferred.store(index, Ordering::Relaxed);
-                    return Ok(Answer { value, tries: n + 1 });
+                    return Ok(EtcdAnswer { value, tries: n + 1 });
                 }
                 Err(why) => tried.push(why),
             }
@@ -219,11 +219,11 @@ impl Pool {
     {
         let used = {
             let members = self.members();
-            let Member { renewal, refused, .. } = &members[index];
+            let EtcdEndpoint { renewal, refused, .. } = &members[index];
             let used = renewal.generation();
             // To log in is work for etcd: hashing the password takes it longer than most requests.
             if let Some(refused) = refused
-                && renewal.refused(used, self.now()) == Renew::Stands
+                && renewal.refused(used, self.now()) == RenewalAction::Stands
             {
                 return Err(refused.clone());
             }
@@ -236,9 +236,9 @@ impl Pool {
         // Etcd looks at who asks before it does anything, so that a request which it refused this way was not done.
         let decided = self.members()[index].renewal.refused(used, self.now());
         match decided {
-            Renew::Stands => return Err(refused),
-            Renew::UseNewer => {}
-            Renew::Build => {
+            RenewalAction::Stands => return Err(refused),
+            RenewalAction::UseNewer => {}
+            RenewalAction::Build => {
                 tracing::debug!("{refused}; logging in anew with what is on disk");
                 let mut members = self.members();
                 members[index].client = None;
@@ -247,7 +247,7 @@ impl Pool {
         }
         let asked = self.ask(index, &op).await;
         let mut members = self.members();
-        let Member { client, renewal, refused } = &mut members[index];
+        let EtcdEndpoint { client, renewal, refused } = &mut members[index];
         match &asked {
             Err(error) if error.is_of_login() => *refused = client.is_none().then(|| error.clone()),
             Ok(Ok(_)) | Err(EtcdError::Refused { .. }) => {
@@ -318,7 +318,7 @@ impl Pool {
         self.started.elapsed()
     }
 
-    fn members(&self) -> std::sync::MutexGuard<'_, Vec<Member>> {
+    fn members(&self) -> std::sync::MutexGuard<'_, Vec<EtcdEndpoint>> {
         // Nothing that holds it can fail in between.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,9 +22,9 @@ const SIGNATURE_MAX: u64 = 64;
 
 /// Held until it is dropped, at the latest by the kernel when this process dies.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct FileLock(File);
 
-impl Lock {
+impl FileLock {
     /// Takes the lock at `path`, without waiting; `None`: another process has it, or this one has it elsewhere.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Lock {
         }
     }
 
-    /// Whether the lock at `path` is held. Two calls at once do not see each other; [`Lock::try_take`] may see one, for a moment.
+    /// Whether the lock at `path` is held. Two calls at once do not see each other; [`FileLock::try_take`] may see one, for a moment.
     ///
     /// # Errors
     /// The file cannot be opened; it is not made.
@@ -247,7 +247,7 @@ mod tests {
             path
         };
         let said = |error: io::Error| assert!(error.to_string().contains("remove it"), "{error}");
-        said(Lock::try_take(&fifo("lock")).unwrap_err());
+        said(FileLock::try_take(&fifo("lock")).unwrap_err());
         assert_eq!(signature(&dir.path().join("lock")), None);
         said(append(&fifo("book"), b"x").unwrap_err());
         said(read_own(&dir.path().join("book"), 9).unwrap_err());
@@ -256,7 +256,7 @@ mod tests {
         let theirs = dir.path().join("theirs");
         fs::write(&theirs, "precious").unwrap();
         std::os::unix::fs::symlink(&theirs, dir.path().join("linked")).unwrap();
-        said(Lock::try_take(&dir.path().join("linked")).unwrap_err());
+        said(FileLock::try_take(&dir.path().join("linked")).unwrap_err());
         assert_eq!(fs::read(&theirs).unwrap(), b"precious");
     }
 
@@ -264,19 +264,19 @@ mod tests {
     fn a_lock_is_had_once_and_says_by_whom() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let lock = Lock::try_take(&path).unwrap().unwrap();
+        let lock = FileLock::try_take(&path).unwrap().unwrap();
         assert_eq!(signature(&path), None);
         lock.sign();
-        assert!(Lock::try_take(&path).unwrap().is_none() && Lock::is_taken(&path).unwrap());
+        assert!(FileLock::try_take(&path).unwrap().is_none() && FileLock::is_taken(&path).unwrap());
         assert_eq!(signature(&path), Some(std::process::id().to_string()));
         drop(lock);
         // Who asks has not taken it.
         let asks = File::open(&path).unwrap();
         asks.try_lock_shared().unwrap();
-        assert!(!Lock::is_taken(&path).unwrap());
+        assert!(!FileLock::is_taken(&path).unwrap());
         drop(asks);
-        Lock::take(&path).unwrap();
-        assert!(Lock::try_take(&dir.path().join("none/lock")).is_err());
+        FileLock::take(&path).unwrap();
+        assert!(FileLock::try_take(&dir.path().join("none/lock")).is_err());
     }
 
     #[test]

@@ -82,9 +82,9 @@ macro_rules! byte_id {
 /// A generation of a repository's key: 0 is made at `init`, each further one by `key rotate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Generation(pub u16);
+pub struct KeyGeneration(pub u16);
 
-impl Generation {
+impl KeyGeneration {
     /// The one that is made at `init`.
     pub const FIRST: Self = Self(0);
 
@@ -99,7 +99,7 @@ impl Generation {
     }
 }
 
-impl fmt::Display for Generation {
+impl fmt::Display for KeyGeneration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

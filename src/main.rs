@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use runner::cli::args::{self, Command};
-use runner::cli::output::Output;
+use runner::cli::args::{self, CliCommand};
+use runner::cli::output::CommandOutput;
 use runner::cli::{run, terminal, usage};
 use runner::process::harden;
 
@@ -21,12 +21,12 @@ fn main() -> ExitCode {
             let (text, document) = usage::refusal(&args::shown_command(), &e, &words);
             terminal::say(&terminal::error_page().wrap_lines(&text));
             // Where nobody reads it the exit code says the same.
-            let _ = document.map(|document| Output::new(terminal::output()).document(&document));
+            let _ = document.map(|document| CommandOutput::new(terminal::output()).document(&document));
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };
     // A guarded command is its caller's own, and is given what its caller had open.
-    if !matches!(cli.command, Command::Exec(_)) {
+    if !matches!(cli.command, CliCommand::Exec(_)) {
         harden::keep_descriptors();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();

@@ -10,7 +10,7 @@ compile_error!("the feature `planted` is for the simulator: a release has no bug
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
+pub enum PlantedBug {
     /// A lease is dated from the answer, not from the question: work goes on when the server lets the next node in.
     DeadlineFromAnswer,
     /// A record whose fate is unknown is reported as not written.
@@ -53,38 +53,38 @@ pub enum Bug {
 }
 
 /// All of them.
-pub const ALL: [Bug; 19] = [
-    Bug::TakenWithoutEnd,
-    Bug::DeadlineFromAnswer,
-    Bug::UnknownIsFailure,
-    Bug::UnknownIsCleanedUp,
-    Bug::TermStartsAgain,
-    Bug::PutOverwrites,
-    Bug::DeletesBeforeRecord,
-    Bug::NoGrace,
-    Bug::MovedIsForgotten,
-    Bug::CommitWithoutCompare,
-    Bug::UnknownProbeIsNo,
-    Bug::CondemnedIsReused,
-    Bug::UnnamedIndexIsTrusted,
-    Bug::SlotIsNotLookedUp,
-    Bug::NotMirrored,
-    Bug::LaterSlotCommits,
-    Bug::NearSlotCommits,
-    Bug::OldRecordsAreJudged,
-    Bug::UnrecognisedIsDefinite,
+pub const ALL: [PlantedBug; 19] = [
+    PlantedBug::TakenWithoutEnd,
+    PlantedBug::DeadlineFromAnswer,
+    PlantedBug::UnknownIsFailure,
+    PlantedBug::UnknownIsCleanedUp,
+    PlantedBug::TermStartsAgain,
+    PlantedBug::PutOverwrites,
+    PlantedBug::DeletesBeforeRecord,
+    PlantedBug::NoGrace,
+    PlantedBug::MovedIsForgotten,
+    PlantedBug::CommitWithoutCompare,
+    PlantedBug::UnknownProbeIsNo,
+    PlantedBug::CondemnedIsReused,
+    PlantedBug::UnnamedIndexIsTrusted,
+    PlantedBug::SlotIsNotLookedUp,
+    PlantedBug::NotMirrored,
+    PlantedBug::LaterSlotCommits,
+    PlantedBug::NearSlotCommits,
+    PlantedBug::OldRecordsAreJudged,
+    PlantedBug::UnrecognisedIsDefinite,
 ];
 
 thread_local! {
-    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    static PLANTED: Cell<Option<PlantedBug>> = const { Cell::new(None) };
 }
 
 /// From now on this thread has this bug, and no other.
-pub fn plant(bug: Option<Bug>) {
+pub fn plant(bug: Option<PlantedBug>) {
     PLANTED.set(bug);
 }
 
 /// Whether it is there.
-pub(crate) fn is(bug: Bug) -> bool {
+pub(crate) fn is(bug: PlantedBug) -> bool {
     PLANTED.get() == Some(bug)
 }

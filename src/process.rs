@@ -19,50 +19,50 @@ use nix::unistd::Pid;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use account::Account;
-pub use members::{Members, burnt, is_work};
+pub use account::UserAccount;
+pub use members::{ProcessTree, burnt, is_work};
 pub use output::log_lines;
-pub use program::Program;
+pub use program::CommandBuilder;
 
 /// How often a command that was told to end is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum ProcessExit {
     /// With this exit code.
     Exit(i32),
     /// By this signal.
     Signal(i32),
 }
 
-impl Ended {
+impl ProcessExit {
     /// What a shell would make of it: the exit code, or 128 and the signal's number.
     pub fn code(self) -> u8 {
         let code = match self {
-            Ended::Exit(code) => code,
-            Ended::Signal(signal) => 128 + signal,
+            ProcessExit::Exit(code) => code,
+            ProcessExit::Signal(signal) => 128 + signal,
         };
         u8::try_from(code).unwrap_or(u8::MAX)
     }
 
     fn of(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
-            (Some(code), _) => Ended::Exit(code),
-            (None, signal) => Ended::Signal(signal.unwrap_or_default()),
+            (Some(code), _) => ProcessExit::Exit(code),
+            (None, signal) => ProcessExit::Signal(signal.unwrap_or_default()),
         }
     }
 }
 
 /// A command with all that it started. Kills all of it if it is dropped while the command runs.
 #[derive(Debug)]
-pub struct Group {
+pub struct ProcessGroup {
     child: Child,
-    members: Option<Members>,
+    members: Option<ProcessTree>,
 }
 
-impl Group {
-    fn new(child: Child, members: Option<Members>) -> Self {
+impl ProcessGroup {
+    fn new(child: Child, members: Option<ProcessTree>) -> Self {
         Self { child, members }
     }
 
@@ -75,11 +75,11 @@ impl Group {
     ///
     /// # Errors
     /// The kernel does not tell.
-    pub async fn wait(&mut self) -> io::Result<Ended> {
-        self.child.wait().await.map(Ended::of)
+    pub async fn wait(&mut self) -> io::Result<ProcessExit> {
+        self.child.wait().await.map(ProcessExit::of)
     }
 
-    /// Waits for the command's end, and does not reap it: [`Group::settle`] may follow.
+    /// Waits for the command's end, and does not reap it: [`ProcessGroup::settle`] may follow.
     ///
     /// # Errors
     /// The kernel does not tell.
@@ -93,10 +93,10 @@ impl Group {
 
     /// Gone once the command is reaped, so that the number cannot belong to anybody else.
     pub fn id(&self) -> Option<Pid> {
-        self.members().map(Members::group)
+        self.members().map(ProcessTree::group)
     }
 
-    fn members(&self) -> Option<&Members> {
+    fn members(&self) -> Option<&ProcessTree> {
         self.members.as_ref().filter(|_| self.child.id().is_some())
     }
 
@@ -111,7 +111,7 @@ impl Group {
     ///
     /// # Errors
     /// The kernel does not tell how the command ended.
-    pub async fn end(&mut self, grace: Duration) -> io::Result<Ended> {
+    pub async fn end(&mut self, grace: Duration) -> io::Result<ProcessExit> {
         self.send(Signal::SIGTERM);
         // A stopped process handles no signal but this and SIGKILL.
         self.send(Signal::SIGCONT);
@@ -122,9 +122,9 @@ impl Group {
     ///
     /// # Errors
     /// The kernel does not tell how the command ended.
-    pub async fn settle(&mut self, grace: Duration) -> io::Result<Ended> {
+    pub async fn settle(&mut self, grace: Duration) -> io::Result<ProcessExit> {
         let left = async {
-            while self.members().is_some_and(Members::live) {
+            while self.members().is_some_and(ProcessTree::live) {
                 tokio::time::sleep(POLL).await;
             }
         };
@@ -142,7 +142,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
     }

@@ -10,7 +10,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Where one client stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Renewal {
+pub struct ClientRenewal {
     generation: u64,
     /// No other one is built before this time, and the pause after which that is.
     until: Duration,
@@ -19,7 +19,7 @@ pub struct Renewal {
 
 /// What is done about a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renew {
+pub enum RenewalAction {
     /// Another caller has built a new client since: it is asked.
     UseNewer,
     /// A new one is built, and asked.
@@ -28,20 +28,20 @@ pub enum Renew {
     Stands,
 }
 
-impl Renewal {
+impl ClientRenewal {
     /// Which client this is; each new one has a higher number.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// The client of generation `used` was refused at `now`.
-    pub fn refused(&self, used: u64, now: Duration) -> Renew {
+    pub fn refused(&self, used: u64, now: Duration) -> RenewalAction {
         if self.generation > used {
-            Renew::UseNewer
+            RenewalAction::UseNewer
         } else if now < self.until {
-            Renew::Stands
+            RenewalAction::Stands
         } else {
-            Renew::Build
+            RenewalAction::Build
         }
     }
 
@@ -73,27 +73,31 @@ mod tests {
 
     #[test]
     fn the_first_refusal_builds_and_those_of_the_same_client_use_what_was_built() {
-        let mut renewal = Renewal::default();
-        assert_eq!(renewal.refused(0, at(100)), Renew::Build);
+        let mut renewal = ClientRenewal::default();
+        assert_eq!(renewal.refused(0, at(100)), RenewalAction::Build);
         renewal.built(at(100));
-        assert_eq!(renewal.refused(0, at(100)), Renew::UseNewer);
-        assert_eq!(renewal.refused(1, at(100)), Renew::Stands, "the new one has the same answer");
+        assert_eq!(renewal.refused(0, at(100)), RenewalAction::UseNewer);
+        assert_eq!(renewal.refused(1, at(100)), RenewalAction::Stands, "the new one has the same answer");
         renewal.accepted();
-        assert_eq!(renewal.refused(1, at(100)), Renew::Build, "what was exchanged a second time is used at once, too");
+        assert_eq!(
+            renewal.refused(1, at(100)),
+            RenewalAction::Build,
+            "what was exchanged a second time is used at once, too"
+        );
     }
 
     #[test]
     fn refusals_that_go_on_build_at_growing_intervals() {
-        let mut renewal = Renewal::default();
+        let mut renewal = ClientRenewal::default();
         let mut built = Vec::new();
         for second in 0..200 {
-            if renewal.refused(renewal.generation(), at(second)) == Renew::Build {
+            if renewal.refused(renewal.generation(), at(second)) == RenewalAction::Build {
                 renewal.built(at(second));
                 built.push(second);
             }
         }
         assert_eq!(built, [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]);
         renewal.asked();
-        assert_eq!(renewal.refused(renewal.generation(), at(182)), Renew::Build);
+        assert_eq!(renewal.refused(renewal.generation(), at(182)), RenewalAction::Build);
     }
 }

@@ -58,9 +58,9 @@ pub enum PutOutcome {
 /// Content that comes back brings its version back: whoever needs to know that nothing happened in between writes content
 /// that never repeats (a counter, a random number).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version(String);
+pub struct ObjectVersion(String);
 
-impl Version {
+impl ObjectVersion {
     /// As the backend writes it.
     pub(in crate::store) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
@@ -81,7 +81,7 @@ impl Version {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplaceOutcome {
     /// The object was what was expected and now holds exactly our bytes, under this version.
-    Replaced(Version),
+    Replaced(ObjectVersion),
     /// It has other content or is gone; nothing was written. It may be our own earlier `replace` that succeeded: read
     /// back and compare.
     Changed,
@@ -106,7 +106,7 @@ pub struct ObjectMeta {
 
 /// One page of a listing, in ascending byte order of the keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct ListPage {
     /// The objects.
     pub objects: Vec<ObjectMeta>,
     /// There are more after the last of these.
@@ -121,7 +121,7 @@ pub const DELETE_BATCH_MAX: usize = 1000;
 
 /// What a backend can do. What it cannot is an error when asked for, never a silent fallback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capabilities {
+pub struct StoreCapabilities {
     /// It claims conditional puts; whether it keeps the claim is for the proof to find out.
     pub put_if_absent: bool,
     /// It claims [`Store::replace`]; that too is for the proof to find out.
@@ -138,7 +138,7 @@ pub enum Versioning {
     /// A version of each, until a rule of the bucket's removes it.
     Kept {
         /// Whether rules may.
-        lock: Lock,
+        lock: ObjectLock,
     },
     /// These credentials may not ask.
     Denied {
@@ -154,7 +154,7 @@ pub enum Versioning {
 
 /// Whether versions are locked against everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lock {
+pub enum ObjectLock {
     /// Not unless a put asks for it.
     None,
     /// Each one, for so long.
@@ -171,26 +171,29 @@ pub enum Lock {
 
 /// Catches a conditional put in the middle, see [`Store::put_if_absent_held`].
 #[derive(Debug)]
-pub struct Hold {
+pub struct PutPause {
     started: oneshot::Sender<()>,
     release: oneshot::Receiver<()>,
 }
 
-/// The other end of a [`Hold`].
+/// The other end of a [`PutPause`].
 #[derive(Debug)]
-pub struct HoldHandle {
+pub struct PutPauseHandle {
     /// Resolves when the put has begun and is held; fails when it ended without ever being held.
     pub started: oneshot::Receiver<()>,
     /// Lets the put go on; dropping it does the same.
     pub release: oneshot::Sender<()>,
 }
 
-impl Hold {
+impl PutPause {
     /// Both ends.
-    pub fn new() -> (Hold, HoldHandle) {
+    pub fn new() -> (PutPause, PutPauseHandle) {
         let (started_tx, started_rx) = oneshot::channel();
         let (release_tx, release_rx) = oneshot::channel();
-        (Hold { started: started_tx, release: release_rx }, HoldHandle { started: started_rx, release: release_tx })
+        (
+            PutPause { started: started_tx, release: release_rx },
+            PutPauseHandle { started: started_rx, release: release_tx },
+        )
     }
 
     /// Says that the put has begun; what is returned resolves when it may go on.
@@ -211,7 +214,7 @@ pub trait Store: Debug + Send + Sync {
     fn describe(&self) -> String;
 
     /// What this backend can do.
-    fn capabilities(&self) -> Capabilities;
+    fn capabilities(&self) -> StoreCapabilities;
 
     /// Writes a whole object, replacing what is there. When it returns the object is durable.
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError>;
@@ -228,14 +231,14 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// As for [`Store::put_if_absent`].
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError>;
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError>;
 
     /// Replaces the object if it still is `expected`. One request, never retried inside. It never makes an object: the
     /// first content comes by [`Store::put_if_absent`].
     ///
     /// # Errors
     /// Only for a definite refusal; everything that leaves doubt is [`ReplaceOutcome::Unknown`].
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError>;
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError>;
 
     /// Reads a whole object. No more than `limit` is ever held, whatever size the object has or is said to have.
     ///
@@ -248,7 +251,7 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// As for [`Store::get`], and [`StoreErrorKind::Unsupported`] if the store names no versions. What is no object has a version as
     /// well, where the store can replace it: [`StoreError::version`].
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError>;
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError>;
 
     /// Reads `range` of an object; shorter than asked only where the object ends. A range that starts at or after the
     /// end gives no bytes.
@@ -259,7 +262,7 @@ pub trait Store: Debug + Send + Sync {
 
     /// The objects whose key starts with `prefix` and is greater than `after`, at most `limit` (and never more than
     /// [`LIST_PAGE_MAX`]; 0 counts as 1). A listing may be stale on some stores: it is a hint, never the truth.
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError>;
 
     /// Deletes the objects that exist among `keys`, at most [`DELETE_BATCH_MAX`]; a missing one is no error.
     ///
@@ -336,7 +339,7 @@ pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectMeta>
 
 /// What [`list_some`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picked<T> {
+pub struct FilteredListing<T> {
     /// At most as many as were asked for, in the order of their keys.
     pub found: Vec<T>,
     /// There is more of it.
@@ -350,7 +353,7 @@ pub async fn list_some<T: Send>(
     prefix: &str,
     max: usize,
     mut pick: impl FnMut(ObjectMeta) -> Option<T> + Send,
-) -> Result<Picked<T>, StoreError> {
+) -> Result<FilteredListing<T>, StoreError> {
     let mut found = Vec::new();
     let mut after: Option<String> = None;
     loop {
@@ -359,12 +362,12 @@ pub async fn list_some<T: Send>(
         for object in page.objects {
             let Some(picked) = pick(object) else { continue };
             if found.len() == max {
-                return Ok(Picked { found, more: true });
+                return Ok(FilteredListing { found, more: true });
             }
             found.push(picked);
         }
         if !page.truncated {
-            return Ok(Picked { found, more: false });
+            return Ok(FilteredListing { found, more: false });
         }
         // It cannot be gone on from, and it is not the end: what it does not show may well be there.
         if last.is_none() {
@@ -375,7 +378,7 @@ pub async fn list_some<T: Send>(
 }
 
 /// Of the large ones among objects that are read at the same time, see [`get_among_others`].
-pub type Turn = tokio::sync::Mutex<()>;
+pub type LargeReadLock = tokio::sync::Mutex<()>;
 
 /// Reads one of many objects that are read at the same time: up to `small` together with the others, larger ones up to `limit` one after
 /// the other, under `turn`. What is returned keeps the turn: whoever has it drops the object first.
@@ -386,7 +389,7 @@ pub async fn get_among_others<'a>(
     store: &dyn Store,
     key: &str,
     (small, limit): (SizeLimit, SizeLimit),
-    turn: &'a Turn,
+    turn: &'a LargeReadLock,
 ) -> Result<(Bytes, Option<tokio::sync::MutexGuard<'a, ()>>), StoreError> {
     match store.get(key, small).await {
         Err(e) if e.kind == StoreErrorKind::TooLarge => {
@@ -417,7 +420,7 @@ pub struct StoreError {
     pub detail: String,
     /// What names the thing that stands there and [is no object](Self::is_no_object), for a [`Store::replace`] of exactly it;
     /// told by [`Store::get_versioned`].
-    pub version: Option<Box<Version>>,
+    pub version: Option<Box<ObjectVersion>>,
 }
 
 /// The kinds of [`StoreError`]; they carry the policy.
@@ -491,7 +494,7 @@ impl StoreError {
     }
 
     /// The same about a version of the object.
-    pub(in crate::store) fn of_version(self, version: Option<Version>) -> Self {
+    pub(in crate::store) fn of_version(self, version: Option<ObjectVersion>) -> Self {
         Self { version: version.map(Box::new), ..self }
     }
 

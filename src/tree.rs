@@ -1,6 +1,6 @@
 //! The file tree: scan, compare, read, write back.
 //!
-//! Reading goes through [`roots::Roots`]: every path is resolved below a descriptor of its source and without following
+//! Reading goes through [`roots::SourceRoots`]: every path is resolved below a descriptor of its source and without following
 //! a symbolic link, so that nobody who can write the tree can lead a backup out of it.
 
 pub mod compare;

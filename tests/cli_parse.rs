@@ -1,6 +1,6 @@
 //! The command line: what is understood, what is refused, and in which words.
 
-use runner::cli::args::{self, Cli, Command, verbs};
+use runner::cli::args::{self, Cli, CliCommand, verbs};
 use runner::repo::entry::TreePath;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -8,7 +8,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 #[track_caller]
-fn accepted(line: &str) -> Command {
+fn accepted(line: &str) -> CliCommand {
     parse(line).unwrap_or_else(|e| panic!("{line}: {e}")).command
 }
 
@@ -32,12 +32,12 @@ fn global_options_stand_anywhere() {
 
 #[test]
 fn backup_reads_a_config_or_the_flags_but_not_both() {
-    let Command::Backup(backup) = accepted("runner backup app db --scheduled --require-active --rehash") else {
+    let CliCommand::Backup(backup) = accepted("runner backup app db --scheduled --require-active --rehash") else {
         panic!()
     };
     assert_eq!(backup.roles.len(), 2);
     assert!(backup.scheduled && backup.require_active && backup.rehash);
-    let Command::Backup(backup) = accepted(
+    let CliCommand::Backup(backup) = accepted(
         "runner backup --source /srv/a --source /srv/b --store s3://b/p --key-file k --role app --exclude *.tmp \
          --endpoint http://[::1]:9000 --region x --profile y",
     ) else {
@@ -73,7 +73,7 @@ fn a_store_needs_its_key_and_a_key_its_store() {
 
 #[test]
 fn a_restore_says_where_to() {
-    let Command::Restore(restore) = accepted("runner restore app --target /mnt --path /srv/app/ --path //srv//b")
+    let CliCommand::Restore(restore) = accepted("runner restore app --target /mnt --path /srv/app/ --path //srv//b")
     else {
         panic!()
     };
@@ -96,14 +96,14 @@ fn a_path_may_have_any_bytes() {
     use std::os::unix::ffi::OsStringExt as _;
     let odd = OsString::from_vec(b"/srv/\xff".to_vec());
     let words = [OsString::from("runner"), "cat".into(), "app".into(), odd];
-    let Command::Cat(cat) = args::parse(words).unwrap().command else { panic!() };
+    let CliCommand::Cat(cat) = args::parse(words).unwrap().command else { panic!() };
     assert_eq!(cat.path.as_bytes(), b"srv/\xff");
 }
 
 #[test]
 fn verify_reads_all_or_a_part() {
     let percent = |line: &str| match accepted(line) {
-        Command::Verify(verbs::Verify { read_data, .. }) => read_data,
+        CliCommand::Verify(verbs::VerifyArgs { read_data, .. }) => read_data,
         other => panic!("{other:?}"),
     };
     assert_eq!(percent("runner verify app"), None);
@@ -117,7 +117,7 @@ fn verify_reads_all_or_a_part() {
 #[test]
 fn audit_looks_back_for_a_month_or_as_long_as_is_said() {
     let days = |line: &str| match accepted(line) {
-        Command::Audit(verbs::Audit { roles, since }) => (roles.len(), since.as_secs() / 86400),
+        CliCommand::Audit(verbs::AuditArgs { roles, since }) => (roles.len(), since.as_secs() / 86400),
         other => panic!("{other:?}"),
     };
     assert_eq!(days("runner audit"), (0, 30));

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use runner::config::{Host, Settings};
+use runner::config::{ConfigEnvironment, Settings};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -14,8 +14,8 @@ fn root() -> &'static Path {
 #[track_caller]
 fn accept(text: &str) {
     let file = PathBuf::from("/etc/runner/runner.toml");
-    let settings =
-        Settings::parse(&[(file, text.to_owned())], &Host::default()).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let settings = Settings::parse(&[(file, text.to_owned())], &ConfigEnvironment::default())
+        .unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert!(settings.warnings.is_empty(), "{:?}\n{text}", settings.warnings);
 }
 

@@ -4,26 +4,26 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use runner::env::{Env, Random};
-use runner::ids::{ChunkId, Generation, IndexId, InstanceId, Mac, NodeId, PackId, RepoId, Seq, Term};
-use runner::journal::record::{Body, NodeRef, Record, Takeover, TakeoverWhy, digest};
+use runner::env::{Env, RandomSource};
+use runner::ids::{ChunkId, IndexId, InstanceId, KeyGeneration, Mac, NodeId, PackId, RepoId, Seq, Term};
+use runner::journal::record::{Record, RecordBody, TakeoverBody, TakeoverReason, WriterNode, digest};
 use runner::journal::rotation::RotateBody;
-use runner::repo::crypto::{Cipher, Keys, Part};
-use runner::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr};
+use runner::repo::crypto::{Cipher, DerivedKeys, SealedPart};
+use runner::repo::entry::{EntryKind, Extent, ManifestEntry, OwnerAndMode, TreePath, UnixNanos, Xattr};
 use runner::repo::index::{decode_index, encode_index};
 use runner::repo::keyring::{Keyring, RepositoryKey};
-use runner::repo::keyslot::{KeySlot, Secret};
-use runner::repo::manifest::{ManifestWriter, Node, NodeSink, decode};
+use runner::repo::keyslot::{KeySlot, SlotSecret};
+use runner::repo::manifest::{ManifestChunkSink, ManifestNode, ManifestWriter, decode};
 use runner::repo::pack::{
-    ChunkEntry, Compressor, FOOTER_LEN, PackBuilder, PackTable, open_frame, open_header, open_trailer, trailer_len,
+    ChunkEntry, FOOTER_LEN, FrameCompressor, PackBuilder, PackTable, open_frame, open_header, open_trailer, trailer_len,
 };
 
 fn master() -> Keyring {
     Keyring::from(RepositoryKey::new([9; 32]))
 }
 
-fn keys() -> Keys {
-    Keys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), master())
+fn keys() -> DerivedKeys {
+    DerivedKeys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), master())
 }
 
 /// The content of the document's block with this name.
@@ -54,7 +54,7 @@ fn pack() -> (Bytes, PackTable) {
     for texts in CHUNKS {
         let chunk = |text: &&str| ChunkEntry { id: keys.chunk_id(text.as_bytes()), len: text.len() as u32 };
         let chunks = texts.iter().map(chunk).collect();
-        pack.push(Compressor::default().pack(texts.concat().as_bytes(), chunks));
+        pack.push(FrameCompressor::default().pack(texts.concat().as_bytes(), chunks));
     }
     pack.finish()
 }
@@ -91,29 +91,29 @@ fn an_index_object() {
     let object = encode_index(&keys, id, [8; 32], std::slice::from_ref(&table));
     assert_example("index", &object);
     assert_eq!(decode_index(&keys, id, &example("index")).unwrap(), [table]);
-    assert!(keys.object(id.0, [8; 32]).open(Part::Index, &object[40..]).is_ok());
+    assert!(keys.object(id.0, [8; 32]).open(SealedPart::Index, &object[40..]).is_ok());
 }
 
-fn entries() -> Vec<Entry> {
+fn entries() -> Vec<ManifestEntry> {
     let (chunks, path) = (vec![ChunkId([0xaa; 32])], |text: &str| TreePath::new(text).unwrap());
     let extents = Some(vec![Extent { offset: 4096, len: 5 }]);
     let kinds = [
-        ("a", Kind::Dir),
-        ("a/fifo", Kind::Fifo),
-        ("a/file", Kind::File { size: 5, extents: None, chunks: chunks.clone() }),
-        ("a/link", Kind::Hardlink { target: path("a/file") }),
-        ("a/sparse", Kind::File { size: 9000, extents, chunks }),
-        ("a/sym", Kind::Symlink { target: b"file".to_vec() }),
-        ("b", Kind::BlockDevice { major: 8, minor: 1 }),
+        ("a", EntryKind::Dir),
+        ("a/fifo", EntryKind::Fifo),
+        ("a/file", EntryKind::File { size: 5, extents: None, chunks: chunks.clone() }),
+        ("a/link", EntryKind::Hardlink { target: path("a/file") }),
+        ("a/sparse", EntryKind::File { size: 9000, extents, chunks }),
+        ("a/sym", EntryKind::Symlink { target: b"file".to_vec() }),
+        ("b", EntryKind::BlockDevice { major: 8, minor: 1 }),
     ];
-    let owner = Owner { mode: 0o644, uid: 1, gid: 2, user: "u".into(), group: "".into() };
+    let owner = OwnerAndMode { mode: 0o644, uid: 1, gid: 2, user: "u".into(), group: "".into() };
     let attribute = Xattr { name: b"user.x".to_vec(), value: b"y".to_vec() };
-    let entry = |(n, (name, kind)): (i64, (&str, Kind))| Entry {
+    let entry = |(n, (name, kind)): (i64, (&str, EntryKind))| ManifestEntry {
         path: path(name),
         xattrs: if name == "a/file" { vec![attribute.clone()] } else { Vec::new() },
         kind,
         owner: owner.clone(),
-        mtime: Nanos::new(1_700_000_000 + n, 1),
+        mtime: UnixNanos::new(1_700_000_000 + n, 1),
     };
     (0..).zip(kinds).map(entry).collect()
 }
@@ -121,7 +121,7 @@ fn entries() -> Vec<Entry> {
 #[test]
 fn a_segment() {
     struct Only(Vec<u8>);
-    impl NodeSink for Only {
+    impl ManifestChunkSink for Only {
         type Error = std::convert::Infallible;
         fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Self::Error> {
             self.0 = bytes;
@@ -134,12 +134,12 @@ fn a_segment() {
     }
     let (_, _, sink) = writer.finish().unwrap();
     assert_example("segment", &sink.0);
-    assert_eq!(decode(&example("segment")), Ok(Node::Segment(entries())));
+    assert_eq!(decode(&example("segment")), Ok(ManifestNode::Segment(entries())));
 }
 
 #[derive(Debug)]
 struct Twos;
-impl Random for Twos {
+impl RandomSource for Twos {
     fn fill(&self, buffer: &mut [u8]) {
         buffer.fill(2);
     }
@@ -148,11 +148,11 @@ impl Random for Twos {
 #[test]
 fn a_key_slot() {
     let env = Env { random: Arc::new(Twos), ..Env::host() };
-    let secret = Secret::parse_key_file(&format!("runner-key-1:{}\n", "03".repeat(32))).unwrap();
+    let secret = SlotSecret::parse_key_file(&format!("runner-key-1:{}\n", "03".repeat(32))).unwrap();
     let slot = KeySlot::wrap(&secret, &master(), RepoId([7; 16]), &env).unwrap();
     assert_eq!(block("keyslot"), String::from_utf8(slot.encode()).unwrap());
     let key = slot.unwrap(&secret, RepoId([7; 16])).unwrap();
-    let same = Keys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), key);
+    let same = DerivedKeys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), key);
     assert_eq!(same.chunk_id(b"content"), keys().chunk_id(b"content"));
 }
 
@@ -163,7 +163,7 @@ fn record() -> Record {
         seq: Seq(1),
         term: Term(1),
         takeover: None,
-        node: NodeRef { id: NodeId([1; 16]), name: "east".to_owned() },
+        node: WriterNode { id: NodeId([1; 16]), name: "east".to_owned() },
         instance: InstanceId([2; 8]),
         time: "2026-11-21T10:00:00Z".parse::<Timestamp>().unwrap(),
         store_time: None,
@@ -171,9 +171,9 @@ fn record() -> Record {
         last_slot: None,
         schedule: None,
         prev: None,
-        body: Body::Takeover(Takeover::new(TakeoverWhy::First)),
+        body: RecordBody::Takeover(TakeoverBody::new(TakeoverReason::First)),
         state: None,
-        generation: Generation::FIRST,
+        generation: KeyGeneration::FIRST,
     }
 }
 
@@ -186,37 +186,42 @@ fn a_record() {
 }
 
 /// The same repository after a rotation: the second key is `0a…`.
-fn rotated_keys() -> Keys {
+fn rotated_keys() -> DerivedKeys {
     let keyring = Keyring::parse(&[[9; 32], [10; 32]].concat()).unwrap();
-    Keys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), keyring)
+    DerivedKeys::new(Cipher::Aes256GcmSiv, RepoId([7; 16]), "app".parse().unwrap(), keyring)
 }
 
 #[test]
 fn a_rotation_and_what_comes_after_it() {
     let (env, keys) = (Env { random: Arc::new(Twos), ..Env::host() }, rotated_keys());
-    let secret = Secret::parse_key_file(&format!("runner-key-1:{}\n", "03".repeat(32))).unwrap();
+    let secret = SlotSecret::parse_key_file(&format!("runner-key-1:{}\n", "03".repeat(32))).unwrap();
     let slot = KeySlot::wrap(&secret, keys.keyring(), RepoId([7; 16]), &env).unwrap();
     assert_eq!(block("keyslot-1"), String::from_utf8(slot.encode()).unwrap());
-    let body = RotateBody { generation: Generation(1), slots: vec![slot.id()], proof: Mac([0; 32]) };
+    let body = RotateBody { generation: KeyGeneration(1), slots: vec![slot.id()], proof: Mac([0; 32]) };
     let first = record();
     let mut rotate = Record {
         seq: Seq(2),
         takeover: Some(digest(&first.encode(&keys))),
         prev: Some(digest(&first.encode(&keys))),
-        body: Body::Rotate(body),
+        body: RecordBody::Rotate(body),
         ..first.clone()
     };
     rotate.prove(&keys);
     let object = rotate.encode(&keys);
     assert_eq!(block("rotate"), String::from_utf8(object.clone()).unwrap());
-    let after =
-        Record { seq: Seq(3), prev: Some(digest(&object)), body: Body::Resume, generation: Generation(1), ..rotate };
+    let after = Record {
+        seq: Seq(3),
+        prev: Some(digest(&object)),
+        body: RecordBody::Resume,
+        generation: KeyGeneration(1),
+        ..rotate
+    };
     assert_eq!(block("record-1"), String::from_utf8(after.encode(&keys)).unwrap());
     assert_eq!(Record::decode(block("record-1").as_bytes(), Some(&keys)), Ok(after));
 
     let mut pack = PackBuilder::new(&keys, PackId([5; 16]), [6; 32]);
     let chunks = vec![ChunkEntry { id: keys.chunk_id(b"raw"), len: 3 }];
-    pack.push(Compressor::default().pack(b"raw", chunks));
+    pack.push(FrameCompressor::default().pack(b"raw", chunks));
     let (object, table) = pack.finish();
     assert_example("pack-1", &object);
     let object = encode_index(&keys, IndexId([4; 16]), [8; 32], std::slice::from_ref(&table));

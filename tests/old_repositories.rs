@@ -11,24 +11,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use runner::config::{Keep, KeySource, RoleSettings, Settings, StoreUrl};
+use runner::config::{KeySource, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{ChunkId, InstanceId, NodeId};
 use runner::job::audit::audit;
-use runner::job::cancel::Cancel;
+use runner::job::cancel::CancelToken;
 use runner::job::guard;
-use runner::job::inside::Archive;
-use runner::job::lease::Sessions;
-use runner::job::local::Memories;
-use runner::job::progress::Progress;
-use runner::job::prune::{self, Pruned};
-use runner::job::report::Outcome;
+use runner::job::inside::ReadOnlyRepository;
+use runner::job::lease::LeaseSessions;
+use runner::job::local::ProcessMemory;
+use runner::job::progress::JobProgress;
+use runner::job::prune::{self, PruneOutcome};
+use runner::job::report::RunOutcome;
 use runner::job::repository::Repository;
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
-use runner::job::runner::{Runner, Surroundings};
+use runner::job::runner::{NodeContext, NodeInputs};
 use runner::job::verify::verify;
-use runner::journal::record::NodeRef;
-use runner::repo::entry::{Kind, TreePath};
+use runner::journal::record::WriterNode;
+use runner::repo::entry::{EntryKind, TreePath};
 use runner::store::Store;
 use runner::store::dir::DirStore;
 
@@ -85,26 +85,26 @@ fn describe(root: &Path) -> Vec<u8> {
     lines.concat()
 }
 
-async fn open(path: &Path) -> Archive {
+async fn open(path: &Path) -> ReadOnlyRepository {
     let repository = Repository::open(store(path), &"app".parse().unwrap(), &key(path)).await.unwrap();
-    Archive::open(repository, &Env::host(), None).await.unwrap()
+    ReadOnlyRepository::open(repository, &Env::host(), None).await.unwrap()
 }
 
 /// Restores one snapshot into `target` and compares it with what the source was.
-async fn assert_restores(archive: &Archive, root: ChunkId, target: &Path, expected: &[u8], what: &str) {
+async fn assert_restores(archive: &ReadOnlyRepository, root: ChunkId, target: &Path, expected: &[u8], what: &str) {
     let source = RepositorySource::open(archive.clone(), root).await.unwrap();
     let entries = Box::new(source.entries(&[]));
     let roots = source.roots().await.unwrap();
     let options = RestoreOptions { target: target.to_owned(), roots, numeric_ids: true, ..RestoreOptions::default() };
     let report =
-        restore(Arc::new(source), entries, options, Arc::new(Progress::default()), &Env::host()).await.unwrap();
+        restore(Arc::new(source), entries, options, Arc::new(JobProgress::default()), &Env::host()).await.unwrap();
     assert!(report.is_success(), "{report:?}");
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\n");
     assert_eq!(text(&describe(&target.join("srv/app"))), text(expected), "{what}");
 }
 
 async fn assert_verifies(path: &Path, key: &KeySource, snapshots: u64) {
-    let (progress, env, role) = (Progress::default(), Env::host(), "app".parse().unwrap());
+    let (progress, env, role) = (JobProgress::default(), Env::host(), "app".parse().unwrap());
     let report = verify(store(path), &role, key, 100, &|_| None, &progress, &env).await.unwrap();
     assert!(report.damages.is_empty(), "{}: {:?}", path.display(), report.damages);
     let records = fs::read_dir(path.join("store/app/journal")).unwrap().count() as u64;
@@ -133,7 +133,7 @@ async fn every_snapshot_comes_back_as_it_was() {
             reader.entry(root, &path).await.unwrap().unwrap()
         };
         assert_eq!(entry("deep/numbers").await.xattrs[0].value, b"kept");
-        assert!(matches!(entry("sparse").await.kind, Kind::File { extents: Some(_), size: 1_048_576, .. }));
+        assert!(matches!(entry("sparse").await.kind, EntryKind::File { extents: Some(_), size: 1_048_576, .. }));
     }
 }
 
@@ -161,18 +161,18 @@ async fn their_journals_pass_the_audit_and_tell_what_was_pruned() {
 }
 
 /// What runs a node of its own.
-fn runner(state_dir: &Path) -> Runner {
-    Runner {
+fn runner(state_dir: &Path) -> NodeContext {
+    NodeContext {
         env: Env::host(),
-        node: NodeRef { id: NodeId([8; 16]), name: "north".to_owned() },
+        node: WriterNode { id: NodeId([8; 16]), name: "north".to_owned() },
         instance: InstanceId(Env::host().random_bytes()),
         state_dir: state_dir.to_owned(),
-        cancel: Cancel::new(),
+        cancel: CancelToken::new(),
         progress: Arc::default(),
         config_hash: String::new(),
-        memories: Memories::default(),
-        surroundings: Surroundings::default(),
-        sessions: Sessions::default(),
+        memories: ProcessMemory::default(),
+        surroundings: NodeInputs::default(),
+        sessions: LeaseSessions::default(),
     }
 }
 
@@ -196,11 +196,11 @@ async fn a_node_of_today_goes_on_from_them_and_prunes_them() {
         let settings = settings.unwrap();
         let role = settings.roles.values().next().unwrap();
         let connect = async || Ok(store(&copy));
-        let done = guard::backup(&runner, &settings, role, connect, guard::Request::default(), &|_, _| ()).await;
+        let done = guard::backup(&runner, &settings, role, connect, guard::BackupRequest::default(), &|_, _| ()).await;
         let report = done.unwrap().0;
-        assert_eq!(report.outcome, Outcome::Committed, "{report:?}");
+        assert_eq!(report.outcome, RunOutcome::Committed, "{report:?}");
         let after = open(&copy).await;
-        let chunks = async |archive: &Archive, root: ChunkId, path: &Path| {
+        let chunks = async |archive: &ReadOnlyRepository, root: ChunkId, path: &Path| {
             let path = path.join("deep/numbers");
             let path = TreePath::new(&path.as_os_str().as_bytes()[1..]).unwrap();
             archive.reader().await.unwrap().entry(root, &path).await.unwrap().unwrap().kind.chunks().to_vec()
@@ -211,10 +211,10 @@ async fn a_node_of_today_goes_on_from_them_and_prunes_them() {
         assert_verifies(&copy, &key(&copy), 4).await;
 
         // Two go, the sweep that died is finished, and what stays is as it was.
-        let keep = Some(Keep { last: 2, ..Keep::default() });
+        let keep = Some(RetentionPolicy { last: 2, ..RetentionPolicy::default() });
         let role = RoleSettings { keep, max_unused: 0, prune_grace: Duration::ZERO, ..role.clone() };
         let pruned = Box::pin(prune::run(&runner, &settings, &role, async || Ok(store(&copy)))).await.unwrap();
-        let Pruned::Done(report) = pruned else { panic!("{pruned:?}") };
+        let PruneOutcome::Done(report) = pruned else { panic!("{pruned:?}") };
         assert!(report.swept.packs > 0 && report.swept.waiting == 0, "{report:?}");
         let left = open(&copy).await;
         assert!(left.view.state.condemned.is_empty());

@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runner::ids::Generation;
-use runner::repo::index::{Index, decode_tables};
+use runner::ids::KeyGeneration;
+use runner::repo::index::{ChunkIndex, decode_tables};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(tables) = decode_tables(data, Generation::FIRST) else { return };
-    let mut index = Index::default();
+    let Ok(tables) = decode_tables(data, KeyGeneration::FIRST) else { return };
+    let mut index = ChunkIndex::default();
     for table in &tables {
         index.add(table);
         let _ = table.object_len();

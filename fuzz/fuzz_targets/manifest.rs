@@ -8,12 +8,12 @@ use std::convert::Infallible;
 use libfuzzer_sys::fuzz_target;
 use runner::ids::ChunkId;
 use runner::repo::entry::TreePath;
-use runner::repo::manifest::{ManifestWalk, ManifestWriter, Node, NodeSink, decode};
+use runner::repo::manifest::{ManifestWalk, ManifestWriter, ManifestNode, ManifestChunkSink, decode};
 
 #[derive(Default)]
 struct Chunks(HashMap<ChunkId, Vec<u8>>);
 
-impl NodeSink for Chunks {
+impl ManifestChunkSink for Chunks {
     type Error = Infallible;
     fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Infallible> {
         let id = ChunkId(*blake3::hash(&bytes).as_bytes());
@@ -23,7 +23,7 @@ impl NodeSink for Chunks {
 }
 
 fuzz_target!(|data: &[u8]| {
-    if let Ok(Node::Segment(entries)) = decode(data) {
+    if let Ok(ManifestNode::Segment(entries)) = decode(data) {
         let mut writer = ManifestWriter::new(Chunks::default());
         for entry in &entries {
             let Ok(()) = writer.push(entry.clone());

@@ -4,14 +4,14 @@
 use libfuzzer_sys::fuzz_target;
 use runner::ids::RepoId;
 use runner::journal::record::{Record, digest};
-use runner::journal::state::View;
-use runner::repo::crypto::{Cipher, Keys};
+use runner::journal::state::JournalView;
+use runner::repo::crypto::{Cipher, DerivedKeys};
 use runner::repo::keyring::RepositoryKey;
 
 fuzz_target!(|data: &[u8]| {
     let role = "app".parse().expect("a role's name");
-    let keys = Keys::new(Cipher::None, RepoId([7; 16]), role, RepositoryKey::new([7; 32]));
-    let mut view = None::<View>;
+    let keys = DerivedKeys::new(Cipher::None, RepoId([7; 16]), role, RepositoryKey::new([7; 32]));
+    let mut view = None::<JournalView>;
     // A record is two lines.
     let ends = (0..data.len()).filter(|&at| data[at] == b'\n').skip(1).step_by(2);
     let mut start = 0;
@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         let Ok(mut record) = Record::decode(object, None) else { return };
         assert_eq!(Record::decode(&record.encode(&keys), Some(&keys)).as_ref(), Ok(&record));
         let view = view.get_or_insert_with(|| {
-            View::before_checkpoint(&record).unwrap_or_else(|| View::empty(record.role.clone(), record.repo))
+            JournalView::before_checkpoint(&record).unwrap_or_else(|| JournalView::empty(record.role.clone(), record.repo))
         });
         // No mutation finds the digest of the record before, nor the takeover's.
         record.prev = view.head.as_ref().map(|head| head.digest);
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(view.head.as_ref().map(|head| head.seq), Some(record.seq));
                 assert!(view.term() >= before.term());
                 let json = serde_json::to_vec(&view).expect("a view becomes JSON");
-                assert_eq!(serde_json::from_slice::<View>(&json).expect("and is read back"), *view);
+                assert_eq!(serde_json::from_slice::<JournalView>(&json).expect("and is read back"), *view);
             }
             Err(_) => assert_eq!(*view, before),
         }

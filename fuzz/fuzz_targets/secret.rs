@@ -2,14 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runner::repo::keyslot::Secret;
+use runner::repo::keyslot::SlotSecret;
 
 fuzz_target!(|data: &[u8]| {
-    let _ = Secret::parse_passphrase(data);
+    let _ = SlotSecret::parse_passphrase(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Ok(secret) = Secret::parse_key_file(text) {
+    if let Ok(secret) = SlotSecret::parse_key_file(text) {
         let written = secret.to_text().expect("it came from a text");
-        let again = Secret::parse_key_file(&written).expect("what is written can be read");
+        let again = SlotSecret::parse_key_file(&written).expect("what is written can be read");
         assert_eq!(again.to_text(), Some(written));
     }
 });

@@ -39,16 +39,16 @@ pub const STATE_DIR: &str = "/var/lib/runner";
 pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
-    pub globals: Globals,
+    pub globals: GlobalArgs,
     /// The verb.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
-pub struct Globals {
+pub struct GlobalArgs {
     /// Config file [default: /etc/runner/runner.toml]
     #[arg(long, global = true, value_name = "FILE", env = "RUNNER_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,
@@ -71,46 +71,46 @@ pub struct Globals {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Create the repositories of roles
     #[command(after_help = "Safe to repeat. Says which key file to copy to the other nodes.\n\n\
         Example: runner init")]
-    Init(verbs::Init),
+    Init(verbs::InitArgs),
     /// Back up roles, if this node is active for them
     #[command(after_help = "Examples:\n  runner backup app\n  runner backup --scheduled\n  \
         runner backup --source /srv/app --store file:///mnt/backup --key-file app.key")]
-    Backup(verbs::Backup),
+    Backup(verbs::BackupArgs),
     /// List the snapshots of a role
     #[command(after_help = "Example: runner snapshots app")]
-    Snapshots(verbs::Snapshots),
+    Snapshots(verbs::SnapshotsArgs),
     /// List files of a snapshot
     #[command(after_help = "Example: runner ls app latest /srv/app -l")]
-    Ls(verbs::Ls),
+    Ls(verbs::LsArgs),
     /// Write one file of a snapshot to standard output
     #[command(after_help = "Example: runner cat app /srv/app/settings.ini > settings.ini")]
-    Cat(verbs::Cat),
+    Cat(verbs::CatArgs),
     /// Find files by name in snapshots
     #[command(after_help = "Example: runner find app '*.sql' --snapshot all")]
-    Find(verbs::Find),
+    Find(verbs::FindArgs),
     /// Show what differs between two snapshots
     #[command(after_help = "+ new   - removed   M content changed   m only metadata changed\n\n\
         Example: runner diff app latest~1 latest")]
-    Diff(verbs::Diff),
+    Diff(verbs::DiffArgs),
     /// Write files of a snapshot back
     #[command(after_help = "Files land below their whole path: --target /mnt gives /mnt/srv/app/...\n\
         Every byte is checked against its hash, in files that are there as well\n\
         (with --trust-mtime not in those of equal size and time).\n\n\
         Examples:\n  runner restore app --target /mnt/restore\n  \
         runner restore app --in-place --path /srv/app/data --dry-run")]
-    Restore(verbs::Restore),
+    Restore(verbs::RestoreArgs),
     /// Check that a role's backups can be restored
     #[command(after_help = "Examples:\n  runner verify app\n  runner verify app --read-data=10")]
-    Verify(verbs::Verify),
+    Verify(verbs::VerifyArgs),
     /// Tell who this node is, whether it is active, and why
     #[command(after_help = "With --check the exit code is a monitoring plugin's: 0 fine (also a\n\
         healthy standby), 1 warning, 2 critical, 3 unknown.\n\n\
         Example: runner whoami app")]
-    Whoami(verbs::Whoami),
+    Whoami(verbs::WhoamiArgs),
     /// Show every role in one table
     #[command(after_help = "Who holds it, how old its last snapshot is, how its last 10 slots stand, and\n\
         what needs a person. Answers within 2 seconds also where the store does not.\n\n\
@@ -120,13 +120,13 @@ pub enum Command {
     #[command(after_help = "Exit code 7 with findings, 4 if it cannot be told. docs/AUDIT.md says what each\n\
         finding means and what to do.\n\n\
         Examples:\n  runner audit\n  runner audit app --since 7d")]
-    Audit(verbs::Audit),
+    Audit(verbs::AuditArgs),
     /// Guard for scripts: exit 0 active, 3 not active, 4 cannot tell
     #[command(after_help = "It asks the config and the probes, and the lease where the role has one: in the\n\
         store or in etcd, within 2 seconds. With lease = \"none\" and no fallback it\n\
         answers without the store. 'runner whoami' says why.\n\n\
         Example: runner is-active app && /usr/local/bin/nightly-report")]
-    IsActive(verbs::IsActive),
+    IsActive(verbs::IsActiveArgs),
     /// Run a command only while this node is active for a role
     #[command(after_help = "The command gets RUNNER_ROLE, RUNNER_TERM and RUNNER_DEADLINE, and is ended when\n\
         this node is no longer active: it and all that it started, with one grace. It\n\
@@ -135,53 +135,53 @@ pub enum Command {
         told whether this node is active.\n\n\
         Examples:\n  runner exec db -- /usr/local/bin/nightly-report\n  \
         runner exec --scheduled --skip-exit 0 db -- pgbackrest backup")]
-    Exec(verbs::Exec),
+    Exec(verbs::ExecArgs),
     /// Hold every role's election, run its schedule, take over when it is time
     #[command(after_help = "What systemd starts. It runs until SIGTERM; SIGHUP reads the config again, and so does\n\
         a change of its files. Roles that this node is not active for are followed.\n\n\
         Examples:\n  runner daemon\n  runner daemon --observe")]
-    Daemon(verbs::Daemon),
+    Daemon(verbs::DaemonArgs),
     /// Forget old snapshots by the role's 'keep', and free what nothing needs any more
     #[command(after_help = "Only on the node that has the role. Space is freed when 'prune_grace' is over,\n\
         by the next prune: restores that are under way still find what they read.\n\n\
         Examples:\n  runner prune app --dry-run\n  runner prune app")]
-    Prune(verbs::Prune),
+    Prune(verbs::PruneArgs),
     /// Bring back what the store lost, as far as anything is left of it
     #[command(after_help = "The index is made again from the packs, lost records of the journal are named in\n\
         it, 'format' is made again. Nothing is deleted. First look with --dry-run, and\n\
         find out what became of the store. Exit code 7: something is lost (--dry-run),\n\
         or stays lost. docs/REPAIR.md says what comes back.\n\n\
         Examples:\n  runner repair app --dry-run\n  runner repair app")]
-    Repair(verbs::Repair),
+    Repair(verbs::RepairArgs),
     /// Give a role to this node
     #[command(after_help = "Recorded in the role's journal. What the other node is doing for the role cannot\n\
         commit any more. Refused where the probes say no (exit code 3) or cannot tell\n\
         (4): this node would have the role and not back it up, and the node that does\n\
         would be stopped. With --force it is done all the same, and the record says so.\n\n\
         Example: runner takeover app")]
-    Takeover(verbs::Takeover),
+    Takeover(verbs::TakeoverArgs),
     /// Stop a role's runs on every node
     #[command(after_help = "Recorded in the role's journal. A run that is under way goes on.\n\n\
         Example: runner pause app --for 2h --why 'disk-swap'")]
-    Pause(verbs::Pause),
+    Pause(verbs::PauseArgs),
     /// End a pause
     #[command(after_help = "Example: runner resume app")]
-    Resume(verbs::OneRole),
+    Resume(verbs::RoleArgs),
     /// List, export, add, remove and rotate repository keys
     #[command(subcommand)]
-    Key(verbs::Key),
+    Key(verbs::KeyCommand),
     /// Look at a role's journal, or adopt it
     #[command(subcommand)]
-    Journal(verbs::Journal),
+    Journal(verbs::JournalCommand),
     /// Start, check and show the config
     #[command(subcommand)]
-    Config(verbs::Config),
+    Config(verbs::ConfigCommand),
     /// Print shell completions
     #[command(after_help = "Example: runner completions bash > /etc/bash_completion.d/runner")]
-    Completions(verbs::Completions),
+    Completions(verbs::CompletionsArgs),
     /// Print the manual page, or write all of them to a directory
     #[command(after_help = "Example: runner man --dir /usr/local/share/man/man1")]
-    Man(verbs::Man),
+    Man(verbs::ManArgs),
 }
 
 /// Commands that the design promises for later versions: the error says so instead of guessing a typing mistake.
@@ -197,7 +197,7 @@ pub fn shown_command() -> clap::Command {
     groups::grouped(command())
 }
 
-impl Command {
+impl CliCommand {
     /// The one role that it is about.
     pub fn role(&self) -> Option<&RoleName> {
         match self {
@@ -215,18 +215,18 @@ impl Command {
             Self::Takeover(args) => Some(&args.role),
             Self::Pause(args) => Some(&args.role),
             Self::Resume(args) => Some(&args.role),
-            Self::Init(verbs::Init { roles, .. })
-            | Self::Backup(verbs::Backup { roles, .. })
-            | Self::Audit(verbs::Audit { roles, .. }) => match &roles[..] {
+            Self::Init(verbs::InitArgs { roles, .. })
+            | Self::Backup(verbs::BackupArgs { roles, .. })
+            | Self::Audit(verbs::AuditArgs { roles, .. }) => match &roles[..] {
                 [role] => Some(role),
                 _ => None,
             },
             Self::Whoami(args) => args.role.as_ref(),
             Self::Key(args) => Some(args.place().0),
             Self::Journal(
-                verbs::Journal::Show(verbs::JournalShow { role, .. })
-                | verbs::Journal::Adopt(verbs::OneRole { role })
-                | verbs::Journal::Amend(verbs::Amend { role, .. }),
+                verbs::JournalCommand::Show(verbs::JournalShowArgs { role, .. })
+                | verbs::JournalCommand::Adopt(verbs::RoleArgs { role })
+                | verbs::JournalCommand::Amend(verbs::AmendArgs { role, .. }),
             ) => Some(role),
             Self::Status | Self::Daemon(_) | Self::Config(_) | Self::Completions(_) | Self::Man(_) => None,
         }

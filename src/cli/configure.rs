@@ -6,15 +6,15 @@ use std::path::Path;
 
 use super::args::verbs;
 use super::error::{Error, UsageError};
-use super::exit::Exit;
-use super::run::Session;
+use super::exit::ExitKind;
+use super::run::CliSession;
 use super::{json, render, settings, surroundings, systemd as units, terminal};
 use crate::config::{starter, systemd};
 use crate::role::identity;
 
-pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit, Error> {
+pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> Result<ExitKind, Error> {
     match args {
-        verbs::Config::Init(args) => {
+        verbs::ConfigCommand::Init(args) => {
             let sources = args.source.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
             for (source, target) in sources.iter().filter_map(|source| Some((source, source.read_link().ok()?))) {
                 tracing::warn!(
@@ -32,7 +32,7 @@ pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit
                 }
             }
         }
-        verbs::Config::Check => {
+        verbs::ConfigCommand::Check => {
             let mut settings = settings::from_file(&session.globals)?;
             settings.warnings.extend(units::closed(&settings, Path::new("/")));
             let links = settings::links(&settings);
@@ -43,7 +43,7 @@ pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit
                 || json::config(&settings, &links, &missing, false),
             )?;
         }
-        verbs::Config::Show(verbs::ConfigShow { systemd: Some(dir) }) => {
+        verbs::ConfigCommand::Show(verbs::ConfigShowArgs { systemd: Some(dir) }) => {
             let settings = settings::from_file(&session.globals)?;
             let text = systemd::drop_in(&settings, &units::environment(&session.globals)?);
             match dir {
@@ -54,12 +54,12 @@ pub(super) fn config(session: &mut Session, args: &verbs::Config) -> Result<Exit
                 }
             }
         }
-        verbs::Config::Show(_) => {
+        verbs::ConfigCommand::Show(_) => {
             let settings = settings::from_file(&session.globals)?;
             session.report(|| settings.render(), || json::config(&settings, &[], &[], true))?;
         }
     }
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
 /// Writes a new file. It holds no secrets, so it may be read by everyone.

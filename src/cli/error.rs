@@ -2,11 +2,11 @@
 
 use std::error::Error as StdError;
 
-use super::exit::Exit;
+use super::exit::ExitKind;
 pub use super::policy::judge;
-use super::render::page::Page;
+use super::render::page::PageLayout;
 use crate::ids::RoleName;
-use crate::job::report::{Outcome, RoleReport};
+use crate::job::report::{RoleReport, RunOutcome};
 use crate::text;
 pub use crate::text::ADVICE;
 
@@ -50,12 +50,12 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
 }
 
 /// One role's error does not keep the others from being backed up: it becomes that role's report.
-pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport, Exit) {
+pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport, ExitKind) {
     let (exit, _) = judge(error);
     let outcome = match exit {
-        Exit::Unknown => Outcome::Unknown,
-        Exit::Fenced => Outcome::Fenced,
-        _ => Outcome::Failed,
+        ExitKind::Unknown => RunOutcome::Unknown,
+        ExitKind::Fenced => RunOutcome::Fenced,
+        _ => RunOutcome::Failed,
     };
     let reason = explained(error, role);
     let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
@@ -83,7 +83,7 @@ pub fn explained(error: &(dyn StdError + 'static), role: &RoleName) -> String {
 }
 
 /// The text for standard error.
-pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: Page) -> String {
+pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: PageLayout) -> String {
     let text = words(error);
     // Several problems stand below each other.
     let mut out = if text.contains('\n') {
@@ -103,7 +103,7 @@ pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: Page) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::exit::Exit;
+    use crate::cli::exit::ExitKind;
     use crate::store::{StoreError, StoreErrorKind};
 
     #[derive(Debug, thiserror::Error)]
@@ -124,9 +124,9 @@ mod tests {
     fn an_error_has_its_causes_and_ends_with_what_to_do() {
         let error = outer(StoreErrorKind::Unreachable);
         let (exit, hint) = judge(&error);
-        assert_eq!(exit, Exit::Failed);
-        insta::assert_snapshot!(render(&error, hint.as_deref(), Page::LOG));
-        insta::assert_snapshot!("on_40_columns", render(&error, hint.as_deref(), Page::terminal(40)));
+        assert_eq!(exit, ExitKind::Failed);
+        insta::assert_snapshot!(render(&error, hint.as_deref(), PageLayout::LOG));
+        insta::assert_snapshot!("on_40_columns", render(&error, hint.as_deref(), PageLayout::terminal(40)));
     }
 
     /// A directory may be called as the word is that stands for the role in advice.

@@ -15,33 +15,35 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::exit::Exit;
+use super::exit::ExitKind;
 use super::render::config::link;
 use super::render::inside::escaped;
-use super::settings::SourceLink;
+use super::settings::SymlinkedSource;
 use crate::clock_doubt::ClockDoubt;
-use crate::config::{ConfigError, JournalPlace, KeySource, Settings};
+use crate::config::{ConfigError, JournalPlacement, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
 use crate::job::inside::{JournalEntry, VoidContent};
-use crate::job::operate::{Acted, Change};
-use crate::job::report::inside::{DiffCounts, DiffLine, Found};
-use crate::job::report::restored::{RestoreProblem, Restored};
-use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeySlotKind};
+use crate::job::operate::{OperateReport, RoleChange};
+use crate::job::report::inside::{DiffCounts, DiffLine, FindMatch};
+use crate::job::report::restored::{RestoreProblem, RestoredSnapshot};
+use crate::job::report::setup::{InitReport, InitRoleReport, KeyChange, KeyReport, KeySlotKind};
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::{ByteCounts, FileCounts, LossReport, MissingFile, Outcome, Problem, ProblemKind, RoleReport};
-use crate::journal::log::{Instead, JournalError};
-use crate::journal::state::Paused;
-use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::job::report::{
+    ByteCounts, FileCounts, LossReport, MissingFile, PathProblem, PathProblemKind, RoleReport, RunOutcome,
+};
+use crate::journal::log::{JournalError, RecordReplacement};
+use crate::journal::state::JournalPause;
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::text;
-use crate::tree::write::MetaKind;
+use crate::tree::write::MetadataKind;
 
 /// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
 const SCHEMA: u32 = 1;
 
 /// A document: the schema's number and the fields.
 #[derive(Serialize)]
-struct Document<T> {
+struct JsonDocument<T> {
     schema: u32,
     #[serde(flatten)]
     body: T,
@@ -49,7 +51,7 @@ struct Document<T> {
 
 /// The document on one line, with the newline.
 fn document(body: impl Serialize) -> String {
-    let mut text = serde_json::to_string(&Document { schema: SCHEMA, body })
+    let mut text = serde_json::to_string(&JsonDocument { schema: SCHEMA, body })
         .expect("reports have text keys and finite numbers, so they always serialise");
     text.push('\n');
     text::json(&text).into_owned()
@@ -66,9 +68,9 @@ fn seconds(d: Duration) -> f64 {
 }
 
 #[derive(Serialize)]
-struct BackupRole<'a> {
+struct BackupRoleJson<'a> {
     role: &'a RoleName,
-    outcome: Outcome,
+    outcome: RunOutcome,
     reason: Option<&'a str>,
     snapshot: Option<Digest>,
     term: Option<Term>,
@@ -85,10 +87,10 @@ struct BackupRole<'a> {
 }
 
 /// `backup`. `created` are the repositories that the run made first.
-pub fn backup(created: &[InitRole], roles: &[RoleReport]) -> String {
-    let roles: Vec<BackupRole<'_>> = roles
+pub fn backup(created: &[InitRoleReport], roles: &[RoleReport]) -> String {
+    let roles: Vec<BackupRoleJson<'_>> = roles
         .iter()
-        .map(|r| BackupRole {
+        .map(|r| BackupRoleJson {
             role: &r.role,
             outcome: r.outcome,
             reason: r.reason.as_deref(),
@@ -139,13 +141,13 @@ fn loss(loss: &LossReport) -> Value {
     })
 }
 
-fn problem(problem: &Problem) -> Value {
+fn problem(problem: &PathProblem) -> Value {
     let (kind, detail) = match &problem.kind {
-        ProblemKind::Unreadable(why) => ("unreadable", Some(why)),
-        ProblemKind::Changed => ("changed", None),
-        ProblemKind::Vanished => ("vanished", None),
-        ProblemKind::Socket => ("socket", None),
-        ProblemKind::Attribute(why) => ("attribute", Some(why)),
+        PathProblemKind::Unreadable(why) => ("unreadable", Some(why)),
+        PathProblemKind::Changed => ("changed", None),
+        PathProblemKind::Vanished => ("vanished", None),
+        PathProblemKind::Socket => ("socket", None),
+        PathProblemKind::Attribute(why) => ("attribute", Some(why)),
     };
     json!({ "path": problem.path.display(), "kind": kind, "detail": detail })
 }
@@ -154,7 +156,9 @@ fn problem(problem: &Problem) -> Value {
 pub fn doubt(why: Option<&JournalError>) -> Value {
     let Some(why) = why else { return Value::Null };
     let kind = match why {
-        JournalError::RolledBack { instead: Instead::Nothing | Instead::Another, .. } => "rolled_back",
+        JournalError::RolledBack { instead: RecordReplacement::Nothing | RecordReplacement::Another, .. } => {
+            "rolled_back"
+        }
         _ => "damaged",
     };
     json!({ "kind": kind, "detail": why.to_string() })
@@ -183,11 +187,11 @@ pub fn init(report: &InitReport) -> String {
     document(json!({ "roles": roles, "new_identity": report.new_identity }))
 }
 
-fn init_role(role: &InitRole) -> Value {
+fn init_role(role: &InitRoleReport) -> Value {
     let journal = match role.journal {
-        JournalPlace::Auto => "auto",
-        JournalPlace::Bucket => "bucket",
-        JournalPlace::Etcd => "etcd",
+        JournalPlacement::Auto => "auto",
+        JournalPlacement::Bucket => "bucket",
+        JournalPlacement::Etcd => "etcd",
     };
     let key = match &role.key {
         KeySource::KeyFile(file) => json!({ "key_file": file.display().to_string() }),
@@ -267,46 +271,48 @@ pub fn journal(role: &RoleName, lines: &[JournalEntry], doubt: &Value) -> String
 }
 
 /// `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.
-pub fn acted(acted: &Acted) -> String {
-    let pause = |paused: &Paused| {
+pub fn acted(acted: &OperateReport) -> String {
+    let pause = |paused: &JournalPause| {
         json!({
             "node": paused.node, "time": utc(paused.time), "until": paused.until.map(utc), "why": paused.why,
         })
     };
     let (change, term, from, pause) = match &acted.change {
-        Change::Paused(paused) => ("paused", None, None, Some(pause(paused))),
-        Change::Resumed(paused) => ("resumed", None, None, Some(pause(paused))),
-        Change::NotPaused
-        | Change::Sound
-        | Change::InStore
-        | Change::NothingFuture
-        | Change::ClockOff { .. }
-        | Change::OddClock(_) => ("none", None, None, None),
-        Change::TookOver { term, from, .. } => ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None),
-        Change::HadIt { term } => ("none", Some(*term), None, None),
-        Change::Adopted { term, .. } => ("adopted", Some(*term), None, None),
-        Change::Amended(_) => ("amended", None, None, None),
+        RoleChange::Paused(paused) => ("paused", None, None, Some(pause(paused))),
+        RoleChange::Resumed(paused) => ("resumed", None, None, Some(pause(paused))),
+        RoleChange::NotPaused
+        | RoleChange::Sound
+        | RoleChange::InStore
+        | RoleChange::NothingFuture
+        | RoleChange::ClockOff { .. }
+        | RoleChange::OddClock(_) => ("none", None, None, None),
+        RoleChange::TookOver { term, from, .. } => {
+            ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None)
+        }
+        RoleChange::HadIt { term } => ("none", Some(*term), None, None),
+        RoleChange::Adopted { term, .. } => ("adopted", Some(*term), None, None),
+        RoleChange::Amended(_) => ("amended", None, None, None),
     };
     document(json!({ "role": acted.role, "change": change, "term": term, "from": from, "pause": pause }))
 }
 
 /// `restore`.
-pub fn restore(restored: &Restored, doubt: &Value) -> String {
+pub fn restore(restored: &RestoredSnapshot, doubt: &Value) -> String {
     let report = &restored.report;
     let metadata: Vec<Value> = report
         .metadata
         .iter()
         .map(|m| {
             let kind = match m.kind {
-                MetaKind::Owner => "owner",
-                MetaKind::Mode => "mode",
-                MetaKind::Acl => "acl",
-                MetaKind::Capability => "capability",
-                MetaKind::Xattr => "xattr",
-                MetaKind::Time => "time",
-                MetaKind::Device => "device",
-                MetaKind::Hardlink => "hardlink",
-                MetaKind::Flags => "flags",
+                MetadataKind::Owner => "owner",
+                MetadataKind::Mode => "mode",
+                MetadataKind::Acl => "acl",
+                MetadataKind::Capability => "capability",
+                MetadataKind::Xattr => "xattr",
+                MetadataKind::Time => "time",
+                MetadataKind::Device => "device",
+                MetadataKind::Hardlink => "hardlink",
+                MetadataKind::Flags => "flags",
             };
             json!({ "kind": kind, "count": m.count, "first": m.first.display(), "detail": m.error })
         })
@@ -348,8 +354,8 @@ pub fn verify(report: &VerifyReport) -> String {
 /// `config check`, and `config show` with the effective text.
 pub fn config(
     settings: &Settings,
-    links: &[SourceLink],
-    missing: &[crate::config::Problem],
+    links: &[SymlinkedSource],
+    missing: &[crate::config::ConfigProblem],
     with_text: bool,
 ) -> String {
     let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
@@ -369,7 +375,7 @@ pub fn config(
 }
 
 /// What every command writes when it fails instead of its own document.
-pub fn error(error: &(dyn Error + 'static), exit: Exit, hint: Option<&str>) -> String {
+pub fn error(error: &(dyn Error + 'static), exit: ExitKind, hint: Option<&str>) -> String {
     let causes = super::error::causes(error);
     // What to do about a config stands with each of its problems.
     let (message, hint) = match error.downcast_ref::<ConfigError>() {
@@ -381,15 +387,15 @@ pub fn error(error: &(dyn Error + 'static), exit: Exit, hint: Option<&str>) -> S
 }
 
 /// One entry of a snapshot.
-pub fn entry(entry: &Entry) -> Value {
+pub fn entry(entry: &ManifestEntry) -> Value {
     let (kind, target, device) = match &entry.kind {
-        Kind::File { .. } => ("file", None, None),
-        Kind::Hardlink { target } => ("hardlink", Some(target.display()), None),
-        Kind::Dir => ("dir", None, None),
-        Kind::Symlink { target } => ("symlink", Some(escaped(target)), None),
-        Kind::Fifo => ("fifo", None, None),
-        Kind::CharDevice { major, minor } => ("char_device", None, Some([major, minor])),
-        Kind::BlockDevice { major, minor } => ("block_device", None, Some([major, minor])),
+        EntryKind::File { .. } => ("file", None, None),
+        EntryKind::Hardlink { target } => ("hardlink", Some(target.display()), None),
+        EntryKind::Dir => ("dir", None, None),
+        EntryKind::Symlink { target } => ("symlink", Some(escaped(target)), None),
+        EntryKind::Fifo => ("fifo", None, None),
+        EntryKind::CharDevice { major, minor } => ("char_device", None, Some([major, minor])),
+        EntryKind::BlockDevice { major, minor } => ("block_device", None, Some([major, minor])),
     };
     let (mtime, mtime_nanoseconds) = entry.mtime.parts();
     let xattrs: BTreeMap<String, String> =
@@ -402,7 +408,7 @@ pub fn entry(entry: &Entry) -> Value {
 }
 
 /// One hit of `find`.
-pub fn found(found: &Found) -> Value {
+pub fn found(found: &FindMatch) -> Value {
     let mut value = entry(&found.entry);
     value["snapshot"] = json!(found.snapshot);
     value
@@ -423,12 +429,12 @@ pub fn diff_total(counts: &DiffCounts) -> Value {
 
 /// A document with one long list, written item by item so that memory does not grow with the tree.
 #[derive(Debug)]
-pub struct ListWriter<W> {
+pub struct JsonListWriter<W> {
     out: W,
     any: bool,
 }
 
-impl<W: Write> ListWriter<W> {
+impl<W: Write> JsonListWriter<W> {
     /// Starts a document with these fields and the list `name`.
     pub fn open(mut out: W, fields: &Value, name: &str) -> io::Result<Self> {
         let head = document(fields);
@@ -464,7 +470,7 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::RepoId;
-    use crate::repo::entry::{Nanos, Owner, TreePath, Xattr};
+    use crate::repo::entry::{OwnerAndMode, TreePath, UnixNanos, Xattr};
 
     /// A document as it stands in the contract: one line, schema 1.
     fn read(text: &str) -> Value {
@@ -479,7 +485,7 @@ mod tests {
         let mut backed_up = samples::backup();
         let path = TreePath::new(b"srv/app/\xff\\".to_vec()).unwrap();
         backed_up.problems =
-            vec![Problem { path, kind: ProblemKind::Unreadable("Permission denied (os error 13)".to_owned()) }];
+            vec![PathProblem { path, kind: PathProblemKind::Unreadable("Permission denied (os error 13)".to_owned()) }];
         backed_up.files.unreadable = 1;
         backed_up.problem_count = 1;
         insta::assert_json_snapshot!("backup", read(&backup(&[], &[backed_up])));
@@ -522,11 +528,11 @@ mod tests {
 
     #[test]
     fn entries_keep_every_byte_of_their_names() {
-        let odd = Entry {
+        let odd = ManifestEntry {
             path: TreePath::new(b"srv/\xff\\n".to_vec()).unwrap(),
-            kind: Kind::Symlink { target: b"../\n".to_vec() },
-            owner: Owner { mode: 0o777, uid: 1, gid: 2, user: "app".into(), group: "".into() },
-            mtime: Nanos::new(-1, 999_999_999),
+            kind: EntryKind::Symlink { target: b"../\n".to_vec() },
+            owner: OwnerAndMode { mode: 0o777, uid: 1, gid: 2, user: "app".into(), group: "".into() },
+            mtime: UnixNanos::new(-1, 999_999_999),
             xattrs: vec![Xattr { name: b"user.x".to_vec(), value: vec![0, 255] }],
         };
         insta::assert_json_snapshot!(entry(&odd));
@@ -547,17 +553,17 @@ mod tests {
     #[test]
     fn an_error_is_a_document_too() {
         let error_ = io::Error::other("disk on fire");
-        insta::assert_snapshot!(error(&error_, Exit::Failed, Some("put it out.")), @r#"{"schema":1,"error":{"causes":[],"exit":1,"hint":"put it out.","message":"disk on fire"}}"#);
+        insta::assert_snapshot!(error(&error_, ExitKind::Failed, Some("put it out.")), @r#"{"schema":1,"error":{"causes":[],"exit":1,"hint":"put it out.","message":"disk on fire"}}"#);
     }
 
     #[test]
     fn a_made_repository_names_its_key() {
-        let role = InitRole {
+        let role = InitRoleReport {
             role: samples::app(),
             store: "file:///b".to_owned(),
             repository: RepoId([1; 16]),
             created: true,
-            journal: JournalPlace::Bucket,
+            journal: JournalPlacement::Bucket,
             proof_rounds: 20,
             key: KeySource::KeyFile("/k".into()),
             key_file_created: true,

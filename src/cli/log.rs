@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 
 use super::paint::paint;
-use super::render::page::Page;
+use super::render::page::PageLayout;
 use super::terminal;
 use crate::env;
 use crate::text;
@@ -36,7 +36,7 @@ pub fn level(verbose: u8, quiet: bool, long_running: bool) -> &'static str {
 
 /// How lines look.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct LogFormat {
     /// Dated, to the second. A command's few warnings need no date, and the journal dates its lines itself.
     is_dated: bool,
     /// Begun with the priority that the journal files it under: `journalctl -p err` finds it by that.
@@ -44,7 +44,7 @@ struct Look {
     /// With the module that says it.
     has_target: bool,
     is_painted: bool,
-    page: Page,
+    page: PageLayout,
 }
 
 /// Starts logging. Lines and progress share the terminal, so lines are written while `bars` are hidden.
@@ -53,7 +53,7 @@ pub fn start(verbose: u8, quiet: bool, long_running: bool, bars: MultiProgress) 
     let is_dated = long_running || verbose > 0 || asked.is_some();
     let filter = asked.unwrap_or_else(|| EnvFilter::new(level(verbose, quiet, long_running)));
     let has_priority = terminal::goes_to_journal();
-    let look = Look {
+    let look = LogFormat {
         is_dated: is_dated && !has_priority,
         has_priority,
         has_target: verbose > 1,
@@ -63,14 +63,14 @@ pub fn start(verbose: u8, quiet: bool, long_running: bool, bars: MultiProgress) 
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .fmt_fields(debug_fn(field).delimited(" "))
-        .with_writer(Lines(bars))
+        .with_writer(LogWriter(bars))
         .with_ansi(false)
         .event_format(look);
     // A second subscriber is refused; the first one keeps working.
     let _ = builder.try_init();
 }
 
-impl<S, N> FormatEvent<S, N> for Look
+impl<S, N> FormatEvent<S, N> for LogFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -126,16 +126,16 @@ fn field(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result 
 
 /// Writes whole lines to standard error while no bar is drawn.
 #[derive(Debug, Clone)]
-struct Lines(MultiProgress);
+struct LogWriter(MultiProgress);
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = &'a Lines;
-    fn make_writer(&'a self) -> &'a Lines {
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = &'a LogWriter;
+    fn make_writer(&'a self) -> &'a LogWriter {
         self
     }
 }
 
-impl Write for &Lines {
+impl Write for &LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.suspend(|| terminal::log().write(line))
     }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     /// What is logged by `what` with this look.
-    fn logged(look: Look, what: impl FnOnce()) -> String {
+    fn logged(look: LogFormat, what: impl FnOnce()) -> String {
         let (reader, writer) = io::pipe().unwrap();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(std::sync::Mutex::new(writer))
@@ -162,8 +162,8 @@ mod tests {
         io::read_to_string(reader).unwrap()
     }
 
-    const PLAIN: Look =
-        Look { is_dated: false, has_priority: false, has_target: false, is_painted: false, page: Page::LOG };
+    const PLAIN: LogFormat =
+        LogFormat { is_dated: false, has_priority: false, has_target: false, is_painted: false, page: PageLayout::LOG };
 
     #[test]
     fn a_message_is_one_line_and_steers_nothing() {
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_journal_files_a_line_under_its_priority() {
-        let look = Look { has_priority: true, ..PLAIN };
+        let look = LogFormat { has_priority: true, ..PLAIN };
         assert_eq!(logged(look, || tracing::error!("app: FAILED")), "<3>error: app: FAILED\n");
         assert_eq!(logged(look, || tracing::warn!("app: unknown")), "<4>warning: app: unknown\n");
         assert_eq!(logged(look, || tracing::info!("app: active")), "<6>app: active\n");
@@ -181,10 +181,10 @@ mod tests {
 
     #[test]
     fn a_line_has_a_date_to_the_second_and_the_width_of_the_terminal() {
-        let dated = logged(Look { is_dated: true, ..PLAIN }, || tracing::info!("app: active, term 3"));
+        let dated = logged(LogFormat { is_dated: true, ..PLAIN }, || tracing::info!("app: active, term 3"));
         assert_eq!(dated.split_once("Z  INFO ").unwrap().1, "app: active, term 3\n");
         assert_eq!(dated.split_once("Z ").unwrap().0.len(), "2026-11-20T01:00:00".len());
-        let narrow = Look { page: Page::terminal(40), ..PLAIN };
+        let narrow = LogFormat { page: PageLayout::terminal(40), ..PLAIN };
         let said = logged(narrow, || tracing::error!("{}", "word ".repeat(30)));
         assert!(said.starts_with("error: word") && said.lines().all(|line| line.len() <= 40), "{said}");
     }

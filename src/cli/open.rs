@@ -6,35 +6,35 @@ use std::time::Duration;
 
 use super::error::Error;
 use super::render;
-use super::run::Context;
+use super::run::CommandContext;
 use crate::config::{RoleSettings, StoreUrl};
 use crate::ids::Digest;
-use crate::job::inside::{Archive, Reading};
-use crate::job::known::Place;
-use crate::job::local::Local;
+use crate::job::inside::{JournalEndLookup, ReadOnlyRepository};
+use crate::job::known::RepositoryLocation;
+use crate::job::local::LocalState;
 use crate::job::loss;
-use crate::job::repair::Remains;
+use crate::job::repair::SalvagedRepository;
 use crate::job::repository::Repository;
 use crate::job::select::{SelectError, is_id, select, whole_id};
 use crate::journal::state::Snapshot;
 use crate::outage;
-use crate::repo::loss::Losses;
+use crate::repo::loss::PackLosses;
 use crate::role::identity::{self, find_state_dir};
 use crate::store::{self, Store, StoreError, StoreErrorKind};
 
 /// The store of the settings.
-pub async fn store(context: &Context) -> Result<Arc<dyn Store>, Error> {
+pub async fn store(context: &CommandContext) -> Result<Arc<dyn Store>, Error> {
     Ok(store::connect(&context.settings.store, &context.env).await?)
 }
 
 /// That the store did not answer within so long.
-pub fn silent(context: &Context, patience: Duration) -> StoreError {
+pub fn silent(context: &CommandContext, patience: Duration) -> StoreError {
     let store = context.settings.store.url.to_string();
     StoreError::new(StoreErrorKind::Unreachable, &store, None, outage::silent(patience, None))
 }
 
 /// Says what follows for these roles where the store keeps versions of what is deleted.
-pub async fn tell_of_versions(context: &Context, store: &dyn Store, roles: &[&RoleSettings]) {
+pub async fn tell_of_versions(context: &CommandContext, store: &dyn Store, roles: &[&RoleSettings]) {
     let StoreUrl::S3 { prefix, .. } = &context.settings.store.url else { return };
     let prefix = match prefix.trim_matches('/') {
         "" => String::new(),
@@ -46,11 +46,11 @@ pub async fn tell_of_versions(context: &Context, store: &dyn Store, roles: &[&Ro
 }
 
 /// A role's repository, unlocked with the role's key.
-pub async fn repository(context: &Context, role: &RoleSettings) -> Result<Repository, Error> {
+pub async fn repository(context: &CommandContext, role: &RoleSettings) -> Result<Repository, Error> {
     let state_dir = state_dir(context);
-    let slot = Local::slot_of(&context.env, state_dir.as_deref());
+    let slot = LocalState::slot_of(&context.env, state_dir.as_deref());
     let opened = Repository::open_by(store(context).await?, &role.name, &role.key, slot).await;
-    let place = Place::new(&context.settings.store, &role.name);
+    let place = RepositoryLocation::new(&context.settings.store, &role.name);
     Ok(opened.map_err(|error| place.explain(&context.env, state_dir.as_deref(), error))?)
 }
 
@@ -59,7 +59,11 @@ pub async fn repository(context: &Context, role: &RoleSettings) -> Result<Reposi
 /// # Errors
 /// None or several, or the newest ones of a journal that is damaged, or of a store that was rolled back: there may be newer ones, or
 /// were, so which one is meant must be said by its ID.
-pub fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Result<&'a Snapshot, Error> {
+pub fn chosen<'a>(
+    context: &CommandContext,
+    archive: &'a ReadOnlyRepository,
+    selector: &str,
+) -> Result<&'a Snapshot, Error> {
     if !is_id(selector) {
         sound(archive)?;
     }
@@ -72,8 +76,8 @@ pub fn chosen<'a>(context: &Context, archive: &'a Archive, selector: &str) -> Re
 /// # Errors
 /// It means none or several of them, or nothing at all.
 pub fn chosen_of_remains<'a>(
-    context: &Context,
-    remains: &'a Remains,
+    context: &CommandContext,
+    remains: &'a SalvagedRepository,
     selector: &str,
 ) -> Result<(&'a Snapshot, bool), Error> {
     let error = match chosen(context, &remains.archive, selector) {
@@ -107,23 +111,27 @@ pub struct UnvouchedError {
 ///
 /// # Errors
 /// It shows what is left of it.
-pub fn sound(archive: &Archive) -> Result<(), Error> {
+pub fn sound(archive: &ReadOnlyRepository) -> Result<(), Error> {
     archive.doubt().map_or(Ok(()), |why| Err(why.clone().into()))
 }
 
 /// A role's snapshots, to look inside. Makes nothing in the state directory.
-pub async fn archive(context: &Context, role: &RoleSettings) -> Result<Archive, Error> {
-    read(context, role, Reading::Fresh).await
+pub async fn archive(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, Error> {
+    read(context, role, JournalEndLookup::Fresh).await
 }
 
 /// The same with a request less on a node that knew the journal before, only to be shown.
-pub async fn glance(context: &Context, role: &RoleSettings) -> Result<Archive, Error> {
-    read(context, role, Reading::Listed).await
+pub async fn glance(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, Error> {
+    read(context, role, JournalEndLookup::Listed).await
 }
 
-async fn read(context: &Context, role: &RoleSettings, reading: Reading) -> Result<Archive, Error> {
+async fn read(
+    context: &CommandContext,
+    role: &RoleSettings,
+    reading: JournalEndLookup,
+) -> Result<ReadOnlyRepository, Error> {
     let repository = repository(context, role).await?;
-    let archive = Archive::read(repository, &context.env, state_dir(context).as_deref(), reading).await?;
+    let archive = ReadOnlyRepository::read(repository, &context.env, state_dir(context).as_deref(), reading).await?;
     if let Some(why) = &archive.rolled_back {
         tracing::warn!("{why}; showing what is there");
     }
@@ -134,19 +142,19 @@ async fn read(context: &Context, role: &RoleSettings, reading: Reading) -> Resul
 }
 
 /// Tells the next run what was met of losses while an archive was read.
-pub async fn tell(context: &Context, archive: &Archive) {
+pub async fn tell(context: &CommandContext, archive: &ReadOnlyRepository) {
     tell_of(context, &archive.repository, &archive.met().await).await;
 }
 
 /// Tells the next run of these losses.
-pub async fn tell_of(context: &Context, repository: &Repository, met: &Losses) {
+pub async fn tell_of(context: &CommandContext, repository: &Repository, met: &PackLosses) {
     let state_dir = state_dir(context);
     let (_, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());
-    let local = state_dir.map(|dir| Local::peek(&context.env, &dir, repository.keys.repo()));
+    let local = state_dir.map(|dir| LocalState::peek(&context.env, &dir, repository.keys.repo()));
     loss::tell(repository, local.as_ref(), &context.env, &label, met).await;
 }
 
 /// Somebody who has no place for a state has none.
-fn state_dir(context: &Context) -> Option<PathBuf> {
+fn state_dir(context: &CommandContext) -> Option<PathBuf> {
     find_state_dir(context.state_dir.as_deref()).ok()
 }

@@ -5,20 +5,20 @@ use std::io::{self, BufWriter, Write};
 
 use serde_json::Value;
 
-use super::json::ListWriter;
+use super::json::JsonListWriter;
 use super::paint::paint;
 use super::render::page::screen;
 use crate::text;
 
 /// A buffered output that remembers whether its reader left: `runner ls app | head` is no error.
-pub struct Output {
+pub struct CommandOutput {
     out: Box<dyn Write + Send>,
     left: bool,
     used: bool,
     is_painted: bool,
 }
 
-impl Output {
+impl CommandOutput {
     /// Writes to `out`.
     pub fn new(out: impl Write + Send + 'static) -> Self {
         Self { out: Box::new(BufWriter::new(out)), left: false, used: false, is_painted: false }
@@ -77,7 +77,7 @@ impl Output {
     }
 }
 
-impl Write for Output {
+impl Write for CommandOutput {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.used = true;
         let result = self.out.write(buffer);
@@ -90,7 +90,7 @@ impl Write for Output {
     }
 }
 
-impl Debug for Output {
+impl Debug for CommandOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Output").field("left", &self.left).finish_non_exhaustive()
     }
@@ -98,17 +98,17 @@ impl Debug for Output {
 
 /// A list that comes item by item: text lines, or one JSON document.
 #[derive(Debug)]
-pub enum Listing<'a> {
+pub enum ListOutput<'a> {
     /// Lines.
-    Text(&'a mut Output),
+    Text(&'a mut CommandOutput),
     /// A document.
-    Json(ListWriter<&'a mut Output>),
+    Json(JsonListWriter<&'a mut CommandOutput>),
 }
 
-impl<'a> Listing<'a> {
+impl<'a> ListOutput<'a> {
     /// Starts a list `name`, as JSON with these fields before it.
-    pub fn open(out: &'a mut Output, json: bool, fields: &Value, name: &str) -> io::Result<Self> {
-        Ok(if json { Self::Json(ListWriter::open(out, fields, name)?) } else { Self::Text(out) })
+    pub fn open(out: &'a mut CommandOutput, json: bool, fields: &Value, name: &str) -> io::Result<Self> {
+        Ok(if json { Self::Json(JsonListWriter::open(out, fields, name)?) } else { Self::Text(out) })
     }
 
     /// Writes one item in the form that is asked for.
@@ -162,21 +162,21 @@ mod tests {
 
     #[test]
     fn a_reader_that_left_is_told_from_a_full_disk() {
-        let mut out = Output::new(Gone);
+        let mut out = CommandOutput::new(Gone);
         assert!(out.print("x").is_ok() && out.reader_left());
         assert!(out.write_all(&vec![0; 1 << 20]).is_err(), "a long listing must end");
-        let mut out = Output::new(Full);
+        let mut out = CommandOutput::new(Full);
         assert!(out.print("x").unwrap_err().to_string().starts_with("standard output") && !out.reader_left());
     }
 
     #[test]
     fn what_is_printed_steers_nothing_and_content_is_what_it_is() {
         let (reader, writer) = io::pipe().unwrap();
-        let mut out = Output::new(writer);
+        let mut out = CommandOutput::new(writer);
         out.write_all(b"\x1b[0m\xff").unwrap();
         out.print("a\u{1b}[31m\u{202e}\n").unwrap();
-        Listing::Text(&mut out).item(|| "b\u{9b}\n".to_owned(), || json!(null)).unwrap();
-        let mut list = Listing::open(&mut out, true, &json!({ "name": "\u{202e}" }), "entries").unwrap();
+        ListOutput::Text(&mut out).item(|| "b\u{9b}\n".to_owned(), || json!(null)).unwrap();
+        let mut list = ListOutput::open(&mut out, true, &json!({ "name": "\u{202e}" }), "entries").unwrap();
         list.item(String::new, || json!("\u{2028}")).unwrap();
         list.finish("", &json!({ "end": "\u{7f}" })).unwrap();
         drop(out);
@@ -191,8 +191,8 @@ mod tests {
     fn a_list_is_one_document_also_when_it_is_empty() {
         for items in [0, 3] {
             let (reader, writer) = io::pipe().unwrap();
-            let mut out = Output::new(writer);
-            let mut list = Listing::open(&mut out, true, &json!({ "role": "a}" }), "entries").unwrap();
+            let mut out = CommandOutput::new(writer);
+            let mut list = ListOutput::open(&mut out, true, &json!({ "role": "a}" }), "entries").unwrap();
             for n in 0..items {
                 list.item(String::new, || json!({ "n": n })).unwrap();
             }

@@ -11,7 +11,7 @@ use std::io;
 
 use self::journal::{append, journal, register, seat};
 use super::error::{Interrupted, UsageError};
-use super::exit::Exit;
+use super::exit::ExitKind;
 use super::open::UnvouchedError;
 use super::render::inside::escaped;
 use crate::config::ConfigError;
@@ -20,7 +20,7 @@ use crate::daemon::client::ClientError;
 use crate::job::backup::{BackupError, DumpError};
 use crate::job::guard::GuardError;
 use crate::job::init::InitError;
-use crate::job::inside::{Hint, InsideError};
+use crate::job::inside::{BrowseError, PathHint};
 use crate::job::keys::KeysError;
 use crate::job::local::LockError;
 use crate::job::operate::OperateError;
@@ -30,28 +30,28 @@ use crate::job::repository::{OpenError, SecretFileError};
 use crate::job::restore::{RestoreError, SourceErrorKind};
 use crate::job::rotate::plan::RotatePlanError;
 use crate::job::select::SelectError;
-use crate::job::stall::{Activity, Stall};
+use crate::job::stall::{RunActivity, RunStall};
 use crate::job::verify::VerifyError;
 use crate::journal::log::{AppendError, JournalError};
-use crate::journal::repair::MendError;
-use crate::repo::entry::Kind;
+use crate::journal::repair::SalvageError;
+use crate::repo::entry::EntryKind;
 use crate::repo::format::FormatError;
-use crate::repo::reader::RepoError;
+use crate::repo::reader::RepositoryReadError;
 use crate::role::identity::IdentityError;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::tree::scan::{ScanError, ScanErrorKind};
 
 /// An exit code, and what to do where the error's own text does not say.
-type Policy = (Exit, Option<&'static str>);
+type ErrorPolicy = (ExitKind, Option<&'static str>);
 
 /// How the program ends because of `error`, and what to do about it.
-pub fn judge(error: &(dyn StdError + 'static)) -> (Exit, Option<String>) {
+pub fn judge(error: &(dyn StdError + 'static)) -> (ExitKind, Option<String>) {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(usage) = error.downcast_ref::<UsageError>() {
-            return (Exit::Usage, Some(usage.todo.clone()));
+            return (ExitKind::Usage, Some(usage.todo.clone()));
         }
-        if let Some(judged) = error.downcast_ref::<InsideError>().map(inside) {
+        if let Some(judged) = error.downcast_ref::<BrowseError>().map(inside) {
             return judged;
         }
         if let Some((exit, advice)) = known(error) {
@@ -59,13 +59,13 @@ pub fn judge(error: &(dyn StdError + 'static)) -> (Exit, Option<String>) {
         }
         next = error.source();
     }
-    (Exit::Failed, None)
+    (ExitKind::Failed, None)
 }
 
 /// The policy of one link of the chain, if it is of a kind that has one.
-fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
+fn known(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
     if error.is::<Interrupted>() {
-        return Some((Exit::Interrupted, None));
+        return Some((ExitKind::Interrupted, None));
     }
     if let Some(GuardError::LeaseProof { .. }) = error.downcast_ref::<GuardError>() {
         return Some(failed(
@@ -74,11 +74,14 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
         ));
     }
     if let Some(GuardError::LeaseUnproved { .. }) = error.downcast_ref::<GuardError>() {
-        return Some((Exit::Unknown, Some("check the network and the store's server, then try again: it is safe.")));
+        return Some((
+            ExitKind::Unknown,
+            Some("check the network and the store's server, then try again: it is safe."),
+        ));
     }
     if let Some(GuardError::LeaseInBucket { .. }) = error.downcast_ref::<GuardError>() {
         return Some((
-            Exit::Usage,
+            ExitKind::Usage,
             Some("write lease = \"etcd\" in the role: its store ignores the conditions of a lease."),
         ));
     }
@@ -87,18 +90,18 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     }
     if let Some(GuardError::LeaseLocked { .. }) = error.downcast_ref::<GuardError>() {
         return Some((
-            Exit::Usage,
+            ExitKind::Usage,
             Some(
                 "use a bucket without a default retention, or write lease = \"etcd\" in the role, with an [etcd] section.",
             ),
         ));
     }
     if let Some(ClientError::HungUp) = error.downcast_ref::<ClientError>() {
-        return Some((Exit::Unknown, Some("run it again: what was committed is found, not repeated.")));
+        return Some((ExitKind::Unknown, Some("run it again: what was committed is found, not repeated.")));
     }
     if let Some(ClientError::Stuck(_)) = error.downcast_ref::<ClientError>() {
         return Some((
-            Exit::Unknown,
+            ExitKind::Unknown,
             Some(
                 "look at the daemon (systemctl status runner) and restart it; then run this again: what was committed is found, not repeated.",
             ),
@@ -114,7 +117,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     }
     if error.is::<ConfigError>() {
         // Each problem says itself what to do about it.
-        return Some((Exit::Usage, None));
+        return Some((ExitKind::Usage, None));
     }
     if error.is::<UnvouchedError>() {
         return Some(failed(
@@ -125,7 +128,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
     let store = error.downcast_ref::<StoreError>().map(store);
     let journal = || error.downcast_ref::<JournalError>().map(journal);
     let append = || error.downcast_ref::<AppendError>().map(append);
-    let repo = || error.downcast_ref::<RepoError>().map(repo);
+    let repo = || error.downcast_ref::<RepositoryReadError>().map(repo);
     let open = || error.downcast_ref::<OpenError>().map(open);
     let init = || error.downcast_ref::<InitError>().map(init);
     let backup = || error.downcast_ref::<BackupError>().map(backup);
@@ -153,8 +156,8 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Policy> {
 }
 
 /// Failed, with this advice.
-fn failed(advice: &'static str) -> Policy {
-    (Exit::Failed, Some(advice))
+fn failed(advice: &'static str) -> ErrorPolicy {
+    (ExitKind::Failed, Some(advice))
 }
 
 /// A passphrase that is not there.
@@ -175,9 +178,9 @@ const ANOTHER: &str = "find out which of the two is right: another disk may be m
                        history on purpose, 'runner init --new ROLE' on this node accepts the one that is there.";
 
 /// Failed, and the text says it all.
-const PLAIN: Policy = (Exit::Failed, None);
+const PLAIN: ErrorPolicy = (ExitKind::Failed, None);
 
-fn store(error: &StoreError) -> Policy {
+fn store(error: &StoreError) -> ErrorPolicy {
     match error.kind {
         StoreErrorKind::NotFound => failed(
             "'runner verify ROLE' tells whether more is missing, and 'runner repair ROLE --dry-run' what comes back.",
@@ -232,20 +235,20 @@ fn store(error: &StoreError) -> Policy {
     }
 }
 
-fn repo(error: &RepoError) -> Policy {
+fn repo(error: &RepositoryReadError) -> ErrorPolicy {
     match error {
-        RepoError::Store(error) => store(error),
-        RepoError::Pack { .. }
-        | RepoError::Index { .. }
-        | RepoError::Missing(_)
-        | RepoError::Content { .. }
-        | RepoError::Manifest { .. } => failed(
+        RepositoryReadError::Store(error) => store(error),
+        RepositoryReadError::Pack { .. }
+        | RepositoryReadError::Index { .. }
+        | RepositoryReadError::Missing(_)
+        | RepositoryReadError::Content { .. }
+        | RepositoryReadError::Manifest { .. } => failed(
             "'runner verify ROLE' names everything that is damaged, and 'runner repair ROLE --dry-run' what comes back.",
         ),
     }
 }
 
-fn open(error: &OpenError) -> Policy {
+fn open(error: &OpenError) -> ErrorPolicy {
     match error {
         OpenError::Store(error) => store(error),
         OpenError::NoRepository { .. } => failed(
@@ -286,7 +289,7 @@ fn open(error: &OpenError) -> Policy {
 }
 
 /// What keeps this node from knowing itself.
-fn identity(error: &IdentityError) -> Policy {
+fn identity(error: &IdentityError) -> ErrorPolicy {
     match error {
         IdentityError::NoPlace => failed("name a directory with --state-dir DIR, or set HOME."),
         IdentityError::Directory { source, .. } | IdentityError::File { source, .. } => match source.kind() {
@@ -300,7 +303,7 @@ fn identity(error: &IdentityError) -> Policy {
     }
 }
 
-fn secret(error: &SecretFileError, is_passphrase: bool) -> Policy {
+fn secret(error: &SecretFileError, is_passphrase: bool) -> ErrorPolicy {
     match error {
         SecretFileError::Exposed(_) => failed(
             "take the right away (chmod o-w, of the file and of the directories that it is in), and make sure that it is still the right file: \
@@ -327,7 +330,7 @@ fn secret(error: &SecretFileError, is_passphrase: bool) -> Policy {
     }
 }
 
-fn init(error: &InitError) -> Policy {
+fn init(error: &InitError) -> ErrorPolicy {
     match error {
         InitError::Open(error) => open(error),
         InitError::Store(error) => store(error),
@@ -353,22 +356,22 @@ fn init(error: &InitError) -> Policy {
             failed("make the file's directory writable for this user, or name another key_file.")
         }
         InitError::ExportedKey(_) => failed("name a key_file that does not exist yet: init makes it."),
-        InitError::Unknown { .. } => (Exit::Unknown, Some("run it again: it is safe.")),
+        InitError::Unknown { .. } => (ExitKind::Unknown, Some("run it again: it is safe.")),
     }
 }
 
-fn backup(error: &BackupError) -> Policy {
+fn backup(error: &BackupError) -> ErrorPolicy {
     match error {
-        BackupError::Interrupted => (Exit::Interrupted, None),
+        BackupError::Interrupted => (ExitKind::Interrupted, None),
         // What keeps it is the store then, whatever it was seen at.
-        BackupError::Stalled(Stall { trouble: Some(_), .. }) => {
+        BackupError::Stalled(RunStall { trouble: Some(_), .. }) => {
             failed("see whether the store answers: 'runner whoami' shows it.")
         }
         BackupError::Stalled(stall) => match stall.last {
-            Some(Activity::Walking(_) | Activity::Reading(_)) => failed(
+            Some(RunActivity::Walking(_) | RunActivity::Reading(_)) => failed(
                 "is what it reads on a disk or server that hangs? A run that is merely slow needs a longer stall_timeout.",
             ),
-            Some(Activity::Dump(_) | Activity::Hook(_)) => failed(
+            Some(RunActivity::Dump(_) | RunActivity::Hook(_)) => failed(
                 "run the command by hand, and see what it waits for. One that is silent for long needs a longer stall_timeout.",
             ),
             None => failed("see whether the store answers: 'runner whoami' shows it."),
@@ -409,9 +412,9 @@ fn backup(error: &BackupError) -> Policy {
     }
 }
 
-fn select(error: &SelectError) -> Policy {
+fn select(error: &SelectError) -> ErrorPolicy {
     match error {
-        SelectError::Syntax(_) => (Exit::Usage, Some("'runner snapshots ROLE' lists what there is.")),
+        SelectError::Syntax(_) => (ExitKind::Usage, Some("'runner snapshots ROLE' lists what there is.")),
         SelectError::Ambiguous { .. } => failed("give more characters of the ID."),
         SelectError::NoSnapshots => failed("'runner backup ROLE' makes the first one."),
         _ => failed("'runner snapshots ROLE' lists what there is."),
@@ -419,29 +422,29 @@ fn select(error: &SelectError) -> Policy {
 }
 
 /// Paths that may have been meant are part of the advice.
-fn inside(error: &InsideError) -> (Exit, Option<String>) {
+fn inside(error: &BrowseError) -> (ExitKind, Option<String>) {
     let advice = match error {
-        InsideError::NotFound { hint: Some(Hint::Near(path)), .. } => format!("did you mean {}?", path.display()),
-        InsideError::NotFound { hint: Some(Hint::Link { at, target }), .. } => {
+        BrowseError::NotFound { hint: Some(PathHint::Near(path)), .. } => format!("did you mean {}?", path.display()),
+        BrowseError::NotFound { hint: Some(PathHint::Link { at, target }), .. } => {
             format!("{} is a symbolic link to {}: look there.", at.display(), escaped(target))
         }
-        InsideError::NotFound { hint: None, .. } => {
+        BrowseError::NotFound { hint: None, .. } => {
             "'runner find ROLE NAME --snapshot all' looks for it everywhere.".to_owned()
         }
-        InsideError::NotAFile { kind: Kind::Dir, .. } => "'runner ls' lists what is in it.".to_owned(),
-        InsideError::NotAFile { .. } => "'runner restore --path' writes it back.".to_owned(),
-        InsideError::Unsound { .. } => "'runner verify ROLE' names everything that is damaged.".to_owned(),
-        InsideError::Pattern { .. } => return (Exit::Usage, Some("write it as in a .gitignore file.".to_owned())),
-        InsideError::Repo(error) => {
+        BrowseError::NotAFile { kind: EntryKind::Dir, .. } => "'runner ls' lists what is in it.".to_owned(),
+        BrowseError::NotAFile { .. } => "'runner restore --path' writes it back.".to_owned(),
+        BrowseError::Unsound { .. } => "'runner verify ROLE' names everything that is damaged.".to_owned(),
+        BrowseError::Pattern { .. } => return (ExitKind::Usage, Some("write it as in a .gitignore file.".to_owned())),
+        BrowseError::Repo(error) => {
             let (exit, advice) = repo(error);
             return (exit, advice.map(str::to_owned));
         }
-        InsideError::Output(_) => return (Exit::Failed, None),
+        BrowseError::Output(_) => return (ExitKind::Failed, None),
     };
-    (Exit::Failed, Some(advice))
+    (ExitKind::Failed, Some(advice))
 }
 
-fn keys(error: &KeysError) -> Policy {
+fn keys(error: &KeysError) -> ErrorPolicy {
     match error {
         KeysError::Open(OpenError::Secret { error: SecretFileError::Io(error), .. })
             if error.kind() == io::ErrorKind::NotFound =>
@@ -462,13 +465,13 @@ fn keys(error: &KeysError) -> Policy {
         ),
         KeysError::NotInPlace(_) => failed("find out who changed it, and run it again with the same files."),
         KeysError::Overtaken(_) => (
-            Exit::Fenced,
+            ExitKind::Fenced,
             Some(
                 "nothing was changed. Put the new key where the config says, and run it again only if another one is wanted.",
             ),
         ),
         KeysError::NotAtHand(_) => (
-            Exit::Fenced,
+            ExitKind::Fenced,
             Some(
                 "wait for the other one, if it is under way. Else run it again with the file of the first try as --new-key-file or --new-passphrase-file, or name one that it kept with \
              --keep-key-file or --keep-passphrase-file. Nothing else opens what is written under the new key. What was backed up before opens \
@@ -499,7 +502,7 @@ fn keys(error: &KeysError) -> Policy {
     }
 }
 
-fn verify(error: &VerifyError) -> Policy {
+fn verify(error: &VerifyError) -> ErrorPolicy {
     match error {
         VerifyError::Open(error) => open(error),
         VerifyError::Store(error) => store(error),
@@ -510,17 +513,17 @@ fn verify(error: &VerifyError) -> Policy {
     }
 }
 
-fn operate(error: &OperateError) -> Policy {
+fn operate(error: &OperateError) -> ErrorPolicy {
     match error {
         OperateError::NotEligible { unknown, .. } => (
-            if *unknown { Exit::Unknown } else { Exit::NotActive },
+            if *unknown { ExitKind::Unknown } else { ExitKind::NotActive },
             Some(
                 "do it on the node that is to be active, or make the probes say yes here first. With --force it is done all \
                  the same.",
             ),
         ),
         OperateError::Silent { .. } => (
-            Exit::Unknown,
+            ExitKind::Unknown,
             Some(
                 "see whether the store answers ('runner whoami'), and then what is recorded ('runner journal show ROLE'). Doing it again is safe.",
             ),
@@ -529,9 +532,9 @@ fn operate(error: &OperateError) -> Policy {
     }
 }
 
-fn prune(error: &PruneError) -> Option<Policy> {
+fn prune(error: &PruneError) -> Option<ErrorPolicy> {
     Some(match error {
-        PruneError::KeepsAll(_) => (Exit::Usage, Some("write keep = { daily = 14, weekly = 8 } in the role.")),
+        PruneError::KeepsAll(_) => (ExitKind::Usage, Some("write keep = { daily = 14, weekly = 8 } in the role.")),
         PruneError::Damaged { .. } | PruneError::Index(_) | PruneError::Read(_) => {
             failed("'runner verify ROLE --read-data' names what is damaged. Nothing was forgotten or deleted.")
         }
@@ -545,7 +548,7 @@ fn prune(error: &PruneError) -> Option<Policy> {
     })
 }
 
-fn repair(error: &RepairError) -> Policy {
+fn repair(error: &RepairError) -> ErrorPolicy {
     match error {
         RepairError::UntriedSlots { .. } | RepairError::Open(OpenError::WrongSecret { untried: 1.., .. }) => {
             failed(TOO_MANY_SLOTS)
@@ -559,13 +562,13 @@ fn repair(error: &RepairError) -> Policy {
              a key that opens one of the key slots.",
         ),
         RepairError::Open(error) => open(error),
-        RepairError::Store(error) | RepairError::Mend(MendError::Store(error)) => store(error),
-        RepairError::Mend(MendError::Newer { .. }) => PLAIN,
-        RepairError::Mend(MendError::TooMany { .. }) => failed(
+        RepairError::Store(error) | RepairError::Mend(SalvageError::Store(error)) => store(error),
+        RepairError::Mend(SalvageError::Newer { .. }) => PLAIN,
+        RepairError::Mend(SalvageError::TooMany { .. }) => failed(
             "keep the store as it is, and find out who changed it. An object that is no record of this journal is for whoever \
              administers the store to move away; of an old copy 'runner restore --salvage' writes what is whole.",
         ),
-        RepairError::Journal(error) | RepairError::Mend(MendError::Rotated(error)) => journal(error),
+        RepairError::Journal(error) | RepairError::Mend(SalvageError::Rotated(error)) => journal(error),
         RepairError::Busy(_) => {
             failed("run it again, after 'runner pause' of the role if its slots come one after the other.")
         }
@@ -584,7 +587,7 @@ fn repair(error: &RepairError) -> Policy {
     }
 }
 
-fn restore(error: &RestoreError) -> Policy {
+fn restore(error: &RestoreError) -> ErrorPolicy {
     match error {
         RestoreError::Target(error) => match error.source.kind() {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
@@ -612,13 +615,13 @@ fn restore(error: &RestoreError) -> Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Generation;
+    use crate::ids::KeyGeneration;
     use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
-    use crate::journal::error::Instead;
-    use crate::journal::record::{NodeRef, TakeoverWhy};
-    use crate::journal::standing::Rift;
-    use crate::journal::state::Holder;
-    use crate::repo::keyslot::SecretError;
+    use crate::journal::error::RecordReplacement;
+    use crate::journal::record::{TakeoverReason, WriterNode};
+    use crate::journal::standing::HeadConflict;
+    use crate::journal::state::RoleHolder;
+    use crate::repo::keyslot::SlotSecretError;
     use jiff::Timestamp;
 
     /// What a job would wrap around it.
@@ -638,26 +641,26 @@ mod tests {
 
     #[test]
     fn a_fence_is_a_fence_through_every_wrapping() {
-        let holder = Holder {
+        let holder = RoleHolder {
             term: Term(8),
             takeover: Digest([8; 32]),
             seq: Seq(9),
-            node: NodeRef { id: NodeId([2; 16]), name: "app02".to_owned() },
+            node: WriterNode { id: NodeId([2; 16]), name: "app02".to_owned() },
             instance: InstanceId([2; 8]),
-            why: TakeoverWhy::Moved,
+            why: TakeoverReason::Moved,
             time: Timestamp::UNIX_EPOCH,
             command: None,
             store_time: None,
             handed_over: None,
         };
         let fenced = AppendError::Fenced(Box::new(holder));
-        assert_eq!(judge(&Wrapped(fenced.into())).0, Exit::Fenced);
+        assert_eq!(judge(&Wrapped(fenced.into())).0, ExitKind::Fenced);
         let unknown = || AppendError::Unknown { seq: Seq(7), why: "timeout".to_owned() };
-        assert_eq!(judge(&unknown()).0, Exit::Unknown);
-        assert_eq!(judge(&Wrapped(unknown().into())).0, Exit::Unknown, "transparent errors hide what they wrap");
-        assert_eq!(judge(&Wrapped(AppendError::Expired.into())).0, Exit::Unknown);
-        assert_eq!(judge(&Wrapped(BackupError::Interrupted)).0, Exit::Interrupted);
-        assert_eq!(judge(&Wrapped(BackupError::Pruned)).0, Exit::Failed);
+        assert_eq!(judge(&unknown()).0, ExitKind::Unknown);
+        assert_eq!(judge(&Wrapped(unknown().into())).0, ExitKind::Unknown, "transparent errors hide what they wrap");
+        assert_eq!(judge(&Wrapped(AppendError::Expired.into())).0, ExitKind::Unknown);
+        assert_eq!(judge(&Wrapped(BackupError::Interrupted)).0, ExitKind::Interrupted);
+        assert_eq!(judge(&Wrapped(BackupError::Pruned)).0, ExitKind::Failed);
     }
 
     #[test]
@@ -670,7 +673,7 @@ mod tests {
         assert!(secret(true, io::ErrorKind::NotFound).contains("'runner init' makes none"), "nobody made it");
         assert!(secret(false, io::ErrorKind::PermissionDenied).contains("sudo runner"));
         assert!(secret(false, io::ErrorKind::FileTooLarge).contains("another file"));
-        let empty = OpenError::Secret { path: "/k".into(), is_passphrase: true, error: SecretError::Empty.into() };
+        let empty = OpenError::Secret { path: "/k".into(), is_passphrase: true, error: SlotSecretError::Empty.into() };
         assert!(judge(&empty).1.unwrap().contains("'runner init' makes none"));
 
         let of = |kind, store: &str| judge(&StoreError { kind, store: store.to_owned(), ..denied() }).1.unwrap();
@@ -697,12 +700,12 @@ mod tests {
         assert_eq!(judge(&AppendError::Store { seq: Seq(7), error: denied() }).1, advice);
         assert_eq!(judge(&OpenError::Store(denied())).1, advice);
         assert_eq!(judge(&InitError::Open(OpenError::Store(denied()))).1, advice);
-        assert_eq!(judge(&Wrapped(RepoError::Store(denied()).into())).1, advice);
+        assert_eq!(judge(&Wrapped(RepositoryReadError::Store(denied()).into())).1, advice);
     }
 
     #[test]
     fn a_request_that_failed_is_no_broken_promise() {
-        use crate::store::proof::{Condition, ProofFailure};
+        use crate::store::proof::{ProofFailure, WriteCondition};
         for kind in
             [StoreErrorKind::NoSpace, StoreErrorKind::ReadOnly, StoreErrorKind::DiskFault, StoreErrorKind::Denied]
         {
@@ -715,8 +718,8 @@ mod tests {
         let role = "app".parse().unwrap();
         let silent = || ProofFailure::CannotTell { why: "timeout".to_owned() };
         assert!(judge(&Wrapped(silent().into())).1.unwrap().contains("try again"));
-        assert_eq!(judge(&GuardError::of_lease_proof(&role, silent())).0, Exit::Unknown);
-        let broken = ProofFailure::Overwritten { condition: Condition::Absent, key: "k".to_owned() };
+        assert_eq!(judge(&GuardError::of_lease_proof(&role, silent())).0, ExitKind::Unknown);
+        let broken = ProofFailure::Overwritten { condition: WriteCondition::Absent, key: "k".to_owned() };
         assert!(judge(&Wrapped(broken.into())).1.unwrap().contains("no more backups"));
     }
 
@@ -737,10 +740,10 @@ mod tests {
                 error: FormatError::OtherRole { found: "web".parse().unwrap(), wanted: role() },
             }),
             Box::new(InitError::NotEmpty { store: store(), key: "app/journal/1".to_owned() }),
-            Box::new(JournalError::RolledBack { seq, seen: Digest([1; 32]), instead: Instead::Nothing }),
-            Box::new(JournalError::OlderThanKey { now: Generation(0), given: Generation(1) }),
+            Box::new(JournalError::RolledBack { seq, seen: Digest([1; 32]), instead: RecordReplacement::Nothing }),
+            Box::new(JournalError::OlderThanKey { now: KeyGeneration(0), given: KeyGeneration(1) }),
             Box::new(JournalError::Hole(seq)),
-            Box::new(JournalError::Rift(Rift::Other(seq))),
+            Box::new(JournalError::Rift(HeadConflict::Other(seq))),
             Box::new(StoreError { kind: StoreErrorKind::NoSuchStore, ..denied() }),
         ];
         for error in errors {
@@ -756,8 +759,8 @@ mod tests {
     #[test]
     fn usage_says_itself_what_to_do() {
         let usage = UsageError { what: "x".to_owned(), todo: "y".to_owned() };
-        assert_eq!(judge(&usage), (Exit::Usage, Some("y".to_owned())));
-        assert_eq!(judge(&Interrupted), (Exit::Interrupted, None));
-        assert_eq!(judge(&io::Error::other("disk on fire")), (Exit::Failed, None));
+        assert_eq!(judge(&usage), (ExitKind::Usage, Some("y".to_owned())));
+        assert_eq!(judge(&Interrupted), (ExitKind::Interrupted, None));
+        assert_eq!(judge(&io::Error::other("disk on fire")), (ExitKind::Failed, None));
     }
 }

@@ -14,7 +14,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::terminal;
 use super::units::{bytes, counted, duration};
 use crate::env::Clock;
-use crate::job::progress::{Phase, Progress};
+use crate::job::progress::{JobPhase, JobProgress};
 
 /// How often the bar is drawn: fluent for eyes, nothing for the CPU.
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ const RATE_LOOKS: usize = 50;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub enum ProgressMode {
     /// A bar.
     Bar,
     /// A line every [`LINE_INTERVAL`].
@@ -37,52 +37,52 @@ pub enum Style {
 }
 
 /// How progress is shown on this standard error.
-pub fn style(json: bool, quiet: bool, terminal: bool) -> Style {
+pub fn style(json: bool, quiet: bool, terminal: bool) -> ProgressMode {
     match (json || quiet, terminal) {
-        (true, _) => Style::Silent,
-        (false, true) => Style::Bar,
-        (false, false) => Style::Lines,
+        (true, _) => ProgressMode::Silent,
+        (false, true) => ProgressMode::Bar,
+        (false, false) => ProgressMode::Lines,
     }
 }
 
 /// The bars of a process, drawn on standard error.
-pub fn bars(style: Style) -> MultiProgress {
+pub fn bars(style: ProgressMode) -> MultiProgress {
     MultiProgress::with_draw_target(match style {
-        Style::Bar => ProgressDrawTarget::stderr(),
-        Style::Lines | Style::Silent => ProgressDrawTarget::hidden(),
+        ProgressMode::Bar => ProgressDrawTarget::stderr(),
+        ProgressMode::Lines | ProgressMode::Silent => ProgressDrawTarget::hidden(),
     })
 }
 
 /// Shows a job's progress until it is dropped.
 #[derive(Debug)]
-pub struct Display {
+pub struct ProgressDisplay {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Display {
+impl ProgressDisplay {
     /// Starts to show `progress` as that of `label`.
     pub fn start(
         label: String,
-        progress: Arc<Progress>,
-        style: Style,
+        progress: Arc<JobProgress>,
+        style: ProgressMode,
         bars: &MultiProgress,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        if style == Style::Silent {
+        if style == ProgressMode::Silent {
             return Self { stop: None, thread: None };
         }
         let (stop, stopped) = mpsc::channel();
         let bars = bars.clone();
         let thread = std::thread::spawn(move || match style {
-            Style::Bar => draw(&label, &progress, &bars, &*clock, &stopped),
-            Style::Lines | Style::Silent => write(&label, &progress, &*clock, &stopped),
+            ProgressMode::Bar => draw(&label, &progress, &bars, &*clock, &stopped),
+            ProgressMode::Lines | ProgressMode::Silent => write(&label, &progress, &*clock, &stopped),
         });
         Self { stop: Some(stop), thread: Some(thread) }
     }
 }
 
-impl Drop for Display {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -97,11 +97,11 @@ fn tick(stopped: &mpsc::Receiver<()>, interval: Duration) -> bool {
     stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout)
 }
 
-fn draw(label: &str, progress: &Progress, bars: &MultiProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
+fn draw(label: &str, progress: &JobProgress, bars: &MultiProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
     let template = |text| ProgressStyle::with_template(text).expect("the template is a constant and a test draws it");
     let (spinner, with_total) = (template(SPINNER), template(BAR));
     let bar = bars.add(ProgressBar::new(0).with_prefix(label.to_owned()).with_style(spinner.clone()));
-    let mut meter = Meter::default();
+    let mut meter = RateMeter::default();
     while tick(stopped, DRAW_INTERVAL) {
         let now = look(progress);
         let rate = meter.rate(clock.boottime(), &now);
@@ -132,8 +132,8 @@ const BAR_COLUMNS: usize = 19;
 /// The narrowest terminal with a bar: on others the numbers tell more.
 const BAR_COLUMNS_MIN: usize = 60;
 
-fn write(label: &str, progress: &Progress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
-    let mut meter = Meter::default();
+fn write(label: &str, progress: &JobProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
+    let mut meter = RateMeter::default();
     meter.rate(clock.boottime(), &look(progress));
     while tick(stopped, LINE_INTERVAL) {
         let now = look(progress);
@@ -142,10 +142,10 @@ fn write(label: &str, progress: &Progress, clock: &dyn Clock, stopped: &mpsc::Re
     }
 }
 
-/// [`Progress`] at one moment.
+/// [`JobProgress`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Numbers {
-    phase: Phase,
+struct ProgressSample {
+    phase: JobPhase,
     files: u64,
     bytes_done: u64,
     bytes_total: u64,
@@ -154,16 +154,16 @@ struct Numbers {
     bytes_uploaded: u64,
 }
 
-impl Numbers {
+impl ProgressSample {
     /// Whether it is known how much there is to do.
     fn has_end(&self) -> bool {
-        let counts = matches!(self.phase, Phase::Backup | Phase::Restore | Phase::Verify);
+        let counts = matches!(self.phase, JobPhase::Backup | JobPhase::Restore | JobPhase::Verify);
         counts && self.bytes_total > 0 && !self.is_counting
     }
 }
 
-fn look(progress: &Progress) -> Numbers {
-    Numbers {
+fn look(progress: &JobProgress) -> ProgressSample {
+    ProgressSample {
         phase: progress.phase(),
         files: progress.files.load(Relaxed),
         bytes_done: progress.bytes_read.load(Relaxed),
@@ -175,14 +175,14 @@ fn look(progress: &Progress) -> Numbers {
 
 /// The rate over the last looks of one phase: what was waited for before is not counted.
 #[derive(Debug, Default)]
-struct Meter {
-    phase: Phase,
+struct RateMeter {
+    phase: JobPhase,
     looks: VecDeque<(Duration, u64)>,
 }
 
-impl Meter {
+impl RateMeter {
     /// Notes one more look; bytes per second since the oldest that is remembered.
-    fn rate(&mut self, at: Duration, now: &Numbers) -> u64 {
+    fn rate(&mut self, at: Duration, now: &ProgressSample) -> u64 {
         if self.phase != now.phase {
             self.phase = now.phase;
             self.looks.clear();
@@ -198,15 +198,15 @@ impl Meter {
 }
 
 /// The numbers in words, in so many columns: what matters least goes first, and nothing is cut.
-fn line(now: &Numbers, rate: u64, columns: usize) -> String {
+fn line(now: &ProgressSample, rate: u64, columns: usize) -> String {
     let waits = match now.phase {
-        Phase::Opening => Some(["opening the repository", "opening"]),
-        Phase::Lease => Some(["waiting for the lease", "waiting for the lease"]),
-        Phase::Turn => Some(["leaving the slot to the node that had the role last", "waiting for its turn"]),
-        Phase::Commit => Some(["committing", "committing"]),
-        Phase::Done => Some(["done", "done"]),
-        Phase::Prune => Some(["pruning", "pruning"]),
-        Phase::Backup | Phase::Restore | Phase::Verify => None,
+        JobPhase::Opening => Some(["opening the repository", "opening"]),
+        JobPhase::Lease => Some(["waiting for the lease", "waiting for the lease"]),
+        JobPhase::Turn => Some(["leaving the slot to the node that had the role last", "waiting for its turn"]),
+        JobPhase::Commit => Some(["committing", "committing"]),
+        JobPhase::Done => Some(["done", "done"]),
+        JobPhase::Prune => Some(["pruning", "pruning"]),
+        JobPhase::Backup | JobPhase::Restore | JobPhase::Verify => None,
     };
     if let Some([long, short]) = waits {
         return if long.len() <= columns { long } else { short }.to_owned();
@@ -227,7 +227,7 @@ fn line(now: &Numbers, rate: u64, columns: usize) -> String {
         format!("{left} left")
     });
     let (files, uploaded) =
-        ((now.phase != Phase::Verify).then_some(files), (now.phase == Phase::Backup).then_some(uploaded));
+        ((now.phase != JobPhase::Verify).then_some(files), (now.phase == JobPhase::Backup).then_some(uploaded));
     let done = bytes(now.bytes_done);
     let [files, uploaded, left] = [&files, &uploaded, &left].map(Option::as_deref);
     let (content, rate) = (Some(content.as_str()), Some(rate_text.as_str()));
@@ -249,39 +249,42 @@ mod tests {
 
     #[test]
     fn json_and_quiet_are_silent_and_a_pipe_gets_lines() {
-        assert_eq!(style(false, false, true), Style::Bar);
-        assert_eq!(style(false, false, false), Style::Lines);
+        assert_eq!(style(false, false, true), ProgressMode::Bar);
+        assert_eq!(style(false, false, false), ProgressMode::Lines);
         for terminal in [true, false] {
-            assert_eq!((style(true, false, terminal), style(false, true, terminal)), (Style::Silent, Style::Silent));
+            assert_eq!(
+                (style(true, false, terminal), style(false, true, terminal)),
+                (ProgressMode::Silent, ProgressMode::Silent)
+            );
         }
     }
 
     #[test]
     fn lines_say_what_is_known() {
-        let now = Numbers {
-            phase: Phase::Backup,
+        let now = ProgressSample {
+            phase: JobPhase::Backup,
             files: 12_345,
             bytes_done: 1 << 30,
             bytes_total: 0,
             is_counting: false,
             bytes_uploaded: 300 << 20,
         };
-        let wide = |now: &Numbers, rate| line(now, rate, usize::MAX);
+        let wide = |now: &ProgressSample, rate| line(now, rate, usize::MAX);
         assert_eq!(wide(&now, 45 << 20), "12,345 files, 1.0 GiB, 300 MiB uploaded, 45.0 MiB/s");
-        let restore = Numbers { phase: Phase::Restore, bytes_total: 4 << 30, ..now };
+        let restore = ProgressSample { phase: JobPhase::Restore, bytes_total: 4 << 30, ..now };
         assert_eq!(wide(&restore, 45 << 20), "12,345 files, 1.0 GiB of 4.0 GiB, 45.0 MiB/s, 1 min 08 s left");
-        assert_eq!(wide(&Numbers { phase: Phase::Verify, ..restore }, 0), "1.0 GiB of 4.0 GiB, 0 B/s");
-        assert_eq!(wide(&Numbers::default(), 0), "opening the repository");
-        assert_eq!(wide(&Numbers { phase: Phase::Lease, ..now }, 0), "waiting for the lease");
-        let counting = Numbers { bytes_total: 2 << 30, is_counting: true, ..now };
+        assert_eq!(wide(&ProgressSample { phase: JobPhase::Verify, ..restore }, 0), "1.0 GiB of 4.0 GiB, 0 B/s");
+        assert_eq!(wide(&ProgressSample::default(), 0), "opening the repository");
+        assert_eq!(wide(&ProgressSample { phase: JobPhase::Lease, ..now }, 0), "waiting for the lease");
+        let counting = ProgressSample { bytes_total: 2 << 30, is_counting: true, ..now };
         assert!(wide(&counting, 45 << 20).contains("1.0 GiB of 2.0 GiB so far"), "nothing is left of what grows");
         assert!(!wide(&counting, 45 << 20).contains("left") && !counting.has_end());
     }
 
     #[test]
     fn a_narrow_line_says_less_and_is_not_cut() {
-        let now = Numbers {
-            phase: Phase::Backup,
+        let now = ProgressSample {
+            phase: JobPhase::Backup,
             files: 12_345_678,
             bytes_done: 1000 << 30,
             bytes_total: 4000 << 30,
@@ -297,16 +300,16 @@ mod tests {
 
     #[test]
     fn the_rate_forgets_how_it_began_and_what_was_waited_for() {
-        let mut meter = Meter::default();
-        let at = |phase, bytes_done| Numbers { phase, bytes_done, ..Numbers::default() };
-        assert_eq!(meter.rate(Duration::ZERO, &at(Phase::Lease, 0)), 0);
-        assert_eq!(meter.rate(Duration::from_secs(50), &at(Phase::Lease, 0)), 0);
-        assert_eq!(meter.rate(Duration::from_secs(51), &at(Phase::Backup, 0)), 0);
-        assert_eq!(meter.rate(Duration::from_secs(53), &at(Phase::Backup, 200)), 100);
+        let mut meter = RateMeter::default();
+        let at = |phase, bytes_done| ProgressSample { phase, bytes_done, ..ProgressSample::default() };
+        assert_eq!(meter.rate(Duration::ZERO, &at(JobPhase::Lease, 0)), 0);
+        assert_eq!(meter.rate(Duration::from_secs(50), &at(JobPhase::Lease, 0)), 0);
+        assert_eq!(meter.rate(Duration::from_secs(51), &at(JobPhase::Backup, 0)), 0);
+        assert_eq!(meter.rate(Duration::from_secs(53), &at(JobPhase::Backup, 200)), 100);
         for second in 64..=300 {
-            meter.rate(Duration::from_secs(second), &at(Phase::Backup, 200));
+            meter.rate(Duration::from_secs(second), &at(JobPhase::Backup, 200));
         }
-        assert_eq!(meter.rate(Duration::from_secs(301), &at(Phase::Backup, 200)), 0, "it stands still");
+        assert_eq!(meter.rate(Duration::from_secs(301), &at(JobPhase::Backup, 200)), 0, "it stands still");
         assert_eq!(meter.looks.len(), RATE_LOOKS);
     }
 
@@ -351,12 +354,12 @@ mod tests {
         let screen = Screen::default();
         let shown = || screen.0.lock().unwrap().clone();
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
-        let progress = Arc::new(Progress::default());
-        progress.enter(Phase::Restore);
+        let progress = Arc::new(JobProgress::default());
+        progress.enter(JobPhase::Restore);
         progress.total_bytes.store(200, Relaxed);
         progress.bytes_read.store(100, Relaxed);
         let clock = Arc::new(crate::env::HostClock);
-        let display = Display::start("app".to_owned(), progress, Style::Bar, &bars, clock);
+        let display = ProgressDisplay::start("app".to_owned(), progress, ProgressMode::Bar, &bars, clock);
         while !shown().contains("100 B of 200 B") {
             std::thread::sleep(DRAW_INTERVAL);
         }

@@ -25,7 +25,7 @@ pub mod whoami;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use self::page::Page;
+use self::page::PageLayout;
 use crate::ids::Digest;
 
 /// The most single paths or objects that a report for people names; the rest is counted. `--json` has them all.
@@ -33,13 +33,13 @@ const NAMED_MAX: usize = 20;
 
 /// From where a reader looks at times.
 #[derive(Debug, Clone)]
-pub struct View {
+pub struct RenderContext {
     /// The config's time zone.
     pub zone: TimeZone,
     /// Now.
     pub now: Timestamp,
     /// How wide it may get.
-    pub page: Page,
+    pub page: PageLayout,
 }
 
 /// The first characters of a snapshot's ID, which every command accepts.

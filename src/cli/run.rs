@@ -10,29 +10,29 @@ use indicatif::MultiProgress;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::args::{Cli, Command, Globals, verbs};
+use super::args::{Cli, CliCommand, GlobalArgs, verbs};
 use super::error::{self, ADVICE, Error, Interrupted, UsageError};
-use super::exit::{self, Exit};
-use super::output::{Listing, Output};
-use super::progress::{self, Display, Style};
-use super::render::audited::Audited;
-use super::render::page::Page;
-use super::render::{self, View};
-use super::signal::Announced;
+use super::exit::{self, ExitKind};
+use super::output::{CommandOutput, ListOutput};
+use super::progress::{self, ProgressDisplay, ProgressMode};
+use super::render::audited::RoleAuditResult;
+use super::render::page::PageLayout;
+use super::render::{self, RenderContext};
+use super::signal::SignalNotice;
 use super::{configure, generate, json, log, open, settings, signal, terminal, wire};
 use crate::config::{RoleSettings, Settings};
 use crate::env::{self, Env};
 use crate::ids::RoleName;
-use crate::job::cancel::Cancel;
-use crate::job::exec::Executed;
-use crate::job::inside::{Archive, JournalEntry};
-use crate::job::operate::Change;
-use crate::job::progress::Progress;
-use crate::job::prune::Pruned;
-use crate::job::report::Outcome;
+use crate::job::cancel::CancelToken;
+use crate::job::exec::ExecOutcome;
+use crate::job::inside::{JournalEntry, ReadOnlyRepository};
+use crate::job::operate::RoleChange;
+use crate::job::progress::JobProgress;
+use crate::job::prune::PruneOutcome;
+use crate::job::report::RunOutcome;
 use crate::job::report::inside::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
-use crate::job::report::whoami::State;
+use crate::job::report::whoami::RoleState;
 use crate::journal::state::Snapshot;
 
 /// The role of `backup --source` without `--role`.
@@ -46,7 +46,7 @@ const ALL: &str = "all";
 
 /// What a job needs besides its request.
 #[derive(Debug)]
-pub struct Context {
+pub struct CommandContext {
     /// The checked settings.
     pub settings: Settings,
     /// This node's name, if the command line or the environment gives one; else the hostname.
@@ -56,17 +56,17 @@ pub struct Context {
     /// Clocks and random numbers.
     pub env: Env,
     /// Set when the operator wants it to end.
-    pub cancel: Cancel,
-    style: Style,
+    pub cancel: CancelToken,
+    style: ProgressMode,
     bars: MultiProgress,
 }
 
-impl Context {
+impl CommandContext {
     /// Numbers for a job to count in, and their display, which lasts until it is dropped.
-    pub fn progress(&self, label: &str) -> (Arc<Progress>, Display) {
-        let progress = Arc::new(Progress::default());
+    pub fn progress(&self, label: &str) -> (Arc<JobProgress>, ProgressDisplay) {
+        let progress = Arc::new(JobProgress::default());
         let clock = Arc::clone(&self.env.clock);
-        let display = Display::start(label.to_owned(), Arc::clone(&progress), self.style, &self.bars, clock);
+        let display = ProgressDisplay::start(label.to_owned(), Arc::clone(&progress), self.style, &self.bars, clock);
         (progress, display)
     }
 
@@ -78,12 +78,12 @@ impl Context {
     }
 
     /// For what goes to standard output.
-    fn view(&self) -> View {
+    fn view(&self) -> RenderContext {
         self.view_on(terminal::output_page())
     }
 
-    fn view_on(&self, page: Page) -> View {
-        View { zone: self.settings.timezone.clone(), now: self.env.clock.now(), page }
+    fn view_on(&self, page: PageLayout) -> RenderContext {
+        RenderContext { zone: self.settings.timezone.clone(), now: self.env.clock.now(), page }
     }
 }
 
@@ -97,18 +97,18 @@ fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<PathBuf>) -
 }
 
 /// Everything that is there before the settings are.
-pub(super) struct Session {
-    pub(super) globals: Globals,
+pub(super) struct CliSession {
+    pub(super) globals: GlobalArgs,
     env: Env,
-    cancel: Cancel,
-    style: Style,
+    cancel: CancelToken,
+    style: ProgressMode,
     bars: MultiProgress,
-    pub(super) out: Output,
+    pub(super) out: CommandOutput,
 }
 
-impl Session {
-    fn context(&self, settings: Settings) -> Context {
-        Context {
+impl CliSession {
+    fn context(&self, settings: Settings) -> CommandContext {
+        CommandContext {
             settings,
             node: self.globals.node.clone(),
             state_dir: self.globals.state_dir.clone(),
@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// The same of what a command did: with `-q` only where it is no good end.
-    fn tell(&mut self, exit: Exit, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> Exit {
+    fn tell(&mut self, exit: ExitKind, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> ExitKind {
         if self.globals.json || !self.is_unsaid(exit) {
             let doubt = self.env.clock_doubts.any();
             let said = self.report(text, || json::with_doubt(json(), doubt.as_ref()));
@@ -146,35 +146,35 @@ impl Session {
     }
 
     /// Whether `-q` keeps an end to itself: everything but an error, which a skip is not.
-    fn is_unsaid(&self, exit: Exit) -> bool {
-        self.globals.quiet && matches!(exit, Exit::Done | Exit::NotActive)
+    fn is_unsaid(&self, exit: ExitKind) -> bool {
+        self.globals.quiet && matches!(exit, ExitKind::Done | ExitKind::NotActive)
     }
 }
 
 /// Runs the command and tells how the program ends.
-pub async fn run(cli: Cli) -> Exit {
+pub async fn run(cli: Cli) -> ExitKind {
     let globals = cli.globals;
     let style = progress::style(globals.json, globals.quiet, terminal::errors_are_seen());
     let bars = progress::bars(style);
-    let long_running = matches!(cli.command, Command::Daemon(_));
+    let long_running = matches!(cli.command, CliCommand::Daemon(_));
     log::start(globals.verbose, globals.quiet, long_running, bars.clone());
-    let cancel = Cancel::new();
-    let mut session = Session {
+    let cancel = CancelToken::new();
+    let mut session = CliSession {
         globals,
         env: Env::host(),
         cancel: cancel.clone(),
         style,
         bars,
-        out: Output::new(terminal::output()).in_colour(terminal::output_has_colours()),
+        out: CommandOutput::new(terminal::output()).in_colour(terminal::output_has_colours()),
     };
     let announced = match &cli.command {
-        Command::Daemon(_) => Announced::InLog,
-        Command::Whoami(whoami) if whoami.watch => Announced::Not,
-        _ => Announced::Aloud,
+        CliCommand::Daemon(_) => SignalNotice::InLog,
+        CliCommand::Whoami(whoami) if whoami.watch => SignalNotice::Not,
+        _ => SignalNotice::Aloud,
     };
     let end_max = if long_running { signal::DAEMON_END_MAX } else { signal::END_MAX };
     // A guarded command gets the signals itself.
-    let watched = if matches!(cli.command, Command::Exec(_)) {
+    let watched = if matches!(cli.command, CliCommand::Exec(_)) {
         Ok(())
     } else {
         signal::watch(cancel.clone(), end_max, announced)
@@ -190,11 +190,11 @@ pub async fn run(cli: Cli) -> Exit {
 }
 
 /// Says what went wrong, if something did.
-fn finish(session: &mut Session, result: Result<Exit, Error>, role: Option<&RoleName>) -> Exit {
+fn finish(session: &mut CliSession, result: Result<ExitKind, Error>, role: Option<&RoleName>) -> ExitKind {
     let error = match result {
         Ok(exit) => return exit,
         // It failed because nobody reads any more: head(1) has what it wanted.
-        Err(_) if session.out.reader_left() => return Exit::Done,
+        Err(_) if session.out.reader_left() => return ExitKind::Done,
         Err(error) => error,
     };
     let (exit, hint) = error::judge(error.as_ref());
@@ -206,55 +206,62 @@ fn finish(session: &mut Session, result: Result<Exit, Error>, role: Option<&Role
     exit
 }
 
-async fn dispatch(session: &mut Session, command: Command) -> Result<Exit, Error> {
+async fn dispatch(session: &mut CliSession, command: CliCommand) -> Result<ExitKind, Error> {
     match command {
-        Command::Init(args) => init(session, &args).await,
-        Command::Backup(args) => backup(session, &args).await,
-        Command::Snapshots(args) => snapshots(session, &args).await,
-        Command::Ls(args) => Box::pin(ls(session, &args)).await,
-        Command::Cat(args) => Box::pin(cat(session, &args)).await,
-        Command::Find(args) => Box::pin(find(session, &args)).await,
-        Command::Diff(args) => Box::pin(diff(session, &args)).await,
-        Command::Restore(args) => Box::pin(restore(session, &args)).await,
-        Command::Verify(args) => verify(session, &args).await,
-        Command::Whoami(args) => whoami(session, &args).await,
-        Command::Status => status(session).await,
-        Command::Audit(args) => Box::pin(audit(session, &args)).await,
-        Command::IsActive(args) => Ok(is_active(session, &args).await),
-        Command::Exec(args) => exec(session, &args).await,
-        Command::Daemon(args) => daemon(session, &args).await,
-        Command::Prune(args) => prune(session, &args).await,
-        Command::Repair(args) => repair(session, &args).await,
-        Command::Takeover(args) => operate(session, &args.role, &wire::Act::Takeover { force: args.force }).await,
-        Command::Pause(args) => {
-            operate(session, &args.role, &wire::Act::Pause { lasts: args.lasts, why: args.why }).await
+        CliCommand::Init(args) => init(session, &args).await,
+        CliCommand::Backup(args) => backup(session, &args).await,
+        CliCommand::Snapshots(args) => snapshots(session, &args).await,
+        CliCommand::Ls(args) => Box::pin(ls(session, &args)).await,
+        CliCommand::Cat(args) => Box::pin(cat(session, &args)).await,
+        CliCommand::Find(args) => Box::pin(find(session, &args)).await,
+        CliCommand::Diff(args) => Box::pin(diff(session, &args)).await,
+        CliCommand::Restore(args) => Box::pin(restore(session, &args)).await,
+        CliCommand::Verify(args) => verify(session, &args).await,
+        CliCommand::Whoami(args) => whoami(session, &args).await,
+        CliCommand::Status => status(session).await,
+        CliCommand::Audit(args) => Box::pin(audit(session, &args)).await,
+        CliCommand::IsActive(args) => Ok(is_active(session, &args).await),
+        CliCommand::Exec(args) => exec(session, &args).await,
+        CliCommand::Daemon(args) => daemon(session, &args).await,
+        CliCommand::Prune(args) => prune(session, &args).await,
+        CliCommand::Repair(args) => repair(session, &args).await,
+        CliCommand::Takeover(args) => {
+            operate(session, &args.role, &wire::OperateAction::Takeover { force: args.force }).await
         }
-        Command::Resume(args) => operate(session, &args.role, &wire::Act::Resume).await,
-        Command::Key(args) => key(session, &args).await,
-        Command::Journal(verbs::Journal::Show(args)) => journal(session, &args).await,
-        Command::Journal(verbs::Journal::Adopt(args)) => operate(session, &args.role, &wire::Act::Adopt).await,
-        Command::Journal(verbs::Journal::Amend(args)) => {
-            operate(session, &args.role, &wire::Act::Amend { force: args.force }).await
+        CliCommand::Pause(args) => {
+            operate(session, &args.role, &wire::OperateAction::Pause { lasts: args.lasts, why: args.why }).await
         }
-        Command::Config(args) => configure::config(session, &args),
-        Command::Completions(args) => {
+        CliCommand::Resume(args) => operate(session, &args.role, &wire::OperateAction::Resume).await,
+        CliCommand::Key(args) => key(session, &args).await,
+        CliCommand::Journal(verbs::JournalCommand::Show(args)) => journal(session, &args).await,
+        CliCommand::Journal(verbs::JournalCommand::Adopt(args)) => {
+            operate(session, &args.role, &wire::OperateAction::Adopt).await
+        }
+        CliCommand::Journal(verbs::JournalCommand::Amend(args)) => {
+            operate(session, &args.role, &wire::OperateAction::Amend { force: args.force }).await
+        }
+        CliCommand::Config(args) => configure::config(session, &args),
+        CliCommand::Completions(args) => {
             generate::completions(args.shell, &mut session.out)?;
             session.out.print("")?;
-            Ok(Exit::Done)
+            Ok(ExitKind::Done)
         }
-        Command::Man(args) => {
+        CliCommand::Man(args) => {
             match args.dir {
                 Some(dir) => generate::man_pages(&dir)?,
                 None => generate::man(&mut session.out)?,
             }
             session.out.print("")?;
-            Ok(Exit::Done)
+            Ok(ExitKind::Done)
         }
     }
 }
 
 /// Work that changes nothing and may end anywhere: it ends with the operator's signal.
-pub async fn until_cancelled<T>(cancel: &Cancel, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub async fn until_cancelled<T>(
+    cancel: &CancelToken,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     tokio::select! {
         result = work => result,
         () = cancel.cancelled() => Err(Interrupted.into()),
@@ -268,7 +275,7 @@ fn warn_of_exposures(settings: &Settings) {
     }
 }
 
-async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> {
+async fn init(session: &mut CliSession, args: &verbs::InitArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     warn_of_exposures(&context.settings);
     let mut report = InitReport { roles: Vec::new(), new_identity: None };
@@ -290,7 +297,7 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
     }
     // A key that was made is named before anything else can fail.
     let exit =
-        session.tell(Exit::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report));
+        session.tell(ExitKind::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report));
     match open::store(&context).await {
         Ok(store) => open::tell_of_versions(&context, store.as_ref(), &asked).await,
         Err(error) => tracing::warn!("what the store keeps of deleted objects cannot be asked: {error}"),
@@ -298,7 +305,7 @@ async fn init(session: &mut Session, args: &verbs::Init) -> Result<Exit, Error> 
     Ok(exit)
 }
 
-async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Error> {
+async fn backup(session: &mut CliSession, args: &verbs::BackupArgs) -> Result<ExitKind, Error> {
     let direct = match (&args.direct.store, args.source.is_empty()) {
         (Some(url), false) => Some(url),
         (None, true) => None,
@@ -337,10 +344,10 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
         }
     }
     let mut reports = Vec::new();
-    let mut worst = Exit::Done;
+    let mut worst = ExitKind::Done;
     for role in roles {
         if context.cancel.is_cancelled() {
-            worst = Exit::Interrupted;
+            worst = ExitKind::Interrupted;
             break;
         }
         let (report, exit) = match wire::backup(&context, role, args).await {
@@ -355,7 +362,7 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
         match report.outcome {
             _ if session.globals.json || session.is_unsaid(exit) => {}
             // `runner backup > /dev/null` in a crontab must still say so.
-            Outcome::Failed | Outcome::Fenced | Outcome::Unknown => {
+            RunOutcome::Failed | RunOutcome::Fenced | RunOutcome::Unknown => {
                 terminal::say(&render::backup::role(&report, &context.view_on(terminal::report_page())));
             }
             _ => {
@@ -372,7 +379,7 @@ async fn backup(session: &mut Session, args: &verbs::Backup) -> Result<Exit, Err
     Ok(worst)
 }
 
-async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exit, Error> {
+async fn snapshots(session: &mut CliSession, args: &verbs::SnapshotsArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let archive = until_cancelled(&context.cancel, open::glance(&context, role)).await?;
@@ -383,22 +390,22 @@ async fn snapshots(session: &mut Session, args: &verbs::Snapshots) -> Result<Exi
     )?;
     // What is left can be chosen from, by ID; it is not all.
     open::sound(&archive)?;
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
 /// The fields before a list from inside a snapshot.
-fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>, archive: &Archive) -> Value {
+fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>, archive: &ReadOnlyRepository) -> Value {
     json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id), "doubt": json::doubt(archive.doubt()) })
 }
 
-async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
+async fn ls(session: &mut CliSession, args: &verbs::LsArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     Box::pin(until_cancelled(&context.cancel, async {
         let archive = open::archive(&context, role).await?;
         let snapshot = open::chosen(&context, &archive, args.selector())?;
         let head = heading(role, Some(snapshot), &archive);
-        let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
+        let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));
         let read = wire::ls(&archive, snapshot, args, &mut each).await;
         open::tell(&context, &archive).await;
@@ -406,10 +413,10 @@ async fn ls(session: &mut Session, args: &verbs::Ls) -> Result<Exit, Error> {
         Ok(list.finish("", &json!({}))?)
     }))
     .await?;
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
-async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
+async fn cat(session: &mut CliSession, args: &verbs::CatArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     Box::pin(until_cancelled(&context.cancel, async {
@@ -421,10 +428,10 @@ async fn cat(session: &mut Session, args: &verbs::Cat) -> Result<Exit, Error> {
         Ok(session.out.print("")?)
     }))
     .await?;
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
-async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> {
+async fn find(session: &mut CliSession, args: &verbs::FindArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     Box::pin(until_cancelled(&context.cancel, async {
@@ -432,7 +439,7 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
         let snapshot =
             if args.snapshot == ALL { None } else { Some(open::chosen(&context, &archive, &args.snapshot)?) };
         let head = heading(role, snapshot, &archive);
-        let mut list = Listing::open(&mut session.out, session.globals.json, &head, "entries")?;
+        let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |hit: &_| list.item(|| render::inside::found(hit, args.long, &view), || json::found(hit));
         let read = wire::find(&archive, snapshot, args, &mut each).await;
         open::tell(&context, &archive).await;
@@ -442,10 +449,10 @@ async fn find(session: &mut Session, args: &verbs::Find) -> Result<Exit, Error> 
         if snapshot.is_none() { open::sound(&archive) } else { Ok(()) }
     }))
     .await?;
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
-async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> {
+async fn diff(session: &mut CliSession, args: &verbs::DiffArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     Box::pin(until_cancelled(&context.cancel, async {
@@ -456,7 +463,7 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
             "role": role.name, "before": before.id, "after": after.id, "doubt": json::doubt(archive.doubt()),
         });
         let mut counts = DiffCounts::default();
-        let mut list = Listing::open(&mut session.out, session.globals.json, &head, "changes")?;
+        let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "changes")?;
         let mut each = |line: &DiffLine| {
             counts.add(line.change);
             list.item(|| render::inside::diff(line), || json::diff(line))
@@ -467,10 +474,10 @@ async fn diff(session: &mut Session, args: &verbs::Diff) -> Result<Exit, Error> 
         Ok(list.finish(&render::inside::diff_total(&counts), &json::diff_total(&counts))?)
     }))
     .await?;
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
-async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, Error> {
+async fn restore(session: &mut CliSession, args: &verbs::RestoreArgs) -> Result<ExitKind, Error> {
     if let Some(second) = &args.second {
         let (what, role) = (format!("restore takes one role, and no {second:?} behind it"), &args.role);
         let todo = format!("a snapshot is named so: runner restore {role} --snapshot {second} --target DIR");
@@ -494,7 +501,7 @@ async fn restore(session: &mut Session, args: &verbs::Restore) -> Result<Exit, E
     Ok(session.tell(exit, || render::restored::report(&report, &context.view()), || json::restore(&report, &doubt)))
 }
 
-async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Error> {
+async fn verify(session: &mut CliSession, args: &verbs::VerifyArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let report = until_cancelled(&context.cancel, wire::verify(&context, role, args)).await?;
@@ -502,7 +509,7 @@ async fn verify(session: &mut Session, args: &verbs::Verify) -> Result<Exit, Err
     Ok(session.tell(exit, || render::verified::report(&report, terminal::output_page()), || json::verify(&report)))
 }
 
-async fn repair(session: &mut Session, args: &verbs::Repair) -> Result<Exit, Error> {
+async fn repair(session: &mut CliSession, args: &verbs::RepairArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let report = wire::repair(&context, role, args).await?;
@@ -515,22 +522,22 @@ async fn repair(session: &mut Session, args: &verbs::Repair) -> Result<Exit, Err
     Ok(session.tell(exit, || render::repaired::report(&report, &context.view()), || json::repaired::report(&report)))
 }
 
-async fn prune(session: &mut Session, args: &verbs::Prune) -> Result<Exit, Error> {
+async fn prune(session: &mut CliSession, args: &verbs::PruneArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let role = settings::role(&context.settings, &args.role)?;
     let view = context.view();
     match wire::prune(&context, role, args.dry_run).await? {
         // A dry run is asked for what it says.
-        Pruned::Done(report) if args.dry_run => {
+        PruneOutcome::Done(report) if args.dry_run => {
             session.report(|| render::pruned::report(&report, true, &view), || json::pruned::report(&report, true))?;
-            Ok(Exit::Done)
+            Ok(ExitKind::Done)
         }
-        Pruned::Done(report) => Ok(session.tell(
-            Exit::Done,
+        PruneOutcome::Done(report) => Ok(session.tell(
+            ExitKind::Done,
             || render::pruned::report(&report, false, &view),
             || json::pruned::report(&report, false),
         )),
-        Pruned::Refused(refused) => {
+        PruneOutcome::Refused(refused) => {
             let (report, reason) = *refused;
             let why =
                 reason.map(|reason| render::reason::text(&reason, &context.settings.timezone)).unwrap_or_default();
@@ -544,12 +551,12 @@ async fn prune(session: &mut Session, args: &verbs::Prune) -> Result<Exit, Error
     }
 }
 
-async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Error> {
+async fn whoami(session: &mut CliSession, args: &verbs::WhoamiArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, args.role.as_slice())?;
     if args.watch {
         return match watch(session, &context, &roles).await {
-            Err(error) if error.is::<Interrupted>() => Ok(Exit::Interrupted),
+            Err(error) if error.is::<Interrupted>() => Ok(ExitKind::Interrupted),
             ended => ended,
         };
     }
@@ -560,11 +567,11 @@ async fn whoami(session: &mut Session, args: &verbs::Whoami) -> Result<Exit, Err
         || if args.check { line } else { render::whoami::report(&report, &view) },
         || json::whoami::report(&report),
     )?;
-    Ok(if args.check { Exit::Plugin(health) } else { Exit::Done })
+    Ok(if args.check { ExitKind::Plugin(health) } else { ExitKind::Done })
 }
 
 /// The same again and again, on a terminal in the same place. To be interrupted is how it ends.
-async fn watch(session: &mut Session, context: &Context, roles: &[&RoleSettings]) -> Result<Exit, Error> {
+async fn watch(session: &mut CliSession, context: &CommandContext, roles: &[&RoleSettings]) -> Result<ExitKind, Error> {
     if session.globals.json {
         return Err(UsageError {
             what: "--watch together with --json".to_owned(),
@@ -588,15 +595,15 @@ async fn watch(session: &mut Session, context: &Context, roles: &[&RoleSettings]
     }
 }
 
-async fn status(session: &mut Session) -> Result<Exit, Error> {
+async fn status(session: &mut CliSession) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, &[])?;
     let report = until_cancelled(&context.cancel, wire::whoami(&context, &roles)).await?;
     session.report(|| render::status::text(&report, &context.view()), || json::whoami::report(&report))?;
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
-async fn audit(session: &mut Session, args: &verbs::Audit) -> Result<Exit, Error> {
+async fn audit(session: &mut CliSession, args: &verbs::AuditArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let roles = settings::roles(&context.settings, &args.roles)?;
     let back = SignedDuration::try_from(args.since).unwrap_or(SignedDuration::MAX);
@@ -609,15 +616,15 @@ async fn audit(session: &mut Session, args: &verbs::Audit) -> Result<Exit, Error
             Err(error) if error.is::<Interrupted>() => return Err(error),
             result => result.map_err(|error| error::explained(error.as_ref(), &role.name)),
         };
-        all.push(Audited { role: role.name.clone(), since, result });
+        all.push(RoleAuditResult { role: role.name.clone(), since, result });
     }
-    let exit = all.iter().map(exit::of_audit).fold(Exit::Done, Exit::or_worse);
+    let exit = all.iter().map(exit::of_audit).fold(ExitKind::Done, ExitKind::or_worse);
     Ok(session.tell(exit, || render::audited::report(&all, &context.view()), || json::audit::report(&all)))
 }
 
 /// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.
-async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
-    let asked: Result<State, Error> = async {
+async fn is_active(session: &mut CliSession, args: &verbs::IsActiveArgs) -> ExitKind {
+    let asked: Result<RoleState, Error> = async {
         let context = session.context(settings::from_file(&session.globals)?);
         let role = settings::role(&context.settings, &args.role)?;
         until_cancelled(&context.cancel, async { Ok(Box::pin(wire::is_active(&context, role)).await) }).await
@@ -628,19 +635,19 @@ async fn is_active(session: &mut Session, args: &verbs::IsActive) -> Exit {
         Err(error) => {
             let (exit, hint) = error::judge(error.as_ref());
             terminal::say(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
-            if matches!(exit, Exit::Usage | Exit::Interrupted) { exit } else { Exit::Unknown }
+            if matches!(exit, ExitKind::Usage | ExitKind::Interrupted) { exit } else { ExitKind::Unknown }
         }
     }
 }
 
 /// Says nothing where the command ran: its output is what counts.
-async fn exec(session: &mut Session, args: &verbs::Exec) -> Result<Exit, Error> {
+async fn exec(session: &mut CliSession, args: &verbs::ExecArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let role = settings::role(&context.settings, &args.role)?;
     let executed = wire::exec(&context, role, args).await?;
     let exit = exit::of_exec(&executed, args.skip_exit);
     // Not to be active is no error, whatever the exit code is to be.
-    let skipped = matches!(&executed, Executed::Refused(_)) && matches!(exit, Exit::Command(_));
+    let skipped = matches!(&executed, ExecOutcome::Refused(_)) && matches!(exit, ExitKind::Command(_));
     if !(session.globals.quiet && skipped)
         && let Some(text) = render::executed::text(&args.role, &executed, &context.view_on(terminal::report_page()))
     {
@@ -650,28 +657,28 @@ async fn exec(session: &mut Session, args: &verbs::Exec) -> Result<Exit, Error> 
     Ok(exit)
 }
 
-async fn daemon(session: &mut Session, args: &verbs::Daemon) -> Result<Exit, Error> {
+async fn daemon(session: &mut CliSession, args: &verbs::DaemonArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     warn_of_exposures(&context.settings);
     wire::daemon(&context, session.globals.clone(), args.observe).await?;
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
-async fn operate(session: &mut Session, role: &RoleName, act: &wire::Act) -> Result<Exit, Error> {
+async fn operate(session: &mut CliSession, role: &RoleName, act: &wire::OperateAction) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let settings = settings::role(&context.settings, role)?;
     // Not stopped in the middle: what an act came to must be told.
     let acted = wire::operate(&context, settings, act).await?;
-    let undone = matches!(acted.change, Change::ClockOff { .. } | Change::OddClock(_));
-    let exit = if undone { Exit::Unknown } else { Exit::Done };
+    let undone = matches!(acted.change, RoleChange::ClockOff { .. } | RoleChange::OddClock(_));
+    let exit = if undone { ExitKind::Unknown } else { ExitKind::Done };
     Ok(session.tell(exit, || render::operated::acted(&acted, &context.view()), || json::acted(&acted)))
 }
 
-async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
+async fn key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitKind, Error> {
     let (role, direct) = args.place();
     let context = session.context(settings::for_role(&session.globals, direct, role)?);
     let role = settings::role(&context.settings, role)?;
-    let to_stdout = matches!(args, verbs::Key::Export(export) if export.output.as_os_str() == "-");
+    let to_stdout = matches!(args, verbs::KeyCommand::Export(export) if export.output.as_os_str() == "-");
     if to_stdout && session.globals.json {
         return Err(UsageError {
             what: "--output - together with --json".to_owned(),
@@ -681,19 +688,26 @@ async fn key(session: &mut Session, args: &verbs::Key) -> Result<Exit, Error> {
     }
     match wire::key(&context, role, args, &mut session.out).await? {
         Some(report)
-            if matches!(args, verbs::Key::List(_) | verbs::Key::Rotate(verbs::KeyRotate { dry_run: true, .. })) =>
+            if matches!(
+                args,
+                verbs::KeyCommand::List(_) | verbs::KeyCommand::Rotate(verbs::KeyRotateArgs { dry_run: true, .. })
+            ) =>
         {
             session.report(|| render::setup::keys(&report, terminal::output_page()), || json::keys(&report))?;
         }
         Some(report) => {
-            session.tell(Exit::Done, || render::setup::keys(&report, terminal::output_page()), || json::keys(&report));
+            session.tell(
+                ExitKind::Done,
+                || render::setup::keys(&report, terminal::output_page()),
+                || json::keys(&report),
+            );
         }
         None => session.out.print("")?,
     }
-    Ok(Exit::Done)
+    Ok(ExitKind::Done)
 }
 
-async fn journal(session: &mut Session, args: &verbs::JournalShow) -> Result<Exit, Error> {
+async fn journal(session: &mut CliSession, args: &verbs::JournalShowArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let (archive, lines) = until_cancelled(&context.cancel, async {
@@ -711,5 +725,5 @@ async fn journal(session: &mut Session, args: &verbs::JournalShow) -> Result<Exi
         JournalEntry::Lost { error, .. } => Some(error),
         _ => None,
     });
-    lost.map_or(Ok(Exit::Done), |error| Err(error.into()))
+    lost.map_or(Ok(ExitKind::Done), |error| Err(error.into()))
 }

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::args::Globals;
-use super::args::direct::Direct;
+use super::args::GlobalArgs;
+use super::args::direct::DirectStoreArgs;
 use super::error::{Error, UsageError};
 use crate::config::value::nearest;
-use crate::config::{Host, KeySource, RoleSettings, Settings, StoreUrl};
+use crate::config::{ConfigEnvironment, KeySource, RoleSettings, Settings, StoreUrl};
 use crate::ids::RoleName;
 
 /// The settings of a config file.
-pub fn from_file(globals: &Globals) -> Result<Settings, Error> {
-    let settings = Settings::load(globals.config.as_deref(), &Host::of_process())?;
+pub fn from_file(globals: &GlobalArgs) -> Result<Settings, Error> {
+    let settings = Settings::load(globals.config.as_deref(), &ConfigEnvironment::of_process())?;
     let files: Vec<String> = settings.files.iter().map(|file| file.display().to_string()).collect();
     let (files, hash, roles) = (files.join(", "), &settings.hash, settings.roles.len());
     tracing::debug!(files, hash, roles, store = %settings.store.url, "the config is read");
@@ -19,7 +19,7 @@ pub fn from_file(globals: &Globals) -> Result<Settings, Error> {
 }
 
 /// The settings for a command on one role: without a config file if `--store` is given.
-pub fn for_role(globals: &Globals, direct: &Direct, role: &RoleName) -> Result<Settings, Error> {
+pub fn for_role(globals: &GlobalArgs, direct: &DirectStoreArgs, role: &RoleName) -> Result<Settings, Error> {
     match &direct.store {
         Some(url) => from_flags(direct, url, role, &[], &[]),
         None => from_file(globals),
@@ -28,7 +28,7 @@ pub fn for_role(globals: &Globals, direct: &Direct, role: &RoleName) -> Result<S
 
 /// The settings of the forms without a config file.
 pub fn from_flags(
-    direct: &Direct,
+    direct: &DirectStoreArgs,
     url: &str,
     role: &RoleName,
     sources: &[PathBuf],
@@ -73,7 +73,7 @@ pub fn role<'a>(settings: &'a Settings, name: &RoleName) -> Result<&'a RoleSetti
 
 /// A source that is a symbolic link on this node: no run takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceLink {
+pub struct SymlinkedSource {
     /// Whose source.
     pub role: RoleName,
     /// Which.
@@ -83,12 +83,12 @@ pub struct SourceLink {
 }
 
 /// The sources that are symbolic links here. One that is not there is none: a standby may well have no volume.
-pub fn links(settings: &Settings) -> Vec<SourceLink> {
+pub fn links(settings: &Settings) -> Vec<SymlinkedSource> {
     let of = |role: &RoleSettings| {
         let name = role.name.clone();
         let link = move |source: &PathBuf| {
             let target = std::fs::read_link(source).ok()?;
-            Some(SourceLink { role: name.clone(), source: source.clone(), target })
+            Some(SymlinkedSource { role: name.clone(), source: source.clone(), target })
         };
         role.sources.iter().filter_map(link).collect::<Vec<_>>()
     };

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::exit::Exit;
+use super::exit::ExitKind;
 use super::terminal;
-use crate::job::cancel::Cancel;
+use crate::job::cancel::CancelToken;
 
 const STOPPING: &str = "stopping: what runs comes to its end first; a second signal ends it at once";
 
 /// How a person hears that a signal was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Announced {
+pub enum SignalNotice {
     /// In a sentence: what runs may take a while.
     Aloud,
     /// In the log, which is what a daemon says.
@@ -23,7 +23,7 @@ pub enum Announced {
     Not,
 }
 
-impl Announced {
+impl SignalNotice {
     fn say(self) {
         match self {
             // Below the `^C` that a terminal shows, or the bar.
@@ -48,7 +48,7 @@ pub const DAEMON_END_MAX: Duration = Duration::from_secs(88);
 ///
 /// # Errors
 /// The handlers cannot be installed.
-pub fn watch(cancel: Cancel, end_max: Duration, announced: Announced) -> io::Result<()> {
+pub fn watch(cancel: CancelToken, end_max: Duration, announced: SignalNotice) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -58,7 +58,7 @@ pub fn watch(cancel: Cancel, end_max: Duration, announced: Announced) -> io::Res
                 _ = terminate.recv() => {}
             }
             if cancel.is_cancelled() {
-                std::process::exit(Exit::Interrupted.code().into());
+                std::process::exit(ExitKind::Interrupted.code().into());
             }
             cancel.cancel();
             announced.say();
@@ -73,5 +73,5 @@ fn end_at_last(end_max: Duration) {
     std::thread::sleep(end_max);
     let seconds = end_max.as_secs();
     terminal::say(&format!("error: what was told to stop did not within {seconds} s: the process ends as it stands\n"));
-    std::process::exit(Exit::Interrupted.code().into());
+    std::process::exit(ExitKind::Interrupted.code().into());
 }

@@ -4,45 +4,45 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use super::args::Globals;
+use super::args::GlobalArgs;
 use super::error::ADVICE;
-use super::render::page::Page;
-use super::render::{self, View};
+use super::render::page::PageLayout;
+use super::render::{self, RenderContext};
 use super::{error, settings};
 use crate::config::Settings;
-use crate::daemon::{Failure, Voice};
+use crate::daemon::{DaemonObserver, Failure};
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::job::guard::{GuardError, Reason};
+use crate::job::guard::{GuardError, NoCommitReason};
 use crate::job::prune::PruneError;
 use crate::job::report::pruned::PruneReport;
-use crate::job::report::{Outcome, RoleReport};
-use crate::notice::event::{Notice, Words};
-use crate::role::duty::Stand;
-use crate::role::probe::Evidence;
+use crate::job::report::{RoleReport, RunOutcome};
+use crate::notice::event::{AlertFormatter, AlertNotification};
+use crate::role::duty::RoleStatus;
+use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 use crate::text;
 
 /// Speaks in the time zone of the config that the daemon was started with.
 #[derive(Debug)]
-pub(super) struct Speaker {
-    globals: Globals,
+pub(super) struct LogObserver {
+    globals: GlobalArgs,
     zone: TimeZone,
     env: Env,
 }
 
-impl Speaker {
-    pub(super) fn new(globals: Globals, zone: TimeZone, env: Env) -> Self {
+impl LogObserver {
+    pub(super) fn new(globals: GlobalArgs, zone: TimeZone, env: Env) -> Self {
         Self { globals, zone, env }
     }
 }
 
 /// The sentences of alerts, in this time zone.
 #[derive(Debug)]
-pub(super) struct Sentences(pub(super) TimeZone);
+pub(super) struct AlertTextFormatter(pub(super) TimeZone);
 
-impl Words for Sentences {
-    fn text(&self, notice: &Notice) -> String {
+impl AlertFormatter for AlertTextFormatter {
+    fn text(&self, notice: &AlertNotification) -> String {
         // Sent on to terminals and mails as it is.
         text::line(&text::without_os_error(&render::notice::text(notice, &self.0))).into_owned()
     }
@@ -60,24 +60,26 @@ fn one_line(report: &str) -> String {
     out
 }
 
-impl Voice for Speaker {
+impl DaemonObserver for LogObserver {
     fn load(&self) -> Result<Settings, Failure> {
         settings::from_file(&self.globals)
     }
 
-    fn stands(&self, role: &RoleName, stand: &Stand, evidence: &[Evidence]) {
+    fn stands(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]) {
         let text = render::daemon::stand(stand, evidence, &self.zone);
         match stand {
-            Stand::Conflict(_) | Stand::Cloned | Stand::Unknown(_) | Stand::Away(_) => tracing::warn!("{role}: {text}"),
+            RoleStatus::Conflict(_) | RoleStatus::Cloned | RoleStatus::Unknown(_) | RoleStatus::Away(_) => {
+                tracing::warn!("{role}: {text}")
+            }
             _ => tracing::info!("{role}: {text}"),
         }
     }
 
     fn ran(&self, report: &RoleReport) {
-        let view = View { zone: self.zone.clone(), now: self.env.clock.now(), page: Page::LOG };
+        let view = RenderContext { zone: self.zone.clone(), now: self.env.clock.now(), page: PageLayout::LOG };
         let text = one_line(&render::backup::role(report, &view));
         match report.outcome {
-            Outcome::Fenced | Outcome::Failed | Outcome::Unknown => tracing::error!("{text}"),
+            RunOutcome::Fenced | RunOutcome::Failed | RunOutcome::Unknown => tracing::error!("{text}"),
             _ if report.problem_count > 0 || !report.empty_sources.is_empty() || report.has_no_content() => {
                 tracing::warn!("{text}");
             }
@@ -85,7 +87,7 @@ impl Voice for Speaker {
         }
     }
 
-    fn explained(&self, report: &RoleReport, reason: Option<&Reason>) -> RoleReport {
+    fn explained(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
         let reason = reason.map(|reason| render::reason::text(reason, &self.zone));
         RoleReport { reason, ..report.clone() }
     }
@@ -95,7 +97,7 @@ impl Voice for Speaker {
         (report, exit.code())
     }
 
-    fn refusal(&self, role: &RoleName, stand: Option<&Stand>, evidence: &[Evidence]) -> String {
+    fn refusal(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
         match stand {
             Some(stand) => render::daemon::why(stand, evidence, &self.zone),
             None => format!("the daemon has not found out yet how this node stands for role {role}"),
@@ -111,7 +113,7 @@ impl Voice for Speaker {
         let text = render::pruned::report(
             report,
             false,
-            &View { zone: self.zone.clone(), now: self.env.clock.now(), page: Page::LOG },
+            &RenderContext { zone: self.zone.clone(), now: self.env.clock.now(), page: PageLayout::LOG },
         );
         tracing::info!("{}", one_line(&text));
     }
@@ -125,7 +127,7 @@ impl Voice for Speaker {
         tracing::info!("{role}: {}", render::daemon::would_run(slot, &self.zone));
     }
 
-    fn summary(&self, stands: &BTreeMap<RoleName, Option<Stand>>) -> String {
+    fn summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
         render::daemon::summary(stands)
     }
 }

@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 use rustix::fs::{Access, access};
 
-use crate::config::{KeySource, Lease, Place, Probe, Problem, RoleSettings, Settings};
+use crate::config::{ConfigLocation, ConfigProblem, KeySource, LeaseKind, Probe, RoleSettings, Settings};
 use crate::env;
 
 /// Where programs are looked for without a `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What is missing on this node, whose name is `node`.
-pub(super) fn missing(settings: &Settings, node: &str) -> Vec<Problem> {
-    let place = settings.files.first().map_or_else(Place::nowhere, Place::file);
-    let mut found = Look { place, path: env::variable("PATH").unwrap_or_else(|| PATH.into()), problems: Vec::new() };
+pub(super) fn missing(settings: &Settings, node: &str) -> Vec<ConfigProblem> {
+    let place = settings.files.first().map_or_else(ConfigLocation::nowhere, ConfigLocation::file);
+    let mut found =
+        HostChecker { place, path: env::variable("PATH").unwrap_or_else(|| PATH.into()), problems: Vec::new() };
     found.key("store", &settings.store.key);
     found.files(settings);
     found.program("notify.command", settings.notify.command.as_deref());
@@ -48,22 +49,23 @@ fn may_hold(role: &RoleSettings, node: &str) -> bool {
     role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name == node))
 }
 
-struct Look {
-    place: Place,
+struct HostChecker {
+    place: ConfigLocation,
     path: std::ffi::OsString,
-    problems: Vec<Problem>,
+    problems: Vec<ConfigProblem>,
 }
 
-impl Look {
+impl HostChecker {
     fn add(&mut self, key: &str, what: String, hints: &[&str]) {
-        let problem = hints.iter().fold(Problem::new(&self.place, key, what), |problem, hint| problem.hint(*hint));
+        let problem =
+            hints.iter().fold(ConfigProblem::new(&self.place, key, what), |problem, hint| problem.hint(*hint));
         self.problems.push(problem);
     }
 
     fn role(&mut self, role: &RoleSettings, of_store: &KeySource) {
         let name = |key: &str| format!("role.{}.{key}", role.name);
         let is_alone = role.nodes.as_ref().is_some_and(|nodes| nodes.len() == 1);
-        if role.lease == Lease::None && role.eligible.is_none() && !is_alone {
+        if role.lease == LeaseKind::None && role.eligible.is_none() && !is_alone {
             let what =
                 "nothing says which node is active: with \"none\" and without eligible every node is, at the same time";
             self.add(&name("lease"), what.to_owned(), &[
@@ -187,7 +189,7 @@ fn is_gone(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Host;
+    use crate::config::ConfigEnvironment;
 
     #[test]
     fn what_this_node_lacks_is_named_by_its_key() {
@@ -211,7 +213,7 @@ mod tests {
             passphrase_file = "DIR/phrase"
         "#;
         let text = text.replace("DIR", dir.path().to_str().unwrap());
-        let settings = Settings::parse(&[("runner.toml".into(), text)], &Host::default()).unwrap();
+        let settings = Settings::parse(&[("runner.toml".into(), text)], &ConfigEnvironment::default()).unwrap();
         let found =
             |node| missing(&settings, node).into_iter().map(|problem| (problem.key, problem.what)).collect::<Vec<_>>();
         let keys = |node| found(node).into_iter().map(|(key, _)| key).collect::<Vec<_>>();

@@ -5,12 +5,12 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::args::{Globals, STATE_DIR};
+use super::args::{GlobalArgs, STATE_DIR};
 use super::configure::missing_parent;
 use super::error::Error;
 use crate::config::files::DEFAULT as CONFIG_FILE;
 use crate::config::systemd::{self, DROP_IN, UNITS, UnitEnvironment};
-use crate::config::{Place, Problem, Settings};
+use crate::config::{ConfigLocation, ConfigProblem, Settings};
 use crate::file;
 
 /// Where systemd finds units and drop-ins; the first that has a unit decides.
@@ -26,7 +26,7 @@ const PLACES: [&str; 5] = [
 const UNIT_MAX: u64 = 1 << 20;
 
 /// What the units must be told of this command line.
-pub(super) fn environment(globals: &Globals) -> Result<UnitEnvironment, Error> {
+pub(super) fn environment(globals: &GlobalArgs) -> Result<UnitEnvironment, Error> {
     let other = |given: &Option<PathBuf>, usual: &str| {
         given.as_ref().filter(|path| *path != Path::new(usual)).map(std::path::absolute).transpose()
     };
@@ -59,7 +59,7 @@ pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Warns of the installed units that may not write to a store in a directory. Nothing is said of units that are not there.
-pub(super) fn closed(settings: &Settings, root: &Path) -> Vec<Problem> {
+pub(super) fn closed(settings: &Settings, root: &Path) -> Vec<ConfigProblem> {
     let paths = systemd::written(settings);
     let closed = UNITS.iter().filter_map(|unit| {
         let texts = unit_texts(unit, root)?;
@@ -69,9 +69,13 @@ pub(super) fn closed(settings: &Settings, root: &Path) -> Vec<Problem> {
     closed
         .map(|(unit, path)| {
             let what = format!("{unit} may not write to {}: its sandbox makes that read-only", path.display());
-            Problem::new(&Place::file(settings.files.first().cloned().unwrap_or_default()), "store.url", what)
-                .hint("`runner config show --systemd=/etc/systemd/system` writes the drop-ins that open it;")
-                .hint("then `systemctl daemon-reload`, and restart what runs")
+            ConfigProblem::new(
+                &ConfigLocation::file(settings.files.first().cloned().unwrap_or_default()),
+                "store.url",
+                what,
+            )
+            .hint("`runner config show --systemd=/etc/systemd/system` writes the drop-ins that open it;")
+            .hint("then `systemctl daemon-reload`, and restart what runs")
         })
         .collect()
 }
@@ -95,14 +99,14 @@ fn unit_texts(unit: &str, root: &Path) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Host;
+    use crate::config::ConfigEnvironment;
 
     #[test]
     fn the_units_that_are_installed_are_looked_at() {
         let root = tempfile::tempdir().unwrap();
         let text =
             "[store]\nurl = \"/mnt/backup\"\nkey_file = \"/k\"\n[role.app]\nsources = [\"/srv\"]\nlease = \"none\"\n";
-        let settings = Settings::parse(&[("r.toml".into(), text.to_owned())], &Host::default()).unwrap();
+        let settings = Settings::parse(&[("r.toml".into(), text.to_owned())], &ConfigEnvironment::default()).unwrap();
         let told = || closed(&settings, root.path()).iter().map(|problem| problem.what.clone()).collect::<Vec<_>>();
         assert!(told().is_empty(), "nothing is installed");
         let system = root.path().join("usr/local/lib/systemd/system");

@@ -10,7 +10,7 @@ use rustix::fs::fstat;
 use rustix::termios::{isatty, tcgetwinsize};
 
 use super::paint::paint;
-use super::render::page::Page;
+use super::render::page::PageLayout;
 use crate::env;
 use crate::text;
 
@@ -50,14 +50,14 @@ pub fn output_is_seen() -> bool {
 }
 
 /// How wide reports on standard output are.
-pub fn output_page() -> Page {
-    size(io::stdout()).map_or_else(file_page, |(columns, _)| Page::terminal(columns))
+pub fn output_page() -> PageLayout {
+    size(io::stdout()).map_or_else(file_page, |(columns, _)| PageLayout::terminal(columns))
 }
 
 /// A file's or a pipe's: what reads it may say by `COLUMNS` how wide it is.
-fn file_page() -> Page {
+fn file_page() -> PageLayout {
     let columns = env::variable("COLUMNS").and_then(|text| text.to_str()?.parse().ok());
-    columns.map_or(Page::FILE, Page::file)
+    columns.map_or(PageLayout::FILE, PageLayout::file)
 }
 
 /// How many columns standard output has, where it is a terminal.
@@ -71,13 +71,13 @@ pub fn output_rows() -> usize {
 }
 
 /// How wide reports on standard error are.
-pub fn report_page() -> Page {
-    size(io::stderr()).map_or_else(file_page, |(columns, _)| Page::terminal(columns))
+pub fn report_page() -> PageLayout {
+    size(io::stderr()).map_or_else(file_page, |(columns, _)| PageLayout::terminal(columns))
 }
 
 /// How wide messages on standard error are: without a terminal each is a line.
-pub fn error_page() -> Page {
-    size(io::stderr()).map_or(Page::LOG, |(columns, _)| Page::terminal(columns))
+pub fn error_page() -> PageLayout {
+    size(io::stderr()).map_or(PageLayout::LOG, |(columns, _)| PageLayout::terminal(columns))
 }
 
 /// How many columns standard error has.
@@ -110,7 +110,7 @@ fn size(stream: impl AsFd) -> Option<(usize, usize)> {
     Some((or_usual(said.0, USUAL.0), or_usual(said.1, USUAL.1)))
 }
 
-/// Standard output as it is, for [`super::output::Output`].
+/// Standard output as it is, for [`super::output::CommandOutput`].
 pub fn output() -> impl Write + Send + 'static {
     io::stdout()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::repo::entry::Nanos;
+use crate::repo::entry::UnixNanos;
 
 /// `118,000`.
 pub fn count(n: u64) -> String {
@@ -65,7 +65,7 @@ pub fn minute(t: Timestamp, zone: &TimeZone) -> String {
 }
 
 /// A file's time like [`minute`]; beyond the years that a calendar has, the seconds since 1970.
-pub fn file_time(t: Nanos, zone: &TimeZone) -> String {
+pub fn file_time(t: UnixNanos, zone: &TimeZone) -> String {
     match Timestamp::from_nanosecond(t.0) {
         Ok(t) => minute(t, zone),
         Err(_) => format!("@{}", t.parts().0),
@@ -140,7 +140,7 @@ mod tests {
         let winter: Timestamp = "2026-11-20T00:30:00Z".parse().unwrap();
         assert_eq!(minute(summer, &zone), "2026-07-01 02:30 +02:00");
         assert_eq!(time(winter, &zone), "2026-11-20 01:30:00 +01:00");
-        assert_eq!(file_time(Nanos(i128::MAX / 4), &zone), format!("@{}", Nanos(i128::MAX / 4).parts().0));
+        assert_eq!(file_time(UnixNanos(i128::MAX / 4), &zone), format!("@{}", UnixNanos(i128::MAX / 4).parts().0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::error::{ADVICE, UsageError};
-use super::exit::Exit;
+use super::exit::ExitKind;
 use super::json;
 
 /// How clap ends its texts; which command's help is meant it does not say.
@@ -62,7 +62,7 @@ pub fn refusal(command: &Command, error: &clap::Error, words: &[OsString]) -> (S
         let paragraph = said.split("\n\n").next().unwrap_or_default();
         let what = paragraph.strip_prefix("error: ").unwrap_or(paragraph).trim_end().to_owned();
         let error = UsageError { what, todo: advice() };
-        json::error(&error, Exit::Usage, Some(&error.todo))
+        json::error(&error, ExitKind::Usage, Some(&error.todo))
     });
     (text, document)
 }

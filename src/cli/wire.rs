@@ -14,55 +14,55 @@ use jiff::Timestamp;
 
 pub use self::exec::exec;
 pub use self::key::key;
-use super::args::{Globals, verbs};
+use super::args::{GlobalArgs, verbs};
 use super::error::{Error, Interrupted, UsageError};
-use super::exit::Exit;
-use super::run::{Context, until_cancelled};
-use super::speaker::{Sentences, Speaker};
+use super::exit::ExitKind;
+use super::run::{CommandContext, until_cancelled};
+use super::speaker::{AlertTextFormatter, LogObserver};
 use super::{open, render};
 use crate::config::{NotifySettings, RoleSettings, StoreUrl};
-use crate::daemon::client::{Client, ClientError};
-use crate::daemon::watcher::Watch;
-use crate::daemon::{self, Start, TELL_PATIENCE};
-use crate::file::access::{self, Exposure};
+use crate::daemon::client::{ClientError, DaemonClient};
+use crate::daemon::watcher::AlertMonitor;
+use crate::daemon::{self, DaemonParams, TELL_PATIENCE};
+use crate::file::access::{self, FileExposure};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::adopt::adopt;
-use crate::job::audit::Looker;
+use crate::job::audit::AuditingNode;
 use crate::job::backup::BackupError;
-use crate::job::guard::{self, GuardError, Reason};
-use crate::job::hook::Hooks;
-use crate::job::inside::{self, Archive, Each, JournalEntry};
-use crate::job::known::{self, Place};
-use crate::job::lease::Sessions;
-use crate::job::local::{Local, Memories};
-use crate::job::operate::{self, Acted, Operator};
-use crate::job::progress::Progress;
-use crate::job::prune::{self, Pruned};
-use crate::job::repair::Repairer;
-use crate::job::repair::entry::Doorstep;
-use crate::job::report::audited::RoleAudit;
-use crate::job::report::inside::{DiffLine, Found};
+use crate::job::guard::{self, GuardError, NoCommitReason};
+use crate::job::hook::HookRunner;
+use crate::job::inside::{self, ItemCallback, JournalEntry, ReadOnlyRepository};
+use crate::job::known::{self, RepositoryLocation};
+use crate::job::lease::LeaseSessions;
+use crate::job::local::{LocalState, ProcessMemory};
+use crate::job::operate::{self, OperateReport, OperatorContext};
+use crate::job::progress::JobProgress;
+use crate::job::prune::{self, PruneOutcome};
+use crate::job::repair::RepairRequest;
+use crate::job::repair::entry::RecoveryInputs;
+use crate::job::report::audited::AuditReport;
+use crate::job::report::inside::{DiffLine, FindMatch};
 use crate::job::report::repaired::RepairReport;
-use crate::job::report::restored::Restored;
-use crate::job::report::setup::InitRole;
+use crate::job::report::restored::RestoredSnapshot;
+use crate::job::report::setup::InitRoleReport;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
-use crate::job::report::whoami::{State, WhoamiReport};
-use crate::job::report::{Outcome, RoleReport};
+use crate::job::report::whoami::{RoleState, WhoamiReport};
+use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::OpenError;
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
-use crate::job::runner::{Runner, Surroundings};
-use crate::job::seat::Seats;
+use crate::job::runner::{NodeContext, NodeInputs};
+use crate::job::seat::JournalAccess;
 use crate::job::verify;
-use crate::job::whoami::{Asker, Daemon};
+use crate::job::whoami::{DaemonAnswer, WhoamiRequest};
 use crate::journal::log::AppendError;
-use crate::journal::record::NodeRef;
-use crate::journal::state::{Snapshot, View};
-use crate::notice::teller::Teller;
+use crate::journal::record::WriterNode;
+use crate::journal::state::{JournalView, Snapshot};
+use crate::notice::teller::AlertDispatcher;
 use crate::outage::silent;
-use crate::repo::entry::{Entry, TreePath};
-use crate::role::identity::{self, Node, Origin, find_state_dir, open_state_dir};
+use crate::repo::entry::{ManifestEntry, TreePath};
+use crate::role::identity::{self, IdentityOrigin, NodeIdentity, find_state_dir, open_state_dir};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// How long a daemon is waited for to say who this node is. It has that at hand; whoever only looks goes on without.
@@ -70,9 +70,9 @@ const IDENTITY_PATIENCE: Duration = Duration::from_secs(5);
 const IDENTITY_GLANCE: Duration = Duration::from_millis(300);
 
 /// Creates one role's repository, or finds it. `new`: also where this node knows one that is gone, or another one than is there.
-pub async fn init(context: &Context, role: &RoleSettings, new: bool) -> Result<InitRole, Error> {
+pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> Result<InitRoleReport, Error> {
     let (settings, env) = (&context.settings.store, &context.env);
-    let place = Place::new(settings, &role.name);
+    let place = RepositoryLocation::new(settings, &role.name);
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok().filter(|dir| dir.is_dir());
     if !new {
         let refuse = |store| job::init::refuse_gone(store, &place, state_dir.as_deref(), env);
@@ -83,7 +83,7 @@ pub async fn init(context: &Context, role: &RoleSettings, new: bool) -> Result<I
         }
     }
     let store = crate::store::create(settings, env).await?;
-    let seats = Seats::connect(&context.settings);
+    let seats = JournalAccess::connect(&context.settings);
     let (repository, report) = job::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
     job::lease::prove(role, &repository, &context.env).await?;
     if let Some(state_dir) = &state_dir {
@@ -93,11 +93,11 @@ pub async fn init(context: &Context, role: &RoleSettings, new: bool) -> Result<I
             place.remember(env, state_dir, &repository)?;
         }
     }
-    Ok(InitRole { shared: matches!(settings.url, StoreUrl::S3 { .. }), ..report })
+    Ok(InitRoleReport { shared: matches!(settings.url, StoreUrl::S3 { .. }), ..report })
 }
 
 /// Makes this node a new one.
-pub fn new_identity(context: &Context) -> Result<NodeId, Error> {
+pub fn new_identity(context: &CommandContext) -> Result<NodeId, Error> {
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     Ok(identity::renew(&state_dir, &context.env)?)
 }
@@ -106,15 +106,15 @@ pub fn new_identity(context: &Context) -> Result<NodeId, Error> {
 ///
 /// A daemon that runs on this node does it; it has the role's lease. The exit code is given where the report alone does not tell.
 pub async fn backup(
-    context: &Context,
+    context: &CommandContext,
     role: &RoleSettings,
-    args: &verbs::Backup,
-) -> Result<(RoleReport, Option<Exit>), Error> {
+    args: &verbs::BackupArgs,
+) -> Result<(RoleReport, Option<ExitKind>), Error> {
     let (progress, display) = context.progress(role.name.as_str());
     let request =
-        guard::Request { scheduled: args.scheduled, rehash: args.rehash, require_active: args.require_active };
+        guard::BackupRequest { scheduled: args.scheduled, rehash: args.rehash, require_active: args.require_active };
     if args.source.is_empty()
-        && let Some(daemon) = Client::find(&context.runtime_dir()).await?
+        && let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await?
     {
         if args.scheduled && role.schedule.is_none() {
             return Err(no_schedule(&role.name));
@@ -126,16 +126,16 @@ pub async fn backup(
         if let Some(news) = context.env.clock_doubts.note(&role.name, report.clock_doubt.clone()) {
             tracing::warn!("role {}: {}", role.name, news.with_hint());
         }
-        return Ok((report, exit.map(Exit::of_code)));
+        return Ok((report, exit.map(ExitKind::of_code)));
     }
     let runner = runner(context, progress).await?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(teller(context, &runner, &context.settings.notify));
     let plan = known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
-    let watch = Watch::new(Arc::clone(&teller), &runner, role, plan);
-    let hooks = Hooks::new(&runner, role);
+    let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
+    let hooks = HookRunner::new(&runner, role);
     hooks.recover().await;
-    let begins = |view: &View, slot| watch.begins(view, slot);
+    let begins = |view: &JournalView, slot| watch.begins(view, slot);
     let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request, &begins)).await;
     runner.sessions.close().await;
     drop(display);
@@ -159,17 +159,18 @@ pub async fn backup(
 }
 
 /// Whether a run found nothing to do for this node.
-fn is_idle(report: &RoleReport, reason: Option<&Reason>) -> bool {
-    let stays = |reason: &Reason| matches!(reason, Reason::Paused(_) | Reason::RunsAlready { .. });
-    matches!(report.outcome, Outcome::Standby | Outcome::Unknown) || reason.is_some_and(stays)
+fn is_idle(report: &RoleReport, reason: Option<&NoCommitReason>) -> bool {
+    let stays =
+        |reason: &NoCommitReason| matches!(reason, NoCommitReason::Paused(_) | NoCommitReason::RunsAlready { .. });
+    matches!(report.outcome, RunOutcome::Standby | RunOutcome::Unknown) || reason.is_some_and(stays)
 }
 
 /// Tells the other nodes that a run `failed`; a node whose run was `idle` looks for missed slots: it may be the only one that sees them.
 async fn tell_on(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFn() -> Result<Arc<dyn Store>, StoreError>,
-    watch: &Watch,
+    watch: &AlertMonitor,
     (failed, idle): (bool, bool),
 ) {
     let asked = OnceLock::new();
@@ -199,7 +200,11 @@ async fn tell_on(
 }
 
 /// Has told how a run without a daemon went. Says whether it failed.
-fn report_to(watch: &Watch, role: &RoleSettings, done: &Result<(RoleReport, Option<Reason>), GuardError>) -> bool {
+fn report_to(
+    watch: &AlertMonitor,
+    role: &RoleSettings,
+    done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>,
+) -> bool {
     match done {
         Ok((report, reason)) => {
             watch.ended(report, reason.as_ref());
@@ -210,64 +215,64 @@ fn report_to(watch: &Watch, role: &RoleSettings, done: &Result<(RoleReport, Opti
 }
 
 /// Whether a run found that the role is not this node's.
-fn is_elsewhere(done: &Result<(RoleReport, Option<Reason>), GuardError>, node: NodeId) -> bool {
+fn is_elsewhere(done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>, node: NodeId) -> bool {
     match done {
-        Ok((_, Some(Reason::Standby(reason, _)))) => reason.is_elsewhere(node),
-        Ok((report, _)) => report.outcome == Outcome::Standby,
+        Ok((_, Some(NoCommitReason::Standby(reason, _)))) => reason.is_elsewhere(node),
+        Ok((report, _)) => report.outcome == RunOutcome::Standby,
         Err(error) => matches!(error, GuardError::Backup(BackupError::Append(AppendError::Fenced(_)))),
     }
 }
 
-fn teller(context: &Context, runner: &Runner, settings: &NotifySettings) -> Teller {
-    let words = Arc::new(Sentences(context.settings.timezone.clone()));
-    Teller::new(settings, &runner.state_dir, context.env.clone(), words)
+fn teller(context: &CommandContext, runner: &NodeContext, settings: &NotifySettings) -> AlertDispatcher {
+    let words = Arc::new(AlertTextFormatter(context.settings.timezone.clone()));
+    AlertDispatcher::new(settings, &runner.state_dir, context.env.clone(), words)
 }
 
 /// This node as a worker, its identity made if there is none.
-async fn runner(context: &Context, progress: Arc<Progress>) -> Result<Runner, Error> {
+async fn runner(context: &CommandContext, progress: Arc<JobProgress>) -> Result<NodeContext, Error> {
     Ok(worker(context, progress).await?.0)
 }
 
 /// Who this node is, as the daemon that runs on it says: it knows also where the state directory was deleted or replaced under it.
-async fn told(context: &Context, patience: Duration) -> Result<Option<NodeId>, ClientError> {
-    match Client::find(&context.runtime_dir()).await? {
+async fn told(context: &CommandContext, patience: Duration) -> Result<Option<NodeId>, ClientError> {
+    match DaemonClient::find(&context.runtime_dir()).await? {
         Some(daemon) => daemon.node(patience).await.map(Some),
         None => Ok(None),
     }
 }
 
-async fn worker(context: &Context, progress: Arc<Progress>) -> Result<(Runner, Node), Error> {
+async fn worker(context: &CommandContext, progress: Arc<JobProgress>) -> Result<(NodeContext, NodeIdentity), Error> {
     let told = told(context, IDENTITY_PATIENCE).await;
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     let (name, env) = (context.node.as_deref(), &context.env);
     let node = match told {
-        Ok(Some(id)) => Node::told(id, name, env),
-        Ok(None) => Node::open(&state_dir, name, env)?,
+        Ok(Some(id)) => NodeIdentity::told(id, name, env),
+        Ok(None) => NodeIdentity::open(&state_dir, name, env)?,
         // A daemon that does not say it keeps nobody from being what the state directory says, but from making something up.
         Err(error) if identity::peek(Some(&state_dir), name).0.is_some() => {
             tracing::debug!("who this node is: {error}");
-            Node::open(&state_dir, name, env)?
+            NodeIdentity::open(&state_dir, name, env)?
         }
         Err(error) => return Err(error.into()),
     };
-    if let Origin::OtherMachine { was } = node.origin {
+    if let IdentityOrigin::OtherMachine { was } = node.origin {
         tracing::warn!(
             "the state directory is of another machine (node {was}); this one is node {} from now on",
             node.id
         );
     }
-    let sessions = Sessions::new(&context.settings, &context.env, &node);
-    let runner = Runner {
+    let sessions = LeaseSessions::new(&context.settings, &context.env, &node);
+    let runner = NodeContext {
         sessions,
         env: context.env.clone(),
-        node: NodeRef { id: node.id, name: node.label.clone() },
+        node: WriterNode { id: node.id, name: node.label.clone() },
         instance: node.instance,
         state_dir,
         cancel: context.cancel.clone(),
         progress,
         config_hash: context.settings.hash.clone(),
-        memories: Memories::default(),
-        surroundings: Surroundings::default(),
+        memories: ProcessMemory::default(),
+        surroundings: NodeInputs::default(),
     };
     Ok((runner, node))
 }
@@ -282,29 +287,29 @@ fn no_schedule(role: &RoleName) -> Error {
 }
 
 /// Holds every role until the operator's signal.
-pub async fn daemon(context: &Context, globals: Globals, observe: bool) -> Result<(), Error> {
+pub async fn daemon(context: &CommandContext, globals: GlobalArgs, observe: bool) -> Result<(), Error> {
     let (runner, node) = worker(context, Arc::default()).await?;
-    let voice = Arc::new(Speaker::new(globals, context.settings.timezone.clone(), context.env.clone()));
+    let voice = Arc::new(LogObserver::new(globals, context.settings.timezone.clone(), context.env.clone()));
     let (settings, runtime_dir) = (context.settings.clone(), context.runtime_dir());
     // Whoever only observes is heard in the log.
     let notify = if observe { NotifySettings::default() } else { settings.notify.clone() };
     let teller = Arc::new(teller(context, &runner, &notify));
-    Ok(daemon::run(Start { runner, node, settings, voice, teller, observe, runtime_dir }).await?)
+    Ok(daemon::run(DaemonParams { runner, node, settings, voice, teller, observe, runtime_dir }).await?)
 }
 
 /// Prunes a role, if this node is active for it; with `dry_run` any node may look.
-pub async fn prune(context: &Context, role: &RoleSettings, dry_run: bool) -> Result<Pruned, Error> {
+pub async fn prune(context: &CommandContext, role: &RoleSettings, dry_run: bool) -> Result<PruneOutcome, Error> {
     let zone = &context.settings.timezone;
     if dry_run {
         let archive = open::archive(context, role).await?;
         open::sound(&archive)?;
         let now = context.env.clock.now();
-        let plan = prune::Plan::make(&archive.repository, &archive.view, role, zone, now).await?;
-        return Ok(Pruned::Done(plan.report()));
+        let plan = prune::PrunePlan::make(&archive.repository, &archive.view, role, zone, now).await?;
+        return Ok(PruneOutcome::Done(plan.report()));
     }
     let (progress, _display) = context.progress(&format!("prune {}", role.name));
     let mut runner = runner(context, progress).await?;
-    if let Some(daemon) = Client::find(&context.runtime_dir()).await? {
+    if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
         runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
     }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
@@ -315,7 +320,7 @@ pub async fn prune(context: &Context, role: &RoleSettings, dry_run: bool) -> Res
 
 /// What an operator does to a role.
 #[derive(Debug)]
-pub enum Act {
+pub enum OperateAction {
     /// Gives it to this node.
     Takeover {
         /// Also where its probes do not say that it is active.
@@ -340,47 +345,58 @@ pub enum Act {
 }
 
 /// Does it.
-pub async fn operate(context: &Context, role: &RoleSettings, act: &Act) -> Result<Acted, Error> {
+pub async fn operate(
+    context: &CommandContext,
+    role: &RoleSettings,
+    act: &OperateAction,
+) -> Result<OperateReport, Error> {
     let runner = runner(context, Arc::default()).await?;
     let opened = open::repository(context, role);
     let silent = || OpenError::Store(open::silent(context, operate::PATIENCE));
     let repository = context.env.timeout(operate::PATIENCE, opened).await.unwrap_or_else(|| Err(silent().into()))?;
     known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let assessment = match act {
-        Act::Takeover { .. } => guard::assess(&runner, role, None).await,
+        OperateAction::Takeover { .. } => guard::assess(&runner, role, None).await,
         _ => None,
     };
-    let Runner { node, instance, state_dir, sessions, .. } = runner;
+    let NodeContext { node, instance, state_dir, sessions, .. } = runner;
     let seats = sessions.seats().clone();
-    let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
+    let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
     let work = async {
-        Ok::<Acted, Error>(match act {
-            Act::Takeover { force } => operator.take_over(&repository, role, assessment.as_ref(), *force).await?,
-            Act::Pause { lasts, why } => {
+        Ok::<OperateReport, Error>(match act {
+            OperateAction::Takeover { force } => {
+                operator.take_over(&repository, role, assessment.as_ref(), *force).await?
+            }
+            OperateAction::Pause { lasts, why } => {
                 let until = lasts.map(|lasts| context.env.clock.now().checked_add(lasts)).transpose()?;
                 operator.pause(&repository, until, why.clone()).await?
             }
-            Act::Resume => operator.resume(&repository).await?,
-            Act::Adopt => adopt(&operator, &repository).await?,
-            Act::Amend { force } => operator.amend(&repository, *force).await?,
+            OperateAction::Resume => operator.resume(&repository).await?,
+            OperateAction::Adopt => adopt(&operator, &repository).await?,
+            OperateAction::Amend { force } => operator.amend(&repository, *force).await?,
         })
     };
     let acted =
         operate::in_time(&context.env, operate::PATIENCE, || repository.store.trouble(), Box::pin(work)).await?;
     // What was said is in the journal, whether the daemon of this node hears of it now or later.
-    if let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await {
+    if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
         daemon.look(&role.name).await;
     }
     Ok(acted)
 }
 
 /// An archive's snapshots, oldest first.
-pub fn snapshots(archive: &Archive) -> Vec<SnapshotInfo> {
+pub fn snapshots(archive: &ReadOnlyRepository) -> Vec<SnapshotInfo> {
     archive.snapshots().iter().map(|snapshot| inside::info(archive.role(), snapshot)).collect()
 }
 
 /// The entries of a snapshot.
-pub async fn ls(archive: &Archive, snapshot: &Snapshot, args: &verbs::Ls, each: Each<'_, Entry>) -> Result<(), Error> {
+pub async fn ls(
+    archive: &ReadOnlyRepository,
+    snapshot: &Snapshot,
+    args: &verbs::LsArgs,
+    each: ItemCallback<'_, ManifestEntry>,
+) -> Result<(), Error> {
     let reader = archive.reader().await?;
     let path = args.below()?;
     Ok(inside::ls(&reader, snapshot.root, &path, args.recursive, each).await?)
@@ -388,9 +404,9 @@ pub async fn ls(archive: &Archive, snapshot: &Snapshot, args: &verbs::Ls, each: 
 
 /// One file's content.
 pub async fn cat(
-    archive: &Archive,
+    archive: &ReadOnlyRepository,
     snapshot: &Snapshot,
-    args: &verbs::Cat,
+    args: &verbs::CatArgs,
     out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
     Ok(inside::cat(&archive.reader().await?, snapshot.root, &args.path, out).await?)
@@ -398,10 +414,10 @@ pub async fn cat(
 
 /// The entries that match a pattern, in one snapshot or (`None`) in all.
 pub async fn find(
-    archive: &Archive,
+    archive: &ReadOnlyRepository,
     snapshot: Option<&Snapshot>,
-    args: &verbs::Find,
-    each: Each<'_, Found>,
+    args: &verbs::FindArgs,
+    each: ItemCallback<'_, FindMatch>,
 ) -> Result<(), Error> {
     let snapshots = snapshot.map_or(archive.snapshots(), std::slice::from_ref);
     Ok(inside::find(&archive.reader().await?, snapshots, &args.pattern, each).await?)
@@ -409,10 +425,10 @@ pub async fn find(
 
 /// The differences between two snapshots.
 pub async fn diff(
-    archive: &Archive,
+    archive: &ReadOnlyRepository,
     between: [&Snapshot; 2],
-    args: &verbs::Diff,
-    each: Each<'_, DiffLine>,
+    args: &verbs::DiffArgs,
+    each: ItemCallback<'_, DiffLine>,
 ) -> Result<(), Error> {
     let path = args.path.clone().unwrap_or_default();
     Ok(inside::diff(&archive.reader().await?, between.map(|s| s.root), &path, each).await?)
@@ -420,11 +436,11 @@ pub async fn diff(
 
 /// Writes files back.
 pub async fn restore(
-    context: &Context,
-    archive: &Archive,
+    context: &CommandContext,
+    archive: &ReadOnlyRepository,
     snapshot: &Snapshot,
-    args: &verbs::Restore,
-) -> Result<Restored, Error> {
+    args: &verbs::RestoreArgs,
+) -> Result<RestoredSnapshot, Error> {
     let (progress, _display) = context.progress(&format!("restore {}", archive.role()));
     let source = RepositorySource::open(archive.clone(), snapshot.root).await?;
     let roots = source.roots().await?;
@@ -432,19 +448,24 @@ pub async fn restore(
     if paths.is_empty() {
         progress.total_bytes.store(snapshot.bytes, Ordering::Relaxed);
     }
-    let overwrite = if args.trust_mtime { restore::Overwrite::IfChanged } else { args.overwrite.into() };
+    let overwrite = if args.trust_mtime { restore::OverwritePolicy::IfChanged } else { args.overwrite.into() };
     let options = restore_options(args, roots, paths, overwrite);
     let entries = Box::new(source.entries(&options.paths));
     let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
     let snapshot = inside::info(archive.role(), snapshot);
-    Ok(Restored { snapshot, target: args.target.clone(), salvage: false, is_vouched_for: true, report })
+    Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: false, is_vouched_for: true, report })
 }
 
 /// Writes back what is whole, whatever is lost, and names the rest.
-pub async fn salvage(context: &Context, role: &RoleSettings, args: &verbs::Restore) -> Result<Restored, Error> {
+pub async fn salvage(
+    context: &CommandContext,
+    role: &RoleSettings,
+    args: &verbs::RestoreArgs,
+) -> Result<RestoredSnapshot, Error> {
     let (progress, _display) = context.progress(&format!("restore {}", role.name));
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let (place, seats) = (Place::new(&context.settings.store, &role.name), Seats::connect(&context.settings));
+    let (place, seats) =
+        (RepositoryLocation::new(&context.settings.store, &role.name), JournalAccess::connect(&context.settings));
     let step = doorstep(context, role, &place, state_dir.as_deref(), &seats);
     let remains = Box::pin(job::repair::remains(open::store(context).await?, step)).await?;
     let archive = &remains.archive;
@@ -459,14 +480,14 @@ pub async fn salvage(context: &Context, role: &RoleSettings, args: &verbs::Resto
     let mut report = restore::restore(Arc::new(source.clone()), entries, options, progress, &context.env).await?;
     report.add_lost(source.lost());
     let snapshot = inside::info(archive.role(), snapshot);
-    Ok(Restored { snapshot, target: args.target.clone(), salvage: true, is_vouched_for, report })
+    Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: true, is_vouched_for, report })
 }
 
 fn restore_options(
-    args: &verbs::Restore,
+    args: &verbs::RestoreArgs,
     roots: Vec<TreePath>,
     paths: Vec<TreePath>,
-    overwrite: restore::Overwrite,
+    overwrite: restore::OverwritePolicy,
 ) -> RestoreOptions {
     RestoreOptions {
         target: args.target.clone().unwrap_or_else(|| PathBuf::from("/")),
@@ -482,32 +503,37 @@ fn restore_options(
 }
 
 fn doorstep<'a>(
-    context: &'a Context,
+    context: &'a CommandContext,
     role: &'a RoleSettings,
-    place: &'a Place,
+    place: &'a RepositoryLocation,
     state_dir: Option<&'a Path>,
-    seats: &'a Seats,
-) -> Doorstep<'a> {
-    Doorstep { role: &role.name, key: &role.key, place, state_dir, seats, env: &context.env }
+    seats: &'a JournalAccess,
+) -> RecoveryInputs<'a> {
+    RecoveryInputs { role: &role.name, key: &role.key, place, state_dir, seats, env: &context.env }
 }
 
 /// Repairs what a store lost, or says what would be.
-pub async fn repair(context: &Context, role: &RoleSettings, args: &verbs::Repair) -> Result<RepairReport, Error> {
+pub async fn repair(
+    context: &CommandContext,
+    role: &RoleSettings,
+    args: &verbs::RepairArgs,
+) -> Result<RepairReport, Error> {
     let store = open::store(context).await?;
-    let (place, seats) = (Place::new(&context.settings.store, &role.name), Seats::connect(&context.settings));
+    let (place, seats) =
+        (RepositoryLocation::new(&context.settings.store, &role.name), JournalAccess::connect(&context.settings));
     if args.dry_run {
         let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
         let step = doorstep(context, role, &place, state_dir.as_deref(), &seats);
         let (node, instance) =
-            (NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() }, InstanceId([0; InstanceId::LEN]));
+            (WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() }, InstanceId([0; InstanceId::LEN]));
         let (key_slot, read_data) = (args.key_slot, args.read_data);
-        let by = Repairer { step, node, instance, role, assessment: None, force: false, key_slot, read_data };
+        let by = RepairRequest { step, node, instance, role, assessment: None, force: false, key_slot, read_data };
         return Ok(Box::pin(job::repair::survey(store, &by)).await?);
     }
     let runner = runner(context, Arc::default()).await?;
     let assessment = guard::assess(&runner, role, None).await;
     let step = doorstep(context, role, &place, Some(&runner.state_dir), &seats);
-    let by = Repairer {
+    let by = RepairRequest {
         step,
         node: runner.node.clone(),
         instance: runner.instance,
@@ -519,19 +545,23 @@ pub async fn repair(context: &Context, role: &RoleSettings, args: &verbs::Repair
     };
     let report = Box::pin(job::repair::repair(store, &by)).await?;
     // The daemon of this node hears of it now rather than later.
-    if let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await {
+    if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
         daemon.look(&role.name).await;
     }
     Ok(report)
 }
 
 /// Checks a repository.
-pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify) -> Result<VerifyReport, Error> {
+pub async fn verify(
+    context: &CommandContext,
+    role: &RoleSettings,
+    args: &verbs::VerifyArgs,
+) -> Result<VerifyReport, Error> {
     let store = open::store(context).await?;
     let (progress, _display) = context.progress(&format!("verify {}", role.name));
     // A host that has nothing but the bucket and the key remembers nothing.
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let remembered = move |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
+    let remembered = move |repo| LocalState::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let percent = args.read_data.unwrap_or(0);
     open::tell_of_versions(context, store.as_ref(), &[role]).await;
     let verified = verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env);
@@ -546,16 +576,16 @@ pub async fn verify(context: &Context, role: &RoleSettings, args: &verbs::Verify
 }
 
 /// What a role's journal tells of the time from `since` on.
-pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> Result<RoleAudit, Error> {
+pub async fn audit(context: &CommandContext, role: &RoleSettings, since: Timestamp) -> Result<AuditReport, Error> {
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let plan = known::recall_plan(&context.settings, role, &context.env, state_dir.as_deref())?;
-    let remembered = |repo| Local::peek(&context.env, state_dir.as_ref()?, repo).last_view();
+    let remembered = |repo| LocalState::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let period = (since, context.env.clock.now());
     let (node, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());
     let asker = asker(context, state_dir.as_deref(), None, &[]);
     let (daemon, unwritable) = tokio::join!(the_daemon(context), job::whoami::try_state_dir(&asker));
-    let looker = Looker {
+    let looker = AuditingNode {
         env: &context.env,
         state_dir: state_dir.as_deref(),
         node,
@@ -567,7 +597,7 @@ pub async fn audit(context: &Context, role: &RoleSettings, since: Timestamp) -> 
 }
 
 /// Who this node is, and where it stands for these roles.
-pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
+pub async fn whoami(context: &CommandContext, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
     let mut exposures = context.settings.exposures();
@@ -578,7 +608,7 @@ pub async fn whoami(context: &Context, roles: &[&RoleSettings]) -> Result<Whoami
 }
 
 /// Whether this node is active for a role.
-pub async fn is_active(context: &Context, role: &RoleSettings) -> State {
+pub async fn is_active(context: &CommandContext, role: &RoleSettings) -> RoleState {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
     let asker = asker(context, state_dir.as_deref(), told, &[]);
@@ -586,23 +616,23 @@ pub async fn is_active(context: &Context, role: &RoleSettings) -> State {
 }
 
 /// What the daemon of this node says.
-async fn the_daemon(context: &Context) -> Daemon {
-    let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await else { return Daemon::None };
+async fn the_daemon(context: &CommandContext) -> DaemonAnswer {
+    let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await else { return DaemonAnswer::None };
     match daemon.stands(job::whoami::PATIENCE).await {
-        Ok(words) => Daemon::Says(words),
-        Err(ClientError::Silent(_)) => Daemon::Silent,
+        Ok(words) => DaemonAnswer::Says(words),
+        Err(ClientError::Silent(_)) => DaemonAnswer::Silent,
         // One of another version does not understand the question.
-        Err(_) => Daemon::None,
+        Err(_) => DaemonAnswer::None,
     }
 }
 
 fn asker<'a>(
-    context: &'a Context,
+    context: &'a CommandContext,
     state_dir: Option<&'a Path>,
     told: Option<NodeId>,
-    exposures: &'a [Exposure],
-) -> Asker<'a> {
-    Asker {
+    exposures: &'a [FileExposure],
+) -> WhoamiRequest<'a> {
+    WhoamiRequest {
         settings: &context.settings,
         name: context.node.as_deref(),
         told,
@@ -613,12 +643,14 @@ fn asker<'a>(
     }
 }
 
-fn connecting(context: &Context) -> impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static + use<> {
+fn connecting(
+    context: &CommandContext,
+) -> impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static + use<> {
     let (settings, env) = (context.settings.store.clone(), context.env.clone());
     async move { crate::store::connect(&settings, &env).await }
 }
 
 /// What the newest `last` numbers have, oldest first.
-pub async fn journal(archive: &Archive, last: u64) -> Result<Vec<JournalEntry>, Error> {
+pub async fn journal(archive: &ReadOnlyRepository, last: u64) -> Result<Vec<JournalEntry>, Error> {
     Ok(archive.records(last).await?)
 }

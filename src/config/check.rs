@@ -9,12 +9,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::Table;
-use super::error::{ConfigError, Place, Problem};
-use super::section::{At, Section, accept};
+use super::document::TomlTable;
+use super::error::{ConfigError, ConfigLocation, ConfigProblem};
+use super::section::{ConfigSection, LocatedValue, accept};
 use super::{
-    Dump, Environment, Fallback, Hooks, Host, HttpUrl, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable,
-    NotifySettings, RoleSettings, Schedule, Settings, StoreSettings, StoreUrl, TakeoverTrust, pattern, raw, value,
+    ConfigEnvironment, DumpSettings, EnvironmentSettings, FallbackSettings, HookCommands, HttpUrl, JournalPlacement,
+    KeySource, LeaseKind, LeaseUnreachablePolicy, NotifySettings, RetentionPolicy, RoleSettings, Schedule, Settings,
+    StoreSettings, StoreUrl, TakeoverTrust, pattern, raw, value,
 };
 use crate::ids::RoleName;
 
@@ -38,11 +39,15 @@ const CREDENTIAL: &str = "credential:";
 ///
 /// # Errors
 /// Everything that is wrong, in the order of files and lines.
-pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Result<Settings, ConfigError> {
+pub(super) fn settings(
+    document: &TomlTable,
+    files: Vec<PathBuf>,
+    host: &ConfigEnvironment,
+) -> Result<Settings, ConfigError> {
     let found = raw::validate(document);
-    let mut check = Check { host, problems: found.problems, warnings: found.warnings };
-    let whole = files.first().map_or_else(Place::nowhere, Place::file);
-    let root = Section::new(document, "", &whole);
+    let mut check = SettingsChecker { host, problems: found.problems, warnings: found.warnings };
+    let whole = files.first().map_or_else(ConfigLocation::nowhere, ConfigLocation::file);
+    let root = ConfigSection::new(document, "", &whole);
 
     let timezone = match root.text("timezone") {
         Some(at) => accept(&at, value::timezone(at.value), &mut check.problems),
@@ -53,7 +58,7 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
     } else {
         if !root.has("store") {
             check.problems.push(
-                Problem::new(&whole, "store", "is missing: where shall the backups go?")
+                ConfigProblem::new(&whole, "store", "is missing: where shall the backups go?")
                     .hint("[store]")
                     .hint("url = \"s3://bucket/prefix\"  # or \"file:///var/backups/runner\"")
                     .hint("key_file = \"/etc/runner/repository.key\""),
@@ -69,7 +74,7 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
     let names = root.section("role").map(|section| section.sections()).unwrap_or_default();
     if names.is_empty() && !root.has("role") {
         check.problems.push(
-            Problem::new(&whole, "role", "is missing: what shall be backed up?")
+            ConfigProblem::new(&whole, "role", "is missing: what shall be backed up?")
                 .hint("[role.app]")
                 .hint("sources = [\"/srv/app\"]"),
         );
@@ -80,17 +85,17 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
         }
     }
 
-    let Check { mut problems, warnings, .. } = check;
+    let SettingsChecker { mut problems, warnings, .. } = check;
     match store {
         Some(store) if problems.is_empty() => {
             let timezone = timezone.unwrap_or(jiff::tz::TimeZone::UTC);
             let etcd = etcd.flatten();
             let hash = String::new();
-            let journal_at = journal_at.unwrap_or_else(Place::nowhere);
+            let journal_at = journal_at.unwrap_or_else(ConfigLocation::nowhere);
             Ok(Settings { files, hash, timezone, store, journal_at, etcd, notify, roles, warnings }.hashed())
         }
         _ => {
-            let order = |p: &Problem| {
+            let order = |p: &ConfigProblem| {
                 let file = p.place.file.as_deref();
                 (files.iter().position(|f| Some(f) == file), p.place.line)
             };
@@ -101,14 +106,14 @@ pub(super) fn settings(document: &Table, files: Vec<PathBuf>, host: &Host) -> Re
     }
 }
 
-struct Check<'a> {
-    host: &'a Host,
-    problems: Vec<Problem>,
-    warnings: Vec<Problem>,
+struct SettingsChecker<'a> {
+    host: &'a ConfigEnvironment,
+    problems: Vec<ConfigProblem>,
+    warnings: Vec<ConfigProblem>,
 }
 
-impl Check<'_> {
-    fn store(&mut self, section: &Section<'_>, has_etcd: bool) -> Option<StoreSettings> {
+impl SettingsChecker<'_> {
+    fn store(&mut self, section: &ConfigSection<'_>, has_etcd: bool) -> Option<StoreSettings> {
         let url = if let Some(at) = section.text("url") {
             accept(&at, at.value.parse::<StoreUrl>(), &mut self.problems)
         } else {
@@ -159,9 +164,9 @@ impl Check<'_> {
                 self.problems.push(etcd::missing(&at, "journal = \"auto\": most stores can hold it themselves"));
                 None
             }
-            Some(at) if at.value == "etcd" => Some(JournalPlace::Etcd),
-            Some(at) if at.value == "bucket" => Some(JournalPlace::Bucket),
-            _ => Some(JournalPlace::Auto),
+            Some(at) if at.value == "etcd" => Some(JournalPlacement::Etcd),
+            Some(at) if at.value == "bucket" => Some(JournalPlacement::Bucket),
+            _ => Some(JournalPlacement::Auto),
         };
         let key = self.key(section);
         if key.is_none() && !KEYS.iter().any(|k| section.has(k)) {
@@ -188,7 +193,7 @@ impl Check<'_> {
     }
 
     /// Warns of a server that is asked over the network without TLS, and says what whoever stands in between can do.
-    fn warn_of_plain<T>(&mut self, at: &At<T>, url: &str, danger: &str) {
+    fn warn_of_plain<T>(&mut self, at: &LocatedValue<T>, url: &str, danger: &str) {
         let Ok(url) = url.parse::<HttpUrl>() else { return };
         if !url.secure && !url.is_loopback() {
             self.warnings.push(
@@ -199,10 +204,10 @@ impl Check<'_> {
     }
 
     /// The key source that this table names; at most one may stand there.
-    fn key(&mut self, section: &Section<'_>) -> Option<KeySource> {
-        let there: Vec<At<&str>> = KEYS.iter().filter_map(|key| section.text(key)).collect();
+    fn key(&mut self, section: &ConfigSection<'_>) -> Option<KeySource> {
+        let there: Vec<LocatedValue<&str>> = KEYS.iter().filter_map(|key| section.text(key)).collect();
         if let [first, second, ..] = there.as_slice() {
-            let last = |at: &At<&str>| at.key.rsplit('.').next().unwrap_or_default().to_owned();
+            let last = |at: &LocatedValue<&str>| at.key.rsplit('.').next().unwrap_or_default().to_owned();
             let what = format!("stands beside {}", last(first));
             self.problems.push(second.problem(what).hint("there is one way to unlock: keep one of the two"));
             return None;
@@ -219,7 +224,7 @@ impl Check<'_> {
         })
     }
 
-    fn secret_path(&mut self, at: &At<&str>) -> Option<PathBuf> {
+    fn secret_path(&mut self, at: &LocatedValue<&str>) -> Option<PathBuf> {
         let Some(name) = at.value.strip_prefix(CREDENTIAL) else {
             return accept(at, value::absolute(at.value), &mut self.problems);
         };
@@ -244,7 +249,7 @@ impl Check<'_> {
     fn role(
         &mut self,
         name: &str,
-        section: &Section<'_>,
+        section: &ConfigSection<'_>,
         store: Option<&StoreSettings>,
         has_etcd: bool,
     ) -> Option<RoleSettings> {
@@ -261,7 +266,7 @@ impl Check<'_> {
         let eligible = section.section("eligible").map(|probe| self.probe(&probe));
         let fallback = section.section("fallback").map(|fallback| self.fallback(section, &fallback));
         let lease = self.lease(section, has_etcd);
-        if store.is_some_and(|store| store.journal == JournalPlace::Etcd) {
+        if store.is_some_and(|store| store.journal == JournalPlacement::Etcd) {
             self.beside_etcd(section);
         }
         let nodes = self.nodes(section);
@@ -322,8 +327,8 @@ impl Check<'_> {
             takeover_delay: section.duration("takeover_delay").map_or(defaults.takeover_delay, |at| at.value),
             takeover_after: section.duration("takeover_after").map_or(defaults.takeover_after, |at| at.value),
             on_lease_unreachable: match section.text("on_lease_unreachable") {
-                Some(at) if at.value == "holder_continues" => LeaseUnreachable::HolderContinues,
-                _ => LeaseUnreachable::Stop,
+                Some(at) if at.value == "holder_continues" => LeaseUnreachablePolicy::HolderContinues,
+                _ => LeaseUnreachablePolicy::Stop,
             },
             takeover_trust: match section.text("takeover_trust") {
                 Some(at) if at.value == "mtime" => TakeoverTrust::Mtime,
@@ -342,9 +347,9 @@ impl Check<'_> {
     }
 
     /// What is kept. Whoever writes `keep` wants to have something left.
-    fn keep(&mut self, section: &Section<'_>) -> Keep {
+    fn keep(&mut self, section: &ConfigSection<'_>) -> RetentionPolicy {
         let count = |key| section.count(key).unwrap_or_default();
-        let keep = Keep {
+        let keep = RetentionPolicy {
             last: count("last"),
             hourly: count("hourly"),
             daily: count("daily"),
@@ -355,14 +360,14 @@ impl Check<'_> {
         };
         // Whatever is written wrong was meant to keep something.
         let sound = |key| KEEPS.contains(&key) && section.count(key).is_some();
-        if keep == Keep::default() && section.keys().all(sound) {
+        if keep == RetentionPolicy::default() && section.keys().all(sound) {
             self.problems.push(section.problem("keeps nothing").hint("write { daily = 14, weekly = 8 }, or remove it"));
         }
         keep
     }
 
     /// Who may stand in. It is told from the slots that nobody committed, so there must be slots, and somebody to stand in for.
-    fn fallback(&mut self, role: &Section<'_>, section: &Section<'_>) -> Option<Fallback> {
+    fn fallback(&mut self, role: &ConfigSection<'_>, section: &ConfigSection<'_>) -> Option<FallbackSettings> {
         let mut sound = true;
         for (given, what, hint) in [
             (
@@ -382,32 +387,32 @@ impl Check<'_> {
             }
         }
         let probe = self.probe(section)?;
-        let after = section.duration("after").map_or(Fallback::AFTER, |at| at.value);
-        sound.then_some(Fallback { probe, after })
+        let after = section.duration("after").map_or(FallbackSettings::AFTER, |at| at.value);
+        sound.then_some(FallbackSettings { probe, after })
     }
 
     /// The lease, by the contract: what is written; else etcd if configured, else none beside a probe, else the bucket.
-    fn lease(&mut self, section: &Section<'_>, has_etcd: bool) -> Option<Lease> {
+    fn lease(&mut self, section: &ConfigSection<'_>, has_etcd: bool) -> Option<LeaseKind> {
         let eligible = section.has("eligible");
         let (lease, at) = match section.text("lease") {
             Some(at) => match at.value {
-                "etcd" => (Lease::Etcd, Some(at)),
-                "bucket" => (Lease::Bucket, Some(at)),
-                "none" => (Lease::None, Some(at)),
+                "etcd" => (LeaseKind::Etcd, Some(at)),
+                "bucket" => (LeaseKind::Bucket, Some(at)),
+                "none" => (LeaseKind::None, Some(at)),
                 // The schema has reported the word.
                 _ => return None,
             },
             None if section.has("lease") => return None,
-            None if has_etcd => (Lease::Etcd, None),
-            None if eligible => (Lease::None, None),
-            None => (Lease::Bucket, None),
+            None if has_etcd => (LeaseKind::Etcd, None),
+            None if eligible => (LeaseKind::None, None),
+            None => (LeaseKind::Bucket, None),
         };
-        let (Lease::Etcd, Some(at), false) = (lease, at, has_etcd) else { return Some(lease) };
+        let (LeaseKind::Etcd, Some(at), false) = (lease, at, has_etcd) else { return Some(lease) };
         self.problems.push(etcd::missing(&at, "lease = \"bucket\": a pair needs nothing but its store"));
         None
     }
 
-    fn nodes(&mut self, section: &Section<'_>) -> Option<Vec<String>> {
+    fn nodes(&mut self, section: &ConfigSection<'_>) -> Option<Vec<String>> {
         let list = section.texts("nodes")?;
         let mut seen = BTreeSet::new();
         for at in &list.value {
@@ -427,7 +432,7 @@ impl Check<'_> {
         Some(seen.into_iter().map(str::to_owned).collect())
     }
 
-    fn sources(&mut self, section: &Section<'_>) -> Vec<PathBuf> {
+    fn sources(&mut self, section: &ConfigSection<'_>) -> Vec<PathBuf> {
         let Some(list) = section.texts("sources") else { return Vec::new() };
         if list.value.is_empty() && !section.has("dumps") {
             self.problems.push(list.problem("is empty").hint("write sources = [\"/srv/app\"], or give it dumps"));
@@ -446,7 +451,7 @@ impl Check<'_> {
         sources
     }
 
-    fn exclude(&mut self, section: &Section<'_>) -> Vec<String> {
+    fn exclude(&mut self, section: &ConfigSection<'_>) -> Vec<String> {
         let list = section.texts("exclude").map(|list| list.value).unwrap_or_default();
         for at in &list {
             if let Err(why) = pattern::add(&mut pattern::builder(), at.value) {
@@ -459,7 +464,7 @@ impl Check<'_> {
         list.into_iter().map(|at| at.value.to_owned()).collect()
     }
 
-    fn schedule(&mut self, section: &Section<'_>) -> Option<Schedule> {
+    fn schedule(&mut self, section: &ConfigSection<'_>) -> Option<Schedule> {
         let (cron, every) = (section.text("schedule"), section.duration("every"));
         if let (Some(_), Some(every)) = (&cron, &every) {
             self.problems.push(every.problem("stands beside schedule").hint("keep one of the two"));
@@ -475,7 +480,7 @@ impl Check<'_> {
         Some(Schedule::Every(every.value))
     }
 
-    fn dumps(&mut self, section: &Section<'_>) -> BTreeMap<String, Dump> {
+    fn dumps(&mut self, section: &ConfigSection<'_>) -> BTreeMap<String, DumpSettings> {
         let of_role = section.environment();
         let mut dumps = BTreeMap::new();
         for (name, dump) in section.section("dumps").map(|s| s.sections()).unwrap_or_default() {
@@ -494,27 +499,27 @@ impl Check<'_> {
             let Some(command) = dump.strings("command") else { continue };
             let timeout = dump.duration("timeout").map_or(DUMP_TIMEOUT, |at| at.value);
             let environment = both(&of_role, dump.environment());
-            dumps.insert(name.to_owned(), Dump { command, user: dump.owned("user"), environment, timeout });
+            dumps.insert(name.to_owned(), DumpSettings { command, user: dump.owned("user"), environment, timeout });
         }
         dumps
     }
 }
 
 /// What a dump finds of its role, and what it has of its own, which wins.
-fn both(role: &Environment, own: Environment) -> Environment {
+fn both(role: &EnvironmentSettings, own: EnvironmentSettings) -> EnvironmentSettings {
     let set = role.set.iter().map(|(name, value)| (name.clone(), value.clone())).chain(own.set).collect();
     let mut pass = role.pass.clone();
     pass.extend(own.pass.into_iter().filter(|name| !role.pass.contains(name)));
-    Environment { set, pass }
+    EnvironmentSettings { set, pass }
 }
 
-fn hooks(section: &Section<'_>) -> Hooks {
-    Hooks {
+fn hooks(section: &ConfigSection<'_>) -> HookCommands {
+    HookCommands {
         before: section.strings("before"),
         after: section.strings("after"),
         on_takeover: section.strings("on_takeover"),
         on_lost: section.strings("on_lost"),
-        timeout: section.duration("hook_timeout").map_or(Hooks::TIMEOUT, |at| at.value),
+        timeout: section.duration("hook_timeout").map_or(HookCommands::TIMEOUT, |at| at.value),
     }
 }
 
@@ -549,7 +554,7 @@ pub(super) fn for_flags(
     let mut problems = Vec::new();
     let mut checked: Vec<PathBuf> = Vec::new();
     for source in sources {
-        let at = At { value: source, key: "--source".to_owned(), place: Place::nowhere() };
+        let at = LocatedValue { value: source, key: "--source".to_owned(), place: ConfigLocation::nowhere() };
         // A path on the command line may hold any byte, so it is normalised here and not as text.
         if !source.is_absolute() || source.components().any(|c| c == std::path::Component::ParentDir) {
             problems.push(at.problem(format!("\"{}\" is not an absolute path without \"..\"", source.display())));
@@ -572,7 +577,7 @@ pub(super) fn for_flags(
         hash: String::new(),
         timezone: jiff::tz::TimeZone::UTC,
         store,
-        journal_at: Place::nowhere(),
+        journal_at: ConfigLocation::nowhere(),
         etcd: None,
         notify: NotifySettings::default(),
         roles: BTreeMap::from([(name, role)]),

@@ -8,58 +8,58 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Place, Problem};
+use super::error::{ConfigLocation, ConfigProblem};
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) value: Value,
+pub(super) struct TomlNode {
+    pub(super) place: ConfigLocation,
+    pub(super) value: TomlValue,
 }
 
 /// What TOML can say.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum TomlValue {
     Text(String),
     /// As written; whoever wants a number parses it, so that the range error is theirs.
     Whole(String),
     Flag(bool),
     /// Floats and dates: no key takes one.
     Other(&'static str),
-    List(Vec<Node>),
-    Table(Table),
+    List(Vec<TomlNode>),
+    Table(TomlTable),
 }
 
-impl Value {
+impl TomlValue {
     /// What it is, for "expected …, found …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Value::Text(_) => "a text",
-            Value::Whole(_) => "a number",
-            Value::Flag(_) => "true or false",
-            Value::Other(kind) => kind,
-            Value::List(_) => "a list",
-            Value::Table(_) => "a table",
+            TomlValue::Text(_) => "a text",
+            TomlValue::Whole(_) => "a number",
+            TomlValue::Flag(_) => "true or false",
+            TomlValue::Other(kind) => kind,
+            TomlValue::List(_) => "a list",
+            TomlValue::Table(_) => "a table",
         }
     }
 }
 
 /// Key and value pairs in the order of their keys.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Table {
-    pub(super) entries: Vec<Entry>,
+pub(super) struct TomlTable {
+    pub(super) entries: Vec<TomlEntry>,
 }
 
 /// One pair; `place` is the key's.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
+pub(super) struct TomlEntry {
     pub(super) key: String,
-    pub(super) place: Place,
-    pub(super) node: Node,
+    pub(super) place: ConfigLocation,
+    pub(super) node: TomlNode,
 }
 
-impl Table {
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+impl TomlTable {
+    pub(super) fn get(&self, key: &str) -> Option<&TomlEntry> {
         self.entries.iter().find(|e| e.key == key)
     }
 }
@@ -75,15 +75,15 @@ pub(super) fn dotted(parent: &str, key: &str) -> String {
 ///
 /// # Errors
 /// Every syntax error of the file.
-pub(super) fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Table, Vec<Problem>> {
+pub(super) fn parse(file: &Arc<PathBuf>, text: &str) -> Result<TomlTable, Vec<ConfigProblem>> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let reader = Reader { file, ends: text.match_indices('\n').map(|(at, _)| at).collect() };
+    let reader = TomlReader { file, ends: text.match_indices('\n').map(|(at, _)| at).collect() };
     if errors.is_empty() {
         return Ok(reader.table(table.get_ref()));
     }
     let problem = |error: &toml::de::Error| {
-        let place = error.span().map_or_else(|| Place::file(file.as_path()), |span| reader.place(span.start));
-        let problem = Problem::new(&place, "", error.message());
+        let place = error.span().map_or_else(|| ConfigLocation::file(file.as_path()), |span| reader.place(span.start));
+        let problem = ConfigProblem::new(&place, "", error.message());
         let line = place.line.and_then(|line| text.lines().nth(line - 1)).map(str::trim).unwrap_or_default();
         if line.is_empty() { problem } else { problem.hint(format!("in: {}", shorten(line))) }
     };
@@ -96,52 +96,52 @@ fn shorten(line: &str) -> String {
     if line.chars().count() <= MAX { line.to_owned() } else { line.chars().take(MAX - 1).chain(['…']).collect() }
 }
 
-struct Reader<'a> {
+struct TomlReader<'a> {
     file: &'a Arc<PathBuf>,
     /// Where the lines end.
     ends: Vec<usize>,
 }
 
-impl Reader<'_> {
-    fn place(&self, offset: usize) -> Place {
+impl TomlReader<'_> {
+    fn place(&self, offset: usize) -> ConfigLocation {
         let line = 1 + self.ends.partition_point(|end| *end < offset);
-        Place { file: Some(Arc::clone(self.file)), line: Some(line) }
+        ConfigLocation { file: Some(Arc::clone(self.file)), line: Some(line) }
     }
 
-    fn table(&self, table: &DeTable<'_>) -> Table {
+    fn table(&self, table: &DeTable<'_>) -> TomlTable {
         let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
             let key: &Spanned<toml::de::DeString<'_>> = key;
-            Entry { key: key.get_ref().to_string(), place: self.place(key.span().start), node: self.node(value) }
+            TomlEntry { key: key.get_ref().to_string(), place: self.place(key.span().start), node: self.node(value) }
         };
-        Table { entries: table.iter().map(entry).collect() }
+        TomlTable { entries: table.iter().map(entry).collect() }
     }
 
-    fn node(&self, value: &Spanned<DeValue<'_>>) -> Node {
+    fn node(&self, value: &Spanned<DeValue<'_>>) -> TomlNode {
         let place = self.place(value.span().start);
         let value = match value.get_ref() {
-            DeValue::String(text) => Value::Text(text.to_string()),
-            DeValue::Integer(number) => Value::Whole(
+            DeValue::String(text) => TomlValue::Text(text.to_string()),
+            DeValue::Integer(number) => TomlValue::Whole(
                 i128::from_str_radix(number.as_str(), number.radix())
                     .map_or_else(|_| number.as_str().to_owned(), |n| n.to_string()),
             ),
-            DeValue::Boolean(flag) => Value::Flag(*flag),
-            DeValue::Float(_) => Value::Other("a fraction"),
-            DeValue::Datetime(_) => Value::Other("a date"),
-            DeValue::Array(list) => Value::List(list.iter().map(|v| self.node(v)).collect()),
-            DeValue::Table(table) => Value::Table(self.table(table)),
+            DeValue::Boolean(flag) => TomlValue::Flag(*flag),
+            DeValue::Float(_) => TomlValue::Other("a fraction"),
+            DeValue::Datetime(_) => TomlValue::Other("a date"),
+            DeValue::Array(list) => TomlValue::List(list.iter().map(|v| self.node(v)).collect()),
+            DeValue::Table(table) => TomlValue::Table(self.table(table)),
         };
-        Node { place, value }
+        TomlNode { place, value }
     }
 }
 
 /// Adds `from` to `into`. Tables for which `open` says yes (by the names down to them) are joined; any other key that
 /// both have is a problem that names both places: with "the last one wins" nobody would notice which one that is.
 pub(super) fn merge(
-    into: &mut Table,
-    from: Table,
+    into: &mut TomlTable,
+    from: TomlTable,
     path: &[&str],
     open: &dyn Fn(&[&str]) -> bool,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<ConfigProblem>,
 ) {
     for entry in from.entries {
         let Some(there) = into.entries.iter_mut().find(|e| e.key == entry.key) else {
@@ -150,11 +150,11 @@ pub(super) fn merge(
         };
         let path: Vec<&str> = path.iter().copied().chain([entry.key.as_str()]).collect();
         match (&mut there.node.value, entry.node.value) {
-            (Value::Table(old), Value::Table(new)) if open(&path) => merge(old, new, &path, open, problems),
+            (TomlValue::Table(old), TomlValue::Table(new)) if open(&path) => merge(old, new, &path, open, problems),
             _ => {
                 let name = path.iter().fold(String::new(), |name, key| dotted(&name, key));
                 problems.push(
-                    Problem::new(&entry.place, name, "defined twice")
+                    ConfigProblem::new(&entry.place, name, "defined twice")
                         .hint(format!("it is also in {}", there.place))
                         .hint("keep one of them"),
                 );

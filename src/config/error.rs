@@ -8,14 +8,14 @@ use crate::text::ADVICE;
 
 /// Where something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ConfigLocation {
     /// The file; `None` for what came from the command line.
     pub file: Option<Arc<PathBuf>>,
     /// The line, from 1; `None` where the whole file is meant.
     pub line: Option<usize>,
 }
 
-impl Place {
+impl ConfigLocation {
     /// Not in any file.
     pub fn nowhere() -> Self {
         Self { file: None, line: None }
@@ -27,7 +27,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => write!(f, "{}:{line}", file.display()),
@@ -39,9 +39,9 @@ impl fmt::Display for Place {
 
 /// One thing that is wrong, or (as a warning) has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where.
-    pub place: Place,
+    pub place: ConfigLocation,
     /// The dotted key, `role.app.schedule`; empty where no key is concerned.
     pub key: String,
     /// What is wrong, one clause.
@@ -50,9 +50,9 @@ pub struct Problem {
     pub hints: Vec<String>,
 }
 
-impl Problem {
+impl ConfigProblem {
     /// A problem without advice yet.
-    pub fn new(place: &Place, key: impl Into<String>, what: impl Into<String>) -> Self {
+    pub fn new(place: &ConfigLocation, key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { place: place.clone(), key: key.into(), what: what.into(), hints: Vec::new() }
     }
 
@@ -86,7 +86,7 @@ fn wrap(first: &str, indent: usize, text: &str) -> Vec<String> {
     lines
 }
 
-impl Problem {
+impl ConfigProblem {
     /// Where, and what is wrong there.
     fn head(&self) -> String {
         let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
@@ -94,7 +94,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = self.head();
         let one_line = head.chars().count() + self.what.chars().count() <= WIDTH;
@@ -120,12 +120,12 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// Never empty.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
 }
 
 impl ConfigError {
     /// A single problem.
-    pub fn one(problem: Problem) -> Self {
+    pub fn one(problem: ConfigProblem) -> Self {
         Self { problems: vec![problem] }
     }
 

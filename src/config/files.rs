@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::document::{self, Table};
-use super::error::{ConfigError, Place, Problem};
-use super::{Host, Settings, check, raw};
+use super::document::{self, TomlTable};
+use super::error::{ConfigError, ConfigLocation, ConfigProblem};
+use super::{ConfigEnvironment, Settings, check, raw};
 use crate::env;
 use crate::file::access;
 use crate::text;
@@ -18,7 +18,7 @@ pub(crate) const DEFAULT: &str = "/etc/runner/runner.toml";
 /// The most that one file may hold. A config of a thousand roles has some 500 KB; more is the wrong file.
 const FILE_MAX: u64 = 16 << 20;
 
-impl Host {
+impl ConfigEnvironment {
     /// The environment of this process.
     pub fn of_process() -> Self {
         let path = |name| env::variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -26,7 +26,7 @@ impl Host {
     }
 }
 
-pub(super) fn load(flag: Option<&Path>, host: &Host) -> Result<Settings, ConfigError> {
+pub(super) fn load(flag: Option<&Path>, host: &ConfigEnvironment) -> Result<Settings, ConfigError> {
     let main = flag.or(host.runner_config.as_deref()).unwrap_or(Path::new(DEFAULT));
     let said_by = match (flag, &host.runner_config) {
         (Some(_), _) => "--config names it: is it mistyped?",
@@ -37,16 +37,16 @@ pub(super) fn load(flag: Option<&Path>, host: &Host) -> Result<Settings, ConfigE
     let mut problems = Vec::new();
     match read(main) {
         Ok(text) => texts.push((main.to_owned(), text)),
-        Err(Unread { problem, is_missing: true }) => {
+        Err(ConfigFileError { problem, is_missing: true }) => {
             let init = format!("'runner config init {}' writes one to start from", main.display());
             problems.push(problem.hint(said_by).hint(init));
         }
-        Err(Unread { problem, .. }) => problems.push(problem),
+        Err(ConfigFileError { problem, .. }) => problems.push(problem),
     }
     for file in fragments(main, &mut problems) {
         match read(&file) {
             Ok(text) => texts.push((file, text)),
-            Err(Unread { problem, .. }) => problems.push(problem),
+            Err(ConfigFileError { problem, .. }) => problems.push(problem),
         }
     }
     if !problems.is_empty() {
@@ -57,8 +57,8 @@ pub(super) fn load(flag: Option<&Path>, host: &Host) -> Result<Settings, ConfigE
     Ok(settings)
 }
 
-pub(super) fn parse(texts: &[(PathBuf, String)], host: &Host) -> Result<Settings, ConfigError> {
-    let mut document = Table::default();
+pub(super) fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Result<Settings, ConfigError> {
+    let mut document = TomlTable::default();
     let mut problems = Vec::new();
     for (file, text) in texts {
         match document::parse(&Arc::new(file.clone()), text) {
@@ -74,7 +74,7 @@ pub(super) fn parse(texts: &[(PathBuf, String)], host: &Host) -> Result<Settings
 }
 
 /// `conf.d/*.toml` beside the main file in the order of their names. Hidden files are editors' temporary ones.
-fn fragments(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+fn fragments(main: &Path, problems: &mut Vec<ConfigProblem>) -> Vec<PathBuf> {
     let directory = main.parent().unwrap_or(Path::new("")).join("conf.d");
     let names = std::fs::read_dir(&directory)
         .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>());
@@ -94,30 +94,34 @@ fn fragments(main: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
 }
 
 /// What others may read or change that this config is made of.
-fn exposed(settings: &Settings) -> Vec<Problem> {
+fn exposed(settings: &Settings) -> Vec<ConfigProblem> {
     let told = settings.exposures().into_iter();
     told.map(|exposure| {
-        let problem = Problem::new(&Place::file(exposure.path.clone()), "", exposure.what());
+        let problem = ConfigProblem::new(&ConfigLocation::file(exposure.path.clone()), "", exposure.what());
         problem.hint(exposure.remedy())
     })
     .collect()
 }
 
 /// Why a file is not used.
-struct Unread {
-    problem: Problem,
+struct ConfigFileError {
+    problem: ConfigProblem,
     is_missing: bool,
 }
 
-impl From<Problem> for Unread {
-    fn from(problem: Problem) -> Self {
+impl From<ConfigProblem> for ConfigFileError {
+    fn from(problem: ConfigProblem) -> Self {
         Self { problem, is_missing: false }
     }
 }
 
-fn unreadable(file: &Path, error: &io::Error) -> Problem {
+fn unreadable(file: &Path, error: &io::Error) -> ConfigProblem {
     let words = error.to_string();
-    let problem = Problem::new(&Place::file(file), "", format!("cannot be read ({})", text::without_os_error(&words)));
+    let problem = ConfigProblem::new(
+        &ConfigLocation::file(file),
+        "",
+        format!("cannot be read ({})", text::without_os_error(&words)),
+    );
     match error.kind() {
         ErrorKind::PermissionDenied => {
             problem.hint("run it as root (sudo runner …), or as a user of the group that may read it")
@@ -127,16 +131,16 @@ fn unreadable(file: &Path, error: &io::Error) -> Problem {
     }
 }
 
-fn read(file: &Path) -> Result<String, Unread> {
-    let problem = |what: String| Problem::new(&Place::file(file), "", what);
+fn read(file: &Path) -> Result<String, ConfigFileError> {
+    let problem = |what: String| ConfigProblem::new(&ConfigLocation::file(file), "", what);
     // What it names is run, as this user.
     if let Some(exposure) = access::refusal(file) {
-        let problem = Problem::new(&Place::file(exposure.path.clone()), "", exposure.what());
+        let problem = ConfigProblem::new(&ConfigLocation::file(exposure.path.clone()), "", exposure.what());
         return Err(problem.hint(exposure.remedy()).into());
     }
     let bytes = crate::file::read(file, FILE_MAX).map_err(|e| match e.kind() {
         ErrorKind::FileTooLarge => problem(format!("is larger than {} MiB: not a config", FILE_MAX >> 20)).into(),
-        kind => Unread { problem: unreadable(file, &e), is_missing: kind == ErrorKind::NotFound },
+        kind => ConfigFileError { problem: unreadable(file, &e), is_missing: kind == ErrorKind::NotFound },
     })?;
     String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();

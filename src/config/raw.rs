@@ -1,22 +1,22 @@
 //! The whole schema: every key of the contract, the form of its value, and whether this version acts on it.
 //!
 //! A key that the contract has and this version has not is known here too, so that it is refused or said, never
-//! ignored in silence. When a later version learns it, its [`Support`] becomes [`Support::Ready`] and `check` reads it.
+//! ignored in silence. When a later version learns it, its [`KeySupport`] becomes [`KeySupport::Ready`] and `check` reads it.
 
-use super::document::{Entry, Node, Table, Value, dotted};
-use super::error::Problem;
+use super::document::{TomlEntry, TomlNode, TomlTable, TomlValue, dotted};
+use super::error::ConfigProblem;
 use super::value;
 
 /// One key of a table.
-pub(super) struct Key {
+pub(super) struct KeySchema {
     pub(super) name: &'static str,
-    form: Form,
-    support: Support,
+    form: ValueForm,
+    support: KeySupport,
 }
 
 /// What a value must look like.
 #[derive(Clone, Copy)]
-enum Form {
+enum ValueForm {
     Text,
     Flag,
     Duration,
@@ -29,9 +29,9 @@ enum Form {
     /// Program and arguments.
     Command,
     /// A table with these keys.
-    Table(&'static [Key]),
+    Table(&'static [KeySchema]),
     /// A table of tables with these keys, by free names.
-    Named(&'static [Key]),
+    Named(&'static [KeySchema]),
     /// Texts by the names of variables.
     Variables,
     /// Names of variables.
@@ -46,17 +46,17 @@ enum Form {
 
 /// What this version does with a key.
 #[derive(Clone, Copy)]
-enum Support {
+enum KeySupport {
     /// It acts on it.
     Ready,
     /// It says that the key has no effect yet: convenience only, what is backed up and by whom is the same without it.
     Inert(&'static str),
 }
 
-use Support::{Inert, Ready};
+use KeySupport::{Inert, Ready};
 
-const fn key(name: &'static str, form: Form, support: Support) -> Key {
-    Key { name, form, support }
+const fn key(name: &'static str, form: ValueForm, support: KeySupport) -> KeySchema {
+    KeySchema { name, form, support }
 }
 
 /// What commands are told of their run: see [`crate::config`]'s example and docs/ELECTION.md.
@@ -67,120 +67,120 @@ const TOLD: [&str; 6] =
 const PROBE_DEPTH_MAX: usize = 16;
 
 /// The top of the file.
-pub(super) static ROOT: &[Key] = &[
-    key("timezone", Form::Text, Ready),
-    key("store", Form::Table(STORE), Ready),
-    key("etcd", Form::Table(ETCD), Ready),
-    key("role", Form::Named(ROLE), Ready),
-    key("notify", Form::Table(NOTIFY), Ready),
-    key("listen", Form::Table(LISTEN), Inert("nothing listens yet")),
+pub(super) static ROOT: &[KeySchema] = &[
+    key("timezone", ValueForm::Text, Ready),
+    key("store", ValueForm::Table(STORE), Ready),
+    key("etcd", ValueForm::Table(ETCD), Ready),
+    key("role", ValueForm::Named(ROLE), Ready),
+    key("notify", ValueForm::Table(NOTIFY), Ready),
+    key("listen", ValueForm::Table(LISTEN), Inert("nothing listens yet")),
 ];
 
-static STORE: &[Key] = &[
-    key("url", Form::Text, Ready),
-    key("endpoint", Form::Text, Ready),
-    key("region", Form::Text, Ready),
-    key("profile", Form::Text, Ready),
-    key("credentials_file", Form::Text, Ready),
-    key("path_style", Form::Flag, Ready),
-    key("storage_class", Form::Text, Ready),
-    key("sse", Form::Word(&["AES256", "aws:kms"]), Ready),
-    key("sse_kms_key_id", Form::Text, Ready),
-    key("ca_file", Form::Text, Ready),
-    key("key_file", Form::Text, Ready),
-    key("passphrase_file", Form::Text, Ready),
-    key("encryption", Form::Word(&["none"]), Ready),
-    key("journal", Form::Word(&["auto", "bucket", "etcd"]), Ready),
-    key("limit_upload", Form::Size, Ready),
+static STORE: &[KeySchema] = &[
+    key("url", ValueForm::Text, Ready),
+    key("endpoint", ValueForm::Text, Ready),
+    key("region", ValueForm::Text, Ready),
+    key("profile", ValueForm::Text, Ready),
+    key("credentials_file", ValueForm::Text, Ready),
+    key("path_style", ValueForm::Flag, Ready),
+    key("storage_class", ValueForm::Text, Ready),
+    key("sse", ValueForm::Word(&["AES256", "aws:kms"]), Ready),
+    key("sse_kms_key_id", ValueForm::Text, Ready),
+    key("ca_file", ValueForm::Text, Ready),
+    key("key_file", ValueForm::Text, Ready),
+    key("passphrase_file", ValueForm::Text, Ready),
+    key("encryption", ValueForm::Word(&["none"]), Ready),
+    key("journal", ValueForm::Word(&["auto", "bucket", "etcd"]), Ready),
+    key("limit_upload", ValueForm::Size, Ready),
 ];
 
-static ETCD: &[Key] = &[
-    key("endpoints", Form::Texts, Ready),
-    key("ca_file", Form::Text, Ready),
-    key("cert_file", Form::Text, Ready),
-    key("key_file", Form::Text, Ready),
-    key("user", Form::Text, Ready),
-    key("password_file", Form::Text, Ready),
-    key("prefix", Form::Text, Ready),
-    key("lease_ttl", Form::Span, Ready),
+static ETCD: &[KeySchema] = &[
+    key("endpoints", ValueForm::Texts, Ready),
+    key("ca_file", ValueForm::Text, Ready),
+    key("cert_file", ValueForm::Text, Ready),
+    key("key_file", ValueForm::Text, Ready),
+    key("user", ValueForm::Text, Ready),
+    key("password_file", ValueForm::Text, Ready),
+    key("prefix", ValueForm::Text, Ready),
+    key("lease_ttl", ValueForm::Span, Ready),
 ];
 
-static ROLE: &[Key] = &[
-    key("nodes", Form::Texts, Ready),
-    key("eligible", Form::Probe(false), Ready),
-    key("fallback", Form::Probe(true), Ready),
-    key("lease", Form::Word(&["etcd", "bucket", "none"]), Ready),
-    key("bucket_lease_ttl", Form::Span, Ready),
-    key("key_file", Form::Text, Ready),
-    key("passphrase_file", Form::Text, Ready),
-    key("encryption", Form::Word(&["none"]), Ready),
-    key("sources", Form::Texts, Ready),
-    key("exclude", Form::Texts, Ready),
-    key("one_file_system", Form::Flag, Ready),
-    key("exclude_caches", Form::Flag, Ready),
-    key("exclude_larger_than", Form::Size, Ready),
-    key("schedule", Form::Text, Ready),
-    key("every", Form::Span, Ready),
-    key("jitter", Form::Duration, Ready),
-    key("missed_after", Form::Span, Ready),
-    key("stall_timeout", Form::Span, Ready),
-    key("takeover_delay", Form::Duration, Ready),
-    key("takeover_after", Form::Span, Ready),
-    key("takeover_trust", Form::Word(&["rehash", "mtime"]), Ready),
-    key("on_lease_unreachable", Form::Word(&["stop", "holder_continues"]), Ready),
-    key("allow_empty", Form::Flag, Ready),
-    key("keep", Form::Table(KEEP), Ready),
-    key("max_unused", Form::Count, Ready),
-    key("prune_grace", Form::Duration, Ready),
-    key("before", Form::Command, Ready),
-    key("after", Form::Command, Ready),
-    key("on_takeover", Form::Command, Ready),
-    key("on_lost", Form::Command, Ready),
-    key("hook_timeout", Form::Span, Ready),
-    key("environment", Form::Variables, Ready),
-    key("pass_environment", Form::VariableNames, Ready),
-    key("dumps", Form::Named(DUMP), Ready),
+static ROLE: &[KeySchema] = &[
+    key("nodes", ValueForm::Texts, Ready),
+    key("eligible", ValueForm::Probe(false), Ready),
+    key("fallback", ValueForm::Probe(true), Ready),
+    key("lease", ValueForm::Word(&["etcd", "bucket", "none"]), Ready),
+    key("bucket_lease_ttl", ValueForm::Span, Ready),
+    key("key_file", ValueForm::Text, Ready),
+    key("passphrase_file", ValueForm::Text, Ready),
+    key("encryption", ValueForm::Word(&["none"]), Ready),
+    key("sources", ValueForm::Texts, Ready),
+    key("exclude", ValueForm::Texts, Ready),
+    key("one_file_system", ValueForm::Flag, Ready),
+    key("exclude_caches", ValueForm::Flag, Ready),
+    key("exclude_larger_than", ValueForm::Size, Ready),
+    key("schedule", ValueForm::Text, Ready),
+    key("every", ValueForm::Span, Ready),
+    key("jitter", ValueForm::Duration, Ready),
+    key("missed_after", ValueForm::Span, Ready),
+    key("stall_timeout", ValueForm::Span, Ready),
+    key("takeover_delay", ValueForm::Duration, Ready),
+    key("takeover_after", ValueForm::Span, Ready),
+    key("takeover_trust", ValueForm::Word(&["rehash", "mtime"]), Ready),
+    key("on_lease_unreachable", ValueForm::Word(&["stop", "holder_continues"]), Ready),
+    key("allow_empty", ValueForm::Flag, Ready),
+    key("keep", ValueForm::Table(KEEP), Ready),
+    key("max_unused", ValueForm::Count, Ready),
+    key("prune_grace", ValueForm::Duration, Ready),
+    key("before", ValueForm::Command, Ready),
+    key("after", ValueForm::Command, Ready),
+    key("on_takeover", ValueForm::Command, Ready),
+    key("on_lost", ValueForm::Command, Ready),
+    key("hook_timeout", ValueForm::Span, Ready),
+    key("environment", ValueForm::Variables, Ready),
+    key("pass_environment", ValueForm::VariableNames, Ready),
+    key("dumps", ValueForm::Named(DUMP), Ready),
 ];
 
-static KEEP: &[Key] = &[
-    key("last", Form::Count, Ready),
-    key("hourly", Form::Count, Ready),
-    key("daily", Form::Count, Ready),
-    key("weekly", Form::Count, Ready),
-    key("monthly", Form::Count, Ready),
-    key("yearly", Form::Count, Ready),
-    key("within", Form::Span, Ready),
+static KEEP: &[KeySchema] = &[
+    key("last", ValueForm::Count, Ready),
+    key("hourly", ValueForm::Count, Ready),
+    key("daily", ValueForm::Count, Ready),
+    key("weekly", ValueForm::Count, Ready),
+    key("monthly", ValueForm::Count, Ready),
+    key("yearly", ValueForm::Count, Ready),
+    key("within", ValueForm::Span, Ready),
 ];
 
-static DUMP: &[Key] = &[
-    key("command", Form::Command, Ready),
-    key("user", Form::Text, Ready),
-    key("environment", Form::Variables, Ready),
-    key("pass_environment", Form::VariableNames, Ready),
-    key("timeout", Form::Span, Ready),
+static DUMP: &[KeySchema] = &[
+    key("command", ValueForm::Command, Ready),
+    key("user", ValueForm::Text, Ready),
+    key("environment", ValueForm::Variables, Ready),
+    key("pass_environment", ValueForm::VariableNames, Ready),
+    key("timeout", ValueForm::Span, Ready),
 ];
 
-static NOTIFY: &[Key] = &[
-    key("command", Form::Command, Ready),
-    key("environment", Form::Variables, Ready),
-    key("pass_environment", Form::VariableNames, Ready),
-    key("webhook", Form::Text, Ready),
-    key("healthchecks", Form::Text, Ready),
-    key("timeout", Form::Span, Ready),
+static NOTIFY: &[KeySchema] = &[
+    key("command", ValueForm::Command, Ready),
+    key("environment", ValueForm::Variables, Ready),
+    key("pass_environment", ValueForm::VariableNames, Ready),
+    key("webhook", ValueForm::Text, Ready),
+    key("healthchecks", ValueForm::Text, Ready),
+    key("timeout", ValueForm::Span, Ready),
 ];
 
-static LISTEN: &[Key] = &[key("address", Form::Text, Ready)];
+static LISTEN: &[KeySchema] = &[key("address", ValueForm::Text, Ready)];
 
 /// What a probe's table says it is. Exactly one of these stands in each.
 pub(super) static PROBE_KINDS: &[&str] = &["vip", "http", "command", "mounted", "unit", "all", "any", "not"];
 
 /// What may stand beside a kind of probe: option, form, and the kinds that it goes with.
-static PROBE_OPTIONS: &[(&str, Form, &[&str])] = &[
-    ("interface", Form::Text, &["vip"]),
-    ("status", Form::Statuses, &["http"]),
-    ("body", Form::Text, &["http"]),
-    ("ca_file", Form::Text, &["http"]),
-    ("timeout", Form::Span, &["command", "http", "unit"]),
+static PROBE_OPTIONS: &[(&str, ValueForm, &[&str])] = &[
+    ("interface", ValueForm::Text, &["vip"]),
+    ("status", ValueForm::Statuses, &["http"]),
+    ("body", ValueForm::Text, &["http"]),
+    ("ca_file", ValueForm::Text, &["http"]),
+    ("timeout", ValueForm::Span, &["command", "http", "unit"]),
 ];
 
 const PROBE_EXAMPLE: &str = r#"write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }"#;
@@ -188,12 +188,12 @@ const PROBE_EXAMPLE: &str = r#"write one like { vip = "10.0.0.50" } or { command
 /// Every key that may be written, with dots, `*` for a free name: what the example file must show.
 #[cfg(test)]
 pub(super) fn all_keys() -> Vec<String> {
-    fn walk(path: &str, keys: &'static [Key], out: &mut Vec<String>) {
+    fn walk(path: &str, keys: &'static [KeySchema], out: &mut Vec<String>) {
         for key in keys {
             let name = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
             match key.form {
-                Form::Table(inner) => walk(&name, inner, out),
-                Form::Named(inner) => walk(&format!("{name}.*"), inner, out),
+                ValueForm::Table(inner) => walk(&name, inner, out),
+                ValueForm::Named(inner) => walk(&format!("{name}.*"), inner, out),
                 _ => {}
             }
             out.push(name);
@@ -211,26 +211,26 @@ pub(super) fn open_table(path: &[&str]) -> bool {
 
 /// What the schema found.
 #[derive(Default)]
-pub(super) struct Findings {
+pub(super) struct SchemaFindings {
     /// These make the config invalid.
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<ConfigProblem>,
     /// These only have no effect.
-    pub(super) warnings: Vec<Problem>,
+    pub(super) warnings: Vec<ConfigProblem>,
 }
 
 /// Holds the whole document against the schema.
-pub(super) fn validate(document: &Table) -> Findings {
-    let mut findings = Findings::default();
+pub(super) fn validate(document: &TomlTable) -> SchemaFindings {
+    let mut findings = SchemaFindings::default();
     findings.table(document, "", ROOT);
     findings
 }
 
-impl Findings {
-    fn problem(&mut self, problem: Problem) {
+impl SchemaFindings {
+    fn problem(&mut self, problem: ConfigProblem) {
         self.problems.push(problem);
     }
 
-    fn table(&mut self, table: &Table, path: &str, keys: &'static [Key]) {
+    fn table(&mut self, table: &TomlTable, path: &str, keys: &'static [KeySchema]) {
         for entry in &table.entries {
             let name = dotted(path, &entry.key);
             let Some(key) = keys.iter().find(|k| k.name == entry.key) else {
@@ -240,13 +240,13 @@ impl Findings {
             // The form first: a typo inside a part that is not there yet is worth hearing of now.
             self.form(&entry.node, &name, key.form);
             if let Inert(why) = key.support {
-                self.warnings.push(Problem::new(&entry.place, name, format!("no effect: {why}")));
+                self.warnings.push(ConfigProblem::new(&entry.place, name, format!("no effect: {why}")));
             }
         }
     }
 
-    fn unknown(&mut self, entry: &Entry, name: &str, keys: &'static [Key]) {
-        let problem = Problem::new(&entry.place, name, "unknown key");
+    fn unknown(&mut self, entry: &TomlEntry, name: &str, keys: &'static [KeySchema]) {
+        let problem = ConfigProblem::new(&entry.place, name, "unknown key");
         let elsewhere = || home_of(&entry.key).map(|home| format!("{:?} belongs into [{home}]", entry.key));
         let near =
             value::nearest(&entry.key, keys.iter().map(|k| k.name)).map(|near| format!("did you mean {near:?}?"));
@@ -259,104 +259,108 @@ impl Findings {
         });
     }
 
-    fn form(&mut self, node: &Node, name: &str, form: Form) {
+    fn form(&mut self, node: &TomlNode, name: &str, form: ValueForm) {
         match (form, &node.value) {
-            (Form::Duration | Form::Span, Value::Text(text)) => match value::duration(text) {
-                Ok(d) if d.is_zero() && matches!(form, Form::Span) => self.problem(
-                    Problem::new(&node.place, name, "must be longer than nothing")
+            (ValueForm::Duration | ValueForm::Span, TomlValue::Text(text)) => match value::duration(text) {
+                Ok(d) if d.is_zero() && matches!(form, ValueForm::Span) => self.problem(
+                    ConfigProblem::new(&node.place, name, "must be longer than nothing")
                         .hint("write it like \"30s\" or \"5m\""),
                 ),
                 Ok(_) => {}
-                Err(e) => self.problem(Problem::new(&node.place, name, e.what).hint(e.hint)),
+                Err(e) => self.problem(ConfigProblem::new(&node.place, name, e.what).hint(e.hint)),
             },
-            (Form::Duration | Form::Span, Value::Whole(n)) => self.problem(
-                Problem::new(&node.place, name, format!("{n} has no unit"))
+            (ValueForm::Duration | ValueForm::Span, TomlValue::Whole(n)) => self.problem(
+                ConfigProblem::new(&node.place, name, format!("{n} has no unit"))
                     .hint("write it like \"30s\", \"5m\" or \"1h30m\""),
             ),
-            (Form::Size, Value::Text(text) | Value::Whole(text)) => match value::size(text) {
+            (ValueForm::Size, TomlValue::Text(text) | TomlValue::Whole(text)) => match value::size(text) {
                 Ok(0) => self.problem(
-                    Problem::new(&node.place, name, "must be more than nothing").hint("for no limit, remove the key"),
+                    ConfigProblem::new(&node.place, name, "must be more than nothing")
+                        .hint("for no limit, remove the key"),
                 ),
                 Ok(_) => {}
-                Err(e) => self.problem(Problem::new(&node.place, name, e.what).hint(e.hint)),
+                Err(e) => self.problem(ConfigProblem::new(&node.place, name, e.what).hint(e.hint)),
             },
-            (Form::Word(words), Value::Text(text)) if !words.contains(&text.as_str()) => {
-                let problem = Problem::new(&node.place, name, format!("{text:?} is not known here"));
+            (ValueForm::Word(words), TomlValue::Text(text)) if !words.contains(&text.as_str()) => {
+                let problem = ConfigProblem::new(&node.place, name, format!("{text:?} is not known here"));
                 self.problem(match value::nearest(text, words.iter().copied()) {
                     Some(near) => problem.hint(format!("did you mean {near:?}?")),
                     None => problem.hint(format!("write {}", either(words))),
                 });
             }
-            (Form::Text | Form::Word(_), Value::Text(_)) | (Form::Flag, Value::Flag(_)) => {}
-            (Form::Statuses, Value::Whole(_)) => self.status(node, name),
-            (Form::Statuses, Value::List(list)) => {
+            (ValueForm::Text | ValueForm::Word(_), TomlValue::Text(_)) | (ValueForm::Flag, TomlValue::Flag(_)) => {}
+            (ValueForm::Statuses, TomlValue::Whole(_)) => self.status(node, name),
+            (ValueForm::Statuses, TomlValue::List(list)) => {
                 if list.is_empty() {
-                    self.problem(Problem::new(&node.place, name, "names no status").hint("for any 2xx, remove it"));
+                    self.problem(
+                        ConfigProblem::new(&node.place, name, "names no status").hint("for any 2xx, remove it"),
+                    );
                 }
                 for node in list {
                     self.status(node, name);
                 }
             }
-            (Form::Texts, Value::List(list)) => self.texts(list, name),
-            (Form::Command, Value::List(list)) => {
+            (ValueForm::Texts, TomlValue::List(list)) => self.texts(list, name),
+            (ValueForm::Command, TomlValue::List(list)) => {
                 self.texts(list, name);
-                if list.is_empty() || matches!(&list[0].value, Value::Text(program) if program.is_empty()) {
+                if list.is_empty() || matches!(&list[0].value, TomlValue::Text(program) if program.is_empty()) {
                     self.problem(
-                        Problem::new(&node.place, name, "names no program").hint(r#"write it like ["pg_dump", "app"]"#),
+                        ConfigProblem::new(&node.place, name, "names no program")
+                            .hint(r#"write it like ["pg_dump", "app"]"#),
                     );
                 }
-                if let Some(Value::Text(program)) = list.first().map(|node| &node.value)
+                if let Some(TomlValue::Text(program)) = list.first().map(|node| &node.value)
                     && program.contains('/')
                     && !program.starts_with('/')
                 {
                     let what = format!("{program:?} depends on where it is started, and commands are started in /");
                     self.problem(
-                        Problem::new(&node.place, name, what)
+                        ConfigProblem::new(&node.place, name, what)
                             .hint("write it from the root, or its name alone for PATH"),
                     );
                 }
             }
-            (Form::Variables, Value::Table(table)) => {
+            (ValueForm::Variables, TomlValue::Table(table)) => {
                 for entry in &table.entries {
                     let name = dotted(name, &entry.key);
-                    self.variable_name(&entry.key, &Problem::new(&entry.place, name.clone(), ""));
+                    self.variable_name(&entry.key, &ConfigProblem::new(&entry.place, name.clone(), ""));
                     match &entry.node.value {
-                        Value::Text(text) if !text.contains('\0') => {}
-                        Value::Text(_) => self.problem(
-                            Problem::new(&entry.place, name, "a variable cannot contain NUL").hint("remove it"),
+                        TomlValue::Text(text) if !text.contains('\0') => {}
+                        TomlValue::Text(_) => self.problem(
+                            ConfigProblem::new(&entry.place, name, "a variable cannot contain NUL").hint("remove it"),
                         ),
                         other => self.problem(
-                            Problem::new(&entry.place, name, format!("expected a text, found {}", other.kind()))
+                            ConfigProblem::new(&entry.place, name, format!("expected a text, found {}", other.kind()))
                                 .hint("put it in quotes: \"…\""),
                         ),
                     }
                 }
             }
-            (Form::VariableNames, Value::List(list)) => {
+            (ValueForm::VariableNames, TomlValue::List(list)) => {
                 self.texts(list, name);
                 for node in list {
-                    if let Value::Text(text) = &node.value {
-                        self.variable_name(text, &Problem::new(&node.place, name, ""));
+                    if let TomlValue::Text(text) = &node.value {
+                        self.variable_name(text, &ConfigProblem::new(&node.place, name, ""));
                     }
                 }
             }
-            (Form::Table(keys), Value::Table(table)) => self.table(table, name, keys),
-            (Form::Named(keys), Value::Table(table)) => {
+            (ValueForm::Table(keys), TomlValue::Table(table)) => self.table(table, name, keys),
+            (ValueForm::Named(keys), TomlValue::Table(table)) => {
                 for entry in &table.entries {
                     let name = dotted(name, &entry.key);
-                    self.form(&entry.node, &name, Form::Table(keys));
+                    self.form(&entry.node, &name, ValueForm::Table(keys));
                 }
             }
-            (Form::Count, Value::Whole(n)) if n.parse::<u32>().is_ok() => {}
-            (Form::Count, Value::Whole(_)) => {
+            (ValueForm::Count, TomlValue::Whole(n)) if n.parse::<u32>().is_ok() => {}
+            (ValueForm::Count, TomlValue::Whole(_)) => {
                 let (expected, example) = form.expected();
-                self.problem(Problem::new(&node.place, name, format!("expected {expected}")).hint(example));
+                self.problem(ConfigProblem::new(&node.place, name, format!("expected {expected}")).hint(example));
             }
-            (Form::Probe(after), Value::Table(table)) => self.probe(node, table, name, after, 0),
+            (ValueForm::Probe(after), TomlValue::Table(table)) => self.probe(node, table, name, after, 0),
             (form, value) => {
                 let (expected, example) = form.expected();
                 self.problem(
-                    Problem::new(&node.place, name, format!("expected {expected}, found {}", value.kind()))
+                    ConfigProblem::new(&node.place, name, format!("expected {expected}, found {}", value.kind()))
                         .hint(example),
                 );
             }
@@ -364,7 +368,7 @@ impl Findings {
     }
 
     /// What a shell can name, and not what runs tell their commands themselves.
-    fn variable_name(&mut self, variable: &str, at: &Problem) {
+    fn variable_name(&mut self, variable: &str, at: &ConfigProblem) {
         let sound = !variable.is_empty()
             && !variable.starts_with(|c: char| c.is_ascii_digit())
             && variable.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -373,40 +377,40 @@ impl Findings {
             told if TOLD.contains(&told) => (format!("{told} is what each run sets itself"), "remove it"),
             _ => return,
         };
-        self.problem(Problem { what, ..at.clone() }.hint(hint));
+        self.problem(ConfigProblem { what, ..at.clone() }.hint(hint));
     }
 
-    fn status(&mut self, node: &Node, name: &str) {
-        let (_, example) = Form::Statuses.expected();
+    fn status(&mut self, node: &TomlNode, name: &str) {
+        let (_, example) = ValueForm::Statuses.expected();
         let what = match &node.value {
-            Value::Whole(n) if value::status(n).is_some() => return,
-            Value::Whole(n) => format!("{n} is not the status of an answer"),
+            TomlValue::Whole(n) if value::status(n).is_some() => return,
+            TomlValue::Whole(n) => format!("{n} is not the status of an answer"),
             other => format!("expected a status, found {}", other.kind()),
         };
-        self.problem(Problem::new(&node.place, name, what).hint(example));
+        self.problem(ConfigProblem::new(&node.place, name, what).hint(example));
     }
 
-    fn texts(&mut self, list: &[Node], name: &str) {
+    fn texts(&mut self, list: &[TomlNode], name: &str) {
         for (i, node) in list.iter().enumerate() {
-            if !matches!(node.value, Value::Text(_)) {
+            if !matches!(node.value, TomlValue::Text(_)) {
                 let what = format!("entry {} is {}, expected a text", i + 1, node.value.kind());
-                self.problem(Problem::new(&node.place, name, what).hint("put it in quotes"));
+                self.problem(ConfigProblem::new(&node.place, name, what).hint("put it in quotes"));
             }
         }
     }
 
     /// A probe's table has one key that says what it is, and that kind's own options.
-    fn probe(&mut self, node: &Node, table: &Table, path: &str, after: bool, depth: usize) {
+    fn probe(&mut self, node: &TomlNode, table: &TomlTable, path: &str, after: bool, depth: usize) {
         if depth > PROBE_DEPTH_MAX {
             let what = format!("nested more than {PROBE_DEPTH_MAX} deep");
-            return self.problem(Problem::new(&node.place, path, what).hint("simplify it"));
+            return self.problem(ConfigProblem::new(&node.place, path, what).hint("simplify it"));
         }
-        let kinds: Vec<&Entry> = table.entries.iter().filter(|e| PROBE_KINDS.contains(&e.key.as_str())).collect();
+        let kinds: Vec<&TomlEntry> = table.entries.iter().filter(|e| PROBE_KINDS.contains(&e.key.as_str())).collect();
         let kind = kinds.first().map_or("", |e| e.key.as_str());
         if kinds.len() > 1 {
             let names: Vec<_> = kinds.iter().map(|e| e.key.as_str()).collect();
             self.problem(
-                Problem::new(&node.place, path, format!("{} in one probe", names.join(" and ")))
+                ConfigProblem::new(&node.place, path, format!("{} in one probe", names.join(" and ")))
                     .hint("write { all = [ {…}, {…} ] } for both, { any = [ {…}, {…} ] } for one"),
             );
         }
@@ -417,26 +421,26 @@ impl Findings {
                 self.form(&entry.node, &name, *form);
                 if !kinds.is_empty() && !owners.contains(&kind) {
                     self.problem(
-                        Problem::new(&entry.place, name, "out of place")
+                        ConfigProblem::new(&entry.place, name, "out of place")
                             .hint(format!("it goes with {}, inside the same braces", alternatives(owners))),
                     );
                 }
                 continue;
             }
             match entry.key.as_str() {
-                "vip" | "http" | "mounted" | "unit" => self.form(&entry.node, &name, Form::Text),
-                "command" => self.form(&entry.node, &name, Form::Command),
-                "after" if after => self.form(&entry.node, &name, Form::Span),
+                "vip" | "http" | "mounted" | "unit" => self.form(&entry.node, &name, ValueForm::Text),
+                "command" => self.form(&entry.node, &name, ValueForm::Command),
+                "after" if after => self.form(&entry.node, &name, ValueForm::Span),
                 "not" => match &entry.node.value {
-                    Value::Table(inner) => self.probe(&entry.node, inner, &name, false, depth + 1),
-                    _ => self.form(&entry.node, &name, Form::Probe(false)),
+                    TomlValue::Table(inner) => self.probe(&entry.node, inner, &name, false, depth + 1),
+                    _ => self.form(&entry.node, &name, ValueForm::Probe(false)),
                 },
                 "all" | "any" => self.probes(&entry.node, &name, depth),
                 _ => {
                     strangers = true;
                     let options = PROBE_OPTIONS.iter().filter(|(.., owners)| owners.contains(&kind));
                     let known = PROBE_KINDS.iter().copied().chain(options.map(|(option, ..)| *option));
-                    let problem = Problem::new(&entry.place, name, "unknown key");
+                    let problem = ConfigProblem::new(&entry.place, name, "unknown key");
                     self.problem(match value::nearest(&entry.key, known) {
                         Some(near) => problem.hint(format!("did you mean {near:?}?")),
                         None => problem.hint(format!("known here: {}", PROBE_KINDS.join(", "))),
@@ -445,54 +449,55 @@ impl Findings {
             }
         }
         if kinds.is_empty() && !strangers {
-            self.problem(Problem::new(&node.place, path, "no probe in it").hint(PROBE_EXAMPLE));
+            self.problem(ConfigProblem::new(&node.place, path, "no probe in it").hint(PROBE_EXAMPLE));
         }
     }
 
-    fn probes(&mut self, node: &Node, name: &str, depth: usize) {
-        let Value::List(list) = &node.value else {
+    fn probes(&mut self, node: &TomlNode, name: &str, depth: usize) {
+        let TomlValue::List(list) = &node.value else {
             let what = format!("expected a list of probes, found {}", node.value.kind());
-            return self
-                .problem(Problem::new(&node.place, name, what).hint("write [ { vip = \"…\" }, { command = […] } ]"));
+            return self.problem(
+                ConfigProblem::new(&node.place, name, what).hint("write [ { vip = \"…\" }, { command = […] } ]"),
+            );
         };
         if list.is_empty() {
-            self.problem(Problem::new(&node.place, name, "no probe in it").hint(PROBE_EXAMPLE));
+            self.problem(ConfigProblem::new(&node.place, name, "no probe in it").hint(PROBE_EXAMPLE));
         }
         for inner in list {
             match &inner.value {
-                Value::Table(table) => self.probe(inner, table, name, false, depth + 1),
-                _ => self.form(inner, name, Form::Probe(false)),
+                TomlValue::Table(table) => self.probe(inner, table, name, false, depth + 1),
+                _ => self.form(inner, name, ValueForm::Probe(false)),
             }
         }
     }
 }
 
-impl Form {
+impl ValueForm {
     /// What is expected, and how it is written.
     fn expected(self) -> (&'static str, &'static str) {
         match self {
-            Form::Text | Form::Word(_) => ("a text", r#"put it in quotes: "…""#),
-            Form::Flag => ("true or false", "write true or false, without quotes"),
-            Form::Duration | Form::Span => ("a duration", r#"write it like "30s", "5m" or "1h30m""#),
-            Form::Size => ("a size", r#"write it like "20MiB""#),
-            Form::Texts => ("a list of texts", r#"write it like ["one", "two"]"#),
-            Form::Variables => ("variables", r#"write it like { PGHOST = "/run/postgresql" }"#),
-            Form::VariableNames => ("a list of names", r#"write it like ["AWS_PROFILE"]"#),
-            Form::Command => ("program and arguments", r#"write it like ["/usr/local/bin/tell", "--now"]"#),
-            Form::Table(_) => {
+            ValueForm::Text | ValueForm::Word(_) => ("a text", r#"put it in quotes: "…""#),
+            ValueForm::Flag => ("true or false", "write true or false, without quotes"),
+            ValueForm::Duration | ValueForm::Span => ("a duration", r#"write it like "30s", "5m" or "1h30m""#),
+            ValueForm::Size => ("a size", r#"write it like "20MiB""#),
+            ValueForm::Texts => ("a list of texts", r#"write it like ["one", "two"]"#),
+            ValueForm::Variables => ("variables", r#"write it like { PGHOST = "/run/postgresql" }"#),
+            ValueForm::VariableNames => ("a list of names", r#"write it like ["AWS_PROFILE"]"#),
+            ValueForm::Command => ("program and arguments", r#"write it like ["/usr/local/bin/tell", "--now"]"#),
+            ValueForm::Table(_) => {
                 ("a table", "write its keys below a line with its name in brackets, or as { key = value }")
             }
-            Form::Named(_) => ("tables by name", "write one like [role.app]"),
-            Form::Count => ("how many to keep", "write a number, 0 or more"),
-            Form::Statuses => ("a status, or several", "write status = 200, or a list like [200, 429]"),
-            Form::Probe(_) => ("a probe", PROBE_EXAMPLE),
+            ValueForm::Named(_) => ("tables by name", "write one like [role.app]"),
+            ValueForm::Count => ("how many to keep", "write a number, 0 or more"),
+            ValueForm::Statuses => ("a status, or several", "write status = 200, or a list like [200, 429]"),
+            ValueForm::Probe(_) => ("a probe", PROBE_EXAMPLE),
         }
     }
 }
 
 /// The table that has this key, as its header is written.
 fn home_of(name: &str) -> Option<&'static str> {
-    let tables: [(&str, &[Key]); 7] = [
+    let tables: [(&str, &[KeySchema]); 7] = [
         ("store", STORE),
         ("role.NAME", ROLE),
         ("role.NAME.keep", KEEP),

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use super::value::{format_duration, format_size};
 use super::{
-    Environment, EtcdSettings, Fallback, HttpUrl, JournalPlace, Keep, KeySource, Lease, LeaseUnreachable,
-    NotifySettings, Probe, RoleSettings, Schedule, Settings, StoreSettings, TakeoverTrust,
+    EnvironmentSettings, EtcdSettings, FallbackSettings, HttpUrl, JournalPlacement, KeySource, LeaseKind,
+    LeaseUnreachablePolicy, NotifySettings, Probe, RetentionPolicy, RoleSettings, Schedule, Settings, StoreSettings,
+    TakeoverTrust,
 };
 
 /// A text as TOML writes it.
@@ -26,9 +27,9 @@ fn list<T>(items: &[T], one: impl Fn(&T) -> String) -> String {
 }
 
 /// Lines of `key = value` below a header.
-struct Lines(String);
+struct TomlWriter(String);
 
-impl Lines {
+impl TomlWriter {
     fn header(&mut self, name: &str) {
         let _ = writeln!(self.0, "\n[{name}]");
     }
@@ -52,9 +53,9 @@ impl Lines {
     }
 
     /// What a variable holds may be a password.
-    fn environment(&mut self, environment: &Environment, secrets: Secrets) {
+    fn environment(&mut self, environment: &EnvironmentSettings, secrets: SecretDisplay) {
         if !environment.set.is_empty() {
-            let shown = |value: &String| if secrets == Secrets::Told { quote(value) } else { quote("…") };
+            let shown = |value: &String| if secrets == SecretDisplay::Told { quote(value) } else { quote("…") };
             let variables = environment.set.iter().map(|(name, value)| format!("{name} = {}", shown(value)));
             self.set("environment", &format!("{{ {} }}", variables.collect::<Vec<_>>().join(", ")));
         }
@@ -66,13 +67,13 @@ impl Lines {
 
 /// Whether what must not be shown is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Secrets {
+pub(super) enum SecretDisplay {
     Hidden,
     Told,
 }
 
-pub(super) fn render(settings: &Settings, secrets: Secrets) -> String {
-    let mut out = Lines(String::new());
+pub(super) fn render(settings: &Settings, secrets: SecretDisplay) -> String {
+    let mut out = TomlWriter(String::new());
     out.set("timezone", &quote(settings.timezone.iana_name().unwrap_or("UTC")));
     store(&mut out, &settings.store);
     if let Some(etcd) = &settings.etcd {
@@ -87,7 +88,7 @@ pub(super) fn render(settings: &Settings, secrets: Secrets) -> String {
     out.0
 }
 
-fn store(out: &mut Lines, store: &StoreSettings) {
+fn store(out: &mut TomlWriter, store: &StoreSettings) {
     out.header("store");
     out.set("url", &quote(&store.url.to_string()));
     out.text("endpoint", store.endpoint.as_deref());
@@ -103,15 +104,15 @@ fn store(out: &mut Lines, store: &StoreSettings) {
     out.text("ca_file", store.ca_file.as_deref().map(Path::to_string_lossy).as_deref());
     out.key(&store.key);
     let journal = match store.journal {
-        JournalPlace::Auto => "auto",
-        JournalPlace::Bucket => "bucket",
-        JournalPlace::Etcd => "etcd",
+        JournalPlacement::Auto => "auto",
+        JournalPlacement::Bucket => "bucket",
+        JournalPlacement::Etcd => "etcd",
     };
     out.text("journal", Some(journal));
     out.text("limit_upload", store.limit_upload.map(format_size).as_deref());
 }
 
-fn etcd(out: &mut Lines, etcd: &EtcdSettings) {
+fn etcd(out: &mut TomlWriter, etcd: &EtcdSettings) {
     out.header("etcd");
     out.set("endpoints", &list(&etcd.endpoints, |e| quote(e)));
     out.text("ca_file", etcd.ca_file.as_deref().map(Path::to_string_lossy).as_deref());
@@ -123,12 +124,12 @@ fn etcd(out: &mut Lines, etcd: &EtcdSettings) {
     out.text("lease_ttl", Some(&format_duration(etcd.lease_ttl)));
 }
 
-fn notify(out: &mut Lines, notify: &NotifySettings, secrets: Secrets) {
+fn notify(out: &mut TomlWriter, notify: &NotifySettings, secrets: SecretDisplay) {
     let url = |url: &HttpUrl| match secrets {
-        Secrets::Told => url.to_string(),
-        Secrets::Hidden if url.target == "/" => url.to_string(),
+        SecretDisplay::Told => url.to_string(),
+        SecretDisplay::Hidden if url.target == "/" => url.to_string(),
         // No URL has such a character: what is shown is not taken for the whole.
-        Secrets::Hidden => HttpUrl { target: "/…".to_owned(), ..url.clone() }.to_string(),
+        SecretDisplay::Hidden => HttpUrl { target: "/…".to_owned(), ..url.clone() }.to_string(),
     };
     out.header("notify");
     if let Some(command) = &notify.command {
@@ -140,7 +141,7 @@ fn notify(out: &mut Lines, notify: &NotifySettings, secrets: Secrets) {
     out.text("timeout", Some(&format_duration(notify.timeout)));
 }
 
-fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings, secrets: Secrets) {
+fn role(out: &mut TomlWriter, role: &RoleSettings, store: &StoreSettings, secrets: SecretDisplay) {
     let header = super::document::dotted("role", role.name.as_str());
     out.header(&header);
     if role.key != store.key {
@@ -152,15 +153,15 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings, secrets: Se
     if let Some(eligible) = &role.eligible {
         out.set("eligible", &probe(eligible));
     }
-    if let Some(Fallback { probe: of, after }) = &role.fallback {
+    if let Some(FallbackSettings { probe: of, after }) = &role.fallback {
         let of = probe(of);
         let open = of.strip_suffix(" }").expect("a probe is written in braces");
         out.set("fallback", &format!("{open}, after = \"{}\" }}", format_duration(*after)));
     }
     let lease = match role.lease {
-        Lease::Etcd => "etcd",
-        Lease::Bucket => "bucket",
-        Lease::None => "none",
+        LeaseKind::Etcd => "etcd",
+        LeaseKind::Bucket => "bucket",
+        LeaseKind::None => "none",
     };
     out.text("lease", Some(lease));
     out.set("sources", &list(&role.sources, |p| quote_path(p)));
@@ -180,8 +181,8 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings, secrets: Se
     out.text("takeover_delay", Some(&format_duration(role.takeover_delay)));
     out.text("takeover_after", Some(&format_duration(role.takeover_after)));
     let unreachable = match role.on_lease_unreachable {
-        LeaseUnreachable::Stop => "stop",
-        LeaseUnreachable::HolderContinues => "holder_continues",
+        LeaseUnreachablePolicy::Stop => "stop",
+        LeaseUnreachablePolicy::HolderContinues => "holder_continues",
     };
     out.text("on_lease_unreachable", Some(unreachable));
     let trust = match role.takeover_trust {
@@ -219,8 +220,8 @@ fn role(out: &mut Lines, role: &RoleSettings, store: &StoreSettings, secrets: Se
     }
 }
 
-fn keep(of: &Keep) -> String {
-    let Keep { last, hourly, daily, weekly, monthly, yearly, within } = of;
+fn keep(of: &RetentionPolicy) -> String {
+    let RetentionPolicy { last, hourly, daily, weekly, monthly, yearly, within } = of;
     let counts = [
         ("last", last),
         ("hourly", hourly),

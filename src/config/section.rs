@@ -1,39 +1,39 @@
 //! Typed reading of a table that the schema has seen. A value of the wrong form reads as absent: the schema has
-//! reported it already, and saying "is missing" on top would send people the wrong way; [`Section::has`] tells.
+//! reported it already, and saying "is missing" on top would send people the wrong way; [`ConfigSection::has`] tells.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Environment;
-use super::document::{Node, Table, Value, dotted};
-use super::error::{Place, Problem};
+use super::EnvironmentSettings;
+use super::document::{TomlNode, TomlTable, TomlValue, dotted};
+use super::error::{ConfigLocation, ConfigProblem};
 use super::value::{self, ValueError};
 
 /// A value, its dotted key and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct At<T> {
+pub(super) struct LocatedValue<T> {
     pub(super) value: T,
     pub(super) key: String,
-    pub(super) place: Place,
+    pub(super) place: ConfigLocation,
 }
 
-impl<T> At<T> {
-    pub(super) fn problem(&self, what: impl Into<String>) -> Problem {
-        Problem::new(&self.place, self.key.clone(), what)
+impl<T> LocatedValue<T> {
+    pub(super) fn problem(&self, what: impl Into<String>) -> ConfigProblem {
+        ConfigProblem::new(&self.place, self.key.clone(), what)
     }
 }
 
 /// One table with its dotted name.
 #[derive(Debug, Clone)]
-pub(super) struct Section<'a> {
-    table: &'a Table,
+pub(super) struct ConfigSection<'a> {
+    table: &'a TomlTable,
     pub(super) name: String,
-    pub(super) place: Place,
+    pub(super) place: ConfigLocation,
 }
 
-impl<'a> Section<'a> {
-    pub(super) fn new(table: &'a Table, name: impl Into<String>, place: &Place) -> Self {
+impl<'a> ConfigSection<'a> {
+    pub(super) fn new(table: &'a TomlTable, name: impl Into<String>, place: &ConfigLocation) -> Self {
         Self { table, name: name.into(), place: place.clone() }
     }
 
@@ -47,18 +47,18 @@ impl<'a> Section<'a> {
         self.table.get(key).is_some()
     }
 
-    pub(super) fn problem(&self, what: impl Into<String>) -> Problem {
-        Problem::new(&self.place, self.name.clone(), what)
+    pub(super) fn problem(&self, what: impl Into<String>) -> ConfigProblem {
+        ConfigProblem::new(&self.place, self.name.clone(), what)
     }
 
-    fn read<T>(&self, key: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Option<At<T>> {
+    fn read<T>(&self, key: &str, read: impl FnOnce(&'a TomlValue) -> Option<T>) -> Option<LocatedValue<T>> {
         let entry = self.table.get(key)?;
         let value = read(&entry.node.value)?;
-        Some(At { value, key: dotted(&self.name, key), place: entry.place.clone() })
+        Some(LocatedValue { value, key: dotted(&self.name, key), place: entry.place.clone() })
     }
 
-    pub(super) fn text(&self, key: &str) -> Option<At<&'a str>> {
-        self.read(key, |v| if let Value::Text(text) = v { Some(text.as_str()) } else { None })
+    pub(super) fn text(&self, key: &str) -> Option<LocatedValue<&'a str>> {
+        self.read(key, |v| if let TomlValue::Text(text) = v { Some(text.as_str()) } else { None })
     }
 
     pub(super) fn owned(&self, key: &str) -> Option<String> {
@@ -66,32 +66,36 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
-        self.read(key, |v| if let Value::Flag(flag) = v { Some(*flag) } else { None }).map(|at| at.value)
+        self.read(key, |v| if let TomlValue::Flag(flag) = v { Some(*flag) } else { None }).map(|at| at.value)
     }
 
-    pub(super) fn duration(&self, key: &str) -> Option<At<Duration>> {
-        self.read(key, |v| if let Value::Text(text) = v { value::duration(text).ok() } else { None })
+    pub(super) fn duration(&self, key: &str) -> Option<LocatedValue<Duration>> {
+        self.read(key, |v| if let TomlValue::Text(text) = v { value::duration(text).ok() } else { None })
     }
 
     pub(super) fn count(&self, key: &str) -> Option<u32> {
-        self.read(key, |v| if let Value::Whole(text) = v { text.parse().ok() } else { None }).map(|at| at.value)
+        self.read(key, |v| if let TomlValue::Whole(text) = v { text.parse().ok() } else { None }).map(|at| at.value)
     }
 
     pub(super) fn size(&self, key: &str) -> Option<u64> {
-        self.read(key, |v| if let Value::Text(text) | Value::Whole(text) = v { value::size(text).ok() } else { None })
-            .map(|at| at.value)
+        self.read(key, |v| {
+            if let TomlValue::Text(text) | TomlValue::Whole(text) = v { value::size(text).ok() } else { None }
+        })
+        .map(|at| at.value)
     }
 
     /// A list's texts, each with its own line. What is not a text is left out: the schema has refused it, and the others
     /// are worth checking.
-    pub(super) fn texts(&self, key: &str) -> Option<At<Vec<At<&'a str>>>> {
-        let list = self.read(key, |v| if let Value::List(list) = v { Some(list) } else { None })?;
-        let text = |node: &'a Node| match &node.value {
-            Value::Text(text) => Some(At { value: text.as_str(), key: list.key.clone(), place: node.place.clone() }),
+    pub(super) fn texts(&self, key: &str) -> Option<LocatedValue<Vec<LocatedValue<&'a str>>>> {
+        let list = self.read(key, |v| if let TomlValue::List(list) = v { Some(list) } else { None })?;
+        let text = |node: &'a TomlNode| match &node.value {
+            TomlValue::Text(text) => {
+                Some(LocatedValue { value: text.as_str(), key: list.key.clone(), place: node.place.clone() })
+            }
             _ => None,
         };
         let value = list.value.iter().filter_map(text).collect();
-        Some(At { value, key: list.key, place: list.place })
+        Some(LocatedValue { value, key: list.key, place: list.place })
     }
 
     pub(super) fn strings(&self, key: &str) -> Option<Vec<String>> {
@@ -99,13 +103,15 @@ impl<'a> Section<'a> {
     }
 
     /// What `environment` and `pass_environment` say.
-    pub(super) fn environment(&self) -> Environment {
-        let variables = |table: &'a Table| {
-            let text = |node: &Node| if let Value::Text(text) = &node.value { Some(text.clone()) } else { None };
+    pub(super) fn environment(&self) -> EnvironmentSettings {
+        let variables = |table: &'a TomlTable| {
+            let text =
+                |node: &TomlNode| if let TomlValue::Text(text) = &node.value { Some(text.clone()) } else { None };
             table.entries.iter().filter_map(|entry| Some((entry.key.clone(), text(&entry.node)?))).collect()
         };
-        let set = self.read("environment", |v| if let Value::Table(table) = v { Some(variables(table)) } else { None });
-        Environment {
+        let set =
+            self.read("environment", |v| if let TomlValue::Table(table) = v { Some(variables(table)) } else { None });
+        EnvironmentSettings {
             set: set.map(|at| at.value).unwrap_or_default(),
             pass: self.strings("pass_environment").unwrap_or_default(),
         }
@@ -113,35 +119,37 @@ impl<'a> Section<'a> {
 
     /// HTTP statuses, one or a list of them, sorted.
     pub(super) fn statuses(&self, key: &str) -> Option<Vec<u16>> {
-        let number = |v: &Value| if let Value::Whole(n) = v { value::status(n) } else { None };
+        let number = |v: &TomlValue| if let TomlValue::Whole(n) = v { value::status(n) } else { None };
         let at = self.read(key, |v| match v {
-            Value::List(list) => Some(list.iter().filter_map(|node| number(&node.value)).collect::<BTreeSet<u16>>()),
+            TomlValue::List(list) => {
+                Some(list.iter().filter_map(|node| number(&node.value)).collect::<BTreeSet<u16>>())
+            }
             one => number(one).map(|n| BTreeSet::from([n])),
         })?;
         Some(at.value.into_iter().collect())
     }
 
-    pub(super) fn section(&self, key: &str) -> Option<Section<'a>> {
-        let at = self.read(key, |v| if let Value::Table(table) = v { Some(table) } else { None })?;
-        Some(Section { table: at.value, name: at.key, place: at.place })
+    pub(super) fn section(&self, key: &str) -> Option<ConfigSection<'a>> {
+        let at = self.read(key, |v| if let TomlValue::Table(table) = v { Some(table) } else { None })?;
+        Some(ConfigSection { table: at.value, name: at.key, place: at.place })
     }
 
-    /// A list's tables, each with its own line; what is none is left out, see [`Section::texts`].
-    pub(super) fn list_of_sections(&self, key: &str) -> Option<Vec<Section<'a>>> {
-        let list = self.read(key, |v| if let Value::List(list) = v { Some(list) } else { None })?;
-        let section = |node: &'a Node| match &node.value {
-            Value::Table(table) => Some(Section { table, name: list.key.clone(), place: node.place.clone() }),
+    /// A list's tables, each with its own line; what is none is left out, see [`ConfigSection::texts`].
+    pub(super) fn list_of_sections(&self, key: &str) -> Option<Vec<ConfigSection<'a>>> {
+        let list = self.read(key, |v| if let TomlValue::List(list) = v { Some(list) } else { None })?;
+        let section = |node: &'a TomlNode| match &node.value {
+            TomlValue::Table(table) => Some(ConfigSection { table, name: list.key.clone(), place: node.place.clone() }),
             _ => None,
         };
         Some(list.value.iter().filter_map(section).collect())
     }
 
     /// The tables below this one, by name; the place is that of the name.
-    pub(super) fn sections(&self) -> Vec<(&'a str, Section<'a>)> {
-        let one = |e: &'a super::document::Entry| match &e.node.value {
-            Value::Table(table) => {
+    pub(super) fn sections(&self) -> Vec<(&'a str, ConfigSection<'a>)> {
+        let one = |e: &'a super::document::TomlEntry| match &e.node.value {
+            TomlValue::Table(table) => {
                 let name = dotted(&self.name, &e.key);
-                Some((e.key.as_str(), Section { table, name, place: e.place.clone() }))
+                Some((e.key.as_str(), ConfigSection { table, name, place: e.place.clone() }))
             }
             _ => None,
         };
@@ -149,14 +157,18 @@ impl<'a> Section<'a> {
     }
 
     /// An absolute path, or its problem.
-    pub(super) fn path(&self, key: &str, problems: &mut Vec<Problem>) -> Option<PathBuf> {
+    pub(super) fn path(&self, key: &str, problems: &mut Vec<ConfigProblem>) -> Option<PathBuf> {
         let at = self.text(key)?;
         accept(&at, value::absolute(at.value), problems)
     }
 }
 
 /// The value, or its problem put on the list.
-pub(super) fn accept<T, U>(at: &At<U>, result: Result<T, ValueError>, problems: &mut Vec<Problem>) -> Option<T> {
+pub(super) fn accept<T, U>(
+    at: &LocatedValue<U>,
+    result: Result<T, ValueError>,
+    problems: &mut Vec<ConfigProblem>,
+) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(e) => {

@@ -96,12 +96,12 @@ fn words(value: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Host;
+    use crate::config::ConfigEnvironment;
 
     fn settings(url: &str) -> Settings {
         let text =
             format!("[store]\nurl = {url:?}\nkey_file = \"/k\"\n[role.app]\nsources = [\"/srv\"]\nlease = \"none\"\n");
-        Settings::parse(&[("/etc/runner/runner.toml".into(), text)], &Host::default()).unwrap()
+        Settings::parse(&[("/etc/runner/runner.toml".into(), text)], &ConfigEnvironment::default()).unwrap()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::*;
 mod surroundings;
 
 fn parse(text: &str) -> Result<Settings, ConfigError> {
-    Settings::parse(&[("runner.toml".into(), text.to_owned())], &Host::default())
+    Settings::parse(&[("runner.toml".into(), text.to_owned())], &ConfigEnvironment::default())
 }
 
 fn refused(text: &str) -> String {
@@ -106,7 +106,7 @@ fn a_full_config_reads_as_it_says_and_renders_to_itself() {
     let settings = parse(text).unwrap();
     let app = &settings.roles[&"app".parse::<RoleName>().unwrap()];
     assert_eq!(app.sources, [PathBuf::from("/srv/a"), "/srv/b".into()]);
-    assert_eq!(app.lease, Lease::None, "the default beside a probe");
+    assert_eq!(app.lease, LeaseKind::None, "the default beside a probe");
     assert_eq!(app.key, KeySource::PassphraseFile("/etc/runner/pass".into()));
     assert_eq!(app.schedule, Some(Schedule::Every(Duration::from_mins(90))));
     let Some(Probe::All(probes)) = &app.eligible else { panic!("{:?}", app.eligible) };
@@ -220,7 +220,7 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
         hint: give the role a schedule, or remove fallback
     "#);
     let plain = parse("[store]\nurl = \"/b\"\nkey_file = \"/k\"\n[role.a]\nsources = [\"/a\"]").unwrap();
-    assert_eq!(plain.roles[&"a".parse().unwrap()].lease, Lease::Bucket, "the default without a probe");
+    assert_eq!(plain.roles[&"a".parse().unwrap()].lease, LeaseKind::Bucket, "the default without a probe");
     let ttl = role("bucket_lease_ttl = \"2h\"");
     insta::assert_snapshot!(refused(&ttl), @r"
     runner.toml:7: role.app.bucket_lease_ttl: is not between 1s and 1h
@@ -254,7 +254,7 @@ fn a_journal_in_etcd_needs_one_and_not_everything_goes_with_it() {
     "#);
     let sound = with(etcd).replace("lease = \"bucket\"\n", "").replace("holder_continues", "stop");
     let settings = parse(&sound).unwrap();
-    assert_eq!((settings.store.journal, settings.journal_at.line), (JournalPlace::Etcd, Some(4)));
+    assert_eq!((settings.store.journal, settings.journal_at.line), (JournalPlacement::Etcd, Some(4)));
 }
 
 #[cfg(feature = "etcd")]
@@ -267,8 +267,8 @@ fn etcd_is_where_leases_are_if_it_is_there() {
         )
     };
     let small = parse(&with("[etcd]\nendpoints = [\"https://e1\", \"https://[::1]:2390/\"]\n")).unwrap();
-    let leases: Vec<Lease> = small.roles.values().map(|role| role.lease).collect();
-    assert_eq!(leases, [Lease::Etcd, Lease::Bucket, Lease::Etcd], "the default, where it is configured");
+    let leases: Vec<LeaseKind> = small.roles.values().map(|role| role.lease).collect();
+    assert_eq!(leases, [LeaseKind::Etcd, LeaseKind::Bucket, LeaseKind::Etcd], "the default, where it is configured");
     let etcd = small.etcd.clone().unwrap();
     assert_eq!(etcd.endpoints, ["https://e1:2379", "https://[::1]:2390"]);
     assert_eq!((etcd.prefix.as_str(), etcd.lease_ttl), ("/runner", Duration::from_secs(30)));
@@ -599,7 +599,8 @@ fn credentials_come_from_systemd() {
         hint: systemd gives them to a service with LoadCredential=backup-key:FILE;
           to run it by hand, set the variable or name the file itself
     ");
-    let host = Host { credentials_directory: Some("/run/credentials/x".into()), ..Host::default() };
+    let host =
+        ConfigEnvironment { credentials_directory: Some("/run/credentials/x".into()), ..ConfigEnvironment::default() };
     let settings = Settings::parse(&[("r".into(), text.clone())], &host).unwrap();
     assert_eq!(settings.store.key, KeySource::KeyFile("/run/credentials/x/backup-key".into()));
     let out = text.replace("backup-key", "../shadow");
@@ -624,7 +625,7 @@ fn several_files_are_one_config() {
     let files = |main: &str, more: &str| {
         Settings::parse(
             &[("r.toml".into(), main.to_owned()), ("conf.d/a.toml".into(), more.to_owned())],
-            &Host::default(),
+            &ConfigEnvironment::default(),
         )
     };
     let settings = files(SMALLEST, more).unwrap();
@@ -649,7 +650,7 @@ fn several_files_are_one_config() {
 fn files_are_found_and_read_in_the_order_of_their_names() {
     let dir = tempfile::tempdir().unwrap();
     let main = dir.path().join("runner.toml");
-    let missing = Settings::load(Some(&main), &Host::default()).unwrap_err().to_string();
+    let missing = Settings::load(Some(&main), &ConfigEnvironment::default()).unwrap_err().to_string();
     assert!(missing.contains("--config names it") && missing.contains("config init"), "{missing}");
 
     std::fs::write(&main, SMALLEST).unwrap();
@@ -659,14 +660,14 @@ fn files_are_found_and_read_in_the_order_of_their_names() {
     fragment("10.toml", "[role.a]\nlease = \"none\"\nsources = [\"/a\"]");
     fragment(".10.toml.swp.toml", "nonsense");
     fragment("README", "nonsense");
-    let by_env = Host { runner_config: Some(main.clone()), ..Host::default() };
+    let by_env = ConfigEnvironment { runner_config: Some(main.clone()), ..ConfigEnvironment::default() };
     let settings = Settings::load(None, &by_env).unwrap();
     assert_eq!(settings.files, [main.clone(), dir.path().join("conf.d/10.toml"), dir.path().join("conf.d/20.toml")]);
     assert_eq!(settings.roles.len(), 3);
 
     fragment("30.toml", "a = 1\nb = 2");
     std::fs::write(&main, b"a = 1\n# \xff\n").unwrap();
-    let text = Settings::load(Some(&main), &Host::default()).unwrap_err().to_string();
+    let text = Settings::load(Some(&main), &ConfigEnvironment::default()).unwrap_err().to_string();
     assert!(text.contains("runner.toml:2: is not UTF-8"), "{text}");
 }
 
@@ -732,7 +733,7 @@ fn flags_are_checked_like_files() {
     };
     let settings = make(&["/z/", "/a"]).unwrap();
     assert_eq!(settings.roles[&name].sources, [PathBuf::from("/a"), "/z".into()]);
-    assert_eq!(settings.roles[&name].lease, Lease::None);
+    assert_eq!(settings.roles[&name].lease, LeaseKind::None);
     assert_eq!(parse(&settings.render()).unwrap().hash, settings.hash, "the same said in a file");
     assert!(make(&[]).is_ok());
     insta::assert_snapshot!(make(&["a", "/b", "/b/c"]).unwrap_err(), @r#"
@@ -764,7 +765,7 @@ fn a_config_that_everybody_can_change_is_refused_and_a_readable_key_is_told() {
     std::fs::write(&file, SMALLEST.replace("/k", key.to_str().unwrap())).unwrap();
     std::fs::write(&key, "x").unwrap();
     let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    let load = || Settings::load(Some(&file), &Host::default());
+    let load = || Settings::load(Some(&file), &ConfigEnvironment::default());
     set(&file, 0o644);
     set(&key, 0o600);
     assert_eq!(load().unwrap().warnings, []);
@@ -783,7 +784,7 @@ fn a_config_that_everybody_can_change_is_refused_and_a_readable_key_is_told() {
 #[test]
 fn a_config_that_is_missing_is_told_apart_from_one_that_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = |file: &Path| Settings::load(Some(file), &Host::default()).unwrap_err();
+    let refused = |file: &Path| Settings::load(Some(file), &ConfigEnvironment::default()).unwrap_err();
     let file = dir.path().join("runner.toml");
     let missing = refused(&file);
     let init = format!("'runner config init {}' writes one to start from", file.display());

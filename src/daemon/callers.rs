@@ -6,45 +6,45 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::message::Answer;
+use super::message::DaemonResponse;
 use crate::ids::RoleName;
-use crate::job::cancel::Cancel;
-use crate::job::guard::Request;
-use crate::job::progress::Progress;
+use crate::job::cancel::CancelToken;
+use crate::job::guard::BackupRequest;
+use crate::job::progress::JobProgress;
 use crate::job::report::RoleReport;
-use crate::job::whoami::DaemonWord;
-use crate::role::duty::Event;
+use crate::job::whoami::DaemonRoleStatus;
+use crate::role::duty::RoleEvent;
 
 /// What another process of this node wants of the role.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum RoleCommand {
     /// A run.
-    BackUp(Wanted),
+    BackUp(RunRequest),
     /// To work under the lease, from now on. Told when something changes about it, gone when nobody listens.
     Enter { tell: mpsc::Sender<()> },
     /// How the lease stands.
-    Lease { reply: oneshot::Sender<Answer> },
+    Lease { reply: oneshot::Sender<DaemonResponse> },
     /// Somebody who had entered has gone.
     Left,
     /// Another process of this node has appended to the journal.
     Look,
     /// How this node stands for the role.
-    Stand { reply: oneshot::Sender<DaemonWord> },
+    Stand { reply: oneshot::Sender<DaemonRoleStatus> },
 }
 
 /// A run that somebody wants.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) request: Request,
+pub(super) struct RunRequest {
+    pub(super) request: BackupRequest,
     /// Set when nobody waits for it any more.
-    pub(super) cancel: Cancel,
-    pub(super) progress: Arc<Progress>,
-    pub(super) reply: oneshot::Sender<Ended>,
+    pub(super) cancel: CancelToken,
+    pub(super) progress: Arc<JobProgress>,
+    pub(super) reply: oneshot::Sender<RunReply>,
 }
 
 /// How a run that somebody wanted ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct RunReply {
     pub(super) report: RoleReport,
     /// The exit code, where the report alone does not tell it.
     pub(super) exit: Option<u8>,
@@ -52,8 +52,8 @@ pub(super) struct Ended {
 
 /// Those that wait, and those that work under the lease.
 #[derive(Debug, Default)]
-pub(super) struct Callers {
-    wanted: VecDeque<Wanted>,
+pub(super) struct RoleClients {
+    wanted: VecDeque<RunRequest>,
     guests: Vec<mpsc::Sender<()>>,
     /// How many guests the duty knows of.
     counted: usize,
@@ -61,14 +61,14 @@ pub(super) struct Callers {
     patience: Option<Duration>,
 }
 
-impl Callers {
+impl RoleClients {
     /// Somebody wants a run.
-    pub(super) fn want(&mut self, wanted: Wanted) {
+    pub(super) fn want(&mut self, wanted: RunRequest) {
         self.wanted.push_back(wanted);
     }
 
     /// Whoever has waited longest for a run.
-    pub(super) fn next(&mut self) -> Option<Wanted> {
+    pub(super) fn next(&mut self) -> Option<RunRequest> {
         self.wanted.pop_front()
     }
 
@@ -92,7 +92,7 @@ impl Callers {
     }
 
     /// What the duty has to be told before anything else happens; `asked`: it knows that a run is wanted.
-    pub(super) fn news(&mut self, role: &RoleName, now: Duration, asked: bool) -> Option<Event> {
+    pub(super) fn news(&mut self, role: &RoleName, now: Duration, asked: bool) -> Option<RoleEvent> {
         if self.patience.is_some_and(|patience| now >= patience) {
             tracing::warn!("role {role}: a process that works under this one's lease did not end");
             self.guests.clear();
@@ -103,8 +103,8 @@ impl Callers {
         }
         if self.counted != self.guests.len() {
             self.counted = self.guests.len();
-            return Some(Event::Guests(self.counted));
+            return Some(RoleEvent::Guests(self.counted));
         }
-        (!self.wanted.is_empty() && !asked).then_some(Event::Wanted)
+        (!self.wanted.is_empty() && !asked).then_some(RoleEvent::Wanted)
     }
 }

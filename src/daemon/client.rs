@@ -12,15 +12,15 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::message::{Answer, Ask, Question, VERSION};
+use super::message::{DaemonRequest, DaemonRequestKind, DaemonResponse, VERSION};
 use super::socket::{self, line, say};
 use crate::ids::{NodeId, RoleName};
-use crate::job::guard::Request;
-use crate::job::lease::Lender;
-use crate::job::progress::Progress;
+use crate::job::guard::BackupRequest;
+use crate::job::lease::LeaseLender;
+use crate::job::progress::JobProgress;
 use crate::job::report::RoleReport;
-use crate::job::whoami::DaemonWord;
-use crate::role::lease::{LeaseService, Reply};
+use crate::job::whoami::DaemonRoleStatus;
+use crate::role::lease::{LeaseReply, LeaseService};
 
 /// How long the daemon's answer about a lease is waited for: it has it at hand.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,12 +54,12 @@ pub enum ClientError {
 
 /// A daemon that answers.
 #[derive(Debug)]
-pub struct Client {
+pub struct DaemonClient {
     runtime_dir: PathBuf,
     silence_max: Duration,
 }
 
-impl Client {
+impl DaemonClient {
     /// The daemon whose socket is in this runtime directory; `None`: there is none.
     ///
     /// # Errors
@@ -76,10 +76,10 @@ impl Client {
         Self { runtime_dir, silence_max: SILENCE_MAX }
     }
 
-    async fn ask(&self, ask: Ask) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
+    async fn ask(&self, ask: DaemonRequestKind) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
         let stream = socket::connect(&self.runtime_dir).await?.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (reader, mut writer) = stream.into_split();
-        say(&mut writer, &Question { v: VERSION, ask }).await?;
+        say(&mut writer, &DaemonRequest { v: VERSION, ask }).await?;
         Ok((BufReader::new(reader), writer))
     }
 
@@ -89,10 +89,10 @@ impl Client {
     /// It does not say.
     pub async fn node(&self, patience: Duration) -> Result<NodeId, ClientError> {
         let asked = async {
-            let (mut reader, _writer) = self.ask(Ask::Node).await?;
+            let (mut reader, _writer) = self.ask(DaemonRequestKind::Node).await?;
             match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
-                Answer::Node(id) => Ok(id),
-                Answer::Refused { why } => Err(ClientError::Refused(why)),
+                DaemonResponse::Node(id) => Ok(id),
+                DaemonResponse::Refused { why } => Err(ClientError::Refused(why)),
                 _ => Err(ClientError::HungUp),
             }
         };
@@ -103,12 +103,12 @@ impl Client {
     ///
     /// # Errors
     /// It does not say.
-    pub async fn stands(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonWord>, ClientError> {
+    pub async fn stands(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonRoleStatus>, ClientError> {
         let asked = async {
-            let (mut reader, _writer) = self.ask(Ask::Stands).await?;
+            let (mut reader, _writer) = self.ask(DaemonRequestKind::Stands).await?;
             match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
-                Answer::Stands(words) => Ok(words),
-                Answer::Refused { why } => Err(ClientError::Refused(why)),
+                DaemonResponse::Stands(words) => Ok(words),
+                DaemonResponse::Refused { why } => Err(ClientError::Refused(why)),
                 _ => Err(ClientError::HungUp),
             }
         };
@@ -117,7 +117,7 @@ impl Client {
 
     /// Has it look at a role's journal, to which this process has appended. Nothing rests on it: it looks by itself, too.
     pub async fn look(&self, role: &RoleName) {
-        if let Err(error) = self.ask(Ask::Look { role: role.clone() }).await {
+        if let Err(error) = self.ask(DaemonRequestKind::Look { role: role.clone() }).await {
             tracing::debug!("the daemon is not told of the new record: {error}");
         }
     }
@@ -130,30 +130,30 @@ impl Client {
     pub async fn back_up(
         &self,
         role: &RoleName,
-        request: Request,
-        progress: &Progress,
+        request: BackupRequest,
+        progress: &JobProgress,
     ) -> Result<(RoleReport, Option<u8>), ClientError> {
-        let (mut reader, _writer) = self.ask(Ask::Backup { role: role.clone(), request }).await?;
+        let (mut reader, _writer) = self.ask(DaemonRequestKind::Backup { role: role.clone(), request }).await?;
         loop {
             let answered = tokio::time::timeout(self.silence_max, answer(&mut reader)).await;
             match answered.map_err(|_| ClientError::Stuck(self.silence_max))?.ok_or(ClientError::HungUp)? {
-                Answer::Progress(counts) => progress.set(&counts),
-                Answer::Report { report, exit } => return Ok((*report, exit)),
-                Answer::Refused { why } => return Err(ClientError::Refused(why)),
+                DaemonResponse::Progress(counts) => progress.set(&counts),
+                DaemonResponse::Report { report, exit } => return Ok((*report, exit)),
+                DaemonResponse::Refused { why } => return Err(ClientError::Refused(why)),
                 _ => return Err(ClientError::HungUp),
             }
         }
     }
 }
 
-async fn answer(reader: &mut BufReader<OwnedReadHalf>) -> Option<Answer> {
+async fn answer(reader: &mut BufReader<OwnedReadHalf>) -> Option<DaemonResponse> {
     serde_json::from_slice(&line(reader).await?).ok()
 }
 
 #[async_trait]
-impl Lender for Client {
+impl LeaseLender for DaemonClient {
     fn lease(&self, role: &RoleName) -> Box<dyn LeaseService> {
-        Box::new(Borrowed {
+        Box::new(BorrowedLease {
             runtime_dir: self.runtime_dir.clone(),
             role: role.clone(),
             call: None,
@@ -164,36 +164,36 @@ impl Lender for Client {
 
 /// The daemon's lease, as another process of its node has it.
 #[derive(Debug)]
-struct Borrowed {
+struct BorrowedLease {
     runtime_dir: PathBuf,
     role: RoleName,
-    call: Option<Call>,
+    call: Option<BorrowConnection>,
     changed: Arc<Notify>,
 }
 
 /// A conversation about it. As long as it lasts, the daemon knows that somebody works under its lease.
 #[derive(Debug)]
-struct Call {
+struct BorrowConnection {
     writer: OwnedWriteHalf,
-    answers: mpsc::Receiver<Answer>,
+    answers: mpsc::Receiver<DaemonResponse>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Call {
+impl Drop for BorrowConnection {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Borrowed {
-    async fn call(&self) -> io::Result<Call> {
-        let client = Client::of(self.runtime_dir.clone());
-        let (mut reader, writer) = client.ask(Ask::Lease { role: self.role.clone() }).await?;
+impl BorrowedLease {
+    async fn call(&self) -> io::Result<BorrowConnection> {
+        let client = DaemonClient::of(self.runtime_dir.clone());
+        let (mut reader, writer) = client.ask(DaemonRequestKind::Lease { role: self.role.clone() }).await?;
         let (tell, answers) = mpsc::channel(1);
         let changed = Arc::clone(&self.changed);
         let task = tokio::spawn(async move {
             while let Some(answer) = answer(&mut reader).await {
-                if matches!(answer, Answer::Changed) {
+                if matches!(answer, DaemonResponse::Changed) {
                     changed.notify_one();
                 } else if tell.send(answer).await.is_err() {
                     break;
@@ -201,10 +201,10 @@ impl Borrowed {
             }
             changed.notify_one();
         });
-        Ok(Call { writer, answers, task })
+        Ok(BorrowConnection { writer, answers, task })
     }
 
-    async fn try_ask(&mut self) -> Result<Reply, ClientError> {
+    async fn try_ask(&mut self) -> Result<LeaseReply, ClientError> {
         // The first answer comes without being asked for.
         let call = match self.call.take() {
             Some(mut call) => {
@@ -216,27 +216,29 @@ impl Borrowed {
         let call = self.call.insert(call);
         let answered = tokio::time::timeout(PATIENCE, call.answers.recv()).await;
         match answered.ok().flatten().ok_or(ClientError::HungUp)? {
-            Answer::Held(grant) => Ok(Reply::Held(grant)),
-            Answer::Taken(by) => Ok(Reply::Taken { by, alive: true }),
-            Answer::Unknown { why } => Ok(Reply::Unknown { why }),
-            Answer::Refused { why } => Err(ClientError::Refused(why)),
-            Answer::Progress(_) | Answer::Report { .. } | Answer::Node(_) | Answer::Stands(_) | Answer::Changed => {
-                Err(ClientError::HungUp)
-            }
+            DaemonResponse::Held(grant) => Ok(LeaseReply::Held(grant)),
+            DaemonResponse::Taken(by) => Ok(LeaseReply::Taken { by, alive: true }),
+            DaemonResponse::Unknown { why } => Ok(LeaseReply::Unknown { why }),
+            DaemonResponse::Refused { why } => Err(ClientError::Refused(why)),
+            DaemonResponse::Progress(_)
+            | DaemonResponse::Report { .. }
+            | DaemonResponse::Node(_)
+            | DaemonResponse::Stands(_)
+            | DaemonResponse::Changed => Err(ClientError::HungUp),
         }
     }
 }
 
 #[async_trait]
-impl LeaseService for Borrowed {
-    async fn ask(&mut self) -> Reply {
+impl LeaseService for BorrowedLease {
+    async fn ask(&mut self) -> LeaseReply {
         self.try_ask().await.unwrap_or_else(|error| {
             self.call = None;
-            Reply::Unknown { why: error.to_string() }
+            LeaseReply::Unknown { why: error.to_string() }
         })
     }
 
-    async fn look(&mut self) -> Reply {
+    async fn look(&mut self) -> LeaseReply {
         self.ask().await
     }
 
@@ -262,14 +264,14 @@ mod tests {
         let listener = UnixListener::bind(socket::path(dir.path())).unwrap();
         let daemon = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let progress = serde_json::to_string(&Answer::Progress(Progress::default().counts())).unwrap();
+            let progress = serde_json::to_string(&DaemonResponse::Progress(JobProgress::default().counts())).unwrap();
             stream.write_all(format!("{progress}\n").as_bytes()).await.unwrap();
             // Stopped: the connection stays open, and nothing more is said.
             std::future::pending::<()>().await;
         });
-        let client = Client { silence_max: Duration::from_millis(50), ..Client::of(dir.path().to_owned()) };
-        let request = Request::default();
-        let ended = client.back_up(&"app".parse().unwrap(), request, &Progress::default()).await;
+        let client = DaemonClient { silence_max: Duration::from_millis(50), ..DaemonClient::of(dir.path().to_owned()) };
+        let request = BackupRequest::default();
+        let ended = client.back_up(&"app".parse().unwrap(), request, &JobProgress::default()).await;
         assert!(matches!(ended, Err(ClientError::Stuck(_))), "{ended:?}");
         daemon.abort();
     }

@@ -19,7 +19,7 @@ const KEPT_FROM: u32 = 3;
 
 /// What keeps this node from its work. All roles meet the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Cause {
+pub(super) enum OutageCause {
     /// The store does not answer.
     Store,
     /// The store answers, and refuses.
@@ -27,14 +27,14 @@ pub(super) enum Cause {
     /// Etcd does not answer.
     Etcd,
     /// Something of one role alone, in this step.
-    Role(RoleName, Step),
+    Role(RoleName, RoleStep),
     /// A role's runs fail. Each of them is a slot that nobody commits, whatever else is logged at that time.
     Runs(RoleName),
 }
 
 /// What a role does on its way to a run. Each ends its own failures only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
+pub(super) enum RoleStep {
     /// Reading its journal.
     Journal,
     /// Asking for its lease.
@@ -43,9 +43,9 @@ pub(super) enum Step {
     Takeover,
 }
 
-impl Cause {
+impl OutageCause {
     /// The cause of what `role` met in this `step`.
-    pub(super) fn of(role: &RoleName, step: Step, error: &(dyn StdError + 'static)) -> Self {
+    pub(super) fn of(role: &RoleName, step: RoleStep, error: &(dyn StdError + 'static)) -> Self {
         for error in chain(error) {
             if let Some(error) = error.downcast_ref::<StoreError>() {
                 match is_answer(error.kind) {
@@ -67,9 +67,9 @@ impl Cause {
         match self {
             Self::Store | Self::Etcd => format!("{self} answers again"),
             Self::Refusal => format!("{self} does again what it refused"),
-            Self::Role(_, Step::Journal) => format!("{self}: its journal is read again"),
-            Self::Role(_, Step::Lease) => format!("{self}: its lease is answered again"),
-            Self::Role(_, Step::Takeover) => format!("{self}: it is taken over now"),
+            Self::Role(_, RoleStep::Journal) => format!("{self}: its journal is read again"),
+            Self::Role(_, RoleStep::Lease) => format!("{self}: its lease is answered again"),
+            Self::Role(_, RoleStep::Takeover) => format!("{self}: it is taken over now"),
             Self::Runs(_) => format!("{self}: a run was good again"),
         }
     }
@@ -80,7 +80,7 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     iter::successors(Some(error), |&error| error.source())
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for OutageCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store | Self::Refusal => f.write_str("the store"),
@@ -105,18 +105,18 @@ pub(super) fn is_answer(kind: StoreErrorKind) -> Option<bool> {
 
 /// What is logged of all causes together: see [`Outage`].
 #[derive(Debug)]
-pub(super) struct Outages {
+pub(super) struct OutageLog {
     env: Env,
-    causes: Mutex<BTreeMap<Cause, Outage>>,
+    causes: Mutex<BTreeMap<OutageCause, Outage>>,
 }
 
-impl Outages {
+impl OutageLog {
     pub(super) fn new(env: &Env) -> Self {
         Self { env: env.clone(), causes: Mutex::default() }
     }
 
     /// One more failure. True: it is to be logged.
-    pub(super) fn failed(&self, cause: &Cause, why: &str) -> bool {
+    pub(super) fn failed(&self, cause: &OutageCause, why: &str) -> bool {
         let now = self.env.clock.boottime();
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_logged = causes.entry(cause.clone()).or_default().failed(why, now);
@@ -128,7 +128,7 @@ impl Outages {
     }
 
     /// One more failure, by this error. Which object a store was asked for says nothing new about the store.
-    pub(super) fn failed_by(&self, cause: &Cause, error: &(dyn StdError + 'static)) -> bool {
+    pub(super) fn failed_by(&self, cause: &OutageCause, error: &(dyn StdError + 'static)) -> bool {
         let store = chain(error).find_map(|error| error.downcast_ref::<StoreError>());
         let words = store.map(|error| format!("{}: {} ({})", error.store, error.kind, error.detail));
         self.failed(cause, &words.unwrap_or_else(|| error.to_string()))
@@ -136,12 +136,12 @@ impl Outages {
 
     /// Whether its end is still to be told.
     #[cfg(test)]
-    pub(super) fn is_told(&self, cause: &Cause) -> bool {
+    pub(super) fn is_told(&self, cause: &OutageCause) -> bool {
         self.causes.lock().unwrap().get(cause).is_some_and(Outage::is_told)
     }
 
     /// It is over.
-    pub(super) fn answered(&self, cause: &Cause) {
+    pub(super) fn answered(&self, cause: &OutageCause) {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = causes.get_mut(cause).is_some_and(Outage::answered);
         drop(causes);
@@ -153,7 +153,7 @@ impl Outages {
 
 /// Questions in a row that had no answer.
 #[derive(Debug, Default)]
-pub(super) struct Doubts {
+pub(super) struct UnansweredAsks {
     count: u32,
     outage: Outage,
     /// Some were kept.
@@ -162,7 +162,7 @@ pub(super) struct Doubts {
     was_answered: bool,
 }
 
-impl Doubts {
+impl UnansweredAsks {
     /// One more question without an answer, at `now`. True: it is kept for people who ask how the role stands.
     pub(super) fn add(&mut self, why: &str, now: Duration) -> bool {
         self.count = self.count.saturating_add(1);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_keeps_from_asking_is_kept_at_once_and_anew_rarely() {
-        let mut doubts = Doubts::default();
+        let mut doubts = UnansweredAsks::default();
         doubts.end();
         assert!(doubts.fail("denied", Duration::ZERO));
         for at in 1..600 {
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_lost_answer_is_not_kept() {
-        let mut doubts = Doubts::default();
-        let add = |doubts: &mut Doubts, why, at| doubts.add(why, Duration::from_secs(at));
+        let mut doubts = UnansweredAsks::default();
+        let add = |doubts: &mut UnansweredAsks, why, at| doubts.add(why, Duration::from_secs(at));
         assert!(!add(&mut doubts, "reset", 0));
         assert!(doubts.end(), "an earlier process may have kept some");
         assert!(!add(&mut doubts, "reset", 5));
@@ -228,16 +228,16 @@ mod tests {
         let error = |kind| StoreError::new(kind, "s3://b/", Some("app/journal/1"), "");
         let role = |name: &str| name.parse::<RoleName>().unwrap();
         for name in ["app", "web"] {
-            let cause = |kind| Cause::of(&role(name), Step::Journal, &JournalError::from(error(kind)));
-            assert_eq!(cause(StoreErrorKind::Unreachable), Cause::Store);
-            assert_eq!(cause(StoreErrorKind::Denied), Cause::Refusal);
-            assert_eq!(cause(StoreErrorKind::TooLarge), Cause::Role(role(name), Step::Journal));
+            let cause = |kind| OutageCause::of(&role(name), RoleStep::Journal, &JournalError::from(error(kind)));
+            assert_eq!(cause(StoreErrorKind::Unreachable), OutageCause::Store);
+            assert_eq!(cause(StoreErrorKind::Denied), OutageCause::Refusal);
+            assert_eq!(cause(StoreErrorKind::TooLarge), OutageCause::Role(role(name), RoleStep::Journal));
             let etcd = GuardError::from(BackupError::from(JournalError::from(RegisterError::Unreachable("x".into()))));
-            assert_eq!(Cause::of(&role(name), Step::Lease, &etcd), Cause::Etcd);
+            assert_eq!(OutageCause::of(&role(name), RoleStep::Lease, &etcd), OutageCause::Etcd);
         }
-        let outages = Outages::new(&Env::host());
-        assert!(outages.failed(&Cause::Store, "app"));
-        assert!(!outages.failed(&Cause::Store, "web"), "within the same minute");
-        assert!(outages.failed(&Cause::Etcd, "web"), "another cause");
+        let outages = OutageLog::new(&Env::host());
+        assert!(outages.failed(&OutageCause::Store, "app"));
+        assert!(!outages.failed(&OutageCause::Store, "web"), "within the same minute");
+        assert!(outages.failed(&OutageCause::Etcd, "web"), "another cause");
     }
 }

@@ -38,18 +38,18 @@ const READS_MAX: usize = 8;
 
 /// Shared by all roles.
 #[derive(Debug)]
-pub(super) struct Limits {
-    pub(super) runs: Arc<Turns>,
+pub(super) struct ConcurrencyLimits {
+    pub(super) runs: Arc<RunQueue>,
     pub(super) takeovers: Semaphore,
     pub(super) reads: Semaphore,
 }
 
-impl Limits {
+impl ConcurrencyLimits {
     /// Those that fit this machine.
     pub(super) fn new() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            runs: Turns::new(places(cpus, memory_bytes())),
+            runs: RunQueue::new(places(cpus, memory_bytes())),
             takeovers: Semaphore::new(TAKEOVERS_MAX),
             reads: Semaphore::new(READS_MAX),
         }
@@ -78,44 +78,44 @@ fn memory_bytes() -> u64 {
 
 /// Turns to run. What is due first goes first, however often it had to come back.
 #[derive(Debug)]
-pub(super) struct Turns(Mutex<Line>);
+pub(super) struct RunQueue(Mutex<RunQueueState>);
 
 /// Who has a turn, and who waits for one.
 #[derive(Debug)]
-struct Line {
+struct RunQueueState {
     places: usize,
     /// Runs that have begun, and those of them that lend their places.
     begun: usize,
     lent: usize,
     next: u64,
-    waiting: BTreeMap<Place, oneshot::Sender<Turn>>,
+    waiting: BTreeMap<QueuePosition, oneshot::Sender<RunTurn>>,
 }
 
 /// In line: when what waits was due, and when it came.
-type Place = (Timestamp, u64);
+type QueuePosition = (Timestamp, u64);
 
 /// A turn, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
-    turns: Arc<Turns>,
+pub(super) struct RunTurn {
+    turns: Arc<RunQueue>,
     lent: Mutex<bool>,
 }
 
 /// A place in line, given up when it is dropped.
 #[derive(Debug)]
-struct Waiting {
-    turns: Arc<Turns>,
-    place: Place,
+struct QueuedRun {
+    turns: Arc<RunQueue>,
+    place: QueuePosition,
 }
 
-impl Line {
+impl RunQueueState {
     /// Whether one more may begin.
     fn has_room(&self) -> bool {
         self.begun - self.lent < self.places && self.begun < self.places * LENT_PART
     }
 
     /// Who waits and may begin.
-    fn call(&mut self) -> Option<oneshot::Sender<Turn>> {
+    fn call(&mut self) -> Option<oneshot::Sender<RunTurn>> {
         if !self.has_room() {
             return None;
         }
@@ -125,13 +125,13 @@ impl Line {
     }
 }
 
-impl Turns {
+impl RunQueue {
     fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Line { places, begun: 0, lent: 0, next: 0, waiting: BTreeMap::new() })))
+        Arc::new(Self(Mutex::new(RunQueueState { places, begun: 0, lent: 0, next: 0, waiting: BTreeMap::new() })))
     }
 
     /// Waits for a turn for something that was `due` then. Dropped, it leaves the line.
-    pub(super) async fn turn(self: &Arc<Self>, due: Timestamp) -> Turn {
+    pub(super) async fn turn(self: &Arc<Self>, due: Timestamp) -> RunTurn {
         let (call, called) = oneshot::channel();
         let place = {
             let mut line = self.line();
@@ -140,7 +140,7 @@ impl Turns {
             line.waiting.insert(place, call);
             place
         };
-        let waiting = Waiting { turns: Arc::clone(self), place };
+        let waiting = QueuedRun { turns: Arc::clone(self), place };
         self.go_on();
         if let Ok(turn) = called.await {
             return turn;
@@ -154,19 +154,19 @@ impl Turns {
     fn go_on(self: &Arc<Self>) {
         loop {
             let Some(call) = self.line().call() else { return };
-            let turn = Turn { turns: Arc::clone(self), lent: Mutex::new(false) };
+            let turn = RunTurn { turns: Arc::clone(self), lent: Mutex::new(false) };
             // Where nobody waits any more the turn comes back, and is dropped.
             let _ = call.send(turn);
         }
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, RunQueueState> {
         // Each change is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Turn {
+impl RunTurn {
     /// Whether the run waits for the world, and needs no place.
     pub(super) fn lend(&self, lent: bool) {
         let mut was = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +182,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for RunTurn {
     fn drop(&mut self) {
         let lent = *self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         {
@@ -194,7 +194,7 @@ impl Drop for Turn {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for QueuedRun {
     fn drop(&mut self) {
         // A turn that was given meanwhile is dropped with its channel, outside of the lock.
         let call = self.turns.line().waiting.remove(&self.place);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_due_first_goes_first_and_who_leaves_the_line_is_not_waited_for() {
-        let turns = Turns::new(2);
+        let turns = RunQueue::new(2);
         let [first, second] = [9, 8].map(|due| turns.turn(at(due)).now_or_never().expect("there is a place"));
         let mut late = Box::pin(turns.turn(at(7)));
         let mut gone = Box::pin(turns.turn(at(1)));
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_the_world_lends_its_place_but_not_for_any_number() {
-        let turns = Turns::new(2);
+        let turns = RunQueue::new(2);
         let mut all = Vec::new();
         for due in 0..8 {
             let turn = turns.turn(at(due)).now_or_never().expect("there is a place");

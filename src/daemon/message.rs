@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{NodeId, RoleName};
-use crate::job::guard::Request;
-use crate::job::progress::Counts;
+use crate::job::guard::BackupRequest;
+use crate::job::progress::ProgressCounts;
 use crate::job::report::RoleReport;
-use crate::job::whoami::DaemonWord;
+use crate::job::whoami::DaemonRoleStatus;
 use crate::role::lease::LeaseHolder;
-use crate::role::permit::Grant;
+use crate::role::permit::LeaseGrant;
 
 /// The version of these lines.
 pub(super) const VERSION: u32 = 1;
@@ -21,18 +21,18 @@ pub(super) const LINE_MAX: usize = 16 << 20;
 
 /// The question.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Question {
+pub(super) struct DaemonRequest {
     pub(super) v: u32,
     #[serde(flatten)]
-    pub(super) ask: Ask,
+    pub(super) ask: DaemonRequestKind,
 }
 
 /// What is asked for.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
-pub(super) enum Ask {
+pub(super) enum DaemonRequestKind {
     /// A run now. Answers: progress, then a report. Hanging up ends the run.
-    Backup { role: RoleName, request: Request },
+    Backup { role: RoleName, request: BackupRequest },
     /// Who this node is.
     Node,
     /// How it stands for each role.
@@ -46,17 +46,17 @@ pub(super) enum Ask {
 /// The daemon's lines.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Answer {
+pub(super) enum DaemonResponse {
     /// How far the run is.
-    Progress(Counts),
+    Progress(ProgressCounts),
     /// How it ended. `exit` is there where the report alone does not tell the exit code.
     Report { report: Box<RoleReport>, exit: Option<u8> },
     /// This node, as the daemon works as it.
     Node(NodeId),
     /// How it stands.
-    Stands(BTreeMap<RoleName, DaemonWord>),
+    Stands(BTreeMap<RoleName, DaemonRoleStatus>),
     /// The lease is held, and whoever asked may work under it.
-    Held(Grant),
+    Held(LeaseGrant),
     /// Another process holds it.
     Taken(Option<LeaseHolder>),
     /// It cannot be told, or not now.

@@ -9,11 +9,11 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Speaks the protocol of `sd_notify(3)`.
 #[derive(Debug)]
-pub(super) struct Notifier {
+pub(super) struct ServiceManager {
     watchdog: Option<Duration>,
 }
 
-impl Notifier {
+impl ServiceManager {
     pub(super) fn new() -> Self {
         Self { watchdog: sd_notify::watchdog_enabled() }
     }

@@ -8,34 +8,36 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::Voice;
-use super::callers::{Callers, Command, Ended, Wanted};
-use super::doubts::{Cause, Doubts, Step};
-use super::limits::Limits;
-use super::message::Answer;
-use super::stores::Stores;
-use super::watcher::Watch;
-use super::work::{Footing, Waited, Work};
-use crate::config::{Lease, RoleSettings, Settings};
+use super::DaemonObserver;
+use super::callers::{RoleClients, RoleCommand, RunReply, RunRequest};
+use super::doubts::{OutageCause, RoleStep, UnansweredAsks};
+use super::limits::ConcurrencyLimits;
+use super::message::DaemonResponse;
+use super::stores::StoreConnector;
+use super::watcher::AlertMonitor;
+use super::work::{AdmissionBasis, RoleActions, TurnOutcome};
+use crate::config::{LeaseKind, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::NodeId;
 use crate::job::backup::BackupError;
-use crate::job::cancel::Cancel;
-use crate::job::guard::{self, GuardError, Reason};
-use crate::job::hook::Hooks;
+use crate::job::cancel::CancelToken;
+use crate::job::guard::{self, GuardError, NoCommitReason};
+use crate::job::hook::HookRunner;
 use crate::job::known;
 use crate::job::prune::PruneError;
-use crate::job::report::whoami::State;
-use crate::job::report::{Outcome, RoleReport};
-use crate::job::runner::Runner;
-use crate::job::whoami::DaemonWord;
-use crate::notice::teller::Teller;
-use crate::role::duty::{Duty, Effect, Event, Journal, LeaseAnswer, Stand, Terms, Yield};
-use crate::role::election::{Occasion, StandbyReason, UnknownReason};
-use crate::role::lease::keeper::{self, Keeper, RenewalDoubt};
-use crate::role::lease::{LeaseService, Reply};
+use crate::job::report::whoami::RoleState;
+use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::runner::NodeContext;
+use crate::job::whoami::DaemonRoleStatus;
+use crate::notice::teller::AlertDispatcher;
+use crate::role::duty::{
+    JournalUpdate, LeaseUpdate, RoleController, RoleEffect, RoleEvent, RoleParams, RoleStatus, YieldReason,
+};
+use crate::role::election::{RetakeReason, StandbyReason, UnknownReason};
+use crate::role::lease::keeper::{self, LeaseKeepAlive, RenewalFailure};
+use crate::role::lease::{LeaseReply, LeaseService};
 use crate::role::permit::Deadline;
-use crate::role::probe::Evidence;
+use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 
 /// Events that wait to be looked at: the loop takes them at once.
@@ -45,53 +47,53 @@ const EVENTS_MAX: usize = 64;
 const BLOCKED_POLL: Duration = Duration::from_secs(1);
 
 /// What a role's task is started with.
-pub(super) struct Post {
-    pub(super) runner: Runner,
+pub(super) struct RoleTask {
+    pub(super) runner: NodeContext,
     pub(super) settings: Arc<Settings>,
     pub(super) role: RoleSettings,
-    pub(super) stores: Arc<Stores>,
-    pub(super) limits: Arc<Limits>,
-    pub(super) voice: Arc<dyn Voice>,
-    pub(super) teller: Arc<Teller>,
+    pub(super) stores: Arc<StoreConnector>,
+    pub(super) limits: Arc<ConcurrencyLimits>,
+    pub(super) voice: Arc<dyn DaemonObserver>,
+    pub(super) teller: Arc<AlertDispatcher>,
     pub(super) observe: bool,
     pub(super) prune_interval: Duration,
 }
 
 /// What comes back from what runs beside the loop.
-enum Back {
-    Event(Event),
+enum TaskCompletion {
+    Event(RoleEvent),
     /// A run that leaves the role to another node, and what the journal says after it.
-    Yielded(Yield, Journal),
+    Yielded(YieldReason, JournalUpdate),
     /// What asking for the lease came to, or why it cannot be asked for.
-    Asked(Result<(Box<dyn LeaseService>, Reply), Box<GuardError>>),
+    Asked(Result<(Box<dyn LeaseService>, LeaseReply), Box<GuardError>>),
 }
 
 /// The loop.
-struct Loop {
-    work: Work,
-    voice: Arc<dyn Voice>,
-    duty: Duty,
+struct RoleLoop {
+    work: RoleActions,
+    voice: Arc<dyn DaemonObserver>,
+    duty: RoleController,
     lease: Option<Box<dyn LeaseService>>,
-    doubts: Doubts,
+    doubts: UnansweredAsks,
     /// The last renewal of the lease that is kept had no answer.
     is_doubted: bool,
     hints: Option<Arc<Notify>>,
-    keeper: Option<Keeper>,
+    keeper: Option<LeaseKeepAlive>,
     /// What is running, to be ended.
-    running: Option<Cancel>,
-    callers: Callers,
+    running: Option<CancelToken>,
+    callers: RoleClients,
     ttl: Duration,
-    back: mpsc::Sender<Back>,
-    stand: watch::Sender<Option<Stand>>,
+    back: mpsc::Sender<TaskCompletion>,
+    stand: watch::Sender<Option<RoleStatus>>,
 }
 
-impl Post {
+impl RoleTask {
     /// Holds the role until it is told to stop, and everything has ended.
     pub(super) async fn hold(
         self,
         mut stop: watch::Receiver<bool>,
-        mut commands: mpsc::Receiver<Command>,
-        stand: watch::Sender<Option<Stand>>,
+        mut commands: mpsc::Receiver<RoleCommand>,
+        stand: watch::Sender<Option<RoleStatus>>,
         turns: watch::Sender<u64>,
     ) {
         let Self { runner, settings, role, stores, limits, voice, teller, observe, prune_interval } = self;
@@ -103,19 +105,19 @@ impl Post {
                 None
             }
         };
-        let watch = Arc::new(Watch::new(teller, &runner, &role, plan.clone()));
+        let watch = Arc::new(AlertMonitor::new(teller, &runner, &role, plan.clone()));
         let ttl = ttl(&role, &settings);
-        let (ask_interval, retry_interval) = (keeper::poll(ttl, role.lease == Lease::Etcd), keeper::pause(ttl));
+        let (ask_interval, retry_interval) = (keeper::poll(ttl, role.lease == LeaseKind::Etcd), keeper::pause(ttl));
         let (node, label) = (runner.node.id, runner.node.name.clone());
         let roles = settings.roles.len();
-        let terms = Terms { role: role.clone(), node, label, plan, roles, ask_interval, retry_interval, observe };
-        let duty = Duty::new(terms);
+        let terms = RoleParams { role: role.clone(), node, label, plan, roles, ask_interval, retry_interval, observe };
+        let duty = RoleController::new(terms);
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
-        let (role, ending) = (Arc::new(role), Cancel::new());
+        let (role, ending) = (Arc::new(role), CancelToken::new());
         let pruned = Arc::default();
         let verified = Arc::default();
-        let work = Work {
+        let work = RoleActions {
             runner,
             settings,
             role,
@@ -131,32 +133,32 @@ impl Post {
             repository,
             entrance: Arc::default(),
         };
-        let mut this = Loop {
+        let mut this = RoleLoop {
             work,
             voice,
             duty,
             lease: None,
-            doubts: Doubts::default(),
+            doubts: UnansweredAsks::default(),
             is_doubted: false,
             hints: None,
             keeper: None,
             running: None,
-            callers: Callers::default(),
+            callers: RoleClients::default(),
             ttl,
             back,
             stand,
         };
         if !observe {
             let work = this.work.clone();
-            this.env().spawn(async move { Hooks::new(&work.runner, &work.role).recover().await });
+            this.env().spawn(async move { HookRunner::new(&work.runner, &work.role).recover().await });
         }
         let senses = Arc::clone(&this.work.runner.surroundings.senses);
         let mut addresses = senses.hints(this.work.role.eligible.as_ref());
         let mut returns = this.work.stores.returns();
-        let mut event = Event::Tick;
+        let mut event = RoleEvent::Tick;
         loop {
             turns.send_modify(|turns| *turns += 1);
-            if matches!(event, Event::Stop) {
+            if matches!(event, RoleEvent::Stop) {
                 this.work.ending.cancel();
             }
             if this.turn(event) {
@@ -183,125 +185,129 @@ impl Post {
                     None => return,
                 },
                 Some(command) = commands.recv() => this.command(command),
-                () = env.sleep(wait) => Event::Tick,
-                () = keeper::hinted(this.hints.as_ref()) => Event::LeaseHint,
-                () = addresses.changed() => Event::Changed,
-                Ok(()) = returns.changed() => Event::StoreAnswered,
+                () = env.sleep(wait) => RoleEvent::Tick,
+                () = keeper::hinted(this.hints.as_ref()) => RoleEvent::LeaseHint,
+                () = addresses.changed() => RoleEvent::Changed,
+                Ok(()) = returns.changed() => RoleEvent::StoreAnswered,
                 to = guard::lost(this.keeper.as_ref()) => {
                     this.keeper = None;
-                    Event::LeaseLost(to)
+                    RoleEvent::LeaseLost(to)
                 }
-                Ok(_) = stop.wait_for(|stop| *stop), if !this.duty.is_stopping() => Event::Stop,
+                Ok(_) = stop.wait_for(|stop| *stop), if !this.duty.is_stopping() => RoleEvent::Stop,
             };
         }
     }
 }
 
-impl Loop {
+impl RoleLoop {
     fn env(&self) -> &Env {
         &self.work.runner.env
     }
 
     /// Performs what follows from an event. True: that was all.
-    fn turn(&mut self, event: Event) -> bool {
+    fn turn(&mut self, event: RoleEvent) -> bool {
         let now = self.work.runner.env.clock.moment();
         for effect in self.duty.on(now, event) {
             match effect {
-                Effect::Probe => self.beside(|work| async move { Back::Event(Event::Assessed(work.assess().await)) }),
-                Effect::AskLease => self.ask(),
-                Effect::ReleaseLease => self.release(),
-                Effect::Read => {
-                    let beat = matches!(self.duty.stand(), Some(Stand::Conflict(_)));
+                RoleEffect::Probe => {
+                    self.beside(|work| async move { TaskCompletion::Event(RoleEvent::Assessed(work.assess().await)) })
+                }
+                RoleEffect::AskLease => self.ask(),
+                RoleEffect::ReleaseLease => self.release(),
+                RoleEffect::Read => {
+                    let beat = matches!(self.duty.stand(), Some(RoleStatus::Conflict(_)));
                     self.beside(move |work| async move {
                         let read = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read(beat))).await;
-                        Back::Event(Event::Journal(read.unwrap_or_else(|| work.hung())))
+                        TaskCompletion::Event(RoleEvent::Journal(read.unwrap_or_else(|| work.hung())))
                     });
                 }
-                Effect::TakeOver { occasion } => self.take_over(occasion),
-                Effect::BackUp(slot) => self.back_up(None, Some(slot)),
-                Effect::BackUpNow => {
+                RoleEffect::TakeOver { occasion } => self.take_over(occasion),
+                RoleEffect::BackUp(slot) => self.back_up(None, Some(slot)),
+                RoleEffect::BackUpNow => {
                     let wanted = self.callers.next();
                     self.back_up(wanted, None);
                 }
-                Effect::RefuseWanted => self.refuse(),
+                RoleEffect::RefuseWanted => self.refuse(),
                 // Guests end in the time that their last grant leaves them.
-                Effect::Dismiss => self.callers.dismiss(now.boot + self.ttl),
-                Effect::Cancel => self.running.iter().for_each(Cancel::cancel),
-                Effect::WouldBackUp(slot) => self.voice.would_run(&self.work.role.name, slot),
-                Effect::Tell => self.tell(),
-                Effect::End => return true,
+                RoleEffect::Dismiss => self.callers.dismiss(now.boot + self.ttl),
+                RoleEffect::Cancel => self.running.iter().for_each(CancelToken::cancel),
+                RoleEffect::WouldBackUp(slot) => self.voice.would_run(&self.work.role.name, slot),
+                RoleEffect::Tell => self.tell(),
+                RoleEffect::End => return true,
             }
         }
         self.look_at_keeper();
         false
     }
 
-    fn came_back(&mut self, back: Back) -> Event {
+    fn came_back(&mut self, back: TaskCompletion) -> RoleEvent {
         let (lease, reply) = match back {
-            Back::Event(event) => {
-                if let Event::Journal(_) = event {
+            TaskCompletion::Event(event) => {
+                if let RoleEvent::Journal(_) = event {
                     self.running = None;
                 }
                 return event;
             }
-            Back::Yielded(why, journal) => {
+            TaskCompletion::Yielded(why, journal) => {
                 self.running = None;
                 // Work goes on, so this does not end the loop.
-                self.turn(Event::Yielded(why));
-                return Event::Journal(journal);
+                self.turn(RoleEvent::Yielded(why));
+                return RoleEvent::Journal(journal);
             }
-            Back::Asked(Err(error)) => {
+            TaskCompletion::Asked(Err(error)) => {
                 self.no_lease(&error);
-                return Event::Lease(LeaseAnswer::Unreachable);
+                return RoleEvent::Lease(LeaseUpdate::Unreachable);
             }
-            Back::Asked(Ok(asked)) => asked,
+            TaskCompletion::Asked(Ok(asked)) => asked,
         };
         let answer = match reply {
-            Reply::Held(grant) => {
+            LeaseReply::Held(grant) => {
                 self.lease_answered();
-                let keeper = Keeper::start(lease, grant, self.env());
+                let keeper = LeaseKeepAlive::start(lease, grant, self.env());
                 let deadline = keeper.deadline().clone();
                 self.keeper = Some(keeper);
-                return Event::Lease(LeaseAnswer::Held(deadline));
+                return RoleEvent::Lease(LeaseUpdate::Held(deadline));
             }
-            Reply::Taken { by, .. } => LeaseAnswer::Taken(by),
-            Reply::Free => LeaseAnswer::Free,
-            Reply::Unknown { why } => {
-                self.doubt(RenewalDoubt { why, is_refusal: lease.is_refused() });
-                LeaseAnswer::Unreachable
+            LeaseReply::Taken { by, .. } => LeaseUpdate::Taken(by),
+            LeaseReply::Free => LeaseUpdate::Free,
+            LeaseReply::Unknown { why } => {
+                self.doubt(RenewalFailure { why, is_refusal: lease.is_refused() });
+                LeaseUpdate::Unreachable
             }
         };
-        if !matches!(answer, LeaseAnswer::Unreachable) {
+        if !matches!(answer, LeaseUpdate::Unreachable) {
             self.lease_answered();
         }
         self.hints = self.lease.insert(lease).hints();
-        Event::Lease(answer)
+        RoleEvent::Lease(answer)
     }
 
     /// The lease was asked for in vain. A lost answer is nothing to tell; a store that takes no lease is.
-    fn doubt(&mut self, doubt: RenewalDoubt) {
+    fn doubt(&mut self, doubt: RenewalFailure) {
         self.log_doubt(&doubt);
-        let RenewalDoubt { why, .. } = doubt;
+        let RenewalFailure { why, .. } = doubt;
         if self.doubts.add(&why, self.work.runner.env.clock.boottime()) {
-            let reason = Reason::LeaseUnanswered { lease: self.work.role.lease, why };
-            let report = RoleReport::nothing(self.work.role.name.clone(), Outcome::Unknown);
+            let reason = NoCommitReason::LeaseUnanswered { lease: self.work.role.lease, why };
+            let report = RoleReport::nothing(self.work.role.name.clone(), RunOutcome::Unknown);
             self.work.watch.kept_from_role(&self.voice.explained(&report, Some(&reason)));
         }
     }
 
     /// What a lease is kept in does not answer, or refuses it. All roles that have theirs there meet the same.
-    fn log_doubt(&self, RenewalDoubt { why, is_refusal }: &RenewalDoubt) {
+    fn log_doubt(&self, RenewalFailure { why, is_refusal }: &RenewalFailure) {
         let cause = match self.work.role.lease {
-            Lease::Etcd => Cause::Etcd,
-            Lease::Bucket | Lease::None if *is_refusal => Cause::Refusal,
-            Lease::Bucket | Lease::None => Cause::Store,
+            LeaseKind::Etcd => OutageCause::Etcd,
+            LeaseKind::Bucket | LeaseKind::None if *is_refusal => OutageCause::Refusal,
+            LeaseKind::Bucket | LeaseKind::None => OutageCause::Store,
         };
         if self.work.stores.outages().failed(&cause, why) {
             let store = &self.work.settings.store;
             let endpoint = store.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
             // Errors of a store name it already.
             let place = match cause {
-                Cause::Store | Cause::Refusal if !why.contains("://") => format!("{}{endpoint}: ", store.url),
+                OutageCause::Store | OutageCause::Refusal if !why.contains("://") => {
+                    format!("{}{endpoint}: ", store.url)
+                }
                 _ => String::new(),
             };
             tracing::warn!("the lease cannot be asked for: {place}{why}");
@@ -311,7 +317,7 @@ impl Loop {
     /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
     fn no_lease(&mut self, error: &GuardError) {
         let (role, why) = (&self.work.role.name, error.to_string());
-        if self.work.stores.outages().failed_by(&Cause::of(role, Step::Lease, error), error) {
+        if self.work.stores.outages().failed_by(&OutageCause::of(role, RoleStep::Lease, error), error) {
             self.voice.failed(role, error);
         }
         if self.doubts.fail(&why, self.work.runner.env.clock.boottime()) {
@@ -322,7 +328,7 @@ impl Loop {
     fn lease_answered(&mut self) {
         self.is_doubted = false;
         self.etcd_answered();
-        self.work.stores.outages().answered(&Cause::Role(self.work.role.name.clone(), Step::Lease));
+        self.work.stores.outages().answered(&OutageCause::Role(self.work.role.name.clone(), RoleStep::Lease));
         if self.doubts.end() {
             self.work.watch.lease_answered();
         }
@@ -330,14 +336,14 @@ impl Loop {
 
     /// The lease was answered. A store's answers are heard as they come.
     fn etcd_answered(&self) {
-        if self.work.role.lease == Lease::Etcd {
-            self.work.stores.outages().answered(&Cause::Etcd);
+        if self.work.role.lease == LeaseKind::Etcd {
+            self.work.stores.outages().answered(&OutageCause::Etcd);
         }
     }
 
     /// How the renewals of the lease that is kept go. One that is late is nothing to tell while the lease lasts.
     fn look_at_keeper(&mut self) {
-        let is_lost = matches!(self.duty.stand(), Some(Stand::Unknown(UnknownReason::Lease(_))));
+        let is_lost = matches!(self.duty.stand(), Some(RoleStatus::Unknown(UnknownReason::Lease(_))));
         let Some(keeper) = self.keeper.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
         match keeper.doubt() {
             Some(Some(doubt)) if is_lost => {
@@ -353,9 +359,9 @@ impl Loop {
     }
 
     /// Does something beside the loop; what comes back is an event.
-    fn beside<F>(&self, what: impl FnOnce(Work) -> F)
+    fn beside<F>(&self, what: impl FnOnce(RoleActions) -> F)
     where
-        F: Future<Output = Back> + Send + 'static,
+        F: Future<Output = TaskCompletion> + Send + 'static,
     {
         let (task, back) = (what(self.work.clone()), self.back.clone());
         self.env().spawn(async move {
@@ -375,9 +381,9 @@ impl Loop {
             match opened {
                 Ok(mut lease) => {
                     let reply = work.ask(lease.as_mut()).await;
-                    Back::Asked(Ok((lease, reply)))
+                    TaskCompletion::Asked(Ok((lease, reply)))
                 }
-                Err(error) => Back::Asked(Err(Box::new(error))),
+                Err(error) => TaskCompletion::Asked(Err(Box::new(error))),
             }
         });
     }
@@ -387,11 +393,11 @@ impl Loop {
         self.beside(move |work| async move {
             work.lose().await;
             guard::release(keeper).await;
-            Back::Event(Event::Released)
+            TaskCompletion::Event(RoleEvent::Released)
         });
     }
 
-    fn take_over(&mut self, occasion: Occasion) {
+    fn take_over(&mut self, occasion: RetakeReason) {
         let (footing, voice) = (self.footing(), Arc::clone(&self.voice));
         self.beside(move |work| async move {
             let taken = Box::pin(work.take_over(&footing, occasion));
@@ -400,13 +406,13 @@ impl Loop {
                 None => work.hung(),
                 Some(Ok(journal)) => {
                     if journal.term.is_some() {
-                        work.stores.outages().answered(&Cause::Role(work.role.name.clone(), Step::Takeover));
+                        work.stores.outages().answered(&OutageCause::Role(work.role.name.clone(), RoleStep::Takeover));
                         work.watch.took_role();
                     }
                     journal
                 }
                 Some(Err(error)) => {
-                    let cause = Cause::of(&work.role.name, Step::Takeover, &error);
+                    let cause = OutageCause::of(&work.role.name, RoleStep::Takeover, &error);
                     if work.stores.outages().failed_by(&cause, &error) {
                         voice.failed(&work.role.name, &error);
                     }
@@ -414,57 +420,59 @@ impl Loop {
                     let result = Err(error);
                     let journal = work.after(&result).await;
                     if is_stalled(&result) {
-                        return Back::Yielded(Yield::Stalled { blocked: false }, journal);
+                        return TaskCompletion::Yielded(YieldReason::Stalled { blocked: false }, journal);
                     }
                     journal
                 }
             };
-            Back::Event(Event::Journal(journal))
+            TaskCompletion::Event(RoleEvent::Journal(journal))
         });
     }
 
     /// A run for the due slot, or the one that somebody wants.
-    fn back_up(&mut self, wanted: Option<Wanted>, slot: Option<Slot>) {
+    fn back_up(&mut self, wanted: Option<RunRequest>, slot: Option<Slot>) {
         let (footing, voice, keeper) = (self.footing(), Arc::clone(&self.voice), self.keeper.as_ref());
         let (lost, lost_later) = (guard::lost(keeper), guard::lost(keeper));
-        let cancel = wanted.as_ref().map_or_else(Cancel::new, |wanted| wanted.cancel.child());
+        let cancel = wanted.as_ref().map_or_else(CancelToken::new, |wanted| wanted.cancel.child());
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
         let back = self.back.clone();
         // By the time of a slot this node has the role: nothing speaks for taking it back once more. A person answers for a run.
         let (request, occasion) = match &wanted {
             Some(wanted) => (wanted.request, wanted.request.stays()),
-            None => (guard::Request { scheduled: true, ..guard::Request::default() }, Some(Occasion::None)),
+            None => {
+                (guard::BackupRequest { scheduled: true, ..guard::BackupRequest::default() }, Some(RetakeReason::None))
+            }
         };
         self.beside(move |work| async move {
-            let runner = Runner { cancel, progress, ..work.runner.clone() };
-            let work = Work { runner, ..work };
+            let runner = NodeContext { cancel, progress, ..work.runner.clone() };
+            let work = RoleActions { runner, ..work };
             let waited = work.turn(slot.map(|slot| slot.starts)).await;
             let (result, turn) = match waited {
-                Waited::Turn(turn) => (work.back_up(&footing, request, occasion, lost, &turn).await, Some(turn)),
-                Waited::Interrupted => (Err(BackupError::Interrupted.into()), None),
-                Waited::Crowded => return Back::Yielded(Yield::Crowded, work.read(false).await),
+                TurnOutcome::Turn(turn) => (work.back_up(&footing, request, occasion, lost, &turn).await, Some(turn)),
+                TurnOutcome::Interrupted => (Err(BackupError::Interrupted.into()), None),
+                TurnOutcome::Crowded => return TaskCompletion::Yielded(YieldReason::Crowded, work.read(false).await),
             };
             let role = &work.role.name;
             let mut stalled = is_stalled(&result);
             let ended = match &result {
                 Ok((report, reason)) => {
                     if report.snapshot.is_some() {
-                        work.stores.outages().answered(&Cause::Runs(role.clone()));
+                        work.stores.outages().answered(&OutageCause::Runs(role.clone()));
                     }
                     let report = voice.explained(report, reason.as_ref());
                     voice.ran(&report);
                     work.watch.ended(&report, reason.as_ref());
-                    Ended { report, exit: None }
+                    RunReply { report, exit: None }
                 }
                 Err(error) => {
                     let (report, exit) = voice.report_failure(role, error);
                     let is_interrupted = matches!(error, GuardError::Backup(BackupError::Interrupted));
-                    if !is_interrupted && work.stores.outages().failed_by(&Cause::Runs(role.clone()), error) {
+                    if !is_interrupted && work.stores.outages().failed_by(&OutageCause::Runs(role.clone()), error) {
                         voice.failed(role, error);
                     }
                     work.watch.failed(error, &report);
-                    Ended { report, exit: Some(exit) }
+                    RunReply { report, exit: Some(exit) }
                 }
             };
             if let Some(wanted) = wanted {
@@ -493,54 +501,54 @@ impl Loop {
             let after = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.after(&result))).await;
             let journal = after.unwrap_or_else(|| work.hung());
             if !stalled {
-                return Back::Event(Event::Journal(journal));
+                return TaskCompletion::Event(RoleEvent::Journal(journal));
             }
             let blocked = work.runner.progress.is_attended();
             if blocked {
                 // Until then a further run would only wait as well.
                 work.runner.env.spawn(unblocked(work.runner.clone(), back));
             }
-            Back::Yielded(Yield::Stalled { blocked }, journal)
+            TaskCompletion::Yielded(YieldReason::Stalled { blocked }, journal)
         });
     }
 
     /// What another process of this node wants.
-    fn command(&mut self, command: Command) -> Event {
+    fn command(&mut self, command: RoleCommand) -> RoleEvent {
         match command {
-            Command::BackUp(wanted) => {
+            RoleCommand::BackUp(wanted) => {
                 self.callers.want(wanted);
-                Event::Wanted
+                RoleEvent::Wanted
             }
-            Command::Enter { tell } => {
+            RoleCommand::Enter { tell } => {
                 self.callers.enter(tell);
-                Event::Tick
+                RoleEvent::Tick
             }
-            Command::Lease { reply } => {
+            RoleCommand::Lease { reply } => {
                 let _ = reply.send(self.lend());
-                Event::Tick
+                RoleEvent::Tick
             }
-            Command::Stand { reply } => {
+            RoleCommand::Stand { reply } => {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.word());
-                Event::Tick
+                RoleEvent::Tick
             }
-            Command::Left => Event::Tick,
-            Command::Look => Event::JournalHint,
+            RoleCommand::Left => RoleEvent::Tick,
+            RoleCommand::Look => RoleEvent::JournalHint,
         }
     }
 
     /// How the lease stands, for another process of this node.
-    fn lend(&self) -> Answer {
+    fn lend(&self) -> DaemonResponse {
         let grant = self.keeper.as_ref().and_then(|keeper| keeper.deadline().grant());
         match (grant, self.duty.stand()) {
-            (Some(grant), _) if self.duty.takes_guests() => Answer::Held(grant),
-            (_, Some(Stand::Standby(StandbyReason::LeaseTaken(by)))) => Answer::Taken(by.clone()),
-            _ => Answer::Unknown { why: self.refusal() },
+            (Some(grant), _) if self.duty.takes_guests() => DaemonResponse::Held(grant),
+            (_, Some(RoleStatus::Standby(StandbyReason::LeaseTaken(by)))) => DaemonResponse::Taken(by.clone()),
+            _ => DaemonResponse::Unknown { why: self.refusal() },
         }
     }
 
     /// What the probes said last.
-    fn evidence(&self) -> &[Evidence] {
+    fn evidence(&self) -> &[ProbeResult] {
         self.duty.assessment().map(|assessment| assessment.evidence.as_slice()).unwrap_or_default()
     }
 
@@ -550,35 +558,35 @@ impl Loop {
     }
 
     /// How this node stands, for whoever asks on it.
-    fn word(&self) -> DaemonWord {
+    fn word(&self) -> DaemonRoleStatus {
         let stand = self.duty.stand();
         let state = stand.map(|stand| match stand {
-            Stand::Active { .. } => State::Active,
-            Stand::Candidate | Stand::Standby(_) | Stand::Away(_) => State::Standby,
-            Stand::Unknown(_) => State::Unknown,
-            Stand::Conflict(_) | Stand::Cloned => State::Conflict,
-            Stand::Paused(_) => State::Paused,
+            RoleStatus::Active { .. } => RoleState::Active,
+            RoleStatus::Candidate | RoleStatus::Standby(_) | RoleStatus::Away(_) => RoleState::Standby,
+            RoleStatus::Unknown(_) => RoleState::Unknown,
+            RoleStatus::Conflict(_) | RoleStatus::Cloned => RoleState::Conflict,
+            RoleStatus::Paused(_) => RoleState::Paused,
         });
         let why = self.refusal();
-        DaemonWord { state, why, failure: self.work.watch.failure(), under_way: self.work.watch.under_way() }
+        DaemonRoleStatus { state, why, failure: self.work.watch.failure(), under_way: self.work.watch.under_way() }
     }
 
     fn refuse(&mut self) {
         let Some(wanted) = self.callers.next() else { return };
         let role = &self.work.role.name;
         let outcome = match self.duty.stand() {
-            Some(Stand::Unknown(_)) | None => Outcome::Unknown,
-            Some(Stand::Paused(_)) => Outcome::Skipped,
-            Some(_) => Outcome::Standby,
+            Some(RoleStatus::Unknown(_)) | None => RunOutcome::Unknown,
+            Some(RoleStatus::Paused(_)) => RunOutcome::Skipped,
+            Some(_) => RunOutcome::Standby,
         };
         let reason = Some(self.refusal());
         let report = RoleReport { reason, ..RoleReport::nothing(role.clone(), outcome) };
-        let _ = wanted.reply.send(Ended { report, exit: None });
+        let _ = wanted.reply.send(RunReply { report, exit: None });
     }
 
-    fn footing(&self) -> Footing {
+    fn footing(&self) -> AdmissionBasis {
         let deadline: Option<Deadline> = self.keeper.as_ref().map(|keeper| keeper.deadline().clone());
-        Footing { assessment: self.duty.assessment().cloned(), deadline }
+        AdmissionBasis { assessment: self.duty.assessment().cloned(), deadline }
     }
 
     fn tell(&self) {
@@ -586,7 +594,7 @@ impl Loop {
             self.voice.stands(&self.work.role.name, stand, self.evidence());
             self.work.watch.stands(stand, self.refusal());
             // Where a lease is given up, it is done before that.
-            let keeps = self.keeper.is_some() && !matches!(stand, Stand::Conflict(_));
+            let keeps = self.keeper.is_some() && !matches!(stand, RoleStatus::Conflict(_));
             if !self.work.observe && !keeps && is_elsewhere(stand, self.work.runner.node.id) {
                 let work = self.work.clone();
                 self.env().spawn(async move { work.lose().await });
@@ -596,24 +604,24 @@ impl Loop {
     }
 }
 
-fn is_stalled(result: &Result<guard::Guarded, GuardError>) -> bool {
+fn is_stalled(result: &Result<guard::GuardOutcome, GuardError>) -> bool {
     matches!(result, Err(GuardError::Backup(BackupError::Stalled(_))))
 }
 
 /// Tells when nothing of a run waits for the kernel any more.
-async fn unblocked(runner: Runner, back: mpsc::Sender<Back>) {
+async fn unblocked(runner: NodeContext, back: mpsc::Sender<TaskCompletion>) {
     while runner.progress.is_attended() {
         runner.env.sleep(BLOCKED_POLL).await;
     }
     // The loop may have ended.
-    let _ = back.send(Back::Event(Event::Unblocked)).await;
+    let _ = back.send(TaskCompletion::Event(RoleEvent::Unblocked)).await;
 }
 
 /// Whether the role is not this node's.
-fn is_elsewhere(stand: &Stand, node: NodeId) -> bool {
+fn is_elsewhere(stand: &RoleStatus, node: NodeId) -> bool {
     match stand {
-        Stand::Standby(reason) => reason.is_elsewhere(node),
-        Stand::Conflict(_) | Stand::Cloned => true,
+        RoleStatus::Standby(reason) => reason.is_elsewhere(node),
+        RoleStatus::Conflict(_) | RoleStatus::Cloned => true,
         _ => false,
     }
 }
@@ -621,7 +629,7 @@ fn is_elsewhere(stand: &Stand, node: NodeId) -> bool {
 /// How long the role's lease lasts without being renewed.
 fn ttl(role: &RoleSettings, settings: &Settings) -> Duration {
     match (&settings.etcd, role.lease) {
-        (Some(etcd), Lease::Etcd) => etcd.lease_ttl,
+        (Some(etcd), LeaseKind::Etcd) => etcd.lease_ttl,
         _ => role.bucket_lease_ttl,
     }
 }

@@ -19,15 +19,15 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::callers::{Command, Ended, Wanted};
-use super::message::{Answer, Ask, LINE_MAX, Question, VERSION};
+use super::callers::{RoleCommand, RunReply, RunRequest};
+use super::message::{DaemonRequest, DaemonRequestKind, DaemonResponse, LINE_MAX, VERSION};
 use crate::file::access;
-use crate::file::{self, Lock};
+use crate::file::{self, FileLock};
 use crate::ids::{NodeId, RoleName};
-use crate::job::cancel::Cancel;
-use crate::job::guard::Request;
-use crate::job::progress::Progress;
-use crate::job::whoami::DaemonWord;
+use crate::job::cancel::CancelToken;
+use crate::job::guard::BackupRequest;
+use crate::job::progress::JobProgress;
+use crate::job::whoami::DaemonRoleStatus;
 
 /// How often a run's progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -98,35 +98,35 @@ pub enum SocketError {
 }
 
 /// The roles' tasks, by name.
-pub(super) type Directory = Arc<Mutex<BTreeMap<RoleName, mpsc::Sender<Command>>>>;
+pub(super) type RoleDirectory = Arc<Mutex<BTreeMap<RoleName, mpsc::Sender<RoleCommand>>>>;
 
 /// What callers are told of, and led to.
 #[derive(Debug, Clone)]
-pub(super) struct Reception {
+pub(super) struct SocketContext {
     /// Who this node is.
     pub(super) node: NodeId,
     /// The roles' tasks.
-    pub(super) directory: Directory,
+    pub(super) directory: RoleDirectory,
     /// Has the state directory looked after at once.
     pub(super) look: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 /// The listening socket, and the lock that says whose it is.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct DaemonSocket {
     dir: PathBuf,
     /// The socket's file, as it was made: its device and its number.
     file: (u64, u64),
-    lock: Lock,
+    lock: FileLock,
     serving: JoinHandle<()>,
     /// Answers under the second address. None where that is taken: it is somebody else's who may not even speak for this user.
     spare: Option<JoinHandle<()>>,
 }
 
-impl Socket {
+impl DaemonSocket {
     /// Opens it in `dir`, which is made if it is missing, and answers whoever calls, until it is dropped. What a daemon that was killed
     /// left there is replaced.
-    pub(super) async fn open(dir: &Path, reception: &Reception) -> Result<Self, SocketError> {
+    pub(super) async fn open(dir: &Path, reception: &SocketContext) -> Result<Self, SocketError> {
         let busy = || SocketError::Busy { pid: file::signature(&dir.join(LOCK)) };
         // The lock is no evidence where the directory was deleted under the daemon that has it.
         let spare = match spare(dir).and_then(UnixListener::bind) {
@@ -143,7 +143,7 @@ impl Socket {
     }
 
     /// Makes it again where its file is gone. True: it was.
-    pub(super) fn keep(&mut self, reception: &Reception) -> Result<bool, SocketError> {
+    pub(super) fn keep(&mut self, reception: &SocketContext) -> Result<bool, SocketError> {
         let path = path(&self.dir);
         match fs::metadata(&path) {
             Ok(meta) if (meta.dev(), meta.ino()) == self.file => return Ok(false),
@@ -159,7 +159,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for DaemonSocket {
     fn drop(&mut self) {
         self.serving.abort();
         if let Some(spare) = &self.spare {
@@ -173,7 +173,7 @@ impl Drop for Socket {
 }
 
 /// Takes the lock of a runtime directory, and listens there.
-fn bind(dir: &Path) -> Result<(Lock, UnixListener, (u64, u64)), SocketError> {
+fn bind(dir: &Path) -> Result<(FileLock, UnixListener, (u64, u64)), SocketError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |error| SocketError::Io { path, error }
@@ -184,7 +184,7 @@ fn bind(dir: &Path) -> Result<(Lock, UnixListener, (u64, u64)), SocketError> {
         return Err(at(dir)(io::Error::new(io::ErrorKind::PermissionDenied, exposure.to_string())));
     }
     let lock_file = dir.join(LOCK);
-    let lock = Lock::try_take(&lock_file).map_err(at(&lock_file))?;
+    let lock = FileLock::try_take(&lock_file).map_err(at(&lock_file))?;
     let Some(lock) = lock else { return Err(SocketError::Busy { pid: file::signature(&lock_file) }) };
     lock.sign();
     let path = path(dir);
@@ -200,7 +200,7 @@ fn bind(dir: &Path) -> Result<(Lock, UnixListener, (u64, u64)), SocketError> {
 }
 
 /// Answers whoever calls and is let in, for ever.
-async fn serve(listener: UnixListener, reception: Reception, is_let_in: fn(&UnixStream) -> bool) {
+async fn serve(listener: UnixListener, reception: SocketContext, is_let_in: fn(&UnixStream) -> bool) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) if is_let_in(&stream) => {
@@ -229,58 +229,60 @@ pub(super) async fn say(writer: &mut OwnedWriteHalf, what: &impl serde::Serializ
     writer.write_all(&line).await
 }
 
-async fn converse(stream: UnixStream, reception: Reception) {
+async fn converse(stream: UnixStream, reception: SocketContext) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let Some(line) = line(&mut reader).await else { return };
-    let question = match serde_json::from_slice::<Question>(&line) {
+    let question = match serde_json::from_slice::<DaemonRequest>(&line) {
         Ok(question) if question.v == VERSION => question,
         _ => {
             let why = "the daemon is of another version".to_owned();
-            let _ = say(&mut writer, &Answer::Refused { why }).await;
+            let _ = say(&mut writer, &DaemonResponse::Refused { why }).await;
             return;
         }
     };
     let role = match &question.ask {
-        Ask::Backup { role, .. } | Ask::Lease { role } | Ask::Look { role } => role,
-        Ask::Node => {
+        DaemonRequestKind::Backup { role, .. }
+        | DaemonRequestKind::Lease { role }
+        | DaemonRequestKind::Look { role } => role,
+        DaemonRequestKind::Node => {
             // Whoever asks is about to read there what this daemon remembers. It is told who it is in any case.
             let (reply, looked) = oneshot::channel();
             if reception.look.send(reply).await.is_ok() {
                 let _ = tokio::time::timeout(PAUSE, looked).await;
             }
-            let _ = say(&mut writer, &Answer::Node(reception.node)).await;
+            let _ = say(&mut writer, &DaemonResponse::Node(reception.node)).await;
             return;
         }
-        Ask::Stands => {
-            let _ = say(&mut writer, &Answer::Stands(stands(&reception).await)).await;
+        DaemonRequestKind::Stands => {
+            let _ = say(&mut writer, &DaemonResponse::Stands(stands(&reception).await)).await;
             return;
         }
     };
     let post = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).get(role).cloned();
     let Some(post) = post else {
         let why = format!("the daemon has no role {role}");
-        let _ = say(&mut writer, &Answer::Refused { why }).await;
+        let _ = say(&mut writer, &DaemonResponse::Refused { why }).await;
         return;
     };
     // Whoever has hung up hears nothing.
     let _ = match question.ask {
-        Ask::Backup { request, .. } => backup(&mut reader, &mut writer, &post, request).await,
-        Ask::Lease { .. } => lease(&mut reader, &mut writer, &post).await,
-        Ask::Look { .. } => {
-            let _ = post.send(Command::Look).await;
+        DaemonRequestKind::Backup { request, .. } => backup(&mut reader, &mut writer, &post, request).await,
+        DaemonRequestKind::Lease { .. } => lease(&mut reader, &mut writer, &post).await,
+        DaemonRequestKind::Look { .. } => {
+            let _ = post.send(RoleCommand::Look).await;
             Ok(())
         }
-        Ask::Node | Ask::Stands => Ok(()),
+        DaemonRequestKind::Node | DaemonRequestKind::Stands => Ok(()),
     };
 }
 
 /// How this node stands for each role. One whose task does not answer is left out.
-async fn stands(reception: &Reception) -> BTreeMap<RoleName, DaemonWord> {
+async fn stands(reception: &SocketContext) -> BTreeMap<RoleName, DaemonRoleStatus> {
     let posts = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let asked = posts.into_iter().map(|(role, post)| async move {
         let (reply, replied) = oneshot::channel();
-        post.send(Command::Stand { reply }).await.ok()?;
+        post.send(RoleCommand::Stand { reply }).await.ok()?;
         Some((role, replied.await.ok()?))
     });
     let asked = asked.map(|asked| async { tokio::time::timeout(PAUSE, asked).await.ok().flatten() });
@@ -290,25 +292,25 @@ async fn stands(reception: &Reception) -> BTreeMap<RoleName, DaemonWord> {
 async fn backup(
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
-    post: &mpsc::Sender<Command>,
-    request: Request,
+    post: &mpsc::Sender<RoleCommand>,
+    request: BackupRequest,
 ) -> io::Result<()> {
     let (reply, mut replied) = oneshot::channel();
-    let (cancel, progress) = (Cancel::new(), Arc::new(Progress::default()));
-    let wanted = Wanted { request, cancel: cancel.clone(), progress: Arc::clone(&progress), reply };
-    if post.send(Command::BackUp(wanted)).await.is_err() {
-        return say(writer, &Answer::Refused { why: "the role was just given up".to_owned() }).await;
+    let (cancel, progress) = (CancelToken::new(), Arc::new(JobProgress::default()));
+    let wanted = RunRequest { request, cancel: cancel.clone(), progress: Arc::clone(&progress), reply };
+    if post.send(RoleCommand::BackUp(wanted)).await.is_err() {
+        return say(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await;
     }
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         tokio::select! {
             ended = &mut replied => {
                 return match ended {
-                    Ok(Ended { report, exit }) => say(writer, &Answer::Report { report: Box::new(report), exit }).await,
-                    Err(_) => say(writer, &Answer::Refused { why: "the role was just given up".to_owned() }).await,
+                    Ok(RunReply { report, exit }) => say(writer, &DaemonResponse::Report { report: Box::new(report), exit }).await,
+                    Err(_) => say(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await,
                 };
             }
-            _ = tick.tick() => say(writer, &Answer::Progress(progress.counts())).await.inspect_err(|_| cancel.cancel())?,
+            _ = tick.tick() => say(writer, &DaemonResponse::Progress(progress.counts())).await.inspect_err(|_| cancel.cancel())?,
             _ = line(reader) => {
                 cancel.cancel();
                 return Ok(());
@@ -320,15 +322,15 @@ async fn backup(
 async fn lease(
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
-    post: &mpsc::Sender<Command>,
+    post: &mpsc::Sender<RoleCommand>,
 ) -> io::Result<()> {
     let (tell, mut told) = mpsc::channel(1);
     let gone = || io::Error::other("the role was given up");
-    post.send(Command::Enter { tell }).await.map_err(|_| gone())?;
+    post.send(RoleCommand::Enter { tell }).await.map_err(|_| gone())?;
     let result = async {
         loop {
             let (reply, replied) = oneshot::channel();
-            post.send(Command::Lease { reply }).await.map_err(|_| gone())?;
+            post.send(RoleCommand::Lease { reply }).await.map_err(|_| gone())?;
             say(writer, &replied.await.map_err(|_| gone())?).await?;
             loop {
                 tokio::select! {
@@ -336,7 +338,7 @@ async fn lease(
                         Some(_) => break,
                         None => return Ok(()),
                     },
-                    Some(()) = told.recv() => say(writer, &Answer::Changed).await?,
+                    Some(()) = told.recv() => say(writer, &DaemonResponse::Changed).await?,
                 }
             }
         }
@@ -344,6 +346,6 @@ async fn lease(
     let result: io::Result<()> = result.await;
     drop(told);
     // A post that is gone has no guests to count.
-    let _ = post.send(Command::Left).await;
+    let _ = post.send(RoleCommand::Left).await;
     result
 }

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::DaemonError;
-use super::socket::{Reception, Socket, SocketError};
+use super::socket::{DaemonSocket, SocketContext, SocketError};
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::job::local::{Local, LockError, Memories, REPOSITORIES};
-use crate::role::identity::{self, IdentityError, Kept};
+use crate::job::local::{LocalState, LockError, ProcessMemory, REPOSITORIES};
+use crate::role::identity::{self, IdentityCheck, IdentityError};
 
 /// How often it is looked at: a small file is read. Meanwhile other processes ask the daemon who this node is.
 pub(super) const INTERVAL: Duration = Duration::from_secs(2);
@@ -20,29 +20,29 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the daemon keeps in it.
-pub(super) struct StateDir {
+pub(super) struct StateDirMonitor {
     pub(super) dir: PathBuf,
     pub(super) node: NodeId,
     pub(super) env: Env,
     /// What the roles' tasks remember.
-    pub(super) memories: Memories,
-    pub(super) reception: Reception,
-    pub(super) socket: Socket,
+    pub(super) memories: ProcessMemory,
+    pub(super) reception: SocketContext,
+    pub(super) socket: DaemonSocket,
     /// The directories whose files are not looked at one by one, by device and number. Where these are others, those are.
     pub(super) seen: Vec<Option<(u64, u64)>>,
     /// What was wrong with it when it was last looked at, and since when, as boot time.
     pub(super) trouble: Option<(String, Duration)>,
 }
 
-impl StateDir {
+impl StateDirMonitor {
     /// Puts right what can be.
     ///
     /// # Errors
     /// The daemon cannot go on as this node.
     pub(super) fn look(&mut self) -> Result<(), DaemonError> {
         match identity::keep(&self.dir, self.node) {
-            Ok(Kept::There) => {}
-            Ok(Kept::Restored) => {
+            Ok(IdentityCheck::There) => {}
+            Ok(IdentityCheck::Restored) => {
                 tracing::error!(
                     "the state directory {} lost this node's identity while this daemon ran; it is written again, as node {}. What \
                      deletes files there should be found: caches are lost each time",
@@ -96,7 +96,7 @@ impl StateDir {
     /// Other processes of this node go on under the takeovers that the daemon remembers.
     fn restore_memories(&self) {
         for repo in self.memories.repositories() {
-            let restored = Local::open(&self.env, &self.dir, repo).map(|local| {
+            let restored = LocalState::open(&self.env, &self.dir, repo).map(|local| {
                 let local = local.recalling(&self.memories);
                 // A process that has the lock is about to remember more.
                 match local.lock() {

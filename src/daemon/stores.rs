@@ -11,10 +11,12 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use tokio::sync::{Mutex, watch};
 
-use super::doubts::{Cause, Outages, is_answer};
+use super::doubts::{OutageCause, OutageLog, is_answer};
 use crate::config::StoreSettings;
 use crate::env::Env;
-use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use crate::store::{
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+};
 
 /// A store that has answered nothing for less than this was not away: one request of many may fail, and what waits after it waits
 /// for a moment only.
@@ -22,23 +24,23 @@ const SILENCE_MIN: Duration = Duration::from_secs(5);
 
 /// Connects once.
 #[derive(Debug)]
-pub(super) struct Stores {
+pub(super) struct StoreConnector {
     settings: StoreSettings,
     env: Env,
     connected: Mutex<Option<Arc<dyn Store>>>,
-    health: Arc<Health>,
+    health: Arc<StoreHealth>,
 }
 
-impl Stores {
+impl StoreConnector {
     pub(super) fn new(settings: StoreSettings, env: Env) -> Self {
-        let health = Arc::new(Health::new(&env));
+        let health = Arc::new(StoreHealth::new(&env));
         Self { settings, env, connected: Mutex::new(None), health }
     }
 
     /// The one that this is already.
     pub(super) fn of(settings: StoreSettings, env: Env, store: Arc<dyn Store>) -> Self {
-        let health = Arc::new(Health::new(&env));
-        let store: Arc<dyn Store> = Arc::new(Attended { inner: store, health: Arc::clone(&health) });
+        let health = Arc::new(StoreHealth::new(&env));
+        let store: Arc<dyn Store> = Arc::new(MonitoredStore { inner: store, health: Arc::clone(&health) });
         Self { settings, env, connected: Mutex::new(Some(store)), health }
     }
 
@@ -49,7 +51,7 @@ impl Stores {
             return Ok(Arc::clone(store));
         }
         let inner = self.health.hear(crate::store::connect(&self.settings, &self.env).await)?;
-        let store: Arc<dyn Store> = Arc::new(Attended { inner, health: Arc::clone(&self.health) });
+        let store: Arc<dyn Store> = Arc::new(MonitoredStore { inner, health: Arc::clone(&self.health) });
         *connected = Some(Arc::clone(&store));
         Ok(store)
     }
@@ -67,7 +69,7 @@ impl Stores {
     }
 
     /// What all roles together ask in vain.
-    pub(super) fn outages(&self) -> &Outages {
+    pub(super) fn outages(&self) -> &OutageLog {
         &self.health.outages
     }
 
@@ -79,18 +81,18 @@ impl Stores {
 
 /// Whether a store answers, as all who ask it see together.
 #[derive(Debug)]
-struct Health {
+struct StoreHealth {
     env: Env,
-    pulse: SyncMutex<Pulse>,
-    outages: Outages,
+    pulse: SyncMutex<LastAnswer>,
+    outages: OutageLog,
     /// What it refused and has not done since.
-    refused: SyncMutex<BTreeSet<(Op, String)>>,
+    refused: SyncMutex<BTreeSet<(StoreOperation, String)>>,
     returns: watch::Sender<u64>,
 }
 
 /// A kind of request. One that is allowed says nothing of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Op {
+enum StoreOperation {
     Put,
     PutIfAbsent,
     Replace,
@@ -107,12 +109,12 @@ fn part(key: &str) -> &str {
 
 /// When a store answered last, as boot time, and whether it has failed since.
 #[derive(Debug, Clone, Copy)]
-struct Pulse {
+struct LastAnswer {
     answered: Duration,
     failed: bool,
 }
 
-impl Pulse {
+impl LastAnswer {
     /// Takes note of an answer, or of none. True: the store is back.
     fn note(&mut self, now: Duration, answered: bool) -> bool {
         if !answered {
@@ -125,13 +127,13 @@ impl Pulse {
     }
 }
 
-impl Health {
+impl StoreHealth {
     fn new(env: &Env) -> Self {
-        let pulse = Pulse { answered: env.clock.boottime(), failed: false };
+        let pulse = LastAnswer { answered: env.clock.boottime(), failed: false };
         Self {
             env: env.clone(),
             pulse: SyncMutex::new(pulse),
-            outages: Outages::new(env),
+            outages: OutageLog::new(env),
             refused: SyncMutex::default(),
             returns: watch::Sender::new(0),
         }
@@ -141,7 +143,7 @@ impl Health {
         let now = self.env.clock.boottime();
         let back = self.pulse.lock().unwrap_or_else(PoisonError::into_inner).note(now, answered);
         if answered {
-            self.outages.answered(&Cause::Store);
+            self.outages.answered(&OutageCause::Store);
         }
         if back {
             self.returns.send_modify(|returns| *returns += 1);
@@ -158,7 +160,7 @@ impl Health {
     }
 
     /// The same of a request that is refused, or done.
-    fn hear_of<T>(&self, op: Op, key: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    fn hear_of<T>(&self, op: StoreOperation, key: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
             Ok(_) => self.did(op, key),
             Err(error) if error.kind.is_refusal() => {
@@ -170,85 +172,85 @@ impl Health {
     }
 
     /// It was done.
-    fn did(&self, op: Op, key: &str) {
+    fn did(&self, op: StoreOperation, key: &str) {
         let mut refused = self.refused();
         let is_over = refused.remove(&(op, part(key).to_owned())) && refused.is_empty();
         drop(refused);
         if is_over {
-            self.outages.answered(&Cause::Refusal);
+            self.outages.answered(&OutageCause::Refusal);
         }
     }
 
-    fn refused(&self) -> MutexGuard<'_, BTreeSet<(Op, String)>> {
+    fn refused(&self) -> MutexGuard<'_, BTreeSet<(StoreOperation, String)>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A store whose answers are heard by all.
 #[derive(Debug)]
-struct Attended {
+struct MonitoredStore {
     inner: Arc<dyn Store>,
-    health: Arc<Health>,
+    health: Arc<StoreHealth>,
 }
 
-impl Attended {
+impl MonitoredStore {
     fn put(&self, key: &str, put: Result<PutOutcome, StoreError>) -> Result<PutOutcome, StoreError> {
         match put {
             Ok(PutOutcome::Unknown { .. }) => self.health.note(false),
             // Nothing was written.
             Ok(PutOutcome::Exists) => self.health.note(true),
-            put => return self.health.hear_of(Op::PutIfAbsent, key, put),
+            put => return self.health.hear_of(StoreOperation::PutIfAbsent, key, put),
         }
         put
     }
 }
 
 #[async_trait]
-impl Store for Attended {
+impl Store for MonitoredStore {
     fn describe(&self) -> String {
         self.inner.describe()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.inner.capabilities()
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.health.hear_of(Op::Put, key, self.inner.put(key, body).await)
+        self.health.hear_of(StoreOperation::Put, key, self.inner.put(key, body).await)
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        Attended::put(self, key, self.inner.put_if_absent(key, body).await)
+        MonitoredStore::put(self, key, self.inner.put_if_absent(key, body).await)
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
-        Attended::put(self, key, self.inner.put_if_absent_held(key, body, hold).await)
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+        MonitoredStore::put(self, key, self.inner.put_if_absent_held(key, body, hold).await)
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         let replaced = self.inner.replace(key, body, expected).await;
         match replaced {
             Ok(ReplaceOutcome::Unknown { .. }) => self.health.note(false),
             Ok(ReplaceOutcome::Changed) => self.health.note(true),
-            replaced => return self.health.hear_of(Op::Replace, key, replaced),
+            replaced => return self.health.hear_of(StoreOperation::Replace, key, replaced),
         }
         replaced
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
-        self.health.hear_of(Op::Get, key, self.inner.get(key, limit).await)
+        self.health.hear_of(StoreOperation::Get, key, self.inner.get(key, limit).await)
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
-        self.health.hear_of(Op::Get, key, self.inner.get_versioned(key, limit).await)
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
+        self.health.hear_of(StoreOperation::Get, key, self.inner.get_versioned(key, limit).await)
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.health.hear_of(Op::Get, key, self.inner.get_range(key, range).await)
+        self.health.hear_of(StoreOperation::Get, key, self.inner.get_range(key, range).await)
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        self.health.hear_of(Op::List, prefix, self.inner.list(prefix, after, limit).await)
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
+        self.health.hear_of(StoreOperation::List, prefix, self.inner.list(prefix, after, limit).await)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
@@ -267,13 +269,13 @@ impl Store for Attended {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::faulty::{Fault, Faulty, Plan};
+    use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
     use crate::store::memory::MemoryStore;
 
     #[test]
     fn a_store_is_back_when_it_answers_after_a_silence() {
         let at = Duration::from_secs;
-        let mut pulse = Pulse { answered: at(100), failed: false };
+        let mut pulse = LastAnswer { answered: at(100), failed: false };
         assert!(!pulse.note(at(500), true), "nobody asked in between");
         assert!(!pulse.note(at(501), false));
         assert!(!pulse.note(at(502), true), "one request of many");
@@ -285,15 +287,15 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_over_when_the_same_is_done_and_by_no_other_answer() {
         let memory = Arc::new(MemoryStore::new(&Env::host()));
-        let denied = |n: &[u64]| Plan::exactly(n.iter().map(|n| (*n, Fault::Denied)));
+        let denied = |n: &[u64]| FaultPlan::exactly(n.iter().map(|n| (*n, InjectedFault::Denied)));
         let settings =
             StoreSettings::new(crate::config::StoreUrl::Dir("/nowhere".into()), crate::config::KeySource::None);
-        let faulty = Arc::new(Faulty::new(memory, denied(&[0, 1])));
-        let stores = Stores::of(settings, Env::host(), faulty);
+        let faulty = Arc::new(FaultyStore::new(memory, denied(&[0, 1])));
+        let stores = StoreConnector::of(settings, Env::host(), faulty);
         let store = stores.store().await.unwrap();
         let refused = || stores.health.refused().len();
         store.put("app/packs/00/a", Bytes::new()).await.unwrap_err();
-        assert!(stores.outages().failed(&Cause::Refusal, "denied"));
+        assert!(stores.outages().failed(&OutageCause::Refusal, "denied"));
         store.get("app/packs/00/a", SizeLimit::LIVE).await.unwrap_err();
         assert_eq!(refused(), 2);
         store.put("app/live/beat", Bytes::new()).await.unwrap();
@@ -302,17 +304,17 @@ mod tests {
         assert_eq!(refused(), 2, "other requests, and one that found nothing");
         store.put("app/packs/01/b", Bytes::new()).await.unwrap();
         assert_eq!(refused(), 1);
-        assert!(!stores.outages().failed(&Cause::Refusal, "denied"), "it lasts, and is logged already");
+        assert!(!stores.outages().failed(&OutageCause::Refusal, "denied"), "it lasts, and is logged already");
         store.get("app/packs/01/b", SizeLimit::LIVE).await.unwrap();
         assert_eq!(refused(), 0);
-        assert!(!stores.outages().is_told(&Cause::Refusal), "its end was told");
+        assert!(!stores.outages().is_told(&OutageCause::Refusal), "its end was told");
     }
 
     #[tokio::test]
     async fn all_hear_of_it_whoever_asked() {
         let settings =
             StoreSettings::new(crate::config::StoreUrl::Dir("/nowhere".into()), crate::config::KeySource::None);
-        let stores = Stores::of(settings, Env::host(), Arc::new(MemoryStore::new(&Env::host())));
+        let stores = StoreConnector::of(settings, Env::host(), Arc::new(MemoryStore::new(&Env::host())));
         let mut heard = stores.returns();
         stores.health.note(false);
         // It has been away for some time.

@@ -5,15 +5,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::ids::{NodeId, RoleName, Term};
 use crate::job::audit;
-use crate::job::health::Past;
+use crate::job::health::RoleHistory;
 use crate::job::report::LossReport;
-use crate::job::report::audited::Finding;
+use crate::job::report::audited::AuditFinding;
 use crate::journal::future::{FutureDates, future_dates};
-use crate::journal::record::TakeoverWhy;
-use crate::journal::state::View;
-use crate::notice::event::{COMMAND, Cause, Event, Kind};
-use crate::notice::ledger::Watcher;
-use crate::role::slot::Plan;
+use crate::journal::record::TakeoverReason;
+use crate::journal::state::JournalView;
+use crate::notice::event::{AlertEvent, AlertKind, COMMAND, FailureCause};
+use crate::notice::ledger::ReporterStatus;
+use crate::role::slot::SlotSchedule;
 
 /// A takeover that is older than this is no news, whoever has forgotten that it was told.
 const NEWS: SignedDuration = SignedDuration::from_hours(24);
@@ -23,12 +23,12 @@ const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// What matters of a journal here.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Glimpse {
-    holder: Option<(NodeId, Term, Timestamp, TakeoverWhy)>,
+pub(super) struct JournalSummary {
+    holder: Option<(NodeId, Term, Timestamp, TakeoverReason)>,
     /// The number of the holder's newest record, as far as a state tells.
     sign: u64,
     /// `None`: the journal was never read.
-    past: Option<Past>,
+    past: Option<RoleHistory>,
     duplicates: Vec<(Timestamp, u64)>,
     /// What the newest snapshot could not read.
     unreadable: u64,
@@ -37,8 +37,8 @@ pub(super) struct Glimpse {
     future: Option<FutureDates>,
 }
 
-impl Glimpse {
-    pub(super) fn of(view: &View, now: Timestamp) -> Self {
+impl JournalSummary {
+    pub(super) fn of(view: &JournalView, now: Timestamp) -> Self {
         let state = &view.state;
         let by_holder = |id: NodeId| {
             let head = view.head.as_ref().filter(|head| head.node.id == id).map(|head| head.seq.0);
@@ -48,13 +48,13 @@ impl Glimpse {
         let sign = state.holder.as_ref().map_or(0, |h| h.seq.0.max(by_holder(h.node.id).unwrap_or_default()));
         let since = now.checked_sub(LOOK_BACK).unwrap_or(Timestamp::MIN);
         let duplicate = |finding| match finding {
-            Finding::Duplicate { slot, commits } => Some((slot, commits.len() as u64)),
+            AuditFinding::Duplicate { slot, commits } => Some((slot, commits.len() as u64)),
             _ => None,
         };
         Self {
             holder: state.holder.as_ref().map(|h| (h.node.id, h.term, h.time, h.why)),
             sign,
-            past: Some(Past::of(view)),
+            past: Some(RoleHistory::of(view)),
             duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
             unreadable: state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
             empty: state.snapshots.last().and_then(|s| s.empty.as_ref()).map_or(0, |empty| empty.len() as u64),
@@ -64,10 +64,10 @@ impl Glimpse {
     }
 
     /// How `node` stands to the role; `vouched`: it sees that the process of the holder lives. A holder that has begun a command is not vouched for.
-    pub(super) fn watcher(&self, node: NodeId, vouched: bool) -> Watcher {
+    pub(super) fn watcher(&self, node: NodeId, vouched: bool) -> ReporterStatus {
         match self.holder {
-            Some((holder, ..)) if holder == node => Watcher::Holder,
-            _ => Watcher::Standby { sign: self.sign, vouched: vouched && !self.runs_command() },
+            Some((holder, ..)) if holder == node => ReporterStatus::Holder,
+            _ => ReporterStatus::Standby { sign: self.sign, vouched: vouched && !self.runs_command() },
         }
     }
 
@@ -83,13 +83,13 @@ impl Glimpse {
     }
 
     /// Whether this failure is over: by a commit after it, and of a command by one for its slot or a later one.
-    pub(super) fn ends(&self, failure: &Event, now: Timestamp) -> bool {
+    pub(super) fn ends(&self, failure: &AlertEvent, now: Timestamp) -> bool {
         if failure.mark == COMMAND {
             return self.past.as_ref().is_some_and(|past| past.failed_command(now).is_none());
         }
         match (failure.after, self.committed()) {
             (Some(after), Some(committed)) => committed > after,
-            _ => self.past.as_ref().and_then(Past::committed).is_some_and(|(_, time)| time > failure.time),
+            _ => self.past.as_ref().and_then(RoleHistory::committed).is_some_and(|(_, time)| time > failure.time),
         }
     }
 
@@ -101,11 +101,11 @@ impl Glimpse {
 
 /// Who looks, and when.
 #[derive(Debug, Clone)]
-pub(super) struct Sight<'a> {
+pub(super) struct ConditionChecker<'a> {
     pub(super) role: &'a RoleName,
     pub(super) node: NodeId,
     pub(super) label: &'a str,
-    pub(super) plan: Option<&'a Plan>,
+    pub(super) plan: Option<&'a SlotSchedule>,
     pub(super) now: Timestamp,
     /// The slot of a run of this node that is under way.
     pub(super) running: Option<Timestamp>,
@@ -117,115 +117,124 @@ pub(super) struct Sight<'a> {
     pub(super) allow_empty: bool,
 }
 
-impl Sight<'_> {
-    pub(super) fn event(&self, kind: Kind) -> Event {
-        Event::new(kind, self.role.clone(), self.label.to_owned(), self.now)
+impl ConditionChecker<'_> {
+    pub(super) fn event(&self, kind: AlertKind) -> AlertEvent {
+        AlertEvent::new(kind, self.role.clone(), self.label.to_owned(), self.now)
     }
 
     /// What is so, for each kind of which that can be told now.
-    pub(super) fn see(&self, glimpse: &Glimpse) -> Vec<(Kind, Vec<Event>)> {
+    pub(super) fn see(&self, glimpse: &JournalSummary) -> Vec<(AlertKind, Vec<AlertEvent>)> {
         let mut seen = vec![
-            (Kind::Duplicate, self.duplicates(glimpse)),
-            (Kind::Takeover, self.takeover(glimpse).into_iter().collect()),
-            (Kind::PausedTooLong, self.paused_too_long(glimpse).into_iter().collect()),
+            (AlertKind::Duplicate, self.duplicates(glimpse)),
+            (AlertKind::Takeover, self.takeover(glimpse).into_iter().collect()),
+            (AlertKind::PausedTooLong, self.paused_too_long(glimpse).into_iter().collect()),
             (
-                Kind::Incomplete,
+                AlertKind::Incomplete,
                 self.incomplete(glimpse.unreadable).into_iter().chain(self.empty(glimpse.empty)).collect(),
             ),
         ];
-        seen.push((Kind::Missed, self.missed(glimpse).into_iter().collect()));
+        seen.push((AlertKind::Missed, self.missed(glimpse).into_iter().collect()));
         seen
     }
 
     /// Everything since the last committed slot is one event, however many slots it comes to.
-    pub(super) fn missed(&self, glimpse: &Glimpse) -> Option<Event> {
+    pub(super) fn missed(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let missed = glimpse.past.as_ref()?.missed(self.plan?, self.running, self.now);
         let (slot, count) = (Some(missed.first()?.at), Some(missed.len() as u64));
-        let cause = self.idle.as_ref().filter(|_| self.failure.is_none()).map(|_| Cause::NotActive);
+        let cause = self.idle.as_ref().filter(|_| self.failure.is_none()).map(|_| FailureCause::NotActive);
         let detail = self.failure.clone().or_else(|| self.idle.clone());
-        Some(Event { slot, count, cause, detail, ..self.event(Kind::Missed) })
+        Some(AlertEvent { slot, count, cause, detail, ..self.event(AlertKind::Missed) })
     }
 
-    fn duplicates(&self, glimpse: &Glimpse) -> Vec<Event> {
-        let duplicate = |(slot, count): &(Timestamp, u64)| Event {
+    fn duplicates(&self, glimpse: &JournalSummary) -> Vec<AlertEvent> {
+        let duplicate = |(slot, count): &(Timestamp, u64)| AlertEvent {
             slot: Some(*slot),
             count: Some(*count),
             mark: slot.to_string(),
-            ..self.event(Kind::Duplicate)
+            ..self.event(AlertKind::Duplicate)
         };
         glimpse.duplicates.iter().map(duplicate).collect()
     }
 
     /// The node that took the role tells it.
-    fn takeover(&self, glimpse: &Glimpse) -> Option<Event> {
+    fn takeover(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let (holder, term, time, why) = glimpse.holder?;
-        let moved = matches!(why, TakeoverWhy::Moved | TakeoverWhy::Operator | TakeoverWhy::Fallback);
+        let moved = matches!(why, TakeoverReason::Moved | TakeoverReason::Operator | TakeoverReason::Fallback);
         (holder == self.node && moved && self.now.duration_since(time) < NEWS).then(|| self.took_over(term))
     }
 
-    pub(super) fn took_over(&self, term: Term) -> Event {
-        Event { term: Some(term), mark: term.to_string(), ..self.event(Kind::Takeover) }
+    pub(super) fn took_over(&self, term: Term) -> AlertEvent {
+        AlertEvent { term: Some(term), mark: term.to_string(), ..self.event(AlertKind::Takeover) }
     }
 
-    pub(super) fn incomplete(&self, unreadable: u64) -> Option<Event> {
-        (unreadable > 0).then(|| Event { count: Some(unreadable), ..self.event(Kind::Incomplete) })
+    pub(super) fn incomplete(&self, unreadable: u64) -> Option<AlertEvent> {
+        (unreadable > 0).then(|| AlertEvent { count: Some(unreadable), ..self.event(AlertKind::Incomplete) })
     }
 
     /// Of so many sources the newest snapshot has nothing, which may not be meant.
-    pub(super) fn empty(&self, count: u64) -> Option<Event> {
+    pub(super) fn empty(&self, count: u64) -> Option<AlertEvent> {
         let told = count > 0 && !self.allow_empty;
-        let (mark, cause) = ("empty_source".to_owned(), Some(Cause::EmptySource));
-        told.then(|| Event { count: Some(count), mark, cause, ..self.event(Kind::Incomplete) })
+        let (mark, cause) = ("empty_source".to_owned(), Some(FailureCause::EmptySource));
+        told.then(|| AlertEvent { count: Some(count), mark, cause, ..self.event(AlertKind::Incomplete) })
     }
 
     /// What a run could not store again.
-    pub(super) fn lost(&self, loss: Option<&LossReport>) -> Option<Event> {
+    pub(super) fn lost(&self, loss: Option<&LossReport>) -> Option<AlertEvent> {
         let files = loss.map(|loss| loss.missing_files.unwrap_or(1)).filter(|files| *files > 0)?;
-        Some(Event { count: Some(files), ..self.event(Kind::Lost) })
+        Some(AlertEvent { count: Some(files), ..self.event(AlertKind::Lost) })
     }
 
-    fn paused_too_long(&self, glimpse: &Glimpse) -> Option<Event> {
+    fn paused_too_long(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let (paused, too_long) = glimpse.past.as_ref()?.pause(self.now)?;
-        too_long.then(|| Event { detail: paused.why.clone(), time: paused.time, ..self.event(Kind::PausedTooLong) })
+        too_long.then(|| AlertEvent {
+            detail: paused.why.clone(),
+            time: paused.time,
+            ..self.event(AlertKind::PausedTooLong)
+        })
     }
 
     /// Records that are dated beyond the present, as far as a state tells.
-    pub(super) fn future(&self, glimpse: &Glimpse) -> Option<Event> {
+    pub(super) fn future(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let future = glimpse.future.as_ref()?;
         let detail = future.node.as_ref().map(|node| node.name.clone());
-        Some(Event { mark: "future".to_owned(), count: Some(future.count), detail, ..self.event(Kind::Anomaly) })
+        Some(AlertEvent {
+            mark: "future".to_owned(),
+            count: Some(future.count),
+            detail,
+            ..self.event(AlertKind::Anomaly)
+        })
     }
 
     /// That the role has lost its schedule.
-    pub(super) fn schedule_missing(&self, glimpse: &Glimpse) -> Option<Event> {
+    pub(super) fn schedule_missing(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         glimpse.past.as_ref()?.schedule_missing(self.plan)?;
-        Some(Event { mark: "schedule_missing".to_owned(), ..self.event(Kind::Anomaly) })
+        Some(AlertEvent { mark: "schedule_missing".to_owned(), ..self.event(AlertKind::Anomaly) })
     }
 
     /// What an audit found, and what is seen in the state.
-    pub(super) fn anomalies(&self, findings: &[Finding], glimpse: &Glimpse) -> Vec<Event> {
-        let anomaly = |finding: &Finding| {
+    pub(super) fn anomalies(&self, findings: &[AuditFinding], glimpse: &JournalSummary) -> Vec<AlertEvent> {
+        let anomaly = |finding: &AuditFinding| {
             let (mark, count, detail) = match finding {
-                Finding::SameChanges(streak) => ("same_changes", streak.runs, None),
-                Finding::EverythingChanged(streak) => ("everything_changed", streak.runs, None),
-                Finding::Flapping { count, .. } => ("flapping", *count, None),
-                Finding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
-                Finding::Backdated { count, nodes, .. } => ("backdated", *count, Some(nodes.join(", "))),
-                Finding::ScheduleMissing { .. } => ("schedule_missing", 1, None),
-                Finding::Hole { record } => ("hole", 1, Some(record.clone())),
-                Finding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
-                Finding::Failed(_)
-                | Finding::StateUnwritable { .. }
-                | Finding::Missed { .. }
-                | Finding::Late { .. }
-                | Finding::Duplicate { .. }
-                | Finding::Incomplete(_)
-                | Finding::EmptySources { .. }
-                | Finding::PausedTooLong { .. } => return None,
+                AuditFinding::SameChanges(streak) => ("same_changes", streak.runs, None),
+                AuditFinding::EverythingChanged(streak) => ("everything_changed", streak.runs, None),
+                AuditFinding::Flapping { count, .. } => ("flapping", *count, None),
+                AuditFinding::Future { count, nodes, .. } => ("future", *count, Some(nodes.join(", "))),
+                AuditFinding::Backdated { count, nodes, .. } => ("backdated", *count, Some(nodes.join(", "))),
+                AuditFinding::ScheduleMissing { .. } => ("schedule_missing", 1, None),
+                AuditFinding::Hole { record } => ("hole", 1, Some(record.clone())),
+                AuditFinding::Broken { record, .. } => ("broken", 1, Some(record.clone())),
+                AuditFinding::Failed(_)
+                | AuditFinding::StateUnwritable { .. }
+                | AuditFinding::Missed { .. }
+                | AuditFinding::Late { .. }
+                | AuditFinding::Duplicate { .. }
+                | AuditFinding::Incomplete(_)
+                | AuditFinding::EmptySources { .. }
+                | AuditFinding::PausedTooLong { .. } => return None,
             };
-            Some(Event { mark: mark.to_owned(), count: Some(count), detail, ..self.event(Kind::Anomaly) })
+            Some(AlertEvent { mark: mark.to_owned(), count: Some(count), detail, ..self.event(AlertKind::Anomaly) })
         };
-        let mut events: Vec<Event> = Vec::new();
+        let mut events: Vec<AlertEvent> = Vec::new();
         for event in
             findings.iter().filter_map(anomaly).chain(self.future(glimpse)).chain(self.schedule_missing(glimpse))
         {
@@ -243,8 +252,8 @@ mod tests {
     use super::*;
     use crate::config::{KeySource, RoleSettings, Schedule};
     use crate::ids::{RepoId, Seq};
-    use crate::journal::record::{EndBody, NodeRef};
-    use crate::journal::state::{CommandEnd, Paused};
+    use crate::journal::record::{EndBody, WriterNode};
+    use crate::journal::state::{CommandEnd, JournalPause};
     use crate::role::commits::SlotCommits;
     use std::time::Duration;
 
@@ -254,15 +263,15 @@ mod tests {
         Timestamp::from_second(minutes * 60).unwrap()
     }
 
-    fn plan() -> Plan {
+    fn plan() -> SlotSchedule {
         let mut role = RoleSettings::new("app".parse().unwrap(), KeySource::None, Vec::new());
         role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
-        Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap().unwrap()
+        SlotSchedule::new(&role, &jiff::tz::TimeZone::UTC).unwrap().unwrap()
     }
 
-    fn seen(glimpse: &Glimpse, now: i64, change: impl FnOnce(&mut Sight<'_>)) -> Vec<String> {
+    fn seen(glimpse: &JournalSummary, now: i64, change: impl FnOnce(&mut ConditionChecker<'_>)) -> Vec<String> {
         let (role, plan) = ("app".parse().unwrap(), plan());
-        let mut sight = Sight {
+        let mut sight = ConditionChecker {
             role: &role,
             node: ME,
             label: "east",
@@ -279,15 +288,15 @@ mod tests {
     }
 
     /// A journal whose last slot was committed in this minute.
-    fn committed(minute: i64, change: impl FnOnce(&mut Past)) -> Glimpse {
-        let mut past = Past { commits: SlotCommits::new([at(minute)], Some(at(0))), ..Past::default() };
+    fn committed(minute: i64, change: impl FnOnce(&mut RoleHistory)) -> JournalSummary {
+        let mut past = RoleHistory { commits: SlotCommits::new([at(minute)], Some(at(0))), ..RoleHistory::default() };
         change(&mut past);
-        Glimpse { past: Some(past), ..Glimpse::default() }
+        JournalSummary { past: Some(past), ..JournalSummary::default() }
     }
 
-    fn paused(minute: i64, until: Option<i64>) -> Paused {
-        let node = NodeRef { id: ME, name: "east".to_owned() };
-        Paused { node, time: at(minute), until: until.map(at), why: None }
+    fn paused(minute: i64, until: Option<i64>) -> JournalPause {
+        let node = WriterNode { id: ME, name: "east".to_owned() };
+        JournalPause { node, time: at(minute), until: until.map(at), why: None }
     }
 
     #[test]
@@ -300,7 +309,7 @@ mod tests {
         let excused = committed(60, |past| past.pauses.begin(&paused(100, Some(350))));
         assert_eq!(seen(&excused, 400, |_| ()), ["missed 1"], "the slot of 06:00");
         assert_eq!(seen(&glimpse, 400, |sight| sight.plan = None), [""; 0]);
-        assert_eq!(seen(&Glimpse::default(), 400, |_| ()), [""; 0], "the journal was never read");
+        assert_eq!(seen(&JournalSummary::default(), 400, |_| ()), [""; 0], "the journal was never read");
         let never = committed(0, |past| past.commits = SlotCommits::new([], Some(at(200))));
         assert_eq!(seen(&never, 271, |_| ()), ["missed 1"], "a role that never had a slot, since it was made");
     }
@@ -311,7 +320,7 @@ mod tests {
         let role = "app".parse().unwrap();
         let plan = plan();
         let told = |failure: Option<&str>, idle: Option<&str>| {
-            let sight = Sight {
+            let sight = ConditionChecker {
                 role: &role,
                 node: ME,
                 label: "east",
@@ -327,16 +336,16 @@ mod tests {
         };
         let words = |words: &str| Some(words.to_owned());
         assert_eq!(told(None, None), (None, None));
-        assert_eq!(told(None, Some("standby")), (Some(Cause::NotActive), words("standby")));
+        assert_eq!(told(None, Some("standby")), (Some(FailureCause::NotActive), words("standby")));
         assert_eq!(told(Some("disk"), Some("standby")), (None, words("disk")));
     }
 
     #[test]
     fn an_incomplete_snapshot_is_told_until_one_is_complete() {
-        let glimpse = |unreadable| Glimpse { unreadable, ..Glimpse::default() };
+        let glimpse = |unreadable| JournalSummary { unreadable, ..JournalSummary::default() };
         assert_eq!(seen(&glimpse(3), 10, |_| ()), ["incomplete 3"]);
         assert_eq!(seen(&glimpse(0), 10, |_| ()), [""; 0]);
-        let empty = |unreadable| Glimpse { empty: 2, unreadable, ..Glimpse::default() };
+        let empty = |unreadable| JournalSummary { empty: 2, unreadable, ..JournalSummary::default() };
         assert_eq!(seen(&empty(3), 10, |_| ()), ["incomplete 3", "incomplete 2"]);
         assert_eq!(seen(&empty(0), 10, |sight| sight.allow_empty = true), [""; 0]);
     }
@@ -357,35 +366,39 @@ mod tests {
 
     #[test]
     fn the_node_that_took_the_role_tells_it_while_it_is_news() {
-        let holder = |node, why| Glimpse { holder: Some((node, Term(3), at(10), why)), ..Glimpse::default() };
-        assert_eq!(seen(&holder(ME, TakeoverWhy::Moved), 11, |_| ()), ["takeover 0"]);
-        assert_eq!(seen(&holder(ME, TakeoverWhy::Restart), 11, |_| ()), [""; 0], "it had it before");
-        assert_eq!(seen(&holder(NodeId([2; 16]), TakeoverWhy::Moved), 11, |_| ()), [""; 0]);
-        assert_eq!(seen(&holder(ME, TakeoverWhy::Moved), 10 + 24 * 60, |_| ()), [""; 0]);
+        let holder =
+            |node, why| JournalSummary { holder: Some((node, Term(3), at(10), why)), ..JournalSummary::default() };
+        assert_eq!(seen(&holder(ME, TakeoverReason::Moved), 11, |_| ()), ["takeover 0"]);
+        assert_eq!(seen(&holder(ME, TakeoverReason::Restart), 11, |_| ()), [""; 0], "it had it before");
+        assert_eq!(seen(&holder(NodeId([2; 16]), TakeoverReason::Moved), 11, |_| ()), [""; 0]);
+        assert_eq!(seen(&holder(ME, TakeoverReason::Moved), 10 + 24 * 60, |_| ()), [""; 0]);
     }
 
     #[test]
     fn whoever_has_the_role_is_told_from_those_who_watch() {
-        let mut view = View::empty("app".parse().unwrap(), RepoId([1; 16]));
+        let mut view = JournalView::empty("app".parse().unwrap(), RepoId([1; 16]));
         assert_eq!(
-            Glimpse::of(&view, at(0)).watcher(ME, true),
-            Watcher::Standby { sign: 0, vouched: true },
+            JournalSummary::of(&view, at(0)).watcher(ME, true),
+            ReporterStatus::Standby { sign: 0, vouched: true },
             "nobody has it"
         );
         view.state.last_slot = Some(at(60));
-        assert_eq!(Glimpse::of(&view, at(0)).future.map(|future| future.latest), Some(at(60)));
-        assert_eq!(Glimpse::of(&view, at(55)).future, None);
-        let failure = |after| Event { after, ..Event::new(Kind::Failed, view.role.clone(), "east".to_owned(), at(5)) };
+        assert_eq!(JournalSummary::of(&view, at(0)).future.map(|future| future.latest), Some(at(60)));
+        assert_eq!(JournalSummary::of(&view, at(55)).future, None);
+        let failure = |after| AlertEvent {
+            after,
+            ..AlertEvent::new(AlertKind::Failed, view.role.clone(), "east".to_owned(), at(5))
+        };
         let glimpse = committed(60, |past| past.snapshot = Some((7, at(9))));
         assert!(glimpse.ends(&failure(None), at(9)) && glimpse.ends(&failure(Some(6)), at(9)));
         assert!(!glimpse.ends(&failure(Some(7)), at(9)), "the store's clock is ahead: it was there before");
-        assert!(!Glimpse::of(&view, at(0)).is_elsewhere(ME));
+        assert!(!JournalSummary::of(&view, at(0)).is_elsewhere(ME));
         let command = |slot, exit| {
             let end = EndBody { exit, ..EndBody::default() };
-            let node = NodeRef { id: ME, name: "east".to_owned() };
+            let node = WriterNode { id: ME, name: "east".to_owned() };
             CommandEnd { seq: Seq(8), node, time: at(61), slot: at(slot), end }
         };
-        let event = Event { mark: COMMAND.to_owned(), ..failure(Some(6)) };
+        let event = AlertEvent { mark: COMMAND.to_owned(), ..failure(Some(6)) };
         let ends = |slot, exit| {
             let glimpse = committed(60, |past| {
                 (past.command, past.snapshot) = (Some(command(slot, exit)), Some((7, at(9))));

@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::tidings::{Glimpse, Sight};
+use super::tidings::{ConditionChecker, JournalSummary};
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{NodeId, RoleName, Term};
 use crate::job::backup::BackupError;
-use crate::job::guard::{GuardError, Reason};
-use crate::job::health::UnderWay;
-use crate::job::last_run::{Failure, Kept};
+use crate::job::guard::{GuardError, NoCommitReason};
+use crate::job::health::RunningBackup;
+use crate::job::last_run::{RunFailure, RunFailureFile};
 use crate::job::local::LockError;
-use crate::job::report::audited::Finding;
-use crate::job::report::whoami::Step;
-use crate::job::report::{Outcome, Problem, ProblemKind, RoleReport};
-use crate::job::runner::Runner;
+use crate::job::report::audited::AuditFinding;
+use crate::job::report::whoami::RunStep;
+use crate::job::report::{PathProblem, PathProblemKind, RoleReport, RunOutcome};
+use crate::job::runner::NodeContext;
 use crate::journal::log::AppendError;
-use crate::journal::state::View;
-use crate::notice::event::{COMMAND, Cause, Event, Kind, Notice};
-use crate::notice::ledger::{Ledger, Watcher};
-use crate::notice::teller::{Ping, Teller};
+use crate::journal::state::JournalView;
+use crate::notice::event::{AlertEvent, AlertKind, AlertNotification, COMMAND, FailureCause};
+use crate::notice::ledger::{AlertLedger, ReporterStatus};
+use crate::notice::teller::{AlertDispatcher, HealthcheckPing};
 use crate::repo::entry::TreePath;
-use crate::role::duty::Stand;
+use crate::role::duty::RoleStatus;
 use crate::role::election::{StandbyReason, UnknownReason};
-use crate::role::slot::Plan;
+use crate::role::slot::SlotSchedule;
 
 /// How often a long-running node audits its journals; first so long after its start.
 const AUDIT_INTERVAL: Duration = Duration::from_hours(6);
@@ -40,31 +40,31 @@ const UNREAD_NAMED_MAX: usize = 5;
 
 /// Whom a role's events are reported to.
 #[derive(Debug)]
-pub struct Watch {
-    teller: Arc<Teller>,
+pub struct AlertMonitor {
+    teller: Arc<AlertDispatcher>,
     env: Env,
     role: RoleName,
     node: NodeId,
     label: String,
-    plan: Option<Plan>,
+    plan: Option<SlotSchedule>,
     allow_empty: bool,
     /// How the last run failed, for whoever asks.
-    kept: Kept,
-    seen: Mutex<Seen>,
+    kept: RunFailureFile,
+    seen: Mutex<MonitorState>,
 }
 
 /// A run of this node.
 #[derive(Debug, Clone, Copy)]
-struct Running {
+struct ActiveRun {
     slot: Option<Timestamp>,
     since: Timestamp,
 }
 
 #[derive(Debug)]
-struct Seen {
-    glimpse: Glimpse,
+struct MonitorState {
+    glimpse: JournalSummary,
     /// The run that is under way.
-    running: Option<Running>,
+    running: Option<ActiveRun>,
     /// Before it another node had the role.
     moved: bool,
     /// The lease is in the hands of a process that lives.
@@ -76,13 +76,18 @@ struct Seen {
     audit_at: Duration,
 }
 
-impl Watch {
+impl AlertMonitor {
     /// Watches `role` as the node of `runner`.
-    pub fn new(teller: Arc<Teller>, runner: &Runner, role: &RoleSettings, plan: Option<Plan>) -> Self {
+    pub fn new(
+        teller: Arc<AlertDispatcher>,
+        runner: &NodeContext,
+        role: &RoleSettings,
+        plan: Option<SlotSchedule>,
+    ) -> Self {
         let (role, allow_empty) = (role.name.clone(), role.allow_empty);
-        let (env, node, kept) = (runner.env.clone(), &runner.node, Kept::of(runner, &role));
-        let seen = Seen {
-            glimpse: Glimpse::default(),
+        let (env, node, kept) = (runner.env.clone(), &runner.node, RunFailureFile::of(runner, &role));
+        let seen = MonitorState {
+            glimpse: JournalSummary::default(),
             running: None,
             moved: false,
             vouched: false,
@@ -109,13 +114,13 @@ impl Watch {
     }
 
     /// The journal was read.
-    pub fn saw(&self, view: &View) {
+    pub fn saw(&self, view: &JournalView) {
         if self.is_silent() {
             return;
         }
         let now = self.env.clock.now();
         let mut seen = self.seen();
-        seen.glimpse = Glimpse::of(view, now);
+        seen.glimpse = JournalSummary::of(view, now);
         let watcher = seen.glimpse.watcher(self.node, seen.vouched);
         self.judge(&seen, watcher);
     }
@@ -124,57 +129,60 @@ impl Watch {
     pub fn blind(&self) {
         let seen = self.seen();
         let watcher = seen.glimpse.watcher(self.node, seen.vouched);
-        let missed = |sight: Sight<'_>| sight.missed(&seen.glimpse);
+        let missed = |sight: ConditionChecker<'_>| sight.missed(&seen.glimpse);
         if let Some(event) = missed(self.sight(&seen)) {
             self.raise(event, watcher);
         }
     }
 
     /// How this node stands for the role, and `why` in words.
-    pub fn stands(&self, stand: &Stand, why: String) {
+    pub fn stands(&self, stand: &RoleStatus, why: String) {
         let mut seen = self.seen();
-        seen.idle = Some(why).filter(|_| !matches!(stand, Stand::Active { .. } | Stand::Paused(_)));
-        seen.vouched = matches!(stand, Stand::Standby(StandbyReason::LeaseTaken(Some(_))));
-        seen.works = matches!(stand, Stand::Active { .. } | Stand::Unknown(_));
+        seen.idle = Some(why).filter(|_| !matches!(stand, RoleStatus::Active { .. } | RoleStatus::Paused(_)));
+        seen.vouched = matches!(stand, RoleStatus::Standby(StandbyReason::LeaseTaken(Some(_))));
+        seen.works = matches!(stand, RoleStatus::Active { .. } | RoleStatus::Unknown(_));
         match stand {
-            Stand::Conflict(holder) => {
-                let event = self.sight(&seen).event(Kind::Conflict);
-                self.raise(Event { detail: Some(holder.label.clone()), ..event }, Watcher::Holder);
+            RoleStatus::Conflict(holder) => {
+                let event = self.sight(&seen).event(AlertKind::Conflict);
+                self.raise(AlertEvent { detail: Some(holder.label.clone()), ..event }, ReporterStatus::Holder);
             }
-            Stand::Cloned => self.raise(self.sight(&seen).event(Kind::Clone), Watcher::Holder),
-            Stand::Unknown(UnknownReason::Clock { offset }) => {
-                self.raise(self.clock_off(&seen, *offset), Watcher::Holder);
+            RoleStatus::Cloned => self.raise(self.sight(&seen).event(AlertKind::Clone), ReporterStatus::Holder),
+            RoleStatus::Unknown(UnknownReason::Clock { offset }) => {
+                self.raise(self.clock_off(&seen, *offset), ReporterStatus::Holder);
             }
             // It may well go on.
-            Stand::Unknown(_) => {}
-            _ => self.over(&[Kind::Conflict, Kind::Clone, Kind::ClockOff]),
+            RoleStatus::Unknown(_) => {}
+            _ => self.over(&[AlertKind::Conflict, AlertKind::Clone, AlertKind::ClockOff]),
         }
     }
 
     /// A run begins. What was missed until now is told by whoever does it.
-    pub fn begins(&self, view: &View, slot: Option<Timestamp>) {
+    pub fn begins(&self, view: &JournalView, slot: Option<Timestamp>) {
         let now = self.env.clock.now();
         let mut seen = self.seen();
-        seen.glimpse = Glimpse::of(view, now);
-        seen.running = Some(Running { slot, since: now });
+        seen.glimpse = JournalSummary::of(view, now);
+        seen.running = Some(ActiveRun { slot, since: now });
         seen.moved = seen.glimpse.is_elsewhere(self.node);
-        self.teller.ping(&self.role, &Ping::Start);
-        self.judge(&seen, Watcher::Holder);
+        self.teller.ping(&self.role, &HealthcheckPing::Start);
+        self.judge(&seen, ReporterStatus::Holder);
     }
 
     /// A run ended, or never began; the report has its reason in words.
-    pub fn ended(&self, report: &RoleReport, reason: Option<&Reason>) {
+    pub fn ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
         self.note_end(report, reason, None);
     }
 
-    fn note_end(&self, report: &RoleReport, reason: Option<&Reason>, cause: Option<Cause>) {
+    fn note_end(&self, report: &RoleReport, reason: Option<&NoCommitReason>, cause: Option<FailureCause>) {
         let mut seen = self.seen();
         let running = seen.running.take();
         // Why a run without a daemon was none: what it sees of missed slots is told next.
-        if matches!(reason, Some(Reason::Standby(..) | Reason::Unknown(..) | Reason::LeaseUnanswered { .. })) {
+        if matches!(
+            reason,
+            Some(NoCommitReason::Standby(..) | NoCommitReason::Unknown(..) | NoCommitReason::LeaseUnanswered { .. })
+        ) {
             seen.idle.clone_from(&report.reason);
         }
-        let event = |kind| Event {
+        let event = |kind| AlertEvent {
             slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
             after: seen.glimpse.committed(),
@@ -184,61 +192,66 @@ impl Watch {
         };
         let why = || report.reason.clone().unwrap_or_default();
         match report.outcome {
-            Outcome::Committed | Outcome::Unchanged => {
+            RunOutcome::Committed | RunOutcome::Unchanged => {
                 if let (true, true, Some(term)) = (report.takeover, seen.moved, report.term) {
-                    self.raise(self.sight(&seen).took_over(term), Watcher::Holder);
+                    self.raise(self.sight(&seen).took_over(term), ReporterStatus::Holder);
                 }
                 self.committed(report.slot);
                 match self.sight(&seen).lost(report.loss.as_ref()) {
-                    None => self.over(&[Kind::Lost]),
-                    Some(event) => self.raise(event, Watcher::Holder),
+                    None => self.over(&[AlertKind::Lost]),
+                    Some(event) => self.raise(event, ReporterStatus::Holder),
                 }
                 let lacks = self.sight(&seen).empty(report.empty_sources.len() as u64);
-                let lacks = lacks.map(|event| Event { detail: Some(named(&report.empty_sources)), ..event });
+                let lacks = lacks.map(|event| AlertEvent { detail: Some(named(&report.empty_sources)), ..event });
                 let incomplete = self.sight(&seen).incomplete(report.files.unreadable);
-                let incomplete = incomplete.map(|event| Event { detail: Some(unread(report)), ..event });
-                let open = vec![(Kind::Incomplete, incomplete.clone().into_iter().chain(lacks).collect())];
-                self.teller.tell(|ledger, now| self.settle(ledger, open, Watcher::Holder, now));
+                let incomplete = incomplete.map(|event| AlertEvent { detail: Some(unread(report)), ..event });
+                let open = vec![(AlertKind::Incomplete, incomplete.clone().into_iter().chain(lacks).collect())];
+                self.teller.tell(|ledger, now| self.settle(ledger, open, ReporterStatus::Holder, now));
                 match incomplete.and_then(|event| event.detail) {
                     // One without a source is what its exit code says: done.
-                    None => self.teller.ping(&self.role, &Ping::Success),
+                    None => self.teller.ping(&self.role, &HealthcheckPing::Success),
                     Some(unread) => {
                         // Who pings after a command goes by its exit code, and that is not 0 here.
-                        self.teller.ping(&self.role, &Ping::Fail(format!("incomplete: {unread}")));
+                        self.teller.ping(&self.role, &HealthcheckPing::Fail(format!("incomplete: {unread}")));
                     }
                 }
             }
-            Outcome::Failed | Outcome::Fenced => {
-                let kind = if report.outcome == Outcome::Failed { Kind::Failed } else { Kind::Fenced };
-                self.keep(report, Step::Run, &seen, running);
-                self.raise(event(kind), Watcher::Holder);
-                self.teller.ping(&self.role, &Ping::Fail(why()));
+            RunOutcome::Failed | RunOutcome::Fenced => {
+                let kind = if report.outcome == RunOutcome::Failed { AlertKind::Failed } else { AlertKind::Fenced };
+                self.keep(report, RunStep::Run, &seen, running);
+                self.raise(event(kind), ReporterStatus::Holder);
+                self.teller.ping(&self.role, &HealthcheckPing::Fail(why()));
             }
-            Outcome::Unknown if reason == Some(&Reason::Cloned) => self.raise(event(Kind::Clone), Watcher::Holder),
-            Outcome::Unknown if let Some(Reason::ClockOff { offset }) = reason => {
-                self.raise(self.clock_off(&seen, *offset), Watcher::Holder);
+            RunOutcome::Unknown if reason == Some(&NoCommitReason::Cloned) => {
+                self.raise(event(AlertKind::Clone), ReporterStatus::Holder)
             }
-            Outcome::Unknown if running.is_some() => {
-                self.keep(report, Step::Run, &seen, running);
-                self.teller.ping(&self.role, &Ping::Fail(why()));
+            RunOutcome::Unknown if let Some(NoCommitReason::ClockOff { offset }) = reason => {
+                self.raise(self.clock_off(&seen, *offset), ReporterStatus::Holder);
             }
-            Outcome::Unknown if let Some(Reason::LeaseUnanswered { .. }) = reason => {
-                self.keep(report, Step::Takeover, &seen, None);
+            RunOutcome::Unknown if running.is_some() => {
+                self.keep(report, RunStep::Run, &seen, running);
+                self.teller.ping(&self.role, &HealthcheckPing::Fail(why()));
             }
-            Outcome::Unknown => {}
-            Outcome::Standby | Outcome::Skipped => match reason {
-                Some(Reason::Conflict { holder }) => {
-                    self.raise(Event { detail: Some(holder.clone()), ..event(Kind::Conflict) }, Watcher::Holder);
+            RunOutcome::Unknown if let Some(NoCommitReason::LeaseUnanswered { .. }) = reason => {
+                self.keep(report, RunStep::Takeover, &seen, None);
+            }
+            RunOutcome::Unknown => {}
+            RunOutcome::Standby | RunOutcome::Skipped => match reason {
+                Some(NoCommitReason::Conflict { holder }) => {
+                    self.raise(
+                        AlertEvent { detail: Some(holder.clone()), ..event(AlertKind::Conflict) },
+                        ReporterStatus::Holder,
+                    );
                 }
-                Some(Reason::Standby(StandbyReason::LeaseTaken(Some(_)), _)) => {
+                Some(NoCommitReason::Standby(StandbyReason::LeaseTaken(Some(_)), _)) => {
                     seen.vouched = true;
-                    self.over(&[Kind::Conflict]);
+                    self.over(&[AlertKind::Conflict]);
                 }
                 // Whoever looked for a slot knows what time it is.
-                Some(Reason::SlotCommitted { .. } | Reason::NothingDue) => {
-                    self.over(&[Kind::Conflict, Kind::ClockOff]);
+                Some(NoCommitReason::SlotCommitted { .. } | NoCommitReason::NothingDue) => {
+                    self.over(&[AlertKind::Conflict, AlertKind::ClockOff]);
                 }
-                _ => self.over(&[Kind::Conflict]),
+                _ => self.over(&[AlertKind::Conflict]),
             },
         }
     }
@@ -248,27 +261,30 @@ impl Watch {
         let Some(error) = error else {
             self.seen().running = None;
             self.committed(slot);
-            self.teller.ping(&self.role, &Ping::Success);
+            self.teller.ping(&self.role, &HealthcheckPing::Success);
             return;
         };
         let mut seen = self.seen();
         seen.running = None;
         let (mark, after) = (COMMAND.to_owned(), seen.glimpse.committed());
-        let event = self.sight(&seen).event(Kind::Failed);
-        self.raise(Event { slot, term, mark, after, detail: Some(error.clone()), ..event }, Watcher::Holder);
-        self.teller.ping(&self.role, &Ping::Fail(error));
+        let event = self.sight(&seen).event(AlertKind::Failed);
+        self.raise(
+            AlertEvent { slot, term, mark, after, detail: Some(error.clone()), ..event },
+            ReporterStatus::Holder,
+        );
+        self.teller.ping(&self.role, &HealthcheckPing::Fail(error));
     }
 
     /// Something was committed, for a slot or not: what it was to end is over. That a command failed a slot's commit alone ends.
     fn committed(&self, slot: Option<Timestamp>) {
         self.kept.clear();
-        self.over(&[Kind::Fenced, Kind::Conflict, Kind::Clone]);
+        self.over(&[AlertKind::Fenced, AlertKind::Conflict, AlertKind::Clone]);
         self.teller.tell(|ledger, now| {
-            let still = ledger.marks(&self.role, Kind::Failed, |event| event.mark == COMMAND && slot.is_none());
-            ledger.settle(&self.role, Kind::Failed, &still, &self.label, now)
+            let still = ledger.marks(&self.role, AlertKind::Failed, |event| event.mark == COMMAND && slot.is_none());
+            ledger.settle(&self.role, AlertKind::Failed, &still, &self.label, now)
         });
         if slot.is_some() {
-            self.over(&[Kind::Missed, Kind::ClockOff]);
+            self.over(&[AlertKind::Missed, AlertKind::ClockOff]);
         }
     }
 
@@ -276,29 +292,29 @@ impl Watch {
     /// a slot that passes meanwhile is told.
     pub fn kept_from_role(&self, report: &RoleReport) {
         let seen = self.seen();
-        self.keep(report, Step::Takeover, &seen, None);
+        self.keep(report, RunStep::Takeover, &seen, None);
     }
 
     /// The journal cannot be followed for this error of the node's own. True: that keeps it from its role; whoever stands by has none.
     pub(super) fn fails_by(&self, error: &GuardError) -> bool {
         let seen = self.seen();
         if seen.works {
-            let report = RoleReport::nothing(self.role.clone(), Outcome::Failed);
+            let report = RoleReport::nothing(self.role.clone(), RunOutcome::Failed);
             let report = RoleReport { reason: Some(error.to_string()), ..report };
-            self.keep(&report, Step::Takeover, &seen, None);
+            self.keep(&report, RunStep::Takeover, &seen, None);
         }
         seen.works
     }
 
     /// How the last run failed, as far as this process knows.
-    pub(super) fn failure(&self) -> Option<Failure> {
+    pub(super) fn failure(&self) -> Option<RunFailure> {
         self.kept.load()
     }
 
     /// The run for a slot that is under way.
-    pub(super) fn under_way(&self) -> Option<UnderWay> {
-        let Running { slot, since } = self.seen().running?;
-        Some(UnderWay { node: self.label.clone(), slot: slot?, since })
+    pub(super) fn under_way(&self) -> Option<RunningBackup> {
+        let ActiveRun { slot, since } = self.seen().running?;
+        Some(RunningBackup { node: self.label.clone(), slot: slot?, since })
     }
 
     /// The lease is answered again, whatever the answer.
@@ -312,11 +328,11 @@ impl Watch {
     }
 
     /// How the last run failed is remembered for whoever asks.
-    fn keep(&self, report: &RoleReport, step: Step, seen: &Seen, running: Option<Running>) {
+    fn keep(&self, report: &RoleReport, step: RunStep, seen: &MonitorState, running: Option<ActiveRun>) {
         let (outcome, time, after) = (report.outcome, self.env.clock.now(), seen.glimpse.committed());
         let slot = report.slot.or(running.and_then(|running| running.slot));
         let error = report.reason.clone().unwrap_or_default();
-        self.kept.add(Failure { outcome, step, time, slot, error, failures: 0, after });
+        self.kept.add(RunFailure { outcome, step, time, slot, error, failures: 0, after });
     }
 
     /// A run came to an error, which this report tells. Says whether it failed by that.
@@ -324,7 +340,7 @@ impl Watch {
         let failed = is_failure(error);
         if failed {
             let stalled = matches!(error, GuardError::Backup(BackupError::Stalled(_)));
-            self.note_end(report, None, stalled.then_some(Cause::Stalled));
+            self.note_end(report, None, stalled.then_some(FailureCause::Stalled));
         } else {
             self.seen().running = None;
         }
@@ -343,32 +359,32 @@ impl Watch {
     }
 
     /// The schedule.
-    pub fn plan(&self) -> Option<&Plan> {
+    pub fn plan(&self) -> Option<&SlotSchedule> {
         self.plan.as_ref()
     }
 
     /// An audit of the last days found this.
-    pub fn audited(&self, findings: &[Finding]) {
+    pub fn audited(&self, findings: &[AuditFinding]) {
         let seen = self.seen();
         let watcher = seen.glimpse.watcher(self.node, seen.vouched);
         let anomalies = self.sight(&seen).anomalies(findings, &seen.glimpse);
-        self.teller.tell(|ledger, now| self.settle(ledger, vec![(Kind::Anomaly, anomalies)], watcher, now));
+        self.teller.tell(|ledger, now| self.settle(ledger, vec![(AlertKind::Anomaly, anomalies)], watcher, now));
     }
 
     /// These other nodes are not set up like this one; all others are.
     pub(super) fn compared(&self, apart: &[String]) {
         let seen = self.seen();
         let watcher = seen.glimpse.watcher(self.node, seen.vouched);
-        let event = |name: &String| Event {
+        let event = |name: &String| AlertEvent {
             mark: name.clone(),
             detail: Some(name.clone()),
-            ..self.sight(&seen).event(Kind::Drift)
+            ..self.sight(&seen).event(AlertKind::Drift)
         };
         let events = apart.iter().map(event).collect();
-        self.teller.tell(|ledger, now| self.settle(ledger, vec![(Kind::Drift, events)], watcher, now));
+        self.teller.tell(|ledger, now| self.settle(ledger, vec![(AlertKind::Drift, events)], watcher, now));
     }
 
-    fn judge(&self, seen: &Seen, watcher: Watcher) {
+    fn judge(&self, seen: &MonitorState, watcher: ReporterStatus) {
         let sight = self.sight(seen);
         let kinds = sight.see(&seen.glimpse);
         // That it is over an audit says, as of all anomalies.
@@ -378,7 +394,7 @@ impl Watch {
         self.teller.tell(|ledger, now| {
             let mut notices = self.settle(ledger, kinds, watcher, now);
             // Whoever did it.
-            for kind in [Kind::Failed, Kind::Fenced] {
+            for kind in [AlertKind::Failed, AlertKind::Fenced] {
                 let still = ledger.marks(&self.role, kind, |event| !seen.glimpse.ends(event, now));
                 notices.extend(ledger.settle(&self.role, kind, &still, &self.label, now));
             }
@@ -389,11 +405,11 @@ impl Watch {
     /// Notes all that is so of these kinds: what is new is told, and what is no more is over.
     fn settle(
         &self,
-        ledger: &mut Ledger,
-        kinds: Vec<(Kind, Vec<Event>)>,
-        watcher: Watcher,
+        ledger: &mut AlertLedger,
+        kinds: Vec<(AlertKind, Vec<AlertEvent>)>,
+        watcher: ReporterStatus,
         now: Timestamp,
-    ) -> Vec<Notice> {
+    ) -> Vec<AlertNotification> {
         let mut notices = Vec::new();
         for (kind, events) in kinds {
             let marks: Vec<String> = events.iter().map(|event| event.mark.clone()).collect();
@@ -404,22 +420,22 @@ impl Watch {
     }
 
     /// By how many seconds it is off.
-    fn clock_off(&self, seen: &Seen, offset: SignedDuration) -> Event {
-        Event { count: Some(offset.unsigned_abs().as_secs()), ..self.sight(seen).event(Kind::ClockOff) }
+    fn clock_off(&self, seen: &MonitorState, offset: SignedDuration) -> AlertEvent {
+        AlertEvent { count: Some(offset.unsigned_abs().as_secs()), ..self.sight(seen).event(AlertKind::ClockOff) }
     }
 
-    fn raise(&self, event: Event, watcher: Watcher) {
+    fn raise(&self, event: AlertEvent, watcher: ReporterStatus) {
         self.teller.tell(|ledger, now| ledger.raise(event, watcher, now).into_iter().collect());
     }
 
-    fn over(&self, kinds: &[Kind]) {
+    fn over(&self, kinds: &[AlertKind]) {
         self.teller.tell(|ledger, now| {
             kinds.iter().flat_map(|kind| ledger.settle(&self.role, *kind, &[], &self.label, now)).collect()
         });
     }
 
-    fn sight(&self, seen: &Seen) -> Sight<'_> {
-        Sight {
+    fn sight(&self, seen: &MonitorState) -> ConditionChecker<'_> {
+        ConditionChecker {
             role: &self.role,
             node: self.node,
             label: &self.label,
@@ -432,7 +448,7 @@ impl Watch {
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, MonitorState> {
         // Each change is one step.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -440,8 +456,8 @@ impl Watch {
 
 /// The first paths that a run could not read, for those who are told.
 fn unread(report: &RoleReport) -> String {
-    let unreadable = |problem: &Problem| match &problem.kind {
-        ProblemKind::Unreadable(why) => Some(format!("{}: {why}", problem.path.display())),
+    let unreadable = |problem: &PathProblem| match &problem.kind {
+        PathProblemKind::Unreadable(why) => Some(format!("{}: {why}", problem.path.display())),
         _ => None,
     };
     let mut named: Vec<String> = report.problems.iter().filter_map(unreadable).take(UNREAD_NAMED_MAX + 1).collect();

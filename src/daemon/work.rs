@@ -5,39 +5,39 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
+use crate::config::{LeaseKind, RoleSettings, Settings, StoreUrl};
 use crate::job;
-use crate::job::backup::{Ask, BackupError, Opening};
+use crate::job::backup::{BackupError, BackupOptions, RoleJournal};
 use crate::job::beat;
-use crate::job::cancel::Cancel;
-use crate::job::guard::{self, Admission, Admitted, Guard, GuardError, Guarded};
-use crate::job::hook::{self, Hooks};
-use crate::job::known::Place;
+use crate::job::cancel::CancelToken;
+use crate::job::guard::{self, Admission, AdmittedRun, GuardError, GuardOutcome, RoleGuard};
+use crate::job::hook::{self, HookRunner};
+use crate::job::known::RepositoryLocation;
 use crate::job::lease;
-use crate::job::local::{Local, LockError};
+use crate::job::local::{LocalState, LockError};
 use crate::job::pace;
 use crate::job::presence;
 use crate::job::prune::{self, PruneError};
 use crate::job::report::pruned::PruneReport;
-use crate::job::report::whoami::PeerSeen;
+use crate::job::report::whoami::PeerPresence;
 use crate::job::repository::Repository;
-use crate::job::runner::Runner;
-use crate::job::stall::Pace;
+use crate::job::runner::NodeContext;
+use crate::job::stall::StallState;
 use crate::outage::silent;
-use crate::repo::format::JournalHome;
-use crate::role::duty::Journal;
-use crate::role::election::{self, LeaseView, Occasion};
+use crate::repo::format::JournalLocation;
+use crate::role::duty::JournalUpdate;
+use crate::role::election::{self, LeaseView, RetakeReason};
 use crate::role::lease::keeper::LostTo;
-use crate::role::lease::{LeaseService, Reply};
+use crate::role::lease::{LeaseReply, LeaseService};
 use crate::role::permit::Deadline;
-use crate::role::probe::Assessment;
+use crate::role::probe::ProbeAssessment;
 use crate::store::Store;
-use crate::store::counting::{Counters, Counting};
+use crate::store::counting::{CountingStore, StoreCounters};
 
-use super::doubts::{Cause, Step};
-use super::limits::{LENT_AFTER, Limits, Turn};
-use super::stores::Stores;
-use super::watcher::Watch;
+use super::doubts::{OutageCause, RoleStep};
+use super::limits::{ConcurrencyLimits, LENT_AFTER, RunTurn};
+use super::stores::StoreConnector;
+use super::watcher::AlertMonitor;
 
 /// How far back a long-running node audits: a week of nights shows what one does not.
 const AUDIT_SINCE: SignedDuration = SignedDuration::from_hours(24 * 7);
@@ -51,16 +51,16 @@ const VERIFY_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Everything that one role's work needs. Clones are the same.
 #[derive(Debug, Clone)]
-pub(super) struct Work {
-    pub(super) runner: Runner,
+pub(super) struct RoleActions {
+    pub(super) runner: NodeContext,
     pub(super) settings: Arc<Settings>,
     pub(super) role: Arc<RoleSettings>,
-    pub(super) stores: Arc<Stores>,
-    pub(super) limits: Arc<Limits>,
+    pub(super) stores: Arc<StoreConnector>,
+    pub(super) limits: Arc<ConcurrencyLimits>,
     /// Set when this node is to stop working for the role.
-    pub(super) ending: Cancel,
+    pub(super) ending: CancelToken,
     /// Whom its events are reported to.
-    pub(super) watch: Arc<Watch>,
+    pub(super) watch: Arc<AlertMonitor>,
     /// Writes nothing, not even into this node's own state.
     pub(super) observe: bool,
     /// How often it prunes.
@@ -70,7 +70,7 @@ pub(super) struct Work {
     /// When the newest known record was last seen to be in the store, as boot time.
     pub(super) verified: Arc<Mutex<Option<Duration>>>,
     /// The holder's beat as it was last.
-    pub(super) beat: Arc<beat::Last>,
+    pub(super) beat: Arc<beat::LastHeartbeat>,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
     /// Held while the journal is looked at, and while a run or a takeover begins: each takes the lock of this node's runs, and would
@@ -80,8 +80,8 @@ pub(super) struct Work {
 
 /// What waiting for a turn to run came to.
 #[derive(Debug)]
-pub(super) enum Waited {
-    Turn(Turn),
+pub(super) enum TurnOutcome {
+    Turn(RunTurn),
     /// Nobody wants the run any more.
     Interrupted,
     /// Others take too long.
@@ -89,20 +89,20 @@ pub(super) enum Waited {
 }
 
 /// A run that has not moved for some time needs no place.
-fn lend(turn: &Turn, pace: Pace) {
-    turn.lend(matches!(pace, Pace::Silent(silent) if silent >= LENT_AFTER));
+fn lend(turn: &RunTurn, pace: StallState) {
+    turn.lend(matches!(pace, StallState::Silent(silent) if silent >= LENT_AFTER));
 }
 
 /// What the work rests on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Footing {
-    pub(super) assessment: Option<Assessment>,
+pub(super) struct AdmissionBasis {
+    pub(super) assessment: Option<ProbeAssessment>,
     /// Until when the lease is held, where it is.
     pub(super) deadline: Option<Deadline>,
 }
 
-impl Work {
-    pub(super) async fn assess(&self) -> Option<Assessment> {
+impl RoleActions {
+    pub(super) async fn assess(&self) -> Option<ProbeAssessment> {
         guard::assess(&self.runner, &self.role, None).await
     }
 
@@ -112,7 +112,7 @@ impl Work {
             return Ok(repository.clone());
         }
         let store = self.stores.store().await?;
-        let place = Place::new(&self.settings.store, &self.role.name);
+        let place = RepositoryLocation::new(&self.settings.store, &self.role.name);
         // Who only observes remembers nothing.
         let place = Some(&place).filter(|_| !self.observe);
         let repository = guard::open(&self.runner, &self.role, store, place).await?;
@@ -122,22 +122,22 @@ impl Work {
 
     /// The role's lease, to be asked for.
     pub(super) async fn lease(&self) -> Result<Box<dyn LeaseService>, GuardError> {
-        lease::of_role(&self.runner, &self.role, &self.repository().await?, lease::Stay::Daemon).await
+        lease::of_role(&self.runner, &self.role, &self.repository().await?, lease::LeaseDuration::Daemon).await
     }
 
     /// Asks for the lease; whoever only observes looks.
-    pub(super) async fn ask(&self, lease: &mut dyn LeaseService) -> Reply {
+    pub(super) async fn ask(&self, lease: &mut dyn LeaseService) -> LeaseReply {
         if self.observe { lease.look().await } else { lease.ask().await }
     }
 
     /// Reads the journal on, and keeps what a first run after a takeover needs; looks for the holder's `beat` if asked to.
-    pub(super) async fn read(&self, beat: bool) -> Journal {
+    pub(super) async fn read(&self, beat: bool) -> JournalUpdate {
         let _turn = self.limits.reads.acquire().await;
         match Box::pin(self.try_read(beat)).await {
             Ok(journal) => {
-                self.stores.outages().answered(&Cause::Role(self.role.name.clone(), Step::Journal));
+                self.stores.outages().answered(&OutageCause::Role(self.role.name.clone(), RoleStep::Journal));
                 if self.is_journal_in_etcd().await {
-                    self.stores.outages().answered(&Cause::Etcd);
+                    self.stores.outages().answered(&OutageCause::Etcd);
                 }
                 journal
             }
@@ -155,17 +155,17 @@ impl Work {
         }
     }
 
-    async fn try_read(&self, beat: bool) -> Result<Journal, GuardError> {
+    async fn try_read(&self, beat: bool) -> Result<JournalUpdate, GuardError> {
         let repository = self.repository().await?;
         if self.observe {
             // A run beside it must find nothing in its way.
-            let (history, _) = Opening::look(&self.runner, &repository).await?;
+            let (history, _) = RoleJournal::look(&self.runner, &repository).await?;
             let clock_offset = repository.store.clock_offset();
-            return Ok(Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset });
+            return Ok(JournalUpdate { history: Some(history), term: None, failed: false, beat: None, clock_offset });
         }
         let verify = self.is_verify_due();
         let entered = self.entrance.lock().await;
-        let (history, view) = match Opening::follow(&self.runner, &repository, verify).await {
+        let (history, view) = match RoleJournal::follow(&self.runner, &repository, verify).await {
             Ok(mut opening) => {
                 if opening.announce(self.role.lease).await? {
                     self.runner.env.spawn(self.clone().compare(repository.clone()));
@@ -173,7 +173,7 @@ impl Work {
                 opening.keep().await?
             }
             // Another process of this node works on it, and will keep what it finds.
-            Err(BackupError::Lock(LockError::Busy { .. })) => Opening::look(&self.runner, &repository).await?,
+            Err(BackupError::Lock(LockError::Busy { .. })) => RoleJournal::look(&self.runner, &repository).await?,
             Err(error) => return Err(error.into()),
         };
         drop(entered);
@@ -193,7 +193,7 @@ impl Work {
         if self.watch.audit_is_due() {
             self.runner.env.spawn(self.clone().audit(repository));
         }
-        Ok(Journal { history: Some(history), term: None, failed: false, beat, clock_offset })
+        Ok(JournalUpdate { history: Some(history), term: None, failed: false, beat, clock_offset })
     }
 
     /// Whether the next look at the journal includes what this node knows of it already. In a directory that costs nothing, and shows a
@@ -212,7 +212,7 @@ impl Work {
             Ok(told) => {
                 let fresh =
                     told.peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
-                let differs = |peer: &PeerSeen| {
+                let differs = |peer: &PeerPresence| {
                     presence::drift(&peer.node, &self.runner.config_hash).is_some()
                         || presence::lease_drift(peer, self.role.lease).is_some()
                 };
@@ -228,7 +228,7 @@ impl Work {
     async fn audit(self, repository: Repository) {
         let now = self.runner.env.clock.now();
         let since = now.checked_sub(AUDIT_SINCE).unwrap_or(Timestamp::MIN);
-        let memory = |repo| Local::peek(&self.runner.env, &self.runner.state_dir, repo).last_view();
+        let memory = |repo| LocalState::peek(&self.runner.env, &self.runner.state_dir, repo).last_view();
         let (store, role) = (Arc::clone(&repository.store), &self.role);
         match job::audit::audit(store, role, self.watch.plan(), (since, now), &memory).await {
             Ok(audit) => self.watch.audited(&audit.findings),
@@ -244,13 +244,13 @@ impl Work {
         }
     }
 
-    fn unread(&self, error: &GuardError, clock_offset: Option<SignedDuration>) -> Journal {
+    fn unread(&self, error: &GuardError, clock_offset: Option<SignedDuration>) -> JournalUpdate {
         // Who has another time than the others does not know which slots are missed.
         if !clock_offset.is_some_and(election::is_off) {
             self.watch.blind();
         }
-        let cause = Cause::of(&self.role.name, Step::Journal, error);
-        let is_own = matches!(cause, Cause::Role(..));
+        let cause = OutageCause::of(&self.role.name, RoleStep::Journal, error);
+        let is_own = matches!(cause, OutageCause::Role(..));
         if self.stores.outages().failed_by(&cause, error) {
             // Of what all roles meet, which one met it first says nothing.
             if is_own {
@@ -259,12 +259,12 @@ impl Work {
                 tracing::warn!("{error}");
             }
         }
-        Journal { history: None, term: None, failed: true, beat: None, clock_offset }
+        JournalUpdate { history: None, term: None, failed: true, beat: None, clock_offset }
     }
 
     async fn is_journal_in_etcd(&self) -> bool {
         let repository = self.repository.lock().await;
-        repository.as_ref().is_some_and(|repository| repository.format.journal != JournalHome::Bucket)
+        repository.as_ref().is_some_and(|repository| repository.format.journal != JournalLocation::Bucket)
     }
 
     /// As of the store's last answer.
@@ -273,23 +273,27 @@ impl Work {
     }
 
     /// Appends a takeover, or goes on under this node's own.
-    pub(super) async fn take_over(&self, footing: &Footing, occasion: Occasion) -> Result<Journal, GuardError> {
+    pub(super) async fn take_over(
+        &self,
+        footing: &AdmissionBasis,
+        occasion: RetakeReason,
+    ) -> Result<JournalUpdate, GuardError> {
         let turn = self.limits.takeovers.acquire().await;
         let repository = self.repository().await?;
         let runner = &self.runner;
         let plan = guard::plan(&self.runner, &self.role, &self.settings, false)?;
         let (role, occasion) = (self.role.as_ref(), Some(occasion));
-        let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion };
+        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
         let term = match self.admit(&guard, footing, view).await? {
             Admission::Active(admitted) => {
-                let Admitted { opening, candidacy, .. } = *admitted;
+                let AdmittedRun { opening, candidacy, .. } = *admitted;
                 let permit = Box::pin(opening.take(&candidacy)).await?.permit().clone();
                 // What paces takeovers is the store; a hook is this node's own affair.
                 drop(turn);
                 // One that hangs would keep the role from every node.
-                let runner = &Runner { cancel: runner.cancel.child(), progress: Arc::default(), ..runner.clone() };
-                let hook = Hooks::new(runner, &self.role).taken(permit.term(), permit.deadline(), &self.ending);
+                let runner = &NodeContext { cancel: runner.cancel.child(), progress: Arc::default(), ..runner.clone() };
+                let hook = HookRunner::new(runner, &self.role).taken(permit.term(), permit.deadline(), &self.ending);
                 if let Some(stall) = pace::watched(runner, self.role.stall_timeout, &|_| {}, hook).await.stall {
                     return Err(BackupError::Stalled(stall).into());
                 }
@@ -297,13 +301,13 @@ impl Work {
             }
             Admission::Refused(_) => None,
         };
-        Ok(Journal { term, ..Box::pin(self.try_read(false)).await? })
+        Ok(JournalUpdate { term, ..Box::pin(self.try_read(false)).await? })
     }
 
     async fn admit<'a>(
         &self,
-        guard: &Guard<'a>,
-        footing: &Footing,
+        guard: &RoleGuard<'a>,
+        footing: &AdmissionBasis,
         view: LeaseView<'_>,
     ) -> Result<Admission<'a>, GuardError> {
         let _entered = tokio::select! {
@@ -316,7 +320,7 @@ impl Work {
 
     /// Waits for a turn to run, for what was due then. What is wanted by a person waits as long as that person does; a slot is offered to
     /// another node when it has waited for longer than it may.
-    pub(super) async fn turn(&self, due: Option<Timestamp>) -> Waited {
+    pub(super) async fn turn(&self, due: Option<Timestamp>) -> TurnOutcome {
         let turn = self.limits.runs.turn(due.unwrap_or(Timestamp::MIN));
         let patience = async {
             match due {
@@ -326,16 +330,16 @@ impl Work {
         };
         tokio::select! {
             biased;
-            turn = turn => Waited::Turn(turn),
-            () = self.runner.cancel.cancelled() => Waited::Interrupted,
-            () = patience => Waited::Crowded,
+            turn = turn => TurnOutcome::Turn(turn),
+            () = self.runner.cancel.cancelled() => TurnOutcome::Interrupted,
+            () = patience => TurnOutcome::Crowded,
         }
     }
 
     /// The role's repository, with what is asked of it counted.
-    async fn counted(&self) -> Result<(Repository, Arc<Counters>), GuardError> {
+    async fn counted(&self) -> Result<(Repository, Arc<StoreCounters>), GuardError> {
         let repository = self.repository().await?;
-        let (counting, counters) = Counting::telling(Arc::clone(&repository.store), guard::answers(&self.runner));
+        let (counting, counters) = CountingStore::telling(Arc::clone(&repository.store), guard::answers(&self.runner));
         let store: Arc<dyn Store> = Arc::new(counting);
         self.runner.progress.asks(&store);
         Ok((Repository { store, ..repository }, counters))
@@ -344,12 +348,12 @@ impl Work {
     /// One run, for the due slot or because somebody wants it.
     pub(super) async fn back_up(
         &self,
-        footing: &Footing,
-        request: guard::Request,
-        occasion: Option<Occasion>,
+        footing: &AdmissionBasis,
+        request: guard::BackupRequest,
+        occasion: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
-        turn: &Turn,
-    ) -> Result<Guarded, GuardError> {
+        turn: &RunTurn,
+    ) -> Result<GuardOutcome, GuardError> {
         let limit = guard::silence_max(&self.role, &self.settings);
         let work = self.run(footing, request, occasion, lost);
         guard::settled(pace::watched(&self.runner, limit, &|pace| lend(turn, pace), work).await)
@@ -357,25 +361,25 @@ impl Work {
 
     async fn run(
         &self,
-        footing: &Footing,
-        request: guard::Request,
-        occasion: Option<Occasion>,
+        footing: &AdmissionBasis,
+        request: guard::BackupRequest,
+        occasion: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
-    ) -> Result<Guarded, GuardError> {
+    ) -> Result<GuardOutcome, GuardError> {
         let runner = &self.runner;
         let started = runner.env.clock.boottime();
         let plan = guard::plan(&self.runner, &self.role, &self.settings, request.scheduled)?;
         let (repository, counters) = self.counted().await?;
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
-        let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion };
+        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion };
         let view = self.lease_view(footing);
         let (report, reason) = match self.admit(&guard, footing, view).await? {
             Admission::Refused(refused) => *refused,
             Admission::Active(admitted) => {
-                let Admitted { opening, candidacy, slot, .. } = *admitted;
+                let AdmittedRun { opening, candidacy, slot, .. } = *admitted;
                 self.watch.begins(opening.view(), slot.map(|slot| slot.at));
                 let own_places = guard::own_places(runner, &self.settings);
-                let ask = Ask { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
+                let ask = BackupOptions { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
                 Box::pin(guard.back_up(opening, &candidacy, &ask, lost)).await?
             }
         };
@@ -386,9 +390,9 @@ impl Work {
     /// Prunes if it is time, after a run for a slot. `None`: it is not, or not here.
     pub(super) async fn prune(
         &self,
-        footing: &Footing,
+        footing: &AdmissionBasis,
         lost: impl Future<Output = LostTo>,
-        turn: &Turn,
+        turn: &RunTurn,
     ) -> Result<Option<PruneReport>, PruneError> {
         let now = self.runner.env.clock.boottime();
         let tried = *self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -403,18 +407,18 @@ impl Work {
 
     async fn prune_now(
         &self,
-        footing: &Footing,
+        footing: &AdmissionBasis,
         lost: impl Future<Output = LostTo>,
     ) -> Result<Option<PruneReport>, PruneError> {
         let ((repository, _), plan) =
             (self.counted().await?, guard::plan(&self.runner, &self.role, &self.settings, false)?);
-        let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(Occasion::None));
-        let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion };
+        let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(RetakeReason::None));
+        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
         let Admission::Active(admitted) = Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? else {
             return Ok(None);
         };
-        let Admitted { opening, candidacy, .. } = *admitted;
+        let AdmittedRun { opening, candidacy, .. } = *admitted;
         let pruned = opening.view().state.pruned;
         if pruned.is_some_and(|at| runner.env.clock.now().duration_since(at).unsigned_abs() < self.prune_interval) {
             return Ok(None);
@@ -423,35 +427,35 @@ impl Work {
     }
 
     /// What the journal says after a run that came to this.
-    pub(super) async fn after(&self, result: &Result<Guarded, GuardError>) -> Journal {
+    pub(super) async fn after(&self, result: &Result<GuardOutcome, GuardError>) -> JournalUpdate {
         if !matches!(result, Ok(_) | Err(GuardError::Backup(BackupError::Interrupted))) {
             // Whatever was wrong may have to do with it.
             *self.repository.lock().await = None;
         }
         let term = result.as_ref().ok().and_then(|(report, _)| report.term);
-        Journal { term, failed: result.is_err(), ..self.read(false).await }
+        JournalUpdate { term, failed: result.is_err(), ..self.read(false).await }
     }
 
     /// This node no longer works for the role, or gives it up.
     pub(super) async fn lose(&self) {
         let limit = if self.ending.is_cancelled() { hook::ENDING_MAX } else { self.role.hooks.timeout };
-        Hooks::new(&self.runner, &self.role).lost(limit).await;
+        HookRunner::new(&self.runner, &self.role).lost(limit).await;
     }
 
     /// What is known when work on the journal did not end.
-    pub(super) fn hung(&self) -> Journal {
+    pub(super) fn hung(&self) -> JournalUpdate {
         let why = silent(self.role.stall_timeout, self.stores.trouble().as_deref());
-        if self.stores.outages().failed(&Cause::Store, &why) {
+        if self.stores.outages().failed(&OutageCause::Store, &why) {
             tracing::error!("the store: {why}");
         }
         self.watch.blind();
-        Journal { history: None, term: None, failed: true, beat: None, clock_offset: None }
+        JournalUpdate { history: None, term: None, failed: true, beat: None, clock_offset: None }
     }
 
-    fn lease_view<'a>(&self, footing: &'a Footing) -> LeaseView<'a> {
+    fn lease_view<'a>(&self, footing: &'a AdmissionBasis) -> LeaseView<'a> {
         match &footing.deadline {
             Some(deadline) if !deadline.passed(self.runner.env.clock.moment()) => LeaseView::Held(deadline),
-            _ if self.role.lease == Lease::None => LeaseView::Unasked,
+            _ if self.role.lease == LeaseKind::None => LeaseView::Unasked,
             _ => LeaseView::Unreachable,
         }
     }

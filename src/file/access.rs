@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What others may do, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exposure {
+pub struct FileExposure {
     /// The file, or a directory on the way to it.
     pub path: PathBuf,
     /// Its permission bits.
@@ -16,7 +16,7 @@ pub struct Exposure {
     pub kind: ExposureKind,
 }
 
-/// The kinds of [`Exposure`].
+/// The kinds of [`FileExposure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExposureKind {
     /// Everybody on this host can change it, or put another one in its place.
@@ -31,7 +31,7 @@ pub enum ExposureKind {
     ReadableByGroup(u32),
 }
 
-impl Exposure {
+impl FileExposure {
     /// Nobody goes on with such a file: whoever has an account here decides what it says.
     pub fn is_refused(&self) -> bool {
         self.kind == ExposureKind::WritableByAll
@@ -67,7 +67,7 @@ impl Exposure {
     }
 }
 
-impl fmt::Display for Exposure {
+impl fmt::Display for FileExposure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.path.display(), self.what())
     }
@@ -75,14 +75,14 @@ impl fmt::Display for Exposure {
 
 /// What others may do with the file or directory at `path`, and with the directories that it is in; nothing of one that is not there, and of
 /// what is no file. `secret`: nobody else should read it.
-pub fn exposures(path: &Path, secret: bool) -> Vec<Exposure> {
+pub fn exposures(path: &Path, secret: bool) -> Vec<FileExposure> {
     // By way of links it is another file that counts.
     let Ok(path) = path.canonicalize() else { return Vec::new() };
     let Ok(meta) = fs::metadata(&path) else { return Vec::new() };
     if !meta.is_file() && !meta.is_dir() {
         return Vec::new();
     }
-    let us = Us { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let us = ProcessUser { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let mut found = of_file(&path, &meta, secret, us);
     for dir in path.ancestors().skip(1) {
         let Ok(meta) = fs::metadata(dir) else { continue };
@@ -92,17 +92,17 @@ pub fn exposures(path: &Path, secret: bool) -> Vec<Exposure> {
 }
 
 /// The first of these that is refused.
-pub fn refusal(path: &Path) -> Option<Exposure> {
-    exposures(path, false).into_iter().find(Exposure::is_refused)
+pub fn refusal(path: &Path) -> Option<FileExposure> {
+    exposures(path, false).into_iter().find(FileExposure::is_refused)
 }
 
 #[derive(Clone, Copy)]
-struct Us {
+struct ProcessUser {
     uid: u32,
     gid: u32,
 }
 
-impl Us {
+impl ProcessUser {
     fn is_own(self, uid: u32) -> bool {
         uid == 0 || uid == self.uid
     }
@@ -112,9 +112,9 @@ impl Us {
     }
 }
 
-fn of_file(path: &Path, meta: &Metadata, secret: bool, us: Us) -> Vec<Exposure> {
+fn of_file(path: &Path, meta: &Metadata, secret: bool, us: ProcessUser) -> Vec<FileExposure> {
     let mode = meta.mode() & 0o7777;
-    let at = |kind| Exposure { path: path.to_owned(), mode, kind };
+    let at = |kind| FileExposure { path: path.to_owned(), mode, kind };
     let mut found = Vec::new();
     if mode & 0o002 != 0 {
         found.push(at(ExposureKind::WritableByAll));
@@ -132,9 +132,9 @@ fn of_file(path: &Path, meta: &Metadata, secret: bool, us: Us) -> Vec<Exposure> 
 }
 
 /// With the sticky bit nobody removes or renames what is another's.
-fn of_dir(path: &Path, meta: &Metadata, us: Us) -> Option<Exposure> {
+fn of_dir(path: &Path, meta: &Metadata, us: ProcessUser) -> Option<FileExposure> {
     let mode = meta.mode() & 0o7777;
-    let at = |kind| Some(Exposure { path: path.to_owned(), mode, kind });
+    let at = |kind| Some(FileExposure { path: path.to_owned(), mode, kind });
     let is_sticky = mode & 0o1000 != 0;
     if mode & 0o002 != 0 && !is_sticky {
         return at(ExposureKind::WritableByAll);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn another_users_file_is_no_own_one() {
-        let us = Us { uid: 1000, gid: 1000 };
+        let us = ProcessUser { uid: 1000, gid: 1000 };
         let meta = fs::metadata("/").unwrap();
         assert!(us.is_own(0) && us.is_own(1000) && !us.is_own(1001));
         assert!(us.is_own_group(0) && us.is_own_group(1000) && !us.is_own_group(4));

@@ -1,26 +1,29 @@
 //! `journal adopt`: lets a journal go on whose head in etcd is gone. The store has all of it; what is lost is only who decides.
 
-use crate::job::operate::{Acted, Change, Operator};
+use crate::job::operate::{OperateReport, OperatorContext, RoleChange};
 use crate::job::repository::Repository;
 use crate::journal::log::AppendError;
-use crate::journal::seat::Adopted;
-use crate::repo::format::JournalHome;
+use crate::journal::seat::AdoptOutcome;
+use crate::repo::format::JournalLocation;
 
 /// Makes the head again from the store's last record, by a takeover of this node's. Safe to repeat, and on several nodes at once.
 ///
 /// # Errors
 /// Etcd or the store; the store itself lost records.
-pub async fn adopt(operator: &Operator<'_>, repository: &Repository) -> Result<Acted, AppendError> {
+pub async fn adopt(operator: &OperatorContext<'_>, repository: &Repository) -> Result<OperateReport, AppendError> {
     let role = repository.role().clone();
-    if repository.format.journal == JournalHome::Bucket {
-        return Ok(Acted { role, change: Change::InStore });
+    if repository.format.journal == JournalLocation::Bucket {
+        return Ok(OperateReport { role, change: RoleChange::InStore });
     }
     let (journal, known) = operator.journal(repository)?;
     Ok(match journal.adopt(known.as_ref()).await? {
-        Adopted::Sound(_) => Acted { role, change: Change::Sound },
-        Adopted::Taken { was, view } => {
+        AdoptOutcome::Sound(_) => OperateReport { role, change: RoleChange::Sound },
+        AdoptOutcome::Taken { was, view } => {
             let head = view.head.as_ref().map(|head| head.seq);
-            Acted { role, change: Change::Adopted { was, seq: head.expect("it has a takeover"), term: view.term() } }
+            OperateReport {
+                role,
+                change: RoleChange::Adopted { was, seq: head.expect("it has a takeover"), term: view.term() },
+            }
         }
     })
 }

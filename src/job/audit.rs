@@ -19,21 +19,21 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::job::audit::account::{Account, Period};
-use crate::job::audit::completeness::Bare;
-use crate::job::audit::ledger::Ledger;
+use crate::job::audit::account::{AuditPeriod, JournalAudit};
+use crate::job::audit::completeness::EmptySourceStreak;
+use crate::job::audit::ledger::SlotLedger;
 use crate::job::empty;
-use crate::job::health::UnderWay;
-use crate::job::last_run::{self, Failure, Kept};
-use crate::job::presence::{self, Told};
-use crate::job::report::audited::{Finding, RoleAudit};
-use crate::job::report::whoami::RunSeen;
+use crate::job::health::RunningBackup;
+use crate::job::last_run::{self, RunFailure, RunFailureFile};
+use crate::job::presence::{self, LivePeers};
+use crate::job::report::audited::{AuditFinding, AuditReport};
+use crate::job::report::whoami::RunSummary;
 use crate::job::repository::Repository;
-use crate::job::verify::found::Found;
-use crate::job::verify::{Remembered, VerifyError, history};
-use crate::journal::record::{NodeRef, Record};
-use crate::journal::state::State;
-use crate::role::slot::Plan;
+use crate::job::verify::found::DamageLog;
+use crate::job::verify::{RememberedView, VerifyError, history};
+use crate::journal::record::{Record, WriterNode};
+use crate::journal::state::JournalState;
+use crate::role::slot::SlotSchedule;
 use crate::store::Store;
 
 /// How much earlier than asked the journal is entered: clocks differ, and what a run is compared with came before it.
@@ -46,16 +46,16 @@ const LEAD: SignedDuration = SignedDuration::from_hours(1);
 pub async fn audit(
     store: Arc<dyn Store>,
     role: &RoleSettings,
-    plan: Option<&Plan>,
+    plan: Option<&SlotSchedule>,
     (since, now): (Timestamp, Timestamp),
-    remembered: Remembered<'_>,
-) -> Result<RoleAudit, VerifyError> {
+    remembered: RememberedView<'_>,
+) -> Result<AuditReport, VerifyError> {
     audit_here(store, role, plan, (since, now), remembered, None).await
 }
 
 /// Who audits, and so knows of runs that left no trace in the journal.
 #[derive(Debug, Clone, Copy)]
-pub struct Looker<'a> {
+pub struct AuditingNode<'a> {
     /// The host.
     pub env: &'a Env,
     /// Where this node keeps its state, if it has a place for it.
@@ -65,15 +65,15 @@ pub struct Looker<'a> {
     /// Its label.
     pub label: &'a str,
     /// How its last run failed, as its daemon says, which may not have been able to write that down.
-    pub told: Option<&'a Failure>,
+    pub told: Option<&'a RunFailure>,
     /// Why its state directory cannot be written.
     pub unwritable: Option<&'a str>,
 }
 
-impl Looker<'_> {
+impl AuditingNode<'_> {
     /// Whether it has the role. One that cannot read who it is goes by its label.
-    fn holds(&self, state: &State) -> bool {
-        let is_own = |node: &NodeRef| self.node.map_or(node.name == self.label, |own| node.id == own);
+    fn holds(&self, state: &JournalState) -> bool {
+        let is_own = |node: &WriterNode| self.node.map_or(node.name == self.label, |own| node.id == own);
         state.holder.as_ref().is_some_and(|holder| is_own(&holder.node))
     }
 }
@@ -86,18 +86,18 @@ impl Looker<'_> {
 pub async fn audit_here(
     store: Arc<dyn Store>,
     role: &RoleSettings,
-    plan: Option<&Plan>,
+    plan: Option<&SlotSchedule>,
     (since, now): (Timestamp, Timestamp),
-    remembered: Remembered<'_>,
-    looker: Option<Looker<'_>>,
-) -> Result<RoleAudit, VerifyError> {
+    remembered: RememberedView<'_>,
+    looker: Option<AuditingNode<'_>>,
+) -> Result<AuditReport, VerifyError> {
     let repository = Repository::open(store, &role.name, &role.key).await?;
     let known = remembered(repository.keys.repo());
-    let mut found = Found::default();
+    let mut found = DamageLog::default();
     let extent = history::extent(&repository, known.as_ref()).await?;
     let entered = since.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
     let from = history::checkpoint_before(&repository, &extent, entered).await?;
-    let mut account = Account::new(plan, Period { since, now }, from.as_ref(), repository.format.created);
+    let mut account = JournalAudit::new(plan, AuditPeriod { since, now }, from.as_ref(), repository.format.created);
     let mut each = |record: &Record, digest| account.take(record, digest);
     let read = history::read(&repository, known.as_ref(), &extent, from, &mut found, &mut each).await?;
     account.scheduled(read.state.last_scheduled());
@@ -106,32 +106,36 @@ pub async fn audit_here(
         account.hear(failures, under_way.as_ref());
     }
     let unwritable = looker.filter(|looker| looker.holds(&read.state)).and_then(|looker| looker.unwritable);
-    let unwritable = unwritable.map(|why| Finding::StateUnwritable { why: why.to_owned() });
-    let empty = account.bare.take().and_then(|Bare { first, last, snapshot, runs, marks }| {
+    let unwritable = unwritable.map(|why| AuditFinding::StateUnwritable { why: why.to_owned() });
+    let empty = account.bare.take().and_then(|EmptySourceStreak { first, last, snapshot, runs, marks }| {
         let empty = empty::told(Some(&marks), role, &repository.keys)?;
-        Some(Finding::EmptySources { first, last, snapshot, runs, empty })
+        Some(AuditFinding::EmptySources { first, last, snapshot, runs, empty })
     });
     let seen = unwritable.into_iter().chain(empty);
     let audit = account.finish(role.name.clone(), seen, found.into_damages());
-    Ok(RoleAudit { records: read.records, ..audit })
+    Ok(AuditReport { records: read.records, ..audit })
 }
 
 /// The runs that failed, and the backups that are under way, as the looker knows of them.
-async fn unrecorded(repository: &Repository, looker: &Looker<'_>, now: Timestamp) -> (Vec<RunSeen>, Option<UnderWay>) {
+async fn unrecorded(
+    repository: &Repository,
+    looker: &AuditingNode<'_>,
+    now: Timestamp,
+) -> (Vec<RunSummary>, Option<RunningBackup>) {
     let role = repository.role();
-    let kept = looker.state_dir.and_then(|dir| Kept::at(looker.env, dir, role).load());
+    let kept = looker.state_dir.and_then(|dir| RunFailureFile::at(looker.env, dir, role).load());
     let own = kept.into_iter().chain(looker.told.cloned()).max_by_key(|failure| failure.time);
     let me = looker.node.unwrap_or(NodeId([0; NodeId::LEN]));
     let told = presence::peers(repository, me, now).await.unwrap_or_else(|error| {
         tracing::warn!("role {role}: whether runs of other nodes failed, or go on, cannot be told: {error}");
-        Told::default()
+        LivePeers::default()
     });
     (last_run::known(own, looker.label, &told.peers, Some(&repository.keys)), told.under_way)
 }
 
 /// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.
-pub(crate) fn duplicates(state: &State, since: Timestamp) -> Vec<Finding> {
-    Ledger::of_state(state, None).duplicates(since)
+pub(crate) fn duplicates(state: &JournalState, since: Timestamp) -> Vec<AuditFinding> {
+    SlotLedger::of_state(state, None).duplicates(since)
 }
 
 #[cfg(test)]

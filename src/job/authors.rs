@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::env::{Env, Held};
+use crate::env::{Env, LockGuard};
 use crate::ids::{InstanceId, Seq};
 
 /// From so many notes on those that are not needed any more are dropped.
@@ -41,16 +41,16 @@ pub struct AuthorNotes {
 
 /// What is noted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Noted {
+pub struct RecordedAuthors {
     /// The file's mark; `None`: the file is missing or damaged, and what is here may not be all.
     pub mark: Option<u64>,
     /// The processes.
-    pub notes: Vec<Note>,
+    pub notes: Vec<AuthorNote>,
 }
 
 /// One process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Note {
+pub struct AuthorNote {
     /// The process.
     pub instance: InstanceId,
     /// The number that it was about to append; 0: it only looked, or this is a note in memory.
@@ -59,7 +59,7 @@ pub struct Note {
     pub boot: Option<u64>,
 }
 
-impl Note {
+impl AuthorNote {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let (instance, seq) = (words.next()?.parse().ok()?, Seq(words.next()?.parse().ok()?));
@@ -77,7 +77,7 @@ impl Note {
     }
 }
 
-impl Noted {
+impl RecordedAuthors {
     /// The processes.
     pub fn instances(&self) -> impl Iterator<Item = InstanceId> {
         self.notes.iter().map(|note| note.instance)
@@ -109,7 +109,7 @@ impl AuthorNotes {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub async fn note(&self, note: Note) -> io::Result<()> {
+    pub async fn note(&self, note: AuthorNote) -> io::Result<()> {
         let held = self.hold().await?;
         let noted = self.env.files.append(&self.file(), note.line().as_bytes());
         drop(held);
@@ -120,13 +120,13 @@ impl AuthorNotes {
     ///
     /// # Errors
     /// The file cannot be written, or a process is noting itself.
-    pub fn try_note(&self, note: Note) -> io::Result<()> {
+    pub fn try_note(&self, note: AuthorNote) -> io::Result<()> {
         let _held = self.env.files.lock(&self.lock())?.ok_or(io::ErrorKind::WouldBlock)?;
         self.env.files.append(&self.file(), note.line().as_bytes())
     }
 
     /// The lock; `None`: a process that was stopped has it.
-    async fn hold(&self) -> io::Result<Option<Box<dyn Held>>> {
+    async fn hold(&self) -> io::Result<Option<Box<dyn LockGuard>>> {
         let mut tries = LOCK_TRIES;
         loop {
             match self.env.files.lock(&self.lock()) {
@@ -144,7 +144,7 @@ impl AuthorNotes {
     }
 
     /// What is noted now. What was appended to the journal by now is among it.
-    pub fn read(&self) -> Noted {
+    pub fn read(&self) -> RecordedAuthors {
         let bytes = self.env.files.read(&self.file()).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let (mut mark, mut whole, mut notes) = (None, text.ends_with('\n'), Vec::new());
@@ -153,12 +153,12 @@ impl AuthorNotes {
                 mark = text.parse().ok();
                 continue;
             }
-            match Note::parse(line) {
+            match AuthorNote::parse(line) {
                 Some(note) => notes.push(note),
                 None => whole = false,
             }
         }
-        Noted { mark: mark.filter(|_| whole), notes }
+        RecordedAuthors { mark: mark.filter(|_| whole), notes }
     }
 
     /// Makes the file anew, with a new mark, out of what is left of it.
@@ -184,7 +184,7 @@ impl AuthorNotes {
         }
         // Whoever notes itself at this moment goes first.
         let Ok(Some(_held)) = self.env.files.lock(&self.lock()) else { return };
-        let Noted { mark: Some(mark), mut notes } = self.read() else { return };
+        let RecordedAuthors { mark: Some(mark), mut notes } = self.read() else { return };
         let newest = notes.len().saturating_sub(NOTES_KEPT);
         let mut at = 0;
         notes.retain(|note| {
@@ -200,9 +200,9 @@ impl AuthorNotes {
     #[cfg(feature = "planted")]
     pub async fn note_look(&self, instance: InstanceId) -> io::Result<()> {
         const LOOKS_KEPT: usize = 16;
-        let Noted { mark, mut notes } = self.read();
+        let RecordedAuthors { mark, mut notes } = self.read();
         if !notes.iter().any(|note| note.instance == instance) {
-            let look = Note { instance, seq: Seq(0), boot: None };
+            let look = AuthorNote { instance, seq: Seq(0), boot: None };
             self.note(look).await?;
             notes.push(look);
         }
@@ -210,8 +210,8 @@ impl AuthorNotes {
         self.write(mark.unwrap_or(1), &notes[surplus..])
     }
 
-    fn write(&self, mark: u64, notes: &[Note]) -> io::Result<()> {
-        let lines = notes.iter().map(Note::line);
+    fn write(&self, mark: u64, notes: &[AuthorNote]) -> io::Result<()> {
+        let lines = notes.iter().map(AuthorNote::line);
         let text: String = std::iter::once(format!("{MARK}{mark}\n")).chain(lines).collect();
         self.env.files.replace(&self.file(), text.as_bytes())
     }
@@ -229,8 +229,8 @@ mod tests {
         InstanceId(n.to_le_bytes())
     }
 
-    fn by(n: u64, seq: u64) -> Note {
-        Note { instance: process(n), seq: Seq(seq), boot: None }
+    fn by(n: u64, seq: u64) -> AuthorNote {
+        AuthorNote { instance: process(n), seq: Seq(seq), boot: None }
     }
 
     #[tokio::test]
@@ -244,7 +244,7 @@ mod tests {
         notes.trim(Seq(0));
         assert_eq!(notes.read().notes.len(), NOTES_MAX + 1, "nothing of it was judged");
         notes.trim(Seq(100));
-        let Noted { mark: left, notes: kept } = notes.read();
+        let RecordedAuthors { mark: left, notes: kept } = notes.read();
         assert_eq!((left, kept.len(), kept[0]), (Some(mark), NOTES_MAX + 1 - 100, by(101, 101)));
         for n in 1..=100 {
             notes.note(by(n, n)).await.unwrap();
@@ -257,12 +257,12 @@ mod tests {
     async fn a_file_that_was_lost_or_damaged_is_no_evidence() {
         let dir = tempfile::tempdir().unwrap();
         let notes = notes(&dir);
-        assert_eq!(notes.read(), Noted::default());
+        assert_eq!(notes.read(), RecordedAuthors::default());
         notes.note(by(1, 1)).await.unwrap();
         assert_eq!(notes.read().mark, None, "it was lost, and there is more");
         let mark = notes.renew().unwrap();
         let whole = notes.read();
-        assert_eq!(whole, Noted { mark: Some(mark), notes: vec![by(1, 1)] }, "what is left of it stays");
+        assert_eq!(whole, RecordedAuthors { mark: Some(mark), notes: vec![by(1, 1)] }, "what is left of it stays");
         notes.note(by(2, 2)).await.unwrap();
         assert_eq!(notes.read().notes.last(), Some(&by(2, 2)));
         // A crash cut a note short, or a full disk did.
@@ -276,11 +276,11 @@ mod tests {
         assert_ne!(renewed, mark);
         assert_eq!(notes.read().mark, Some(renewed));
         // Wherever it is cut, the two halves of two notes make none.
-        let whole = Note { boot: Some(12), ..by(4, 34) }.line();
+        let whole = AuthorNote { boot: Some(12), ..by(4, 34) }.line();
         for cut in 1..whole.len() - 1 {
-            for next in [by(5, 6), Note { boot: Some(7), ..by(5, 6) }] {
+            for next in [by(5, 6), AuthorNote { boot: Some(7), ..by(5, 6) }] {
                 let glued = format!("{}{}", &whole[..cut], next.line());
-                assert_eq!(Note::parse(glued.trim_end()), None, "{glued}");
+                assert_eq!(AuthorNote::parse(glued.trim_end()), None, "{glued}");
             }
         }
     }
@@ -311,7 +311,7 @@ mod tests {
         let notes = notes(&dir);
         notes.renew().unwrap();
         let in_memory = async |n, boot| {
-            notes.note(Note { boot, ..by(n, n) }).await.unwrap();
+            notes.note(AuthorNote { boot, ..by(n, n) }).await.unwrap();
             [4, 5].map(|mark| notes.read().are_all_in(mark))
         };
         assert_eq!(in_memory(1, None).await, [true, true], "it was before");
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(in_memory(5, None).await, [false, false], "it could not");
         assert_eq!(in_memory(6, Some(5)).await, [false, false]);
         assert!(notes.read().are_all_in(6), "the next boot's");
-        assert_eq!(notes.read().notes[1], Note { boot: Some(4), ..by(2, 2) });
+        assert_eq!(notes.read().notes[1], AuthorNote { boot: Some(4), ..by(2, 2) });
         notes.try_note(by(7, 7)).unwrap();
         let _held = Env::host().files.lock(&notes.lock()).unwrap().unwrap();
         assert_eq!(notes.try_note(by(8, 8)).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -336,7 +336,7 @@ mod tests {
         notes.note(by(1, 1)).await.unwrap_err();
         notes.renew().unwrap_err();
         notes.trim(Seq(1));
-        assert_eq!(notes.read(), Noted::default());
+        assert_eq!(notes.read(), RecordedAuthors::default());
         let notes = AuthorNotes::new(dir.path().join("deleted"), Env::host());
         notes.note(by(1, 1)).await.unwrap();
         assert_eq!(notes.read().notes, [by(1, 1)], "a directory that was deleted is made again");

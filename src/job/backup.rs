@@ -32,35 +32,35 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::{Lease, RoleSettings};
+use crate::config::{LeaseKind, RoleSettings};
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, NodeId, ScheduleId};
-use crate::job::authors::boot::{self, Witness};
-pub use crate::job::backup::brought::Content;
+use crate::job::authors::boot::{self, BootEvidence};
+pub use crate::job::backup::brought::InlineContent;
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
-pub(crate) use crate::job::backup::session::{Session, indexes_len, put_indexes};
-pub(crate) use crate::job::backup::shared::Shared;
-use crate::job::hook::Hooks;
-use crate::job::local::{Local, LocalLock, LockError, Memory, Own};
-use crate::job::presence::{self, Announced};
+pub(crate) use crate::job::backup::session::{RoleSession, indexes_len, put_indexes};
+pub(crate) use crate::job::backup::shared::PipelineContext;
+use crate::job::hook::HookRunner;
+use crate::job::local::{LocalLock, LocalState, LockError, OwnTakeover, SavedState};
+use crate::job::presence::{self, LastAnnouncement};
 use crate::job::report::{ByteCounts, FileCounts, LossReport};
 use crate::job::repository::Repository;
 use crate::job::reserve;
-use crate::job::runner::Runner;
+use crate::job::runner::NodeContext;
 use crate::journal::error::JournalError;
-use crate::journal::log::{Act, Journal};
-use crate::journal::record::{CloneBody, TakeoverWhy};
-use crate::journal::state::{Holder, Snapshot, View};
+use crate::journal::log::{Journal, UnfencedAction};
+use crate::journal::record::{CloneBody, TakeoverReason};
+use crate::journal::state::{JournalView, RoleHolder, Snapshot};
 use crate::repo::entry::TreePath;
-use crate::repo::format::JournalHome;
+use crate::repo::format::JournalLocation;
 use crate::repo::names;
 use crate::repo::reader::load_index;
-use crate::role::election::{History, Holding, Pause};
+use crate::role::election::{ElectionHistory, RolePause, TakeoverInfo};
 use crate::role::permit::Candidacy;
-use crate::role::twin::{self, Evidence, Suspicion};
+use crate::role::twin::{self, CloneEvidence, CloneSuspicion};
 use crate::store::{Store, proof};
-use crate::tree::problem::Problem;
+use crate::tree::problem::PathProblem;
 
 /// How often a lock that another process of this host has for a moment is asked for, and the pause between.
 const HOLD_TRIES: u32 = 30;
@@ -72,7 +72,7 @@ const RUN_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a run is asked to do beyond the role's settings.
 #[derive(Debug, Clone, Default)]
-pub struct Ask {
+pub struct BackupOptions {
     /// The slot it is for.
     pub slot: Option<Timestamp>,
     /// Read every file, whatever the cache says.
@@ -83,7 +83,7 @@ pub struct Ask {
 
 /// A committed backup.
 #[derive(Debug)]
-pub struct Committed {
+pub struct CommittedBackup {
     /// The snapshot.
     pub snapshot: Snapshot,
     /// The one before.
@@ -95,7 +95,7 @@ pub struct Committed {
     /// Counts; `uploaded` counts packs and index objects.
     pub bytes: ByteCounts,
     /// What went wrong with single paths.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<PathProblem>,
     /// How many there were.
     pub problem_count: u64,
     /// Sources in which no file was found.
@@ -106,7 +106,7 @@ pub struct Committed {
 
 /// How a journal is read.
 #[derive(Debug, Clone, Copy)]
-enum Reading {
+enum JournalReadMode {
     /// From what this node knew, which must still be there, to the head.
     Whole,
     /// Only if something follows what this node knew; with `verify` that must still be there.
@@ -115,19 +115,19 @@ enum Reading {
 
 /// A role's journal as it is now, with the lock of this host's other runs held, before anything is decided.
 #[derive(Debug)]
-pub struct Opening<'a> {
-    runner: &'a Runner,
+pub struct RoleJournal<'a> {
+    runner: &'a NodeContext,
     repository: &'a Repository,
     journal: Journal,
-    local: Local,
+    local: LocalState,
     lock: Option<LocalLock>,
-    memory: Memory,
-    view: View,
+    memory: SavedState,
+    view: JournalView,
     started: Duration,
 }
 
 /// The lock of this host's runs, asked for again and again where another process has it.
-async fn lock_soon(local: &Local, env: &Env, tries: u32, pause: Duration) -> Result<LocalLock, LockError> {
+async fn lock_soon(local: &LocalState, env: &Env, tries: u32, pause: Duration) -> Result<LocalLock, LockError> {
     let mut tries = tries;
     loop {
         match local.lock() {
@@ -138,40 +138,44 @@ async fn lock_soon(local: &Local, env: &Env, tries: u32, pause: Duration) -> Res
     }
 }
 
-impl<'a> Opening<'a> {
+impl<'a> RoleJournal<'a> {
     /// Takes the lock and reads the journal on from what this node knew.
-    pub async fn open(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
+    pub async fn open(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
         let lock = lock_soon(&local, &runner.env, RUN_TRIES, RUN_PAUSE).await?;
-        Self::read(runner, repository, local, Some(lock), Reading::Whole).await
+        Self::read(runner, repository, local, Some(lock), JournalReadMode::Whole).await
     }
 
     /// The same for a process that only looks whether anything is new, again and again: what it knows is asked for once more only with
     /// `verify`. Whoever goes on to append finds out then.
-    pub async fn follow(runner: &'a Runner, repository: &'a Repository, verify: bool) -> Result<Self, BackupError> {
+    pub async fn follow(
+        runner: &'a NodeContext,
+        repository: &'a Repository,
+        verify: bool,
+    ) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
         let lock = local.lock()?;
-        Self::read(runner, repository, local, Some(lock), Reading::Next { verify }).await
+        Self::read(runner, repository, local, Some(lock), JournalReadMode::Next { verify }).await
     }
 
     /// The same without the lock, for a process that works under the takeover of another one of this host: that one may be
     /// backing up, and neither is to stand in the other's way.
-    pub async fn join(runner: &'a Runner, repository: &'a Repository) -> Result<Self, BackupError> {
+    pub async fn join(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
-        Self::read(runner, repository, local, None, Reading::Whole).await
+        Self::read(runner, repository, local, None, JournalReadMode::Whole).await
     }
 
-    fn local(runner: &Runner, repository: &Repository) -> Result<Local, BackupError> {
-        let local = Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
+    fn local(runner: &NodeContext, repository: &Repository) -> Result<LocalState, BackupError> {
+        let local = LocalState::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
         Ok(local.recalling(&runner.memories))
     }
 
     async fn read(
-        runner: &'a Runner,
+        runner: &'a NodeContext,
         repository: &'a Repository,
-        local: Local,
+        local: LocalState,
         lock: Option<LocalLock>,
-        reading: Reading,
+        reading: JournalReadMode,
     ) -> Result<Self, BackupError> {
         let started = runner.env.clock.boottime();
         let memory = local.load(runner.node.id);
@@ -192,8 +196,8 @@ impl<'a> Opening<'a> {
         let seats = runner.sessions.seats();
         let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
         let read = match reading {
-            Reading::Whole => journal.read(memory.view.as_ref()).await,
-            Reading::Next { verify } => journal.follow(memory.view.as_ref(), verify).await,
+            JournalReadMode::Whole => journal.read(memory.view.as_ref()).await,
+            JournalReadMode::Next { verify } => journal.follow(memory.view.as_ref(), verify).await,
         };
         if let Err(JournalError::Rotated { .. }) = &read
             && let Err(error) = local.forget_slot()
@@ -214,7 +218,7 @@ impl<'a> Opening<'a> {
     async fn look_for_twin(&mut self) -> Result<(), BackupError> {
         let (runner, memory) = (self.runner, &mut self.memory);
         #[cfg(feature = "planted")]
-        if crate::planted::is(crate::planted::Bug::OldRecordsAreJudged) {
+        if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
             let noted = self.local.authors().note_look(runner.instance).await;
             noted.map_err(|error| BackupError::State { path: self.local.memory_file(), error })?;
         }
@@ -231,14 +235,17 @@ impl<'a> Opening<'a> {
             return Ok(());
         };
         note(runner, &self.local, &self.view).await?;
-        self.view = self.journal.note(&self.view, Act::Clone(CloneBody { other })).await?;
+        self.view = self.journal.note(&self.view, UnfencedAction::Clone(CloneBody { other })).await?;
         Ok(())
     }
 
     /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
-    pub async fn look(runner: &Runner, repository: &Repository) -> Result<(History, View), BackupError> {
+    pub async fn look(
+        runner: &NodeContext,
+        repository: &Repository,
+    ) -> Result<(ElectionHistory, JournalView), BackupError> {
         let keys = repository.keys.clone();
-        let local = Local::peek(&runner.env, &runner.state_dir, keys.repo()).recalling(&runner.memories);
+        let local = LocalState::peek(&runner.env, &runner.state_dir, keys.repo()).recalling(&runner.memories);
         let memory = local.load(runner.node.id);
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
@@ -259,14 +266,14 @@ impl<'a> Opening<'a> {
     }
 
     /// Tells the other nodes of this one, which excludes others by `lease`, if it is time. True: it was.
-    pub(crate) async fn announce(&mut self, lease: Lease) -> Result<bool, BackupError> {
+    pub(crate) async fn announce(&mut self, lease: LeaseKind) -> Result<bool, BackupError> {
         if self.lock.is_none() {
             return Ok(false);
         }
         let Self { runner, repository, local, memory, .. } = self;
         let before = memory.announced.clone();
         // Before this process writes there, it is remembered that it may have.
-        let intend = |announced: &Announced| {
+        let intend = |announced: &LastAnnouncement| {
             memory.announced = Some(announced.clone());
             local.save(memory)
         };
@@ -301,18 +308,18 @@ impl<'a> Opening<'a> {
     }
 
     /// The journal.
-    pub fn view(&self) -> &View {
+    pub fn view(&self) -> &JournalView {
         &self.view
     }
 
     /// What the election wants to know of it.
-    pub fn history(&self) -> History {
+    pub fn history(&self) -> ElectionHistory {
         history(&self.view, &self.memory, self.runner.node.id)
     }
 
     /// Remembers what was read, and fetches what the index of the newest snapshot needs: a node that stands by does it, so that
     /// its first run after a takeover starts at once.
-    pub async fn keep(self) -> Result<(History, View), BackupError> {
+    pub async fn keep(self) -> Result<(ElectionHistory, JournalView), BackupError> {
         let Self { local, mut memory, view, repository, runner, .. } = self;
         if memory.view.as_ref() == Some(&view) {
             return Ok((history(&view, &memory, runner.node.id), view));
@@ -331,11 +338,11 @@ impl<'a> Opening<'a> {
         self,
         role: &RoleSettings,
         candidacy: &Candidacy,
-        ask: &Ask,
-    ) -> Result<Committed, BackupError> {
+        ask: &BackupOptions,
+    ) -> Result<CommittedBackup, BackupError> {
         let runner = self.runner;
         let session = self.take(candidacy).await?;
-        let hooks = Hooks::new(runner, role);
+        let hooks = HookRunner::new(runner, role);
         let (term, deadline) = (session.permit().term(), session.permit().deadline());
         hooks.taken(term, deadline, &runner.cancel).await;
         let Some(around) = hooks.open(term, ask.slot).await? else { return session.back_up_or_leave(role, ask).await };
@@ -348,9 +355,9 @@ impl<'a> Opening<'a> {
     }
 
     /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.
-    pub(crate) async fn take(self, candidacy: &Candidacy) -> Result<Session<'a>, BackupError> {
+    pub(crate) async fn take(self, candidacy: &Candidacy) -> Result<RoleSession<'a>, BackupError> {
         let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
-        if repository.format.journal == JournalHome::Bucket {
+        if repository.format.journal == JournalLocation::Bucket {
             let probe = names::probe(repository.role());
             proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
         }
@@ -360,7 +367,7 @@ impl<'a> Opening<'a> {
         // Who stood in and is eligible now has the role in another way, which other nodes must see.
         let inherited = holder.as_ref().filter(|h| {
             own.is_some_and(|own| own.takeover == h.takeover)
-                && (h.why == TakeoverWhy::Fallback) == candidacy.stands_in()
+                && (h.why == TakeoverReason::Fallback) == candidacy.stands_in()
         });
         let (permit, view, takeover) = if let Some(holder) = inherited {
             (candidacy.permit(holder.term, holder.takeover), view, false)
@@ -371,20 +378,31 @@ impl<'a> Opening<'a> {
                 memory = local.load(runner.node.id);
             }
             let why = match &holder {
-                _ if candidacy.stands_in() => TakeoverWhy::Fallback,
-                None => TakeoverWhy::First,
-                Some(h) if h.node.id == runner.node.id => TakeoverWhy::Restart,
-                Some(_) => TakeoverWhy::Moved,
+                _ if candidacy.stands_in() => TakeoverReason::Fallback,
+                None => TakeoverReason::First,
+                Some(h) if h.node.id == runner.node.id => TakeoverReason::Restart,
+                Some(_) => TakeoverReason::Moved,
             };
             note(runner, &local, &view).await?;
             let (permit, view) = journal.take_over(&view, candidacy, why).await?;
             (permit, view, true)
         };
-        memory.own = boot.map(|boot| Own { boot, takeover: permit.takeover(), term: permit.term() });
+        memory.own = boot.map(|boot| OwnTakeover { boot, takeover: permit.takeover(), term: permit.term() });
         advance(runner, &local, &mut memory, &view);
         let appending = AtomicU64::new(0);
-        let session =
-            Session { runner, repository, journal, local, lock, memory, permit, view, takeover, started, appending };
+        let session = RoleSession {
+            runner,
+            repository,
+            journal,
+            local,
+            lock,
+            memory,
+            permit,
+            view,
+            takeover,
+            started,
+            appending,
+        };
         if session.lock.is_some() {
             session.remember(&session.memory)?;
         }
@@ -396,29 +414,29 @@ impl<'a> Opening<'a> {
 }
 
 /// Notes that this process is about to append to `view`. Who cannot be noted must not append: it would be taken for a twin.
-pub(crate) async fn note(runner: &Runner, local: &Local, view: &View) -> Result<(), BackupError> {
+pub(crate) async fn note(runner: &NodeContext, local: &LocalState, view: &JournalView) -> Result<(), BackupError> {
     let noted = boot::note_author(local, runner.instance, view.next_seq()).await;
     noted.map_err(|error| BackupError::State { path: local.memory_file(), error })
 }
 
 /// Remembers the journal up to here, and what is to be thought of those who wrote it. Only with the lock held.
-pub(crate) fn advance(runner: &Runner, local: &Local, memory: &mut Memory, view: &View) {
+pub(crate) fn advance(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
     judge_authors(runner, local, memory, view);
     memory.view = Some(view.clone());
 }
 
 /// Judges who wrote with this node's ID since that was judged last. Where there is nothing to judge it by, it begins here.
-fn judge_authors(runner: &Runner, local: &Local, memory: &mut Memory, view: &View) {
+fn judge_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
     // Read after the journal: what is in it by now was noted before.
     let (notes, noted) = (local.authors(), local.authors().read());
     let head = view.head.as_ref().map(|head| head.seq);
     let is_whole = noted.mark.is_some() && noted.mark == memory.notes;
     #[cfg(feature = "planted")]
-    let is_whole = is_whole || crate::planted::is(crate::planted::Bug::OldRecordsAreJudged);
+    let is_whole = is_whole || crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged);
     if let Some(judged) = memory.settled().filter(|_| is_whole) {
         let own: Vec<InstanceId> = noted.instances().chain([runner.instance]).collect();
-        let witness = Witness::ask(local, runner.instance);
-        let evidence = Evidence {
+        let witness = BootEvidence::ask(local, runner.instance);
+        let evidence = CloneEvidence {
             authors: view.authors.get(&runner.node.id).map_or(&[], Vec::as_slice),
             own: &own,
             boot: &witness.own,
@@ -429,12 +447,12 @@ fn judge_authors(runner: &Runner, local: &Local, memory: &mut Memory, view: &Vie
             now: runner.env.clock.now(),
         };
         match twin::judge(evidence) {
-            Suspicion::None | Suspicion::Known => {}
-            Suspicion::SetBack(seq) => tracing::warn!(
+            CloneSuspicion::None | CloneSuspicion::Known => {}
+            CloneSuspicion::SetBack(seq) => tracing::warn!(
                 "record {seq} of the journal is by a process of this machine that its state directory does not know: the state \
                  directory was set back to an earlier state"
             ),
-            Suspicion::First(sighting) => {
+            CloneSuspicion::First(sighting) => {
                 let undecided = witness.mark.err().map(|why| {
                     format!(
                         "; which of the two it is cannot be told, because who writes here is not noted in memory: {why}"
@@ -448,7 +466,7 @@ fn judge_authors(runner: &Runner, local: &Local, memory: &mut Memory, view: &Vie
                 );
                 memory.sighting = Some(sighting);
             }
-            Suspicion::Twin(other) => memory.twin = Some(other),
+            CloneSuspicion::Twin(other) => memory.twin = Some(other),
         }
     }
     if !is_whole {
@@ -459,22 +477,22 @@ fn judge_authors(runner: &Runner, local: &Local, memory: &mut Memory, view: &Vie
 }
 
 /// What the election wants to know of a journal, and of what this node remembers of itself.
-pub fn history(view: &View, memory: &Memory, node: NodeId) -> History {
-    let holding = |h: &Holder| Holding {
+pub fn history(view: &JournalView, memory: &SavedState, node: NodeId) -> ElectionHistory {
+    let holding = |h: &RoleHolder| TakeoverInfo {
         node: h.node.id,
         label: h.node.name.clone(),
         term: h.term,
         since: h.time,
         handed_over: h.handed_over,
-        stood_in: h.why == TakeoverWhy::Fallback,
+        stood_in: h.why == TakeoverReason::Fallback,
     };
-    let paused = view.state.paused.as_ref().map(|p| Pause {
+    let paused = view.state.paused.as_ref().map(|p| RolePause {
         by: p.node.name.clone(),
         since: p.time,
         until: p.until,
         why: p.why.clone(),
     });
-    History {
+    ElectionHistory {
         holder: view.state.holder.as_ref().map(holding),
         own_term: memory.own.map(|own| own.term),
         commits: view.commits(),

@@ -13,11 +13,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::RoleSettings;
-use crate::env::Task;
+use crate::env::TaskHandle;
 use crate::ids::{Digest, InstanceId, NodeId};
-use crate::job::health::UnderWay;
+use crate::job::health::RunningBackup;
 use crate::job::repository::Repository;
-use crate::job::runner::Runner;
+use crate::job::runner::NodeContext;
 use crate::repo::{line, names};
 use crate::store::{SizeLimit, StoreError};
 use crate::text;
@@ -31,7 +31,7 @@ const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 /// The first line of the object.
 #[derive(Debug, Serialize, Deserialize)]
-struct Line {
+struct HeartbeatRecord {
     node: NodeId,
     name: String,
     instance: InstanceId,
@@ -48,7 +48,7 @@ struct Line {
 
 /// What a run beats for.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Cause {
+pub struct HeartbeatSlot {
     /// Its slot; `None`: a run by hand.
     pub slot: Option<Timestamp>,
     /// Until when a run for that slot is to be begun: by then it must be seen that this one was.
@@ -57,11 +57,11 @@ pub struct Cause {
 
 /// Beats until it is dropped.
 #[derive(Debug)]
-pub struct Beat(Task<()>);
+pub struct Heartbeat(TaskHandle<()>);
 
-impl Beat {
+impl Heartbeat {
     /// Beats for a run that begins now.
-    pub fn start(runner: &Runner, role: &RoleSettings, repository: &Repository, cause: Cause) -> Self {
+    pub fn start(runner: &NodeContext, role: &RoleSettings, repository: &Repository, cause: HeartbeatSlot) -> Self {
         let (runner, repository, key) = (runner.clone(), repository.clone(), names::beat(&role.name));
         let interval = (role.takeover_after / PART).clamp(INTERVAL.0, INTERVAL.1);
         let since = runner.env.clock.now();
@@ -82,16 +82,16 @@ impl Beat {
     }
 }
 
-impl Drop for Beat {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-fn object(runner: &Runner, repository: &Repository, slot: Option<Timestamp>, since: Timestamp) -> Bytes {
+fn object(runner: &NodeContext, repository: &Repository, slot: Option<Timestamp>, since: Timestamp) -> Bytes {
     let (node, instance, time) = (runner.node.clone(), runner.instance, runner.env.clock.now());
     let n = hex::encode(runner.env.random_bytes::<8>());
-    let beat = Line { node: node.id, name: node.name, instance, time, n, slot, since: Some(since) };
+    let beat = HeartbeatRecord { node: node.id, name: node.name, instance, time, n, slot, since: Some(since) };
     line::seal(&serde_json::to_vec(&beat).unwrap_or_default(), &repository.keys).into()
 }
 
@@ -99,12 +99,12 @@ fn object(runner: &Runner, repository: &Repository, slot: Option<Timestamp>, sin
 ///
 /// # Errors
 /// The store.
-pub(crate) async fn under_way(repository: &Repository, now: Timestamp) -> Result<Option<UnderWay>, StoreError> {
+pub(crate) async fn under_way(repository: &Repository, now: Timestamp) -> Result<Option<RunningBackup>, StoreError> {
     Ok(read(repository).await?.and_then(|(beat, _)| told(&beat, now)))
 }
 
 /// The beat, and the digest of its object; `None`: there is none, or none of a holder of the key.
-async fn read(repository: &Repository) -> Result<Option<(Line, Digest)>, StoreError> {
+async fn read(repository: &Repository) -> Result<Option<(HeartbeatRecord, Digest)>, StoreError> {
     let object = match repository.store.get(&names::beat(repository.role()), SizeLimit::LIVE).await {
         Ok(object) => object,
         Err(error) if error.is_not_found() || error.is_no_object() => return Ok(None),
@@ -115,16 +115,16 @@ async fn read(repository: &Repository) -> Result<Option<(Line, Digest)>, StoreEr
 }
 
 /// What a beat says, if it is not so old that its run has surely ended.
-fn told(beat: &Line, now: Timestamp) -> Option<UnderWay> {
+fn told(beat: &HeartbeatRecord, now: Timestamp) -> Option<RunningBackup> {
     let fresh = CLOCKS_APART_MAX.saturating_add(SignedDuration::try_from(INTERVAL.1 * 2).unwrap_or_default());
     let is_fresh = now.duration_since(beat.time).abs() <= fresh;
     let (slot, since) = (beat.slot.filter(|_| is_fresh)?, beat.since?);
-    Some(UnderWay { node: text::line(&beat.name).into_owned(), slot, since })
+    Some(RunningBackup { node: text::line(&beat.name).into_owned(), slot, since })
 }
 
 /// What a process last saw of a role's beat.
 #[derive(Debug, Default)]
-pub struct Last(Mutex<Option<Digest>>);
+pub struct LastHeartbeat(Mutex<Option<Digest>>);
 
 /// The beat as it is now, to be compared with what it was. Where there is none, or none that counts, it has not changed since `last`.
 ///
@@ -133,7 +133,7 @@ pub struct Last(Mutex<Option<Digest>>);
 pub async fn look(
     repository: &Repository,
     role: &RoleSettings,
-    last: &Last,
+    last: &LastHeartbeat,
     now: Timestamp,
 ) -> Result<Digest, StoreError> {
     let beat = read(repository).await?;
@@ -149,19 +149,19 @@ pub async fn look(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::testing::Rig;
+    use crate::job::testing::JobFixture;
 
     #[tokio::test]
     async fn a_beat_tells_for_which_slot_a_run_is_under_way_while_it_beats() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let (runner, key, now) = (rig.runner(), names::beat(&rig.role.name), rig.env.clock.now());
         let told = async |now| under_way(&rig.repository, now).await.unwrap();
         assert_eq!(told(now).await, None);
         rig.store.put(&key, object(&runner, &rig.repository, None, now)).await.unwrap();
         assert_eq!(told(now).await, None, "a run by hand");
         let slot = now - SignedDuration::from_mins(1);
-        let cause = Cause { slot: Some(slot), start_by: Some(now) };
-        let beat = Beat::start(&runner, &rig.role, &rig.repository, cause);
+        let cause = HeartbeatSlot { slot: Some(slot), start_by: Some(now) };
+        let beat = Heartbeat::start(&runner, &rig.role, &rig.repository, cause);
         let run = loop {
             if let Some(run) = told(now).await {
                 break run;
@@ -179,8 +179,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_fresh_beat_with_the_key_counts() {
-        let rig = Rig::new().await;
-        let (runner, key, last) = (rig.runner(), names::beat(&rig.role.name), Last::default());
+        let rig = JobFixture::new().await;
+        let (runner, key, last) = (rig.runner(), names::beat(&rig.role.name), LastHeartbeat::default());
         let now = rig.env.clock.now();
         let look = async |now| look(&rig.repository, &rig.role, &last, now).await.unwrap();
         let none = look(now).await;

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use crate::file;
 use crate::ids::{ChunkId, Digest, RepoId, Seq};
 use crate::repo::DecodeError;
-use crate::repo::codec::{Reader, bad, put_varint};
-use crate::repo::entry::{Entry, Nanos};
+use crate::repo::codec::{ByteReader, bad, put_varint};
+use crate::repo::entry::{ManifestEntry, UnixNanos};
 use crate::repo::segment;
-use crate::tree::compare::Local;
+use crate::tree::compare::CachedStat;
 
 /// Entries of one block.
 const BLOCK_ENTRIES: usize = 1024;
@@ -33,7 +33,7 @@ const LEVEL: i32 = 1;
 
 /// Which snapshot a cache belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound {
+pub struct CacheSnapshot {
     /// The repository.
     pub repo: RepoId,
     /// The number of the snapshot's record.
@@ -44,11 +44,11 @@ pub struct Bound {
 
 /// An entry with what this node knows of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cached {
+pub struct CachedEntry {
     /// As it stands in the manifest.
-    pub entry: Arc<Entry>,
+    pub entry: Arc<ManifestEntry>,
     /// What only this node knows; `None` for what does not come from the tree.
-    pub local: Option<Local>,
+    pub local: Option<CachedStat>,
 }
 
 /// Writes a cache beside the old one; [`CacheWriter::finish`] puts it in place.
@@ -56,9 +56,9 @@ pub struct CacheWriter {
     path: PathBuf,
     temporary: PathBuf,
     file: BufWriter<File>,
-    entries: Vec<Arc<Entry>>,
+    entries: Vec<Arc<ManifestEntry>>,
     held: usize,
-    locals: Vec<Option<Local>>,
+    locals: Vec<Option<CachedStat>>,
     /// A block as it is put together.
     plain: Vec<u8>,
     zstd: zstd::bulk::Compressor<'static>,
@@ -96,7 +96,7 @@ impl CacheWriter {
     }
 
     /// Adds the next entry in path order.
-    pub fn push(&mut self, entry: Arc<Entry>, local: Option<Local>) -> io::Result<()> {
+    pub fn push(&mut self, entry: Arc<ManifestEntry>, local: Option<CachedStat>) -> io::Result<()> {
         self.held += segment::held(&entry);
         self.entries.push(entry);
         self.locals.push(local);
@@ -129,7 +129,7 @@ impl CacheWriter {
 
     /// Ends the cache, binds it to a snapshot and puts it in place of the old one. `nodes` are the chunks of the snapshot's
     /// manifest itself.
-    pub fn finish(mut self, bound: Bound, nodes: &[ChunkId]) -> io::Result<()> {
+    pub fn finish(mut self, bound: CacheSnapshot, nodes: &[ChunkId]) -> io::Result<()> {
         if !self.entries.is_empty() {
             self.end_block()?;
         }
@@ -147,7 +147,7 @@ impl CacheWriter {
 
 const HEADER_LEN: usize = 8 + 16 + 8 + 32 + 8 + CHECKSUM_LEN;
 
-fn header(bound: Bound, nodes_at: u64) -> Vec<u8> {
+fn header(bound: CacheSnapshot, nodes_at: u64) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&bound.repo.0);
     out.extend_from_slice(&bound.seq.0.to_le_bytes());
@@ -176,7 +176,7 @@ pub enum CacheError {
 /// Reads a cache block by block.
 pub struct CacheReader {
     file: BufReader<File>,
-    bound: Bound,
+    bound: CacheSnapshot,
     nodes_at: u64,
     done: bool,
     zstd: zstd::bulk::Decompressor<'static>,
@@ -194,8 +194,8 @@ impl CacheReader {
         let mut file = BufReader::with_capacity(1 << 18, file::open_own(path).ok()?);
         let mut head = [0; HEADER_LEN];
         file.read_exact(&mut head).ok()?;
-        let mut reader = Reader::new(&head[8..]);
-        let bound = Bound {
+        let mut reader = ByteReader::new(&head[8..]);
+        let bound = CacheSnapshot {
             repo: RepoId(reader.array().ok()?),
             seq: Seq(u64::from_le_bytes(reader.array().ok()?)),
             snapshot: Digest(reader.array().ok()?),
@@ -206,7 +206,7 @@ impl CacheReader {
     }
 
     /// What it is bound to.
-    pub fn bound(&self) -> Bound {
+    pub fn bound(&self) -> CacheSnapshot {
         self.bound
     }
 
@@ -222,13 +222,13 @@ impl CacheReader {
     }
 
     /// The next block; `None` at the end.
-    pub fn next_block(&mut self) -> Result<Option<Vec<Cached>>, CacheError> {
+    pub fn next_block(&mut self) -> Result<Option<Vec<CachedEntry>>, CacheError> {
         if self.done {
             return Ok(None);
         }
         let mut head = [0; 8 + CHECKSUM_LEN];
         self.file.read_exact(&mut head)?;
-        let mut reader = Reader::new(&head);
+        let mut reader = ByteReader::new(&head);
         let packed_len = u32::from_le_bytes(reader.array()?);
         let plain_len = u32::from_le_bytes(reader.array()?);
         let sum: [u8; CHECKSUM_LEN] = reader.array()?;
@@ -250,8 +250,8 @@ impl CacheReader {
 }
 
 /// The entries of a block from its plain content. For fuzzing, which does not get past the checksum.
-pub fn decode_block(plain: &[u8]) -> Result<Vec<Cached>, DecodeError> {
-    let mut reader = Reader::new(plain);
+pub fn decode_block(plain: &[u8]) -> Result<Vec<CachedEntry>, DecodeError> {
+    let mut reader = ByteReader::new(plain);
     let entries = segment::decode(&mut reader, BLOCK_ENTRIES)?;
     let mut block = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -259,11 +259,11 @@ pub fn decode_block(plain: &[u8]) -> Result<Vec<Cached>, DecodeError> {
             0 => None,
             1 => {
                 let ino = reader.varint()?;
-                Some(Local { ino, ctime: Nanos(i128::from_le_bytes(reader.array()?)) })
+                Some(CachedStat { ino, ctime: UnixNanos(i128::from_le_bytes(reader.array()?)) })
             }
             _ => return bad("an unknown mark"),
         };
-        block.push(Cached { entry: Arc::new(entry), local });
+        block.push(CachedEntry { entry: Arc::new(entry), local });
     }
     reader.finish()?;
     Ok(block)
@@ -272,21 +272,21 @@ pub fn decode_block(plain: &[u8]) -> Result<Vec<Cached>, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::entry::{Kind, Owner, TreePath};
+    use crate::repo::entry::{EntryKind, OwnerAndMode, TreePath};
 
-    fn cached(n: usize) -> Cached {
-        let entry = Entry {
+    fn cached(n: usize) -> CachedEntry {
+        let entry = ManifestEntry {
             path: TreePath::new(format!("a/{n:05}")).unwrap(),
-            kind: Kind::Dir,
-            owner: Owner::default(),
-            mtime: Nanos(n as i128),
+            kind: EntryKind::Dir,
+            owner: OwnerAndMode::default(),
+            mtime: UnixNanos(n as i128),
             xattrs: Vec::new(),
         };
-        let local = (!n.is_multiple_of(3)).then_some(Local { ino: n as u64, ctime: Nanos(-5) });
-        Cached { entry: Arc::new(entry), local }
+        let local = (!n.is_multiple_of(3)).then_some(CachedStat { ino: n as u64, ctime: UnixNanos(-5) });
+        CachedEntry { entry: Arc::new(entry), local }
     }
 
-    fn read(path: &Path) -> Result<Vec<Cached>, CacheError> {
+    fn read(path: &Path) -> Result<Vec<CachedEntry>, CacheError> {
         let mut all = Vec::new();
         let Some(mut reader) = CacheReader::open(path) else { return Ok(all) };
         while let Some(block) = reader.next_block()? {
@@ -299,8 +299,8 @@ mod tests {
     fn it_reads_back_and_no_damage_passes_for_content() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tree");
-        let bound = Bound { repo: RepoId([1; 16]), seq: Seq(4), snapshot: Digest([2; 32]) };
-        let all: Vec<Cached> = (0..2500).map(cached).collect();
+        let bound = CacheSnapshot { repo: RepoId([1; 16]), seq: Seq(4), snapshot: Digest([2; 32]) };
+        let all: Vec<CachedEntry> = (0..2500).map(cached).collect();
         let mut writer = CacheWriter::create(&path).unwrap();
         for c in &all {
             writer.push(c.entry.clone(), c.local).unwrap();

@@ -7,13 +7,13 @@ use tokio::sync::watch;
 
 /// Clones share the flag. Once set it stays set.
 #[derive(Debug, Clone)]
-pub struct Cancel {
+pub struct CancelToken {
     own: Arc<watch::Sender<bool>>,
     /// Whoever is set with it.
-    parent: Option<Arc<Cancel>>,
+    parent: Option<Arc<CancelToken>>,
 }
 
-impl Cancel {
+impl CancelToken {
     /// Not set.
     pub fn new() -> Self {
         Self { own: Arc::new(watch::Sender::new(false)), parent: None }
@@ -45,7 +45,7 @@ impl Cancel {
     }
 }
 
-impl Default for Cancel {
+impl Default for CancelToken {
     fn default() -> Self {
         Self::new()
     }
@@ -57,7 +57,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_is_woken_and_whoever_comes_late_does_not_wait() {
-        let cancel = Cancel::new();
+        let cancel = CancelToken::new();
         let waiting = tokio::spawn({
             let cancel = cancel.clone();
             async move { cancel.cancelled().await }
@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_is_set_with_its_parent_and_not_the_other_way() {
-        let parent = Cancel::new();
+        let parent = CancelToken::new();
         let (child, other) = (parent.child(), parent.child());
         child.cancel();
         assert!(child.is_cancelled() && !parent.is_cancelled() && !other.is_cancelled());

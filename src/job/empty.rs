@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::RoleSettings;
 use crate::ids::SourceMark;
 use crate::job::report::snapshot::EmptySources;
-use crate::repo::crypto::Keys;
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::entry::TreePath;
 use crate::tree::roots::tree_path;
 
@@ -18,13 +18,13 @@ pub(crate) const MARKED_MAX: usize = 64;
 const CONTEXT: &[u8] = b"empty source\0";
 
 /// What a record says of these.
-pub(crate) fn marks(empty: &[TreePath], keys: &Keys) -> Vec<SourceMark> {
+pub(crate) fn marks(empty: &[TreePath], keys: &DerivedKeys) -> Vec<SourceMark> {
     empty.iter().take(MARKED_MAX).filter_map(|path| mark(path, keys).last()).collect()
 }
 
 /// What is to be told of a snapshot whose record has these marks; `None`: nothing, or the role may be empty. A mark that no source of this
 /// config has is told as well: whether anybody still wants it, the next snapshot shows.
-pub(crate) fn told(marks: Option<&[SourceMark]>, role: &RoleSettings, keys: &Keys) -> Option<EmptySources> {
+pub(crate) fn told(marks: Option<&[SourceMark]>, role: &RoleSettings, keys: &DerivedKeys) -> Option<EmptySources> {
     let marks = marks.filter(|marks| !marks.is_empty() && !role.allow_empty)?;
     let dumps = role.dumps.keys().map(Path::new);
     let dumps = dumps.filter_map(|name| TreePath::new(name.as_os_str().as_bytes()));
@@ -37,7 +37,7 @@ pub(crate) fn told(marks: Option<&[SourceMark]>, role: &RoleSettings, keys: &Key
 }
 
 /// The marks of a path under each generation of the key; the last one is what is written.
-fn mark(path: &TreePath, keys: &Keys) -> impl Iterator<Item = SourceMark> {
+fn mark(path: &TreePath, keys: &DerivedKeys) -> impl Iterator<Item = SourceMark> {
     let content = [CONTEXT, path.as_bytes()].concat();
     keys.sealed_digests(&content)
         .filter_map(|digest| SourceMark::from_slice(digest.0.first_chunk::<8>()?))

@@ -13,22 +13,24 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::child::Ended;
+pub use self::child::ProcessExit;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
-use crate::job::backup::{BackupError, Session};
-use crate::job::guard::{self, Admission, Admitted, Approach, Begins, Guard, GuardError, Guarded, Reason};
+use crate::job::backup::{BackupError, RoleSession};
+use crate::job::guard::{
+    self, Admission, AdmittedRun, BeginCallback, GuardError, GuardOutcome, NoCommitReason, Precheck, RoleGuard,
+};
 use crate::job::health;
-use crate::job::local::{Local, LocalLock, LockError};
-use crate::job::report::{Outcome, RoleReport};
+use crate::job::local::{LocalLock, LocalState, LockError};
+use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::Repository;
-use crate::job::runner::Runner;
-use crate::journal::record::{BeginBody, Body, EndBody};
-use crate::journal::state::Holder;
+use crate::job::runner::NodeContext;
+use crate::journal::record::{BeginBody, EndBody, RecordBody};
+use crate::journal::state::RoleHolder;
 use crate::role::lease::LeaseHolder;
-use crate::role::lease::keeper::Keeper;
+use crate::role::lease::keeper::LeaseKeepAlive;
 use crate::role::permit::{Deadline, margin};
-use crate::role::probe::{Answer, Evidence};
+use crate::role::probe::{ProbeAnswer, ProbeResult};
 use crate::store::{Store, StoreError};
 
 /// How often the probes and the journal are asked again while the command runs; the probes also when an address changes.
@@ -42,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// What is to be run.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct ExecRequest {
     /// Program and arguments.
     pub command: Vec<String>,
     /// Only if a slot is due and not committed; begin, end and outcome are recorded.
@@ -53,11 +55,11 @@ pub struct Request {
 
 /// What became of it.
 #[derive(Debug)]
-pub enum Executed {
+pub enum ExecOutcome {
     /// It ran to its end.
     Ran {
         /// How it ended.
-        ended: Ended,
+        ended: ProcessExit,
         /// Under which term.
         term: Term,
         /// For which slot.
@@ -66,9 +68,9 @@ pub enum Executed {
     /// It was ended, because this node was no longer active, or its time was over.
     Stopped {
         /// How it ended.
-        ended: Ended,
+        ended: ProcessExit,
         /// Why.
-        cause: Cause,
+        cause: ExecStopCause,
         /// Under which term.
         term: Term,
         /// For which slot.
@@ -77,16 +79,16 @@ pub enum Executed {
         recorded: bool,
     },
     /// It was not run.
-    Refused(Box<Guarded>),
+    Refused(Box<GuardOutcome>),
 }
 
-impl Executed {
+impl ExecOutcome {
     /// How it ended, in the words that the journal's record of it is told in; `None`: well, or it was not run.
     pub fn failure(&self) -> Option<String> {
         let (ended, cause) = match self {
-            Executed::Ran { ended, .. } => (*ended, None),
-            Executed::Stopped { ended, cause, .. } => (*ended, Some(cause)),
-            Executed::Refused(_) => return None,
+            ExecOutcome::Ran { ended, .. } => (*ended, None),
+            ExecOutcome::Stopped { ended, cause, .. } => (*ended, Some(cause)),
+            ExecOutcome::Refused(_) => return None,
         };
         let body = end(ended, cause, 0);
         (!body.is_good()).then(|| health::ended(&body))
@@ -95,15 +97,15 @@ impl Executed {
 
 /// Why a command was ended.
 #[derive(Debug)]
-pub enum Cause {
+pub enum ExecStopCause {
     /// Another process has the lease.
     LeaseLost(Option<LeaseHolder>),
     /// The lease could not be renewed in time.
     Expired,
     /// The probes say no.
-    NotEligible(Vec<Evidence>),
+    NotEligible(Vec<ProbeResult>),
     /// Another node took the role over.
-    Fenced(Box<Holder>),
+    Fenced(Box<RoleHolder>),
     /// It took longer than this.
     TimedOut(Duration),
 }
@@ -137,22 +139,22 @@ impl From<BackupError> for ExecError {
 /// # Errors
 /// Whether this node is active cannot be found out, or the command cannot be started.
 pub async fn exec(
-    runner: &Runner,
+    runner: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
-    request: &Request,
-    begins: Begins<'_>,
-) -> Result<Executed, ExecError> {
+    request: &ExecRequest,
+    begins: BeginCallback<'_>,
+) -> Result<ExecOutcome, ExecError> {
     let approach = match guard::approach(runner, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
-        Err(refused) => return Ok(Executed::Refused(Box::new(refused))),
+        Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
     };
-    let Approach { repository, plan, assessment, .. } = approach;
+    let Precheck { repository, plan, assessment, .. } = approach;
     // Before the slot is looked up: whoever runs it has committed it when this is free.
     let _turn = match turn(runner, role, &repository, request).await? {
         Ok(turn) => turn,
-        Err(refused) => return Ok(Executed::Refused(Box::new(refused))),
+        Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
     };
     let scheduled = request.scheduled;
     // Where only a lease decides, and nobody holds it between runs, each node could have it in turn and run the same command: it goes
@@ -161,13 +163,13 @@ pub async fn exec(
         && role.eligible.is_none()
         && let Some(refused) = guard::held_elsewhere(runner, role, &repository).await?
     {
-        return Ok(Executed::Refused(Box::new(refused)));
+        return Ok(ExecOutcome::Refused(Box::new(refused)));
     }
-    let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: None };
+    let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion: None };
     match Box::pin(guard.admit(assessment)).await? {
-        Admission::Refused(refused) => Ok(Executed::Refused(refused)),
+        Admission::Refused(refused) => Ok(ExecOutcome::Refused(refused)),
         Admission::Active(admitted) => {
-            let Admitted { opening, candidacy, slot, keeper } = *admitted;
+            let AdmittedRun { opening, candidacy, slot, keeper } = *admitted;
             if request.scheduled {
                 begins(opening.view(), slot.map(|slot| slot.at));
             }
@@ -183,35 +185,35 @@ pub async fn exec(
 
 /// Keeps other scheduled commands of the role on this node off until it is dropped; `Err`: one is running.
 async fn turn(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
-    request: &Request,
-) -> Result<Result<Option<LocalLock>, Guarded>, BackupError> {
+    request: &ExecRequest,
+) -> Result<Result<Option<LocalLock>, GuardOutcome>, BackupError> {
     if !request.scheduled {
         return Ok(Ok(None));
     }
-    match Local::open(&runner.env, &runner.state_dir, repository.keys.repo())?.lock_command().await {
+    match LocalState::open(&runner.env, &runner.state_dir, repository.keys.repo())?.lock_command().await {
         Err(LockError::Busy { pid }) => {
-            let report = RoleReport::nothing(role.name.clone(), Outcome::Skipped);
-            Ok(Err((report, Some(Reason::CommandRuns { pid }))))
+            let report = RoleReport::nothing(role.name.clone(), RunOutcome::Skipped);
+            Ok(Err((report, Some(NoCommitReason::CommandRuns { pid }))))
         }
         lock => Ok(Ok(Some(lock?))),
     }
 }
 
 async fn run(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
-    mut session: Session<'_>,
+    mut session: RoleSession<'_>,
     slot: Option<Timestamp>,
-    keeper: Option<&Keeper>,
-    request: &Request,
-) -> Result<Executed, ExecError> {
+    keeper: Option<&LeaseKeepAlive>,
+    request: &ExecRequest,
+) -> Result<ExecOutcome, ExecError> {
     let deadline = session.permit().deadline().clone();
     let term = session.permit().term();
     if request.scheduled {
-        session.append(Body::Begin(BeginBody {}), slot).await?;
+        session.append(RecordBody::Begin(BeginBody {}), slot).await?;
     }
     session.unlock();
     let variables = variables(runner, role, term, slot, &deadline);
@@ -220,8 +222,8 @@ async fn run(
     let started = runner.env.clock.boottime();
     let stop = async {
         tokio::select! {
-            to = guard::lost(keeper) => Cause::LeaseLost(to),
-            () = passed(runner, &deadline) => Cause::Expired,
+            to = guard::lost(keeper) => ExecStopCause::LeaseLost(to),
+            () = passed(runner, &deadline) => ExecStopCause::Expired,
             cause = watch(runner, role, &session) => cause,
             cause = timed_out(runner, request.timeout) => cause,
         }
@@ -234,7 +236,7 @@ async fn run(
             // Without an end it would seem to run still.
             let body = EndBody { exit: not_started(&error), duration_ms: duration(), ..EndBody::default() };
             if request.scheduled
-                && let Err(error) = session.append(Body::End(body), slot).await
+                && let Err(error) = session.append(RecordBody::End(body), slot).await
             {
                 tracing::warn!("that the command did not run is not recorded: {error}");
             }
@@ -245,7 +247,7 @@ async fn run(
     if request.scheduled {
         let body = end(ended, cause.as_ref(), duration());
         // Only a good end commits the slot. Where another node has the role by now there is nothing to say any more.
-        if let Err(error) = session.append(Body::End(body), slot).await {
+        if let Err(error) = session.append(RecordBody::End(body), slot).await {
             if cause.is_none() {
                 return Err(error.into());
             }
@@ -254,18 +256,18 @@ async fn run(
         }
     }
     Ok(match cause {
-        None => Executed::Ran { ended, term, slot },
-        Some(cause) => Executed::Stopped { ended, cause, term, slot, recorded },
+        None => ExecOutcome::Ran { ended, term, slot },
+        Some(cause) => ExecOutcome::Stopped { ended, cause, term, slot, recorded },
     })
 }
 
 /// What is recorded of an end.
-fn end(ended: Ended, cause: Option<&Cause>, duration_ms: u64) -> EndBody {
+fn end(ended: ProcessExit, cause: Option<&ExecStopCause>, duration_ms: u64) -> EndBody {
     let signal = match ended {
-        Ended::Signal(signal) => u8::try_from(signal).ok(),
-        Ended::Exit(_) => None,
+        ProcessExit::Signal(signal) => u8::try_from(signal).ok(),
+        ProcessExit::Exit(_) => None,
     };
-    let timed_out = matches!(cause, Some(Cause::TimedOut(_)));
+    let timed_out = matches!(cause, Some(ExecStopCause::TimedOut(_)));
     EndBody { exit: ended.code(), stopped: cause.is_some(), duration_ms, signal, timed_out }
 }
 
@@ -275,7 +277,7 @@ fn not_started(error: &std::io::Error) -> u8 {
 }
 
 fn variables(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     term: Term,
     slot: Option<Timestamp>,
@@ -290,18 +292,18 @@ fn variables(
 }
 
 /// Resolves when the command's time is over.
-async fn timed_out(runner: &Runner, timeout: Option<Duration>) -> Cause {
+async fn timed_out(runner: &NodeContext, timeout: Option<Duration>) -> ExecStopCause {
     match timeout {
         Some(timeout) => {
             runner.env.sleep(timeout).await;
-            Cause::TimedOut(timeout)
+            ExecStopCause::TimedOut(timeout)
         }
         None => std::future::pending().await,
     }
 }
 
 /// Resolves when work must have stopped.
-pub(crate) async fn passed(runner: &Runner, deadline: &Deadline) {
+pub(crate) async fn passed(runner: &NodeContext, deadline: &Deadline) {
     while !deadline.passed(runner.env.clock.moment()) {
         runner.env.sleep(TICK).await;
     }
@@ -309,7 +311,7 @@ pub(crate) async fn passed(runner: &Runner, deadline: &Deadline) {
 
 /// Resolves when the probes or the journal say that the role is not here any more. What cannot be told is no reason: that is
 /// what the lease is for.
-async fn watch(runner: &Runner, role: &RoleSettings, session: &Session<'_>) -> Cause {
+async fn watch(runner: &NodeContext, role: &RoleSettings, session: &RoleSession<'_>) -> ExecStopCause {
     let mut hints = runner.surroundings.senses.hints(role.eligible.as_ref());
     let mut poll = tokio::time::interval(WATCH);
     // The first one is now.
@@ -320,17 +322,17 @@ async fn watch(runner: &Runner, role: &RoleSettings, session: &Session<'_>) -> C
             () = hints.changed() => false,
         };
         if let Some(assessment) = guard::assess(runner, role, None).await
-            && assessment.answer == Answer::No
+            && assessment.answer == ProbeAnswer::No
             && !assessment.speaks_for()
         {
-            return Cause::NotEligible(assessment.evidence);
+            return ExecStopCause::NotEligible(assessment.evidence);
         }
         // What the kernel tells is about this node alone.
         if !polled {
             continue;
         }
         match session.overtaken().await {
-            Ok(Some(holder)) => return Cause::Fenced(Box::new(holder)),
+            Ok(Some(holder)) => return ExecStopCause::Fenced(Box::new(holder)),
             Ok(None) => {}
             Err(error) => tracing::warn!("{error}"),
         }

@@ -14,34 +14,35 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 pub use self::error::GuardError;
-pub use self::request::Request;
-use crate::config::{Lease, RoleSettings, Settings, StoreUrl};
+pub use self::request::BackupRequest;
+use crate::config::{LeaseKind, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
-use crate::job::backup::{Ask, BackupError, Committed, Opening};
-use crate::job::beat::{self, Beat};
-use crate::job::known::{self, Place};
+use crate::job::backup::{BackupError, BackupOptions, CommittedBackup, RoleJournal};
+use crate::job::beat::{self, Heartbeat};
+use crate::job::known::{self, RepositoryLocation};
 use crate::job::lease;
-use crate::job::local::{Local, LockError};
-use crate::job::pace::{Watched, watched};
+use crate::job::local::{LocalState, LockError};
+use crate::job::pace::{WatchedRun, watched};
 use crate::job::presence;
-use crate::job::progress::Phase;
-use crate::job::report::{ByteCounts, Outcome, RoleReport};
+use crate::job::progress::JobPhase;
+use crate::job::report::{ByteCounts, RoleReport, RunOutcome};
 use crate::job::repository::Repository;
-use crate::job::runner::Runner;
+use crate::job::runner::NodeContext;
 use crate::job::stall;
 use crate::journal::log::AppendError;
-use crate::journal::state::View;
+use crate::journal::state::JournalView;
 use crate::repo::names;
 use crate::repo::pack::PACK_TARGET_BYTES;
 use crate::role::election::{
-    self, Eligibility, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason, Verdict,
+    self, ElectionInputs, ElectionOutcome, ElectionState, Eligibility, LeaseView, RetakeReason, RolePause,
+    StandbyReason, UnknownReason,
 };
-use crate::role::lease::keeper::{self, Keeper, LostTo};
-use crate::role::lease::{LeaseHolder, Reply};
+use crate::role::lease::keeper::{self, LeaseKeepAlive, LostTo};
+use crate::role::lease::{LeaseHolder, LeaseReply};
 use crate::role::permit::Candidacy;
-use crate::role::probe::{self, Assessment};
-use crate::role::slot::{Plan, Slot};
-use crate::store::counting::{Answers, Counters, Counting, Counts};
+use crate::role::probe::{self, ProbeAssessment};
+use crate::role::slot::{Slot, SlotSchedule};
+use crate::store::counting::{CountingStore, RequestCounts, ResponseCounter, StoreCounters};
 use crate::store::{Store, StoreError};
 
 /// How often a run decides at most: each time but the first because somebody else wrote before it could.
@@ -53,15 +54,15 @@ const LEASE_ATTEMPTS: u32 = 3;
 
 /// Why a run ended without a commit, where that is no failure; in words that `cli` chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum NoCommitReason {
     /// This node stands by.
-    Standby(StandbyReason, Vec<probe::Evidence>),
+    Standby(StandbyReason, Vec<probe::ProbeResult>),
     /// It cannot tell.
-    Unknown(UnknownReason, Vec<probe::Evidence>),
+    Unknown(UnknownReason, Vec<probe::ProbeResult>),
     /// It cannot tell, because its lease was asked for in vain.
     LeaseUnanswered {
         /// Where the lease is.
-        lease: Lease,
+        lease: LeaseKind,
         /// What came of the last try.
         why: String,
     },
@@ -95,7 +96,7 @@ pub enum Reason {
     /// This node exists twice.
     Cloned,
     /// A person paused the role.
-    Paused(Pause),
+    Paused(RolePause),
     /// Another process got the lease while this run went on, and has not written yet.
     LeaseLost(Option<LeaseHolder>),
     /// This node's clock and the store's are too far apart.
@@ -106,30 +107,30 @@ pub enum Reason {
 }
 
 /// Told when a run surely begins: what the journal said before, and for which slot it is.
-pub type Begins<'a> = &'a (dyn Fn(&View, Option<Timestamp>) + Sync);
+pub type BeginCallback<'a> = &'a (dyn Fn(&JournalView, Option<Timestamp>) + Sync);
 
 /// A report, and why there was no commit.
-pub type Guarded = (RoleReport, Option<Reason>);
+pub type GuardOutcome = (RoleReport, Option<NoCommitReason>);
 
 /// Backs up `role` if this node is active for it. The store is connected to only if the probes do not say no: a standby whose
 /// disk is not mounted stands by as well as any other.
 pub async fn backup(
-    runner: &Runner,
+    runner: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
-    request: Request,
-    begins: Begins<'_>,
-) -> Result<Guarded, GuardError> {
+    request: BackupRequest,
+    begins: BeginCallback<'_>,
+) -> Result<GuardOutcome, GuardError> {
     // Set by the operator's signal, by the loss of the lease, and when nothing moves any more.
-    let runner = &Runner { cancel: runner.cancel.child(), ..runner.clone() };
+    let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
     let work = back_up(runner, settings, role, connect, request, begins);
     settled(watched(runner, silence_max(role, settings), &|_| {}, work).await)
 }
 
 /// What shows that a run gets answers of its store.
-pub(crate) fn answers(runner: &Runner) -> Answers {
-    Answers { count: Arc::clone(&runner.progress.steps), counts: |key| !names::is_live(key) }
+pub(crate) fn answers(runner: &NodeContext) -> ResponseCounter {
+    ResponseCounter { count: Arc::clone(&runner.progress.steps), counts: |key| !names::is_live(key) }
 }
 
 /// How long a run of this role may be silent.
@@ -138,7 +139,7 @@ pub(crate) fn silence_max(role: &RoleSettings, settings: &Settings) -> Duration 
 }
 
 /// A run that came to its end has the last word, and so has one that knows what became of its record.
-pub(crate) fn settled<T>(watched: Watched<Result<T, GuardError>>) -> Result<T, GuardError> {
+pub(crate) fn settled<T>(watched: WatchedRun<Result<T, GuardError>>) -> Result<T, GuardError> {
     let knows = |error: &GuardError| {
         let GuardError::Backup(BackupError::Append(error)) = error else { return false };
         matches!(error, AppendError::Unknown { .. } | AppendError::Fenced(_))
@@ -152,15 +153,15 @@ pub(crate) fn settled<T>(watched: Watched<Result<T, GuardError>>) -> Result<T, G
 }
 
 async fn back_up(
-    runner: &Runner,
+    runner: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
-    request: Request,
-    begins: Begins<'_>,
-) -> Result<Guarded, GuardError> {
+    request: BackupRequest,
+    begins: BeginCallback<'_>,
+) -> Result<GuardOutcome, GuardError> {
     let started = runner.env.clock.boottime();
-    let ended_early = |(report, reason): Guarded| {
+    let ended_early = |(report, reason): GuardOutcome| {
         let duration = runner.env.clock.boottime().saturating_sub(started);
         Ok((RoleReport { duration, ..report }, reason))
     };
@@ -168,7 +169,7 @@ async fn back_up(
         Ok(approach) => approach,
         Err(refused) => return ended_early(refused),
     };
-    let Approach { repository, plan, mut assessment, counters } = approach;
+    let Precheck { repository, plan, mut assessment, counters } = approach;
     let scheduled = request.scheduled;
     let stays = request.stays();
     // Without probes nothing but the journal says which node it is, as for a command.
@@ -178,14 +179,14 @@ async fn back_up(
     {
         return ended_early(refused);
     }
-    let guard = Guard { runner, role, repository: &repository, plan, scheduled, occasion: stays };
+    let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion: stays };
     let mut decisions = 0;
     let (report, reason) = loop {
         let admitted = match Box::pin(guard.admit(assessment)).await? {
             Admission::Refused(refused) => break *refused,
             Admission::Active(admitted) => admitted,
         };
-        let Admitted { opening, candidacy, slot, keeper } = *admitted;
+        let AdmittedRun { opening, candidacy, slot, keeper } = *admitted;
         let slot = slot.map(|slot| slot.at);
         let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != runner.node.id);
         if let Some(holder) = holder
@@ -200,7 +201,7 @@ async fn back_up(
             );
         }
         begins(opening.view(), slot);
-        let ask = Ask { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
+        let ask = BackupOptions { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
         let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lost(keeper.as_ref()))).await;
         release(keeper).await;
         decisions += 1;
@@ -217,24 +218,24 @@ async fn back_up(
 }
 
 /// A role's repository, and what is known before its journal is read.
-pub(crate) struct Approach {
+pub(crate) struct Precheck {
     pub(crate) repository: Repository,
     /// The role's schedule, if it has one.
-    pub(crate) plan: Option<Plan>,
-    pub(crate) assessment: Option<Assessment>,
+    pub(crate) plan: Option<SlotSchedule>,
+    pub(crate) assessment: Option<ProbeAssessment>,
     /// Counts what is asked of the store.
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<StoreCounters>,
 }
 
 /// The way up to the journal; `Err`: there is no need to go further, and why. The store is connected to only then: what is
 /// clear without lease and journal needs none.
 pub(crate) async fn approach(
-    runner: &Runner,
+    runner: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     scheduled: bool,
-) -> Result<Result<Approach, Guarded>, GuardError> {
+) -> Result<Result<Precheck, GuardOutcome>, GuardError> {
     let plan = plan(runner, role, settings, scheduled)?;
     let due = plan.as_ref().filter(|_| scheduled).and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
     let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
@@ -242,12 +243,12 @@ pub(crate) async fn approach(
         return Ok(Err(refused));
     }
     let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
-    let (counting, counters) = Counting::telling(connected, answers(runner));
+    let (counting, counters) = CountingStore::telling(connected, answers(runner));
     let store: Arc<dyn Store> = Arc::new(counting);
     runner.progress.asks(&store);
-    let place = Place::new(&settings.store, &role.name);
+    let place = RepositoryLocation::new(&settings.store, &role.name);
     let repository = until_cancelled(runner, open(runner, role, store, Some(&place))).await?;
-    Ok(Ok(Approach { repository, plan, assessment, counters }))
+    Ok(Ok(Precheck { repository, plan, assessment, counters }))
 }
 
 /// The role's journal as anybody sees it, for somebody who does not work.
@@ -255,12 +256,12 @@ pub(crate) async fn approach(
 /// # Errors
 /// It cannot be read.
 pub async fn glance(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
-) -> Result<View, GuardError> {
+) -> Result<JournalView, GuardError> {
     let repository = open(runner, role, connect().await?, None).await?;
-    Ok(Opening::look(runner, &repository).await?.1)
+    Ok(RoleJournal::look(runner, &repository).await?.1)
 }
 
 /// Tells the other nodes of this one once more, after a run that failed: how it did is news for them.
@@ -268,12 +269,12 @@ pub async fn glance(
 /// # Errors
 /// The store or the journal.
 pub async fn announce(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<(), GuardError> {
     let repository = open(runner, role, connect().await?, None).await?;
-    match Opening::open(runner, &repository).await {
+    match RoleJournal::open(runner, &repository).await {
         Ok(mut opening) => drop(opening.announce(role.lease).await?),
         Err(error) => {
             let error = GuardError::from(error);
@@ -288,13 +289,13 @@ pub async fn announce(
 
 /// A role's repository, as this node opened it last. `place`: where it is to be remembered.
 pub(crate) async fn open(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     store: Arc<dyn Store>,
-    place: Option<&Place>,
+    place: Option<&RepositoryLocation>,
 ) -> Result<Repository, GuardError> {
     let (env, state_dir) = (&runner.env, runner.state_dir.as_path());
-    let slot = Local::slot_of(env, Some(state_dir));
+    let slot = LocalState::slot_of(env, Some(state_dir));
     let opened = Repository::open_by(store, &role.name, &role.key, slot).await;
     let Some(place) = place else { return Ok(opened?) };
     let repository = opened.map_err(|error| place.explain(env, Some(state_dir), error))?;
@@ -303,7 +304,7 @@ pub(crate) async fn open(
 }
 
 /// A report with what the run took, and what its records were dated by.
-pub fn measured(report: RoleReport, duration: Duration, counts: &Counts, env: &Env) -> RoleReport {
+pub fn measured(report: RoleReport, duration: Duration, counts: &RequestCounts, env: &Env) -> RoleReport {
     let wrote = report.snapshot.is_some() || report.takeover;
     let clock_doubt = env.clock_doubts.of(&report.role).filter(|_| wrote);
     let uploaded = if report.snapshot.is_some() { counts.bytes_up } else { report.bytes.uploaded };
@@ -313,61 +314,61 @@ pub fn measured(report: RoleReport, duration: Duration, counts: &Counts, env: &E
 
 /// Leave to work, with everything that was opened on the way to it.
 #[derive(Debug)]
-pub struct Admitted<'a> {
+pub struct AdmittedRun<'a> {
     /// The journal, with the lock of this host's other runs held.
-    pub opening: Opening<'a>,
+    pub opening: RoleJournal<'a>,
     /// The election's word.
     pub candidacy: Candidacy,
     /// The slot that is to be run.
     pub slot: Option<Slot>,
     /// Keeps the lease, if the role has one.
-    pub keeper: Option<Keeper>,
+    pub keeper: Option<LeaseKeepAlive>,
 }
 
 /// What the guard says.
 #[derive(Debug)]
 pub enum Admission<'a> {
     /// This node is active.
-    Active(Box<Admitted<'a>>),
+    Active(Box<AdmittedRun<'a>>),
     /// It is not; why not.
-    Refused(Box<Guarded>),
+    Refused(Box<GuardOutcome>),
 }
 
 /// The way to a role, with its repository open.
 #[derive(Debug)]
-pub struct Guard<'a> {
+pub struct RoleGuard<'a> {
     /// Who asks. Its `cancel` is also set when the lease is lost.
-    pub runner: &'a Runner,
+    pub runner: &'a NodeContext,
     /// For what.
     pub role: &'a RoleSettings,
     /// Where.
     pub repository: &'a Repository,
     /// The role's schedule, if it has one.
-    pub plan: Option<Plan>,
+    pub plan: Option<SlotSchedule>,
     /// It is to be caught up with; otherwise somebody asks by hand.
     pub scheduled: bool,
     /// What speaks for taking the role back; `None`: the slot, or the hand.
-    pub occasion: Option<Occasion>,
+    pub occasion: Option<RetakeReason>,
 }
 
-impl<'a> Guard<'a> {
+impl<'a> RoleGuard<'a> {
     /// Decides whether this node may work for the role now, and gets the lease if it takes one.
-    pub async fn admit(&self, mut assessment: Option<Assessment>) -> Result<Admission<'a>, GuardError> {
+    pub async fn admit(&self, mut assessment: Option<ProbeAssessment>) -> Result<Admission<'a>, GuardError> {
         let opened = until_cancelled(self.runner, async {
             Ok(if self.runner.sessions.are_borrowed() {
-                Box::pin(Opening::join(self.runner, self.repository)).await?
+                Box::pin(RoleJournal::join(self.runner, self.repository)).await?
             } else {
-                Box::pin(Opening::open(self.runner, self.repository)).await?
+                Box::pin(RoleJournal::open(self.runner, self.repository)).await?
             })
         })
         .await;
         let mut opening = match opened {
             // The next call looks whether the slot is committed by then.
             Err(GuardError::Backup(BackupError::Lock(LockError::Busy { pid }))) if self.scheduled => {
-                let report = nothing(self.role, Outcome::Skipped);
-                return Ok(Admission::Refused(Box::new((report, Some(Reason::RunsAlready { pid })))));
+                let report = nothing(self.role, RunOutcome::Skipped);
+                return Ok(Admission::Refused(Box::new((report, Some(NoCommitReason::RunsAlready { pid })))));
             }
-            opened => opened?.by_schedule(self.plan.as_ref().map(Plan::id)),
+            opened => opened?.by_schedule(self.plan.as_ref().map(SlotSchedule::id)),
         };
         until_cancelled(self.runner, async { Ok(opening.announce(self.role.lease).await?) }).await?;
         let slot = match self.slot(opening.view()) {
@@ -375,7 +376,7 @@ impl<'a> Guard<'a> {
             Err(done) => return Ok(Admission::Refused(done)),
         };
         let verdict = self.decide(&opening, slot, assessment.as_ref(), LeaseView::Unasked);
-        let State::Candidate = verdict.state else { return Ok(self.conclude(opening, slot, verdict)) };
+        let ElectionState::Candidate = verdict.state else { return Ok(self.conclude(opening, slot, verdict)) };
         if let Some(wait) = self.turn(&opening, slot) {
             // The node that had the role last goes first: a role that moves without need is read anew for nothing.
             let waited = until_cancelled(self.runner, async {
@@ -389,15 +390,16 @@ impl<'a> Guard<'a> {
                 }
                 Ok(())
             });
-            self.runner.progress.during(Phase::Turn, Box::pin(waited)).await?;
+            self.runner.progress.during(JobPhase::Turn, Box::pin(waited)).await?;
             let due = slot.map(|slot| slot.at);
             assessment = until_cancelled(self.runner, async { Ok(assess(self.runner, self.role, due).await) }).await?;
         }
         let asked =
-            until_cancelled(self.runner, self.runner.progress.during(Phase::Lease, Box::pin(self.acquire()))).await?;
+            until_cancelled(self.runner, self.runner.progress.during(JobPhase::Lease, Box::pin(self.acquire())))
+                .await?;
         match self.admit_with(opening, assessment.as_ref(), &asked).await {
             Ok(Admission::Active(admitted)) => {
-                Ok(Admission::Active(Box::new(Admitted { keeper: asked.ok(), ..*admitted })))
+                Ok(Admission::Active(Box::new(AdmittedRun { keeper: asked.ok(), ..*admitted })))
             }
             refused => {
                 release(asked.ok()).await;
@@ -409,9 +411,9 @@ impl<'a> Guard<'a> {
     /// Decides with what asking for the lease came to, and with what was committed while this node waited.
     async fn admit_with(
         &self,
-        mut opening: Opening<'a>,
-        assessment: Option<&Assessment>,
-        asked: &Result<Keeper, Refusal>,
+        mut opening: RoleJournal<'a>,
+        assessment: Option<&ProbeAssessment>,
+        asked: &Result<LeaseKeepAlive, LeaseRefusal>,
     ) -> Result<Admission<'a>, GuardError> {
         until_cancelled(self.runner, async { Ok(opening.refresh().await?) }).await?;
         let slot = match self.slot(opening.view()) {
@@ -420,13 +422,15 @@ impl<'a> Guard<'a> {
         };
         let lease = match asked {
             Ok(keeper) => LeaseView::Held(keeper.deadline()),
-            Err(Refusal::Taken(by)) => LeaseView::Taken(by.as_ref()),
-            Err(Refusal::Unreachable(_)) => LeaseView::Unreachable,
+            Err(LeaseRefusal::Taken(by)) => LeaseView::Taken(by.as_ref()),
+            Err(LeaseRefusal::Unreachable(_)) => LeaseView::Unreachable,
         };
         let verdict = self.decide(&opening, slot, assessment, lease);
-        if let (State::Unknown(UnknownReason::Lease(lease)), Err(Refusal::Unreachable(why))) = (&verdict.state, asked) {
-            let reason = Reason::LeaseUnanswered { lease: *lease, why: why.clone() };
-            return Ok(Admission::Refused(Box::new((nothing(self.role, Outcome::Unknown), Some(reason)))));
+        if let (ElectionState::Unknown(UnknownReason::Lease(lease)), Err(LeaseRefusal::Unreachable(why))) =
+            (&verdict.state, asked)
+        {
+            let reason = NoCommitReason::LeaseUnanswered { lease: *lease, why: why.clone() };
+            return Ok(Admission::Refused(Box::new((nothing(self.role, RunOutcome::Unknown), Some(reason)))));
         }
         Ok(self.conclude(opening, slot, verdict))
     }
@@ -434,13 +438,14 @@ impl<'a> Guard<'a> {
     /// The same for a process that keeps the role's lease all the time, and knows how it stands.
     pub async fn admit_under(
         &self,
-        assessment: Option<&Assessment>,
+        assessment: Option<&ProbeAssessment>,
         lease: LeaseView<'_>,
     ) -> Result<Admission<'a>, GuardError> {
-        let opening =
-            until_cancelled(self.runner, async { Ok(Box::pin(Opening::open(self.runner, self.repository)).await?) })
-                .await?;
-        let opening = opening.by_schedule(self.plan.as_ref().map(Plan::id));
+        let opening = until_cancelled(self.runner, async {
+            Ok(Box::pin(RoleJournal::open(self.runner, self.repository)).await?)
+        })
+        .await?;
+        let opening = opening.by_schedule(self.plan.as_ref().map(SlotSchedule::id));
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),
@@ -450,49 +455,55 @@ impl<'a> Guard<'a> {
     }
 
     /// What a verdict means for somebody who wants to work.
-    fn conclude(&self, opening: Opening<'a>, slot: Option<Slot>, verdict: Verdict) -> Admission<'a> {
-        let Verdict { state, evidence } = verdict;
+    fn conclude(&self, opening: RoleJournal<'a>, slot: Option<Slot>, verdict: ElectionOutcome) -> Admission<'a> {
+        let ElectionOutcome { state, evidence } = verdict;
         let (outcome, reason) = match state {
-            State::Active { candidacy, .. } => {
-                return Admission::Active(Box::new(Admitted { opening, candidacy, slot, keeper: None }));
+            ElectionState::Active { candidacy, .. } => {
+                return Admission::Active(Box::new(AdmittedRun { opening, candidacy, slot, keeper: None }));
             }
-            State::Standby(why) => (Outcome::Standby, Reason::Standby(why, evidence)),
-            State::Candidate => (Outcome::Standby, Reason::Standby(StandbyReason::LeaseTaken(None), evidence)),
-            State::Unknown(UnknownReason::Clock { offset }) => (Outcome::Unknown, Reason::ClockOff { offset }),
-            State::Unknown(why) => (Outcome::Unknown, Reason::Unknown(why, evidence)),
-            State::Conflict { holder } => (Outcome::Standby, Reason::Conflict { holder: holder.label }),
-            State::Paused(pause) => (Outcome::Skipped, Reason::Paused(pause)),
-            State::Cloned => (Outcome::Unknown, Reason::Cloned),
+            ElectionState::Standby(why) => (RunOutcome::Standby, NoCommitReason::Standby(why, evidence)),
+            ElectionState::Candidate => {
+                (RunOutcome::Standby, NoCommitReason::Standby(StandbyReason::LeaseTaken(None), evidence))
+            }
+            ElectionState::Unknown(UnknownReason::Clock { offset }) => {
+                (RunOutcome::Unknown, NoCommitReason::ClockOff { offset })
+            }
+            ElectionState::Unknown(why) => (RunOutcome::Unknown, NoCommitReason::Unknown(why, evidence)),
+            ElectionState::Conflict { holder } => {
+                (RunOutcome::Standby, NoCommitReason::Conflict { holder: holder.label })
+            }
+            ElectionState::Paused(pause) => (RunOutcome::Skipped, NoCommitReason::Paused(pause)),
+            ElectionState::Cloned => (RunOutcome::Unknown, NoCommitReason::Cloned),
         };
         Admission::Refused(Box::new((nothing(self.role, outcome), Some(reason))))
     }
 
     /// The slot to run; `Err`: there is none, and why.
-    fn slot(&self, view: &View) -> Result<Option<Slot>, Box<Guarded>> {
+    fn slot(&self, view: &JournalView) -> Result<Option<Slot>, Box<GuardOutcome>> {
         let Some(plan) = self.plan.as_ref().filter(|_| self.scheduled) else { return Ok(None) };
         let done = |report, reason| Err(Box::new((report, Some(reason))));
         if let Some(offset) = self.repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
-            return done(nothing(self.role, Outcome::Unknown), Reason::ClockOff { offset });
+            return done(nothing(self.role, RunOutcome::Unknown), NoCommitReason::ClockOff { offset });
         }
         let (now, commits) = (self.runner.env.clock.now(), view.commits());
         match (plan.pending(&commits, now), plan.due(now)) {
             (Some(slot), _) => Ok(Some(slot)),
             (None, Some(due)) => {
-                let report = RoleReport { slot: Some(due.at), ..nothing(self.role, Outcome::Skipped) };
-                done(report, Reason::SlotCommitted { slot: due.at })
+                let report = RoleReport { slot: Some(due.at), ..nothing(self.role, RunOutcome::Skipped) };
+                done(report, NoCommitReason::SlotCommitted { slot: due.at })
             }
-            (None, None) => done(nothing(self.role, Outcome::Skipped), Reason::NothingDue),
+            (None, None) => done(nothing(self.role, RunOutcome::Skipped), NoCommitReason::NothingDue),
         }
     }
 
     fn decide(
         &self,
-        opening: &Opening<'_>,
+        opening: &RoleJournal<'_>,
         slot: Option<Slot>,
-        assessment: Option<&Assessment>,
+        assessment: Option<&ProbeAssessment>,
         lease: LeaseView<'_>,
-    ) -> Verdict {
-        election::decide(Inputs {
+    ) -> ElectionOutcome {
+        election::decide(ElectionInputs {
             role: self.role,
             node: self.runner.node.id,
             label: &self.runner.node.name,
@@ -502,12 +513,12 @@ impl<'a> Guard<'a> {
             lease,
             history: Some(&opening.history()),
             plan: self.plan.as_ref(),
-            occasion: self.occasion.unwrap_or(slot.map_or(Occasion::ByHand, |slot| Occasion::Slot(slot.at))),
+            occasion: self.occasion.unwrap_or(slot.map_or(RetakeReason::ByHand, |slot| RetakeReason::Slot(slot.at))),
         })
     }
 
     /// How long this node leaves the slot to the one that had the role last.
-    fn turn(&self, opening: &Opening<'_>, slot: Option<Slot>) -> Option<Duration> {
+    fn turn(&self, opening: &RoleJournal<'_>, slot: Option<Slot>) -> Option<Duration> {
         let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != self.runner.node.id)?;
         let until = slot?.starts.saturating_add(self.role.takeover_delay).ok()?;
         let wait = Duration::try_from(until.duration_since(self.runner.env.clock.now())).ok()?;
@@ -516,26 +527,26 @@ impl<'a> Guard<'a> {
     }
 
     /// Asks for the role's lease.
-    async fn acquire(&self) -> Result<Result<Keeper, Refusal>, GuardError> {
-        let mut lease = lease::of_role(self.runner, self.role, self.repository, lease::Stay::Run).await?;
+    async fn acquire(&self) -> Result<Result<LeaseKeepAlive, LeaseRefusal>, GuardError> {
+        let mut lease = lease::of_role(self.runner, self.role, self.repository, lease::LeaseDuration::Run).await?;
         // Only a lease in the bucket is watched: a dead holder's runs out in its own time, which may have begun a moment
         // ago. Etcd says at once who lives.
         let ttl = self.role.bucket_lease_ttl;
         let patience = ttl + keeper::pause(ttl) * 2;
-        let mut left = if self.role.lease == Lease::Bucket { LEASE_ATTEMPTS } else { 1 };
+        let mut left = if self.role.lease == LeaseKind::Bucket { LEASE_ATTEMPTS } else { 1 };
         loop {
             left -= 1;
             return Ok(match keeper::acquire(lease.as_mut(), ttl, patience, &self.runner.env).await {
-                Reply::Held(grant) => Ok(Keeper::start(lease, grant, &self.runner.env)),
-                Reply::Taken { by, .. } => Err(Refusal::Taken(by)),
-                Reply::Unknown { why } if left > 0 => {
+                LeaseReply::Held(grant) => Ok(LeaseKeepAlive::start(lease, grant, &self.runner.env)),
+                LeaseReply::Taken { by, .. } => Err(LeaseRefusal::Taken(by)),
+                LeaseReply::Unknown { why } if left > 0 => {
                     tracing::debug!(why, "the lease is asked for again");
                     self.runner.env.sleep(keeper::pause(ttl)).await;
                     continue;
                 }
-                Reply::Unknown { why } => Err(Refusal::Unreachable(why)),
+                LeaseReply::Unknown { why } => Err(LeaseRefusal::Unreachable(why)),
                 // Nobody was seen to hold it, and this process does not.
-                Reply::Free => Err(Refusal::Unreachable("it is free, and was not given".to_owned())),
+                LeaseReply::Free => Err(LeaseRefusal::Unreachable("it is free, and was not given".to_owned())),
             });
         }
     }
@@ -543,14 +554,14 @@ impl<'a> Guard<'a> {
     /// Backs up until it is done, or until the lease is `lost` to somebody else.
     pub async fn back_up(
         &self,
-        opening: Opening<'a>,
+        opening: RoleJournal<'a>,
         candidacy: &Candidacy,
-        ask: &Ask,
+        ask: &BackupOptions,
         lost: impl Future<Output = LostTo>,
-    ) -> Result<Guarded, GuardError> {
+    ) -> Result<GuardOutcome, GuardError> {
         let start_by = self.plan.as_ref().and_then(|plan| Some(plan.start_by(plan.exactly(ask.slot?)?)));
-        let cause = beat::Cause { slot: ask.slot, start_by };
-        let _beat = Beat::start(self.runner, self.role, self.repository, cause);
+        let cause = beat::HeartbeatSlot { slot: ask.slot, start_by };
+        let _beat = Heartbeat::start(self.runner, self.role, self.repository, cause);
         let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
         let (result, lost_to) = tokio::select! {
             biased;
@@ -565,10 +576,10 @@ impl<'a> Guard<'a> {
             (Ok(done), _) => Ok((committed(self.role, done, ask.slot), None)),
             (Err(BackupError::Interrupted | BackupError::Append(AppendError::Expired)), Some(to)) => {
                 // Whoever has the lease now may not have written yet; the journal tells whether this run is fenced.
-                let opening = Opening::open(self.runner, self.repository).await?;
+                let opening = RoleJournal::open(self.runner, self.repository).await?;
                 match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {
                     Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
-                    None => Ok((nothing(self.role, Outcome::Unknown), Some(Reason::LeaseLost(to)))),
+                    None => Ok((nothing(self.role, RunOutcome::Unknown), Some(NoCommitReason::LeaseLost(to)))),
                 }
             }
             (Err(error), _) => Err(error.into()),
@@ -577,8 +588,8 @@ impl<'a> Guard<'a> {
 }
 
 /// Resolves when the lease is somebody else's; never where there is none.
-pub fn lost(keeper: Option<&Keeper>) -> impl Future<Output = LostTo> + Send + use<> {
-    let lost = keeper.map(Keeper::lost);
+pub fn lost(keeper: Option<&LeaseKeepAlive>) -> impl Future<Output = LostTo> + Send + use<> {
+    let lost = keeper.map(LeaseKeepAlive::lost);
     async move {
         match lost {
             Some(lost) => lost.await,
@@ -588,13 +599,13 @@ pub fn lost(keeper: Option<&Keeper>) -> impl Future<Output = LostTo> + Send + us
 }
 
 /// Why a lease was not given.
-enum Refusal {
+enum LeaseRefusal {
     Taken(Option<LeaseHolder>),
     Unreachable(String),
 }
 
 /// Gives the lease up, after the work that it guarded.
-pub async fn release(keeper: Option<Keeper>) {
+pub async fn release(keeper: Option<LeaseKeepAlive>) {
     if let Some(keeper) = keeper {
         keeper.release().await;
     }
@@ -602,7 +613,7 @@ pub async fn release(keeper: Option<Keeper>) {
 
 /// Work that has changed nothing yet ends with the operator's signal.
 async fn until_cancelled<T>(
-    runner: &Runner,
+    runner: &NodeContext,
     work: impl Future<Output = Result<T, GuardError>>,
 ) -> Result<T, GuardError> {
     tokio::select! {
@@ -613,7 +624,7 @@ async fn until_cancelled<T>(
 }
 
 /// A store in a directory, and what this node remembers: both may lie inside a source.
-pub fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
+pub fn own_places(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
     let store = match &settings.store.url {
         StoreUrl::Dir(path) => Some(path.clone()),
         StoreUrl::S3 { .. } => None,
@@ -622,40 +633,48 @@ pub fn own_places(runner: &Runner, settings: &Settings) -> Vec<PathBuf> {
 }
 
 /// What the probes say of `role` here; `None` for a role without any.
-pub async fn assess(runner: &Runner, role: &RoleSettings, slot: Option<Timestamp>) -> Option<Assessment> {
+pub async fn assess(runner: &NodeContext, role: &RoleSettings, slot: Option<Timestamp>) -> Option<ProbeAssessment> {
     let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
     let (context, senses) = (runner.context(role, None, slot), runner.surroundings.senses.as_ref());
     Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)
 }
 
 /// Why this node is not even a candidate, as far as settings and probes tell.
-pub(crate) fn ineligible(runner: &Runner, role: &RoleSettings, assessment: Option<&Assessment>) -> Option<Guarded> {
+pub(crate) fn ineligible(
+    runner: &NodeContext,
+    role: &RoleSettings,
+    assessment: Option<&ProbeAssessment>,
+) -> Option<GuardOutcome> {
     let evidence = || assessment.map(|a| a.evidence.clone()).unwrap_or_default();
     match election::eligibility(role, &runner.node.name, assessment) {
         Eligibility::Yes | Eligibility::Fallback => None,
-        Eligibility::No(why) => Some((nothing(role, Outcome::Standby), Some(Reason::Standby(why, evidence())))),
-        Eligibility::Unknown(why) => Some((nothing(role, Outcome::Unknown), Some(Reason::Unknown(why, evidence())))),
+        Eligibility::No(why) => {
+            Some((nothing(role, RunOutcome::Standby), Some(NoCommitReason::Standby(why, evidence()))))
+        }
+        Eligibility::Unknown(why) => {
+            Some((nothing(role, RunOutcome::Unknown), Some(NoCommitReason::Unknown(why, evidence()))))
+        }
     }
 }
 
 /// That another node had the role last, for work that is no reason to move it; `None`: this one had it, or none.
 pub(crate) async fn held_elsewhere(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
-) -> Result<Option<Guarded>, BackupError> {
-    let (history, _) = Opening::look(runner, repository).await?;
+) -> Result<Option<GuardOutcome>, BackupError> {
+    let (history, _) = RoleJournal::look(runner, repository).await?;
     let holder = history.holder.filter(|holder| holder.node != runner.node.id);
-    Ok(holder.map(|holder| (nothing(role, Outcome::Standby), Some(Reason::HeldBy { holder: holder.label }))))
+    Ok(holder.map(|holder| (nothing(role, RunOutcome::Standby), Some(NoCommitReason::HeldBy { holder: holder.label }))))
 }
 
 /// The role's schedule; one that is to be kept to must be there.
 pub(crate) fn plan(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     settings: &Settings,
     scheduled: bool,
-) -> Result<Option<Plan>, GuardError> {
+) -> Result<Option<SlotSchedule>, GuardError> {
     let plan = known::plan(settings, role, &runner.env, &runner.state_dir)
         .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
     match plan {
@@ -665,14 +684,14 @@ pub(crate) fn plan(
 }
 
 /// A report on a run that committed nothing.
-fn nothing(role: &RoleSettings, outcome: Outcome) -> RoleReport {
+fn nothing(role: &RoleSettings, outcome: RunOutcome) -> RoleReport {
     RoleReport::nothing(role.name.clone(), outcome)
 }
 
-fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> RoleReport {
+fn committed(role: &RoleSettings, done: CommittedBackup, slot: Option<Timestamp>) -> RoleReport {
     let unchanged = done.previous.as_ref().is_some_and(|p| p.root == done.snapshot.root);
     RoleReport {
-        outcome: if unchanged { Outcome::Unchanged } else { Outcome::Committed },
+        outcome: if unchanged { RunOutcome::Unchanged } else { RunOutcome::Committed },
         snapshot: Some(done.snapshot.id),
         previous: done.previous.map(|p| p.time),
         term: Some(done.snapshot.term),
@@ -684,7 +703,7 @@ fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> R
         problem_count: done.problem_count,
         empty_sources: done.empty_sources,
         loss: done.loss,
-        ..RoleReport::nothing(role.name.clone(), Outcome::Committed)
+        ..RoleReport::nothing(role.name.clone(), RunOutcome::Committed)
     }
 }
 
@@ -692,12 +711,12 @@ fn committed(role: &RoleSettings, done: Committed, slot: Option<Timestamp>) -> R
 mod tests {
     use super::*;
     use crate::ids::Seq;
-    use crate::job::stall::Stall;
+    use crate::job::stall::RunStall;
 
     #[test]
     fn what_is_known_of_a_commit_is_not_hidden_by_a_stall() {
-        let stall = || Some(Stall { silent: Duration::from_mins(15), last: None, trouble: None });
-        let settled = |done| settled(Watched { done, stall: stall() }).map_err(|error| error.to_string());
+        let stall = || Some(RunStall { silent: Duration::from_mins(15), last: None, trouble: None });
+        let settled = |done| settled(WatchedRun { done, stall: stall() }).map_err(|error| error.to_string());
         assert_eq!(settled(Some(Ok(7))), Ok(7), "it is committed");
         let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };
         let text = unknown.to_string();

@@ -8,14 +8,16 @@ use std::cmp::Reverse;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::job::audit::pauses::Pauses;
-use crate::job::report::Outcome;
-use crate::job::report::whoami::{self, Evidence, MissedCause, Reason, RunSeen, State, Step, StoreStatus, Warning};
+use crate::job::audit::pauses::PauseHistory;
+use crate::job::report::RunOutcome;
+use crate::job::report::whoami::{
+    self, MissedCause, ProbeReport, RoleState, RoleWarning, RunStep, RunSummary, StateReason, StoreStatus,
+};
 use crate::journal::record::EndBody;
-use crate::journal::state::{CommandEnd, Paused, Running, View};
+use crate::journal::state::{CommandEnd, JournalPause, JournalView, RunningCommand};
 use crate::role::commits::SlotCommits;
 use crate::role::present;
-use crate::role::slot::{Plan, Slot};
+use crate::role::slot::{Slot, SlotSchedule};
 
 /// A pause without a stated end that is older than this was forgotten: a day is the longest work that people do without a plan.
 pub(crate) const PAUSED_MAX: SignedDuration = SignedDuration::from_hours(24);
@@ -36,7 +38,7 @@ pub enum Severity {
 
 /// A backup that was begun for a slot, and of whose end nothing is known. The journal does not show it: a daemon says so, or a beat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnderWay {
+pub struct RunningBackup {
     /// The label of the node that runs it.
     pub node: String,
     /// For which slot.
@@ -45,16 +47,16 @@ pub struct UnderWay {
     pub since: Timestamp,
 }
 
-impl UnderWay {
+impl RunningBackup {
     /// What the journal shows the same of: a guarded command for a slot.
-    pub(crate) fn of_command(running: &Running) -> Option<Self> {
+    pub(crate) fn of_command(running: &RunningCommand) -> Option<Self> {
         Some(Self { node: running.node.name.clone(), slot: running.slot?, since: running.time })
     }
 }
 
 /// What a journal says of the past, as far as a verdict needs it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Past {
+pub(crate) struct RoleHistory {
     /// The committed slots, and from when on slots are owed.
     pub(crate) commits: SlotCommits,
     /// The number of the newest snapshot's record, and when it was committed.
@@ -64,23 +66,23 @@ pub(crate) struct Past {
     /// What the newest snapshot could not read.
     pub(crate) unreadable: u64,
     /// The pause that was said last and not ended by a person.
-    pub(crate) paused: Option<Paused>,
+    pub(crate) paused: Option<JournalPause>,
     /// When no node was to run.
-    pub(crate) pauses: Pauses,
+    pub(crate) pauses: PauseHistory,
     /// The guarded command of whose end the journal shows nothing.
-    pub(crate) running: Option<Running>,
+    pub(crate) running: Option<RunningCommand>,
     /// That was begun on this node, and no process of this node runs it any more.
     pub(crate) running_is_gone: bool,
     /// How the guarded command for a slot ended that ended last.
     pub(crate) command: Option<CommandEnd>,
     /// The backups that are under way, as far as that is told.
-    pub(crate) under_way: Vec<UnderWay>,
+    pub(crate) under_way: Vec<RunningBackup>,
 }
 
-impl Past {
+impl RoleHistory {
     /// What `view` says.
-    pub(crate) fn of(view: &View) -> Self {
-        let mut pauses = Pauses::default();
+    pub(crate) fn of(view: &JournalView) -> Self {
+        let mut pauses = PauseHistory::default();
         if let Some(past) = &view.past_pause {
             pauses.past(past);
         }
@@ -107,13 +109,13 @@ impl Past {
     }
 
     /// The guarded command that ended last, if it failed and its slot is still to be committed.
-    pub(crate) fn failed_command(&self, now: Timestamp) -> Option<RunSeen> {
+    pub(crate) fn failed_command(&self, now: Timestamp) -> Option<RunSummary> {
         failed_command(self.command.as_ref()?, |slot| self.commits.is_closed(slot, now))
     }
 
     /// The slots that no node will commit in time any more, and that no pause excuses. `own`: the slot of a run of this node
     /// that is under way. Where no slot was ever committed they count from the making of the repository.
-    pub(crate) fn missed(&self, plan: &Plan, own: Option<Timestamp>, now: Timestamp) -> Vec<Slot> {
+    pub(crate) fn missed(&self, plan: &SlotSchedule, own: Option<Timestamp>, now: Timestamp) -> Vec<Slot> {
         let excuse = |slot: Slot| self.pauses.cover(slot.starts, plan.start_by(slot), now).map(|(_, until)| until);
         let command = self.running.as_ref().and_then(|running| running.slot);
         let running: Vec<Timestamp> = self.under_way.iter().map(|run| run.slot).chain(command).chain(own).collect();
@@ -121,12 +123,12 @@ impl Past {
     }
 
     /// When a slot was committed last, where the config has no schedule for the role.
-    pub(crate) fn schedule_missing(&self, plan: Option<&Plan>) -> Option<Timestamp> {
+    pub(crate) fn schedule_missing(&self, plan: Option<&SlotSchedule>) -> Option<Timestamp> {
         self.scheduled.filter(|_| plan.is_none())
     }
 
     /// The pause that goes on, and whether it was forgotten.
-    pub(crate) fn pause(&self, now: Timestamp) -> Option<(&Paused, bool)> {
+    pub(crate) fn pause(&self, now: Timestamp) -> Option<(&JournalPause, bool)> {
         let paused = self.paused.as_ref().filter(|paused| paused.until.is_none_or(|until| until > now))?;
         Some((paused, is_forgotten(paused.time, paused.until, now)))
     }
@@ -143,8 +145,8 @@ pub(crate) fn newest_commit(
 
 /// The newest of these failures that had no commit after it. `newest`: the newest commit's number and time. Numbers tell it whatever
 /// the clocks say.
-pub(crate) fn open_failure(failures: &[RunSeen], newest: Option<(u64, Timestamp)>) -> Option<&RunSeen> {
-    let is_over = |run: &RunSeen| match (newest, run.after) {
+pub(crate) fn open_failure(failures: &[RunSummary], newest: Option<(u64, Timestamp)>) -> Option<&RunSummary> {
+    let is_over = |run: &RunSummary| match (newest, run.after) {
         (Some((seq, _)), Some(after)) => seq > after,
         (Some((_, time)), None) => time > run.time,
         (None, _) => false,
@@ -167,15 +169,15 @@ pub(crate) fn ended(end: &EndBody) -> String {
 
 /// How the guarded command failed that ended last, unless its slot `is_closed` by now. A command that a person ran for no slot is none of
 /// these: it owes nothing.
-pub(crate) fn failed_command(last: &CommandEnd, is_closed: impl FnOnce(Timestamp) -> bool) -> Option<RunSeen> {
+pub(crate) fn failed_command(last: &CommandEnd, is_closed: impl FnOnce(Timestamp) -> bool) -> Option<RunSummary> {
     let CommandEnd { node, time, slot, end, .. } = last;
     if end.is_good() || is_closed(*slot) {
         return None;
     }
-    Some(RunSeen {
+    Some(RunSummary {
         node: node.name.clone(),
-        outcome: Outcome::Failed,
-        step: Step::Command,
+        outcome: RunOutcome::Failed,
+        step: RunStep::Command,
         time: *time,
         slot: Some(*slot),
         error: ended(end),
@@ -192,61 +194,61 @@ pub(crate) fn is_forgotten(since: Timestamp, until: Option<Timestamp>, now: Time
 
 /// What a verdict rests on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts<'a> {
+pub(crate) struct HealthFacts<'a> {
     pub(crate) now: Timestamp,
     /// The election's verdict on this node, and its reason.
-    pub(crate) state: State,
-    pub(crate) reason: &'a Reason,
+    pub(crate) state: RoleState,
+    pub(crate) reason: &'a StateReason,
     /// What the probes said.
-    pub(crate) evidence: &'a [Evidence],
-    pub(crate) plan: Option<&'a Plan>,
+    pub(crate) evidence: &'a [ProbeReport],
+    pub(crate) plan: Option<&'a SlotSchedule>,
     /// The store's clock minus this node's, in seconds.
     pub(crate) clock_offset_seconds: Option<i64>,
     pub(crate) store: &'a StoreStatus,
     /// The store shows less than this node has seen.
     pub(crate) rolled_back: bool,
     /// `None`: the journal cannot be read.
-    pub(crate) past: Option<&'a Past>,
+    pub(crate) past: Option<&'a RoleHistory>,
     /// Runs that ended without a commit, by this node and by those that told of theirs.
-    pub(crate) failures: &'a [RunSeen],
+    pub(crate) failures: &'a [RunSummary],
     /// What the daemon of this node says of the role, where it answers.
     pub(crate) daemon: Option<&'a str>,
     /// What was seen besides: drift, the journal's head, the lease.
-    pub(crate) seen: &'a [Warning],
+    pub(crate) seen: &'a [RoleWarning],
 }
 
 /// Everything that a person should look after, the worst first.
-pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
+pub(crate) fn judge(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
     let mut found = Vec::new();
     match facts.store {
-        StoreStatus::Failed(why) => found.push(Warning::StoreUnreadable { why: why.clone() }),
-        StoreStatus::NotInitialised => found.push(Warning::NoRepository),
+        StoreStatus::Failed(why) => found.push(RoleWarning::StoreUnreadable { why: why.clone() }),
+        StoreStatus::NotInitialised => found.push(RoleWarning::NoRepository),
         // One that this node knows and that is gone is among what was seen.
         StoreStatus::Ok | StoreStatus::Gone => {}
     }
     if facts.rolled_back {
-        found.push(Warning::StoreRolledBack);
+        found.push(RoleWarning::StoreRolledBack);
     }
-    found.extend(failed(facts).into_iter().map(Warning::RunFailed));
+    found.extend(failed(facts).into_iter().map(RoleWarning::RunFailed));
     if let Some(seconds) = facts.clock_offset_seconds
         && present::is_off(SignedDuration::from_secs(seconds))
     {
-        found.push(Warning::ClockOff(seconds));
+        found.push(RoleWarning::ClockOff(seconds));
     }
     if let Some(past) = facts.past {
         found.extend(slots_missed(facts, past));
-        found.extend(past.schedule_missing(facts.plan).map(|last| Warning::ScheduleMissing { last }));
+        found.extend(past.schedule_missing(facts.plan).map(|last| RoleWarning::ScheduleMissing { last }));
         if let Some((paused, too_long)) = past.pause(present(facts)) {
             let (by, since, until, why) = (paused.node.name.clone(), paused.time, paused.until, paused.why.clone());
-            found.push(Warning::Paused { by, since, until, why, too_long });
+            found.push(RoleWarning::Paused { by, since, until, why, too_long });
         }
         if past.unreadable > 0 {
-            found.push(Warning::Incomplete { unreadable: past.unreadable });
+            found.push(RoleWarning::Incomplete { unreadable: past.unreadable });
         }
         // A role whose slots are committed by a command of `exec` has none.
         if past.snapshot.is_none() && past.commits.is_empty() && *facts.store == StoreStatus::Ok {
             let since = past.commits.created().filter(|at| !present::is_beyond(*at, facts.now));
-            found.push(Warning::NoSnapshot { since });
+            found.push(RoleWarning::NoSnapshot { since });
         }
     }
     found.extend_from_slice(facts.seen);
@@ -255,15 +257,15 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Warning> {
 }
 
 /// What was tried and failed, and nothing was committed since: the newest run or takeover, and the newest guarded command. The newest first.
-pub(crate) fn failed(facts: &Facts<'_>) -> Vec<RunSeen> {
-    let run = open_failure(facts.failures, facts.past.and_then(Past::committed)).cloned();
+pub(crate) fn failed(facts: &HealthFacts<'_>) -> Vec<RunSummary> {
+    let run = open_failure(facts.failures, facts.past.and_then(RoleHistory::committed)).cloned();
     let command = facts.past.and_then(|past| past.failed_command(present(facts)));
-    let mut failed: Vec<RunSeen> = run.into_iter().chain(command).collect();
+    let mut failed: Vec<RunSummary> = run.into_iter().chain(command).collect();
     failed.sort_by_key(|run| Reverse(run.time));
     failed
 }
 
-fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
+fn slots_missed(facts: &HealthFacts<'_>, past: &RoleHistory) -> Option<RoleWarning> {
     let missed = past.missed(facts.plan?, None, present(facts));
     let (first, last, count) = (missed.first()?.at, missed.last()?.at, missed.len());
     let cause = match (facts.state, facts.reason) {
@@ -271,88 +273,96 @@ fn slots_missed(facts: &Facts<'_>, past: &Past) -> Option<Warning> {
             let gone = is_command && past.running_is_gone;
             MissedCause::Running { node: run.node, since: run.since, is_command, gone }
         }
-        (_, Reason::ProbesNo | Reason::Fallback { .. }) => MissedCause::NotEligible,
-        (_, Reason::NotListed) => MissedCause::NotListed,
-        (_, Reason::ClockOff) => MissedCause::ClockOff,
-        (_, Reason::LeaseTaken { by: Some(by) }) => MissedCause::HeldBy(by.clone()),
-        (_, Reason::Daemon { why }) => MissedCause::Daemon(why.clone()),
-        (State::Active, _) if !failed(facts).is_empty() || facts.seen.iter().any(is_state) => MissedCause::Failing,
-        (State::Active, _) => facts.daemon.map_or(MissedCause::ActiveHere, |says| MissedCause::Daemon(says.to_owned())),
-        (_, Reason::ProbesUnknown) => MissedCause::ProbesUnknown(whoami::undecided(facts.evidence)),
-        (_, Reason::LeaseFree { .. }) if !failed(facts).is_empty() => MissedCause::Failing,
-        (_, Reason::LeaseFree { .. }) => MissedCause::LeaseFree,
-        (_, Reason::HandedOver { to: by, .. } | Reason::TakenOver { by, .. }) => MissedCause::HasRole(by.clone()),
+        (_, StateReason::ProbesNo | StateReason::Fallback { .. }) => MissedCause::NotEligible,
+        (_, StateReason::NotListed) => MissedCause::NotListed,
+        (_, StateReason::ClockOff) => MissedCause::ClockOff,
+        (_, StateReason::LeaseTaken { by: Some(by) }) => MissedCause::HeldBy(by.clone()),
+        (_, StateReason::Daemon { why }) => MissedCause::Daemon(why.clone()),
+        (RoleState::Active, _) if !failed(facts).is_empty() || facts.seen.iter().any(is_state) => MissedCause::Failing,
+        (RoleState::Active, _) => {
+            facts.daemon.map_or(MissedCause::ActiveHere, |says| MissedCause::Daemon(says.to_owned()))
+        }
+        (_, StateReason::ProbesUnknown) => MissedCause::ProbesUnknown(whoami::undecided(facts.evidence)),
+        (_, StateReason::LeaseFree { .. }) if !failed(facts).is_empty() => MissedCause::Failing,
+        (_, StateReason::LeaseFree { .. }) => MissedCause::LeaseFree,
+        (_, StateReason::HandedOver { to: by, .. } | StateReason::TakenOver { by, .. }) => {
+            MissedCause::HasRole(by.clone())
+        }
         _ => MissedCause::NotSeen,
     };
-    Some(Warning::SlotsMissed { first, last, count, cause })
+    Some(RoleWarning::SlotsMissed { first, last, count, cause })
 }
 
 /// The run that was begun for one of these slots or one before them, unless a run failed after that, and whether it is a command.
-fn holds_up(facts: &Facts<'_>, past: &Past, missed: &[Slot]) -> Option<(UnderWay, bool)> {
-    let command = past.running.as_ref().and_then(UnderWay::of_command);
-    let is_open = |run: &UnderWay| {
+fn holds_up(facts: &HealthFacts<'_>, past: &RoleHistory, missed: &[Slot]) -> Option<(RunningBackup, bool)> {
+    let command = past.running.as_ref().and_then(RunningBackup::of_command);
+    let is_open = |run: &RunningBackup| {
         !past.commits.is_closed(run.slot, present(facts)) && missed.iter().any(|missed| missed.at >= run.slot)
     };
-    let failed_since = |run: &UnderWay| failed(facts).first().is_some_and(|failed| failed.time > run.since);
+    let failed_since = |run: &RunningBackup| failed(facts).first().is_some_and(|failed| failed.time > run.since);
     let backups = past.under_way.iter().cloned().map(|run| (run, false));
     command.map(|run| (run, true)).into_iter().chain(backups).find(|(run, _)| is_open(run) && !failed_since(run))
 }
 
-fn is_state(warning: &Warning) -> bool {
-    matches!(warning, Warning::StateUnwritable { .. })
+fn is_state(warning: &RoleWarning) -> bool {
+    matches!(warning, RoleWarning::StateUnwritable { .. })
 }
 
 /// Now, by the store's clock where this node's is known to be off: its own would count slots that have not come, or leave out some
 /// that have.
-fn present(facts: &Facts<'_>) -> Timestamp {
+fn present(facts: &HealthFacts<'_>) -> Timestamp {
     let offset = facts.clock_offset_seconds.map(SignedDuration::from_secs).filter(|offset| present::is_off(*offset));
     offset.and_then(|offset| facts.now.checked_add(offset).ok()).unwrap_or(facts.now)
 }
 
 /// How bad it is.
-pub fn severity(warning: &Warning) -> Severity {
+pub fn severity(warning: &RoleWarning) -> Severity {
     match warning {
         // Another node may have the role, and back it up.
-        Warning::RunFailed(run) if (run.step, run.outcome) == (Step::Takeover, Outcome::Unknown) => Severity::Unknown,
-        Warning::RunFailed(_)
-        | Warning::SlotsMissed { .. }
-        | Warning::StoreRolledBack
-        | Warning::NoRepository
-        | Warning::RepositoryGone { .. }
-        | Warning::AnotherRepository { .. }
-        | Warning::LeaseDrift { .. }
-        | Warning::StateUnwritable { stands_by: false, .. }
-        | Warning::Paused { too_long: true, .. }
-        | Warning::JournalHead { lost: true, .. } => Severity::Critical,
-        Warning::OnlyNode | Warning::FormerNodes { .. } | Warning::Unread { harmless: true, .. } => Severity::Note,
-        Warning::ClockOff(_)
-        | Warning::Incomplete { .. }
-        | Warning::NoContent
-        | Warning::EmptySources(_)
-        | Warning::Lost { .. }
-        | Warning::Twin { .. }
-        | Warning::StoreUnreadable { .. }
-        | Warning::NoSnapshot { .. }
-        | Warning::ScheduleMissing { .. }
-        | Warning::Paused { too_long: false, .. }
-        | Warning::Drift { .. }
-        | Warning::LeaseUnread { .. }
-        | Warning::DaemonSilent
-        | Warning::StateUnwritable { stands_by: true, .. }
-        | Warning::Exposed(_)
-        | Warning::Unread { harmless: false, .. }
-        | Warning::FutureDates(_)
-        | Warning::RecordsLost { .. }
-        | Warning::JournalHead { lost: false, .. } => Severity::Warning,
+        RoleWarning::RunFailed(run) if (run.step, run.outcome) == (RunStep::Takeover, RunOutcome::Unknown) => {
+            Severity::Unknown
+        }
+        RoleWarning::RunFailed(_)
+        | RoleWarning::SlotsMissed { .. }
+        | RoleWarning::StoreRolledBack
+        | RoleWarning::NoRepository
+        | RoleWarning::RepositoryGone { .. }
+        | RoleWarning::AnotherRepository { .. }
+        | RoleWarning::LeaseDrift { .. }
+        | RoleWarning::StateUnwritable { stands_by: false, .. }
+        | RoleWarning::Paused { too_long: true, .. }
+        | RoleWarning::JournalHead { lost: true, .. } => Severity::Critical,
+        RoleWarning::OnlyNode | RoleWarning::FormerNodes { .. } | RoleWarning::Unread { harmless: true, .. } => {
+            Severity::Note
+        }
+        RoleWarning::ClockOff(_)
+        | RoleWarning::Incomplete { .. }
+        | RoleWarning::NoContent
+        | RoleWarning::EmptySources(_)
+        | RoleWarning::Lost { .. }
+        | RoleWarning::Twin { .. }
+        | RoleWarning::StoreUnreadable { .. }
+        | RoleWarning::NoSnapshot { .. }
+        | RoleWarning::ScheduleMissing { .. }
+        | RoleWarning::Paused { too_long: false, .. }
+        | RoleWarning::Drift { .. }
+        | RoleWarning::LeaseUnread { .. }
+        | RoleWarning::DaemonSilent
+        | RoleWarning::StateUnwritable { stands_by: true, .. }
+        | RoleWarning::Exposed(_)
+        | RoleWarning::Unread { harmless: false, .. }
+        | RoleWarning::FutureDates(_)
+        | RoleWarning::RecordsLost { .. }
+        | RoleWarning::JournalHead { lost: false, .. } => Severity::Warning,
     }
 }
 
 /// How bad a verdict on a node is by itself; `None`: it is as it should be. A pause is a warning of its own.
-pub fn of_state(state: State) -> Option<Severity> {
+pub fn of_state(state: RoleState) -> Option<Severity> {
     match state {
-        State::Active | State::Standby | State::Paused => None,
-        State::Unknown => Some(Severity::Unknown),
-        State::Conflict => Some(Severity::Critical),
+        RoleState::Active | RoleState::Standby | RoleState::Paused => None,
+        RoleState::Unknown => Some(Severity::Unknown),
+        RoleState::Conflict => Some(Severity::Critical),
     }
 }
 

@@ -16,17 +16,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::RoleSettings;
-use crate::env::Held;
+use crate::env::LockGuard;
 use crate::ids::Term;
-use crate::job::backup::{BackupError, Committed};
-use crate::job::cancel::Cancel;
+use crate::job::backup::{BackupError, CommittedBackup};
+use crate::job::cancel::CancelToken;
 use crate::job::exec::passed;
 use crate::job::local::LockError;
-use crate::job::progress::Progress;
-use crate::job::runner::Runner;
-use crate::job::stall::{Activity, look_interval};
+use crate::job::progress::JobProgress;
+use crate::job::runner::NodeContext;
+use crate::job::stall::{RunActivity, look_interval};
 use crate::journal::log::AppendError;
-use crate::process::{self, Ended, Program, log_lines};
+use crate::process::{self, CommandBuilder, ProcessExit, log_lines};
 use crate::role::permit::{Deadline, margin};
 
 /// How long a hook may go on when its process is to end: an `after` and an `on_lost` one after the other fit into what a service
@@ -51,12 +51,12 @@ pub enum HookError {
         error: io::Error,
     },
     /// It ended badly.
-    #[error("hook {hook}: {}", match ended { Ended::Exit(code) => format!("exit code {code}"), Ended::Signal(n) => format!("ended by signal {n}") })]
+    #[error("hook {hook}: {}", match ended { ProcessExit::Exit(code) => format!("exit code {code}"), ProcessExit::Signal(n) => format!("ended by signal {n}") })]
     Failed {
         /// Which.
         hook: &'static str,
         /// How.
-        ended: Ended,
+        ended: ProcessExit,
     },
     /// It took too long.
     #[error("hook {hook}: killed after {}", humantime::format_duration(*after))]
@@ -76,40 +76,44 @@ pub enum HookError {
 
 /// What is written down of an open pair.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Open {
+struct HookPairRecord {
     term: Term,
     slot: Option<Timestamp>,
 }
 
 /// What is written down while this node has the role.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Taken {
+struct RoleHeldRecord {
     term: Term,
 }
 
 /// One role's hooks on this node.
 #[derive(Debug, Clone, Copy)]
-pub struct Hooks<'a> {
-    runner: &'a Runner,
+pub struct HookRunner<'a> {
+    runner: &'a NodeContext,
     role: &'a RoleSettings,
 }
 
 /// A pair of `before` and `after` that is open. The kernel drops its lock with the process; what is written down stays.
 #[derive(Debug)]
-pub(crate) struct Around<'a> {
-    hooks: Hooks<'a>,
-    open: Open,
-    _lock: Box<dyn Held>,
+pub(crate) struct OpenHookPair<'a> {
+    hooks: HookRunner<'a>,
+    open: HookPairRecord,
+    _lock: Box<dyn LockGuard>,
 }
 
-impl<'a> Hooks<'a> {
+impl<'a> HookRunner<'a> {
     /// Those of `role`, as this node.
-    pub fn new(runner: &'a Runner, role: &'a RoleSettings) -> Self {
+    pub fn new(runner: &'a NodeContext, role: &'a RoleSettings) -> Self {
         Self { runner, role }
     }
 
     /// Opens a pair; `None`: the role has none. One that a crash left open is closed first.
-    pub(crate) async fn open(self, term: Term, slot: Option<Timestamp>) -> Result<Option<Around<'a>>, BackupError> {
+    pub(crate) async fn open(
+        self,
+        term: Term,
+        slot: Option<Timestamp>,
+    ) -> Result<Option<OpenHookPair<'a>>, BackupError> {
         let hooks = &self.role.hooks;
         if hooks.before.is_none() && hooks.after.is_none() {
             return Ok(None);
@@ -119,14 +123,14 @@ impl<'a> Hooks<'a> {
             () = self.runner.cancel.cancelled() => return Err(BackupError::Interrupted),
         };
         self.close_left_open().await;
-        let open = Open { term, slot };
+        let open = HookPairRecord { term, slot };
         self.write(OPEN, &open).map_err(|error| BackupError::Hook(HookError::Start { hook: "before", error }))?;
-        Ok(Some(Around { hooks: self, open, _lock: lock }))
+        Ok(Some(OpenHookPair { hooks: self, open, _lock: lock }))
     }
 
     /// Runs the `after` of a run that a crash cut short, if there is one and nobody of this node sees to it.
     pub async fn recover(self) {
-        if self.read::<Open>(OPEN).is_none() {
+        if self.read::<HookPairRecord>(OPEN).is_none() {
             return;
         }
         // Whoever has the lock is at work, or at this.
@@ -136,19 +140,19 @@ impl<'a> Hooks<'a> {
     }
 
     async fn close_left_open(self) {
-        let Some(open) = self.read::<Open>(OPEN) else { return };
+        let Some(open) = self.read::<HookPairRecord>(OPEN) else { return };
         tracing::warn!("role {}: a run was cut short after its hook before; running after", self.role.name);
         self.after(open, "unknown").await;
     }
 
     /// This node works for the role under this term now.
-    pub(crate) async fn taken(self, term: Term, deadline: &Deadline, ending: &Cancel) {
+    pub(crate) async fn taken(self, term: Term, deadline: &Deadline, ending: &CancelToken) {
         let hooks = &self.role.hooks;
         if hooks.on_takeover.is_none() && hooks.on_lost.is_none() {
             return;
         }
         let Ok(_lock) = self.lock(HELD).await.inspect_err(|error| tracing::error!("{error}")) else { return };
-        if self.read::<Taken>(HELD).is_some_and(|taken| taken.term == term) {
+        if self.read::<RoleHeldRecord>(HELD).is_some_and(|taken| taken.term == term) {
             return;
         }
         if let Some(command) = &hooks.on_takeover {
@@ -162,20 +166,20 @@ impl<'a> Hooks<'a> {
             let variables = self.variables(term, None);
             self.said(self.run("on_takeover", command, &variables, hooks.timeout, stop).await);
         }
-        if let Err(error) = self.write(HELD, &Taken { term }) {
+        if let Err(error) = self.write(HELD, &RoleHeldRecord { term }) {
             tracing::error!("role {}: on_lost will not be run: {error}", self.role.name);
         }
     }
 
     /// This node no longer works for the role, or gives it up. Takes no longer than `limit`.
     pub async fn lost(self, limit: Duration) {
-        if self.read::<Taken>(HELD).is_none() {
+        if self.read::<RoleHeldRecord>(HELD).is_none() {
             return;
         }
         let work = async {
             let _lock = self.lock(HELD).await.inspect_err(|error| tracing::error!("{error}"));
             // Somebody else may have seen to it meanwhile.
-            let Some(taken) = self.read::<Taken>(HELD) else { return };
+            let Some(taken) = self.read::<RoleHeldRecord>(HELD) else { return };
             self.remove(HELD);
             if let Some(command) = &self.role.hooks.on_lost {
                 let variables = self.variables(taken.term, None);
@@ -187,7 +191,7 @@ impl<'a> Hooks<'a> {
         let _ = self.runner.env.timeout(limit + ENDING_MAX, work).await;
     }
 
-    async fn after(self, open: Open, outcome: &str) {
+    async fn after(self, open: HookPairRecord, outcome: &str) {
         if let Some(command) = &self.role.hooks.after {
             let mut variables = self.variables(open.term, open.slot);
             variables.push(("RUNNER_OUTCOME", outcome.to_owned()));
@@ -224,19 +228,19 @@ impl<'a> Hooks<'a> {
     ) -> Result<(), HookError> {
         let start = |error| HookError::Start { hook, error };
         let grace = margin(self.role.bucket_lease_ttl) / 2;
-        let program = Program::configured(command, &self.role.environment, variables, None).map_err(start)?;
+        let program = CommandBuilder::configured(command, &self.role.environment, variables, None).map_err(start)?;
         let mut group = program.piped(false).start().map_err(start)?;
         let ((_, out, err), id) = (group.pipes(), group.id());
         let label = format!("role {}, {hook}", self.role.name);
         let progress = &self.runner.progress;
-        progress.begin(Activity::Hook(hook));
+        progress.begin(RunActivity::Hook(hook));
         let streams = [
             out.map(|out| log_lines(out, label.clone(), stepping(progress))),
             err.map(|err| log_lines(err, label, stepping(progress))),
         ];
         let ended = tokio::select! {
             ended = group.wait() => match ended.map_err(start)? {
-                Ended::Exit(0) => Ok(()),
+                ProcessExit::Exit(0) => Ok(()),
                 ended => Err(HookError::Failed { hook, ended }),
             },
             () = burns(id, self.role.stall_timeout, progress) => unreachable!("it is looked at as long as it runs"),
@@ -270,7 +274,7 @@ impl<'a> Hooks<'a> {
         self.dir().join(format!("{}.{what}.{kind}", self.role.name))
     }
 
-    async fn lock(self, what: &str) -> Result<Box<dyn Held>, LockError> {
+    async fn lock(self, what: &str) -> Result<Box<dyn LockGuard>, LockError> {
         loop {
             if let Some(lock) = self.try_lock(what)? {
                 return Ok(lock);
@@ -280,7 +284,7 @@ impl<'a> Hooks<'a> {
     }
 
     /// `None`: another process has it.
-    fn try_lock(self, what: &str) -> Result<Option<Box<dyn Held>>, LockError> {
+    fn try_lock(self, what: &str) -> Result<Option<Box<dyn LockGuard>>, LockError> {
         let path = self.file(what, "lock");
         let io = |error: io::Error| LockError::Io { path: path.clone(), error };
         let files = &self.runner.env.files;
@@ -321,10 +325,10 @@ const OPEN: &str = "open";
 /// What is held.
 const HELD: &str = "held";
 
-impl Around<'_> {
-    /// Runs `before`. Whatever it says, [`Around::close`] follows.
+impl OpenHookPair<'_> {
+    /// Runs `before`. Whatever it says, [`OpenHookPair::close`] follows.
     pub(crate) async fn before(&self, deadline: &Deadline) -> Result<(), BackupError> {
-        let Hooks { runner, role } = self.hooks;
+        let HookRunner { runner, role } = self.hooks;
         let Some(command) = &role.hooks.before else { return Ok(()) };
         let stop = async {
             tokio::select! {
@@ -341,13 +345,13 @@ impl Around<'_> {
     }
 
     /// Runs `after`.
-    pub(crate) async fn close(self, result: &Result<Committed, BackupError>) {
+    pub(crate) async fn close(self, result: &Result<CommittedBackup, BackupError>) {
         self.hooks.after(self.open, outcome(result)).await;
     }
 }
 
 /// A run's end in a word, for `after`.
-fn outcome(result: &Result<Committed, BackupError>) -> &'static str {
+fn outcome(result: &Result<CommittedBackup, BackupError>) -> &'static str {
     match result {
         Ok(done) if done.previous.as_ref().is_some_and(|previous| previous.root == done.snapshot.root) => "unchanged",
         Ok(_) => "committed",
@@ -358,7 +362,7 @@ fn outcome(result: &Result<Committed, BackupError>) -> &'static str {
 }
 
 /// A hook that prints nothing goes on as long as it burns processor time.
-async fn burns(group: Option<Pid>, stall_timeout: Duration, progress: &Progress) {
+async fn burns(group: Option<Pid>, stall_timeout: Duration, progress: &JobProgress) {
     let Some(group) = group else { return std::future::pending().await };
     let (look, mut before) = (look_interval(stall_timeout), 0);
     loop {
@@ -372,7 +376,7 @@ async fn burns(group: Option<Pid>, stall_timeout: Duration, progress: &Progress)
 }
 
 /// What a hook writes is progress.
-fn stepping(progress: &Arc<Progress>) -> impl Fn() + Send + 'static {
+fn stepping(progress: &Arc<JobProgress>) -> impl Fn() + Send + 'static {
     let progress = Arc::clone(progress);
     move || progress.step()
 }

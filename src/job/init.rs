@@ -12,21 +12,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::config::{JournalPlace, KeySource};
+use crate::config::{JournalPlacement, KeySource};
 use crate::env::Env;
 use crate::file;
 use crate::ids::{RepoId, RoleName, Seq};
-use crate::job::known::Place;
-use crate::job::report::setup::InitRole;
+use crate::job::known::RepositoryLocation;
+use crate::job::report::setup::InitRoleReport;
 use crate::job::repository::{OpenError, Repository, SecretFileError, read_secret};
 use crate::job::reserve;
-use crate::job::seat::Seats;
+use crate::job::seat::JournalAccess;
 use crate::journal::register::RegisterError;
-use crate::journal::seat::SeatError;
-use crate::repo::crypto::{Cipher, Keys};
-use crate::repo::format::{self, ChunkerParams, Format, JournalHome};
+use crate::journal::seat::EtcdHeadError;
+use crate::repo::crypto::{Cipher, DerivedKeys};
+use crate::repo::format::{self, ChunkerParams, JournalLocation, RepositoryFormat};
 use crate::repo::keyring::{Keyring, RepositoryKey};
-use crate::repo::keyslot::{KeySlot, Secret};
+use crate::repo::keyslot::{KeySlot, SlotSecret};
 use crate::repo::names;
 use crate::store::proof::{self, ProofFailure};
 use crate::store::{ObjectMeta, PutOutcome, SizeLimit, Store, StoreError, list_some, put_once};
@@ -92,7 +92,7 @@ pub enum InitError {
     },
     /// The journal cannot be where it is, or shall be.
     #[error("{0}")]
-    Seat(#[from] SeatError),
+    Seat(#[from] EtcdHeadError),
     /// Etcd.
     #[error("{0}")]
     Register(#[from] RegisterError),
@@ -124,7 +124,7 @@ pub enum InitError {
 /// It is gone, or the store does not answer.
 pub async fn refuse_gone(
     store: Option<&dyn Store>,
-    place: &Place,
+    place: &RepositoryLocation,
     state_dir: Option<&Path>,
     env: &Env,
 ) -> Result<(), InitError> {
@@ -148,15 +148,15 @@ pub async fn init(
     store: Arc<dyn Store>,
     role: &RoleName,
     key: &KeySource,
-    seats: &Seats,
+    seats: &JournalAccess,
     env: &Env,
-) -> Result<(Repository, InitRole), InitError> {
-    let mut report = InitRole {
+) -> Result<(Repository, InitRoleReport), InitError> {
+    let mut report = InitRoleReport {
         role: role.clone(),
         store: store.describe(),
         repository: RepoId([0; RepoId::LEN]),
         created: false,
-        journal: JournalPlace::Bucket,
+        journal: JournalPlacement::Bucket,
         proof_rounds: 0,
         key: key.clone(),
         key_file_created: false,
@@ -173,7 +173,7 @@ pub async fn init(
         return repository.map_err(|_| error).and_then(|repository| found(repository, report, seats));
     }
     let journal = settle(store.as_ref(), role, seats, env).await?;
-    if journal == JournalHome::Bucket {
+    if journal == JournalLocation::Bucket {
         report.proof_rounds = proof::ROUNDS as u32;
     }
 
@@ -182,7 +182,7 @@ pub async fn init(
     let keyring = Keyring::from(RepositoryKey::new(env.random_bytes()));
     let repo = RepoId(env.random_bytes());
     let cipher = if secret.is_some() { Cipher::Aes256GcmSiv } else { Cipher::None };
-    let keys = Keys::new(cipher, repo, role.clone(), keyring.clone());
+    let keys = DerivedKeys::new(cipher, repo, role.clone(), keyring.clone());
     if let Some(secret) = &secret {
         let Some(slot) = KeySlot::wrap(secret, &keyring, repo, env) else {
             let (KeySource::KeyFile(path) | KeySource::PassphraseFile(path)) = key else {
@@ -192,7 +192,7 @@ pub async fn init(
         };
         put_new(store.as_ref(), &names::key(role, slot.id()), slot.encode()).await?;
     }
-    let format = Format {
+    let format = RepositoryFormat {
         v: format::VERSION,
         role: role.clone(),
         repo,
@@ -205,8 +205,8 @@ pub async fn init(
     // Of two nodes that do this at once one wins; both end up with the winner's repository.
     let object = format.encode(&keys);
     report.created = match journal {
-        JournalHome::Bucket => put_new(store.as_ref(), &names::format(role), object).await?,
-        JournalHome::Etcd { .. } => claim::put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
+        JournalLocation::Bucket => put_new(store.as_ref(), &names::format(role), object).await?,
+        JournalLocation::Etcd { .. } => claim::put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
     };
     let repository = Repository::open(store, role, key).await?;
     reserve::keep(repository.store.as_ref(), role, env).await;
@@ -219,38 +219,48 @@ fn store_time(store: &dyn Store, now: Timestamp) -> Timestamp {
 }
 
 /// The repository that is there, if it is what the config wants.
-fn found(repository: Repository, report: InitRole, seats: &Seats) -> Result<(Repository, InitRole), InitError> {
+fn found(
+    repository: Repository,
+    report: InitRoleReport,
+    seats: &JournalAccess,
+) -> Result<(Repository, InitRoleReport), InitError> {
     seats.agree(&repository)?;
-    let report = InitRole { repository: repository.format.repo, journal: place(repository.format.journal), ..report };
+    let report =
+        InitRoleReport { repository: repository.format.repo, journal: place(repository.format.journal), ..report };
     Ok((repository, report))
 }
 
 /// Where a journal lives, in the config's words.
-fn place(home: JournalHome) -> JournalPlace {
+fn place(home: JournalLocation) -> JournalPlacement {
     match home {
-        JournalHome::Bucket => JournalPlace::Bucket,
-        JournalHome::Etcd { .. } => JournalPlace::Etcd,
+        JournalLocation::Bucket => JournalPlacement::Bucket,
+        JournalLocation::Etcd { .. } => JournalPlacement::Etcd,
     }
 }
 
 /// Decides where the journal lives: once, since `format` says so from then on.
-async fn settle(store: &dyn Store, role: &RoleName, seats: &Seats, env: &Env) -> Result<JournalHome, InitError> {
+async fn settle(
+    store: &dyn Store,
+    role: &RoleName,
+    seats: &JournalAccess,
+    env: &Env,
+) -> Result<JournalLocation, InitError> {
     let claim = seats.claim(role);
-    if seats.said() != JournalPlace::Etcd {
+    if seats.said() != JournalPlacement::Etcd {
         let failure = match proof::prove(store, &names::probe(role), env).await {
-            Ok(()) => return Ok(JournalHome::Bucket),
+            Ok(()) => return Ok(JournalLocation::Bucket),
             Err(failure) => failure.seen()?,
         };
         if !failure.is_certain() {
             return Err(InitError::Unproved { store: store.describe(), failure });
         }
-        if seats.said() == JournalPlace::Bucket || claim.is_none() {
+        if seats.said() == JournalPlacement::Bucket || claim.is_none() {
             return Err(InitError::Proof { store: store.describe(), failure });
         }
         tracing::info!("{} cannot hold a journal ({failure}): it goes to etcd", store.describe());
     }
-    let claim = claim.ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
-    Ok(JournalHome::Etcd { cluster: claim.read().await?.cluster })
+    let claim = claim.ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
+    Ok(JournalLocation::Etcd { cluster: claim.read().await?.cluster })
 }
 
 /// Key slots and probes without a `format` are an `init` that was cut short; anything else is somebody's data.
@@ -293,13 +303,13 @@ pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8
 }
 
 /// The configured secret. A key file that is missing is made, since nothing was encrypted with it yet; true if it was.
-fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<Secret>, bool), InitError> {
+fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<SlotSecret>, bool), InitError> {
     match (key, read_secret(key)) {
         (_, Ok(secret)) => Ok((secret.map(|(secret, _)| secret), false)),
         (KeySource::KeyFile(path), Err(OpenError::Secret { error: SecretFileError::Io(e), .. }))
             if e.kind() == std::io::ErrorKind::NotFound =>
         {
-            let secret = Secret::generate(env);
+            let secret = SlotSecret::generate(env);
             write_key_file(path, &secret).map_err(|error| InitError::KeyFile { path: path.clone(), error })?;
             Ok((Some(secret), true))
         }
@@ -308,7 +318,7 @@ fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<Secret>, bool), Ini
 }
 
 /// Writes a key file that nobody else can read, and that a crash cannot lose once something was encrypted with it.
-pub fn write_key_file(path: &Path, secret: &Secret) -> std::io::Result<()> {
+pub fn write_key_file(path: &Path, secret: &SlotSecret) -> std::io::Result<()> {
     let text = secret.to_text().ok_or_else(|| std::io::Error::other("a passphrase has no key file"))?;
     let parent = file::parent(path);
     // One that is missing may be mistyped, or a disk that is not mounted.

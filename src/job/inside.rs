@@ -15,33 +15,33 @@ mod tests;
 use std::io;
 
 pub(crate) use archive::reading_journal;
-pub use archive::{Archive, JournalEntry, Reading, VoidContent, info};
+pub use archive::{JournalEndLookup, JournalEntry, ReadOnlyRepository, VoidContent, info};
 pub use cat::cat;
-pub use cursor::{Cursor, after, expand, roots};
+pub use cursor::{ManifestCursor, after, expand, roots};
 pub use diff::diff;
 pub use find::find;
 pub use ls::ls;
 
 use crate::ids::ChunkId;
-use crate::repo::entry::{Entry, Kind, TreePath};
-use crate::repo::reader::{Reader, RepoError};
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
 /// What is done with each item of a listing. An error ends it.
-pub type Each<'a, T> = &'a mut (dyn FnMut(&T) -> io::Result<()> + Send);
+pub type ItemCallback<'a, T> = &'a mut (dyn FnMut(&T) -> io::Result<()> + Send);
 
 /// Why a look inside a snapshot failed.
 #[derive(Debug, thiserror::Error)]
-pub enum InsideError {
+pub enum BrowseError {
     /// What is stored cannot be read.
     #[error("{0}")]
-    Repo(#[from] RepoError),
+    Repo(#[from] RepositoryReadError),
     /// There is no such path.
     #[error("{}: not in this snapshot", path.display())]
     NotFound {
         /// What was asked for.
         path: TreePath,
         /// What may have been meant.
-        hint: Option<Hint>,
+        hint: Option<PathHint>,
     },
     /// It has no content.
     #[error("{}: {}, not a file", path.display(), name_of(kind))]
@@ -49,7 +49,7 @@ pub enum InsideError {
         /// What was asked for.
         path: TreePath,
         /// What it is.
-        kind: Kind,
+        kind: EntryKind,
     },
     /// What is stored contradicts itself.
     #[error("{}: the manifest is not sound: {why}", path.display())]
@@ -74,7 +74,7 @@ pub enum InsideError {
 
 /// What may have been meant by a path that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
+pub enum PathHint {
     /// This is there, and is written nearly like it.
     Near(TreePath),
     /// On the way stands a symbolic link, which is not followed.
@@ -86,13 +86,13 @@ pub enum Hint {
     },
 }
 
-fn name_of(kind: &Kind) -> &'static str {
+fn name_of(kind: &EntryKind) -> &'static str {
     match kind {
-        Kind::File { .. } | Kind::Hardlink { .. } => "a file",
-        Kind::Dir => "a directory",
-        Kind::Symlink { .. } => "a symbolic link",
-        Kind::Fifo => "a pipe",
-        Kind::CharDevice { .. } | Kind::BlockDevice { .. } => "a device",
+        EntryKind::File { .. } | EntryKind::Hardlink { .. } => "a file",
+        EntryKind::Dir => "a directory",
+        EntryKind::Symlink { .. } => "a symbolic link",
+        EntryKind::Fifo => "a pipe",
+        EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. } => "a device",
     }
 }
 
@@ -100,22 +100,26 @@ fn name_of(kind: &Kind) -> &'static str {
 const NEAR_NAMES_MAX: usize = 4096;
 
 /// That `path` is not there, and what may have been meant.
-async fn missing(reader: &Reader, root: ChunkId, path: &TreePath) -> InsideError {
+async fn missing(reader: &RepositoryReader, root: ChunkId, path: &TreePath) -> BrowseError {
     match hint(reader, root, path).await {
-        Ok(hint) => InsideError::NotFound { path: path.clone(), hint },
+        Ok(hint) => BrowseError::NotFound { path: path.clone(), hint },
         Err(error) => error.into(),
     }
 }
 
-async fn hint(reader: &Reader, root: ChunkId, path: &TreePath) -> Result<Option<Hint>, RepoError> {
+async fn hint(
+    reader: &RepositoryReader,
+    root: ChunkId,
+    path: &TreePath,
+) -> Result<Option<PathHint>, RepositoryReadError> {
     let mut parent = TreePath::default();
     for name in path.components() {
         let Some(next) = parent.join(name) else { return Ok(None) };
-        let mut cursor = Cursor::new(reader, root);
+        let mut cursor = ManifestCursor::new(reader, root);
         cursor.seek(&next);
         match cursor.next().await? {
-            Some(Entry { path, kind: Kind::Symlink { target }, .. }) if path == next => {
-                return Ok(Some(Hint::Link { at: next, target }));
+            Some(ManifestEntry { path, kind: EntryKind::Symlink { target }, .. }) if path == next => {
+                return Ok(Some(PathHint::Link { at: next, target }));
             }
             Some(entry) if entry.path.starts_with(&next) => parent = next,
             _ => return near(reader, root, &parent, name).await,
@@ -125,8 +129,13 @@ async fn hint(reader: &Reader, root: ChunkId, path: &TreePath) -> Result<Option<
 }
 
 /// Of the names in `parent` the one that `name` may have been meant to be.
-async fn near(reader: &Reader, root: ChunkId, parent: &TreePath, name: &[u8]) -> Result<Option<Hint>, RepoError> {
-    let mut cursor = Cursor::new(reader, root);
+async fn near(
+    reader: &RepositoryReader,
+    root: ChunkId,
+    parent: &TreePath,
+    name: &[u8],
+) -> Result<Option<PathHint>, RepositoryReadError> {
+    let mut cursor = ManifestCursor::new(reader, root);
     cursor.seek(parent);
     let depth = parent.components().count();
     let mut names: Vec<(String, TreePath)> = Vec::new();
@@ -144,5 +153,5 @@ async fn near(reader: &Reader, root: ChunkId, parent: &TreePath, name: &[u8]) ->
     let wanted = String::from_utf8_lossy(name);
     let found = crate::config::value::nearest(&wanted, names.iter().map(|(name, _)| name.as_str()));
     let found = found.and_then(|found| names.iter().find(|(name, _)| name == found));
-    Ok(found.map(|(_, path)| Hint::Near(path.clone())))
+    Ok(found.map(|(_, path)| PathHint::Near(path.clone())))
 }

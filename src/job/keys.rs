@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 
 use crate::config::KeySource;
 use crate::env::Env;
-use crate::ids::{Generation, KeyId};
+use crate::ids::{KeyGeneration, KeyId};
 use crate::job::init::{InitError, put_new, write_key_file};
 use crate::job::inside::reading_journal;
 use crate::job::operate::OperateError;
-use crate::job::report::setup::{KeyChange, KeyReport, KeySlot as SlotReport, KeySlotKind};
+use crate::job::report::setup::{KeyChange, KeyReport, KeySlotInfo as SlotReport, KeySlotKind};
 use crate::job::repository::{
-    FoundSlot, OpenError, Repository, SecretFileError, SlotTrial, Slots, read_secret, slots, slots_to_try,
+    KeySlotList, KeySlotTrial, OpenError, Repository, SecretFileError, StoredKeySlot, read_secret, slots, slots_to_try,
 };
 use crate::job::rotate::plan::RotatePlanError;
 use crate::journal::error::{AppendError, JournalError};
 use crate::repo::keyring::GENERATIONS_MAX;
-use crate::repo::keyslot::{KeySlot, Secret, SlotKind};
+use crate::repo::keyslot::{KeySlot, KeyWrapping, SlotSecret};
 use crate::repo::names;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -79,9 +79,9 @@ pub enum KeysError {
     #[error("the repository has generation {now} of its key, and the given key gives generation {given}")]
     Superseded {
         /// The newest, as the journal says.
-        now: Generation,
+        now: KeyGeneration,
         /// What is at hand.
-        given: Generation,
+        given: KeyGeneration,
     },
     /// Of a rotation: what is to happen to some slot was not said.
     #[error("{0}")]
@@ -93,13 +93,13 @@ pub enum KeysError {
     #[error(
         "another rotation came first: the repository has generation {0} of its key now, which the given key does not give"
     )]
-    Overtaken(Generation),
+    Overtaken(KeyGeneration),
     /// The new slots of a rotation that was cut short open by none of the given secrets.
     #[error(
         "the rotation to generation {} was cut short or is still under way, and none of the given keys opens what it made: nothing is removed",
         .0.0
     )]
-    NotAtHand(Generation),
+    NotAtHand(KeyGeneration),
     /// Slots that were not looked at, or not tried, may be in use.
     #[error("the repository has more key slots than are tried: {0} more, any of which may be in use")]
     TooManySlots(usize),
@@ -130,11 +130,11 @@ pub enum KeysError {
 }
 
 /// The text of the repository key, which opens this repository without any slot.
-pub fn export(repository: &Repository) -> Result<Secret, KeysError> {
+pub fn export(repository: &Repository) -> Result<SlotSecret, KeysError> {
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
     }
-    Ok(Secret::Exported(repository.format.repo, repository.keys.keyring().clone()))
+    Ok(SlotSecret::Exported(repository.format.repo, repository.keys.keyring().clone()))
 }
 
 /// [`export`] to a new file that nobody else can read.
@@ -150,7 +150,7 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
         return Err(KeysError::NotEncrypted);
     }
     let first = repository.slot.as_slice();
-    let Slots { found, passed_over } = slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
+    let KeySlotList { found, passed_over } = slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
     // One more than are looked at would open for nobody.
     if passed_over > 0 {
         return Err(KeysError::TooManySlots(passed_over));
@@ -163,7 +163,7 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
         read => read?,
     };
     let (secret, path) = secret_or_new(new, env)?;
-    let mut trial = SlotTrial::default();
+    let mut trial = KeySlotTrial::default();
     for found in found {
         if opens(&found, &secret, repository, &mut trial).await {
             return Err(KeysError::AlreadyThere { path, id: found.id });
@@ -182,16 +182,16 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
 pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Result<KeyReport, KeysError> {
     let Some((secret, _)) = read_secret(given)? else { return Err(KeysError::NotEncrypted) };
     let first = repository.slot.as_slice();
-    let Slots { found, passed_over } = slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
+    let KeySlotList { found, passed_over } = slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
     // Among those that were not looked at it may be, too.
     if passed_over == 0 && !found.iter().any(|found| found.id == id) {
         return Err(KeysError::NoSuchKey { id, known: found.into_iter().map(|found| found.id).collect() });
     }
-    let others: Vec<FoundSlot> = found.into_iter().filter(|found| found.id != id).collect();
+    let others: Vec<StoredKeySlot> = found.into_iter().filter(|found| found.id != id).collect();
     if others.is_empty() {
         return Err(KeysError::Last(id));
     }
-    let (mut trial, mut shown) = (SlotTrial::default(), matches!(secret, Secret::Exported(..)));
+    let (mut trial, mut shown) = (KeySlotTrial::default(), matches!(secret, SlotSecret::Exported(..)));
     for other in &others {
         // What opened the repository for this command is tried already.
         shown = shown || repository.slot == Some(other.id) || opens(other, &secret, repository, &mut trial).await;
@@ -209,7 +209,7 @@ pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Re
     report(repository, KeyChange::Removed(id)).await
 }
 
-impl SlotTrial {
+impl KeySlotTrial {
     /// That every slot was tried.
     ///
     /// # Errors
@@ -220,20 +220,25 @@ impl SlotTrial {
 }
 
 /// Whether the secret gets the key of this very repository out of the slot.
-pub(super) async fn opens(found: &FoundSlot, secret: &Secret, repository: &Repository, trial: &mut SlotTrial) -> bool {
+pub(super) async fn opens(
+    found: &StoredKeySlot,
+    secret: &SlotSecret,
+    repository: &Repository,
+    trial: &mut KeySlotTrial,
+) -> bool {
     let Ok(slot) = &found.slot else { return false };
     let opened = trial.unwrap(slot, secret, repository.format.repo).await;
     opened.is_some_and(|opened| opened.is_ok_and(|keyring| keyring == *repository.keys.keyring()))
 }
 
-pub(super) fn secret_or_new(new: &KeySource, env: &Env) -> Result<(Secret, PathBuf), KeysError> {
+pub(super) fn secret_or_new(new: &KeySource, env: &Env) -> Result<(SlotSecret, PathBuf), KeysError> {
     match (new, read_secret(new)) {
         (_, Ok(Some((secret, path)))) => Ok((secret, path.to_owned())),
         (_, Ok(None)) => Err(KeysError::NotEncrypted),
         (KeySource::KeyFile(path), Err(OpenError::Secret { error: SecretFileError::Io(e), .. }))
             if e.kind() == io::ErrorKind::NotFound =>
         {
-            let secret = Secret::generate(env);
+            let secret = SlotSecret::generate(env);
             write_key_file(path, &secret).map_err(|error| KeysError::File { path: path.clone(), error })?;
             Ok((secret, path.clone()))
         }
@@ -250,17 +255,17 @@ pub async fn list(repository: &Repository) -> Result<KeyReport, KeysError> {
 }
 
 pub(super) async fn report(repository: &Repository, change: KeyChange) -> Result<KeyReport, KeysError> {
-    let read = |found: FoundSlot| {
+    let read = |found: StoredKeySlot| {
         let generation = found.generation();
-        let FoundSlot { id, written, slot } = found;
+        let StoredKeySlot { id, written, slot } = found;
         let (kind, problem) = match slot.map(|slot| slot.kind) {
-            Ok(SlotKind::KeyFile) => (KeySlotKind::KeyFile, None),
-            Ok(SlotKind::Passphrase { .. }) => (KeySlotKind::Passphrase, None),
+            Ok(KeyWrapping::KeyFile) => (KeySlotKind::KeyFile, None),
+            Ok(KeyWrapping::Passphrase { .. }) => (KeySlotKind::Passphrase, None),
             Err(error) => (KeySlotKind::Unreadable, Some(error.to_string())),
         };
         SlotReport { id, generation, kind, written, opened: repository.slot == Some(id), problem }
     };
-    let Slots { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
+    let KeySlotList { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
     let slots = found.into_iter().map(read).collect();
     let generation = repository.keys.generation();
     Ok(KeyReport { role: repository.role().clone(), change, generation, slots, passed_over })
@@ -272,17 +277,17 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::job::testing::Rig;
+    use crate::job::testing::JobFixture;
     use crate::store::SizeLimit;
-    use crate::store::counting::Counting;
+    use crate::store::counting::CountingStore;
 
-    async fn opened(rig: &Rig, key: &KeySource) -> Result<Repository, OpenError> {
+    async fn opened(rig: &JobFixture, key: &KeySource) -> Result<Repository, OpenError> {
         Repository::open(rig.store.clone(), &rig.role.name, key).await
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_added_key_opens_until_it_is_removed() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let first = rig.role.key.clone();
         let second = KeySource::KeyFile(rig.dir.path().join("second"));
         let phrase = KeySource::PassphraseFile(rig.dir.path().join("phrase"));
@@ -309,7 +314,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_slot_that_is_remembered_saves_looking_for_it_and_no_more() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let first = rig.role.key.clone();
         let own = rig.repository.slot.unwrap();
         let second = KeySource::KeyFile(rig.dir.path().join("second"));
@@ -317,7 +322,7 @@ mod tests {
             panic!("not added")
         };
         let open = async |remembered| {
-            let (store, counters) = Counting::new(rig.store.clone());
+            let (store, counters) = CountingStore::new(rig.store.clone());
             let opened = Repository::open_by(Arc::new(store), &rig.role.name, &first, |_| remembered).await;
             (opened.map(|repository| repository.slot), counters.read().requests())
         };
@@ -331,7 +336,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn nobody_locks_himself_out() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let first = rig.role.key.clone();
         let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
         assert!(matches!(remove(&rig.repository, own, &first).await, Err(KeysError::Last(id)) if id == own));
@@ -348,7 +353,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_exported_key_opens_without_any_slot() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let path = rig.dir.path().join("exported");
         export_to(&rig.repository, &path).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -357,7 +362,7 @@ mod tests {
         assert!(matches!(added, Err(KeysError::ExportedKey(p)) if p == path));
         let again = export_to(&rig.repository, &path).await;
         assert!(matches!(again, Err(KeysError::File { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists));
-        for FoundSlot { id, .. } in slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found {
+        for StoredKeySlot { id, .. } in slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found {
             rig.memory.tamper(&names::key(&rig.role.name, id), None);
         }
         assert!(opened(&rig, &rig.role.key).await.is_err());
@@ -366,12 +371,12 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_store_that_protects_keys_is_named_as_the_reason() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let second = KeySource::KeyFile(rig.dir.path().join("second"));
         add(&rig.repository, &second, &rig.env).await.unwrap();
         let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found;
         let protected = Repository { store: Arc::new(Protected(rig.memory.clone())), ..rig.repository.clone() };
-        for FoundSlot { id, .. } in own {
+        for StoredKeySlot { id, .. } in own {
             for key in [&rig.role.key, &second] {
                 let refused = remove(&protected, id, key).await;
                 assert!(matches!(refused, Err(KeysError::Denied { .. } | KeysError::Own(_))), "{refused:?}");
@@ -382,11 +387,11 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn foreign_slots_neither_keep_out_nor_cost_without_end() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
         for n in 0..100 {
             let slot = KeySlot::wrap(
-                &Secret::generate(&rig.env),
+                &SlotSecret::generate(&rig.env),
                 rig.repository.keys.keyring(),
                 rig.repository.format.repo,
                 &rig.env,
@@ -396,15 +401,15 @@ mod tests {
             rig.memory.tamper(&names::key(&rig.role.name, id), Some(slot.into()));
             rig.memory.tamper(&format!("{}strange-{n}", names::keys_prefix(&rig.role.name)), Some(Vec::new().into()));
         }
-        let Slots { found, passed_over } = slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
+        let KeySlotList { found, passed_over } = slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
         assert_eq!((found.len(), passed_over, found[0].id), (64, 37, own), "the oldest first");
         let listed = list(&opened(&rig, &rig.role.key).await.unwrap()).await.unwrap();
         assert_eq!(listed.slots.iter().filter(|slot| slot.opened).map(|slot| slot.id).collect::<Vec<_>>(), [own]);
 
         // What is left of the work that one command does is not exceeded.
-        let secret = Secret::parse_passphrase(b"correct horse").unwrap();
+        let secret = SlotSecret::parse_passphrase(b"correct horse").unwrap();
         let slot = KeySlot::wrap(&secret, rig.repository.keys.keyring(), rig.repository.format.repo, &rig.env).unwrap();
-        let (mut trial, mut tried) = (SlotTrial::with_work_kib(slot.kind.work_kib() * 2), 0);
+        let (mut trial, mut tried) = (KeySlotTrial::with_work_kib(slot.kind.work_kib() * 2), 0);
         for _ in 0..4 {
             tried += usize::from(trial.unwrap(&slot, &secret, rig.repository.format.repo).await.is_some());
         }
@@ -413,7 +418,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_everybody_can_change_opens_nothing() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let KeySource::KeyFile(path) = &rig.role.key else { panic!("a key file") };
         let set = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         set(0o606);
@@ -435,7 +440,7 @@ mod tests {
         fn describe(&self) -> String {
             self.0.describe()
         }
-        fn capabilities(&self) -> crate::store::Capabilities {
+        fn capabilities(&self) -> crate::store::StoreCapabilities {
             self.0.capabilities()
         }
         async fn put(&self, key: &str, body: bytes::Bytes) -> Result<(), StoreError> {
@@ -448,7 +453,7 @@ mod tests {
             &self,
             key: &str,
             body: bytes::Bytes,
-            hold: crate::store::Hold,
+            hold: crate::store::PutPause,
         ) -> Result<crate::store::PutOutcome, StoreError> {
             self.0.put_if_absent_held(key, body, hold).await
         }
@@ -456,7 +461,7 @@ mod tests {
             &self,
             key: &str,
             body: bytes::Bytes,
-            expected: &crate::store::Version,
+            expected: &crate::store::ObjectVersion,
         ) -> Result<crate::store::ReplaceOutcome, StoreError> {
             self.0.replace(key, body, expected).await
         }
@@ -467,7 +472,7 @@ mod tests {
             &self,
             key: &str,
             limit: SizeLimit,
-        ) -> Result<(bytes::Bytes, crate::store::Version), StoreError> {
+        ) -> Result<(bytes::Bytes, crate::store::ObjectVersion), StoreError> {
             self.0.get_versioned(key, limit).await
         }
         async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<bytes::Bytes, StoreError> {
@@ -478,7 +483,7 @@ mod tests {
             prefix: &str,
             after: Option<&str>,
             limit: usize,
-        ) -> Result<crate::store::Page, StoreError> {
+        ) -> Result<crate::store::ListPage, StoreError> {
             self.0.list(prefix, after, limit).await
         }
         async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {

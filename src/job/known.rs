@@ -19,7 +19,7 @@ use crate::config::{RoleSettings, Settings, StoreSettings};
 use crate::env::Env;
 use crate::ids::{RepoId, RoleName, ScheduleId};
 use crate::job::repository::{OpenError, Repository};
-use crate::role::slot::Plan;
+use crate::role::slot::SlotSchedule;
 
 /// Below the state directory.
 const DIR: &str = "stores";
@@ -35,7 +35,7 @@ const NAME_LEN: usize = 32;
 
 /// A role in a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct RepositoryLocation {
     store: String,
     /// The server, where the store's URL does not name it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -45,24 +45,24 @@ pub struct Place {
 
 /// What is remembered of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
+struct KnownRepository {
     #[serde(flatten)]
-    place: Place,
+    place: RepositoryLocation,
     repository: RepoId,
 }
 
 /// Which schedules of a role this node has seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Schedules {
+struct KnownSchedules {
     #[serde(flatten)]
-    place: Place,
+    place: RepositoryLocation,
     /// In the order in which they were seen first.
-    seen: Vec<FirstSeen>,
+    seen: Vec<ScheduleFirstSeen>,
 }
 
 /// When this node saw a schedule first, by its own clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct FirstSeen {
+struct ScheduleFirstSeen {
     schedule: ScheduleId,
     since: Timestamp,
 }
@@ -70,10 +70,15 @@ struct FirstSeen {
 /// The role's plan, known to this node from now on.
 ///
 /// # Errors
-/// As [`Plan::new`].
-pub fn plan(settings: &Settings, role: &RoleSettings, env: &Env, state_dir: &Path) -> Result<Option<Plan>, ValueError> {
-    let plan = Plan::new(role, &settings.timezone)?;
-    let place = Place::new(&settings.store, &role.name);
+/// As [`SlotSchedule::new`].
+pub fn plan(
+    settings: &Settings,
+    role: &RoleSettings,
+    env: &Env,
+    state_dir: &Path,
+) -> Result<Option<SlotSchedule>, ValueError> {
+    let plan = SlotSchedule::new(role, &settings.timezone)?;
+    let place = RepositoryLocation::new(&settings.store, &role.name);
     Ok(plan.map(|plan| {
         let since = place.see(env, state_dir, plan.id());
         plan.seen(Some(since))
@@ -83,22 +88,22 @@ pub fn plan(settings: &Settings, role: &RoleSettings, env: &Env, state_dir: &Pat
 /// The same for somebody who only looks: notes nothing.
 ///
 /// # Errors
-/// As [`Plan::new`].
+/// As [`SlotSchedule::new`].
 pub fn recall_plan(
     settings: &Settings,
     role: &RoleSettings,
     env: &Env,
     state_dir: Option<&Path>,
-) -> Result<Option<Plan>, ValueError> {
-    let plan = Plan::new(role, &settings.timezone)?;
-    let place = Place::new(&settings.store, &role.name);
+) -> Result<Option<SlotSchedule>, ValueError> {
+    let plan = SlotSchedule::new(role, &settings.timezone)?;
+    let place = RepositoryLocation::new(&settings.store, &role.name);
     Ok(plan.map(|plan| {
         let since = state_dir.and_then(|dir| place.seen(env, dir, plan.id()));
         plan.seen(since)
     }))
 }
 
-impl Place {
+impl RepositoryLocation {
     /// Where `role` is by these settings.
     pub fn new(settings: &StoreSettings, role: &RoleName) -> Self {
         Self { store: settings.url.to_string(), endpoint: settings.endpoint.clone(), role: role.clone() }
@@ -127,9 +132,9 @@ impl Place {
         blake3::hash(parts.join("\0").as_bytes()).to_hex()[..NAME_LEN].to_owned()
     }
 
-    fn schedules(&self, env: &Env, state_dir: &Path) -> Vec<FirstSeen> {
+    fn schedules(&self, env: &Env, state_dir: &Path) -> Vec<ScheduleFirstSeen> {
         let bytes = env.files.read(&self.schedules_file(state_dir)).unwrap_or_default();
-        let known: Option<Schedules> = serde_json::from_slice(&bytes).ok();
+        let known: Option<KnownSchedules> = serde_json::from_slice(&bytes).ok();
         known.filter(|known| known.place == *self).map(|known| known.seen).unwrap_or_default()
     }
 
@@ -144,12 +149,12 @@ impl Place {
         match seen.iter_mut().find(|seen| seen.schedule == schedule) {
             Some(known) if known.since <= now => return known.since,
             Some(known) => known.since = now,
-            None => seen.push(FirstSeen { schedule, since: now }),
+            None => seen.push(ScheduleFirstSeen { schedule, since: now }),
         }
         seen.drain(..seen.len().saturating_sub(SCHEDULES_KEPT));
         let write = || {
             env.files.make_dir(&state_dir.join(SCHEDULES_DIR))?;
-            let mut line = serde_json::to_vec(&Schedules { place: self.clone(), seen: seen.clone() })?;
+            let mut line = serde_json::to_vec(&KnownSchedules { place: self.clone(), seen: seen.clone() })?;
             line.push(b'\n');
             env.files.replace(&self.schedules_file(state_dir), &line)
         };
@@ -166,7 +171,7 @@ impl Place {
     /// What it remembers cannot be read, or is damaged.
     pub fn recall(&self, env: &Env, state_dir: Option<&Path>) -> io::Result<Option<RepoId>> {
         let Some(state_dir) = state_dir else { return Ok(None) };
-        let known: Option<Known> = env
+        let known: Option<KnownRepository> = env
             .read_json(&self.file(state_dir))
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.file(state_dir).display())))?;
         Ok(known.filter(|known| known.place == *self).map(|known| known.repository))
@@ -212,7 +217,7 @@ impl Place {
 
     fn write(&self, env: &Env, state_dir: &Path, repository: RepoId) -> io::Result<()> {
         env.files.make_dir(&state_dir.join(DIR))?;
-        let mut line = serde_json::to_vec(&Known { place: self.clone(), repository })?;
+        let mut line = serde_json::to_vec(&KnownRepository { place: self.clone(), repository })?;
         line.push(b'\n');
         env.files.replace(&self.file(state_dir), &line)
     }
@@ -230,17 +235,20 @@ impl Place {
 mod tests {
     use super::*;
     use crate::config::{KeySource, StoreUrl};
-    use crate::job::testing::Rig;
+    use crate::job::testing::JobFixture;
 
-    fn place(url: &str, endpoint: Option<&str>, role: &str) -> Place {
+    fn place(url: &str, endpoint: Option<&str>, role: &str) -> RepositoryLocation {
         let url = StoreUrl::Dir(url.into());
         let endpoint = endpoint.map(str::to_owned);
-        Place::new(&StoreSettings { endpoint, ..StoreSettings::new(url, KeySource::None) }, &role.parse().unwrap())
+        RepositoryLocation::new(
+            &StoreSettings { endpoint, ..StoreSettings::new(url, KeySource::None) },
+            &role.parse().unwrap(),
+        )
     }
 
     #[tokio::test]
     async fn a_repository_is_known_by_store_server_and_role() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let (env, state_dir) = (&rig.env, rig.state_dir());
         let here = place("/b", None, "app");
         assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), None);
@@ -256,7 +264,7 @@ mod tests {
         );
         assert!(matches!(here.explain(env, None, none()), OpenError::NoRepository { .. }), "who remembers nothing");
 
-        let again = Rig::new().await;
+        let again = JobFixture::new().await;
         let refused = here.remember(env, &state_dir, &again.repository);
         assert!(matches!(refused, Err(OpenError::Another { known, .. }) if known == id), "{refused:?}");
         assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), Some(id), "until an operator accepts it");
@@ -280,8 +288,8 @@ mod tests {
 
         // By a clock that was ahead.
         let ahead = first + jiff::SignedDuration::from_hours(9000);
-        let seen = vec![FirstSeen { schedule: old, since: ahead }];
-        let bytes = serde_json::to_vec(&Schedules { place: app.clone(), seen }).unwrap();
+        let seen = vec![ScheduleFirstSeen { schedule: old, since: ahead }];
+        let bytes = serde_json::to_vec(&KnownSchedules { place: app.clone(), seen }).unwrap();
         std::fs::write(app.schedules_file(dir.path()), bytes).unwrap();
         let now = app.see(&env, dir.path(), old);
         assert!(now < ahead && app.seen(&env, dir.path(), old) == Some(now));

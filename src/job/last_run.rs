@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::job::report::whoami::{PeerSeen, RunSeen, Step};
-use crate::job::report::{ADVICE, Outcome};
-use crate::job::runner::Runner;
-use crate::repo::crypto::{Keys, Part, SALT_LEN};
+use crate::job::report::whoami::{PeerPresence, RunStep, RunSummary};
+use crate::job::report::{ADVICE, RunOutcome};
+use crate::job::runner::NodeContext;
+use crate::repo::crypto::{DerivedKeys, SALT_LEN, SealedPart};
 use crate::text;
 
 /// The most of an error that is kept, in characters: it is read in one line of monitoring, and put into one small object.
@@ -26,12 +26,12 @@ const SEALED_MAX: usize = 16 << 10;
 
 /// A run that ended without a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct RunFailure {
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
     /// What was tried.
     #[serde(default)]
-    pub step: Step,
+    pub step: RunStep,
     /// When, by this node's clock.
     pub time: Timestamp,
     /// For which slot.
@@ -46,7 +46,7 @@ pub struct Failure {
     pub after: Option<u64>,
 }
 
-impl Failure {
+impl RunFailure {
     /// One more failure after those that are remembered.
     pub(crate) fn after(self, before: Option<&Self>) -> Self {
         let failures = before.map_or(1, |before| before.failures.saturating_add(1));
@@ -55,34 +55,34 @@ impl Failure {
 
     /// Whether it is not even known who has the role.
     fn is_doubt(&self) -> bool {
-        (self.step, self.outcome) == (Step::Takeover, Outcome::Unknown)
+        (self.step, self.outcome) == (RunStep::Takeover, RunOutcome::Unknown)
     }
 
     /// What of it is news for the other nodes: not each repetition.
-    pub(crate) fn news(&self) -> (Outcome, Step, &str) {
+    pub(crate) fn news(&self) -> (RunOutcome, RunStep, &str) {
         (self.outcome, self.step, &self.error)
     }
 
     /// As it is reported of the node with this label.
-    pub(crate) fn seen(self, node: String) -> RunSeen {
+    pub(crate) fn seen(self, node: String) -> RunSummary {
         let Self { outcome, step, time, slot, error, failures, after } = self;
-        RunSeen { node, outcome, step, time, slot, error: bounded(&error), failures, after }
+        RunSummary { node, outcome, step, time, slot, error: bounded(&error), failures, after }
     }
 
     /// For an object that the store's other users can read: errors name files and commands, which the store is not told.
-    pub(crate) fn seal(&self, keys: &Keys, id: [u8; 16], env: &Env) -> String {
+    pub(crate) fn seal(&self, keys: &DerivedKeys, id: [u8; 16], env: &Env) -> String {
         let salt: [u8; SALT_LEN] = env.random_bytes();
         let mut bytes = salt.to_vec();
         bytes.extend(serde_json::to_vec(self).unwrap_or_default());
-        keys.object(id, keys.salt(salt)).seal(Part::Notice, &mut bytes, SALT_LEN);
+        keys.object(id, keys.salt(salt)).seal(SealedPart::Notice, &mut bytes, SALT_LEN);
         hex::encode(bytes)
     }
 
     /// The same, opened; `None`: it is not what a node of this role wrote there.
-    pub(crate) fn open(sealed: &str, keys: &Keys, id: [u8; 16]) -> Option<Self> {
+    pub(crate) fn open(sealed: &str, keys: &DerivedKeys, id: [u8; 16]) -> Option<Self> {
         let bytes = hex::decode(Some(sealed).filter(|sealed| sealed.len() <= SEALED_MAX)?).ok()?;
         let (salt, sealed) = bytes.split_first_chunk::<SALT_LEN>()?;
-        serde_json::from_slice(&keys.object(id, keys.salt(*salt)).open(Part::Notice, sealed).ok()?).ok()
+        serde_json::from_slice(&keys.object(id, keys.salt(*salt)).open(SealedPart::Notice, sealed).ok()?).ok()
     }
 }
 
@@ -101,18 +101,23 @@ fn bounded(error: &str) -> String {
 
 /// The runs that ended without a commit, as one node knows of them: its own, and those that `peers` told of. What they told is opened
 /// with the repository's `keys`, so that it is known to be theirs.
-pub(crate) fn known(own: Option<Failure>, label: &str, peers: &[PeerSeen], keys: Option<&Keys>) -> Vec<RunSeen> {
-    let opened = |peer: &PeerSeen| Failure::open(peer.failure.as_deref()?, keys?, peer.node.id.0);
+pub(crate) fn known(
+    own: Option<RunFailure>,
+    label: &str,
+    peers: &[PeerPresence],
+    keys: Option<&DerivedKeys>,
+) -> Vec<RunSummary> {
+    let opened = |peer: &PeerPresence| RunFailure::open(peer.failure.as_deref()?, keys?, peer.node.id.0);
     let told = peers.iter().filter_map(|peer| Some(opened(peer)?.seen(peer.node.name.clone())));
     own.map(|failure| failure.seen(label.to_owned())).into_iter().chain(told).collect()
 }
 
 /// What a process knows of its roles' failures and could not write down, the end of one as well. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Unwritten(Arc<Mutex<BTreeMap<RoleName, Option<Failure>>>>);
+pub struct UnsavedFailures(Arc<Mutex<BTreeMap<RoleName, Option<RunFailure>>>>);
 
-impl Unwritten {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<RoleName, Option<Failure>>> {
+impl UnsavedFailures {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<RoleName, Option<RunFailure>>> {
         // Each change is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,16 +125,16 @@ impl Unwritten {
 
 /// Where one role's failure is kept.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct RunFailureFile {
     env: Env,
     role: RoleName,
     path: PathBuf,
-    unwritten: Unwritten,
+    unwritten: UnsavedFailures,
 }
 
-impl Kept {
+impl RunFailureFile {
     /// For `role`, on the node of `runner`.
-    pub fn of(runner: &Runner, role: &RoleName) -> Self {
+    pub fn of(runner: &NodeContext, role: &RoleName) -> Self {
         let unwritten = runner.memories.failures();
         Self { unwritten, ..Self::at(&runner.env, &runner.state_dir, role) }
     }
@@ -137,11 +142,11 @@ impl Kept {
     /// The same for whoever only looks.
     pub fn at(env: &Env, state_dir: &Path, role: &RoleName) -> Self {
         let path = state_dir.join("failures").join(format!("{role}.json"));
-        Self { env: env.clone(), role: role.clone(), path, unwritten: Unwritten::default() }
+        Self { env: env.clone(), role: role.clone(), path, unwritten: UnsavedFailures::default() }
     }
 
     /// The failure after which nothing was committed here; also none where it cannot be read, which is said.
-    pub fn load(&self) -> Option<Failure> {
+    pub fn load(&self) -> Option<RunFailure> {
         self.try_load().unwrap_or_else(|error| {
             tracing::warn!("whether the last run failed cannot be read: {}: {error}", self.path.display());
             None
@@ -149,13 +154,13 @@ impl Kept {
     }
 
     /// The same for whoever tells that it cannot be read.
-    pub fn try_load(&self) -> std::io::Result<Option<Failure>> {
+    pub fn try_load(&self) -> std::io::Result<Option<RunFailure>> {
         let unwritten = self.unwritten.all().get(&self.role).cloned();
         unwritten.map_or_else(|| self.env.read_json(&self.path), Ok)
     }
 
     /// Keeps one more.
-    pub(crate) fn add(&self, failure: Failure) {
+    pub(crate) fn add(&self, failure: RunFailure) {
         let failure = failure.after(self.load().as_ref());
         let kept = serde_json::to_vec(&failure).map_err(std::io::Error::other).and_then(|bytes| {
             if let Some(dir) = self.path.parent() {
@@ -195,7 +200,7 @@ impl Kept {
 
     /// The role was taken over: what stood in the way of that is gone.
     pub(crate) fn clear_takeover(&self) {
-        if self.load().is_some_and(|failure| failure.step == Step::Takeover) {
+        if self.load().is_some_and(|failure| failure.step == RunStep::Takeover) {
             self.clear();
         }
     }
@@ -207,11 +212,11 @@ mod tests {
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 
-    fn failure(error: &str) -> Failure {
+    fn failure(error: &str) -> RunFailure {
         let time = Timestamp::UNIX_EPOCH;
-        Failure {
-            outcome: Outcome::Failed,
-            step: Step::Run,
+        RunFailure {
+            outcome: RunOutcome::Failed,
+            step: RunStep::Run,
             time,
             slot: None,
             error: error.into(),
@@ -223,7 +228,7 @@ mod tests {
     #[test]
     fn failures_are_counted_until_a_commit_and_a_damaged_file_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let kept = Kept::at(&Env::host(), dir.path(), &"app".parse().unwrap());
+        let kept = RunFailureFile::at(&Env::host(), dir.path(), &"app".parse().unwrap());
         assert_eq!(kept.load(), None);
         kept.clear();
         kept.add(failure("one"));
@@ -234,7 +239,7 @@ mod tests {
         assert!(kept.load().is_some(), "a run failed, and no takeover makes up for that");
         kept.clear();
         assert_eq!(kept.load(), None);
-        kept.add(Failure { step: Step::Takeover, ..failure("no room") });
+        kept.add(RunFailure { step: RunStep::Takeover, ..failure("no room") });
         kept.clear_takeover();
         assert_eq!(kept.load(), None);
         kept.add(failure("one"));
@@ -245,7 +250,7 @@ mod tests {
     #[test]
     fn a_failure_that_cannot_be_written_down_is_known_to_the_process_and_ends_there() {
         let dir = tempfile::tempdir().unwrap();
-        let kept = Kept::at(&Env::host(), dir.path(), &"app".parse().unwrap());
+        let kept = RunFailureFile::at(&Env::host(), dir.path(), &"app".parse().unwrap());
         // Where the directory should be is a file: nothing can be written, as on a disk that is full.
         std::fs::write(dir.path().join("failures"), b"").unwrap();
         kept.add(failure("one"));
@@ -256,7 +261,7 @@ mod tests {
         kept.add(failure("three"));
         std::fs::remove_file(dir.path().join("failures")).unwrap();
         kept.add(failure("four"));
-        let read = Kept::at(&Env::host(), dir.path(), &"app".parse().unwrap()).load().unwrap();
+        let read = RunFailureFile::at(&Env::host(), dir.path(), &"app".parse().unwrap()).load().unwrap();
         assert_eq!((read.error.as_str(), read.failures), ("four", 2), "another process reads it again");
         kept.clear();
         assert_eq!(kept.load(), None);
@@ -275,10 +280,10 @@ mod tests {
         let failure = failure("/srv/secret: permission denied").after(None);
         let sealed = failure.seal(&keys, [1; 16], &env);
         assert!(!String::from_utf8_lossy(&hex::decode(&sealed).unwrap()).contains("secret"));
-        assert_eq!(Failure::open(&sealed, &keys, [1; 16]), Some(failure));
-        assert_eq!(Failure::open(&sealed, &keys, [2; 16]), None);
+        assert_eq!(RunFailure::open(&sealed, &keys, [1; 16]), Some(failure));
+        assert_eq!(RunFailure::open(&sealed, &keys, [2; 16]), None);
         for damaged in ["", "00", "xyz", &"0".repeat(SEALED_MAX + 2)] {
-            assert_eq!(Failure::open(damaged, &keys, [1; 16]), None);
+            assert_eq!(RunFailure::open(damaged, &keys, [1; 16]), None);
         }
     }
 }

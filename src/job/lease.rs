@@ -8,39 +8,41 @@ use std::time::Duration;
 
 #[cfg(feature = "etcd")]
 use crate::config::EtcdSettings;
-use crate::config::{Lease, RoleSettings, Settings};
+use crate::config::{LeaseKind, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName};
 use crate::job::guard::GuardError;
-use crate::job::report::whoami::EtcdStatus;
+use crate::job::report::whoami::EtcdHealth;
 #[cfg(feature = "etcd")]
 use crate::job::report::whoami::PeerInfo;
 use crate::job::repository::Repository;
-use crate::job::runner::Runner;
-use crate::job::seat::Seats;
+use crate::job::runner::NodeContext;
+use crate::job::seat::JournalAccess;
 #[cfg(feature = "etcd")]
-use crate::journal::register::{Registers, etcd::EtcdRegisters};
-use crate::repo::format::JournalHome;
+use crate::journal::register::RegisterService;
+#[cfg(feature = "etcd")]
+use crate::journal::register::etcd::EtcdRegisters;
+use crate::repo::format::JournalLocation;
 use crate::repo::names;
-use crate::role::identity::Node;
 #[cfg(feature = "etcd")]
-use crate::role::identity::Origin;
-use crate::role::lease::bucket::{BucketLease, Processes};
+use crate::role::identity::IdentityOrigin;
+use crate::role::identity::NodeIdentity;
+use crate::role::lease::bucket::{BucketLease, ProcessObjects};
 #[cfg(feature = "etcd")]
-use crate::role::lease::etcd::{EtcdLease, EtcdSession, Peer};
-use crate::role::lease::{LeaseHolder, LeaseService, Reply};
-use crate::store::{Lock, Store, Versioning, proof};
+use crate::role::lease::etcd::{EtcdLease, EtcdSession, ProcessRegistration};
+use crate::role::lease::{LeaseHolder, LeaseReply, LeaseService};
+use crate::store::{ObjectLock, Store, Versioning, proof};
 
 /// Tries whether the store can hold the lease of `role`, if that is where it belongs. Once, at `init`.
 ///
 /// # Errors
 /// It cannot.
 pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> Result<(), GuardError> {
-    if role.lease != Lease::Bucket {
+    if role.lease != LeaseKind::Bucket {
         return Ok(());
     }
     refuse_in_bucket(repository)?;
-    if let Versioning::Kept { lock: Lock::ByDefault { time } } = repository.store.versioning().await {
+    if let Versioning::Kept { lock: ObjectLock::ByDefault { time } } = repository.store.versioning().await {
         return Err(GuardError::LeaseLocked { role: role.name.clone(), time });
     }
     proof::prove_replace(repository.store.as_ref(), &names::lease_probe(&role.name), env)
@@ -49,7 +51,7 @@ pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> R
 }
 
 /// Another process of this node that holds its roles' leases all the time, and lets this one work under them.
-pub trait Lender: Debug + Send + Sync {
+pub trait LeaseLender: Debug + Send + Sync {
     /// The lease of a role.
     fn lease(&self, role: &RoleName) -> Box<dyn LeaseService>;
 }
@@ -57,18 +59,18 @@ pub trait Lender: Debug + Send + Sync {
 /// What this process's leases have in common: one session with etcd, where there is one, and in a bucket the process's object. Clones are
 /// the same.
 #[derive(Debug, Clone, Default)]
-pub struct Sessions {
-    lender: Option<Arc<dyn Lender>>,
-    processes: Processes,
-    seats: Seats,
+pub struct LeaseSessions {
+    lender: Option<Arc<dyn LeaseLender>>,
+    processes: ProcessObjects,
+    seats: JournalAccess,
     #[cfg(feature = "etcd")]
     etcd: Option<EtcdSession>,
 }
 
-impl Sessions {
+impl LeaseSessions {
     /// Those that `settings` name, for this process. Nothing is connected before a role asks.
     #[cfg(feature = "etcd")]
-    pub fn new(settings: &Settings, env: &Env, node: &Node) -> Self {
+    pub fn new(settings: &Settings, env: &Env, node: &NodeIdentity) -> Self {
         let open = |etcd: &EtcdSettings| EtcdSession::new(etcd.clone(), env.clone(), node, &settings.hash);
         Self::of(settings, settings.etcd.as_ref().map(open))
     }
@@ -76,19 +78,19 @@ impl Sessions {
     #[cfg(feature = "etcd")]
     fn of(settings: &Settings, etcd: Option<EtcdSession>) -> Self {
         let registers =
-            |etcd: &EtcdSession| -> Arc<dyn Registers> { Arc::new(EtcdRegisters::new(etcd.pool().clone())) };
-        let seats = Seats::new(settings, etcd.as_ref().map(registers));
+            |etcd: &EtcdSession| -> Arc<dyn RegisterService> { Arc::new(EtcdRegisters::new(etcd.pool().clone())) };
+        let seats = JournalAccess::new(settings, etcd.as_ref().map(registers));
         Self { seats, etcd, ..Self::default() }
     }
 
     /// None: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
-    pub fn new(settings: &Settings, _: &Env, _: &Node) -> Self {
-        Self { seats: Seats::new(settings, None), ..Self::default() }
+    pub fn new(settings: &Settings, _: &Env, _: &NodeIdentity) -> Self {
+        Self { seats: JournalAccess::new(settings, None), ..Self::default() }
     }
 
     /// With journals written there.
-    pub fn with_seats(self, seats: Seats) -> Self {
+    pub fn with_seats(self, seats: JournalAccess) -> Self {
         Self { seats, ..self }
     }
 
@@ -101,17 +103,17 @@ impl Sessions {
     }
 
     /// Where journals are written.
-    pub fn seats(&self) -> &Seats {
+    pub fn seats(&self) -> &JournalAccess {
         &self.seats
     }
 
     /// The objects by which this process holds roles in a bucket.
-    pub fn processes(&self) -> &Processes {
+    pub fn processes(&self) -> &ProcessObjects {
         &self.processes
     }
 
     /// With every lease from there.
-    pub fn borrowing(mut self, lender: Arc<dyn Lender>) -> Self {
+    pub fn borrowing(mut self, lender: Arc<dyn LeaseLender>) -> Self {
         self.lender = Some(lender);
         self
     }
@@ -145,8 +147,13 @@ impl Sessions {
     pub fn looking(settings: &Settings, env: &Env, patience: Duration) -> Self {
         let open = |etcd: &EtcdSettings| {
             let LeaseHolder { node, instance, .. } = nobody(env);
-            let node =
-                Node { id: node, instance, label: String::new(), hostname: String::new(), origin: Origin::First };
+            let node = NodeIdentity {
+                id: node,
+                instance,
+                label: String::new(),
+                hostname: String::new(),
+                origin: IdentityOrigin::First,
+            };
             let etcd = EtcdSettings { lease_ttl: patience * 2, ..etcd.clone() };
             EtcdSession::new(etcd, env.clone(), &node, &settings.hash)
         };
@@ -156,11 +163,11 @@ impl Sessions {
     /// Nothing to look at: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     pub fn looking(settings: &Settings, _: &Env, _: Duration) -> Self {
-        Self { seats: Seats::new(settings, None), ..Self::default() }
+        Self { seats: JournalAccess::new(settings, None), ..Self::default() }
     }
 
     /// Who holds the lease in etcd of the role with this repository; `None`: there is no etcd.
-    pub async fn look_in_etcd(&self, repository: RepoId) -> Option<Reply> {
+    pub async fn look_in_etcd(&self, repository: RepoId) -> Option<LeaseReply> {
         match self.etcd_lease(repository) {
             Some(mut lease) => Some(lease.look().await),
             None => None,
@@ -169,11 +176,11 @@ impl Sessions {
 
     /// How etcd itself is; `None`: there is none.
     #[cfg(feature = "etcd")]
-    pub async fn etcd_status(&self) -> Option<EtcdStatus> {
+    pub async fn etcd_status(&self) -> Option<EtcdHealth> {
         let etcd = self.etcd.as_ref()?;
         let (status, peers) = tokio::join!(etcd.status(), etcd.peers());
         match status {
-            Ok(status) => Some(EtcdStatus::Ok {
+            Ok(status) => Some(EtcdHealth::Ok {
                 unread: peers.as_ref().err().map(ToString::to_string),
                 nodes: nodes(peers.unwrap_or_default()),
                 endpoint: status.endpoint,
@@ -182,14 +189,14 @@ impl Sessions {
                 raft_term: status.raft_term,
                 version: status.version,
             }),
-            Err(error) => Some(EtcdStatus::Failed(error.to_string())),
+            Err(error) => Some(EtcdHealth::Failed(error.to_string())),
         }
     }
 
     /// There is none.
     #[cfg(not(feature = "etcd"))]
     #[allow(clippy::unused_async, clippy::unused_self, reason = "with etcd there is something in it")]
-    pub async fn etcd_status(&self) -> Option<EtcdStatus> {
+    pub async fn etcd_status(&self) -> Option<EtcdHealth> {
         None
     }
 
@@ -222,9 +229,9 @@ impl Sessions {
 
 /// One process of each node: a daemon and the commands beside it have the same config.
 #[cfg(feature = "etcd")]
-fn nodes(peers: Vec<Peer>) -> Vec<PeerInfo> {
-    let info = |peer: Peer| {
-        let Peer { node, name, version, config_hash, .. } = peer;
+fn nodes(peers: Vec<ProcessRegistration>) -> Vec<PeerInfo> {
+    let info = |peer: ProcessRegistration| {
+        let ProcessRegistration { node, name, version, config_hash, .. } = peer;
         (node, PeerInfo { id: node, name, version, config_hash })
     };
     let mut nodes: Vec<PeerInfo> = peers.into_iter().map(info).collect::<BTreeMap<_, _>>().into_values().collect();
@@ -234,7 +241,7 @@ fn nodes(peers: Vec<Peer>) -> Vec<PeerInfo> {
 
 /// Who asks for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stay {
+pub enum LeaseDuration {
     /// A process that holds it for one run.
     Run,
     /// One that holds its roles as long as it goes on, and renews all of them at once where that can be.
@@ -246,15 +253,15 @@ pub enum Stay {
 /// # Errors
 /// The store fails the proof of compare-and-set; there is no etcd.
 pub async fn of_role(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
-    stay: Stay,
+    stay: LeaseDuration,
 ) -> Result<Box<dyn LeaseService>, GuardError> {
     if let Some(lender) = &runner.sessions.lender {
         return Ok(lender.lease(&role.name));
     }
-    if role.lease == Lease::Etcd {
+    if role.lease == LeaseKind::Etcd {
         let lease = runner.sessions.etcd_lease(repository.keys.repo());
         return lease.ok_or_else(|| GuardError::NoEtcd { role: role.name.clone() });
     }
@@ -264,15 +271,15 @@ pub async fn of_role(
         .await
         .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))?;
     let me = LeaseHolder { node: runner.node.id, label: runner.node.name.clone(), instance: runner.instance };
-    let processes = Some(runner.sessions.processes()).filter(|_| stay == Stay::Daemon);
+    let processes = Some(runner.sessions.processes()).filter(|_| stay == LeaseDuration::Daemon);
     Ok(Box::new(in_bucket(store, role, &runner.env, me, processes)))
 }
 
 /// A lease in the store needs the very conditions for whose want the journal is in etcd.
 fn refuse_in_bucket(repository: &Repository) -> Result<(), GuardError> {
     match repository.format.journal {
-        JournalHome::Bucket => Ok(()),
-        JournalHome::Etcd { .. } => Err(GuardError::LeaseInBucket { role: repository.role().clone() }),
+        JournalLocation::Bucket => Ok(()),
+        JournalLocation::Etcd { .. } => Err(GuardError::LeaseInBucket { role: repository.role().clone() }),
     }
 }
 
@@ -282,7 +289,7 @@ pub fn in_bucket(
     role: &RoleSettings,
     env: &Env,
     me: LeaseHolder,
-    processes: Option<&Processes>,
+    processes: Option<&ProcessObjects>,
 ) -> BucketLease {
     let object = (role.name.clone(), names::lease(&role.name));
     BucketLease::new(store.clone(), object, env.clone(), me, role.bucket_lease_ttl, processes)

@@ -12,16 +12,16 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::env::{Env, Held};
+use crate::env::{Env, LockGuard};
 use crate::ids::{Digest, InstanceId, KeyId, NodeId, RepoId, Seq, Term};
 use crate::job::authors::AuthorNotes;
-use crate::job::authors::boot::BootNotes;
-use crate::job::last_run::Unwritten;
-use crate::job::presence::{Announced, INTERVAL};
-use crate::journal::state::View;
+use crate::job::authors::boot::BootAuthorNotes;
+use crate::job::last_run::UnsavedFailures;
+use crate::job::presence::{INTERVAL, LastAnnouncement};
+use crate::journal::state::JournalView;
 use crate::repo::entry::TreePath;
-use crate::repo::reader::Shelf;
-use crate::role::twin::Sighting;
+use crate::repo::reader::IndexCache;
+use crate::role::twin::CloneSighting;
 
 /// Where these directories are in the state directory.
 pub const REPOSITORIES: &str = "repositories";
@@ -39,30 +39,30 @@ const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The local directory of one repository.
 #[derive(Debug, Clone)]
-pub struct Local {
+pub struct LocalState {
     state_dir: PathBuf,
     dir: PathBuf,
     env: Env,
     repo: RepoId,
-    memories: Memories,
+    memories: ProcessMemory,
 }
 
 /// What this process remembered of each repository. A state directory may be deleted or set back under a process that goes on: it
 /// still knows what it saw and what it took over.
 #[derive(Debug, Clone, Default)]
-pub struct Memories {
-    repositories: Arc<Mutex<BTreeMap<RepoId, Memory>>>,
-    failures: Unwritten,
+pub struct ProcessMemory {
+    repositories: Arc<Mutex<BTreeMap<RepoId, SavedState>>>,
+    failures: UnsavedFailures,
     /// What the other nodes were told of this one, where that could not be written down.
     told: Arc<Mutex<BTreeMap<RepoId, (Digest, Timestamp)>>>,
 }
 
-impl Memories {
-    fn get(&self, repo: RepoId) -> Option<Memory> {
+impl ProcessMemory {
+    fn get(&self, repo: RepoId) -> Option<SavedState> {
         self.all().get(&repo).cloned()
     }
 
-    fn set(&self, repo: RepoId, memory: &Memory) {
+    fn set(&self, repo: RepoId, memory: &SavedState) {
         self.all().insert(repo, memory.clone());
     }
 
@@ -72,7 +72,7 @@ impl Memories {
     }
 
     /// How runs failed, as far as that could not be written down.
-    pub(crate) fn failures(&self) -> Unwritten {
+    pub(crate) fn failures(&self) -> UnsavedFailures {
         self.failures.clone()
     }
 
@@ -86,18 +86,18 @@ impl Memories {
         due
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<RepoId, Memory>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<RepoId, SavedState>> {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What is remembered between runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct SavedState {
     /// The journal as it was last seen: a store that shows less has been rolled back.
-    pub view: Option<View>,
+    pub view: Option<JournalView>,
     /// The takeover that successive runs of this node inherit.
-    pub own: Option<Own>,
+    pub own: Option<OwnTakeover>,
     /// The snapshot after whose commit nothing was left unfinished in the store. Anything else, and the next run looks for
     /// packs that a broken run left.
     pub clean: Option<Digest>,
@@ -112,22 +112,22 @@ pub struct Memory {
     pub notes: Option<u64>,
     /// The last record that was written with this node's ID by a process that it did not know.
     #[serde(default)]
-    pub sighting: Option<Sighting>,
+    pub sighting: Option<CloneSighting>,
     /// A process of a second node with this node's ID, until the journal says so.
     #[serde(default)]
     pub twin: Option<InstanceId>,
     /// What the other nodes were told of this one.
     #[serde(default)]
-    pub announced: Option<Announced>,
+    pub announced: Option<LastAnnouncement>,
     /// When the index was compared with the store.
     #[serde(default)]
-    pub compared: Option<Compared>,
+    pub compared: Option<IndexComparison>,
     /// Where file systems are mounted below the sources, as the last snapshot saw them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub mounts: Vec<TreePath>,
 }
 
-impl Memory {
+impl SavedState {
     fn head(&self) -> Option<Seq> {
         self.view.as_ref()?.head.as_ref().map(|head| head.seq)
     }
@@ -140,7 +140,7 @@ impl Memory {
 
 /// A takeover of this node's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Own {
+pub struct OwnTakeover {
     /// The boot it was made in: a clone of this machine has another.
     pub boot: Digest,
     /// The digest of its record.
@@ -151,7 +151,7 @@ pub struct Own {
 
 /// The last comparison of the index with the store. Losing it costs a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Compared {
+pub struct IndexComparison {
     /// When, by this node's clock.
     pub at: Timestamp,
     /// When the newest prune was that it knew of: the index was replaced then.
@@ -165,7 +165,7 @@ pub struct Compared {
 /// Held while a run works on a repository on this host; the kernel lets go of it when the process dies.
 #[derive(Debug)]
 pub struct LocalLock {
-    _held: Box<dyn Held>,
+    _held: Box<dyn LockGuard>,
 }
 
 /// Why a lock was not given.
@@ -187,11 +187,11 @@ pub enum LockError {
     },
 }
 
-impl Local {
+impl LocalState {
     /// The directory of repository `repo` below the node's state directory; made if it is missing.
     pub fn open(env: &Env, state_dir: &Path, repo: RepoId) -> Result<Self, LockError> {
         let local = Self::peek(env, state_dir, repo);
-        let Shelf { dir, .. } = local.shelf();
+        let IndexCache { dir, .. } = local.shelf();
         env.files.make_dir(&dir).map_err(|error| LockError::Io { path: dir, error })?;
         Ok(local)
     }
@@ -199,20 +199,20 @@ impl Local {
     /// The same for somebody who only looks: makes nothing, and it may well not be there.
     pub fn peek(env: &Env, state_dir: &Path, repo: RepoId) -> Self {
         let dir = state_dir.join(REPOSITORIES).join(repo.to_string());
-        Self { state_dir: state_dir.to_owned(), dir, env: env.clone(), repo, memories: Memories::default() }
+        Self { state_dir: state_dir.to_owned(), dir, env: env.clone(), repo, memories: ProcessMemory::default() }
     }
 
     /// With what this process remembered, which goes before a file that remembers less.
-    pub fn recalling(self, memories: &Memories) -> Self {
+    pub fn recalling(self, memories: &ProcessMemory) -> Self {
         Self { memories: memories.clone(), ..self }
     }
 
     /// Where index objects are kept.
-    pub fn shelf(&self) -> Shelf {
-        Shelf { dir: self.dir.join("index"), env: self.env.clone() }
+    pub fn shelf(&self) -> IndexCache {
+        IndexCache { dir: self.dir.join("index"), env: self.env.clone() }
     }
 
-    /// What is remembered by [`Local::save`].
+    /// What is remembered by [`LocalState::save`].
     pub fn memory_file(&self) -> PathBuf {
         self.dir.join("memory.json")
     }
@@ -308,8 +308,8 @@ impl Local {
     ///
     /// # Errors
     /// There is none.
-    pub fn boot_notes(&self) -> io::Result<BootNotes> {
-        BootNotes::open(&self.env, &self.state_dir, self.repo)
+    pub fn boot_notes(&self) -> io::Result<BootAuthorNotes> {
+        BootAuthorNotes::open(&self.env, &self.state_dir, self.repo)
     }
 
     /// Takes the lock, without waiting.
@@ -360,19 +360,21 @@ impl Local {
 
     /// What `node` remembered; nothing where it cannot be read: it is a cache. What another identity of this node remembered of
     /// itself is none of its own.
-    pub fn load(&self, node: NodeId) -> Memory {
+    pub fn load(&self, node: NodeId) -> SavedState {
         let stored = self.read();
         let memory = match self.memories.get(self.repo) {
             // The journal only grows. The notes beside it are not those that this rests on.
-            Some(known) if known.node == Some(node) && known.head() > stored.head() => Memory { notes: None, ..known },
+            Some(known) if known.node == Some(node) && known.head() > stored.head() => {
+                SavedState { notes: None, ..known }
+            }
             _ => stored,
         };
         match memory.node {
             Some(was) if was != node => {
                 let node = Some(node);
-                Memory { own: None, sighting: None, twin: None, announced: None, node, ..memory }
+                SavedState { own: None, sighting: None, twin: None, announced: None, node, ..memory }
             }
-            _ => Memory { node: Some(node), ..memory },
+            _ => SavedState { node: Some(node), ..memory },
         }
     }
 
@@ -390,18 +392,18 @@ impl Local {
     }
 
     /// The journal as this host saw it last.
-    pub fn last_view(&self) -> Option<View> {
+    pub fn last_view(&self) -> Option<JournalView> {
         self.read().view
     }
 
-    fn read(&self) -> Memory {
+    fn read(&self) -> SavedState {
         self.try_read().unwrap_or_else(|error| {
             tracing::warn!("what this node remembers of the journal cannot be read, so it goes on without: {error}");
-            Memory::default()
+            SavedState::default()
         })
     }
 
-    fn try_read(&self) -> io::Result<Memory> {
+    fn try_read(&self) -> io::Result<SavedState> {
         Ok(self.env.read_json(&self.memory_file())?.unwrap_or_default())
     }
 
@@ -411,7 +413,7 @@ impl Local {
     }
 
     /// Remembers. The old memory stays whole if this is cut short.
-    pub fn save(&self, memory: &Memory) -> io::Result<()> {
+    pub fn save(&self, memory: &SavedState) -> io::Result<()> {
         let bytes = serde_json::to_vec(memory).map_err(io::Error::other)?;
         match self.env.files.replace(&self.memory_file(), &bytes) {
             // The state directory was deleted under this process.
@@ -429,35 +431,36 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::NodeRef;
-    use crate::journal::state::Head;
+    use crate::journal::record::WriterNode;
+    use crate::journal::state::JournalHead;
 
     #[test]
     fn one_run_at_a_time_and_a_damaged_memory_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
+        let local = LocalState::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
         let lock = local.lock().unwrap();
         assert!(matches!(local.lock(), Err(LockError::Busy { pid: Some(_) })));
         drop(lock);
         local.lock().unwrap();
         let (me, other) = (NodeId([1; 16]), NodeId([2; 16]));
-        let own = Own { boot: Digest([4; 32]), takeover: Digest([5; 32]), term: Term(6) };
-        let memory = Memory { clean: Some(Digest([3; 32])), own: Some(own), node: Some(me), ..Memory::default() };
+        let own = OwnTakeover { boot: Digest([4; 32]), takeover: Digest([5; 32]), term: Term(6) };
+        let memory =
+            SavedState { clean: Some(Digest([3; 32])), own: Some(own), node: Some(me), ..SavedState::default() };
         local.save(&memory).unwrap();
         assert_eq!(local.load(me), memory);
-        let renewed = Memory { own: None, node: Some(other), ..memory };
+        let renewed = SavedState { own: None, node: Some(other), ..memory };
         assert_eq!(local.load(other), renewed, "the takeover was the former identity's");
         assert_eq!(local.slot(), None);
         local.remember_slot(KeyId([7; 8])).unwrap();
         assert_eq!(local.slot(), Some(KeyId([7; 8])));
         std::fs::write(local.memory_file(), b"{").unwrap();
-        assert_eq!(local.load(me), Memory { node: Some(me), ..Memory::default() });
+        assert_eq!(local.load(me), SavedState { node: Some(me), ..SavedState::default() });
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_look_at_a_commands_lock_keeps_no_command_from_it() {
         let dir = tempfile::tempdir().unwrap();
-        let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
+        let local = LocalState::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
         assert_eq!(local.no_command_runs(), None, "there is no lock yet");
         let lock = local.lock_command().await.unwrap();
         assert_eq!(local.no_command_runs(), Some(false));
@@ -502,37 +505,37 @@ mod tests {
     }
 
     /// A journal that ends with this record.
-    fn seen(seq: u64) -> View {
-        let mut view = View::empty("app".parse().unwrap(), RepoId([1; 16]));
-        let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
-        view.head = Some(Head { seq: Seq(seq), digest: Digest([9; 32]), node, time: Timestamp::UNIX_EPOCH });
+    fn seen(seq: u64) -> JournalView {
+        let mut view = JournalView::empty("app".parse().unwrap(), RepoId([1; 16]));
+        let node = WriterNode { id: NodeId([1; 16]), name: "east".to_owned() };
+        view.head = Some(JournalHead { seq: Seq(seq), digest: Digest([9; 32]), node, time: Timestamp::UNIX_EPOCH });
         view
     }
 
     #[test]
     fn a_process_goes_on_with_what_it_remembered_where_its_directory_was_lost_or_set_back() {
         let (dir, me) = (tempfile::tempdir().unwrap(), NodeId([1; 16]));
-        let memories = Memories::default();
-        let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap().recalling(&memories);
-        let own = Some(Own { boot: Digest([4; 32]), takeover: Digest([5; 32]), term: Term(6) });
-        let before = Memory { view: Some(seen(3)), node: Some(me), notes: Some(7), ..Memory::default() };
+        let memories = ProcessMemory::default();
+        let local = LocalState::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap().recalling(&memories);
+        let own = Some(OwnTakeover { boot: Digest([4; 32]), takeover: Digest([5; 32]), term: Term(6) });
+        let before = SavedState { view: Some(seen(3)), node: Some(me), notes: Some(7), ..SavedState::default() };
         local.save(&before).unwrap();
         let set_back = std::fs::read(local.memory_file()).unwrap();
-        let now = Memory { view: Some(seen(5)), own, ..before };
+        let now = SavedState { view: Some(seen(5)), own, ..before };
         local.save(&now).unwrap();
         assert!(!local.restore(me).unwrap());
 
-        let recalled = Memory { notes: None, ..now.clone() };
+        let recalled = SavedState { notes: None, ..now.clone() };
         std::fs::write(local.memory_file(), set_back).unwrap();
         assert_eq!(local.load(me), recalled, "the notes were set back as well");
         std::fs::remove_dir_all(dir.path()).unwrap();
         assert_eq!(local.load(me), recalled);
         assert!(local.restore(me).unwrap());
-        let other = Local::peek(&Env::host(), dir.path(), RepoId([1; 16]));
+        let other = LocalState::peek(&Env::host(), dir.path(), RepoId([1; 16]));
         assert_eq!(other.load(me), recalled, "every process has it again");
         assert_eq!(local.load(NodeId([2; 16])).own, None, "it is nobody else's");
         // What another process saw meanwhile is newer.
-        let newer = Memory { view: Some(seen(6)), ..now };
+        let newer = SavedState { view: Some(seen(6)), ..now };
         other.save(&newer).unwrap();
         assert_eq!(local.load(me), newer);
         assert!(!local.restore(me).unwrap());
@@ -541,8 +544,8 @@ mod tests {
     #[test]
     fn what_an_earlier_version_remembered_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        let local = Local::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
-        let mut value = serde_json::to_value(Memory { view: Some(seen(3)), ..Memory::default() }).unwrap();
+        let local = LocalState::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
+        let mut value = serde_json::to_value(SavedState { view: Some(seen(3)), ..SavedState::default() }).unwrap();
         let fields = value.as_object_mut().unwrap();
         for new in ["judged", "notes", "sighting", "twin", "compared"] {
             fields.remove(new).unwrap();

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::ids::Digest;
-use crate::job::local::Local;
+use crate::job::local::LocalState;
 use crate::job::repository::Repository;
-use crate::repo::crypto::Keys;
-use crate::repo::loss::{LOST_NAMED_MAX, Losses};
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::loss::{LOST_NAMED_MAX, PackLosses};
 use crate::repo::{line, names};
 use crate::store::{SizeLimit, Store, StoreError};
 
@@ -28,24 +28,24 @@ const LABEL_MAX: usize = 64;
 
 /// What is known of losses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
+pub struct LossNote {
     loss: u32,
     /// When it was written, by the writer's clock.
     pub time: Timestamp,
     /// The label of the node that wrote it.
     pub node: String,
     /// What was met, and no run has looked for yet.
-    pub met: Losses,
+    pub met: PackLosses,
     /// What the last run that looked could not heal.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub remains: Option<Remains>,
+    pub remains: Option<UnhealedLosses>,
 }
 
 /// What could not be stored again, because its source is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remains {
+pub struct UnhealedLosses {
     /// Packs of which something is lost: no run counts on what stands in them.
-    pub lost: Losses,
+    pub lost: PackLosses,
     /// There are more of them than are named.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub more: bool,
@@ -53,7 +53,7 @@ pub struct Remains {
     pub files: u64,
 }
 
-impl Note {
+impl LossNote {
     /// Whether nothing that it says is wrong: what is lost and no snapshot needs harms nobody.
     pub fn is_empty(&self) -> bool {
         self.met.is_empty() && self.remains.as_ref().is_none_or(|remains| remains.files == 0)
@@ -65,7 +65,7 @@ impl Note {
         self.node.chars().count() <= LABEL_MAX && all.map(BTreeSet::len).max() <= Some(LOST_NAMED_MAX)
     }
 
-    fn new(time: Timestamp, node: &str, met: Losses, remains: Option<Remains>) -> Self {
+    fn new(time: Timestamp, node: &str, met: PackLosses, remains: Option<UnhealedLosses>) -> Self {
         let node = node.chars().take(LABEL_MAX).collect();
         Self { loss: VERSION, time, node, met, remains }
     }
@@ -81,27 +81,27 @@ impl Note {
 
 /// What a run was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct LossNotes {
     /// This node's own note.
-    own: Option<Note>,
+    own: Option<LossNote>,
     /// The one in the store.
-    told: Option<Note>,
+    told: Option<LossNote>,
     /// The digest of that object.
     object: Option<Digest>,
 }
 
-impl Heard {
+impl LossNotes {
     /// What to look for; `None`: nothing that was not looked for before. `answered`: the object that was.
-    pub(crate) fn news(&self, answered: Option<Digest>) -> Option<Losses> {
+    pub(crate) fn news(&self, answered: Option<Digest>) -> Option<PackLosses> {
         let told = self.told.as_ref().filter(|_| self.object != answered);
-        let mut met = Losses::default();
+        let mut met = PackLosses::default();
         self.own.iter().chain(told).for_each(|note| met.add(&note.met));
         (!met.is_empty()).then_some(met)
     }
 
     /// What was looked for before, and is still lost.
-    pub(crate) fn known(&self) -> Losses {
-        let mut known = Losses::default();
+    pub(crate) fn known(&self) -> PackLosses {
+        let mut known = PackLosses::default();
         self.remains().for_each(|remains| known.add(&remains.lost));
         known
     }
@@ -117,7 +117,7 @@ impl Heard {
         self.remains().any(|remains| remains.more)
     }
 
-    fn remains(&self) -> impl Iterator<Item = &Remains> {
+    fn remains(&self) -> impl Iterator<Item = &UnhealedLosses> {
         self.own.iter().chain(&self.told).filter_map(|note| note.remains.as_ref())
     }
 
@@ -127,7 +127,7 @@ impl Heard {
     }
 
     /// The newest note that says something.
-    pub fn newest(self) -> Option<Note> {
+    pub fn newest(self) -> Option<LossNote> {
         let notes = [self.own, self.told].into_iter().flatten().filter(|note| !note.is_empty());
         notes.max_by_key(|note| note.time)
     }
@@ -135,7 +135,7 @@ impl Heard {
 
 /// What of that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum NoteError {
+pub enum LossNoteError {
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -150,34 +150,34 @@ pub enum NoteError {
 /// One of them cannot be read.
 pub async fn glance(
     store: &dyn Store,
-    keys: &Keys,
-    local: Option<&Local>,
+    keys: &DerivedKeys,
+    local: Option<&LocalState>,
     is_told: bool,
-) -> Result<Option<Note>, NoteError> {
+) -> Result<Option<LossNote>, LossNoteError> {
     let told = if is_told { fetch(store, keys).await? } else { None };
     let own = own(local)?;
-    Ok(Heard { own, told: told.and_then(|(note, _)| note), object: None }.newest())
+    Ok(LossNotes { own, told: told.and_then(|(note, _)| note), object: None }.newest())
 }
 
 /// This node's own note, where it says something that this version understands.
-fn own(local: Option<&Local>) -> io::Result<Option<Note>> {
+fn own(local: Option<&LocalState>) -> io::Result<Option<LossNote>> {
     let Some(local) = local else { return Ok(None) };
-    Ok(local.loss()?.filter(Note::is_understood))
+    Ok(local.loss()?.filter(LossNote::is_understood))
 }
 
 /// The note in the store, and the digest of its object.
-async fn fetch(store: &dyn Store, keys: &Keys) -> Result<Option<(Option<Note>, Digest)>, StoreError> {
+async fn fetch(store: &dyn Store, keys: &DerivedKeys) -> Result<Option<(Option<LossNote>, Digest)>, StoreError> {
     let object = match store.get(&names::loss(keys.role()), SizeLimit::LIVE).await {
         Ok(object) => object,
         Err(error) if error.is_not_found() || error.is_no_object() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let note = line::open(&object, keys).ok().and_then(Note::parse);
+    let note = line::open(&object, keys).ok().and_then(LossNote::parse);
     Ok(Some((note, Digest(*blake3::hash(&object).as_bytes()))))
 }
 
 /// What is noted here and in the store. A store that does not answer tells nothing: nothing rests on it.
-pub async fn hear(store: &dyn Store, keys: &Keys, local: Option<&Local>) -> Heard {
+pub async fn hear(store: &dyn Store, keys: &DerivedKeys, local: Option<&LocalState>) -> LossNotes {
     let told = fetch(store, keys).await.unwrap_or_else(|error| {
         tracing::debug!("what others met of losses: {error}");
         None
@@ -187,11 +187,11 @@ pub async fn hear(store: &dyn Store, keys: &Keys, local: Option<&Local>) -> Hear
         tracing::warn!("what this node met of losses cannot be read; the next comparison finds it again: {error}");
         None
     });
-    Heard { own, told, object }
+    LossNotes { own, told, object }
 }
 
 /// Tells the next run, here and on other nodes, what was `met`. What cannot be told costs a day: the next comparison finds it.
-pub async fn tell(repository: &Repository, local: Option<&Local>, env: &Env, node: &str, met: &Losses) {
+pub async fn tell(repository: &Repository, local: Option<&LocalState>, env: &Env, node: &str, met: &PackLosses) {
     if met.is_empty() {
         return;
     }
@@ -201,25 +201,25 @@ pub async fn tell(repository: &Repository, local: Option<&Local>, env: &Env, nod
     let notes = [heard.own.as_ref(), heard.told.as_ref()];
     notes.iter().flatten().for_each(|note| all.add(&note.met));
     let remains = notes.iter().flatten().find_map(|note| note.remains.clone());
-    let note = Note::new(env.clock.now(), node, all, remains);
+    let note = LossNote::new(env.clock.now(), node, all, remains);
     write(repository, local, &note).await;
 }
 
 /// A run has looked for what it `heard`: what it could not heal stays noted, and nothing else.
 pub(crate) async fn settle(
     repository: &Repository,
-    local: &Local,
+    local: &LocalState,
     env: &Env,
     node: &str,
-    heard: &Heard,
-    remains: Option<Remains>,
+    heard: &LossNotes,
+    remains: Option<UnhealedLosses>,
 ) {
-    let is_news = |note: &Option<Note>| match note {
+    let is_news = |note: &Option<LossNote>| match note {
         Some(note) => !note.met.is_empty() || note.remains != remains,
         None => remains.is_some(),
     };
     let (is_news_here, is_news_there) = (is_news(&heard.own), is_news(&heard.told));
-    let note = Note::new(env.clock.now(), node, Losses::default(), remains);
+    let note = LossNote::new(env.clock.now(), node, PackLosses::default(), remains);
     if is_news_here {
         let text = note.remains.is_some().then(|| serde_json::to_vec(&note).unwrap_or_default());
         local.note_loss(text.as_deref());
@@ -235,14 +235,14 @@ pub(crate) async fn settle(
     }
 }
 
-async fn write(repository: &Repository, local: Option<&Local>, note: &Note) {
+async fn write(repository: &Repository, local: Option<&LocalState>, note: &LossNote) {
     if let Some(local) = local {
         local.note_loss(Some(&serde_json::to_vec(note).unwrap_or_default()));
     }
     put(repository, note).await;
 }
 
-async fn put(repository: &Repository, note: &Note) {
+async fn put(repository: &Repository, note: &LossNote) {
     let object = line::seal(&serde_json::to_vec(note).unwrap_or_default(), &repository.keys);
     let key = names::loss(repository.role());
     if let Err(error) = repository.store.put(&key, Bytes::from(object)).await {
@@ -254,23 +254,24 @@ async fn put(repository: &Repository, note: &Note) {
 mod tests {
     use super::*;
     use crate::ids::PackId;
-    use crate::job::testing::Rig;
+    use crate::job::testing::JobFixture;
 
-    fn met(pack: u8) -> Losses {
-        Losses { missing: [PackId([pack; 16])].into(), ..Losses::default() }
+    fn met(pack: u8) -> PackLosses {
+        PackLosses { missing: [PackId([pack; 16])].into(), ..PackLosses::default() }
     }
 
-    async fn heard(rig: &Rig, local: Option<&Local>) -> Heard {
+    async fn heard(rig: &JobFixture, local: Option<&LocalState>) -> LossNotes {
         hear(rig.store.as_ref(), &rig.repository.keys, local).await
     }
 
     #[tokio::test]
     async fn what_is_met_is_told_here_and_elsewhere_until_a_run_has_looked() {
-        let rig = Rig::new().await;
-        let at = |name: &str| Local::open(&rig.env, &rig.dir.path().join(name), rig.repository.keys.repo()).unwrap();
+        let rig = JobFixture::new().await;
+        let at =
+            |name: &str| LocalState::open(&rig.env, &rig.dir.path().join(name), rig.repository.keys.repo()).unwrap();
         let (here, there) = (at("here"), at("there"));
-        assert_eq!(heard(&rig, Some(&here)).await, Heard::default());
-        tell(&rig.repository, Some(&here), &rig.env, "east", &Losses::default()).await;
+        assert_eq!(heard(&rig, Some(&here)).await, LossNotes::default());
+        tell(&rig.repository, Some(&here), &rig.env, "east", &PackLosses::default()).await;
         assert!(!rig.memory.objects().contains_key("app/live/loss"), "nothing is nothing to tell");
 
         tell(&rig.repository, Some(&here), &rig.env, "east", &met(1)).await;
@@ -286,7 +287,7 @@ mod tests {
             "this node's own counts until it is"
         );
 
-        let remains = Some(Remains { lost: met(1), more: false, files: 3 });
+        let remains = Some(UnhealedLosses { lost: met(1), more: false, files: 3 });
         settle(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, remains.clone()).await;
         let left = heard(&rig, Some(&there)).await;
         assert_eq!((left.news(None), left.known()), (None, met(1)));
@@ -298,8 +299,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_met_while_a_run_looks_is_for_the_next() {
-        let rig = Rig::new().await;
-        let local = Local::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
+        let rig = JobFixture::new().await;
+        let local = LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
         tell(&rig.repository, None, &rig.env, "west", &met(1)).await;
         let before = heard(&rig, Some(&local)).await;
         tell(&rig.repository, None, &rig.env, "west", &met(2)).await;
@@ -309,8 +310,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_forged_or_too_large_is_no_note() {
-        let rig = Rig::new().await;
-        let note = Note::new(rig.env.clock.now(), "x", met(1), None);
+        let rig = JobFixture::new().await;
+        let note = LossNote::new(rig.env.clock.now(), "x", met(1), None);
         let text = serde_json::to_vec(&note).unwrap();
         let sealed = line::seal(&text, &rig.repository.keys);
         let mut large = serde_json::to_value(&note).unwrap();

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::{Lease, RoleSettings};
+use crate::config::{LeaseKind, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, RoleName, Seq, Term};
-use crate::job::local::Local;
+use crate::job::local::LocalState;
 use crate::job::repository::Repository;
-use crate::job::seat::Seats;
+use crate::job::seat::JournalAccess;
 use crate::journal::future::{FutureDates, WrongClock, future_dates};
-use crate::journal::log::{Act, AppendError, Journal, JournalError};
-use crate::journal::record::{NodeRef, PauseBody, Takeover, TakeoverWhy};
-use crate::journal::standing::Rift;
-use crate::journal::state::{Holder, Paused, View};
+use crate::journal::log::{AppendError, Journal, JournalError, UnfencedAction};
+use crate::journal::record::{PauseBody, TakeoverBody, TakeoverReason, WriterNode};
+use crate::journal::standing::HeadConflict;
+use crate::journal::state::{JournalPause, JournalView, RoleHolder};
 use crate::outage::silent;
 use crate::role::election::{self, Eligibility};
 use crate::role::present;
-use crate::role::probe::Assessment;
+use crate::role::probe::ProbeAssessment;
 
 /// How often an act is tried again after something else was appended meanwhile.
 pub(super) const ATTEMPTS: u32 = 16;
@@ -47,9 +47,9 @@ pub async fn in_time<T, E: From<OperateError>>(
 
 /// Who acts.
 #[derive(Debug, Clone)]
-pub struct Operator<'a> {
+pub struct OperatorContext<'a> {
     /// The node it is done on.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// This process.
     pub instance: InstanceId,
     /// Clock and randomness.
@@ -57,7 +57,7 @@ pub struct Operator<'a> {
     /// What this node remembers: a store that was rolled back takes no acts.
     pub state_dir: Option<&'a Path>,
     /// Where journals are written.
-    pub seats: Seats,
+    pub seats: JournalAccess,
 }
 
 /// Why an operator's act was not done.
@@ -91,20 +91,20 @@ pub enum OperateError {
 
 /// What was asked for, and how the role stands now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acted {
+pub struct OperateReport {
     /// Which role.
     pub role: RoleName,
     /// What happened.
-    pub change: Change,
+    pub change: RoleChange,
 }
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum RoleChange {
     /// Nobody runs the role now.
-    Paused(Paused),
+    Paused(JournalPause),
     /// A pause has ended.
-    Resumed(Paused),
+    Resumed(JournalPause),
     /// There was no pause. The act is recorded all the same: a pause whose outcome was not known may still be on its way, and finds its
     /// number taken then.
     NotPaused,
@@ -113,9 +113,9 @@ pub enum Change {
         /// The new term.
         term: Term,
         /// Who had it before.
-        from: Option<Holder>,
+        from: Option<RoleHolder>,
         /// What keeps nodes apart beside the journal; it is not this node's yet.
-        lease: Lease,
+        lease: LeaseKind,
     },
     /// This node had it already; nothing was written.
     HadIt {
@@ -125,7 +125,7 @@ pub enum Change {
     /// The journal goes on from the store's last record.
     Adopted {
         /// What was wrong with its head.
-        was: Rift,
+        was: HeadConflict,
         /// The record that is the head now.
         seq: Seq,
         /// The term of this node.
@@ -148,15 +148,15 @@ pub enum Change {
     },
 }
 
-impl Operator<'_> {
+impl OperatorContext<'_> {
     /// The journal to act on, and what this node remembers of it.
-    pub(crate) fn journal(&self, repository: &Repository) -> Result<(Journal, Option<View>), JournalError> {
-        let local = self.state_dir.map(|dir| Local::peek(self.env, dir, repository.keys.repo()));
-        let known = local.as_ref().and_then(Local::last_view);
+    pub(crate) fn journal(&self, repository: &Repository) -> Result<(Journal, Option<JournalView>), JournalError> {
+        let local = self.state_dir.map(|dir| LocalState::peek(self.env, dir, repository.keys.repo()));
+        let known = local.as_ref().and_then(LocalState::last_view);
         Ok((self.seats.journal(repository, self.env, &self.node, self.instance)?, known))
     }
 
-    async fn open(&self, repository: &Repository) -> Result<(Journal, View), AppendError> {
+    async fn open(&self, repository: &Repository) -> Result<(Journal, JournalView), AppendError> {
         let (journal, known) = self.journal(repository)?;
         let view = journal.read(known.as_ref()).await?;
         Ok((journal, view))
@@ -171,16 +171,16 @@ impl Operator<'_> {
         repository: &Repository,
         until: Option<Timestamp>,
         why: Option<String>,
-    ) -> Result<Acted, AppendError> {
+    ) -> Result<OperateReport, AppendError> {
         // Its end would come for every node when this one's wrong clock shows it.
         if until.is_some()
             && let Some(off) = clock_off(repository).await
         {
             return Ok(off);
         }
-        let view = self.note(repository, Act::Pause(PauseBody { until, why }), |_| true).await?;
+        let view = self.note(repository, UnfencedAction::Pause(PauseBody { until, why }), |_| true).await?;
         let paused = view.state.paused.expect("the newest record is a pause");
-        Ok(Acted { role: view.role, change: Change::Paused(paused) })
+        Ok(OperateReport { role: view.role, change: RoleChange::Paused(paused) })
     }
 
     /// Ends a pause, also one that is still on its way to the journal. It is over by the store's time, where that is known: a role runs
@@ -188,16 +188,16 @@ impl Operator<'_> {
     ///
     /// # Errors
     /// The journal cannot be read or written.
-    pub async fn resume(&self, repository: &Repository) -> Result<Acted, AppendError> {
+    pub async fn resume(&self, repository: &Repository) -> Result<OperateReport, AppendError> {
         repository.store.ask_time().await;
         let mut before = None;
         let view = self
-            .note(repository, Act::Resume, |view| {
+            .note(repository, UnfencedAction::Resume, |view| {
                 before.clone_from(&view.state.paused);
                 view.head.is_some()
             })
             .await?;
-        Ok(Acted { role: view.role, change: before.map_or(Change::NotPaused, Change::Resumed) })
+        Ok(OperateReport { role: view.role, change: before.map_or(RoleChange::NotPaused, RoleChange::Resumed) })
     }
 
     /// Says that whatever is dated beyond the present was dated by a wrong clock. Unless it is `force`d, not where this node's clock is
@@ -205,37 +205,37 @@ impl Operator<'_> {
     ///
     /// # Errors
     /// The journal cannot be read or written.
-    pub async fn amend(&self, repository: &Repository, force: bool) -> Result<Acted, AppendError> {
+    pub async fn amend(&self, repository: &Repository, force: bool) -> Result<OperateReport, AppendError> {
         // The act would date whatever is right at this node's wrong time.
         if let Some(off) = clock_off(repository).await {
             return Ok(off);
         }
         let store = repository.store.as_ref();
-        let look = |view: &View| future_dates(view, self.node.id, self.env.clock.now(), store.clock_offset());
+        let look = |view: &JournalView| future_dates(view, self.node.id, self.env.clock.now(), store.clock_offset());
         let (journal, view) = self.open(repository).await?;
         // An audit reads records that this node's memory, or the newest checkpoint, says nothing of.
         let known = if look(&view).is_none() { Some(journal.with_all_dates(view).await?) } else { None };
         let mut found = None;
-        self.note(repository, Act::Amend, |view| {
+        self.note(repository, UnfencedAction::Amend, |view| {
             found = look(view).or_else(|| look(known.as_ref()?));
             found.as_ref().is_some_and(|found| force || !is_odd(found))
         })
         .await?;
         let change = match found {
-            None => Change::NothingFuture,
-            Some(found) if is_odd(&found) && !force => Change::OddClock(found),
-            Some(found) => Change::Amended(found),
+            None => RoleChange::NothingFuture,
+            Some(found) if is_odd(&found) && !force => RoleChange::OddClock(found),
+            Some(found) => RoleChange::Amended(found),
         };
-        Ok(Acted { role: repository.role().clone(), change })
+        Ok(OperateReport { role: repository.role().clone(), change })
     }
 
     /// Appends `act` if it `makes_sense`; the view after it, or the one in which it made none.
     async fn note(
         &self,
         repository: &Repository,
-        act: Act,
-        mut makes_sense: impl FnMut(&View) -> bool,
-    ) -> Result<View, AppendError> {
+        act: UnfencedAction,
+        mut makes_sense: impl FnMut(&JournalView) -> bool,
+    ) -> Result<JournalView, AppendError> {
         let (journal, mut view) = self.open(repository).await?;
         for _ in 0..ATTEMPTS {
             if !makes_sense(&view) {
@@ -257,21 +257,21 @@ impl Operator<'_> {
         &self,
         repository: &Repository,
         role: &RoleSettings,
-        assessment: Option<&Assessment>,
+        assessment: Option<&ProbeAssessment>,
         force: bool,
-    ) -> Result<Acted, OperateError> {
+    ) -> Result<OperateReport, OperateError> {
         let forced = fitness(role, &self.node.name, assessment, force)?;
-        let body = Takeover { forced, ..Takeover::new(TakeoverWhy::Operator) };
+        let body = TakeoverBody { forced, ..TakeoverBody::new(TakeoverReason::Operator) };
         let (journal, mut view) = self.open(repository).await?;
         for _ in 0..ATTEMPTS {
             let from = view.state.holder.clone();
             if let Some(holder) = from.as_ref().filter(|holder| holder.node.id == self.node.id) {
-                return Ok(Acted { role: role.name.clone(), change: Change::HadIt { term: holder.term } });
+                return Ok(OperateReport { role: role.name.clone(), change: RoleChange::HadIt { term: holder.term } });
             }
             match journal.take_over_as(&view, &election::by_operator(role), body.clone()).await {
                 Ok((permit, _)) => {
-                    let change = Change::TookOver { term: permit.term(), from, lease: role.lease };
-                    return Ok(Acted { role: role.name.clone(), change });
+                    let change = RoleChange::TookOver { term: permit.term(), from, lease: role.lease };
+                    return Ok(OperateReport { role: role.name.clone(), change });
                 }
                 Err(AppendError::Moved(now)) => view = *now,
                 Err(error) => return Err(error.into()),
@@ -288,7 +288,7 @@ impl Operator<'_> {
 pub(crate) fn fitness(
     role: &RoleSettings,
     node: &str,
-    assessment: Option<&Assessment>,
+    assessment: Option<&ProbeAssessment>,
     force: bool,
 ) -> Result<bool, OperateError> {
     let unfit = match election::eligibility(role, node, assessment) {
@@ -310,14 +310,14 @@ fn is_odd(found: &FutureDates) -> bool {
 }
 
 /// What an act comes to whose meaning rests on this node's clock, where the store's is another.
-async fn clock_off(repository: &Repository) -> Option<Acted> {
+async fn clock_off(repository: &Repository) -> Option<OperateReport> {
     repository.store.ask_time().await;
     let offset = repository.store.clock_offset().filter(|offset| present::is_off(*offset))?;
-    Some(Acted { role: repository.role().clone(), change: Change::ClockOff { offset } })
+    Some(OperateReport { role: repository.role().clone(), change: RoleChange::ClockOff { offset } })
 }
 
 /// What the probes said, each with its fact.
-fn said(assessment: Option<&Assessment>) -> String {
+fn said(assessment: Option<&ProbeAssessment>) -> String {
     let evidence = assessment.map(|assessment| assessment.evidence.as_slice()).unwrap_or_default();
     evidence.iter().map(|e| format!("{}: {}", e.subject, e.detail)).collect::<Vec<_>>().join("; ")
 }
@@ -331,29 +331,36 @@ mod tests {
     use crate::config::Probe;
     use crate::env::Clock;
     use crate::ids::NodeId;
-    use crate::job::backup::Ask;
+    use crate::job::backup::BackupOptions;
     use crate::job::init::init;
-    use crate::job::testing::Rig;
-    use crate::role::probe::Answer;
+    use crate::job::testing::JobFixture;
+    use crate::role::probe::ProbeAnswer;
     use crate::store::dir::DirStore;
     use crate::store::{SizeLimit, Store};
 
-    fn operator(rig: &Rig, n: u8) -> Operator<'_> {
-        let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
-        Operator { node, instance: InstanceId([n; 8]), env: &rig.env, state_dir: None, seats: Seats::default() }
+    fn operator(rig: &JobFixture, n: u8) -> OperatorContext<'_> {
+        let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
+        OperatorContext {
+            node,
+            instance: InstanceId([n; 8]),
+            env: &rig.env,
+            state_dir: None,
+            seats: JournalAccess::default(),
+        }
     }
 
     #[tokio::test]
     async fn acts_are_recorded_once_and_change_no_term() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let (first, second) = (operator(&rig, 1), operator(&rig, 2));
-        let take_over =
-            async |by: &Operator<'_>| by.take_over(&rig.repository, &rig.role, None, false).await.unwrap().change;
+        let take_over = async |by: &OperatorContext<'_>| {
+            by.take_over(&rig.repository, &rig.role, None, false).await.unwrap().change
+        };
         let acted = first.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
-        assert!(matches!(acted.change, Change::TookOver { term: Term(1), from: None, .. }));
-        assert_eq!(take_over(&first).await, Change::HadIt { term: Term(1) });
-        assert_eq!(second.resume(&rig.repository).await.unwrap().change, Change::NotPaused);
-        let Change::Paused(paused) =
+        assert!(matches!(acted.change, RoleChange::TookOver { term: Term(1), from: None, .. }));
+        assert_eq!(take_over(&first).await, RoleChange::HadIt { term: Term(1) });
+        assert_eq!(second.resume(&rig.repository).await.unwrap().change, RoleChange::NotPaused);
+        let RoleChange::Paused(paused) =
             second.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap().change
         else {
             panic!("not paused")
@@ -365,30 +372,30 @@ mod tests {
             (Term(1), 3),
             "and the resume, for a pause that is on its way"
         );
-        assert_eq!(first.resume(&rig.repository).await.unwrap().change, Change::Resumed(paused));
-        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
-        let Change::TookOver { term, from, .. } = take_over(&second).await else { panic!("not taken over") };
+        assert_eq!(first.resume(&rig.repository).await.unwrap().change, RoleChange::Resumed(paused));
+        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, RoleChange::NothingFuture);
+        let RoleChange::TookOver { term, from, .. } = take_over(&second).await else { panic!("not taken over") };
         assert_eq!((term, from.unwrap().node.name.as_str()), (Term(2), "node1"));
     }
 
     #[tokio::test]
     async fn what_a_wrong_clock_dated_is_amended_by_a_node_that_knows_the_time() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         rig.write("a", "1");
         let year = SignedDuration::from_hours(365 * 24);
         let now = rig.env.clock.now();
         // Dated by the store's clock, which is what was wrong here.
         rig.memory.set_clock_offset(year);
-        let ask = Ask { slot: Some(now + year), ..Ask::default() };
+        let ask = BackupOptions { slot: Some(now + year), ..BackupOptions::default() };
         let wrong = rig.backup_as(&rig.runner(), &ask).await.snapshot;
         assert!(wrong.time.duration_since(now) > year / 2);
         let operator = operator(&rig, 1);
-        let Change::ClockOff { offset } = operator.amend(&rig.repository, true).await.unwrap().change else {
+        let RoleChange::ClockOff { offset } = operator.amend(&rig.repository, true).await.unwrap().change else {
             panic!("amended")
         };
         assert!(offset > year / 2, "a node whose clock is off does not say what the present is");
         rig.memory.set_clock_offset(SignedDuration::ZERO);
-        let Change::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
+        let RoleChange::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
             panic!("not amended")
         };
         assert_eq!(
@@ -404,7 +411,7 @@ mod tests {
         );
         assert_eq!(view.state.last_slot, None);
         assert!(view.commits().contains(now + year), "what is committed stays so");
-        assert_eq!(operator.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
+        assert_eq!(operator.amend(&rig.repository, false).await.unwrap().change, RoleChange::NothingFuture);
     }
 
     #[tokio::test]
@@ -437,16 +444,16 @@ mod tests {
 
     #[tokio::test]
     async fn each_act_in_a_directory_is_warned_of_by_a_clock_that_is_ahead_although_nobody_asked_for_the_time() {
-        let (rig, dir) = (Rig::new().await, tempfile::tempdir().unwrap());
+        let (rig, dir) = (JobFixture::new().await, tempfile::tempdir().unwrap());
         let store: Arc<dyn Store> = Arc::new(DirStore::open(dir.path(), &rig.env).unwrap());
-        init(store, &rig.role.name, &rig.role.key, &Seats::default(), &rig.env).await.unwrap();
-        for act in [Act::Pause(PauseBody { until: None, why: None }), Act::Resume] {
+        init(store, &rig.role.name, &rig.role.key, &JournalAccess::default(), &rig.env).await.unwrap();
+        for act in [UnfencedAction::Pause(PauseBody { until: None, why: None }), UnfencedAction::Resume] {
             let env = Env { clock: Arc::new(Ahead), clock_doubts: ClockDoubts::default(), ..rig.env.clone() };
             let store: Arc<dyn Store> = Arc::new(DirStore::open(dir.path(), &env).unwrap());
             let repository = Repository::open(store, &rig.role.name, &rig.role.key).await.unwrap();
-            let by = Operator { env: &env, ..operator(&rig, 1) };
+            let by = OperatorContext { env: &env, ..operator(&rig, 1) };
             match act {
-                Act::Resume => by.resume(&repository).await.unwrap(),
+                UnfencedAction::Resume => by.resume(&repository).await.unwrap(),
                 _ => by.pause(&repository, None, None).await.unwrap(),
             };
             let doubt = env.clock_doubts.of(&rig.role.name);
@@ -457,10 +464,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_takeover_by_a_clock_that_is_ahead_is_warned_of_told_and_amended() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let hours = SignedDuration::from_hours(5);
         let env = Env { clock_doubts: ClockDoubts::default(), ..rig.env.clone() };
-        let (first, second) = (operator(&rig, 1), Operator { env: &env, ..operator(&rig, 2) });
+        let (first, second) = (operator(&rig, 1), OperatorContext { env: &env, ..operator(&rig, 2) });
         // By the store's clock, which is what was wrong here.
         rig.memory.set_clock_offset(hours);
         second.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
@@ -468,7 +475,7 @@ mod tests {
         rig.memory.set_clock_offset(SignedDuration::ZERO);
         first.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
         assert_eq!(rig.env.clock_doubts.any(), None, "this one's is right");
-        let future = |view: &View| future_dates(view, first.node.id, rig.env.clock.now(), None);
+        let future = |view: &JournalView| future_dates(view, first.node.id, rig.env.clock.now(), None);
         let (_, view) = first.open(&rig.repository).await.unwrap();
         let found = future(&view).unwrap();
         assert_eq!((found.count, found.node.unwrap().id), (1, second.node.id), "whoever has the role by now");
@@ -478,20 +485,20 @@ mod tests {
         // It remembers nothing, and begins at a checkpoint that says nothing of it, as an audit may not.
         let (_, view) = first.open(&rig.repository).await.unwrap();
         assert_eq!(future(&view), None);
-        let Change::Amended(found) = first.amend(&rig.repository, false).await.unwrap().change else {
+        let RoleChange::Amended(found) = first.amend(&rig.repository, false).await.unwrap().change else {
             panic!("not amended")
         };
         assert_eq!((found.count, found.clock), (1, WrongClock::Writer));
-        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, Change::NothingFuture);
+        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, RoleChange::NothingFuture);
     }
 
     #[tokio::test]
     async fn a_date_of_origin_beyond_the_present_is_amended() {
-        let mut rig = Rig::new().await;
+        let mut rig = JobFixture::new().await;
         let now = rig.env.clock.now();
         rig.made_at(now + SignedDuration::from_hours(365 * 24));
         let operator = operator(&rig, 1);
-        let Change::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
+        let RoleChange::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
             panic!("not amended")
         };
         assert_eq!((found.count, found.node), (1, None));
@@ -501,7 +508,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pause_ends_by_the_clock_of_the_store() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let operator = operator(&rig, 1);
         operator.pause(&rig.repository, None, None).await.unwrap();
         let years = SignedDuration::from_hours(700 * 24);
@@ -513,24 +520,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_would_not_work_takes_the_role_by_force_alone() {
-        let mut rig = Rig::new().await;
+        let mut rig = JobFixture::new().await;
         rig.role.eligible = Some(Probe::Mounted { path: "/srv".into() });
         let by = operator(&rig, 1);
-        let said = |answer| Assessment { answer, fallback: None, evidence: Vec::new() };
-        for (answer, is_unknown) in [(Answer::No, false), (Answer::Unknown, true)] {
+        let said = |answer| ProbeAssessment { answer, fallback: None, evidence: Vec::new() };
+        for (answer, is_unknown) in [(ProbeAnswer::No, false), (ProbeAnswer::Unknown, true)] {
             let refused = by.take_over(&rig.repository, &rig.role, Some(&said(answer)), false).await;
             let Err(OperateError::NotEligible { unknown, .. }) = refused else { panic!("{refused:?}") };
             assert_eq!(unknown, is_unknown);
         }
         assert_eq!(by.open(&rig.repository).await.unwrap().1.head, None, "nothing is written");
-        let standing_in = Assessment { fallback: Some(Answer::Yes), ..said(Answer::No) };
+        let standing_in = ProbeAssessment { fallback: Some(ProbeAnswer::Yes), ..said(ProbeAnswer::No) };
         assert!(by.take_over(&rig.repository, &rig.role, Some(&standing_in), false).await.is_err());
-        let forced = by.take_over(&rig.repository, &rig.role, Some(&said(Answer::No)), true).await.unwrap();
-        assert!(matches!(forced.change, Change::TookOver { term: Term(1), from: None, .. }));
+        let forced = by.take_over(&rig.repository, &rig.role, Some(&said(ProbeAnswer::No)), true).await.unwrap();
+        assert!(matches!(forced.change, RoleChange::TookOver { term: Term(1), from: None, .. }));
         let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(1)), SizeLimit::INDEX).await.unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"forced":true,"why":"operator"}"#));
         let by = operator(&rig, 2);
-        by.take_over(&rig.repository, &rig.role, Some(&said(Answer::Yes)), true).await.unwrap();
+        by.take_over(&rig.repository, &rig.role, Some(&said(ProbeAnswer::Yes)), true).await.unwrap();
         let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(2)), SizeLimit::INDEX).await.unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"why":"operator"}"#), "no force was needed");
     }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use crate::job::runner::Runner;
-use crate::job::stall::{Pace, Stall, StallJudge, look_interval};
+use crate::job::runner::NodeContext;
+use crate::job::stall::{RunStall, StallDetector, StallState, look_interval};
 
 /// How long a run that was told to end is waited for: it leaves behind what is blocked, waits for the answer to an append, and
 /// runs its hook `after`.
@@ -14,43 +14,43 @@ const END_MAX: Duration = Duration::from_mins(2);
 
 /// What became of a run.
 #[derive(Debug)]
-pub(crate) struct Watched<T> {
+pub(crate) struct WatchedRun<T> {
     /// What it came to; `None`: it did not end, and was dropped.
     pub(crate) done: Option<T>,
     /// Why it was ended, if it was.
-    pub(crate) stall: Option<Stall>,
+    pub(crate) stall: Option<RunStall>,
 }
 
 /// Does `work`, and ends it when nothing of it moves for longer than `limit`: its `cancel`, which must be its own, is set then.
 /// `pace` is told how it goes.
 pub(crate) async fn watched<T>(
-    runner: &Runner,
+    runner: &NodeContext,
     limit: Duration,
-    pace: &(dyn Fn(Pace) + Sync),
+    pace: &(dyn Fn(StallState) + Sync),
     work: impl Future<Output = T>,
-) -> Watched<T> {
+) -> WatchedRun<T> {
     let mut work = Box::pin(work);
     let silent = tokio::select! {
         biased;
-        done = &mut work => return Watched { done: Some(done), stall: None },
+        done = &mut work => return WatchedRun { done: Some(done), stall: None },
         silent = stalled(runner, limit, pace) => silent,
     };
-    let stall = Stall { silent, last: runner.progress.last(), trouble: runner.progress.trouble() };
+    let stall = RunStall { silent, last: runner.progress.last(), trouble: runner.progress.trouble() };
     tracing::error!("a run {stall}; it is ended");
     runner.cancel.cancel();
     let done = runner.env.timeout(END_MAX, &mut work).await;
-    Watched { done, stall: Some(stall) }
+    WatchedRun { done, stall: Some(stall) }
 }
 
 /// Resolves when nothing has moved for longer than `limit`, with how long that was.
-async fn stalled(runner: &Runner, limit: Duration, pace: &(dyn Fn(Pace) + Sync)) -> Duration {
+async fn stalled(runner: &NodeContext, limit: Duration, pace: &(dyn Fn(StallState) + Sync)) -> Duration {
     let (env, progress) = (&runner.env, &runner.progress);
-    let mut judge = StallJudge::new(limit, env.clock.boottime(), progress.mark());
+    let mut judge = StallDetector::new(limit, env.clock.boottime(), progress.mark());
     loop {
         env.sleep(look_interval(limit)).await;
         let seen = judge.look(env.clock.boottime(), progress.mark());
         pace(seen);
-        if let Pace::Stalled(silent) = seen {
+        if let StallState::Stalled(silent) = seen {
             return silent;
         }
     }
@@ -61,14 +61,14 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::job::stall::Activity;
-    use crate::job::testing::Rig;
+    use crate::job::stall::RunActivity;
+    use crate::job::testing::JobFixture;
 
     const LIMIT: Duration = Duration::from_millis(300);
 
     #[tokio::test]
     async fn who_moves_is_left_alone_and_who_does_not_is_ended() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let runner = rig.runner();
         let moves = async {
             for _ in 0..20 {
@@ -82,14 +82,14 @@ mod tests {
 
         let paces = Mutex::new(Vec::new());
         let hangs = async {
-            runner.progress.begin(Activity::Hook("before"));
+            runner.progress.begin(RunActivity::Hook("before"));
             runner.cancel.cancelled().await;
         };
         let watched = super::watched(&runner, LIMIT, &|pace| paces.lock().unwrap().push(pace), hangs).await;
         let stall = watched.stall.unwrap();
         assert!(watched.done.is_some() && stall.silent >= LIMIT);
-        assert_eq!(stall.last, Some(Activity::Hook("before")));
+        assert_eq!(stall.last, Some(RunActivity::Hook("before")));
         let paces = paces.into_inner().unwrap();
-        assert!(paces.iter().any(|pace| matches!(pace, Pace::Silent(_))) && paces.len() > 3, "{paces:?}");
+        assert!(paces.iter().any(|pace| matches!(pace, StallState::Silent(_))) && paces.len() > 3, "{paces:?}");
     }
 }

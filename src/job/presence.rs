@@ -12,17 +12,17 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Lease;
+use crate::config::LeaseKind;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName};
-use crate::job::authors::boot::{self, Witness};
+use crate::job::authors::boot::{self, BootEvidence};
 use crate::job::beat;
-use crate::job::health::UnderWay;
-use crate::job::last_run::{Failure, Kept};
-use crate::job::local::Local;
-use crate::job::report::whoami::{PeerInfo, PeerSeen, Warning};
+use crate::job::health::RunningBackup;
+use crate::job::last_run::{RunFailure, RunFailureFile};
+use crate::job::local::LocalState;
+use crate::job::report::whoami::{PeerInfo, PeerPresence, RoleWarning};
 use crate::job::repository::Repository;
-use crate::job::runner::Runner;
-use crate::repo::crypto::Keys;
+use crate::job::runner::NodeContext;
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::{line, names};
 use crate::role::twin;
 use crate::store::{SizeLimit, StoreError};
@@ -50,7 +50,7 @@ const CONCURRENT_MAX: usize = 8;
 const AUTHORS_MAX: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Presence {
+struct PresenceRecord {
     v: u32,
     #[serde(flatten)]
     node: PeerInfo,
@@ -73,7 +73,7 @@ struct Presence {
 
 /// What this node remembers of having told it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Announced {
+pub struct LastAnnouncement {
     what: Digest,
     at: Timestamp,
     /// The process whose words were there before, where that is none of this node's: it told of itself as this node.
@@ -90,7 +90,7 @@ pub struct Announced {
     by: Option<Vec<InstanceId>>,
 }
 
-impl Announced {
+impl LastAnnouncement {
     /// Whether this node, told like this, has to be told again.
     fn is_due(&self, what: Digest, now: Timestamp) -> bool {
         // A clock that was set back makes it due as well.
@@ -106,13 +106,13 @@ impl Announced {
 /// Tells that this node is here, by which `lease` it excludes others, and how its last run failed, if that is due, and returns what is to be remembered. `intend` remembers beforehand that it may
 /// have been told. What fails is tried again by the next one who looks: nothing rests on it.
 pub(crate) async fn announce(
-    runner: &Runner,
+    runner: &NodeContext,
     repository: &Repository,
-    lease: Lease,
-    before: Option<&Announced>,
-    mut intend: impl FnMut(&Announced) -> io::Result<()>,
-) -> Option<Announced> {
-    let word = Word::of(runner, repository, lease);
+    lease: LeaseKind,
+    before: Option<&LastAnnouncement>,
+    mut intend: impl FnMut(&LastAnnouncement) -> io::Result<()>,
+) -> Option<LastAnnouncement> {
+    let word = PresenceReport::of(runner, repository, lease);
     let what = word.digest();
     let now = runner.env.clock.now();
     if before.is_some_and(|before| !before.is_due(what, now)) {
@@ -136,8 +136,8 @@ pub(crate) async fn announce(
         }
     };
     let own = before.and_then(|before| before.by.as_deref());
-    let local = Local::peek(&runner.env, &runner.state_dir, repository.keys.repo());
-    let Witness { own: noted, mark } = Witness::ask(&local, runner.instance);
+    let local = LocalState::peek(&runner.env, &runner.state_dir, repository.keys.repo());
+    let BootEvidence { own: noted, mark } = BootEvidence::ask(&local, runner.instance);
     let mark = mark.ok();
     let instance = found.as_ref().map(|found| found.instance);
     let stranger = instance.filter(|_| twin::is_stranger(instance, own) && twin::is_stranger(instance, Some(&noted)));
@@ -148,7 +148,7 @@ pub(crate) async fn announce(
         );
     }
     let is_noted = found.as_ref().is_some_and(|found| found.noted);
-    let is_second = |before: &Announced| before.stranger.is_some() && twin::is_same_boot(before.mark, mark);
+    let is_second = |before: &LastAnnouncement| before.stranger.is_some() && twin::is_same_boot(before.mark, mark);
     let again = stranger.is_some() && is_noted && before.is_some_and(is_second);
     // It stays due until it is told.
     let (was, at) = before.map_or((Digest([0; 32]), now), |before| (before.what, before.at));
@@ -160,14 +160,14 @@ pub(crate) async fn announce(
     let by = by.or_else(|| (before.is_none() && found.is_none()).then(|| vec![runner.instance]));
     let last = before.map(|before| (before.stranger, before.again, before.mark));
     let (last, met, by_mark) = last.unwrap_or_default();
-    if let Err(error) = intend(&Announced { what: was, at, stranger: last, again: met, mark: by_mark, by }) {
+    if let Err(error) = intend(&LastAnnouncement { what: was, at, stranger: last, again: met, mark: by_mark, by }) {
         failed(&error);
         tell_failure(runner, repository, word).await;
         return None;
     }
     let noted = boot::note_in_memory(&local, runner.instance).await.is_some();
-    match word.put(runner, repository, if noted { Trace::Memory } else { Trace::Disk }).await {
-        Ok(()) => Some(Announced { what, at: now, stranger, again, mark, by: Some(vec![runner.instance]) }),
+    match word.put(runner, repository, if noted { PresenceTrace::Memory } else { PresenceTrace::Disk }).await {
+        Ok(()) => Some(LastAnnouncement { what, at: now, stranger, again, mark, by: Some(vec![runner.instance]) }),
         Err(error) => {
             failed(&error);
             None
@@ -177,23 +177,23 @@ pub(crate) async fn announce(
 
 /// Tells the others how this node's last run failed, where what was told of it cannot be remembered: the state directory may be why it
 /// failed. The same is told once an hour by one process.
-pub(crate) async fn announce_failure(runner: &Runner, repository: &Repository, lease: Lease) {
-    tell_failure(runner, repository, Word::of(runner, repository, lease)).await;
+pub(crate) async fn announce_failure(runner: &NodeContext, repository: &Repository, lease: LeaseKind) {
+    tell_failure(runner, repository, PresenceReport::of(runner, repository, lease)).await;
 }
 
-async fn tell_failure(runner: &Runner, repository: &Repository, word: Word) {
+async fn tell_failure(runner: &NodeContext, repository: &Repository, word: PresenceReport) {
     let (what, now, role) = (word.digest(), runner.env.clock.now(), repository.role());
     if word.failure.is_none() || !runner.memories.tells(repository.keys.repo(), what, now) {
         return;
     }
-    if let Err(error) = word.put(runner, repository, Trace::None).await {
+    if let Err(error) = word.put(runner, repository, PresenceTrace::None).await {
         tracing::debug!("role {role}: the other nodes are not told of the failure: {error}");
     }
 }
 
 /// Where it stands that this process told of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trace {
+enum PresenceTrace {
     None,
     /// In the state directory.
     Disk,
@@ -202,35 +202,35 @@ enum Trace {
 }
 
 /// What a node tells of itself.
-struct Word {
+struct PresenceReport {
     node: PeerInfo,
     lease: &'static str,
-    failure: Option<Failure>,
+    failure: Option<RunFailure>,
 }
 
-impl Word {
-    fn of(runner: &Runner, repository: &Repository, lease: Lease) -> Self {
+impl PresenceReport {
+    fn of(runner: &NodeContext, repository: &Repository, lease: LeaseKind) -> Self {
         let node = PeerInfo {
             id: runner.node.id,
             name: runner.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_hash: runner.config_hash.clone(),
         };
-        Self { node, lease: lease_name(lease), failure: Kept::of(runner, repository.role()).load() }
+        Self { node, lease: lease_name(lease), failure: RunFailureFile::of(runner, repository.role()).load() }
     }
 
     /// What of it is news; the same failure once more is none.
     fn digest(&self) -> Digest {
-        let news = (&self.node, self.lease, self.failure.as_ref().map(Failure::news));
+        let news = (&self.node, self.lease, self.failure.as_ref().map(RunFailure::news));
         Digest(*blake3::hash(&serde_json::to_vec(&news).unwrap_or_default()).as_bytes())
     }
 
-    async fn put(self, runner: &Runner, repository: &Repository, trace: Trace) -> Result<(), StoreError> {
+    async fn put(self, runner: &NodeContext, repository: &Repository, trace: PresenceTrace) -> Result<(), StoreError> {
         let Self { node, lease, failure } = self;
         let failure = failure.map(|failure| failure.seal(&repository.keys, runner.node.id.0, &runner.env));
         let (instance, time, lease) = (runner.instance, runner.env.clock.now(), Some(lease.to_owned()));
-        let (unremembered, noted) = (trace == Trace::None, trace == Trace::Memory);
-        let presence = Presence { v: VERSION, node, instance, time, lease, failure, unremembered, noted };
+        let (unremembered, noted) = (trace == PresenceTrace::None, trace == PresenceTrace::Memory);
+        let presence = PresenceRecord { v: VERSION, node, instance, time, lease, failure, unremembered, noted };
         let object = line::seal(&serde_json::to_vec(&presence).unwrap_or_default(), &repository.keys);
         repository.store.put(&names::node(repository.role(), runner.node.id), Bytes::from(object)).await
     }
@@ -238,27 +238,27 @@ impl Word {
 
 /// What stands in such an object, if it is sealed with the repository's key and stands under its own node's name. What another version
 /// writes there is that version's; what somebody wrote who has no key is nothing.
-fn read(object: &[u8], keys: &Keys, key: &str, role: &RoleName) -> Option<Presence> {
-    let presence: Presence = serde_json::from_slice(line::open(object, keys).ok()?).ok()?;
+fn read(object: &[u8], keys: &DerivedKeys, key: &str, role: &RoleName) -> Option<PresenceRecord> {
+    let presence: PresenceRecord = serde_json::from_slice(line::open(object, keys).ok()?).ok()?;
     (names::node(role, presence.node.id) == key).then_some(presence)
 }
 
 /// What is told below `live/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct LivePeers {
     /// The nodes that told of themselves within the last days, by label.
-    pub(crate) peers: Vec<PeerSeen>,
+    pub(crate) peers: Vec<PeerPresence>,
     /// Somebody told of losses.
     pub(crate) has_losses: bool,
     /// The backup that is under way, on any node.
-    pub(crate) under_way: Option<UnderWay>,
+    pub(crate) under_way: Option<RunningBackup>,
 }
 
 /// What is told, of the nodes but `me`. Who has no key tells nothing.
 ///
 /// # Errors
 /// The store.
-pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -> Result<Told, StoreError> {
+pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -> Result<LivePeers, StoreError> {
     let (store, keys, role) = (repository.store.as_ref(), &repository.keys, repository.role());
     let page = store.list(&names::live_prefix(role), None, NODES_MAX + LIVE_OTHERS_MAX).await?;
     let (own, nodes, loss) = (names::node(role, me), names::nodes_prefix(role), names::loss(role));
@@ -268,7 +268,7 @@ pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -
     let alive = others.filter(|object| now.duration_since(object.modified) < GONE);
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key, SizeLimit::LIVE).await {
-            Ok(bytes) => Ok(read(&bytes, keys, &object.key, role).map(|presence| PeerSeen {
+            Ok(bytes) => Ok(read(&bytes, keys, &object.key, role).map(|presence| PeerPresence {
                 node: shown(&presence.node),
                 seen: object.modified,
                 lease: presence.lease.as_deref().and_then(lease_of),
@@ -278,12 +278,12 @@ pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -
             Err(error) => Err(error),
         }
     };
-    let found = stream::iter(alive).map(read).buffered(CONCURRENT_MAX).try_collect::<Vec<Option<PeerSeen>>>();
+    let found = stream::iter(alive).map(read).buffered(CONCURRENT_MAX).try_collect::<Vec<Option<PeerPresence>>>();
     let under_way = async { if beats { beat::under_way(repository, now).await } else { Ok(None) } };
     let (found, under_way) = tokio::try_join!(found, under_way)?;
-    let mut peers: Vec<PeerSeen> = found.into_iter().flatten().collect();
+    let mut peers: Vec<PeerPresence> = found.into_iter().flatten().collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-    Ok(Told { peers, has_losses, under_way })
+    Ok(LivePeers { peers, has_losses, under_way })
 }
 
 /// What a node says of itself, in lines that it cannot end.
@@ -298,44 +298,44 @@ fn shown(node: &PeerInfo) -> PeerInfo {
 }
 
 /// A lease in the config's word.
-fn lease_name(lease: Lease) -> &'static str {
+fn lease_name(lease: LeaseKind) -> &'static str {
     match lease {
-        Lease::Etcd => "etcd",
-        Lease::Bucket => "bucket",
-        Lease::None => "none",
+        LeaseKind::Etcd => "etcd",
+        LeaseKind::Bucket => "bucket",
+        LeaseKind::None => "none",
     }
 }
 
 /// The lease of that word; `None`: a later version's.
-fn lease_of(name: &str) -> Option<Lease> {
-    [Lease::Etcd, Lease::Bucket, Lease::None].into_iter().find(|lease| lease_name(*lease) == name)
+fn lease_of(name: &str) -> Option<LeaseKind> {
+    [LeaseKind::Etcd, LeaseKind::Bucket, LeaseKind::None].into_iter().find(|lease| lease_name(*lease) == name)
 }
 
 /// That another node excludes others by another lease than this one: then neither sees the other's.
-pub(crate) fn lease_drift(peer: &PeerSeen, own: Lease) -> Option<Warning> {
+pub(crate) fn lease_drift(peer: &PeerPresence, own: LeaseKind) -> Option<RoleWarning> {
     let theirs = peer.lease.filter(|theirs| *theirs != own)?;
-    Some(Warning::LeaseDrift { node: peer.node.name.clone(), theirs, own })
+    Some(RoleWarning::LeaseDrift { node: peer.node.name.clone(), theirs, own })
 }
 
 /// Whether `peer` has this node's name, `label`, and was not seen since this node was made: it was this one, before its state directory was
 /// lost. `born`: when that was; `None`: it is not made yet.
-pub(crate) fn is_former(peer: &PeerSeen, label: &str, born: Option<Timestamp>) -> bool {
+pub(crate) fn is_former(peer: &PeerPresence, label: &str, born: Option<Timestamp>) -> bool {
     peer.node.name == label && born.is_none_or(|born| peer.seen < born)
 }
 
 /// What another node has otherwise than this one: two nodes with two configs take turns at doing two different things.
-pub(crate) fn drift(peer: &PeerInfo, config_hash: &str) -> Option<Warning> {
+pub(crate) fn drift(peer: &PeerInfo, config_hash: &str) -> Option<RoleWarning> {
     let version = (peer.version != env!("CARGO_PKG_VERSION")).then(|| peer.version.clone());
     let config = peer.config_hash != config_hash;
-    (version.is_some() || config).then(|| Warning::Drift { node: peer.name.clone(), version, config })
+    (version.is_some() || config).then(|| RoleWarning::Drift { node: peer.name.clone(), version, config })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::report::Outcome;
-    use crate::job::report::whoami::Step;
-    use crate::job::testing::Rig;
+    use crate::job::report::RunOutcome;
+    use crate::job::report::whoami::RunStep;
+    use crate::job::testing::JobFixture;
 
     #[test]
     fn a_node_of_the_same_name_that_is_seen_no_more_is_what_this_one_was() {
@@ -348,7 +348,7 @@ mod tests {
                 version: String::new(),
                 config_hash: String::new(),
             };
-            PeerSeen { node, seen, lease: None, failure: None }
+            PeerPresence { node, seen, lease: None, failure: None }
         };
         let former = |name, seen, born| is_former(&peer(name, seen), "east", born);
         assert!(former("east", before, Some(born)));
@@ -358,17 +358,21 @@ mod tests {
     }
 
     /// As if the last word were longer ago than a node keeps quiet.
-    fn long_ago(announced: Announced) -> Announced {
-        Announced { at: announced.at - INTERVAL, ..announced }
+    fn long_ago(announced: LastAnnouncement) -> LastAnnouncement {
+        LastAnnouncement { at: announced.at - INTERVAL, ..announced }
     }
 
-    async fn tell(runner: &Runner, rig: &Rig, before: Option<&Announced>) -> Option<Announced> {
-        announce(runner, &rig.repository, Lease::None, before, |_| Ok(())).await
+    async fn tell(
+        runner: &NodeContext,
+        rig: &JobFixture,
+        before: Option<&LastAnnouncement>,
+    ) -> Option<LastAnnouncement> {
+        announce(runner, &rig.repository, LeaseKind::None, before, |_| Ok(())).await
     }
 
     #[tokio::test]
     async fn nodes_see_each_other_and_how_they_are_set_up() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let role = &rig.role.name;
         let east = rig.runner();
         let mut west = rig.runner();
@@ -391,23 +395,26 @@ mod tests {
             seen.iter().map(|p| (p.node.name.as_str(), p.node.config_hash.as_str())).collect::<Vec<_>>(),
             [("west", "other")]
         );
-        assert_eq!(lease_drift(&seen[0], Lease::None), None);
-        assert!(matches!(lease_drift(&seen[0], Lease::Bucket), Some(Warning::LeaseDrift { theirs: Lease::None, .. })));
-        assert_eq!(peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), Told::default());
-        let failed = Failure {
-            outcome: Outcome::Failed,
-            step: Step::Run,
+        assert_eq!(lease_drift(&seen[0], LeaseKind::None), None);
+        assert!(matches!(
+            lease_drift(&seen[0], LeaseKind::Bucket),
+            Some(RoleWarning::LeaseDrift { theirs: LeaseKind::None, .. })
+        ));
+        assert_eq!(peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), LivePeers::default());
+        let failed = RunFailure {
+            outcome: RunOutcome::Failed,
+            step: RunStep::Run,
             time: now,
             slot: None,
             error: "/srv/secret: permission denied".to_owned(),
             failures: 0,
             after: None,
         };
-        let kept = Kept::of(&west, role);
+        let kept = RunFailureFile::of(&west, role);
         kept.add(failed.clone());
         let failing = tell(&west, &rig, Some(&before)).await;
         let sealed = peers(&rig.repository, east.node.id, now).await.unwrap().peers[0].failure.clone().unwrap();
-        let opened = Failure::open(&sealed, &rig.repository.keys, west.node.id.0).unwrap();
+        let opened = RunFailure::open(&sealed, &rig.repository.keys, west.node.id.0).unwrap();
         assert_eq!(opened.error, failed.error);
         kept.add(failed);
         assert_eq!(tell(&west, &rig, failing.as_ref()).await, None, "the same failure once more is no news");
@@ -416,19 +423,19 @@ mod tests {
         assert_eq!(peers(&rig.repository, east.node.id, now).await.unwrap().peers[0].failure, None);
         rig.store.put(&names::loss(role), Bytes::from("{}")).await.unwrap();
         assert!(peers(&rig.repository, east.node.id, now).await.unwrap().has_losses);
-        let changed = Runner { config_hash: "new".to_owned(), ..east };
+        let changed = NodeContext { config_hash: "new".to_owned(), ..east };
         assert!(tell(&changed, &rig, Some(&told)).await.is_some(), "at once");
     }
 
     #[tokio::test]
     async fn a_twin_that_only_stands_by_is_found() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let mine = rig.runner();
         // The clone has this node's past, and not its future, nor what is in memory.
         let elsewhere = rig.dir.path().join("elsewhere");
-        let clone = Runner { instance: InstanceId([9; 8]), state_dir: elsewhere, ..rig.runner() };
+        let clone = NodeContext { instance: InstanceId([9; 8]), state_dir: elsewhere, ..rig.runner() };
         for runner in [&mine, &clone] {
-            Local::open(&rig.env, &runner.state_dir, rig.repository.keys.repo()).unwrap();
+            LocalState::open(&rig.env, &runner.state_dir, rig.repository.keys.repo()).unwrap();
         }
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let mut theirs = before.clone();
@@ -447,9 +454,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_state_directory_that_is_set_back_again_and_again_warns_of_no_twin() {
-        let rig = Rig::new().await;
-        let process = |instance| Runner { instance: InstanceId([instance; 8]), ..rig.runner() };
-        let local = Local::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
+        let rig = JobFixture::new().await;
+        let process = |instance| NodeContext { instance: InstanceId([instance; 8]), ..rig.runner() };
+        let local = LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
         let kept = long_ago(tell(&process(1), &rig, None).await.unwrap());
         for instance in 2..6 {
             // Each finds what the one before told, and remembers what was there before that.
@@ -470,12 +477,12 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_is_known_and_sealed_is_evidence() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let mine = rig.runner();
         let key = names::node(&rig.role.name, mine.node.id);
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         // Anybody can write this, who can write to the store.
-        let forged = Presence {
+        let forged = PresenceRecord {
             v: VERSION,
             node: PeerInfo { id: mine.node.id, name: "x".into(), version: "x".into(), config_hash: "x".into() },
             instance: InstanceId([9; 8]),
@@ -491,63 +498,63 @@ mod tests {
             assert_eq!(before.stranger, None);
         }
         // A memory of an earlier version, or one that was lost, does not say whose words they were.
-        for before in [None, Some(Announced { by: None, ..before.clone() })] {
-            let next = Runner { instance: InstanceId([3; 8]), ..rig.runner() };
+        for before in [None, Some(LastAnnouncement { by: None, ..before.clone() })] {
+            let next = NodeContext { instance: InstanceId([3; 8]), ..rig.runner() };
             assert_eq!(tell(&next, &rig, before.as_ref()).await.unwrap().stranger, None);
         }
         // A process that dies before it hears that it has told is this node's all the same.
         let mut intended = None;
-        let dying = Runner { instance: InstanceId([4; 8]), ..rig.runner() };
+        let dying = NodeContext { instance: InstanceId([4; 8]), ..rig.runner() };
         let before = long_ago(tell(&mine, &rig, None).await.unwrap());
-        let keep = |announced: &Announced| {
+        let keep = |announced: &LastAnnouncement| {
             intended = Some(announced.clone());
             Ok(())
         };
-        announce(&dying, &rig.repository, Lease::None, Some(&before), keep).await.unwrap();
+        announce(&dying, &rig.repository, LeaseKind::None, Some(&before), keep).await.unwrap();
         let after = tell(&mine, &rig, intended.as_ref()).await.unwrap();
         assert_eq!(after.stranger, None);
         // Where that cannot be remembered nothing is told.
-        let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
-        assert_eq!(announce(&dying, &rig.repository, Lease::None, Some(&long_ago(after)), full).await, None);
+        let full = |_: &LastAnnouncement| Err(io::ErrorKind::StorageFull.into());
+        assert_eq!(announce(&dying, &rig.repository, LeaseKind::None, Some(&long_ago(after)), full).await, None);
     }
 
     #[tokio::test]
     async fn a_failure_is_told_although_nothing_can_be_remembered_and_is_no_evidence_of_a_twin() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let (mine, role) = (rig.runner(), &rig.role.name);
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
-        let full = |_: &Announced| Err(io::ErrorKind::StorageFull.into());
+        let full = |_: &LastAnnouncement| Err(io::ErrorKind::StorageFull.into());
         let told = || async {
             let found = peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().peers;
-            Failure::open(found[0].failure.as_deref()?, &rig.repository.keys, mine.node.id.0)
+            RunFailure::open(found[0].failure.as_deref()?, &rig.repository.keys, mine.node.id.0)
                 .map(|failure| failure.error)
         };
         for instance in [5, 6, 7] {
-            let run = Runner {
+            let run = NodeContext {
                 instance: InstanceId([instance; 8]),
-                memories: crate::job::local::Memories::default(),
+                memories: crate::job::local::ProcessMemory::default(),
                 ..rig.runner()
             };
-            Kept::of(&run, role).add(Failure {
-                outcome: Outcome::Failed,
-                step: Step::Run,
+            RunFailureFile::of(&run, role).add(RunFailure {
+                outcome: RunOutcome::Failed,
+                step: RunStep::Run,
                 time: rig.env.clock.now(),
                 slot: None,
                 error: format!("no room {instance}"),
                 failures: 0,
                 after: None,
             });
-            assert_eq!(announce(&run, &rig.repository, Lease::None, Some(&before), full).await, None);
+            assert_eq!(announce(&run, &rig.repository, LeaseKind::None, Some(&before), full).await, None);
             assert_eq!(told().await, Some(format!("no room {instance}")));
             before = long_ago(tell(&mine, &rig, Some(&before)).await.unwrap());
             assert_eq!(before.stranger, None);
         }
         // One process tells the same once.
         let key = names::node(role, mine.node.id);
-        announce_failure(&mine, &rig.repository, Lease::None).await;
+        announce_failure(&mine, &rig.repository, LeaseKind::None).await;
         assert!(told().await.is_some());
         rig.store.delete(&[key]).await.unwrap();
-        announce_failure(&mine, &rig.repository, Lease::None).await;
+        announce_failure(&mine, &rig.repository, LeaseKind::None).await;
         assert_eq!(peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().peers, []);
     }
 }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::stall::Activity;
+use crate::job::stall::RunActivity;
 use crate::store::Store;
 
 /// What a job is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
-pub enum Phase {
+pub enum JobPhase {
     /// Opening the repository, reading journal and index.
     #[default]
     Opening = 0,
@@ -35,23 +35,23 @@ pub enum Phase {
     Turn = 8,
 }
 
-impl Phase {
-    const ALL: [Phase; 9] = [
-        Phase::Opening,
-        Phase::Backup,
-        Phase::Commit,
-        Phase::Restore,
-        Phase::Verify,
-        Phase::Prune,
-        Phase::Done,
-        Phase::Lease,
-        Phase::Turn,
+impl JobPhase {
+    const ALL: [JobPhase; 9] = [
+        JobPhase::Opening,
+        JobPhase::Backup,
+        JobPhase::Commit,
+        JobPhase::Restore,
+        JobPhase::Verify,
+        JobPhase::Prune,
+        JobPhase::Done,
+        JobPhase::Lease,
+        JobPhase::Turn,
     ];
 }
 
 /// The counters of one job. Each is exact when the job is over and a moment old while it runs.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct JobProgress {
     phase: AtomicU8,
     /// Entries dealt with: files, directories, links, everything.
     pub entries: AtomicU64,
@@ -63,14 +63,14 @@ pub struct Progress {
     pub bytes_uploaded: AtomicU64,
     /// Bytes that came from the store.
     pub bytes_fetched: AtomicU64,
-    /// What [`Progress::bytes_read`] is expected to become; 0 is unknown.
+    /// What [`JobProgress::bytes_read`] is expected to become; 0 is unknown.
     pub total_bytes: AtomicU64,
     /// Whether that grows still, because the walk that counts it goes on.
     pub total_grows: AtomicBool,
     /// Moves with everything else that shows that the job goes on: answers of the store, output of commands, processor time
     /// that they burn.
     pub steps: Arc<AtomicU64>,
-    seen: Mutex<Option<Activity>>,
+    seen: Mutex<Option<RunActivity>>,
     /// Whose answers it waits for.
     store: Mutex<Option<Arc<dyn Store>>>,
     /// Shared with whatever of the job may outlive it.
@@ -79,35 +79,35 @@ pub struct Progress {
 
 /// Held by a part of a job that cannot be ended while it waits for the kernel.
 #[derive(Debug)]
-pub struct Presence(#[expect(dead_code, reason = "that it is held is all")] Arc<()>);
+pub struct UninterruptibleGuard(#[expect(dead_code, reason = "that it is held is all")] Arc<()>);
 
-/// The numbers of a [`Progress`] at one moment.
+/// The numbers of a [`JobProgress`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counts {
+pub struct ProgressCounts {
     /// What the job is doing.
-    pub phase: Phase,
-    /// [`Progress::entries`].
+    pub phase: JobPhase,
+    /// [`JobProgress::entries`].
     pub entries: u64,
-    /// [`Progress::files`].
+    /// [`JobProgress::files`].
     pub files: u64,
-    /// [`Progress::bytes_read`].
+    /// [`JobProgress::bytes_read`].
     pub bytes_read: u64,
-    /// [`Progress::bytes_uploaded`].
+    /// [`JobProgress::bytes_uploaded`].
     pub bytes_uploaded: u64,
-    /// [`Progress::bytes_fetched`].
+    /// [`JobProgress::bytes_fetched`].
     pub bytes_fetched: u64,
-    /// [`Progress::total_bytes`].
+    /// [`JobProgress::total_bytes`].
     pub total_bytes: u64,
-    /// [`Progress::total_grows`].
+    /// [`JobProgress::total_grows`].
     #[serde(default)]
     pub total_grows: bool,
 }
 
-impl Progress {
+impl JobProgress {
     /// All numbers, each a moment old.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ProgressCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
+        ProgressCounts {
             phase: self.phase(),
             entries: read(&self.entries),
             files: read(&self.files),
@@ -120,7 +120,7 @@ impl Progress {
     }
 
     /// Takes over the numbers of a job that another process runs.
-    pub fn set(&self, counts: &Counts) {
+    pub fn set(&self, counts: &ProgressCounts) {
         self.enter(counts.phase);
         let numbers = [
             (&self.entries, counts.entries),
@@ -137,17 +137,17 @@ impl Progress {
     }
 
     /// The current phase.
-    pub fn phase(&self) -> Phase {
-        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default()
+    pub fn phase(&self) -> JobPhase {
+        JobPhase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 
     /// Enters a phase.
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: JobPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
     /// Does `work` in a phase of its own, and goes back to the one before.
-    pub async fn during<T>(&self, phase: Phase, work: impl Future<Output = T>) -> T {
+    pub async fn during<T>(&self, phase: JobPhase, work: impl Future<Output = T>) -> T {
         let before = self.phase();
         self.enter(phase);
         let done = work.await;
@@ -157,7 +157,7 @@ impl Progress {
 
     /// A number that is another one whenever something has moved.
     pub fn mark(&self) -> u64 {
-        let Counts { phase, entries, files, bytes_read, bytes_uploaded, bytes_fetched, .. } = self.counts();
+        let ProgressCounts { phase, entries, files, bytes_read, bytes_uploaded, bytes_fetched, .. } = self.counts();
         let moved = [entries, files, bytes_read, bytes_uploaded, bytes_fetched, self.steps.load(Ordering::Relaxed)];
         moved.into_iter().fold(phase as u64, u64::wrapping_add)
     }
@@ -168,13 +168,13 @@ impl Progress {
     }
 
     /// The job begins to do this, which may take long.
-    pub fn begin(&self, activity: Activity) {
+    pub fn begin(&self, activity: RunActivity) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(activity);
         self.step();
     }
 
     /// What it was last seen doing.
-    pub fn last(&self) -> Option<Activity> {
+    pub fn last(&self) -> Option<RunActivity> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -189,8 +189,8 @@ impl Progress {
     }
 
     /// To be held by what cannot be ended.
-    pub fn attend(&self) -> Presence {
-        Presence(Arc::clone(&self.presence))
+    pub fn attend(&self) -> UninterruptibleGuard {
+        UninterruptibleGuard(Arc::clone(&self.presence))
     }
 
     /// Whether something that cannot be ended still goes on.
@@ -210,39 +210,39 @@ mod tests {
 
     #[test]
     fn every_phase_comes_back_as_itself() {
-        let progress = Progress::default();
-        assert_eq!(progress.phase(), Phase::Opening);
-        for phase in Phase::ALL {
+        let progress = JobProgress::default();
+        assert_eq!(progress.phase(), JobPhase::Opening);
+        for phase in JobPhase::ALL {
             progress.enter(phase);
             assert_eq!(progress.phase(), phase);
         }
-        Progress::add(&progress.files, 3);
-        let copy = Progress::default();
+        JobProgress::add(&progress.files, 3);
+        let copy = JobProgress::default();
         copy.set(&progress.counts());
-        assert_eq!((copy.phase(), copy.counts().files), (Phase::Turn, 3));
+        assert_eq!((copy.phase(), copy.counts().files), (JobPhase::Turn, 3));
     }
 
     #[test]
     fn whatever_moves_changes_the_mark() {
-        let progress = Progress::default();
+        let progress = JobProgress::default();
         let mut marks = vec![progress.mark()];
-        let mut note = |progress: &Progress| marks.push(progress.mark());
-        progress.enter(Phase::Backup);
+        let mut note = |progress: &JobProgress| marks.push(progress.mark());
+        progress.enter(JobPhase::Backup);
         note(&progress);
         for counter in [&progress.entries, &progress.files, &progress.bytes_read, &progress.bytes_uploaded] {
-            Progress::add(counter, 1);
+            JobProgress::add(counter, 1);
             note(&progress);
         }
-        progress.begin(Activity::Hook("before"));
+        progress.begin(RunActivity::Hook("before"));
         note(&progress);
         marks.dedup();
         assert_eq!(marks.len(), 7);
-        assert_eq!(progress.last(), Some(Activity::Hook("before")));
+        assert_eq!(progress.last(), Some(RunActivity::Hook("before")));
     }
 
     #[test]
     fn what_outlives_a_job_is_seen() {
-        let progress = Progress::default();
+        let progress = JobProgress::default();
         let left = progress.attend();
         assert!(progress.is_attended());
         drop(left);

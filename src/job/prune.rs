@@ -20,27 +20,27 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use self::plan::Fate;
-use self::retention::Reason as Why;
-use self::survey::{Strays, Survey};
-use crate::config::{Keep, RoleSettings, Settings};
+use self::plan::PackAction;
+use self::retention::KeepReason as Why;
+use self::survey::{OrphanObjects, RepositoryUsage};
+use crate::config::{RetentionPolicy, RoleSettings, Settings};
 use crate::ids::{Digest, PackId, RoleName};
-use crate::job::backup::{BackupError, Opening, Session, indexes_len, put_indexes};
-use crate::job::guard::{self, Admission, Admitted, Approach, Guard, GuardError, Guarded, Reason};
+use crate::job::backup::{BackupError, RoleJournal, RoleSession, indexes_len, put_indexes};
+use crate::job::guard::{self, Admission, AdmittedRun, GuardError, GuardOutcome, NoCommitReason, Precheck, RoleGuard};
 use crate::job::loss;
-use crate::job::pace::{Watched, watched};
-use crate::job::progress::Phase;
-use crate::job::report::pruned::{PruneReport, Swept, Verdict};
-use crate::job::report::{Outcome, RoleReport};
+use crate::job::pace::{WatchedRun, watched};
+use crate::job::progress::JobPhase;
+use crate::job::report::pruned::{PruneReport, RetentionVerdict, SweepCounts};
+use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::Repository;
 use crate::job::reserve;
-use crate::job::runner::Runner;
-use crate::journal::record::{Body, PruneBody};
-use crate::journal::state::{Snapshot, View};
-use crate::repo::loss::Losses;
+use crate::job::runner::NodeContext;
+use crate::journal::record::{PruneBody, RecordBody};
+use crate::journal::state::{JournalView, Snapshot};
+use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::RepoError;
-use crate::role::election::{self, Occasion};
+use crate::repo::reader::RepositoryReadError;
+use crate::role::election::{self, RetakeReason};
 use crate::role::lease::keeper::LostTo;
 use crate::role::permit::Candidacy;
 use crate::role::present;
@@ -67,14 +67,14 @@ pub enum PruneError {
         /// Which.
         snapshot: Digest,
         /// What is wrong.
-        error: RepoError,
+        error: RepositoryReadError,
     },
     /// The index cannot be read: nothing was changed.
     #[error("the index cannot be read, so nothing is pruned: {0}")]
-    Index(RepoError),
+    Index(RepositoryReadError),
     /// Moving content.
     #[error("{0}")]
-    Read(#[from] RepoError),
+    Read(#[from] RepositoryReadError),
     /// The journal, or the way to it.
     #[error("{0}")]
     Session(#[from] BackupError),
@@ -102,24 +102,24 @@ pub enum PruneError {
 }
 
 /// What a prune would do, and what that was decided on.
-pub struct Plan {
+pub struct PrunePlan {
     report: PruneReport,
     forgotten: Vec<Digest>,
-    survey: Survey,
-    fates: Vec<(PackId, Fate)>,
-    strays: Strays,
+    survey: RepositoryUsage,
+    fates: Vec<(PackId, PackAction)>,
+    strays: OrphanObjects,
     /// There are too many index objects.
     untidy: bool,
 }
 
-impl Plan {
+impl PrunePlan {
     /// Decides, and changes nothing. `view` is the journal, `now` this node's clock.
     ///
     /// # Errors
     /// Something that stays cannot be read whole.
     pub async fn make(
         repository: &Repository,
-        view: &View,
+        view: &JournalView,
         role: &RoleSettings,
         zone: &TimeZone,
         now: Timestamp,
@@ -128,12 +128,12 @@ impl Plan {
         let snapshots = &view.state.snapshots;
         let verdicts = retain(keep, snapshots, store_time(repository, now), zone);
         let kept: Vec<&Snapshot> = snapshots.iter().zip(&verdicts).filter(|(_, v)| v.kept).map(|(s, _)| s).collect();
-        let survey = Survey::take(repository, &view.state, &kept).await?;
+        let survey = RepositoryUsage::take(repository, &view.state, &kept).await?;
         let strays = survey.strays(store_time(repository, now), STRAY_AGE);
         let uses = survey.packs();
         let fates = plan::decide(&uses, role.max_unused, PACKS_MAX.saturating_sub(strays.packs.len()));
         let with = |fate| uses.iter().zip(&fates).filter(move |(_, (_, f))| *f == fate).map(|(pack, _)| *pack);
-        let (dropped, repacked) = (with(Fate::Drop), with(Fate::Repack));
+        let (dropped, repacked) = (with(PackAction::Drop), with(PackAction::Repack));
         let report = PruneReport {
             role: role.name.clone(),
             packs_condemned: (dropped.clone().count() + repacked.clone().count() + strays.packs.len()) as u64,
@@ -141,9 +141,9 @@ impl Plan {
             bytes_freed: dropped.map(|pack| pack.stored).sum::<u64>()
                 + repacked.map(|pack| pack.unused()).sum::<u64>()
                 + strays.bytes,
-            bytes_unused: with(Fate::Keep).map(|pack| pack.unused()).sum(),
+            bytes_unused: with(PackAction::Keep).map(|pack| pack.unused()).sum(),
             packs_lost: survey.lost().packs(),
-            swept: Swept::default(),
+            swept: SweepCounts::default(),
             is_versioned: matches!(repository.store.versioning().await, Versioning::Kept { .. }),
             snapshots: verdicts,
         };
@@ -168,18 +168,18 @@ impl Plan {
 /// # Errors
 /// Nothing is deleted that anything needs, whatever the error. [`PruneError::MayNotDelete`]: the rest was done.
 pub(crate) async fn prune(
-    session: &mut Session<'_>,
+    session: &mut RoleSession<'_>,
     role: &RoleSettings,
     zone: &TimeZone,
 ) -> Result<PruneReport, PruneError> {
     let (runner, repository) = (session.runner, session.repository);
-    runner.progress.enter(Phase::Prune);
+    runner.progress.enter(JobPhase::Prune);
     if role.keep.is_none() && !session.view.state.condemned.is_empty() {
         // The role keeps everything from now on; what was condemned before nothing needs all the same.
         let report = PruneReport::idle(role.name.clone(), &session.view.state.snapshots);
         return Ok(PruneReport { swept: swept(session, role).await?, ..report });
     }
-    let made = Plan::make(repository, &session.view, role, zone, runner.env.clock.now()).await;
+    let made = PrunePlan::make(repository, &session.view, role, zone, runner.env.clock.now()).await;
     let plan = match made {
         Ok(plan) => {
             tell(session, &plan.survey.lost()).await;
@@ -192,11 +192,12 @@ pub(crate) async fn prune(
             Ok(moved) => moved,
             Err(error) => return Err(told(session, error).await),
         };
-        let gone: Vec<PackId> = plan.fates.iter().filter(|(_, fate)| *fate != Fate::Keep).map(|(id, _)| *id).collect();
+        let gone: Vec<PackId> =
+            plan.fates.iter().filter(|(_, fate)| *fate != PackAction::Keep).map(|(id, _)| *id).collect();
         let dropped: HashSet<PackId> = gone.iter().copied().collect();
         let stays = plan.survey.tables.iter().filter(|table| !dropped.contains(&table.id)).cloned();
         #[cfg(feature = "planted")]
-        let moved = if crate::planted::is(crate::planted::Bug::MovedIsForgotten) { Vec::new() } else { moved };
+        let moved = if crate::planted::is(crate::planted::PlantedBug::MovedIsForgotten) { Vec::new() } else { moved };
         let tables: Vec<PackTable> = stays.chain(moved).collect();
         let body = PruneBody {
             forgotten: plan.forgotten.clone(),
@@ -207,7 +208,7 @@ pub(crate) async fn prune(
             strays: plan.strays.indexes.clone(),
         };
         #[cfg(feature = "planted")]
-        if crate::planted::is(crate::planted::Bug::DeletesBeforeRecord) {
+        if crate::planted::is(crate::planted::PlantedBug::DeletesBeforeRecord) {
             let role = repository.role();
             let keys: Vec<String> = body
                 .packs
@@ -217,22 +218,22 @@ pub(crate) async fn prune(
                 .collect();
             repository.store.delete(&keys).await?;
         }
-        session.append(Body::Prune(body), None).await?;
+        session.append(RecordBody::Prune(body), None).await?;
         session.local.shelf().trim(&session.view.state.indexes);
     }
     Ok(PruneReport { swept: swept(session, role).await?, ..plan.report })
 }
 
 /// Tells the next run what was met of losses.
-async fn tell(session: &Session<'_>, met: &Losses) {
+async fn tell(session: &RoleSession<'_>, met: &PackLosses) {
     let (runner, local) = (session.runner, Some(&session.local));
     loss::tell(session.repository, local, &runner.env, &runner.node.name, met).await;
 }
 
 /// The same for what ended a prune.
-async fn told(session: &Session<'_>, error: PruneError) -> PruneError {
+async fn told(session: &RoleSession<'_>, error: PruneError) -> PruneError {
     if let PruneError::Damaged { error, .. } | PruneError::Read(error) = &error {
-        tell(session, &Losses::of(error, session.repository.role())).await;
+        tell(session, &PackLosses::of(error, session.repository.role())).await;
     }
     error
 }
@@ -251,7 +252,7 @@ fn no_room(repository: &Repository, tables: &[PackTable], error: BackupError) ->
 }
 
 /// Deletes what has waited long enough.
-async fn swept(session: &mut Session<'_>, role: &RoleSettings) -> Result<Swept, PruneError> {
+async fn swept(session: &mut RoleSession<'_>, role: &RoleSettings) -> Result<SweepCounts, PruneError> {
     let now = store_time(session.repository, session.runner.env.clock.now());
     match sweep::sweep(session, now, role.prune_grace).await {
         Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => Err(PruneError::MayNotDelete(error)),
@@ -261,11 +262,11 @@ async fn swept(session: &mut Session<'_>, role: &RoleSettings) -> Result<Swept, 
 
 /// What became of a prune that was asked for.
 #[derive(Debug)]
-pub enum Pruned {
+pub enum PruneOutcome {
     /// It was done.
     Done(PruneReport),
     /// This node does not work for the role now; why not.
-    Refused(Box<Guarded>),
+    Refused(Box<GuardOutcome>),
 }
 
 /// Prunes `role` if this node is active for it.
@@ -273,18 +274,18 @@ pub enum Pruned {
 /// # Errors
 /// [`prune`]'s, and those of the way to the role.
 pub async fn run(
-    runner: &Runner,
+    runner: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
-) -> Result<Pruned, PruneError> {
-    let runner = &Runner { cancel: runner.cancel.child(), ..runner.clone() };
+) -> Result<PruneOutcome, PruneError> {
+    let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
     let work = admitted(runner, settings, role, connect);
     settled(watched(runner, guard::silence_max(role, settings), &|_| {}, work).await)
 }
 
 /// A prune that came to its end has the last word.
-pub(crate) fn settled<T>(watched: Watched<Result<T, PruneError>>) -> Result<T, PruneError> {
+pub(crate) fn settled<T>(watched: WatchedRun<Result<T, PruneError>>) -> Result<T, PruneError> {
     match (watched.done, watched.stall) {
         (Some(Ok(done)), _) => Ok(done),
         (_, Some(stall)) => Err(BackupError::Stalled(stall).into()),
@@ -294,41 +295,42 @@ pub(crate) fn settled<T>(watched: Watched<Result<T, PruneError>>) -> Result<T, P
 }
 
 async fn admitted(
-    runner: &Runner,
+    runner: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
-) -> Result<Pruned, PruneError> {
+) -> Result<PruneOutcome, PruneError> {
     let approach = match guard::approach(runner, settings, role, connect, false).await? {
         Ok(approach) => approach,
-        Err(refused) => return Ok(Pruned::Refused(Box::new(refused))),
+        Err(refused) => return Ok(PruneOutcome::Refused(Box::new(refused))),
     };
-    let Approach { repository, plan, assessment, .. } = approach;
+    let Precheck { repository, plan, assessment, .. } = approach;
     repository.store.ask_time().await;
     // Also where no slot is told by it: it tells what has waited long enough.
     if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
-        let report = RoleReport::nothing(role.name.clone(), Outcome::Unknown);
-        return Ok(Pruned::Refused(Box::new((report, Some(Reason::ClockOff { offset })))));
+        let report = RoleReport::nothing(role.name.clone(), RunOutcome::Unknown);
+        return Ok(PruneOutcome::Refused(Box::new((report, Some(NoCommitReason::ClockOff { offset })))));
     }
     // A prune is no reason to move a role: whoever has it reads it anew.
     if let Some(refused) = guard::held_elsewhere(runner, role, &repository).await? {
-        return Ok(Pruned::Refused(Box::new(refused)));
+        return Ok(PruneOutcome::Refused(Box::new(refused)));
     }
     // The lease is written, too.
     let is_tight = reserve::make_room(repository.store.as_ref(), &role.name, &runner.env).await?;
-    let guard = Guard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(Occasion::None) };
+    let guard =
+        RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(RetakeReason::None) };
     let admission = Box::pin(guard.admit(assessment)).await;
     if is_tight && !matches!(admission, Ok(Admission::Active(_))) {
         reserve::keep(repository.store.as_ref(), &role.name, &runner.env).await;
     }
     match admission? {
-        Admission::Refused(refused) => Ok(Pruned::Refused(refused)),
+        Admission::Refused(refused) => Ok(PruneOutcome::Refused(refused)),
         Admission::Active(admitted) => {
-            let Admitted { opening, candidacy, keeper, .. } = *admitted;
+            let AdmittedRun { opening, candidacy, keeper, .. } = *admitted;
             let lost = guard::lost(keeper.as_ref());
             let done = Box::pin(within(is_tight, runner, role, &settings.timezone, opening, &candidacy, lost)).await;
             guard::release(keeper).await;
-            done.map(Pruned::Done)
+            done.map(PruneOutcome::Done)
         }
     }
 }
@@ -338,10 +340,10 @@ async fn admitted(
 /// # Errors
 /// [`prune`]'s. Another run of this node is going on: neither is to decide on what the other changes.
 pub(crate) async fn under(
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     zone: &TimeZone,
-    opening: Opening<'_>,
+    opening: RoleJournal<'_>,
     candidacy: &Candidacy,
     lost: impl Future<Output = LostTo>,
 ) -> Result<PruneReport, PruneError> {
@@ -352,10 +354,10 @@ pub(crate) async fn under(
 /// The same where it is known whether there is little room.
 async fn within(
     is_tight: bool,
-    runner: &Runner,
+    runner: &NodeContext,
     role: &RoleSettings,
     zone: &TimeZone,
-    opening: Opening<'_>,
+    opening: RoleJournal<'_>,
     candidacy: &Candidacy,
     lost: impl Future<Output = LostTo>,
 ) -> Result<PruneReport, PruneError> {
@@ -396,7 +398,7 @@ fn settled_times(snapshots: &[Snapshot]) -> Vec<Timestamp> {
 
 /// Why each snapshot stays, or that it goes; in the journal's order. The newest one stays whatever the clocks said: the next run
 /// goes on from it.
-fn retain(keep: &Keep, snapshots: &[Snapshot], now: Timestamp, zone: &TimeZone) -> Vec<Verdict> {
+fn retain(keep: &RetentionPolicy, snapshots: &[Snapshot], now: Timestamp, zone: &TimeZone) -> Vec<RetentionVerdict> {
     let settled = settled_times(snapshots);
     let mut order: Vec<usize> = (0..snapshots.len()).collect();
     order.sort_by_key(|n| settled[*n]);
@@ -407,9 +409,9 @@ fn retain(keep: &Keep, snapshots: &[Snapshot], now: Timestamp, zone: &TimeZone) 
     }
     let complete: Vec<bool> = snapshots.iter().map(|snapshot| snapshot.changes.unreadable == 0).collect();
     if let Some(n) = retention::newest_complete(&complete) {
-        reasons[n].push(Why { rule: retention::Rule::Complete, oldest: false });
+        reasons[n].push(Why { rule: retention::RetentionRule::Complete, oldest: false });
     }
-    let verdict = |(n, (snapshot, reasons)): (usize, (&Snapshot, Vec<Why>))| Verdict {
+    let verdict = |(n, (snapshot, reasons)): (usize, (&Snapshot, Vec<Why>))| RetentionVerdict {
         snapshot: snapshot.id,
         time: snapshot.time,
         node: snapshot.node.name.clone(),

@@ -14,31 +14,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::entry::{Doorstep, Entered};
+use self::entry::{RecoveredRepository, RecoveryInputs};
 use self::index::IndexPlan;
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, InstanceId, KeyId, PackId, RoleName};
 use crate::job::backup::BackupError;
 use crate::job::init::{InitError, put_new};
-use crate::job::inside::{Archive, reading_journal};
-use crate::job::local::Local;
+use crate::job::inside::{ReadOnlyRepository, reading_journal};
+use crate::job::local::LocalState;
 use crate::job::operate::{OperateError, fitness};
-use crate::job::report::repaired::{Finding, FormatSource, RepairReport};
+use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport};
 use crate::job::repository::{OpenError, Repository, slots};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
-use crate::journal::record::NodeRef;
+use crate::journal::record::WriterNode;
 use crate::journal::register::RegisterError;
-use crate::journal::repair::{MendError, Mending, WrongCopy};
-use crate::journal::state::{Snapshot, State};
-use crate::repo::format::JournalHome;
+use crate::journal::repair::{SalvageError, SalvageProgress, WrongRotationCopy};
+use crate::journal::state::{JournalState, Snapshot};
+use crate::repo::format::JournalLocation;
 use crate::repo::index::{encode_index, fitting};
 use crate::repo::loss::LossLog;
 use crate::repo::names;
-use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder, PackTable};
-use crate::repo::reader::{Reader, RepoError};
+use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 use crate::role::election;
-use crate::role::probe::Assessment;
+use crate::role::probe::ProbeAssessment;
 use crate::store::proof::{self, ProofFailure};
 use crate::store::{Store, StoreError};
 
@@ -59,7 +59,7 @@ pub enum RepairError {
     Store(#[from] StoreError),
     /// The journal cannot be told, or is not one.
     #[error("{0}")]
-    Mend(#[from] MendError),
+    Mend(#[from] SalvageError),
     /// Where the journal is.
     #[error("{0}")]
     Journal(#[from] JournalError),
@@ -103,7 +103,7 @@ pub enum RepairError {
     Put(InitError),
     /// What was to be moved cannot be read.
     #[error("{0}")]
-    Read(RepoError),
+    Read(RepositoryReadError),
     /// Tables of packs.
     #[error("{0}")]
     Packs(#[from] BackupError),
@@ -111,17 +111,17 @@ pub enum RepairError {
 
 /// Who repairs, and what was asked for.
 #[derive(Debug, Clone)]
-pub struct Repairer<'a> {
+pub struct RepairRequest<'a> {
     /// The way in.
-    pub step: Doorstep<'a>,
+    pub step: RecoveryInputs<'a>,
     /// This node.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// This process.
     pub instance: InstanceId,
     /// The role's settings.
     pub role: &'a RoleSettings,
     /// What the probes said.
-    pub assessment: Option<&'a Assessment>,
+    pub assessment: Option<&'a ProbeAssessment>,
     /// Also where they do not say that this node is active.
     pub force: bool,
     /// Write the key slot again that this node remembers.
@@ -131,19 +131,19 @@ pub struct Repairer<'a> {
 }
 
 /// What is lost and what is to be done; nothing is changed yet.
-struct Plan {
-    entered: Entered,
+struct RepairPlan {
+    entered: RecoveredRepository,
     journal: Journal,
-    mending: Mending,
+    mending: SalvageProgress,
     index: IndexPlan,
-    copy: Option<WrongCopy>,
+    copy: Option<WrongRotationCopy>,
     /// The key slots that there are, and what is wrong with each.
     keys: Vec<(KeyId, Option<String>)>,
 }
 
 /// What a repair has written already: nothing of it is written again when it has to try again.
 #[derive(Debug, Default)]
-struct Written {
+struct RepairProgress {
     /// What leads in, and copies of index objects.
     way: bool,
     /// The numbers that are lost are occupied.
@@ -154,8 +154,8 @@ struct Written {
     listed: (Vec<PackTable>, Vec<IndexId>),
 }
 
-impl Plan {
-    async fn make(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<Self, RepairError> {
+impl RepairPlan {
+    async fn make(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Self, RepairError> {
         let step = by.step;
         let entered = entry::enter(store, step).await?;
         let repository = &entered.repository;
@@ -166,10 +166,10 @@ impl Plan {
         }
         repository.store.ask_time().await;
         let journal = step.seats.journal(repository, step.env, &by.node, by.instance)?;
-        let local = step.state_dir.map(|dir| Local::peek(step.env, dir, repository.keys.repo()));
-        let known = local.as_ref().and_then(Local::last_view);
+        let local = step.state_dir.map(|dir| LocalState::peek(step.env, dir, repository.keys.repo()));
+        let known = local.as_ref().and_then(LocalState::last_view);
         let mending = journal.mending(known.as_ref()).await?;
-        let (shelf, more) = (local.as_ref().map(Local::shelf), mending.mended.has_more());
+        let (shelf, more) = (local.as_ref().map(LocalState::shelf), mending.mended.has_more());
         let index = index::plan(repository, &mending.mended.view.state, shelf.as_ref(), more, by.read_data).await?;
         let copy = journal.wrong_copy(&mending.mended.view.state).await?;
         let keys = slots(repository.store.as_ref(), step.role).await?.found.into_iter();
@@ -184,25 +184,27 @@ impl Plan {
         Ok(index.map(|index| Self { mending, index, ..self }))
     }
 
-    fn report(&self, by: &Repairer<'_>) -> RepairReport {
+    fn report(&self, by: &RepairRequest<'_>) -> RepairReport {
         let (entered, mended) = (&self.entered, &self.mending.mended);
         let mut findings = Vec::new();
-        findings.extend(entered.format.clone().map(|(what, source)| Finding::Format { what, source }));
-        findings.extend(entered.slot.as_ref().map(|(id, _)| Finding::KeySlot { id: *id, put_back: by.key_slot }));
+        findings.extend(entered.format.clone().map(|(what, source)| RepairFinding::Format { what, source }));
+        findings.extend(entered.slot.as_ref().map(|(id, _)| RepairFinding::KeySlot { id: *id, put_back: by.key_slot }));
         for lost in &mended.void {
-            findings.push(Finding::Record { seq: lost.seq, what: lost.what.clone(), known: !mended.partial });
+            findings.push(RepairFinding::Record { seq: lost.seq, what: lost.what.clone(), known: !mended.partial });
         }
-        findings.extend(mended.lost.map(|lost| Finding::End { from: lost.from, to: lost.to }));
-        findings.extend(mended.unbegun.map(Finding::Rotation));
+        findings.extend(mended.lost.map(|lost| RepairFinding::End { from: lost.from, to: lost.to }));
+        findings.extend(mended.unbegun.map(RepairFinding::Rotation));
         findings.extend(
-            self.copy.clone().map(|WrongCopy { key: object, what, .. }| Finding::RotationCopy { object, what }),
+            self.copy
+                .clone()
+                .map(|WrongRotationCopy { key: object, what, .. }| RepairFinding::RotationCopy { object, what }),
         );
-        findings.extend(mended.unvouched.as_ref().map(|all| Finding::Unvouched {
+        findings.extend(mended.unvouched.as_ref().map(|all| RepairFinding::Unvouched {
             from: all.from,
             to: all.to,
             snapshots: all.snapshots.iter().map(|snapshot| snapshot.id).collect(),
         }));
-        findings.extend(mended.brought.iter().copied().map(Finding::Snapshot));
+        findings.extend(mended.brought.iter().copied().map(RepairFinding::Snapshot));
         findings.extend(self.index.findings.iter().cloned());
         RepairReport {
             role: by.step.role.clone(),
@@ -224,9 +226,9 @@ impl Plan {
     /// `None`: something was appended meanwhile, or came back.
     async fn apply(
         &self,
-        by: &Repairer<'_>,
+        by: &RepairRequest<'_>,
         forced: bool,
-        written: &mut Written,
+        written: &mut RepairProgress,
     ) -> Result<Option<RepairReport>, RepairError> {
         let (repository, env, mended) = (&self.entered.repository, by.step.env, &self.mending.mended);
         let (store, role) = (repository.store.as_ref(), repository.role());
@@ -271,7 +273,7 @@ impl Plan {
         }
         written.occupied = true;
         let indexes = self.index.kept.iter().chain(&written.listed.1).copied().collect();
-        let state = State { indexes, ..mended.view.state.clone() };
+        let state = JournalState { indexes, ..mended.view.state.clone() };
         match self.journal.repair(mended, state, &election::by_operator(by.role), forced).await {
             Ok((permit, view)) => {
                 report.record = view.head.map(|head| (head.seq, permit.term()));
@@ -283,7 +285,7 @@ impl Plan {
     }
 
     /// What leads into the repository.
-    async fn write_way(&self, by: &Repairer<'_>) -> Result<(), RepairError> {
+    async fn write_way(&self, by: &RepairRequest<'_>) -> Result<(), RepairError> {
         let repository = &self.entered.repository;
         let (store, role) = (repository.store.as_ref(), repository.role());
         if let Some((id, object)) = self.entered.slot.as_ref().filter(|_| by.key_slot) {
@@ -298,11 +300,11 @@ impl Plan {
                 store.put(&key, object.clone()).await?;
             }
         }
-        if let Some(WrongCopy { key, object, .. }) = &self.copy {
+        if let Some(WrongRotationCopy { key, object, .. }) = &self.copy {
             store.put(key, object.clone()).await?;
         }
         let Some((what, source)) = &self.entered.format else { return Ok(()) };
-        if *source == FormatSource::Journal && repository.format.journal == JournalHome::Bucket {
+        if *source == FormatSource::Journal && repository.format.journal == JournalLocation::Bucket {
             let proved = proof::prove(store, &names::probe(role), by.step.env).await;
             if let Err(failure) = proved {
                 return Err(RepairError::Proof { role: role.clone(), failure });
@@ -323,19 +325,19 @@ impl Plan {
 ///
 /// # Errors
 /// There is no way in, or the store does not answer.
-pub async fn survey(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairReport, RepairError> {
-    Ok(Box::pin(Plan::make(store, by)).await?.report(by))
+pub async fn survey(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<RepairReport, RepairError> {
+    Ok(Box::pin(RepairPlan::make(store, by)).await?.report(by))
 }
 
 /// Repairs what can be.
 ///
 /// # Errors
 /// Nothing is in the journal then, or it cannot be told whether it is.
-pub async fn repair(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairReport, RepairError> {
+pub async fn repair(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<RepairReport, RepairError> {
     let clock = &by.step.env.clock;
     let started = clock.boottime();
-    let mut plan = Box::pin(Plan::make(Arc::clone(&store), by)).await?;
-    let mut written = Written::default();
+    let mut plan = Box::pin(RepairPlan::make(Arc::clone(&store), by)).await?;
+    let mut written = RepairProgress::default();
     loop {
         let forced =
             if plan.needs_record() { fitness(by.role, &by.node.name, by.assessment, by.force)? } else { false };
@@ -349,17 +351,17 @@ pub async fn repair(store: Arc<dyn Store>, by: &Repairer<'_>) -> Result<RepairRe
         plan = if let Some(plan) = Box::pin(plan.grown()).await? {
             plan
         } else {
-            written = Written::default();
-            Box::pin(Plan::make(Arc::clone(&store), by)).await?
+            written = RepairProgress::default();
+            Box::pin(RepairPlan::make(Arc::clone(&store), by)).await?
         };
     }
 }
 
 /// What is left of a repository.
 #[derive(Debug)]
-pub struct Remains {
+pub struct SalvagedRepository {
     /// The repository, with what is left of its journal.
-    pub archive: Archive,
+    pub archive: ReadOnlyRepository,
     /// Snapshots that only records tell of which nothing vouches for: a former key holder can have made them up.
     pub unvouched: Vec<Snapshot>,
     /// The index objects that those name.
@@ -368,12 +370,12 @@ pub struct Remains {
     more: bool,
 }
 
-impl Remains {
+impl SalvagedRepository {
     /// A reader of all that there is; for a snapshot that nothing vouches for also by what such records name.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn reader(&self, is_vouched_for: bool) -> Result<Reader, RepairError> {
+    pub async fn reader(&self, is_vouched_for: bool) -> Result<RepositoryReader, RepairError> {
         let mut state = self.archive.view.state.clone();
         if !is_vouched_for {
             state.indexes.splice(0..0, self.indexes.iter().copied());
@@ -386,11 +388,11 @@ impl Remains {
 ///
 /// # Errors
 /// There is no way in, or the store does not answer.
-pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Remains, RepairError> {
-    let Entered { repository, .. } = entry::enter(store, step).await?;
+pub async fn remains(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<SalvagedRepository, RepairError> {
+    let RecoveredRepository { repository, .. } = entry::enter(store, step).await?;
     let journal = reading_journal(&repository, step.env);
-    let local = step.state_dir.map(|dir| Local::peek(step.env, dir, repository.keys.repo()));
-    let known = local.as_ref().and_then(Local::last_view);
+    let local = step.state_dir.map(|dir| LocalState::peek(step.env, dir, repository.keys.repo()));
+    let known = local.as_ref().and_then(LocalState::last_view);
     let mended = Box::pin(journal.mend_readable(known.as_ref())).await?;
     let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
     if mended.view.state.snapshots.is_empty()
@@ -401,7 +403,7 @@ pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Remain
     }
     let more = mended.has_more();
     let (unvouched, indexes) = mended.unvouched.map(|all| (all.snapshots, all.indexes)).unwrap_or_default();
-    let archive = Archive {
+    let archive = ReadOnlyRepository {
         repository,
         journal,
         view: mended.view,
@@ -410,19 +412,19 @@ pub async fn remains(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Remain
         shelf,
         losses: LossLog::default(),
     };
-    Ok(Remains { archive, unvouched, indexes, more })
+    Ok(SalvagedRepository { archive, unvouched, indexes, more })
 }
 
 /// Packs these chunks anew.
 async fn move_chunks(
     repository: &Repository,
-    reader: &Reader,
+    reader: &RepositoryReader,
     chunks: &[ChunkId],
     env: &Env,
 ) -> Result<Vec<PackTable>, RepairError> {
     let (store, keys, role) = (repository.store.as_ref(), &repository.keys, repository.role());
     let builder = || PackBuilder::new(keys, PackId(env.random_bytes()), env.random_bytes());
-    let (mut tables, mut compressor) = (Vec::new(), Compressor::default());
+    let (mut tables, mut compressor) = (Vec::new(), FrameCompressor::default());
     let (mut pack, mut content, mut entries) = (builder(), Vec::new(), Vec::new());
     for (number, &id) in chunks.iter().enumerate() {
         let bytes = reader.chunk(&id).await.map_err(RepairError::Read)?;

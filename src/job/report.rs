@@ -19,14 +19,14 @@ use serde::{Deserialize, Serialize};
 use crate::clock_doubt::ClockDoubt;
 use crate::ids::{Digest, RoleName, Term};
 use crate::repo::entry::TreePath;
-pub use crate::tree::problem::{Problem, ProblemKind};
+pub use crate::tree::problem::{PathProblem, PathProblemKind};
 
 pub use crate::text::ADVICE;
 
 /// How a run over one role ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum RunOutcome {
     /// A snapshot with changes was committed.
     Committed,
     /// A snapshot was committed; its manifest root is the one before.
@@ -102,7 +102,7 @@ pub struct RoleReport {
     /// Which role.
     pub role: RoleName,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
     /// Why, where the outcome alone does not tell: the probe that said no, the error that ended it.
     pub reason: Option<String>,
     /// The committed snapshot: the digest of its record.
@@ -124,7 +124,7 @@ pub struct RoleReport {
     /// How long it took.
     pub duration: Duration,
     /// What went wrong with single paths, at most [`PROBLEMS_MAX`].
-    pub problems: Vec<Problem>,
+    pub problems: Vec<PathProblem>,
     /// How many problems there were, those included that `problems` has no room for.
     pub problem_count: u64,
     /// Sources in which no file was found. [`crate::config::RoleSettings::allow_empty`] or the other sources let the run go on.
@@ -145,7 +145,7 @@ impl RoleReport {
     }
 
     /// A report on a run that committed nothing.
-    pub fn nothing(role: RoleName, outcome: Outcome) -> Self {
+    pub fn nothing(role: RoleName, outcome: RunOutcome) -> Self {
         Self {
             role,
             outcome,

@@ -12,14 +12,14 @@ use tokio::sync::watch;
 
 use crate::config::KeySource;
 use crate::file;
-use crate::file::access::{self, Exposure};
-use crate::ids::{Generation, KeyId, RepoId, RoleName};
-use crate::job::local::Local;
-use crate::journal::record::{Body, Record};
-use crate::repo::crypto::{Cipher, Keys};
-use crate::repo::format::{Format, FormatError};
+use crate::file::access::{self, FileExposure};
+use crate::ids::{KeyGeneration, KeyId, RepoId, RoleName};
+use crate::job::local::LocalState;
+use crate::journal::record::{Record, RecordBody};
+use crate::repo::crypto::{Cipher, DerivedKeys};
+use crate::repo::format::{FormatError, RepositoryFormat};
 use crate::repo::keyring::Keyring;
-use crate::repo::keyslot::{KeySlot, Secret, SecretError, SlotError, SlotKind};
+use crate::repo::keyslot::{KeySlot, KeySlotError, KeyWrapping, SlotSecret, SlotSecretError};
 use crate::repo::names;
 use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, list_some};
 
@@ -29,9 +29,9 @@ pub struct Repository {
     /// Where it is.
     pub store: Arc<dyn Store>,
     /// What it is.
-    pub format: Format,
+    pub format: RepositoryFormat,
     /// Its keys.
-    pub keys: Keys,
+    pub keys: DerivedKeys,
     /// The key slot that gave them.
     pub slot: Option<KeyId>,
     /// That slot as it is stored.
@@ -105,7 +105,7 @@ pub enum OpenError {
         /// Which file.
         path: PathBuf,
         /// What each slot said.
-        slots: Vec<(KeyId, SlotError)>,
+        slots: Vec<(KeyId, KeySlotError)>,
         /// Slots that were not tried, since there are too many, or trying them all would take too long.
         untried: usize,
     },
@@ -142,17 +142,17 @@ pub enum SecretFileError {
     Silent(Duration),
     /// It holds something else.
     #[error("{0}")]
-    Content(#[from] SecretError),
+    Content(#[from] SlotSecretError),
     /// Everybody can put another one in its place.
     #[error("it is not used, since other users of this host can change what is in it: {0}")]
-    Exposed(Exposure),
+    Exposed(FileExposure),
 }
 
 /// A file with a key or a passphrase, unless others can change it.
 fn read_secret_file(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileError> {
     match access::refusal(path) {
         Some(exposure) => Err(SecretFileError::Exposed(exposure)),
-        None => tell_while(KeyWork::Read, || read_in_time(path, patience)),
+        None => tell_while(UnlockStep::Read, || read_in_time(path, patience)),
     }
 }
 
@@ -194,17 +194,17 @@ fn read_in_time(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileEr
 }
 
 /// The secret that a key source names; `None` for no encryption.
-pub fn read_secret(source: &KeySource) -> Result<Option<(Secret, &Path)>, OpenError> {
+pub fn read_secret(source: &KeySource) -> Result<Option<(SlotSecret, &Path)>, OpenError> {
     let (path, secret) = match source {
         KeySource::None => return Ok(None),
         KeySource::KeyFile(path) => {
             let text = read_secret_file(path, SECRET_PATIENCE);
-            let secret = text.and_then(|t| Ok(Secret::parse_key_file(&String::from_utf8_lossy(&t))?));
+            let secret = text.and_then(|t| Ok(SlotSecret::parse_key_file(&String::from_utf8_lossy(&t))?));
             (path, secret)
         }
         KeySource::PassphraseFile(path) => {
             let bytes = read_secret_file(path, SECRET_PATIENCE);
-            (path, bytes.and_then(|b| Ok(Secret::parse_passphrase(&b)?)))
+            (path, bytes.and_then(|b| Ok(SlotSecret::parse_passphrase(&b)?)))
         }
     };
     match secret {
@@ -245,7 +245,7 @@ impl Repository {
         role: &RoleName,
         key: &KeySource,
         remembered: impl FnOnce(RepoId) -> Option<KeyId>,
-        deriving: &Deriving,
+        deriving: &UnlockProgress,
     ) -> Result<Self, OpenError> {
         DERIVING.scope(Arc::clone(deriving), Self::open_by(store, role, key, remembered)).await
     }
@@ -259,13 +259,13 @@ impl Repository {
         remembered: impl FnOnce(RepoId) -> Option<KeyId>,
     ) -> Result<Self, OpenError> {
         let bad = |error| OpenError::Format { role: role.clone(), error };
-        let format = Format::parse(object, role).map_err(bad)?;
+        let format = RepositoryFormat::parse(object, role).map_err(bad)?;
         let (keys, slot) = match (format.clear_master(), read_secret(key)?) {
             (Some(_), Some(_)) => return Err(OpenError::NotEncrypted { role: role.clone() }),
             (None, None) => return Err(OpenError::KeyNeeded { role: role.clone() }),
             (Some(master), None) => {
                 let keys = format.keys(master);
-                Format::verify(object, &keys).map_err(bad)?;
+                RepositoryFormat::verify(object, &keys).map_err(bad)?;
                 (keys, None)
             }
             (None, Some((secret, path))) => {
@@ -278,7 +278,7 @@ impl Repository {
     }
 
     /// Lets this node remember what leads into it.
-    pub(crate) fn remember_way(&self, local: &Local) -> std::io::Result<()> {
+    pub(crate) fn remember_way(&self, local: &LocalState) -> std::io::Result<()> {
         local.remember_way(&self.format.encode(&self.keys), self.slot_object.as_deref())
     }
 
@@ -295,19 +295,19 @@ impl Repository {
 
 /// One key slot of a role as it stands in the store.
 #[derive(Debug, Clone)]
-pub struct FoundSlot {
+pub struct StoredKeySlot {
     /// Its name.
     pub id: KeyId,
     /// When it was written, by the store's clock.
     pub written: Timestamp,
     /// What it holds, or why that cannot be told.
-    pub slot: Result<KeySlot, SlotError>,
+    pub slot: Result<KeySlot, KeySlotError>,
 }
 
-impl FoundSlot {
+impl StoredKeySlot {
     /// The newest generation of the repository key that it gives, as it says: only to one that opens may this be believed.
-    pub fn generation(&self) -> Generation {
-        self.slot.as_ref().map_or(Generation::FIRST, |slot| slot.generation)
+    pub fn generation(&self) -> KeyGeneration {
+        self.slot.as_ref().map_or(KeyGeneration::FIRST, |slot| slot.generation)
     }
 
     /// Its place among those that are tried, the lowest first: one of `first`, then one that asks for what this program asks for. What
@@ -319,9 +319,9 @@ impl FoundSlot {
 
 /// The key slots of a role.
 #[derive(Debug, Clone, Default)]
-pub struct Slots {
+pub struct KeySlotList {
     /// The oldest first: whoever fills a store with slots comes after those who made the repository.
-    pub found: Vec<FoundSlot>,
+    pub found: Vec<StoredKeySlot>,
     /// So many more were not looked at.
     pub passed_over: usize,
 }
@@ -336,15 +336,19 @@ const SLOT_NAMES_MAX: usize = 10_000;
 const COPIES_ASKED_MAX: usize = 4;
 
 /// The key slots of a role, readable or not, the oldest [`SLOTS_MAX`] of them.
-pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<Slots, StoreError> {
+pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<KeySlotList, StoreError> {
     let (mut named, _) = slot_names(store, role).await?;
     let passed_over = named.split_off(named.len().min(SLOTS_MAX)).len();
-    Ok(Slots { found: read_slots(store, role, named).await?, passed_over })
+    Ok(KeySlotList { found: read_slots(store, role, named).await?, passed_over })
 }
 
 /// The same in the order in which they are to be tried: those in `first`, which are not passed over, and, where there are more than are
 /// looked at, those of the newest rotations.
-pub(super) async fn slots_to_try(store: &dyn Store, role: &RoleName, first: &[KeyId]) -> Result<Slots, StoreError> {
+pub(super) async fn slots_to_try(
+    store: &dyn Store,
+    role: &RoleName,
+    first: &[KeyId],
+) -> Result<KeySlotList, StoreError> {
     let (mut named, is_crowded) = slot_names(store, role).await?;
     let mut first = first.to_vec();
     if is_crowded {
@@ -354,7 +358,7 @@ pub(super) async fn slots_to_try(store: &dyn Store, role: &RoleName, first: &[Ke
     let passed_over = named.split_off(named.len().min(SLOTS_MAX)).len();
     let mut found = read_slots(store, role, named).await?;
     found.sort_by_key(|found| found.place(&first));
-    Ok(Slots { found, passed_over })
+    Ok(KeySlotList { found, passed_over })
 }
 
 /// The names of slots, the oldest first, and whether there are more than can all be tried by a passphrase.
@@ -363,7 +367,7 @@ async fn slot_names(store: &dyn Store, role: &RoleName) -> Result<(Vec<(Timestam
     let named = |object: ObjectMeta| Some((object.modified, object.key.strip_prefix(&prefix)?.parse::<KeyId>().ok()?));
     let mut named = list_some(store, &prefix, SLOT_NAMES_MAX, named).await?.found;
     named.sort();
-    let is_crowded = named.len() as u64 > SLOT_WORK_KIB_MAX / SlotKind::PASSPHRASE.work_kib();
+    let is_crowded = named.len() as u64 > SLOT_WORK_KIB_MAX / KeyWrapping::PASSPHRASE.work_kib();
     Ok((named, is_crowded))
 }
 
@@ -371,10 +375,10 @@ async fn read_slots(
     store: &dyn Store,
     role: &RoleName,
     named: Vec<(Timestamp, KeyId)>,
-) -> Result<Vec<FoundSlot>, StoreError> {
+) -> Result<Vec<StoredKeySlot>, StoreError> {
     let mut found = Vec::with_capacity(named.len());
     for (written, id) in named {
-        found.extend(slot(store, role, id).await?.map(|slot| FoundSlot { id, written, slot }));
+        found.extend(slot(store, role, id).await?.map(|slot| StoredKeySlot { id, written, slot }));
     }
     Ok(found)
 }
@@ -392,7 +396,7 @@ async fn made_by_rotations(store: &dyn Store, role: &RoleName) -> Result<Vec<Key
             Err(error) if error.is_not_found() || error.is_of_object() => continue,
             Err(error) => return Err(error),
         };
-        if let Ok(Record { body: Body::Rotate(body), .. }) = Record::decode(&object, None) {
+        if let Ok(Record { body: RecordBody::Rotate(body), .. }) = Record::decode(&object, None) {
             made.extend(body.slots.into_iter().take(SLOTS_MAX / COPIES_ASKED_MAX));
         }
     }
@@ -404,7 +408,7 @@ const SLOT_WORK_KIB_MAX: u64 = 4 << 20;
 
 /// What is done for a key, which says nothing of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KeyWork {
+pub(crate) enum UnlockStep {
     /// The key or passphrase file is read.
     Read,
     /// A key is derived from a passphrase.
@@ -412,10 +416,10 @@ pub(crate) enum KeyWork {
 }
 
 /// What of it is done at the moment.
-pub(crate) type Deriving = Arc<watch::Sender<Option<KeyWork>>>;
+pub(crate) type UnlockProgress = Arc<watch::Sender<Option<UnlockStep>>>;
 
 /// Tells whoever listens that this is done meanwhile.
-fn tell_while<T>(work: KeyWork, does: impl FnOnce() -> T) -> T {
+fn tell_while<T>(work: UnlockStep, does: impl FnOnce() -> T) -> T {
     let tell = |work| DERIVING.try_with(|deriving| deriving.send_replace(work));
     let _ = tell(Some(work));
     let done = does();
@@ -425,24 +429,24 @@ fn tell_while<T>(work: KeyWork, does: impl FnOnce() -> T) -> T {
 
 tokio::task_local! {
     /// Who is told of it, if anybody.
-    static DERIVING: Deriving;
+    static DERIVING: UnlockProgress;
 }
 
 /// Tries slots, and does no more than so much work in all.
 #[derive(Debug)]
-pub struct SlotTrial {
+pub struct KeySlotTrial {
     left_kib: u64,
     /// Slots that were not tried any more.
     pub untried: usize,
 }
 
-impl Default for SlotTrial {
+impl Default for KeySlotTrial {
     fn default() -> Self {
         Self { left_kib: SLOT_WORK_KIB_MAX, untried: 0 }
     }
 }
 
-impl SlotTrial {
+impl KeySlotTrial {
     /// With less work, or more.
     #[cfg(test)]
     pub(crate) fn with_work_kib(left_kib: u64) -> Self {
@@ -453,10 +457,10 @@ impl SlotTrial {
     pub async fn unwrap(
         &mut self,
         slot: &KeySlot,
-        secret: &Secret,
+        secret: &SlotSecret,
         repo: RepoId,
-    ) -> Option<Result<Keyring, SlotError>> {
-        let is_phrase = matches!((secret, &slot.kind), (Secret::Passphrase(_), SlotKind::Passphrase { .. }));
+    ) -> Option<Result<Keyring, KeySlotError>> {
+        let is_phrase = matches!((secret, &slot.kind), (SlotSecret::Passphrase(_), KeyWrapping::Passphrase { .. }));
         if !is_phrase {
             return Some(slot.unwrap(secret, repo));
         }
@@ -467,19 +471,23 @@ impl SlotTrial {
         self.left_kib = left;
         let (slot, secret) = (slot.clone(), secret.clone());
         let tell = |work| DERIVING.try_with(|deriving| deriving.send_replace(work));
-        let _ = tell(Some(KeyWork::Derive));
+        let _ = tell(Some(UnlockStep::Derive));
         let tried = tokio::task::spawn_blocking(move || slot.unwrap(&secret, repo)).await;
         let _ = tell(None);
-        Some(tried.unwrap_or(Err(SlotError::WrongSecret)))
+        Some(tried.unwrap_or(Err(KeySlotError::WrongSecret)))
     }
 }
 
 /// One of them, if it is there.
-async fn slot(store: &dyn Store, role: &RoleName, id: KeyId) -> Result<Option<Result<KeySlot, SlotError>>, StoreError> {
+async fn slot(
+    store: &dyn Store,
+    role: &RoleName,
+    id: KeyId,
+) -> Result<Option<Result<KeySlot, KeySlotError>>, StoreError> {
     match store.get(&names::key(role, id), SizeLimit::KEY_SLOT).await {
         Ok(bytes) => Ok(Some(KeySlot::open(id, &bytes))),
         Err(e) if e.is_not_found() => Ok(None),
-        Err(e) if e.is_no_object() => Ok(Some(Err(SlotError::Damaged(format!("{}: {}", e.kind, e.detail))))),
+        Err(e) if e.is_no_object() => Ok(Some(Err(KeySlotError::Damaged(format!("{}: {}", e.kind, e.detail))))),
         Err(e) => Err(e),
     }
 }
@@ -489,23 +497,23 @@ async fn slot(store: &dyn Store, role: &RoleName, id: KeyId) -> Result<Option<Re
 async fn unlock(
     store: &dyn Store,
     object: &[u8],
-    format: &Format,
-    (secret, path): (&Secret, &Path),
+    format: &RepositoryFormat,
+    (secret, path): (&SlotSecret, &Path),
     remembered: Option<KeyId>,
-) -> Result<(Keys, Option<KeySlot>), OpenError> {
+) -> Result<(DerivedKeys, Option<KeySlot>), OpenError> {
     let verified = |keyring: Keyring| {
         let keys = format.keys(keyring);
-        Format::verify(object, &keys).is_ok().then_some(keys)
+        RepositoryFormat::verify(object, &keys).is_ok().then_some(keys)
     };
     let wrong = |slots, untried| {
         let (role, path) = (format.role.clone(), path.to_owned());
         OpenError::WrongSecret { role, path, slots, untried }
     };
-    if let Secret::Exported(repo, master) = secret {
+    if let SlotSecret::Exported(repo, master) = secret {
         let keys = (*repo == format.repo).then(|| verified(master.clone())).flatten();
         return keys.map(|keys| (keys, None)).ok_or_else(|| wrong(Vec::new(), 0));
     }
-    let mut trial = SlotTrial::default();
+    let mut trial = KeySlotTrial::default();
     if let Some(id) = remembered
         && let Some(Ok(slot)) = slot(store, &format.role, id).await?
         && let Some(Ok(master)) = trial.unwrap(&slot, secret, format.repo).await
@@ -515,18 +523,18 @@ async fn unlock(
     }
     let mut refused = Vec::new();
     let mut opened = false;
-    let Slots { found, passed_over } = slots_to_try(store, &format.role, &[]).await?;
+    let KeySlotList { found, passed_over } = slots_to_try(store, &format.role, &[]).await?;
     // There is one from the first moment on: the listing lacks them, or they were removed. The given secret was not even tried.
     if found.is_empty() {
         return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });
     }
-    let mut best: Option<(Keys, Option<KeySlot>)> = None;
+    let mut best: Option<(DerivedKeys, Option<KeySlot>)> = None;
     for found in found {
         // An older slot that could not be deleted gives less than a newer one.
         if best.as_ref().is_some_and(|(keys, _)| found.generation() <= keys.generation()) {
             continue;
         }
-        let FoundSlot { id, slot, .. } = found;
+        let StoredKeySlot { id, slot, .. } = found;
         let tried = match slot {
             Ok(slot) => trial.unwrap(&slot, secret, format.repo).await.map(|tried| tried.map(|master| (master, slot))),
             Err(error) => Some(Err(error)),

@@ -29,13 +29,13 @@ use tokio::task::spawn_blocking;
 
 use crate::env::Env;
 use crate::ids::{ChunkId, PackId};
-use crate::job::progress::{Phase, Progress};
-use crate::repo::entry::{Entry, TreePath};
+use crate::job::progress::{JobPhase, JobProgress};
+use crate::repo::entry::{ManifestEntry, TreePath};
 pub use repository::{RepositoryEntries, RepositorySource};
-use shared::Shared;
+use shared::RestoreContext;
 
 use crate::tree::exclude::BadPattern;
-use crate::tree::write::{Ids, MetaTrouble, Target, TargetError, WriteError, WriteErrorKind};
+use crate::tree::write::{MetadataFailure, OwnerResolver, RestoreTarget, TargetError, WriteError, WriteErrorKind};
 
 /// Batches that are fetched at the same time. With [`plan::BATCH_BYTES`] each, one waiting and one at each writer, and
 /// [`plan::KEPT_BYTES`] of frames, most of which are theirs, this is the memory of a restore.
@@ -49,7 +49,7 @@ const ENTRY_BATCHES: usize = 2;
 
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkPlace {
+pub struct ChunkLocation {
     /// The pack.
     pub pack: PackId,
     /// The number of the frame in its pack.
@@ -66,9 +66,9 @@ pub struct ChunkPlace {
 
 /// Where content comes from: an opened snapshot.
 #[async_trait]
-pub trait Source: Send + Sync {
+pub trait SnapshotSource: Send + Sync {
     /// Where a chunk is; `None` if the index does not know it.
-    fn locate(&self, chunk: &ChunkId) -> Option<ChunkPlace>;
+    fn locate(&self, chunk: &ChunkId) -> Option<ChunkLocation>;
 
     /// The plain bytes of whole frames, in the order asked for. The frames ascend and lie so close together that one
     /// request serves them all.
@@ -78,7 +78,7 @@ pub trait Source: Send + Sync {
     fn chunk_id(&self, bytes: &[u8]) -> ChunkId;
 
     /// The snapshot's entry at this path.
-    async fn entry(&self, path: &TreePath) -> Result<Option<Entry>, SourceError>;
+    async fn entry(&self, path: &TreePath) -> Result<Option<ManifestEntry>, SourceError>;
 
     /// Reads the index again, because a pack was gone or a chunk unknown: a prune may have moved things. `false` if
     /// there is nothing newer than what is known.
@@ -87,9 +87,9 @@ pub trait Source: Send + Sync {
 
 /// The entries of a snapshot in path order.
 #[async_trait]
-pub trait Entries: Send {
+pub trait EntryReader: Send {
     /// The next entries; `None` after the last.
-    async fn next_batch(&mut self) -> Result<Option<Vec<Entry>>, SourceError>;
+    async fn next_batch(&mut self) -> Result<Option<Vec<ManifestEntry>>, SourceError>;
 }
 
 /// Why a source did not give what was asked for.
@@ -115,7 +115,7 @@ pub enum SourceErrorKind {
 
 /// What happens to a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overwrite {
+pub enum OverwritePolicy {
     /// Its content is compared whatever its size and time say.
     #[default]
     Always,
@@ -143,7 +143,7 @@ pub struct RestoreOptions {
     /// Remove what the snapshot does not have, below [`RestoreOptions::roots`] and [`RestoreOptions::paths`].
     pub delete: bool,
     /// What happens to files that are there.
-    pub overwrite: Overwrite,
+    pub overwrite: OverwritePolicy,
     /// Change nothing, fetch nothing; count what would be.
     pub dry_run: bool,
     /// Owners by number even where this host knows the name.
@@ -189,7 +189,7 @@ pub struct RestoreReport {
     /// Bytes.
     pub bytes: RestoreBytes,
     /// Metadata that could not be set, once a kind. Not a failure.
-    pub metadata: Vec<MetaTrouble>,
+    pub metadata: Vec<MetadataFailure>,
     /// What failed, at most [`PROBLEMS_MAX`](crate::job::report::PROBLEMS_MAX).
     pub problems: Vec<RestoreProblem>,
     /// Paths asked for that the snapshot does not have.
@@ -227,7 +227,7 @@ pub struct RestoreCounts {
     pub touched: u64,
     /// Equal already.
     pub unchanged: u64,
-    /// Of the files in `touched` and `unchanged`, those whose content was believed by size and time: [`Overwrite::IfChanged`].
+    /// Of the files in `touched` and `unchanged`, those whose content was believed by size and time: [`OverwritePolicy::IfChanged`].
     pub trusted: u64,
     /// Kept because of `--overwrite never`, or a device file that this user may not make.
     pub skipped: u64,
@@ -316,24 +316,25 @@ impl From<WriteError> for RestoreProblemKind {
 /// # Errors
 /// What ends the whole restore. What concerns single paths is in the report.
 pub async fn restore(
-    source: Arc<dyn Source>,
-    entries: Box<dyn Entries>,
+    source: Arc<dyn SnapshotSource>,
+    entries: Box<dyn EntryReader>,
     options: RestoreOptions,
-    progress: Arc<Progress>,
+    progress: Arc<JobProgress>,
     env: &Env,
 ) -> Result<RestoreReport, RestoreError> {
     let started = env.clock.boottime();
-    progress.enter(Phase::Restore);
-    let scope = select::Scope::new(&options)?;
-    let (mut target, fresh) = Target::open(&options.target, !options.dry_run, Ids::new(options.numeric_ids), env)?;
+    progress.enter(JobPhase::Restore);
+    let scope = select::RestoreScope::new(&options)?;
+    let (mut target, fresh) =
+        RestoreTarget::open(&options.target, !options.dry_run, OwnerResolver::new(options.numeric_ids), env)?;
     if options.in_place {
         for above in options.roots.iter().filter_map(TreePath::parent) {
             target.anchor(&above);
         }
     }
-    let shared = Arc::new(Shared::new(source, target, scope, options, progress));
+    let shared = Arc::new(RestoreContext::new(source, target, scope, options, progress));
 
-    let ending = Ending(Arc::downgrade(&shared));
+    let ending = AbortGuard(Arc::downgrade(&shared));
     let (entry_sender, entry_receiver) = mpsc::channel(ENTRY_BATCHES);
     let (plan_sender, plan_receiver) = mpsc::channel(1);
     let (write_sender, write_receiver) = mpsc::channel(1);
@@ -362,7 +363,7 @@ pub async fn restore(
         let flagged = Arc::clone(&shared);
         spawn_blocking(move || flagged.target.set_flags()).await.map_err(broken)?;
     }
-    shared.progress.enter(Phase::Done);
+    shared.progress.enter(JobPhase::Done);
     drop(ending);
     let shared = Arc::into_inner(shared).ok_or_else(|| RestoreError::Broken("a stage still runs".to_owned()))?;
     let mut report = shared.into_report()?;
@@ -378,9 +379,9 @@ const END_MAX: Duration = Duration::from_secs(2);
 const END_LOOKS: u32 = 200;
 
 /// Ends the threads of a restore that is given up: what it is dropped with.
-struct Ending(Weak<Shared>);
+struct AbortGuard(Weak<RestoreContext>);
 
-impl Drop for Ending {
+impl Drop for AbortGuard {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
             shared.end();
@@ -395,7 +396,11 @@ impl Drop for Ending {
     }
 }
 
-async fn read_entries(shared: &Shared, mut entries: Box<dyn Entries>, sender: mpsc::Sender<Vec<Entry>>) {
+async fn read_entries(
+    shared: &RestoreContext,
+    mut entries: Box<dyn EntryReader>,
+    sender: mpsc::Sender<Vec<ManifestEntry>>,
+) {
     loop {
         match entries.next_batch().await {
             Ok(Some(batch)) => {
@@ -409,7 +414,11 @@ async fn read_entries(shared: &Shared, mut entries: Box<dyn Entries>, sender: mp
     }
 }
 
-async fn fetch_batches(shared: &Shared, receiver: mpsc::Receiver<shared::Batch>, sender: mpsc::Sender<fetch::Fetched>) {
+async fn fetch_batches(
+    shared: &RestoreContext,
+    receiver: mpsc::Receiver<shared::WriteBatch>,
+    sender: mpsc::Sender<fetch::FetchedBatch>,
+) {
     let batches = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|batch| (batch, receiver))
     });

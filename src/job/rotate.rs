@@ -11,25 +11,25 @@ pub mod plan;
 use std::iter;
 use std::path::PathBuf;
 
-use self::plan::{SlotOpener, SlotSeen};
+use self::plan::{KeySlotOpener, KeySlotState};
 use crate::config::{KeySource, RoleSettings};
-use crate::ids::{Generation, KeyId, Mac, Seq};
+use crate::ids::{KeyGeneration, KeyId, Mac, Seq};
 use crate::job::init::put_new;
 use crate::job::keys::{self, KeysError};
-use crate::job::operate::{ATTEMPTS, Operator, fitness};
+use crate::job::operate::{ATTEMPTS, OperatorContext, fitness};
 use crate::job::report::setup::{KeyChange, KeyReport, KeyRotation};
-use crate::job::repository::{Repository, SlotTrial, Slots, read_secret, slots};
+use crate::job::repository::{KeySlotList, KeySlotTrial, Repository, read_secret, slots};
 use crate::journal::error::{AppendError, JournalError};
 use crate::journal::log::Journal;
-use crate::journal::record::{Body, Takeover, TakeoverWhy};
+use crate::journal::record::{RecordBody, TakeoverBody, TakeoverReason};
 use crate::journal::rotation::RotateBody;
-use crate::journal::state::View;
+use crate::journal::state::JournalView;
 use crate::repo::keyring::{Keyring, RepositoryKey};
-use crate::repo::keyslot::{KeySlot, Secret};
+use crate::repo::keyslot::{KeySlot, SlotSecret};
 use crate::repo::names;
 use crate::role::election;
 use crate::role::permit::Permit;
-use crate::role::probe::Assessment;
+use crate::role::probe::ProbeAssessment;
 use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, StoreErrorKind, list_some};
 
 /// The most staged slots that are looked at.
@@ -37,7 +37,7 @@ const STAGED_MAX: usize = 1024;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
-pub struct RotateAsk<'a> {
+pub struct RotateRequest<'a> {
     /// The key that opened the repository for this command.
     pub given: &'a KeySource,
     /// A key that opens it from then on, too. A key file that is missing is made.
@@ -52,13 +52,13 @@ pub struct RotateAsk<'a> {
 
 /// The node that does it, as far as it may have the role.
 #[derive(Debug)]
-pub struct Rotator<'a> {
+pub struct KeyRotator<'a> {
     /// The node, and how it reaches the journal.
-    pub operator: Operator<'a>,
+    pub operator: OperatorContext<'a>,
     /// The role's settings.
     pub role: &'a RoleSettings,
     /// What the probes said.
-    pub assessment: Option<&'a Assessment>,
+    pub assessment: Option<&'a ProbeAssessment>,
     /// Also where they do not say that this node is active.
     pub force: bool,
 }
@@ -67,7 +67,11 @@ pub struct Rotator<'a> {
 ///
 /// # Errors
 /// Before the record nothing is changed. Whether it was written may not be known: then the next one tells.
-pub async fn rotate(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'_>) -> Result<KeyReport, KeysError> {
+pub async fn rotate(
+    repository: &Repository,
+    by: &KeyRotator<'_>,
+    ask: &RotateRequest<'_>,
+) -> Result<KeyReport, KeysError> {
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
     }
@@ -95,7 +99,7 @@ fn may_be_late(error: &KeysError) -> bool {
 }
 
 /// The generation that another rotation made, if the key that opened a slot of the store a moment ago is not the newest any more.
-async fn is_overtaken(repository: &Repository, by: &Rotator<'_>) -> Option<Generation> {
+async fn is_overtaken(repository: &Repository, by: &KeyRotator<'_>) -> Option<KeyGeneration> {
     repository.slot?;
     let (journal, _) = by.operator.journal(repository).ok()?;
     match journal.read(None).await {
@@ -104,7 +108,11 @@ async fn is_overtaken(repository: &Repository, by: &Rotator<'_>) -> Option<Gener
     }
 }
 
-async fn attempt(repository: &Repository, by: &Rotator<'_>, ask: &RotateAsk<'_>) -> Result<KeyReport, KeysError> {
+async fn attempt(
+    repository: &Repository,
+    by: &KeyRotator<'_>,
+    ask: &RotateRequest<'_>,
+) -> Result<KeyReport, KeysError> {
     let (journal, known) = by.operator.journal(repository)?;
     let (read, rotated) = match journal.read(known.as_ref()).await {
         Ok(view) => (Ok(view.clone()), view.state.rotated.map(|rotated| rotated.seq)),
@@ -194,7 +202,7 @@ async fn unfinished(
         Err(JournalError::Rotated { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let Some(Body::Rotate(body)) = record else { return Ok(None) };
+    let Some(RecordBody::Rotate(body)) = record else { return Ok(None) };
     let mut of_it = body.slots.iter().filter(|id| staged.contains(id));
     if behind {
         return Ok(of_it.next().is_some().then_some(body));
@@ -214,7 +222,7 @@ async fn finish(
     repository: &Repository,
     (journal, seq): (&Journal, Seq),
     body: &RotateBody,
-    ask: &RotateAsk<'_>,
+    ask: &RotateRequest<'_>,
 ) -> Result<KeyReport, KeysError> {
     let dry_run = ask.dry_run;
     let (store, role) = (repository.store.as_ref(), repository.role());
@@ -251,8 +259,8 @@ async fn finish(
 async fn is_at_hand(
     repository: &Repository,
     slots: impl Iterator<Item = &KeySlot>,
-    generation: Generation,
-    ask: &RotateAsk<'_>,
+    generation: KeyGeneration,
+    ask: &RotateRequest<'_>,
 ) -> Result<bool, KeysError> {
     let mut secrets = Vec::new();
     for source in iter::once(ask.given).chain(&ask.new).chain(&ask.keep) {
@@ -260,11 +268,11 @@ async fn is_at_hand(
     }
     let repo = repository.format.repo;
     // An exported key is the repository key itself.
-    let gives = |secret: &Secret| matches!(secret, Secret::Exported(of, keyring) if *of == repo && keyring.generation() >= generation);
+    let gives = |secret: &SlotSecret| matches!(secret, SlotSecret::Exported(of, keyring) if *of == repo && keyring.generation() >= generation);
     if secrets.iter().any(gives) {
         return Ok(true);
     }
-    let mut trial = SlotTrial::default();
+    let mut trial = KeySlotTrial::default();
     for slot in slots {
         for secret in &secrets {
             if matches!(trial.unwrap(slot, secret, repository.format.repo).await, Some(Ok(_))) {
@@ -276,21 +284,21 @@ async fn is_at_hand(
 }
 
 /// The secrets that go on to open the repository, and the slots that are there now.
-async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Secret>, Vec<KeyId>), KeysError> {
-    let Slots { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
+async fn choose(repository: &Repository, ask: &RotateRequest<'_>) -> Result<(Vec<SlotSecret>, Vec<KeyId>), KeysError> {
+    let KeySlotList { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
     if passed_over > 0 {
         return Err(KeysError::TooManySlots(passed_over));
     }
-    let mut openers = vec![SlotOpener::Nobody; found.len()];
+    let mut openers = vec![KeySlotOpener::Nobody; found.len()];
     let mut kept = Vec::new();
-    let given = read_secret(ask.given)?.map(|(secret, path)| (secret, path.to_owned(), SlotOpener::Given));
-    let mut asked: Vec<(Secret, PathBuf, SlotOpener)> = given.into_iter().collect();
+    let given = read_secret(ask.given)?.map(|(secret, path)| (secret, path.to_owned(), KeySlotOpener::Given));
+    let mut asked: Vec<(SlotSecret, PathBuf, KeySlotOpener)> = given.into_iter().collect();
     for source in &ask.keep {
         let (secret, path) = read_secret(source)?.ok_or(KeysError::NotEncrypted)?;
-        asked.push((secret, path.to_owned(), SlotOpener::Kept));
+        asked.push((secret, path.to_owned(), KeySlotOpener::Kept));
     }
     for (secret, path, opener) in asked {
-        let mut trial = SlotTrial::default();
+        let mut trial = KeySlotTrial::default();
         let mut opened = false;
         for (found, of) in found.iter().zip(&mut openers) {
             if keys::opens(found, &secret, repository, &mut trial).await {
@@ -299,22 +307,22 @@ async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Sec
         }
         trial.complete()?;
         match opener {
-            SlotOpener::Kept if !opened => return Err(KeysError::OpensNothing(path)),
-            SlotOpener::Kept => kept.push(secret),
-            SlotOpener::Given | SlotOpener::Nobody => {}
+            KeySlotOpener::Kept if !opened => return Err(KeysError::OpensNothing(path)),
+            KeySlotOpener::Kept => kept.push(secret),
+            KeySlotOpener::Given | KeySlotOpener::Nobody => {}
         }
     }
-    let seen: Vec<SlotSeen> = found
+    let seen: Vec<KeySlotState> = found
         .iter()
         .zip(openers)
         .map(|(found, opener)| {
             let generation = found.slot.as_ref().ok().map(|slot| slot.generation);
-            SlotSeen { id: found.id, generation, opener }
+            KeySlotState { id: found.id, generation, opener }
         })
         .collect();
     let removed = plan::plan(&seen, repository.keys.generation(), &ask.drop, ask.new.is_some())?;
     if let Some(secret) = ask.new.as_ref().map(present).transpose()?.flatten() {
-        let mut trial = SlotTrial::default();
+        let mut trial = KeySlotTrial::default();
         for found in &found {
             if keys::opens(found, &secret, repository, &mut trial).await {
                 return Err(KeysError::InUse);
@@ -326,7 +334,7 @@ async fn choose(repository: &Repository, ask: &RotateAsk<'_>) -> Result<(Vec<Sec
 }
 
 /// The secret of a key that is there. A key file that is missing is made later, and opens nothing yet.
-fn present(source: &KeySource) -> Result<Option<Secret>, KeysError> {
+fn present(source: &KeySource) -> Result<Option<SlotSecret>, KeysError> {
     match source {
         KeySource::KeyFile(path) if !path.exists() => Ok(None),
         source => Ok(read_secret(source)?.map(|(secret, _)| secret)),
@@ -334,11 +342,14 @@ fn present(source: &KeySource) -> Result<Option<Secret>, KeysError> {
 }
 
 /// The new key, and its file if that was made.
-fn new_secret(ask: &RotateAsk<'_>, by: &Rotator<'_>) -> Result<Option<(Secret, Option<PathBuf>)>, KeysError> {
+fn new_secret(
+    ask: &RotateRequest<'_>,
+    by: &KeyRotator<'_>,
+) -> Result<Option<(SlotSecret, Option<PathBuf>)>, KeysError> {
     let Some(new) = &ask.new else { return Ok(None) };
     let missing = matches!(new, KeySource::KeyFile(path) if !path.exists());
     let (secret, path) = keys::secret_or_new(new, by.operator.env)?;
-    if matches!(secret, Secret::Exported(..)) {
+    if matches!(secret, SlotSecret::Exported(..)) {
         return Err(KeysError::ExportedKey(path));
     }
     Ok(Some((secret, missing.then_some(path))))
@@ -346,11 +357,11 @@ fn new_secret(ask: &RotateAsk<'_>, by: &Rotator<'_>) -> Result<Option<(Secret, O
 
 async fn take_over(
     journal: &Journal,
-    by: &Rotator<'_>,
-    mut view: View,
+    by: &KeyRotator<'_>,
+    mut view: JournalView,
     forced: bool,
-) -> Result<(Permit, View), AppendError> {
-    let takeover = Takeover { forced, ..Takeover::new(TakeoverWhy::Operator) };
+) -> Result<(Permit, JournalView), AppendError> {
+    let takeover = TakeoverBody { forced, ..TakeoverBody::new(TakeoverReason::Operator) };
     for _ in 0..ATTEMPTS {
         match journal.take_over_as(&view, &election::by_operator(by.role), takeover.clone()).await {
             Err(AppendError::Moved(now)) => view = *now,
@@ -361,9 +372,14 @@ async fn take_over(
 }
 
 /// Appends the record, and tells its number.
-async fn append(journal: &Journal, permit: &Permit, mut view: View, body: &RotateBody) -> Result<Seq, AppendError> {
+async fn append(
+    journal: &Journal,
+    permit: &Permit,
+    mut view: JournalView,
+    body: &RotateBody,
+) -> Result<Seq, AppendError> {
     for _ in 0..ATTEMPTS {
-        match journal.append(permit, &view, Body::Rotate(body.clone()), None).await {
+        match journal.append(permit, &view, RecordBody::Rotate(body.clone()), None).await {
             Err(AppendError::Moved(now)) => view = *now,
             result => return result.map(|view| view.head.map_or(Seq(0), |head| head.seq)),
         }
@@ -375,8 +391,8 @@ async fn append(journal: &Journal, permit: &Permit, mut view: View, body: &Rotat
 async fn stage(
     repository: &Repository,
     keyring: &Keyring,
-    secrets: &[Secret],
-    by: &Rotator<'_>,
+    secrets: &[SlotSecret],
+    by: &KeyRotator<'_>,
 ) -> Result<Vec<KeySlot>, KeysError> {
     let mut made = Vec::new();
     for secret in secrets {

@@ -8,59 +8,59 @@ use jiff::Timestamp;
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{InstanceId, Term};
-use crate::job::backup::Content;
-use crate::job::cancel::Cancel;
-use crate::job::lease::Sessions;
-use crate::job::local::Memories;
-use crate::job::progress::Progress;
-use crate::journal::record::NodeRef;
-use crate::role::probe::{Context, HostSenses, Senses};
+use crate::job::backup::InlineContent;
+use crate::job::cancel::CancelToken;
+use crate::job::lease::LeaseSessions;
+use crate::job::local::ProcessMemory;
+use crate::job::progress::JobProgress;
+use crate::journal::record::WriterNode;
+use crate::role::probe::{CommandVariables, HostProbeRunner, ProbeRunner};
 
 /// One process of this node, as it works for its roles.
 #[derive(Debug, Clone)]
-pub struct Runner {
+pub struct NodeContext {
     /// Clock and randomness.
     pub env: Env,
     /// This node.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// This process.
     pub instance: InstanceId,
     /// Where this node keeps what it remembers.
     pub state_dir: PathBuf,
     /// An operator's interrupt.
-    pub cancel: Cancel,
+    pub cancel: CancelToken,
     /// How far it is.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<JobProgress>,
     /// [`Settings::hash`](crate::config::Settings::hash), for the other nodes.
     pub config_hash: String,
     /// What the leases of this process have in common.
-    pub sessions: Sessions,
+    pub sessions: LeaseSessions,
     /// What this process remembers of its repositories, whatever becomes of the state directory.
-    pub memories: Memories,
+    pub memories: ProcessMemory,
     /// What is around it.
-    pub surroundings: Surroundings,
+    pub surroundings: NodeInputs,
 }
 
 /// What a node finds around itself: evidence for its probes, and content for its backups.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub struct NodeInputs {
     /// What its probes ask.
-    pub senses: Arc<dyn Senses>,
+    pub senses: Arc<dyn ProbeRunner>,
     /// Content that is brought along instead of being read from a role's sources.
-    pub content: Option<Arc<dyn Content>>,
+    pub content: Option<Arc<dyn InlineContent>>,
 }
 
-impl Default for Surroundings {
+impl Default for NodeInputs {
     /// This host, and its files.
     fn default() -> Self {
-        Self { senses: Arc::new(HostSenses), content: None }
+        Self { senses: Arc::new(HostProbeRunner), content: None }
     }
 }
 
-impl Runner {
+impl NodeContext {
     /// What every command that it starts for a role gets to know, as far as it is known.
-    pub fn context(&self, role: &RoleSettings, term: Option<Term>, slot: Option<Timestamp>) -> Context {
+    pub fn context(&self, role: &RoleSettings, term: Option<Term>, slot: Option<Timestamp>) -> CommandVariables {
         let (node, environment) = (self.node.name.clone(), role.environment.clone());
-        Context { node, role: role.name.clone(), term, slot, environment }
+        CommandVariables { node, role: role.name.clone(), term, slot, environment }
     }
 }

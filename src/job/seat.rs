@@ -2,31 +2,31 @@
 
 use std::sync::Arc;
 
-use crate::config::{JournalPlace, Place, Settings};
+use crate::config::{ConfigLocation, JournalPlacement, Settings};
 use crate::env::Env;
 use crate::ids::{InstanceId, RoleName};
 use crate::job::repository::Repository;
 use crate::journal::log::{Journal, JournalError};
-use crate::journal::record::NodeRef;
+use crate::journal::record::WriterNode;
 #[cfg(feature = "etcd")]
 use crate::journal::register::etcd::EtcdRegisters;
-use crate::journal::register::{self, Register, Registers};
-use crate::journal::seat::{Seat, SeatError};
-use crate::repo::format::JournalHome;
+use crate::journal::register::{self, Register, RegisterService};
+use crate::journal::seat::{EtcdHead, EtcdHeadError};
+use crate::repo::format::JournalLocation;
 
 /// What this process can write journals to. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Seats {
-    registers: Option<Arc<dyn Registers>>,
+pub struct JournalAccess {
+    registers: Option<Arc<dyn RegisterService>>,
     /// What the config says of journals, and where it does.
-    said: Option<(JournalPlace, Place)>,
+    said: Option<(JournalPlacement, ConfigLocation)>,
     /// Which store they belong to, for two of them that share an etcd.
     store: String,
 }
 
-impl Seats {
+impl JournalAccess {
     /// Those of `settings`, with these registers.
-    pub fn new(settings: &Settings, registers: Option<Arc<dyn Registers>>) -> Self {
+    pub fn new(settings: &Settings, registers: Option<Arc<dyn RegisterService>>) -> Self {
         let (store, at) = (&settings.store, settings.journal_at.clone());
         let name = format!("{} {}", store.url, store.endpoint.as_deref().unwrap_or_default());
         Self { registers, said: Some((store.journal, at)), store: name }
@@ -35,7 +35,8 @@ impl Seats {
     /// Those of `settings`, with a way of their own to etcd.
     #[cfg(feature = "etcd")]
     pub fn connect(settings: &Settings) -> Self {
-        let registers = settings.etcd.clone().map(|etcd| -> Arc<dyn Registers> { Arc::new(EtcdRegisters::open(etcd)) });
+        let registers =
+            settings.etcd.clone().map(|etcd| -> Arc<dyn RegisterService> { Arc::new(EtcdRegisters::open(etcd)) });
         Self::new(settings, registers)
     }
 
@@ -46,19 +47,19 @@ impl Seats {
     }
 
     /// Stores, and these registers.
-    pub fn with(registers: Arc<dyn Registers>) -> Self {
+    pub fn with(registers: Arc<dyn RegisterService>) -> Self {
         Self { registers: Some(registers), ..Self::default() }
     }
 
     /// Where the config wants journals.
-    pub fn said(&self) -> JournalPlace {
-        self.said.as_ref().map_or(JournalPlace::Auto, |(said, _)| *said)
+    pub fn said(&self) -> JournalPlacement {
+        self.said.as_ref().map_or(JournalPlacement::Auto, |(said, _)| *said)
     }
 
     /// With a wish, for tests.
     #[cfg(test)]
-    pub(crate) fn saying(self, said: JournalPlace) -> Self {
-        Self { said: Some((said, Place::nowhere())), ..self }
+    pub(crate) fn saying(self, said: JournalPlacement) -> Self {
+        Self { said: Some((said, ConfigLocation::nowhere())), ..self }
     }
 
     /// The register that chooses the repository of a role, while that is made.
@@ -80,34 +81,34 @@ impl Seats {
         &self,
         repository: &Repository,
         env: &Env,
-        node: &NodeRef,
+        node: &WriterNode,
         instance: InstanceId,
     ) -> Result<Journal, JournalError> {
         self.agree(repository)?;
         let (store, keys) = (repository.store.clone(), repository.keys.clone());
         let journal = Journal::new(store, keys, env.clone(), node.clone(), instance).created(repository.format.created);
-        let JournalHome::Etcd { cluster: home } = repository.format.journal else { return Ok(journal) };
+        let JournalLocation::Etcd { cluster: home } = repository.format.journal else { return Ok(journal) };
         let role = || repository.role().clone();
         let register = self.register(&register::head(repository.keys.repo()));
-        let register = register.ok_or_else(|| SeatError::NoEtcd { role: role() })?;
-        Ok(journal.seated(Seat { register, home }))
+        let register = register.ok_or_else(|| EtcdHeadError::NoEtcd { role: role() })?;
+        Ok(journal.seated(EtcdHead { register, home }))
     }
 
     /// Refuses a config that says of the journal what is not so.
     ///
     /// # Errors
     /// It does.
-    pub fn agree(&self, repository: &Repository) -> Result<(), SeatError> {
+    pub fn agree(&self, repository: &Repository) -> Result<(), EtcdHeadError> {
         let Some((said, at)) = &self.said else { return Ok(()) };
         let so = match (said, repository.format.journal) {
-            (JournalPlace::Auto, _) => true,
-            (JournalPlace::Bucket, home) => home == JournalHome::Bucket,
-            (JournalPlace::Etcd, home) => home != JournalHome::Bucket,
+            (JournalPlacement::Auto, _) => true,
+            (JournalPlacement::Bucket, home) => home == JournalLocation::Bucket,
+            (JournalPlacement::Etcd, home) => home != JournalLocation::Bucket,
         };
         if so {
             return Ok(());
         }
-        Err(SeatError::Disagrees { role: repository.role().clone(), said: *said, at: at.clone() })
+        Err(EtcdHeadError::Disagrees { role: repository.role().clone(), said: *said, at: at.clone() })
     }
 }
 

@@ -31,7 +31,7 @@ pub enum SelectError {
     #[error("no snapshot has an ID that starts with {0}")]
     NoSuchId(String),
     /// Several have.
-    #[error("{prefix} is the start of several IDs: {}", Candidates(candidates))]
+    #[error("{prefix} is the start of several IDs: {}", CandidateList(candidates))]
     Ambiguous {
         /// What was given.
         prefix: String,
@@ -47,7 +47,7 @@ pub enum SelectError {
         count: usize,
     },
     /// None is so old.
-    #[error("no snapshot is from {selector} or before; the oldest is {} from {}", Start(oldest), time.strftime("%Y-%m-%d %H:%M UTC"))]
+    #[error("no snapshot is from {selector} or before; the oldest is {} from {}", ShortId(oldest), time.strftime("%Y-%m-%d %H:%M UTC"))]
     NoneBefore {
         /// What was given.
         selector: String,
@@ -70,21 +70,21 @@ pub fn whole_id(selector: &str) -> Option<Digest> {
 }
 
 /// As much of an ID as tells it from others, and can be given again.
-struct Start<'a>(&'a Digest);
+struct ShortId<'a>(&'a Digest);
 
-impl fmt::Display for Start<'_> {
+impl fmt::Display for ShortId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
         f.write_str(text.get(..12).unwrap_or(&text))
     }
 }
 
-struct Candidates<'a>(&'a [(Digest, Timestamp)]);
+struct CandidateList<'a>(&'a [(Digest, Timestamp)]);
 
-impl fmt::Display for Candidates<'_> {
+impl fmt::Display for CandidateList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (id, time)) in self.0.iter().take(CANDIDATES_MAX).enumerate() {
-            write!(f, "{}{} from {time:.0}", if n == 0 { "" } else { ", " }, Start(id))?;
+            write!(f, "{}{} from {time:.0}", if n == 0 { "" } else { ", " }, ShortId(id))?;
         }
         match self.0.len().saturating_sub(CANDIDATES_MAX) {
             0 => Ok(()),
@@ -103,15 +103,16 @@ pub fn select<'a>(
     zone: &TimeZone,
     now: Timestamp,
 ) -> Result<&'a Snapshot, SelectError> {
-    let meaning = Meaning::of(selector.trim(), zone, now).ok_or_else(|| SelectError::Syntax(selector.to_owned()))?;
+    let meaning =
+        SnapshotSelector::of(selector.trim(), zone, now).ok_or_else(|| SelectError::Syntax(selector.to_owned()))?;
     let Some(oldest) = snapshots.first() else { return Err(SelectError::NoSnapshots) };
     match meaning {
-        Meaning::FromNewest(n) => {
+        SnapshotSelector::FromNewest(n) => {
             let at = snapshots.len().checked_sub(1).and_then(|last| last.checked_sub(n));
             at.map(|at| &snapshots[at])
                 .ok_or_else(|| SelectError::NotSoMany { selector: selector.to_owned(), count: snapshots.len() })
         }
-        Meaning::Id(prefix) => {
+        SnapshotSelector::Id(prefix) => {
             let fits: Vec<&Snapshot> = snapshots.iter().filter(|s| s.id.to_string().starts_with(&prefix)).collect();
             match fits[..] {
                 [] => Err(SelectError::NoSuchId(prefix)),
@@ -120,16 +121,14 @@ pub fn select<'a>(
             }
         }
         // By place, not by time: where clocks disagree the journal's order is the true one.
-        Meaning::Before(end) => snapshots.iter().rfind(|s| s.time < end).ok_or_else(|| SelectError::NoneBefore {
-            selector: selector.to_owned(),
-            oldest: oldest.id,
-            time: oldest.time,
+        SnapshotSelector::Before(end) => snapshots.iter().rfind(|s| s.time < end).ok_or_else(|| {
+            SelectError::NoneBefore { selector: selector.to_owned(), oldest: oldest.id, time: oldest.time }
         }),
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Meaning {
+enum SnapshotSelector {
     /// So many before the newest.
     FromNewest(usize),
     /// The start of an ID.
@@ -138,12 +137,12 @@ enum Meaning {
     Before(Timestamp),
 }
 
-impl Meaning {
+impl SnapshotSelector {
     fn of(text: &str, zone: &TimeZone, now: Timestamp) -> Option<Self> {
         if let Some(rest) = text.strip_prefix("latest") {
             return match rest.strip_prefix('~') {
-                None => rest.is_empty().then_some(Meaning::FromNewest(0)),
-                Some(n) => n.parse().ok().map(Meaning::FromNewest),
+                None => rest.is_empty().then_some(SnapshotSelector::FromNewest(0)),
+                Some(n) => n.parse().ok().map(SnapshotSelector::FromNewest),
             };
         }
         if let Some(span) = text.strip_suffix(" ago") {
@@ -151,7 +150,7 @@ impl Meaning {
             return Self::until(now.checked_sub(span).ok()?);
         }
         if is_id(text) {
-            return Some(Meaning::Id(text.to_ascii_lowercase()));
+            return Some(SnapshotSelector::Id(text.to_ascii_lowercase()));
         }
         if let Ok(instant) = text.parse() {
             return Self::until(instant);
@@ -162,11 +161,11 @@ impl Meaning {
         }
         let day: Date = text.parse().ok()?;
         let next = day.tomorrow().ok()?.to_zoned(zone.clone()).ok()?;
-        Some(Meaning::Before(next.timestamp()))
+        Some(SnapshotSelector::Before(next.timestamp()))
     }
 
     fn until(instant: Timestamp) -> Option<Self> {
-        Some(Meaning::Before(instant.checked_add(SignedDuration::from_nanos(1)).ok()?))
+        Some(SnapshotSelector::Before(instant.checked_add(SignedDuration::from_nanos(1)).ok()?))
     }
 }
 
@@ -174,7 +173,7 @@ impl Meaning {
 mod tests {
     use super::*;
     use crate::ids::{ChunkId, NodeId, Seq, Term};
-    use crate::journal::record::{Changes, Cost, NodeRef};
+    use crate::journal::record::{ChangeCounts, RunCost, WriterNode};
 
     fn snapshot(n: u8, id: [u8; 3], time: &str) -> Snapshot {
         let mut digest = [n; 32];
@@ -183,15 +182,15 @@ mod tests {
             id: Digest(digest),
             seq: Seq(u64::from(n)),
             term: Term(1),
-            node: NodeRef { id: NodeId([1; 16]), name: "east".to_owned() },
+            node: WriterNode { id: NodeId([1; 16]), name: "east".to_owned() },
             time: time.parse().unwrap(),
             slot: None,
             root: ChunkId([n; 32]),
             entries: 1,
             files: 1,
             bytes: 1,
-            changes: Changes::default(),
-            cost: Cost::default(),
+            changes: ChangeCounts::default(),
+            cost: RunCost::default(),
             empty: None,
         }
     }

@@ -31,7 +31,7 @@ pub fn limit(stall_timeout: Duration, limit_upload: Option<u64>, pack_bytes: usi
 
 /// What a run was last seen doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Activity {
+pub enum RunActivity {
     /// Walking below this directory.
     Walking(TreePath),
     /// Reading this file.
@@ -42,7 +42,7 @@ pub enum Activity {
     Hook(&'static str),
 }
 
-impl Display for Activity {
+impl Display for RunActivity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Walking(path) => write!(f, "walking {}", path.display()),
@@ -55,16 +55,16 @@ impl Display for Activity {
 
 /// A run that made no progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stall {
+pub struct RunStall {
     /// For how long.
     pub silent: Duration,
     /// What it was last seen doing; `None`: nothing but waiting for the store.
-    pub last: Option<Activity>,
+    pub last: Option<RunActivity>,
     /// How the last request to the store failed, if none has had an answer since.
     pub trouble: Option<String>,
 }
 
-impl Display for Stall {
+impl Display for RunStall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Whole seconds are enough, where there are any.
         let silent = self.silent;
@@ -83,7 +83,7 @@ impl Display for Stall {
 
 /// How a run goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum StallState {
     /// It has moved since the last look.
     Moves,
     /// It has not moved for so long.
@@ -94,7 +94,7 @@ pub enum Pace {
 
 /// Judges one run.
 #[derive(Debug)]
-pub struct StallJudge {
+pub struct StallDetector {
     limit: Duration,
     counted_max: Duration,
     mark: u64,
@@ -102,22 +102,22 @@ pub struct StallJudge {
     silent: Duration,
 }
 
-impl StallJudge {
+impl StallDetector {
     /// Of a run that begins now, with its counters at `mark`, and may be silent for `limit`.
     pub fn new(limit: Duration, now: Duration, mark: u64) -> Self {
         Self { limit, counted_max: look_interval(limit) * LOOK_LATE, mark, looked: now, silent: Duration::ZERO }
     }
 
     /// Looks at it: `mark` is another number whenever something has moved.
-    pub fn look(&mut self, now: Duration, mark: u64) -> Pace {
+    pub fn look(&mut self, now: Duration, mark: u64) -> StallState {
         let passed = now.saturating_sub(self.looked).min(self.counted_max);
         self.looked = now;
         if self.mark != mark {
             (self.mark, self.silent) = (mark, Duration::ZERO);
-            return Pace::Moves;
+            return StallState::Moves;
         }
         self.silent += passed;
-        if self.silent >= self.limit { Pace::Stalled(self.silent) } else { Pace::Silent(self.silent) }
+        if self.silent >= self.limit { StallState::Stalled(self.silent) } else { StallState::Silent(self.silent) }
     }
 }
 
@@ -130,26 +130,26 @@ mod tests {
     #[test]
     fn silence_is_counted_from_the_last_move() {
         let at = Duration::from_secs;
-        let mut judge = StallJudge::new(LIMIT, at(100), 7);
+        let mut judge = StallDetector::new(LIMIT, at(100), 7);
         for second in 1..40 {
-            assert_eq!(judge.look(at(100 + second), 7), Pace::Silent(at(second)));
+            assert_eq!(judge.look(at(100 + second), 7), StallState::Silent(at(second)));
         }
-        assert_eq!(judge.look(at(139), 8), Pace::Moves);
+        assert_eq!(judge.look(at(139), 8), StallState::Moves);
         for second in 1..40 {
-            assert_eq!(judge.look(at(139 + second), 8), Pace::Silent(at(second)));
+            assert_eq!(judge.look(at(139 + second), 8), StallState::Silent(at(second)));
         }
-        assert_eq!(judge.look(at(179), 8), Pace::Stalled(LIMIT));
-        assert_eq!(judge.look(at(180), 9), Pace::Moves, "whoever judges may let it go on");
+        assert_eq!(judge.look(at(179), 8), StallState::Stalled(LIMIT));
+        assert_eq!(judge.look(at(180), 9), StallState::Moves, "whoever judges may let it go on");
     }
 
     #[test]
     fn a_process_that_was_stopped_itself_accuses_nobody() {
         let at = Duration::from_secs;
-        let mut judge = StallJudge::new(LIMIT, at(0), 7);
+        let mut judge = StallDetector::new(LIMIT, at(0), 7);
         // Two seconds lie between two looks, so at most six of an hour count.
-        assert_eq!(judge.look(at(3600), 7), Pace::Silent(at(6)));
-        assert_eq!(judge.look(at(3602), 7), Pace::Silent(at(8)));
-        assert_eq!(judge.look(at(3600), 7), Pace::Silent(at(8)), "a clock that goes back counts for nothing");
+        assert_eq!(judge.look(at(3600), 7), StallState::Silent(at(6)));
+        assert_eq!(judge.look(at(3602), 7), StallState::Silent(at(8)));
+        assert_eq!(judge.look(at(3600), 7), StallState::Silent(at(8)), "a clock that goes back counts for nothing");
     }
 
     #[test]
@@ -168,17 +168,17 @@ mod tests {
 
     #[test]
     fn it_says_for_how_long_and_what_was_seen_last() {
-        let stall = |last| Stall { silent: Duration::from_millis(900_400), last, trouble: None }.to_string();
+        let stall = |last| RunStall { silent: Duration::from_millis(900_400), last, trouble: None }.to_string();
         let path = TreePath::new("srv/app/db").unwrap();
-        assert_eq!(stall(Some(Activity::Reading(path))), "made no progress for 15m: last seen reading /srv/app/db");
+        assert_eq!(stall(Some(RunActivity::Reading(path))), "made no progress for 15m: last seen reading /srv/app/db");
         assert_eq!(
-            stall(Some(Activity::Dump("app.sql".to_owned()))),
+            stall(Some(RunActivity::Dump("app.sql".to_owned()))),
             "made no progress for 15m: last seen waiting for the dump \"app.sql\""
         );
         assert_eq!(stall(None), "made no progress for 15m: the store was waited for");
         let trouble = Some("SlowDown, status 503".to_owned());
         assert_eq!(
-            Stall { silent: Duration::from_mins(15), last: None, trouble }.to_string(),
+            RunStall { silent: Duration::from_mins(15), last: None, trouble }.to_string(),
             "made no progress for 15m: the store was waited for; the last request to the store failed: SlowDown, status 503"
         );
     }

@@ -10,25 +10,25 @@ use jiff::Timestamp;
 use crate::config::{KeySource, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, KeyId, NodeId};
-use crate::job::backup::{Ask, Committed, Opening};
-use crate::job::cancel::Cancel;
+use crate::job::backup::{BackupOptions, CommittedBackup, RoleJournal};
+use crate::job::cancel::CancelToken;
 use crate::job::init::init;
-use crate::job::inside::Archive;
-use crate::job::lease::Sessions;
-use crate::job::local::Memories;
+use crate::job::inside::ReadOnlyRepository;
+use crate::job::lease::LeaseSessions;
+use crate::job::local::ProcessMemory;
 use crate::job::repository::Repository;
-use crate::job::runner::{Runner, Surroundings};
-use crate::job::seat::Seats;
-use crate::journal::record::NodeRef;
+use crate::job::runner::{NodeContext, NodeInputs};
+use crate::job::seat::JournalAccess;
+use crate::journal::record::WriterNode;
 use crate::repo::entry::TreePath;
-use crate::repo::keyslot::SlotKind;
+use crate::repo::keyslot::KeyWrapping;
 use crate::repo::names;
-use crate::role::election::{History, Inputs, LeaseView, Occasion, State, decide};
+use crate::role::election::{ElectionHistory, ElectionInputs, ElectionState, LeaseView, RetakeReason, decide};
 use crate::role::permit::Candidacy;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
-pub(crate) struct Rig {
+pub(crate) struct JobFixture {
     pub(crate) env: Env,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) memory: MemoryStore,
@@ -38,7 +38,7 @@ pub(crate) struct Rig {
     pub(crate) node: NodeId,
 }
 
-impl Rig {
+impl JobFixture {
     /// An empty repository of role `app`, with `DIR/src` as its only source and a key file.
     pub(crate) async fn new() -> Self {
         let (env, dir) = (Env::host(), tempfile::tempdir().unwrap());
@@ -48,7 +48,8 @@ impl Rig {
         std::fs::create_dir(&src).unwrap();
         let key = KeySource::KeyFile(dir.path().join("key"));
         let role = RoleSettings::new("app".parse().unwrap(), key, vec![src]);
-        let (repository, _) = init(store.clone(), &role.name, &role.key, &Seats::default(), &env).await.unwrap();
+        let (repository, _) =
+            init(store.clone(), &role.name, &role.key, &JournalAccess::default(), &env).await.unwrap();
         Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
     }
 
@@ -58,7 +59,7 @@ impl Rig {
         let own: Vec<(String, Bytes)> =
             self.memory.objects().into_iter().filter(|(key, _)| key.contains("/keys/")).collect();
         for n in 0..count {
-            let kind = serde_json::to_string(&SlotKind::PASSPHRASE).unwrap();
+            let kind = serde_json::to_string(&KeyWrapping::PASSPHRASE).unwrap();
             let wrapped = "00".repeat(48);
             let slot = format!("{{\"v\":1,\"kind\":{kind},\"salt\":\"{n:064x}\",\"wrapped\":\"{wrapped}\"}}\n");
             let id = KeyId::from_slice(&blake3::hash(slot.as_bytes()).as_bytes()[..KeyId::LEN]).unwrap();
@@ -102,42 +103,42 @@ impl Rig {
         path.display().replacen(&self.path("").display(), "", 1)
     }
 
-    pub(crate) async fn backup(&self) -> Committed {
+    pub(crate) async fn backup(&self) -> CommittedBackup {
         self.backup_by(&self.runner()).await
     }
 
     /// What runs the rig's backups.
-    pub(crate) fn runner(&self) -> Runner {
-        Runner {
+    pub(crate) fn runner(&self) -> NodeContext {
+        NodeContext {
             env: self.env.clone(),
-            node: NodeRef { id: self.node, name: "east".to_owned() },
+            node: WriterNode { id: self.node, name: "east".to_owned() },
             instance: InstanceId([1; 8]),
             state_dir: self.state_dir(),
-            cancel: Cancel::new(),
+            cancel: CancelToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
-            memories: Memories::default(),
-            surroundings: Surroundings::default(),
-            sessions: Sessions::default(),
+            memories: ProcessMemory::default(),
+            surroundings: NodeInputs::default(),
+            sessions: LeaseSessions::default(),
         }
     }
 
-    pub(crate) async fn backup_by(&self, runner: &Runner) -> Committed {
-        self.backup_as(runner, &Ask::default()).await
+    pub(crate) async fn backup_by(&self, runner: &NodeContext) -> CommittedBackup {
+        self.backup_as(runner, &BackupOptions::default()).await
     }
 
-    pub(crate) async fn backup_as(&self, runner: &Runner, ask: &Ask) -> Committed {
+    pub(crate) async fn backup_as(&self, runner: &NodeContext, ask: &BackupOptions) -> CommittedBackup {
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
-        let opening = Opening::open(runner, &self.repository).await.unwrap();
+        let opening = RoleJournal::open(runner, &self.repository).await.unwrap();
         Box::pin(opening.back_up(role, &self.candidacy(), ask)).await.unwrap()
     }
 
     /// The election's word for the rig's node, whatever its probes would say.
     pub(crate) fn candidacy(&self) -> Candidacy {
-        let history = History::default();
+        let history = ElectionHistory::default();
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
-        let occasion = Occasion::ByHand;
-        let inputs = Inputs {
+        let occasion = RetakeReason::ByHand;
+        let inputs = ElectionInputs {
             role,
             node: self.node,
             label: "east",
@@ -149,14 +150,14 @@ impl Rig {
             plan: None,
             occasion,
         };
-        let State::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
+        let ElectionState::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
         candidacy
     }
 
     /// As a host sees it that has nothing but the store and the key.
-    pub(crate) async fn archive(&self) -> Archive {
+    pub(crate) async fn archive(&self) -> ReadOnlyRepository {
         let nowhere = self.dir.path().join("nowhere");
-        let archive = Archive::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
+        let archive = ReadOnlyRepository::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
         assert!(!nowhere.exists(), "looking makes nothing");
         archive
     }

@@ -22,20 +22,20 @@ use crate::config::KeySource;
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, RepoId, RoleName, Seq};
 use crate::job::inside::reading_journal;
-use crate::job::progress::{Phase, Progress};
-use crate::job::report::verified::{Affected, DamageKind, VerifyCounts, VerifyReport};
-use crate::job::repository::{self, FoundSlot, OpenError, Repository};
+use crate::job::progress::{JobPhase, JobProgress};
+use crate::job::report::verified::{AffectedFile, DamageKind, VerifyCounts, VerifyReport};
+use crate::job::repository::{self, OpenError, Repository, StoredKeySlot};
 use crate::journal::error::JournalError;
 use crate::journal::record::RecordError;
-use crate::journal::state::{Snapshot, View};
+use crate::journal::state::{JournalView, Snapshot};
 use crate::repo::format::FormatError;
-use crate::repo::keyslot::SlotError;
+use crate::repo::keyslot::KeySlotError;
 use crate::repo::names;
-use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
-use crate::store::counting::Counting;
+use crate::repo::reader::{IndexCache, RepositoryReadError, RepositoryReader, load_index};
+use crate::store::counting::CountingStore;
 use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_some};
-use found::Found;
-use inventory::Inventory;
+use found::DamageLog;
+use inventory::StoreInventory;
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,7 @@ pub enum VerifyError {
 }
 
 /// What this node remembers of a repository's journal, if it does: newest records that were removed can be missed by nobody else.
-pub type Remembered<'a> = &'a (dyn Fn(RepoId) -> Option<View> + Send + Sync);
+pub type RememberedView<'a> = &'a (dyn Fn(RepoId) -> Option<JournalView> + Send + Sync);
 
 /// Checks one role's repository. `read_percent` of the packs, chosen at random, are read and hashed; 0: none.
 ///
@@ -77,25 +77,25 @@ pub async fn verify(
     role: &RoleName,
     key: &KeySource,
     read_percent: u8,
-    remembered: Remembered<'_>,
-    progress: &Progress,
+    remembered: RememberedView<'_>,
+    progress: &JobProgress,
     env: &Env,
 ) -> Result<VerifyReport, VerifyError> {
     let started = env.clock.boottime();
-    let (store, counters) = Counting::new(store);
+    let (store, counters) = CountingStore::new(store);
     let store: Arc<dyn Store> = Arc::new(store);
-    let mut found = Found::default();
+    let mut found = DamageLog::default();
     let mut checked = VerifyCounts::default();
     match Repository::open(store.clone(), role, key).await {
         Ok(repository) => {
-            progress.enter(Phase::Verify);
+            progress.enter(JobPhase::Verify);
             let known = remembered(repository.keys.repo());
             checked = check(&repository, read_percent, known.as_ref(), progress, env, &mut found).await?;
         }
         Err(error) => unopened(store.as_ref(), role, error, &mut found).await?,
     }
     checked.bytes_read = counters.read().bytes_down;
-    progress.enter(Phase::Done);
+    progress.enter(JobPhase::Done);
     let duration: Duration = env.clock.boottime().saturating_sub(started);
     let losses = found.losses.clone();
     let (damages, damage_count) = found.into_damages();
@@ -105,10 +105,10 @@ pub async fn verify(
 async fn check(
     repository: &Repository,
     read_percent: u8,
-    known: Option<&View>,
-    progress: &Progress,
+    known: Option<&JournalView>,
+    progress: &JobProgress,
     env: &Env,
-    found: &mut Found,
+    found: &mut DamageLog,
 ) -> Result<VerifyCounts, VerifyError> {
     check_slots(repository.store.as_ref(), repository.role(), found).await?;
     let extent = history::extent(repository, known).await?;
@@ -117,9 +117,9 @@ async fn check(
         found.damage(DamageKind::RotationCopy, wrong.key, &wrong.what);
     }
     let snapshots = &history.state.snapshots;
-    let Inventory { index, packs, unreferenced } = inventory::take(repository, &history, found).await?;
+    let StoreInventory { index, packs, unreferenced } = inventory::take(repository, &history, found).await?;
     let pack_count = packs.len() as u64;
-    let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
+    let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
     let chunks = manifests::check(&reader, repository.role(), snapshots, progress, found).await?;
     if read_percent > 0 {
         let named = (history.state.indexes.as_slice(), reader.index());
@@ -145,16 +145,16 @@ pub(crate) async fn without(
     repository: &Repository,
     indexes: &[IndexId],
     snapshots: &[Snapshot],
-    shelf: &Shelf,
+    shelf: &IndexCache,
     chunks: &[ChunkId],
-) -> Result<(Vec<Affected>, u64), VerifyError> {
+) -> Result<(Vec<AffectedFile>, u64), VerifyError> {
     let (store, keys) = (&repository.store, &repository.keys);
     let index = load_index(store.as_ref(), keys, indexes, Some(shelf)).await.map_err(|error| match error {
-        RepoError::Store(error) => VerifyError::Store(error),
+        RepositoryReadError::Store(error) => VerifyError::Store(error),
         error => VerifyError::Broken(error.to_string()),
     })?;
-    let reader = Reader::new(store.clone(), keys.clone(), Arc::new(index));
-    let mut found = Found::default();
+    let reader = RepositoryReader::new(store.clone(), keys.clone(), Arc::new(index));
+    let mut found = DamageLog::default();
     let number = found.damage(DamageKind::Pack, names::packs_prefix(repository.role()), MISSING);
     for chunk in chunks {
         found.lose_chunk(*chunk, number);
@@ -165,9 +165,9 @@ pub(crate) async fn without(
 }
 
 /// Slots that another secret opens are checked by their names; whoever holds that secret must not be the first to notice.
-async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut Found) -> Result<(), VerifyError> {
-    for FoundSlot { id, slot, .. } in repository::slots(store, role).await?.found {
-        if let Err(error @ (SlotError::Damaged(_) | SlotError::Excessive { .. })) = slot {
+async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut DamageLog) -> Result<(), VerifyError> {
+    for StoredKeySlot { id, slot, .. } in repository::slots(store, role).await?.found {
+        if let Err(error @ (KeySlotError::Damaged(_) | KeySlotError::Excessive { .. })) = slot {
             found.damage(DamageKind::Key, names::key(role, id), &error.to_string());
         }
     }
@@ -175,7 +175,12 @@ async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut Found) -> R
 }
 
 /// Tells damage that keeps a repository from being opened from all the other reasons, which are the caller's to know.
-async fn unopened(store: &dyn Store, role: &RoleName, error: OpenError, found: &mut Found) -> Result<(), VerifyError> {
+async fn unopened(
+    store: &dyn Store,
+    role: &RoleName,
+    error: OpenError,
+    found: &mut DamageLog,
+) -> Result<(), VerifyError> {
     match &error {
         OpenError::Format { error: what @ (FormatError::Damaged(_) | FormatError::Forged), .. } => {
             found.damage(DamageKind::Format, names::format(role), &what.to_string());

@@ -25,38 +25,38 @@ use futures_util::future::{BoxFuture, Shared, join_all};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{KeySource, Lease, Probe, RoleSettings, Settings, StoreUrl};
+use crate::config::{KeySource, LeaseKind, Probe, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
 use crate::file;
-use crate::file::access::Exposure;
+use crate::file::access::FileExposure;
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::history;
 use crate::job::empty;
-use crate::job::health::{self, Facts, Past, UnderWay};
-use crate::job::inside::{Archive, Reading, info};
-use crate::job::known::{self, Place};
-use crate::job::last_run::{self, Failure, Kept};
-use crate::job::lease::Sessions;
-use crate::job::local::{Local, Memory};
-use crate::job::loss::{self, Note};
-use crate::job::presence::{self, Announced, Told};
-use crate::job::report::Outcome;
+use crate::job::health::{self, HealthFacts, RoleHistory, RunningBackup};
+use crate::job::inside::{JournalEndLookup, ReadOnlyRepository, info};
+use crate::job::known::{self, RepositoryLocation};
+use crate::job::last_run::{self, RunFailure, RunFailureFile};
+use crate::job::lease::LeaseSessions;
+use crate::job::local::{LocalState, SavedState};
+use crate::job::loss::{self, LossNote};
+use crate::job::presence::{self, LastAnnouncement, LivePeers};
+use crate::job::report::RunOutcome;
 use crate::job::report::whoami::{
-    EtcdState, EtcdStatus, Evidence, NodeInfo, PeerSeen, RoleStatus, RunSeen, State, Step, StoreState, StoreStatus,
-    TermInfo, Unseen, Warning, WhoamiReport,
+    EtcdHealth, EtcdState, NodeInfo, PeerPresence, ProbeReport, RoleInfo, RoleState, RoleWarning, RunStep, RunSummary,
+    StoreState, StoreStatus, TermInfo, UnreadableInput, WhoamiReport,
 };
-use crate::job::repository::{Deriving, KeyWork, OpenError, Repository};
-use crate::job::whoami::patience::{KEY_PATIENCE, Patience, Silent};
+use crate::job::repository::{OpenError, Repository, UnlockProgress, UnlockStep};
+use crate::job::whoami::patience::{KEY_PATIENCE, TimeoutSource, WaitBudget};
 use crate::journal::future::future_dates;
-use crate::journal::record::NodeRef;
-use crate::journal::state::{Paused, View};
+use crate::journal::record::WriterNode;
+use crate::journal::state::{JournalPause, JournalView};
 use crate::outage::silent;
-use crate::role::election::{self, Eligibility, History, Inputs, LeaseView, Occasion};
+use crate::role::election::{self, ElectionHistory, ElectionInputs, Eligibility, LeaseView, RetakeReason};
 use crate::role::identity;
-use crate::role::lease::{LeaseService as _, Reply};
-use crate::role::probe::{self, Assessment, HostSenses};
+use crate::role::lease::{LeaseReply, LeaseService as _};
+use crate::role::probe::{self, HostProbeRunner, ProbeAssessment};
 use crate::store::{Store, StoreError};
 
 /// How long stores and probes are waited for, so that the whole answer is there within two seconds.
@@ -67,7 +67,7 @@ const ETCD_AFTER_PART: u32 = 6;
 
 /// Who asks, from where.
 #[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
+pub struct WhoamiRequest<'a> {
     /// Everything configured.
     pub settings: &'a Settings,
     /// `--node NAME`.
@@ -77,7 +77,7 @@ pub struct Asker<'a> {
     /// Where this node keeps its state, if it has a place for it.
     pub state_dir: Option<&'a Path>,
     /// What others on this host may do with the files that it works with.
-    pub exposures: &'a [Exposure],
+    pub exposures: &'a [FileExposure],
     /// The clocks.
     pub env: &'a Env,
     /// How long stores and probes are waited for.
@@ -86,33 +86,33 @@ pub struct Asker<'a> {
 
 /// What a daemon says of one role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DaemonWord {
+pub struct DaemonRoleStatus {
     /// How it stands; `None`: it has not found out yet.
-    pub state: Option<State>,
+    pub state: Option<RoleState>,
     /// The same in words, without a full stop.
     pub why: String,
     /// How its last run failed, if nothing was committed since.
-    pub failure: Option<Failure>,
+    pub failure: Option<RunFailure>,
     /// The run for a slot that is under way.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub under_way: Option<UnderWay>,
+    pub under_way: Option<RunningBackup>,
 }
 
 /// The daemon of this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Daemon {
+pub enum DaemonAnswer {
     /// There is none, or it cannot be asked.
     #[default]
     None,
     /// It does not answer.
     Silent,
     /// It answers.
-    Says(BTreeMap<RoleName, DaemonWord>),
+    Says(BTreeMap<RoleName, DaemonRoleStatus>),
 }
 
-impl Daemon {
+impl DaemonAnswer {
     /// What it says of this role.
-    pub(crate) fn of(&self, role: &RoleName) -> Option<&DaemonWord> {
+    pub(crate) fn of(&self, role: &RoleName) -> Option<&DaemonRoleStatus> {
         let Self::Says(words) = self else { return None };
         words.get(role)
     }
@@ -120,17 +120,17 @@ impl Daemon {
 
 /// Looks at everything at once, the store of each role by `connect`, while the `daemon` is asked.
 pub async fn whoami(
-    asker: &Asker<'_>,
+    asker: &WhoamiRequest<'_>,
     roles: &[&RoleSettings],
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
-    daemon: impl Future<Output = Daemon>,
+    daemon: impl Future<Output = DaemonAnswer>,
 ) -> WhoamiReport {
     let (stored, label) = identity::peek(asker.state_dir, asker.name);
     let id = asker.told.or(stored);
     // Somebody without an identity never had a role, as any ID tells that nobody has.
     let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
     let connected = connect.boxed().shared();
-    let sessions = Sessions::looking(asker.settings, asker.env, asker.patience);
+    let sessions = LeaseSessions::looking(asker.settings, asker.env, asker.patience);
     let etcd = etcd_status(asker, sessions.clone()).boxed().shared();
     let (daemon, written) = (daemon.shared(), try_state_dir(asker).shared());
     let statuses = roles.iter().map(|role| {
@@ -140,11 +140,11 @@ pub async fn whoami(
             let (assessment, looked, etcd, daemon, written) = tokio::join!(
                 assess(role, label, asker.env, Some(asker.patience)),
                 look(asker, node, role, connected, sessions),
-                async { if role.lease == Lease::Etcd { etcd.await } else { None } },
+                async { if role.lease == LeaseKind::Etcd { etcd.await } else { None } },
                 daemon,
                 written,
             );
-            let here = Here { daemon, written };
+            let here = LocalInspection { daemon, written };
             status(asker, role, (node, label), assessment.as_ref(), &looked, etcd, &here)
         }
     });
@@ -162,37 +162,37 @@ pub async fn whoami(
 
 /// Whether this node is active. Without a lease that is what settings and probes tell, and no store is asked.
 pub async fn is_active(
-    asker: &Asker<'_>,
+    asker: &WhoamiRequest<'_>,
     role: &RoleSettings,
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
-    daemon: impl Future<Output = Daemon>,
-) -> State {
-    if role.lease != Lease::None || role.fallback.is_some() {
+    daemon: impl Future<Output = DaemonAnswer>,
+) -> RoleState {
+    if role.lease != LeaseKind::None || role.fallback.is_some() {
         let report = Box::pin(whoami(asker, &[role], connect, daemon)).await;
-        return report.roles.first().map_or(State::Unknown, |role| role.state);
+        return report.roles.first().map_or(RoleState::Unknown, |role| role.state);
     }
     let (_, label) = identity::peek(asker.state_dir, asker.name);
     let assessment = assess(role, &label, asker.env, None).await;
     match election::eligibility(role, &label, assessment.as_ref()) {
-        Eligibility::Yes => State::Active,
-        Eligibility::No(_) | Eligibility::Fallback => State::Standby,
-        Eligibility::Unknown(_) => State::Unknown,
+        Eligibility::Yes => RoleState::Active,
+        Eligibility::No(_) | Eligibility::Fallback => RoleState::Standby,
+        Eligibility::Unknown(_) => RoleState::Unknown,
     }
 }
 
 /// What the probes say; `patience` cuts short those that may take longer.
-async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Duration>) -> Option<Assessment> {
+async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Duration>) -> Option<ProbeAssessment> {
     let mut probe = role.eligible.clone()?;
     let mut fallback = role.fallback.as_ref().map(|fallback| fallback.probe.clone());
     if let Some(patience) = patience {
         [Some(&mut probe), fallback.as_mut()].into_iter().flatten().for_each(|probe| shorten(probe, patience));
     }
     let environment = role.environment.clone();
-    let context = probe::Context { environment, ..probe::Context::new(label, role.name.clone()) };
-    let asked = probe::assess(&probe, fallback.as_ref(), &context, &HostSenses, env);
+    let context = probe::CommandVariables { environment, ..probe::CommandVariables::new(label, role.name.clone()) };
+    let asked = probe::assess(&probe, fallback.as_ref(), &context, &HostProbeRunner, env);
     let Some(patience) = patience else { return Some(asked.await) };
     // Only so many commands run at once: with more of them the last may start when the time is up.
-    let unknown = Assessment { answer: probe::Answer::Unknown, fallback: None, evidence: Vec::new() };
+    let unknown = ProbeAssessment { answer: probe::ProbeAnswer::Unknown, fallback: None, evidence: Vec::new() };
     Some(tokio::time::timeout(patience + patience / 10, asked).await.unwrap_or(unknown))
 }
 
@@ -209,14 +209,14 @@ fn shorten(probe: &mut Probe, most: Duration) {
 
 /// What is known without the store and the probes.
 #[derive(Debug)]
-struct Here {
-    daemon: Daemon,
+struct LocalInspection {
+    daemon: DaemonAnswer,
     /// Why the state directory cannot be written.
     written: Option<String>,
 }
 
 /// Why the state directory cannot be written, if that can be told: a small file is written there and removed.
-pub(crate) async fn try_state_dir(asker: &Asker<'_>) -> Option<String> {
+pub(crate) async fn try_state_dir(asker: &WhoamiRequest<'_>) -> Option<String> {
     let dir = asker.state_dir?.to_owned();
     let shown = dir.display().to_string();
     let tried = tokio::time::timeout(asker.patience, asker.env.blocking(move || file::try_out(&dir))).await;
@@ -230,23 +230,23 @@ pub(crate) async fn try_state_dir(asker: &Asker<'_>) -> Option<String> {
 
 /// What a look at the store came to.
 #[derive(Debug)]
-struct Looked {
+struct StoreInspection {
     state: StoreState,
-    archive: Option<Archive>,
-    memory: Memory,
+    archive: Option<ReadOnlyRepository>,
+    memory: SavedState,
     /// What the lease's object says, where there is one.
-    lease: Option<Reply>,
-    peers: Vec<PeerSeen>,
+    lease: Option<LeaseReply>,
+    peers: Vec<PeerPresence>,
     /// The backup that is under way, on any node.
-    under_way: Option<UnderWay>,
+    under_way: Option<RunningBackup>,
     /// What is known of losses.
-    loss: Option<Note>,
+    loss: Option<LossNote>,
     /// That the journal cannot be written, where its head is in etcd.
-    head: Option<Warning>,
+    head: Option<RoleWarning>,
     /// That records of the journal are lost which this node has read.
-    gap: Option<Warning>,
+    gap: Option<RoleWarning>,
     /// What of all this could not be read.
-    unread: Vec<Warning>,
+    unread: Vec<RoleWarning>,
 }
 
 /// What another node told of itself longer ago may not be so any more: a daily cron job tells it once a day.
@@ -256,42 +256,42 @@ const DRIFT_MAX: SignedDuration = SignedDuration::from_hours(25);
 const PART_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How etcd itself is, within the patience.
-async fn etcd_status(asker: &Asker<'_>, sessions: Sessions) -> Option<EtcdStatus> {
+async fn etcd_status(asker: &WhoamiRequest<'_>, sessions: LeaseSessions) -> Option<EtcdHealth> {
     let asked = tokio::time::timeout(asker.patience, sessions.etcd_status()).await;
-    let silent = || EtcdStatus::Failed(silent_etcd(asker, &sessions, asker.patience));
+    let silent = || EtcdHealth::Failed(silent_etcd(asker, &sessions, asker.patience));
     asked.unwrap_or_else(|_| Some(silent()))
 }
 
 /// That etcd did not answer in time, whoever was asked of it.
-fn silent_etcd(asker: &Asker<'_>, sessions: &Sessions, patience: Duration) -> String {
+fn silent_etcd(asker: &WhoamiRequest<'_>, sessions: &LeaseSessions, patience: Duration) -> String {
     let endpoints = asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.join(", ")).unwrap_or_default();
     format!("etcd: {endpoints}: {}", silent(patience, sessions.etcd_trouble().as_deref()))
 }
 
 /// That the store did not answer in time. Its URL stands beside it.
-fn silent_store(asker: &Asker<'_>, connecting: &Connecting) -> String {
+fn silent_store(asker: &WhoamiRequest<'_>, connecting: &StoreConnection) -> String {
     let from = asker.settings.store.endpoint.as_ref().map(|endpoint| format!("{endpoint}: ")).unwrap_or_default();
     let trouble = connecting.peek().and_then(|store| store.as_ref().ok()?.trouble());
     format!("{from}{}", silent(asker.patience, trouble.as_deref()))
 }
 
-type Connecting = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
+type StoreConnection = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
 
 /// Looks at a role's store, in a task of its own: one that blocks its thread keeps nobody waiting either.
 async fn look(
-    asker: &Asker<'_>,
+    asker: &WhoamiRequest<'_>,
     node: NodeId,
     role: &RoleSettings,
-    connecting: Connecting,
-    sessions: &Sessions,
-) -> Looked {
+    connecting: StoreConnection,
+    sessions: &LeaseSessions,
+) -> StoreInspection {
     let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
-    let place = Place::new(&asker.settings.store, &role.name);
-    let deriving = Deriving::default();
+    let place = RepositoryLocation::new(&asker.settings.store, &role.name);
+    let deriving = UnlockProgress::default();
     let task =
         tokio::spawn(read(connecting.clone(), role.clone(), place, (env, state_dir), node, Arc::clone(&deriving)));
     let abort = task.abort_handle();
-    let failed = |why: String| Looked {
+    let failed = |why: String| StoreInspection {
         state: StoreState {
             url: asker.settings.store.url.to_string(),
             status: StoreStatus::Failed(why),
@@ -299,7 +299,7 @@ async fn look(
             clock_offset_seconds: None,
         },
         archive: None,
-        memory: Memory::default(),
+        memory: SavedState::default(),
         lease: None,
         peers: Vec::new(),
         under_way: None,
@@ -308,22 +308,22 @@ async fn look(
         gap: None,
         unread: Vec::new(),
     };
-    let mut patience = Patience { store: asker.patience, key: KEY_PATIENCE };
+    let mut patience = WaitBudget { store: asker.patience, key: KEY_PATIENCE };
     let mut looked = match patience.wait(asker.env, &deriving, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
         Ok(Err(broken)) => failed(broken.to_string()),
         Err(silent) => {
             abort.abort();
             failed(match silent {
-                Silent::Store => silent_store(asker, &connecting),
-                Silent::Key(work) => {
+                TimeoutSource::Store => silent_store(asker, &connecting),
+                TimeoutSource::Key(work) => {
                     let most = humantime::format_duration(KEY_PATIENCE);
                     let what = match (work, &role.key) {
-                        (KeyWork::Derive, _) => "the key is not derived from the passphrase".to_owned(),
-                        (KeyWork::Read, KeySource::KeyFile(path) | KeySource::PassphraseFile(path)) => {
+                        (UnlockStep::Derive, _) => "the key is not derived from the passphrase".to_owned(),
+                        (UnlockStep::Read, KeySource::KeyFile(path) | KeySource::PassphraseFile(path)) => {
                             format!("{} is not read", path.display())
                         }
-                        (KeyWork::Read, KeySource::None) => "the key is not read".to_owned(),
+                        (UnlockStep::Read, KeySource::None) => "the key is not read".to_owned(),
                     };
                     format!("{what} after {most}; the store answers")
                 }
@@ -333,25 +333,26 @@ async fn look(
     // The key in etcd is named after the repository, so the store has to be read first. A store that took its time leaves little.
     let left = patience.store + asker.patience / ETCD_AFTER_PART;
     let Some(archive) = &looked.archive else {
-        if role.lease == Lease::Etcd && looked.state.status == StoreStatus::NotInitialised {
-            looked.lease = Some(Reply::Free);
+        if role.lease == LeaseKind::Etcd && looked.state.status == StoreStatus::NotInitialised {
+            looked.lease = Some(LeaseReply::Free);
         }
         return looked;
     };
     let lease = async {
         let asked = Box::pin(sessions.look_in_etcd(archive.repository.keys.repo()));
-        if role.lease != Lease::Etcd {
+        if role.lease != LeaseKind::Etcd {
             return None;
         }
-        let silent = |_| Some(Reply::Unknown { why: silent_etcd(asker, sessions, left) });
+        let silent = |_| Some(LeaseReply::Unknown { why: silent_etcd(asker, sessions, left) });
         tokio::time::timeout(left, asked).await.unwrap_or_else(silent)
     };
     let head = async {
         let looked = tokio::time::timeout(left, Box::pin(look_at_head(asker.env, archive, sessions))).await;
-        looked.unwrap_or_else(|_| Some(Warning::JournalHead { lost: false, why: silent_etcd(asker, sessions, left) }))
+        looked
+            .unwrap_or_else(|_| Some(RoleWarning::JournalHead { lost: false, why: silent_etcd(asker, sessions, left) }))
     };
     let (lease, head) = tokio::join!(lease, head);
-    if role.lease == Lease::Etcd {
+    if role.lease == LeaseKind::Etcd {
         looked.lease = lease;
     }
     looked.head = head;
@@ -359,10 +360,10 @@ async fn look(
 }
 
 /// That the journal of `archive` cannot be written, if that can be seen.
-async fn look_at_head(env: &Env, archive: &Archive, sessions: &Sessions) -> Option<Warning> {
-    let nobody = NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() };
+async fn look_at_head(env: &Env, archive: &ReadOnlyRepository, sessions: &LeaseSessions) -> Option<RoleWarning> {
+    let nobody = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let journal = sessions.seats().journal(&archive.repository, env, &nobody, InstanceId([0; InstanceId::LEN]));
-    let warning = |lost, why| Some(Warning::JournalHead { lost, why });
+    let warning = |lost, why| Some(RoleWarning::JournalHead { lost, why });
     match journal {
         Err(error) => warning(true, error.to_string()),
         Ok(journal) => match journal.look(&archive.view).await {
@@ -373,46 +374,47 @@ async fn look_at_head(env: &Env, archive: &Archive, sessions: &Sessions) -> Opti
 }
 
 async fn read(
-    connecting: Connecting,
+    connecting: StoreConnection,
     role: RoleSettings,
-    place: Place,
+    place: RepositoryLocation,
     (env, state_dir): (Env, Option<PathBuf>),
     node: NodeId,
-    deriving: Deriving,
-) -> Result<Looked, StoreError> {
+    deriving: UnlockProgress,
+) -> Result<StoreInspection, StoreError> {
     let store = connecting.await?;
     let lease = async {
         match role.lease {
-            Lease::Bucket => {
+            LeaseKind::Bucket => {
                 Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env), None).look().await)
             }
-            Lease::Etcd | Lease::None => None,
+            LeaseKind::Etcd | LeaseKind::None => None,
         }
     };
     // What cannot be seen of them in time is told as that: nothing of this node rests on it.
     let peers = async |repository: Repository| {
-        unread::in_time(Unseen::Peers, store.as_ref(), presence::peers(&repository, node, env.clock.now())).await
+        unread::in_time(UnreadableInput::Peers, store.as_ref(), presence::peers(&repository, node, env.clock.now()))
+            .await
     };
     let archive = async {
-        let slot = Local::slot_of(&env, state_dir.as_deref());
+        let slot = LocalState::slot_of(&env, state_dir.as_deref());
         let opened = Repository::open_watched(store.clone(), &role.name, &role.key, slot, &deriving).await;
         let repository = match opened {
             Err(OpenError::NoRepository { .. }) => {
                 let gone = place.recall(&env, state_dir.as_deref()).is_ok_and(|known| known.is_some());
                 let status = if gone { StoreStatus::Gone } else { StoreStatus::NotInitialised };
-                return (status, None, Memory::default(), None, (None, None));
+                return (status, None, SavedState::default(), None, (None, None));
             }
             Err(error) => {
-                return (StoreStatus::Failed(error.to_string()), None, Memory::default(), None, (None, None));
+                return (StoreStatus::Failed(error.to_string()), None, SavedState::default(), None, (None, None));
             }
             Ok(repository) => repository,
         };
         let journal = Some(repository.format.journal);
-        let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, repository.keys.repo()));
+        let local = state_dir.as_ref().map(|dir| LocalState::peek(&env, dir, repository.keys.repo()));
         let memory = local.map(|local| local.load(node)).unwrap_or_default();
-        let read = Archive::read(repository.clone(), &env, state_dir.as_deref(), Reading::Listed);
+        let read = ReadOnlyRepository::read(repository.clone(), &env, state_dir.as_deref(), JournalEndLookup::Listed);
         match tokio::join!(read, peers(repository)) {
-            (Err(error) | Ok(Archive { damaged: Some(error), .. }), peers) => {
+            (Err(error) | Ok(ReadOnlyRepository { damaged: Some(error), .. }), peers) => {
                 (StoreStatus::Failed(error.to_string()), journal, memory, None, peers)
             }
             (Ok(archive), peers) => (StoreStatus::Ok, journal, memory, Some(archive), peers),
@@ -420,43 +422,45 @@ async fn read(
     };
     let (lease, (status, journal, memory, archive, (peers, peers_unread))) = tokio::join!(lease, archive);
     let (mut unread, mut loss, mut gaps) = (Vec::from_iter(peers_unread), None, Vec::new());
-    let Told { peers, has_losses, under_way } = peers.unwrap_or_default();
+    let LivePeers { peers, has_losses, under_way } = peers.unwrap_or_default();
     if let Some(archive) = &archive {
         let keys = &archive.repository.keys;
-        let local = state_dir.as_ref().map(|dir| Local::peek(&env, dir, keys.repo()));
-        unread.extend(local.as_ref().and_then(Local::unread).map(|error| unread::file(Unseen::Memory, &error)));
+        let local = state_dir.as_ref().map(|dir| LocalState::peek(&env, dir, keys.repo()));
+        unread.extend(
+            local.as_ref().and_then(LocalState::unread).map(|error| unread::file(UnreadableInput::Memory, &error)),
+        );
         let (store, known) = (store.as_ref(), local.as_ref());
-        let noted = unread::in_time(Unseen::Losses, store, loss::glance(store, keys, known, has_losses));
-        let listed = unread::in_time(Unseen::Records, store, archive.journal.gaps(&archive.view));
+        let noted = unread::in_time(UnreadableInput::Losses, store, loss::glance(store, keys, known, has_losses));
+        let listed = unread::in_time(UnreadableInput::Records, store, archive.journal.gaps(&archive.view));
         let ((noted, losses_unread), (listed, records_unread)) = tokio::join!(noted, listed);
         unread.extend(losses_unread.into_iter().chain(records_unread));
         (loss, gaps) = (noted.flatten(), listed.unwrap_or_default());
     }
-    let gap = gaps.first().map(|first| Warning::RecordsLost { first: *first, count: gaps.len() as u64 });
+    let gap = gaps.first().map(|first| RoleWarning::RecordsLost { first: *first, count: gaps.len() as u64 });
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
     let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
-    Ok(Looked { state, archive, memory, lease, peers, under_way, loss, head: None, gap, unread })
+    Ok(StoreInspection { state, archive, memory, lease, peers, under_way, loss, head: None, gap, unread })
 }
 
 fn status(
-    asker: &Asker<'_>,
+    asker: &WhoamiRequest<'_>,
     role: &RoleSettings,
     (node, label): (NodeId, &str),
-    assessment: Option<&Assessment>,
-    looked: &Looked,
-    etcd: Option<EtcdStatus>,
-    here: &Here,
-) -> RoleStatus {
+    assessment: Option<&ProbeAssessment>,
+    looked: &StoreInspection,
+    etcd: Option<EtcdHealth>,
+    here: &LocalInspection,
+) -> RoleInfo {
     let now = asker.env.clock.now();
     let view = looked.archive.as_ref().map(|archive| &archive.view);
     let history = match &looked.state.status {
-        StoreStatus::NotInitialised => Some(History::default()),
+        StoreStatus::NotInitialised => Some(ElectionHistory::default()),
         // What it shows is not the history any more: nothing starts on it.
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
         _ => view.map(|view| history(view, &looked.memory, node)),
     };
     let plan = known::recall_plan(asker.settings, role, asker.env, asker.state_dir).ok().flatten();
-    let inputs = Inputs {
+    let inputs = ElectionInputs {
         role,
         node,
         label,
@@ -466,12 +470,12 @@ fn status(
         lease: LeaseView::Unasked,
         history: history.as_ref(),
         plan: plan.as_ref(),
-        occasion: Occasion::None,
+        occasion: RetakeReason::None,
     };
     let decided = election::decide(inputs);
-    let evidence: Vec<Evidence> = decided.evidence.iter().map(|e| verdict::describe(e, asker.env)).collect();
+    let evidence: Vec<ProbeReport> = decided.evidence.iter().map(|e| verdict::describe(e, asker.env)).collect();
     let (state, reason) = match decided.state {
-        election::State::Candidate => verdict::by_lease(node, looked.lease.as_ref(), history.as_ref()),
+        election::ElectionState::Candidate => verdict::by_lease(node, looked.lease.as_ref(), history.as_ref()),
         decided => verdict::of_election(role, decided),
     };
     let word = here.daemon.of(&role.name);
@@ -480,56 +484,59 @@ fn status(
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
     let told = word.and_then(|word| word.under_way.clone());
-    let under_way: Vec<UnderWay> = looked.under_way.iter().cloned().chain(told).collect();
+    let under_way: Vec<RunningBackup> = looked.under_way.iter().cloned().chain(told).collect();
     let past = view.map(|view| {
         let own = view.running.as_ref().is_some_and(|running| running.node.id == node);
-        let local = asker.state_dir.filter(|_| own).map(|dir| Local::peek(asker.env, dir, view.repo));
+        let local = asker.state_dir.filter(|_| own).map(|dir| LocalState::peek(asker.env, dir, view.repo));
         let running_is_gone = local.and_then(|local| local.no_command_runs()).unwrap_or_default();
-        Past { running_is_gone, under_way: under_way.clone(), ..Past::of(view) }
+        RoleHistory { running_is_gone, under_way: under_way.clone(), ..RoleHistory::of(view) }
     });
-    let mut seen: Vec<Warning> = looked.head.iter().chain(&looked.gap).cloned().collect();
+    let mut seen: Vec<RoleWarning> = looked.head.iter().chain(&looked.gap).cloned().collect();
     seen.extend(lease_unread(looked, etcd.as_ref()));
-    seen.extend(asker.exposures.iter().cloned().map(Warning::Exposed));
-    let twin = looked.memory.announced.as_ref().and_then(Announced::twin);
-    seen.extend(twin.map(|other| Warning::Twin { other }));
+    seen.extend(asker.exposures.iter().cloned().map(RoleWarning::Exposed));
+    let twin = looked.memory.announced.as_ref().and_then(LastAnnouncement::twin);
+    seen.extend(twin.map(|other| RoleWarning::Twin { other }));
     seen.extend(looked.loss.as_ref().map(lost));
     let newest = view.and_then(|view| view.state.snapshots.last());
-    seen.extend(newest.filter(|newest| newest.bytes == 0 && !role.allow_empty).map(|_| Warning::NoContent));
+    seen.extend(newest.filter(|newest| newest.bytes == 0 && !role.allow_empty).map(|_| RoleWarning::NoContent));
     let empty = newest.zip(looked.archive.as_ref()).and_then(|(newest, archive)| {
-        empty::told(newest.empty.as_deref(), role, &archive.repository.keys).map(Warning::EmptySources)
+        empty::told(newest.empty.as_deref(), role, &archive.repository.keys).map(RoleWarning::EmptySources)
     });
     seen.extend(empty);
     let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
     let future = view.and_then(|view| future_dates(view, node, now, clock_offset));
-    seen.extend(future.map(Warning::FutureDates));
-    let place = Place::new(&asker.settings.store, &role.name);
+    seen.extend(future.map(RoleWarning::FutureDates));
+    let place = RepositoryLocation::new(&asker.settings.store, &role.name);
     seen.extend(looked.unread.iter().cloned());
     seen.extend(asker.state_dir.map(|dir| unread::here(asker.env, dir, &place)).unwrap_or_default());
     if looked.state.status == StoreStatus::Gone
         && let Ok(Some(repository)) = place.recall(asker.env, asker.state_dir)
     {
-        seen.push(Warning::RepositoryGone { repository });
+        seen.push(RoleWarning::RepositoryGone { repository });
     }
     if let Some(archive) = &looked.archive
         && let Some(known) = place.another(asker.env, asker.state_dir, &archive.repository)
     {
-        seen.push(Warning::AnotherRepository { known, found: archive.repository.keys.repo() });
+        seen.push(RoleWarning::AnotherRepository { known, found: archive.repository.keys.repo() });
     }
     // Who lives by etcd's word is taken at that.
     let (registered, unlisted) = match &etcd {
-        Some(EtcdStatus::Ok { nodes, unread, .. }) => (nodes.as_slice(), unread.clone()),
+        Some(EtcdHealth::Ok { nodes, unread, .. }) => (nodes.as_slice(), unread.clone()),
         _ => (&[][..], None),
     };
-    let unlisted =
-        unlisted.map(|why| Warning::Unread { what: Unseen::Peers, why: format!("etcd: {why}"), harmless: false });
+    let unlisted = unlisted.map(|why| RoleWarning::Unread {
+        what: UnreadableInput::Peers,
+        why: format!("etcd: {why}"),
+        harmless: false,
+    });
     seen.extend(unlisted);
     // What this node was before its state directory was lost is no other node, and runs no more.
     let born = asker.state_dir.and_then(identity::made_at);
-    let is_former = |peer: &PeerSeen| presence::is_former(peer, label, born);
+    let is_former = |peer: &PeerPresence| presence::is_former(peer, label, born);
     let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX);
-    let (former, lately): (Vec<&PeerSeen>, Vec<&PeerSeen>) = lately.partition(|peer| is_former(peer));
+    let (former, lately): (Vec<&PeerPresence>, Vec<&PeerPresence>) = lately.partition(|peer| is_former(peer));
     if !former.is_empty() {
-        seen.push(Warning::FormerNodes { count: former.len() as u64 });
+        seen.push(RoleWarning::FormerNodes { count: former.len() as u64 });
     }
     let told = lately.iter().map(|peer| &peer.node).filter(|peer| registered.iter().all(|other| other.id != peer.id));
     let others = registered.iter().filter(|peer| peer.id != node).chain(told);
@@ -537,18 +544,18 @@ fn status(
     seen.extend(lately.iter().filter_map(|peer| presence::lease_drift(peer, role.lease)));
     let is_dir = matches!(asker.settings.store.url, StoreUrl::Dir(_));
     let others_meant = role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name != label));
-    let is_alone = looked.peers.is_empty() && looked.unread.iter().all(|found| !is_of(found, Unseen::Peers));
+    let is_alone = looked.peers.is_empty() && looked.unread.iter().all(|found| !is_of(found, UnreadableInput::Peers));
     if is_dir && others_meant && is_alone && view.is_some_and(|view| is_only(node, view)) {
-        seen.push(Warning::OnlyNode);
+        seen.push(RoleWarning::OnlyNode);
     }
-    if here.daemon == Daemon::Silent {
-        seen.push(Warning::DaemonSilent);
+    if here.daemon == DaemonAnswer::Silent {
+        seen.push(RoleWarning::DaemonSilent);
     }
     if let Some(why) = here.written.clone() {
-        seen.push(Warning::StateUnwritable { why, stands_by: state == State::Standby });
+        seen.push(RoleWarning::StateUnwritable { why, stands_by: state == RoleState::Standby });
     }
     let failures = failures(asker, role, label, looked, word);
-    let facts = Facts {
+    let facts = HealthFacts {
         now,
         state,
         reason: &reason,
@@ -563,9 +570,9 @@ fn status(
         seen: &seen,
     };
     let warnings = health::judge(&facts);
-    let paused = view.and_then(|view| view.state.paused.as_ref()).filter(|_| state == State::Paused);
+    let paused = view.and_then(|view| view.state.paused.as_ref()).filter(|_| state == RoleState::Paused);
     let last_run = health::failed(&facts).into_iter().next().or_else(|| view.and_then(last_commit));
-    RoleStatus {
+    RoleInfo {
         role: role.name.clone(),
         state,
         reason,
@@ -584,7 +591,7 @@ fn status(
             endpoints: asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default(),
             status,
             holder: match &looked.lease {
-                Some(Reply::Taken { by, .. }) => by.as_ref().map(|by| by.label.clone()),
+                Some(LeaseReply::Taken { by, .. }) => by.as_ref().map(|by| by.label.clone()),
                 _ => None,
             },
         }),
@@ -595,52 +602,57 @@ fn status(
 }
 
 /// The next slot that a run may begin for, as far as a pause has an end.
-fn next_slot(plan: &crate::role::slot::Plan, now: jiff::Timestamp, paused: Option<&Paused>) -> Option<jiff::Timestamp> {
+fn next_slot(
+    plan: &crate::role::slot::SlotSchedule,
+    now: jiff::Timestamp,
+    paused: Option<&JournalPause>,
+) -> Option<jiff::Timestamp> {
     let from = paused.map_or(Some(now), |paused| paused.until.map(|until| until.max(now)))?;
     plan.next(from).map(|slot| slot.at)
 }
 
 /// That content is lost, as it was noted.
-fn lost(note: &Note) -> Warning {
+fn lost(note: &LossNote) -> RoleWarning {
     let (by, time) = (note.node.clone(), note.time);
     match &note.remains {
         Some(remains) if note.met.is_empty() => {
-            Warning::Lost { packs: remains.lost.packs(), files: Some(remains.files), by, time }
+            RoleWarning::Lost { packs: remains.lost.packs(), files: Some(remains.files), by, time }
         }
-        _ => Warning::Lost { packs: note.met.packs(), files: None, by, time },
+        _ => RoleWarning::Lost { packs: note.met.packs(), files: None, by, time },
     }
 }
 
 /// Whether a journal shows this node's work, and that of no other.
-fn is_only(node: NodeId, view: &View) -> bool {
+fn is_only(node: NodeId, view: &JournalView) -> bool {
     let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.node.id);
     let Some(holder) = view.state.holder.as_ref().map(|holder| holder.node.id) else { return false };
     snapshots.chain([holder]).chain(view.authors.keys().copied()).all(|id| id == node)
 }
 
-fn is_of(found: &Warning, part: Unseen) -> bool {
-    matches!(found, Warning::Unread { what, .. } if *what == part)
+fn is_of(found: &RoleWarning, part: UnreadableInput) -> bool {
+    matches!(found, RoleWarning::Unread { what, .. } if *what == part)
 }
 
 /// That who has the lease cannot be read, and why.
-fn lease_unread(looked: &Looked, etcd: Option<&EtcdStatus>) -> Option<Warning> {
+fn lease_unread(looked: &StoreInspection, etcd: Option<&EtcdHealth>) -> Option<RoleWarning> {
     let why = match (etcd, &looked.lease) {
-        (Some(EtcdStatus::Failed(why)), _) | (_, Some(Reply::Unknown { why })) => why.clone(),
+        (Some(EtcdHealth::Failed(why)), _) | (_, Some(LeaseReply::Unknown { why })) => why.clone(),
         _ => return None,
     };
-    Some(Warning::LeaseUnread { why })
+    Some(RoleWarning::LeaseUnread { why })
 }
 
 /// Runs that ended without a commit: this node's, and those that the others told of. What they told is opened with the repository's
 /// key, so that it is known to be theirs.
 fn failures(
-    asker: &Asker<'_>,
+    asker: &WhoamiRequest<'_>,
     role: &RoleSettings,
     label: &str,
-    looked: &Looked,
-    word: Option<&DaemonWord>,
-) -> Vec<RunSeen> {
-    let written = asker.state_dir.and_then(|dir| Kept::at(asker.env, dir, &role.name).try_load().ok().flatten());
+    looked: &StoreInspection,
+    word: Option<&DaemonRoleStatus>,
+) -> Vec<RunSummary> {
+    let written =
+        asker.state_dir.and_then(|dir| RunFailureFile::at(asker.env, dir, &role.name).try_load().ok().flatten());
     let told = word.and_then(|word| word.failure.clone());
     let own = written.into_iter().chain(told).max_by_key(|failure| failure.time);
     let keys = looked.archive.as_ref().map(|archive| &archive.repository.keys);
@@ -648,14 +660,14 @@ fn failures(
 }
 
 /// The newest snapshot, as the run that it was.
-fn last_commit(view: &View) -> Option<RunSeen> {
+fn last_commit(view: &JournalView) -> Option<RunSummary> {
     let snapshots = &view.state.snapshots;
     let snapshot = snapshots.last()?;
     let before = snapshots.len().checked_sub(2).map(|at| snapshots[at].root);
-    Some(RunSeen {
+    Some(RunSummary {
         node: snapshot.node.name.clone(),
-        outcome: if before == Some(snapshot.root) { Outcome::Unchanged } else { Outcome::Committed },
-        step: Step::Run,
+        outcome: if before == Some(snapshot.root) { RunOutcome::Unchanged } else { RunOutcome::Committed },
+        step: RunStep::Run,
         time: snapshot.time,
         slot: snapshot.slot,
         error: String::new(),

@@ -6,8 +6,8 @@ use crate::ids::Seq;
 use crate::journal::error::JournalError;
 use crate::journal::future::{self, RecordDate};
 use crate::journal::log::Journal;
-use crate::journal::state::View;
-use crate::store::Turn;
+use crate::journal::state::JournalView;
+use crate::store::LargeReadLock;
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
@@ -17,12 +17,12 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer for a record.
-    pub async fn with_all_dates(&self, view: View) -> Result<View, JournalError> {
+    pub async fn with_all_dates(&self, view: JournalView) -> Result<JournalView, JournalError> {
         let head = view.head.as_ref().map_or(0, |head| head.seq.0);
         // What a repair made void says nothing.
         let repairs = self.repairs(&view).await?;
         let numbers: Vec<Seq> = (1..=head).map(Seq).filter(|seq| !repairs.is_void(*seq)).collect();
-        let turn = Turn::default();
+        let turn = LargeReadLock::default();
         let mut records = stream::iter(numbers).map(|seq| self.record_ahead(seq, &turn)).buffered(READ_AHEAD);
         let mut dates: Vec<RecordDate> = Vec::new();
         loop {
@@ -38,6 +38,6 @@ impl Journal {
             }
         }
         drop(records);
-        Ok(View { dates, ..view })
+        Ok(JournalView { dates, ..view })
     }
 }

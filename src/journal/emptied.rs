@@ -4,7 +4,7 @@
 //! proves that there were records. Nobody without the key can make one.
 
 use crate::ids::Seq;
-use crate::repo::crypto::Keys;
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::decode_index;
 use crate::repo::names;
 use crate::store::{LIST_PAGE_MAX, SizeLimit, Store, StoreError};
@@ -16,7 +16,7 @@ const WITNESSES_MAX: usize = 16;
 ///
 /// # Errors
 /// The store does not answer.
-pub(crate) async fn is_emptied(store: &dyn Store, keys: &Keys) -> Result<bool, StoreError> {
+pub(crate) async fn is_emptied(store: &dyn Store, keys: &DerivedKeys) -> Result<bool, StoreError> {
     let role = keys.role();
     let page = store.list(&names::index_prefix(role), None, LIST_PAGE_MAX).await?;
     let objects = page.objects.iter().filter_map(|object| Some((names::parse_index(role, &object.key)?, &object.key)));

@@ -1,11 +1,11 @@
 //! Why a journal cannot be read, or not be appended to.
 
-use crate::ids::{Digest, Generation, Seq};
+use crate::ids::{Digest, KeyGeneration, Seq};
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
-use crate::journal::seat::SeatError;
-use crate::journal::standing::Rift;
-use crate::journal::state::{FoldError, Holder, View};
+use crate::journal::seat::EtcdHeadError;
+use crate::journal::standing::HeadConflict;
+use crate::journal::state::{FoldError, JournalView, RoleHolder};
 use crate::store::StoreError;
 
 /// So much of a digest names a record to people, as the start of a snapshot's ID does.
@@ -44,7 +44,7 @@ pub enum JournalError {
         /// What it was.
         seen: Digest,
         /// What the store has there.
-        instead: Instead,
+        instead: RecordReplacement,
     },
     /// A record that cannot be used, after records that a holder of an older key may have written.
     #[error(
@@ -61,9 +61,9 @@ pub enum JournalError {
         /// The first record of it.
         seq: Seq,
         /// The generation that counts from there on.
-        generation: Generation,
+        generation: KeyGeneration,
         /// What the key gives.
-        given: Generation,
+        given: KeyGeneration,
     },
     /// The key proves that there was a rotation of which the journal knows nothing.
     #[error(
@@ -72,24 +72,24 @@ pub enum JournalError {
     )]
     OlderThanKey {
         /// What the journal knows.
-        now: Generation,
+        now: KeyGeneration,
         /// What the key gives.
-        given: Generation,
+        given: KeyGeneration,
     },
     /// This process cannot write to where the journal is.
     #[error(transparent)]
-    Seat(#[from] SeatError),
+    Seat(#[from] EtcdHeadError),
     /// The register that has the journal's head.
     #[error("the head of the journal cannot be read: {0}")]
     Register(#[from] RegisterError),
     /// The head and the store do not fit together.
     #[error("nothing is written to this journal: {0}")]
-    Rift(Rift),
+    Rift(HeadConflict),
 }
 
 /// What a store has in place of a record that this node has seen there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Instead {
+pub enum RecordReplacement {
     /// Nothing.
     Nothing,
     /// Another record.
@@ -98,18 +98,20 @@ pub enum Instead {
     Damaged(RecordError),
 }
 
-fn rolled_back(seq: Seq, seen: Digest, instead: &Instead) -> String {
+fn rolled_back(seq: Seq, seen: Digest, instead: &RecordReplacement) -> String {
     let seen = &seen.to_string()[..SEEN_SHOWN];
     match instead {
-        Instead::Nothing => format!(
+        RecordReplacement::Nothing => format!(
             "the store does not have journal record {seq}, which this node has seen ({seen}): it is an older copy of the store, or was rolled \
              back, or its newest records were removed"
         ),
-        Instead::Another => format!(
+        RecordReplacement::Another => format!(
             "the store has another journal record {seq} than this node has seen ({seen}): it is another copy of the store, or was rolled \
              back and written to since"
         ),
-        Instead::Damaged(error) => format!("journal record {seq} {error}, and this node has seen it whole ({seen})"),
+        RecordReplacement::Damaged(error) => {
+            format!("journal record {seq} {error}, and this node has seen it whole ({seen})")
+        }
     }
 }
 
@@ -120,7 +122,7 @@ impl JournalError {
     }
 
     /// Record `seq` cannot be used by keys that give generation `given`.
-    pub(super) fn of_record(seq: Seq, error: RecordError, given: Generation) -> Self {
+    pub(super) fn of_record(seq: Seq, error: RecordError, given: KeyGeneration) -> Self {
         match error {
             RecordError::Rotated(generation) => JournalError::Rotated { seq, generation, given },
             error => JournalError::Record { seq, error },
@@ -150,10 +152,10 @@ impl JournalError {
 pub enum AppendError {
     /// A newer takeover exists. Nothing was committed, and nothing ever will be under this permit.
     #[error("fenced: node {} took the role over with term {}", .0.node.name, .0.term)]
-    Fenced(Box<Holder>),
+    Fenced(Box<RoleHolder>),
     /// Something else was appended meanwhile, and the permit still holds: decide again on this view.
     #[error("the journal moved on meanwhile")]
-    Moved(Box<View>),
+    Moved(Box<JournalView>),
     /// It may be in the journal, or get there still. Nothing may be cleaned up.
     #[error("whether journal record {seq} was written cannot be told: {why}")]
     Unknown {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock_doubt::ClockDoubt;
 use crate::ids::{NodeId, Seq};
-use crate::journal::record::{Body, NodeRef, Record};
-use crate::journal::state::{State, View};
+use crate::journal::record::{Record, RecordBody, WriterNode};
+use crate::journal::state::{JournalState, JournalView};
 use crate::role::present::{self, is_beyond};
 
 /// What is dated beyond the present.
@@ -22,7 +22,7 @@ pub struct FutureDates {
     /// The latest date of them.
     pub latest: Timestamp,
     /// The node that wrote that one, where it is known.
-    pub node: Option<NodeRef>,
+    pub node: Option<WriterNode>,
     /// Which clock is to blame.
     pub clock: WrongClock,
 }
@@ -49,7 +49,7 @@ pub struct RecordDate {
     /// Its number.
     pub seq: Seq,
     /// Who wrote it.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// When.
     pub latest: Timestamp,
 }
@@ -57,7 +57,7 @@ pub struct RecordDate {
 /// Adds the date of the next record; those that are not later say no more than it does.
 pub fn add(dates: &mut Vec<RecordDate>, record: &Record) {
     let next = RecordDate { seq: record.seq, node: record.node.clone(), latest: record.dated() };
-    if matches!(record.body, Body::Amend(_)) {
+    if matches!(record.body, RecordBody::Amend(_)) {
         dates.retain(|before| !is_beyond(before.latest, next.latest));
     }
     while dates.last().is_some_and(|before| before.latest <= next.latest) {
@@ -70,26 +70,26 @@ pub fn add(dates: &mut Vec<RecordDate>, record: &Record) {
 
 /// One dated thing of a view.
 #[derive(Debug, Clone, Copy)]
-struct Dated<'a> {
+struct DatedItem<'a> {
     /// The record, where that is known.
     seq: Option<Seq>,
-    node: Option<&'a NodeRef>,
+    node: Option<&'a WriterNode>,
     latest: Timestamp,
 }
 
 /// What is dated beyond the present in a view.
-struct Beyond<'a> {
+struct FutureItems<'a> {
     /// By records, each with the latest instant that it names.
-    records: BTreeMap<Seq, Dated<'a>>,
+    records: BTreeMap<Seq, DatedItem<'a>>,
     /// Acts of which no record is known.
-    acts: Vec<Dated<'a>>,
+    acts: Vec<DatedItem<'a>>,
     /// Slots of which none is.
     slots: Vec<Timestamp>,
 }
 
-impl<'a> Beyond<'a> {
-    fn of(view: &View, dated: &[Dated<'a>], now: Timestamp) -> Self {
-        let (mut records, mut acts) = (BTreeMap::<Seq, Dated<'a>>::new(), Vec::<Dated<'a>>::new());
+impl<'a> FutureItems<'a> {
+    fn of(view: &JournalView, dated: &[DatedItem<'a>], now: Timestamp) -> Self {
+        let (mut records, mut acts) = (BTreeMap::<Seq, DatedItem<'a>>::new(), Vec::<DatedItem<'a>>::new());
         let beyond = || dated.iter().filter(|dated| is_beyond(dated.latest, now));
         for (seq, dated) in beyond().filter_map(|dated| Some((dated.seq?, dated))) {
             let known = records.entry(seq).or_insert(*dated);
@@ -99,7 +99,7 @@ impl<'a> Beyond<'a> {
         }
         let slots = lone_slots(&view.state, now);
         for act in beyond().filter(|dated| dated.seq.is_none()) {
-            let same = |known: &Dated<'_>| known.latest == act.latest;
+            let same = |known: &DatedItem<'_>| known.latest == act.latest;
             if !(records.values().any(same) || acts.iter().any(same) || slots.contains(&act.latest)) {
                 acts.push(*act);
             }
@@ -107,28 +107,28 @@ impl<'a> Beyond<'a> {
         Self { records, acts, slots }
     }
 
-    fn dates(&self) -> impl Iterator<Item = Dated<'a>> {
-        let slots = self.slots.iter().map(|slot| Dated { seq: None, node: None, latest: *slot });
+    fn dates(&self) -> impl Iterator<Item = DatedItem<'a>> {
+        let slots = self.slots.iter().map(|slot| DatedItem { seq: None, node: None, latest: *slot });
         self.records.values().chain(&self.acts).copied().chain(slots)
     }
 }
 
 /// Looks at what `view` dates, as node `reader` at `now`, whose store's clock is `clock_offset` ahead of its own, where that is known.
 pub fn future_dates(
-    view: &View,
+    view: &JournalView,
     reader: NodeId,
     now: Timestamp,
     clock_offset: Option<SignedDuration>,
 ) -> Option<FutureDates> {
     let dated = dated(view);
-    let beyond = Beyond::of(view, &dated, now);
+    let beyond = FutureItems::of(view, &dated, now);
     let made = view.born().filter(|made| is_beyond(*made, now));
     // Of one date the one that names its node.
     let newest = beyond.dates().max_by_key(|dated| (dated.latest, dated.node.is_some()));
     let latest = newest.map(|dated| dated.latest).max(made)?;
     let node = newest.filter(|dated| dated.latest == latest).and_then(|dated| dated.node).cloned();
     let after = beyond.records.keys().next_back().copied();
-    let vouched = |dated: &Dated<'_>| {
+    let vouched = |dated: &DatedItem<'_>| {
         dated.node.is_some_and(|node| node.id != reader)
             && after.is_some_and(|after| dated.seq > Some(after))
             && !is_beyond(dated.latest, now)
@@ -154,7 +154,7 @@ pub fn future_dates(
 /// Whether the clock of node `me`, at `now`, may date a record after what `view` tells; its store's clock is `clock_offset` ahead of it,
 /// where that is known. `None`: nothing speaks against it.
 pub fn clock_doubt(
-    view: &View,
+    view: &JournalView,
     me: NodeId,
     now: Timestamp,
     clock_offset: Option<SignedDuration>,
@@ -171,23 +171,33 @@ pub fn clock_doubt(
 }
 
 /// What `view` still knows that is dated beyond `now`: the latest instant that each names, and the node where that is known.
-pub fn dates_beyond(view: &View, now: Timestamp) -> Vec<(Timestamp, Option<NodeRef>)> {
-    let beyond = Beyond::of(view, &dated(view), now);
+pub fn dates_beyond(view: &JournalView, now: Timestamp) -> Vec<(Timestamp, Option<WriterNode>)> {
+    let beyond = FutureItems::of(view, &dated(view), now);
     beyond.dates().map(|dated| (dated.latest, dated.node.cloned())).collect()
 }
 
 /// Whether something that `view` still knows is dated in the present or before.
-pub fn is_anything_dated_by(view: &View, now: Timestamp) -> bool {
+pub fn is_anything_dated_by(view: &JournalView, now: Timestamp) -> bool {
     dated(view).iter().any(|dated| !is_beyond(dated.latest, now))
 }
 
 /// Everything in a view that has a date, but for slots of which no record is known. What has none is named, so that nothing new is
 /// forgotten here.
-fn dated(view: &View) -> Vec<Dated<'_>> {
+fn dated(view: &JournalView) -> Vec<DatedItem<'_>> {
     // A pause that is over covers nothing where it was ended beyond the present; its records are among the `dates`.
-    let View { role: _, repo: _, head, state, unknown_kinds: _, authors: _, created: _, past_pause: _, running, dates } =
-        view;
-    let State {
+    let JournalView {
+        role: _,
+        repo: _,
+        head,
+        state,
+        unknown_kinds: _,
+        authors: _,
+        created: _,
+        past_pause: _,
+        running,
+        dates,
+    } = view;
+    let JournalState {
         holder,
         last_slot: _,
         snapshots,
@@ -206,30 +216,30 @@ fn dated(view: &View) -> Vec<Dated<'_>> {
         rotated: _,
         unknown: _,
     } = state;
-    let act = |latest| Dated { seq: None, node: None, latest };
-    let record = |seq: &Seq, node, latest| Dated { seq: Some(*seq), node: Some(node), latest };
-    let mut all: Vec<Dated<'_>> = Vec::new();
+    let act = |latest| DatedItem { seq: None, node: None, latest };
+    let record = |seq: &Seq, node, latest| DatedItem { seq: Some(*seq), node: Some(node), latest };
+    let mut all: Vec<DatedItem<'_>> = Vec::new();
     // Of a view that an older version took down.
     all.extend(head.iter().filter(|_| dates.is_empty()).map(|head| record(&head.seq, &head.node, head.time)));
     all.extend(dates.iter().map(|date| record(&date.seq, &date.node, date.latest)));
     if let Some(h) = holder {
         all.push(record(&h.seq, &h.node, h.store_time.unwrap_or(h.time)));
         all.extend(h.command.iter().map(|end| record(&end.seq, &end.node, end.time)));
-        all.extend(h.handed_over.map(|latest| Dated { node: Some(&h.node), ..act(latest) }));
+        all.extend(h.handed_over.map(|latest| DatedItem { node: Some(&h.node), ..act(latest) }));
     }
     all.extend(snapshots.iter().map(|snapshot| {
         record(&snapshot.seq, &snapshot.node, snapshot.slot.map_or(snapshot.time, |slot| slot.max(snapshot.time)))
     }));
-    all.extend(paused.iter().map(|paused| Dated { node: Some(&paused.node), ..act(paused.time) }));
-    all.extend(running.iter().map(|running| Dated { node: Some(&running.node), ..act(running.time) }));
-    all.extend(condemned.iter().map(|condemned| Dated { seq: Some(condemned.seq), ..act(condemned.time) }));
+    all.extend(paused.iter().map(|paused| DatedItem { node: Some(&paused.node), ..act(paused.time) }));
+    all.extend(running.iter().map(|running| DatedItem { node: Some(&running.node), ..act(running.time) }));
+    all.extend(condemned.iter().map(|condemned| DatedItem { seq: Some(condemned.seq), ..act(condemned.time) }));
     let since = schedule.as_ref().and_then(|schedule| schedule.since);
     all.extend([*pruned, *amended, since].into_iter().flatten().map(act));
     all
 }
 
 /// Committed slots beyond the present that no live snapshot has, ascending.
-fn lone_slots(state: &State, now: Timestamp) -> Vec<Timestamp> {
+fn lone_slots(state: &JournalState, now: Timestamp) -> Vec<Timestamp> {
     let live = |slot: &Timestamp| state.snapshots.iter().any(|snapshot| snapshot.slot == Some(*slot));
     let mut slots: Vec<Timestamp> = state.slots().filter(|slot| is_beyond(*slot, now) && !live(slot)).collect();
     slots.sort_unstable();
@@ -253,10 +263,10 @@ mod tests {
     const WEST: NodeId = NodeId([2; 16]);
 
     /// A journal of these records: by whom, when, and the slot of a command's good end, else it is a takeover.
-    fn journal(records: &[(u8, i64, Option<i64>)]) -> View {
+    fn journal(records: &[(u8, i64, Option<i64>)]) -> JournalView {
         let mut view = empty();
         for (by, time, slot) in records {
-            let end = Body::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() });
+            let end = RecordBody::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() });
             let mut record = next(&view, *by, if slot.is_some() { end } else { takeover() });
             (record.time, record.slot) = (at(*time), slot.map(at));
             let digest = Digest([record.seq.0 as u8; 32]);
@@ -273,7 +283,7 @@ mod tests {
         assert_eq!(future_dates(&sound, EAST, at(66), None), None, "five minutes are the present");
 
         let poisoned = journal(&[(1, 10, None), (1, YEAR, Some(YEAR - 1))]);
-        let of = |view: &View, reader, offset| {
+        let of = |view: &JournalView, reader, offset| {
             let found = future_dates(view, reader, at(100), offset).unwrap();
             (found.count, found.latest, found.node.map(|node| node.id), found.clock)
         };
@@ -301,11 +311,11 @@ mod tests {
     }
 
     /// `body` by node `by` at that minute, after what `view` has.
-    fn then(view: &mut View, by: u8, time: i64, body: Body) {
+    fn then(view: &mut JournalView, by: u8, time: i64, body: RecordBody) {
         let permitted = !body.is_operators();
         let mut record = next(view, by, body);
         record.time = at(time);
-        if !permitted && !matches!(record.body, Body::Takeover(_)) {
+        if !permitted && !matches!(record.body, RecordBody::Takeover(_)) {
             record.takeover = None;
         }
         let digest = Digest([record.seq.0 as u8; 32]);
@@ -314,10 +324,12 @@ mod tests {
 
     #[test]
     fn whatever_is_dated_beyond_the_present_is_told_and_amended() {
-        let pause = || Body::Pause(PauseBody { until: None, why: None });
-        let prune = || Body::Prune(PruneBody { packs: vec![PackId([1; 16])], ..PruneBody::default() });
-        let end = || Body::End(EndBody { exit: 1, stopped: false, duration_ms: 1, signal: None, timed_out: false });
-        let acts: [fn() -> Body; 6] = [takeover, pause, || Body::Resume, prune, || Body::Begin(BeginBody {}), end];
+        let pause = || RecordBody::Pause(PauseBody { until: None, why: None });
+        let prune = || RecordBody::Prune(PruneBody { packs: vec![PackId([1; 16])], ..PruneBody::default() });
+        let end =
+            || RecordBody::End(EndBody { exit: 1, stopped: false, duration_ms: 1, signal: None, timed_out: false });
+        let acts: [fn() -> RecordBody; 6] =
+            [takeover, pause, || RecordBody::Resume, prune, || RecordBody::Begin(BeginBody {}), end];
         for act in acts {
             let mut view = journal(&[(1, 10, None)]);
             then(&mut view, 1, YEAR, act());
@@ -335,16 +347,16 @@ mod tests {
                 }
             }
             let memory = serde_json::to_value(&view).unwrap();
-            assert_eq!(serde_json::from_value::<View>(memory).unwrap(), view);
-            then(&mut view, 2, 95, Body::Amend(AmendBody {}));
+            assert_eq!(serde_json::from_value::<JournalView>(memory).unwrap(), view);
+            then(&mut view, 2, 95, RecordBody::Amend(AmendBody {}));
             assert_eq!(future_dates(&view, WEST, at(100), None), None, "{:?}", act());
         }
     }
 
     #[test]
     fn what_only_the_state_of_a_checkpoint_tells_is_told_too() {
-        let pause = Body::Pause(PauseBody { until: None, why: None });
-        let prune = Body::Prune(PruneBody { packs: vec![PackId([1; 16])], ..PruneBody::default() });
+        let pause = RecordBody::Pause(PauseBody { until: None, why: None });
+        let prune = RecordBody::Prune(PruneBody { packs: vec![PackId([1; 16])], ..PruneBody::default() });
         for (act, by) in [(takeover(), Some(EAST)), (pause, Some(EAST)), (prune, None)] {
             let mut view = journal(&[(1, 10, None)]);
             then(&mut view, 1, YEAR, act);
@@ -368,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_dates_records_is_doubted_by_the_stores_and_by_the_whole_history() {
-        let of = |view: &View, now, offset: Option<i64>| {
+        let of = |view: &JournalView, now, offset: Option<i64>| {
             let offset = offset.map(SignedDuration::from_secs);
             clock_doubt(view, EAST, at(now), offset).map(|doubt| doubt.to_string())
         };
@@ -379,13 +391,13 @@ mod tests {
         assert_eq!(of(&journal(&[(2, 10, None)]), 100, None), None, "nothing speaks against it");
         let behind = of(&journal(&[(2, 690, None), (2, 700, None)]), 100, Some(0)).unwrap();
         assert!(behind.ends_with("by node2 that are up to 10h ahead of it (1970-01-01T11:40:00Z)"), "{behind}");
-        let ahead = View { created: Some(at(5)), ..journal(&[(2, 10, None), (2, 700, None)]) };
+        let ahead = JournalView { created: Some(at(5)), ..journal(&[(2, 10, None), (2, 700, None)]) };
         assert_eq!(of(&ahead, 100, Some(0)), None, "another clock was ahead");
     }
 
     #[test]
     fn a_clock_that_is_alone_against_the_history_is_the_odd_one() {
-        let clock = |view: &View, offset| future_dates(view, EAST, at(100), offset).unwrap().clock;
+        let clock = |view: &JournalView, offset| future_dates(view, EAST, at(100), offset).unwrap().clock;
         let same = Some(SignedDuration::ZERO);
         let mut all = journal(&[(1, YEAR, None), (1, YEAR + 60, Some(YEAR + 59))]);
         for offset in [None, same] {
@@ -400,7 +412,7 @@ mod tests {
         let two = journal(&[(1, 10, None), (1, YEAR, None), (2, YEAR + 60, Some(YEAR + 59))]);
         assert_eq!(clock(&two, same), WrongClock::LikelyReader, "two nodes agree against it");
 
-        let made = View { created: Some(at(YEAR)), ..journal(&[]) };
+        let made = JournalView { created: Some(at(YEAR)), ..journal(&[]) };
         let found = future_dates(&made, EAST, at(100), None).unwrap();
         assert_eq!((found.count, found.latest, found.clock), (1, at(YEAR), WrongClock::Unclear), "it may be amended");
     }

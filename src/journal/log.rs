@@ -1,4 +1,4 @@
-//! Reading a journal from the store and appending to it: the adapter around [`View`].
+//! Reading a journal from the store and appending to it: the adapter around [`JournalView`].
 //!
 //! The invariant: a record is created at exactly the number after the head that its writer had read, by a conditional put
 //! that is never retried blindly. Whoever loses reads what is there and decides again; whoever does not know keeps putting the
@@ -14,24 +14,25 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use crate::env::Env;
-use crate::ids::{Digest, Generation, InstanceId, ScheduleId, Seq, Term};
+use crate::ids::{Digest, InstanceId, KeyGeneration, ScheduleId, Seq, Term};
 use crate::journal::emptied;
 use crate::journal::future;
 use crate::journal::record::{
-    self, AmendBody, Body, CloneBody, NodeRef, PauseBody, Record, RecordError, Takeover, TakeoverWhy,
+    self, AmendBody, CloneBody, PauseBody, Record, RecordBody, RecordError, TakeoverBody, TakeoverReason, WriterNode,
 };
-use crate::journal::rotation::Rotated;
-use crate::journal::search::{Listed, Search};
-use crate::journal::seat::{self, Seat};
-use crate::journal::state::{FoldError, Head, View};
-use crate::repo::crypto::Keys;
+use crate::journal::rotation::RotationState;
+use crate::journal::search::{HeadSearch, ListedRecords};
+use crate::journal::seat::{self, EtcdHead};
+use crate::journal::state::{FoldError, JournalHead, JournalView};
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Deadline, Permit};
 use crate::store::{
-    LIST_PAGE_MAX, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Turn, get_among_others, unfinished,
+    LIST_PAGE_MAX, LargeReadLock, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, get_among_others,
+    unfinished,
 };
 
-pub use crate::journal::error::{AppendError, Instead, JournalError};
+pub use crate::journal::error::{AppendError, JournalError, RecordReplacement};
 
 /// Records fetched at once while a journal is read.
 const READ_AHEAD: usize = 16;
@@ -44,16 +45,16 @@ pub(super) const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50
 
 /// What its writer puts into a record; the rest follows from the journal.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct RecordDraft {
     pub(super) term: Term,
     pub(super) takeover: Option<Digest>,
-    pub(super) body: Body,
+    pub(super) body: RecordBody,
     pub(super) slot: Option<Timestamp>,
 }
 
 /// What may be appended without a permit: what operators do, and what a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Act {
+pub enum UnfencedAction {
     /// Nobody runs the role.
     Pause(PauseBody),
     /// That is over.
@@ -68,12 +69,12 @@ pub enum Act {
 #[derive(Debug, Clone)]
 pub struct Journal {
     pub(super) store: Arc<dyn Store>,
-    pub(super) keys: Keys,
+    pub(super) keys: DerivedKeys,
     pub(super) env: Env,
-    node: NodeRef,
+    node: WriterNode,
     instance: InstanceId,
     /// Where it is decided who appends; `None`: in the store.
-    seat: Option<Seat>,
+    seat: Option<EtcdHead>,
     /// When the repository was made, where that is known.
     created: Option<Timestamp>,
     /// The schedule that the slots of what it writes are of.
@@ -83,7 +84,7 @@ pub struct Journal {
 impl Journal {
     /// The journal of the repository that `keys` belong to, written as this node and process. Where it lives in a register this
     /// reads what is in the store, and must not append.
-    pub fn new(store: Arc<dyn Store>, keys: Keys, env: Env, node: NodeRef, instance: InstanceId) -> Self {
+    pub fn new(store: Arc<dyn Store>, keys: DerivedKeys, env: Env, node: WriterNode, instance: InstanceId) -> Self {
         Self { store, keys, env, node, instance, seat: None, created: None, schedule: None }
     }
 
@@ -98,22 +99,22 @@ impl Journal {
     }
 
     /// With its head in a register.
-    pub fn seated(self, seat: Seat) -> Self {
+    pub fn seated(self, seat: EtcdHead) -> Self {
         Self { seat: Some(seat), ..self }
     }
 
     /// Where its head is, if that is not the store.
-    pub(super) fn seat(&self) -> Option<&Seat> {
+    pub(super) fn seat(&self) -> Option<&EtcdHead> {
         self.seat.as_ref()
     }
 
     /// The newest generation of the repository key that its keys give.
-    pub fn generation(&self) -> Generation {
+    pub fn generation(&self) -> KeyGeneration {
         self.keys.generation()
     }
 
     /// Who writes here.
-    pub fn node(&self) -> &NodeRef {
+    pub fn node(&self) -> &WriterNode {
         &self.node
     }
 
@@ -152,11 +153,15 @@ impl Journal {
 
     /// One record and its digest, if the number is occupied.
     pub async fn record(&self, seq: Seq) -> Result<Option<(Record, Digest)>, JournalError> {
-        self.record_ahead(seq, &Turn::default()).await
+        self.record_ahead(seq, &LargeReadLock::default()).await
     }
 
     /// The same while others are read as well, of which there may be many: the large ones come one after the other, under `turn`.
-    pub(crate) async fn record_ahead(&self, seq: Seq, turn: &Turn) -> Result<Option<(Record, Digest)>, JournalError> {
+    pub(crate) async fn record_ahead(
+        &self,
+        seq: Seq,
+        turn: &LargeReadLock,
+    ) -> Result<Option<(Record, Digest)>, JournalError> {
         let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
         let (object, _turn) = match get_among_others(self.store.as_ref(), &key, limits, turn).await {
             Ok(read) => read,
@@ -172,7 +177,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::RolledBack`] if the store no longer has the record that was known.
-    pub async fn read(&self, known: Option<&View>) -> Result<View, JournalError> {
+    pub async fn read(&self, known: Option<&JournalView>) -> Result<JournalView, JournalError> {
         let view = match &self.seat {
             Some(seat) => Box::pin(self.read_settled(seat, known)).await,
             None => Box::pin(self.read_store(known)).await,
@@ -183,10 +188,10 @@ impl Journal {
 
     /// Whether these keys are those that the journal is written under: neither is there more than they give, nor less than they
     /// prove that there was.
-    pub(super) fn check_generation(&self, view: &View) -> Result<(), JournalError> {
+    pub(super) fn check_generation(&self, view: &JournalView) -> Result<(), JournalError> {
         let (now, given) = (view.generation(), self.keys.generation());
         match view.state.rotated {
-            Some(Rotated { seq, generation }) if now > given => {
+            Some(RotationState { seq, generation }) if now > given => {
                 Err(JournalError::Rotated { seq: seq.next(), generation, given })
             }
             _ if now < given => Err(JournalError::OlderThanKey { now, given }),
@@ -199,7 +204,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::read`].
-    pub async fn read_listed(&self, known: Option<&View>) -> Result<View, JournalError> {
+    pub async fn read_listed(&self, known: Option<&JournalView>) -> Result<JournalView, JournalError> {
         let start = self.check_known(known).await?;
         let head = self.find_listed(seq_of(start)).await?;
         let view = Box::pin(self.read_to(start, head, record::CHECKPOINT_STEP)).await?;
@@ -215,7 +220,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::read`].
-    pub async fn follow(&self, known: Option<&View>, verify: bool) -> Result<View, JournalError> {
+    pub async fn follow(&self, known: Option<&JournalView>, verify: bool) -> Result<JournalView, JournalError> {
         // What an older version read past, this one may understand.
         let Some(view) = known.filter(|view| view.understood()) else { return self.read(known).await };
         if let Some(head) = view.head.as_ref().filter(|_| verify)
@@ -234,7 +239,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::read`].
-    pub async fn refresh(&self, view: View) -> Result<View, JournalError> {
+    pub async fn refresh(&self, view: JournalView) -> Result<JournalView, JournalError> {
         if self.seat.is_none() && !self.is_occupied(view.next_seq()).await? {
             return Ok(view);
         }
@@ -242,7 +247,7 @@ impl Journal {
     }
 
     /// Reads on to the last record that the store has.
-    pub(super) async fn read_store(&self, known: Option<&View>) -> Result<View, JournalError> {
+    pub(super) async fn read_store(&self, known: Option<&JournalView>) -> Result<JournalView, JournalError> {
         let start = self.check_known(known).await?;
         let mut head = self.find_listed(seq_of(start)).await?;
         // A listing may lack what is there, and a record may have been appended just now.
@@ -253,7 +258,12 @@ impl Journal {
     }
 
     /// [`Journal::fold`] up to what was listed.
-    async fn read_to(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
+    async fn read_to(
+        &self,
+        start: Option<&JournalView>,
+        head: Seq,
+        behind_max: u64,
+    ) -> Result<JournalView, JournalError> {
         if head == Seq(0) && start.is_none() && Box::pin(emptied::is_emptied(self.store.as_ref(), &self.keys)).await? {
             return Err(JournalError::Hole(Seq::FIRST));
         }
@@ -270,12 +280,12 @@ impl Journal {
     }
 
     /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.
-    pub async fn read_until(&self, until: Seq) -> Result<View, JournalError> {
+    pub async fn read_until(&self, until: Seq) -> Result<JournalView, JournalError> {
         Box::pin(self.fold(None, until, 0)).await
     }
 
     /// What this node knew, if it is still there; nothing if a repair says that it is lost.
-    async fn check_known<'a>(&self, known: Option<&'a View>) -> Result<Option<&'a View>, JournalError> {
+    async fn check_known<'a>(&self, known: Option<&'a JournalView>) -> Result<Option<&'a JournalView>, JournalError> {
         let Some((view, head)) = known.and_then(|view| Some((view, view.head.as_ref()?))) else { return Ok(None) };
         match self.known(head).await {
             Ok(_) => Ok(Some(view)),
@@ -295,15 +305,15 @@ impl Journal {
     }
 
     /// The object of a record that was seen, if the store still has it.
-    pub(super) async fn known(&self, head: &Head) -> Result<Bytes, JournalError> {
+    pub(super) async fn known(&self, head: &JournalHead) -> Result<Bytes, JournalError> {
         let instead = match self.readable(head.seq).await {
             Ok(Some(object)) if record::digest(&object) == head.digest => return Ok(object),
             Ok(Some(object)) => match Record::decode(&object, Some(&self.keys)) {
-                Err(error @ RecordError::Damaged(_)) => Instead::Damaged(error),
-                Ok(_) | Err(_) => Instead::Another,
+                Err(error @ RecordError::Damaged(_)) => RecordReplacement::Damaged(error),
+                Ok(_) | Err(_) => RecordReplacement::Another,
             },
-            Ok(None) => Instead::Nothing,
-            Err(JournalError::Record { error, .. }) => Instead::Damaged(error),
+            Ok(None) => RecordReplacement::Nothing,
+            Err(JournalError::Record { error, .. }) => RecordReplacement::Damaged(error),
             Err(error) => return Err(error),
         };
         Err(JournalError::RolledBack { seq: head.seq, seen: head.digest, instead })
@@ -311,7 +321,7 @@ impl Journal {
 
     /// The last record that the store lists after `known`, which is there.
     async fn find_listed(&self, known: Seq) -> Result<Seq, StoreError> {
-        let mut search = Search::new(known.0, LIST_PAGE_MAX as u64);
+        let mut search = HeadSearch::new(known.0, LIST_PAGE_MAX as u64);
         loop {
             let listed = self.list_after(Seq(search.after())).await?;
             if let Some(head) = search.told(listed) {
@@ -321,18 +331,18 @@ impl Journal {
     }
 
     /// The records that one page of a listing shows after `seq`. What is no record has no number.
-    async fn list_after(&self, seq: Seq) -> Result<Listed, StoreError> {
+    async fn list_after(&self, seq: Seq) -> Result<ListedRecords, StoreError> {
         let role = self.keys.role();
         let (prefix, mut last) = (names::journal_prefix(role), names::record(role, seq));
         loop {
             let page = self.store.list(&prefix, Some(&last), LIST_PAGE_MAX).await?;
             let shown = page.objects.iter().filter_map(|object| names::parse_record(role, &object.key)).next_back();
             match (shown, page.objects.last()) {
-                (Some(shown), _) if page.truncated => return Ok(Listed::Part(shown.0)),
-                (Some(shown), _) => return Ok(Listed::End(shown.0)),
+                (Some(shown), _) if page.truncated => return Ok(ListedRecords::Part(shown.0)),
+                (Some(shown), _) => return Ok(ListedRecords::End(shown.0)),
                 (None, Some(object)) if page.truncated => last.clone_from(&object.key),
                 (None, None) if page.truncated => return Err(unfinished(self.store.as_ref(), &prefix)),
-                (None, _) => return Ok(Listed::Nothing),
+                (None, _) => return Ok(ListedRecords::Nothing),
             }
         }
     }
@@ -361,7 +371,7 @@ impl Journal {
     }
 
     /// The view at `head`, beyond records of which a later repair says that they are lost.
-    async fn fold(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
+    async fn fold(&self, start: Option<&JournalView>, head: Seq, behind_max: u64) -> Result<JournalView, JournalError> {
         let mut read = self.fold_sound(start, head, behind_max).await;
         let mut from = Seq(0);
         while let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
@@ -377,7 +387,12 @@ impl Journal {
     }
 
     /// The view at `head`: from `start` if it is at most so many records behind, otherwise from the newest checkpoint that is nearer.
-    async fn fold_sound(&self, start: Option<&View>, head: Seq, behind_max: u64) -> Result<View, JournalError> {
+    async fn fold_sound(
+        &self,
+        start: Option<&JournalView>,
+        head: Seq,
+        behind_max: u64,
+    ) -> Result<JournalView, JournalError> {
         // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
         // An older version did not take down all that a state has now, either; it did not take down when the repository was made.
         let start = start.filter(|view| view.understood() && view.created.is_some() >= self.created.is_some());
@@ -389,7 +404,7 @@ impl Journal {
                 break view.clone();
             }
             if at == 0 {
-                break View::empty(self.keys.role().clone(), self.keys.repo());
+                break JournalView::empty(self.keys.role().clone(), self.keys.repo());
             }
             let object = self.readable(Seq(at)).await?.ok_or(JournalError::Hole(Seq(at)))?;
             match self.before_checkpoint(Seq(at), &object) {
@@ -414,7 +429,12 @@ impl Journal {
     }
 
     /// Reads on from `view` to `head`; some objects are there already.
-    async fn fold_on(&self, mut view: View, head: Seq, fetched: &BTreeMap<u64, Bytes>) -> Result<View, JournalError> {
+    async fn fold_on(
+        &self,
+        mut view: JournalView,
+        head: Seq,
+        fetched: &BTreeMap<u64, Bytes>,
+    ) -> Result<JournalView, JournalError> {
         let first = view.next_seq().0;
         let mut objects = stream::iter(first..=head.0)
             .map(|seq| async move {
@@ -443,10 +463,10 @@ impl Journal {
     }
 
     /// The view before record `seq`, if that carries a state.
-    fn before_checkpoint(&self, seq: Seq, object: &Bytes) -> Result<Option<View>, JournalError> {
+    fn before_checkpoint(&self, seq: Seq, object: &Bytes) -> Result<Option<JournalView>, JournalError> {
         let record = Record::decode(object, Some(&self.keys))
             .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
-        let view = View::before_checkpoint(&record);
+        let view = JournalView::before_checkpoint(&record);
         if let Some(view) = &view
             && (view.role != *self.keys.role() || view.repo != self.keys.repo() || record.seq != seq)
         {
@@ -460,29 +480,29 @@ impl Journal {
     /// is over by then is refused: whoever got the lease after it has the role.
     pub async fn take_over(
         &self,
-        view: &View,
+        view: &JournalView,
         candidacy: &Candidacy,
-        why: TakeoverWhy,
-    ) -> Result<(Permit, View), AppendError> {
-        self.take_over_as(view, candidacy, Takeover::new(why)).await
+        why: TakeoverReason,
+    ) -> Result<(Permit, JournalView), AppendError> {
+        self.take_over_as(view, candidacy, TakeoverBody::new(why)).await
     }
 
     /// The same with more to say of it.
     pub async fn take_over_as(
         &self,
-        view: &View,
+        view: &JournalView,
         candidacy: &Candidacy,
-        takeover: Takeover,
-    ) -> Result<(Permit, View), AppendError> {
+        takeover: TakeoverBody,
+    ) -> Result<(Permit, JournalView), AppendError> {
         let term = Term(view.term().0 + 1);
         #[cfg(feature = "planted")]
         let again = view.state.holder.as_ref().is_some_and(|holder| holder.node == self.node);
         #[cfg(feature = "planted")]
-        let again = again && crate::planted::is(crate::planted::Bug::TermStartsAgain);
+        let again = again && crate::planted::is(crate::planted::PlantedBug::TermStartsAgain);
         #[cfg(feature = "planted")]
         let term = if again { Term(1) } else { term };
         let before = view.state.holder.as_ref().map(|h| h.takeover);
-        let draft = Draft { term, takeover: None, body: Body::Takeover(takeover), slot: None };
+        let draft = RecordDraft { term, takeover: None, body: RecordBody::Takeover(takeover), slot: None };
         let view = match self.create(view, draft, Some(candidacy.deadline())).await {
             // Another node was faster: it has the role now.
             Err(AppendError::Moved(now)) => match now.state.holder.clone().filter(|h| Some(h.takeover) != before) {
@@ -499,12 +519,12 @@ impl Journal {
     pub async fn append(
         &self,
         permit: &Permit,
-        view: &View,
-        body: Body,
+        view: &JournalView,
+        body: RecordBody,
         slot: Option<Timestamp>,
-    ) -> Result<View, AppendError> {
+    ) -> Result<JournalView, AppendError> {
         fence(permit, view)?;
-        let draft = Draft { term: permit.term(), takeover: Some(permit.takeover()), body, slot };
+        let draft = RecordDraft { term: permit.term(), takeover: Some(permit.takeover()), body, slot };
         match self.create(view, draft, Some(permit.deadline())).await {
             Err(AppendError::Moved(now)) => {
                 fence(permit, &now)?;
@@ -515,18 +535,23 @@ impl Journal {
     }
 
     /// Appends what needs no permit and changes no term.
-    pub async fn note(&self, view: &View, act: Act) -> Result<View, AppendError> {
+    pub async fn note(&self, view: &JournalView, act: UnfencedAction) -> Result<JournalView, AppendError> {
         let body = match act {
-            Act::Pause(body) => Body::Pause(body),
-            Act::Resume => Body::Resume,
-            Act::Clone(body) => Body::Clone(body),
-            Act::Amend => Body::Amend(AmendBody {}),
+            UnfencedAction::Pause(body) => RecordBody::Pause(body),
+            UnfencedAction::Resume => RecordBody::Resume,
+            UnfencedAction::Clone(body) => RecordBody::Clone(body),
+            UnfencedAction::Amend => RecordBody::Amend(AmendBody {}),
         };
-        self.create(view, Draft { term: view.term(), takeover: None, body, slot: None }, None).await
+        self.create(view, RecordDraft { term: view.term(), takeover: None, body, slot: None }, None).await
     }
 
     /// Creates the record after `view`'s head, unless `deadline` has passed when all is ready.
-    async fn create(&self, view: &View, draft: Draft, deadline: Option<&Deadline>) -> Result<View, AppendError> {
+    async fn create(
+        &self,
+        view: &JournalView,
+        draft: RecordDraft,
+        deadline: Option<&Deadline>,
+    ) -> Result<JournalView, AppendError> {
         understand(view)?;
         // The last record is looked at once more: a store that was rolled back would accept the same number twice.
         let before = match &view.head {
@@ -545,7 +570,7 @@ impl Journal {
         // Folding first would hide that nothing was compared.
         #[cfg(feature = "planted")]
         let (folded, late) = match folded {
-            Err(error) if crate::planted::is(crate::planted::Bug::CommitWithoutCompare) => (Ok(()), Err(error)),
+            Err(error) if crate::planted::is(crate::planted::PlantedBug::CommitWithoutCompare) => (Ok(()), Err(error)),
             folded => (folded, Ok(())),
         };
         folded?;
@@ -571,9 +596,9 @@ impl Journal {
     /// The record after `view`'s head, which is compared with `before`, and its object.
     pub(super) fn compose(
         &self,
-        view: &View,
+        view: &JournalView,
         before: &Bytes,
-        Draft { term, takeover, body, slot }: Draft,
+        RecordDraft { term, takeover, body, slot }: RecordDraft,
     ) -> Result<(Record, Bytes), AppendError> {
         let seq = view.next_seq();
         let now = self.env.clock.now();
@@ -585,8 +610,8 @@ impl Journal {
         let is_repair = body.repair().is_some();
         // A rotation's record vouches for all before it, and so does the one after it: each may be lost.
         let head = view.head.as_ref().map(|head| head.seq);
-        let is_rotation =
-            matches!(body, Body::Rotate(_)) || head.is_some() && view.state.rotated.map(|rotated| rotated.seq) == head;
+        let is_rotation = matches!(body, RecordBody::Rotate(_))
+            || head.is_some() && view.state.rotated.map(|rotated| rotated.seq) == head;
         let is_checkpoint = is_repair || is_rotation || record::is_checkpoint(seq, &view.state);
         let mut record = Record {
             role: view.role.clone(),
@@ -652,13 +677,13 @@ impl Journal {
                 }
                 Ok(Some(_)) => {}
                 #[cfg(feature = "planted")]
-                Ok(None) if crate::planted::is(crate::planted::Bug::UnknownIsFailure) => {
+                Ok(None) if crate::planted::is(crate::planted::PlantedBug::UnknownIsFailure) => {
                     use crate::store::StoreErrorKind::Unreachable;
                     let error = StoreError::new(Unreachable, "planted", Some(&key), why);
                     return Err(AppendError::Store { seq, error });
                 }
                 #[cfg(feature = "planted")]
-                Ok(None) if crate::planted::is(crate::planted::Bug::UnknownIsCleanedUp) => {
+                Ok(None) if crate::planted::is(crate::planted::PlantedBug::UnknownIsCleanedUp) => {
                     return Err(AppendError::Unknown { seq, why });
                 }
                 Ok(None) => {}
@@ -674,7 +699,7 @@ impl Journal {
 }
 
 /// The number of a view's newest record, or 0.
-fn seq_of(view: Option<&View>) -> Seq {
+fn seq_of(view: Option<&JournalView>) -> Seq {
     view.and_then(|view| view.head.as_ref()).map_or(Seq(0), |head| head.seq)
 }
 
@@ -688,7 +713,7 @@ fn unreadable(seq: Seq, error: StoreError) -> JournalError {
 }
 
 /// Nobody appends to what it cannot read.
-pub(crate) fn understand(view: &View) -> Result<(), AppendError> {
+pub(crate) fn understand(view: &JournalView) -> Result<(), AppendError> {
     if view.understood() {
         return Ok(());
     }
@@ -697,9 +722,9 @@ pub(crate) fn understand(view: &View) -> Result<(), AppendError> {
 }
 
 /// Whether the newest takeover is still the permit's own.
-fn fence(permit: &Permit, view: &View) -> Result<(), AppendError> {
+fn fence(permit: &Permit, view: &JournalView) -> Result<(), AppendError> {
     #[cfg(feature = "planted")]
-    if crate::planted::is(crate::planted::Bug::CommitWithoutCompare) {
+    if crate::planted::is(crate::planted::PlantedBug::CommitWithoutCompare) {
         return Ok(());
     }
     match &view.state.holder {

@@ -7,17 +7,17 @@
 //!
 //! After a rotation of the repository key a MAC of an older generation proves nothing by itself: a holder of the old key makes such MACs.
 //! A record of an older generation counts if the chain of digests ties it to one of the newest generation, to the record that begins it,
-//! or to a record that this node remembers. The others are [`Unvouched`]: they are named, and are no part of what is left.
+//! or to a record that this node remembers. The others are [`UnverifiedRecords`]: they are named, and are no part of what is left.
 
 use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 
-use crate::ids::{Digest, Generation, IndexId, NodeId, RepoId, RoleName, Seq, Term};
-use crate::journal::record::{Body, NodeRef, Record, TakeoverWhy};
-use crate::journal::repaired::{LostEnd, Repaired, Repairs};
-use crate::journal::rotation::Rotated;
-use crate::journal::state::{Condemned, FoldError, Head, Holder, Snapshot, View};
+use crate::ids::{Digest, IndexId, KeyGeneration, NodeId, RepoId, RoleName, Seq, Term};
+use crate::journal::record::{Record, RecordBody, TakeoverReason, WriterNode};
+use crate::journal::repaired::{LostTail, RepairEntry, RepairHistory};
+use crate::journal::rotation::RotationState;
+use crate::journal::state::{CondemnedObjects, FoldError, JournalHead, JournalView, RoleHolder, Snapshot};
 
 /// A record that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +34,9 @@ pub struct LostRecord {
 
 /// What is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mended {
+pub struct SalvagedJournal {
     /// The journal as far as it can be told; its head is the last number that is occupied.
-    pub view: View,
+    pub view: JournalView,
     /// Records that are lost, and that no repair has named before.
     pub void: Vec<LostRecord>,
     /// Records that an earlier repair has named.
@@ -44,16 +44,16 @@ pub struct Mended {
     /// What they said is not known in whole: nothing later says it, and this node does not remember it.
     pub partial: bool,
     /// The end that the store lost, where this node remembers it.
-    pub lost: Option<LostEnd>,
+    pub lost: Option<LostTail>,
     /// Snapshots that only this node remembers.
     pub brought: Vec<Digest>,
     /// The generation of the repository key that the key at hand gives, where no record begins it.
-    pub unbegun: Option<Generation>,
+    pub unbegun: Option<KeyGeneration>,
     /// Records of which nothing shows that they are not a former key holder's.
-    pub unvouched: Option<Unvouched>,
+    pub unvouched: Option<UnverifiedRecords>,
 }
 
-impl Mended {
+impl SalvagedJournal {
     /// Whether what is to be repaired is the same as it was `before`, of which this is the continuation: records were appended, and
     /// none of them repairs, forgets or condemns anything, nor is lost.
     pub fn continues(&self, before: &Self) -> bool {
@@ -85,7 +85,7 @@ impl Mended {
 
 /// Records of older generations of the repository key that nothing of the newest one vouches for, nor this node's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unvouched {
+pub struct UnverifiedRecords {
     /// The first.
     pub from: Seq,
     /// The last.
@@ -101,17 +101,17 @@ const TERM_MAX: Term = Term(u64::MAX / 2);
 
 /// What is sure, while records after it wait for one that vouches for them.
 #[derive(Debug, Clone)]
-struct Sure {
-    view: View,
+struct VerifiedPrefix {
+    view: JournalView,
     swept: BTreeSet<Seq>,
     repairs: usize,
 }
 
 /// Takes the records one after the other.
 #[derive(Debug, Clone)]
-pub struct Mender {
-    known: Option<View>,
-    view: View,
+pub struct JournalSalvager {
+    known: Option<JournalView>,
+    view: JournalView,
     void: Vec<LostRecord>,
     /// The record before was lost, so the next one cannot be held against it.
     gap: bool,
@@ -119,27 +119,27 @@ pub struct Mender {
     partial: bool,
     /// What this node remembers is in the store.
     is_known_there: bool,
-    repairs: Vec<Repaired>,
+    repairs: Vec<RepairEntry>,
     good: HashSet<Digest>,
     swept: BTreeSet<Seq>,
     last: Seq,
     /// The newest generation that the key at hand gives.
-    newest: Generation,
+    newest: KeyGeneration,
     /// Digests of records that this node remembers.
     remembered: HashSet<Digest>,
-    sure: Option<Box<Sure>>,
+    sure: Option<Box<VerifiedPrefix>>,
     /// The records since then.
     waiting: Vec<(Seq, Digest)>,
-    unvouched: Option<Unvouched>,
+    unvouched: Option<UnverifiedRecords>,
     /// The holder with the highest term that such records tell of: terms go on from there.
-    overtaken: Option<Holder>,
+    overtaken: Option<RoleHolder>,
     /// Their digests.
     dropped: Vec<Digest>,
 }
 
-impl Mender {
+impl JournalSalvager {
     /// From nothing; `known` is what this node remembers, `newest` the generation that the key at hand gives.
-    pub fn new(role: RoleName, repo: RepoId, known: Option<&View>, newest: Generation) -> Self {
+    pub fn new(role: RoleName, repo: RepoId, known: Option<&JournalView>, newest: KeyGeneration) -> Self {
         let known = known.filter(|view| view.head.is_some() && view.understood() && view.repo == repo);
         Self {
             newest,
@@ -150,7 +150,7 @@ impl Mender {
             overtaken: None,
             dropped: Vec::new(),
             known: known.cloned(),
-            view: View::empty(role, repo),
+            view: JournalView::empty(role, repo),
             void: Vec::new(),
             gap: false,
             partial: false,
@@ -163,7 +163,7 @@ impl Mender {
     }
 
     /// With the repairs that are known before anything is taken.
-    pub fn knowing(mut self, repairs: &Repairs) -> Self {
+    pub fn knowing(mut self, repairs: &RepairHistory) -> Self {
         self.repairs.extend(repairs.iter().cloned());
         self
     }
@@ -202,14 +202,14 @@ impl Mender {
     /// Whether nobody but a holder of the newest key made it, or this node has seen it.
     fn is_vouched_for(&self, record: &Record, digest: Digest) -> bool {
         // The proof of a rotation was checked when it was read: the key at hand knows the generation.
-        let begins = matches!(&record.body, Body::Rotate(body) if body.generation == self.newest);
+        let begins = matches!(&record.body, RecordBody::Rotate(body) if body.generation == self.newest);
         record.generation == self.newest || begins || self.remembered.contains(&digest)
     }
 
     fn take_record(&mut self, seq: Seq, record: &Record, digest: Digest, vouched: bool) -> Result<(), FoldError> {
         if !vouched && self.sure.is_none() {
             let (view, swept, repairs) = (self.view.clone(), self.swept.clone(), self.repairs.len());
-            self.sure = Some(Box::new(Sure { view, swept, repairs }));
+            self.sure = Some(Box::new(VerifiedPrefix { view, swept, repairs }));
         }
         self.apply(seq, record, digest)?;
         if !vouched {
@@ -233,7 +233,7 @@ impl Mender {
     /// Nothing can vouch any more for the records that wait for it.
     fn drop_waiting(&mut self) {
         let Some(sure) = self.sure.take() else { return };
-        let Sure { view, swept, repairs } = *sure;
+        let VerifiedPrefix { view, swept, repairs } = *sure;
         let dropped = std::mem::replace(&mut self.view, view);
         self.swept = swept;
         self.repairs.truncate(repairs);
@@ -244,7 +244,7 @@ impl Mender {
             self.good.remove(digest);
             self.dropped.push(*digest);
         }
-        let all = self.unvouched.get_or_insert_with(|| Unvouched {
+        let all = self.unvouched.get_or_insert_with(|| UnverifiedRecords {
             from: *from,
             to: *to,
             snapshots: Vec::new(),
@@ -256,7 +256,7 @@ impl Mender {
         all.snapshots.extend(snapshots);
         let indexes: Vec<IndexId> = dropped.state.indexes.into_iter().filter(|id| !all.indexes.contains(id)).collect();
         all.indexes.extend(indexes);
-        let higher = |holder: &Holder| {
+        let higher = |holder: &RoleHolder| {
             holder.term < TERM_MAX && self.overtaken.as_ref().is_none_or(|there| there.term < holder.term)
         };
         self.overtaken = dropped.state.holder.filter(higher).or(self.overtaken.take());
@@ -284,7 +284,7 @@ impl Mender {
         self.partial &= record.state.is_none();
         self.good.insert(digest);
         match &record.body {
-            Body::Swept(body) => self.swept.extend(&body.prunes),
+            RecordBody::Swept(body) => self.swept.extend(&body.prunes),
             _ if is_repair => self.repairs.extend(self.view.state.repaired.last().cloned()),
             _ => {}
         }
@@ -299,7 +299,7 @@ impl Mender {
     }
 
     /// What is left. `filler` is the digest of what will stand where nothing can be read.
-    pub fn finish(mut self, filler: impl Fn(Seq) -> Digest) -> Mended {
+    pub fn finish(mut self, filler: impl Fn(Seq) -> Digest) -> SalvagedJournal {
         if self.sure.is_some() {
             let end = self.view.head.take();
             self.drop_waiting();
@@ -325,16 +325,16 @@ impl Mender {
         mended
     }
 
-    fn left(mut self, filler: impl Fn(Seq) -> Digest) -> Mended {
+    fn left(mut self, filler: impl Fn(Seq) -> Digest) -> SalvagedJournal {
         if let Some(newest) = self.void.last().filter(|lost| lost.seq == self.last) {
             let digest = newest.found.unwrap_or_else(|| filler(newest.seq));
-            let nobody = || (NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() }, Timestamp::UNIX_EPOCH);
+            let nobody = || (WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() }, Timestamp::UNIX_EPOCH);
             let (node, time) = self.view.head.as_ref().map_or_else(nobody, |head| (head.node.clone(), head.time));
-            self.view.head = Some(Head { seq: newest.seq, digest, node, time });
+            self.view.head = Some(JournalHead { seq: newest.seq, digest, node, time });
         }
         let named = |seq: Seq| self.repairs.iter().any(|repair| repair.void.contains(&seq));
         let (before, void): (Vec<LostRecord>, Vec<LostRecord>) = self.void.drain(..).partition(|lost| named(lost.seq));
-        let mut mended = Mended {
+        let mut mended = SalvagedJournal {
             view: self.view,
             named_before: before.len() as u64,
             partial: self.partial,
@@ -352,7 +352,7 @@ impl Mender {
         }
         if !mended.void.iter().any(|lost| lost.seq == head.seq) {
             let from = if head.seq > self.last { self.last.next() } else { head.seq };
-            mended.lost = Some(LostEnd { from, to: head.seq, digest: head.digest });
+            mended.lost = Some(LostTail { from, to: head.seq, digest: head.digest });
         }
         remember(&mut mended, known, self.last, &self.good, &self.swept);
         mended
@@ -360,14 +360,14 @@ impl Mender {
 }
 
 /// The digests of records that a view has seen, as far as it says.
-fn remembered(view: &View) -> HashSet<Digest> {
+fn remembered(view: &JournalView) -> HashSet<Digest> {
     let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.id);
     let holder = view.state.holder.iter().map(|holder| holder.takeover);
     snapshots.chain(holder).chain(view.head.iter().map(|head| head.digest)).collect()
 }
 
 /// Takes the fold up again at this record, as if everything before it were in order.
-fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
+fn anchor(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(), FoldError> {
     let before = view.term();
     if record.term < before {
         return Err(FoldError::Term { found: record.term, before });
@@ -377,18 +377,18 @@ fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
     } else if record.body.repair().is_none() {
         // Whoever held the role before this record, as the record itself tells.
         let (term, takeover) = match record.body {
-            Body::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
+            RecordBody::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
             _ => (record.term, record.takeover),
         };
         let command = view.state.holder.take().and_then(|holder| holder.command);
-        view.state.holder = Some(Holder {
+        view.state.holder = Some(RoleHolder {
             term,
             takeover: takeover.unwrap_or(Digest([0; Digest::LEN])),
             seq: Seq(seq.0.saturating_sub(1)),
             node: record.node.clone(),
             instance: record.instance,
             time: record.time,
-            why: TakeoverWhy::Moved,
+            why: TakeoverReason::Moved,
             command,
             store_time: None,
             handed_over: None,
@@ -401,9 +401,9 @@ fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
     }
     if record.generation > view.generation() {
         // A lost record began it.
-        view.state.rotated = Some(Rotated { generation: record.generation, seq: Seq(seq.0.saturating_sub(1)) });
+        view.state.rotated = Some(RotationState { generation: record.generation, seq: Seq(seq.0.saturating_sub(1)) });
     }
-    view.head = record.prev.filter(|_| seq > Seq::FIRST).map(|digest| Head {
+    view.head = record.prev.filter(|_| seq > Seq::FIRST).map(|digest| JournalHead {
         seq: Seq(seq.0 - 1),
         digest,
         node: record.node.clone(),
@@ -414,19 +414,25 @@ fn anchor(view: &mut View, seq: Seq, record: &Record) -> Result<(), FoldError> {
 
 /// Adds what this node remembers of records that are lost. What it says of numbers beyond the store's `last` is moved to the number of
 /// the repair, `last` plus one: those are used again.
-fn remember(mended: &mut Mended, known: &View, last: Seq, good: &HashSet<Digest>, swept: &BTreeSet<Seq>) {
+fn remember(
+    mended: &mut SalvagedJournal,
+    known: &JournalView,
+    last: Seq,
+    good: &HashSet<Digest>,
+    swept: &BTreeSet<Seq>,
+) {
     let is_end = known.head.as_ref().is_some_and(|head| head.seq >= last);
     let moved = |seq: Seq| seq.min(last.next());
     let is_void = |seq: Seq| seq > last || mended.void.iter().any(|lost| lost.seq == seq);
-    let condemned: Vec<Condemned> = known
+    let condemned: Vec<CondemnedObjects> = known
         .state
         .condemned
         .iter()
         .filter(|c| is_void(c.seq) && !swept.contains(&c.seq))
-        .map(|c| Condemned { seq: moved(c.seq), ..c.clone() })
+        .map(|c| CondemnedObjects { seq: moved(c.seq), ..c.clone() })
         .collect();
     // The store's lineage ends where the lost one goes on: no takeover came in between.
-    let takeover = |view: &View| view.state.holder.as_ref().map(|holder| holder.takeover);
+    let takeover = |view: &JournalView| view.state.holder.as_ref().map(|holder| holder.takeover);
     let is_same_line = is_end && takeover(known) == takeover(&mended.view);
     let live = |id: Digest| known.state.snapshots.iter().any(|snapshot| snapshot.id == id);
     let state = &mut mended.view.state;
@@ -455,9 +461,9 @@ fn remember(mended: &mut Mended, known: &View, last: Seq, good: &HashSet<Digest>
         state.pruned = known.state.pruned.or(state.pruned);
     }
     state.clones.extend(known.state.clones.iter().copied());
-    let generation = |rotated: Option<Rotated>| rotated.map(|rotated| rotated.generation);
+    let generation = |rotated: Option<RotationState>| rotated.map(|rotated| rotated.generation);
     if generation(known.state.rotated) > generation(state.rotated) {
-        state.rotated = known.state.rotated.map(|rotated| Rotated { seq: moved(rotated.seq), ..rotated });
+        state.rotated = known.state.rotated.map(|rotated| RotationState { seq: moved(rotated.seq), ..rotated });
     }
     state.cluster = state.cluster.or(known.state.cluster);
     // One entry a number: a sweep names them by it.
@@ -477,7 +483,7 @@ fn remember(mended: &mut Mended, known: &View, last: Seq, good: &HashSet<Digest>
     if known.term() > state.holder.as_ref().map_or(Term(0), |holder| holder.term)
         && let Some(holder) = &known.state.holder
     {
-        state.holder = Some(Holder { seq: moved(holder.seq), ..holder.clone() });
+        state.holder = Some(RoleHolder { seq: moved(holder.seq), ..holder.clone() });
     }
     if let Some(command) = state.holder.as_mut().and_then(|holder| holder.command.as_mut()) {
         command.seq = moved(command.seq);

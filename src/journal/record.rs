@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, ScheduleId, Seq,
+    ChunkId, ClusterId, Digest, IndexId, InstanceId, KeyGeneration, NodeId, PackId, RepoId, RoleName, ScheduleId, Seq,
     SourceMark, Term,
 };
-use crate::journal::repaired::LostEnd;
+use crate::journal::repaired::LostTail;
 use crate::journal::rotation::{self, RotateBody};
-use crate::journal::state::State;
-use crate::repo::crypto::Keys;
-use crate::repo::line::{self, LineError};
+use crate::journal::state::JournalState;
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::line::{self, MacLineError};
 
 /// The record version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -29,7 +29,7 @@ pub const CHECKPOINT_STEP: u64 = 8;
 const CHECKPOINT_BYTES: u64 = 16 << 10;
 
 /// Whether record `seq` carries the `state` before it.
-pub fn is_checkpoint(seq: Seq, state: &State) -> bool {
+pub fn is_checkpoint(seq: Seq, state: &JournalState) -> bool {
     let saved = 1 << seq.0.trailing_zeros().min(CHECKPOINT_EVERY.trailing_zeros());
     let fits = || serde_json::to_vec(state).is_ok_and(|state| state.len() as u64 <= saved * CHECKPOINT_BYTES);
     saved == CHECKPOINT_EVERY || saved >= CHECKPOINT_STEP && fits()
@@ -37,7 +37,7 @@ pub fn is_checkpoint(seq: Seq, state: &State) -> bool {
 
 /// The node that wrote a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRef {
+pub struct WriterNode {
     /// Its random ID.
     pub id: NodeId,
     /// Its label: the hostname, or what `--node` said. Never a key.
@@ -58,7 +58,7 @@ pub struct Record {
     /// The takeover record whose permit it was written under; `None` for a takeover itself.
     pub takeover: Option<Digest>,
     /// Who wrote it.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// Which process.
     pub instance: InstanceId,
     /// When, by the writer's clock.
@@ -74,18 +74,18 @@ pub struct Record {
     /// The record before.
     pub prev: Option<Digest>,
     /// What happened.
-    pub body: Body,
+    pub body: RecordBody,
     /// The state before this record, where [`is_checkpoint`].
-    pub state: Option<State>,
+    pub state: Option<JournalState>,
     /// The generation of the repository key that its MAC is made with.
-    pub generation: Generation,
+    pub generation: KeyGeneration,
 }
 
 /// What a record says happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
+pub enum RecordBody {
     /// The node became the writer of the role.
-    Takeover(Takeover),
+    Takeover(TakeoverBody),
     /// A backup was committed.
     Snapshot(SnapshotBody),
     /// A guarded command begins for a slot.
@@ -103,7 +103,7 @@ pub enum Body {
     /// Snapshots are forgotten, and what nothing needs any more is condemned: nothing may refer to it from here on.
     Prune(PruneBody),
     /// What some prunes condemned is deleted.
-    Swept(SweptBody),
+    Swept(SweepBody),
     /// From here on everything is written under a new generation of the repository key.
     Rotate(RotateBody),
     /// A kind that this version does not know: it reads on, and does not append.
@@ -115,11 +115,11 @@ pub enum Body {
     },
 }
 
-impl Body {
+impl RecordBody {
     /// What a repair says of the journal before it.
-    pub fn repair(&self) -> Option<&Takeover> {
+    pub fn repair(&self) -> Option<&TakeoverBody> {
         match self {
-            Body::Takeover(takeover) if takeover.why == TakeoverWhy::Repair => Some(takeover),
+            RecordBody::Takeover(takeover) if takeover.why == TakeoverReason::Repair => Some(takeover),
             _ => None,
         }
     }
@@ -127,8 +127,8 @@ impl Body {
     /// Whether a person did it.
     pub fn is_operators(&self) -> bool {
         match self {
-            Body::Pause(_) | Body::Resume | Body::Amend(_) | Body::Rotate(_) => true,
-            Body::Takeover(takeover) => takeover.why.is_operators(),
+            RecordBody::Pause(_) | RecordBody::Resume | RecordBody::Amend(_) | RecordBody::Rotate(_) => true,
+            RecordBody::Takeover(takeover) => takeover.why.is_operators(),
             _ => false,
         }
     }
@@ -137,27 +137,27 @@ impl Body {
     pub fn parts(&self) -> (&str, serde_json::Value) {
         let json = |value: serde_json::Result<serde_json::Value>| value.expect("plain data becomes JSON");
         match self {
-            Body::Takeover(body) => ("takeover", json(serde_json::to_value(body))),
-            Body::Snapshot(body) => ("snapshot", json(serde_json::to_value(body))),
-            Body::Begin(body) => ("begin", json(serde_json::to_value(body))),
-            Body::End(body) => ("end", json(serde_json::to_value(body))),
-            Body::Clone(body) => ("clone", json(serde_json::to_value(body))),
-            Body::Pause(body) => ("pause", json(serde_json::to_value(body))),
-            Body::Resume => ("resume", serde_json::Value::Object(serde_json::Map::default())),
-            Body::Amend(body) => ("amend", json(serde_json::to_value(body))),
-            Body::Prune(body) => ("prune", json(serde_json::to_value(body))),
-            Body::Swept(body) => ("swept", json(serde_json::to_value(body))),
-            Body::Rotate(body) => ("rotate", json(serde_json::to_value(body))),
-            Body::Unknown { kind, body } => (kind.as_str(), body.clone()),
+            RecordBody::Takeover(body) => ("takeover", json(serde_json::to_value(body))),
+            RecordBody::Snapshot(body) => ("snapshot", json(serde_json::to_value(body))),
+            RecordBody::Begin(body) => ("begin", json(serde_json::to_value(body))),
+            RecordBody::End(body) => ("end", json(serde_json::to_value(body))),
+            RecordBody::Clone(body) => ("clone", json(serde_json::to_value(body))),
+            RecordBody::Pause(body) => ("pause", json(serde_json::to_value(body))),
+            RecordBody::Resume => ("resume", serde_json::Value::Object(serde_json::Map::default())),
+            RecordBody::Amend(body) => ("amend", json(serde_json::to_value(body))),
+            RecordBody::Prune(body) => ("prune", json(serde_json::to_value(body))),
+            RecordBody::Swept(body) => ("swept", json(serde_json::to_value(body))),
+            RecordBody::Rotate(body) => ("rotate", json(serde_json::to_value(body))),
+            RecordBody::Unknown { kind, body } => (kind.as_str(), body.clone()),
         }
     }
 }
 
 /// The body of a takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Takeover {
+pub struct TakeoverBody {
     /// Why.
-    pub why: TakeoverWhy,
+    pub why: TakeoverReason,
     /// The etcd cluster that has the journal's head from here on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cluster: Option<ClusterId>,
@@ -169,12 +169,12 @@ pub struct Takeover {
     pub void: Vec<Seq>,
     /// Of a repair: the newest records that some nodes saw, and that the store lost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub lost: Option<LostEnd>,
+    pub lost: Option<LostTail>,
 }
 
-impl Takeover {
+impl TakeoverBody {
     /// One that leaves the journal where it is.
-    pub fn new(why: TakeoverWhy) -> Self {
+    pub fn new(why: TakeoverReason) -> Self {
         Self { why, cluster: None, forced: false, void: Vec::new(), lost: None }
     }
 }
@@ -182,7 +182,7 @@ impl Takeover {
 /// Why a node took a role over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TakeoverWhy {
+pub enum TakeoverReason {
     /// Nobody had it before.
     First,
     /// Another node had it.
@@ -199,10 +199,10 @@ pub enum TakeoverWhy {
     Repair,
 }
 
-impl TakeoverWhy {
+impl TakeoverReason {
     /// Whether a person did it.
     pub fn is_operators(self) -> bool {
-        matches!(self, TakeoverWhy::Operator | TakeoverWhy::Adopt | TakeoverWhy::Repair)
+        matches!(self, TakeoverReason::Operator | TakeoverReason::Adopt | TakeoverReason::Repair)
     }
 }
 
@@ -270,12 +270,12 @@ pub struct SnapshotBody {
     /// Bytes of those files, holes included.
     pub bytes: u64,
     /// What changed against the snapshot before.
-    pub changes: Changes,
+    pub changes: ChangeCounts,
     /// BLAKE3 over the paths and kinds of what changed, keyed from the repository: runs that report the same set again and again
     /// show themselves.
     pub changed_set: ChunkId,
     /// What the run cost.
-    pub cost: Cost,
+    pub cost: RunCost,
     /// The sources and dumps that held no file, the first of them in the order of their paths; `None`: an older version wrote it, and it is
     /// not known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -298,14 +298,14 @@ pub struct PruneBody {
 
 /// The body of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SweptBody {
+pub struct SweepBody {
     /// The prunes whose condemned objects are gone.
     pub prunes: Vec<Seq>,
 }
 
 /// Counts of entries against the snapshot before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Changes {
+pub struct ChangeCounts {
     /// Not there before.
     pub new: u64,
     /// Content or metadata differs.
@@ -320,7 +320,7 @@ pub struct Changes {
 
 /// What a run cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Cost {
+pub struct RunCost {
     /// Bytes read from files.
     pub read_bytes: u64,
     /// Bytes of new content, before compression.
@@ -342,12 +342,12 @@ pub enum RecordError {
     Newer(u32),
     /// Its MAC is made with a generation of the repository key that the reader has not.
     #[error("belongs to generation {0} of the repository key, which the key at hand does not give")]
-    Rotated(Generation),
+    Rotated(KeyGeneration),
 }
 
 /// The JSON of a record. `kind` and `body` stay apart, so that an unknown kind can be read past.
 #[derive(Serialize, Deserialize)]
-struct Raw {
+struct RawRecord {
     v: u32,
     role: RoleName,
     repo: RepoId,
@@ -355,7 +355,7 @@ struct Raw {
     term: Term,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     takeover: Option<Digest>,
-    node: NodeRef,
+    node: WriterNode,
     instance: InstanceId,
     time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -371,7 +371,7 @@ struct Raw {
     kind: String,
     body: serde_json::Value,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    state: Option<State>,
+    state: Option<JournalState>,
 }
 
 /// The digest of a journal object: what the next record names as its predecessor.
@@ -386,7 +386,7 @@ impl Record {
     }
 
     /// Whether it is the record with this number of the journal that these keys are for.
-    pub fn is_at(&self, seq: Seq, keys: &Keys) -> bool {
+    pub fn is_at(&self, seq: Seq, keys: &DerivedKeys) -> bool {
         self.seq == seq && self.role == *keys.role() && self.repo == keys.repo()
     }
 
@@ -397,25 +397,25 @@ impl Record {
     }
 
     /// The object, under these keys; they know the record's generation.
-    pub fn encode(&self, keys: &Keys) -> Vec<u8> {
+    pub fn encode(&self, keys: &DerivedKeys) -> Vec<u8> {
         line::seal_by(&self.line(), keys, self.generation)
     }
 
     /// Lets the generation that a rotation begins vouch for its record.
-    pub fn prove(&mut self, keys: &Keys) {
+    pub fn prove(&mut self, keys: &DerivedKeys) {
         // The line of any other record may be long, and is not needed.
-        if !matches!(self.body, Body::Rotate(_)) {
+        if !matches!(self.body, RecordBody::Rotate(_)) {
             return;
         }
         let line = self.line();
-        if let Body::Rotate(body) = &mut self.body {
+        if let RecordBody::Rotate(body) = &mut self.body {
             body.proof = rotation::prove(&line, body, keys).unwrap_or(body.proof);
         }
     }
 
     fn line(&self) -> Vec<u8> {
         let (kind, body) = self.body.parts();
-        let raw = Raw {
+        let raw = RawRecord {
             v: VERSION,
             role: self.role.clone(),
             repo: self.repo,
@@ -438,14 +438,14 @@ impl Record {
     }
 
     /// From the object. With keys the MAC is checked; without, only the shape.
-    pub fn decode(object: &[u8], keys: Option<&Keys>) -> Result<Self, RecordError> {
+    pub fn decode(object: &[u8], keys: Option<&DerivedKeys>) -> Result<Self, RecordError> {
         let damaged = |e: &dyn std::fmt::Display| RecordError::Damaged(e.to_string());
         let (first, generation) = match keys {
             Some(keys) => line::open_any(object, keys),
             None => line::split(object).map(|(first, _, generation)| (first, generation)),
         }
         .map_err(|error| match error {
-            LineError::Generation(generation) => RecordError::Rotated(generation),
+            MacLineError::Generation(generation) => RecordError::Rotated(generation),
             error => damaged(&error),
         })?;
         #[derive(Deserialize)]
@@ -456,25 +456,25 @@ impl Record {
         if v > VERSION {
             return Err(RecordError::Newer(v));
         }
-        let raw: Raw = serde_json::from_slice(first).map_err(|e| damaged(&e))?;
+        let raw: RawRecord = serde_json::from_slice(first).map_err(|e| damaged(&e))?;
         if !(Seq::FIRST..=Seq::MAX).contains(&raw.seq) {
             return Err(damaged(&"a number that no record has"));
         }
         let body = match raw.kind.as_str() {
-            "takeover" => Body::Takeover(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "snapshot" => Body::Snapshot(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "begin" => Body::Begin(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "end" => Body::End(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "clone" => Body::Clone(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "pause" => Body::Pause(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "resume" => Body::Resume,
-            "amend" => Body::Amend(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "prune" => Body::Prune(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "swept" => Body::Swept(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            "rotate" => Body::Rotate(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
-            _ => Body::Unknown { kind: raw.kind, body: raw.body },
+            "takeover" => RecordBody::Takeover(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "snapshot" => RecordBody::Snapshot(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "begin" => RecordBody::Begin(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "end" => RecordBody::End(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "clone" => RecordBody::Clone(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "pause" => RecordBody::Pause(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "resume" => RecordBody::Resume,
+            "amend" => RecordBody::Amend(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "prune" => RecordBody::Prune(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "swept" => RecordBody::Swept(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            "rotate" => RecordBody::Rotate(serde_json::from_value(raw.body).map_err(|e| damaged(&e))?),
+            _ => RecordBody::Unknown { kind: raw.kind, body: raw.body },
         };
-        if let (Body::Rotate(body), Some(keys)) = (&body, keys)
+        if let (RecordBody::Rotate(body), Some(keys)) = (&body, keys)
             && rotation::prove(first, body, keys).is_some_and(|proof| proof != body.proof)
         {
             return Err(damaged(&"the generation of the repository key that it begins does not vouch for it"));

@@ -18,7 +18,7 @@ use crate::ids::{ClusterId, RepoId};
 
 /// What a read found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub struct RegisterValue {
     /// The value; `None`: there has never been one, or it was lost.
     pub value: Option<Bytes>,
     /// Who answered.
@@ -27,7 +27,7 @@ pub struct Reading {
 
 /// What a swap came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Swapped {
+pub enum CasOutcome {
     /// The value is the new one.
     Yes,
     /// It was another than the expected one: this.
@@ -54,17 +54,17 @@ pub enum RegisterError {
 #[async_trait]
 pub trait Register: Debug + Send + Sync {
     /// Reads it.
-    async fn read(&self) -> Result<Reading, RegisterError>;
+    async fn read(&self) -> Result<RegisterValue, RegisterError>;
 
     /// Puts `new` there if it still is `old` (`None`: if nothing is there). One request, never retried inside.
     ///
     /// # Errors
-    /// Only for a definite refusal; everything that leaves doubt is [`Swapped::Unknown`].
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError>;
+    /// Only for a definite refusal; everything that leaves doubt is [`CasOutcome::Unknown`].
+    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError>;
 }
 
 /// Registers by name.
-pub trait Registers: Debug + Send + Sync {
+pub trait RegisterService: Debug + Send + Sync {
     /// The one of this name; nobody is asked yet.
     fn register(&self, name: &str) -> Arc<dyn Register>;
 }

@@ -1,4 +1,4 @@
-//! Letting a journal go on of which records are lost: the adapter around [`Mender`].
+//! Letting a journal go on of which records are lost: the adapter around [`JournalSalvager`].
 //!
 //! The invariants: before a repair is appended, every number that it calls lost is occupied, so that no writer that was away since then
 //! can take one; and the repair itself is a takeover at the number after the last, which fences like any other. It carries the state
@@ -14,16 +14,16 @@ use crate::ids::{Digest, RepoId, RoleName, Seq};
 use crate::journal::emptied;
 use crate::journal::error::JournalError;
 use crate::journal::log::{self, AppendError, Journal};
-use crate::journal::mend::{LostRecord, Mended, Mender};
-use crate::journal::record::{self, Body, Record, RecordError, Takeover, TakeoverWhy};
-use crate::journal::rotation::Rotated;
-use crate::journal::state::{State, View};
+use crate::journal::mend::{JournalSalvager, LostRecord, SalvagedJournal};
+use crate::journal::record::{self, Record, RecordBody, RecordError, TakeoverBody, TakeoverReason};
+use crate::journal::rotation::RotationState;
+use crate::journal::state::{JournalState, JournalView};
 use crate::journal::void;
 use crate::repo::{line, names};
 use crate::role::permit::{Candidacy, Permit};
 use crate::store::{
-    LIST_PAGE_MAX, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind, Turn, get_among_others, list_some,
-    put_once,
+    LIST_PAGE_MAX, LargeReadLock, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind, get_among_others,
+    list_some, put_once,
 };
 
 /// Records fetched at once.
@@ -43,7 +43,7 @@ const GAPS_ASKED_MAX: usize = 16;
 
 /// Why what is left of a journal cannot be told, or not be gone on from.
 #[derive(Debug, thiserror::Error)]
-pub enum MendError {
+pub enum SalvageError {
     /// The store.
     #[error("the journal cannot be read: {0}")]
     Store(#[from] StoreError),
@@ -73,16 +73,16 @@ pub enum MendError {
 
 /// What is left of a journal, and how far it was read.
 #[derive(Debug, Clone)]
-pub struct Mending {
+pub struct SalvageProgress {
     /// What is left.
-    pub mended: Mended,
-    mender: Mender,
+    pub mended: SalvagedJournal,
+    mender: JournalSalvager,
     last: Seq,
 }
 
 /// An object in the place of the copy of a rotation's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrongCopy {
+pub struct WrongRotationCopy {
     /// Its key.
     pub key: String,
     /// What is wrong with it.
@@ -93,7 +93,7 @@ pub struct WrongCopy {
 
 /// What stands at a number whose record is lost and of which nothing is there: no record, and the same whoever puts it.
 #[derive(Serialize)]
-struct Filler<'a> {
+struct VoidPlaceholder<'a> {
     v: u32,
     role: &'a RoleName,
     repo: RepoId,
@@ -103,7 +103,8 @@ struct Filler<'a> {
 
 impl Journal {
     fn filler(&self, seq: Seq) -> Bytes {
-        let filler = Filler { v: record::VERSION, role: self.keys.role(), repo: self.keys.repo(), seq, lost: true };
+        let filler =
+            VoidPlaceholder { v: record::VERSION, role: self.keys.role(), repo: self.keys.repo(), seq, lost: true };
         Bytes::from(line::seal(&serde_json::to_vec(&filler).expect("plain data becomes JSON"), &self.keys))
     }
 
@@ -111,7 +112,7 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer, a newer version wrote here, or more is lost than one repair names.
-    pub async fn mend(&self, known: Option<&View>) -> Result<Mended, MendError> {
+    pub async fn mend(&self, known: Option<&JournalView>) -> Result<SalvagedJournal, SalvageError> {
         Ok(self.mending(known).await?.mended)
     }
 
@@ -119,9 +120,9 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer, a newer version wrote here, or nothing is left.
-    pub async fn mend_readable(&self, known: Option<&View>) -> Result<Mended, MendError> {
+    pub async fn mend_readable(&self, known: Option<&JournalView>) -> Result<SalvagedJournal, SalvageError> {
         match Box::pin(self.mend(known)).await {
-            Err(error @ MendError::TooMany { .. }) => match Box::pin(self.sound_end()).await? {
+            Err(error @ SalvageError::TooMany { .. }) => match Box::pin(self.sound_end()).await? {
                 Seq(0) if known.is_none() => Err(error),
                 end => Ok(Box::pin(self.mending_to(known, Some(end))).await?.mended),
             },
@@ -133,12 +134,12 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::mend`].
-    pub async fn mending(&self, known: Option<&View>) -> Result<Mending, MendError> {
+    pub async fn mending(&self, known: Option<&JournalView>) -> Result<SalvageProgress, SalvageError> {
         Box::pin(self.mending_to(known, None)).await
     }
 
     /// The same up to record `end`, whatever lies beyond it.
-    async fn mending_to(&self, known: Option<&View>, end: Option<Seq>) -> Result<Mending, MendError> {
+    async fn mending_to(&self, known: Option<&JournalView>, end: Option<Seq>) -> Result<SalvageProgress, SalvageError> {
         let mending = self.mend_by(known, end).await?;
         let knows_rotation = known.is_some_and(|known| known.generation() == self.keys.generation());
         if knows_rotation || !mending.mended.partial && mending.mended.unbegun.is_none() {
@@ -156,10 +157,10 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer, or a newer version wrote here.
-    pub async fn sound_end(&self) -> Result<Seq, MendError> {
-        let (mut end, turn) = (Seq(0), &Turn::default());
+    pub async fn sound_end(&self) -> Result<Seq, SalvageError> {
+        let (mut end, turn) = (Seq(0), &LargeReadLock::default());
         let mut records = stream::iter((1..).map(Seq))
-            .map(|seq| async move { Ok::<_, MendError>((seq, self.usable(seq, turn).await?)) })
+            .map(|seq| async move { Ok::<_, SalvageError>((seq, self.usable(seq, turn).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
             if record.is_ok() {
@@ -175,8 +176,8 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer, or a newer version wrote here.
-    pub async fn mend_on(&self, before: &Mending) -> Result<Option<Mending>, MendError> {
-        let (mut mender, mut last, turn) = (before.mender.clone(), before.last, Turn::default());
+    pub async fn mend_on(&self, before: &SalvageProgress) -> Result<Option<SalvageProgress>, SalvageError> {
+        let (mut mender, mut last, turn) = (before.mender.clone(), before.last, LargeReadLock::default());
         loop {
             let seq = last.next();
             match self.usable(seq, &turn).await? {
@@ -188,11 +189,11 @@ impl Journal {
         }
         let mended = mender.clone().finish(|seq| record::digest(&self.filler(seq)));
         let is_news = last > before.last && mended.continues(&before.mended);
-        Ok(is_news.then_some(Mending { mended, mender, last }))
+        Ok(is_news.then_some(SalvageProgress { mended, mender, last }))
     }
 
     /// The journal up to the rotation that begins the newest generation, by the copy of its record.
-    async fn rotation_copy(&self) -> Result<Option<View>, StoreError> {
+    async fn rotation_copy(&self) -> Result<Option<JournalView>, StoreError> {
         if self.keys.generation().is_first() {
             return Ok(None);
         }
@@ -208,9 +209,9 @@ impl Journal {
                 Err(error) => return Err(error),
             };
             let Ok(record) = Record::decode(&object, Some(&self.keys)) else { continue };
-            let begins = matches!(&record.body, Body::Rotate(body) if body.generation == self.keys.generation());
+            let begins = matches!(&record.body, RecordBody::Rotate(body) if body.generation == self.keys.generation());
             let own = record.is_at(seq, &self.keys);
-            let Some(mut view) = View::before_checkpoint(&record).filter(|_| begins && own) else { continue };
+            let Some(mut view) = JournalView::before_checkpoint(&record).filter(|_| begins && own) else { continue };
             if view.apply(&record, record::digest(&object)).is_ok() {
                 return Ok(Some(view));
             }
@@ -246,8 +247,8 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn wrong_copy(&self, state: &State) -> Result<Option<WrongCopy>, StoreError> {
-        let Some(Rotated { generation, seq }) = state.rotated else { return Ok(None) };
+    pub async fn wrong_copy(&self, state: &JournalState) -> Result<Option<WrongRotationCopy>, StoreError> {
+        let Some(RotationState { generation, seq }) = state.rotated else { return Ok(None) };
         let object = match self.object(seq).await {
             Ok(Some(object)) => object,
             Ok(None) => return Ok(None),
@@ -256,11 +257,11 @@ impl Journal {
         };
         // Where the rotation's record is lost, this is the one before it.
         let body = Record::decode(&object, Some(&self.keys)).map(|record| record.body);
-        if !matches!(body, Ok(Body::Rotate(body)) if body.generation == generation) {
+        if !matches!(body, Ok(RecordBody::Rotate(body)) if body.generation == generation) {
             return Ok(None);
         }
         let what = self.compare_copy(seq, &object).await?;
-        Ok(what.map(|what| WrongCopy { key: names::rotation(self.keys.role(), seq), what, object }))
+        Ok(what.map(|what| WrongRotationCopy { key: names::rotation(self.keys.role(), seq), what, object }))
     }
 
     /// What is wrong with the copy of record `seq`, whose object this is, if there is one.
@@ -276,7 +277,7 @@ impl Journal {
     }
 
     /// The last number that is occupied.
-    async fn last_occupied(&self) -> Result<Seq, MendError> {
+    async fn last_occupied(&self) -> Result<Seq, SalvageError> {
         let listed = self.listed().await?;
         let mut last = listed.last().copied().unwrap_or(Seq(0));
         // A listing may lag behind what was written.
@@ -284,12 +285,12 @@ impl Journal {
             last = last.next();
         }
         if last.0.saturating_sub(listed.len() as u64) > VOID_MAX as u64 {
-            return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
+            return Err(SalvageError::TooMany { last, key: names::record(self.keys.role(), last) });
         }
         Ok(last)
     }
 
-    async fn mend_by(&self, known: Option<&View>, end: Option<Seq>) -> Result<Mending, MendError> {
+    async fn mend_by(&self, known: Option<&JournalView>, end: Option<Seq>) -> Result<SalvageProgress, SalvageError> {
         let mut last = match end {
             Some(end) => end,
             None => self.last_occupied().await?,
@@ -299,7 +300,7 @@ impl Journal {
             last = Seq::FIRST;
         }
         let (repairs, fetched) = void::repairs_to(self.store.as_ref(), &self.keys, Seq::FIRST, last).await?;
-        let turn = Turn::default();
+        let turn = LargeReadLock::default();
         let usable = async |seq| match (repairs.voided_by(seq), fetched.get(seq)) {
             (Some(by), _) => {
                 Ok(Err(LostRecord { seq, what: format!("is void by record {by}"), found: None, missing: false }))
@@ -308,9 +309,10 @@ impl Journal {
             (None, None) => self.usable(seq, &turn).await,
         };
         let mut mender =
-            Mender::new(self.keys.role().clone(), self.keys.repo(), known, self.keys.generation()).knowing(&repairs);
+            JournalSalvager::new(self.keys.role().clone(), self.keys.repo(), known, self.keys.generation())
+                .knowing(&repairs);
         let mut records = stream::iter((1..=last.0).map(Seq))
-            .map(|seq| async move { Ok::<_, MendError>((seq, usable(seq).await?)) })
+            .map(|seq| async move { Ok::<_, SalvageError>((seq, usable(seq).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
             mender.take(seq, record);
@@ -319,12 +321,12 @@ impl Journal {
         let mended = mender.clone().finish(|seq| record::digest(&self.filler(seq)));
         // Nothing is void because an old key does not open it.
         if let Err(error @ JournalError::Rotated { .. }) = self.check_generation(&mended.view) {
-            return Err(MendError::Rotated(error));
+            return Err(SalvageError::Rotated(error));
         }
         if end.is_none() && mended.void.len() > VOID_MAX {
-            return Err(MendError::TooMany { last, key: names::record(self.keys.role(), last) });
+            return Err(SalvageError::TooMany { last, key: names::record(self.keys.role(), last) });
         }
-        Ok(Mending { mended, mender, last })
+        Ok(SalvageProgress { mended, mender, last })
     }
 
     async fn listed(&self) -> Result<BTreeSet<Seq>, StoreError> {
@@ -335,7 +337,11 @@ impl Journal {
     }
 
     /// The record, or why there is none. `turn` is that of the large ones.
-    async fn usable(&self, seq: Seq, turn: &Turn) -> Result<Result<(Record, Digest), LostRecord>, MendError> {
+    async fn usable(
+        &self,
+        seq: Seq,
+        turn: &LargeReadLock,
+    ) -> Result<Result<(Record, Digest), LostRecord>, SalvageError> {
         let lost = |what: String, missing| Ok(Err(LostRecord { seq, what, found: None, missing }));
         let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
         match get_among_others(self.store.as_ref(), &key, limits, turn).await {
@@ -346,11 +352,11 @@ impl Journal {
         }
     }
 
-    fn judge(&self, seq: Seq, object: &Bytes) -> Result<Result<(Record, Digest), LostRecord>, MendError> {
+    fn judge(&self, seq: Seq, object: &Bytes) -> Result<Result<(Record, Digest), LostRecord>, SalvageError> {
         let digest = record::digest(object);
         match Record::decode(object, Some(&self.keys)) {
             Ok(record) => Ok(Ok((record, digest))),
-            Err(error @ RecordError::Newer(_)) => Err(MendError::Newer { seq, error }),
+            Err(error @ RecordError::Newer(_)) => Err(SalvageError::Newer { seq, error }),
             Err(error) => Ok(Err(LostRecord { seq, what: error.to_string(), found: Some(digest), missing: false })),
         }
     }
@@ -359,7 +365,7 @@ impl Journal {
     ///
     /// # Errors
     /// The store, or it cannot be told whether a number is occupied.
-    pub async fn occupy(&self, mended: &Mended) -> Result<bool, AppendError> {
+    pub async fn occupy(&self, mended: &SalvagedJournal) -> Result<bool, AppendError> {
         log::understand(&mended.view)?;
         for lost in &mended.void {
             if !self.fill(lost).await? {
@@ -376,20 +382,20 @@ impl Journal {
     /// [`AppendError::Moved`]: something was appended since it was read.
     pub async fn repair(
         &self,
-        mended: &Mended,
-        state: State,
+        mended: &SalvagedJournal,
+        state: JournalState,
         candidacy: &Candidacy,
         forced: bool,
-    ) -> Result<(Permit, View), AppendError> {
-        let mut view = View { state, ..mended.view.clone() };
+    ) -> Result<(Permit, JournalView), AppendError> {
+        let mut view = JournalView { state, ..mended.view.clone() };
         if view.generation() < self.keys.generation() {
             // The key is the proof of a rotation whose record is lost.
             let seq = mended.view.head.as_ref().map_or(Seq(0), |head| head.seq);
-            view.state.rotated = Some(Rotated { generation: self.keys.generation(), seq });
+            view.state.rotated = Some(RotationState { generation: self.keys.generation(), seq });
         }
         log::understand(&view)?;
         let void = mended.void.iter().map(|lost| lost.seq).collect();
-        let takeover = Takeover { forced, void, lost: mended.lost, ..Takeover::new(TakeoverWhy::Repair) };
+        let takeover = TakeoverBody { forced, void, lost: mended.lost, ..TakeoverBody::new(TakeoverReason::Repair) };
         self.take_over_as(&view, candidacy, takeover).await
     }
 
@@ -426,7 +432,7 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn gaps(&self, view: &View) -> Result<Vec<Seq>, StoreError> {
+    pub async fn gaps(&self, view: &JournalView) -> Result<Vec<Seq>, StoreError> {
         let Some(head) = view.head.as_ref() else { return Ok(Vec::new()) };
         let role = self.keys.role();
         let first = head.seq.0.saturating_sub(LIST_PAGE_MAX as u64 / 2);

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Seq, Term};
 use crate::journal::record::Record;
-use crate::journal::state::State;
+use crate::journal::state::JournalState;
 
 /// How many repairs a state remembers, the newest.
 const REPAIRS_KEPT: usize = 16;
 
 /// The end of a journal that a store lost, as a node remembers it. Its numbers are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LostEnd {
+pub struct LostTail {
     /// The first number that is lost.
     pub from: Seq,
     /// The last.
@@ -25,7 +25,7 @@ pub struct LostEnd {
 
 /// What a repair said of the records before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Repaired {
+pub struct RepairEntry {
     /// The number of its record.
     pub seq: Seq,
     /// Its term.
@@ -35,10 +35,10 @@ pub struct Repaired {
     pub void: Vec<Seq>,
     /// The end that the store lost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub lost: Option<LostEnd>,
+    pub lost: Option<LostTail>,
 }
 
-impl Repaired {
+impl RepairEntry {
     /// What this record says, if it is a repair.
     pub(super) fn of(record: &Record) -> Option<Self> {
         let repair = record.body.repair()?;
@@ -47,7 +47,7 @@ impl Repaired {
 
     /// Whether it says to somebody whose newest record, of term `seen`, had this number and digest, that this record is lost.
     pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
-        let at_end = |lost: LostEnd| (lost.from..=lost.to).contains(&seq) && (seq < lost.to || digest == lost.digest);
+        let at_end = |lost: LostTail| (lost.from..=lost.to).contains(&seq) && (seq < lost.to || digest == lost.digest);
         seen < self.term && (self.void.contains(&seq) || self.lost.is_some_and(at_end))
     }
 }
@@ -58,12 +58,12 @@ impl Repaired {
 /// placeholder, bytes that nobody can read, a record that came back, what is no object. A reader of single
 /// numbers asks first, and does not use what a void one holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Repairs {
+pub struct RepairHistory {
     /// The newest first.
-    all: Vec<Repaired>,
+    all: Vec<RepairEntry>,
 }
 
-impl Repairs {
+impl RepairHistory {
     /// The repair that called this number void first: the number of its record.
     pub fn voided_by(&self, seq: Seq) -> Option<Seq> {
         self.all.iter().rev().find(|repair| repair.void.contains(&seq)).map(|repair| repair.seq)
@@ -74,7 +74,7 @@ impl Repairs {
         self.voided_by(seq).is_some()
     }
 
-    /// Whether one of them says to a node that saw this record that it is lost: [`Repaired::covers`].
+    /// Whether one of them says to a node that saw this record that it is lost: [`RepairEntry::covers`].
     pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
         self.all.iter().any(|repair| repair.covers(seq, digest, seen))
     }
@@ -83,7 +83,7 @@ impl Repairs {
     /// was used that does not count. `None`: it is lost, and nobody has named it.
     pub(super) fn beyond(&self, unusable: Seq) -> Option<Seq> {
         let before = Seq(unusable.0.saturating_sub(1));
-        let names = |repair: &&Repaired| {
+        let names = |repair: &&RepairEntry| {
             repair.seq > unusable && repair.void.contains(&unusable)
                 || repair.seq >= unusable && repair.void.contains(&before)
         };
@@ -91,7 +91,7 @@ impl Repairs {
     }
 
     /// The newest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Repaired> {
+    pub fn iter(&self) -> impl Iterator<Item = &RepairEntry> {
         self.all.iter()
     }
 
@@ -101,7 +101,7 @@ impl Repairs {
     }
 
     /// Adds one that is older than the others. False: it is not.
-    pub(super) fn add_older(&mut self, repair: Repaired) -> bool {
+    pub(super) fn add_older(&mut self, repair: RepairEntry) -> bool {
         let is_older = self.all.last().is_none_or(|last| repair.seq < last.seq);
         if is_older {
             self.all.push(repair);
@@ -110,7 +110,7 @@ impl Repairs {
     }
 
     /// Adds what a state remembers, as far as it is older; whether older ones than those may have been.
-    pub(super) fn add_remembered(&mut self, state: &State) -> bool {
+    pub(super) fn add_remembered(&mut self, state: &JournalState) -> bool {
         let mut added = 0;
         for repair in state.repaired.iter().rev() {
             added += usize::from(self.add_older(repair.clone()));
@@ -120,7 +120,7 @@ impl Repairs {
 }
 
 /// Remembers one more.
-pub(super) fn add(repaired: &mut Vec<Repaired>, newest: Repaired) {
+pub(super) fn add(repaired: &mut Vec<RepairEntry>, newest: RepairEntry) {
     repaired.push(newest);
     let too_many = repaired.len().saturating_sub(REPAIRS_KEPT);
     repaired.drain(..too_many);
@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn a_repair_forgives_what_it_names_to_who_has_not_seen_it() {
         let digest = Digest([1; 32]);
-        let lost = LostEnd { from: Seq(8), to: Seq(9), digest };
-        let repaired = Repaired { seq: Seq(8), term: Term(5), void: vec![Seq(3)], lost: Some(lost) };
+        let lost = LostTail { from: Seq(8), to: Seq(9), digest };
+        let repaired = RepairEntry { seq: Seq(8), term: Term(5), void: vec![Seq(3)], lost: Some(lost) };
         assert!(repaired.covers(Seq(3), Digest([2; 32]), Term(4)));
         assert!(repaired.covers(Seq(8), Digest([2; 32]), Term(4)), "nobody knows what that one was");
         assert!(repaired.covers(Seq(9), digest, Term(4)));
@@ -145,7 +145,7 @@ mod tests {
         }
         let mut kept = Vec::new();
         for seq in 1..40 {
-            add(&mut kept, Repaired { seq: Seq(seq), ..repaired.clone() });
+            add(&mut kept, RepairEntry { seq: Seq(seq), ..repaired.clone() });
         }
         assert_eq!((kept.len(), kept[0].seq), (REPAIRS_KEPT, Seq(24)));
     }

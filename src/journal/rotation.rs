@@ -6,14 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Generation, KeyId, Mac, Seq};
-use crate::repo::crypto::Keys;
+use crate::ids::{KeyGeneration, KeyId, Mac, Seq};
+use crate::repo::crypto::DerivedKeys;
 
 /// The body of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RotateBody {
     /// The generation that begins after this record.
-    pub generation: Generation,
+    pub generation: KeyGeneration,
     /// The key slots that give it. They are staged before this record is written, and put in their place after it.
     pub slots: Vec<KeyId>,
     /// Made with the key of that generation over this record's first line, with zeros in this place.
@@ -22,15 +22,15 @@ pub struct RotateBody {
 
 /// What a state says of the newest rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rotated {
+pub struct RotationState {
     /// The generation of the repository key that everything after it is written under.
-    pub generation: Generation,
+    pub generation: KeyGeneration,
     /// The number of its record. Where that is lost, of the record before the first one that shows it.
     pub seq: Seq,
 }
 
 /// What the proof of a rotation's first line is to be; `None`: these keys do not know the generation.
-pub(super) fn prove(line: &[u8], body: &RotateBody, keys: &Keys) -> Option<Mac> {
+pub(super) fn prove(line: &[u8], body: &RotateBody, keys: &DerivedKeys) -> Option<Mac> {
     // Within a string quotation marks are escaped, so this stands in no text; twice it stands in no record of this program's.
     let (field, empty) = (field(&body.proof), field(&Mac([0; Mac::LEN])));
     let mut blank = line.to_vec();
@@ -48,20 +48,20 @@ fn field(proof: &Mac) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::{Body, Record, RecordError, digest};
+    use crate::journal::record::{Record, RecordBody, RecordError, digest};
     use crate::journal::state::tests::{empty, next, snapshot, takeover};
-    use crate::journal::state::{FoldError, View};
+    use crate::journal::state::{FoldError, JournalView};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::{keys, rotated};
 
     struct Rotation {
-        old: Keys,
+        old: DerivedKeys,
         /// Knows the next one, and writes under the old one.
-        between: Keys,
-        new: Keys,
-        before: View,
+        between: DerivedKeys,
+        new: DerivedKeys,
+        before: JournalView,
         record: Record,
-        after: View,
+        after: JournalView,
     }
 
     fn rotation() -> Rotation {
@@ -72,8 +72,8 @@ mod tests {
             let record = next(&before, 1, body);
             before.apply(&record, digest(&record.encode(&old))).unwrap();
         }
-        let body = RotateBody { generation: Generation(1), slots: vec![KeyId([3; 8])], proof: Mac([0; 32]) };
-        let mut record = next(&before, 1, Body::Rotate(body));
+        let body = RotateBody { generation: KeyGeneration(1), slots: vec![KeyId([3; 8])], proof: Mac([0; 32]) };
+        let mut record = next(&before, 1, RecordBody::Rotate(body));
         record.prove(&between);
         let mut after = before.clone();
         after.apply(&record, digest(&record.encode(&between))).unwrap();
@@ -87,7 +87,7 @@ mod tests {
         for keys in [&old, &between, &new] {
             assert_eq!(Record::decode(&object, Some(keys)), Ok(record.clone()));
         }
-        assert_eq!(after.state.rotated, Some(Rotated { generation: Generation(1), seq: record.seq }));
+        assert_eq!(after.state.rotated, Some(RotationState { generation: KeyGeneration(1), seq: record.seq }));
 
         // A holder of the old key makes another one: a reader with the new key refuses it.
         let mut forged = Record { time: jiff::Timestamp::MAX, ..record.clone() };
@@ -102,27 +102,27 @@ mod tests {
     fn nothing_of_an_older_generation_follows() {
         let Rotation { old, new, before, after, .. } = rotation();
         let record = next(&after, 2, takeover());
-        assert_eq!(record.generation, Generation(1));
+        assert_eq!(record.generation, KeyGeneration(1));
         let object = record.encode(&new);
         assert!(after.clone().apply(&record, digest(&object)).is_ok());
-        assert_eq!(Record::decode(&object, Some(&old)), Err(RecordError::Rotated(Generation(1))));
+        assert_eq!(Record::decode(&object, Some(&old)), Err(RecordError::Rotated(KeyGeneration(1))));
 
-        let stale = Record { generation: Generation(0), ..record.clone() };
-        let wrong = |found, now| Err(FoldError::Generation { found: Generation(found), now: Generation(now) });
+        let stale = Record { generation: KeyGeneration(0), ..record.clone() };
+        let wrong = |found, now| Err(FoldError::Generation { found: KeyGeneration(found), now: KeyGeneration(now) });
         assert_eq!(after.clone().apply(&stale, digest(&stale.encode(&old))), wrong(0, 1));
-        let early = Record { generation: Generation(1), ..next(&before, 2, takeover()) };
+        let early = Record { generation: KeyGeneration(1), ..next(&before, 2, takeover()) };
         assert_eq!(before.clone().apply(&early, digest(&early.encode(&new))), wrong(1, 0));
         // A repair brings its own state, and never an older generation.
-        use crate::journal::record::{Takeover, TakeoverWhy};
+        use crate::journal::record::{TakeoverBody, TakeoverReason};
         let repair = Record {
-            body: Body::Takeover(Takeover::new(TakeoverWhy::Repair)),
+            body: RecordBody::Takeover(TakeoverBody::new(TakeoverReason::Repair)),
             state: Some(before.state.clone()),
             term: crate::ids::Term(99),
             ..stale
         };
         assert_eq!(after.clone().apply(&repair, digest(&repair.encode(&old))), wrong(0, 1));
-        let skipping = RotateBody { generation: Generation(3), slots: Vec::new(), proof: Mac([0; 32]) };
-        let record = next(&after, 1, Body::Rotate(skipping));
+        let skipping = RotateBody { generation: KeyGeneration(3), slots: Vec::new(), proof: Mac([0; 32]) };
+        let record = next(&after, 1, RecordBody::Rotate(skipping));
         assert_eq!(after.clone().apply(&record, digest(b"")), wrong(3, 1));
     }
 }

@@ -8,7 +8,7 @@ const GROWTH: u64 = 4;
 
 /// What a listing after some record showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listed {
+pub enum ListedRecords {
     /// No record.
     Nothing,
     /// Records up to this one, and it was the last of all.
@@ -19,7 +19,7 @@ pub enum Listed {
 
 /// A search for the last record of a journal without gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Search {
+pub struct HeadSearch {
     /// The highest number that is known to be occupied, or 0.
     occupied: u64,
     /// No number above this one is.
@@ -30,7 +30,7 @@ pub struct Search {
     after: u64,
 }
 
-impl Search {
+impl HeadSearch {
     /// From a record that is known to be there, or 0, by listings of up to `page` records. The first listing is after that record.
     pub fn new(known: u64, page: u64) -> Self {
         Self { occupied: known, empty: None, page, stride: GROWTH * page, after: known }
@@ -41,14 +41,14 @@ impl Search {
         self.after
     }
 
-    /// Takes what was listed after [`Search::after`]; `Some`: that is the last record, or 0.
-    pub fn told(&mut self, listed: Listed) -> Option<u64> {
+    /// Takes what was listed after [`HeadSearch::after`]; `Some`: that is the last record, or 0.
+    pub fn told(&mut self, listed: ListedRecords) -> Option<u64> {
         match listed {
-            Listed::End(last) => return Some(last),
-            Listed::Part(last) => self.occupied = last,
+            ListedRecords::End(last) => return Some(last),
+            ListedRecords::Part(last) => self.occupied = last,
             // Also where a record went away since it was seen.
-            Listed::Nothing if self.after <= self.occupied => return Some(self.occupied),
-            Listed::Nothing => self.empty = Some(self.after),
+            ListedRecords::Nothing if self.after <= self.occupied => return Some(self.occupied),
+            ListedRecords::Nothing => self.empty = Some(self.after),
         }
         self.after = match self.empty {
             None => {
@@ -75,13 +75,13 @@ mod tests {
 
     /// The last record that is found in a journal of so many, listed by so many at once, and in how many listings.
     fn search(known: u64, head: u64, page: u64) -> (u64, u32) {
-        let mut search = Search::new(known, PAGE);
+        let mut search = HeadSearch::new(known, PAGE);
         for listings in 1..10_000 {
             let after = search.after();
             let listed = match head.saturating_sub(after) {
-                0 => Listed::Nothing,
-                more if more <= page => Listed::End(head),
-                _ => Listed::Part(after + page),
+                0 => ListedRecords::Nothing,
+                more if more <= page => ListedRecords::End(head),
+                _ => ListedRecords::Part(after + page),
             };
             if let Some(found) = search.told(listed) {
                 return (found, listings);
@@ -109,17 +109,17 @@ mod tests {
         /// Records that go away meanwhile, or listings that lag, do not keep it going.
         #[test]
         fn any_listings_come_to_an_end(known in 0..1000u64, told in prop::collection::vec(any::<Option<u16>>(), 0..40)) {
-            let mut search = Search::new(known, PAGE);
+            let mut search = HeadSearch::new(known, PAGE);
             for more in told {
                 let last = search.after().saturating_add(1 + u64::from(more.unwrap_or_default()));
-                let listed = more.map_or(Listed::Nothing, |_| Listed::Part(last));
+                let listed = more.map_or(ListedRecords::Nothing, |_| ListedRecords::Part(last));
                 if let Some(head) = search.told(listed) {
                     prop_assert!(head >= known);
                     return Ok(());
                 }
             }
             // From here on there is nothing more to see.
-            let ended = (0..64).any(|_| search.told(Listed::Nothing).is_some_and(|head| head >= known));
+            let ended = (0..64).any(|_| search.told(ListedRecords::Nothing).is_some_and(|head| head >= known));
             prop_assert!(ended);
         }
     }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{JournalPlace, Place};
+use crate::config::{ConfigLocation, JournalPlacement};
 use crate::ids::{ClusterId, RoleName, Seq, Term};
-use crate::journal::log::{self, AppendError, Draft, Journal, JournalError, RESOLVE_LIMIT, RESOLVE_PAUSE};
-use crate::journal::record::{Body, Record, Takeover, TakeoverWhy};
-use crate::journal::register::{Reading, Register, RegisterError, Swapped};
-use crate::journal::standing::{self, Rift, Standing};
-use crate::journal::state::View;
+use crate::journal::log::{self, AppendError, Journal, JournalError, RESOLVE_LIMIT, RESOLVE_PAUSE, RecordDraft};
+use crate::journal::record::{Record, RecordBody, TakeoverBody, TakeoverReason};
+use crate::journal::register::{CasOutcome, Register, RegisterError, RegisterValue};
+use crate::journal::standing::{self, HeadConflict, HeadState};
+use crate::journal::state::JournalView;
 use crate::repo::names;
 use crate::store::{PutOutcome, StoreError, StoreErrorKind, put_once};
 
@@ -33,7 +33,7 @@ const ADOPT_ATTEMPTS: u32 = 16;
 
 /// Where the head is.
 #[derive(Debug, Clone)]
-pub struct Seat {
+pub struct EtcdHead {
     /// The register that has it.
     pub register: Arc<dyn Register>,
     /// The cluster that the repository was made with.
@@ -47,7 +47,7 @@ pub(super) fn fits(before: usize, bytes: usize) -> bool {
 
 /// Why this process cannot write to where a journal is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SeatError {
+pub enum EtcdHeadError {
     /// The journal is in etcd, and none is configured.
     #[error("the journal of role {role} is in etcd, and no etcd is configured")]
     NoEtcd {
@@ -57,49 +57,53 @@ pub enum SeatError {
     /// The config says otherwise.
     #[error(
         "{at}: store.journal: is {:?}, and the journal of role {role} is in {}: that was settled by init",
-        if *said == JournalPlace::Etcd { "etcd" } else { "bucket" },
-        if *said == JournalPlace::Etcd { "the store" } else { "etcd" }
+        if *said == JournalPlacement::Etcd { "etcd" } else { "bucket" },
+        if *said == JournalPlacement::Etcd { "the store" } else { "etcd" }
     )]
     Disagrees {
         /// Which.
         role: RoleName,
         /// What the config says.
-        said: JournalPlace,
+        said: JournalPlacement,
         /// Where it says so.
-        at: Place,
+        at: ConfigLocation,
     },
 }
 
 /// What adopting a journal came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Adopted {
+pub enum AdoptOutcome {
     /// There was no need.
-    Sound(Box<View>),
+    Sound(Box<JournalView>),
     /// It goes on from the store's last record.
     Taken {
         /// What was wrong.
-        was: Rift,
+        was: HeadConflict,
         /// The journal now.
-        view: Box<View>,
+        view: Box<JournalView>,
     },
 }
 
 /// A head and a store that were read one after the other.
-struct Examined {
-    reading: Reading,
+struct HeadComparison {
+    reading: RegisterValue,
     /// What the two show together.
-    view: View,
-    rift: Option<Rift>,
+    view: JournalView,
+    rift: Option<HeadConflict>,
 }
 
 impl Journal {
     /// Reads on to the head, which is in the store when this returns.
-    pub(super) async fn read_settled(&self, seat: &Seat, known: Option<&View>) -> Result<View, JournalError> {
-        let Examined { view, rift, .. } = self.examine(seat, known).await?;
+    pub(super) async fn read_settled(
+        &self,
+        seat: &EtcdHead,
+        known: Option<&JournalView>,
+    ) -> Result<JournalView, JournalError> {
+        let HeadComparison { view, rift, .. } = self.examine(seat, known).await?;
         rift.map_or(Ok(view), |rift| Err(JournalError::Rift(rift)))
     }
 
-    async fn examine(&self, seat: &Seat, known: Option<&View>) -> Result<Examined, JournalError> {
+    async fn examine(&self, seat: &EtcdHead, known: Option<&JournalView>) -> Result<HeadComparison, JournalError> {
         // What the store had before the register was read, the register had too.
         let mut floor = Seq(0);
         loop {
@@ -108,27 +112,27 @@ impl Journal {
             let store = view.head.as_ref().map_or(Seq(0), |head| head.seq);
             let clusters = (reading.cluster, seat.home);
             let (view, rift) = match standing::judge(&view, reading.value.as_deref(), clusters, &self.keys)? {
-                Standing::Even => (view, None),
-                Standing::Ahead(after) => {
+                HeadState::Even => (view, None),
+                HeadState::Ahead(after) => {
                     let object = reading.value.as_ref().expect("a head that is ahead is there");
                     self.mirror(view.next_seq(), object, MIRROR_LIMIT).await?;
                     (*after, None)
                 }
-                Standing::Behind(head) if head >= floor => {
+                HeadState::Behind(head) if head >= floor => {
                     floor = store;
                     continue;
                 }
-                Standing::Behind(head) => (view, Some(Rift::Behind { head, store })),
-                Standing::Torn(rift) => (view, Some(rift)),
+                HeadState::Behind(head) => (view, Some(HeadConflict::Behind { head, store })),
+                HeadState::Torn(rift) => (view, Some(rift)),
             };
-            return Ok(Examined { reading, view, rift });
+            return Ok(HeadComparison { reading, view, rift });
         }
     }
 
     /// Swaps the record in until it is known whose the number is, and puts it into the store. True: it is ours. False: others'.
     pub(super) async fn swap_until_known(
         &self,
-        seat: &Seat,
+        seat: &EtcdHead,
         seq: Seq,
         before: &Bytes,
         object: &Bytes,
@@ -141,16 +145,16 @@ impl Journal {
         let (mut pause, mut doubt) = (RESOLVE_PAUSE.0, false);
         loop {
             let why = match seat.register.swap(Some(before), object.clone()).await {
-                Ok(Swapped::Yes) => break,
+                Ok(CasOutcome::Yes) => break,
                 // Nothing of ours was under way.
-                Ok(Swapped::No(_)) if !doubt => return Ok(false),
-                Ok(Swapped::No(now)) => match self.is_ours(seq, object, now.as_ref()).await {
+                Ok(CasOutcome::No(_)) if !doubt => return Ok(false),
+                Ok(CasOutcome::No(now)) => match self.is_ours(seq, object, now.as_ref()).await {
                     Ok(Some(true)) => break,
                     Ok(Some(false)) => return Ok(false),
                     Ok(None) => "etcd no longer has the head that it was to follow".to_owned(),
                     Err(error) => error.to_string(),
                 },
-                Ok(Swapped::Unknown { why }) => {
+                Ok(CasOutcome::Unknown { why }) => {
                     doubt = true;
                     why
                 }
@@ -164,7 +168,7 @@ impl Journal {
             pause = (pause * 2).min(RESOLVE_PAUSE.1);
         }
         #[cfg(feature = "planted")]
-        if crate::planted::is(crate::planted::Bug::NotMirrored) {
+        if crate::planted::is(crate::planted::PlantedBug::NotMirrored) {
             return Ok(true);
         }
         // From here on it is in the journal, whoever puts it into the store.
@@ -231,30 +235,30 @@ impl Journal {
     async fn is_mirrored(&self, seq: Seq, object: &Bytes) -> Result<bool, JournalError> {
         match self.object(seq).await? {
             Some(there) if there == *object => Ok(true),
-            Some(_) => Err(JournalError::Rift(Rift::Other(seq))),
+            Some(_) => Err(JournalError::Rift(HeadConflict::Other(seq))),
             None => Ok(false),
         }
     }
 
     /// Whether the register, if the head is in one, has the head of this view.
-    pub(super) async fn is_even(&self, view: &View) -> Result<bool, JournalError> {
+    pub(super) async fn is_even(&self, view: &JournalView) -> Result<bool, JournalError> {
         let Some(seat) = self.seat() else { return Ok(true) };
         let reading = seat.register.read().await?;
         let clusters = (reading.cluster, seat.home);
         let standing = standing::judge(view, reading.value.as_deref(), clusters, &self.keys)?;
-        Ok(matches!(standing, Standing::Even))
+        Ok(matches!(standing, HeadState::Even))
     }
 
     /// What is wrong with the head, for somebody who only looks and has read `view`. `None`: nothing that a look shows.
-    pub async fn look(&self, view: &View) -> Result<Option<Rift>, RegisterError> {
+    pub async fn look(&self, view: &JournalView) -> Result<Option<HeadConflict>, RegisterError> {
         let Some(seat) = self.seat() else { return Ok(None) };
         let reading = seat.register.read().await?;
         let clusters = (reading.cluster, seat.home);
         Ok(match standing::judge(view, reading.value.as_deref(), clusters, &self.keys) {
-            Ok(Standing::Torn(rift)) => Some(rift),
-            Ok(Standing::Behind(head)) => Some(Rift::Behind { head, store: Seq(view.next_seq().0 - 1) }),
+            Ok(HeadState::Torn(rift)) => Some(rift),
+            Ok(HeadState::Behind(head)) => Some(HeadConflict::Behind { head, store: Seq(view.next_seq().0 - 1) }),
             // The last: records were appended after the store was read.
-            Ok(Standing::Even | Standing::Ahead(_)) | Err(_) => None,
+            Ok(HeadState::Even | HeadState::Ahead(_)) | Err(_) => None,
         })
     }
 
@@ -262,21 +266,22 @@ impl Journal {
     ///
     /// # Errors
     /// The store lost records, or head or store cannot be read or written.
-    pub async fn adopt(&self, known: Option<&View>) -> Result<Adopted, AppendError> {
+    pub async fn adopt(&self, known: Option<&JournalView>) -> Result<AdoptOutcome, AppendError> {
         let seat = self.seat().expect("only a journal in a register is adopted");
-        let mut ours: Option<(Bytes, Rift)> = None;
+        let mut ours: Option<(Bytes, HeadConflict)> = None;
         let mut refused: Option<(Option<Bytes>, RegisterError)> = None;
         let mut why = "its head changes all the time".to_owned();
         let mut last = Seq(0);
         for _ in 0..ADOPT_ATTEMPTS {
-            let Examined { reading, view, rift } = self.examine(seat, known).await?;
+            let HeadComparison { reading, view, rift } = self.examine(seat, known).await?;
             let Some(rift) = rift else {
                 // A swap without an answer may have been it.
                 let was = ours.filter(|(object, _)| reading.value.as_ref() == Some(object)).map(|(_, was)| was);
                 let view = Box::new(view);
-                return Ok(
-                    was.map_or_else(|| Adopted::Sound(view.clone()), |was| Adopted::Taken { was, view: view.clone() })
-                );
+                return Ok(was.map_or_else(
+                    || AdoptOutcome::Sound(view.clone()),
+                    |was| AdoptOutcome::Taken { was, view: view.clone() },
+                ));
             };
             // It was refused, and what was there before is there still.
             if let Some((before, error)) = refused.take()
@@ -285,18 +290,18 @@ impl Journal {
                 return Err(AppendError::Register { seq: last, error });
             }
             log::understand(&view)?;
-            let takeover = Takeover { cluster: Some(reading.cluster), ..Takeover::new(TakeoverWhy::Adopt) };
+            let takeover = TakeoverBody { cluster: Some(reading.cluster), ..TakeoverBody::new(TakeoverReason::Adopt) };
             let term = Term(view.term().0 + 1);
             let before = reading.value.clone().unwrap_or_default();
             let (record, object) = self.compose(
                 &view,
                 &before,
-                Draft { term, takeover: None, body: Body::Takeover(takeover), slot: None },
+                RecordDraft { term, takeover: None, body: RecordBody::Takeover(takeover), slot: None },
             )?;
             last = record.seq;
             match seat.register.swap(reading.value.as_ref(), object.clone()).await {
-                Ok(Swapped::Yes | Swapped::No(_)) => {}
-                Ok(Swapped::Unknown { why: silence }) => {
+                Ok(CasOutcome::Yes | CasOutcome::No(_)) => {}
+                Ok(CasOutcome::Unknown { why: silence }) => {
                     why = silence;
                     self.env.sleep(RESOLVE_PAUSE.0).await;
                 }

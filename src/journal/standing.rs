@@ -7,12 +7,12 @@
 use crate::ids::{ClusterId, Seq};
 use crate::journal::log::JournalError;
 use crate::journal::record::{self, Record, RecordError};
-use crate::journal::state::View;
-use crate::repo::crypto::Keys;
+use crate::journal::state::JournalView;
+use crate::repo::crypto::DerivedKeys;
 
 /// Why nothing is written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rift {
+pub enum HeadConflict {
     /// The register is empty.
     #[error("etcd has no head of this journal")]
     NoHead,
@@ -42,43 +42,43 @@ pub enum Rift {
 
 /// How head and store stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum HeadState {
     /// The store has the head, and nothing after it.
     Even,
     /// The head is to be put into the store: the view with it.
-    Ahead(Box<View>),
+    Ahead(Box<JournalView>),
     /// The store has records after the head: the head was read before, or there is a rift.
     Behind(Seq),
     /// Nothing is written.
-    Torn(Rift),
+    Torn(HeadConflict),
 }
 
 /// Judges the `head` that cluster `found` gave, against what was read of the store afterwards. `home` is what `format` names.
 pub(super) fn judge(
-    view: &View,
+    view: &JournalView,
     head: Option<&[u8]>,
     (found, home): (ClusterId, ClusterId),
-    keys: &Keys,
-) -> Result<Standing, JournalError> {
+    keys: &DerivedKeys,
+) -> Result<HeadState, JournalError> {
     let standing = stand(view, head, keys)?;
     // Whoever adopts a journal for another cluster names it in the very record that is the head there.
-    let state = if let Standing::Ahead(after) = &standing { &after.state } else { &view.state };
+    let state = if let HeadState::Ahead(after) = &standing { &after.state } else { &view.state };
     let own = state.cluster.unwrap_or(home);
-    Ok(if own == found { standing } else { Standing::Torn(Rift::Cluster { own, found }) })
+    Ok(if own == found { standing } else { HeadState::Torn(HeadConflict::Cluster { own, found }) })
 }
 
-fn stand(view: &View, head: Option<&[u8]>, keys: &Keys) -> Result<Standing, JournalError> {
+fn stand(view: &JournalView, head: Option<&[u8]>, keys: &DerivedKeys) -> Result<HeadState, JournalError> {
     let last = view.head.as_ref().map_or(Seq(0), |head| head.seq);
-    let Some(head) = head else { return Ok(Standing::Torn(Rift::NoHead)) };
+    let Some(head) = head else { return Ok(HeadState::Torn(HeadConflict::NoHead)) };
     if head.is_empty() {
-        return Ok(if view.head.is_none() { Standing::Even } else { Standing::Behind(Seq(0)) });
+        return Ok(if view.head.is_none() { HeadState::Even } else { HeadState::Behind(Seq(0)) });
     }
     let record = match Record::decode(head, Some(keys)) {
         Ok(record) => record,
         Err(error @ (RecordError::Newer(_) | RecordError::Rotated(_))) => {
             return Err(JournalError::of_record(view.next_seq(), error, keys.generation()));
         }
-        Err(error) => return Ok(Standing::Torn(Rift::Damaged(error))),
+        Err(error) => return Ok(HeadState::Torn(HeadConflict::Damaged(error))),
     };
     let digest = record::digest(head);
     if record.seq > view.next_seq() {
@@ -87,22 +87,22 @@ fn stand(view: &View, head: Option<&[u8]>, keys: &Keys) -> Result<Standing, Jour
     if record.seq == view.next_seq() {
         let mut after = view.clone();
         return Ok(match after.apply(&record, digest) {
-            Ok(()) => Standing::Ahead(Box::new(after)),
-            Err(_) => Standing::Torn(Rift::Other(record.seq)),
+            Ok(()) => HeadState::Ahead(Box::new(after)),
+            Err(_) => HeadState::Torn(HeadConflict::Other(record.seq)),
         });
     }
     if record.seq < last {
-        return Ok(Standing::Behind(record.seq));
+        return Ok(HeadState::Behind(record.seq));
     }
     let same = view.head.as_ref().is_some_and(|head| head.digest == digest);
-    Ok(if same { Standing::Even } else { Standing::Torn(Rift::Other(record.seq)) })
+    Ok(if same { HeadState::Even } else { HeadState::Torn(HeadConflict::Other(record.seq)) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::RepoId;
-    use crate::journal::record::{Body, Takeover, TakeoverWhy};
+    use crate::journal::record::{RecordBody, TakeoverBody, TakeoverReason};
     use crate::journal::state::tests::{empty, next, takeover};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
@@ -111,7 +111,7 @@ mod tests {
     const NEW: ClusterId = ClusterId([2; 8]);
 
     /// A journal of so many records: the view after each, and each record's object.
-    fn journal(records: u8) -> Vec<(View, Vec<u8>)> {
+    fn journal(records: u8) -> Vec<(JournalView, Vec<u8>)> {
         let (mut view, mut all) = (empty(), vec![(empty(), Vec::new())]);
         for n in 1..=records {
             let record = next(&view, n, takeover());
@@ -122,7 +122,7 @@ mod tests {
         all
     }
 
-    fn standing(view: &View, head: Option<&[u8]>) -> Standing {
+    fn standing(view: &JournalView, head: Option<&[u8]>) -> HeadState {
         judge(view, head, (HOME, HOME), &keys(Cipher::None)).unwrap()
     }
 
@@ -130,11 +130,11 @@ mod tests {
     fn only_the_newest_record_may_be_missing_in_the_store() {
         let all = journal(3);
         for (n, (view, object)) in all.iter().enumerate() {
-            assert_eq!(standing(view, Some(object)), Standing::Even);
-            assert_eq!(standing(view, None), Standing::Torn(Rift::NoHead));
+            assert_eq!(standing(view, Some(object)), HeadState::Even);
+            assert_eq!(standing(view, None), HeadState::Torn(HeadConflict::NoHead));
             if let Some((after, object)) = all.get(n + 1) {
-                assert_eq!(standing(view, Some(object)), Standing::Ahead(Box::new(after.clone())));
-                assert_eq!(standing(after, Some(&all[n].1)), Standing::Behind(Seq(n as u64)));
+                assert_eq!(standing(view, Some(object)), HeadState::Ahead(Box::new(after.clone())));
+                assert_eq!(standing(after, Some(&all[n].1)), HeadState::Behind(Seq(n as u64)));
             }
         }
         let gap = judge(&all[1].0, Some(&all[3].1), (HOME, HOME), &keys(Cipher::None));
@@ -145,33 +145,34 @@ mod tests {
     fn a_head_that_is_another_record_is_a_rift() {
         let all = journal(2);
         let other = next(&all[1].0, 9, takeover()).encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&other)), Standing::Torn(Rift::Other(Seq(2))));
+        assert_eq!(standing(&all[2].0, Some(&other)), HeadState::Torn(HeadConflict::Other(Seq(2))));
         // It continues a record that the store has not.
         let mut view = all[1].0.clone();
         let record = next(&view, 9, takeover());
         view.apply(&record, record::digest(&other)).unwrap();
         let stranger = next(&view, 9, takeover()).encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&stranger)), Standing::Torn(Rift::Other(Seq(3))));
-        let foreign = next(&View { repo: RepoId([9; 16]), ..all[2].0.clone() }, 1, takeover());
+        assert_eq!(standing(&all[2].0, Some(&stranger)), HeadState::Torn(HeadConflict::Other(Seq(3))));
+        let foreign = next(&JournalView { repo: RepoId([9; 16]), ..all[2].0.clone() }, 1, takeover());
         let foreign = foreign.encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&foreign)), Standing::Torn(Rift::Other(Seq(3))));
-        assert!(matches!(standing(&all[2].0, Some(b"etcdctl was here")), Standing::Torn(Rift::Damaged(_))));
+        assert_eq!(standing(&all[2].0, Some(&foreign)), HeadState::Torn(HeadConflict::Other(Seq(3))));
+        assert!(matches!(standing(&all[2].0, Some(b"etcdctl was here")), HeadState::Torn(HeadConflict::Damaged(_))));
     }
 
     #[test]
     fn another_cluster_counts_from_the_record_that_names_it() {
         let (view, object) = journal(2).pop().unwrap();
-        let in_new = |view: &View, head: &[u8]| judge(view, Some(head), (NEW, HOME), &keys(Cipher::None)).unwrap();
-        let rift = Standing::Torn(Rift::Cluster { own: HOME, found: NEW });
+        let in_new =
+            |view: &JournalView, head: &[u8]| judge(view, Some(head), (NEW, HOME), &keys(Cipher::None)).unwrap();
+        let rift = HeadState::Torn(HeadConflict::Cluster { own: HOME, found: NEW });
         assert_eq!(in_new(&view, &object), rift);
-        let adopt = Takeover { cluster: Some(NEW), ..Takeover::new(TakeoverWhy::Adopt) };
-        let record = next(&view, 1, Body::Takeover(adopt));
+        let adopt = TakeoverBody { cluster: Some(NEW), ..TakeoverBody::new(TakeoverReason::Adopt) };
+        let record = next(&view, 1, RecordBody::Takeover(adopt));
         let object = record.encode(&keys(Cipher::None));
-        let Standing::Ahead(after) = in_new(&view, &object) else { panic!("it names the cluster") };
-        assert_eq!(in_new(&after, &object), Standing::Even);
-        assert_eq!(standing(&after, Some(&object)), Standing::Torn(Rift::Cluster { own: NEW, found: HOME }));
+        let HeadState::Ahead(after) = in_new(&view, &object) else { panic!("it names the cluster") };
+        assert_eq!(in_new(&after, &object), HeadState::Even);
+        assert_eq!(standing(&after, Some(&object)), HeadState::Torn(HeadConflict::Cluster { own: NEW, found: HOME }));
         // It stays so, also through a takeover that names none.
         let later = next(&after, 2, takeover()).encode(&keys(Cipher::None));
-        assert!(matches!(in_new(&after, &later), Standing::Ahead(_)));
+        assert!(matches!(in_new(&after, &later), HeadState::Ahead(_)));
     }
 }

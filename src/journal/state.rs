@@ -13,16 +13,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    ChunkId, ClusterId, Digest, Generation, IndexId, InstanceId, NodeId, PackId, RepoId, RoleName, Seq, SourceMark,
+    ChunkId, ClusterId, Digest, IndexId, InstanceId, KeyGeneration, NodeId, PackId, RepoId, RoleName, Seq, SourceMark,
     Term,
 };
 use crate::journal::future::{self, RecordDate};
-use crate::journal::record::{Body, Changes, Cost, EndBody, NodeRef, PruneBody, Record, TakeoverWhy};
-use crate::journal::repaired::{self, Repaired};
-use crate::journal::rotation::Rotated;
+use crate::journal::record::{
+    ChangeCounts, EndBody, PruneBody, Record, RecordBody, RunCost, TakeoverReason, WriterNode,
+};
+use crate::journal::repaired::{self, RepairEntry};
+use crate::journal::rotation::RotationState;
 use crate::role::commits::{ScheduleInForce, SlotCommits};
 use crate::role::present;
-use crate::role::twin::{self, Authorship};
+use crate::role::twin::{self, ProcessAuthor};
 
 /// How many slots of forgotten snapshots are remembered.
 const PAST_SLOTS_KEPT: usize = 64;
@@ -36,7 +38,7 @@ const AMENDED_SLOTS_KEPT: usize = 256;
 
 /// Who may write: the newest takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct RoleHolder {
     /// The fencing token.
     pub term: Term,
     /// The digest of the takeover record.
@@ -44,7 +46,7 @@ pub struct Holder {
     /// Its number.
     pub seq: Seq,
     /// Who.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// Which process.
     pub instance: InstanceId,
     /// When, by that node's clock.
@@ -53,7 +55,7 @@ pub struct Holder {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub store_time: Option<Timestamp>,
     /// Why.
-    pub why: TakeoverWhy,
+    pub why: TakeoverReason,
     /// How the guarded command for a slot ended that ended last, whoever held the role then. It stands here because versions that do not know
     /// it pass over it here; they leave it out of the states that they write.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -70,7 +72,7 @@ pub struct CommandEnd {
     /// The number of the record of its end.
     pub seq: Seq,
     /// On which node.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// When, by the store's clock if that node saw it, else by the node's.
     pub time: Timestamp,
     /// For which slot.
@@ -82,7 +84,7 @@ pub struct CommandEnd {
 impl CommandEnd {
     /// What this record says of one; `None`: it is no end, or of a command that was for no slot.
     pub fn of(record: &Record) -> Option<Self> {
-        let Body::End(end) = &record.body else { return None };
+        let RecordBody::End(end) = &record.body else { return None };
         let (seq, node, time) = (record.seq, record.node.clone(), record.written());
         Some(Self { seq, node, time, slot: record.slot?, end: end.clone() })
     }
@@ -98,7 +100,7 @@ pub struct Snapshot {
     /// The fencing token it was written under.
     pub term: Term,
     /// Who wrote it.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// When, by the store's clock if the writer saw it, else by the writer's; what an operator amended is dated at that act.
     pub time: Timestamp,
     /// The slot it is for.
@@ -113,9 +115,9 @@ pub struct Snapshot {
     /// Bytes of those files.
     pub bytes: u64,
     /// What changed against the snapshot before.
-    pub changes: Changes,
+    pub changes: ChangeCounts,
     /// What the run cost.
-    pub cost: Cost,
+    pub cost: RunCost,
     /// The sources and dumps that held no file; `None`: not known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub empty: Option<Vec<SourceMark>>,
@@ -123,9 +125,9 @@ pub struct Snapshot {
 
 /// A pause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Paused {
+pub struct JournalPause {
     /// On which node it was said.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// When, by the store's clock if that node saw it, else by the node's.
     pub time: Timestamp,
     /// Until when; `None`: until a resume.
@@ -138,9 +140,9 @@ pub struct Paused {
 
 /// A guarded command that was begun, and of whose end the journal shows nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Running {
+pub struct RunningCommand {
     /// On which node.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// By which process.
     pub instance: InstanceId,
     /// When it was begun, by the store's clock if that node saw it, else by the node's.
@@ -152,7 +154,7 @@ pub struct Running {
 
 /// What a prune condemned: nothing refers to it any more, and after a grace for those who still read it is deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Condemned {
+pub struct CondemnedObjects {
     /// The number of the prune's record.
     pub seq: Seq,
     /// When, by the store's clock if the writer saw it, else by the writer's.
@@ -165,9 +167,9 @@ pub struct Condemned {
 
 /// What the records up to some point add up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct State {
+pub struct JournalState {
     /// Who may write.
-    pub holder: Option<Holder>,
+    pub holder: Option<RoleHolder>,
     /// The slot that was committed last, by the order of the records. Not the latest: a clock may have been wrong.
     pub last_slot: Option<Timestamp>,
     /// The live snapshots, oldest first.
@@ -176,7 +178,7 @@ pub struct State {
     pub indexes: Vec<IndexId>,
     /// An operator's pause, until another one's resume.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub paused: Option<Paused>,
+    pub paused: Option<JournalPause>,
     /// Nodes that exist twice. Whoever has such an ID does not work until it has another.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub clones: BTreeSet<NodeId>,
@@ -185,7 +187,7 @@ pub struct State {
     pub cluster: Option<ClusterId>,
     /// What prunes condemned and no sweep has deleted yet.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub condemned: Vec<Condemned>,
+    pub condemned: Vec<CondemnedObjects>,
     /// When the newest prune was, by the same clock as snapshots.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pruned: Option<Timestamp>,
@@ -200,7 +202,7 @@ pub struct State {
     pub schedule: Option<ScheduleInForce>,
     /// What repairs said is lost, the newest of them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub repaired: Vec<Repaired>,
+    pub repaired: Vec<RepairEntry>,
     /// When an operator amended last what was dated beyond that.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub amended: Option<Timestamp>,
@@ -209,13 +211,13 @@ pub struct State {
     pub amended_slots: VecDeque<Timestamp>,
     /// The newest rotation of the repository key; `None`: everything is written under the first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub rotated: Option<Rotated>,
+    pub rotated: Option<RotationState>,
     /// What a newer version keeps here. It is carried along, and keeps this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
-impl State {
+impl JournalState {
     /// Every committed slot that is remembered, in no order.
     pub fn slots(&self) -> impl Iterator<Item = Timestamp> {
         let live = self.snapshots.iter().filter_map(|snapshot| snapshot.slot);
@@ -312,7 +314,7 @@ impl State {
 
     /// Whether this is the state of a checkpoint that the records before it add up to, if those are `folded`. A checkpoint may leave out
     /// what the version that wrote it did not know; a reader goes on from what it says.
-    fn is_told_by(&self, folded: &State) -> bool {
+    fn is_told_by(&self, folded: &JournalState) -> bool {
         let mut folded = folded.clone();
         if self.command_slots.is_empty() {
             folded.command_slots.clear();
@@ -351,45 +353,45 @@ impl State {
 
 /// The newest record of a journal, as the next one must continue it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct JournalHead {
     /// Its number.
     pub seq: Seq,
     /// Its digest.
     pub digest: Digest,
     /// Who wrote it.
-    pub node: NodeRef,
+    pub node: WriterNode,
     /// When, by the writer's clock.
     pub time: Timestamp,
 }
 
 /// A journal as far as it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
+pub struct JournalView {
     /// The role.
     pub role: RoleName,
     /// The repository.
     pub repo: RepoId,
     /// The newest record; `None` while there is none.
-    pub head: Option<Head>,
+    pub head: Option<JournalHead>,
     /// What it all adds up to.
-    pub state: State,
+    pub state: JournalState,
     /// Kinds of records that were read past without being understood.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unknown_kinds: Vec<String>,
     /// Each node's last processes by their newest records, of those that were read one by one. Operators' acts are left out: they may
     /// come from anywhere, by processes that this node's state directory has never seen.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub authors: BTreeMap<NodeId, Vec<Authorship>>,
+    pub authors: BTreeMap<NodeId, Vec<ProcessAuthor>>,
     /// When the repository was made, as its `format` says; `None`: whoever read this did not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub created: Option<Timestamp>,
     /// The newest pause that is over, from its begin to its end, as far as records were read one by one. Pauses that leave no moment
     /// between them are one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub past_pause: Option<Paused>,
+    pub past_pause: Option<JournalPause>,
     /// The guarded command that was begun last, until its end or a takeover, as far as records were read one by one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub running: Option<Running>,
+    pub running: Option<RunningCommand>,
     /// The dates of records, the newest record's last and each later than that of the next: what was ever dated beyond the present is
     /// here, or something that was written later and is dated later still. As far as records were read one by one, and not amended.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -431,19 +433,19 @@ pub enum FoldError {
     #[error("is of generation {found} of the repository key, after generation {now}")]
     Generation {
         /// What it is of, or begins.
-        found: Generation,
+        found: KeyGeneration,
         /// The one that counts.
-        now: Generation,
+        now: KeyGeneration,
     },
     /// Its checkpoint is not what the records before it add up to.
     #[error("carries a state that the records before it do not add up to")]
     Checkpoint,
 }
 
-impl View {
+impl JournalView {
     /// A journal without records.
     pub fn empty(role: RoleName, repo: RepoId) -> Self {
-        let (state, authors) = (State::default(), BTreeMap::new());
+        let (state, authors) = (JournalState::default(), BTreeMap::new());
         let (created, past_pause, running, dates) = (None, None, None, Vec::new());
         Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created, past_pause, running, dates }
     }
@@ -459,8 +461,8 @@ impl View {
     }
 
     /// The generation of the repository key that the next record is written under.
-    pub fn generation(&self) -> Generation {
-        self.state.rotated.map_or(Generation::FIRST, |rotated| rotated.generation)
+    pub fn generation(&self) -> KeyGeneration {
+        self.state.rotated.map_or(KeyGeneration::FIRST, |rotated| rotated.generation)
     }
 
     /// Refuses a record of an older generation, whatever state it brings along.
@@ -480,7 +482,7 @@ impl View {
         if self.forgets_slot() {
             return SlotCommits::new([], self.born());
         }
-        let State { schedule, snapshots, amended_slots, .. } = &self.state;
+        let JournalState { schedule, snapshots, amended_slots, .. } = &self.state;
         SlotCommits::new(self.state.slots(), self.born())
             .with_amended(amended_slots.iter().copied())
             .remembered_from(self.state.remembered_from())
@@ -496,17 +498,17 @@ impl View {
     #[cfg(feature = "planted")]
     fn forgets_slot(&self) -> bool {
         let newest = self.head.as_ref().map(|head| head.seq);
-        crate::planted::is(crate::planted::Bug::SlotIsNotLookedUp)
+        crate::planted::is(crate::planted::PlantedBug::SlotIsNotLookedUp)
             && self.state.holder.as_ref().is_some_and(|holder| Some(holder.seq) == newest)
     }
 
     /// Starts at a checkpoint, without the records before it: the view before `record`.
-    pub fn before_checkpoint(record: &Record) -> Option<View> {
+    pub fn before_checkpoint(record: &Record) -> Option<JournalView> {
         let state = record.state.clone()?;
         let before = record.seq.0.checked_sub(1).filter(|&seq| seq > 0)?;
-        let head = Head { seq: Seq(before), digest: record.prev?, node: record.node.clone(), time: record.time };
+        let head = JournalHead { seq: Seq(before), digest: record.prev?, node: record.node.clone(), time: record.time };
         let (role, repo) = (record.role.clone(), record.repo);
-        Some(View { head: Some(head), state, ..View::empty(role, repo) })
+        Some(JournalView { head: Some(head), state, ..JournalView::empty(role, repo) })
     }
 
     /// Adds the next record, whose object has this digest.
@@ -526,7 +528,7 @@ impl View {
             let state = record.state.as_ref().ok_or(FoldError::Checkpoint)?;
             if record.generation > self.generation() {
                 // No rotation led here: a holder of the key of before may have written what comes before it.
-                *self = View { head: self.head.take(), ..View::empty(self.role.clone(), self.repo) };
+                *self = JournalView { head: self.head.take(), ..JournalView::empty(self.role.clone(), self.repo) };
             } else if record.term <= self.term() {
                 return Err(FoldError::Term { found: record.term, before: self.term() });
             }
@@ -548,16 +550,16 @@ impl View {
             holder.command = Some(end);
         }
         match &record.body {
-            Body::Takeover(takeover) => {
+            RecordBody::Takeover(takeover) => {
                 let before = self.state.holder.take();
                 let own = before.as_ref().filter(|holder| holder.node.id == record.node.id);
                 let handed_over = match takeover.why {
-                    TakeoverWhy::Operator => Some(record.written()),
+                    TakeoverReason::Operator => Some(record.written()),
                     _ => own.and_then(|holder| holder.handed_over),
                 };
                 self.state.cluster = takeover.cluster.or(self.state.cluster);
                 let command = before.and_then(|holder| holder.command);
-                self.state.holder = Some(Holder {
+                self.state.holder = Some(RoleHolder {
                     command,
                     term: record.term,
                     takeover: digest,
@@ -569,11 +571,11 @@ impl View {
                     why: takeover.why,
                     handed_over,
                 });
-                if let Some(said) = Repaired::of(record) {
+                if let Some(said) = RepairEntry::of(record) {
                     repaired::add(&mut self.state.repaired, said);
                 }
             }
-            Body::Snapshot(body) => {
+            RecordBody::Snapshot(body) => {
                 self.state.indexes.extend_from_slice(&body.indexes);
                 self.state.committed(record);
                 self.state.snapshots.push(Snapshot {
@@ -592,34 +594,34 @@ impl View {
                     empty: body.empty.clone(),
                 });
             }
-            Body::End(body) if body.is_good() => {
+            RecordBody::End(body) if body.is_good() => {
                 self.state.committed(record);
                 self.state.command_slots.extend(record.slot);
                 while self.state.command_slots.len() > COMMAND_SLOTS_KEPT {
                     self.state.command_slots.pop_front();
                 }
             }
-            Body::Begin(_) | Body::End(_) => {}
-            Body::Clone(_) => {
+            RecordBody::Begin(_) | RecordBody::End(_) => {}
+            RecordBody::Clone(_) => {
                 self.state.clones.insert(record.node.id);
             }
-            Body::Pause(body) => {
+            RecordBody::Pause(body) => {
                 let time = record.written();
                 self.end_pause(time);
                 self.state.paused =
-                    Some(Paused { node: record.node.clone(), time, until: body.until, why: body.why.clone() });
+                    Some(JournalPause { node: record.node.clone(), time, until: body.until, why: body.why.clone() });
             }
-            Body::Resume => self.end_pause(record.written()),
-            Body::Amend(_) => self.amend(record.written()),
-            Body::Prune(body) => self.prune(record, body),
-            Body::Rotate(body) if body.generation != now.next() => {
+            RecordBody::Resume => self.end_pause(record.written()),
+            RecordBody::Amend(_) => self.amend(record.written()),
+            RecordBody::Prune(body) => self.prune(record, body),
+            RecordBody::Rotate(body) if body.generation != now.next() => {
                 return Err(FoldError::Generation { found: body.generation, now });
             }
-            Body::Rotate(body) => {
-                self.state.rotated = Some(Rotated { generation: body.generation, seq: record.seq });
+            RecordBody::Rotate(body) => {
+                self.state.rotated = Some(RotationState { generation: body.generation, seq: record.seq });
             }
-            Body::Swept(body) => self.state.condemned.retain(|condemned| !body.prunes.contains(&condemned.seq)),
-            Body::Unknown { kind, .. } => {
+            RecordBody::Swept(body) => self.state.condemned.retain(|condemned| !body.prunes.contains(&condemned.seq)),
+            RecordBody::Unknown { kind, .. } => {
                 if !self.unknown_kinds.contains(kind) {
                     self.unknown_kinds.push(kind.clone());
                 }
@@ -627,10 +629,10 @@ impl View {
         }
         if !record.body.is_operators() {
             let authors = self.authors.entry(record.node.id).or_default();
-            twin::add_author(authors, Authorship { seq: record.seq, instance: record.instance });
+            twin::add_author(authors, ProcessAuthor { seq: record.seq, instance: record.instance });
         }
         future::add(&mut self.dates, record);
-        self.head = Some(Head { seq: record.seq, digest, node: record.node.clone(), time: record.time });
+        self.head = Some(JournalHead { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
     }
 
@@ -646,13 +648,15 @@ impl View {
     /// next begin.
     fn follow_command(&mut self, record: &Record) {
         match &record.body {
-            Body::Begin(_) => {
+            RecordBody::Begin(_) => {
                 let time = record.written();
                 let (node, instance, slot) = (record.node.clone(), record.instance, record.slot);
-                self.running = Some(Running { node, instance, time, slot });
+                self.running = Some(RunningCommand { node, instance, time, slot });
             }
-            Body::End(_) => self.running = self.running.take().filter(|running| running.instance != record.instance),
-            Body::Takeover(_) => self.running = None,
+            RecordBody::End(_) => {
+                self.running = self.running.take().filter(|running| running.instance != record.instance)
+            }
+            RecordBody::Takeover(_) => self.running = None,
             _ => {}
         }
     }
@@ -665,7 +669,7 @@ impl View {
         let meets = |until: Timestamp| until >= paused.time && !present::is_beyond(until, paused.time);
         let before = self.past_pause.take().filter(|past| past.until.is_some_and(meets));
         let since = before.map_or(paused.time, |past| past.time.min(paused.time));
-        self.past_pause = Some(Paused { time: since, until: Some(end), ..paused });
+        self.past_pause = Some(JournalPause { time: since, until: Some(end), ..paused });
     }
 
     fn prune(&mut self, record: &Record, body: &PruneBody) {
@@ -680,7 +684,7 @@ impl View {
         let indexes: Vec<IndexId> = replaced.chain(body.strays.iter().copied()).collect();
         let time = record.written();
         if !(body.packs.is_empty() && indexes.is_empty()) {
-            state.condemned.push(Condemned { seq: record.seq, time, packs: body.packs.clone(), indexes });
+            state.condemned.push(CondemnedObjects { seq: record.seq, time, packs: body.packs.clone(), indexes });
         }
         state.indexes.clone_from(&body.indexes);
         state.pruned = Some(time);
@@ -690,12 +694,16 @@ impl View {
         let before = self.term();
         let wrong = Err(FoldError::Term { found: record.term, before });
         match (&record.body, record.takeover) {
-            (Body::Takeover(_), _) if before.0.checked_add(1) != Some(record.term.0) => wrong,
-            (Body::Takeover(_), _) => Ok(()),
+            (RecordBody::Takeover(_), _) if before.0.checked_add(1) != Some(record.term.0) => wrong,
+            (RecordBody::Takeover(_), _) => Ok(()),
             // Operators' acts, and what a clone says of itself, need no permit, and change no term.
-            (Body::Pause(_) | Body::Resume | Body::Clone(_) | Body::Amend(_), None) if record.term == before => Ok(()),
+            (RecordBody::Pause(_) | RecordBody::Resume | RecordBody::Clone(_) | RecordBody::Amend(_), None)
+                if record.term == before =>
+            {
+                Ok(())
+            }
             // What a newer version does without a permit is for it to judge; terms still never go back.
-            (Body::Unknown { .. }, None) if record.term >= before => Ok(()),
+            (RecordBody::Unknown { .. }, None) if record.term >= before => Ok(()),
             _ if record.term != before => wrong,
             (_, takeover) if takeover != self.state.holder.as_ref().map(|h| h.takeover) => Err(FoldError::Fence),
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Finding all repairs of a journal, and so which of its numbers are void: the adapter around [`Repairs`].
+//! Finding all repairs of a journal, and so which of its numbers are void: the adapter around [`RepairHistory`].
 //!
 //! A state has the newest repairs only; each of their records has those before it.
 
@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::ids::{Generation, Seq};
+use crate::ids::{KeyGeneration, Seq};
 use crate::journal::log::Journal;
-use crate::journal::record::{Body, Record};
+use crate::journal::record::{Record, RecordBody};
 use crate::journal::repair::VOID_MAX;
-use crate::journal::repaired::{Repaired, Repairs};
-use crate::journal::state::View;
-use crate::repo::crypto::Keys;
+use crate::journal::repaired::{RepairEntry, RepairHistory};
+use crate::journal::state::JournalView;
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::names;
-use crate::store::{SizeLimit, Store, StoreError, Turn, get_among_others};
+use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_among_others};
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 8;
@@ -28,12 +28,12 @@ const KEPT_BYTES_MAX: usize = 16 << 20;
 
 /// Small objects that were read on the way, by their numbers.
 #[derive(Debug, Default)]
-pub(crate) struct Fetched {
+pub(crate) struct FetchedRecords {
     objects: BTreeMap<Seq, Bytes>,
     bytes: usize,
 }
 
-impl Fetched {
+impl FetchedRecords {
     fn keep(&mut self, seq: Seq, object: Bytes) {
         if object.len() <= KEPT_BYTES_MAX - self.bytes {
             self.bytes += object.len();
@@ -50,9 +50,9 @@ impl Fetched {
 /// The record with this number if it can be used as one of this journal, and its object if that is small. `turn` is that of the large ones.
 async fn get(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     seq: Seq,
-    turn: &Turn,
+    turn: &LargeReadLock,
 ) -> Result<(Option<Record>, Option<Bytes>), StoreError> {
     let (key, limits) = (names::record(keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
     let (object, turn) = match get_among_others(store, &key, limits, turn).await {
@@ -71,12 +71,12 @@ async fn get(
 /// The store does not answer.
 pub(crate) async fn repairs_to(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     floor: Seq,
     head: Seq,
-) -> Result<(Repairs, Fetched), StoreError> {
-    let (mut repairs, mut fetched, mut now) = (Repairs::default(), Fetched::default(), keys.generation());
-    let turn = &Turn::default();
+) -> Result<(RepairHistory, FetchedRecords), StoreError> {
+    let (mut repairs, mut fetched, mut now) = (RepairHistory::default(), FetchedRecords::default(), keys.generation());
+    let turn = &LargeReadLock::default();
     let floor = floor.0.max(1).max(head.0.saturating_sub(SEARCH_MAX));
     let mut records = stream::iter((floor..=head.0).rev().map(Seq))
         .map(|seq| async move { Ok::<_, StoreError>((seq, get(store, keys, seq, turn).await?)) })
@@ -87,7 +87,7 @@ pub(crate) async fn repairs_to(
         }
         let Some(record) = record.filter(|record| is_of(record, now)) else { continue };
         now = record.generation;
-        if let Some(repair) = Repaired::of(&record) {
+        if let Some(repair) = RepairEntry::of(&record) {
             repairs.add_older(repair);
         }
         if let Some(state) = &record.state {
@@ -101,15 +101,20 @@ pub(crate) async fn repairs_to(
 }
 
 /// Whether a record is of the time of this generation. Who has an older key can write what is of an older one.
-fn is_of(record: &Record, now: Generation) -> bool {
-    let begins = |body: &Body| matches!(body, Body::Rotate(rotate) if rotate.generation == now);
+fn is_of(record: &Record, now: KeyGeneration) -> bool {
+    let begins = |body: &RecordBody| matches!(body, RecordBody::Rotate(rotate) if rotate.generation == now);
     record.generation == now || record.generation < now && begins(&record.body)
 }
 
 /// Adds those that the oldest known ones remember.
-async fn complete(store: &dyn Store, keys: &Keys, repairs: &mut Repairs, mut more: bool) -> Result<(), StoreError> {
+async fn complete(
+    store: &dyn Store,
+    keys: &DerivedKeys,
+    repairs: &mut RepairHistory,
+    mut more: bool,
+) -> Result<(), StoreError> {
     while let Some(oldest) = repairs.oldest().filter(|_| more) {
-        let (record, _) = get(store, keys, oldest, &Turn::default()).await?;
+        let (record, _) = get(store, keys, oldest, &LargeReadLock::default()).await?;
         let state = record.filter(|record| record.body.repair().is_some()).and_then(|record| record.state);
         more = state.is_some_and(|state| repairs.add_remembered(&state));
     }
@@ -121,8 +126,8 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn repairs(&self, view: &View) -> Result<Repairs, StoreError> {
-        let mut repairs = Repairs::default();
+    pub async fn repairs(&self, view: &JournalView) -> Result<RepairHistory, StoreError> {
+        let mut repairs = RepairHistory::default();
         let more = repairs.add_remembered(&view.state);
         complete(self.store.as_ref(), &self.keys, &mut repairs, more).await?;
         Ok(repairs)
@@ -144,11 +149,11 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer.
-    pub(super) async fn beyond(&self, unusable: Seq, head: Seq) -> Result<Option<View>, StoreError> {
+    pub(super) async fn beyond(&self, unusable: Seq, head: Seq) -> Result<Option<JournalView>, StoreError> {
         let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, unusable, head).await?;
         let Some(seq) = repairs.beyond(unusable) else { return Ok(None) };
-        let (record, _) = get(self.store.as_ref(), &self.keys, seq, &Turn::default()).await?;
-        Ok(record.filter(|record| record.body.repair().is_some()).as_ref().and_then(View::before_checkpoint))
+        let (record, _) = get(self.store.as_ref(), &self.keys, seq, &LargeReadLock::default()).await?;
+        Ok(record.filter(|record| record.body.repair().is_some()).as_ref().and_then(JournalView::before_checkpoint))
     }
 }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::ledger::Ledger;
-use crate::file::{self, Lock};
+use super::ledger::AlertLedger;
+use crate::file::{self, FileLock};
 
 /// The ledger's file.
 const FILE: &str = "notices.json";
@@ -19,34 +19,34 @@ const LOCK: &str = "notices.lock";
 
 /// The ledger, kept.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct AlertLedgerFile {
     dir: PathBuf,
     /// As this process knows it.
-    last: Mutex<Last>,
+    last: Mutex<CachedLedger>,
 }
 
 #[derive(Debug, Default)]
-struct Last {
-    ledger: Ledger,
+struct CachedLedger {
+    ledger: AlertLedger,
     /// What the file had when it could not be written: as long as it has the same, this process knows better.
     stale: Option<LedgerRead>,
 }
 
 /// What the file had; `None`: nothing that can be read.
 #[derive(Debug, PartialEq)]
-struct LedgerRead(Option<Ledger>);
+struct LedgerRead(Option<AlertLedger>);
 
-impl Book {
+impl AlertLedgerFile {
     pub(super) fn new(state_dir: &Path) -> Self {
         Self { dir: state_dir.to_owned(), last: Mutex::default() }
     }
 
     /// Changes it.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut AlertLedger) -> T) -> T {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // Held until the new one is written.
-        let _lock =
-            Lock::take(&self.dir.join(LOCK)).inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display()));
+        let _lock = FileLock::take(&self.dir.join(LOCK))
+            .inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display()));
         let read = self.read().inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display())).ok().flatten();
         let read = LedgerRead(read);
         if last.stale.as_ref() != Some(&read) {
@@ -73,7 +73,7 @@ impl Book {
     }
 
     /// `None`: there is none, or none that can be read. Then everything that lasts is told once more.
-    fn read(&self) -> io::Result<Option<Ledger>> {
+    fn read(&self) -> io::Result<Option<AlertLedger>> {
         match file::read_own(&self.dir.join(FILE), BOOK_MAX) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -91,20 +91,22 @@ mod tests {
     #[test]
     fn two_processes_of_a_node_keep_one_ledger_and_a_damaged_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, two) = (Book::new(dir.path()), Book::new(dir.path()));
-        let post = |book: &Book| book.change(|ledger| ledger.post("x", &["command"], jiff::Timestamp::MAX)[0].id);
+        let (one, two) = (AlertLedgerFile::new(dir.path()), AlertLedgerFile::new(dir.path()));
+        let post =
+            |book: &AlertLedgerFile| book.change(|ledger| ledger.post("x", &["command"], jiff::Timestamp::MAX)[0].id);
         assert_eq!((post(&one), post(&two), post(&one)), (0, 1, 2));
         fs::write(dir.path().join(FILE), b"{").unwrap();
-        assert_eq!(post(&Book::new(dir.path())), 0);
-        let nowhere = Book::new(Path::new("/nonexistent/state"));
+        assert_eq!(post(&AlertLedgerFile::new(dir.path())), 0);
+        let nowhere = AlertLedgerFile::new(Path::new("/nonexistent/state"));
         assert_eq!((post(&nowhere), post(&nowhere)), (0, 1), "it goes on with what it knows");
     }
 
     #[test]
     fn what_could_not_be_written_is_known_to_the_process_until_the_file_says_something_else() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, two) = (Book::new(dir.path()), Book::new(dir.path()));
-        let post = |book: &Book| book.change(|ledger| ledger.post("x", &["command"], jiff::Timestamp::MAX)[0].id);
+        let (one, two) = (AlertLedgerFile::new(dir.path()), AlertLedgerFile::new(dir.path()));
+        let post =
+            |book: &AlertLedgerFile| book.change(|ledger| ledger.post("x", &["command"], jiff::Timestamp::MAX)[0].id);
         assert_eq!(post(&one), 0);
         // The file can be read, and not be written: as on a disk that is full.
         let temporary = dir.path().join(FILE).with_extension("new");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::config::Environment;
-use crate::process::{Ended, Program, log_lines};
+use crate::config::EnvironmentSettings;
+use crate::process::{CommandBuilder, ProcessExit, log_lines};
 
 /// How long a command that was told to end is given.
 const GRACE: Duration = Duration::from_secs(1);
@@ -21,13 +21,14 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// Why it was not heard.
 pub(super) async fn send(
     command: &[String],
-    environment: &Environment,
+    environment: &EnvironmentSettings,
     document: &str,
     timeout: Duration,
 ) -> Result<(), String> {
     let program = command.first().map(String::as_str).unwrap_or_default();
     let named = |error: io::Error| format!("{program}: {error}");
-    let start = Program::configured(command, environment, &[], None).and_then(|program| program.piped(true).start());
+    let start =
+        CommandBuilder::configured(command, environment, &[], None).and_then(|program| program.piped(true).start());
     let mut group = start.map_err(|error| error.to_string())?;
     let (input, out, err) = group.pipes();
     let streams = [
@@ -43,9 +44,9 @@ pub(super) async fn send(
     };
     let ended = tokio::time::timeout(timeout, work).await;
     let told = match ended {
-        Ok(Ok(Ended::Exit(0))) => Ok(()),
-        Ok(Ok(Ended::Exit(code))) => Err(format!("{program}: exit code {code}")),
-        Ok(Ok(Ended::Signal(signal))) => Err(format!("{program}: ended by signal {signal}")),
+        Ok(Ok(ProcessExit::Exit(0))) => Ok(()),
+        Ok(Ok(ProcessExit::Exit(code))) => Err(format!("{program}: exit code {code}")),
+        Ok(Ok(ProcessExit::Signal(signal))) => Err(format!("{program}: ended by signal {signal}")),
         Ok(Err(error)) => Err(named(error)),
         Err(_) => {
             group.end(GRACE).await.map_err(named)?;
@@ -69,7 +70,7 @@ mod tests {
     }
 
     async fn send(command: &[String], document: &str, timeout: Duration) -> Result<(), String> {
-        super::send(command, &Environment::default(), document, timeout).await
+        super::send(command, &EnvironmentSettings::default(), document, timeout).await
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use crate::ids::{RoleName, Term};
 /// What has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum AlertKind {
     /// A run failed. Over when the role is backed up again, by any node.
     Failed,
     /// A newer takeover ended a run. Over when the role is backed up again.
@@ -40,46 +40,51 @@ pub enum Kind {
     Lost,
 }
 
-impl Kind {
+impl AlertKind {
     /// Who tells it.
-    pub fn teller(self) -> Who {
+    pub fn teller(self) -> AlertReporter {
         match self {
-            Kind::Failed | Kind::Fenced | Kind::Takeover | Kind::Conflict | Kind::Clone | Kind::ClockOff => {
-                Who::Concerned
+            AlertKind::Failed
+            | AlertKind::Fenced
+            | AlertKind::Takeover
+            | AlertKind::Conflict
+            | AlertKind::Clone
+            | AlertKind::ClockOff => AlertReporter::Concerned,
+            AlertKind::Missed | AlertKind::PausedTooLong => AlertReporter::Holder,
+            AlertKind::Duplicate | AlertKind::Anomaly | AlertKind::Drift | AlertKind::Incomplete | AlertKind::Lost => {
+                AlertReporter::HolderByRecord
             }
-            Kind::Missed | Kind::PausedTooLong => Who::Holder,
-            Kind::Duplicate | Kind::Anomaly | Kind::Drift | Kind::Incomplete | Kind::Lost => Who::HolderByRecord,
         }
     }
 
     /// Whether it goes on until something ends it; else it has happened, and is told once.
     pub fn lasts(self) -> bool {
-        !matches!(self, Kind::Duplicate | Kind::Takeover)
+        !matches!(self, AlertKind::Duplicate | AlertKind::Takeover)
     }
 
     /// Its name in documents.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Failed => "failed",
-            Kind::Fenced => "fenced",
-            Kind::Missed => "missed",
-            Kind::Duplicate => "duplicate",
-            Kind::Takeover => "takeover",
-            Kind::Conflict => "conflict",
-            Kind::Clone => "clone",
-            Kind::Drift => "drift",
-            Kind::ClockOff => "clock_off",
-            Kind::Anomaly => "anomaly",
-            Kind::PausedTooLong => "paused_too_long",
-            Kind::Incomplete => "incomplete",
-            Kind::Lost => "lost",
+            AlertKind::Failed => "failed",
+            AlertKind::Fenced => "fenced",
+            AlertKind::Missed => "missed",
+            AlertKind::Duplicate => "duplicate",
+            AlertKind::Takeover => "takeover",
+            AlertKind::Conflict => "conflict",
+            AlertKind::Clone => "clone",
+            AlertKind::Drift => "drift",
+            AlertKind::ClockOff => "clock_off",
+            AlertKind::Anomaly => "anomaly",
+            AlertKind::PausedTooLong => "paused_too_long",
+            AlertKind::Incomplete => "incomplete",
+            AlertKind::Lost => "lost",
         }
     }
 }
 
 /// Which node of a role tells something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub enum AlertReporter {
     /// The node that it happened to.
     Concerned,
     /// The node that has the role; another one when that one gives no sign of life.
@@ -93,9 +98,9 @@ pub const COMMAND: &str = "command";
 
 /// Something that happened to a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
+pub struct AlertEvent {
     /// What.
-    pub kind: Kind,
+    pub kind: AlertKind,
     /// To which role.
     pub role: RoleName,
     /// The label of the node that it happened to, or that saw it.
@@ -120,7 +125,7 @@ pub struct Event {
     pub after: Option<u64>,
     /// What kind of failure it was, where that is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cause: Option<Cause>,
+    pub cause: Option<FailureCause>,
     /// More of it, in words.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
@@ -129,7 +134,7 @@ pub struct Event {
 /// A kind of failure that is told by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cause {
+pub enum FailureCause {
     /// A run made no progress, and was ended.
     Stalled,
     /// Sources or dumps held no file.
@@ -138,9 +143,9 @@ pub enum Cause {
     NotActive,
 }
 
-impl Event {
+impl AlertEvent {
     /// An event of which no more is known.
-    pub fn new(kind: Kind, role: RoleName, node: String, time: Timestamp) -> Self {
+    pub fn new(kind: AlertKind, role: RoleName, node: String, time: Timestamp) -> Self {
         let mark = String::new();
         let (cause, detail) = (None, None);
         Self { kind, role, node, time, slot: None, term: None, count: None, mark, after: None, cause, detail }
@@ -150,7 +155,7 @@ impl Event {
 /// Where in its course an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub enum AlertPhase {
     /// It is told for the first time.
     Begun,
     /// It goes on since a day or more.
@@ -161,19 +166,19 @@ pub enum Phase {
 
 /// An event that is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub struct AlertNotification {
     /// Where in its course it is.
-    pub phase: Phase,
+    pub phase: AlertPhase,
     /// When it began, by this node's clock.
     pub since: Timestamp,
     /// The event.
-    pub event: Event,
+    pub event: AlertEvent,
 }
 
-impl Notice {
+impl AlertNotification {
     /// The JSON document that is handed on, with its sentence.
     pub fn document(&self, text: &str) -> String {
-        let Event { kind, role, node, time, slot, term, count, cause, detail, .. } = &self.event;
+        let AlertEvent { kind, role, node, time, slot, term, count, cause, detail, .. } = &self.event;
         let document = serde_json::json!({
             "schema": 1, "event": kind, "phase": self.phase, "role": role, "node": node, "slot": slot, "term": term,
             "count": count, "time": time, "since": self.since, "cause": cause, "detail": detail, "text": text,
@@ -183,7 +188,7 @@ impl Notice {
 }
 
 /// Makes sentences of notices. They are made in one place only.
-pub trait Words: Debug + Send + Sync {
+pub trait AlertFormatter: Debug + Send + Sync {
     /// One sentence.
-    fn text(&self, notice: &Notice) -> String;
+    fn text(&self, notice: &AlertNotification) -> String;
 }

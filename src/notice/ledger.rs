@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, Kind, Notice, Phase, Who};
+use super::event::{AlertEvent, AlertKind, AlertNotification, AlertPhase, AlertReporter};
 use crate::ids::RoleName;
 use crate::role::present;
 
@@ -37,7 +37,7 @@ pub const ATTEMPTS_MAX: u32 = 8;
 
 /// How this node stands to the role that it watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watcher {
+pub enum ReporterStatus {
     /// It has the role.
     Holder,
     /// Another node has it, or nobody.
@@ -51,8 +51,8 @@ pub enum Watcher {
 
 /// Something that is, or was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
-    event: Event,
+struct AlertEntry {
+    event: AlertEvent,
     /// When it was first seen.
     since: Timestamp,
     /// When it was last told.
@@ -65,7 +65,7 @@ struct Entry {
 
 /// A document on its way to one of those who are told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
+pub struct OutboxMessage {
     /// Its number.
     pub id: u64,
     /// By which way.
@@ -80,21 +80,22 @@ pub struct Letter {
 
 /// What this node remembers about telling. It is kept in a file; where that is lost, everything that lasts is told once more.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Ledger {
+pub struct AlertLedger {
     #[serde(default)]
-    entries: Vec<Entry>,
+    entries: Vec<AlertEntry>,
     #[serde(default)]
-    outbox: Vec<Letter>,
+    outbox: Vec<OutboxMessage>,
     #[serde(default)]
     next: u64,
 }
 
-impl Ledger {
+impl AlertLedger {
     /// Something is so. Says whether to tell it now.
-    pub fn raise(&mut self, event: Event, watcher: Watcher, now: Timestamp) -> Option<Notice> {
-        let same = |e: &Entry| e.event.kind == event.kind && e.event.role == event.role && e.event.mark == event.mark;
+    pub fn raise(&mut self, event: AlertEvent, watcher: ReporterStatus, now: Timestamp) -> Option<AlertNotification> {
+        let same =
+            |e: &AlertEntry| e.event.kind == event.kind && e.event.role == event.role && e.event.mark == event.mark;
         let at = self.entries.iter().position(same).unwrap_or_else(|| {
-            self.entries.push(Entry { since: event.time, event: event.clone(), told: None, sign: None });
+            self.entries.push(AlertEntry { since: event.time, event: event.clone(), told: None, sign: None });
             self.entries.len() - 1
         });
         let entry = &mut self.entries[at];
@@ -107,16 +108,23 @@ impl Ledger {
             redate(told, now);
         }
         let phase = match entry.told {
-            None => Phase::Begun,
-            Some(told) if entry.event.kind.lasts() && is_past(told, REPEAT, now) => Phase::Lasts,
+            None => AlertPhase::Begun,
+            Some(told) if entry.event.kind.lasts() && is_past(told, REPEAT, now) => AlertPhase::Lasts,
             Some(_) => return None,
         };
         entry.told = Some(now);
-        Some(Notice { phase, since: entry.since, event: entry.event.clone() })
+        Some(AlertNotification { phase, since: entry.since, event: entry.event.clone() })
     }
 
     /// Something is not so any more, but for what is in `still`. What was told is told to be over, once for each.
-    pub fn settle(&mut self, role: &RoleName, kind: Kind, still: &[String], by: &str, now: Timestamp) -> Vec<Notice> {
+    pub fn settle(
+        &mut self,
+        role: &RoleName,
+        kind: AlertKind,
+        still: &[String],
+        by: &str,
+        now: Timestamp,
+    ) -> Vec<AlertNotification> {
         let mut over = Vec::new();
         self.entries.retain_mut(|entry| {
             let event = &entry.event;
@@ -130,8 +138,8 @@ impl Ledger {
                 return !is_past(entry.since, MEMORY, now);
             }
             if entry.told.is_some() {
-                let event = Event { node: by.to_owned(), time: now, ..event.clone() };
-                over.push(Notice { phase: Phase::Over, since: entry.since, event });
+                let event = AlertEvent { node: by.to_owned(), time: now, ..event.clone() };
+                over.push(AlertNotification { phase: AlertPhase::Over, since: entry.since, event });
             }
             false
         });
@@ -139,18 +147,18 @@ impl Ledger {
     }
 
     /// The marks of what is so of this kind, of those of which `is` holds.
-    pub fn marks(&self, role: &RoleName, kind: Kind, is: impl Fn(&Event) -> bool) -> Vec<String> {
+    pub fn marks(&self, role: &RoleName, kind: AlertKind, is: impl Fn(&AlertEvent) -> bool) -> Vec<String> {
         let events = self.entries.iter().map(|entry| &entry.event);
         let these = events.filter(|event| event.kind == kind && event.role == *role && is(event));
         these.map(|event| event.mark.clone()).collect()
     }
 
     /// Puts a document into the outbox, once for each channel. Returns the letters, which the caller sees to until `claimed`.
-    pub fn post(&mut self, document: &str, channels: &[&str], claimed: Timestamp) -> Vec<Letter> {
+    pub fn post(&mut self, document: &str, channels: &[&str], claimed: Timestamp) -> Vec<OutboxMessage> {
         let mut letters = Vec::new();
         for channel in channels {
             let (id, channel, document) = (self.next, (*channel).to_owned(), document.to_owned());
-            letters.push(Letter { id, channel, document, attempts: 0, claimed });
+            letters.push(OutboxMessage { id, channel, document, attempts: 0, claimed });
             self.next += 1;
         }
         self.outbox.extend(letters.iter().cloned());
@@ -161,7 +169,7 @@ impl Ledger {
 
     /// The letters that nobody sees to, for these channels; now the caller does until `claimed`. Those for channels that are no
     /// longer configured are dropped.
-    pub fn claim(&mut self, channels: &[&str], now: Timestamp, claimed: Timestamp) -> Vec<Letter> {
+    pub fn claim(&mut self, channels: &[&str], now: Timestamp, claimed: Timestamp) -> Vec<OutboxMessage> {
         self.outbox.retain(|letter| letter.is_claimed(now) || channels.contains(&letter.channel.as_str()));
         let free = self.outbox.iter_mut().filter(|letter| !letter.is_claimed(now));
         free.map(|letter| {
@@ -212,21 +220,21 @@ fn is_past(since: Timestamp, long: SignedDuration, now: Timestamp) -> bool {
     now.duration_since(since) >= long
 }
 
-impl Letter {
+impl OutboxMessage {
     /// Whether a process sees to it, as far as the clock was right when it said so.
     fn is_claimed(&self, now: Timestamp) -> bool {
         self.claimed > now && !present::is_beyond(self.claimed, now.saturating_add(CLAIM).unwrap_or(Timestamp::MAX))
     }
 }
 
-impl Entry {
+impl AlertEntry {
     /// Whether this node is the one of the pair to tell it.
-    fn is_mine(&mut self, watcher: Watcher, now: Timestamp) -> bool {
-        let Watcher::Standby { sign, vouched } = watcher else { return true };
+    fn is_mine(&mut self, watcher: ReporterStatus, now: Timestamp) -> bool {
+        let ReporterStatus::Standby { sign, vouched } = watcher else { return true };
         let silence = match self.event.kind.teller() {
-            Who::Concerned => return true,
-            Who::Holder => SILENCE,
-            Who::HolderByRecord => SILENCE_AFTER_RECORD,
+            AlertReporter::Concerned => return true,
+            AlertReporter::Holder => SILENCE,
+            AlertReporter::HolderByRecord => SILENCE_AFTER_RECORD,
         };
         if let Some((_, since)) = &mut self.sign {
             redate(since, now);

@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::book::Book;
-use super::event::{Notice, Words};
-use super::ledger::{CLAIM, Ledger, Letter, pause};
+use super::book::AlertLedgerFile;
+use super::event::{AlertFormatter, AlertNotification};
+use super::ledger::{AlertLedger, CLAIM, OutboxMessage, pause};
 use super::{command, webhook};
-use crate::config::{Environment, HttpUrl, NotifySettings};
+use crate::config::{EnvironmentSettings, HttpUrl, NotifySettings};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::outage::Outage;
@@ -34,7 +34,7 @@ const PING_BODY_MAX: usize = 10_000;
 
 /// Where a run stands, for those who wait for its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ping {
+pub enum HealthcheckPing {
     /// It begins.
     Start,
     /// It ended well.
@@ -45,49 +45,49 @@ pub enum Ping {
 
 /// One way of telling.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Way {
-    Command(Vec<String>, Environment),
+enum AlertChannel {
+    Command(Vec<String>, EnvironmentSettings),
     Webhook(HttpUrl),
     Healthchecks(HttpUrl),
 }
 
 /// What goes one way.
 #[derive(Debug)]
-enum Item {
-    Letter(Letter),
-    Ping(RoleName, Ping),
+enum ChannelItem {
+    Letter(OutboxMessage),
+    Ping(RoleName, HealthcheckPing),
 }
 
 /// A way, with the task that goes it.
-struct Channel {
+struct ChannelTask {
     name: &'static str,
-    queue: mpsc::Sender<Item>,
+    queue: mpsc::Sender<ChannelItem>,
     task: JoinHandle<()>,
 }
 
 /// Letters that this process sees to.
-type Mine = Arc<Mutex<BTreeSet<u64>>>;
+type ClaimedMessages = Arc<Mutex<BTreeSet<u64>>>;
 
 /// Tells.
-pub struct Teller {
-    book: Arc<Book>,
+pub struct AlertDispatcher {
+    book: Arc<AlertLedgerFile>,
     env: Env,
-    words: Arc<dyn Words>,
-    channels: Mutex<Vec<Channel>>,
-    mine: Mine,
+    words: Arc<dyn AlertFormatter>,
+    channels: Mutex<Vec<ChannelTask>>,
+    mine: ClaimedMessages,
 }
 
-impl fmt::Debug for Teller {
+impl fmt::Debug for AlertDispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Teller").field("book", &self.book).finish()
     }
 }
 
-impl Teller {
+impl AlertDispatcher {
     /// Tells whom `settings` name, and remembers it in the state directory.
-    pub fn new(settings: &NotifySettings, state_dir: &Path, env: Env, words: Arc<dyn Words>) -> Self {
-        let (book, channels) = (Arc::new(Book::new(state_dir)), Mutex::default());
-        let teller = Self { book, env, words, channels, mine: Mine::default() };
+    pub fn new(settings: &NotifySettings, state_dir: &Path, env: Env, words: Arc<dyn AlertFormatter>) -> Self {
+        let (book, channels) = (Arc::new(AlertLedgerFile::new(state_dir)), Mutex::default());
+        let teller = Self { book, env, words, channels, mine: ClaimedMessages::default() };
         teller.configure(settings);
         teller
     }
@@ -95,17 +95,18 @@ impl Teller {
     /// From now on whom these settings name. What is on its way goes on.
     pub fn configure(&self, settings: &NotifySettings) {
         let ways = [
-            settings.command.clone().map(|command| Way::Command(command, settings.environment.clone())),
-            settings.webhook.clone().map(Way::Webhook),
-            settings.healthchecks.clone().map(Way::Healthchecks),
+            settings.command.clone().map(|command| AlertChannel::Command(command, settings.environment.clone())),
+            settings.webhook.clone().map(AlertChannel::Webhook),
+            settings.healthchecks.clone().map(AlertChannel::Healthchecks),
         ];
-        let start = |way: Way| {
+        let start = |way: AlertChannel| {
             let (queue, items) = mpsc::channel(QUEUE_MAX);
             let name = way.name();
-            let hearer = Hearer { way, timeout: settings.timeout, env: self.env.clone(), outage: Mutex::default() };
+            let hearer =
+                ChannelSender { way, timeout: settings.timeout, env: self.env.clone(), outage: Mutex::default() };
             let (book, mine) = (Arc::clone(&self.book), Arc::clone(&self.mine));
             let task = tokio::spawn(deliver(hearer, items, book, mine));
-            Channel { name, queue, task }
+            ChannelTask { name, queue, task }
         };
         // Without its sender a task ends when its queue is empty.
         *self.channels() = ways.into_iter().flatten().map(start).collect();
@@ -117,7 +118,7 @@ impl Teller {
     }
 
     /// Sends what `note` says is to be told, and what a process that is gone has left.
-    pub fn tell(&self, note: impl FnOnce(&mut Ledger, Timestamp) -> Vec<Notice>) {
+    pub fn tell(&self, note: impl FnOnce(&mut AlertLedger, Timestamp) -> Vec<AlertNotification>) {
         let channels = self.channels();
         if channels.is_empty() {
             return;
@@ -139,7 +140,7 @@ impl Teller {
             let Some(channel) = channels.iter().find(|channel| channel.name == letter.channel) else { continue };
             let id = letter.id;
             locked(&self.mine).insert(id);
-            if channel.queue.try_send(Item::Letter(letter)).is_err() {
+            if channel.queue.try_send(ChannelItem::Letter(letter)).is_err() {
                 locked(&self.mine).remove(&id);
                 self.book.change(|ledger| ledger.release(&[id], now));
             }
@@ -147,9 +148,9 @@ impl Teller {
     }
 
     /// Tells whoever waits for runs how this one stands.
-    pub fn ping(&self, role: &RoleName, ping: &Ping) {
+    pub fn ping(&self, role: &RoleName, ping: &HealthcheckPing) {
         for channel in self.channels().iter().filter(|channel| channel.name == PINGED) {
-            if channel.queue.try_send(Item::Ping(role.clone(), ping.clone())).is_err() {
+            if channel.queue.try_send(ChannelItem::Ping(role.clone(), ping.clone())).is_err() {
                 tracing::warn!("{PINGED}: too many runs wait to be told of");
             }
         }
@@ -179,7 +180,7 @@ impl Teller {
         }
     }
 
-    fn channels(&self) -> MutexGuard<'_, Vec<Channel>> {
+    fn channels(&self) -> MutexGuard<'_, Vec<ChannelTask>> {
         locked(&self.channels)
     }
 }
@@ -187,28 +188,28 @@ impl Teller {
 /// The way of those who wait for runs.
 const PINGED: &str = "healthchecks";
 
-impl Way {
+impl AlertChannel {
     fn name(&self) -> &'static str {
         match self {
-            Way::Command(..) => "command",
-            Way::Webhook(_) => "webhook",
-            Way::Healthchecks(_) => PINGED,
+            AlertChannel::Command(..) => "command",
+            AlertChannel::Webhook(_) => "webhook",
+            AlertChannel::Healthchecks(_) => PINGED,
         }
     }
 
-    async fn send(&self, item: &Item, timeout: Duration) -> Result<(), String> {
+    async fn send(&self, item: &ChannelItem, timeout: Duration) -> Result<(), String> {
         match (self, item) {
-            (Way::Command(command, environment), Item::Letter(letter)) => {
+            (AlertChannel::Command(command, environment), ChannelItem::Letter(letter)) => {
                 command::send(command, environment, &letter.document, timeout).await
             }
-            (Way::Webhook(url), Item::Letter(letter)) => {
+            (AlertChannel::Webhook(url), ChannelItem::Letter(letter)) => {
                 webhook::send(url, Some((&letter.document, "application/json")), timeout).await
             }
-            (Way::Healthchecks(url), Item::Ping(role, ping)) => {
+            (AlertChannel::Healthchecks(url), ChannelItem::Ping(role, ping)) => {
                 let (behind, body) = match ping {
-                    Ping::Start => ("/start", None),
-                    Ping::Success => ("", None),
-                    Ping::Fail(why) => ("/fail", Some(&why[..why.floor_char_boundary(PING_BODY_MAX)])),
+                    HealthcheckPing::Start => ("/start", None),
+                    HealthcheckPing::Success => ("", None),
+                    HealthcheckPing::Fail(why) => ("/fail", Some(&why[..why.floor_char_boundary(PING_BODY_MAX)])),
                 };
                 let url = webhook::ping(url, role.as_str(), behind);
                 webhook::send(&url, body.map(|body| (body, "text/plain; charset=utf-8")), timeout).await
@@ -220,21 +221,21 @@ impl Way {
 }
 
 /// Whoever is at the end of a way.
-struct Hearer {
-    way: Way,
+struct ChannelSender {
+    way: AlertChannel,
     timeout: Duration,
     env: Env,
     outage: Mutex<Outage>,
 }
 
-impl Hearer {
+impl ChannelSender {
     /// One more failure. True: it is logged.
     fn failed(&self, why: &str) -> bool {
         locked(&self.outage).failed(why, self.env.clock.boottime())
     }
 
     /// Sends one thing. What came instead of an answer is logged as often as it should be, with what follows from it.
-    async fn send(&self, item: &Item, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
+    async fn send(&self, item: &ChannelItem, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
         let name = self.way.name();
         let Err(why) = self.way.send(item, self.timeout).await else {
             if locked(&self.outage).answered() {
@@ -246,7 +247,7 @@ impl Hearer {
         let is_logged = self.failed(&why);
         match (item, wait) {
             // The letter is dropped for good.
-            (Item::Letter(_), None) => tracing::error!("{name}: {why}; given up"),
+            (ChannelItem::Letter(_), None) => tracing::error!("{name}: {why}; given up"),
             (_, wait) => {
                 let then =
                     wait.map_or("given up".to_owned(), |wait| format!("again in {}", humantime::format_duration(wait)));
@@ -263,7 +264,12 @@ impl Hearer {
 
 /// Sends one thing after the other, in their order, until the queue is closed. A run's start that is not heard by the time that its end is to
 /// be told is left out: a service that waits for runs needs the end.
-async fn deliver(hearer: Hearer, mut items: mpsc::Receiver<Item>, book: Arc<Book>, mine: Mine) {
+async fn deliver(
+    hearer: ChannelSender,
+    mut items: mpsc::Receiver<ChannelItem>,
+    book: Arc<AlertLedgerFile>,
+    mine: ClaimedMessages,
+) {
     let (mut waiting, mut grace) = (VecDeque::new(), START_GRACE);
     loop {
         let next = match waiting.pop_front() {
@@ -284,16 +290,21 @@ async fn deliver(hearer: Hearer, mut items: mpsc::Receiver<Item>, book: Arc<Book
                 }
             }
         }
-        if let Item::Letter(letter) = &item {
+        if let ChannelItem::Letter(letter) = &item {
             locked(&mine).remove(&letter.id);
         }
     }
 }
 
 /// Resolves when a later ping of the same role has waited for this one for so long; what comes meanwhile waits. Only a start is left for it.
-async fn superseded(item: &Item, items: &mut mpsc::Receiver<Item>, waiting: &mut VecDeque<Item>, grace: Duration) {
-    let Item::Ping(role, Ping::Start) = item else { return std::future::pending().await };
-    let is_of_role = |later: &Item| matches!(later, Item::Ping(of, _) if of == role);
+async fn superseded(
+    item: &ChannelItem,
+    items: &mut mpsc::Receiver<ChannelItem>,
+    waiting: &mut VecDeque<ChannelItem>,
+    grace: Duration,
+) {
+    let ChannelItem::Ping(role, HealthcheckPing::Start) = item else { return std::future::pending().await };
+    let is_of_role = |later: &ChannelItem| matches!(later, ChannelItem::Ping(of, _) if of == role);
     while !waiting.iter().any(is_of_role) {
         // What does not fit waits in the queue.
         let later = if waiting.len() < QUEUE_MAX { items.recv().await } else { None };
@@ -304,19 +315,19 @@ async fn superseded(item: &Item, items: &mut mpsc::Receiver<Item>, waiting: &mut
 }
 
 /// Sends one thing until it is heard or given up.
-async fn sent(hearer: &Hearer, item: &Item, book: &Book) {
+async fn sent(hearer: &ChannelSender, item: &ChannelItem, book: &AlertLedgerFile) {
     let mut pings = 0;
     loop {
         let then = || match item {
-            Item::Letter(letter) => book.change(|ledger| ledger.failed(letter.id)),
-            Item::Ping(..) => {
+            ChannelItem::Letter(letter) => book.change(|ledger| ledger.failed(letter.id)),
+            ChannelItem::Ping(..) => {
                 pings += 1;
                 (pings < PING_ATTEMPTS_MAX).then(|| pause(pings))
             }
         };
         match hearer.send(item, then).await {
             Ok(()) => {
-                if let Item::Letter(letter) = item {
+                if let ChannelItem::Letter(letter) = item {
                     book.change(|ledger| ledger.delivered(letter.id));
                 }
                 return;

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 
 /// A user of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub struct UserAccount {
     /// Its name; the number where nothing gives it one.
     pub name: String,
     /// Its number.
@@ -23,7 +23,7 @@ pub struct Account {
     pub groups: Vec<Gid>,
 }
 
-impl Account {
+impl UserAccount {
     /// The user of this name; `None`: there is none.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::account::Account;
-use crate::config::Environment;
+use super::account::UserAccount;
+use crate::config::EnvironmentSettings;
 
 /// Where programs are looked for if this process has no `PATH` to go by.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -32,7 +32,12 @@ pub(super) type Variables = BTreeMap<OsString, OsString>;
 
 /// The whole environment of a program that runs as `account`, where this process has `host`. What the config passes on wins over what is
 /// there by default, what it sets over both, and nothing over `told`: what a run tells its commands.
-pub(super) fn clean(host: &Variables, account: &Account, given: &Environment, told: &[(&str, String)]) -> Variables {
+pub(super) fn clean(
+    host: &Variables,
+    account: &UserAccount,
+    given: &EnvironmentSettings,
+    told: &[(&str, String)],
+) -> Variables {
     let mut found = Variables::new();
     found.insert("PATH".into(), path(host.get(OsStr::new("PATH"))));
     for (name, value) in [
@@ -65,8 +70,12 @@ fn path(host: Option<&OsString>) -> OsString {
 mod tests {
     use super::*;
 
-    fn account() -> Account {
-        Account { home: "/var/lib/postgresql".into(), shell: "/bin/bash".into(), ..Account::stranger("postgres") }
+    fn account() -> UserAccount {
+        UserAccount {
+            home: "/var/lib/postgresql".into(),
+            shell: "/bin/bash".into(),
+            ..UserAccount::stranger("postgres")
+        }
     }
 
     fn host(variables: &[(&str, &str)]) -> Variables {
@@ -94,7 +103,7 @@ mod tests {
             ("RUNNER_LOG", "trace"),
             ("TZ", "UTC"),
         ]);
-        insta::assert_snapshot!(text(&clean(&host, &account(), &Environment::default(), &[("RUNNER_ROLE", "app".into())])), @"
+        insta::assert_snapshot!(text(&clean(&host, &account(), &EnvironmentSettings::default(), &[("RUNNER_ROLE", "app".into())])), @"
         HOME=/var/lib/postgresql
         LANG=C.UTF-8
         LC_TIME=de_DE.UTF-8
@@ -110,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_config_gives_more_and_a_run_tells_what_it_is_about() {
-        let given = Environment {
+        let given = EnvironmentSettings {
             set: BTreeMap::from([("PGHOST".to_owned(), "/run/pg".to_owned()), ("HOME".to_owned(), "/srv".to_owned())]),
             pass: vec!["AWS_PROFILE".to_owned(), "PGHOST".to_owned(), "NOT_THERE".to_owned()],
         };

@@ -11,12 +11,12 @@ use super::cgroup::Cgroup;
 
 /// All processes of a command, as long as it is not reaped: until then its number is surely its own.
 #[derive(Debug)]
-pub struct Members {
+pub struct ProcessTree {
     group: Pid,
     cgroup: Option<Cgroup>,
 }
 
-impl Members {
+impl ProcessTree {
     /// Those of the command that has just been started as the first of its process group, to be moved into `cgroup`.
     pub(super) fn of(id: u32, cgroup: Option<Cgroup>) -> Option<Self> {
         let group = Pid::from_raw(i32::try_from(id).ok().filter(|id| *id > 0)?);
@@ -72,7 +72,7 @@ impl Members {
         if self.cgroup.as_ref().is_some_and(Cgroup::is_populated) {
             return true;
         }
-        stats().any(|stat| Process::read(&stat).is_some_and(|p| p.group == self.group.as_raw() && p.lives))
+        stats().any(|stat| ProcessStat::read(&stat).is_some_and(|p| p.group == self.group.as_raw() && p.lives))
     }
 }
 
@@ -91,7 +91,7 @@ pub fn is_work(ticks: u64, within: Duration) -> bool {
 /// How much processor time a process group has burnt so far, its children that have ended included, in ticks of the kernel. 0 where
 /// that cannot be told.
 pub fn burnt(group: Pid) -> u64 {
-    let all = stats().filter_map(|stat| Process::read(&stat));
+    let all = stats().filter_map(|stat| ProcessStat::read(&stat));
     all.filter(|process| process.group == group.as_raw()).fold(0, |sum, process| sum.wrapping_add(process.ticks))
 }
 
@@ -103,7 +103,7 @@ fn children(of: Pid) -> Vec<Pid> {
 
 fn group_of(id: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    Some(Pid::from_raw(Process::read(&stat)?.group))
+    Some(Pid::from_raw(ProcessStat::read(&stat)?.group))
 }
 
 /// What proc_pid_stat(5) says of every process; nothing where that cannot be told.
@@ -115,13 +115,13 @@ fn stats() -> impl Iterator<Item = String> {
 
 /// What of one process is of interest here.
 #[derive(Debug, PartialEq, Eq)]
-struct Process {
+struct ProcessStat {
     group: i32,
     lives: bool,
     ticks: u64,
 }
 
-impl Process {
+impl ProcessStat {
     /// A command's name may hold anything, blanks and brackets included.
     fn read(stat: &str) -> Option<Self> {
         // After the name: state, parent, group, and with number 14 of the line the four times.
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn a_line_tells_group_state_and_times() {
         let line = "7 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 5 6 7 8 20 0 1 0 100 1 2";
-        assert_eq!(Process::read(line), Some(Process { group: 42, lives: true, ticks: 26 }));
-        assert!(!Process::read(&line.replace(" S ", " Z ")).unwrap().lives);
-        assert_eq!(Process::read("7 (a) S 1 42"), None);
+        assert_eq!(ProcessStat::read(line), Some(ProcessStat { group: 42, lives: true, ticks: 26 }));
+        assert!(!ProcessStat::read(&line.replace(" S ", " Z ")).unwrap().lives);
+        assert_eq!(ProcessStat::read("7 (a) S 1 42"), None);
     }
 
     #[test]

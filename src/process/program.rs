@@ -10,11 +10,11 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid};
 
-use super::account::Account;
+use super::account::UserAccount;
 use super::cgroup::Cgroup;
-use super::members::Members;
-use super::{Group, environment};
-use crate::config::Environment;
+use super::members::ProcessTree;
+use super::{ProcessGroup, environment};
+use crate::config::EnvironmentSettings;
 use crate::env;
 
 /// Where a program stands: what is given as a relative path would depend on who started this process.
@@ -25,14 +25,14 @@ const UMASK: Mode = Mode::S_IRWXG.union(Mode::S_IRWXO);
 
 /// A program, and what it finds around itself.
 #[derive(Debug)]
-pub struct Program {
+pub struct CommandBuilder {
     command: Command,
     name: String,
-    account: Option<Account>,
+    account: Option<UserAccount>,
     of_caller: bool,
 }
 
-impl Program {
+impl CommandBuilder {
     /// A program that the config names, with its arguments: in a clean environment with `given` and `told`, as `account` (else as whom this
     /// process is), in `/`, with umask 077, without standard input and output, with no other descriptor, and with every signal as it is by
     /// default.
@@ -41,12 +41,12 @@ impl Program {
     /// `words` names no program.
     pub fn configured(
         words: &[String],
-        given: &Environment,
+        given: &EnvironmentSettings,
         told: &[(&str, String)],
-        account: Option<Account>,
+        account: Option<UserAccount>,
     ) -> io::Result<Self> {
         let host = env::variables();
-        let own = Account::own(host.get(std::ffi::OsStr::new("HOME")).map(std::ffi::OsString::as_os_str));
+        let own = UserAccount::own(host.get(std::ffi::OsStr::new("HOME")).map(std::ffi::OsString::as_os_str));
         let variables = environment::clean(&host, account.as_ref().unwrap_or(&own), given, told);
         let mut program = Self::of(words)?;
         program.command.env_clear().envs(variables).current_dir(DIRECTORY);
@@ -61,7 +61,7 @@ impl Program {
     ///
     /// # Errors
     /// `words` names no program.
-    pub fn typed(words: &[String], given: &Environment, told: &[(&str, String)]) -> io::Result<Self> {
+    pub fn typed(words: &[String], given: &EnvironmentSettings, told: &[(&str, String)]) -> io::Result<Self> {
         let mut program = Self { of_caller: true, ..Self::of(words)? };
         for name in environment::SECRETS.iter().filter(|name| !given.pass.iter().any(|passed| passed == *name)) {
             program.command.env_remove(name);
@@ -93,15 +93,15 @@ impl Program {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(self) -> io::Result<Group> {
+    pub fn start(self) -> io::Result<ProcessGroup> {
         // The runtime's own threads know it, the one that starts the program does not.
         let runtime = tokio::runtime::Handle::current();
         let cgroup = Cgroup::create();
         self.launch(move |command| {
             let _entered = runtime.enter();
             let child = tokio::process::Command::from(command).spawn()?;
-            let members = child.id().and_then(|id| Members::of(id, cgroup));
-            Ok(Group::new(child, members))
+            let members = child.id().and_then(|id| ProcessTree::of(id, cgroup));
+            Ok(ProcessGroup::new(child, members))
         })
     }
 
@@ -109,11 +109,11 @@ impl Program {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start_blocking(self) -> io::Result<(Child, Members)> {
+    pub fn start_blocking(self) -> io::Result<(Child, ProcessTree)> {
         let cgroup = Cgroup::create();
         self.launch(|mut command| {
             let child = command.spawn()?;
-            let members = Members::of(child.id(), cgroup).ok_or(io::ErrorKind::InvalidData)?;
+            let members = ProcessTree::of(child.id(), cgroup).ok_or(io::ErrorKind::InvalidData)?;
             Ok((child, members))
         })
     }
@@ -141,7 +141,7 @@ impl Program {
 
 /// Makes this thread one whose children are `account`'s but for the user, which they take on themselves: as long as this thread
 /// is, its user stays the one that nobody else may send a signal to.
-fn settle(account: Option<&Account>) -> io::Result<()> {
+fn settle(account: Option<&UserAccount>) -> io::Result<()> {
     // A container may refuse it: then the umask of this process stays.
     if unshare(CloneFlags::CLONE_FS).is_ok() {
         umask(UMASK);

@@ -4,20 +4,20 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::config::Environment;
+use crate::config::EnvironmentSettings;
 
 const LONG: Duration = Duration::from_mins(1);
 
-fn sh(script: &str) -> Program {
+fn sh(script: &str) -> CommandBuilder {
     let words = ["/bin/sh", "-c", script].map(str::to_owned);
-    Program::configured(&words, &Environment::default(), &[], None).unwrap()
+    CommandBuilder::configured(&words, &EnvironmentSettings::default(), &[], None).unwrap()
 }
 
 /// What the script prints as this user.
 fn said(script: &str, user: Option<&str>) -> String {
-    let account = user.map(|user| Account::named(user).unwrap().unwrap());
+    let account = user.map(|user| UserAccount::named(user).unwrap().unwrap());
     let words = ["/bin/sh", "-c", script].map(str::to_owned);
-    let program = Program::configured(&words, &Environment::default(), &[], account).unwrap();
+    let program = CommandBuilder::configured(&words, &EnvironmentSettings::default(), &[], account).unwrap();
     let (child, _members) = program.piped(false).start_blocking().unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
@@ -55,7 +55,7 @@ fn another_user_has_its_own_groups_and_surroundings_and_none_of_roots_rights() {
         "who may become another user is root: run these tests as root, as CI does"
     );
     let script = "id -u; id -G; echo $HOME $USER $LOGNAME; grep CapEff /proc/self/status";
-    let account = Account::named("nobody").unwrap().unwrap();
+    let account = UserAccount::named("nobody").unwrap().unwrap();
     let groups: Vec<String> = account.groups.iter().map(|group| group.as_raw().to_string()).collect();
     let home = account.home.display();
     let capabilities = "0".repeat(16);
@@ -66,7 +66,7 @@ fn another_user_has_its_own_groups_and_surroundings_and_none_of_roots_rights() {
     // One that is in several groups has all of them.
     let several = fs::read_to_string("/etc/group").unwrap().lines().find_map(|line| {
         let user = line.rsplit(':').next()?.split(',').next().filter(|user| !user.is_empty())?;
-        Account::named(user).unwrap().filter(|account| account.groups.len() > 1 && !account.uid.is_root())
+        UserAccount::named(user).unwrap().filter(|account| account.groups.len() > 1 && !account.uid.is_root())
     });
     if let Some(account) = several {
         let mut shown: Vec<u32> =
@@ -82,9 +82,10 @@ fn another_user_has_its_own_groups_and_surroundings_and_none_of_roots_rights() {
 #[tokio::test]
 async fn what_cannot_be_started_is_named() {
     let words = ["/no/such/program".to_owned()];
-    let error = Program::configured(&words, &Environment::default(), &[], None).unwrap().start().unwrap_err();
+    let error =
+        CommandBuilder::configured(&words, &EnvironmentSettings::default(), &[], None).unwrap().start().unwrap_err();
     assert_eq!((error.kind(), error.to_string().starts_with("/no/such/program: ")), (io::ErrorKind::NotFound, true));
-    assert!(Program::configured(&[], &Environment::default(), &[], None).is_err());
+    assert!(CommandBuilder::configured(&[], &EnvironmentSettings::default(), &[], None).is_err());
 }
 
 #[tokio::test]
@@ -99,7 +100,7 @@ async fn the_grace_is_the_groups() {
     );
     let mut group = sh(&format!("sh -c \"{job}\"; echo never")).start().unwrap();
     wait_for(&ready).await;
-    assert_eq!(group.end(LONG).await.unwrap(), Ended::Signal(15));
+    assert_eq!(group.end(LONG).await.unwrap(), ProcessExit::Signal(15));
     assert!(done.exists(), "it was waited for");
 }
 
@@ -147,7 +148,7 @@ async fn what_is_dropped_is_killed() {
 #[tokio::test]
 async fn a_command_that_works_burns_time_and_one_that_sleeps_does_not() {
     let (busy, idle) = (sh("while :; do :; done").start().unwrap(), sh("exec sleep 600").start().unwrap());
-    let burn = |group: &Group| burnt(group.id().unwrap());
+    let burn = |group: &ProcessGroup| burnt(group.id().unwrap());
     let before = burn(&idle);
     while burn(&busy) < 5 {
         tokio::time::sleep(POLL).await;

@@ -38,11 +38,11 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Reads from the front of a slice.
 #[derive(Debug, Clone)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct ByteReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ByteReader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
@@ -156,7 +156,7 @@ pub(crate) mod tests {
             let mut out = Vec::new();
             put_varint(&mut out, value);
             put_signed(&mut out, signed);
-            let mut reader = Reader::new(&out);
+            let mut reader = ByteReader::new(&out);
             prop_assert_eq!(reader.varint(), Ok(value));
             prop_assert_eq!(reader.signed(), Ok(signed));
             prop_assert_eq!(reader.finish(), Ok(()));
@@ -164,7 +164,7 @@ pub(crate) mod tests {
 
         #[test]
         fn any_accepted_integer_has_one_encoding(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
-            let mut reader = Reader::new(&bytes);
+            let mut reader = ByteReader::new(&bytes);
             if let Ok(value) = reader.varint() {
                 let mut out = Vec::new();
                 put_varint(&mut out, value);
@@ -177,8 +177,8 @@ pub(crate) mod tests {
     fn a_count_is_checked_before_anything_is_allocated() {
         let mut out = Vec::new();
         put_varint(&mut out, u64::MAX);
-        assert!(Reader::new(&out).count(1).is_err());
-        assert!(Reader::new(&out).bytes().is_err());
-        assert!(Reader::new(&[0x80, 0x00]).varint().is_err());
+        assert!(ByteReader::new(&out).count(1).is_err());
+        assert!(ByteReader::new(&out).bytes().is_err());
+        assert!(ByteReader::new(&[0x80, 0x00]).varint().is_err());
     }
 }

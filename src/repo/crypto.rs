@@ -9,7 +9,7 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
-use crate::ids::{ChunkId, Generation, RepoId, RoleName};
+use crate::ids::{ChunkId, KeyGeneration, RepoId, RoleName};
 use crate::repo::keyring::{Keyring, RepositoryKey};
 
 /// The salt of one sealed object, in bytes.
@@ -41,7 +41,7 @@ impl Cipher {
 
 /// What a sealed part is; one kind never opens as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum SealedPart {
     /// Frame number n of a pack.
     Frame(u32),
     /// The trailer of a pack.
@@ -52,13 +52,13 @@ pub enum Part {
     Notice,
 }
 
-impl Part {
+impl SealedPart {
     fn code_and_number(self) -> (u8, u32) {
         match self {
-            Part::Frame(n) => (1, n),
-            Part::Trailer => (2, u32::MAX),
-            Part::Index => (3, 0),
-            Part::Notice => (4, 0),
+            SealedPart::Frame(n) => (1, n),
+            SealedPart::Trailer => (2, u32::MAX),
+            SealedPart::Index => (3, 0),
+            SealedPart::Notice => (4, 0),
         }
     }
 }
@@ -66,13 +66,13 @@ impl Part {
 /// A sealed part that does not open: damaged, cut off, moved, or of another repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("does not open: it is damaged, or belongs elsewhere")]
-pub struct OpenError;
+pub struct UnsealError;
 
 /// What, with the object's ID, makes the key of one sealed object. It stands in the object's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Salt {
     /// The generation of the repository key that the object is sealed under.
-    pub generation: Generation,
+    pub generation: KeyGeneration,
     /// Random, one an object.
     pub bytes: [u8; SALT_LEN],
 }
@@ -80,25 +80,25 @@ pub struct Salt {
 impl From<[u8; SALT_LEN]> for Salt {
     /// Under the key that was made at `init`.
     fn from(bytes: [u8; SALT_LEN]) -> Self {
-        Self { generation: Generation::FIRST, bytes }
+        Self { generation: KeyGeneration::FIRST, bytes }
     }
 }
 
 /// An opened repository's keys, bound to its ID and role.
 #[derive(Clone)]
-pub struct Keys {
+pub struct DerivedKeys {
     cipher: Cipher,
     repo: RepoId,
     role: RoleName,
     keyring: Keyring,
     /// What is written is sealed under this one.
-    generation: Generation,
+    generation: KeyGeneration,
     chunk: Zeroizing<[u8; 32]>,
     /// One a generation.
     macs: Vec<Zeroizing<[u8; 32]>>,
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for DerivedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Keys({} {})", self.role, self.repo)
     }
@@ -114,7 +114,7 @@ fn sealed(key: &RepositoryKey, content: &[u8]) -> ChunkId {
     ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
 }
 
-impl Keys {
+impl DerivedKeys {
     /// Derives all keys of one repository. It is written under the newest of them.
     pub fn new(cipher: Cipher, repo: RepoId, role: RoleName, keys: impl Into<Keyring>) -> Self {
         let keyring: Keyring = keys.into();
@@ -151,7 +151,7 @@ impl Keys {
     }
 
     /// The generation that is written under.
-    pub fn generation(&self) -> Generation {
+    pub fn generation(&self) -> KeyGeneration {
         self.generation
     }
 
@@ -184,13 +184,13 @@ impl Keys {
     }
 
     /// The same under this generation, if it is known.
-    pub fn line_mac_by(&self, generation: Generation, line: &[u8]) -> Option<[u8; 32]> {
+    pub fn line_mac_by(&self, generation: KeyGeneration, line: &[u8]) -> Option<[u8; 32]> {
         let key = self.macs.get(usize::from(generation.0))?;
         Some(*blake3::keyed_hash(key, line).as_bytes())
     }
 
     /// The key of the object with this salt. One of a generation that is not known opens nothing.
-    pub fn object(&self, id: [u8; 16], salt: impl Into<Salt>) -> ObjectKey {
+    pub fn object(&self, id: [u8; 16], salt: impl Into<Salt>) -> ObjectSealer {
         let salt = salt.into();
         let key = self.keyring.get(salt.generation).map(|key| {
             let mut material = Zeroizing::new([0; 64]);
@@ -206,11 +206,11 @@ impl Keys {
         context.extend_from_slice(self.role.as_str().as_bytes());
         context.extend_from_slice(&id);
         let sealer = match (self.cipher, key) {
-            (_, None) => Sealer::Unknown,
-            (Cipher::None, Some(key)) => Sealer::Mac(key),
-            (Cipher::Aes256GcmSiv, Some(key)) => Sealer::Aead(Box::new(aead(&key))),
+            (_, None) => SealMethod::Unknown,
+            (Cipher::None, Some(key)) => SealMethod::Mac(key),
+            (Cipher::Aes256GcmSiv, Some(key)) => SealMethod::Aead(Box::new(aead(&key))),
         };
-        ObjectKey { sealer, context }
+        ObjectSealer { sealer, context }
     }
 }
 
@@ -219,7 +219,7 @@ pub(crate) fn aead(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("the key has the cipher's length"))
 }
 
-enum Sealer {
+enum SealMethod {
     Aead(Box<LessSafeKey>),
     Mac(Zeroizing<[u8; 32]>),
     /// Of a generation of the repository key that is not known.
@@ -227,20 +227,20 @@ enum Sealer {
 }
 
 /// Seals and opens the parts of one object.
-pub struct ObjectKey {
-    sealer: Sealer,
+pub struct ObjectSealer {
+    sealer: SealMethod,
     /// The associated data up to the part: format, cipher, repository, role, object.
     context: Vec<u8>,
 }
 
-impl fmt::Debug for ObjectKey {
+impl fmt::Debug for ObjectSealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ObjectKey(…)")
     }
 }
 
-impl ObjectKey {
-    fn associated(&self, part: Part) -> (Vec<u8>, Nonce) {
+impl ObjectSealer {
+    fn associated(&self, part: SealedPart) -> (Vec<u8>, Nonce) {
         let (code, number) = part.code_and_number();
         let mut data = self.context.clone();
         data.push(code);
@@ -258,12 +258,12 @@ impl ObjectKey {
     }
 
     /// Seals `data[from..]` in place and appends the tag.
-    pub fn seal(&self, part: Part, data: &mut Vec<u8>, from: usize) {
+    pub fn seal(&self, part: SealedPart, data: &mut Vec<u8>, from: usize) {
         let (associated, nonce) = self.associated(part);
         let tag = match &self.sealer {
-            Sealer::Unknown => unreachable!("what is written is sealed under a generation that is known"),
-            Sealer::Mac(key) => Self::tag(key, &associated, &data[from..]),
-            Sealer::Aead(key) => key
+            SealMethod::Unknown => unreachable!("what is written is sealed under a generation that is known"),
+            SealMethod::Mac(key) => Self::tag(key, &associated, &data[from..]),
+            SealMethod::Aead(key) => key
                 .seal_in_place_separate_tag(nonce, Aad::from(&associated), &mut data[from..])
                 .expect("a part is far below the cipher's limit of 64 GiB")
                 .as_ref()
@@ -274,22 +274,22 @@ impl ObjectKey {
     }
 
     /// Opens a sealed part.
-    pub fn open(&self, part: Part, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    pub fn open(&self, part: SealedPart, sealed: &[u8]) -> Result<Vec<u8>, UnsealError> {
         let (associated, nonce) = self.associated(part);
-        let Some(len) = sealed.len().checked_sub(TAG_LEN) else { return Err(OpenError) };
+        let Some(len) = sealed.len().checked_sub(TAG_LEN) else { return Err(UnsealError) };
         match &self.sealer {
-            Sealer::Unknown => Err(OpenError),
-            Sealer::Mac(key) => {
+            SealMethod::Unknown => Err(UnsealError),
+            SealMethod::Mac(key) => {
                 let tag: [u8; TAG_LEN] = sealed[len..].try_into().expect("split at the tag's length");
                 // No secret is compared here: the key stands in the store.
                 if Self::tag(key, &associated, &sealed[..len]) != tag {
-                    return Err(OpenError);
+                    return Err(UnsealError);
                 }
                 Ok(sealed[..len].to_vec())
             }
-            Sealer::Aead(key) => {
+            SealMethod::Aead(key) => {
                 let mut data = sealed.to_vec();
-                key.open_in_place(nonce, Aad::from(&associated), &mut data).map_err(|_| OpenError)?;
+                key.open_in_place(nonce, Aad::from(&associated), &mut data).map_err(|_| UnsealError)?;
                 data.truncate(len);
                 Ok(data)
             }
@@ -302,8 +302,8 @@ pub(crate) mod tests {
     use super::*;
 
     /// Keys for tests of other modules.
-    pub(crate) fn keys(cipher: Cipher) -> Keys {
-        Keys::new(cipher, RepoId([7; 16]), "app".parse().unwrap(), RepositoryKey::new([9; 32]))
+    pub(crate) fn keys(cipher: Cipher) -> DerivedKeys {
+        DerivedKeys::new(cipher, RepoId([7; 16]), "app".parse().unwrap(), RepositoryKey::new([9; 32]))
     }
 
     #[test]
@@ -312,25 +312,25 @@ pub(crate) mod tests {
             let keys = keys(cipher);
             let key = keys.object([1; 16], [2; 32]);
             let mut sealed = b"head content".to_vec();
-            key.seal(Part::Frame(3), &mut sealed, 5);
-            assert_eq!(key.open(Part::Frame(3), &sealed[5..]).unwrap(), b"content");
+            key.seal(SealedPart::Frame(3), &mut sealed, 5);
+            assert_eq!(key.open(SealedPart::Frame(3), &sealed[5..]).unwrap(), b"content");
             let mut flipped = sealed.clone();
             flipped[6] ^= 1;
-            assert!(key.open(Part::Frame(3), &flipped[5..]).is_err());
-            assert!(key.open(Part::Frame(4), &sealed[5..]).is_err());
-            assert!(key.open(Part::Trailer, &sealed[5..]).is_err());
-            assert!(key.open(Part::Frame(3), &sealed[5..10]).is_err());
-            assert!(keys.object([1; 16], [3; 32]).open(Part::Frame(3), &sealed[5..]).is_err(), "another salt");
-            assert!(keys.object([3; 16], [2; 32]).open(Part::Frame(3), &sealed[5..]).is_err(), "another object");
-            let other = Keys::new(cipher, RepoId([7; 16]), "db".parse().unwrap(), RepositoryKey::new([9; 32]));
-            assert!(other.object([1; 16], [2; 32]).open(Part::Frame(3), &sealed[5..]).is_err(), "another role");
+            assert!(key.open(SealedPart::Frame(3), &flipped[5..]).is_err());
+            assert!(key.open(SealedPart::Frame(4), &sealed[5..]).is_err());
+            assert!(key.open(SealedPart::Trailer, &sealed[5..]).is_err());
+            assert!(key.open(SealedPart::Frame(3), &sealed[5..10]).is_err());
+            assert!(keys.object([1; 16], [3; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(), "another salt");
+            assert!(keys.object([3; 16], [2; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(), "another object");
+            let other = DerivedKeys::new(cipher, RepoId([7; 16]), "db".parse().unwrap(), RepositoryKey::new([9; 32]));
+            assert!(other.object([1; 16], [2; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(), "another role");
         }
     }
 
     /// The same after a rotation: knowing the next generation and still writing under the old one, and writing under the new one.
-    pub(crate) fn rotated(old: &Keys) -> (Keys, Keys) {
+    pub(crate) fn rotated(old: &DerivedKeys) -> (DerivedKeys, DerivedKeys) {
         let between = old.with_next(RepositoryKey::new([10; 32])).unwrap();
-        let new = Keys::new(old.cipher(), old.repo(), old.role().clone(), between.keyring().clone());
+        let new = DerivedKeys::new(old.cipher(), old.repo(), old.role().clone(), between.keyring().clone());
         (between, new)
     }
 
@@ -338,24 +338,25 @@ pub(crate) mod tests {
     fn each_generation_opens_its_own_and_nobody_without_it_opens_or_vouches() {
         let old = keys(Cipher::Aes256GcmSiv);
         let (between, new) = rotated(&old);
-        assert_eq!((between.generation(), new.generation()), (Generation(0), Generation(1)));
-        let sealed = |keys: &Keys| {
+        assert_eq!((between.generation(), new.generation()), (KeyGeneration(0), KeyGeneration(1)));
+        let sealed = |keys: &DerivedKeys| {
             let (salt, mut data) = (keys.salt([2; 32]), b"content".to_vec());
-            keys.object([1; 16], salt).seal(Part::Index, &mut data, 0);
+            keys.object([1; 16], salt).seal(SealedPart::Index, &mut data, 0);
             (salt, data)
         };
-        let opens =
-            |keys: &Keys, (salt, data): &(Salt, Vec<u8>)| keys.object([1; 16], *salt).open(Part::Index, data).is_ok();
+        let opens = |keys: &DerivedKeys, (salt, data): &(Salt, Vec<u8>)| {
+            keys.object([1; 16], *salt).open(SealedPart::Index, data).is_ok()
+        };
         let (before, after) = (sealed(&old), sealed(&new));
         assert_eq!(sealed(&between), before, "nothing is written under it yet");
         assert!(opens(&old, &before) && opens(&new, &before) && opens(&new, &after) && opens(&between, &after));
         assert!(!opens(&old, &after), "the old key");
-        let claimed = (Salt { generation: Generation(0), ..after.0 }, after.1.clone());
+        let claimed = (Salt { generation: KeyGeneration(0), ..after.0 }, after.1.clone());
         assert!(!opens(&old, &claimed) && !opens(&new, &claimed), "a generation that is changed");
 
         assert_ne!(old.line_mac(b"line"), new.line_mac(b"line"));
-        assert_eq!(old.line_mac_by(Generation(1), b"line"), None);
-        assert_eq!(new.line_mac_by(Generation(0), b"line"), Some(old.line_mac(b"line")));
+        assert_eq!(old.line_mac_by(KeyGeneration(1), b"line"), None);
+        assert_eq!(new.line_mac_by(KeyGeneration(0), b"line"), Some(old.line_mac(b"line")));
         assert_eq!(old.chunk_id(b"content"), new.chunk_id(b"content"), "what is stored is not stored again");
         assert_eq!(old.sealed_digest(b"content"), old.chunk_id(b"content"));
         assert_ne!(old.sealed_digest(b"content"), new.sealed_digest(b"content"));
@@ -366,7 +367,7 @@ pub(crate) mod tests {
     fn derivations_are_pinned() {
         let keys = keys(Cipher::Aes256GcmSiv);
         let mut sealed = b"content".to_vec();
-        keys.object([1; 16], [2; 32]).seal(Part::Index, &mut sealed, 0);
+        keys.object([1; 16], [2; 32]).seal(SealedPart::Index, &mut sealed, 0);
         insta::assert_snapshot!(
             format!("{}\n{}\n{}", keys.chunk_id(b"content"), hex::encode(keys.line_mac(b"line")), hex::encode(sealed)),
             @r"

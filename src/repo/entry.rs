@@ -121,9 +121,9 @@ impl PartialOrd for TreePath {
 
 /// A point in time in nanoseconds since 1970-01-01T00:00:00Z, negative before; what `stat(2)` gives as seconds and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Nanos(pub i128);
+pub struct UnixNanos(pub i128);
 
-impl Nanos {
+impl UnixNanos {
     /// From the two numbers of `stat(2)`.
     pub fn new(seconds: i64, nanoseconds: u32) -> Self {
         Self(i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds))
@@ -137,7 +137,7 @@ impl Nanos {
 
 /// Owner and permissions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Owner {
+pub struct OwnerAndMode {
     /// The permission bits with setuid, setgid and sticky: the low 12 bits of `st_mode`.
     pub mode: u16,
     /// Numeric owner.
@@ -170,7 +170,7 @@ pub struct Extent {
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file.
     File {
         /// Size in bytes, holes included.
@@ -211,11 +211,11 @@ pub enum Kind {
     },
 }
 
-impl Kind {
+impl EntryKind {
     /// Size of the content in bytes, holes included; 0 for everything that is no regular file.
     pub fn size(&self) -> u64 {
         match self {
-            Kind::File { size, .. } => *size,
+            EntryKind::File { size, .. } => *size,
             _ => 0,
         }
     }
@@ -223,7 +223,7 @@ impl Kind {
     /// The content; empty for everything that is no regular file.
     pub fn chunks(&self) -> &[ChunkId] {
         match self {
-            Kind::File { chunks, .. } => chunks,
+            EntryKind::File { chunks, .. } => chunks,
             _ => &[],
         }
     }
@@ -231,15 +231,15 @@ impl Kind {
 
 /// One entry of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Entry {
+pub struct ManifestEntry {
     /// Where it is.
     pub path: TreePath,
     /// What it is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Whose it is.
-    pub owner: Owner,
+    pub owner: OwnerAndMode,
     /// When its content last changed.
-    pub mtime: Nanos,
+    pub mtime: UnixNanos,
     /// Its extended attributes, sorted by name.
     pub xattrs: Vec<Xattr>,
 }
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn times_before_the_epoch_keep_their_nanoseconds() {
-        assert_eq!(Nanos::new(-1, 999_999_999), Nanos(-1));
-        assert_eq!(Nanos(-1).parts(), (-1, 999_999_999));
+        assert_eq!(UnixNanos::new(-1, 999_999_999), UnixNanos(-1));
+        assert_eq!(UnixNanos(-1).parts(), (-1, 999_999_999));
     }
 }

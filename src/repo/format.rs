@@ -5,10 +5,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClusterId, Generation, RepoId, RoleName};
-use crate::repo::crypto::{Cipher, Keys};
+use crate::ids::{ClusterId, KeyGeneration, RepoId, RoleName};
+use crate::repo::crypto::{Cipher, DerivedKeys};
 use crate::repo::keyring::{Keyring, RepositoryKey};
-use crate::repo::line::{self, LineError};
+use crate::repo::line::{self, MacLineError};
 
 /// The format version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -16,7 +16,7 @@ pub const VERSION: u32 = 1;
 /// The content of `format`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Format {
+pub struct RepositoryFormat {
     /// Format version of everything below this prefix.
     pub v: u32,
     /// The role it was made for.
@@ -28,7 +28,7 @@ pub struct Format {
     /// How objects are sealed.
     pub cipher: Cipher,
     /// Where the journal lives.
-    pub journal: JournalHome,
+    pub journal: JournalLocation,
     /// How files are cut.
     pub chunker: ChunkerParams,
     /// The repository key in hex; only where the cipher is `none`.
@@ -39,7 +39,7 @@ pub struct Format {
 /// Where the journal of a repository lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum JournalHome {
+pub enum JournalLocation {
     /// In the store itself.
     Bucket,
     /// In etcd, and mirrored into the store.
@@ -105,7 +105,7 @@ pub enum FormatError {
     Forged,
 }
 
-impl Format {
+impl RepositoryFormat {
     /// Reads the object without checking its MAC, which takes the keys that it leads to.
     pub fn parse(bytes: &[u8], wanted: &RoleName) -> Result<Self, FormatError> {
         let damaged = |e: String| FormatError::Damaged(e);
@@ -118,7 +118,7 @@ impl Format {
         if v > VERSION {
             return Err(FormatError::Newer(v));
         }
-        let format: Format = serde_json::from_slice(first).map_err(|e| damaged(e.to_string()))?;
+        let format: RepositoryFormat = serde_json::from_slice(first).map_err(|e| damaged(e.to_string()))?;
         if format.role != *wanted {
             return Err(FormatError::OtherRole { found: format.role, wanted: wanted.clone() });
         }
@@ -129,16 +129,16 @@ impl Format {
     }
 
     /// Checks the MAC of the object that this was parsed from.
-    pub fn verify(bytes: &[u8], keys: &Keys) -> Result<(), FormatError> {
-        line::open_by(bytes, keys, Generation::FIRST).map(|_| ()).map_err(|e| match e {
-            LineError::Forged | LineError::Generation(_) => FormatError::Forged,
-            LineError::Shape => FormatError::Damaged(e.to_string()),
+    pub fn verify(bytes: &[u8], keys: &DerivedKeys) -> Result<(), FormatError> {
+        line::open_by(bytes, keys, KeyGeneration::FIRST).map(|_| ()).map_err(|e| match e {
+            MacLineError::Forged | MacLineError::Generation(_) => FormatError::Forged,
+            MacLineError::Shape => FormatError::Damaged(e.to_string()),
         })
     }
 
     /// The keys of this repository under these repository keys.
-    pub fn keys(&self, keys: impl Into<Keyring>) -> Keys {
-        Keys::new(self.cipher, self.repo, self.role.clone(), keys)
+    pub fn keys(&self, keys: impl Into<Keyring>) -> DerivedKeys {
+        DerivedKeys::new(self.cipher, self.repo, self.role.clone(), keys)
     }
 
     /// The repository key, where it stands in the clear.
@@ -149,9 +149,9 @@ impl Format {
     }
 
     /// The object: always the one that `init` made, by the first generation of the repository key.
-    pub fn encode(&self, keys: &Keys) -> Vec<u8> {
+    pub fn encode(&self, keys: &DerivedKeys) -> Vec<u8> {
         let line = serde_json::to_vec(self).expect("plain data becomes JSON");
-        line::seal_by(&line, keys, Generation::FIRST)
+        line::seal_by(&line, keys, KeyGeneration::FIRST)
     }
 }
 
@@ -162,14 +162,14 @@ mod tests {
     use super::*;
     use crate::repo::crypto::tests::keys;
 
-    fn format() -> Format {
-        Format {
+    fn format() -> RepositoryFormat {
+        RepositoryFormat {
             v: VERSION,
             role: "app".parse().unwrap(),
             repo: RepoId([7; 16]),
             created: Timestamp::UNIX_EPOCH,
             cipher: Cipher::Aes256GcmSiv,
-            journal: JournalHome::Bucket,
+            journal: JournalLocation::Bucket,
             chunker: ChunkerParams::default(),
             clear_key: None,
         }
@@ -180,19 +180,24 @@ mod tests {
         let keys = keys(Cipher::Aes256GcmSiv);
         let role = "app".parse().unwrap();
         let object = format().encode(&keys);
-        assert_eq!(Format::parse(&object, &role).unwrap(), format());
-        Format::verify(&object, &keys).unwrap();
+        assert_eq!(RepositoryFormat::parse(&object, &role).unwrap(), format());
+        RepositoryFormat::verify(&object, &keys).unwrap();
         for at in 0..object.len() {
             let mut flipped = object.clone();
             flipped[at] ^= 1;
-            assert!(Format::parse(&flipped, &role).is_err() || Format::verify(&flipped, &keys).is_err(), "byte {at}");
+            assert!(
+                RepositoryFormat::parse(&flipped, &role).is_err() || RepositoryFormat::verify(&flipped, &keys).is_err(),
+                "byte {at}"
+            );
         }
     }
 
     #[test]
     fn parameters_that_no_chunker_takes_are_refused() {
         let keys = keys(Cipher::Aes256GcmSiv);
-        let parse = |chunker| Format::parse(&Format { chunker, ..format() }.encode(&keys), &"app".parse().unwrap());
+        let parse = |chunker| {
+            RepositoryFormat::parse(&RepositoryFormat { chunker, ..format() }.encode(&keys), &"app".parse().unwrap())
+        };
         let good = ChunkerParams::default();
         assert!(parse(good).is_ok());
         for bad in [
@@ -209,9 +214,9 @@ mod tests {
     #[test]
     fn a_newer_version_and_another_role_are_told_apart_from_damage() {
         let keys = keys(Cipher::Aes256GcmSiv);
-        let newer = Format { v: 2, ..format() }.encode(&keys);
-        assert_eq!(Format::parse(&newer, &"app".parse().unwrap()), Err(FormatError::Newer(2)));
-        let other = Format::parse(&format().encode(&keys), &"db".parse().unwrap());
+        let newer = RepositoryFormat { v: 2, ..format() }.encode(&keys);
+        assert_eq!(RepositoryFormat::parse(&newer, &"app".parse().unwrap()), Err(FormatError::Newer(2)));
+        let other = RepositoryFormat::parse(&format().encode(&keys), &"db".parse().unwrap());
         assert!(matches!(other, Err(FormatError::OtherRole { .. })));
     }
 
@@ -239,27 +244,27 @@ mod tests {
         ) {
             let cipher = if clear.is_some() { Cipher::None } else { Cipher::Aes256GcmSiv };
             let role: RoleName = role.parse().unwrap();
-            let format = Format {
+            let format = RepositoryFormat {
                 v: VERSION,
                 role: role.clone(),
                 repo: RepoId(repo),
                 created: Timestamp::new(second, nano).unwrap(),
                 cipher,
-                journal: cluster.map_or(JournalHome::Bucket, |id| JournalHome::Etcd { cluster: ClusterId(id) }),
+                journal: cluster.map_or(JournalLocation::Bucket, |id| JournalLocation::Etcd { cluster: ClusterId(id) }),
                 chunker,
                 clear_key: clear.map(hex::encode),
             };
             let keys = format.keys(RepositoryKey::new(clear.unwrap_or([9; 32])));
             let object = format.encode(&keys);
-            prop_assert_eq!(Format::verify(&object, &keys), Ok(()));
-            let found = Format::parse(&object, &role);
+            prop_assert_eq!(RepositoryFormat::verify(&object, &keys), Ok(()));
+            let found = RepositoryFormat::parse(&object, &role);
             prop_assert_eq!(found.as_ref().unwrap().clear_master().map(|key| *key.0), clear);
             prop_assert_eq!(found, Ok(format));
             let at = at.index(object.len());
             let mut flipped = object.clone();
             flipped[at] ^= 1 << bit;
             for damaged in [&flipped[..], &object[..at], &[&object[..], b"\n"].concat()] {
-                prop_assert!(Format::parse(damaged, &role).is_err() || Format::verify(damaged, &keys).is_err());
+                prop_assert!(RepositoryFormat::parse(damaged, &role).is_err() || RepositoryFormat::verify(damaged, &keys).is_err());
             }
         }
     }

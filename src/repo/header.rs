@@ -3,8 +3,8 @@
 //! Version 1 is of the first generation of the repository key; version 2 names a later one. So a program that knows no generations refuses
 //! what it cannot open, as newer.
 
-use crate::ids::Generation;
-use crate::repo::crypto::{Cipher, Keys, SALT_LEN, Salt};
+use crate::ids::KeyGeneration;
+use crate::repo::crypto::{Cipher, DerivedKeys, SALT_LEN, Salt};
 
 /// How long it is, in bytes.
 pub(crate) const LEN: usize = 8 + SALT_LEN;
@@ -31,13 +31,13 @@ pub(crate) fn put(out: &mut Vec<u8>, magic: [u8; 4], cipher: Cipher, salt: Salt)
 }
 
 /// The salt from it, and what comes after it.
-pub(crate) fn take<'a>(object: &'a [u8], magic: [u8; 4], keys: &Keys) -> Result<(Salt, &'a [u8]), HeaderError> {
+pub(crate) fn take<'a>(object: &'a [u8], magic: [u8; 4], keys: &DerivedKeys) -> Result<(Salt, &'a [u8]), HeaderError> {
     let (header, rest) = object.split_at_checked(LEN).ok_or(HeaderError::Short)?;
     let (head, bytes) = header.split_at(8);
     if head[..4] != magic {
         return Err(HeaderError::Magic);
     }
-    let generation = Generation(u16::from_le_bytes([head[6], head[7]]));
+    let generation = KeyGeneration(u16::from_le_bytes([head[6], head[7]]));
     if head[4..6] != [version(generation), keys.cipher().code()] {
         return Err(HeaderError::Version);
     }
@@ -47,6 +47,6 @@ pub(crate) fn take<'a>(object: &'a [u8], magic: [u8; 4], keys: &Keys) -> Result<
     Ok((Salt { generation, bytes: bytes.try_into().expect("the header was split at its length") }, rest))
 }
 
-fn version(generation: Generation) -> u8 {
+fn version(generation: KeyGeneration) -> u8 {
     if generation.is_first() { 1 } else { 2 }
 }

@@ -9,9 +9,9 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::ids::{ChunkId, Generation, IndexId, PackId};
-use crate::repo::codec::{DecodeError, Reader, bad, put_varint};
-use crate::repo::crypto::{Keys, Part, SALT_LEN, Salt};
+use crate::ids::{ChunkId, IndexId, KeyGeneration, PackId};
+use crate::repo::codec::{ByteReader, DecodeError, bad, put_varint};
+use crate::repo::crypto::{DerivedKeys, SALT_LEN, Salt, SealedPart};
 use crate::repo::header::{self, HeaderError};
 use crate::repo::pack::PackTable;
 
@@ -32,7 +32,7 @@ pub fn fitting(packs: &[PackTable]) -> usize {
 const MAGIC: &[u8; 4] = b"RUNI";
 
 /// Seals the tables of some packs as one object.
-pub fn encode_index(keys: &Keys, id: IndexId, salt: [u8; SALT_LEN], packs: &[PackTable]) -> Bytes {
+pub fn encode_index(keys: &DerivedKeys, id: IndexId, salt: [u8; SALT_LEN], packs: &[PackTable]) -> Bytes {
     // As a rule enough: it may be large, and grows by doubling.
     let mut data = Vec::with_capacity(packs.iter().map(|pack| 1024 + pack.chunks() * (ChunkId::LEN + 4)).sum());
     let salt = keys.salt(salt);
@@ -46,12 +46,12 @@ pub fn encode_index(keys: &Keys, id: IndexId, salt: [u8; SALT_LEN], packs: &[Pac
         data.extend_from_slice(&pack.salt.bytes);
         pack.encode(&mut data);
     }
-    keys.object(id.0, salt).seal(Part::Index, &mut data, header::LEN);
+    keys.object(id.0, salt).seal(SealedPart::Index, &mut data, header::LEN);
     Bytes::from(data)
 }
 
 /// The tables from an index object.
-pub fn decode_index(keys: &Keys, id: IndexId, object: &[u8]) -> Result<Vec<PackTable>, DecodeError> {
+pub fn decode_index(keys: &DerivedKeys, id: IndexId, object: &[u8]) -> Result<Vec<PackTable>, DecodeError> {
     let (salt, sealed) = match header::take(object, *MAGIC, keys) {
         Ok(taken) => taken,
         Err(HeaderError::Short) => return bad("shorter than a header"),
@@ -59,22 +59,22 @@ pub fn decode_index(keys: &Keys, id: IndexId, object: &[u8]) -> Result<Vec<PackT
         Err(HeaderError::Version) => return bad("another format version or cipher"),
         Err(HeaderError::Generation) => return bad("a later generation of the repository key sealed it"),
     };
-    let Ok(plain) = keys.object(id.0, salt).open(Part::Index, sealed) else {
+    let Ok(plain) = keys.object(id.0, salt).open(SealedPart::Index, sealed) else {
         return bad("does not open: it is damaged, or belongs elsewhere");
     };
     decode_tables(&plain, salt.generation)
 }
 
 /// The tables from the plain content of an index object that this generation sealed. For fuzzing, which does not get past the seal.
-pub fn decode_tables(plain: &[u8], sealed_by: Generation) -> Result<Vec<PackTable>, DecodeError> {
-    let mut reader = Reader::new(plain);
+pub fn decode_tables(plain: &[u8], sealed_by: KeyGeneration) -> Result<Vec<PackTable>, DecodeError> {
+    let mut reader = ByteReader::new(plain);
     let count = reader.count(PackId::LEN + SALT_LEN + 1)?;
     let mut packs = Vec::with_capacity(count);
     for _ in 0..count {
         let id = PackId(reader.array()?);
         let generation = match sealed_by {
-            Generation::FIRST => Generation::FIRST,
-            _ => Generation(u16::try_from(reader.varint()?).unwrap_or(u16::MAX)),
+            KeyGeneration::FIRST => KeyGeneration::FIRST,
+            _ => KeyGeneration(u16::try_from(reader.varint()?).unwrap_or(u16::MAX)),
         };
         if generation > sealed_by {
             return bad("a pack of a later generation of the repository key than its own");
@@ -88,7 +88,7 @@ pub fn decode_tables(plain: &[u8], sealed_by: Generation) -> Result<Vec<PackTabl
 
 /// One frame, as a reader needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FramePlace {
+pub struct IndexedFrame {
     /// Where it starts in the pack, in bytes.
     pub offset: u64,
     /// How long it is there.
@@ -101,7 +101,7 @@ pub struct FramePlace {
 
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkPlace {
+pub struct IndexedChunk {
     /// The pack.
     pub pack: PackId,
     /// The number of the frame in it.
@@ -114,19 +114,19 @@ pub struct ChunkPlace {
 
 /// One pack, as a reader needs it.
 #[derive(Debug, Clone)]
-pub struct PackPlace {
+pub struct IndexedPack {
     /// Which.
     pub id: PackId,
     /// The salt of its key.
     pub salt: Salt,
     /// Its frames in order.
-    pub frames: Vec<FramePlace>,
+    pub frames: Vec<IndexedFrame>,
     /// It was added as what is left of it.
     pub is_damaged: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Row {
+struct IndexRow {
     id: ChunkId,
     pack: u32,
     frame: u32,
@@ -136,14 +136,14 @@ struct Row {
 
 /// All chunks that some index objects list.
 #[derive(Debug, Default)]
-pub struct Index {
-    packs: Vec<PackPlace>,
-    rows: Vec<Row>,
+pub struct ChunkIndex {
+    packs: Vec<IndexedPack>,
+    rows: Vec<IndexRow>,
     sorted: bool,
 }
 
-impl Index {
-    /// Adds a pack. Call [`Index::sort`] after the last.
+impl ChunkIndex {
+    /// Adds a pack. Call [`ChunkIndex::sort`] after the last.
     pub fn add(&mut self, table: &PackTable) {
         self.add_frames(table, false, |_| true);
     }
@@ -162,27 +162,33 @@ impl Index {
             self.rows.reserve(frame.chunks.len());
             for chunk in &frame.chunks {
                 if is_whole {
-                    self.rows.push(Row { id: chunk.id, pack, frame: number as u32, offset: at, len: chunk.len });
+                    self.rows.push(IndexRow { id: chunk.id, pack, frame: number as u32, offset: at, len: chunk.len });
                 }
                 at += chunk.len;
             }
-            frames.push(FramePlace { offset, stored_len: frame.stored_len, raw_len: at, compressed: frame.compressed });
+            frames.push(IndexedFrame {
+                offset,
+                stored_len: frame.stored_len,
+                raw_len: at,
+                compressed: frame.compressed,
+            });
         }
-        self.packs.push(PackPlace { id: table.id, salt: table.salt, frames, is_damaged });
+        self.packs.push(IndexedPack { id: table.id, salt: table.salt, frames, is_damaged });
         self.sorted = false;
     }
 
     /// Makes everything added findable. A chunk in several packs is found in the one added last: what was lost is stored again in a
     /// pack that a later index object lists.
     pub fn sort(&mut self) {
-        let place = |row: &Row| (self.packs[row.pack as usize].is_damaged, Reverse(row.pack), row.frame, row.offset);
+        let place =
+            |row: &IndexRow| (self.packs[row.pack as usize].is_damaged, Reverse(row.pack), row.frame, row.offset);
         self.rows.sort_unstable_by(|a, b| a.id.cmp(&b.id).then_with(|| place(a).cmp(&place(b))));
         self.rows.dedup_by_key(|row| row.id);
         self.packs.shrink_to_fit();
         self.sorted = true;
     }
 
-    fn row(&self, id: &ChunkId) -> Option<&Row> {
+    fn row(&self, id: &ChunkId) -> Option<&IndexRow> {
         debug_assert!(self.sorted || self.rows.is_empty(), "sort after the last add");
         self.rows.binary_search_by(|row| row.id.cmp(id)).ok().map(|at| &self.rows[at])
     }
@@ -198,10 +204,10 @@ impl Index {
     }
 
     /// Where the chunk is: its place, and the pack that has it.
-    pub fn find(&self, id: &ChunkId) -> Option<(ChunkPlace, &PackPlace)> {
+    pub fn find(&self, id: &ChunkId) -> Option<(IndexedChunk, &IndexedPack)> {
         self.row(id).map(|row| {
             let pack = &self.packs[row.pack as usize];
-            (ChunkPlace { pack: pack.id, frame: row.frame, offset: row.offset, len: row.len }, pack)
+            (IndexedChunk { pack: pack.id, frame: row.frame, offset: row.offset, len: row.len }, pack)
         })
     }
 
@@ -211,7 +217,7 @@ impl Index {
     }
 
     /// The packs, in the order in which they were added.
-    pub fn packs(&self) -> &[PackPlace] {
+    pub fn packs(&self) -> &[IndexedPack] {
         &self.packs
     }
 
@@ -281,18 +287,18 @@ mod tests {
         assert_eq!(object[4..8], [2, 1, 1, 0], "to older versions it is a newer one");
         let first = encode_index(&old, id, [8; 32], &packs[..1]);
         assert_eq!(decode_index(&new, id, &first), Ok(packs[..1].to_vec()));
-        packs[0].salt.generation = Generation(2);
+        packs[0].salt.generation = KeyGeneration(2);
         let object = encode_index(&new, id, [8; 32], &packs);
         assert!(decode_index(&new, id, &object).is_err(), "a generation that is not there yet");
     }
 
     #[test]
     fn chunks_are_found_where_they_are() {
-        let mut index = Index::default();
+        let mut index = ChunkIndex::default();
         index.add(&table(1, &[(3, 30), (1, 10), (2, 20)]));
         index.add(&table(2, &[(2, 20), (9, 5)]));
         index.sort();
-        let place = |pack: u8, frame, offset, len| Some(ChunkPlace { pack: PackId([pack; 16]), frame, offset, len });
+        let place = |pack: u8, frame, offset, len| Some(IndexedChunk { pack: PackId([pack; 16]), frame, offset, len });
         let find = |id: u8| index.find(&ChunkId([id; 32])).map(|(place, _)| place);
         assert_eq!(find(1), place(1, 0, 30, 10));
         assert_eq!(find(2), place(2, 0, 0, 20), "the last pack that has it");
@@ -308,7 +314,7 @@ mod tests {
 
     #[test]
     fn of_a_damaged_pack_only_that_is_found_that_no_other_has() {
-        let mut index = Index::default();
+        let mut index = ChunkIndex::default();
         index.add(&table(1, &[(3, 30), (1, 10), (2, 20)]));
         index.add_remains(&table(2, &[(7, 10), (3, 30), (2, 20), (9, 5)]), |frame| frame == 1);
         index.sort();
@@ -333,8 +339,8 @@ mod tests {
         #[test]
         fn an_index_has_one_encoding_and_no_lie_passes(packs in prop::collection::vec(tables(), 0..3)) {
             let bytes = plain(&packs);
-            prop_assert_eq!(&decode_tables(&bytes, Generation::FIRST), &Ok(packs));
-            assert_strict(&bytes, |bytes| decode_tables(bytes, Generation::FIRST).map(|packs| plain(&packs)));
+            prop_assert_eq!(&decode_tables(&bytes, KeyGeneration::FIRST), &Ok(packs));
+            assert_strict(&bytes, |bytes| decode_tables(bytes, KeyGeneration::FIRST).map(|packs| plain(&packs)));
         }
 
         /// Whatever packs there are, in whatever order they were added: each chunk is found, where a pack says that it is.
@@ -344,7 +350,7 @@ mod tests {
             let shared: Vec<ChunkEntry> = packs.iter().flat_map(|p| &p.frames).flat_map(|f| &f.chunks).step_by(3).copied().collect();
             let frame = FrameEntry { stored_len: 9, compressed: false, chunks: shared.iter().take(4).copied().collect() };
             packs.push(PackTable { id: PackId([again; 16]), salt: [0; 32].into(), frames: vec![frame] });
-            let mut index = Index::default();
+            let mut index = ChunkIndex::default();
             for pack in &packs {
                 index.add(pack);
             }
@@ -355,7 +361,7 @@ mod tests {
                 for (number, frame) in (0..).zip(&pack.frames) {
                     let mut offset = 0;
                     for chunk in &frame.chunks {
-                        let place = ChunkPlace { pack: pack.id, frame: number, offset, len: chunk.len };
+                        let place = IndexedChunk { pack: pack.id, frame: number, offset, len: chunk.len };
                         places.entry(chunk.id).or_default().push((place, start));
                         offset += chunk.len;
                     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::ids::Generation;
+use crate::ids::KeyGeneration;
 
 /// The most generations that a repository can have.
 pub const GENERATIONS_MAX: usize = 64;
@@ -77,8 +77,8 @@ impl Keyring {
     }
 
     /// The newest generation in it.
-    pub fn generation(&self) -> Generation {
-        Generation((self.0.len() - 1) as u16)
+    pub fn generation(&self) -> KeyGeneration {
+        KeyGeneration((self.0.len() - 1) as u16)
     }
 
     /// The one that was made at `init`.
@@ -87,7 +87,7 @@ impl Keyring {
     }
 
     /// This generation, if it is in it.
-    pub fn get(&self, generation: Generation) -> Option<&RepositoryKey> {
+    pub fn get(&self, generation: KeyGeneration) -> Option<&RepositoryKey> {
         self.0.get(usize::from(generation.0))
     }
 
@@ -106,11 +106,11 @@ mod tests {
         let mut keyring = Keyring::from(RepositoryKey::new([0; 32]));
         for n in 1..GENERATIONS_MAX {
             keyring = keyring.with(RepositoryKey::new([n as u8; 32])).unwrap();
-            assert_eq!(keyring.generation(), Generation(n as u16));
+            assert_eq!(keyring.generation(), KeyGeneration(n as u16));
         }
         assert_eq!(Keyring::parse(&keyring.to_bytes()), Some(keyring.clone()));
-        assert_eq!(*keyring.get(Generation(7)).unwrap().0, [7; 32]);
-        assert!(keyring.get(Generation(64)).is_none());
+        assert_eq!(*keyring.get(KeyGeneration(7)).unwrap().0, [7; 32]);
+        assert!(keyring.get(KeyGeneration(64)).is_none());
         assert!(keyring.with(RepositoryKey::new([1; 32])).is_none());
         for len in [0, 31, 33, 32 * (GENERATIONS_MAX + 1)] {
             assert!(Keyring::parse(&vec![0; len]).is_none(), "{len}");

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::env::Env;
-use crate::ids::{Generation, KeyId, RepoId};
+use crate::ids::{KeyGeneration, KeyId, RepoId};
 use crate::repo::crypto::aead;
 use crate::repo::keyring::{Keyring, RepositoryKey};
 
@@ -31,7 +31,7 @@ const ARGON2_WORK_KIB: RangeInclusive<u64> = 32 << 10..=1 << 20;
 
 /// What opens a slot.
 #[derive(Clone)]
-pub enum Secret {
+pub enum SlotSecret {
     /// The random bytes of a key file.
     KeyFile(Zeroizing<[u8; 32]>),
     /// What a person typed.
@@ -40,12 +40,12 @@ pub enum Secret {
     Exported(RepoId, Keyring),
 }
 
-impl std::fmt::Debug for Secret {
+impl std::fmt::Debug for SlotSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Secret::KeyFile(_) => "KeyFile(…)",
-            Secret::Passphrase(_) => "Passphrase(…)",
-            Secret::Exported(..) => "Exported(…)",
+            SlotSecret::KeyFile(_) => "KeyFile(…)",
+            SlotSecret::Passphrase(_) => "Passphrase(…)",
+            SlotSecret::Exported(..) => "Exported(…)",
         })
     }
 }
@@ -61,7 +61,7 @@ const EXPORT_ALL_TAG: &str = "runner-repository-key-2:";
 
 /// A text that is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SecretError {
+pub enum SlotSecretError {
     /// Neither form.
     #[error("it holds no runner key: expected one line that starts with `{KEY_FILE_TAG}` or `{EXPORT_TAG}`")]
     NoKey,
@@ -73,66 +73,66 @@ pub enum SecretError {
     Empty,
 }
 
-impl Secret {
+impl SlotSecret {
     /// A new random key for a key file.
     pub fn generate(env: &Env) -> Self {
-        Secret::KeyFile(Zeroizing::new(env.random_bytes()))
+        SlotSecret::KeyFile(Zeroizing::new(env.random_bytes()))
     }
 
     /// From the text of a key file, or of an exported key.
-    pub fn parse_key_file(text: &str) -> Result<Self, SecretError> {
+    pub fn parse_key_file(text: &str) -> Result<Self, SlotSecretError> {
         let key = |text: &str| {
             let mut bytes = Zeroizing::new([0; 32]);
-            hex::decode_to_slice(text, &mut bytes[..]).map_err(|_| SecretError::Mistyped)?;
+            hex::decode_to_slice(text, &mut bytes[..]).map_err(|_| SlotSecretError::Mistyped)?;
             Ok(bytes)
         };
         // Comment lines let people write down what the file is for.
         let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-        let (Some(line), None) = (lines.next(), lines.next()) else { return Err(SecretError::NoKey) };
+        let (Some(line), None) = (lines.next(), lines.next()) else { return Err(SlotSecretError::NoKey) };
         if let Some(rest) = line.strip_prefix(KEY_FILE_TAG) {
-            return Ok(Secret::KeyFile(key(rest)?));
+            return Ok(SlotSecret::KeyFile(key(rest)?));
         }
         let (is_all, rest) = match (line.strip_prefix(EXPORT_TAG), line.strip_prefix(EXPORT_ALL_TAG)) {
             (Some(rest), _) => (false, rest),
             (None, Some(rest)) => (true, rest),
-            (None, None) => return Err(SecretError::NoKey),
+            (None, None) => return Err(SlotSecretError::NoKey),
         };
-        let (repo, rest) = rest.split_once(':').ok_or(SecretError::NoKey)?;
-        let repo = repo.parse().map_err(|_| SecretError::Mistyped)?;
+        let (repo, rest) = rest.split_once(':').ok_or(SlotSecretError::NoKey)?;
+        let repo = repo.parse().map_err(|_| SlotSecretError::Mistyped)?;
         let mut texts = rest.split(':');
         let first = RepositoryKey(key(texts.next().unwrap_or_default())?);
         let keyring = texts.try_fold(Keyring::from(first), |keyring, text| {
-            keyring.with(RepositoryKey(key(text)?)).ok_or(SecretError::Mistyped)
+            keyring.with(RepositoryKey(key(text)?)).ok_or(SlotSecretError::Mistyped)
         })?;
         if is_all == keyring.generation().is_first() {
-            return Err(SecretError::Mistyped);
+            return Err(SlotSecretError::Mistyped);
         }
-        Ok(Secret::Exported(repo, keyring))
+        Ok(SlotSecret::Exported(repo, keyring))
     }
 
     /// From the bytes of a passphrase file; one line end at its end is not part of it.
-    pub fn parse_passphrase(bytes: &[u8]) -> Result<Self, SecretError> {
+    pub fn parse_passphrase(bytes: &[u8]) -> Result<Self, SlotSecretError> {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if text.trim_ascii().is_empty() {
-            Err(SecretError::Empty)
+            Err(SlotSecretError::Empty)
         } else {
-            Ok(Secret::Passphrase(Zeroizing::new(text.to_vec())))
+            Ok(SlotSecret::Passphrase(Zeroizing::new(text.to_vec())))
         }
     }
 
     /// The line that a key file holds; `None` for a passphrase.
     pub fn to_text(&self) -> Option<Zeroizing<String>> {
         match self {
-            Secret::KeyFile(key) => Some(Zeroizing::new(format!("{KEY_FILE_TAG}{}\n", hex::encode(&key[..])))),
-            Secret::Exported(repo, keyring) => {
+            SlotSecret::KeyFile(key) => Some(Zeroizing::new(format!("{KEY_FILE_TAG}{}\n", hex::encode(&key[..])))),
+            SlotSecret::Exported(repo, keyring) => {
                 let tag = if keyring.generation().is_first() { EXPORT_TAG } else { EXPORT_ALL_TAG };
                 let mut text = Zeroizing::new(format!("{tag}{repo}"));
                 keyring.iter().for_each(|key| text.extend([":", &Zeroizing::new(hex::encode(&key.0[..]))]));
                 text.push('\n');
                 Some(text)
             }
-            Secret::Passphrase(_) => None,
+            SlotSecret::Passphrase(_) => None,
         }
     }
 }
@@ -143,10 +143,10 @@ impl Secret {
 pub struct KeySlot {
     v: u32,
     /// The kind of secret that opens it, and how the wrapping key comes from it.
-    pub kind: SlotKind,
+    pub kind: KeyWrapping,
     /// The newest generation of the repository key that it gives.
-    #[serde(default, skip_serializing_if = "Generation::is_first")]
-    pub generation: Generation,
+    #[serde(default, skip_serializing_if = "KeyGeneration::is_first")]
+    pub generation: KeyGeneration,
     salt: String,
     wrapped: String,
 }
@@ -154,7 +154,7 @@ pub struct KeySlot {
 /// The kinds of slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum SlotKind {
+pub enum KeyWrapping {
     /// A key file.
     KeyFile,
     /// A passphrase, through Argon2id (RFC 9106) with these parameters.
@@ -168,36 +168,36 @@ pub enum SlotKind {
     },
 }
 
-impl SlotKind {
+impl KeyWrapping {
     /// RFC 9106's second recommendation: 64 MiB, three passes, four lanes.
-    pub const PASSPHRASE: SlotKind = SlotKind::Passphrase { memory_kib: 64 << 10, passes: 3, lanes: 4 };
+    pub const PASSPHRASE: KeyWrapping = KeyWrapping::Passphrase { memory_kib: 64 << 10, passes: 3, lanes: 4 };
 
     /// Whether it is what this program asks for.
     pub fn is_usual(&self) -> bool {
-        matches!(self, SlotKind::KeyFile) || *self == Self::PASSPHRASE
+        matches!(self, KeyWrapping::KeyFile) || *self == Self::PASSPHRASE
     }
 
     /// What trying it costs: memory times passes, in KiB. Nothing for a key file.
     pub fn work_kib(&self) -> u64 {
         match self {
-            SlotKind::KeyFile => 0,
-            SlotKind::Passphrase { memory_kib, passes, .. } => u64::from(*memory_kib) * u64::from(*passes),
+            KeyWrapping::KeyFile => 0,
+            KeyWrapping::Passphrase { memory_kib, passes, .. } => u64::from(*memory_kib) * u64::from(*passes),
         }
     }
 
-    fn check(&self) -> Result<(), SlotError> {
-        let SlotKind::Passphrase { memory_kib, passes, lanes } = *self else { return Ok(()) };
+    fn check(&self) -> Result<(), KeySlotError> {
+        let KeyWrapping::Passphrase { memory_kib, passes, lanes } = *self else { return Ok(()) };
         let allowed = ARGON2_MEMORY_KIB.contains(&memory_kib)
             && ARGON2_PASSES.contains(&passes)
             && ARGON2_LANES.contains(&lanes)
             && ARGON2_WORK_KIB.contains(&self.work_kib());
-        if allowed { Ok(()) } else { Err(SlotError::Excessive { memory_kib, passes, lanes }) }
+        if allowed { Ok(()) } else { Err(KeySlotError::Excessive { memory_kib, passes, lanes }) }
     }
 }
 
 /// Why a slot does not give the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SlotError {
+pub enum KeySlotError {
     /// It cannot be read.
     #[error("the key slot is damaged ({0})")]
     Damaged(String),
@@ -223,11 +223,11 @@ pub enum SlotError {
 
 impl KeySlot {
     /// Wraps the repository key under `secret`. `None` for an exported key, which needs no slot.
-    pub fn wrap(secret: &Secret, keyring: &Keyring, repo: RepoId, env: &Env) -> Option<Self> {
+    pub fn wrap(secret: &SlotSecret, keyring: &Keyring, repo: RepoId, env: &Env) -> Option<Self> {
         let kind = match secret {
-            Secret::KeyFile(_) => SlotKind::KeyFile,
-            Secret::Passphrase(_) => SlotKind::PASSPHRASE,
-            Secret::Exported(..) => return None,
+            SlotSecret::KeyFile(_) => KeyWrapping::KeyFile,
+            SlotSecret::Passphrase(_) => KeyWrapping::PASSPHRASE,
+            SlotSecret::Exported(..) => return None,
         };
         let salt: [u8; 32] = env.random_bytes();
         let key = wrapping_key(&kind, secret, &salt).expect("the parameters are this program's own");
@@ -242,15 +242,15 @@ impl KeySlot {
     }
 
     /// The repository key, if this secret opens the slot.
-    pub fn unwrap(&self, secret: &Secret, repo: RepoId) -> Result<Keyring, SlotError> {
-        let damaged = |what: &str| SlotError::Damaged(what.to_owned());
+    pub fn unwrap(&self, secret: &SlotSecret, repo: RepoId) -> Result<Keyring, KeySlotError> {
+        let damaged = |what: &str| KeySlotError::Damaged(what.to_owned());
         let mut salt = [0; 32];
         hex::decode_to_slice(&self.salt, &mut salt).map_err(|_| damaged("its salt is no hex of 32 bytes"))?;
         let mut wrapped = hex::decode(&self.wrapped).map_err(|_| damaged("its content is no hex"))?;
-        let Some(key) = wrapping_key(&self.kind, secret, &salt) else { return Err(SlotError::WrongSecret) };
+        let Some(key) = wrapping_key(&self.kind, secret, &salt) else { return Err(KeySlotError::WrongSecret) };
         let (nonce, data) = associated(&self.kind, repo, self.generation);
         let plain = aead(&key).open_in_place(nonce, Aad::from(data), &mut wrapped);
-        let plain = plain.map_err(|_| SlotError::WrongSecret)?;
+        let plain = plain.map_err(|_| KeySlotError::WrongSecret)?;
         let keyring = Keyring::parse(plain).filter(|keyring| keyring.generation() == self.generation);
         plain.zeroize();
         keyring.ok_or_else(|| damaged("its key has another length"))
@@ -265,27 +265,27 @@ impl KeySlot {
 
     /// From the object under this name. A name that does not fit is damage, told without any secret: whoever holds this
     /// slot's secret must not be the first to notice.
-    pub fn open(id: KeyId, bytes: &[u8]) -> Result<Self, SlotError> {
+    pub fn open(id: KeyId, bytes: &[u8]) -> Result<Self, KeySlotError> {
         if slot_id(bytes) != id {
-            return Err(SlotError::Damaged("it is not what its name says".to_owned()));
+            return Err(KeySlotError::Damaged("it is not what its name says".to_owned()));
         }
         Self::decode(bytes)
     }
 
     /// From the object.
-    pub fn decode(bytes: &[u8]) -> Result<Self, SlotError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, KeySlotError> {
         #[derive(Deserialize)]
         struct Version {
             v: u32,
         }
-        let damaged = |e: serde_json::Error| SlotError::Damaged(e.to_string());
+        let damaged = |e: serde_json::Error| KeySlotError::Damaged(e.to_string());
         let Version { v } = serde_json::from_slice(bytes).map_err(damaged)?;
         if v > VERSION {
-            return Err(SlotError::Newer(v));
+            return Err(KeySlotError::Newer(v));
         }
         let slot: Self = serde_json::from_slice(bytes).map_err(damaged)?;
         if slot.v != version(slot.generation) {
-            return Err(SlotError::Damaged("its version and its generation do not fit together".to_owned()));
+            return Err(KeySlotError::Damaged("its version and its generation do not fit together".to_owned()));
         }
         slot.kind.check()?;
         Ok(slot)
@@ -302,12 +302,12 @@ fn slot_id(object: &[u8]) -> KeyId {
 }
 
 /// `None` where this secret is of another kind than the slot, or the slot asks for what it must not.
-fn wrapping_key(kind: &SlotKind, secret: &Secret, salt: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+fn wrapping_key(kind: &KeyWrapping, secret: &SlotSecret, salt: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
     let mut material = Zeroizing::new([0; 64]);
     material[32..].copy_from_slice(salt);
     match (kind, secret) {
-        (SlotKind::KeyFile, Secret::KeyFile(key)) => material[..32].copy_from_slice(&key[..]),
-        (SlotKind::Passphrase { memory_kib, passes, lanes }, Secret::Passphrase(text)) => {
+        (KeyWrapping::KeyFile, SlotSecret::KeyFile(key)) => material[..32].copy_from_slice(&key[..]),
+        (KeyWrapping::Passphrase { memory_kib, passes, lanes }, SlotSecret::Passphrase(text)) => {
             kind.check().ok()?;
             let params = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).ok()?;
             argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
@@ -320,12 +320,12 @@ fn wrapping_key(kind: &SlotKind, secret: &Secret, salt: &[u8; 32]) -> Option<Zer
 }
 
 /// The version of a slot that gives the keys up to this generation.
-fn version(generation: Generation) -> u32 {
+fn version(generation: KeyGeneration) -> u32 {
     if generation.is_first() { VERSION_FIRST } else { VERSION }
 }
 
 /// The wrapping key is used once, so its nonce is zero; the kind, the repository and the generation are bound.
-fn associated(kind: &SlotKind, repo: RepoId, generation: Generation) -> (Nonce, Vec<u8>) {
+fn associated(kind: &KeyWrapping, repo: RepoId, generation: KeyGeneration) -> (Nonce, Vec<u8>) {
     let mut data = format!("runner key slot {} ", version(generation)).into_bytes();
     data.extend_from_slice(&serde_json::to_vec(kind).expect("plain data becomes JSON"));
     data.extend_from_slice(&repo.0);
@@ -346,10 +346,10 @@ mod tests {
         let env = Env::host();
         let (repo, master) = (RepoId([1; 16]), Keyring::from(RepositoryKey::new([2; 32])));
         let secrets = [
-            Secret::generate(&env),
-            Secret::generate(&env),
-            Secret::parse_passphrase(b"correct horse\n").unwrap(),
-            Secret::parse_passphrase(b"correct horse ").unwrap(),
+            SlotSecret::generate(&env),
+            SlotSecret::generate(&env),
+            SlotSecret::parse_passphrase(b"correct horse\n").unwrap(),
+            SlotSecret::parse_passphrase(b"correct horse ").unwrap(),
         ];
         for (n, secret) in secrets.iter().enumerate() {
             let slot = KeySlot::wrap(secret, &master, repo, &env).unwrap();
@@ -365,7 +365,7 @@ mod tests {
     fn every_changed_byte_of_a_slot_is_seen() {
         let env = Env::host();
         let (repo, master) = (RepoId([1; 16]), Keyring::from(RepositoryKey::new([2; 32])));
-        let secret = Secret::generate(&env);
+        let secret = SlotSecret::generate(&env);
         let slot = KeySlot::wrap(&secret, &master, repo, &env).unwrap();
         let (id, object) = (slot.id(), slot.encode());
         assert_eq!(KeySlot::open(id, &object), Ok(slot));
@@ -385,19 +385,19 @@ mod tests {
     #[test]
     fn keys_survive_being_written_down() {
         let env = Env::host();
-        let secret = Secret::generate(&env);
+        let secret = SlotSecret::generate(&env);
         let text = secret.to_text().unwrap();
-        assert_eq!(Secret::parse_key_file(&format!("# for app\n{}", *text)).unwrap().to_text(), Some(text.clone()));
-        let exported = Secret::Exported(RepoId([1; 16]), Keyring::from(RepositoryKey::new([2; 32])));
+        assert_eq!(SlotSecret::parse_key_file(&format!("# for app\n{}", *text)).unwrap().to_text(), Some(text.clone()));
+        let exported = SlotSecret::Exported(RepoId([1; 16]), Keyring::from(RepositoryKey::new([2; 32])));
         let text = exported.to_text().unwrap();
-        assert_eq!(Secret::parse_key_file(&text).unwrap().to_text(), Some(text.clone()));
-        assert_eq!(Secret::parse_key_file(&text[..text.len() - 3]).err(), Some(SecretError::Mistyped));
-        assert_eq!(Secret::parse_key_file("hello").err(), Some(SecretError::NoKey));
+        assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_text(), Some(text.clone()));
+        assert_eq!(SlotSecret::parse_key_file(&text[..text.len() - 3]).err(), Some(SlotSecretError::Mistyped));
+        assert_eq!(SlotSecret::parse_key_file("hello").err(), Some(SlotSecretError::NoKey));
         for blank in [&b""[..], b"\n", b"\n\n", b"\r\n", b" \t\n \n"] {
-            assert_eq!(Secret::parse_passphrase(blank).err(), Some(SecretError::Empty), "{blank:?}");
+            assert_eq!(SlotSecret::parse_passphrase(blank).err(), Some(SlotSecretError::Empty), "{blank:?}");
         }
-        let passphrase = Secret::parse_passphrase(b" two words \n").unwrap();
-        assert!(matches!(&passphrase, Secret::Passphrase(text) if text[..] == b" two words "[..]));
+        let passphrase = SlotSecret::parse_passphrase(b" two words \n").unwrap();
+        assert!(matches!(&passphrase, SlotSecret::Passphrase(text) if text[..] == b" two words "[..]));
     }
 
     proptest! {
@@ -405,7 +405,7 @@ mod tests {
         fn any_key_comes_back_and_no_changed_slot_gives_another(
             key: [u8; 32], keys in prop::collection::vec(any::<[u8; 32]>(), 1..4), repo: [u8; 16], at: prop::sample::Index, bit in 0..8u8,
         ) {
-            let (secret, repo) = (Secret::KeyFile(Zeroizing::new(key)), RepoId(repo));
+            let (secret, repo) = (SlotSecret::KeyFile(Zeroizing::new(key)), RepoId(repo));
             let keyring = Keyring::parse(&keys.concat()).unwrap();
             let slot = KeySlot::wrap(&secret, &keyring, repo, &Env::host()).unwrap();
             let (id, object) = (slot.id(), slot.encode());
@@ -420,16 +420,16 @@ mod tests {
                 prop_assert_eq!(&found, &keyring);
             }
             let text = secret.to_text().unwrap();
-            prop_assert_eq!(Secret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
-            let text = Secret::Exported(repo, keyring).to_text().unwrap();
-            prop_assert_eq!(Secret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
+            prop_assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
+            let text = SlotSecret::Exported(repo, keyring).to_text().unwrap();
+            prop_assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
         }
     }
 
     /// A slot says what opening it costs, and whoever can write the store can write a slot.
     #[test]
     fn what_a_slot_may_not_ask_for_is_not_tried() {
-        let secret = Secret::parse_passphrase(b"correct horse").unwrap();
+        let secret = SlotSecret::parse_passphrase(b"correct horse").unwrap();
         let own = (64 << 10, 3, 4);
         for (memory_kib, passes, lanes) in [
             (1 << 20, 64, 4),
@@ -445,11 +445,11 @@ mod tests {
             (64 << 10, 3, 0),
             own,
         ] {
-            let kind = SlotKind::Passphrase { memory_kib, passes, lanes };
+            let kind = KeyWrapping::Passphrase { memory_kib, passes, lanes };
             let slot = KeySlot {
                 v: VERSION_FIRST,
                 kind,
-                generation: Generation::FIRST,
+                generation: KeyGeneration::FIRST,
                 salt: "02".repeat(32),
                 wrapped: "00".repeat(48),
             };
@@ -458,7 +458,7 @@ mod tests {
                 assert_eq!(decoded, Ok(slot));
                 continue;
             }
-            assert_eq!(decoded, Err(SlotError::Excessive { memory_kib, passes, lanes }));
+            assert_eq!(decoded, Err(KeySlotError::Excessive { memory_kib, passes, lanes }));
             assert!(wrapping_key(&slot.kind, &secret, &[2; 32]).is_none());
         }
     }

@@ -3,12 +3,12 @@
 //! The second line names the generation of the repository key that the MAC is made with, unless it is the first one. The reader decides which
 //! generations count: what is believed of the present is vouched for by the newest alone.
 
-use crate::ids::Generation;
-use crate::repo::crypto::Keys;
+use crate::ids::KeyGeneration;
+use crate::repo::crypto::DerivedKeys;
 
 /// Why such an object cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LineError {
+pub enum MacLineError {
     /// It does not have the shape.
     #[error("not a line of JSON with a MAC line after it")]
     Shape,
@@ -17,7 +17,7 @@ pub enum LineError {
     Forged,
     /// It is of a generation that is not to be believed here, or not known.
     #[error("its MAC is of generation {0} of the repository key")]
-    Generation(Generation),
+    Generation(KeyGeneration),
 }
 
 const MAC_PREFIX: &[u8] = b"{\"mac\":\"";
@@ -27,17 +27,17 @@ const GENERATION_PREFIX: &[u8] = b"\",\"generation\":";
 const GENERATION_SUFFIX: &[u8] = b"}\n";
 
 /// The object for this line, by the generation that is written under.
-pub(crate) fn seal(line: &[u8], keys: &Keys) -> Vec<u8> {
+pub(crate) fn seal(line: &[u8], keys: &DerivedKeys) -> Vec<u8> {
     seal_by(line, keys, keys.generation())
 }
 
 /// The same by this generation, which the keys know.
-pub(crate) fn seal_by(line: &[u8], keys: &Keys, generation: Generation) -> Vec<u8> {
+pub(crate) fn seal_by(line: &[u8], keys: &DerivedKeys, generation: KeyGeneration) -> Vec<u8> {
     seal_with(line, generation, keys.line_mac_by(generation, line).expect("what is written under is in the keyring"))
 }
 
 /// The same with this MAC of this generation.
-fn seal_with(line: &[u8], generation: Generation, mac: [u8; 32]) -> Vec<u8> {
+fn seal_with(line: &[u8], generation: KeyGeneration, mac: [u8; 32]) -> Vec<u8> {
     let mut object = line.to_vec();
     object.push(b'\n');
     object.extend_from_slice(MAC_PREFIX);
@@ -53,43 +53,47 @@ fn seal_with(line: &[u8], generation: Generation, mac: [u8; 32]) -> Vec<u8> {
 }
 
 /// The first line, its MAC and the generation of that, unchecked.
-pub(crate) fn split(object: &[u8]) -> Result<(&[u8], [u8; 32], Generation), LineError> {
-    let end = object.iter().position(|&b| b == b'\n').ok_or(LineError::Shape)?;
+pub(crate) fn split(object: &[u8]) -> Result<(&[u8], [u8; 32], KeyGeneration), MacLineError> {
+    let end = object.iter().position(|&b| b == b'\n').ok_or(MacLineError::Shape)?;
     let (line, rest) = (&object[..end], &object[end + 1..]);
     let rest = rest.strip_prefix(MAC_PREFIX).and_then(|rest| rest.split_at_checked(MAC_LEN));
-    let (mac, rest) = rest.ok_or(LineError::Shape)?;
+    let (mac, rest) = rest.ok_or(MacLineError::Shape)?;
     let mut bytes = [0; 32];
     // Lower case only: one object, one spelling.
     if mac.iter().any(u8::is_ascii_uppercase) || hex::decode_to_slice(mac, &mut bytes).is_err() {
-        return Err(LineError::Shape);
+        return Err(MacLineError::Shape);
     }
-    let generation = if rest == MAC_SUFFIX { Some(Generation::FIRST) } else { generation(rest) };
-    Ok((line, bytes, generation.ok_or(LineError::Shape)?))
+    let generation = if rest == MAC_SUFFIX { Some(KeyGeneration::FIRST) } else { generation(rest) };
+    Ok((line, bytes, generation.ok_or(MacLineError::Shape)?))
 }
 
 /// A later generation in its one spelling.
-fn generation(rest: &[u8]) -> Option<Generation> {
+fn generation(rest: &[u8]) -> Option<KeyGeneration> {
     let digits = rest.strip_prefix(GENERATION_PREFIX)?.strip_suffix(GENERATION_SUFFIX)?;
     let number: u16 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    (number > 0 && number.to_string().as_bytes() == digits).then_some(Generation(number))
+    (number > 0 && number.to_string().as_bytes() == digits).then_some(KeyGeneration(number))
 }
 
 /// The first line, if the MAC fits it and is of the generation that is written under.
-pub(crate) fn open<'a>(object: &'a [u8], keys: &Keys) -> Result<&'a [u8], LineError> {
+pub(crate) fn open<'a>(object: &'a [u8], keys: &DerivedKeys) -> Result<&'a [u8], MacLineError> {
     open_by(object, keys, keys.generation())
 }
 
 /// The first line, if the MAC fits it and is of this generation.
-pub(crate) fn open_by<'a>(object: &'a [u8], keys: &Keys, wanted: Generation) -> Result<&'a [u8], LineError> {
+pub(crate) fn open_by<'a>(
+    object: &'a [u8],
+    keys: &DerivedKeys,
+    wanted: KeyGeneration,
+) -> Result<&'a [u8], MacLineError> {
     let (line, generation) = open_any(object, keys)?;
-    if generation == wanted { Ok(line) } else { Err(LineError::Generation(generation)) }
+    if generation == wanted { Ok(line) } else { Err(MacLineError::Generation(generation)) }
 }
 
 /// The first line and the generation of its MAC, if that fits.
-pub(crate) fn open_any<'a>(object: &'a [u8], keys: &Keys) -> Result<(&'a [u8], Generation), LineError> {
+pub(crate) fn open_any<'a>(object: &'a [u8], keys: &DerivedKeys) -> Result<(&'a [u8], KeyGeneration), MacLineError> {
     let (line, mac, generation) = split(object)?;
-    let expected = keys.line_mac_by(generation, line).ok_or(LineError::Generation(generation))?;
-    aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &mac).map_err(|_| LineError::Forged)?;
+    let expected = keys.line_mac_by(generation, line).ok_or(MacLineError::Generation(generation))?;
+    aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &mac).map_err(|_| MacLineError::Forged)?;
     Ok((line, generation))
 }
 
@@ -107,22 +111,22 @@ mod tests {
         assert!(after.ends_with(b",\"generation\":1}\n"), "{}", String::from_utf8_lossy(&after));
         assert_eq!(open(&before, &old), Ok(&b"{}"[..]));
         assert_eq!(open(&after, &new), Ok(&b"{}"[..]));
-        assert_eq!(open(&before, &new), Err(LineError::Generation(Generation(0))), "a holder of the old key");
-        assert_eq!(open(&after, &old), Err(LineError::Generation(Generation(1))));
-        assert_eq!(open_any(&before, &new), Ok((&b"{}"[..], Generation(0))));
+        assert_eq!(open(&before, &new), Err(MacLineError::Generation(KeyGeneration(0))), "a holder of the old key");
+        assert_eq!(open(&after, &old), Err(MacLineError::Generation(KeyGeneration(1))));
+        assert_eq!(open_any(&before, &new), Ok((&b"{}"[..], KeyGeneration(0))));
         // The old MAC under the new number, and the other way round.
-        assert_eq!(open(&seal_with(b"{}", Generation(1), old.line_mac(b"{}")), &new), Err(LineError::Forged));
-        assert_eq!(open_any(&seal_with(b"{}", Generation(0), new.line_mac(b"{}")), &new), Err(LineError::Forged));
+        assert_eq!(open(&seal_with(b"{}", KeyGeneration(1), old.line_mac(b"{}")), &new), Err(MacLineError::Forged));
+        assert_eq!(open_any(&seal_with(b"{}", KeyGeneration(0), new.line_mac(b"{}")), &new), Err(MacLineError::Forged));
     }
 
     #[test]
     fn a_generation_has_one_spelling() {
         let keys = keys(Cipher::Aes256GcmSiv);
-        let text = String::from_utf8(seal_with(b"{}", Generation(12), keys.line_mac(b"{}"))).unwrap();
-        assert_eq!(split(text.as_bytes()).unwrap().2, Generation(12));
+        let text = String::from_utf8(seal_with(b"{}", KeyGeneration(12), keys.line_mac(b"{}"))).unwrap();
+        assert_eq!(split(text.as_bytes()).unwrap().2, KeyGeneration(12));
         for other in ["012", "+12", "0", "", "65536", "12 ", "-1", "1e1"] {
             let other = text.replace(":12}", &format!(":{other}}}"));
-            assert_eq!(split(other.as_bytes()), Err(LineError::Shape), "{other}");
+            assert_eq!(split(other.as_bytes()), Err(MacLineError::Shape), "{other}");
         }
     }
 }

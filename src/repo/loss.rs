@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{PackId, RoleName};
 use crate::repo::names;
-use crate::repo::reader::RepoError;
+use crate::repo::reader::RepositoryReadError;
 use crate::store::StoreErrorKind;
 
 /// The most packs of a kind that are remembered by name: one of them is reason enough for a run to compare all.
@@ -15,7 +15,7 @@ pub const LOST_NAMED_MAX: usize = 256;
 
 /// Packs that a reader could not use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Losses {
+pub struct PackLosses {
     /// The store has not got them, or less than all of them: a listing shows it.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub missing: BTreeSet<PackId>,
@@ -24,12 +24,12 @@ pub struct Losses {
     pub damaged: BTreeSet<PackId>,
 }
 
-impl Losses {
+impl PackLosses {
     /// What an error says of a pack of `role`; nothing where it says something of the store, or of no pack.
-    pub fn of(error: &RepoError, role: &RoleName) -> Self {
+    pub fn of(error: &RepositoryReadError, role: &RoleName) -> Self {
         let mut losses = Self::default();
         match error {
-            RepoError::Store(error) => {
+            RepositoryReadError::Store(error) => {
                 let Some(pack) = error.key.as_deref().and_then(|key| names::parse_pack(role, key)) else {
                     return losses;
                 };
@@ -40,8 +40,10 @@ impl Losses {
                     _ => {}
                 }
             }
-            RepoError::Pack { pack, .. } | RepoError::Content { pack, .. } => losses.damage(*pack),
-            RepoError::Index { .. } | RepoError::Missing(_) | RepoError::Manifest { .. } => {}
+            RepositoryReadError::Pack { pack, .. } | RepositoryReadError::Content { pack, .. } => losses.damage(*pack),
+            RepositoryReadError::Index { .. }
+            | RepositoryReadError::Missing(_)
+            | RepositoryReadError::Manifest { .. } => {}
         }
         losses
     }
@@ -85,23 +87,23 @@ impl Losses {
 
 /// What several readers met. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct LossLog(Arc<Mutex<Losses>>);
+pub struct LossLog(Arc<Mutex<PackLosses>>);
 
 impl LossLog {
-    fn losses(&self) -> MutexGuard<'_, Losses> {
+    fn losses(&self) -> MutexGuard<'_, PackLosses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this error says of a pack.
-    pub fn note(&self, error: &RepoError, role: &RoleName) {
-        let losses = Losses::of(error, role);
+    pub fn note(&self, error: &RepositoryReadError, role: &RoleName) {
+        let losses = PackLosses::of(error, role);
         if !losses.is_empty() {
             self.losses().add(&losses);
         }
     }
 
     /// What was met so far.
-    pub fn read(&self) -> Losses {
+    pub fn read(&self) -> PackLosses {
         self.losses().clone()
     }
 }
@@ -117,24 +119,24 @@ mod tests {
     fn what_a_reader_meets_is_kept_by_pack_and_bounded() {
         let (role, log): (RoleName, _) = ("app".parse().unwrap(), LossLog::default());
         let [gone, broken] = [1, 2].map(|n| PackId([n; 16]));
-        let store = |kind, key: &str| RepoError::Store(StoreError::new(kind, "here", Some(key), ""));
+        let store = |kind, key: &str| RepositoryReadError::Store(StoreError::new(kind, "here", Some(key), ""));
         log.note(&store(StoreErrorKind::NotFound, &names::pack(&role, gone)), &role);
-        log.note(&RepoError::Pack { pack: broken, error: PackError::Content { frame: 1 } }, &role);
-        log.note(&RepoError::Content { chunk: ChunkId([9; 32]), pack: broken }, &role);
+        log.note(&RepositoryReadError::Pack { pack: broken, error: PackError::Content { frame: 1 } }, &role);
+        log.note(&RepositoryReadError::Content { chunk: ChunkId([9; 32]), pack: broken }, &role);
         let sector = PackId([3; 16]);
         log.note(&store(StoreErrorKind::DiskFault, &names::pack(&role, sector)), &role);
         log.note(&store(StoreErrorKind::TooLarge, &names::pack(&role, gone)), &role);
-        let met = Losses { missing: [gone].into(), damaged: [broken, sector].into() };
+        let met = PackLosses { missing: [gone].into(), damaged: [broken, sector].into() };
         for nothing in [
             store(StoreErrorKind::NotFound, "app/index/x"),
             store(StoreErrorKind::Unreachable, &names::pack(&role, broken)),
-            RepoError::Missing(ChunkId([9; 32])),
+            RepositoryReadError::Missing(ChunkId([9; 32])),
         ] {
             log.note(&nothing, &role);
             assert_eq!(log.read(), met, "{nothing}");
         }
         assert_eq!(met.packs(), 3);
-        let mut many = Losses::default();
+        let mut many = PackLosses::default();
         (0..1000u32).for_each(|n| many.miss(PackId([n.to_be_bytes(); 4].concat().try_into().unwrap())));
         assert_eq!(many.packs(), LOST_NAMED_MAX as u64);
     }

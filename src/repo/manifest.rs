@@ -8,8 +8,8 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 
 use crate::ids::ChunkId;
-use crate::repo::codec::{DecodeError, Reader, bad, put_bytes, put_varint};
-use crate::repo::entry::{Entry, TreePath};
+use crate::repo::codec::{ByteReader, DecodeError, bad, put_bytes, put_varint};
+use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::segment;
 
 /// A segment or page ends where the low bits of the hash are zero, on average after this many more items.
@@ -32,7 +32,7 @@ const TAG_PAGE: u8 = b'P';
 
 /// What a page says of a segment or of a page below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeRef {
+pub struct ManifestNodeRef {
     /// Its chunk.
     pub id: ChunkId,
     /// How many entries it holds, all levels below included.
@@ -43,26 +43,26 @@ pub struct NodeRef {
 
 /// A decoded chunk of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Node {
+pub enum ManifestNode {
     /// Entries.
-    Segment(Vec<Entry>),
+    Segment(Vec<ManifestEntry>),
     /// References, one level up.
     Page {
         /// 1 for a page of segments.
         level: u8,
         /// In path order.
-        refs: Vec<NodeRef>,
+        refs: Vec<ManifestNodeRef>,
     },
 }
 
 /// Decodes a chunk of a manifest, and checks what can be checked without its neighbours.
-pub fn decode(bytes: &[u8]) -> Result<Node, DecodeError> {
-    let mut reader = Reader::new(bytes);
+pub fn decode(bytes: &[u8]) -> Result<ManifestNode, DecodeError> {
+    let mut reader = ByteReader::new(bytes);
     match reader.u8()? {
         TAG_SEGMENT => {
             let entries = segment::decode(&mut reader, ITEMS_MAX)?;
             reader.finish()?;
-            Ok(Node::Segment(entries))
+            Ok(ManifestNode::Segment(entries))
         }
         TAG_PAGE => {
             let level = reader.u8()?;
@@ -70,7 +70,7 @@ pub fn decode(bytes: &[u8]) -> Result<Node, DecodeError> {
                 return bad("a page of an impossible level");
             }
             let count = reader.count(ChunkId::LEN + 2)?;
-            let mut refs: Vec<NodeRef> = Vec::with_capacity(count);
+            let mut refs: Vec<ManifestNodeRef> = Vec::with_capacity(count);
             for _ in 0..count {
                 let id = ChunkId(reader.array()?);
                 let entries = reader.varint()?;
@@ -78,19 +78,19 @@ pub fn decode(bytes: &[u8]) -> Result<Node, DecodeError> {
                 if refs.last().is_some_and(|before| before.first >= first) {
                     return bad("references out of order");
                 }
-                refs.push(NodeRef { id, entries, first });
+                refs.push(ManifestNodeRef { id, entries, first });
             }
             if refs.is_empty() || refs.len() > ITEMS_MAX {
                 return bad("a page without references, or with too many");
             }
             reader.finish()?;
-            Ok(Node::Page { level, refs })
+            Ok(ManifestNode::Page { level, refs })
         }
         _ => bad("neither a segment nor a page of a manifest"),
     }
 }
 
-fn encode_page(level: u8, refs: &[NodeRef]) -> Vec<u8> {
+fn encode_page(level: u8, refs: &[ManifestNodeRef]) -> Vec<u8> {
     let mut out = vec![TAG_PAGE, level];
     put_varint(&mut out, refs.len() as u64);
     for r in refs {
@@ -102,7 +102,7 @@ fn encode_page(level: u8, refs: &[NodeRef]) -> Vec<u8> {
 }
 
 /// Encodes a segment.
-fn encode_segment<E: Borrow<Entry>>(entries: &[E]) -> Vec<u8> {
+fn encode_segment<E: Borrow<ManifestEntry>>(entries: &[E]) -> Vec<u8> {
     let mut out = vec![TAG_SEGMENT];
     segment::encode(entries, &mut out);
     out
@@ -118,7 +118,7 @@ fn path_hash(path: &TreePath) -> [u8; 4] {
 }
 
 /// Takes encoded segments and pages, and names them.
-pub trait NodeSink {
+pub trait ManifestChunkSink {
     /// What can go wrong with storing.
     type Error;
 
@@ -130,13 +130,13 @@ pub trait NodeSink {
 #[derive(Debug)]
 pub struct ManifestWriter<S> {
     sink: S,
-    segment: Vec<Arc<Entry>>,
+    segment: Vec<Arc<ManifestEntry>>,
     segment_chunks: usize,
     segment_held: usize,
-    levels: Vec<Vec<NodeRef>>,
+    levels: Vec<Vec<ManifestNodeRef>>,
 }
 
-impl<S: NodeSink> ManifestWriter<S> {
+impl<S: ManifestChunkSink> ManifestWriter<S> {
     /// A manifest without entries, whose chunks go to `sink`.
     pub fn new(sink: S) -> Self {
         Self { sink, segment: Vec::new(), segment_chunks: 0, segment_held: 0, levels: vec![Vec::new()] }
@@ -150,7 +150,7 @@ impl<S: NodeSink> ManifestWriter<S> {
     /// # Panics
     /// If the path does not sort after the last one: the walk's order is an invariant, and a manifest out of order could
     /// not be read.
-    pub fn push(&mut self, entry: impl Into<Arc<Entry>>) -> Result<(), S::Error> {
+    pub fn push(&mut self, entry: impl Into<Arc<ManifestEntry>>) -> Result<(), S::Error> {
         let entry = entry.into();
         if let Some(last) = self.segment.last() {
             assert!(last.path < entry.path, "{:?} does not sort after {:?}", entry.path, last.path);
@@ -176,10 +176,10 @@ impl<S: NodeSink> ManifestWriter<S> {
         self.segment_chunks = 0;
         self.segment_held = 0;
         let id = self.sink.put(bytes)?;
-        self.push_ref(0, NodeRef { id, entries, first })
+        self.push_ref(0, ManifestNodeRef { id, entries, first })
     }
 
-    fn push_ref(&mut self, level: usize, node: NodeRef) -> Result<(), S::Error> {
+    fn push_ref(&mut self, level: usize, node: ManifestNodeRef) -> Result<(), S::Error> {
         if self.levels.len() == level {
             self.levels.push(Vec::new());
         }
@@ -195,7 +195,7 @@ impl<S: NodeSink> ManifestWriter<S> {
         let entries = refs.iter().map(|r| r.entries).sum();
         let first = refs.into_iter().next().map(|r| r.first).unwrap_or_default();
         let id = self.sink.put(bytes)?;
-        self.push_ref(level + 1, NodeRef { id, entries, first })
+        self.push_ref(level + 1, ManifestNodeRef { id, entries, first })
     }
 
     /// Writes what is left and returns the root, the number of entries, and the sink.
@@ -227,14 +227,14 @@ impl<S: NodeSink> ManifestWriter<S> {
 #[derive(Debug)]
 pub struct ManifestWalk {
     /// Nodes still to visit, the next one last, with the level that its parent expects (`None` for the root).
-    stack: Vec<(NodeRef, Option<u8>)>,
+    stack: Vec<(ManifestNodeRef, Option<u8>)>,
     last: Option<TreePath>,
 }
 
 impl ManifestWalk {
     /// Starts at the root.
     pub fn new(root: ChunkId) -> Self {
-        let root = NodeRef { id: root, entries: 0, first: TreePath::default() };
+        let root = ManifestNodeRef { id: root, entries: 0, first: TreePath::default() };
         Self { stack: vec![(root, None)], last: None }
     }
 
@@ -249,7 +249,7 @@ impl ManifestWalk {
     }
 
     /// What is known of the node wanted next; its ID alone tells whether it is the same as in another manifest.
-    pub fn next_node(&self) -> Option<&NodeRef> {
+    pub fn next_node(&self) -> Option<&ManifestNodeRef> {
         self.stack.last().filter(|(_, level)| level.is_some()).map(|(node, _)| node)
     }
 
@@ -271,10 +271,10 @@ impl ManifestWalk {
     }
 
     /// Takes the chunk that was wanted; returns its entries if it was a segment.
-    pub fn give(&mut self, bytes: &[u8]) -> Result<Option<Vec<Entry>>, DecodeError> {
+    pub fn give(&mut self, bytes: &[u8]) -> Result<Option<Vec<ManifestEntry>>, DecodeError> {
         let Some((expected, level)) = self.stack.pop() else { return bad("a chunk that nobody asked for") };
         match decode(bytes)? {
-            Node::Segment(entries) => {
+            ManifestNode::Segment(entries) => {
                 if level.is_some_and(|l| l != 0 || entries.len() as u64 != expected.entries || entries.is_empty()) {
                     return bad("a segment that is not what its page says");
                 }
@@ -289,7 +289,7 @@ impl ManifestWalk {
                 self.last = entries.last().map(|e| e.path.clone()).or(self.last.take());
                 Ok(Some(entries))
             }
-            Node::Page { level: found, refs } => {
+            ManifestNode::Page { level: found, refs } => {
                 let total: u64 = refs.iter().fold(0, |sum, r| sum.saturating_add(r.entries));
                 let fits =
                     level.is_none_or(|l| l == found && total == expected.entries && refs[0].first == expected.first);
@@ -313,14 +313,14 @@ mod tests {
     use super::*;
     use crate::repo::codec::tests::assert_strict;
     use crate::repo::crypto::tests::keys;
-    use crate::repo::crypto::{Cipher, Keys};
-    use crate::repo::entry::{Kind, Nanos, Owner, Xattr};
+    use crate::repo::crypto::{Cipher, DerivedKeys};
+    use crate::repo::entry::{EntryKind, OwnerAndMode, UnixNanos, Xattr};
     use crate::repo::segment::tests::segments;
 
     #[derive(Debug)]
-    struct Chunks(Keys, HashMap<ChunkId, Vec<u8>>);
+    struct Chunks(DerivedKeys, HashMap<ChunkId, Vec<u8>>);
 
-    impl NodeSink for Chunks {
+    impl ManifestChunkSink for Chunks {
         type Error = Infallible;
         fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Infallible> {
             let id = self.0.chunk_id(&bytes);
@@ -329,17 +329,17 @@ mod tests {
         }
     }
 
-    fn entry(n: usize, size: u64) -> Entry {
-        Entry {
+    fn entry(n: usize, size: u64) -> ManifestEntry {
+        ManifestEntry {
             path: TreePath::new(format!("srv/app/{:02}/file-{n:06}", n / 1000)).unwrap(),
-            kind: Kind::File { size, extents: None, chunks: vec![ChunkId([n as u8; 32])] },
-            owner: Owner { mode: 0o644, ..Owner::default() },
-            mtime: Nanos(1_700_000_000_000_000_000 + n as i128),
+            kind: EntryKind::File { size, extents: None, chunks: vec![ChunkId([n as u8; 32])] },
+            owner: OwnerAndMode { mode: 0o644, ..OwnerAndMode::default() },
+            mtime: UnixNanos(1_700_000_000_000_000_000 + n as i128),
             xattrs: Vec::new(),
         }
     }
 
-    fn write(entries: &[Entry]) -> (ChunkId, HashMap<ChunkId, Vec<u8>>) {
+    fn write(entries: &[ManifestEntry]) -> (ChunkId, HashMap<ChunkId, Vec<u8>>) {
         let mut writer = ManifestWriter::new(Chunks(keys(Cipher::None), HashMap::new()));
         for e in entries {
             writer.push(e.clone()).unwrap();
@@ -349,7 +349,7 @@ mod tests {
         (root, sink.1)
     }
 
-    fn read(root: ChunkId, chunks: &HashMap<ChunkId, Vec<u8>>, from: Option<&TreePath>) -> (Vec<Entry>, usize) {
+    fn read(root: ChunkId, chunks: &HashMap<ChunkId, Vec<u8>>, from: Option<&TreePath>) -> (Vec<ManifestEntry>, usize) {
         let mut walk = ManifestWalk::new(root);
         let (mut all, mut reads) = (Vec::new(), 0);
         loop {
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_whatever_the_size() {
         for len in [0, 1, 7, 8, 9, 300, 5000] {
-            let entries: Vec<Entry> = (0..len).map(|n| entry(n, 10)).collect();
+            let entries: Vec<ManifestEntry> = (0..len).map(|n| entry(n, 10)).collect();
             let (root, chunks) = write(&entries);
             assert_eq!(read(root, &chunks, None).0, entries, "{len} entries");
         }
@@ -376,16 +376,18 @@ mod tests {
     #[test]
     fn entries_with_large_attributes_are_cut_where_a_reader_wants_it() {
         let value = vec![7; 1 << 20];
-        let large =
-            |n| Entry { xattrs: vec![Xattr { name: b"user.x".to_vec(), value: value.clone() }], ..entry(n, 10) };
-        let entries: Vec<Entry> = (0..40).map(large).collect();
+        let large = |n| ManifestEntry {
+            xattrs: vec![Xattr { name: b"user.x".to_vec(), value: value.clone() }],
+            ..entry(n, 10)
+        };
+        let entries: Vec<ManifestEntry> = (0..40).map(large).collect();
         let (root, chunks) = write(&entries);
         assert_eq!(read(root, &chunks, None).0, entries);
     }
 
     #[test]
     fn the_same_entries_have_the_same_root_and_one_change_rewrites_little() {
-        let entries: Vec<Entry> = (0..20_000).map(|n| entry(n, 10)).collect();
+        let entries: Vec<ManifestEntry> = (0..20_000).map(|n| entry(n, 10)).collect();
         let (root, chunks) = write(&entries);
         assert_eq!(write(&entries).0, root);
         let mut changed = entries.clone();
@@ -402,7 +404,7 @@ mod tests {
 
     #[test]
     fn seeking_reads_a_path_and_not_the_tree() {
-        let entries: Vec<Entry> = (0..20_000).map(|n| entry(n, 10)).collect();
+        let entries: Vec<ManifestEntry> = (0..20_000).map(|n| entry(n, 10)).collect();
         let (root, chunks) = write(&entries);
         let wanted = &entries[15_000].path;
         let mut walk = ManifestWalk::new(root);
@@ -424,9 +426,9 @@ mod tests {
 
     #[test]
     fn chunks_that_do_not_belong_together_are_refused() {
-        let entries: Vec<Entry> = (0..300).map(|n| entry(n, 10)).collect();
+        let entries: Vec<ManifestEntry> = (0..300).map(|n| entry(n, 10)).collect();
         let (root, chunks) = write(&entries);
-        let other: Vec<Entry> = (0..300).map(|n| entry(n + 5000, 10)).collect();
+        let other: Vec<ManifestEntry> = (0..300).map(|n| entry(n + 5000, 10)).collect();
         let (other_root, other_chunks) = write(&other);
         let mut walk = ManifestWalk::new(root);
         assert_eq!(walk.give(&chunks[&root]), Ok(None));
@@ -437,7 +439,7 @@ mod tests {
     }
 
     /// Which of many entries there are, and in which of three versions.
-    fn lists() -> impl Strategy<Value = Vec<Entry>> {
+    fn lists() -> impl Strategy<Value = Vec<ManifestEntry>> {
         let list = prop::collection::btree_map(0..2000usize, 0..3u64, 0..700);
         list.prop_map(|list| list.into_iter().map(|(n, size)| entry(n, size)).collect())
     }
@@ -450,15 +452,15 @@ mod tests {
             refs in prop::collection::btree_map("[a-z]{1,9}(/[a-z]{1,3})?", (any::<[u8; 32]>(), any::<u64>()), 1..6), level in 1..=DEPTH_MAX,
         ) {
             let node = |(first, (id, entries)): (&String, &([u8; 32], u64))| {
-                NodeRef { id: ChunkId(*id), entries: *entries, first: TreePath::new(first.as_str()).unwrap() }
+                ManifestNodeRef { id: ChunkId(*id), entries: *entries, first: TreePath::new(first.as_str()).unwrap() }
             };
-            let mut refs: Vec<NodeRef> = refs.iter().map(node).collect();
+            let mut refs: Vec<ManifestNodeRef> = refs.iter().map(node).collect();
             refs.sort_by(|a, b| a.first.cmp(&b.first));
             let bytes = encode_page(level, &refs);
-            prop_assert_eq!(&decode(&bytes), &Ok(Node::Page { level, refs }));
+            prop_assert_eq!(&decode(&bytes), &Ok(ManifestNode::Page { level, refs }));
             assert_strict(&bytes, |bytes| match decode(bytes)? {
-                Node::Page { level, refs } => Ok(encode_page(level, &refs)),
-                Node::Segment(_) => panic!("a page became a segment"),
+                ManifestNode::Page { level, refs } => Ok(encode_page(level, &refs)),
+                ManifestNode::Segment(_) => panic!("a page became a segment"),
             });
         }
 
@@ -482,7 +484,7 @@ mod tests {
                 let at = at.index(edited.len());
                 match size {
                     3 => { edited.remove(at); }
-                    size => edited[at].kind = Kind::File { size: *size, extents: None, chunks: Vec::new() },
+                    size => edited[at].kind = EntryKind::File { size: *size, extents: None, chunks: Vec::new() },
                 }
                 if edited.is_empty() {
                     break;
@@ -499,7 +501,7 @@ mod tests {
             let (root, chunks) = write(&entries);
             let from = entry(n, 0).path;
             let (tail, _) = read(root, &chunks, Some(&from));
-            let wanted = |list: &[Entry]| list.iter().filter(|e| e.path >= from).cloned().collect::<Vec<_>>();
+            let wanted = |list: &[ManifestEntry]| list.iter().filter(|e| e.path >= from).cloned().collect::<Vec<_>>();
             prop_assert_eq!(wanted(&tail), wanted(&entries));
             prop_assert!(tail.len() - wanted(&tail).len() < ITEMS_MAX, "one segment at the most");
         }

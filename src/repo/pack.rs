@@ -13,8 +13,8 @@
 use bytes::Bytes;
 
 use crate::ids::{ChunkId, PackId};
-use crate::repo::codec::{DecodeError, Reader, bad, put_varint};
-use crate::repo::crypto::{Cipher, Keys, ObjectKey, Part, SALT_LEN, Salt, TAG_LEN};
+use crate::repo::codec::{ByteReader, DecodeError, bad, put_varint};
+use crate::repo::crypto::{Cipher, DerivedKeys, ObjectSealer, SALT_LEN, Salt, SealedPart, TAG_LEN};
 use crate::repo::header::{self, HeaderError};
 
 /// A pack is closed when it has grown to this size, its table included: fewer, larger uploads; one is held in memory while it grows.
@@ -123,7 +123,7 @@ impl PackTable {
         }
     }
 
-    pub(crate) fn decode(id: PackId, salt: Salt, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(id: PackId, salt: Salt, reader: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         let count = reader.count(3)?;
         let mut frames = Vec::with_capacity(count);
         let mut total = 0usize;
@@ -166,25 +166,25 @@ pub struct PackedFrame {
 }
 
 /// Compresses frames; keeps zstd's working memory between them.
-pub struct Compressor {
+pub struct FrameCompressor {
     zstd: zstd::bulk::Compressor<'static>,
     /// Has room for the worst case, which never leaves: many frames may be on their way.
     room: Vec<u8>,
 }
 
-impl std::fmt::Debug for Compressor {
+impl std::fmt::Debug for FrameCompressor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Compressor")
     }
 }
 
-impl Default for Compressor {
+impl Default for FrameCompressor {
     fn default() -> Self {
         Self { zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("zstd allocates its context"), room: Vec::new() }
     }
 }
 
-impl Compressor {
+impl FrameCompressor {
     /// Compresses `content`, which is the chunks back to back. What does not shrink is kept as it is.
     pub fn pack(&mut self, content: &[u8], chunks: Vec<ChunkEntry>) -> PackedFrame {
         self.pack_into(Vec::new(), content, chunks)
@@ -205,7 +205,7 @@ impl Compressor {
 /// Builds one pack in memory.
 #[derive(Debug)]
 pub struct PackBuilder {
-    key: ObjectKey,
+    key: ObjectSealer,
     data: Vec<u8>,
     table: PackTable,
     /// Of the table, as far as its chunks make it: many small ones take more room in it than in the frames.
@@ -214,12 +214,12 @@ pub struct PackBuilder {
 
 impl PackBuilder {
     /// An empty pack. ID and salt must be random and fresh.
-    pub fn new(keys: &Keys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
+    pub fn new(keys: &DerivedKeys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
         Self::reusing(Vec::with_capacity(PACK_TARGET_BYTES + FRAME_TARGET_BYTES), keys, id, salt)
     }
 
     /// The same in the memory of another pack, whose content is of no use any more.
-    pub fn reusing(mut data: Vec<u8>, keys: &Keys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
+    pub fn reusing(mut data: Vec<u8>, keys: &DerivedKeys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
         data.clear();
         let salt = keys.salt(salt);
         header::put(&mut data, *MAGIC_HEAD, keys.cipher(), salt);
@@ -232,7 +232,7 @@ impl PackBuilder {
         frame.chunks.shrink_to_fit();
         let from = self.data.len();
         self.data.extend_from_slice(&frame.data);
-        self.key.seal(Part::Frame(self.table.frames.len() as u32), &mut self.data, from);
+        self.key.seal(SealedPart::Frame(self.table.frames.len() as u32), &mut self.data, from);
         let stored_len = (self.data.len() - from) as u32;
         self.table_len += frame.chunks.len() * CHUNK_IN_TABLE;
         self.table.frames.push(FrameEntry { stored_len, compressed: frame.compressed, chunks: frame.chunks });
@@ -253,7 +253,7 @@ impl PackBuilder {
     pub fn finish(mut self) -> (Bytes, PackTable) {
         let from = self.data.len();
         self.table.encode(&mut self.data);
-        self.key.seal(Part::Trailer, &mut self.data, from);
+        self.key.seal(SealedPart::Trailer, &mut self.data, from);
         let trailer_len = (self.data.len() - from) as u32;
         self.data.extend_from_slice(&trailer_len.to_le_bytes());
         self.data.extend_from_slice(MAGIC_FOOT);
@@ -273,7 +273,7 @@ pub enum PackError {
         /// Which frame.
         frame: u32,
         /// Why.
-        source: crate::repo::crypto::OpenError,
+        source: crate::repo::crypto::UnsealError,
     },
     /// The sealed content is sound but does not decompress to what the index says.
     #[error("frame {frame} does not decompress to its stated length")]
@@ -287,7 +287,7 @@ pub enum PackError {
 }
 
 /// The salt from a pack's header.
-pub fn open_header(keys: &Keys, header: &[u8]) -> Result<Salt, PackError> {
+pub fn open_header(keys: &DerivedKeys, header: &[u8]) -> Result<Salt, PackError> {
     header::take(header, *MAGIC_HEAD, keys).map(|(salt, _)| salt).map_err(|error| {
         PackError::Shape(match error {
             HeaderError::Short => "it is shorter than a header",
@@ -310,14 +310,15 @@ pub fn trailer_len(footer: &[u8]) -> Result<usize, PackError> {
 }
 
 /// The table from a sealed trailer.
-pub fn open_trailer(keys: &Keys, id: PackId, salt: Salt, sealed: &[u8]) -> Result<PackTable, PackError> {
-    let plain = keys.object(id.0, salt).open(Part::Trailer, sealed).map_err(|e| PackError::Trailer(e.to_string()))?;
+pub fn open_trailer(keys: &DerivedKeys, id: PackId, salt: Salt, sealed: &[u8]) -> Result<PackTable, PackError> {
+    let plain =
+        keys.object(id.0, salt).open(SealedPart::Trailer, sealed).map_err(|e| PackError::Trailer(e.to_string()))?;
     decode_trailer(id, salt, &plain).map_err(|e| PackError::Trailer(e.to_string()))
 }
 
 /// The table from the plain content of a trailer. For fuzzing, which does not get past the seal.
 pub fn decode_trailer(id: PackId, salt: impl Into<Salt>, plain: &[u8]) -> Result<PackTable, DecodeError> {
-    let mut reader = Reader::new(plain);
+    let mut reader = ByteReader::new(plain);
     let table = PackTable::decode(id, salt.into(), &mut reader)?;
     reader.finish()?;
     Ok(table)
@@ -325,13 +326,13 @@ pub fn decode_trailer(id: PackId, salt: impl Into<Salt>, plain: &[u8]) -> Result
 
 /// The plain content of a frame from its sealed bytes.
 pub fn open_frame(
-    key: &ObjectKey,
+    key: &ObjectSealer,
     frame: u32,
     sealed: &[u8],
     compressed: bool,
     raw_len: usize,
 ) -> Result<Vec<u8>, PackError> {
-    let plain = key.open(Part::Frame(frame), sealed).map_err(|source| PackError::Frame { frame, source })?;
+    let plain = key.open(SealedPart::Frame(frame), sealed).map_err(|source| PackError::Frame { frame, source })?;
     let content = if compressed {
         zstd::bulk::decompress(&plain, raw_len).map_err(|_| PackError::Content { frame })?
     } else {
@@ -368,7 +369,7 @@ pub(crate) mod tests {
     }
 
     /// Everything that is in a pack, read as somebody does who knows only its name.
-    fn read(keys: &Keys, id: PackId, bytes: &[u8]) -> Result<(PackTable, Vec<Vec<u8>>), PackError> {
+    fn read(keys: &DerivedKeys, id: PackId, bytes: &[u8]) -> Result<(PackTable, Vec<Vec<u8>>), PackError> {
         let salt = open_header(keys, bytes)?;
         let key = keys.object(id.0, salt);
         let end = bytes.len().checked_sub(FOOTER_LEN).ok_or(PackError::Shape("short"))?;
@@ -382,10 +383,10 @@ pub(crate) mod tests {
         Ok((table, frames))
     }
 
-    fn sample(cipher: Cipher) -> (Keys, Bytes, PackTable) {
+    fn sample(cipher: Cipher) -> (DerivedKeys, Bytes, PackTable) {
         let keys = keys(cipher);
         let mut pack = PackBuilder::new(&keys, PackId([5; 16]), [6; 32]);
-        let mut compressor = Compressor::default();
+        let mut compressor = FrameCompressor::default();
         let text = b"the same words ".repeat(50);
         let noise: Vec<u8> = (0..64u8).map(|i| i.wrapping_mul(197)).collect();
         let mut both = text.clone();
@@ -404,7 +405,7 @@ pub(crate) mod tests {
         let content = b"a file of 250 bytes".repeat(14)[..250].repeat(8000);
         while !pack.is_full() {
             let chunks = (0..8000u32).map(|n| ChunkEntry { id: keys.chunk_id(&n.to_be_bytes()), len: 250 }).collect();
-            pack.push(Compressor::default().pack(&content, chunks));
+            pack.push(FrameCompressor::default().pack(&content, chunks));
         }
         let len = pack.finish().0.len();
         assert!((PACK_TARGET_BYTES..PACK_TARGET_BYTES + FRAME_TARGET_BYTES).contains(&len), "{len}");
@@ -499,7 +500,7 @@ pub(crate) mod tests {
                     entries.push(ChunkEntry { id: keys.chunk_id(&chunk), len: len as u32 });
                     content.extend_from_slice(&chunk);
                 }
-                pack.push(Compressor::default().pack(&content, entries));
+                pack.push(FrameCompressor::default().pack(&content, entries));
                 contents.push(content);
             }
             let (bytes, table) = pack.finish();

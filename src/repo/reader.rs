@@ -12,14 +12,14 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, PackId};
 use crate::repo::codec::DecodeError;
-use crate::repo::crypto::Keys;
-use crate::repo::entry::{Entry, TreePath};
-use crate::repo::index::{Index, PackPlace, decode_index};
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::entry::{ManifestEntry, TreePath};
+use crate::repo::index::{ChunkIndex, IndexedPack, decode_index};
 use crate::repo::loss::LossLog;
-use crate::repo::manifest::{ManifestWalk, NodeRef};
+use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};
 use crate::repo::names;
 use crate::repo::pack::{PackError, PackTable, open_frame};
-use crate::store::{SizeLimit, Store, StoreError, Turn, get_among_others};
+use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_among_others};
 
 /// Index objects fetched at once.
 const INDEX_FETCHES: usize = 8;
@@ -35,7 +35,7 @@ const FETCH_GAP_MAX: u64 = 128 << 10;
 
 /// Why something stored cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum RepoError {
+pub enum RepositoryReadError {
     /// The store.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -78,10 +78,10 @@ pub enum RepoError {
 
 /// Reads one repository.
 #[derive(Debug)]
-pub struct Reader {
+pub struct RepositoryReader {
     store: Arc<dyn Store>,
-    keys: Keys,
-    index: Arc<Index>,
+    keys: DerivedKeys,
+    index: Arc<ChunkIndex>,
     frames: Mutex<VecDeque<((PackId, u32), Bytes)>>,
     /// What was not there, or not what it should be.
     log: LossLog,
@@ -94,22 +94,22 @@ pub struct Reader {
 /// what the shelf holds is checked like what the store holds.
 pub async fn load_index(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     ids: &[IndexId],
-    cache: Option<&Shelf>,
-) -> Result<Index, RepoError> {
+    cache: Option<&IndexCache>,
+) -> Result<ChunkIndex, RepositoryReadError> {
     load_index_beside(store, keys, ids, cache, |_| false).await
 }
 
 /// The same, with these packs taken for damaged.
 pub async fn load_index_beside(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     ids: &[IndexId],
-    cache: Option<&Shelf>,
+    cache: Option<&IndexCache>,
     is_damaged: impl Fn(&PackId) -> bool + Send,
-) -> Result<Index, RepoError> {
-    let mut index = Index::default();
+) -> Result<ChunkIndex, RepositoryReadError> {
+    let mut index = ChunkIndex::default();
     let mut tables = Box::pin(tables(store, keys, ids, cache));
     while let Some(tables) = tables.try_next().await? {
         for table in &tables {
@@ -127,11 +127,11 @@ pub async fn load_index_beside(
 /// What these index objects list, an object at a time; with a shelf as [`load_index`] does.
 pub fn tables<'a>(
     store: &'a dyn Store,
-    keys: &'a Keys,
+    keys: &'a DerivedKeys,
     ids: &[IndexId],
-    cache: Option<&'a Shelf>,
-) -> impl Stream<Item = Result<Vec<PackTable>, RepoError>> + Send + use<'a> {
-    let turn = Arc::new(Turn::default());
+    cache: Option<&'a IndexCache>,
+) -> impl Stream<Item = Result<Vec<PackTable>, RepositoryReadError>> + Send + use<'a> {
+    let turn = Arc::new(LargeReadLock::default());
     let load = move |id: IndexId| {
         let turn = Arc::clone(&turn);
         async move {
@@ -143,7 +143,8 @@ pub fn tables<'a>(
             }
             let limits = (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX);
             let (object, _turn) = get_among_others(store, &names::index(keys.role(), id), limits, &turn).await?;
-            let tables = decode_index(keys, id, &object).map_err(|error| RepoError::Index { index: id, error })?;
+            let tables =
+                decode_index(keys, id, &object).map_err(|error| RepositoryReadError::Index { index: id, error })?;
             if let Some(shelf) = cache {
                 shelf.put(id, object).await;
             }
@@ -155,14 +156,14 @@ pub fn tables<'a>(
 
 /// Where this node keeps index objects: files named by their ID.
 #[derive(Debug, Clone)]
-pub struct Shelf {
+pub struct IndexCache {
     /// The directory.
     pub dir: PathBuf,
     /// Whose files they are.
     pub env: Env,
 }
 
-impl Shelf {
+impl IndexCache {
     /// The copy of this object, if there is one. It is to be checked as the store's is.
     pub async fn take(&self, id: IndexId) -> Option<Vec<u8>> {
         let (path, files) = (self.dir.join(id.to_string()), Arc::clone(&self.env.files));
@@ -185,9 +186,9 @@ impl Shelf {
     }
 }
 
-impl Reader {
+impl RepositoryReader {
     /// A reader over what `index` knows.
-    pub fn new(store: Arc<dyn Store>, keys: Keys, index: Arc<Index>) -> Self {
+    pub fn new(store: Arc<dyn Store>, keys: DerivedKeys, index: Arc<ChunkIndex>) -> Self {
         Self {
             store,
             keys,
@@ -205,28 +206,28 @@ impl Reader {
     }
 
     /// An error on its way to the caller, written down where it says that something is lost.
-    fn lost(&self, error: RepoError) -> RepoError {
+    fn lost(&self, error: RepositoryReadError) -> RepositoryReadError {
         self.log.note(&error, self.keys.role());
         error
     }
 
     /// A chunk that is not what its name says.
-    pub fn mismatch(&self, chunk: ChunkId, pack: PackId) -> RepoError {
-        self.lost(RepoError::Content { chunk, pack })
+    pub fn mismatch(&self, chunk: ChunkId, pack: PackId) -> RepositoryReadError {
+        self.lost(RepositoryReadError::Content { chunk, pack })
     }
 
     /// The index.
-    pub fn index(&self) -> &Index {
+    pub fn index(&self) -> &ChunkIndex {
         &self.index
     }
 
     /// The keys.
-    pub fn keys(&self) -> &Keys {
+    pub fn keys(&self) -> &DerivedKeys {
         &self.keys
     }
 
     /// The plain content of frames `numbers` (ascending) of one pack, in that order; near ones with one request.
-    pub async fn frames(&self, pack: &PackPlace, numbers: &[u32]) -> Result<Vec<Bytes>, RepoError> {
+    pub async fn frames(&self, pack: &IndexedPack, numbers: &[u32]) -> Result<Vec<Bytes>, RepositoryReadError> {
         let place = |n: u32| &pack.frames[n as usize];
         let end = |n: u32| place(n).offset + u64::from(place(n).stored_len);
         let mut out = Vec::with_capacity(numbers.len());
@@ -253,12 +254,12 @@ impl Reader {
         Ok(out)
     }
 
-    fn open(&self, pack: &PackPlace, frame: u32, sealed: &[u8]) -> Result<Bytes, RepoError> {
+    fn open(&self, pack: &IndexedPack, frame: u32, sealed: &[u8]) -> Result<Bytes, RepositoryReadError> {
         let place = &pack.frames[frame as usize];
         let key = self.keys.object(pack.id.0, pack.salt);
         open_frame(&key, frame, sealed, place.compressed, place.raw_len as usize)
             .map(Bytes::from)
-            .map_err(|error| self.lost(RepoError::Pack { pack: pack.id, error }))
+            .map_err(|error| self.lost(RepositoryReadError::Pack { pack: pack.id, error }))
     }
 
     fn kept(&self, wanted: (PackId, u32)) -> Option<Bytes> {
@@ -275,10 +276,10 @@ impl Reader {
     }
 
     /// The content of one chunk.
-    pub async fn chunk(&self, id: &ChunkId) -> Result<Bytes, RepoError> {
+    pub async fn chunk(&self, id: &ChunkId) -> Result<Bytes, RepositoryReadError> {
         #[cfg(test)]
         self.chunks_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let (place, pack) = self.index.find(id).ok_or(RepoError::Missing(*id))?;
+        let (place, pack) = self.index.find(id).ok_or(RepositoryReadError::Missing(*id))?;
         let at = (place.pack, place.frame);
         let frame = if let Some(frame) = self.kept(at) {
             frame
@@ -301,7 +302,7 @@ impl Reader {
     }
 
     /// One entry by its path.
-    pub async fn entry(&self, root: ChunkId, path: &TreePath) -> Result<Option<Entry>, RepoError> {
+    pub async fn entry(&self, root: ChunkId, path: &TreePath) -> Result<Option<ManifestEntry>, RepositoryReadError> {
         let mut manifest = self.manifest(root);
         manifest.seek(path);
         while let Some(entries) = manifest.next_batch().await? {
@@ -322,7 +323,7 @@ impl Reader {
 /// A manifest being read, a segment at a time.
 #[derive(Debug)]
 pub struct ManifestReader<'a> {
-    reader: &'a Reader,
+    reader: &'a RepositoryReader,
     walk: ManifestWalk,
     /// Where the last seek led to: pages that are opened later are entered there, too.
     from: Option<TreePath>,
@@ -330,10 +331,10 @@ pub struct ManifestReader<'a> {
 
 impl ManifestReader<'_> {
     /// The entries of the next segment; `None` at the end.
-    pub async fn next_batch(&mut self) -> Result<Option<Vec<Entry>>, RepoError> {
+    pub async fn next_batch(&mut self) -> Result<Option<Vec<ManifestEntry>>, RepositoryReadError> {
         while let Some(chunk) = self.walk.wants() {
             let bytes = self.reader.chunk(&chunk).await?;
-            let given = self.walk.give(&bytes).map_err(|error| RepoError::Manifest { chunk, error })?;
+            let given = self.walk.give(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk, error })?;
             if given.is_some() {
                 return Ok(given);
             }
@@ -351,7 +352,7 @@ impl ManifestReader<'_> {
     }
 
     /// The node that comes next, as far as it is known without reading it.
-    pub fn next_node(&self) -> Option<&NodeRef> {
+    pub fn next_node(&self) -> Option<&ManifestNodeRef> {
         self.walk.next_node()
     }
 

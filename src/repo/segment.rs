@@ -7,8 +7,8 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::ids::ChunkId;
-use crate::repo::codec::{DecodeError, Reader, bad, put_bytes, put_signed, put_varint};
-use crate::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr, common};
+use crate::repo::codec::{ByteReader, DecodeError, bad, put_bytes, put_signed, put_varint};
+use crate::repo::entry::{EntryKind, Extent, ManifestEntry, OwnerAndMode, TreePath, UnixNanos, Xattr, common};
 
 /// A segment ends after the entry with which its entries take this much memory ([`held`]), and a reader refuses one that goes
 /// on: columns name each distinct value once, so that a few bytes a reader did not bound could stand for gigabytes.
@@ -24,10 +24,10 @@ const EXTENTS_UNCOUNTED: usize = 1 << 16;
 const EXTENT_HELD: usize = 16;
 
 /// What an entry takes of [`HELD_MAX`]: what it may share with others where it is stored, and what a file of very many holes has.
-pub(crate) fn held(entry: &Entry) -> usize {
+pub(crate) fn held(entry: &ManifestEntry) -> usize {
     let xattrs: usize = entry.xattrs.iter().map(|x| XATTR_HELD + x.name.len() + x.value.len()).sum();
     let extents = match &entry.kind {
-        Kind::File { extents: Some(extents), .. } => extents.len().saturating_sub(EXTENTS_UNCOUNTED) * EXTENT_HELD,
+        EntryKind::File { extents: Some(extents), .. } => extents.len().saturating_sub(EXTENTS_UNCOUNTED) * EXTENT_HELD,
         _ => 0,
     };
     entry.path.as_bytes().len() + entry.owner.user.len() + entry.owner.group.len() + xattrs + extents
@@ -42,16 +42,16 @@ const FIFO: u8 = 5;
 const CHAR_DEVICE: u8 = 6;
 const BLOCK_DEVICE: u8 = 7;
 
-fn kind_code(kind: &Kind) -> u8 {
+fn kind_code(kind: &EntryKind) -> u8 {
     match kind {
-        Kind::File { extents: None, .. } => FILE,
-        Kind::File { extents: Some(_), .. } => SPARSE,
-        Kind::Hardlink { .. } => HARDLINK,
-        Kind::Dir => DIR,
-        Kind::Symlink { .. } => SYMLINK,
-        Kind::Fifo => FIFO,
-        Kind::CharDevice { .. } => CHAR_DEVICE,
-        Kind::BlockDevice { .. } => BLOCK_DEVICE,
+        EntryKind::File { extents: None, .. } => FILE,
+        EntryKind::File { extents: Some(_), .. } => SPARSE,
+        EntryKind::Hardlink { .. } => HARDLINK,
+        EntryKind::Dir => DIR,
+        EntryKind::Symlink { .. } => SYMLINK,
+        EntryKind::Fifo => FIFO,
+        EntryKind::CharDevice { .. } => CHAR_DEVICE,
+        EntryKind::BlockDevice { .. } => BLOCK_DEVICE,
     }
 }
 
@@ -69,7 +69,7 @@ fn table<T: Ord>(values: impl Iterator<Item = T>) -> (Vec<T>, Vec<usize>) {
 }
 
 /// Appends the columns of `entries`.
-pub(crate) fn encode<E: Borrow<Entry>>(entries: &[E], out: &mut Vec<u8>) {
+pub(crate) fn encode<E: Borrow<ManifestEntry>>(entries: &[E], out: &mut Vec<u8>) {
     let entries = || entries.iter().map(Borrow::borrow);
     put_varint(out, entries().count() as u64);
     let mut before: &[u8] = b"";
@@ -120,7 +120,7 @@ pub(crate) fn encode<E: Borrow<Entry>>(entries: &[E], out: &mut Vec<u8>) {
 
     for e in entries() {
         match &e.kind {
-            Kind::File { size, extents, chunks } => {
+            EntryKind::File { size, extents, chunks } => {
                 put_varint(out, *size);
                 put_varint(out, chunks.len() as u64);
                 if let Some(extents) = extents {
@@ -133,13 +133,13 @@ pub(crate) fn encode<E: Borrow<Entry>>(entries: &[E], out: &mut Vec<u8>) {
                     }
                 }
             }
-            Kind::Hardlink { target } => put_bytes(out, target.as_bytes()),
-            Kind::Symlink { target } => put_bytes(out, target),
-            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+            EntryKind::Hardlink { target } => put_bytes(out, target.as_bytes()),
+            EntryKind::Symlink { target } => put_bytes(out, target),
+            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
                 put_varint(out, u64::from(*major));
                 put_varint(out, u64::from(*minor));
             }
-            Kind::Dir | Kind::Fifo => {}
+            EntryKind::Dir | EntryKind::Fifo => {}
         }
     }
     for chunk in entries().flat_map(|e| e.kind.chunks()) {
@@ -148,7 +148,7 @@ pub(crate) fn encode<E: Borrow<Entry>>(entries: &[E], out: &mut Vec<u8>) {
 }
 
 /// One number an entry, each below `limit`.
-fn numbers(reader: &mut Reader<'_>, count: usize, limit: usize) -> Result<Vec<usize>, DecodeError> {
+fn numbers(reader: &mut ByteReader<'_>, count: usize, limit: usize) -> Result<Vec<usize>, DecodeError> {
     (0..count)
         .map(|_| match usize::try_from(reader.varint()?) {
             Ok(n) if n < limit => Ok(n),
@@ -159,7 +159,7 @@ fn numbers(reader: &mut Reader<'_>, count: usize, limit: usize) -> Result<Vec<us
 
 /// Paths ascend; every column is there; every count is true; there are at most `limit` entries, within [`HELD_MAX`], and no table
 /// has more in it than there are entries.
-pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>, DecodeError> {
+pub(crate) fn decode(reader: &mut ByteReader<'_>, limit: usize) -> Result<Vec<ManifestEntry>, DecodeError> {
     let count = reader.count(6)?;
     if count > limit {
         return bad("more entries than a segment may have");
@@ -175,11 +175,11 @@ pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>
     for _ in 0..owner_count {
         let Ok(mode) = u16::try_from(reader.varint()?) else { return bad("a mode over 16 bits") };
         let (uid, gid) = (reader.u32()?, reader.u32()?);
-        let name = |reader: &mut Reader<'_>| match std::str::from_utf8(reader.bytes()?) {
+        let name = |reader: &mut ByteReader<'_>| match std::str::from_utf8(reader.bytes()?) {
             Ok(name) => Ok(name.into()),
             Err(_) => bad("an owner's name that is no UTF-8"),
         };
-        owners.push(Owner { mode, uid, gid, user: name(reader)?, group: name(reader)? });
+        owners.push(OwnerAndMode { mode, uid, gid, user: name(reader)?, group: name(reader)? });
     }
     let owner_numbers = numbers(reader, count, owners.len())?;
 
@@ -207,7 +207,7 @@ pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>
     let mut mtimes = Vec::with_capacity(count);
     for second in seconds {
         match reader.u32()? {
-            nanos if nanos < 1_000_000_000 => mtimes.push(Nanos::new(second, nanos)),
+            nanos if nanos < 1_000_000_000 => mtimes.push(UnixNanos::new(second, nanos)),
             _ => return bad("nanoseconds over a second"),
         }
     }
@@ -221,7 +221,7 @@ pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>
         if total >= HELD_MAX {
             return bad("entries that take more memory than a segment's may");
         }
-        let entry = Entry {
+        let entry = ManifestEntry {
             path,
             kind,
             owner: owners[owner_numbers[n]].clone(),
@@ -232,7 +232,7 @@ pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>
         entries.push(entry);
     }
     for (entry, count) in entries.iter_mut().zip(chunk_counts) {
-        if let Kind::File { chunks, .. } = &mut entry.kind {
+        if let EntryKind::File { chunks, .. } = &mut entry.kind {
             let Some(len) = count.checked_mul(ChunkId::LEN) else { return bad("a count beyond the end") };
             let ids = reader.take(len)?;
             *chunks = ids.chunks_exact(ChunkId::LEN).filter_map(ChunkId::from_slice).collect();
@@ -241,7 +241,7 @@ pub(crate) fn decode(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Entry>
     Ok(entries)
 }
 
-fn decode_paths(reader: &mut Reader<'_>, count: usize) -> Result<Vec<TreePath>, DecodeError> {
+fn decode_paths(reader: &mut ByteReader<'_>, count: usize) -> Result<Vec<TreePath>, DecodeError> {
     let mut paths: Vec<TreePath> = Vec::with_capacity(count);
     let mut total = 0;
     for _ in 0..count {
@@ -267,7 +267,7 @@ fn decode_paths(reader: &mut Reader<'_>, count: usize) -> Result<Vec<TreePath>, 
     Ok(paths)
 }
 
-fn decode_kind(reader: &mut Reader<'_>, code: u8, path: &TreePath) -> Result<(Kind, usize), DecodeError> {
+fn decode_kind(reader: &mut ByteReader<'_>, code: u8, path: &TreePath) -> Result<(EntryKind, usize), DecodeError> {
     let kind = match code {
         FILE | SPARSE => {
             let size = reader.varint()?;
@@ -276,26 +276,26 @@ fn decode_kind(reader: &mut Reader<'_>, code: u8, path: &TreePath) -> Result<(Ki
                 return bad("a count beyond the end");
             }
             let extents = if code == SPARSE { Some(decode_extents(reader, size)?) } else { None };
-            return Ok((Kind::File { size, extents, chunks: Vec::new() }, count));
+            return Ok((EntryKind::File { size, extents, chunks: Vec::new() }, count));
         }
         HARDLINK => {
             let Some(target) = TreePath::new(reader.bytes()?) else { return bad("an unsound link target") };
             if target >= *path {
                 return bad("a hard link to a later name");
             }
-            Kind::Hardlink { target }
+            EntryKind::Hardlink { target }
         }
-        DIR => Kind::Dir,
-        SYMLINK => Kind::Symlink { target: reader.bytes()?.to_vec() },
-        FIFO => Kind::Fifo,
-        CHAR_DEVICE => Kind::CharDevice { major: reader.u32()?, minor: reader.u32()? },
-        BLOCK_DEVICE => Kind::BlockDevice { major: reader.u32()?, minor: reader.u32()? },
+        DIR => EntryKind::Dir,
+        SYMLINK => EntryKind::Symlink { target: reader.bytes()?.to_vec() },
+        FIFO => EntryKind::Fifo,
+        CHAR_DEVICE => EntryKind::CharDevice { major: reader.u32()?, minor: reader.u32()? },
+        BLOCK_DEVICE => EntryKind::BlockDevice { major: reader.u32()?, minor: reader.u32()? },
         _ => return bad("an unknown kind of entry"),
     };
     Ok((kind, 0))
 }
 
-fn decode_extents(reader: &mut Reader<'_>, size: u64) -> Result<Vec<Extent>, DecodeError> {
+fn decode_extents(reader: &mut ByteReader<'_>, size: u64) -> Result<Vec<Extent>, DecodeError> {
     let count = reader.count(2)?;
     let mut extents = Vec::with_capacity(count);
     let mut end = 0u64;
@@ -322,10 +322,10 @@ pub(crate) mod tests {
     use super::*;
     use crate::repo::codec::tests::{LIES, with_number};
 
-    fn kinds() -> impl Strategy<Value = Kind> {
+    fn kinds() -> impl Strategy<Value = EntryKind> {
         let chunks = || prop::collection::vec(any::<[u8; 32]>().prop_map(ChunkId), 0..3);
         prop_oneof![
-            (any::<u64>(), chunks()).prop_map(|(size, chunks)| Kind::File { size, extents: None, chunks }),
+            (any::<u64>(), chunks()).prop_map(|(size, chunks)| EntryKind::File { size, extents: None, chunks }),
             (chunks(), prop::collection::vec((1u64..1000, 1u64..1000), 0..4)).prop_map(|(chunks, gaps)| {
                 let mut end = 0;
                 let mut extents = Vec::new();
@@ -333,19 +333,19 @@ pub(crate) mod tests {
                     extents.push(Extent { offset: end + gap, len });
                     end += gap + len;
                 }
-                Kind::File { size: end + 5, extents: Some(extents), chunks }
+                EntryKind::File { size: end + 5, extents: Some(extents), chunks }
             }),
-            Just(Kind::Dir),
-            Just(Kind::Fifo),
-            Just(Kind::Hardlink { target: TreePath::default() }),
-            prop::collection::vec(any::<u8>(), 0..20).prop_map(|target| Kind::Symlink { target }),
-            any::<(u32, u32)>().prop_map(|(major, minor)| Kind::CharDevice { major, minor }),
-            any::<(u32, u32)>().prop_map(|(major, minor)| Kind::BlockDevice { major, minor }),
+            Just(EntryKind::Dir),
+            Just(EntryKind::Fifo),
+            Just(EntryKind::Hardlink { target: TreePath::default() }),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(|target| EntryKind::Symlink { target }),
+            any::<(u32, u32)>().prop_map(|(major, minor)| EntryKind::CharDevice { major, minor }),
+            any::<(u32, u32)>().prop_map(|(major, minor)| EntryKind::BlockDevice { major, minor }),
         ]
     }
 
     /// Up to 30 entries of every kind, in path order.
-    pub(crate) fn segments() -> impl Strategy<Value = Vec<Entry>> {
+    pub(crate) fn segments() -> impl Strategy<Value = Vec<ManifestEntry>> {
         let name = prop::collection::vec((1u8..=255).prop_filter("no separator", |b| *b != b'/' && *b != b'.'), 1..4);
         let path = prop::collection::vec(name, 1..4).prop_map(|c| TreePath::new(c.join(&b'/')).unwrap());
         let xattr = (prop::collection::vec(any::<u8>(), 1..5), prop::collection::vec(any::<u8>(), 0..5))
@@ -354,13 +354,13 @@ pub(crate) mod tests {
             prop::collection::vec(xattr, 0..2)
         });
         prop::collection::vec(entry, 0..30).prop_map(|entries| {
-            let mut entries: Vec<Entry> = entries
+            let mut entries: Vec<ManifestEntry> = entries
                 .into_iter()
-                .map(|(path, kind, (mode, uid, gid), user, seconds, nanos, xattrs)| Entry {
+                .map(|(path, kind, (mode, uid, gid), user, seconds, nanos, xattrs)| ManifestEntry {
                     path,
                     kind,
-                    owner: Owner { mode, uid, gid, group: user.as_str().into(), user: user.into() },
-                    mtime: Nanos::new(seconds, nanos),
+                    owner: OwnerAndMode { mode, uid, gid, group: user.as_str().into(), user: user.into() },
+                    mtime: UnixNanos::new(seconds, nanos),
                     xattrs,
                 })
                 .collect();
@@ -370,19 +370,19 @@ pub(crate) mod tests {
         })
     }
 
-    fn decode_all(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
-        let mut reader = Reader::new(bytes);
+    fn decode_all(bytes: &[u8]) -> Result<Vec<ManifestEntry>, DecodeError> {
+        let mut reader = ByteReader::new(bytes);
         let entries = decode(&mut reader, 256)?;
         reader.finish()?;
         Ok(entries)
     }
 
-    fn entry(path: String) -> Entry {
-        Entry {
+    fn entry(path: String) -> ManifestEntry {
+        ManifestEntry {
             path: TreePath::new(path).unwrap(),
-            kind: Kind::Fifo,
-            owner: Owner::default(),
-            mtime: Nanos(0),
+            kind: EntryKind::Fifo,
+            owner: OwnerAndMode::default(),
+            mtime: UnixNanos(0),
             xattrs: Vec::new(),
         }
     }
@@ -390,7 +390,7 @@ pub(crate) mod tests {
     #[test]
     fn a_few_bytes_cannot_stand_for_gigabytes() {
         let over = |e: Result<_, DecodeError>| e.unwrap_err().what.contains("more memory");
-        let of = |one: &dyn Fn(usize) -> Entry, count: usize| {
+        let of = |one: &dyn Fn(usize) -> ManifestEntry, count: usize| {
             let mut out = Vec::new();
             encode(&(0..count).map(one).collect::<Vec<_>>(), &mut out);
             decode_all(&out)
@@ -398,15 +398,15 @@ pub(crate) mod tests {
         // A megabyte, shared by all: sixteen of them are the limit.
         let large = "x".repeat(1 << 20);
         let path = |n: usize| entry(format!("{large}{n:03}"));
-        let owner = |n: usize| Entry {
-            owner: Owner { user: large.as_str().into(), ..Owner::default() },
+        let owner = |n: usize| ManifestEntry {
+            owner: OwnerAndMode { user: large.as_str().into(), ..OwnerAndMode::default() },
             ..entry(format!("{n:03}"))
         };
         let value = || vec![Xattr { name: b"user.x".to_vec(), value: large.clone().into_bytes() }];
-        let xattr = |n: usize| Entry { xattrs: value(), ..entry(format!("{n:03}")) };
+        let xattr = |n: usize| ManifestEntry { xattrs: value(), ..entry(format!("{n:03}")) };
         let empty = vec![Xattr { name: Vec::new(), value: Vec::new() }; (1 << 20) / XATTR_HELD];
-        let empties = |n: usize| Entry { xattrs: empty.clone(), ..entry(format!("{n:03}")) };
-        for one in [&path as &dyn Fn(usize) -> Entry, &owner, &xattr, &empties] {
+        let empties = |n: usize| ManifestEntry { xattrs: empty.clone(), ..entry(format!("{n:03}")) };
+        for one in [&path as &dyn Fn(usize) -> ManifestEntry, &owner, &xattr, &empties] {
             assert_eq!(of(one, 16).unwrap().len(), 16);
             assert!(over(of(one, 17)));
         }

@@ -111,8 +111,8 @@ impl SlotCommits {
     pub fn newest(&self, now: Timestamp) -> Option<Timestamp> {
         #[cfg(feature = "planted")]
         let now = match () {
-            () if crate::planted::is(crate::planted::Bug::LaterSlotCommits) => Timestamp::MAX,
-            () if crate::planted::is(crate::planted::Bug::NearSlotCommits) => present::horizon(now),
+            () if crate::planted::is(crate::planted::PlantedBug::LaterSlotCommits) => Timestamp::MAX,
+            () if crate::planted::is(crate::planted::PlantedBug::NearSlotCommits) => present::horizon(now),
             () => now,
         };
         self.slots[..self.slots.partition_point(|slot| *slot <= now)].last().copied()

@@ -19,15 +19,16 @@ use jiff::{SignedDuration, Timestamp};
 pub use self::attention::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use self::backoff::{AWAY, Backoff, OFFER_ASKS, doubled};
 use super::election::{
-    self, History, Holding, Inputs, LeaseView, Occasion, Pause, StandbyReason, State, UnknownReason,
+    self, ElectionHistory, ElectionInputs, ElectionState, LeaseView, RetakeReason, RolePause, StandbyReason,
+    TakeoverInfo, UnknownReason,
 };
 use super::lease::LeaseHolder;
 use super::permit::Deadline;
-use super::probe::{Answer, Assessment};
-use super::slot::{Plan, Slot};
-use crate::config::{Lease, RoleSettings};
+use super::probe::{ProbeAnswer, ProbeAssessment};
+use super::slot::{Slot, SlotSchedule};
+use crate::config::{LeaseKind, RoleSettings};
 use crate::ids::{Digest, NodeId, Term};
-use crate::moment::Moment;
+use crate::moment::ClockReading;
 
 /// How often the probes are asked. An event of the machine makes it sooner.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,29 +42,29 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 /// What has happened.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one at a time is made, handed over and taken apart")]
-pub enum Event {
-    /// The time that [`Duty::wake`] named has come, or any other.
+pub enum RoleEvent {
+    /// The time that [`RoleController::wake`] named has come, or any other.
     Tick,
     /// Something on this machine changed that the probes may see.
     Changed,
     /// The probes answered; `None`: the role has none.
-    Assessed(Option<Assessment>),
+    Assessed(Option<ProbeAssessment>),
     /// The lease may have come free.
     LeaseHint,
     /// The journal may have a new record.
     JournalHint,
     /// The lease service answered.
-    Lease(LeaseAnswer),
+    Lease(LeaseUpdate),
     /// Another process has the lease now.
     LeaseLost(Option<LeaseHolder>),
     /// The lease was given up.
     Released,
     /// Work on the journal ended.
-    Journal(Journal),
+    Journal(JournalUpdate),
     /// The store answers again, after it did not.
     StoreAnswered,
-    /// The run that was started leaves the role to another node; [`Event::Journal`] follows.
-    Yielded(Yield),
+    /// The run that was started leaves the role to another node; [`RoleEvent::Journal`] follows.
+    Yielded(YieldReason),
     /// What was left behind by a run that was stalled goes on.
     Unblocked,
     /// Somebody asks for a run now.
@@ -76,7 +77,7 @@ pub enum Event {
 
 /// Why a node leaves a role that it may have to another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Yield {
+pub enum YieldReason {
     /// Its run made no progress, and was ended.
     Stalled {
         /// Something of it cannot be ended: it waits for the kernel. A further run would wait as well.
@@ -88,7 +89,7 @@ pub enum Yield {
 
 /// What asking for the lease came to.
 #[derive(Debug)]
-pub enum LeaseAnswer {
+pub enum LeaseUpdate {
     /// This process holds it, until then; the deadline moves while it is renewed.
     Held(Deadline),
     /// Another process holds it.
@@ -101,9 +102,9 @@ pub enum LeaseAnswer {
 
 /// What work on the journal came to.
 #[derive(Debug)]
-pub struct Journal {
+pub struct JournalUpdate {
     /// What it says now; `None`: it could not be read.
-    pub history: Option<History>,
+    pub history: Option<ElectionHistory>,
     /// The term under which this process works now.
     pub term: Option<Term>,
     /// Whether what was tried is to be tried again.
@@ -116,31 +117,31 @@ pub struct Journal {
 
 /// What is to be done. Each effect is answered by the event of the same matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask the probes: [`Event::Assessed`].
+pub enum RoleEffect {
+    /// Ask the probes: [`RoleEvent::Assessed`].
     Probe,
-    /// Ask for the lease: [`Event::Lease`].
+    /// Ask for the lease: [`RoleEvent::Lease`].
     AskLease,
-    /// Give the lease up: [`Event::Released`].
+    /// Give the lease up: [`RoleEvent::Released`].
     ReleaseLease,
-    /// Read the journal on: [`Event::Journal`].
+    /// Read the journal on: [`RoleEvent::Journal`].
     Read,
-    /// Append a takeover, or go on under this node's own: [`Event::Journal`].
+    /// Append a takeover, or go on under this node's own: [`RoleEvent::Journal`].
     TakeOver {
         /// What speaks for it where another node took the role meanwhile.
-        occasion: Occasion,
+        occasion: RetakeReason,
     },
-    /// Back up for this slot: [`Event::Journal`].
+    /// Back up for this slot: [`RoleEvent::Journal`].
     BackUp(Slot),
     /// Say that this slot would be backed up now; no answer is awaited.
     WouldBackUp(Slot),
-    /// Do the run that was wanted: [`Event::Journal`].
+    /// Do the run that was wanted: [`RoleEvent::Journal`].
     BackUpNow,
     /// Tell whoever wanted a run that this node does not work for the role; no answer is awaited.
     RefuseWanted,
     /// End the work that is under way; its own event tells when it has.
     Cancel,
-    /// Tell the processes that work under this one's lease to end; they are gone when [`Event::Guests`] says so.
+    /// Tell the processes that work under this one's lease to end; they are gone when [`RoleEvent::Guests`] says so.
     Dismiss,
     /// This node stands differently than before; no answer is awaited.
     Tell,
@@ -149,7 +150,7 @@ pub enum Effect {
 }
 
 #[derive(Debug)]
-enum Held {
+enum LeaseStatus {
     /// Nobody asked, or it was given up.
     No,
     Mine(Deadline),
@@ -159,7 +160,7 @@ enum Held {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Busy {
+enum ActiveWork {
     Reading,
     TakingOver,
     Working,
@@ -167,7 +168,7 @@ enum Busy {
 
 /// How a node stands for a role, in words that last longer than the proof that goes with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stand {
+pub enum RoleStatus {
     /// It works for the role; without a term: it would, and only observes.
     Active {
         /// Its term.
@@ -180,18 +181,18 @@ pub enum Stand {
     /// It cannot tell.
     Unknown(UnknownReason),
     /// Another node took the role while this one was eligible as well.
-    Conflict(Holding),
+    Conflict(TakeoverInfo),
     /// A person said that nobody runs it.
-    Paused(Pause),
+    Paused(RolePause),
     /// This node exists twice.
     Cloned,
     /// It has left the role to another node for a while.
-    Away(Yield),
+    Away(YieldReason),
 }
 
-/// What a [`Duty`] is about.
+/// What a [`RoleController`] is about.
 #[derive(Debug)]
-pub struct Terms {
+pub struct RoleParams {
     /// The role.
     pub role: RoleSettings,
     /// This node.
@@ -199,7 +200,7 @@ pub struct Terms {
     /// Its label.
     pub label: String,
     /// The role's schedule, if it has one.
-    pub plan: Option<Plan>,
+    pub plan: Option<SlotSchedule>,
     /// How many roles this process has.
     pub roles: usize,
     /// How often the lease is asked for while another process has it.
@@ -212,40 +213,40 @@ pub struct Terms {
 
 /// A role that is left to other nodes.
 #[derive(Debug, Clone, Copy)]
-struct Away {
-    why: Yield,
+struct AwayPeriod {
+    why: YieldReason,
     /// As boot time.
     until: Duration,
 }
 
 /// The machine.
 #[derive(Debug)]
-pub struct Duty {
+pub struct RoleController {
     role: RoleSettings,
     node: NodeId,
     label: String,
-    plan: Option<Plan>,
+    plan: Option<SlotSchedule>,
     roles: usize,
     ask_interval: Duration,
     retry_interval: Duration,
     observe: bool,
-    assessment: Option<Assessment>,
+    assessment: Option<ProbeAssessment>,
     untold_since: Option<Duration>,
     /// Since when the journal cannot be read.
     blind_since: Option<Duration>,
-    history: Option<History>,
+    history: Option<ElectionHistory>,
     /// When it was read.
     read_at: Timestamp,
     clock_offset: Option<SignedDuration>,
     /// The last event's time.
-    last: Option<Moment>,
-    lease: Held,
+    last: Option<ClockReading>,
+    lease: LeaseStatus,
     term: Option<Term>,
     /// The probes said no since this node last had the role.
     was_away: bool,
     /// The boot time before which a slot that another node did not run is left alone.
     settled: Duration,
-    busy: Option<Busy>,
+    busy: Option<ActiveWork>,
     probing: bool,
     asking: bool,
     releasing: bool,
@@ -265,7 +266,7 @@ pub struct Duty {
     working: Backoff,
     /// How much later than others this one goes on when the store answers again.
     spread: Duration,
-    away: Option<Away>,
+    away: Option<AwayPeriod>,
     /// Runs in a row that were stalled.
     stalls: u32,
     /// The slot for which the role was offered to other nodes: once is enough, or two that are crowded hand it back and forth.
@@ -276,14 +277,14 @@ pub struct Duty {
     /// How often this node took the role from a silent one: each time it waits twice as long.
     retakes: u32,
     /// What speaks for the takeover that is under way.
-    taking: Option<Occasion>,
-    told: Option<Stand>,
+    taking: Option<RetakeReason>,
+    told: Option<RoleStatus>,
 }
 
-impl Duty {
+impl RoleController {
     /// Before anything has happened.
-    pub fn new(terms: Terms) -> Self {
-        let Terms { role, node, label, plan, roles, ask_interval, retry_interval, observe } = terms;
+    pub fn new(terms: RoleParams) -> Self {
+        let RoleParams { role, node, label, plan, roles, ask_interval, retry_interval, observe } = terms;
         let spread = backoff::spread(&role.name, node);
         Self {
             role,
@@ -301,7 +302,7 @@ impl Duty {
             read_at: Timestamp::MIN,
             clock_offset: None,
             last: None,
-            lease: Held::No,
+            lease: LeaseStatus::No,
             term: None,
             was_away: false,
             settled: Duration::ZERO,
@@ -334,7 +335,7 @@ impl Duty {
     }
 
     /// How this node stands, as last told.
-    pub fn stand(&self) -> Option<&Stand> {
+    pub fn stand(&self) -> Option<&RoleStatus> {
         self.told.as_ref()
     }
 
@@ -350,16 +351,16 @@ impl Duty {
 
     /// Whether another process of this node may work under this one's lease.
     pub fn takes_guests(&self) -> bool {
-        self.term.is_some() && !self.dismissed && !self.stopping && matches!(self.told, Some(Stand::Active { .. }))
+        self.term.is_some() && !self.dismissed && !self.stopping && matches!(self.told, Some(RoleStatus::Active { .. }))
     }
 
     /// The newest answer of the probes.
-    pub fn assessment(&self) -> Option<&Assessment> {
+    pub fn assessment(&self) -> Option<&ProbeAssessment> {
         self.assessment.as_ref()
     }
 
     /// Takes note of an event, and says what follows.
-    pub fn on(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+    pub fn on(&mut self, now: ClockReading, event: RoleEvent) -> Vec<RoleEffect> {
         // The clock was set, or the machine was stopped: what the store says of time, and of other nodes, is asked for at once.
         if self.last.replace(now).is_some_and(|last| now.apart(last) >= CLOCK_MOVED_MIN) {
             self.last_read = None;
@@ -371,7 +372,7 @@ impl Duty {
     }
 
     /// When to come back with a tick, as boot time.
-    pub fn wake(&self, now: Moment) -> Duration {
+    pub fn wake(&self, now: ClockReading) -> Duration {
         let in_time = |at: Option<Timestamp>| {
             let left = at.map_or(SignedDuration::MAX, |at| at.duration_since(now.wall));
             now.boot.saturating_add(Duration::try_from(left).unwrap_or_default())
@@ -380,7 +381,7 @@ impl Duty {
         let paused = self.history.as_ref().and_then(|h| h.paused.as_ref()).and_then(|p| p.until);
         let timers = [
             (!self.probing && !self.stopping).then_some(self.next_probe),
-            (!self.asking && !self.stopping && self.role.lease != Lease::None).then_some(self.next_ask),
+            (!self.asking && !self.stopping && self.role.lease != LeaseKind::None).then_some(self.next_ask),
             (self.busy.is_none() && !self.stopping).then_some(self.reads_at(now)),
             Some(self.working.until),
             self.away.map(|away| away.until),
@@ -392,77 +393,78 @@ impl Duty {
         next.unwrap_or(Duration::MAX).min(now.boot + IDLE_MAX)
     }
 
-    fn note(&mut self, now: Moment, event: Event) {
+    fn note(&mut self, now: ClockReading, event: RoleEvent) {
         match event {
-            Event::Tick => {}
-            Event::Changed => self.next_probe = now.boot,
-            Event::Assessed(assessment) => {
+            RoleEvent::Tick => {}
+            RoleEvent::Changed => self.next_probe = now.boot,
+            RoleEvent::Assessed(assessment) => {
                 self.probing = false;
                 self.next_probe = now.boot + PROBE_INTERVAL;
                 match assessment.as_ref().map(|a| a.answer) {
-                    Some(Answer::Unknown) => {
+                    Some(ProbeAnswer::Unknown) => {
                         self.untold_since.get_or_insert(now.boot);
                     }
                     answer => {
                         self.untold_since = None;
-                        self.was_away |= answer == Some(Answer::No);
+                        self.was_away |= answer == Some(ProbeAnswer::No);
                     }
                 }
                 self.assessment = assessment;
             }
-            Event::LeaseHint => {
+            RoleEvent::LeaseHint => {
                 self.next_ask = now.boot;
             }
-            Event::JournalHint => {
+            RoleEvent::JournalHint => {
                 self.last_read = None;
                 // What is under way may have looked before.
                 self.hinted = self.busy.is_some();
             }
-            Event::Lease(answer) => {
+            RoleEvent::Lease(answer) => {
                 self.asking = false;
-                let silent = matches!(answer, LeaseAnswer::Unreachable);
-                if !silent && matches!(self.lease, Held::Unreachable) {
+                let silent = matches!(answer, LeaseUpdate::Unreachable);
+                if !silent && matches!(self.lease, LeaseStatus::Unreachable) {
                     self.come_back(now);
                 }
                 self.next_ask = now.boot + if silent { self.retry_interval } else { self.ask_interval };
                 self.lease = match answer {
-                    LeaseAnswer::Held(deadline) => Held::Mine(deadline),
-                    LeaseAnswer::Taken(by) => Held::Taken(by),
-                    LeaseAnswer::Free => Held::Free,
-                    LeaseAnswer::Unreachable => Held::Unreachable,
+                    LeaseUpdate::Held(deadline) => LeaseStatus::Mine(deadline),
+                    LeaseUpdate::Taken(by) => LeaseStatus::Taken(by),
+                    LeaseUpdate::Free => LeaseStatus::Free,
+                    LeaseUpdate::Unreachable => LeaseStatus::Unreachable,
                 };
             }
-            Event::LeaseLost(to) => {
-                self.lease = Held::Taken(to);
+            RoleEvent::LeaseLost(to) => {
+                self.lease = LeaseStatus::Taken(to);
                 self.term = None;
             }
-            Event::Released => {
-                (self.releasing, self.lease, self.term) = (false, Held::No, None);
+            RoleEvent::Released => {
+                (self.releasing, self.lease, self.term) = (false, LeaseStatus::No, None);
                 // Whoever waits for it goes first.
                 self.next_ask = now.boot + self.ask_interval;
             }
-            Event::Journal(done) => self.note_journal(now, done),
-            Event::StoreAnswered => self.come_back(now),
-            Event::Yielded(why) => self.leave(now, why),
-            Event::Unblocked => {
-                if let Some(Away { why: Yield::Stalled { blocked: true }, .. }) = self.away {
-                    self.away = Some(Away { why: Yield::Stalled { blocked: false }, until: now.boot + AWAY.0 });
+            RoleEvent::Journal(done) => self.note_journal(now, done),
+            RoleEvent::StoreAnswered => self.come_back(now),
+            RoleEvent::Yielded(why) => self.leave(now, why),
+            RoleEvent::Unblocked => {
+                if let Some(AwayPeriod { why: YieldReason::Stalled { blocked: true }, .. }) = self.away {
+                    self.away =
+                        Some(AwayPeriod { why: YieldReason::Stalled { blocked: false }, until: now.boot + AWAY.0 });
                 }
             }
-            Event::Wanted => {
+            RoleEvent::Wanted => {
                 self.wanted = true;
                 // Whoever asks answers for it.
                 self.away = None;
             }
-            Event::Guests(guests) => {
+            RoleEvent::Guests(guests) => {
                 self.guests = guests;
                 self.dismissed &= guests > 0;
             }
-            Event::Stop => self.stopping = true,
+            RoleEvent::Stop => self.stopping = true,
         }
     }
 
-    fn note_journal(&mut self, now: Moment, done: Journal) {
+    fn note_journal(&mut self, now: ClockReading, done: JournalUpdate) {
         let was = self.busy.take();
         self.cancelled = false;
         self.last_read = (!std::mem::take(&mut self.hinted)).then_some(now.boot);
@@ -471,7 +473,7 @@ impl Duty {
                 let moved = self.history.as_ref().and_then(|h| h.holder.as_ref()).is_some_and(|h| h.node != self.node);
                 self.settled = if moved { now.boot + self.role.takeover_delay } else { now.boot };
             }
-            self.retakes += u32::from(self.taking == Some(Occasion::Silent));
+            self.retakes += u32::from(self.taking == Some(RetakeReason::Silent));
             (self.was_away, self.beat) = (false, None);
             self.term = done.term;
         }
@@ -501,49 +503,49 @@ impl Duty {
         }
         match was {
             _ if done.failed => self.working.failed(now.boot, backoff::WORK_MAX),
-            Some(Busy::TakingOver | Busy::Working) => {
+            Some(ActiveWork::TakingOver | ActiveWork::Working) => {
                 self.working = Backoff::default();
-                if was == Some(Busy::Working) && self.away.is_none() {
+                if was == Some(ActiveWork::Working) && self.away.is_none() {
                     self.stalls = 0;
                 }
             }
-            Some(Busy::Reading) | None => {}
+            Some(ActiveWork::Reading) | None => {}
         }
     }
 
     /// Ends all waiting that has the store's, or the lease service's, silence as its cause. What failed for another cause fails again.
-    fn come_back(&mut self, now: Moment) {
+    fn come_back(&mut self, now: ClockReading) {
         let at = now.boot + self.spread;
         self.reading.cut(at);
         self.working.cut(at);
     }
 
     /// Leaves the role to other nodes for a while. Where no lease says who has it there is nothing to give; then this node only waits.
-    fn leave(&mut self, now: Moment, why: Yield) {
+    fn leave(&mut self, now: ClockReading, why: YieldReason) {
         let until = match why {
-            Yield::Stalled { blocked } => {
+            YieldReason::Stalled { blocked } => {
                 let pause = doubled(AWAY.0, self.stalls, AWAY.1);
                 self.stalls = self.stalls.saturating_add(1);
                 if blocked { Duration::MAX } else { now.boot + pause }
             }
-            Yield::Crowded => {
+            YieldReason::Crowded => {
                 let slot = self.pending(now).map(|slot| slot.at);
-                if self.role.lease == Lease::None || slot.is_none() || self.offered == slot {
+                if self.role.lease == LeaseKind::None || slot.is_none() || self.offered == slot {
                     return;
                 }
                 self.offered = slot;
                 now.boot + self.ask_interval * OFFER_ASKS
             }
         };
-        self.away = Some(Away { why, until });
+        self.away = Some(AwayPeriod { why, until });
     }
 
     /// Why the role is left to other nodes now.
-    fn away(&self, now: Moment) -> Option<Yield> {
+    fn away(&self, now: ClockReading) -> Option<YieldReason> {
         self.away.filter(|away| now.boot < away.until).map(|away| away.why)
     }
 
-    fn decide(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    fn decide(&mut self, now: ClockReading, effects: &mut Vec<RoleEffect>) {
         if self.ended {
             return;
         }
@@ -553,7 +555,7 @@ impl Duty {
         }
         if !self.probing && now.boot >= self.next_probe {
             self.probing = true;
-            effects.push(Effect::Probe);
+            effects.push(RoleEffect::Probe);
         }
         if self.away.is_some_and(|away| now.boot >= away.until) {
             self.away = None;
@@ -565,7 +567,7 @@ impl Duty {
         }
         if self.asks_for_lease(now, &state) && !self.asking && !self.releasing && now.boot >= self.next_ask {
             self.asking = true;
-            effects.push(Effect::AskLease);
+            effects.push(RoleEffect::AskLease);
         }
         if self.wanted {
             self.serve(now, effects);
@@ -577,20 +579,20 @@ impl Duty {
             return;
         }
         if let Some(effect) = self.work(now, &state) {
-            self.taking = if let Effect::TakeOver { occasion } = effect { Some(occasion) } else { None };
+            self.taking = if let RoleEffect::TakeOver { occasion } = effect { Some(occasion) } else { None };
             self.busy = Some(match effect {
-                Effect::TakeOver { .. } => Busy::TakingOver,
-                Effect::Read => Busy::Reading,
-                _ => Busy::Working,
+                RoleEffect::TakeOver { .. } => ActiveWork::TakingOver,
+                RoleEffect::Read => ActiveWork::Reading,
+                _ => ActiveWork::Working,
             });
             effects.push(effect);
         }
     }
 
     /// What to do with the journal now.
-    fn work(&self, now: Moment, state: &State) -> Option<Effect> {
-        let read = (now.boot >= self.reads_at(now)).then_some(Effect::Read);
-        let State::Active { .. } = state else {
+    fn work(&self, now: ClockReading, state: &ElectionState) -> Option<RoleEffect> {
+        let read = (now.boot >= self.reads_at(now)).then_some(RoleEffect::Read);
+        let ElectionState::Active { .. } = state else {
             // A node that probes and list exclude needs no store; one that never read the journal cannot tell anything else.
             return read.filter(|_| !self.is_excluded());
         };
@@ -598,143 +600,148 @@ impl Duty {
             return read;
         }
         if self.term.is_none() {
-            return Some(Effect::TakeOver { occasion: self.occasion(now) });
+            return Some(RoleEffect::TakeOver { occasion: self.occasion(now) });
         }
-        self.pending(now).filter(|_| now.boot >= self.settled).map(Effect::BackUp).or(read)
+        self.pending(now).filter(|_| now.boot >= self.settled).map(RoleEffect::BackUp).or(read)
     }
 
     /// A run that somebody wants starts as soon as nothing else goes on, if this node has the role.
-    fn serve(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    fn serve(&mut self, now: ClockReading, effects: &mut Vec<RoleEffect>) {
         // It is not clear yet whether it has.
         let settling = self.is_settling()
-            || matches!(self.state(now, Occasion::ByHand), State::Candidate) && !matches!(self.lease, Held::Taken(_));
+            || matches!(self.state(now, RetakeReason::ByHand), ElectionState::Candidate)
+                && !matches!(self.lease, LeaseStatus::Taken(_));
         if settling && !self.is_excluded() {
             return;
         }
-        if !matches!(self.state(now, Occasion::ByHand), State::Active { .. }) || self.observe {
+        if !matches!(self.state(now, RetakeReason::ByHand), ElectionState::Active { .. }) || self.observe {
             self.wanted = false;
-            effects.push(Effect::RefuseWanted);
+            effects.push(RoleEffect::RefuseWanted);
         } else if self.busy.is_none() && !self.releasing {
             self.wanted = false;
-            self.busy = Some(Busy::Working);
-            effects.push(Effect::BackUpNow);
+            self.busy = Some(ActiveWork::Working);
+            effects.push(RoleEffect::BackUpNow);
         }
     }
 
     /// Whoever only observes says once for each slot what it would do.
-    fn watch_slots(&mut self, now: Moment, state: &State, effects: &mut Vec<Effect>) {
-        let would = matches!(state, State::Active { .. }) || self.told == Some(Stand::Candidate);
+    fn watch_slots(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
+        let would = matches!(state, ElectionState::Active { .. }) || self.told == Some(RoleStatus::Candidate);
         let slot = self.pending(now).filter(|slot| would && self.would != Some(slot.at));
         if let Some(slot) = slot {
             self.would = Some(slot.at);
-            effects.push(Effect::WouldBackUp(slot));
+            effects.push(RoleEffect::WouldBackUp(slot));
         }
     }
 
-    fn wind_up(&mut self, effects: &mut Vec<Effect>) {
+    fn wind_up(&mut self, effects: &mut Vec<RoleEffect>) {
         if self.wanted {
             self.wanted = false;
-            effects.push(Effect::RefuseWanted);
+            effects.push(RoleEffect::RefuseWanted);
         }
         self.dismiss(effects);
         // A read guards nothing: a store that hangs must not keep the lease from the other node.
-        if self.busy.is_some_and(|busy| busy != Busy::Reading) {
+        if self.busy.is_some_and(|busy| busy != ActiveWork::Reading) {
             self.cancel(effects);
         } else if self.releasing || self.asking || self.guests > 0 {
             // Its answer comes.
-        } else if let Held::Mine(_) = self.lease {
+        } else if let LeaseStatus::Mine(_) = self.lease {
             self.releasing = true;
-            effects.push(Effect::ReleaseLease);
+            effects.push(RoleEffect::ReleaseLease);
         } else {
             self.ended = true;
-            effects.push(Effect::End);
+            effects.push(RoleEffect::End);
         }
     }
 
     /// Whether the lease goes to whoever wants it: this node should not have it, does not know the time, has
     /// not been able to ask its probes or to read the journal for as long as a due slot is left to the node that had the role last, or
     /// gets no run done. Another one may be able to.
-    fn gives_up(&self, now: Moment, state: &State) -> bool {
-        let Held::Mine(_) = &self.lease else { return self.role.lease == Lease::None && Self::loses_work(state) };
+    fn gives_up(&self, now: ClockReading, state: &ElectionState) -> bool {
+        let LeaseStatus::Mine(_) = &self.lease else {
+            return self.role.lease == LeaseKind::None && Self::loses_work(state);
+        };
         let for_long = |since: Option<Duration>| since.is_some_and(|at| now.boot >= at + self.role.takeover_delay);
         let for_long = for_long(self.untold_since) || for_long(self.blind_since);
         Self::loses_work(state) || Self::has_no_time(state) || for_long || self.away(now).is_some()
     }
 
     /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.
-    fn loses_work(state: &State) -> bool {
-        matches!(state, State::Standby(_) | State::Cloned)
+    fn loses_work(state: &ElectionState) -> bool {
+        matches!(state, ElectionState::Standby(_) | ElectionState::Cloned)
     }
 
     /// A state in which this node runs no slots, however long it waits. Another one may know what time it is.
-    fn has_no_time(state: &State) -> bool {
-        matches!(state, State::Unknown(UnknownReason::Clock { .. }))
+    fn has_no_time(state: &ElectionState) -> bool {
+        matches!(state, ElectionState::Unknown(UnknownReason::Clock { .. }))
     }
 
-    fn give_up(&mut self, state: &State, effects: &mut Vec<Effect>) {
+    fn give_up(&mut self, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
         if Self::loses_work(state) {
             self.dismiss(effects);
             self.cancel(effects);
         }
-        if let Held::Mine(_) = self.lease
+        if let LeaseStatus::Mine(_) = self.lease
             && self.busy.is_none()
             && self.guests == 0
             && !self.releasing
         {
             self.releasing = true;
-            effects.push(Effect::ReleaseLease);
+            effects.push(RoleEffect::ReleaseLease);
         }
     }
 
-    fn dismiss(&mut self, effects: &mut Vec<Effect>) {
+    fn dismiss(&mut self, effects: &mut Vec<RoleEffect>) {
         if self.guests > 0 && !self.dismissed {
             self.dismissed = true;
-            effects.push(Effect::Dismiss);
+            effects.push(RoleEffect::Dismiss);
         }
     }
 
-    fn cancel(&mut self, effects: &mut Vec<Effect>) {
-        if self.busy == Some(Busy::Working) && !self.cancelled {
+    fn cancel(&mut self, effects: &mut Vec<RoleEffect>) {
+        if self.busy == Some(ActiveWork::Working) && !self.cancelled {
             self.cancelled = true;
-            effects.push(Effect::Cancel);
+            effects.push(RoleEffect::Cancel);
         }
     }
 
-    fn tell(&mut self, now: Moment, state: &State, effects: &mut Vec<Effect>) {
+    fn tell(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
         let stand = match (state, &self.lease) {
-            (State::Candidate, Held::Taken(by)) => Stand::Standby(StandbyReason::LeaseTaken(by.clone())),
-            (State::Candidate, Held::Free) if self.observe => Stand::Candidate,
-            (State::Candidate, Held::No) if let Some(why) = self.away(now) => Stand::Away(why),
+            (ElectionState::Candidate, LeaseStatus::Taken(by)) => {
+                RoleStatus::Standby(StandbyReason::LeaseTaken(by.clone()))
+            }
+            (ElectionState::Candidate, LeaseStatus::Free) if self.observe => RoleStatus::Candidate,
+            (ElectionState::Candidate, LeaseStatus::No) if let Some(why) = self.away(now) => RoleStatus::Away(why),
             // It stands as it did until the lease has been asked for, and the takeover is in the journal.
-            (State::Candidate, _) => return,
-            (State::Active { .. }, _) if self.term.is_none() && !self.observe => return,
-            (State::Active { .. }, _) => Stand::Active { term: self.term },
-            (State::Unknown(_), _) if self.is_settling() => return,
-            (State::Unknown(reason), _) => Stand::Unknown(*reason),
-            (State::Standby(reason), _) => Stand::Standby(reason.clone()),
-            (State::Conflict { holder }, _) => Stand::Conflict(holder.clone()),
-            (State::Paused(pause), _) => Stand::Paused(pause.clone()),
-            (State::Cloned, _) => Stand::Cloned,
+            (ElectionState::Candidate, _) => return,
+            (ElectionState::Active { .. }, _) if self.term.is_none() && !self.observe => return,
+            (ElectionState::Active { .. }, _) => RoleStatus::Active { term: self.term },
+            (ElectionState::Unknown(_), _) if self.is_settling() => return,
+            (ElectionState::Unknown(reason), _) => RoleStatus::Unknown(*reason),
+            (ElectionState::Standby(reason), _) => RoleStatus::Standby(reason.clone()),
+            (ElectionState::Conflict { holder }, _) => RoleStatus::Conflict(holder.clone()),
+            (ElectionState::Paused(pause), _) => RoleStatus::Paused(pause.clone()),
+            (ElectionState::Cloned, _) => RoleStatus::Cloned,
         };
         if self.told.as_ref() != Some(&stand) {
-            if !matches!(stand, Stand::Conflict(_)) {
+            if !matches!(stand, RoleStatus::Conflict(_)) {
                 // What it was in an earlier conflict says nothing about the next.
                 self.beat = None;
             }
             self.told = Some(stand);
-            effects.push(Effect::Tell);
+            effects.push(RoleEffect::Tell);
         }
     }
 
-    fn state(&self, now: Moment, occasion: Occasion) -> State {
+    fn state(&self, now: ClockReading, occasion: RetakeReason) -> ElectionState {
         let lease = match &self.lease {
-            Held::Mine(deadline) if deadline.passed(now) => LeaseView::Unreachable,
-            Held::Mine(deadline) => LeaseView::Held(deadline),
+            LeaseStatus::Mine(deadline) if deadline.passed(now) => LeaseView::Unreachable,
+            LeaseStatus::Mine(deadline) => LeaseView::Held(deadline),
             // A lease that was taken is asked for again and again.
-            Held::No | Held::Taken(_) | Held::Free => LeaseView::Unasked,
-            Held::Unreachable => LeaseView::Unreachable,
+            LeaseStatus::No | LeaseStatus::Taken(_) | LeaseStatus::Free => LeaseView::Unasked,
+            LeaseStatus::Unreachable => LeaseView::Unreachable,
         };
-        let asked = Inputs {
+        let asked = ElectionInputs {
             role: &self.role,
             node: self.node,
             label: &self.label,
@@ -750,19 +757,19 @@ impl Duty {
     }
 
     /// What speaks for taking the role back from a node that took it.
-    fn occasion(&self, now: Moment) -> Occasion {
+    fn occasion(&self, now: ClockReading) -> RetakeReason {
         if self.was_away {
-            Occasion::Returned
+            RetakeReason::Returned
         } else if self.is_silent(now) {
-            Occasion::Silent
+            RetakeReason::Silent
         } else {
-            Occasion::None
+            RetakeReason::None
         }
     }
 
     /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough. A slot that passed
     /// after the journal was read may well be committed by now.
-    fn is_silent(&self, now: Moment) -> bool {
+    fn is_silent(&self, now: ClockReading) -> bool {
         let wait = self.role.takeover_after.saturating_mul(1 << self.retakes.min(16));
         if self.beat.is_none_or(|(_, since)| now.boot < since + wait) {
             return false;
@@ -772,10 +779,12 @@ impl Duty {
     }
 
     /// Whether the lease is to be asked for; a service that could not be reached is asked again, whatever this node does meanwhile.
-    fn asks_for_lease(&self, now: Moment, state: &State) -> bool {
+    fn asks_for_lease(&self, now: ClockReading, state: &ElectionState) -> bool {
         match state {
-            State::Candidate => self.away(now).is_none(),
-            State::Active { .. } | State::Unknown(UnknownReason::Lease(_)) => matches!(self.lease, Held::Unreachable),
+            ElectionState::Candidate => self.away(now).is_none(),
+            ElectionState::Active { .. } | ElectionState::Unknown(UnknownReason::Lease(_)) => {
+                matches!(self.lease, LeaseStatus::Unreachable)
+            }
             _ => false,
         }
     }

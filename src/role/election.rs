@@ -5,7 +5,7 @@
 //!
 //! Where only the journal excludes others (`lease = "none"`), two nodes may both be eligible. The newest takeover wins.
 //! The node that lost it goes on only on an occasion that cannot repeat by itself, otherwise both would take the role from
-//! each other for ever: that is a [`State::Conflict`].
+//! each other for ever: that is a [`ElectionState::Conflict`].
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,14 +13,14 @@ use super::commits::SlotCommits;
 use super::lease::LeaseHolder;
 use super::permit::{Candidacy, Deadline};
 pub use super::present::{CLOCK_OFFSET_MAX, is_off};
-use super::probe::{Answer, Assessment, Evidence};
-use super::slot::Plan;
-use crate::config::{Lease, LeaseUnreachable, RoleSettings};
+use super::probe::{ProbeAnswer, ProbeAssessment, ProbeResult};
+use super::slot::SlotSchedule;
+use crate::config::{LeaseKind, LeaseUnreachablePolicy, RoleSettings};
 use crate::ids::{NodeId, Term};
 
 /// Everything that a decision rests on.
 #[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
+pub struct ElectionInputs<'a> {
     /// The role.
     pub role: &'a RoleSettings,
     /// This node.
@@ -32,15 +32,15 @@ pub struct Inputs<'a> {
     /// The store's clock minus that one; `None` when the store has not told.
     pub clock_offset: Option<SignedDuration>,
     /// What the probes said; `None` when they were not asked.
-    pub assessment: Option<&'a Assessment>,
+    pub assessment: Option<&'a ProbeAssessment>,
     /// What the lease service said.
     pub lease: LeaseView<'a>,
     /// What the journal says; `None` when it cannot be read.
-    pub history: Option<&'a History>,
+    pub history: Option<&'a ElectionHistory>,
     /// The role's schedule, if it has one.
-    pub plan: Option<&'a Plan>,
+    pub plan: Option<&'a SlotSchedule>,
     /// What speaks for taking the role again after another node took it.
-    pub occasion: Occasion,
+    pub occasion: RetakeReason,
 }
 
 /// What is known of the role's lease.
@@ -58,22 +58,22 @@ pub enum LeaseView<'a> {
 
 /// What the journal says about who had the role.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct History {
+pub struct ElectionHistory {
     /// The newest takeover; `None` in an empty journal.
-    pub holder: Option<Holding>,
+    pub holder: Option<TakeoverInfo>,
     /// The term of this node's own newest takeover.
     pub own_term: Option<Term>,
     /// The slots that are committed.
     pub commits: SlotCommits,
     /// Somebody paused the role.
-    pub paused: Option<Pause>,
+    pub paused: Option<RolePause>,
     /// This node exists twice: another machine has its ID.
     pub cloned: bool,
 }
 
 /// One takeover.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
+pub struct TakeoverInfo {
     /// Whose.
     pub node: NodeId,
     /// That node's label then.
@@ -90,7 +90,7 @@ pub struct Holding {
 
 /// A role that nobody runs, because a person said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pause {
+pub struct RolePause {
     /// On which node it was said.
     pub by: String,
     /// When, by that node's clock.
@@ -103,7 +103,7 @@ pub struct Pause {
 
 /// What may let a node that was overtaken take the role again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Occasion {
+pub enum RetakeReason {
     /// Nothing: somebody only looks, or a long-running node just goes on.
     None,
     /// A person started the run, and answers for it.
@@ -118,22 +118,22 @@ pub enum Occasion {
 
 /// What was decided, and on what.
 #[derive(Debug, Clone)]
-pub struct Verdict {
+pub struct ElectionOutcome {
     /// What this node is for the role.
-    pub state: State,
+    pub state: ElectionState,
     /// What the probes found.
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<ProbeResult>,
 }
 
 /// What a node is for a role.
 #[derive(Debug, Clone)]
-pub enum State {
+pub enum ElectionState {
     /// It may take the role over, or go on with it.
     Active {
         /// The proof.
         candidacy: Candidacy,
         /// What it builds on.
-        claim: Claim,
+        claim: ClaimBasis,
     },
     /// Nothing but the lease is missing, and nobody has asked for it: it may.
     Candidate,
@@ -144,17 +144,17 @@ pub enum State {
     /// It is eligible, and so was another node that took the role from it.
     Conflict {
         /// That node's takeover.
-        holder: Holding,
+        holder: TakeoverInfo,
     },
     /// A person said that nobody runs it.
-    Paused(Pause),
+    Paused(RolePause),
     /// This node exists twice: which of the two has the role, nobody can tell.
     Cloned,
 }
 
 /// What an active node's claim builds on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimBasis {
     /// Nobody had the role before.
     First,
     /// This node has it.
@@ -165,12 +165,12 @@ pub enum Claim {
     /// Another node had it, and this one never.
     Moved {
         /// The other one's takeover.
-        from: Holding,
+        from: TakeoverInfo,
     },
     /// This node had it, then another one; now it takes it again.
     Again {
         /// The other one's takeover.
-        from: Holding,
+        from: TakeoverInfo,
     },
 }
 
@@ -191,7 +191,7 @@ pub enum StandbyReason {
     /// An operator gave the role to another node, and that one has until then to show itself.
     HandedOver {
         /// That node's takeover.
-        to: Holding,
+        to: TakeoverInfo,
         /// Until then.
         until: Timestamp,
     },
@@ -215,7 +215,7 @@ pub enum UnknownReason {
     /// The journal cannot be read, and it decides who won.
     Journal,
     /// The lease service cannot be reached.
-    Lease(Lease),
+    Lease(LeaseKind),
     /// This node's clock is too far from the store's, so it cannot tell which slot is due.
     Clock {
         /// Store minus own.
@@ -237,91 +237,91 @@ pub enum Eligibility {
 }
 
 /// What settings and probes alone say: enough to send a standby away without the store, never enough to change the repository.
-pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&Assessment>) -> Eligibility {
+pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&ProbeAssessment>) -> Eligibility {
     if role.nodes.as_ref().is_some_and(|nodes| !nodes.iter().any(|node| node == label)) {
         return Eligibility::No(StandbyReason::NotListed);
     }
     if role.eligible.is_some() {
-        match assessment.map_or(Answer::Unknown, |a| a.answer) {
-            Answer::Yes => {}
+        match assessment.map_or(ProbeAnswer::Unknown, |a| a.answer) {
+            ProbeAnswer::Yes => {}
             // As in `any`: a clear yes outvotes what cannot be told.
-            _ if assessment.is_some_and(|a| a.fallback == Some(Answer::Yes)) => return Eligibility::Fallback,
-            Answer::No => return Eligibility::No(StandbyReason::NotEligible),
-            Answer::Unknown => return Eligibility::Unknown(UnknownReason::Probes),
+            _ if assessment.is_some_and(|a| a.fallback == Some(ProbeAnswer::Yes)) => return Eligibility::Fallback,
+            ProbeAnswer::No => return Eligibility::No(StandbyReason::NotEligible),
+            ProbeAnswer::Unknown => return Eligibility::Unknown(UnknownReason::Probes),
         }
     }
     Eligibility::Yes
 }
 
 /// Decides.
-pub fn decide(inputs: Inputs<'_>) -> Verdict {
+pub fn decide(inputs: ElectionInputs<'_>) -> ElectionOutcome {
     let evidence = inputs.assessment.map(|a| a.evidence.clone()).unwrap_or_default();
-    Verdict { state: state(inputs), evidence }
+    ElectionOutcome { state: state(inputs), evidence }
 }
 
-fn state(inputs: Inputs<'_>) -> State {
+fn state(inputs: ElectionInputs<'_>) -> ElectionState {
     let role = inputs.role;
     // It comes before the journal: a standby knows that it is one also while the store cannot be reached.
     let stands_in = match eligibility(role, inputs.label, inputs.assessment) {
         Eligibility::Yes => false,
         Eligibility::Fallback => true,
-        Eligibility::No(reason) => return State::Standby(reason),
-        Eligibility::Unknown(reason) => return State::Unknown(reason),
+        Eligibility::No(reason) => return ElectionState::Standby(reason),
+        Eligibility::Unknown(reason) => return ElectionState::Unknown(reason),
     };
     // Probes and leases may say yes to both, and a permit fences neither.
     if inputs.history.is_some_and(|history| history.cloned) {
-        return State::Cloned;
+        return ElectionState::Cloned;
     }
     // What a person said comes before all that machines say.
     if let Some(pause) = inputs.history.and_then(|history| history.paused.as_ref())
         && pause.until.is_none_or(|until| inputs.now < until)
     {
-        return State::Paused(pause.clone());
+        return ElectionState::Paused(pause.clone());
     }
     // Slots are instants. Who asks for a run by hand needs none.
     if let Some(offset) = inputs.clock_offset.filter(|offset| is_off(*offset))
         && role.schedule.is_some()
-        && inputs.occasion != Occasion::ByHand
+        && inputs.occasion != RetakeReason::ByHand
     {
-        return State::Unknown(UnknownReason::Clock { offset });
+        return ElectionState::Unknown(UnknownReason::Clock { offset });
     }
-    let Some(history) = inputs.history else { return State::Unknown(UnknownReason::Journal) };
+    let Some(history) = inputs.history else { return ElectionState::Unknown(UnknownReason::Journal) };
     if stands_in {
         let from = stands_in_from(inputs, history);
         if from.is_none_or(|from| inputs.now < from) {
-            return State::Standby(StandbyReason::Fallback { from });
+            return ElectionState::Standby(StandbyReason::Fallback { from });
         }
     }
     let deadline = match by_lease(inputs, history) {
         Ok(deadline) => deadline,
         Err(state) => return *state,
     };
-    let exclusive = role.lease != Lease::None;
+    let exclusive = role.lease != LeaseKind::None;
     let claim = match (&history.holder, history.own_term) {
-        (None, _) => Claim::First,
-        (Some(holder), _) if holder.node == inputs.node => Claim::Mine { term: holder.term },
-        (Some(holder), None) => Claim::Moved { from: holder.clone() },
+        (None, _) => ClaimBasis::First,
+        (Some(holder), _) if holder.node == inputs.node => ClaimBasis::Mine { term: holder.term },
+        (Some(holder), None) => ClaimBasis::Moved { from: holder.clone() },
         // Whoever stands in does it for one slot, and whoever it stood in for is back: neither goes on for ever.
         (Some(holder), Some(_)) if exclusive || stands_in || holder.stood_in || counts(inputs, history) => {
-            Claim::Again { from: holder.clone() }
+            ClaimBasis::Again { from: holder.clone() }
         }
-        (Some(holder), Some(_)) => return State::Conflict { holder: holder.clone() },
+        (Some(holder), Some(_)) => return ElectionState::Conflict { holder: holder.clone() },
     };
     let candidacy = Candidacy::new(role.name.clone(), deadline);
-    State::Active { candidacy: if stands_in { candidacy.standing_in() } else { candidacy }, claim }
+    ElectionState::Active { candidacy: if stands_in { candidacy.standing_in() } else { candidacy }, claim }
 }
 
 /// When the oldest slot that nobody committed has waited long enough for an eligible node.
-fn stands_in_from(inputs: Inputs<'_>, history: &History) -> Option<Timestamp> {
+fn stands_in_from(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Option<Timestamp> {
     let fallback = inputs.role.fallback.as_ref()?;
     let waiting = inputs.plan?.waiting(&history.commits, inputs.now)?;
     Some(waiting.starts.saturating_add(fallback.after).unwrap_or(Timestamp::MAX))
 }
 
 /// What the lease allows: until when to work, or why not at all.
-fn by_lease(inputs: Inputs<'_>, history: &History) -> Result<Deadline, Box<State>> {
+fn by_lease(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Result<Deadline, Box<ElectionState>> {
     let role = inputs.role;
-    if role.lease == Lease::None {
+    if role.lease == LeaseKind::None {
         return Ok(Deadline::endless());
     }
     let mine = history.holder.as_ref().is_some_and(|holder| holder.node == inputs.node);
@@ -333,18 +333,18 @@ fn by_lease(inputs: Inputs<'_>, history: &History) -> Result<Deadline, Box<State
         // By a clock that is ahead it would have its time for as long as that is.
         let is_ahead = is_off(inputs.now.duration_since(since)) && inputs.now < since;
         if inputs.now < until && !is_ahead {
-            return Err(Box::new(State::Standby(StandbyReason::HandedOver { to: holder.clone(), until })));
+            return Err(Box::new(ElectionState::Standby(StandbyReason::HandedOver { to: holder.clone(), until })));
         }
     }
     match inputs.lease {
         LeaseView::Held(deadline) => Ok(deadline.clone()),
-        LeaseView::Unasked => Err(Box::new(State::Candidate)),
-        LeaseView::Taken(by) => Err(Box::new(State::Standby(StandbyReason::LeaseTaken(by.cloned())))),
+        LeaseView::Unasked => Err(Box::new(ElectionState::Candidate)),
+        LeaseView::Taken(by) => Err(Box::new(ElectionState::Standby(StandbyReason::LeaseTaken(by.cloned())))),
         // The journal still fences; that is what the operator chose to rely on.
-        LeaseView::Unreachable if mine && role.on_lease_unreachable == LeaseUnreachable::HolderContinues => {
+        LeaseView::Unreachable if mine && role.on_lease_unreachable == LeaseUnreachablePolicy::HolderContinues => {
             Ok(Deadline::endless())
         }
-        LeaseView::Unreachable => Err(Box::new(State::Unknown(UnknownReason::Lease(role.lease)))),
+        LeaseView::Unreachable => Err(Box::new(ElectionState::Unknown(UnknownReason::Lease(role.lease)))),
     }
 }
 
@@ -353,11 +353,11 @@ pub fn by_operator(role: &RoleSettings) -> Candidacy {
     Candidacy::new(role.name.clone(), Deadline::endless())
 }
 
-fn counts(inputs: Inputs<'_>, history: &History) -> bool {
+fn counts(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> bool {
     match inputs.occasion {
-        Occasion::None => false,
-        Occasion::ByHand | Occasion::Returned | Occasion::Silent => true,
-        Occasion::Slot(at) => !history.commits.is_closed(at, inputs.now),
+        RetakeReason::None => false,
+        RetakeReason::ByHand | RetakeReason::Returned | RetakeReason::Silent => true,
+        RetakeReason::Slot(at) => !history.commits.is_closed(at, inputs.now),
     }
 }
 
@@ -366,11 +366,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Fallback, KeySource, Probe, Schedule};
+    use crate::config::{FallbackSettings, KeySource, Probe, Schedule};
     use crate::ids::InstanceId;
-    use crate::moment::Moment;
-    use crate::role::permit::Grant;
-    use crate::role::probe::{Detail, Subject};
+    use crate::moment::ClockReading;
+    use crate::role::permit::LeaseGrant;
+    use crate::role::probe::{ProbeDetail, ProbeSubject};
 
     const ME: NodeId = NodeId([1; 16]);
     const OTHER: NodeId = NodeId([2; 16]);
@@ -383,20 +383,20 @@ mod tests {
         }
     }
 
-    fn assessment(answer: Answer) -> Assessment {
-        let evidence = Evidence {
-            subject: Subject::Vip("192.0.2.1".parse().unwrap()),
+    fn assessment(answer: ProbeAnswer) -> ProbeAssessment {
+        let evidence = ProbeResult {
+            subject: ProbeSubject::Vip("192.0.2.1".parse().unwrap()),
             answer,
-            detail: Detail::Absent,
+            detail: ProbeDetail::Absent,
             latency: Duration::ZERO,
             taken: Duration::ZERO,
             fallback: false,
         };
-        Assessment { answer, fallback: None, evidence: vec![evidence] }
+        ProbeAssessment { answer, fallback: None, evidence: vec![evidence] }
     }
 
-    fn holding(node: NodeId, term: u64) -> Holding {
-        Holding {
+    fn holding(node: NodeId, term: u64) -> TakeoverInfo {
+        TakeoverInfo {
             node,
             label: "x".into(),
             term: Term(term),
@@ -406,9 +406,9 @@ mod tests {
         }
     }
 
-    fn history(holder: Option<Holding>, own_term: Option<u64>) -> History {
+    fn history(holder: Option<TakeoverInfo>, own_term: Option<u64>) -> ElectionHistory {
         let commits = SlotCommits::new([at("2026-11-20T01:00:00Z")], None);
-        History { holder, own_term: own_term.map(Term), commits, paused: None, cloned: false }
+        ElectionHistory { holder, own_term: own_term.map(Term), commits, paused: None, cloned: false }
     }
 
     fn at(text: &str) -> Timestamp {
@@ -424,59 +424,67 @@ mod tests {
     }
 
     /// The state as one word and its reason.
-    fn says(role: &RoleSettings, answer: Option<Answer>, history: Option<&History>, occasion: Occasion) -> String {
+    fn says(
+        role: &RoleSettings,
+        answer: Option<ProbeAnswer>,
+        history: Option<&ElectionHistory>,
+        occasion: RetakeReason,
+    ) -> String {
         with_lease(role, answer, LeaseView::Unasked, history, occasion)
     }
 
     fn with_lease(
         role: &RoleSettings,
-        answer: Option<Answer>,
+        answer: Option<ProbeAnswer>,
         lease: LeaseView<'_>,
-        history: Option<&History>,
-        occasion: Occasion,
+        history: Option<&ElectionHistory>,
+        occasion: RetakeReason,
     ) -> String {
         let assessment = answer.map(assessment);
-        let (assessment, now): (Option<&Assessment>, _) = (assessment.as_ref(), at(AT));
+        let (assessment, now): (Option<&ProbeAssessment>, _) = (assessment.as_ref(), at(AT));
         let clock_offset = Some(SignedDuration::from_secs(-2));
         let (label, plan) = ("east", None);
-        let inputs = Inputs { role, node: ME, label, now, clock_offset, assessment, lease, history, plan, occasion };
+        let inputs =
+            ElectionInputs { role, node: ME, label, now, clock_offset, assessment, lease, history, plan, occasion };
         let verdict = decide(inputs);
         assert_eq!(verdict.evidence.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
         match (eligibility(role, "east", assessment), &verdict.state) {
             (
                 Eligibility::Yes,
-                State::Active { .. }
-                | State::Conflict { .. }
-                | State::Candidate
-                | State::Paused(_)
-                | State::Cloned
-                | State::Standby(StandbyReason::LeaseTaken(_) | StandbyReason::HandedOver { .. })
-                | State::Unknown(UnknownReason::Journal | UnknownReason::Lease(_) | UnknownReason::Clock { .. }),
+                ElectionState::Active { .. }
+                | ElectionState::Conflict { .. }
+                | ElectionState::Candidate
+                | ElectionState::Paused(_)
+                | ElectionState::Cloned
+                | ElectionState::Standby(StandbyReason::LeaseTaken(_) | StandbyReason::HandedOver { .. })
+                | ElectionState::Unknown(UnknownReason::Journal | UnknownReason::Lease(_) | UnknownReason::Clock { .. }),
             ) => {}
-            (Eligibility::No(early), State::Standby(late)) => assert_eq!(early, *late),
-            (Eligibility::Unknown(early), State::Unknown(late)) => assert_eq!(early, *late),
+            (Eligibility::No(early), ElectionState::Standby(late)) => assert_eq!(early, *late),
+            (Eligibility::Unknown(early), ElectionState::Unknown(late)) => assert_eq!(early, *late),
             apart => panic!("the journal never changes a no or an unknown: {apart:?}"),
         }
         match verdict.state {
-            State::Active { candidacy, claim } => {
+            ElectionState::Active { candidacy, claim } => {
                 assert_eq!(candidacy.role(), &role.name);
                 match claim {
-                    Claim::First => "active first".into(),
-                    Claim::Mine { term } => format!("active mine {term}"),
-                    Claim::Moved { from } => format!("active moved {}", from.term),
-                    Claim::Again { from } => format!("active again {}", from.term),
+                    ClaimBasis::First => "active first".into(),
+                    ClaimBasis::Mine { term } => format!("active mine {term}"),
+                    ClaimBasis::Moved { from } => format!("active moved {}", from.term),
+                    ClaimBasis::Again { from } => format!("active again {}", from.term),
                 }
             }
-            State::Standby(StandbyReason::LeaseTaken(by)) => {
+            ElectionState::Standby(StandbyReason::LeaseTaken(by)) => {
                 format!("standby, {} has the lease", by.map_or("somebody".to_owned(), |by| by.label))
             }
-            State::Standby(StandbyReason::HandedOver { to, .. }) => format!("standby, handed over to {}", to.term),
-            State::Standby(reason) => format!("standby {reason:?}"),
-            State::Unknown(reason) => format!("unknown {reason:?}"),
-            State::Conflict { holder } => format!("conflict {}", holder.term),
-            State::Candidate => "candidate".into(),
-            State::Paused(pause) => format!("paused by {}", pause.by),
-            State::Cloned => "cloned".into(),
+            ElectionState::Standby(StandbyReason::HandedOver { to, .. }) => {
+                format!("standby, handed over to {}", to.term)
+            }
+            ElectionState::Standby(reason) => format!("standby {reason:?}"),
+            ElectionState::Unknown(reason) => format!("unknown {reason:?}"),
+            ElectionState::Conflict { holder } => format!("conflict {}", holder.term),
+            ElectionState::Candidate => "candidate".into(),
+            ElectionState::Paused(pause) => format!("paused by {}", pause.by),
+            ElectionState::Cloned => "cloned".into(),
         }
     }
 
@@ -484,43 +492,46 @@ mod tests {
 
     #[test]
     fn the_probes_answer_carries_over() {
-        let empty = History::default();
-        let with = |answer| says(&role(true), answer, Some(&empty), Occasion::ByHand);
-        assert_eq!(with(Some(Answer::Yes)), "active first");
-        assert_eq!(with(Some(Answer::No)), "standby NotEligible");
-        let cloned = History { cloned: true, ..History::default() };
-        assert_eq!(says(&role(true), Some(Answer::Yes), Some(&cloned), Occasion::ByHand), "cloned");
-        assert_eq!(says(&role(true), Some(Answer::No), Some(&cloned), Occasion::ByHand), "standby NotEligible");
-        assert_eq!(with(Some(Answer::Unknown)), "unknown Probes");
+        let empty = ElectionHistory::default();
+        let with = |answer| says(&role(true), answer, Some(&empty), RetakeReason::ByHand);
+        assert_eq!(with(Some(ProbeAnswer::Yes)), "active first");
+        assert_eq!(with(Some(ProbeAnswer::No)), "standby NotEligible");
+        let cloned = ElectionHistory { cloned: true, ..ElectionHistory::default() };
+        assert_eq!(says(&role(true), Some(ProbeAnswer::Yes), Some(&cloned), RetakeReason::ByHand), "cloned");
+        assert_eq!(
+            says(&role(true), Some(ProbeAnswer::No), Some(&cloned), RetakeReason::ByHand),
+            "standby NotEligible"
+        );
+        assert_eq!(with(Some(ProbeAnswer::Unknown)), "unknown Probes");
         assert_eq!(with(None), "unknown Probes", "a probe that nobody asked has not said yes");
-        assert_eq!(says(&role(false), None, Some(&empty), Occasion::None), "active first", "always active");
+        assert_eq!(says(&role(false), None, Some(&empty), RetakeReason::None), "active first", "always active");
     }
 
     #[test]
     fn without_the_journal_a_yes_is_not_enough_but_a_no_is() {
-        assert_eq!(says(&role(true), Some(Answer::Yes), None, Occasion::ByHand), "unknown Journal");
-        assert_eq!(says(&role(true), Some(Answer::No), None, Occasion::ByHand), "standby NotEligible");
+        assert_eq!(says(&role(true), Some(ProbeAnswer::Yes), None, RetakeReason::ByHand), "unknown Journal");
+        assert_eq!(says(&role(true), Some(ProbeAnswer::No), None, RetakeReason::ByHand), "standby NotEligible");
     }
 
     #[test]
     fn nodes_are_listed_by_label() {
         let mut role = role(true);
         role.nodes = Some(vec!["east".into()]);
-        let empty = History::default();
-        assert_eq!(says(&role, Some(Answer::Yes), Some(&empty), Occasion::None), "active first");
+        let empty = ElectionHistory::default();
+        assert_eq!(says(&role, Some(ProbeAnswer::Yes), Some(&empty), RetakeReason::None), "active first");
         role.nodes = Some(vec!["west".into(), "east.example.net".into()]);
-        assert_eq!(says(&role, Some(Answer::Yes), Some(&empty), Occasion::ByHand), "standby NotListed");
+        assert_eq!(says(&role, Some(ProbeAnswer::Yes), Some(&empty), RetakeReason::ByHand), "standby NotListed");
     }
 
     #[test]
     fn a_lease_is_needed_as_well_as_the_probes_and_the_journal() {
-        let asked = Moment { boot: Duration::ZERO, wall: at(AT) };
-        let deadline = Deadline::granted(Grant { asked, ttl: Duration::from_mins(1) });
+        let asked = ClockReading { boot: Duration::ZERO, wall: at(AT) };
+        let deadline = Deadline::granted(LeaseGrant { asked, ttl: Duration::from_mins(1) });
         let other = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([1; 8]) };
         let history = history(Some(holding(OTHER, 6)), Some(5));
-        for kind in [Lease::Etcd, Lease::Bucket] {
+        for kind in [LeaseKind::Etcd, LeaseKind::Bucket] {
             let role = RoleSettings { lease: kind, ..role(true) };
-            let with = |lease| with_lease(&role, Some(Answer::Yes), lease, Some(&history), Occasion::None);
+            let with = |lease| with_lease(&role, Some(ProbeAnswer::Yes), lease, Some(&history), RetakeReason::None);
             assert_eq!(with(LeaseView::Unasked), "candidate");
             assert_eq!(with(LeaseView::Taken(Some(&other))), "standby, west has the lease");
             assert_eq!(with(LeaseView::Taken(None)), "standby, somebody has the lease");
@@ -532,46 +543,47 @@ mod tests {
             );
             let held = LeaseView::Held(&deadline);
             assert_eq!(
-                with_lease(&role, Some(Answer::No), held, Some(&history), Occasion::None),
+                with_lease(&role, Some(ProbeAnswer::No), held, Some(&history), RetakeReason::None),
                 "standby NotEligible"
             );
-            assert_eq!(with_lease(&role, Some(Answer::Yes), held, None, Occasion::None), "unknown Journal");
+            assert_eq!(with_lease(&role, Some(ProbeAnswer::Yes), held, None, RetakeReason::None), "unknown Journal");
         }
     }
 
     #[test]
     fn only_the_holder_goes_on_without_its_lease_service_and_only_if_told() {
-        let on_lease_unreachable = LeaseUnreachable::HolderContinues;
-        let role = RoleSettings { lease: Lease::Etcd, on_lease_unreachable, ..role(true) };
+        let on_lease_unreachable = LeaseUnreachablePolicy::HolderContinues;
+        let role = RoleSettings { lease: LeaseKind::Etcd, on_lease_unreachable, ..role(true) };
         let (mine, theirs) = (history(Some(holding(ME, 5)), Some(5)), history(Some(holding(OTHER, 6)), Some(5)));
-        let with =
-            |answer, history| with_lease(&role, Some(answer), LeaseView::Unreachable, Some(history), Occasion::ByHand);
-        assert_eq!(with(Answer::Yes, &mine), "active mine 5");
-        assert_eq!(with(Answer::Yes, &theirs), "unknown Lease(Etcd)");
-        assert_eq!(with(Answer::No, &mine), "standby NotEligible");
+        let with = |answer, history| {
+            with_lease(&role, Some(answer), LeaseView::Unreachable, Some(history), RetakeReason::ByHand)
+        };
+        assert_eq!(with(ProbeAnswer::Yes, &mine), "active mine 5");
+        assert_eq!(with(ProbeAnswer::Yes, &theirs), "unknown Lease(Etcd)");
+        assert_eq!(with(ProbeAnswer::No, &mine), "standby NotEligible");
     }
 
     #[test]
     fn a_person_has_the_last_word_but_not_for_ever() {
-        let pause = |until: Option<&str>| Pause {
+        let pause = |until: Option<&str>| RolePause {
             by: "west".into(),
             since: at("2026-11-20T00:00:00Z"),
             until: until.map(at),
             why: None,
         };
         let with = |paused| {
-            let history = History { paused: Some(paused), ..History::default() };
-            says(&role(true), Some(Answer::Yes), Some(&history), Occasion::ByHand)
+            let history = ElectionHistory { paused: Some(paused), ..ElectionHistory::default() };
+            says(&role(true), Some(ProbeAnswer::Yes), Some(&history), RetakeReason::ByHand)
         };
         assert_eq!(with(pause(None)), "paused by west");
         assert_eq!(with(pause(Some("2026-11-21T01:00:01Z"))), "paused by west");
         assert_eq!(with(pause(Some(AT))), "active first", "it is over");
 
-        let role = RoleSettings { lease: Lease::Bucket, ..role(true) };
+        let role = RoleSettings { lease: LeaseKind::Bucket, ..role(true) };
         let given = |node, since| {
             let holder =
-                Holding { handed_over: Some(at(since)), since: at("2026-11-21T00:59:00Z"), ..holding(node, 6) };
-            says(&role, Some(Answer::Yes), Some(&history(Some(holder), Some(5))), Occasion::ByHand)
+                TakeoverInfo { handed_over: Some(at(since)), since: at("2026-11-21T00:59:00Z"), ..holding(node, 6) };
+            says(&role, Some(ProbeAnswer::Yes), Some(&history(Some(holder), Some(5))), RetakeReason::ByHand)
         };
         assert_eq!(given(OTHER, "2026-11-21T00:50:00Z"), "standby, handed over to 6");
         assert_eq!(given(OTHER, "2026-11-21T00:45:00Z"), "candidate", "it had a quarter of an hour");
@@ -582,13 +594,13 @@ mod tests {
 
     #[test]
     fn a_node_with_another_time_than_the_store_has_no_word_on_slots() {
-        let asked = Moment { boot: Duration::ZERO, wall: at(AT) };
-        let deadline = Deadline::granted(Grant { asked, ttl: Duration::from_mins(1) });
+        let asked = ClockReading { boot: Duration::ZERO, wall: at(AT) };
+        let deadline = Deadline::granted(LeaseGrant { asked, ttl: Duration::from_mins(1) });
         let mine = history(Some(holding(ME, 5)), Some(5));
         let slots = RoleSettings { schedule: Some(Schedule::Every(Duration::from_hours(1))), ..role(true) };
         let with = |role: &RoleSettings, answer, seconds, occasion| {
             let assessment = assessment(answer);
-            let state = decide(Inputs {
+            let state = decide(ElectionInputs {
                 role,
                 node: ME,
                 label: "east",
@@ -601,26 +613,34 @@ mod tests {
                 occasion,
             });
             match state.state {
-                State::Active { .. } => "active".to_owned(),
-                State::Unknown(UnknownReason::Clock { offset }) => format!("off by {}", offset.as_secs()),
-                State::Standby(_) => "standby".to_owned(),
+                ElectionState::Active { .. } => "active".to_owned(),
+                ElectionState::Unknown(UnknownReason::Clock { offset }) => format!("off by {}", offset.as_secs()),
+                ElectionState::Standby(_) => "standby".to_owned(),
                 other => panic!("{other:?}"),
             }
         };
-        let slot = Occasion::Slot(at(AT));
-        assert_eq!(with(&slots, Answer::Yes, 300, Occasion::None), "active");
-        assert_eq!(with(&slots, Answer::Yes, 301, Occasion::None), "off by 301");
-        assert_eq!(with(&slots, Answer::Yes, -3600, slot), "off by -3600", "whichever way, and with the lease in hand");
-        assert_eq!(with(&slots, Answer::Yes, -3600, Occasion::Silent), "off by -3600");
-        assert_eq!(with(&slots, Answer::Yes, -3600, Occasion::ByHand), "active", "a person needs no slot");
-        assert_eq!(with(&role(true), Answer::Yes, -3600, Occasion::None), "active", "nor does a role without any");
-        assert_eq!(with(&slots, Answer::No, -3600, Occasion::None), "standby", "no clock is needed for a no");
+        let slot = RetakeReason::Slot(at(AT));
+        assert_eq!(with(&slots, ProbeAnswer::Yes, 300, RetakeReason::None), "active");
+        assert_eq!(with(&slots, ProbeAnswer::Yes, 301, RetakeReason::None), "off by 301");
+        assert_eq!(
+            with(&slots, ProbeAnswer::Yes, -3600, slot),
+            "off by -3600",
+            "whichever way, and with the lease in hand"
+        );
+        assert_eq!(with(&slots, ProbeAnswer::Yes, -3600, RetakeReason::Silent), "off by -3600");
+        assert_eq!(with(&slots, ProbeAnswer::Yes, -3600, RetakeReason::ByHand), "active", "a person needs no slot");
+        assert_eq!(
+            with(&role(true), ProbeAnswer::Yes, -3600, RetakeReason::None),
+            "active",
+            "nor does a role without any"
+        );
+        assert_eq!(with(&slots, ProbeAnswer::No, -3600, RetakeReason::None), "standby", "no clock is needed for a no");
     }
 
     #[test]
     fn who_had_it_decides_what_the_claim_builds_on() {
         let role = role(true);
-        let with = |history: History| says(&role, Some(Answer::Yes), Some(&history), Occasion::None);
+        let with = |history: ElectionHistory| says(&role, Some(ProbeAnswer::Yes), Some(&history), RetakeReason::None);
         assert_eq!(with(history(Some(holding(ME, 5)), Some(5))), "active mine 5");
         assert_eq!(with(history(Some(holding(OTHER, 6)), None)), "active moved 6");
         assert_eq!(with(history(Some(holding(OTHER, 6)), Some(5))), "conflict 6");
@@ -630,12 +650,12 @@ mod tests {
     fn who_stands_in_waits_for_the_eligible_and_gives_way_to_them() {
         let probe = Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
         let mut role = role(true);
-        role.fallback = Some(Fallback { probe, after: Duration::from_mins(15) });
+        role.fallback = Some(FallbackSettings { probe, after: Duration::from_mins(15) });
         role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
-        let plan = Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap();
-        let with = |answer, fallback, now: &str, history: &History| {
-            let assessment = Assessment { fallback: Some(fallback), ..assessment(answer) };
-            let inputs = Inputs {
+        let plan = SlotSchedule::new(&role, &jiff::tz::TimeZone::UTC).unwrap();
+        let with = |answer, fallback, now: &str, history: &ElectionHistory| {
+            let assessment = ProbeAssessment { fallback: Some(fallback), ..assessment(answer) };
+            let inputs = ElectionInputs {
                 role: &role,
                 node: ME,
                 label: "east",
@@ -645,15 +665,15 @@ mod tests {
                 lease: LeaseView::Unasked,
                 history: Some(history),
                 plan: plan.as_ref(),
-                occasion: Occasion::None,
+                occasion: RetakeReason::None,
             };
             match decide(inputs).state {
-                State::Active { candidacy, .. } => format!("active, stands in: {}", candidacy.stands_in()),
-                State::Standby(StandbyReason::Fallback { from: Some(from) }) => format!("from {from}"),
+                ElectionState::Active { candidacy, .. } => format!("active, stands in: {}", candidacy.stands_in()),
+                ElectionState::Standby(StandbyReason::Fallback { from: Some(from) }) => format!("from {from}"),
                 other => format!("{other:?}"),
             }
         };
-        let (no, yes) = (Answer::No, Answer::Yes);
+        let (no, yes) = (ProbeAnswer::No, ProbeAnswer::Yes);
         let mut history = history(Some(holding(OTHER, 6)), Some(5));
         assert_eq!(
             with(no, yes, "2026-11-20T01:59:59Z", &history),
@@ -661,33 +681,33 @@ mod tests {
             "nothing is due"
         );
         assert_eq!(with(no, yes, "2026-11-20T02:14:59Z", &history), "from 2026-11-20T02:15:00Z");
-        for answer in [no, Answer::Unknown] {
+        for answer in [no, ProbeAnswer::Unknown] {
             assert_eq!(with(answer, yes, "2026-11-20T02:15:00Z", &history), "active, stands in: true");
             assert_eq!(with(answer, yes, AT, &history), "active, stands in: true", "the oldest slot counts");
         }
         assert_eq!(with(no, no, AT, &history), "Standby(NotEligible)");
-        assert_eq!(with(no, Answer::Unknown, AT, &history), "Standby(NotEligible)");
+        assert_eq!(with(no, ProbeAnswer::Unknown, AT, &history), "Standby(NotEligible)");
         assert!(with(yes, yes, AT, &history).starts_with("Conflict"));
         history.holder.as_mut().unwrap().stood_in = true;
         assert_eq!(with(yes, yes, AT, &history), "active, stands in: false");
-        let pause = Pause { by: "west".into(), since: at(AT), until: None, why: None };
-        let paused = History { paused: Some(pause), ..history };
+        let pause = RolePause { by: "west".into(), since: at(AT), until: None, why: None };
+        let paused = ElectionHistory { paused: Some(pause), ..history };
         assert!(with(no, yes, AT, &paused).starts_with("Paused"));
     }
 
     #[test]
     fn a_fenced_node_takes_again_only_on_an_occasion_that_ends() {
         let overtaken = history(Some(holding(OTHER, 6)), Some(5));
-        let with = |occasion| says(&role(true), Some(Answer::Yes), Some(&overtaken), occasion);
-        assert_eq!(with(Occasion::ByHand), "active again 6");
-        assert_eq!(with(Occasion::Slot(AT.parse().unwrap())), "active again 6");
+        let with = |occasion| says(&role(true), Some(ProbeAnswer::Yes), Some(&overtaken), occasion);
+        assert_eq!(with(RetakeReason::ByHand), "active again 6");
+        assert_eq!(with(RetakeReason::Slot(AT.parse().unwrap())), "active again 6");
         assert_eq!(
-            with(Occasion::Slot("2026-11-20T01:00:00Z".parse().unwrap())),
+            with(RetakeReason::Slot("2026-11-20T01:00:00Z".parse().unwrap())),
             "conflict 6",
             "that slot is committed"
         );
-        assert_eq!(with(Occasion::None), "conflict 6");
-        let no = says(&role(true), Some(Answer::No), Some(&overtaken), Occasion::ByHand);
+        assert_eq!(with(RetakeReason::None), "conflict 6");
+        let no = says(&role(true), Some(ProbeAnswer::No), Some(&overtaken), RetakeReason::ByHand);
         assert_eq!(no, "standby NotEligible", "not eligible any more, so there is no conflict");
     }
 }

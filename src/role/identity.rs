@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::env::{self, Env};
-use crate::file::access::{self, Exposure};
-use crate::file::{self, Lock};
+use crate::file::access::{self, FileExposure};
+use crate::file::{self, FileLock};
 use crate::ids::{InstanceId, NodeId};
 
 /// The identity's file in the state directory.
@@ -23,7 +23,7 @@ const LOCK: &str = "node.lock";
 
 /// This node, in this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct NodeIdentity {
     /// Its ID.
     pub id: NodeId,
     /// What it is called: `--node NAME`, else the hostname.
@@ -33,12 +33,12 @@ pub struct Node {
     /// This process.
     pub instance: InstanceId,
     /// Whether the identity is new, and why.
-    pub origin: Origin,
+    pub origin: IdentityOrigin,
 }
 
 /// Where an identity comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum IdentityOrigin {
     /// It was there.
     Kept,
     /// There was none.
@@ -54,7 +54,7 @@ pub enum Origin {
 
 /// What tells machines apart, as hashes; `None` for what cannot be read (the product's UUID only root can).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Machine {
+pub struct MachineFingerprint {
     /// Of `/etc/machine-id`.
     pub machine_id: Option<String>,
     /// Of the DMI product UUID.
@@ -62,26 +62,26 @@ pub struct Machine {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Stored {
+struct StoredIdentity {
     id: NodeId,
-    machine: Machine,
+    machine: MachineFingerprint,
 }
 
 /// What is in the state directory.
 #[derive(Debug)]
-enum Found {
+enum FoundIdentity {
     Nothing,
     Damaged,
-    Identity(Stored),
+    Identity(StoredIdentity),
 }
 
 /// What to do about what was found. Pure.
 #[derive(Debug, PartialEq, Eq)]
-enum Decision {
+enum IdentityDecision {
     Keep(NodeId),
     /// Ours; write it again, because more is known of the machine now.
-    Complete(Stored),
-    Make(Origin),
+    Complete(StoredIdentity),
+    Make(IdentityOrigin),
 }
 
 /// Why there is no identity.
@@ -109,7 +109,7 @@ pub enum IdentityError {
         /// Which.
         path: PathBuf,
         /// Where and how.
-        exposure: Exposure,
+        exposure: FileExposure,
     },
     /// The file cannot be read or written.
     #[error("this node's identity {} cannot be read or written ({source})", path.display())]
@@ -151,7 +151,7 @@ pub enum IdentityError {
 
 /// How a process that works as a node finds its identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum IdentityCheck {
     /// It is as it was.
     There,
     /// It was gone or damaged, and is written again.
@@ -208,24 +208,24 @@ pub fn open_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError>
     }
 }
 
-impl Node {
+impl NodeIdentity {
     /// Who this node is, by its state directory; makes the identity at the first start. `name`: `--node NAME`.
     ///
     /// # Errors
     /// The file cannot be read or written.
     pub fn open(state_dir: &Path, name: Option<&str>, env: &Env) -> Result<Self, IdentityError> {
         let path = state_dir.join(FILE);
-        let (id, origin) =
-            identity(state_dir, &Machine::here(), env).map_err(|source| IdentityError::File { path, source })?;
+        let (id, origin) = identity(state_dir, &MachineFingerprint::here(), env)
+            .map_err(|source| IdentityError::File { path, source })?;
         Ok(Self::named(id, origin, name, env))
     }
 
     /// The node that the daemon on this host says it is, whatever has become of the state directory. Makes nothing.
     pub fn told(id: NodeId, name: Option<&str>, env: &Env) -> Self {
-        Self::named(id, Origin::Kept, name, env)
+        Self::named(id, IdentityOrigin::Kept, name, env)
     }
 
-    fn named(id: NodeId, origin: Origin, name: Option<&str>, env: &Env) -> Self {
+    fn named(id: NodeId, origin: IdentityOrigin, name: Option<&str>, env: &Env) -> Self {
         let hostname = hostname();
         // A host without a name still has an ID.
         let fallback = if hostname.is_empty() { id.to_string() } else { hostname.clone() };
@@ -240,12 +240,14 @@ impl Node {
 /// # Errors
 /// It says another one ([`IdentityError::Replaced`]), cannot be read, or is gone and cannot be written again
 /// ([`IdentityError::Lost`]).
-pub fn keep(state_dir: &Path, id: NodeId) -> Result<Kept, IdentityError> {
+pub fn keep(state_dir: &Path, id: NodeId) -> Result<IdentityCheck, IdentityError> {
     let path = state_dir.join(FILE);
     let look = || match read(&path) {
-        Ok(Found::Identity(stored)) if stored.id == id => Ok(Some(Kept::There)),
-        Ok(Found::Identity(stored)) => Err(IdentityError::Replaced { path: path.clone(), was: id, is: stored.id }),
-        Ok(Found::Nothing | Found::Damaged) => Ok(None),
+        Ok(FoundIdentity::Identity(stored)) if stored.id == id => Ok(Some(IdentityCheck::There)),
+        Ok(FoundIdentity::Identity(stored)) => {
+            Err(IdentityError::Replaced { path: path.clone(), was: id, is: stored.id })
+        }
+        Ok(FoundIdentity::Nothing | FoundIdentity::Damaged) => Ok(None),
         Err(source) => Err(IdentityError::File { path: path.clone(), source }),
     };
     if let Some(kept) = look()? {
@@ -253,24 +255,24 @@ pub fn keep(state_dir: &Path, id: NodeId) -> Result<Kept, IdentityError> {
     }
     let lost = |source| IdentityError::Lost { path: path.clone(), id, source };
     file::make_dir(state_dir).map_err(lost)?;
-    let lock = Lock::try_take(&state_dir.join(LOCK)).map_err(lost)?;
+    let lock = FileLock::try_take(&state_dir.join(LOCK)).map_err(lost)?;
     // Another process that makes an identity at this moment is looked at the next time.
     let _lock = lock.ok_or_else(|| lost(io::ErrorKind::WouldBlock.into()))?;
     if let Some(kept) = look()? {
         return Ok(kept);
     }
-    write(&path, &Stored { id, machine: Machine::here() }).map_err(lost)?;
-    Ok(Kept::Restored)
+    write(&path, &StoredIdentity { id, machine: MachineFingerprint::here() }).map_err(lost)?;
+    Ok(IdentityCheck::Restored)
 }
 
 /// Who this node is, for somebody who only looks and makes nothing: the identity, if there is one already that is this
 /// machine's and can be read, and the label. `name`: `--node NAME`.
 pub fn peek(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, String) {
-    let found = state_dir.and_then(|dir| read(&dir.join(FILE)).ok()).unwrap_or(Found::Nothing);
-    let id = match decide(found, &Machine::here()) {
-        Decision::Keep(id) => Some(id),
-        Decision::Complete(stored) => Some(stored.id),
-        Decision::Make(_) => None,
+    let found = state_dir.and_then(|dir| read(&dir.join(FILE)).ok()).unwrap_or(FoundIdentity::Nothing);
+    let id = match decide(found, &MachineFingerprint::here()) {
+        IdentityDecision::Keep(id) => Some(id),
+        IdentityDecision::Complete(stored) => Some(stored.id),
+        IdentityDecision::Make(_) => None,
     };
     let label = name.map_or_else(hostname, str::to_owned);
     let label = id.filter(|_| label.is_empty()).map_or(label, |id| id.to_string());
@@ -292,21 +294,21 @@ fn hostname() -> String {
     nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
 }
 
-fn identity(state_dir: &Path, machine: &Machine, env: &Env) -> io::Result<(NodeId, Origin)> {
+fn identity(state_dir: &Path, machine: &MachineFingerprint, env: &Env) -> io::Result<(NodeId, IdentityOrigin)> {
     let path = state_dir.join(FILE);
-    if let Decision::Keep(id) = decide(read(&path)?, machine) {
-        return Ok((id, Origin::Kept));
+    if let IdentityDecision::Keep(id) = decide(read(&path)?, machine) {
+        return Ok((id, IdentityOrigin::Kept));
     }
     // Something is to be written: alone, and after another look.
-    let _lock = Lock::take(&state_dir.join(LOCK))?;
+    let _lock = FileLock::take(&state_dir.join(LOCK))?;
     match decide(read(&path)?, machine) {
-        Decision::Keep(id) => Ok((id, Origin::Kept)),
-        Decision::Complete(stored) => {
+        IdentityDecision::Keep(id) => Ok((id, IdentityOrigin::Kept)),
+        IdentityDecision::Complete(stored) => {
             write(&path, &stored)?;
-            Ok((stored.id, Origin::Kept))
+            Ok((stored.id, IdentityOrigin::Kept))
         }
-        Decision::Make(origin) => {
-            let stored = Stored { id: NodeId(env.random_bytes()), machine: machine.clone() };
+        IdentityDecision::Make(origin) => {
+            let stored = StoredIdentity { id: NodeId(env.random_bytes()), machine: machine.clone() };
             write(&path, &stored)?;
             Ok((stored.id, origin))
         }
@@ -316,32 +318,36 @@ fn identity(state_dir: &Path, machine: &Machine, env: &Env) -> io::Result<(NodeI
 /// The longest identity that is read.
 const STORED_MAX: u64 = 64 << 10;
 
-fn read(path: &Path) -> io::Result<Found> {
+fn read(path: &Path) -> io::Result<FoundIdentity> {
     match file::read_own(path, STORED_MAX) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(Found::Damaged, Found::Identity)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
-        Err(e) if e.kind() == io::ErrorKind::FileTooLarge => Ok(Found::Damaged),
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).map_or(FoundIdentity::Damaged, FoundIdentity::Identity)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(FoundIdentity::Nothing),
+        Err(e) if e.kind() == io::ErrorKind::FileTooLarge => Ok(FoundIdentity::Damaged),
         Err(e) => Err(e),
     }
 }
 
-fn decide(found: Found, here: &Machine) -> Decision {
+fn decide(found: FoundIdentity, here: &MachineFingerprint) -> IdentityDecision {
     let stored = match found {
-        Found::Nothing => return Decision::Make(Origin::First),
-        Found::Damaged => return Decision::Make(Origin::Damaged),
-        Found::Identity(stored) => stored,
+        FoundIdentity::Nothing => return IdentityDecision::Make(IdentityOrigin::First),
+        FoundIdentity::Damaged => return IdentityDecision::Make(IdentityOrigin::Damaged),
+        FoundIdentity::Identity(stored) => stored,
     };
     // What one side does not know speaks neither for nor against: without root the product's UUID cannot be read.
     let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
     let was = &stored.machine;
     if differ(&was.machine_id, &here.machine_id) || differ(&was.product_uuid, &here.product_uuid) {
-        return Decision::Make(Origin::OtherMachine { was: stored.id });
+        return IdentityDecision::Make(IdentityOrigin::OtherMachine { was: stored.id });
     }
-    let known = Machine {
+    let known = MachineFingerprint {
         machine_id: was.machine_id.clone().or_else(|| here.machine_id.clone()),
         product_uuid: was.product_uuid.clone().or_else(|| here.product_uuid.clone()),
     };
-    if known == *was { Decision::Keep(stored.id) } else { Decision::Complete(Stored { id: stored.id, machine: known }) }
+    if known == *was {
+        IdentityDecision::Keep(stored.id)
+    } else {
+        IdentityDecision::Complete(StoredIdentity { id: stored.id, machine: known })
+    }
 }
 
 /// Makes this node a new one. What it was stays the name of whoever else is that.
@@ -350,21 +356,21 @@ fn decide(found: Found, here: &Machine) -> Decision {
 /// The state directory cannot be written.
 pub fn renew(state_dir: &Path, env: &Env) -> Result<NodeId, IdentityError> {
     let id = NodeId(env.random_bytes());
-    let stored = Stored { id, machine: Machine::here() };
+    let stored = StoredIdentity { id, machine: MachineFingerprint::here() };
     let path = state_dir.join(FILE);
-    let written = Lock::take(&state_dir.join(LOCK)).and_then(|_lock| write(&path, &stored));
+    let written = FileLock::take(&state_dir.join(LOCK)).and_then(|_lock| write(&path, &stored));
     written.map_err(|source| IdentityError::File { path, source })?;
     Ok(id)
 }
 
 /// With the lock held.
-fn write(path: &Path, stored: &Stored) -> io::Result<()> {
+fn write(path: &Path, stored: &StoredIdentity) -> io::Result<()> {
     let mut line = serde_json::to_vec(stored)?;
     line.push(b'\n');
     file::replace(path, &line)
 }
 
-impl Machine {
+impl MachineFingerprint {
     /// The machine that this runs on.
     pub fn here() -> Self {
         let first = |paths: &[&str]| paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
@@ -388,23 +394,23 @@ mod tests {
 
     use super::*;
 
-    fn machine(machine_id: &str, product_uuid: Option<&str>) -> Machine {
-        Machine { machine_id: fingerprint(machine_id), product_uuid: product_uuid.and_then(fingerprint) }
+    fn machine(machine_id: &str, product_uuid: Option<&str>) -> MachineFingerprint {
+        MachineFingerprint { machine_id: fingerprint(machine_id), product_uuid: product_uuid.and_then(fingerprint) }
     }
 
     const ID: NodeId = NodeId([7; 16]);
 
-    fn stored(machine: Machine) -> Found {
-        Found::Identity(Stored { id: ID, machine })
+    fn stored(machine: MachineFingerprint) -> FoundIdentity {
+        FoundIdentity::Identity(StoredIdentity { id: ID, machine })
     }
 
     #[test]
     fn another_machine_is_another_node() {
         let here = machine("aa", Some("bb"));
-        assert_eq!(decide(Found::Nothing, &here), Decision::Make(Origin::First));
-        assert_eq!(decide(Found::Damaged, &here), Decision::Make(Origin::Damaged));
-        assert_eq!(decide(stored(here.clone()), &here), Decision::Keep(ID));
-        let other = Decision::Make(Origin::OtherMachine { was: ID });
+        assert_eq!(decide(FoundIdentity::Nothing, &here), IdentityDecision::Make(IdentityOrigin::First));
+        assert_eq!(decide(FoundIdentity::Damaged, &here), IdentityDecision::Make(IdentityOrigin::Damaged));
+        assert_eq!(decide(stored(here.clone()), &here), IdentityDecision::Keep(ID));
+        let other = IdentityDecision::Make(IdentityOrigin::OtherMachine { was: ID });
         assert_eq!(decide(stored(machine("xx", Some("bb"))), &here), other, "cloned, and given a new machine-id");
         assert_eq!(decide(stored(machine("aa", Some("xx"))), &here), other, "cloned with its machine-id");
         assert_eq!(decide(stored(machine("xx", None)), &here), other);
@@ -413,10 +419,13 @@ mod tests {
     #[test]
     fn what_cannot_be_read_does_not_make_a_new_node() {
         let (as_root, as_user) = (machine("aa", Some("bb")), machine("aa", None));
-        assert_eq!(decide(stored(as_root.clone()), &as_user), Decision::Keep(ID));
-        let completed = Stored { id: ID, machine: as_root.clone() };
-        assert_eq!(decide(stored(as_user), &as_root), Decision::Complete(completed));
-        assert_eq!(decide(stored(Machine::default()), &Machine::default()), Decision::Keep(ID));
+        assert_eq!(decide(stored(as_root.clone()), &as_user), IdentityDecision::Keep(ID));
+        let completed = StoredIdentity { id: ID, machine: as_root.clone() };
+        assert_eq!(decide(stored(as_user), &as_root), IdentityDecision::Complete(completed));
+        assert_eq!(
+            decide(stored(MachineFingerprint::default()), &MachineFingerprint::default()),
+            IdentityDecision::Keep(ID)
+        );
     }
 
     #[test]
@@ -433,17 +442,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let env = Env::host();
         let (id, origin) = identity(dir.path(), &machine("aa", None), &env).unwrap();
-        assert_eq!(origin, Origin::First);
-        assert_eq!(identity(dir.path(), &machine("aa", Some("bb")), &env).unwrap(), (id, Origin::Kept));
+        assert_eq!(origin, IdentityOrigin::First);
+        assert_eq!(identity(dir.path(), &machine("aa", Some("bb")), &env).unwrap(), (id, IdentityOrigin::Kept));
         let (new, origin) = identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap();
-        assert_eq!(origin, Origin::OtherMachine { was: id });
+        assert_eq!(origin, IdentityOrigin::OtherMachine { was: id });
         assert_ne!(new, id);
-        assert_eq!(identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap(), (new, Origin::Kept));
+        assert_eq!(identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap(), (new, IdentityOrigin::Kept));
 
         let file = dir.path().join(FILE);
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, "{").unwrap();
-        assert_eq!(identity(dir.path(), &machine("aa", None), &env).unwrap().1, Origin::Damaged);
+        assert_eq!(identity(dir.path(), &machine("aa", None), &env).unwrap().1, IdentityOrigin::Damaged);
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
     }
@@ -452,7 +461,7 @@ mod tests {
     fn of_many_first_starts_one_makes_the_identity() {
         let dir = tempfile::tempdir().unwrap();
         let start = std::sync::Barrier::new(16);
-        let found: Vec<(NodeId, Origin)> = std::thread::scope(|scope| {
+        let found: Vec<(NodeId, IdentityOrigin)> = std::thread::scope(|scope| {
             let one = || {
                 start.wait();
                 identity(dir.path(), &machine("aa", None), &Env::host()).unwrap()
@@ -461,7 +470,7 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(found.iter().all(|(id, _)| *id == found[0].0));
-        assert_eq!(found.iter().filter(|(_, origin)| *origin == Origin::First).count(), 1);
+        assert_eq!(found.iter().filter(|(_, origin)| *origin == IdentityOrigin::First).count(), 1);
     }
 
     #[test]
@@ -469,13 +478,13 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let dir = base.path().join("state");
         std::fs::create_dir(&dir).unwrap();
-        let node = Node::open(&dir, None, &Env::host()).unwrap();
-        assert_eq!(keep(&dir, node.id).unwrap(), Kept::There);
+        let node = NodeIdentity::open(&dir, None, &Env::host()).unwrap();
+        assert_eq!(keep(&dir, node.id).unwrap(), IdentityCheck::There);
         std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(keep(&dir, node.id).unwrap(), Kept::Restored);
+        assert_eq!(keep(&dir, node.id).unwrap(), IdentityCheck::Restored);
         std::fs::write(dir.join(FILE), "").unwrap();
-        assert_eq!(keep(&dir, node.id).unwrap(), Kept::Restored);
-        assert_eq!(Node::open(&dir, None, &Env::host()).unwrap().id, node.id);
+        assert_eq!(keep(&dir, node.id).unwrap(), IdentityCheck::Restored);
+        assert_eq!(NodeIdentity::open(&dir, None, &Env::host()).unwrap().id, node.id);
         assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
 
         let other = renew(&dir, &Env::host()).unwrap();
@@ -495,8 +504,8 @@ mod tests {
     fn a_node_has_a_label_and_a_process() {
         let dir = tempfile::tempdir().unwrap();
         let env = Env::host();
-        let east = Node::open(dir.path(), Some("east"), &env).unwrap();
-        let again = Node::open(dir.path(), None, &env).unwrap();
+        let east = NodeIdentity::open(dir.path(), Some("east"), &env).unwrap();
+        let again = NodeIdentity::open(dir.path(), None, &env).unwrap();
         assert_eq!((east.label.as_str(), east.id), ("east", again.id));
         assert_eq!(again.label, again.hostname);
         assert_ne!(east.instance, again.instance);
@@ -504,7 +513,7 @@ mod tests {
         let nowhere = dir.path().join("nowhere");
         assert_eq!(peek(Some(&nowhere), None), (None, again.hostname));
         assert!(!nowhere.exists(), "looking makes nothing");
-        let error = Node::open(&dir.path().join("missing"), None, &env).unwrap_err().to_string();
+        let error = NodeIdentity::open(&dir.path().join("missing"), None, &env).unwrap_err().to_string();
         assert!(error.contains("missing/node.json"), "{error}");
     }
 

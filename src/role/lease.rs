@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::permit::Grant;
+use super::permit::LeaseGrant;
 use crate::ids::{InstanceId, NodeId};
 
 /// A process that holds a lease.
@@ -31,9 +31,9 @@ pub struct LeaseHolder {
 
 /// What asking for a lease came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub enum LeaseReply {
     /// This process holds it.
-    Held(Grant),
+    Held(LeaseGrant),
     /// Another process holds it.
     Taken {
         /// Which; `None` where it left nothing readable.
@@ -54,10 +54,10 @@ pub enum Reply {
 #[async_trait]
 pub trait LeaseService: Debug + Send {
     /// Asks for the lease, or for more of it.
-    async fn ask(&mut self) -> Reply;
+    async fn ask(&mut self) -> LeaseReply;
 
     /// Looks who holds it, and changes nothing.
-    async fn look(&mut self) -> Reply;
+    async fn look(&mut self) -> LeaseReply;
 
     /// Gives it up, if this process holds it, so that another may have it at once. Work that it guarded has ended.
     async fn release(&mut self);

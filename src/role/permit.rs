@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, RoleName, Term};
-use crate::moment::Moment;
+use crate::moment::ClockReading;
 
 /// The least that is kept back of a lease: stopping work takes about that long.
 const MARGIN_MIN: Duration = Duration::from_millis(200);
@@ -23,27 +23,27 @@ pub fn margin(ttl: Duration) -> Duration {
 
 /// A lease as it was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
+pub struct LeaseGrant {
     /// When it was asked for.
-    pub asked: Moment,
+    pub asked: ClockReading,
     /// How long the service keeps others out, from some moment after that on.
     pub ttl: Duration,
 }
 
-impl Grant {
+impl LeaseGrant {
     /// The boot time at which work must have stopped.
     pub fn until(&self) -> Duration {
         self.asked.boot + self.ttl.saturating_sub(margin(self.ttl))
     }
 
     /// Whether it no longer counts at `now`.
-    pub fn passed(&self, now: Moment) -> bool {
+    pub fn passed(&self, now: ClockReading) -> bool {
         now.boot >= self.until() || self.stopped(now) > margin(self.ttl)
     }
 
     /// By how much the wall clock ran ahead of the boot clock since: the hypervisor stopped this machine for so long, and
     /// other machines went on.
-    fn stopped(&self, now: Moment) -> Duration {
+    fn stopped(&self, now: ClockReading) -> Duration {
         let wall = Duration::try_from(now.wall.duration_since(self.asked.wall)).unwrap_or_default();
         wall.saturating_sub(now.boot.saturating_sub(self.asked.boot))
     }
@@ -51,14 +51,14 @@ impl Grant {
 
 /// Until when whoever has it may work. Clones share it: the election moves it on while a run goes on.
 #[derive(Debug, Clone)]
-pub struct Deadline(Arc<Mutex<Span>>);
+pub struct Deadline(Arc<Mutex<DeadlineState>>);
 
 #[derive(Debug, Clone, Copy)]
-enum Span {
+enum DeadlineState {
     /// Nothing but the journal excludes others.
     Endless,
     /// A lease.
-    Granted(Grant),
+    Granted(LeaseGrant),
     /// It is over, whatever the clock says.
     Ended,
 }
@@ -66,61 +66,61 @@ enum Span {
 impl Deadline {
     /// None: only the journal excludes others.
     pub(in crate::role) fn endless() -> Self {
-        Self(Arc::new(Mutex::new(Span::Endless)))
+        Self(Arc::new(Mutex::new(DeadlineState::Endless)))
     }
 
     /// Of a lease.
-    pub(in crate::role) fn granted(grant: Grant) -> Self {
-        Self(Arc::new(Mutex::new(Span::Granted(grant))))
+    pub(in crate::role) fn granted(grant: LeaseGrant) -> Self {
+        Self(Arc::new(Mutex::new(DeadlineState::Granted(grant))))
     }
 
     /// The lease was renewed. Never moves back, and never brings back what was ended.
-    pub(in crate::role) fn renew(&self, grant: Grant) {
+    pub(in crate::role) fn renew(&self, grant: LeaseGrant) {
         let mut span = self.span();
-        if let Span::Granted(before) = *span
+        if let DeadlineState::Granted(before) = *span
             && before.asked.boot < grant.asked.boot
         {
-            *span = Span::Granted(grant);
+            *span = DeadlineState::Granted(grant);
         }
     }
 
     /// The lease is lost, or given up.
     pub(in crate::role) fn end(&self) {
-        *self.span() = Span::Ended;
+        *self.span() = DeadlineState::Ended;
     }
 
     /// Whether work must have stopped at this moment.
-    pub fn passed(&self, now: Moment) -> bool {
+    pub fn passed(&self, now: ClockReading) -> bool {
         match *self.span() {
-            Span::Endless => false,
-            Span::Granted(grant) => grant.passed(now),
-            Span::Ended => true,
+            DeadlineState::Endless => false,
+            DeadlineState::Granted(grant) => grant.passed(now),
+            DeadlineState::Ended => true,
         }
     }
 
     /// The boot time at which work must stop, as far as is known now; `None` where there is no end.
     pub fn until(&self) -> Option<Duration> {
         match *self.span() {
-            Span::Endless => None,
-            Span::Granted(grant) => Some(grant.until()),
-            Span::Ended => Some(Duration::ZERO),
+            DeadlineState::Endless => None,
+            DeadlineState::Granted(grant) => Some(grant.until()),
+            DeadlineState::Ended => Some(Duration::ZERO),
         }
     }
 
     /// The newest grant that it rests on, for another process of this host; `None`: there is none, or it is over.
-    pub fn grant(&self) -> Option<Grant> {
+    pub fn grant(&self) -> Option<LeaseGrant> {
         match *self.span() {
-            Span::Granted(grant) => Some(grant),
-            Span::Endless | Span::Ended => None,
+            DeadlineState::Granted(grant) => Some(grant),
+            DeadlineState::Endless | DeadlineState::Ended => None,
         }
     }
 
     /// Whether it was ended: unlike one that only passed, it will not be renewed.
     pub fn is_ended(&self) -> bool {
-        matches!(*self.span(), Span::Ended)
+        matches!(*self.span(), DeadlineState::Ended)
     }
 
-    fn span(&self) -> MutexGuard<'_, Span> {
+    fn span(&self) -> MutexGuard<'_, DeadlineState> {
         // It is replaced as a whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,11 +198,11 @@ impl Permit {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::{Candidacy, Deadline, Grant};
+    use super::{Candidacy, Deadline, LeaseGrant};
     use crate::ids::RoleName;
 
     /// A node's that holds this lease.
-    pub(crate) fn candidacy(role: &RoleName, grant: Grant) -> Candidacy {
+    pub(crate) fn candidacy(role: &RoleName, grant: LeaseGrant) -> Candidacy {
         Candidacy::new(role.clone(), Deadline::granted(grant))
     }
 }
@@ -211,31 +211,31 @@ pub(crate) mod testing {
 mod tests {
     use super::*;
 
-    fn at(boot_ms: u64, wall_ms: i64) -> Moment {
-        Moment { boot: Duration::from_millis(boot_ms), wall: jiff::Timestamp::from_millisecond(wall_ms).unwrap() }
+    fn at(boot_ms: u64, wall_ms: i64) -> ClockReading {
+        ClockReading { boot: Duration::from_millis(boot_ms), wall: jiff::Timestamp::from_millisecond(wall_ms).unwrap() }
     }
 
     const TTL: Duration = Duration::from_secs(10);
 
     #[test]
     fn it_is_dated_from_the_question_and_ends_before_the_server_would() {
-        let deadline = Deadline::granted(Grant { asked: at(5_000, 0), ttl: TTL });
+        let deadline = Deadline::granted(LeaseGrant { asked: at(5_000, 0), ttl: TTL });
         assert!(!deadline.passed(at(13_999, 8_999)));
         assert!(deadline.passed(at(14_000, 9_000)), "ten seconds less a tenth, from the question on");
-        deadline.renew(Grant { asked: at(8_000, 3_000), ttl: TTL });
+        deadline.renew(LeaseGrant { asked: at(8_000, 3_000), ttl: TTL });
         assert!(!deadline.passed(at(16_999, 11_999)));
-        deadline.renew(Grant { asked: at(6_000, 1_000), ttl: TTL });
+        deadline.renew(LeaseGrant { asked: at(6_000, 1_000), ttl: TTL });
         assert_eq!(deadline.until(), Some(Duration::from_secs(17)), "an answer that comes late moves nothing back");
-        deadline.renew(Grant { asked: at(8_000, 3_000), ttl: TTL / 2 });
+        deadline.renew(LeaseGrant { asked: at(8_000, 3_000), ttl: TTL / 2 });
         assert_eq!(deadline.until(), Some(Duration::from_secs(17)), "nor does a second one to the same question");
     }
 
     #[test]
     fn another_process_of_the_host_rests_on_the_newest_grant_and_on_none_that_is_over() {
-        let deadline = Deadline::granted(Grant { asked: at(5_000, 0), ttl: TTL });
+        let deadline = Deadline::granted(LeaseGrant { asked: at(5_000, 0), ttl: TTL });
         assert_eq!(deadline.grant().map(|grant| grant.asked), Some(at(5_000, 0)));
         assert!(!deadline.is_ended());
-        deadline.renew(Grant { asked: at(8_000, 3_000), ttl: TTL });
+        deadline.renew(LeaseGrant { asked: at(8_000, 3_000), ttl: TTL });
         assert_eq!(deadline.grant().map(|grant| grant.asked), Some(at(8_000, 3_000)));
         deadline.end();
         assert!(deadline.is_ended() && deadline.grant().is_none());
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_was_stopped_has_lost_it() {
-        let deadline = Deadline::granted(Grant { asked: at(5_000, 0), ttl: TTL });
+        let deadline = Deadline::granted(LeaseGrant { asked: at(5_000, 0), ttl: TTL });
         assert!(!deadline.passed(at(6_000, 2_000)), "the wall clock may be set by as much as the margin");
         assert!(deadline.passed(at(6_000, 2_001)));
         assert!(!deadline.passed(at(6_000, -3_600_000)), "a wall clock that is set back says nothing");
@@ -253,10 +253,10 @@ mod tests {
 
     #[test]
     fn what_was_ended_does_not_come_back() {
-        let deadline = Deadline::granted(Grant { asked: at(0, 0), ttl: TTL });
+        let deadline = Deadline::granted(LeaseGrant { asked: at(0, 0), ttl: TTL });
         let clone = deadline.clone();
         deadline.end();
-        clone.renew(Grant { asked: at(1_000, 1_000), ttl: TTL });
+        clone.renew(LeaseGrant { asked: at(1_000, 1_000), ttl: TTL });
         assert!(clone.passed(at(1_000, 1_000)) && clone.is_ended());
         assert!(!Deadline::endless().passed(at(u32::MAX.into(), 0)));
     }

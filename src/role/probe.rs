@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
-use self::vip::events::Hints;
-use crate::config::{Environment, HttpUrl, Probe};
+use self::vip::events::ProbeHints;
+use crate::config::{EnvironmentSettings, HttpUrl, Probe};
 use crate::env::Env;
 use crate::ids::{RoleName, Term};
 
@@ -28,7 +28,7 @@ const CONCURRENT_MAX: usize = 8;
 
 /// What a probe says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Answer {
+pub enum ProbeAnswer {
     /// This node should be active.
     Yes,
     /// It should not.
@@ -37,42 +37,44 @@ pub enum Answer {
     Unknown,
 }
 
-impl Answer {
+impl ProbeAnswer {
     /// The opposite; unknown stays unknown.
     pub fn negated(self) -> Self {
         match self {
-            Answer::Yes => Answer::No,
-            Answer::No => Answer::Yes,
+            ProbeAnswer::Yes => ProbeAnswer::No,
+            ProbeAnswer::No => ProbeAnswer::Yes,
             #[cfg(feature = "planted")]
-            Answer::Unknown if crate::planted::is(crate::planted::Bug::UnknownProbeIsNo) => Answer::Yes,
-            Answer::Unknown => Answer::Unknown,
+            ProbeAnswer::Unknown if crate::planted::is(crate::planted::PlantedBug::UnknownProbeIsNo) => {
+                ProbeAnswer::Yes
+            }
+            ProbeAnswer::Unknown => ProbeAnswer::Unknown,
         }
     }
 
     /// Yes if all are, no if one is, else unknown.
-    pub fn all(answers: impl IntoIterator<Item = Answer>) -> Self {
-        answers.into_iter().fold(Answer::Yes, |so_far, next| match (so_far, next) {
-            (Answer::No, _) | (_, Answer::No) => Answer::No,
-            (Answer::Unknown, _) | (_, Answer::Unknown) => Answer::Unknown,
-            (Answer::Yes, Answer::Yes) => Answer::Yes,
+    pub fn all(answers: impl IntoIterator<Item = ProbeAnswer>) -> Self {
+        answers.into_iter().fold(ProbeAnswer::Yes, |so_far, next| match (so_far, next) {
+            (ProbeAnswer::No, _) | (_, ProbeAnswer::No) => ProbeAnswer::No,
+            (ProbeAnswer::Unknown, _) | (_, ProbeAnswer::Unknown) => ProbeAnswer::Unknown,
+            (ProbeAnswer::Yes, ProbeAnswer::Yes) => ProbeAnswer::Yes,
         })
     }
 
     /// Yes if one is, no if all are, else unknown.
-    pub fn any(answers: impl IntoIterator<Item = Answer>) -> Self {
-        Answer::all(answers.into_iter().map(Answer::negated)).negated()
+    pub fn any(answers: impl IntoIterator<Item = ProbeAnswer>) -> Self {
+        ProbeAnswer::all(answers.into_iter().map(ProbeAnswer::negated)).negated()
     }
 }
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evidence {
+pub struct ProbeResult {
     /// What was asked.
-    pub subject: Subject,
+    pub subject: ProbeSubject,
     /// What it says, before any `not` around it.
-    pub answer: Answer,
+    pub answer: ProbeAnswer,
     /// Why.
-    pub detail: Detail,
+    pub detail: ProbeDetail,
     /// How long the answer took.
     pub latency: Duration,
     /// When it was complete, as boot time.
@@ -81,7 +83,7 @@ pub struct Evidence {
     pub fallback: bool,
 }
 
-impl Evidence {
+impl ProbeResult {
     /// How old it is at this boot time.
     pub fn age(&self, boottime: Duration) -> Duration {
         boottime.saturating_sub(self.taken)
@@ -90,7 +92,7 @@ impl Evidence {
 
 /// What a probe is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
+pub enum ProbeSubject {
     /// An address on this machine.
     Vip(IpAddr),
     /// A command, with its arguments.
@@ -103,21 +105,21 @@ pub enum Subject {
     Unit(String),
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for ProbeSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Subject::Vip(address) => write!(f, "vip {address}"),
-            Subject::Command(command) => write!(f, "command {}", command.join(" ")),
-            Subject::Http(url) => write!(f, "http {url}"),
-            Subject::Mounted(path) => write!(f, "mounted {}", path.display()),
-            Subject::Unit(unit) => write!(f, "unit {unit}"),
+            ProbeSubject::Vip(address) => write!(f, "vip {address}"),
+            ProbeSubject::Command(command) => write!(f, "command {}", command.join(" ")),
+            ProbeSubject::Http(url) => write!(f, "http {url}"),
+            ProbeSubject::Mounted(path) => write!(f, "mounted {}", path.display()),
+            ProbeSubject::Unit(unit) => write!(f, "unit {unit}"),
         }
     }
 }
 
 /// Why a probe answered as it did.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Detail {
+pub enum ProbeDetail {
     /// The address is there.
     #[error("on {interface}")]
     Present {
@@ -259,7 +261,7 @@ fn said(line: Option<&String>) -> String {
 
 /// What commands are told in their environment.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub struct CommandVariables {
     /// `RUNNER_NODE`: the node's label.
     pub node: String,
     /// `RUNNER_ROLE`.
@@ -269,13 +271,13 @@ pub struct Context {
     /// `RUNNER_SLOT`, where there is one.
     pub slot: Option<Timestamp>,
     /// What the config gives the role's commands.
-    pub environment: Environment,
+    pub environment: EnvironmentSettings,
 }
 
-impl Context {
+impl CommandVariables {
     /// Of a role on a node, with no term, slot or variables of the config.
     pub fn new(node: impl Into<String>, role: RoleName) -> Self {
-        Self { node: node.into(), role, term: None, slot: None, environment: Environment::default() }
+        Self { node: node.into(), role, term: None, slot: None, environment: EnvironmentSettings::default() }
     }
 
     /// The variables, without those that are not known.
@@ -289,44 +291,44 @@ impl Context {
 
 /// The answer to a whole probe, and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assessment {
+pub struct ProbeAssessment {
     /// Whether this node is eligible: all of it together.
-    pub answer: Answer,
+    pub answer: ProbeAnswer,
     /// Whether it may stand in where no eligible node does it; `None`: the role has no fallback.
-    pub fallback: Option<Answer>,
+    pub fallback: Option<ProbeAnswer>,
     /// Every simple probe in the order of the config.
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<ProbeResult>,
 }
 
-impl Assessment {
+impl ProbeAssessment {
     /// Whether this node may work for the role as far as probes tell, now or later.
     pub fn speaks_for(&self) -> bool {
-        self.answer == Answer::Yes || self.fallback == Some(Answer::Yes)
+        self.answer == ProbeAnswer::Yes || self.fallback == Some(ProbeAnswer::Yes)
     }
 }
 
 /// What asks simple probes.
 #[async_trait]
-pub trait Senses: Debug + Send + Sync {
+pub trait ProbeRunner: Debug + Send + Sync {
     /// Asks `leaf`, which is not made of others.
-    async fn ask(&self, leaf: &Probe, context: &Context) -> (Answer, Detail);
+    async fn ask(&self, leaf: &Probe, context: &CommandVariables) -> (ProbeAnswer, ProbeDetail);
 
     /// When to ask `probe` again before the next poll.
-    fn hints(&self, probe: Option<&Probe>) -> Hints;
+    fn hints(&self, probe: Option<&Probe>) -> ProbeHints;
 }
 
 /// This host: its addresses and mounts, and the commands, servers and units that it can ask.
 #[derive(Debug, Clone, Copy)]
-pub struct HostSenses;
+pub struct HostProbeRunner;
 
 #[async_trait]
-impl Senses for HostSenses {
-    async fn ask(&self, leaf: &Probe, context: &Context) -> (Answer, Detail) {
+impl ProbeRunner for HostProbeRunner {
+    async fn ask(&self, leaf: &Probe, context: &CommandVariables) -> (ProbeAnswer, ProbeDetail) {
         match leaf {
             Probe::Vip { address, interface } => vip::ask(*address, interface.as_deref()),
             Probe::Command { command, timeout } => command::ask(command, *timeout, context).await,
             Probe::Http { url, status, body, timeout, ca_file } => {
-                let question = http::Question { url, status, body: body.as_deref(), ca_file: ca_file.as_deref() };
+                let question = http::HttpProbe { url, status, body: body.as_deref(), ca_file: ca_file.as_deref() };
                 http::ask(question, *timeout).await
             }
             Probe::Mounted { path } => mounted::ask(path).await,
@@ -335,8 +337,8 @@ impl Senses for HostSenses {
         }
     }
 
-    fn hints(&self, probe: Option<&Probe>) -> Hints {
-        Hints::of(probe)
+    fn hints(&self, probe: Option<&Probe>) -> ProbeHints {
+        ProbeHints::of(probe)
     }
 }
 
@@ -344,10 +346,10 @@ impl Senses for HostSenses {
 pub async fn assess(
     eligible: &Probe,
     fallback: Option<&Probe>,
-    context: &Context,
-    senses: &dyn Senses,
+    context: &CommandVariables,
+    senses: &dyn ProbeRunner,
     env: &Env,
-) -> Assessment {
+) -> ProbeAssessment {
     let mut leaves = Vec::new();
     collect(eligible, &mut leaves);
     let first = leaves.len();
@@ -359,29 +361,29 @@ pub async fn assess(
     for leaf in leaves {
         asked.push(ask(leaf, context, senses, env));
     }
-    let mut evidence: Vec<Evidence> = stream::iter(asked).buffered(CONCURRENT_MAX).collect().await;
+    let mut evidence: Vec<ProbeResult> = stream::iter(asked).buffered(CONCURRENT_MAX).collect().await;
     evidence.iter_mut().skip(first).for_each(|evidence| evidence.fallback = true);
     let mut answers = evidence.iter().map(|e| e.answer);
     let answer = combine(eligible, &mut answers);
     let fallback = fallback.map(|fallback| combine(fallback, &mut answers));
-    Assessment { answer, fallback, evidence }
+    ProbeAssessment { answer, fallback, evidence }
 }
 
-async fn ask(leaf: &Probe, context: &Context, senses: &dyn Senses, env: &Env) -> Evidence {
+async fn ask(leaf: &Probe, context: &CommandVariables, senses: &dyn ProbeRunner, env: &Env) -> ProbeResult {
     let start = env.clock.boottime();
     let (answer, detail) = senses.ask(leaf, context).await;
     let taken = env.clock.boottime();
-    Evidence { subject: subject(leaf), answer, detail, latency: taken.saturating_sub(start), taken, fallback: false }
+    ProbeResult { subject: subject(leaf), answer, detail, latency: taken.saturating_sub(start), taken, fallback: false }
 }
 
 /// What a simple probe is about.
-fn subject(leaf: &Probe) -> Subject {
+fn subject(leaf: &Probe) -> ProbeSubject {
     match leaf {
-        Probe::Vip { address, .. } => Subject::Vip(*address),
-        Probe::Command { command, .. } => Subject::Command(command.clone()),
-        Probe::Http { url, .. } => Subject::Http(url.clone()),
-        Probe::Mounted { path } => Subject::Mounted(path.clone()),
-        Probe::Unit { unit, .. } => Subject::Unit(unit.clone()),
+        Probe::Vip { address, .. } => ProbeSubject::Vip(*address),
+        Probe::Command { command, .. } => ProbeSubject::Command(command.clone()),
+        Probe::Http { url, .. } => ProbeSubject::Http(url.clone()),
+        Probe::Mounted { path } => ProbeSubject::Mounted(path.clone()),
+        Probe::Unit { unit, .. } => ProbeSubject::Unit(unit.clone()),
         Probe::All(_) | Probe::Any(_) | Probe::Not(_) => unreachable!("only simple probes are asked"),
     }
 }
@@ -397,21 +399,21 @@ fn collect<'a>(probe: &'a Probe, leaves: &mut Vec<&'a Probe>) {
 }
 
 /// The answer of a whole probe, given those of its simple ones in the order of [`collect`].
-fn combine(probe: &Probe, leaves: &mut dyn Iterator<Item = Answer>) -> Answer {
+fn combine(probe: &Probe, leaves: &mut dyn Iterator<Item = ProbeAnswer>) -> ProbeAnswer {
     match probe {
         Probe::Vip { .. } | Probe::Command { .. } | Probe::Http { .. } | Probe::Mounted { .. } | Probe::Unit { .. } => {
-            leaves.next().unwrap_or(Answer::Unknown)
+            leaves.next().unwrap_or(ProbeAnswer::Unknown)
         }
         // Collected first: every leaf below must be taken from the iterator, also after the answer is clear.
-        Probe::All(probes) => Answer::all(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
-        Probe::Any(probes) => Answer::any(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
+        Probe::All(probes) => ProbeAnswer::all(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
+        Probe::Any(probes) => ProbeAnswer::any(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
         Probe::Not(inner) => combine(inner, leaves).negated(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Answer::{No, Unknown, Yes};
+    use super::ProbeAnswer::{No, Unknown, Yes};
     use super::*;
 
     fn leaf() -> Probe {
@@ -428,18 +430,18 @@ mod tests {
             (vec![No, Unknown], No, Unknown),
             (vec![Unknown, Unknown], Unknown, Unknown),
         ] {
-            let reversed: Vec<Answer> = answers.iter().rev().copied().collect();
+            let reversed: Vec<ProbeAnswer> = answers.iter().rev().copied().collect();
             for answers in [answers, reversed] {
-                assert_eq!(Answer::all(answers.clone()), all, "all {answers:?}");
-                assert_eq!(Answer::any(answers.clone()), any, "any {answers:?}");
+                assert_eq!(ProbeAnswer::all(answers.clone()), all, "all {answers:?}");
+                assert_eq!(ProbeAnswer::any(answers.clone()), any, "any {answers:?}");
             }
         }
-        assert_eq!([Yes, No, Unknown].map(Answer::negated), [No, Yes, Unknown]);
+        assert_eq!([Yes, No, Unknown].map(ProbeAnswer::negated), [No, Yes, Unknown]);
     }
 
     #[test]
     fn whom_the_probes_speak_for_may_work_now_or_stand_in() {
-        let speaks = |answer, fallback| Assessment { answer, fallback, evidence: Vec::new() }.speaks_for();
+        let speaks = |answer, fallback| ProbeAssessment { answer, fallback, evidence: Vec::new() }.speaks_for();
         for fallback in [None, Some(No), Some(Unknown), Some(Yes)] {
             assert!(speaks(Yes, fallback));
             for answer in [No, Unknown] {
@@ -453,7 +455,7 @@ mod tests {
         // any[ all[a, b], not c, d ]
         let probe =
             Probe::Any(vec![Probe::All(vec![leaf(), leaf()]), Probe::Not(Box::new(leaf())), Probe::All(vec![leaf()])]);
-        let combined = |answers: [Answer; 4]| combine(&probe, &mut answers.into_iter());
+        let combined = |answers: [ProbeAnswer; 4]| combine(&probe, &mut answers.into_iter());
         assert_eq!(combined([Yes, Yes, Yes, No]), Yes);
         assert_eq!(combined([No, Yes, Yes, No]), No);
         assert_eq!(combined([No, Yes, No, No]), Yes);
@@ -472,9 +474,9 @@ mod tests {
             timeout: Duration::from_secs(30),
         };
         let probe = Probe::Any(vec![run("exit 0"), run("echo broken >&2; exit 7"), leaf()]);
-        let context = Context::new("east", "app".parse().unwrap());
+        let context = CommandVariables::new("east", "app".parse().unwrap());
         let before = env.clock.boottime();
-        let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &HostSenses, &env).await;
+        let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &HostProbeRunner, &env).await;
         assert_eq!(assessment.answer, Yes);
         assert_eq!(assessment.evidence.iter().map(|e| e.answer).collect::<Vec<_>>(), [Yes, Unknown, No, No]);
         assert_eq!(assessment.fallback, Some(Yes), "its only probe says no, under a not");

@@ -33,8 +33,8 @@ pub struct Slot {
 
 /// A role's schedule, ready to be asked.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    rule: Rule,
+pub struct SlotSchedule {
+    rule: ScheduleRule,
     zone: TimeZone,
     offset: SignedDuration,
     missed_after: SignedDuration,
@@ -44,7 +44,7 @@ pub struct Plan {
 }
 
 #[derive(Debug, Clone)]
-enum Rule {
+enum ScheduleRule {
     Cron(Box<croner::Cron>),
     /// Seconds.
     Every(i64),
@@ -52,7 +52,7 @@ enum Rule {
 
 /// How a slot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum SlotStatus {
     /// It is committed, or a later one is that has come.
     Committed,
     /// There is still time.
@@ -68,7 +68,7 @@ pub enum Standing {
 
 /// The slots since the last committed one that nobody will commit in time any more.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Missed {
+pub struct MissedSlots {
     /// Ascending, at most [`MISSED_MAX`].
     pub slots: Vec<Slot>,
     /// There are more than these.
@@ -79,7 +79,7 @@ pub struct Missed {
 /// left out 2011-12-30).
 const AROUND: SignedDuration = SignedDuration::from_hours(48);
 
-impl Plan {
+impl SlotSchedule {
     /// The role's plan; `None` for a role that is only backed up by hand.
     ///
     /// # Errors
@@ -87,9 +87,9 @@ impl Plan {
     pub fn new(role: &RoleSettings, zone: &TimeZone) -> Result<Option<Self>, ValueError> {
         let Some(schedule) = &role.schedule else { return Ok(None) };
         let rule = match schedule {
-            Schedule::Cron(line) => Rule::Cron(Box::new(value::cron(line)?)),
+            Schedule::Cron(line) => ScheduleRule::Cron(Box::new(value::cron(line)?)),
             // A second at least: zero would have every instant be a slot.
-            Schedule::Every(every) => Rule::Every(i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1)),
+            Schedule::Every(every) => ScheduleRule::Every(i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1)),
         };
         Ok(Some(Self {
             rule,
@@ -203,19 +203,19 @@ impl Plan {
     }
 
     /// How `slot` stands when `started` tells of a run that is under way for it.
-    pub fn standing(&self, slot: Slot, commits: &SlotCommits, started: bool, now: Timestamp) -> Standing {
+    pub fn standing(&self, slot: Slot, commits: &SlotCommits, started: bool, now: Timestamp) -> SlotStatus {
         if self.is_closed(slot, commits, now) {
-            return Standing::Committed;
+            return SlotStatus::Committed;
         }
         let next = self.end(slot);
         let start_by = self.start_before(slot, next);
         if now >= next {
-            return if started { Standing::NotFinished } else { Standing::NotStarted };
+            return if started { SlotStatus::NotFinished } else { SlotStatus::NotStarted };
         }
         match (started, now > start_by) {
-            (false, true) => Standing::NotStarted,
-            (false, false) => Standing::Open { until: start_by },
-            (true, _) => Standing::Open { until: next },
+            (false, true) => SlotStatus::NotStarted,
+            (false, false) => SlotStatus::Open { until: start_by },
+            (true, _) => SlotStatus::Open { until: next },
         }
     }
 
@@ -235,7 +235,7 @@ impl Plan {
 
     /// Everything missed since the newest committed slot that has come, or since the role exists: a role that never committed one has
     /// missed all since then. Where that is not known either, nothing is called missed. `running`: the slots for which a run is under way.
-    pub fn missed(&self, commits: &SlotCommits, running: &[Timestamp], now: Timestamp) -> Missed {
+    pub fn missed(&self, commits: &SlotCommits, running: &[Timestamp], now: Timestamp) -> MissedSlots {
         self.missed_unless(commits, running, now, |_| None)
     }
 
@@ -247,8 +247,8 @@ impl Plan {
         running: &[Timestamp],
         now: Timestamp,
         excuse: impl Fn(Slot) -> Option<Timestamp>,
-    ) -> Missed {
-        let mut missed = Missed::default();
+    ) -> MissedSlots {
+        let mut missed = MissedSlots::default();
         let mut slot = self.first_owed(commits, now);
         while let Some(this) = slot.filter(|slot| slot.starts <= now) {
             if let Some(until) = excuse(this) {
@@ -258,7 +258,7 @@ impl Plan {
                 continue;
             }
             let standing = self.standing(this, commits, running.contains(&this.at), now);
-            if matches!(standing, Standing::NotStarted | Standing::NotFinished) {
+            if matches!(standing, SlotStatus::NotStarted | SlotStatus::NotFinished) {
                 if missed.slots.len() == MISSED_MAX {
                     missed.more = true;
                     break;
@@ -277,8 +277,8 @@ impl Plan {
     /// The latest slot instant that is not after `now`.
     fn latest(&self, now: Timestamp) -> Option<Timestamp> {
         let cron = match &self.rule {
-            Rule::Every(every) => return Timestamp::from_second(second(now).div_euclid(*every) * every).ok(),
-            Rule::Cron(cron) => cron,
+            ScheduleRule::Every(every) => return Timestamp::from_second(second(now).div_euclid(*every) * every).ok(),
+            ScheduleRule::Cron(cron) => cron,
         };
         // Near a transition the order of civil times is not the order of instants, by as much as the clocks jump. So
         // begin that much later, and having found one look that much further.
@@ -303,13 +303,13 @@ impl Plan {
         best.map(|(at, _)| at)
     }
 
-    /// The earliest slot instant that is after `now`. The mirror image of [`Plan::latest`].
+    /// The earliest slot instant that is after `now`. The mirror image of [`SlotSchedule::latest`].
     fn earliest(&self, now: Timestamp) -> Option<Timestamp> {
         let cron = match &self.rule {
-            Rule::Every(every) => {
+            ScheduleRule::Every(every) => {
                 return Timestamp::from_second((second(now).div_euclid(*every) + 1).checked_mul(*every)?).ok();
             }
-            Rule::Cron(cron) => cron,
+            ScheduleRule::Cron(cron) => cron,
         };
         let start = self.civil(now).checked_sub(self.jump(now)).ok()?;
         let mut civil = cron.find_next_occurrence(&start, true).ok()?;
@@ -395,8 +395,8 @@ mod tests {
     use super::*;
     use crate::role::commits::ScheduleInForce;
 
-    fn plan_of(rule: Rule, zone: &str) -> Plan {
-        Plan {
+    fn plan_of(rule: ScheduleRule, zone: &str) -> SlotSchedule {
+        SlotSchedule {
             rule,
             zone: TimeZone::get(zone).unwrap(),
             offset: SignedDuration::ZERO,
@@ -406,8 +406,8 @@ mod tests {
         }
     }
 
-    fn cron(line: &str, zone: &str) -> Plan {
-        plan_of(Rule::Cron(Box::new(value::cron(line).unwrap())), zone)
+    fn cron(line: &str, zone: &str) -> SlotSchedule {
+        plan_of(ScheduleRule::Cron(Box::new(value::cron(line).unwrap())), zone)
     }
 
     fn at(text: &str) -> Timestamp {
@@ -419,7 +419,7 @@ mod tests {
     }
 
     /// The slots from `from` on, each the next of the one before.
-    fn walk(plan: &Plan, from: &str, count: usize) -> Vec<String> {
+    fn walk(plan: &SlotSchedule, from: &str, count: usize) -> Vec<String> {
         let mut slots = Vec::new();
         let mut now = at(from);
         for _ in 0..count {
@@ -473,13 +473,13 @@ mod tests {
 
     #[test]
     fn every_counts_from_the_epoch() {
-        let plan = plan_of(Rule::Every(3600), "Europe/Berlin");
+        let plan = plan_of(ScheduleRule::Every(3600), "Europe/Berlin");
         assert_eq!(plan.due(at("2026-10-25T01:59:59.9Z")).unwrap().at, at("2026-10-25T01:00:00Z"));
         assert_eq!(plan.next(at("2026-10-25T01:00:00Z")).unwrap().at, at("2026-10-25T02:00:00Z"));
         assert_eq!(plan.due(at("1969-12-31T23:30:00Z")).unwrap().at, at("1969-12-31T23:00:00Z"));
         assert_eq!(plan.due(at("1969-12-31T22:59:59.9Z")).unwrap().at, at("1969-12-31T22:00:00Z"));
         assert_eq!(plan.next(at("1969-12-31T22:59:59.9Z")).unwrap().at, at("1969-12-31T23:00:00Z"));
-        let plan = plan_of(Rule::Every(5400), "UTC");
+        let plan = plan_of(ScheduleRule::Every(5400), "UTC");
         assert_eq!(plan.due(at("1970-01-01T04:00:00Z")).unwrap().at, at("1970-01-01T03:00:00Z"));
     }
 
@@ -507,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_commit_by_a_clock_that_is_a_little_ahead_hides_no_slot_before_it() {
-        let mut plan = plan_of(Rule::Every(60), "UTC");
+        let mut plan = plan_of(ScheduleRule::Every(60), "UTC");
         for jitter in [0, 20] {
             plan.offset = SignedDuration::from_secs(jitter);
             let commits = commits(["2026-11-20T11:59:00Z", "2026-11-20T12:04:00Z"]);
@@ -530,13 +530,13 @@ mod tests {
         let slot = plan.due(at("2026-11-20T01:00:00Z")).unwrap();
         let before = commits(["2026-11-19T01:00:00Z", "2028-11-19T01:00:00Z"]);
         let standing = |started, now| plan.standing(slot, &before, started, at(now));
-        assert_eq!(standing(false, "2026-11-20T01:30:00Z"), Standing::Open { until: at("2026-11-20T01:30:00Z") });
-        assert_eq!(standing(false, "2026-11-20T01:30:01Z"), Standing::NotStarted);
-        assert_eq!(standing(true, "2026-11-20T23:00:00Z"), Standing::Open { until: at("2026-11-21T01:00:00Z") });
-        assert_eq!(standing(true, "2026-11-21T01:00:00Z"), Standing::NotFinished);
+        assert_eq!(standing(false, "2026-11-20T01:30:00Z"), SlotStatus::Open { until: at("2026-11-20T01:30:00Z") });
+        assert_eq!(standing(false, "2026-11-20T01:30:01Z"), SlotStatus::NotStarted);
+        assert_eq!(standing(true, "2026-11-20T23:00:00Z"), SlotStatus::Open { until: at("2026-11-21T01:00:00Z") });
+        assert_eq!(standing(true, "2026-11-21T01:00:00Z"), SlotStatus::NotFinished);
         assert_eq!(
             plan.standing(slot, &commits(["2026-11-20T01:00:00Z"]), false, at("2026-11-21T01:00:00Z")),
-            Standing::Committed
+            SlotStatus::Committed
         );
     }
 
@@ -545,12 +545,12 @@ mod tests {
         let plan = cron("0 1 * * *", "UTC");
         let committed = commits(["2026-11-17T01:00:00Z"]);
         let missed = |running: Option<_>, now| plan.missed(&committed, running.as_slice(), at(now));
-        assert_eq!(missed(None, "2026-11-18T01:10:00Z"), Missed::default());
+        assert_eq!(missed(None, "2026-11-18T01:10:00Z"), MissedSlots::default());
         let days: Vec<Timestamp> = missed(None, "2026-11-20T01:10:00Z").slots.iter().map(|s| s.at).collect();
         assert_eq!(days, [at("2026-11-18T01:00:00Z"), at("2026-11-19T01:00:00Z")], "today's has until 01:30");
         assert_eq!(missed(None, "2026-11-20T02:00:00Z").slots.len(), 3);
         assert_eq!(missed(Some(at("2026-11-20T01:00:00Z")), "2026-11-20T02:00:00Z").slots.len(), 2);
-        assert_eq!(plan.missed(&commits([]), &[], at("2026-11-20T02:00:00Z")), Missed::default());
+        assert_eq!(plan.missed(&commits([]), &[], at("2026-11-20T02:00:00Z")), MissedSlots::default());
         let all = missed(None, "2046-11-20T02:00:00Z");
         assert_eq!((all.slots.len(), all.more), (MISSED_MAX, true));
     }
@@ -578,7 +578,7 @@ mod tests {
         assert_eq!(plan.waiting(&made(&[]), at("2026-11-18T23:00:00Z")), None);
         assert_eq!(plan.waiting(&made(&[]), at("2026-11-20T23:00:00Z")).unwrap().at, at("2026-11-19T01:00:00Z"));
         let wrong = SlotCommits::new([], Some(at("2028-11-18T14:00:00Z")));
-        let days = |plan: &Plan, now| -> Vec<Timestamp> {
+        let days = |plan: &SlotSchedule, now| -> Vec<Timestamp> {
             plan.missed(&wrong, &[], at(now)).slots.iter().map(|slot| slot.at).collect()
         };
         assert_eq!(
@@ -598,7 +598,7 @@ mod tests {
         let weekly = ScheduleInForce { id: ScheduleId([9; 8]), since: None };
         let last = at("2026-11-15T01:00:00Z");
         let commits = |schedule| SlotCommits::new([last], None).by(schedule, Some(last));
-        let missed = |plan: &Plan, schedule, now| plan.missed(&commits(schedule), &[], at(now)).slots.len();
+        let missed = |plan: &SlotSchedule, schedule, now| plan.missed(&commits(schedule), &[], at(now)).slots.len();
         assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:00:59Z"), 0, "not those of the week before");
         assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:10:30Z"), 9, "those since then");
         for seen_at in [None, Some(at("2028-01-01T00:00:00Z"))] {
@@ -710,7 +710,7 @@ mod tests {
             line in line(), zone in prop::sample::select(ZONES.to_vec()), year in 0..20i64, which in 0..3usize, minutes in -1500..1500i64,
         ) {
             let plan = cron(&line, zone);
-            let Rule::Cron(cron) = &plan.rule else { unreachable!() };
+            let ScheduleRule::Cron(cron) = &plan.rule else { unreachable!() };
             let now = moment(&plan.zone, year, which, minutes);
             let mut expected = BTreeSet::new();
             let mut civil = plan.civil(now).date().to_datetime(jiff::civil::Time::midnight()) - SignedDuration::from_hours(96);

@@ -22,7 +22,7 @@ const SIGHTING_AGE_MAX: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// The newest record that one process wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Authorship {
+pub struct ProcessAuthor {
     /// Its number.
     pub seq: Seq,
     /// The process.
@@ -30,7 +30,7 @@ pub struct Authorship {
 }
 
 /// Adds the newest record of a node to what is known of its `authors`, who are sorted by their records.
-pub fn add_author(authors: &mut Vec<Authorship>, newest: Authorship) {
+pub fn add_author(authors: &mut Vec<ProcessAuthor>, newest: ProcessAuthor) {
     authors.retain(|author| author.instance != newest.instance);
     authors.push(newest);
     let surplus = authors.len().saturating_sub(AUTHORS_MAX);
@@ -39,7 +39,7 @@ pub fn add_author(authors: &mut Vec<Authorship>, newest: Authorship) {
 
 /// A record with this node's ID by a process that this node did not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sighting {
+pub struct CloneSighting {
     /// Its number.
     pub seq: Seq,
     /// The process that wrote it.
@@ -56,9 +56,9 @@ pub struct Sighting {
 
 /// What is known when records are judged.
 #[derive(Debug, Clone, Copy)]
-pub struct Evidence<'a> {
+pub struct CloneEvidence<'a> {
     /// The processes that wrote with this node's ID.
-    pub authors: &'a [Authorship],
+    pub authors: &'a [ProcessAuthor],
     /// The processes of this node that wrote since record `judged`, complete but for what was lost when the state directory was set back.
     pub own: &'a [InstanceId],
     /// Those of this machine in this boot.
@@ -70,20 +70,20 @@ pub struct Evidence<'a> {
     /// Records up to this one were judged before.
     pub judged: Seq,
     /// What was seen last.
-    pub before: Option<Sighting>,
+    pub before: Option<CloneSighting>,
     /// This moment.
     pub now: Timestamp,
 }
 
 /// What is to be thought of the records since the last judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suspicion {
+pub enum CloneSuspicion {
     /// They are this node's own.
     None,
     /// They are this machine's own, and its state directory was set back since this one was written.
     SetBack(Seq),
     /// One was written by a process that this node does not know: to be remembered.
-    First(Sighting),
+    First(CloneSighting),
     /// As was to be expected after what was seen before.
     Known,
     /// There is a second node with this ID, to which this process belongs.
@@ -91,20 +91,26 @@ pub enum Suspicion {
 }
 
 /// Judges the newest record that no process of this node wrote.
-pub fn judge(evidence: Evidence<'_>) -> Suspicion {
-    let Evidence { authors, own, boot, mark, head, judged, before, now } = evidence;
+pub fn judge(evidence: CloneEvidence<'_>) -> CloneSuspicion {
+    let CloneEvidence { authors, own, boot, mark, head, judged, before, now } = evidence;
     #[cfg(feature = "planted")]
-    let (judged, head) =
-        if crate::planted::is(crate::planted::Bug::OldRecordsAreJudged) { (Seq(0), Seq(0)) } else { (judged, head) };
-    let is_unknown = |author: &&Authorship| author.seq > judged && !own.contains(&author.instance);
-    let is_foreign = |author: &&Authorship| is_unknown(author) && !boot.contains(&author.instance);
-    let Some(&Authorship { seq, instance }) = authors.iter().rfind(is_foreign) else {
-        return authors.iter().rfind(is_unknown).map_or(Suspicion::None, |author| Suspicion::SetBack(author.seq));
+    let (judged, head) = if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
+        (Seq(0), Seq(0))
+    } else {
+        (judged, head)
     };
-    let first = Suspicion::First(Sighting { seq, instance, head, mark, at: now });
+    let is_unknown = |author: &&ProcessAuthor| author.seq > judged && !own.contains(&author.instance);
+    let is_foreign = |author: &&ProcessAuthor| is_unknown(author) && !boot.contains(&author.instance);
+    let Some(&ProcessAuthor { seq, instance }) = authors.iter().rfind(is_foreign) else {
+        return authors
+            .iter()
+            .rfind(is_unknown)
+            .map_or(CloneSuspicion::None, |author| CloneSuspicion::SetBack(author.seq));
+    };
+    let first = CloneSuspicion::First(CloneSighting { seq, instance, head, mark, at: now });
     let Some(before) = before else { return first };
     if seq <= before.seq {
-        return Suspicion::Known;
+        return CloneSuspicion::Known;
     }
     if !is_same_boot(before.mark, mark) {
         return first;
@@ -112,11 +118,11 @@ pub fn judge(evidence: Evidence<'_>) -> Suspicion {
     // Who wrote it had seen the one before. So it began to write when that was there: this number may have been under way since before a
     // reboot, and any later one began under the eyes of these notes.
     if seq.0 <= before.head.0.saturating_add(1) {
-        return Suspicion::Known;
+        return CloneSuspicion::Known;
     }
     let age = now.duration_since(before.at).abs();
     let is_near = seq.0.saturating_sub(before.seq.0) <= SIGHTING_RECORDS_MAX && age <= SIGHTING_AGE_MAX;
-    if instance == before.instance || is_near { Suspicion::Twin(instance) } else { first }
+    if instance == before.instance || is_near { CloneSuspicion::Twin(instance) } else { first }
 }
 
 /// Whether two things were seen by the same complete notes of one boot. What is not known is not the same.
@@ -138,23 +144,23 @@ mod tests {
     const BOOT: Option<u64> = Some(1);
     const NEXT_BOOT: Option<u64> = Some(2);
 
-    fn by(seq: u64, instance: u8) -> Authorship {
-        Authorship { seq: Seq(seq), instance: InstanceId([instance; 8]) }
+    fn by(seq: u64, instance: u8) -> ProcessAuthor {
+        ProcessAuthor { seq: Seq(seq), instance: InstanceId([instance; 8]) }
     }
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn twin(instance: u8) -> Suspicion {
-        Suspicion::Twin(InstanceId([instance; 8]))
+    fn twin(instance: u8) -> CloneSuspicion {
+        CloneSuspicion::Twin(InstanceId([instance; 8]))
     }
 
     /// A node whose state directory knows the processes 1 and 2, and whose memory of this boot knows 2 and 3.
     #[derive(Clone)]
     struct Judge {
         judged: u64,
-        before: Option<Sighting>,
+        before: Option<CloneSighting>,
         mark: Option<u64>,
         now: i64,
     }
@@ -165,9 +171,9 @@ mod tests {
         }
 
         /// Sees these records, the newest last, and remembers them.
-        fn see(&mut self, authors: &[Authorship]) -> Suspicion {
+        fn see(&mut self, authors: &[ProcessAuthor]) -> CloneSuspicion {
             let [one, two, three] = [1, 2, 3].map(|n| InstanceId([n; 8]));
-            let suspicion = judge(Evidence {
+            let suspicion = judge(CloneEvidence {
                 authors,
                 own: &[one, two],
                 boot: &[two, three],
@@ -178,26 +184,30 @@ mod tests {
                 now: at(self.now),
             });
             self.judged = authors.last().map_or(self.judged, |newest| newest.seq.0.max(self.judged));
-            if let Suspicion::First(sighting) = suspicion {
+            if let CloneSuspicion::First(sighting) = suspicion {
                 self.before = Some(sighting);
             }
             suspicion
         }
 
         #[track_caller]
-        fn sees_first(&mut self, authors: &[Authorship], seq: u64) {
-            assert!(matches!(self.see(authors), Suspicion::First(sighting) if sighting.seq == Seq(seq)));
+        fn sees_first(&mut self, authors: &[ProcessAuthor], seq: u64) {
+            assert!(matches!(self.see(authors), CloneSuspicion::First(sighting) if sighting.seq == Seq(seq)));
         }
     }
 
     #[test]
     fn a_stranger_with_this_nodes_id_is_a_twin_when_it_writes_again() {
         let mut judge = Judge::new();
-        assert_eq!(judge.see(&[]), Suspicion::None);
-        assert_eq!(judge.see(&[by(5, 2)]), Suspicion::None);
+        assert_eq!(judge.see(&[]), CloneSuspicion::None);
+        assert_eq!(judge.see(&[by(5, 2)]), CloneSuspicion::None);
         judge.sees_first(&[by(5, 2), by(6, 9)], 6);
-        assert_eq!(judge.see(&[by(5, 2), by(6, 9)]), Suspicion::None, "it was judged");
-        assert_eq!(judge.see(&[by(6, 9), by(7, 1)]), Suspicion::None, "a machine that was set back goes on by itself");
+        assert_eq!(judge.see(&[by(5, 2), by(6, 9)]), CloneSuspicion::None, "it was judged");
+        assert_eq!(
+            judge.see(&[by(6, 9), by(7, 1)]),
+            CloneSuspicion::None,
+            "a machine that was set back goes on by itself"
+        );
         assert_eq!(
             judge.see(&[by(6, 9), by(7, 1), by(8, 7), by(9, 1)]),
             twin(7),
@@ -209,8 +219,8 @@ mod tests {
     fn what_was_seen_before_says_nothing() {
         // Nothing is known any more of who wrote it.
         let mut judge = Judge { judged: 9, ..Judge::new() };
-        assert_eq!(judge.see(&[by(3, 8), by(9, 9)]), Suspicion::None);
-        assert_eq!(judge.see(&[by(3, 8), by(9, 9), by(10, 1)]), Suspicion::None);
+        assert_eq!(judge.see(&[by(3, 8), by(9, 9)]), CloneSuspicion::None);
+        assert_eq!(judge.see(&[by(3, 8), by(9, 9), by(10, 1)]), CloneSuspicion::None);
     }
 
     #[test]
@@ -219,7 +229,11 @@ mod tests {
         judge.sees_first(&[by(5, 9)], 5);
         let kept = judge.clone();
         for seq in [7, 9, 20] {
-            assert_eq!(judge.see(&[by(5, 9), by(seq, 3)]), Suspicion::SetBack(Seq(seq)), "process 3 is this machine's");
+            assert_eq!(
+                judge.see(&[by(5, 9), by(seq, 3)]),
+                CloneSuspicion::SetBack(Seq(seq)),
+                "process 3 is this machine's"
+            );
             judge = kept.clone();
         }
         assert_eq!(judge.see(&[by(5, 9), by(7, 8), by(9, 3)]), twin(8), "and one of a twin is none among its records");
@@ -260,7 +274,7 @@ mod tests {
         for instance in [9, 8] {
             let mut judge = Judge::new();
             judge.sees_first(&[by(5, 9), by(6, 1)], 5);
-            assert_eq!(judge.see(&[by(7, instance)]), Suspicion::Known, "it follows what there was");
+            assert_eq!(judge.see(&[by(7, instance)]), CloneSuspicion::Known, "it follows what there was");
             assert_eq!(judge.see(&[by(8, instance)]), twin(instance), "it follows what came since");
         }
         let mut judge = Judge::new();

@@ -9,7 +9,7 @@ use super::StoreErrorKind;
 
 /// What came back for one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct StoreResponse<'a> {
     /// The HTTP status; `None`: no answer, or one that is no HTTP.
     pub status: Option<u16>,
     /// The code in the S3 error document that is the answer's body; `None`: the body is none.
@@ -20,7 +20,7 @@ pub struct Answer<'a> {
 
 /// What the answer to a conditional write shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteAnswer {
+pub enum WriteResponse {
     /// The condition did not hold; nothing was written.
     ConditionFailed,
     /// There is no such object; nothing was written.
@@ -31,24 +31,24 @@ pub enum WriteAnswer {
     Doubt,
 }
 
-impl Answer<'_> {
+impl StoreResponse<'_> {
     /// What a conditional write that was answered so came to. A success is not asked here.
-    pub fn of_write(self) -> WriteAnswer {
+    pub fn of_write(self) -> WriteResponse {
         #[cfg(feature = "planted")]
-        if crate::planted::is(crate::planted::Bug::UnrecognisedIsDefinite) && self.is_unrecognised() {
-            return WriteAnswer::Refused(StoreErrorKind::Denied);
+        if crate::planted::is(crate::planted::PlantedBug::UnrecognisedIsDefinite) && self.is_unrecognised() {
+            return WriteResponse::Refused(StoreErrorKind::Denied);
         }
         match (self.status, self.code) {
             // No proxy evaluates the condition, and some servers send no document with this one.
-            (Some(412), Some("PreconditionFailed")) => WriteAnswer::ConditionFailed,
-            (Some(412), None) if self.is_bare => WriteAnswer::ConditionFailed,
-            (Some(404), Some("NoSuchKey")) => WriteAnswer::NoSuchKey,
+            (Some(412), Some("PreconditionFailed")) => WriteResponse::ConditionFailed,
+            (Some(412), None) if self.is_bare => WriteResponse::ConditionFailed,
+            (Some(404), Some("NoSuchKey")) => WriteResponse::NoSuchKey,
             (Some(300..), Some(code)) => match classify_code(code) {
                 // Temporary troubles are told before or after the effect, who knows.
-                None | Some(StoreErrorKind::Unreachable | StoreErrorKind::NotFound) => WriteAnswer::Doubt,
-                Some(kind) => WriteAnswer::Refused(kind),
+                None | Some(StoreErrorKind::Unreachable | StoreErrorKind::NotFound) => WriteResponse::Doubt,
+                Some(kind) => WriteResponse::Refused(kind),
             },
-            _ => WriteAnswer::Doubt,
+            _ => WriteResponse::Doubt,
         }
     }
 
@@ -128,12 +128,12 @@ pub(super) fn classify_code(code: &str) -> Option<StoreErrorKind> {
 #[cfg(test)]
 mod tests {
     use StoreErrorKind::{Denied, Invalid, NoSpace, NoSuchStore, NotFound, Unreachable, Unsupported};
-    use WriteAnswer::{ConditionFailed, Doubt, NoSuchKey, Refused};
+    use WriteResponse::{ConditionFailed, Doubt, NoSuchKey, Refused};
 
     use super::*;
 
     /// Status, code, no body: what a write came to, and what a read failed with.
-    type Row = (Option<u16>, Option<&'static str>, bool, WriteAnswer, StoreErrorKind);
+    type Row = (Option<u16>, Option<&'static str>, bool, WriteResponse, StoreErrorKind);
 
     #[test]
     fn only_what_is_positively_known_to_be_definite_is_definite() {
@@ -195,7 +195,7 @@ mod tests {
             (None, None, false, Doubt, Unreachable),
         ];
         for &(status, code, is_bare, write, read) in table {
-            let answer = Answer { status, code, is_bare };
+            let answer = StoreResponse { status, code, is_bare };
             assert_eq!((answer.of_write(), answer.kind()), (write, read), "{answer:?}");
         }
     }

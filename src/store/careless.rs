@@ -8,19 +8,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use super::{
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+};
 
 /// `inner` without its conditions.
 #[derive(Debug, Clone)]
-pub struct Careless(pub Arc<dyn Store>);
+pub struct IgnoresConditions(pub Arc<dyn Store>);
 
 #[async_trait]
-impl Store for Careless {
+impl Store for IgnoresConditions {
     fn describe(&self) -> String {
         self.0.describe()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.0.capabilities()
     }
 
@@ -32,20 +34,20 @@ impl Store for Careless {
         self.0.put(key, body).await.map(|()| PutOutcome::Created)
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         let _ = hold.begin().await;
         self.put_if_absent(key, body).await
     }
 
-    async fn replace(&self, key: &str, body: Bytes, _: &Version) -> Result<ReplaceOutcome, StoreError> {
-        self.0.put(key, body.clone()).await.map(|()| ReplaceOutcome::Replaced(Version::of(&body)))
+    async fn replace(&self, key: &str, body: Bytes, _: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
+        self.0.put(key, body.clone()).await.map(|()| ReplaceOutcome::Replaced(ObjectVersion::of(&body)))
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         self.0.get(key, limit).await
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         self.0.get_versioned(key, limit).await
     }
 
@@ -53,7 +55,7 @@ impl Store for Careless {
         self.0.get_range(key, range).await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         self.0.list(prefix, after, limit).await
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::dir::DirStore;
-use super::throttled::{Limiter, Throttled};
+use super::throttled::{BandwidthLimiter, ThrottledStore};
 use super::{Store, StoreError, StoreErrorKind};
 use crate::config::{StoreSettings, StoreUrl};
 use crate::env::Env;
@@ -35,7 +35,7 @@ async fn open(settings: &StoreSettings, env: &Env, make: bool) -> Result<Arc<dyn
     };
     tracing::debug!("the store {} is opened", store.describe());
     Ok(match settings.limit_upload {
-        Some(bytes_per_second) => Arc::new(Throttled::new(store, Limiter::new(bytes_per_second, env))),
+        Some(bytes_per_second) => Arc::new(ThrottledStore::new(store, BandwidthLimiter::new(bytes_per_second, env))),
         None => store,
     })
 }
@@ -50,19 +50,19 @@ async fn directory(root: PathBuf, env: &Env, make: bool) -> Result<DirStore, Sto
 
 #[cfg(feature = "s3")]
 async fn s3(settings: &StoreSettings, bucket: &str, prefix: &str, env: &Env) -> Result<Arc<dyn Store>, StoreError> {
-    use super::renewing::{Connecting, Renewing};
-    use super::s3::{Options, S3Store};
+    use super::renewing::{ConnectFuture, ReconnectingStore};
+    use super::s3::{S3Options, S3Store};
     let connect = {
         let (settings, bucket, prefix, of) = (settings.clone(), bucket.to_owned(), prefix.to_owned(), env.clone());
-        move || -> Connecting {
+        move || -> ConnectFuture {
             let (settings, bucket, prefix, of) = (settings.clone(), bucket.clone(), prefix.clone(), of.clone());
             Box::pin(async move {
-                let store = S3Store::connect(&settings, &bucket, &prefix, &of, Options::default()).await?;
+                let store = S3Store::connect(&settings, &bucket, &prefix, &of, S3Options::default()).await?;
                 Ok(Arc::new(store) as Arc<dyn Store>)
             })
         }
     };
-    Ok(Arc::new(Renewing::connect(connect, env).await?))
+    Ok(Arc::new(ReconnectingStore::connect(connect, env).await?))
 }
 
 #[cfg(not(feature = "s3"))]

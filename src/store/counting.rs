@@ -8,19 +8,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use super::{
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+};
 
 /// A store whose calls are counted.
 #[derive(Debug)]
-pub struct Counting {
+pub struct CountingStore {
     inner: Arc<dyn Store>,
-    counters: Arc<Counters>,
+    counters: Arc<StoreCounters>,
 }
 
 /// The counters, to be read while the store is in use. A call counts when it is made, whatever comes of it; retries and parts
 /// inside the backend do not count again.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct StoreCounters {
     put: AtomicU64,
     put_if_absent: AtomicU64,
     replace: AtomicU64,
@@ -30,21 +32,21 @@ pub struct Counters {
     delete: AtomicU64,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
-    answers: Option<Answers>,
+    answers: Option<ResponseCounter>,
 }
 
 /// For whoever looks whether work on a store moves.
 #[derive(Debug, Clone)]
-pub struct Answers {
+pub struct ResponseCounter {
     /// Moves with each answer.
     pub count: Arc<AtomicU64>,
     /// Whether an answer about this key, or prefix, is one to the work: leases are renewed beside it, whether it moves or not.
     pub counts: fn(&str) -> bool,
 }
 
-/// [`Counters`] at one moment.
+/// [`StoreCounters`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct RequestCounts {
     /// Calls of `put`.
     pub put: u64,
     /// Calls of `put_if_absent`.
@@ -65,18 +67,18 @@ pub struct Counts {
     pub bytes_down: u64,
 }
 
-impl Counts {
+impl RequestCounts {
     /// All calls.
     pub fn requests(&self) -> u64 {
         self.put + self.put_if_absent + self.replace + self.get + self.get_range + self.list + self.delete
     }
 }
 
-impl Counters {
+impl StoreCounters {
     /// The numbers now.
-    pub fn read(&self) -> Counts {
+    pub fn read(&self) -> RequestCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
+        RequestCounts {
             put: read(&self.put),
             put_if_absent: read(&self.put_if_absent),
             replace: read(&self.replace),
@@ -110,30 +112,30 @@ impl Counters {
     }
 }
 
-impl Counting {
+impl CountingStore {
     /// `inner`, counted, and where to read the numbers.
-    pub fn new(inner: Arc<dyn Store>) -> (Self, Arc<Counters>) {
+    pub fn new(inner: Arc<dyn Store>) -> (Self, Arc<StoreCounters>) {
         Self::with(inner, None)
     }
 
     /// The same, and its answers are told.
-    pub fn telling(inner: Arc<dyn Store>, answers: Answers) -> (Self, Arc<Counters>) {
+    pub fn telling(inner: Arc<dyn Store>, answers: ResponseCounter) -> (Self, Arc<StoreCounters>) {
         Self::with(inner, Some(answers))
     }
 
-    fn with(inner: Arc<dyn Store>, answers: Option<Answers>) -> (Self, Arc<Counters>) {
-        let counters = Arc::new(Counters { answers, ..Counters::default() });
+    fn with(inner: Arc<dyn Store>, answers: Option<ResponseCounter>) -> (Self, Arc<StoreCounters>) {
+        let counters = Arc::new(StoreCounters { answers, ..StoreCounters::default() });
         (Self { inner, counters: Arc::clone(&counters) }, counters)
     }
 }
 
 #[async_trait]
-impl Store for Counting {
+impl Store for CountingStore {
     fn describe(&self) -> String {
         self.inner.describe()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.inner.capabilities()
     }
 
@@ -147,12 +149,12 @@ impl Store for Counting {
         self.counters.heard(key, self.inner.put_if_absent(key, body).await)
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         self.counters.up(&self.counters.put_if_absent, &body);
         self.counters.heard(key, self.inner.put_if_absent_held(key, body, hold).await)
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         self.counters.up(&self.counters.replace, &body);
         self.counters.heard(key, self.inner.replace(key, body, expected).await)
     }
@@ -164,7 +166,7 @@ impl Store for Counting {
         Ok(body)
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
         let (body, version) = self.counters.heard(key, self.inner.get_versioned(key, limit).await)?;
         self.counters.down(&body);
@@ -178,7 +180,7 @@ impl Store for Counting {
         Ok(body)
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         self.counters.list.fetch_add(1, Ordering::Relaxed);
         self.counters.heard(prefix, self.inner.list(prefix, after, limit).await)
     }
@@ -207,8 +209,10 @@ mod tests {
     async fn calls_and_bytes_are_counted() {
         let answers: Arc<AtomicU64> = Arc::default();
         let memory = Arc::new(MemoryStore::new(&Env::host()));
-        let (store, counters) =
-            Counting::telling(memory, Answers { count: Arc::clone(&answers), counts: |key| key != "lease" });
+        let (store, counters) = CountingStore::telling(
+            memory,
+            ResponseCounter { count: Arc::clone(&answers), counts: |key| key != "lease" },
+        );
         store.put_if_absent("lease", Bytes::new()).await.unwrap();
         assert_eq!(answers.load(Ordering::Relaxed), 0, "it is renewed beside the work");
         store.put("a", Bytes::from_static(b"12345")).await.unwrap();
@@ -220,7 +224,7 @@ mod tests {
         store.get_range("a", 1..3).await.unwrap();
         store.list("", None, 1).await.unwrap();
         store.delete(&["a".to_owned(), "b".to_owned()]).await.unwrap();
-        let expected = Counts {
+        let expected = RequestCounts {
             put: 1,
             put_if_absent: 2,
             replace: 1,

@@ -36,13 +36,13 @@ mod sandbox;
 
 use self::beneath::{FileAt, OpenDir};
 use self::clock::DirClock;
-use self::disk::{Disk, DiskFile, HostDisk};
+use self::disk::{FileSystem, HostFileSystem, WritableFile};
 use super::{
-    Capabilities, Hold, LIST_PAGE_MAX, Page, PutOutcome, RANGE_BYTES_MAX, ReplaceOutcome, SizeLimit, Store, StoreError,
-    StoreErrorKind, Version, key,
+    LIST_PAGE_MAX, ListPage, ObjectVersion, PutOutcome, PutPause, RANGE_BYTES_MAX, ReplaceOutcome, SizeLimit, Store,
+    StoreCapabilities, StoreError, StoreErrorKind, key,
 };
 use crate::env::Env;
-use crate::moment::Moment;
+use crate::moment::ClockReading;
 
 /// How often a put is begun anew, with a new temporary file, after an fsync has failed. Once more is for a passing fault; a
 /// disk that fails twice is for a person.
@@ -58,15 +58,15 @@ const CLOCK_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// A directory.
 #[derive(Debug, Clone)]
-pub struct DirStore(Arc<Inner>);
+pub struct DirStore(Arc<DirStoreInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct DirStoreInner {
     name: String,
     root: PathBuf,
     /// Device and inode of the root as it was opened.
     root_id: (u64, u64),
-    disk: Arc<dyn Disk>,
+    disk: Arc<dyn FileSystem>,
     env: Env,
     /// Directories whose own names this process has made durable, relative to the root. That a directory exists does not say
     /// so: another writer may have made it a moment ago, or died before its fsync.
@@ -85,7 +85,7 @@ impl DirStore {
     /// # Errors
     /// [`StoreErrorKind::NoSuchStore`] if there is none.
     pub fn open(root: &Path, env: &Env) -> Result<Self, StoreError> {
-        Self::with_disk(root, env, Arc::new(HostDisk))
+        Self::with_disk(root, env, Arc::new(HostFileSystem))
     }
 
     /// The store in a directory that is made, with its parents, if it is missing. For `init` alone.
@@ -96,7 +96,7 @@ impl DirStore {
         let missing: Vec<&Path> =
             root.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         for dir in missing.into_iter().rev() {
-            let made = FileAt::of(dir).and_then(|at| make_dir_durable(&HostDisk, &at));
+            let made = FileAt::of(dir).and_then(|at| make_dir_durable(&HostFileSystem, &at));
             made.map_err(|e| io_error(&name_of(root), None, &e))?;
         }
         Self::open(root, env)
@@ -106,19 +106,19 @@ impl DirStore {
     ///
     /// # Errors
     /// As for [`DirStore::open`].
-    pub fn with_disk(root: &Path, env: &Env, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+    pub fn with_disk(root: &Path, env: &Env, disk: Arc<dyn FileSystem>) -> Result<Self, StoreError> {
         let name = name_of(root);
         let root_id = open_root(root, &name)?.1;
         let (root, env) = (root.to_owned(), env.clone());
         let (durable_dirs, clock) = (Mutex::default(), Mutex::default());
         let turns = Arc::new(Semaphore::new(BLOCKED_MAX));
-        Ok(Self(Arc::new(Inner { name, root, root_id, disk, env, durable_dirs, clock, turns })))
+        Ok(Self(Arc::new(DirStoreInner { name, root, root_id, disk, env, durable_dirs, clock, turns })))
     }
 
     /// Runs file work where it may block.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&DirStoreInner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let done = self.once(work).await;
         done.unwrap_or_else(|why| Err(StoreError::new(StoreErrorKind::Other, &self.0.name, None, why)))
@@ -127,7 +127,7 @@ impl DirStore {
     /// The same for what is done once and leaves doubt when it breaks down in the middle: the outer error.
     async fn once<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&DirStoreInner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Result<T, StoreError>, String> {
         let inner = Arc::clone(&self.0);
         // Held by the work, not by who waits for it: what hangs is given up by those, and goes on holding its thread.
@@ -160,7 +160,7 @@ fn open_root(root: &Path, name: &str) -> Result<(OpenDir, (u64, u64)), StoreErro
     })
 }
 
-fn make_dir_durable(disk: &dyn Disk, dir: &FileAt) -> io::Result<()> {
+fn make_dir_durable(disk: &dyn FileSystem, dir: &FileAt) -> io::Result<()> {
     match disk.make_dir(dir) {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
         _ => disk.sync_dir(dir.dir()),
@@ -173,8 +173,8 @@ impl Store for DirStore {
         self.0.name.clone()
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true, replace: true, is_bounded: true }
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities { put_if_absent: true, replace: true, is_bounded: true }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -188,13 +188,13 @@ impl Store for DirStore {
         put.unwrap_or_else(|why| Ok(PutOutcome::Unknown { why }))
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         let key = key.to_owned();
         let put = self.once(move |inner| inner.put_if_absent(&key, &body, Some(hold))).await;
         put.unwrap_or_else(|why| Ok(PutOutcome::Unknown { why }))
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         let (key, expected) = (key.to_owned(), expected.clone());
         let replaced = self.once(move |inner| inner.replace(&key, &body, &expected)).await;
         replaced.unwrap_or_else(|why| Ok(ReplaceOutcome::Unknown { why }))
@@ -205,10 +205,10 @@ impl Store for DirStore {
         self.blocking(move |inner| inner.read(&key, limit)).await
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         match self.get(key, limit).await {
             Ok(body) => {
-                let version = Version::of(&body);
+                let version = ObjectVersion::of(&body);
                 Ok((body, version))
             }
             Err(error) if error.is_no_object() => {
@@ -225,7 +225,7 @@ impl Store for DirStore {
         self.blocking(move |inner| inner.read_range(&key, range)).await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.blocking(move |inner| {
             key::check_prefix(&inner.name, &prefix)?;
@@ -256,14 +256,14 @@ impl Store for DirStore {
 }
 
 /// Why a put that may be begun anew did not succeed.
-enum Failure {
+enum PutAttemptError {
     /// Writing or fsync failed: try again under a new name.
     Sync(io::Error),
     /// Nothing that a second try would mend.
     Final(StoreError),
 }
 
-impl Inner {
+impl DirStoreInner {
     fn error(&self, key: &str, e: &io::Error) -> StoreError {
         io_error(&self.name, Some(key), e)
     }
@@ -354,7 +354,7 @@ impl Inner {
     }
 
     /// Takes note of the date of a file that this process has written since `before`.
-    fn note_time(&self, file: &dyn DiskFile, before: Moment) {
+    fn note_time(&self, file: &dyn WritableFile, before: ClockReading) {
         if let Ok(modified) = file.modified() {
             *self.clock() = Some(DirClock::read(before, modified, self.env.clock.moment()));
         }
@@ -402,10 +402,16 @@ impl Inner {
     }
 
     /// A durable temporary file beside `at`, or none at all.
-    fn write_temp(&self, key: &str, at: &FileAt, body: &[u8], hold: Option<Hold>) -> Result<FileAt, Failure> {
+    fn write_temp(
+        &self,
+        key: &str,
+        at: &FileAt,
+        body: &[u8],
+        hold: Option<PutPause>,
+    ) -> Result<FileAt, PutAttemptError> {
         let before = self.env.clock.moment();
         let temp = at.beside(self.temp_name());
-        let mut file = self.disk.create(&temp).map_err(|e| Failure::Final(self.error(key, &e)))?;
+        let mut file = self.disk.create(&temp).map_err(|e| PutAttemptError::Final(self.error(key, &e)))?;
         if let Some(hold) = hold {
             wait(hold.begin());
         }
@@ -416,7 +422,7 @@ impl Inner {
             }
             Err(e) => {
                 self.discard(&temp);
-                Err(Failure::Sync(e))
+                Err(PutAttemptError::Sync(e))
             }
         }
     }
@@ -430,7 +436,7 @@ impl Inner {
 
     fn put(&self, key: &str, body: &[u8]) -> Result<(), StoreError> {
         let attempt = || {
-            let at = self.place(key).map_err(Failure::Final)?;
+            let at = self.place(key).map_err(PutAttemptError::Final)?;
             let temp = self.write_temp(key, &at, body, None)?;
             let renamed = self.lock_if_replaced(key, &at).and_then(|lock| {
                 let renamed = self.disk.rename(&temp, &at).map_err(|e| match e.kind() {
@@ -442,17 +448,17 @@ impl Inner {
             });
             if let Err(e) = renamed {
                 self.discard(&temp);
-                return Err(Failure::Final(e));
+                return Err(PutAttemptError::Final(e));
             }
-            self.disk.sync_dir(at.dir()).map_err(Failure::Sync)
+            self.disk.sync_dir(at.dir()).map_err(PutAttemptError::Sync)
         };
         self.with_attempts(key, attempt)
     }
 
-    fn put_if_absent(&self, key: &str, body: &[u8], hold: Option<Hold>) -> Result<PutOutcome, StoreError> {
+    fn put_if_absent(&self, key: &str, body: &[u8], hold: Option<PutPause>) -> Result<PutOutcome, StoreError> {
         let mut hold = hold;
         let (at, temp) = self.with_attempts(key, || {
-            let at = self.place(key).map_err(Failure::Final)?;
+            let at = self.place(key).map_err(PutAttemptError::Final)?;
             self.write_temp(key, &at, body, hold.take()).map(|temp| (at, temp))
         })?;
         let linked = match self.disk.link(&temp, &at) {
@@ -493,14 +499,18 @@ impl Inner {
         }
     }
 
-    fn with_attempts<T>(&self, key: &str, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, StoreError> {
+    fn with_attempts<T>(
+        &self,
+        key: &str,
+        mut attempt: impl FnMut() -> Result<T, PutAttemptError>,
+    ) -> Result<T, StoreError> {
         let mut left = SYNC_ATTEMPTS;
         loop {
             left -= 1;
             match attempt() {
                 Ok(value) => return Ok(value),
-                Err(Failure::Final(e)) => return Err(e),
-                Err(Failure::Sync(e)) => {
+                Err(PutAttemptError::Final(e)) => return Err(e),
+                Err(PutAttemptError::Sync(e)) => {
                     let error = self.error(key, &e);
                     if left == 0 || matches!(error.kind, StoreErrorKind::NoSpace | StoreErrorKind::ReadOnly) {
                         return Err(error);

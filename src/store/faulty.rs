@@ -13,12 +13,13 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 
 use super::{
-    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+    StoreErrorKind,
 };
 
 /// What goes wrong with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum InjectedFault {
     /// The request never arrives.
     LostRequest,
     /// The request does what it should; the answer never arrives.
@@ -38,25 +39,25 @@ pub enum Fault {
 
 /// When calls go wrong.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct FaultPlan {
     /// Faults by the number of the call, the first being 0.
-    pub at: BTreeMap<u64, Fault>,
+    pub at: BTreeMap<u64, InjectedFault>,
     /// Beside those, so many calls in a thousand go wrong.
     pub per_mille: u64,
     /// What may happen to them; each as likely as the others.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<InjectedFault>,
     /// Decides which.
     pub seed: u64,
 }
 
-impl Plan {
+impl FaultPlan {
     /// Exactly these.
-    pub fn exactly(faults: impl IntoIterator<Item = (u64, Fault)>) -> Self {
+    pub fn exactly(faults: impl IntoIterator<Item = (u64, InjectedFault)>) -> Self {
         Self { at: faults.into_iter().collect(), per_mille: 0, faults: Vec::new(), seed: 0 }
     }
 
     /// By chance.
-    pub fn by_chance(seed: u64, per_mille: u64, faults: &[Fault]) -> Self {
+    pub fn by_chance(seed: u64, per_mille: u64, faults: &[InjectedFault]) -> Self {
         Self { at: BTreeMap::new(), per_mille, faults: faults.to_vec(), seed }
     }
 }
@@ -66,22 +67,22 @@ const STALE_KEYS_MAX: usize = 16;
 
 /// A store that fails.
 #[derive(Debug)]
-pub struct Faulty {
+pub struct FaultyStore {
     inner: Arc<dyn Store>,
-    state: Mutex<State>,
+    state: Mutex<FaultyStoreState>,
 }
 
 #[derive(Debug)]
-struct State {
-    plan: Plan,
+struct FaultyStoreState {
+    plan: FaultPlan,
     calls: u64,
     recent: VecDeque<String>,
 }
 
-impl Faulty {
+impl FaultyStore {
     /// `inner`, failing as `plan` has it.
-    pub fn new(inner: Arc<dyn Store>, plan: Plan) -> Self {
-        Self { inner, state: Mutex::new(State { plan, calls: 0, recent: VecDeque::new() }) }
+    pub fn new(inner: Arc<dyn Store>, plan: FaultPlan) -> Self {
+        Self { inner, state: Mutex::new(FaultyStoreState { plan, calls: 0, recent: VecDeque::new() }) }
     }
 
     /// How many calls there were.
@@ -89,11 +90,11 @@ impl Faulty {
         self.state().calls
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FaultyStoreState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<Fault> {
+    fn next(&self) -> Option<InjectedFault> {
         let mut state = self.state();
         let call = state.calls;
         state.calls += 1;
@@ -124,45 +125,49 @@ impl Faulty {
     /// An idempotent call: retries would hide single faults, so what is injected here is what is left after them.
     async fn idempotent<T>(
         &self,
-        fault: Option<Fault>,
+        fault: Option<InjectedFault>,
         key: Option<&str>,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         match fault {
-            None | Some(Fault::StaleListing) => call.await,
-            Some(Fault::Delay(time)) => {
+            None | Some(InjectedFault::StaleListing) => call.await,
+            Some(InjectedFault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 call.await
             }
-            Some(Fault::LostAnswer) => {
+            Some(InjectedFault::LostAnswer) => {
                 call.await?;
                 Err(self.silence(key))
             }
-            Some(Fault::LostRequest | Fault::Refused | Fault::Late(_)) => Err(self.silence(key)),
-            Some(Fault::Denied) => Err(StoreError::new(StoreErrorKind::Denied, &self.inner.describe(), key, "")),
+            Some(InjectedFault::LostRequest | InjectedFault::Refused | InjectedFault::Late(_)) => {
+                Err(self.silence(key))
+            }
+            Some(InjectedFault::Denied) => {
+                Err(StoreError::new(StoreErrorKind::Denied, &self.inner.describe(), key, ""))
+            }
         }
     }
 
     /// A call of which only one request is sent; `unknown` is its outcome when no answer comes.
     async fn once<T: Send + 'static>(
         &self,
-        fault: Option<Fault>,
+        fault: Option<InjectedFault>,
         unknown: impl FnOnce(String) -> T,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         let why = match fault {
-            None | Some(Fault::StaleListing | Fault::Denied) => return call.await,
-            Some(Fault::Delay(time)) => {
+            None | Some(InjectedFault::StaleListing | InjectedFault::Denied) => return call.await,
+            Some(InjectedFault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 return call.await;
             }
-            Some(Fault::LostAnswer) => {
+            Some(InjectedFault::LostAnswer) => {
                 call.await?;
                 "the answer was lost"
             }
-            Some(Fault::LostRequest) => "the request was lost",
-            Some(Fault::Refused) => "status 503",
-            Some(Fault::Late(time)) => {
+            Some(InjectedFault::LostRequest) => "the request was lost",
+            Some(InjectedFault::Refused) => "status 503",
+            Some(InjectedFault::Late(time)) => {
                 tokio::spawn(async move {
                     tokio::time::sleep(time).await;
                     // Nobody is there any more to be told.
@@ -184,12 +189,12 @@ fn mix(mut z: u64) -> u64 {
 }
 
 #[async_trait]
-impl Store for Faulty {
+impl Store for FaultyStore {
     fn describe(&self) -> String {
         self.inner.describe()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.inner.capabilities()
     }
 
@@ -210,11 +215,11 @@ impl Store for Faulty {
     }
 
     /// Never fails by plan: the proof is about the store below.
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         self.inner.put_if_absent_held(key, body, hold).await
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         let (inner, to, expected) = (Arc::clone(&self.inner), key.to_owned(), expected.clone());
         let call = async move { inner.replace(&to, body, &expected).await };
         self.once(self.next(), |why| ReplaceOutcome::Unknown { why }, call).await
@@ -224,7 +229,7 @@ impl Store for Faulty {
         self.idempotent(self.next(), Some(key), self.inner.get(key, limit)).await
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         self.idempotent(self.next(), Some(key), self.inner.get_versioned(key, limit)).await
     }
 
@@ -232,10 +237,10 @@ impl Store for Faulty {
         self.idempotent(self.next(), Some(key), self.inner.get_range(key, range)).await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         let fault = self.next();
         let mut page = self.idempotent(fault, None, self.inner.list(prefix, after, limit)).await?;
-        if fault == Some(Fault::StaleListing) {
+        if fault == Some(InjectedFault::StaleListing) {
             let recent = self.state().recent.clone();
             page.objects.retain(|object| !recent.contains(&object.key));
         }
@@ -263,9 +268,9 @@ mod tests {
 
     const BODY: Bytes = Bytes::from_static(b"body");
 
-    fn faulty(plan: Plan) -> (MemoryStore, Faulty) {
+    fn faulty(plan: FaultPlan) -> (MemoryStore, FaultyStore) {
         let memory = MemoryStore::new(&Env::host());
-        (memory.clone(), Faulty::new(Arc::new(memory), plan))
+        (memory.clone(), FaultyStore::new(Arc::new(memory), plan))
     }
 
     fn is_unknown(outcome: &Result<PutOutcome, StoreError>) -> bool {
@@ -275,14 +280,14 @@ mod tests {
     #[tokio::test]
     async fn each_fault_leaves_what_it_should() {
         let late = Duration::from_millis(20);
-        let plan = Plan::exactly([
-            (0, Fault::LostRequest),
-            (1, Fault::LostAnswer),
-            (2, Fault::Late(late)),
-            (3, Fault::Refused),
-            (4, Fault::Delay(late)),
-            (5, Fault::LostAnswer),
-            (6, Fault::LostRequest),
+        let plan = FaultPlan::exactly([
+            (0, InjectedFault::LostRequest),
+            (1, InjectedFault::LostAnswer),
+            (2, InjectedFault::Late(late)),
+            (3, InjectedFault::Refused),
+            (4, InjectedFault::Delay(late)),
+            (5, InjectedFault::LostAnswer),
+            (6, InjectedFault::LostRequest),
         ]);
         let (memory, store) = faulty(plan);
         for key in ["k0", "k1", "k2", "k3"] {
@@ -303,7 +308,11 @@ mod tests {
     #[tokio::test]
     async fn a_replace_without_answer_may_have_worked_or_work_later() {
         let late = Duration::from_millis(20);
-        let plan = Plan::exactly([(1, Fault::LostRequest), (2, Fault::Refused), (3, Fault::LostAnswer)]);
+        let plan = FaultPlan::exactly([
+            (1, InjectedFault::LostRequest),
+            (2, InjectedFault::Refused),
+            (3, InjectedFault::LostAnswer),
+        ]);
         let (memory, store) = faulty(plan);
         memory.put("k", BODY).await.unwrap();
         let (_, first) = store.get_versioned("k", SizeLimit::INDEX).await.unwrap();
@@ -315,7 +324,7 @@ mod tests {
         }
         assert_eq!(store.replace("k", BODY, &first).await.unwrap(), ReplaceOutcome::Changed);
 
-        let store = Faulty::new(Arc::new(memory.clone()), Plan::exactly([(1, Fault::Late(late))]));
+        let store = FaultyStore::new(Arc::new(memory.clone()), FaultPlan::exactly([(1, InjectedFault::Late(late))]));
         let (_, second) = store.get_versioned("k", SizeLimit::INDEX).await.unwrap();
         let outcome = store.replace("k", Bytes::from("late"), &second).await.unwrap();
         assert!(matches!(outcome, ReplaceOutcome::Unknown { .. }), "{outcome:?}");
@@ -329,7 +338,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stale_listing_lacks_the_newest() {
-        let (_, store) = faulty(Plan::exactly([(1, Fault::StaleListing)]));
+        let (_, store) = faulty(FaultPlan::exactly([(1, InjectedFault::StaleListing)]));
         store.inner.put("old", BODY).await.unwrap();
         store.put("new", BODY).await.unwrap();
         assert_eq!(store.list("", None, 9).await.unwrap().objects.len(), 1);
@@ -339,7 +348,8 @@ mod tests {
     #[tokio::test]
     async fn equal_seeds_fail_alike_and_as_often_as_asked() {
         let failures = async |seed| {
-            let (_, store) = faulty(Plan::by_chance(seed, 250, &[Fault::LostRequest, Fault::Refused]));
+            let (_, store) =
+                faulty(FaultPlan::by_chance(seed, 250, &[InjectedFault::LostRequest, InjectedFault::Refused]));
             let mut failed = Vec::new();
             for call in 0..1000 {
                 if store.put("k", BODY).await.is_err() {

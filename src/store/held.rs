@@ -8,23 +8,25 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use super::{
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+};
 
 /// Wraps another store.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct MemoryTrackingStore {
     inner: Arc<dyn Store>,
-    count: Arc<HeldBytes>,
+    count: Arc<OutstandingBytes>,
 }
 
 /// The count.
 #[derive(Debug, Default)]
-pub(crate) struct HeldBytes {
+pub(crate) struct OutstandingBytes {
     now: AtomicUsize,
     max: AtomicUsize,
 }
 
-impl HeldBytes {
+impl OutstandingBytes {
     /// The most that were held at the same time since this was asked last.
     pub(crate) fn take_max(&self) -> usize {
         self.max.swap(self.now.load(Ordering::SeqCst), Ordering::SeqCst)
@@ -32,44 +34,44 @@ impl HeldBytes {
 }
 
 /// An object that counts for as long as it is there.
-struct Counted {
+struct TrackedBytes {
     bytes: Bytes,
-    count: Arc<HeldBytes>,
+    count: Arc<OutstandingBytes>,
 }
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for TrackedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Counted {
+impl Drop for TrackedBytes {
     fn drop(&mut self) {
         self.count.now.fetch_sub(self.bytes.len(), Ordering::SeqCst);
     }
 }
 
-impl Held {
+impl MemoryTrackingStore {
     /// Over `inner`, with its count.
-    pub(crate) fn new(inner: Arc<dyn Store>) -> (Self, Arc<HeldBytes>) {
-        let count = Arc::<HeldBytes>::default();
+    pub(crate) fn new(inner: Arc<dyn Store>) -> (Self, Arc<OutstandingBytes>) {
+        let count = Arc::<OutstandingBytes>::default();
         (Self { inner, count: Arc::clone(&count) }, count)
     }
 
     fn counted(&self, bytes: Bytes) -> Bytes {
         let now = self.count.now.fetch_add(bytes.len(), Ordering::SeqCst) + bytes.len();
         self.count.max.fetch_max(now, Ordering::SeqCst);
-        Bytes::from_owner(Counted { bytes, count: Arc::clone(&self.count) })
+        Bytes::from_owner(TrackedBytes { bytes, count: Arc::clone(&self.count) })
     }
 }
 
 #[async_trait]
-impl Store for Held {
+impl Store for MemoryTrackingStore {
     fn describe(&self) -> String {
         self.inner.describe()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.inner.capabilities()
     }
 
@@ -81,11 +83,11 @@ impl Store for Held {
         self.inner.put_if_absent(key, body).await
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         self.inner.put_if_absent_held(key, body, hold).await
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         self.inner.replace(key, body, expected).await
     }
 
@@ -97,7 +99,7 @@ impl Store for Held {
         Ok(bytes)
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         let (bytes, version) = self.inner.get_versioned(key, limit).await?;
         Ok((self.counted(bytes), version))
     }
@@ -106,7 +108,7 @@ impl Store for Held {
         Ok(self.counted(self.inner.get_range(key, range).await?))
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         self.inner.list(prefix, after, limit).await
     }
 

@@ -9,20 +9,20 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, RANGE_BYTES_MAX, ReplaceOutcome, SizeLimit, Store,
-    StoreError, StoreErrorKind, Version, key,
+    LIST_PAGE_MAX, ListPage, ObjectMeta, ObjectVersion, PutOutcome, PutPause, RANGE_BYTES_MAX, ReplaceOutcome,
+    SizeLimit, Store, StoreCapabilities, StoreError, StoreErrorKind, key,
 };
 use crate::env::Env;
 
 /// Objects in memory. Clones are handles on the same objects.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
-    shared: Arc<Mutex<State>>,
+    shared: Arc<Mutex<MemoryStoreState>>,
     env: Env,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MemoryStoreState {
     objects: BTreeMap<String, (Bytes, Timestamp)>,
     clock_offset: SignedDuration,
 }
@@ -54,7 +54,7 @@ impl MemoryStore {
         };
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryStoreState> {
         // Nothing below panics between two changes, so a poisoned lock guards a whole state.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,7 +65,7 @@ impl MemoryStore {
         found.ok_or_else(|| StoreError::new(StoreErrorKind::NotFound, NAME, Some(key), ""))
     }
 
-    fn insert(&self, state: &mut State, key: &str, body: &Bytes) {
+    fn insert(&self, state: &mut MemoryStoreState, key: &str, body: &Bytes) {
         // Own copy: the caller's buffer may be a slice of something much larger.
         let modified = self.env.clock.now().saturating_add(state.clock_offset).unwrap_or(Timestamp::MAX);
         state.objects.insert(key.to_owned(), (Bytes::copy_from_slice(body), modified));
@@ -78,8 +78,8 @@ impl Store for MemoryStore {
         NAME.to_owned()
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true, replace: true, is_bounded: false }
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities { put_if_absent: true, replace: true, is_bounded: false }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -93,7 +93,7 @@ impl Store for MemoryStore {
         let mut state = self.state();
         let exists = state.objects.contains_key(key);
         #[cfg(feature = "planted")]
-        let exists = exists && !crate::planted::is(crate::planted::Bug::PutOverwrites);
+        let exists = exists && !crate::planted::is(crate::planted::PlantedBug::PutOverwrites);
         if exists {
             return Ok(PutOutcome::Exists);
         }
@@ -101,19 +101,19 @@ impl Store for MemoryStore {
         Ok(PutOutcome::Created)
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         let _ = hold.begin().await;
         self.put_if_absent(key, body).await
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         key::check(NAME, key)?;
         let mut state = self.state();
-        if state.objects.get(key).is_none_or(|(there, _)| Version::of(there) != *expected) {
+        if state.objects.get(key).is_none_or(|(there, _)| ObjectVersion::of(there) != *expected) {
             return Ok(ReplaceOutcome::Changed);
         }
         self.insert(&mut state, key, &body);
-        Ok(ReplaceOutcome::Replaced(Version::of(&body)))
+        Ok(ReplaceOutcome::Replaced(ObjectVersion::of(&body)))
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
@@ -122,9 +122,9 @@ impl Store for MemoryStore {
         Ok(body)
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         let body = self.find(key)?;
-        let version = Version::of(&body);
+        let version = ObjectVersion::of(&body);
         match limit.check(NAME, key, body.len() as u64) {
             Ok(()) => Ok((body, version)),
             Err(error) => Err(error.of_version(Some(version))),
@@ -140,7 +140,7 @@ impl Store for MemoryStore {
         Ok(part)
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         key::check_prefix(NAME, prefix)?;
         let limit = limit.clamp(1, LIST_PAGE_MAX);
         let state = self.state();
@@ -158,7 +158,7 @@ impl Store for MemoryStore {
                 modified: *modified,
             })
             .collect();
-        Ok(Page { objects, truncated: matching.next().is_some() })
+        Ok(ListPage { objects, truncated: matching.next().is_some() })
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {

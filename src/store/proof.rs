@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{Hold, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version};
+use super::{ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind};
 use crate::env::Env;
 
 /// Racing rounds. Of rounds on bare s3s-fs 99 in 100 have several winners, so these find its like many times over. They do not find a
@@ -41,14 +41,14 @@ const CHECK_ATTEMPTS: usize = 3;
 
 /// What is proved, as S3 writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
+pub enum WriteCondition {
     /// [`Store::put_if_absent`].
     Absent,
     /// [`Store::replace`].
     Unchanged,
 }
 
-impl Condition {
+impl WriteCondition {
     fn header(self) -> &'static str {
         match self {
             Self::Absent => "`If-None-Match: *`",
@@ -90,7 +90,7 @@ pub enum ProofFailure {
     )]
     SeveralWinners {
         /// What was tried.
-        condition: Condition,
+        condition: WriteCondition,
         /// The probe key.
         key: String,
         /// How many.
@@ -100,7 +100,7 @@ pub enum ProofFailure {
     #[error("{key} was overwritten although {}: this store ignores {}", condition.broken(), condition.header())]
     Overwritten {
         /// What was tried.
-        condition: Condition,
+        condition: WriteCondition,
         /// The probe key.
         key: String,
     },
@@ -108,7 +108,7 @@ pub enum ProofFailure {
     #[error("no writer was allowed to {} {key}, although {}", condition.verb(), condition.kept())]
     NobodyWon {
         /// What was tried.
-        condition: Condition,
+        condition: WriteCondition,
         /// The probe key.
         key: String,
     },
@@ -154,7 +154,7 @@ pub async fn prove(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
     if !store.capabilities().put_if_absent {
         return Err(unsupported(store, "it has no conditional puts"));
     }
-    let mut names = Names::new(prefix, env);
+    let mut names = ProofKeys::new(prefix, env);
     let result = rounds(store, &mut names, env).await;
     names.clear(store).await;
     result?;
@@ -170,7 +170,7 @@ pub async fn prove_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
     if !store.capabilities().replace {
         return Err(unsupported(store, "it cannot replace an object conditionally"));
     }
-    let mut names = Names::new(prefix, env);
+    let mut names = ProofKeys::new(prefix, env);
     let result = replace_rounds(store, &mut names, env).await;
     names.clear(store).await;
     result?;
@@ -182,12 +182,12 @@ fn unsupported(store: &dyn Store, detail: &str) -> ProofFailure {
 }
 
 /// The keys of one proof: fresh ones, also when two nodes prove at once.
-struct Names {
+struct ProofKeys {
     stem: String,
     used: Vec<String>,
 }
 
-impl Names {
+impl ProofKeys {
     fn new(prefix: &str, env: &Env) -> Self {
         Self { stem: format!("{prefix}-{}", hex::encode(env.random_bytes::<8>())), used: Vec::new() }
     }
@@ -208,17 +208,17 @@ impl Names {
 
 /// Rounds that proved nothing.
 #[derive(Default)]
-struct Doubts(usize);
+struct InconclusiveRounds(usize);
 
-impl Doubts {
+impl InconclusiveRounds {
     fn add(&mut self, why: String) -> Result<(), ProofFailure> {
         self.0 += 1;
         if self.0 > DOUBTS_MAX { Err(ProofFailure::CannotTell { why }) } else { Ok(()) }
     }
 }
 
-async fn rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Result<(), ProofFailure> {
-    let mut doubts = Doubts::default();
+async fn rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> Result<(), ProofFailure> {
+    let mut doubts = InconclusiveRounds::default();
     let mut left = ROUNDS;
     // The held writer's round is one more; it is the last, so that slow stores have failed before.
     while left > 0 {
@@ -226,17 +226,17 @@ async fn rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Result<(), P
         let key = names.next();
         let bodies = bodies(env, if held { 2 } else { RACERS });
         let outcomes = if held { held_round(store, &key, &bodies).await? } else { race(store, &key, &bodies).await? };
-        let told: Vec<Told> = outcomes.into_iter().map(Told::from).collect();
-        match judge(Condition::Absent, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
-            Verdict::Kept => left -= 1,
-            Verdict::Doubtful { why } => doubts.add(why)?,
+        let told: Vec<WriterOutcome> = outcomes.into_iter().map(WriterOutcome::from).collect();
+        match judge(WriteCondition::Absent, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
+            RoundVerdict::Kept => left -= 1,
+            RoundVerdict::Doubtful { why } => doubts.add(why)?,
         }
     }
     Ok(())
 }
 
-async fn replace_rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Result<(), ProofFailure> {
-    let mut doubts = Doubts::default();
+async fn replace_rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> Result<(), ProofFailure> {
+    let mut doubts = InconclusiveRounds::default();
     let mut left = ROUNDS;
     let mut next = None;
     while left > 0 {
@@ -251,9 +251,9 @@ async fn replace_rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Resu
         let bodies = bodies(env, RACERS);
         let racers = bodies.iter().map(|body| store.replace(&key, body.clone(), &version));
         let outcomes: Vec<ReplaceOutcome> = join_all(racers).await.into_iter().collect::<Result<_, _>>()?;
-        let told: Vec<Told> = outcomes.iter().cloned().map(Told::from).collect();
-        match judge(Condition::Unchanged, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
-            Verdict::Kept => {
+        let told: Vec<WriterOutcome> = outcomes.iter().cloned().map(WriterOutcome::from).collect();
+        match judge(WriteCondition::Unchanged, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
+            RoundVerdict::Kept => {
                 left -= 1;
                 // On from the version that the winner was told, as its holder would: it must be the object's.
                 let won = outcomes.into_iter().find_map(|o| match o {
@@ -263,7 +263,7 @@ async fn replace_rounds(store: &dyn Store, names: &mut Names, env: &Env) -> Resu
                 next = won.map(|version| (key, version));
             }
             // On with another key: a request of this round may still arrive at this one, and be right to win.
-            Verdict::Doubtful { why } => doubts.add(why)?,
+            RoundVerdict::Doubtful { why } => doubts.add(why)?,
         }
     }
     Ok(())
@@ -294,7 +294,7 @@ async fn race(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Vec<PutO
 
 /// The first writer begins, the second starts and finishes, the first goes on.
 async fn held_round(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Vec<PutOutcome>, StoreError> {
-    let (hold, handle) = Hold::new();
+    let (hold, handle) = PutPause::new();
     let slow = store.put_if_absent_held(key, bodies[0].clone(), hold);
     let fast = async {
         // If it ended without ever being held, its outcome tells; if it hangs, the hold is released below.
@@ -315,7 +315,7 @@ async fn held_round(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Ve
 
 /// What a writer was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
+enum WriterOutcome {
     /// That it wrote the object.
     Won,
     /// That the condition did not hold.
@@ -327,29 +327,29 @@ enum Told {
     },
 }
 
-impl From<PutOutcome> for Told {
+impl From<PutOutcome> for WriterOutcome {
     fn from(outcome: PutOutcome) -> Self {
         match outcome {
-            PutOutcome::Created => Told::Won,
-            PutOutcome::Exists => Told::Refused,
-            PutOutcome::Unknown { why } => Told::Doubt { why },
+            PutOutcome::Created => WriterOutcome::Won,
+            PutOutcome::Exists => WriterOutcome::Refused,
+            PutOutcome::Unknown { why } => WriterOutcome::Doubt { why },
         }
     }
 }
 
-impl From<ReplaceOutcome> for Told {
+impl From<ReplaceOutcome> for WriterOutcome {
     fn from(outcome: ReplaceOutcome) -> Self {
         match outcome {
-            ReplaceOutcome::Replaced(_) => Told::Won,
-            ReplaceOutcome::Changed => Told::Refused,
-            ReplaceOutcome::Unknown { why } => Told::Doubt { why },
+            ReplaceOutcome::Replaced(_) => WriterOutcome::Won,
+            ReplaceOutcome::Changed => WriterOutcome::Refused,
+            ReplaceOutcome::Unknown { why } => WriterOutcome::Doubt { why },
         }
     }
 }
 
 /// What one round says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
+enum RoundVerdict {
     /// One winner, and the object is the winner's.
     Kept,
     /// Answers are missing, so that the round proves nothing.
@@ -361,27 +361,27 @@ enum Verdict {
 
 /// Reads a round: writer `i` wrote `bodies[i]` and was told `told[i]`, and afterwards `content` was there.
 fn judge(
-    condition: Condition,
+    condition: WriteCondition,
     key: &str,
     bodies: &[Bytes],
-    told: &[Told],
+    told: &[WriterOutcome],
     content: Option<&Bytes>,
-) -> Result<Verdict, ProofFailure> {
+) -> Result<RoundVerdict, ProofFailure> {
     let key = || key.to_owned();
-    let winners: Vec<usize> = (0..told.len()).filter(|i| told[*i] == Told::Won).collect();
-    let doubt = told.iter().find_map(|t| if let Told::Doubt { why } = t { Some(why) } else { None });
+    let winners: Vec<usize> = (0..told.len()).filter(|i| told[*i] == WriterOutcome::Won).collect();
+    let doubt = told.iter().find_map(|t| if let WriterOutcome::Doubt { why } = t { Some(why) } else { None });
     let holder = bodies.iter().position(|body| Some(body) == content);
     if winners.len() > 1 {
         return Err(ProofFailure::SeveralWinners { condition, key: key(), winners: winners.len() });
     }
     // Whoever was refused must not have changed a byte.
-    if holder.is_some_and(|i| told[i] == Told::Refused) {
+    if holder.is_some_and(|i| told[i] == WriterOutcome::Refused) {
         return Err(ProofFailure::Overwritten { condition, key: key() });
     }
     match (winners.first(), doubt) {
-        (Some(winner), _) if holder == Some(*winner) => Ok(Verdict::Kept),
+        (Some(winner), _) if holder == Some(*winner) => Ok(RoundVerdict::Kept),
         (Some(_), _) => Err(ProofFailure::Overwritten { condition, key: key() }),
-        (None, Some(why)) => Ok(Verdict::Doubtful { why: why.clone() }),
+        (None, Some(why)) => Ok(RoundVerdict::Doubtful { why: why.clone() }),
         (None, None) => Err(ProofFailure::NobodyWon { condition, key: key() }),
     }
 }
@@ -398,14 +398,14 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
         let body = body(env);
         match store.put_if_absent(prefix, body.clone()).await? {
             PutOutcome::Created if created.is_some() => {
-                return Err(overwritten(Condition::Absent, prefix));
+                return Err(overwritten(WriteCondition::Absent, prefix));
             }
             PutOutcome::Created => created = Some(body),
             PutOutcome::Exists => {
                 // Only what was created just now is known; that one must still be there.
                 let Some(created) = created else { return Ok(()) };
                 let kept = store.get(prefix, SizeLimit::LIVE).await? == created;
-                return if kept { Ok(()) } else { Err(overwritten(Condition::Absent, prefix)) };
+                return if kept { Ok(()) } else { Err(overwritten(WriteCondition::Absent, prefix)) };
             }
             PutOutcome::Unknown { why } => {
                 tracing::debug!(why, "no verdict on a conditional put");
@@ -432,9 +432,9 @@ pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
     }
     let mut last = None;
     for _ in 0..CHECK_ATTEMPTS {
-        match store.replace(prefix, body(env), &Version::of_nothing()).await? {
+        match store.replace(prefix, body(env), &ObjectVersion::of_nothing()).await? {
             ReplaceOutcome::Changed => return Ok(()),
-            ReplaceOutcome::Replaced(_) => return Err(overwritten(Condition::Unchanged, prefix)),
+            ReplaceOutcome::Replaced(_) => return Err(overwritten(WriteCondition::Unchanged, prefix)),
             ReplaceOutcome::Unknown { why } => {
                 tracing::debug!(why, "no verdict on a conditional replace");
                 last = Some(why);
@@ -445,7 +445,7 @@ pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
     Err(undecided(prefix, last))
 }
 
-fn overwritten(condition: Condition, key: &str) -> ProofFailure {
+fn overwritten(condition: WriteCondition, key: &str) -> ProofFailure {
     ProofFailure::Overwritten { condition, key: key.to_owned() }
 }
 
@@ -460,27 +460,27 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::faulty::{Fault, Faulty, Plan};
+    use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
     use crate::store::memory::MemoryStore;
-    use Told::{Refused, Won};
+    use WriterOutcome::{Refused, Won};
 
     fn bodies() -> Vec<Bytes> {
         (0..3).map(|i| Bytes::from(format!("body {i}"))).collect()
     }
 
-    fn doubt() -> Told {
-        Told::Doubt { why: "timeout".to_owned() }
+    fn doubt() -> WriterOutcome {
+        WriterOutcome::Doubt { why: "timeout".to_owned() }
     }
 
-    fn verdict(told: &[Told], holder: Option<usize>) -> Result<Verdict, ProofFailure> {
+    fn verdict(told: &[WriterOutcome], holder: Option<usize>) -> Result<RoundVerdict, ProofFailure> {
         let bodies = bodies();
-        judge(Condition::Absent, "k", &bodies, told, holder.map(|i| &bodies[i]))
+        judge(WriteCondition::Absent, "k", &bodies, told, holder.map(|i| &bodies[i]))
     }
 
     #[test]
     fn one_winner_whose_bytes_are_there_is_what_is_asked() {
-        assert_eq!(verdict(&[Refused, Won, Refused], Some(1)).unwrap(), Verdict::Kept);
-        assert_eq!(verdict(&[doubt(), Won, Refused], Some(1)).unwrap(), Verdict::Kept);
+        assert_eq!(verdict(&[Refused, Won, Refused], Some(1)).unwrap(), RoundVerdict::Kept);
+        assert_eq!(verdict(&[doubt(), Won, Refused], Some(1)).unwrap(), RoundVerdict::Kept);
     }
 
     #[test]
@@ -503,8 +503,8 @@ mod tests {
     #[tokio::test]
     async fn what_came_instead_of_a_verdict_is_told() {
         let env = Env::host();
-        let refusing = Plan::by_chance(1, 1000, &[Fault::Refused]);
-        let store = Faulty::new(Arc::new(MemoryStore::new(&env)), refusing);
+        let refusing = FaultPlan::by_chance(1, 1000, &[InjectedFault::Refused]);
+        let store = FaultyStore::new(Arc::new(MemoryStore::new(&env)), refusing);
         let undecided = check(&store, "app/live/probe", &env).await.unwrap_err().to_string();
         assert!(undecided.contains("app/live/probe: ") && undecided.contains("503"), "{undecided}");
     }
@@ -512,7 +512,7 @@ mod tests {
     #[test]
     fn missing_answers_prove_nothing() {
         for holder in [None, Some(2)] {
-            assert!(matches!(verdict(&[Refused, Refused, doubt()], holder), Ok(Verdict::Doubtful { .. })));
+            assert!(matches!(verdict(&[Refused, Refused, doubt()], holder), Ok(RoundVerdict::Doubtful { .. })));
         }
     }
 }

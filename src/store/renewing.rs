@@ -14,53 +14,57 @@ use jiff::SignedDuration;
 use tokio::sync::Mutex;
 
 use super::{
-    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
-    Versioning,
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+    StoreErrorKind, Versioning,
 };
 use crate::env::Env;
 use crate::outage::Outage;
-use crate::renewal::{Renew, Renewal};
+use crate::renewal::{ClientRenewal, RenewalAction};
 
 /// A store that is being connected to.
-pub(super) type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Store>, StoreError>> + Send>>;
+pub(super) type ConnectFuture = Pin<Box<dyn Future<Output = Result<Arc<dyn Store>, StoreError>> + Send>>;
 
 /// The store of now, and how the next one is made.
-pub(super) struct Renewing {
-    connect: Box<dyn Fn() -> Connecting + Send + Sync>,
+pub(super) struct ReconnectingStore {
+    connect: Box<dyn Fn() -> ConnectFuture + Send + Sync>,
     env: Env,
-    now: SyncMutex<Now>,
+    now: SyncMutex<ConnectionState>,
     /// One at a time connects.
     turn: Mutex<()>,
 }
 
-struct Now {
+struct ConnectionState {
     store: Arc<dyn Store>,
-    renewal: Renewal,
+    renewal: ClientRenewal,
     /// An operator has asked for a new one.
     is_asked: bool,
     /// None can be built.
     outage: Outage,
 }
 
-impl fmt::Debug for Renewing {
+impl fmt::Debug for ReconnectingStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let now = self.now();
         f.debug_struct("Renewing").field("store", &now.store).field("renewal", &now.renewal).finish_non_exhaustive()
     }
 }
 
-impl Renewing {
+impl ReconnectingStore {
     /// The store that `connect` makes, now and whenever it is refused.
     ///
     /// # Errors
     /// It cannot be connected to.
     pub(super) async fn connect(
-        connect: impl Fn() -> Connecting + Send + Sync + 'static,
+        connect: impl Fn() -> ConnectFuture + Send + Sync + 'static,
         env: &Env,
     ) -> Result<Self, StoreError> {
         let store = connect().await?;
-        let now =
-            SyncMutex::new(Now { store, renewal: Renewal::default(), is_asked: false, outage: Outage::default() });
+        let now = SyncMutex::new(ConnectionState {
+            store,
+            renewal: ClientRenewal::default(),
+            is_asked: false,
+            outage: Outage::default(),
+        });
         Ok(Self { connect: Box::new(connect), env: env.clone(), now, turn: Mutex::default() })
     }
 
@@ -84,12 +88,12 @@ impl Renewing {
         let _turn = self.turn.lock().await;
         let decided = self.now().renewal.refused(used, self.env.clock.boottime());
         match decided {
-            Renew::Stands => return None,
-            Renew::UseNewer if std::mem::take(&mut self.now().is_asked) => {
+            RenewalAction::Stands => return None,
+            RenewalAction::UseNewer if std::mem::take(&mut self.now().is_asked) => {
                 self.build().await;
             }
-            Renew::UseNewer => {}
-            Renew::Build => {
+            RenewalAction::UseNewer => {}
+            RenewalAction::Build => {
                 tracing::debug!("{error}; asking again with the credentials and certificates that are on disk");
                 self.now().renewal.built(self.env.clock.boottime());
                 if !self.build().await {
@@ -135,7 +139,7 @@ impl Renewing {
         asked
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
+    fn now(&self) -> MutexGuard<'_, ConnectionState> {
         // Nothing that holds it can fail in between.
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,12 +155,12 @@ fn is_of_client(kind: StoreErrorKind) -> bool {
 }
 
 #[async_trait]
-impl Store for Renewing {
+impl Store for ReconnectingStore {
     fn describe(&self) -> String {
         self.now().store.describe()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.now().store.capabilities()
     }
 
@@ -176,12 +180,12 @@ impl Store for Renewing {
         .await
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         // It is held once: the proof, which has put others before, begins again by itself.
         self.store().await.0.put_if_absent_held(key, body, hold).await
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         self.ask(|store| {
             let body = body.clone();
             async move { store.replace(key, body, expected).await }
@@ -193,7 +197,7 @@ impl Store for Renewing {
         self.ask(|store| async move { store.get(key, limit).await }).await
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         self.ask(|store| async move { store.get_versioned(key, limit).await }).await
     }
 
@@ -205,7 +209,7 @@ impl Store for Renewing {
         .await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         self.ask(|store| async move { store.list(prefix, after, limit).await }).await
     }
 

@@ -30,18 +30,18 @@ mod held;
 mod multipart;
 mod versioning;
 
-use self::client::{ServerClock, Troubles};
-use self::error::Failure;
+use self::client::{LastAttemptError, ServerClock};
+use self::error::S3Failure;
 use super::{
-    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError,
-    StoreErrorKind, Version, Versioning, key,
+    LIST_PAGE_MAX, ListPage, ObjectMeta, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store,
+    StoreCapabilities, StoreError, StoreErrorKind, Versioning, key,
 };
 use crate::config::StoreSettings;
 use crate::env::Env;
 
 /// What no config file says.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct S3Options {
     /// Larger bodies are sent in parts.
     pub single_put_bytes: usize,
     /// Size of a part; S3 takes nothing below 5 MiB.
@@ -50,7 +50,7 @@ pub struct Options {
     pub credentials: Option<Credentials>,
 }
 
-impl Default for Options {
+impl Default for S3Options {
     /// Packs of the usual size go in one request, which S3 charges for; a part is what is worth sending again.
     fn default() -> Self {
         Self { single_put_bytes: 64 << 20, part_bytes: 16 << 20, credentials: None }
@@ -80,9 +80,9 @@ pub struct S3Store {
     sse: Option<ServerSideEncryption>,
     sse_kms_key_id: Option<String>,
     sign_bodies: bool,
-    options: Options,
+    options: S3Options,
     clock: ServerClock,
-    troubles: Troubles,
+    troubles: LastAttemptError,
 }
 
 impl S3Store {
@@ -95,12 +95,12 @@ impl S3Store {
         bucket: &str,
         prefix: &str,
         env: &Env,
-        options: Options,
+        options: S3Options,
     ) -> Result<Self, StoreError> {
         let prefix = prefix.trim_matches('/');
         let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let url = format!("s3://{bucket}/{prefix}");
-        let (clock, troubles) = (ServerClock::default(), Troubles::default());
+        let (clock, troubles) = (ServerClock::default(), LastAttemptError::default());
         let heard = (clock.clone(), troubles.clone());
         let client = client::connect(settings, &url, env, heard, options.credentials.clone()).await?;
         let at = match (&settings.endpoint, client.config().region()) {
@@ -156,13 +156,13 @@ impl S3Store {
         key: &str,
         body: Bytes,
         config: Builder,
-        condition: Condition<'_>,
-    ) -> Result<Option<String>, Failure> {
+        condition: PutCondition<'_>,
+    ) -> Result<Option<String>, S3Failure> {
         let timeouts = client::timeouts(body.len() as u64);
         let request = match condition {
-            Condition::None => self.put_request(key),
-            Condition::Absent => self.put_request(key).if_none_match("*"),
-            Condition::Is(version) => self.put_request(key).if_match(&version.0),
+            PutCondition::None => self.put_request(key),
+            PutCondition::Absent => self.put_request(key).if_none_match("*"),
+            PutCondition::Is(version) => self.put_request(key).if_match(&version.0),
         };
         let request = request.checksum_algorithm(ChecksumAlgorithm::Crc32C).body(ByteStream::from(body)).customize();
         let request = if self.sign_bodies { request } else { request.disable_payload_signing() };
@@ -176,19 +176,19 @@ impl S3Store {
         key: &str,
         range: Option<String>,
         limit: SizeLimit,
-    ) -> Result<(Bytes, Option<String>), ReadFailure> {
+    ) -> Result<(Bytes, Option<String>), DownloadFailure> {
         let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).set_range(range);
-        let mut answer = request.send().await.map_err(|e| ReadFailure::Answer(e.into()))?;
+        let mut answer = request.send().await.map_err(|e| DownloadFailure::Answer(e.into()))?;
         let expected = answer.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0);
         if expected > limit.bytes() {
-            return Err(ReadFailure::Answer(Failure::too_large(limit, Some(expected), answer.e_tag)));
+            return Err(DownloadFailure::Answer(S3Failure::too_large(limit, Some(expected), answer.e_tag)));
         }
         let mut whole = BytesMut::with_capacity(expected.min(BODY_RESERVE_MAX) as usize);
         let collect = async {
             while let Some(part) = answer.body.next().await {
-                let part = part.map_err(|e| ReadFailure::Body(e.to_string()))?;
+                let part = part.map_err(|e| DownloadFailure::Body(e.to_string()))?;
                 if (whole.len() + part.len()) as u64 > limit.bytes() {
-                    return Err(ReadFailure::Answer(Failure::too_large(limit, None, answer.e_tag.clone())));
+                    return Err(DownloadFailure::Answer(S3Failure::too_large(limit, None, answer.e_tag.clone())));
                 }
                 whole.extend_from_slice(&part);
             }
@@ -196,7 +196,7 @@ impl S3Store {
         };
         match tokio::time::timeout(client::attempt_timeout(expected), collect).await {
             Ok(collected) => collected.map(|()| (whole.freeze(), answer.e_tag)),
-            Err(_) => Err(ReadFailure::Body("the body did not arrive in time".to_owned())),
+            Err(_) => Err(DownloadFailure::Body("the body did not arrive in time".to_owned())),
         }
     }
 
@@ -205,33 +205,33 @@ impl S3Store {
         key: &str,
         range: Option<String>,
         limit: SizeLimit,
-    ) -> Result<(Bytes, Option<String>), Failure> {
+    ) -> Result<(Bytes, Option<String>), S3Failure> {
         let mut left = BODY_ATTEMPTS;
         loop {
             left -= 1;
             match self.read(key, range.clone(), limit).await {
                 Ok(whole) => return Ok(whole),
-                Err(ReadFailure::Answer(failure)) => return Err(failure),
-                Err(ReadFailure::Body(detail)) if left == 0 => {
-                    return Err(Failure::broken_off(detail));
+                Err(DownloadFailure::Answer(failure)) => return Err(failure),
+                Err(DownloadFailure::Body(detail)) if left == 0 => {
+                    return Err(S3Failure::broken_off(detail));
                 }
                 // Bytes were coming a moment ago, so there is no crowd to avoid; the next attempt backs off if need be.
-                Err(ReadFailure::Body(detail)) => tracing::debug!(key, detail, "a download broke off"),
+                Err(DownloadFailure::Body(detail)) => tracing::debug!(key, detail, "a download broke off"),
             }
         }
     }
 }
 
 /// On what a put depends.
-enum Condition<'a> {
+enum PutCondition<'a> {
     None,
     Absent,
-    Is(&'a Version),
+    Is(&'a ObjectVersion),
 }
 
 /// What one page of a listing says about what comes after it.
 #[derive(Debug, PartialEq, Eq)]
-enum ListingEnd {
+enum ListContinuation {
     /// It was the last one.
     Reached,
     /// There is more, under this token if there is one.
@@ -240,7 +240,7 @@ enum ListingEnd {
     Unsaid(String),
 }
 
-impl ListingEnd {
+impl ListContinuation {
     /// Of an answer to a request with `token`; beside it what the page shows.
     fn of(answer: ListObjectsV2Output, token: Option<&str>) -> (Self, Vec<Object>) {
         let contents = answer.contents.unwrap_or_default();
@@ -266,9 +266,9 @@ impl ListingEnd {
     }
 }
 
-enum ReadFailure {
+enum DownloadFailure {
     /// Refused, or retried in vain.
-    Answer(Failure),
+    Answer(S3Failure),
     /// It broke off.
     Body(String),
 }
@@ -290,12 +290,12 @@ fn created(etag: Option<&str>) -> PutOutcome {
 }
 
 /// The version that an answer names.
-fn version(etag: Option<String>) -> Result<Version, &'static str> {
+fn version(etag: Option<String>) -> Result<ObjectVersion, &'static str> {
     match etag {
         None => Err(NO_ETAG),
         // `If-Match` never matches these. nginx makes them when it compresses what passes through.
         Some(weak) if weak.starts_with("W/") => Err("the server, or a proxy before it, gives weak ETags only"),
-        Some(etag) => Ok(Version::new(etag)),
+        Some(etag) => Ok(ObjectVersion::new(etag)),
     }
 }
 
@@ -309,8 +309,8 @@ impl Store for S3Store {
         self.url.clone()
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true, replace: true, is_bounded: false }
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities { put_if_absent: true, replace: true, is_bounded: false }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -318,7 +318,7 @@ impl Store for S3Store {
         if body.len() > self.options.single_put_bytes {
             return self.put_in_parts(key, body).await;
         }
-        let put = self.put_whole(key, body, Builder::new(), Condition::None).await;
+        let put = self.put_whole(key, body, Builder::new(), PutCondition::None).await;
         match put.map_err(|f| f.about_bucket(&self.place, Some(key)))? {
             Some(_) => Ok(()),
             None => Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), NO_ETAG)),
@@ -327,13 +327,13 @@ impl Store for S3Store {
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         key::check(&self.place, key)?;
-        match self.put_whole(key, body, no_retries(), Condition::Absent).await {
+        match self.put_whole(key, body, no_retries(), PutCondition::Absent).await {
             Ok(etag) => Ok(created(etag.as_deref())),
             Err(failure) => failure.into_outcome(&self.place, key),
         }
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         key::check(&self.place, key)?;
         let config = no_retries()
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -345,13 +345,13 @@ impl Store for S3Store {
         let request = self.put_request(key).if_none_match("*").checksum_sha256(checksum).body(held::body(body, hold));
         match request.customize().disable_payload_signing().config_override(config).send().await {
             Ok(answer) => Ok(created(answer.e_tag.as_deref())),
-            Err(e) => Failure::from(e).into_outcome(&self.place, key),
+            Err(e) => S3Failure::from(e).into_outcome(&self.place, key),
         }
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         key::check(&self.place, key)?;
-        match self.put_whole(key, body, no_retries(), Condition::Is(expected)).await {
+        match self.put_whole(key, body, no_retries(), PutCondition::Is(expected)).await {
             Ok(etag) => Ok(match version(etag) {
                 Ok(version) => ReplaceOutcome::Replaced(version),
                 // No refusal, since the object has changed: who reads it back is told that it has no version.
@@ -367,7 +367,7 @@ impl Store for S3Store {
         read.map(|(body, _)| body).map_err(|f| f.about(&self.place, Some(key)))
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         key::check(&self.place, key)?;
         let read = self.read_with_attempts(key, None, limit).await;
         let (body, etag) = read.map_err(|mut f| {
@@ -401,7 +401,7 @@ impl Store for S3Store {
         }
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         key::check_prefix(&self.place, prefix)?;
         let limit = limit.clamp(1, LIST_PAGE_MAX);
         let (mut after, mut token) = (after.map(|after| self.full(after)), None);
@@ -413,8 +413,8 @@ impl Store for S3Store {
                 .max_keys(limit as i32)
                 .send()
                 .await
-                .map_err(|e| Failure::from(e).about_bucket(&self.place, None))?;
-            let (end, contents) = ListingEnd::of(answer, token.as_deref());
+                .map_err(|e| S3Failure::from(e).about_bucket(&self.place, None))?;
+            let (end, contents) = ListContinuation::of(answer, token.as_deref());
             let last = contents.last().and_then(|o| o.key.clone());
             // A console's folder markers and other people's files are no objects of ours.
             let objects: Vec<ObjectMeta> = contents
@@ -427,15 +427,17 @@ impl Store for S3Store {
                 })
                 .collect();
             match (end, last) {
-                (ListingEnd::Unsaid(why), _) => {
+                (ListContinuation::Unsaid(why), _) => {
                     return Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(prefix), why));
                 }
-                (ListingEnd::Reached, _) => return Ok(Page { objects, truncated: false }),
-                (ListingEnd::More(_), _) if !objects.is_empty() => return Ok(Page { objects, truncated: true }),
+                (ListContinuation::Reached, _) => return Ok(ListPage { objects, truncated: false }),
+                (ListContinuation::More(_), _) if !objects.is_empty() => {
+                    return Ok(ListPage { objects, truncated: true });
+                }
                 // Nothing of ours in it, which is not the end.
-                (ListingEnd::More(_), Some(last)) => (after, token) = (Some(last), None),
-                (ListingEnd::More(next @ Some(_)), None) => token = next,
-                (ListingEnd::More(None), None) => break,
+                (ListContinuation::More(_), Some(last)) => (after, token) = (Some(last), None),
+                (ListContinuation::More(next @ Some(_)), None) => token = next,
+                (ListContinuation::More(None), None) => break,
             }
         }
         Err(super::unfinished(self, prefix))
@@ -454,7 +456,7 @@ impl Store for S3Store {
         let batch =
             Delete::builder().set_objects(Some(objects.map_err(invalid)?)).quiet(true).build().map_err(invalid)?;
         let answer = self.client.delete_objects().bucket(&self.bucket).delete(batch).send().await;
-        let answer = answer.map_err(|e| Failure::from(e).about_bucket(&self.place, None))?;
+        let answer = answer.map_err(|e| S3Failure::from(e).about_bucket(&self.place, None))?;
         for error in answer.errors.unwrap_or_default() {
             let kind = error.code().and_then(super::answer::classify_code).unwrap_or(StoreErrorKind::Other);
             if kind == StoreErrorKind::NotFound {
@@ -498,7 +500,7 @@ mod tests {
             ..StoreSettings::new(url, KeySource::None)
         };
         let credentials = Some(Credentials::new("a", "b", None, None, "test"));
-        let options = Options { credentials, ..Options::default() };
+        let options = S3Options { credentials, ..S3Options::default() };
         let store = S3Store::connect(&settings, "backups", "/prod/", &Env::host(), options).await.unwrap();
         let signed_for = PresigningConfig::expires_in(Duration::from_mins(1)).unwrap();
         let request = store.client.get_object().bucket(&store.bucket).key(store.full("app/format"));

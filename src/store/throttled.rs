@@ -1,4 +1,4 @@
-//! The bandwidth limit: `limit_upload`, over everything that is sent through one [`Limiter`].
+//! The bandwidth limit: `limit_upload`, over everything that is sent through one [`BandwidthLimiter`].
 //!
 //! A whole object goes out at line speed and is paid for before the next one may start, so the limit holds over seconds,
 //! not over each moment. Conditional puts are paid for like all others, but they never wait: they are small, and a lease that
@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, Version};
+use super::{
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+};
 use crate::env::Env;
 
 /// How much unused bandwidth is carried over: small objects after a pause need not wait.
@@ -20,15 +22,15 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// A bandwidth shared by all who hold a clone.
 #[derive(Debug, Clone)]
-pub struct Limiter {
-    bucket: Arc<Mutex<Bucket>>,
+pub struct BandwidthLimiter {
+    bucket: Arc<Mutex<TokenBucket>>,
     env: Env,
 }
 
-impl Limiter {
+impl BandwidthLimiter {
     /// At most this many bytes per second; 0 counts as 1.
     pub fn new(bytes_per_second: u64, env: &Env) -> Self {
-        let bucket = Bucket::new(bytes_per_second, env.clock.boottime());
+        let bucket = TokenBucket::new(bytes_per_second, env.clock.boottime());
         Self { bucket: Arc::new(Mutex::new(bucket)), env: env.clone() }
     }
 
@@ -48,13 +50,13 @@ impl Limiter {
 
 /// A token bucket that may go into debt: each taker waits until the debt before it is paid.
 #[derive(Debug)]
-struct Bucket {
+struct TokenBucket {
     bytes_per_second: u64,
     /// When all that was taken so far is paid for.
     paid_at: Duration,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn new(bytes_per_second: u64, now: Duration) -> Self {
         Self { bytes_per_second: bytes_per_second.max(1), paid_at: now.saturating_sub(BURST) }
     }
@@ -67,27 +69,27 @@ impl Bucket {
     }
 }
 
-/// A store whose uploads keep to a [`Limiter`].
+/// A store whose uploads keep to a [`BandwidthLimiter`].
 #[derive(Debug)]
-pub struct Throttled {
+pub struct ThrottledStore {
     inner: Arc<dyn Store>,
-    limiter: Limiter,
+    limiter: BandwidthLimiter,
 }
 
-impl Throttled {
+impl ThrottledStore {
     /// `inner`, limited.
-    pub fn new(inner: Arc<dyn Store>, limiter: Limiter) -> Self {
+    pub fn new(inner: Arc<dyn Store>, limiter: BandwidthLimiter) -> Self {
         Self { inner, limiter }
     }
 }
 
 #[async_trait]
-impl Store for Throttled {
+impl Store for ThrottledStore {
     fn describe(&self) -> String {
         self.inner.describe()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.inner.capabilities()
     }
 
@@ -101,12 +103,12 @@ impl Store for Throttled {
         self.inner.put_if_absent(key, body).await
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         self.limiter.take(body.len());
         self.inner.put_if_absent_held(key, body, hold).await
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         self.limiter.take(body.len());
         self.inner.replace(key, body, expected).await
     }
@@ -115,7 +117,7 @@ impl Store for Throttled {
         self.inner.get(key, limit).await
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         self.inner.get_versioned(key, limit).await
     }
 
@@ -123,7 +125,7 @@ impl Store for Throttled {
         self.inner.get_range(key, range).await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         self.inner.list(prefix, after, limit).await
     }
 
@@ -148,7 +150,7 @@ mod tests {
 
     #[test]
     fn debts_are_paid_before_the_next_may_start() {
-        let mut bucket = Bucket::new(1000, 100 * S);
+        let mut bucket = TokenBucket::new(1000, 100 * S);
         assert_eq!(bucket.take(100 * S, 5000), Duration::ZERO, "the first goes at once, on what was saved");
         assert_eq!(bucket.take(100 * S, 1000), 4 * S);
         assert_eq!(bucket.take(100 * S, 0), 5 * S);
@@ -159,8 +161,8 @@ mod tests {
     #[tokio::test]
     async fn a_lease_and_a_record_do_not_wait_for_the_debt_of_a_pack() {
         let env = Env::host();
-        let limiter = Limiter::new(1000, &env);
-        let store = Throttled::new(Arc::new(crate::store::memory::MemoryStore::new(&env)), limiter);
+        let limiter = BandwidthLimiter::new(1000, &env);
+        let store = ThrottledStore::new(Arc::new(crate::store::memory::MemoryStore::new(&env)), limiter);
         store.put("pack", Bytes::from(vec![0; 100_000])).await.unwrap();
         let put = store.put("another", Bytes::from_static(b"x"));
         assert!(tokio::time::timeout(Duration::from_millis(50), put).await.is_err(), "it waits for 99 s");
@@ -175,14 +177,14 @@ mod tests {
 
     #[test]
     fn idle_time_is_saved_for_a_moment_only() {
-        let mut bucket = Bucket::new(1000, Duration::ZERO);
+        let mut bucket = TokenBucket::new(1000, Duration::ZERO);
         assert_eq!(bucket.take(3600 * S, 3000), Duration::ZERO);
         assert_eq!(bucket.take(3600 * S, 1), 2 * S);
     }
 
     #[test]
     fn odd_limits_do_not_break() {
-        let mut bucket = Bucket::new(0, Duration::ZERO);
+        let mut bucket = TokenBucket::new(0, Duration::ZERO);
         assert_eq!(bucket.take(S, u64::MAX), Duration::ZERO);
         assert!(bucket.take(S, u64::MAX) > S);
     }

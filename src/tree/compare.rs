@@ -1,29 +1,29 @@
 //! Whether something changed, decided from what is remembered and what is seen. Pure.
 
-use crate::repo::entry::{Entry, Kind, Nanos};
+use crate::repo::entry::{EntryKind, ManifestEntry, UnixNanos};
 use crate::tree::stat::{FileType, Stat};
 
 /// What a node remembers for itself of an entry, beside the entry. Good on this node only. The device number is not part
 /// of it: it changes with the order in which disks are found, and a different file with the same inode number, ctime, size
 /// and mtime to the nanosecond is not to be feared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Local {
+pub struct CachedStat {
     /// The number within the file system.
     pub ino: u64,
     /// When content or metadata last changed; nobody can set it back.
-    pub ctime: Nanos,
+    pub ctime: UnixNanos,
 }
 
 /// The kernel stamps files with a clock that ticks at least this often (100 Hz, and one tick to be safe).
-const TICK: Nanos = Nanos(20_000_000);
+const TICK: UnixNanos = UnixNanos(20_000_000);
 
 /// The coarsest time stamps of a file system that has no nanoseconds (FAT: 2 s).
-const COARSE: Nanos = Nanos(2_000_000_000);
+const COARSE: UnixNanos = UnixNanos(2_000_000_000);
 
-impl Local {
+impl CachedStat {
     /// What to remember of an object that was seen as `stat` at `seen` or later, by this host's wall clock. `None` if it
     /// changed so shortly before that it could change again without a new ctime.
-    pub fn remember(stat: &Stat, seen: Nanos) -> Option<Self> {
+    pub fn remember(stat: &Stat, seen: UnixNanos) -> Option<Self> {
         let has_nanoseconds = stat.ctime.parts().1 != 0;
         let settled = stat.ctime.0 + if has_nanoseconds { TICK.0 } else { COARSE.0 };
         (settled < seen.0).then_some(Self { ino: stat.ino, ctime: stat.ctime })
@@ -34,14 +34,14 @@ impl Local {
 /// neither content nor link target nor attributes, because changing any of them changes the ctime.
 ///
 /// Of a further name of a file it says only that the file is unchanged, not which name comes first.
-pub fn vouches(entry: &Entry, local: &Local, stat: &Stat) -> bool {
+pub fn vouches(entry: &ManifestEntry, local: &CachedStat, stat: &Stat) -> bool {
     (local.ino, local.ctime) == (stat.ino, stat.ctime) && entry.mtime == stat.mtime && same_kind(&entry.kind, stat)
 }
 
 /// Whether a regular file is believed to be `entry` by what `stat` shows: size and mtime, and everything else that
 /// it shows. For a role that came from another node and `takeover_trust = "mtime"`. Anything else costs no read of content
 /// and is never believed.
-pub fn same_by_mtime(entry: &Entry, stat: &Stat) -> bool {
+pub fn same_by_mtime(entry: &ManifestEntry, stat: &Stat) -> bool {
     let owner = (entry.owner.mode, entry.owner.uid, entry.owner.gid);
     stat.kind == FileType::File
         && entry.mtime == stat.mtime
@@ -50,22 +50,22 @@ pub fn same_by_mtime(entry: &Entry, stat: &Stat) -> bool {
 }
 
 /// Type, size and device number, as far as the entry tells them.
-fn same_kind(kind: &Kind, stat: &Stat) -> bool {
+fn same_kind(kind: &EntryKind, stat: &Stat) -> bool {
     match kind {
-        Kind::File { size, .. } => stat.kind == FileType::File && *size == stat.size,
+        EntryKind::File { size, .. } => stat.kind == FileType::File && *size == stat.size,
         // The size stands at the first name.
-        Kind::Hardlink { .. } => !matches!(stat.kind, FileType::Dir | FileType::Socket | FileType::Unknown),
-        Kind::Dir => stat.kind == FileType::Dir,
-        Kind::Symlink { target } => stat.kind == FileType::Symlink && target.len() as u64 == stat.size,
-        Kind::Fifo => stat.kind == FileType::Fifo,
-        Kind::CharDevice { major, minor } => stat.kind == FileType::CharDevice && (*major, *minor) == stat.rdev,
-        Kind::BlockDevice { major, minor } => stat.kind == FileType::BlockDevice && (*major, *minor) == stat.rdev,
+        EntryKind::Hardlink { .. } => !matches!(stat.kind, FileType::Dir | FileType::Socket | FileType::Unknown),
+        EntryKind::Dir => stat.kind == FileType::Dir,
+        EntryKind::Symlink { target } => stat.kind == FileType::Symlink && target.len() as u64 == stat.size,
+        EntryKind::Fifo => stat.kind == FileType::Fifo,
+        EntryKind::CharDevice { major, minor } => stat.kind == FileType::CharDevice && (*major, *minor) == stat.rdev,
+        EntryKind::BlockDevice { major, minor } => stat.kind == FileType::BlockDevice && (*major, *minor) == stat.rdev,
     }
 }
 
 /// What became of a path between two snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum PathChange {
     /// Not there before.
     New,
     /// There, and different.
@@ -82,15 +82,15 @@ pub enum Change {
 }
 
 /// What became of a path. `None` if it is in neither snapshot.
-pub fn change(before: Option<&Entry>, now: Option<&Entry>) -> Option<Change> {
+pub fn change(before: Option<&ManifestEntry>, now: Option<&ManifestEntry>) -> Option<PathChange> {
     Some(match (before, now) {
         (None, None) => return None,
-        (None, Some(_)) => Change::New,
-        (Some(_), None) => Change::Removed,
+        (None, Some(_)) => PathChange::New,
+        (Some(_), None) => PathChange::Removed,
         (Some(a), Some(b)) => {
             let content = a.kind != b.kind;
             let metadata = (&a.owner, a.mtime, &a.xattrs) != (&b.owner, b.mtime, &b.xattrs);
-            if content || metadata { Change::Changed { content, metadata } } else { Change::Unchanged }
+            if content || metadata { PathChange::Changed { content, metadata } } else { PathChange::Unchanged }
         }
     })
 }
@@ -99,14 +99,14 @@ pub fn change(before: Option<&Entry>, now: Option<&Entry>) -> Option<Change> {
 mod tests {
     use super::*;
     use crate::ids::ChunkId;
-    use crate::repo::entry::{Owner, TreePath, Xattr};
+    use crate::repo::entry::{OwnerAndMode, TreePath, Xattr};
 
-    fn file() -> Entry {
-        Entry {
+    fn file() -> ManifestEntry {
+        ManifestEntry {
             path: TreePath::new("a").unwrap(),
-            kind: Kind::File { size: 3, extents: None, chunks: vec![ChunkId::from_slice(&[1; 32]).unwrap()] },
-            owner: Owner { mode: 0o644, uid: 1, gid: 2, user: "u".into(), group: "g".into() },
-            mtime: Nanos(50),
+            kind: EntryKind::File { size: 3, extents: None, chunks: vec![ChunkId::from_slice(&[1; 32]).unwrap()] },
+            owner: OwnerAndMode { mode: 0o644, uid: 1, gid: 2, user: "u".into(), group: "g".into() },
+            mtime: UnixNanos(50),
             xattrs: vec![],
         }
     }
@@ -118,18 +118,18 @@ mod tests {
             uid: 1,
             gid: 2,
             size: 3,
-            mtime: Nanos(50),
-            ctime: Nanos(60),
+            mtime: UnixNanos(50),
+            ctime: UnixNanos(60),
             dev: 9,
             ino: 7,
             nlink: 1,
             rdev: (0, 0),
             blocks: 8,
-            flags: crate::tree::flags::Flags::default(),
+            flags: crate::tree::flags::FileFlags::default(),
         }
     }
 
-    const LOCAL: Local = Local { ino: 7, ctime: Nanos(60) };
+    const LOCAL: CachedStat = CachedStat { ino: 7, ctime: UnixNanos(60) };
 
     #[test]
     fn the_cache_vouches_for_what_looks_the_same() {
@@ -137,8 +137,8 @@ mod tests {
         assert!(vouches(&file(), &LOCAL, &Stat { dev: 1, ..stat() }), "device numbers change over reboots");
         for other in [
             Stat { ino: 8, ..stat() },
-            Stat { ctime: Nanos(61), ..stat() },
-            Stat { mtime: Nanos(51), ..stat() },
+            Stat { ctime: UnixNanos(61), ..stat() },
+            Stat { mtime: UnixNanos(51), ..stat() },
             Stat { size: 4, ..stat() },
             Stat { kind: FileType::Fifo, ..stat() },
         ] {
@@ -148,15 +148,15 @@ mod tests {
 
     #[test]
     fn every_kind_is_compared_by_what_it_has() {
-        let entry = |kind| Entry { kind, ..file() };
+        let entry = |kind| ManifestEntry { kind, ..file() };
         let seen = |kind| Stat { kind, rdev: (4, 1), ..stat() };
-        let device = |minor| entry(Kind::CharDevice { major: 4, minor });
+        let device = |minor| entry(EntryKind::CharDevice { major: 4, minor });
         assert!(vouches(&device(1), &LOCAL, &seen(FileType::CharDevice)));
         assert!(!vouches(&device(2), &LOCAL, &seen(FileType::CharDevice)));
         assert!(!vouches(&device(1), &LOCAL, &seen(FileType::BlockDevice)));
-        assert!(vouches(&entry(Kind::Symlink { target: b"abc".into() }), &LOCAL, &seen(FileType::Symlink)));
-        assert!(!vouches(&entry(Kind::Symlink { target: b"ab".into() }), &LOCAL, &seen(FileType::Symlink)));
-        let link = entry(Kind::Hardlink { target: TreePath::new("b").unwrap() });
+        assert!(vouches(&entry(EntryKind::Symlink { target: b"abc".into() }), &LOCAL, &seen(FileType::Symlink)));
+        assert!(!vouches(&entry(EntryKind::Symlink { target: b"ab".into() }), &LOCAL, &seen(FileType::Symlink)));
+        let link = entry(EntryKind::Hardlink { target: TreePath::new("b").unwrap() });
         assert!(vouches(&link, &LOCAL, &seen(FileType::File)));
         assert!(!vouches(&link, &LOCAL, &seen(FileType::Dir)));
     }
@@ -164,22 +164,22 @@ mod tests {
     #[test]
     fn what_changed_just_now_is_not_remembered() {
         let second = 1_000_000_000;
-        let at = |ctime| Stat { ctime: Nanos(ctime), ..stat() };
+        let at = |ctime| Stat { ctime: UnixNanos(ctime), ..stat() };
         let fine = at(100 * second + 1);
-        assert_eq!(Local::remember(&fine, Nanos(100 * second + 1)), None, "the same tick");
-        assert_eq!(Local::remember(&fine, Nanos(99 * second)), None, "a clock that was set back");
-        let known = Some(Local { ino: 7, ctime: fine.ctime });
-        assert_eq!(Local::remember(&fine, Nanos(100 * second + 2 + TICK.0)), known);
+        assert_eq!(CachedStat::remember(&fine, UnixNanos(100 * second + 1)), None, "the same tick");
+        assert_eq!(CachedStat::remember(&fine, UnixNanos(99 * second)), None, "a clock that was set back");
+        let known = Some(CachedStat { ino: 7, ctime: fine.ctime });
+        assert_eq!(CachedStat::remember(&fine, UnixNanos(100 * second + 2 + TICK.0)), known);
         let coarse = at(100 * second);
-        assert_eq!(Local::remember(&coarse, Nanos(102 * second)), None);
-        assert!(Local::remember(&coarse, Nanos(102 * second + 1)).is_some());
+        assert_eq!(CachedStat::remember(&coarse, UnixNanos(102 * second)), None);
+        assert!(CachedStat::remember(&coarse, UnixNanos(102 * second + 1)).is_some());
     }
 
     #[test]
     fn mtime_is_believed_of_regular_files_only() {
-        assert!(same_by_mtime(&file(), &Stat { ino: 1, ctime: Nanos(0), ..stat() }));
+        assert!(same_by_mtime(&file(), &Stat { ino: 1, ctime: UnixNanos(0), ..stat() }));
         for other in [
-            Stat { mtime: Nanos(51), ..stat() },
+            Stat { mtime: UnixNanos(51), ..stat() },
             Stat { size: 4, ..stat() },
             Stat { mode: 0o600, ..stat() },
             Stat { uid: 0, ..stat() },
@@ -187,23 +187,23 @@ mod tests {
         ] {
             assert!(!same_by_mtime(&file(), &other), "{other:?}");
         }
-        let link = Entry { kind: Kind::Symlink { target: b"abc".into() }, ..file() };
+        let link = ManifestEntry { kind: EntryKind::Symlink { target: b"abc".into() }, ..file() };
         assert!(!same_by_mtime(&link, &Stat { kind: FileType::Symlink, ..stat() }));
     }
 
     #[test]
     fn a_change_is_of_content_or_of_metadata() {
         let same = file();
-        let touched = Entry { mtime: Nanos(51), ..file() };
-        let tagged = Entry { xattrs: vec![Xattr { name: b"user.a".into(), value: vec![] }], ..file() };
-        let edited = Entry { kind: Kind::File { size: 3, extents: None, chunks: vec![] }, ..file() };
-        let changed = |now: &Entry| change(Some(&file()), Some(now));
-        assert_eq!(changed(&same), Some(Change::Unchanged));
-        assert_eq!(changed(&touched), Some(Change::Changed { content: false, metadata: true }));
-        assert_eq!(changed(&tagged), Some(Change::Changed { content: false, metadata: true }));
-        assert_eq!(changed(&edited), Some(Change::Changed { content: true, metadata: false }));
-        assert_eq!(change(None, Some(&same)), Some(Change::New));
-        assert_eq!(change(Some(&same), None), Some(Change::Removed));
+        let touched = ManifestEntry { mtime: UnixNanos(51), ..file() };
+        let tagged = ManifestEntry { xattrs: vec![Xattr { name: b"user.a".into(), value: vec![] }], ..file() };
+        let edited = ManifestEntry { kind: EntryKind::File { size: 3, extents: None, chunks: vec![] }, ..file() };
+        let changed = |now: &ManifestEntry| change(Some(&file()), Some(now));
+        assert_eq!(changed(&same), Some(PathChange::Unchanged));
+        assert_eq!(changed(&touched), Some(PathChange::Changed { content: false, metadata: true }));
+        assert_eq!(changed(&tagged), Some(PathChange::Changed { content: false, metadata: true }));
+        assert_eq!(changed(&edited), Some(PathChange::Changed { content: true, metadata: false }));
+        assert_eq!(change(None, Some(&same)), Some(PathChange::New));
+        assert_eq!(change(Some(&same), None), Some(PathChange::Removed));
         assert_eq!(change(None, None), None);
     }
 }

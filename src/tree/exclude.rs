@@ -15,7 +15,7 @@ use crate::repo::entry::TreePath;
 
 /// Compiled patterns.
 #[derive(Debug, Clone)]
-pub struct Exclude(Gitignore);
+pub struct ExcludePatterns(Gitignore);
 
 /// A pattern that means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub struct BadPattern {
     pub why: String,
 }
 
-impl Exclude {
+impl ExcludePatterns {
     /// Compiles `patterns`.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn excluded(patterns: &[&str], path: impl Into<Vec<u8>>, is_dir: bool) -> bool {
-        Exclude::new(patterns).unwrap().excludes(&TreePath::new(path).unwrap(), is_dir)
+        ExcludePatterns::new(patterns).unwrap().excludes(&TreePath::new(path).unwrap(), is_dir)
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn bad_patterns_are_named() {
         for bad in ["a[b", "[z-a]", "{a", "", "  ", "!", "/", "!/", "# note"] {
-            let error = Exclude::new(&["*.ok", bad]).expect_err(bad);
+            let error = ExcludePatterns::new(&["*.ok", bad]).expect_err(bad);
             assert_eq!(error.pattern, bad);
             assert!(!error.why.is_empty() && error.to_string().contains(&format!("{bad:?}")));
         }
@@ -113,7 +113,7 @@ mod tests {
         /// Neither building nor matching panics, on any text and any path.
         #[test]
         fn nothing_panics(patterns in prop::collection::vec("[!/*?\\[\\]{}a.\\\\ -]{0,8}", 0..4), path: Vec<u8>, dir: bool) {
-            if let (Ok(exclude), Some(path)) = (Exclude::new(&patterns), TreePath::new(path)) {
+            if let (Ok(exclude), Some(path)) = (ExcludePatterns::new(&patterns), TreePath::new(path)) {
                 exclude.excludes(&path, dir);
             }
         }

@@ -19,9 +19,9 @@ const FLAGS: [(u8, StatxAttributes, IFlags); 3] = [
 
 /// Flags of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flags(u8);
+pub struct FileFlags(u8);
 
-impl Flags {
+impl FileFlags {
     /// As statx(2) tells them.
     pub fn of_statx(attributes: StatxAttributes) -> Self {
         Self::those(|(_, shown, _)| attributes.contains(*shown))
@@ -69,19 +69,20 @@ mod tests {
 
     #[test]
     fn what_a_file_shows_is_what_it_gets_back() {
-        assert_eq!(Flags::of_statx(StatxAttributes::COMPRESSED).attribute(), None);
-        let flags = Flags::of_statx(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND | StatxAttributes::ENCRYPTED);
+        assert_eq!(FileFlags::of_statx(StatxAttributes::COMPRESSED).attribute(), None);
+        let flags =
+            FileFlags::of_statx(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND | StatxAttributes::ENCRYPTED);
         let attribute = flags.attribute().unwrap();
         assert_eq!((&attribute.name[..], &attribute.value[..]), (ATTRIBUTE, &b"ai"[..]));
-        assert_eq!(Flags::of_entry(&[attribute]), flags);
+        assert_eq!(FileFlags::of_entry(&[attribute]), flags);
         assert_eq!(flags.as_inode_flags(), IFlags::IMMUTABLE | IFlags::APPEND);
     }
 
     #[test]
     fn only_some_of_them_close_a_file() {
-        let of = |letters: &[u8]| Flags::of_entry(&[Xattr { name: ATTRIBUTE.to_vec(), value: letters.to_vec() }]);
+        let of = |letters: &[u8]| FileFlags::of_entry(&[Xattr { name: ATTRIBUTE.to_vec(), value: letters.to_vec() }]);
         assert!(of(b"a").closes() && of(b"di").closes() && !of(b"d").closes() && !of(b"").closes());
         assert!(of(b"zz").is_empty(), "a letter of a later version");
-        assert!(Flags::of_entry(&[Xattr { name: b"user.flags".to_vec(), value: b"i".to_vec() }]).is_empty());
+        assert!(FileFlags::of_entry(&[Xattr { name: b"user.flags".to_vec(), value: b"i".to_vec() }]).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-use crate::repo::entry::Owner;
+use crate::repo::entry::OwnerAndMode;
 use crate::tree::stat::Stat;
 
 /// The most names that are remembered of each kind. A tree has few owners; one that has more (each file its own, as some
@@ -14,12 +14,12 @@ const NAMES_MAX: usize = 4096;
 
 /// Names by number, asked once each from the system's databases (which may be a directory server). Thread safe.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct OwnerNames {
     users: Mutex<HashMap<u32, Arc<str>>>,
     groups: Mutex<HashMap<u32, Arc<str>>>,
 }
 
-impl Names {
+impl OwnerNames {
     /// Remembers nothing yet.
     pub fn new() -> Self {
         Self::default()
@@ -36,8 +36,14 @@ impl Names {
     }
 
     /// Owner and permissions of `stat`, with names.
-    pub fn owner(&self, stat: &Stat) -> Owner {
-        Owner { mode: stat.mode, uid: stat.uid, gid: stat.gid, user: self.user(stat.uid), group: self.group(stat.gid) }
+    pub fn owner(&self, stat: &Stat) -> OwnerAndMode {
+        OwnerAndMode {
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            user: self.user(stat.uid),
+            group: self.group(stat.gid),
+        }
     }
 }
 
@@ -63,7 +69,7 @@ mod tests {
 
     #[test]
     fn root_has_a_name_and_nobody_else_has_to() {
-        let names = Names::new();
+        let names = OwnerNames::new();
         assert_eq!([names.user(0), names.group(0)].map(|name| name.to_string()), ["root", "root"]);
         assert!(names.user(3_999_999_999).is_empty() && names.group(3_999_999_999).is_empty());
     }

@@ -13,16 +13,16 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::repo::entry::{Entry, Extent, Kind, TreePath, Xattr};
+use crate::repo::entry::{EntryKind, Extent, ManifestEntry, TreePath, Xattr};
 use crate::tree::flags;
-use crate::tree::names::Names;
-use crate::tree::problem::{Problem, ProblemKind};
-use crate::tree::roots::{LIST, Roots};
-use crate::tree::scan::Scanned;
+use crate::tree::names::OwnerNames;
+use crate::tree::problem::{PathProblem, PathProblemKind};
+use crate::tree::roots::{LIST, SourceRoots};
+use crate::tree::scan::ScannedEntry;
 use crate::tree::stat::{FileType, Stat};
+use extents::DataRuns;
 pub use extents::EXTENTS_MAX;
-use extents::Runs;
-use xattrs::Object;
+use xattrs::XattrTarget;
 
 /// Files from this size on are announced to the kernel as read from front to back, so that it reads further ahead.
 const SEQUENTIAL_MIN: u64 = 1 << 20;
@@ -36,13 +36,13 @@ const HOLES_MOVED_MAX: u32 = 1000;
 
 /// An entry as it is stored, but for the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Completed {
+pub struct ReadEntry {
     /// The entry; a file has its size and no chunks yet.
-    pub entry: Entry,
+    pub entry: ManifestEntry,
     /// What the object said of itself just before its attributes were read. The one to remember.
     pub stat: Stat,
     /// Attributes that could not be read and are missing in the entry.
-    pub problem: Option<Problem>,
+    pub problem: Option<PathProblem>,
 }
 
 /// Reads everything but the content: link target, extended attributes, names of the owners.
@@ -51,9 +51,9 @@ pub struct Completed {
 ///
 /// # Errors
 /// It vanished, became something of another type, or cannot be read.
-pub fn complete(roots: &Roots, scanned: &Scanned, names: &Names) -> Result<Completed, Problem> {
+pub fn complete(roots: &SourceRoots, scanned: &ScannedEntry, names: &OwnerNames) -> Result<ReadEntry, PathProblem> {
     let path = &scanned.path;
-    let failed = |e: io::Error| Problem::io(path.clone(), &e);
+    let failed = |e: io::Error| PathProblem::io(path.clone(), &e);
     if scanned.stat.kind == FileType::File {
         return Ok(open(roots, path)?.complete(path, names));
     }
@@ -66,27 +66,27 @@ pub fn complete(roots: &Roots, scanned: &Scanned, names: &Names) -> Result<Compl
     };
     let stat = Stat::of(&fd).map_err(failed)?;
     if stat.kind != scanned.stat.kind {
-        return Err(Problem { path: path.clone(), kind: ProblemKind::Vanished });
+        return Err(PathProblem { path: path.clone(), kind: PathProblemKind::Vanished });
     }
     let kind = match stat.kind {
-        FileType::Dir => Kind::Dir,
+        FileType::Dir => EntryKind::Dir,
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(&fd, c"", Vec::new()).map_err(|e| failed(e.into()))?;
-            Kind::Symlink { target: target.into_bytes() }
+            EntryKind::Symlink { target: target.into_bytes() }
         }
-        FileType::Fifo => Kind::Fifo,
-        FileType::CharDevice => Kind::CharDevice { major: stat.rdev.0, minor: stat.rdev.1 },
-        FileType::BlockDevice => Kind::BlockDevice { major: stat.rdev.0, minor: stat.rdev.1 },
-        FileType::Socket => return Err(Problem { path: path.clone(), kind: ProblemKind::Socket }),
+        FileType::Fifo => EntryKind::Fifo,
+        FileType::CharDevice => EntryKind::CharDevice { major: stat.rdev.0, minor: stat.rdev.1 },
+        FileType::BlockDevice => EntryKind::BlockDevice { major: stat.rdev.0, minor: stat.rdev.1 },
+        FileType::Socket => return Err(PathProblem { path: path.clone(), kind: PathProblemKind::Socket }),
         FileType::File | FileType::Unknown => {
-            return Err(Problem { path: path.clone(), kind: ProblemKind::Vanished });
+            return Err(PathProblem { path: path.clone(), kind: PathProblemKind::Vanished });
         }
     };
-    let object = if readable { Object::Open(fd.as_fd()) } else { Object::Pointed(fd.as_fd()) };
+    let object = if readable { XattrTarget::Open(fd.as_fd()) } else { XattrTarget::Pointed(fd.as_fd()) };
     Ok(assemble(path, kind, stat, names, object))
 }
 
-fn assemble(path: &TreePath, kind: Kind, stat: Stat, names: &Names, object: Object<'_>) -> Completed {
+fn assemble(path: &TreePath, kind: EntryKind, stat: Stat, names: &OwnerNames, object: XattrTarget<'_>) -> ReadEntry {
     let (mut xattrs, unread): (Vec<Xattr>, _) = object.xattrs();
     // A name outside of the kernel's namespaces that a file system makes up would be taken for flags.
     xattrs.retain(|x| x.name != flags::ATTRIBUTE);
@@ -96,9 +96,9 @@ fn assemble(path: &TreePath, kind: Kind, stat: Stat, names: &Names, object: Obje
         let at = xattrs.partition_point(|x| x.name < flags.name);
         xattrs.insert(at, flags);
     }
-    let problem = unread.map(|why| Problem { path: path.clone(), kind: ProblemKind::Attribute(why) });
-    let entry = Entry { path: path.clone(), kind, owner: names.owner(&stat), mtime: stat.mtime, xattrs };
-    Completed { entry, stat, problem }
+    let problem = unread.map(|why| PathProblem { path: path.clone(), kind: PathProblemKind::Attribute(why) });
+    let entry = ManifestEntry { path: path.clone(), kind, owner: names.owner(&stat), mtime: stat.mtime, xattrs };
+    ReadEntry { entry, stat, problem }
 }
 
 /// A regular file, open for reading.
@@ -112,12 +112,12 @@ pub struct OpenFile {
 ///
 /// # Errors
 /// It vanished, is no regular file (any more), or may not be read.
-pub fn open(roots: &Roots, path: &TreePath) -> Result<OpenFile, Problem> {
-    let failed = |e: io::Error| Problem::io(path.clone(), &e);
+pub fn open(roots: &SourceRoots, path: &TreePath) -> Result<OpenFile, PathProblem> {
+    let failed = |e: io::Error| PathProblem::io(path.clone(), &e);
     let fd = roots.open_file(path).map_err(failed)?;
     let stat = Stat::of(&fd).map_err(failed)?;
     if stat.kind != FileType::File {
-        return Err(Problem { path: path.clone(), kind: ProblemKind::Vanished });
+        return Err(PathProblem { path: path.clone(), kind: PathProblemKind::Vanished });
     }
     if stat.size >= SEQUENTIAL_MIN {
         // Only advice: what does not take it reads all the same.
@@ -128,7 +128,7 @@ pub fn open(roots: &Roots, path: &TreePath) -> Result<OpenFile, Problem> {
 
 /// What [`OpenFile::read_whole`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Whole {
+pub struct WholeRead {
     /// How many bytes were appended.
     pub len: usize,
     /// The file was written to meanwhile: the bytes may be a mixture of old and new, or fewer or more than its size.
@@ -140,12 +140,12 @@ pub struct Whole {
 
 /// Reads a file whose size is not known from front to back.
 #[derive(Debug)]
-pub struct Stream<'a> {
+pub struct SequentialReader<'a> {
     file: &'a OpenFile,
     at: u64,
 }
 
-impl io::Read for Stream<'_> {
+impl io::Read for SequentialReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let len = retry_on_intr(|| rustix::io::pread(&self.file.fd, &mut *buffer, self.at))?;
         self.at += len as u64;
@@ -165,9 +165,9 @@ impl OpenFile {
     }
 
     /// The file as an entry, without content: no chunks, no extents.
-    pub fn complete(&self, path: &TreePath, names: &Names) -> Completed {
-        let kind = Kind::File { size: self.stat.size, extents: None, chunks: Vec::new() };
-        assemble(path, kind, self.stat, names, Object::Open(self.fd.as_fd()))
+    pub fn complete(&self, path: &TreePath, names: &OwnerNames) -> ReadEntry {
+        let kind = EntryKind::File { size: self.stat.size, extents: None, chunks: Vec::new() };
+        assemble(path, kind, self.stat, names, XattrTarget::Open(self.fd.as_fd()))
     }
 
     /// Fills `buffer` from `offset`; less only at the end of the file.
@@ -187,7 +187,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// The read failed; `buffer` is as it was.
-    pub fn read_whole(&self, buffer: &mut Vec<u8>) -> io::Result<Whole> {
+    pub fn read_whole(&self, buffer: &mut Vec<u8>) -> io::Result<WholeRead> {
         let start = buffer.len();
         let size = usize::try_from(self.stat.size).map_err(|_| io::Error::from(Errno::FBIG))?;
         buffer.reserve(size + 1);
@@ -197,12 +197,12 @@ impl OpenFile {
         result?;
         let changed = self.changed()?;
         let unsized_content = size == 0 && len > 0 && !changed;
-        Ok(Whole { len: len.min(size), changed: changed || (len != size && !unsized_content), unsized_content })
+        Ok(WholeRead { len: len.min(size), changed: changed || (len != size && !unsized_content), unsized_content })
     }
 
     /// The content from its beginning to where it ends, whatever the file says of its size.
-    pub fn stream(&self) -> Stream<'_> {
-        Stream { file: self, at: 0 }
+    pub fn stream(&self) -> SequentialReader<'_> {
+        SequentialReader { file: self, at: 0 }
     }
 
     fn append(&self, buffer: &mut Vec<u8>, start: usize, size: usize) -> io::Result<()> {
@@ -232,7 +232,7 @@ impl OpenFile {
         if self.stat.blocks.saturating_mul(512) >= size {
             return Ok(None);
         }
-        let mut runs = Runs::new(size, max);
+        let mut runs = DataRuns::new(size, max);
         let mut moved = 0;
         let mut at = 0;
         while at < size {

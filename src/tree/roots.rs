@@ -73,16 +73,16 @@ pub enum ScanErrorKind {
 
 /// The sources, in path order, none below another.
 #[derive(Debug)]
-pub struct Roots {
-    sources: Vec<Root>,
-    way: Way,
+pub struct SourceRoots {
+    sources: Vec<SourceRoot>,
+    way: PathResolution,
     /// For how long files under a lease were waited for, in milliseconds.
     lease_waited_ms: AtomicU64,
 }
 
 /// One source.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(super) struct SourceRoot {
     /// Where it is.
     pub(super) path: TreePath,
     /// What it was when it was opened.
@@ -95,34 +95,34 @@ pub(super) struct Root {
 
 /// How a path without links is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum PathResolution {
     /// `openat2(2)`, one call for up to [`PATH_MAX`] bytes.
     Whole,
     /// One call for each component: kernels before 5.6, and sandboxes that forbid `openat2`.
     Stepwise,
 }
 
-impl Roots {
+impl SourceRoots {
     /// Opens `sources`. One that lies inside another must be there too, but belongs to that one and is dropped, as is a
     /// repeated one.
     ///
     /// # Errors
     /// The first source that is missing or unreadable.
     pub fn open(sources: &[PathBuf]) -> Result<Self, ScanError> {
-        let mut roots: Vec<Root> = Vec::with_capacity(sources.len());
+        let mut roots: Vec<SourceRoot> = Vec::with_capacity(sources.len());
         let mut named = sources
             .iter()
             .map(|s| tree_path(s).map(|path| (path, s)).ok_or_else(|| error(s, ScanErrorKind::NotAbsolute)))
             .collect::<Result<Vec<_>, _>>()?;
         named.sort();
         for (path, source) in named {
-            let root = Root::open(path).map_err(|why| error(source, why))?;
+            let root = SourceRoot::open(path).map_err(|why| error(source, why))?;
             if roots.last().is_none_or(|outer| !root.path.starts_with(&outer.path)) {
                 roots.push(root);
             }
         }
         let slash = openat2(CWD, c"/", PASS | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS);
-        let way = if slash.is_ok() { Way::Whole } else { Way::Stepwise };
+        let way = if slash.is_ok() { PathResolution::Whole } else { PathResolution::Stepwise };
         Ok(Self { sources: roots, way, lease_waited_ms: AtomicU64::new(0) })
     }
 
@@ -132,7 +132,7 @@ impl Roots {
     }
 
     /// The sources.
-    pub(super) fn all(&self) -> &[Root] {
+    pub(super) fn all(&self) -> &[SourceRoot] {
         &self.sources
     }
 
@@ -174,7 +174,7 @@ impl Roots {
     }
 }
 
-impl Root {
+impl SourceRoot {
     fn open(path: TreePath) -> Result<Self, ScanErrorKind> {
         let failed = |e: Errno| match e {
             Errno::NOENT | Errno::NOTDIR => ScanErrorKind::Missing,
@@ -243,7 +243,7 @@ fn follow(base: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Resul
     in_pieces(base, path, flags, |fd, piece, flags| openat(fd, OsStr::from_bytes(piece), flags, Mode::empty()))
 }
 
-impl Way {
+impl PathResolution {
     /// Opens `path` below `base` without following links.
     fn open(self, base: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         in_pieces(base, path, flags | OFlags::NOFOLLOW, |fd, piece, flags| match self {
@@ -307,7 +307,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
         fs::create_dir_all(dir.path().join("a-b")).unwrap();
         let roots = ["a-b", "a/b", "a", "a"].map(|n| dir.path().join(n));
-        let roots = Roots::open(&roots).unwrap();
+        let roots = SourceRoots::open(&roots).unwrap();
         assert_eq!(roots.paths().cloned().collect::<Vec<_>>(), [at(&path, "a"), at(&path, "a-b")]);
     }
 
@@ -316,7 +316,7 @@ mod tests {
         let (dir, _) = dir();
         fs::write(dir.path().join("file"), "").unwrap();
         let why = |path: PathBuf| {
-            let error = Roots::open(std::slice::from_ref(&path)).unwrap_err();
+            let error = SourceRoots::open(std::slice::from_ref(&path)).unwrap_err();
             assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
             error.why
         };
@@ -335,8 +335,8 @@ mod tests {
         symlink("real", dir.path().join("link")).unwrap();
         symlink("sub", dir.path().join("real/app/inner")).unwrap();
         symlink("sub/file", dir.path().join("real/app/name")).unwrap();
-        let mut roots = Roots::open(&[dir.path().join("link/app")]).unwrap();
-        for way in [Way::Whole, Way::Stepwise] {
+        let mut roots = SourceRoots::open(&[dir.path().join("link/app")]).unwrap();
+        for way in [PathResolution::Whole, PathResolution::Stepwise] {
             roots.way = way;
             let open = |below: &str| roots.open_at(&at(&path, below), READ).map(drop);
             open("link/app/sub/file").unwrap();
@@ -351,13 +351,13 @@ mod tests {
     fn a_single_file_is_a_source_and_what_has_no_content_is_none() {
         let (dir, path) = dir();
         fs::write(dir.path().join("file"), "x").unwrap();
-        let roots = Roots::open(&[dir.path().join("file")]).unwrap();
+        let roots = SourceRoots::open(&[dir.path().join("file")]).unwrap();
         let kinds: Vec<_> = roots.all().iter().map(|r| r.stat.kind).collect();
         assert_eq!(kinds, [FileType::File]);
         roots.open_at(&at(&path, "file"), READ).unwrap();
         rustix::fs::mkfifoat(CWD, dir.path().join("pipe"), Mode::RWXU).unwrap();
         for name in [dir.path().join("pipe"), PathBuf::from("/dev/null")] {
-            assert!(matches!(Roots::open(&[name]).unwrap_err().why, ScanErrorKind::Nothing));
+            assert!(matches!(SourceRoots::open(&[name]).unwrap_err().why, ScanErrorKind::Nothing));
         }
     }
 
@@ -368,13 +368,13 @@ mod tests {
         symlink("data", dir.path().join("link")).unwrap();
         symlink("nowhere", dir.path().join("broken")).unwrap();
         for (name, target) in [("link", "data"), ("broken", "nowhere")] {
-            let error = Roots::open(&[dir.path().join(name)]).unwrap_err();
+            let error = SourceRoots::open(&[dir.path().join(name)]).unwrap_err();
             assert!(matches!(&error.why, ScanErrorKind::Link(to) if to == Path::new(target)), "{error}");
         }
         // Also where another source covers it: whoever names it means the data.
-        let both = Roots::open(&[dir.path().to_owned(), dir.path().join("link")]);
+        let both = SourceRoots::open(&[dir.path().to_owned(), dir.path().join("link")]);
         assert!(matches!(both.unwrap_err().why, ScanErrorKind::Link(_)));
-        let around = Roots::open(&[dir.path().to_owned()]).unwrap();
+        let around = SourceRoots::open(&[dir.path().to_owned()]).unwrap();
         assert_eq!(
             Stat::of(around.open_at(&at(&path, "link"), OFlags::PATH).unwrap()).unwrap().kind,
             FileType::Symlink,
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_root_of_the_file_system_is_a_source() {
-        let roots = Roots::open(&[PathBuf::from("/")]).unwrap();
+        let roots = SourceRoots::open(&[PathBuf::from("/")]).unwrap();
         assert_eq!(Stat::of(roots.open_at(&TreePath::default(), LIST).unwrap()).unwrap(), roots.sources[0].stat);
         roots.open_at(&TreePath::new("proc/self").unwrap(), OFlags::PATH).unwrap();
     }
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn paths_longer_than_the_kernel_takes() {
         let (dir, path) = dir();
-        let roots = Roots::open(&[dir.path().to_owned()]).unwrap();
+        let roots = SourceRoots::open(&[dir.path().to_owned()]).unwrap();
         let name = "n".repeat(200);
         let mut deep = path;
         for _ in 0..50 {
@@ -401,14 +401,14 @@ mod tests {
             deep = deep.join(name.as_bytes()).unwrap();
         }
         assert!(deep.as_bytes().len() > 2 * PATH_MAX);
-        for way in [Way::Whole, Way::Stepwise] {
+        for way in [PathResolution::Whole, PathResolution::Stepwise] {
             let fd = way
                 .open(roots.sources[0].base.as_fd(), &deep.as_bytes()[roots.sources[0].base_len + 1..], LIST)
                 .unwrap();
             assert_eq!(Stat::of(fd).unwrap().kind, FileType::Dir);
         }
         // A source may itself be that deep.
-        let roots = Roots::open(&[absolute(&deep)]).unwrap();
+        let roots = SourceRoots::open(&[absolute(&deep)]).unwrap();
         assert_eq!(roots.paths().next(), Some(&deep));
     }
 
@@ -423,7 +423,7 @@ mod tests {
                 fs::write(&path, "x").unwrap();
             }
             fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
-            let error = without_privileges(|| Roots::open(std::slice::from_ref(&path)).map(drop));
+            let error = without_privileges(|| SourceRoots::open(std::slice::from_ref(&path)).map(drop));
             assert!(matches!(error.unwrap_err().why, ScanErrorKind::Unreadable(_)), "{name}");
         }
     }

@@ -17,13 +17,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::repo::entry::TreePath;
-use crate::tree::exclude::Exclude;
-use crate::tree::problem::Problem;
-use crate::tree::roots::Roots;
+use crate::tree::exclude::ExcludePatterns;
+use crate::tree::problem::PathProblem;
+use crate::tree::roots::SourceRoots;
 pub use crate::tree::roots::{ScanError, ScanErrorKind};
 use crate::tree::stat::Stat;
-use queue::{Limits, Next, Queue};
-use walk::{Walker, Work};
+use queue::{QueueLimits, QueuePoll, WalkQueue};
+use walk::{TreeWalker, WalkTask};
 
 /// How many threads walk. On warm caches the kernel's path lookups scale to two threads well and to more hardly; on cold
 /// ones two keep a disk busy.
@@ -41,11 +41,11 @@ const BATCH: usize = 256 << 10;
 
 /// What to walk.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ScanOptions {
     /// Where: absolute paths of directories, or of anything else.
     pub sources: Vec<PathBuf>,
     /// What to leave out. A source itself is never left out.
-    pub exclude: Exclude,
+    pub exclude: ExcludePatterns,
     /// Stay on the file system of each source: a mount point below it appears as an empty directory.
     pub one_file_system: bool,
     /// Of a directory with a valid `CACHEDIR.TAG`, only the directory and the tag. The tag says nothing in a root itself.
@@ -56,26 +56,26 @@ pub struct Options {
 
 /// One step of the walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum ScanItem {
     /// Something to back up.
-    Entry(Scanned),
+    Entry(ScannedEntry),
     /// Something that is left out, and not because of a pattern.
     Skipped {
         /// Where.
         path: TreePath,
         /// Why.
-        why: Skip,
+        why: SkipReason,
     },
     /// Something that could not be looked at. For a directory that cannot be listed it follows its entry.
-    Problem(Problem),
+    Problem(PathProblem),
 }
 
 /// Why an entry is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Skip {
+pub enum SkipReason {
     /// There is nothing in a socket to back up.
     Socket,
-    /// Larger than [`Options::exclude_larger_than`].
+    /// Larger than [`ScanOptions::exclude_larger_than`].
     Larger {
         /// Its size in bytes.
         size: u64,
@@ -84,18 +84,18 @@ pub enum Skip {
 
 /// An entry as the walk sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scanned {
+pub struct ScannedEntry {
     /// Where it is.
     pub path: TreePath,
     /// What is known without opening it.
     pub stat: Stat,
 }
 
-impl Found {
+impl ScanItem {
     /// Which path this is about.
     pub fn path(&self) -> &TreePath {
         match self {
-            Self::Entry(Scanned { path, .. }) | Self::Skipped { path, .. } => path,
+            Self::Entry(ScannedEntry { path, .. }) | Self::Skipped { path, .. } => path,
             Self::Problem(problem) => &problem.path,
         }
     }
@@ -104,15 +104,15 @@ impl Found {
 /// A running walk: batches of what it finds. Dropping it stops the threads after their current piece of work; it does not
 /// wait for them, because a file system that hangs must not take its user with it.
 #[derive(Debug)]
-pub struct Scan {
-    shared: Arc<Shared>,
+pub struct TreeScan {
+    shared: Arc<ScanShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    options: Options,
-    roots: Arc<Roots>,
-    state: Mutex<State>,
+struct ScanShared {
+    options: ScanOptions,
+    roots: Arc<SourceRoots>,
+    state: Mutex<ScanState>,
     /// There is work, or no reason to wait for any.
     work: Condvar,
     /// There are results, or no reason to wait for any.
@@ -120,8 +120,8 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
-    queue: Queue<Work, Found>,
+struct ScanState {
+    queue: WalkQueue<WalkTask, ScanItem>,
     walkers_waiting: usize,
     consumer_waiting: bool,
     /// A walker panicked; what it had taken will never come.
@@ -135,13 +135,13 @@ struct State {
 ///
 /// # Panics
 /// If the system gives no threads.
-pub fn scan(options: Options) -> Result<Scan, ScanError> {
-    let roots = Arc::new(Roots::open(&options.sources)?);
-    let limits = Limits { run_ahead: RUN_AHEAD, resume: RESUME, batch: BATCH };
-    let queue = Queue::new(limits, (0..roots.all().len()).map(Work::Root));
-    let state = State { queue, walkers_waiting: 0, consumer_waiting: false, panicked: false };
+pub fn scan(options: ScanOptions) -> Result<TreeScan, ScanError> {
+    let roots = Arc::new(SourceRoots::open(&options.sources)?);
+    let limits = QueueLimits { run_ahead: RUN_AHEAD, resume: RESUME, batch: BATCH };
+    let queue = WalkQueue::new(limits, (0..roots.all().len()).map(WalkTask::Root));
+    let state = ScanState { queue, walkers_waiting: 0, consumer_waiting: false, panicked: false };
     let (work, results) = (Condvar::new(), Condvar::new());
-    let shared = Arc::new(Shared { options, roots, state: Mutex::new(state), work, results });
+    let shared = Arc::new(ScanShared { options, roots, state: Mutex::new(state), work, results });
     for _ in 0..WALKERS {
         let shared = shared.clone();
         thread::Builder::new()
@@ -149,33 +149,33 @@ pub fn scan(options: Options) -> Result<Scan, ScanError> {
             .spawn(move || shared.walk())
             .expect("the system gives threads");
     }
-    Ok(Scan { shared })
+    Ok(TreeScan { shared })
 }
 
-impl Scan {
+impl TreeScan {
     /// The open sources, to read what the walk finds.
-    pub fn roots(&self) -> Arc<Roots> {
+    pub fn roots(&self) -> Arc<SourceRoots> {
         self.shared.roots.clone()
     }
 }
 
-impl Iterator for Scan {
-    type Item = Vec<Found>;
+impl Iterator for TreeScan {
+    type Item = Vec<ScanItem>;
 
     /// The next batch, never an empty one. Blocks.
-    fn next(&mut self) -> Option<Vec<Found>> {
+    fn next(&mut self) -> Option<Vec<ScanItem>> {
         let mut state = self.shared.lock();
         loop {
             assert!(!state.panicked, "a walker panicked");
             match state.queue.pop() {
-                Next::Some(batch) => {
+                QueuePoll::Some(batch) => {
                     if state.walkers_waiting > 0 && state.queue.wants_walkers(0) {
                         self.shared.work.notify_all();
                     }
                     return Some(batch);
                 }
-                Next::End => return None,
-                Next::Wait => {
+                QueuePoll::End => return None,
+                QueuePoll::Wait => {
                     // The walkers may have stopped because the consumer had enough; it has not any more.
                     if state.walkers_waiting > 0 && state.queue.wants_walkers(0) {
                         self.shared.work.notify_all();
@@ -189,27 +189,27 @@ impl Iterator for Scan {
     }
 }
 
-impl Drop for Scan {
+impl Drop for TreeScan {
     fn drop(&mut self) {
         self.shared.lock().queue.close();
         self.shared.work.notify_all();
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl ScanShared {
+    fn lock(&self) -> MutexGuard<'_, ScanState> {
         // Only a bug panics while it holds the lock, and `panicked` tells of it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What each walker does until there is nothing left.
     fn walk(&self) {
-        let _alarm = Alarm(self);
-        let mut walker = Walker::new(&self.options, &self.roots);
+        let _alarm = WalkerPanicGuard(self);
+        let mut walker = TreeWalker::new(&self.options, &self.roots);
         let mut state = self.lock();
         loop {
             match state.queue.take() {
-                Next::Some((ticket, work, want)) => {
+                QueuePoll::Some((ticket, work, want)) => {
                     drop(state);
                     let parts = walker.work(work, want);
                     state = self.lock();
@@ -221,21 +221,21 @@ impl Shared {
                         self.work.notify_all();
                     }
                 }
-                Next::Wait => {
+                QueuePoll::Wait => {
                     state.walkers_waiting += 1;
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                     state.walkers_waiting -= 1;
                 }
-                Next::End => return,
+                QueuePoll::End => return,
             }
         }
     }
 }
 
 /// Tells the consumer when a walker panics, which would otherwise wait for ever.
-struct Alarm<'a>(&'a Shared);
+struct WalkerPanicGuard<'a>(&'a ScanShared);
 
-impl Drop for Alarm<'_> {
+impl Drop for WalkerPanicGuard<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             let mut state = self.0.lock();

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Statx, StatxFlags};
 
-use crate::repo::entry::Nanos;
-use crate::tree::flags::Flags;
+use crate::repo::entry::UnixNanos;
+use crate::tree::flags::FileFlags;
 
 /// What kind of object stands under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,9 +60,9 @@ pub struct Stat {
     /// Size in bytes; of a symbolic link the length of its target.
     pub size: u64,
     /// When the content last changed.
-    pub mtime: Nanos,
+    pub mtime: UnixNanos,
     /// When content or metadata last changed; nobody can set it.
-    pub ctime: Nanos,
+    pub ctime: UnixNanos,
     /// The file system it is on. Not stable over reboots; on overlayfs files may differ from their directory.
     pub dev: u64,
     /// The number within the file system.
@@ -74,7 +74,7 @@ pub struct Stat {
     /// Allocated space in units of 512 bytes.
     pub blocks: u64,
     /// The flags that are part of it.
-    pub flags: Flags,
+    pub flags: FileFlags,
 }
 
 /// Never mount anything just to look at it.
@@ -126,14 +126,14 @@ impl From<&Statx> for Stat {
             uid: x.stx_uid,
             gid: x.stx_gid,
             size: x.stx_size,
-            mtime: Nanos::new(x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec),
-            ctime: Nanos::new(x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec),
+            mtime: UnixNanos::new(x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec),
+            ctime: UnixNanos::new(x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec),
             dev: rustix::fs::makedev(x.stx_dev_major, x.stx_dev_minor),
             ino: x.stx_ino,
             nlink: x.stx_nlink,
             rdev: (x.stx_rdev_major, x.stx_rdev_minor),
             blocks: x.stx_blocks,
-            flags: Flags::of_statx(x.stx_attributes),
+            flags: FileFlags::of_statx(x.stx_attributes),
         }
     }
 }

@@ -23,32 +23,32 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::env::Env;
-use crate::repo::entry::{Nanos, TreePath};
+use crate::repo::entry::{TreePath, UnixNanos};
 use crate::tree::temporary;
 
 pub use file::NewFile;
-pub use meta::{MetaKind, MetaTrouble};
-pub use node::Placed;
-pub use owner::Ids;
-pub use remove::Removed;
+pub use meta::{MetadataFailure, MetadataKind};
+pub use node::PlaceOutcome;
+pub use owner::OwnerResolver;
+pub use remove::RemovalReport;
 
 /// The directory that a tree is written below.
 #[derive(Debug)]
-pub struct Target {
+pub struct RestoreTarget {
     /// As the operator named it, for messages.
     path: PathBuf,
-    resolver: beneath::Resolver,
+    resolver: beneath::DirResolver,
     /// What temporary names of this process start with: nobody can put something there beforehand.
     temporary_prefix: String,
     temporary_count: AtomicU64,
-    ids: Ids,
-    troubles: meta::Troubles,
+    ids: OwnerResolver,
+    troubles: meta::MetadataFailures,
     /// What gets its flags at the end.
-    flagged: meta::Flagged,
+    flagged: meta::DeferredFlags,
     /// Held while the restore goes on, so that no other one takes its files for leftovers.
     _lock: Option<OwnedFd>,
     /// Since when, by the wall clock, no other restore is at work below the same target; `None`: one may be.
-    alone_since: Option<Nanos>,
+    alone_since: Option<UnixNanos>,
 }
 
 /// Why the target itself cannot be used.
@@ -126,17 +126,17 @@ impl From<Errno> for WriteErrorKind {
 }
 
 /// Attaches the path to a system error.
-pub(crate) trait At<T> {
+pub(crate) trait AttachPath<T> {
     fn at(self, path: &TreePath) -> Result<T, WriteError>;
 }
 
-impl<T> At<T> for rustix::io::Result<T> {
+impl<T> AttachPath<T> for rustix::io::Result<T> {
     fn at(self, path: &TreePath) -> Result<T, WriteError> {
         self.map_err(|errno| WriteError { path: path.clone(), kind: errno.into() })
     }
 }
 
-impl<T> At<T> for io::Result<T> {
+impl<T> AttachPath<T> for io::Result<T> {
     fn at(self, path: &TreePath) -> Result<T, WriteError> {
         self.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)).at(path)
     }
@@ -144,13 +144,13 @@ impl<T> At<T> for io::Result<T> {
 
 /// What stands at a path of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct ExistingObject {
     /// Its type.
     pub kind: FileType,
     /// Its size in bytes.
     pub size: u64,
     /// When its content last changed.
-    pub mtime: Nanos,
+    pub mtime: UnixNanos,
     /// The low 12 bits of its mode.
     pub mode: u16,
     /// Its owner.
@@ -165,7 +165,7 @@ pub struct Found {
     pub device: (u32, u32),
 }
 
-impl Found {
+impl ExistingObject {
     /// Whether it has other names: what is changed under this one is changed under those too, wherever they are.
     pub fn has_more_names(&self) -> bool {
         self.names > 1 && !self.is_dir()
@@ -182,12 +182,12 @@ impl Found {
     }
 }
 
-impl From<Stat> for Found {
+impl From<Stat> for ExistingObject {
     fn from(s: Stat) -> Self {
         Self {
             kind: FileType::from_raw_mode(s.st_mode),
             size: s.st_size as u64,
-            mtime: Nanos::new(s.st_mtime as _, s.st_mtime_nsec as _),
+            mtime: UnixNanos::new(s.st_mtime as _, s.st_mtime_nsec as _),
             mode: (s.st_mode & 0o7777) as u16,
             uid: s.st_uid,
             gid: s.st_gid,
@@ -198,11 +198,11 @@ impl From<Stat> for Found {
     }
 }
 
-impl Target {
+impl RestoreTarget {
     /// Opens the directory, and with `create` makes it and its parents if it is not there. Without, nothing is below it.
     /// The second value tells whether it is new or empty. The way to the target may lead through symbolic links: it is
     /// the operator's word.
-    pub fn open(path: &Path, create: bool, ids: Ids, env: &Env) -> Result<(Self, bool), TargetError> {
+    pub fn open(path: &Path, create: bool, ids: OwnerResolver, env: &Env) -> Result<(Self, bool), TargetError> {
         let fail = |source| TargetError { path: path.to_owned(), source };
         let open = || {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -216,16 +216,16 @@ impl Target {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             other => Some(other.map_err(fail)?),
         };
-        let started = Nanos(env.clock.now().as_nanosecond());
+        let started = UnixNanos(env.clock.now().as_nanosecond());
         let (lock, alone) = root.as_ref().filter(|_| create).and_then(leftovers::lock).unzip();
         let target = Self {
             path: path.to_owned(),
-            resolver: beneath::Resolver::new(root),
+            resolver: beneath::DirResolver::new(root),
             temporary_prefix: temporary::prefix(env.random_bytes::<8>()),
             temporary_count: AtomicU64::new(0),
             ids,
-            troubles: meta::Troubles::default(),
-            flagged: meta::Flagged::default(),
+            troubles: meta::MetadataFailures::default(),
+            flagged: meta::DeferredFlags::default(),
             _lock: lock,
             alone_since: alone.unwrap_or(false).then_some(started),
         };
@@ -245,7 +245,7 @@ impl Target {
         let _ = self.resolver.anchor(path);
     }
 
-    /// Whether `path` is a directory that [`Target::anchor`] vouches for.
+    /// Whether `path` is a directory that [`RestoreTarget::anchor`] vouches for.
     pub fn is_anchored(&self, path: &TreePath) -> bool {
         self.resolver.leads_to_anchor(path)
     }
@@ -256,12 +256,12 @@ impl Target {
     }
 
     /// Metadata that could not be set so far, once per kind.
-    pub fn metadata_troubles(&self) -> Vec<MetaTrouble> {
+    pub fn metadata_troubles(&self) -> Vec<MetadataFailure> {
         self.troubles.list()
     }
 
     /// What stands at `path`; a symbolic link is not followed.
-    pub fn stat(&self, path: &TreePath) -> Result<Option<Found>, WriteError> {
+    pub fn stat(&self, path: &TreePath) -> Result<Option<ExistingObject>, WriteError> {
         let found = match path.parent() {
             None => self.resolver.root().and_then(|root| rustix::fs::statat(root, "", AtFlags::EMPTY_PATH)),
             Some(parent) => match self.resolver.dir(&parent) {
@@ -288,13 +288,13 @@ impl Target {
 
     /// Gives the owner of an existing directory the right to write into it, if the owner is this user and lacks it. Its
     /// own mode comes back with its metadata.
-    pub fn make_writable(&self, path: &TreePath, found: &Found) -> Result<(), WriteError> {
+    pub fn make_writable(&self, path: &TreePath, found: &ExistingObject) -> Result<(), WriteError> {
         let uid = rustix::process::geteuid();
         if uid.is_root() || found.uid != uid.as_raw() || found.mode & 0o700 == 0o700 {
             return Ok(());
         }
         let dir = self.resolver.dir(path).at(path)?;
-        if Found::from(rustix::fs::fstat(&*dir).at(path)?).inode != found.inode {
+        if ExistingObject::from(rustix::fs::fstat(&*dir).at(path)?).inode != found.inode {
             return Err(WriteError { path: path.clone(), kind: WriteErrorKind::Changed });
         }
         rustix::fs::chmod(meta::proc_path(&*dir), Mode::from_raw_mode(u32::from(found.mode | 0o700))).at(path)
@@ -307,12 +307,12 @@ impl Target {
     }
 
     /// Opens an existing regular file for reading; anything else is an error, and so is another one than `expected`.
-    pub fn open_file(&self, path: &TreePath, expected: Option<&Found>) -> Result<std::fs::File, WriteError> {
+    pub fn open_file(&self, path: &TreePath, expected: Option<&ExistingObject>) -> Result<std::fs::File, WriteError> {
         let dir = self.parent_of(path)?;
         // Should a pipe or a device have taken its place, the open must not wait for it.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&*dir, path.name(), flags, Mode::empty()).at(path)?;
-        let found = Found::from(rustix::fs::fstat(&fd).at(path)?);
+        let found = ExistingObject::from(rustix::fs::fstat(&fd).at(path)?);
         if !found.is_file() {
             return Err(Errno::INVAL).at(path);
         }

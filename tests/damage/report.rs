@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use runner::ids::Seq;
-use runner::job::progress::Progress;
-use runner::job::report::verified::{Damage, DamageKind, VerifyReport};
+use runner::job::progress::JobProgress;
+use runner::job::report::verified::{DamageKind, DamagedObject, VerifyReport};
 use runner::job::verify::verify;
 use runner::repo::names;
-use runner::store::counting::Counting;
+use runner::store::counting::CountingStore;
 
 use super::rig::Rig;
 
 /// Which files of which snapshots (0 is the oldest) a damage costs, below the source.
-fn affected(rig: &Rig, damage: &Damage) -> Vec<(usize, String)> {
+fn affected(rig: &Rig, damage: &DamagedObject) -> Vec<(usize, String)> {
     let source = rig.role.sources[0].to_str().unwrap();
     let number = |id| rig.view.state.snapshots.iter().position(|s| s.id == id).unwrap();
     let mut all: Vec<_> = damage
@@ -24,7 +24,7 @@ fn affected(rig: &Rig, damage: &Damage) -> Vec<(usize, String)> {
     all
 }
 
-fn only(report: VerifyReport) -> Damage {
+fn only(report: VerifyReport) -> DamagedObject {
     assert_eq!((report.damages.len(), report.damage_count), (1, 1), "{:?}", report.damages);
     report.damages.into_iter().next().unwrap()
 }
@@ -130,8 +130,8 @@ async fn a_lost_record_is_one_damage_and_the_rest_is_still_checked() {
 async fn leftovers_are_counted_and_shared_manifests_are_read_once() {
     let rig = Rig::new(true).await;
     let count = async || {
-        let (store, counters) = Counting::new(Arc::new(rig.memory.clone()));
-        let (progress, nothing) = (Progress::default(), |_| None);
+        let (store, counters) = CountingStore::new(Arc::new(rig.memory.clone()));
+        let (progress, nothing) = (JobProgress::default(), |_| None);
         let (role, env) = (&rig.role, &rig.env);
         let report = verify(Arc::new(store), &role.name, &role.key, 0, &nothing, &progress, env).await.unwrap();
         assert_eq!(report.damage_count, 0, "{:?}", report.damages);

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runner::job::inside::Archive;
-use runner::job::progress::Progress;
+use runner::job::inside::ReadOnlyRepository;
+use runner::job::progress::JobProgress;
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
-use runner::repo::entry::Kind;
+use runner::repo::entry::EntryKind;
 
 use super::rig::{Content, Rig};
 
@@ -16,13 +16,13 @@ const FLIPS: usize = 8;
 
 /// Restores a snapshot. True: it claims that everything is there. `None`: it did not begin.
 async fn restored(rig: &Rig, number: usize, target: &Path) -> Option<bool> {
-    let archive = Archive::open(rig.open().await.ok()?, &rig.env, None).await.ok()?;
+    let archive = ReadOnlyRepository::open(rig.open().await.ok()?, &rig.env, None).await.ok()?;
     let root = archive.snapshots().get(number)?.root;
     let source = RepositorySource::open(archive, root).await.ok()?;
     let roots = source.roots().await.ok()?;
     let entries = Box::new(source.entries(&[]));
     let options = RestoreOptions { target: target.to_owned(), roots, ..RestoreOptions::default() };
-    let report = restore(Arc::new(source), entries, options, Arc::new(Progress::default()), &rig.env).await;
+    let report = restore(Arc::new(source), entries, options, Arc::new(JobProgress::default()), &rig.env).await;
     Some(report.is_ok_and(|report| report.is_success()))
 }
 
@@ -34,7 +34,7 @@ fn compare(target: &Path, content: &Content, what: &str) -> usize {
         let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
         present += 1;
         match &entry.kind {
-            Kind::File { size, extents, .. } => {
+            EntryKind::File { size, extents, .. } => {
                 let mut expected = vec![0; usize::try_from(*size).unwrap()];
                 match extents.as_deref() {
                     None => expected.copy_from_slice(bytes),
@@ -43,11 +43,11 @@ fn compare(target: &Path, content: &Content, what: &str) -> usize {
                 }
                 assert_eq!(std::fs::read(&path).unwrap(), expected, "{what}: {}", entry.path.display());
             }
-            Kind::Symlink { target } => {
+            EntryKind::Symlink { target } => {
                 let found = std::fs::read_link(&path).unwrap();
                 assert_eq!(found.as_os_str().as_encoded_bytes(), target, "{what}: {}", entry.path.display());
             }
-            Kind::Hardlink { .. } => assert!(meta.is_file(), "{what}: {}", entry.path.display()),
+            EntryKind::Hardlink { .. } => assert!(meta.is_file(), "{what}: {}", entry.path.display()),
             _ => assert!(meta.is_dir(), "{what}: {}", entry.path.display()),
         }
     }

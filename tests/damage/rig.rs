@@ -6,34 +6,34 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runner::config::{Keep, KeySource, Lease, RoleSettings, Settings, StoreUrl};
+use runner::config::{KeySource, LeaseKind, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
-use runner::job::backup::{Ask, Opening};
-use runner::job::cancel::Cancel;
+use runner::job::backup::{BackupOptions, RoleJournal};
+use runner::job::cancel::CancelToken;
 use runner::job::init::init;
-use runner::job::lease::Sessions;
-use runner::job::local::Memories;
-use runner::job::progress::Progress;
-use runner::job::prune::{self, Pruned};
+use runner::job::lease::LeaseSessions;
+use runner::job::local::ProcessMemory;
+use runner::job::progress::JobProgress;
+use runner::job::prune::{self, PruneOutcome};
 use runner::job::report::verified::VerifyReport;
 use runner::job::repository::Repository;
-use runner::job::runner::{Runner, Surroundings};
-use runner::job::seat::Seats;
+use runner::job::runner::{NodeContext, NodeInputs};
+use runner::job::seat::JournalAccess;
 use runner::job::verify::{VerifyError, verify};
 use runner::journal::log::Journal;
-use runner::journal::record::NodeRef;
-use runner::journal::state::View;
-use runner::repo::entry::Entry;
-use runner::repo::keyslot::{KeySlot, Secret};
+use runner::journal::record::WriterNode;
+use runner::journal::state::JournalView;
+use runner::repo::entry::ManifestEntry;
+use runner::repo::keyslot::{KeySlot, SlotSecret};
 use runner::repo::names;
-use runner::repo::reader::{Reader, RepoError, load_index};
-use runner::role::election::{Inputs, LeaseView, Occasion, State, decide};
+use runner::repo::reader::{RepositoryReadError, RepositoryReader, load_index};
+use runner::role::election::{ElectionInputs, ElectionState, LeaseView, RetakeReason, decide};
 use runner::store::Store;
 use runner::store::memory::MemoryStore;
 
 /// Entries with their content.
-pub(crate) type Content = Vec<(Entry, Vec<u8>)>;
+pub(crate) type Content = Vec<(ManifestEntry, Vec<u8>)>;
 
 /// What reading a snapshot came to.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(crate) struct Rig {
     /// What each snapshot holds.
     pub(crate) content: Vec<Content>,
     /// The journal as it was before any damage.
-    pub(crate) view: View,
+    pub(crate) view: JournalView,
 }
 
 fn settings(name: &str, key: KeySource, source: &Path) -> RoleSettings {
@@ -83,9 +83,9 @@ impl Rig {
         let key = if encrypted { KeySource::KeyFile(dir.path().join("key")) } else { KeySource::None };
         let memory = MemoryStore::new(&env);
         let role = settings("app", key, &source);
-        Box::pin(init(Arc::new(memory.clone()), &role.name, &role.key, &Seats::default(), &env)).await.unwrap();
+        Box::pin(init(Arc::new(memory.clone()), &role.name, &role.key, &JournalAccess::default(), &env)).await.unwrap();
         let mut rig = Self {
-            view: View::empty(role.name.clone(), runner::ids::RepoId([0; 16])),
+            view: JournalView::empty(role.name.clone(), runner::ids::RepoId([0; 16])),
             env,
             dir,
             memory,
@@ -95,7 +95,7 @@ impl Rig {
         if encrypted {
             // A slot that this test's key does not open.
             let keys = rig.open().await.unwrap().keys;
-            let slot = KeySlot::wrap(&Secret::generate(&rig.env), keys.keyring(), keys.repo(), &rig.env).unwrap();
+            let slot = KeySlot::wrap(&SlotSecret::generate(&rig.env), keys.keyring(), keys.repo(), &rig.env).unwrap();
             rig.memory.tamper(&names::key(&rig.role.name, slot.id()), Some(Bytes::from(slot.encode())));
         }
         Box::pin(rig.back_up(1)).await;
@@ -116,11 +116,11 @@ impl Rig {
         let mut rig = Self::new(encrypted).await;
         let nowhere = StoreUrl::Dir(rig.dir.path().join("nowhere"));
         let settings = Settings::for_flags(&rig.role.sources, nowhere, rig.role.name.clone(), rig.role.key.clone());
-        let keep = Some(Keep { last: 2, ..Keep::default() });
-        let role = RoleSettings { keep, max_unused: 0, lease: Lease::None, ..rig.role.clone() };
+        let keep = Some(RetentionPolicy { last: 2, ..RetentionPolicy::default() });
+        let role = RoleSettings { keep, max_unused: 0, lease: LeaseKind::None, ..rig.role.clone() };
         let (runner, store): (_, Arc<dyn Store>) = (rig.runner(2), Arc::new(rig.memory.clone()));
         let pruned = Box::pin(prune::run(&runner, &settings.unwrap(), &role, async || Ok(store))).await.unwrap();
-        let Pruned::Done(report) = pruned else { panic!("{pruned:?}") };
+        let PruneOutcome::Done(report) = pruned else { panic!("{pruned:?}") };
         assert!(report.packs_repacked > 0 && report.swept.waiting == report.packs_condemned, "{report:?}");
         std::fs::write(rig.role.sources[0].join("d"), noise(4, 25)).unwrap();
         Box::pin(rig.back_up(2)).await;
@@ -158,7 +158,9 @@ impl Rig {
     pub(crate) async fn other_role(&self) -> BTreeMap<String, Bytes> {
         let role = settings("db", self.role.key.clone(), &self.role.sources[0]);
         let memory = MemoryStore::new(&self.env);
-        Box::pin(init(Arc::new(memory.clone()), &role.name, &role.key, &Seats::default(), &self.env)).await.unwrap();
+        Box::pin(init(Arc::new(memory.clone()), &role.name, &role.key, &JournalAccess::default(), &self.env))
+            .await
+            .unwrap();
         let (env, dir) = (self.env.clone(), tempfile::tempdir().unwrap());
         let other = Self { env, dir, memory, role, content: Vec::new(), view: self.view.clone() };
         Box::pin(other.back_up(1)).await;
@@ -170,23 +172,23 @@ impl Rig {
     }
 
     fn journal(&self, repository: &Repository) -> Journal {
-        let node = NodeRef { id: NodeId([9; 16]), name: "reader".to_owned() };
+        let node = WriterNode { id: NodeId([9; 16]), name: "reader".to_owned() };
         Journal::new(repository.store.clone(), repository.keys.clone(), self.env.clone(), node, InstanceId([9; 8]))
     }
 
-    fn runner(&self, node: u8) -> Runner {
+    fn runner(&self, node: u8) -> NodeContext {
         let (id, name) = (NodeId([node; 16]), format!("n{node}"));
-        Runner {
+        NodeContext {
             env: self.env.clone(),
             state_dir: self.dir.path().join(&name),
-            node: NodeRef { id, name },
+            node: WriterNode { id, name },
             instance: InstanceId([node; 8]),
-            cancel: Cancel::new(),
+            cancel: CancelToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
-            memories: Memories::default(),
-            surroundings: Surroundings::default(),
-            sessions: Sessions::default(),
+            memories: ProcessMemory::default(),
+            surroundings: NodeInputs::default(),
+            sessions: LeaseSessions::default(),
         }
     }
 
@@ -194,9 +196,9 @@ impl Rig {
     pub(crate) async fn back_up(&self, node: u8) {
         let runner = self.runner(node);
         let repository = self.open().await.unwrap();
-        let opening = Opening::open(&runner, &repository).await.unwrap();
+        let opening = RoleJournal::open(&runner, &repository).await.unwrap();
         let history = opening.history();
-        let inputs = Inputs {
+        let inputs = ElectionInputs {
             role: &self.role,
             node: runner.node.id,
             label: "",
@@ -206,10 +208,12 @@ impl Rig {
             lease: LeaseView::Unasked,
             history: Some(&history),
             plan: None,
-            occasion: Occasion::ByHand,
+            occasion: RetakeReason::ByHand,
         };
-        let State::Active { candidacy, .. } = decide(inputs).state else { panic!("by hand it is always active") };
-        Box::pin(opening.back_up(&self.role, &candidacy, &Ask::default())).await.unwrap();
+        let ElectionState::Active { candidacy, .. } = decide(inputs).state else {
+            panic!("by hand it is always active")
+        };
+        Box::pin(opening.back_up(&self.role, &candidacy, &BackupOptions::default())).await.unwrap();
     }
 
     /// As a host sees it that has nothing but the store and the key.
@@ -221,10 +225,10 @@ impl Rig {
     pub(crate) async fn verify_remembering(
         &self,
         percent: u8,
-        view: Option<View>,
+        view: Option<JournalView>,
     ) -> Result<VerifyReport, VerifyError> {
         let store: Arc<dyn Store> = Arc::new(self.memory.clone());
-        let (progress, remembered) = (Progress::default(), move |_| view.clone());
+        let (progress, remembered) = (JobProgress::default(), move |_| view.clone());
         verify(store, &self.role.name, &self.role.key, percent, &remembered, &progress, &self.env).await
     }
 
@@ -234,7 +238,7 @@ impl Rig {
         let Ok(view) = self.journal(&repository).read(None).await else { return Vec::new() };
         let (store, keys) = (repository.store.clone(), repository.keys.clone());
         let Ok(index) = load_index(store.as_ref(), &keys, &view.state.indexes, None).await else { return Vec::new() };
-        let reader = Reader::new(store, keys, Arc::new(index));
+        let reader = RepositoryReader::new(store, keys, Arc::new(index));
         let mut all = Vec::new();
         for snapshot in &view.state.snapshots {
             all.push(match content(&reader, snapshot.root).await {
@@ -246,7 +250,7 @@ impl Rig {
     }
 }
 
-async fn content(reader: &Reader, root: runner::ids::ChunkId) -> Result<Content, RepoError> {
+async fn content(reader: &RepositoryReader, root: runner::ids::ChunkId) -> Result<Content, RepositoryReadError> {
     let mut manifest = reader.manifest(root);
     let mut all = Vec::new();
     while let Some(entries) = manifest.next_batch().await? {

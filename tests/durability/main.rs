@@ -16,33 +16,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crash_disk::{CrashDisk, Survival};
+use crash_disk::{CrashFileSystem, UnsyncedChanges};
 use futures_util::{StreamExt as _, stream};
-use runner::config::{Keep, KeySource, RoleSettings, Settings, StoreUrl};
+use runner::config::{KeySource, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{Digest, InstanceId, NodeId};
-use runner::job::cancel::Cancel;
+use runner::job::cancel::CancelToken;
 use runner::job::guard;
 use runner::job::init::init;
-use runner::job::inside::Archive;
-use runner::job::lease::Sessions;
-use runner::job::local::Memories;
-use runner::job::progress::Progress;
-use runner::job::prune::{self, Pruned};
-use runner::job::report::{Outcome, RoleReport};
+use runner::job::inside::ReadOnlyRepository;
+use runner::job::lease::LeaseSessions;
+use runner::job::local::ProcessMemory;
+use runner::job::progress::JobProgress;
+use runner::job::prune::{self, PruneOutcome};
+use runner::job::report::{RoleReport, RunOutcome};
 use runner::job::repository::{OpenError, Repository};
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
-use runner::job::runner::{Runner, Surroundings};
-use runner::job::seat::Seats;
+use runner::job::runner::{NodeContext, NodeInputs};
+use runner::job::seat::JournalAccess;
 use runner::job::verify::verify;
-use runner::journal::record::NodeRef;
+use runner::journal::record::WriterNode;
 use runner::journal::state::Snapshot;
 use runner::store::Store;
 use runner::store::dir::DirStore;
 use runner::store::dir::beneath::{FileAt, OpenDir};
-use runner::store::dir::disk::{Disk, DiskFile};
+use runner::store::dir::disk::{FileSystem, WritableFile};
 use support::compare::assert_same;
-use support::tree::Dice;
+use support::tree::TreeRng;
 
 /// Wrecks that are looked at at once.
 const AT_ONCE: usize = 4;
@@ -57,7 +57,7 @@ const KEPT: usize = 2;
 /// What happened, and how far the disk was after each step.
 struct Story {
     dir: tempfile::TempDir,
-    disk: Arc<CrashDisk>,
+    disk: Arc<CrashFileSystem>,
     settings: Settings,
     env: Env,
     /// Changes of the disk when `init` had returned.
@@ -76,34 +76,36 @@ impl Story {
     async fn tell() -> Self {
         let mut story = Self::begin();
         let (src, disk) = (story.src(), story.disk.clone());
-        init(story.store(&disk), &story.role().name, &story.role().key, &Seats::default(), &story.env).await.unwrap();
+        init(story.store(&disk), &story.role().name, &story.role().key, &JournalAccess::default(), &story.env)
+            .await
+            .unwrap();
         story.born = disk.ops();
         story.keep();
 
-        let mut dice = Dice::new(9);
+        let mut dice = TreeRng::new(9);
         fs::write(src.join("a"), dice.prose(300)).unwrap();
         fs::create_dir(src.join("sub")).unwrap();
         fs::write(src.join("sub/large"), dice.noise(1_500_000)).unwrap();
-        story.chapter("east", Outcome::Committed).await;
+        story.chapter("east", RunOutcome::Committed).await;
         fs::write(src.join("sub/added"), dice.noise(5000)).unwrap();
-        story.chapter("east", Outcome::Committed).await;
+        story.chapter("east", RunOutcome::Committed).await;
         fs::write(src.join("a"), dice.prose(400)).unwrap();
         fs::remove_file(src.join("sub/added")).unwrap();
-        story.chapter("west", Outcome::Committed).await;
-        story.chapter("east", Outcome::Unchanged).await;
+        story.chapter("west", RunOutcome::Committed).await;
+        story.chapter("east", RunOutcome::Unchanged).await;
         story.prune("east").await;
-        story.chapter("west", Outcome::Unchanged).await;
+        story.chapter("west", RunOutcome::Unchanged).await;
         story
     }
 
     /// Forgets all but two snapshots, and frees what they alone needed.
     async fn prune(&mut self, node: &str) {
         self.pruned = Some(self.disk.ops());
-        let keep = Some(Keep { last: KEPT as u32, ..Keep::default() });
+        let keep = Some(RetentionPolicy { last: KEPT as u32, ..RetentionPolicy::default() });
         let role = RoleSettings { keep, max_unused: 0, prune_grace: Duration::ZERO, ..self.role().clone() };
         let (runner, store) = (self.runner(node, &self.path("states")), self.store(&self.disk));
         let pruned = Box::pin(prune::run(&runner, &self.settings, &role, async || Ok(store))).await.unwrap();
-        let Pruned::Done(report) = pruned else { panic!("{pruned:?}") };
+        let PruneOutcome::Done(report) = pruned else { panic!("{pruned:?}") };
         assert!(report.packs_repacked > 0 && report.swept.packs > report.packs_repacked, "{report:?}");
     }
 
@@ -119,7 +121,7 @@ impl Story {
         let settings = Settings::for_flags(&[src], url, "app".parse().unwrap(), key).unwrap();
         Self {
             dir,
-            disk: CrashDisk::over(&store),
+            disk: CrashFileSystem::over(&store),
             settings,
             env: Env::host(),
             born: 0,
@@ -130,7 +132,7 @@ impl Story {
     }
 
     /// One run, and everything as it was then.
-    async fn chapter(&mut self, node: &str, outcome: Outcome) {
+    async fn chapter(&mut self, node: &str, outcome: RunOutcome) {
         let disk = self.disk.clone();
         let report = self.run(node, self.store(&disk), &self.path("states")).await;
         assert_eq!(report.outcome, outcome, "{report:?}");
@@ -140,25 +142,25 @@ impl Story {
     }
 
     async fn run(&self, node: &str, store: Arc<dyn Store>, states: &Path) -> RoleReport {
-        let (runner, request) = (self.runner(node, states), guard::Request::default());
+        let (runner, request) = (self.runner(node, states), guard::BackupRequest::default());
         let done = guard::backup(&runner, &self.settings, self.role(), async || Ok(store), request, &|_, _| ()).await;
         done.unwrap_or_else(|e| panic!("{node}: {e}")).0
     }
 
-    fn runner(&self, node: &str, states: &Path) -> Runner {
+    fn runner(&self, node: &str, states: &Path) -> NodeContext {
         let state_dir = states.join(node);
         fs::create_dir_all(&state_dir).unwrap();
-        Runner {
+        NodeContext {
             env: self.env.clone(),
-            node: NodeRef { id: NodeId([node.as_bytes()[0]; 16]), name: node.to_owned() },
+            node: WriterNode { id: NodeId([node.as_bytes()[0]; 16]), name: node.to_owned() },
             instance: InstanceId(self.env.random_bytes()),
             state_dir,
-            cancel: Cancel::new(),
+            cancel: CancelToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
-            memories: Memories::default(),
-            surroundings: Surroundings::default(),
-            sessions: Sessions::default(),
+            memories: ProcessMemory::default(),
+            surroundings: NodeInputs::default(),
+            sessions: LeaseSessions::default(),
         }
     }
 
@@ -181,18 +183,18 @@ impl Story {
     }
 
     /// The story's store; each process opens it for itself.
-    fn store(&self, disk: &Arc<CrashDisk>) -> Arc<dyn Store> {
+    fn store(&self, disk: &Arc<CrashFileSystem>) -> Arc<dyn Store> {
         Arc::new(DirStore::with_disk(&self.path("store"), &self.env, disk.clone()).unwrap())
     }
 
     /// Cuts the story after `cut` changes and checks what is left.
-    async fn check(&self, cut: usize, survival: Survival) {
+    async fn check(&self, cut: usize, survival: UnsyncedChanges) {
         let place = tempfile::tempdir().unwrap();
         let wreck = place.path().join("store");
         fs::create_dir(&wreck).unwrap();
         self.disk.materialise(cut, survival, &wreck);
         // What comes after the cut is not cut again.
-        let disk = CrashDisk::over(&wreck);
+        let disk = CrashFileSystem::over(&wreck);
         let store: Arc<dyn Store> = Arc::new(DirStore::with_disk(&wreck, &self.env, disk).unwrap());
         let what = format!("cut after {cut} of {} changes, {survival:?}", self.disk.ops());
 
@@ -213,7 +215,7 @@ impl Story {
                 if only_tried && !cut.is_multiple_of(PROOF_STRIDE) {
                     return;
                 }
-                init(store.clone(), &role.name, &role.key, &Seats::default(), &self.env)
+                init(store.clone(), &role.name, &role.key, &JournalAccess::default(), &self.env)
                     .await
                     .unwrap_or_else(|e| panic!("{what}: the next init: {e}"));
             }
@@ -229,21 +231,21 @@ impl Story {
         }
         let node = ["east", "west"][cut % 2];
         let report = self.run(node, store.clone(), &states).await;
-        assert!(matches!(report.outcome, Outcome::Committed | Outcome::Unchanged), "{what}: {report:?}");
+        assert!(matches!(report.outcome, RunOutcome::Committed | RunOutcome::Unchanged), "{what}: {report:?}");
         let repository = Repository::open(store.clone(), &role.name, &role.key).await.unwrap();
-        let archive = Archive::open(repository, &self.env, None).await.unwrap();
+        let archive = ReadOnlyRepository::open(repository, &self.env, None).await.unwrap();
         let last = archive.snapshots().last().unwrap();
         assert_eq!(report.snapshot, Some(last.id), "{what}");
         assert_same(&self.src(), &self.restore(&archive, last, &place.path().join("next"), &what).await);
 
-        let report = verify(store, &role.name, &role.key, 100, &|_| None, &Progress::default(), &self.env).await;
+        let report = verify(store, &role.name, &role.key, 100, &|_| None, &JobProgress::default(), &self.env).await;
         let report = report.unwrap_or_else(|e| panic!("{what}: verify: {e}"));
         assert_eq!(report.damage_count, 0, "{what}: {:?}", report.damages);
     }
 
     /// Restores every snapshot that the journal names, and compares it with the source of then. Returns how many there are.
     async fn check_snapshots(&self, repository: &Repository, place: &Path, what: &str) -> usize {
-        let archive = Archive::open(repository.clone(), &self.env, None).await;
+        let archive = ReadOnlyRepository::open(repository.clone(), &self.env, None).await;
         let archive = archive.unwrap_or_else(|e| panic!("{what}: the journal: {e}"));
         assert!(archive.damaged.is_none() && archive.rolled_back.is_none(), "{what}: {archive:?}");
         for snapshot in archive.snapshots() {
@@ -254,7 +256,7 @@ impl Story {
         archive.snapshots().len()
     }
 
-    async fn restore(&self, archive: &Archive, snapshot: &Snapshot, target: &Path, what: &str) -> PathBuf {
+    async fn restore(&self, archive: &ReadOnlyRepository, snapshot: &Snapshot, target: &Path, what: &str) -> PathBuf {
         let failed = |e: &dyn std::fmt::Display| -> ! { panic!("{what}: snapshot {}: {e}", snapshot.seq) };
         let source = RepositorySource::open(archive.clone(), snapshot.root).await.unwrap_or_else(|e| failed(&e));
         let roots = source.roots().await.unwrap_or_else(|e| failed(&e));
@@ -266,7 +268,7 @@ impl Story {
         target.join(self.src().strip_prefix("/").unwrap())
     }
 
-    async fn check_all(&self, survival: impl Fn(usize) -> Survival) {
+    async fn check_all(&self, survival: impl Fn(usize) -> UnsyncedChanges) {
         stream::iter(0..=self.disk.ops()).for_each_concurrent(AT_ONCE, |cut| self.check(cut, survival(cut))).await;
     }
 }
@@ -281,21 +283,21 @@ fn copy(from: &Path, to: &Path) {
 async fn a_power_cut_after_any_change_takes_back_nothing_that_was_promised() {
     let story = Story::tell().await;
     assert!(story.disk.ops() - story.born > 100, "{} changes: the disk is not in the way", story.disk.ops());
-    story.check_all(|_| Survival::Strict).await;
+    story.check_all(|_| UnsyncedChanges::Strict).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_does_one_that_leaves_some_of_what_was_not_yet_durable() {
     let story = Story::tell().await;
-    story.check_all(|cut| Survival::Partly { seed: cut as u64 * 7919 + 1 }).await;
+    story.check_all(|cut| UnsyncedChanges::Partly { seed: cut as u64 * 7919 + 1 }).await;
 }
 
 /// A disk that says that directories are durable, and does nothing.
 #[derive(Debug)]
-struct Lazy(Arc<CrashDisk>);
+struct Lazy(Arc<CrashFileSystem>);
 
-impl Disk for Lazy {
-    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
+impl FileSystem for Lazy {
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn WritableFile>> {
         self.0.create(at)
     }
     fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
@@ -328,12 +330,12 @@ async fn a_store_that_leaves_out_its_fsyncs_would_be_found_out() {
     let lazy = Arc::new(Lazy(story.disk.clone()));
     let store = || Arc::new(DirStore::with_disk(&story.path("store"), &story.env, lazy.clone()).unwrap());
     let role = story.role();
-    init(store(), &role.name, &role.key, &Seats::default(), &story.env).await.unwrap();
+    init(store(), &role.name, &role.key, &JournalAccess::default(), &story.env).await.unwrap();
     let report = story.run("east", store(), &story.path("states")).await;
-    assert_eq!(report.outcome, Outcome::Committed, "it works as long as the power is there");
+    assert_eq!(report.outcome, RunOutcome::Committed, "it works as long as the power is there");
     let wreck = story.path("wreck");
     fs::create_dir(&wreck).unwrap();
-    story.disk.materialise(story.disk.ops(), Survival::Strict, &wreck);
+    story.disk.materialise(story.disk.ops(), UnsyncedChanges::Strict, &wreck);
     let store = Arc::new(DirStore::open(&wreck, &story.env).unwrap());
     let opened = Repository::open(store, &role.name, &role.key).await;
     assert!(matches!(opened, Err(OpenError::NoRepository { .. })), "{opened:?}");

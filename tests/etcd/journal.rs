@@ -10,42 +10,42 @@ use runner::env::Env;
 use runner::ids::{ClusterId, InstanceId, NodeId, RoleName, Seq};
 use runner::job::init::init;
 use runner::job::repository::Repository;
-use runner::job::seat::Seats;
-use runner::journal::log::{Act, AppendError, Journal};
-use runner::journal::record::{self, NodeRef, Record};
+use runner::job::seat::JournalAccess;
+use runner::journal::log::{AppendError, Journal, UnfencedAction};
+use runner::journal::record::{self, Record, WriterNode};
 use runner::journal::register::etcd::EtcdRegisters;
 use runner::journal::register::memory::MemoryRegisters;
-use runner::journal::register::{Register, RegisterError, Registers, Swapped, head};
-use runner::journal::state::View;
+use runner::journal::register::{CasOutcome, Register, RegisterError, RegisterService, head};
+use runner::journal::state::JournalView;
 use runner::store::Store;
-use runner::store::careless::Careless;
+use runner::store::careless::IgnoresConditions;
 use runner::store::memory::MemoryStore;
 
-use crate::etcd::{Etcd, Mode, Wire};
+use crate::etcd::{EtcdCluster, ProxyMode, TcpProxy};
 use crate::{raw, settings};
 
 /// Long enough that a member which answers nothing is given up within seconds.
 const PATIENT: Duration = Duration::from_secs(12);
 
-fn registers(settings: &EtcdSettings) -> Arc<dyn Registers> {
+fn registers(settings: &EtcdSettings) -> Arc<dyn RegisterService> {
     Arc::new(EtcdRegisters::open(settings.clone()))
 }
 
 /// Everything that a register promises.
-async fn contract(registers: &dyn Registers) {
+async fn contract(registers: &dyn RegisterService) {
     let (one, same, other) = (registers.register("a/head"), registers.register("a/head"), registers.register("b/head"));
     let (a, b, empty) = (Bytes::from_static(b"a"), Bytes::from_static(b"b\0\xff\n"), Bytes::new());
     let value = async |register: &Arc<dyn Register>| register.read().await.unwrap().value;
     assert_eq!(value(&one).await, None);
-    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(Swapped::No(None)), "nothing is no value");
-    assert_eq!(one.swap(Some(&empty), b.clone()).await, Ok(Swapped::No(None)), "not even the empty one");
-    assert_eq!(one.swap(None, empty.clone()).await, Ok(Swapped::Yes));
+    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(CasOutcome::No(None)), "nothing is no value");
+    assert_eq!(one.swap(Some(&empty), b.clone()).await, Ok(CasOutcome::No(None)), "not even the empty one");
+    assert_eq!(one.swap(None, empty.clone()).await, Ok(CasOutcome::Yes));
     assert_eq!(value(&same).await, Some(empty.clone()), "an empty value is one");
-    assert_eq!(same.swap(None, a.clone()).await, Ok(Swapped::No(Some(empty.clone()))));
-    assert_eq!(same.swap(Some(&empty), a.clone()).await, Ok(Swapped::Yes));
-    assert_eq!(one.swap(Some(&b), a.clone()).await, Ok(Swapped::No(Some(a.clone()))));
-    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(Swapped::Yes));
-    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(Swapped::No(Some(b.clone()))), "sent again it does nothing");
+    assert_eq!(same.swap(None, a.clone()).await, Ok(CasOutcome::No(Some(empty.clone()))));
+    assert_eq!(same.swap(Some(&empty), a.clone()).await, Ok(CasOutcome::Yes));
+    assert_eq!(one.swap(Some(&b), a.clone()).await, Ok(CasOutcome::No(Some(a.clone()))));
+    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(CasOutcome::Yes));
+    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(CasOutcome::No(Some(b.clone()))), "sent again it does nothing");
     assert_eq!((value(&one).await, value(&other).await), (Some(b), None));
     assert_eq!(one.read().await.unwrap().cluster, other.read().await.unwrap().cluster);
 
@@ -62,7 +62,7 @@ async fn contract(registers: &dyn Registers) {
                 let now = counter.read().await.unwrap().value.unwrap();
                 let next = std::str::from_utf8(&now).unwrap().parse::<u64>().unwrap() + 1;
                 let swapped = counter.swap(Some(&now), Bytes::from(next.to_string())).await.unwrap();
-                done += u64::from(swapped == Swapped::Yes);
+                done += u64::from(swapped == CasOutcome::Yes);
             }
         })
     });
@@ -75,13 +75,13 @@ async fn contract(registers: &dyn Registers) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_register_keeps_what_it_promises() {
     contract(&MemoryRegisters::new(ClusterId([1; 8]))).await;
-    let etcd = Etcd::cluster();
+    let etcd = EtcdCluster::cluster();
     contract(registers(&settings(etcd.endpoints(), PATIENT)).as_ref()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_register_tells_a_refusal_from_silence() {
-    let mut etcd = Etcd::single();
+    let mut etcd = EtcdCluster::single();
     let register = registers(&settings(etcd.endpoints(), PATIENT)).register("a/head");
     let large = Bytes::from(vec![b'x'; 2 << 20]);
     let refused = register.swap(None, large).await.unwrap_err();
@@ -89,7 +89,7 @@ async fn a_register_tells_a_refusal_from_silence() {
     assert_eq!(register.read().await.unwrap().value, None);
     etcd.kill(0);
     assert!(matches!(register.read().await, Err(RegisterError::Unreachable(_))));
-    assert!(matches!(register.swap(None, Bytes::new()).await, Ok(Swapped::Unknown { .. })));
+    assert!(matches!(register.swap(None, Bytes::new()).await, Ok(CasOutcome::Unknown { .. })));
 }
 
 /// A repository in a memory that ignores conditions.
@@ -103,15 +103,15 @@ impl Place {
     async fn new(etcd: &EtcdSettings) -> Self {
         let (env, role) = (Env::host(), "app".parse::<RoleName>().unwrap());
         let memory = MemoryStore::new(&env);
-        let store: Arc<dyn Store> = Arc::new(Careless(Arc::new(memory.clone())));
-        let seats = Seats::with(registers(etcd));
+        let store: Arc<dyn Store> = Arc::new(IgnoresConditions(Arc::new(memory.clone())));
+        let seats = JournalAccess::with(registers(etcd));
         let (repository, _) = init(store, &role, &KeySource::None, &seats, &env).await.unwrap();
         Self { env, memory, repository }
     }
 
     fn journal(&self, n: u8, etcd: &EtcdSettings) -> Journal {
-        let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
-        Seats::with(registers(etcd)).journal(&self.repository, &self.env, &node, InstanceId([n; 8])).unwrap()
+        let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
+        JournalAccess::with(registers(etcd)).journal(&self.repository, &self.env, &node, InstanceId([n; 8])).unwrap()
     }
 
     /// The records in the store, each checked to continue the one before; the last is what `etcd` has.
@@ -136,7 +136,7 @@ impl Place {
 async fn append(journal: &Journal, count: usize) -> BTreeSet<Seq> {
     let (mut view, mut seqs) = (journal.read(None).await.unwrap(), BTreeSet::new());
     while seqs.len() < count {
-        view = match journal.note(&view, Act::Resume).await {
+        view = match journal.note(&view, UnfencedAction::Resume).await {
             Ok(view) => {
                 assert!(seqs.insert(view.head.as_ref().unwrap().seq));
                 view
@@ -152,7 +152,7 @@ async fn append(journal: &Journal, count: usize) -> BTreeSet<Seq> {
 async fn of_racing_writers_each_gets_numbers_of_its_own() {
     const WRITERS: u8 = 8;
     const EACH: usize = 25;
-    let etcd = Etcd::cluster();
+    let etcd = EtcdCluster::cluster();
     let settings = settings(etcd.endpoints(), PATIENT);
     let place = Place::new(&settings).await;
     let writers = (0..WRITERS).map(|n| {
@@ -171,17 +171,17 @@ async fn of_racing_writers_each_gets_numbers_of_its_own() {
 
 /// A journal with one record, whose way to etcd can be cut; past it there is another.
 struct Wired {
-    wire: Wire,
+    wire: TcpProxy,
     /// The way past it alone.
     whole: EtcdSettings,
     place: Place,
     journal: Journal,
-    view: View,
+    view: JournalView,
 }
 
 impl Wired {
-    async fn to(etcd: &Etcd) -> Self {
-        let wire = Wire::to(etcd.port(0));
+    async fn to(etcd: &EtcdCluster) -> Self {
+        let wire = TcpProxy::to(etcd.port(0));
         let whole = settings(etcd.endpoints(), PATIENT);
         let place = Place::new(&whole).await;
         let journal = place.journal(1, &settings(vec![wire.endpoint(), etcd.endpoints().remove(0)], PATIENT));
@@ -193,11 +193,11 @@ impl Wired {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_whose_answer_is_lost_is_found() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let Wired { wire, whole, place, journal, view } = Wired::to(&etcd).await;
     let swaps = etcd.received("Txn");
-    wire.set(Mode::LoseAnswers);
-    let after = journal.note(&view, Act::Resume).await.unwrap();
+    wire.set(ProxyMode::LoseAnswers);
+    let after = journal.note(&view, UnfencedAction::Resume).await.unwrap();
     assert_eq!(after.head.unwrap().seq, Seq(2));
     assert_eq!(etcd.received("Txn") - swaps, 2, "the first one worked; the second one found what it did");
     assert_eq!(place.records(&whole).await, 2, "once");
@@ -205,10 +205,10 @@ async fn a_record_whose_answer_is_lost_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_comes_late_does_nothing() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let Wired { wire, whole, place, journal, view } = Wired::to(&etcd).await;
-    wire.set(Mode::Hold);
-    let (after, pieces) = tokio::join!(journal.note(&view, Act::Resume), async {
+    wire.set(ProxyMode::Hold);
+    let (after, pieces) = tokio::join!(journal.note(&view, UnfencedAction::Resume), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         wire.held()
     });
@@ -229,7 +229,7 @@ async fn a_record_that_comes_late_does_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_etcd_keeps_is_the_newest_record() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let settings = settings(etcd.endpoints(), PATIENT);
     let place = Place::new(&settings).await;
     append(&place.journal(1, &settings), 3).await;

@@ -19,15 +19,15 @@ mod traps;
 
 use std::time::Duration;
 
-use etcd::Etcd;
+use etcd::EtcdCluster;
 use etcd_client::{Client, ConnectOptions};
 use runner::config::EtcdSettings;
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RepoId};
-use runner::moment::Moment;
-use runner::role::lease::etcd::{EtcdLease, EtcdSession, Peer};
-use runner::role::lease::{LeaseService as _, Reply};
-use runner::role::permit::Grant;
+use runner::moment::ClockReading;
+use runner::role::lease::etcd::{EtcdLease, EtcdSession, ProcessRegistration};
+use runner::role::lease::{LeaseReply, LeaseService as _};
+use runner::role::permit::LeaseGrant;
 
 /// The shortest lease.
 const TTL: Duration = Duration::from_secs(2);
@@ -48,8 +48,8 @@ fn settings(endpoints: Vec<String>, lease_ttl: Duration) -> EtcdSettings {
     }
 }
 
-fn peer(n: u8) -> Peer {
-    Peer {
+fn peer(n: u8) -> ProcessRegistration {
+    ProcessRegistration {
         v: 1,
         node: NodeId([n; 16]),
         instance: InstanceId([n; 8]),
@@ -61,34 +61,34 @@ fn peer(n: u8) -> Peer {
 }
 
 /// The session of process `n`.
-fn session(etcd: &Etcd, n: u8, ttl: Duration) -> EtcdSession {
+fn session(etcd: &EtcdCluster, n: u8, ttl: Duration) -> EtcdSession {
     EtcdSession::of(settings(etcd.endpoints(), ttl), Env::host(), peer(n))
 }
 
-fn says(reply: &Reply) -> String {
+fn says(reply: &LeaseReply) -> String {
     match reply {
-        Reply::Held(_) => "held".to_owned(),
-        Reply::Taken { by: Some(by), alive: true } => format!("{} has it", by.label),
-        Reply::Taken { by, alive } => format!("{by:?} has it, alive: {alive}"),
-        Reply::Free => "free".to_owned(),
-        Reply::Unknown { why } => format!("unknown: {why}"),
+        LeaseReply::Held(_) => "held".to_owned(),
+        LeaseReply::Taken { by: Some(by), alive: true } => format!("{} has it", by.label),
+        LeaseReply::Taken { by, alive } => format!("{by:?} has it, alive: {alive}"),
+        LeaseReply::Free => "free".to_owned(),
+        LeaseReply::Unknown { why } => format!("unknown: {why}"),
     }
 }
 
-fn held(reply: &Reply) -> Grant {
-    let Reply::Held(grant) = reply else { panic!("{}", says(reply)) };
+fn held(reply: &LeaseReply) -> LeaseGrant {
+    let LeaseReply::Held(grant) = reply else { panic!("{}", says(reply)) };
     *grant
 }
 
-fn now() -> Moment {
+fn now() -> ClockReading {
     Env::host().clock.moment()
 }
 
 /// Asks until it is held; no ask may take longer than a lease, and other answers than `expected` are none.
-async fn until_held(lease: &mut EtcdLease, ttl: Duration, expected: &str) -> Grant {
+async fn until_held(lease: &mut EtcdLease, ttl: Duration, expected: &str) -> LeaseGrant {
     for _ in 0..400 {
         let reply = tokio::time::timeout(ttl, lease.ask()).await.expect("an ask never hangs");
-        if let Reply::Held(grant) = reply {
+        if let LeaseReply::Held(grant) = reply {
             return grant;
         }
         assert!(says(&reply).starts_with(expected), "{}", says(&reply));
@@ -98,7 +98,7 @@ async fn until_held(lease: &mut EtcdLease, ttl: Duration, expected: &str) -> Gra
 }
 
 /// A client that does by hand what nobody should.
-async fn raw(etcd: &Etcd) -> Client {
+async fn raw(etcd: &EtcdCluster) -> Client {
     Client::connect(etcd.endpoints(), None).await.unwrap()
 }
 
@@ -110,7 +110,7 @@ async fn keys(raw: &mut Client, prefix: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_holds_it_and_giving_up_lets_the_other_in_at_once() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let (one, two) = (session(&etcd, 1, TTL * 5), session(&etcd, 2, TTL * 5));
     let (mut east, mut west) = (EtcdLease::new(one.clone(), APP), EtcdLease::new(two.clone(), APP));
     assert_eq!(says(&west.look().await), "free");
@@ -138,7 +138,7 @@ async fn one_holds_it_and_giving_up_lets_the_other_in_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_holder_is_followed_and_never_early() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let (mut east, mut west) =
         (EtcdLease::new(session(&etcd, 1, TTL), APP), EtcdLease::new(session(&etcd, 2, TTL), APP));
     let grant = held(&east.ask().await);
@@ -156,14 +156,14 @@ async fn a_dead_holder_is_followed_and_never_early() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_roles_share_one_lease() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let session = session(&etcd, 1, Duration::from_secs(30));
     let mut roles: Vec<EtcdLease> = (0..100).map(|n| EtcdLease::new(session.clone(), RepoId([n; 16]))).collect();
     let methods = ["LeaseGrant", "LeaseKeepAlive", "Put", "Txn", "Range"];
     let counts = || methods.map(|method| etcd.received(method));
     let ask_all = async |roles: &mut Vec<EtcdLease>| {
         let replies = futures_util::future::join_all(roles.iter_mut().map(EtcdLease::ask)).await;
-        assert!(replies.iter().all(|reply| matches!(reply, Reply::Held(_))), "{}", says(&replies[0]));
+        assert!(replies.iter().all(|reply| matches!(reply, LeaseReply::Held(_))), "{}", says(&replies[0]));
     };
     let before = counts();
     ask_all(&mut roles).await;
@@ -180,8 +180,8 @@ async fn a_hundred_roles_share_one_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn living_processes_are_listed() {
-    let etcd = Etcd::single();
-    let open = |peer: Peer| EtcdSession::of(settings(etcd.endpoints(), TTL * 5), Env::host(), peer);
+    let etcd = EtcdCluster::single();
+    let open = |peer: ProcessRegistration| EtcdSession::of(settings(etcd.endpoints(), TTL * 5), Env::host(), peer);
     let one = open(peer(1));
     let other = open(peer(2));
     assert_eq!(one.peers().await.unwrap(), [], "nobody asked for anything");
@@ -199,7 +199,7 @@ async fn living_processes_are_listed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_with_a_client_certificate() {
-    let etcd = Etcd::with_tls();
+    let etcd = EtcdCluster::with_tls();
     let tls = etcd.tls();
     let with = |ca: bool, cert: bool| {
         let settings = EtcdSettings {
@@ -223,7 +223,7 @@ async fn tls_with_a_client_certificate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_may_only_do_this() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     etcd::enable_auth(&mut raw(&etcd).await, "a secret").await;
 
     let dir = tempfile::tempdir().unwrap();
@@ -259,7 +259,7 @@ async fn a_user_who_may_only_do_this() {
 }
 
 /// An etcd with the user `runner`, who may use the prefix, and its password in a file.
-async fn with_password(etcd: &Etcd, dir: &std::path::Path) -> (EtcdSettings, Client) {
+async fn with_password(etcd: &EtcdCluster, dir: &std::path::Path) -> (EtcdSettings, Client) {
     etcd::enable_auth(&mut raw(etcd).await, "first").await;
     let file = dir.join("password");
     std::fs::write(&file, "first\n").unwrap();
@@ -271,7 +271,7 @@ async fn with_password(etcd: &Etcd, dir: &std::path::Path) -> (EtcdSettings, Cli
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_was_changed_is_read_again_and_a_wrong_one_is_tried_rarely() {
-    let (etcd, dir) = (Etcd::single(), tempfile::tempdir().unwrap());
+    let (etcd, dir) = (EtcdCluster::single(), tempfile::tempdir().unwrap());
     let (settings, mut root) = with_password(&etcd, dir.path()).await;
     let file = settings.password_file.clone().unwrap();
     let session = EtcdSession::of(settings, Env::host(), peer(1));
@@ -302,7 +302,7 @@ async fn a_password_that_was_changed_is_read_again_and_a_wrong_one_is_tried_rare
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_etcd_has_forgotten_are_replaced() {
-    let (mut etcd, dir) = (Etcd::single(), tempfile::tempdir().unwrap());
+    let (mut etcd, dir) = (EtcdCluster::single(), tempfile::tempdir().unwrap());
     let (settings, _root) = with_password(&etcd, dir.path()).await;
     let mut lease = EtcdLease::new(EtcdSession::of(settings, Env::host(), peer(1)), APP);
     held(&lease.ask().await);

@@ -4,13 +4,13 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::etcd::Etcd;
+use crate::etcd::EtcdCluster;
 use crate::site::{Site, role};
 use crate::support::compare::assert_same;
 use crate::support::tree;
 
 /// A site whose role has its lease in etcd, by default: that is what `[etcd]` means.
-fn site(etcd: &Etcd, lines: &str) -> Site {
+fn site(etcd: &EtcdCluster, lines: &str) -> Site {
     let site = Site::new("");
     let config = std::fs::read_to_string(site.path("runner.toml")).unwrap().replace("lease = \"none\"\n", "");
     let etcd = format!("[etcd]\nendpoints = {:?}\nlease_ttl = \"3s\"\n", etcd.endpoints());
@@ -20,7 +20,7 @@ fn site(etcd: &Etcd, lines: &str) -> Site {
 
 #[test]
 fn of_two_crons_one_commits_the_slot() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let site = site(&etcd, "every = \"36500d\"\njitter = \"0s\"");
     tree::many(&site.src(), 300, 5);
     site.init();
@@ -48,7 +48,7 @@ fn of_two_crons_one_commits_the_slot() {
 
 #[test]
 fn whoami_looks_at_etcd_and_changes_nothing() {
-    let mut etcd = Etcd::single();
+    let mut etcd = EtcdCluster::single();
     let site = site(&etcd, "");
     site.write("file", "content");
     site.init();

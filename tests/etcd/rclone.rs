@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runner::env::Env;
 
-use crate::etcd::Etcd;
-use crate::s3_foreign::Foreign;
+use crate::etcd::EtcdCluster;
+use crate::s3_foreign::ForeignS3Server;
 use crate::site::{Site, role, wait_for, words};
 use crate::support::compare::assert_same;
 use crate::support::promises::kept;
@@ -19,14 +19,14 @@ const KEYS: [&str; 2] = ["runnertestkey", "runnertestsecret"];
 
 struct Stage {
     site: Site,
-    etcd: Etcd,
-    _rclone: Foreign,
+    etcd: EtcdCluster,
+    _rclone: ForeignS3Server,
 }
 
 impl Stage {
     /// A role with these lines, whose repository is not made yet.
     fn new(lines: &str) -> Self {
-        let (rclone, etcd) = (Foreign::rclone("backups", KEYS[0], KEYS[1]), Etcd::single());
+        let (rclone, etcd) = (ForeignS3Server::rclone("backups", KEYS[0], KEYS[1]), EtcdCluster::single());
         let env = vec![
             ("AWS_ACCESS_KEY_ID", KEYS[0].to_owned()),
             ("AWS_SECRET_ACCESS_KEY", KEYS[1].to_owned()),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use etcd_client::{Client, PutOptions};
 use runner::env::Env;
 use runner::role::lease::etcd::{EtcdLease, EtcdSession};
-use runner::role::lease::{LeaseService as _, Reply};
+use runner::role::lease::{LeaseReply, LeaseService as _};
 
-use crate::etcd::{Etcd, Mode, Wire};
+use crate::etcd::{EtcdCluster, ProxyMode, TcpProxy};
 use crate::{APP, DB, TTL, held, keys, now, peer, raw, says, session, settings, until_held};
 
 async fn leases(raw: &mut Client) -> Vec<i64> {
@@ -25,7 +25,7 @@ fn app() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_dies_between_grant_and_claim_is_no_lease() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let mut raw = raw(&etcd).await;
     let ttl = Duration::from_mins(1);
     let one = session(&etcd, 1, ttl);
@@ -45,7 +45,7 @@ async fn a_lease_that_dies_between_grant_and_claim_is_no_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keep_alive_of_a_dead_lease_is_no_grant() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let mut raw = raw(&etcd).await;
     let mut lease = EtcdLease::new(session(&etcd, 1, TTL), APP);
     held(&lease.ask().await);
@@ -66,7 +66,7 @@ async fn a_keep_alive_of_a_dead_lease_is_no_grant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn giving_up_twice_leaves_a_newer_holder_alone() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let mut raw = raw(&etcd).await;
     let one = session(&etcd, 1, Duration::from_mins(1));
     let mut east = EtcdLease::new(one, APP);
@@ -80,8 +80,8 @@ async fn giving_up_twice_leaves_a_newer_holder_alone() {
 }
 
 /// A session that has a lease, and whose way to etcd can be cut; past it there is another.
-async fn over_a_wire(etcd: &Etcd, ttl: Duration) -> (Wire, EtcdSession) {
-    let wire = Wire::to(etcd.port(0));
+async fn over_a_wire(etcd: &EtcdCluster, ttl: Duration) -> (TcpProxy, EtcdSession) {
+    let wire = TcpProxy::to(etcd.port(0));
     let endpoints = vec![wire.endpoint(), etcd.endpoints().remove(0)];
     let one = EtcdSession::of(settings(endpoints, ttl), Env::host(), peer(1));
     held(&EtcdLease::new(one.clone(), DB).ask().await);
@@ -90,10 +90,10 @@ async fn over_a_wire(etcd: &Etcd, ttl: Duration) -> (Wire, EtcdSession) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_whose_answer_is_lost_is_found() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let (wire, one) = over_a_wire(&etcd, Duration::from_secs(6)).await;
     let claims = etcd.received("Txn");
-    wire.set(Mode::LoseAnswers);
+    wire.set(ProxyMode::LoseAnswers);
     let mut lease = EtcdLease::new(one, APP);
     held(&lease.ask().await);
     assert_eq!(etcd.received("Txn") - claims, 2, "the first one worked; the second one found what it did");
@@ -103,9 +103,9 @@ async fn a_claim_whose_answer_is_lost_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_comes_after_it_was_given_up_does_nothing() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let (wire, one) = over_a_wire(&etcd, Duration::from_secs(12)).await;
-    wire.set(Mode::Hold);
+    wire.set(ProxyMode::Hold);
     let mut lease = EtcdLease::new(one, APP);
     // What is held back before the client gives up is the claim, and no word of its being cancelled.
     let (reply, pieces) = tokio::join!(lease.ask(), async {
@@ -128,7 +128,7 @@ async fn a_claim_that_comes_after_it_was_given_up_does_nothing() {
 }
 
 /// Waits until etcd has one transaction more than `before`, and whatever it did.
-async fn one_more_arrived(etcd: &Etcd, before: u64) {
+async fn one_more_arrived(etcd: &EtcdCluster, before: u64) {
     for _ in 0..100 {
         if etcd.received("Txn") > before {
             break;
@@ -146,12 +146,12 @@ async fn created(raw: &mut Client) -> Option<i64> {
 }
 
 /// A process whose only way to etcd kept its delete back: what it holds of it in pieces, and the session.
-async fn given_up_unheard(etcd: &Etcd) -> (Wire, usize, EtcdSession) {
-    let wire = Wire::to(etcd.port(0));
+async fn given_up_unheard(etcd: &EtcdCluster) -> (TcpProxy, usize, EtcdSession) {
+    let wire = TcpProxy::to(etcd.port(0));
     let one = EtcdSession::of(settings(vec![wire.endpoint()], Duration::from_secs(12)), Env::host(), peer(1));
     let mut lease = EtcdLease::new(one.clone(), APP);
     held(&lease.ask().await);
-    wire.set(Mode::Hold);
+    wire.set(ProxyMode::Hold);
     // As above: the delete, and no word of its being cancelled.
     let ((), pieces) = tokio::join!(lease.release(), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -159,13 +159,13 @@ async fn given_up_unheard(etcd: &Etcd) -> (Wire, usize, EtcdSession) {
     });
     assert!(pieces > 0);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    wire.set(Mode::Pass);
+    wire.set(ProxyMode::Pass);
     (wire, pieces, one)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_that_comes_late_leaves_what_was_claimed_after_it() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let mut raw = raw(&etcd).await;
     let (wire, pieces, one) = given_up_unheard(&etcd).await;
     let first = created(&mut raw).await.expect("the delete has not arrived");
@@ -185,7 +185,7 @@ async fn a_delete_that_comes_late_leaves_what_was_claimed_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_given_up_is_not_hung_on_another_lease() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let mut raw = raw(&etcd).await;
     let (wire, pieces, one) = given_up_unheard(&etcd).await;
     let first = created(&mut raw).await.expect("the delete has not arrived");
@@ -204,7 +204,7 @@ async fn a_key_that_was_given_up_is_not_hung_on_another_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_is_dated_from_the_question() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let ttl = Duration::from_secs(9);
     let mut lease = EtcdLease::new(session(&etcd, 1, ttl), APP);
     held(&lease.ask().await);
@@ -224,7 +224,7 @@ async fn a_grant_is_dated_from_the_question() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_hangs_does_not_hang_us() {
-    let etcd = Etcd::cluster();
+    let etcd = EtcdCluster::cluster();
     let ttl = Duration::from_secs(6);
     let mut lease = EtcdLease::new(session(&etcd, 1, ttl), APP);
     held(&lease.ask().await);
@@ -245,7 +245,7 @@ async fn a_member_that_hangs_does_not_hang_us() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_leader_lets_a_dead_holder_go_late_never_early() {
-    let mut etcd = Etcd::cluster();
+    let mut etcd = EtcdCluster::cluster();
     let ttl = Duration::from_secs(3);
     let mut east = EtcdLease::new(session(&etcd, 1, ttl), APP);
     let mut west = EtcdLease::new(session(&etcd, 2, ttl), APP);
@@ -263,7 +263,7 @@ async fn a_new_leader_lets_a_dead_holder_go_late_never_early() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_etcd_that_forgot_everything_is_claimed_anew() {
-    let mut etcd = Etcd::single();
+    let mut etcd = EtcdCluster::single();
     let mut east = EtcdLease::new(session(&etcd, 1, TTL * 2), APP);
     let mut west = EtcdLease::new(session(&etcd, 2, TTL * 2), APP);
     let before = held(&east.ask().await);
@@ -274,7 +274,7 @@ async fn an_etcd_that_forgot_everything_is_claimed_anew() {
     // Whoever comes second finds the key: there is one holder again.
     for _ in 0..10 {
         let reply = west.ask().await;
-        if !matches!(reply, Reply::Unknown { .. }) {
+        if !matches!(reply, LeaseReply::Unknown { .. }) {
             assert_eq!(says(&reply), "node1 has it");
             return;
         }
@@ -284,7 +284,7 @@ async fn an_etcd_that_forgot_everything_is_claimed_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_ours_on_another_lease_is_hung_on_the_living_one() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let mut raw = raw(&etcd).await;
     let one = session(&etcd, 1, Duration::from_mins(1));
     let mut lease = EtcdLease::new(one, APP);

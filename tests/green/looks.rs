@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::site::{Site, words};
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 
 /// A way in which nothing is backed up, and what is to be seen of it.
 pub struct Way {
@@ -38,7 +38,7 @@ impl Way {
 
     /// Looks from `node`.
     #[track_caller]
-    pub fn is_seen(&self, node: &Node) {
+    pub fn is_seen(&self, node: &TestNode) {
         let Self { what, says, risk, .. } = self;
         let from = format!("{what}, seen from {}", node.name);
         let whoami = node.run(["whoami"]).expect(0);

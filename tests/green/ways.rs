@@ -7,11 +7,11 @@ use runner::env::Env;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock::NodeClock;
-use crate::etcd::Etcd;
+use crate::etcd::EtcdCluster;
 use crate::looks::{Way, is_documented};
 use crate::s3_server::{BUCKET, S3Server, environment};
 use crate::site::{Site, wait_for, words};
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 
 /// A slot each second that must have begun a second later: what is not run is missed at once.
 const EVERY_SECOND: &str = "every = \"1s\"\njitter = \"0s\"\nmissed_after = \"1s\"\n";
@@ -298,19 +298,19 @@ fn pair(lines: &str) -> Site {
 }
 
 /// A run for a slot, as a timer starts it, and how it ended.
-fn run_slot(node: &Node) -> i32 {
+fn run_slot(node: &TestNode) -> i32 {
     node.run(["backup", "--scheduled"]).code.unwrap()
 }
 
 /// A node whose clock is three minutes on: still right, and as long after what it saw before as a standby waits for a sign of life.
-fn later(site: &Site, name: &str) -> Node {
+fn later(site: &Site, name: &str) -> TestNode {
     let clock = NodeClock::new(site.dir(), &format!("later-{name}"));
     clock.set(180);
     clock.on(site.node(name))
 }
 
 /// Starts the program in a mount namespace of its own, after this script; `$S` is the store's directory, `$T` the node's state.
-fn behind_mount(site: &Site, node: Node, script: &str) -> Node {
+fn behind_mount(site: &Site, node: TestNode, script: &str) -> TestNode {
     let (store, state) = (site.path("store"), node.state_dir.clone());
     let script = format!("S={}; T={}; {script}; exec \"$@\"", store.display(), state.display());
     let command = ["unshare", "-rm", "--propagation", "private", "sh", "-ec", &script, "sh"];
@@ -382,7 +382,7 @@ fn a_run_by_a_clock_that_is_a_little_ahead_hides_no_slot_and_stops_none() {
 }
 
 /// Whether anything that is looked at on this node calls a slot missed.
-fn misses(node: &Node) -> Option<String> {
+fn misses(node: &TestNode) -> Option<String> {
     let looks = [&["whoami"][..], &["status"], &["whoami", "--check"], &["audit"]];
     let says = looks.map(|look| node.run(look.iter().copied())).map(|run| run.stdout);
     let misses = |text: &String| {
@@ -864,7 +864,7 @@ fn who_records_with_a_clock_that_is_ahead_is_warned_and_dated_by_the_stores() {
 
 #[test]
 fn an_etcd_that_is_gone_is_seen() {
-    let mut etcd = Etcd::single();
+    let mut etcd = EtcdCluster::single();
     let lines = format!(
         "{EVERY_SECOND}takeover_delay = \"0s\"\n[etcd]\nendpoints = {:?}\nlease_ttl = \"3s\"\n",
         etcd.endpoints()

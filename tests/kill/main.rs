@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use runner::env::Env;
 use site::{Site, number, role};
-use support::tree::Dice;
+use support::tree::TreeRng;
 
 /// Kills of the first run of a new repository, each in a repository of its own.
 const FIRST_RUNS: usize = 10;
@@ -37,13 +37,13 @@ const OVERHEAD: u64 = 2 << 20;
 /// The source as it should be: each file with the BLAKE3 of its content. Everything is noise, so that what is stored is as long
 /// as what was read.
 struct Content {
-    dice: Dice,
+    dice: TreeRng,
     files: BTreeMap<PathBuf, blake3::Hash>,
 }
 
 impl Content {
     fn new(site: &Site, seed: u64) -> Self {
-        let mut content = Self { dice: Dice::new(seed), files: BTreeMap::new() };
+        let mut content = Self { dice: TreeRng::new(seed), files: BTreeMap::new() };
         for number in 0..LARGE.0 {
             content.write(site, &format!("large/{number}"), LARGE.1);
         }
@@ -105,7 +105,7 @@ fn pack_bytes(site: &Site) -> u64 {
 /// The moments to kill at, spread evenly over the length of a run, and random within each part. How long a run takes is found
 /// out on the way: the machine is not always equally busy.
 struct Moments {
-    dice: Dice,
+    dice: TreeRng,
     of: usize,
     killed: usize,
     survived: usize,
@@ -115,7 +115,7 @@ struct Moments {
 impl Moments {
     /// `of` moments in runs that took `whole`.
     fn new(seed: u64, of: usize, whole: Duration) -> Self {
-        Self { dice: Dice::new(seed), of, killed: 0, survived: 0, whole }
+        Self { dice: TreeRng::new(seed), of, killed: 0, survived: 0, whole }
     }
 
     /// Starts a backup and kills it: at the next moment, or, `once` the store has more bytes of packs than that, as every third
@@ -213,7 +213,7 @@ fn runs_over_a_history_killed_at_any_moment_leave_every_snapshot_whole() {
         whole
     });
     let mut moments = [Moments::new(72, LATER_RUNS[0], small), Moments::new(73, LATER_RUNS[1], big)];
-    let (mut dice, mut left_some) = (Dice::new(74), 0);
+    let (mut dice, mut left_some) = (TreeRng::new(74), 0);
     for round in 7.. {
         let moments = match moments.each_ref().map(|m| m.killed < m.of) {
             [false, false] => break,
@@ -266,7 +266,7 @@ fn assert_restores(site: &Site, snapshot: &str, files: &BTreeMap<PathBuf, blake3
 }
 
 /// Restores one file of a snapshot.
-fn assert_file_restores(site: &Site, back: usize, files: &BTreeMap<PathBuf, blake3::Hash>, dice: &mut Dice) {
+fn assert_file_restores(site: &Site, back: usize, files: &BTreeMap<PathBuf, blake3::Hash>, dice: &mut TreeRng) {
     let (name, hash) = files.iter().nth(dice.below(files.len() as u64) as usize).unwrap();
     let target = site.path("one");
     let path = site.src().join(name);

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::cli::{Node, Run, write_config};
+use support::cli::{ProgramRun, TestNode, write_config};
 
 /// The most that one run of the program holds, in KiB.
 const MEMORY_KIB_MAX: u64 = 200 << 10;
@@ -81,7 +81,7 @@ fn kind(key: &str) -> &str {
 }
 
 /// Runs it to its end, or kills it.
-fn run(node: &Node, args: &[&str]) -> Run {
+fn run(node: &TestNode, args: &[&str]) -> ProgramRun {
     let mut command = node.command(args);
     let (out, err) = (node.state_dir.with_extension("out"), node.state_dir.with_extension("err"));
     command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap()).stdin(Stdio::null());
@@ -104,7 +104,12 @@ fn run(node: &Node, args: &[&str]) -> Run {
         thread::sleep(LOOK);
     };
     let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-    Run { code, stdout: read(&out), stderr: read(&err), args: args.iter().map(|arg| (*arg).to_owned()).collect() }
+    ProgramRun {
+        code,
+        stdout: read(&out),
+        stderr: read(&err),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -181,8 +186,8 @@ impl Base {
         self.dir.path().join(name)
     }
 
-    fn node(&self) -> Node {
-        Node::new(self.dir.path(), "n")
+    fn node(&self) -> TestNode {
+        TestNode::new(self.dir.path(), "n")
     }
 
     /// The whole repository again; with what the node remembers, or without.
@@ -286,7 +291,7 @@ impl Base {
     fn go_on(&self, key: &str, remembers: bool, what: &str) -> Outcome {
         let node = self.node();
         let (latest, whole) = self.snapshots.last().unwrap();
-        let listed = |node: &Node| {
+        let listed = |node: &TestNode| {
             let list = run(node, &["snapshots", "app", "--json"]);
             list.code.filter(|code| *code == 0).map(|_| {
                 let list = list.json();
@@ -440,7 +445,7 @@ fn a_void_number_says_nothing_to_any_command() {
     fs::remove_file(&path).unwrap();
     let node = base.node();
     run(&node, &["repair", "app"]).expect(0);
-    let stranger = Node::new(base.dir.path(), "m");
+    let stranger = TestNode::new(base.dir.path(), "m");
     let repair = Value::from(records.len() + 1);
     let kinds = ["nothing", "garbage", "record", "another", "huge", "fifo", "link", "directory"];
     for what in kinds {

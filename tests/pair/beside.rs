@@ -9,12 +9,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::etcd::Etcd;
+use crate::etcd::EtcdCluster;
 use crate::rig::{
-    AT_ONCE, Daemon, End, ONE_SLOT, TTL, alive, begun, boottime, bucket_site, etcd_site, let_go, now, s3_site, seconds,
-    since, slow_dump, stays, taken_by, takeovers, wait, within,
+    AT_ONCE, End, ONE_SLOT, TTL, TestDaemon, alive, begun, boottime, bucket_site, etcd_site, let_go, now, s3_site,
+    seconds, since, slow_dump, stays, taken_by, takeovers, wait, within,
 };
-use crate::s3_server::{BUCKET, S3Server, Trouble};
+use crate::s3_server::{BUCKET, S3Server, ServerFault};
 use crate::site::{Site, role, words};
 use crate::support::promises::kept;
 
@@ -38,7 +38,7 @@ fn writer(site: &Site) -> Value {
 #[test]
 fn a_backup_goes_through_it_and_tells_the_same() {
     let site = bucket_site("");
-    let mut east = Daemon::settled(&site, "east", "active");
+    let mut east = TestDaemon::settled(&site, "east", "active");
     let daemon = writer(&site);
     assert_eq!(site.records().len(), 1, "a role without a schedule is held, and nothing is run");
     site.backup("east");
@@ -54,7 +54,7 @@ fn a_backup_goes_through_it_and_tells_the_same() {
     // What it cannot do is told by the same code, with the same reason.
     fs::rename(site.src(), site.path("elsewhere")).unwrap();
     let failed = site.node("east").run(["backup", "app", "--json"]).expect(1).json();
-    let west = Daemon::settled(&site, "west", "standby");
+    let west = TestDaemon::settled(&site, "west", "standby");
     let standby = role(&site.node("west").run(["backup", "app", "--json"]).expect(0));
     assert_eq!(standby["outcome"], "standby");
     assert!(standby["reason"].as_str().unwrap().contains("east"), "{standby}");
@@ -77,7 +77,7 @@ fn who_hangs_up_ends_the_run() {
     let site = Site::leased("");
     site.config(&format!("bucket_lease_ttl = \"{TTL:?}\"\n{AT_ONCE}{}", slow_dump(&site)));
     site.init();
-    let east = Daemon::settled(&site, "east", "active");
+    let east = TestDaemon::settled(&site, "east", "active");
     let mut caller = site.node("east").start(["backup", "app"]);
     let dump = wait("the dump begins", || begun(&site).first().copied());
     caller.kill().unwrap();
@@ -94,8 +94,8 @@ fn a_command_runs_under_its_term_and_a_backup_is_not_in_the_way() {
     site.config(&format!("bucket_lease_ttl = \"{TTL:?}\"\n{AT_ONCE}{ONE_SLOT}{}", slow_dump(&site)));
     site.write("file", "content");
     site.init();
-    let mut east = Daemon::settled(&site, "east", "active");
-    let west = Daemon::settled(&site, "west", "standby");
+    let mut east = TestDaemon::settled(&site, "east", "active");
+    let west = TestDaemon::settled(&site, "west", "standby");
     wait("the dump begins", || begun(&site).first().copied());
     // While the daemon itself works for the role.
     let echo = ["exec", "app", "--", "sh", "-c", "echo $RUNNER_TERM $RUNNER_NODE"];
@@ -126,7 +126,7 @@ fn exec_lives(site: &Site) -> bool {
 #[test]
 fn many_commands_meet_it_at_any_moment() {
     let site = bucket_site("every = \"1s\"\njitter = \"0s\"");
-    let _east = Daemon::settled(&site, "east", "active");
+    let _east = TestDaemon::settled(&site, "east", "active");
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
@@ -155,10 +155,10 @@ fn deaf(site: &Site, node: &str) -> (Child, u32) {
 #[test]
 fn a_command_is_gone_before_the_lease_of_a_daemon_that_is_gone() {
     for signal in [Signal::KILL, Signal::STOP] {
-        let etcd = Etcd::single();
+        let etcd = EtcdCluster::single();
         let site = etcd_site(&etcd, "");
-        let east = Daemon::settled(&site, "east", "active");
-        let _west = Daemon::settled(&site, "west", "standby");
+        let east = TestDaemon::settled(&site, "east", "active");
+        let _west = TestDaemon::settled(&site, "west", "standby");
         let (mut exec, command) = deaf(&site, "east");
         let struck = now();
         east.signal(signal);
@@ -172,7 +172,7 @@ fn a_command_is_gone_before_the_lease_of_a_daemon_that_is_gone() {
 
 #[test]
 fn a_deaf_command_without_a_daemon_is_gone_before_its_lease_in_etcd() {
-    let mut etcd = Etcd::single();
+    let mut etcd = EtcdCluster::single();
     let site = etcd_site(&etcd, "");
     let (mut exec, command) = deaf(&site, "east");
     let struck = now();
@@ -188,7 +188,7 @@ fn who_waits_for_a_backup_is_told_when_the_daemon_ends() {
         let site = Site::leased("");
         site.config(&format!("bucket_lease_ttl = \"{TTL:?}\"\n{AT_ONCE}{}", slow_dump(&site)));
         site.init();
-        let mut east = Daemon::settled(&site, "east", "active");
+        let mut east = TestDaemon::settled(&site, "east", "active");
         let mut command = site.node("east").command(["backup", "app"]);
         let caller = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         wait("the dump begins", || begun(&site).first().copied());
@@ -204,7 +204,7 @@ fn who_waits_for_a_backup_is_told_when_the_daemon_ends() {
 #[test]
 fn a_node_has_one() {
     let site = bucket_site("");
-    let east = Daemon::settled(&site, "east", "active");
+    let east = TestDaemon::settled(&site, "east", "active");
     let run = site.node("east").run(["daemon"]).expect(1);
     let said = words(&run);
     assert!(said.contains("another daemon runs on this node") && said.contains(&east.id().to_string()), "{said}");
@@ -213,7 +213,7 @@ fn a_node_has_one() {
     drop(east);
     assert!(site.path("state-east/daemon.sock").exists());
     assert_eq!(site.backup("west")["outcome"], "unchanged", "nor was its lease for ever");
-    Daemon::start(&site, "east").waits_to_be("active");
+    TestDaemon::start(&site, "east").waits_to_be("active");
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn who_observes_changes_nothing_and_leaves_the_cron_job_alone() {
         site.objects().iter().map(read).collect::<Vec<_>>()
     };
     let before = content();
-    let mut east = Daemon::of(&site, &site.node("east"), &["--observe"]);
+    let mut east = TestDaemon::of(&site, &site.node("east"), &["--observe"]);
     east.waits_to_say("would back up for the slot");
     assert!(east.said("no node holds the lease; this one would take it, but only observes"), "{}", east.log());
     stays(TTL, "the store is as it was", || content() == before);
@@ -242,17 +242,17 @@ fn who_observes_changes_nothing_and_leaves_the_cron_job_alone() {
 
 #[test]
 fn a_repair_that_takes_longer_than_a_slot_ends() {
-    let (etcd, server) = (Etcd::single(), S3Server::start());
+    let (etcd, server) = (EtcdCluster::single(), S3Server::start());
     let site = s3_site(&server, &etcd, "every = \"2s\"\njitter = \"0s\"\n");
     // A pack each, of which the repair reads every one.
     for n in 0..8 {
         site.write("file", format!("content {n}"));
         site.backup("east");
     }
-    let mut east = Daemon::settled(&site, "east", "active");
+    let mut east = TestDaemon::settled(&site, "east", "active");
     let lost = server.root.join(BUCKET).join("prod/app/journal/0000000000000003");
     fs::remove_file(lost).unwrap();
-    server.trouble("GET", "/packs/", Trouble::Delay(Duration::from_millis(500)), 100_000);
+    server.trouble("GET", "/packs/", ServerFault::Delay(Duration::from_millis(500)), 100_000);
     let (before, start) = (site.listed().len(), boottime());
     let run = site.node("west").run(["repair", "app", "--force", "--json"]);
     assert!(matches!(run.code, Some(0 | 7)), "{}", words(&run));

@@ -5,29 +5,29 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::rig::{
-    AT_ONCE, Daemon, End, ONE_SLOT, TTL, all_is_whole, begun, let_go, now, seconds, slow_dump, stays, taken_by,
+    AT_ONCE, End, ONE_SLOT, TTL, TestDaemon, all_is_whole, begun, let_go, now, seconds, slow_dump, stays, taken_by,
     takeovers, wait,
 };
 use crate::site::Site;
 use crate::support::promises::kept;
-use crate::support::tree::Dice;
+use crate::support::tree::TreeRng;
 
 /// Both daemons, with a dump that lasts as long as the test wants, and the first one at it.
-fn working(what: &str) -> (Site, Daemon, Daemon) {
+fn working(what: &str) -> (Site, TestDaemon, TestDaemon) {
     let site = Site::leased("");
     let lease = format!("bucket_lease_ttl = \"{TTL:?}\"\n");
     site.config(&format!("{lease}{AT_ONCE}{ONE_SLOT}{}", slow_dump(&site)));
     site.write("file", what);
     site.init();
-    let east = Daemon::settled(&site, "east", "active");
+    let east = TestDaemon::settled(&site, "east", "active");
     wait("the dump begins", || begun(&site).first().copied());
-    let west = Daemon::settled(&site, "west", "standby");
+    let west = TestDaemon::settled(&site, "west", "standby");
     (site, east, west)
 }
 
 /// West goes on, and commits the slot.
 #[track_caller]
-fn west_commits(site: &Site, west: &Daemon) {
+fn west_commits(site: &Site, west: &TestDaemon) {
     let_go(site);
     west.waits_to_say("committed");
     let kept = kept(&site.node("looker"), "app");
@@ -44,7 +44,7 @@ fn a_killed_holder_is_waited_out_and_followed() {
     // It was seen to be alive at most a renewal before; the wait is a whole lease, and an ask.
     assert!((1.5..2.5 * TTL.as_secs_f64()).contains(&seconds(killed, taken)), "{} s", seconds(killed, taken));
     west_commits(&site, &west);
-    let east = Daemon::settled(&site, "east", "standby");
+    let east = TestDaemon::settled(&site, "east", "standby");
     stays(TTL, "who comes back does not take the role back", || {
         (east.stand(), west.stand()) == (Some("standby".into()), Some("active".into())) && takeovers(&site).len() == 2
     });
@@ -87,7 +87,7 @@ fn throttled() -> Site {
     site.config(&format!("bucket_lease_ttl = \"{TTL:?}\"\n{AT_ONCE}{ONE_SLOT}"));
     let text = std::fs::read_to_string(site.path("runner.toml")).unwrap();
     std::fs::write(site.path("runner.toml"), text.replace("[store]\n", "[store]\nlimit_upload = \"2MiB\"\n")).unwrap();
-    site.write("noise", Dice::new(5).noise(22 << 20));
+    site.write("noise", TreeRng::new(5).noise(22 << 20));
     site.init();
     site
 }
@@ -95,8 +95,8 @@ fn throttled() -> Site {
 #[test]
 fn a_slow_upload_keeps_its_lease() {
     let site = throttled();
-    let east = Daemon::settled(&site, "east", "active");
-    let _west = Daemon::settled(&site, "west", "standby");
+    let east = TestDaemon::settled(&site, "east", "active");
+    let _west = TestDaemon::settled(&site, "west", "standby");
     wait("the first pack is there", || (site.packs().len() == 1).then_some(()));
     let first = now();
     east.waits_to_say("committed");
@@ -108,8 +108,8 @@ fn a_slow_upload_keeps_its_lease() {
 #[test]
 fn who_was_frozen_in_the_middle_of_an_upload_leaves_garbage_at_most() {
     let site = throttled();
-    let east = Daemon::settled(&site, "east", "active");
-    let west = Daemon::settled(&site, "west", "standby");
+    let east = TestDaemon::settled(&site, "east", "active");
+    let west = TestDaemon::settled(&site, "west", "standby");
     wait("the first pack is there", || (site.packs().len() == 1).then_some(()));
     let frozen = now();
     east.signal(Signal::STOP);

@@ -6,11 +6,11 @@ use std::fs;
 use serde_json::Value;
 
 use crate::clock::NodeClock;
-use crate::etcd::Etcd;
-use crate::rig::{Daemon, TTL, now, s3_site, stays, wait};
+use crate::etcd::EtcdCluster;
+use crate::rig::{TTL, TestDaemon, now, s3_site, stays, wait};
 use crate::s3_server::S3Server;
 use crate::site::{Site, role};
-use crate::support::promises::{Kept, kept, missed_by_audit};
+use crate::support::promises::{CheckedJournal, kept, missed_by_audit};
 
 const EVERY: i64 = 2;
 const SLOTS: &str = "every = \"2s\"\njitter = \"0s\"\n";
@@ -19,7 +19,7 @@ const HOUR: i64 = 3600;
 
 /// A node with a clock of its own.
 struct Host {
-    daemon: Daemon,
+    daemon: TestDaemon,
     clock: NodeClock,
 }
 
@@ -38,19 +38,19 @@ struct Stage {
     site: Site,
     began: i64,
     _server: S3Server,
-    _etcd: Etcd,
+    _etcd: EtcdCluster,
 }
 
 impl Stage {
     /// Both run, and East is active.
     fn new() -> Self {
-        let (began, etcd, server) = (now().as_second(), Etcd::single(), S3Server::start());
+        let (began, etcd, server) = (now().as_second(), EtcdCluster::single(), S3Server::start());
         let site = s3_site(&server, &etcd, SLOTS);
         let config = site.path("runner.toml");
         fs::write(&config, fs::read_to_string(&config).unwrap() + &site.telling()).unwrap();
         let start = |name: &str, stand| {
             let clock = NodeClock::new(site.dir(), name);
-            let daemon = Daemon::of(&site, &clock.on(site.node(name)), &[]);
+            let daemon = TestDaemon::of(&site, &clock.on(site.node(name)), &[]);
             daemon.waits_to_be(stand);
             Host { daemon, clock }
         };
@@ -92,7 +92,7 @@ impl Stage {
 
     /// One goes on, and every slot of the time was committed once, or is known to be missed.
     #[track_caller]
-    fn ends(mut self) -> Kept {
+    fn ends(mut self) -> CheckedJournal {
         let stands = || [&self.east, &self.west].map(|host| host.daemon.stand());
         let mut first = stands();
         stays(TTL, "one is active", || stands() == first);

@@ -5,8 +5,8 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::etcd::Etcd;
-use crate::rig::{Daemon, boottime, since, wait};
+use crate::etcd::EtcdCluster;
+use crate::rig::{TestDaemon, boottime, since, wait};
 use crate::site::Site;
 
 const ROLES: u64 = 100;
@@ -21,7 +21,7 @@ const ROUND: Duration = Duration::from_secs(2);
 const METHODS: [&str; 5] = ["LeaseGrant", "LeaseKeepAlive", "Range", "Txn", "Put"];
 
 /// How many requests of each method came in so many rounds.
-fn counted(etcd: &Etcd) -> [u64; 5] {
+fn counted(etcd: &EtcdCluster) -> [u64; 5] {
     let before = METHODS.map(|method| etcd.received(method));
     thread::sleep(ROUND * ROUNDS as u32);
     let after = METHODS.map(|method| etcd.received(method));
@@ -37,7 +37,7 @@ fn counted(etcd: &Etcd) -> [u64; 5] {
 
 #[test]
 fn a_hundred_roles_have_one_lease() {
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let site = Site::new("");
     let mut text = fs::read_to_string(site.path("runner.toml")).unwrap();
     text = text.split("[role.app]").next().unwrap().to_owned();
@@ -56,10 +56,10 @@ fn a_hundred_roles_have_one_lease() {
                 .spawn(|| site.node("east").run(["init"].into_iter().chain(part.iter().map(String::as_str))).expect(0));
         }
     });
-    let roles = |daemon: &Daemon, stand: &str| daemon.log().matches(&format!(": {stand}")).count() as u64;
+    let roles = |daemon: &TestDaemon, stand: &str| daemon.log().matches(&format!(": {stand}")).count() as u64;
 
     let start = boottime();
-    let mut east = Daemon::start(&site, "east");
+    let mut east = TestDaemon::start(&site, "east");
     wait("all roles are active", || (roles(&east, "active, term 1") == ROLES).then_some(()));
     println!("{ROLES} roles taken over in {:?}", since(start));
     assert_eq!(etcd.received("LeaseGrant"), 1, "one lease for the whole process");
@@ -69,7 +69,7 @@ fn a_hundred_roles_have_one_lease() {
     assert!((1..=3 * (ROUNDS + 1)).contains(&keep_alives), "{keep_alives}");
     assert!((ROLES * (ROUNDS - 1)..=ROLES * (ROUNDS + 1)).contains(&ranges), "{ranges}");
 
-    let west = Daemon::start(&site, "west");
+    let west = TestDaemon::start(&site, "west");
     wait("all roles are followed", || (roles(&west, "standby") == ROLES).then_some(()));
     assert_eq!(etcd.received("LeaseGrant"), 2);
     let [grants, _, _, txns, puts] = counted(&etcd);

@@ -6,12 +6,12 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::etcd::{Etcd, Mode, Wire};
-use crate::rig::{Daemon, TTL, boottime, s3_site, since, stays, wait, within};
+use crate::etcd::{EtcdCluster, ProxyMode, TcpProxy};
+use crate::rig::{TTL, TestDaemon, boottime, s3_site, since, stays, wait, within};
 use crate::s3_server::S3Server;
 use crate::site::Site;
-use crate::support::cli::Node;
-use crate::support::promises::{Kept, kept};
+use crate::support::cli::TestNode;
+use crate::support::promises::{CheckedJournal, kept};
 
 /// How long after the end of a fault exactly one is active at the latest.
 const RECOVERY: Duration = Duration::from_secs(TTL.as_secs() * 3);
@@ -23,36 +23,36 @@ const SLOTS: &str = "every = \"2s\"\njitter = \"0s\"\n";
 
 /// What is dropped first stands first: the daemons' logs are in the site.
 struct Stage {
-    east: Daemon,
-    west: Daemon,
+    east: TestDaemon,
+    west: TestDaemon,
     site: Site,
-    to_etcd: Vec<Wire>,
-    to_store: Wire,
-    etcd: Etcd,
+    to_etcd: Vec<TcpProxy>,
+    to_store: TcpProxy,
+    etcd: EtcdCluster,
     _server: S3Server,
 }
 
 impl Stage {
     /// Both run, and East is active.
     fn new() -> Self {
-        let (etcd, server) = (Etcd::cluster(), S3Server::start());
-        let to_etcd: Vec<Wire> = (0..3).map(|n| Wire::to(etcd.port(n))).collect();
-        let to_store = Wire::to(server.endpoint.rsplit(':').next().unwrap().parse().unwrap());
+        let (etcd, server) = (EtcdCluster::cluster(), S3Server::start());
+        let to_etcd: Vec<TcpProxy> = (0..3).map(|n| TcpProxy::to(etcd.port(n))).collect();
+        let to_store = TcpProxy::to(server.endpoint.rsplit(':').next().unwrap().parse().unwrap());
         let site = s3_site(&server, &etcd, SLOTS);
         let text = fs::read_to_string(site.path("runner.toml")).unwrap();
-        let wires: Vec<String> = to_etcd.iter().map(Wire::endpoint).collect();
+        let wires: Vec<String> = to_etcd.iter().map(TcpProxy::endpoint).collect();
         let text = text
             .replace(&format!("{:?}", etcd.endpoints()), &format!("{wires:?}"))
             .replace(&server.endpoint, &to_store.endpoint());
         fs::write(site.path("runner-east.toml"), text).unwrap();
-        let node = Node { config: Some(site.path("runner-east.toml")), ..site.node("east") };
-        let east = Daemon::of(&site, &node, &[]);
+        let node = TestNode { config: Some(site.path("runner-east.toml")), ..site.node("east") };
+        let east = TestDaemon::of(&site, &node, &[]);
         east.waits_to_say("committed");
-        let west = Daemon::settled(&site, "west", "standby");
+        let west = TestDaemon::settled(&site, "west", "standby");
         Self { etcd, to_etcd, to_store, site, east, west, _server: server }
     }
 
-    fn etcd_is(&self, mode: Mode) {
+    fn etcd_is(&self, mode: ProxyMode) {
         self.to_etcd.iter().for_each(|wire| wire.set(mode));
     }
 
@@ -73,7 +73,7 @@ impl Stage {
 
     /// The fault is over: one is active, goes on, and all that was committed is whole.
     #[track_caller]
-    fn recovers(mut self) -> Kept {
+    fn recovers(mut self) -> CheckedJournal {
         let (start, before) = (boottime(), ["east", "west"].map(|node| self.commits(node)));
         let goes_on = |n: usize, node| self.stands()[n].as_deref() == Some("active") && self.commits(node) > before[n];
         let one = || (self.exactly_one() && (goes_on(0, "east") || goes_on(1, "west"))).then_some(());
@@ -104,12 +104,12 @@ fn west_goes_on(stage: &Stage) {
 #[test]
 fn cut_off_from_etcd_alone_it_stops_and_the_other_goes_on() {
     let stage = Stage::new();
-    stage.etcd_is(Mode::Cut);
+    stage.etcd_is(ProxyMode::Cut);
     west_goes_on(&stage);
     stage.east.waits_to_be("unknown");
     let commits = stage.commits("east");
     stays(FAULT, "east commits nothing", || stage.commits("east") == commits);
-    stage.etcd_is(Mode::Pass);
+    stage.etcd_is(ProxyMode::Pass);
     let kept = stage.recovers();
     assert_eq!(kept.takeovers, ["east", "west"], "who comes back stands by");
 }
@@ -117,23 +117,23 @@ fn cut_off_from_etcd_alone_it_stops_and_the_other_goes_on() {
 #[test]
 fn cut_off_from_the_store_alone_nothing_is_lost_but_time() {
     let stage = Stage::new();
-    stage.to_store.set(Mode::Cut);
+    stage.to_store.set(ProxyMode::Cut);
     let commits = stage.commits("east");
     std::thread::sleep(FAULT);
     assert!(stage.commits("east") <= commits + 1, "one was under way at most");
-    stage.to_store.set(Mode::Pass);
+    stage.to_store.set(ProxyMode::Pass);
     stage.recovers();
 }
 
 #[test]
 fn cut_off_from_both_it_stops_and_the_other_goes_on() {
     let stage = Stage::new();
-    stage.etcd_is(Mode::Cut);
-    stage.to_store.set(Mode::Cut);
+    stage.etcd_is(ProxyMode::Cut);
+    stage.to_store.set(ProxyMode::Cut);
     west_goes_on(&stage);
     std::thread::sleep(FAULT);
-    stage.etcd_is(Mode::Pass);
-    stage.to_store.set(Mode::Pass);
+    stage.etcd_is(ProxyMode::Pass);
+    stage.to_store.set(ProxyMode::Pass);
     let kept = stage.recovers();
     assert_eq!(kept.takeovers, ["east", "west"], "who comes back stands by");
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use runner::role::duty::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use rustix::process::Signal;
 
-use crate::rig::{Daemon, ONE_SLOT, TTL, boottime, bucket_site, since, stays, within};
+use crate::rig::{ONE_SLOT, TTL, TestDaemon, boottime, bucket_site, since, stays, within};
 use crate::site::Site;
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 use crate::support::promises::kept;
 
 /// What a machine with other work may add to an interval.
@@ -31,7 +31,7 @@ fn add_role(site: &Site, name: &str) {
 fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     let site = bucket_site("");
     let good = fs::read_to_string(site.path("runner.toml")).unwrap();
-    let mut east = Daemon::settled(&site, "east", "active");
+    let mut east = TestDaemon::settled(&site, "east", "active");
     fs::write(site.path("runner.toml"), format!("{good}\nsurces = []\n")).unwrap();
     east.signal(Signal::HUP);
     east.waits_to_say("the config is not valid, the one before stays in force");
@@ -69,7 +69,7 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
 #[test]
 fn a_changed_file_is_noticed_without_being_told() {
     let site = bucket_site("");
-    let east = Daemon::settled(&site, "east", "active");
+    let east = TestDaemon::settled(&site, "east", "active");
     add_role(&site, "more");
     site.node("east").run(["init", "more"]).expect(0);
     east.waits_to_say(" more: active, term 1");
@@ -78,9 +78,9 @@ fn a_changed_file_is_noticed_without_being_told() {
 #[test]
 fn a_pause_and_its_end_are_followed() {
     let site = bucket_site("every = \"2s\"\njitter = \"0s\"");
-    let east = Daemon::settled(&site, "east", "active");
+    let east = TestDaemon::settled(&site, "east", "active");
     east.waits_to_say("committed");
-    let west = Daemon::settled(&site, "west", "standby");
+    let west = TestDaemon::settled(&site, "west", "standby");
     site.node("west").run(["pause", "app", "--why", "disk swap"]).expect(0);
     east.stands_within(READ_INTERVAL + SLACK, "paused");
     assert!(east.said("disk swap"), "{}", east.log());
@@ -97,8 +97,8 @@ fn a_pause_and_its_end_are_followed() {
 #[test]
 fn an_operators_takeover_is_followed() {
     let site = bucket_site("takeover_after = \"10m\"");
-    let east = Daemon::settled(&site, "east", "active");
-    let west = Daemon::settled(&site, "west", "standby");
+    let east = TestDaemon::settled(&site, "east", "active");
+    let west = TestDaemon::settled(&site, "west", "standby");
     site.node("west").run(["takeover", "app"]).expect(0);
     // Nothing is due.
     east.stands_within(READ_INTERVAL_IDLE + SLACK, "standby");
@@ -125,7 +125,7 @@ impl Notified {
     }
 
     /// A node that tells it, and is to say every 3 s that it lives.
-    fn node(&self, site: &Site) -> Node {
+    fn node(&self, site: &Site) -> TestNode {
         let node = site.node("east").with_env("NOTIFY_SOCKET", self.path.to_str().unwrap());
         node.with_env("WATCHDOG_USEC", "3000000")
     }
@@ -152,7 +152,7 @@ impl Notified {
 fn systemd_is_told() {
     let site = bucket_site("");
     let told = Notified::new(&site);
-    let mut east = Daemon::of(&site, &told.node(&site), &[]);
+    let mut east = TestDaemon::of(&site, &told.node(&site), &[]);
     assert!(told.next().starts_with("READY=1"), "the first word");
     told.until("STATUS=active: app");
     told.until("WATCHDOG=1");
@@ -174,7 +174,7 @@ fn a_reload_that_waits_for_work_to_end_looks_alive() {
     site.write("file", "content");
     site.init();
     let told = Notified::new(&site);
-    let east = Daemon::of(&site, &told.node(&site), &[]);
+    let east = TestDaemon::of(&site, &told.node(&site), &[]);
     east.waits_to_be("active");
     // It goes on for as long as its last grant says.
     let script = format!("echo > {}; while :; do sleep 0.05; done", site.path("command").display());

@@ -17,10 +17,10 @@ use runner::store::key::LOCK_NAME;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use crate::rig::{AT_ONCE, Daemon, TTL, boottime, memory, now, since};
+use crate::rig::{AT_ONCE, TTL, TestDaemon, boottime, memory, now, since};
 use crate::site::{Site, below, words};
-use crate::support::cli::Run;
-use crate::support::tree::Dice;
+use crate::support::cli::ProgramRun;
+use crate::support::tree::TreeRng;
 
 /// The most that one process of the program holds, in KiB.
 const MEMORY_KIB_MAX: u64 = 400 << 10;
@@ -117,7 +117,7 @@ enum Reach {
 /// The writer of the bucket: reads all, has no key.
 struct Writer {
     store: PathBuf,
-    dice: Dice,
+    dice: TreeRng,
     /// What was read before, to be played back.
     seen: Vec<(PathBuf, Vec<u8>)>,
     done: BTreeMap<&'static str, u64>,
@@ -125,7 +125,7 @@ struct Writer {
 
 impl Writer {
     fn new(store: PathBuf, seed: u64) -> Self {
-        Self { store, dice: Dice::new(seed), seen: Vec::new(), done: BTreeMap::new() }
+        Self { store, dice: TreeRng::new(seed), seen: Vec::new(), done: BTreeMap::new() }
     }
 
     fn one_of<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
@@ -224,7 +224,7 @@ impl Writer {
 
     /// Something that was not there.
     fn add(&mut self) {
-        let hex = |dice: &mut Dice, len: usize| -> String {
+        let hex = |dice: &mut TreeRng, len: usize| -> String {
             (0..len).map(|_| char::from_digit(dice.below(16) as u32, 16).unwrap()).collect()
         };
         let app = self.store.join("app");
@@ -295,7 +295,7 @@ fn stable(site: &Site, number: u64) {
 }
 
 /// One command of an operator's, which takes no longer than a run may go on without progress, and no more memory than a daemon.
-fn promptly(site: &Site, node: &str, args: &[&str]) -> Run {
+fn promptly(site: &Site, node: &str, args: &[&str]) -> ProgramRun {
     let (start, out, err) = (boottime(), site.path("operator.out"), site.path("operator.err"));
     let mut command = site.node(node).command(args);
     command.stdin(Stdio::null()).stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
@@ -313,11 +313,16 @@ fn promptly(site: &Site, node: &str, args: &[&str]) -> Run {
         thread::sleep(LOOK);
     };
     let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-    Run { code, stdout: read(&out), stderr: read(&err), args: args.iter().map(|arg| (*arg).to_owned()).collect() }
+    ProgramRun {
+        code,
+        stdout: read(&out),
+        stderr: read(&err),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+    }
 }
 
 /// An operator mends what was harmed.
-fn mend(site: &Site) -> Run {
+fn mend(site: &Site) -> ProgramRun {
     promptly(site, "west", &["repair", "app", "--key-slot", "--force", "--json"])
 }
 
@@ -376,7 +381,7 @@ fn campaign(time: Duration, seed: u64) {
     fs::set_permissions(outside.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(outside.join("shared"), "all read this").unwrap();
     let before = (account(&outside), fs::read(HOST_NAME).unwrap());
-    let mut dice = Dice::new(seed);
+    let mut dice = TreeRng::new(seed);
     let mut wanted = BTreeMap::new();
     for n in 0..20 {
         let content = dice.noise(20_000);
@@ -386,7 +391,7 @@ fn campaign(time: Duration, seed: u64) {
     stable(&site, 0);
     site.init();
     site.backup("east");
-    let mut daemons = [Daemon::start(&site, "east"), Daemon::start(&site, "west")];
+    let mut daemons = [TestDaemon::start(&site, "east"), TestDaemon::start(&site, "west")];
     let user = User::start(&site, &outside, seed);
     let mut writer = Writer::new(site.path("store"), seed + 1);
     let (start, mut number, mut most) = (boottime(), 0, 0);

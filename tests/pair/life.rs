@@ -14,12 +14,12 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use jiff::Timestamp;
 use rustix::process::Signal;
 
-use crate::etcd::{Authority, Etcd, enable_auth};
-use crate::rig::{AT_ONCE, Daemon, TTL, boottime, memory, now, since};
+use crate::etcd::{CertificateAuthority, EtcdCluster, enable_auth};
+use crate::rig::{AT_ONCE, TTL, TestDaemon, boottime, memory, now, since};
 use crate::s3_server::{BUCKET, S3Server};
 use crate::site::{Site, words};
 use crate::support::promises::{kept, missed_by_audit};
-use crate::support::tree::Dice;
+use crate::support::tree::TreeRng;
 
 /// A slot each so many seconds.
 const EVERY: i64 = 10;
@@ -55,7 +55,7 @@ enum Event {
 }
 
 /// What happens: each secret and certificate so many times, so many reloads, so many outages of each kind.
-fn plan(dice: &mut Dice, rotations: usize, reloads: usize, outages: usize) -> Vec<Event> {
+fn plan(dice: &mut TreeRng, rotations: usize, reloads: usize, outages: usize) -> Vec<Event> {
     let once =
         [Event::StoreKeys, Event::StoreCertificate, Event::EtcdPassword, Event::EtcdCertificates, Event::RepositoryKey];
     let mut all: Vec<Event> = once.into_iter().flat_map(|event| vec![event; rotations]).collect();
@@ -70,7 +70,7 @@ fn plan(dice: &mut Dice, rotations: usize, reloads: usize, outages: usize) -> Ve
 
 struct World {
     site: Site,
-    etcd: Etcd,
+    etcd: EtcdCluster,
     server: S3Server,
     serial: u64,
     /// When a slot may be missed.
@@ -84,7 +84,7 @@ fn secret(path: &PathBuf, text: &str) {
 }
 
 /// Calls etcd as its administrator.
-fn administer<T>(etcd: &Etcd, password: Option<&str>, work: impl AsyncFnOnce(Client) -> T) -> T {
+fn administer<T>(etcd: &EtcdCluster, password: Option<&str>, work: impl AsyncFnOnce(Client) -> T) -> T {
     let tls = etcd.tls();
     let read = |path: &PathBuf| fs::read(path).unwrap();
     let options = TlsOptions::new()
@@ -100,9 +100,9 @@ fn administer<T>(etcd: &Etcd, password: Option<&str>, work: impl AsyncFnOnce(Cli
 
 impl World {
     fn new() -> Self {
-        let etcd = Etcd::with_tls();
+        let etcd = EtcdCluster::with_tls();
         administer(&etcd, None, async |mut client| enable_auth(&mut client, "password 0").await);
-        let authority = Authority::new();
+        let authority = CertificateAuthority::new();
         let server = S3Server::start_with_tls(&authority.sign());
         let site = Site::new("");
         fs::write(site.path("store-ca.pem"), authority.pem()).unwrap();
@@ -151,12 +151,12 @@ impl World {
         secret(&self.site.path("credentials"), &text);
     }
 
-    fn happen(&mut self, event: Event, daemons: &[Daemon; 2]) {
+    fn happen(&mut self, event: Event, daemons: &[TestDaemon; 2]) {
         let start = now();
         match event {
             Event::StoreKeys => self.store_keys(),
             Event::StoreCertificate => {
-                let authority = Authority::new();
+                let authority = CertificateAuthority::new();
                 self.server.show(&authority.sign());
                 fs::write(self.site.path("store-ca.pem"), authority.pem()).unwrap();
                 // Connections with the old certificate end, as those of a server that is restarted do.
@@ -224,7 +224,7 @@ struct Heard {
     memory: Vec<u64>,
 }
 
-fn listen(daemon: &Daemon, over: &AtomicBool) -> Heard {
+fn listen(daemon: &TestDaemon, over: &AtomicBool) -> Heard {
     let mut heard = Heard { lines: Vec::new(), memory: Vec::new() };
     let mut begun = boottime();
     while !over.load(Ordering::Relaxed) {
@@ -281,12 +281,12 @@ impl Heard {
 
 fn live(time: Duration, rotations: usize, reloads: usize, outages: usize, seed: u64) {
     println!("seed {seed}");
-    let mut dice = Dice::new(seed);
+    let mut dice = TreeRng::new(seed);
     let events = plan(&mut dice, rotations, reloads, outages);
     let mut world = World::new();
     world.site.write("file", "content");
     world.site.init();
-    let daemons = [Daemon::start(&world.site, "east"), Daemon::start(&world.site, "west")];
+    let daemons = [TestDaemon::start(&world.site, "east"), TestDaemon::start(&world.site, "west")];
     crate::rig::wait("the first slot is committed", || {
         let run = world.site.node("looker").run(["snapshots", "app", "--json"]);
         (run.code == Some(0) && !run.json()["snapshots"].as_array().unwrap().is_empty()).then_some(())

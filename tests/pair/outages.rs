@@ -3,9 +3,9 @@
 
 use std::fs;
 
-use crate::etcd::Etcd;
-use crate::rig::{Daemon, TTL, bucket_site, etcd_site, wait};
-use crate::s3_server::{BUCKET, S3Server, Trouble, environment};
+use crate::etcd::EtcdCluster;
+use crate::rig::{TTL, TestDaemon, bucket_site, etcd_site, wait};
+use crate::s3_server::{BUCKET, S3Server, ServerFault, environment};
 use crate::site::Site;
 
 /// So many failures that nobody reads of without `-v` are enough to tell a line for each from a line a minute.
@@ -26,9 +26,9 @@ fn add_roles(site: &Site) {
 }
 
 /// A daemon that has all three roles.
-fn settled(site: &Site) -> Daemon {
+fn settled(site: &Site) -> TestDaemon {
     add_roles(site);
-    let east = Daemon::of(site, &site.node("east"), &["-v"]);
+    let east = TestDaemon::of(site, &site.node("east"), &["-v"]);
     for role in ["app", "db", "web"] {
         east.waits_to_say(&format!(" {role}: active, term"));
     }
@@ -41,7 +41,7 @@ fn read(log: &str) -> Vec<&str> {
 }
 
 /// Takes `cause` away and brings it back: what was logged in between, without what each role says of itself when it stands differently.
-fn outage(east: &Daemon, cause: &str, away: impl FnOnce(), back: impl FnOnce()) -> Vec<String> {
+fn outage(east: &TestDaemon, cause: &str, away: impl FnOnce(), back: impl FnOnce()) -> Vec<String> {
     let before = east.log().len();
     away();
     let again = format!("DEBUG again, {cause}: ");
@@ -88,7 +88,7 @@ fn a_bucket_that_does_not_answer_is_said_once() {
     let mut east = settled(&site);
     let hang_up = || {
         for method in ["GET", "PUT", "POST", "HEAD"] {
-            server.trouble(method, "", Trouble::Hangup, usize::MAX);
+            server.trouble(method, "", ServerFault::Hangup, usize::MAX);
         }
     };
     let told = outage(&east, "the store", hang_up, || server.calm());
@@ -99,7 +99,7 @@ fn a_bucket_that_does_not_answer_is_said_once() {
 
 #[test]
 fn an_etcd_that_is_away_is_said_once() {
-    let mut etcd = Etcd::single();
+    let mut etcd = EtcdCluster::single();
     let site = etcd_site(&etcd, "");
     let mut east = settled(&site);
     let etcd = std::cell::RefCell::new(&mut etcd);

@@ -10,8 +10,8 @@ use runner::env::Env;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
-pub use crate::daemon::{Daemon, boottime, since, stays, wait, within};
-use crate::etcd::Etcd;
+pub use crate::daemon::{TestDaemon, boottime, since, stays, wait, within};
+use crate::etcd::EtcdCluster;
 use crate::s3_server::{BUCKET, S3Server, environment};
 use crate::site::Site;
 
@@ -42,7 +42,7 @@ pub fn etcd_lines(endpoints: &[String], lines: &str) -> String {
 }
 
 /// A site whose role has its lease in etcd.
-pub fn etcd_site(etcd: &Etcd, lines: &str) -> Site {
+pub fn etcd_site(etcd: &EtcdCluster, lines: &str) -> Site {
     let site = Site::leased(&etcd_lines(&etcd.endpoints(), lines));
     site.write("file", "content");
     site.init();
@@ -50,7 +50,7 @@ pub fn etcd_site(etcd: &Etcd, lines: &str) -> Site {
 }
 
 /// The same with its objects on S3.
-pub fn s3_site(server: &S3Server, etcd: &Etcd, lines: &str) -> Site {
+pub fn s3_site(server: &S3Server, etcd: &EtcdCluster, lines: &str) -> Site {
     let (url, objects) = (format!("s3://{BUCKET}/prod"), server.root.join(BUCKET).join("prod"));
     let site = Site::on_s3(&url, &server.endpoint, objects, environment(), &etcd_lines(&etcd.endpoints(), lines));
     let config = site.path("runner.toml");

@@ -8,11 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::etcd::Etcd;
-use crate::rig::{AT_ONCE, Daemon, TTL, boottime, etcd_site};
+use crate::etcd::EtcdCluster;
+use crate::rig::{AT_ONCE, TTL, TestDaemon, boottime, etcd_site};
 use crate::site::Site;
-use crate::support::promises::{Kept, kept, missed_by_audit};
-use crate::support::tree::Dice;
+use crate::support::promises::{CheckedJournal, kept, missed_by_audit};
+use crate::support::tree::TreeRng;
 
 const EVERY: i64 = 2;
 const SCHEDULE: &str = "every = \"2s\"\njitter = \"0s\"\n";
@@ -22,7 +22,7 @@ const FEW: u64 = 15;
 const MANY: u64 = 200;
 
 #[track_caller]
-fn judge(site: &Site, slots: u64) -> Kept {
+fn judge(site: &Site, slots: u64) -> CheckedJournal {
     let kept = kept(&site.node("looker"), "app");
     let missed = kept.missed(EVERY);
     println!(
@@ -48,16 +48,16 @@ fn judge(site: &Site, slots: u64) -> Kept {
     kept
 }
 
-fn pause(dice: &mut Dice, up_to: Duration) {
+fn pause(dice: &mut TreeRng, up_to: Duration) {
     thread::sleep(Duration::from_millis(dice.below(up_to.as_millis() as u64)));
 }
 
 fn daemons(slots: u64, seed: u64) {
     println!("seed {seed}");
-    let etcd = Etcd::single();
+    let etcd = EtcdCluster::single();
     let site = etcd_site(&etcd, SCHEDULE);
-    let mut dice = Dice::new(seed);
-    let mut daemons = [Daemon::start(&site, "east"), Daemon::start(&site, "west")];
+    let mut dice = TreeRng::new(seed);
+    let mut daemons = [TestDaemon::start(&site, "east"), TestDaemon::start(&site, "west")];
     let end = boottime() + Duration::from_secs(slots * EVERY as u64);
     for n in 0.. {
         site.write("file", format!("{n}"));
@@ -82,14 +82,14 @@ fn daemons(slots: u64, seed: u64) {
             }
         }
         pause(&mut dice, TTL);
-        *daemon = Daemon::start(&site, &daemon.name.clone());
+        *daemon = TestDaemon::start(&site, &daemon.name.clone());
     }
-    daemons.iter_mut().for_each(Daemon::stop);
+    daemons.iter_mut().for_each(TestDaemon::stop);
     judge(&site, slots);
 }
 
 /// A cron that calls more often than slots come, and whose calls do not always go well.
-fn cron(site: &Site, node: &str, mut dice: Dice, over: &AtomicBool) {
+fn cron(site: &Site, node: &str, mut dice: TreeRng, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
         let mut run = site.node(node).start(["backup", "app", "--scheduled"]);
         let id = Pid::from_child(&run);
@@ -124,7 +124,7 @@ fn crons(slots: u64, seed: u64) {
     thread::scope(|scope| {
         let running = ["east", "west"].map(|node| {
             let (site, over) = (&site, &over);
-            scope.spawn(move || cron(site, node, Dice::new(seed + u64::from(node == "west")), over))
+            scope.spawn(move || cron(site, node, TreeRng::new(seed + u64::from(node == "west")), over))
         });
         let end = boottime() + Duration::from_secs(slots * EVERY as u64);
         while boottime() < end && !running.iter().any(thread::ScopedJoinHandle::is_finished) {

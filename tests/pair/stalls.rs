@@ -11,7 +11,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 
-use crate::rig::{AT_ONCE, Daemon, ONE_SLOT, TTL, alive, begun, boottime, bucket_site, label, let_go, since, wait};
+use crate::rig::{AT_ONCE, ONE_SLOT, TTL, TestDaemon, alive, begun, boottime, bucket_site, label, let_go, since, wait};
 use crate::site::{Site, words};
 
 /// How long a run may make no progress.
@@ -69,8 +69,8 @@ fn a_dump_that_hangs_on_one_node_is_made_by_the_other() {
     let script = "test \"$RUNNER_NODE\" = west || exec sleep 600; echo done";
     let dump = format!("[role.app.dumps]\n\"d\" = {{ command = [\"sh\", \"-c\", {script:?}] }}\n");
     site.config(&format!("bucket_lease_ttl = \"{TTL:?}\"\n{AT_ONCE}{ONE_SLOT}{}{dump}{}", stall(), site.telling()));
-    let mut east = Daemon::settled(&site, "east", "active");
-    let _west = Daemon::settled(&site, "west", "standby");
+    let mut east = TestDaemon::settled(&site, "east", "active");
+    let _west = TestDaemon::settled(&site, "west", "standby");
     wait("west commits the slot", || (committers(&site) == ["west"]).then_some(()));
     assert!(east.said("made no progress for 3s: last seen waiting for the dump \"d\""), "{}", east.log());
     east.waits_to_be("standby");
@@ -135,7 +135,7 @@ fn a_source_on_a_dead_server_is_left_behind_and_the_node_waits_until_it_is_back(
     assert!(words(&run).contains("made no progress for 3s: last seen walking"), "{}", run.stderr);
 
     // A daemon goes on, and ends when it is told to.
-    let mut east = Daemon::start(&site, "east");
+    let mut east = TestDaemon::start(&site, "east");
     east.waits_to_say("something of it cannot be ended");
     assert!(east.log().contains("made no progress for 3s: last seen walking"), "{}", east.log());
     let start = boottime();

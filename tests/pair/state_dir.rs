@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::rig::{Daemon, bucket_site, now, stays, taken_by, wait};
+use crate::rig::{TestDaemon, bucket_site, now, stays, taken_by, wait};
 use crate::site::{Site, role, words};
 use crate::support::promises::kept;
 
@@ -22,8 +22,8 @@ fn terms(site: &Site) -> usize {
 #[test]
 fn the_state_directory_is_deleted_under_a_daemon() {
     let site = bucket_site("");
-    let mut east = Daemon::settled(&site, "east", "active");
-    let west = Daemon::settled(&site, "west", "standby");
+    let mut east = TestDaemon::settled(&site, "east", "active");
+    let west = TestDaemon::settled(&site, "west", "standby");
     site.backup("east");
     let (id, state) = whoami(&site, "east");
     assert_eq!(state, "active");
@@ -59,7 +59,7 @@ fn the_state_directory_is_deleted_under_a_daemon() {
 #[test]
 fn a_state_directory_that_is_set_back_under_a_daemon_is_no_clone() {
     let site = bucket_site("");
-    let east = Daemon::settled(&site, "east", "active");
+    let east = TestDaemon::settled(&site, "east", "active");
     site.backup("east");
     let (id, _) = whoami(&site, "east");
     let (dir, earlier) = (site.path("state-east"), site.path("earlier"));
@@ -85,14 +85,14 @@ fn a_state_directory_that_is_set_back_under_a_daemon_is_no_clone() {
 #[test]
 fn a_daemon_whose_state_directory_is_another_nodes_stops_and_says_so() {
     let site = bucket_site("");
-    let mut east = Daemon::settled(&site, "east", "active");
+    let mut east = TestDaemon::settled(&site, "east", "active");
     let (id, _) = whoami(&site, "east");
     // Who is made a new node by hand is one: the daemon does not go on as the former one.
     site.node("east").run(["init", "--new-identity"]).expect(0);
     let status = east.ends();
     assert_eq!(status.code(), Some(1), "{}", east.log());
     assert!(east.said("state directory was replaced"), "{}", east.log());
-    let again = Daemon::settled(&site, "east", "active");
+    let again = TestDaemon::settled(&site, "east", "active");
     let (now, state) = whoami(&site, "east");
     assert_eq!(state, "active");
     assert_ne!(now, id);
@@ -103,7 +103,7 @@ fn a_daemon_whose_state_directory_is_another_nodes_stops_and_says_so() {
 #[test]
 fn a_daemon_that_cannot_be_asked_keeps_others_from_making_an_identity() {
     let site = bucket_site("");
-    let east = Daemon::settled(&site, "east", "active");
+    let east = TestDaemon::settled(&site, "east", "active");
     let dir = site.path("state-east");
     east.signal(rustix::process::Signal::STOP);
     fs::remove_dir_all(&dir).unwrap();

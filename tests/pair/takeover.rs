@@ -8,13 +8,13 @@ use std::time::Duration;
 use etcd_client::{Client, EventType, WatchOptions};
 use jiff::Timestamp;
 
-use crate::etcd::Etcd;
+use crate::etcd::EtcdCluster;
 use crate::rig::{
-    Daemon, End, ONE_SLOT, TTL, all_is_whole, begun, etcd_site, let_go, now, seconds, slow_dump, taken_by, wait,
+    End, ONE_SLOT, TTL, TestDaemon, all_is_whole, begun, etcd_site, let_go, now, seconds, slow_dump, taken_by, wait,
 };
 use crate::site::Site;
 use crate::support::promises::kept;
-use crate::support::tree::Dice;
+use crate::support::tree::TreeRng;
 
 /// From the end of the holder's key to the takeover record.
 const AFTER_THE_KEY: f64 = 2.0;
@@ -26,7 +26,7 @@ const AFTER_THE_CHILD: f64 = 1.0;
 struct Deletions(Arc<Mutex<Vec<Timestamp>>>);
 
 impl Deletions {
-    fn watch(etcd: &Etcd) -> Self {
+    fn watch(etcd: &EtcdCluster) -> Self {
         let (endpoints, seen) = (etcd.endpoints(), Arc::new(Mutex::new(Vec::new())));
         let tell = Arc::clone(&seen);
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -61,12 +61,12 @@ impl Deletions {
 
 /// Kills whoever is active, so many times; how long it took from the end of its key, and from the kill.
 fn kill_again_and_again(times: usize) -> Vec<(f64, f64)> {
-    let etcd = Etcd::cluster();
+    let etcd = EtcdCluster::cluster();
     let site = etcd_site(&etcd, "");
     let deletions = Deletions::watch(&etcd);
-    let mut dice = Dice::new(7);
-    let mut active = Daemon::settled(&site, "east", "active");
-    let mut standby = Daemon::settled(&site, "west", "standby");
+    let mut dice = TreeRng::new(7);
+    let mut active = TestDaemon::settled(&site, "east", "active");
+    let mut standby = TestDaemon::settled(&site, "west", "standby");
     let mut samples = Vec::new();
     for _ in 0..times {
         // Somewhere between two keep-alives.
@@ -75,7 +75,7 @@ fn kill_again_and_again(times: usize) -> Vec<(f64, f64)> {
         active.kill();
         let (gone, taken) = (deletions.first_after(killed), taken_by(&site, &standby.name, killed));
         samples.push((seconds(gone, taken), seconds(killed, taken)));
-        let restarted = Daemon::settled(&site, &active.name, "standby");
+        let restarted = TestDaemon::settled(&site, &active.name, "standby");
         active = std::mem::replace(&mut standby, restarted);
     }
     assert_eq!(kept(&site.node("looker"), "app").takeovers.len(), times + 1, "nobody took over without need");
@@ -116,14 +116,14 @@ fn campaign_of_kills() {
 
 #[test]
 fn who_is_told_to_stop_ends_its_backup_first_and_the_other_follows_at_once() {
-    let etcd = Etcd::cluster();
+    let etcd = EtcdCluster::cluster();
     let site = Site::leased("");
     site.config(&crate::rig::etcd_lines(&etcd.endpoints(), &format!("{ONE_SLOT}{}", slow_dump(&site))));
     site.write("file", "content");
     site.init();
-    let mut east = Daemon::settled(&site, "east", "active");
+    let mut east = TestDaemon::settled(&site, "east", "active");
     wait("the dump begins", || begun(&site).first().copied());
-    let west = Daemon::settled(&site, "west", "standby");
+    let west = TestDaemon::settled(&site, "west", "standby");
     let told = now();
     east.signal(rustix::process::Signal::TERM);
     let dump = begun(&site)[0];
@@ -141,10 +141,10 @@ fn who_is_told_to_stop_ends_its_backup_first_and_the_other_follows_at_once() {
 
 #[test]
 fn who_is_told_to_stop_ends_its_guests_first_and_the_other_follows_at_once() {
-    let etcd = Etcd::cluster();
+    let etcd = EtcdCluster::cluster();
     let site = etcd_site(&etcd, "");
-    let mut east = Daemon::settled(&site, "east", "active");
-    let west = Daemon::settled(&site, "west", "standby");
+    let mut east = TestDaemon::settled(&site, "east", "active");
+    let west = TestDaemon::settled(&site, "west", "standby");
     let script = format!("echo $$ > {}; while :; do sleep 0.05; done", site.path("command").display());
     let exec = site.node("east").start(["exec", "app", "--", "sh", "-c", &script]);
     let command = wait("the command begins", || fs::read_to_string(site.path("command")).ok()?.trim().parse().ok());

@@ -19,8 +19,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use runner::config::Probe;
 use runner::env::Env;
-use runner::role::probe::Answer::{self, No, Unknown, Yes};
-use runner::role::probe::{Context, HostSenses, assess};
+use runner::role::probe::ProbeAnswer::{self, No, Unknown, Yes};
+use runner::role::probe::{CommandVariables, HostProbeRunner, assess};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -170,7 +170,7 @@ struct Wanted<'a> {
     ca_file: Option<PathBuf>,
 }
 
-async fn ask_within(url: &str, wanted: Wanted<'_>, timeout: Duration) -> (Answer, String) {
+async fn ask_within(url: &str, wanted: Wanted<'_>, timeout: Duration) -> (ProbeAnswer, String) {
     let probe = Probe::Http {
         url: url.parse().unwrap(),
         status: wanted.status.to_vec(),
@@ -178,19 +178,19 @@ async fn ask_within(url: &str, wanted: Wanted<'_>, timeout: Duration) -> (Answer
         timeout,
         ca_file: wanted.ca_file,
     };
-    let context = Context::new("east", "app".parse().unwrap());
-    let assessment = assess(&probe, None, &context, &HostSenses, &Env::host()).await;
+    let context = CommandVariables::new("east", "app".parse().unwrap());
+    let assessment = assess(&probe, None, &context, &HostProbeRunner, &Env::host()).await;
     let [evidence] = &assessment.evidence[..] else { panic!("{assessment:?}") };
     assert_eq!(evidence.answer, assessment.answer);
     assert_eq!(evidence.subject.to_string(), format!("http {url}"));
     (evidence.answer, evidence.detail.to_string())
 }
 
-async fn ask(url: &str, wanted: Wanted<'_>) -> (Answer, String) {
+async fn ask(url: &str, wanted: Wanted<'_>) -> (ProbeAnswer, String) {
     ask_within(url, wanted, LONG).await
 }
 
-fn said(answer: Answer, detail: &str) -> (Answer, String) {
+fn said(answer: ProbeAnswer, detail: &str) -> (ProbeAnswer, String) {
     (answer, detail.to_owned())
 }
 

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::site::{Site, role, words};
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 
 /// A copy of a node's state directory, as a clone of its machine has it.
-fn clone_of(site: &Site, name: &str) -> Node {
+fn clone_of(site: &Site, name: &str) -> TestNode {
     let (from, to) = (site.path("state-east"), site.path(&format!("state-{name}")));
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
     site.node(name)
@@ -24,7 +24,7 @@ fn both_sides_find_out_and_stop_until_each_is_a_node_of_its_own() {
     site.init();
     site.backup("east");
     let (east, clone) = (site.node("east"), clone_of(&site, "clone"));
-    let run = |node: &Node| node.run(["backup", "app", "--json"]);
+    let run = |node: &TestNode| node.run(["backup", "app", "--json"]);
 
     // Each sees the other's first record; that could be a machine that was set back.
     run(&clone).expect(0);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::site::{Site, files, number};
-use crate::support::tree::Dice;
+use crate::support::tree::TreeRng;
 
 /// A role with one dump that runs a script of the site.
 fn site(script: &str, more: &str) -> Site {
@@ -26,7 +26,7 @@ fn say(site: &Site, script: &str) {
 #[test]
 fn a_dump_is_a_file_of_the_snapshot_and_an_unchanged_dump_is_no_change() {
     let site = site("", "");
-    let data = Dice::new(3).prose(3 << 20);
+    let data = TreeRng::new(3).prose(3 << 20);
     fs::write(site.path("data"), &data).unwrap();
     say(&site, &format!("cat {}; echo \"$RUNNER_NODE $RUNNER_ROLE $RUNNER_TERM\"", site.path("data").display()));
     let run = site.backup("east");

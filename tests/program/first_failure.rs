@@ -11,7 +11,7 @@ use crate::support::tree;
 fn backed_up() -> Site {
     let site = Site::pair("");
     tree::many(&site.src(), 300, 1);
-    site.write("big", tree::Dice::new(2).noise(3 << 20));
+    site.write("big", tree::TreeRng::new(2).noise(3 << 20));
     site.init();
     site.move_to("east");
     let first = site.backup("east");

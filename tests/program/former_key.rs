@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use runner::ids::Seq;
-use runner::journal::record::{Body, Record};
-use runner::repo::crypto::{Cipher, Keys};
-use runner::repo::keyslot::Secret;
+use runner::journal::record::{Record, RecordBody};
+use runner::repo::crypto::{Cipher, DerivedKeys};
+use runner::repo::keyslot::SlotSecret;
 use serde_json::Value;
 
 use crate::site::{Site, number, words};
-use crate::support::cli::{Node, Run};
+use crate::support::cli::{ProgramRun, TestNode};
 use crate::support::compare::assert_same;
 
 /// A site with two snapshots, a rotation and a third snapshot, on a node that remembers it all, and the old repository key.
-fn site() -> (Site, Keys) {
+fn site() -> (Site, DerivedKeys) {
     let site = Site::pair("");
     site.write("f", "one");
     site.init();
@@ -29,10 +29,11 @@ fn site() -> (Site, Keys) {
     fs::copy(&new, site.path("key")).unwrap();
     site.write("f", "three");
     site.backup("east");
-    let Ok(Secret::Exported(repo, keyring)) = Secret::parse_key_file(&fs::read_to_string(&exported).unwrap()) else {
+    let Ok(SlotSecret::Exported(repo, keyring)) = SlotSecret::parse_key_file(&fs::read_to_string(&exported).unwrap())
+    else {
         panic!("an exported key")
     };
-    let keys = Keys::new(Cipher::Aes256GcmSiv, repo, "app".parse().unwrap(), keyring);
+    let keys = DerivedKeys::new(Cipher::Aes256GcmSiv, repo, "app".parse().unwrap(), keyring);
     (site, keys)
 }
 
@@ -46,7 +47,7 @@ fn rotation(site: &Site) -> u64 {
 }
 
 /// Puts another record into the place of the newest snapshot of before the rotation, and one after it that follows it. Its ID.
-fn forge(site: &Site, keys: &Keys) -> String {
+fn forge(site: &Site, keys: &DerivedKeys) -> String {
     let rotation = rotation(site);
     let mut before: Option<Vec<u8>> = None;
     let mut id = String::new();
@@ -57,14 +58,14 @@ fn forge(site: &Site, keys: &Keys) -> String {
         if let Some(before) = &before {
             found.prev = Some(runner::journal::record::digest(before));
             found.state = None;
-        } else if !matches!(found.body, Body::Snapshot(_)) || seq + 3 < rotation {
+        } else if !matches!(found.body, RecordBody::Snapshot(_)) || seq + 3 < rotation {
             continue;
         }
-        if let Body::Snapshot(body) = &mut found.body {
+        if let RecordBody::Snapshot(body) = &mut found.body {
             body.bytes += 7;
         }
         let forged = found.encode(keys);
-        if matches!(found.body, Body::Snapshot(_)) {
+        if matches!(found.body, RecordBody::Snapshot(_)) {
             id = runner::journal::record::digest(&forged).to_string();
         }
         fs::write(record(site, seq), &forged).unwrap();
@@ -74,13 +75,13 @@ fn forge(site: &Site, keys: &Keys) -> String {
     id
 }
 
-fn fresh(site: &Site, command: &[&str]) -> Run {
+fn fresh(site: &Site, command: &[&str]) -> ProgramRun {
     let (store, key) = (format!("file://{}", site.path("store").display()), site.path("key"));
     let all = command.iter().copied().chain(["--store", &store, "--key-file", key.to_str().unwrap()]);
-    Node::new(&site.path("bare"), "bare").run(all.collect::<Vec<_>>())
+    TestNode::new(&site.path("bare"), "bare").run(all.collect::<Vec<_>>())
 }
 
-fn salvage(site: &Site, snapshot: &str, into: &str, more: &[&str]) -> Run {
+fn salvage(site: &Site, snapshot: &str, into: &str, more: &[&str]) -> ProgramRun {
     let target = site.path(into).display().to_string();
     let all = ["restore", "app", "--salvage", "--snapshot", snapshot, "--target", &target];
     fresh(site, &all.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
@@ -240,7 +241,7 @@ fn an_old_key_is_told_where_the_new_one_begins() {
         &["snapshots", "app"],
     ] {
         let all = command.iter().copied().chain(["--store", &store, "--key-file", old.to_str().unwrap()]);
-        let run = Node::new(&site.path("bare"), "bare").run(all.collect::<Vec<_>>());
+        let run = TestNode::new(&site.path("bare"), "bare").run(all.collect::<Vec<_>>());
         let said = words(&run);
         assert!(said.contains(&begins) && said.contains("hint: put the new key"), "{command:?}: {}", run.stderr);
     }

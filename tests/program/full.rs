@@ -52,7 +52,7 @@ fn site(lines: &str) -> Site {
     fs::create_dir_all(site.path("store")).unwrap();
     // What a prune frees is more than the next backup needs.
     for (n, mib) in [(0, 3), (1, 3), (2, 1)] {
-        fs::write(site.path(&format!("noise-{n}")), tree::Dice::new(n).noise(mib << 20)).unwrap();
+        fs::write(site.path(&format!("noise-{n}")), tree::TreeRng::new(n).noise(mib << 20)).unwrap();
     }
     site
 }

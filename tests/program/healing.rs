@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::site::{Site, number, role, words};
 use crate::support::compare::assert_same;
-use crate::support::tree::Dice;
+use crate::support::tree::TreeRng;
 
 /// A site whose role moves by a probe, with a snapshot of three files.
 fn site() -> Site {
     let site = Site::pair("");
     for n in 0..3 {
-        site.write(&format!("f{n}"), Dice::new(n).noise(3_000_000));
+        site.write(&format!("f{n}"), TreeRng::new(n).noise(3_000_000));
     }
     site.init();
     site.move_to("east");
@@ -95,7 +95,7 @@ fn whatever_meets_a_loss_tells_the_next_run_of_every_node() {
 fn what_has_no_source_any_more_is_named_until_nothing_needs_it() {
     let site = Site::pair("keep = { last = 1 }\nprune_grace = \"0s\"\n");
     site.write("stays", "stays");
-    site.write("goes", Dice::new(7).noise(2_000_000));
+    site.write("goes", TreeRng::new(7).noise(2_000_000));
     site.init();
     site.move_to("east");
     site.backup("east");

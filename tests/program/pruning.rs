@@ -29,7 +29,7 @@ fn what_is_old_goes_and_the_rest_comes_back() {
     site.init();
     site.move_to("east");
     for n in 0..4 {
-        site.write(&format!("only-{n}"), tree::Dice::new(n).noise(300_000));
+        site.write(&format!("only-{n}"), tree::TreeRng::new(n).noise(300_000));
         site.backup("east");
         std::fs::remove_file(site.src().join(format!("only-{n}"))).unwrap();
     }

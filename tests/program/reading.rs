@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::site::{Site, role};
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 
 /// A role that is east's, backed up once.
 fn pair() -> Site {
@@ -17,7 +17,7 @@ fn pair() -> Site {
 
 /// What a terminal of so many columns shows of a run: util-linux's `script` gives it one. Of the environment of the tests it has only
 /// the path: `CI`, for one, asks for colours on a terminal that has none.
-fn shown(node: &Node, columns: usize, args: &[&str]) -> Vec<String> {
+fn shown(node: &TestNode, columns: usize, args: &[&str]) -> Vec<String> {
     let program = env!("CARGO_BIN_EXE_runner");
     let config = node.config.as_ref().unwrap().display();
     let state = node.state_dir.display();
@@ -78,7 +78,7 @@ fn a_terminal_is_wrapped_at_its_width_and_has_colours() {
             }
         }
     }
-    let coloured = |node: &Node| shown(node, 80, &["backup", "app"]).iter().any(|line| line.contains("\x1b["));
+    let coloured = |node: &TestNode| shown(node, 80, &["backup", "app"]).iter().any(|line| line.contains("\x1b["));
     assert!(coloured(&site.node("east")));
     for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")] {
         assert!(!coloured(&site.node("east").with_env(name, value)), "{name}={value}");

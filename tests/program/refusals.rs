@@ -331,7 +331,7 @@ fn a_newer_format_or_record_asks_for_an_update_and_is_not_written_to() {
 }
 
 /// The repository's keys, as the program itself opens them.
-fn keys(site: &Site) -> runner::repo::crypto::Keys {
+fn keys(site: &Site) -> runner::repo::crypto::DerivedKeys {
     let store = std::sync::Arc::new(DirStore::open(&site.path("store"), &Env::host()).unwrap());
     let key = KeySource::KeyFile(site.path("key"));
     let opened = async { Repository::open(store, &"app".parse().unwrap(), &key).await.unwrap().keys };

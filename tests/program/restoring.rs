@@ -6,13 +6,13 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::site::{Site, below, number, words};
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 use crate::support::compare::{assert_same, trees};
 use crate::support::tree;
 
 /// A restore that must end well, and its report.
 #[track_caller]
-fn restore(node: &Node, target: &Path, more: &[&str]) -> Value {
+fn restore(node: &TestNode, target: &Path, more: &[&str]) -> Value {
     let target = target.display().to_string();
     let args = ["restore", "app", "--json", "--target", &target];
     node.run(args.iter().chain(more)).expect(0).json()
@@ -45,7 +45,7 @@ fn a_tree_with_everything_in_it_comes_back_the_same() {
 fn an_existing_directory_is_fetched_only_where_it_differs() {
     let site = Site::new("");
     tree::many(&site.src(), 200, 3);
-    site.write("large", tree::Dice::new(4).noise(20 << 20));
+    site.write("large", tree::TreeRng::new(4).noise(20 << 20));
     site.init();
     site.backup("east");
     let node = site.node("east");
@@ -127,7 +127,7 @@ fn each_snapshot_comes_back_as_it_was() {
 fn a_damaged_pack_fails_the_restore_by_name_and_gives_no_wrong_byte() {
     let site = Site::new("");
     tree::many(&site.src(), 100, 3);
-    site.write("large", tree::Dice::new(4).noise(4 << 20));
+    site.write("large", tree::TreeRng::new(4).noise(4 << 20));
     site.init();
     site.backup("east");
     // Each pack alone, in its middle: in a frame.

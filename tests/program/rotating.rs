@@ -9,14 +9,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::site::{Site, number, words};
-use crate::support::cli::{Node, Run};
+use crate::support::cli::{ProgramRun, TestNode};
 use crate::support::compare::assert_same;
-use crate::support::tree::Dice;
+use crate::support::tree::TreeRng;
 
 /// A site whose role moves by a probe, with one snapshot, and a copy of its key.
 fn site(seed: u64) -> Site {
     let site = Site::pair("");
-    site.write("kept", Dice::new(seed).noise(3_000_000));
+    site.write("kept", TreeRng::new(seed).noise(3_000_000));
     site.write("changed", "one");
     site.init();
     site.move_to("east");
@@ -25,17 +25,17 @@ fn site(seed: u64) -> Site {
     site
 }
 
-fn rotate(site: &Site, node: &str, more: &[&str]) -> Run {
+fn rotate(site: &Site, node: &str, more: &[&str]) -> ProgramRun {
     let new = site.path("new").display().to_string();
     let all = ["key", "rotate", "app", "--new-key-file", &new].into_iter().chain(more.iter().copied());
     site.node(node).run(all.collect::<Vec<_>>())
 }
 
 /// A command of a host that has nothing but the store and this key.
-fn direct(site: &Site, key: &str, command: &[&str]) -> Run {
+fn direct(site: &Site, key: &str, command: &[&str]) -> ProgramRun {
     let (store, key) = (format!("file://{}", site.path("store").display()), site.path(key));
     let all = command.iter().copied().chain(["--store", &store, "--key-file", key.to_str().unwrap()]);
-    Node::new(&site.path("bare"), "bare").run(all.collect::<Vec<_>>())
+    TestNode::new(&site.path("bare"), "bare").run(all.collect::<Vec<_>>())
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_new_key_goes_round_and_the_old_one_stays_out() {
     assert_eq!(moved["outcome"], "committed", "{moved}");
     assert!(number(&moved["bytes"]["new"]) < 100_000, "what is stored is not stored again: {moved}");
     site.move_to("east");
-    site.write("added", Dice::new(2).noise(100_000));
+    site.write("added", TreeRng::new(2).noise(100_000));
     site.backup("east");
     site.node("north").run(["verify", "app", "--read-data"]).expect(0);
     site.node("north").run(["repair", "app", "--dry-run"]).expect(0);

@@ -9,9 +9,9 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::site::{Site, below, files, number, role};
-use crate::support::cli::{Node, Run};
+use crate::support::cli::{ProgramRun, TestNode};
 use crate::support::compare::assert_same;
-use crate::support::hearer::Hearer;
+use crate::support::hearer::WebhookServer;
 
 /// A user who is neither root nor the owner of anything.
 const NOBODY: u32 = 65_534;
@@ -125,7 +125,7 @@ fn several_sources_stand_below_their_own_paths() {
 }
 
 /// Makes the site another user's and runs the program as that user. Who is no root already is one.
-fn as_nobody(site: &Site, node: &Node, args: &[&str]) -> Run {
+fn as_nobody(site: &Site, node: &TestNode, args: &[&str]) -> ProgramRun {
     let mut command = node.command(args);
     if rustix::process::geteuid().is_root() {
         // Root reads everything, and the directory of the build may be root's alone.
@@ -141,7 +141,7 @@ fn as_nobody(site: &Site, node: &Node, args: &[&str]) -> Run {
         command = lowered;
     }
     let output = command.output().unwrap();
-    Run {
+    ProgramRun {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -250,7 +250,7 @@ fn what_was_read_before_and_cannot_be_read_now_stays_and_is_marked_until_it_can(
 
 #[test]
 fn an_incomplete_snapshot_is_told_and_no_success_is_pinged_for_it() {
-    let hearer = Hearer::start(&[]);
+    let hearer = WebhookServer::start(&[]);
     let site = Site::new("");
     site.config(&format!("{}healthchecks = \"{}/ping\"\n", site.telling(), hearer.url));
     site.write("file", "content");

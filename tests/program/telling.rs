@@ -9,7 +9,7 @@ use serde_json::Value;
 use runner::env::Env;
 
 use crate::site::{Site, wait_for, words};
-use crate::support::hearer::Hearer;
+use crate::support::hearer::WebhookServer;
 
 /// What was told, as `event phase`.
 fn told(site: &Site) -> Vec<String> {
@@ -86,7 +86,7 @@ fn slots_that_nobody_ran_are_told_by_the_next_run() {
 
 #[test]
 fn a_webhook_hears_it_when_it_answers_again_and_holds_nobody_up() {
-    let hearer = Hearer::start(&[500]);
+    let hearer = WebhookServer::start(&[500]);
     let site = Site::new("");
     let webhook = |url: &str| format!("[notify]\nwebhook = \"{url}/hook/s3cret\"\ntimeout = \"1s\"\n");
     site.config(&webhook(&hearer.url));
@@ -118,7 +118,7 @@ fn a_webhook_hears_it_when_it_answers_again_and_holds_nobody_up() {
 
 #[test]
 fn every_runs_begin_and_end_is_pinged() {
-    let hearer = Hearer::start(&[]);
+    let hearer = WebhookServer::start(&[]);
     let site = Site::new("");
     let lines = site.probed(&format!("[notify]\nhealthchecks = \"{}/ping/{{role}}\"\n", hearer.url));
     site.config(&lines);

@@ -3,10 +3,10 @@
 use std::fs;
 
 use crate::site::{Site, files, number, role};
-use crate::support::cli::{Node, Run};
+use crate::support::cli::{ProgramRun, TestNode};
 
 /// The node in a mount namespace of its own, in which a volume with three entries is mounted in the source.
-fn mounted(site: &Site, node: Node) -> Node {
+fn mounted(site: &Site, node: TestNode) -> TestNode {
     let volume = site.src().join("vol");
     let script = format!(
         "V={}; mount -t tmpfs tmpfs \"$V\"; mkdir \"$V/sub\"; echo data > \"$V/sub/f\"; echo more > \"$V/g\"; exec \"$@\"",
@@ -16,8 +16,8 @@ fn mounted(site: &Site, node: Node) -> Node {
     node.started_by(command.map(str::to_owned).to_vec())
 }
 
-fn backup(node: &Node, code: i32) -> serde_json::Value {
-    let run: Run = node.run(["backup", "app", "--json"]).expect(code);
+fn backup(node: &TestNode, code: i32) -> serde_json::Value {
+    let run: ProgramRun = node.run(["backup", "app", "--json"]).expect(code);
     role(&run)
 }
 

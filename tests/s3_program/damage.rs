@@ -12,10 +12,10 @@ use bytes::Bytes;
 use runner::store::{SizeLimit, Store, list_all};
 use serde_json::Value;
 
-use crate::s3_server::{S3Server, Trouble};
+use crate::s3_server::{S3Server, ServerFault};
 use crate::site::{Site, below};
 use crate::support::compare::assert_same;
-use crate::support::tree::Dice;
+use crate::support::tree::TreeRng;
 
 /// How long a request is kept back in which a repair is killed.
 const HELD: Duration = Duration::from_mins(1);
@@ -55,7 +55,7 @@ impl Scene {
         site.move_to("east");
         site.init();
         for (number, name) in (1..).zip(["first", "second", "third"]) {
-            site.write(name, Dice::new(number).noise(20_000));
+            site.write(name, TreeRng::new(number).noise(20_000));
             site.write("words", format!("the words of {name}"));
             site.backup("east");
         }
@@ -195,8 +195,8 @@ fn a_repair_that_is_killed_is_done_again() {
             scene.harm(key, Harm::Deleted);
         }
         scene.server.forget_requests();
-        scene.server.trouble("PUT", "", Trouble::Delay(Duration::ZERO), write);
-        scene.server.trouble("PUT", "", Trouble::Delay(HELD), 1);
+        scene.server.trouble("PUT", "", ServerFault::Delay(Duration::ZERO), write);
+        scene.server.trouble("PUT", "", ServerFault::Delay(HELD), 1);
         let mut command = scene.site.node("east").command(["repair", "app"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let ended = loop {

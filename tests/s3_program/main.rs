@@ -14,7 +14,7 @@ mod site;
 
 use std::time::Duration;
 
-use s3_server::{BUCKET, S3Server, Trouble, environment};
+use s3_server::{BUCKET, S3Server, ServerFault, environment};
 use site::{Site, files, number, words};
 use support::compare::assert_same;
 use support::tree;
@@ -108,7 +108,7 @@ fn a_store_that_vanishes_midway_fails_the_run_and_nothing_else() {
     site.backup("east");
     std::fs::copy(site.src().join("a"), site.path("a-then")).unwrap();
     for number in 0..4 {
-        site.write(&format!("large-{number}"), tree::Dice::new(number).noise(12 << 20));
+        site.write(&format!("large-{number}"), tree::TreeRng::new(number).noise(12 << 20));
     }
     site.write("a", "two");
 
@@ -121,7 +121,7 @@ fn a_store_that_vanishes_midway_fails_the_run_and_nothing_else() {
                 std::thread::sleep(Duration::from_millis(2));
             }
             for method in ["PUT", "GET", "HEAD", "POST", "DELETE"] {
-                server.trouble(method, "", Trouble::Status(503), usize::MAX);
+                server.trouble(method, "", ServerFault::Status(503), usize::MAX);
             }
         });
         let before = site.snapshots().len();
@@ -214,14 +214,14 @@ fn credentials_come_from_the_file_that_the_config_names_and_their_lack_is_told_b
 #[test]
 fn a_commit_whose_answer_is_lost_is_committed_once() {
     for trouble in [
-        Trouble::HangupAfter,
-        Trouble::StatusAfter(500),
-        Trouble::StatusAfter(409),
-        Trouble::StatusAfter(412),
+        ServerFault::HangupAfter,
+        ServerFault::StatusAfter(500),
+        ServerFault::StatusAfter(409),
+        ServerFault::StatusAfter(412),
         // Somebody in between says something else.
-        Trouble::PageAfter(403),
-        Trouble::PageAfter(404),
-        Trouble::PageAfter(200),
+        ServerFault::PageAfter(403),
+        ServerFault::PageAfter(404),
+        ServerFault::PageAfter(200),
     ] {
         let server = S3Server::start();
         let site = site(&server);
@@ -242,12 +242,12 @@ fn a_commit_whose_answer_is_lost_is_committed_once() {
 #[test]
 fn a_commit_that_never_arrived_is_sent_again() {
     for trouble in [
-        Trouble::Hangup,
-        Trouble::Status(500),
-        Trouble::Status(409),
-        Trouble::Page(200),
-        Trouble::Page(403),
-        Trouble::Bare(404),
+        ServerFault::Hangup,
+        ServerFault::Status(500),
+        ServerFault::Status(409),
+        ServerFault::Page(200),
+        ServerFault::Page(403),
+        ServerFault::Bare(404),
     ] {
         let server = S3Server::start();
         let site = site(&server);
@@ -264,7 +264,7 @@ fn a_commit_that_never_arrived_is_sent_again() {
 /// There is one node in all the world: that its lease is not answered is no other node's doing.
 #[test]
 fn a_lease_without_an_answer_is_unknown_and_not_another_nodes() {
-    for trouble in [Trouble::Status(503), Trouble::Hangup, Trouble::Page(403)] {
+    for trouble in [ServerFault::Status(503), ServerFault::Hangup, ServerFault::Page(403)] {
         let server = S3Server::start();
         let site = site(&server);
         site.write("a", "one");
@@ -290,14 +290,14 @@ fn passing_troubles_are_not_noticed() {
     let server = S3Server::start();
     let site = site(&server);
     tree::many(&site.src(), 200, 3);
-    site.write("large", tree::Dice::new(4).noise(10 << 20));
+    site.write("large", tree::TreeRng::new(4).noise(10 << 20));
     site.init();
-    server.trouble("PUT", "/packs/", Trouble::Status(503), 1);
-    server.trouble("PUT", "/packs/", Trouble::HangupAfter, 1);
-    server.trouble("PUT", "/index/", Trouble::Status(500), 1);
+    server.trouble("PUT", "/packs/", ServerFault::Status(503), 1);
+    server.trouble("PUT", "/packs/", ServerFault::HangupAfter, 1);
+    server.trouble("PUT", "/index/", ServerFault::Status(500), 1);
     assert_eq!(site.backup("east")["outcome"], "committed");
-    server.trouble("GET", "/packs/", Trouble::HalfBody, 2);
-    server.trouble("GET", "/packs/", Trouble::Status(503), 1);
+    server.trouble("GET", "/packs/", ServerFault::HalfBody, 2);
+    server.trouble("GET", "/packs/", ServerFault::Status(503), 1);
     assert_same(&site.src(), &site.restore(&site.node("west"), "latest", "out"));
 }
 
@@ -336,14 +336,14 @@ fn a_bucket_that_keeps_versions_is_said_and_one_that_locks_them_takes_no_lease()
     let run = site.node("east").run(["verify", "app"]).expect(0);
     assert!(run.stderr.contains("the bucket keeps versions"), "{run:?}");
     for n in 0..2 {
-        site.write("file", tree::Dice::new(n).noise(300_000));
+        site.write("file", tree::TreeRng::new(n).noise(300_000));
         site.backup("east");
     }
     let run = site.node("east").run(["prune", "app"]).expect(0);
     assert!(run.stdout.split_whitespace().collect::<Vec<_>>().join(" ").contains("only marks them"), "{run:?}");
 
     // Rights that are missing are said; a server that does not know the question is not accused of anything.
-    server.trouble("GET", "?versioning", Trouble::Status(403), 1);
+    server.trouble("GET", "?versioning", ServerFault::Status(403), 1);
     let run = site.node("east").run(["verify", "app"]).expect(0);
     assert!(run.stderr.contains("cannot be told") && run.stderr.contains("s3:GetBucketVersioning"), "{run:?}");
     let plain = S3Server::start();
@@ -359,11 +359,11 @@ fn credentials_that_may_not_delete_forget_and_free_nothing() {
     site.config(&site.probed("keep = { last = 1 }\nmax_unused = 0\nprune_grace = \"0s\"\n"));
     site.init();
     for n in 0..3 {
-        site.write("file", tree::Dice::new(n).noise(300_000));
+        site.write("file", tree::TreeRng::new(n).noise(300_000));
         site.backup("east");
     }
     let packs = site.packs();
-    server.trouble("POST", "delete", Trouble::Status(403), 99);
+    server.trouble("POST", "delete", ServerFault::Status(403), 99);
     let run = site.node("east").run(["prune", "app"]).expect(1);
     assert!(words(&run).contains("may not delete") && words(&run).contains("hint: "), "{}", run.stderr);
     assert!(packs.is_subset(&site.packs()), "nothing is gone");
@@ -378,7 +378,7 @@ fn credentials_that_may_not_delete_forget_and_free_nothing() {
 fn a_rotation_leaves_what_was_before_and_shuts_the_old_key_out_of_what_comes_after() {
     let server = S3Server::start();
     let site = site(&server);
-    site.write("kept", tree::Dice::new(3).noise(2_000_000));
+    site.write("kept", tree::TreeRng::new(3).noise(2_000_000));
     site.init();
     site.backup("east");
     let (new, old) = (site.path("new"), site.path("old"));
@@ -389,7 +389,7 @@ fn a_rotation_leaves_what_was_before_and_shuts_the_old_key_out_of_what_comes_aft
     assert!(site.refused("east", 1).contains("does not open the repository"));
     std::fs::copy(&new, site.path("key")).unwrap();
     site.move_to("west");
-    site.write("added", tree::Dice::new(4).noise(100_000));
+    site.write("added", tree::TreeRng::new(4).noise(100_000));
     let moved = site.backup("west");
     assert!(number(&moved["bytes"]["new"]) < 200_000, "what is stored is not stored again: {moved}");
     site.node("north").run(["verify", "app", "--read-data"]).expect(0);

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use runner::role::probe::Answer;
+use runner::role::probe::ProbeAnswer;
 
-use crate::hosts::Thaw;
-use crate::net::Faults;
-use crate::node::Act;
+use crate::hosts::ThawedClock;
+use crate::net::NetworkFaults;
+use crate::node::OperatorAction;
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum ScenarioAction {
     /// The role belongs to this host alone.
     Move(usize),
     /// What this host's probes see.
-    See(usize, Answer),
+    See(usize, ProbeAnswer),
     Kill {
         host: usize,
         wipe: bool,
@@ -24,12 +24,12 @@ pub enum Action {
     Stop(usize),
     GoOn(usize),
     Freeze(usize),
-    Thaw(usize, Thaw),
+    Thaw(usize, ThawedClock),
     Step(usize, i64),
     Drift(usize, i32),
-    Bucket(Faults),
-    Leases(Faults),
-    Registers(Faults),
+    Bucket(NetworkFaults),
+    Leases(NetworkFaults),
+    Registers(NetworkFaults),
     Cut(usize, bool),
     CutEtcd(usize, bool),
     SilenceBucket(bool),
@@ -51,7 +51,7 @@ pub enum Action {
     Hang(usize, bool),
     /// A timer looks so many times between two records.
     Look(usize, u32),
-    Operate(usize, Act),
+    Operate(usize, OperatorAction),
     Prune(usize),
     Write,
     Clone {

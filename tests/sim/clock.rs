@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::tasks::Process;
+use crate::tasks::SimProcess;
 use runner::env::Clock;
 
 /// World time 0 on a calendar.
@@ -17,7 +17,7 @@ const MILLION: i128 = 1_000_000;
 
 /// How the clocks of one host go. World time is in nanoseconds everywhere.
 #[derive(Debug, Clone)]
-pub struct Clocks {
+pub struct ClockModel {
     /// The world time at which the following held.
     since: u64,
     boot: u64,
@@ -29,7 +29,7 @@ pub struct Clocks {
     still: bool,
 }
 
-impl Clocks {
+impl ClockModel {
     /// Right ones of a machine that has been up for so long.
     pub fn up_for(boot: Duration, world: u64) -> Self {
         Self { since: world, boot: boot.as_nanos() as u64, wall: calendar(world), drift: 0, still: false }
@@ -116,13 +116,13 @@ fn timestamp(nanoseconds: i128) -> Timestamp {
     Timestamp::from_nanosecond(nanoseconds).expect("stories end before the calendar does")
 }
 
-impl Clock for Process {
+impl Clock for SimProcess {
     fn now(&self) -> Timestamp {
-        self.on_clocks(Clocks::wall)
+        self.on_clocks(ClockModel::wall)
     }
 
     fn boottime(&self) -> Duration {
-        Duration::from_nanos(self.on_clocks(Clocks::boot))
+        Duration::from_nanos(self.on_clocks(ClockModel::boot))
     }
 
     fn boot_id(&self) -> Option<[u8; 32]> {

@@ -7,29 +7,29 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, fs};
 
-use runner::config::{Host, Lease, NotifySettings, RoleSettings, Settings};
-use runner::daemon::{self, Hold};
+use runner::config::{ConfigEnvironment, LeaseKind, NotifySettings, RoleSettings, Settings};
+use runner::daemon::{self, RoleTaskConfig};
 use runner::ids::{InstanceId, NodeId};
-use runner::job::cancel::Cancel;
-use runner::job::lease::Sessions;
-use runner::job::local::Memories;
-use runner::job::runner::{Runner, Surroundings};
-use runner::journal::record::NodeRef;
-use runner::notice::event::{Notice, Words};
-use runner::notice::teller::Teller;
-use runner::role::duty::Stand;
+use runner::job::cancel::CancelToken;
+use runner::job::lease::LeaseSessions;
+use runner::job::local::ProcessMemory;
+use runner::job::runner::{NodeContext, NodeInputs};
+use runner::journal::record::WriterNode;
+use runner::notice::event::{AlertFormatter, AlertNotification};
+use runner::notice::teller::AlertDispatcher;
+use runner::role::duty::RoleStatus;
 use runner::role::lease::LeaseHolder;
-use runner::role::probe::Answer;
+use runner::role::probe::ProbeAnswer;
 use runner::store::Store;
-use runner::store::counting::{Counters, Counting, Counts};
+use runner::store::counting::{CountingStore, RequestCounts, StoreCounters};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::judge::Judge;
+use crate::judge::InvariantChecker;
 use crate::leases::LeaseServer;
-use crate::senses::{Eyes, Mouth, Truth};
-use crate::setup::{Eligible, make_repository};
-use crate::wire::Bucket;
+use crate::senses::{GroundTruth, SimObserver, SimProbes};
+use crate::setup::{EligibilityRule, make_repository};
+use crate::wire::SimBucket;
 use crate::world::World;
 
 /// The first hour has the first slot and its commit.
@@ -51,18 +51,18 @@ const READ: f64 = 0.0004;
 const ETCD_TTL: Duration = Duration::from_secs(12);
 
 #[derive(Debug)]
-struct Silent;
+struct SilentAlertFormatter;
 
-impl Words for Silent {
-    fn text(&self, _: &Notice) -> String {
+impl AlertFormatter for SilentAlertFormatter {
+    fn text(&self, _: &AlertNotification) -> String {
         String::new()
     }
 }
 
-fn settings(roles: usize, lease: Lease) -> Settings {
+fn settings(roles: usize, lease: LeaseKind) -> Settings {
     let mut text = "[store]\nurl = \"s3://bucket\"\nregion = \"eu-central-1\"\nencryption = \"none\"\n".to_owned();
     // Where there is no lease, an address decides; where there is one, both nodes want the role, and one of them asks all the time.
-    let eligible = if lease == Lease::None {
+    let eligible = if lease == LeaseKind::None {
         "eligible = { vip = \"192.0.2.1\" }\nlease = \"none\""
     } else {
         "lease = \"bucket\""
@@ -71,32 +71,33 @@ fn settings(roles: usize, lease: Lease) -> Settings {
         let name = if n == 0 { "app".to_owned() } else { format!("app{n}") };
         let _ = write!(text, "[role.{name}]\n{eligible}\nsources = [\"/srv\"]\nevery = \"1d\"\njitter = \"0s\"\n");
     }
-    let place = Host { runner_config: None, credentials_directory: None };
+    let place = ConfigEnvironment { runner_config: None, credentials_directory: None };
     let mut settings = Settings::parse(&[(PathBuf::from("sim.toml"), text)], &place).unwrap_or_else(|e| panic!("{e}"));
     settings.roles.values_mut().for_each(|role| role.lease = lease);
     settings
 }
 
 /// Two nodes with the same roles.
-pub struct Pair {
+pub struct IdlePair {
     pub world: World,
-    bucket: Arc<Bucket>,
-    truths: Vec<Arc<Truth>>,
-    counters: Vec<Arc<Counters>>,
+    bucket: Arc<SimBucket>,
+    truths: Vec<Arc<GroundTruth>>,
+    counters: Vec<Arc<StoreCounters>>,
 }
 
-impl Pair {
+impl IdlePair {
     /// The first one has the roles, where a lease decides.
-    pub fn new(roles: usize, lease: Lease) -> Self {
+    pub fn new(roles: usize, lease: LeaseKind) -> Self {
         let world = World::new(11);
-        let (bucket, leases, settings) = (Bucket::new(&world, true), LeaseServer::new(&world), settings(roles, lease));
+        let (bucket, leases, settings) =
+            (SimBucket::new(&world, true), LeaseServer::new(&world), settings(roles, lease));
         let mut rng = world.rng();
         for role in settings.roles.keys() {
             make_repository(&bucket, role, false, &mut rng);
         }
         // What it finds is of no account here: nothing goes wrong.
-        let judge = Judge::new(&world, bucket.store().objects(), Duration::ZERO, false);
-        let truths: Vec<_> = settings.roles.iter().map(|_| Truth::new()).collect();
+        let judge = InvariantChecker::new(&world, bucket.store().objects(), Duration::ZERO, false);
+        let truths: Vec<_> = settings.roles.iter().map(|_| GroundTruth::new()).collect();
         let mut pair = Self { world, bucket: Arc::clone(&bucket), truths, counters: Vec::new() };
         for host in [pair.world.host(), pair.world.host()] {
             pair.start(host, &settings, &bucket, &leases, &judge);
@@ -117,30 +118,30 @@ impl Pair {
         &mut self,
         host: usize,
         settings: &Settings,
-        bucket: &Arc<Bucket>,
+        bucket: &Arc<SimBucket>,
         leases: &Arc<LeaseServer>,
-        judge: &Arc<Judge>,
+        judge: &Arc<InvariantChecker>,
     ) {
         let process = self.world.process(host);
-        let (counting, counters) = Counting::new(bucket.wire(process.clone()));
+        let (counting, counters) = CountingStore::new(bucket.wire(process.clone()));
         self.counters.push(counters);
         let store: Arc<dyn Store> = Arc::new(counting);
         let (env, instance) = (self.world.env(host), InstanceId([host as u8; 8]));
-        let node = NodeRef { id: NodeId([host as u8; 16]), name: format!("node{host}") };
-        let mut sessions = Sessions::default();
-        let has_etcd = settings.roles.values().any(|role| role.lease == Lease::Etcd);
+        let node = WriterNode { id: NodeId([host as u8; 16]), name: format!("node{host}") };
+        let mut sessions = LeaseSessions::default();
+        let has_etcd = settings.roles.values().any(|role| role.lease == LeaseKind::Etcd);
         if has_etcd {
             let me = LeaseHolder { node: node.id, label: node.name.clone(), instance };
             sessions = sessions.borrowing(leases.lender(process.clone(), me, ETCD_TTL));
         }
         for (role, truth) in settings.roles.values().zip(&self.truths) {
-            let here = if host == 1 { Answer::Yes } else { Answer::No };
+            let here = if host == 1 { ProbeAnswer::Yes } else { ProbeAnswer::No };
             truth.put(host, here);
             truth.answer_at_once();
             truth.change(|files| drop(files.insert(b"srv/file".to_vec(), "content".into())));
-            let eligible = if role.eligible.is_some() { Eligible::Vip } else { Eligible::Always };
+            let eligible = if role.eligible.is_some() { EligibilityRule::Vip } else { EligibilityRule::Always };
             let (instance, life) = (instance.to_string(), self.world.life(host));
-            let eyes = Arc::new(Eyes {
+            let eyes = Arc::new(SimProbes {
                 host,
                 life,
                 instance: instance.clone(),
@@ -150,7 +151,7 @@ impl Pair {
                 truth: Arc::clone(truth),
                 judge: Arc::clone(judge),
             });
-            let voice = Arc::new(Mouth {
+            let voice = Arc::new(SimObserver {
                 host,
                 life,
                 node: node.id,
@@ -160,17 +161,17 @@ impl Pair {
                 truth: Arc::clone(truth),
                 judge: Arc::clone(judge),
             });
-            let runner = Runner {
+            let runner = NodeContext {
                 env: env.clone(),
                 node: node.clone(),
                 instance: InstanceId([host as u8; 8]),
                 state_dir: PathBuf::from("/var/lib/runner"),
-                cancel: Cancel::new(),
+                cancel: CancelToken::new(),
                 progress: Arc::default(),
                 config_hash: String::new(),
                 sessions: sessions.clone(),
-                memories: Memories::default(),
-                surroundings: Surroundings { senses: eyes.clone(), content: Some(eyes) },
+                memories: ProcessMemory::default(),
+                surroundings: NodeInputs { senses: eyes.clone(), content: Some(eyes) },
             };
             self.hold(host, runner, settings, role, Arc::clone(&store), voice);
         }
@@ -179,17 +180,18 @@ impl Pair {
     fn hold(
         &self,
         host: usize,
-        runner: Runner,
+        runner: NodeContext,
         settings: &Settings,
         role: &RoleSettings,
         store: Arc<dyn Store>,
-        voice: Arc<Mouth>,
+        voice: Arc<SimObserver>,
     ) {
         let state = Path::new("/var/lib/runner");
-        let teller = Teller::new(&NotifySettings::default(), state, runner.env.clone(), Arc::new(Silent));
+        let teller =
+            AlertDispatcher::new(&NotifySettings::default(), state, runner.env.clone(), Arc::new(SilentAlertFormatter));
         let (settings, role, teller) = (settings.clone(), role.clone(), Arc::new(teller));
         let prune_interval = Duration::from_hours(23);
-        let hold = Hold { runner, settings, role, store, voice, teller, prune_interval };
+        let hold = RoleTaskConfig { runner, settings, role, store, voice, teller, prune_interval };
         let (keep, stop) = watch::channel(false);
         self.world.start(host, async move {
             daemon::hold(hold, stop).await;
@@ -197,10 +199,10 @@ impl Pair {
         });
     }
 
-    fn counts(&self) -> Counts {
-        let each: Vec<Counts> = self.counters.iter().map(|counters| counters.read()).collect();
-        let sum = |of: fn(&Counts) -> u64| each.iter().map(of).sum();
-        Counts {
+    fn counts(&self) -> RequestCounts {
+        let each: Vec<RequestCounts> = self.counters.iter().map(|counters| counters.read()).collect();
+        let sum = |of: fn(&RequestCounts) -> u64| each.iter().map(of).sum();
+        RequestCounts {
             put: sum(|c| c.put),
             put_if_absent: sum(|c| c.put_if_absent),
             replace: sum(|c| c.replace),
@@ -208,29 +210,29 @@ impl Pair {
             get_range: sum(|c| c.get_range),
             list: sum(|c| c.list),
             delete: sum(|c| c.delete),
-            ..Counts::default()
+            ..RequestCounts::default()
         }
     }
 
     /// Of the role with this number: how many nodes work for it, and how many stand by.
     fn stands(&self, role: usize) -> (usize, usize) {
         let stands = [1, 2].map(|host| self.truths[role].stand(host, self.world.life(host)));
-        let count = |of: fn(&Stand) -> bool| stands.iter().flatten().filter(|stand| of(stand)).count();
-        (count(|s| matches!(s, Stand::Active { term: Some(_) })), count(|s| matches!(s, Stand::Standby(_))))
+        let count = |of: fn(&RoleStatus) -> bool| stands.iter().flatten().filter(|stand| of(stand)).count();
+        (count(|s| matches!(s, RoleStatus::Active { term: Some(_) })), count(|s| matches!(s, RoleStatus::Standby(_))))
     }
 }
 
 /// What a pair asks of the store in a minute, and what that costs in a month.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Cost {
+struct RequestCost {
     puts: f64,
     lists: f64,
     gets: f64,
     dollars: f64,
 }
 
-fn idle(roles: usize, lease: Lease) -> Cost {
-    let pair = Pair::new(roles, lease);
+fn idle(roles: usize, lease: LeaseKind) -> RequestCost {
+    let pair = IdlePair::new(roles, lease);
     pair.world.run_until(WARM_UP);
     let before = pair.counts();
     pair.world.run_until(WARM_UP + COUNTED);
@@ -238,14 +240,18 @@ fn idle(roles: usize, lease: Lease) -> Cost {
     for role in 0..roles {
         assert_eq!(pair.stands(role), (1, 1), "role {role} of {roles}, {lease:?}");
     }
-    let (writes, lists) = (|c: &Counts| c.put + c.put_if_absent + c.replace, after.list - before.list);
+    let (writes, lists) = (|c: &RequestCounts| c.put + c.put_if_absent + c.replace, after.list - before.list);
     let writes = writes(&after) - writes(&before);
     let gets = after.get + after.get_range - before.get - before.get_range;
     let minutes = COUNTED.as_secs_f64() / 60.0;
     let months = MONTH.as_secs_f64() / COUNTED.as_secs_f64();
     let dollars = ((writes + lists) as f64 * WRITE_OR_LIST + gets as f64 * READ) / 1000.0 * months;
-    let cost =
-        Cost { puts: writes as f64 / minutes, lists: lists as f64 / minutes, gets: gets as f64 / minutes, dollars };
+    let cost = RequestCost {
+        puts: writes as f64 / minutes,
+        lists: lists as f64 / minutes,
+        gets: gets as f64 / minutes,
+        dollars,
+    };
     println!("{roles} roles, {lease:?}: {cost:?}");
     cost
 }
@@ -262,11 +268,11 @@ fn an_idle_pair_costs_what_the_docs_say() {
         let cost = idle(roles, lease);
         assert!(cost.dollars <= most, "{roles} roles, {lease:?}: {cost:?}");
         let name = match lease {
-            Lease::Bucket => "bucket",
-            Lease::Etcd => "etcd",
-            Lease::None => "none",
+            LeaseKind::Bucket => "bucket",
+            LeaseKind::Etcd => "etcd",
+            LeaseKind::None => "none",
         };
-        let Cost { puts, lists, gets, dollars } = cost;
+        let RequestCost { puts, lists, gets, dollars } = cost;
         let _ = writeln!(table, "| {roles} | `{name}` | {puts:.2} | {lists:.2} | {gets:.1} | {dollars:.2} |");
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/COSTS.md");
@@ -281,11 +287,11 @@ fn an_idle_pair_costs_what_the_docs_say() {
 }
 
 /// The most that each may cost in a month.
-const GOALS: [(usize, Lease, f64); 6] = [
-    (1, Lease::Bucket, 1.0),
-    (1, Lease::Etcd, 0.25),
-    (1, Lease::None, 0.25),
-    (50, Lease::Bucket, 3.0),
-    (50, Lease::Etcd, 3.0),
-    (50, Lease::None, 3.0),
+const GOALS: [(usize, LeaseKind, f64); 6] = [
+    (1, LeaseKind::Bucket, 1.0),
+    (1, LeaseKind::Etcd, 0.25),
+    (1, LeaseKind::None, 0.25),
+    (50, LeaseKind::Bucket, 3.0),
+    (50, LeaseKind::Etcd, 3.0),
+    (50, LeaseKind::None, 3.0),
 ];

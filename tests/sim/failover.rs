@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use runner::config::Lease;
+use runner::config::LeaseKind;
 use runner::role::lease::keeper;
 
-use crate::costs::Pair;
+use crate::costs::IdlePair;
 
 /// The default length of a lease.
 const TTL: Duration = Duration::from_mins(1);
@@ -16,7 +16,7 @@ const REQUESTS: Duration = Duration::from_secs(2);
 
 /// From the death of the first one until the second has the leases of all roles.
 fn followed(roles: usize, killed: Duration) -> Duration {
-    let pair = Pair::new(roles, Lease::Bucket);
+    let pair = IdlePair::new(roles, LeaseKind::Bucket);
     pair.world.run_until(killed);
     assert!((0..roles).all(|role| pair.has_lease(role, 1)), "the first one has them");
     pair.world.kill(1);

@@ -5,18 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::tasks::Process;
-use runner::env::{BootDir, Files, Held};
+use crate::tasks::SimProcess;
+use runner::env::{BootDir, LockGuard, NodeFiles};
 
 /// Below this the files are in memory.
 const MEMORY: &str = "/memory";
 
 /// A host's disk, and its file system in memory. Clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Disk(Arc<Mutex<Content>>);
+pub struct SimDisk(Arc<Mutex<DiskContent>>);
 
 #[derive(Debug, Default)]
-struct Content {
+struct DiskContent {
     files: BTreeMap<PathBuf, Vec<u8>>,
     dirs: BTreeSet<PathBuf>,
     /// Each with the number of the handle that has it.
@@ -30,7 +30,7 @@ fn is_memory(path: &Path) -> bool {
     path.starts_with(MEMORY)
 }
 
-impl Content {
+impl DiskContent {
     fn is_full(&self, path: &Path) -> bool {
         if is_memory(path) { self.is_memory_full } else { self.is_full }
     }
@@ -55,7 +55,7 @@ impl Content {
     }
 }
 
-impl Disk {
+impl SimDisk {
     /// Everything on it is lost.
     pub fn wipe(&self) {
         self.content().drop_all(false);
@@ -67,7 +67,7 @@ impl Disk {
     }
 
     /// Becomes what `other` is now, as a cloned machine's disk does. A backup of a disk is a copy, too. What is in memory is not copied.
-    pub fn copy(&self, other: &Disk) {
+    pub fn copy(&self, other: &SimDisk) {
         let (mut files, mut dirs) = {
             let there = other.content();
             (there.files.clone(), there.dirs.clone())
@@ -95,26 +95,26 @@ impl Disk {
         self.content().locks.clear();
     }
 
-    fn content(&self) -> MutexGuard<'_, Content> {
+    fn content(&self) -> MutexGuard<'_, DiskContent> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A disk, as one process has it.
 #[derive(Debug)]
-pub struct HostFiles {
-    process: Process,
-    disk: Disk,
+pub struct SimFiles {
+    process: SimProcess,
+    disk: SimDisk,
 }
 
-impl HostFiles {
+impl SimFiles {
     /// For this process of the disk's host.
-    pub fn new(process: Process, disk: Disk) -> Self {
+    pub fn new(process: SimProcess, disk: SimDisk) -> Self {
         Self { process, disk }
     }
 
     /// A process that was killed has no destructors: what they would write now is not written.
-    fn content(&self) -> io::Result<MutexGuard<'_, Content>> {
+    fn content(&self) -> io::Result<MutexGuard<'_, DiskContent>> {
         if !self.process.is_alive() {
             return Err(io::Error::other("this process was killed"));
         }
@@ -122,7 +122,7 @@ impl HostFiles {
     }
 }
 
-impl Files for HostFiles {
+impl NodeFiles for SimFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.content()?.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -168,7 +168,7 @@ impl Files for HostFiles {
         Ok(())
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Held>>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
         let mut content = self.content()?;
         content.check_dir(path.parent().unwrap_or(Path::new("")))?;
         if content.locks.contains_key(path) {
@@ -179,7 +179,7 @@ impl Files for HostFiles {
         content.locks.insert(path.to_owned(), handle);
         content.files.entry(path.to_owned()).or_default();
         let (disk, process) = (self.disk.clone(), self.process.clone());
-        Ok(Some(Box::new(Lock { disk, process, path: path.to_owned(), handle })))
+        Ok(Some(Box::new(SimFileLock { disk, process, path: path.to_owned(), handle })))
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
@@ -196,14 +196,14 @@ impl Files for HostFiles {
 }
 
 #[derive(Debug)]
-struct Lock {
-    disk: Disk,
-    process: Process,
+struct SimFileLock {
+    disk: SimDisk,
+    process: SimProcess,
     path: PathBuf,
     handle: u64,
 }
 
-impl Held for Lock {
+impl LockGuard for SimFileLock {
     fn sign(&self) {
         if self.process.is_alive() {
             let process = format!("{}\n", self.process.life);
@@ -212,7 +212,7 @@ impl Held for Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for SimFileLock {
     fn drop(&mut self) {
         // The next process may have it already.
         let mut content = self.disk.content();

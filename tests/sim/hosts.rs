@@ -8,20 +8,20 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use runner::env::Random;
+use runner::env::RandomSource;
 
-use crate::clock::Clocks;
-use crate::files::Disk;
+use crate::clock::ClockModel;
+use crate::files::SimDisk;
 use crate::rng::Rng;
-use crate::timers::Timer;
-use crate::world::WorldRef;
+use crate::timers::SimTimer;
+use crate::world::WorldHandle;
 
 /// How long a kernel takes before anything runs.
 const BOOT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(40));
 
 /// What a machine's wall clock shows after its hypervisor let it go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Thaw {
+pub enum ThawedClock {
     /// It goes on from where it stood.
     Behind,
     /// The hypervisor sets it right.
@@ -29,26 +29,26 @@ pub enum Thaw {
 }
 
 /// A machine.
-pub struct Host {
+pub struct SimHost {
     /// Which of its processes it has now.
     pub life: u64,
     pub boots: u64,
     stopped: bool,
     frozen: bool,
-    pub clocks: Clocks,
-    pub timers: BinaryHeap<Timer>,
-    pub disk: Disk,
+    pub clocks: ClockModel,
+    pub timers: BinaryHeap<SimTimer>,
+    pub disk: SimDisk,
 }
 
-impl Host {
+impl SimHost {
     /// One with these clocks.
-    pub fn new(clocks: Clocks) -> Self {
-        let (timers, disk) = (BinaryHeap::new(), Disk::default());
+    pub fn new(clocks: ClockModel) -> Self {
+        let (timers, disk) = (BinaryHeap::new(), SimDisk::default());
         Self { life: 1, boots: 1, stopped: false, frozen: false, clocks, timers, disk }
     }
 
     /// Its process is gone; a new one is not stopped. What waited, and the disk, of which the locks are to be let go.
-    fn end_life(&mut self) -> (BinaryHeap<Timer>, Disk) {
+    fn end_life(&mut self) -> (BinaryHeap<SimTimer>, SimDisk) {
         self.life += 1;
         self.stopped = false;
         (std::mem::take(&mut self.timers), self.disk.clone())
@@ -60,7 +60,7 @@ impl Host {
     }
 }
 
-impl WorldRef {
+impl WorldHandle {
     /// Sends `SIGSTOP`: nothing is polled, the clocks go on.
     pub fn stop(&self, host: usize) {
         self.hold(host, |host, _| host.stopped = true);
@@ -80,11 +80,11 @@ impl WorldRef {
     }
 
     /// It lets it go on.
-    pub fn thaw(&self, host: usize, wall: Thaw) {
+    pub fn thaw(&self, host: usize, wall: ThawedClock) {
         self.hold(host, |host, now| {
             host.frozen = false;
             host.clocks.still(now, false);
-            if wall == Thaw::SetRight {
+            if wall == ThawedClock::SetRight {
                 host.clocks.set_right(now);
             }
         });
@@ -125,16 +125,16 @@ impl WorldRef {
 
 /// Random numbers as a host's kernel gives them: every start, and every other host, has its own.
 #[derive(Debug)]
-pub struct HostRandom(Mutex<Rng>);
+pub struct SimRandom(Mutex<Rng>);
 
-impl HostRandom {
+impl SimRandom {
     /// This stream of them.
     pub fn new(stream: u64) -> Self {
         Self(Mutex::new(Rng::new(stream)))
     }
 }
 
-impl Random for HostRandom {
+impl RandomSource for SimRandom {
     fn fill(&self, buffer: &mut [u8]) {
         let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for chunk in buffer.chunks_mut(8) {

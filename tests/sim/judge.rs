@@ -12,9 +12,9 @@ use runner::role::permit::Deadline;
 use serde_json::Value;
 
 pub use crate::reader::Files;
-use crate::reader::{Id, Place, Reader};
-use crate::wire::{Change, Observer, Place as Where};
-use crate::world::WorldRef;
+use crate::reader::{ChunkPosition, FormatReader, Id};
+use crate::wire::{EffectObserver, EffectPlace as Where, StoredEffect};
+use crate::world::WorldHandle;
 
 /// A probe's answer is believed for so long by whoever asked: it is asked every five seconds, and work on it may wait for an answer.
 const BELIEVED: Duration = Duration::from_mins(3);
@@ -32,10 +32,10 @@ const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 pub const SECOND: &str = "more";
 
 /// One process of a host.
-pub type Who = (usize, u64);
+pub type ProcessId = (usize, u64);
 
 #[derive(Debug)]
-struct Live {
+struct LiveSnapshot {
     id: Id,
     root: Id,
     files: Arc<Files>,
@@ -43,7 +43,7 @@ struct Live {
 }
 
 #[derive(Debug)]
-struct Condemned {
+struct CondemnedObject {
     /// World time of its record.
     at: Duration,
     packs: BTreeSet<Id>,
@@ -52,26 +52,26 @@ struct Condemned {
 
 /// A run that began under a permit, and may believe that it goes on under it.
 #[derive(Debug)]
-struct Working {
+struct PermittedRun {
     role: String,
-    who: Who,
+    who: ProcessId,
     since: Duration,
     deadline: Deadline,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CheckerState {
     objects: BTreeMap<String, Bytes>,
-    reader: Option<Reader>,
+    reader: Option<FormatReader>,
     head: u64,
     last: Id,
     term: u64,
     takeover: Id,
     holder: String,
     slots: BTreeMap<Timestamp, (u64, Duration)>,
-    live: Vec<Live>,
+    live: Vec<LiveSnapshot>,
     indexes: Vec<Id>,
-    condemned: BTreeMap<u64, Condemned>,
+    condemned: BTreeMap<u64, CondemnedObject>,
     commits: u64,
     takeovers: u64,
     prunes: u64,
@@ -86,7 +86,7 @@ struct State {
     writers: BTreeMap<u64, (String, String)>,
     denied: BTreeSet<(String, u64)>,
     said_yes: HashMap<String, Duration>,
-    working: Vec<Working>,
+    working: Vec<PermittedRun>,
     /// When each host was last stopped or let go on; and frozen, thawed or killed.
     held: BTreeMap<usize, Duration>,
     frozen: BTreeMap<usize, Duration>,
@@ -107,17 +107,17 @@ struct State {
 
 /// What is known of one world by looking at it.
 #[derive(Debug)]
-pub struct Judge {
-    world: WorldRef,
+pub struct InvariantChecker {
+    world: WorldHandle,
     grace: Duration,
     /// Whether probes have to have said yes.
     probes: bool,
-    state: Mutex<State>,
+    state: Mutex<CheckerState>,
 }
 
 /// What happened in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Count {
+pub struct RecordCounts {
     pub records: u64,
     pub commits: u64,
     pub takeovers: u64,
@@ -126,11 +126,11 @@ pub struct Count {
     pub deleted: u64,
 }
 
-impl Judge {
+impl InvariantChecker {
     /// Of the repository of role `app` in this world, of which `objects` are there already.
-    pub fn new(world: &WorldRef, objects: BTreeMap<String, Bytes>, grace: Duration, probes: bool) -> Arc<Self> {
-        let reader = Some(Reader::new(&objects["app/format"]));
-        let state = State { objects, reader, ..State::default() };
+    pub fn new(world: &WorldHandle, objects: BTreeMap<String, Bytes>, grace: Duration, probes: bool) -> Arc<Self> {
+        let reader = Some(FormatReader::new(&objects["app/format"]));
+        let state = CheckerState { objects, reader, ..CheckerState::default() };
         Arc::new(Self { world: world.clone(), grace, probes, state: Mutex::new(state) })
     }
 
@@ -144,9 +144,9 @@ impl Judge {
         self.state().broken.is_empty()
     }
 
-    pub fn count(&self) -> Count {
+    pub fn count(&self) -> RecordCounts {
         let state = self.state();
-        Count {
+        RecordCounts {
             records: state.head,
             commits: state.commits,
             takeovers: state.takeovers,
@@ -167,14 +167,14 @@ impl Judge {
     }
 
     /// A run of this process begins with these files, under a permit that ends then.
-    pub fn given(&self, who: Who, instance: &str, files: Files, deadline: &Deadline) {
+    pub fn given(&self, who: ProcessId, instance: &str, files: Files, deadline: &Deadline) {
         let since = self.world.now();
         self.state().given.entry(instance.to_owned()).or_default().push((since, Arc::new(files)));
         self.works("app", who, instance, deadline);
     }
 
     /// This process begins to work for a role whose lease it has until then.
-    pub fn works(&self, role: &str, who: Who, instance: &str, deadline: &Deadline) {
+    pub fn works(&self, role: &str, who: ProcessId, instance: &str, deadline: &Deadline) {
         let mut guard = self.state();
         let state = &mut *guard;
         state.working.retain(|working| working.who != who || working.role != role);
@@ -189,7 +189,7 @@ impl Judge {
             let broken = format!("{since:?}: host {} begins to work for {role}, and {holder} has its lease", who.0);
             state.broken.push(broken);
         }
-        state.working.push(Working { role: role.to_owned(), who, since, deadline: deadline.clone() });
+        state.working.push(PermittedRun { role: role.to_owned(), who, since, deadline: deadline.clone() });
     }
 
     /// This host was stopped or let go on; `frozen`: its clocks were as well.
@@ -266,8 +266,8 @@ impl Judge {
         let (working, others) =
             std::mem::take(&mut state.working).into_iter().partition(|working| working.role == role);
         state.working = others;
-        let working: Vec<Working> = working;
-        for Working { who: (host, life), since, deadline, .. } in working {
+        let working: Vec<PermittedRun> = working;
+        for PermittedRun { who: (host, life), since, deadline, .. } in working {
             // Nothing but the journal stops a machine that knows nothing of the time that passed.
             let now = self.world.now();
             let frozen = state.frozen.get(&host).is_some_and(|at| *at >= since || now < *at + THAWED);
@@ -291,11 +291,11 @@ impl Judge {
         check_live(&mut state);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CheckerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn record(&self, state: &mut State, host: usize, seq: u64, object: &Bytes) -> Result<(), String> {
+    fn record(&self, state: &mut CheckerState, host: usize, seq: u64, object: &Bytes) -> Result<(), String> {
         let line = object.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let record: Value = serde_json::from_slice(line).map_err(|e| format!("record {seq}: {e}"))?;
         let text = |field: &str| record[field].as_str().unwrap_or_default().to_owned();
@@ -373,7 +373,13 @@ impl Judge {
         Ok(())
     }
 
-    fn prune(&self, state: &mut State, seq: u64, body: &Value, list: &dyn Fn(&Value) -> Vec<Id>) -> Result<(), String> {
+    fn prune(
+        &self,
+        state: &mut CheckerState,
+        seq: u64,
+        body: &Value,
+        list: &dyn Fn(&Value) -> Vec<Id>,
+    ) -> Result<(), String> {
         let forgotten: BTreeSet<Id> = list(&body["forgotten"]).into_iter().collect();
         let newest = state.live.last().map(|live| live.id.clone());
         if newest.is_some_and(|newest| forgotten.contains(&newest)) {
@@ -382,7 +388,7 @@ impl Judge {
         state.live.retain(|live| !forgotten.contains(&live.id));
         let indexes = list(&body["indexes"]);
         let replaced = state.indexes.iter().filter(|id| !indexes.contains(id)).cloned();
-        let condemned = Condemned {
+        let condemned = CondemnedObject {
             at: self.world.now(),
             packs: list(&body["packs"]).into_iter().collect(),
             indexes: replaced.chain(list(&body["strays"])).collect(),
@@ -399,7 +405,7 @@ impl Judge {
     }
 
     /// Only prune deletes, when it has said so, and when whoever reads has had their time.
-    fn deleted(&self, state: &mut State, key: &str) -> Result<(), String> {
+    fn deleted(&self, state: &mut CheckerState, key: &str) -> Result<(), String> {
         let id = key.rsplit('/').next().unwrap_or_default();
         let now = self.world.now();
         let by = state.condemned.iter().find(|(_, c)| c.packs.contains(id) || c.indexes.contains(id));
@@ -418,8 +424,8 @@ impl Judge {
     }
 }
 
-impl Observer for Judge {
-    fn changed(&self, host: usize, what: &Change) {
+impl EffectObserver for InvariantChecker {
+    fn changed(&self, host: usize, what: &StoredEffect) {
         let mut guard = self.state();
         let state = &mut *guard;
         *state.effects.entry(host).or_default() += 1;
@@ -473,7 +479,7 @@ impl Observer for Judge {
     }
 }
 
-fn snapshot(state: &mut State, seq: u64, id: &str, instance: &str, body: &Value) -> Result<(), String> {
+fn snapshot(state: &mut CheckerState, seq: u64, id: &str, instance: &str, body: &Value) -> Result<(), String> {
     let before: HashSet<Id> = index(state)?.into_keys().collect();
     let new: Vec<Id> =
         body["indexes"].as_array().into_iter().flatten().map(text_of).filter(|id| !id.is_empty()).collect();
@@ -488,7 +494,7 @@ fn snapshot(state: &mut State, seq: u64, id: &str, instance: &str, body: &Value)
     for id in &new {
         let object = state.objects.get(&format!("app/index/{id}")).cloned();
         let table = reader(state).table(id, object.as_ref())?;
-        let sent = |place: &Place| state.born.get(&place.pack).is_some_and(|at| *at >= began);
+        let sent = |place: &ChunkPosition| state.born.get(&place.pack).is_some_and(|at| *at >= began);
         if let Some((chunk, _)) = table.iter().find(|(chunk, place)| before.contains(chunk) && sent(place)) {
             return Err(format!("record {seq} brings chunk {chunk} once more"));
         }
@@ -496,7 +502,7 @@ fn snapshot(state: &mut State, seq: u64, id: &str, instance: &str, body: &Value)
     if let Some(pack) = state.condemned.values().flat_map(|c| &c.packs).find(|pack| packs.contains(*pack)) {
         return Err(format!("record {seq} refers to pack {pack}, which is condemned"));
     }
-    state.live.push(Live { id: id.to_owned(), root, files, packs });
+    state.live.push(LiveSnapshot { id: id.to_owned(), root, files, packs });
     Ok(())
 }
 
@@ -504,12 +510,12 @@ fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn reader(state: &mut State) -> &mut Reader {
+fn reader(state: &mut CheckerState) -> &mut FormatReader {
     state.reader.as_mut().expect("it is only lent")
 }
 
 /// Of several places of a chunk the first counts.
-fn index(state: &mut State) -> Result<HashMap<Id, Place>, String> {
+fn index(state: &mut CheckerState) -> Result<HashMap<Id, ChunkPosition>, String> {
     let mut index = HashMap::new();
     for id in state.indexes.clone() {
         let object = state.objects.get(&format!("app/index/{id}")).cloned();
@@ -520,7 +526,7 @@ fn index(state: &mut State) -> Result<HashMap<Id, Place>, String> {
     Ok(index)
 }
 
-fn tree(state: &mut State, root: &str) -> Result<(Files, HashSet<Id>), String> {
+fn tree(state: &mut CheckerState, root: &str) -> Result<(Files, HashSet<Id>), String> {
     let index = index(state)?;
     let mut reader = state.reader.take().expect("it is only lent");
     let object = |pack: &str| state.objects.get(&format!("app/packs/{}/{pack}", &pack[..2])).cloned();
@@ -530,7 +536,7 @@ fn tree(state: &mut State, root: &str) -> Result<(Files, HashSet<Id>), String> {
     Ok((files, places.into_iter().map(|place| place.pack).collect()))
 }
 
-fn check_live(state: &mut State) {
+fn check_live(state: &mut CheckerState) {
     let mut live = std::mem::take(&mut state.live);
     for snapshot in &mut live {
         match tree(state, &snapshot.root) {

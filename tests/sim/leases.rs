@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runner::ids::RoleName;
-use runner::job::lease::Lender;
-use runner::role::lease::{LeaseHolder, LeaseService, Reply};
-use runner::role::permit::Grant;
+use runner::job::lease::LeaseLender;
+use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
+use runner::role::permit::LeaseGrant;
 use tokio::sync::Notify;
 
-use crate::net::{Kind, Net, Silence};
-use crate::tasks::Process;
-use crate::world::WorldRef;
+use crate::net::{Network, NoAnswer, RequestKind};
+use crate::tasks::SimProcess;
+use crate::world::WorldHandle;
 use runner::env::Clock as _;
 
 /// So many hints in a thousand never come.
@@ -26,7 +26,7 @@ const HINT_LOST: usize = 200;
 
 /// What a role's lease is to the server.
 #[derive(Debug, Clone)]
-struct Held {
+struct SimLeaseGrant {
     holder: LeaseHolder,
     /// The number of the key, and of whoever knows of it.
     created: u64,
@@ -39,8 +39,8 @@ struct Held {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    held: BTreeMap<RoleName, Held>,
+struct LeaseServerState {
+    held: BTreeMap<RoleName, SimLeaseGrant>,
     revision: u64,
     /// Nothing is granted before.
     starts: Duration,
@@ -50,9 +50,9 @@ struct State {
 }
 
 /// Told of every grant to somebody new, when it is made.
-struct Watcher(Box<dyn Fn(&LeaseHolder) + Send + Sync>);
+struct GrantWatcher(Box<dyn Fn(&LeaseHolder) + Send + Sync>);
 
-impl Debug for Watcher {
+impl Debug for GrantWatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Watcher")
     }
@@ -61,13 +61,13 @@ impl Debug for Watcher {
 /// The server.
 #[derive(Debug)]
 pub struct LeaseServer {
-    watcher: OnceLock<Watcher>,
-    net: Arc<Net>,
-    state: Mutex<State>,
+    watcher: OnceLock<GrantWatcher>,
+    net: Arc<Network>,
+    state: Mutex<LeaseServerState>,
 }
 
 /// What it says.
-enum Answer {
+enum SimLeaseReply {
     Held { revision: u64 },
     Taken { by: LeaseHolder },
     Starting,
@@ -75,23 +75,23 @@ enum Answer {
 
 impl LeaseServer {
     /// One that has granted nothing.
-    pub fn new(world: &WorldRef) -> Arc<Self> {
-        Arc::new(Self { watcher: OnceLock::new(), net: Net::new(world), state: Mutex::default() })
+    pub fn new(world: &WorldHandle) -> Arc<Self> {
+        Arc::new(Self { watcher: OnceLock::new(), net: Network::new(world), state: Mutex::default() })
     }
 
     /// Who is told when somebody new gets a lease.
     pub fn on_grant(&self, told: impl Fn(&LeaseHolder) + Send + Sync + 'static) {
-        self.watcher.set(Watcher(Box::new(told))).expect("there is one watcher");
+        self.watcher.set(GrantWatcher(Box::new(told))).expect("there is one watcher");
     }
 
     /// The way to it. Silenced, it is one that has lost its quorum.
-    pub fn net(&self) -> &Arc<Net> {
+    pub fn net(&self) -> &Arc<Network> {
         &self.net
     }
 
     /// The leases of one process.
-    pub fn lender(self: &Arc<Self>, process: Process, me: LeaseHolder, ttl: Duration) -> Arc<dyn Lender> {
-        Arc::new(Client { server: Arc::clone(self), process, me, ttl })
+    pub fn lender(self: &Arc<Self>, process: SimProcess, me: LeaseHolder, ttl: Duration) -> Arc<dyn LeaseLender> {
+        Arc::new(SimLeaseClient { server: Arc::clone(self), process, me, ttl })
     }
 
     /// To whom it has granted a role's lease, as it sees it now.
@@ -141,42 +141,44 @@ impl LeaseServer {
     }
 
     /// A request of `me`, who knows of the grant with this number, arrives.
-    fn grant(self: &Arc<Self>, role: &RoleName, me: &LeaseHolder, ttl: Duration, known: Option<u64>) -> Answer {
+    fn grant(self: &Arc<Self>, role: &RoleName, me: &LeaseHolder, ttl: Duration, known: Option<u64>) -> SimLeaseReply {
         let now = self.now();
         let late_max = self.state().late_max;
         let slack = self.net.world().draw(|rng| rng.time(Duration::ZERO, late_max));
         let mut guard = self.state();
         let state = &mut *guard;
         if now < state.starts {
-            return Answer::Starting;
+            return SimLeaseReply::Starting;
         }
         let until = (now + ttl).saturating_sub(state.early);
         if let Some(held) = state.held.get_mut(role) {
             if held.holder.instance != me.instance {
-                return Answer::Taken { by: held.holder.clone() };
+                return SimLeaseReply::Taken { by: held.holder.clone() };
             }
             (held.ttl, held.until) = (ttl, held.until.max(until));
             if known == Some(held.revision) {
-                return Answer::Held { revision: held.revision };
+                return SimLeaseReply::Held { revision: held.revision };
             }
             // Who does not know of the grant may have given it up: that must not hit this one.
             state.revision += 1;
             held.revision = state.revision;
-            return Answer::Held { revision: held.revision };
+            return SimLeaseReply::Held { revision: held.revision };
         }
         state.revision += 1;
         let revision = state.revision;
-        state.held.insert(role.clone(), Held { holder: me.clone(), created: revision, revision, ttl, until, slack });
+        state
+            .held
+            .insert(role.clone(), SimLeaseGrant { holder: me.clone(), created: revision, revision, ttl, until, slack });
         drop(guard);
         if let Some(watcher) = self.watcher.get() {
             watcher.0(me);
         }
         self.watch(role.clone(), revision, until + slack);
-        Answer::Held { revision }
+        SimLeaseReply::Held { revision }
     }
 
     fn delete(&self, role: &RoleName, revision: u64) {
-        let is_it = |held: &Held| held.revision == revision;
+        let is_it = |held: &SimLeaseGrant| held.revision == revision;
         let was_it = {
             let mut state = self.state();
             state.held.get(role).is_some_and(is_it) && state.held.remove(role).is_some()
@@ -230,29 +232,29 @@ impl LeaseServer {
         self.net.world().now()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LeaseServerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug, Clone)]
-struct Client {
+struct SimLeaseClient {
     server: Arc<LeaseServer>,
-    process: Process,
+    process: SimProcess,
     me: LeaseHolder,
     ttl: Duration,
 }
 
-impl Lender for Client {
+impl LeaseLender for SimLeaseClient {
     fn lease(&self, role: &RoleName) -> Box<dyn LeaseService> {
-        Box::new(Lease { client: self.clone(), role: role.clone(), known: None, in_doubt: false, hints: None })
+        Box::new(SimLease { client: self.clone(), role: role.clone(), known: None, in_doubt: false, hints: None })
     }
 }
 
 /// One role's lease, as one process sees it.
 #[derive(Debug)]
-struct Lease {
-    client: Client,
+struct SimLease {
+    client: SimLeaseClient,
     role: RoleName,
     /// The number of our grant.
     known: Option<u64>,
@@ -261,49 +263,49 @@ struct Lease {
     hints: Option<Arc<Notify>>,
 }
 
-impl Lease {
+impl SimLease {
     /// Nobody waits for an answer for longer: two more tries fit into the lease.
     async fn carry<T: Send + 'static>(
         &self,
-        kind: Kind,
+        kind: RequestKind,
         effect: impl FnMut() -> T + Send + 'static,
-    ) -> Result<T, Silence> {
-        let Client { server, process, ttl, .. } = &self.client;
+    ) -> Result<T, NoAnswer> {
+        let SimLeaseClient { server, process, ttl, .. } = &self.client;
         server.net.carry(process, kind, Some(*ttl / 3), effect).await
     }
 
-    async fn held(&self) -> Result<Option<Held>, Silence> {
+    async fn held(&self) -> Result<Option<SimLeaseGrant>, NoAnswer> {
         let (server, role) = (Arc::clone(&self.client.server), self.role.clone());
-        self.carry(Kind::Read, move || server.state().held.get(&role).cloned()).await
+        self.carry(RequestKind::Read, move || server.state().held.get(&role).cloned()).await
     }
 }
 
 #[async_trait]
-impl LeaseService for Lease {
-    async fn ask(&mut self) -> Reply {
-        let Client { server, process, me, ttl } = self.client.clone();
-        let grant = Grant { asked: process.moment(), ttl };
+impl LeaseService for SimLease {
+    async fn ask(&mut self) -> LeaseReply {
+        let SimLeaseClient { server, process, me, ttl } = self.client.clone();
+        let grant = LeaseGrant { asked: process.moment(), ttl };
         let (role, known) = (self.role.clone(), self.known);
         let in_doubt = std::mem::replace(&mut self.in_doubt, true);
-        match self.carry(Kind::Once, move || server.grant(&role, &me, ttl, known)).await {
-            Ok(Answer::Held { revision }) => {
+        match self.carry(RequestKind::Once, move || server.grant(&role, &me, ttl, known)).await {
+            Ok(SimLeaseReply::Held { revision }) => {
                 (self.known, self.in_doubt) = (Some(revision), in_doubt);
-                Reply::Held(grant)
+                LeaseReply::Held(grant)
             }
-            Ok(Answer::Taken { by }) => {
+            Ok(SimLeaseReply::Taken { by }) => {
                 (self.known, self.in_doubt) = (None, in_doubt);
-                Reply::Taken { by: Some(by), alive: true }
+                LeaseReply::Taken { by: Some(by), alive: true }
             }
-            Ok(Answer::Starting) => Reply::Unknown { why: "it has lost its memory and starts".to_owned() },
-            Err(Silence(why)) => Reply::Unknown { why: why.to_owned() },
+            Ok(SimLeaseReply::Starting) => LeaseReply::Unknown { why: "it has lost its memory and starts".to_owned() },
+            Err(NoAnswer(why)) => LeaseReply::Unknown { why: why.to_owned() },
         }
     }
 
-    async fn look(&mut self) -> Reply {
+    async fn look(&mut self) -> LeaseReply {
         match self.held().await {
-            Ok(Some(held)) => Reply::Taken { by: Some(held.holder), alive: true },
-            Ok(None) => Reply::Free,
-            Err(Silence(why)) => Reply::Unknown { why: why.to_owned() },
+            Ok(Some(held)) => LeaseReply::Taken { by: Some(held.holder), alive: true },
+            Ok(None) => LeaseReply::Free,
+            Err(NoAnswer(why)) => LeaseReply::Unknown { why: why.to_owned() },
         }
     }
 
@@ -317,12 +319,12 @@ impl LeaseService for Lease {
         if let Some(revision) = revision {
             let (server, role) = (Arc::clone(&self.client.server), self.role.clone());
             // If it does not arrive, the lease runs out.
-            let _ = self.carry(Kind::Write, move || server.delete(&role, revision)).await;
+            let _ = self.carry(RequestKind::Write, move || server.delete(&role, revision)).await;
         }
     }
 
     fn hints(&mut self) -> Option<Arc<Notify>> {
-        let Client { server, process, .. } = &self.client;
+        let SimLeaseClient { server, process, .. } = &self.client;
         let hints = self.hints.get_or_insert_with(|| {
             let notify = Arc::new(Notify::new());
             server.state().watchers.push((self.role.clone(), process.host, Arc::downgrade(&notify)));

@@ -11,9 +11,9 @@ use futures_util::future;
 use tokio::sync::oneshot;
 
 use crate::rng::Rng;
-use crate::tasks::Process;
-use crate::world::{WORLD, WorldRef};
-use runner::env::Tasks as _;
+use crate::tasks::SimProcess;
+use crate::world::{WORLD, WorldHandle};
+use runner::env::AsyncRuntime as _;
 
 /// One way, where nothing is wrong.
 const DELAY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -26,7 +26,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// What goes wrong, each so many times in a thousand; together no more than a thousand, but for the last two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Faults {
+pub struct NetworkFaults {
     /// It never arrives.
     pub lost_request: u32,
     /// It does what it should; its answer never arrives.
@@ -57,7 +57,7 @@ pub struct Faults {
     pub stale_max: Duration,
 }
 
-impl Faults {
+impl NetworkFaults {
     /// Nothing.
     pub const NONE: Self = Self {
         lost_request: 0,
@@ -97,7 +97,7 @@ impl Faults {
 
 /// What a request may suffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// It changes nothing.
     Read,
     /// It may be sent twice.
@@ -108,26 +108,26 @@ pub enum Kind {
 
 /// No answer that tells anything; the text says what came instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Silence(pub &'static str);
+pub struct NoAnswer(pub &'static str);
 
-const NO_ANSWER: Silence = Silence("no answer");
+const NO_ANSWER: NoAnswer = NoAnswer("no answer");
 
 /// What came is not of this service, and tells nothing of what was done.
-const GARBAGE: Silence = Silence("bytes that are no answer");
+const GARBAGE: NoAnswer = NoAnswer("bytes that are no answer");
 
 /// The way of one request, in times after it was sent.
-struct Way {
+struct RequestSchedule {
     arrives: Option<Duration>,
     again: Option<Duration>,
     answered: Option<Duration>,
-    refusal: Option<Silence>,
+    refusal: Option<NoAnswer>,
     /// What it says is not what arrives.
     garbled: bool,
     patience: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum RequestStep {
     Arrive,
     Answer,
     GiveUp,
@@ -135,42 +135,42 @@ enum Step {
 
 /// The way to one service, from every host.
 #[derive(Debug)]
-pub struct Net {
-    world: WorldRef,
-    state: Mutex<State>,
+pub struct Network {
+    world: WorldHandle,
+    state: Mutex<NetworkState>,
 }
 
 #[derive(Debug)]
-struct State {
-    faults: Faults,
+struct NetworkState {
+    faults: NetworkFaults,
     rng: Rng,
     cut: BTreeSet<usize>,
     is_silent: bool,
     requests: BTreeMap<usize, u64>,
 }
 
-impl Net {
+impl Network {
     /// A way without faults.
-    pub fn new(world: &WorldRef) -> Arc<Self> {
-        let (faults, rng, cut, requests) = (Faults::NONE, world.rng(), BTreeSet::new(), BTreeMap::new());
+    pub fn new(world: &WorldHandle) -> Arc<Self> {
+        let (faults, rng, cut, requests) = (NetworkFaults::NONE, world.rng(), BTreeSet::new(), BTreeMap::new());
         Arc::new(Self {
             world: world.clone(),
-            state: Mutex::new(State { faults, rng, cut, is_silent: false, requests }),
+            state: Mutex::new(NetworkState { faults, rng, cut, is_silent: false, requests }),
         })
     }
 
     /// The world it goes through.
-    pub fn world(&self) -> &WorldRef {
+    pub fn world(&self) -> &WorldHandle {
         &self.world
     }
 
     /// What goes wrong with requests that are sent from now on.
-    pub fn set(&self, faults: Faults) {
+    pub fn set(&self, faults: NetworkFaults) {
         self.state().faults = faults;
     }
 
     /// What goes wrong now.
-    pub fn faults(&self) -> Faults {
+    pub fn faults(&self) -> NetworkFaults {
         self.state().faults
     }
 
@@ -195,7 +195,7 @@ impl Net {
     }
 
     /// Whether something happens that does so many times in a thousand.
-    pub fn chance(&self, rate: impl FnOnce(&Faults) -> u32) -> bool {
+    pub fn chance(&self, rate: impl FnOnce(&NetworkFaults) -> u32) -> bool {
         let mut state = self.state();
         let rate = rate(&state.faults);
         rate > 0 && state.rng.chance(rate)
@@ -216,11 +216,11 @@ impl Net {
     /// Nobody waits for longer than `patience`, or what the faults say.
     pub async fn carry<T: Send + 'static>(
         self: &Arc<Self>,
-        from: &Process,
-        kind: Kind,
+        from: &SimProcess,
+        kind: RequestKind,
         patience: Option<Duration>,
         effect: impl FnMut() -> T + Send + 'static,
-    ) -> Result<T, Silence> {
+    ) -> Result<T, NoAnswer> {
         if !from.is_alive() {
             return future::pending().await;
         }
@@ -238,54 +238,60 @@ impl Net {
     async fn go<T>(
         self: Arc<Self>,
         host: usize,
-        way: Way,
-        tell: oneshot::Sender<Result<T, Silence>>,
+        way: RequestSchedule,
+        tell: oneshot::Sender<Result<T, NoAnswer>>,
         mut effect: impl FnMut() -> T,
     ) {
         let (mut answer, mut tell) = (way.refusal.map(Err), Some(tell));
         let mut steps = [
-            (way.arrives, Step::Arrive),
-            (way.answered, Step::Answer),
-            (Some(way.patience), Step::GiveUp),
-            (way.again, Step::Arrive),
+            (way.arrives, RequestStep::Arrive),
+            (way.answered, RequestStep::Answer),
+            (Some(way.patience), RequestStep::GiveUp),
+            (way.again, RequestStep::Arrive),
         ];
         steps.sort_by_key(|(after, _)| after.unwrap_or(Duration::MAX));
         let (clock, sent) = (self.world.process(WORLD), self.world.now());
         for (after, step) in steps {
             let Some(after) = after else { return };
-            if matches!(step, Step::Answer | Step::GiveUp) && tell.is_none() {
+            if matches!(step, RequestStep::Answer | RequestStep::GiveUp) && tell.is_none() {
                 continue;
             }
             clock.sleep((sent + after).saturating_sub(self.world.now())).await;
             match step {
-                Step::Arrive if self.state().is_silent => {}
-                Step::Arrive => {
+                RequestStep::Arrive if self.state().is_silent => {}
+                RequestStep::Arrive => {
                     let effect = effect();
                     answer.get_or_insert(if way.garbled { Err(GARBAGE) } else { Ok(effect) });
                 }
-                Step::Answer if self.reaches(host) => {
+                RequestStep::Answer if self.reaches(host) => {
                     // Whoever asked may be dead.
                     let _ = answer.take().map(|answer| tell.take().map(|tell| tell.send(answer)));
                 }
-                Step::Answer => {}
-                Step::GiveUp => {
+                RequestStep::Answer => {}
+                RequestStep::GiveUp => {
                     let _ = tell.take().map(|tell| tell.send(Err(NO_ANSWER)));
                 }
             }
         }
     }
 
-    fn way(&self, host: usize, kind: Kind, patience: Option<Duration>) -> Way {
+    fn way(&self, host: usize, kind: RequestKind, patience: Option<Duration>) -> RequestSchedule {
         let mut state = self.state();
         *state.requests.entry(host).or_default() += 1;
         let faults = state.faults;
         let patience = patience.unwrap_or_else(|| state.rng.time(faults.patience.0, faults.patience.1));
         let there = delay(&mut state);
         let back = there + delay(&mut state);
-        let mut way =
-            Way { arrives: Some(there), again: None, answered: Some(back), refusal: None, garbled: false, patience };
+        let mut way = RequestSchedule {
+            arrives: Some(there),
+            again: None,
+            answered: Some(back),
+            refusal: None,
+            garbled: false,
+            patience,
+        };
         if state.cut.contains(&host) {
-            return Way { arrives: None, answered: None, ..way };
+            return RequestSchedule { arrives: None, answered: None, ..way };
         }
         let mut luck = state.rng.below(1000) as u32;
         let mut falls = |rate: u32| {
@@ -299,28 +305,28 @@ impl Net {
             way.answered = None;
         } else if falls(faults.late) {
             let late = patience + state.rng.time(Duration::ZERO, faults.late_max);
-            (way.arrives, way.answered) = ((kind != Kind::Read).then_some(late), None);
+            (way.arrives, way.answered) = ((kind != RequestKind::Read).then_some(late), None);
         } else if falls(faults.refused) {
-            (way.arrives, way.refusal) = (None, Some(Silence("status 503")));
-        } else if falls(faults.conflict) && kind == Kind::Once {
-            (way.arrives, way.refusal) = (None, Some(Silence("status 409")));
+            (way.arrives, way.refusal) = (None, Some(NoAnswer("status 503")));
+        } else if falls(faults.conflict) && kind == RequestKind::Once {
+            (way.arrives, way.refusal) = (None, Some(NoAnswer("status 409")));
         } else if falls(faults.garbled) {
             way.garbled = true;
         } else if falls(faults.misled) {
             (way.arrives, way.refusal) = (None, Some(GARBAGE));
-        } else if falls(faults.twice) && kind != Kind::Once {
+        } else if falls(faults.twice) && kind != RequestKind::Once {
             way.again = Some(there + state.rng.time(Duration::ZERO, AGAIN_MAX));
         }
         way
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, NetworkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn delay(state: &mut State) -> Duration {
-    let Faults { slow, slow_max, .. } = state.faults;
+fn delay(state: &mut NetworkState) -> Duration {
+    let NetworkFaults { slow, slow_max, .. } = state.faults;
     let more = if state.rng.chance(slow) { state.rng.time(SLOW_MIN, slow_max) } else { Duration::ZERO };
     state.rng.time(DELAY.0, DELAY.1) + more
 }

@@ -7,37 +7,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use runner::config::{Lease, NotifySettings, RoleSettings, Settings};
-use runner::daemon::{self, Hold, Voice};
+use runner::config::{LeaseKind, NotifySettings, RoleSettings, Settings};
+use runner::daemon::{self, DaemonObserver, RoleTaskConfig};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
-use runner::job::cancel::Cancel;
-use runner::job::guard::{self, Request};
-use runner::job::lease::{self, Sessions};
-use runner::job::local::Memories;
-use runner::job::operate::Operator;
+use runner::job::cancel::CancelToken;
+use runner::job::guard::{self, BackupRequest};
+use runner::job::lease::{self, LeaseSessions};
+use runner::job::local::ProcessMemory;
+use runner::job::operate::OperatorContext;
 use runner::job::prune::{self, PruneError};
 use runner::job::report::pruned::PruneReport;
 use runner::job::repository::Repository;
-use runner::job::runner::{Runner, Surroundings};
-use runner::job::seat::Seats;
-use runner::journal::record::NodeRef;
+use runner::job::runner::{NodeContext, NodeInputs};
+use runner::job::seat::JournalAccess;
+use runner::journal::record::WriterNode;
 use runner::journal::register;
-use runner::notice::event::{Notice, Words};
-use runner::notice::teller::Teller;
-use runner::role::lease::bucket::Processes;
-use runner::role::lease::keeper::{self, Keeper};
-use runner::role::lease::{LeaseHolder, LeaseService, Reply};
+use runner::notice::event::{AlertFormatter, AlertNotification};
+use runner::notice::teller::AlertDispatcher;
+use runner::role::lease::bucket::ProcessObjects;
+use runner::role::lease::keeper::{self, LeaseKeepAlive};
+use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
 use runner::store::Store;
 use tokio::sync::watch;
 
-use crate::judge::{Judge, SECOND};
+use crate::judge::{InvariantChecker, SECOND};
 use crate::leases::LeaseServer;
 use crate::registers::RegisterServer;
 use crate::rng::Rng;
-use crate::senses::{Eyes, Mouth, Truth};
-use crate::setup::{Eligible, GRACE, Mode, Setup, TTL, make_repository};
-use crate::wire::Bucket;
+use crate::senses::{GroundTruth, SimObserver, SimProbes};
+use crate::setup::{ClusterSetup, EligibilityRule, GRACE, LaunchMode, TTL, make_repository};
+use crate::wire::SimBucket;
 use crate::world::World;
 
 /// Where a node keeps what it remembers.
@@ -63,14 +63,14 @@ const SECOND_LOOKS: Duration = Duration::from_secs(1);
 const CRON: Duration = Duration::from_secs(20);
 
 /// A world with a bucket, an etcd and nodes.
-pub struct Cluster {
+pub struct SimCluster {
     pub world: World,
-    pub bucket: Arc<Bucket>,
+    pub bucket: Arc<SimBucket>,
     pub leases: Arc<LeaseServer>,
     pub registers: Arc<RegisterServer>,
-    pub judge: Arc<Judge>,
-    pub truth: Arc<Truth>,
-    pub setup: Setup,
+    pub judge: Arc<InvariantChecker>,
+    pub truth: Arc<GroundTruth>,
+    pub setup: ClusterSetup,
     settings: Settings,
     role: RoleSettings,
     /// Each host's identity, as it stands on its disk.
@@ -78,26 +78,26 @@ pub struct Cluster {
     rng: Rng,
 }
 
-impl Cluster {
+impl SimCluster {
     /// Its hosts are 1 to `setup.nodes`, with an empty repository; nothing runs yet.
-    pub fn new(seed: u64, setup: Setup) -> Self {
+    pub fn new(seed: u64, setup: ClusterSetup) -> Self {
         let world = World::new(seed);
         let (bucket, leases, registers) =
-            (Bucket::new(&world, setup.store_clock), LeaseServer::new(&world), RegisterServer::new(&world));
+            (SimBucket::new(&world, setup.store_clock), LeaseServer::new(&world), RegisterServer::new(&world));
         let settings = setup.settings();
         let role = settings.roles.values().next().expect("there is one").clone();
         let mut rng = world.rng();
         let repo = make_repository(&bucket, &role.name, setup.seated, &mut rng);
         registers.registers().tamper(&register::head(repo), Some(Bytes::new()));
-        let probes = setup.eligible != Eligible::Always;
+        let probes = setup.eligible != EligibilityRule::Always;
         // Where the store tells no time, a grace is as long as the clock of the node that prunes says.
         let grace = if setup.store_clock { GRACE } else { Duration::ZERO };
-        let judge = Judge::new(&world, bucket.store().objects(), grace, probes);
+        let judge = InvariantChecker::new(&world, bucket.store().objects(), grace, probes);
         bucket.observe(judge.clone());
         registers.observe(judge.clone());
         let watching = Arc::clone(&judge);
         leases.on_grant(move |holder| watching.lease_moved("app", &holder.instance.to_string()));
-        let truth = Truth::new();
+        let truth = GroundTruth::new();
         let mut cluster =
             Self { world, bucket, leases, registers, judge, truth, setup, settings, role, ids: BTreeMap::new(), rng };
         for _ in 0..setup.nodes {
@@ -138,15 +138,19 @@ impl Cluster {
         let (settings, role) = (self.settings.clone(), self.role.clone());
         let voice = self.voice(host, &runner);
         match self.setup.mode {
-            Mode::Daemon => {
+            LaunchMode::Daemon => {
                 if self.setup.second {
-                    let second = Second::new(&runner, &self.role, Arc::clone(&store), Arc::clone(&voice));
+                    let second = SecondRole::new(&runner, &self.role, Arc::clone(&store), Arc::clone(&voice));
                     let rng = self.world.rng();
                     self.world.start(host, second.hold(rng));
                 }
-                let teller =
-                    Teller::new(&NotifySettings::default(), Path::new(STATE_DIR), runner.env.clone(), Arc::new(Silent));
-                let hold = Hold {
+                let teller = AlertDispatcher::new(
+                    &NotifySettings::default(),
+                    Path::new(STATE_DIR),
+                    runner.env.clone(),
+                    Arc::new(EmptyAlertFormatter),
+                );
+                let hold = RoleTaskConfig {
                     runner,
                     settings,
                     role,
@@ -161,7 +165,7 @@ impl Cluster {
                     drop(keep);
                 });
             }
-            Mode::Cron => {
+            LaunchMode::Cron => {
                 let random = Mutex::new(self.world.rng());
                 self.world.start(host, cron(runner, settings, role, store, voice, random));
             }
@@ -188,13 +192,13 @@ impl Cluster {
         let mut random = self.world.rng();
         self.world.start(host, async move {
             for _ in 0..2 {
-                persist(&runner, &role, &store, Act::Pause).await;
+                persist(&runner, &role, &store, OperatorAction::Pause).await;
                 for _ in 0..looks {
                     let instance = InstanceId(random.next().to_le_bytes());
                     look(&voice, &runner, instance, &settings, &role, &store).await;
                     runner.env.sleep(LOOK).await;
                 }
-                persist(&runner, &role, &store, Act::Resume).await;
+                persist(&runner, &role, &store, OperatorAction::Resume).await;
                 runner.env.sleep(BETWEEN_LOOKS).await;
             }
             voice.truth.say(&voice.world, || format!("host {host}: looked {looks} times, twice"));
@@ -202,7 +206,7 @@ impl Cluster {
     }
 
     /// What an operator says on a host.
-    pub fn operate(&mut self, host: usize, act: Act) {
+    pub fn operate(&mut self, host: usize, act: OperatorAction) {
         let (runner, role) = (self.runner(host), self.role.clone());
         let store: Arc<dyn Store> = self.bucket.wire(self.world.process(host));
         let (truth, world) = (Arc::clone(&self.truth), self.world.process(host).world);
@@ -234,20 +238,20 @@ impl Cluster {
         &self.settings
     }
 
-    fn runner(&mut self, host: usize) -> Runner {
+    fn runner(&mut self, host: usize) -> NodeContext {
         let env: Env = self.world.env(host);
         let process = self.world.process(host);
         let instance = InstanceId(self.rng.next().to_le_bytes());
-        let node = NodeRef { id: self.ids[&host], name: format!("node{host}") };
-        let mut sessions = Sessions::default();
+        let node = WriterNode { id: self.ids[&host], name: format!("node{host}") };
+        let mut sessions = LeaseSessions::default();
         if self.setup.seated {
-            sessions = sessions.with_seats(Seats::with(self.registers.wire(process.clone())));
+            sessions = sessions.with_seats(JournalAccess::with(self.registers.wire(process.clone())));
         }
-        if self.setup.lease == Lease::Etcd {
+        if self.setup.lease == LeaseKind::Etcd {
             let me = LeaseHolder { node: node.id, label: node.name.clone(), instance };
             sessions = sessions.borrowing(self.leases.lender(process, me, Duration::from_secs(TTL)));
         }
-        let eyes = Eyes {
+        let eyes = SimProbes {
             host,
             life: self.world.life(host),
             instance: instance.to_string(),
@@ -258,23 +262,23 @@ impl Cluster {
             judge: Arc::clone(&self.judge),
         };
         let eyes = Arc::new(eyes);
-        let surroundings = Surroundings { senses: eyes.clone(), content: Some(eyes) };
-        Runner {
+        let surroundings = NodeInputs { senses: eyes.clone(), content: Some(eyes) };
+        NodeContext {
             env,
             node,
             instance,
             state_dir: PathBuf::from(STATE_DIR),
-            cancel: Cancel::new(),
+            cancel: CancelToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
             sessions,
-            memories: Memories::default(),
+            memories: ProcessMemory::default(),
             surroundings,
         }
     }
 
-    fn voice(&self, host: usize, runner: &Runner) -> Arc<Mouth> {
-        Arc::new(Mouth {
+    fn voice(&self, host: usize, runner: &NodeContext) -> Arc<SimObserver> {
+        Arc::new(SimObserver {
             host,
             life: self.world.life(host),
             node: runner.node.id,
@@ -288,17 +292,17 @@ impl Cluster {
 }
 
 /// The daemon's other role, of which nothing matters but the lease.
-struct Second {
+struct SecondRole {
     env: Env,
     role: RoleSettings,
     store: Arc<dyn Store>,
     me: LeaseHolder,
-    processes: Processes,
-    voice: Arc<Mouth>,
+    processes: ProcessObjects,
+    voice: Arc<SimObserver>,
 }
 
-impl Second {
-    fn new(runner: &Runner, role: &RoleSettings, store: Arc<dyn Store>, voice: Arc<Mouth>) -> Self {
+impl SecondRole {
+    fn new(runner: &NodeContext, role: &RoleSettings, store: Arc<dyn Store>, voice: Arc<SimObserver>) -> Self {
         let (node, instance) = (runner.node.clone(), runner.instance);
         Self {
             env: runner.env.clone(),
@@ -316,7 +320,7 @@ impl Second {
     }
 
     fn say(&self, what: &str, of: impl std::fmt::Debug) {
-        let Mouth { host, truth, world, instance, .. } = &*self.voice;
+        let SimObserver { host, truth, world, instance, .. } = &*self.voice;
         truth.say(world, || format!("host {host} ({instance}): {what} {SECOND}: {of:?}"));
     }
 
@@ -326,8 +330,8 @@ impl Second {
         let mut lease = self.lease();
         loop {
             match self.env.timeout(ttl, lease.ask()).await {
-                Some(Reply::Held(grant)) => {
-                    let keeper = Keeper::start(lease, grant, &self.env);
+                Some(LeaseReply::Held(grant)) => {
+                    let keeper = LeaseKeepAlive::start(lease, grant, &self.env);
                     self.say("has", grant);
                     let who = (self.voice.host, self.voice.life);
                     self.voice.judge.works(SECOND, who, &self.me.instance.to_string(), keeper.deadline());
@@ -351,15 +355,20 @@ impl Second {
 
 /// What an operator may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub enum OperatorAction {
     TakeOver,
     Pause,
     Resume,
 }
 
-async fn operate(runner: &Runner, role: &RoleSettings, store: Arc<dyn Store>, act: Act) -> Result<(), String> {
+async fn operate(
+    runner: &NodeContext,
+    role: &RoleSettings,
+    store: Arc<dyn Store>,
+    act: OperatorAction,
+) -> Result<(), String> {
     let repository = Repository::open(store, &role.name, &role.key).await.map_err(|e| e.to_string())?;
-    let operator = Operator {
+    let operator = OperatorContext {
         node: runner.node.clone(),
         instance: runner.instance,
         env: &runner.env,
@@ -368,15 +377,17 @@ async fn operate(runner: &Runner, role: &RoleSettings, store: Arc<dyn Store>, ac
     };
     let done = match act {
         // Which node the probes speak for is the story's own affair.
-        Act::TakeOver => operator.take_over(&repository, role, None, true).await.map_err(|error| error.to_string()),
-        Act::Pause => operator.pause(&repository, None, None).await.map_err(|error| error.to_string()),
-        Act::Resume => operator.resume(&repository).await.map_err(|error| error.to_string()),
+        OperatorAction::TakeOver => {
+            operator.take_over(&repository, role, None, true).await.map_err(|error| error.to_string())
+        }
+        OperatorAction::Pause => operator.pause(&repository, None, None).await.map_err(|error| error.to_string()),
+        OperatorAction::Resume => operator.resume(&repository).await.map_err(|error| error.to_string()),
     };
     done.map(drop)
 }
 
 /// A person tries again.
-async fn persist(runner: &Runner, role: &RoleSettings, store: &Arc<dyn Store>, act: Act) {
+async fn persist(runner: &NodeContext, role: &RoleSettings, store: &Arc<dyn Store>, act: OperatorAction) {
     for _ in 0..20 {
         if operate(runner, role, Arc::clone(store), act).await.is_ok() {
             return;
@@ -387,16 +398,16 @@ async fn persist(runner: &Runner, role: &RoleSettings, store: &Arc<dyn Store>, a
 
 /// A one-shot run for the due slot, if there is one, as a process of its own.
 async fn look(
-    voice: &Mouth,
-    runner: &Runner,
+    voice: &SimObserver,
+    runner: &NodeContext,
     instance: InstanceId,
     settings: &Settings,
     role: &RoleSettings,
     store: &Arc<dyn Store>,
 ) {
     let runner = voice.as_instance(runner, instance);
-    let voice = Mouth { instance: instance.to_string(), ..voice.clone() };
-    let request = Request { scheduled: true, ..Request::default() };
+    let voice = SimObserver { instance: instance.to_string(), ..voice.clone() };
+    let request = BackupRequest { scheduled: true, ..BackupRequest::default() };
     let store = Arc::clone(store);
     match guard::backup(&runner, settings, role, async move || Ok(store), request, &|_, _| {}).await {
         Ok((report, reason)) => voice.ran(&voice.explained(&report, reason.as_ref())),
@@ -406,11 +417,11 @@ async fn look(
 
 /// A cron line: every twenty seconds, each time a process of its own, never two at once.
 async fn cron(
-    runner: Runner,
+    runner: NodeContext,
     settings: Settings,
     role: RoleSettings,
     store: Arc<dyn Store>,
-    voice: Arc<Mouth>,
+    voice: Arc<SimObserver>,
     random: Mutex<Rng>,
 ) {
     let mut runs = 0_u32;
@@ -428,10 +439,10 @@ async fn cron(
     }
 }
 
-fn pruned(done: &Result<prune::Pruned, PruneError>) -> String {
+fn pruned(done: &Result<prune::PruneOutcome, PruneError>) -> String {
     match done {
-        Ok(prune::Pruned::Done(report)) => told(report),
-        Ok(prune::Pruned::Refused(refused)) => format!("{:?}", refused.1),
+        Ok(prune::PruneOutcome::Done(report)) => told(report),
+        Ok(prune::PruneOutcome::Refused(refused)) => format!("{:?}", refused.1),
         Err(error) => error.to_string(),
     }
 }
@@ -446,10 +457,10 @@ pub fn told(report: &PruneReport) -> String {
 }
 
 #[derive(Debug)]
-struct Silent;
+struct EmptyAlertFormatter;
 
-impl Words for Silent {
-    fn text(&self, _: &Notice) -> String {
+impl AlertFormatter for EmptyAlertFormatter {
+    fn text(&self, _: &AlertNotification) -> String {
         String::new()
     }
 }

@@ -6,20 +6,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::judge::Count;
-use crate::node::Cluster;
+use crate::judge::RecordCounts;
+use crate::node::SimCluster;
 use crate::rng::Rng;
-use crate::setup::{EVERY, Setup};
-use crate::story::{Action, Story};
+use crate::setup::{ClusterSetup, EVERY};
+use crate::story::{Scenario, ScenarioAction};
 
 /// A story in which nothing happens but what it is told.
-pub struct Plain(Story);
+pub struct ScriptedScenario(Scenario);
 
-impl Plain {
+impl ScriptedScenario {
     /// The role is on node 1, and its files change now and then.
-    pub fn begin(seed: u64, setup: Setup) -> Self {
-        let (rng, cluster) = (Rng::new(seed), Cluster::new(seed, setup));
-        let mut story = Story::new(cluster, rng);
+    pub fn begin(seed: u64, setup: ClusterSetup) -> Self {
+        let (rng, cluster) = (Rng::new(seed), SimCluster::new(seed, setup));
+        let mut story = Scenario::new(cluster, rng);
         story.begin();
         let truth = Arc::clone(&story.cluster.truth);
         for n in 1..40_u64 {
@@ -48,28 +48,28 @@ impl Plain {
         self.0.cluster.judge.effects(host)
     }
 
-    pub fn act(&mut self, action: Action) {
+    pub fn act(&mut self, action: ScenarioAction) {
         self.0.act(action);
     }
 
     pub fn kill(&mut self, host: usize, wipe: bool) {
-        self.0.act(Action::Kill { host, wipe, reboot: wipe });
+        self.0.act(ScenarioAction::Kill { host, wipe, reboot: wipe });
     }
 
     pub fn start(&mut self, host: usize) {
-        self.0.act(Action::Start(host));
+        self.0.act(ScenarioAction::Start(host));
     }
 
     pub fn stop(&mut self, host: usize) {
-        self.0.act(Action::Stop(host));
+        self.0.act(ScenarioAction::Stop(host));
     }
 
     pub fn go_on(&mut self, host: usize) {
-        self.0.act(Action::GoOn(host));
+        self.0.act(ScenarioAction::GoOn(host));
     }
 
     pub fn give(&mut self, host: usize) {
-        self.0.act(Action::Move(host));
+        self.0.act(ScenarioAction::Move(host));
     }
 
     /// The role belongs here, and everything has time to settle.
@@ -92,7 +92,7 @@ impl Plain {
         self.0.cluster.world.wall()
     }
 
-    pub fn count(&self) -> Count {
+    pub fn count(&self) -> RecordCounts {
         self.0.cluster.judge.count()
     }
 

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use runner::planted::{self, ALL, Bug};
+use runner::planted::{self, ALL, PlantedBug};
 
 use crate::story;
 
@@ -11,7 +11,7 @@ use crate::story;
 const BUDGET: u64 = 1000;
 
 /// How many seeds it takes to find it, and what is found; `None`: more than `budget`.
-fn hunt(bug: Bug, first: u64, budget: u64) -> Option<(u64, String)> {
+fn hunt(bug: PlantedBug, first: u64, budget: u64) -> Option<(u64, String)> {
     planted::plant(Some(bug));
     let found = (0..budget).find_map(|n| {
         let told = catch_unwind(AssertUnwindSafe(|| story::play(first + n, false)));

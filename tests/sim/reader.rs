@@ -25,7 +25,7 @@ type Listed = (Vec<u8>, u64, Vec<Id>);
 
 /// Where a chunk is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ChunkPosition {
     pub pack: Id,
     frame: usize,
     offset: usize,
@@ -37,17 +37,17 @@ pub struct Place {
 }
 
 /// What one index object says, chunk by chunk.
-pub type Table = Arc<Vec<(Id, Place)>>;
+pub type Table = Arc<Vec<(Id, ChunkPosition)>>;
 
 /// Reads one repository. What never changes under its name is kept.
 #[derive(Debug)]
-pub struct Reader {
+pub struct FormatReader {
     chunk_key: [u8; 32],
     tables: HashMap<Id, Table>,
     frames: HashMap<(Id, usize), Bytes>,
 }
 
-impl Reader {
+impl FormatReader {
     /// With the key that stands in the clear in `format`.
     pub fn new(format: &[u8]) -> Self {
         let line = format.split(|byte| *byte == b'\n').next().expect("a line");
@@ -73,9 +73,9 @@ impl Reader {
     pub fn tree(
         &mut self,
         root: &str,
-        index: &HashMap<Id, Place>,
+        index: &HashMap<Id, ChunkPosition>,
         object: &dyn Fn(&str) -> Option<Bytes>,
-    ) -> Read<(Files, Vec<Place>)> {
+    ) -> Read<(Files, Vec<ChunkPosition>)> {
         let (mut files, mut places, mut open) = (BTreeMap::new(), Vec::new(), vec![root.to_owned()]);
         while let Some(id) = open.pop() {
             let node = self.chunk(&id, index, object, &mut places)?;
@@ -103,9 +103,9 @@ impl Reader {
     fn chunk(
         &mut self,
         id: &str,
-        index: &HashMap<Id, Place>,
+        index: &HashMap<Id, ChunkPosition>,
         object: &dyn Fn(&str) -> Option<Bytes>,
-        places: &mut Vec<Place>,
+        places: &mut Vec<ChunkPosition>,
     ) -> Read<Bytes> {
         let place = index.get(id).ok_or_else(|| format!("chunk {id} is in no index"))?;
         places.push(place.clone());
@@ -126,7 +126,7 @@ impl Reader {
     }
 }
 
-fn frame(place: &Place, pack: &Bytes) -> Option<Bytes> {
+fn frame(place: &ChunkPosition, pack: &Bytes) -> Option<Bytes> {
     let sealed = pack.get(place.offset..place.offset + place.stored)?;
     let plain = &sealed[..sealed.len().checked_sub(TAG)?];
     let content = if place.compressed { zstd::bulk::decompress(plain, place.raw).ok()? } else { plain.to_vec() };
@@ -155,7 +155,7 @@ fn count(bytes: &mut &[u8]) -> Option<usize> {
     varint(bytes).map(|n| n as usize)
 }
 
-fn tables(object: &[u8]) -> Option<Vec<(Id, Place)>> {
+fn tables(object: &[u8]) -> Option<Vec<(Id, ChunkPosition)>> {
     let mut plain = object.get(HEADER..object.len().checked_sub(TAG)?)?;
     let plain = &mut plain;
     let mut found = Vec::new();
@@ -176,7 +176,7 @@ fn tables(object: &[u8]) -> Option<Vec<(Id, Place)>> {
             let mut at = 0;
             for _ in 0..chunks {
                 let len = count(plain)?;
-                places.push(Place { pack: pack.clone(), frame, offset, stored, compressed, raw: 0, at, len });
+                places.push(ChunkPosition { pack: pack.clone(), frame, offset, stored, compressed, raw: 0, at, len });
                 at += len;
             }
             places[first..].iter_mut().for_each(|place| place.raw = at);

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use runner::ids::ClusterId;
 use runner::journal::register::memory::MemoryRegisters;
-use runner::journal::register::{Reading, Register, RegisterError, Registers, Swapped};
+use runner::journal::register::{CasOutcome, Register, RegisterError, RegisterService, RegisterValue};
 
-use crate::net::{Kind, Net, Silence};
-use crate::tasks::Process;
-use crate::wire::{Change, Observer, Place};
-use crate::world::WorldRef;
+use crate::net::{Network, NoAnswer, RequestKind};
+use crate::tasks::SimProcess;
+use crate::wire::{EffectObserver, EffectPlace, StoredEffect};
+use crate::world::WorldHandle;
 
 /// The cluster that has them.
 pub const CLUSTER: ClusterId = ClusterId(*b"simulate");
@@ -21,19 +21,19 @@ pub const CLUSTER: ClusterId = ClusterId(*b"simulate");
 #[derive(Debug)]
 pub struct RegisterServer {
     registers: MemoryRegisters,
-    net: Arc<Net>,
-    observer: OnceLock<Arc<dyn Observer>>,
+    net: Arc<Network>,
+    observer: OnceLock<Arc<dyn EffectObserver>>,
 }
 
 impl RegisterServer {
     /// None yet.
-    pub fn new(world: &WorldRef) -> Arc<Self> {
+    pub fn new(world: &WorldHandle) -> Arc<Self> {
         let registers = MemoryRegisters::new(CLUSTER);
-        Arc::new(Self { registers, net: Net::new(world), observer: OnceLock::new() })
+        Arc::new(Self { registers, net: Network::new(world), observer: OnceLock::new() })
     }
 
     /// Who sees every swap.
-    pub fn observe(&self, observer: Arc<dyn Observer>) {
+    pub fn observe(&self, observer: Arc<dyn EffectObserver>) {
         self.observer.set(observer).expect("there is one observer");
     }
 
@@ -43,63 +43,64 @@ impl RegisterServer {
     }
 
     /// The way to them.
-    pub fn net(&self) -> &Arc<Net> {
+    pub fn net(&self) -> &Arc<Network> {
         &self.net
     }
 
     /// The wire of a process.
-    pub fn wire(self: &Arc<Self>, process: Process) -> Arc<RegisterWire> {
-        Arc::new(RegisterWire { process, server: Arc::clone(self) })
+    pub fn wire(self: &Arc<Self>, process: SimProcess) -> Arc<SimRegisters> {
+        Arc::new(SimRegisters { process, server: Arc::clone(self) })
     }
 }
 
 /// A process's way to the registers.
 #[derive(Debug, Clone)]
-pub struct RegisterWire {
-    process: Process,
+pub struct SimRegisters {
+    process: SimProcess,
     server: Arc<RegisterServer>,
 }
 
-impl Registers for RegisterWire {
+impl RegisterService for SimRegisters {
     fn register(&self, name: &str) -> Arc<dyn Register> {
         let register = self.server.registers.register(name);
-        Arc::new(OneRegister { wire: self.clone(), name: name.to_owned(), register })
+        Arc::new(SimRegister { wire: self.clone(), name: name.to_owned(), register })
     }
 }
 
 #[derive(Debug)]
-struct OneRegister {
-    wire: RegisterWire,
+struct SimRegister {
+    wire: SimRegisters,
     name: String,
     register: Arc<dyn Register>,
 }
 
 #[async_trait]
-impl Register for OneRegister {
-    async fn read(&self) -> Result<Reading, RegisterError> {
+impl Register for SimRegister {
+    async fn read(&self) -> Result<RegisterValue, RegisterError> {
         let register = Arc::clone(&self.register);
         let effect = move || at_once(register.read());
-        let RegisterWire { process, server } = &self.wire;
-        let unreachable = |Silence(why)| RegisterError::Unreachable(why.to_owned());
-        server.net.carry(process, Kind::Read, None, effect).await.map_err(unreachable)?
+        let SimRegisters { process, server } = &self.wire;
+        let unreachable = |NoAnswer(why)| RegisterError::Unreachable(why.to_owned());
+        server.net.carry(process, RequestKind::Read, None, effect).await.map_err(unreachable)?
     }
 
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError> {
-        let RegisterWire { process, server } = &self.wire;
+    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
+        let SimRegisters { process, server } = &self.wire;
         let (register, name, old) = (Arc::clone(&self.register), self.name.clone(), old.cloned());
         let (at, by) = (Arc::clone(server), process.clone());
         let effect = move || {
             let swapped = at_once(register.swap(old.as_ref(), new.clone()));
-            if let (Ok(Swapped::Yes), Some(observer)) = (&swapped, at.observer.get()) {
-                let (place, key) = (Place::Register, name.clone());
+            if let (Ok(CasOutcome::Yes), Some(observer)) = (&swapped, at.observer.get()) {
+                let (place, key) = (EffectPlace::Register, name.clone());
                 let (before, after) = (old.clone(), Some(new.clone()));
-                observer.changed(by.host, &Change { at: by.world.now(), life: by.life, place, key, before, after });
+                observer
+                    .changed(by.host, &StoredEffect { at: by.world.now(), life: by.life, place, key, before, after });
             }
             swapped
         };
-        match server.net.carry(process, Kind::Once, None, effect).await {
+        match server.net.carry(process, RequestKind::Once, None, effect).await {
             Ok(swapped) => swapped,
-            Err(Silence(why)) => Ok(Swapped::Unknown { why: why.to_owned() }),
+            Err(NoAnswer(why)) => Ok(CasOutcome::Unknown { why: why.to_owned() }),
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use crate::story::{self, Told};
+use crate::story::{self, SeedResult};
 
 /// What many seeds came to.
 #[derive(Debug, Default)]
-struct Sum {
+struct SeedTotals {
     seeds: u64,
     steps: u64,
     requests: u64,
@@ -19,11 +19,11 @@ struct Sum {
     prunes: u64,
     swept: u64,
     deleted: u64,
-    broken: Vec<Told>,
+    broken: Vec<SeedResult>,
 }
 
-impl Sum {
-    fn add(&mut self, told: Told) {
+impl SeedTotals {
+    fn add(&mut self, told: SeedResult) {
         self.seeds += 1;
         self.steps += told.steps;
         self.requests += told.requests;
@@ -70,7 +70,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 /// A share of the seeds that every run of the tests plays.
 fn share(part: u64, of: u64) {
-    let (started, mut sum) = (real_time(), Sum::default());
+    let (started, mut sum) = (real_time(), SeedTotals::default());
     let (first, count) = (number("SIM_FIRST", 0), number("SIM_SEEDS", 2000));
     for seed in (first..first + count).filter(|seed| seed % of == part) {
         sum.add(story::play(seed, false));
@@ -119,7 +119,7 @@ fn replay() {
 #[test]
 #[ignore = "make soak"]
 fn soak() {
-    let (started, sum) = (real_time(), Mutex::new(Sum::default()));
+    let (started, sum) = (real_time(), Mutex::new(SeedTotals::default()));
     let (first, count) = (number("SIM_FIRST", 1_000_000), number("SIM_SEEDS", u64::MAX));
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     thread::scope(|scope| {

@@ -8,57 +8,59 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use runner::config::{Probe, Settings};
-use runner::daemon::{Failure, Voice};
+use runner::daemon::{DaemonObserver, Failure};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RoleName};
-use runner::job::backup::{BackupError, Content};
-use runner::job::cancel::Cancel;
-use runner::job::guard::{GuardError, Reason};
-use runner::job::local::Memories;
+use runner::job::backup::{BackupError, InlineContent};
+use runner::job::cancel::CancelToken;
+use runner::job::guard::{GuardError, NoCommitReason};
+use runner::job::local::ProcessMemory;
 use runner::job::prune::PruneError;
 use runner::job::report::pruned::PruneReport;
-use runner::job::report::{Outcome, RoleReport};
-use runner::job::runner::{Runner, Surroundings};
+use runner::job::report::{RoleReport, RunOutcome};
+use runner::job::runner::{NodeContext, NodeInputs};
 use runner::journal::log::AppendError;
 use runner::repo::entry::TreePath;
-use runner::role::duty::Stand;
+use runner::role::duty::RoleStatus;
 use runner::role::permit::Permit;
-use runner::role::probe::vip::events::Hints;
-use runner::role::probe::{Answer, Context, Detail, Evidence, Senses};
+use runner::role::probe::vip::events::ProbeHints;
+use runner::role::probe::{CommandVariables, ProbeAnswer, ProbeDetail, ProbeResult, ProbeRunner};
 use runner::role::slot::Slot;
 
-use crate::judge::{Files, Judge};
+use crate::judge::{Files, InvariantChecker};
 use crate::node::told;
 use crate::rng::Rng;
-use crate::setup::Eligible;
-use crate::world::WorldRef;
+use crate::setup::EligibilityRule;
+use crate::world::WorldHandle;
 
 /// How often it is looked whether what hangs still does.
 const HANG_LOOK: Duration = Duration::from_secs(5);
 
 /// What the story moves, and the nodes see.
 #[derive(Debug)]
-pub struct Truth {
-    state: Mutex<Facts>,
+pub struct GroundTruth {
+    state: Mutex<GroundTruthState>,
 }
 
 #[derive(Debug)]
-struct Facts {
-    here: BTreeMap<usize, Answer>,
+struct GroundTruthState {
+    here: BTreeMap<usize, ProbeAnswer>,
     files: BTreeMap<Vec<u8>, Bytes>,
     /// On these hosts reading the files does not end.
     hangs: BTreeSet<usize>,
-    stands: BTreeMap<usize, (u64, Stand)>,
+    stands: BTreeMap<usize, (u64, RoleStatus)>,
     /// Now and then a probe takes seconds.
     probes_are_slow: bool,
     log: Option<Vec<String>>,
 }
 
-impl Truth {
+impl GroundTruth {
     pub fn new() -> Arc<Self> {
         let (here, files, stands) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let hangs = BTreeSet::new();
-        Arc::new(Self { state: Mutex::new(Facts { here, files, hangs, stands, probes_are_slow: true, log: None }) })
+        Arc::new(Self {
+            state: Mutex::new(GroundTruthState { here, files, hangs, stands, probes_are_slow: true, log: None }),
+        })
     }
 
     /// From now on the story is written down.
@@ -67,7 +69,7 @@ impl Truth {
     }
 
     /// Writes it down, if it is.
-    pub fn say(&self, world: &WorldRef, what: impl FnOnce() -> String) {
+    pub fn say(&self, world: &WorldHandle, what: impl FnOnce() -> String) {
         if let Some(log) = &mut self.state().log {
             let line = format!("{:>12.3?} {}", world.now().as_secs_f64(), what());
             // Between what the program logs of itself.
@@ -82,12 +84,12 @@ impl Truth {
     }
 
     /// Whether the role belongs on this host.
-    pub fn put(&self, host: usize, here: Answer) {
+    pub fn put(&self, host: usize, here: ProbeAnswer) {
         self.state().here.insert(host, here);
     }
 
-    pub fn is_here(&self, host: usize) -> Answer {
-        self.state().here.get(&host).copied().unwrap_or(Answer::No)
+    pub fn is_here(&self, host: usize) -> ProbeAnswer {
+        self.state().here.get(&host).copied().unwrap_or(ProbeAnswer::No)
     }
 
     /// From now on every probe answers at once.
@@ -115,31 +117,31 @@ impl Truth {
     }
 
     /// How this process of the host stands, if it has said so.
-    pub fn stand(&self, host: usize, life: u64) -> Option<Stand> {
+    pub fn stand(&self, host: usize, life: u64) -> Option<RoleStatus> {
         self.state().stands.get(&host).filter(|(of, _)| *of == life).map(|(_, stand)| stand.clone())
     }
 
-    fn state(&self) -> MutexGuard<'_, Facts> {
+    fn state(&self) -> MutexGuard<'_, GroundTruthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What a node sees of the truth.
 #[derive(Debug)]
-pub struct Eyes {
+pub struct SimProbes {
     pub host: usize,
     pub life: u64,
     pub instance: String,
-    pub eligible: Eligible,
+    pub eligible: EligibilityRule,
     pub env: Env,
     pub rng: Mutex<Rng>,
-    pub truth: Arc<Truth>,
-    pub judge: Arc<Judge>,
+    pub truth: Arc<GroundTruth>,
+    pub judge: Arc<InvariantChecker>,
 }
 
 #[async_trait]
-impl Senses for Eyes {
-    async fn ask(&self, _: &Probe, _: &Context) -> (Answer, Detail) {
+impl ProbeRunner for SimProbes {
+    async fn ask(&self, _: &Probe, _: &CommandVariables) -> (ProbeAnswer, ProbeDetail) {
         let time = {
             let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
             let is_slow = rng.chance(20) && self.truth.state().probes_are_slow;
@@ -148,23 +150,23 @@ impl Senses for Eyes {
         };
         self.env.sleep(time).await;
         let here = self.truth.is_here(self.host);
-        if here == Answer::Yes {
+        if here == ProbeAnswer::Yes {
             self.judge.said_yes(&self.instance);
         }
         let answer = match (self.eligible, here) {
-            (Eligible::NotAway, Answer::Yes) => Answer::No,
-            (Eligible::NotAway, Answer::No) => Answer::Yes,
+            (EligibilityRule::NotAway, ProbeAnswer::Yes) => ProbeAnswer::No,
+            (EligibilityRule::NotAway, ProbeAnswer::No) => ProbeAnswer::Yes,
             (_, here) => here,
         };
-        (answer, Detail::Absent)
+        (answer, ProbeDetail::Absent)
     }
 
-    fn hints(&self, _: Option<&Probe>) -> Hints {
-        Hints::none()
+    fn hints(&self, _: Option<&Probe>) -> ProbeHints {
+        ProbeHints::none()
     }
 }
 
-impl Content for Eyes {
+impl InlineContent for SimProbes {
     fn ready(&self) -> BoxFuture<'static, ()> {
         let (truth, env, host) = (Arc::clone(&self.truth), self.env.clone(), self.host);
         Box::pin(async move {
@@ -183,21 +185,21 @@ impl Content for Eyes {
 
 /// What a node says.
 #[derive(Debug, Clone)]
-pub struct Mouth {
+pub struct SimObserver {
     pub host: usize,
     pub life: u64,
     pub node: NodeId,
     pub instance: String,
-    pub eligible: Eligible,
-    pub world: WorldRef,
-    pub truth: Arc<Truth>,
-    pub judge: Arc<Judge>,
+    pub eligible: EligibilityRule,
+    pub world: WorldHandle,
+    pub truth: Arc<GroundTruth>,
+    pub judge: Arc<InvariantChecker>,
 }
 
-impl Mouth {
+impl SimObserver {
     /// The runner of another process of the same node.
-    pub fn as_instance(&self, runner: &Runner, instance: InstanceId) -> Runner {
-        let eyes = Arc::new(Eyes {
+    pub fn as_instance(&self, runner: &NodeContext, instance: InstanceId) -> NodeContext {
+        let eyes = Arc::new(SimProbes {
             host: self.host,
             life: self.life,
             instance: instance.to_string(),
@@ -207,26 +209,32 @@ impl Mouth {
             truth: Arc::clone(&self.truth),
             judge: Arc::clone(&self.judge),
         });
-        let surroundings = Surroundings { senses: eyes.clone(), content: Some(eyes) };
-        Runner { instance, surroundings, memories: Memories::default(), cancel: Cancel::new(), ..runner.clone() }
+        let surroundings = NodeInputs { senses: eyes.clone(), content: Some(eyes) };
+        NodeContext {
+            instance,
+            surroundings,
+            memories: ProcessMemory::default(),
+            cancel: CancelToken::new(),
+            ..runner.clone()
+        }
     }
 }
 
-impl Voice for Mouth {
+impl DaemonObserver for SimObserver {
     fn load(&self) -> Result<Settings, Failure> {
         Err("nobody asks for it".into())
     }
 
-    fn stands(&self, _: &RoleName, stand: &Stand, _: &[Evidence]) {
-        if *stand == Stand::Cloned {
+    fn stands(&self, _: &RoleName, stand: &RoleStatus, _: &[ProbeResult]) {
+        if *stand == RoleStatus::Cloned {
             self.judge.called_clone(&self.node.to_string());
         }
         self.truth.say(&self.world, || format!("host {}: {stand:?}", self.host));
         self.truth.state().stands.insert(self.host, (self.life, stand.clone()));
     }
 
-    fn explained(&self, report: &RoleReport, reason: Option<&Reason>) -> RoleReport {
-        if reason == Some(&Reason::Cloned) {
+    fn explained(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
+        if reason == Some(&NoCommitReason::Cloned) {
             self.judge.called_clone(&self.node.to_string());
         }
         RoleReport { reason: reason.map(|reason| format!("{reason:?}")), ..report.clone() }
@@ -242,10 +250,10 @@ impl Voice for Mouth {
     }
 
     fn report_failure(&self, role: &RoleName, _: &GuardError) -> (RoleReport, u8) {
-        (RoleReport::nothing(role.clone(), Outcome::Failed), 1)
+        (RoleReport::nothing(role.clone(), RunOutcome::Failed), 1)
     }
 
-    fn refusal(&self, _: &RoleName, _: Option<&Stand>, _: &[Evidence]) -> String {
+    fn refusal(&self, _: &RoleName, _: Option<&RoleStatus>, _: &[ProbeResult]) -> String {
         String::new()
     }
 
@@ -269,7 +277,7 @@ impl Voice for Mouth {
 
     fn would_run(&self, _: &RoleName, _: Slot) {}
 
-    fn summary(&self, _: &BTreeMap<RoleName, Option<Stand>>) -> String {
+    fn summary(&self, _: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
         String::new()
     }
 }

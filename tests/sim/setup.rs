@@ -6,17 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use runner::config::{Host, Lease, Settings};
+use runner::config::{ConfigEnvironment, LeaseKind, Settings};
 use runner::ids::{RepoId, RoleName};
-use runner::repo::crypto::{Cipher, Keys};
-use runner::repo::format::{self, ChunkerParams, Format, JournalHome};
+use runner::repo::crypto::{Cipher, DerivedKeys};
+use runner::repo::format::{self, ChunkerParams, JournalLocation, RepositoryFormat};
 use runner::repo::keyring::RepositoryKey;
 use runner::repo::names;
 use runner::store::Store as _;
 
 use crate::registers::CLUSTER;
 use crate::rng::Rng;
-use crate::wire::Bucket;
+use crate::wire::SimBucket;
 
 /// How long what is condemned stays.
 pub const GRACE: Duration = Duration::from_secs(100);
@@ -29,7 +29,7 @@ pub const TTL: u64 = 10;
 
 /// What makes a node eligible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Eligible {
+pub enum EligibilityRule {
     Always,
     Vip,
     /// A probe under a `not`.
@@ -38,20 +38,20 @@ pub enum Eligible {
 
 /// Who runs the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum LaunchMode {
     Daemon,
     Cron,
 }
 
 /// How a cluster is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Setup {
+pub struct ClusterSetup {
     pub nodes: usize,
-    pub mode: Mode,
-    pub lease: Lease,
+    pub mode: LaunchMode,
+    pub lease: LeaseKind,
     /// The journal has its head in etcd.
     pub seated: bool,
-    pub eligible: Eligible,
+    pub eligible: EligibilityRule,
     pub holder_continues: bool,
     pub keep: u32,
     pub max_unused: u8,
@@ -61,27 +61,27 @@ pub struct Setup {
     pub second: bool,
 }
 
-impl Setup {
+impl ClusterSetup {
     /// One of those that the config allows.
     pub fn drawn(rng: &mut Rng) -> Self {
-        let lease = *rng.pick(&[Lease::None, Lease::Bucket, Lease::Etcd]);
-        let mode = if lease != Lease::Etcd && rng.chance(250) { Mode::Cron } else { Mode::Daemon };
+        let lease = *rng.pick(&[LeaseKind::None, LeaseKind::Bucket, LeaseKind::Etcd]);
+        let mode = if lease != LeaseKind::Etcd && rng.chance(250) { LaunchMode::Cron } else { LaunchMode::Daemon };
         let eligible = match rng.below(5) {
-            0 if lease != Lease::None => Eligible::Always,
-            0..=2 => Eligible::Vip,
-            _ => Eligible::NotAway,
+            0 if lease != LeaseKind::None => EligibilityRule::Always,
+            0..=2 => EligibilityRule::Vip,
+            _ => EligibilityRule::NotAway,
         };
         Self {
             nodes: 2 + usize::from(rng.chance(300)),
             mode,
             lease,
-            seated: lease != Lease::Bucket && rng.chance(350),
+            seated: lease != LeaseKind::Bucket && rng.chance(350),
             eligible,
             holder_continues: rng.chance(300),
             keep: 1 + rng.below(3) as u32,
             max_unused: *rng.pick(&[0, 10, 50, 100]),
             store_clock: rng.chance(700),
-            second: lease == Lease::Bucket && mode == Mode::Daemon && rng.chance(700),
+            second: lease == LeaseKind::Bucket && mode == LaunchMode::Daemon && rng.chance(700),
         }
     }
 
@@ -89,14 +89,14 @@ impl Setup {
     pub fn settings(&self) -> Settings {
         let lease = match self.lease {
             // The lease service that stands in for etcd needs no client of it.
-            Lease::None | Lease::Etcd => "none",
-            Lease::Bucket => "bucket",
+            LeaseKind::None | LeaseKind::Etcd => "none",
+            LeaseKind::Bucket => "bucket",
         };
         let eligible = match self.eligible {
             // Somebody who may always have the role, where nothing but the journal keeps others out, is a mistake to the config.
-            Eligible::Always => "",
-            Eligible::Vip => "eligible = { vip = \"192.0.2.1\" }",
-            Eligible::NotAway => "eligible = { not = { command = [\"/away\"] } }",
+            EligibilityRule::Always => "",
+            EligibilityRule::Vip => "eligible = { vip = \"192.0.2.1\" }",
+            EligibilityRule::NotAway => "eligible = { not = { command = [\"/away\"] } }",
         };
         let unreachable = if self.holder_continues && !self.seated { "holder_continues" } else { "stop" };
         let text = format!(
@@ -109,7 +109,7 @@ impl Setup {
             self.max_unused,
             GRACE.as_secs(),
         );
-        let place = Host { runner_config: None, credentials_directory: None };
+        let place = ConfigEnvironment { runner_config: None, credentials_directory: None };
         let settings = Settings::parse(&[(PathBuf::from("sim.toml"), text)], &place);
         let mut settings = settings.unwrap_or_else(|error| panic!("{error}"));
         settings.roles.values_mut().for_each(|role| role.lease = self.lease);
@@ -119,15 +119,15 @@ impl Setup {
 
 /// What `init` makes, without its proof: a repository that is not encrypted, so that whoever checks reads it with nothing but the
 /// bytes.
-pub fn make_repository(bucket: &Bucket, role: &RoleName, seated: bool, rng: &mut Rng) -> RepoId {
+pub fn make_repository(bucket: &SimBucket, role: &RoleName, seated: bool, rng: &mut Rng) -> RepoId {
     let mut key = [7; 32];
     key[..8].copy_from_slice(&rng.next().to_le_bytes());
     let mut repo = [3; 16];
     repo[..8].copy_from_slice(&rng.next().to_le_bytes());
     let (repo, master) = (RepoId(repo), RepositoryKey::new(key));
-    let keys = Keys::new(Cipher::None, repo, role.clone(), master.clone());
-    let journal = if seated { JournalHome::Etcd { cluster: CLUSTER } } else { JournalHome::Bucket };
-    let format = Format {
+    let keys = DerivedKeys::new(Cipher::None, repo, role.clone(), master.clone());
+    let journal = if seated { JournalLocation::Etcd { cluster: CLUSTER } } else { JournalLocation::Bucket };
+    let format = RepositoryFormat {
         v: format::VERSION,
         role: role.clone(),
         repo,

@@ -3,32 +3,32 @@
 
 use std::time::Duration;
 
-use runner::config::Lease;
+use runner::config::LeaseKind;
 
-use crate::plain::Plain;
-use crate::setup::{Eligible, Mode, Setup};
+use crate::plain::ScriptedScenario;
+use crate::setup::{ClusterSetup, EligibilityRule, LaunchMode};
 use crate::steps::PAIR;
-use crate::story::{Action, LOOKS};
+use crate::story::{LOOKS, ScenarioAction};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
 const YEARS: i64 = 2 * 365 * 24 * 60 * 60;
 
 /// One a row: who has the role, and where the journal is.
-fn setups() -> [Setup; 5] {
+fn setups() -> [ClusterSetup; 5] {
     [
         PAIR,
-        Setup { lease: Lease::Bucket, second: true, ..PAIR },
-        Setup { lease: Lease::Etcd, seated: true, ..PAIR },
-        Setup { mode: Mode::Cron, ..PAIR },
-        Setup { lease: Lease::Bucket, mode: Mode::Cron, eligible: Eligible::Always, ..PAIR },
+        ClusterSetup { lease: LeaseKind::Bucket, second: true, ..PAIR },
+        ClusterSetup { lease: LeaseKind::Etcd, seated: true, ..PAIR },
+        ClusterSetup { mode: LaunchMode::Cron, ..PAIR },
+        ClusterSetup { lease: LeaseKind::Bucket, mode: LaunchMode::Cron, eligible: EligibilityRule::Always, ..PAIR },
     ]
 }
 
 /// Plays what happens in each set-up, and looks whether all is well in the end.
-fn in_every_setup(setups: impl IntoIterator<Item = Setup>, what: impl Fn(&mut Plain)) {
+fn in_every_setup(setups: impl IntoIterator<Item = ClusterSetup>, what: impl Fn(&mut ScriptedScenario)) {
     for setup in setups {
-        let mut plain = Plain::begin(7, setup);
+        let mut plain = ScriptedScenario::begin(7, setup);
         plain.run(3 * MINUTE);
         what(&mut plain);
         plain.peace(1);
@@ -41,11 +41,11 @@ fn in_every_setup(setups: impl IntoIterator<Item = Setup>, what: impl Fn(&mut Pl
 fn a_clock_that_was_wrong_by_years_leaves_the_schedule_alone() {
     for by in [YEARS, -YEARS] {
         for store_clock in [true, false] {
-            let setups = setups().map(|setup| Setup { store_clock, ..setup });
+            let setups = setups().map(|setup| ClusterSetup { store_clock, ..setup });
             in_every_setup(setups, |plain| {
-                plain.act(Action::Step(1, by));
+                plain.act(ScenarioAction::Step(1, by));
                 plain.run(2 * MINUTE);
-                plain.act(Action::Step(1, 0));
+                plain.act(ScenarioAction::Step(1, 0));
                 plain.run(MINUTE);
             });
         }
@@ -55,12 +55,12 @@ fn a_clock_that_was_wrong_by_years_leaves_the_schedule_alone() {
 #[test]
 fn a_clock_that_was_ahead_by_less_than_is_told_leaves_the_schedule_alone() {
     for store_clock in [true, false] {
-        let setups = setups().map(|setup| Setup { store_clock, ..setup });
+        let setups = setups().map(|setup| ClusterSetup { store_clock, ..setup });
         in_every_setup(setups, |plain| {
             let from = plain.now();
-            plain.act(Action::Step(1, 240));
+            plain.act(ScenarioAction::Step(1, 240));
             plain.run(MINUTE);
-            plain.act(Action::Step(1, 0));
+            plain.act(ScenarioAction::Step(1, 0));
             plain.run(6 * MINUTE + MINUTE / 2);
             let slots = plain.slots_since(from);
             let left_out = slots.iter().filter(|(_, is_committed)| !is_committed).count();
@@ -71,9 +71,9 @@ fn a_clock_that_was_ahead_by_less_than_is_told_leaves_the_schedule_alone() {
 
 #[test]
 fn a_node_that_looks_thousands_of_times_between_two_records_is_no_clone() {
-    let setups = setups().into_iter().filter(|setup| setup.lease != Lease::Etcd);
+    let setups = setups().into_iter().filter(|setup| setup.lease != LeaseKind::Etcd);
     in_every_setup(setups, |plain| {
-        plain.act(Action::Look(1, LOOKS));
+        plain.act(ScenarioAction::Look(1, LOOKS));
         plain.run(25 * MINUTE);
     });
 }
@@ -82,11 +82,11 @@ fn a_node_that_looks_thousands_of_times_between_two_records_is_no_clone() {
 fn a_state_directory_that_is_deleted_or_set_back_makes_no_clone() {
     in_every_setup(setups(), |plain| {
         for _ in 0..3 {
-            plain.act(Action::Keep(1));
+            plain.act(ScenarioAction::Keep(1));
             plain.run(5 * MINUTE);
-            plain.act(Action::SetBack(1));
+            plain.act(ScenarioAction::SetBack(1));
             plain.run(5 * MINUTE);
-            plain.act(Action::Forget(1));
+            plain.act(ScenarioAction::Forget(1));
             plain.run(5 * MINUTE);
         }
     });
@@ -95,18 +95,18 @@ fn a_state_directory_that_is_deleted_or_set_back_makes_no_clone() {
 #[test]
 fn a_state_directory_that_is_set_back_again_and_again_in_one_boot_makes_no_clone() {
     in_every_setup(setups(), |plain| {
-        plain.act(Action::Keep(1));
+        plain.act(ScenarioAction::Keep(1));
         for round in 0..8 {
             plain.run(MINUTE);
             // What it remembers of having been set back is set back, and sometimes it is not.
             if round % 2 == 0 {
-                plain.act(Action::Keep(1));
+                plain.act(ScenarioAction::Keep(1));
             }
             plain.run(MINUTE);
-            plain.act(Action::SetBack(1));
+            plain.act(ScenarioAction::SetBack(1));
         }
-        plain.act(Action::ForgetMemory(1));
-        plain.act(Action::SetBack(1));
+        plain.act(ScenarioAction::ForgetMemory(1));
+        plain.act(ScenarioAction::SetBack(1));
         plain.run(5 * MINUTE);
     });
 }
@@ -114,8 +114,9 @@ fn a_state_directory_that_is_set_back_again_and_again_in_one_boot_makes_no_clone
 #[test]
 fn what_the_holder_hangs_on_is_committed_by_the_standby() {
     // A job that is started anew by cron has the lease only while it runs: who gets it in between is a matter of luck.
-    let may_both = setups().into_iter().filter(|setup| setup.lease != Lease::None && setup.mode == Mode::Daemon);
-    in_every_setup(may_both.map(|setup| Setup { eligible: Eligible::Always, ..setup }), |plain| {
-        plain.act(Action::Hang(1, true));
+    let may_both =
+        setups().into_iter().filter(|setup| setup.lease != LeaseKind::None && setup.mode == LaunchMode::Daemon);
+    in_every_setup(may_both.map(|setup| ClusterSetup { eligible: EligibilityRule::Always, ..setup }), |plain| {
+        plain.act(ScenarioAction::Hang(1, true));
     });
 }

@@ -4,18 +4,18 @@
 
 use std::time::Duration;
 
-use runner::config::Lease;
+use runner::config::LeaseKind;
 
-use crate::plain::Plain;
-use crate::setup::{Eligible, Mode, Setup};
+use crate::plain::ScriptedScenario;
+use crate::setup::{ClusterSetup, EligibilityRule, LaunchMode};
 
 /// Two retained snapshots of five, packs rewritten at the least waste.
-pub const PAIR: Setup = Setup {
+pub const PAIR: ClusterSetup = ClusterSetup {
     nodes: 2,
-    mode: Mode::Daemon,
-    lease: Lease::None,
+    mode: LaunchMode::Daemon,
+    lease: LeaseKind::None,
     seated: false,
-    eligible: Eligible::Vip,
+    eligible: EligibilityRule::Vip,
     holder_continues: false,
     keep: 2,
     max_unused: 0,
@@ -23,14 +23,14 @@ pub const PAIR: Setup = Setup {
     second: false,
 };
 
-const SETUPS: [Setup; 7] = [
+const SETUPS: [ClusterSetup; 7] = [
     PAIR,
-    Setup { lease: Lease::Bucket, ..PAIR },
-    Setup { lease: Lease::Bucket, second: true, ..PAIR },
-    Setup { lease: Lease::Etcd, ..PAIR },
-    Setup { lease: Lease::Etcd, seated: true, ..PAIR },
-    Setup { seated: true, ..PAIR },
-    Setup { lease: Lease::Bucket, mode: Mode::Cron, ..PAIR },
+    ClusterSetup { lease: LeaseKind::Bucket, ..PAIR },
+    ClusterSetup { lease: LeaseKind::Bucket, second: true, ..PAIR },
+    ClusterSetup { lease: LeaseKind::Etcd, ..PAIR },
+    ClusterSetup { lease: LeaseKind::Etcd, seated: true, ..PAIR },
+    ClusterSetup { seated: true, ..PAIR },
+    ClusterSetup { lease: LeaseKind::Bucket, mode: LaunchMode::Cron, ..PAIR },
 ];
 
 /// In which its first prune has deleted what it condemned.
@@ -38,7 +38,7 @@ const LIFE: Duration = Duration::from_secs(330);
 
 /// What comes between two steps.
 #[derive(Debug, Clone, Copy)]
-enum Between {
+enum Disturbance {
     /// It dies; it comes back with what it remembered, or without.
     Death { wipe: bool },
     /// It stands still until the other node has had so many effects.
@@ -46,21 +46,21 @@ enum Between {
 }
 
 /// A life with something after effect `at`; how many effects node 1 had. `None`: it never came so far.
-fn life(setup: Setup, at: u64, between: Between) -> Option<u64> {
-    let mut plain = Plain::begin(at, setup);
+fn life(setup: ClusterSetup, at: u64, between: Disturbance) -> Option<u64> {
+    let mut plain = ScriptedScenario::begin(at, setup);
     let came = plain.run_until_effects(1, at, LIFE);
     if !came {
         return None;
     }
     let lived = plain.effects(1);
     match between {
-        Between::Death { wipe } => {
+        Disturbance::Death { wipe } => {
             plain.kill(1, wipe);
             plain.give(2);
             plain.run(Duration::from_secs(150));
             plain.start(1);
         }
-        Between::Sleep { others } => {
+        Disturbance::Sleep { others } => {
             plain.stop(1);
             plain.give(2);
             let had = plain.effects(2);
@@ -75,7 +75,7 @@ fn life(setup: Setup, at: u64, between: Between) -> Option<u64> {
     Some(lived)
 }
 
-fn every_step(between: Between) -> u64 {
+fn every_step(between: Disturbance) -> u64 {
     let mut lives = 0;
     for setup in SETUPS {
         let mut at = 1;
@@ -90,7 +90,7 @@ fn every_step(between: Between) -> u64 {
 #[test]
 fn a_life_without_disturbance_has_every_kind_of_effect() {
     for setup in SETUPS {
-        let mut plain = Plain::begin(0, setup);
+        let mut plain = ScriptedScenario::begin(0, setup);
         plain.run(LIFE);
         let count = plain.count();
         assert!(count.commits >= 5 && count.takeovers >= 1 && count.prunes >= 2 && count.deleted > 0, "{count:?}");
@@ -99,28 +99,28 @@ fn a_life_without_disturbance_has_every_kind_of_effect() {
 
 #[test]
 fn a_node_that_dies_after_any_effect_leaves_nothing_wrong() {
-    println!("{} lives", every_step(Between::Death { wipe: false }));
+    println!("{} lives", every_step(Disturbance::Death { wipe: false }));
 }
 
 #[test]
 fn a_node_that_dies_after_any_effect_and_forgets_leaves_nothing_wrong() {
-    println!("{} lives", every_step(Between::Death { wipe: true }));
+    println!("{} lives", every_step(Disturbance::Death { wipe: true }));
 }
 
 #[test]
 fn a_node_that_sleeps_through_a_takeover_after_any_effect_does_no_harm() {
-    println!("{} lives", every_step(Between::Sleep { others: 3 }));
+    println!("{} lives", every_step(Disturbance::Sleep { others: 3 }));
 }
 
 #[test]
 fn a_node_that_sleeps_through_a_commit_after_any_effect_does_no_harm() {
-    println!("{} lives", every_step(Between::Sleep { others: 8 }));
+    println!("{} lives", every_step(Disturbance::Sleep { others: 8 }));
 }
 
 /// All depths.
 #[test]
 #[ignore = "minutes; part of make soak"]
 fn a_node_that_sleeps_for_any_number_of_effects_does_no_harm() {
-    let lives: u64 = (1..=30).map(|others| every_step(Between::Sleep { others })).sum();
+    let lives: u64 = (1..=30).map(|others| every_step(Disturbance::Sleep { others })).sum();
     println!("{lives} lives");
 }

@@ -6,22 +6,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use runner::config::Lease;
+use runner::config::LeaseKind;
 use runner::env::Clock as _;
 use runner::job::audit;
-use runner::job::report::audited::Finding;
-use runner::role::duty::Stand;
-use runner::role::probe::Answer;
-use runner::role::slot::Plan;
+use runner::job::report::audited::AuditFinding;
+use runner::role::duty::RoleStatus;
+use runner::role::probe::ProbeAnswer;
+use runner::role::slot::SlotSchedule;
 
-pub use crate::action::Action;
-use crate::files::Disk;
-use crate::hosts::Thaw;
-use crate::judge::Count;
-use crate::net::Faults;
-use crate::node::{Act, Cluster};
+pub use crate::action::ScenarioAction;
+use crate::files::SimDisk;
+use crate::hosts::ThawedClock;
+use crate::judge::RecordCounts;
+use crate::net::NetworkFaults;
+use crate::node::{OperatorAction, SimCluster};
 use crate::rng::Rng;
-use crate::setup::{EVERY, Eligible, Mode, Setup};
+use crate::setup::{ClusterSetup, EVERY, EligibilityRule, LaunchMode};
 
 /// For how long things happen.
 const TROUBLE: (Duration, Duration) = (Duration::from_mins(4), Duration::from_mins(25));
@@ -41,27 +41,27 @@ pub const LOOKS: u32 = 1100;
 
 /// What a seed came to.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
+pub struct SeedResult {
     pub seed: u64,
     pub steps: u64,
     pub requests: u64,
-    pub count: Count,
+    pub count: RecordCounts,
     /// Of all that happened, and when.
     pub trace: u64,
     pub broken: Vec<String>,
-    pub setup: Option<Setup>,
+    pub setup: Option<ClusterSetup>,
     pub story: Vec<String>,
 }
 
-pub struct Story {
-    pub cluster: Cluster,
+pub struct Scenario {
+    pub cluster: SimCluster,
     rng: Rng,
-    planned: BTreeMap<(Duration, u64), Action>,
+    planned: BTreeMap<(Duration, u64), ScenarioAction>,
     serial: u64,
     clone: Option<usize>,
     files: u64,
     /// The newest backups of state directories.
-    kept: BTreeMap<usize, Vec<Disk>>,
+    kept: BTreeMap<usize, Vec<SimDisk>>,
     /// By how much it takes longer.
     off: Duration,
 }
@@ -71,14 +71,14 @@ fn signed(time: Duration) -> SignedDuration {
 }
 
 /// Plays this seed's story; with `log` it is written down.
-pub fn play(seed: u64, log: bool) -> Told {
+pub fn play(seed: u64, log: bool) -> SeedResult {
     let mut rng = Rng::new(seed ^ 0x5107);
-    let setup = Setup::drawn(&mut rng);
-    let cluster = Cluster::new(seed, setup);
+    let setup = ClusterSetup::drawn(&mut rng);
+    let cluster = SimCluster::new(seed, setup);
     if log {
         cluster.truth.log();
     }
-    let mut story = Story::new(cluster, rng);
+    let mut story = Scenario::new(cluster, rng);
     story.begin();
     story.trouble();
     if story.cluster.judge.is_content() {
@@ -87,8 +87,8 @@ pub fn play(seed: u64, log: bool) -> Told {
     story.told(seed, log)
 }
 
-impl Story {
-    pub fn new(cluster: Cluster, rng: Rng) -> Self {
+impl Scenario {
+    pub fn new(cluster: SimCluster, rng: Rng) -> Self {
         Self {
             cluster,
             rng,
@@ -105,7 +105,7 @@ impl Story {
         for _ in 0..6 {
             self.write();
         }
-        self.act(Action::Move(1));
+        self.act(ScenarioAction::Move(1));
         for host in self.cluster.hosts() {
             self.cluster.start(host);
         }
@@ -138,12 +138,12 @@ impl Story {
         self.cluster.world.now()
     }
 
-    fn later(&mut self, most: Duration, action: Action) {
+    fn later(&mut self, most: Duration, action: ScenarioAction) {
         let at = self.now() + self.rng.time(Duration::from_millis(100), most);
         self.plan(at, action);
     }
 
-    fn plan(&mut self, at: Duration, action: Action) {
+    fn plan(&mut self, at: Duration, action: ScenarioAction) {
         self.serial += 1;
         self.planned.insert((at, self.serial), action);
     }
@@ -154,173 +154,179 @@ impl Story {
         let host = *self.rng.pick(&hosts);
         let short = Duration::from_secs(*self.rng.pick(&[3, 15, 40, 150]));
         match self.rng.below(37) {
-            0..=4 => self.act(Action::Write),
+            0..=4 => self.act(ScenarioAction::Write),
             5..=7 => {
                 // Seldom without a moment in which it is nowhere, or on both.
                 match self.rng.below(3) {
-                    0 => self.act(Action::Move(0)),
-                    1 => self.act(Action::See(host, Answer::Yes)),
+                    0 => self.act(ScenarioAction::Move(0)),
+                    1 => self.act(ScenarioAction::See(host, ProbeAnswer::Yes)),
                     _ => {}
                 }
-                self.later(Duration::from_secs(15), Action::Move(host));
+                self.later(Duration::from_secs(15), ScenarioAction::Move(host));
             }
             8 => {
-                let answer = *self.rng.pick(&[Answer::Yes, Answer::No, Answer::Unknown, Answer::Unknown]);
-                self.act(Action::See(host, answer));
+                let answer =
+                    *self.rng.pick(&[ProbeAnswer::Yes, ProbeAnswer::No, ProbeAnswer::Unknown, ProbeAnswer::Unknown]);
+                self.act(ScenarioAction::See(host, answer));
             }
             9 | 10 => {
                 let (wipe, reboot) = (self.rng.chance(250), self.rng.chance(400));
-                self.act(Action::Kill { host, wipe, reboot });
-                self.later(short, Action::Start(host));
+                self.act(ScenarioAction::Kill { host, wipe, reboot });
+                self.later(short, ScenarioAction::Start(host));
             }
             11 | 12 => {
-                self.act(Action::Stop(host));
-                self.later(short, Action::GoOn(host));
+                self.act(ScenarioAction::Stop(host));
+                self.later(short, ScenarioAction::GoOn(host));
             }
             13 => {
-                self.act(Action::Freeze(host));
-                let thaw = if self.rng.chance(500) { Thaw::Behind } else { Thaw::SetRight };
-                self.later(short, Action::Thaw(host, thaw));
+                self.act(ScenarioAction::Freeze(host));
+                let thaw = if self.rng.chance(500) { ThawedClock::Behind } else { ThawedClock::SetRight };
+                self.later(short, ScenarioAction::Thaw(host, thaw));
             }
             14 => {
                 let by = *self.rng.pick(&[-7200, -900, -20, -3, 3, 20, 900, 7200]);
-                self.act(Action::Step(host, by));
-                self.later(Duration::from_mins(3), Action::Step(host, 0));
+                self.act(ScenarioAction::Step(host, by));
+                self.later(Duration::from_mins(3), ScenarioAction::Step(host, 0));
             }
             15 => {
                 let drift = *self.rng.pick(&[-20_000, -2_000, 2_000, 20_000]);
-                self.act(Action::Drift(host, drift));
-                self.later(Duration::from_mins(5), Action::Drift(host, 0));
+                self.act(ScenarioAction::Drift(host, drift));
+                self.later(Duration::from_mins(5), ScenarioAction::Drift(host, 0));
             }
             16..=18 => {
                 let most = *self.rng.pick(&[20, 80, 250]);
-                let faults = Faults::drawn(&mut self.rng, most);
-                self.act(Action::Bucket(faults));
-                self.later(short * 2, Action::Bucket(Faults::NONE));
+                let faults = NetworkFaults::drawn(&mut self.rng, most);
+                self.act(ScenarioAction::Bucket(faults));
+                self.later(short * 2, ScenarioAction::Bucket(NetworkFaults::NONE));
             }
             19 | 20 if self.has_etcd() => {
                 let most = *self.rng.pick(&[50, 250]);
-                let faults = Faults::drawn(&mut self.rng, most);
-                let action = if self.rng.chance(500) { Action::Leases(faults) } else { Action::Registers(faults) };
+                let faults = NetworkFaults::drawn(&mut self.rng, most);
+                let action = if self.rng.chance(500) {
+                    ScenarioAction::Leases(faults)
+                } else {
+                    ScenarioAction::Registers(faults)
+                };
                 self.act(action);
-                self.later(short * 2, Action::Leases(Faults::NONE));
-                self.later(short * 2, Action::Registers(Faults::NONE));
+                self.later(short * 2, ScenarioAction::Leases(NetworkFaults::NONE));
+                self.later(short * 2, ScenarioAction::Registers(NetworkFaults::NONE));
             }
             21 if self.has_etcd() => match self.rng.below(5) {
-                0 => self.act(Action::EtcdForgets),
-                1 => self.act(Action::EtcdLeader),
+                0 => self.act(ScenarioAction::EtcdForgets),
+                1 => self.act(ScenarioAction::EtcdLeader),
                 2 => {
                     let late = self.rng.time(Duration::ZERO, Duration::from_secs(5));
-                    self.act(Action::EtcdLate(late));
+                    self.act(ScenarioAction::EtcdLate(late));
                 }
                 _ => {
-                    self.act(Action::SilenceEtcd(true));
-                    self.later(short, Action::SilenceEtcd(false));
+                    self.act(ScenarioAction::SilenceEtcd(true));
+                    self.later(short, ScenarioAction::SilenceEtcd(false));
                 }
             },
             22 => {
-                self.act(Action::Cut(host, true));
-                self.later(short, Action::Cut(host, false));
+                self.act(ScenarioAction::Cut(host, true));
+                self.later(short, ScenarioAction::Cut(host, false));
             }
             23 if self.has_etcd() => {
-                self.act(Action::CutEtcd(host, true));
-                self.later(short, Action::CutEtcd(host, false));
+                self.act(ScenarioAction::CutEtcd(host, true));
+                self.later(short, ScenarioAction::CutEtcd(host, false));
             }
             24 => {
-                self.act(Action::SilenceBucket(true));
-                self.later(Duration::from_secs(90), Action::SilenceBucket(false));
+                self.act(ScenarioAction::SilenceBucket(true));
+                self.later(Duration::from_secs(90), ScenarioAction::SilenceBucket(false));
             }
             25 => match self.rng.below(4) {
-                0 => self.act(Action::ForgetMemory(host)),
+                0 => self.act(ScenarioAction::ForgetMemory(host)),
                 1 => {
-                    self.act(Action::MemoryFull(host, true));
-                    self.later(short, Action::MemoryFull(host, false));
+                    self.act(ScenarioAction::MemoryFull(host, true));
+                    self.later(short, ScenarioAction::MemoryFull(host, false));
                 }
                 _ => {
-                    self.act(Action::DiskFull(host, true));
-                    self.later(short, Action::DiskFull(host, false));
+                    self.act(ScenarioAction::DiskFull(host, true));
+                    self.later(short, ScenarioAction::DiskFull(host, false));
                 }
             },
-            26 if self.rng.chance(333) => self.act(Action::Operate(host, Act::TakeOver)),
+            26 if self.rng.chance(333) => self.act(ScenarioAction::Operate(host, OperatorAction::TakeOver)),
             26 => {
-                self.act(Action::Operate(host, Act::Pause));
-                self.later(short, Action::Operate(host, Act::Resume));
+                self.act(ScenarioAction::Operate(host, OperatorAction::Pause));
+                self.later(short, ScenarioAction::Operate(host, OperatorAction::Resume));
             }
-            27 => self.act(Action::Prune(host)),
+            27 => self.act(ScenarioAction::Prune(host)),
             // Answers take their time, and then there are none, and others are eligible as well.
             28 | 29 if self.rng.chance(400) => {
-                let slow = Faults { slow: 700, slow_max: Duration::from_secs(3), ..Faults::NONE };
-                self.act(Action::Leases(slow));
-                self.act(Action::Bucket(slow));
+                let slow = NetworkFaults { slow: 700, slow_max: Duration::from_secs(3), ..NetworkFaults::NONE };
+                self.act(ScenarioAction::Leases(slow));
+                self.act(ScenarioAction::Bucket(slow));
                 let then = self.now() + self.rng.time(Duration::from_secs(3), Duration::from_secs(20));
                 for action in [
-                    Action::CutEtcd(host, true),
-                    Action::Cut(host, true),
-                    Action::Leases(Faults::NONE),
-                    Action::Bucket(Faults::NONE),
+                    ScenarioAction::CutEtcd(host, true),
+                    ScenarioAction::Cut(host, true),
+                    ScenarioAction::Leases(NetworkFaults::NONE),
+                    ScenarioAction::Bucket(NetworkFaults::NONE),
                 ] {
                     self.plan(then, action);
                 }
                 for other in hosts.into_iter().filter(|other| *other != host) {
-                    self.plan(then, Action::See(other, Answer::Yes));
+                    self.plan(then, ScenarioAction::See(other, ProbeAnswer::Yes));
                 }
-                self.plan(then + short, Action::Cut(host, false));
-                self.plan(then + short, Action::CutEtcd(host, false));
+                self.plan(then + short, ScenarioAction::Cut(host, false));
+                self.plan(then + short, ScenarioAction::CutEtcd(host, false));
             }
             31 => {
                 let days = self.rng.between(30, 1200) as i64;
                 let by = if self.rng.chance(600) { days } else { -days };
-                self.act(Action::Step(host, by * 24 * 60 * 60));
-                self.later(Duration::from_mins(3), Action::Step(host, 0));
+                self.act(ScenarioAction::Step(host, by * 24 * 60 * 60));
+                self.later(Duration::from_mins(3), ScenarioAction::Step(host, 0));
             }
-            32 if self.rng.below(3) == 0 => self.act(Action::Forget(host)),
+            32 if self.rng.below(3) == 0 => self.act(ScenarioAction::Forget(host)),
             32 => {
-                self.act(Action::Keep(host));
+                self.act(ScenarioAction::Keep(host));
                 for _ in 0..self.rng.between(1, 4) {
-                    self.later(Duration::from_mins(5), Action::SetBack(host));
+                    self.later(Duration::from_mins(5), ScenarioAction::SetBack(host));
                 }
             }
             33 => {
-                self.act(Action::Hang(host, true));
-                self.later(Duration::from_mins(5), Action::Hang(host, false));
+                self.act(ScenarioAction::Hang(host, true));
+                self.later(Duration::from_mins(5), ScenarioAction::Hang(host, false));
             }
             34 => {
                 let most = *self.rng.pick(&[50, 300]);
                 let rate = |rng: &mut Rng| rng.below(most + 1) as u32;
-                let faults = Faults { garbled: rate(&mut self.rng), misled: rate(&mut self.rng), ..Faults::NONE };
-                self.act(Action::Bucket(faults));
-                self.later(short * 2, Action::Bucket(Faults::NONE));
+                let faults =
+                    NetworkFaults { garbled: rate(&mut self.rng), misled: rate(&mut self.rng), ..NetworkFaults::NONE };
+                self.act(ScenarioAction::Bucket(faults));
+                self.later(short * 2, ScenarioAction::Bucket(NetworkFaults::NONE));
             }
-            35 if self.rng.chance(30) && self.cluster.setup.lease != Lease::Etcd => {
-                self.act(Action::Look(host, LOOKS));
+            35 if self.rng.chance(30) && self.cluster.setup.lease != LeaseKind::Etcd => {
+                self.act(ScenarioAction::Look(host, LOOKS));
                 self.off += Duration::from_mins(12);
             }
-            _ if self.rng.chance(120) && self.clone.is_none() => self.act(Action::Clone { of: host }),
+            _ if self.rng.chance(120) && self.clone.is_none() => self.act(ScenarioAction::Clone { of: host }),
             _ if self.rng.chance(60) => {
                 let days = self.rng.between(1, 9);
-                self.act(Action::Outage(Duration::from_hours(24 * days)));
+                self.act(ScenarioAction::Outage(Duration::from_hours(24 * days)));
             }
-            _ => self.act(Action::Write),
+            _ => self.act(ScenarioAction::Write),
         }
     }
 
     fn has_etcd(&self) -> bool {
-        self.cluster.setup.lease == Lease::Etcd || self.cluster.setup.seated
+        self.cluster.setup.lease == LeaseKind::Etcd || self.cluster.setup.seated
     }
 
-    pub fn act(&mut self, action: Action) {
+    pub fn act(&mut self, action: ScenarioAction) {
         let cluster = &mut self.cluster;
         let world = cluster.world.process(0).world;
         cluster.truth.say(&world, || format!("{action:?}"));
         match action {
-            Action::Move(to) => {
+            ScenarioAction::Move(to) => {
                 for host in cluster.hosts() {
                     let here = host == to || self.clone == Some(host) && to != 0 && self.rng.chance(100);
-                    cluster.truth.put(host, if here { Answer::Yes } else { Answer::No });
+                    cluster.truth.put(host, if here { ProbeAnswer::Yes } else { ProbeAnswer::No });
                 }
             }
-            Action::See(host, answer) => cluster.truth.put(host, answer),
-            Action::Kill { host, wipe, reboot } => {
+            ScenarioAction::See(host, answer) => cluster.truth.put(host, answer),
+            ScenarioAction::Kill { host, wipe, reboot } => {
                 if reboot {
                     world.reboot(host);
                 } else {
@@ -332,84 +338,84 @@ impl Story {
                     cluster.renew(host);
                 }
             }
-            Action::Start(host) => {
+            ScenarioAction::Start(host) => {
                 // It may have been started and killed again meanwhile.
                 world.kill(host);
                 cluster.start(host);
             }
-            Action::Stop(host) => {
+            ScenarioAction::Stop(host) => {
                 world.stop(host);
                 cluster.judge.was_held(host, false);
             }
-            Action::GoOn(host) => {
+            ScenarioAction::GoOn(host) => {
                 world.go_on(host);
                 cluster.judge.was_held(host, false);
             }
-            Action::Freeze(host) => {
+            ScenarioAction::Freeze(host) => {
                 world.freeze(host);
                 cluster.judge.was_held(host, true);
             }
-            Action::Thaw(host, thaw) => {
+            ScenarioAction::Thaw(host, thaw) => {
                 world.thaw(host, thaw);
                 cluster.judge.was_held(host, true);
             }
-            Action::Step(host, 0) => {
+            ScenarioAction::Step(host, 0) => {
                 let off = world.wall().duration_since(world.process(host).now());
                 world.step_wall(host, off);
             }
-            Action::Step(host, by) => world.step_wall(host, SignedDuration::from_secs(by)),
-            Action::Drift(host, by) => world.drift(host, by),
-            Action::Bucket(faults) => cluster.bucket.net().set(faults),
-            Action::Leases(faults) => cluster.leases.net().set(faults),
-            Action::Registers(faults) => cluster.registers.net().set(faults),
-            Action::Cut(host, is_cut) => cluster.bucket.net().cut(host, is_cut),
-            Action::CutEtcd(host, is_cut) => {
+            ScenarioAction::Step(host, by) => world.step_wall(host, SignedDuration::from_secs(by)),
+            ScenarioAction::Drift(host, by) => world.drift(host, by),
+            ScenarioAction::Bucket(faults) => cluster.bucket.net().set(faults),
+            ScenarioAction::Leases(faults) => cluster.leases.net().set(faults),
+            ScenarioAction::Registers(faults) => cluster.registers.net().set(faults),
+            ScenarioAction::Cut(host, is_cut) => cluster.bucket.net().cut(host, is_cut),
+            ScenarioAction::CutEtcd(host, is_cut) => {
                 cluster.leases.net().cut(host, is_cut);
                 cluster.registers.net().cut(host, is_cut);
             }
-            Action::SilenceBucket(silent) => cluster.bucket.net().silence(silent),
-            Action::SilenceEtcd(silent) => {
+            ScenarioAction::SilenceBucket(silent) => cluster.bucket.net().silence(silent),
+            ScenarioAction::SilenceEtcd(silent) => {
                 cluster.leases.net().silence(silent);
                 cluster.registers.net().silence(silent);
             }
-            Action::EtcdForgets => cluster.leases.forget(),
-            Action::EtcdLeader => cluster.leases.change_leader(),
-            Action::EtcdLate(by) => cluster.leases.expire_late(by),
-            Action::DiskFull(host, full) => world.disk(host).fill_up(full),
-            Action::Forget(host) => world.disk(host).wipe(),
-            Action::ForgetMemory(host) => world.disk(host).forget(),
-            Action::MemoryFull(host, full) => world.disk(host).fill_memory(full),
-            Action::Keep(host) => {
-                let kept = Disk::default();
+            ScenarioAction::EtcdForgets => cluster.leases.forget(),
+            ScenarioAction::EtcdLeader => cluster.leases.change_leader(),
+            ScenarioAction::EtcdLate(by) => cluster.leases.expire_late(by),
+            ScenarioAction::DiskFull(host, full) => world.disk(host).fill_up(full),
+            ScenarioAction::Forget(host) => world.disk(host).wipe(),
+            ScenarioAction::ForgetMemory(host) => world.disk(host).forget(),
+            ScenarioAction::MemoryFull(host, full) => world.disk(host).fill_memory(full),
+            ScenarioAction::Keep(host) => {
+                let kept = SimDisk::default();
                 kept.copy(&world.disk(host));
                 let all = self.kept.entry(host).or_default();
                 all.push(kept);
                 let surplus = all.len().saturating_sub(KEPT_MAX);
                 all.drain(..surplus);
             }
-            Action::SetBack(host) => {
+            ScenarioAction::SetBack(host) => {
                 let Some(all) = self.kept.get(&host) else { return };
                 world.disk(host).copy(self.rng.pick(all));
             }
-            Action::Hang(host, hangs) => cluster.truth.hang(host, hangs),
-            Action::Look(host, looks) => cluster.look_often(host, looks),
-            Action::Operate(host, act) => cluster.operate(host, act),
-            Action::Prune(host) => cluster.prune(host),
-            Action::Write => self.write(),
-            Action::Clone { of } => {
+            ScenarioAction::Hang(host, hangs) => cluster.truth.hang(host, hangs),
+            ScenarioAction::Look(host, looks) => cluster.look_often(host, looks),
+            ScenarioAction::Operate(host, act) => cluster.operate(host, act),
+            ScenarioAction::Prune(host) => cluster.prune(host),
+            ScenarioAction::Write => self.write(),
+            ScenarioAction::Clone { of } => {
                 let host = cluster.add();
                 cluster.copy(host, of);
                 self.clone = Some(host);
                 cluster.start(host);
             }
-            Action::Outage(time) => {
+            ScenarioAction::Outage(time) => {
                 for host in cluster.hosts() {
                     world.reboot(host);
                     cluster.judge.was_held(host, true);
                 }
                 self.off += time;
                 cluster.world.run_until(world.now() + time);
-                let moved: Vec<Action> = std::mem::take(&mut self.planned).into_values().collect();
+                let moved: Vec<ScenarioAction> = std::mem::take(&mut self.planned).into_values().collect();
                 for action in moved {
                     self.later(Duration::from_mins(1), action);
                 }
@@ -447,27 +453,27 @@ impl Story {
         self.planned.clear();
         self.cluster.truth.answer_at_once();
         for action in [
-            Action::Bucket(Faults::NONE),
-            Action::Leases(Faults::NONE),
-            Action::Registers(Faults::NONE),
-            Action::SilenceBucket(false),
-            Action::SilenceEtcd(false),
-            Action::EtcdLate(Duration::ZERO),
-            Action::Move(0),
+            ScenarioAction::Bucket(NetworkFaults::NONE),
+            ScenarioAction::Leases(NetworkFaults::NONE),
+            ScenarioAction::Registers(NetworkFaults::NONE),
+            ScenarioAction::SilenceBucket(false),
+            ScenarioAction::SilenceEtcd(false),
+            ScenarioAction::EtcdLate(Duration::ZERO),
+            ScenarioAction::Move(0),
         ] {
             self.act(action);
         }
         for &host in &hosts {
             for action in [
-                Action::Thaw(host, Thaw::SetRight),
-                Action::GoOn(host),
-                Action::Drift(host, 0),
-                Action::Step(host, 0),
-                Action::Cut(host, false),
-                Action::CutEtcd(host, false),
-                Action::DiskFull(host, false),
-                Action::MemoryFull(host, false),
-                Action::Hang(host, false),
+                ScenarioAction::Thaw(host, ThawedClock::SetRight),
+                ScenarioAction::GoOn(host),
+                ScenarioAction::Drift(host, 0),
+                ScenarioAction::Step(host, 0),
+                ScenarioAction::Cut(host, false),
+                ScenarioAction::CutEtcd(host, false),
+                ScenarioAction::DiskFull(host, false),
+                ScenarioAction::MemoryFull(host, false),
+                ScenarioAction::Hang(host, false),
             ] {
                 self.act(action);
             }
@@ -482,33 +488,33 @@ impl Story {
             }
         } else {
             for &host in &hosts {
-                self.act(Action::Start(host));
+                self.act(ScenarioAction::Start(host));
             }
         }
         self.cluster.world.run_until(self.now() + Duration::from_secs(30));
-        self.act(Action::Operate(1, Act::Resume));
+        self.act(ScenarioAction::Operate(1, OperatorAction::Resume));
         let home = 1 + self.rng.below(self.cluster.setup.nodes);
         // Not every host is well again. Where any of them may have the role, another one takes it.
-        let Setup { eligible, lease, mode, store_clock, .. } = self.cluster.setup;
+        let ClusterSetup { eligible, lease, mode, store_clock, .. } = self.cluster.setup;
         if store_clock
-            && mode == Mode::Daemon
-            && eligible == Eligible::Always
-            && lease != Lease::None
+            && mode == LaunchMode::Daemon
+            && eligible == EligibilityRule::Always
+            && lease != LeaseKind::None
             && self.rng.chance(500)
         {
             let hung = self.active().first().copied().unwrap_or(home);
-            self.act(Action::Hang(hung, true));
+            self.act(ScenarioAction::Hang(hung, true));
         }
         self.settle(home);
     }
 
     pub fn settle(&mut self, home: usize) {
-        self.act(Action::Move(0));
+        self.act(ScenarioAction::Move(0));
         self.run(Duration::from_secs(15));
-        self.act(Action::Move(home));
+        self.act(ScenarioAction::Move(home));
         self.run(SETTLES);
         let from = self.cluster.world.wall();
-        self.act(Action::Write);
+        self.act(ScenarioAction::Write);
         self.run(PEACE);
         if self.cluster.judge.is_content() {
             self.cluster.judge.read_all();
@@ -524,22 +530,22 @@ impl Story {
 
     /// The hosts whose daemon says that it has the role.
     fn active(&self) -> Vec<usize> {
-        let Cluster { world, truth, setup, .. } = &self.cluster;
+        let SimCluster { world, truth, setup, .. } = &self.cluster;
         let is_active =
-            |host: &usize| matches!(truth.stand(*host, world.life(*host)), Some(Stand::Active { term: Some(_) }));
+            |host: &usize| matches!(truth.stand(*host, world.life(*host)), Some(RoleStatus::Active { term: Some(_) }));
         (1..=setup.nodes).filter(is_active).collect()
     }
 
     /// What is not as it should be, so long after all faults have ended.
     fn unsettled(&self, home: usize, from: Timestamp) -> Vec<String> {
-        let Cluster { world, truth, judge, setup, .. } = &self.cluster;
+        let SimCluster { world, truth, judge, setup, .. } = &self.cluster;
         let mut wrong = Vec::new();
-        if setup.mode == Mode::Daemon {
+        if setup.mode == LaunchMode::Daemon {
             let stands = (1..=setup.nodes).map(|host| (host, truth.stand(host, world.life(host))));
             let active = self.active();
             let right = match setup.eligible {
-                Eligible::Always => active.len() == 1,
-                Eligible::Vip | Eligible::NotAway => active == [home],
+                EligibilityRule::Always => active.len() == 1,
+                EligibilityRule::Vip | EligibilityRule::NotAway => active == [home],
             };
             if !right {
                 wrong.push(format!("the role is on host {home}; {:?}", stands.collect::<Vec<_>>()));
@@ -556,22 +562,22 @@ impl Story {
                 wrong.push(format!("slot {slot} is not committed"));
             }
         }
-        let plan = Plan::new(self.cluster.role(), &self.cluster.settings().timezone).expect("a schedule");
+        let plan = SlotSchedule::new(self.cluster.role(), &self.cluster.settings().timezone).expect("a schedule");
         let period = (from, world.wall());
         let audited = audit::audit(self.cluster.store(), self.cluster.role(), plan.as_ref(), period, &|_| None);
         match audited.now_or_never() {
             Some(Ok(audit)) => {
                 let future = judge.names_the_future();
-                let is_right = |finding: &Finding| match finding {
-                    Finding::Flapping { .. } | Finding::Backdated { .. } => true,
-                    Finding::Future { .. } => future,
+                let is_right = |finding: &AuditFinding| match finding {
+                    AuditFinding::Flapping { .. } | AuditFinding::Backdated { .. } => true,
+                    AuditFinding::Future { .. } => future,
                     // By a clock that was ahead, before it began.
-                    Finding::Late { slot, .. } => {
+                    AuditFinding::Late { slot, .. } => {
                         committed.get(slot).is_some_and(|at| signed(*at) < self.starts(*slot))
                     }
                     _ => false,
                 };
-                let told = audit.findings.iter().any(|finding| matches!(finding, Finding::Future { .. }));
+                let told = audit.findings.iter().any(|finding| matches!(finding, AuditFinding::Future { .. }));
                 if judge.commits_the_future() && !told {
                     wrong.push("audit: a committed slot lies beyond the present, and it says nothing of it".to_owned());
                 }
@@ -588,10 +594,10 @@ impl Story {
         slot.duration_since(self.cluster.world.wall()) + signed(self.now())
     }
 
-    fn told(self, seed: u64, log: bool) -> Told {
-        let Cluster { world, bucket, leases, registers, judge, truth, setup, .. } = &self.cluster;
+    fn told(self, seed: u64, log: bool) -> SeedResult {
+        let SimCluster { world, bucket, leases, registers, judge, truth, setup, .. } = &self.cluster;
         let requests = [bucket.net(), leases.net(), registers.net()].map(|net| net.requests().values().sum::<u64>());
-        Told {
+        SeedResult {
             seed,
             steps: world.steps(),
             requests: requests.iter().sum(),

@@ -3,48 +3,48 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::tasks::Waiting;
-use crate::world::WorldRef;
+use crate::tasks::SleepWaker;
+use crate::world::WorldHandle;
 
 /// What.
-pub enum Due {
+pub enum TimerEvent {
     /// Somebody waits.
-    Wake(Arc<Waiting>),
+    Wake(Arc<SleepWaker>),
     /// The story goes on.
-    Event(Box<dyn FnOnce(&WorldRef) + Send>),
+    Event(Box<dyn FnOnce(&WorldHandle) + Send>),
 }
 
 /// Something is due.
-pub struct Timer {
+pub struct SimTimer {
     /// Boot time of the host.
     pub at: u64,
     pub serial: u64,
-    pub due: Due,
+    pub due: TimerEvent,
 }
 
-impl Timer {
+impl SimTimer {
     /// Whether somebody still waits for it.
     pub fn is_wanted(&self) -> bool {
-        !matches!(&self.due, Due::Wake(waiting) if Arc::strong_count(waiting) == 1)
+        !matches!(&self.due, TimerEvent::Wake(waiting) if Arc::strong_count(waiting) == 1)
     }
 }
 
-impl Ord for Timer {
+impl Ord for SimTimer {
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.serial).cmp(&(self.at, self.serial))
     }
 }
 
-impl PartialOrd for Timer {
+impl PartialOrd for SimTimer {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Timer {
+impl PartialEq for SimTimer {
     fn eq(&self, other: &Self) -> bool {
         self.serial == other.serial
     }
 }
 
-impl Eq for Timer {}
+impl Eq for SimTimer {}

@@ -13,21 +13,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use runner::store::answer::{Answer, WriteAnswer};
+use runner::store::answer::{StoreResponse, WriteResponse};
 use runner::store::memory::MemoryStore;
 use runner::store::{
-    Capabilities, Hold, LIST_PAGE_MAX, ObjectMeta, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError,
-    StoreErrorKind, Version, key,
+    LIST_PAGE_MAX, ListPage, ObjectMeta, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store,
+    StoreCapabilities, StoreError, StoreErrorKind, key,
 };
 
-use crate::net::{Kind, Net, Silence};
-use crate::tasks::Process;
-use crate::world::{WORLD, WorldRef};
+use crate::net::{Network, NoAnswer, RequestKind};
+use crate::tasks::SimProcess;
+use crate::world::{WORLD, WorldHandle};
 use runner::env::Clock as _;
 
 /// What has changed where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum EffectPlace {
     /// An object in the bucket.
     Object,
     /// A register.
@@ -36,44 +36,44 @@ pub enum Place {
 
 /// One effect.
 #[derive(Debug, Clone)]
-pub struct Change {
+pub struct StoredEffect {
     /// World time.
     pub at: Duration,
     /// Which of its host's processes has sent it. It may be dead.
     pub life: u64,
-    pub place: Place,
+    pub place: EffectPlace,
     pub key: String,
     pub before: Option<Bytes>,
     pub after: Option<Bytes>,
 }
 
 /// Sees every effect when it happens.
-pub trait Observer: Debug + Send + Sync {
+pub trait EffectObserver: Debug + Send + Sync {
     /// `host` has sent what did this.
-    fn changed(&self, host: usize, what: &Change);
+    fn changed(&self, host: usize, what: &StoredEffect);
 }
 
 /// The bucket.
 #[derive(Debug)]
-pub struct Bucket {
+pub struct SimBucket {
     store: MemoryStore,
-    net: Arc<Net>,
+    net: Arc<Network>,
     /// When each object was made: a stale listing lacks new ones, and never one that was overwritten.
     born: Mutex<BTreeMap<String, Duration>>,
     /// Whether its answers tell the time.
     has_clock: bool,
-    observer: OnceLock<Arc<dyn Observer>>,
+    observer: OnceLock<Arc<dyn EffectObserver>>,
 }
 
-impl Bucket {
+impl SimBucket {
     /// An empty one, whose clock is right; `has_clock`: its answers tell the time.
-    pub fn new(world: &WorldRef, has_clock: bool) -> Arc<Self> {
+    pub fn new(world: &WorldHandle, has_clock: bool) -> Arc<Self> {
         let store = MemoryStore::new(&store_env(world));
-        Arc::new(Self { store, net: Net::new(world), born: Mutex::default(), has_clock, observer: OnceLock::new() })
+        Arc::new(Self { store, net: Network::new(world), born: Mutex::default(), has_clock, observer: OnceLock::new() })
     }
 
     /// Who sees what happens to it.
-    pub fn observe(&self, observer: Arc<dyn Observer>) {
+    pub fn observe(&self, observer: Arc<dyn EffectObserver>) {
         self.observer.set(observer).expect("there is one observer");
     }
 
@@ -83,18 +83,18 @@ impl Bucket {
     }
 
     /// The way to it.
-    pub fn net(&self) -> &Arc<Net> {
+    pub fn net(&self) -> &Arc<Network> {
         &self.net
     }
 
     /// The wire of a process.
-    pub fn wire(self: &Arc<Self>, process: Process) -> Arc<Wire> {
-        Arc::new(Wire { process, bucket: Arc::clone(self), offset: Mutex::new(None) })
+    pub fn wire(self: &Arc<Self>, process: SimProcess) -> Arc<SimStore> {
+        Arc::new(SimStore { process, bucket: Arc::clone(self), offset: Mutex::new(None) })
     }
 
     fn change<T>(
         &self,
-        by: &Process,
+        by: &SimProcess,
         key: &str,
         change: impl Future<Output = Result<T, StoreError>>,
         has_effect: impl FnOnce(&T) -> bool,
@@ -112,13 +112,14 @@ impl Bucket {
             _ => None,
         };
         if let Some(observer) = self.observer.get() {
-            let change = Change { at, life: by.life, place: Place::Object, key: key.to_owned(), before, after };
+            let change =
+                StoredEffect { at, life: by.life, place: EffectPlace::Object, key: key.to_owned(), before, after };
             observer.changed(by.host, &change);
         }
         Ok(outcome)
     }
 
-    fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         if !self.net.chance(|faults| faults.stale_listing) {
             return at_once(self.store.list(prefix, after, limit));
         }
@@ -135,7 +136,7 @@ impl Bucket {
             if !page.truncated || objects.len() > limit {
                 let truncated = objects.len() > limit;
                 objects.truncate(limit);
-                return Ok(Page { objects, truncated });
+                return Ok(ListPage { objects, truncated });
             }
         }
     }
@@ -152,7 +153,7 @@ impl Bucket {
 }
 
 /// The store's own host is the world.
-fn store_env(world: &WorldRef) -> runner::env::Env {
+fn store_env(world: &WorldHandle) -> runner::env::Env {
     world.env(WORLD)
 }
 
@@ -162,31 +163,33 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 
 /// A process's way to the bucket.
 #[derive(Debug)]
-pub struct Wire {
-    process: Process,
-    bucket: Arc<Bucket>,
+pub struct SimStore {
+    process: SimProcess,
+    bucket: Arc<SimBucket>,
     offset: Mutex<Option<SignedDuration>>,
 }
 
-impl Wire {
+impl SimStore {
     /// What a conditional write comes to that has no answer, or one that is not the store's, by the program's own table; `Ok`: doubt.
-    fn unanswered(&self, key: &str, Silence(why): Silence) -> Result<String, StoreError> {
+    fn unanswered(&self, key: &str, NoAnswer(why): NoAnswer) -> Result<String, StoreError> {
         let answer = match why {
-            "status 503" => Answer { status: Some(503), code: Some("SlowDown"), is_bare: false },
-            "status 409" => Answer { status: Some(409), code: Some("ConditionalRequestConflict"), is_bare: false },
-            _ => Answer::default(),
+            "status 503" => StoreResponse { status: Some(503), code: Some("SlowDown"), is_bare: false },
+            "status 409" => {
+                StoreResponse { status: Some(409), code: Some("ConditionalRequestConflict"), is_bare: false }
+            }
+            _ => StoreResponse::default(),
         };
         match answer.of_write() {
-            WriteAnswer::Refused(kind) => Err(StoreError::new(kind, &self.describe(), Some(key), why)),
-            WriteAnswer::ConditionFailed | WriteAnswer::NoSuchKey | WriteAnswer::Doubt => Ok(why.to_owned()),
+            WriteResponse::Refused(kind) => Err(StoreError::new(kind, &self.describe(), Some(key), why)),
+            WriteResponse::ConditionFailed | WriteResponse::NoSuchKey | WriteResponse::Doubt => Ok(why.to_owned()),
         }
     }
 
     async fn send<T: Send + 'static>(
         &self,
-        kind: Kind,
-        mut effect: impl FnMut(&Bucket, &Process) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<Result<T, StoreError>, Silence> {
+        kind: RequestKind,
+        mut effect: impl FnMut(&SimBucket, &SimProcess) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Result<T, StoreError>, NoAnswer> {
         let (bucket, process) = (Arc::clone(&self.bucket), self.process.clone());
         let effect = move || (effect(&bucket, &process), bucket.date());
         let (answer, date) = self.bucket.net.carry(&self.process, kind, None, effect).await?;
@@ -199,57 +202,58 @@ impl Wire {
     /// For requests of which the client's last try came to nothing.
     async fn send_again<T: Send + 'static>(
         &self,
-        kind: Kind,
+        kind: RequestKind,
         key: Option<&str>,
-        effect: impl FnMut(&Bucket, &Process) -> Result<T, StoreError> + Send + 'static,
+        effect: impl FnMut(&SimBucket, &SimProcess) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let unreachable = |Silence(why)| StoreError::new(StoreErrorKind::Unreachable, &self.describe(), key, why);
+        let unreachable = |NoAnswer(why)| StoreError::new(StoreErrorKind::Unreachable, &self.describe(), key, why);
         self.send(kind, effect).await.map_err(unreachable)?
     }
 }
 
 #[async_trait]
-impl Store for Wire {
+impl Store for SimStore {
     fn describe(&self) -> String {
         "sim:".to_owned()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.bucket.store.capabilities()
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let to = key.to_owned();
-        let effect =
-            move |bucket: &Bucket, by: &Process| bucket.change(by, &to, bucket.store.put(&to, body.clone()), |()| true);
-        self.send_again(Kind::Write, Some(key), effect).await
+        let effect = move |bucket: &SimBucket, by: &SimProcess| {
+            bucket.change(by, &to, bucket.store.put(&to, body.clone()), |()| true)
+        };
+        self.send_again(RequestKind::Write, Some(key), effect).await
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         let to = key.to_owned();
-        let effect = move |bucket: &Bucket, by: &Process| {
+        let effect = move |bucket: &SimBucket, by: &SimProcess| {
             let put = bucket.store.put_if_absent(&to, body.clone());
             bucket.change(by, &to, put, |outcome| *outcome == PutOutcome::Created)
         };
-        match self.send(Kind::Once, effect).await {
+        match self.send(RequestKind::Once, effect).await {
             Ok(outcome) => outcome,
             Err(silence) => self.unanswered(key, silence).map(|why| PutOutcome::Unknown { why }),
         }
     }
 
     /// Held before it is sent: the store below judges when all of it has arrived.
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         let _ = hold.begin().await;
         self.put_if_absent(key, body).await
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         let (to, expected) = (key.to_owned(), expected.clone());
-        let effect = move |bucket: &Bucket, by: &Process| {
+        let effect = move |bucket: &SimBucket, by: &SimProcess| {
             let replace = bucket.store.replace(&to, body.clone(), &expected);
             bucket.change(by, &to, replace, |outcome| matches!(outcome, ReplaceOutcome::Replaced(_)))
         };
-        match self.send(Kind::Once, effect).await {
+        match self.send(RequestKind::Once, effect).await {
             Ok(outcome) => outcome,
             Err(silence) => self.unanswered(key, silence).map(|why| ReplaceOutcome::Unknown { why }),
         }
@@ -257,36 +261,39 @@ impl Store for Wire {
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         let from = key.to_owned();
-        self.send_again(Kind::Read, Some(key), move |bucket, _| at_once(bucket.store.get(&from, limit))).await
+        self.send_again(RequestKind::Read, Some(key), move |bucket, _| at_once(bucket.store.get(&from, limit))).await
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         let from = key.to_owned();
-        self.send_again(Kind::Read, Some(key), move |bucket, _| at_once(bucket.store.get_versioned(&from, limit))).await
+        self.send_again(RequestKind::Read, Some(key), move |bucket, _| {
+            at_once(bucket.store.get_versioned(&from, limit))
+        })
+        .await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let from = key.to_owned();
-        let effect = move |bucket: &Bucket, _: &Process| at_once(bucket.store.get_range(&from, range.clone()));
-        self.send_again(Kind::Read, Some(key), effect).await
+        let effect = move |bucket: &SimBucket, _: &SimProcess| at_once(bucket.store.get_range(&from, range.clone()));
+        self.send_again(RequestKind::Read, Some(key), effect).await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.send_again(Kind::Read, None, move |bucket, _| bucket.list(&prefix, after.as_deref(), limit)).await
+        self.send_again(RequestKind::Read, None, move |bucket, _| bucket.list(&prefix, after.as_deref(), limit)).await
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         key::check_batch(&self.describe(), keys)?;
         let keys = keys.to_vec();
-        let effect = move |bucket: &Bucket, by: &Process| {
+        let effect = move |bucket: &SimBucket, by: &SimProcess| {
             for key in keys.iter().filter(|key| at_once(bucket.store.get(key, SizeLimit::RECORD)).is_ok()) {
                 let delete = bucket.store.delete(std::slice::from_ref(key));
                 bucket.change(by, key, delete, |()| true)?;
             }
             Ok(())
         };
-        self.send_again(Kind::Write, None, effect).await
+        self.send_again(RequestKind::Write, None, effect).await
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -15,12 +15,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use crate::clock::{self, Clocks};
-use crate::files::{Disk, HostFiles};
-use crate::hosts::{Host, HostRandom};
+use crate::clock::{self, ClockModel};
+use crate::files::{SimDisk, SimFiles};
+use crate::hosts::{SimHost, SimRandom};
 use crate::rng::{Rng, mix};
-use crate::tasks::{Key, Process, Table, Task, Waiting};
-use crate::timers::{Due, Timer};
+use crate::tasks::{PolledTask, SimProcess, SleepWaker, TaskKey, TaskTable};
+use crate::timers::{SimTimer, TimerEvent};
 use runner::clock_doubt::ClockDoubts;
 use runner::env::Env;
 
@@ -33,7 +33,7 @@ const POLLS_MAX: u64 = 2_000_000;
 /// For how long a machine was up when it is first seen.
 const UP: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(2000));
 
-struct State {
+struct WorldState {
     seed: u64,
     now: u64,
     steps: u64,
@@ -41,20 +41,20 @@ struct State {
     trace: u64,
     serial: u64,
     rng: Rng,
-    hosts: Vec<Host>,
-    tasks: Table,
+    hosts: Vec<SimHost>,
+    tasks: TaskTable,
     /// Ended by another task: to be dropped between two polls.
-    ended: Vec<Task>,
+    ended: Vec<PolledTask>,
 }
 
 /// A world and everything in it, which ends with this.
 #[derive(Debug)]
-pub struct World(WorldRef);
+pub struct World(WorldHandle);
 
 impl Deref for World {
-    type Target = WorldRef;
+    type Target = WorldHandle;
 
-    fn deref(&self) -> &WorldRef {
+    fn deref(&self) -> &WorldHandle {
         &self.0
     }
 }
@@ -82,9 +82,9 @@ impl Drop for World {
 
 /// A handle on it.
 #[derive(Clone)]
-pub struct WorldRef(Arc<Mutex<State>>);
+pub struct WorldHandle(Arc<Mutex<WorldState>>);
 
-impl fmt::Debug for WorldRef {
+impl fmt::Debug for WorldHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("World")
     }
@@ -92,9 +92,9 @@ impl fmt::Debug for WorldRef {
 
 /// What a task that was started comes to.
 #[derive(Debug)]
-pub struct Outcome<T>(Arc<Mutex<Option<T>>>);
+pub struct TaskResult<T>(Arc<Mutex<Option<T>>>);
 
-impl<T> Outcome<T> {
+impl<T> TaskResult<T> {
     /// Whether it has ended.
     pub fn is_there(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
@@ -110,9 +110,10 @@ impl World {
     /// The world of this seed, without any host.
     pub fn new(seed: u64) -> Self {
         let rng = Rng::new(seed);
-        let (hosts, tasks, ended) = (Vec::new(), Table::default(), Vec::new());
-        let state = State { seed, now: 0, steps: 0, steps_at_now: 0, trace: seed, serial: 0, rng, hosts, tasks, ended };
-        let world = WorldRef(Arc::new(Mutex::new(state)));
+        let (hosts, tasks, ended) = (Vec::new(), TaskTable::default(), Vec::new());
+        let state =
+            WorldState { seed, now: 0, steps: 0, steps_at_now: 0, trace: seed, serial: 0, rng, hosts, tasks, ended };
+        let world = WorldHandle(Arc::new(Mutex::new(state)));
         world.add(Duration::ZERO);
         Self(world)
     }
@@ -221,19 +222,19 @@ impl World {
         }
         for timer in due {
             match timer.due {
-                Due::Wake(waiting) => {
+                TimerEvent::Wake(waiting) => {
                     if let Some(waker) = waiting.take() {
                         waker.wake();
                     }
                 }
-                Due::Event(event) => event(self),
+                TimerEvent::Event(event) => event(self),
             }
         }
         true
     }
 }
 
-impl WorldRef {
+impl WorldHandle {
     /// World time.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.state().now)
@@ -265,15 +266,15 @@ impl WorldRef {
     }
 
     /// Does something at this world time, or at once if it is over.
-    pub fn at(&self, time: Duration, event: impl FnOnce(&WorldRef) + Send + 'static) {
+    pub fn at(&self, time: Duration, event: impl FnOnce(&WorldHandle) + Send + 'static) {
         let mut state = self.state();
         let at = (time.as_nanos() as u64).max(state.now);
-        state.push(WORLD, at, Due::Event(Box::new(event)));
+        state.push(WORLD, at, TimerEvent::Event(Box::new(event)));
     }
 
     /// The process that runs on this host now.
-    pub fn process(&self, host: usize) -> Process {
-        Process { world: self.clone(), host, life: self.life(host) }
+    pub fn process(&self, host: usize) -> SimProcess {
+        SimProcess { world: self.clone(), host, life: self.life(host) }
     }
 
     /// What this host gives to the process that runs on it now.
@@ -283,9 +284,9 @@ impl WorldRef {
             let mut guard = self.state();
             guard.serial += 1;
             let stream = mix(guard.seed) ^ mix((host as u64) << 48 | guard.serial);
-            (HostRandom::new(stream), guard.hosts[host].disk.clone())
+            (SimRandom::new(stream), guard.hosts[host].disk.clone())
         };
-        let files = Arc::new(HostFiles::new(Process::clone(&process), disk));
+        let files = Arc::new(SimFiles::new(SimProcess::clone(&process), disk));
         Env {
             clock: Arc::clone(&process) as _,
             random: Arc::new(random),
@@ -300,8 +301,8 @@ impl WorldRef {
         &self,
         host: usize,
         future: impl Future<Output = T> + Send + 'static,
-    ) -> Outcome<T> {
-        let outcome = Outcome(Arc::new(Mutex::new(None)));
+    ) -> TaskResult<T> {
+        let outcome = TaskResult(Arc::new(Mutex::new(None)));
         let out = Arc::clone(&outcome.0);
         let task = async move {
             let ended = future.await;
@@ -312,7 +313,7 @@ impl WorldRef {
     }
 
     /// A host's disk.
-    pub fn disk(&self, host: usize) -> Disk {
+    pub fn disk(&self, host: usize) -> SimDisk {
         self.state().hosts[host].disk.clone()
     }
 
@@ -331,13 +332,13 @@ impl WorldRef {
     }
 
     /// Looks at a host's clocks; the number is the world time.
-    pub fn on_clocks<T>(&self, host: usize, look: impl FnOnce(&Clocks, u64) -> T) -> T {
+    pub fn on_clocks<T>(&self, host: usize, look: impl FnOnce(&ClockModel, u64) -> T) -> T {
         let state = self.state();
         look(&state.hosts[host].clocks, state.now)
     }
 
     /// Adds a task of this process; `None`: it is dead, and does nothing more.
-    pub fn insert(&self, process: &Process, task: BoxFuture<'static, ()>) -> Option<Key> {
+    pub fn insert(&self, process: &SimProcess, task: BoxFuture<'static, ()>) -> Option<TaskKey> {
         let mut guard = self.state();
         if guard.hosts[process.host].life == process.life {
             return Some(guard.tasks.insert(process.host, task));
@@ -348,34 +349,34 @@ impl WorldRef {
     }
 
     /// All tasks of a host, to be dropped by the caller.
-    pub fn end_tasks(&self, host: usize) -> Vec<Task> {
+    pub fn end_tasks(&self, host: usize) -> Vec<PolledTask> {
         self.state().tasks.remove_all(Some(host))
     }
 
     /// Ends a task before anything else happens.
-    pub fn abort(&self, key: Key) {
+    pub fn abort(&self, key: TaskKey) {
         let mut state = self.state();
         let task = state.tasks.remove(key);
         state.ended.extend(task);
     }
 
     /// Wakes whoever waits, when this process's host shows this boot time.
-    pub fn wake_at(&self, process: &Process, boot: u64, waiting: &Arc<Waiting>) {
+    pub fn wake_at(&self, process: &SimProcess, boot: u64, waiting: &Arc<SleepWaker>) {
         let mut state = self.state();
         if state.hosts[process.host].life == process.life {
-            state.push(process.host, boot, Due::Wake(Arc::clone(waiting)));
+            state.push(process.host, boot, TimerEvent::Wake(Arc::clone(waiting)));
         }
     }
 
     fn add(&self, up: Duration) -> usize {
         let mut state = self.state();
-        let clocks = Clocks::up_for(up, state.now);
-        state.hosts.push(Host::new(clocks));
+        let clocks = ClockModel::up_for(up, state.now);
+        state.hosts.push(SimHost::new(clocks));
         state.hosts.len() - 1
     }
 
     /// Changes a host; the number is the world time.
-    pub fn hold(&self, host: usize, change: impl FnOnce(&mut Host, u64)) {
+    pub fn hold(&self, host: usize, change: impl FnOnce(&mut SimHost, u64)) {
         assert_ne!(host, WORLD, "nothing stops the world");
         let mut guard = self.state();
         let state = &mut *guard;
@@ -384,15 +385,15 @@ impl WorldRef {
         state.tasks.sort(|host| hosts[host].is_held());
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WorldState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn push(&mut self, host: usize, at: u64, due: Due) {
+impl WorldState {
+    fn push(&mut self, host: usize, at: u64, due: TimerEvent) {
         self.serial += 1;
-        let timer = Timer { at, serial: self.serial, due };
+        let timer = SimTimer { at, serial: self.serial, due };
         self.hosts[host].timers.push(timer);
     }
 }

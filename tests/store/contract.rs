@@ -6,7 +6,7 @@ use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::memory::MemoryStore;
 use runner::store::{
-    DELETE_BATCH_MAX, Hold, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind, Version, list_all,
+    DELETE_BATCH_MAX, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreErrorKind, list_all,
 };
 
 /// The suite. `store` is empty when it begins.
@@ -33,7 +33,7 @@ fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-fn keys(page: &runner::store::Page) -> Vec<&str> {
+fn keys(page: &runner::store::ListPage) -> Vec<&str> {
     page.objects.iter().map(|o| o.key.as_str()).collect()
 }
 
@@ -227,7 +227,7 @@ async fn appenders_share_a_sequence_without_gaps(store: &dyn Store) {
 }
 
 async fn a_slow_writer_loses_to_a_finished_one(store: &dyn Store) {
-    let (hold, handle) = Hold::new();
+    let (hold, handle) = PutPause::new();
     let slow = store.put_if_absent_held("held", Bytes::from("slow ".repeat(10_000)), hold);
     let fast = async {
         handle.started.await.expect("it begins");
@@ -242,7 +242,7 @@ async fn a_slow_writer_loses_to_a_finished_one(store: &dyn Store) {
 }
 
 /// The version under which `outcome` wrote.
-fn replaced(outcome: ReplaceOutcome) -> Version {
+fn replaced(outcome: ReplaceOutcome) -> ObjectVersion {
     match outcome {
         ReplaceOutcome::Replaced(version) => version,
         other => panic!("{other:?}"),

@@ -8,16 +8,16 @@ use bytes::Bytes;
 use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::dir::beneath::{FileAt, OpenDir};
-use runner::store::dir::disk::Disk;
+use runner::store::dir::disk::FileSystem;
 use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, list_all};
 
-use crate::crash_disk::{CrashDisk, Survival};
+use crate::crash_disk::{CrashFileSystem, UnsyncedChanges};
 
-fn store_on(root: &Path, disk: &Arc<CrashDisk>) -> DirStore {
-    DirStore::with_disk(root, &Env::host(), Arc::clone(disk) as Arc<dyn Disk>).unwrap()
+fn store_on(root: &Path, disk: &Arc<CrashFileSystem>) -> DirStore {
+    DirStore::with_disk(root, &Env::host(), Arc::clone(disk) as Arc<dyn FileSystem>).unwrap()
 }
 
-async fn objects_after(disk: &CrashDisk, cut: usize, survival: Survival) -> BTreeMap<String, Bytes> {
+async fn objects_after(disk: &CrashFileSystem, cut: usize, survival: UnsyncedChanges) -> BTreeMap<String, Bytes> {
     let target = tempfile::tempdir().unwrap();
     disk.materialise(cut, survival, target.path());
     let store = DirStore::open(target.path(), &Env::host()).unwrap();
@@ -61,7 +61,7 @@ fn at(path: &Path) -> FileAt {
 async fn what_returned_is_durable_and_what_is_visible_is_whole() {
     const STEPS: usize = 10;
     let root = tempfile::tempdir().unwrap();
-    let disk = CrashDisk::over(root.path());
+    let disk = CrashFileSystem::over(root.path());
     let store = store_on(root.path(), &disk);
     // What was promised once this many operations were done.
     let mut promised: Vec<(usize, BTreeMap<String, Bytes>)> = vec![(0, BTreeMap::new())];
@@ -77,7 +77,8 @@ async fn what_returned_is_durable_and_what_is_visible_is_whole() {
         let at = promised.iter().rposition(|(ops, _)| *ops <= cut).unwrap();
         let before = &promised[at].1;
         let after = &promised[(at + 1).min(STEPS)].1;
-        let wrecks = std::iter::once(Survival::Strict).chain((0..3).map(|seed| Survival::Partly { seed }));
+        let wrecks =
+            std::iter::once(UnsyncedChanges::Strict).chain((0..3).map(|seed| UnsyncedChanges::Partly { seed }));
         for survival in wrecks {
             let found = objects_after(&disk, cut, survival).await;
             for (key, old) in before {
@@ -98,17 +99,17 @@ async fn what_returned_is_durable_and_what_is_visible_is_whole() {
 #[tokio::test]
 async fn what_a_loser_was_shown_is_durable() {
     let root = tempfile::tempdir().unwrap();
-    let disk = CrashDisk::over(root.path());
+    let disk = CrashFileSystem::over(root.path());
     disk.make_dir(&at(&root.path().join("journal"))).unwrap();
     disk.sync_dir(&OpenDir::root(root.path()).unwrap()).unwrap();
     let mut file = disk.create(&at(&root.path().join("journal/1"))).unwrap();
     file.write_all(b"winner").unwrap();
     file.sync().unwrap();
-    assert!(objects_after(&disk, disk.ops(), Survival::Strict).await.is_empty());
+    assert!(objects_after(&disk, disk.ops(), UnsyncedChanges::Strict).await.is_empty());
 
     let store = store_on(root.path(), &disk);
     assert_eq!(store.put_if_absent("journal/1", body(1)).await.unwrap(), PutOutcome::Exists);
-    let found = objects_after(&disk, disk.ops(), Survival::Strict).await;
+    let found = objects_after(&disk, disk.ops(), UnsyncedChanges::Strict).await;
     assert_eq!(found.get("journal/1").map(|b| &b[..]), Some(&b"winner"[..]));
 }
 
@@ -119,7 +120,7 @@ async fn the_crash_disk_finds_each_missing_fsync() {
         [(false, true, true), (true, false, true), (true, true, false), (true, true, true)]
     {
         let root = tempfile::tempdir().unwrap();
-        let disk = CrashDisk::over(root.path());
+        let disk = CrashFileSystem::over(root.path());
         let dir = root.path().join("d");
         disk.make_dir(&at(&dir)).unwrap();
         if parent_sync {
@@ -134,7 +135,7 @@ async fn the_crash_disk_finds_each_missing_fsync() {
         if dir_sync {
             disk.sync_dir(&OpenDir::root(&dir).unwrap()).unwrap();
         }
-        let found = objects_after(&disk, disk.ops(), Survival::Strict).await;
+        let found = objects_after(&disk, disk.ops(), UnsyncedChanges::Strict).await;
         let whole = found.get("d/k").is_some_and(|b| &b[..] == b"content");
         assert_eq!(whole, file_sync && dir_sync && parent_sync, "{file_sync} {dir_sync} {parent_sync}: {found:?}");
     }
@@ -145,24 +146,24 @@ async fn the_crash_disk_keeps_what_was_there_and_forgets_unsynced_removals() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("d")).unwrap();
     std::fs::write(root.path().join("d/old"), "old").unwrap();
-    let disk = CrashDisk::over(root.path());
+    let disk = CrashFileSystem::over(root.path());
     disk.remove(&at(&root.path().join("d/old"))).unwrap();
-    assert_eq!(objects_after(&disk, disk.ops(), Survival::Strict).await.len(), 1);
+    assert_eq!(objects_after(&disk, disk.ops(), UnsyncedChanges::Strict).await.len(), 1);
     disk.sync_dir(&OpenDir::root(&root.path().join("d")).unwrap()).unwrap();
-    assert_eq!(objects_after(&disk, disk.ops(), Survival::Strict).await.len(), 0);
-    assert_eq!(objects_after(&disk, 0, Survival::Strict).await.len(), 1);
+    assert_eq!(objects_after(&disk, disk.ops(), UnsyncedChanges::Strict).await.len(), 0);
+    assert_eq!(objects_after(&disk, 0, UnsyncedChanges::Strict).await.len(), 1);
 }
 
 #[tokio::test]
 async fn partial_survival_has_more_than_one_wreck() {
     let root = tempfile::tempdir().unwrap();
-    let disk = CrashDisk::over(root.path());
+    let disk = CrashFileSystem::over(root.path());
     let mut file = disk.create(&at(&root.path().join("k"))).unwrap();
     file.write_all(b"content").unwrap();
     let mut wrecks = Vec::new();
     for seed in 0..64 {
-        let wreck = objects_after(&disk, disk.ops(), Survival::Partly { seed }).await;
-        assert_eq!(wreck, objects_after(&disk, disk.ops(), Survival::Partly { seed }).await);
+        let wreck = objects_after(&disk, disk.ops(), UnsyncedChanges::Partly { seed }).await;
+        assert_eq!(wreck, objects_after(&disk, disk.ops(), UnsyncedChanges::Partly { seed }).await);
         wrecks.push(wreck.get("k").map(Bytes::len));
     }
     for expected in [None, Some(0), Some(7)] {

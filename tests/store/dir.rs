@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use runner::env::{Clock, Env, HostClock};
 use runner::store::dir::DirStore;
 use runner::store::dir::beneath::{FileAt, OpenDir};
-use runner::store::dir::disk::{Disk, DiskFile, HostDisk};
+use runner::store::dir::disk::{FileSystem, HostFileSystem, WritableFile};
 use runner::store::{PutOutcome, SizeLimit, Store, StoreErrorKind, list_all};
 use rustix::io::Errno;
 
@@ -101,9 +101,9 @@ fn countdown(left: &AtomicUsize) -> io::Result<()> {
     }
 }
 
-struct FailingFile(Box<dyn DiskFile>, Option<Errno>, Arc<AtomicUsize>);
+struct FailingFile(Box<dyn WritableFile>, Option<Errno>, Arc<AtomicUsize>);
 
-impl DiskFile for FailingFile {
+impl WritableFile for FailingFile {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         fail(self.1)?;
         self.0.write_all(bytes)
@@ -114,45 +114,45 @@ impl DiskFile for FailingFile {
     }
 }
 
-impl Disk for Failing {
-    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
+impl FileSystem for Failing {
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn WritableFile>> {
         self.created.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FailingFile(HostDisk.create(at)?, self.write, Arc::clone(&self.sync))))
+        Ok(Box::new(FailingFile(HostFileSystem.create(at)?, self.write, Arc::clone(&self.sync))))
     }
     fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         fail(self.link)?;
-        HostDisk.link(from, to)
+        HostFileSystem.link(from, to)
     }
     fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
-        HostDisk.rename(from, to)
+        HostFileSystem.rename(from, to)
     }
     fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
         fail(self.rename_new)?;
-        HostDisk.rename_new(from, to)
+        HostFileSystem.rename_new(from, to)
     }
     fn remove(&self, at: &FileAt) -> io::Result<()> {
-        HostDisk.remove(at)
+        HostFileSystem.remove(at)
     }
     fn make_dir(&self, at: &FileAt) -> io::Result<()> {
-        HostDisk.make_dir(at)
+        HostFileSystem.make_dir(at)
     }
     fn sync_dir(&self, dir: &OpenDir) -> io::Result<()> {
         countdown(&self.sync_dir)?;
-        HostDisk.sync_dir(dir)
+        HostFileSystem.sync_dir(dir)
     }
     fn lock(&self, at: &FileAt, make: bool) -> io::Result<fs::File> {
         fail(self.lock)?;
         if let Some(meddle) = self.before_lock {
             meddle(at.dir().path());
         }
-        HostDisk.lock(at, make)
+        HostFileSystem.lock(at, make)
     }
 }
 
 pub(crate) fn on(disk: Failing) -> (tempfile::TempDir, DirStore, Arc<Failing>) {
     let root = tempfile::tempdir().unwrap();
     let disk = Arc::new(disk);
-    let store = DirStore::with_disk(root.path(), &Env::host(), Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+    let store = DirStore::with_disk(root.path(), &Env::host(), Arc::clone(&disk) as Arc<dyn FileSystem>).unwrap();
     (root, store, disk)
 }
 

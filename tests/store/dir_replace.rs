@@ -10,9 +10,9 @@ use bytes::Bytes;
 use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::dir::beneath::FileAt;
-use runner::store::dir::disk::{Disk, HostDisk};
+use runner::store::dir::disk::{FileSystem, HostFileSystem};
 use runner::store::key::LOCK_NAME;
-use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind, Version};
+use runner::store::{ObjectVersion, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind};
 use rustix::io::Errno;
 
 use crate::dir::{Failing, files_in, on};
@@ -20,13 +20,13 @@ use crate::dir::{Failing, files_in, on};
 const BODY: Bytes = Bytes::from_static(b"body");
 const NEW: Bytes = Bytes::from_static(b"new");
 
-async fn create(store: &DirStore) -> Version {
+async fn create(store: &DirStore) -> ObjectVersion {
     assert_eq!(store.put_if_absent("k", BODY).await.unwrap(), PutOutcome::Created);
     store.get_versioned("k", SizeLimit::INDEX).await.unwrap().1
 }
 
 fn lock(root: &Path) -> std::io::Result<fs::File> {
-    HostDisk.lock(&FileAt::of(&root.join(LOCK_NAME))?, true)
+    HostFileSystem.lock(&FileAt::of(&root.join(LOCK_NAME))?, true)
 }
 
 fn is_replaced(outcome: &ReplaceOutcome) -> bool {

@@ -8,9 +8,10 @@ use jiff::SignedDuration;
 use runner::env::Env;
 use runner::store::dir::DirStore;
 use runner::store::memory::MemoryStore;
-use runner::store::proof::{Condition, ProofFailure, check, check_replace, prove, prove_replace};
+use runner::store::proof::{ProofFailure, WriteCondition, check, check_replace, prove, prove_replace};
 use runner::store::{
-    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+    StoreErrorKind,
 };
 
 const PROBE: &str = "app/live/probe";
@@ -90,9 +91,9 @@ impl Store for Planted {
     fn describe(&self) -> String {
         self.store.describe()
     }
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         let able = self.bug != Bug::Unable;
-        Capabilities { put_if_absent: able, replace: able, is_bounded: false }
+        StoreCapabilities { put_if_absent: able, replace: able, is_bounded: false }
     }
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         self.store.put(key, body).await
@@ -113,7 +114,7 @@ impl Store for Planted {
             _ => self.store.put_if_absent(key, body).await,
         }
     }
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         if !matches!(self.bug, Bug::ChecksFirst | Bug::LiesToTheSlow) {
             let _ = hold.begin().await;
             return self.put_if_absent(key, body).await;
@@ -126,7 +127,7 @@ impl Store for Planted {
         self.put(key, body).await?;
         Ok(if self.bug == Bug::LiesToTheSlow { PutOutcome::Exists } else { PutOutcome::Created })
     }
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         match self.bug {
             Bug::Ignores => {
                 self.put(key, body).await?;
@@ -160,13 +161,13 @@ impl Store for Planted {
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         self.store.get(key, limit).await
     }
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         self.store.get_versioned(key, limit).await
     }
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.store.get_range(key, range).await
     }
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         self.store.list(prefix, after, limit).await
     }
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
@@ -203,7 +204,7 @@ async fn replace_verdict(bug: Bug) -> Result<(), ProofFailure> {
 
 #[tokio::test]
 async fn planted_faults_of_replace_are_each_found() {
-    const UNCHANGED: Condition = Condition::Unchanged;
+    const UNCHANGED: WriteCondition = WriteCondition::Unchanged;
     let several = replace_verdict(Bug::Ignores).await;
     assert!(matches!(several, Err(ProofFailure::SeveralWinners { condition: UNCHANGED, winners: 8, .. })));
     assert!(matches!(replace_verdict(Bug::Races).await, Err(ProofFailure::SeveralWinners { .. })));
@@ -251,13 +252,13 @@ async fn the_check_finds_a_store_that_began_to_overwrite() {
 #[cfg(feature = "s3")]
 mod servers {
     use super::*;
-    use crate::s3_foreign::Foreign;
+    use crate::s3_foreign::ForeignS3Server;
     use crate::s3_server::{self, S3Server};
-    use runner::store::s3::{Options, S3Store};
+    use runner::store::s3::{S3Options, S3Store};
 
-    async fn store_on(server: &Foreign) -> S3Store {
+    async fn store_on(server: &ForeignS3Server) -> S3Store {
         let settings = s3_server::settings(&server.endpoint, "");
-        let options = Options { credentials: Some(s3_server::credentials()), ..Options::default() };
+        let options = S3Options { credentials: Some(s3_server::credentials()), ..S3Options::default() };
         S3Store::connect(&settings, s3_server::BUCKET, "", &Env::host(), options).await.unwrap()
     }
 
@@ -275,7 +276,7 @@ mod servers {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn moto_passes() {
-        let moto = Foreign::moto(s3_server::BUCKET);
+        let moto = ForeignS3Server::moto(s3_server::BUCKET);
         passes(&store_on(&moto).await).await;
     }
 
@@ -290,7 +291,7 @@ mod servers {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rclone_fails() {
-        let rclone = Foreign::rclone(s3_server::BUCKET, s3_server::ACCESS_KEY, s3_server::SECRET_KEY);
+        let rclone = ForeignS3Server::rclone(s3_server::BUCKET, s3_server::ACCESS_KEY, s3_server::SECRET_KEY);
         let store = store_on(&rclone).await;
         // It is a working server: what fails below is the condition, not the talk.
         store.put("a", Bytes::from_static(b"x")).await.unwrap();

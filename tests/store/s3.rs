@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use runner::config::StoreUrl;
 use runner::env::Env;
-use runner::store::s3::{Options, S3Store};
+use runner::store::s3::{S3Options, S3Store};
 use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind, list_all};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::contract::contract;
-use crate::s3_foreign::{self, Foreign};
-use crate::s3_server::{self, S3Server, Trouble};
+use crate::s3_foreign::{self, ForeignS3Server};
+use crate::s3_server::{self, S3Server, ServerFault};
 
 const BODY: Bytes = Bytes::from_static(b"body");
 
@@ -27,15 +27,15 @@ async fn contract_in_process() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn contract_moto() {
-    let moto = Foreign::moto(s3_server::BUCKET);
+    let moto = ForeignS3Server::moto(s3_server::BUCKET);
     let server = S3Server::start();
-    contract(&server.store_with(s3_server::settings(&moto.endpoint, "prod"), Options::default()).await).await;
+    contract(&server.store_with(s3_server::settings(&moto.endpoint, "prod"), S3Options::default()).await).await;
     assert_eq!(server.requests().len(), 0, "it was the other server that was asked");
 }
 
 #[tokio::test]
 async fn a_conditional_put_is_one_request_whatever_comes_of_it() {
-    for trouble in [Trouble::Status(500), Trouble::Status(503), Trouble::Status(409), Trouble::Hangup] {
+    for trouble in [ServerFault::Status(500), ServerFault::Status(503), ServerFault::Status(409), ServerFault::Hangup] {
         let server = S3Server::start();
         let store = server.store("").await;
         server.trouble("PUT", "", trouble, 9);
@@ -44,7 +44,7 @@ async fn a_conditional_put_is_one_request_whatever_comes_of_it() {
         assert_eq!(server.requests().len(), 1, "{trouble:?}");
         assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::NotFound);
     }
-    for trouble in [Trouble::StatusAfter(500), Trouble::HangupAfter] {
+    for trouble in [ServerFault::StatusAfter(500), ServerFault::HangupAfter] {
         let server = S3Server::start();
         let store = server.store("").await;
         // On a connection that was used before, where HTTP libraries like to try again.
@@ -58,7 +58,7 @@ async fn a_conditional_put_is_one_request_whatever_comes_of_it() {
     }
     let server = S3Server::start();
     let store = server.store("").await;
-    server.trouble("PUT", "", Trouble::Status(403), 9);
+    server.trouble("PUT", "", ServerFault::Status(403), 9);
     assert_eq!(store.put_if_absent("a/1", BODY).await.unwrap_err().kind, StoreErrorKind::Denied);
     assert_eq!(server.requests().len(), 1);
 }
@@ -67,12 +67,12 @@ async fn a_conditional_put_is_one_request_whatever_comes_of_it() {
 async fn a_replace_is_one_request_whatever_comes_of_it() {
     const NEW: Bytes = Bytes::from_static(b"new");
     for (trouble, there) in [
-        (Trouble::Status(500), BODY),
-        (Trouble::Status(503), BODY),
-        (Trouble::Status(409), BODY),
-        (Trouble::Hangup, BODY),
-        (Trouble::StatusAfter(500), NEW),
-        (Trouble::HangupAfter, NEW),
+        (ServerFault::Status(500), BODY),
+        (ServerFault::Status(503), BODY),
+        (ServerFault::Status(409), BODY),
+        (ServerFault::Hangup, BODY),
+        (ServerFault::StatusAfter(500), NEW),
+        (ServerFault::HangupAfter, NEW),
     ] {
         let server = S3Server::start();
         let store = server.store("").await;
@@ -90,9 +90,9 @@ async fn a_replace_is_one_request_whatever_comes_of_it() {
     store.put_if_absent("a/1", BODY).await.unwrap();
     let (_, version) = store.get_versioned("a/1", SizeLimit::INDEX).await.unwrap();
     server.forget_requests();
-    server.trouble("PUT", "", Trouble::Status(403), 1);
-    server.trouble("PUT", "", Trouble::Status(404), 1);
-    server.trouble("PUT", "", Trouble::Status(412), 1);
+    server.trouble("PUT", "", ServerFault::Status(403), 1);
+    server.trouble("PUT", "", ServerFault::Status(404), 1);
+    server.trouble("PUT", "", ServerFault::Status(412), 1);
     assert_eq!(store.replace("a/1", NEW, &version).await.unwrap_err().kind, StoreErrorKind::Denied);
     for _ in 0..2 {
         assert_eq!(store.replace("a/1", NEW, &version).await.unwrap(), ReplaceOutcome::Changed);
@@ -109,7 +109,7 @@ async fn answers_without_a_version_are_no_base_for_a_replace() {
     for (header, said) in [("", "no ETag"), ("etag: W/\"1\"\r\n", "weak")] {
         let endpoint = answering(format!("HTTP/1.1 200 OK\r\n{header}connection: close\r\ncontent-length: 0\r\n\r\n"));
         let server = S3Server::start();
-        let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
+        let store = server.store_with(s3_server::settings(&endpoint, ""), S3Options::default()).await;
         let e = store.get_versioned("a", SizeLimit::INDEX).await.unwrap_err();
         assert_eq!(e.kind, StoreErrorKind::Unsupported);
         assert!(e.to_string().contains(said), "{e}");
@@ -126,21 +126,21 @@ async fn answers_without_a_version_are_no_base_for_a_replace() {
 /// What a proxy, a captive portal or a load balancer says is not the store's word: a write may have happened, and nothing is shown to be absent.
 #[tokio::test]
 async fn answers_that_are_not_the_stores_leave_doubt() {
-    const PAGES: [Trouble; 14] = [
-        Trouble::Page(200),
-        Trouble::Page(302),
-        Trouble::Page(400),
-        Trouble::Page(401),
-        Trouble::Page(403),
-        Trouble::Page(404),
-        Trouble::Page(407),
-        Trouble::Page(412),
-        Trouble::Page(501),
-        Trouble::Page(507),
-        Trouble::Bare(200),
-        Trouble::Bare(403),
-        Trouble::Bare(404),
-        Trouble::Bare(511),
+    const PAGES: [ServerFault; 14] = [
+        ServerFault::Page(200),
+        ServerFault::Page(302),
+        ServerFault::Page(400),
+        ServerFault::Page(401),
+        ServerFault::Page(403),
+        ServerFault::Page(404),
+        ServerFault::Page(407),
+        ServerFault::Page(412),
+        ServerFault::Page(501),
+        ServerFault::Page(507),
+        ServerFault::Bare(200),
+        ServerFault::Bare(403),
+        ServerFault::Bare(404),
+        ServerFault::Bare(511),
     ];
     let server = S3Server::start();
     let store = server.store("").await;
@@ -160,7 +160,7 @@ async fn answers_that_are_not_the_stores_leave_doubt() {
         assert_eq!(store.put("new", BODY).await.unwrap_err().kind, StoreErrorKind::Unreachable, "{trouble:?}");
         planted("GET");
         assert_eq!(store.list("", None, 9).await.unwrap_err().kind, StoreErrorKind::Unreachable, "{trouble:?}");
-        if !matches!(trouble, Trouble::Bare(200)) {
+        if !matches!(trouble, ServerFault::Bare(200)) {
             assert_eq!(
                 store.get("there", SizeLimit::INDEX).await.unwrap_err().kind,
                 StoreErrorKind::Unreachable,
@@ -178,7 +178,7 @@ async fn answers_that_are_not_the_stores_leave_doubt() {
 
     for status in [200, 403, 404, 412] {
         let key = format!("after{status}");
-        server.trouble("PUT", &key, Trouble::PageAfter(status), 9);
+        server.trouble("PUT", &key, ServerFault::PageAfter(status), 9);
         let put = store.put_if_absent(&key, BODY).await.unwrap();
         assert!(matches!(put, PutOutcome::Unknown { .. }), "{status}: {put:?}");
         assert_eq!(store.get(&key, SizeLimit::INDEX).await.unwrap(), BODY, "it did take effect");
@@ -204,7 +204,7 @@ async fn answers_that_are_no_http_leave_doubt() {
     ] {
         let server = S3Server::start();
         let endpoint = answering(garbage.to_owned());
-        let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
+        let store = server.store_with(s3_server::settings(&endpoint, ""), S3Options::default()).await;
         let put = store.put_if_absent("a", BODY).await.unwrap();
         assert!(matches!(put, PutOutcome::Unknown { .. }), "{garbage:?}: {put:?}");
         assert_eq!(store.clock_offset(), None, "{garbage:?}");
@@ -238,7 +238,7 @@ async fn a_listing_without_its_end_says_nothing_of_what_it_lacks() {
         (&format!("<IsTruncated>false</IsTruncated>{shown}"), false),
     ] {
         let server = S3Server::start();
-        let store = server.store_with(s3_server::settings(&answering(page(inner)), ""), Options::default()).await;
+        let store = server.store_with(s3_server::settings(&answering(page(inner)), ""), S3Options::default()).await;
         match list_all(&store, "").await {
             Ok(objects) => assert!(!refused, "{inner}: {objects:?}"),
             Err(e) => assert!(refused && e.kind == StoreErrorKind::Unreachable, "{inner}: {e}"),
@@ -280,11 +280,11 @@ async fn the_other_calls_try_again() {
     let server = S3Server::start();
     let store = server.store("").await;
     for (method, trouble) in [
-        ("PUT", Trouble::Status(503)),
-        ("PUT", Trouble::HangupAfter),
-        ("GET", Trouble::Status(500)),
-        ("GET", Trouble::HalfBody),
-        ("POST", Trouble::Status(503)),
+        ("PUT", ServerFault::Status(503)),
+        ("PUT", ServerFault::HangupAfter),
+        ("GET", ServerFault::Status(500)),
+        ("GET", ServerFault::HalfBody),
+        ("POST", ServerFault::Status(503)),
     ] {
         server.trouble(method, "", trouble, 1);
         server.forget_requests();
@@ -294,11 +294,11 @@ async fn the_other_calls_try_again() {
         assert_eq!(server.count(method, ""), 2, "{method} {trouble:?}");
         assert_eq!(server.requests().len(), 4, "{method} {trouble:?}");
     }
-    server.trouble("GET", "list-type", Trouble::Status(503), 1);
+    server.trouble("GET", "list-type", ServerFault::Status(503), 1);
     assert_eq!(store.list("", None, 1).await.unwrap().objects.len(), 0);
     // What is refused for good is not asked again.
     server.forget_requests();
-    server.trouble("GET", "", Trouble::Status(403), 9);
+    server.trouble("GET", "", ServerFault::Status(403), 9);
     assert_eq!(store.get("a/1", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::Denied);
     assert_eq!(server.requests().len(), 1);
 }
@@ -307,7 +307,7 @@ async fn the_other_calls_try_again() {
 async fn a_server_that_is_not_there_is_unreachable_and_leaves_doubt() {
     let server = S3Server::start();
     let nowhere = s3_server::settings("http://127.0.0.1:9", "");
-    let store = server.store_with(nowhere, Options::default()).await;
+    let store = server.store_with(nowhere, S3Options::default()).await;
     assert!(matches!(store.put_if_absent("a", BODY).await.unwrap(), PutOutcome::Unknown { .. }));
     assert_eq!(store.clock_offset(), None);
 }
@@ -317,7 +317,7 @@ async fn refusals_are_told_apart() {
     let server = S3Server::start();
     let mut settings = server.settings("");
     settings.url = StoreUrl::S3 { bucket: "elsewhere".to_owned(), prefix: String::new() };
-    let store = server.store_with(settings, Options::default()).await;
+    let store = server.store_with(settings, S3Options::default()).await;
     let kinds = [
         store.put("a", BODY).await.unwrap_err().kind,
         store.put_if_absent("a", BODY).await.unwrap_err().kind,
@@ -328,7 +328,7 @@ async fn refusals_are_told_apart() {
     assert_eq!(kinds, [StoreErrorKind::NoSuchStore; 5]);
 
     let wrong = runner::store::s3::Credentials::new(s3_server::ACCESS_KEY, "wrong", None, None, "test");
-    let options = Options { credentials: Some(wrong), ..Options::default() };
+    let options = S3Options { credentials: Some(wrong), ..S3Options::default() };
     let env = Env::host();
     let settings = server.settings("");
     let store = S3Store::connect(&settings, s3_server::BUCKET, "", &env, options).await.unwrap();
@@ -340,10 +340,10 @@ async fn refusals_are_told_apart() {
 async fn large_bodies_go_in_parts_and_a_failed_upload_is_given_up() {
     const MIB: usize = 1 << 20;
     let server = S3Server::start();
-    let options = Options { single_put_bytes: 6 * MIB, part_bytes: 5 * MIB, credentials: None };
+    let options = S3Options { single_put_bytes: 6 * MIB, part_bytes: 5 * MIB, credentials: None };
     let store = server.store_with(server.settings("p"), options).await;
     let body = Bytes::from((0..13 * MIB).map(|i| (i % 251) as u8).collect::<Vec<_>>());
-    server.trouble("PUT", "partNumber=2", Trouble::Status(503), 1);
+    server.trouble("PUT", "partNumber=2", ServerFault::Status(503), 1);
     store.put("app/packs/00/big", body.clone()).await.unwrap();
     assert_eq!(store.get("app/packs/00/big", SizeLimit::INDEX).await.unwrap(), body);
     assert_eq!(server.count("POST", "?uploads"), 1);
@@ -356,14 +356,14 @@ async fn large_bodies_go_in_parts_and_a_failed_upload_is_given_up() {
     assert_eq!(server.requests().len(), 1);
 
     server.forget_requests();
-    server.trouble("PUT", "partNumber=3", Trouble::Status(403), 1);
+    server.trouble("PUT", "partNumber=3", ServerFault::Status(403), 1);
     assert_eq!(store.put("app/packs/00/no", body.clone()).await.unwrap_err().kind, StoreErrorKind::Denied);
     assert_eq!(server.count("DELETE", "uploadId"), 1);
     assert_eq!(store.get("app/packs/00/no", SizeLimit::INDEX).await.unwrap_err().kind, StoreErrorKind::NotFound);
 
     // The answer to the completion is lost; the upload is gone, the object is there.
     server.forget_requests();
-    server.trouble("POST", "uploadId", Trouble::StatusAfter(500), 1);
+    server.trouble("POST", "uploadId", ServerFault::StatusAfter(500), 1);
     store.put("app/packs/00/twice", body.clone()).await.unwrap();
     assert_eq!(store.get("app/packs/00/twice", SizeLimit::INDEX).await.unwrap(), body);
 }
@@ -376,7 +376,7 @@ async fn what_is_configured_is_on_the_wire() {
     settings.sse = Some("aws:kms".to_owned());
     settings.sse_kms_key_id = Some("key-1".to_owned());
     settings.region = Some("eu-central-1".to_owned());
-    let store = server.store_with(settings, Options::default()).await;
+    let store = server.store_with(settings, S3Options::default()).await;
     store.put("app/packs/ab/cd", BODY).await.unwrap();
     store.put("app/index/ab", BODY).await.unwrap();
     store.put_if_absent("app/journal/1", BODY).await.unwrap();
@@ -419,13 +419,13 @@ async fn a_ca_of_ones_own_is_trusted_and_nothing_else() {
         .status()
         .unwrap();
     assert!(made.success());
-    let moto = Foreign::moto_tls(&dir.path().join("server.pem"), &dir.path().join("server.key"));
+    let moto = ForeignS3Server::moto_tls(&dir.path().join("server.pem"), &dir.path().join("server.key"));
     let with_ca = |ca: Option<&Path>| {
         let mut settings = s3_server::settings(&moto.endpoint, "");
         settings.ca_file = ca.map(Path::to_owned);
         settings
     };
-    let options = || Options { credentials: Some(s3_server::credentials()), ..Options::default() };
+    let options = || S3Options { credentials: Some(s3_server::credentials()), ..S3Options::default() };
     let env = Env::host();
     let trusting = with_ca(Some(&dir.path().join("ca.pem")));
     let store = S3Store::connect(&trusting, s3_server::BUCKET, "", &env, options()).await.unwrap();
@@ -639,7 +639,7 @@ async fn a_body_without_end_is_read_up_to_the_limit_and_not_again() {
     const REFUSAL: &str = "HTTP/1.1 500 No\r\ncontent-type: application/xml\r\ntransfer-encoding: chunked\r\n\r\n";
     for head in [CHUNKED, LYING] {
         let (endpoint, requests) = endless(head);
-        let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
+        let store = server.store_with(s3_server::settings(&endpoint, ""), S3Options::default()).await;
         for error in [
             store.get("a", SizeLimit::LIVE).await.unwrap_err(),
             store.get_versioned("a", SizeLimit::LIVE).await.map(drop).unwrap_err(),
@@ -652,7 +652,7 @@ async fn a_body_without_end_is_read_up_to_the_limit_and_not_again() {
     }
     for head in [CHUNKED, REFUSAL] {
         let (endpoint, requests) = endless(head);
-        let store = server.store_with(s3_server::settings(&endpoint, ""), Options::default()).await;
+        let store = server.store_with(s3_server::settings(&endpoint, ""), S3Options::default()).await;
         let error = store.list("", None, 1).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
         assert!(error.detail.contains("longer than"), "{error}");

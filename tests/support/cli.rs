@@ -10,7 +10,7 @@ const KEPT: [&str; 4] = ["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH"];
 
 /// What one run left behind.
 #[derive(Debug)]
-pub struct Run {
+pub struct ProgramRun {
     /// The exit code; `None` after a signal.
     pub code: Option<i32>,
     /// Standard output.
@@ -21,10 +21,10 @@ pub struct Run {
     pub args: Vec<String>,
 }
 
-impl Run {
+impl ProgramRun {
     /// Fails, with everything the program said, unless it ended with this code.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Run {
+    pub fn expect(self, code: i32) -> ProgramRun {
         assert_eq!(
             self.code,
             Some(code),
@@ -49,7 +49,7 @@ impl Run {
 
 /// One node: the same config file as the others, its own name and state.
 #[derive(Debug, Clone)]
-pub struct Node {
+pub struct TestNode {
     /// What `--node` says.
     pub name: String,
     /// What `--config` says; `None` for the forms without any config.
@@ -62,7 +62,7 @@ pub struct Node {
     pub behind: Vec<String>,
 }
 
-impl Node {
+impl TestNode {
     /// A node whose state is kept at `dir/state-NAME`, with the config file `dir/runner.toml`.
     pub fn new(dir: &Path, name: &str) -> Self {
         Self {
@@ -110,11 +110,11 @@ impl Node {
     }
 
     /// Runs it to its end.
-    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> ProgramRun {
         let mut command = self.command(args);
         let shown = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
         let output = command.output().expect("the built program starts");
-        Run {
+        ProgramRun {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

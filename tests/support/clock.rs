@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 
 /// The wall clock of one node. It is right at first.
 pub struct NodeClock {
@@ -30,13 +30,13 @@ impl NodeClock {
     }
 
     /// The node with this clock.
-    pub fn on(&self, node: Node) -> Node {
+    pub fn on(&self, node: TestNode) -> TestNode {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         node.with_env("LD_PRELOAD", &text(&self.library)).with_env("TEST_CLOCK", &text(&self.path))
     }
 
     /// The node in another time altogether: the times of files are off as its clock is.
-    pub fn with_files(&self, node: Node) -> Node {
+    pub fn with_files(&self, node: TestNode) -> TestNode {
         self.on(node).with_env("TEST_CLOCK_FILES", "1")
     }
 

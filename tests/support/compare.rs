@@ -16,16 +16,16 @@ use rustix::io::Errno;
 
 /// One thing that is not equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct TreeDifference {
     /// Relative to the two roots; empty for the roots themselves.
     pub path: Vec<u8>,
     /// What differs.
-    pub what: What,
+    pub what: DifferenceKind,
 }
 
-/// The kinds of [`Difference`]; pairs are (left, right).
+/// The kinds of [`TreeDifference`]; pairs are (left, right).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum DifferenceKind {
     /// Only the left tree has it.
     OnlyLeft,
     /// Only the right tree has it.
@@ -56,7 +56,7 @@ pub enum What {
     Unreadable(&'static str, Errno),
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for TreeDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {:?}", self.path.escape_ascii().to_string(), self.what)
     }
@@ -68,8 +68,8 @@ const SPARSE_SLACK: u64 = 1 << 20;
 
 /// All differences between two trees, the roots' own metadata included, in the order of a walk. Access and change times,
 /// inode numbers and directory sizes are nobody's promise. Sockets are left out: there is nothing in them to restore.
-pub fn trees(left: &Path, right: &Path) -> Vec<Difference> {
-    let mut walk = Walk::default();
+pub fn trees(left: &Path, right: &Path) -> Vec<TreeDifference> {
+    let mut walk = TreeComparison::default();
     let (l, r) = (stat(CWD, left.as_os_str().as_bytes()), stat(CWD, right.as_os_str().as_bytes()));
     let (l, r) = (
         l.unwrap_or_else(|e| panic!("{}: {e}", left.display())),
@@ -101,22 +101,22 @@ type Side<'a> = (BorrowedFd<'a>, &'a [u8], &'a Stat);
 type Names = BTreeMap<(u64, u64), BTreeSet<Vec<u8>>>;
 
 #[derive(Default)]
-struct Walk {
-    found: Vec<Difference>,
+struct TreeComparison {
+    found: Vec<TreeDifference>,
     /// Per side: what has several names.
     links: [Names; 2],
 }
 
-impl Walk {
-    fn differ(&mut self, path: &[u8], what: What) {
-        self.found.push(Difference { path: path.to_vec(), what });
+impl TreeComparison {
+    fn differ(&mut self, path: &[u8], what: DifferenceKind) {
+        self.found.push(TreeDifference { path: path.to_vec(), what });
     }
 
     fn entry(&mut self, left: Side<'_>, right: Side<'_>, path: &[u8]) {
         let (l, r) = (left.2, right.2);
         let (kind, other) = (kind_of(l), kind_of(r));
         if kind != other {
-            self.differ(path, What::Type(format!("{kind:?}"), format!("{other:?}")));
+            self.differ(path, DifferenceKind::Type(format!("{kind:?}"), format!("{other:?}")));
             return;
         }
         self.metadata(l, r, path, kind);
@@ -126,12 +126,12 @@ impl Walk {
                 for name in names {
                     let (a, b) = (l.get(name), r.get(name));
                     if a != b {
-                        self.differ(path, What::Xattr(name.clone(), a.is_some(), b.is_some()));
+                        self.differ(path, DifferenceKind::Xattr(name.clone(), a.is_some(), b.is_some()));
                     }
                 }
             }
-            (Err(e), _) => self.differ(path, What::Unreadable("left", e)),
-            (_, Err(e)) => self.differ(path, What::Unreadable("right", e)),
+            (Err(e), _) => self.differ(path, DifferenceKind::Unreadable("left", e)),
+            (_, Err(e)) => self.differ(path, DifferenceKind::Unreadable("right", e)),
         }
         for (side, s) in [l, r].into_iter().enumerate() {
             if kind != FileType::Directory && s.st_nlink > 1 {
@@ -145,9 +145,9 @@ impl Walk {
                 let target = |s: Side<'_>| readlinkat(s.0, s.1, Vec::new()).map(std::ffi::CString::into_bytes);
                 match (target(left), target(right)) {
                     (Ok(l), Ok(r)) if l == r => {}
-                    (Ok(l), Ok(r)) => self.differ(path, What::LinkTarget(l, r)),
-                    (Err(e), _) => self.differ(path, What::Unreadable("left", e)),
-                    (_, Err(e)) => self.differ(path, What::Unreadable("right", e)),
+                    (Ok(l), Ok(r)) => self.differ(path, DifferenceKind::LinkTarget(l, r)),
+                    (Err(e), _) => self.differ(path, DifferenceKind::Unreadable("left", e)),
+                    (_, Err(e)) => self.differ(path, DifferenceKind::Unreadable("right", e)),
                 }
             }
             _ => {}
@@ -156,50 +156,53 @@ impl Walk {
 
     fn metadata(&mut self, l: &Stat, r: &Stat, path: &[u8], kind: FileType) {
         if l.st_mode & 0o7777 != r.st_mode & 0o7777 {
-            self.differ(path, What::Mode(l.st_mode & 0o7777, r.st_mode & 0o7777));
+            self.differ(path, DifferenceKind::Mode(l.st_mode & 0o7777, r.st_mode & 0o7777));
         }
         if (l.st_uid, l.st_gid) != (r.st_uid, r.st_gid) {
-            self.differ(path, What::Owner((l.st_uid, l.st_gid), (r.st_uid, r.st_gid)));
+            self.differ(path, DifferenceKind::Owner((l.st_uid, l.st_gid), (r.st_uid, r.st_gid)));
         }
         if mtime(l) != mtime(r) {
-            self.differ(path, What::Mtime(mtime(l), mtime(r)));
+            self.differ(path, DifferenceKind::Mtime(mtime(l), mtime(r)));
         }
         if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) && l.st_rdev != r.st_rdev {
             let numbers = |s: &Stat| (rustix::fs::major(s.st_rdev), rustix::fs::minor(s.st_rdev));
-            self.differ(path, What::Device(numbers(l), numbers(r)));
+            self.differ(path, DifferenceKind::Device(numbers(l), numbers(r)));
         }
     }
 
     fn content(&mut self, left: Side<'_>, right: Side<'_>, path: &[u8]) {
         let (l, r) = (left.2, right.2);
         if l.st_size != r.st_size {
-            self.differ(path, What::Size(l.st_size as u64, r.st_size as u64));
+            self.differ(path, DifferenceKind::Size(l.st_size as u64, r.st_size as u64));
             return;
         }
         let allocated = |s: &Stat| s.st_blocks as u64 * 512;
         if allocated(l) < l.st_size as u64 && allocated(r) > allocated(l) + SPARSE_SLACK {
-            self.differ(path, What::Sparse(allocated(l), allocated(r)));
+            self.differ(path, DifferenceKind::Sparse(allocated(l), allocated(r)));
         }
         // No link is followed and no pipe waits: what we open is what we looked at, or nothing.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match (openat(left.0, left.1, flags, Mode::empty()), openat(right.0, right.1, flags, Mode::empty())) {
             (Ok(l), Ok(r)) => match first_difference(&mut File::from(l), &mut File::from(r)) {
                 Ok(None) => {}
-                Ok(Some(offset)) => self.differ(path, What::Content(offset)),
+                Ok(Some(offset)) => self.differ(path, DifferenceKind::Content(offset)),
                 Err(e) => {
-                    self.differ(path, What::Unreadable("one side", Errno::from_io_error(&e).unwrap_or(Errno::IO)));
+                    self.differ(
+                        path,
+                        DifferenceKind::Unreadable("one side", Errno::from_io_error(&e).unwrap_or(Errno::IO)),
+                    );
                 }
             },
-            (Err(e), _) => self.differ(path, What::Unreadable("left", e)),
-            (_, Err(e)) => self.differ(path, What::Unreadable("right", e)),
+            (Err(e), _) => self.differ(path, DifferenceKind::Unreadable("left", e)),
+            (_, Err(e)) => self.differ(path, DifferenceKind::Unreadable("right", e)),
         }
     }
 
     fn directory(&mut self, left: Side<'_>, right: Side<'_>, path: &[u8]) {
         let ((l, left_names), (r, right_names)) = match (list(left), list(right)) {
             (Ok(l), Ok(r)) => (l, r),
-            (Err(e), _) => return self.differ(path, What::Unreadable("left", e)),
-            (_, Err(e)) => return self.differ(path, What::Unreadable("right", e)),
+            (Err(e), _) => return self.differ(path, DifferenceKind::Unreadable("left", e)),
+            (_, Err(e)) => return self.differ(path, DifferenceKind::Unreadable("right", e)),
         };
         let names: BTreeSet<&Vec<u8>> = left_names.keys().chain(right_names.keys()).collect();
         for name in names {
@@ -210,8 +213,8 @@ impl Walk {
             below.extend_from_slice(name);
             match (left_names.get(name), right_names.get(name)) {
                 (Some(a), Some(b)) => self.entry((l.as_fd(), name, a), (r.as_fd(), name, b), &below),
-                (Some(_), None) => self.differ(&below, What::OnlyLeft),
-                _ => self.differ(&below, What::OnlyRight),
+                (Some(_), None) => self.differ(&below, DifferenceKind::OnlyLeft),
+                _ => self.differ(&below, DifferenceKind::OnlyRight),
             }
         }
     }
@@ -227,7 +230,7 @@ impl Walk {
         for path in paths {
             let (l, r) = (left.get(path).cloned().unwrap_or_default(), right.get(path).cloned().unwrap_or_default());
             if l != r {
-                self.found.push(Difference { path: path.clone(), what: What::HardLinks(l, r) });
+                self.found.push(TreeDifference { path: path.clone(), what: DifferenceKind::HardLinks(l, r) });
             }
         }
     }

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runner::store::dir::beneath::{FileAt, OpenDir};
-use runner::store::dir::disk::{Disk, DiskFile, HostDisk};
+use runner::store::dir::disk::{FileSystem, HostFileSystem, WritableFile};
 
 /// What happens to changes that no fsync covered.
 #[derive(Debug, Clone, Copy)]
-pub enum Survival {
+pub enum UnsyncedChanges {
     /// They are all gone.
     Strict,
     /// Each survives or not, file contents also in part, as the seed has it.
@@ -30,14 +30,14 @@ pub enum Survival {
 
 /// The disk. Everything below `root` when it is made counts as durable.
 #[derive(Debug)]
-pub struct CrashDisk {
+pub struct CrashFileSystem {
     root: PathBuf,
-    baseline: Model,
-    log: Arc<Mutex<Vec<Op>>>,
+    baseline: DiskModel,
+    log: Arc<Mutex<Vec<DiskOp>>>,
 }
 
 #[derive(Debug, Clone)]
-enum Op {
+enum DiskOp {
     Create { path: PathBuf, file: FileNo },
     Write { file: FileNo, bytes: Vec<u8> },
     SyncFile { file: FileNo },
@@ -51,10 +51,10 @@ enum Op {
 /// The n-th file that was created through this disk.
 type FileNo = usize;
 
-impl CrashDisk {
+impl CrashFileSystem {
     /// The disk over an existing directory.
     pub fn over(root: &Path) -> Arc<Self> {
-        let mut baseline = Model::default();
+        let mut baseline = DiskModel::default();
         baseline.load(root, Path::new(""));
         Arc::new(Self { root: root.to_owned(), baseline, log: Arc::default() })
     }
@@ -65,16 +65,16 @@ impl CrashDisk {
     }
 
     /// Lays out in `target`, a directory that exists and is empty, what a power cut after the first `cut` changes leaves.
-    pub fn materialise(&self, cut: usize, survival: Survival, target: &Path) {
+    pub fn materialise(&self, cut: usize, survival: UnsyncedChanges, target: &Path) {
         let mut model = self.baseline.clone();
         for op in &self.log.lock().unwrap()[..cut] {
             model.apply(op);
         }
         let mut luck = match survival {
-            Survival::Strict => None,
-            Survival::Partly { seed } => Some(Luck(seed)),
+            UnsyncedChanges::Strict => None,
+            UnsyncedChanges::Partly { seed } => Some(CrashRng(seed)),
         };
-        model.lay_out(Model::ROOT, target, &mut luck);
+        model.lay_out(DiskModel::ROOT, target, &mut luck);
     }
 
     fn relative(&self, path: &Path) -> PathBuf {
@@ -82,7 +82,11 @@ impl CrashDisk {
     }
 
     /// Makes a change and writes it down if it succeeded, under one lock so that the order is the true one.
-    fn change<T>(&self, make: impl FnOnce() -> io::Result<T>, op: impl FnOnce(&[Op]) -> Op) -> io::Result<(T, FileNo)> {
+    fn change<T>(
+        &self,
+        make: impl FnOnce() -> io::Result<T>,
+        op: impl FnOnce(&[DiskOp]) -> DiskOp,
+    ) -> io::Result<(T, FileNo)> {
         let mut log = self.log.lock().unwrap();
         let value = make()?;
         let file = files(&log);
@@ -92,75 +96,76 @@ impl CrashDisk {
     }
 }
 
-fn files(log: &[Op]) -> FileNo {
-    log.iter().filter(|op| matches!(op, Op::Create { .. })).count()
+fn files(log: &[DiskOp]) -> FileNo {
+    log.iter().filter(|op| matches!(op, DiskOp::Create { .. })).count()
 }
 
-impl Disk for CrashDisk {
-    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
+impl FileSystem for CrashFileSystem {
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn WritableFile>> {
         let relative = self.relative(&at.path());
         let (inner, file) =
-            self.change(|| HostDisk.create(at), |log| Op::Create { path: relative, file: files(log) })?;
+            self.change(|| HostFileSystem.create(at), |log| DiskOp::Create { path: relative, file: files(log) })?;
         Ok(Box::new(CrashFile { inner, file, log: Arc::clone(&self.log) }))
     }
 
     fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
-        let op = Op::Link { from: self.relative(&from.path()), to: self.relative(&to.path()) };
-        self.change(|| HostDisk.link(from, to), |_| op).map(drop)
+        let op = DiskOp::Link { from: self.relative(&from.path()), to: self.relative(&to.path()) };
+        self.change(|| HostFileSystem.link(from, to), |_| op).map(drop)
     }
 
     fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
-        let op = Op::Rename { from: self.relative(&from.path()), to: self.relative(&to.path()) };
-        self.change(|| HostDisk.rename(from, to), |_| op).map(drop)
+        let op = DiskOp::Rename { from: self.relative(&from.path()), to: self.relative(&to.path()) };
+        self.change(|| HostFileSystem.rename(from, to), |_| op).map(drop)
     }
 
     fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
-        let op = Op::Rename { from: self.relative(&from.path()), to: self.relative(&to.path()) };
-        self.change(|| HostDisk.rename_new(from, to), |_| op).map(drop)
+        let op = DiskOp::Rename { from: self.relative(&from.path()), to: self.relative(&to.path()) };
+        self.change(|| HostFileSystem.rename_new(from, to), |_| op).map(drop)
     }
 
     fn remove(&self, at: &FileAt) -> io::Result<()> {
-        let op = Op::Remove { path: self.relative(&at.path()) };
-        self.change(|| HostDisk.remove(at), |_| op).map(drop)
+        let op = DiskOp::Remove { path: self.relative(&at.path()) };
+        self.change(|| HostFileSystem.remove(at), |_| op).map(drop)
     }
 
     fn make_dir(&self, at: &FileAt) -> io::Result<()> {
-        let op = Op::MakeDir { path: self.relative(&at.path()) };
-        self.change(|| HostDisk.make_dir(at), |_| op).map(drop)
+        let op = DiskOp::MakeDir { path: self.relative(&at.path()) };
+        self.change(|| HostFileSystem.make_dir(at), |_| op).map(drop)
     }
 
     fn sync_dir(&self, dir: &OpenDir) -> io::Result<()> {
-        let op = Op::SyncDir { path: self.relative(dir.path()) };
+        let op = DiskOp::SyncDir { path: self.relative(dir.path()) };
         self.change(|| Ok(()), |_| op).map(drop)
     }
 
     /// A lock is no change; the file that it makes is one.
     fn lock(&self, at: &FileAt, make: bool) -> io::Result<fs::File> {
         if !make || at.path().exists() {
-            return HostDisk.lock(at, make);
+            return HostFileSystem.lock(at, make);
         }
         let relative = self.relative(&at.path());
-        let made = self.change(|| HostDisk.lock(at, make), |log| Op::Create { path: relative, file: files(log) });
+        let made =
+            self.change(|| HostFileSystem.lock(at, make), |log| DiskOp::Create { path: relative, file: files(log) });
         made.map(|(lock, _)| lock)
     }
 }
 
 struct CrashFile {
-    inner: Box<dyn DiskFile>,
+    inner: Box<dyn WritableFile>,
     file: FileNo,
-    log: Arc<Mutex<Vec<Op>>>,
+    log: Arc<Mutex<Vec<DiskOp>>>,
 }
 
-impl DiskFile for CrashFile {
+impl WritableFile for CrashFile {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut log = self.log.lock().unwrap();
         self.inner.write_all(bytes)?;
-        log.push(Op::Write { file: self.file, bytes: bytes.to_vec() });
+        log.push(DiskOp::Write { file: self.file, bytes: bytes.to_vec() });
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.log.lock().unwrap().push(Op::SyncFile { file: self.file });
+        self.log.lock().unwrap().push(DiskOp::SyncFile { file: self.file });
         Ok(())
     }
 }
@@ -169,25 +174,25 @@ type Ino = usize;
 
 /// What is in the page cache, and what of it is on the platter.
 #[derive(Debug, Clone)]
-struct Model {
-    nodes: Vec<Node>,
+struct DiskModel {
+    nodes: Vec<DiskNode>,
     files: HashMap<FileNo, Ino>,
 }
 
 #[derive(Debug, Clone)]
-enum Node {
+enum DiskNode {
     File { cached: Vec<u8>, durable: Vec<u8> },
-    Dir { cached: BTreeMap<OsString, Ino>, durable: BTreeMap<OsString, Ino>, pending: Vec<Change> },
+    Dir { cached: BTreeMap<OsString, Ino>, durable: BTreeMap<OsString, Ino>, pending: Vec<DirChange> },
 }
 
 /// One change of a directory; a rename within it takes one name and gives another in one step.
 #[derive(Debug, Clone)]
-struct Change {
+struct DirChange {
     taken: Option<OsString>,
     given: Option<(OsString, Ino)>,
 }
 
-impl Change {
+impl DirChange {
     fn apply(&self, names: &mut BTreeMap<OsString, Ino>) {
         if let Some(name) = &self.taken {
             names.remove(name);
@@ -198,19 +203,19 @@ impl Change {
     }
 }
 
-impl Default for Model {
+impl Default for DiskModel {
     fn default() -> Self {
-        Self { nodes: vec![Node::empty_dir()], files: HashMap::new() }
+        Self { nodes: vec![DiskNode::empty_dir()], files: HashMap::new() }
     }
 }
 
-impl Node {
+impl DiskNode {
     fn empty_dir() -> Self {
-        Node::Dir { cached: BTreeMap::new(), durable: BTreeMap::new(), pending: Vec::new() }
+        DiskNode::Dir { cached: BTreeMap::new(), durable: BTreeMap::new(), pending: Vec::new() }
     }
 }
 
-impl Model {
+impl DiskModel {
     const ROOT: Ino = 0;
 
     fn load(&mut self, from: &Path, relative: &Path) {
@@ -218,97 +223,97 @@ impl Model {
             let entry = entry.unwrap();
             let path = relative.join(entry.file_name());
             if entry.file_type().unwrap().is_dir() {
-                let ino = self.add(Node::empty_dir());
+                let ino = self.add(DiskNode::empty_dir());
                 self.name(&path, ino);
                 self.load(&entry.path(), &path);
             } else {
                 let content = fs::read(entry.path()).unwrap();
-                let ino = self.add(Node::File { cached: content.clone(), durable: content });
+                let ino = self.add(DiskNode::File { cached: content.clone(), durable: content });
                 self.name(&path, ino);
             }
         }
         self.sync_dir(relative);
     }
 
-    fn add(&mut self, node: Node) -> Ino {
+    fn add(&mut self, node: DiskNode) -> Ino {
         self.nodes.push(node);
         self.nodes.len() - 1
     }
 
     fn find(&self, path: &Path) -> Ino {
         path.iter().fold(Self::ROOT, |at, name| match &self.nodes[at] {
-            Node::Dir { cached, .. } => cached[name],
-            Node::File { .. } => panic!("{} leads through a file", path.display()),
+            DiskNode::Dir { cached, .. } => cached[name],
+            DiskNode::File { .. } => panic!("{} leads through a file", path.display()),
         })
     }
 
-    fn change(&mut self, dir: &Path, change: Change) {
+    fn change(&mut self, dir: &Path, change: DirChange) {
         let ino = self.find(dir);
-        let Node::Dir { cached, pending, .. } = &mut self.nodes[ino] else { panic!("{} is a file", dir.display()) };
+        let DiskNode::Dir { cached, pending, .. } = &mut self.nodes[ino] else { panic!("{} is a file", dir.display()) };
         change.apply(cached);
         pending.push(change);
     }
 
     fn name(&mut self, path: &Path, ino: Ino) {
         let given = Some((path.file_name().unwrap().to_owned(), ino));
-        self.change(path.parent().unwrap(), Change { taken: None, given });
+        self.change(path.parent().unwrap(), DirChange { taken: None, given });
     }
 
     fn unname(&mut self, path: &Path) {
         let taken = Some(path.file_name().unwrap().to_owned());
-        self.change(path.parent().unwrap(), Change { taken, given: None });
+        self.change(path.parent().unwrap(), DirChange { taken, given: None });
     }
 
     fn sync_dir(&mut self, path: &Path) {
         let ino = self.find(path);
-        let Node::Dir { cached, durable, pending } = &mut self.nodes[ino] else {
+        let DiskNode::Dir { cached, durable, pending } = &mut self.nodes[ino] else {
             panic!("{} is a file", path.display())
         };
         durable.clone_from(cached);
         pending.clear();
     }
 
-    fn apply(&mut self, op: &Op) {
+    fn apply(&mut self, op: &DiskOp) {
         match op {
-            Op::Create { path, file } => {
-                let ino = self.add(Node::File { cached: Vec::new(), durable: Vec::new() });
+            DiskOp::Create { path, file } => {
+                let ino = self.add(DiskNode::File { cached: Vec::new(), durable: Vec::new() });
                 self.files.insert(*file, ino);
                 self.name(path, ino);
             }
-            Op::Write { file, bytes } => {
-                let Node::File { cached, .. } = &mut self.nodes[self.files[file]] else {
+            DiskOp::Write { file, bytes } => {
+                let DiskNode::File { cached, .. } = &mut self.nodes[self.files[file]] else {
                     unreachable!("files are files")
                 };
                 cached.extend_from_slice(bytes);
             }
-            Op::SyncFile { file } => {
-                let Node::File { cached, durable } = &mut self.nodes[self.files[file]] else {
+            DiskOp::SyncFile { file } => {
+                let DiskNode::File { cached, durable } = &mut self.nodes[self.files[file]] else {
                     unreachable!("files are files")
                 };
                 durable.clone_from(cached);
             }
-            Op::Link { from, to } => self.name(to, self.find(from)),
-            Op::Rename { from, to } if from.parent() == to.parent() => {
+            DiskOp::Link { from, to } => self.name(to, self.find(from)),
+            DiskOp::Rename { from, to } if from.parent() == to.parent() => {
                 let given = Some((to.file_name().unwrap().to_owned(), self.find(from)));
                 let taken = Some(from.file_name().unwrap().to_owned());
-                self.change(to.parent().unwrap(), Change { taken, given });
+                self.change(to.parent().unwrap(), DirChange { taken, given });
             }
-            Op::Rename { from, to } => {
+            DiskOp::Rename { from, to } => {
                 self.name(to, self.find(from));
                 self.unname(from);
             }
-            Op::Remove { path } => self.unname(path),
-            Op::MakeDir { path } => {
-                let ino = self.add(Node::empty_dir());
+            DiskOp::Remove { path } => self.unname(path),
+            DiskOp::MakeDir { path } => {
+                let ino = self.add(DiskNode::empty_dir());
                 self.name(path, ino);
             }
-            Op::SyncDir { path } => self.sync_dir(path),
+            DiskOp::SyncDir { path } => self.sync_dir(path),
         }
     }
 
-    fn lay_out(&self, ino: Ino, at: &Path, luck: &mut Option<Luck>) {
+    fn lay_out(&self, ino: Ino, at: &Path, luck: &mut Option<CrashRng>) {
         match &self.nodes[ino] {
-            Node::File { cached, durable } => {
+            DiskNode::File { cached, durable } => {
                 let content = match luck {
                     Some(luck) if cached != durable => match luck.below(3) {
                         0 => &cached[..],
@@ -320,7 +325,7 @@ impl Model {
                 };
                 fs::write(at, content).unwrap();
             }
-            Node::Dir { durable, pending, .. } => {
+            DiskNode::Dir { durable, pending, .. } => {
                 let mut names = durable.clone();
                 if let Some(luck) = luck {
                     for change in pending {
@@ -331,7 +336,7 @@ impl Model {
                 }
                 for (name, ino) in names {
                     let path = at.join(name);
-                    if matches!(self.nodes[ino], Node::Dir { .. }) {
+                    if matches!(self.nodes[ino], DiskNode::Dir { .. }) {
                         fs::create_dir(&path).unwrap();
                     }
                     self.lay_out(ino, &path, luck);
@@ -342,9 +347,9 @@ impl Model {
 }
 
 /// Numbers from a seed (splitmix64).
-struct Luck(u64);
+struct CrashRng(u64);
 
-impl Luck {
+impl CrashRng {
     fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

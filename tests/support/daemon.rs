@@ -12,7 +12,7 @@ use runner::env::Env;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::site::Site;
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 
 /// The longest that something which must come is waited for.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -59,13 +59,13 @@ pub fn stays(time: Duration, what: impl Display, so: impl Fn() -> bool) {
 }
 
 /// A running `runner daemon`. It is killed when dropped.
-pub struct Daemon {
+pub struct TestDaemon {
     pub name: String,
     child: Child,
     log: PathBuf,
 }
 
-impl Daemon {
+impl TestDaemon {
     /// The daemon of this node.
     pub fn start(site: &Site, name: &str) -> Self {
         Self::of(site, &site.node(name), &[])
@@ -80,7 +80,7 @@ impl Daemon {
     }
 
     /// A daemon with these further arguments.
-    pub fn of(site: &Site, node: &Node, args: &[&str]) -> Self {
+    pub fn of(site: &Site, node: &TestNode, args: &[&str]) -> Self {
         let log = (0..1000).map(|n| site.path(&format!("{}-{n}.log", node.name))).find(|path| !path.exists()).unwrap();
         let mut command = node.command(["daemon"].iter().chain(args));
         let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
@@ -167,7 +167,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for TestDaemon {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("--- {} ({})\n{}", self.name, self.log.display(), self.log());

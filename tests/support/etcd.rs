@@ -19,7 +19,7 @@ use tempfile::TempDir;
 #[path = "authority.rs"]
 mod authority;
 
-pub use authority::Authority;
+pub use authority::CertificateAuthority;
 
 /// How often a cluster is begun.
 const STARTS: u32 = 5;
@@ -32,13 +32,13 @@ const READY_ASKS: u32 = 600;
 const CUT_POLL: Duration = Duration::from_millis(5);
 
 /// The members of one cluster; they end with it.
-pub struct Etcd {
+pub struct EtcdCluster {
     dir: TempDir,
-    members: Vec<Member>,
-    tls: Option<Tls>,
+    members: Vec<EtcdMember>,
+    tls: Option<TlsFiles>,
 }
 
-struct Member {
+struct EtcdMember {
     name: String,
     client_port: u16,
     peer_port: u16,
@@ -47,7 +47,7 @@ struct Member {
 }
 
 /// The files of a root of trust, and of a client that it signed.
-pub struct Tls {
+pub struct TlsFiles {
     pub ca: PathBuf,
     pub client_cert: PathBuf,
     pub client_key: PathBuf,
@@ -59,7 +59,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("loopback has a free port").local_addr().expect("it is bound").port()
 }
 
-impl Etcd {
+impl EtcdCluster {
     /// One member.
     pub fn single() -> Self {
         Self::start(1, false)
@@ -89,8 +89,8 @@ impl Etcd {
 
     fn spawned(count: usize, tls: bool) -> Self {
         let dir = TempDir::new().expect("a place for etcd");
-        let tls = tls.then(|| Tls::make(&dir));
-        let member = |n: usize| Member {
+        let tls = tls.then(|| TlsFiles::make(&dir));
+        let member = |n: usize| EtcdMember {
             name: format!("m{n}"),
             client_port: free_port(),
             peer_port: free_port(),
@@ -164,7 +164,7 @@ impl Etcd {
     }
 
     fn logs(&self) -> String {
-        let log = |member: &Member| fs::read_to_string(self.dir.path().join(format!("{}.log", member.name)));
+        let log = |member: &EtcdMember| fs::read_to_string(self.dir.path().join(format!("{}.log", member.name)));
         self.members.iter().map(|member| log(member).unwrap_or_default()).collect()
     }
 
@@ -188,7 +188,7 @@ impl Etcd {
         self.members[n].client_port
     }
 
-    pub fn tls(&self) -> &Tls {
+    pub fn tls(&self) -> &TlsFiles {
         self.tls.as_ref().expect("it was started with TLS")
     }
 
@@ -272,7 +272,7 @@ pub async fn enable_auth(client: &mut etcd_client::Client, of_runner: &str) {
     client.auth_enable().await.unwrap();
 }
 
-impl Drop for Etcd {
+impl Drop for EtcdCluster {
     fn drop(&mut self) {
         for n in 0..self.members.len() {
             self.kill(n);
@@ -280,7 +280,7 @@ impl Drop for Etcd {
     }
 }
 
-impl Tls {
+impl TlsFiles {
     fn make(dir: &TempDir) -> Self {
         let at = |name: &str| dir.path().join(name);
         let tls = Self {
@@ -296,7 +296,7 @@ impl Tls {
 
     /// Another root of trust, and certificates of it. A member reads its own at each handshake, and the root when it starts.
     pub fn renew(&self) {
-        let authority = Authority::new();
+        let authority = CertificateAuthority::new();
         fs::write(&self.ca, authority.pem()).expect("a certificate");
         for (cert, key) in [(&self.server_cert, &self.server_key), (&self.client_cert, &self.client_key)] {
             let (signed, its_key) = authority.sign();
@@ -309,9 +309,9 @@ impl Tls {
 
 /// What a wire does with what comes along it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum ProxyMode {
     Pass,
-    /// Requests are kept back, for [`Wire::deliver`].
+    /// Requests are kept back, for [`TcpProxy::deliver`].
     Hold,
     /// Requests arrive, answers do not.
     LoseAnswers,
@@ -320,38 +320,38 @@ pub enum Mode {
 }
 
 /// A way to a member that a test can spoil.
-pub struct Wire {
+pub struct TcpProxy {
     port: u16,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyShared>,
 }
 
-struct Shared {
-    mode: Mutex<Mode>,
+struct ProxyShared {
+    mode: Mutex<ProxyMode>,
     held: Mutex<Vec<(TcpStream, Vec<u8>)>>,
 }
 
-impl Shared {
-    fn mode(&self) -> Mode {
+impl ProxyShared {
+    fn mode(&self) -> ProxyMode {
         *self.mode.lock().unwrap()
     }
 
     /// The mode for what came just now; it waits here as long as the wire is cut.
-    fn through(&self) -> Mode {
+    fn through(&self) -> ProxyMode {
         loop {
             match self.mode() {
-                Mode::Cut => thread::sleep(CUT_POLL),
+                ProxyMode::Cut => thread::sleep(CUT_POLL),
                 mode => return mode,
             }
         }
     }
 }
 
-impl Wire {
+impl TcpProxy {
     /// A wire to the member at `port`.
     pub fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let own = listener.local_addr().expect("it is bound").port();
-        let shared = Arc::new(Shared { mode: Mutex::new(Mode::Pass), held: Mutex::default() });
+        let shared = Arc::new(ProxyShared { mode: Mutex::new(ProxyMode::Pass), held: Mutex::default() });
         let to_all = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -360,8 +360,8 @@ impl Wire {
                 let (up, down) = (Arc::clone(&to_all), Arc::clone(&to_all));
                 thread::spawn(move || {
                     pump(client, |bytes| match up.through() {
-                        Mode::Pass | Mode::LoseAnswers | Mode::Cut => (&server).write_all(bytes),
-                        Mode::Hold => {
+                        ProxyMode::Pass | ProxyMode::LoseAnswers | ProxyMode::Cut => (&server).write_all(bytes),
+                        ProxyMode::Hold => {
                             let copy = server.try_clone().expect("a copy");
                             up.held.lock().unwrap().push((copy, bytes.to_vec()));
                             Ok(())
@@ -370,8 +370,8 @@ impl Wire {
                 });
                 thread::spawn(move || {
                     pump(server_2, |bytes| match down.through() {
-                        Mode::LoseAnswers => Ok(()),
-                        Mode::Pass | Mode::Hold | Mode::Cut => (&client_2).write_all(bytes),
+                        ProxyMode::LoseAnswers => Ok(()),
+                        ProxyMode::Pass | ProxyMode::Hold | ProxyMode::Cut => (&client_2).write_all(bytes),
                     });
                 });
             }
@@ -383,7 +383,7 @@ impl Wire {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub fn set(&self, mode: ProxyMode) {
         *self.shared.mode.lock().unwrap() = mode;
     }
 

@@ -6,22 +6,22 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// One request, as `METHOD /path`, and its body.
-pub type Heard = (String, String);
+pub type ReceivedRequest = (String, String);
 
 /// Listens until the test's process ends.
 #[derive(Debug)]
-pub struct Hearer {
+pub struct WebhookServer {
     /// `http://127.0.0.1:PORT`.
     pub url: String,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    heard: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
-impl Hearer {
+impl WebhookServer {
     /// Answers with these statuses, one after the other, then 200.
     pub fn start(answers: &[u16]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it has an address"));
-        let heard: Arc<Mutex<Vec<Heard>>> = Arc::default();
+        let heard: Arc<Mutex<Vec<ReceivedRequest>>> = Arc::default();
         let (remember, mut answers) = (Arc::clone(&heard), answers.iter().copied().collect::<VecDeque<_>>());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -34,12 +34,12 @@ impl Hearer {
     }
 
     /// What was heard so far.
-    pub fn heard(&self) -> Vec<Heard> {
+    pub fn heard(&self) -> Vec<ReceivedRequest> {
         self.heard.lock().unwrap().clone()
     }
 }
 
-fn serve(stream: TcpStream, status: u16) -> Option<Heard> {
+fn serve(stream: TcpStream, status: u16) -> Option<ReceivedRequest> {
     let mut reader = BufReader::new(stream);
     let (mut line, mut length) = (String::new(), 0);
     reader.read_line(&mut line).ok()?;

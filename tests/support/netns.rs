@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
 
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 
 /// The address that keepalived moves.
 pub const VIP: &str = "192.0.2.50";
@@ -34,17 +34,17 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// One of the two hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum LanHost {
     East,
     West,
 }
 
-pub use Side::{East, West};
+pub use LanHost::{East, West};
 
-impl Side {
-    pub const BOTH: [Side; 2] = [East, West];
+impl LanHost {
+    pub const BOTH: [LanHost; 2] = [East, West];
 
-    pub fn other(self) -> Side {
+    pub fn other(self) -> LanHost {
         if self == East { West } else { East }
     }
 
@@ -54,14 +54,14 @@ impl Side {
 }
 
 /// The network. It goes away when dropped, with all that runs in it by its doing.
-pub struct Lan {
+pub struct TestLan {
     dir: TempDir,
     /// What the names of its namespaces begin with.
     name: String,
     keepalived: [Option<Child>; 2],
 }
 
-impl Lan {
+impl TestLan {
     /// Two hosts with an address each, and nobody who moves a virtual one.
     pub fn new() -> Self {
         assert!(
@@ -76,7 +76,7 @@ impl Lan {
         // Without snooping: nobody here asks for groups, and then all of them go everywhere.
         run(&["-n", &switch, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0"]);
         run(&["-n", &switch, "link", "set", "bridge", "up"]);
-        for (n, side) in Side::BOTH.into_iter().enumerate() {
+        for (n, side) in LanHost::BOTH.into_iter().enumerate() {
             run(&["netns", "add", &lan.namespace(side.name())]);
             let port = side.name();
             lan.ip(side, "link set lo up");
@@ -105,18 +105,18 @@ impl Lan {
     }
 
     /// What starts a command on a host: its network, and the files of this machine.
-    pub fn inside(&self, side: Side) -> Vec<String> {
+    pub fn inside(&self, side: LanHost) -> Vec<String> {
         ["ip", "netns", "exec", &self.namespace(side.name())].map(str::to_owned).to_vec()
     }
 
     /// A node of the program as it runs on that host.
-    pub fn on(&self, side: Side, node: Node) -> Node {
+    pub fn on(&self, side: LanHost, node: TestNode) -> TestNode {
         node.started_by(self.inside(side))
     }
 
     /// `ip` with these arguments, on a host.
     #[track_caller]
-    pub fn ip(&self, side: Side, arguments: &str) -> String {
+    pub fn ip(&self, side: LanHost, arguments: &str) -> String {
         let namespace = self.namespace(side.name());
         let mut all = vec!["-n", &namespace];
         all.extend(arguments.split(' '));
@@ -124,7 +124,7 @@ impl Lan {
     }
 
     /// Writes a setting of the kernel below `/proc/sys/net`, on a host.
-    pub fn sysctl(&self, side: Side, name: &str, value: u32) {
+    pub fn sysctl(&self, side: LanHost, name: &str, value: u32) {
         let words = self.inside(side);
         let script = format!("echo {value} > /proc/sys/net/{name}");
         let status = Command::new(&words[0]).args(&words[1..]).args(["sh", "-c", &script]).status();
@@ -132,40 +132,40 @@ impl Lan {
     }
 
     /// The host takes its interface down.
-    pub fn link_down(&self, side: Side) {
+    pub fn link_down(&self, side: LanHost) {
         self.ip(side, &format!("link set {LAN} down"));
     }
 
-    pub fn link_up(&self, side: Side) {
+    pub fn link_up(&self, side: LanHost) {
         self.ip(side, &format!("link set {LAN} up"));
     }
 
     /// The switch's end goes: the host's interface stays up, and has no carrier.
-    pub fn pull_cable(&self, side: Side) {
+    pub fn pull_cable(&self, side: LanHost) {
         run(&["-n", &self.namespace("switch"), "link", "set", side.name(), "down"]);
     }
 
-    pub fn plug_cable(&self, side: Side) {
+    pub fn plug_cable(&self, side: LanHost) {
         run(&["-n", &self.namespace("switch"), "link", "set", side.name(), "up"]);
     }
 
     /// Whether the virtual IP is on this host's interface, by the word of `ip`.
-    pub fn has_vip(&self, side: Side) -> bool {
+    pub fn has_vip(&self, side: LanHost) -> bool {
         self.ip(side, &format!("-br addr show dev {LAN}")).contains(&format!(" {VIP}/"))
     }
 
     #[track_caller]
-    pub fn wait_for_vip(&self, side: Side) {
+    pub fn wait_for_vip(&self, side: LanHost) {
         self.wait(side, true);
     }
 
     #[track_caller]
-    pub fn wait_for_no_vip(&self, side: Side) {
+    pub fn wait_for_no_vip(&self, side: LanHost) {
         self.wait(side, false);
     }
 
     #[track_caller]
-    fn wait(&self, side: Side, wanted: bool) {
+    fn wait(&self, side: LanHost, wanted: bool) {
         for _ in 0..LOOKS {
             if self.has_vip(side) == wanted {
                 return;
@@ -176,7 +176,7 @@ impl Lan {
     }
 
     /// Starts keepalived on a host. Whoever has the address keeps it (`nopreempt`); else the east one comes first.
-    pub fn start_keepalived(&mut self, side: Side) {
+    pub fn start_keepalived(&mut self, side: LanHost) {
         let config = self.file(side, "conf");
         let priority = if side == East { 150 } else { 100 };
         // Version 3 of VRRP allows parts of a second. High priority: a busy machine is no dead one.
@@ -199,13 +199,13 @@ impl Lan {
     }
 
     /// SIGTERM: it tells the other side, and takes the address away.
-    pub fn stop_keepalived(&mut self, side: Side) {
+    pub fn stop_keepalived(&mut self, side: LanHost) {
         self.signal(side, Signal::SIGTERM);
         self.reap(side);
     }
 
     /// SIGKILL to all of it: nobody takes the address away.
-    pub fn kill_keepalived(&mut self, side: Side) {
+    pub fn kill_keepalived(&mut self, side: LanHost) {
         // Otherwise the second one takes the address away when it sees the first one die.
         self.signal(side, Signal::SIGSTOP);
         self.signal(side, Signal::SIGKILL);
@@ -213,15 +213,15 @@ impl Lan {
     }
 
     /// SIGSTOP to all of it: it says nothing any more, and the address stays where it is.
-    pub fn freeze(&self, side: Side) {
+    pub fn freeze(&self, side: LanHost) {
         self.signal(side, Signal::SIGSTOP);
     }
 
-    pub fn thaw(&self, side: Side) {
+    pub fn thaw(&self, side: LanHost) {
         self.signal(side, Signal::SIGCONT);
     }
 
-    fn signal(&self, side: Side, signal: Signal) {
+    fn signal(&self, side: LanHost, signal: Signal) {
         for pid in self.processes(side) {
             // The first one's end may be the second one's.
             let _ = kill(pid, signal);
@@ -229,12 +229,12 @@ impl Lan {
     }
 
     /// The parent and the process that speaks VRRP, as far as they have begun.
-    fn begun(&self, side: Side) -> Vec<Pid> {
+    fn begun(&self, side: LanHost) -> Vec<Pid> {
         let pid = |name| fs::read_to_string(self.file(side, name)).ok()?.trim().parse().ok().map(Pid::from_raw);
         ["pid", "vrrp-pid"].into_iter().filter_map(pid).collect()
     }
 
-    fn reap(&mut self, side: Side) {
+    fn reap(&mut self, side: LanHost) {
         if let Some(mut child) = self.keepalived[side as usize].take() {
             child.wait().expect("it is ours");
         }
@@ -244,7 +244,7 @@ impl Lan {
     }
 
     /// Both of them, once they are there.
-    fn processes(&self, side: Side) -> Vec<Pid> {
+    fn processes(&self, side: LanHost) -> Vec<Pid> {
         for _ in 0..LOOKS {
             let begun = self.begun(side);
             if begun.len() == 2 {
@@ -255,18 +255,18 @@ impl Lan {
         panic!("keepalived does not start (scripts/setup-tests installs it): {}", self.log(side));
     }
 
-    fn log(&self, side: Side) -> String {
+    fn log(&self, side: LanHost) -> String {
         fs::read_to_string(self.file(side, "log")).unwrap_or_default()
     }
 
-    fn file(&self, side: Side, what: &str) -> PathBuf {
+    fn file(&self, side: LanHost, what: &str) -> PathBuf {
         self.dir.path().join(format!("{}.{what}", side.name()))
     }
 }
 
-impl Drop for Lan {
+impl Drop for TestLan {
     fn drop(&mut self) {
-        for side in Side::BOTH {
+        for side in LanHost::BOTH {
             if thread::panicking() {
                 eprintln!("--- keepalived on {side:?}\n{}", self.log(side));
             }

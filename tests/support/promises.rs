@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::cli::Node;
+use super::cli::TestNode;
 
 /// A journal that keeps its promises, summed up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Kept {
+pub struct CheckedJournal {
     /// The committed slots in order, each with the label of the node that committed it.
     pub slots: Vec<(String, String)>,
     /// The labels of the nodes that took the role over, in order.
@@ -18,7 +18,7 @@ pub struct Kept {
     pub records: usize,
 }
 
-impl Kept {
+impl CheckedJournal {
     /// The slots of an `every` of whole seconds that passed without a commit between the first and the last committed one.
     pub fn missed(&self, every: i64) -> Vec<i64> {
         let committed: BTreeSet<i64> = self.slots.iter().map(|(slot, _)| seconds(slot)).collect();
@@ -39,7 +39,7 @@ fn seconds(time: &str) -> i64 {
 
 /// Reads the whole journal as this node sees it and checks it; fails with everything that is broken.
 #[track_caller]
-pub fn kept(node: &Node, role: &str) -> Kept {
+pub fn kept(node: &TestNode, role: &str) -> CheckedJournal {
     let document = node.run(["journal", "show", role, "--last", "1000000", "--json"]).expect(0).json();
     let records = document["records"].as_array().expect("records");
     check(records).unwrap_or_else(|broken| panic!("{}\n{}", broken.join("\n"), table(records)))
@@ -48,7 +48,7 @@ pub fn kept(node: &Node, role: &str) -> Kept {
 /// The slots of an `every` of whole seconds that `audit` calls missed, as this node sees it. Fails when it finds anything that may
 /// not be.
 #[track_caller]
-pub fn missed_by_audit(node: &Node, role: &str, every: i64) -> BTreeSet<i64> {
+pub fn missed_by_audit(node: &TestNode, role: &str, every: i64) -> BTreeSet<i64> {
     let run = node.run(["audit", role, "--json"]);
     assert!(matches!(run.code, Some(0 | 7)), "{}", run.stderr);
     let document = run.json();
@@ -70,9 +70,9 @@ pub fn missed_by_audit(node: &Node, role: &str, every: i64) -> BTreeSet<i64> {
 const CLOCKS_APART_MAX: i64 = 300;
 
 /// Checks records, oldest first; `Err` says of each broken promise which one and where.
-pub fn check(records: &[Value]) -> Result<Kept, Vec<String>> {
+pub fn check(records: &[Value]) -> Result<CheckedJournal, Vec<String>> {
     let mut broken = Vec::new();
-    let mut kept = Kept { records: records.len(), ..Kept::default() };
+    let mut kept = CheckedJournal { records: records.len(), ..CheckedJournal::default() };
     let (mut term, mut taker) = (0, None);
     let mut committed: BTreeMap<String, u64> = BTreeMap::new();
     let mut last_slot = None;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// A server in a process of its own. It is killed when dropped.
-pub struct Foreign {
+pub struct ForeignS3Server {
     /// `http://127.0.0.1:port`, or `https://localhost:port`.
     pub endpoint: String,
     child: Child,
@@ -34,7 +34,7 @@ pub fn support(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name).display().to_string()
 }
 
-impl Foreign {
+impl ForeignS3Server {
     /// moto, with the bucket made, and with the race of its threads taken out (see `moto_careful.py`).
     pub fn moto(bucket: &str) -> Self {
         Self::start(&tool("venv/bin/python"), "http", "127.0.0.1", |port, _| {
@@ -102,7 +102,7 @@ impl Foreign {
     }
 }
 
-impl Drop for Foreign {
+impl Drop for ForeignS3Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use runner::config::{KeySource, StoreSettings, StoreUrl};
 use runner::env::Env;
-use runner::store::s3::{Credentials, Options, S3Store};
+use runner::store::s3::{Credentials, S3Options, S3Store};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -50,8 +50,8 @@ pub struct S3Server {
     pub endpoint: String,
     /// Where s3s-fs keeps what it has: a folder for each bucket.
     pub root: PathBuf,
-    front: Front,
-    door: Arc<Door>,
+    front: RequestRecorder,
+    door: Arc<AccessControl>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _dir: tempfile::TempDir,
@@ -59,7 +59,7 @@ pub struct S3Server {
 
 /// One request as it came.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct RecordedRequest {
     /// `PUT` and the like.
     pub method: String,
     /// `/bucket/key`.
@@ -72,7 +72,7 @@ pub struct Request {
 
 /// A way to misbehave.
 #[derive(Debug, Clone, Copy)]
-pub enum Trouble {
+pub enum ServerFault {
     /// Answer this status with the error document that S3 has for it, change nothing.
     Status(u16),
     /// Answer this status with a page, as a proxy or a captive portal does, change nothing.
@@ -94,7 +94,7 @@ pub enum Trouble {
 }
 
 /// Who gets in, and how.
-struct Door {
+struct AccessControl {
     /// The access key that is known, and its secret.
     keys: Mutex<(String, String)>,
     /// `None`: without TLS.
@@ -102,17 +102,17 @@ struct Door {
     is_shut: AtomicBool,
 }
 
-impl Default for Door {
+impl Default for AccessControl {
     fn default() -> Self {
         let keys = Mutex::new((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()));
         Self { keys, tls: Mutex::default(), is_shut: AtomicBool::default() }
     }
 }
 
-struct Keys(Arc<Door>);
+struct AccessKeys(Arc<AccessControl>);
 
 #[async_trait::async_trait]
-impl S3Auth for Keys {
+impl S3Auth for AccessKeys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
         let (known, secret) = self.0.keys.lock().unwrap().clone();
         if known == access_key { Ok(secret.into()) } else { Err(s3s::s3_error!(InvalidAccessKeyId)) }
@@ -120,37 +120,37 @@ impl S3Auth for Keys {
 }
 
 #[derive(Clone, Default)]
-struct Front {
-    requests: Arc<Mutex<Vec<Request>>>,
-    troubles: Arc<Mutex<Vec<Planned>>>,
+struct RequestRecorder {
+    requests: Arc<Mutex<Vec<RecordedRequest>>>,
+    troubles: Arc<Mutex<Vec<PlannedFault>>>,
     said: Arc<Mutex<HashMap<String, String>>>,
 }
 
-struct Planned {
+struct PlannedFault {
     method: String,
     part: String,
-    trouble: Trouble,
+    trouble: ServerFault,
     left: usize,
 }
 
 impl S3Server {
     /// A server that keeps the promise of conditional puts.
     pub fn start() -> Self {
-        Self::run(false, Door::default())
+        Self::run(false, AccessControl::default())
     }
 
     /// The same with TLS: a certificate and its key, as PEM.
     pub fn start_with_tls(pem: &(String, String)) -> Self {
-        let door = Door { tls: Mutex::new(Some(acceptor(pem))), ..Door::default() };
+        let door = AccessControl { tls: Mutex::new(Some(acceptor(pem))), ..AccessControl::default() };
         Self::run(false, door)
     }
 
     /// Bare s3s-fs, which does not.
     pub fn start_bare() -> Self {
-        Self::run(true, Door::default())
+        Self::run(true, AccessControl::default())
     }
 
-    fn run(bare: bool, door: Door) -> Self {
+    fn run(bare: bool, door: AccessControl) -> Self {
         let door = Arc::new(door);
         let scheme = if door.tls.lock().unwrap().is_some() { "https" } else { "http" };
         let dir = tempfile::tempdir().unwrap();
@@ -159,12 +159,12 @@ impl S3Server {
         let mut builder = if bare {
             S3ServiceBuilder::new(files)
         } else {
-            S3ServiceBuilder::new(Careful::new(files, dir.path().to_owned()))
+            S3ServiceBuilder::new(AtomicS3Files::new(files, dir.path().to_owned()))
         };
-        builder.set_auth(Keys(Arc::clone(&door)));
+        builder.set_auth(AccessKeys(Arc::clone(&door)));
         let service = builder.build();
 
-        let front = Front::default();
+        let front = RequestRecorder::default();
         let (stop, stopped) = oneshot::channel();
         let (ready, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn({
@@ -190,13 +190,13 @@ impl S3Server {
 
     /// A store in `prefix` of the bucket.
     pub async fn store(&self, prefix: &str) -> S3Store {
-        self.store_with(self.settings(prefix), Options::default()).await
+        self.store_with(self.settings(prefix), S3Options::default()).await
     }
 
     /// A store with settings of its own; the credentials are the server's.
-    pub async fn store_with(&self, settings: StoreSettings, options: Options) -> S3Store {
+    pub async fn store_with(&self, settings: StoreSettings, options: S3Options) -> S3Store {
         let StoreUrl::S3 { bucket, prefix } = settings.url.clone() else { panic!("an S3 URL") };
-        let options = Options { credentials: Some(credentials()), ..options };
+        let options = S3Options { credentials: Some(credentials()), ..options };
         S3Store::connect(&settings, &bucket, &prefix, &Env::host(), options).await.unwrap()
     }
 
@@ -206,7 +206,7 @@ impl S3Server {
     }
 
     /// All requests so far.
-    pub fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         self.front.requests.lock().unwrap().clone()
     }
 
@@ -221,8 +221,8 @@ impl S3Server {
     }
 
     /// Misbehaves at the next `times` requests with this method whose path and query contain `part`.
-    pub fn trouble(&self, method: &str, part: &str, trouble: Trouble, times: usize) {
-        let planned = Planned { method: method.to_owned(), part: part.to_owned(), trouble, left: times };
+    pub fn trouble(&self, method: &str, part: &str, trouble: ServerFault, times: usize) {
+        let planned = PlannedFault { method: method.to_owned(), part: part.to_owned(), trouble, left: times };
         self.front.troubles.lock().unwrap().push(planned);
     }
 
@@ -285,22 +285,22 @@ pub fn settings(endpoint: &str, prefix: &str) -> StoreSettings {
     StoreSettings { endpoint: Some(endpoint.to_owned()), ..StoreSettings::new(url, KeySource::None) }
 }
 
-impl Request {
+impl RecordedRequest {
     fn is(&self, method: &str, part: &str) -> bool {
         self.method == method && format!("{}?{}", self.path, self.query).contains(part)
     }
 }
 
-impl Front {
+impl RequestRecorder {
     fn says(&self, request: &hyper::Request<Incoming>) -> Option<String> {
         let is_of_bucket = request.method() == "GET" && request.uri().path().trim_matches('/') == BUCKET;
         let query = request.uri().query().filter(|_| is_of_bucket)?;
         self.said.lock().unwrap().get(query.trim_end_matches('=')).cloned()
     }
 
-    fn note(&self, request: &hyper::Request<Incoming>) -> Option<Trouble> {
+    fn note(&self, request: &hyper::Request<Incoming>) -> Option<ServerFault> {
         let header = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let noted = Request {
+        let noted = RecordedRequest {
             method: request.method().to_string(),
             path: request.uri().path().to_owned(),
             query: request.uri().query().unwrap_or("").to_owned(),
@@ -325,7 +325,7 @@ fn acceptor((certificate, key): &(String, String)) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(builder.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap()))
 }
 
-async fn accept(listener: TcpListener, service: S3Service, front: Front, door: Arc<Door>) {
+async fn accept(listener: TcpListener, service: S3Service, front: RequestRecorder, door: Arc<AccessControl>) {
     loop {
         let (socket, _) = listener.accept().await.unwrap();
         if door.is_shut.load(Ordering::Relaxed) {
@@ -350,8 +350,8 @@ async fn accept(listener: TcpListener, service: S3Service, front: Front, door: A
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     socket: S,
     service: S3Service,
-    front: Front,
-    door: Arc<Door>,
+    front: RequestRecorder,
+    door: Arc<AccessControl>,
 ) {
     let handler = service_fn(move |request| answer(service.clone(), front.clone(), Arc::clone(&door), request));
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), handler).await;
@@ -359,8 +359,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 
 async fn answer(
     service: S3Service,
-    front: Front,
-    door: Arc<Door>,
+    front: RequestRecorder,
+    door: Arc<AccessControl>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
     if door.is_shut.load(Ordering::Relaxed) {
@@ -368,14 +368,14 @@ async fn answer(
     }
     let trouble = front.note(&request);
     match trouble {
-        Some(trouble @ (Trouble::Status(_) | Trouble::Page(_) | Trouble::Bare(_))) => {
+        Some(trouble @ (ServerFault::Status(_) | ServerFault::Page(_) | ServerFault::Bare(_))) => {
             // A client that is still sending would find the connection closed, and not see the answer.
             let mut body = request.into_body();
             while std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_some() {}
             return Ok(instead(trouble));
         }
-        Some(Trouble::Hangup) => return Err("hung up".into()),
-        Some(Trouble::Delay(time)) => tokio::time::sleep(time).await,
+        Some(ServerFault::Hangup) => return Err("hung up".into()),
+        Some(ServerFault::Delay(time)) => tokio::time::sleep(time).await,
         _ => {}
     }
     if let Some(document) = front.says(&request) {
@@ -389,9 +389,9 @@ async fn answer(
     }
     let answer = Service::call(&service, request).await.map_err(|e| format!("{e:?}"))?;
     match trouble {
-        Some(trouble @ (Trouble::StatusAfter(_) | Trouble::PageAfter(_))) => Ok(instead(trouble)),
-        Some(Trouble::HangupAfter) => Err("hung up".into()),
-        Some(Trouble::HalfBody) => {
+        Some(trouble @ (ServerFault::StatusAfter(_) | ServerFault::PageAfter(_))) => Ok(instead(trouble)),
+        Some(ServerFault::HangupAfter) => Err("hung up".into()),
+        Some(ServerFault::HalfBody) => {
             let (head, body) = answer.into_parts();
             let whole: BytesMut = body.try_collect().await.map_err(|e| format!("{e:?}"))?;
             let half = whole.freeze().split_to(head.headers["content-length"].to_str()?.parse::<usize>()? / 2);
@@ -418,10 +418,10 @@ fn refuse_put() -> hyper::Response<Body> {
 }
 
 /// The answer that is given instead of the server's own.
-fn instead(trouble: Trouble) -> hyper::Response<Body> {
+fn instead(trouble: ServerFault) -> hyper::Response<Body> {
     let answer = |status: u16| hyper::Response::builder().status(status).header("date", PROXY_DATE);
     match trouble {
-        Trouble::Status(status) | Trouble::StatusAfter(status) => {
+        ServerFault::Status(status) | ServerFault::StatusAfter(status) => {
             let code = match status {
                 403 => "AccessDenied",
                 404 => "NoSuchKey",
@@ -436,11 +436,11 @@ fn instead(trouble: Trouble) -> hyper::Response<Body> {
             let answer = hyper::Response::builder().status(status).header("content-type", "application/xml");
             answer.body(Body::from(document)).unwrap()
         }
-        Trouble::Page(status) | Trouble::PageAfter(status) => {
+        ServerFault::Page(status) | ServerFault::PageAfter(status) => {
             let answer = answer(status).header("content-type", "text/html; charset=utf-8").header("etag", "\"page\"");
             answer.body(Body::from("<html><body>Please sign in</body></html>".to_owned())).unwrap()
         }
-        Trouble::Bare(status) => answer(status).body(Body::empty()).unwrap(),
+        ServerFault::Bare(status) => answer(status).body(Body::empty()).unwrap(),
         other => panic!("{other:?} is no answer"),
     }
 }
@@ -449,13 +449,13 @@ fn instead(trouble: Trouble) -> hyper::Response<Body> {
 pub const PROXY_DATE: &str = "Sat, 01 Jan 2000 00:00:00 GMT";
 
 /// s3s-fs, careful about conditional puts.
-struct Careful {
+struct AtomicS3Files {
     files: s3s_fs::FileSystem,
     root: PathBuf,
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-impl Careful {
+impl AtomicS3Files {
     fn new(files: s3s_fs::FileSystem, root: PathBuf) -> Self {
         Self { files, root, locks: Mutex::default() }
     }
@@ -471,7 +471,7 @@ impl Careful {
 }
 
 #[async_trait::async_trait]
-impl S3 for Careful {
+impl S3 for AtomicS3Files {
     async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         self.check_bucket(&request.input.bucket)?;
         if request.input.if_none_match.is_none() && request.input.if_match.is_none() {

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::cli::{Node, Run};
+use crate::support::cli::{ProgramRun, TestNode};
 
 /// Only the journal keeps nodes apart.
 const NONE: &str = "lease = \"none\"\n";
@@ -107,8 +107,8 @@ impl Site {
     }
 
     /// A node of the role.
-    pub fn node(&self, name: &str) -> Node {
-        let node = Node::new(self.dir(), name);
+    pub fn node(&self, name: &str) -> TestNode {
+        let node = TestNode::new(self.dir(), name);
         self.env.iter().fold(node, |node, (name, value)| node.with_env(name, value))
     }
 
@@ -160,7 +160,7 @@ impl Site {
 
     /// Restores a snapshot into a new directory of that name, and returns where the source is in it.
     #[track_caller]
-    pub fn restore(&self, node: &Node, snapshot: &str, into: &str) -> PathBuf {
+    pub fn restore(&self, node: &TestNode, snapshot: &str, into: &str) -> PathBuf {
         let target = self.path(into);
         let run = node.run(["restore", "app", "--snapshot", snapshot, "--target", target.to_str().unwrap()]);
         run.expect(0);
@@ -223,7 +223,7 @@ pub fn wait_for(happened: impl Fn() -> bool) {
 
 /// The only role of a report.
 #[track_caller]
-pub fn role(run: &Run) -> Value {
+pub fn role(run: &ProgramRun) -> Value {
     let document = run.json();
     let roles = document["roles"].as_array().unwrap();
     assert_eq!(roles.len(), 1, "{document}");
@@ -231,7 +231,7 @@ pub fn role(run: &Run) -> Value {
 }
 
 /// Standard error without its line breaks, which are anywhere.
-pub fn words(run: &Run) -> String {
+pub fn words(run: &ProgramRun) -> String {
     run.stderr.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

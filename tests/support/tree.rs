@@ -13,9 +13,9 @@ const MIB: usize = 1 << 20;
 
 /// SplitMix64: small, known, and the same on every machine.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct TreeRng(u64);
 
-impl Dice {
+impl TreeRng {
     /// From a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -66,7 +66,7 @@ impl Dice {
 
 /// What the machine allowed. A test that is about one of these asserts it; the others take what there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Made {
+pub struct TreeFeatures {
     /// Foreign owners, capabilities and `trusted.*` attributes (root only).
     pub owners: bool,
     /// Character and block devices (root outside of a container).
@@ -80,14 +80,14 @@ pub struct Made {
 ///
 /// # Panics
 /// If the file system has no extended attributes: then nothing could be said about them. Point `TMPDIR` elsewhere.
-pub fn rich(root: &Path, seed: u64) -> Made {
-    let mut dice = Dice::new(seed);
+pub fn rich(root: &Path, seed: u64) -> TreeFeatures {
+    let mut dice = TreeRng::new(seed);
     sizes(&root.join("sizes"), &mut dice);
     sparse(&root.join("sparse"), &mut dice);
     names(&root.join("names"), &mut dice);
     deep(&root.join("deep"), &mut dice);
     links(&root.join("links"), &mut dice);
-    let mut made = Made { owners: rustix::process::geteuid().is_root(), ..Made::default() };
+    let mut made = TreeFeatures { owners: rustix::process::geteuid().is_root(), ..TreeFeatures::default() };
     made.devices = special(&root.join("special"), made.owners);
     made.acl = attributes(&root.join("attributes"), &mut dice, made.owners);
     modes(&root.join("modes"), &mut dice, made.owners);
@@ -97,7 +97,7 @@ pub fn rich(root: &Path, seed: u64) -> Made {
 
 /// Fills `root` with `count` small files in directories of at most 100, sizes from 0 to 8 KiB.
 pub fn many(root: &Path, count: usize, seed: u64) {
-    let mut dice = Dice::new(seed);
+    let mut dice = TreeRng::new(seed);
     for number in 0..count {
         let dir = root.join(format!("d{:04}", number / 100));
         if number % 100 == 0 {
@@ -110,7 +110,7 @@ pub fn many(root: &Path, count: usize, seed: u64) {
 
 /// Appends to every `nth` regular file that [`many`] made, and returns their paths.
 pub fn touch_every(root: &Path, nth: usize, seed: u64) -> Vec<PathBuf> {
-    let mut dice = Dice::new(seed);
+    let mut dice = TreeRng::new(seed);
     let mut dirs: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).collect();
     dirs.sort();
     let mut files: Vec<PathBuf> = Vec::new();
@@ -143,7 +143,7 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
-fn sizes(dir: &Path, dice: &mut Dice) {
+fn sizes(dir: &Path, dice: &mut TreeRng) {
     fs::create_dir_all(dir.join("empty-directory")).unwrap();
     for len in [0, 1, 2, 511, 4095, 4096, 4097, 65_536, MIB - 1, MIB, MIB + 1, 2 * MIB, 4 * MIB + 17] {
         write(&dir.join(format!("noise-{len}")), &dice.noise(len));
@@ -159,7 +159,7 @@ fn sizes(dir: &Path, dice: &mut Dice) {
     write(&dir.join("zeroes"), &vec![0; 3 * MIB]);
 }
 
-fn sparse(dir: &Path, dice: &mut Dice) {
+fn sparse(dir: &Path, dice: &mut TreeRng) {
     fs::create_dir_all(dir).unwrap();
     let make = |name: &str, len: u64, data: &[(u64, Vec<u8>)]| {
         let file = File::create(dir.join(name)).unwrap();
@@ -175,7 +175,7 @@ fn sparse(dir: &Path, dice: &mut Dice) {
     make("odd-end", 9 * mib + 123, &[(0, dice.noise(5000)), (4 * mib, dice.prose(70_000))]);
 }
 
-fn names(dir: &Path, dice: &mut Dice) {
+fn names(dir: &Path, dice: &mut TreeRng) {
     fs::create_dir_all(dir).unwrap();
     let long = "n".repeat(255);
     // Also pairs whose order differs between bytewise paths and a walk: `a/b`, `a-b`, `a.c`, `ab`.
@@ -210,7 +210,7 @@ fn names(dir: &Path, dice: &mut Dice) {
     write(&dir.join(std::ffi::OsStr::from_bytes(b"dir-\xc3\x28/inside")), b"inside");
 }
 
-fn deep(dir: &Path, dice: &mut Dice) {
+fn deep(dir: &Path, dice: &mut TreeRng) {
     let mut path = dir.to_path_buf();
     for level in 0..30 {
         path.push(format!("level-{level:02}-{}", "x".repeat(40)));
@@ -219,7 +219,7 @@ fn deep(dir: &Path, dice: &mut Dice) {
     write(&path.join("bottom"), &dice.prose(100));
 }
 
-fn links(dir: &Path, dice: &mut Dice) {
+fn links(dir: &Path, dice: &mut TreeRng) {
     fs::create_dir_all(dir.join("other")).unwrap();
     write(&dir.join("m-first"), &dice.prose(10_000));
     // The first name in path order is not the one that was there first.
@@ -265,7 +265,7 @@ fn special(dir: &Path, root: bool) -> bool {
 }
 
 /// Returns whether ACLs could be set.
-fn attributes(dir: &Path, dice: &mut Dice, root: bool) -> bool {
+fn attributes(dir: &Path, dice: &mut TreeRng, root: bool) -> bool {
     fs::create_dir_all(dir.join("directory")).unwrap();
     let set =
         |name: &str, key: &str, value: &[u8]| rustix::fs::lsetxattr(dir.join(name), key, value, XattrFlags::empty());
@@ -310,7 +310,7 @@ fn acl(id: u32) -> Vec<u8> {
     bytes
 }
 
-fn modes(dir: &Path, dice: &mut Dice, root: bool) {
+fn modes(dir: &Path, dice: &mut TreeRng, root: bool) {
     fs::create_dir_all(dir).unwrap();
     for mode in [0o400, 0o444, 0o600, 0o644, 0o755, 0o777, 0o4755, 0o2755, 0o6711, 0o1644] {
         let path = dir.join(format!("file-{mode:o}"));
@@ -332,7 +332,7 @@ fn modes(dir: &Path, dice: &mut Dice, root: bool) {
 }
 
 /// Gives everything below and including `dir` an odd time, what lies deeper first. Files with several names get one time.
-fn times(dir: &Path, dice: &mut Dice) {
+fn times(dir: &Path, dice: &mut TreeRng) {
     let mut entries: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     entries.sort();
     for path in entries {
@@ -345,7 +345,7 @@ fn times(dir: &Path, dice: &mut Dice) {
     set_time(dir, dice);
 }
 
-fn set_time(path: &Path, dice: &mut Dice) {
+fn set_time(path: &Path, dice: &mut TreeRng) {
     // Half a second before 1970, long before, the last nanosecond of a second, whole seconds, and beyond 2038: what ext4, xfs
     // and btrfs all keep.
     let (seconds, nanoseconds) = match dice.below(6) {

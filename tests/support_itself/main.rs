@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
-use support::compare::{What, trees};
+use support::compare::{DifferenceKind, trees};
 use support::tree;
 
 /// Two equal small trees with one of everything that is compared.
@@ -43,7 +43,7 @@ fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
 }
 
 /// Plants something in the right tree, restores the times it moved, and returns what is found, as (path, what).
-fn after(plant: impl FnOnce(&Path)) -> Vec<(String, What)> {
+fn after(plant: impl FnOnce(&Path)) -> Vec<(String, DifferenceKind)> {
     let (left, right) = pair();
     plant(right.path());
     for name in ["dir/file", "twin", "single", "sparse", "dir", ""] {
@@ -68,7 +68,7 @@ fn one_changed_byte_is_seen_where_it_is() {
         let file = OpenOptions::new().write(true).open(root.join("dir/file")).unwrap();
         file.write_all_at(&[8], 500_001).unwrap();
     });
-    assert_eq!(found, [("dir/file".into(), What::Content(500_001))]);
+    assert_eq!(found, [("dir/file".into(), DifferenceKind::Content(500_001))]);
 }
 
 #[test]
@@ -76,9 +76,12 @@ fn size_and_presence_are_seen() {
     let grown = after(|root| {
         OpenOptions::new().append(true).open(root.join("dir/file")).unwrap().write_all(b"+").unwrap();
     });
-    assert_eq!(grown, [("dir/file".into(), What::Size(600_000, 600_001))]);
-    assert_eq!(after(|root| fs::remove_file(root.join("single")).unwrap()), [("single".into(), What::OnlyLeft)]);
-    assert_eq!(after(|root| fs::write(root.join("more"), b"").unwrap()), [("more".into(), What::OnlyRight)]);
+    assert_eq!(grown, [("dir/file".into(), DifferenceKind::Size(600_000, 600_001))]);
+    assert_eq!(
+        after(|root| fs::remove_file(root.join("single")).unwrap()),
+        [("single".into(), DifferenceKind::OnlyLeft)]
+    );
+    assert_eq!(after(|root| fs::write(root.join("more"), b"").unwrap()), [("more".into(), DifferenceKind::OnlyRight)]);
 }
 
 #[test]
@@ -87,21 +90,24 @@ fn another_kind_is_seen() {
         fs::remove_file(root.join("pipe")).unwrap();
         fs::write(root.join("pipe"), b"").unwrap();
     });
-    assert!(matches!(&found[..], [(path, What::Type(..))] if path == "pipe"), "{found:?}");
+    assert!(matches!(&found[..], [(path, DifferenceKind::Type(..))] if path == "pipe"), "{found:?}");
 }
 
 #[test]
 fn metadata_is_seen() {
     let mode = after(|root| fs::set_permissions(root.join("single"), fs::Permissions::from_mode(0o4755)).unwrap());
-    assert!(matches!(&mode[..], [(path, What::Mode(_, 0o4755))] if path == "single"), "{mode:?}");
+    assert!(matches!(&mode[..], [(path, DifferenceKind::Mode(_, 0o4755))] if path == "single"), "{mode:?}");
     let root_mode = after(|root| fs::set_permissions(root, fs::Permissions::from_mode(0o711)).unwrap());
-    assert!(matches!(&root_mode[..], [(path, What::Mode(_, 0o711))] if path.is_empty()), "{root_mode:?}");
+    assert!(matches!(&root_mode[..], [(path, DifferenceKind::Mode(_, 0o711))] if path.is_empty()), "{root_mode:?}");
 
     let (left, right) = pair();
     set_time(&right.path().join("link"), 1_600_000_000, 6);
     set_time(&right.path().join("dir"), -1, 5);
-    let found: Vec<What> = trees(left.path(), right.path()).into_iter().map(|d| d.what).collect();
-    let wanted = [What::Mtime((1_600_000_000, 5), (-1, 5)), What::Mtime((1_600_000_000, 5), (1_600_000_000, 6))];
+    let found: Vec<DifferenceKind> = trees(left.path(), right.path()).into_iter().map(|d| d.what).collect();
+    let wanted = [
+        DifferenceKind::Mtime((1_600_000_000, 5), (-1, 5)),
+        DifferenceKind::Mtime((1_600_000_000, 5), (1_600_000_000, 6)),
+    ];
     assert_eq!(found, wanted);
 }
 
@@ -112,8 +118,8 @@ fn links_are_seen() {
     symlink("dir/File", right.path().join("link")).unwrap();
     set_time(&right.path().join("link"), 1_600_000_000, 5);
     set_time(right.path(), 1_600_000_000, 5);
-    let found: Vec<What> = trees(left.path(), right.path()).into_iter().map(|d| d.what).collect();
-    assert_eq!(found, [What::LinkTarget(b"dir/file".to_vec(), b"dir/File".to_vec())]);
+    let found: Vec<DifferenceKind> = trees(left.path(), right.path()).into_iter().map(|d| d.what).collect();
+    assert_eq!(found, [DifferenceKind::LinkTarget(b"dir/file".to_vec(), b"dir/File".to_vec())]);
 
     // A hard link that came back as a copy, and a copy that came back as a hard link.
     let copied = after(|root| {
@@ -123,23 +129,23 @@ fn links_are_seen() {
     });
     assert_eq!(copied.len(), 2, "{copied:?}");
     assert!(copied.iter().all(|(path, what)| path.starts_with("twin")
-        && matches!(what, What::HardLinks(l, r) if l.len() == 2 && r.is_empty())));
+        && matches!(what, DifferenceKind::HardLinks(l, r) if l.len() == 2 && r.is_empty())));
     let joined = after(|root| {
         fs::remove_file(root.join("single")).unwrap();
         fs::hard_link(root.join("twin"), root.join("single")).unwrap();
     });
     assert_eq!(joined.len(), 3, "{joined:?}");
-    assert!(joined.iter().all(|(_, what)| matches!(what, What::HardLinks(_, r) if r.len() == 3)));
+    assert!(joined.iter().all(|(_, what)| matches!(what, DifferenceKind::HardLinks(_, r) if r.len() == 3)));
 }
 
 #[test]
 fn attributes_are_seen() {
     let value = after(|root| rustix::fs::lsetxattr(root.join("dir"), "user.a", b"2", XattrFlags::empty()).unwrap());
-    assert_eq!(value, [("dir".into(), What::Xattr(b"user.a".to_vec(), true, true))]);
+    assert_eq!(value, [("dir".into(), DifferenceKind::Xattr(b"user.a".to_vec(), true, true))]);
     let lost = after(|root| rustix::fs::lremovexattr(root.join("dir"), "user.a").unwrap());
-    assert_eq!(lost, [("dir".into(), What::Xattr(b"user.a".to_vec(), true, false))]);
+    assert_eq!(lost, [("dir".into(), DifferenceKind::Xattr(b"user.a".to_vec(), true, false))]);
     let more = after(|root| rustix::fs::lsetxattr(root.join("single"), "user.b", b"", XattrFlags::empty()).unwrap());
-    assert_eq!(more, [("single".into(), What::Xattr(b"user.b".to_vec(), false, true))]);
+    assert_eq!(more, [("single".into(), DifferenceKind::Xattr(b"user.b".to_vec(), false, true))]);
 }
 
 #[test]
@@ -149,7 +155,7 @@ fn a_filled_hole_is_seen_and_a_new_one_is_fine() {
         file.write_all_at(&vec![0; 6 << 20], 0).unwrap();
         file.sync_all().unwrap();
     });
-    assert!(matches!(&found[..], [(path, What::Sparse(..))] if path == "sparse"), "{found:?}");
+    assert!(matches!(&found[..], [(path, DifferenceKind::Sparse(..))] if path == "sparse"), "{found:?}");
 }
 
 #[test]
@@ -159,7 +165,7 @@ fn what_only_root_can_plant_is_seen() {
         return;
     }
     let owner = after(|root| chown(root.join("single"), Some(12), Some(34)).unwrap());
-    assert_eq!(owner, [("single".into(), What::Owner((0, 0), (12, 34)))]);
+    assert_eq!(owner, [("single".into(), DifferenceKind::Owner((0, 0), (12, 34)))]);
 
     let (left, right) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let device = |root: &Path, minor| {
@@ -178,7 +184,7 @@ fn what_only_root_can_plant_is_seen() {
     };
     if device(left.path(), 3) && device(right.path(), 5) {
         let found = trees(left.path(), right.path());
-        assert!(matches!(&found[..], [d] if d.what == What::Device((1, 3), (1, 5))), "{found:?}");
+        assert!(matches!(&found[..], [d] if d.what == DifferenceKind::Device((1, 3), (1, 5))), "{found:?}");
     }
 }
 
@@ -191,8 +197,8 @@ fn a_rich_tree_is_what_its_seed_says_and_has_everything() {
     support::compare::assert_same(one.path(), two.path());
     let other = trees(one.path(), three.path());
     assert!(
-        other.iter().any(|d| matches!(d.what, What::Content(_)))
-            && other.iter().any(|d| matches!(d.what, What::Mtime(..)))
+        other.iter().any(|d| matches!(d.what, DifferenceKind::Content(_)))
+            && other.iter().any(|d| matches!(d.what, DifferenceKind::Mtime(..)))
     );
 
     let hole = one.path().join("sparse/only-a-hole");
@@ -211,7 +217,7 @@ fn trees_deeper_than_the_kernels_paths_are_compared_to_the_bottom() {
     tree::beyond_path_max(one.path(), b"down here");
     tree::beyond_path_max(two.path(), b"down there");
     let found = trees(one.path(), two.path());
-    let content: Vec<_> = found.iter().filter(|d| matches!(d.what, What::Size(9, 10))).collect();
+    let content: Vec<_> = found.iter().filter(|d| matches!(d.what, DifferenceKind::Size(9, 10))).collect();
     assert!(matches!(&content[..], [d] if d.path.len() > 4096), "{found:?}");
 }
 
@@ -223,7 +229,7 @@ fn many_files_and_a_share_of_them_changed() {
     let touched = tree::touch_every(two.path(), 100, 4);
     let found = trees(one.path(), two.path());
     assert_eq!(touched.len(), 5);
-    assert_eq!(found.iter().filter(|d| matches!(d.what, What::Size(..))).count(), 5);
+    assert_eq!(found.iter().filter(|d| matches!(d.what, DifferenceKind::Size(..))).count(), 5);
 }
 
 #[test]
@@ -236,7 +242,7 @@ fn runs_of_the_program_are_told_apart_by_exit_code_and_files_are_counted() {
         table["store"]["url"].as_str().unwrap().starts_with("file:///") && table["role"]["app"]["sources"].is_array()
     );
 
-    let node = support::cli::Node::new(dir.path(), "east").without_config().with_env("RUNNER_CONFIG", "/nowhere");
+    let node = support::cli::TestNode::new(dir.path(), "east").without_config().with_env("RUNNER_CONFIG", "/nowhere");
     let run = node.run(["--version"]);
     let code = run.code.unwrap();
     let said = std::panic::catch_unwind(|| run.expect(code + 1)).unwrap_err();
@@ -252,7 +258,7 @@ fn runs_of_the_program_are_told_apart_by_exit_code_and_files_are_counted() {
 mod promises {
     use serde_json::{Value, json};
 
-    use crate::support::promises::{Kept, check};
+    use crate::support::promises::{CheckedJournal, check};
 
     fn record(seq: u64, term: u64, kind: &str, node: &str, slot: Option<u32>) -> Value {
         let slot = slot.map(|second| format!("2026-11-20T01:00:{second:02}Z"));
@@ -284,9 +290,9 @@ mod promises {
         let slot = |second: u32, by: &str| (format!("2026-11-20T01:00:{second:02}Z"), by.to_owned());
         let takeovers = vec!["east".to_owned(), "west".to_owned()];
         let kept = check(&good()).unwrap();
-        assert_eq!(kept, Kept { slots: vec![slot(2, "east"), slot(8, "west")], takeovers, records: 7 });
+        assert_eq!(kept, CheckedJournal { slots: vec![slot(2, "east"), slot(8, "west")], takeovers, records: 7 });
         assert_eq!((kept.missed(2).len(), kept.missed(6).len(), kept.by("east")), (2, 0, 1));
-        assert_eq!(check(&[]).unwrap(), Kept::default());
+        assert_eq!(check(&[]).unwrap(), CheckedJournal::default());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use runner::role::duty::READ_INTERVAL;
 
 use crate::Pair;
-use crate::daemon::{Daemon, stays, wait};
-use crate::netns::{East, Side, West};
+use crate::daemon::{TestDaemon, stays, wait};
+use crate::netns::{East, LanHost, West};
 use crate::support::promises::{kept, missed_by_audit};
 
 const EVERY: i64 = 3;
@@ -21,7 +21,7 @@ const DOUBLED: Duration = Duration::from_secs(READ_INTERVAL.as_secs() + 1);
 
 /// What is dropped first stands first: the daemons' logs are in the pair.
 struct Stage {
-    daemons: [Daemon; 2],
+    daemons: [TestDaemon; 2],
     pair: Pair,
 }
 
@@ -29,29 +29,29 @@ impl Stage {
     /// Both run, and the east one is active.
     fn new() -> Self {
         let pair = Pair::with_vip(SCHEDULE);
-        let daemons = Side::BOTH.map(|side| Daemon::of(&pair.site, &pair.node(side), &[]));
+        let daemons = LanHost::BOTH.map(|side| TestDaemon::of(&pair.site, &pair.node(side), &[]));
         let stage = Self { daemons, pair };
         stage.works(East);
         stage
     }
 
-    fn daemon(&self, side: Side) -> &Daemon {
+    fn daemon(&self, side: LanHost) -> &TestDaemon {
         &self.daemons[side as usize]
     }
 
-    fn commits(&self, by: Side) -> usize {
+    fn commits(&self, by: LanHost) -> usize {
         self.pair.site.snapshots().iter().filter(|record| record["node"]["name"] == by.name()).count()
     }
 
     #[track_caller]
-    fn waits_for_commits(&self, by: Side, more: usize) {
+    fn waits_for_commits(&self, by: LanHost, more: usize) {
         let before = self.commits(by);
         wait(format!("{by:?} commits"), || (self.commits(by) >= before + more).then_some(()));
     }
 
     /// This one works for the role, and the other one stands by.
     #[track_caller]
-    fn works(&self, side: Side) {
+    fn works(&self, side: LanHost) {
         self.daemon(side).waits_to_be("active");
         self.daemon(side.other()).waits_to_be("standby");
         self.waits_for_commits(side, 1);
@@ -80,13 +80,13 @@ fn duty_follows_the_address_and_a_doubled_one_is_told_once() {
     assert!(stage.pair.lan.has_vip(East), "the address is on both");
     stage.daemon(West).waits_to_be("active");
     stage.daemon(East).waits_to_be("CONFLICT");
-    let (before, whoami) = (stage.commits(East), Side::BOTH.map(|side| stage.pair.whoami(side)));
+    let (before, whoami) = (stage.commits(East), LanHost::BOTH.map(|side| stage.pair.whoami(side)));
     let states = whoami.each_ref().map(|role| (role["state"].as_str().unwrap(), role["reason"].as_str().unwrap()));
     assert_eq!(states, [("conflict", "taken_over"), ("active", "probes_yes")], "{whoami:?}");
     wait("it is told", || (!stage.conflicts().is_empty()).then_some(()));
     stage.waits_for_commits(West, 1);
     stays(DOUBLED, "one works, and the other one does not", || {
-        let stands = stage.daemons.each_ref().map(Daemon::stand);
+        let stands = stage.daemons.each_ref().map(TestDaemon::stand);
         stands == [Some("CONFLICT".to_owned()), Some("active".to_owned())] && stage.commits(East) == before
     });
     assert_eq!(stage.conflicts(), ["east begun"], "one alert from the pair");
@@ -96,7 +96,7 @@ fn duty_follows_the_address_and_a_doubled_one_is_told_once() {
     stage.pair.lan.wait_for_no_vip(West);
     stage.works(East);
     wait("it is told to be over", || (stage.conflicts().len() > 1).then_some(()));
-    stage.daemons.iter_mut().for_each(Daemon::stop);
+    stage.daemons.iter_mut().for_each(TestDaemon::stop);
     assert_eq!(stage.conflicts(), ["east begun", "east over"]);
 
     let looker = stage.pair.site.node("looker");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::netns::{East, Side, West};
+use crate::netns::{East, LanHost, West};
 use crate::site::wait_for;
 use crate::support::compare::assert_same;
 use crate::support::promises::kept;
@@ -20,13 +20,13 @@ const EVERY: &str = "every = \"4s\"\njitter = \"0s\"\n";
 const ROUNDS: usize = 6;
 
 #[track_caller]
-fn scheduled(pair: &Pair, side: Side) -> Value {
+fn scheduled(pair: &Pair, side: LanHost) -> Value {
     crate::site::role(&pair.run(side, &["backup", "app", "--scheduled", "--json"]).expect(0))
 }
 
 /// Runs until a new slot is committed.
 #[track_caller]
-fn next_slot(pair: &Pair, side: Side) -> Value {
+fn next_slot(pair: &Pair, side: LanHost) -> Value {
     for _ in 0..200 {
         let run = scheduled(pair, side);
         if run["outcome"] != "skipped" {
@@ -43,7 +43,7 @@ fn at_once(pair: &Pair) -> [(i32, String); 2] {
         let mut command = pair.node(side).command(["backup", "app", "--scheduled", "--json"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
-    Side::BOTH.map(start).map(|child| {
+    LanHost::BOTH.map(start).map(|child| {
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (output.status.code().unwrap(), text.into_owned())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use runner::env::Env;
 
 use crate::Pair;
-use crate::netns::{East, Side, West};
+use crate::netns::{East, LanHost, West};
 use crate::support::promises::kept;
 
 /// How often `exec` asks the probes by itself, less what this test may need until it pulls the link.
@@ -13,7 +13,7 @@ const POLL: Duration = Duration::from_secs(8);
 
 /// The address has gone from one host to the other, which goes on with the same history.
 #[track_caller]
-fn moved(pair: &Pair, to: Side, term: u64) {
+fn moved(pair: &Pair, to: LanHost, term: u64) {
     pair.lan.wait_for_vip(to);
     pair.lan.wait_for_no_vip(to.other());
     assert_eq!((pair.is_active(to), pair.is_active(to.other())), (0, 3));

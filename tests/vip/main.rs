@@ -15,47 +15,47 @@ mod site;
 mod story;
 mod traps;
 
-use netns::{Lan, Side, VIP};
+use netns::{LanHost, TestLan, VIP};
 use serde_json::Value;
 use site::{Site, role};
-use support::cli::{Node, Run};
+use support::cli::{ProgramRun, TestNode};
 
 /// A role whose duty is where the virtual IP is, on two hosts.
 struct Pair {
-    lan: Lan,
+    lan: TestLan,
     site: Site,
 }
 
 impl Pair {
     /// The address is on the east host, and keepalived runs on both. These lines are in the role's section too.
     fn with_vip(lines: &str) -> Self {
-        let pair = Self { lan: Lan::with_vip(), site: Site::new("") };
+        let pair = Self { lan: TestLan::with_vip(), site: Site::new("") };
         pair.site.config(&format!("eligible = {{ vip = {VIP:?} }}\n{lines}\n{}", pair.site.telling()));
         pair.site.write("file", "content");
         pair.site.init();
         pair
     }
 
-    fn node(&self, side: Side) -> Node {
+    fn node(&self, side: LanHost) -> TestNode {
         self.lan.on(side, self.site.node(side.name()))
     }
 
-    fn run(&self, side: Side, arguments: &[&str]) -> Run {
+    fn run(&self, side: LanHost, arguments: &[&str]) -> ProgramRun {
         self.node(side).run(arguments)
     }
 
     /// What the guard for scripts says.
-    fn is_active(&self, side: Side) -> i32 {
+    fn is_active(&self, side: LanHost) -> i32 {
         self.run(side, &["is-active", "app"]).code.expect("no signal")
     }
 
     #[track_caller]
-    fn backup(&self, side: Side) -> Value {
+    fn backup(&self, side: LanHost) -> Value {
         role(&self.run(side, &["backup", "app", "--json"]).expect(0))
     }
 
     #[track_caller]
-    fn whoami(&self, side: Side) -> Value {
+    fn whoami(&self, side: LanHost) -> Value {
         role(&self.run(side, &["whoami", "--json"]).expect(0))
     }
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::netns::{East, Side, West};
+use crate::netns::{East, LanHost, West};
 use crate::site::{Site, wait_for};
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 use crate::support::promises::kept;
 use crate::{Pair, ended_well};
 
@@ -28,10 +28,10 @@ type Ends = BTreeMap<(String, i32), (usize, String)>;
 
 /// Runs all nodes' cron lines as long as the story goes on.
 #[track_caller]
-fn crons(nodes: &[Node], ends_well: fn(i32) -> bool, story: impl FnOnce()) -> String {
+fn crons(nodes: &[TestNode], ends_well: fn(i32) -> bool, story: impl FnOnce()) -> String {
     let over = AtomicBool::new(false);
     let ends: Ends = thread::scope(|scope| {
-        let cron = |node: &Node| {
+        let cron = |node: &TestNode| {
             let mut ends = Ends::new();
             while !over.load(Ordering::Relaxed) {
                 let run = node.run(["backup", "app", "--scheduled"]);
@@ -82,7 +82,7 @@ fn wait_for_commits(site: &Site, by: Option<&str>, more: usize) {
 #[test]
 fn two_crons_with_the_address_as_their_guard() {
     let pair = Pair::with_vip(SCHEDULE);
-    let codes = crons(&Side::BOTH.map(|side| pair.node(side)), ended_well, || {
+    let codes = crons(&LanHost::BOTH.map(|side| pair.node(side)), ended_well, || {
         wait_for_commits(&pair.site, Some("east"), STAGE);
         pair.lan.link_down(East);
         wait_for_commits(&pair.site, Some("west"), STAGE);

@@ -2,31 +2,31 @@
 
 use serde_json::Value;
 
-use crate::netns::{East, LAN, Lan, Side, VIP, West};
+use crate::netns::{East, LAN, LanHost, TestLan, VIP, West};
 use crate::site::{Site, role, wait_for};
-use crate::support::cli::Node;
+use crate::support::cli::TestNode;
 
 /// A network without keepalived: addresses come and go by hand.
 struct Trap {
-    lan: Lan,
+    lan: TestLan,
     site: Site,
 }
 
 impl Trap {
     fn new() -> Self {
-        let trap = Self { lan: Lan::new(), site: Site::new("") };
+        let trap = Self { lan: TestLan::new(), site: Site::new("") };
         trap.site.init();
         trap
     }
 
-    fn node(&self, side: Side, address: &str, interface: Option<&str>) -> Node {
+    fn node(&self, side: LanHost, address: &str, interface: Option<&str>) -> TestNode {
         let interface = interface.map(|name| format!(", interface = {name:?}")).unwrap_or_default();
         self.site.config(&format!("eligible = {{ vip = {address:?}{interface} }}\n"));
         self.lan.on(side, self.site.node(side.name()))
     }
 
     /// What the guard answers about an address, and what the evidence says.
-    fn says(&self, side: Side, address: &str, interface: Option<&str>) -> (i32, String) {
+    fn says(&self, side: LanHost, address: &str, interface: Option<&str>) -> (i32, String) {
         let node = self.node(side, address, interface);
         let code = node.run(["is-active", "app"]).code.expect("no signal");
         let evidence = evidence(&node);
@@ -36,14 +36,14 @@ impl Trap {
     }
 
     /// Waits for what the kernel does in its own time, and says that then.
-    fn comes_to_say(&self, side: Side, address: &str, detail: &str) -> (i32, String) {
+    fn comes_to_say(&self, side: LanHost, address: &str, detail: &str) -> (i32, String) {
         let node = self.node(side, address, None);
         wait_for(|| evidence(&node)["detail"] == detail);
         self.says(side, address, None)
     }
 }
 
-fn evidence(node: &Node) -> Value {
+fn evidence(node: &TestNode) -> Value {
     role(&node.run(["whoami", "--json"]).expect(0))["evidence"][0].clone()
 }
 

@@ -7,13 +7,13 @@ use clap::Args;
 /// Where the repository is and what unlocks it, said on the command line.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Without a config file")]
-pub struct Direct {
+pub struct DirectStoreArgs {
     /// The store: s3://BUCKET/PREFIX or file:///DIR
     #[arg(long, value_name = "URL", requires = "direct_key")]
     pub store: Option<String>,
     /// What unlocks the repository.
     #[command(flatten)]
-    pub key: DirectKey,
+    pub key: DirectKeyArgs,
     /// S3 server, if it is not AWS
     #[arg(long, value_name = "URL", requires = "store")]
     pub endpoint: Option<String>,
@@ -28,7 +28,7 @@ pub struct Direct {
 /// What unlocks the repository: exactly one of these where `--store` is given.
 #[derive(Debug, Clone, Default, Args)]
 #[group(id = "direct_key", multiple = false, requires = "store")]
-pub struct DirectKey {
+pub struct DirectKeyArgs {
     /// File with the repository key
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,

@@ -53,7 +53,7 @@ pub(super) fn pause(text: &str) -> Result<Duration, String> {
 
 /// What to do with files that are already in a restore's target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Overwrite {
+pub enum OverwriteArg {
     /// Compare the content of every file.
     #[default]
     Always,
@@ -61,11 +61,11 @@ pub enum Overwrite {
     Never,
 }
 
-impl From<Overwrite> for restore::Overwrite {
-    fn from(when: Overwrite) -> Self {
+impl From<OverwriteArg> for restore::OverwritePolicy {
+    fn from(when: OverwriteArg) -> Self {
         match when {
-            Overwrite::Always => Self::Always,
-            Overwrite::Never => Self::Never,
+            OverwriteArg::Always => Self::Always,
+            OverwriteArg::Never => Self::Never,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::direct::Direct;
-use super::values::{Overwrite, duration, path_of, pause, tree_path};
+use super::direct::DirectStoreArgs;
+use super::values::{OverwriteArg, duration, path_of, pause, tree_path};
 use crate::ids::{KeyId, RoleName};
 use crate::repo::entry::TreePath;
 
@@ -17,7 +17,7 @@ const SNAPSHOT_OR_ALL_HELP: &str = "Snapshot: all, latest, latest~2, 4 or more c
 
 /// `runner init`
 #[derive(Debug, Args)]
-pub struct Init {
+pub struct InitArgs {
     /// Only these roles [default: all of the config]
     #[arg(value_name = "ROLE")]
     pub roles: Vec<RoleName>,
@@ -31,7 +31,7 @@ pub struct Init {
 
 /// `runner backup`
 #[derive(Debug, Args)]
-pub struct Backup {
+pub struct BackupArgs {
     /// Only these roles [default: all of the config]
     #[arg(value_name = "ROLE", conflicts_with = "source")]
     pub roles: Vec<RoleName>,
@@ -58,12 +58,12 @@ pub struct Backup {
     pub exclude: Vec<String>,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner daemon`
 #[derive(Debug, Args)]
-pub struct Daemon {
+pub struct DaemonArgs {
     /// Decide and report, but take no role and run nothing
     #[arg(long)]
     pub observe: bool,
@@ -71,17 +71,17 @@ pub struct Daemon {
 
 /// `runner snapshots`
 #[derive(Debug, Args)]
-pub struct Snapshots {
+pub struct SnapshotsArgs {
     /// The role
     pub role: RoleName,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner ls`
 #[derive(Debug, Args)]
-pub struct Ls {
+pub struct LsArgs {
     /// The role
     pub role: RoleName,
     #[arg(default_value = "latest", help = SNAPSHOT_HELP)]
@@ -98,10 +98,10 @@ pub struct Ls {
     pub recursive: bool,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
-impl Ls {
+impl LsArgs {
     /// The snapshot: where a path stands in its place, the newest.
     pub fn selector(&self) -> &str {
         if self.names_no_snapshot() { "latest" } else { &self.snapshot }
@@ -126,7 +126,7 @@ impl Ls {
 
 /// `runner cat`
 #[derive(Debug, Args)]
-pub struct Cat {
+pub struct CatArgs {
     /// The role
     pub role: RoleName,
     /// The file
@@ -137,12 +137,12 @@ pub struct Cat {
     pub snapshot: String,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner find`
 #[derive(Debug, Args)]
-pub struct Find {
+pub struct FindArgs {
     /// The role
     pub role: RoleName,
     /// Name or path, with *, ? and ** (as in .gitignore)
@@ -155,12 +155,12 @@ pub struct Find {
     pub long: bool,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner diff`
 #[derive(Debug, Args)]
-pub struct Diff {
+pub struct DiffArgs {
     /// The role
     pub role: RoleName,
     /// The older snapshot
@@ -174,13 +174,13 @@ pub struct Diff {
     pub path: Option<TreePath>,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner restore`
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("where").required(true).args(["target", "in_place"]))]
-pub struct Restore {
+pub struct RestoreArgs {
     /// The role
     pub role: RoleName,
     /// What other programs take for the snapshot here.
@@ -206,7 +206,7 @@ pub struct Restore {
     pub delete: bool,
     /// Files that are there: compare their content (always), leave them alone (never)
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
-    pub overwrite: Overwrite,
+    pub overwrite: OverwriteArg,
     /// Do not read files that are there with equal size and time: believe their content
     #[arg(long, conflicts_with = "overwrite")]
     pub trust_mtime: bool,
@@ -221,12 +221,12 @@ pub struct Restore {
     pub numeric_ids: bool,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner verify`
 #[derive(Debug, Args)]
-pub struct Verify {
+pub struct VerifyArgs {
     /// The role
     pub role: RoleName,
     /// Read and hash the data, too: all of it, or a random part
@@ -241,12 +241,12 @@ pub struct Verify {
     pub read_data: Option<u8>,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner whoami`
 #[derive(Debug, Args)]
-pub struct Whoami {
+pub struct WhoamiArgs {
     /// Only this role [default: all of the config]
     pub role: Option<RoleName>,
     /// One line and an exit code for monitoring
@@ -259,7 +259,7 @@ pub struct Whoami {
 
 /// `runner audit`
 #[derive(Debug, Args)]
-pub struct Audit {
+pub struct AuditArgs {
     /// Only these roles [default: all of the config]
     #[arg(value_name = "ROLE")]
     pub roles: Vec<RoleName>,
@@ -270,30 +270,30 @@ pub struct Audit {
 
 /// `runner is-active`
 #[derive(Debug, Args)]
-pub struct IsActive {
+pub struct IsActiveArgs {
     /// The role
     pub role: RoleName,
 }
 
 /// `runner key`
 #[derive(Debug, Subcommand)]
-pub enum Key {
+pub enum KeyCommand {
     /// List the keys that unlock the repository
     #[command(after_help = "Example: runner key list app")]
-    List(KeyList),
+    List(KeyListArgs),
     /// Write the repository key to a new key file
     #[command(after_help = "Example: runner key export app --output /root/app.key")]
-    Export(KeyExport),
+    Export(KeyExportArgs),
     /// Let one more key file or passphrase unlock the repository
     #[command(after_help = "Example: runner key add app --new-passphrase-file /root/phrase")]
-    Add(KeyAdd),
+    Add(KeyAddArgs),
     /// Stop a key file or passphrase from unlocking the repository
     ///
     /// The key opens nothing from now on. It shuts nobody out who had it before: the repository key that it gave out stays the
     /// same, and a person who kept that, or a copy of the slot, can still read the backups, also those that are made from now on.
     /// Against such a person `runner key rotate` protects what is written from then on.
     #[command(after_help = "Example: runner key remove app 3f2a91c04be07d15")]
-    Remove(KeyRemove),
+    Remove(KeyRemoveArgs),
     /// Write from now on under a new repository key
     ///
     /// For when a key was seen by a person who should not have it. What is written from now on does not open with the old key, and
@@ -308,35 +308,35 @@ pub enum Key {
     /// it. Nodes with an older version of runner stop, too. Copies of a key from 'runner key export' are to be made anew. One that was
     /// interrupted is finished by running it again, with the same files.
     #[command(after_help = "Example: runner key rotate app --new-key-file /etc/runner/new.key")]
-    Rotate(KeyRotate),
+    Rotate(KeyRotateArgs),
 }
 
-impl Key {
+impl KeyCommand {
     /// The role, and where it is.
-    pub fn place(&self) -> (&RoleName, &Direct) {
+    pub fn place(&self) -> (&RoleName, &DirectStoreArgs) {
         match self {
-            Key::List(args) => (&args.role, &args.direct),
-            Key::Export(args) => (&args.role, &args.direct),
-            Key::Add(args) => (&args.role, &args.direct),
-            Key::Remove(args) => (&args.role, &args.direct),
-            Key::Rotate(args) => (&args.role, &args.direct),
+            KeyCommand::List(args) => (&args.role, &args.direct),
+            KeyCommand::Export(args) => (&args.role, &args.direct),
+            KeyCommand::Add(args) => (&args.role, &args.direct),
+            KeyCommand::Remove(args) => (&args.role, &args.direct),
+            KeyCommand::Rotate(args) => (&args.role, &args.direct),
         }
     }
 }
 
 /// `runner key list`
 #[derive(Debug, Args)]
-pub struct KeyList {
+pub struct KeyListArgs {
     /// The role
     pub role: RoleName,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner key export`
 #[derive(Debug, Args)]
-pub struct KeyExport {
+pub struct KeyExportArgs {
     /// The role
     pub role: RoleName,
     /// Create this file (mode 0600); - is standard output
@@ -344,7 +344,7 @@ pub struct KeyExport {
     pub output: PathBuf,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner key add`
@@ -354,7 +354,7 @@ pub struct KeyExport {
         runner key add [OPTIONS] <ROLE> --new-passphrase-file <FILE>",
     group = ArgGroup::new("new_key").required(true).args(["new_key_file", "new_passphrase_file"])
 )]
-pub struct KeyAdd {
+pub struct KeyAddArgs {
     /// The role
     pub role: RoleName,
     /// Key file to add; created if missing
@@ -365,12 +365,12 @@ pub struct KeyAdd {
     pub new_passphrase_file: Option<PathBuf>,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner key remove`
 #[derive(Debug, Args)]
-pub struct KeyRemove {
+pub struct KeyRemoveArgs {
     /// The role
     pub role: RoleName,
     /// The key's ID
@@ -378,7 +378,7 @@ pub struct KeyRemove {
     pub id: KeyId,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner key rotate`
@@ -390,7 +390,7 @@ pub struct KeyRemove {
     group = ArgGroup::new("opens_then").required(true).multiple(true).args([
     "new_key_file", "new_passphrase_file", "keep_key_file", "keep_passphrase_file"
 ]))]
-pub struct KeyRotate {
+pub struct KeyRotateArgs {
     /// The role
     pub role: RoleName,
     /// Key file that unlocks the repository from then on; created if missing
@@ -416,32 +416,32 @@ pub struct KeyRotate {
     pub force: bool,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner journal`
 #[derive(Debug, Subcommand)]
-pub enum Journal {
+pub enum JournalCommand {
     /// List the newest records: takeovers, snapshots, operators' acts
     #[command(after_help = "Example: runner journal show app --last 5")]
-    Show(JournalShow),
+    Show(JournalShowArgs),
     /// Go on from the store's last record when etcd has lost the head
     #[command(after_help = "Takes the role over on this node. Does nothing where the head is sound. First see\n\
         to it that no node writes through another etcd that still has the head.\n\n\
         Example: runner journal adopt app")]
-    Adopt(OneRole),
+    Adopt(RoleArgs),
     /// Say that what is dated beyond the present was dated by a wrong clock
     #[command(after_help = "Snapshots from beyond the present are dated now, so that retention counts\n\
         them. What they committed stays committed, and closes no other slot. Does\n\
         nothing where all dates are past, nor where this node's clock is more likely\n\
         to be the wrong one: first see to it that it is right.\n\n\
         Example: runner journal amend app")]
-    Amend(Amend),
+    Amend(AmendArgs),
 }
 
 /// `runner journal show`
 #[derive(Debug, Args)]
-pub struct JournalShow {
+pub struct JournalShowArgs {
     /// The role
     pub role: RoleName,
     /// How many records
@@ -449,15 +449,15 @@ pub struct JournalShow {
     pub last: u64,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner config`
 #[derive(Debug, Subcommand)]
-pub enum Config {
+pub enum ConfigCommand {
     /// Print a config to start from, or write it to a new file
     #[command(after_help = "Example: runner config init /etc/runner/runner.toml")]
-    Init(ConfigInit),
+    Init(ConfigInitArgs),
     /// Say whether the config is valid, and what it comes to
     #[command(after_help = "Example: runner config check --config ./runner.toml")]
     Check,
@@ -465,12 +465,12 @@ pub enum Config {
     #[command(after_help = "The systemd units may write to their own state alone. --systemd prints what a\n\
         store in a directory needs beside that, or writes it for each unit below DIR.\n\n\
         Examples:\n  runner config show\n  runner config show --systemd=/etc/systemd/system")]
-    Show(ConfigShow),
+    Show(ConfigShowArgs),
 }
 
 /// `runner config show`
 #[derive(Debug, Args)]
-pub struct ConfigShow {
+pub struct ConfigShowArgs {
     /// Print the drop-in that the systemd units need instead, or write it below DIR
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with = "json")]
     pub systemd: Option<Option<PathBuf>>,
@@ -478,7 +478,7 @@ pub struct ConfigShow {
 
 /// `runner config init`
 #[derive(Debug, Args)]
-pub struct ConfigInit {
+pub struct ConfigInitArgs {
     /// Create this file instead of printing; it must not exist
     pub file: Option<PathBuf>,
     /// What to back up; repeat for more
@@ -491,7 +491,7 @@ pub struct ConfigInit {
 
 /// `runner exec`
 #[derive(Debug, Args)]
-pub struct Exec {
+pub struct ExecArgs {
     /// Only if a slot of the schedule is due and not committed; begin and end are recorded
     #[arg(long)]
     pub scheduled: bool,
@@ -510,7 +510,7 @@ pub struct Exec {
 
 /// `runner prune`
 #[derive(Debug, Args)]
-pub struct Prune {
+pub struct PruneArgs {
     /// Which role
     #[arg(value_name = "ROLE")]
     pub role: RoleName,
@@ -521,7 +521,7 @@ pub struct Prune {
 
 /// `runner repair`
 #[derive(Debug, Args)]
-pub struct Repair {
+pub struct RepairArgs {
     /// Which role
     #[arg(value_name = "ROLE")]
     pub role: RoleName,
@@ -539,12 +539,12 @@ pub struct Repair {
     pub read_data: bool,
     /// Store and key.
     #[command(flatten)]
-    pub direct: Direct,
+    pub direct: DirectStoreArgs,
 }
 
 /// `runner takeover`
 #[derive(Debug, Args)]
-pub struct Takeover {
+pub struct TakeoverArgs {
     /// The role
     pub role: RoleName,
     /// Also where the probes do not say that this node is active
@@ -554,14 +554,14 @@ pub struct Takeover {
 
 /// `runner resume` and `runner journal adopt`
 #[derive(Debug, Args)]
-pub struct OneRole {
+pub struct RoleArgs {
     /// The role
     pub role: RoleName,
 }
 
 /// `runner journal amend`
 #[derive(Debug, Args)]
-pub struct Amend {
+pub struct AmendArgs {
     /// The role
     pub role: RoleName,
     /// Also where this node's clock is more likely to be wrong
@@ -571,7 +571,7 @@ pub struct Amend {
 
 /// `runner pause`
 #[derive(Debug, Args)]
-pub struct Pause {
+pub struct PauseArgs {
     /// The role
     pub role: RoleName,
     /// Resume by itself after so long, like 2h or 30m, at most 366d [default: never]
@@ -584,14 +584,14 @@ pub struct Pause {
 
 /// `runner completions`
 #[derive(Debug, Args)]
-pub struct Completions {
+pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
 }
 
 /// `runner man`
 #[derive(Debug, Args)]
-pub struct Man {
+pub struct ManArgs {
     /// Write one page per command into this directory
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

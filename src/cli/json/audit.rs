@@ -3,15 +3,15 @@
 use serde_json::{Value, json};
 
 use super::{document, utc};
-use crate::cli::render::audited::Audited;
-use crate::job::report::audited::{Finding, Incomplete, Note, Streak};
+use crate::cli::render::audited::RoleAuditResult;
+use crate::job::report::audited::{AuditFinding, AuditNote, IncompleteStreak, SnapshotStreak};
 
 /// The document: each role with its findings, or with the error that kept them from being told.
-pub fn report(all: &[Audited]) -> String {
+pub fn report(all: &[RoleAuditResult]) -> String {
     document(json!({ "roles": all.iter().map(role).collect::<Vec<_>>() }))
 }
 
-fn role(audited: &Audited) -> Value {
+fn role(audited: &RoleAuditResult) -> Value {
     let mut value = json!({
         "role": audited.role, "since": utc(audited.since), "records": null, "slots": null, "nodes": [], "findings": [],
         "finding_count": 0, "notes": [], "error": null,
@@ -30,66 +30,68 @@ fn role(audited: &Audited) -> Value {
     value
 }
 
-fn finding(finding: &Finding) -> Value {
+fn finding(finding: &AuditFinding) -> Value {
     match finding {
-        Finding::Failed(run) => {
+        AuditFinding::Failed(run) => {
             let mut value = super::whoami::last_run(run);
             value["kind"] = json!("failed");
             value
         }
-        Finding::StateUnwritable { why } => json!({ "kind": "state_unwritable", "detail": why }),
-        Finding::Missed { first, last, count, attempts } => json!({
+        AuditFinding::StateUnwritable { why } => json!({ "kind": "state_unwritable", "detail": why }),
+        AuditFinding::Missed { first, last, count, attempts } => json!({
             "kind": "missed", "first": utc(*first), "last": utc(*last), "count": count, "attempts": attempts,
         }),
-        Finding::ScheduleMissing { last } => json!({ "kind": "schedule_missing", "last": utc(*last) }),
-        Finding::Late { slot, commit } => json!({ "kind": "late", "slot": utc(*slot), "commit": commit }),
-        Finding::Duplicate { slot, commits } => json!({ "kind": "duplicate", "slot": utc(*slot), "commits": commits }),
-        Finding::Hole { record } => json!({ "kind": "hole", "record": record }),
-        Finding::Broken { record, what } => json!({ "kind": "broken", "record": record, "what": what }),
-        Finding::SameChanges(streak) => self::streak("same_changes", streak),
-        Finding::EverythingChanged(streak) => self::streak("everything_changed", streak),
-        Finding::Future { count, latest, nodes, reader } => json!({
+        AuditFinding::ScheduleMissing { last } => json!({ "kind": "schedule_missing", "last": utc(*last) }),
+        AuditFinding::Late { slot, commit } => json!({ "kind": "late", "slot": utc(*slot), "commit": commit }),
+        AuditFinding::Duplicate { slot, commits } => {
+            json!({ "kind": "duplicate", "slot": utc(*slot), "commits": commits })
+        }
+        AuditFinding::Hole { record } => json!({ "kind": "hole", "record": record }),
+        AuditFinding::Broken { record, what } => json!({ "kind": "broken", "record": record, "what": what }),
+        AuditFinding::SameChanges(streak) => self::streak("same_changes", streak),
+        AuditFinding::EverythingChanged(streak) => self::streak("everything_changed", streak),
+        AuditFinding::Future { count, latest, nodes, reader } => json!({
             "kind": "future", "count": count, "latest": utc(*latest), "nodes": nodes,
             "clock": if *reader { "reader" } else { "writer" },
         }),
-        Finding::Backdated { count, by, nodes } => json!({
+        AuditFinding::Backdated { count, by, nodes } => json!({
             "kind": "backdated", "count": count, "by_seconds": by.as_secs(), "nodes": nodes,
         }),
-        Finding::Incomplete(open) => incomplete(open),
-        Finding::EmptySources { first, last, snapshot, runs, empty } => json!({
+        AuditFinding::Incomplete(open) => incomplete(open),
+        AuditFinding::EmptySources { first, last, snapshot, runs, empty } => json!({
             "kind": "empty_source", "first": utc(*first), "last": utc(*last), "snapshot": snapshot, "runs": runs,
             "sources": super::paths(&empty.named), "unnamed": empty.unnamed,
         }),
-        Finding::Flapping { first, last, count, nodes } => json!({
+        AuditFinding::Flapping { first, last, count, nodes } => json!({
             "kind": "flapping", "first": utc(*first), "last": utc(*last), "count": count, "nodes": nodes,
         }),
-        Finding::PausedTooLong { since, by, why } => {
+        AuditFinding::PausedTooLong { since, by, why } => {
             json!({ "kind": "paused_too_long", "since": utc(*since), "by": by, "why": why })
         }
     }
 }
 
-fn note(note: &Note) -> Value {
+fn note(note: &AuditNote) -> Value {
     match note {
-        Note::Paused { first, last, count, by, why } => json!({
+        AuditNote::Paused { first, last, count, by, why } => json!({
             "kind": "paused", "first": utc(*first), "last": utc(*last), "count": count, "by": by, "why": why,
         }),
-        Note::Amended { count, latest, by } => json!({
+        AuditNote::Amended { count, latest, by } => json!({
             "kind": "amended", "count": count, "latest": utc(*latest), "by": by,
         }),
-        Note::Incomplete(past) => incomplete(past),
-        Note::SameFiles(streak) => self::streak("same_files", streak),
+        AuditNote::Incomplete(past) => incomplete(past),
+        AuditNote::SameFiles(streak) => self::streak("same_files", streak),
     }
 }
 
-fn incomplete(streak: &Incomplete) -> Value {
+fn incomplete(streak: &IncompleteStreak) -> Value {
     json!({
         "kind": "incomplete", "first": utc(streak.first), "last": utc(streak.last), "snapshot": streak.snapshot,
         "runs": streak.runs, "unreadable": streak.unreadable,
     })
 }
 
-fn streak(kind: &str, streak: &Streak) -> Value {
+fn streak(kind: &str, streak: &SnapshotStreak) -> Value {
     json!({
         "kind": kind, "first": utc(streak.first), "last": utc(streak.last), "snapshot": streak.snapshot,
         "runs": streak.runs, "changes": streak.changes, "new_bytes": streak.new_bytes, "same_tree": streak.same_tree,
@@ -106,8 +108,8 @@ mod tests {
         let audit = samples::audit();
         let (role, since) = (audit.role.clone(), audit.since);
         let all = [
-            Audited { role: role.clone(), since, result: Ok(audit) },
-            Audited { role, since, result: Err("connection refused".to_owned()) },
+            RoleAuditResult { role: role.clone(), since, result: Ok(audit) },
+            RoleAuditResult { role, since, result: Err("connection refused".to_owned()) },
         ];
         let document: Value = serde_json::from_str(&report(&all)).unwrap();
         assert_eq!(document["schema"], 1);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{document, utc};
 use crate::cli::render::pruned::rule;
 use crate::job::report::RoleReport;
-use crate::job::report::pruned::{PruneReport, Verdict};
+use crate::job::report::pruned::{PruneReport, RetentionVerdict};
 
 /// The document of a prune that was done or, on a dry run, would be.
 pub fn report(report: &PruneReport, dry_run: bool) -> String {
@@ -25,7 +25,7 @@ pub fn refused(report: &RoleReport, why: &str) -> String {
     document(json!({ "role": report.role, "dry_run": false, "outcome": report.outcome, "reason": why }))
 }
 
-fn verdict(verdict: &Verdict) -> Value {
+fn verdict(verdict: &RetentionVerdict) -> Value {
     let reasons: Vec<Value> =
         verdict.reasons.iter().map(|reason| json!({ "rule": rule(reason.rule), "oldest": reason.oldest })).collect();
     json!({

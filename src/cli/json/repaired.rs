@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{document, snapshot};
-use crate::job::report::repaired::{Finding, FormatSource, RepairReport, SnapshotLoss};
+use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport, SnapshotLoss};
 
 /// The document of a repair that was done or, on a dry run, would be.
 pub fn report(report: &RepairReport) -> String {
@@ -18,29 +18,31 @@ pub fn report(report: &RepairReport) -> String {
     }))
 }
 
-fn finding(finding: &Finding) -> Value {
+fn finding(finding: &RepairFinding) -> Value {
     match finding {
-        Finding::Format { what, source } => {
+        RepairFinding::Format { what, source } => {
             let source = match source {
                 FormatSource::Memory => "memory",
                 FormatSource::Journal => "journal",
             };
             json!({ "kind": "format", "what": what, "source": source })
         }
-        Finding::KeySlot { id, put_back } => json!({ "kind": "key", "id": id, "put_back": put_back }),
-        Finding::Record { seq, what, known } => {
+        RepairFinding::KeySlot { id, put_back } => json!({ "kind": "key", "id": id, "put_back": put_back }),
+        RepairFinding::Record { seq, what, known } => {
             json!({ "kind": "record", "seq": seq, "what": what, "known": known })
         }
-        Finding::End { from, to } => json!({ "kind": "end", "from": from, "to": to }),
-        Finding::Rotation(generation) => json!({ "kind": "rotation", "generation": generation }),
-        Finding::RotationCopy { object, what } => json!({ "kind": "rotation_copy", "object": object, "what": what }),
-        Finding::Unvouched { from, to, snapshots } => {
+        RepairFinding::End { from, to } => json!({ "kind": "end", "from": from, "to": to }),
+        RepairFinding::Rotation(generation) => json!({ "kind": "rotation", "generation": generation }),
+        RepairFinding::RotationCopy { object, what } => {
+            json!({ "kind": "rotation_copy", "object": object, "what": what })
+        }
+        RepairFinding::Unvouched { from, to, snapshots } => {
             json!({ "kind": "unvouched", "from": from, "to": to, "snapshots": snapshots })
         }
-        Finding::Snapshot(id) => json!({ "kind": "snapshot", "id": id }),
-        Finding::Index { id, what, copy } => json!({ "kind": "index", "id": id, "what": what, "copy": copy }),
-        Finding::Listed { packs, chunks } => json!({ "kind": "listed", "packs": packs, "chunks": chunks }),
-        Finding::Pack { id, what, moved } => json!({ "kind": "pack", "id": id, "what": what, "moved": moved }),
+        RepairFinding::Snapshot(id) => json!({ "kind": "snapshot", "id": id }),
+        RepairFinding::Index { id, what, copy } => json!({ "kind": "index", "id": id, "what": what, "copy": copy }),
+        RepairFinding::Listed { packs, chunks } => json!({ "kind": "listed", "packs": packs, "chunks": chunks }),
+        RepairFinding::Pack { id, what, moved } => json!({ "kind": "pack", "id": id, "what": what, "moved": moved }),
     }
 }
 

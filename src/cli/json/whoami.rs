@@ -3,20 +3,21 @@
 use serde_json::{Value, json};
 
 use super::{document, seconds, snapshot, utc};
-use crate::config::Lease;
+use crate::config::LeaseKind;
 use crate::job::health;
 use crate::job::report::whoami::{
-    EtcdState, EtcdStatus, MissedCause, PeerSeen, Reason, RoleStatus, RunSeen, Step, StoreStatus, Warning, WhoamiReport,
+    EtcdHealth, EtcdState, MissedCause, PeerPresence, RoleInfo, RoleWarning, RunStep, RunSummary, StateReason,
+    StoreStatus, WhoamiReport,
 };
 use crate::journal::future::WrongClock;
-use crate::repo::format::JournalHome;
+use crate::repo::format::JournalLocation;
 
 /// `whoami`.
 pub fn report(report: &WhoamiReport) -> String {
     document(json!({ "node": report.node, "roles": report.roles.iter().map(whoami_role).collect::<Vec<_>>() }))
 }
 
-fn whoami_role(role: &RoleStatus) -> Value {
+fn whoami_role(role: &RoleInfo) -> Value {
     let evidence: Vec<Value> = role
         .evidence
         .iter()
@@ -30,7 +31,7 @@ fn whoami_role(role: &RoleStatus) -> Value {
     let peers: Vec<Value> = role
         .peers
         .iter()
-        .map(|PeerSeen { node, seen, lease, .. }| {
+        .map(|PeerPresence { node, seen, lease, .. }| {
             json!({
                 "id": node.id, "name": node.name, "version": node.version, "config_hash": node.config_hash,
                 "last_seen": utc(*seen), "lease": lease.map(lease_name),
@@ -44,25 +45,25 @@ fn whoami_role(role: &RoleStatus) -> Value {
         StoreStatus::Failed(why) => ("failed", Some(why)),
     };
     let reason = match role.reason {
-        Reason::AlwaysActive => "always_active",
-        Reason::NotListed => "not_listed",
-        Reason::ProbesYes => "probes_yes",
-        Reason::ProbesNo => "probes_no",
-        Reason::ProbesUnknown => "probes_unknown",
-        Reason::StandsIn => "stands_in",
-        Reason::Fallback { .. } => "fallback",
-        Reason::JournalUnread => "journal_unread",
-        Reason::LeaseHeld => "lease_held",
-        Reason::LeaseFreeMine => "lease_free_mine",
-        Reason::LeaseFree { .. } => "lease_free",
-        Reason::LeaseTaken { .. } => "lease_taken",
-        Reason::LeaseUnread => "lease_unread",
-        Reason::ClockOff => "clock_off",
-        Reason::HandedOver { .. } => "handed_over",
-        Reason::Paused { .. } => "paused",
-        Reason::TakenOver { .. } => "taken_over",
-        Reason::Cloned => "cloned",
-        Reason::Daemon { .. } => "daemon",
+        StateReason::AlwaysActive => "always_active",
+        StateReason::NotListed => "not_listed",
+        StateReason::ProbesYes => "probes_yes",
+        StateReason::ProbesNo => "probes_no",
+        StateReason::ProbesUnknown => "probes_unknown",
+        StateReason::StandsIn => "stands_in",
+        StateReason::Fallback { .. } => "fallback",
+        StateReason::JournalUnread => "journal_unread",
+        StateReason::LeaseHeld => "lease_held",
+        StateReason::LeaseFreeMine => "lease_free_mine",
+        StateReason::LeaseFree { .. } => "lease_free",
+        StateReason::LeaseTaken { .. } => "lease_taken",
+        StateReason::LeaseUnread => "lease_unread",
+        StateReason::ClockOff => "clock_off",
+        StateReason::HandedOver { .. } => "handed_over",
+        StateReason::Paused { .. } => "paused",
+        StateReason::TakenOver { .. } => "taken_over",
+        StateReason::Cloned => "cloned",
+        StateReason::Daemon { .. } => "daemon",
     };
     let warnings: Vec<Value> = role.warnings.iter().map(warning).collect();
     json!({
@@ -78,16 +79,16 @@ fn whoami_role(role: &RoleStatus) -> Value {
 }
 
 /// How a run ended.
-pub(super) fn last_run(run: &RunSeen) -> Value {
+pub(super) fn last_run(run: &RunSummary) -> Value {
     json!({
         "node": run.node, "outcome": run.outcome, "time": utc(run.time), "slot": run.slot.map(utc),
         "error": Some(&run.error).filter(|error| !error.is_empty()), "step": run.step, "failures": run.failures,
     })
 }
 
-fn warning(warning: &Warning) -> Value {
+fn warning(warning: &RoleWarning) -> Value {
     let mut value = match warning {
-        Warning::SlotsMissed { first, last, count, cause: missed } => {
+        RoleWarning::SlotsMissed { first, last, count, cause: missed } => {
             let (cause, by) = match missed {
                 MissedCause::NotEligible => ("not_eligible", None),
                 MissedCause::NotListed => ("not_listed", None),
@@ -114,38 +115,38 @@ fn warning(warning: &Warning) -> Value {
             }
             value
         }
-        Warning::RunFailed(run) => {
+        RoleWarning::RunFailed(run) => {
             let kind = match run.step {
-                Step::Run => "run_failed",
-                Step::Takeover => "takeover_failed",
-                Step::Command => "command_failed",
+                RunStep::Run => "run_failed",
+                RunStep::Takeover => "takeover_failed",
+                RunStep::Command => "command_failed",
             };
             let slot = run.slot.map(utc);
             json!({ "kind": kind, "node": run.node, "time": utc(run.time), "slot": slot, "detail": run.error })
         }
-        Warning::NoRepository => json!({ "kind": "no_repository" }),
-        Warning::NoSnapshot { since } => json!({ "kind": "no_snapshot", "since": since.map(utc) }),
-        Warning::ScheduleMissing { last } => json!({ "kind": "schedule_missing", "last": utc(*last) }),
-        Warning::Paused { by, since, until, why, too_long } => json!({
+        RoleWarning::NoRepository => json!({ "kind": "no_repository" }),
+        RoleWarning::NoSnapshot { since } => json!({ "kind": "no_snapshot", "since": since.map(utc) }),
+        RoleWarning::ScheduleMissing { last } => json!({ "kind": "schedule_missing", "last": utc(*last) }),
+        RoleWarning::Paused { by, since, until, why, too_long } => json!({
             "kind": if *too_long { "paused_too_long" } else { "paused" }, "node": by, "since": utc(*since),
             "until": until.map(utc), "detail": why,
         }),
-        Warning::Exposed(exposure) => {
+        RoleWarning::Exposed(exposure) => {
             json!({ "kind": "exposed", "path": exposure.path.display().to_string(), "detail": exposure.to_string() })
         }
-        Warning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
-        Warning::StoreUnreadable { why } => json!({ "kind": "store_unreadable", "detail": why }),
-        Warning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
-        Warning::Unread { what, why, .. } => json!({ "kind": "unread", "what": what, "detail": why }),
-        Warning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
-        Warning::RecordsLost { first, count } => json!({ "kind": "records_lost", "first": first, "count": count }),
-        Warning::Drift { node, version, config } => {
+        RoleWarning::ClockOff(seconds) => json!({ "kind": "clock_off", "seconds": seconds }),
+        RoleWarning::StoreUnreadable { why } => json!({ "kind": "store_unreadable", "detail": why }),
+        RoleWarning::JournalHead { lost, why } => json!({ "kind": "journal_head", "lost": lost, "detail": why }),
+        RoleWarning::Unread { what, why, .. } => json!({ "kind": "unread", "what": what, "detail": why }),
+        RoleWarning::StoreRolledBack => json!({ "kind": "store_rolled_back" }),
+        RoleWarning::RecordsLost { first, count } => json!({ "kind": "records_lost", "first": first, "count": count }),
+        RoleWarning::Drift { node, version, config } => {
             json!({ "kind": "drift", "node": node, "version": version, "config": config })
         }
-        Warning::LeaseDrift { node, theirs, own } => {
+        RoleWarning::LeaseDrift { node, theirs, own } => {
             json!({ "kind": "lease_drift", "node": node, "theirs": lease_name(*theirs), "own": lease_name(*own) })
         }
-        Warning::FutureDates(future) => {
+        RoleWarning::FutureDates(future) => {
             let clock = match future.clock {
                 WrongClock::Writer => "writer",
                 WrongClock::Reader | WrongClock::LikelyReader => "reader",
@@ -154,43 +155,43 @@ fn warning(warning: &Warning) -> Value {
             let node = future.node.as_ref().map(|node| &node.name);
             json!({ "kind": "future", "count": future.count, "latest": utc(future.latest), "node": node, "clock": clock })
         }
-        Warning::NoContent => json!({ "kind": "no_content" }),
-        Warning::EmptySources(empty) => {
+        RoleWarning::NoContent => json!({ "kind": "no_content" }),
+        RoleWarning::EmptySources(empty) => {
             json!({ "kind": "empty_source", "sources": super::paths(&empty.named), "unnamed": empty.unnamed })
         }
-        Warning::Incomplete { unreadable } => json!({ "kind": "incomplete", "unreadable": unreadable }),
-        Warning::Lost { packs, files, by, time } => {
+        RoleWarning::Incomplete { unreadable } => json!({ "kind": "incomplete", "unreadable": unreadable }),
+        RoleWarning::Lost { packs, files, by, time } => {
             json!({ "kind": "lost", "packs": packs, "files": files, "node": by, "time": utc(*time) })
         }
-        Warning::Twin { other } => json!({ "kind": "twin", "instance": other }),
-        Warning::OnlyNode => json!({ "kind": "only_node" }),
-        Warning::FormerNodes { count } => json!({ "kind": "former_nodes", "count": count }),
-        Warning::AnotherRepository { known, found } => {
+        RoleWarning::Twin { other } => json!({ "kind": "twin", "instance": other }),
+        RoleWarning::OnlyNode => json!({ "kind": "only_node" }),
+        RoleWarning::FormerNodes { count } => json!({ "kind": "former_nodes", "count": count }),
+        RoleWarning::AnotherRepository { known, found } => {
             json!({ "kind": "another_repository", "known": known, "found": found })
         }
-        Warning::RepositoryGone { repository } => json!({ "kind": "repository_gone", "repository": repository }),
-        Warning::LeaseUnread { why } => json!({ "kind": "lease_unread", "detail": why }),
-        Warning::DaemonSilent => json!({ "kind": "daemon_silent" }),
-        Warning::StateUnwritable { why, .. } => json!({ "kind": "state_unwritable", "detail": why }),
+        RoleWarning::RepositoryGone { repository } => json!({ "kind": "repository_gone", "repository": repository }),
+        RoleWarning::LeaseUnread { why } => json!({ "kind": "lease_unread", "detail": why }),
+        RoleWarning::DaemonSilent => json!({ "kind": "daemon_silent" }),
+        RoleWarning::StateUnwritable { why, .. } => json!({ "kind": "state_unwritable", "detail": why }),
     };
     value["severity"] = json!(health::severity(warning));
     value
 }
 
 /// A lease in the config's word.
-fn lease_name(lease: Lease) -> &'static str {
+fn lease_name(lease: LeaseKind) -> &'static str {
     match lease {
-        Lease::Etcd => "etcd",
-        Lease::Bucket => "bucket",
-        Lease::None => "none",
+        LeaseKind::Etcd => "etcd",
+        LeaseKind::Bucket => "bucket",
+        LeaseKind::None => "none",
     }
 }
 
 /// Where a journal lives; which cluster it is stands in `format`.
-fn home(home: JournalHome) -> &'static str {
+fn home(home: JournalLocation) -> &'static str {
     match home {
-        JournalHome::Bucket => "bucket",
-        JournalHome::Etcd { .. } => "etcd",
+        JournalLocation::Bucket => "bucket",
+        JournalLocation::Etcd { .. } => "etcd",
     }
 }
 
@@ -198,12 +199,12 @@ fn etcd(etcd: &EtcdState) -> Value {
     let mut state = json!({ "endpoints": etcd.endpoints, "holder": etcd.holder });
     // IDs of etcd are hexadecimal wherever else it shows them, and too large for numbers in JSON.
     let more = match &etcd.status {
-        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes, .. } => json!({
+        EtcdHealth::Ok { endpoint, member, leader, raft_term, version, nodes, .. } => json!({
             "status": "ok", "error": null, "endpoint": endpoint, "member": format!("{member:x}"),
             "leader": (*leader != 0).then(|| format!("{leader:x}")), "raft_term": raft_term, "version": version,
             "nodes": nodes,
         }),
-        EtcdStatus::Failed(why) => json!({ "status": "failed", "error": why }),
+        EtcdHealth::Failed(why) => json!({ "status": "failed", "error": why }),
     };
     if let (Value::Object(state), Value::Object(more)) = (&mut state, more) {
         state.extend(more);

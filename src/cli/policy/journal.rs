@@ -1,14 +1,14 @@
 //! Errors of a journal: reading it, appending to it, where its head is.
 
-use super::{PLAIN, Policy, failed, store};
-use crate::cli::exit::Exit;
-use crate::journal::error::{AppendError, Instead, JournalError};
+use super::{ErrorPolicy, PLAIN, failed, store};
+use crate::cli::exit::ExitKind;
+use crate::journal::error::{AppendError, JournalError, RecordReplacement};
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
-use crate::journal::seat::SeatError;
-use crate::journal::standing::Rift;
+use crate::journal::seat::EtcdHeadError;
+use crate::journal::standing::HeadConflict;
 
-pub(super) fn journal(error: &JournalError) -> Policy {
+pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
     match error {
         JournalError::Store(error) => store(error),
         // Its own text says to update.
@@ -16,7 +16,7 @@ pub(super) fn journal(error: &JournalError) -> Policy {
         JournalError::Record { .. }
         | JournalError::Fold { .. }
         | JournalError::Hole(_)
-        | JournalError::RolledBack { instead: Instead::Damaged(_), .. } => failed(
+        | JournalError::RolledBack { instead: RecordReplacement::Damaged(_), .. } => failed(
             "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
                  before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). 'runner repair ROLE \
                  --dry-run' tells what is left.",
@@ -41,7 +41,7 @@ pub(super) fn journal(error: &JournalError) -> Policy {
         ),
         JournalError::Seat(error) => seat(error),
         JournalError::Register(error) => register(error),
-        JournalError::Rift(Rift::Other(_) | Rift::Damaged(_)) => failed(
+        JournalError::Rift(HeadConflict::Other(_) | HeadConflict::Damaged(_)) => failed(
             "keep both as they are, and find out who changed etcd or the store. The store has every backup that it shows, and restoring needs \
              nothing else. Only when it is clear that the store is right, 'runner journal adopt ROLE' goes on from its last record.",
         ),
@@ -53,13 +53,13 @@ pub(super) fn journal(error: &JournalError) -> Policy {
 }
 
 /// Here an error may mean more than that the command failed.
-pub(super) fn append(error: &AppendError) -> Policy {
+pub(super) fn append(error: &AppendError) -> ErrorPolicy {
     match error {
-        AppendError::Fenced(_) => (Exit::Fenced, Some("'runner whoami ROLE' shows which node has the role now.")),
+        AppendError::Fenced(_) => (ExitKind::Fenced, Some("'runner whoami ROLE' shows which node has the role now.")),
         AppendError::Unknown { .. } => {
-            (Exit::Unknown, Some("run it again: what was committed is found, not repeated."))
+            (ExitKind::Unknown, Some("run it again: what was committed is found, not repeated."))
         }
-        AppendError::Expired => (Exit::Unknown, Some("run it again when this node is surely active.")),
+        AppendError::Expired => (ExitKind::Unknown, Some("run it again when this node is surely active.")),
         AppendError::Moved(_) => failed("run it again."),
         AppendError::NotUnderstood(_) | AppendError::TooLarge { .. } => PLAIN,
         AppendError::Journal(error) => journal(error),
@@ -68,17 +68,17 @@ pub(super) fn append(error: &AppendError) -> Policy {
     }
 }
 
-pub(super) fn seat(error: &SeatError) -> Policy {
+pub(super) fn seat(error: &EtcdHeadError) -> ErrorPolicy {
     match error {
-        SeatError::NoEtcd { .. } => (Exit::Usage, Some("write [etcd] and its endpoints into the config.")),
-        SeatError::Disagrees { .. } => (Exit::Usage, Some("write journal = \"auto\", or remove the line.")),
+        EtcdHeadError::NoEtcd { .. } => (ExitKind::Usage, Some("write [etcd] and its endpoints into the config.")),
+        EtcdHeadError::Disagrees { .. } => (ExitKind::Usage, Some("write journal = \"auto\", or remove the line.")),
     }
 }
 
-pub(super) fn register(error: &RegisterError) -> Policy {
+pub(super) fn register(error: &RegisterError) -> ErrorPolicy {
     match error {
         RegisterError::Unreachable(_) => {
-            (Exit::Unknown, Some("check the network and [etcd] endpoints, then try again: it is safe."))
+            (ExitKind::Unknown, Some("check the network and [etcd] endpoints, then try again: it is safe."))
         }
         RegisterError::Refused(why) if why.contains("authentication is not enabled") => {
             failed("remove user and password_file from [etcd], or enable etcd's authentication.")

@@ -4,28 +4,30 @@ use jiff::Timestamp;
 
 use super::inside::escaped;
 use super::warning::instant;
-use super::{NAMED_MAX, View, more, short};
+use super::{NAMED_MAX, RenderContext, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute, time};
 use crate::ids::RoleName;
-use crate::job::report::audited::{Attempt, Commit, Finding, Incomplete, Note, RoleAudit, SlotCounts, Streak};
+use crate::job::report::audited::{
+    AuditFinding, AuditNote, AuditReport, CommitInfo, IncompleteStreak, SlotAttempt, SlotCounts, SnapshotStreak,
+};
 
 /// One role's audit, or why nothing can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Audited {
+pub struct RoleAuditResult {
     /// Which role.
     pub role: RoleName,
     /// From when on.
     pub since: Timestamp,
     /// What the journal tells.
-    pub result: Result<RoleAudit, String>,
+    pub result: Result<AuditReport, String>,
 }
 
 /// A paragraph a role.
-pub fn report(all: &[Audited], view: &View) -> String {
+pub fn report(all: &[RoleAuditResult], view: &RenderContext) -> String {
     all.iter().map(|audited| role(audited, view)).collect::<Vec<_>>().join("\n")
 }
 
-fn role(audited: &Audited, view: &View) -> String {
+fn role(audited: &RoleAuditResult, view: &RenderContext) -> String {
     let (role, since) = (&audited.role, minute(audited.since, &view.zone));
     let audit = match &audited.result {
         Ok(audit) => audit,
@@ -90,24 +92,26 @@ fn slots(counts: &SlotCounts) -> String {
     text
 }
 
-fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, String) {
+fn finding(role: &RoleName, finding: &AuditFinding, view: &RenderContext) -> (&'static str, String) {
     match finding {
-        Finding::Failed(run) => ("FAILED", super::warning::failed(run, view)),
-        Finding::StateUnwritable { why } => ("STATE", super::warning::state_unwritable(why, false)),
-        Finding::Missed { first, last, count, attempts } => ("MISSED", missed(*first, *last, *count, attempts, view)),
-        Finding::ScheduleMissing { last } => ("SCHEDULE", super::warning::schedule_missing(role, *last, view)),
-        Finding::Late { slot, commit } => {
+        AuditFinding::Failed(run) => ("FAILED", super::warning::failed(run, view)),
+        AuditFinding::StateUnwritable { why } => ("STATE", super::warning::state_unwritable(why, false)),
+        AuditFinding::Missed { first, last, count, attempts } => {
+            ("MISSED", missed(*first, *last, *count, attempts, view))
+        }
+        AuditFinding::ScheduleMissing { last } => ("SCHEDULE", super::warning::schedule_missing(role, *last, view)),
+        AuditFinding::Late { slot, commit } => {
             let began = time(commit.began, &view.zone);
             ("LATE", format!("the slot {} was begun at {began}; {}", instant(*slot, view), by(commit, view)))
         }
-        Finding::Duplicate { slot, commits } => {
+        AuditFinding::Duplicate { slot, commits } => {
             let all: Vec<String> = commits.iter().map(|commit| by(commit, view)).collect();
             ("DUPLICATE", format!("the slot {} has more than one commit: {}", instant(*slot, view), all.join("; ")))
         }
-        Finding::Hole { record } => ("HOLE", format!("{record} is gone")),
-        Finding::Broken { record, what } => ("BROKEN", format!("{record}: {what}")),
-        Finding::SameChanges(streak) => ("SAME", same(streak, view)),
-        Finding::EverythingChanged(streak) => (
+        AuditFinding::Hole { record } => ("HOLE", format!("{record} is gone")),
+        AuditFinding::Broken { record, what } => ("BROKEN", format!("{record}: {what}")),
+        AuditFinding::SameChanges(streak) => ("SAME", same(streak, view)),
+        AuditFinding::EverythingChanged(streak) => (
             "ALL",
             format!(
                 "{} said that every file had changed, and brought no new content; the last is {} from {}",
@@ -116,7 +120,7 @@ fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, St
                 minute(streak.last, &view.zone)
             ),
         ),
-        Finding::Future { count: n, latest, nodes, reader } => (
+        AuditFinding::Future { count: n, latest, nodes, reader } => (
             "FUTURE",
             format!(
                 "{} beyond the present, up to {}{}: {}",
@@ -130,7 +134,7 @@ fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, St
                 }
             ),
         ),
-        Finding::Backdated { count: n, by, nodes } => (
+        AuditFinding::Backdated { count: n, by, nodes } => (
             "BACKDATED",
             format!(
                 "{} before one that comes before, by up to {}, by {}: a clock was behind then, or ahead before",
@@ -139,8 +143,8 @@ fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, St
                 nodes.join(", ")
             ),
         ),
-        Finding::Incomplete(open) => ("INCOMPLETE", format!("the newest snapshot: {}", incomplete(open, view))),
-        Finding::EmptySources { first, last, snapshot, runs, empty } => (
+        AuditFinding::Incomplete(open) => ("INCOMPLETE", format!("the newest snapshot: {}", incomplete(open, view))),
+        AuditFinding::EmptySources { first, last, snapshot, runs, empty } => (
             "EMPTY",
             format!(
                 "{}: no file was there when {} made, from {} to {}, the last {}",
@@ -151,7 +155,7 @@ fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, St
                 short(*snapshot)
             ),
         ),
-        Finding::Flapping { first, last, count: n, nodes } => (
+        AuditFinding::Flapping { first, last, count: n, nodes } => (
             "FLAPPING",
             format!(
                 "{} takeovers from {} to {}, by {}{}",
@@ -166,7 +170,7 @@ fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, St
                 }
             ),
         ),
-        Finding::PausedTooLong { since, by, why } => {
+        AuditFinding::PausedTooLong { since, by, why } => {
             let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             let since = minute(*since, &view.zone);
             ("PAUSED", format!("since {since} on {by}, for more than a day and without an end{why}"))
@@ -174,7 +178,7 @@ fn finding(role: &RoleName, finding: &Finding, view: &View) -> (&'static str, St
     }
 }
 
-fn missed(first: Timestamp, last: Timestamp, n: u64, attempts: &[Attempt], view: &View) -> String {
+fn missed(first: Timestamp, last: Timestamp, n: u64, attempts: &[SlotAttempt], view: &RenderContext) -> String {
     if attempts.is_empty() {
         return format!("{} no run in time", slot_or_slots(first, last, n, view));
     }
@@ -194,12 +198,12 @@ fn missed(first: Timestamp, last: Timestamp, n: u64, attempts: &[Attempt], view:
 }
 
 /// `the slot … had`, `3 slots from … to … had`.
-fn slot_or_slots(first: Timestamp, last: Timestamp, n: u64, view: &View) -> String {
+fn slot_or_slots(first: Timestamp, last: Timestamp, n: u64, view: &RenderContext) -> String {
     let (first, last) = (instant(first, view), instant(last, view));
     if n == 1 { format!("the slot {first} had") } else { format!("{} slots from {first} to {last} had", count(n)) }
 }
 
-fn by(commit: &Commit, view: &View) -> String {
+fn by(commit: &CommitInfo, view: &RenderContext) -> String {
     format!(
         "committed at {} by {} (term {}, record {})",
         time(commit.time, &view.zone),
@@ -209,7 +213,7 @@ fn by(commit: &Commit, view: &View) -> String {
     )
 }
 
-fn same(streak: &Streak, view: &View) -> String {
+fn same(streak: &SnapshotStreak, view: &RenderContext) -> String {
     let tree = if streak.same_tree { ", although the tree is the same" } else { "" };
     format!(
         "{} one after the other reported the same {}{tree}; {} of new content in all but the first, the last is {} \
@@ -222,7 +226,7 @@ fn same(streak: &Streak, view: &View) -> String {
     )
 }
 
-fn incomplete(streak: &Incomplete, view: &View) -> String {
+fn incomplete(streak: &IncompleteStreak, view: &RenderContext) -> String {
     let last = minute(streak.last, &view.zone);
     let runs = match streak.runs {
         1 => format!("{} from {last}", short(streak.snapshot)),
@@ -233,19 +237,19 @@ fn incomplete(streak: &Incomplete, view: &View) -> String {
     format!("{runs}, could not read {}", counted(streak.unreadable, "file", "files"))
 }
 
-fn note(note: &Note, view: &View) -> String {
+fn note(note: &AuditNote, view: &RenderContext) -> String {
     match note {
-        Note::Paused { first, last, count, by, why } => {
+        AuditNote::Paused { first, last, count, by, why } => {
             let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("{} no run, as the role was paused on {by}{why}", slot_or_slots(*first, *last, *count, view))
         }
-        Note::Amended { count: n, latest, by } => format!(
+        AuditNote::Amended { count: n, latest, by } => format!(
             "{} then, up to {}; amended on {by}",
             counted(*n, "record was dated beyond the present of", "records were dated beyond the present of"),
             minute(*latest, &view.zone)
         ),
-        Note::Incomplete(past) => format!("{}; a complete snapshot followed", incomplete(past, view)),
-        Note::SameFiles(streak) => {
+        AuditNote::Incomplete(past) => format!("{}; a complete snapshot followed", incomplete(past, view)),
+        AuditNote::SameFiles(streak) => {
             format!("{}; each brought some: probably files that always change", same(streak, view))
         }
     }
@@ -258,7 +262,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_told_within_80_columns() {
-        let clean = RoleAudit {
+        let clean = AuditReport {
             role: "mail".parse().unwrap(),
             slots: None,
             nodes: Vec::new(),
@@ -270,9 +274,9 @@ mod tests {
         let since = clean.since;
         let failed = "s3://backups/prod: cannot be reached: orders-db/format (connection refused). hint: check the network and [store] endpoint, then try again: it is safe.";
         let all = [
-            Audited { role: samples::app(), since, result: Ok(samples::audit()) },
-            Audited { role: clean.role.clone(), since, result: Ok(clean) },
-            Audited { role: "orders-db".parse().unwrap(), since, result: Err(failed.to_owned()) },
+            RoleAuditResult { role: samples::app(), since, result: Ok(samples::audit()) },
+            RoleAuditResult { role: clean.role.clone(), since, result: Ok(clean) },
+            RoleAuditResult { role: "orders-db".parse().unwrap(), since, result: Err(failed.to_owned()) },
         ];
         samples::assert_fits(|view| report(&all, view));
         insta::assert_snapshot!(report(&all, &samples::view()));

@@ -1,13 +1,13 @@
 //! `backup`, one paragraph a role.
 
-use super::{NAMED_MAX, View, more, short};
+use super::{NAMED_MAX, RenderContext, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute};
-use crate::job::report::{ADVICE, FileCounts, LossReport, Outcome, Problem, ProblemKind, RoleReport};
+use crate::job::report::{ADVICE, FileCounts, LossReport, PathProblem, PathProblemKind, RoleReport, RunOutcome};
 use crate::repo::entry::TreePath;
 use crate::text;
 
 /// The report on one role.
-pub fn role(report: &RoleReport, view: &View) -> String {
+pub fn role(report: &RoleReport, view: &RenderContext) -> String {
     let mut out = verdict(report, view);
     if report.takeover
         && let Some(term) = report.term
@@ -27,27 +27,27 @@ pub fn role(report: &RoleReport, view: &View) -> String {
 }
 
 /// The first line, or as many as it takes.
-fn verdict(report: &RoleReport, view: &View) -> String {
+fn verdict(report: &RoleReport, view: &RenderContext) -> String {
     let name = &report.role;
     let reason = report.reason.as_deref();
     let id = report.snapshot.map(short).unwrap_or_default();
     let text = match report.outcome {
-        Outcome::Committed => {
+        RunOutcome::Committed => {
             let first = if report.previous.is_none() { " (first backup)" } else { "" };
             format!("committed {id}{first} — {}", changes(report))
         }
-        Outcome::Unchanged => {
+        RunOutcome::Unchanged => {
             let since = report.previous.map(|t| format!(" since {}", minute(t, &view.zone))).unwrap_or_default();
             format!("nothing changed{since}, committed {id} ({} of data uploaded)", none_is_zero(report.bytes.new))
         }
-        Outcome::Standby => format!("standby — skipped: {}", reason.unwrap_or("another node is active")),
-        Outcome::Skipped => format!("skipped — {}", reason.unwrap_or("nothing is due")),
-        Outcome::Unknown => format!("unknown — {}", reason.unwrap_or("cannot tell who is active")),
-        Outcome::Fenced => {
+        RunOutcome::Standby => format!("standby — skipped: {}", reason.unwrap_or("another node is active")),
+        RunOutcome::Skipped => format!("skipped — {}", reason.unwrap_or("nothing is due")),
+        RunOutcome::Unknown => format!("unknown — {}", reason.unwrap_or("cannot tell who is active")),
+        RunOutcome::Fenced => {
             let reason = reason.unwrap_or("another node took the role over");
             format!("fenced — nothing committed: {}", reason.strip_prefix("fenced: ").unwrap_or(reason))
         }
-        Outcome::Failed => format!("FAILED — nothing committed: {}", reason.unwrap_or("no reason given")),
+        RunOutcome::Failed => format!("FAILED — nothing committed: {}", reason.unwrap_or("no reason given")),
     };
     view.page.wrap_advised(&format!("{name}: "), 2, &text)
 }
@@ -80,20 +80,20 @@ fn todo(report: &RoleReport) -> Option<String> {
     // Its own advice is better than what holds for every outcome of that kind.
     let is_advised = report.reason.as_deref().is_some_and(|reason| text::advised(reason).is_some());
     match report.outcome {
-        Outcome::Committed | Outcome::Unchanged if report.files.unreadable > 0 => Some(incomplete(&report.files)),
-        Outcome::Unknown | Outcome::Fenced if is_advised => None,
-        Outcome::Unknown => Some(format!(
+        RunOutcome::Committed | RunOutcome::Unchanged if report.files.unreadable > 0 => Some(incomplete(&report.files)),
+        RunOutcome::Unknown | RunOutcome::Fenced if is_advised => None,
+        RunOutcome::Unknown => Some(format!(
             "{ADVICE}'runner whoami {role}' shows what cannot be told. Running the backup again is safe: what was \
              committed is found and not repeated."
         )),
-        Outcome::Fenced => Some(format!("{ADVICE}'runner whoami {role}' shows which node has the role now.")),
+        RunOutcome::Fenced => Some(format!("{ADVICE}'runner whoami {role}' shows which node has the role now.")),
         _ => None,
     }
 }
 
 /// Whether this user may not read it.
-fn is_denied(problem: &Problem) -> bool {
-    matches!(&problem.kind, ProblemKind::Unreadable(why) if why.starts_with("Permission denied"))
+fn is_denied(problem: &PathProblem) -> bool {
+    matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.starts_with("Permission denied"))
 }
 
 /// What a snapshot lacks: what could not be read now, and was not read before either, is not in it.
@@ -116,7 +116,7 @@ fn incomplete(files: &FileCounts) -> String {
 }
 
 /// Sources without a file, and a snapshot without content: told also where the rest made a snapshot.
-fn empty_sources(report: &RoleReport, view: &View) -> String {
+fn empty_sources(report: &RoleReport, view: &RenderContext) -> String {
     let line = |path: &TreePath| view.page.wrap("  ", 2, &format!("WARNING: {} holds no file.", path.display()));
     let sources: String = report.empty_sources.iter().map(line).collect();
     let whole =
@@ -125,7 +125,7 @@ fn empty_sources(report: &RoleReport, view: &View) -> String {
 }
 
 /// What the store had lost, what of it is there again, and what is not.
-fn loss(loss: &LossReport, view: &View) -> String {
+fn loss(loss: &LossReport, view: &RenderContext) -> String {
     let packs = counted(loss.packs, "pack", "packs");
     let healed = match loss.healed_bytes {
         0 => String::new(),
@@ -153,19 +153,19 @@ fn loss(loss: &LossReport, view: &View) -> String {
 }
 
 /// The paths that went wrong, the worst first.
-fn problems(report: &RoleReport, view: &View) -> String {
+fn problems(report: &RoleReport, view: &RenderContext) -> String {
     // Sockets are everywhere and nobody misses them: a number is enough.
-    let (sockets, mut sorted): (Vec<&Problem>, Vec<&Problem>) =
-        report.problems.iter().partition(|p| p.kind == ProblemKind::Socket);
+    let (sockets, mut sorted): (Vec<&PathProblem>, Vec<&PathProblem>) =
+        report.problems.iter().partition(|p| p.kind == PathProblemKind::Socket);
     sorted.sort_by_key(|p| rank(&p.kind));
     let mut out = String::new();
     for problem in sorted.iter().take(NAMED_MAX) {
         let what = match &problem.kind {
-            ProblemKind::Unreadable(why) => format!("not read: {why}"),
-            ProblemKind::Changed => "kept changing while it was read; the last read is saved".to_owned(),
-            ProblemKind::Vanished => "went away before it was read".to_owned(),
-            ProblemKind::Attribute(why) => format!("saved, but not all of its attributes: {why}"),
-            ProblemKind::Socket => "a socket, left out".to_owned(),
+            PathProblemKind::Unreadable(why) => format!("not read: {why}"),
+            PathProblemKind::Changed => "kept changing while it was read; the last read is saved".to_owned(),
+            PathProblemKind::Vanished => "went away before it was read".to_owned(),
+            PathProblemKind::Attribute(why) => format!("saved, but not all of its attributes: {why}"),
+            PathProblemKind::Socket => "a socket, left out".to_owned(),
         };
         out += &view.page.row(&format!("  {}:", problem.path.display()), 4, &what);
     }
@@ -175,13 +175,13 @@ fn problems(report: &RoleReport, view: &View) -> String {
     out + &more(sorted.len().min(NAMED_MAX) + sockets.len(), report.problem_count)
 }
 
-fn rank(kind: &ProblemKind) -> u8 {
+fn rank(kind: &PathProblemKind) -> u8 {
     match kind {
-        ProblemKind::Unreadable(_) => 0,
-        ProblemKind::Changed => 1,
-        ProblemKind::Vanished => 2,
-        ProblemKind::Attribute(_) => 3,
-        ProblemKind::Socket => 4,
+        PathProblemKind::Unreadable(_) => 0,
+        PathProblemKind::Changed => 1,
+        PathProblemKind::Vanished => 2,
+        PathProblemKind::Attribute(_) => 3,
+        PathProblemKind::Socket => 4,
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
     use crate::cli::render::samples;
     use crate::job::report::{ByteCounts, MissingFile};
 
-    fn with(outcome: Outcome, reason: Option<&str>) -> RoleReport {
+    fn with(outcome: RunOutcome, reason: Option<&str>) -> RoleReport {
         RoleReport { outcome, reason: reason.map(str::to_owned), ..samples::backup() }
     }
 
@@ -204,7 +204,7 @@ mod tests {
             bytes: ByteCounts { source: 9_000_000_000, read: 0, new: 0, uploaded: 1_900 },
             files: FileCounts { unchanged: 118_015, ..FileCounts::default() },
             takeover: true,
-            ..with(Outcome::Unchanged, None)
+            ..with(RunOutcome::Unchanged, None)
         };
         let first = RoleReport {
             previous: None,
@@ -219,11 +219,11 @@ mod tests {
             samples::backup(),
             first,
             unchanged,
-            with(Outcome::Standby, Some("vip 10.0.0.50 is not on this node")),
-            with(Outcome::Skipped, Some("the slot 2026-11-20 02:00 +01:00 is committed already")),
-            with(Outcome::Unknown, Some("command /usr/local/bin/is-primary timed out after 10 s")),
-            with(Outcome::Fenced, Some("app02 took the role over with term 8")),
-            with(Outcome::Failed, Some(empty)),
+            with(RunOutcome::Standby, Some("vip 10.0.0.50 is not on this node")),
+            with(RunOutcome::Skipped, Some("the slot 2026-11-20 02:00 +01:00 is committed already")),
+            with(RunOutcome::Unknown, Some("command /usr/local/bin/is-primary timed out after 10 s")),
+            with(RunOutcome::Fenced, Some("app02 took the role over with term 8")),
+            with(RunOutcome::Failed, Some(empty)),
         ];
         insta::assert_snapshot!(all.iter().map(|r| role(r, &view)).collect::<Vec<_>>().join("\n"));
     }
@@ -261,11 +261,14 @@ mod tests {
     #[test]
     fn problems_are_named_up_to_a_limit_the_worst_first() {
         let path = |n: usize| TreePath::new(format!("srv/app/file-{n:02}")).unwrap();
-        let many =
-            |from, kind: ProblemKind| (from..from + 30).map(move |n| Problem { path: path(n), kind: kind.clone() });
-        let mut problems: Vec<Problem> = many(0, ProblemKind::Socket).chain(many(30, ProblemKind::Vanished)).collect();
-        problems.push(Problem { path: path(98), kind: ProblemKind::Changed });
-        problems.push(Problem { path: path(99), kind: ProblemKind::Unreadable("Permission denied".to_owned()) });
+        let many = |from, kind: PathProblemKind| {
+            (from..from + 30).map(move |n| PathProblem { path: path(n), kind: kind.clone() })
+        };
+        let mut problems: Vec<PathProblem> =
+            many(0, PathProblemKind::Socket).chain(many(30, PathProblemKind::Vanished)).collect();
+        problems.push(PathProblem { path: path(98), kind: PathProblemKind::Changed });
+        problems
+            .push(PathProblem { path: path(99), kind: PathProblemKind::Unreadable("Permission denied".to_owned()) });
         let mut report = RoleReport { problem_count: 5032, problems, ..samples::backup() };
         report.files.unreadable = 1;
         insta::assert_snapshot!(role(&report, &samples::view()));

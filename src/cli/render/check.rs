@@ -4,20 +4,20 @@ use std::cmp::Reverse;
 
 use super::inside::escaped;
 use super::whoami::{why, word};
-use super::{View, warning};
-use crate::cli::exit::Health;
+use super::{RenderContext, warning};
+use crate::cli::exit::PluginStatus;
 use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
-use crate::job::report::whoami::{self, Reason, RoleStatus, Warning, WhoamiReport};
+use crate::job::report::whoami::{self, RoleInfo, RoleWarning, StateReason, WhoamiReport};
 
 /// How a role stands, as monitoring sees it. A healthy standby is fine.
-fn health(role: &RoleStatus) -> Health {
+fn health(role: &RoleInfo) -> PluginStatus {
     let warnings = alarming(role).map(health::severity).max();
-    warnings.max(health::of_state(role.state)).map_or(Health::Fine, Health::from)
+    warnings.max(health::of_state(role.state)).map_or(PluginStatus::Fine, PluginStatus::from)
 }
 
 /// What is a reason for an alarm, the worst first.
-fn alarming(role: &RoleStatus) -> impl Iterator<Item = &Warning> {
+fn alarming(role: &RoleInfo) -> impl Iterator<Item = &RoleWarning> {
     role.warnings.iter().filter(|found| health::severity(found) > Severity::Note)
 }
 
@@ -25,22 +25,22 @@ fn alarming(role: &RoleStatus) -> impl Iterator<Item = &Warning> {
 const CHECK_MAX: usize = 120;
 
 /// `whoami --check`: one line that begins with the worst, all of it in lines below, and the exit code.
-pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
+pub fn check(report: &WhoamiReport, view: &RenderContext) -> (String, PluginStatus) {
     let verdicts = report.roles.iter().map(|role| {
         let health = health(role);
         let (text, said) = verdict(health, role, view);
         (health, role, text, said)
     });
-    let verdicts: Vec<(Health, &RoleStatus, String, Option<&Warning>)> = verdicts.collect();
-    let worst = verdicts.iter().map(|(health, ..)| *health).fold(Health::Fine, Health::or_worse);
+    let verdicts: Vec<(PluginStatus, &RoleInfo, String, Option<&RoleWarning>)> = verdicts.collect();
+    let worst = verdicts.iter().map(|(health, ..)| *health).fold(PluginStatus::Fine, PluginStatus::or_worse);
     // Sorting keeps the config's order among those that stand alike.
     let mut ordered: Vec<_> = verdicts.iter().collect();
     ordered.sort_by_key(|(health, ..)| Reverse(health.severity()));
     let outcome = match worst {
-        Health::Fine => "OK",
-        Health::Warning => "WARNING",
-        Health::Critical => "CRITICAL",
-        Health::Unknown => "UNKNOWN",
+        PluginStatus::Fine => "OK",
+        PluginStatus::Warning => "WARNING",
+        PluginStatus::Critical => "CRITICAL",
+        PluginStatus::Unknown => "UNKNOWN",
     };
     let texts: Vec<&str> = ordered.iter().map(|(_, _, text, _)| text.as_str()).collect();
     let headline = format!("RUNNER {outcome} - {}", texts.join("; "));
@@ -49,7 +49,7 @@ pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
     let is_cut = out != headline;
     out.push('\n');
     for (_, role, _, said) in &verdicts {
-        let is_said = |found: &Warning| !is_cut && said.is_some_and(|said| std::ptr::eq(said, found));
+        let is_said = |found: &RoleWarning| !is_cut && said.is_some_and(|said| std::ptr::eq(said, found));
         for found in alarming(role).filter(|found| !is_said(found)) {
             let severity = warning::severity(health::severity(found)).trim_end();
             let text = format!("{severity}: {}", warning::text(&role.role, found, view));
@@ -66,10 +66,10 @@ pub fn check(report: &WhoamiReport, view: &View) -> (String, Health) {
 }
 
 /// One role in monitoring's first line: its worst, else that it is well; and which warning that is.
-fn verdict<'a>(health: Health, role: &'a RoleStatus, view: &View) -> (String, Option<&'a Warning>) {
+fn verdict<'a>(health: PluginStatus, role: &'a RoleInfo, view: &RenderContext) -> (String, Option<&'a RoleWarning>) {
     let state = word(role.state);
-    let by_state = health::of_state(role.state).map(Health::from);
-    let explains = |found: &&Warning| by_state != Some(health) || explains(found, &role.reason);
+    let by_state = health::of_state(role.state).map(PluginStatus::from);
+    let explains = |found: &&RoleWarning| by_state != Some(health) || explains(found, &role.reason);
     match alarming(role).find(explains) {
         Some(worst) if by_state == Some(health) => {
             (format!("{} {state}: {}", role.role, warning::text(&role.role, worst, view)), Some(worst))
@@ -84,19 +84,23 @@ fn verdict<'a>(health: Health, role: &'a RoleStatus, view: &View) -> (String, Op
 }
 
 /// Why the node stands as it does. Its probes are not listed here, so the one that cannot tell is named.
-fn reason(role: &RoleStatus, view: &View) -> String {
-    match whoami::undecided(&role.evidence).filter(|_| role.reason == Reason::ProbesUnknown) {
+fn reason(role: &RoleInfo, view: &RenderContext) -> String {
+    match whoami::undecided(&role.evidence).filter(|_| role.reason == StateReason::ProbesUnknown) {
         Some(probe) => format!("the probes cannot tell, so nothing starts here: {}", escaped(probe.as_bytes())),
         None => why(role, view),
     }
 }
 
 /// Whether a warning is what keeps a node from telling how it stands.
-fn explains(found: &Warning, reason: &Reason) -> bool {
+fn explains(found: &RoleWarning, reason: &StateReason) -> bool {
     match reason {
-        Reason::JournalUnread => matches!(found, Warning::StoreUnreadable { .. } | Warning::StoreRolledBack),
-        Reason::LeaseUnread => matches!(found, Warning::LeaseUnread { .. } | Warning::StoreUnreadable { .. }),
-        Reason::ClockOff => matches!(found, Warning::ClockOff(_)),
+        StateReason::JournalUnread => {
+            matches!(found, RoleWarning::StoreUnreadable { .. } | RoleWarning::StoreRolledBack)
+        }
+        StateReason::LeaseUnread => {
+            matches!(found, RoleWarning::LeaseUnread { .. } | RoleWarning::StoreUnreadable { .. })
+        }
+        StateReason::ClockOff => matches!(found, RoleWarning::ClockOff(_)),
         _ => false,
     }
 }
@@ -114,15 +118,15 @@ fn shortened(text: &str, most: usize) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples::{self, active, all, blind, missed};
-    use crate::job::report::whoami::{Reason, State, Warning};
+    use crate::job::report::whoami::{RoleState, RoleWarning, StateReason};
 
     #[test]
     fn why_a_node_cannot_tell_is_said_beside_what_is_worse() {
         let since = "2026-11-18T01:00:00Z".parse().unwrap();
-        let paused = Warning::Paused { by: "east".to_owned(), since, until: None, why: None, too_long: true };
-        let role = RoleStatus { role: "db".parse().unwrap(), warnings: vec![paused], ..blind() };
+        let paused = RoleWarning::Paused { by: "east".to_owned(), since, until: None, why: None, too_long: true };
+        let role = RoleInfo { role: "db".parse().unwrap(), warnings: vec![paused], ..blind() };
         let (text, worst) = check(&all(vec![role.clone()]), &samples::view());
-        assert_eq!(worst, Health::Critical);
+        assert_eq!(worst, PluginStatus::Critical);
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let why = reason(&role, &samples::view()).split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(!text.contains('…'), "the first line is whole: {text}");
@@ -132,19 +136,19 @@ mod tests {
     #[test]
     fn monitoring_gets_one_line_and_the_worst_state() {
         let view = samples::view();
-        let standby = RoleStatus { state: State::Standby, reason: Reason::ProbesNo, ..active() };
-        assert_eq!(check(&all(vec![standby.clone()]), &view).1, Health::Fine);
+        let standby = RoleInfo { state: RoleState::Standby, reason: StateReason::ProbesNo, ..active() };
+        assert_eq!(check(&all(vec![standby.clone()]), &view).1, PluginStatus::Fine);
         let (line, worst) = check(&all(vec![active(), blind()]), &view);
-        assert_eq!(worst, Health::Unknown);
+        assert_eq!(worst, PluginStatus::Unknown);
         insta::assert_snapshot!(line);
-        let odd = RoleStatus { warnings: vec![Warning::ClockOff(400)], ..standby.clone() };
+        let odd = RoleInfo { warnings: vec![RoleWarning::ClockOff(400)], ..standby.clone() };
         let (line, _) = check(&all(vec![odd]), &view);
         insta::assert_snapshot!("what_is_said_is_not_said_again", line);
-        let conflict = RoleStatus { state: State::Conflict, ..active() };
-        assert_eq!(check(&all(vec![conflict, blind()]), &view).1, Health::Critical);
-        let late = RoleStatus { warnings: vec![missed("2026-11-20T01:00:00Z", 3)], ..standby.clone() };
-        assert_eq!(check(&all(vec![late]), &view).1, Health::Critical);
-        let skewed = RoleStatus { warnings: vec![Warning::ClockOff(400)], ..standby };
-        assert_eq!(check(&all(vec![skewed]), &view).1, Health::Warning);
+        let conflict = RoleInfo { state: RoleState::Conflict, ..active() };
+        assert_eq!(check(&all(vec![conflict, blind()]), &view).1, PluginStatus::Critical);
+        let late = RoleInfo { warnings: vec![missed("2026-11-20T01:00:00Z", 3)], ..standby.clone() };
+        assert_eq!(check(&all(vec![late]), &view).1, PluginStatus::Critical);
+        let skewed = RoleInfo { warnings: vec![RoleWarning::ClockOff(400)], ..standby };
+        assert_eq!(check(&all(vec![skewed]), &view).1, PluginStatus::Warning);
     }
 }

@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::page::Page;
-use crate::cli::settings::SourceLink;
+use super::page::PageLayout;
+use crate::cli::settings::SymlinkedSource;
 use crate::cli::units::counted;
 use crate::config::files::DEFAULT as CONFIG_FILE;
-use crate::config::{Lease, Probe, Problem, Schedule, Settings};
+use crate::config::{ConfigProblem, LeaseKind, Probe, Schedule, Settings};
 use crate::job::report::ADVICE;
 
 /// `config init FILE`.
-pub fn written(file: &Path, page: Page) -> String {
+pub fn written(file: &Path, page: PageLayout) -> String {
     let is_default = file == Path::new(CONFIG_FILE);
     let config = if is_default { String::new() } else { format!("--config {} ", file.display()) };
     let next = format!("edit it, then 'runner {config}config check' and 'runner {config}init'.");
@@ -19,7 +19,7 @@ pub fn written(file: &Path, page: Page) -> String {
 }
 
 /// `config show --systemd=DIR`.
-pub fn drop_ins(files: &[PathBuf], page: Page) -> String {
+pub fn drop_ins(files: &[PathBuf], page: PageLayout) -> String {
     let mut wrote = String::new();
     for file in files {
         let _ = writeln!(wrote, "wrote {}", file.display());
@@ -28,7 +28,7 @@ pub fn drop_ins(files: &[PathBuf], page: Page) -> String {
 }
 
 /// What a valid config comes to.
-pub fn checked(settings: &Settings, links: &[SourceLink], missing: &[Problem], page: Page) -> String {
+pub fn checked(settings: &Settings, links: &[SymlinkedSource], missing: &[ConfigProblem], page: PageLayout) -> String {
     let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
     let mut out = page.wrap(
         "ok: ",
@@ -44,7 +44,7 @@ pub fn checked(settings: &Settings, links: &[SourceLink], missing: &[Problem], p
     let rows = settings.roles.values().map(|role| {
         let eligible = match (&role.eligible, role.lease) {
             (Some(eligible), _) => probe(eligible),
-            (None, Lease::None) => "on every node".to_owned(),
+            (None, LeaseKind::None) => "on every node".to_owned(),
             (None, _) => "it has the lease".to_owned(),
         };
         let schedule = match &role.schedule {
@@ -53,9 +53,9 @@ pub fn checked(settings: &Settings, links: &[SourceLink], missing: &[Problem], p
             Some(Schedule::Every(every)) => format!("every {}", crate::config::value::format_duration(*every)),
         };
         let lease = match role.lease {
-            Lease::Etcd => "etcd",
-            Lease::Bucket => "bucket",
-            Lease::None => "none",
+            LeaseKind::Etcd => "etcd",
+            LeaseKind::Bucket => "bucket",
+            LeaseKind::None => "none",
         };
         [role.name.to_string(), eligible, lease.to_owned(), schedule]
     });
@@ -70,8 +70,8 @@ pub fn checked(settings: &Settings, links: &[SourceLink], missing: &[Problem], p
 }
 
 /// A source that no run takes.
-pub fn link(link: &SourceLink) -> String {
-    let SourceLink { role, source, target } = link;
+pub fn link(link: &SymlinkedSource) -> String {
+    let SymlinkedSource { role, source, target } = link;
     format!(
         "role.{role}.sources: {} is a symbolic link to {}, and only the link would be stored: every run refuses it on this \
          node. Name what it leads to as the source.",
@@ -99,7 +99,7 @@ fn probe(probe: &Probe) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Host;
+    use crate::config::ConfigEnvironment;
 
     #[test]
     fn a_valid_config_is_summed_up() {
@@ -123,10 +123,11 @@ mod tests {
             every = "1h"
         "#;
         let settings =
-            Settings::parse(&[("/etc/runner/runner.toml".into(), text.to_owned())], &Host::default()).unwrap();
+            Settings::parse(&[("/etc/runner/runner.toml".into(), text.to_owned())], &ConfigEnvironment::default())
+                .unwrap();
         let links =
-            [SourceLink { role: "app".parse().unwrap(), source: "/srv/app".into(), target: "/data/app".into() }];
-        let text = checked(&settings, &links, &[], Page::FILE).replace(&settings.hash, "[hash]");
+            [SymlinkedSource { role: "app".parse().unwrap(), source: "/srv/app".into(), target: "/data/app".into() }];
+        let text = checked(&settings, &links, &[], PageLayout::FILE).replace(&settings.hash, "[hash]");
         insta::assert_snapshot!(text);
     }
 }

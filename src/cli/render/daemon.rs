@@ -7,44 +7,46 @@ use jiff::tz::TimeZone;
 use super::reason;
 use crate::cli::units;
 use crate::ids::RoleName;
-use crate::job::guard::Reason;
-use crate::role::duty::{Stand, Yield};
-use crate::role::probe::Evidence;
+use crate::job::guard::NoCommitReason;
+use crate::role::duty::{RoleStatus, YieldReason};
+use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 
 /// How this node stands for a role, after the role's name.
-pub fn stand(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
+pub fn stand(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
     let state = match stand {
-        Stand::Active { .. } | Stand::Candidate | Stand::Paused(_) => return why(stand, evidence, zone),
-        Stand::Standby(_) | Stand::Away(_) => "standby",
-        Stand::Unknown(_) => "unknown",
-        Stand::Conflict(_) | Stand::Cloned => "CONFLICT",
+        RoleStatus::Active { .. } | RoleStatus::Candidate | RoleStatus::Paused(_) => return why(stand, evidence, zone),
+        RoleStatus::Standby(_) | RoleStatus::Away(_) => "standby",
+        RoleStatus::Unknown(_) => "unknown",
+        RoleStatus::Conflict(_) | RoleStatus::Cloned => "CONFLICT",
     };
     format!("{state}: {}", why(stand, evidence, zone))
 }
 
 /// Why it stands so.
-pub fn why(stand: &Stand, evidence: &[Evidence], zone: &TimeZone) -> String {
+pub fn why(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
     let why = match stand {
-        Stand::Active { term: Some(term) } => return format!("active, term {term}"),
-        Stand::Active { term: None } => return "this node would be active, but only observes".to_owned(),
-        Stand::Candidate => return "no node holds the lease; this one would take it, but only observes".to_owned(),
-        Stand::Away(Yield::Stalled { blocked: true }) => {
+        RoleStatus::Active { term: Some(term) } => return format!("active, term {term}"),
+        RoleStatus::Active { term: None } => return "this node would be active, but only observes".to_owned(),
+        RoleStatus::Candidate => {
+            return "no node holds the lease; this one would take it, but only observes".to_owned();
+        }
+        RoleStatus::Away(YieldReason::Stalled { blocked: true }) => {
             return "left to other nodes: the last run made no progress, and something of it cannot be ended"
                 .to_owned();
         }
-        Stand::Away(Yield::Stalled { blocked: false }) => {
+        RoleStatus::Away(YieldReason::Stalled { blocked: false }) => {
             return "left to other nodes for a while: the last run made no progress".to_owned();
         }
-        Stand::Away(Yield::Crowded) => {
+        RoleStatus::Away(YieldReason::Crowded) => {
             return "left to other nodes for a while: as many other runs go on here as the machine is meant for"
                 .to_owned();
         }
-        Stand::Conflict(holder) => return format!("node {} took the role from this one", holder.label),
-        Stand::Standby(why) => Reason::Standby(why.clone(), evidence.to_vec()),
-        Stand::Unknown(why) => Reason::Unknown(*why, evidence.to_vec()),
-        Stand::Cloned => Reason::Cloned,
-        Stand::Paused(pause) => Reason::Paused(pause.clone()),
+        RoleStatus::Conflict(holder) => return format!("node {} took the role from this one", holder.label),
+        RoleStatus::Standby(why) => NoCommitReason::Standby(why.clone(), evidence.to_vec()),
+        RoleStatus::Unknown(why) => NoCommitReason::Unknown(*why, evidence.to_vec()),
+        RoleStatus::Cloned => NoCommitReason::Cloned,
+        RoleStatus::Paused(pause) => NoCommitReason::Paused(pause.clone()),
     };
     reason::text(&why, zone)
 }
@@ -55,16 +57,19 @@ pub fn would_run(slot: Slot, zone: &TimeZone) -> String {
 }
 
 /// How all roles stand, in one line: what is not as it should be first.
-pub fn summary(stands: &BTreeMap<RoleName, Option<Stand>>) -> String {
-    let names = |wanted: &dyn Fn(&Option<Stand>) -> bool| {
+pub fn summary(stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
+    let names = |wanted: &dyn Fn(&Option<RoleStatus>) -> bool| {
         stands.iter().filter(|(_, stand)| wanted(stand)).map(|(name, _)| name.as_str()).collect::<Vec<_>>()
     };
     let parts = [
-        ("CONFLICT", names(&|s| matches!(s, Some(Stand::Conflict(_) | Stand::Cloned)))),
-        ("unknown", names(&|s| matches!(s, Some(Stand::Unknown(_))))),
-        ("active", names(&|s| matches!(s, Some(Stand::Active { .. })))),
-        ("standby", names(&|s| matches!(s, Some(Stand::Standby(_) | Stand::Candidate | Stand::Away(_))))),
-        ("paused", names(&|s| matches!(s, Some(Stand::Paused(_))))),
+        ("CONFLICT", names(&|s| matches!(s, Some(RoleStatus::Conflict(_) | RoleStatus::Cloned)))),
+        ("unknown", names(&|s| matches!(s, Some(RoleStatus::Unknown(_))))),
+        ("active", names(&|s| matches!(s, Some(RoleStatus::Active { .. })))),
+        (
+            "standby",
+            names(&|s| matches!(s, Some(RoleStatus::Standby(_) | RoleStatus::Candidate | RoleStatus::Away(_)))),
+        ),
+        ("paused", names(&|s| matches!(s, Some(RoleStatus::Paused(_))))),
         ("starting", names(&Option::is_none)),
     ];
     let named = |(state, names): (&str, Vec<&str>)| match names.len() {
@@ -85,19 +90,20 @@ mod tests {
     #[test]
     fn what_needs_somebody_comes_first() {
         let role = |name: &str| name.parse::<RoleName>().unwrap();
-        let active = || Some(Stand::Active { term: Some(Term(3)) });
+        let active = || Some(RoleStatus::Active { term: Some(Term(3)) });
         let mut stands = BTreeMap::from([
             (role("app"), active()),
-            (role("db"), Some(Stand::Unknown(UnknownReason::Probes))),
+            (role("db"), Some(RoleStatus::Unknown(UnknownReason::Probes))),
             (role("web"), None),
         ]);
         assert_eq!(summary(&stands), "unknown: db; active: app; starting: web");
-        stands.extend((0..9).map(|n| (role(&format!("more{n}")), Some(Stand::Standby(StandbyReason::NotEligible)))));
+        stands
+            .extend((0..9).map(|n| (role(&format!("more{n}")), Some(RoleStatus::Standby(StandbyReason::NotEligible)))));
         assert_eq!(summary(&stands), "unknown: db; active: app; standby: 9 roles; starting: web");
         assert_eq!(summary(&BTreeMap::new()), "no roles are configured");
-        let says = stand(&Stand::Standby(StandbyReason::NotListed), &[], &TimeZone::UTC);
+        let says = stand(&RoleStatus::Standby(StandbyReason::NotListed), &[], &TimeZone::UTC);
         assert_eq!(says, "standby: the config's nodes do not list this one");
-        let unread = why(&Stand::Unknown(UnknownReason::Journal), &[], &TimeZone::UTC);
+        let unread = why(&RoleStatus::Unknown(UnknownReason::Journal), &[], &TimeZone::UTC);
         assert_eq!(unread, "the journal cannot be read");
     }
 }

@@ -1,21 +1,21 @@
 //! `exec`: what is to be said beside the command's own output.
 
-use super::{View, reason};
+use super::{RenderContext, reason};
 use crate::ids::RoleName;
-use crate::job::exec::{Cause, Ended, Executed};
+use crate::job::exec::{ExecOutcome, ExecStopCause, ProcessExit};
 
 /// Nothing where the command ran to its end.
-pub fn text(role: &RoleName, executed: &Executed, view: &View) -> Option<String> {
+pub fn text(role: &RoleName, executed: &ExecOutcome, view: &RenderContext) -> Option<String> {
     let text = match executed {
-        Executed::Ran { .. } => return None,
-        Executed::Stopped { ended, cause, .. } => {
+        ExecOutcome::Ran { .. } => return None,
+        ExecOutcome::Stopped { ended, cause, .. } => {
             let ended = match ended {
-                Ended::Exit(code) => format!("it ended with exit code {code}"),
-                Ended::Signal(signal) => format!("it was ended by signal {signal}"),
+                ProcessExit::Exit(code) => format!("it ended with exit code {code}"),
+                ProcessExit::Signal(signal) => format!("it was ended by signal {signal}"),
             };
             format!("the command was stopped, {ended}: {}", self::cause(cause))
         }
-        Executed::Refused(refused) => {
+        ExecOutcome::Refused(refused) => {
             let why =
                 refused.1.as_ref().map_or_else(|| "not active here".to_owned(), |why| reason::text(why, &view.zone));
             format!("not run: {why}")
@@ -25,15 +25,17 @@ pub fn text(role: &RoleName, executed: &Executed, view: &View) -> Option<String>
 }
 
 /// Why a command was ended.
-pub fn cause(cause: &Cause) -> String {
+pub fn cause(cause: &ExecStopCause) -> String {
     match cause {
-        Cause::LeaseLost(Some(by)) => format!("node {} has the lease now", by.label),
-        Cause::LeaseLost(None) => "another node has the lease now".to_owned(),
-        Cause::Expired => "the lease could not be renewed in time".to_owned(),
-        Cause::NotEligible(evidence) => reason::not_eligible("not active here any more", evidence),
-        Cause::Fenced(holder) => {
+        ExecStopCause::LeaseLost(Some(by)) => format!("node {} has the lease now", by.label),
+        ExecStopCause::LeaseLost(None) => "another node has the lease now".to_owned(),
+        ExecStopCause::Expired => "the lease could not be renewed in time".to_owned(),
+        ExecStopCause::NotEligible(evidence) => reason::not_eligible("not active here any more", evidence),
+        ExecStopCause::Fenced(holder) => {
             format!("node {} took the role over with term {}", holder.node.name, holder.term)
         }
-        Cause::TimedOut(timeout) => format!("it took longer than --timeout {}", humantime::format_duration(*timeout)),
+        ExecStopCause::TimedOut(timeout) => {
+            format!("it took longer than --timeout {}", humantime::format_duration(*timeout))
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! `ls`, `find` and `diff`: one line an entry.
 
-use super::{View, short};
+use super::{RenderContext, short};
 use crate::cli::units::{bytes, count, counted, file_time};
-use crate::job::report::inside::{Change, DiffCounts, DiffLine, Found};
-use crate::repo::entry::{Entry, Kind};
+use crate::job::report::inside::{DiffChange, DiffCounts, DiffLine, FindMatch};
+use crate::repo::entry::{EntryKind, ManifestEntry};
 use crate::text;
 
 /// One line of `ls`; with `long` as `ls -l` writes it.
-pub fn entry(entry: &Entry, long: bool, view: &View) -> String {
+pub fn entry(entry: &ManifestEntry, long: bool, view: &RenderContext) -> String {
     let path = entry.path.display();
     if !long {
         return format!("{path}\n");
@@ -15,12 +15,12 @@ pub fn entry(entry: &Entry, long: bool, view: &View) -> String {
     let owner = &entry.owner;
     let name = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { name.to_owned() };
     let size = match &entry.kind {
-        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => format!("{major}, {minor}"),
+        EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => format!("{major}, {minor}"),
         kind => count(kind.size()),
     };
     let target = match &entry.kind {
-        Kind::Symlink { target } => format!(" -> {}", escaped(target)),
-        Kind::Hardlink { target } => format!(" = {}", target.display()),
+        EntryKind::Symlink { target } => format!(" -> {}", escaped(target)),
+        EntryKind::Hardlink { target } => format!(" = {}", target.display()),
         _ => String::new(),
     };
     format!(
@@ -33,20 +33,20 @@ pub fn entry(entry: &Entry, long: bool, view: &View) -> String {
 }
 
 /// One hit of `find`.
-pub fn found(found: &Found, long: bool, view: &View) -> String {
+pub fn found(found: &FindMatch, long: bool, view: &RenderContext) -> String {
     format!("{}  {}", short(found.snapshot), entry(&found.entry, long, view))
 }
 
 /// One line of `diff`.
 pub fn diff(line: &DiffLine) -> String {
     let sign = match line.change {
-        Change::New => '+',
-        Change::Removed => '-',
-        Change::Content => 'M',
-        Change::Metadata => 'm',
+        DiffChange::New => '+',
+        DiffChange::Removed => '-',
+        DiffChange::Content => 'M',
+        DiffChange::Metadata => 'm',
     };
     let size = match line.change {
-        Change::Content if line.size_before != line.size_after => {
+        DiffChange::Content if line.size_before != line.size_after => {
             format!("  ({} -> {})", bytes(line.size_before), bytes(line.size_after))
         }
         _ => String::new(),
@@ -74,14 +74,14 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
 }
 
 /// `drwxr-xr-x`.
-fn mode(entry: &Entry) -> String {
+fn mode(entry: &ManifestEntry) -> String {
     let kind = match entry.kind {
-        Kind::File { .. } | Kind::Hardlink { .. } => '-',
-        Kind::Dir => 'd',
-        Kind::Symlink { .. } => 'l',
-        Kind::Fifo => 'p',
-        Kind::CharDevice { .. } => 'c',
-        Kind::BlockDevice { .. } => 'b',
+        EntryKind::File { .. } | EntryKind::Hardlink { .. } => '-',
+        EntryKind::Dir => 'd',
+        EntryKind::Symlink { .. } => 'l',
+        EntryKind::Fifo => 'p',
+        EntryKind::CharDevice { .. } => 'c',
+        EntryKind::BlockDevice { .. } => 'b',
     };
     let bits = entry.owner.mode;
     let mut text = String::from(kind);
@@ -103,14 +103,14 @@ fn mode(entry: &Entry) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::repo::entry::{Nanos, Owner, TreePath};
+    use crate::repo::entry::{OwnerAndMode, TreePath, UnixNanos};
 
-    fn sample(path: &[u8], kind: Kind, mode: u16) -> Entry {
-        Entry {
+    fn sample(path: &[u8], kind: EntryKind, mode: u16) -> ManifestEntry {
+        ManifestEntry {
             path: TreePath::new(path).unwrap(),
             kind,
-            owner: Owner { mode, uid: 1000, gid: 33, user: "app".into(), group: "".into() },
-            mtime: Nanos::new(1_795_136_400, 5),
+            owner: OwnerAndMode { mode, uid: 1000, gid: 33, user: "app".into(), group: "".into() },
+            mtime: UnixNanos::new(1_795_136_400, 5),
             xattrs: Vec::new(),
         }
     }
@@ -119,20 +119,20 @@ mod tests {
     fn long_lines_look_like_those_of_ls() {
         let path = |text: &str| TreePath::new(text).unwrap();
         let all = [
-            sample(b"srv/app", Kind::Dir, 0o1777),
-            sample(b"srv/app/big", Kind::File { size: 1_234_567_890, extents: None, chunks: Vec::new() }, 0o644),
-            sample(b"srv/app/again", Kind::Hardlink { target: path("srv/app/big") }, 0o644),
-            sample(b"srv/app/su", Kind::File { size: 1, extents: None, chunks: Vec::new() }, 0o4755),
-            sample(b"srv/app/odd\xff\n", Kind::File { size: 0, extents: None, chunks: Vec::new() }, 0o2640),
-            sample(b"srv/app/link", Kind::Symlink { target: b"../x\x1b[0m".to_vec() }, 0o777),
-            sample(b"srv/app/pipe", Kind::Fifo, 0o600),
-            sample(b"dev/sda", Kind::BlockDevice { major: 8, minor: 0 }, 0o660),
-            sample(b"dev/null", Kind::CharDevice { major: 1, minor: 3 }, 0o666),
+            sample(b"srv/app", EntryKind::Dir, 0o1777),
+            sample(b"srv/app/big", EntryKind::File { size: 1_234_567_890, extents: None, chunks: Vec::new() }, 0o644),
+            sample(b"srv/app/again", EntryKind::Hardlink { target: path("srv/app/big") }, 0o644),
+            sample(b"srv/app/su", EntryKind::File { size: 1, extents: None, chunks: Vec::new() }, 0o4755),
+            sample(b"srv/app/odd\xff\n", EntryKind::File { size: 0, extents: None, chunks: Vec::new() }, 0o2640),
+            sample(b"srv/app/link", EntryKind::Symlink { target: b"../x\x1b[0m".to_vec() }, 0o777),
+            sample(b"srv/app/pipe", EntryKind::Fifo, 0o600),
+            sample(b"dev/sda", EntryKind::BlockDevice { major: 8, minor: 0 }, 0o660),
+            sample(b"dev/null", EntryKind::CharDevice { major: 1, minor: 3 }, 0o666),
         ];
         let view = samples::view();
         insta::assert_snapshot!(all.iter().map(|e| entry(e, true, &view)).collect::<String>());
         insta::assert_snapshot!(entry(&all[4], false, &view), @r"/srv/app/odd\xff\n");
-        let hit = Found { snapshot: samples::digest(0x3f), entry: all[1].clone() };
+        let hit = FindMatch { snapshot: samples::digest(0x3f), entry: all[1].clone() };
         insta::assert_snapshot!(found(&hit, false, &view), @"3f2a91c0  /srv/app/big");
     }
 
@@ -140,9 +140,12 @@ mod tests {
     fn diff_lines_carry_a_sign_and_a_total() {
         let mut counts = DiffCounts::default();
         let mut text = String::new();
-        for (change, name) in
-            [(Change::New, "new"), (Change::Removed, "gone"), (Change::Content, "more"), (Change::Metadata, "mode")]
-        {
+        for (change, name) in [
+            (DiffChange::New, "new"),
+            (DiffChange::Removed, "gone"),
+            (DiffChange::Content, "more"),
+            (DiffChange::Metadata, "mode"),
+        ] {
             counts.add(change);
             let path = TreePath::new(format!("srv/{name}")).unwrap();
             text += &diff(&DiffLine { path, change, size_before: 10, size_after: 2048 });

@@ -1,14 +1,14 @@
 //! `journal show`: the table.
 
 use super::inside::escaped;
-use super::{View, short};
+use super::{RenderContext, short};
 use crate::cli::units::{counted, minute, time};
 use crate::ids::Seq;
 use crate::job::inside::{JournalEntry, VoidContent};
-use crate::journal::record::{Body, Record, TakeoverWhy};
+use crate::journal::record::{Record, RecordBody, TakeoverReason};
 
 /// Oldest first.
-pub fn lines(lines: &[JournalEntry], view: &View) -> String {
+pub fn lines(lines: &[JournalEntry], view: &RenderContext) -> String {
     if lines.is_empty() {
         return "the journal is empty\n".to_owned();
     }
@@ -40,18 +40,18 @@ fn void(stands: &VoidContent) -> &'static str {
     }
 }
 
-fn what(record: &Record, view: &View) -> String {
+fn what(record: &Record, view: &RenderContext) -> String {
     let slot = || record.slot.map(|t| format!(", slot {}", minute(t, &view.zone))).unwrap_or_default();
     match &record.body {
-        Body::Takeover(takeover) => {
+        RecordBody::Takeover(takeover) => {
             let why = match takeover.why {
-                TakeoverWhy::First => "no node had it before",
-                TakeoverWhy::Moved => "another node had it",
-                TakeoverWhy::Restart => "same node, new run",
-                TakeoverWhy::Operator => "by an operator",
-                TakeoverWhy::Fallback => "no eligible node ran the slot",
-                TakeoverWhy::Adopt => "the journal was adopted",
-                TakeoverWhy::Repair => "a repair",
+                TakeoverReason::First => "no node had it before",
+                TakeoverReason::Moved => "another node had it",
+                TakeoverReason::Restart => "same node, new run",
+                TakeoverReason::Operator => "by an operator",
+                TakeoverReason::Fallback => "no eligible node ran the slot",
+                TakeoverReason::Adopt => "the journal was adopted",
+                TakeoverReason::Repair => "a repair",
             };
             let void = match takeover.void.len() as u64 {
                 0 => String::new(),
@@ -60,11 +60,11 @@ fn what(record: &Record, view: &View) -> String {
             let lost = takeover.lost.map(|lost| format!(", records {} to {} are lost", lost.from, lost.to));
             format!("takeover: {why}{void}{}", lost.unwrap_or_default())
         }
-        Body::Snapshot(snapshot) => {
+        RecordBody::Snapshot(snapshot) => {
             format!("snapshot: {}{}", counted(snapshot.files, "file", "files"), slot())
         }
-        Body::Begin(_) => format!("begin of a guarded command{}", slot()),
-        Body::End(end) => {
+        RecordBody::Begin(_) => format!("begin of a guarded command{}", slot()),
+        RecordBody::End(end) => {
             let stopped = match (end.stopped, end.timed_out) {
                 (_, true) => ", stopped after its --timeout",
                 (true, false) => ", stopped",
@@ -73,22 +73,22 @@ fn what(record: &Record, view: &View) -> String {
             let signal = end.signal.map(|signal| format!(" (signal {signal})")).unwrap_or_default();
             format!("end of a guarded command: exit {}{signal}{stopped}{}", end.exit, slot())
         }
-        Body::Pause(pause) => {
+        RecordBody::Pause(pause) => {
             let until = pause.until.map(|t| format!(" until {}", minute(t, &view.zone))).unwrap_or_default();
             let why = pause.why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("paused{until}{why}")
         }
-        Body::Clone(clone) => format!("this node exists twice: process {} is none of its own", clone.other),
-        Body::Resume => "resumed".to_owned(),
-        Body::Amend(_) => "what is dated after this is dated now".to_owned(),
-        Body::Prune(prune) => format!(
+        RecordBody::Clone(clone) => format!("this node exists twice: process {} is none of its own", clone.other),
+        RecordBody::Resume => "resumed".to_owned(),
+        RecordBody::Amend(_) => "what is dated after this is dated now".to_owned(),
+        RecordBody::Prune(prune) => format!(
             "prune: {} forgotten, {} condemned",
             counted(prune.forgotten.len() as u64, "snapshot", "snapshots"),
             counted(prune.packs.len() as u64, "pack", "packs")
         ),
-        Body::Swept(_) => "what was condemned is deleted".to_owned(),
-        Body::Rotate(rotate) => format!("key rotated: generation {} from here on", rotate.generation),
-        Body::Unknown { kind, .. } => format!("{kind}: not known to this version"),
+        RecordBody::Swept(_) => "what was condemned is deleted".to_owned(),
+        RecordBody::Rotate(rotate) => format!("key rotated: generation {} from here on", rotate.generation),
+        RecordBody::Unknown { kind, .. } => format!("{kind}: not known to this version"),
     }
 }
 
@@ -96,9 +96,9 @@ fn what(record: &Record, view: &View) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::ids::{ChunkId, Generation, InstanceId, NodeId, RepoId, Seq, Term};
+    use crate::ids::{ChunkId, InstanceId, KeyGeneration, NodeId, RepoId, Seq, Term};
     use crate::journal::error::JournalError;
-    use crate::journal::record::{Changes, Cost, NodeRef, PauseBody, SnapshotBody, Takeover};
+    use crate::journal::record::{ChangeCounts, PauseBody, RunCost, SnapshotBody, TakeoverBody, WriterNode};
 
     #[test]
     fn one_line_a_record() {
@@ -109,7 +109,7 @@ mod tests {
                 seq: Seq(seq),
                 term: Term(2),
                 takeover: None,
-                node: NodeRef { id: NodeId([1; 16]), name: "app01".to_owned() },
+                node: WriterNode { id: NodeId([1; 16]), name: "app01".to_owned() },
                 instance: InstanceId([2; 8]),
                 time: samples::at("2026-11-20T01:00:02Z"),
                 store_time: None,
@@ -119,7 +119,7 @@ mod tests {
                 prev: None,
                 body,
                 state: None,
-                generation: Generation::FIRST,
+                generation: KeyGeneration::FIRST,
             };
             JournalEntry::Record(samples::digest(seq as u8), Box::new(record))
         };
@@ -130,17 +130,17 @@ mod tests {
             entries: 127_036,
             files: 118_015,
             bytes: 9_000_000_000,
-            changes: Changes::default(),
+            changes: ChangeCounts::default(),
             changed_set: ChunkId([0; 32]),
-            cost: Cost::default(),
+            cost: RunCost::default(),
             empty: None,
         };
         let all = [
-            line(9, None, Body::Takeover(Takeover::new(TakeoverWhy::Moved))),
-            line(10, Some(samples::at("2026-11-20T01:00:00Z")), Body::Snapshot(snapshot)),
-            line(11, None, Body::Pause(PauseBody { until: None, why: Some("disk swap".to_owned()) })),
-            line(12, None, Body::Resume),
-            line(13, None, Body::Unknown { kind: "freeze".to_owned(), body: serde_json::Value::Null }),
+            line(9, None, RecordBody::Takeover(TakeoverBody::new(TakeoverReason::Moved))),
+            line(10, Some(samples::at("2026-11-20T01:00:00Z")), RecordBody::Snapshot(snapshot)),
+            line(11, None, RecordBody::Pause(PauseBody { until: None, why: Some("disk swap".to_owned()) })),
+            line(12, None, RecordBody::Resume),
+            line(13, None, RecordBody::Unknown { kind: "freeze".to_owned(), body: serde_json::Value::Null }),
             void(14, VoidContent::Nothing),
             void(15, VoidContent::Record),
             void(16, VoidContent::Unusable(JournalError::Hole(Seq(16)))),

@@ -5,74 +5,74 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::cli::units;
-use crate::notice::event::{COMMAND, Cause, Event, Kind, Notice, Phase};
+use crate::notice::event::{AlertEvent, AlertKind, AlertNotification, AlertPhase, COMMAND, FailureCause};
 
 /// The sentence.
-pub fn text(notice: &Notice, zone: &TimeZone) -> String {
-    let Event { kind, role, node, .. } = &notice.event;
+pub fn text(notice: &AlertNotification, zone: &TimeZone) -> String {
+    let AlertEvent { kind, role, node, .. } = &notice.event;
     let since = units::minute(notice.since, zone);
     match notice.phase {
-        Phase::Begun => format!("{role}: {}", what(&notice.event, zone)),
-        Phase::Lasts => format!("{role}: since {since}, and still so: {}", what(&notice.event, zone)),
-        Phase::Over => {
+        AlertPhase::Begun => format!("{role}: {}", what(&notice.event, zone)),
+        AlertPhase::Lasts => format!("{role}: since {since}, and still so: {}", what(&notice.event, zone)),
+        AlertPhase::Over => {
             let over = match kind {
-                Kind::Failed | Kind::Fenced => "is backed up again",
-                Kind::Missed => "a slot is committed again",
-                Kind::Conflict => "no longer in conflict",
-                Kind::Clone => "its twin is no longer seen",
-                Kind::Drift => "the nodes are configured alike again",
-                Kind::ClockOff => "its clock is right again",
-                Kind::PausedTooLong => "no longer paused",
-                Kind::Incomplete if notice.event.cause == Some(Cause::EmptySource) => {
+                AlertKind::Failed | AlertKind::Fenced => "is backed up again",
+                AlertKind::Missed => "a slot is committed again",
+                AlertKind::Conflict => "no longer in conflict",
+                AlertKind::Clone => "its twin is no longer seen",
+                AlertKind::Drift => "the nodes are configured alike again",
+                AlertKind::ClockOff => "its clock is right again",
+                AlertKind::PausedTooLong => "no longer paused",
+                AlertKind::Incomplete if notice.event.cause == Some(FailureCause::EmptySource) => {
                     "a snapshot has something of every source again"
                 }
-                Kind::Incomplete => "a snapshot is complete again",
-                Kind::Lost => "no snapshot needs what is lost any more",
-                Kind::Anomaly | Kind::Duplicate | Kind::Takeover => "over",
+                AlertKind::Incomplete => "a snapshot is complete again",
+                AlertKind::Lost => "no snapshot needs what is lost any more",
+                AlertKind::Anomaly | AlertKind::Duplicate | AlertKind::Takeover => "over",
             };
             format!("{role}: {over} (seen by {node}; {}, since {since})", kind.name())
         }
     }
 }
 
-fn what(event: &Event, zone: &TimeZone) -> String {
-    let Event { kind, node, slot, term, count, mark, cause, detail, .. } = event;
+fn what(event: &AlertEvent, zone: &TimeZone) -> String {
+    let AlertEvent { kind, node, slot, term, count, mark, cause, detail, .. } = event;
     let behind = detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
     let slot = slot.map(|slot| units::minute(slot, zone)).unwrap_or_default();
     let count = count.unwrap_or(1);
     let term = term.map(|term| format!(" with term {term}")).unwrap_or_default();
     match kind {
-        Kind::Failed if mark == COMMAND => {
+        AlertKind::Failed if mark == COMMAND => {
             format!("exec of slot {slot} by node {node} {}", detail.as_deref().unwrap_or("failed"))
         }
-        Kind::Failed => format!("the backup on {node} failed{behind}"),
-        Kind::Fenced => format!("{node} was fenced, nothing was committed{behind}"),
-        Kind::Missed => {
+        AlertKind::Failed => format!("the backup on {node} failed{behind}"),
+        AlertKind::Fenced => format!("{node} was fenced, nothing was committed{behind}"),
+        AlertKind::Missed => {
             let slots =
                 if count == 1 { format!("the slot {slot}") } else { format!("{count} slots, the first {slot}") };
             // It is about the node that tells.
             let why = detail.as_ref().map(|why| match cause {
-                Some(Cause::NotActive) => format!(". {node} is not active: {why}"),
+                Some(FailureCause::NotActive) => format!(". {node} is not active: {why}"),
                 _ => format!(". The last run on {node} failed: {why}"),
             });
             format!("no backup was committed for {slots} (seen by {node}){}", why.unwrap_or_default())
         }
-        Kind::Duplicate => format!("the slot {slot} was committed {count} times (seen by {node})"),
-        Kind::Takeover => format!("{node} took the role over{term}"),
-        Kind::Conflict => {
+        AlertKind::Duplicate => format!("the slot {slot} was committed {count} times (seen by {node})"),
+        AlertKind::Takeover => format!("{node} took the role over{term}"),
+        AlertKind::Conflict => {
             let other = detail.as_deref().unwrap_or("another node");
             format!("{node} is eligible, and so was {other}, which took the role")
         }
-        Kind::Clone => format!("another live node has the identity of {node}{behind}"),
-        Kind::Drift => {
+        AlertKind::Clone => format!("another live node has the identity of {node}{behind}"),
+        AlertKind::Drift => {
             let other = detail.as_deref().unwrap_or("another node");
             format!("{node} and {other} run with different configs or versions of runner")
         }
-        Kind::ClockOff => {
+        AlertKind::ClockOff => {
             let apart = units::duration(Duration::from_secs(count));
             format!("the clock of {node} is {apart} away from the store's: it runs no slots until it is set right")
         }
-        Kind::Anomaly => {
+        AlertKind::Anomaly => {
             let odd = match mark.as_str() {
                 "same_changes" => format!("the last {count} snapshots report the same changes"),
                 "everything_changed" => {
@@ -89,17 +89,17 @@ fn what(event: &Event, zone: &TimeZone) -> String {
             };
             format!("{odd}. 'runner audit' tells more")
         }
-        Kind::Incomplete if event.cause == Some(Cause::EmptySource) => {
+        AlertKind::Incomplete if event.cause == Some(FailureCause::EmptySource) => {
             let sources = units::counted(count, "source or dump", "sources or dumps");
             format!("the newest snapshot has nothing of {sources}: no file was there (seen by {node}){behind}")
         }
-        Kind::Incomplete if count == 1 => {
+        AlertKind::Incomplete if count == 1 => {
             format!("the newest snapshot is incomplete: 1 file could not be read (seen by {node}){behind}")
         }
-        Kind::Incomplete => {
+        AlertKind::Incomplete => {
             format!("the newest snapshot is incomplete: {count} files could not be read (seen by {node}){behind}")
         }
-        Kind::Lost => {
+        AlertKind::Lost => {
             let files = units::counted(count, "file", "files");
             format!(
                 "{files} of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by \
@@ -107,7 +107,7 @@ fn what(event: &Event, zone: &TimeZone) -> String {
                 event.role
             )
         }
-        Kind::PausedTooLong => format!("paused for more than a day, without an end{behind}"),
+        AlertKind::PausedTooLong => format!("paused for more than a day, without an end{behind}"),
     }
 }
 
@@ -118,44 +118,45 @@ mod tests {
 
     #[test]
     fn a_node_that_tells_of_missed_slots_says_why_it_is_not_active() {
-        let event = Event {
-            cause: Some(Cause::NotActive),
+        let event = AlertEvent {
+            cause: Some(FailureCause::NotActive),
             detail: Some("the probes cannot tell".to_owned()),
-            ..Event::new(Kind::Missed, "app".parse().unwrap(), "east".to_owned(), Timestamp::UNIX_EPOCH)
+            ..AlertEvent::new(AlertKind::Missed, "app".parse().unwrap(), "east".to_owned(), Timestamp::UNIX_EPOCH)
         };
-        let text = text(&Notice { phase: Phase::Begun, since: Timestamp::UNIX_EPOCH, event }, &TimeZone::UTC);
+        let text =
+            text(&AlertNotification { phase: AlertPhase::Begun, since: Timestamp::UNIX_EPOCH, event }, &TimeZone::UTC);
         assert!(text.ends_with("(seen by east). east is not active: the probes cannot tell"), "{text}");
     }
 
     #[test]
     fn every_kind_has_its_sentence() {
         let at = |hour: i64| Timestamp::from_second(hour * 3600).unwrap();
-        let event = |kind| Event {
+        let event = |kind| AlertEvent {
             slot: Some(at(1)),
             count: Some(3),
             term: Some(crate::ids::Term(7)),
             detail: Some("west".to_owned()),
-            ..Event::new(kind, "app".parse().unwrap(), "east".to_owned(), at(2))
+            ..AlertEvent::new(kind, "app".parse().unwrap(), "east".to_owned(), at(2))
         };
         let mut shown = String::new();
         for kind in [
-            Kind::Failed,
-            Kind::Fenced,
-            Kind::Missed,
-            Kind::Duplicate,
-            Kind::Takeover,
-            Kind::Conflict,
-            Kind::Clone,
-            Kind::Drift,
-            Kind::ClockOff,
-            Kind::Anomaly,
-            Kind::PausedTooLong,
-            Kind::Incomplete,
-            Kind::Lost,
+            AlertKind::Failed,
+            AlertKind::Fenced,
+            AlertKind::Missed,
+            AlertKind::Duplicate,
+            AlertKind::Takeover,
+            AlertKind::Conflict,
+            AlertKind::Clone,
+            AlertKind::Drift,
+            AlertKind::ClockOff,
+            AlertKind::Anomaly,
+            AlertKind::PausedTooLong,
+            AlertKind::Incomplete,
+            AlertKind::Lost,
         ] {
-            for phase in [Phase::Begun, Phase::Lasts, Phase::Over] {
-                if phase == Phase::Begun || kind.lasts() {
-                    shown += &text(&Notice { phase, since: at(2), event: event(kind) }, &TimeZone::UTC);
+            for phase in [AlertPhase::Begun, AlertPhase::Lasts, AlertPhase::Over] {
+                if phase == AlertPhase::Begun || kind.lasts() {
+                    shown += &text(&AlertNotification { phase, since: at(2), event: event(kind) }, &TimeZone::UTC);
                     shown.push('\n');
                 }
             }

@@ -1,57 +1,57 @@
 //! `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.
 
-use super::View;
+use super::RenderContext;
 use super::inside::escaped;
 use crate::cli::units::{counted, duration, minute, relative};
-use crate::config::Lease;
-use crate::job::operate::{Acted, Change};
+use crate::config::LeaseKind;
+use crate::job::operate::{OperateReport, RoleChange};
 use crate::journal::future::WrongClock;
-use crate::journal::state::Paused;
+use crate::journal::state::JournalPause;
 use crate::role::duty::READ_INTERVAL_IDLE;
 
 /// What was done, and what it means.
-pub fn acted(acted: &Acted, view: &View) -> String {
+pub fn acted(acted: &OperateReport, view: &RenderContext) -> String {
     let role = &acted.role;
     let text = match &acted.change {
-        Change::Paused(paused) => {
+        RoleChange::Paused(paused) => {
             let until = paused.until.map_or_else(
                 || format!("until 'runner resume {role}'"),
                 |until| format!("until {} ({})", minute(until, &view.zone), relative(until, view.now)),
             );
             format!("paused on every node {until}. A run that is under way goes on.")
         }
-        Change::Resumed(paused) => format!("resumed; it was {}.", was(paused, view)),
-        Change::NotPaused => "was not paused.".to_owned(),
-        Change::TookOver { term, from: None, .. } => format!("this node has the role now, with term {term}."),
-        Change::TookOver { term, from: Some(from), lease: Lease::None } => format!(
+        RoleChange::Resumed(paused) => format!("resumed; it was {}.", was(paused, view)),
+        RoleChange::NotPaused => "was not paused.".to_owned(),
+        RoleChange::TookOver { term, from: None, .. } => format!("this node has the role now, with term {term}."),
+        RoleChange::TookOver { term, from: Some(from), lease: LeaseKind::None } => format!(
             "this node has the role now, with term {term}; {} had it. What that node is doing for the role cannot commit \
              any more.",
             from.node.name
         ),
-        Change::TookOver { term, from: Some(from), .. } => format!(
+        RoleChange::TookOver { term, from: Some(from), .. } => format!(
             "the takeover is in the journal: term {term} is this node's, and what {from} is doing for the role cannot commit any more. \
              The lease follows: a daemon on {from} gives it up when it reads that, within {}. Until then a run here is skipped; \
              'runner whoami {role}' says when this node is active.",
             duration(READ_INTERVAL_IDLE),
             from = from.node.name
         ),
-        Change::HadIt { term } => format!("this node has the role already, with term {term}; nothing to do."),
-        Change::Adopted { was, seq, term } => format!(
+        RoleChange::HadIt { term } => format!("this node has the role already, with term {term}; nothing to do."),
+        RoleChange::Adopted { was, seq, term } => format!(
             "the journal goes on with record {seq}, by which this node has the role with term {term}. {}. Whatever was not \
              in the store by then was never reported as done.",
             capital(&was.to_string())
         ),
-        Change::Sound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
-        Change::InStore => "the journal is in the store; there is nothing to adopt.".to_owned(),
-        Change::Amended(future) => format!(
+        RoleChange::Sound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
+        RoleChange::InStore => "the journal is in the store; there is nothing to adopt.".to_owned(),
+        RoleChange::Amended(future) => format!(
             "{}, up to {}: from now on they count as written at {}, or at the time of what follows them in the journal. The \
              slots that they committed stay committed, and close no other.",
             counted(future.count, "date from beyond the present", "dates from beyond the present"),
             minute(future.latest, &view.zone),
             minute(view.now, &view.zone)
         ),
-        Change::NothingFuture => "no record is dated beyond the present; nothing to amend.".to_owned(),
-        Change::OddClock(future) => format!(
+        RoleChange::NothingFuture => "no record is dated beyond the present; nothing to amend.".to_owned(),
+        RoleChange::OddClock(future) => format!(
             "nothing was written: {} beyond this node's clock, up to {}, and {}. This clock is probably behind. Compare it \
              with another one and set it right; only where it is right, add --force.",
             counted(future.count, "date lies", "dates lie"),
@@ -61,7 +61,7 @@ pub fn acted(acted: &Acted, view: &View) -> String {
                 _ => "nothing that was recorded is dated by it, or several nodes agree against it",
             }
         ),
-        Change::ClockOff { offset } => format!(
+        RoleChange::ClockOff { offset } => format!(
             "nothing was written: this node's clock and the store's are {} apart, so what the present is cannot be told here. \
              Set the clock right, or do it on another node.",
             duration(offset.unsigned_abs())
@@ -76,7 +76,7 @@ fn capital(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }
 
-fn was(paused: &Paused, view: &View) -> String {
+fn was(paused: &JournalPause, view: &RenderContext) -> String {
     let why = paused.why.as_deref().map(|why| format!(" ({})", escaped(why.as_bytes()))).unwrap_or_default();
     format!("paused on {} at {}{why}", paused.node.name, minute(paused.time, &view.zone))
 }
@@ -87,26 +87,26 @@ mod tests {
     use crate::cli::render::samples;
     use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
     use crate::journal::future::FutureDates;
-    use crate::journal::record::{NodeRef, TakeoverWhy};
-    use crate::journal::standing::Rift;
-    use crate::journal::state::Holder;
+    use crate::journal::record::{TakeoverReason, WriterNode};
+    use crate::journal::standing::HeadConflict;
+    use crate::journal::state::RoleHolder;
 
     #[test]
     fn it_says_what_follows() {
-        let paused = |until: Option<&str>, why: Option<&str>| Paused {
-            node: NodeRef { id: NodeId([1; 16]), name: "app01".to_owned() },
+        let paused = |until: Option<&str>, why: Option<&str>| JournalPause {
+            node: WriterNode { id: NodeId([1; 16]), name: "app01".to_owned() },
             time: samples::at("2026-11-20T01:00:02Z"),
             until: until.map(samples::at),
             why: why.map(str::to_owned),
         };
         let from = || {
-            Some(Holder {
+            Some(RoleHolder {
                 term: Term(1),
                 takeover: Digest([1; 32]),
                 seq: Seq(1),
-                node: NodeRef { id: NodeId([2; 16]), name: "app02".to_owned() },
+                node: WriterNode { id: NodeId([2; 16]), name: "app02".to_owned() },
                 instance: InstanceId([2; 8]),
-                why: TakeoverWhy::Moved,
+                why: TakeoverReason::Moved,
                 command: None,
                 store_time: None,
                 handed_over: None,
@@ -114,23 +114,24 @@ mod tests {
             })
         };
         let all = [
-            Change::Paused(paused(None, None)),
-            Change::Paused(paused(Some("2026-11-21T01:00:00Z"), Some("disk swap"))),
-            Change::Resumed(paused(None, Some("disk\nswap"))),
-            Change::NotPaused,
-            Change::TookOver { term: Term(1), from: None, lease: Lease::Bucket },
-            Change::TookOver { term: Term(2), from: from(), lease: Lease::None },
-            Change::TookOver { term: Term(2), from: from(), lease: Lease::Bucket },
-            Change::HadIt { term: Term(3) },
-            Change::Adopted { was: Rift::NoHead, seq: Seq(12), term: Term(4) },
-            Change::Sound,
-            Change::InStore,
-            Change::Amended(samples::future()),
-            Change::NothingFuture,
-            Change::OddClock(FutureDates { clock: WrongClock::LikelyReader, ..samples::future() }),
-            Change::ClockOff { offset: jiff::SignedDuration::from_secs(-400) },
+            RoleChange::Paused(paused(None, None)),
+            RoleChange::Paused(paused(Some("2026-11-21T01:00:00Z"), Some("disk swap"))),
+            RoleChange::Resumed(paused(None, Some("disk\nswap"))),
+            RoleChange::NotPaused,
+            RoleChange::TookOver { term: Term(1), from: None, lease: LeaseKind::Bucket },
+            RoleChange::TookOver { term: Term(2), from: from(), lease: LeaseKind::None },
+            RoleChange::TookOver { term: Term(2), from: from(), lease: LeaseKind::Bucket },
+            RoleChange::HadIt { term: Term(3) },
+            RoleChange::Adopted { was: HeadConflict::NoHead, seq: Seq(12), term: Term(4) },
+            RoleChange::Sound,
+            RoleChange::InStore,
+            RoleChange::Amended(samples::future()),
+            RoleChange::NothingFuture,
+            RoleChange::OddClock(FutureDates { clock: WrongClock::LikelyReader, ..samples::future() }),
+            RoleChange::ClockOff { offset: jiff::SignedDuration::from_secs(-400) },
         ];
-        let text: String = all.map(|change| acted(&Acted { role: samples::app(), change }, &samples::view())).concat();
+        let text: String =
+            all.map(|change| acted(&OperateReport { role: samples::app(), change }, &samples::view())).concat();
         insta::assert_snapshot!(text);
     }
 }

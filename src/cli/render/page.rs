@@ -15,21 +15,21 @@ const LAST_CELL_MIN: usize = 20;
 
 /// How wide a text may get, in columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
+pub struct PageLayout {
     /// Of sentences.
     text: usize,
     /// Of what is one line by its nature: a row of a table, an entry of a listing.
     line: usize,
 }
 
-impl Page {
+impl PageLayout {
     /// A file or a pipe. A row stays a line there, for grep.
     pub const FILE: Self = Self { text: TEXT_WIDTH_MAX, line: usize::MAX };
 
     /// A log, or standard error where no terminal is: a message is a line.
     pub const LOG: Self = Self { text: usize::MAX, line: usize::MAX };
 
-    /// [`Page::FILE`] for what shows so many columns.
+    /// [`PageLayout::FILE`] for what shows so many columns.
     pub fn file(columns: usize) -> Self {
         Self { text: columns.clamp(WIDTH_MIN, TEXT_WIDTH_MAX), ..Self::FILE }
     }
@@ -60,7 +60,7 @@ impl Page {
         }
     }
 
-    /// [`Page::wrap`] for what is one line by its nature, such as a path and what is wrong with it: only a terminal breaks it.
+    /// [`PageLayout::wrap`] for what is one line by its nature, such as a path and what is wrong with it: only a terminal breaks it.
     pub fn row(self, first: &str, indent: usize, text: &str) -> String {
         fill(self.line, first, indent, text)
     }
@@ -121,7 +121,7 @@ impl Page {
     }
 }
 
-/// [`Page::wrap`] in so many columns.
+/// [`PageLayout::wrap`] in so many columns.
 fn fill(most: usize, first: &str, indent: usize, text: &str) -> String {
     let mut out = String::from(first);
     let mut column = width(first);
@@ -151,7 +151,7 @@ fn fill(most: usize, first: &str, indent: usize, text: &str) -> String {
 fn lines<const N: usize>(header: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    // Not by this library: [`Page::table`] breaks what does not fit, and in a pipe a line stays a line for grep.
+    // Not by this library: [`PageLayout::table`] breaks what does not fit, and in a pipe a line stays a line for grep.
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     table.set_header(header);
     table.add_rows(rows.iter().cloned());
@@ -216,24 +216,24 @@ mod tests {
     fn wrapped_lines_fit_and_lose_no_word() {
         let text = "word ".repeat(60);
         for columns in [80, 40, 20] {
-            let wrapped = Page::terminal(columns).wrap("app: ", 2, &text);
+            let wrapped = PageLayout::terminal(columns).wrap("app: ", 2, &text);
             assert!(wrapped.lines().all(|line| line.chars().count() <= columns), "{wrapped}");
             assert_eq!(wrapped.split_whitespace().count(), 61);
         }
-        assert_eq!(Page::terminal(200), Page { text: 80, line: 200 });
-        assert_eq!(Page::LOG.wrap("error: ", 2, &text).lines().count(), 1);
+        assert_eq!(PageLayout::terminal(200), PageLayout { text: 80, line: 200 });
+        assert_eq!(PageLayout::LOG.wrap("error: ", 2, &text).lines().count(), 1);
         assert_eq!(glued("a 4.2 MiB, 1 file"), ["a", "4.2 MiB,", "1", "file"], "a number keeps its unit");
         let path = "x".repeat(100);
-        assert_eq!(Page::FILE.wrap("", 2, &path), format!("{path}\n"), "a path stays whole");
-        assert_eq!(Page::FILE.wrap("error: ", 2, &path), format!("error:\n  {path}\n"));
-        assert_eq!(Page::FILE.wrap("app:", 2, "one two"), "app: one two\n");
-        assert_eq!(Page::terminal(20).wrap("", 2, "日本語日本語 日本語日本語"), "日本語日本語\n  日本語日本語\n");
+        assert_eq!(PageLayout::FILE.wrap("", 2, &path), format!("{path}\n"), "a path stays whole");
+        assert_eq!(PageLayout::FILE.wrap("error: ", 2, &path), format!("error:\n  {path}\n"));
+        assert_eq!(PageLayout::FILE.wrap("app:", 2, "one two"), "app: one two\n");
+        assert_eq!(PageLayout::terminal(20).wrap("", 2, "日本語日本語 日本語日本語"), "日本語日本語\n  日本語日本語\n");
     }
 
     #[test]
     fn lines_keep_their_own_indent() {
         let text = format!("short  one\n  {}", "word ".repeat(20));
-        let shown = Page::terminal(40).wrap_lines(&text);
+        let shown = PageLayout::terminal(40).wrap_lines(&text);
         assert!(shown.starts_with("short  one\n  word") && shown.contains("\n    word"), "{shown}");
         assert!(shown.lines().all(|line| line.len() <= 40), "{shown}");
     }
@@ -249,17 +249,17 @@ mod tests {
     #[test]
     fn the_last_cell_is_broken_before_the_row() {
         let rows = [["1".to_owned(), "word ".repeat(9)], ["12".to_owned(), "x".to_owned()]];
-        let shown = Page::terminal(30).table(["SEQ", "WHAT"], [true, false], rows);
+        let shown = PageLayout::terminal(30).table(["SEQ", "WHAT"], [true, false], rows);
         assert_eq!(shown, "SEQ  WHAT\n  1  word word word word word\n     word word word word\n 12  x\n");
     }
 
     #[test]
     fn a_row_that_does_not_fit_is_a_paragraph() {
         let rows = || [["app".to_owned(), "active".to_owned(), "12".to_owned()]];
-        let table = |page: Page| page.table(["ROLE", "HERE", "TERM"], [false, false, true], rows());
-        assert_eq!(table(Page::FILE), "ROLE  HERE    TERM\napp   active    12\n");
-        assert_eq!(table(Page::terminal(20)), table(Page::FILE));
-        let narrow = Page { text: 17, line: 17 };
+        let table = |page: PageLayout| page.table(["ROLE", "HERE", "TERM"], [false, false, true], rows());
+        assert_eq!(table(PageLayout::FILE), "ROLE  HERE    TERM\napp   active    12\n");
+        assert_eq!(table(PageLayout::terminal(20)), table(PageLayout::FILE));
+        let narrow = PageLayout { text: 17, line: 17 };
         assert_eq!(table(narrow), "role app\n  here  active\n  term  12\n");
     }
 }

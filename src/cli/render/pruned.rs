@@ -1,13 +1,13 @@
 //! `prune`.
 
-use super::{View, short};
+use super::{RenderContext, short};
 use crate::cli::units::{bytes, counted, minute};
 use crate::ids::RoleName;
-use crate::job::prune::retention::{Reason, Rule};
-use crate::job::report::pruned::{PruneReport, Verdict};
+use crate::job::prune::retention::{KeepReason, RetentionRule};
+use crate::job::report::pruned::{PruneReport, RetentionVerdict};
 
 /// What was done or, on a dry run, what would be.
-pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
+pub fn report(report: &PruneReport, dry_run: bool, view: &RenderContext) -> String {
     let gone = report.snapshots.iter().filter(|verdict| !verdict.kept).count() as u64;
     let kept = report.snapshots.len() as u64 - gone;
     let verb = if dry_run { "would be " } else { "" };
@@ -68,11 +68,11 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &View) -> String {
 }
 
 /// That nothing was done here.
-pub fn refused(role: &RoleName, why: &str, view: &View) -> String {
+pub fn refused(role: &RoleName, why: &str, view: &RenderContext) -> String {
     view.page.wrap(&format!("{role}: "), 2, &format!("not pruned — {why}"))
 }
 
-fn verdicts(verdicts: &[Verdict], view: &View) -> String {
+fn verdicts(verdicts: &[RetentionVerdict], view: &RenderContext) -> String {
     let rows = verdicts.iter().map(|verdict| {
         [
             if verdict.kept { "keep" } else { "forget" }.to_owned(),
@@ -87,7 +87,7 @@ fn verdicts(verdicts: &[Verdict], view: &View) -> String {
     lines.concat()
 }
 
-fn reasons(verdict: &Verdict) -> String {
+fn reasons(verdict: &RetentionVerdict) -> String {
     if verdict.kept && verdict.reasons.is_empty() {
         return "the next run goes on from it".to_owned();
     }
@@ -95,22 +95,22 @@ fn reasons(verdict: &Verdict) -> String {
     names.join(", ")
 }
 
-fn reason(reason: Reason) -> String {
+fn reason(reason: KeepReason) -> String {
     format!("{}{}", if reason.oldest { "oldest " } else { "" }, rule(reason.rule))
 }
 
 /// The config's word.
-pub fn rule(rule: Rule) -> &'static str {
+pub fn rule(rule: RetentionRule) -> &'static str {
     match rule {
-        Rule::Last => "last",
-        Rule::Hourly => "hourly",
-        Rule::Daily => "daily",
-        Rule::Weekly => "weekly",
-        Rule::Monthly => "monthly",
-        Rule::Yearly => "yearly",
-        Rule::Within => "within",
-        Rule::Future => "future",
-        Rule::Complete => "complete",
+        RetentionRule::Last => "last",
+        RetentionRule::Hourly => "hourly",
+        RetentionRule::Daily => "daily",
+        RetentionRule::Weekly => "weekly",
+        RetentionRule::Monthly => "monthly",
+        RetentionRule::Yearly => "yearly",
+        RetentionRule::Within => "within",
+        RetentionRule::Future => "future",
+        RetentionRule::Complete => "complete",
     }
 }
 
@@ -119,15 +119,15 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::Digest;
-    use crate::job::report::pruned::Swept;
+    use crate::job::report::pruned::SweepCounts;
 
-    fn verdict(n: u8, time: &str, rules: &[Rule]) -> Verdict {
-        Verdict {
+    fn verdict(n: u8, time: &str, rules: &[RetentionRule]) -> RetentionVerdict {
+        RetentionVerdict {
             snapshot: Digest([n; 32]),
             time: samples::at(time),
             node: "app01".to_owned(),
             kept: !rules.is_empty(),
-            reasons: rules.iter().map(|&rule| Reason { rule, oldest: rule == Rule::Yearly }).collect(),
+            reasons: rules.iter().map(|&rule| KeepReason { rule, oldest: rule == RetentionRule::Yearly }).collect(),
         }
     }
 
@@ -136,17 +136,17 @@ mod tests {
         let pruned = PruneReport {
             role: "app".parse().unwrap(),
             snapshots: vec![
-                verdict(0x11, "2026-01-01T00:00:00Z", &[Rule::Yearly]),
+                verdict(0x11, "2026-01-01T00:00:00Z", &[RetentionRule::Yearly]),
                 verdict(0x22, "2026-11-18T01:00:00Z", &[]),
-                Verdict { kept: true, ..verdict(0x3f, "2026-11-20T01:00:00Z", &[]) },
-                verdict(0x44, "2026-11-20T01:00:00Z", &[Rule::Last, Rule::Daily]),
+                RetentionVerdict { kept: true, ..verdict(0x3f, "2026-11-20T01:00:00Z", &[]) },
+                verdict(0x44, "2026-11-20T01:00:00Z", &[RetentionRule::Last, RetentionRule::Daily]),
             ],
             packs_condemned: 4,
             packs_repacked: 1,
             bytes_freed: 62 << 20,
             bytes_unused: 3 << 20,
             packs_lost: 1,
-            swept: Swept { packs: 7, indexes: 1, waiting: 4 },
+            swept: SweepCounts { packs: 7, indexes: 1, waiting: 4 },
             is_versioned: false,
         };
         let versioned = PruneReport { is_versioned: true, ..pruned.clone() };

@@ -4,63 +4,65 @@ use jiff::tz::TimeZone;
 
 use crate::cli::render::inside::escaped;
 use crate::cli::units;
-use crate::config::Lease;
-use crate::job::guard::Reason;
-use crate::role::election::{Pause, StandbyReason, UnknownReason};
-use crate::role::probe::{Answer, Evidence};
+use crate::config::LeaseKind;
+use crate::job::guard::NoCommitReason;
+use crate::role::election::{RolePause, StandbyReason, UnknownReason};
+use crate::role::probe::{ProbeAnswer, ProbeResult};
 
 /// A node that exists twice, and what to do.
 pub const CLONED: &str = "this node exists twice, because a machine was cloned with its state directory. Neither of the two works; run \
      'runner init --new-identity' on each of them";
 
 /// One sentence without a full stop.
-pub fn text(reason: &Reason, zone: &TimeZone) -> String {
+pub fn text(reason: &NoCommitReason, zone: &TimeZone) -> String {
     match reason {
-        Reason::Standby(StandbyReason::NotListed, _) => "the config's nodes do not list this one".to_owned(),
-        Reason::Standby(StandbyReason::NotEligible, evidence) => not_eligible("not active here", evidence),
-        Reason::Standby(StandbyReason::Fallback { from: None }, _) => {
+        NoCommitReason::Standby(StandbyReason::NotListed, _) => "the config's nodes do not list this one".to_owned(),
+        NoCommitReason::Standby(StandbyReason::NotEligible, evidence) => not_eligible("not active here", evidence),
+        NoCommitReason::Standby(StandbyReason::Fallback { from: None }, _) => {
             "not active here; stands in if no eligible node runs a slot".to_owned()
         }
-        Reason::Standby(StandbyReason::Fallback { from: Some(from) }, _) => format!(
+        NoCommitReason::Standby(StandbyReason::Fallback { from: Some(from) }, _) => format!(
             "not active here; stands in from {} on if no eligible node runs the due slot",
             units::minute(*from, zone)
         ),
-        Reason::Standby(StandbyReason::LeaseTaken(Some(by)), _) => format!("node {} holds the lease", by.label),
-        Reason::Standby(StandbyReason::LeaseTaken(None), _) => "another node holds the lease".to_owned(),
-        Reason::Standby(StandbyReason::HandedOver { to, until }, _) => format!(
+        NoCommitReason::Standby(StandbyReason::LeaseTaken(Some(by)), _) => format!("node {} holds the lease", by.label),
+        NoCommitReason::Standby(StandbyReason::LeaseTaken(None), _) => "another node holds the lease".to_owned(),
+        NoCommitReason::Standby(StandbyReason::HandedOver { to, until }, _) => format!(
             "an operator gave the role to node {}; this one may take it back from {} on",
             to.label,
             units::minute(*until, zone)
         ),
-        Reason::Unknown(UnknownReason::Probes, evidence) => {
-            probes("the probes cannot tell whether this node is active", evidence, Answer::Unknown)
+        NoCommitReason::Unknown(UnknownReason::Probes, evidence) => {
+            probes("the probes cannot tell whether this node is active", evidence, ProbeAnswer::Unknown)
         }
-        Reason::Unknown(UnknownReason::Journal, _) => "the journal cannot be read".to_owned(),
-        Reason::Unknown(UnknownReason::Lease(lease), _) => no_lease(*lease),
-        Reason::LeaseUnanswered { lease, why } => format!("{}: {}", no_lease(*lease), escaped(why.as_bytes())),
-        Reason::HeldBy { holder } => {
+        NoCommitReason::Unknown(UnknownReason::Journal, _) => "the journal cannot be read".to_owned(),
+        NoCommitReason::Unknown(UnknownReason::Lease(lease), _) => no_lease(*lease),
+        NoCommitReason::LeaseUnanswered { lease, why } => format!("{}: {}", no_lease(*lease), escaped(why.as_bytes())),
+        NoCommitReason::HeldBy { holder } => {
             format!(
                 "node {holder} had the role last: do it there, or give the role to this node with 'runner takeover'"
             )
         }
-        Reason::Conflict { holder } => format!("conflict: node {holder} took the role from this one"),
-        Reason::SlotCommitted { slot } => format!("the slot {} is committed already", units::minute(*slot, zone)),
-        Reason::Paused(pause) => paused(pause, zone),
-        Reason::Cloned => CLONED.to_owned(),
-        Reason::LeaseLost(Some(to)) => {
+        NoCommitReason::Conflict { holder } => format!("conflict: node {holder} took the role from this one"),
+        NoCommitReason::SlotCommitted { slot } => {
+            format!("the slot {} is committed already", units::minute(*slot, zone))
+        }
+        NoCommitReason::Paused(pause) => paused(pause, zone),
+        NoCommitReason::Cloned => CLONED.to_owned(),
+        NoCommitReason::LeaseLost(Some(to)) => {
             format!("node {} got the lease while this run went on; nothing was committed", to.label)
         }
-        Reason::LeaseLost(None) => {
+        NoCommitReason::LeaseLost(None) => {
             "another node got the lease while this run went on; nothing was committed".to_owned()
         }
-        Reason::NothingDue => "no slot has been due yet".to_owned(),
-        Reason::CommandRuns { pid } => {
+        NoCommitReason::NothingDue => "no slot has been due yet".to_owned(),
+        NoCommitReason::CommandRuns { pid } => {
             format!("the command of an earlier call still runs on this node{}", process(pid.as_deref()))
         }
-        Reason::RunsAlready { pid } => {
+        NoCommitReason::RunsAlready { pid } => {
             format!("another process of this node works for the role{}; what is due is its", process(pid.as_deref()))
         }
-        Reason::ClockOff { offset } | Reason::Unknown(UnknownReason::Clock { offset }, _) => format!(
+        NoCommitReason::ClockOff { offset } | NoCommitReason::Unknown(UnknownReason::Clock { offset }, _) => format!(
             "this node's clock is {} {} the store's; no slot is run and nothing is pruned here until it is set right",
             units::duration(offset.unsigned_abs()),
             if offset.is_negative() { "ahead of" } else { "behind" }
@@ -72,27 +74,27 @@ fn process(pid: Option<&str>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
-fn no_lease(lease: Lease) -> String {
+fn no_lease(lease: LeaseKind) -> String {
     let place = match lease {
-        Lease::Etcd => "etcd",
-        Lease::Bucket | Lease::None => "the store",
+        LeaseKind::Etcd => "etcd",
+        LeaseKind::Bucket | LeaseKind::None => "the store",
     };
     format!("the lease in {place} cannot be asked for")
 }
 
-fn paused(pause: &Pause, zone: &TimeZone) -> String {
+fn paused(pause: &RolePause, zone: &TimeZone) -> String {
     let until = pause.until.map(|until| format!(" until {}", units::minute(until, zone))).unwrap_or_default();
     let why = pause.why.as_deref().map(|why| format!(" ({})", escaped(why.as_bytes()))).unwrap_or_default();
     format!("paused on {} at {}{until}{why}; 'runner resume' ends it", pause.by, units::minute(pause.since, zone))
 }
 
 /// A verdict that rests on probes saying no.
-pub fn not_eligible(verdict: &str, evidence: &[Evidence]) -> String {
-    probes(verdict, evidence, Answer::No)
+pub fn not_eligible(verdict: &str, evidence: &[ProbeResult]) -> String {
+    probes(verdict, evidence, ProbeAnswer::No)
 }
 
 /// The verdict with the probes that made it.
-fn probes(verdict: &str, evidence: &[Evidence], decisive: Answer) -> String {
+fn probes(verdict: &str, evidence: &[ProbeResult], decisive: ProbeAnswer) -> String {
     let named: Vec<String> = evidence
         .iter()
         .filter(|e| e.answer == decisive && !e.fallback)
@@ -114,14 +116,15 @@ mod tests {
 
     #[test]
     fn a_slot_is_told_in_the_configs_time_zone_as_everywhere() {
-        let committed = Reason::SlotCommitted { slot: samples::at("2026-11-20T01:00:00Z") };
+        let committed = NoCommitReason::SlotCommitted { slot: samples::at("2026-11-20T01:00:00Z") };
         assert_eq!(text(&committed, &samples::view().zone), "the slot 2026-11-20 02:00 +01:00 is committed already");
     }
 
     #[test]
     fn a_command_that_runs_is_named_by_its_process_where_that_is_known() {
-        let runs =
-            |pid: Option<&str>| text(&Reason::CommandRuns { pid: pid.map(str::to_owned) }, &samples::view().zone);
+        let runs = |pid: Option<&str>| {
+            text(&NoCommitReason::CommandRuns { pid: pid.map(str::to_owned) }, &samples::view().zone)
+        };
         assert_eq!(runs(None), "the command of an earlier call still runs on this node");
         assert_eq!(runs(Some("42")), "the command of an earlier call still runs on this node (process 42)");
     }

@@ -1,15 +1,15 @@
 //! `repair`.
 
-use super::{NAMED_MAX, View, more, short};
+use super::{NAMED_MAX, RenderContext, more, short};
 use crate::cli::units::{count, counted, minute};
 use crate::job::report::ADVICE;
-use crate::job::report::repaired::{Finding, FormatSource, RepairReport, SnapshotLoss};
+use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport, SnapshotLoss};
 
 /// The most entries that a text names below one snapshot.
 const LOST_NAMED_MAX: usize = 10;
 
 /// The verdict, what is lost and what becomes of it, then each snapshot that cannot be restored whole.
-pub fn report(report: &RepairReport, view: &View) -> String {
+pub fn report(report: &RepairReport, view: &RenderContext) -> String {
     let lost = report.lost_files();
     let whole = report.snapshots.iter().filter(|snapshot| snapshot.lost_count == 0).count();
     let snapshots = format!("{whole} of {}", counted(report.snapshots.len() as u64, "snapshot", "snapshots"));
@@ -29,7 +29,7 @@ pub fn report(report: &RepairReport, view: &View) -> String {
         out += &view.page.wrap("  ", 4, &text(report, finding));
     }
     out += &more(report.findings.len().min(NAMED_MAX), report.findings.len() as u64);
-    let is_asked = report.findings.iter().any(|finding| matches!(finding, Finding::KeySlot { .. }));
+    let is_asked = report.findings.iter().any(|finding| matches!(finding, RepairFinding::KeySlot { .. }));
     if is_asked || report.keys.iter().any(|(_, what)| what.is_some()) {
         out += &view.page.wrap("  ", 4, &keys(report));
     }
@@ -43,11 +43,11 @@ pub fn report(report: &RepairReport, view: &View) -> String {
     out
 }
 
-fn text(report: &RepairReport, finding: &Finding) -> String {
+fn text(report: &RepairReport, finding: &RepairFinding) -> String {
     let role = &report.role;
     let will = |done: &'static str, would: &'static str| if report.dry_run { would } else { done };
     match finding {
-        Finding::Format { what, source } => format!(
+        RepairFinding::Format { what, source } => format!(
             "{role}/format {what}: it {} {}",
             will("is made anew", "would be made anew"),
             match source {
@@ -55,7 +55,7 @@ fn text(report: &RepairReport, finding: &Finding) -> String {
                 FormatSource::Journal => "from the key and the journal",
             }
         ),
-        Finding::KeySlot { id, put_back } => format!(
+        RepairFinding::KeySlot { id, put_back } => format!(
             "key slot {id} is missing or damaged: {}",
             match (put_back, report.dry_run) {
                 (true, false) => "it is written again from this node's copy",
@@ -63,7 +63,7 @@ fn text(report: &RepairReport, finding: &Finding) -> String {
                 (false, _) => "this node has a copy of it, which --key-slot writes again",
             }
         ),
-        Finding::Record { seq, what, known } => format!(
+        RepairFinding::Record { seq, what, known } => format!(
             "journal record {seq} {what}: it {} void. {}",
             will("is", "would be"),
             if *known {
@@ -72,23 +72,23 @@ fn text(report: &RepairReport, finding: &Finding) -> String {
                 "What it said is lost: a snapshot, if it was one. A node that remembers the record can bring it back: see there first"
             }
         ),
-        Finding::End { from, to } if from == to => {
+        RepairFinding::End { from, to } if from == to => {
             format!(
                 "journal record {from}, which this node has seen, is lost: what it said is known from this node's memory"
             )
         }
-        Finding::End { from, to } => format!(
+        RepairFinding::End { from, to } => format!(
             "journal records {from} to {to}, which this node has seen, are lost: what they said is known from this node's memory"
         ),
-        Finding::Rotation(generation) => format!(
+        RepairFinding::Rotation(generation) => format!(
             "the record of the rotation to generation {generation} of the repository key is lost, and what came after it: the journal {} under \
              that generation. A node that remembers those records can bring them back: see there first",
             will("goes on", "would go on")
         ),
-        Finding::RotationCopy { object, what } => {
+        RepairFinding::RotationCopy { object, what } => {
             format!("{object} {what}: the copy {} from the record", will("is written again", "would be written again"))
         }
-        Finding::Unvouched { from, to, snapshots } => {
+        RepairFinding::Unvouched { from, to, snapshots } => {
             let records = if from == to {
                 format!(
                     "journal record {from} is of an older generation of the repository key, and nothing of the newest vouches for it"
@@ -113,26 +113,28 @@ fn text(report: &RepairReport, finding: &Finding) -> String {
             };
             format!("{records}: a former holder of the key can have put other records there{lost}")
         }
-        Finding::Snapshot(id) => format!("snapshot {} {} in the journal again", short(*id), will("is", "would be")),
-        Finding::Index { id, what, copy: true } => {
+        RepairFinding::Snapshot(id) => {
+            format!("snapshot {} {} in the journal again", short(*id), will("is", "would be"))
+        }
+        RepairFinding::Index { id, what, copy: true } => {
             format!(
                 "index object {id} {what}: it {} from this node's copy",
                 will("is written again", "would be written again")
             )
         }
-        Finding::Index { id, what, copy: false } => {
+        RepairFinding::Index { id, what, copy: false } => {
             format!(
                 "index object {id} {what}: what snapshots need of it {} from the packs",
                 will("is listed anew", "would be listed anew")
             )
         }
-        Finding::Listed { packs, chunks } => format!(
+        RepairFinding::Listed { packs, chunks } => format!(
             "{} with {} {} anew",
             counted(*packs, "pack", "packs"),
             counted(*chunks, "chunk", "chunks"),
             will("listed", "would be listed")
         ),
-        Finding::Pack { id, what, moved } => format!(
+        RepairFinding::Pack { id, what, moved } => format!(
             "pack {id} {what}: the index {} it{}",
             will("no longer lists", "would no longer list"),
             match moved {
@@ -158,7 +160,7 @@ fn keys(report: &RepairReport) -> String {
     }
 }
 
-fn loss(loss: &SnapshotLoss, view: &View) -> String {
+fn loss(loss: &SnapshotLoss, view: &RenderContext) -> String {
     let info = &loss.info;
     let lost = counted(loss.lost_count, "entry", "entries");
     let text = format!("{} of {}: {lost} cannot be restored", short(info.id), minute(info.time, &view.zone));
@@ -207,7 +209,7 @@ fn advice(report: &RepairReport) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::ids::{Generation, IndexId, KeyId, PackId, Seq, Term};
+    use crate::ids::{IndexId, KeyGeneration, KeyId, PackId, Seq, Term};
     use crate::job::report::repaired::LostEntry;
     use crate::repo::entry::TreePath;
 
@@ -224,29 +226,29 @@ mod tests {
             role: samples::app(),
             dry_run: true,
             findings: vec![
-                Finding::Format { what: missing(), source: FormatSource::Memory },
-                Finding::Format { what: missing(), source: FormatSource::Journal },
-                Finding::KeySlot { id: KeyId([1; 8]), put_back: false },
-                Finding::Record { seq: Seq(7), what: missing(), known: true },
-                Finding::Record { seq: Seq(8), what: missing(), known: false },
-                Finding::End { from: Seq(9), to: Seq(9) },
-                Finding::End { from: Seq(9), to: Seq(11) },
-                Finding::Rotation(Generation(1)),
-                Finding::RotationCopy {
+                RepairFinding::Format { what: missing(), source: FormatSource::Memory },
+                RepairFinding::Format { what: missing(), source: FormatSource::Journal },
+                RepairFinding::KeySlot { id: KeyId([1; 8]), put_back: false },
+                RepairFinding::Record { seq: Seq(7), what: missing(), known: true },
+                RepairFinding::Record { seq: Seq(8), what: missing(), known: false },
+                RepairFinding::End { from: Seq(9), to: Seq(9) },
+                RepairFinding::End { from: Seq(9), to: Seq(11) },
+                RepairFinding::Rotation(KeyGeneration(1)),
+                RepairFinding::RotationCopy {
                     object: "app/rotated/0000000000000006".to_owned(),
                     what: "is not the copy of journal record 6 that it should be".to_owned(),
                 },
-                Finding::Unvouched {
+                RepairFinding::Unvouched {
                     from: Seq(1),
                     to: Seq(6),
                     snapshots: vec![samples::digest(0x40), samples::digest(0x41)],
                 },
-                Finding::Unvouched { from: Seq(1), to: Seq(1), snapshots: Vec::new() },
-                Finding::Snapshot(samples::digest(0x3f)),
-                Finding::Index { id: IndexId([2; 16]), what: missing(), copy: true },
-                Finding::Index { id: IndexId([3; 16]), what: missing(), copy: false },
-                Finding::Listed { packs: 2, chunks: 140 },
-                Finding::Pack { id: PackId([4; 16]), what: "has 7 bytes instead of 9".to_owned(), moved: 3 },
+                RepairFinding::Unvouched { from: Seq(1), to: Seq(1), snapshots: Vec::new() },
+                RepairFinding::Snapshot(samples::digest(0x3f)),
+                RepairFinding::Index { id: IndexId([2; 16]), what: missing(), copy: true },
+                RepairFinding::Index { id: IndexId([3; 16]), what: missing(), copy: false },
+                RepairFinding::Listed { packs: 2, chunks: 140 },
+                RepairFinding::Pack { id: PackId([4; 16]), what: "has 7 bytes instead of 9".to_owned(), moved: 3 },
             ],
             keys: vec![(KeyId([5; 8]), None), (KeyId([6; 8]), Some("key slot is damaged".to_owned()))],
             snapshots: vec![loss(0x3f, 0), loss(0x40, 31), loss(0x41, 1)],

@@ -1,16 +1,16 @@
 //! `restore`.
 
-use super::{NAMED_MAX, View, more, short};
+use super::{NAMED_MAX, RenderContext, more, short};
 use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::ADVICE;
 use crate::job::report::restored::RestoreReport;
-use crate::job::report::restored::Restored;
+use crate::job::report::restored::RestoredSnapshot;
 use crate::job::restore::RestoreProblemKind;
 use crate::repo::entry::TreePath;
-use crate::tree::write::{MetaKind, MetaTrouble};
+use crate::tree::write::{MetadataFailure, MetadataKind};
 
 /// The verdict, what it took, what could not be done.
-pub fn report(restored: &Restored, view: &View) -> String {
+pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
     let (snapshot, report) = (&restored.snapshot, &restored.report);
     let n = &report.counts;
     let done = n.restored + n.touched + n.unchanged + n.skipped + n.deleted + n.failed + n.directories;
@@ -129,17 +129,17 @@ fn data(report: &RestoreReport) -> String {
 }
 
 /// Once a kind: a line a file would bury the rest.
-fn trouble(trouble: &MetaTrouble) -> String {
+fn trouble(trouble: &MetadataFailure) -> String {
     let (what, root) = match trouble.kind {
-        MetaKind::Owner => ("owner not set", true),
-        MetaKind::Mode => ("permissions not set", true),
-        MetaKind::Acl => ("ACL not set", false),
-        MetaKind::Capability => ("file capabilities not set", true),
-        MetaKind::Xattr => ("extended attributes not set", false),
-        MetaKind::Time => ("modification time not set", false),
-        MetaKind::Device => ("device node not made", true),
-        MetaKind::Hardlink => ("hard link became a file of its own", false),
-        MetaKind::Flags => ("file flags (chattr) not set", true),
+        MetadataKind::Owner => ("owner not set", true),
+        MetadataKind::Mode => ("permissions not set", true),
+        MetadataKind::Acl => ("ACL not set", false),
+        MetadataKind::Capability => ("file capabilities not set", true),
+        MetadataKind::Xattr => ("extended attributes not set", false),
+        MetadataKind::Time => ("modification time not set", false),
+        MetadataKind::Device => ("device node not made", true),
+        MetadataKind::Hardlink => ("hard link became a file of its own", false),
+        MetadataKind::Flags => ("file flags (chattr) not set", true),
     };
     format!(
         "{what}: {}, first {} ({}).{}",
@@ -159,8 +159,8 @@ mod tests {
     use crate::ids::ChunkId;
     use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind};
 
-    fn sample() -> Restored {
-        Restored {
+    fn sample() -> RestoredSnapshot {
+        RestoredSnapshot {
             snapshot: samples::snapshot(0x3f, "2026-11-20T01:00:00Z"),
             target: Some("/mnt/restore".into()),
             salvage: false,
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn fresh_existing_dry_and_incomplete() {
-        let mut existing = Restored { target: None, ..sample() };
+        let mut existing = RestoredSnapshot { target: None, ..sample() };
         existing.report.counts = RestoreCounts {
             restored: 4,
             touched: 3,
@@ -191,9 +191,11 @@ mod tests {
         let path = TreePath::new("srv/app/x").unwrap();
         let mut incomplete = sample();
         let trouble =
-            |kind, error: &str| MetaTrouble { kind, count: 118_015, first: path.clone(), error: error.to_owned() };
-        incomplete.report.metadata =
-            vec![trouble(MetaKind::Owner, "Operation not permitted"), trouble(MetaKind::Xattr, "Not supported")];
+            |kind, error: &str| MetadataFailure { kind, count: 118_015, first: path.clone(), error: error.to_owned() };
+        incomplete.report.metadata = vec![
+            trouble(MetadataKind::Owner, "Operation not permitted"),
+            trouble(MetadataKind::Xattr, "Not supported"),
+        ];
         incomplete.report.counts.failed = 31;
         incomplete.report.problems =
             vec![RestoreProblem { path, kind: RestoreProblemKind::Missing(ChunkId([0x3f; 32])) }];

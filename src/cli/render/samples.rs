@@ -4,33 +4,38 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use super::View;
-use super::page::Page;
+use super::RenderContext;
+use super::page::PageLayout;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName, Seq, Term};
 use crate::job::report::audited::{
-    Attempt, AttemptEnd, Commit, Finding, Incomplete, NodeShare, Note, RoleAudit, SlotCounts, Streak,
+    AttemptEnd, AuditFinding, AuditNote, AuditReport, CommitInfo, IncompleteStreak, NodeShare, SlotAttempt, SlotCounts,
+    SnapshotStreak,
 };
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::whoami::{
-    Answer, Evidence, MissedCause, NodeInfo, PeerInfo, PeerSeen, Reason, RecentSlots, RoleStatus, State, StoreState,
-    StoreStatus, TermInfo, Warning, WhoamiReport,
+    MissedCause, NodeInfo, PeerInfo, PeerPresence, ProbeReport, ProbeVerdict, RecentSlots, RoleInfo, RoleState,
+    RoleWarning, StateReason, StoreState, StoreStatus, TermInfo, WhoamiReport,
 };
-use crate::job::report::{ByteCounts, FileCounts, Outcome, RoleReport};
+use crate::job::report::{ByteCounts, FileCounts, RoleReport, RunOutcome};
 use crate::journal::future::{FutureDates, WrongClock};
-use crate::journal::record::NodeRef;
-use crate::repo::format::JournalHome;
+use crate::journal::record::WriterNode;
+use crate::repo::format::JournalLocation;
 
-pub(crate) fn view() -> View {
-    View { zone: TimeZone::get("Europe/Berlin").unwrap(), now: at("2026-11-20T01:05:00Z"), page: Page::FILE }
+pub(crate) fn view() -> RenderContext {
+    RenderContext {
+        zone: TimeZone::get("Europe/Berlin").unwrap(),
+        now: at("2026-11-20T01:05:00Z"),
+        page: PageLayout::FILE,
+    }
 }
 
 /// On a terminal of so many columns.
-pub(crate) fn view_of(columns: usize) -> View {
-    View { page: Page::terminal(columns), ..view() }
+pub(crate) fn view_of(columns: usize) -> RenderContext {
+    RenderContext { page: PageLayout::terminal(columns), ..view() }
 }
 
 /// What `render` makes of 80 and of 40 columns stays in them, but for a word that is longer by itself.
-pub(crate) fn assert_fits(render: impl Fn(&View) -> String) {
+pub(crate) fn assert_fits(render: impl Fn(&RenderContext) -> String) {
     for columns in [80, 40] {
         let text = render(&view_of(columns));
         for line in text.lines().filter(|line| line.chars().count() > columns) {
@@ -45,9 +50,9 @@ pub(crate) fn at(text: &str) -> Timestamp {
 }
 
 /// Missed slots, the last of them at `last`.
-pub(crate) fn missed(last: &str, count: usize) -> Warning {
+pub(crate) fn missed(last: &str, count: usize) -> RoleWarning {
     let last = at(last);
-    Warning::SlotsMissed { first: last, last, count, cause: MissedCause::NotEligible }
+    RoleWarning::SlotsMissed { first: last, last, count, cause: MissedCause::NotEligible }
 }
 
 pub(crate) fn app() -> RoleName {
@@ -65,7 +70,7 @@ pub(crate) fn digest(first: u8) -> Digest {
 pub(crate) fn backup() -> RoleReport {
     RoleReport {
         role: app(),
-        outcome: Outcome::Committed,
+        outcome: RunOutcome::Committed,
         reason: None,
         snapshot: Some(digest(0x3f)),
         previous: Some(at("2026-11-19T01:00:00Z")),
@@ -100,23 +105,23 @@ pub(crate) fn snapshot(first: u8, time: &str) -> SnapshotInfo {
     }
 }
 
-pub(crate) fn active() -> RoleStatus {
-    RoleStatus {
+pub(crate) fn active() -> RoleInfo {
+    RoleInfo {
         role: app(),
-        state: State::Active,
-        reason: Reason::ProbesYes,
+        state: RoleState::Active,
+        reason: StateReason::ProbesYes,
         evidence: vec![
-            Evidence {
+            ProbeReport {
                 probe: "vip 10.0.0.50".to_owned(),
-                answer: Answer::Yes,
+                answer: ProbeVerdict::Yes,
                 detail: "on eth0".to_owned(),
                 latency: Duration::from_millis(1),
                 age: Duration::from_millis(900),
                 fallback: false,
             },
-            Evidence {
+            ProbeReport {
                 probe: "command /usr/local/bin/is-primary --role app --strict".to_owned(),
-                answer: Answer::Unknown,
+                answer: ProbeVerdict::Unknown,
                 detail: "exit 3: could not connect to 127.0.0.1:5432".to_owned(),
                 latency: Duration::from_millis(2_300),
                 age: Duration::from_secs(12),
@@ -134,12 +139,12 @@ pub(crate) fn active() -> RoleStatus {
         store: StoreState {
             url: "s3://backups/prod".to_owned(),
             status: StoreStatus::Ok,
-            journal: Some(JournalHome::Bucket),
+            journal: Some(JournalLocation::Bucket),
             clock_offset_seconds: Some(0),
         },
         etcd: None,
         has_daemon: true,
-        peers: vec![PeerSeen {
+        peers: vec![PeerPresence {
             node: PeerInfo {
                 id: NodeId([0x22; 16]),
                 name: "app02".to_owned(),
@@ -154,11 +159,11 @@ pub(crate) fn active() -> RoleStatus {
     }
 }
 
-pub(crate) fn blind() -> RoleStatus {
-    RoleStatus {
+pub(crate) fn blind() -> RoleInfo {
+    RoleInfo {
         role: "orders-db".parse().unwrap(),
-        state: State::Unknown,
-        reason: Reason::ProbesUnknown,
+        state: RoleState::Unknown,
+        reason: StateReason::ProbesUnknown,
         term: TermInfo::default(),
         last_backup: None,
         next_slot: None,
@@ -171,17 +176,20 @@ pub(crate) fn blind() -> RoleStatus {
         },
         etcd: None,
         peers: Vec::new(),
-        warnings: vec![Warning::StoreUnreadable { why: "connection refused".to_owned() }, Warning::ClockOff(-400)],
+        warnings: vec![
+            RoleWarning::StoreUnreadable { why: "connection refused".to_owned() },
+            RoleWarning::ClockOff(-400),
+        ],
         ..active()
     }
 }
 
 /// Its twin wrote the newest record, under the same name and term.
-pub(crate) fn cloned() -> RoleStatus {
-    RoleStatus { state: State::Conflict, reason: Reason::Cloned, evidence: Vec::new(), ..active() }
+pub(crate) fn cloned() -> RoleInfo {
+    RoleInfo { state: RoleState::Conflict, reason: StateReason::Cloned, evidence: Vec::new(), ..active() }
 }
 
-pub(crate) fn all(roles: Vec<RoleStatus>) -> WhoamiReport {
+pub(crate) fn all(roles: Vec<RoleInfo>) -> WhoamiReport {
     let node = NodeInfo {
         id: Some(NodeId([0x9c; 16])),
         hostname: "app01".to_owned(),
@@ -192,8 +200,8 @@ pub(crate) fn all(roles: Vec<RoleStatus>) -> WhoamiReport {
     WhoamiReport { node, roles }
 }
 
-fn committed(seq: u64, node: &str, time: &str) -> Commit {
-    Commit {
+fn committed(seq: u64, node: &str, time: &str) -> CommitInfo {
+    CommitInfo {
         seq: Seq(seq),
         node: node.to_owned(),
         term: Term(7),
@@ -204,18 +212,18 @@ fn committed(seq: u64, node: &str, time: &str) -> Commit {
 
 /// What a clock two years ahead left behind.
 pub(crate) fn future() -> FutureDates {
-    let node = NodeRef { id: NodeId([1; 16]), name: "app02".to_owned() };
+    let node = WriterNode { id: NodeId([1; 16]), name: "app02".to_owned() };
     FutureDates { count: 2, latest: at("2028-11-19T01:00:00Z"), node: Some(node), clock: WrongClock::Writer }
 }
 
-pub(crate) fn audit() -> RoleAudit {
-    let attempt = |minute: &str, end| Attempt {
+pub(crate) fn audit() -> AuditReport {
+    let attempt = |minute: &str, end| SlotAttempt {
         node: "app01".to_owned(),
         term: Term(7),
         began: at(&format!("2026-11-12T01:{minute}:02Z")),
         end,
     };
-    let streak = Streak {
+    let streak = SnapshotStreak {
         first: at("2026-11-14T01:00:00Z"),
         last: at("2026-11-19T01:00:00Z"),
         snapshot: digest(0x3f),
@@ -224,7 +232,7 @@ pub(crate) fn audit() -> RoleAudit {
         new_bytes: 0,
         same_tree: true,
     };
-    let incomplete = Incomplete {
+    let incomplete = IncompleteStreak {
         first: at("2026-11-18T01:00:00Z"),
         last: at("2026-11-19T01:00:00Z"),
         snapshot: digest(0x3f),
@@ -232,13 +240,13 @@ pub(crate) fn audit() -> RoleAudit {
         unreadable: 1,
     };
     let slot = at("2026-11-11T01:00:00Z");
-    let missed = |first: &str, last: &str, count, attempts| Finding::Missed {
+    let missed = |first: &str, last: &str, count, attempts| AuditFinding::Missed {
         first: at(first),
         last: at(last),
         count,
         attempts,
     };
-    RoleAudit {
+    AuditReport {
         role: app(),
         since: at("2026-10-21T01:05:00Z"),
         records: 128,
@@ -248,19 +256,23 @@ pub(crate) fn audit() -> RoleAudit {
             NodeShare { node: "app02".to_owned(), commits: 1, attempts: 0 },
         ],
         findings: vec![
-            Finding::Hole { record: "app/journal/0000000000000007".to_owned() },
-            Finding::Future {
+            AuditFinding::Hole { record: "app/journal/0000000000000007".to_owned() },
+            AuditFinding::Future {
                 count: 2,
                 latest: at("2028-11-19T01:00:00Z"),
                 nodes: vec!["app02".to_owned()],
                 reader: false,
             },
-            Finding::Backdated { count: 3, by: SignedDuration::from_hours(17_520), nodes: vec!["app02".to_owned()] },
-            Finding::Broken {
+            AuditFinding::Backdated {
+                count: 3,
+                by: SignedDuration::from_hours(17_520),
+                nodes: vec!["app02".to_owned()],
+            },
+            AuditFinding::Broken {
                 record: "app/journal/0000000000000012".to_owned(),
                 what: "does not continue the record before it".to_owned(),
             },
-            Finding::Duplicate {
+            AuditFinding::Duplicate {
                 slot,
                 commits: vec![
                     committed(70, "app01", "2026-11-11T01:04:00Z"),
@@ -278,18 +290,21 @@ pub(crate) fn audit() -> RoleAudit {
                     attempt("20", None),
                 ],
             ),
-            Finding::Late { slot: at("2026-11-13T01:00:00Z"), commit: committed(80, "app01", "2026-11-13T02:04:00Z") },
-            Finding::SameChanges(streak.clone()),
-            Finding::EverythingChanged(Streak { runs: 1, ..streak.clone() }),
-            Finding::Incomplete(Incomplete { runs: 2, unreadable: 5_200, ..incomplete.clone() }),
-            Finding::Flapping {
+            AuditFinding::Late {
+                slot: at("2026-11-13T01:00:00Z"),
+                commit: committed(80, "app01", "2026-11-13T02:04:00Z"),
+            },
+            AuditFinding::SameChanges(streak.clone()),
+            AuditFinding::EverythingChanged(SnapshotStreak { runs: 1, ..streak.clone() }),
+            AuditFinding::Incomplete(IncompleteStreak { runs: 2, unreadable: 5_200, ..incomplete.clone() }),
+            AuditFinding::Flapping {
                 first: at("2026-11-14T01:00:00Z"),
                 last: at("2026-11-14T09:00:00Z"),
                 count: 12,
                 nodes: vec!["app01".to_owned(), "app02".to_owned()],
             },
-            Finding::ScheduleMissing { last: at("2026-11-17T01:00:04Z") },
-            Finding::PausedTooLong {
+            AuditFinding::ScheduleMissing { last: at("2026-11-17T01:00:04Z") },
+            AuditFinding::PausedTooLong {
                 since: at("2026-11-18T12:00:00Z"),
                 by: "app02".to_owned(),
                 why: Some("disk swap".to_owned()),
@@ -297,15 +312,15 @@ pub(crate) fn audit() -> RoleAudit {
         ],
         finding_count: 10,
         notes: vec![
-            Note::Paused {
+            AuditNote::Paused {
                 first: at("2026-11-05T01:00:00Z"),
                 last: at("2026-11-06T01:00:00Z"),
                 count: 2,
                 by: "app01".to_owned(),
                 why: Some("disk swap".to_owned()),
             },
-            Note::Incomplete(incomplete),
-            Note::SameFiles(Streak { same_tree: false, changes: 1, new_bytes: 31 << 20, ..streak }),
+            AuditNote::Incomplete(incomplete),
+            AuditNote::SameFiles(SnapshotStreak { same_tree: false, changes: 1, new_bytes: 31 << 20, ..streak }),
         ],
     }
 }

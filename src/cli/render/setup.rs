@@ -4,14 +4,14 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 
-use super::page::Page;
+use super::page::PageLayout;
 use crate::cli::units::{counted, time};
-use crate::config::{JournalPlace, KeySource};
+use crate::config::{JournalPlacement, KeySource};
 use crate::ids::KeyId;
-use crate::job::report::setup::{InitReport, InitRole, KeyChange, KeyReport, KeyRotation, KeySlotKind};
+use crate::job::report::setup::{InitReport, InitRoleReport, KeyChange, KeyReport, KeyRotation, KeySlotKind};
 
 /// One line a role, then what a person must do with each key, once.
-pub fn init(report: &InitReport, page: Page) -> String {
+pub fn init(report: &InitReport, page: PageLayout) -> String {
     let mut out = match &report.new_identity {
         Some(id) => page.wrap("", 2, &format!("this node is a new one now: {id}")),
         None => String::new(),
@@ -38,7 +38,7 @@ pub fn init(report: &InitReport, page: Page) -> String {
 const ONE_DIRECTORY: &str = "The store is a directory: every node of a role must reach this same one, by NFS or the like. With a directory of \
                              its own each node makes a history of its own, and each takes itself for the active one.";
 
-fn role(role: &InitRole, page: Page) -> String {
+fn role(role: &InitRoleReport, page: PageLayout) -> String {
     if !role.created {
         return page.wrap(
             &format!("{}: ", role.role),
@@ -47,7 +47,7 @@ fn role(role: &InitRole, page: Page) -> String {
         );
     }
     let proof = match (role.journal, role.proof_rounds) {
-        (JournalPlace::Etcd, _) => "journal in etcd".to_owned(),
+        (JournalPlacement::Etcd, _) => "journal in etcd".to_owned(),
         (_, rounds) => format!("journal in the store, which passed {rounds} rounds of racing writers"),
     };
     page.wrap(&format!("{}: ", role.role), 2, &format!("repository created in {}; {proof}", role.store))
@@ -82,7 +82,7 @@ fn key_duty(key: &KeySource, made: bool, created: bool) -> String {
 }
 
 /// What became of the keys, and which there are.
-pub fn keys(report: &KeyReport, page: Page) -> String {
+pub fn keys(report: &KeyReport, page: PageLayout) -> String {
     let role = &report.role;
     let mut out = match &report.change {
         KeyChange::None => page.wrap("", 2, &format!("{role}: {}", counted(report.slots.len() as u64, "key", "keys"))),
@@ -125,7 +125,7 @@ pub fn keys(report: &KeyReport, page: Page) -> String {
     out
 }
 
-fn rotated(role: &str, rotation: &KeyRotation, page: Page) -> String {
+fn rotated(role: &str, rotation: &KeyRotation, page: PageLayout) -> String {
     let generation = rotation.generation;
     let list = |ids: &[KeyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut sentences = vec![if rotation.dry_run && rotation.finished {
@@ -158,7 +158,7 @@ fn rotated(role: &str, rotation: &KeyRotation, page: Page) -> String {
     page.wrap(&format!("{role}: "), 2, &sentences.join(" "))
 }
 
-fn exported(role: &str, file: &Path, page: Page) -> String {
+fn exported(role: &str, file: &Path, page: PageLayout) -> String {
     page.wrap(
         &format!("{role}: "),
         2,
@@ -170,16 +170,16 @@ fn exported(role: &str, file: &Path, page: Page) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::ids::{Generation, RepoId};
-    use crate::job::report::setup::KeySlot;
+    use crate::ids::{KeyGeneration, RepoId};
+    use crate::job::report::setup::KeySlotInfo;
 
-    fn created(name: &str, key: KeySource, key_file_created: bool) -> InitRole {
-        InitRole {
+    fn created(name: &str, key: KeySource, key_file_created: bool) -> InitRoleReport {
+        InitRoleReport {
             role: name.parse().unwrap(),
             store: "s3://backups/prod".to_owned(),
             repository: RepoId([0x5a; 16]),
             created: true,
-            journal: JournalPlace::Bucket,
+            journal: JournalPlacement::Bucket,
             proof_rounds: 20,
             key,
             key_file_created,
@@ -195,7 +195,7 @@ mod tests {
             roles: vec![
                 created("app", file.clone(), true),
                 created("orders-db", file, false),
-                InitRole {
+                InitRoleReport {
                     created: false,
                     ..created("mail", KeySource::PassphraseFile("/etc/runner/phrase".into()), false)
                 },
@@ -203,38 +203,38 @@ mod tests {
             ],
         };
         samples::assert_fits(|view| init(&report, view.page));
-        insta::assert_snapshot!(init(&report, Page::FILE));
+        insta::assert_snapshot!(init(&report, PageLayout::FILE));
     }
 
     #[test]
     fn a_directory_is_to_be_the_same_one_for_every_node() {
-        let role = |created| InitRole {
+        let role = |created| InitRoleReport {
             created,
             shared: false,
             store: "file:///var/backups/runner".to_owned(),
             ..self::created("app", KeySource::KeyFile("/etc/runner/repository.key".into()), false)
         };
-        let said = |created| init(&InitReport { new_identity: None, roles: vec![role(created)] }, Page::FILE);
+        let said = |created| init(&InitReport { new_identity: None, roles: vec![role(created)] }, PageLayout::FILE);
         insta::assert_snapshot!(said(true));
         assert!(!said(false).contains("NFS"), "it was said when it was made");
     }
 
-    fn slot(id: u8, kind: KeySlotKind, problem: Option<&str>) -> KeySlot {
+    fn slot(id: u8, kind: KeySlotKind, problem: Option<&str>) -> KeySlotInfo {
         let (id, written, problem) = (KeyId([id; 8]), samples::at("2026-11-21T10:00:00Z"), problem.map(str::to_owned));
-        KeySlot { id, generation: Generation(0), kind, written, opened: false, problem }
+        KeySlotInfo { id, generation: KeyGeneration(0), kind, written, opened: false, problem }
     }
 
     #[test]
     fn keys_are_listed_after_every_change() {
         let slots = vec![
             slot(0x3f, KeySlotKind::KeyFile, None),
-            KeySlot { opened: true, ..slot(0x40, KeySlotKind::Passphrase, None) },
+            KeySlotInfo { opened: true, ..slot(0x40, KeySlotKind::Passphrase, None) },
             slot(0x42, KeySlotKind::Unreadable, Some("the key slot is damaged (it is not what its name says)")),
         ];
         let report = |change| KeyReport {
             role: samples::app(),
             change,
-            generation: Generation(0),
+            generation: KeyGeneration(0),
             slots: slots.clone(),
             passed_over: 3,
         };
@@ -248,12 +248,12 @@ mod tests {
                 removed: vec![KeyId([0x3f; 8])],
                 left: vec![KeyId([0x40; 8])],
                 created_file: Some("/etc/runner/new.key".into()),
-                ..KeyRotation::of(Generation(1))
+                ..KeyRotation::of(KeyGeneration(1))
             }),
-            KeyChange::Rotated(KeyRotation { dry_run: true, ..KeyRotation::of(Generation(1)) }),
-            KeyChange::Rotated(KeyRotation { finished: true, ..KeyRotation::of(Generation(1)) }),
+            KeyChange::Rotated(KeyRotation { dry_run: true, ..KeyRotation::of(KeyGeneration(1)) }),
+            KeyChange::Rotated(KeyRotation { finished: true, ..KeyRotation::of(KeyGeneration(1)) }),
         ]
-        .map(|change| keys(&report(change), Page::FILE));
+        .map(|change| keys(&report(change), PageLayout::FILE));
         insta::assert_snapshot!(texts.join("\n"));
     }
 }

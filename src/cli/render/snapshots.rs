@@ -1,11 +1,11 @@
 //! `snapshots`: the table.
 
-use super::{View, short};
+use super::{RenderContext, short};
 use crate::cli::units::{bytes, count, counted, minute};
 use crate::job::report::snapshot::SnapshotInfo;
 
 /// Oldest first, so that the newest stands above the prompt. `doubtful`: the journal may have more than could be read.
-pub fn list(snapshots: &[SnapshotInfo], doubtful: bool, view: &View) -> String {
+pub fn list(snapshots: &[SnapshotInfo], doubtful: bool, view: &RenderContext) -> String {
     if snapshots.is_empty() {
         let none = if doubtful { "no snapshot in what can be read\n" } else { "no snapshots yet\n" };
         return none.to_owned();

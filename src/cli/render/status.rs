@@ -1,17 +1,17 @@
 //! `status`: every role in one table, and below it what needs a person.
 
 use super::whoami::word;
-use super::{View, warning};
+use super::{RenderContext, warning};
 use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
-use crate::job::report::Outcome;
-use crate::job::report::whoami::{RoleStatus, State, Step, Warning, WhoamiReport};
+use crate::job::report::RunOutcome;
+use crate::job::report::whoami::{RoleInfo, RoleState, RoleWarning, RunStep, WhoamiReport};
 
 /// What stands where there is nothing to say.
 const NONE: &str = "-";
 
 /// A line a role, then a line a warning.
-pub fn text(report: &WhoamiReport, view: &View) -> String {
+pub fn text(report: &WhoamiReport, view: &RenderContext) -> String {
     let rows = report.roles.iter().map(|role| {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
         [
@@ -40,7 +40,7 @@ pub fn text(report: &WhoamiReport, view: &View) -> String {
 }
 
 /// A state; in capitals where it needs a person.
-fn here(state: State) -> String {
+fn here(state: RoleState) -> String {
     match health::of_state(state) {
         Some(_) => word(state).to_uppercase(),
         None => word(state).to_owned(),
@@ -48,34 +48,34 @@ fn here(state: State) -> String {
 }
 
 /// In a word each; the lines below the table tell more.
-fn risks(role: &RoleStatus) -> String {
-    let word = |warning: &Warning| match warning {
-        Warning::SlotsMissed { .. } => "missed",
-        Warning::RunFailed(run) if run.step == Step::Takeover && run.outcome == Outcome::Unknown => "lease",
-        Warning::RunFailed(_) => "failed",
-        Warning::NoRepository => "no repository",
-        Warning::NoSnapshot { .. } => "no snapshot",
-        Warning::ScheduleMissing { .. } => "schedule",
-        Warning::Paused { .. } => "paused",
-        Warning::LeaseUnread { .. } => "lease",
-        Warning::DaemonSilent => "daemon",
-        Warning::StateUnwritable { .. } => "state",
-        Warning::Exposed(_) => "exposed",
-        Warning::ClockOff(_) => "clock",
-        Warning::StoreUnreadable { .. } => "store",
-        Warning::StoreRolledBack => "rollback",
-        Warning::JournalHead { .. } | Warning::RecordsLost { .. } => "journal",
-        Warning::Incomplete { .. } => "incomplete",
-        Warning::NoContent | Warning::EmptySources(_) => "empty",
-        Warning::Lost { .. } => "lost",
-        Warning::RepositoryGone { .. } => "gone",
-        Warning::AnotherRepository { .. } => "other repository",
-        Warning::OnlyNode => "alone",
-        Warning::FormerNodes { .. } => "former",
-        Warning::Drift { .. } | Warning::LeaseDrift { .. } => "drift",
-        Warning::FutureDates(_) => "future",
-        Warning::Twin { .. } => "twin",
-        Warning::Unread { .. } => "unread",
+fn risks(role: &RoleInfo) -> String {
+    let word = |warning: &RoleWarning| match warning {
+        RoleWarning::SlotsMissed { .. } => "missed",
+        RoleWarning::RunFailed(run) if run.step == RunStep::Takeover && run.outcome == RunOutcome::Unknown => "lease",
+        RoleWarning::RunFailed(_) => "failed",
+        RoleWarning::NoRepository => "no repository",
+        RoleWarning::NoSnapshot { .. } => "no snapshot",
+        RoleWarning::ScheduleMissing { .. } => "schedule",
+        RoleWarning::Paused { .. } => "paused",
+        RoleWarning::LeaseUnread { .. } => "lease",
+        RoleWarning::DaemonSilent => "daemon",
+        RoleWarning::StateUnwritable { .. } => "state",
+        RoleWarning::Exposed(_) => "exposed",
+        RoleWarning::ClockOff(_) => "clock",
+        RoleWarning::StoreUnreadable { .. } => "store",
+        RoleWarning::StoreRolledBack => "rollback",
+        RoleWarning::JournalHead { .. } | RoleWarning::RecordsLost { .. } => "journal",
+        RoleWarning::Incomplete { .. } => "incomplete",
+        RoleWarning::NoContent | RoleWarning::EmptySources(_) => "empty",
+        RoleWarning::Lost { .. } => "lost",
+        RoleWarning::RepositoryGone { .. } => "gone",
+        RoleWarning::AnotherRepository { .. } => "other repository",
+        RoleWarning::OnlyNode => "alone",
+        RoleWarning::FormerNodes { .. } => "former",
+        RoleWarning::Drift { .. } | RoleWarning::LeaseDrift { .. } => "drift",
+        RoleWarning::FutureDates(_) => "future",
+        RoleWarning::Twin { .. } => "twin",
+        RoleWarning::Unread { .. } => "unread",
     };
     let alarming = role.warnings.iter().filter(|found| health::severity(found) > Severity::Note);
     let all: Vec<&str> = alarming.map(word).collect();
@@ -86,20 +86,20 @@ fn risks(role: &RoleStatus) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::samples::{self, active, all, blind};
-    use crate::job::report::whoami::{MissedCause, Reason, TermInfo};
+    use crate::job::report::whoami::{MissedCause, StateReason, TermInfo};
 
     #[test]
     fn one_line_a_role_and_what_needs_a_person() {
-        let standby = RoleStatus {
+        let standby = RoleInfo {
             role: "billing-db".parse().unwrap(),
-            state: State::Standby,
-            reason: Reason::ProbesNo,
+            state: RoleState::Standby,
+            reason: StateReason::ProbesNo,
             term: TermInfo { mine: None, current: active().term.current, holder: Some("billing-db-02".to_owned()) },
             ..active()
         };
-        let mut late = RoleStatus {
+        let mut late = RoleInfo {
             role: "mail".parse().unwrap(),
-            warnings: vec![Warning::SlotsMissed {
+            warnings: vec![RoleWarning::SlotsMissed {
                 first: samples::at("2026-11-18T01:00:00Z"),
                 last: samples::at("2026-11-19T01:00:00Z"),
                 count: 2,

@@ -1,16 +1,16 @@
 //! `verify`.
 
-use super::page::Page;
+use super::page::PageLayout;
 use super::{NAMED_MAX, more, short};
 use crate::cli::units::{bytes, count, counted, duration};
 use crate::job::report::ADVICE;
-use crate::job::report::verified::{Damage, DamageKind, VerifyReport};
+use crate::job::report::verified::{DamageKind, DamagedObject, VerifyReport};
 
 /// The most files that a text names below one damage.
 const LOST_NAMED_MAX: usize = 10;
 
 /// The verdict, what was looked at, then each damage with the files it costs.
-pub fn report(report: &VerifyReport, page: Page) -> String {
+pub fn report(report: &VerifyReport, page: PageLayout) -> String {
     let verdict = match report.damage_count {
         0 => "no damage found".to_owned(),
         n => {
@@ -60,7 +60,7 @@ pub fn report(report: &VerifyReport, page: Page) -> String {
     out
 }
 
-fn damage(damage: &Damage, page: Page) -> String {
+fn damage(damage: &DamagedObject, page: PageLayout) -> String {
     let mut out = page.row(&format!("  {}:", damage.object), 4, &damage.what);
     match (damage.kind, damage.affected_count) {
         (DamageKind::Format, _) => out += &page.wrap("    ", 6, "nothing else can be checked or read without it"),
@@ -96,9 +96,9 @@ mod tests {
 
     use super::*;
     use crate::cli::render::samples;
-    use crate::job::report::verified::{Affected, VerifyCounts};
+    use crate::job::report::verified::{AffectedFile, VerifyCounts};
     use crate::repo::entry::TreePath;
-    use crate::repo::loss::Losses;
+    use crate::repo::loss::PackLosses;
 
     #[test]
     fn clean_and_damaged() {
@@ -117,32 +117,32 @@ mod tests {
             duration: Duration::from_secs(12),
             damages: Vec::new(),
             damage_count: 0,
-            losses: Losses::default(),
+            losses: PackLosses::default(),
         };
         let checked = VerifyCounts { unreferenced: 2, ..clean.checked };
         let part = VerifyReport { read_percent: 10, checked, ..clean.clone() };
-        let lost = |n: usize| Affected {
+        let lost = |n: usize| AffectedFile {
             snapshot: samples::digest(0x3f),
             path: TreePath::new(format!("srv/app/file-{n:02}")).unwrap(),
         };
         let damaged = VerifyReport {
             read_percent: 100,
             damages: vec![
-                Damage {
+                DamagedObject {
                     kind: DamageKind::Pack,
                     object: "app/packs/3f/3f2a91c0c0c0c0c0c0c0c0c0c0c0c0c0".to_owned(),
                     what: "frame 3 does not decrypt".to_owned(),
                     affected: (0..30).map(lost).collect(),
                     affected_count: 412,
                 },
-                Damage {
+                DamagedObject {
                     kind: DamageKind::Pack,
                     object: "app/packs/40/402a91c0c0c0c0c0c0c0c0c0c0c0c0c0".to_owned(),
                     what: "missing".to_owned(),
                     affected: Vec::new(),
                     affected_count: 0,
                 },
-                Damage {
+                DamagedObject {
                     kind: DamageKind::Record,
                     object: "app/journal/0000000000000007".to_owned(),
                     what: "is missing".to_owned(),
@@ -154,6 +154,6 @@ mod tests {
             ..clean.clone()
         };
         samples::assert_fits(|view| report(&damaged, view.page));
-        insta::assert_snapshot!([clean, part, damaged].map(|r| report(&r, Page::FILE)).join("\n"));
+        insta::assert_snapshot!([clean, part, damaged].map(|r| report(&r, PageLayout::FILE)).join("\n"));
     }
 }

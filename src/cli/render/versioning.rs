@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::cli::units::count;
-use crate::config::{Lease, RoleSettings};
+use crate::config::{LeaseKind, RoleSettings};
 use crate::role::lease::keeper::RENEW_PART;
-use crate::store::{Lock, Versioning};
+use crate::store::{ObjectLock, Versioning};
 use crate::text::ADVICE;
 
 /// 30 days, in seconds.
@@ -27,9 +27,11 @@ pub fn words(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> 
                 n => format!(" The leases in the bucket leave about {} versions a month.", count(n)),
             };
             let locked = match lock {
-                Lock::None => String::new(),
-                Lock::ByDefault { time } => format!(" Each version is locked for {time}: no rule removes it before."),
-                Lock::Denied { why } => format!(
+                ObjectLock::None => String::new(),
+                ObjectLock::ByDefault { time } => {
+                    format!(" Each version is locked for {time}: no rule removes it before.")
+                }
+                ObjectLock::Denied { why } => format!(
                     " Whether it locks them cannot be told: these credentials may not ask ({why}). {ADVICE}allow \
                      s3:GetBucketObjectLockConfiguration."
                 ),
@@ -45,7 +47,7 @@ pub fn words(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> 
 
 /// How often the objects of these roles' leases are written in a month, by one holder each.
 fn rewrites_per_month(roles: &[&RoleSettings]) -> u64 {
-    let ttls = roles.iter().filter(|role| role.lease == Lease::Bucket).map(|role| role.bucket_lease_ttl);
+    let ttls = roles.iter().filter(|role| role.lease == LeaseKind::Bucket).map(|role| role.bucket_lease_ttl);
     ttls.map(|ttl: Duration| (MONTH * f64::from(RENEW_PART) / ttl.as_secs_f64().max(1.0)).round() as u64).sum()
 }
 
@@ -67,21 +69,21 @@ mod tests {
     use super::*;
     use crate::config::KeySource;
 
-    fn role(lease: Lease, ttl: u64) -> RoleSettings {
+    fn role(lease: LeaseKind, ttl: u64) -> RoleSettings {
         let role = RoleSettings::new("app".parse().unwrap(), KeySource::None, Vec::new());
         RoleSettings { lease, bucket_lease_ttl: Duration::from_secs(ttl), ..role }
     }
 
     #[test]
     fn a_lease_leaves_versions_with_each_renewal() {
-        assert_eq!(rewrites_per_month(&[&role(Lease::Bucket, 60)]), 129_600);
-        assert_eq!(rewrites_per_month(&[&role(Lease::Bucket, 60), &role(Lease::Bucket, 600)]), 142_560);
-        assert_eq!(rewrites_per_month(&[&role(Lease::Etcd, 60)]), 0);
+        assert_eq!(rewrites_per_month(&[&role(LeaseKind::Bucket, 60)]), 129_600);
+        assert_eq!(rewrites_per_month(&[&role(LeaseKind::Bucket, 60), &role(LeaseKind::Bucket, 600)]), 142_560);
+        assert_eq!(rewrites_per_month(&[&role(LeaseKind::Etcd, 60)]), 0);
     }
 
     #[test]
     fn what_is_not_known_is_not_claimed() {
-        let role = role(Lease::Bucket, 60);
+        let role = role(LeaseKind::Bucket, 60);
         let roles = [&role];
         assert_eq!(words(&Versioning::None, &roles, "prod/"), None);
         assert_eq!(words(&Versioning::Untold { why: "501".to_owned() }, &roles, "prod/"), None);
@@ -91,8 +93,8 @@ mod tests {
 
     #[test]
     fn the_rule_is_one_to_copy() {
-        let kept = Versioning::Kept { lock: Lock::ByDefault { time: "30 days".to_owned() } };
-        let said = words(&kept, &[&role(Lease::Bucket, 60)], "prod/").unwrap();
+        let kept = Versioning::Kept { lock: ObjectLock::ByDefault { time: "30 days".to_owned() } };
+        let said = words(&kept, &[&role(LeaseKind::Bucket, 60)], "prod/").unwrap();
         let rule: serde_json::Value = serde_json::from_str(&said[said.find('{').unwrap()..]).unwrap();
         assert_eq!(rule["Rules"][0]["Filter"]["Prefix"], "prod/");
         assert!(said.contains("129,600") && said.contains("locked for 30 days"), "{said}");

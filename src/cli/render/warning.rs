@@ -4,23 +4,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::View;
+use super::RenderContext;
 use super::inside::escaped;
 use crate::cli::units::{count, counted, duration, minute, relative, time};
-use crate::config::Lease;
+use crate::config::LeaseKind;
 use crate::ids::{RepoId, RoleName};
 use crate::job::health::Severity;
-use crate::job::report::Outcome;
+use crate::job::report::RunOutcome;
 use crate::job::report::snapshot::EmptySources;
-use crate::job::report::whoami::{MissedCause, RunSeen, Step, Unseen, Warning};
+use crate::job::report::whoami::{MissedCause, RoleWarning, RunStep, RunSummary, UnreadableInput};
 use crate::journal::future::{FutureDates, WrongClock};
 use crate::repo::entry::TreePath;
 use crate::role::slot::MISSED_MAX;
 
 /// One sentence without a full stop. What matters most comes first: monitoring cuts it.
-pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
+pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext) -> String {
     match warning {
-        Warning::SlotsMissed { last, count, cause, .. } => {
+        RoleWarning::SlotsMissed { last, count, cause, .. } => {
             let last = format!("{} ({})", minute(*last, &view.zone), relative(*last, view.now));
             let missed = match count {
                 0 | 1 => format!("the slot {last} was missed"),
@@ -29,15 +29,15 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
             };
             format!("{missed}{}", missed_cause(cause, view))
         }
-        Warning::RunFailed(run) => failed(run, view),
-        Warning::NoRepository => "there is no repository in the store, so nothing is backed up. If there should be one, check [store] url and \
+        RoleWarning::RunFailed(run) => failed(run, view),
+        RoleWarning::NoRepository => "there is no repository in the store, so nothing is backed up. If there should be one, check [store] url and \
                                       whether the disk is mounted; for a new role 'runner init' makes it".to_owned(),
-        Warning::NoSnapshot { since } => {
+        RoleWarning::NoSnapshot { since } => {
             let since = since.map(|since| format!(" since the repository was made {}", relative(since, view.now)));
             format!("no snapshot yet: nothing was committed{}", since.unwrap_or_default())
         }
-        Warning::ScheduleMissing { last } => schedule_missing(role, *last, view),
-        Warning::Paused { by, since, until, why, too_long } => {
+        RoleWarning::ScheduleMissing { last } => schedule_missing(role, *last, view),
+        RoleWarning::Paused { by, since, until, why, too_long } => {
             let until = match until {
                 Some(until) => format!("until {}", minute(*until, &view.zone)),
                 None if *too_long => "for more than a day, without an end".to_owned(),
@@ -46,28 +46,28 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
             let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("paused {until} (on {by} {}){why}", relative(*since, view.now))
         }
-        Warning::LeaseDrift { node, theirs, own } => format!(
+        RoleWarning::LeaseDrift { node, theirs, own } => format!(
             "{node} uses {} and this node {}: neither excludes the other, both may be active",
             lease(*theirs),
             lease(*own)
         ),
-        Warning::LeaseUnread { why } => {
+        RoleWarning::LeaseUnread { why } => {
             format!("who holds the lease cannot be read, so this node cannot take it: {why}")
         }
-        Warning::StateUnwritable { why, stands_by } => state_unwritable(why, *stands_by),
-        Warning::DaemonSilent => {
+        RoleWarning::StateUnwritable { why, stands_by } => state_unwritable(why, *stands_by),
+        RoleWarning::DaemonSilent => {
             "the daemon of this node does not answer: it hangs, or has no processor time".to_owned()
         }
-        Warning::Exposed(exposure) => format!("{exposure} ({})", exposure.remedy()),
-        Warning::ClockOff(seconds) => {
+        RoleWarning::Exposed(exposure) => format!("{exposure} ({})", exposure.remedy()),
+        RoleWarning::ClockOff(seconds) => {
             let way = if *seconds < 0 { "ahead of" } else { "behind" };
             let by = duration(Duration::from_secs(seconds.unsigned_abs()));
             format!("this node's clock is {by} {way} the store's; set right the one that is wrong")
         }
-        Warning::StoreUnreadable { why } => {
+        RoleWarning::StoreUnreadable { why } => {
             format!("the store cannot be read, so neither snapshots nor terms are known: {why}")
         }
-        Warning::Drift { node, version, config } => {
+        RoleWarning::Drift { node, version, config } => {
             let version = version.as_ref().map(|version| format!("runner {version}"));
             let config = config.then(|| "another config".to_owned());
             let what: Vec<String> = version.into_iter().chain(config).collect();
@@ -76,84 +76,84 @@ pub(super) fn text(role: &RoleName, warning: &Warning, view: &View) -> String {
                 what.join(" and ")
             )
         }
-        Warning::Incomplete { unreadable } => {
+        RoleWarning::Incomplete { unreadable } => {
             format!("the newest snapshot is incomplete: {} could not be read", counted(*unreadable, "file", "files"))
         }
-        Warning::NoContent => "nothing in the newest snapshot has any content: empty files, links and special files are all that there \
+        RoleWarning::NoContent => "nothing in the newest snapshot has any content: empty files, links and special files are all that there \
                                is. If that is meant, set allow_empty = true for this role"
             .to_owned(),
-        Warning::EmptySources(empty) => format!(
+        RoleWarning::EmptySources(empty) => format!(
             "{}: no file was there when the newest snapshot was made. Is it mounted, is the path right, does 'exclude' leave anything? It is \
              told until a snapshot has some of it; what is never to be backed up is removed from the config",
             empty_sources(empty)
         ),
-        Warning::Lost { packs, files: None, by, time } => format!(
+        RoleWarning::Lost { packs, files: None, by, time } => format!(
             "content is lost in the store: {} missing or damaged, seen by {} {}. The next run stores again what its sources have",
             counted(*packs, "pack is", "packs are"),
             escaped(by.as_bytes()),
             relative(*time, view.now)
         ),
-        Warning::Lost { files: Some(files), by, time, .. } => format!(
+        RoleWarning::Lost { files: Some(files), by, time, .. } => format!(
             "{} of earlier snapshots cannot be restored: the content is lost in the store, and its source is gone (seen by {} {}). \
              'runner verify {role}' names them",
             counted(*files, "file", "files"),
             escaped(by.as_bytes()),
             relative(*time, view.now)
         ),
-        Warning::OnlyNode => {
+        RoleWarning::OnlyNode => {
             "no other node was seen in this store. A node that backs this role up elsewhere must reach this same \
              directory: with one of its own, both are active. Name this node in 'nodes' if there is no other."
                 .to_owned()
         }
-        Warning::FormerNodes { count } => format!(
+        RoleWarning::FormerNodes { count } => format!(
             "{} of this name, with other IDs, told of themselves before this one was made: its state directory does not stay, as in a \
              container without a volume, or another machine has this name. Each start is then a new node, which waits until a lease that \
              was not given back has run out and reads all files again. Keep the state directory (--state-dir)",
             counted(*count, "node", "nodes")
         ),
-        Warning::RepositoryGone { repository } => format!(
+        RoleWarning::RepositoryGone { repository } => format!(
             "no backup can be made: the repository that this node knows ({}) is not in the store. Is it mounted? Do not \
              run 'runner init' before that is clear",
             start(*repository)
         ),
-        Warning::AnotherRepository { known, found } => format!(
+        RoleWarning::AnotherRepository { known, found } => format!(
             "no backup is made here: the store holds another repository ({}) than this node knows there ({}). Is the right \
              disk mounted, or did an operator begin a new history?",
             start(*found),
             start(*known)
         ),
-        Warning::JournalHead { why, .. } => {
+        RoleWarning::JournalHead { why, .. } => {
             format!("no backup can be made, because the journal cannot be written: {why}")
         }
-        Warning::Twin { other } => format!(
+        RoleWarning::Twin { other } => format!(
             "process {other} tells of itself as this node, again and again, and is none of its own. If a machine was copied \
              with its state directory, stop the copy or make it a node of its own there: runner init --new-identity"
         ),
-        Warning::StoreRolledBack => format!(
+        RoleWarning::StoreRolledBack => format!(
             "the store shows less than this node has seen already: it is an older copy, or was rolled back. Nothing is backed up to it \
              before it is known which: is the right store mounted, and named in the config? If what is missing is lost for good, \
              'runner repair {role} --dry-run' tells what is left"
         ),
-        Warning::Unread { what, why, .. } => {
+        RoleWarning::Unread { what, why, .. } => {
             let what = match what {
-                Unseen::Peers => "what the other nodes tell of themselves cannot be read",
-                Unseen::Records => "whether the store still has all records of the journal cannot be seen",
-                Unseen::Losses => "whether content is known to be lost in the store cannot be read",
-                Unseen::Memory => {
+                UnreadableInput::Peers => "what the other nodes tell of themselves cannot be read",
+                UnreadableInput::Records => "whether the store still has all records of the journal cannot be seen",
+                UnreadableInput::Losses => "whether content is known to be lost in the store cannot be read",
+                UnreadableInput::Memory => {
                     "what this node remembers of the journal cannot be read, so that the store was rolled back is not noticed"
                 }
-                Unseen::LastRun => "whether this node's last run failed cannot be read",
-                Unseen::Repository => "which repository this node knows in the store cannot be read",
-                Unseen::Identity => "who this node is cannot be read, so the role counts as another node's here",
+                UnreadableInput::LastRun => "whether this node's last run failed cannot be read",
+                UnreadableInput::Repository => "which repository this node knows in the store cannot be read",
+                UnreadableInput::Identity => "who this node is cannot be read, so the role counts as another node's here",
             };
             format!("{what}: {}", escaped(why.as_bytes()))
         }
-        Warning::RecordsLost { first, count } => format!(
+        RoleWarning::RecordsLost { first, count } => format!(
             "the store has lost {} of the journal, from record {first} on, which this node has read: a host that knows nothing cannot \
              read on beyond that. 'runner repair {role} --dry-run' tells what is lost",
             counted(*count, "record", "records")
         ),
-        Warning::FutureDates(future) => future_dates(role, future, view),
+        RoleWarning::FutureDates(future) => future_dates(role, future, view),
     }
 }
 
@@ -164,7 +164,7 @@ pub(super) fn state_unwritable(why: &str, stands_by: bool) -> String {
 }
 
 /// That a role has lost its schedule, and what is to be done about it.
-pub(super) fn schedule_missing(role: &RoleName, last: Timestamp, view: &View) -> String {
+pub(super) fn schedule_missing(role: &RoleName, last: Timestamp, view: &RenderContext) -> String {
     format!(
         "the config has no schedule for this role, and had one: its last scheduled run is from {}, and no further one comes by itself. \
          Set schedule or every in [role.{role}] again",
@@ -173,7 +173,7 @@ pub(super) fn schedule_missing(role: &RoleName, last: Timestamp, view: &View) ->
 }
 
 /// What is dated beyond the present, and what is to be done about it.
-fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
+fn future_dates(role: &RoleName, future: &FutureDates, view: &RenderContext) -> String {
     let dates = counted(future.count, "date lies", "dates lie");
     let latest = format!("{} ({})", minute(future.latest, &view.zone), relative(future.latest, view.now));
     let by = future.node.as_ref().map(|node| format!(" by {}", node.name)).unwrap_or_default();
@@ -196,7 +196,7 @@ fn future_dates(role: &RoleName, future: &FutureDates, view: &View) -> String {
     format!("{dates} beyond the present, the latest{by} at {latest}: {todo}")
 }
 
-fn missed_cause(cause: &MissedCause, view: &View) -> String {
+fn missed_cause(cause: &MissedCause, view: &RenderContext) -> String {
     match cause {
         MissedCause::NotEligible => ": the probes say no here, and no node is seen to be active".to_owned(),
         MissedCause::NotListed => ": 'nodes' does not list this node, and no node is seen to be active".to_owned(),
@@ -250,7 +250,7 @@ pub(super) fn empty_sources(empty: &EmptySources) -> String {
 }
 
 /// A slot's instant; seconds only where the schedule has them.
-pub(super) fn instant(slot: Timestamp, view: &View) -> String {
+pub(super) fn instant(slot: Timestamp, view: &RenderContext) -> String {
     if slot.as_second() % 60 == 0 { minute(slot, &view.zone) } else { time(slot, &view.zone) }
 }
 
@@ -259,27 +259,27 @@ fn start(repository: RepoId) -> String {
     repository.to_string().chars().take(8).collect()
 }
 
-pub(super) fn failed(run: &RunSeen, view: &View) -> String {
+pub(super) fn failed(run: &RunSummary, view: &RenderContext) -> String {
     let ago = relative(run.time, view.now);
     let what = match run.step {
-        Step::Run => "last run",
-        Step::Takeover => "last try to take the role",
-        Step::Command => {
+        RunStep::Run => "last run",
+        RunStep::Takeover => "last try to take the role",
+        RunStep::Command => {
             let slot = run.slot.map(|slot| format!(" of slot {}", instant(slot, view))).unwrap_or_default();
             return format!("exec{slot} by node {} {} ({ago})", escaped(run.node.as_bytes()), run.error);
         }
     };
     let times = if run.failures > 1 { format!(", {} in a row", count(u64::from(run.failures))) } else { String::new() };
     let error = if run.error.is_empty() { String::new() } else { format!(": {}", escaped(run.error.as_bytes())) };
-    let ended = if run.outcome == Outcome::Unknown { "has an unknown outcome," } else { "failed" };
+    let ended = if run.outcome == RunOutcome::Unknown { "has an unknown outcome," } else { "failed" };
     format!("{what} on {} {ended} {ago}{times}{error}", run.node)
 }
 
-fn lease(lease: Lease) -> &'static str {
+fn lease(lease: LeaseKind) -> &'static str {
     match lease {
-        Lease::Etcd => "the lease in etcd",
-        Lease::Bucket => "the lease in the bucket",
-        Lease::None => "no lease",
+        LeaseKind::Etcd => "the lease in etcd",
+        LeaseKind::Bucket => "the lease in the bucket",
+        LeaseKind::None => "no lease",
     }
 }
 

@@ -1,17 +1,17 @@
 //! `whoami`, for people and for monitoring.
 
 use super::inside::escaped;
-use super::{View, short, warning};
+use super::{RenderContext, short, warning};
 use crate::cli::units::{count, counted, duration, minute, relative};
 use crate::job::health;
 use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
-    Answer, EtcdState, EtcdStatus, PeerSeen, Reason, RoleStatus, State, StoreStatus, WhoamiReport,
+    EtcdHealth, EtcdState, PeerPresence, ProbeVerdict, RoleInfo, RoleState, StateReason, StoreStatus, WhoamiReport,
 };
-use crate::repo::format::JournalHome;
+use crate::repo::format::JournalLocation;
 
 /// The whole report.
-pub fn report(report: &WhoamiReport, view: &View) -> String {
+pub fn report(report: &WhoamiReport, view: &RenderContext) -> String {
     let node = &report.node;
     let id = node.id.map_or_else(
         || "no ID yet".to_owned(),
@@ -26,14 +26,14 @@ pub fn report(report: &WhoamiReport, view: &View) -> String {
     out
 }
 
-fn role(role: &RoleStatus, view: &View) -> String {
+fn role(role: &RoleInfo, view: &RenderContext) -> String {
     let mut out = format!("{}: {}\n", role.role, word(role.state).to_uppercase());
     out += &view.page.wrap("  ", 2, &why(role, view));
     for evidence in &role.evidence {
         let answer = match evidence.answer {
-            Answer::Yes => "yes",
-            Answer::No => "no",
-            Answer::Unknown => "unknown",
+            ProbeVerdict::Yes => "yes",
+            ProbeVerdict::No => "no",
+            ProbeVerdict::Unknown => "unknown",
         };
         let detail = if evidence.detail.is_empty() { String::new() } else { format!(" — {}", evidence.detail) };
         let age = match evidence.age.as_secs() {
@@ -54,7 +54,7 @@ fn role(role: &RoleStatus, view: &View) -> String {
     if let Some(etcd) = &role.etcd {
         out += &view.page.wrap("  etcd    ", 10, &self::etcd(etcd));
     }
-    for PeerSeen { node, seen, .. } in &role.peers {
+    for PeerPresence { node, seen, .. } in &role.peers {
         let text = format!(
             "{}: seen {}, runner {}, config {}",
             node.name,
@@ -72,112 +72,116 @@ fn role(role: &RoleStatus, view: &View) -> String {
 }
 
 /// The next slot, and who will run it as things are.
-fn next(role: &RoleStatus, view: &View) -> String {
+fn next(role: &RoleInfo, view: &RenderContext) -> String {
     let Some(slot) = role.next_slot else {
-        let why = if role.state == State::Paused { "none while the pause lasts" } else { "no schedule" };
+        let why = if role.state == RoleState::Paused { "none while the pause lasts" } else { "no schedule" };
         return why.to_owned();
     };
     let by = match (role.state, &role.reason) {
-        (State::Active, _) if role.has_daemon => ", here, by the daemon".to_owned(),
-        (State::Active, _) => ", here, if a timer or cron runs it: no daemon answers on this node".to_owned(),
-        (State::Paused, _) => ", when the pause is over".to_owned(),
-        (_, Reason::LeaseTaken { by: Some(by) } | Reason::LeaseFree { last: Some(by) }) => format!(", on {by}"),
-        (State::Standby, _) => ", on the node that is active then, if one is".to_owned(),
-        (State::Unknown | State::Conflict, _) => String::new(),
+        (RoleState::Active, _) if role.has_daemon => ", here, by the daemon".to_owned(),
+        (RoleState::Active, _) => ", here, if a timer or cron runs it: no daemon answers on this node".to_owned(),
+        (RoleState::Paused, _) => ", when the pause is over".to_owned(),
+        (_, StateReason::LeaseTaken { by: Some(by) } | StateReason::LeaseFree { last: Some(by) }) => {
+            format!(", on {by}")
+        }
+        (RoleState::Standby, _) => ", on the node that is active then, if one is".to_owned(),
+        (RoleState::Unknown | RoleState::Conflict, _) => String::new(),
     };
     format!("{} ({}){by}", minute(slot, &view.zone), relative(slot, view.now))
 }
 
-pub(super) fn word(state: State) -> &'static str {
+pub(super) fn word(state: RoleState) -> &'static str {
     match state {
-        State::Active => "active",
-        State::Standby => "standby",
-        State::Unknown => "unknown",
-        State::Conflict => "conflict",
-        State::Paused => "paused",
+        RoleState::Active => "active",
+        RoleState::Standby => "standby",
+        RoleState::Unknown => "unknown",
+        RoleState::Conflict => "conflict",
+        RoleState::Paused => "paused",
     }
 }
 
 /// One sentence, made of what it rests on.
-pub(super) fn why(role: &RoleStatus, view: &View) -> String {
+pub(super) fn why(role: &RoleInfo, view: &RenderContext) -> String {
     match &role.reason {
-        Reason::AlwaysActive => {
+        StateReason::AlwaysActive => {
             "Backups run here: the role has no probe and no lease, so every node that is asked to is active.".to_owned()
         }
-        Reason::Daemon { why } => {
+        StateReason::Daemon { why } => {
             format!("No backups here: the daemon of this node says: {}.", escaped(why.as_bytes()))
         }
-        Reason::NotListed => "No backups here: 'nodes' in the config does not name this node.".to_owned(),
-        Reason::ProbesYes => "Backups run here: the probes say yes.".to_owned(),
-        Reason::ProbesNo => "No backups here: the probes say no. If another node is active, it makes them.".to_owned(),
-        Reason::ProbesUnknown => {
+        StateReason::NotListed => "No backups here: 'nodes' in the config does not name this node.".to_owned(),
+        StateReason::ProbesYes => "Backups run here: the probes say yes.".to_owned(),
+        StateReason::ProbesNo => {
+            "No backups here: the probes say no. If another node is active, it makes them.".to_owned()
+        }
+        StateReason::ProbesUnknown => {
             "No backups here: the probes cannot tell. Unknown is not yes, so nothing starts until they can.".to_owned()
         }
-        Reason::StandsIn => {
+        StateReason::StandsIn => {
             "Backups run here: no eligible node ran the slot that is due, and this one stands in.".to_owned()
         }
-        Reason::Fallback { from: None } => {
+        StateReason::Fallback { from: None } => {
             "No backups here: the probes do not say yes. If no eligible node runs a slot, this one stands in."
                 .to_owned()
         }
-        Reason::Fallback { from: Some(from) } => format!(
+        StateReason::Fallback { from: Some(from) } => format!(
             "No backups here for now: a slot is due that no eligible node has run. This one stands in from {} ({}) on.",
             minute(*from, &view.zone),
             relative(*from, view.now)
         ),
-        Reason::JournalUnread => {
+        StateReason::JournalUnread => {
             "No backups here for now: nothing speaks against this node, but the journal, which says who has the role, \
              cannot be read or is not what it was. Unknown is not yes, so nothing starts until it can."
                 .to_owned()
         }
-        Reason::LeaseHeld => "Backups run here: a process on this node holds the lease.".to_owned(),
-        Reason::LeaseFreeMine => {
+        StateReason::LeaseHeld => "Backups run here: a process on this node holds the lease.".to_owned(),
+        StateReason::LeaseFreeMine => {
             "Backups run here: no node holds the lease between runs, and this one had the role last.".to_owned()
         }
-        Reason::LeaseFree { last: Some(last) } => format!(
+        StateReason::LeaseFree { last: Some(last) } => format!(
             "No backups here for now: no node holds the lease between runs, and {last} had the role last. If it does not \
              run the next slot, this node takes over."
         ),
-        Reason::LeaseFree { last: None } if role.store.status == StoreStatus::NotInitialised => {
+        StateReason::LeaseFree { last: None } if role.store.status == StoreStatus::NotInitialised => {
             "No backups here: the store has no repository of this role.".to_owned()
         }
-        Reason::LeaseFree { last: None } => {
+        StateReason::LeaseFree { last: None } => {
             "No node has had the role yet: the first node that runs a backup takes it.".to_owned()
         }
-        Reason::LeaseTaken { by: Some(by) } => format!("No backups here: {by} holds the lease."),
-        Reason::LeaseTaken { by: None } => {
+        StateReason::LeaseTaken { by: Some(by) } => format!("No backups here: {by} holds the lease."),
+        StateReason::LeaseTaken { by: None } => {
             "No backups here: another node holds the lease; which one cannot be read.".to_owned()
         }
-        Reason::LeaseUnread => {
+        StateReason::LeaseUnread => {
             "No backups here: who holds the lease cannot be read. Unknown is not yes, so nothing starts until it can."
                 .to_owned()
         }
-        Reason::ClockOff => {
+        StateReason::ClockOff => {
             "No slots are run here: this node's clock is not the store's, so it cannot tell which one is due. Another \
              node may take the role."
                 .to_owned()
         }
-        Reason::HandedOver { to, until } => format!(
+        StateReason::HandedOver { to, until } => format!(
             "No backups here: an operator gave the role to {to}. If it does not run, this node may take it back from {} \
              on.",
             minute(*until, &view.zone)
         ),
-        Reason::Paused { by, since, until, why } => {
+        StateReason::Paused { by, since, until, why } => {
             let until = until.map_or("until 'runner resume'".to_owned(), |until| {
                 format!("until {} ({})", minute(until, &view.zone), relative(until, view.now))
             });
             let why = why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("No backups anywhere: paused on {by} at {} {until}{why}.", minute(*since, &view.zone))
         }
-        Reason::Cloned => format!("No backups here: {}.", super::reason::CLONED),
-        Reason::TakenOver { by, term } => format!(
+        StateReason::Cloned => format!("No backups here: {}.", super::reason::CLONED),
+        StateReason::TakenOver { by, term } => format!(
             "No backups here: the probes say yes, but {by} took the role over with term {term}. Two nodes believe they \
              are active: find out which one should be."
         ),
     }
 }
 
-fn fence(role: &RoleStatus) -> String {
+fn fence(role: &RoleInfo) -> String {
     let term = &role.term;
     let mine = term.mine.map_or_else(|| "none of this node's".to_owned(), |t| format!("this node's is {t}"));
     let current = match (term.current, &term.holder) {
@@ -191,7 +195,7 @@ fn fence(role: &RoleStatus) -> String {
     format!("{mine}; {current}")
 }
 
-fn last(role: &RoleStatus, view: &View) -> String {
+fn last(role: &RoleInfo, view: &RenderContext) -> String {
     match (&role.last_backup, &role.store.status) {
         (Some(s), _) => format!(
             "{} ({}), {} by {}, {}",
@@ -224,7 +228,7 @@ fn slots(counts: &SlotCounts) -> String {
 
 fn etcd(etcd: &EtcdState) -> String {
     match &etcd.status {
-        EtcdStatus::Ok { endpoint, member, leader, raft_term, version, nodes, .. } => {
+        EtcdHealth::Ok { endpoint, member, leader, raft_term, version, nodes, .. } => {
             let leader = match leader {
                 0 => "NO LEADER".to_owned(),
                 leader if leader == member => "the leader".to_owned(),
@@ -235,14 +239,14 @@ fn etcd(etcd: &EtcdState) -> String {
             let alive = if names.is_empty() { String::new() } else { format!("; alive: {}", names.join(", ")) };
             format!("{endpoint}: {version}, member {member:x}, {leader}, raft term {raft_term}{holder}{alive}")
         }
-        EtcdStatus::Failed(why) => format!("CANNOT BE REACHED: {why}"),
+        EtcdHealth::Failed(why) => format!("CANNOT BE REACHED: {why}"),
     }
 }
 
-fn store(role: &RoleStatus) -> String {
+fn store(role: &RoleInfo) -> String {
     match &role.store.status {
         StoreStatus::Ok => {
-            let etcd = matches!(role.store.journal, Some(JournalHome::Etcd { .. }));
+            let etcd = matches!(role.store.journal, Some(JournalLocation::Etcd { .. }));
             format!("{}: readable{}", role.store.url, if etcd { "; the journal's head is in etcd" } else { "" })
         }
         StoreStatus::NotInitialised => {
@@ -258,26 +262,26 @@ mod tests {
     use super::*;
     use crate::cli::render::samples::{self, active, all, blind, missed};
     use crate::ids::Term;
-    use crate::job::report::whoami::{StoreState, TermInfo, Warning};
+    use crate::job::report::whoami::{RoleWarning, StoreState, TermInfo};
 
     #[test]
     fn every_state_is_explained_within_80_columns() {
-        let conflict = RoleStatus {
-            state: State::Conflict,
-            reason: Reason::TakenOver { by: "app02".to_owned(), term: Term(8) },
+        let conflict = RoleInfo {
+            state: RoleState::Conflict,
+            reason: StateReason::TakenOver { by: "app02".to_owned(), term: Term(8) },
             evidence: active().evidence[..1].to_vec(),
             term: TermInfo { mine: Some(Term(7)), current: Some(Term(8)), holder: Some("app02".to_owned()) },
             warnings: vec![
                 missed("2026-11-19T01:00:00Z", 1),
-                Warning::StoreRolledBack,
-                Warning::FutureDates(samples::future()),
-                Warning::JournalHead { lost: true, why: "etcd has no head of this journal".to_owned() },
+                RoleWarning::StoreRolledBack,
+                RoleWarning::FutureDates(samples::future()),
+                RoleWarning::JournalHead { lost: true, why: "etcd has no head of this journal".to_owned() },
             ],
             ..active()
         };
-        let fresh = RoleStatus {
-            state: State::Active,
-            reason: Reason::AlwaysActive,
+        let fresh = RoleInfo {
+            state: RoleState::Active,
+            reason: StateReason::AlwaysActive,
             evidence: Vec::new(),
             term: TermInfo::default(),
             last_backup: None,
@@ -285,18 +289,18 @@ mod tests {
             store: StoreState { status: StoreStatus::NotInitialised, ..active().store },
             ..active()
         };
-        let mut standby = RoleStatus { state: State::Standby, reason: Reason::ProbesNo, ..active() };
+        let mut standby = RoleInfo { state: RoleState::Standby, reason: StateReason::ProbesNo, ..active() };
         standby.evidence.truncate(1);
-        standby.evidence[0].answer = Answer::No;
+        standby.evidence[0].answer = ProbeVerdict::No;
         standby.evidence[0].detail = "on no interface of this node".to_owned();
-        let unlisted = RoleStatus { reason: Reason::NotListed, evidence: Vec::new(), ..standby.clone() };
-        let unread = RoleStatus { reason: Reason::JournalUnread, evidence: active().evidence, ..blind() };
-        let skewed = RoleStatus {
-            state: State::Unknown,
-            reason: Reason::ClockOff,
+        let unlisted = RoleInfo { reason: StateReason::NotListed, evidence: Vec::new(), ..standby.clone() };
+        let unread = RoleInfo { reason: StateReason::JournalUnread, evidence: active().evidence, ..blind() };
+        let skewed = RoleInfo {
+            state: RoleState::Unknown,
+            reason: StateReason::ClockOff,
             evidence: Vec::new(),
             store: StoreState { clock_offset_seconds: Some(3600), ..active().store },
-            warnings: vec![Warning::ClockOff(3600)],
+            warnings: vec![RoleWarning::ClockOff(3600)],
             ..active()
         };
         let roles = vec![active(), standby, unlisted, fresh, conflict, blind(), unread, skewed];
@@ -315,7 +319,7 @@ mod tests {
 
     #[test]
     fn etcd_is_shown_where_the_lease_is_there() {
-        let status = |member, leader| EtcdStatus::Ok {
+        let status = |member, leader| EtcdHealth::Ok {
             endpoint: "https://etcd2:2379".to_owned(),
             member,
             leader,
@@ -324,14 +328,14 @@ mod tests {
             nodes: Vec::new(),
             unread: None,
         };
-        let with = |status: EtcdStatus, holder: Option<&str>| {
+        let with = |status: EtcdHealth, holder: Option<&str>| {
             let endpoints = vec!["https://etcd1:2379".to_owned(), "https://etcd2:2379".to_owned()];
             let etcd = EtcdState { endpoints, status, holder: holder.map(str::to_owned) };
-            let role = RoleStatus { etcd: Some(etcd), evidence: Vec::new(), peers: Vec::new(), ..active() };
+            let role = RoleInfo { etcd: Some(etcd), evidence: Vec::new(), peers: Vec::new(), ..active() };
             let text = self::role(&role, &samples::view());
             text[text.find("  etcd").unwrap()..].to_owned()
         };
-        let silent = EtcdStatus::Failed("etcd: https://etcd1:2379: no answer within 500ms".to_owned());
+        let silent = EtcdHealth::Failed("etcd: https://etcd1:2379: no answer within 500ms".to_owned());
         let text = [
             with(status(0x8e9e_05c5_2164_694d, 0x8e9e_05c5_2164_694d), Some("app02")),
             with(status(0x8e9e_05c5_2164_694d, 0x91bc_3c39_8fb3_c146), None),

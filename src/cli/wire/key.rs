@@ -3,51 +3,55 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::{Client, Context, Error, open, runner, verbs};
+use super::{CommandContext, DaemonClient, Error, open, runner, verbs};
 use crate::config::{KeySource, RoleSettings};
 use crate::job::guard;
 use crate::job::keys;
-use crate::job::operate::Operator;
+use crate::job::operate::OperatorContext;
 use crate::job::report::setup::KeyReport;
-use crate::job::rotate::{RotateAsk, Rotator, rotate};
-use crate::job::runner::Runner;
+use crate::job::rotate::{KeyRotator, RotateRequest, rotate};
+use crate::job::runner::NodeContext;
 
 /// Changes the keys of a repository. `None`: the key was written to standard output, and nothing else belongs there.
 pub async fn key(
-    context: &Context,
+    context: &CommandContext,
     role: &RoleSettings,
-    args: &verbs::Key,
+    args: &verbs::KeyCommand,
     out: &mut (dyn Write + Send),
 ) -> Result<Option<KeyReport>, Error> {
     let open = || open::repository(context, role);
     Ok(Some(match args {
-        verbs::Key::Rotate(args) => Box::pin(rotated(context, role, args)).await?,
-        verbs::Key::List(_) => keys::list(&open().await?).await?,
-        verbs::Key::Export(args) if args.output.as_os_str() == "-" => {
+        verbs::KeyCommand::Rotate(args) => Box::pin(rotated(context, role, args)).await?,
+        verbs::KeyCommand::List(_) => keys::list(&open().await?).await?,
+        verbs::KeyCommand::Export(args) if args.output.as_os_str() == "-" => {
             if let Some(text) = keys::export(&open().await?)?.to_text() {
                 out.write_all(text.as_bytes())?;
             }
             return Ok(None);
         }
-        verbs::Key::Export(args) => keys::export_to(&open().await?, &args.output).await?,
-        verbs::Key::Add(args) => {
+        verbs::KeyCommand::Export(args) => keys::export_to(&open().await?, &args.output).await?,
+        verbs::KeyCommand::Add(args) => {
             let new = source(args.new_key_file.as_ref(), args.new_passphrase_file.as_ref());
             keys::add(&open().await?, &new.unwrap_or(KeySource::None), &context.env).await?
         }
-        verbs::Key::Remove(args) => keys::remove(&open().await?, args.id, &role.key).await?,
+        verbs::KeyCommand::Remove(args) => keys::remove(&open().await?, args.id, &role.key).await?,
     }))
 }
 
-async fn rotated(context: &Context, role: &RoleSettings, args: &verbs::KeyRotate) -> Result<KeyReport, Error> {
+async fn rotated(
+    context: &CommandContext,
+    role: &RoleSettings,
+    args: &verbs::KeyRotateArgs,
+) -> Result<KeyReport, Error> {
     let runner = runner(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
     let assessment = guard::assess(&runner, role, None).await;
-    let Runner { node, instance, state_dir, sessions, .. } = runner;
+    let NodeContext { node, instance, state_dir, sessions, .. } = runner;
     let seats = sessions.seats().clone();
-    let operator = Operator { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
-    let by = Rotator { operator, role, assessment: assessment.as_ref(), force: args.force };
+    let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
+    let by = KeyRotator { operator, role, assessment: assessment.as_ref(), force: args.force };
     let phrases = args.keep_passphrase_file.iter().cloned().map(KeySource::PassphraseFile);
-    let ask = RotateAsk {
+    let ask = RotateRequest {
         given: &role.key,
         new: source(args.new_key_file.as_ref(), args.new_passphrase_file.as_ref()),
         keep: args.keep_key_file.iter().cloned().map(KeySource::KeyFile).chain(phrases).collect(),
@@ -56,7 +60,7 @@ async fn rotated(context: &Context, role: &RoleSettings, args: &verbs::KeyRotate
     };
     let report = rotate(&repository, &by, &ask).await?;
     // The daemon of this node hears of it now rather than later.
-    if let Ok(Some(daemon)) = Client::find(&context.runtime_dir()).await {
+    if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
         daemon.look(&role.name).await;
     }
     Ok(report)

@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::EtcdSettings;
-use super::super::error::Problem;
-use super::super::section::{At, Section};
-use super::Check;
+use super::super::error::ConfigProblem;
+use super::super::section::{ConfigSection, LocatedValue};
+use super::SettingsChecker;
 
 /// How long the lease may last. Etcd itself grants nothing under two election timeouts; a longer one than this keeps the other
 /// node out of a dead one's roles for nothing.
@@ -17,9 +17,9 @@ const LEASE_TTL_DEFAULT: Duration = Duration::from_secs(30);
 
 const PREFIX_DEFAULT: &str = "/runner";
 
-impl Check<'_> {
+impl SettingsChecker<'_> {
     /// `None`: its problems are on the list.
-    pub(super) fn etcd(&mut self, section: &Section<'_>) -> Option<EtcdSettings> {
+    pub(super) fn etcd(&mut self, section: &ConfigSection<'_>) -> Option<EtcdSettings> {
         let before = self.problems.len();
         if !cfg!(feature = "etcd") {
             self.problems.push(
@@ -74,7 +74,7 @@ impl Check<'_> {
     }
 
     /// What a role cannot have where etcd decides its journal.
-    pub(super) fn beside_etcd(&mut self, role: &Section<'_>) {
+    pub(super) fn beside_etcd(&mut self, role: &ConfigSection<'_>) {
         if let Some(at) = role.text("lease").filter(|at| at.value == "bucket") {
             self.problems.push(
                 at.problem("\"bucket\" does not go with store.journal = \"etcd\"")
@@ -89,7 +89,7 @@ impl Check<'_> {
         }
     }
 
-    fn endpoints(&mut self, section: &Section<'_>) -> Vec<String> {
+    fn endpoints(&mut self, section: &ConfigSection<'_>) -> Vec<String> {
         const LIKE: &str = "write endpoints = [\"https://etcd1:2379\", \"https://etcd2:2379\", \"https://etcd3:2379\"]";
         let Some(list) = section.texts("endpoints") else {
             if !section.has("endpoints") {
@@ -120,7 +120,7 @@ impl Check<'_> {
         endpoints
     }
 
-    fn prefix(&mut self, at: &At<&str>) -> Option<String> {
+    fn prefix(&mut self, at: &LocatedValue<&str>) -> Option<String> {
         let whole = at.value.starts_with('/') && at.value.len() > 1 && !at.value.ends_with('/');
         if whole && !at.value.contains("//") && !at.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Some(at.value.to_owned());
@@ -134,7 +134,7 @@ impl Check<'_> {
 }
 
 /// Something is to be in etcd, and there is none; `instead` is what else to write.
-pub(super) fn missing(at: &At<&str>, instead: &str) -> Problem {
+pub(super) fn missing(at: &LocatedValue<&str>, instead: &str) -> ConfigProblem {
     if cfg!(feature = "etcd") {
         at.problem("\"etcd\" needs an [etcd] table")
             .hint("[etcd]")
@@ -148,7 +148,7 @@ pub(super) fn missing(at: &At<&str>, instead: &str) -> Problem {
 }
 
 /// `http://host:port` or `https://host:port`, nothing behind it.
-fn endpoint(at: &At<&str>) -> Result<String, Problem> {
+fn endpoint(at: &LocatedValue<&str>) -> Result<String, ConfigProblem> {
     let text = at.value.strip_suffix('/').unwrap_or(at.value);
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let Some(authority) = authority else {

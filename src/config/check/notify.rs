@@ -3,15 +3,15 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::section::{Section, accept};
+use super::super::section::{ConfigSection, accept};
 use super::super::{HttpUrl, NotifySettings};
-use super::Check;
+use super::SettingsChecker;
 
 /// How long one try may take: a process that ends waits for it, and a server that takes longer is not there.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(2);
 
-impl Check<'_> {
-    pub(super) fn notify(&mut self, section: &Section<'_>) -> NotifySettings {
+impl SettingsChecker<'_> {
+    pub(super) fn notify(&mut self, section: &ConfigSection<'_>) -> NotifySettings {
         let timeout = section.duration("timeout");
         if let Some(at) = timeout.as_ref().filter(|at| !TIMEOUT.contains(&at.value)) {
             self.problems.push(at.problem("is not between 1s and 2m").hint("10s is the default"));
@@ -31,7 +31,7 @@ impl Check<'_> {
         }
     }
 
-    fn url(&mut self, section: &Section<'_>, key: &str) -> Option<HttpUrl> {
+    fn url(&mut self, section: &ConfigSection<'_>, key: &str) -> Option<HttpUrl> {
         let at = section.text(key)?;
         let Some((before, after)) = at.value.split_once(ROLE).filter(|_| key == "healthchecks") else {
             return accept(&at, at.value.parse(), &mut self.problems);

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::section::{At, Section, accept};
+use super::super::section::{ConfigSection, LocatedValue, accept};
 use super::super::{HttpUrl, Probe, value};
-use super::Check;
+use super::SettingsChecker;
 
 /// How long a command may think.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,9 +17,9 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long systemd may think: like a server, it answers from memory.
 const UNIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Check<'_> {
+impl SettingsChecker<'_> {
     /// `None`: its problems are on the list.
-    pub(super) fn probe(&mut self, section: &Section<'_>) -> Option<Probe> {
+    pub(super) fn probe(&mut self, section: &ConfigSection<'_>) -> Option<Probe> {
         if let Some(at) = section.text("vip") {
             return Some(Probe::Vip { address: self.address(&at)?, interface: section.owned("interface") });
         }
@@ -56,7 +56,7 @@ impl Check<'_> {
         None
     }
 
-    fn http(&mut self, section: &Section<'_>, at: &At<&str>) -> Option<Probe> {
+    fn http(&mut self, section: &ConfigSection<'_>, at: &LocatedValue<&str>) -> Option<Probe> {
         let url = accept(at, at.value.parse::<HttpUrl>(), &mut self.problems);
         let body = section.text("body");
         if let Some(body) = body.as_ref().filter(|body| body.value.is_empty()) {
@@ -75,7 +75,7 @@ impl Check<'_> {
         })
     }
 
-    fn address(&mut self, at: &At<&str>) -> Option<IpAddr> {
+    fn address(&mut self, at: &LocatedValue<&str>) -> Option<IpAddr> {
         let hint = match at.value {
             text if text.contains('/') => {
                 format!("write it without the mask: {:?}", text.split('/').next().unwrap_or_default())

@@ -5,25 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::ids::{Digest, RoleName, Term};
-use crate::job::audit::changes::{Seen, Sequence};
-use crate::job::audit::completeness::{Bare, Completeness};
-use crate::job::audit::ledger::{Ledger, before};
-use crate::job::audit::takeovers::Takeovers;
-use crate::job::health::{self, Severity, UnderWay};
+use crate::job::audit::changes::{RepetitionDetector, SnapshotRoot};
+use crate::job::audit::completeness::{CompletenessCheck, EmptySourceStreak};
+use crate::job::audit::ledger::{SlotLedger, before};
+use crate::job::audit::takeovers::FlappingDetector;
+use crate::job::health::{self, RunningBackup, Severity};
 use crate::job::report::PROBLEMS_MAX;
-use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, NodeShare, Note, RoleAudit};
-use crate::job::report::verified::Damage;
-use crate::job::report::whoami::{RunSeen, Warning};
+use crate::job::report::audited::{
+    AttemptEnd, AuditFinding, AuditNote, AuditReport, CommitInfo, NodeShare, SlotAttempt,
+};
+use crate::job::report::verified::DamagedObject;
+use crate::job::report::whoami::{RoleWarning, RunSummary};
 use crate::job::verify::MISSING;
 use crate::journal::future;
-use crate::journal::record::{Body, Record, TakeoverWhy};
-use crate::journal::state::{CommandEnd, Paused, State, View};
+use crate::journal::record::{Record, RecordBody, TakeoverReason};
+use crate::journal::state::{CommandEnd, JournalPause, JournalState, JournalView};
 use crate::role::present;
-use crate::role::slot::Plan;
+use crate::role::slot::SlotSchedule;
 
 /// The time in question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Period {
+pub(crate) struct AuditPeriod {
     /// From then on.
     pub(crate) since: Timestamp,
     /// Until now.
@@ -32,15 +34,15 @@ pub(crate) struct Period {
 
 /// A journal on its way to a verdict.
 #[derive(Debug)]
-pub(crate) struct Account<'a> {
-    plan: Option<&'a Plan>,
-    period: Period,
-    ledger: Ledger,
-    snapshots: Sequence,
-    completeness: Completeness,
+pub(crate) struct JournalAudit<'a> {
+    plan: Option<&'a SlotSchedule>,
+    period: AuditPeriod,
+    ledger: SlotLedger,
+    snapshots: RepetitionDetector,
+    completeness: CompletenessCheck,
     /// The newest snapshots, if they have nothing of some sources.
-    pub(crate) bare: Option<Bare>,
-    takeovers: Takeovers,
+    pub(crate) bare: Option<EmptySourceStreak>,
+    takeovers: FlappingDetector,
     nodes: BTreeMap<String, NodeShare>,
     future: FutureRecords,
     /// The newest commit's number and time.
@@ -48,21 +50,26 @@ pub(crate) struct Account<'a> {
     /// How the guarded command for a slot ended that ended last.
     command: Option<CommandEnd>,
     /// Runs that ended without a commit.
-    failures: Vec<RunSeen>,
+    failures: Vec<RunSummary>,
     /// The newest term.
     term: Term,
     /// When a slot was committed last, as far as the journal's newest state remembers.
     scheduled: Option<Timestamp>,
-    order: Order,
-    notes: Vec<Note>,
+    order: DateOrderCheck,
+    notes: Vec<AuditNote>,
 }
 
-impl<'a> Account<'a> {
+impl<'a> JournalAudit<'a> {
     /// An account of the records that come after those of `base`, in a repository that was made at `created`.
-    pub(crate) fn new(plan: Option<&'a Plan>, period: Period, base: Option<&View>, created: Timestamp) -> Self {
+    pub(crate) fn new(
+        plan: Option<&'a SlotSchedule>,
+        period: AuditPeriod,
+        base: Option<&JournalView>,
+        created: Timestamp,
+    ) -> Self {
         let known = base.map(|view| future::dates_beyond(view, period.now)).unwrap_or_default();
         let sound = base.is_some_and(|view| future::is_anything_dated_by(view, period.now));
-        let nothing = State::default();
+        let nothing = JournalState::default();
         let base = base.map_or(&nothing, |view| &view.state);
         let born = base.born(created);
         let made = present::is_beyond(born, period.now).then_some(born);
@@ -71,11 +78,14 @@ impl<'a> Account<'a> {
         Self {
             plan,
             period,
-            ledger: Ledger::of_state(base, Some(created)),
-            snapshots: Sequence::new(period.since, base.snapshots.last().map(|snapshot| snapshot.root)),
-            completeness: Completeness::new(period.since, &base.snapshots),
-            bare: base.snapshots.iter().fold(None, |bare, s| Bare::after(bare, s.time, s.id, s.empty.as_deref())),
-            takeovers: Takeovers::default(),
+            ledger: SlotLedger::of_state(base, Some(created)),
+            snapshots: RepetitionDetector::new(period.since, base.snapshots.last().map(|snapshot| snapshot.root)),
+            completeness: CompletenessCheck::new(period.since, &base.snapshots),
+            bare: base
+                .snapshots
+                .iter()
+                .fold(None, |bare, s| EmptySourceStreak::after(bare, s.time, s.id, s.empty.as_deref())),
+            takeovers: FlappingDetector::default(),
             nodes: BTreeMap::new(),
             future: FutureRecords {
                 dates: known.into_iter().map(|(latest, node)| (latest, node.map(|node| node.name))).collect(),
@@ -83,7 +93,7 @@ impl<'a> Account<'a> {
                 sound: sound || made.is_none(),
                 sound_after: false,
             },
-            order: Order::default(),
+            order: DateOrderCheck::default(),
             newest: health::newest_commit(snapshot, command),
             command: command.cloned(),
             failures: Vec::new(),
@@ -94,7 +104,7 @@ impl<'a> Account<'a> {
     }
 
     /// Runs failed, or are under way in the newest term, that the journal knows nothing of. All records are taken before.
-    pub(crate) fn hear(&mut self, failures: Vec<RunSeen>, under_way: Option<&UnderWay>) {
+    pub(crate) fn hear(&mut self, failures: Vec<RunSummary>, under_way: Option<&RunningBackup>) {
         self.failures = failures;
         if let Some(run) = under_way {
             self.ledger.under_way(run, self.term);
@@ -112,28 +122,29 @@ impl<'a> Account<'a> {
         self.future.take(record, self.period.now);
         self.order.take(record, self.period);
         self.term = record.term;
-        let commit = |began| Commit { seq: record.seq, node: record.node.name.clone(), term: record.term, began, time };
+        let commit =
+            |began| CommitInfo { seq: record.seq, node: record.node.name.clone(), term: record.term, began, time };
         match &record.body {
-            Body::Snapshot(body) => {
+            RecordBody::Snapshot(body) => {
                 self.newest = Some((record.seq.0, time));
                 self.share(record, time, |node| node.commits += 1);
-                self.snapshots.take(Seen { time, root: body.root, id: digest }, body);
+                self.snapshots.take(SnapshotRoot { time, root: body.root, id: digest }, body);
                 self.completeness.take(time, digest, body.changes.unreadable);
-                self.bare = Bare::after(self.bare.take(), time, digest, body.empty.as_deref());
+                self.bare = EmptySourceStreak::after(self.bare.take(), time, digest, body.empty.as_deref());
                 self.ledger.snapshot(time);
                 if let Some(slot) = record.slot {
                     self.ledger.scheduled(slot, record.schedule);
                     self.ledger.commit(slot, commit(before(time, body.cost.duration_ms)));
                 }
             }
-            Body::Begin(_) => {
+            RecordBody::Begin(_) => {
                 self.share(record, time, |node| node.attempts += 1);
                 if let Some(slot) = record.slot {
                     let (node, term) = (record.node.name.clone(), record.term);
-                    self.ledger.begin(slot, record.instance, Attempt { node, term, began: time, end: None });
+                    self.ledger.begin(slot, record.instance, SlotAttempt { node, term, began: time, end: None });
                 }
             }
-            Body::End(body) => {
+            RecordBody::End(body) => {
                 let Some(slot) = record.slot else { return };
                 self.command = CommandEnd::of(record);
                 let end = AttemptEnd { exit: body.exit, stopped: body.stopped };
@@ -145,27 +156,31 @@ impl<'a> Account<'a> {
                     self.ledger.commit(slot, commit(began.unwrap_or_else(|| before(time, body.duration_ms))));
                 }
             }
-            Body::Takeover(body) => match body.why {
-                TakeoverWhy::Moved | TakeoverWhy::Restart => self.takeovers.take(time, &record.node.name),
+            RecordBody::Takeover(body) => match body.why {
+                TakeoverReason::Moved | TakeoverReason::Restart => self.takeovers.take(time, &record.node.name),
                 // A person's act is meant, and who stands in gives it back.
-                TakeoverWhy::First
-                | TakeoverWhy::Operator
-                | TakeoverWhy::Adopt
-                | TakeoverWhy::Repair
-                | TakeoverWhy::Fallback => {}
+                TakeoverReason::First
+                | TakeoverReason::Operator
+                | TakeoverReason::Adopt
+                | TakeoverReason::Repair
+                | TakeoverReason::Fallback => {}
             },
-            Body::Pause(body) => self.ledger.pauses.begin(&Paused {
+            RecordBody::Pause(body) => self.ledger.pauses.begin(&JournalPause {
                 node: record.node.clone(),
                 time,
                 until: body.until,
                 why: body.why.clone(),
             }),
-            Body::Resume => self.ledger.pauses.end(time),
-            Body::Amend(_) => {
+            RecordBody::Resume => self.ledger.pauses.end(time),
+            RecordBody::Amend(_) => {
                 self.notes.extend(self.future.amend(time, &record.node.name));
                 self.ledger.amend(time);
             }
-            Body::Clone(_) | Body::Prune(_) | Body::Swept(_) | Body::Rotate(_) | Body::Unknown { .. } => {}
+            RecordBody::Clone(_)
+            | RecordBody::Prune(_)
+            | RecordBody::Swept(_)
+            | RecordBody::Rotate(_)
+            | RecordBody::Unknown { .. } => {}
         }
     }
 
@@ -183,25 +198,25 @@ impl<'a> Account<'a> {
     pub(crate) fn finish(
         self,
         role: RoleName,
-        seen: impl IntoIterator<Item = Finding>,
-        (damages, damage_count): (Vec<Damage>, u64),
-    ) -> RoleAudit {
-        let Period { since, now } = self.period;
+        seen: impl IntoIterator<Item = AuditFinding>,
+        (damages, damage_count): (Vec<DamagedObject>, u64),
+    ) -> AuditReport {
+        let AuditPeriod { since, now } = self.period;
         let unnamed = damage_count - damages.len() as u64;
-        let mut findings: Vec<Finding> = seen.into_iter().chain(damages.into_iter().map(of_damage)).collect();
+        let mut findings: Vec<AuditFinding> = seen.into_iter().chain(damages.into_iter().map(of_damage)).collect();
         let verdict = self.plan.map(|plan| self.ledger.judge(plan, since, now));
         let slots = verdict.as_ref().map(|verdict| verdict.counts);
         let verdict = verdict.unwrap_or_default();
         let (anomalies, more_notes) = self.snapshots.finish();
         let failed = health::open_failure(&self.failures, self.newest).cloned();
-        let alarms = |run: &RunSeen| health::severity(&Warning::RunFailed(run.clone())) == Severity::Critical;
-        findings.extend(failed.filter(alarms).map(Finding::Failed));
+        let alarms = |run: &RunSummary| health::severity(&RoleWarning::RunFailed(run.clone())) == Severity::Critical;
+        findings.extend(failed.filter(alarms).map(AuditFinding::Failed));
         let command = self.command.as_ref();
         let command =
             command.and_then(|last| health::failed_command(last, |slot| self.ledger.commits().is_closed(slot, now)));
-        findings.extend(command.map(Finding::Failed));
+        findings.extend(command.map(AuditFinding::Failed));
         let schedule_missing = self.scheduled.filter(|_| self.plan.is_none());
-        findings.extend(schedule_missing.map(|last| Finding::ScheduleMissing { last }));
+        findings.extend(schedule_missing.map(|last| AuditFinding::ScheduleMissing { last }));
         findings.extend(self.ledger.duplicates(since));
         findings.extend(verdict.findings);
         let (incomplete, past) = self.completeness.finish();
@@ -211,7 +226,7 @@ impl<'a> Account<'a> {
         findings.extend(self.future.finish());
         findings.extend(self.order.finish());
         let forgotten = self.ledger.pauses.open().filter(|span| health::is_forgotten(span.from, None, now));
-        findings.extend(forgotten.map(|span| Finding::PausedTooLong {
+        findings.extend(forgotten.map(|span| AuditFinding::PausedTooLong {
             since: span.from,
             by: span.by.clone(),
             why: span.why.clone(),
@@ -224,7 +239,7 @@ impl<'a> Account<'a> {
         notes.extend(more_notes);
         notes.truncate(PROBLEMS_MAX);
         let nodes = self.nodes.into_values().collect();
-        RoleAudit { role, since, records: 0, slots, nodes, findings, finding_count, notes }
+        AuditReport { role, since, records: 0, slots, nodes, findings, finding_count, notes }
     }
 }
 
@@ -253,21 +268,21 @@ impl FutureRecords {
     }
 
     /// An operator said at `present` that what is dated beyond it is not.
-    fn amend(&mut self, present: Timestamp, by: &str) -> Option<Note> {
+    fn amend(&mut self, present: Timestamp, by: &str) -> Option<AuditNote> {
         let is_beyond = |at: &Timestamp| present::is_beyond(*at, present);
         let records = self.dates.extract_if(.., |(latest, _)| is_beyond(latest)).map(|(latest, _)| latest);
         let amended: Vec<Timestamp> = records.chain(self.made.take_if(|made| is_beyond(made))).collect();
         let latest = amended.iter().max().copied()?;
-        Some(Note::Amended { count: amended.len() as u64, latest, by: by.to_owned() })
+        Some(AuditNote::Amended { count: amended.len() as u64, latest, by: by.to_owned() })
     }
 
-    fn finish(self) -> Option<Finding> {
+    fn finish(self) -> Option<AuditFinding> {
         let (is_recorded, dates) = (!self.dates.is_empty(), self.dates.iter().map(|(latest, _)| *latest));
         let latest = dates.chain(self.made).max()?;
         let count = self.dates.len() as u64 + u64::from(self.made.is_some());
         let nodes: BTreeSet<String> = self.dates.into_iter().filter_map(|(_, node)| node).collect();
         let reader = is_recorded && (!self.sound || nodes.len() > 1 && !self.sound_after);
-        Some(Finding::Future { count, latest, nodes: nodes.into_iter().collect(), reader })
+        Some(AuditFinding::Future { count, latest, nodes: nodes.into_iter().collect(), reader })
     }
 }
 
@@ -276,14 +291,14 @@ const BACK_MIN: SignedDuration = SignedDuration::from_hours(1);
 
 /// Whether the dates of the records follow their order.
 #[derive(Debug, Default)]
-struct Order {
+struct DateOrderCheck {
     newest: Option<Timestamp>,
     /// How many are dated before one that comes before them, the farthest, and by whom.
     back: Option<(u64, SignedDuration, BTreeSet<String>)>,
 }
 
-impl Order {
-    fn take(&mut self, record: &Record, Period { since, now }: Period) {
+impl DateOrderCheck {
+    fn take(&mut self, record: &Record, AuditPeriod { since, now }: AuditPeriod) {
         let time = record.written();
         if present::is_beyond(time, now) {
             return;
@@ -298,16 +313,16 @@ impl Order {
         self.newest = self.newest.max(Some(time));
     }
 
-    fn finish(self) -> Option<Finding> {
+    fn finish(self) -> Option<AuditFinding> {
         let (count, by, nodes) = self.back?;
-        Some(Finding::Backdated { count, by, nodes: nodes.into_iter().collect() })
+        Some(AuditFinding::Backdated { count, by, nodes: nodes.into_iter().collect() })
     }
 }
 
-fn of_damage(damage: Damage) -> Finding {
+fn of_damage(damage: DamagedObject) -> AuditFinding {
     if damage.what == MISSING {
-        Finding::Hole { record: damage.object }
+        AuditFinding::Hole { record: damage.object }
     } else {
-        Finding::Broken { record: damage.object, what: damage.what }
+        AuditFinding::Broken { record: damage.object, what: damage.what }
     }
 }

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use jiff::Timestamp;
 
 use crate::ids::{ChunkId, Digest};
-use crate::job::report::audited::{Finding, Note, Streak};
-use crate::journal::record::{Changes, SnapshotBody};
+use crate::job::report::audited::{AuditFinding, AuditNote, SnapshotStreak};
+use crate::journal::record::{ChangeCounts, SnapshotBody};
 
 /// So many snapshots with the same changed set are no chance.
 const SAME_MIN: u64 = 3;
@@ -30,7 +30,7 @@ const CHUNK_TO_LIST: u64 = 8192;
 
 /// A snapshot, as far as it matters here.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct SnapshotRoot {
     /// When.
     pub(crate) time: Timestamp,
     /// The digest of its manifest.
@@ -41,9 +41,9 @@ pub(crate) struct Seen {
 
 /// Snapshots that report the same changes.
 #[derive(Debug)]
-struct Same {
+struct RepeatedChanges {
     changed_set: ChunkId,
-    streak: Streak,
+    streak: SnapshotStreak,
     /// Each of them has brought what was not there before.
     real: bool,
     /// Their trees, the last ones, and the one before the first.
@@ -52,30 +52,30 @@ struct Same {
 
 /// Follows the snapshots, in the journal's order.
 #[derive(Debug)]
-pub(crate) struct Sequence {
+pub(crate) struct RepetitionDetector {
     since: Timestamp,
     /// The tree of the snapshot before.
     root: Option<ChunkId>,
-    same: Option<Same>,
-    everything: Option<Streak>,
-    findings: Vec<Finding>,
-    notes: Vec<Note>,
+    same: Option<RepeatedChanges>,
+    everything: Option<SnapshotStreak>,
+    findings: Vec<AuditFinding>,
+    notes: Vec<AuditNote>,
 }
 
-impl Sequence {
+impl RepetitionDetector {
     /// Snapshots after one with this tree; what ended before `since` is not told.
     pub(crate) fn new(since: Timestamp, root: Option<ChunkId>) -> Self {
         Self { since, root, same: None, everything: None, findings: Vec::new(), notes: Vec::new() }
     }
 
     /// The next one.
-    pub(crate) fn take(&mut self, seen: Seen, body: &SnapshotBody) {
+    pub(crate) fn take(&mut self, seen: SnapshotRoot, body: &SnapshotBody) {
         self.same(seen, body);
         self.everything(seen, body);
         self.root = Some(seen.root);
     }
 
-    fn same(&mut self, seen: Seen, body: &SnapshotBody) {
+    fn same(&mut self, seen: SnapshotRoot, body: &SnapshotBody) {
         let continues =
             reported(&body.changes) > 0 && self.same.as_ref().is_some_and(|same| same.changed_set == body.changed_set);
         if !continues {
@@ -86,9 +86,9 @@ impl Sequence {
         }
         let same_tree = self.root == Some(seen.root);
         let Some(same) = &mut self.same else {
-            let (changed_set, streak) = (body.changed_set, Streak::first(seen, body));
+            let (changed_set, streak) = (body.changed_set, SnapshotStreak::first(seen, body));
             let roots = self.root.into_iter().chain([seen.root]).collect();
-            self.same = Some(Same { changed_set, streak, real: true, roots });
+            self.same = Some(RepeatedChanges { changed_set, streak, real: true, roots });
             return;
         };
         same.real &= !same_tree && (surely_new(body) || !same.roots.contains(&seen.root));
@@ -99,8 +99,8 @@ impl Sequence {
         same.roots.push_back(seen.root);
     }
 
-    fn everything(&mut self, seen: Seen, body: &SnapshotBody) {
-        let Changes { new, changed, .. } = body.changes;
+    fn everything(&mut self, seen: SnapshotRoot, body: &SnapshotBody) {
+        let ChangeCounts { new, changed, .. } = body.changes;
         let same_tree = self.root == Some(seen.root);
         let all = new == 0 && changed >= body.files && body.files >= EVERYTHING_FILES_MIN;
         // With less content than such a list takes nothing can be told.
@@ -113,46 +113,50 @@ impl Sequence {
         match &mut self.everything {
             Some(streak) => streak.add(seen, body, same_tree),
             None => {
-                self.everything =
-                    Some(Streak { same_tree, new_bytes: body.cost.new_bytes, ..Streak::first(seen, body) });
+                self.everything = Some(SnapshotStreak {
+                    same_tree,
+                    new_bytes: body.cost.new_bytes,
+                    ..SnapshotStreak::first(seen, body)
+                });
             }
         }
     }
 
     fn end_same(&mut self) {
-        let Some(Same { streak, real, .. }) = self.same.take() else { return };
+        let Some(RepeatedChanges { streak, real, .. }) = self.same.take() else { return };
         if streak.runs < SAME_MIN || streak.last < self.since {
             return;
         }
         // A database in one file changes every night, and nothing is wrong with that.
         if real {
-            self.notes.push(Note::SameFiles(streak));
+            self.notes.push(AuditNote::SameFiles(streak));
         } else {
-            self.findings.push(Finding::SameChanges(streak));
+            self.findings.push(AuditFinding::SameChanges(streak));
         }
     }
 
     fn end_everything(&mut self) {
-        self.findings
-            .extend(self.everything.take().filter(|streak| streak.last >= self.since).map(Finding::EverythingChanged));
+        self.findings.extend(
+            self.everything.take().filter(|streak| streak.last >= self.since).map(AuditFinding::EverythingChanged),
+        );
     }
 
     /// What was found.
-    pub(crate) fn finish(mut self) -> (Vec<Finding>, Vec<Note>) {
+    pub(crate) fn finish(mut self) -> (Vec<AuditFinding>, Vec<AuditNote>) {
         self.end_same();
         self.end_everything();
         (self.findings, self.notes)
     }
 }
 
-impl Streak {
-    fn first(seen: Seen, body: &SnapshotBody) -> Self {
+impl SnapshotStreak {
+    fn first(seen: SnapshotRoot, body: &SnapshotBody) -> Self {
         let (first, changes) = (seen.time, reported(&body.changes));
         // The first of equal runs may well have been right.
         Self { first, last: first, snapshot: seen.id, runs: 1, changes, new_bytes: 0, same_tree: true }
     }
 
-    fn add(&mut self, seen: Seen, body: &SnapshotBody, same_tree: bool) {
+    fn add(&mut self, seen: SnapshotRoot, body: &SnapshotBody, same_tree: bool) {
         self.last = seen.time;
         self.snapshot = seen.id;
         self.runs += 1;
@@ -162,7 +166,7 @@ impl Streak {
     }
 }
 
-fn reported(changes: &Changes) -> u64 {
+fn reported(changes: &ChangeCounts) -> u64 {
     changes.new + changes.changed + changes.removed
 }
 
@@ -178,7 +182,7 @@ fn surely_new(body: &SnapshotBody) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::Cost;
+    use crate::journal::record::RunCost;
 
     const MIB: u64 = 1 << 20;
 
@@ -190,9 +194,9 @@ mod tests {
             entries: 11,
             files: 10,
             bytes: 10 * MIB,
-            changes: Changes { changed, unchanged: 11 - changed, ..Changes::default() },
+            changes: ChangeCounts { changed, unchanged: 11 - changed, ..ChangeCounts::default() },
             changed_set: ChunkId([set; 32]),
-            cost: Cost { new_bytes, ..Cost::default() },
+            cost: RunCost { new_bytes, ..RunCost::default() },
             empty: None,
         }
     }
@@ -200,21 +204,23 @@ mod tests {
     /// What is told of these, one an hour: `same 3`, `files 5`, `all 1`.
     fn told(since: i64, bodies: &[SnapshotBody]) -> Vec<String> {
         let at = |hour: i64| Timestamp::from_second(hour * 3600).unwrap();
-        let mut sequence = Sequence::new(at(since), None);
+        let mut sequence = RepetitionDetector::new(at(since), None);
         for (hour, body) in (0..).zip(bodies) {
-            sequence.take(Seen { time: at(hour), root: body.root, id: Digest([hour as u8; 32]) }, body);
+            sequence.take(SnapshotRoot { time: at(hour), root: body.root, id: Digest([hour as u8; 32]) }, body);
         }
         let (findings, notes) = sequence.finish();
         let finding = |finding| match finding {
-            Finding::SameChanges(s) => {
+            AuditFinding::SameChanges(s) => {
                 format!("same {} of {}{}", s.runs, s.changes, if s.same_tree { ", one tree" } else { "" })
             }
-            Finding::EverythingChanged(s) => format!("all {}", s.runs),
+            AuditFinding::EverythingChanged(s) => format!("all {}", s.runs),
             other => panic!("{other:?}"),
         };
         let note = |note| match note {
-            Note::SameFiles(s) => format!("files {}, {} MiB", s.runs, s.new_bytes / MIB),
-            other @ (Note::Paused { .. } | Note::Amended { .. } | Note::Incomplete(_)) => panic!("{other:?}"),
+            AuditNote::SameFiles(s) => format!("files {}, {} MiB", s.runs, s.new_bytes / MIB),
+            other @ (AuditNote::Paused { .. } | AuditNote::Amended { .. } | AuditNote::Incomplete(_)) => {
+                panic!("{other:?}")
+            }
         };
         findings.into_iter().map(finding).chain(notes.into_iter().map(note)).collect()
     }

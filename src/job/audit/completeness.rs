@@ -3,19 +3,19 @@
 use jiff::Timestamp;
 
 use crate::ids::{Digest, SourceMark};
-use crate::job::report::audited::{Finding, Incomplete, Note};
+use crate::job::report::audited::{AuditFinding, AuditNote, IncompleteStreak};
 use crate::journal::state::Snapshot;
 
 /// Takes snapshots one by one, in the journal's order.
 #[derive(Debug)]
-pub(crate) struct Completeness {
+pub(crate) struct CompletenessCheck {
     since: Timestamp,
     /// The incomplete ones since the last complete one.
-    open: Option<Incomplete>,
-    past: Vec<Incomplete>,
+    open: Option<IncompleteStreak>,
+    past: Vec<IncompleteStreak>,
 }
 
-impl Completeness {
+impl CompletenessCheck {
     /// Of the time from `since` on, after these live snapshots.
     pub(crate) fn new(since: Timestamp, before: &[Snapshot]) -> Self {
         let mut completeness = Self { since, open: None, past: Vec::new() };
@@ -33,19 +33,21 @@ impl Completeness {
                 (open.last, open.snapshot, open.unreadable) = (time, id, unreadable);
                 open.runs += 1;
             }
-            (None, _) => self.open = Some(Incomplete { first: time, last: time, snapshot: id, runs: 1, unreadable }),
+            (None, _) => {
+                self.open = Some(IncompleteStreak { first: time, last: time, snapshot: id, runs: 1, unreadable })
+            }
         }
     }
 
     /// The newest snapshot is a finding however old it is: it is what a restore takes.
-    pub(crate) fn finish(self) -> (Option<Finding>, Vec<Note>) {
-        (self.open.map(Finding::Incomplete), self.past.into_iter().map(Note::Incomplete).collect())
+    pub(crate) fn finish(self) -> (Option<AuditFinding>, Vec<AuditNote>) {
+        (self.open.map(AuditFinding::Incomplete), self.past.into_iter().map(AuditNote::Incomplete).collect())
     }
 }
 
 /// Snapshots one after the other that have nothing of some sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bare {
+pub(crate) struct EmptySourceStreak {
     pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
     pub(crate) snapshot: Digest,
@@ -54,7 +56,7 @@ pub(crate) struct Bare {
     pub(crate) marks: Vec<SourceMark>,
 }
 
-impl Bare {
+impl EmptySourceStreak {
     /// After the next snapshot. One that has some of everything ends it, as does one of which it is not known.
     pub(crate) fn after(
         before: Option<Self>,
@@ -77,17 +79,17 @@ mod tests {
     }
 
     fn verdict(since: i64, unreadable: &[u64]) -> (Option<(u64, u64)>, Vec<u64>) {
-        let mut completeness = Completeness::new(at(since), &[]);
+        let mut completeness = CompletenessCheck::new(at(since), &[]);
         for (n, unreadable) in (0..).zip(unreadable) {
             completeness.take(at(n), Digest([u8::try_from(n).unwrap(); 32]), *unreadable);
         }
         let (finding, notes) = completeness.finish();
         let finding = finding.map(|finding| match finding {
-            Finding::Incomplete(open) => (open.runs, open.unreadable),
+            AuditFinding::Incomplete(open) => (open.runs, open.unreadable),
             other => panic!("{other:?}"),
         });
         let runs = |note| match note {
-            Note::Incomplete(past) => past.runs,
+            AuditNote::Incomplete(past) => past.runs,
             other => panic!("{other:?}"),
         };
         (finding, notes.into_iter().map(runs).collect())
@@ -98,10 +100,10 @@ mod tests {
         let after = |all: &[Option<&[u8]>]| {
             (0..).zip(all).fold(None, |before, (n, marks)| {
                 let marks = marks.map(|marks| marks.iter().map(|mark| SourceMark([*mark; 8])).collect::<Vec<_>>());
-                Bare::after(before, at(n), Digest([7; 32]), marks.as_deref())
+                EmptySourceStreak::after(before, at(n), Digest([7; 32]), marks.as_deref())
             })
         };
-        let told = |all| after(all).map(|bare: Bare| (bare.first, bare.last, bare.runs, bare.marks.len()));
+        let told = |all| after(all).map(|bare: EmptySourceStreak| (bare.first, bare.last, bare.runs, bare.marks.len()));
         assert_eq!(told(&[]), None);
         assert_eq!(told(&[Some(&[]), Some(&[1]), Some(&[1, 2])]), Some((at(1), at(2), 2, 2)));
         assert_eq!(told(&[Some(&[1]), Some(&[])]), None);

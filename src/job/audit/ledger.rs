@@ -9,30 +9,30 @@ use std::ops::Bound;
 use jiff::Timestamp;
 
 use crate::ids::{InstanceId, ScheduleId, Term};
-use crate::job::audit::pauses::Pauses;
-use crate::job::health::UnderWay;
-use crate::job::report::audited::{Attempt, AttemptEnd, Commit, Finding, Note, SlotCounts};
+use crate::job::audit::pauses::PauseHistory;
+use crate::job::health::RunningBackup;
+use crate::job::report::audited::{AttemptEnd, AuditFinding, AuditNote, CommitInfo, SlotAttempt, SlotCounts};
 use crate::job::report::whoami::RecentSlots;
-use crate::journal::state::{State, View};
+use crate::journal::state::{JournalState, JournalView};
 use crate::role::commits::{ScheduleInForce, SlotCommits};
 use crate::role::present;
-use crate::role::slot::{Plan, Slot, Standing};
+use crate::role::slot::{Slot, SlotSchedule, SlotStatus};
 
 /// So many slots are counted where somebody asks how a role stands.
 const RECENT_SLOTS: usize = 10;
 
 /// What happened for one slot.
 #[derive(Debug, Clone, Default)]
-struct Tries {
+struct SlotHistory {
     /// It has a commit of which no more is known.
     vouched: bool,
     /// It had a commit that a prune has forgotten.
     forgotten: bool,
-    commits: Vec<Commit>,
-    attempts: Vec<(InstanceId, Attempt)>,
+    commits: Vec<CommitInfo>,
+    attempts: Vec<(InstanceId, SlotAttempt)>,
 }
 
-impl Tries {
+impl SlotHistory {
     fn is_committed(&self) -> bool {
         self.vouched || self.forgotten || !self.commits.is_empty()
     }
@@ -40,27 +40,27 @@ impl Tries {
 
 /// What happened for all slots that a record names.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ledger {
-    slots: BTreeMap<Timestamp, Tries>,
+pub(crate) struct SlotLedger {
+    slots: BTreeMap<Timestamp, SlotHistory>,
     /// When the repository was made: no slot from before is missed or late.
     created: Option<Timestamp>,
     /// The schedule that slots were committed by last.
     schedule: Option<ScheduleInForce>,
     last_snapshot: Option<Timestamp>,
     /// When nobody was to run.
-    pub(crate) pauses: Pauses,
+    pub(crate) pauses: PauseHistory,
 }
 
 /// Which slots are owed to the schedule.
 #[derive(Debug, Clone, Copy)]
-struct Owed {
+struct ExpectedSlots {
     /// Those that start after this.
     after: Option<Timestamp>,
     /// Those from this one on: it was the first that this schedule committed.
     from: Option<Timestamp>,
 }
 
-impl Owed {
+impl ExpectedSlots {
     fn has(&self, slot: Slot) -> bool {
         self.after.is_none_or(|after| slot.starts > after) && self.from.is_none_or(|from| slot.at >= from)
     }
@@ -68,32 +68,32 @@ impl Owed {
 
 /// How the slots of a period stand.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Verdict {
+pub(crate) struct SlotSummary {
     pub(crate) counts: SlotCounts,
-    pub(crate) findings: Vec<Finding>,
-    pub(crate) notes: Vec<Note>,
+    pub(crate) findings: Vec<AuditFinding>,
+    pub(crate) notes: Vec<AuditNote>,
     /// The last one's reason, for slots one after the other that have the same.
-    run: Option<Run>,
+    run: Option<UncommittedStreak>,
 }
 
 /// Slots one after the other without a commit.
 #[derive(Debug, Clone)]
-struct Run {
+struct UncommittedStreak {
     first: Timestamp,
     last: Timestamp,
     count: u64,
-    why: Why,
+    why: UncommittedReason,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Why {
+enum UncommittedReason {
     NobodyTried,
     Paused { by: String, why: Option<String> },
 }
 
-impl Ledger {
+impl SlotLedger {
     /// What a state still knows of its slots, in a repository that was made at `created`.
-    pub(crate) fn of_state(state: &State, created: Option<Timestamp>) -> Self {
+    pub(crate) fn of_state(state: &JournalState, created: Option<Timestamp>) -> Self {
         let (schedule, last_snapshot) = (state.schedule, state.snapshots.last().map(|snapshot| snapshot.time));
         let created = created.map(|at| state.born(at));
         let mut ledger = Self { created, schedule, last_snapshot, ..Self::default() };
@@ -102,7 +102,7 @@ impl Ledger {
             let (time, cost) = (snapshot.time, snapshot.cost);
             let began = before(time, cost.duration_ms);
             let (seq, term, node) = (snapshot.seq, snapshot.term, snapshot.node.name.clone());
-            ledger.commit(slot, Commit { seq, node, term, began, time });
+            ledger.commit(slot, CommitInfo { seq, node, term, began, time });
         }
         for slot in state.past_slots.iter().chain(&state.amended_slots) {
             ledger.slots.entry(*slot).or_default().forgotten = true;
@@ -138,18 +138,18 @@ impl Ledger {
     }
 
     /// A slot got a commit.
-    pub(crate) fn commit(&mut self, slot: Timestamp, commit: Commit) {
+    pub(crate) fn commit(&mut self, slot: Timestamp, commit: CommitInfo) {
         self.slots.entry(slot).or_default().commits.push(commit);
     }
 
     /// A guarded command was begun by this process.
-    pub(crate) fn begin(&mut self, slot: Timestamp, instance: InstanceId, attempt: Attempt) {
+    pub(crate) fn begin(&mut self, slot: Timestamp, instance: InstanceId, attempt: SlotAttempt) {
         self.slots.entry(slot).or_default().attempts.push((instance, attempt));
     }
 
     /// A backup is under way that no record tells of, under this term.
-    pub(crate) fn under_way(&mut self, run: &UnderWay, term: Term) {
-        let attempt = Attempt { node: run.node.clone(), term, began: run.since, end: None };
+    pub(crate) fn under_way(&mut self, run: &RunningBackup, term: Term) {
+        let attempt = SlotAttempt { node: run.node.clone(), term, began: run.since, end: None };
         self.begin(run.slot, InstanceId([0; InstanceId::LEN]), attempt);
     }
 
@@ -164,11 +164,11 @@ impl Ledger {
     }
 
     /// Slots with more than one commit, the last of them in the time from `since` on.
-    pub(crate) fn duplicates(&self, since: Timestamp) -> Vec<Finding> {
+    pub(crate) fn duplicates(&self, since: Timestamp) -> Vec<AuditFinding> {
         let twice = self.slots.iter().filter(|(_, tries)| tries.commits.len() + usize::from(tries.vouched) > 1);
         twice
             .filter(|(_, tries)| tries.commits.iter().any(|commit| commit.time >= since))
-            .map(|(slot, tries)| Finding::Duplicate { slot: *slot, commits: tries.commits.clone() })
+            .map(|(slot, tries)| AuditFinding::Duplicate { slot: *slot, commits: tries.commits.clone() })
             .collect()
     }
 
@@ -179,13 +179,13 @@ impl Ledger {
     }
 
     /// Holds the slots from `since` to `now` against the schedule.
-    pub(crate) fn judge(&self, plan: &Plan, since: Timestamp, now: Timestamp) -> Verdict {
-        let mut verdict = Verdict::default();
+    pub(crate) fn judge(&self, plan: &SlotSchedule, since: Timestamp, now: Timestamp) -> SlotSummary {
+        let mut verdict = SlotSummary::default();
         // What a wrong clock wrote tells nothing of the schedule.
         let horizon = present::horizon(now);
         let first = self.slots.range(..=horizon).next().map(|(slot, _)| *slot);
         let commits = self.commits();
-        let owed = Owed {
+        let owed = ExpectedSlots {
             after: plan.owed_after(&commits, now),
             from: self.schedule.filter(|last| last.id == plan.id()).and_then(|last| last.since),
         };
@@ -208,11 +208,11 @@ impl Ledger {
 
     fn judge_one(
         &self,
-        plan: &Plan,
+        plan: &SlotSchedule,
         slot: Slot,
-        (planned, owed): (&BTreeMap<Timestamp, bool>, Owed),
+        (planned, owed): (&BTreeMap<Timestamp, bool>, ExpectedSlots),
         now: Timestamp,
-        verdict: &mut Verdict,
+        verdict: &mut SlotSummary,
     ) {
         let tries = self.slots.get(&slot.at);
         if let Some(tries) = tries.filter(|tries| tries.is_committed()) {
@@ -228,56 +228,63 @@ impl Ledger {
             verdict.flush();
             return;
         }
-        let attempts: Vec<Attempt> =
+        let attempts: Vec<SlotAttempt> =
             tries.map(|tries| tries.attempts.iter().map(|(_, attempt)| attempt.clone()).collect()).unwrap_or_default();
         verdict.counts.expected += 1;
         match plan.standing(slot, &SlotCommits::default(), !attempts.is_empty(), now) {
-            Standing::Committed | Standing::Open { .. } => {
+            SlotStatus::Committed | SlotStatus::Open { .. } => {
                 verdict.flush();
                 verdict.counts.open += 1;
             }
-            Standing::NotStarted | Standing::NotFinished => self.missed(plan, slot, attempts, now, verdict),
+            SlotStatus::NotStarted | SlotStatus::NotFinished => self.missed(plan, slot, attempts, now, verdict),
         }
     }
 
-    fn missed(&self, plan: &Plan, slot: Slot, attempts: Vec<Attempt>, now: Timestamp, verdict: &mut Verdict) {
+    fn missed(
+        &self,
+        plan: &SlotSchedule,
+        slot: Slot,
+        attempts: Vec<SlotAttempt>,
+        now: Timestamp,
+        verdict: &mut SlotSummary,
+    ) {
         if let Some((span, _)) = self.pauses.cover(slot.starts, plan.start_by(slot), now) {
             verdict.counts.paused += 1;
-            verdict.extend(slot.at, Why::Paused { by: span.by.clone(), why: span.why.clone() });
+            verdict.extend(slot.at, UncommittedReason::Paused { by: span.by.clone(), why: span.why.clone() });
         } else if attempts.is_empty() {
             verdict.counts.missed += 1;
-            verdict.extend(slot.at, Why::NobodyTried);
+            verdict.extend(slot.at, UncommittedReason::NobodyTried);
         } else {
             verdict.flush();
             verdict.counts.missed += 1;
-            verdict.findings.push(Finding::Missed { first: slot.at, last: slot.at, count: 1, attempts });
+            verdict.findings.push(AuditFinding::Missed { first: slot.at, last: slot.at, count: 1, attempts });
         }
     }
 
     fn judge_commit(
         &self,
-        plan: &Plan,
+        plan: &SlotSchedule,
         slot: Slot,
-        (owed, now): (Owed, Timestamp),
-        commit: &Commit,
-        verdict: &mut Verdict,
+        (owed, now): (ExpectedSlots, Timestamp),
+        commit: &CommitInfo,
+        verdict: &mut SlotSummary,
     ) {
         let none = SlotCommits::default();
-        let begun_late = plan.standing(slot, &none, false, commit.began) == Standing::NotStarted;
-        let ended_late = plan.standing(slot, &none, true, commit.time) == Standing::NotFinished;
+        let begun_late = plan.standing(slot, &none, false, commit.began) == SlotStatus::NotStarted;
+        let ended_late = plan.standing(slot, &none, true, commit.time) == SlotStatus::NotFinished;
         if (begun_late || ended_late)
             && owed.has(slot)
             && self.pauses.cover(slot.starts, plan.start_by(slot), now).is_none()
         {
             verdict.counts.late += 1;
-            verdict.findings.push(Finding::Late { slot: slot.at, commit: commit.clone() });
+            verdict.findings.push(AuditFinding::Late { slot: slot.at, commit: commit.clone() });
         }
     }
 }
 
-impl Verdict {
+impl SlotSummary {
     /// One more slot without a commit.
-    fn extend(&mut self, slot: Timestamp, why: Why) {
+    fn extend(&mut self, slot: Timestamp, why: UncommittedReason) {
         match &mut self.run {
             Some(run) if run.why == why => {
                 run.last = slot;
@@ -285,17 +292,19 @@ impl Verdict {
             }
             _ => {
                 self.flush();
-                self.run = Some(Run { first: slot, last: slot, count: 1, why });
+                self.run = Some(UncommittedStreak { first: slot, last: slot, count: 1, why });
             }
         }
     }
 
     /// The slots one after the other have come to an end.
     fn flush(&mut self) {
-        let Some(Run { first, last, count, why }) = self.run.take() else { return };
+        let Some(UncommittedStreak { first, last, count, why }) = self.run.take() else { return };
         match why {
-            Why::NobodyTried => self.findings.push(Finding::Missed { first, last, count, attempts: Vec::new() }),
-            Why::Paused { by, why } => self.notes.push(Note::Paused { first, last, count, by, why }),
+            UncommittedReason::NobodyTried => {
+                self.findings.push(AuditFinding::Missed { first, last, count, attempts: Vec::new() })
+            }
+            UncommittedReason::Paused { by, why } => self.notes.push(AuditNote::Paused { first, last, count, by, why }),
         }
     }
 }
@@ -310,9 +319,14 @@ fn was_planned(planned: &BTreeMap<Timestamp, bool>, slot: Slot) -> bool {
 
 /// How the newest slots stand, as far as a state tells: it has every snapshot and the newest slots of guarded commands, but no pause
 /// that is over. `None`: it is not known from when on slots are owed, or not which ones guarded commands have committed.
-pub(crate) fn recent(plan: &Plan, view: &View, under_way: &[UnderWay], now: Timestamp) -> Option<RecentSlots> {
-    let mut ledger = Ledger::of_state(&view.state, view.created);
-    let command = view.running.as_ref().and_then(UnderWay::of_command);
+pub(crate) fn recent(
+    plan: &SlotSchedule,
+    view: &JournalView,
+    under_way: &[RunningBackup],
+    now: Timestamp,
+) -> Option<RecentSlots> {
+    let mut ledger = SlotLedger::of_state(&view.state, view.created);
+    let command = view.running.as_ref().and_then(RunningBackup::of_command);
     for run in under_way.iter().chain(&command) {
         ledger.under_way(run, view.term());
     }

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 
-use crate::journal::state::Paused;
+use crate::journal::state::JournalPause;
 use crate::role::present;
 
 /// One pause. The end is not part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Span {
+pub(crate) struct PauseInterval {
     pub(crate) from: Timestamp,
     /// `None`: it goes on.
     until: Option<Timestamp>,
@@ -21,18 +21,18 @@ pub(crate) struct Span {
 
 /// All pauses, oldest first, none over another.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pauses(Vec<Span>);
+pub(crate) struct PauseHistory(Vec<PauseInterval>);
 
-impl Pauses {
+impl PauseHistory {
     /// A pause begins, in place of one that still goes on.
-    pub(crate) fn begin(&mut self, paused: &Paused) {
+    pub(crate) fn begin(&mut self, paused: &JournalPause) {
         self.end(paused.time);
         let (by, why) = (paused.node.name.clone(), paused.why.clone());
-        self.0.push(Span { from: paused.time, until: paused.until, ended: false, by, why });
+        self.0.push(PauseInterval { from: paused.time, until: paused.until, ended: false, by, why });
     }
 
     /// One that a record ended, at its `until` at the latest.
-    pub(crate) fn past(&mut self, paused: &Paused) {
+    pub(crate) fn past(&mut self, paused: &JournalPause) {
         self.begin(paused);
         if let Some(last) = self.0.last_mut() {
             last.ended = true;
@@ -49,15 +49,16 @@ impl Pauses {
     }
 
     /// The one that no person has ended.
-    pub(crate) fn open(&self) -> Option<&Span> {
+    pub(crate) fn open(&self) -> Option<&PauseInterval> {
         self.0.last().filter(|span| span.until.is_none())
     }
 
     /// The first of the pauses that together leave no moment from `from` to `to` free, and the end of the last of them. One whose
     /// end was recorded and lies beyond the present is over already, and nothing tells since when: it covers nothing.
-    pub(crate) fn cover(&self, from: Timestamp, to: Timestamp, now: Timestamp) -> Option<(&Span, Timestamp)> {
+    pub(crate) fn cover(&self, from: Timestamp, to: Timestamp, now: Timestamp) -> Option<(&PauseInterval, Timestamp)> {
         let (mut covered, mut first) = (from, None);
-        let is_sound = |span: &&Span| !(span.ended && span.until.is_some_and(|until| present::is_beyond(until, now)));
+        let is_sound =
+            |span: &&PauseInterval| !(span.ended && span.until.is_some_and(|until| present::is_beyond(until, now)));
         for span in self.0.iter().filter(is_sound) {
             if span.from <= covered && span.until.is_none_or(|until| until > covered) {
                 first = first.or(Some(span));
@@ -75,23 +76,24 @@ impl Pauses {
 mod tests {
     use super::*;
     use crate::ids::NodeId;
-    use crate::journal::record::NodeRef;
+    use crate::journal::record::WriterNode;
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::from_second(minute * 60).unwrap()
     }
 
-    fn paused(minute: i64, until: Option<i64>, why: &str) -> Paused {
-        let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
-        Paused { node, time: at(minute), until: until.map(at), why: Some(why.to_owned()) }
+    fn paused(minute: i64, until: Option<i64>, why: &str) -> JournalPause {
+        let node = WriterNode { id: NodeId([1; 16]), name: "east".to_owned() };
+        JournalPause { node, time: at(minute), until: until.map(at), why: Some(why.to_owned()) }
     }
 
     #[test]
     fn a_pause_covers_what_lies_wholly_in_it() {
-        let mut pauses = Pauses::default();
+        let mut pauses = PauseHistory::default();
         pauses.begin(&paused(10, Some(100), "swap"));
-        let covers =
-            |pauses: &Pauses, from, to| pauses.cover(at(from), at(to), at(1000)).and_then(|(span, _)| span.why.clone());
+        let covers = |pauses: &PauseHistory, from, to| {
+            pauses.cover(at(from), at(to), at(1000)).and_then(|(span, _)| span.why.clone())
+        };
         assert_eq!(covers(&pauses, 10, 99).as_deref(), Some("swap"));
         assert_eq!((covers(&pauses, 9, 50), covers(&pauses, 50, 100), covers(&pauses, 200, 201)), (None, None, None));
         // It is said again, with another end and reason; then somebody resumes.
@@ -109,16 +111,16 @@ mod tests {
 
     #[test]
     fn a_recorded_end_beyond_the_present_covers_nothing() {
-        let mut pauses = Pauses::default();
+        let mut pauses = PauseHistory::default();
         pauses.begin(&paused(10, None, "swap"));
         assert!(pauses.cover(at(20), at(30), at(100)).is_some());
         pauses.end(at(9_000));
         assert_eq!(pauses.cover(at(20), at(30), at(100)), None, "it is over, and nobody knows since when");
         assert!(pauses.cover(at(20), at(30), at(9_000)).is_some());
-        let mut stated = Pauses::default();
+        let mut stated = PauseHistory::default();
         stated.begin(&paused(10, Some(9_000), "swap"));
         assert!(stated.cover(at(20), at(30), at(100)).is_some(), "an end that is meant may lie ahead");
-        let mut past = Pauses::default();
+        let mut past = PauseHistory::default();
         past.past(&paused(10, Some(9_000), "swap"));
         assert_eq!(past.cover(at(20), at(30), at(100)), None);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::job::report::audited::Finding;
+use crate::job::report::audited::AuditFinding;
 
 /// The most takeovers within [`WITHIN`] that are no finding: a planned switch there and back, and a bad night.
 const CALM_MAX: usize = 6;
@@ -14,24 +14,24 @@ const WITHIN: SignedDuration = SignedDuration::from_hours(24);
 
 /// Counts them, in the journal's order.
 #[derive(Debug, Default)]
-pub(crate) struct Takeovers {
+pub(crate) struct FlappingDetector {
     /// Those within the time, and who took the role.
     recent: VecDeque<(Timestamp, String)>,
     /// The spell that goes on.
-    spell: Option<Spell>,
+    spell: Option<FlappingEpisode>,
     /// Those that are over.
-    over: Vec<Spell>,
+    over: Vec<FlappingEpisode>,
 }
 
 #[derive(Debug)]
-struct Spell {
+struct FlappingEpisode {
     first: Timestamp,
     last: Timestamp,
     count: u64,
     nodes: BTreeSet<String>,
 }
 
-impl Takeovers {
+impl FlappingDetector {
     /// A node took the role.
     pub(crate) fn take(&mut self, at: Timestamp, node: &str) {
         // What a clock that was ahead dated is as far away as what is old.
@@ -48,7 +48,7 @@ impl Takeovers {
                 spell.nodes.insert(node.to_owned());
             }
             None => {
-                self.spell = Some(Spell {
+                self.spell = Some(FlappingEpisode {
                     first: self.recent.iter().map(|(at, _)| *at).min().unwrap_or(at),
                     last: at,
                     count: self.recent.len() as u64,
@@ -59,10 +59,10 @@ impl Takeovers {
     }
 
     /// What was too much, as far as it reached into the time from `since` on.
-    pub(crate) fn finish(self, since: Timestamp) -> Vec<Finding> {
+    pub(crate) fn finish(self, since: Timestamp) -> Vec<AuditFinding> {
         let spells = self.over.into_iter().chain(self.spell).filter(|spell| spell.last >= since);
         spells
-            .map(|Spell { first, last, count, nodes }| Finding::Flapping {
+            .map(|FlappingEpisode { first, last, count, nodes }| AuditFinding::Flapping {
                 first,
                 last,
                 count,
@@ -81,15 +81,15 @@ mod tests {
     }
 
     fn told(hours: &[i64], since: i64) -> Vec<(i64, i64, u64)> {
-        let mut takeovers = Takeovers::default();
+        let mut takeovers = FlappingDetector::default();
         for (n, hour) in hours.iter().enumerate() {
             takeovers.take(at(*hour), ["east", "west"][n % 2]);
         }
         takeovers.finish(at(since)).iter().map(spell).collect()
     }
 
-    fn spell(finding: &Finding) -> (i64, i64, u64) {
-        let Finding::Flapping { first, last, count, nodes } = finding else { panic!("{finding:?}") };
+    fn spell(finding: &AuditFinding) -> (i64, i64, u64) {
+        let AuditFinding::Flapping { first, last, count, nodes } = finding else { panic!("{finding:?}") };
         assert_eq!(nodes, &["east", "west"]);
         (first.as_second() / 3600, last.as_second() / 3600, *count)
     }

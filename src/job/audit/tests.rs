@@ -7,43 +7,43 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::config::Schedule;
 use crate::ids::{Digest, InstanceId, NodeId, Seq};
-use crate::job::backup::Ask;
-use crate::job::operate::Operator;
-use crate::job::report::audited::{Finding, Note};
+use crate::job::backup::BackupOptions;
+use crate::job::operate::OperatorContext;
+use crate::job::report::audited::{AuditFinding, AuditNote};
 use crate::job::report::snapshot::EmptySources;
-use crate::job::report::verified::{Damage, DamageKind};
-use crate::job::report::whoami::Step;
-use crate::job::report::{Outcome, PROBLEMS_MAX};
-use crate::job::runner::Runner;
-use crate::job::seat::Seats;
-use crate::job::testing::Rig;
-use crate::journal::state::View;
+use crate::job::report::verified::{DamageKind, DamagedObject};
+use crate::job::report::whoami::RunStep;
+use crate::job::report::{PROBLEMS_MAX, RunOutcome};
+use crate::job::runner::NodeContext;
+use crate::job::seat::JournalAccess;
+use crate::job::testing::JobFixture;
+use crate::journal::state::JournalView;
 use crate::repo::names;
 use crate::store::SizeLimit;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-async fn told(rig: &Rig, since: SignedDuration, known: Option<View>) -> RoleAudit {
+async fn told(rig: &JobFixture, since: SignedDuration, known: Option<JournalView>) -> AuditReport {
     let now = rig.env.clock.now();
-    let plan = Plan::new(&rig.role, &TimeZone::UTC).unwrap();
+    let plan = SlotSchedule::new(&rig.role, &TimeZone::UTC).unwrap();
     audit(rig.store.clone(), &rig.role, plan.as_ref(), (now + since, now), &move |_| known.clone()).await.unwrap()
 }
 
-async fn backup(rig: &Rig, slot: Option<Timestamp>) {
+async fn backup(rig: &JobFixture, slot: Option<Timestamp>) {
     if std::fs::read_dir(rig.src()).unwrap().next().is_none() {
         rig.write("file", "content");
     }
-    let runner: Runner = rig.runner();
-    rig.backup_as(&runner, &Ask { slot, ..Ask::default() }).await;
+    let runner: NodeContext = rig.runner();
+    rig.backup_as(&runner, &BackupOptions { slot, ..BackupOptions::default() }).await;
 }
 
-fn key(rig: &Rig, seq: u64) -> String {
+fn key(rig: &JobFixture, seq: u64) -> String {
     names::record(&rig.role.name, Seq(seq))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_journal_has_no_findings() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     assert_eq!(told(&rig, -DAY, None).await.records, 0);
     for content in ["1", "2", "3"] {
         rig.write(content, content);
@@ -56,9 +56,9 @@ async fn a_clean_journal_has_no_findings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missed_doubled_and_late_slots_are_told() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
-    let plan = Plan::new(&rig.role, &TimeZone::UTC).unwrap().unwrap();
+    let plan = SlotSchedule::new(&rig.role, &TimeZone::UTC).unwrap().unwrap();
     let now = rig.env.clock.now();
     let due = plan.due(now).unwrap();
     let three_before = due.at - SignedDuration::from_hours(3);
@@ -70,8 +70,11 @@ async fn missed_doubled_and_late_slots_are_told() {
     let slots = audit.slots.unwrap();
     assert_eq!((slots.expected, slots.committed, slots.missed + slots.open), (4, 1, 3));
     // The run that commits it comes hours after it.
-    let [Finding::Duplicate { slot, commits }, Finding::Late { .. }, Finding::Missed { first, attempts, .. }] =
-        &audit.findings[..]
+    let [
+        AuditFinding::Duplicate { slot, commits },
+        AuditFinding::Late { .. },
+        AuditFinding::Missed { first, attempts, .. },
+    ] = &audit.findings[..]
     else {
         panic!("{audit:?}")
     };
@@ -81,32 +84,42 @@ async fn missed_doubled_and_late_slots_are_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_wrong_clock_dated_is_told_until_it_is_amended() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     rig.write("file", "content");
     rig.memory.set_clock_offset(DAY * 365);
     backup(&rig, None).await;
     rig.memory.set_clock_offset(SignedDuration::ZERO);
     let audit = told(&rig, -DAY, None).await;
     // The takeover and the snapshot.
-    let [Finding::Future { count: 2, nodes, .. }] = &audit.findings[..] else { panic!("{audit:?}") };
+    let [AuditFinding::Future { count: 2, nodes, .. }] = &audit.findings[..] else { panic!("{audit:?}") };
     assert_eq!(nodes, &["east"]);
-    let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
-    let operator =
-        Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None, seats: Seats::default() };
+    let node = WriterNode { id: NodeId([2; 16]), name: "west".to_owned() };
+    let operator = OperatorContext {
+        node,
+        instance: InstanceId([2; 8]),
+        env: &rig.env,
+        state_dir: None,
+        seats: JournalAccess::default(),
+    };
     operator.amend(&rig.repository, false).await.unwrap();
     let audit = told(&rig, -DAY, None).await;
     assert_eq!(audit.findings, []);
-    let [Note::Amended { count: 2, by, .. }] = &audit.notes[..] else { panic!("{audit:?}") };
+    let [AuditNote::Amended { count: 2, by, .. }] = &audit.notes[..] else { panic!("{audit:?}") };
     assert_eq!(by, "west");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     backup(&rig, None).await;
-    let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
-    let operator =
-        Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None, seats: Seats::default() };
+    let node = WriterNode { id: NodeId([2; 16]), name: "west".to_owned() };
+    let operator = OperatorContext {
+        node,
+        instance: InstanceId([2; 8]),
+        env: &rig.env,
+        state_dir: None,
+        seats: JournalAccess::default(),
+    };
     for n in 0..70 {
         // Takeover and snapshot, then these: the 64th record is a checkpoint.
         if n % 2 == 0 {
@@ -121,12 +134,12 @@ async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
     assert_eq!((told(&rig, long, None).await.records, told(&rig, short, None).await.records), (72, 9));
 
     rig.store.delete(&[key(&rig, 5)]).await.unwrap();
-    assert_eq!(told(&rig, long, None).await.findings, [Finding::Hole { record: key(&rig, 5) }]);
+    assert_eq!(told(&rig, long, None).await.findings, [AuditFinding::Hole { record: key(&rig, 5) }]);
     assert_eq!(told(&rig, short, None).await.findings, [], "the checkpoint stands for all before it");
     // The newest is gone: only who has seen it can tell.
     rig.store.delete(&[key(&rig, 72)]).await.unwrap();
     assert_eq!(told(&rig, short, None).await.findings, []);
-    assert_eq!(told(&rig, short, Some(known)).await.findings, [Finding::Hole { record: key(&rig, 72) }]);
+    assert_eq!(told(&rig, short, Some(known)).await.findings, [AuditFinding::Hole { record: key(&rig, 72) }]);
     // A record that somebody else's key made, or nobody's.
     let object = rig.store.get(&key(&rig, 70), SizeLimit::INDEX).await.unwrap();
     let mut broken = object.to_vec();
@@ -134,7 +147,7 @@ async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
     rig.store.delete(&[key(&rig, 70)]).await.unwrap();
     rig.store.put(&key(&rig, 70), broken.into()).await.unwrap();
     let findings = told(&rig, short, None).await.findings;
-    assert!(matches!(&findings[..], [Finding::Broken { record, .. }] if *record == key(&rig, 70)), "{findings:?}");
+    assert!(matches!(&findings[..], [AuditFinding::Broken { record, .. }] if *record == key(&rig, 70)), "{findings:?}");
     // A checkpoint that cannot be read is no place to begin.
     rig.store.delete(&[key(&rig, 64)]).await.unwrap();
     let audit = told(&rig, short, None).await;
@@ -143,14 +156,19 @@ async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_before_the_checkpoint_still_explains() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.role.schedule = Some(Schedule::Every(Duration::from_secs(1)));
     rig.role.missed_after = Duration::from_secs(1);
-    let plan = Plan::new(&rig.role, &TimeZone::UTC).unwrap().unwrap();
+    let plan = SlotSchedule::new(&rig.role, &TimeZone::UTC).unwrap().unwrap();
     backup(&rig, plan.due(rig.env.clock.now()).map(|slot| slot.at)).await;
-    let node = NodeRef { id: NodeId([2; 16]), name: "west".to_owned() };
-    let operator =
-        Operator { node, instance: InstanceId([2; 8]), env: &rig.env, state_dir: None, seats: Seats::default() };
+    let node = WriterNode { id: NodeId([2; 16]), name: "west".to_owned() };
+    let operator = OperatorContext {
+        node,
+        instance: InstanceId([2; 8]),
+        env: &rig.env,
+        state_dir: None,
+        seats: JournalAccess::default(),
+    };
     for _ in 0..65 {
         operator.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap();
     }
@@ -159,14 +177,14 @@ async fn a_pause_before_the_checkpoint_still_explains() {
     let period = (later - SignedDuration::from_secs(100), later);
     let audit = audit(rig.store.clone(), &rig.role, Some(&plan), period, &|_| None).await.unwrap();
     assert!(audit.records < 10 && audit.findings.is_empty(), "{audit:?}");
-    let [Note::Paused { count, by, why, .. }] = &audit.notes[..] else { panic!("{audit:?}") };
+    let [AuditNote::Paused { count, by, why, .. }] = &audit.notes[..] else { panic!("{audit:?}") };
     assert!((98..=100).contains(count), "{count}");
     assert_eq!((by.as_str(), why.as_deref()), ("west", Some("disk swap")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_is_committed() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     backup(&rig, None).await;
     let state_dir = rig.state_dir();
     let looker = looker(&rig, &state_dir);
@@ -174,29 +192,29 @@ async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_i
         let now = rig.env.clock.now();
         let asked = audit_here(rig.store.clone(), &rig.role, None, (now - DAY, now), &|_| None, Some(looker));
         asked.await.unwrap().findings.into_iter().find_map(|finding| match finding {
-            Finding::Failed(run) => Some(run.error),
+            AuditFinding::Failed(run) => Some(run.error),
             _ => None,
         })
     };
     assert_eq!(failed().await, None);
-    let failure = Failure {
-        outcome: Outcome::Failed,
-        step: Step::Run,
+    let failure = RunFailure {
+        outcome: RunOutcome::Failed,
+        step: RunStep::Run,
         time: rig.env.clock.now(),
         slot: None,
         error: "no room".to_owned(),
         failures: 0,
         after: Some(2),
     };
-    Kept::of(&rig.runner(), &rig.role.name).add(failure);
+    RunFailureFile::of(&rig.runner(), &rig.role.name).add(failure);
     assert_eq!(failed().await, Some("no room".to_owned()));
     assert!(told(&rig, -DAY, None).await.findings.is_empty(), "the journal alone does not tell");
     backup(&rig, None).await;
     assert_eq!(failed().await, None);
 }
 
-fn looker<'a>(rig: &'a Rig, state_dir: &'a Path) -> Looker<'a> {
-    Looker {
+fn looker<'a>(rig: &'a JobFixture, state_dir: &'a Path) -> AuditingNode<'a> {
+    AuditingNode {
         env: &rig.env,
         state_dir: Some(state_dir),
         node: Some(rig.node),
@@ -208,68 +226,68 @@ fn looker<'a>(rig: &'a Rig, state_dir: &'a Path) -> Looker<'a> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_a_holder_from_writing_down_its_failure_is_a_finding() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     backup(&rig, None).await;
     let (state_dir, now) = (rig.state_dir(), rig.env.clock.now());
-    let failure = Failure {
-        outcome: Outcome::Failed,
-        step: Step::Run,
+    let failure = RunFailure {
+        outcome: RunOutcome::Failed,
+        step: RunStep::Run,
         time: now,
         slot: None,
         error: "no room".to_owned(),
         failures: 1,
         after: Some(2),
     };
-    let found = async |looker: Looker<'_>| {
+    let found = async |looker: AuditingNode<'_>| {
         let audit = audit_here(rig.store.clone(), &rig.role, None, (now - DAY, now), &|_| None, Some(looker)).await;
         let words = audit.unwrap().findings.into_iter().map(|finding| match finding {
-            Finding::Failed(run) => run.error,
-            Finding::StateUnwritable { why } => why,
+            AuditFinding::Failed(run) => run.error,
+            AuditFinding::StateUnwritable { why } => why,
             other => panic!("{other:?}"),
         });
         words.collect::<Vec<_>>()
     };
-    let here = Looker { told: Some(&failure), unwritable: Some("full"), ..looker(&rig, &state_dir) };
+    let here = AuditingNode { told: Some(&failure), unwritable: Some("full"), ..looker(&rig, &state_dir) };
     assert_eq!(found(here).await, ["full", "no room"]);
-    let unnamed = Looker { node: None, told: None, label: "another", ..here };
+    let unnamed = AuditingNode { node: None, told: None, label: "another", ..here };
     assert_eq!(found(unnamed).await, [""; 0], "it does not have the role");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_failed_is_a_finding_before_its_slot_is_missed_and_until_it_is_committed() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.role.schedule = Some(Schedule::Every(Duration::from_hours(24 * 36_500)));
     let failed = async || {
         let findings = told(&rig, -DAY, None).await.findings;
         findings
             .iter()
             .map(|finding| match finding {
-                Finding::Failed(run) => (run.step, run.error.clone()),
+                AuditFinding::Failed(run) => (run.step, run.error.clone()),
                 other => panic!("{other:?}"),
             })
             .collect::<Vec<_>>()
     };
     crate::job::exec::tests::call(&rig, "exit 3", true).await;
-    assert_eq!(failed().await, [(Step::Command, "ended with exit code 3".to_owned())]);
+    assert_eq!(failed().await, [(RunStep::Command, "ended with exit code 3".to_owned())]);
     crate::job::exec::tests::call(&rig, "exit 4", false).await;
     assert_eq!(failed().await.len(), 1, "a command by hand changes nothing");
     crate::job::exec::tests::call(&rig, "kill -9 $$", true).await;
-    assert_eq!(failed().await, [(Step::Command, "was ended by signal 9".to_owned())]);
+    assert_eq!(failed().await, [(RunStep::Command, "was ended by signal 9".to_owned())]);
     crate::job::exec::tests::call(&rig, "exit 0", true).await;
     assert_eq!(failed().await, []);
 }
 
 #[test]
 fn there_are_no_more_findings_than_are_told_and_empty_sources_are_the_first() {
-    let period = Period { since: Timestamp::UNIX_EPOCH, now: Timestamp::UNIX_EPOCH + DAY };
-    let empty = Finding::EmptySources {
+    let period = AuditPeriod { since: Timestamp::UNIX_EPOCH, now: Timestamp::UNIX_EPOCH + DAY };
+    let empty = AuditFinding::EmptySources {
         first: period.since,
         last: period.since,
         snapshot: Digest([1; 32]),
         runs: 1,
         empty: EmptySources { named: Vec::new(), unnamed: 1 },
     };
-    let damage = |n: usize| Damage {
+    let damage = |n: usize| DamagedObject {
         kind: DamageKind::Record,
         object: format!("app/journal/{n}"),
         what: "is missing".to_owned(),
@@ -277,7 +295,7 @@ fn there_are_no_more_findings_than_are_told_and_empty_sources_are_the_first() {
         affected_count: 0,
     };
     let damages = (0..PROBLEMS_MAX).map(damage).collect();
-    let account = Account::new(None, period, None, period.since);
+    let account = JournalAudit::new(None, period, None, period.since);
     let audit = account.finish("app".parse().unwrap(), Some(empty.clone()), (damages, PROBLEMS_MAX as u64 + 7));
     assert_eq!((audit.findings.len(), audit.finding_count), (PROBLEMS_MAX, PROBLEMS_MAX as u64 + 8));
     assert_eq!(audit.findings[0], empty);

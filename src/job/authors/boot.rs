@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::env::{BootDir, Env};
 use crate::ids::{InstanceId, RepoId, Seq};
-use crate::job::authors::{AuthorNotes, Note, Noted};
-use crate::job::local::Local;
+use crate::job::authors::{AuthorNote, AuthorNotes, RecordedAuthors};
+use crate::job::local::LocalState;
 
 /// The most processes. From so many on the oldest are dropped.
 const PROCESSES_MAX: usize = 1024;
@@ -19,13 +19,13 @@ const PROCESSES_KEPT: usize = 512;
 
 /// The notes of one repository in one state directory.
 #[derive(Debug)]
-pub struct BootNotes {
+pub struct BootAuthorNotes {
     notes: AuthorNotes,
     /// It is their directory only as long as this is there.
     _dir: BootDir,
 }
 
-impl BootNotes {
+impl BootAuthorNotes {
     /// Those of this boot.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl BootNotes {
     }
 
     /// Who is noted.
-    pub fn read(&self) -> Noted {
+    pub fn read(&self) -> RecordedAuthors {
         self.notes.read()
     }
 
@@ -71,9 +71,9 @@ impl BootNotes {
 
     /// With the lock held.
     fn add(&self, instance: InstanceId) -> io::Result<u64> {
-        let Noted { mark, mut notes } = self.notes.read();
+        let RecordedAuthors { mark, mut notes } = self.notes.read();
         let is_noted = notes.iter().any(|note| note.instance == instance);
-        let note = Note { instance, seq: Seq(0), boot: None };
+        let note = AuthorNote { instance, seq: Seq(0), boot: None };
         match mark {
             Some(mark) if is_noted => Ok(mark),
             Some(mark) if notes.len() < PROCESSES_MAX => {
@@ -101,7 +101,7 @@ impl BootNotes {
             return Ok(mark);
         }
         let _held = self.notes.env.files.lock(&self.notes.lock())?.ok_or(io::ErrorKind::WouldBlock)?;
-        let Noted { mark, notes } = self.notes.read();
+        let RecordedAuthors { mark, notes } = self.notes.read();
         if let Some(mark) = mark {
             return Ok(mark);
         }
@@ -116,13 +116,13 @@ impl BootNotes {
 ///
 /// # Errors
 /// It cannot be noted in the state directory.
-pub(crate) async fn note_author(local: &Local, instance: InstanceId, seq: Seq) -> io::Result<()> {
+pub(crate) async fn note_author(local: &LocalState, instance: InstanceId, seq: Seq) -> io::Result<()> {
     let boot = note_in_memory(local, instance).await;
-    local.authors().note(Note { instance, seq, boot }).await
+    local.authors().note(AuthorNote { instance, seq, boot }).await
 }
 
 /// Notes a process in memory alone; the mark of the notes, `None`: it is not possible.
-pub(crate) async fn note_in_memory(local: &Local, instance: InstanceId) -> Option<u64> {
+pub(crate) async fn note_in_memory(local: &LocalState, instance: InstanceId) -> Option<u64> {
     let noted = match local.boot_notes() {
         Ok(notes) => notes.note(instance).await,
         Err(error) => Err(error),
@@ -132,18 +132,18 @@ pub(crate) async fn note_in_memory(local: &Local, instance: InstanceId) -> Optio
 
 /// What the notes in memory say of who wrote with this node's ID.
 #[derive(Debug)]
-pub(crate) struct Witness {
+pub(crate) struct BootEvidence {
     /// The processes of this machine, as far as they are noted.
     pub(crate) own: Vec<InstanceId>,
     /// The mark of the notes, or why they are not complete.
     pub(crate) mark: Result<u64, String>,
 }
 
-impl Witness {
+impl BootEvidence {
     /// Asks them on behalf of process `instance`; where there are none they begin here.
-    pub(crate) fn ask(local: &Local, instance: InstanceId) -> Self {
+    pub(crate) fn ask(local: &LocalState, instance: InstanceId) -> Self {
         #[cfg(feature = "planted")]
-        if crate::planted::is(crate::planted::Bug::OldRecordsAreJudged) {
+        if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
             return Self { own: Vec::new(), mark: Ok(0) };
         }
         let (authors, notes) = (
@@ -153,7 +153,7 @@ impl Witness {
                 Err(error) => return Self { own: Vec::new(), mark: Err(error.to_string()) },
             },
         );
-        let mark = notes.mark(|mark| authors.try_note(Note { instance, seq: Seq(0), boot: Some(mark) }));
+        let mark = notes.mark(|mark| authors.try_note(AuthorNote { instance, seq: Seq(0), boot: Some(mark) }));
         let mark = mark.map_err(|error| error.to_string()).and_then(|mark| {
             let lacking =
                 || "a process that may not write there, or another user's, uses this state directory".to_owned();
@@ -174,18 +174,18 @@ mod tests {
 
     struct Place {
         dir: tempfile::TempDir,
-        local: Local,
+        local: LocalState,
     }
 
     impl Place {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let local = Local::open(&Env::host(), &dir.path().join("state"), RepoId([1; 16])).unwrap();
+            let local = LocalState::open(&Env::host(), &dir.path().join("state"), RepoId([1; 16])).unwrap();
             local.authors().renew().unwrap();
             Self { dir, local }
         }
 
-        fn notes(&self) -> BootNotes {
+        fn notes(&self) -> BootAuthorNotes {
             self.local.boot_notes().unwrap()
         }
 
@@ -195,7 +195,7 @@ mod tests {
         }
 
         fn ask(&self) -> (usize, Option<u64>) {
-            let witness = Witness::ask(&self.local, process(0));
+            let witness = BootEvidence::ask(&self.local, process(0));
             (witness.own.len(), witness.mark.ok())
         }
 
@@ -222,13 +222,13 @@ mod tests {
         assert_eq!(place.note(5).await, mark);
         // A copy elsewhere has none of them.
         place.copy("kept", "copy");
-        let copy = Local::peek(&Env::host(), &place.dir.path().join("copy"), RepoId([1; 16]));
-        let theirs = Witness::ask(&copy, process(9));
+        let copy = LocalState::peek(&Env::host(), &place.dir.path().join("copy"), RepoId([1; 16]));
+        let theirs = BootEvidence::ask(&copy, process(9));
         assert_eq!(theirs.own, []);
         assert_ne!(theirs.mark, Ok(mark));
         // Nor has another repository.
-        let other = Local::open(&Env::host(), &place.dir.path().join("state"), RepoId([2; 16])).unwrap();
-        assert_eq!(Witness::ask(&other, process(9)).own, []);
+        let other = LocalState::open(&Env::host(), &place.dir.path().join("state"), RepoId([2; 16])).unwrap();
+        assert_eq!(BootEvidence::ask(&other, process(9)).own, []);
     }
 
     #[tokio::test]
@@ -270,8 +270,8 @@ mod tests {
         let place = Place::new();
         let mark = place.note(1).await;
         // It writes and is in none: another user's, or in a sandbox.
-        place.local.authors().note(Note { instance: process(2), seq: Seq(2), boot: None }).await.unwrap();
-        let why = Witness::ask(&place.local, process(0)).mark.unwrap_err();
+        place.local.authors().note(AuthorNote { instance: process(2), seq: Seq(2), boot: None }).await.unwrap();
+        let why = BootEvidence::ask(&place.local, process(0)).mark.unwrap_err();
         assert!(why.contains("another user's"), "{why}");
         // One that fails takes the file with it.
         let place = Place::new();
@@ -279,17 +279,17 @@ mod tests {
         let notes = place.notes();
         let held = Env::host().files.lock(&notes.notes.lock()).unwrap().unwrap();
         assert_eq!(notes.note(process(2)).await.unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(notes.read(), Noted::default());
+        assert_eq!(notes.read(), RecordedAuthors::default());
         note_author(&place.local, process(3), Seq(3)).await.unwrap();
         assert_eq!(place.ask().1, None, "a process is noting itself");
         drop(held);
         let last = place.local.authors().read().notes.last().copied();
-        assert_eq!(last, Some(Note { instance: process(3), seq: Seq(3), boot: None }));
+        assert_eq!(last, Some(AuthorNote { instance: process(3), seq: Seq(3), boot: None }));
         // Somebody who only looks begins them anew, and says so.
         let (_, renewed) = place.ask();
         let last = place.local.authors().read().notes.last().copied();
-        assert_eq!(last, Some(Note { instance: process(0), seq: Seq(0), boot: renewed }));
-        place.local.authors().note(Note { instance: process(4), seq: Seq(4), boot: None }).await.unwrap();
+        assert_eq!(last, Some(AuthorNote { instance: process(0), seq: Seq(0), boot: renewed }));
+        place.local.authors().note(AuthorNote { instance: process(4), seq: Seq(4), boot: None }).await.unwrap();
         assert_eq!(place.ask().1, None, "who was noted since and is not there is seen");
     }
 }

@@ -8,23 +8,23 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::ids::{ChunkId, PackId};
-use crate::job::backup::finish::Tally;
+use crate::job::backup::finish::BackupStats;
 use crate::job::backup::known::next_left;
-use crate::job::backup::pipeline::Gathered;
-use crate::job::backup::stock::{Ledger, Stocktaking, Survey};
-use crate::job::backup::{BackupError, Session};
-use crate::job::progress::Progress;
+use crate::job::backup::pipeline::PipelineOutput;
+use crate::job::backup::stock::{DedupIndex, IndexLoadOptions, IndexLoader};
+use crate::job::backup::{BackupError, RoleSession};
+use crate::job::progress::JobProgress;
 use crate::journal::state::Snapshot;
-use crate::repo::entry::{Entry, Kind, Nanos, Owner, TreePath};
-use crate::repo::manifest::{ManifestWriter, NodeSink};
+use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath, UnixNanos};
+use crate::repo::manifest::{ManifestChunkSink, ManifestWriter};
 use crate::repo::names;
-use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder, PackTable, PackedFrame};
-use crate::repo::reader::Reader;
+use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable, PackedFrame};
+use crate::repo::reader::RepositoryReader;
 use crate::role::permit::Permit;
-use crate::tree::compare::{self, Change};
+use crate::tree::compare::{self, PathChange};
 
 /// Content that is brought along.
-pub trait Content: Debug + Send + Sync {
+pub trait InlineContent: Debug + Send + Sync {
     /// Resolves when they can be read. Content that hangs never does.
     fn ready(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
@@ -35,18 +35,18 @@ pub trait Content: Debug + Send + Sync {
 }
 
 /// Chunks of one kind on their way into a pack.
-struct Lane<'a> {
-    session: &'a Session<'a>,
-    ledger: &'a Ledger<'a>,
-    compressor: Compressor,
+struct PackWriter<'a> {
+    session: &'a RoleSession<'a>,
+    ledger: &'a DedupIndex<'a>,
+    compressor: FrameCompressor,
     frames: Vec<PackedFrame>,
     ids: Vec<ChunkId>,
     new_bytes: u64,
 }
 
-impl<'a> Lane<'a> {
-    fn new(session: &'a Session<'a>, ledger: &'a Ledger<'a>) -> Self {
-        let (compressor, frames, ids) = (Compressor::default(), Vec::new(), Vec::new());
+impl<'a> PackWriter<'a> {
+    fn new(session: &'a RoleSession<'a>, ledger: &'a DedupIndex<'a>) -> Self {
+        let (compressor, frames, ids) = (FrameCompressor::default(), Vec::new(), Vec::new());
         Self { session, ledger, compressor, frames, ids, new_bytes: 0 }
     }
 
@@ -72,12 +72,12 @@ impl<'a> Lane<'a> {
         let (bytes, table) = pack.finish();
         let len = bytes.len() as u64;
         repository.store.put(&names::pack(repository.role(), table.id), bytes).await?;
-        Progress::add(&runner.progress.bytes_uploaded, len);
+        JobProgress::add(&runner.progress.bytes_uploaded, len);
         Ok(Some(table))
     }
 }
 
-impl NodeSink for Lane<'_> {
+impl ManifestChunkSink for PackWriter<'_> {
     type Error = BackupError;
 
     fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, BackupError> {
@@ -89,17 +89,17 @@ impl NodeSink for Lane<'_> {
 
 /// Stores what is new of `content`.
 pub(super) async fn gather(
-    session: &Session<'_>,
-    content: &dyn Content,
+    session: &RoleSession<'_>,
+    content: &dyn InlineContent,
     base: Option<&Snapshot>,
-    survey: Survey,
-) -> Result<Gathered, BackupError> {
+    survey: IndexLoadOptions,
+) -> Result<PipelineOutput, BackupError> {
     content.ready().await;
     let files = content.files(&session.permit);
-    let stocktaking = Stocktaking::of(session, survey);
+    let stocktaking = IndexLoader::of(session, survey);
     let stock = stocktaking.take().await?;
     let repository = session.repository;
-    let reader = Reader::new(repository.store.clone(), repository.keys.clone(), stock.index.clone());
+    let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), stock.index.clone());
     let mut before = BTreeMap::new();
     if let Some(base) = base {
         let mut manifest = reader.manifest(base.root);
@@ -107,19 +107,20 @@ pub(super) async fn gather(
             before.extend(entries.into_iter().map(|entry| (entry.path.clone(), entry)));
         }
     }
-    let ledger = Ledger::new(HashSet::new(), Some(stock), || unreachable!("it was loaded"));
-    let (mut data, mut tally) = (Lane::new(session, &ledger), Tally::default());
-    let mut manifest = ManifestWriter::new(Lane::new(session, &ledger));
+    let ledger = DedupIndex::new(HashSet::new(), Some(stock), || unreachable!("it was loaded"));
+    let (mut data, mut tally) = (PackWriter::new(session, &ledger), BackupStats::default());
+    let mut manifest = ManifestWriter::new(PackWriter::new(session, &ledger));
     let mut read_bytes = 0;
     for (path, bytes) in files {
         let chunks = if bytes.is_empty() { Vec::new() } else { vec![data.store(&bytes)?] };
         read_bytes += bytes.len() as u64;
-        let kind = Kind::File { size: bytes.len() as u64, extents: None, chunks };
-        let entry = Entry { path, kind, owner: Owner::default(), mtime: Nanos(0), xattrs: Vec::new() };
+        let kind = EntryKind::File { size: bytes.len() as u64, extents: None, chunks };
+        let entry =
+            ManifestEntry { path, kind, owner: OwnerAndMode::default(), mtime: UnixNanos(0), xattrs: Vec::new() };
         let was = before.remove(&entry.path);
         match compare::change(was.as_ref(), Some(&entry)) {
-            Some(Change::New) => tally.files.new += 1,
-            Some(Change::Unchanged) => tally.files.unchanged += 1,
+            Some(PathChange::New) => tally.files.new += 1,
+            Some(PathChange::Unchanged) => tally.files.unchanged += 1,
             _ => tally.files.changed += 1,
         }
         if was.as_ref() != Some(&entry) {
@@ -145,7 +146,7 @@ pub(super) async fn gather(
     }
     packs.extend(ledger.used_orphans());
     let healing = ledger.healing();
-    Ok(Gathered {
+    Ok(PipelineOutput {
         root,
         nodes: ids,
         removed: before.len() as u64,

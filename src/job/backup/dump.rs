@@ -9,12 +9,12 @@ use std::process::ExitStatus;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::config::Dump;
-use crate::job::backup::worker::{Done, Worker};
-use crate::job::backup::{BackupError, Shared};
-use crate::job::stall::{Activity, look_interval};
-use crate::process::{self, Account, Members, Program};
-use crate::repo::entry::{Entry, Kind, Owner, TreePath};
+use crate::config::DumpSettings;
+use crate::job::backup::worker::{EntryResult, ReadWorker};
+use crate::job::backup::{BackupError, PipelineContext};
+use crate::job::stall::{RunActivity, look_interval};
+use crate::process::{self, CommandBuilder, ProcessTree, UserAccount};
+use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath};
 
 /// How much of what a failed command wrote to standard error is shown, in bytes from its end.
 const STDERR_TAIL: usize = 2000;
@@ -55,26 +55,26 @@ pub enum DumpError {
 
 /// Runs one dump and stores its output.
 pub(crate) fn run(
-    shared: &Shared,
-    worker: &mut Worker<'_>,
-    (name, dump): (&str, &Dump),
+    shared: &PipelineContext,
+    worker: &mut ReadWorker<'_>,
+    (name, dump): (&str, &DumpSettings),
     told: &[(&str, String)],
     allow_empty: bool,
-) -> Result<Done, BackupError> {
+) -> Result<EntryResult, BackupError> {
     let failed = |error| BackupError::Dump { name: name.to_owned(), error };
     let path = TreePath::new(name).filter(|p| !p.as_bytes().is_empty()).ok_or_else(|| failed(DumpError::Name))?;
     let seen = shared.seen();
-    shared.progress.begin(Activity::Dump(name.to_owned()));
+    shared.progress.begin(RunActivity::Dump(name.to_owned()));
     let account = match &dump.user {
         None => None,
         Some(user) => {
             let unknown = || failed(DumpError::User(user.clone()));
-            Some(Account::named(user).ok().flatten().ok_or_else(unknown)?)
+            Some(UserAccount::named(user).ok().flatten().ok_or_else(unknown)?)
         }
     };
     let (uid, gid) = account.as_ref().map_or((0, 0), |account| (account.uid.as_raw(), account.gid.as_raw()));
-    let owner = Owner { mode: 0o600, uid, gid, ..Owner::default() };
-    let program = Program::configured(&dump.command, &dump.environment, told, account);
+    let owner = OwnerAndMode { mode: 0o600, uid, gid, ..OwnerAndMode::default() };
+    let program = CommandBuilder::configured(&dump.command, &dump.environment, told, account);
     let started = program.and_then(|program| program.piped(false).start_blocking());
     let (mut child, members) = started.map_err(|error| failed(DumpError::Start(error)))?;
     let mut stdout = child.stdout.take().expect("standard output was asked for");
@@ -105,14 +105,14 @@ pub(crate) fn run(
         if size == 0 && !allow_empty {
             return Err(failed(DumpError::Empty));
         }
-        let kind = Kind::File { size, extents: None, chunks };
-        let entry = Entry { path, kind, owner, mtime: seen, xattrs: Vec::new() };
-        Ok(Done { entry: Some(entry.into()), ..Done::default() })
+        let kind = EntryKind::File { size, extents: None, chunks };
+        let entry = ManifestEntry { path, kind, owner, mtime: seen, xattrs: Vec::new() };
+        Ok(EntryResult { entry: Some(entry.into()), ..EntryResult::default() })
     })
 }
 
 /// An output that is what it was keeps the time that it had, so that an unchanged dump is an unchanged snapshot.
-pub(crate) fn keep_time(entry: &mut Entry, base: &Entry) {
+pub(crate) fn keep_time(entry: &mut ManifestEntry, base: &ManifestEntry) {
     if entry.kind == base.kind && entry.owner == base.owner {
         entry.mtime = base.mtime;
     }
@@ -120,7 +120,7 @@ pub(crate) fn keep_time(entry: &mut Entry, base: &Entry) {
 
 /// Kills the command when its time is over or the run is to stop. True if its time was over. A command that prints nothing goes on as
 /// long as it burns processor time.
-fn watch(shared: &Shared, members: &Members, timeout: Duration, ended: &mpsc::Receiver<()>) -> bool {
+fn watch(shared: &PipelineContext, members: &ProcessTree, timeout: Duration, ended: &mpsc::Receiver<()>) -> bool {
     let started = shared.env.clock.boottime();
     let (look, mut looked, mut mark) = (look_interval(shared.stall_timeout), started, 0);
     let mut burnt = (0, started);

@@ -2,8 +2,8 @@
 //! backup, until somebody says otherwise. Pure.
 
 use crate::job::backup::BackupError;
-use crate::repo::entry::{Entry, Kind, TreePath};
-use crate::tree::problem::Problem;
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::tree::problem::PathProblem;
 
 /// What one source has, and had in the newest snapshot. The source itself is an entry as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +25,8 @@ impl SourceCount {
     }
 
     /// What a dump printed. Where it may not be empty an empty one has failed before.
-    pub(crate) fn of_dump(entry: &Entry) -> Self {
-        let printed = matches!(entry.kind, Kind::File { size: 1.., .. });
+    pub(crate) fn of_dump(entry: &ManifestEntry) -> Self {
+        let printed = matches!(entry.kind, EntryKind::File { size: 1.., .. });
         Self { entries: 1, files: u64::from(printed), ..Self::new(entry.path.clone()) }
     }
 
@@ -43,7 +43,7 @@ impl SourceCount {
 
 /// What all sources and dumps came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Found {
+pub(crate) struct ContentTotals {
     /// Entries that are no directories.
     pub(crate) content: u64,
     /// Symbolic links among them.
@@ -54,7 +54,7 @@ pub(crate) struct Found {
     pub(crate) first: bool,
     pub(crate) unreadable: u64,
     /// One of those.
-    pub(crate) problem: Option<Problem>,
+    pub(crate) problem: Option<PathProblem>,
 }
 
 /// Refuses what cannot be meant; returns the sources in which there is no file.
@@ -62,7 +62,11 @@ pub(crate) struct Found {
 /// # Errors
 /// A source lost all its files, or there is nothing to store at all: no entry, or in a first snapshot nothing but empty files, pipes and
 /// devices. Links may be what is meant.
-pub(crate) fn judge(allow_empty: bool, sources: &[SourceCount], found: &Found) -> Result<Vec<TreePath>, BackupError> {
+pub(crate) fn judge(
+    allow_empty: bool,
+    sources: &[SourceCount],
+    found: &ContentTotals,
+) -> Result<Vec<TreePath>, BackupError> {
     let empty = || sources.iter().filter(|source| source.is_empty()).map(|source| source.path.clone()).collect();
     if allow_empty {
         return Ok(empty());
@@ -72,21 +76,21 @@ pub(crate) fn judge(allow_empty: bool, sources: &[SourceCount], found: &Found) -
         return Err(BackupError::EmptySource { source_path: source.path.clone(), before });
     }
     match found {
-        Found { content: count @ 1.., bytes: 0, links: 0, first: true, unreadable: 0, .. } => {
+        ContentTotals { content: count @ 1.., bytes: 0, links: 0, first: true, unreadable: 0, .. } => {
             Err(BackupError::NoContent { count: *count })
         }
-        Found { content: 1.., .. } => Ok(empty()),
-        Found { unreadable: count @ 1.., problem, .. } => {
+        ContentTotals { content: 1.., .. } => Ok(empty()),
+        ContentTotals { unreadable: count @ 1.., problem, .. } => {
             Err(BackupError::NothingRead { count: *count, problem: problem.clone() })
         }
-        Found { .. } => Err(BackupError::Nothing { sources: empty() }),
+        ContentTotals { .. } => Err(BackupError::Nothing { sources: empty() }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::problem::ProblemKind;
+    use crate::tree::problem::PathProblemKind;
 
     fn source(name: &str, (entries, files): (u64, u64), (entries_before, files_before): (u64, u64)) -> SourceCount {
         let path = TreePath::new(name).unwrap();
@@ -94,26 +98,26 @@ mod tests {
     }
 
     /// What is said of these sources by default, and how many are named as empty where the role may be empty.
-    fn said(sources: &[SourceCount], found: &Found) -> (String, usize) {
+    fn said(sources: &[SourceCount], found: &ContentTotals) -> (String, usize) {
         let strict = judge(false, sources, found).map_or_else(|e| e.to_string(), |empty| format!("{empty:?}"));
         (strict, judge(true, sources, found).unwrap().len())
     }
 
-    fn content(content: u64) -> Found {
-        Found { content, bytes: content, ..Found::default() }
+    fn content(content: u64) -> ContentTotals {
+        ContentTotals { content, bytes: content, ..ContentTotals::default() }
     }
 
     #[test]
     fn a_first_snapshot_of_names_alone_is_refused_unless_there_are_links() {
         let one = [source("a", (3, 2), (0, 0))];
-        let names = Found { content: 2, first: true, ..Found::default() };
+        let names = ContentTotals { content: 2, first: true, ..ContentTotals::default() };
         let refused = "there is nothing to store: all that was found is 2 empty files, pipes or devices";
         assert_eq!(said(&one, &names).0, refused);
         for found in [
-            Found { bytes: 1, ..names.clone() },
-            Found { links: 1, ..names.clone() },
-            Found { first: false, ..names.clone() },
-            Found { unreadable: 1, ..names.clone() },
+            ContentTotals { bytes: 1, ..names.clone() },
+            ContentTotals { links: 1, ..names.clone() },
+            ContentTotals { first: false, ..names.clone() },
+            ContentTotals { unreadable: 1, ..names.clone() },
         ] {
             assert_eq!(said(&one, &found), ("[]".to_owned(), 0), "{found:?}");
         }
@@ -154,10 +158,10 @@ mod tests {
     fn what_could_not_be_read_is_not_called_empty() {
         let blind = SourceCount { unread: true, ..source("a", (1, 0), (9, 5)) };
         let other = source("b", (2, 1), (2, 1));
-        assert_eq!(said(&[blind.clone(), other], &Found { unreadable: 1, ..content(1) }), ("[]".to_owned(), 0));
-        let kind = ProblemKind::Unreadable("Permission denied".to_owned());
-        let problem = Problem { path: TreePath::new("a").unwrap(), kind };
-        let found = Found { unreadable: 2, problem: Some(problem), ..Found::default() };
+        assert_eq!(said(&[blind.clone(), other], &ContentTotals { unreadable: 1, ..content(1) }), ("[]".to_owned(), 0));
+        let kind = PathProblemKind::Unreadable("Permission denied".to_owned());
+        let problem = PathProblem { path: TreePath::new("a").unwrap(), kind };
+        let found = ContentTotals { unreadable: 2, problem: Some(problem), ..ContentTotals::default() };
         let refused = "nothing could be read, and 2 paths could not: /a: Permission denied";
         assert_eq!(said(&[blind], &found).0, refused);
     }

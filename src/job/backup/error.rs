@@ -6,14 +6,14 @@ use crate::job::backup::dump::DumpError;
 use crate::job::cache::CacheError;
 use crate::job::hook::HookError;
 use crate::job::local::LockError;
-use crate::job::stall::Stall;
+use crate::job::stall::RunStall;
 use crate::journal::log::{AppendError, JournalError};
 use crate::repo::entry::TreePath;
-use crate::repo::reader::RepoError;
+use crate::repo::reader::RepositoryReadError;
 use crate::store::StoreError;
 use crate::store::proof::ProofFailure;
 use crate::tree::exclude::BadPattern;
-use crate::tree::problem::{Problem, ProblemKind};
+use crate::tree::problem::{PathProblem, PathProblemKind};
 use crate::tree::scan::ScanError;
 
 /// Why a backup committed nothing.
@@ -24,7 +24,7 @@ pub enum BackupError {
     Interrupted,
     /// It made no progress, and was ended.
     #[error("{0}")]
-    Stalled(Stall),
+    Stalled(RunStall),
     /// Another part of the run failed; that part tells why.
     #[error("stopped by another failure")]
     Stopped,
@@ -39,7 +39,7 @@ pub enum BackupError {
     Store(#[from] StoreError),
     /// What is stored.
     #[error("{0}")]
-    Repo(#[from] RepoError),
+    Repo(#[from] RepositoryReadError),
     /// The tree cache; it has been dropped.
     #[error("{0}")]
     Cache(#[from] CacheError),
@@ -95,7 +95,7 @@ pub enum BackupError {
         /// How many paths could not be read.
         count: u64,
         /// One of them.
-        problem: Option<Problem>,
+        problem: Option<PathProblem>,
     },
     /// A dump.
     #[error("dump {name:?}: {error}")]
@@ -136,10 +136,10 @@ fn paths(count: u64) -> String {
     if count == 1 { "1 path".to_owned() } else { format!("{count} paths") }
 }
 
-fn first(problem: Option<&Problem>) -> String {
+fn first(problem: Option<&PathProblem>) -> String {
     match problem {
-        Some(Problem { path, kind: ProblemKind::Unreadable(why) }) => format!("{}: {why}", path.display()),
-        Some(Problem { path, .. }) => path.display(),
+        Some(PathProblem { path, kind: PathProblemKind::Unreadable(why) }) => format!("{}: {why}", path.display()),
+        Some(PathProblem { path, .. }) => path.display(),
         None => "not named".to_owned(),
     }
 }

@@ -10,21 +10,21 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::job::backup::dump::keep_time;
 use crate::job::backup::emptiness::SourceCount;
-use crate::job::backup::known::Stream;
-use crate::job::backup::mounts::Mounts;
-use crate::job::backup::plan::{Decision, Known, decide};
-use crate::job::backup::stock::Ledger;
-use crate::job::backup::unread::{Fate, Unread};
-use crate::job::backup::worker::{Content, Done, Segment, SegmentDone, Task, Todo};
-use crate::job::backup::{BackupError, Shared};
-use crate::job::cache::Cached;
-use crate::job::progress::Progress;
-use crate::job::stall::Activity;
-use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::job::backup::known::EntryStream;
+use crate::job::backup::mounts::MountTracker;
+use crate::job::backup::plan::{EntryDecision, KnownEntry, decide};
+use crate::job::backup::stock::DedupIndex;
+use crate::job::backup::unread::{AbsentEntryOutcome, UnreadableDirs};
+use crate::job::backup::worker::{EntryResult, FileContent, FileSegment, PendingEntry, SegmentResult, WorkerTask};
+use crate::job::backup::{BackupError, PipelineContext};
+use crate::job::cache::CachedEntry;
+use crate::job::progress::JobProgress;
+use crate::job::stall::RunActivity;
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::pack::FRAME_TARGET_BYTES;
-use crate::tree::problem::{Problem, ProblemKind};
-use crate::tree::read::{self, Completed};
-use crate::tree::scan::{Found, Scan, Scanned, Skip};
+use crate::tree::problem::{PathProblem, PathProblemKind};
+use crate::tree::read::{self, ReadEntry};
+use crate::tree::scan::{ScanItem, ScannedEntry, SkipReason, TreeScan};
 use crate::tree::stat::{FileType, ObjectId};
 
 /// The most entries that one worker gets at once.
@@ -38,29 +38,29 @@ const NOT_MOUNTED: &str = "not mounted: another file system was here at the last
                            good, remove the directory, or set allow_empty = true for one run";
 
 /// What the finisher gets, in path order.
-pub(crate) enum Slot {
+pub(crate) enum PendingResult {
     /// Nothing to wait for.
-    Ready(Vec<Done>),
+    Ready(Vec<EntryResult>),
     /// A worker has so many entries, and hands them on in parts.
-    Pending(Receiver<Result<Vec<Done>, BackupError>>, usize),
+    Pending(Receiver<Result<Vec<EntryResult>, BackupError>>, usize),
     /// A large file whose segments workers have.
-    Large(Box<Large>),
+    Large(Box<LargeFile>),
 }
 
 /// A large file being read.
-pub(crate) struct Large {
-    pub(crate) scanned: Scanned,
-    pub(crate) base: Option<Arc<Entry>>,
-    pub(crate) completed: Completed,
-    pub(crate) content: Arc<Content>,
+pub(crate) struct LargeFile {
+    pub(crate) scanned: ScannedEntry,
+    pub(crate) base: Option<Arc<ManifestEntry>>,
+    pub(crate) completed: ReadEntry,
+    pub(crate) content: Arc<FileContent>,
     /// Those of its segments, in order.
-    pub(crate) segments: Receiver<Receiver<Result<SegmentDone, BackupError>>>,
-    pub(crate) seen: crate::repo::entry::Nanos,
+    pub(crate) segments: Receiver<Receiver<Result<SegmentResult, BackupError>>>,
+    pub(crate) seen: crate::repo::entry::UnixNanos,
 }
 
 /// What the feed counted besides.
 #[derive(Debug, Default)]
-pub(crate) struct Fed {
+pub(crate) struct WalkStats {
     /// Entries of the newest snapshot that are no longer there.
     pub(crate) removed: u64,
     /// BLAKE3 over their paths.
@@ -72,35 +72,35 @@ pub(crate) struct Fed {
 }
 
 /// Where the feed sends things.
-pub(crate) struct Outlets {
-    pub(crate) tasks: Sender<Task>,
-    pub(crate) slots: Sender<Slot>,
+pub(crate) struct StageOutputs {
+    pub(crate) tasks: Sender<WorkerTask>,
+    pub(crate) slots: Sender<PendingResult>,
 }
 
 /// The feed.
-pub(crate) struct Feed<'a> {
-    pub(crate) shared: &'a Shared,
-    pub(crate) ledger: &'a Ledger<'a>,
-    pub(crate) out: Outlets,
+pub(crate) struct WalkStage<'a> {
+    pub(crate) shared: &'a PipelineContext,
+    pub(crate) ledger: &'a DedupIndex<'a>,
+    pub(crate) out: StageOutputs,
     /// This node's cache.
-    pub(crate) cache: Stream<'a>,
+    pub(crate) cache: EntryStream<'a>,
     /// The newest snapshot, where the cache is not that already.
-    pub(crate) base: Option<Stream<'a>>,
+    pub(crate) base: Option<EntryStream<'a>>,
     pub(crate) trust_mtime: bool,
     /// Entries that do not come from the tree, in path order, first one last.
-    pub(crate) extra: Vec<Done>,
+    pub(crate) extra: Vec<EntryResult>,
     pub(crate) sources: Vec<SourceCount>,
-    pub(crate) fed: Fed,
-    pub(crate) batch: Vec<Todo>,
+    pub(crate) fed: WalkStats,
+    pub(crate) batch: Vec<PendingEntry>,
     pub(crate) batch_bytes: u64,
     pub(crate) first_names: HashMap<ObjectId, TreePath>,
-    pub(crate) unread: Unread,
-    pub(crate) mounts: Mounts,
+    pub(crate) unread: UnreadableDirs,
+    pub(crate) mounts: MountTracker,
 }
 
-impl Feed<'_> {
+impl WalkStage<'_> {
     /// Walks to the end.
-    pub(crate) fn run(mut self, scan: Scan) -> Result<(Fed, Vec<SourceCount>), BackupError> {
+    pub(crate) fn run(mut self, scan: TreeScan) -> Result<(WalkStats, Vec<SourceCount>), BackupError> {
         let progress = Arc::clone(&self.shared.progress);
         progress.total_grows.store(true, Ordering::Relaxed);
         for found in scan.flatten() {
@@ -109,19 +109,19 @@ impl Feed<'_> {
             self.extras_before(Some(found.path()))?;
             self.shared.progress.step();
             match found {
-                Found::Entry(scanned) => {
+                ScanItem::Entry(scanned) => {
                     if scanned.stat.kind == FileType::Dir {
-                        self.shared.progress.begin(Activity::Walking(scanned.path.clone()));
+                        self.shared.progress.begin(RunActivity::Walking(scanned.path.clone()));
                         self.mounts.dir(&scanned.path, scanned.stat.dev);
                     }
                     self.entry(scanned)?;
                 }
-                Found::Skipped { path, why: Skip::Socket } => {
-                    self.problem(Problem { path, kind: ProblemKind::Socket })?;
+                ScanItem::Skipped { path, why: SkipReason::Socket } => {
+                    self.problem(PathProblem { path, kind: PathProblemKind::Socket })?;
                 }
                 // Left out on request.
-                Found::Skipped { .. } => {}
-                Found::Problem(problem) => self.problem(problem)?,
+                ScanItem::Skipped { .. } => {}
+                ScanItem::Problem(problem) => self.problem(problem)?,
             }
         }
         self.unmounted(None)?;
@@ -130,11 +130,11 @@ impl Feed<'_> {
         self.end_batch()?;
         progress.total_grows.store(false, Ordering::Relaxed);
         let mounts = self.mounts.finish();
-        Ok((Fed { mounts, ..self.fed }, self.sources))
+        Ok((WalkStats { mounts, ..self.fed }, self.sources))
     }
 
     fn extras_before(&mut self, path: Option<&TreePath>) -> Result<(), BackupError> {
-        let due = |done: &Done| match (&done.entry, path) {
+        let due = |done: &EntryResult| match (&done.entry, path) {
             (Some(entry), Some(path)) => entry.path < *path,
             _ => true,
         };
@@ -147,13 +147,13 @@ impl Feed<'_> {
                     keep_time(Arc::make_mut(entry), base);
                 }
             }
-            self.send(Slot::Ready(vec![done]))?;
+            self.send(PendingResult::Ready(vec![done]))?;
         }
         Ok(())
     }
 
     /// What cache and newest snapshot say of this path; entries of the snapshot before it are counted as removed, or stay unread.
-    fn known(&mut self, path: &TreePath) -> Result<(Option<Cached>, Option<Arc<Entry>>), BackupError> {
+    fn known(&mut self, path: &TreePath) -> Result<(Option<CachedEntry>, Option<Arc<ManifestEntry>>), BackupError> {
         let base = self.skip_base(Some(path))?;
         if self.base.is_none() {
             let entry = base.as_ref().map(|c| Arc::clone(&c.entry));
@@ -169,12 +169,12 @@ impl Feed<'_> {
         Ok((cached, base.map(|c| c.entry)))
     }
 
-    fn skip_base(&mut self, path: Option<&TreePath>) -> Result<Option<Cached>, BackupError> {
+    fn skip_base(&mut self, path: Option<&TreePath>) -> Result<Option<CachedEntry>, BackupError> {
         let mut kept = Vec::new();
         let found = loop {
             let stream = self.base.as_mut().unwrap_or(&mut self.cache);
             let Some(c) = stream.next_if(|c| path.is_none_or(|p| c.entry.path <= *p))? else { break None };
-            let file = u64::from(!matches!(c.entry.kind, Kind::Dir));
+            let file = u64::from(!matches!(c.entry.kind, EntryKind::Dir));
             if let Some(source) = self.source(&c.entry.path) {
                 source.entries_before += 1;
                 source.files_before += file;
@@ -183,12 +183,12 @@ impl Feed<'_> {
                 break Some(c);
             }
             match self.fate(&c)? {
-                Fate::Gone => {
+                AbsentEntryOutcome::Gone => {
                     self.fed.removed += 1;
                     self.fed.removed_set.update(c.entry.path.as_bytes()).update(b"\0");
                 }
-                Fate::Lost { counted } => self.fed.unreadable += u64::from(!counted),
-                Fate::Kept { counted } => {
+                AbsentEntryOutcome::Lost { counted } => self.fed.unreadable += u64::from(!counted),
+                AbsentEntryOutcome::Kept { counted } => {
                     self.fed.unreadable += u64::from(!counted);
                     if let Some(source) = self.source(&c.entry.path) {
                         source.entries += 1;
@@ -197,7 +197,7 @@ impl Feed<'_> {
                     kept.push(self.kept(c));
                     if kept.len() >= BATCH_ENTRIES {
                         self.end_batch()?;
-                        self.send(Slot::Ready(std::mem::take(&mut kept)))?;
+                        self.send(PendingResult::Ready(std::mem::take(&mut kept)))?;
                         self.shared.check()?;
                     }
                 }
@@ -205,40 +205,47 @@ impl Feed<'_> {
         };
         if !kept.is_empty() {
             self.end_batch()?;
-            self.send(Slot::Ready(kept))?;
+            self.send(PendingResult::Ready(kept))?;
         }
         Ok(found)
     }
 
     /// What becomes of an entry of the newest snapshot that the walk did not find.
-    fn fate(&mut self, known: &Cached) -> Result<Fate, BackupError> {
+    fn fate(&mut self, known: &CachedEntry) -> Result<AbsentEntryOutcome, BackupError> {
         // Where the cache is the newest snapshot, the journal vouches for all its chunks, as long as nobody looked in the store.
         let index = match self.ledger.compared() {
             Some(index) => Some(index),
             None if self.base.is_some() && !self.unread.is_clear() => Some(self.ledger.stock()?.index.as_ref()),
             None => None,
         };
-        let stored = |entry: &Entry| index.is_none_or(|index| entry.kind.chunks().iter().all(|id| index.contains(id)));
+        let stored =
+            |entry: &ManifestEntry| index.is_none_or(|index| entry.kind.chunks().iter().all(|id| index.contains(id)));
         Ok(self.unread.judge(&known.entry, stored))
     }
 
     /// An entry that stays as it was read last. What this node's cache knows of it is as true as before.
-    fn kept(&self, known: Cached) -> Done {
+    fn kept(&self, known: CachedEntry) -> EntryResult {
         let local = known.local.filter(|_| self.base.is_none());
-        Done { base: Some(Arc::clone(&known.entry)), entry: Some(known.entry), local, kept: true, ..Done::default() }
+        EntryResult {
+            base: Some(Arc::clone(&known.entry)),
+            entry: Some(known.entry),
+            local,
+            kept: true,
+            ..EntryResult::default()
+        }
     }
 
     fn source(&mut self, path: &TreePath) -> Option<&mut SourceCount> {
         self.sources.iter_mut().find(|source| path.starts_with(&source.path))
     }
 
-    fn problem(&mut self, problem: Problem) -> Result<(), BackupError> {
+    fn problem(&mut self, problem: PathProblem) -> Result<(), BackupError> {
         // The entry of an unreadable directory came before its problem; for everything else this is the entry's place.
         let base = self.known(&problem.path)?.1;
         self.end_batch()?;
-        let (path, unreadable) = (problem.path.clone(), matches!(problem.kind, ProblemKind::Unreadable(_)));
-        let done = Done::problem(problem, base, None);
-        let kept = done.entry.as_ref().map(|entry| !matches!(entry.kind, Kind::Dir));
+        let (path, unreadable) = (problem.path.clone(), matches!(problem.kind, PathProblemKind::Unreadable(_)));
+        let done = EntryResult::problem(problem, base, None);
+        let kept = done.entry.as_ref().map(|entry| !matches!(entry.kind, EntryKind::Dir));
         if let Some(source) = self.source(&path).filter(|_| unreadable) {
             source.unread = true;
             source.entries += u64::from(kept.is_some());
@@ -247,7 +254,7 @@ impl Feed<'_> {
         if unreadable {
             self.unread.problem(&path, kept.is_some());
         }
-        self.send(Slot::Ready(vec![done]))
+        self.send(PendingResult::Ready(vec![done]))
     }
 
     /// The walk goes on to `next`: what a volume had that is not mounted any more could not be read.
@@ -263,10 +270,10 @@ impl Feed<'_> {
             return Ok(());
         }
         self.mounts.keep(path.clone());
-        self.problem(Problem { path, kind: ProblemKind::Unreadable(NOT_MOUNTED.to_owned()) })
+        self.problem(PathProblem { path, kind: PathProblemKind::Unreadable(NOT_MOUNTED.to_owned()) })
     }
 
-    fn entry(&mut self, scanned: Scanned) -> Result<(), BackupError> {
+    fn entry(&mut self, scanned: ScannedEntry) -> Result<(), BackupError> {
         let file = u64::from(scanned.stat.kind != FileType::Dir);
         if let Some(source) = self.source(&scanned.path) {
             source.entries += 1;
@@ -275,7 +282,7 @@ impl Feed<'_> {
         let (cached, base) = self.known(&scanned.path)?;
         self.unread.found(&scanned.path);
         let (object, many_names) = (scanned.stat.object(), scanned.stat.has_more_names());
-        let known = Known {
+        let known = KnownEntry {
             cached: cached.as_ref(),
             base: base.as_deref(),
             first_name: self.first_names.get(&object).filter(|_| many_names),
@@ -290,27 +297,27 @@ impl Feed<'_> {
                 decide(&scanned.stat, &known, &|id| stock.index.contains(id))
             }
         };
-        if many_names && !matches!(decision, Decision::Link(_)) {
+        if many_names && !matches!(decision, EntryDecision::Link(_)) {
             self.first_names.entry(object).or_insert_with(|| scanned.path.clone());
         }
         let size = match &decision {
-            Decision::Read if scanned.stat.kind == FileType::File => scanned.stat.size,
-            Decision::Keep(entry) => entry.kind.size(),
+            EntryDecision::Read if scanned.stat.kind == FileType::File => scanned.stat.size,
+            EntryDecision::Keep(entry) => entry.kind.size(),
             _ => 0,
         };
-        Progress::add(&self.shared.progress.total_bytes, size);
+        JobProgress::add(&self.shared.progress.total_bytes, size);
         match &decision {
-            Decision::Read if scanned.stat.size >= u64::from(self.shared.chunker.average) => {
+            EntryDecision::Read if scanned.stat.size >= u64::from(self.shared.chunker.average) => {
                 return self.large(scanned, base);
             }
-            Decision::Read => self.batch_bytes += scanned.stat.size,
-            Decision::Keep(entry) => {
+            EntryDecision::Read => self.batch_bytes += scanned.stat.size,
+            EntryDecision::Keep(entry) => {
                 self.shared.progress.bytes_read.fetch_add(entry.kind.size(), Ordering::Relaxed);
             }
             _ => {}
         }
         self.batch_bytes += scanned.path.as_bytes().len() as u64;
-        self.batch.push(Todo { scanned, decision, base });
+        self.batch.push(PendingEntry { scanned, decision, base });
         let full = self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= FRAME_TARGET_BYTES as u64;
         if full { self.end_batch() } else { Ok(()) }
     }
@@ -324,31 +331,38 @@ impl Feed<'_> {
         let todos = std::mem::replace(&mut self.batch, next);
         self.batch_bytes = 0;
         let (reply, answer) = bounded(1);
-        self.send(Slot::Pending(answer, todos.len()))?;
-        self.out.tasks.send(Task::Entries(todos, reply)).map_err(|_| BackupError::Stopped)
+        self.send(PendingResult::Pending(answer, todos.len()))?;
+        self.out.tasks.send(WorkerTask::Entries(todos, reply)).map_err(|_| BackupError::Stopped)
     }
 
-    fn large(&mut self, scanned: Scanned, base: Option<Arc<Entry>>) -> Result<(), BackupError> {
+    fn large(&mut self, scanned: ScannedEntry, base: Option<Arc<ManifestEntry>>) -> Result<(), BackupError> {
         self.end_batch()?;
         let seen = self.shared.seen();
         let opened = read::open(&self.shared.roots, &scanned.path).and_then(|file| {
             let completed = file.complete(&scanned.path, &self.shared.names);
-            let content = Content::of(file).map_err(|e| Problem::io(scanned.path.clone(), &e))?;
+            let content = FileContent::of(file).map_err(|e| PathProblem::io(scanned.path.clone(), &e))?;
             Ok((completed, Arc::new(content)))
         });
         let (mut completed, content) = match opened {
             Ok(opened) => opened,
             Err(problem) => {
-                let done = Done::problem(problem, base, Some(FileType::File)).first_of(&scanned);
-                return self.send(Slot::Ready(vec![done]));
+                let done = EntryResult::problem(problem, base, Some(FileType::File)).first_of(&scanned);
+                return self.send(PendingResult::Ready(vec![done]));
             }
         };
-        if let Kind::File { extents, .. } = &mut completed.entry.kind {
+        if let EntryKind::File { extents, .. } = &mut completed.entry.kind {
             extents.clone_from(&content.extents);
         }
         let (total, step) = (content.len(), self.shared.chunker.segment);
         let (answers, segments) = bounded(SEGMENTS_AHEAD);
-        self.send(Slot::Large(Box::new(Large { scanned, base, completed, content: content.clone(), segments, seen })))?;
+        self.send(PendingResult::Large(Box::new(LargeFile {
+            scanned,
+            base,
+            completed,
+            content: content.clone(),
+            segments,
+            seen,
+        })))?;
         let mut start = 0;
         while start < total {
             self.shared.check()?;
@@ -357,14 +371,14 @@ impl Feed<'_> {
                 // The finisher needs no more of it: it cannot be read, or is read again as a whole.
                 return Ok(());
             }
-            let segment = Segment { content: content.clone(), start, len: step.min(total - start) };
-            self.out.tasks.send(Task::Segment(segment, reply)).map_err(|_| BackupError::Stopped)?;
+            let segment = FileSegment { content: content.clone(), start, len: step.min(total - start) };
+            self.out.tasks.send(WorkerTask::Segment(segment, reply)).map_err(|_| BackupError::Stopped)?;
             start += step;
         }
         Ok(())
     }
 
-    fn send(&self, slot: Slot) -> Result<(), BackupError> {
+    fn send(&self, slot: PendingResult) -> Result<(), BackupError> {
         self.out.slots.send(slot).map_err(|_| BackupError::Stopped)
     }
 }

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::ids::ChunkId;
-use crate::job::backup::feed::{Large, Slot};
-use crate::job::backup::worker::{Done, Storer, Worker};
-use crate::job::backup::{BackupError, Shared};
+use crate::job::backup::feed::{LargeFile, PendingResult};
+use crate::job::backup::worker::{ChunkWriter, EntryResult, ReadWorker};
+use crate::job::backup::{BackupError, PipelineContext};
 use crate::job::cache::CacheWriter;
-use crate::job::progress::Progress;
+use crate::job::progress::JobProgress;
 use crate::job::report::{FileCounts, PROBLEMS_MAX};
-use crate::repo::entry::{Kind, TreePath};
-use crate::repo::manifest::{ManifestWriter, NodeSink};
-use crate::tree::compare::{self, Change};
-use crate::tree::problem::{Problem, ProblemKind};
+use crate::repo::entry::{EntryKind, TreePath};
+use crate::repo::manifest::{ManifestChunkSink, ManifestWriter};
+use crate::tree::compare::{self, PathChange};
+use crate::tree::problem::{PathProblem, PathProblemKind};
 use crate::tree::stat::FileType;
 
 /// What the finisher counted.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct BackupStats {
     pub(crate) files: FileCounts,
     /// Entries of the manifest.
     pub(crate) entries: u64,
@@ -35,29 +35,29 @@ pub(crate) struct Tally {
     pub(crate) links: u64,
     /// BLAKE3 over paths and kinds of what is new or changed, or went away before it was read.
     pub(crate) changed_set: blake3::Hasher,
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<PathProblem>,
     pub(crate) problem_count: u64,
     /// The first path that could not be read, also where `problems` has no room for it.
-    pub(crate) first_unread: Option<Problem>,
+    pub(crate) first_unread: Option<PathProblem>,
 }
 
 /// A finished manifest.
-pub(crate) struct Finished {
+pub(crate) struct FinishedManifest {
     pub(crate) root: ChunkId,
     /// All chunks of the manifest itself.
     pub(crate) nodes: Vec<ChunkId>,
-    pub(crate) tally: Box<Tally>,
+    pub(crate) tally: Box<BackupStats>,
     /// The cache, not yet in place; `None` if it could not be written.
     pub(crate) cache: Option<CacheWriter>,
 }
 
 /// Stores the chunks of the manifest and remembers them.
-struct Nodes<'a> {
-    storer: Storer<'a>,
+struct ManifestSink<'a> {
+    storer: ChunkWriter<'a>,
     ids: Vec<ChunkId>,
 }
 
-impl NodeSink for Nodes<'_> {
+impl ManifestChunkSink for ManifestSink<'_> {
     type Error = BackupError;
     fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, BackupError> {
         let id = self.storer.store(&bytes)?;
@@ -67,39 +67,44 @@ impl NodeSink for Nodes<'_> {
 }
 
 /// The finisher.
-pub(crate) struct Finisher<'a> {
-    shared: &'a Shared,
-    manifest: ManifestWriter<Nodes<'a>>,
+pub(crate) struct FinishStage<'a> {
+    shared: &'a PipelineContext,
+    manifest: ManifestWriter<ManifestSink<'a>>,
     /// Reads again what changed while it was read.
-    worker: Worker<'a>,
+    worker: ReadWorker<'a>,
     cache: Option<CacheWriter>,
-    tally: Tally,
+    tally: BackupStats,
     /// First names that no longer led to what the walk saw, and which name stands in for each.
     lost_firsts: HashMap<TreePath, Option<TreePath>>,
     /// First names that stay as they were read last.
     kept_firsts: HashSet<TreePath>,
 }
 
-impl<'a> Finisher<'a> {
-    pub(crate) fn new(shared: &'a Shared, storer: Storer<'a>, worker: Worker<'a>, cache: Option<CacheWriter>) -> Self {
-        let manifest = ManifestWriter::new(Nodes { storer, ids: Vec::new() });
+impl<'a> FinishStage<'a> {
+    pub(crate) fn new(
+        shared: &'a PipelineContext,
+        storer: ChunkWriter<'a>,
+        worker: ReadWorker<'a>,
+        cache: Option<CacheWriter>,
+    ) -> Self {
+        let manifest = ManifestWriter::new(ManifestSink { storer, ids: Vec::new() });
         let (lost_firsts, kept_firsts) = (HashMap::new(), HashSet::new());
-        Self { shared, manifest, worker, cache, tally: Tally::default(), lost_firsts, kept_firsts }
+        Self { shared, manifest, worker, cache, tally: BackupStats::default(), lost_firsts, kept_firsts }
     }
 
     /// Takes everything.
-    pub(crate) fn run(mut self, slots: &Receiver<Slot>) -> Result<Finished, BackupError> {
+    pub(crate) fn run(mut self, slots: &Receiver<PendingResult>) -> Result<FinishedManifest, BackupError> {
         for slot in slots {
             match slot {
-                Slot::Ready(done) => done.into_iter().try_for_each(|d| self.take(d))?,
-                Slot::Pending(answer, mut left) => {
+                PendingResult::Ready(done) => done.into_iter().try_for_each(|d| self.take(d))?,
+                PendingResult::Pending(answer, mut left) => {
                     while left > 0 {
                         let part = answer.recv().map_err(|_| BackupError::Stopped)??;
                         left = left.saturating_sub(part.len());
                         part.into_iter().try_for_each(|d| self.take(d))?;
                     }
                 }
-                Slot::Large(large) => {
+                PendingResult::Large(large) => {
                     let done = self.large(*large)?;
                     self.take(done)?;
                 }
@@ -110,12 +115,12 @@ impl<'a> Finisher<'a> {
         let (root, entries, mut nodes) = self.manifest.finish()?;
         nodes.storer.flush()?;
         self.tally.entries = entries;
-        Ok(Finished { root, nodes: nodes.ids, tally: Box::new(self.tally), cache: self.cache })
+        Ok(FinishedManifest { root, nodes: nodes.ids, tally: Box::new(self.tally), cache: self.cache })
     }
 
     /// Puts the segments together; if the file changed meanwhile it is read again front to back.
-    fn large(&mut self, large: Large) -> Result<Done, BackupError> {
-        let Large { scanned, base, completed, content, segments, seen } = large;
+    fn large(&mut self, large: LargeFile) -> Result<EntryResult, BackupError> {
+        let LargeFile { scanned, base, completed, content, segments, seen } = large;
         let mut all = Vec::new();
         let mut error = None;
         for _ in 0..content.len().div_ceil(self.shared.chunker.segment) {
@@ -134,12 +139,12 @@ impl<'a> Finisher<'a> {
             return Ok(self.worker.read(&scanned.path, base)?.first_of(&scanned));
         }
         if let Some(error) = error {
-            let problem = Problem::io(scanned.path.clone(), &error);
-            return Ok(Done::problem(problem, base, Some(FileType::File)).first_of(&scanned));
+            let problem = PathProblem::io(scanned.path.clone(), &error);
+            return Ok(EntryResult::problem(problem, base, Some(FileType::File)).first_of(&scanned));
         }
-        let mut done = Done::completed(completed, base, seen).first_of(&scanned);
+        let mut done = EntryResult::completed(completed, base, seen).first_of(&scanned);
         if let Some(entry) = &mut done.entry
-            && let Kind::File { chunks, .. } = &mut Arc::make_mut(entry).kind
+            && let EntryKind::File { chunks, .. } = &mut Arc::make_mut(entry).kind
         {
             *chunks = all;
         }
@@ -148,7 +153,7 @@ impl<'a> Finisher<'a> {
 
     /// A further name of a file whose first name did not lead to it any more when it was read: this one has the content then, or
     /// the next.
-    fn mend_link(&mut self, mut done: Done) -> Result<Done, BackupError> {
+    fn mend_link(&mut self, mut done: EntryResult) -> Result<EntryResult, BackupError> {
         if let Some(lost) = done.lost_first.take() {
             if done.kept {
                 self.kept_firsts.insert(lost.clone());
@@ -156,16 +161,16 @@ impl<'a> Finisher<'a> {
             self.lost_firsts.insert(lost, None);
         }
         let (Some(entry), Some(scanned)) = (&mut done.entry, &done.further) else { return Ok(done) };
-        let Kind::Hardlink { target } = &entry.kind else { return Ok(done) };
+        let EntryKind::Hardlink { target } = &entry.kind else { return Ok(done) };
         match self.lost_firsts.get_mut(target) {
             None => {}
-            Some(Some(instead)) => Arc::make_mut(entry).kind = Kind::Hardlink { target: instead.clone() },
+            Some(Some(instead)) => Arc::make_mut(entry).kind = EntryKind::Hardlink { target: instead.clone() },
             Some(none) => {
                 let mut instead = self.worker.instead(scanned, done.base.take())?;
                 // As unreadable as the first name, and as well kept.
                 if let (None, Some(base), Some(problem)) = (&instead.entry, &instead.base, instead.problems.first())
-                    && matches!(problem.kind, ProblemKind::Unreadable(_))
-                    && matches!(&base.kind, Kind::Hardlink { target } if self.kept_firsts.contains(target))
+                    && matches!(problem.kind, PathProblemKind::Unreadable(_))
+                    && matches!(&base.kind, EntryKind::Hardlink { target } if self.kept_firsts.contains(target))
                 {
                     (instead.entry, instead.kept) = (Some(Arc::clone(base)), true);
                 }
@@ -178,12 +183,12 @@ impl<'a> Finisher<'a> {
         Ok(done)
     }
 
-    fn take(&mut self, done: Done) -> Result<(), BackupError> {
+    fn take(&mut self, done: EntryResult) -> Result<(), BackupError> {
         let done = self.mend_link(done)?;
         let mut unreadable = false;
         for problem in done.problems {
             self.tally.problem_count += 1;
-            if matches!(problem.kind, ProblemKind::Unreadable(_)) {
+            if matches!(problem.kind, PathProblemKind::Unreadable(_)) {
                 self.tally.files.unreadable += 1;
                 unreadable = true;
                 self.tally.first_unread.get_or_insert_with(|| problem.clone());
@@ -202,28 +207,29 @@ impl<'a> Finisher<'a> {
         };
         // What is vouched for is the very entry that was known.
         let same = done.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, &entry));
-        let change = if same { Some(Change::Unchanged) } else { compare::change(done.base.as_deref(), Some(&entry)) };
+        let change =
+            if same { Some(PathChange::Unchanged) } else { compare::change(done.base.as_deref(), Some(&entry)) };
         match change {
             // It is counted as unreadable.
             _ if done.kept => self.tally.files.kept += 1,
-            Some(Change::New) => self.tally.files.new += 1,
-            Some(Change::Unchanged) => self.tally.files.unchanged += 1,
+            Some(PathChange::New) => self.tally.files.new += 1,
+            Some(PathChange::Unchanged) => self.tally.files.unchanged += 1,
             _ => self.tally.files.changed += 1,
         }
-        if !matches!(entry.kind, Kind::Dir) {
+        if !matches!(entry.kind, EntryKind::Dir) {
             self.tally.content += 1;
-            self.tally.links += u64::from(matches!(entry.kind, Kind::Symlink { .. }));
+            self.tally.links += u64::from(matches!(entry.kind, EntryKind::Symlink { .. }));
         }
         if !done.kept && !same && done.base.as_deref() != Some(&entry) {
             let mark: &[u8] = if done.base.is_some() { b"\0M" } else { b"\0A" };
             self.tally.changed_set.update(entry.path.as_bytes()).update(mark);
         }
-        if let Kind::File { size, .. } = &entry.kind {
+        if let EntryKind::File { size, .. } = &entry.kind {
             self.tally.regular += 1;
             self.tally.source_bytes += size;
-            Progress::add(&self.shared.progress.files, 1);
+            JobProgress::add(&self.shared.progress.files, 1);
         }
-        Progress::add(&self.shared.progress.entries, 1);
+        JobProgress::add(&self.shared.progress.entries, 1);
         if let Some(cache) = &mut self.cache
             && let Err(error) = cache.push(Arc::clone(&entry), done.local)
         {

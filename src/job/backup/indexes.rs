@@ -5,14 +5,18 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use crate::ids::IndexId;
-use crate::repo::crypto::Keys;
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::decode_index;
 use crate::repo::names;
-use crate::repo::reader::Shelf;
+use crate::repo::reader::IndexCache;
 use crate::store::{SizeLimit, Store, StoreError, list_some, put_once};
 
 /// Those of `named` that a listing to its end does not show, and that are not there when they are asked for one by one.
-pub(super) async fn missing(store: &dyn Store, keys: &Keys, named: &[IndexId]) -> Result<Vec<IndexId>, StoreError> {
+pub(super) async fn missing(
+    store: &dyn Store,
+    keys: &DerivedKeys,
+    named: &[IndexId],
+) -> Result<Vec<IndexId>, StoreError> {
     let role = keys.role();
     let all: HashSet<&IndexId> = named.iter().collect();
     let is_named = |id: &IndexId| all.contains(id);
@@ -35,9 +39,9 @@ pub(super) async fn missing(store: &dyn Store, keys: &Keys, named: &[IndexId]) -
 /// Puts back what this node has a sound copy of. What it has none of the index cannot be loaded without: that says so.
 pub(super) async fn put_back(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     missing: &[IndexId],
-    shelf: &Shelf,
+    shelf: &IndexCache,
 ) -> Result<(), StoreError> {
     for id in missing {
         let Some(copy) = shelf.take(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };

@@ -6,14 +6,14 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::ids::PackId;
 use crate::job::backup::BackupError;
-use crate::job::backup::lost::{self, Listed, Lost};
+use crate::job::backup::lost::{self, LostContent, PackListing};
 use crate::job::verify::content;
-use crate::repo::crypto::Keys;
-use crate::repo::index::Index;
-use crate::repo::loss::Losses;
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::index::ChunkIndex;
+use crate::repo::loss::PackLosses;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::RepoError;
+use crate::repo::reader::RepositoryReadError;
 use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_some};
 
 /// Packs looked at one by one.
@@ -26,7 +26,7 @@ const READS: usize = 2;
 ///
 /// # Errors
 /// The store, or a listing that did not come to its end.
-pub(super) async fn list(store: &dyn Store, keys: &Keys) -> Result<HashMap<PackId, u64>, StoreError> {
+pub(super) async fn list(store: &dyn Store, keys: &DerivedKeys) -> Result<HashMap<PackId, u64>, StoreError> {
     let role = keys.role();
     let pack = |object: ObjectMeta| Some((names::parse_pack(role, &object.key)?, object.size));
     Ok(list_some(store, &names::packs_prefix(role), usize::MAX, pack).await?.found.into_iter().collect())
@@ -35,21 +35,21 @@ pub(super) async fn list(store: &dyn Store, keys: &Keys) -> Result<HashMap<PackI
 /// The index of what `tables` give and the store has, and what it has not. Packs that a note calls damaged are read.
 pub(super) async fn compare(
     store: &dyn Store,
-    keys: &Keys,
-    tables: impl Stream<Item = Result<Vec<PackTable>, RepoError>> + Send,
+    keys: &DerivedKeys,
+    tables: impl Stream<Item = Result<Vec<PackTable>, RepositoryReadError>> + Send,
     listed: &HashMap<PackId, u64>,
-    noted: &Losses,
-) -> Result<(Index, Lost), BackupError> {
-    let (mut index, mut lost) = (Index::default(), Lost::default());
+    noted: &PackLosses,
+) -> Result<(ChunkIndex, LostContent), BackupError> {
+    let (mut index, mut lost) = (ChunkIndex::default(), LostContent::default());
     let (mut missing, mut damaged) = (Vec::new(), Vec::new());
     let mut tables = std::pin::pin!(tables);
     while let Some(tables) = tables.try_next().await? {
         for table in tables {
             match lost::judge(table.object_len(), listed.get(&table.id).copied()) {
-                Listed::Whole if noted.damaged.contains(&table.id) => damaged.push(table),
-                Listed::Whole => index.add(&table),
-                Listed::Other(size) => missing.push((table, size)),
-                Listed::Missing => missing.push((table, 0)),
+                PackListing::Whole if noted.damaged.contains(&table.id) => damaged.push(table),
+                PackListing::Whole => index.add(&table),
+                PackListing::Other(size) => missing.push((table, size)),
+                PackListing::Missing => missing.push((table, 0)),
             }
         }
     }
@@ -81,7 +81,7 @@ pub(super) async fn compare(
 /// last byte tells.
 async fn look(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     table: &PackTable,
     size: u64,
 ) -> Result<Option<BTreeSet<u32>>, StoreError> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::job::backup::BackupError;
-use crate::job::cache::{CacheReader, Cached};
-use crate::repo::entry::Entry;
-use crate::repo::reader::{ManifestReader, RepoError};
+use crate::job::cache::{CacheReader, CachedEntry};
+use crate::repo::entry::ManifestEntry;
+use crate::repo::reader::{ManifestReader, RepositoryReadError};
 
 /// Something that gives blocks of items in path order.
-pub(crate) enum Blocks<'a> {
+pub(crate) enum EntryBlocks<'a> {
     /// Nothing.
     None,
     /// This node's cache.
@@ -19,43 +19,49 @@ pub(crate) enum Blocks<'a> {
     Manifest(Box<ManifestReader<'a>>, Handle),
 }
 
-impl Blocks<'_> {
-    fn next_block(&mut self) -> Result<Option<Vec<Cached>>, BackupError> {
+impl EntryBlocks<'_> {
+    fn next_block(&mut self) -> Result<Option<Vec<CachedEntry>>, BackupError> {
         match self {
-            Blocks::None => Ok(None),
-            Blocks::Cache(reader) => Ok(reader.next_block()?),
-            Blocks::Manifest(reader, handle) => {
+            EntryBlocks::None => Ok(None),
+            EntryBlocks::Cache(reader) => Ok(reader.next_block()?),
+            EntryBlocks::Manifest(reader, handle) => {
                 let entries = handle.block_on(next_left(reader))?;
-                Ok(entries.map(|e| e.into_iter().map(|entry| Cached { entry: Arc::new(entry), local: None }).collect()))
+                Ok(entries
+                    .map(|e| e.into_iter().map(|entry| CachedEntry { entry: Arc::new(entry), local: None }).collect()))
             }
         }
     }
 }
 
 /// The next entries of a manifest, over what the index has not got: nothing is known of it then, and all of it is new.
-pub(crate) async fn next_left(reader: &mut ManifestReader<'_>) -> Result<Option<Vec<Entry>>, RepoError> {
+pub(crate) async fn next_left(
+    reader: &mut ManifestReader<'_>,
+) -> Result<Option<Vec<ManifestEntry>>, RepositoryReadError> {
     loop {
         match reader.next_batch().await {
-            Err(RepoError::Missing(_)) => reader.skip(),
+            Err(RepositoryReadError::Missing(_)) => reader.skip(),
             batch => return batch,
         }
     }
 }
 
 /// A stream that can be looked at before it is taken from.
-pub(crate) struct Stream<'a> {
-    blocks: Blocks<'a>,
-    block: std::vec::IntoIter<Cached>,
+pub(crate) struct EntryStream<'a> {
+    blocks: EntryBlocks<'a>,
+    block: std::vec::IntoIter<CachedEntry>,
     ended: bool,
 }
 
-impl<'a> Stream<'a> {
-    pub(crate) fn new(blocks: Blocks<'a>) -> Self {
+impl<'a> EntryStream<'a> {
+    pub(crate) fn new(blocks: EntryBlocks<'a>) -> Self {
         Self { blocks, block: Vec::new().into_iter(), ended: false }
     }
 
     /// Takes the next item if it passes.
-    pub(crate) fn next_if(&mut self, passes: impl Fn(&Cached) -> bool) -> Result<Option<Cached>, BackupError> {
+    pub(crate) fn next_if(
+        &mut self,
+        passes: impl Fn(&CachedEntry) -> bool,
+    ) -> Result<Option<CachedEntry>, BackupError> {
         while self.block.as_slice().is_empty() {
             if self.ended {
                 return Ok(None);

@@ -7,22 +7,22 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use crate::ids::{ChunkId, PackId};
-use crate::job::local::Compared;
-use crate::repo::index::Index;
-use crate::repo::loss::Losses;
+use crate::job::local::IndexComparison;
+use crate::repo::index::ChunkIndex;
+use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// Whether a comparison is due: on the first run of each day (UTC), and after the index was replaced.
-pub(crate) fn is_due(before: Option<&Compared>, pruned: Option<Timestamp>, now: Timestamp) -> bool {
+pub(crate) fn is_due(before: Option<&IndexComparison>, pruned: Option<Timestamp>, now: Timestamp) -> bool {
     let day = |time: Timestamp| time.as_second().div_euclid(DAY_SECONDS);
     before.is_none_or(|before| day(before.at) != day(now) || before.pruned != pruned)
 }
 
 /// What a listing says of a pack that the index names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listed {
+pub(crate) enum PackListing {
     /// It is there, as long as it should be.
     Whole,
     /// It has other bytes than it should have: so many.
@@ -32,11 +32,11 @@ pub(crate) enum Listed {
 }
 
 /// Judges a pack of `len` bytes by the size that a listing shows.
-pub(crate) fn judge(len: u64, shown: Option<u64>) -> Listed {
+pub(crate) fn judge(len: u64, shown: Option<u64>) -> PackListing {
     match shown {
-        Some(size) if size == len => Listed::Whole,
-        Some(size) => Listed::Other(size),
-        None => Listed::Missing,
+        Some(size) if size == len => PackListing::Whole,
+        Some(size) => PackListing::Other(size),
+        None => PackListing::Missing,
     }
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn cut_off(table: &PackTable, size: u64) -> BTreeSet<u32> {
 
 /// What is lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Lost {
+pub(crate) struct LostContent {
     /// Packs of which something is.
     pub(crate) packs: BTreeSet<PackId>,
     /// Those of them that only reading shows: they have the size that they should have.
@@ -58,9 +58,9 @@ pub(crate) struct Lost {
     pub(crate) chunks: HashMap<ChunkId, (PackId, u32)>,
 }
 
-impl Lost {
+impl LostContent {
     /// Adds what is left of a damaged pack without these frames to the index, and notes the pack.
-    pub(crate) fn take(&mut self, index: &mut Index, table: &PackTable, frames: &BTreeSet<u32>) {
+    pub(crate) fn take(&mut self, index: &mut ChunkIndex, table: &PackTable, frames: &BTreeSet<u32>) {
         index.add_remains(table, |frame| !frames.contains(&frame));
         self.packs.insert(table.id);
         let chunks = table.frames.iter().flat_map(|frame| &frame.chunks);
@@ -68,7 +68,7 @@ impl Lost {
     }
 
     /// The index is complete: what a sound pack has is not lost, and neither is a pack of which that has everything.
-    pub(crate) fn settle(&mut self, index: &Index) {
+    pub(crate) fn settle(&mut self, index: &ChunkIndex) {
         self.chunks.retain(|id, _| !index.is_sound(id));
         let packs: BTreeSet<PackId> = self.chunks.values().map(|(pack, _)| *pack).collect();
         self.packs.retain(|pack| packs.contains(pack));
@@ -78,7 +78,7 @@ impl Lost {
 
 /// What a run did about what was lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Healing {
+pub(crate) struct HealingSummary {
     /// Packs of which something was lost.
     pub(crate) packs: BTreeSet<PackId>,
     /// Those of them that only reading shows.
@@ -91,9 +91,9 @@ pub(crate) struct Healing {
     pub(crate) gone: Vec<ChunkId>,
 }
 
-impl Healing {
+impl HealingSummary {
     /// `stored`: whether this run has stored a chunk, or found it in what a broken run left.
-    pub(crate) fn of(lost: &Lost, index: &Index, stored: impl Fn(&ChunkId) -> bool) -> Self {
+    pub(crate) fn of(lost: &LostContent, index: &ChunkIndex, stored: impl Fn(&ChunkId) -> bool) -> Self {
         let mut healing = Self { packs: lost.packs.clone(), damaged: lost.damaged.clone(), ..Self::default() };
         for (id, (_, len)) in &lost.chunks {
             if stored(id) {
@@ -108,8 +108,8 @@ impl Healing {
     }
 
     /// The packs, for a note, and whether there are more of them than it names.
-    pub(crate) fn losses(&self) -> (Losses, bool) {
-        let mut losses = Losses::default();
+    pub(crate) fn losses(&self) -> (PackLosses, bool) {
+        let mut losses = PackLosses::default();
         for pack in &self.packs {
             if self.damaged.contains(pack) {
                 losses.damage(*pack);
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_comparison_is_due_once_a_day_and_after_each_prune() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let before = Compared { at: at("2026-11-20T01:00:00Z"), pruned: None, note: None };
+        let before = IndexComparison { at: at("2026-11-20T01:00:00Z"), pruned: None, note: None };
         assert!(is_due(None, None, at("2026-11-20T01:00:00Z")), "a memory that was lost costs a listing");
         for (now, due) in [
             ("2026-11-20T01:00:01Z", false),
@@ -153,15 +153,15 @@ mod tests {
         }
         let pruned = Some(at("2026-11-20T02:00:00Z"));
         assert!(is_due(Some(&before), pruned, at("2026-11-20T03:00:00Z")));
-        assert!(!is_due(Some(&Compared { pruned, ..before }), pruned, at("2026-11-20T03:00:00Z")));
+        assert!(!is_due(Some(&IndexComparison { pruned, ..before }), pruned, at("2026-11-20T03:00:00Z")));
     }
 
     #[test]
     fn a_pack_is_whole_only_with_its_size() {
-        assert_eq!(judge(240, Some(240)), Listed::Whole);
-        assert_eq!(judge(240, Some(239)), Listed::Other(239));
-        assert_eq!(judge(240, Some(241)), Listed::Other(241));
-        assert_eq!(judge(240, None), Listed::Missing);
+        assert_eq!(judge(240, Some(240)), PackListing::Whole);
+        assert_eq!(judge(240, Some(239)), PackListing::Other(239));
+        assert_eq!(judge(240, Some(241)), PackListing::Other(241));
+        assert_eq!(judge(240, None), PackListing::Missing);
         let table = table(1, &[&[1], &[2]]);
         for (size, frames) in [(0, vec![0, 1]), (139, vec![0, 1]), (140, vec![1]), (239, vec![1]), (240, vec![])] {
             assert_eq!(cut_off(&table, size), frames.into_iter().collect(), "{size}");
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_chunk_is_lost_only_if_no_other_pack_has_it() {
-        let (mut index, mut lost) = (Index::default(), Lost::default());
+        let (mut index, mut lost) = (ChunkIndex::default(), LostContent::default());
         index.add(&table(1, &[&[1]]));
         lost.take(&mut index, &table(2, &[&[1, 2], &[3]]), &[0].into());
         lost.take(&mut index, &table(3, &[&[4]]), &[0].into());
@@ -182,13 +182,13 @@ mod tests {
         assert_eq!(lost.chunks, [2, 3].map(chunk).into(), "the second can be read, and is stored again");
         let has = [1, 2, 3, 4, 5].map(|n| index.contains(&ChunkId([n; 32])));
         assert_eq!(has, [true, false, true, true, true]);
-        let healed = |stored: &[u8]| Healing::of(&lost, &index, |id| stored.contains(&id.0[0]));
+        let healed = |stored: &[u8]| HealingSummary::of(&lost, &index, |id| stored.contains(&id.0[0]));
         let came_to = |stored: &[u8]| {
-            let Healing { chunks, bytes, gone, .. } = healed(stored);
+            let HealingSummary { chunks, bytes, gone, .. } = healed(stored);
             (chunks, bytes, gone)
         };
         let gone = vec![ChunkId([2; 32])];
         assert_eq!([&[2, 3][..], &[2], &[3]].map(came_to), [(2, 20, vec![]), (1, 10, vec![]), (1, 10, gone)]);
-        assert_eq!(healed(&[]).losses(), (Losses { missing: lost.packs.clone(), ..Losses::default() }, false));
+        assert_eq!(healed(&[]).losses(), (PackLosses { missing: lost.packs.clone(), ..PackLosses::default() }, false));
     }
 }

@@ -13,7 +13,7 @@ const MOUNTS_MAX: usize = 1024;
 
 /// What is known of them, while a walk goes on.
 #[derive(Debug, Default)]
-pub(crate) struct Mounts {
+pub(crate) struct MountTracker {
     /// Where this node saw one, as far as the walk has not been there.
     known: BTreeSet<TreePath>,
     /// Where there is one now, or should be.
@@ -24,7 +24,7 @@ pub(crate) struct Mounts {
     bare: Option<TreePath>,
 }
 
-impl Mounts {
+impl MountTracker {
     /// Those that this node saw.
     pub(crate) fn new(known: impl IntoIterator<Item = TreePath>) -> Self {
         Self { known: known.into_iter().collect(), ..Self::default() }
@@ -70,7 +70,7 @@ mod tests {
 
     /// What a walk over these tells, in the end as well; a directory has the number of its file system.
     fn walk(known: &[&str], found: &[(&str, Option<u64>)]) -> (Vec<TreePath>, Vec<TreePath>) {
-        let mut mounts = Mounts::new(known.iter().map(|p| path(p)));
+        let mut mounts = MountTracker::new(known.iter().map(|p| path(p)));
         let mut bare = Vec::new();
         for (at, dev) in found {
             bare.extend(mounts.left(Some(&path(at))));

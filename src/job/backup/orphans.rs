@@ -7,8 +7,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::ids::PackId;
 use crate::job::backup::BackupError;
 use crate::job::verify::content;
-use crate::repo::crypto::Keys;
-use crate::repo::index::Index;
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::index::ChunkIndex;
 use crate::repo::names;
 use crate::repo::pack::{self, PackTable};
 use crate::store::{Store, StoreError};
@@ -33,8 +33,8 @@ const TRAILER_READ_MAX: usize = 8 << 20;
 /// can have been deleted by a prune that the head knows of, and none that one has `condemned`. One that cannot be read is left alone.
 pub(crate) async fn find(
     store: &dyn Store,
-    keys: &Keys,
-    index: &Index,
+    keys: &DerivedKeys,
+    index: &ChunkIndex,
     listed: &HashMap<PackId, u64>,
     condemned: &HashSet<PackId>,
 ) -> Result<Vec<PackTable>, BackupError> {
@@ -58,7 +58,7 @@ pub(crate) async fn find(
 /// a repair found damaged and took out of the index.
 pub(crate) async fn whole(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     orphans: Vec<PackTable>,
 ) -> Result<Vec<PackTable>, StoreError> {
     let read: Vec<Option<PackTable>> = stream::iter(orphans)
@@ -73,7 +73,7 @@ pub(crate) async fn whole(
 }
 
 /// What an orphan holds. A listing may still show one that is gone: there is nothing to refer to then.
-async fn table(store: &dyn Store, keys: &Keys, id: PackId, size: u64) -> Result<Option<PackTable>, StoreError> {
+async fn table(store: &dyn Store, keys: &DerivedKeys, id: PackId, size: u64) -> Result<Option<PackTable>, StoreError> {
     match read_table(store, keys, id, &names::pack(keys.role(), id), size).await {
         Err(error) if error.is_not_found() || error.is_no_object() => Ok(None),
         table => table,
@@ -82,7 +82,7 @@ async fn table(store: &dyn Store, keys: &Keys, id: PackId, size: u64) -> Result<
 
 async fn read_table(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     id: PackId,
     key: &str,
     size: u64,
@@ -115,19 +115,19 @@ mod tests {
     use crate::job::backup::inventory;
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
-    use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder};
+    use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder};
     use crate::store::SizeLimit;
-    use crate::store::faulty::{Fault, Faulty, Plan};
+    use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
     use crate::store::memory::MemoryStore;
 
     /// What is found where nothing is named.
-    async fn found(store: &MemoryStore, keys: &Keys) -> Vec<PackTable> {
+    async fn found(store: &MemoryStore, keys: &DerivedKeys) -> Vec<PackTable> {
         let listed = inventory::list(store, keys).await.unwrap();
-        find(store, keys, &Index::default(), &listed, &HashSet::new()).await.unwrap()
+        find(store, keys, &ChunkIndex::default(), &listed, &HashSet::new()).await.unwrap()
     }
 
     /// A pack with so many chunks of a byte each, in the store.
-    async fn put(store: &MemoryStore, keys: &Keys, id: PackId, chunks: usize) -> PackTable {
+    async fn put(store: &MemoryStore, keys: &DerivedKeys, id: PackId, chunks: usize) -> PackTable {
         let content: Vec<u8> = (0..chunks).map(|n| n as u8).collect();
         let entries = (0..chunks as u64).map(|n| {
             let mut id = [id.0[0]; 32];
@@ -135,7 +135,7 @@ mod tests {
             ChunkEntry { id: ChunkId(id), len: 1 }
         });
         let mut builder = PackBuilder::new(keys, id, [1; 32]);
-        builder.push(Compressor::default().pack(&content, entries.collect()));
+        builder.push(FrameCompressor::default().pack(&content, entries.collect()));
         let (bytes, table) = builder.finish();
         store.put(&names::pack(keys.role(), id), bytes).await.unwrap();
         table
@@ -145,7 +145,7 @@ mod tests {
     async fn orphans_are_what_nothing_names_and_nobody_condemned() {
         let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
         let [named, condemned, orphan] = [1, 2, 3].map(|n| PackId([n; 16]));
-        let mut index = Index::default();
+        let mut index = ChunkIndex::default();
         index.add(&put(&store, &keys, named, 3).await);
         put(&store, &keys, condemned, 3).await;
         let left = put(&store, &keys, orphan, 3).await;
@@ -184,7 +184,7 @@ mod tests {
             let mut builder = PackBuilder::new(&keys, PackId([n; 16]), [n; 32]);
             for part in content {
                 let entry = ChunkEntry { id: keys.chunk_id(part), len: part.len() as u32 };
-                builder.push(Compressor::default().pack(part, vec![entry]));
+                builder.push(FrameCompressor::default().pack(part, vec![entry]));
             }
             builder.finish()
         });
@@ -207,7 +207,7 @@ mod tests {
         let id = PackId([0xaa; 16]);
         let size = put(&store, &keys, id, 3).await.object_len();
         assert_eq!(table(&store, &keys, id, size).await.unwrap().map(|table| table.id), Some(id));
-        let silent = Faulty::new(Arc::new(store.clone()), Plan::exactly([(0, Fault::LostRequest)]));
+        let silent = FaultyStore::new(Arc::new(store.clone()), FaultPlan::exactly([(0, InjectedFault::LostRequest)]));
         assert!(table(&silent, &keys, id, size).await.is_err(), "a store that is silent says nothing of what is there");
         store.tamper(&names::pack(keys.role(), id), None);
         assert!(table(&store, &keys, id, size).await.unwrap().is_none());

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::ids::{IndexId, PackId};
-use crate::job::backup::{BackupError, Shared};
-use crate::job::progress::Progress;
+use crate::job::backup::{BackupError, PipelineContext};
+use crate::job::progress::JobProgress;
 use crate::repo::index::{self, encode_index};
 use crate::repo::names;
 use crate::repo::pack::{PackBuilder, PackTable, PackedFrame};
@@ -30,26 +30,26 @@ pub(crate) enum PackerInput {
 
 /// A finished object on its way to the store.
 #[derive(Debug)]
-pub(crate) enum Upload {
+pub(crate) enum PendingUpload {
     /// A pack.
     Pack(PackId, Bytes),
     /// The index of packs that are in the store.
     Index(IndexId, Bytes),
 }
 
-impl Upload {
+impl PendingUpload {
     /// How many turns it takes. An index takes all: whatever was sent before it has arrived then.
     fn turns(&self) -> usize {
         match self {
-            Upload::Pack(..) => 1,
-            Upload::Index(..) => UPLOADS,
+            PendingUpload::Pack(..) => 1,
+            PendingUpload::Index(..) => UPLOADS,
         }
     }
 }
 
 /// What was built.
 #[derive(Debug, Default)]
-pub(crate) struct Built {
+pub(crate) struct PackerOutput {
     /// The index objects that are on their way.
     pub(crate) indexes: Vec<IndexId>,
     /// Packs that none of them lists.
@@ -66,19 +66,19 @@ pub(crate) fn turns() -> (Sender<()>, Receiver<()>) {
 /// Builds packs from frames until there are no more, and an index of them whenever it is full: memory does not grow with the
 /// number of packs.
 pub(crate) fn build(
-    shared: &Shared,
+    shared: &PipelineContext,
     frames: &Receiver<PackerInput>,
     turns: &Receiver<()>,
-    uploads: &mpsc::Sender<Upload>,
-) -> Result<Built, BackupError> {
+    uploads: &mpsc::Sender<PendingUpload>,
+) -> Result<PackerOutput, BackupError> {
     let new = || new_pack(shared);
-    let send = |upload: Upload| {
+    let send = |upload: PendingUpload| {
         for _ in 0..upload.turns() {
             turns.recv().map_err(|_| BackupError::Stopped)?;
         }
         uploads.blocking_send(upload).map_err(|_| BackupError::Stopped)
     };
-    let mut built = Built::default();
+    let mut built = PackerOutput::default();
     let (mut data, mut meta) = (None, None);
     let mut finish = |pack: PackBuilder| {
         let (bytes, table) = pack.finish();
@@ -87,11 +87,11 @@ pub(crate) fn build(
         let fitting = index::fitting(&built.packs);
         if fitting < built.packs.len() {
             let (id, salt) = (IndexId(shared.env.random_bytes()), shared.env.random_bytes());
-            send(Upload::Index(id, encode_index(&shared.keys, id, salt, &built.packs[..fitting])))?;
+            send(PendingUpload::Index(id, encode_index(&shared.keys, id, salt, &built.packs[..fitting])))?;
             built.indexes.push(id);
             built.packs.drain(..fitting);
         }
-        send(Upload::Pack(id, bytes))
+        send(PendingUpload::Pack(id, bytes))
     };
     for frame in frames {
         let (slot, frame) = match frame {
@@ -112,7 +112,7 @@ pub(crate) fn build(
     Ok(built)
 }
 
-fn new_pack(shared: &Shared) -> PackBuilder {
+fn new_pack(shared: &PipelineContext) -> PackBuilder {
     let (id, salt) = (PackId(shared.env.random_bytes()), shared.env.random_bytes());
     match shared.spare.pack() {
         Some(memory) => PackBuilder::reusing(memory, &shared.keys, id, salt),
@@ -122,9 +122,9 @@ fn new_pack(shared: &Shared) -> PackBuilder {
 
 /// Puts objects into the store, some at once, until there are no more. Their IDs are random, so nothing is ever overwritten.
 pub(crate) async fn upload(
-    shared: Arc<Shared>,
+    shared: Arc<PipelineContext>,
     store: Arc<dyn Store>,
-    mut objects: mpsc::Receiver<Upload>,
+    mut objects: mpsc::Receiver<PendingUpload>,
     turns: Sender<()>,
 ) -> Result<(), BackupError> {
     let mut running = JoinSet::new();
@@ -150,14 +150,14 @@ pub(crate) async fn upload(
     Ok(())
 }
 
-async fn put(shared: Arc<Shared>, store: Arc<dyn Store>, object: Upload) -> Result<usize, BackupError> {
+async fn put(shared: Arc<PipelineContext>, store: Arc<dyn Store>, object: PendingUpload) -> Result<usize, BackupError> {
     let (role, turns) = (shared.keys.role(), object.turns());
     let (key, bytes, is_pack) = match object {
-        Upload::Pack(id, bytes) => (names::pack(role, id), bytes, true),
-        Upload::Index(id, bytes) => (names::index(role, id), bytes, false),
+        PendingUpload::Pack(id, bytes) => (names::pack(role, id), bytes, true),
+        PendingUpload::Index(id, bytes) => (names::index(role, id), bytes, false),
     };
     store.put(&key, bytes.clone()).await?;
-    Progress::add(&shared.progress.bytes_uploaded, bytes.len() as u64);
+    JobProgress::add(&shared.progress.bytes_uploaded, bytes.len() as u64);
     if is_pack && bytes.is_unique() {
         shared.spare.give_pack(bytes.into());
     }
@@ -171,7 +171,7 @@ mod tests {
     use crate::job::backup::worker::tests::{SMALL, shared};
     use crate::job::testing::noise;
     use crate::repo::index::{INDEX_OBJECT_CHUNKS, decode_index};
-    use crate::repo::pack::{ChunkEntry, Compressor, PACK_TARGET_BYTES};
+    use crate::repo::pack::{ChunkEntry, FrameCompressor, PACK_TARGET_BYTES};
 
     /// A frame that fills a pack, as far as its size is concerned.
     fn frame(number: u8, chunks: usize) -> PackerInput {
@@ -180,7 +180,7 @@ mod tests {
         let (content, last) = (noise(number.into(), PACK_TARGET_BYTES), chunks - 1);
         let len = |n| if n == last { PACK_TARGET_BYTES - last } else { 1 };
         let chunks = (0..chunks).map(|n| ChunkEntry { id: id(n), len: len(n) as u32 }).collect();
-        PackerInput::Data(Compressor::default().pack(&content, chunks))
+        PackerInput::Data(FrameCompressor::default().pack(&content, chunks))
     }
 
     #[test]
@@ -205,8 +205,12 @@ mod tests {
             }
             (builder.join().unwrap(), sent)
         });
-        let [Upload::Pack(first, _), Upload::Index(index, object), Upload::Pack(second, _), Upload::Pack(third, _)] =
-            &sent[..]
+        let [
+            PendingUpload::Pack(first, _),
+            PendingUpload::Index(index, object),
+            PendingUpload::Pack(second, _),
+            PendingUpload::Pack(third, _),
+        ] = &sent[..]
         else {
             panic!("{} objects", sent.len())
         };

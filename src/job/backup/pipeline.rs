@@ -13,26 +13,26 @@ use crossbeam_channel::bounded;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::config::Dump;
+use crate::config::DumpSettings;
 use crate::ids::{ChunkId, IndexId};
 use crate::job::backup::dump;
 use crate::job::backup::emptiness::SourceCount;
-use crate::job::backup::feed::{Fed, Feed, Outlets};
-use crate::job::backup::finish::{Finished, Finisher, Tally};
-use crate::job::backup::known::{Blocks, Stream};
-use crate::job::backup::lost::Healing;
-use crate::job::backup::mounts::Mounts;
-use crate::job::backup::packer::{self, Built, PackerInput};
-use crate::job::backup::stock::Ledger;
-use crate::job::backup::unread::Unread;
-use crate::job::backup::worker::{Done, Storer, Worker};
-use crate::job::backup::{BackupError, Shared};
+use crate::job::backup::feed::{StageOutputs, WalkStage, WalkStats};
+use crate::job::backup::finish::{BackupStats, FinishStage, FinishedManifest};
+use crate::job::backup::known::{EntryBlocks, EntryStream};
+use crate::job::backup::lost::HealingSummary;
+use crate::job::backup::mounts::MountTracker;
+use crate::job::backup::packer::{self, PackerInput, PackerOutput};
+use crate::job::backup::stock::DedupIndex;
+use crate::job::backup::unread::UnreadableDirs;
+use crate::job::backup::worker::{ChunkWriter, EntryResult, ReadWorker};
+use crate::job::backup::{BackupError, PipelineContext};
 use crate::job::cache::CacheWriter;
 use crate::repo::entry::TreePath;
 use crate::repo::pack::PackTable;
 use crate::store::Store;
-use crate::tree::exclude::Exclude;
-use crate::tree::scan::Scan;
+use crate::tree::exclude::ExcludePatterns;
+use crate::tree::scan::TreeScan;
 
 /// Threads that read and compress. More than the machine has cores only wait for each other.
 const WORKERS: usize = 2;
@@ -47,30 +47,30 @@ const SLOTS_WAITING: usize = 32;
 const FRAMES_WAITING: usize = 2;
 
 /// What a run over a tree needs.
-pub(crate) struct Input<'a> {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct PipelineInput<'a> {
+    pub(crate) shared: Arc<PipelineContext>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) scan: Scan,
-    pub(crate) ledger: &'a Ledger<'a>,
-    pub(crate) cache: Blocks<'a>,
-    pub(crate) base: Option<Blocks<'a>>,
+    pub(crate) scan: TreeScan,
+    pub(crate) ledger: &'a DedupIndex<'a>,
+    pub(crate) cache: EntryBlocks<'a>,
+    pub(crate) base: Option<EntryBlocks<'a>>,
     pub(crate) trust_mtime: bool,
-    pub(crate) dumps: Vec<(&'a str, &'a Dump)>,
+    pub(crate) dumps: Vec<(&'a str, &'a DumpSettings)>,
     pub(crate) environment: Vec<(&'static str, String)>,
     /// A dump may print nothing.
     pub(crate) allow_empty: bool,
     /// What is left out of what is kept unread.
-    pub(crate) exclude: Exclude,
-    pub(crate) mounts: Mounts,
+    pub(crate) exclude: ExcludePatterns,
+    pub(crate) mounts: MountTracker,
     pub(crate) cache_writer: Option<CacheWriter>,
     pub(crate) handle: Handle,
 }
 
 /// What a run over a tree came to. All packs are durable in the store.
-pub(crate) struct Gathered {
+pub(crate) struct PipelineOutput {
     pub(crate) root: ChunkId,
     pub(crate) nodes: Vec<ChunkId>,
-    pub(crate) tally: Box<Tally>,
+    pub(crate) tally: Box<BackupStats>,
     /// Entries of the newest snapshot that are no longer there.
     pub(crate) removed: u64,
     /// BLAKE3 over what is new, changed or removed.
@@ -82,7 +82,7 @@ pub(crate) struct Gathered {
     pub(crate) packs: Vec<PackTable>,
     pub(crate) cache: Option<CacheWriter>,
     /// What became of what the store had lost; `None`: nobody looked.
-    pub(crate) healing: Option<Healing>,
+    pub(crate) healing: Option<HealingSummary>,
     /// Where volumes are below the sources, or should be.
     pub(crate) mounts: Vec<TreePath>,
     /// Bytes read from files.
@@ -92,7 +92,7 @@ pub(crate) struct Gathered {
 }
 
 /// Runs the pipeline to its end. Blocks; call it where that is allowed.
-pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
+pub(crate) fn gather(input: PipelineInput<'_>) -> Result<PipelineOutput, BackupError> {
     let shared = &*input.shared;
     let (task_out, task_in) = bounded(TASKS_WAITING);
     let (slot_out, slot_in) = bounded(SLOTS_WAITING);
@@ -105,34 +105,34 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
         let packer = scope.spawn(move || shared.noting(packer::build(shared, &frame_in, &turns, &upload_out)));
         let workers: Vec<_> = (0..WORKERS)
             .map(|_| {
-                let (worker, tasks) = (Worker::new(shared, ledger, frame_out.clone()), task_in.clone());
+                let (worker, tasks) = (ReadWorker::new(shared, ledger, frame_out.clone()), task_in.clone());
                 scope.spawn(move || shared.noting(worker.run(&tasks)))
             })
             .collect();
         drop(task_in);
-        let storer = Storer::new(shared, ledger, frame_out.clone(), PackerInput::Meta);
-        let again = Worker::new(shared, ledger, frame_out.clone());
-        let finisher = Finisher::new(shared, storer, again, input.cache_writer);
+        let storer = ChunkWriter::new(shared, ledger, frame_out.clone(), PackerInput::Meta);
+        let again = ReadWorker::new(shared, ledger, frame_out.clone());
+        let finisher = FinishStage::new(shared, storer, again, input.cache_writer);
         let finisher = scope.spawn(move || shared.noting(finisher.run(&slot_in)));
-        let worker = Worker::new(shared, ledger, frame_out);
+        let worker = ReadWorker::new(shared, ledger, frame_out);
         let dumps = run_dumps(shared, worker, &input.dumps, &input.environment, input.allow_empty);
         let fed = shared.noting(dumps.and_then(|extra| {
             let dumps = extra.iter().filter_map(|done| done.entry.as_deref()).map(SourceCount::of_dump);
             let sources = shared.roots.paths().cloned().map(SourceCount::new).chain(dumps).collect();
-            let feed = Feed {
+            let feed = WalkStage {
                 shared,
                 ledger,
-                out: Outlets { tasks: task_out, slots: slot_out },
-                cache: Stream::new(input.cache),
-                base: input.base.map(Stream::new),
+                out: StageOutputs { tasks: task_out, slots: slot_out },
+                cache: EntryStream::new(input.cache),
+                base: input.base.map(EntryStream::new),
                 trust_mtime: input.trust_mtime,
                 extra,
                 sources,
-                fed: Fed::default(),
+                fed: WalkStats::default(),
                 batch: Vec::new(),
                 batch_bytes: 0,
                 first_names: HashMap::new(),
-                unread: Unread::new(input.exclude),
+                unread: UnreadableDirs::new(input.exclude),
                 mounts: input.mounts,
             };
             feed.run(input.scan)
@@ -152,15 +152,15 @@ pub(crate) fn gather(input: Input<'_>) -> Result<Gathered, BackupError> {
     let built = note(built, &mut errors);
     note(uploaded, &mut errors);
     match (first_cause(errors), fed, finished, built) {
-        (None, Some((fed, sources)), Some(finished), Some(Built { indexes, packs })) => {
-            let Finished { root, nodes, mut tally, cache } = finished;
+        (None, Some((fed, sources)), Some(finished), Some(PackerOutput { indexes, packs })) => {
+            let FinishedManifest { root, nodes, mut tally, cache } = finished;
             tally.files.unreadable += fed.unreadable;
             let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
             let (read_bytes, new_bytes) = (count(&shared.counts.read_bytes), count(&shared.counts.new_bytes));
             let mut set = tally.changed_set.clone();
             let changed_set = *set.update(fed.removed_set.finalize().as_bytes()).finalize().as_bytes();
             let removed = fed.removed + tally.files.removed;
-            Ok(Gathered {
+            Ok(PipelineOutput {
                 root,
                 nodes,
                 tally,
@@ -200,12 +200,12 @@ fn first_cause(mut errors: Vec<BackupError>) -> Option<BackupError> {
 
 /// Dumps come before the walk: an application that freezes itself for its dump should not wait for a walk.
 fn run_dumps(
-    shared: &Shared,
-    mut worker: Worker<'_>,
-    dumps: &[(&str, &Dump)],
+    shared: &PipelineContext,
+    mut worker: ReadWorker<'_>,
+    dumps: &[(&str, &DumpSettings)],
     environment: &[(&str, String)],
     allow_empty: bool,
-) -> Result<Vec<Done>, BackupError> {
+) -> Result<Vec<EntryResult>, BackupError> {
     let mut extra = Vec::new();
     for (name, dump) in dumps {
         let done = dump::run(shared, &mut worker, (name, dump), environment, allow_empty)?;
@@ -220,7 +220,7 @@ fn run_dumps(
     Ok(extra)
 }
 
-impl Shared {
+impl PipelineContext {
     /// Remembers that a part of the pipeline failed, so that the others do not finish what must not be finished.
     fn noting<T>(&self, result: Result<T, BackupError>) -> Result<T, BackupError> {
         if result.is_err() {

@@ -8,25 +8,25 @@ use jiff::Timestamp;
 
 use crate::config::RoleSettings;
 use crate::ids::{ChunkId, IndexId, Seq, SourceMark};
-use crate::job::backup::lost::{self, Healing};
-use crate::job::backup::pipeline::Gathered;
-use crate::job::backup::stock::Survey;
-use crate::job::backup::{Ask, BackupError, Committed, advance, brought, emptiness, note, tree};
-use crate::job::cache::{Bound, CacheWriter};
+use crate::job::backup::lost::{self, HealingSummary};
+use crate::job::backup::pipeline::PipelineOutput;
+use crate::job::backup::stock::IndexLoadOptions;
+use crate::job::backup::{BackupError, BackupOptions, CommittedBackup, advance, brought, emptiness, note, tree};
+use crate::job::cache::{CacheSnapshot, CacheWriter};
 use crate::job::empty;
-use crate::job::local::{Compared, Local, LocalLock, Memory};
-use crate::job::loss::{self, Heard, Remains};
-use crate::job::progress::{Phase, Progress};
-use crate::job::report::verified::Affected;
+use crate::job::local::{IndexComparison, LocalLock, LocalState, SavedState};
+use crate::job::loss::{self, LossNotes, UnhealedLosses};
+use crate::job::progress::{JobPhase, JobProgress};
+use crate::job::report::verified::AffectedFile;
 use crate::job::report::{ByteCounts, FileCounts, LossReport, MissingFile};
 use crate::job::repository::Repository;
-use crate::job::runner::Runner;
+use crate::job::runner::NodeContext;
 use crate::job::verify;
 use crate::journal::log::{AppendError, Journal, JournalError};
-use crate::journal::record::{Body, Changes, Cost, SnapshotBody};
-use crate::journal::state::{Holder, Snapshot, State, View};
+use crate::journal::record::{ChangeCounts, RecordBody, RunCost, SnapshotBody};
+use crate::journal::state::{JournalState, JournalView, RoleHolder, Snapshot};
 use crate::repo::index::{self, encode_index};
-use crate::repo::loss::Losses;
+use crate::repo::loss::PackLosses;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
 use crate::role::permit::Permit;
@@ -49,29 +49,29 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 const LEAVE_APPEND_AFTER: Duration = Duration::from_mins(1);
 
 /// A role taken over, with the lock of this host's other runs held.
-pub(crate) struct Session<'a> {
-    pub(crate) runner: &'a Runner,
+pub(crate) struct RoleSession<'a> {
+    pub(crate) runner: &'a NodeContext,
     pub(crate) repository: &'a Repository,
     pub(crate) journal: Journal,
-    pub(crate) local: Local,
+    pub(crate) local: LocalState,
     pub(crate) lock: Option<LocalLock>,
-    pub(crate) memory: Memory,
+    pub(crate) memory: SavedState,
     pub(crate) permit: Permit,
-    pub(crate) view: View,
+    pub(crate) view: JournalView,
     pub(crate) takeover: bool,
     pub(crate) started: Duration,
     /// The number of the record that is being appended; 0: none is.
     pub(crate) appending: AtomicU64,
 }
 
-impl Session<'_> {
+impl RoleSession<'_> {
     /// What lets it write.
     pub(crate) fn permit(&self) -> &Permit {
         &self.permit
     }
 
     /// Appends a record of its own.
-    pub(crate) async fn append(&mut self, body: Body, slot: Option<Timestamp>) -> Result<(), BackupError> {
+    pub(crate) async fn append(&mut self, body: RecordBody, slot: Option<Timestamp>) -> Result<(), BackupError> {
         self.view = self.append_to(self.view.clone(), &body, slot).await?;
         if self.lock.is_none() {
             // Another run may be remembering something else.
@@ -87,17 +87,21 @@ impl Session<'_> {
     }
 
     /// Who took the role over meanwhile, if anybody did.
-    pub(crate) async fn overtaken(&self) -> Result<Option<Holder>, JournalError> {
+    pub(crate) async fn overtaken(&self) -> Result<Option<RoleHolder>, JournalError> {
         let now = self.journal.read(Some(&self.view)).await?;
         Ok(now.state.holder.filter(|holder| holder.takeover != self.permit.takeover()))
     }
 
-    pub(crate) fn remember(&self, memory: &Memory) -> Result<(), BackupError> {
+    pub(crate) fn remember(&self, memory: &SavedState) -> Result<(), BackupError> {
         self.local.save(memory).map_err(|error| BackupError::State { path: self.local.memory_file(), error })
     }
 
     /// Backs up until it is done, or until it is to end and does not.
-    pub(crate) async fn back_up_or_leave(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
+    pub(crate) async fn back_up_or_leave(
+        &self,
+        role: &RoleSettings,
+        ask: &BackupOptions,
+    ) -> Result<CommittedBackup, BackupError> {
         let (env, cancel) = (&self.runner.env, &self.runner.cancel);
         let mut work = Box::pin(self.back_up_once_more(role, ask));
         tokio::select! {
@@ -128,7 +132,11 @@ impl Session<'_> {
     }
 
     /// Backs up, and once more without the cache if that is of no use, or without the packs that turn out to be lost.
-    pub(crate) async fn back_up_once_more(&self, role: &RoleSettings, ask: &Ask) -> Result<Committed, BackupError> {
+    pub(crate) async fn back_up_once_more(
+        &self,
+        role: &RoleSettings,
+        ask: &BackupOptions,
+    ) -> Result<CommittedBackup, BackupError> {
         let (repository, label) = (self.repository, &self.runner.node.name);
         let heard = loss::hear(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
         match self.back_up(role, ask, &heard, None).await {
@@ -140,7 +148,7 @@ impl Session<'_> {
                 self.back_up(role, ask, &heard, None).await
             }
             Err(BackupError::Repo(error)) => {
-                let met = Losses::of(&error, repository.role());
+                let met = PackLosses::of(&error, repository.role());
                 if met.is_empty() {
                     return Err(error.into());
                 }
@@ -155,7 +163,13 @@ impl Session<'_> {
     }
 
     /// Whether this run compares the index with the store, and which packs it reads for that.
-    fn survey(&self, base: Option<&Snapshot>, ask: &Ask, heard: &Heard, met: Option<Losses>) -> Survey {
+    fn survey(
+        &self,
+        base: Option<&Snapshot>,
+        ask: &BackupOptions,
+        heard: &LossNotes,
+        met: Option<PackLosses>,
+    ) -> IndexLoadOptions {
         let (memory, state) = (&self.memory, &self.view.state);
         let unfinished = memory.clean.is_none() || memory.clean != base.map(|b| b.id);
         let before = memory.compared.as_ref();
@@ -172,26 +186,26 @@ impl Session<'_> {
             all.add(&more);
             all
         });
-        let compare = noted.or_else(|| due.then(Losses::default)).map(|mut noted| {
+        let compare = noted.or_else(|| due.then(PackLosses::default)).map(|mut noted| {
             noted.add(&known);
             noted
         });
-        Survey { unfinished, compare, known }
+        IndexLoadOptions { unfinished, compare, known }
     }
 
     async fn back_up(
         &self,
         role: &RoleSettings,
-        ask: &Ask,
-        heard: &Heard,
-        met: Option<Losses>,
-    ) -> Result<Committed, BackupError> {
+        ask: &BackupOptions,
+        heard: &LossNotes,
+        met: Option<PackLosses>,
+    ) -> Result<CommittedBackup, BackupError> {
         let base = self.view.state.snapshots.last();
         let survey = self.survey(base, ask, heard, met);
         // From here on something may be left in the store that no record names.
-        self.remember(&Memory { clean: None, ..self.memory.clone() })?;
+        self.remember(&SavedState { clean: None, ..self.memory.clone() })?;
         let progress = &self.runner.progress;
-        progress.enter(Phase::Backup);
+        progress.enter(JobPhase::Backup);
         let (since, rehash) = (base.map(|base| base.id.to_string()), ask.rehash);
         tracing::debug!(role = %role.name, since, rehash, slot = ?ask.slot, compares_store = survey.compare.is_some(), "the run begins");
 
@@ -200,7 +214,7 @@ impl Session<'_> {
             None => Box::pin(tree::gather(self, role, base, survey, ask)).await?,
         };
         let empty_sources = emptiness::judge(role.allow_empty, &gathered.sources, &found(&gathered, base.is_none()))?;
-        progress.enter(Phase::Commit);
+        progress.enter(JobPhase::Commit);
         tracing::debug!(
             packs = gathered.packs.len(),
             "the sources are read: the index, the manifest and the record follow"
@@ -218,11 +232,11 @@ impl Session<'_> {
                 ..LossReport::default()
             }),
         };
-        Ok(Committed { empty_sources, loss, ..committed })
+        Ok(CommittedBackup { empty_sources, loss, ..committed })
     }
 
     /// Tells what became of what was lost, now that the snapshot is committed.
-    async fn settle(&self, healing: &Healing, view: &View, heard: &Heard) -> Option<LossReport> {
+    async fn settle(&self, healing: &HealingSummary, view: &JournalView, heard: &LossNotes) -> Option<LossReport> {
         let (repository, runner) = (self.repository, self.runner);
         let report = if healing.packs.is_empty() {
             None
@@ -236,7 +250,7 @@ impl Session<'_> {
         let (lost, more) = healing.losses();
         // What could not be told may well be needed.
         let files = report.as_ref().map_or(0, |report| report.missing_files.unwrap_or(1));
-        let remains = (!healing.gone.is_empty()).then_some(Remains { lost, more, files });
+        let remains = (!healing.gone.is_empty()).then_some(UnhealedLosses { lost, more, files });
         loss::settle(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
         // What was known, changed nothing and costs no snapshot a file is no news.
         let known = heard.known();
@@ -245,12 +259,12 @@ impl Session<'_> {
     }
 
     /// The files of snapshots that need what is still lost, the first by name.
-    async fn missing(&self, healing: &Healing, view: &View) -> Option<(Vec<MissingFile>, u64)> {
+    async fn missing(&self, healing: &HealingSummary, view: &JournalView) -> Option<(Vec<MissingFile>, u64)> {
         let (repository, state) = (self.repository, &view.state);
         let shelf = self.local.shelf();
         match verify::without(repository, &state.indexes, &state.snapshots, &shelf, &healing.gone).await {
             Ok((affected, count)) => {
-                let name = |file: Affected| MissingFile { snapshot: file.snapshot, path: file.path };
+                let name = |file: AffectedFile| MissingFile { snapshot: file.snapshot, path: file.path };
                 Some((affected.into_iter().map(name).collect(), count))
             }
             Err(error) => {
@@ -263,12 +277,12 @@ impl Session<'_> {
     async fn commit(
         &self,
         base: Option<&Snapshot>,
-        gathered: Gathered,
+        gathered: PipelineOutput,
         (indexes, empty): (Vec<IndexId>, Vec<SourceMark>),
         slot: Option<Timestamp>,
-        heard: &Heard,
-    ) -> Result<(Committed, View), BackupError> {
-        let Gathered { root, nodes, tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
+        heard: &LossNotes,
+    ) -> Result<(CommittedBackup, JournalView), BackupError> {
+        let PipelineOutput { root, nodes, tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
         let files = FileCounts { removed, ..tally.files };
         let shared = &self.runner.progress;
         let bytes = ByteCounts {
@@ -278,13 +292,13 @@ impl Session<'_> {
             uploaded: shared.bytes_uploaded.load(Ordering::Relaxed),
         };
         let elapsed = self.runner.env.clock.boottime().saturating_sub(self.started);
-        let body = Body::Snapshot(SnapshotBody {
+        let body = RecordBody::Snapshot(SnapshotBody {
             root,
             indexes,
             entries: tally.entries,
             files: tally.regular,
             bytes: tally.source_bytes,
-            changes: Changes {
+            changes: ChangeCounts {
                 new: files.new,
                 changed: files.changed,
                 unchanged: files.unchanged,
@@ -292,7 +306,7 @@ impl Session<'_> {
                 unreadable: files.unreadable,
             },
             changed_set: self.repository.keys.sealed_digest(&changed_set),
-            cost: Cost {
+            cost: RunCost {
                 read_bytes: bytes.read,
                 new_bytes: bytes.new,
                 uploaded_bytes: bytes.uploaded,
@@ -305,13 +319,13 @@ impl Session<'_> {
         }
         #[cfg(feature = "planted")]
         let (named, uploaded) = match &body {
-            Body::Snapshot(body) => (body.indexes.clone(), gathered.packs.clone()),
+            RecordBody::Snapshot(body) => (body.indexes.clone(), gathered.packs.clone()),
             _ => unreachable!("it is a snapshot"),
         };
         let appended = self.append_to(self.view.clone(), &body, slot).await;
         #[cfg(feature = "planted")]
         if let Err(BackupError::Append(AppendError::Unknown { .. })) = &appended
-            && crate::planted::is(crate::planted::Bug::UnknownIsCleanedUp)
+            && crate::planted::is(crate::planted::PlantedBug::UnknownIsCleanedUp)
         {
             let role = self.repository.role();
             let packs = uploaded.iter().map(|table| names::pack(role, table.id));
@@ -321,14 +335,14 @@ impl Session<'_> {
         let view = appended?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
-        let now = Compared { at: self.runner.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
+        let now = IndexComparison { at: self.runner.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
         let compared = healing.map(|_| now).or(self.memory.compared);
-        let mut memory = Memory { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
+        let mut memory = SavedState { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
         advance(self.runner, &self.local, &mut memory, &view);
         self.remember(&memory)
             // It is committed; a memory that cannot be written costs the next run time.
             .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));
-        let committed = Committed {
+        let committed = CommittedBackup {
             snapshot,
             previous: base.cloned(),
             takeover: self.takeover,
@@ -343,7 +357,12 @@ impl Session<'_> {
     }
 
     /// Appends the record. What others append meanwhile without taking over is looked at, and then it is tried again.
-    async fn append_to(&self, mut view: View, body: &Body, slot: Option<Timestamp>) -> Result<View, BackupError> {
+    async fn append_to(
+        &self,
+        mut view: JournalView,
+        body: &RecordBody,
+        slot: Option<Timestamp>,
+    ) -> Result<JournalView, BackupError> {
         for _ in 0..COMMIT_ATTEMPTS {
             self.await_permit().await?;
             note(self.runner, &self.local, &view).await?;
@@ -352,16 +371,20 @@ impl Session<'_> {
             self.appending.store(0, Ordering::Relaxed);
             match appended {
                 #[cfg(feature = "planted")]
-                Err(AppendError::Moved(now)) if crate::planted::is(crate::planted::Bug::CommitWithoutCompare) => {
+                Err(AppendError::Moved(now))
+                    if crate::planted::is(crate::planted::PlantedBug::CommitWithoutCompare) =>
+                {
                     view = *now;
                 }
                 Err(AppendError::Moved(now)) => {
                     // What this run refers to must still be what the journal vouches for. A command refers to nothing.
-                    if !matches!(body, Body::Begin(_) | Body::End(_)) && is_pruned(&self.view.state, &now.state) {
+                    if !matches!(body, RecordBody::Begin(_) | RecordBody::End(_))
+                        && is_pruned(&self.view.state, &now.state)
+                    {
                         return Err(BackupError::Pruned);
                     }
                     // What stays was decided on all that was there.
-                    if matches!(body, Body::Prune(_)) && now.state.snapshots != self.view.state.snapshots {
+                    if matches!(body, RecordBody::Prune(_)) && now.state.snapshots != self.view.state.snapshots {
                         return Err(AppendError::Moved(now).into());
                     }
                     // Another process under the same permit, on a copy of this node's state, had the same slot.
@@ -399,7 +422,7 @@ impl Session<'_> {
     }
 
     fn keep_cache(&self, cache: Option<CacheWriter>, snapshot: &Snapshot, nodes: &[ChunkId]) {
-        let bound = Bound { repo: self.repository.keys.repo(), seq: snapshot.seq, snapshot: snapshot.id };
+        let bound = CacheSnapshot { repo: self.repository.keys.repo(), seq: snapshot.seq, snapshot: snapshot.id };
         if let Some(Err(error)) = cache.map(|cache| cache.finish(bound, nodes)) {
             tracing::warn!("the tree cache cannot be written: {error}");
         }
@@ -407,14 +430,14 @@ impl Session<'_> {
 }
 
 /// Whether the journal no longer vouches for all that it did.
-pub(super) fn is_pruned(was: &State, is: &State) -> bool {
+pub(super) fn is_pruned(was: &JournalState, is: &JournalState) -> bool {
     let all_named = was.indexes.iter().all(|id| is.indexes.contains(id));
     was.pruned != is.pruned || was.condemned != is.condemned || !all_named
 }
 
 /// Puts the index of these packs, in objects of bounded size.
 pub(crate) async fn put_indexes(
-    runner: &Runner,
+    runner: &NodeContext,
     repository: &Repository,
     packs: &[PackTable],
 ) -> Result<Vec<IndexId>, BackupError> {
@@ -424,7 +447,7 @@ pub(crate) async fn put_indexes(
         let (part, more) = rest.split_at(index::fitting(rest));
         let id = IndexId(runner.env.random_bytes());
         let object: Bytes = encode_index(&repository.keys, id, runner.env.random_bytes(), part);
-        Progress::add(&runner.progress.bytes_uploaded, object.len() as u64);
+        JobProgress::add(&runner.progress.bytes_uploaded, object.len() as u64);
         repository.store.put(&names::index(repository.role(), id), object).await?;
         ids.push(id);
         rest = more;
@@ -433,10 +456,10 @@ pub(crate) async fn put_indexes(
 }
 
 /// What a run has to store.
-fn found(gathered: &Gathered, first: bool) -> emptiness::Found {
+fn found(gathered: &PipelineOutput, first: bool) -> emptiness::ContentTotals {
     let tally = &gathered.tally;
     let (content, links, bytes, unreadable) = (tally.content, tally.links, tally.source_bytes, tally.files.unreadable);
-    emptiness::Found { content, links, bytes, first, unreadable, problem: tally.first_unread.clone() }
+    emptiness::ContentTotals { content, links, bytes, first, unreadable, problem: tally.first_unread.clone() }
 }
 
 /// How many bytes the index objects of these packs have.

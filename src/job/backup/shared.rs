@@ -6,43 +6,43 @@ use std::time::Duration;
 
 use crate::env::Env;
 use crate::job::backup::BackupError;
-use crate::job::backup::worker::Counts;
-use crate::job::cancel::Cancel;
-use crate::job::progress::{Presence, Progress};
-use crate::repo::crypto::Keys;
-use crate::repo::entry::Nanos;
+use crate::job::backup::worker::WorkerCounters;
+use crate::job::cancel::CancelToken;
+use crate::job::progress::{JobProgress, UninterruptibleGuard};
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::entry::UnixNanos;
 use crate::repo::format::ChunkerParams;
-use crate::tree::names::Names;
-use crate::tree::roots::Roots;
+use crate::tree::names::OwnerNames;
+use crate::tree::roots::SourceRoots;
 
 /// What all parts of a run share.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) keys: Keys,
+pub(crate) struct PipelineContext {
+    pub(crate) keys: DerivedKeys,
     pub(crate) chunker: ChunkerParams,
     pub(crate) env: Env,
-    pub(crate) names: Names,
-    pub(crate) roots: Arc<Roots>,
-    pub(crate) stop: Cancel,
+    pub(crate) names: OwnerNames,
+    pub(crate) roots: Arc<SourceRoots>,
+    pub(crate) stop: CancelToken,
     pub(crate) failed: AtomicBool,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) counts: Counts,
-    pub(crate) spare: Spare,
+    pub(crate) progress: Arc<JobProgress>,
+    pub(crate) counts: WorkerCounters,
+    pub(crate) spare: BufferPool,
     pub(crate) stall_timeout: Duration,
     /// Threads of the run may wait for the kernel when everything else of it has ended.
     #[expect(dead_code, reason = "that it is held is all")]
-    pub(crate) presence: Presence,
+    pub(crate) presence: UninterruptibleGuard,
 }
 
 /// Memory of frames that are packed and of packs that are stored, to be used again: the kernel gives large pieces page by page, and an
 /// allocator keeps them for a while. There are never more than were in use at the same time.
 #[derive(Debug, Default)]
-pub(crate) struct Spare {
+pub(crate) struct BufferPool {
     frames: Mutex<Vec<Vec<u8>>>,
     packs: Mutex<Vec<Vec<u8>>>,
 }
 
-impl Spare {
+impl BufferPool {
     /// Of a frame; empty if there is none.
     pub(crate) fn frame(&self) -> Vec<u8> {
         lock(&self.frames).pop().unwrap_or_default()
@@ -65,10 +65,10 @@ fn lock(memory: &Mutex<Vec<Vec<u8>>>) -> MutexGuard<'_, Vec<Vec<u8>>> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl PipelineContext {
     /// The wall clock now: what is looked at from here on was seen at this time or later.
-    pub(crate) fn seen(&self) -> Nanos {
-        Nanos(self.env.clock.now().as_nanosecond())
+    pub(crate) fn seen(&self) -> UnixNanos {
+        UnixNanos(self.env.clock.now().as_nanosecond())
     }
 
     pub(crate) fn failed(&self) -> bool {

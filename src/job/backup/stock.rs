@@ -10,54 +10,54 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::ids::{ChunkId, IndexId, PackId};
-use crate::job::backup::lost::{Healing, Lost};
-use crate::job::backup::{BackupError, Session, indexes, inventory, orphans, session};
+use crate::job::backup::lost::{HealingSummary, LostContent};
+use crate::job::backup::{BackupError, RoleSession, indexes, inventory, orphans, session};
 use crate::journal::log::Journal;
-use crate::journal::state::View;
-use crate::repo::crypto::Keys;
-use crate::repo::index::Index;
-use crate::repo::loss::Losses;
+use crate::journal::state::JournalView;
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::index::ChunkIndex;
+use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::{self, Shelf, load_index_beside};
+use crate::repo::reader::{self, IndexCache, load_index_beside};
 use crate::store::Store;
 
 /// What the store had when the session began.
 #[derive(Debug, Default)]
-pub(crate) struct Stock {
+pub(crate) struct KnownChunks {
     /// What the journal vouches for.
-    pub(crate) index: Arc<Index>,
+    pub(crate) index: Arc<ChunkIndex>,
     /// Packs that a broken run left, seen in the store after the head was read.
-    pub(crate) orphans: Orphans,
+    pub(crate) orphans: OrphanPacks,
     /// What of the index the store has not got; `None`: nobody looked.
-    pub(crate) lost: Option<Lost>,
+    pub(crate) lost: Option<LostContent>,
 }
 
 /// What a run takes stock for.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Survey {
+pub(crate) struct IndexLoadOptions {
     /// A broken run may have left packs.
     pub(crate) unfinished: bool,
     /// The index is compared with the store, and these packs with what they should be; `None`: it is taken at its word.
-    pub(crate) compare: Option<Losses>,
+    pub(crate) compare: Option<PackLosses>,
     /// Packs in which something is lost, as an earlier run found: what is in them is stored again.
-    pub(crate) known: Losses,
+    pub(crate) known: PackLosses,
 }
 
 /// What a session needs to find out what the store had when it began.
-pub(crate) struct Stocktaking {
+pub(crate) struct IndexLoader {
     store: Arc<dyn Store>,
-    keys: Keys,
+    keys: DerivedKeys,
     indexes: Vec<IndexId>,
-    shelf: Shelf,
+    shelf: IndexCache,
     condemned: HashSet<PackId>,
-    survey: Survey,
+    survey: IndexLoadOptions,
     journal: Journal,
-    view: View,
+    view: JournalView,
 }
 
-impl Stocktaking {
+impl IndexLoader {
     /// As of the session's starting head.
-    pub(crate) fn of(session: &Session<'_>, survey: Survey) -> Self {
+    pub(crate) fn of(session: &RoleSession<'_>, survey: IndexLoadOptions) -> Self {
         let (repository, state) = (session.repository, &session.view.state);
         Self {
             store: repository.store.clone(),
@@ -76,17 +76,17 @@ impl Stocktaking {
         self.survey.compare.is_some()
     }
 
-    pub(crate) async fn take(&self) -> Result<Stock, BackupError> {
+    pub(crate) async fn take(&self) -> Result<KnownChunks, BackupError> {
         let Self { store, keys, indexes: named, shelf, condemned, survey, .. } = self;
         #[cfg(feature = "planted")]
         let (named, condemned) = (&self.trusted(named).await?, &feared(condemned));
         let Some(noted) = &survey.compare else {
             let known = |id: &PackId| survey.known.missing.contains(id) || survey.known.damaged.contains(id);
             let index = load_index_beside(store.as_ref(), keys, named, Some(shelf), known).await?;
-            return Ok(Stock { index: Arc::new(index), orphans: Orphans::default(), lost: None });
+            return Ok(KnownChunks { index: Arc::new(index), orphans: OrphanPacks::default(), lost: None });
         };
         if named.is_empty() && !survey.unfinished {
-            return Ok(Stock { lost: Some(Lost::default()), ..Stock::default() });
+            return Ok(KnownChunks { lost: Some(LostContent::default()), ..KnownChunks::default() });
         }
         let listed = inventory::list(store.as_ref(), keys).await?;
         let missing = indexes::missing(store.as_ref(), keys, named).await?;
@@ -111,7 +111,7 @@ impl Stocktaking {
         } else {
             Vec::new()
         };
-        Ok(Stock { index: Arc::new(index), orphans: Orphans::new(orphans), lost: Some(lost) })
+        Ok(KnownChunks { index: Arc::new(index), orphans: OrphanPacks::new(orphans), lost: Some(lost) })
     }
 
     /// A prune that ran meanwhile deletes as well.
@@ -124,7 +124,7 @@ impl Stocktaking {
     async fn trusted(&self, named: &[IndexId]) -> Result<Vec<IndexId>, BackupError> {
         use crate::repo::names;
         let mut trusted = named.to_vec();
-        if crate::planted::is(crate::planted::Bug::UnnamedIndexIsTrusted) {
+        if crate::planted::is(crate::planted::PlantedBug::UnnamedIndexIsTrusted) {
             let listed = crate::store::list_all(self.store.as_ref(), &names::index_prefix(self.keys.role())).await?;
             trusted.extend(listed.iter().filter_map(|object| names::parse_index(self.keys.role(), &object.key)));
         }
@@ -134,18 +134,18 @@ impl Stocktaking {
 
 #[cfg(feature = "planted")]
 fn feared(condemned: &HashSet<PackId>) -> HashSet<PackId> {
-    let reused = crate::planted::is(crate::planted::Bug::CondemnedIsReused);
+    let reused = crate::planted::is(crate::planted::PlantedBug::CondemnedIsReused);
     if reused { HashSet::new() } else { condemned.clone() }
 }
 
 /// Packs that no index names.
 #[derive(Debug, Default)]
-pub(crate) struct Orphans {
+pub(crate) struct OrphanPacks {
     packs: Vec<(PackTable, AtomicBool)>,
     chunks: HashMap<ChunkId, usize>,
 }
 
-impl Orphans {
+impl OrphanPacks {
     pub(crate) fn new(tables: Vec<PackTable>) -> Self {
         let mut chunks = HashMap::new();
         for (number, table) in tables.iter().enumerate() {
@@ -176,21 +176,21 @@ impl Orphans {
 }
 
 /// Answers whether a chunk must be stored, each one once.
-pub(crate) struct Ledger<'a> {
+pub(crate) struct DedupIndex<'a> {
     /// Chunks of the newest manifest itself: known without the index.
     nodes: HashSet<ChunkId>,
-    stock: OnceLock<Stock>,
+    stock: OnceLock<KnownChunks>,
     loading: Mutex<()>,
-    load: Box<dyn Fn() -> Result<Stock, BackupError> + Send + Sync + 'a>,
-    fresh: Mutex<Claimed>,
+    load: Box<dyn Fn() -> Result<KnownChunks, BackupError> + Send + Sync + 'a>,
+    fresh: Mutex<CompactIdSet>,
 }
 
 /// IDs in short sorted lists, by how they begin: 32 bytes for each and an eighth more, where a hash table takes up to 66, and
 /// another half of that while it grows.
 #[derive(Default)]
-struct Claimed(Vec<Vec<ChunkId>>);
+struct CompactIdSet(Vec<Vec<ChunkId>>);
 
-impl Claimed {
+impl CompactIdSet {
     /// With a hundred million IDs a list is 200 KiB long, of which half is moved for each that comes in.
     const LISTS: usize = 1 << 14;
 
@@ -215,11 +215,11 @@ impl Claimed {
     }
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> DedupIndex<'a> {
     pub(crate) fn new(
         nodes: HashSet<ChunkId>,
-        stock: Option<Stock>,
-        load: impl Fn() -> Result<Stock, BackupError> + Send + Sync + 'a,
+        stock: Option<KnownChunks>,
+        load: impl Fn() -> Result<KnownChunks, BackupError> + Send + Sync + 'a,
     ) -> Self {
         // What of the manifest itself is lost is stored again, also where a repair took its pack out of the index.
         let compared = stock.as_ref().filter(|stock| stock.lost.is_some()).map(|stock| Arc::clone(&stock.index));
@@ -233,7 +233,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// What the store had, loaded at the first call.
-    pub(crate) fn stock(&self) -> Result<&Stock, BackupError> {
+    pub(crate) fn stock(&self) -> Result<&KnownChunks, BackupError> {
         let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stock) = self.stock.get() {
             return Ok(stock);
@@ -258,16 +258,16 @@ impl<'a> Ledger<'a> {
     }
 
     /// The index, if it was compared with the store: then nothing else tells what is stored.
-    pub(crate) fn compared(&self) -> Option<&Index> {
+    pub(crate) fn compared(&self) -> Option<&ChunkIndex> {
         self.stock.get().filter(|stock| stock.lost.is_some()).map(|stock| stock.index.as_ref())
     }
 
     /// What became of what was lost; `None`: nobody looked.
-    pub(crate) fn healing(&self) -> Option<Healing> {
+    pub(crate) fn healing(&self) -> Option<HealingSummary> {
         let stock = self.stock.get()?;
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         let stored = |id: &ChunkId| fresh.contains(id) || stock.orphans.is_used(id);
-        Some(Healing::of(stock.lost.as_ref()?, &stock.index, stored))
+        Some(HealingSummary::of(stock.lost.as_ref()?, &stock.index, stored))
     }
 
     /// Whether the repository has these, as far as was looked: what the newest manifest refers to the journal vouches for.
@@ -297,7 +297,7 @@ mod tests {
         let ids = |seed: u8| {
             (0..40_000u32).map(move |n| ChunkId(*blake3::hash(&[&[seed], &n.to_be_bytes()[..]].concat()).as_bytes()))
         };
-        let mut claimed = Claimed::default();
+        let mut claimed = CompactIdSet::default();
         assert!(ids(1).all(|id| claimed.insert(&id)) && !ids(1).any(|id| claimed.insert(&id)));
         assert!(ids(2).all(|id| claimed.insert(&id)), "others are others");
         let kept: usize = claimed.0.iter().map(Vec::capacity).sum();
@@ -309,14 +309,14 @@ mod tests {
     #[test]
     fn each_new_chunk_is_claimed_once_and_used_orphans_are_named() {
         let loads = Mutex::new(0);
-        let ledger = Ledger::new(HashSet::from([ChunkId([9; 32])]), None, || {
+        let ledger = DedupIndex::new(HashSet::from([ChunkId([9; 32])]), None, || {
             *loads.lock().unwrap() += 1;
-            let mut index = Index::default();
+            let mut index = ChunkIndex::default();
             index.add(&table(1, &[1]));
             index.sort();
-            Ok(Stock {
+            Ok(KnownChunks {
                 index: Arc::new(index),
-                orphans: Orphans::new(vec![table(2, &[2]), table(3, &[3])]),
+                orphans: OrphanPacks::new(vec![table(2, &[2]), table(3, &[3])]),
                 lost: None,
             })
         });

@@ -8,38 +8,38 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::runtime::Handle;
 
-use crate::config::{Dump, RoleSettings, TakeoverTrust};
+use crate::config::{DumpSettings, RoleSettings, TakeoverTrust};
 use crate::ids::ChunkId;
-use crate::job::backup::known::Blocks;
-use crate::job::backup::mounts::Mounts;
-use crate::job::backup::pipeline::{self, Gathered, Input};
-use crate::job::backup::shared::Spare;
-use crate::job::backup::stock::{Ledger, Stocktaking, Survey};
-use crate::job::backup::worker::Counts;
-use crate::job::backup::{Ask, BackupError, Session, Shared};
+use crate::job::backup::known::EntryBlocks;
+use crate::job::backup::mounts::MountTracker;
+use crate::job::backup::pipeline::{self, PipelineInput, PipelineOutput};
+use crate::job::backup::shared::BufferPool;
+use crate::job::backup::stock::{DedupIndex, IndexLoadOptions, IndexLoader};
+use crate::job::backup::worker::WorkerCounters;
+use crate::job::backup::{BackupError, BackupOptions, PipelineContext, RoleSession};
 use crate::job::cache::{CacheReader, CacheWriter};
-use crate::job::stall::Activity;
+use crate::job::stall::RunActivity;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::TreePath;
-use crate::repo::reader::Reader;
-use crate::tree::exclude::Exclude;
-use crate::tree::names::Names;
-use crate::tree::scan::{Options, scan};
+use crate::repo::reader::RepositoryReader;
+use crate::tree::exclude::ExcludePatterns;
+use crate::tree::names::OwnerNames;
+use crate::tree::scan::{ScanOptions, scan};
 
 /// Gathers it.
 pub(super) async fn gather(
-    session: &Session<'_>,
+    session: &RoleSession<'_>,
     role: &RoleSettings,
     base: Option<&Snapshot>,
-    survey: Survey,
-    ask: &Ask,
-) -> Result<Gathered, BackupError> {
+    survey: IndexLoadOptions,
+    ask: &BackupOptions,
+) -> Result<PipelineOutput, BackupError> {
     let cache = if ask.rehash { None } else { cache(session, base).await? };
     let mut exclude = role.exclude.clone();
     exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
-    let exclude = Exclude::new(&exclude)?;
+    let exclude = ExcludePatterns::new(&exclude)?;
     let runner = session.runner;
-    let options = Options {
+    let options = ScanOptions {
         sources: role.sources.clone(),
         exclude: exclude.clone(),
         one_file_system: role.one_file_system,
@@ -47,23 +47,23 @@ pub(super) async fn gather(
         exclude_larger_than: role.exclude_larger_than,
     };
     if let Some(source) = options.sources.first().and_then(|path| tree_path(path)) {
-        runner.progress.begin(Activity::Walking(source));
+        runner.progress.begin(RunActivity::Walking(source));
     }
     // Already to open a source may hang.
     let opened = runner.progress.attend();
     let scan = runner.env.blocking(move || (scan(options), drop(opened)).0).await;
     let scan = scan.ok_or_else(|| BackupError::Internal("opening the sources panicked".to_owned()))??;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(PipelineContext {
         keys: session.repository.keys.clone(),
         chunker: session.repository.format.chunker,
         env: runner.env.clone(),
-        names: Names::new(),
+        names: OwnerNames::new(),
         roots: scan.roots(),
         stop: runner.cancel.clone(),
         failed: AtomicBool::new(false),
         progress: runner.progress.clone(),
-        counts: Counts::default(),
-        spare: Spare::default(),
+        counts: WorkerCounters::default(),
+        spare: BufferPool::default(),
         stall_timeout: role.stall_timeout,
         presence: runner.progress.attend(),
     });
@@ -71,34 +71,35 @@ pub(super) async fn gather(
     let current = cache.as_ref().is_some_and(|(_, current)| *current);
     // Whoever has not seen the newest snapshot being made has not seen its packs either.
     let compare = survey.compare.or_else(|| (!current).then(|| survey.known.clone()));
-    let stocktaking = Stocktaking::of(session, Survey { compare, ..survey });
+    let stocktaking = IndexLoader::of(session, IndexLoadOptions { compare, ..survey });
     let stock = if base.is_some() && stocktaking.compares() { Some(stocktaking.take().await?) } else { None };
-    let reader = stock.as_ref().filter(|_| !current).map(|s| Reader::new(store.clone(), keys, s.index.clone()));
+    let reader =
+        stock.as_ref().filter(|_| !current).map(|s| RepositoryReader::new(store.clone(), keys, s.index.clone()));
     let nodes = cache.as_ref().filter(|_| current).and_then(|(c, _)| c.nodes()).unwrap_or_default();
     let cache_writer = CacheWriter::create(&session.local.tree_cache())
         .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
         .ok();
-    let dumps: BTreeMap<String, Dump> = role.dumps.clone();
+    let dumps: BTreeMap<String, DumpSettings> = role.dumps.clone();
     let environment = runner.context(role, Some(session.permit.term()), ask.slot).variables();
     let root = base.map(|b| b.root);
     let allow_empty = role.allow_empty;
     // Where nothing below a volume is wanted, or an empty place is, there is none to miss.
     let missed = !allow_empty && !role.one_file_system;
-    let mounts = Mounts::new(session.memory.mounts.iter().filter(|_| missed).cloned());
+    let mounts = MountTracker::new(session.memory.mounts.iter().filter(|_| missed).cloned());
     let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
     let handle = Handle::current();
     // The pipeline blocks; a blocking thread may, and a runtime's may not.
     tokio::task::spawn_blocking(move || {
-        let ledger = Ledger::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), stock, {
+        let ledger = DedupIndex::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), stock, {
             let handle = handle.clone();
             move || handle.block_on(stocktaking.take())
         });
-        let known = cache.map_or(Blocks::None, |(reader, _)| Blocks::Cache(Box::new(reader)));
+        let known = cache.map_or(EntryBlocks::None, |(reader, _)| EntryBlocks::Cache(Box::new(reader)));
         let manifest = reader
             .as_ref()
             .zip(root)
-            .map(|(reader, root)| Blocks::Manifest(Box::new(reader.manifest(root)), handle.clone()));
-        pipeline::gather(Input {
+            .map(|(reader, root)| EntryBlocks::Manifest(Box::new(reader.manifest(root)), handle.clone()));
+        pipeline::gather(PipelineInput {
             shared,
             store,
             scan,
@@ -116,7 +117,7 @@ pub(super) async fn gather(
         })
         .map(|gathered| {
             let packs = gathered.packs.into_iter().chain(ledger.used_orphans()).collect();
-            Gathered { packs, ..gathered }
+            PipelineOutput { packs, ..gathered }
         })
     })
     .await
@@ -128,7 +129,7 @@ fn tree_path(path: &Path) -> Option<TreePath> {
 }
 
 /// This node's cache, if the journal has the snapshot that it was made with. True: that is the newest one.
-async fn cache(session: &Session<'_>, base: Option<&Snapshot>) -> Result<Option<(CacheReader, bool)>, BackupError> {
+async fn cache(session: &RoleSession<'_>, base: Option<&Snapshot>) -> Result<Option<(CacheReader, bool)>, BackupError> {
     let (Some(base), Some(cache)) = (base, CacheReader::open(&session.local.tree_cache())) else { return Ok(None) };
     let bound = cache.bound();
     if bound.repo != session.repository.keys.repo() || bound.seq > base.seq {

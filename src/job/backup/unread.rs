@@ -1,12 +1,12 @@
 //! What stays in a snapshot although it could not be read: everything that the newest snapshot has below a directory that cannot be
 //! listed. It is not known to be gone, so it is neither removed nor lost. Pure.
 
-use crate::repo::entry::{Entry, Kind, TreePath};
-use crate::tree::exclude::Exclude;
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::tree::exclude::ExcludePatterns;
 
 /// What becomes of an entry of the newest snapshot that the walk did not find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum AbsentEntryOutcome {
     /// The walk would have found it: it is no longer there, or no longer wanted.
     Gone,
     /// It could not be looked for: it stays as it is.
@@ -23,7 +23,7 @@ pub(crate) enum Fate {
 
 /// A directory that was not listed, or not to its end.
 #[derive(Debug)]
-struct Unlisted {
+struct UnlistedDir {
     dir: TreePath,
     /// Its newest child that was listed all the same. Below it the walk knows what there is.
     child: Option<TreePath>,
@@ -37,14 +37,14 @@ struct Unlisted {
 
 /// The directories that could not be listed, from the outermost in, as far as the walk is still inside them.
 #[derive(Debug)]
-pub(crate) struct Unread {
-    exclude: Exclude,
-    dirs: Vec<Unlisted>,
+pub(crate) struct UnreadableDirs {
+    exclude: ExcludePatterns,
+    dirs: Vec<UnlistedDir>,
 }
 
-impl Unread {
+impl UnreadableDirs {
     /// None yet. `exclude`: what is not wanted does not stay either.
-    pub(crate) fn new(exclude: Exclude) -> Self {
+    pub(crate) fn new(exclude: ExcludePatterns) -> Self {
         Self { exclude, dirs: Vec::new() }
     }
 
@@ -53,7 +53,7 @@ impl Unread {
         self.leave(path);
         if self.dirs.last().is_none_or(|last| last.dir != *path) {
             let dir = path.clone();
-            self.dirs.push(Unlisted { dir, child: None, partial: false, counted: !kept, excluded: None });
+            self.dirs.push(UnlistedDir { dir, child: None, partial: false, counted: !kept, excluded: None });
         }
     }
 
@@ -72,26 +72,30 @@ impl Unread {
     }
 
     /// What becomes of `entry`, which the walk has passed and did not find. `stored`: its content is in the repository.
-    pub(crate) fn judge(&mut self, entry: &Entry, stored: impl FnOnce(&Entry) -> bool) -> Fate {
+    pub(crate) fn judge(
+        &mut self,
+        entry: &ManifestEntry,
+        stored: impl FnOnce(&ManifestEntry) -> bool,
+    ) -> AbsentEntryOutcome {
         self.leave(&entry.path);
-        let Some(last) = self.dirs.last_mut() else { return Fate::Gone };
+        let Some(last) = self.dirs.last_mut() else { return AbsentEntryOutcome::Gone };
         let below = |dir: &Option<TreePath>| dir.as_ref().is_some_and(|dir| entry.path.starts_with(dir));
         if entry.path == last.dir || below(&last.child) || below(&last.excluded) {
-            return Fate::Gone;
+            return AbsentEntryOutcome::Gone;
         }
-        let is_dir = matches!(entry.kind, Kind::Dir);
+        let is_dir = matches!(entry.kind, EntryKind::Dir);
         if self.exclude.excludes(&entry.path, is_dir) {
             (last.excluded, last.partial) = (Some(entry.path.clone()), true);
-            return Fate::Gone;
+            return AbsentEntryOutcome::Gone;
         }
         let counted = std::mem::take(&mut last.counted);
         let whole = match &entry.kind {
             // The names of one file that all lie below stay what they were.
-            Kind::Hardlink { target } => !last.partial && target.starts_with(&last.dir),
+            EntryKind::Hardlink { target } => !last.partial && target.starts_with(&last.dir),
             _ => stored(entry),
         };
         last.partial |= !whole;
-        if whole { Fate::Kept { counted } } else { Fate::Lost { counted } }
+        if whole { AbsentEntryOutcome::Kept { counted } } else { AbsentEntryOutcome::Lost { counted } }
     }
 
     /// Whether the walk is inside none.
@@ -115,42 +119,46 @@ fn child_above(dir: &TreePath, path: &TreePath) -> Option<TreePath> {
 mod tests {
     use super::*;
     use crate::ids::ChunkId;
-    use crate::repo::entry::{Nanos, Owner};
+    use crate::repo::entry::{OwnerAndMode, UnixNanos};
 
     fn path(text: &str) -> TreePath {
         TreePath::new(text).unwrap()
     }
 
-    fn entry(at: &str, kind: Kind) -> Entry {
-        Entry { path: path(at), kind, owner: Owner::default(), mtime: Nanos(0), xattrs: Vec::new() }
+    fn entry(at: &str, kind: EntryKind) -> ManifestEntry {
+        ManifestEntry { path: path(at), kind, owner: OwnerAndMode::default(), mtime: UnixNanos(0), xattrs: Vec::new() }
     }
 
-    fn file(at: &str) -> Entry {
-        entry(at, Kind::File { size: 3, extents: None, chunks: vec![ChunkId([1; 32])] })
+    fn file(at: &str) -> ManifestEntry {
+        entry(at, EntryKind::File { size: 3, extents: None, chunks: vec![ChunkId([1; 32])] })
     }
 
-    fn link(at: &str, target: &str) -> Entry {
-        entry(at, Kind::Hardlink { target: path(target) })
+    fn link(at: &str, target: &str) -> ManifestEntry {
+        entry(at, EntryKind::Hardlink { target: path(target) })
     }
 
-    const KEPT: Fate = Fate::Kept { counted: false };
-    const LOST: Fate = Fate::Lost { counted: false };
+    const KEPT: AbsentEntryOutcome = AbsentEntryOutcome::Kept { counted: false };
+    const LOST: AbsentEntryOutcome = AbsentEntryOutcome::Lost { counted: false };
 
-    fn unread(exclude: &[&str]) -> Unread {
-        Unread::new(Exclude::new(exclude).unwrap())
+    fn unread(exclude: &[&str]) -> UnreadableDirs {
+        UnreadableDirs::new(ExcludePatterns::new(exclude).unwrap())
     }
 
     #[test]
     fn what_lies_below_stays_and_what_lies_beside_is_gone() {
         let mut unread = unread(&[]);
         unread.found(&path("s"));
-        assert_eq!(unread.judge(&file("s/a"), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&file("s/a"), |_| true), AbsentEntryOutcome::Gone);
         unread.problem(&path("s/d"), false);
-        assert_eq!(unread.judge(&file("s/d/1"), |_| true), Fate::Kept { counted: true }, "the directory stands for it");
-        assert_eq!(unread.judge(&entry("s/d/sub", Kind::Dir), |_| true), KEPT);
+        assert_eq!(
+            unread.judge(&file("s/d/1"), |_| true),
+            AbsentEntryOutcome::Kept { counted: true },
+            "the directory stands for it"
+        );
+        assert_eq!(unread.judge(&entry("s/d/sub", EntryKind::Dir), |_| true), KEPT);
         assert_eq!(unread.judge(&file("s/d/sub/2"), |_| true), KEPT);
-        assert_eq!(unread.judge(&file("s/d-"), |_| true), Fate::Gone);
-        assert_eq!(unread.judge(&file("s/d/3"), |_| true), Fate::Gone, "the walk is past it");
+        assert_eq!(unread.judge(&file("s/d-"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge(&file("s/d/3"), |_| true), AbsentEntryOutcome::Gone, "the walk is past it");
     }
 
     #[test]
@@ -159,22 +167,22 @@ mod tests {
         unread.problem(&path("s/d"), false);
         unread.found(&path("s/d/b"));
         unread.found(&path("s/d/b/x"));
-        assert_eq!(unread.judge(&file("s/d/b/y"), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&file("s/d/b/y"), |_| true), AbsentEntryOutcome::Gone);
         unread.problem(&path("s/d/b/z"), true);
         assert_eq!(unread.judge(&file("s/d/b/z/1"), |_| true), KEPT, "unless that cannot be listed itself");
-        assert_eq!(unread.judge(&file("s/d/b/zz"), |_| true), Fate::Gone);
-        assert_eq!(unread.judge(&file("s/d/c"), |_| true), Fate::Kept { counted: true });
+        assert_eq!(unread.judge(&file("s/d/b/zz"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge(&file("s/d/c"), |_| true), AbsentEntryOutcome::Kept { counted: true });
         // A name that was a directory once and is a file now has nothing below it.
         unread.found(&path("s/d/f"));
-        assert_eq!(unread.judge(&file("s/d/f/1"), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&file("s/d/f/1"), |_| true), AbsentEntryOutcome::Gone);
     }
 
     #[test]
     fn what_is_excluded_by_now_does_not_stay() {
         let mut unread = unread(&["secret/"]);
         unread.problem(&path("s/d"), true);
-        assert_eq!(unread.judge(&entry("s/d/secret", Kind::Dir), |_| true), Fate::Gone);
-        assert_eq!(unread.judge(&file("s/d/secret/key"), |_| true), Fate::Gone);
+        assert_eq!(unread.judge(&entry("s/d/secret", EntryKind::Dir), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge(&file("s/d/secret/key"), |_| true), AbsentEntryOutcome::Gone);
         assert_eq!(unread.judge(&file("s/d/secret-"), |_| true), KEPT);
         assert_eq!(unread.judge(&link("s/d/x", "s/d/secret/key"), |_| true), LOST, "its first name does not stay");
     }
@@ -197,7 +205,7 @@ mod tests {
         unread.problem(&TreePath::default(), false);
         unread.found(&path("a"));
         unread.found(&path("a/b"));
-        assert_eq!(unread.judge(&file("a/c"), |_| true), Fate::Gone);
-        assert_eq!(unread.judge(&file("b"), |_| true), Fate::Kept { counted: true });
+        assert_eq!(unread.judge(&file("a/c"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge(&file("b"), |_| true), AbsentEntryOutcome::Kept { counted: true });
     }
 }

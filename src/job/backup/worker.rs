@@ -10,19 +10,19 @@ use fastcdc::v2020::FastCDC;
 
 use crate::ids::ChunkId;
 use crate::job::backup::packer::PackerInput;
-use crate::job::backup::plan::Decision;
-use crate::job::backup::stock::Ledger;
-use crate::job::backup::{BackupError, Shared};
-use crate::job::progress::Progress;
-use crate::job::restore::layout::Layout;
-use crate::job::stall::Activity;
-use crate::repo::entry::{Entry, Extent, Kind, Nanos, TreePath};
+use crate::job::backup::plan::EntryDecision;
+use crate::job::backup::stock::DedupIndex;
+use crate::job::backup::{BackupError, PipelineContext};
+use crate::job::progress::JobProgress;
+use crate::job::restore::layout::FileLayout;
+use crate::job::stall::RunActivity;
+use crate::repo::entry::{EntryKind, Extent, ManifestEntry, TreePath, UnixNanos};
 use crate::repo::format::ChunkerParams;
-use crate::repo::pack::{ChunkEntry, Compressor, FRAME_TARGET_BYTES, PackedFrame};
-use crate::tree::compare::Local;
-use crate::tree::problem::{Problem, ProblemKind};
-use crate::tree::read::{self, Completed, OpenFile};
-use crate::tree::scan::Scanned;
+use crate::repo::pack::{ChunkEntry, FRAME_TARGET_BYTES, FrameCompressor, PackedFrame};
+use crate::tree::compare::CachedStat;
+use crate::tree::problem::{PathProblem, PathProblemKind};
+use crate::tree::read::{self, OpenFile, ReadEntry};
+use crate::tree::scan::ScannedEntry;
 use crate::tree::stat::{FileType, ObjectId};
 
 /// How often a file that changes while it is read is read again before what was read last is taken.
@@ -36,41 +36,41 @@ const DONE_WEIGHT_MAX: usize = 4 << 20;
 
 /// One entry on its way into the manifest.
 #[derive(Debug)]
-pub(crate) struct Todo {
-    pub(crate) scanned: Scanned,
-    pub(crate) decision: Decision,
+pub(crate) struct PendingEntry {
+    pub(crate) scanned: ScannedEntry,
+    pub(crate) decision: EntryDecision,
     /// As it stands in the newest snapshot.
-    pub(crate) base: Option<Arc<Entry>>,
+    pub(crate) base: Option<Arc<ManifestEntry>>,
 }
 
 /// One entry that is ready, or is known not to become so.
 #[derive(Debug, Default)]
-pub(crate) struct Done {
-    pub(crate) entry: Option<Arc<Entry>>,
-    pub(crate) local: Option<Local>,
-    pub(crate) base: Option<Arc<Entry>>,
-    pub(crate) problems: Vec<Problem>,
+pub(crate) struct EntryResult {
+    pub(crate) entry: Option<Arc<ManifestEntry>>,
+    pub(crate) local: Option<CachedStat>,
+    pub(crate) base: Option<Arc<ManifestEntry>>,
+    pub(crate) problems: Vec<PathProblem>,
     /// What the entry was made of when it was opened; `None` where nothing was.
     pub(crate) object: Option<ObjectId>,
     /// The path, where it is the first of several names of what the walk saw and no longer leads there: the others cannot
     /// refer to it.
     pub(crate) lost_first: Option<TreePath>,
     /// For a further name, what the walk saw under it: it may have to be the first.
-    pub(crate) further: Option<Box<Scanned>>,
+    pub(crate) further: Option<Box<ScannedEntry>>,
     /// The entry is that of the newest snapshot, because what is there now could not be read.
     pub(crate) kept: bool,
 }
 
-impl Done {
+impl EntryResult {
     /// What went wrong with what the walk `saw`, or (`None`) could not even look at. What could not be read stays in the snapshot as
     /// it was read last, where that is still an entry of its own: a further name may be one of something else by now, and a directory
     /// is none without what is in it.
-    pub(crate) fn problem(problem: Problem, base: Option<Arc<Entry>>, saw: Option<FileType>) -> Self {
-        let unreadable = matches!(problem.kind, ProblemKind::Unreadable(_));
-        let fits = |entry: &Arc<Entry>| match (&entry.kind, saw) {
-            (Kind::Hardlink { .. }, _) => false,
+    pub(crate) fn problem(problem: PathProblem, base: Option<Arc<ManifestEntry>>, saw: Option<FileType>) -> Self {
+        let unreadable = matches!(problem.kind, PathProblemKind::Unreadable(_));
+        let fits = |entry: &Arc<ManifestEntry>| match (&entry.kind, saw) {
+            (EntryKind::Hardlink { .. }, _) => false,
             (_, None) => true,
-            (kind, Some(saw)) => matches!(kind, Kind::Dir) == (saw == FileType::Dir),
+            (kind, Some(saw)) => matches!(kind, EntryKind::Dir) == (saw == FileType::Dir),
         };
         let entry = base.clone().filter(|entry| unreadable && fits(entry));
         let kept = entry.is_some();
@@ -78,8 +78,8 @@ impl Done {
     }
 
     /// A completed entry whose content is known by now.
-    pub(crate) fn completed(done: Completed, base: Option<Arc<Entry>>, seen: Nanos) -> Self {
-        let local = Local::remember(&done.stat, seen);
+    pub(crate) fn completed(done: ReadEntry, base: Option<Arc<ManifestEntry>>, seen: UnixNanos) -> Self {
+        let local = CachedStat::remember(&done.stat, seen);
         let (object, problems) = (Some(done.stat.object()), done.problem.into_iter().collect());
         Self { entry: Some(Arc::new(done.entry)), local, base, problems, object, ..Self::default() }
     }
@@ -89,7 +89,7 @@ impl Done {
         let Some(entry) = &self.entry else { return size_of::<Self>() };
         let xattrs: usize = entry.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
         let extents = match &entry.kind {
-            Kind::File { extents: Some(extents), .. } => size_of_val(&extents[..]),
+            EntryKind::File { extents: Some(extents), .. } => size_of_val(&extents[..]),
             _ => 0,
         };
         size_of::<Self>() + entry.path.as_bytes().len() + xattrs + extents
@@ -97,7 +97,7 @@ impl Done {
 
     /// Tells the further names of what the walk saw if this entry is not made of that: it went away meanwhile, cannot be read, or
     /// something else has its name now.
-    pub(crate) fn first_of(mut self, scanned: &Scanned) -> Self {
+    pub(crate) fn first_of(mut self, scanned: &ScannedEntry) -> Self {
         let stat = &scanned.stat;
         if stat.has_more_names() && self.object != Some(stat.object()) {
             self.lost_first = Some(scanned.path.clone());
@@ -108,24 +108,24 @@ impl Done {
 
 /// Work for a worker. The answer goes back through the channel that comes with it.
 #[derive(Debug)]
-pub(crate) enum Task {
+pub(crate) enum WorkerTask {
     /// Neighbours in path order. The answer comes in parts, as many entries in all as were asked for.
-    Entries(Vec<Todo>, Sender<Result<Vec<Done>, BackupError>>),
+    Entries(Vec<PendingEntry>, Sender<Result<Vec<EntryResult>, BackupError>>),
     /// One segment of a large file.
-    Segment(Segment, Sender<Result<SegmentDone, BackupError>>),
+    Segment(FileSegment, Sender<Result<SegmentResult, BackupError>>),
 }
 
 /// A part of a large file's content that is chunked by itself.
 #[derive(Debug)]
-pub(crate) struct Segment {
-    pub(crate) content: Arc<Content>,
+pub(crate) struct FileSegment {
+    pub(crate) content: Arc<FileContent>,
     pub(crate) start: u64,
     pub(crate) len: u64,
 }
 
 /// What a segment came to.
 #[derive(Debug)]
-pub(crate) struct SegmentDone {
+pub(crate) struct SegmentResult {
     pub(crate) chunks: Vec<ChunkId>,
     /// An error of the file, not of the store.
     pub(crate) error: Option<io::Error>,
@@ -133,14 +133,14 @@ pub(crate) struct SegmentDone {
 
 /// The content of an open file: all of it, or the extents of a sparse one back to back.
 #[derive(Debug)]
-pub(crate) struct Content {
+pub(crate) struct FileContent {
     pub(crate) file: OpenFile,
     pub(crate) extents: Option<Vec<Extent>>,
-    layout: Layout,
+    layout: FileLayout,
     len: u64,
 }
 
-impl Content {
+impl FileContent {
     /// Of a file as it is now.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ impl Content {
         if len > data_max {
             return Err(read::too_much());
         }
-        let layout = Layout::of(size, extents.as_deref(), len).map_err(io::Error::other)?;
+        let layout = FileLayout::of(size, extents.as_deref(), len).map_err(io::Error::other)?;
         Ok(Self { file, extents, layout, len })
     }
 
@@ -197,7 +197,7 @@ impl Content {
 }
 
 /// What reading a file came to.
-struct ReadFile {
+struct FileReadResult {
     chunks: Vec<ChunkId>,
     len: u64,
     /// It was written to meanwhile.
@@ -206,31 +206,31 @@ struct ReadFile {
 
 /// Counts that all workers add to.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct WorkerCounters {
     pub(crate) read_bytes: AtomicU64,
     pub(crate) new_bytes: AtomicU64,
 }
 
 /// Names chunks, claims them, and gathers new ones into frames.
-pub(crate) struct Storer<'a> {
-    shared: &'a Shared,
-    ledger: &'a Ledger<'a>,
+pub(crate) struct ChunkWriter<'a> {
+    shared: &'a PipelineContext,
+    ledger: &'a DedupIndex<'a>,
     packer: Sender<PackerInput>,
     wrap: fn(PackedFrame) -> PackerInput,
-    compressor: Compressor,
+    compressor: FrameCompressor,
     frame: Vec<u8>,
     chunks: Vec<ChunkEntry>,
 }
 
-impl<'a> Storer<'a> {
+impl<'a> ChunkWriter<'a> {
     pub(crate) fn new(
-        shared: &'a Shared,
-        ledger: &'a Ledger<'a>,
+        shared: &'a PipelineContext,
+        ledger: &'a DedupIndex<'a>,
         packer: Sender<PackerInput>,
         wrap: fn(PackedFrame) -> PackerInput,
     ) -> Self {
         let (frame, chunks) = (Vec::with_capacity(FRAME_TARGET_BYTES), Vec::new());
-        Self { shared, ledger, packer, wrap, compressor: Compressor::default(), frame, chunks }
+        Self { shared, ledger, packer, wrap, compressor: FrameCompressor::default(), frame, chunks }
     }
 
     /// Stores a chunk unless the repository has it; returns its name.
@@ -269,28 +269,28 @@ impl<'a> Storer<'a> {
 }
 
 /// One worker.
-pub(crate) struct Worker<'a> {
-    storer: Storer<'a>,
-    shared: &'a Shared,
+pub(crate) struct ReadWorker<'a> {
+    storer: ChunkWriter<'a>,
+    shared: &'a PipelineContext,
     /// Where large content is cut: twice the largest chunk, so that each refill gives at least one chunk.
     window: Vec<u8>,
 }
 
-impl<'a> Worker<'a> {
-    pub(crate) fn new(shared: &'a Shared, ledger: &'a Ledger<'a>, packer: Sender<PackerInput>) -> Self {
-        Self { storer: Storer::new(shared, ledger, packer, PackerInput::Data), shared, window: Vec::new() }
+impl<'a> ReadWorker<'a> {
+    pub(crate) fn new(shared: &'a PipelineContext, ledger: &'a DedupIndex<'a>, packer: Sender<PackerInput>) -> Self {
+        Self { storer: ChunkWriter::new(shared, ledger, packer, PackerInput::Data), shared, window: Vec::new() }
     }
 
     /// Works until there is no more.
-    pub(crate) fn run(mut self, tasks: &Receiver<Task>) -> Result<(), BackupError> {
+    pub(crate) fn run(mut self, tasks: &Receiver<WorkerTask>) -> Result<(), BackupError> {
         for task in tasks {
             if self.shared.stop.is_cancelled() {
                 return Err(BackupError::Interrupted);
             }
             // A receiver that is gone means that the run has failed already.
             match task {
-                Task::Entries(todos, reply) => self.entries(todos, &reply),
-                Task::Segment(segment, reply) => {
+                WorkerTask::Entries(todos, reply) => self.entries(todos, &reply),
+                WorkerTask::Segment(segment, reply) => {
                     let _ = reply.send(self.segment(&segment));
                 }
             }
@@ -298,7 +298,7 @@ impl<'a> Worker<'a> {
         self.storer.flush()
     }
 
-    fn entries(&mut self, todos: Vec<Todo>, reply: &Sender<Result<Vec<Done>, BackupError>>) {
+    fn entries(&mut self, todos: Vec<PendingEntry>, reply: &Sender<Result<Vec<EntryResult>, BackupError>>) {
         let mut part = Vec::with_capacity(todos.len());
         let mut weight = 0;
         for todo in todos {
@@ -322,57 +322,67 @@ impl<'a> Worker<'a> {
         let _ = reply.send(Ok(part));
     }
 
-    fn entry(&mut self, todo: Todo) -> Result<Done, BackupError> {
-        let Todo { scanned, decision, base } = todo;
+    fn entry(&mut self, todo: PendingEntry) -> Result<EntryResult, BackupError> {
+        let PendingEntry { scanned, decision, base } = todo;
         match decision {
-            Decision::Keep(entry) => Ok(self.known(entry, scanned, base)),
-            Decision::Link(target) => {
+            EntryDecision::Keep(entry) => Ok(self.known(entry, scanned, base)),
+            EntryDecision::Link(target) => {
                 let owner = self.shared.names.owner(&scanned.stat);
                 let (path, mtime) = (scanned.path.clone(), scanned.stat.mtime);
-                let entry = Entry { path, kind: Kind::Hardlink { target }, owner, mtime, xattrs: Vec::new() };
+                let entry =
+                    ManifestEntry { path, kind: EntryKind::Hardlink { target }, owner, mtime, xattrs: Vec::new() };
                 Ok(self.known(Arc::new(entry), scanned, base))
             }
-            Decision::Trust(kind) => Ok(self.trust(&scanned, kind, base)?.first_of(&scanned)),
-            Decision::Describe => Ok(self.describe(&scanned, base).first_of(&scanned)),
-            Decision::Read => Ok(self.read(&scanned.path, base)?.first_of(&scanned)),
+            EntryDecision::Trust(kind) => Ok(self.trust(&scanned, kind, base)?.first_of(&scanned)),
+            EntryDecision::Describe => Ok(self.describe(&scanned, base).first_of(&scanned)),
+            EntryDecision::Read => Ok(self.read(&scanned.path, base)?.first_of(&scanned)),
         }
     }
 
     /// An entry for which nothing is opened.
-    fn known(&self, entry: Arc<Entry>, scanned: Scanned, base: Option<Arc<Entry>>) -> Done {
-        let local = Local::remember(&scanned.stat, self.shared.seen());
-        let further = matches!(entry.kind, Kind::Hardlink { .. }).then(|| Box::new(scanned));
-        Done { entry: Some(entry), local, base, further, ..Done::default() }
+    fn known(&self, entry: Arc<ManifestEntry>, scanned: ScannedEntry, base: Option<Arc<ManifestEntry>>) -> EntryResult {
+        let local = CachedStat::remember(&scanned.stat, self.shared.seen());
+        let further = matches!(entry.kind, EntryKind::Hardlink { .. }).then(|| Box::new(scanned));
+        EntryResult { entry: Some(entry), local, base, further, ..EntryResult::default() }
     }
 
     /// A file whose content is believed to be known: of what the walk saw, and of nothing that has its name by now.
-    fn trust(&mut self, scanned: &Scanned, kind: Kind, base: Option<Arc<Entry>>) -> Result<Done, BackupError> {
+    fn trust(
+        &mut self,
+        scanned: &ScannedEntry,
+        kind: EntryKind,
+        base: Option<Arc<ManifestEntry>>,
+    ) -> Result<EntryResult, BackupError> {
         let seen = self.shared.seen();
         match read::complete(&self.shared.roots, scanned, &self.shared.names) {
             Ok(completed) if scanned.stat.unchanged_in(&completed.stat) => {
-                let entry = Entry { kind, ..completed.entry };
-                Ok(Done::completed(Completed { entry, ..completed }, base, seen))
+                let entry = ManifestEntry { kind, ..completed.entry };
+                Ok(EntryResult::completed(ReadEntry { entry, ..completed }, base, seen))
             }
             Ok(_) => self.read(&scanned.path, base),
-            Err(problem) => Ok(Done::problem(problem, base, Some(scanned.stat.kind))),
+            Err(problem) => Ok(EntryResult::problem(problem, base, Some(scanned.stat.kind))),
         }
     }
 
-    fn describe(&self, scanned: &Scanned, base: Option<Arc<Entry>>) -> Done {
+    fn describe(&self, scanned: &ScannedEntry, base: Option<Arc<ManifestEntry>>) -> EntryResult {
         let seen = self.shared.seen();
         match read::complete(&self.shared.roots, scanned, &self.shared.names) {
-            Ok(completed) => Done::completed(completed, base, seen),
-            Err(problem) => Done::problem(problem, base, Some(scanned.stat.kind)),
+            Ok(completed) => EntryResult::completed(completed, base, seen),
+            Err(problem) => EntryResult::problem(problem, base, Some(scanned.stat.kind)),
         }
     }
 
     /// Whether the content of an entry is in the repository, as far as was looked.
-    pub(crate) fn has(&self, entry: &Entry) -> bool {
+    pub(crate) fn has(&self, entry: &ManifestEntry) -> bool {
         self.storer.ledger.has_all(entry.kind.chunks())
     }
 
     /// Makes a further name the first.
-    pub(crate) fn instead(&mut self, scanned: &Scanned, base: Option<Arc<Entry>>) -> Result<Done, BackupError> {
+    pub(crate) fn instead(
+        &mut self,
+        scanned: &ScannedEntry,
+        base: Option<Arc<ManifestEntry>>,
+    ) -> Result<EntryResult, BackupError> {
         if scanned.stat.kind == FileType::File {
             self.read(&scanned.path, base)
         } else {
@@ -381,21 +391,25 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads a file, again if it changes meanwhile.
-    pub(crate) fn read(&mut self, path: &TreePath, base: Option<Arc<Entry>>) -> Result<Done, BackupError> {
+    pub(crate) fn read(
+        &mut self,
+        path: &TreePath,
+        base: Option<Arc<ManifestEntry>>,
+    ) -> Result<EntryResult, BackupError> {
         for attempt in 0..=CHANGED_RETRIES {
             let seen = self.shared.seen();
-            self.shared.progress.begin(Activity::Reading(path.clone()));
+            self.shared.progress.begin(RunActivity::Reading(path.clone()));
             let file = match read::open(&self.shared.roots, path) {
                 Ok(file) => file,
-                Err(problem) => return Ok(Done::problem(problem, base, Some(FileType::File))),
+                Err(problem) => return Ok(EntryResult::problem(problem, base, Some(FileType::File))),
             };
             let completed = file.complete(path, &self.shared.names);
             let last = attempt == CHANGED_RETRIES;
-            let content = match Content::of(file) {
+            let content = match FileContent::of(file) {
                 Ok(content) => content,
                 Err(error) => {
-                    let problem = Problem::io(path.clone(), &error);
-                    return Ok(Done::problem(problem, base, Some(FileType::File)));
+                    let problem = PathProblem::io(path.clone(), &error);
+                    return Ok(EntryResult::problem(problem, base, Some(FileType::File)));
                 }
             };
             let small = content.len() < u64::from(self.shared.chunker.average) && content.extents.is_none();
@@ -403,22 +417,22 @@ impl<'a> Worker<'a> {
             let read = match result {
                 Ok(read) => read,
                 Err(error) => {
-                    let problem = Problem::io(path.clone(), &error);
-                    return Ok(Done::problem(problem, base, Some(FileType::File)));
+                    let problem = PathProblem::io(path.clone(), &error);
+                    return Ok(EntryResult::problem(problem, base, Some(FileType::File)));
                 }
             };
             if read.changed && !last {
                 continue;
             }
             let (size, extents) = content.measure(read.len);
-            let mut done = Done::completed(completed, base, seen);
+            let mut done = EntryResult::completed(completed, base, seen);
             if let Some(entry) = done.entry.as_mut() {
-                Arc::make_mut(entry).kind = Kind::File { size, extents, chunks: read.chunks };
+                Arc::make_mut(entry).kind = EntryKind::File { size, extents, chunks: read.chunks };
             }
             if read.changed {
                 // What was read may be no state that the file ever had: the next run must look again.
                 done.local = None;
-                done.problems.push(Problem { path: path.clone(), kind: ProblemKind::Changed });
+                done.problems.push(PathProblem { path: path.clone(), kind: PathProblemKind::Changed });
             }
             return Ok(done);
         }
@@ -426,7 +440,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads a small file straight into the frame.
-    fn whole(&mut self, file: &OpenFile) -> Result<io::Result<ReadFile>, BackupError> {
+    fn whole(&mut self, file: &OpenFile) -> Result<io::Result<FileReadResult>, BackupError> {
         self.storer.make_room(file.stat().size as usize)?;
         let start = self.storer.frame.len();
         let whole = match file.read_whole(&mut self.storer.frame) {
@@ -447,20 +461,20 @@ impl<'a> Worker<'a> {
                 self.storer.frame.truncate(start);
             }
         }
-        Ok(Ok(ReadFile { chunks, len: whole.len as u64, changed: whole.changed }))
+        Ok(Ok(FileReadResult { chunks, len: whole.len as u64, changed: whole.changed }))
     }
 
     /// Reads a file that says it is empty and is not.
-    fn unsized_content(&mut self, file: &OpenFile) -> Result<io::Result<ReadFile>, BackupError> {
+    fn unsized_content(&mut self, file: &OpenFile) -> Result<io::Result<FileReadResult>, BackupError> {
         let (chunks, len) = match self.stream(&mut file.stream())? {
             Ok(read) => read,
             Err(error) => return Ok(Err(error)),
         };
-        Ok(file.changed().map(|changed| ReadFile { chunks, len, changed }))
+        Ok(file.changed().map(|changed| FileReadResult { chunks, len, changed }))
     }
 
     /// Reads a large file front to back.
-    fn all_segments(&mut self, content: &Content) -> Result<io::Result<ReadFile>, BackupError> {
+    fn all_segments(&mut self, content: &FileContent) -> Result<io::Result<FileReadResult>, BackupError> {
         let total = content.len();
         let mut chunks = Vec::new();
         let mut len = 0;
@@ -477,10 +491,10 @@ impl<'a> Worker<'a> {
                 break;
             }
         }
-        Ok(content.file.changed().map(|changed| ReadFile { chunks, len, changed: changed || len < total }))
+        Ok(content.file.changed().map(|changed| FileReadResult { chunks, len, changed: changed || len < total }))
     }
 
-    fn segment(&mut self, segment: &Segment) -> Result<SegmentDone, BackupError> {
+    fn segment(&mut self, segment: &FileSegment) -> Result<SegmentResult, BackupError> {
         let mut chunks = Vec::new();
         let mut got = 0;
         let mut read = |buffer: &mut [u8], offset: u64| segment.content.read_at(buffer, segment.start + offset);
@@ -489,7 +503,7 @@ impl<'a> Worker<'a> {
             Ok(()) => None,
             Err(error) => Some(error),
         };
-        Ok(SegmentDone { chunks, error })
+        Ok(SegmentResult { chunks, error })
     }
 
     /// Cuts what `read(buffer, offset)` gives, up to `len` bytes, into chunks and stores them.
@@ -586,10 +600,10 @@ impl<'a> Worker<'a> {
     }
 }
 
-impl Shared {
+impl PipelineContext {
     fn read(&self, bytes: u64) {
         self.counts.read_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Progress::add(&self.progress.bytes_read, bytes);
+        JobProgress::add(&self.progress.bytes_read, bytes);
     }
 }
 

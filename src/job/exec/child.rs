@@ -12,9 +12,9 @@ use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::Environment;
-pub use crate::process::Ended;
-use crate::process::Program;
+use crate::config::EnvironmentSettings;
+use crate::process::CommandBuilder;
+pub use crate::process::ProcessExit;
 
 /// The signals that are passed on: those that people and service managers send. `SIGKILL` and `SIGSTOP` cannot be.
 const PASSED_ON: [Signal; 6] =
@@ -33,15 +33,15 @@ const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Si
 /// It cannot be started or waited for.
 pub(super) async fn run<T>(
     command: &[String],
-    environment: &Environment,
+    environment: &EnvironmentSettings,
     variables: &[(&'static str, String)],
     grace: Duration,
     stop: impl Future<Output = T>,
-) -> io::Result<(Ended, Option<T>)> {
+) -> io::Result<(ProcessExit, Option<T>)> {
     // Before the command is there: a signal that comes in between must not be lost.
     let mut signals = signals()?;
-    let mut group = Program::typed(command, environment, variables)?.start()?;
-    let terminal = Terminal::hand_to(group.id());
+    let mut group = CommandBuilder::typed(command, environment, variables)?.start()?;
+    let terminal = ControllingTerminal::hand_to(group.id());
     tokio::pin!(stop);
     let (mut why, mut told) = (None, false);
     let ended = loop {
@@ -82,12 +82,12 @@ fn signals() -> io::Result<mpsc::Receiver<Signal>> {
 }
 
 /// The terminal, lent to the command's process group: a group in the background that reads from it would be stopped.
-struct Terminal {
+struct ControllingTerminal {
     own: rustix::process::Pid,
     masked: SigSet,
 }
 
-impl Terminal {
+impl ControllingTerminal {
     /// `None` where standard input is no terminal, or not ours.
     fn hand_to(group: Option<Pid>) -> Option<Self> {
         let (group, own) = (rustix::process::Pid::from_raw(group?.as_raw())?, getpgrp());
@@ -103,7 +103,7 @@ impl Terminal {
     }
 }
 
-impl Drop for Terminal {
+impl Drop for ControllingTerminal {
     fn drop(&mut self) {
         // The task may be on another thread by now; each has a mask of its own.
         let _ = self.masked.thread_block();
@@ -130,8 +130,8 @@ mod tests {
         told: &[(&'static str, String)],
         grace: Duration,
         stop: impl Future<Output = T>,
-    ) -> io::Result<(Ended, Option<T>)> {
-        super::run(command, &Environment::default(), told, grace, stop).await
+    ) -> io::Result<(ProcessExit, Option<T>)> {
+        super::run(command, &EnvironmentSettings::default(), told, grace, stop).await
     }
 
     #[tokio::test]
@@ -139,13 +139,16 @@ mod tests {
         let never = || std::future::pending::<()>();
         let none = [];
         let (ended, why) = run(&sh("exit 7"), &none, LONG, never()).await.unwrap();
-        assert_eq!((ended, ended.code(), why), (Ended::Exit(7), 7, None));
+        assert_eq!((ended, ended.code(), why), (ProcessExit::Exit(7), 7, None));
         let (ended, _) = run(&sh("kill -KILL $$"), &none, LONG, never()).await.unwrap();
-        assert_eq!((ended, ended.code()), (Ended::Signal(9), 137));
+        assert_eq!((ended, ended.code()), (ProcessExit::Signal(9), 137));
         let error = run(&["/no/such/program".to_owned()], &none, LONG, never()).await.unwrap_err();
         assert!(error.to_string().starts_with("/no/such/program: "), "{error}");
         let role = [("RUNNER_ROLE", "app".to_owned())];
-        assert_eq!(run(&sh("test \"$RUNNER_ROLE\" = app"), &role, LONG, never()).await.unwrap().0, Ended::Exit(0));
+        assert_eq!(
+            run(&sh("test \"$RUNNER_ROLE\" = app"), &role, LONG, never()).await.unwrap().0,
+            ProcessExit::Exit(0)
+        );
     }
 
     #[tokio::test]
@@ -163,7 +166,7 @@ mod tests {
         };
         let polite = format!("trap 'exit 3' TERM; touch {}; while :; do sleep 0.01; done", ready.display());
         let (ended, why) = run(&sh(&polite), &[], LONG, stop()).await.unwrap();
-        assert_eq!((ended, why), (Ended::Exit(3), Some("over")));
+        assert_eq!((ended, why), (ProcessExit::Exit(3), Some("over")));
 
         std::fs::remove_file(&ready).unwrap();
         let deaf = format!(
@@ -172,7 +175,7 @@ mod tests {
             ready.display()
         );
         let (ended, why) = run(&sh(&deaf), &[], POLL, stop()).await.unwrap();
-        assert_eq!((ended, why), (Ended::Signal(9), Some("over")));
+        assert_eq!((ended, why), (ProcessExit::Signal(9), Some("over")));
         let child: i32 = std::fs::read_to_string(&child).unwrap().trim().parse().unwrap();
         // Killed with the group. It dies when the kernel gets to it, and is then a zombie until init reaps it.
         let state = || std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();

@@ -2,32 +2,32 @@
 
 use super::*;
 use crate::config::{Schedule, StoreUrl};
-use crate::job::backup::Opening;
-use crate::job::testing::Rig;
+use crate::job::backup::RoleJournal;
+use crate::job::testing::JobFixture;
 
 /// Runs a shell's script for the rig's role.
-pub(crate) async fn call(rig: &Rig, script: &str, scheduled: bool) -> Executed {
+pub(crate) async fn call(rig: &JobFixture, script: &str, scheduled: bool) -> ExecOutcome {
     let url = StoreUrl::Dir("/srv/backups".into());
     let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
     let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    let request = Request { command, scheduled, timeout: None };
+    let request = ExecRequest { command, scheduled, timeout: None };
     let runner = rig.runner();
     Box::pin(exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &|_, _| {})).await.unwrap()
 }
 
-fn exit(executed: &Executed) -> i32 {
-    let Executed::Ran { ended: Ended::Exit(code), .. } = executed else { panic!("{executed:?}") };
+fn exit(executed: &ExecOutcome) -> i32 {
+    let ExecOutcome::Ran { ended: ProcessExit::Exit(code), .. } = executed else { panic!("{executed:?}") };
     *code
 }
 
-fn reason(executed: Executed) -> (Outcome, Reason) {
-    let Executed::Refused(refused) = executed else { panic!("{executed:?}") };
+fn reason(executed: ExecOutcome) -> (RunOutcome, NoCommitReason) {
+    let ExecOutcome::Refused(refused) = executed else { panic!("{executed:?}") };
     (refused.0.outcome, refused.1.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduled_command_does_not_overlap_itself() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.role.schedule = Some(Schedule::Every(Duration::from_hours(24 * 36_500)));
     let (log, go) = (rig.dir.path().join("log"), rig.dir.path().join("go"));
     let note = format!("echo >> {}", log.display());
@@ -43,23 +43,26 @@ async fn a_scheduled_command_does_not_overlap_itself() {
     };
     let (first, (second, by_hand)) = tokio::join!(first, beside);
     let (outcome, why) = reason(second);
-    assert!(matches!(why, Reason::CommandRuns { pid: Some(_) }), "{why:?}");
-    assert_eq!((outcome, exit(&first), exit(&by_hand)), (Outcome::Skipped, 1, 7));
+    assert!(matches!(why, NoCommitReason::CommandRuns { pid: Some(_) }), "{why:?}");
+    assert_eq!((outcome, exit(&first), exit(&by_hand)), (RunOutcome::Skipped, 1, 7));
     // It failed, so the slot is still to be had, and then no more.
     assert_eq!(exit(&call(&rig, &note, true).await), 0);
-    assert!(matches!(reason(call(&rig, &note, true).await), (Outcome::Skipped, Reason::SlotCommitted { .. })));
+    assert!(matches!(
+        reason(call(&rig, &note, true).await),
+        (RunOutcome::Skipped, NoCommitReason::SlotCommitted { .. })
+    ));
     assert_eq!(std::fs::read(&log).unwrap(), b"\n\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_started_has_an_end_in_the_journal() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.role.schedule = Some(Schedule::Every(Duration::from_hours(24 * 36_500)));
     let url = StoreUrl::Dir("/srv/backups".into());
     let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
-    let request = Request { command: vec!["/nowhere/at/all".to_owned()], scheduled: true, timeout: None };
+    let request = ExecRequest { command: vec!["/nowhere/at/all".to_owned()], scheduled: true, timeout: None };
     let (runner, begun) = (rig.runner(), std::sync::atomic::AtomicBool::new(false));
-    let begins = |_: &crate::journal::state::View, _| begun.store(true, std::sync::atomic::Ordering::Relaxed);
+    let begins = |_: &crate::journal::state::JournalView, _| begun.store(true, std::sync::atomic::Ordering::Relaxed);
     let run = exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &begins);
     assert!(matches!(Box::pin(run).await, Err(ExecError::Command { slot: Some(_), .. })));
     assert!(begun.into_inner());
@@ -70,17 +73,17 @@ async fn what_cannot_be_started_has_an_end_in_the_journal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_the_lock_of_the_runs_for_a_moment_makes_no_run_fail() {
-    let rig = Rig::new().await;
-    let local = Local::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
+    let rig = JobFixture::new().await;
+    let local = LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
     let runner = rig.runner();
     let held = local.lock().unwrap();
-    let (opening, ()) = tokio::join!(Opening::open(&runner, &rig.repository), async {
+    let (opening, ()) = tokio::join!(RoleJournal::open(&runner, &rig.repository), async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         drop(held);
     });
     assert!(local.lock().is_err(), "it is the run's");
     drop(opening.unwrap());
     let _held = local.lock().unwrap();
-    let beside = Opening::open(&runner, &rig.repository).await;
+    let beside = RoleJournal::open(&runner, &rig.repository).await;
     assert!(matches!(beside, Err(BackupError::Lock(LockError::Busy { .. }))), "{beside:?}");
 }

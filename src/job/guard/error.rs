@@ -5,7 +5,7 @@ use crate::job::backup::BackupError;
 use crate::job::local::LockError;
 use crate::job::repository::OpenError;
 use crate::journal::log::AppendError;
-use crate::repo::reader::RepoError;
+use crate::repo::reader::RepositoryReadError;
 use crate::store::proof::ProofFailure;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -83,7 +83,7 @@ impl GuardError {
             Self::Store(error)
             | Self::Backup(
                 BackupError::Store(error)
-                | BackupError::Repo(RepoError::Store(error))
+                | BackupError::Repo(RepositoryReadError::Store(error))
                 | BackupError::Append(AppendError::Store { error, .. }),
             ) if error.kind == StoreErrorKind::NoSpace
         )

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::role::election::Occasion;
+use crate::role::election::RetakeReason;
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Request {
+pub struct BackupRequest {
     /// Only if a slot is due and not committed.
     pub scheduled: bool,
     /// Read every file, whatever the cache says.
@@ -16,9 +16,9 @@ pub struct Request {
     pub require_active: bool,
 }
 
-impl Request {
+impl BackupRequest {
     /// What speaks for a takeover, where the request itself does not.
-    pub(crate) fn stays(self) -> Option<Occasion> {
-        (self.require_active && !self.scheduled).then_some(Occasion::None)
+    pub(crate) fn stays(self) -> Option<RetakeReason> {
+        (self.require_active && !self.scheduled).then_some(RetakeReason::None)
     }
 }

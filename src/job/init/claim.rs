@@ -11,10 +11,10 @@ use bytes::Bytes;
 use super::{InitError, PUT_ATTEMPTS, put_new};
 use crate::ids::RoleName;
 use crate::job::repository::OpenError;
-use crate::job::seat::Seats;
-use crate::journal::register::{self, Register, Swapped};
-use crate::journal::seat::SeatError;
-use crate::repo::format::Format;
+use crate::job::seat::JournalAccess;
+use crate::journal::register::{self, CasOutcome, Register};
+use crate::journal::seat::EtcdHeadError;
+use crate::repo::format::RepositoryFormat;
 use crate::repo::names;
 use crate::store::{SizeLimit, Store};
 
@@ -25,19 +25,20 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn put_chosen(
     store: &dyn Store,
     role: &RoleName,
-    seats: &Seats,
+    seats: &JournalAccess,
     ours: Bytes,
 ) -> Result<bool, InitError> {
-    let claim = seats.claim(role).ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
+    let claim = seats.claim(role).ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
     let chosen = claimed(claim.as_ref(), &ours).await?;
     let key = names::format(role);
     if let Err(error) = store.get(&key, SizeLimit::FORMAT).await {
         if !error.is_not_found() {
             return Err(error.into());
         }
-        let format = Format::parse(&chosen, role).map_err(|error| OpenError::Format { role: role.clone(), error })?;
+        let format =
+            RepositoryFormat::parse(&chosen, role).map_err(|error| OpenError::Format { role: role.clone(), error })?;
         let head = seats.register(&register::head(format.repo));
-        let head = head.ok_or_else(|| SeatError::NoEtcd { role: role.clone() })?;
+        let head = head.ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
         // Whoever opens the repository finds a journal without records.
         written(head.as_ref()).await?;
         put_new(store, &key, chosen.to_vec()).await?;
@@ -56,7 +57,7 @@ async fn claimed(claim: &dyn Register, ours: &Bytes) -> Result<Bytes, InitError>
         match there {
             Some(chosen) if !chosen.is_empty() => return Ok(chosen),
             free => {
-                if let Swapped::Unknown { why } = claim.swap(free.as_ref(), ours.clone()).await? {
+                if let CasOutcome::Unknown { why } = claim.swap(free.as_ref(), ours.clone()).await? {
                     last = why;
                     tokio::time::sleep(ASK_PAUSE).await;
                 }
@@ -71,8 +72,8 @@ async fn written(head: &dyn Register) -> Result<(), InitError> {
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {
         match head.swap(None, Bytes::new()).await? {
-            Swapped::Yes | Swapped::No(_) => return Ok(()),
-            Swapped::Unknown { why } => last = why,
+            CasOutcome::Yes | CasOutcome::No(_) => return Ok(()),
+            CasOutcome::Unknown { why } => last = why,
         }
         tokio::time::sleep(ASK_PAUSE).await;
     }

@@ -7,22 +7,22 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, NodeId, PackId, RoleName, Seq};
-use crate::job::local::Local;
+use crate::job::local::LocalState;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::repository::Repository;
 use crate::journal::log::{Journal, JournalError};
-use crate::journal::record::{NodeRef, Record};
-use crate::journal::state::{FoldError, Snapshot, View};
-use crate::repo::loss::{LossLog, Losses};
-use crate::repo::reader::{Reader, RepoError, Shelf, load_index};
-use crate::store::Turn;
+use crate::journal::record::{Record, WriterNode};
+use crate::journal::state::{FoldError, JournalView, Snapshot};
+use crate::repo::loss::{LossLog, PackLosses};
+use crate::repo::reader::{IndexCache, RepositoryReadError, RepositoryReader, load_index};
+use crate::store::LargeReadLock;
 
 /// Records fetched at once.
 const RECORDS_AHEAD: usize = 16;
 
 /// How the end of a journal is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub enum JournalEndLookup {
     /// With a last request for the record after it.
     Fresh,
     /// By listing alone, for somebody who asks again if it matters: where listings lag it may be the journal of a moment ago.
@@ -65,48 +65,48 @@ pub enum VoidContent {
 
 /// A repository and its journal as of now.
 #[derive(Debug, Clone)]
-pub struct Archive {
+pub struct ReadOnlyRepository {
     /// The repository.
     pub repository: Repository,
     /// Its journal.
     pub journal: Journal,
     /// What the journal says.
-    pub view: View,
+    pub view: JournalView,
     /// What this node saw of the journal is no longer in the store.
     pub rolled_back: Option<JournalError>,
     /// From this record on the journal cannot be read; the view is the one before it.
     pub damaged: Option<JournalError>,
     /// Where this node keeps index objects, if it keeps any.
-    pub shelf: Option<Shelf>,
+    pub shelf: Option<IndexCache>,
     /// What its readers met that is lost.
     pub losses: LossLog,
 }
 
-impl Archive {
+impl ReadOnlyRepository {
     /// The journal as of now.
     pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, JournalError> {
-        Self::read(repository, env, state_dir, Reading::Fresh).await
+        Self::read(repository, env, state_dir, JournalEndLookup::Fresh).await
     }
 
     /// Reads the journal on from what this node remembers of it, if it remembers anything in `state_dir`. Makes nothing
     /// there.
     ///
     /// A store that was rolled back, or whose newest records are damaged, is read as far as it goes: it may be all that is
-    /// left. [`Archive::rolled_back`] and [`Archive::damaged`] tell, and it is for the caller to say so.
+    /// left. [`ReadOnlyRepository::rolled_back`] and [`ReadOnlyRepository::damaged`] tell, and it is for the caller to say so.
     pub async fn read(
         repository: Repository,
         env: &Env,
         state_dir: Option<&Path>,
-        reading: Reading,
+        reading: JournalEndLookup,
     ) -> Result<Self, JournalError> {
-        let local = state_dir.map(|dir| Local::peek(env, dir, repository.keys.repo()));
-        let known = local.as_ref().and_then(Local::last_view);
+        let local = state_dir.map(|dir| LocalState::peek(env, dir, repository.keys.repo()));
+        let known = local.as_ref().and_then(LocalState::last_view);
         let journal = reading_journal(&repository, env);
         // Who knows nothing would take the end of a short listing for the journal's.
-        let reading = if known.is_some() { reading } else { Reading::Fresh };
+        let reading = if known.is_some() { reading } else { JournalEndLookup::Fresh };
         let read = async |known| match reading {
-            Reading::Fresh => journal.read(known).await,
-            Reading::Listed => journal.read_listed(known).await,
+            JournalEndLookup::Fresh => journal.read(known).await,
+            JournalEndLookup::Listed => journal.read_listed(known).await,
         };
         let (read, rolled_back) = match read(known.as_ref()).await {
             Err(error @ JournalError::RolledBack { .. }) => (read(None).await, Some(error)),
@@ -148,7 +148,7 @@ impl Archive {
         let head = self.view.head.as_ref().map_or(0, |head| head.seq.0);
         let repairs = self.journal.repairs(&self.view).await?;
         let repairs = &repairs;
-        let turn = &Turn::default();
+        let turn = &LargeReadLock::default();
         stream::iter((head.saturating_sub(last) + 1..=head).map(Seq))
             .map(|seq| async move {
                 let read = self.journal.record_ahead(seq, turn).await;
@@ -177,16 +177,16 @@ impl Archive {
     }
 
     /// A reader of everything that the journal names.
-    pub async fn reader(&self) -> Result<Reader, RepoError> {
+    pub async fn reader(&self) -> Result<RepositoryReader, RepositoryReadError> {
         let (store, keys) = (&self.repository.store, &self.repository.keys);
         let index = load_index(store.as_ref(), keys, &self.view.state.indexes, self.shelf.as_ref()).await?;
-        Ok(Reader::new(store.clone(), keys.clone(), index.into()).logging(&self.losses))
+        Ok(RepositoryReader::new(store.clone(), keys.clone(), index.into()).logging(&self.losses))
     }
 }
 
-impl Archive {
+impl ReadOnlyRepository {
     /// What its readers met that is lost, without what a prune moved away meanwhile.
-    pub async fn met(&self) -> Losses {
+    pub async fn met(&self) -> PackLosses {
         let mut met = self.losses.read();
         if met.is_empty() {
             return met;
@@ -205,7 +205,7 @@ impl Archive {
 /// The journal up to record `until`, or to the last one before it that this key gives: of a journal that goes on under a newer one, checkpoints
 /// come first, and each shows no more than that. What was written under an older generation than the key's proves nothing without a newer
 /// record that continues it.
-async fn before(journal: &Journal, mut until: Seq, error: &JournalError) -> Result<View, JournalError> {
+async fn before(journal: &Journal, mut until: Seq, error: &JournalError) -> Result<JournalView, JournalError> {
     let mut is_cut = false;
     loop {
         match journal.read_until(until).await {
@@ -229,7 +229,7 @@ async fn before(journal: &Journal, mut until: Seq, error: &JournalError) -> Resu
 
 /// The journal for somebody who only reads: nobody's name is needed.
 pub(crate) fn reading_journal(repository: &Repository, env: &Env) -> Journal {
-    let nobody = NodeRef { id: NodeId([0; NodeId::LEN]), name: String::new() };
+    let nobody = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let (store, keys) = (repository.store.clone(), repository.keys.clone());
     let journal = Journal::new(store, keys, env.clone(), nobody, InstanceId([0; InstanceId::LEN]));
     journal.created(repository.format.created)

@@ -6,11 +6,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{InsideError, missing};
+use super::{BrowseError, missing};
 use crate::ids::ChunkId;
-use crate::job::restore::layout::Layout;
-use crate::repo::entry::{Kind, TreePath};
-use crate::repo::reader::{Reader, RepoError};
+use crate::job::restore::layout::FileLayout;
+use crate::repo::entry::{EntryKind, TreePath};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
 /// Frames fetched ahead of the one that is written. A frame has a few MiB.
 const FRAMES_AHEAD: usize = 4;
@@ -20,22 +20,23 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Writes the file's content to `out`, its holes as zeros.
 pub async fn cat(
-    reader: &Reader,
+    reader: &RepositoryReader,
     root: ChunkId,
     path: &TreePath,
     out: &mut (dyn Write + Send),
-) -> Result<(), InsideError> {
+) -> Result<(), BrowseError> {
     let Some(mut entry) = reader.entry(root, path).await? else { return Err(missing(reader, root, path).await) };
-    if let Kind::Hardlink { target } = &entry.kind {
+    if let EntryKind::Hardlink { target } = &entry.kind {
         let first = reader.entry(root, target).await?;
         let why = "the first name of this file is not there";
-        entry = first.ok_or(InsideError::Unsound { path: path.clone(), why })?;
+        entry = first.ok_or(BrowseError::Unsound { path: path.clone(), why })?;
     }
-    let Kind::File { size, chunks, .. } = &entry.kind else {
-        return Err(InsideError::NotAFile { path: path.clone(), kind: entry.kind });
+    let EntryKind::File { size, chunks, .. } = &entry.kind else {
+        return Err(BrowseError::NotAFile { path: path.clone(), kind: entry.kind });
     };
     let content = content_len(reader, chunks)?;
-    let layout = Layout::new(&entry.kind, content).map_err(|why| InsideError::Unsound { path: path.clone(), why })?;
+    let layout =
+        FileLayout::new(&entry.kind, content).map_err(|why| BrowseError::Unsound { path: path.clone(), why })?;
 
     let mut frames = stream::iter(shared_frames(reader, chunks))
         .map(|range| async { fetch(reader, &chunks[range]).await })
@@ -55,13 +56,14 @@ pub async fn cat(
     Ok(zeros(out, size - written)?)
 }
 
-fn content_len(reader: &Reader, chunks: &[ChunkId]) -> Result<u64, RepoError> {
-    let len = |id| reader.index().find(id).map(|(place, _)| u64::from(place.len)).ok_or(RepoError::Missing(*id));
+fn content_len(reader: &RepositoryReader, chunks: &[ChunkId]) -> Result<u64, RepositoryReadError> {
+    let len =
+        |id| reader.index().find(id).map(|(place, _)| u64::from(place.len)).ok_or(RepositoryReadError::Missing(*id));
     chunks.iter().map(len).sum()
 }
 
 /// Runs of chunks that stand in the same frame, so that each frame is fetched once.
-fn shared_frames(reader: &Reader, chunks: &[ChunkId]) -> Vec<Range<usize>> {
+fn shared_frames(reader: &RepositoryReader, chunks: &[ChunkId]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut last = None;
     for (n, id) in chunks.iter().enumerate() {
@@ -76,11 +78,11 @@ fn shared_frames(reader: &Reader, chunks: &[ChunkId]) -> Vec<Range<usize>> {
 }
 
 /// The contents of chunks of one frame.
-async fn fetch(reader: &Reader, chunks: &[ChunkId]) -> Result<Vec<Bytes>, RepoError> {
+async fn fetch(reader: &RepositoryReader, chunks: &[ChunkId]) -> Result<Vec<Bytes>, RepositoryReadError> {
     let mut contents = Vec::with_capacity(chunks.len());
     let mut frame = None;
     for id in chunks {
-        let (place, pack) = reader.index().find(id).ok_or(RepoError::Missing(*id))?;
+        let (place, pack) = reader.index().find(id).ok_or(RepositoryReadError::Missing(*id))?;
         let frame = match &mut frame {
             Some(frame) => frame,
             none => none.insert(reader.frames(pack, &[place.frame]).await?.pop().expect("one frame was asked for")),

@@ -3,25 +3,25 @@
 use std::collections::VecDeque;
 
 use crate::ids::ChunkId;
-use crate::repo::entry::{Entry, TreePath};
-use crate::repo::reader::{ManifestReader, Reader, RepoError};
+use crate::repo::entry::{ManifestEntry, TreePath};
+use crate::repo::reader::{ManifestReader, RepositoryReadError, RepositoryReader};
 
 /// A place in a manifest.
 #[derive(Debug)]
-pub struct Cursor<'a> {
+pub struct ManifestCursor<'a> {
     manifest: ManifestReader<'a>,
-    batch: VecDeque<Entry>,
+    batch: VecDeque<ManifestEntry>,
     from: TreePath,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> ManifestCursor<'a> {
     /// Before the first entry.
-    pub fn new(reader: &'a Reader, root: ChunkId) -> Self {
+    pub fn new(reader: &'a RepositoryReader, root: ChunkId) -> Self {
         Self { manifest: reader.manifest(root), batch: VecDeque::new(), from: TreePath::default() }
     }
 
     /// The next entry; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Entry>, RepoError> {
+    pub async fn next(&mut self) -> Result<Option<ManifestEntry>, RepositoryReadError> {
         loop {
             if let Some(entry) = self.batch.pop_front() {
                 return Ok(Some(entry));
@@ -56,8 +56,8 @@ pub fn after(path: &TreePath) -> Option<TreePath> {
 }
 
 /// The snapshot's sources, and its dumps: what lies below nothing else. One descent into the manifest for each.
-pub async fn roots(reader: &Reader, root: ChunkId) -> Result<Vec<TreePath>, RepoError> {
-    let mut cursor = Cursor::new(reader, root);
+pub async fn roots(reader: &RepositoryReader, root: ChunkId) -> Result<Vec<TreePath>, RepositoryReadError> {
+    let mut cursor = ManifestCursor::new(reader, root);
     let mut roots = Vec::new();
     while let Some(entry) = cursor.next().await? {
         let after = after(&entry.path);

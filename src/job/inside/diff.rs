@@ -3,12 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::{Each, InsideError, after, missing};
+use super::{BrowseError, ItemCallback, after, missing};
 use crate::ids::ChunkId;
-use crate::job::report::inside::{Change, DiffLine};
-use crate::repo::entry::{Entry, TreePath};
+use crate::job::report::inside::{DiffChange, DiffLine};
+use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::manifest::ManifestWalk;
-use crate::repo::reader::{Reader, RepoError};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 use crate::tree::compare::{self, change};
 
 /// Gives what differs between two manifests at and below `path`, in path order.
@@ -16,15 +16,15 @@ use crate::tree::compare::{self, change};
 /// # Errors
 /// `path` is in neither of them.
 pub async fn diff(
-    reader: &Reader,
+    reader: &RepositoryReader,
     [before, after]: [ChunkId; 2],
     path: &TreePath,
-    each: Each<'_, DiffLine>,
-) -> Result<(), InsideError> {
+    each: ItemCallback<'_, DiffLine>,
+) -> Result<(), BrowseError> {
     if !path.as_bytes().is_empty() && !is_in(reader, before, path).await? && !is_in(reader, after, path).await? {
         return Err(missing(reader, after, path).await);
     }
-    let (mut a, mut b) = (Side::new(reader, before, path), Side::new(reader, after, path));
+    let (mut a, mut b) = (DiffSide::new(reader, before, path), DiffSide::new(reader, after, path));
     loop {
         a.settle();
         b.settle();
@@ -55,14 +55,14 @@ pub async fn diff(
     }
 }
 
-async fn is_in(reader: &Reader, root: ChunkId, path: &TreePath) -> Result<bool, RepoError> {
-    let mut cursor = super::Cursor::new(reader, root);
+async fn is_in(reader: &RepositoryReader, root: ChunkId, path: &TreePath) -> Result<bool, RepositoryReadError> {
+    let mut cursor = super::ManifestCursor::new(reader, root);
     cursor.seek(path);
     Ok(cursor.next().await?.is_some_and(|entry| entry.path.starts_with(path)))
 }
 
 /// Goes on where neither side has an entry at hand. False at the end of both.
-async fn open_one(a: &mut Side<'_>, b: &mut Side<'_>) -> Result<bool, RepoError> {
+async fn open_one(a: &mut DiffSide<'_>, b: &mut DiffSide<'_>) -> Result<bool, RepositoryReadError> {
     match (a.wants(), b.wants()) {
         (None, None) => return Ok(false),
         (Some(x), Some(y)) if x == y => {
@@ -74,7 +74,8 @@ async fn open_one(a: &mut Side<'_>, b: &mut Side<'_>) -> Result<bool, RepoError>
         (Some(_), Some(_)) => {
             // What starts earlier has something that the other does not have; of two that start alike the larger one may
             // have the smaller one in it. A root, of which nothing is known, goes first.
-            let key = |side: &Side<'_>| side.walk.next_node().map(|n| (n.first.clone(), std::cmp::Reverse(n.entries)));
+            let key =
+                |side: &DiffSide<'_>| side.walk.next_node().map(|n| (n.first.clone(), std::cmp::Reverse(n.entries)));
             if key(a) <= key(b) { a.open().await? } else { b.open().await? }
         }
     }
@@ -82,18 +83,18 @@ async fn open_one(a: &mut Side<'_>, b: &mut Side<'_>) -> Result<bool, RepoError>
 }
 
 /// One of the two manifests.
-struct Side<'a> {
-    reader: &'a Reader,
+struct DiffSide<'a> {
+    reader: &'a RepositoryReader,
     walk: ManifestWalk,
-    batch: VecDeque<Entry>,
+    batch: VecDeque<ManifestEntry>,
     from: &'a TreePath,
     /// Nothing from here on is wanted.
     end: Option<TreePath>,
     over: bool,
 }
 
-impl<'a> Side<'a> {
-    fn new(reader: &'a Reader, root: ChunkId, path: &'a TreePath) -> Self {
+impl<'a> DiffSide<'a> {
+    fn new(reader: &'a RepositoryReader, root: ChunkId, path: &'a TreePath) -> Self {
         let walk = ManifestWalk::new(root);
         Self { reader, walk, batch: VecDeque::new(), from: path, end: after(path), over: false }
     }
@@ -117,10 +118,10 @@ impl<'a> Side<'a> {
     }
 
     /// Reads the next part.
-    async fn open(&mut self) -> Result<(), RepoError> {
+    async fn open(&mut self) -> Result<(), RepositoryReadError> {
         let Some(chunk) = self.wants() else { return Ok(()) };
         let bytes = self.reader.chunk(&chunk).await?;
-        let given = self.walk.give(&bytes).map_err(|error| RepoError::Manifest { chunk, error })?;
+        let given = self.walk.give(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk, error })?;
         if let Some(entries) = given {
             self.batch = entries.into();
             let before = self.batch.partition_point(|entry| entry.path < *self.from);
@@ -135,15 +136,15 @@ impl<'a> Side<'a> {
     }
 }
 
-fn line(old: Option<&Entry>, new: Option<&Entry>) -> Option<DiffLine> {
+fn line(old: Option<&ManifestEntry>, new: Option<&ManifestEntry>) -> Option<DiffLine> {
     let change = match change(old, new)? {
-        compare::Change::New => Change::New,
-        compare::Change::Removed => Change::Removed,
-        compare::Change::Changed { content: true, .. } => Change::Content,
-        compare::Change::Changed { .. } => Change::Metadata,
-        compare::Change::Unchanged => return None,
+        compare::PathChange::New => DiffChange::New,
+        compare::PathChange::Removed => DiffChange::Removed,
+        compare::PathChange::Changed { content: true, .. } => DiffChange::Content,
+        compare::PathChange::Changed { .. } => DiffChange::Metadata,
+        compare::PathChange::Unchanged => return None,
     };
-    let size = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.kind.size());
+    let size = |entry: Option<&ManifestEntry>| entry.map_or(0, |entry| entry.kind.size());
     let path = old.or(new)?.path.clone();
     Some(DiffLine { path, change, size_before: size(old), size_after: size(new) })
 }

@@ -2,26 +2,26 @@
 
 use std::collections::HashSet;
 
-use super::{Each, InsideError};
+use super::{BrowseError, ItemCallback};
 use crate::ids::ChunkId;
-use crate::job::report::inside::Found;
+use crate::job::report::inside::FindMatch;
 use crate::journal::state::Snapshot;
-use crate::repo::entry::{Entry, Kind};
+use crate::repo::entry::{EntryKind, ManifestEntry};
 use crate::repo::manifest::ManifestWalk;
-use crate::repo::reader::{Reader, RepoError};
-use crate::tree::exclude::Exclude;
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
+use crate::tree::exclude::ExcludePatterns;
 
 /// Parts of manifests that are remembered as having no hit: 32 MiB of IDs, parts of some thirty million entries.
 const BARREN_MAX: usize = 1 << 20;
 
 /// Gives every entry whose name or path matches `pattern` (gitignore syntax), snapshot by snapshot.
 pub async fn find(
-    reader: &Reader,
+    reader: &RepositoryReader,
     snapshots: &[Snapshot],
     pattern: &str,
-    each: Each<'_, Found>,
-) -> Result<(), InsideError> {
-    let pattern = Pattern::new(pattern)?;
+    each: ItemCallback<'_, FindMatch>,
+) -> Result<(), BrowseError> {
+    let pattern = NamePattern::new(pattern)?;
     let mut barren = HashSet::new();
     for snapshot in snapshots {
         search(reader, snapshot, &pattern, &mut barren, each).await?;
@@ -29,23 +29,23 @@ pub async fn find(
     Ok(())
 }
 
-struct Pattern(Exclude);
+struct NamePattern(ExcludePatterns);
 
-impl Pattern {
-    fn new(pattern: &str) -> Result<Self, InsideError> {
+impl NamePattern {
+    fn new(pattern: &str) -> Result<Self, BrowseError> {
         // Here these are no comment and no exception, but the beginning of a name.
         let plain = if pattern.starts_with(['#', '!']) { format!("\\{pattern}") } else { pattern.to_owned() };
-        let bad = |why| InsideError::Pattern { pattern: pattern.to_owned(), why };
-        Exclude::new(&[plain]).map(Self).map_err(|e| bad(e.why))
+        let bad = |why| BrowseError::Pattern { pattern: pattern.to_owned(), why };
+        ExcludePatterns::new(&[plain]).map(Self).map_err(|e| bad(e.why))
     }
 
-    fn matches(&self, entry: &Entry) -> bool {
-        !entry.path.as_bytes().is_empty() && self.0.excludes(&entry.path, matches!(entry.kind, Kind::Dir))
+    fn matches(&self, entry: &ManifestEntry) -> bool {
+        !entry.path.as_bytes().is_empty() && self.0.excludes(&entry.path, matches!(entry.kind, EntryKind::Dir))
     }
 }
 
 /// A part of a manifest that is being read.
-struct Open {
+struct OpenManifestNode {
     id: ChunkId,
     /// Parts that come after it.
     rest: usize,
@@ -53,27 +53,27 @@ struct Open {
 }
 
 async fn search(
-    reader: &Reader,
+    reader: &RepositoryReader,
     snapshot: &Snapshot,
-    pattern: &Pattern,
+    pattern: &NamePattern,
     barren: &mut HashSet<ChunkId>,
-    each: Each<'_, Found>,
-) -> Result<(), InsideError> {
+    each: ItemCallback<'_, FindMatch>,
+) -> Result<(), BrowseError> {
     let mut walk = ManifestWalk::new(snapshot.root);
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<OpenManifestNode> = Vec::new();
     while let Some(id) = walk.wants() {
         if barren.contains(&id) {
             walk.skip();
         } else {
             let rest = walk.wants_soon().count() - 1;
             let bytes = reader.chunk(&id).await?;
-            let given = walk.give(&bytes).map_err(|error| RepoError::Manifest { chunk: id, error })?;
+            let given = walk.give(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk: id, error })?;
             let mut hit = false;
             for entry in given.into_iter().flatten().filter(|entry| pattern.matches(entry)) {
                 hit = true;
-                each(&Found { snapshot: snapshot.id, entry })?;
+                each(&FindMatch { snapshot: snapshot.id, entry })?;
             }
-            open.push(Open { id, rest, hit });
+            open.push(OpenManifestNode { id, rest, hit });
         }
         let left = walk.wants_soon().count();
         while let Some(done) = open.pop_if(|part| part.rest >= left) {

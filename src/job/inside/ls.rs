@@ -1,25 +1,25 @@
 //! `ls`: a directory's entries, or all below it.
 
-use super::{Cursor, Each, InsideError, after, missing};
+use super::{BrowseError, ItemCallback, ManifestCursor, after, missing};
 use crate::ids::ChunkId;
-use crate::repo::entry::{Entry, Kind, TreePath};
-use crate::repo::reader::Reader;
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::repo::reader::RepositoryReader;
 
 /// Gives what is in the directory `path`, or all below it, in path order; of a path that is no directory, itself. The root
 /// and other directories above the sources have the sources in them.
 pub async fn ls(
-    reader: &Reader,
+    reader: &RepositoryReader,
     root: ChunkId,
     path: &TreePath,
     recursive: bool,
-    each: Each<'_, Entry>,
-) -> Result<(), InsideError> {
-    let mut cursor = Cursor::new(reader, root);
+    each: ItemCallback<'_, ManifestEntry>,
+) -> Result<(), BrowseError> {
+    let mut cursor = ManifestCursor::new(reader, root);
     cursor.seek(path);
     let mut next = cursor.next().await?;
     match &next {
         Some(entry) if entry.path == *path => {
-            if !matches!(entry.kind, Kind::Dir) {
+            if !matches!(entry.kind, EntryKind::Dir) {
                 return Ok(each(entry)?);
             }
             next = cursor.next().await?;
@@ -31,7 +31,7 @@ pub async fn ls(
     while let Some(entry) = next.filter(|entry| entry.path.starts_with(path)) {
         each(&entry)?;
         if !recursive
-            && matches!(entry.kind, Kind::Dir)
+            && matches!(entry.kind, EntryKind::Dir)
             && let Some(beyond) = after(&entry.path)
         {
             cursor.seek(&beyond);

@@ -7,17 +7,23 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::job::testing::{Rig, noise};
+use crate::job::testing::{JobFixture, noise};
 use crate::journal::state::Snapshot;
 
 /// How many chunks of manifests were read since it was asked the last time.
-fn reads(reader: &Reader) -> u64 {
+fn reads(reader: &RepositoryReader) -> u64 {
     reader.chunks_read.swap(0, Ordering::Relaxed)
 }
 
-async fn listed(rig: &Rig, reader: &Reader, root: ChunkId, path: &TreePath, recursive: bool) -> Vec<String> {
+async fn listed(
+    rig: &JobFixture,
+    reader: &RepositoryReader,
+    root: ChunkId,
+    path: &TreePath,
+    recursive: bool,
+) -> Vec<String> {
     let mut paths = Vec::new();
-    let mut each = |entry: &Entry| {
+    let mut each = |entry: &ManifestEntry| {
         paths.push(rig.below(&entry.path));
         Ok(())
     };
@@ -25,9 +31,14 @@ async fn listed(rig: &Rig, reader: &Reader, root: ChunkId, path: &TreePath, recu
     paths
 }
 
-async fn found(rig: &Rig, reader: &Reader, snapshots: &[Snapshot], pattern: &str) -> Vec<(usize, String)> {
+async fn found(
+    rig: &JobFixture,
+    reader: &RepositoryReader,
+    snapshots: &[Snapshot],
+    pattern: &str,
+) -> Vec<(usize, String)> {
     let mut hits = Vec::new();
-    let mut each = |hit: &crate::job::report::inside::Found| {
+    let mut each = |hit: &crate::job::report::inside::FindMatch| {
         let number = snapshots.iter().position(|s| s.id == hit.snapshot).unwrap();
         hits.push((number, rig.below(&hit.entry.path)));
         Ok(())
@@ -36,7 +47,12 @@ async fn found(rig: &Rig, reader: &Reader, snapshots: &[Snapshot], pattern: &str
     hits
 }
 
-async fn differences(rig: &Rig, reader: &Reader, between: [ChunkId; 2], path: &TreePath) -> Vec<String> {
+async fn differences(
+    rig: &JobFixture,
+    reader: &RepositoryReader,
+    between: [ChunkId; 2],
+    path: &TreePath,
+) -> Vec<String> {
     let mut lines = Vec::new();
     let mut each = |line: &crate::job::report::inside::DiffLine| {
         let sizes = format!("{} {}", line.size_before, line.size_after);
@@ -47,14 +63,14 @@ async fn differences(rig: &Rig, reader: &Reader, between: [ChunkId; 2], path: &T
     lines
 }
 
-async fn content(reader: &Reader, root: ChunkId, path: &TreePath) -> Result<Vec<u8>, InsideError> {
+async fn content(reader: &RepositoryReader, root: ChunkId, path: &TreePath) -> Result<Vec<u8>, BrowseError> {
     let mut out = Vec::new();
     cat(reader, root, path, &mut out).await.map(|()| out)
 }
 
 /// A few entries of every kind, and a second source.
-async fn small() -> (Rig, Archive, Reader) {
-    let mut rig = Rig::new().await;
+async fn small() -> (JobFixture, ReadOnlyRepository, RepositoryReader) {
+    let mut rig = JobFixture::new().await;
     rig.write("a/one.sql", "1");
     rig.write("a/sub/two.sql", "22");
     rig.write("a-b", "sorts after a/");
@@ -98,24 +114,24 @@ async fn a_path_that_is_not_there_has_a_hint() {
     let (rig, archive, reader) = Box::pin(small()).await;
     let root = archive.snapshots()[0].root;
     let hint = async |path: &TreePath| {
-        let mut each = |_: &Entry| Ok(());
+        let mut each = |_: &ManifestEntry| Ok(());
         match ls(&reader, root, path, false, &mut each).await {
-            Err(InsideError::NotFound { path: told, hint }) if told == *path => hint,
+            Err(BrowseError::NotFound { path: told, hint }) if told == *path => hint,
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(hint(&rig.path("a/sub/tow.sql")).await, Some(Hint::Near(rig.path("a/sub/two.sql"))));
-    assert_eq!(hint(&rig.path("a/sbu/two.sql")).await, Some(Hint::Near(rig.path("a/sub"))));
-    let link = Hint::Link { at: rig.path("link"), target: b"a/sub".to_vec() };
+    assert_eq!(hint(&rig.path("a/sub/tow.sql")).await, Some(PathHint::Near(rig.path("a/sub/two.sql"))));
+    assert_eq!(hint(&rig.path("a/sbu/two.sql")).await, Some(PathHint::Near(rig.path("a/sub"))));
+    let link = PathHint::Link { at: rig.path("link"), target: b"a/sub".to_vec() };
     assert_eq!(hint(&rig.path("link/two.sql")).await, Some(link));
     assert_eq!(hint(&rig.path("nothing like it")).await, None);
     let above = rig.path("").parent().unwrap();
-    assert_eq!(hint(&above.join(b"srv.tow").unwrap()).await, Some(Hint::Near(above.join(b"srv.two").unwrap())));
+    assert_eq!(hint(&above.join(b"srv.tow").unwrap()).await, Some(PathHint::Near(above.join(b"srv.two").unwrap())));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cat_gives_the_whole_content() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     let big = [noise(1, 7 << 20), vec![0; 9 << 20], noise(2, 100)].concat();
     rig.write("big", &big);
     rig.write("empty", "");
@@ -134,12 +150,12 @@ async fn cat_gives_the_whole_content() {
     assert!(get("sparse").await.unwrap() == sparse);
     assert_eq!(get("empty").await.unwrap(), b"");
     assert_eq!(get("second").await.unwrap(), b"linked");
-    assert!(matches!(get("link").await, Err(InsideError::NotAFile { kind: Kind::Symlink { .. }, .. })));
-    assert!(matches!(get("").await, Err(InsideError::NotAFile { kind: Kind::Dir, .. })));
-    assert!(matches!(get("frist").await, Err(InsideError::NotFound { hint: Some(Hint::Near(_)), .. })));
+    assert!(matches!(get("link").await, Err(BrowseError::NotAFile { kind: EntryKind::Symlink { .. }, .. })));
+    assert!(matches!(get("").await, Err(BrowseError::NotAFile { kind: EntryKind::Dir, .. })));
+    assert!(matches!(get("frist").await, Err(BrowseError::NotFound { hint: Some(PathHint::Near(_)), .. })));
     let mut full = Full(3);
     let error = cat(&reader, root, &rig.path("big"), &mut full).await.unwrap_err();
-    assert!(matches!(error, InsideError::Output(e) if e.kind() == io::ErrorKind::StorageFull));
+    assert!(matches!(error, BrowseError::Output(e) if e.kind() == io::ErrorKind::StorageFull));
 
     let entry = reader.entry(root, &rig.path("big")).await.unwrap().unwrap();
     let (place, pack) = reader.index().find(&entry.kind.chunks()[0]).unwrap();
@@ -147,7 +163,7 @@ async fn cat_gives_the_whole_content() {
     let mut flipped = rig.memory.objects()[&key].to_vec();
     flipped[pack.frames[place.frame as usize].offset as usize + 9] ^= 1;
     rig.memory.tamper(&key, Some(flipped.into()));
-    assert!(matches!(get("big").await, Err(InsideError::Repo(RepoError::Pack { .. }))));
+    assert!(matches!(get("big").await, Err(BrowseError::Repo(RepositoryReadError::Pack { .. }))));
 }
 
 /// Takes so many writes.
@@ -182,15 +198,15 @@ async fn find_matches_names_and_paths() {
     let mut each = |_: &_| Ok(());
     for bad in ["", "a[b"] {
         let error = find(&reader, snapshots, bad, &mut each).await;
-        assert!(matches!(error, Err(InsideError::Pattern { .. })), "{bad:?}");
+        assert!(matches!(error, Err(BrowseError::Pattern { .. })), "{bad:?}");
     }
 }
 
 /// Enough files for a manifest of three levels.
 const FILES: usize = 6000;
 
-async fn large() -> Rig {
-    let rig = Rig::new().await;
+async fn large() -> JobFixture {
+    let rig = JobFixture::new().await;
     for n in 0..FILES {
         rig.write(&format!("{:03}/file-{n:05}", n / 50), format!("{n}"));
     }
@@ -260,7 +276,7 @@ async fn a_large_manifest_is_entered_where_something_is_looked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn differences_of_trees_that_have_nothing_in_common() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     rig.write("a/x", "1");
     rig.write("b", "file");
     rig.backup().await;
@@ -281,12 +297,12 @@ async fn differences_of_trees_that_have_nothing_in_common() {
     assert_eq!(differences(&rig, &reader, roots, &rig.path("a")).await, start[1..3]);
     let mut each = |_: &_| Ok(());
     let nowhere = diff(&reader, roots, &rig.path("d"), &mut each).await;
-    assert!(matches!(nowhere, Err(InsideError::NotFound { .. })));
+    assert!(matches!(nowhere, Err(BrowseError::NotFound { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_is_read_as_far_as_it_goes() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     for n in 0..3 {
         rig.write("a", format!("{n}"));
         rig.backup().await;
@@ -310,7 +326,7 @@ async fn a_journal_is_read_as_far_as_it_goes() {
 
     // This node remembers the record that is gone.
     rig.memory.tamper(&key, None);
-    let known = Archive::open(rig.repository.clone(), &rig.env, Some(&rig.state_dir())).await.unwrap();
+    let known = ReadOnlyRepository::open(rig.repository.clone(), &rig.env, Some(&rig.state_dir())).await.unwrap();
     assert!(known.rolled_back.is_some() && known.damaged.is_none());
     assert_eq!(known.snapshots().len(), 2);
     assert_eq!(rig.archive().await.snapshots().len(), 2);

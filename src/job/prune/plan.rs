@@ -4,7 +4,7 @@ use crate::ids::PackId;
 
 /// A pack and how much of it something needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Use {
+pub(super) struct PackUsage {
     pub(super) pack: PackId,
     /// Bytes of the object.
     pub(super) stored: u64,
@@ -12,7 +12,7 @@ pub(super) struct Use {
     pub(super) needed: u64,
 }
 
-impl Use {
+impl PackUsage {
     /// Bytes that nothing needs.
     pub(super) fn unused(&self) -> u64 {
         self.stored.saturating_sub(self.needed)
@@ -21,7 +21,7 @@ impl Use {
 
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum PackAction {
     /// It stays.
     Keep,
     /// What is needed of it is written anew, and the rest goes with it.
@@ -32,12 +32,12 @@ pub(super) enum Fate {
 
 /// Decides: packs that nothing needs go; of the others the most wasteful are written anew, until at most `max_unused` percent of
 /// what stays is unused. At most `packs_max` go at once.
-pub(super) fn decide(packs: &[Use], max_unused: u8, packs_max: usize) -> Vec<(PackId, Fate)> {
-    let mut fates: Vec<(PackId, Fate)> = packs.iter().map(|pack| (pack.pack, Fate::Keep)).collect();
+pub(super) fn decide(packs: &[PackUsage], max_unused: u8, packs_max: usize) -> Vec<(PackId, PackAction)> {
+    let mut fates: Vec<(PackId, PackAction)> = packs.iter().map(|pack| (pack.pack, PackAction::Keep)).collect();
     let mut left = packs_max;
     for (fate, _) in fates.iter_mut().zip(packs).filter(|(_, pack)| pack.needed == 0) {
         if left > 0 {
-            fate.1 = Fate::Drop;
+            fate.1 = PackAction::Drop;
             left -= 1;
         }
     }
@@ -52,7 +52,7 @@ pub(super) fn decide(packs: &[Use], max_unused: u8, packs_max: usize) -> Vec<(Pa
         if unused * 100 <= (needed + unused) * u128::from(max_unused) || left == 0 {
             break;
         }
-        fates[n].1 = Fate::Repack;
+        fates[n].1 = PackAction::Repack;
         unused -= u128::from(packs[n].unused());
         left -= 1;
     }
@@ -64,15 +64,15 @@ mod tests {
     use super::*;
 
     fn fates(packs: &[(u64, u64)], max_unused: u8, packs_max: usize) -> String {
-        let packs: Vec<Use> = packs
+        let packs: Vec<PackUsage> = packs
             .iter()
             .enumerate()
-            .map(|(n, &(stored, needed))| Use { pack: PackId([n as u8; 16]), stored, needed })
+            .map(|(n, &(stored, needed))| PackUsage { pack: PackId([n as u8; 16]), stored, needed })
             .collect();
         let letter = |(_, fate)| match fate {
-            Fate::Keep => 'k',
-            Fate::Repack => 'r',
-            Fate::Drop => 'd',
+            PackAction::Keep => 'k',
+            PackAction::Repack => 'r',
+            PackAction::Drop => 'd',
         };
         decide(&packs, max_unused, packs_max).into_iter().map(letter).collect()
     }

@@ -4,21 +4,21 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::plan::Fate;
-use super::survey::Survey;
-use super::{PruneError, RepoError};
+use super::plan::PackAction;
+use super::survey::RepositoryUsage;
+use super::{PruneError, RepositoryReadError};
 use crate::ids::{ChunkId, PackId};
-use crate::job::backup::{BackupError, Session};
-use crate::job::progress::Progress;
+use crate::job::backup::{BackupError, RoleSession};
+use crate::job::progress::JobProgress;
 use crate::repo::names;
-use crate::repo::pack::{ChunkEntry, Compressor, FRAME_TARGET_BYTES, PackBuilder, PackTable};
+use crate::repo::pack::{ChunkEntry, FRAME_TARGET_BYTES, FrameCompressor, PackBuilder, PackTable};
 
 /// Frames of one pack that are fetched together.
 const FRAMES_AT_ONCE: usize = 8;
 
 /// Chunks on their way into a pack.
 #[derive(Default)]
-struct Lane {
+struct RepackBuffer {
     content: Vec<u8>,
     chunks: Vec<ChunkEntry>,
     pack: Option<PackBuilder>,
@@ -26,15 +26,15 @@ struct Lane {
 
 /// Writes them; returns what the new packs hold.
 pub(super) async fn repack(
-    session: &Session<'_>,
-    survey: &Survey,
-    fates: &[(PackId, Fate)],
+    session: &RoleSession<'_>,
+    survey: &RepositoryUsage,
+    fates: &[(PackId, PackAction)],
 ) -> Result<Vec<PackTable>, PruneError> {
-    let fates: HashMap<PackId, Fate> = fates.iter().copied().collect();
-    let mut moving = Moving { session, compressor: Compressor::default(), tables: Vec::new() };
+    let fates: HashMap<PackId, PackAction> = fates.iter().copied().collect();
+    let mut moving = Repacker { session, compressor: FrameCompressor::default(), tables: Vec::new() };
     // Content and manifest are kept apart, so that reading a manifest does not drag content along.
-    let (mut data, mut nodes) = (Lane::default(), Lane::default());
-    for table in survey.tables.iter().filter(|table| fates.get(&table.id) == Some(&Fate::Repack)) {
+    let (mut data, mut nodes) = (RepackBuffer::default(), RepackBuffer::default());
+    for table in survey.tables.iter().filter(|table| fates.get(&table.id) == Some(&PackAction::Repack)) {
         let place = survey.reader.index().packs().iter().find(|place| place.id == table.id);
         let place = place.expect("every table is in the index");
         let wanted = |frame: &u32| {
@@ -66,21 +66,21 @@ pub(super) async fn repack(
     Ok(moving.tables)
 }
 
-struct Moving<'a> {
-    session: &'a Session<'a>,
-    compressor: Compressor,
+struct Repacker<'a> {
+    session: &'a RoleSession<'a>,
+    compressor: FrameCompressor,
     tables: Vec<PackTable>,
 }
 
-impl Moving<'_> {
-    fn check(&self, id: &ChunkId, content: &[u8], pack: PackId) -> Result<(), RepoError> {
+impl Repacker<'_> {
+    fn check(&self, id: &ChunkId, content: &[u8], pack: PackId) -> Result<(), RepositoryReadError> {
         if self.session.repository.keys.chunk_id(content) == *id {
             return Ok(());
         }
-        Err(RepoError::Content { chunk: *id, pack })
+        Err(RepositoryReadError::Content { chunk: *id, pack })
     }
 
-    async fn push(&mut self, lane: &mut Lane, chunk: ChunkEntry, content: &[u8]) -> Result<(), PruneError> {
+    async fn push(&mut self, lane: &mut RepackBuffer, chunk: ChunkEntry, content: &[u8]) -> Result<(), PruneError> {
         lane.content.extend_from_slice(content);
         lane.chunks.push(chunk);
         if lane.content.len() < FRAME_TARGET_BYTES {
@@ -93,14 +93,14 @@ impl Moving<'_> {
         Ok(())
     }
 
-    async fn finish(&mut self, mut lane: Lane) -> Result<(), PruneError> {
+    async fn finish(&mut self, mut lane: RepackBuffer) -> Result<(), PruneError> {
         if !lane.chunks.is_empty() {
             self.close_frame(&mut lane);
         }
         self.upload(&mut lane).await
     }
 
-    fn close_frame(&mut self, lane: &mut Lane) {
+    fn close_frame(&mut self, lane: &mut RepackBuffer) {
         let frame = self.compressor.pack(&lane.content, std::mem::take(&mut lane.chunks));
         lane.content.clear();
         let (keys, env) = (&self.session.repository.keys, &self.session.runner.env);
@@ -108,13 +108,13 @@ impl Moving<'_> {
         lane.pack.get_or_insert_with(new).push(frame);
     }
 
-    async fn upload(&mut self, lane: &mut Lane) -> Result<(), PruneError> {
+    async fn upload(&mut self, lane: &mut RepackBuffer) -> Result<(), PruneError> {
         let Some(pack) = lane.pack.take() else { return Ok(()) };
         let (bytes, table): (Bytes, PackTable) = pack.finish();
         let (repository, progress) = (self.session.repository, &self.session.runner.progress);
         let len = bytes.len() as u64;
         repository.store.put(&names::pack(repository.role(), table.id), bytes).await?;
-        Progress::add(&progress.bytes_uploaded, len);
+        JobProgress::add(&progress.bytes_uploaded, len);
         self.tables.push(table);
         Ok(())
     }

@@ -16,12 +16,12 @@ use jiff::civil::{Date, DateTime, ISOWeekDate};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::Keep;
+use crate::config::RetentionPolicy;
 use crate::role::present;
 
 /// Why a snapshot is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub enum RetentionRule {
     /// It is one of the newest.
     Last,
     /// It is the newest of its hour.
@@ -44,28 +44,28 @@ pub enum Rule {
 
 /// One reason to keep a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reason {
+pub struct KeepReason {
     /// By which rule.
-    pub rule: Rule,
+    pub rule: RetentionRule,
     /// It is the oldest of all, and the rule has some left.
     pub oldest: bool,
 }
 
 /// What to do with the snapshots of these times, oldest first: why to keep each of them; without a reason it is to go.
-pub fn decide(keep: &Keep, times: &[Timestamp], now: Timestamp, zone: &TimeZone) -> Vec<Vec<Reason>> {
+pub fn decide(keep: &RetentionPolicy, times: &[Timestamp], now: Timestamp, zone: &TimeZone) -> Vec<Vec<KeepReason>> {
     let present = times.partition_point(|time| !present::is_beyond(*time, now));
     let mut reasons = by_rules(keep, &times[..present], zone);
-    reasons.resize(times.len(), vec![Reason { rule: Rule::Future, oldest: false }]);
+    reasons.resize(times.len(), vec![KeepReason { rule: RetentionRule::Future, oldest: false }]);
     reasons
 }
 
-fn by_rules(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<Vec<Reason>> {
+fn by_rules(keep: &RetentionPolicy, times: &[Timestamp], zone: &TimeZone) -> Vec<Vec<KeepReason>> {
     let mut reasons = vec![Vec::new(); times.len()];
     if let (Some(within), Some(newest)) = (keep.within, times.iter().max()) {
         let from = oldest_within(*newest, within);
         for (reasons, time) in reasons.iter_mut().zip(times) {
             if *time > from {
-                reasons.push(Reason { rule: Rule::Within, oldest: false });
+                reasons.push(KeepReason { rule: RetentionRule::Within, oldest: false });
             }
         }
     }
@@ -80,27 +80,27 @@ fn by_rules(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<Vec<Reason
             if repeated && n > 0 {
                 continue;
             }
-            reasons[n].push(Reason { rule, oldest: repeated });
+            reasons[n].push(KeepReason { rule, oldest: repeated });
             (last, left) = (Some(period), left - 1);
         }
     }
     reasons
 }
 
-/// The snapshot that [`Rule::Complete`] keeps, of these, oldest first: `complete` tells whether each is. None where the newest one is
+/// The snapshot that [`RetentionRule::Complete`] keeps, of these, oldest first: `complete` tells whether each is. None where the newest one is
 /// complete, for then the other rules say it all, and none where there is no complete one.
 pub fn newest_complete(complete: &[bool]) -> Option<usize> {
     complete.iter().rposition(|complete| *complete).filter(|n| n + 1 < complete.len())
 }
 
-fn counts(keep: &Keep) -> [(Rule, u32); 6] {
+fn counts(keep: &RetentionPolicy) -> [(RetentionRule, u32); 6] {
     [
-        (Rule::Last, keep.last),
-        (Rule::Hourly, keep.hourly),
-        (Rule::Daily, keep.daily),
-        (Rule::Weekly, keep.weekly),
-        (Rule::Monthly, keep.monthly),
-        (Rule::Yearly, keep.yearly),
+        (RetentionRule::Last, keep.last),
+        (RetentionRule::Hourly, keep.hourly),
+        (RetentionRule::Daily, keep.daily),
+        (RetentionRule::Weekly, keep.weekly),
+        (RetentionRule::Monthly, keep.monthly),
+        (RetentionRule::Yearly, keep.yearly),
     ]
 }
 
@@ -110,16 +110,16 @@ fn oldest_within(newest: Timestamp, within: Duration) -> Timestamp {
 }
 
 /// What the snapshots of one period have in common: the first instant of its hour, day, week, month or year, on the civil calendar.
-fn period(rule: Rule, number: usize, time: DateTime) -> (Date, usize) {
+fn period(rule: RetentionRule, number: usize, time: DateTime) -> (Date, usize) {
     let day = time.date();
     match rule {
         // Each is its own.
-        Rule::Last | Rule::Within | Rule::Future | Rule::Complete => (day, number),
-        Rule::Hourly => (day, usize::try_from(time.hour()).unwrap_or_default()),
-        Rule::Daily => (day, 0),
-        Rule::Weekly => (day.iso_week_date().first_of_week().map_or(day, ISOWeekDate::date), 0),
-        Rule::Monthly => (day.first_of_month(), 0),
-        Rule::Yearly => (day.first_of_year(), 0),
+        RetentionRule::Last | RetentionRule::Within | RetentionRule::Future | RetentionRule::Complete => (day, number),
+        RetentionRule::Hourly => (day, usize::try_from(time.hour()).unwrap_or_default()),
+        RetentionRule::Daily => (day, 0),
+        RetentionRule::Weekly => (day.iso_week_date().first_of_week().map_or(day, ISOWeekDate::date), 0),
+        RetentionRule::Monthly => (day.first_of_month(), 0),
+        RetentionRule::Yearly => (day.first_of_year(), 0),
     }
 }
 

@@ -6,28 +6,28 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 
-use super::plan::Use;
-use super::{PruneError, RepoError};
+use super::plan::PackUsage;
+use super::{PruneError, RepositoryReadError};
 use crate::ids::{ChunkId, IndexId, PackId};
 use crate::job::repository::Repository;
-use crate::journal::state::{Snapshot, State};
-use crate::repo::index::Index;
-use crate::repo::loss::Losses;
+use crate::journal::state::{JournalState, Snapshot};
+use crate::repo::index::ChunkIndex;
+use crate::repo::loss::PackLosses;
 use crate::repo::manifest::ManifestWalk;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::{self, Reader};
+use crate::repo::reader::{self, RepositoryReader};
 use crate::store::{ObjectMeta, list_all, list_some};
 
 /// The most packs, and index objects, that nothing names of which one prune frees the store. The next one goes on.
 const UNNAMED_MAX: usize = 65_536;
 
 /// Everything that a prune decides on.
-pub(super) struct Survey {
+pub(super) struct RepositoryUsage {
     /// What the index lists, pack by pack.
     pub(super) tables: Vec<PackTable>,
     /// Reads them.
-    pub(super) reader: Reader,
+    pub(super) reader: RepositoryReader,
     /// Chunks of manifests that stay.
     pub(super) nodes: HashSet<ChunkId>,
     /// A bit for each chunk that the index knows: something that stays refers to it.
@@ -41,16 +41,20 @@ pub(super) struct Survey {
 
 /// What a broken run left, long enough ago.
 #[derive(Debug, Default)]
-pub(super) struct Strays {
+pub(super) struct OrphanObjects {
     pub(super) packs: Vec<PackId>,
     pub(super) indexes: Vec<IndexId>,
     /// Of the packs.
     pub(super) bytes: u64,
 }
 
-impl Survey {
+impl RepositoryUsage {
     /// Reads the index, every manifest that stays, and the store's listing.
-    pub(super) async fn take(repository: &Repository, state: &State, kept: &[&Snapshot]) -> Result<Self, PruneError> {
+    pub(super) async fn take(
+        repository: &Repository,
+        state: &JournalState,
+        kept: &[&Snapshot],
+    ) -> Result<Self, PruneError> {
         let (store, keys) = (repository.store.clone(), repository.keys.clone());
         let role = repository.role();
         let fetched = reader::tables(store.as_ref(), &keys, &state.indexes, None).try_concat().await;
@@ -58,13 +62,13 @@ impl Survey {
         // Two sessions may have named the same pack: what one of them vouches for is enough.
         let mut seen = HashSet::new();
         tables.retain(|table| seen.insert(table.id));
-        let mut index = Index::default();
+        let mut index = ChunkIndex::default();
         for table in &tables {
             index.add(table);
         }
         index.sort();
         let needed = vec![0; index.len().div_ceil(64)];
-        let reader = Reader::new(store.clone(), keys, Arc::new(index));
+        let reader = RepositoryReader::new(store.clone(), keys, Arc::new(index));
         let mut survey = Self {
             tables,
             reader,
@@ -100,7 +104,7 @@ impl Survey {
     }
 
     /// Marks all that a manifest refers to. What it shares with one that was walked before is not read again.
-    async fn walk(&mut self, root: ChunkId) -> Result<(), RepoError> {
+    async fn walk(&mut self, root: ChunkId) -> Result<(), RepositoryReadError> {
         let mut walk = ManifestWalk::new(root);
         while let Some(id) = walk.wants() {
             if !self.nodes.insert(id) {
@@ -109,7 +113,7 @@ impl Survey {
             }
             self.need(id)?;
             let bytes = self.reader.chunk(&id).await?;
-            let entries = walk.give(&bytes).map_err(|error| RepoError::Manifest { chunk: id, error })?;
+            let entries = walk.give(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk: id, error })?;
             for entry in entries.into_iter().flatten() {
                 entry.kind.chunks().iter().try_for_each(|chunk| self.need(*chunk))?;
             }
@@ -117,8 +121,8 @@ impl Survey {
         Ok(())
     }
 
-    fn need(&mut self, chunk: ChunkId) -> Result<(), RepoError> {
-        let number = self.reader.index().number(&chunk).ok_or(RepoError::Missing(chunk))?;
+    fn need(&mut self, chunk: ChunkId) -> Result<(), RepositoryReadError> {
+        let number = self.reader.index().number(&chunk).ok_or(RepositoryReadError::Missing(chunk))?;
         self.needed[number / 64] |= 1 << (number % 64);
         Ok(())
     }
@@ -131,8 +135,8 @@ impl Survey {
     }
 
     /// The packs that something needs, and that the store has not got as they should be.
-    pub(super) fn lost(&self) -> Losses {
-        let mut lost = Losses::default();
+    pub(super) fn lost(&self) -> PackLosses {
+        let mut lost = PackLosses::default();
         self.packs().iter().filter(|pack| pack.needed > 0).for_each(|pack| {
             if self.lost.contains(&pack.pack) {
                 lost.miss(pack.pack);
@@ -143,7 +147,7 @@ impl Survey {
 
     /// How much of each pack is needed. A frame of which only a part is needed counts by that part. Nothing can be moved out of what is
     /// lost: it counts as needed whole, or not at all.
-    pub(super) fn packs(&self) -> Vec<Use> {
+    pub(super) fn packs(&self) -> Vec<PackUsage> {
         let of = |table: &PackTable| {
             let stored = table.object_len();
             let mut needed = 0;
@@ -159,16 +163,16 @@ impl Survey {
             }
             // Header and trailer are no waste.
             let is_full = (all && !table.frames.is_empty()) || (needed > 0 && self.lost.contains(&table.id));
-            Use { pack: table.id, stored, needed: if is_full { stored } else { needed } }
+            PackUsage { pack: table.id, stored, needed: if is_full { stored } else { needed } }
         };
         self.tables.iter().map(of).collect()
     }
 
     /// What nothing names and is older than `age`.
-    pub(super) fn strays(&self, now: Timestamp, age: SignedDuration) -> Strays {
+    pub(super) fn strays(&self, now: Timestamp, age: SignedDuration) -> OrphanObjects {
         let old = |object: &ObjectMeta| now.duration_since(object.modified) >= age;
         let packs = self.unnamed_packs.iter().filter(|(_, object)| old(object)).take(super::PACKS_MAX / 2);
-        Strays {
+        OrphanObjects {
             bytes: packs.clone().map(|(_, object)| object.size).sum(),
             packs: packs.map(|(id, _)| *id).collect(),
             indexes: self.unnamed_indexes.iter().filter(|(_, object)| old(object)).map(|(id, _)| *id).collect(),

@@ -9,14 +9,18 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::PruneError;
 use crate::ids::Seq;
-use crate::job::backup::{BackupError, Session};
-use crate::job::report::pruned::Swept;
-use crate::journal::record::{Body, SweptBody};
+use crate::job::backup::{BackupError, RoleSession};
+use crate::job::report::pruned::SweepCounts;
+use crate::journal::record::{RecordBody, SweepBody};
 use crate::repo::names;
 use crate::store::DELETE_BATCH_MAX;
 
 /// Deletes what was condemned before `now` by `grace`.
-pub(super) async fn sweep(session: &mut Session<'_>, now: Timestamp, grace: Duration) -> Result<Swept, PruneError> {
+pub(super) async fn sweep(
+    session: &mut RoleSession<'_>,
+    now: Timestamp,
+    grace: Duration,
+) -> Result<SweepCounts, PruneError> {
     let (mut due, mut waiting) = (Vec::new(), Vec::new());
     let repairs = session.journal.repairs(&session.view).await?;
     for condemned in session.view.state.condemned.clone() {
@@ -25,7 +29,7 @@ pub(super) async fn sweep(session: &mut Session<'_>, now: Timestamp, grace: Dura
         let over = is_due(condemned.time, now, grace) && is_known(session, said, now, grace).await?;
         if over { &mut due } else { &mut waiting }.push(condemned);
     }
-    let mut swept = Swept { packs: 0, indexes: 0, waiting: waiting.iter().map(|c| c.packs.len() as u64).sum() };
+    let mut swept = SweepCounts { packs: 0, indexes: 0, waiting: waiting.iter().map(|c| c.packs.len() as u64).sum() };
     if due.is_empty() {
         return Ok(swept);
     }
@@ -44,13 +48,13 @@ pub(super) async fn sweep(session: &mut Session<'_>, now: Timestamp, grace: Dura
         swept.indexes += condemned.indexes.len() as u64;
     }
     let prunes: Vec<Seq> = due.iter().map(|condemned| condemned.seq).collect();
-    session.append(Body::Swept(SweptBody { prunes }), None).await?;
+    session.append(RecordBody::Swept(SweepBody { prunes }), None).await?;
     Ok(swept)
 }
 
 /// Whether the record that condemned has been in the store for the grace: whoever read the journal there before goes by the one
 /// before it. Where etcd decides it may come there long after it was written.
-async fn is_known(session: &Session<'_>, seq: Seq, now: Timestamp, grace: Duration) -> Result<bool, PruneError> {
+async fn is_known(session: &RoleSession<'_>, seq: Seq, now: Timestamp, grace: Duration) -> Result<bool, PruneError> {
     if grace.is_zero() {
         return Ok(true);
     }
@@ -67,7 +71,7 @@ async fn is_known(session: &Session<'_>, seq: Seq, now: Timestamp, grace: Durati
 fn is_due(time: Timestamp, now: Timestamp, grace: Duration) -> bool {
     let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
     #[cfg(feature = "planted")]
-    if crate::planted::is(crate::planted::Bug::NoGrace) {
+    if crate::planted::is(crate::planted::PlantedBug::NoGrace) {
         return true;
     }
     grace.is_zero() || now.duration_since(time) >= grace

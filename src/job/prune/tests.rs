@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::config::StoreUrl;
 use crate::ids::{ChunkId, IndexId};
-use crate::job::backup::Ask;
-use crate::job::testing::{Rig, noise};
+use crate::job::backup::BackupOptions;
+use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
 use crate::journal::record::{BeginBody, EndBody};
 use crate::repo::names;
@@ -18,17 +18,22 @@ use crate::store::list_all;
 const MIB: usize = 1 << 20;
 
 /// Prunes as the rig's node, whatever the config says of eligibility.
-async fn prune_now(rig: &Rig, keep: Keep, max_unused: u8, grace: Duration) -> Result<PruneReport, PruneError> {
+async fn prune_now(
+    rig: &JobFixture,
+    keep: RetentionPolicy,
+    max_unused: u8,
+    grace: Duration,
+) -> Result<PruneReport, PruneError> {
     let role = RoleSettings { keep: Some(keep), max_unused, prune_grace: grace, ..rig.role.clone() };
     let runner = rig.runner();
-    let opening = Opening::open(&runner, &rig.repository).await?;
+    let opening = RoleJournal::open(&runner, &rig.repository).await?;
     let candidacy = rig.candidacy();
     under(&runner, &role, &TimeZone::UTC, opening, &candidacy, std::future::pending()).await
 }
 
 /// A rig with so many snapshots of one file, of which nothing stays the same.
-async fn rewritten(times: u64) -> Rig {
-    let rig = Rig::new().await;
+async fn rewritten(times: u64) -> JobFixture {
+    let rig = JobFixture::new().await;
     for n in 0..times {
         rig.write("file", noise(n, MIB));
         rig.backup().await;
@@ -36,30 +41,30 @@ async fn rewritten(times: u64) -> Rig {
     rig
 }
 
-fn last(last: u32) -> Keep {
-    Keep { last, ..Keep::default() }
+fn last(last: u32) -> RetentionPolicy {
+    RetentionPolicy { last, ..RetentionPolicy::default() }
 }
 
-async fn objects(rig: &Rig, kind: &str) -> Vec<String> {
+async fn objects(rig: &JobFixture, kind: &str) -> Vec<String> {
     let prefix = format!("{}/{kind}/", rig.role.name);
     list_all(rig.store.as_ref(), &prefix).await.unwrap().into_iter().map(|object| object.key).collect()
 }
 
 /// Every snapshot is whole, content included, and nothing is there that is not referred to or condemned.
-async fn assert_sound(rig: &Rig) {
+async fn assert_sound(rig: &JobFixture) {
     let report = verify(rig.store.clone(), &rig.role.name, &rig.role.key, 100, &|_| None, &Arc::default(), &rig.env)
         .await
         .unwrap();
     assert_eq!(report.damage_count, 0, "{:?}", report.damages);
 }
 
-async fn roots(rig: &Rig) -> Vec<ChunkId> {
+async fn roots(rig: &JobFixture) -> Vec<ChunkId> {
     rig.archive().await.snapshots().iter().map(|snapshot| snapshot.root).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_forgotten_is_condemned_and_after_the_grace_deleted() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     for n in 0..4 {
         rig.write("big", noise(n, 3 * MIB));
         rig.write("small", format!("{n}"));
@@ -114,7 +119,7 @@ async fn the_grace_counts_from_when_the_record_is_where_readers_look() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wasteful_pack_is_written_anew_and_what_stays_is_the_same() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     rig.write("stays", noise(1, 2 * MIB));
     rig.write("goes", noise(2, 5 * MIB));
     rig.backup().await;
@@ -150,15 +155,15 @@ async fn a_damaged_snapshot_that_stays_keeps_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_stays_and_a_role_without_keep_is_not_pruned() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     rig.write("file", "content");
     rig.backup().await;
     let runner = rig.runner();
-    let mut session = Opening::open(&runner, &rig.repository).await.unwrap().take(&rig.candidacy()).await.unwrap();
+    let mut session = RoleJournal::open(&runner, &rig.repository).await.unwrap().take(&rig.candidacy()).await.unwrap();
     let error = prune(&mut session, &rig.role, &TimeZone::UTC).await.unwrap_err();
     assert!(matches!(error, PruneError::KeepsAll(_)), "{error}");
     let none = retain(
-        &Keep { within: Some(Duration::ZERO), ..Keep::default() },
+        &RetentionPolicy { within: Some(Duration::ZERO), ..RetentionPolicy::default() },
         rig.archive().await.snapshots(),
         rig.env.clock.now(),
         &TimeZone::UTC,
@@ -181,7 +186,7 @@ async fn clocks_that_are_seconds_apart_do_not_change_which_snapshot_is_the_newes
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     rig.write("file", "content");
     rig.backup().await;
     let pack = names::pack(&rig.role.name, PackId([0xaa; 16]));
@@ -193,7 +198,7 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
         let role = RoleSettings { keep: Some(last(9)), ..rig.role.clone() };
         async move {
             let archive = rig.archive().await;
-            let plan = Plan::make(&archive.repository, &archive.view, &role, &TimeZone::UTC, now).await.unwrap();
+            let plan = PrunePlan::make(&archive.repository, &archive.view, &role, &TimeZone::UTC, now).await.unwrap();
             (plan.strays.packs.clone(), plan.strays.indexes.clone())
         }
     };
@@ -203,8 +208,8 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
 }
 
 /// A session of the rig's node that other runs of it are let beside, as those of a clone are.
-async fn begun<'a>(rig: &'a Rig, runner: &'a Runner) -> Session<'a> {
-    let opening = Opening::open(runner, &rig.repository).await.unwrap();
+async fn begun<'a>(rig: &'a JobFixture, runner: &'a NodeContext) -> RoleSession<'a> {
+    let opening = RoleJournal::open(runner, &rig.repository).await.unwrap();
     let mut session = opening.take(&rig.candidacy()).await.unwrap();
     session.unlock();
     session
@@ -214,7 +219,7 @@ async fn begun<'a>(rig: &'a Rig, runner: &'a Runner) -> Session<'a> {
 async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
     // One that deletes at once, and one that only condemns.
     for grace in [Duration::ZERO, Duration::from_hours(24)] {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let pack = names::pack(&rig.role.name, PackId([0xaa; 16]));
         rig.store.put(&pack, bytes::Bytes::from_static(b"left by a broken run")).await.unwrap();
         rig.memory.set_clock_offset(STRAY_AGE);
@@ -227,7 +232,7 @@ async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
         assert_eq!((now.indexes.len(), now.condemned.len()), (0, usize::from(!grace.is_zero())));
         assert_eq!(now.holder, session.view.state.holder, "it is the same permit");
         rig.write("file", "content");
-        let error = session.back_up_once_more(&rig.role, &Ask::default()).await.unwrap_err();
+        let error = session.back_up_once_more(&rig.role, &BackupOptions::default()).await.unwrap_err();
         assert!(matches!(error, BackupError::Pruned), "{error}");
         assert_eq!(roots(&rig).await, []);
     }
@@ -242,7 +247,7 @@ async fn a_commit_that_meets_other_index_objects_is_refused() {
     prune_now(&rig, last(1), 100, Duration::from_hours(24)).await.unwrap();
     let before = roots(&rig).await;
     rig.write("file", noise(9, MIB));
-    let error = session.back_up_once_more(&rig.role, &Ask::default()).await.unwrap_err();
+    let error = session.back_up_once_more(&rig.role, &BackupOptions::default()).await.unwrap_err();
     assert!(matches!(error, BackupError::Pruned), "{error}");
     assert_eq!(roots(&rig).await, before);
     assert_sound(&rig).await;
@@ -254,9 +259,9 @@ async fn a_command_refers_to_nothing_and_ends_whatever_was_pruned() {
     let runner = rig.runner();
     let slot = Some(rig.env.clock.now());
     let mut session = begun(&rig, &runner).await;
-    session.append(Body::Begin(BeginBody {}), slot).await.unwrap();
+    session.append(RecordBody::Begin(BeginBody {}), slot).await.unwrap();
     assert!(prune_now(&rig, last(1), 100, Duration::ZERO).await.unwrap().swept.packs > 0);
-    session.append(Body::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() }), slot).await.unwrap();
+    session.append(RecordBody::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() }), slot).await.unwrap();
     assert_eq!(rig.archive().await.view.state.last_slot, slot, "its slot is committed");
 }
 
@@ -267,7 +272,7 @@ async fn what_was_condemned_goes_also_when_the_role_keeps_everything_since() {
     let keeps_all = async |grace| {
         let role = RoleSettings { prune_grace: grace, ..rig.role.clone() };
         let runner = rig.runner();
-        let opening = Opening::open(&runner, &rig.repository).await?;
+        let opening = RoleJournal::open(&runner, &rig.repository).await?;
         under(&runner, &role, &TimeZone::UTC, opening, &rig.candidacy(), std::future::pending()).await
     };
     let waits = keeps_all(Duration::from_hours(24)).await.unwrap();
@@ -290,10 +295,10 @@ async fn a_node_whose_clock_is_off_prunes_nothing_without_a_schedule_either() {
     let settings = Settings::for_flags(&role.sources, url, role.name.clone(), role.key.clone()).unwrap();
     let ask = async || run(&rig.runner(), &settings, &role, async || Ok(rig.store.clone())).await.unwrap();
     rig.memory.set_clock_offset(SignedDuration::from_mins(6));
-    let Pruned::Refused(refused) = ask().await else { panic!("it was pruned") };
-    assert_eq!(refused.1, Some(Reason::ClockOff { offset: SignedDuration::from_mins(6) }));
-    assert_eq!((refused.0.outcome, roots(&rig).await.len()), (Outcome::Unknown, 2));
+    let PruneOutcome::Refused(refused) = ask().await else { panic!("it was pruned") };
+    assert_eq!(refused.1, Some(NoCommitReason::ClockOff { offset: SignedDuration::from_mins(6) }));
+    assert_eq!((refused.0.outcome, roots(&rig).await.len()), (RunOutcome::Unknown, 2));
     rig.memory.set_clock_offset(SignedDuration::from_mins(4));
-    let Pruned::Done(_) = ask().await else { panic!("it was not pruned") };
+    let PruneOutcome::Done(_) = ask().await else { panic!("it was not pruned") };
     assert_eq!(roots(&rig).await.len(), 1);
 }

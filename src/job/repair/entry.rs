@@ -11,20 +11,22 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::RepairError;
-use crate::config::{JournalPlace, KeySource};
+use crate::config::{JournalPlacement, KeySource};
 use crate::env::Env;
 use crate::ids::{KeyId, RepoId, RoleName, Seq};
-use crate::job::known::Place;
-use crate::job::local::Local;
+use crate::job::known::RepositoryLocation;
+use crate::job::local::LocalState;
 use crate::job::report::repaired::FormatSource;
-use crate::job::repository::{FoundSlot, OpenError, Repository, SlotTrial, Slots, read_secret, slots_to_try};
-use crate::job::seat::Seats;
+use crate::job::repository::{
+    KeySlotList, KeySlotTrial, OpenError, Repository, StoredKeySlot, read_secret, slots_to_try,
+};
+use crate::job::seat::JournalAccess;
 use crate::journal::record::Record;
 use crate::journal::register;
-use crate::repo::crypto::{Cipher, Keys};
-use crate::repo::format::{self, ChunkerParams, Format, FormatError, JournalHome};
+use crate::repo::crypto::{Cipher, DerivedKeys};
+use crate::repo::format::{self, ChunkerParams, FormatError, JournalLocation, RepositoryFormat};
 use crate::repo::keyring::Keyring;
-use crate::repo::keyslot::{KeySlot, Secret};
+use crate::repo::keyslot::{KeySlot, SlotSecret};
 use crate::repo::names;
 use crate::store::{LIST_PAGE_MAX, SizeLimit, Store};
 
@@ -33,24 +35,24 @@ const SAMPLES: usize = 16;
 
 /// Where the repository should be, and what this node has to get into it.
 #[derive(Debug, Clone, Copy)]
-pub struct Doorstep<'a> {
+pub struct RecoveryInputs<'a> {
     /// Which role.
     pub role: &'a RoleName,
     /// Its key.
     pub key: &'a KeySource,
     /// The store, as this node remembers repositories by.
-    pub place: &'a Place,
+    pub place: &'a RepositoryLocation,
     /// Where this node remembers.
     pub state_dir: Option<&'a Path>,
     /// Where journals may have their heads.
-    pub seats: &'a Seats,
+    pub seats: &'a JournalAccess,
     /// Clock and randomness.
     pub env: &'a Env,
 }
 
 /// A repository that opened.
 #[derive(Debug)]
-pub struct Entered {
+pub struct RecoveredRepository {
     /// The repository.
     pub repository: Repository,
     /// Its `format` is to be written: what is wrong with the one that is there, and where this one comes from.
@@ -63,7 +65,7 @@ pub struct Entered {
 ///
 /// # Errors
 /// There is no way in: each says why.
-pub async fn enter(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Entered, RepairError> {
+pub async fn enter(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<RecoveredRepository, RepairError> {
     let key = names::format(step.role);
     let object = match store.get(&key, SizeLimit::FORMAT).await {
         Ok(object) => Ok(object),
@@ -73,7 +75,7 @@ pub async fn enter(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Entered,
     };
     let (what, error) = match object {
         Ok(object) => match step.open(&store, &object).await {
-            Ok((repository, slot)) => return Ok(Entered { repository, format: None, slot }),
+            Ok((repository, slot)) => return Ok(RecoveredRepository { repository, format: None, slot }),
             Err(error) => match replaced(&error) {
                 Some(what) => (what, error),
                 None => return Err(error.into()),
@@ -87,7 +89,7 @@ pub async fn enter(store: Arc<dyn Store>, step: Doorstep<'_>) -> Result<Entered,
     match step.rebuild(&store).await? {
         Some((object, source)) => {
             let (repository, slot) = step.open(&store, &object).await?;
-            Ok(Entered { repository, format: Some((what, source)), slot })
+            Ok(RecoveredRepository { repository, format: Some((what, source)), slot })
         }
         None => Err(error.into()),
     }
@@ -106,9 +108,9 @@ fn replaced(error: &OpenError) -> Option<String> {
     }
 }
 
-impl Doorstep<'_> {
-    fn local(&self, repo: RepoId) -> Option<Local> {
-        Some(Local::peek(self.env, self.state_dir?, repo))
+impl RecoveryInputs<'_> {
+    fn local(&self, repo: RepoId) -> Option<LocalState> {
+        Some(LocalState::peek(self.env, self.state_dir?, repo))
     }
 
     /// Opens it by this `format`; by the slot that this node remembers where none of the store's does it.
@@ -125,10 +127,10 @@ impl Doorstep<'_> {
             Err(error) => return Err(error),
         };
         let bad = |error| OpenError::Format { role: self.role.clone(), error };
-        let format = Format::parse(object, self.role).map_err(bad)?;
+        let format = RepositoryFormat::parse(object, self.role).map_err(bad)?;
         let Some((id, bytes, master)) = self.remembered(format.repo)? else { return Err(error) };
         let keys = format.keys(master);
-        Format::verify(object, &keys).map_err(bad)?;
+        RepositoryFormat::verify(object, &keys).map_err(bad)?;
         let slot_object = Some(bytes.to_vec());
         let repository = Repository { store: Arc::clone(store), format, keys, slot: Some(id), slot_object };
         Ok((repository, Some((id, bytes))))
@@ -152,15 +154,15 @@ impl Doorstep<'_> {
             let own = Record::decode(object, None).ok().filter(|record| record.role == *self.role);
             repos.extend(own.map(|record| record.repo));
         }
-        let (mut seen, mut trial) = (Vec::new(), SlotTrial::default());
-        let Slots { found, passed_over } = slots_to_try(store.as_ref(), self.role, &[]).await?;
+        let (mut seen, mut trial) = (Vec::new(), KeySlotTrial::default());
+        let KeySlotList { found, passed_over } = slots_to_try(store.as_ref(), self.role, &[]).await?;
         for repo in repos {
             if seen.contains(&repo) {
                 continue;
             }
             seen.push(repo);
             if let Some(object) = self.local(repo).and_then(|local| local.format())
-                && let Ok(format) = Format::parse(&object, self.role)
+                && let Ok(format) = RepositoryFormat::parse(&object, self.role)
                 && format.repo == repo
                 // What the config says of encryption goes before what is remembered.
                 && (format.cipher != Cipher::None) == secret.is_some()
@@ -170,7 +172,7 @@ impl Doorstep<'_> {
             }
             let Some(secret) = &secret else { continue };
             for master in self.masters(&found, &mut trial, secret, repo).await? {
-                let keys = Keys::new(Cipher::Aes256GcmSiv, repo, self.role.clone(), master);
+                let keys = DerivedKeys::new(Cipher::Aes256GcmSiv, repo, self.role.clone(), master);
                 let first = samples.iter().find_map(|object| Record::decode(object, Some(&keys)).ok());
                 if let Some(record) = first {
                     let created = record.written();
@@ -208,12 +210,12 @@ impl Doorstep<'_> {
     /// What the secret opens of these slots, as far as it is a key of that repository's.
     async fn masters(
         &self,
-        found: &[FoundSlot],
-        trial: &mut SlotTrial,
-        secret: &Secret,
+        found: &[StoredKeySlot],
+        trial: &mut KeySlotTrial,
+        secret: &SlotSecret,
         repo: RepoId,
     ) -> Result<Vec<Keyring>, RepairError> {
-        if let Secret::Exported(of, keyring) = secret {
+        if let SlotSecret::Exported(of, keyring) = secret {
             return Ok(if *of == repo { vec![keyring.clone()] } else { Vec::new() });
         }
         let mut masters = Vec::new();
@@ -226,20 +228,21 @@ impl Doorstep<'_> {
         Ok(masters)
     }
 
-    async fn make(&self, repo: RepoId, created: Timestamp, keys: &Keys) -> Result<Bytes, RepairError> {
+    async fn make(&self, repo: RepoId, created: Timestamp, keys: &DerivedKeys) -> Result<Bytes, RepairError> {
         let register = self.seats.register(&register::head(repo));
         let reading = match &register {
             Some(register) => Some(register.read().await?),
             None => None,
         };
         let journal = match reading {
-            Some(reading) if reading.value.is_some() => JournalHome::Etcd { cluster: reading.cluster },
-            _ if self.seats.said() == JournalPlace::Etcd => return Err(RepairError::NoHead(self.role.clone())),
-            _ => JournalHome::Bucket,
+            Some(reading) if reading.value.is_some() => JournalLocation::Etcd { cluster: reading.cluster },
+            _ if self.seats.said() == JournalPlacement::Etcd => return Err(RepairError::NoHead(self.role.clone())),
+            _ => JournalLocation::Bucket,
         };
         let (role, chunker) = (self.role.clone(), ChunkerParams::default());
         let cipher = Cipher::Aes256GcmSiv;
-        let format = Format { v: format::VERSION, role, repo, created, cipher, journal, chunker, clear_key: None };
+        let format =
+            RepositoryFormat { v: format::VERSION, role, repo, created, cipher, journal, chunker, clear_key: None };
         Ok(Bytes::from(format.encode(keys)))
     }
 }

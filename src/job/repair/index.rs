@@ -6,17 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::RepairError;
-use super::losses::{self, Walked};
+use super::losses::{self, WalkedSnapshots};
 use crate::ids::{ChunkId, Digest, IndexId, PackId};
 use crate::job::backup::orphans;
-use crate::job::report::repaired::{Finding, SnapshotLoss};
+use crate::job::report::repaired::{RepairFinding, SnapshotLoss};
 use crate::job::repository::Repository;
 use crate::job::verify::content;
-use crate::journal::state::{Snapshot, State};
-use crate::repo::index::{Index, decode_index};
+use crate::journal::state::{JournalState, Snapshot};
+use crate::repo::index::{ChunkIndex, decode_index};
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::{Reader, Shelf};
+use crate::repo::reader::{IndexCache, RepositoryReader};
 use crate::store::{SizeLimit, StoreError, list_all};
 
 /// What is said of an object that is not there.
@@ -27,7 +27,7 @@ type LostCopy = (Bytes, String);
 
 /// What the objects say that the journal names.
 #[derive(Debug, Default)]
-struct Named {
+struct LoadedIndexes {
     /// Each with the tables of its packs; `Some`: it is this node's copy of a lost one.
     objects: Vec<(IndexId, Vec<PackTable>, Option<LostCopy>)>,
     /// Objects that are lost, and why.
@@ -37,7 +37,7 @@ struct Named {
 /// The index as it should be.
 #[derive(Debug)]
 pub(super) struct IndexPlan {
-    ground: Ground,
+    ground: IndexEvidence,
     /// Objects that stay as they are.
     pub(super) kept: Vec<IndexId>,
     /// This node's copies of lost objects, which are written again.
@@ -47,12 +47,12 @@ pub(super) struct IndexPlan {
     /// Chunks that are moved to a new pack.
     pub(super) moved: Vec<ChunkId>,
     /// What was found.
-    pub(super) findings: Vec<Finding>,
+    pub(super) findings: Vec<RepairFinding>,
 }
 
 impl IndexPlan {
     /// Reads all that there is.
-    pub(super) fn reader(&self) -> &Reader {
+    pub(super) fn reader(&self) -> &RepositoryReader {
         &self.ground.reader
     }
 
@@ -65,12 +65,16 @@ impl IndexPlan {
     ///
     /// # Errors
     /// The store does not answer.
-    pub(super) async fn grown(self, repository: &Repository, state: &State) -> Result<Option<Self>, RepairError> {
-        Ok(self.ground.grown(repository, state).await?.map(Ground::plan))
+    pub(super) async fn grown(
+        self,
+        repository: &Repository,
+        state: &JournalState,
+    ) -> Result<Option<Self>, RepairError> {
+        Ok(self.ground.grown(repository, state).await?.map(IndexEvidence::plan))
     }
 
     /// Whether the journal has to name other index objects than it does.
-    pub(super) fn changes(&self, state: &State) -> bool {
+    pub(super) fn changes(&self, state: &JournalState) -> bool {
         self.kept != state.indexes || !self.listed.is_empty() || !self.moved.is_empty()
     }
 }
@@ -82,18 +86,18 @@ impl IndexPlan {
 /// The store does not answer.
 pub(super) async fn reader(
     repository: &Repository,
-    state: &State,
-    shelf: Option<&Shelf>,
+    state: &JournalState,
+    shelf: Option<&IndexCache>,
     more: bool,
-) -> Result<Reader, RepairError> {
-    let named = Named::load(repository, &state.indexes, shelf).await?;
+) -> Result<RepositoryReader, RepairError> {
+    let named = LoadedIndexes::load(repository, &state.indexes, shelf).await?;
     let mut tables: Vec<PackTable> = named.objects.into_iter().flat_map(|(_, tables, _)| tables).collect();
     if more || !named.lost.is_empty() {
         // What the journal names counts more: of a chunk the place that comes last.
         let others = unnamed(repository, &index_of(&tables), state).await?;
         tables.splice(0..0, others);
     }
-    Ok(Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index_of(&tables))))
+    Ok(RepositoryReader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index_of(&tables))))
 }
 
 /// Plans the index of these snapshots. `more`: what the journal lost may have named further objects. `read_data`: every pack is read.
@@ -102,14 +106,14 @@ pub(super) async fn reader(
 /// The store does not answer.
 pub(super) async fn plan(
     repository: &Repository,
-    state: &State,
-    shelf: Option<&Shelf>,
+    state: &JournalState,
+    shelf: Option<&IndexCache>,
     more: bool,
     read_data: bool,
 ) -> Result<IndexPlan, RepairError> {
-    let named = Named::load(repository, &state.indexes, shelf).await?;
+    let named = LoadedIndexes::load(repository, &state.indexes, shelf).await?;
     let all: Vec<&PackTable> = named.objects.iter().flat_map(|(_, tables, _)| tables).collect();
-    let mut suspects = Suspects::find(repository, &all, read_data).await?;
+    let mut suspects = SuspectPacks::find(repository, &all, read_data).await?;
     let tables: Vec<PackTable> =
         all.into_iter().filter(|table| !suspects.missing.contains(&table.id)).cloned().collect();
     let mut others = Vec::new();
@@ -119,8 +123,8 @@ pub(super) async fn plan(
             suspects.read(repository, &others).await?;
         }
     }
-    let look = async |others: &[PackTable], suspects: &Suspects| {
-        look(repository, &tables, others, suspects, &state.snapshots, Walked::default()).await
+    let look = async |others: &[PackTable], suspects: &SuspectPacks| {
+        look(repository, &tables, others, suspects, &state.snapshots, WalkedSnapshots::default()).await
     };
     let (mut reader, mut walked) = look(&others, &suspects).await?;
     if !walked.losses.unknown.is_empty() && others.is_empty() {
@@ -135,34 +139,34 @@ pub(super) async fn plan(
         }
     }
     let snapshots = state.snapshots.iter().map(|snapshot| snapshot.id).collect();
-    Ok(Ground { named, tables, others, suspects, walked, snapshots, reader }.plan())
+    Ok(IndexEvidence { named, tables, others, suspects, walked, snapshots, reader }.plan())
 }
 
 /// What an index is planned on: all that was read for it.
 #[derive(Debug)]
-struct Ground {
-    named: Named,
+struct IndexEvidence {
+    named: LoadedIndexes,
     /// Of the packs that the objects list and that are there.
     tables: Vec<PackTable>,
     /// Of packs that none of them lists.
     others: Vec<PackTable>,
-    suspects: Suspects,
-    walked: Walked,
+    suspects: SuspectPacks,
+    walked: WalkedSnapshots,
     /// The snapshots that were walked.
     snapshots: HashSet<Digest>,
-    reader: Reader,
+    reader: RepositoryReader,
 }
 
-impl Ground {
+impl IndexEvidence {
     fn plan(self) -> IndexPlan {
         let (suspects, used) = (&self.suspects, &self.walked.losses.used);
         let others = self.others.iter().filter(|table| used.contains(&table.id) && !suspects.has(table.id));
         let others: Vec<PackTable> = others.cloned().collect();
-        let mut findings: Vec<Finding> = Vec::new();
+        let mut findings: Vec<RepairFinding> = Vec::new();
         let (mut kept, mut copies, mut listed) = (Vec::new(), Vec::new(), Vec::new());
         for (id, tables, copy) in &self.named.objects {
             if let Some((_, what)) = copy {
-                findings.push(Finding::Index { id: *id, what: what.clone(), copy: true });
+                findings.push(RepairFinding::Index { id: *id, what: what.clone(), copy: true });
             }
             if tables.iter().any(|table| suspects.has(table.id)) {
                 listed.extend(tables.iter().filter(|table| !suspects.has(table.id)).cloned());
@@ -171,11 +175,12 @@ impl Ground {
                 copies.extend(copy.iter().map(|(object, _)| (*id, object.clone())));
             }
         }
-        let lost = self.named.lost.iter().map(|(id, what)| Finding::Index { id: *id, what: what.clone(), copy: false });
+        let lost =
+            self.named.lost.iter().map(|(id, what)| RepairFinding::Index { id: *id, what: what.clone(), copy: false });
         findings.extend(lost);
         if !others.is_empty() {
             let chunks = others.iter().map(|table| table.chunks() as u64).sum();
-            findings.push(Finding::Listed { packs: others.len() as u64, chunks });
+            findings.push(RepairFinding::Listed { packs: others.len() as u64, chunks });
         }
         listed.extend(others);
         let mut moved = Vec::new();
@@ -189,18 +194,18 @@ impl Ground {
             if chunks.is_empty() && suspects.unlisted.contains(id) {
                 continue;
             }
-            findings.push(Finding::Pack { id: *id, what: what.clone(), moved: chunks.len() as u64 });
+            findings.push(RepairFinding::Pack { id: *id, what: what.clone(), moved: chunks.len() as u64 });
             moved.extend(chunks);
         }
         IndexPlan { ground: self, kept, copies, listed, moved, findings }
     }
 
     /// The same with what was committed since. `None`: what it needs was not looked at.
-    async fn grown(mut self, repository: &Repository, state: &State) -> Result<Option<Self>, RepairError> {
+    async fn grown(mut self, repository: &Repository, state: &JournalState) -> Result<Option<Self>, RepairError> {
         let known: HashSet<IndexId> = self.named.ids().collect();
         let fresh: Vec<IndexId> = state.indexes.iter().filter(|id| !known.contains(id)).copied().collect();
         // What was written a moment ago is in the store, and in no copy of this node's.
-        let added = Named::load(repository, &fresh, None).await?;
+        let added = LoadedIndexes::load(repository, &fresh, None).await?;
         if !added.lost.is_empty() {
             return Ok(None);
         }
@@ -222,25 +227,25 @@ async fn look(
     repository: &Repository,
     tables: &[PackTable],
     others: &[PackTable],
-    suspects: &Suspects,
+    suspects: &SuspectPacks,
     snapshots: &[Snapshot],
-    before: Walked,
-) -> Result<(Reader, Walked), RepairError> {
+    before: WalkedSnapshots,
+) -> Result<(RepositoryReader, WalkedSnapshots), RepairError> {
     // A sound pack counts more than one that is damaged, and what the journal names more than what it does not: the last one counts.
     let (sound, damaged): (Vec<&PackTable>, Vec<&PackTable>) =
         others.iter().chain(tables).partition(|table| !suspects.damaged.contains_key(&table.id));
-    let mut index = Index::default();
+    let mut index = ChunkIndex::default();
     damaged.into_iter().chain(sound).for_each(|table| index.add(table));
     index.sort();
-    let reader = Reader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
+    let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
     let watched: HashSet<PackId> = suspects.damaged.keys().copied().collect();
     let is_lost = |pack, frame| suspects.is_bad(pack, frame);
     let walked = losses::find(&reader, repository.role(), snapshots, &watched, &is_lost, before).await?;
     Ok((reader, walked))
 }
 
-fn index_of(tables: &[PackTable]) -> Index {
-    let mut index = Index::default();
+fn index_of(tables: &[PackTable]) -> ChunkIndex {
+    let mut index = ChunkIndex::default();
     for table in tables {
         index.add(table);
     }
@@ -249,7 +254,11 @@ fn index_of(tables: &[PackTable]) -> Index {
 }
 
 /// The tables of packs that no object lists and nothing condemned. They are listed after the journal was read.
-async fn unnamed(repository: &Repository, index: &Index, state: &State) -> Result<Vec<PackTable>, RepairError> {
+async fn unnamed(
+    repository: &Repository,
+    index: &ChunkIndex,
+    state: &JournalState,
+) -> Result<Vec<PackTable>, RepairError> {
     let condemned: HashSet<PackId> = state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
     let listed = listed(repository).await?;
     let mut found = orphans::find(repository.store.as_ref(), &repository.keys, index, &listed, &condemned).await?;
@@ -265,13 +274,13 @@ async fn listed(repository: &Repository) -> Result<HashMap<PackId, u64>, StoreEr
     Ok(objects.filter_map(|object| Some((names::parse_pack(role, &object.key)?, object.size))).collect())
 }
 
-impl Named {
+impl LoadedIndexes {
     fn ids(&self) -> impl Iterator<Item = IndexId> {
         let objects = self.objects.iter().map(|(id, ..)| *id);
         objects.chain(self.lost.iter().map(|(id, _)| *id))
     }
 
-    async fn load(repository: &Repository, ids: &[IndexId], shelf: Option<&Shelf>) -> Result<Self, StoreError> {
+    async fn load(repository: &Repository, ids: &[IndexId], shelf: Option<&IndexCache>) -> Result<Self, StoreError> {
         let mut named = Self::default();
         for &id in ids {
             let stored = match repository.store.get(&names::index(repository.role(), id), SizeLimit::INDEX).await {
@@ -305,7 +314,7 @@ impl Named {
 
 /// Packs that are not what the index says.
 #[derive(Debug, Default)]
-struct Suspects {
+struct SuspectPacks {
     missing: HashSet<PackId>,
     /// Which of their frames are lost.
     damaged: HashMap<PackId, HashSet<u32>>,
@@ -314,7 +323,7 @@ struct Suspects {
     unlisted: HashSet<PackId>,
 }
 
-impl Suspects {
+impl SuspectPacks {
     fn has(&self, pack: PackId) -> bool {
         self.missing.contains(&pack) || self.damaged.contains_key(&pack)
     }

@@ -6,9 +6,9 @@ use crate::ids::{ChunkId, PackId, RoleName};
 use crate::job::inside::info;
 use crate::job::report::repaired::{LOST_NAMED_MAX, LostEntry, SnapshotLoss};
 use crate::journal::state::Snapshot;
-use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::manifest::ManifestWalk;
-use crate::repo::reader::{Reader, RepoError};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 use crate::store::StoreError;
 
 /// Lost files of a snapshot that are remembered for the sake of their hard links.
@@ -16,7 +16,7 @@ const FIRST_NAMES_MAX: usize = 65_536;
 
 /// What the snapshots need.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(super) struct SnapshotNeeds {
     /// What each of them lost.
     pub(super) snapshots: Vec<SnapshotLoss>,
     /// Packs that have something which they need.
@@ -29,9 +29,9 @@ pub(super) struct Losses {
 
 /// What was walked.
 #[derive(Debug, Default)]
-pub(super) struct Walked {
+pub(super) struct WalkedSnapshots {
     /// What the snapshots need.
-    pub(super) losses: Losses,
+    pub(super) losses: SnapshotNeeds,
     /// Segments of which nothing is lost, nor can be through hard links.
     clean: HashSet<ChunkId>,
 }
@@ -41,30 +41,30 @@ pub(super) struct Walked {
 /// # Errors
 /// The store does not answer.
 pub(super) async fn find(
-    reader: &Reader,
+    reader: &RepositoryReader,
     role: &RoleName,
     snapshots: &[Snapshot],
     watched: &HashSet<PackId>,
     is_lost: &(dyn Fn(PackId, u32) -> bool + Send + Sync),
-    before: Walked,
-) -> Result<Walked, StoreError> {
-    let Walked { losses, clean } = before;
-    let mut walk = Walk { reader, watched, is_lost, losses, clean };
+    before: WalkedSnapshots,
+) -> Result<WalkedSnapshots, StoreError> {
+    let WalkedSnapshots { losses, clean } = before;
+    let mut walk = SnapshotWalk { reader, watched, is_lost, losses, clean };
     for snapshot in snapshots {
         walk.snapshot(role, snapshot).await?;
     }
-    Ok(Walked { losses: walk.losses, clean: walk.clean })
+    Ok(WalkedSnapshots { losses: walk.losses, clean: walk.clean })
 }
 
-struct Walk<'a> {
-    reader: &'a Reader,
+struct SnapshotWalk<'a> {
+    reader: &'a RepositoryReader,
     watched: &'a HashSet<PackId>,
     is_lost: &'a (dyn Fn(PackId, u32) -> bool + Send + Sync),
-    losses: Losses,
+    losses: SnapshotNeeds,
     clean: HashSet<ChunkId>,
 }
 
-impl Walk<'_> {
+impl SnapshotWalk<'_> {
     async fn snapshot(&mut self, role: &RoleName, snapshot: &Snapshot) -> Result<(), StoreError> {
         let mut loss = SnapshotLoss { info: info(role, snapshot), lost: Vec::new(), lost_count: 0 };
         let mut first_names = HashSet::new();
@@ -79,7 +79,7 @@ impl Walk<'_> {
             let bytes = if self.need(&id) {
                 match self.reader.chunk(&id).await {
                     Ok(bytes) => Some(bytes),
-                    Err(RepoError::Store(error)) if !error.is_not_found() && !error.is_of_object() => {
+                    Err(RepositoryReadError::Store(error)) if !error.is_not_found() && !error.is_of_object() => {
                         return Err(error);
                     }
                     Err(_) => None,
@@ -118,11 +118,16 @@ impl Walk<'_> {
         !(self.is_lost)(place.pack, place.frame)
     }
 
-    fn segment(&mut self, entries: &[Entry], loss: &mut SnapshotLoss, first_names: &mut HashSet<TreePath>) -> bool {
+    fn segment(
+        &mut self,
+        entries: &[ManifestEntry],
+        loss: &mut SnapshotLoss,
+        first_names: &mut HashSet<TreePath>,
+    ) -> bool {
         let mut clean = true;
         for entry in entries {
             let whole = match &entry.kind {
-                Kind::Hardlink { target } => {
+                EntryKind::Hardlink { target } => {
                     clean = false;
                     !first_names.contains(target)
                 }

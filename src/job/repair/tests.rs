@@ -6,48 +6,49 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::config::{KeySource, StoreSettings, StoreUrl};
-use crate::env::{Clock, Random};
+use crate::env::{Clock, RandomSource};
 use crate::ids::Seq;
-use crate::job::inside::Reading;
-use crate::job::known::Place;
-use crate::job::operate::Operator;
-use crate::job::progress::Progress;
+use crate::job::inside::JournalEndLookup;
+use crate::job::known::RepositoryLocation;
+use crate::job::operate::OperatorContext;
+use crate::job::progress::JobProgress;
 use crate::job::report::repaired::SnapshotLoss;
 use crate::job::report::verified::DamageKind;
-use crate::job::rotate::{RotateAsk, Rotator, rotate};
-use crate::job::seat::Seats;
-use crate::job::testing::{Rig, noise};
+use crate::job::rotate::{KeyRotator, RotateRequest, rotate};
+use crate::job::seat::JournalAccess;
+use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
-use crate::journal::log::Act;
+use crate::journal::log::UnfencedAction;
 use crate::repo::crypto::Cipher;
-use crate::repo::format::Format;
-use crate::store::held::Held;
+use crate::repo::format::RepositoryFormat;
+use crate::store::held::MemoryTrackingStore;
 use crate::store::memory::MemoryStore;
 
 struct Scene {
-    rig: Rig,
-    place: Place,
-    seats: Seats,
+    rig: JobFixture,
+    place: RepositoryLocation,
+    seats: JournalAccess,
 }
 
 impl Scene {
     /// A repository with one snapshot, on a node that remembers it.
     async fn new() -> Self {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         rig.write("a", "content");
         rig.backup().await;
-        let place = Place::new(&StoreSettings::new(StoreUrl::Dir("/b".into()), KeySource::None), &rig.role.name);
+        let place =
+            RepositoryLocation::new(&StoreSettings::new(StoreUrl::Dir("/b".into()), KeySource::None), &rig.role.name);
         place.remember(&rig.env, &rig.state_dir(), &rig.repository).unwrap();
-        Self { rig, place, seats: Seats::default() }
+        Self { rig, place, seats: JournalAccess::default() }
     }
 
-    fn by<'a>(&'a self, state_dir: Option<&'a std::path::Path>) -> Repairer<'a> {
+    fn by<'a>(&'a self, state_dir: Option<&'a std::path::Path>) -> RepairRequest<'a> {
         let rig = &self.rig;
         let (role, key, env) = (&rig.role.name, &rig.role.key, &rig.env);
-        let step = Doorstep { role, key, place: &self.place, state_dir, seats: &self.seats, env };
-        let node = NodeRef { id: rig.node, name: "east".to_owned() };
+        let step = RecoveryInputs { role, key, place: &self.place, state_dir, seats: &self.seats, env };
+        let node = WriterNode { id: rig.node, name: "east".to_owned() };
         let (instance, role) = (InstanceId([7; 8]), &rig.role);
-        Repairer { step, node, instance, role, assessment: None, force: false, key_slot: false, read_data: false }
+        RepairRequest { step, node, instance, role, assessment: None, force: false, key_slot: false, read_data: false }
     }
 
     fn key(&self) -> String {
@@ -66,8 +67,11 @@ async fn a_format_comes_back_as_it_was_or_from_the_key_and_is_never_weaker() {
     let (memory, key) = (&scene.rig.memory, scene.key());
     let whole = memory.objects()[&key].clone();
     let planted = {
-        let format =
-            Format { cipher: Cipher::None, clear_key: Some("00".repeat(32)), ..scene.rig.repository.format.clone() };
+        let format = RepositoryFormat {
+            cipher: Cipher::None,
+            clear_key: Some("00".repeat(32)),
+            ..scene.rig.repository.format.clone()
+        };
         let keys = format.keys(format.clear_master().unwrap());
         Bytes::from(format.encode(&keys))
     };
@@ -81,23 +85,26 @@ async fn a_format_comes_back_as_it_was_or_from_the_key_and_is_never_weaker() {
             assert_eq!(memory.objects(), before, "a dry run changes nothing");
             let source = if remembers { FormatSource::Memory } else { FormatSource::Journal };
             assert!(
-                matches!(seen.findings[..], [Finding::Format { source: found, .. }] if found == source),
+                matches!(seen.findings[..], [RepairFinding::Format { source: found, .. }] if found == source),
                 "{seen:?}"
             );
             scene.repair(remembers).await.unwrap();
             let there = memory.objects()[&key].clone();
             assert_eq!(there == whole, remembers, "the very same object");
-            let format = Format::parse(&there, &scene.rig.role.name).unwrap();
+            let format = RepositoryFormat::parse(&there, &scene.rig.role.name).unwrap();
             assert_eq!((format.cipher, format.repo), (Cipher::Aes256GcmSiv, scene.rig.repository.format.repo));
-            Format::verify(&there, &scene.rig.repository.keys).unwrap();
+            RepositoryFormat::verify(&there, &scene.rig.repository.keys).unwrap();
         }
     }
     // What a node was made to remember is not believed either.
-    let local = Local::peek(&scene.rig.env, &scene.rig.state_dir(), scene.rig.repository.format.repo);
+    let local = LocalState::peek(&scene.rig.env, &scene.rig.state_dir(), scene.rig.repository.format.repo);
     local.remember_way(&planted, None).unwrap();
     memory.tamper(&key, None);
     scene.repair(true).await.unwrap();
-    assert_eq!(Format::parse(&memory.objects()[&key], &scene.rig.role.name).unwrap().cipher, Cipher::Aes256GcmSiv);
+    assert_eq!(
+        RepositoryFormat::parse(&memory.objects()[&key], &scene.rig.role.name).unwrap().cipher,
+        Cipher::Aes256GcmSiv
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,10 +127,10 @@ async fn a_key_slot_is_written_again_only_if_that_is_asked_for() {
     scene.rig.memory.tamper(&slot, None);
     assert!(matches!(scene.repair(false).await, Err(RepairError::Open(OpenError::NoKeySlots { .. }))));
     let report = scene.repair(true).await.unwrap();
-    assert!(matches!(report.findings[..], [Finding::KeySlot { put_back: false, .. }]), "{report:?}");
+    assert!(matches!(report.findings[..], [RepairFinding::KeySlot { put_back: false, .. }]), "{report:?}");
     assert!(report.keys.is_empty() && !scene.rig.memory.objects().contains_key(&slot));
     let state_dir = scene.rig.state_dir();
-    let by = Repairer { key_slot: true, ..scene.by(Some(&state_dir)) };
+    let by = RepairRequest { key_slot: true, ..scene.by(Some(&state_dir)) };
     let report = repair(scene.rig.store.clone(), &by).await.unwrap();
     assert_eq!((report.keys.len(), scene.rig.memory.objects().get(&slot)), (1, Some(&whole)));
     assert_eq!(report.record, None, "the journal has nothing to do with it");
@@ -138,11 +145,11 @@ async fn what_is_committed_meanwhile_is_looked_at_and_stays() {
     let lost = memory.objects().into_keys().filter(|key| key.contains("/journal/")).nth(1).unwrap();
     memory.tamper(&lost, None);
     let by = scene.by(Some(&state_dir));
-    let plan = Box::pin(Plan::make(scene.rig.store.clone(), &by)).await.unwrap();
+    let plan = Box::pin(RepairPlan::make(scene.rig.store.clone(), &by)).await.unwrap();
     assert!(plan.needs_record());
     scene.rig.write("c", "what comes after");
     let committed = scene.rig.backup().await;
-    let mut written = Written::default();
+    let mut written = RepairProgress::default();
     assert!(plan.apply(&by, false, &mut written).await.unwrap().is_none(), "it moved on");
     let objects = memory.objects().len();
     let Some(plan) = Box::pin(plan.grown()).await.unwrap() else { panic!("what was committed is no other loss") };
@@ -170,21 +177,21 @@ async fn a_plan_that_grew_is_the_one_that_is_made_anew_also_over_damaged_packs()
     // Its end is gone: some of its frames are whole, and snapshots need the others as well.
     rig.memory.tamper(&pack, Some(object.slice(..object.len() / 2)));
     let by = scene.by(None);
-    let plan = Box::pin(Plan::make(rig.store.clone(), &by)).await.unwrap();
+    let plan = Box::pin(RepairPlan::make(rig.store.clone(), &by)).await.unwrap();
     assert!(!plan.index.moved.is_empty() && plan.report(&by).lost_files() > 0, "{:?}", plan.report(&by));
     // What is committed meanwhile refers to the same pack.
     rig.write("small", "what comes after");
     rig.backup().await;
     let Some(grown) = Box::pin(plan.grown()).await.unwrap() else { panic!("what was committed is no other loss") };
-    let anew = Box::pin(Plan::make(rig.store.clone(), &by)).await.unwrap();
-    let lost = |plan: &Plan| {
+    let anew = Box::pin(RepairPlan::make(rig.store.clone(), &by)).await.unwrap();
+    let lost = |plan: &RepairPlan| {
         let report = plan.report(&by);
         let lost = |loss: &SnapshotLoss| (loss.info.id, loss.lost_count, format!("{:?}", loss.lost));
         (format!("{:?}", report.findings), report.snapshots.iter().map(lost).collect::<Vec<_>>())
     };
     assert_eq!((lost(&grown), lost(&grown).1.len()), (lost(&anew), 3));
     assert_eq!(grown.index.moved, anew.index.moved);
-    let report = grown.apply(&by, false, &mut Written::default()).await.unwrap().expect("nothing came between");
+    let report = grown.apply(&by, false, &mut RepairProgress::default()).await.unwrap().expect("nothing came between");
     assert!(report.lost_files() > 0 && report.record.is_some());
     let again = survey(rig.store.clone(), &by).await.unwrap();
     assert!(again.findings.is_empty(), "{again:?}");
@@ -211,9 +218,9 @@ impl Clock for Hasty {
 
 /// Random numbers that a repair needs before it appends: then somebody else appends.
 #[derive(Debug)]
-struct Meddling(Arc<dyn Random>, MemoryStore, (String, Bytes));
+struct Meddling(Arc<dyn RandomSource>, MemoryStore, (String, Bytes));
 
-impl Random for Meddling {
+impl RandomSource for Meddling {
     fn fill(&self, buffer: &mut [u8]) {
         let (key, object) = self.2.clone();
         self.1.tamper(&key, Some(object));
@@ -228,7 +235,7 @@ async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_chang
     let index = rig.memory.objects().into_keys().find(|key| key.contains("/index/")).unwrap();
     rig.memory.tamper(&index, None);
     let (journal, view) = (reading_journal(&rig.repository, &rig.env), rig.archive().await.view);
-    let view = journal.note(&view, Act::Resume).await.unwrap();
+    let view = journal.note(&view, UnfencedAction::Resume).await.unwrap();
     let key = names::record(&rig.role.name, view.head.as_ref().unwrap().seq);
     let object = rig.memory.objects()[&key].clone();
     rig.memory.tamper(&key, None);
@@ -239,12 +246,12 @@ async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_chang
         random: Arc::new(Meddling(random, rig.memory.clone(), (key, object))),
         ..rig.env.clone()
     };
-    let hurried = Repairer { step: Doorstep { env: &env, ..by.step }, ..by.clone() };
+    let hurried = RepairRequest { step: RecoveryInputs { env: &env, ..by.step }, ..by.clone() };
     let busy = repair(rig.store.clone(), &hurried).await;
     assert!(matches!(busy, Err(RepairError::Busy(PATIENCE))), "{busy:?}");
     assert_eq!(rig.archive().await.view.head, view.head, "nothing but what the other one appended");
     let repaired = scene.repair(false).await.unwrap();
-    assert!(matches!(&repaired.findings[..], [Finding::Index { copy: false, .. }, ..]), "{repaired:?}");
+    assert!(matches!(&repaired.findings[..], [RepairFinding::Index { copy: false, .. }, ..]), "{repaired:?}");
     assert!(survey(rig.store.clone(), &by).await.unwrap().findings.is_empty());
 }
 
@@ -254,17 +261,17 @@ async fn what_is_not_the_copy_of_a_rotation_is_named_and_written_again() {
     let new = {
         let rig = &scene.rig;
         let new = KeySource::KeyFile(rig.dir.path().join("new"));
-        let node = NodeRef { id: rig.node, name: "east".to_owned() };
-        let (instance, seats) = (InstanceId([7; 8]), Seats::default());
-        let operator = Operator { node, instance, env: &rig.env, state_dir: None, seats };
-        let by = Rotator { operator, role: &rig.role, assessment: None, force: true };
+        let node = WriterNode { id: rig.node, name: "east".to_owned() };
+        let (instance, seats) = (InstanceId([7; 8]), JournalAccess::default());
+        let operator = OperatorContext { node, instance, env: &rig.env, state_dir: None, seats };
+        let by = KeyRotator { operator, role: &rig.role, assessment: None, force: true };
         let (given, ask_new) = (&rig.role.key, Some(new.clone()));
-        let ask = RotateAsk { given, new: ask_new, keep: Vec::new(), drop: Vec::new(), dry_run: false };
+        let ask = RotateRequest { given, new: ask_new, keep: Vec::new(), drop: Vec::new(), dry_run: false };
         rotate(&rig.repository, &by, &ask).await.unwrap();
         new
     };
     scene.rig.role.key = new;
-    let (rig, progress) = (&scene.rig, Progress::default());
+    let (rig, progress) = (&scene.rig, JobProgress::default());
     let verify = async || {
         let report = verify(rig.store.clone(), &rig.role.name, &rig.role.key, 0, &|_| None, &progress, &rig.env).await;
         report.unwrap().damages.into_iter().map(|damage| (damage.kind, damage.object)).collect::<Vec<_>>()
@@ -275,7 +282,7 @@ async fn what_is_not_the_copy_of_a_rotation_is_named_and_written_again() {
     assert_eq!(verify().await, [(DamageKind::RotationCopy, name.clone())]);
     let before = rig.memory.objects();
     let seen = survey(rig.store.clone(), &scene.by(None)).await.unwrap();
-    assert!(matches!(&seen.findings[..], [Finding::RotationCopy { object, .. }] if *object == name), "{seen:?}");
+    assert!(matches!(&seen.findings[..], [RepairFinding::RotationCopy { object, .. }] if *object == name), "{seen:?}");
     assert_eq!(rig.memory.objects(), before, "a dry run changes nothing");
     let repaired = scene.repair(false).await.unwrap();
     assert_eq!((repaired.findings.len(), repaired.record), (1, None));
@@ -292,14 +299,15 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
     for _ in 0..4 {
         rig.backup().await;
     }
-    let (held, count) = Held::new(rig.store.clone());
+    let (held, count) = MemoryTrackingStore::new(rig.store.clone());
     let store: Arc<dyn Store> = Arc::new(held);
-    let (genuine, progress) = (rig.memory.objects(), Progress::default());
+    let (genuine, progress) = (rig.memory.objects(), JobProgress::default());
     // Many that are read at once, and many that are each as large as a record may be. All are the same bytes: the test holds them once.
     for (size, end) in [(1 << 20, 300), (64 << 20, 12)] {
         let planted = Bytes::from(vec![b'{'; size]);
         let repository = Repository::open(store.clone(), &rig.role.name, &rig.role.key).await.unwrap();
-        let archive = Archive::read(repository.clone(), &rig.env, None, Reading::Fresh).await.unwrap();
+        let archive =
+            ReadOnlyRepository::read(repository.clone(), &rig.env, None, JournalEndLookup::Fresh).await.unwrap();
         let mut far = archive.view.clone();
         far.head.as_mut().unwrap().seq = Seq(end);
         for seq in 3..=end {
@@ -317,9 +325,9 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
         let verified = verify(store.clone(), &rig.role.name, &rig.role.key, 0, &|_| None, &progress, &rig.env).await;
         assert!(!verified.unwrap().damages.is_empty());
         looked("verify");
-        let _ = Archive::read(repository.clone(), &rig.env, None, Reading::Fresh).await;
+        let _ = ReadOnlyRepository::read(repository.clone(), &rig.env, None, JournalEndLookup::Fresh).await;
         looked("snapshots");
-        let shown = Archive { view: far.clone(), ..archive };
+        let shown = ReadOnlyRepository { view: far.clone(), ..archive };
         shown.records(end).await.unwrap();
         looked("journal show");
         shown.journal.with_all_dates(far).await.unwrap();

@@ -4,12 +4,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::snapshot::EmptySources;
-use super::whoami::RunSeen;
+use super::whoami::RunSummary;
 use crate::ids::{Digest, RoleName, Seq, Term};
 
 /// What a role's journal tells of the time since some instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleAudit {
+pub struct AuditReport {
     /// Which role.
     pub role: RoleName,
     /// From when on.
@@ -21,11 +21,11 @@ pub struct RoleAudit {
     /// Who did the work, by name.
     pub nodes: Vec<NodeShare>,
     /// What is wrong, at most [`super::PROBLEMS_MAX`].
-    pub findings: Vec<Finding>,
+    pub findings: Vec<AuditFinding>,
     /// How many there were.
     pub finding_count: u64,
     /// What looks like a finding and is none, at most [`super::PROBLEMS_MAX`].
-    pub notes: Vec<Note>,
+    pub notes: Vec<AuditNote>,
 }
 
 /// Slots by how they stand. Each that is expected is committed, missed, paused or open.
@@ -60,7 +60,7 @@ pub struct NodeShare {
 
 /// What commits a slot: a snapshot, or the good end of a guarded command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Commit {
+pub struct CommitInfo {
     /// The record's number.
     pub seq: Seq,
     /// The label of the node that wrote it.
@@ -75,7 +75,7 @@ pub struct Commit {
 
 /// A guarded command that was begun for a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Attempt {
+pub struct SlotAttempt {
     /// The label of the node that ran it.
     pub node: String,
     /// The fencing token.
@@ -97,7 +97,7 @@ pub struct AttemptEnd {
 
 /// Snapshots one after the other that say the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Streak {
+pub struct SnapshotStreak {
     /// The first of them.
     pub first: Timestamp,
     /// The last of them.
@@ -116,7 +116,7 @@ pub struct Streak {
 
 /// Snapshots one after the other that lack files that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Incomplete {
+pub struct IncompleteStreak {
     /// The first of them that is known.
     pub first: Timestamp,
     /// The last of them.
@@ -131,10 +131,10 @@ pub struct Incomplete {
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub enum AuditFinding {
     /// The last run, or the last try to take the role, failed, and nothing was committed since. The journal does not have it: it is what
     /// the node that audits knows, and what the others told.
-    Failed(RunSeen),
+    Failed(RunSummary),
     /// The state directory of the node that audits, and that has the role, cannot be written.
     StateUnwritable {
         /// Why.
@@ -149,7 +149,7 @@ pub enum Finding {
         /// How many.
         count: u64,
         /// Who tried; only where there is one slot.
-        attempts: Vec<Attempt>,
+        attempts: Vec<SlotAttempt>,
     },
     /// The config has no schedule for the role, and slots were committed by one.
     ScheduleMissing {
@@ -161,14 +161,14 @@ pub enum Finding {
         /// Which.
         slot: Timestamp,
         /// By whom, and when.
-        commit: Commit,
+        commit: CommitInfo,
     },
     /// A slot with more than one commit.
     Duplicate {
         /// Which.
         slot: Timestamp,
         /// All of them.
-        commits: Vec<Commit>,
+        commits: Vec<CommitInfo>,
     },
     /// A record that is gone, although later ones are there or this node has seen it.
     Hole {
@@ -183,9 +183,9 @@ pub enum Finding {
         what: String,
     },
     /// The same changed set run after run.
-    SameChanges(Streak),
+    SameChanges(SnapshotStreak),
     /// Every file was reported as changed, and no content was new.
-    EverythingChanged(Streak),
+    EverythingChanged(SnapshotStreak),
     /// Records that are dated beyond the present.
     Future {
         /// How many, slots included of which no record is known any more.
@@ -207,7 +207,7 @@ pub enum Finding {
         nodes: Vec<String>,
     },
     /// The newest snapshot lacks files that could not be read.
-    Incomplete(Incomplete),
+    Incomplete(IncompleteStreak),
     /// The newest snapshot has nothing of some sources or dumps.
     EmptySources {
         /// The first snapshot in a row that lacks some.
@@ -245,7 +245,7 @@ pub enum Finding {
 
 /// Something that looks like a finding, with what explains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub enum AuditNote {
     /// Slots one after the other without a commit, because of a pause.
     Paused {
         /// The first of them.
@@ -269,7 +269,7 @@ pub enum Note {
         by: String,
     },
     /// The same changed set run after run, but each run brought new content.
-    SameFiles(Streak),
+    SameFiles(SnapshotStreak),
     /// Snapshots one after the other lack files that could not be read; a complete one came after them.
-    Incomplete(Incomplete),
+    Incomplete(IncompleteStreak),
 }

@@ -3,15 +3,15 @@
 use serde::Serialize;
 
 use crate::ids::Digest;
-use crate::repo::entry::{Entry, TreePath};
+use crate::repo::entry::{ManifestEntry, TreePath};
 
 /// One hit of `find`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FindMatch {
     /// The snapshot it is in.
     pub snapshot: Digest,
     /// The entry.
-    pub entry: Entry,
+    pub entry: ManifestEntry,
 }
 
 /// One difference between two snapshots.
@@ -20,7 +20,7 @@ pub struct DiffLine {
     /// Which path.
     pub path: TreePath,
     /// How it differs.
-    pub change: Change,
+    pub change: DiffChange,
     /// Size in the first snapshot; 0 where it is not in there or no regular file.
     pub size_before: u64,
     /// Size in the second snapshot, likewise.
@@ -30,7 +30,7 @@ pub struct DiffLine {
 /// How a path differs between two snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Change {
+pub enum DiffChange {
     /// Only in the second.
     New,
     /// Only in the first.
@@ -56,12 +56,12 @@ pub struct DiffCounts {
 
 impl DiffCounts {
     /// Counts one more.
-    pub fn add(&mut self, change: Change) {
+    pub fn add(&mut self, change: DiffChange) {
         *match change {
-            Change::New => &mut self.new,
-            Change::Removed => &mut self.removed,
-            Change::Content => &mut self.content,
-            Change::Metadata => &mut self.metadata,
+            DiffChange::New => &mut self.new,
+            DiffChange::Removed => &mut self.removed,
+            DiffChange::Content => &mut self.content,
+            DiffChange::Metadata => &mut self.metadata,
         } += 1;
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::ids::{Digest, RoleName};
-use crate::job::prune::retention::Reason;
+use crate::job::prune::retention::KeepReason;
 use crate::journal::state::Snapshot;
 
 /// How a prune of one role went, or would go.
@@ -12,7 +12,7 @@ pub struct PruneReport {
     /// Which role.
     pub role: RoleName,
     /// Every snapshot, in the journal's order.
-    pub snapshots: Vec<Verdict>,
+    pub snapshots: Vec<RetentionVerdict>,
     /// Packs that nothing needs any more.
     pub packs_condemned: u64,
     /// Packs whose needed part was written anew.
@@ -24,7 +24,7 @@ pub struct PruneReport {
     /// Packs that something needs and that the store has not got as they should be: nothing is moved out of them.
     pub packs_lost: u64,
     /// What was deleted, of this and of earlier prunes.
-    pub swept: Swept,
+    pub swept: SweepCounts,
     /// The store keeps versions of what is deleted: nothing is freed by it alone.
     pub is_versioned: bool,
 }
@@ -32,7 +32,7 @@ pub struct PruneReport {
 impl PruneReport {
     /// Where everything stays and nothing is freed.
     pub fn idle(role: RoleName, snapshots: &[Snapshot]) -> Self {
-        let verdict = |snapshot: &Snapshot| Verdict {
+        let verdict = |snapshot: &Snapshot| RetentionVerdict {
             snapshot: snapshot.id,
             time: snapshot.time,
             node: snapshot.node.name.clone(),
@@ -47,7 +47,7 @@ impl PruneReport {
             bytes_freed: 0,
             bytes_unused: 0,
             packs_lost: 0,
-            swept: Swept::default(),
+            swept: SweepCounts::default(),
             is_versioned: false,
         }
     }
@@ -55,7 +55,7 @@ impl PruneReport {
 
 /// A snapshot, and what becomes of it.
 #[derive(Debug, Clone)]
-pub struct Verdict {
+pub struct RetentionVerdict {
     /// Which.
     pub snapshot: Digest,
     /// When it was taken.
@@ -65,12 +65,12 @@ pub struct Verdict {
     /// Whether it stays.
     pub kept: bool,
     /// Why.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<KeepReason>,
 }
 
 /// What a sweep deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Swept {
+pub struct SweepCounts {
     /// Packs.
     pub packs: u64,
     /// Index objects.

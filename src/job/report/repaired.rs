@@ -1,6 +1,6 @@
 //! What `repair` reports.
 
-use crate::ids::{Digest, Generation, IndexId, KeyId, PackId, RoleName, Seq, Term};
+use crate::ids::{Digest, IndexId, KeyGeneration, KeyId, PackId, RoleName, Seq, Term};
 use crate::repo::entry::TreePath;
 
 use super::snapshot::SnapshotInfo;
@@ -13,7 +13,7 @@ pub struct RepairReport {
     /// Nothing was changed.
     pub dry_run: bool,
     /// What was found, in the order in which a reader would meet it.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<RepairFinding>,
     /// The key slots that the store has, and what is wrong with those that are damaged.
     pub keys: Vec<(KeyId, Option<String>)>,
     /// Every live snapshot, oldest first, with what of it cannot be restored.
@@ -32,8 +32,8 @@ impl RepairReport {
 
     /// Snapshots that are left out, since nothing vouches for them.
     pub fn left_out(&self) -> u64 {
-        let left_out = |finding: &Finding| match finding {
-            Finding::Unvouched { snapshots, .. } => snapshots.len() as u64,
+        let left_out = |finding: &RepairFinding| match finding {
+            RepairFinding::Unvouched { snapshots, .. } => snapshots.len() as u64,
             _ => 0,
         };
         self.findings.iter().map(left_out).sum()
@@ -42,7 +42,7 @@ impl RepairReport {
     /// The key slot that nobody asked to be written again: nothing in the store opens with the key at hand until it is.
     pub fn shut(&self) -> Option<KeyId> {
         self.findings.iter().find_map(|finding| match finding {
-            Finding::KeySlot { id, put_back: false } => Some(*id),
+            RepairFinding::KeySlot { id, put_back: false } => Some(*id),
             _ => None,
         })
     }
@@ -55,7 +55,7 @@ impl RepairReport {
 
 /// One thing that is not as it should be, and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub enum RepairFinding {
     /// `format` is lost or not this repository's; it is written again.
     Format {
         /// What is wrong with it.
@@ -87,7 +87,7 @@ pub enum Finding {
         to: Seq,
     },
     /// The record of the rotation to this generation of the repository key is lost, and all after it: the journal goes on under it.
-    Rotation(Generation),
+    Rotation(KeyGeneration),
     /// Another object stands in the place of the copy of the newest rotation's record; the copy is written again.
     RotationCopy {
         /// Its key.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use super::snapshot::SnapshotInfo;
 pub use crate::job::restore::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind, RestoreReport};
-pub use crate::tree::write::{MetaKind, MetaTrouble};
+pub use crate::tree::write::{MetadataFailure, MetadataKind};
 
 /// A restore, with what it was about.
 #[derive(Debug, Clone)]
-pub struct Restored {
+pub struct RestoredSnapshot {
     /// What was restored.
     pub snapshot: SnapshotInfo,
     /// Below which directory; `None`: in place.

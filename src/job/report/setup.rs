@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use crate::config::{JournalPlace, KeySource};
-use crate::ids::{Generation, KeyId, NodeId, RepoId, RoleName};
+use crate::config::{JournalPlacement, KeySource};
+use crate::ids::{KeyGeneration, KeyId, NodeId, RepoId, RoleName};
 
 /// What `init` came to, role by role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitReport {
     /// The roles that were asked for, in their order.
-    pub roles: Vec<InitRole>,
+    pub roles: Vec<InitRoleReport>,
     /// The ID of the node that this one has become.
     pub new_identity: Option<NodeId>,
 }
 
 /// One role's repository after `init`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InitRole {
+pub struct InitRoleReport {
     /// Which role.
     pub role: RoleName,
     /// The store, as it describes itself.
@@ -28,7 +28,7 @@ pub struct InitRole {
     /// `false`: it was there already, complete and with the same parameters.
     pub created: bool,
     /// Where the journal lives; never `Auto`.
-    pub journal: JournalPlace,
+    pub journal: JournalPlacement,
     /// How many rounds of racing puts the store passed; 0 when nothing was created.
     pub proof_rounds: u32,
     /// How the repository key is unlocked.
@@ -47,9 +47,9 @@ pub struct KeyReport {
     /// What was done.
     pub change: KeyChange,
     /// The generation of the repository key that this command knows as the newest.
-    pub generation: Generation,
+    pub generation: KeyGeneration,
     /// The slots that unlock the repository now.
-    pub slots: Vec<KeySlot>,
+    pub slots: Vec<KeySlotInfo>,
     /// So many more were not looked at.
     pub passed_over: usize,
 }
@@ -73,7 +73,7 @@ pub enum KeyChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRotation {
     /// The generation that everything is written under from now on.
-    pub generation: Generation,
+    pub generation: KeyGeneration,
     /// Nothing was changed.
     pub dry_run: bool,
     /// An earlier one was cut short, and is finished now.
@@ -90,7 +90,7 @@ pub struct KeyRotation {
 
 impl KeyRotation {
     /// One to this generation, of which no more is known.
-    pub fn of(generation: Generation) -> Self {
+    pub fn of(generation: KeyGeneration) -> Self {
         let (written, removed, left) = (Vec::new(), Vec::new(), Vec::new());
         Self { generation, dry_run: false, finished: false, written, removed, left, created_file: None }
     }
@@ -98,11 +98,11 @@ impl KeyRotation {
 
 /// One way to unlock a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeySlot {
+pub struct KeySlotInfo {
     /// Its name in the store.
     pub id: KeyId,
     /// The newest generation of the repository key that it gives.
-    pub generation: Generation,
+    pub generation: KeyGeneration,
     /// What it takes.
     pub kind: KeySlotKind,
     /// When it was written, by the store's clock.

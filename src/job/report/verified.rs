@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::ids::{Digest, RoleName};
 use crate::repo::entry::TreePath;
-use crate::repo::loss::Losses;
+use crate::repo::loss::PackLosses;
 
 /// What was checked and what was found.
 #[derive(Debug, Clone)]
@@ -20,11 +20,11 @@ pub struct VerifyReport {
     /// How long it took.
     pub duration: Duration,
     /// What is damaged, at most [`super::PROBLEMS_MAX`].
-    pub damages: Vec<Damage>,
+    pub damages: Vec<DamagedObject>,
     /// How many there were.
     pub damage_count: u64,
     /// The packs among them, for the next run.
-    pub losses: Losses,
+    pub losses: PackLosses,
 }
 
 /// What was looked at.
@@ -48,7 +48,7 @@ pub struct VerifyCounts {
 
 /// One object that is missing or not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
+pub struct DamagedObject {
     /// What it is.
     pub kind: DamageKind,
     /// Its key in the store.
@@ -56,7 +56,7 @@ pub struct Damage {
     /// What is wrong with it.
     pub what: String,
     /// The files that cannot be restored because of it, at most [`AFFECTED_MAX`].
-    pub affected: Vec<Affected>,
+    pub affected: Vec<AffectedFile>,
     /// How many there are.
     pub affected_count: u64,
 }
@@ -79,12 +79,12 @@ pub enum DamageKind {
     Pack,
 }
 
-/// The most files that one [`Damage`] names.
+/// The most files that one [`DamagedObject`] names.
 pub const AFFECTED_MAX: usize = 100;
 
 /// One file that a damage concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Affected {
+pub struct AffectedFile {
     /// In which snapshot.
     pub snapshot: Digest,
     /// Which path.

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::SlotCounts;
 use super::snapshot::SnapshotInfo;
-use crate::config::Lease;
-use crate::file::access::Exposure;
+use crate::config::LeaseKind;
+use crate::file::access::FileExposure;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Seq, Term};
-use crate::job::report::Outcome;
+use crate::job::report::RunOutcome;
 use crate::job::report::snapshot::EmptySources;
 use crate::journal::future::FutureDates;
-use crate::repo::format::JournalHome;
+use crate::repo::format::JournalLocation;
 
 /// This node, and every role that was asked about.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct WhoamiReport {
     /// This node.
     pub node: NodeInfo,
     /// The roles.
-    pub roles: Vec<RoleStatus>,
+    pub roles: Vec<RoleInfo>,
 }
 
 /// This node.
@@ -41,21 +41,21 @@ pub struct NodeInfo {
 
 /// Where this node stands for one role.
 #[derive(Debug, Clone)]
-pub struct RoleStatus {
+pub struct RoleInfo {
     /// Which role.
     pub role: RoleName,
     /// The verdict.
-    pub state: State,
+    pub state: RoleState,
     /// What it rests on.
-    pub reason: Reason,
+    pub reason: StateReason,
     /// Every probe that was asked.
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<ProbeReport>,
     /// The fencing tokens.
     pub term: TermInfo,
     /// The newest snapshot; `None` also when the store could not be read.
     pub last_backup: Option<SnapshotInfo>,
     /// How the newest run ended, on any node that is known of: a failure with nothing committed after it, else the newest snapshot's.
-    pub last_run: Option<RunSeen>,
+    pub last_run: Option<RunSummary>,
     /// The next slot; `None` without a schedule.
     pub next_slot: Option<Timestamp>,
     /// How the newest slots stand; `None` where the state of the journal does not tell.
@@ -65,11 +65,11 @@ pub struct RoleStatus {
     /// Etcd, where the role's lease is there.
     pub etcd: Option<EtcdState>,
     /// What a person should look after, the worst first.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<RoleWarning>,
     /// Whether a daemon on this node has the role's schedule.
     pub has_daemon: bool,
     /// The other nodes of the role, as far as they told of themselves in the store lately.
-    pub peers: Vec<PeerSeen>,
+    pub peers: Vec<PeerPresence>,
 }
 
 /// How the newest slots stand, those that have started.
@@ -85,7 +85,7 @@ pub struct RecentSlots {
 /// The verdict on one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum RoleState {
     /// This node does the role's backups.
     Active,
     /// Another node does.
@@ -98,9 +98,9 @@ pub enum State {
     Paused,
 }
 
-/// What a [`State`] rests on.
+/// What a [`RoleState`] rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum StateReason {
     /// The role has no probes and no lease: whoever runs it is active.
     AlwaysActive,
     /// The config's `nodes` does not name this node.
@@ -174,11 +174,11 @@ pub enum Reason {
 
 /// One probe and what it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evidence {
+pub struct ProbeReport {
     /// The probe, in the config's words: `vip 10.0.0.50`, `command /usr/local/bin/is-primary`.
     pub probe: String,
     /// What it said.
-    pub answer: Answer,
+    pub answer: ProbeVerdict,
     /// The fact behind it: `on eth0`, `exit 1`, `timed out`. May be empty.
     pub detail: String,
     /// How long it took to answer.
@@ -190,9 +190,9 @@ pub struct Evidence {
 }
 
 /// The first probe that cannot tell, with its reason.
-pub fn undecided(evidence: &[Evidence]) -> Option<String> {
-    let unknown = |found: &&Evidence| found.answer == Answer::Unknown;
-    let decides = |found: &&Evidence| !found.fallback;
+pub fn undecided(evidence: &[ProbeReport]) -> Option<String> {
+    let unknown = |found: &&ProbeReport| found.answer == ProbeVerdict::Unknown;
+    let decides = |found: &&ProbeReport| !found.fallback;
     let found = evidence.iter().filter(unknown).find(decides).or_else(|| evidence.iter().find(unknown))?;
     Some(if found.detail.is_empty() { found.probe.clone() } else { format!("{}: {}", found.probe, found.detail) })
 }
@@ -200,7 +200,7 @@ pub fn undecided(evidence: &[Evidence]) -> Option<String> {
 /// What a probe says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum ProbeVerdict {
     /// Active.
     Yes,
     /// Not active.
@@ -228,7 +228,7 @@ pub struct StoreState {
     /// How the attempt ended.
     pub status: StoreStatus,
     /// Where the journal lives, where `format` could be read.
-    pub journal: Option<JournalHome>,
+    pub journal: Option<JournalLocation>,
     /// Store clock minus own clock, in seconds, where the store told.
     pub clock_offset_seconds: Option<i64>,
 }
@@ -252,7 +252,7 @@ pub struct EtcdState {
     /// Where it is.
     pub endpoints: Vec<String>,
     /// How it is.
-    pub status: EtcdStatus,
+    pub status: EtcdHealth,
     /// The label of the node that holds the role's lease; `None`: nobody does, or it could not be read.
     pub holder: Option<String>,
 }
@@ -272,7 +272,7 @@ pub struct PeerInfo {
 
 /// A node that told of itself in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PeerSeen {
+pub struct PeerPresence {
     /// Which, and how it is set up.
     #[serde(flatten)]
     pub node: PeerInfo,
@@ -280,7 +280,7 @@ pub struct PeerSeen {
     pub seen: Timestamp,
     /// By which lease it excludes others from the role, where it tells.
     #[serde(skip)]
-    pub lease: Option<Lease>,
+    pub lease: Option<LeaseKind>,
     /// How its last run failed, sealed.
     #[serde(skip)]
     pub failure: Option<String>,
@@ -289,7 +289,7 @@ pub struct PeerSeen {
 /// What was tried when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub enum RunStep {
     /// A run.
     #[default]
     Run,
@@ -301,13 +301,13 @@ pub enum Step {
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunSeen {
+pub struct RunSummary {
     /// The label of the node that ran it.
     pub node: String,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
     /// What was tried.
-    pub step: Step,
+    pub step: RunStep,
     /// When.
     pub time: Timestamp,
     /// For which slot.
@@ -360,7 +360,7 @@ pub enum MissedCause {
 
 /// How an etcd is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EtcdStatus {
+pub enum EtcdHealth {
     /// It answers.
     Ok {
         /// Which endpoint did.
@@ -385,7 +385,7 @@ pub enum EtcdStatus {
 /// A part of what a look goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unseen {
+pub enum UnreadableInput {
     /// What the other nodes tell of themselves.
     Peers,
     /// Whether the store still has the records that this node has read.
@@ -404,7 +404,7 @@ pub enum Unseen {
 
 /// Something that works, but not as it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Warning {
+pub enum RoleWarning {
     /// Slots have passed without a commit.
     SlotsMissed {
         /// The oldest of them.
@@ -417,7 +417,7 @@ pub enum Warning {
         cause: MissedCause,
     },
     /// The last run committed nothing, and nothing was committed since.
-    RunFailed(RunSeen),
+    RunFailed(RunSummary),
     /// There is no repository: nothing can be backed up.
     NoRepository,
     /// Nothing was ever committed.
@@ -448,9 +448,9 @@ pub enum Warning {
         /// Its label.
         node: String,
         /// By which.
-        theirs: Lease,
+        theirs: LeaseKind,
         /// And this one.
-        own: Lease,
+        own: LeaseKind,
     },
     /// Who holds the lease cannot be read, so this node cannot take the role.
     LeaseUnread {
@@ -465,7 +465,7 @@ pub enum Warning {
         stands_by: bool,
     },
     /// Others on this host may change, or read although it is secret, a file that this node works with.
-    Exposed(Exposure),
+    Exposed(FileExposure),
     /// A daemon of this node has its socket open and does not answer.
     DaemonSilent,
     /// This node's clock and the store's are this many seconds apart (positive: the store is ahead).
@@ -482,7 +482,7 @@ pub enum Warning {
     /// A part of what a look goes by cannot be read, so what it would tell is not known.
     Unread {
         /// Which part.
-        what: Unseen,
+        what: UnreadableInput,
         /// The error's own words.
         why: String,
         /// It may be so only for this look: no answer came in its short time, or the file is another user's.

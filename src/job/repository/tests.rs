@@ -4,20 +4,20 @@ use super::*;
 use crate::config::{StoreSettings, StoreUrl};
 use crate::ids::Seq;
 use crate::job::keys::{self, KeysError};
-use crate::job::known::Place;
+use crate::job::known::RepositoryLocation;
 use crate::job::repair::RepairError;
-use crate::job::repair::entry::{Doorstep, enter};
+use crate::job::repair::entry::{RecoveryInputs, enter};
 use crate::job::report::setup::KeyChange;
-use crate::job::seat::Seats;
-use crate::job::testing::Rig;
-use crate::store::counting::Counting;
+use crate::job::seat::JournalAccess;
+use crate::job::testing::JobFixture;
+use crate::store::counting::CountingStore;
 
 /// A passphrase slot of this program's costs so much that no more of them are tried by one command.
 const TRIED_MAX: usize = (SLOT_WORK_KIB_MAX / (192 << 10)) as usize;
 
 /// A rig that a passphrase opens as well, and its slot.
-async fn rig() -> (Rig, KeySource, KeyId) {
-    let rig = Rig::new().await;
+async fn rig() -> (JobFixture, KeySource, KeyId) {
+    let rig = JobFixture::new().await;
     std::fs::write(rig.dir.path().join("phrase"), "correct horse\n").unwrap();
     let phrase = KeySource::PassphraseFile(rig.dir.path().join("phrase"));
     let KeyChange::Added(slot) = keys::add(&rig.repository, &phrase, &rig.env).await.unwrap().change else {
@@ -30,7 +30,7 @@ async fn rig() -> (Rig, KeySource, KeyId) {
 async fn a_thousand_planted_slots_cost_what_is_allowed_and_the_rest_is_told() {
     let (rig, phrase, own) = rig().await;
     rig.plant_slots(1000);
-    let (store, counters) = Counting::new(rig.store.clone());
+    let (store, counters) = CountingStore::new(rig.store.clone());
     let store: Arc<dyn Store> = Arc::new(store);
     let open = async |slot| Repository::open_by(store.clone(), &rig.role.name, &phrase, |_| slot).await;
 
@@ -73,9 +73,10 @@ async fn a_format_that_is_lost_among_planted_slots_says_what_was_not_tried() {
         rig.memory.tamper(&names::record(&rig.role.name, Seq(100 + seq)), Some(record.into()));
     }
     let store = rig.store.clone();
-    let place = Place::new(&StoreSettings::new(StoreUrl::Dir("/b".into()), KeySource::None), &rig.role.name);
-    let (role, key, seats) = (&rig.role.name, &phrase, &Seats::default());
-    let step = Doorstep { role, key, place: &place, state_dir: None, seats, env: &rig.env };
+    let place =
+        RepositoryLocation::new(&StoreSettings::new(StoreUrl::Dir("/b".into()), KeySource::None), &rig.role.name);
+    let (role, key, seats) = (&rig.role.name, &phrase, &JournalAccess::default());
+    let step = RecoveryInputs { role, key, place: &place, state_dir: None, seats, env: &rig.env };
     let refused = enter(store, step).await;
     let Err(RepairError::UntriedSlots { untried, .. }) = refused else { panic!("{refused:?}") };
     // Over all the repositories that are named no more than one command may cost.

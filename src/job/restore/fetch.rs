@@ -7,11 +7,11 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
 
-use super::plan::{FrameKey, FrameSet, KEPT_BYTES, Request};
-use super::shared::{Batch, Job, Part, Shared, lock};
-use super::{ChunkPlace, RestoreProblemKind, SourceError, SourceErrorKind};
+use super::plan::{FrameKey, FrameRequest, FrameSet, KEPT_BYTES};
+use super::shared::{FileChunk, RestoreContext, WriteBatch, WriteJob, lock};
+use super::{ChunkLocation, RestoreProblemKind, SourceError, SourceErrorKind};
 use crate::ids::ChunkId;
-use crate::job::progress::Progress;
+use crate::job::progress::JobProgress;
 
 /// Requests of one batch at the same time. Frames scattered over old packs are fetched in a few round trips; neighbours
 /// are one request anyway.
@@ -19,24 +19,24 @@ const REQUESTS: usize = 4;
 
 /// The frames of the last batches, there or on their way.
 #[derive(Debug, Default)]
-pub(super) struct Lately(Mutex<Kept>);
+pub(super) struct FrameCache(Mutex<CachedFrames>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CachedFrames {
     /// The one that was wanted last comes last.
-    frames: VecDeque<(FrameKey, Coming, u64)>,
+    frames: VecDeque<(FrameKey, FrameReceiver, u64)>,
     bytes: u64,
 }
 
 /// A frame, as soon as whoever fetches it has it. Closed without one if it could not be got.
-type Coming = watch::Receiver<Option<Bytes>>;
+type FrameReceiver = watch::Receiver<Option<Bytes>>;
 
 /// The other end of that.
-type Waited = watch::Sender<Option<Bytes>>;
+type FrameSender = watch::Sender<Option<Bytes>>;
 
-impl Lately {
+impl FrameCache {
     /// Takes from `set` what is there or on its way. The rest is the caller's to fetch, and to tell those who come later.
-    fn claim(&self, set: &mut FrameSet) -> (HashMap<FrameKey, Coming>, HashMap<FrameKey, Waited>) {
+    fn claim(&self, set: &mut FrameSet) -> (HashMap<FrameKey, FrameReceiver>, HashMap<FrameKey, FrameSender>) {
         let (mut coming, mut claimed) = (HashMap::new(), HashMap::new());
         let mut kept = lock(&self.0);
         set.leave_out(|key, plain| {
@@ -62,20 +62,20 @@ impl Lately {
 }
 
 /// A batch with the frames that could be got.
-pub(super) struct Fetched {
-    pub(super) batch: Batch,
+pub(super) struct FetchedBatch {
+    pub(super) batch: WriteBatch,
     frames: HashMap<FrameKey, Bytes>,
     /// Who waits for them.
-    claimed: HashMap<FrameKey, Waited>,
+    claimed: HashMap<FrameKey, FrameSender>,
     /// Why a frame is not there.
     lost: HashMap<FrameKey, String>,
     /// Chunks that are not where they were when the batch was planned.
-    moved: HashMap<ChunkId, ChunkPlace>,
+    moved: HashMap<ChunkId, ChunkLocation>,
 }
 
-impl Fetched {
+impl FetchedBatch {
     /// The bytes of a chunk, not verified.
-    pub(super) fn chunk(&self, part: &Part, planned: &ChunkPlace) -> Result<&[u8], RestoreProblemKind> {
+    pub(super) fn chunk(&self, part: &FileChunk, planned: &ChunkLocation) -> Result<&[u8], RestoreProblemKind> {
         let place = self.moved.get(&part.chunk).unwrap_or(planned);
         let key = (place.pack, place.frame);
         let damaged = |detail: String| RestoreProblemKind::Damaged { chunk: part.chunk, detail };
@@ -90,10 +90,10 @@ impl Fetched {
             .ok_or_else(|| damaged(format!("frame {} of pack {} is too short for it", place.frame, place.pack)))
     }
 
-    fn take(&mut self, shared: &Shared, set: &FrameSet, key: FrameKey, frame: Bytes) {
+    fn take(&mut self, shared: &RestoreContext, set: &FrameSet, key: FrameKey, frame: Bytes) {
         let stored = set.stored_len(key);
         shared.count_bytes(|b| b.fetched += stored);
-        Progress::add(&shared.progress.bytes_fetched, stored);
+        JobProgress::add(&shared.progress.bytes_fetched, stored);
         if let Some(sender) = self.claimed.remove(&key) {
             sender.send_replace(Some(frame.clone()));
         }
@@ -102,11 +102,11 @@ impl Fetched {
 }
 
 /// Fetches the batch's frames. Lost and damaged ones are noted; only a store that does not answer is an error.
-pub(super) async fn fetch(shared: &Shared, mut batch: Batch) -> Result<Fetched, SourceError> {
+pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Result<FetchedBatch, SourceError> {
     let mut set = std::mem::take(&mut batch.frames);
     let (coming, claimed) = shared.lately.claim(&mut set);
     let frames = HashMap::new();
-    let mut fetched = Fetched { batch, frames, claimed, lost: HashMap::new(), moved: HashMap::new() };
+    let mut fetched = FetchedBatch { batch, frames, claimed, lost: HashMap::new(), moved: HashMap::new() };
     if shared.options.dry_run {
         let stored = set.stored_bytes();
         shared.count_bytes(|b| b.fetched += stored);
@@ -153,19 +153,23 @@ pub(super) async fn fetch(shared: &Shared, mut batch: Batch) -> Result<Fetched, 
     Ok(fetched)
 }
 
-fn wanted(batch: &Batch) -> impl Iterator<Item = (&ChunkId, &ChunkPlace)> {
+fn wanted(batch: &WriteBatch) -> impl Iterator<Item = (&ChunkId, &ChunkLocation)> {
     batch
         .jobs
         .iter()
         .flat_map(|job| match job {
-            Job::Piece { parts, .. } => parts.as_slice(),
+            WriteJob::Piece { parts, .. } => parts.as_slice(),
             _ => &[],
         })
         .filter_map(|part| part.place.as_ref().map(|place| (&part.chunk, place)))
 }
 
 /// Gets all frames of the set; returns those whose pack is gone.
-async fn get(shared: &Shared, set: &FrameSet, fetched: &mut Fetched) -> Result<HashMap<FrameKey, String>, SourceError> {
+async fn get(
+    shared: &RestoreContext,
+    set: &FrameSet,
+    fetched: &mut FetchedBatch,
+) -> Result<HashMap<FrameKey, String>, SourceError> {
     let mut gone = HashMap::new();
     let mut requests = set.requests();
     while !requests.is_empty() {
@@ -188,7 +192,7 @@ async fn get(shared: &Shared, set: &FrameSet, fetched: &mut Fetched) -> Result<H
                     SourceErrorKind::Gone => gone.extend(keys.map(|key| (key, e.detail.clone()))),
                     // One of them is damaged; the others shall not suffer for it.
                     SourceErrorKind::Damaged if request.frames.len() > 1 => {
-                        requests.extend(keys.map(|(pack, frame)| Request { pack, frames: vec![frame] }));
+                        requests.extend(keys.map(|(pack, frame)| FrameRequest { pack, frames: vec![frame] }));
                     }
                     SourceErrorKind::Damaged => fetched.lost.extend(keys.map(|key| (key, e.detail.clone()))),
                 },

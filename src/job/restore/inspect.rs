@@ -13,16 +13,16 @@ use rustix::fs::SeekFrom;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::layout::Layout;
+use super::layout::FileLayout;
 use super::plan::BATCH_ITEMS;
-use super::select::{Selector, Verdict};
-use super::shared::{Batch, Dir, FileJob, FileState, Job, Part, Shared};
-use super::{ChunkPlace, Overwrite, RestoreError, RestoreProblemKind};
+use super::select::{EntrySelection, EntrySelector};
+use super::shared::{FileChunk, FileJob, FileState, PendingDir, RestoreContext, WriteBatch, WriteJob};
+use super::{ChunkLocation, OverwritePolicy, RestoreError, RestoreProblemKind};
 use crate::ids::ChunkId;
-use crate::job::progress::Progress;
-use crate::repo::entry::{Entry, Kind, TreePath};
+use crate::job::progress::JobProgress;
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::temporary;
-use crate::tree::write::{Found, MetaKind, WriteErrorKind};
+use crate::tree::write::{ExistingObject, MetadataKind, WriteErrorKind};
 
 /// First names outside of the selection that have got a name inside. Hard links beyond it become files of their own,
 /// and the report says so.
@@ -39,15 +39,15 @@ const PRIVATE_MODE: u16 = 0o700;
 
 /// Inspects all entries; returns the paths asked for that never came.
 pub(super) fn run(
-    shared: &Shared,
+    shared: &RestoreContext,
     fresh: bool,
-    mut entries: Receiver<Vec<Entry>>,
-    batches: Sender<Batch>,
+    mut entries: Receiver<Vec<ManifestEntry>>,
+    batches: Sender<WriteBatch>,
     runtime: &Handle,
 ) -> Vec<TreePath> {
-    let mut inspector = Inspector {
+    let mut inspector = TargetInspector {
         shared,
-        selector: Selector::new(&shared.scope),
+        selector: EntrySelector::new(&shared.scope),
         fresh,
         levels: Vec::new(),
         above: Vec::new(),
@@ -55,7 +55,7 @@ pub(super) fn run(
         leaf: None,
         blocked: None,
         leaders: HashMap::new(),
-        batch: Batch::default(),
+        batch: WriteBatch::default(),
         items: 0,
         batches,
         runtime,
@@ -71,14 +71,14 @@ pub(super) fn run(
     inspector.finish()
 }
 
-struct Inspector<'a> {
-    shared: &'a Shared,
-    selector: Selector,
+struct TargetInspector<'a> {
+    shared: &'a RestoreContext,
+    selector: EntrySelector,
     fresh: bool,
     /// The directories from the target's root to where the walk is.
-    levels: Vec<Level>,
+    levels: Vec<DirLevel>,
     /// Directories above what is selected, for the case that they must be made.
-    above: Vec<Entry>,
+    above: Vec<ManifestEntry>,
     last: Option<TreePath>,
     /// The last entry that is no directory: nothing can be below it.
     leaf: Option<TreePath>,
@@ -86,48 +86,48 @@ struct Inspector<'a> {
     blocked: Option<(TreePath, RestoreProblemKind)>,
     /// First name outside of the selection → the name inside that got its content.
     leaders: HashMap<TreePath, TreePath>,
-    batch: Batch,
+    batch: WriteBatch,
     items: usize,
-    batches: Sender<Batch>,
+    batches: Sender<WriteBatch>,
     runtime: &'a Handle,
 }
 
-struct Level {
-    dir: Arc<Dir>,
+struct DirLevel {
+    dir: Arc<PendingDir>,
     /// With `delete`: what was in it and has not been passed yet, the next one last.
     listing: Vec<(Vec<u8>, bool)>,
 }
 
 /// Whether a directory was there, and which it is: device and inode, where that is known.
-enum Made {
+enum MadeDir {
     New(Option<(u64, u64)>),
     Existed(Option<(u64, u64)>),
 }
 
-type Step<T> = Result<T, RestoreProblemKind>;
+type InspectResult<T> = Result<T, RestoreProblemKind>;
 
-impl Inspector<'_> {
-    fn entry(&mut self, entry: Entry) {
+impl TargetInspector<'_> {
+    fn entry(&mut self, entry: ManifestEntry) {
         if self.last.as_ref().is_some_and(|last| *last >= entry.path) {
             return self.shared.stop(RestoreError::Unsorted { path: entry.path });
         }
         self.last = Some(entry.path.clone());
-        Progress::add(&self.shared.progress.entries, 1);
-        let is_dir = matches!(entry.kind, Kind::Dir);
+        JobProgress::add(&self.shared.progress.entries, 1);
+        let is_dir = matches!(entry.kind, EntryKind::Dir);
         let below_leaf = self.leaf.as_ref().is_some_and(|leaf| entry.path.starts_with(leaf));
         if !below_leaf {
             self.leaf = (!is_dir).then(|| entry.path.clone());
         }
         match self.selector.verdict(&self.shared.scope, &entry.path, is_dir) {
-            Verdict::Out => return,
-            Verdict::Above => {
+            EntrySelection::Out => return,
+            EntrySelection::Above => {
                 if is_dir && !below_leaf {
                     self.above.retain(|above| entry.path.starts_with(&above.path));
                     self.above.push(entry);
                 }
                 return;
             }
-            Verdict::Selected => {}
+            EntrySelection::Selected => {}
         }
         let path = entry.path.clone();
         let done = if below_leaf {
@@ -145,12 +145,12 @@ impl Inspector<'_> {
         }
     }
 
-    fn selected(&mut self, entry: Entry) -> Step<()> {
+    fn selected(&mut self, entry: ManifestEntry) -> InspectResult<()> {
         while self.levels.last().is_some_and(|level| !entry.path.starts_with(&level.dir.path)) {
             self.leave_level();
         }
         if entry.path.as_bytes().is_empty() {
-            if !matches!(entry.kind, Kind::Dir) {
+            if !matches!(entry.kind, EntryKind::Dir) {
                 return Err(RestoreProblemKind::Unsound("the root is no directory"));
             }
             self.enter_root(Some(entry));
@@ -159,22 +159,23 @@ impl Inspector<'_> {
         let dir = self.parent(&entry.path)?;
         self.delete_before(entry.path.name());
         match entry.kind {
-            Kind::Dir => self.directory(entry, dir),
-            Kind::File { .. } => self.file(entry, dir),
-            Kind::Hardlink { .. } => self.hardlink(entry, dir),
-            Kind::Symlink { .. } | Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
-                self.node(entry, dir)
-            }
+            EntryKind::Dir => self.directory(entry, dir),
+            EntryKind::File { .. } => self.file(entry, dir),
+            EntryKind::Hardlink { .. } => self.hardlink(entry, dir),
+            EntryKind::Symlink { .. }
+            | EntryKind::Fifo
+            | EntryKind::CharDevice { .. }
+            | EntryKind::BlockDevice { .. } => self.node(entry, dir),
         }
     }
 
     // Directories.
 
-    fn enter_root(&mut self, entry: Option<Entry>) {
-        let kept = self.shared.options.overwrite == Overwrite::Never && !self.fresh;
+    fn enter_root(&mut self, entry: Option<ManifestEntry>) {
+        let kept = self.shared.options.overwrite == OverwritePolicy::Never && !self.fresh;
         let counted = entry.is_some();
         let entry = entry.filter(|_| !kept);
-        let dir = Dir { path: TreePath::default(), entry, inode: None, above: None, fresh: self.fresh };
+        let dir = PendingDir { path: TreePath::default(), entry, inode: None, above: None, fresh: self.fresh };
         if counted {
             self.shared.count(|c| c.directories += 1);
         }
@@ -182,7 +183,7 @@ impl Inspector<'_> {
     }
 
     /// The directory that the entry at `path` is in, made if need be.
-    fn parent(&mut self, path: &TreePath) -> Step<Arc<Dir>> {
+    fn parent(&mut self, path: &TreePath) -> InspectResult<Arc<PendingDir>> {
         if self.levels.is_empty() {
             self.enter_root(None);
         }
@@ -199,11 +200,11 @@ impl Inspector<'_> {
             let entry = self.above.iter().position(|above| above.path == next).map(|i| self.above.swap_remove(i));
             let mode = if entry.is_some() { PRIVATE_MODE } else { IMPLIED_MODE };
             match self.make(&next, &here, mode, false) {
-                Ok(Made::New(inode)) => {
-                    self.enter(Dir { path: next, entry, inode, above: Some(here), fresh: true });
+                Ok(MadeDir::New(inode)) => {
+                    self.enter(PendingDir { path: next, entry, inode, above: Some(here), fresh: true });
                 }
-                Ok(Made::Existed(inode)) => {
-                    self.enter(Dir { path: next, entry: None, inode, above: Some(here), fresh: false });
+                Ok(MadeDir::Existed(inode)) => {
+                    self.enter(PendingDir { path: next, entry: None, inode, above: Some(here), fresh: false });
                 }
                 Err(problem) => {
                     self.blocked = Some((next, problem.clone()));
@@ -213,48 +214,48 @@ impl Inspector<'_> {
         }
     }
 
-    fn directory(&mut self, entry: Entry, above: Arc<Dir>) -> Step<()> {
+    fn directory(&mut self, entry: ManifestEntry, above: Arc<PendingDir>) -> InspectResult<()> {
         let path = entry.path.clone();
         let made = self.make(&path, &above, PRIVATE_MODE, true)?;
         let (fresh, inode) = match made {
-            Made::New(inode) => (true, inode),
-            Made::Existed(inode) => (false, inode),
+            MadeDir::New(inode) => (true, inode),
+            MadeDir::Existed(inode) => (false, inode),
         };
-        let entry = (fresh || self.shared.options.overwrite != Overwrite::Never).then_some(entry);
+        let entry = (fresh || self.shared.options.overwrite != OverwritePolicy::Never).then_some(entry);
         self.shared.count(|c| c.directories += 1);
-        self.enter(Dir { path, entry, inode, above: Some(above), fresh });
+        self.enter(PendingDir { path, entry, inode, above: Some(above), fresh });
         Ok(())
     }
 
     /// Makes a directory unless it is there. Something else in its place goes if the entry may `replace` it.
-    fn make(&self, path: &TreePath, above: &Dir, mode: u16, replace: bool) -> Step<Made> {
+    fn make(&self, path: &TreePath, above: &PendingDir, mode: u16, replace: bool) -> InspectResult<MadeDir> {
         let (target, dry) = (&self.shared.target, self.shared.options.dry_run);
         if target.is_anchored(path) {
-            return Ok(Made::Existed(None));
+            return Ok(MadeDir::Existed(None));
         }
         if dry && above.fresh {
-            return Ok(Made::New(None));
+            return Ok(MadeDir::New(None));
         }
-        let new = || match target.stat(path)?.filter(Found::is_dir) {
-            Some(found) => Ok(Made::New(Some(found.inode))),
+        let new = || match target.stat(path)?.filter(ExistingObject::is_dir) {
+            Some(found) => Ok(MadeDir::New(Some(found.inode))),
             None => Err(RestoreProblemKind::Write(WriteErrorKind::Changed)),
         };
         if !dry && target.make_dir(path, mode)? {
             return new();
         }
         match target.stat(path)? {
-            None if dry => Ok(Made::New(None)),
+            None if dry => Ok(MadeDir::New(None)),
             None => Err(RestoreProblemKind::Write(WriteErrorKind::NotFound)),
             Some(found) if found.is_dir() => {
                 if !dry && replace {
                     target.make_writable(path, &found)?;
                 }
-                Ok(Made::Existed(Some(found.inode)))
+                Ok(MadeDir::Existed(Some(found.inode)))
             }
-            Some(_) if !replace || self.shared.options.overwrite == Overwrite::Never => {
+            Some(_) if !replace || self.shared.options.overwrite == OverwritePolicy::Never => {
                 Err(RestoreProblemKind::Write(WriteErrorKind::Blocked))
             }
-            Some(_) if dry => Ok(Made::New(None)),
+            Some(_) if dry => Ok(MadeDir::New(None)),
             Some(_) => {
                 target.unlink(path)?;
                 target.make_dir(path, mode)?;
@@ -263,7 +264,7 @@ impl Inspector<'_> {
         }
     }
 
-    fn enter(&mut self, dir: Dir) {
+    fn enter(&mut self, dir: PendingDir) {
         let mut listing = Vec::new();
         let delete = self.shared.options.delete && self.shared.scope.may_delete_at(&dir.path);
         let clear = !self.shared.options.dry_run && self.shared.target.may_clear_leftovers();
@@ -281,7 +282,7 @@ impl Inspector<'_> {
                 listing = Vec::new();
             }
         }
-        self.levels.push(Level { dir: Arc::new(dir), listing });
+        self.levels.push(DirLevel { dir: Arc::new(dir), listing });
     }
 
     fn leave_level(&mut self) {
@@ -314,10 +315,10 @@ impl Inspector<'_> {
     // Everything else.
 
     /// What stands at the entry's path, and whether it is a directory that will have to go. `None`: it stays as it is.
-    fn look(&self, path: &TreePath, dir: &Dir) -> Step<Option<(Option<Found>, bool)>> {
+    fn look(&self, path: &TreePath, dir: &PendingDir) -> InspectResult<Option<(Option<ExistingObject>, bool)>> {
         let found = if dir.fresh { None } else { self.shared.target.stat(path)? };
         let Some(there) = found else { return Ok(Some((None, false))) };
-        if self.shared.options.overwrite == Overwrite::Never {
+        if self.shared.options.overwrite == OverwritePolicy::Never {
             self.shared.count(|c| c.skipped += 1);
             return Ok(None);
         }
@@ -331,15 +332,15 @@ impl Inspector<'_> {
         Ok(Some((Some(there), false)))
     }
 
-    fn node(&mut self, entry: Entry, dir: Arc<Dir>) -> Step<()> {
+    fn node(&mut self, entry: ManifestEntry, dir: Arc<PendingDir>) -> InspectResult<()> {
         if let Some((found, obstacle)) = self.look(&entry.path, &dir)? {
-            self.push(Job::Node { entry, found, obstacle, dir });
+            self.push(WriteJob::Node { entry, found, obstacle, dir });
         }
         Ok(())
     }
 
-    fn hardlink(&mut self, entry: Entry, dir: Arc<Dir>) -> Step<()> {
-        let Kind::Hardlink { target } = &entry.kind else { return Ok(()) };
+    fn hardlink(&mut self, entry: ManifestEntry, dir: Arc<PendingDir>) -> InspectResult<()> {
+        let EntryKind::Hardlink { target } = &entry.kind else { return Ok(()) };
         if *target >= entry.path || target.as_bytes().is_empty() {
             return Err(RestoreProblemKind::Unsound("a further name stands before the first one"));
         }
@@ -349,47 +350,47 @@ impl Inspector<'_> {
             _ => return self.lead(target.clone(), entry, dir),
         };
         if let Some((_, obstacle)) = self.look(&entry.path, &dir)? {
-            self.push(Job::Link { entry, first, obstacle, dir });
+            self.push(WriteJob::Link { entry, first, obstacle, dir });
         }
         Ok(())
     }
 
-    /// With [`Overwrite::Never`]: whether the first name is a file of the target that is not the snapshot's. A link to it
+    /// With [`OverwritePolicy::Never`]: whether the first name is a file of the target that is not the snapshot's. A link to it
     /// would have the wrong content.
-    fn is_kept_and_different(&self, target: &TreePath, first: &TreePath) -> Step<bool> {
-        if self.shared.options.overwrite != Overwrite::Never {
+    fn is_kept_and_different(&self, target: &TreePath, first: &TreePath) -> InspectResult<bool> {
+        if self.shared.options.overwrite != OverwritePolicy::Never {
             return Ok(false);
         }
         // Not there: it is being restored.
         let Some(found) = self.shared.target.stat(first)? else { return Ok(false) };
         let original = self.original(target)?;
         let same = match &original.kind {
-            Kind::File { size, .. } => found.is_file() && (found.size, found.mtime) == (*size, original.mtime),
+            EntryKind::File { size, .. } => found.is_file() && (found.size, found.mtime) == (*size, original.mtime),
             _ => !found.is_dir() && !found.is_file(),
         };
         Ok(!same)
     }
 
     /// The first name is not restored, so this name gets the content, and the names after it become links to it.
-    fn lead(&mut self, target: TreePath, entry: Entry, dir: Arc<Dir>) -> Step<()> {
+    fn lead(&mut self, target: TreePath, entry: ManifestEntry, dir: Arc<PendingDir>) -> InspectResult<()> {
         let original = self.original(&target)?;
         if self.leaders.len() < LEADERS_MAX {
             self.leaders.insert(target, entry.path.clone());
         } else {
             let why = "too many hard links whose first name is not restored";
-            self.shared.target.note_trouble(MetaKind::Hardlink, &entry.path, why);
+            self.shared.target.note_trouble(MetadataKind::Hardlink, &entry.path, why);
         }
-        let entry = Entry { path: entry.path, ..original };
+        let entry = ManifestEntry { path: entry.path, ..original };
         match entry.kind {
-            Kind::File { .. } => self.file(entry, dir),
+            EntryKind::File { .. } => self.file(entry, dir),
             _ => self.node(entry, dir),
         }
     }
 
-    fn original(&self, target: &TreePath) -> Step<Entry> {
+    fn original(&self, target: &TreePath) -> InspectResult<ManifestEntry> {
         let found = self.runtime.block_on(self.shared.source.entry(target));
         match found {
-            Ok(Some(entry)) if !matches!(entry.kind, Kind::Dir | Kind::Hardlink { .. }) => Ok(entry),
+            Ok(Some(entry)) if !matches!(entry.kind, EntryKind::Dir | EntryKind::Hardlink { .. }) => Ok(entry),
             Ok(_) => Err(RestoreProblemKind::Unsound("the first name is not in it")),
             Err(e) => {
                 self.shared.stop(RestoreError::Source(e));
@@ -398,12 +399,12 @@ impl Inspector<'_> {
         }
     }
 
-    fn file(&mut self, entry: Entry, dir: Arc<Dir>) -> Step<()> {
+    fn file(&mut self, entry: ManifestEntry, dir: Arc<PendingDir>) -> InspectResult<()> {
         let Some((found, obstacle)) = self.look(&entry.path, &dir)? else {
             self.skip_bytes(&entry);
             return Ok(());
         };
-        let found = found.filter(Found::is_file);
+        let found = found.filter(ExistingObject::is_file);
         // What has other names, in the tree or elsewhere, is left or replaced, never changed under all of them.
         let replace = match &found {
             Some(found) if found.has_more_names() => self.shared.target.metadata_differ(&entry, found)?,
@@ -411,19 +412,19 @@ impl Inspector<'_> {
         };
         if let Some(found) = &found
             && !replace
-            && self.shared.options.overwrite == Overwrite::IfChanged
+            && self.shared.options.overwrite == OverwritePolicy::IfChanged
             && (found.size, found.mtime) == (entry.kind.size(), entry.mtime)
         {
             self.skip_bytes(&entry);
             self.shared.count(|c| c.trusted += 1);
-            self.push(Job::Metadata { entry, inode: found.inode, dir });
+            self.push(WriteJob::Metadata { entry, inode: found.inode, dir });
             return Ok(());
         }
         let mut content = 0;
         for chunk in entry.kind.chunks() {
             content += u64::from(self.locate(chunk).ok_or(RestoreProblemKind::Missing(*chunk))?.len);
         }
-        let layout = Layout::new(&entry.kind, content).map_err(RestoreProblemKind::Unsound)?;
+        let layout = FileLayout::new(&entry.kind, content).map_err(RestoreProblemKind::Unsound)?;
         if !self.shared.options.dry_run && self.shared.has_no_space_for(&entry.path, content) {
             return Err(RestoreProblemKind::Write(WriteErrorKind::NoSpace));
         }
@@ -435,7 +436,7 @@ impl Inspector<'_> {
                 let whole = found.size == entry.kind.size() && !equal.contains(&false);
                 if whole && !replace && old.is_some_and(|old| holes_are_empty(&layout, &old)) {
                     self.skip_bytes(&entry);
-                    self.push(Job::Metadata { entry, inode: found.inode, dir });
+                    self.push(WriteJob::Metadata { entry, inode: found.inode, dir });
                     return Ok(());
                 }
                 equal
@@ -447,7 +448,7 @@ impl Inspector<'_> {
     }
 
     /// Which chunks the existing file has at their places.
-    fn compare(&self, entry: &Entry, layout: &Layout, old: &File, found: &Found) -> Vec<bool> {
+    fn compare(&self, entry: &ManifestEntry, layout: &FileLayout, old: &File, found: &ExistingObject) -> Vec<bool> {
         let mut buffer = Vec::new();
         let mut at = 0;
         let equal = |chunk: &ChunkId| {
@@ -467,7 +468,14 @@ impl Inspector<'_> {
     }
 
     /// Cuts a file into pieces: a batch ends where the next chunk needs a frame that no longer fits.
-    fn pieces(&mut self, entry: Entry, layout: Layout, obstacle: bool, dir: Arc<Dir>, equal: &[bool]) {
+    fn pieces(
+        &mut self,
+        entry: ManifestEntry,
+        layout: FileLayout,
+        obstacle: bool,
+        dir: Arc<PendingDir>,
+        equal: &[bool],
+    ) {
         let file = Arc::new(FileJob {
             entry,
             layout,
@@ -490,7 +498,9 @@ impl Inspector<'_> {
             if self.items >= BATCH_ITEMS || (!reused && !self.batch.frames.fits(&place)) {
                 if !parts.is_empty() {
                     file.pieces.fetch_add(1, Ordering::Relaxed);
-                    self.batch.jobs.push(Job::Piece { file: Arc::clone(&file), parts: std::mem::take(&mut parts) });
+                    self.batch
+                        .jobs
+                        .push(WriteJob::Piece { file: Arc::clone(&file), parts: std::mem::take(&mut parts) });
                 }
                 self.flush();
             }
@@ -498,22 +508,22 @@ impl Inspector<'_> {
                 self.batch.frames.add(&place);
             }
             self.items += 1;
-            parts.push(Part { chunk: *chunk, at, len: place.len, place: (!reused).then_some(place) });
+            parts.push(FileChunk { chunk: *chunk, at, len: place.len, place: (!reused).then_some(place) });
             at += u64::from(place.len);
         }
-        self.push(Job::Piece { file, parts });
+        self.push(WriteJob::Piece { file, parts });
     }
 
-    fn locate(&self, chunk: &ChunkId) -> Option<ChunkPlace> {
+    fn locate(&self, chunk: &ChunkId) -> Option<ChunkLocation> {
         self.shared.source.locate(chunk).or_else(|| self.runtime.block_on(self.shared.relocate(chunk, None)))
     }
 
-    fn skip_bytes(&self, entry: &Entry) {
-        Progress::add(&self.shared.progress.files, 1);
-        Progress::add(&self.shared.progress.bytes_read, entry.kind.size());
+    fn skip_bytes(&self, entry: &ManifestEntry) {
+        JobProgress::add(&self.shared.progress.files, 1);
+        JobProgress::add(&self.shared.progress.bytes_read, entry.kind.size());
     }
 
-    fn push(&mut self, job: Job) {
+    fn push(&mut self, job: WriteJob) {
         self.batch.jobs.push(job);
         self.items += 1;
         if self.items >= BATCH_ITEMS {
@@ -525,7 +535,7 @@ impl Inspector<'_> {
         if self.batch.jobs.is_empty() {
             return;
         }
-        let next = Batch { number: self.batch.number + 1, ..Batch::default() };
+        let next = WriteBatch { number: self.batch.number + 1, ..WriteBatch::default() };
         let batch = std::mem::replace(&mut self.batch, next);
         self.items = 0;
         // Nobody takes it: the restore has ended, and whoever ended it said why.
@@ -542,7 +552,7 @@ impl Inspector<'_> {
 }
 
 /// Removes what an interrupted restore left; `false`: it is not that, or stays.
-fn clear_leftover(shared: &Shared, dir: &TreePath, name: &[u8]) -> bool {
+fn clear_leftover(shared: &RestoreContext, dir: &TreePath, name: &[u8]) -> bool {
     if !temporary::is_unfinished(name) {
         return false;
     }
@@ -562,7 +572,7 @@ fn clear_leftover(shared: &Shared, dir: &TreePath, name: &[u8]) -> bool {
     }
 }
 
-fn delete(shared: &Shared, dir: &TreePath, name: &[u8], is_dir: bool) {
+fn delete(shared: &RestoreContext, dir: &TreePath, name: &[u8], is_dir: bool) {
     if let Some(path) = dir.join(name)
         && !shared.is_stopped()
         && !shared.target.is_temporary(name)
@@ -573,7 +583,7 @@ fn delete(shared: &Shared, dir: &TreePath, name: &[u8], is_dir: bool) {
 }
 
 /// Whether nothing is stored where the file should have holes. Where a hole shares a block with data, zeros will do.
-fn holes_are_empty(layout: &Layout, old: &File) -> bool {
+fn holes_are_empty(layout: &FileLayout, old: &File) -> bool {
     layout.holes().all(|hole| {
         let from = hole.start.next_multiple_of(BLOCK as u64).min(hole.end);
         let to = (hole.end - hole.end % BLOCK as u64).max(from);

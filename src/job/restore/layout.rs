@@ -2,17 +2,17 @@
 
 use std::ops::Range;
 
-use crate::repo::entry::{Extent, Kind};
+use crate::repo::entry::{EntryKind, Extent};
 
 /// The runs of a file that its content fills, in order.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::job) struct Layout {
-    runs: Vec<Run>,
+pub(in crate::job) struct FileLayout {
+    runs: Vec<ContentRun>,
     size: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Run {
+struct ContentRun {
     /// Where the run begins in the content.
     content: u64,
     /// Where it begins in the file.
@@ -20,11 +20,11 @@ struct Run {
     len: u64,
 }
 
-impl Layout {
+impl FileLayout {
     /// The layout of a regular file with `content` bytes in its chunks. What an entry says of itself is believed only if
     /// it adds up: otherwise bytes would be lost or land in the wrong place.
-    pub(in crate::job) fn new(kind: &Kind, content: u64) -> Result<Self, &'static str> {
-        let Kind::File { size, extents, .. } = kind else { return Err("not a regular file") };
+    pub(in crate::job) fn new(kind: &EntryKind, content: u64) -> Result<Self, &'static str> {
+        let EntryKind::File { size, extents, .. } = kind else { return Err("not a regular file") };
         Self::of(*size, extents.as_deref(), content)
     }
 
@@ -35,7 +35,7 @@ impl Layout {
             return Err("the size is impossible");
         }
         let runs = match extents {
-            None if content == size => vec![Run { content: 0, file: 0, len: content }],
+            None if content == size => vec![ContentRun { content: 0, file: 0, len: content }],
             None => return Err("the chunks do not add up to the size"),
             Some(extents) => runs(extents, size, content)?,
         };
@@ -65,7 +65,7 @@ impl Layout {
     }
 }
 
-fn runs(extents: &[Extent], size: u64, content: u64) -> Result<Vec<Run>, &'static str> {
+fn runs(extents: &[Extent], size: u64, content: u64) -> Result<Vec<ContentRun>, &'static str> {
     let (mut at, mut end) = (0_u64, 0_u64);
     let mut runs = Vec::with_capacity(extents.len());
     for extent in extents {
@@ -76,7 +76,7 @@ fn runs(extents: &[Extent], size: u64, content: u64) -> Result<Vec<Run>, &'stati
             Some(end) if end <= size => end,
             _ => return Err("an extent reaches beyond the size"),
         };
-        runs.push(Run { content: at, file: extent.offset, len: extent.len });
+        runs.push(ContentRun { content: at, file: extent.offset, len: extent.len });
         at += extent.len;
     }
     if at == content { Ok(runs) } else { Err("the chunks do not add up to the extents") }
@@ -86,14 +86,14 @@ fn runs(extents: &[Extent], size: u64, content: u64) -> Result<Vec<Run>, &'stati
 mod tests {
     use super::*;
 
-    fn file(size: u64, extents: Option<&[(u64, u64)]>) -> Kind {
+    fn file(size: u64, extents: Option<&[(u64, u64)]>) -> EntryKind {
         let extents = extents.map(|e| e.iter().map(|&(offset, len)| Extent { offset, len }).collect());
-        Kind::File { size, extents, chunks: Vec::new() }
+        EntryKind::File { size, extents, chunks: Vec::new() }
     }
 
     #[test]
     fn a_chunk_across_extents_is_split() {
-        let layout = Layout::new(&file(100, Some(&[(10, 5), (20, 5), (90, 10)])), 20).unwrap();
+        let layout = FileLayout::new(&file(100, Some(&[(10, 5), (20, 5), (90, 10)])), 20).unwrap();
         let spans = |range| layout.spans(range).collect::<Vec<_>>();
         assert_eq!(spans(0..20), [(10, 0..5), (20, 5..10), (90, 10..20)]);
         assert_eq!(spans(3..7), [(13, 0..2), (20, 2..4)]);
@@ -103,17 +103,17 @@ mod tests {
 
     #[test]
     fn a_file_without_holes_is_one_run() {
-        let layout = Layout::new(&file(9, None), 9).unwrap();
+        let layout = FileLayout::new(&file(9, None), 9).unwrap();
         assert_eq!(layout.spans(4..9).collect::<Vec<_>>(), [(4, 0..5)]);
         assert_eq!(layout.holes().count(), 0);
-        assert_eq!(Layout::new(&file(0, None), 0).unwrap().spans(0..0).count(), 0);
-        assert!(Layout::new(&file(7, Some(&[])), 0).unwrap().holes().eq(std::iter::once(0..7)));
+        assert_eq!(FileLayout::new(&file(0, None), 0).unwrap().spans(0..0).count(), 0);
+        assert!(FileLayout::new(&file(7, Some(&[])), 0).unwrap().holes().eq(std::iter::once(0..7)));
     }
 
     #[test]
     fn what_does_not_add_up_is_refused() {
-        assert!(Layout::new(&file(9, None), 8).is_err());
-        assert!(Layout::new(&file(u64::MAX, None), u64::MAX).is_err());
+        assert!(FileLayout::new(&file(9, None), 8).is_err());
+        assert!(FileLayout::new(&file(u64::MAX, None), u64::MAX).is_err());
         for (size, extents, content) in [
             (10, &[(0, 5), (4, 2)][..], 7),
             (10, &[(5, 6)], 6),
@@ -122,7 +122,7 @@ mod tests {
             (10, &[(5, u64::MAX)], 5),
             (10, &[(6, 2), (0, 2)], 4),
         ] {
-            assert!(Layout::new(&file(size, Some(extents)), content).is_err(), "{extents:?}");
+            assert!(FileLayout::new(&file(size, Some(extents)), content).is_err(), "{extents:?}");
         }
     }
 }

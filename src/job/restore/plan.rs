@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ChunkPlace;
+use super::ChunkLocation;
 use crate::ids::PackId;
 
 /// The plain bytes that a batch may need at once. Several batches are in memory at the same time, see
@@ -28,7 +28,7 @@ pub(super) type FrameKey = (PackId, u32);
 
 /// One request: frames of one pack, ascending and close together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Request {
+pub(super) struct FrameRequest {
     pub(super) pack: PackId,
     pub(super) frames: Vec<u32>,
 }
@@ -36,12 +36,12 @@ pub(super) struct Request {
 /// Frames that are needed.
 #[derive(Debug, Default)]
 pub(super) struct FrameSet {
-    frames: BTreeMap<FrameKey, Stored>,
+    frames: BTreeMap<FrameKey, StoredFrame>,
     plain_bytes: u64,
 }
 
 #[derive(Debug)]
-struct Stored {
+struct StoredFrame {
     offset: u64,
     len: u32,
     plain: u64,
@@ -49,16 +49,16 @@ struct Stored {
 
 impl FrameSet {
     /// Whether the chunk's frame is here, or there is room for it.
-    pub(super) fn fits(&self, place: &ChunkPlace) -> bool {
+    pub(super) fn fits(&self, place: &ChunkLocation) -> bool {
         self.frames.is_empty()
             || self.frames.contains_key(&(place.pack, place.frame))
             || self.plain_bytes + plain_bytes(place) <= BATCH_BYTES
     }
 
     /// Adds the chunk's frame.
-    pub(super) fn add(&mut self, place: &ChunkPlace) {
+    pub(super) fn add(&mut self, place: &ChunkLocation) {
         let plain = plain_bytes(place);
-        let stored = self.frames.entry((place.pack, place.frame)).or_insert(Stored {
+        let stored = self.frames.entry((place.pack, place.frame)).or_insert(StoredFrame {
             offset: place.stored_offset,
             len: place.stored_len,
             plain: 0,
@@ -84,15 +84,15 @@ impl FrameSet {
     }
 
     /// The requests that get them all.
-    pub(super) fn requests(&self) -> Vec<Request> {
-        let mut requests: Vec<Request> = Vec::new();
+    pub(super) fn requests(&self) -> Vec<FrameRequest> {
+        let mut requests: Vec<FrameRequest> = Vec::new();
         let mut end = 0;
         for (&(pack, frame), stored) in &self.frames {
             match requests.last_mut() {
                 Some(last) if last.pack == pack && stored.offset.checked_sub(end).is_some_and(|gap| gap <= GAP_MAX) => {
                     last.frames.push(frame);
                 }
-                _ => requests.push(Request { pack, frames: vec![frame] }),
+                _ => requests.push(FrameRequest { pack, frames: vec![frame] }),
             }
             end = stored.offset + u64::from(stored.len);
         }
@@ -100,7 +100,7 @@ impl FrameSet {
     }
 }
 
-fn plain_bytes(place: &ChunkPlace) -> u64 {
+fn plain_bytes(place: &ChunkLocation) -> u64 {
     FRAME_BYTES.max(place.stored_len.into()).max(u64::from(place.offset_in_frame) + u64::from(place.len))
 }
 
@@ -108,11 +108,11 @@ fn plain_bytes(place: &ChunkPlace) -> u64 {
 mod tests {
     use super::*;
 
-    fn place(pack: u8, frame: u32, stored_offset: u64, stored_len: u32) -> ChunkPlace {
-        ChunkPlace { pack: PackId([pack; 16]), frame, offset_in_frame: 0, len: 10, stored_offset, stored_len }
+    fn place(pack: u8, frame: u32, stored_offset: u64, stored_len: u32) -> ChunkLocation {
+        ChunkLocation { pack: PackId([pack; 16]), frame, offset_in_frame: 0, len: 10, stored_offset, stored_len }
     }
 
-    fn requests(places: &[ChunkPlace]) -> Vec<(u8, Vec<u32>)> {
+    fn requests(places: &[ChunkLocation]) -> Vec<(u8, Vec<u32>)> {
         let mut set = FrameSet::default();
         for place in places {
             set.add(place);

@@ -6,25 +6,25 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ChunkPlace, Entries, Source, SourceError, SourceErrorKind};
+use super::{ChunkLocation, EntryReader, SnapshotSource, SourceError, SourceErrorKind};
 use crate::ids::{ChunkId, PackId};
-use crate::job::inside::{self, Archive, after};
+use crate::job::inside::{self, ReadOnlyRepository, after};
 use crate::journal::log::Journal;
-use crate::journal::state::View;
-use crate::repo::crypto::Keys;
-use crate::repo::entry::{Entry, TreePath};
+use crate::journal::state::JournalView;
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::manifest::ManifestWalk;
-use crate::repo::reader::{Reader, RepoError};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
 /// One snapshot. Clones share what they know.
 #[derive(Debug, Clone)]
-pub struct RepositorySource(Arc<Shared>);
+pub struct RepositorySource(Arc<SourceState>);
 
 #[derive(Debug)]
-struct Shared {
-    archive: Archive,
+struct SourceState {
+    archive: ReadOnlyRepository,
     root: ChunkId,
-    known: RwLock<Arc<Known>>,
+    known: RwLock<Arc<SourceIndex>>,
     /// What is lost of the manifest, where that is passed over: where it begins, and how many entries it has. `None`: it ends the
     /// restore.
     lost: Option<Mutex<Vec<(TreePath, u64)>>>,
@@ -32,19 +32,19 @@ struct Shared {
 
 /// What is known of where things are.
 #[derive(Debug)]
-struct Known {
-    view: View,
-    reader: Reader,
+struct SourceIndex {
+    view: JournalView,
+    reader: RepositoryReader,
     /// Where a pack stands in the reader's index.
     packs: HashMap<PackId, usize>,
 }
 
-impl Known {
-    async fn load(archive: &Archive) -> Result<Self, RepoError> {
+impl SourceIndex {
+    async fn load(archive: &ReadOnlyRepository) -> Result<Self, RepositoryReadError> {
         Ok(Self::new(archive.view.clone(), archive.reader().await?))
     }
 
-    fn new(view: View, reader: Reader) -> Self {
+    fn new(view: JournalView, reader: RepositoryReader) -> Self {
         let packs = reader.index().packs().iter().enumerate().map(|(at, pack)| (pack.id, at)).collect();
         Self { view, reader, packs }
     }
@@ -52,16 +52,16 @@ impl Known {
 
 impl RepositorySource {
     /// The snapshot with this manifest.
-    pub async fn open(archive: Archive, root: ChunkId) -> Result<Self, RepoError> {
-        let known = RwLock::new(Arc::new(Known::load(&archive).await?));
-        Ok(Self(Arc::new(Shared { archive, root, known, lost: None })))
+    pub async fn open(archive: ReadOnlyRepository, root: ChunkId) -> Result<Self, RepositoryReadError> {
+        let known = RwLock::new(Arc::new(SourceIndex::load(&archive).await?));
+        Ok(Self(Arc::new(SourceState { archive, root, known, lost: None })))
     }
 
     /// The same where some of it is lost: by this reader alone, which knows all that is left, and beyond parts of the manifest that
     /// cannot be read.
-    pub fn salvage(archive: Archive, root: ChunkId, reader: Reader) -> Self {
-        let known = RwLock::new(Arc::new(Known::new(archive.view.clone(), reader)));
-        Self(Arc::new(Shared { archive, root, known, lost: Some(Mutex::default()) }))
+    pub fn salvage(archive: ReadOnlyRepository, root: ChunkId, reader: RepositoryReader) -> Self {
+        let known = RwLock::new(Arc::new(SourceIndex::new(archive.view.clone(), reader)));
+        Self(Arc::new(SourceState { archive, root, known, lost: Some(Mutex::default()) }))
     }
 
     /// What was passed over.
@@ -75,12 +75,12 @@ impl RepositorySource {
     pub fn entries(&self, paths: &[TreePath]) -> RepositoryEntries {
         let mut wanted = Vec::new();
         for path in paths {
-            wanted.push((path.clone(), Wanted::Below));
+            wanted.push((path.clone(), PathScope::Below));
             let above = std::iter::successors(path.parent(), TreePath::parent);
-            wanted.extend(above.map(|dir| (dir, Wanted::At)));
+            wanted.extend(above.map(|dir| (dir, PathScope::At)));
         }
         if paths.is_empty() {
-            wanted.push((TreePath::default(), Wanted::Below));
+            wanted.push((TreePath::default(), PathScope::Below));
         }
         // The next one last; of the same path `Below` comes first and takes the other with it.
         wanted.sort_by(|a, b| b.cmp(a));
@@ -88,11 +88,11 @@ impl RepositorySource {
     }
 
     /// The snapshot's sources.
-    pub async fn roots(&self) -> Result<Vec<TreePath>, RepoError> {
+    pub async fn roots(&self) -> Result<Vec<TreePath>, RepositoryReadError> {
         inside::roots(&self.known().reader, self.0.root).await
     }
 
-    fn known(&self) -> Arc<Known> {
+    fn known(&self) -> Arc<SourceIndex> {
         Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -112,7 +112,7 @@ impl RepositorySource {
         snapshots.filter(|snapshot| snapshot.root == self.0.root).map(|snapshot| snapshot.entries).max().unwrap_or(1)
     }
 
-    fn keys(&self) -> &Keys {
+    fn keys(&self) -> &DerivedKeys {
         &self.0.archive.repository.keys
     }
 
@@ -122,12 +122,12 @@ impl RepositorySource {
 }
 
 #[async_trait]
-impl Source for RepositorySource {
-    fn locate(&self, chunk: &ChunkId) -> Option<ChunkPlace> {
+impl SnapshotSource for RepositorySource {
+    fn locate(&self, chunk: &ChunkId) -> Option<ChunkLocation> {
         let known = self.known();
         let (place, pack) = known.reader.index().find(chunk)?;
         let frame = pack.frames.get(place.frame as usize)?;
-        Some(ChunkPlace {
+        Some(ChunkLocation {
             pack: place.pack,
             frame: place.frame,
             offset_in_frame: place.offset,
@@ -150,7 +150,7 @@ impl Source for RepositorySource {
         self.keys().chunk_id(bytes)
     }
 
-    async fn entry(&self, path: &TreePath) -> Result<Option<Entry>, SourceError> {
+    async fn entry(&self, path: &TreePath) -> Result<Option<ManifestEntry>, SourceError> {
         self.known().reader.entry(self.0.root, path).await.map_err(|e| describe(&e))
     }
 
@@ -164,7 +164,7 @@ impl Source for RepositorySource {
             if view.state.indexes == known.view.state.indexes {
                 return None;
             }
-            Known::load(&Archive { view, ..self.0.archive.clone() }).await.ok()
+            SourceIndex::load(&ReadOnlyRepository { view, ..self.0.archive.clone() }).await.ok()
         };
         // A failure is no more than nothing newer: what is missing then fails by its own name.
         match newer.await {
@@ -178,23 +178,24 @@ impl Source for RepositorySource {
 }
 
 /// What follows from an error.
-fn describe(error: &RepoError) -> SourceError {
+fn describe(error: &RepositoryReadError) -> SourceError {
     let kind = match error {
-        RepoError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
-        RepoError::Missing(_) => SourceErrorKind::Gone,
+        RepositoryReadError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
+        RepositoryReadError::Missing(_) => SourceErrorKind::Gone,
         // A bad sector under one object; the others may be whole.
-        RepoError::Store(e) if e.is_of_object() => SourceErrorKind::Damaged,
-        RepoError::Store(_) => SourceErrorKind::Unavailable,
-        RepoError::Pack { .. } | RepoError::Index { .. } | RepoError::Content { .. } | RepoError::Manifest { .. } => {
-            SourceErrorKind::Damaged
-        }
+        RepositoryReadError::Store(e) if e.is_of_object() => SourceErrorKind::Damaged,
+        RepositoryReadError::Store(_) => SourceErrorKind::Unavailable,
+        RepositoryReadError::Pack { .. }
+        | RepositoryReadError::Index { .. }
+        | RepositoryReadError::Content { .. }
+        | RepositoryReadError::Manifest { .. } => SourceErrorKind::Damaged,
     };
     SourceError { kind, detail: error.to_string() }
 }
 
 /// What of a manifest is wanted from a path on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Wanted {
+enum PathScope {
     /// The path and everything below.
     Below,
     /// The path itself.
@@ -207,18 +208,18 @@ pub struct RepositoryEntries {
     source: RepositorySource,
     walk: ManifestWalk,
     /// The next one last.
-    wanted: Vec<(TreePath, Wanted)>,
+    wanted: Vec<(TreePath, PathScope)>,
 }
 
 impl RepositoryEntries {
     /// Keeps what is wanted, and drops what is wanted no more because the entries are beyond it.
-    fn pick(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+    fn pick(&mut self, entries: Vec<ManifestEntry>) -> Vec<ManifestEntry> {
         let mut picked = Vec::with_capacity(entries.len());
         for entry in entries {
             while let Some((path, wanted)) = self.wanted.last() {
                 let over = match wanted {
-                    Wanted::At => entry.path > *path,
-                    Wanted::Below => entry.path > *path && !entry.path.starts_with(path),
+                    PathScope::At => entry.path > *path,
+                    PathScope::Below => entry.path > *path && !entry.path.starts_with(path),
                 };
                 if !over {
                     break;
@@ -236,8 +237,8 @@ impl RepositoryEntries {
 }
 
 #[async_trait]
-impl Entries for RepositoryEntries {
-    async fn next_batch(&mut self) -> Result<Option<Vec<Entry>>, SourceError> {
+impl EntryReader for RepositoryEntries {
+    async fn next_batch(&mut self) -> Result<Option<Vec<ManifestEntry>>, SourceError> {
         while let Some((path, _)) = self.wanted.last() {
             self.walk.seek(path);
             let Some(id) = self.walk.wants() else { return Ok(None) };
@@ -257,7 +258,7 @@ impl Entries for RepositoryEntries {
                     self.pass_over();
                     continue;
                 }
-                given => given.map_err(|error| describe(&RepoError::Manifest { chunk: id, error }))?,
+                given => given.map_err(|error| describe(&RepositoryReadError::Manifest { chunk: id, error }))?,
             };
             if let Some(entries) = given {
                 let picked = self.pick(entries);
@@ -284,8 +285,8 @@ impl RepositoryEntries {
     fn beyond(&self) -> bool {
         let (Some(node), Some((path, wanted))) = (self.walk.next_node(), self.wanted.last()) else { return false };
         match wanted {
-            Wanted::At => node.first > *path,
-            Wanted::Below => after(path).is_some_and(|end| node.first >= end),
+            PathScope::At => node.first > *path,
+            PathScope::Below => after(path).is_some_and(|end| node.first >= end),
         }
     }
 }
@@ -295,9 +296,9 @@ mod tests {
     use super::*;
     use crate::env::Env;
     use crate::job::restore::{RestoreOptions, restore};
-    use crate::job::testing::{Rig, noise};
+    use crate::job::testing::{JobFixture, noise};
 
-    async fn paths(rig: &Rig, source: &RepositorySource, wanted: &[&str]) -> Vec<String> {
+    async fn paths(rig: &JobFixture, source: &RepositorySource, wanted: &[&str]) -> Vec<String> {
         let wanted: Vec<TreePath> = wanted.iter().map(|p| rig.path(p)).collect();
         let mut entries = source.entries(&wanted);
         let mut paths = Vec::new();
@@ -307,7 +308,7 @@ mod tests {
         paths
     }
 
-    async fn source(rig: &Rig) -> RepositorySource {
+    async fn source(rig: &JobFixture) -> RepositorySource {
         let archive = rig.archive().await;
         let root = archive.snapshots().last().unwrap().root;
         RepositorySource::open(archive, root).await.unwrap()
@@ -315,7 +316,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_snapshot_comes_back_from_a_repository() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         let big = noise(1, 9 << 20);
         rig.write("a/big", &big);
         rig.write("a/small", "small");
@@ -336,7 +337,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn only_what_is_wanted_is_read() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         for n in 0..3000 {
             rig.write(&format!("{:02}/file-{n}", n / 100), format!("{n}"));
         }
@@ -357,7 +358,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn errors_tell_what_follows_from_them() {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         rig.write("a", noise(1, 3 << 20));
         rig.backup().await;
         let source = source(&rig).await;

@@ -2,11 +2,11 @@
 
 use super::{RestoreError, RestoreOptions};
 use crate::repo::entry::TreePath;
-use crate::tree::exclude::Exclude;
+use crate::tree::exclude::ExcludePatterns;
 
 /// What follows for one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum EntrySelection {
     /// It is restored.
     Selected,
     /// It is above something that may be restored: made if that is, and left alone if it exists.
@@ -17,21 +17,21 @@ pub(super) enum Verdict {
 
 /// What the operator asked for.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(super) struct RestoreScope {
     roots: Vec<TreePath>,
     paths: Vec<TreePath>,
-    exclude: Exclude,
+    exclude: ExcludePatterns,
 }
 
-impl Scope {
+impl RestoreScope {
     pub(super) fn new(options: &RestoreOptions) -> Result<Self, RestoreError> {
-        let exclude = Exclude::new(&options.exclude)?;
+        let exclude = ExcludePatterns::new(&options.exclude)?;
         Ok(Self { roots: options.roots.clone(), paths: options.paths.clone(), exclude })
     }
 
     /// Whether the entry at `path`, which is no directory, is restored; asked in any order.
     pub(super) fn selects(&self, path: &TreePath) -> bool {
-        self.place(path) == Verdict::Selected
+        self.place(path) == EntrySelection::Selected
             && !self.excludes(path, false)
             && !std::iter::successors(path.parent(), TreePath::parent).any(|dir| self.excludes(&dir, true))
     }
@@ -46,14 +46,18 @@ impl Scope {
         within(&self.roots, path) && (self.paths.is_empty() || within(&self.paths, path))
     }
 
-    fn place(&self, path: &TreePath) -> Verdict {
+    fn place(&self, path: &TreePath) -> EntrySelection {
         let above = |all: &[TreePath]| all.iter().any(|one| one.starts_with(path));
         // Outside of every root: a file that the snapshot has besides its sources.
-        let by_root = if above(&self.roots) && !within(&self.roots, path) { Verdict::Above } else { Verdict::Selected };
+        let by_root = if above(&self.roots) && !within(&self.roots, path) {
+            EntrySelection::Above
+        } else {
+            EntrySelection::Selected
+        };
         match by_root {
             _ if self.paths.is_empty() || within(&self.paths, path) => by_root,
-            _ if above(&self.paths) => Verdict::Above,
-            _ => Verdict::Out,
+            _ if above(&self.paths) => EntrySelection::Above,
+            _ => EntrySelection::Out,
         }
     }
 }
@@ -64,35 +68,35 @@ fn within(all: &[TreePath], path: &TreePath) -> bool {
 
 /// Goes along with the entries in path order.
 #[derive(Debug)]
-pub(super) struct Selector {
+pub(super) struct EntrySelector {
     /// Per path asked for, whether it came.
     matched: Vec<bool>,
     /// The last excluded directory: what is below it comes next.
     excluded: Option<TreePath>,
 }
 
-impl Selector {
-    pub(super) fn new(scope: &Scope) -> Self {
+impl EntrySelector {
+    pub(super) fn new(scope: &RestoreScope) -> Self {
         Self { matched: vec![false; scope.paths.len()], excluded: None }
     }
 
-    pub(super) fn verdict(&mut self, scope: &Scope, path: &TreePath, is_dir: bool) -> Verdict {
+    pub(super) fn verdict(&mut self, scope: &RestoreScope, path: &TreePath, is_dir: bool) -> EntrySelection {
         for (asked, matched) in scope.paths.iter().zip(&mut self.matched) {
             *matched |= path == asked;
         }
         if self.excluded.as_ref().is_some_and(|dir| path.starts_with(dir)) {
-            return Verdict::Out;
+            return EntrySelection::Out;
         }
         let verdict = scope.place(path);
-        if verdict != Verdict::Out && scope.excludes(path, is_dir) {
+        if verdict != EntrySelection::Out && scope.excludes(path, is_dir) {
             self.excluded = is_dir.then(|| path.clone());
-            return Verdict::Out;
+            return EntrySelection::Out;
         }
         verdict
     }
 
     /// Paths asked for that never came.
-    pub(super) fn unmatched(self, scope: &Scope) -> Vec<TreePath> {
+    pub(super) fn unmatched(self, scope: &RestoreScope) -> Vec<TreePath> {
         scope.paths.iter().zip(self.matched).filter(|(_, matched)| !matched).map(|(path, _)| path.clone()).collect()
     }
 }
@@ -105,8 +109,8 @@ mod tests {
         TreePath::new(text).unwrap()
     }
 
-    fn scope(roots: &[&str], paths: &[&str], exclude: &[&str]) -> Scope {
-        Scope::new(&RestoreOptions {
+    fn scope(roots: &[&str], paths: &[&str], exclude: &[&str]) -> RestoreScope {
+        RestoreScope::new(&RestoreOptions {
             roots: roots.iter().map(|p| path(p)).collect(),
             paths: paths.iter().map(|p| path(p)).collect(),
             exclude: exclude.iter().map(|&p| p.to_owned()).collect(),
@@ -115,14 +119,14 @@ mod tests {
         .unwrap()
     }
 
-    fn verdicts<const N: usize>(scope: &Scope, paths: [(&str, bool); N]) -> [Verdict; N] {
-        let mut selector = Selector::new(scope);
+    fn verdicts<const N: usize>(scope: &RestoreScope, paths: [(&str, bool); N]) -> [EntrySelection; N] {
+        let mut selector = EntrySelector::new(scope);
         paths.map(|(p, is_dir)| selector.verdict(scope, &path(p), is_dir))
     }
 
     #[test]
     fn what_is_above_a_root_is_not_the_snapshots() {
-        use Verdict::{Above, Selected};
+        use EntrySelection::{Above, Selected};
         let s = scope(&["srv/app"], &[], &[]);
         let entries = [("", true), ("srv", true), ("srv/app", true), ("srv/app/x", false), ("srv/app.sql", false)];
         assert_eq!(verdicts(&s, entries), [Above, Above, Selected, Selected, Selected]);
@@ -132,9 +136,9 @@ mod tests {
 
     #[test]
     fn paths_narrow_and_tell_what_they_missed() {
-        use Verdict::{Above, Out, Selected};
+        use EntrySelection::{Above, Out, Selected};
         let s = scope(&["srv"], &["srv/a", "srv/no"], &[]);
-        let mut selector = Selector::new(&s);
+        let mut selector = EntrySelector::new(&s);
         let entries = [("srv", true), ("srv/a", true), ("srv/a/b", false), ("srv/ab", false)];
         let verdicts = entries.map(|(p, is_dir)| selector.verdict(&s, &path(p), is_dir));
         assert_eq!(verdicts, [Above, Selected, Selected, Out]);
@@ -145,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_below_an_excluded_directory_stays_out() {
-        use Verdict::{Out, Selected};
+        use EntrySelection::{Out, Selected};
         let s = scope(&[""], &[], &["*.tmp", "/srv/cache/", "!keep.tmp"]);
         let entries =
             [("a.tmp", false), ("keep.tmp", false), ("srv/cache", true), ("srv/cache/x", false), ("srv/cached", false)];
@@ -157,7 +161,7 @@ mod tests {
     #[test]
     fn a_bad_pattern_is_named() {
         let options = RestoreOptions { exclude: vec!["[z-a]".to_owned()], ..RestoreOptions::default() };
-        let error = Scope::new(&options).unwrap_err().to_string();
+        let error = RestoreScope::new(&options).unwrap_err().to_string();
         assert!(error.contains("[z-a]"), "{error}");
     }
 }

@@ -4,19 +4,19 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::fetch::Lately;
-use super::layout::Layout;
+use super::fetch::FrameCache;
+use super::layout::FileLayout;
 use super::plan::FrameSet;
-use super::select::Scope;
+use super::select::RestoreScope;
 use super::{
-    ChunkPlace, RestoreBytes, RestoreCounts, RestoreError, RestoreOptions, RestoreProblem, RestoreProblemKind,
-    RestoreReport, Source,
+    ChunkLocation, RestoreBytes, RestoreCounts, RestoreError, RestoreOptions, RestoreProblem, RestoreProblemKind,
+    RestoreReport, SnapshotSource,
 };
 use crate::ids::ChunkId;
-use crate::job::progress::Progress;
+use crate::job::progress::JobProgress;
 use crate::job::report::PROBLEMS_MAX;
-use crate::repo::entry::{Entry, Kind, TreePath};
-use crate::tree::write::{Found, NewFile, Target, WriteErrorKind};
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::tree::write::{ExistingObject, NewFile, RestoreTarget, WriteErrorKind};
 
 /// Names of failed entries kept for the sake of their hard links. With more of them no further link is made: it could
 /// lead to a file that is not the snapshot's.
@@ -26,14 +26,14 @@ const FAILED_NAMES_MAX: usize = 10_000;
 /// each of thousands would only cost requests.
 const FRUITLESS_REFRESHES_MAX: u32 = 3;
 
-pub(super) struct Shared {
-    pub(super) source: Arc<dyn Source>,
-    pub(super) target: Target,
-    pub(super) scope: Scope,
+pub(super) struct RestoreContext {
+    pub(super) source: Arc<dyn SnapshotSource>,
+    pub(super) target: RestoreTarget,
+    pub(super) scope: RestoreScope,
     pub(super) options: RestoreOptions,
-    pub(super) progress: Arc<Progress>,
-    pub(super) order: Order,
-    pub(super) lately: Lately,
+    pub(super) progress: Arc<JobProgress>,
+    pub(super) order: BatchOrder,
+    pub(super) lately: FrameCache,
     report: Mutex<RestoreReport>,
     failed: Mutex<HashSet<TreePath>>,
     stopped: AtomicBool,
@@ -44,13 +44,13 @@ pub(super) struct Shared {
     full: AtomicBool,
 }
 
-impl Shared {
+impl RestoreContext {
     pub(super) fn new(
-        source: Arc<dyn Source>,
-        target: Target,
-        scope: Scope,
+        source: Arc<dyn SnapshotSource>,
+        target: RestoreTarget,
+        scope: RestoreScope,
         options: RestoreOptions,
-        progress: Arc<Progress>,
+        progress: Arc<JobProgress>,
     ) -> Self {
         let report = RestoreReport { dry_run: options.dry_run, ..RestoreReport::default() };
         Self {
@@ -59,8 +59,8 @@ impl Shared {
             scope,
             options,
             progress,
-            order: Order::default(),
-            lately: Lately::default(),
+            order: BatchOrder::default(),
+            lately: FrameCache::default(),
             report: Mutex::new(report),
             failed: Mutex::default(),
             stopped: AtomicBool::new(false),
@@ -130,7 +130,7 @@ impl Shared {
     }
 
     /// Where a chunk is that is not at `known` any more; the index is read again if it knows nothing better.
-    pub(super) async fn relocate(&self, chunk: &ChunkId, known: Option<&ChunkPlace>) -> Option<ChunkPlace> {
+    pub(super) async fn relocate(&self, chunk: &ChunkId, known: Option<&ChunkLocation>) -> Option<ChunkLocation> {
         let _one_at_a_time = self.refreshing.lock().await;
         let better = || self.source.locate(chunk).filter(|place| Some(place) != known);
         if let Some(place) = better() {
@@ -173,19 +173,19 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A directory in whose tree something is still to be done. Whoever leaves it last sets its metadata, so that directories
 /// get theirs after their content, the deepest first, without a list of them all.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(super) struct PendingDir {
     pub(super) path: TreePath,
     /// What to set at the end; `None`: it is left as it is.
-    pub(super) entry: Option<Entry>,
+    pub(super) entry: Option<ManifestEntry>,
     /// What was there or was made: device and inode.
     pub(super) inode: Option<(u64, u64)>,
-    pub(super) above: Option<Arc<Dir>>,
+    pub(super) above: Option<Arc<PendingDir>>,
     /// Nothing can be in it that this restore did not make.
     pub(super) fresh: bool,
 }
 
-impl Dir {
-    pub(super) fn leave(self: Arc<Self>, shared: &Shared) {
+impl PendingDir {
+    pub(super) fn leave(self: Arc<Self>, shared: &RestoreContext) {
         let mut dir = Some(self);
         while let Some(mut left) = dir.and_then(Arc::into_inner) {
             if let Some(entry) = &left.entry
@@ -200,7 +200,7 @@ impl Dir {
     }
 }
 
-impl Drop for Dir {
+impl Drop for PendingDir {
     /// Lets go of what is above step by step: a chain of a hundred thousand would overflow the stack.
     fn drop(&mut self) {
         let mut above = self.above.take();
@@ -212,8 +212,8 @@ impl Drop for Dir {
 
 /// A regular file that is being restored, in one piece or many.
 pub(super) struct FileJob {
-    pub(super) entry: Entry,
-    pub(super) layout: Layout,
+    pub(super) entry: ManifestEntry,
+    pub(super) layout: FileLayout,
     /// A directory is in the way.
     pub(super) obstacle: bool,
     pub(super) state: Mutex<FileState>,
@@ -225,13 +225,13 @@ pub(super) struct FileJob {
 pub(super) struct FileState {
     pub(super) new: Option<Arc<NewFile>>,
     pub(super) failed: Option<RestoreProblemKind>,
-    pub(super) dir: Option<Arc<Dir>>,
+    pub(super) dir: Option<Arc<PendingDir>>,
 }
 
 impl FileJob {
     /// Whether it had holes.
     pub(super) fn is_sparse(&self) -> bool {
-        matches!(self.entry.kind, Kind::File { extents: Some(_), .. })
+        matches!(self.entry.kind, EntryKind::File { extents: Some(_), .. })
     }
 
     /// What is written of it so far goes at once: others may need the space.
@@ -247,54 +247,54 @@ impl FileJob {
 
 /// One chunk of a file.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct FileChunk {
     pub(super) chunk: ChunkId,
     /// Where it begins in the file's content.
     pub(super) at: u64,
     pub(super) len: u32,
     /// Where to fetch it; `None`: the existing file has it at the same place.
-    pub(super) place: Option<ChunkPlace>,
+    pub(super) place: Option<ChunkLocation>,
 }
 
 /// What a writer does.
-pub(super) enum Job {
+pub(super) enum WriteJob {
     /// Writes chunks of a file, and finishes it if they are the last.
-    Piece { file: Arc<FileJob>, parts: Vec<Part> },
+    Piece { file: Arc<FileJob>, parts: Vec<FileChunk> },
     /// Makes a symbolic link, pipe or device.
-    Node { entry: Entry, found: Option<Found>, obstacle: bool, dir: Arc<Dir> },
+    Node { entry: ManifestEntry, found: Option<ExistingObject>, obstacle: bool, dir: Arc<PendingDir> },
     /// Sets the metadata of a file whose content is right, which is this very file (device and inode).
-    Metadata { entry: Entry, inode: (u64, u64), dir: Arc<Dir> },
+    Metadata { entry: ManifestEntry, inode: (u64, u64), dir: Arc<PendingDir> },
     /// Gives a file a further name.
-    Link { entry: Entry, first: TreePath, obstacle: bool, dir: Arc<Dir> },
+    Link { entry: ManifestEntry, first: TreePath, obstacle: bool, dir: Arc<PendingDir> },
 }
 
 /// Jobs in path order with the frames that they need.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct WriteBatch {
     pub(super) number: u64,
-    pub(super) jobs: Vec<Job>,
+    pub(super) jobs: Vec<WriteJob>,
     pub(super) frames: FrameSet,
 }
 
 /// Which batches are over: a hard link must wait for all work on its first name, which an earlier batch may hold.
 #[derive(Debug, Default)]
-pub(super) struct Order {
-    over: Mutex<Over>,
+pub(super) struct BatchOrder {
+    over: Mutex<FinishedBatches>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Over {
+struct FinishedBatches {
     /// All batches below this number are over.
     below: u64,
     /// And these.
     ahead: BTreeSet<u64>,
 }
 
-impl Order {
+impl BatchOrder {
     /// The batch counts as over when the guard is dropped, also by a panic: nobody waits for ever.
-    pub(super) fn begin(&self, number: u64) -> Begun<'_> {
-        Begun { order: self, number }
+    pub(super) fn begin(&self, number: u64) -> BatchGuard<'_> {
+        BatchGuard { order: self, number }
     }
 
     /// Waits until all batches before `number` are over.
@@ -304,12 +304,12 @@ impl Order {
     }
 }
 
-pub(super) struct Begun<'a> {
-    order: &'a Order,
+pub(super) struct BatchGuard<'a> {
+    order: &'a BatchOrder,
     number: u64,
 }
 
-impl Drop for Begun<'_> {
+impl Drop for BatchGuard<'_> {
     fn drop(&mut self) {
         let mut guard = lock(&self.order.over);
         let over = &mut *guard;

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::repo::entry::{Extent, Kind, Nanos, Owner, Xattr};
+use crate::repo::entry::{EntryKind, Extent, OwnerAndMode, UnixNanos, Xattr};
 use fake::{Fake, List};
 
 fn path(text: impl Into<Vec<u8>>) -> TreePath {
@@ -24,51 +24,51 @@ fn path(text: impl Into<Vec<u8>>) -> TreePath {
 /// A snapshot in the making.
 #[derive(Default)]
 struct Snapshot {
-    entries: Vec<Entry>,
+    entries: Vec<ManifestEntry>,
     fake: Fake,
 }
 
-const MTIME: Nanos = Nanos(1_600_000_000_123_456_789);
+const MTIME: UnixNanos = UnixNanos(1_600_000_000_123_456_789);
 
 impl Snapshot {
     fn new() -> Self {
         Self::default()
     }
 
-    fn entry(mut self, at: impl Into<Vec<u8>>, kind: Kind) -> Self {
-        let mode = if matches!(kind, Kind::Dir) { 0o755 } else { 0o644 };
+    fn entry(mut self, at: impl Into<Vec<u8>>, kind: EntryKind) -> Self {
+        let mode = if matches!(kind, EntryKind::Dir) { 0o755 } else { 0o644 };
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let owner = Owner { mode, uid, gid, ..Owner::default() };
-        self.entries.push(Entry { path: path(at), kind, owner, mtime: MTIME, xattrs: Vec::new() });
+        let owner = OwnerAndMode { mode, uid, gid, ..OwnerAndMode::default() };
+        self.entries.push(ManifestEntry { path: path(at), kind, owner, mtime: MTIME, xattrs: Vec::new() });
         self
     }
 
     fn dir(self, at: impl Into<Vec<u8>>) -> Self {
-        self.entry(at, Kind::Dir)
+        self.entry(at, EntryKind::Dir)
     }
 
     fn file(mut self, at: impl Into<Vec<u8>>, content: &[u8]) -> Self {
         let chunks = self.fake.store(content);
-        self.entry(at, Kind::File { size: content.len() as u64, extents: None, chunks })
+        self.entry(at, EntryKind::File { size: content.len() as u64, extents: None, chunks })
     }
 
     fn sparse(mut self, at: &str, size: u64, extents: &[(u64, &[u8])]) -> Self {
         let content: Vec<u8> = extents.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
         let chunks = self.fake.store(&content);
         let extents = extents.iter().map(|&(offset, bytes)| Extent { offset, len: bytes.len() as u64 }).collect();
-        self.entry(at, Kind::File { size, extents: Some(extents), chunks })
+        self.entry(at, EntryKind::File { size, extents: Some(extents), chunks })
     }
 
     fn symlink(self, at: &str, target: &str) -> Self {
-        self.entry(at, Kind::Symlink { target: target.into() })
+        self.entry(at, EntryKind::Symlink { target: target.into() })
     }
 
     fn hardlink(self, at: &str, first: &str) -> Self {
-        self.entry(at, Kind::Hardlink { target: path(first) })
+        self.entry(at, EntryKind::Hardlink { target: path(first) })
     }
 
     /// Changes the entry added last.
-    fn with(mut self, change: impl FnOnce(&mut Entry)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut ManifestEntry)) -> Self {
         change(self.entries.last_mut().unwrap());
         self
     }
@@ -103,7 +103,7 @@ fn into(target: &Path) -> RestoreOptions {
 }
 
 async fn try_run(fake: &Arc<Fake>, options: RestoreOptions) -> Result<RestoreReport, RestoreError> {
-    let source: Arc<dyn Source> = Arc::<Fake>::clone(fake);
+    let source: Arc<dyn SnapshotSource> = Arc::<Fake>::clone(fake);
     let entries = Box::new(List::new(fake.entries.clone()));
     restore(source, entries, options, Arc::default(), &Env::host()).await
 }
@@ -142,7 +142,7 @@ fn look(root: &Path) -> BTreeMap<TreePath, String> {
             let first = inodes.entry(meta.ino()).or_insert_with(|| next.clone()).clone();
             let link = if first == next { String::new() } else { format!(" = {}", first.display()) };
             let mode = if kind.is_symlink() { 0 } else { meta.mode() & 0o7777 };
-            let time = Nanos::new(meta.mtime(), meta.mtime_nsec() as u32).0;
+            let time = UnixNanos::new(meta.mtime(), meta.mtime_nsec() as u32).0;
             seen.insert(next.clone(), format!("{what} {mode:o} {time}{link}"));
             if kind.is_dir() {
                 todo.push(next);
@@ -156,20 +156,20 @@ fn look(root: &Path) -> BTreeMap<TreePath, String> {
 /// What [`look`] must see after the restore of these entries.
 fn expected(fake: &Fake) -> BTreeMap<TreePath, String> {
     let by_path: BTreeMap<_, _> = fake.entries.iter().map(|e| (e.path.clone(), e)).collect();
-    let describe = |e: &Entry| {
+    let describe = |e: &ManifestEntry| {
         let what = match &e.kind {
-            Kind::Dir => "dir".to_owned(),
-            Kind::Symlink { target } => format!("-> {}", String::from_utf8_lossy(target)),
-            Kind::Fifo => "fifo".to_owned(),
+            EntryKind::Dir => "dir".to_owned(),
+            EntryKind::Symlink { target } => format!("-> {}", String::from_utf8_lossy(target)),
+            EntryKind::Fifo => "fifo".to_owned(),
             kind => blake3::hash(&fake.content(kind)).to_hex().to_string(),
         };
-        let mode = if matches!(e.kind, Kind::Symlink { .. }) { 0 } else { e.owner.mode };
+        let mode = if matches!(e.kind, EntryKind::Symlink { .. }) { 0 } else { e.owner.mode };
         format!("{what} {mode:o} {}", e.mtime.0)
     };
     let mut all = BTreeMap::new();
     for e in fake.entries.iter().filter(|e| !e.path.as_bytes().is_empty()) {
         let text = match &e.kind {
-            Kind::Hardlink { target } => format!("{} = {}", describe(by_path[target]), target.display()),
+            EntryKind::Hardlink { target } => format!("{} = {}", describe(by_path[target]), target.display()),
             _ => describe(e),
         };
         all.insert(e.path.clone(), text);

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::Receiver;
 
-use super::fetch::Fetched;
-use super::shared::{FileJob, Job, Part, Shared, lock};
-use super::{Overwrite, RestoreError, RestoreProblemKind};
-use crate::job::progress::Progress;
-use crate::repo::entry::{Entry, TreePath};
-use crate::tree::write::{Found, NewFile, Placed, WriteErrorKind};
+use super::fetch::FetchedBatch;
+use super::shared::{FileChunk, FileJob, RestoreContext, WriteJob, lock};
+use super::{OverwritePolicy, RestoreError, RestoreProblemKind};
+use crate::job::progress::JobProgress;
+use crate::repo::entry::{ManifestEntry, TreePath};
+use crate::tree::write::{ExistingObject, NewFile, PlaceOutcome, WriteErrorKind};
 
 /// Works until no more batches come.
-pub(super) fn run(shared: &Shared, batches: &Mutex<Receiver<Fetched>>) {
+pub(super) fn run(shared: &RestoreContext, batches: &Mutex<Receiver<FetchedBatch>>) {
     loop {
         let next = lock(batches).blocking_recv();
         let Some(mut fetched) = next else { return };
@@ -25,7 +25,7 @@ pub(super) fn run(shared: &Shared, batches: &Mutex<Receiver<Fetched>>) {
         let mut links = Vec::new();
         for job in jobs {
             match job {
-                Job::Link { .. } => links.push(job),
+                WriteJob::Link { .. } => links.push(job),
                 other => work(shared, &fetched, other),
             }
         }
@@ -39,24 +39,24 @@ pub(super) fn run(shared: &Shared, batches: &Mutex<Receiver<Fetched>>) {
     }
 }
 
-fn work(shared: &Shared, fetched: &Fetched, job: Job) {
+fn work(shared: &RestoreContext, fetched: &FetchedBatch, job: WriteJob) {
     if shared.is_stopped() {
         return;
     }
     match job {
-        Job::Piece { file, parts } => piece(shared, fetched, &file, &parts),
-        Job::Node { entry, found, obstacle, dir } => {
+        WriteJob::Piece { file, parts } => piece(shared, fetched, &file, &parts),
+        WriteJob::Node { entry, found, obstacle, dir } => {
             settle(shared, &entry.path, node(shared, &entry, found.as_ref(), obstacle));
             dir.leave(shared);
         }
-        Job::Metadata { entry, inode, dir } => {
+        WriteJob::Metadata { entry, inode, dir } => {
             let set = || shared.target.set_metadata(&entry, Some(inode));
             let touched = if shared.options.dry_run { Ok(false) } else { set() };
-            let placed = touched.map(|touched| if touched { Placed::Touched } else { Placed::Unchanged });
+            let placed = touched.map(|touched| if touched { PlaceOutcome::Touched } else { PlaceOutcome::Unchanged });
             settle(shared, &entry.path, placed.map_err(RestoreProblemKind::from));
             dir.leave(shared);
         }
-        Job::Link { entry, first, obstacle, dir } => {
+        WriteJob::Link { entry, first, obstacle, dir } => {
             settle(shared, &entry.path, link(shared, &entry, &first, obstacle));
             dir.leave(shared);
         }
@@ -64,28 +64,38 @@ fn work(shared: &Shared, fetched: &Fetched, job: Job) {
 }
 
 /// Counts what became of an entry.
-fn settle(shared: &Shared, path: &TreePath, placed: Result<Placed, RestoreProblemKind>) {
+fn settle(shared: &RestoreContext, path: &TreePath, placed: Result<PlaceOutcome, RestoreProblemKind>) {
     match placed {
-        Ok(Placed::Made) => shared.count(|c| c.restored += 1),
-        Ok(Placed::Touched) => shared.count(|c| c.touched += 1),
-        Ok(Placed::Unchanged) => shared.count(|c| c.unchanged += 1),
-        Ok(Placed::NotAllowed) => shared.count(|c| c.skipped += 1),
+        Ok(PlaceOutcome::Made) => shared.count(|c| c.restored += 1),
+        Ok(PlaceOutcome::Touched) => shared.count(|c| c.touched += 1),
+        Ok(PlaceOutcome::Unchanged) => shared.count(|c| c.unchanged += 1),
+        Ok(PlaceOutcome::NotAllowed) => shared.count(|c| c.skipped += 1),
         Err(problem) => shared.fail(path, &problem),
     }
 }
 
-fn node(shared: &Shared, entry: &Entry, found: Option<&Found>, obstacle: bool) -> Result<Placed, RestoreProblemKind> {
+fn node(
+    shared: &RestoreContext,
+    entry: &ManifestEntry,
+    found: Option<&ExistingObject>,
+    obstacle: bool,
+) -> Result<PlaceOutcome, RestoreProblemKind> {
     if obstacle {
         clear(shared, &entry.path)?;
     }
     if shared.options.dry_run {
         let same = found.map(|found| shared.target.is_same_node(entry, found)).transpose()?;
-        return Ok(if same == Some(true) { Placed::Unchanged } else { Placed::Made });
+        return Ok(if same == Some(true) { PlaceOutcome::Unchanged } else { PlaceOutcome::Made });
     }
     shared.target.place_node(entry, found).map_err(RestoreProblemKind::from)
 }
 
-fn link(shared: &Shared, entry: &Entry, first: &TreePath, obstacle: bool) -> Result<Placed, RestoreProblemKind> {
+fn link(
+    shared: &RestoreContext,
+    entry: &ManifestEntry,
+    first: &TreePath,
+    obstacle: bool,
+) -> Result<PlaceOutcome, RestoreProblemKind> {
     let path = &entry.path;
     if shared.may_have_failed(first) {
         return Err(RestoreProblemKind::FirstName(first.clone()));
@@ -96,10 +106,10 @@ fn link(shared: &Shared, entry: &Entry, first: &TreePath, obstacle: bool) -> Res
     if shared.options.dry_run {
         let inode = |path| shared.target.stat(path).ok().flatten().map(|found| found.inode);
         let same = inode(first).is_some_and(|first| inode(path) == Some(first));
-        return Ok(if same { Placed::Unchanged } else { Placed::Made });
+        return Ok(if same { PlaceOutcome::Unchanged } else { PlaceOutcome::Made });
     }
     // What was kept as it was has the owner that it had.
-    let checked = shared.options.overwrite != Overwrite::Never;
+    let checked = shared.options.overwrite != OverwritePolicy::Never;
     shared.target.link(first, entry, checked).map_err(|e| match e.kind {
         WriteErrorKind::NotFound if e.path == *first => RestoreProblemKind::FirstName(first.clone()),
         _ => e.into(),
@@ -107,7 +117,7 @@ fn link(shared: &Shared, entry: &Entry, first: &TreePath, obstacle: bool) -> Res
 }
 
 /// Takes a directory out of the way of what is ready to stand there.
-fn clear(shared: &Shared, path: &TreePath) -> Result<(), RestoreProblemKind> {
+fn clear(shared: &RestoreContext, path: &TreePath) -> Result<(), RestoreProblemKind> {
     if shared.options.delete && shared.scope.may_delete_at(path) {
         shared.remove(path);
         return Ok(());
@@ -119,7 +129,7 @@ fn clear(shared: &Shared, path: &TreePath) -> Result<(), RestoreProblemKind> {
     Ok(())
 }
 
-fn piece(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part]) {
+fn piece(shared: &RestoreContext, fetched: &FetchedBatch, file: &FileJob, parts: &[FileChunk]) {
     let failed = lock(&file.state).failed.is_some();
     if !failed && let Err(problem) = write_parts(shared, fetched, file, parts) {
         file.fail(problem);
@@ -129,7 +139,12 @@ fn piece(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part]) {
     }
 }
 
-fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part]) -> Result<(), RestoreProblemKind> {
+fn write_parts(
+    shared: &RestoreContext,
+    fetched: &FetchedBatch,
+    file: &FileJob,
+    parts: &[FileChunk],
+) -> Result<(), RestoreProblemKind> {
     let mut old: Option<File> = None;
     let mut buffer = Vec::new();
     let (mut reused, mut written) = (0, 0);
@@ -171,7 +186,7 @@ fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part
                 new.write_at(offset, &bytes[span])?;
             }
         }
-        Progress::add(&shared.progress.bytes_read, u64::from(part.len));
+        JobProgress::add(&shared.progress.bytes_read, u64::from(part.len));
     }
     if let Some(new) = &new {
         new.leave_space()?;
@@ -183,7 +198,7 @@ fn write_parts(shared: &Shared, fetched: &Fetched, file: &FileJob, parts: &[Part
     Ok(())
 }
 
-fn new_file(shared: &Shared, file: &FileJob) -> Result<Arc<NewFile>, RestoreProblemKind> {
+fn new_file(shared: &RestoreContext, file: &FileJob) -> Result<Arc<NewFile>, RestoreProblemKind> {
     let mut state = lock(&file.state);
     if let Some(new) = &state.new {
         return Ok(Arc::clone(new));
@@ -197,7 +212,7 @@ fn new_file(shared: &Shared, file: &FileJob) -> Result<Arc<NewFile>, RestoreProb
     Ok(new)
 }
 
-fn finish(shared: &Shared, file: &FileJob) {
+fn finish(shared: &RestoreContext, file: &FileJob) {
     let (new, failed, dir) = {
         let mut state = lock(&file.state);
         (state.new.take(), state.failed.take(), state.dir.take())
@@ -207,17 +222,17 @@ fn finish(shared: &Shared, file: &FileJob) {
     let done = match (failed, new.map(Arc::into_inner)) {
         (Some(failed), _) => Err(failed),
         // A dry run.
-        (None, None) => clear().map(|()| Placed::Made),
+        (None, None) => clear().map(|()| PlaceOutcome::Made),
         (None, Some(Some(new))) => clear()
             .and_then(|()| shared.target.finish_file(new, entry).map_err(RestoreProblemKind::from))
-            .map(|()| Placed::Made),
+            .map(|()| PlaceOutcome::Made),
         (None, Some(None)) => {
             shared.stop(RestoreError::Broken("a finished file is still being written".to_owned()));
             return;
         }
     };
     settle(shared, &entry.path, done);
-    Progress::add(&shared.progress.files, 1);
+    JobProgress::add(&shared.progress.files, 1);
     if let Some(dir) = dir {
         dir.leave(shared);
     }

@@ -3,11 +3,11 @@
 //! The invariant: no slot loses what is written from then on without a word. One whose secret is not at hand cannot be renewed, and is
 //! removed only by its ID.
 
-use crate::ids::{Generation, KeyId};
+use crate::ids::{KeyGeneration, KeyId};
 
 /// Which key opens a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SlotOpener {
+pub enum KeySlotOpener {
     /// A key that is to stay.
     Kept,
     /// The key that this command was given.
@@ -18,13 +18,13 @@ pub enum SlotOpener {
 
 /// A slot as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotSeen {
+pub struct KeySlotState {
     /// Its name.
     pub id: KeyId,
     /// The newest generation that it gives; `None`: it cannot be read.
-    pub generation: Option<Generation>,
+    pub generation: Option<KeyGeneration>,
     /// Which key opens it.
-    pub opener: SlotOpener,
+    pub opener: KeySlotOpener,
 }
 
 /// Why a rotation is not begun.
@@ -54,20 +54,25 @@ pub enum RotatePlanError {
 ///
 /// # Errors
 /// A slot would be lost that was not named.
-pub fn plan(slots: &[SlotSeen], now: Generation, drop: &[KeyId], has_new: bool) -> Result<Vec<KeyId>, RotatePlanError> {
+pub fn plan(
+    slots: &[KeySlotState],
+    now: KeyGeneration,
+    drop: &[KeyId],
+    has_new: bool,
+) -> Result<Vec<KeyId>, RotatePlanError> {
     let known: Vec<KeyId> = slots.iter().map(|slot| slot.id).collect();
     if let Some(&id) = drop.iter().find(|id| !known.contains(id)) {
         return Err(RotatePlanError::NoSuchKey { id, known });
     }
-    if let Some(slot) = slots.iter().find(|slot| slot.opener == SlotOpener::Kept && drop.contains(&slot.id)) {
+    if let Some(slot) = slots.iter().find(|slot| slot.opener == KeySlotOpener::Kept && drop.contains(&slot.id)) {
         return Err(RotatePlanError::Contradiction(slot.id));
     }
-    let accounted = |slot: &SlotSeen| {
+    let accounted = |slot: &KeySlotState| {
         // One of an older generation opens nothing of today any more.
         slot.generation.is_some_and(|generation| generation < now)
-            || slot.opener == SlotOpener::Kept
+            || slot.opener == KeySlotOpener::Kept
             // A new key takes the place of the one that was given.
-            || slot.opener == SlotOpener::Given && has_new
+            || slot.opener == KeySlotOpener::Given && has_new
             || drop.contains(&slot.id)
     };
     let unaccounted: Vec<KeyId> = slots.iter().filter(|slot| !accounted(slot)).map(|slot| slot.id).collect();
@@ -82,10 +87,10 @@ fn list(ids: &[KeyId]) -> String {
 mod tests {
     use super::*;
 
-    const NOW: Generation = Generation(1);
+    const NOW: KeyGeneration = KeyGeneration(1);
 
-    fn seen(id: u8, generation: u16, opener: SlotOpener) -> SlotSeen {
-        SlotSeen { id: key(id), generation: Some(Generation(generation)), opener }
+    fn seen(id: u8, generation: u16, opener: KeySlotOpener) -> KeySlotState {
+        KeySlotState { id: key(id), generation: Some(KeyGeneration(generation)), opener }
     }
 
     fn key(id: u8) -> KeyId {
@@ -94,7 +99,7 @@ mod tests {
 
     #[test]
     fn every_slot_is_renewed_replaced_or_named() {
-        use SlotOpener::{Given, Kept, Nobody};
+        use KeySlotOpener::{Given, Kept, Nobody};
         let slots = [seen(1, 1, Given), seen(2, 1, Kept), seen(3, 1, Nobody), seen(4, 0, Nobody)];
         let all = vec![key(1), key(2), key(3), key(4)];
         assert_eq!(plan(&slots, NOW, &[key(3)], true), Ok(all.clone()));
@@ -103,7 +108,7 @@ mod tests {
         assert_eq!(plan(&slots, NOW, &[key(3)], false), Err(RotatePlanError::Unaccounted(vec![key(1)])));
         assert_eq!(plan(&slots, NOW, &[key(2), key(3)], true), Err(RotatePlanError::Contradiction(key(2))));
         assert_eq!(plan(&slots, NOW, &[key(9)], true), Err(RotatePlanError::NoSuchKey { id: key(9), known: all }));
-        let damaged = SlotSeen { generation: None, ..seen(5, 0, Nobody) };
+        let damaged = KeySlotState { generation: None, ..seen(5, 0, Nobody) };
         assert_eq!(plan(&[damaged], NOW, &[], true), Err(RotatePlanError::Unaccounted(vec![key(5)])));
         assert_eq!(plan(&[damaged], NOW, &[key(5)], true), Ok(vec![key(5)]));
     }

@@ -6,43 +6,43 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::ids::{Generation, InstanceId, NodeId, PackId};
-use crate::job::backup::{Ask, BackupError, Opening};
-use crate::job::inside::Archive;
+use crate::ids::{InstanceId, KeyGeneration, NodeId, PackId};
+use crate::job::backup::{BackupError, BackupOptions, RoleJournal};
+use crate::job::inside::ReadOnlyRepository;
 use crate::job::keys::export;
 use crate::job::repository::OpenError;
-use crate::job::seat::Seats;
-use crate::job::testing::{Rig, noise};
-use crate::journal::record::{NodeRef, Record, RecordError};
+use crate::job::seat::JournalAccess;
+use crate::job::testing::{JobFixture, noise};
+use crate::journal::record::{Record, RecordError, WriterNode};
 use crate::journal::state::FoldError;
 use crate::repo::index::decode_index;
 use crate::repo::pack::open_header;
 use crate::repo::{line, names};
-use crate::store::faulty::{Fault, Faulty, Plan};
+use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 
-fn file(rig: &Rig, name: &str) -> KeySource {
+fn file(rig: &JobFixture, name: &str) -> KeySource {
     KeySource::KeyFile(rig.dir.path().join(name))
 }
 
-fn by(rig: &Rig, node: u8) -> Rotator<'_> {
-    let node = NodeRef { id: NodeId([node; 16]), name: format!("node{node}") };
+fn by(rig: &JobFixture, node: u8) -> KeyRotator<'_> {
+    let node = WriterNode { id: NodeId([node; 16]), name: format!("node{node}") };
     let instance = InstanceId(rig.env.random_bytes());
-    let operator = Operator { node, instance, env: &rig.env, state_dir: None, seats: Seats::default() };
-    Rotator { operator, role: &rig.role, assessment: None, force: true }
+    let operator = OperatorContext { node, instance, env: &rig.env, state_dir: None, seats: JournalAccess::default() };
+    KeyRotator { operator, role: &rig.role, assessment: None, force: true }
 }
 
-fn ask<'a>(given: &'a KeySource, new: &KeySource) -> RotateAsk<'a> {
-    RotateAsk { given, new: Some(new.clone()), keep: Vec::new(), drop: Vec::new(), dry_run: false }
+fn ask<'a>(given: &'a KeySource, new: &KeySource) -> RotateRequest<'a> {
+    RotateRequest { given, new: Some(new.clone()), keep: Vec::new(), drop: Vec::new(), dry_run: false }
 }
 
-async fn opened(rig: &Rig, key: &KeySource) -> Result<Repository, OpenError> {
+async fn opened(rig: &JobFixture, key: &KeySource) -> Result<Repository, OpenError> {
     Repository::open(rig.store.clone(), &rig.role.name, key).await
 }
 
 /// The snapshots as a host sees them that has this key and nothing else, each with the content of file `name`.
-async fn contents(rig: &Rig, key: &KeySource, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
+async fn contents(rig: &JobFixture, key: &KeySource, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
     let repository = opened(rig, key).await.unwrap();
-    let archive = Archive::open(repository, &rig.env, None).await?;
+    let archive = ReadOnlyRepository::open(repository, &rig.env, None).await?;
     if let Some(doubt) = &archive.damaged {
         return Err(doubt.clone());
     }
@@ -63,17 +63,17 @@ fn rotation(report: &KeyReport) -> &KeyRotation {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("f", noise(1, 3 << 20));
     rig.write("g", noise(1, 100));
     rig.backup().await;
     let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
     let thief = rig.repository.clone();
-    let Secret::Exported(_, stolen) = export(&thief).unwrap() else { panic!("a repository key") };
+    let SlotSecret::Exported(_, stolen) = export(&thief).unwrap() else { panic!("a repository key") };
     let before = rig.memory.objects();
 
     let report = rotate(&rig.repository, &by(&rig, 1), &ask(&old, &new)).await.unwrap();
-    assert_eq!((rotation(&report).generation, report.slots.len()), (Generation(1), 1));
+    assert_eq!((rotation(&report).generation, report.slots.len()), (KeyGeneration(1), 1));
     assert_eq!(rotation(&report).removed.len(), 1);
     assert!(rig.memory.objects().keys().all(|key| !key.contains("/rotate/")), "nothing is left staged");
     assert!(matches!(opened(&rig, &old).await, Err(OpenError::WrongSecret { .. })));
@@ -96,7 +96,7 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
                 thief
                     .keys
                     .object(PackId::as_bytes(&id).to_owned(), salt)
-                    .open(crate::repo::crypto::Part::Frame(0), sealed)
+                    .open(crate::repo::crypto::SealedPart::Frame(0), sealed)
                     .is_err()
             );
             packs += 1;
@@ -106,7 +106,7 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
         } else if names::parse_record(role, key).is_some() {
             let found = Record::decode(object, Some(&thief.keys));
             // The takeover of the rotation and the rotation itself are the last that it reads.
-            records += usize::from(found == Err(RecordError::Rotated(Generation(1))));
+            records += usize::from(found == Err(RecordError::Rotated(KeyGeneration(1))));
         } else if key.contains("/live/nodes/") || key.ends_with("/live/beat") {
             assert!(line::open(object, &thief.keys).is_err(), "{key}");
             told += 1;
@@ -120,15 +120,15 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
     assert!(packs > 0 && indexes > 0 && records > 0, "{packs} {indexes} {records} {told}");
 
     // What was before it still reads, and is told to be all that the old key gives.
-    let archive = Archive::open(thief.clone(), &rig.env, None).await.unwrap();
+    let archive = ReadOnlyRepository::open(thief.clone(), &rig.env, None).await.unwrap();
     assert_eq!(archive.snapshots().len(), 1);
-    assert!(matches!(archive.damaged, Some(JournalError::Rotated { generation: Generation(1), .. })));
+    assert!(matches!(archive.damaged, Some(JournalError::Rotated { generation: KeyGeneration(1), .. })));
     assert_eq!(stolen, *thief.keys.keyring());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("f", "one");
     rig.backup().await;
     let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
@@ -143,14 +143,14 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     // A record after the newest, by the old key.
     let rotate_object = &genuine[&names::record(&role, last)];
     let rotated = Record::decode(rotate_object, Some(&thief.keys)).unwrap();
-    let forged = |seq: Seq, body: Body, prev: &Bytes| Record {
+    let forged = |seq: Seq, body: RecordBody, prev: &Bytes| Record {
         seq,
         body,
         prev: Some(crate::journal::record::digest(prev)),
         state: None,
         ..rotated.clone()
     };
-    let pause = Body::Resume;
+    let pause = RecordBody::Resume;
     let next = Record { takeover: None, ..forged(last.next(), pause, rotate_object) };
     rig.memory.tamper(&names::record(&role, last.next()), Some(next.encode(&thief.keys).into()));
     let refused = read().await;
@@ -160,8 +160,8 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     assert_eq!(read().await.unwrap(), [b"one"]);
 
     // Another rotation in the place of the genuine one, with other slots.
-    let Body::Rotate(body) = rotated.body.clone() else { panic!("{rotated:?}") };
-    let mut other = Record { body: Body::Rotate(RotateBody { slots: Vec::new(), ..body }), ..rotated.clone() };
+    let RecordBody::Rotate(body) = rotated.body.clone() else { panic!("{rotated:?}") };
+    let mut other = Record { body: RecordBody::Rotate(RotateBody { slots: Vec::new(), ..body }), ..rotated.clone() };
     other.prove(&thief.keys);
     rig.memory.tamper(&names::record(&role, last), Some(other.encode(&thief.keys).into()));
     let refused = read().await;
@@ -176,7 +176,8 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     // The journal as it was before, by whatever means: the key proves that there was more.
     rig.memory.tamper(&names::record(&role, last), None);
     let refused = read().await;
-    let is_refused = matches!(refused, Err(JournalError::OlderThanKey { now: Generation(0), given: Generation(1) }));
+    let is_refused =
+        matches!(refused, Err(JournalError::OlderThanKey { now: KeyGeneration(0), given: KeyGeneration(1) }));
     assert!(is_refused, "{refused:?}");
 
     // What it writes below `live/` does not count.
@@ -186,9 +187,9 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
 }
 
 /// Runs the command until its request `calls`, which is never answered. False: it has fewer.
-async fn is_cut_short(rig: &Rig, old: &KeySource, new: &KeySource, calls: u64) -> bool {
-    let hang = Fault::Delay(Duration::from_hours(1));
-    let faulty = Arc::new(Faulty::new(rig.store.clone(), Plan::exactly([(calls, hang)])));
+async fn is_cut_short(rig: &JobFixture, old: &KeySource, new: &KeySource, calls: u64) -> bool {
+    let hang = InjectedFault::Delay(Duration::from_hours(1));
+    let faulty = Arc::new(FaultyStore::new(rig.store.clone(), FaultPlan::exactly([(calls, hang)])));
     let through = Repository { store: faulty.clone(), ..rig.repository.clone() };
     let (by, ask) = (by(rig, 1), ask(old, new));
     let run = rotate(&through, &by, &ask);
@@ -210,7 +211,7 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
     let mut cut = 0;
     let (mut begun_anew, mut finished, mut was_done) = (0, 0, 0);
     loop {
-        let mut rig = Rig::new().await;
+        let mut rig = JobFixture::new().await;
         rig.write("f", "one");
         rig.backup().await;
         let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
@@ -232,7 +233,7 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
         assert_eq!(contents(&rig, &new, "f").await.unwrap(), [b"one"], "cut {cut}");
         assert!(matches!(opened(&rig, &old).await, Err(OpenError::WrongSecret { .. })), "cut {cut}");
         rig.repository = opened(&rig, &new).await.unwrap();
-        assert_eq!(rig.repository.keys.generation(), Generation(1), "cut {cut}");
+        assert_eq!(rig.repository.keys.generation(), KeyGeneration(1), "cut {cut}");
         rig.write("f", "two");
         rig.backup().await;
         assert_eq!(contents(&rig, &new, "f").await.unwrap(), [b"one", b"two"], "cut {cut}");
@@ -246,7 +247,7 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
 async fn a_rotation_whose_key_is_lost_is_not_finished_and_the_old_key_opens() {
     let mut was_refused = 0;
     for cut in 0.. {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         rig.write("f", "one");
         rig.backup().await;
         let (old, new, other) = (rig.role.key.clone(), file(&rig, "new"), file(&rig, "other"));
@@ -257,7 +258,7 @@ async fn a_rotation_whose_key_is_lost_is_not_finished_and_the_old_key_opens() {
         let Ok(repository) = opened(&rig, &old).await else { break };
         match rotate(&repository, &by(&rig, 1), &ask(&old, &other)).await {
             Err(KeysError::NotAtHand(generation)) => {
-                assert_eq!(generation, Generation(1));
+                assert_eq!(generation, KeyGeneration(1));
                 was_refused += 1;
                 let again = opened(&rig, &old).await;
                 assert!(again.is_ok(), "cut {cut}: {again:?}");
@@ -274,19 +275,19 @@ async fn a_rotation_whose_key_is_lost_is_not_finished_and_the_old_key_opens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_use_is_no_new_one() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     rig.write("f", "one");
     rig.backup().await;
     let old = rig.role.key.clone();
     let refused = rotate(&rig.repository, &by(&rig, 1), &ask(&old, &old)).await;
     assert!(matches!(refused, Err(KeysError::InUse)), "{refused:?}");
-    assert_eq!(opened(&rig, &old).await.unwrap().keys.generation(), Generation(0));
+    assert_eq!(opened(&rig, &old).await.unwrap().keys.generation(), KeyGeneration(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_rotations_at_once_one_is_and_the_repository_opens() {
     for round in 0..20 {
-        let rig = Rig::new().await;
+        let rig = JobFixture::new().await;
         rig.write("f", "one");
         rig.backup().await;
         let (old, east, west) = (rig.role.key.clone(), file(&rig, "east"), file(&rig, "west"));
@@ -300,7 +301,7 @@ async fn of_two_rotations_at_once_one_is_and_the_repository_opens() {
         for key in [&east, &west] {
             // A file that was made before the other one won holds a key of nothing.
             if let Ok(repository) = opened(&rig, key).await {
-                assert_eq!(repository.keys.generation(), Generation(1));
+                assert_eq!(repository.keys.generation(), KeyGeneration(1));
                 assert_eq!(contents(&rig, key, "f").await.unwrap(), [b"one"]);
                 open += 1;
             }
@@ -312,23 +313,23 @@ async fn of_two_rotations_at_once_one_is_and_the_repository_opens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_with_the_old_key_is_fenced_and_goes_on_with_the_new_one() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("f", "one");
     rig.backup().await;
     let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
     let runner = rig.runner();
     let role = RoleSettings { eligible: None, ..rig.role.clone() };
-    let opening = Opening::open(&runner, &rig.repository).await.unwrap();
+    let opening = RoleJournal::open(&runner, &rig.repository).await.unwrap();
     rotate(&rig.repository, &by(&rig, 2), &ask(&old, &new)).await.unwrap();
     rig.write("f", "two");
-    let stopped = Box::pin(opening.back_up(&role, &rig.candidacy(), &Ask::default())).await;
+    let stopped = Box::pin(opening.back_up(&role, &rig.candidacy(), &BackupOptions::default())).await;
     let is_stopped = match &stopped {
         Err(error @ BackupError::Append(AppendError::Fenced(_))) => !error.is_rotated(),
         Err(error) => error.is_rotated(),
         Ok(_) => false,
     };
     assert!(is_stopped, "{stopped:?}");
-    let again = Opening::open(&runner, &rig.repository).await;
+    let again = RoleJournal::open(&runner, &rig.repository).await;
     assert!(matches!(&again, Err(error) if error.is_rotated()), "{again:?}");
     rig.repository = opened(&rig, &new).await.unwrap();
     rig.backup_by(&runner).await;
@@ -337,7 +338,7 @@ async fn a_writer_with_the_old_key_is_fenced_and_goes_on_with_the_new_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     let (old, phrase) = (rig.role.key.clone(), KeySource::PassphraseFile(rig.dir.path().join("phrase")));
     std::fs::write(rig.dir.path().join("phrase"), "correct horse\n").unwrap();
     let other = file(&rig, "other");
@@ -351,17 +352,17 @@ async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
     assert!(matches!(&refused, Err(KeysError::Plan(plan::RotatePlanError::Unaccounted(ids))) if ids.len() == 2));
     let wrong = file(&rig, "wrong");
     keys::secret_or_new(&wrong, &rig.env).unwrap();
-    let asked = RotateAsk { keep: vec![wrong], ..ask(&old, &new) };
+    let asked = RotateRequest { keep: vec![wrong], ..ask(&old, &new) };
     assert!(matches!(rotate(&rig.repository, &by(&rig, 1), &asked).await, Err(KeysError::OpensNothing(_))));
     let mut drop = Vec::new();
     let (secret, _) = read_secret(&other).unwrap().unwrap();
     for found in &found {
-        if keys::opens(found, &secret, &rig.repository, &mut SlotTrial::default()).await {
+        if keys::opens(found, &secret, &rig.repository, &mut KeySlotTrial::default()).await {
             drop.push(found.id);
         }
     }
-    let asked = RotateAsk { keep: vec![phrase.clone()], drop, ..ask(&old, &new) };
-    let dry = rotate(&rig.repository, &by(&rig, 1), &RotateAsk { dry_run: true, ..asked.clone() }).await.unwrap();
+    let asked = RotateRequest { keep: vec![phrase.clone()], drop, ..ask(&old, &new) };
+    let dry = rotate(&rig.repository, &by(&rig, 1), &RotateRequest { dry_run: true, ..asked.clone() }).await.unwrap();
     assert_eq!((rotation(&dry).removed.len(), rotation(&dry).dry_run), (3, true));
     assert_eq!(rig.memory.objects(), objects, "neither refusals nor a dry run change anything");
     assert!(!rig.dir.path().join("new").exists());
@@ -372,11 +373,12 @@ async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
         assert_eq!(opened(&rig, key).await.is_ok(), opens, "{key:?}");
     }
     // The next one keeps what it was given, and an exported key has all generations.
-    let asked = RotateAsk { new: None, keep: vec![new.clone(), phrase], given: &new, drop: Vec::new(), dry_run: false };
+    let asked =
+        RotateRequest { new: None, keep: vec![new.clone(), phrase], given: &new, drop: Vec::new(), dry_run: false };
     let repository = opened(&rig, &new).await.unwrap();
     rotate(&repository, &by(&rig, 2), &asked).await.unwrap();
     let repository = opened(&rig, &new).await.unwrap();
-    assert_eq!(repository.keys.generation(), Generation(2));
+    assert_eq!(repository.keys.generation(), KeyGeneration(2));
     let exported = rig.dir.path().join("exported");
     keys::export_to(&repository, &exported).await.unwrap();
     let exported = opened(&rig, &KeySource::KeyFile(exported)).await.unwrap();
@@ -386,13 +388,13 @@ async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
 /// Slots that somebody planted before a rotation are older than those that it made, and a fresh host remembers none.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_slots_that_a_rotation_made_are_tried_before_planted_ones() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     let (old, phrase) = (rig.role.key.clone(), KeySource::PassphraseFile(rig.dir.path().join("phrase")));
     std::fs::write(rig.dir.path().join("phrase"), "correct horse\n").unwrap();
     rotate(&rig.repository, &by(&rig, 1), &ask(&old, &phrase)).await.unwrap();
     rig.plant_slots(1000);
     let repository = opened(&rig, &phrase).await.unwrap();
-    assert_eq!(repository.keys.generation(), Generation(1));
+    assert_eq!(repository.keys.generation(), KeyGeneration(1));
     // Nobody goes on from there before they are gone: among them may be somebody's.
     let again = rotate(&repository, &by(&rig, 1), &ask(&phrase, &file(&rig, "new"))).await;
     assert!(matches!(again, Err(KeysError::TooManySlots(937))), "{again:?}");

@@ -15,45 +15,45 @@ use crate::env::Clock;
 use crate::ids::{ClusterId, NodeId, Seq, Term};
 use crate::job::adopt::adopt;
 use crate::job::init::{InitError, init};
-use crate::job::operate::{Change, Operator};
-use crate::job::testing::Rig;
-use crate::journal::log::{Act, AppendError};
-use crate::journal::record::{self, Body, Record, TakeoverWhy};
+use crate::job::operate::{OperatorContext, RoleChange};
+use crate::job::testing::JobFixture;
+use crate::journal::log::{AppendError, UnfencedAction};
+use crate::journal::record::{self, Record, RecordBody, TakeoverReason};
 use crate::journal::register::memory::MemoryRegisters;
-use crate::journal::register::{Reading, RegisterError, Swapped};
-use crate::journal::standing::Rift;
+use crate::journal::register::{CasOutcome, RegisterError, RegisterValue};
+use crate::journal::standing::HeadConflict;
 use crate::repo::names;
 use crate::role::election;
 use crate::store::Store;
-use crate::store::careless::Careless;
-use crate::store::faulty::{Fault, Faulty, Plan};
+use crate::store::careless::IgnoresConditions;
+use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;
 
 const HOME: ClusterId = ClusterId([1; 8]);
 
 /// A repository whose journal went to a register because its store is careless.
 struct Place {
-    rig: Rig,
+    rig: JobFixture,
     registers: MemoryRegisters,
 }
 
 impl Place {
     async fn new() -> Self {
-        let mut rig = Rig::new().await;
+        let mut rig = JobFixture::new().await;
         let registers = MemoryRegisters::new(HOME);
         let env = rig.env.clone();
         rig.memory = MemoryStore::new(&env);
-        rig.store = Arc::new(Careless(Arc::new(rig.memory.clone())));
-        let seats = Seats::with(Arc::new(registers.clone()));
+        rig.store = Arc::new(IgnoresConditions(Arc::new(rig.memory.clone())));
+        let seats = JournalAccess::with(Arc::new(registers.clone()));
         let (repository, report) = init(rig.store.clone(), &rig.role.name, &rig.role.key, &seats, &env).await.unwrap();
-        assert!(report.created && report.journal == JournalPlace::Etcd && report.proof_rounds == 0, "{report:?}");
-        assert_eq!(repository.format.journal, JournalHome::Etcd { cluster: HOME });
+        assert!(report.created && report.journal == JournalPlacement::Etcd && report.proof_rounds == 0, "{report:?}");
+        assert_eq!(repository.format.journal, JournalLocation::Etcd { cluster: HOME });
         rig.repository = repository;
         Self { rig, registers }
     }
 
-    fn seats(&self) -> Seats {
-        Seats::with(Arc::new(self.registers.clone()))
+    fn seats(&self) -> JournalAccess {
+        JournalAccess::with(Arc::new(self.registers.clone()))
     }
 
     /// The journal as node `n` writes it.
@@ -61,15 +61,15 @@ impl Place {
         self.journal_over(n, &self.seats(), self.rig.store.clone(), &self.rig.env)
     }
 
-    fn journal_over(&self, n: u8, seats: &Seats, store: Arc<dyn Store>, env: &Env) -> Journal {
-        let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
+    fn journal_over(&self, n: u8, seats: &JournalAccess, store: Arc<dyn Store>, env: &Env) -> Journal {
+        let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
         let repository = Repository { store, ..self.rig.repository.clone() };
         seats.journal(&repository, env, &node, InstanceId([n; 8])).unwrap()
     }
 
-    fn operator(&self, n: u8) -> Operator<'_> {
-        let node = NodeRef { id: NodeId([n; 16]), name: format!("node{n}") };
-        Operator { node, instance: InstanceId([n; 8]), env: &self.rig.env, state_dir: None, seats: self.seats() }
+    fn operator(&self, n: u8) -> OperatorContext<'_> {
+        let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
+        OperatorContext { node, instance: InstanceId([n; 8]), env: &self.rig.env, state_dir: None, seats: self.seats() }
     }
 
     fn head_name(&self) -> String {
@@ -106,7 +106,7 @@ impl Place {
 async fn append(journal: &Journal, count: usize) -> BTreeSet<Seq> {
     let (mut view, mut seqs) = (journal.read(None).await.unwrap(), BTreeSet::new());
     while seqs.len() < count {
-        view = match journal.note(&view, Act::Resume).await {
+        view = match journal.note(&view, UnfencedAction::Resume).await {
             Ok(view) => {
                 assert!(seqs.insert(view.head.as_ref().unwrap().seq));
                 view
@@ -156,10 +156,10 @@ async fn a_permit_ends_with_the_next_takeover() {
     let (east, west) = (place.journal(1), place.journal(2));
     let candidacy = election::by_operator(&place.rig.role);
     let empty = east.read(None).await.unwrap();
-    let (permit, view) = east.take_over(&empty, &candidacy, TakeoverWhy::First).await.unwrap();
+    let (permit, view) = east.take_over(&empty, &candidacy, TakeoverReason::First).await.unwrap();
     let now = west.read(None).await.unwrap();
-    west.take_over(&now, &candidacy, TakeoverWhy::Moved).await.unwrap();
-    let late = east.append(&permit, &view, Body::Begin(record::BeginBody {}), None).await;
+    west.take_over(&now, &candidacy, TakeoverReason::Moved).await.unwrap();
+    let late = east.append(&permit, &view, RecordBody::Begin(record::BeginBody {}), None).await;
     let Err(AppendError::Fenced(by)) = late else { panic!("{late:?}") };
     assert_eq!((by.node.name.as_str(), by.term), ("node2", Term(2)));
     assert_eq!(place.check().await, 2);
@@ -170,10 +170,13 @@ async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer
     let place = Place::new().await;
     append(&place.journal(1), 1).await;
     // It reads the head and its number, looks what is in the store, and would put it there for ever.
-    let store = Faulty::new(place.rig.store.clone(), Plan::exactly([(4, Fault::Delay(Duration::from_hours(1)))]));
+    let store = FaultyStore::new(
+        place.rig.store.clone(),
+        FaultPlan::exactly([(4, InjectedFault::Delay(Duration::from_hours(1)))]),
+    );
     let journal = place.journal_over(1, &place.seats(), Arc::new(store), &place.rig.env);
     let view = journal.read_until(Seq(1)).await.unwrap();
-    let dying = tokio::spawn(async move { journal.note(&view, Act::Resume).await });
+    let dying = tokio::spawn(async move { journal.note(&view, UnfencedAction::Resume).await });
     while Record::decode(&place.head().await, None).unwrap().seq == Seq(1) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -208,11 +211,14 @@ async fn a_store_that_fails_after_the_swap_leaves_it_unknown() {
     let place = Place::new().await;
     append(&place.journal(1), 1).await;
     // After the head and its number were read nothing gets through.
-    let store = Faulty::new(place.rig.store.clone(), Plan::exactly((3..99).map(|call| (call, Fault::LostRequest))));
+    let store = FaultyStore::new(
+        place.rig.store.clone(),
+        FaultPlan::exactly((3..99).map(|call| (call, InjectedFault::LostRequest))),
+    );
     let env = Env { clock: Arc::new(Hasty::default()), ..place.rig.env.clone() };
     let journal = place.journal_over(1, &place.seats(), Arc::new(store), &env);
     let view = journal.read_until(Seq(1)).await.unwrap();
-    let appended = journal.note(&view, Act::Resume).await;
+    let appended = journal.note(&view, UnfencedAction::Resume).await;
     assert!(matches!(appended, Err(AppendError::Unknown { seq: Seq(2), .. })), "{appended:?}");
     append(&place.journal(2), 1).await;
     assert_eq!(place.check().await, 3, "it was in");
@@ -224,9 +230,10 @@ async fn a_record_that_is_seen_in_the_store_is_put_again_until_that_is_answered(
     append(&place.journal(1), 1).await;
     let view = place.journal(1).read(None).await.unwrap();
     // The head, its number, what is in the store, the put; then what is seen may not be durable: two looks and a put.
-    let store = Arc::new(Faulty::new(place.rig.store.clone(), Plan::exactly([(3, Fault::LostAnswer)])));
+    let store =
+        Arc::new(FaultyStore::new(place.rig.store.clone(), FaultPlan::exactly([(3, InjectedFault::LostAnswer)])));
     let journal = place.journal_over(1, &place.seats(), store.clone(), &place.rig.env);
-    journal.note(&view, Act::Resume).await.unwrap();
+    journal.note(&view, UnfencedAction::Resume).await.unwrap();
     assert_eq!((store.calls(), place.check().await), (8, 2));
 }
 
@@ -240,11 +247,11 @@ struct Deaf {
 
 #[async_trait]
 impl Register for Deaf {
-    async fn read(&self) -> Result<Reading, RegisterError> {
+    async fn read(&self) -> Result<RegisterValue, RegisterError> {
         self.inner.read().await
     }
 
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError> {
+    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
         let silence = self.silences.lock().unwrap().pop();
         match silence {
             None => self.inner.swap(old, new).await,
@@ -252,7 +259,7 @@ impl Register for Deaf {
                 if happens {
                     self.inner.swap(old, new).await?;
                 }
-                Ok(Swapped::Unknown { why: "silence".to_owned() })
+                Ok(CasOutcome::Unknown { why: "silence".to_owned() })
             }
         }
     }
@@ -266,9 +273,9 @@ async fn a_swap_without_answer_is_found_or_done_again() {
         let inner = place.seats().register(&place.head_name()).unwrap();
         let register = Arc::new(Deaf { inner, silences: Mutex::new(silences.clone()) });
         let (store, keys) = (place.rig.store.clone(), place.rig.repository.keys.clone());
-        let node = NodeRef { id: NodeId([1; 16]), name: "node1".to_owned() };
+        let node = WriterNode { id: NodeId([1; 16]), name: "node1".to_owned() };
         let journal = Journal::new(store, keys, place.rig.env.clone(), node, InstanceId([1; 8]));
-        append(&journal.seated(Seat { register, home: HOME }), 1).await;
+        append(&journal.seated(EtcdHead { register, home: HOME }), 1).await;
         assert_eq!(place.mirror().len(), before + 1, "{silences:?}: once");
     }
     assert_eq!(place.check().await, 4);
@@ -286,10 +293,10 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
     }
     #[async_trait]
     impl Register for Overtaken {
-        async fn read(&self) -> Result<Reading, RegisterError> {
+        async fn read(&self) -> Result<RegisterValue, RegisterError> {
             self.inner.read().await
         }
-        async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError> {
+        async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
             if !std::mem::take(&mut *self.first.lock().unwrap()) {
                 return self.inner.swap(old, new).await;
             }
@@ -297,7 +304,7 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
                 self.inner.swap(old, new).await?;
             }
             append(&self.other, 2).await;
-            Ok(Swapped::Unknown { why: "silence".to_owned() })
+            Ok(CasOutcome::Unknown { why: "silence".to_owned() })
         }
     }
     for happens in [true, false] {
@@ -305,11 +312,11 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
         let inner = place.seats().register(&place.head_name()).unwrap();
         let register = Overtaken { inner, other: place.journal(2), first: Mutex::new(true), happens };
         let (store, keys) = (place.rig.store.clone(), place.rig.repository.keys.clone());
-        let node = NodeRef { id: NodeId([1; 16]), name: "node1".to_owned() };
+        let node = WriterNode { id: NodeId([1; 16]), name: "node1".to_owned() };
         let journal = Journal::new(store, keys, place.rig.env.clone(), node, InstanceId([1; 8]));
-        let journal = journal.seated(Seat { register: Arc::new(register), home: HOME });
+        let journal = journal.seated(EtcdHead { register: Arc::new(register), home: HOME });
         let view = journal.read(None).await.unwrap();
-        match journal.note(&view, Act::Resume).await {
+        match journal.note(&view, UnfencedAction::Resume).await {
             Ok(view) => assert!(happens && view.head.unwrap().seq == Seq(1)),
             Err(AppendError::Moved(now)) => assert!(!happens && now.head.unwrap().seq == Seq(2)),
             Err(error) => panic!("{error}"),
@@ -323,7 +330,7 @@ async fn a_checkpoint_that_is_too_large_is_left_out() {
     let place = Place::new().await;
     let journal = place.journal(1);
     // A pause stands in the state, as snapshots do.
-    let pause = |bytes| Act::Pause(record::PauseBody { until: None, why: Some("x".repeat(bytes)) });
+    let pause = |bytes| UnfencedAction::Pause(record::PauseBody { until: None, why: Some("x".repeat(bytes)) });
     append(&journal, 62).await;
     let view = journal.read(None).await.unwrap();
     let refused = journal.note(&view, pause(1 << 20)).await;
@@ -337,7 +344,7 @@ async fn a_checkpoint_that_is_too_large_is_left_out() {
 }
 
 /// What is wrong, by who means to write.
-async fn rift(place: &Place) -> Rift {
+async fn rift(place: &Place) -> HeadConflict {
     match place.journal(3).read(None).await {
         Err(JournalError::Rift(rift)) => rift,
         other => panic!("{other:?}"),
@@ -352,24 +359,24 @@ async fn a_lost_head_stops_writers_until_it_is_adopted() {
     let (old, view) = (place.head().await, place.journal(1).read(None).await.unwrap());
     append(&place.journal(1), 1).await;
     let acted = adopt(&place.operator(1), &place.rig.repository).await.unwrap();
-    assert_eq!(acted.change, Change::Sound);
+    assert_eq!(acted.change, RoleChange::Sound);
     assert_eq!(place.check().await, 3, "nothing was written");
 
     // Lost; set back; another's.
     for (value, expected) in [
-        (None, Rift::NoHead),
-        (Some(old), Rift::Behind { head: Seq(2), store: Seq(4) }),
-        (Some(Bytes::new()), Rift::Behind { head: Seq(0), store: Seq(5) }),
+        (None, HeadConflict::NoHead),
+        (Some(old), HeadConflict::Behind { head: Seq(2), store: Seq(4) }),
+        (Some(Bytes::new()), HeadConflict::Behind { head: Seq(0), store: Seq(5) }),
     ] {
         place.registers.tamper(&name, value);
         assert_eq!(rift(&place).await, expected);
         let before = place.mirror();
-        let late = place.journal(1).note(&view, Act::Resume).await;
+        let late = place.journal(1).note(&view, UnfencedAction::Resume).await;
         assert!(matches!(late, Err(AppendError::Journal(JournalError::Rift(_)))), "{late:?}");
         assert_eq!(place.mirror(), before, "nothing is written");
         let acted = adopt(&place.operator(2), &place.rig.repository).await.unwrap();
         let seq = Seq(before.len() as u64 + 1);
-        assert_eq!(acted.change, Change::Adopted { was: expected, seq, term: Term(seq.0 - 3) });
+        assert_eq!(acted.change, RoleChange::Adopted { was: expected, seq, term: Term(seq.0 - 3) });
         assert_eq!(place.check().await as u64, seq.0);
     }
     append(&place.journal(1), 1).await;
@@ -378,7 +385,8 @@ async fn a_lost_head_stops_writers_until_it_is_adopted() {
     place.registers.tamper(&name, None);
     let (one, two) = (place.operator(1), place.operator(2));
     let (one, two) = tokio::join!(adopt(&one, &place.rig.repository), adopt(&two, &place.rig.repository));
-    let adopted = [one.unwrap(), two.unwrap()].iter().filter(|a| matches!(a.change, Change::Adopted { .. })).count();
+    let adopted =
+        [one.unwrap(), two.unwrap()].iter().filter(|a| matches!(a.change, RoleChange::Adopted { .. })).count();
     assert_eq!((adopted, place.check().await as u64), (1, head + 1));
 }
 
@@ -388,15 +396,15 @@ async fn another_cluster_is_refused_until_it_is_adopted() {
     append(&place.journal(1), 2).await;
     let old = place.registers.clone();
     place.registers = MemoryRegisters::new(ClusterId([2; 8]));
-    let expected = Rift::Cluster { own: HOME, found: ClusterId([2; 8]) };
+    let expected = HeadConflict::Cluster { own: HOME, found: ClusterId([2; 8]) };
     assert_eq!(rift(&place).await, expected);
     let acted = adopt(&place.operator(1), &place.rig.repository).await.unwrap();
-    assert_eq!(acted.change, Change::Adopted { was: expected, seq: Seq(3), term: Term(1) });
+    assert_eq!(acted.change, RoleChange::Adopted { was: expected, seq: Seq(3), term: Term(1) });
     append(&place.journal(2), 1).await;
     assert_eq!(place.check().await, 4);
     // Whoever still asks the old one is told.
     place.registers = old;
-    assert_eq!(rift(&place).await, Rift::Cluster { own: ClusterId([2; 8]), found: HOME });
+    assert_eq!(rift(&place).await, HeadConflict::Cluster { own: ClusterId([2; 8]), found: HOME });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -417,21 +425,21 @@ async fn of_two_inits_at_once_one_makes_the_repository() {
         let memory = MemoryStore::new(&env);
         let (dir, registers) = (tempfile::tempdir().unwrap(), MemoryRegisters::new(HOME));
         let key = crate::config::KeySource::KeyFile(dir.path().join("key"));
-        crate::job::init::write_key_file(&dir.path().join("key"), &crate::repo::keyslot::Secret::generate(&env))
+        crate::job::init::write_key_file(&dir.path().join("key"), &crate::repo::keyslot::SlotSecret::generate(&env))
             .unwrap();
         let role = RoleSettings::new("app".parse().unwrap(), key, Vec::new());
         let nodes = (0..4).map(|node| {
             // They are held up at every other request, for they would not meet otherwise.
-            let delays = Plan::by_chance(round * 4 + node, 500, &[Fault::Delay(Duration::from_millis(3))]);
-            let store = Arc::new(Careless(Arc::new(Faulty::new(Arc::new(memory.clone()), delays))));
-            let (role, seats) = (role.clone(), Seats::with(Arc::new(registers.clone())));
+            let delays = FaultPlan::by_chance(round * 4 + node, 500, &[InjectedFault::Delay(Duration::from_millis(3))]);
+            let store = Arc::new(IgnoresConditions(Arc::new(FaultyStore::new(Arc::new(memory.clone()), delays))));
+            let (role, seats) = (role.clone(), JournalAccess::with(Arc::new(registers.clone())));
             tokio::spawn(async move { init(store, &role.name, &role.key, &seats, &Env::host()).await.unwrap() })
         });
         let all = futures_util::future::try_join_all(nodes.collect::<Vec<_>>()).await.unwrap();
         let repos: BTreeSet<_> = all.iter().map(|(repository, _)| repository.format.repo).collect();
         assert_eq!(repos.len(), 1, "round {round}");
         assert_eq!(all.iter().filter(|(_, report)| report.created).count(), 1, "round {round}");
-        let seats = Seats::with(Arc::new(registers.clone()));
+        let seats = JournalAccess::with(Arc::new(registers.clone()));
         let head = seats.register(&register::head(all[0].0.format.repo)).unwrap().read().await.unwrap();
         assert_eq!(head.value, Some(Bytes::new()), "a journal without records");
         assert_eq!(seats.claim(&role.name).unwrap().read().await.unwrap().value, Some(Bytes::new()));
@@ -441,28 +449,28 @@ async fn of_two_inits_at_once_one_makes_the_repository() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_journal_lives_is_settled_once() {
     let place = Place::new().await;
-    let journal = |seats: &Seats| {
-        let node = NodeRef { id: NodeId([1; 16]), name: "node1".to_owned() };
+    let journal = |seats: &JournalAccess| {
+        let node = WriterNode { id: NodeId([1; 16]), name: "node1".to_owned() };
         seats.journal(&place.rig.repository, &place.rig.env, &node, InstanceId([1; 8])).map(drop)
     };
-    for said in [JournalPlace::Auto, JournalPlace::Etcd] {
+    for said in [JournalPlacement::Auto, JournalPlacement::Etcd] {
         journal(&place.seats().saying(said)).unwrap();
     }
-    let refused = journal(&place.seats().saying(JournalPlace::Bucket)).unwrap_err();
-    assert!(matches!(refused, JournalError::Seat(SeatError::Disagrees { .. })), "{refused}");
-    let alone = journal(&Seats::default()).unwrap_err();
-    assert!(matches!(alone, JournalError::Seat(SeatError::NoEtcd { .. })), "{alone}");
+    let refused = journal(&place.seats().saying(JournalPlacement::Bucket)).unwrap_err();
+    assert!(matches!(refused, JournalError::Seat(EtcdHeadError::Disagrees { .. })), "{refused}");
+    let alone = journal(&JournalAccess::default()).unwrap_err();
+    assert!(matches!(alone, JournalError::Seat(EtcdHeadError::NoEtcd { .. })), "{alone}");
 
     // A store that keeps conditions holds the journal itself, unless it is told otherwise.
-    let again = |seats: Seats, memory: MemoryStore| {
+    let again = |seats: JournalAccess, memory: MemoryStore| {
         let (role, env) = (place.rig.role.clone(), place.rig.env.clone());
         async move { init(Arc::new(memory), &role.name, &role.key, &seats, &env).await }
     };
     let sound = MemoryStore::new(&place.rig.env);
     let (repository, _) = again(place.seats(), sound.clone()).await.unwrap();
-    assert_eq!(repository.format.journal, JournalHome::Bucket);
-    let refused = again(place.seats().saying(JournalPlace::Etcd), sound).await.unwrap_err();
-    assert!(matches!(refused, InitError::Seat(SeatError::Disagrees { .. })), "{refused}");
-    let told = again(place.seats().saying(JournalPlace::Etcd), MemoryStore::new(&place.rig.env)).await.unwrap();
-    assert_eq!(told.1.journal, JournalPlace::Etcd);
+    assert_eq!(repository.format.journal, JournalLocation::Bucket);
+    let refused = again(place.seats().saying(JournalPlacement::Etcd), sound).await.unwrap_err();
+    assert!(matches!(refused, InitError::Seat(EtcdHeadError::Disagrees { .. })), "{refused}");
+    let told = again(place.seats().saying(JournalPlacement::Etcd), MemoryStore::new(&place.rig.env)).await.unwrap();
+    assert_eq!(told.1.journal, JournalPlacement::Etcd);
 }

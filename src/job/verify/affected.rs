@@ -4,41 +4,45 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::found::{Found, Number};
+use super::found::{DamageLog, DamageNumber};
 use super::{VerifyError, object_trouble};
 use crate::ids::ChunkId;
 use crate::journal::state::Snapshot;
-use crate::repo::entry::{Entry, Kind, TreePath};
-use crate::repo::manifest::{ManifestWalk, NodeRef};
-use crate::repo::reader::{Reader, RepoError};
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
 /// Lost files that are remembered for the sake of their hard links, at most so many a snapshot.
 const FIRST_NAMES_MAX: usize = 65_536;
 
 /// Tells `found` which entries each damage costs.
-pub(super) async fn find(reader: &Reader, snapshots: &[Snapshot], found: &mut Found) -> Result<(), VerifyError> {
+pub(super) async fn find(
+    reader: &RepositoryReader,
+    snapshots: &[Snapshot],
+    found: &mut DamageLog,
+) -> Result<(), VerifyError> {
     if !found.lost_any() {
         return Ok(());
     }
     let mut clean = HashSet::new();
     for snapshot in snapshots {
-        let mut search = Search { reader, snapshot, found, clean: &mut clean, first_names: HashMap::new() };
+        let mut search = AffectedSearch { reader, snapshot, found, clean: &mut clean, first_names: HashMap::new() };
         search.walk().await?;
     }
     Ok(())
 }
 
-struct Search<'a> {
-    reader: &'a Reader,
+struct AffectedSearch<'a> {
+    reader: &'a RepositoryReader,
     snapshot: &'a Snapshot,
-    found: &'a mut Found,
+    found: &'a mut DamageLog,
     /// Segments that lose nothing.
     clean: &'a mut HashSet<ChunkId>,
     /// Lost files of this snapshot, and what to.
-    first_names: HashMap<TreePath, Vec<Number>>,
+    first_names: HashMap<TreePath, Vec<DamageNumber>>,
 }
 
-impl Search<'_> {
+impl AffectedSearch<'_> {
     async fn walk(&mut self) -> Result<(), VerifyError> {
         let mut walk = ManifestWalk::new(self.snapshot.root);
         while let Some(id) = walk.wants() {
@@ -55,7 +59,7 @@ impl Search<'_> {
             }
             let bytes = match self.reader.chunk(&id).await {
                 Ok(bytes) => bytes,
-                Err(RepoError::Store(error)) => {
+                Err(RepositoryReadError::Store(error)) => {
                     object_trouble(error)?;
                     walk.skip();
                     continue;
@@ -76,7 +80,7 @@ impl Search<'_> {
     }
 
     /// All entries below a node are lost; of their names only the first is known.
-    fn lose_node(&mut self, causes: &[Number], node: Option<&NodeRef>) {
+    fn lose_node(&mut self, causes: &[DamageNumber], node: Option<&ManifestNodeRef>) {
         let root = TreePath::default();
         let (path, count) = node.map_or((&root, self.snapshot.entries), |node| (&node.first, node.entries));
         for &number in causes {
@@ -85,17 +89,17 @@ impl Search<'_> {
     }
 
     /// Whether nothing of the segment is lost, nor can be through hard links.
-    fn segment(&mut self, entries: &[Entry]) -> bool {
+    fn segment(&mut self, entries: &[ManifestEntry]) -> bool {
         let mut clean = true;
         for entry in entries {
             let causes = match &entry.kind {
-                Kind::Hardlink { target } => {
+                EntryKind::Hardlink { target } => {
                     clean = false;
                     self.first_names.get(target).cloned().unwrap_or_default()
                 }
                 kind => {
                     let chunks = kind.chunks().iter();
-                    let mut causes: Vec<Number> =
+                    let mut causes: Vec<DamageNumber> =
                         chunks.flat_map(|chunk| self.found.causes(self.reader.index(), chunk)).collect();
                     causes.sort_unstable();
                     causes.dedup();

@@ -9,26 +9,26 @@ use std::pin::pin;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::found::Found;
+use super::found::DamageLog;
 use super::inventory;
 use super::{VerifyError, object_trouble};
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, PackId};
-use crate::job::progress::Progress;
+use crate::job::progress::JobProgress;
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
-use crate::repo::crypto::Keys;
-use crate::repo::index::Index;
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::index::ChunkIndex;
 use crate::repo::names;
 use crate::repo::pack::{self, ChunkEntry, FOOTER_LEN, FrameEntry, PackError, PackTable, open_frame};
-use crate::store::{Store, StoreError, StoreErrorKind, Turn};
+use crate::store::{LargeReadLock, Store, StoreError, StoreErrorKind};
 
 /// Packs fetched or checked at once: about 20 MiB each.
 const PACKS_AT_ONCE: usize = 4;
 
 /// One thing that is wrong with a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Trouble {
+enum PackDefect {
     /// With all of it.
     Whole(String),
     /// With what stands around the frames: they can still be read.
@@ -42,18 +42,18 @@ enum Trouble {
 /// Reads `percent` of the packs. What is wrong with a part of one that was stored again elsewhere is no damage.
 pub(super) async fn check(
     repository: &Repository,
-    (indexes, index): (&[IndexId], &Index),
+    (indexes, index): (&[IndexId], &ChunkIndex),
     packs: &HashMap<PackId, u64>,
     percent: u8,
-    progress: &Progress,
+    progress: &JobProgress,
     env: &Env,
-    found: &mut Found,
+    found: &mut DamageLog,
 ) -> Result<(), VerifyError> {
     let chosen = choose(packs, percent, env.random_bytes());
     let total = chosen.iter().filter_map(|id| packs.get(id)).sum();
     progress.total_bytes.store(total, std::sync::atomic::Ordering::Relaxed);
     let mut left = chosen;
-    let turn = Turn::default();
+    let turn = LargeReadLock::default();
     let tables = stream::iter(indexes.to_vec())
         .then(|id| inventory::load(repository, id, &turn))
         // What is wrong with an index object was noted when it was read first.
@@ -69,15 +69,17 @@ pub(super) async fn check(
     let mut results = pin!(results);
     while let Some((id, troubles)) = results.try_next().await? {
         for trouble in troubles {
-            let (Trouble::Whole(what) | Trouble::Around(what) | Trouble::Frame(_, what) | Trouble::Chunk(_, what)) =
-                &trouble;
+            let (PackDefect::Whole(what)
+            | PackDefect::Around(what)
+            | PackDefect::Frame(_, what)
+            | PackDefect::Chunk(_, what)) = &trouble;
             let number = found.damage(DamageKind::Pack, names::pack(repository.role(), id), what);
             found.losses.damage(id);
             match trouble {
-                Trouble::Whole(_) => found.lose_pack(id, number),
-                Trouble::Around(_) => {}
-                Trouble::Frame(frame, _) => found.lose_frame(id, frame, number),
-                Trouble::Chunk(chunk, _) => found.lose_chunk(chunk, number),
+                PackDefect::Whole(_) => found.lose_pack(id, number),
+                PackDefect::Around(_) => {}
+                PackDefect::Frame(frame, _) => found.lose_frame(id, frame, number),
+                PackDefect::Chunk(chunk, _) => found.lose_chunk(chunk, number),
             }
         }
     }
@@ -96,9 +98,9 @@ fn choose(packs: &HashMap<PackId, u64>, percent: u8, seed: [u8; 32]) -> HashSet<
 async fn read(
     repository: &Repository,
     table: PackTable,
-    index: &Index,
-    progress: &Progress,
-) -> Result<Vec<Trouble>, VerifyError> {
+    index: &ChunkIndex,
+    progress: &JobProgress,
+) -> Result<Vec<PackDefect>, VerifyError> {
     let len = table.object_len();
     // One byte more than there should be shows that there is more.
     let object = match repository.store.get_range(&names::pack(repository.role(), table.id), 0..len + 1).await {
@@ -110,12 +112,12 @@ async fn read(
                     StoreErrorKind::NotFound | StoreErrorKind::DiskFault | StoreErrorKind::Other
                 ) =>
         {
-            return Ok(vec![Trouble::Whole(object_trouble(error)?)]);
+            return Ok(vec![PackDefect::Whole(object_trouble(error)?)]);
         }
         Err(error) => return Err(error.into()),
     };
-    Progress::add(&progress.bytes_fetched, object.len() as u64);
-    Progress::add(&progress.bytes_read, len);
+    JobProgress::add(&progress.bytes_fetched, object.len() as u64);
+    JobProgress::add(&progress.bytes_read, len);
     let keys = repository.keys.clone();
     let checking = tokio::task::spawn_blocking(move || (inspect(&keys, &table, &object), table));
     let (mut troubles, table) = checking.await.map_err(|e| VerifyError::Broken(e.to_string()))?;
@@ -124,9 +126,11 @@ async fn read(
     };
     let in_use = |(number, frame): (u32, &FrameEntry)| frame.chunks.iter().any(|chunk| has(number, chunk));
     troubles.retain(|trouble| match trouble {
-        Trouble::Whole(_) | Trouble::Around(_) => (0..).zip(&table.frames).any(in_use),
-        Trouble::Frame(number, _) => table.frames.get(*number as usize).is_some_and(|frame| in_use((*number, frame))),
-        Trouble::Chunk(chunk, _) => index.find(chunk).is_some_and(|(place, _)| place.pack == table.id),
+        PackDefect::Whole(_) | PackDefect::Around(_) => (0..).zip(&table.frames).any(in_use),
+        PackDefect::Frame(number, _) => {
+            table.frames.get(*number as usize).is_some_and(|frame| in_use((*number, frame)))
+        }
+        PackDefect::Chunk(chunk, _) => index.find(chunk).is_some_and(|(place, _)| place.pack == table.id),
     });
     Ok(troubles)
 }
@@ -137,7 +141,7 @@ async fn read(
 /// The store, where it says nothing of this pack.
 pub(in crate::job) async fn lost_frames(
     store: &dyn Store,
-    keys: &Keys,
+    keys: &DerivedKeys,
     table: &PackTable,
 ) -> Result<Option<BTreeSet<u32>>, StoreError> {
     let all = || (0..table.frames.len() as u32).collect::<BTreeSet<u32>>();
@@ -152,12 +156,12 @@ pub(in crate::job) async fn lost_frames(
     };
     let troubles = inspect(keys, table, &object);
     let has = |frame: &FrameEntry, chunk: &ChunkId| frame.chunks.iter().any(|c| c.id == *chunk);
-    let frames = |trouble: &Trouble| -> Vec<u32> {
+    let frames = |trouble: &PackDefect| -> Vec<u32> {
         match trouble {
-            Trouble::Whole(_) => all().into_iter().collect(),
-            Trouble::Around(_) => Vec::new(),
-            Trouble::Frame(frame, _) => vec![*frame],
-            Trouble::Chunk(chunk, _) => {
+            PackDefect::Whole(_) => all().into_iter().collect(),
+            PackDefect::Around(_) => Vec::new(),
+            PackDefect::Frame(frame, _) => vec![*frame],
+            PackDefect::Chunk(chunk, _) => {
                 (0..).zip(&table.frames).filter(|(_, frame)| has(frame, chunk)).map(|(number, _)| number).collect()
             }
         }
@@ -166,32 +170,32 @@ pub(in crate::job) async fn lost_frames(
 }
 
 /// Holds a pack against what the index says of it. Pure.
-fn inspect(keys: &Keys, table: &PackTable, object: &Bytes) -> Vec<Trouble> {
+fn inspect(keys: &DerivedKeys, table: &PackTable, object: &Bytes) -> Vec<PackDefect> {
     let mut troubles = Vec::new();
-    let around = |error: PackError| Trouble::Around(error.to_string());
+    let around = |error: PackError| PackDefect::Around(error.to_string());
     match pack::open_header(keys, object) {
         Ok(salt) if salt == table.salt => {}
-        Ok(_) => troubles.push(Trouble::Around("its header has another salt than the index".to_owned())),
+        Ok(_) => troubles.push(PackDefect::Around("its header has another salt than the index".to_owned())),
         Err(error) => troubles.push(around(error)),
     }
     match trailer(keys, table, object) {
         Ok(true) => {}
-        Ok(false) => troubles.push(Trouble::Around("its trailer lists something else than the index".to_owned())),
+        Ok(false) => troubles.push(PackDefect::Around("its trailer lists something else than the index".to_owned())),
         Err(error) => troubles.push(around(error)),
     }
     if object.len() as u64 > table.object_len() {
-        troubles.push(Trouble::Around("has bytes after its end".to_owned()));
+        troubles.push(PackDefect::Around("has bytes after its end".to_owned()));
     }
     let key = keys.object(table.id.0, table.salt);
     for (number, (offset, frame)) in (0..).zip(table.offsets().zip(&table.frames)) {
         let range =
             usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(frame.stored_len as usize)?));
         let Some(sealed) = range.and_then(|range| object.get(range)) else {
-            troubles.push(Trouble::Frame(number, format!("frame {number} is cut off")));
+            troubles.push(PackDefect::Frame(number, format!("frame {number} is cut off")));
             continue;
         };
         match open_frame(&key, number, sealed, frame.compressed, frame.raw_len() as usize) {
-            Err(error) => troubles.push(Trouble::Frame(number, error.to_string())),
+            Err(error) => troubles.push(PackDefect::Frame(number, error.to_string())),
             Ok(content) => {
                 let mut rest = &content[..];
                 for chunk in &frame.chunks {
@@ -201,7 +205,7 @@ fn inspect(keys: &Keys, table: &PackTable, object: &Bytes) -> Vec<Trouble> {
                     if keys.chunk_id(bytes) != chunk.id {
                         let what =
                             format!("frame {number} has another content than the name of chunk {} says", chunk.id);
-                        troubles.push(Trouble::Chunk(chunk.id, what));
+                        troubles.push(PackDefect::Chunk(chunk.id, what));
                     }
                 }
             }
@@ -211,7 +215,7 @@ fn inspect(keys: &Keys, table: &PackTable, object: &Bytes) -> Vec<Trouble> {
 }
 
 /// Whether the pack's own list is the index's.
-fn trailer(keys: &Keys, table: &PackTable, object: &[u8]) -> Result<bool, PackError> {
+fn trailer(keys: &DerivedKeys, table: &PackTable, object: &[u8]) -> Result<bool, PackError> {
     let short = || PackError::Shape("it is cut off");
     let end = object.len().checked_sub(FOOTER_LEN).ok_or_else(short)?;
     let len = pack::trailer_len(&object[end..])?;
@@ -224,16 +228,16 @@ mod tests {
     use super::*;
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
-    use crate::repo::pack::{Compressor, PackBuilder};
+    use crate::repo::pack::{FrameCompressor, PackBuilder};
 
     /// A pack of two frames; the second chunk of the first does not have the name that the table gives it if `wrong`.
-    fn pack(wrong: bool) -> (Keys, PackTable, Bytes) {
+    fn pack(wrong: bool) -> (DerivedKeys, PackTable, Bytes) {
         let keys = keys(Cipher::Aes256GcmSiv);
         let mut pack = PackBuilder::new(&keys, PackId([5; 16]), [6; 32]);
         let chunk = |text: &str| ChunkEntry { id: keys.chunk_id(text.as_bytes()), len: text.len() as u32 };
         let second = if wrong { chunk("TWO") } else { chunk("two") };
-        pack.push(Compressor::default().pack(b"onetwo", vec![chunk("one"), second]));
-        pack.push(Compressor::default().pack(b"three", vec![chunk("three")]));
+        pack.push(FrameCompressor::default().pack(b"onetwo", vec![chunk("one"), second]));
+        pack.push(FrameCompressor::default().pack(b"three", vec![chunk("three")]));
         let (object, table) = pack.finish();
         (keys, table, object)
     }
@@ -245,23 +249,25 @@ mod tests {
         let mut other = table.clone();
         other.frames[1].chunks[0].id = keys.chunk_id(b"four");
         let troubles = inspect(&keys, &other, &object);
-        assert!(matches!(&troubles[..], [Trouble::Around(_), Trouble::Chunk(id, _)] if *id == keys.chunk_id(b"four")));
+        assert!(
+            matches!(&troubles[..], [PackDefect::Around(_), PackDefect::Chunk(id, _)] if *id == keys.chunk_id(b"four"))
+        );
         let (keys, table, object) = pack(true);
         let troubles = inspect(&keys, &table, &object);
-        assert!(matches!(&troubles[..], [Trouble::Chunk(id, _)] if *id == keys.chunk_id(b"TWO")), "{troubles:?}");
+        assert!(matches!(&troubles[..], [PackDefect::Chunk(id, _)] if *id == keys.chunk_id(b"TWO")), "{troubles:?}");
     }
 
     #[test]
     fn what_is_around_the_frames_costs_no_frame() {
         let (keys, table, object) = pack(false);
         let longer = Bytes::from([&object[..], b"!"].concat());
-        assert!(inspect(&keys, &table, &longer).iter().all(|t| matches!(t, Trouble::Around(_))));
+        assert!(inspect(&keys, &table, &longer).iter().all(|t| matches!(t, PackDefect::Around(_))));
         let cut = object.slice(..object.len() - 1);
-        assert!(inspect(&keys, &table, &cut).iter().all(|t| matches!(t, Trouble::Around(_))));
+        assert!(inspect(&keys, &table, &cut).iter().all(|t| matches!(t, PackDefect::Around(_))));
         let no_second = object.slice(..50);
-        let frames: Vec<Trouble> =
-            inspect(&keys, &table, &no_second).into_iter().filter(|t| !matches!(t, Trouble::Around(_))).collect();
-        assert!(matches!(&frames[..], [Trouble::Frame(0, _), Trouble::Frame(1, _)]), "{frames:?}");
+        let frames: Vec<PackDefect> =
+            inspect(&keys, &table, &no_second).into_iter().filter(|t| !matches!(t, PackDefect::Around(_))).collect();
+        assert!(matches!(&frames[..], [PackDefect::Frame(0, _), PackDefect::Frame(1, _)]), "{frames:?}");
     }
 
     #[test]

@@ -5,54 +5,59 @@ use std::fmt::Write as _;
 
 use crate::ids::{ChunkId, Digest, PackId};
 use crate::job::report::PROBLEMS_MAX;
-use crate::job::report::verified::{AFFECTED_MAX, Affected, Damage, DamageKind};
+use crate::job::report::verified::{AFFECTED_MAX, AffectedFile, DamageKind, DamagedObject};
 use crate::repo::entry::TreePath;
-use crate::repo::index::Index;
-use crate::repo::loss::Losses;
+use crate::repo::index::ChunkIndex;
+use crate::repo::loss::PackLosses;
 
 /// The most that is said about one object; beyond it there is only a number.
 const SAID_MAX: usize = 5;
 
 /// Which damage: objects in the order in which they were found damaged.
-pub(super) type Number = usize;
+pub(super) type DamageNumber = usize;
 
 /// Everything found so far. Names [`PROBLEMS_MAX`] objects and counts the others.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
-    named: Vec<(Damage, Said)>,
-    by_key: HashMap<String, Number>,
-    packs: HashMap<PackId, Lost>,
+pub(crate) struct DamageLog {
+    named: Vec<(DamagedObject, DamageMessages)>,
+    by_key: HashMap<String, DamageNumber>,
+    packs: HashMap<PackId, PackLoss>,
     /// Chunks whose frame is sound but which are not what they should be.
-    chunks: HashMap<ChunkId, Number>,
+    chunks: HashMap<ChunkId, DamageNumber>,
     /// What may be to blame for chunks that no index lists.
-    index_losses: Vec<Number>,
+    index_losses: Vec<DamageNumber>,
     /// Packs that the next run is told of.
-    pub(super) losses: Losses,
+    pub(super) losses: PackLosses,
 }
 
 #[derive(Debug, Default)]
-struct Said {
+struct DamageMessages {
     lines: Vec<String>,
     more: usize,
 }
 
 /// What is lost of a pack.
 #[derive(Debug)]
-struct Lost {
-    number: Number,
+struct PackLoss {
+    number: DamageNumber,
     whole: bool,
     frames: BTreeSet<u32>,
 }
 
-impl Found {
+impl DamageLog {
     /// Notes that something is wrong with an object.
-    pub(super) fn damage(&mut self, kind: DamageKind, key: String, what: &str) -> Number {
+    pub(super) fn damage(&mut self, kind: DamageKind, key: String, what: &str) -> DamageNumber {
         let next = self.by_key.len();
         let number = *self.by_key.entry(key).or_insert_with_key(|key| {
             if next < PROBLEMS_MAX {
-                let damage =
-                    Damage { kind, object: key.clone(), what: String::new(), affected: Vec::new(), affected_count: 0 };
-                self.named.push((damage, Said::default()));
+                let damage = DamagedObject {
+                    kind,
+                    object: key.clone(),
+                    what: String::new(),
+                    affected: Vec::new(),
+                    affected_count: 0,
+                };
+                self.named.push((damage, DamageMessages::default()));
             }
             next
         });
@@ -69,26 +74,26 @@ impl Found {
     }
 
     /// Nothing of this pack can be read.
-    pub(super) fn lose_pack(&mut self, pack: PackId, number: Number) {
+    pub(super) fn lose_pack(&mut self, pack: PackId, number: DamageNumber) {
         self.lost(pack, number).whole = true;
     }
 
     /// Nothing of this frame can be read.
-    pub(super) fn lose_frame(&mut self, pack: PackId, frame: u32, number: Number) {
+    pub(super) fn lose_frame(&mut self, pack: PackId, frame: u32, number: DamageNumber) {
         self.lost(pack, number).frames.insert(frame);
     }
 
-    fn lost(&mut self, pack: PackId, number: Number) -> &mut Lost {
-        self.packs.entry(pack).or_insert(Lost { number, whole: false, frames: BTreeSet::new() })
+    fn lost(&mut self, pack: PackId, number: DamageNumber) -> &mut PackLoss {
+        self.packs.entry(pack).or_insert(PackLoss { number, whole: false, frames: BTreeSet::new() })
     }
 
     /// This chunk can be read and is wrong.
-    pub(super) fn lose_chunk(&mut self, chunk: ChunkId, number: Number) {
+    pub(super) fn lose_chunk(&mut self, chunk: ChunkId, number: DamageNumber) {
         self.chunks.entry(chunk).or_insert(number);
     }
 
     /// This damage may be why no index lists some chunks.
-    pub(super) fn lose_index(&mut self, number: Number) {
+    pub(super) fn lose_index(&mut self, number: DamageNumber) {
         self.index_losses.push(number);
     }
 
@@ -98,7 +103,7 @@ impl Found {
     }
 
     /// The damages that keep this chunk from being read; none: it can be, as far as is known.
-    pub(super) fn causes(&self, index: &Index, chunk: &ChunkId) -> Vec<Number> {
+    pub(super) fn causes(&self, index: &ChunkIndex, chunk: &ChunkId) -> Vec<DamageNumber> {
         let Some((place, _)) = index.find(chunk) else { return self.index_losses.clone() };
         let frame = self
             .packs
@@ -109,11 +114,11 @@ impl Found {
     }
 
     /// Notes that a damage costs `count` entries of a snapshot, the first of them at `path`.
-    pub(super) fn affect(&mut self, number: Number, snapshot: Digest, path: &TreePath, count: u64) {
+    pub(super) fn affect(&mut self, number: DamageNumber, snapshot: Digest, path: &TreePath, count: u64) {
         let Some((damage, _)) = self.named.get_mut(number) else { return };
         damage.affected_count += count;
         if damage.affected.len() < AFFECTED_MAX {
-            damage.affected.push(Affected { snapshot, path: path.clone() });
+            damage.affected.push(AffectedFile { snapshot, path: path.clone() });
         }
     }
 
@@ -128,9 +133,9 @@ impl Found {
     }
 
     /// The damages for the report, and how many there are.
-    pub(crate) fn into_damages(self) -> (Vec<Damage>, u64) {
+    pub(crate) fn into_damages(self) -> (Vec<DamagedObject>, u64) {
         let count = self.by_key.len() as u64;
-        let finish = |(mut damage, said): (Damage, Said)| {
+        let finish = |(mut damage, said): (DamagedObject, DamageMessages)| {
             damage.what = said.lines.join("; ");
             if said.more > 0 {
                 let _ = write!(damage.what, "; and {} more", said.more);
@@ -147,7 +152,7 @@ mod tests {
 
     #[test]
     fn one_object_is_one_damage_and_what_is_said_of_it_is_bounded() {
-        let mut found = Found::default();
+        let mut found = DamageLog::default();
         for frame in 0..20 {
             let number = found.damage(DamageKind::Pack, "app/packs/x".to_owned(), &format!("frame {frame} is bad"));
             assert_eq!(number, 0);
@@ -167,7 +172,7 @@ mod tests {
 
     #[test]
     fn more_objects_than_are_named_are_counted() {
-        let mut found = Found::default();
+        let mut found = DamageLog::default();
         for n in 0..PROBLEMS_MAX + 7 {
             let number = found.damage(DamageKind::Pack, format!("p{n}"), "is missing");
             found.affect(number, Digest([1; 32]), &TreePath::default(), 1);

@@ -8,20 +8,20 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::found::Found;
+use super::found::DamageLog;
 use super::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::ids::{Digest, Seq, Term};
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
 use crate::journal::emptied;
 use crate::journal::error::JournalError;
-use crate::journal::record::{self, Body, Record, RecordError, TakeoverWhy};
+use crate::journal::record::{self, Record, RecordBody, RecordError, TakeoverReason};
 use crate::journal::repair::VOID_MAX;
-use crate::journal::repaired::{Repaired, Repairs};
-use crate::journal::rotation::Rotated;
-use crate::journal::state::{FoldError, Head, Holder, State, View};
-use crate::journal::void::{Fetched, repairs_to};
-use crate::repo::crypto::Keys;
+use crate::journal::repaired::{RepairEntry, RepairHistory};
+use crate::journal::rotation::RotationState;
+use crate::journal::state::{FoldError, JournalHead, JournalState, JournalView, RoleHolder};
+use crate::journal::void::{FetchedRecords, repairs_to};
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::names;
 use crate::store::{SizeLimit, StoreErrorKind};
 
@@ -29,30 +29,30 @@ use crate::store::{SizeLimit, StoreErrorKind};
 const READ_AHEAD: usize = 16;
 
 /// How far the journal goes, as far as the store lists it and this node remembers it.
-pub(crate) struct Extent {
+pub(crate) struct JournalExtent {
     last: u64,
     /// Objects beside the records that are none.
     strangers: u64,
     /// A number far beyond the others, of which something is there.
     far: Option<Seq>,
     /// The repairs that it has.
-    repairs: Repairs,
+    repairs: RepairHistory,
     /// Records that were read to find them.
-    fetched: Fetched,
+    fetched: FetchedRecords,
 }
 
 /// What the journal says.
-pub(crate) struct History {
+pub(crate) struct JournalHistory {
     /// Records read.
     pub(crate) records: u64,
     /// What they add up to, as far as they can be read.
-    pub(crate) state: State,
+    pub(crate) state: JournalState,
     /// Objects beside the records that are none.
     pub(crate) strangers: u64,
 }
 
 /// Where it ends.
-pub(crate) async fn extent(repository: &Repository, known: Option<&View>) -> Result<Extent, VerifyError> {
+pub(crate) async fn extent(repository: &Repository, known: Option<&JournalView>) -> Result<JournalExtent, VerifyError> {
     let (mut last, mut strangers, mut far) = (0, 0, None);
     // The newest record that this node saw was there once, whatever the listing says.
     let seen = known.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0);
@@ -70,15 +70,15 @@ pub(crate) async fn extent(repository: &Repository, known: Option<&View>) -> Res
         last = 1;
     }
     let (repairs, fetched) = repairs_to(repository.store.as_ref(), &repository.keys, Seq::FIRST, Seq(last)).await?;
-    Ok(Extent { last, strangers, far, repairs, fetched })
+    Ok(JournalExtent { last, strangers, far, repairs, fetched })
 }
 
 /// The view before the newest checkpoint that was written before `time`, to begin there. `None`: begin at the first record.
 pub(crate) async fn checkpoint_before(
     repository: &Repository,
-    extent: &Extent,
+    extent: &JournalExtent,
     time: Timestamp,
-) -> Result<Option<View>, VerifyError> {
+) -> Result<Option<JournalView>, VerifyError> {
     let keys = &repository.keys;
     // By the ones that are always there: a few records more cost less than looking for one that is nearer.
     for number in (1..=extent.last / record::CHECKPOINT_EVERY).rev() {
@@ -90,7 +90,7 @@ pub(crate) async fn checkpoint_before(
         let Ok(object) = get(repository, seq).await? else { continue };
         let Ok(record) = Record::decode(&object, Some(keys)) else { continue };
         if record.is_at(seq, keys) && record.time.max(record.written()) < time {
-            return Ok(View::before_checkpoint(&record));
+            return Ok(JournalView::before_checkpoint(&record));
         }
     }
     Ok(None)
@@ -116,16 +116,16 @@ async fn get_ahead(repository: &Repository, seq: Seq) -> Result<Option<Result<By
 /// Reads it all, or on from the view `from`. `each` sees the records that can be used, in their order.
 pub(crate) async fn read(
     repository: &Repository,
-    known: Option<&View>,
-    extent: &Extent,
-    from: Option<View>,
-    found: &mut Found,
+    known: Option<&JournalView>,
+    extent: &JournalExtent,
+    from: Option<JournalView>,
+    found: &mut DamageLog,
     each: &mut (dyn FnMut(&Record, Digest) + Send),
-) -> Result<History, VerifyError> {
-    let first = from.as_ref().map_or(Seq::FIRST, View::next_seq);
+) -> Result<JournalHistory, VerifyError> {
+    let first = from.as_ref().map_or(Seq::FIRST, JournalView::next_seq);
     let keys = &repository.keys;
     let (repairs, fetched) = (&extent.repairs, &extent.fetched);
-    let mut fold = Fold::new(keys, known, from, found, each);
+    let mut fold = JournalFold::new(keys, known, from, found, each);
     fold.repairs.extend(repairs.iter().cloned());
     let mut objects = stream::iter((first.0..=extent.last).map(Seq).filter(|seq| !repairs.is_void(*seq)))
         .map(|seq| {
@@ -163,7 +163,7 @@ pub(crate) async fn read(
         found.damage(DamageKind::Record, key, "lies far beyond the journal's end: somebody else put it there");
     }
     let given = keys.generation();
-    if let Some(Rotated { seq, generation }) = view.state.rotated.filter(|now| now.generation > given) {
+    if let Some(RotationState { seq, generation }) = view.state.rotated.filter(|now| now.generation > given) {
         return Err(VerifyError::Rotated(JournalError::Rotated { seq: seq.next(), generation, given }));
     }
     if view.generation() < given {
@@ -174,7 +174,7 @@ pub(crate) async fn read(
         let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
         return Err(VerifyError::NotUnderstood(kinds.join(", ")));
     }
-    Ok(History { records, state: view.state, strangers: extent.strangers })
+    Ok(JournalHistory { records, state: view.state, strangers: extent.strangers })
 }
 
 /// The number that the last part of a record's key is.
@@ -183,18 +183,18 @@ fn parse_seq(name: &str) -> Option<u64> {
     sound.then(|| name.parse().ok()).flatten().filter(|&seq| seq > 0)
 }
 
-struct Fold<'a> {
-    keys: &'a Keys,
+struct JournalFold<'a> {
+    keys: &'a DerivedKeys,
     /// The newest record that this node saw, and its term.
-    known: Option<&'a Head>,
+    known: Option<&'a JournalHead>,
     known_term: Term,
     /// What stands in its place.
     other: Option<String>,
     /// The last record that could be used.
     last_good: Seq,
-    found: &'a mut Found,
+    found: &'a mut DamageLog,
     each: &'a mut (dyn FnMut(&Record, Digest) + Send),
-    view: View,
+    view: JournalView,
     records: u64,
     /// The record before the next one was not used, so the next one cannot be held against it.
     gap: bool,
@@ -202,19 +202,19 @@ struct Fold<'a> {
     partial: bool,
     /// What is wrong with which record; a later one may say that this is known.
     damages: Vec<(Seq, String)>,
-    repairs: Vec<Repaired>,
+    repairs: Vec<RepairEntry>,
 }
 
-impl<'a> Fold<'a> {
+impl<'a> JournalFold<'a> {
     fn new(
-        keys: &'a Keys,
-        known: Option<&'a View>,
-        from: Option<View>,
-        found: &'a mut Found,
+        keys: &'a DerivedKeys,
+        known: Option<&'a JournalView>,
+        from: Option<JournalView>,
+        found: &'a mut DamageLog,
         each: &'a mut (dyn FnMut(&Record, Digest) + Send),
     ) -> Self {
-        let view = from.unwrap_or_else(|| View::empty(keys.role().clone(), keys.repo()));
-        let known_term = known.map_or(Term(0), View::term);
+        let view = from.unwrap_or_else(|| JournalView::empty(keys.role().clone(), keys.repo()));
+        let known_term = known.map_or(Term(0), JournalView::term);
         let known = known.and_then(|view| view.head.as_ref());
         let (other, last_good) = (None, Seq(0));
         Self {
@@ -316,26 +316,26 @@ impl<'a> Fold<'a> {
         } else {
             // Whoever held the role before this record, as the record itself tells.
             let (term, takeover) = match record.body {
-                Body::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
+                RecordBody::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
                 _ => (record.term, record.takeover),
             };
-            self.view.state.holder = Some(Holder {
+            self.view.state.holder = Some(RoleHolder {
                 term,
                 takeover: takeover.unwrap_or(Digest([0; Digest::LEN])),
                 seq,
                 node: record.node.clone(),
                 instance: record.instance,
                 time: record.time,
-                why: TakeoverWhy::Moved,
+                why: TakeoverReason::Moved,
                 command: None,
                 store_time: None,
                 handed_over: None,
             });
         }
         if record.generation > self.view.generation() {
-            self.view.state.rotated = Some(Rotated { generation: record.generation, seq });
+            self.view.state.rotated = Some(RotationState { generation: record.generation, seq });
         }
-        self.view.head = record.prev.filter(|_| seq > Seq::FIRST).map(|digest| Head {
+        self.view.head = record.prev.filter(|_| seq > Seq::FIRST).map(|digest| JournalHead {
             seq: Seq(seq.0 - 1),
             digest,
             node: record.node.clone(),
@@ -355,7 +355,7 @@ impl<'a> Fold<'a> {
     }
 
     /// Tells the damages, but for what a repair has named.
-    fn finish(mut self) -> (View, u64) {
+    fn finish(mut self) -> (JournalView, u64) {
         if let Some((what, known)) = self.other.take().zip(self.known)
             && !self.repairs.iter().any(|repaired| repaired.covers(known.seq, known.digest, self.known_term))
         {
@@ -363,7 +363,7 @@ impl<'a> Fold<'a> {
         }
         for (seq, what) in self.damages {
             let is_seen_end = self.known.is_some_and(|known| known.seq >= seq) && seq > self.last_good;
-            let named = |repaired: &Repaired| {
+            let named = |repaired: &RepairEntry| {
                 let at_end = repaired.lost.is_some_and(|lost| (lost.from..=lost.to).contains(&seq));
                 repaired.void.contains(&seq) || is_seen_end && at_end && self.known_term < repaired.term
             };

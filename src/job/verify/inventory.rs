@@ -4,16 +4,16 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::found::Found;
-use super::history::History;
+use super::found::DamageLog;
+use super::history::JournalHistory;
 use super::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::ids::{IndexId, PackId};
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::Repository;
-use crate::repo::index::{Index, decode_index};
+use crate::repo::index::{ChunkIndex, decode_index};
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::store::{SizeLimit, Turn, get_among_others};
+use crate::store::{LargeReadLock, SizeLimit, get_among_others};
 
 /// Index objects fetched at once; each has about 9 MiB at the most.
 const INDEX_FETCHES: usize = 4;
@@ -22,8 +22,8 @@ const INDEX_FETCHES: usize = 4;
 const LOOKS: usize = 8;
 
 /// What the journal vouches for.
-pub(super) struct Inventory {
-    pub(super) index: Index,
+pub(super) struct StoreInventory {
+    pub(super) index: ChunkIndex,
     /// Each pack and how long it should be.
     pub(super) packs: HashMap<PackId, u64>,
     /// Packs and index objects in the store that nothing refers to, and objects that are neither.
@@ -33,13 +33,13 @@ pub(super) struct Inventory {
 /// Reads the index and lists the packs.
 pub(super) async fn take(
     repository: &Repository,
-    history: &History,
-    found: &mut Found,
-) -> Result<Inventory, VerifyError> {
-    let mut index = Index::default();
+    history: &JournalHistory,
+    found: &mut DamageLog,
+) -> Result<StoreInventory, VerifyError> {
+    let mut index = ChunkIndex::default();
     let mut packs = HashMap::new();
     let ids = &history.state.indexes;
-    let turn = Turn::default();
+    let turn = LargeReadLock::default();
     let turn = &turn;
     let mut tables = stream::iter(ids.clone())
         .map(|id| async move { Ok::<_, VerifyError>((id, load(repository, id, turn).await?)) })
@@ -71,14 +71,14 @@ pub(super) async fn take(
     let (strangers, replaced) = list_packs(repository, &packs, &in_use, &condemned, found).await?;
     packs.retain(|id, _| !replaced.contains(id));
     let unreferenced = strangers + strange_indexes(repository, ids, &condemned).await?;
-    Ok(Inventory { index, packs, unreferenced })
+    Ok(StoreInventory { index, packs, unreferenced })
 }
 
 /// The tables of one index object, or what is wrong with it.
 pub(super) async fn load(
     repository: &Repository,
     id: IndexId,
-    turn: &Turn,
+    turn: &LargeReadLock,
 ) -> Result<Result<Vec<PackTable>, String>, VerifyError> {
     let (key, limits) = (names::index(repository.role(), id), (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX));
     match get_among_others(repository.store.as_ref(), &key, limits, turn).await {
@@ -94,7 +94,7 @@ async fn list_packs(
     packs: &HashMap<PackId, u64>,
     in_use: &HashSet<PackId>,
     condemned: &HashSet<String>,
-    found: &mut Found,
+    found: &mut DamageLog,
 ) -> Result<(u64, HashSet<PackId>), VerifyError> {
     let (store, role) = (repository.store.as_ref(), repository.role());
     let mut missing: HashSet<PackId> = packs.keys().copied().collect();

@@ -4,30 +4,30 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::found::Found;
+use super::found::DamageLog;
 use super::{VerifyError, object_trouble};
 use crate::ids::{ChunkId, PackId, RoleName};
-use crate::job::progress::Progress;
+use crate::job::progress::JobProgress;
 use crate::job::report::verified::DamageKind;
 use crate::journal::state::Snapshot;
-use crate::repo::entry::{Entry, Kind, TreePath};
-use crate::repo::manifest::{ManifestWalk, NodeRef};
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};
 use crate::repo::names;
 use crate::repo::pack::PackError;
-use crate::repo::reader::{Reader, RepoError};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
 /// Hard links whose first names are looked up together. One look-up may read a segment; together, neighbours share it.
 const LINKS_AT_ONCE: usize = 4096;
 
 /// Walks them all; returns how many distinct chunks they refer to, those of the manifests included.
 pub(super) async fn check(
-    reader: &Reader,
+    reader: &RepositoryReader,
     role: &RoleName,
     snapshots: &[Snapshot],
-    progress: &Progress,
-    found: &mut Found,
+    progress: &JobProgress,
+    found: &mut DamageLog,
 ) -> Result<u64, VerifyError> {
-    let mut check = Check {
+    let mut check = ManifestCheck {
         reader,
         role,
         progress,
@@ -44,11 +44,11 @@ pub(super) async fn check(
     Ok(check.referred.iter().map(|word| u64::from(word.count_ones())).sum())
 }
 
-struct Check<'a> {
-    reader: &'a Reader,
+struct ManifestCheck<'a> {
+    reader: &'a RepositoryReader,
     role: &'a RoleName,
-    progress: &'a Progress,
-    found: &'a mut Found,
+    progress: &'a JobProgress,
+    found: &'a mut DamageLog,
     /// Nodes that were checked, with what the page above says of them: the same node under another description is checked
     /// again. Half a hash each.
     visited: HashSet<[u8; 16]>,
@@ -62,7 +62,7 @@ struct Check<'a> {
     entries: u64,
 }
 
-impl Check<'_> {
+impl ManifestCheck<'_> {
     async fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), VerifyError> {
         let entries = if let Some(&entries) = self.roots.get(&snapshot.root) {
             entries
@@ -131,9 +131,9 @@ impl Check<'_> {
         }
     }
 
-    fn unreadable(&mut self, id: ChunkId, error: RepoError) -> Result<(), VerifyError> {
+    fn unreadable(&mut self, id: ChunkId, error: RepositoryReadError) -> Result<(), VerifyError> {
         match error {
-            RepoError::Store(error) => {
+            RepositoryReadError::Store(error) => {
                 let what = object_trouble(error)?;
                 if let Some((place, _)) = self.reader.index().find(&id) {
                     let (pack, frame) = (place.pack, place.frame);
@@ -141,7 +141,7 @@ impl Check<'_> {
                     self.found.lose_frame(pack, frame, number);
                 }
             }
-            RepoError::Pack { pack, error } => {
+            RepositoryReadError::Pack { pack, error } => {
                 let number = self.damage_pack(pack, &error.to_string());
                 match error {
                     PackError::Frame { frame, .. } | PackError::Content { frame } => {
@@ -150,8 +150,10 @@ impl Check<'_> {
                     _ => self.found.lose_chunk(id, number),
                 }
             }
-            RepoError::Missing(_) => {}
-            RepoError::Content { .. } | RepoError::Index { .. } | RepoError::Manifest { .. } => {
+            RepositoryReadError::Missing(_) => {}
+            RepositoryReadError::Content { .. }
+            | RepositoryReadError::Index { .. }
+            | RepositoryReadError::Manifest { .. } => {
                 let number = self.damage(&id, &error.to_string());
                 self.found.lose_chunk(id, number);
             }
@@ -183,22 +185,22 @@ impl Check<'_> {
         }
     }
 
-    fn segment(&mut self, id: ChunkId, entries: &[Entry]) {
+    fn segment(&mut self, id: ChunkId, entries: &[ManifestEntry]) {
         for entry in entries {
             let sum = entry.kind.chunks().iter().try_fold(0, |sum, chunk| {
                 self.refer(*chunk);
                 self.reader.index().find(chunk).map(|(place, _)| sum + u64::from(place.len))
             });
             match &entry.kind {
-                Kind::File { size, extents, .. } => {
-                    Progress::add(&self.progress.files, 1);
+                EntryKind::File { size, extents, .. } => {
+                    JobProgress::add(&self.progress.files, 1);
                     let stated = extents.as_ref().map_or(*size, |e| e.iter().map(|e| e.len).sum());
                     if let Some(sum) = sum.filter(|&sum| sum != stated) {
                         let path = entry.path.display();
                         self.damage(&id, &format!("the chunks of {path} have {sum} bytes instead of {stated}"));
                     }
                 }
-                Kind::Hardlink { target } => {
+                EntryKind::Hardlink { target } => {
                     let here = entries.binary_search_by(|e| e.path.cmp(target));
                     match here {
                         Ok(at) => self.check_target(id, &entry.path, target, Some(&entries[at])),
@@ -208,7 +210,7 @@ impl Check<'_> {
                 _ => {}
             }
         }
-        Progress::add(&self.progress.entries, entries.len() as u64);
+        JobProgress::add(&self.progress.entries, entries.len() as u64);
     }
 
     /// Looks the first names of the gathered hard links up.
@@ -219,17 +221,17 @@ impl Check<'_> {
             match self.reader.entry(root, &target).await {
                 Ok(entry) => self.check_target(id, &path, &target, entry.as_ref()),
                 // What keeps the target from being read is a damage of its own.
-                Err(RepoError::Store(error)) => drop(object_trouble(error)?),
+                Err(RepositoryReadError::Store(error)) => drop(object_trouble(error)?),
                 Err(_) => {}
             }
         }
         Ok(())
     }
 
-    fn check_target(&mut self, id: ChunkId, path: &TreePath, target: &TreePath, entry: Option<&Entry>) {
+    fn check_target(&mut self, id: ChunkId, path: &TreePath, target: &TreePath, entry: Option<&ManifestEntry>) {
         let what = match entry.map(|e| &e.kind) {
-            Some(Kind::Hardlink { .. }) => "a hard link itself",
-            Some(Kind::Dir) => "a directory",
+            Some(EntryKind::Hardlink { .. }) => "a hard link itself",
+            Some(EntryKind::Dir) => "a directory",
             Some(_) => return,
             None => "not in the snapshot",
         };
@@ -239,7 +241,7 @@ impl Check<'_> {
 }
 
 /// A node as the page above it describes it.
-fn visit(node: &NodeRef) -> [u8; 16] {
+fn visit(node: &ManifestNodeRef) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&node.id.0).update(&node.entries.to_le_bytes()).update(node.first.as_bytes());
     let mut half = [0; 16];

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::env::Env;
-use crate::job::repository::{Deriving, KeyWork};
+use crate::job::repository::{UnlockProgress, UnlockStep};
 
 /// How long a role's key is waited for: its file, and its derivation from a passphrase. It is this machine's work and says nothing of the store, so
 /// it does not count against [`PATIENCE`](super::PATIENCE).
@@ -12,34 +12,34 @@ pub(super) const KEY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whose time was up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Silent {
+pub(super) enum TimeoutSource {
     /// The store's.
     Store,
     /// The key's.
-    Key(KeyWork),
+    Key(UnlockStep),
 }
 
 /// How much longer a look may take, for what the store does and for the key.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct WaitBudget {
     pub(super) store: Duration,
     pub(super) key: Duration,
 }
 
-impl Patience {
+impl WaitBudget {
     /// The `task`'s end, unless one of the two takes too long.
     pub(super) async fn wait<T>(
         &mut self,
         env: &Env,
-        deriving: &Deriving,
+        deriving: &UnlockProgress,
         mut task: impl Future<Output = T> + Unpin,
-    ) -> Result<T, Silent> {
+    ) -> Result<T, TimeoutSource> {
         let mut turns = deriving.subscribe();
         loop {
             let work = *turns.borrow_and_update();
             let (left, silent) = match work {
-                Some(work) => (&mut self.key, Silent::Key(work)),
-                None => (&mut self.store, Silent::Store),
+                Some(work) => (&mut self.key, TimeoutSource::Key(work)),
+                None => (&mut self.store, TimeoutSource::Store),
             };
             let began = env.clock.boottime();
             let ended = tokio::select! {
@@ -64,27 +64,27 @@ mod tests {
     const LONG: Duration = Duration::from_mins(10);
 
     /// What comes of a task that never ends, while this is done for the key.
-    async fn hangs(mut patience: Patience, work: Option<KeyWork>) -> Result<(), Silent> {
-        let deriving = Deriving::default();
+    async fn hangs(mut patience: WaitBudget, work: Option<UnlockStep>) -> Result<(), TimeoutSource> {
+        let deriving = UnlockProgress::default();
         deriving.send_replace(work);
         patience.wait(&Env::host(), &deriving, std::future::pending()).await
     }
 
     #[tokio::test]
     async fn whose_time_is_up_is_said() {
-        assert_eq!(hangs(Patience { store: SHORT, key: LONG }, None).await, Err(Silent::Store));
-        for work in [KeyWork::Read, KeyWork::Derive] {
-            assert_eq!(hangs(Patience { store: LONG, key: SHORT }, Some(work)).await, Err(Silent::Key(work)));
+        assert_eq!(hangs(WaitBudget { store: SHORT, key: LONG }, None).await, Err(TimeoutSource::Store));
+        for work in [UnlockStep::Read, UnlockStep::Derive] {
+            assert_eq!(hangs(WaitBudget { store: LONG, key: SHORT }, Some(work)).await, Err(TimeoutSource::Key(work)));
         }
     }
 
     #[tokio::test]
     async fn the_derivation_takes_nothing_of_the_stores_time() {
-        let mut patience = Patience { store: LONG, key: LONG };
-        let deriving = Deriving::default();
-        let teller = Deriving::clone(&deriving);
+        let mut patience = WaitBudget { store: LONG, key: LONG };
+        let deriving = UnlockProgress::default();
+        let teller = UnlockProgress::clone(&deriving);
         let task = Box::pin(async move {
-            teller.send_replace(Some(KeyWork::Derive));
+            teller.send_replace(Some(UnlockStep::Derive));
             tokio::time::sleep(SHORT).await;
             teller.send_replace(None);
             7

@@ -8,16 +8,18 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::config::{KeySource, Schedule, StoreUrl};
-use crate::job::backup::Ask;
-use crate::job::report::whoami::Reason;
-use crate::job::testing::Rig;
-use crate::store::{Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, StoreErrorKind, Version};
+use crate::job::backup::BackupOptions;
+use crate::job::report::whoami::StateReason;
+use crate::job::testing::JobFixture;
+use crate::store::{
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, StoreCapabilities, StoreErrorKind,
+};
 
 /// Short where something hangs on purpose, long where nothing should.
 const SHORT: Duration = Duration::from_millis(400);
 pub(super) const LONG: Duration = Duration::from_mins(1);
 
-pub(super) fn settings(rig: &Rig) -> Settings {
+pub(super) fn settings(rig: &JobFixture) -> Settings {
     let url = StoreUrl::Dir("/srv/backups".into());
     let sources = [rig.src().to_owned()];
     Settings::for_flags(&sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap()
@@ -25,22 +27,22 @@ pub(super) fn settings(rig: &Rig) -> Settings {
 
 /// What `whoami` says of the rig's role.
 pub(super) async fn ask(
-    rig: &Rig,
+    rig: &JobFixture,
     store: Result<Arc<dyn Store>, StoreError>,
     patience: Duration,
-) -> (NodeInfo, RoleStatus) {
-    ask_beside(rig, store, patience, Daemon::None).await
+) -> (NodeInfo, RoleInfo) {
+    ask_beside(rig, store, patience, DaemonAnswer::None).await
 }
 
 /// The same beside a daemon.
 async fn ask_beside(
-    rig: &Rig,
+    rig: &JobFixture,
     store: Result<Arc<dyn Store>, StoreError>,
     patience: Duration,
-    daemon: Daemon,
-) -> (NodeInfo, RoleStatus) {
+    daemon: DaemonAnswer,
+) -> (NodeInfo, RoleInfo) {
     let (settings, state_dir) = (settings(rig), rig.state_dir());
-    let asker = Asker {
+    let asker = WhoamiRequest {
         settings: &settings,
         name: Some("east"),
         told: None,
@@ -59,71 +61,71 @@ fn command(script: &str) -> Probe {
 }
 
 /// Gives the rig the identity of its state directory, as a backup would.
-pub(super) fn identify(rig: &mut Rig) {
+pub(super) fn identify(rig: &mut JobFixture) {
     std::fs::create_dir_all(rig.state_dir()).unwrap();
-    rig.node = identity::Node::open(&rig.state_dir(), Some("east"), &rig.env).unwrap().id;
+    rig.node = identity::NodeIdentity::open(&rig.state_dir(), Some("east"), &rig.env).unwrap().id;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_node_is_told_without_making_anything() {
-    let rig = Rig::new().await;
+    let rig = JobFixture::new().await;
     let (node, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     assert_eq!((node.id, node.hostname.as_str()), (None, "east"));
-    assert_eq!((role.state, role.reason), (State::Active, Reason::AlwaysActive));
+    assert_eq!((role.state, role.reason), (RoleState::Active, StateReason::AlwaysActive));
     assert_eq!((role.term, role.last_backup, role.store.status), (TermInfo::default(), None, StoreStatus::Ok));
-    assert_eq!(role.warnings, [Warning::NoSnapshot { since: Some(rig.repository.format.created) }]);
+    assert_eq!(role.warnings, [RoleWarning::NoSnapshot { since: Some(rig.repository.format.created) }]);
     assert_eq!(role.last_run, None);
     assert!(!rig.state_dir().exists());
 
     let empty: Arc<dyn Store> = Arc::new(crate::store::memory::MemoryStore::new(&rig.env));
     let (_, role) = ask(&rig, Ok(empty), LONG).await;
-    assert_eq!((role.state, role.store.status), (State::Active, StoreStatus::NotInitialised));
-    assert_eq!(role.warnings, [Warning::NoRepository]);
+    assert_eq!((role.state, role.store.status), (RoleState::Active, StoreStatus::NotInitialised));
+    assert_eq!(role.warnings, [RoleWarning::NoRepository]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_word_of_a_daemon_makes_active_less_and_never_more() {
-    let mut rig = Rig::new().await;
-    let failure = Failure {
-        outcome: Outcome::Failed,
-        step: Step::Run,
+    let mut rig = JobFixture::new().await;
+    let failure = RunFailure {
+        outcome: RunOutcome::Failed,
+        step: RunStep::Run,
         time: rig.env.clock.now(),
         slot: None,
         error: "no room".to_owned(),
         failures: 3,
         after: None,
     };
-    let says = |state, failure: Option<&Failure>| {
-        let word = DaemonWord { state, why: "words".to_owned(), failure: failure.cloned(), under_way: None };
-        Daemon::Says(BTreeMap::from([(rig.role.name.clone(), word)]))
+    let says = |state, failure: Option<&RunFailure>| {
+        let word = DaemonRoleStatus { state, why: "words".to_owned(), failure: failure.cloned(), under_way: None };
+        DaemonAnswer::Says(BTreeMap::from([(rig.role.name.clone(), word)]))
     };
-    let (unknown, failing) = (says(Some(State::Unknown), None), says(Some(State::Active), Some(&failure)));
-    let (settling, active) = (says(None, None), says(Some(State::Active), None));
-    let seen = async |rig: &Rig, daemon| {
+    let (unknown, failing) = (says(Some(RoleState::Unknown), None), says(Some(RoleState::Active), Some(&failure)));
+    let (settling, active) = (says(None, None), says(Some(RoleState::Active), None));
+    let seen = async |rig: &JobFixture, daemon| {
         let (_, role) = ask_beside(rig, Ok(rig.store.clone()), LONG, daemon).await;
         (role.state, role.reason, role.warnings)
     };
     let (state, reason, _) = seen(&rig, unknown.clone()).await;
-    assert_eq!((state, reason), (State::Unknown, Reason::Daemon { why: "words".to_owned() }));
-    assert_eq!(seen(&rig, settling).await.0, State::Active, "it has not found out yet");
+    assert_eq!((state, reason), (RoleState::Unknown, StateReason::Daemon { why: "words".to_owned() }));
+    assert_eq!(seen(&rig, settling).await.0, RoleState::Active, "it has not found out yet");
     assert!(
-        matches!(&seen(&rig, failing).await.2[0], Warning::RunFailed(run) if run.error == "no room" && run.failures == 3)
+        matches!(&seen(&rig, failing).await.2[0], RoleWarning::RunFailed(run) if run.error == "no room" && run.failures == 3)
     );
-    assert!(seen(&rig, Daemon::Silent).await.2.contains(&Warning::DaemonSilent));
+    assert!(seen(&rig, DaemonAnswer::Silent).await.2.contains(&RoleWarning::DaemonSilent));
     rig.role.eligible = Some(command("exit 1"));
-    assert_eq!(seen(&rig, active).await.0, State::Standby);
-    assert_eq!(seen(&rig, unknown).await.0, State::Standby);
+    assert_eq!(seen(&rig, active).await.0, RoleState::Standby);
+    assert_eq!(seen(&rig, unknown).await.0, RoleState::Standby);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_directory_that_takes_nothing_is_seen() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("a", "1");
     rig.backup().await;
-    let is_seen = async |rig: &Rig| {
+    let is_seen = async |rig: &JobFixture| {
         let (_, role) = ask(rig, Ok(rig.store.clone()), LONG).await;
         role.warnings.iter().find_map(|found| match found {
-            Warning::StateUnwritable { stands_by, .. } => Some((*stands_by, health::severity(found))),
+            RoleWarning::StateUnwritable { stands_by, .. } => Some((*stands_by, health::severity(found))),
             _ => None,
         })
     };
@@ -138,14 +140,14 @@ async fn a_state_directory_that_takes_nothing_is_seen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_tells_who_holds_the_role() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("a", "1");
     identify(&mut rig);
     rig.role.eligible = Some(command("exit 0"));
     let first = rig.backup().await;
     let (node, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     assert_eq!(node.id, Some(rig.node));
-    assert_eq!((role.state, role.reason), (State::Active, Reason::ProbesYes));
+    assert_eq!((role.state, role.reason), (RoleState::Active, StateReason::ProbesYes));
     assert_eq!(role.evidence[0].probe, "command /bin/sh -c exit 0");
     let one = crate::ids::Term(1);
     assert_eq!(role.term, TermInfo { mine: Some(one), current: Some(one), holder: Some("east".to_owned()) });
@@ -160,16 +162,19 @@ async fn the_journal_tells_who_holds_the_role() {
     std::fs::rename(rig.dir.path().join("kept"), &state).unwrap();
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     let two = crate::ids::Term(2);
-    assert_eq!((role.state, role.reason), (State::Conflict, Reason::TakenOver { by: "east".to_owned(), term: two }));
+    assert_eq!(
+        (role.state, role.reason),
+        (RoleState::Conflict, StateReason::TakenOver { by: "east".to_owned(), term: two })
+    );
     assert_eq!((role.term.mine, role.term.current), (Some(one), Some(two)));
     rig.role.eligible = Some(command("exit 1"));
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
-    assert_eq!((role.state, role.reason), (State::Standby, Reason::ProbesNo));
+    assert_eq!((role.state, role.reason), (RoleState::Standby, StateReason::ProbesNo));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.role.eligible = Some(command("exit 0"));
     let failed = StoreError::new(StoreErrorKind::Unreachable, "s3://b", None, "connection refused");
     for (store, why) in
@@ -181,7 +186,11 @@ async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
         assert_eq!(role.store.url, "file:///srv/backups");
         assert_eq!(
             (role.state, &role.reason, &role.warnings[..]),
-            (State::Unknown, &Reason::JournalUnread, &[Warning::StoreUnreadable { why: said.clone() }][..])
+            (
+                RoleState::Unknown,
+                &StateReason::JournalUnread,
+                &[RoleWarning::StoreUnreadable { why: said.clone() }][..]
+            )
         );
     }
     // What came of the tries before is said.
@@ -190,33 +199,33 @@ async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
     let StoreStatus::Failed(said) = &role.store.status else { panic!("{role:?}") };
     assert_eq!(said, "no answer within 400ms; the last try failed: SlowDown, status 503");
     let (_, always) = (rig.role.eligible.take(), ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await.1);
-    assert_eq!((always.state, always.reason), (State::Unknown, Reason::JournalUnread));
+    assert_eq!((always.state, always.reason), (RoleState::Unknown, StateReason::JournalUnread));
     // What is no yes stays what it is.
     rig.role.eligible = Some(command("exit 1"));
     let (_, role) = ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await;
-    assert_eq!((role.state, role.reason), (State::Standby, Reason::ProbesNo));
+    assert_eq!((role.state, role.reason), (RoleState::Standby, StateReason::ProbesNo));
     // Probes may hang too.
     rig.role.eligible = Some(command("sleep 600"));
     let (_, role) = ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await;
-    assert_eq!((role.state, role.reason), (State::Unknown, Reason::ProbesUnknown));
+    assert_eq!((role.state, role.reason), (RoleState::Unknown, StateReason::ProbesUnknown));
     rig.role.eligible = Some(command("exit 0"));
     rig.role.nodes = Some(vec!["west".to_owned()]);
     let (_, role) = ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await;
-    assert_eq!((role.state, role.reason), (State::Standby, Reason::NotListed));
+    assert_eq!((role.state, role.reason), (RoleState::Standby, StateReason::NotListed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_in_which_no_other_node_was_seen_is_noted_unless_none_is_meant() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("a", "1");
     identify(&mut rig);
     rig.backup().await;
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
-    assert_eq!(role.warnings, [Warning::OnlyNode]);
+    assert_eq!(role.warnings, [RoleWarning::OnlyNode]);
     rig.role.nodes = Some(vec!["east".to_owned()]);
     assert_eq!(ask(&rig, Ok(rig.store.clone()), LONG).await.1.warnings, []);
     rig.role.nodes = Some(vec!["east".to_owned(), "west".to_owned()]);
-    assert_eq!(ask(&rig, Ok(rig.store.clone()), LONG).await.1.warnings, [Warning::OnlyNode]);
+    assert_eq!(ask(&rig, Ok(rig.store.clone()), LONG).await.1.warnings, [RoleWarning::OnlyNode]);
     // Another one has worked here.
     let (me, state) = (rig.node, rig.state_dir());
     std::fs::rename(&state, rig.dir.path().join("kept")).unwrap();
@@ -230,17 +239,17 @@ async fn a_directory_in_which_no_other_node_was_seen_is_noted_unless_none_is_mea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_that_is_known_and_not_there_is_gone_and_no_new_beginning() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     identify(&mut rig);
-    let place = Place::new(&settings(&rig).store, &rig.role.name);
+    let place = RepositoryLocation::new(&settings(&rig).store, &rig.role.name);
     place.remember(&rig.env, &rig.state_dir(), &rig.repository).unwrap();
     let empty: Arc<dyn Store> = Arc::new(crate::store::memory::MemoryStore::new(&rig.env));
     let (_, role) = ask(&rig, Ok(empty), LONG).await;
     assert_eq!(
         (role.state, role.reason, role.store.status),
-        (State::Unknown, Reason::JournalUnread, StoreStatus::Gone)
+        (RoleState::Unknown, StateReason::JournalUnread, StoreStatus::Gone)
     );
-    assert_eq!(role.warnings, [Warning::RepositoryGone { repository: rig.repository.keys.repo() }]);
+    assert_eq!(role.warnings, [RoleWarning::RepositoryGone { repository: rig.repository.keys.repo() }]);
 }
 
 #[test]
@@ -249,15 +258,15 @@ fn no_slot_is_next_before_a_pause_is_over() {
         schedule: Some(Schedule::Every(Duration::from_hours(1))),
         ..RoleSettings::new("app".parse().unwrap(), KeySource::None, vec!["/srv".into()])
     };
-    let plan = crate::role::slot::Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap().unwrap();
+    let plan = crate::role::slot::SlotSchedule::new(&role, &jiff::tz::TimeZone::UTC).unwrap().unwrap();
     let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
-    let paused = |until| Paused {
-        node: NodeRef { id: NodeId([1; 16]), name: "east".to_owned() },
+    let paused = |until| JournalPause {
+        node: WriterNode { id: NodeId([1; 16]), name: "east".to_owned() },
         time: at("2026-11-20T00:10:00Z"),
         until,
         why: None,
     };
-    let next = |paused: Option<Paused>| next_slot(&plan, at("2026-11-20T00:20:00Z"), paused.as_ref());
+    let next = |paused: Option<JournalPause>| next_slot(&plan, at("2026-11-20T00:20:00Z"), paused.as_ref());
     assert_eq!(next(None), Some(at("2026-11-20T01:00:00Z")));
     assert_eq!(next(Some(paused(None))), None);
     assert_eq!(next(Some(paused(Some(at("2027-11-20T00:10:00Z"))))), Some(at("2027-11-20T01:00:00Z")));
@@ -266,7 +275,7 @@ fn no_slot_is_next_before_a_pause_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_needs_a_person_is_a_warning() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("a", "1");
     identify(&mut rig);
     rig.backup().await;
@@ -278,30 +287,34 @@ async fn what_needs_a_person_is_a_warning() {
     let next = role.next_slot.unwrap();
     assert_eq!(next.as_second() % 3600, 0);
     assert_eq!(role.slots.unwrap().counts.expected, 0, "none is owed from before it was made");
-    let slot = crate::role::slot::Plan::new(&rig.role, &jiff::tz::TimeZone::UTC)
+    let slot = crate::role::slot::SlotSchedule::new(&rig.role, &jiff::tz::TimeZone::UTC)
         .unwrap()
         .unwrap()
         .due(rig.env.clock.now())
         .unwrap()
         .at;
-    let newest = rig.backup_as(&rig.runner(), &Ask { slot: Some(slot), ..Ask::default() }).await.snapshot.seq;
+    let newest = rig
+        .backup_as(&rig.runner(), &BackupOptions { slot: Some(slot), ..BackupOptions::default() })
+        .await
+        .snapshot
+        .seq;
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     assert_eq!(role.slots.map(|slots| slots.counts.committed), Some(1));
 
     rig.memory.set_clock_offset(SignedDuration::from_mins(7));
     rig.memory.tamper(&crate::repo::names::record(&rig.role.name, newest), None);
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
-    let [Warning::StoreRolledBack, Warning::ClockOff(seconds)] = role.warnings[..] else { panic!("{role:?}") };
+    let [RoleWarning::StoreRolledBack, RoleWarning::ClockOff(seconds)] = role.warnings[..] else { panic!("{role:?}") };
     assert!((415..=425).contains(&seconds), "{seconds}");
-    assert_eq!((role.state, role.reason), (State::Unknown, Reason::ClockOff));
+    assert_eq!((role.state, role.reason), (RoleState::Unknown, StateReason::ClockOff));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn is_active_asks_probes_alone() {
-    let mut rig = Rig::new().await;
-    let active = async |rig: &Rig| {
+    let mut rig = JobFixture::new().await;
+    let active = async |rig: &JobFixture| {
         let settings = settings(rig);
-        let asker = Asker {
+        let asker = WhoamiRequest {
             settings: &settings,
             name: Some("east"),
             told: None,
@@ -310,24 +323,26 @@ async fn is_active_asks_probes_alone() {
             env: &rig.env,
             patience: SHORT,
         };
-        is_active(&asker, &rig.role, std::future::pending(), async { Daemon::None }).await
+        is_active(&asker, &rig.role, std::future::pending(), async { DaemonAnswer::None }).await
     };
-    assert_eq!(active(&rig).await, State::Active);
-    for (script, said) in [("exit 0", State::Active), ("exit 1", State::Standby), ("exit 2", State::Unknown)] {
+    assert_eq!(active(&rig).await, RoleState::Active);
+    for (script, said) in
+        [("exit 0", RoleState::Active), ("exit 1", RoleState::Standby), ("exit 2", RoleState::Unknown)]
+    {
         rig.role.eligible = Some(command(script));
         assert_eq!(active(&rig).await, said);
     }
     rig.role.nodes = Some(vec!["west".to_owned()]);
-    assert_eq!(active(&rig).await, State::Standby);
+    assert_eq!(active(&rig).await, RoleState::Standby);
 }
 
 #[test]
 fn evidence_has_an_age() {
     let (env, ago) = (Env::host(), Duration::from_secs(5));
-    let evidence = probe::Evidence {
-        subject: probe::Subject::Unit("app.service".into()),
-        answer: probe::Answer::No,
-        detail: probe::Detail::NoUnit,
+    let evidence = probe::ProbeResult {
+        subject: probe::ProbeSubject::Unit("app.service".into()),
+        answer: probe::ProbeAnswer::No,
+        detail: probe::ProbeDetail::NoUnit,
         latency: Duration::from_millis(3),
         taken: env.clock.boottime().saturating_sub(ago),
         fallback: false,
@@ -377,8 +392,8 @@ impl Store for Hanging {
         self.trouble.map(str::to_owned)
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { put_if_absent: true, replace: true, is_bounded: false }
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities { put_if_absent: true, replace: true, is_bounded: false }
     }
 
     async fn put(&self, _: &str, _: Bytes) -> Result<(), StoreError> {
@@ -389,15 +404,15 @@ impl Store for Hanging {
         std::future::pending().await
     }
 
-    async fn put_if_absent_held(&self, _: &str, _: Bytes, _: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, _: &str, _: Bytes, _: PutPause) -> Result<PutOutcome, StoreError> {
         std::future::pending().await
     }
 
-    async fn replace(&self, _: &str, _: Bytes, _: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, _: &str, _: Bytes, _: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         std::future::pending().await
     }
 
-    async fn get_versioned(&self, _: &str, _: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, _: &str, _: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         std::future::pending().await
     }
 
@@ -409,7 +424,7 @@ impl Store for Hanging {
         std::future::pending().await
     }
 
-    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Page, StoreError> {
+    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<ListPage, StoreError> {
         std::future::pending().await
     }
 

@@ -6,20 +6,20 @@ use std::path::Path;
 
 use super::PART_PATIENCE;
 use crate::env::Env;
-use crate::job::known::Place;
-use crate::job::last_run::Kept;
-use crate::job::report::whoami::{Unseen, Warning};
+use crate::job::known::RepositoryLocation;
+use crate::job::last_run::RunFailureFile;
+use crate::job::report::whoami::{RoleWarning, UnreadableInput};
 use crate::outage::silent;
 use crate::role::identity;
 use crate::store::Store;
 
 /// A part of a look at `store`, as far as it came in time; `None`, and a warning, where it is not known.
 pub(super) async fn in_time<T, E: Display>(
-    what: Unseen,
+    what: UnreadableInput,
     store: &dyn Store,
     asked: impl Future<Output = Result<T, E>>,
-) -> (Option<T>, Option<Warning>) {
-    let unread = |why, harmless| Some(Warning::Unread { what, why, harmless });
+) -> (Option<T>, Option<RoleWarning>) {
+    let unread = |why, harmless| Some(RoleWarning::Unread { what, why, harmless });
     match tokio::time::timeout(PART_PATIENCE, asked).await {
         Ok(Ok(found)) => (Some(found), None),
         Ok(Err(error)) => (None, unread(error.to_string(), false)),
@@ -28,16 +28,16 @@ pub(super) async fn in_time<T, E: Display>(
 }
 
 /// That a file of this node's cannot be read. That it is another user's says nothing of the node.
-pub(super) fn file(what: Unseen, error: &io::Error) -> Warning {
-    Warning::Unread { what, why: error.to_string(), harmless: error.kind() == io::ErrorKind::PermissionDenied }
+pub(super) fn file(what: UnreadableInput, error: &io::Error) -> RoleWarning {
+    RoleWarning::Unread { what, why: error.to_string(), harmless: error.kind() == io::ErrorKind::PermissionDenied }
 }
 
 /// What cannot be read in the state directory, beside the memory of the journal.
-pub(super) fn here(env: &Env, state_dir: &Path, place: &Place) -> Vec<Warning> {
-    let identity = identity::unread(state_dir).map(|error| file(Unseen::Identity, &error));
-    let last_run = Kept::at(env, state_dir, place.role()).try_load().err();
-    let last_run = last_run.map(|error| file(Unseen::LastRun, &error));
-    let repository = place.recall(env, Some(state_dir)).err().map(|error| file(Unseen::Repository, &error));
+pub(super) fn here(env: &Env, state_dir: &Path, place: &RepositoryLocation) -> Vec<RoleWarning> {
+    let identity = identity::unread(state_dir).map(|error| file(UnreadableInput::Identity, &error));
+    let last_run = RunFailureFile::at(env, state_dir, place.role()).try_load().err();
+    let last_run = last_run.map(|error| file(UnreadableInput::LastRun, &error));
+    let repository = place.recall(env, Some(state_dir)).err().map(|error| file(UnreadableInput::Repository, &error));
     [identity, last_run, repository].into_iter().flatten().collect()
 }
 

@@ -1,77 +1,100 @@
 //! The verdict on a node, out of what the election, the lease and the daemon say.
 
-use super::DaemonWord;
+use super::DaemonRoleStatus;
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::job::report::whoami::{Answer, Evidence, Reason, State};
-use crate::role::election::{self, History, StandbyReason, UnknownReason};
-use crate::role::lease::Reply;
+use crate::job::report::whoami::{ProbeReport, ProbeVerdict, RoleState, StateReason};
+use crate::role::election::{self, ElectionHistory, StandbyReason, UnknownReason};
+use crate::role::lease::LeaseReply;
 use crate::role::probe;
 
 /// A node whose daemon is not active does no work, whatever a look shows.
-pub(super) fn by_daemon(state: State, reason: Reason, word: Option<&DaemonWord>) -> (State, Reason) {
+pub(super) fn by_daemon(
+    state: RoleState,
+    reason: StateReason,
+    word: Option<&DaemonRoleStatus>,
+) -> (RoleState, StateReason) {
     match word {
-        Some(DaemonWord { state: Some(says), why, .. }) if state == State::Active && *says != State::Active => {
-            (*says, Reason::Daemon { why: why.clone() })
+        Some(DaemonRoleStatus { state: Some(says), why, .. })
+            if state == RoleState::Active && *says != RoleState::Active =>
+        {
+            (*says, StateReason::Daemon { why: why.clone() })
         }
         _ => (state, reason),
     }
 }
 
 /// The holder of a role whose lease decides. This look asks for no lease, so the node that holds it, or had the role last, has it.
-pub(super) fn by_lease(node: NodeId, lease: Option<&Reply>, history: Option<&History>) -> (State, Reason) {
+pub(super) fn by_lease(
+    node: NodeId,
+    lease: Option<&LeaseReply>,
+    history: Option<&ElectionHistory>,
+) -> (RoleState, StateReason) {
     let last = history.and_then(|history| history.holder.as_ref());
     match (lease, last) {
-        (Some(Reply::Taken { by: Some(by), .. }), _) if by.node == node => (State::Active, Reason::LeaseHeld),
-        (Some(Reply::Taken { by, .. }), _) => {
-            (State::Standby, Reason::LeaseTaken { by: by.as_ref().map(|by| by.label.clone()) })
+        (Some(LeaseReply::Taken { by: Some(by), .. }), _) if by.node == node => {
+            (RoleState::Active, StateReason::LeaseHeld)
         }
-        (Some(Reply::Free), Some(last)) if last.node == node => (State::Active, Reason::LeaseFreeMine),
-        (Some(Reply::Free), Some(last)) => (State::Standby, Reason::LeaseFree { last: Some(last.label.clone()) }),
-        (Some(Reply::Free), None) => (State::Standby, Reason::LeaseFree { last: None }),
-        (Some(Reply::Unknown { .. } | Reply::Held(_)) | None, _) => (State::Unknown, Reason::LeaseUnread),
+        (Some(LeaseReply::Taken { by, .. }), _) => {
+            (RoleState::Standby, StateReason::LeaseTaken { by: by.as_ref().map(|by| by.label.clone()) })
+        }
+        (Some(LeaseReply::Free), Some(last)) if last.node == node => (RoleState::Active, StateReason::LeaseFreeMine),
+        (Some(LeaseReply::Free), Some(last)) => {
+            (RoleState::Standby, StateReason::LeaseFree { last: Some(last.label.clone()) })
+        }
+        (Some(LeaseReply::Free), None) => (RoleState::Standby, StateReason::LeaseFree { last: None }),
+        (Some(LeaseReply::Unknown { .. } | LeaseReply::Held(_)) | None, _) => {
+            (RoleState::Unknown, StateReason::LeaseUnread)
+        }
     }
 }
 
 /// The election's verdict.
-pub(super) fn of_election(role: &RoleSettings, state: election::State) -> (State, Reason) {
+pub(super) fn of_election(role: &RoleSettings, state: election::ElectionState) -> (RoleState, StateReason) {
     match state {
-        election::State::Active { .. } if role.eligible.is_none() => (State::Active, Reason::AlwaysActive),
-        election::State::Active { candidacy, .. } if candidacy.stands_in() => (State::Active, Reason::StandsIn),
-        election::State::Active { .. } => (State::Active, Reason::ProbesYes),
-        election::State::Unknown(UnknownReason::Journal) => (State::Unknown, Reason::JournalUnread),
-        election::State::Unknown(UnknownReason::Probes) => (State::Unknown, Reason::ProbesUnknown),
-        election::State::Unknown(UnknownReason::Lease(_)) => (State::Unknown, Reason::LeaseUnread),
-        election::State::Unknown(UnknownReason::Clock { .. }) => (State::Unknown, Reason::ClockOff),
-        election::State::Standby(StandbyReason::NotListed) => (State::Standby, Reason::NotListed),
-        election::State::Standby(StandbyReason::NotEligible) => (State::Standby, Reason::ProbesNo),
-        election::State::Standby(StandbyReason::Fallback { from }) => (State::Standby, Reason::Fallback { from }),
-        election::State::Standby(StandbyReason::LeaseTaken(by)) => {
-            (State::Standby, Reason::LeaseTaken { by: by.map(|by| by.label) })
+        election::ElectionState::Active { .. } if role.eligible.is_none() => {
+            (RoleState::Active, StateReason::AlwaysActive)
         }
-        election::State::Standby(StandbyReason::HandedOver { to, until }) => {
-            (State::Standby, Reason::HandedOver { to: to.label, until })
+        election::ElectionState::Active { candidacy, .. } if candidacy.stands_in() => {
+            (RoleState::Active, StateReason::StandsIn)
         }
-        election::State::Candidate => (State::Standby, Reason::LeaseFree { last: None }),
-        election::State::Conflict { holder } => {
-            (State::Conflict, Reason::TakenOver { by: holder.label, term: holder.term })
+        election::ElectionState::Active { .. } => (RoleState::Active, StateReason::ProbesYes),
+        election::ElectionState::Unknown(UnknownReason::Journal) => (RoleState::Unknown, StateReason::JournalUnread),
+        election::ElectionState::Unknown(UnknownReason::Probes) => (RoleState::Unknown, StateReason::ProbesUnknown),
+        election::ElectionState::Unknown(UnknownReason::Lease(_)) => (RoleState::Unknown, StateReason::LeaseUnread),
+        election::ElectionState::Unknown(UnknownReason::Clock { .. }) => (RoleState::Unknown, StateReason::ClockOff),
+        election::ElectionState::Standby(StandbyReason::NotListed) => (RoleState::Standby, StateReason::NotListed),
+        election::ElectionState::Standby(StandbyReason::NotEligible) => (RoleState::Standby, StateReason::ProbesNo),
+        election::ElectionState::Standby(StandbyReason::Fallback { from }) => {
+            (RoleState::Standby, StateReason::Fallback { from })
         }
-        election::State::Cloned => (State::Conflict, Reason::Cloned),
-        election::State::Paused(pause) => {
-            (State::Paused, Reason::Paused { by: pause.by, since: pause.since, until: pause.until, why: pause.why })
+        election::ElectionState::Standby(StandbyReason::LeaseTaken(by)) => {
+            (RoleState::Standby, StateReason::LeaseTaken { by: by.map(|by| by.label) })
         }
+        election::ElectionState::Standby(StandbyReason::HandedOver { to, until }) => {
+            (RoleState::Standby, StateReason::HandedOver { to: to.label, until })
+        }
+        election::ElectionState::Candidate => (RoleState::Standby, StateReason::LeaseFree { last: None }),
+        election::ElectionState::Conflict { holder } => {
+            (RoleState::Conflict, StateReason::TakenOver { by: holder.label, term: holder.term })
+        }
+        election::ElectionState::Cloned => (RoleState::Conflict, StateReason::Cloned),
+        election::ElectionState::Paused(pause) => (
+            RoleState::Paused,
+            StateReason::Paused { by: pause.by, since: pause.since, until: pause.until, why: pause.why },
+        ),
     }
 }
 
 /// A probe's answer, as it is reported.
-pub(super) fn describe(evidence: &probe::Evidence, env: &Env) -> Evidence {
-    Evidence {
+pub(super) fn describe(evidence: &probe::ProbeResult, env: &Env) -> ProbeReport {
+    ProbeReport {
         probe: evidence.subject.to_string(),
         answer: match evidence.answer {
-            probe::Answer::Yes => Answer::Yes,
-            probe::Answer::No => Answer::No,
-            probe::Answer::Unknown => Answer::Unknown,
+            probe::ProbeAnswer::Yes => ProbeVerdict::Yes,
+            probe::ProbeAnswer::No => ProbeVerdict::No,
+            probe::ProbeAnswer::Unknown => ProbeVerdict::Unknown,
         },
         detail: evidence.detail.to_string(),
         latency: evidence.latency,

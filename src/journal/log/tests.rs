@@ -12,17 +12,17 @@ use crate::env::Clock;
 use crate::ids::NodeId;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
-use crate::role::permit::Grant;
+use crate::role::permit::LeaseGrant;
 use crate::role::permit::testing::candidacy;
-use crate::store::counting::Counting;
+use crate::store::counting::CountingStore;
 use crate::store::dir::DirStore;
 use crate::store::dir::beneath::{FileAt, OpenDir};
-use crate::store::dir::disk::{Disk, DiskFile, HostDisk};
-use crate::store::faulty::{Fault, Faulty, Plan};
+use crate::store::dir::disk::{FileSystem, HostFileSystem, WritableFile};
+use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;
 
 fn journal(store: Arc<dyn Store>, env: &Env) -> Journal {
-    let node = NodeRef { id: NodeId([1; 16]), name: "east".to_owned() };
+    let node = WriterNode { id: NodeId([1; 16]), name: "east".to_owned() };
     Journal::new(store, keys(Cipher::None), env.clone(), node, InstanceId([1; 8]))
 }
 
@@ -33,10 +33,10 @@ fn in_memory() -> (MemoryStore, Journal) {
 }
 
 /// A journal of so many records.
-async fn filled(journal: &Journal, records: u32) -> View {
+async fn filled(journal: &Journal, records: u32) -> JournalView {
     let mut view = journal.read(None).await.unwrap();
     for _ in 0..records {
-        view = journal.note(&view, Act::Pause(PauseBody { until: None, why: None })).await.unwrap();
+        view = journal.note(&view, UnfencedAction::Pause(PauseBody { until: None, why: None })).await.unwrap();
     }
     view
 }
@@ -54,7 +54,7 @@ async fn what_an_older_version_read_past_is_read_again() {
     for remembered in [past, newer] {
         assert!(!remembered.understood());
         assert_eq!(journal.read(Some(&remembered)).await.unwrap(), whole);
-        journal.note(&journal.read(Some(&remembered)).await.unwrap(), Act::Resume).await.unwrap();
+        journal.note(&journal.read(Some(&remembered)).await.unwrap(), UnfencedAction::Resume).await.unwrap();
         store.tamper("app/journal/0000000000000003", None);
         // It still shows whether the store is the one that it was read from.
         let last = store.objects()["app/journal/0000000000000002"].clone();
@@ -86,7 +86,7 @@ async fn what_is_no_record_makes_no_hole() {
         store.tamper(&format!("app/journal/{stray}"), Some(Bytes::from_static(b"stray")));
     }
     assert_eq!(journal.read(None).await.unwrap(), view);
-    let view = journal.note(&view, Act::Resume).await.unwrap();
+    let view = journal.note(&view, UnfencedAction::Resume).await.unwrap();
     assert_eq!(view.head.as_ref().unwrap().seq, Seq(3));
     // So many of them that a record stands on the listing's next page.
     for stray in 0..LIST_PAGE_MAX {
@@ -100,10 +100,10 @@ async fn what_is_no_record_makes_no_hole() {
 }
 
 /// What such a journal costs to read: by a stranger, by who knows `known`, and by a writer who does.
-async fn costs(store: &MemoryStore, env: &Env, known: &View) -> [u64; 3] {
+async fn costs(store: &MemoryStore, env: &Env, known: &JournalView) -> [u64; 3] {
     let mut costs = [0; 3];
     for (n, cost) in costs.iter_mut().enumerate() {
-        let (counting, counters) = Counting::new(Arc::new(store.clone()));
+        let (counting, counters) = CountingStore::new(Arc::new(store.clone()));
         let journal = journal(Arc::new(counting), env);
         let view = match n {
             0 => journal.read_listed(None).await,
@@ -122,7 +122,7 @@ async fn a_long_journal_is_read_in_a_handful_of_requests() {
     let mut view = filled(&journal, 9_990).await;
     let mut most = [0; 3];
     for _ in 0..20 {
-        view = journal.note(&view, Act::Resume).await.unwrap();
+        view = journal.note(&view, UnfencedAction::Resume).await.unwrap();
         let cost = costs(&store, &journal.env, &view).await;
         most = std::array::from_fn(|n| most[n].max(cost[n]));
     }
@@ -133,8 +133,8 @@ async fn a_long_journal_is_read_in_a_handful_of_requests() {
 #[tokio::test]
 async fn a_listing_that_lags_hides_nothing_from_a_writer() {
     let env = Env::host();
-    let lagging = Plan::by_chance(1, 1000, &[Fault::StaleListing]);
-    let journal = journal(Arc::new(Faulty::new(Arc::new(MemoryStore::new(&env)), lagging)), &env);
+    let lagging = FaultPlan::by_chance(1, 1000, &[InjectedFault::StaleListing]);
+    let journal = journal(Arc::new(FaultyStore::new(Arc::new(MemoryStore::new(&env)), lagging)), &env);
     let view = filled(&journal, 40).await;
     let mut behind = 0;
     for _ in 0..20 {
@@ -181,30 +181,30 @@ struct Shaky {
     replays: bool,
 }
 
-impl Disk for Shaky {
-    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
-        HostDisk.create(at)
+impl FileSystem for Shaky {
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn WritableFile>> {
+        HostFileSystem.create(at)
     }
 
     fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
-        if self.replays { Err(Errno::PERM.into()) } else { HostDisk.link(from, to) }
+        if self.replays { Err(Errno::PERM.into()) } else { HostFileSystem.link(from, to) }
     }
 
     fn rename(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
-        HostDisk.rename(from, to)
+        HostFileSystem.rename(from, to)
     }
 
     fn rename_new(&self, from: &FileAt, to: &FileAt) -> io::Result<()> {
-        HostDisk.rename_new(from, to)?;
-        HostDisk.rename_new(from, to)
+        HostFileSystem.rename_new(from, to)?;
+        HostFileSystem.rename_new(from, to)
     }
 
     fn remove(&self, at: &FileAt) -> io::Result<()> {
-        HostDisk.remove(at)
+        HostFileSystem.remove(at)
     }
 
     fn make_dir(&self, at: &FileAt) -> io::Result<()> {
-        HostDisk.make_dir(at)
+        HostFileSystem.make_dir(at)
     }
 
     fn sync_dir(&self, dir: &OpenDir) -> io::Result<()> {
@@ -216,11 +216,11 @@ impl Disk for Shaky {
             }
             self.synced.fetch_add(1, Ordering::SeqCst);
         }
-        HostDisk.sync_dir(dir)
+        HostFileSystem.sync_dir(dir)
     }
 
     fn lock(&self, at: &FileAt, make: bool) -> io::Result<File> {
-        HostDisk.lock(at, make)
+        HostFileSystem.lock(at, make)
     }
 }
 
@@ -240,7 +240,7 @@ impl Clock for Hasty {
 
 fn on(disk: Shaky, env: &Env) -> (tempfile::TempDir, Arc<Shaky>, Journal) {
     let (root, disk) = (tempfile::tempdir().unwrap(), Arc::new(disk));
-    let store = DirStore::with_disk(root.path(), env, Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+    let store = DirStore::with_disk(root.path(), env, Arc::clone(&disk) as Arc<dyn FileSystem>).unwrap();
     (root, disk, journal(Arc::new(store), env))
 }
 
@@ -256,7 +256,7 @@ async fn a_record_that_is_seen_is_not_in_before_it_is_durable() {
     let env = Env { clock: Arc::new(Hasty::default()), ..Env::host() };
     let (_root, _, journal) = on(Shaky { failures: Mutex::new(u32::MAX), ..Shaky::default() }, &env);
     let empty = journal.read(None).await.unwrap();
-    let appended = journal.note(&empty, Act::Resume).await;
+    let appended = journal.note(&empty, UnfencedAction::Resume).await;
     assert!(matches!(appended, Err(AppendError::Unknown { seq: Seq(1), .. })), "{appended:?}");
     // Not even when there is no time left: a request may take longer than the whole patience.
     let (_root, disk, journal) = on(Shaky { failures: Mutex::new(1), ..Shaky::default() }, &env);
@@ -295,26 +295,26 @@ async fn what_the_store_answers_after_the_end_of_the_lease_is_not_written_upon()
     let quick = journal(Arc::new(store.clone()), &env);
     // A minute passes while the store is asked for the last record.
     let slow = || {
-        let plan = Plan::exactly([(0, Fault::Delay(Duration::from_millis(1)))]);
-        journal(Arc::new(Faulty::new(Arc::new(store.clone()), plan)), &env)
+        let plan = FaultPlan::exactly([(0, InjectedFault::Delay(Duration::from_millis(1)))]);
+        journal(Arc::new(FaultyStore::new(Arc::new(store.clone()), plan)), &env)
     };
     let minute = async || clock.0.fetch_add(60, Ordering::Relaxed);
-    let lease = || candidacy(quick.keys.role(), Grant { asked: env.clock.moment(), ttl: Duration::from_secs(30) });
+    let lease = || candidacy(quick.keys.role(), LeaseGrant { asked: env.clock.moment(), ttl: Duration::from_secs(30) });
     let view = filled(&quick, 1).await;
 
     let (journal, mine) = (slow(), lease());
-    let (late, _) = tokio::join!(journal.take_over(&view, &mine, TakeoverWhy::First), minute());
+    let (late, _) = tokio::join!(journal.take_over(&view, &mine, TakeoverReason::First), minute());
     assert!(matches!(late, Err(AppendError::Expired)), "{late:?}");
     assert_eq!(quick.read(Some(&view)).await.unwrap(), view, "nothing was written");
 
-    let (permit, view) = quick.take_over(&view, &lease(), TakeoverWhy::First).await.unwrap();
+    let (permit, view) = quick.take_over(&view, &lease(), TakeoverReason::First).await.unwrap();
     let journal = slow();
-    let (late, _) = tokio::join!(journal.append(&permit, &view, Body::Resume, None), minute());
+    let (late, _) = tokio::join!(journal.append(&permit, &view, RecordBody::Resume, None), minute());
     assert!(matches!(late, Err(AppendError::Expired)), "{late:?}");
     assert_eq!(quick.read(Some(&view)).await.unwrap(), view, "nothing was written");
 
-    let (permit, view) = quick.take_over(&view, &lease(), TakeoverWhy::Restart).await.unwrap();
-    quick.append(&permit, &view, Body::Resume, None).await.unwrap();
+    let (permit, view) = quick.take_over(&view, &lease(), TakeoverReason::Restart).await.unwrap();
+    quick.append(&permit, &view, RecordBody::Resume, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -329,13 +329,14 @@ async fn what_is_too_large_to_be_a_record_is_a_damaged_one() {
     assert!(read.as_ref().is_err_and(is_damaged), "{read:?}");
     assert!(read.unwrap_err().to_string().contains(&size.to_string()), "it tells the size");
     // The number is taken all the same.
-    let appended = journal.note(&view, Act::Resume).await;
+    let appended = journal.note(&view, UnfencedAction::Resume).await;
     assert!(matches!(&appended, Err(AppendError::Journal(error)) if is_damaged(error)), "{appended:?}");
     // In the place of one that was seen it is another one.
     store.tamper(&key, None);
     store.tamper(&names::record(journal.keys.role(), Seq(3)), Some(Bytes::from(vec![b' '; size])));
     let read = journal.read(Some(&view)).await;
-    let is_damaged = matches!(&read, Err(JournalError::RolledBack { seq: Seq(3), instead: Instead::Damaged(_), .. }));
+    let is_damaged =
+        matches!(&read, Err(JournalError::RolledBack { seq: Seq(3), instead: RecordReplacement::Damaged(_), .. }));
     assert!(is_damaged, "it is there, and cannot be read: {read:?}");
 }
 
@@ -362,7 +363,7 @@ async fn what_stands_in_place_of_a_record_that_was_seen_is_told_apart() {
 async fn a_large_record_is_read_like_any_other_and_one_beyond_the_limit_is_not_made() {
     let (_, journal) = in_memory();
     let mut view = filled(&journal, 1).await;
-    let pause = |len: u64| Act::Pause(PauseBody { until: None, why: Some("x".repeat(len as usize)) });
+    let pause = |len: u64| UnfencedAction::Pause(PauseBody { until: None, why: Some("x".repeat(len as usize)) });
     for _ in 0..2 {
         view = journal.note(&view, pause(SizeLimit::RECORD_AHEAD.bytes() + 1)).await.unwrap();
     }

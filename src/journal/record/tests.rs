@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::ids::{KeyId, Mac};
-use crate::journal::repaired::Repaired;
-use crate::journal::rotation::Rotated;
-use crate::journal::state::{CommandEnd, Condemned, Holder, Paused, Snapshot};
+use crate::journal::repaired::RepairEntry;
+use crate::journal::rotation::RotationState;
+use crate::journal::state::{CommandEnd, CondemnedObjects, JournalPause, RoleHolder, Snapshot};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::role::commits::ScheduleInForce;
@@ -24,17 +24,17 @@ fn time() -> impl Strategy<Value = Timestamp> {
     (-4_000_000_000..8_000_000_000i64, 0..1_000_000_000i32).prop_map(|(s, ns)| Timestamp::new(s, ns).unwrap())
 }
 
-fn node() -> impl Strategy<Value = NodeRef> {
-    (id(NodeId), "(?s).{0,8}").prop_map(|(id, name)| NodeRef { id, name })
+fn node() -> impl Strategy<Value = WriterNode> {
+    (id(NodeId), "(?s).{0,8}").prop_map(|(id, name)| WriterNode { id, name })
 }
 
-fn why() -> impl Strategy<Value = TakeoverWhy> {
-    use TakeoverWhy::{Adopt, Fallback, First, Moved, Operator, Repair, Restart};
+fn why() -> impl Strategy<Value = TakeoverReason> {
+    use TakeoverReason::{Adopt, Fallback, First, Moved, Operator, Repair, Restart};
     prop::sample::select(vec![First, Moved, Restart, Operator, Fallback, Adopt, Repair])
 }
 
-fn changes() -> impl Strategy<Value = Changes> {
-    any::<[u64; 5]>().prop_map(|[new, changed, unchanged, removed, unreadable]| Changes {
+fn changes() -> impl Strategy<Value = ChangeCounts> {
+    any::<[u64; 5]>().prop_map(|[new, changed, unchanged, removed, unreadable]| ChangeCounts {
         new,
         changed,
         unchanged,
@@ -43,8 +43,8 @@ fn changes() -> impl Strategy<Value = Changes> {
     })
 }
 
-fn cost() -> impl Strategy<Value = Cost> {
-    any::<[u64; 4]>().prop_map(|[read_bytes, new_bytes, uploaded_bytes, duration_ms]| Cost {
+fn cost() -> impl Strategy<Value = RunCost> {
+    any::<[u64; 4]>().prop_map(|[read_bytes, new_bytes, uploaded_bytes, duration_ms]| RunCost {
         read_bytes,
         new_bytes,
         uploaded_bytes,
@@ -89,8 +89,8 @@ fn void() -> impl Strategy<Value = Vec<Seq>> {
     vec(1..u64::MAX, 0..3).prop_map(|seqs| seqs.into_iter().map(Seq).collect())
 }
 
-fn lost() -> impl Strategy<Value = LostEnd> {
-    (any::<(u64, u64)>(), id(Digest)).prop_map(|((from, to), digest)| LostEnd { from: Seq(from), to: Seq(to), digest })
+fn lost() -> impl Strategy<Value = LostTail> {
+    (any::<(u64, u64)>(), id(Digest)).prop_map(|((from, to), digest)| LostTail { from: Seq(from), to: Seq(to), digest })
 }
 
 fn end() -> impl Strategy<Value = EndBody> {
@@ -104,36 +104,36 @@ fn end() -> impl Strategy<Value = EndBody> {
     })
 }
 
-fn body() -> impl Strategy<Value = Body> {
+fn body() -> impl Strategy<Value = RecordBody> {
     prop_oneof![
         (why(), of(id(ClusterId)), any::<bool>(), void(), of(lost())).prop_map(|(why, cluster, forced, void, lost)| {
-            Body::Takeover(Takeover { why, cluster, forced, void, lost })
+            RecordBody::Takeover(TakeoverBody { why, cluster, forced, void, lost })
         }),
-        snapshot_body().prop_map(Body::Snapshot),
-        Just(Body::Begin(BeginBody {})),
-        end().prop_map(Body::End),
-        id(InstanceId).prop_map(|other| Body::Clone(CloneBody { other })),
-        (of(time()), of("(?s).{0,9}")).prop_map(|(until, why)| Body::Pause(PauseBody { until, why })),
-        Just(Body::Resume),
-        Just(Body::Amend(AmendBody {})),
+        snapshot_body().prop_map(RecordBody::Snapshot),
+        Just(RecordBody::Begin(BeginBody {})),
+        end().prop_map(RecordBody::End),
+        id(InstanceId).prop_map(|other| RecordBody::Clone(CloneBody { other })),
+        (of(time()), of("(?s).{0,9}")).prop_map(|(until, why)| RecordBody::Pause(PauseBody { until, why })),
+        Just(RecordBody::Resume),
+        Just(RecordBody::Amend(AmendBody {})),
         (vec(id(Digest), 0..3), vec(id(IndexId), 0..3), vec(id(PackId), 0..3), vec(id(IndexId), 0..2)).prop_map(
-            |(forgotten, indexes, packs, strays)| Body::Prune(PruneBody { forgotten, indexes, packs, strays })
+            |(forgotten, indexes, packs, strays)| RecordBody::Prune(PruneBody { forgotten, indexes, packs, strays })
         ),
         vec(1..u64::MAX, 0..3)
-            .prop_map(|prunes| Body::Swept(SweptBody { prunes: prunes.into_iter().map(Seq).collect() })),
+            .prop_map(|prunes| RecordBody::Swept(SweepBody { prunes: prunes.into_iter().map(Seq).collect() })),
         (1..u16::MAX, vec(id(KeyId), 0..3), id(Mac)).prop_map(|(generation, slots, proof)| {
-            Body::Rotate(RotateBody { generation: Generation(generation), slots, proof })
+            RecordBody::Rotate(RotateBody { generation: KeyGeneration(generation), slots, proof })
         }),
-        ("later_[a-z]{0,5}", json()).prop_map(|(kind, body)| Body::Unknown { kind, body }),
+        ("later_[a-z]{0,5}", json()).prop_map(|(kind, body)| RecordBody::Unknown { kind, body }),
     ]
 }
 
-fn state() -> impl Strategy<Value = State> {
+fn state() -> impl Strategy<Value = JournalState> {
     let command = (any::<u64>(), node(), time(), time(), end());
     let command = command.prop_map(|(seq, node, time, slot, end)| CommandEnd { seq: Seq(seq), node, time, slot, end });
     let holder =
         (any::<u64>(), id(Digest), any::<u64>(), node(), id(InstanceId), time(), why(), of((command, time(), time())));
-    let holder = holder.prop_map(|(term, takeover, seq, node, instance, time, why, given)| Holder {
+    let holder = holder.prop_map(|(term, takeover, seq, node, instance, time, why, given)| RoleHolder {
         term: Term(term),
         takeover,
         seq: Seq(seq),
@@ -162,12 +162,13 @@ fn state() -> impl Strategy<Value = State> {
         empty: body.empty,
     });
     let paused = (node(), time(), of(time()), of(".{0,9}"));
-    let paused = paused.prop_map(|(node, time, until, why)| Paused { node, time, until, why });
+    let paused = paused.prop_map(|(node, time, until, why)| JournalPause { node, time, until, why });
     let condemned = (any::<u64>(), time(), vec(id(PackId), 0..3), vec(id(IndexId), 0..3));
-    let condemned = condemned.prop_map(|(seq, time, packs, indexes)| Condemned { seq: Seq(seq), time, packs, indexes });
+    let condemned =
+        condemned.prop_map(|(seq, time, packs, indexes)| CondemnedObjects { seq: Seq(seq), time, packs, indexes });
     let repaired = (any::<(u64, u64)>(), void(), of(lost()));
     let repaired =
-        repaired.prop_map(|((seq, term), void, lost)| Repaired { seq: Seq(seq), term: Term(term), void, lost });
+        repaired.prop_map(|((seq, term), void, lost)| RepairEntry { seq: Seq(seq), term: Term(term), void, lost });
     let lists = (vec(snapshot, 0..3), vec(id(IndexId), 0..3), vec(condemned, 0..3), vec(repaired, 0..2));
     let sets =
         (prop::collection::btree_set(id(NodeId), 0..3), prop::collection::btree_set(time(), 0..3), vec(time(), 0..3));
@@ -175,8 +176,8 @@ fn state() -> impl Strategy<Value = State> {
     let single = (of(holder), of(time()), of(paused), of(id(ClusterId)), of(time()), of(schedule));
     // Words of a later version: none of this one's begins so.
     let unknown = prop::collection::btree_map("later_[a-z]{1,4}", json(), 0..2);
-    let rotated =
-        any::<(u16, u64)>().prop_map(|(generation, seq)| Rotated { generation: Generation(generation), seq: Seq(seq) });
+    let rotated = any::<(u16, u64)>()
+        .prop_map(|(generation, seq)| RotationState { generation: KeyGeneration(generation), seq: Seq(seq) });
     let amends = (of(time()), vec(time(), 0..3), of(rotated));
     (lists, sets, single, amends, unknown).prop_map(|(lists, sets, single, amends, unknown)| {
         let (snapshots, indexes, condemned, repaired) = lists;
@@ -185,7 +186,7 @@ fn state() -> impl Strategy<Value = State> {
         let (command_slots, amended_slots) = (command_slots.into(), Vec::into(amended_slots));
         let (holder, last_slot, paused, cluster, pruned, schedule) = single;
         let unknown: BTreeMap<String, Value> = unknown;
-        State {
+        JournalState {
             holder,
             last_slot,
             snapshots,
@@ -216,7 +217,7 @@ prop_compose! {
         let ((seq, term), (node, instance, repo)) = (numbers, of_whom);
         let ((time, store_time, slot, last_slot), (takeover, prev)) = (times, links);
         let role = "app".parse().unwrap();
-        Record { role, repo, seq: Seq(seq), term: Term(term), takeover, node, instance, time, store_time, slot, last_slot, schedule, prev, body, state, generation: Generation::FIRST }
+        Record { role, repo, seq: Seq(seq), term: Term(term), takeover, node, instance, time, store_time, slot, last_slot, schedule, prev, body, state, generation: KeyGeneration::FIRST }
     }
 }
 

@@ -8,28 +8,28 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, ResponseHeader, Txn, TxnOp, TxnOpResponse};
 
-use super::{Reading, Register, RegisterError, Registers, Swapped};
+use super::{CasOutcome, Register, RegisterError, RegisterService, RegisterValue};
 use crate::config::EtcdSettings;
-use crate::etcd::{EtcdError, Pool, RESOURCE_EXHAUSTED};
+use crate::etcd::{EtcdError, EtcdPool, RESOURCE_EXHAUSTED};
 use crate::ids::ClusterId;
 
 /// The registers below an etcd's prefix.
 #[derive(Debug, Clone)]
-pub struct EtcdRegisters(Arc<Pool>);
+pub struct EtcdRegisters(Arc<EtcdPool>);
 
 impl EtcdRegisters {
     /// Those of the etcd that `settings` name, by a way of their own.
     pub fn open(settings: EtcdSettings) -> Self {
-        Self(Arc::new(Pool::new(settings)))
+        Self(Arc::new(EtcdPool::new(settings)))
     }
 
     /// Those that are reached by this way.
-    pub fn new(pool: Arc<Pool>) -> Self {
+    pub fn new(pool: Arc<EtcdPool>) -> Self {
         Self(pool)
     }
 }
 
-impl Registers for EtcdRegisters {
+impl RegisterService for EtcdRegisters {
     fn register(&self, name: &str) -> Arc<dyn Register> {
         let key = format!("{}/{name}", self.0.settings().prefix);
         Arc::new(EtcdRegister { pool: Arc::clone(&self.0), key })
@@ -38,13 +38,13 @@ impl Registers for EtcdRegisters {
 
 #[derive(Debug)]
 struct EtcdRegister {
-    pool: Arc<Pool>,
+    pool: Arc<EtcdPool>,
     key: String,
 }
 
 #[async_trait]
 impl Register for EtcdRegister {
-    async fn read(&self) -> Result<Reading, RegisterError> {
+    async fn read(&self) -> Result<RegisterValue, RegisterError> {
         let asked = self.pool.call(|mut client| {
             let key = self.key.as_str();
             async move { client.get(key, None).await }
@@ -52,10 +52,10 @@ impl Register for EtcdRegister {
         let mut answer = asked.await?.value;
         let cluster = answer.header().map_or(0, ResponseHeader::cluster_id);
         let value = answer.take_kvs().pop().map(|kv| Bytes::from(kv.into_key_value().1));
-        Ok(Reading { value, cluster: ClusterId(cluster.to_be_bytes()) })
+        Ok(RegisterValue { value, cluster: ClusterId(cluster.to_be_bytes()) })
     }
 
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError> {
+    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
         // One member only: when the next one refuses, the first may still do it.
         let asked = self.pool.once(|mut client| {
             let key = self.key.as_str();
@@ -71,26 +71,26 @@ impl Register for EtcdRegister {
         });
         let answer = match asked.await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(why)) => return Ok(Swapped::Unknown { why }),
+            Ok(Err(why)) => return Ok(CasOutcome::Unknown { why }),
             // Etcd says this also of the very change that used its space up, and keeps that.
             Err(error @ EtcdError::Refused { code: RESOURCE_EXHAUSTED, .. }) => {
                 return Ok(match self.read().await {
-                    Ok(Reading { value, .. }) if value.as_ref() == Some(&new) => Swapped::Yes,
-                    Ok(Reading { value, .. }) if value.as_ref() == old => return Err(error.into()),
-                    Ok(Reading { value, .. }) => Swapped::No(value),
-                    Err(_) => Swapped::Unknown { why: error.to_string() },
+                    Ok(RegisterValue { value, .. }) if value.as_ref() == Some(&new) => CasOutcome::Yes,
+                    Ok(RegisterValue { value, .. }) if value.as_ref() == old => return Err(error.into()),
+                    Ok(RegisterValue { value, .. }) => CasOutcome::No(value),
+                    Err(_) => CasOutcome::Unknown { why: error.to_string() },
                 });
             }
             Err(error) => return Err(error.into()),
         };
         if answer.succeeded() {
-            return Ok(Swapped::Yes);
+            return Ok(CasOutcome::Yes);
         }
         let there = answer.op_responses().into_iter().find_map(|response| match response {
             TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
             _ => None,
         });
-        Ok(Swapped::No(there.map(|kv| Bytes::from(kv.into_key_value().1))))
+        Ok(CasOutcome::No(there.map(|kv| Bytes::from(kv.into_key_value().1))))
     }
 }
 

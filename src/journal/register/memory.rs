@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Reading, Register, RegisterError, Registers, Swapped};
+use super::{CasOutcome, Register, RegisterError, RegisterService, RegisterValue};
 use crate::ids::ClusterId;
 
 /// Registers in memory. Clones are handles on the same ones.
@@ -32,7 +32,7 @@ impl MemoryRegisters {
     }
 }
 
-impl Registers for MemoryRegisters {
+impl RegisterService for MemoryRegisters {
     fn register(&self, name: &str) -> Arc<dyn Register> {
         Arc::new(MemoryRegister { registers: self.clone(), name: name.to_owned() })
     }
@@ -47,18 +47,18 @@ struct MemoryRegister {
 
 #[async_trait]
 impl Register for MemoryRegister {
-    async fn read(&self) -> Result<Reading, RegisterError> {
+    async fn read(&self) -> Result<RegisterValue, RegisterError> {
         let values = self.registers.values.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Reading { value: values.get(&self.name).cloned(), cluster: self.registers.cluster })
+        Ok(RegisterValue { value: values.get(&self.name).cloned(), cluster: self.registers.cluster })
     }
 
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<Swapped, RegisterError> {
+    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
         let mut values = self.registers.values.lock().unwrap_or_else(PoisonError::into_inner);
         let there = values.get(&self.name);
         if there != old {
-            return Ok(Swapped::No(there.cloned()));
+            return Ok(CasOutcome::No(there.cloned()));
         }
         values.insert(self.name.clone(), new);
-        Ok(Swapped::Yes)
+        Ok(CasOutcome::Yes)
     }
 }

@@ -9,23 +9,23 @@ use jiff::Timestamp;
 use super::*;
 use crate::env::Env;
 use crate::ids::{IndexId, InstanceId, NodeId};
-use crate::journal::record::NodeRef;
+use crate::journal::record::WriterNode;
 use crate::journal::state::tests::snapshot;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::repo::index::encode_index;
-use crate::role::permit::{Grant, testing};
+use crate::role::permit::{LeaseGrant, testing};
 use crate::store::Store as _;
-use crate::store::faulty::{Fault, Faulty, Plan};
+use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;
 
 fn journal(store: &MemoryStore, node: u8) -> Journal {
-    let named = NodeRef { id: NodeId([node; 16]), name: format!("n{node}") };
+    let named = WriterNode { id: NodeId([node; 16]), name: format!("n{node}") };
     Journal::new(Arc::new(store.clone()), keys(Cipher::None), Env::host(), named, InstanceId([node; 8]))
 }
 
 pub(in crate::journal) fn elected() -> Candidacy {
-    let grant = Grant { asked: Env::host().clock.moment(), ttl: std::time::Duration::from_hours(1) };
+    let grant = LeaseGrant { asked: Env::host().clock.moment(), ttl: std::time::Duration::from_hours(1) };
     testing::candidacy(keys(Cipher::None).role(), grant)
 }
 
@@ -38,10 +38,10 @@ pub(in crate::journal) fn at(n: u8) -> Timestamp {
 }
 
 /// A journal of a takeover and so many snapshots with slots, and every view that it had.
-async fn filled(store: &MemoryStore, snapshots: u8) -> Vec<View> {
+async fn filled(store: &MemoryStore, snapshots: u8) -> Vec<JournalView> {
     let journal = journal(store, 1);
     let empty = journal.read(None).await.unwrap();
-    let (permit, mut view) = journal.take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
+    let (permit, mut view) = journal.take_over(&empty, &elected(), TakeoverReason::First).await.unwrap();
     let mut views = vec![empty, view.clone()];
     for n in 1..=snapshots {
         view = journal.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
@@ -51,7 +51,7 @@ async fn filled(store: &MemoryStore, snapshots: u8) -> Vec<View> {
 }
 
 /// Repairs it as node 2, which remembers `known`.
-async fn repair(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
+async fn repair(store: &MemoryStore, known: Option<&JournalView>) -> (SalvagedJournal, JournalView) {
     let journal = journal(store, 2);
     let mended = Box::pin(journal.mend(known)).await.unwrap();
     let state = mended.view.state.clone();
@@ -60,7 +60,7 @@ async fn repair(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
     (mended, view)
 }
 
-fn roots(view: &View) -> Vec<u8> {
+fn roots(view: &JournalView) -> Vec<u8> {
     view.state.snapshots.iter().map(|snapshot| snapshot.root.0[0]).collect()
 }
 
@@ -104,7 +104,7 @@ async fn each_record_is_lost_in_turn_and_everybody_reads_on_beyond_it() {
                 assert_eq!(again.view.state, after.state);
                 // It goes on.
                 let (permit, view) =
-                    journal(&store, 1).take_over(&after, &elected(), TakeoverWhy::Moved).await.unwrap();
+                    journal(&store, 1).take_over(&after, &elected(), TakeoverReason::Moved).await.unwrap();
                 let view = journal(&store, 1).append(&permit, &view, snapshot(99), None).await.unwrap();
                 assert_eq!(journal(&store, 3).read(None).await.unwrap().state, view.state);
             }
@@ -119,7 +119,7 @@ async fn who_was_away_since_before_a_lost_record_cannot_take_its_number() {
     store.tamper(&key(4), None);
     repair(&store, None).await;
     let away = journal(&store, 1);
-    let stale = away.take_over(&views[3], &elected(), TakeoverWhy::Restart).await;
+    let stale = away.take_over(&views[3], &elected(), TakeoverReason::Restart).await;
     assert!(matches!(stale, Err(AppendError::Fenced(_) | AppendError::Moved(_))), "{stale:?}");
     let here = journal(&store, 2);
     assert_eq!(here.object(Seq(4)).await.unwrap(), Some(here.filler(Seq(4))));
@@ -182,7 +182,7 @@ async fn a_store_that_is_set_back_to_a_repair_is_not_forgiven() {
     let (_, repaired) = repair(&store, Some(&views[5])).await;
     let set_back = store.objects();
     let here = journal(&store, 2);
-    let (permit, view) = here.take_over(&repaired, &elected(), TakeoverWhy::Moved).await.unwrap();
+    let (permit, view) = here.take_over(&repaired, &elected(), TakeoverReason::Moved).await.unwrap();
     let newer = here.append(&permit, &view, snapshot(9), None).await.unwrap();
     for (key, _) in store.objects() {
         store.tamper(&key, set_back.get(&key).cloned());
@@ -198,7 +198,7 @@ async fn what_lies_far_beyond_the_end_is_nothing_that_a_repair_names() {
     filled(&store, 4).await;
     store.tamper(&key(9_000_000_000), Some(Bytes::from_static(b"x")));
     let refused = journal(&store, 2).mend(None).await;
-    assert!(matches!(refused, Err(MendError::TooMany { last: Seq(9_000_000_000), .. })), "{refused:?}");
+    assert!(matches!(refused, Err(SalvageError::TooMany { last: Seq(9_000_000_000), .. })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -220,8 +220,9 @@ async fn what_a_listing_lacks_is_no_gap_while_it_is_there() {
     let store = MemoryStore::new(&Env::host());
     let views = filled(&store, 40).await;
     // Each listing lacks some of the newest keys.
-    let lagging = Faulty::new(Arc::new(store.clone()), Plan::by_chance(1, 1000, &[Fault::StaleListing]));
-    let node = NodeRef { id: NodeId([1; 16]), name: "n1".to_owned() };
+    let lagging =
+        FaultyStore::new(Arc::new(store.clone()), FaultPlan::by_chance(1, 1000, &[InjectedFault::StaleListing]));
+    let node = WriterNode { id: NodeId([1; 16]), name: "n1".to_owned() };
     let here = Journal::new(Arc::new(lagging), keys(Cipher::None), Env::host(), node, InstanceId([1; 8]));
     let newest = views.last().unwrap();
     for _ in 0..20 {
@@ -232,11 +233,11 @@ async fn what_a_listing_lacks_is_no_gap_while_it_is_there() {
 }
 
 /// Loses record `lost` of six, and lets a writer who has seen them all go on after it was read.
-async fn gone_on(lost: u64, remembers: bool) -> (MemoryStore, Journal, Mending, Permit, View) {
+async fn gone_on(lost: u64, remembers: bool) -> (MemoryStore, Journal, SalvageProgress, Permit, JournalView) {
     let store = MemoryStore::new(&Env::host());
     let writer = journal(&store, 1);
     let empty = writer.read(None).await.unwrap();
-    let (permit, mut view) = writer.take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
+    let (permit, mut view) = writer.take_over(&empty, &elected(), TakeoverReason::First).await.unwrap();
     for n in 1..=5 {
         view = writer.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
     }
@@ -306,7 +307,7 @@ async fn what_others_put_far_beyond_the_end_hides_nothing_from_a_reader() {
         put(&store);
         let journal = journal(&store, 2);
         for known in [None, Some(last)] {
-            assert!(matches!(journal.mend(known).await, Err(MendError::TooMany { .. })));
+            assert!(matches!(journal.mend(known).await, Err(SalvageError::TooMany { .. })));
             let left = Box::pin(journal.mend_readable(known)).await.unwrap();
             assert_eq!((left.view.state, left.void), (last.state.clone(), Vec::new()));
         }

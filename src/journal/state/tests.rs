@@ -2,18 +2,18 @@ mod story;
 
 use super::*;
 use crate::ids::{NodeId, ScheduleId};
-use crate::journal::record::{self, BeginBody, CloneBody, EndBody, PauseBody, RecordError, SnapshotBody, Takeover};
+use crate::journal::record::{self, BeginBody, CloneBody, EndBody, PauseBody, RecordError, SnapshotBody, TakeoverBody};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 
-fn node(n: u8) -> NodeRef {
-    NodeRef { id: NodeId([n; 16]), name: format!("node{n}") }
+fn node(n: u8) -> WriterNode {
+    WriterNode { id: NodeId([n; 16]), name: format!("node{n}") }
 }
 
 /// The record that continues `view`.
-pub(crate) fn next(view: &View, by: u8, body: Body) -> Record {
+pub(crate) fn next(view: &JournalView, by: u8, body: RecordBody) -> Record {
     let takeover = match body {
-        Body::Takeover(_) => None,
+        RecordBody::Takeover(_) => None,
         _ => view.state.holder.as_ref().map(|h| h.takeover),
     };
     let term = Term(view.term().0 + u64::from(takeover.is_none()));
@@ -38,37 +38,37 @@ pub(crate) fn next(view: &View, by: u8, body: Body) -> Record {
     }
 }
 
-pub(crate) fn takeover() -> Body {
-    Body::Takeover(Takeover::new(TakeoverWhy::Moved))
+pub(crate) fn takeover() -> RecordBody {
+    RecordBody::Takeover(TakeoverBody::new(TakeoverReason::Moved))
 }
 
-pub(crate) fn snapshot(n: u8) -> Body {
-    Body::Snapshot(SnapshotBody {
+pub(crate) fn snapshot(n: u8) -> RecordBody {
+    RecordBody::Snapshot(SnapshotBody {
         root: ChunkId([n; 32]),
         indexes: vec![IndexId([n; 16])],
         entries: 3,
         files: 2,
         bytes: 10,
-        changes: Changes::default(),
+        changes: ChangeCounts::default(),
         changed_set: ChunkId([0; 32]),
-        cost: Cost::default(),
+        cost: RunCost::default(),
         empty: None,
     })
 }
 
-fn push(view: &mut View, record: &Record) -> Result<(), FoldError> {
+fn push(view: &mut JournalView, record: &Record) -> Result<(), FoldError> {
     let object = record.encode(&keys(Cipher::None));
     let record = Record::decode(&object, Some(&keys(Cipher::None))).unwrap();
     view.apply(&record, record::digest(&object))
 }
 
-fn add(view: &mut View, by: u8, body: Body) {
+fn add(view: &mut JournalView, by: u8, body: RecordBody) {
     let record = next(view, by, body);
     push(view, &record).unwrap();
 }
 
-pub(crate) fn empty() -> View {
-    View::empty("app".parse().unwrap(), RepoId([7; 16]))
+pub(crate) fn empty() -> JournalView {
+    JournalView::empty("app".parse().unwrap(), RepoId([7; 16]))
 }
 
 #[test]
@@ -95,27 +95,27 @@ fn a_stale_writer_is_refused_by_everybody_who_reads() {
 fn a_command_runs_until_its_own_end_or_a_takeover() {
     let mut view = empty();
     add(&mut view, 1, takeover());
-    let begin = |view: &View, instance| {
-        let record = next(view, 1, Body::Begin(BeginBody {}));
+    let begin = |view: &JournalView, instance| {
+        let record = next(view, 1, RecordBody::Begin(BeginBody {}));
         Record { slot: Some(slot(5)), instance: InstanceId([instance; 8]), store_time: Some(slot(6)), ..record }
     };
-    let end = |view: &View, instance| {
-        let body = Body::End(EndBody { exit: 1, duration_ms: 1, ..EndBody::default() });
+    let end = |view: &JournalView, instance| {
+        let body = RecordBody::End(EndBody { exit: 1, duration_ms: 1, ..EndBody::default() });
         Record { slot: Some(slot(5)), instance: InstanceId([instance; 8]), ..next(view, 1, body) }
     };
     let record = begin(&view, 1);
     push(&mut view, &record).unwrap();
-    let running = Running { node: node(1), instance: InstanceId([1; 8]), time: slot(6), slot: Some(slot(5)) };
+    let running = RunningCommand { node: node(1), instance: InstanceId([1; 8]), time: slot(6), slot: Some(slot(5)) };
     assert_eq!(view.running, Some(running.clone()));
     add(&mut view, 1, snapshot(1));
     let record = end(&view, 2);
     push(&mut view, &record).unwrap();
     assert_eq!(view.running, Some(running), "what another process ended is another command");
     let memory = serde_json::to_value(&view).unwrap();
-    assert_eq!(serde_json::from_value::<View>(memory.clone()).unwrap(), view);
+    assert_eq!(serde_json::from_value::<JournalView>(memory.clone()).unwrap(), view);
     let mut older = memory;
     older.as_object_mut().unwrap().remove("running").unwrap();
-    assert_eq!(serde_json::from_value::<View>(older).unwrap(), View { running: None, ..view.clone() });
+    assert_eq!(serde_json::from_value::<JournalView>(older).unwrap(), JournalView { running: None, ..view.clone() });
     let record = end(&view, 1);
     push(&mut view, &record).unwrap();
     assert_eq!(view.running, None);
@@ -132,13 +132,13 @@ fn a_command_runs_until_its_own_end_or_a_takeover() {
 fn how_the_last_command_for_a_slot_ended_outlives_takeovers_and_is_in_every_state() {
     let mut view = empty();
     add(&mut view, 1, takeover());
-    let fail = |view: &View, at: Option<Timestamp>| {
-        let body = Body::End(EndBody { exit: 3, signal: Some(9), duration_ms: 1, ..EndBody::default() });
+    let fail = |view: &JournalView, at: Option<Timestamp>| {
+        let body = RecordBody::End(EndBody { exit: 3, signal: Some(9), duration_ms: 1, ..EndBody::default() });
         Record { slot: at, store_time: Some(slot(9)), ..next(view, 1, body) }
     };
     let record = fail(&view, None);
     push(&mut view, &record).unwrap();
-    let last = |view: &View| view.state.holder.as_ref().unwrap().command.clone();
+    let last = |view: &JournalView| view.state.holder.as_ref().unwrap().command.clone();
     assert_eq!(last(&view), None, "a command for no slot owes nothing");
     let record = fail(&view, Some(slot(5)));
     push(&mut view, &record).unwrap();
@@ -152,13 +152,13 @@ fn how_the_last_command_for_a_slot_ended_outlives_takeovers_and_is_in_every_stat
         add(&mut view, 2, snapshot(1));
     }
     let checkpoint = next(&view, 2, snapshot(2));
-    let mut from = View::before_checkpoint(&checkpoint).unwrap();
+    let mut from = JournalView::before_checkpoint(&checkpoint).unwrap();
     push(&mut from, &checkpoint).unwrap();
     assert_eq!(last(&from), Some(failed), "who begins here knows it as well");
     // A version that does not know it reads past it, and writes a state without it: everybody goes on from that.
     let mut older = checkpoint;
     older.state.as_mut().unwrap().holder.as_mut().unwrap().command = None;
-    let mut from = View::before_checkpoint(&older).unwrap();
+    let mut from = JournalView::before_checkpoint(&older).unwrap();
     push(&mut from, &older).unwrap();
     push(&mut view, &older).unwrap();
     assert_eq!((last(&view), &view.state), (None, &from.state));
@@ -172,19 +172,20 @@ fn what_a_state_of_an_older_version_does_not_say_of_sources_is_not_known_to_anyb
     let mut view = empty();
     add(&mut view, 1, takeover());
     let marked = |n: u8, empty: Option<Vec<SourceMark>>| match snapshot(n) {
-        Body::Snapshot(body) => Body::Snapshot(SnapshotBody { empty, ..body }),
+        RecordBody::Snapshot(body) => RecordBody::Snapshot(SnapshotBody { empty, ..body }),
         other => other,
     };
     for (n, empty) in [(1, None), (2, Some(Vec::new())), (3, Some(vec![SourceMark([3; 8])]))] {
         add(&mut view, 1, marked(n, empty));
     }
-    let known = |view: &View| view.state.snapshots.iter().map(|s| s.empty.as_ref().map(Vec::len)).collect::<Vec<_>>();
+    let known =
+        |view: &JournalView| view.state.snapshots.iter().map(|s| s.empty.as_ref().map(Vec::len)).collect::<Vec<_>>();
     assert_eq!(known(&view), [None, Some(0), Some(1)], "an old record, one without an empty source, one with one");
     let mut older = next(&view, 1, takeover());
     let mut state = view.state.clone();
     state.snapshots.iter_mut().for_each(|snapshot| snapshot.empty = None);
     older.state = Some(state);
-    let mut from = View::before_checkpoint(&older).unwrap();
+    let mut from = JournalView::before_checkpoint(&older).unwrap();
     push(&mut from, &older).unwrap();
     push(&mut view, &older).unwrap();
     assert_eq!((known(&view), &view.state), (vec![None; 3], &from.state));
@@ -198,7 +199,7 @@ fn what_a_state_of_an_older_version_does_not_say_of_sources_is_not_known_to_anyb
 fn a_clone_says_so_of_itself_and_everybody_remembers() {
     let mut view = empty();
     add(&mut view, 1, takeover());
-    let mut clone = next(&view, 2, Body::Clone(CloneBody { other: InstanceId([9; 8]) }));
+    let mut clone = next(&view, 2, RecordBody::Clone(CloneBody { other: InstanceId([9; 8]) }));
     (clone.term, clone.takeover) = (Term(1), None);
     push(&mut view, &clone).unwrap();
     assert_eq!(view.state.clones, BTreeSet::from([NodeId([2; 16])]));
@@ -219,7 +220,7 @@ fn a_checkpoint_stands_for_all_before_it() {
         push(&mut view, &record).unwrap();
     }
     let (record, before) = at_64.unwrap();
-    let from = View::before_checkpoint(&record).unwrap();
+    let from = JournalView::before_checkpoint(&record).unwrap();
     assert_eq!(from.state, before.state);
     assert_eq!(from.next_seq(), before.next_seq());
     let mut lying = before.clone();
@@ -232,7 +233,7 @@ fn a_checkpoint_stands_for_all_before_it() {
 fn an_unknown_kind_is_read_past_and_stops_appends() {
     let mut view = empty();
     add(&mut view, 1, takeover());
-    let point = Body::Unknown { kind: "point".to_owned(), body: serde_json::json!({"id": 1}) };
+    let point = RecordBody::Unknown { kind: "point".to_owned(), body: serde_json::json!({"id": 1}) };
     add(&mut view, 1, point);
     assert!(!view.understood());
     add(&mut view, 1, snapshot(3));
@@ -245,7 +246,7 @@ fn a_kind_of_a_later_version_needs_no_permit_and_still_takes_no_term_back() {
     add(&mut view, 1, takeover());
     add(&mut view, 2, takeover());
     for (term, sound) in [(1, false), (2, true), (3, true)] {
-        let mut point = next(&view, 1, Body::Unknown { kind: "point".to_owned(), body: serde_json::Value::Null });
+        let mut point = next(&view, 1, RecordBody::Unknown { kind: "point".to_owned(), body: serde_json::Value::Null });
         (point.term, point.takeover) = (Term(term), None);
         let wrong = FoldError::Term { found: Term(term), before: Term(2) };
         assert_eq!(push(&mut view.clone(), &point), if sound { Ok(()) } else { Err(wrong) });
@@ -258,14 +259,14 @@ fn what_operators_do_says_nothing_of_who_writes_where() {
     add(&mut view, 1, takeover());
     let authors = view.authors.clone();
     assert_eq!(authors.keys().collect::<Vec<_>>(), [&NodeId([1; 16])]);
-    let pause = Body::Pause(PauseBody { until: None, why: None });
-    for body in [pause, Body::Resume] {
+    let pause = RecordBody::Pause(PauseBody { until: None, why: None });
+    for body in [pause, RecordBody::Resume] {
         let mut record = next(&view, 2, body);
         (record.term, record.takeover) = (view.term(), None);
         push(&mut view, &record).unwrap();
     }
-    for why in [TakeoverWhy::Operator, TakeoverWhy::Adopt] {
-        add(&mut view, 2, Body::Takeover(Takeover::new(why)));
+    for why in [TakeoverReason::Operator, TakeoverReason::Adopt] {
+        add(&mut view, 2, RecordBody::Takeover(TakeoverBody::new(why)));
     }
     assert_eq!(view.authors, authors);
 }
@@ -284,7 +285,7 @@ fn the_slots_of_what_is_forgotten_are_remembered_up_to_a_number() {
     // As many as are kept, and then more.
     for (forgotten, first) in [(&ids[..PAST_SLOTS_KEPT], 0), (&ids[PAST_SLOTS_KEPT..ids.len() - 1], 5)] {
         let (forgotten, indexes) = (forgotten.to_vec(), view.state.indexes.clone());
-        add(&mut view, 1, Body::Prune(PruneBody { forgotten, indexes, packs: Vec::new(), strays: Vec::new() }));
+        add(&mut view, 1, RecordBody::Prune(PruneBody { forgotten, indexes, packs: Vec::new(), strays: Vec::new() }));
         assert_eq!(view.state.past_slots.len(), PAST_SLOTS_KEPT);
         assert_eq!(view.state.past_slots.first(), Some(&slot(first)), "the oldest go first");
     }
@@ -295,8 +296,8 @@ fn slot(n: i64) -> Timestamp {
     Timestamp::from_second(n * 60).unwrap()
 }
 
-fn end_of(view: &View, n: i64) -> Record {
-    let body = Body::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() });
+fn end_of(view: &JournalView, n: i64) -> Record {
+    let body = RecordBody::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() });
     Record { slot: Some(slot(n)), schedule: Some(ScheduleId([1; 8])), ..next(view, 1, body) }
 }
 
@@ -363,8 +364,8 @@ fn a_state_of_an_older_version_is_gone_on_from_by_all_alike() {
     push(&mut view, &record).unwrap();
     // An older version wrote the checkpoint.
     let mut old = next(&view, 1, snapshot(1));
-    old.state = Some(State { command_slots: VecDeque::new(), schedule: None, ..view.state.clone() });
-    let mut from = View::before_checkpoint(&old).unwrap();
+    old.state = Some(JournalState { command_slots: VecDeque::new(), schedule: None, ..view.state.clone() });
+    let mut from = JournalView::before_checkpoint(&old).unwrap();
     push(&mut from, &old).unwrap();
     push(&mut view, &old).unwrap();
     assert_eq!(view.state, from.state);
@@ -380,8 +381,8 @@ fn a_state_of_an_older_version_is_gone_on_from_by_all_alike() {
     assert_eq!(push(&mut view, &new), Err(FoldError::Checkpoint), "what is written is checked");
 }
 
-fn amend(view: &mut View, at: Timestamp) {
-    let mut record = next(view, 2, Body::Amend(record::AmendBody {}));
+fn amend(view: &mut JournalView, at: Timestamp) {
+    let mut record = next(view, 2, RecordBody::Amend(record::AmendBody {}));
     (record.term, record.takeover, record.time) = (view.term(), None, at);
     push(view, &record).unwrap();
 }
@@ -423,13 +424,13 @@ fn what_an_older_version_made_of_an_amend_and_a_pause_is_gone_on_from() {
         push(&mut view, &record).unwrap();
     }
     amend(&mut view, slot(500));
-    let pause = Body::Pause(PauseBody { until: None, why: None });
+    let pause = RecordBody::Pause(PauseBody { until: None, why: None });
     let mut record = next(&view, 2, pause);
     (record.term, record.takeover, record.time) = (view.term(), None, slot(year));
     record.store_time = Some(slot(510));
     push(&mut view, &record).unwrap();
     assert_eq!(view.state.paused.as_ref().unwrap().time, slot(510), "by the store's clock");
-    let mut old = State { amended: None, amended_slots: VecDeque::new(), ..view.state.clone() };
+    let mut old = JournalState { amended: None, amended_slots: VecDeque::new(), ..view.state.clone() };
     old.snapshots[0].time = slot(500);
     old.paused.as_mut().unwrap().time = slot(year);
     let mut checkpoint = next(&view, 1, snapshot(3));
@@ -444,30 +445,30 @@ fn what_an_older_version_made_of_an_amend_and_a_pause_is_gone_on_from() {
 fn a_role_stays_handed_over_while_no_other_node_takes_it() {
     let mut view = empty();
     add(&mut view, 1, takeover());
-    let because = |view: &View, by, why, minute| {
-        let record = next(view, by, Body::Takeover(Takeover::new(why)));
+    let because = |view: &JournalView, by, why, minute| {
+        let record = next(view, by, RecordBody::Takeover(TakeoverBody::new(why)));
         Record { time: slot(minute + 600), store_time: Some(slot(minute)), ..record }
     };
-    let given = |view: &View| view.state.holder.as_ref().unwrap().handed_over;
+    let given = |view: &JournalView| view.state.holder.as_ref().unwrap().handed_over;
     for (by, why, minute, handed_over) in [
-        (2, TakeoverWhy::Operator, 10, Some(10)),
-        (2, TakeoverWhy::Restart, 12, Some(10)),
-        (2, TakeoverWhy::Restart, 14, Some(10)),
-        (1, TakeoverWhy::Moved, 30, None),
-        (2, TakeoverWhy::Moved, 31, None),
-        (1, TakeoverWhy::Operator, 40, Some(40)),
+        (2, TakeoverReason::Operator, 10, Some(10)),
+        (2, TakeoverReason::Restart, 12, Some(10)),
+        (2, TakeoverReason::Restart, 14, Some(10)),
+        (1, TakeoverReason::Moved, 30, None),
+        (2, TakeoverReason::Moved, 31, None),
+        (1, TakeoverReason::Operator, 40, Some(40)),
     ] {
         let record = because(&view, by, why, minute);
         push(&mut view, &record).unwrap();
         assert_eq!(given(&view), handed_over.map(slot), "{why:?} at {minute}");
     }
     // An older version keeps nothing of it, in its own state and of others'.
-    let older = |state: &State| {
+    let older = |state: &JournalState| {
         let mut json = serde_json::to_value(state).unwrap();
         let holder = json["holder"].as_object_mut().unwrap();
         holder.remove("handed_over").unwrap();
         holder.remove("store_time").unwrap();
-        serde_json::from_value::<State>(json).unwrap()
+        serde_json::from_value::<JournalState>(json).unwrap()
     };
     let mut checkpoint = next(&view, 1, snapshot(1));
     checkpoint.state = Some(older(&view.state));
@@ -475,7 +476,7 @@ fn a_role_stays_handed_over_while_no_other_node_takes_it() {
     push(&mut after, &checkpoint).unwrap();
     assert_eq!(given(&after), None, "whoever begins at its checkpoint knows no more");
     checkpoint.state = Some(view.state.clone());
-    let mut begun = View { state: older(&view.state), ..view.clone() };
+    let mut begun = JournalView { state: older(&view.state), ..view.clone() };
     push(&mut begun, &checkpoint).unwrap();
     assert_eq!(given(&begun), Some(slot(40)), "a newer checkpoint tells it");
     amend(&mut view, slot(30));
@@ -486,24 +487,24 @@ fn a_role_stays_handed_over_while_no_other_node_takes_it() {
 fn a_pause_that_another_clock_ended_is_not_one_with_the_next() {
     let mut view = empty();
     add(&mut view, 1, takeover());
-    let mut act = |minute: i64, body: Body| {
+    let mut act = |minute: i64, body: RecordBody| {
         let mut record = next(&view, 2, body);
         (record.term, record.takeover, record.time) = (view.term(), None, slot(minute));
         push(&mut view, &record).unwrap();
         view.past_pause.as_ref().map(|past| (past.time, past.until.unwrap()))
     };
-    let pause = || Body::Pause(PauseBody { until: None, why: None });
+    let pause = || RecordBody::Pause(PauseBody { until: None, why: None });
     act(10, pause());
-    assert_eq!(act(9_000, Body::Resume), Some((slot(10), slot(9_000))));
+    assert_eq!(act(9_000, RecordBody::Resume), Some((slot(10), slot(9_000))));
     act(500, pause());
-    assert_eq!(act(510, Body::Resume), Some((slot(500), slot(510))));
+    assert_eq!(act(510, RecordBody::Resume), Some((slot(500), slot(510))));
 }
 
 #[test]
 fn the_newest_pause_that_is_over_is_remembered_whole() {
     let mut view = empty();
     add(&mut view, 1, takeover());
-    let mut act = |second: i64, body: Body| {
+    let mut act = |second: i64, body: RecordBody| {
         let mut record = next(&view, 2, body);
         (record.term, record.takeover, record.time) = (view.term(), None, Timestamp::from_second(second).unwrap());
         push(&mut view, &record).unwrap();
@@ -511,13 +512,17 @@ fn the_newest_pause_that_is_over_is_remembered_whole() {
         (view.state.paused.is_some(), past)
     };
     let pause = |until: Option<i64>| {
-        Body::Pause(PauseBody { until: until.map(|until| Timestamp::from_second(until).unwrap()), why: None })
+        RecordBody::Pause(PauseBody { until: until.map(|until| Timestamp::from_second(until).unwrap()), why: None })
     };
     assert_eq!(act(10, pause(None)), (true, None));
     assert_eq!(act(20, pause(Some(30))), (true, Some((10, 20))), "it is said again, with an end");
-    assert_eq!(act(40, Body::Resume), (false, Some((10, 30))), "it was over before, and nothing lay between them");
+    assert_eq!(
+        act(40, RecordBody::Resume),
+        (false, Some((10, 30))),
+        "it was over before, and nothing lay between them"
+    );
     assert_eq!(act(50, pause(None)), (true, Some((10, 30))));
-    assert_eq!(act(60, Body::Resume), (false, Some((50, 60))));
+    assert_eq!(act(60, RecordBody::Resume), (false, Some((50, 60))));
 }
 
 #[test]
@@ -536,10 +541,10 @@ fn a_number_without_a_successor_is_no_record() {
         assert_eq!(Record::decode(&record.encode(&keys(Cipher::None)), None).is_ok(), sound, "{seq}");
     }
     record.seq = Seq::MAX;
-    (record.prev, record.state) = (Some(Digest([1; 32])), Some(State::default()));
+    (record.prev, record.state) = (Some(Digest([1; 32])), Some(JournalState::default()));
     let first = Record { seq: Seq::FIRST, ..record.clone() };
-    assert_eq!(View::before_checkpoint(&first), None, "there is nothing before it");
-    view = View::before_checkpoint(&record).unwrap();
+    assert_eq!(JournalView::before_checkpoint(&first), None, "there is nothing before it");
+    view = JournalView::before_checkpoint(&record).unwrap();
     assert_eq!(view.apply(&record, Digest([2; 32])), Ok(()));
     assert_eq!(view.next_seq(), Seq(Seq::MAX.0 + 1));
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::env::Env;
 use crate::ids::{InstanceId, Mac, NodeId, Term};
-use crate::journal::record::{NodeRef, Takeover, TakeoverWhy};
+use crate::journal::record::{TakeoverBody, TakeoverReason, WriterNode};
 use crate::journal::repair::tests::{at, elected};
 use crate::journal::rotation::RotateBody;
 use crate::journal::state::tests::snapshot;
@@ -21,7 +21,7 @@ const SNAPSHOTS: u8 = 5;
 const VOID: u64 = 3;
 
 fn journal_in(store: Arc<dyn Store>, node: u8) -> Journal {
-    let named = NodeRef { id: NodeId([node; 16]), name: format!("n{node}") };
+    let named = WriterNode { id: NodeId([node; 16]), name: format!("n{node}") };
     Journal::new(store, keys(Cipher::None), Env::host(), named, InstanceId([node; 8]))
 }
 
@@ -30,8 +30,8 @@ struct Dir {
     /// What the number held.
     lost: Vec<u8>,
     /// Before the lost record, and with it.
-    views: Vec<View>,
-    after: View,
+    views: Vec<JournalView>,
+    after: JournalView,
 }
 
 impl Dir {
@@ -49,7 +49,7 @@ impl Dir {
         let store: Arc<dyn Store> = Arc::new(DirStore::open(root.path(), &Env::host()).unwrap());
         let here = journal_in(Arc::clone(&store), 1);
         let empty = here.read(None).await.unwrap();
-        let (permit, mut view) = here.take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
+        let (permit, mut view) = here.take_over(&empty, &elected(), TakeoverReason::First).await.unwrap();
         let mut views = vec![empty, view.clone()];
         for n in 1..=SNAPSHOTS {
             view = here.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
@@ -151,7 +151,7 @@ async fn what_the_first_of_many_repairs_named_stays_void() {
     let store = MemoryStore::new(&Env::host());
     let here = journal_in(Arc::new(store.clone()), 1);
     let empty = here.read(None).await.unwrap();
-    let (mut permit, mut view) = here.take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
+    let (mut permit, mut view) = here.take_over(&empty, &elected(), TakeoverReason::First).await.unwrap();
     let first = view.clone();
     for n in 0..40u8 {
         view = here.append(&permit, &view, snapshot(n), None).await.unwrap();
@@ -177,13 +177,13 @@ async fn what_the_first_of_many_repairs_named_stays_void() {
 
 #[test]
 fn a_repair_is_gone_on_from_where_it_names_the_number_or_the_one_before() {
-    let repair = |seq, void: &[u64]| Repaired {
+    let repair = |seq, void: &[u64]| RepairEntry {
         seq: Seq(seq),
         term: Term(seq),
         void: void.iter().copied().map(Seq).collect(),
         lost: None,
     };
-    let mut repairs = Repairs::default();
+    let mut repairs = RepairHistory::default();
     assert!(repairs.add_older(repair(20, &[5, 12])) && repairs.add_older(repair(9, &[8, 3])));
     assert!(!repairs.add_older(repair(9, &[1])), "it is there already");
     let beyond = |seq| repairs.beyond(Seq(seq)).map(|seq| seq.0);
@@ -197,21 +197,21 @@ fn a_repair_is_gone_on_from_where_it_names_the_number_or_the_one_before() {
 async fn a_repair_of_an_older_generation_names_nothing() {
     let (old, store) = (keys(Cipher::Aes256GcmSiv), MemoryStore::new(&Env::host()));
     let (between, new) = rotated(&old);
-    let named = NodeRef { id: NodeId([1; 16]), name: "n1".to_owned() };
-    let as_of = |keys: &Keys| {
+    let named = WriterNode { id: NodeId([1; 16]), name: "n1".to_owned() };
+    let as_of = |keys: &DerivedKeys| {
         Journal::new(Arc::new(store.clone()), keys.clone(), Env::host(), named.clone(), InstanceId([1; 8]))
     };
     let empty = as_of(&old).read(None).await.unwrap();
-    let (permit, view) = as_of(&old).take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
-    let body = RotateBody { generation: Generation(1), proof: Mac([0; 32]), slots: Vec::new() };
-    let view = as_of(&between).append(&permit, &view, Body::Rotate(body), None).await.unwrap();
+    let (permit, view) = as_of(&old).take_over(&empty, &elected(), TakeoverReason::First).await.unwrap();
+    let body = RotateBody { generation: KeyGeneration(1), proof: Mac([0; 32]), slots: Vec::new() };
+    let view = as_of(&between).append(&permit, &view, RecordBody::Rotate(body), None).await.unwrap();
     let view = as_of(&new).append(&permit, &view, snapshot(1), None).await.unwrap();
-    let (_, view) = as_of(&new).take_over(&view, &elected(), TakeoverWhy::Restart).await.unwrap();
+    let (_, view) = as_of(&new).take_over(&view, &elected(), TakeoverReason::Restart).await.unwrap();
     let forged = Record {
-        body: Body::Takeover(Takeover { void: vec![Seq(3)], ..Takeover::new(TakeoverWhy::Repair) }),
+        body: RecordBody::Takeover(TakeoverBody { void: vec![Seq(3)], ..TakeoverBody::new(TakeoverReason::Repair) }),
         state: Some(view.state.clone()),
         seq: Seq(5),
-        generation: Generation::FIRST,
+        generation: KeyGeneration::FIRST,
         ..as_of(&new).record(Seq(4)).await.unwrap().unwrap().0
     };
     store.tamper(&names::record(old.role(), Seq(5)), Some(forged.encode(&new).into()));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Duty, Stand};
-use crate::config::Lease;
-use crate::moment::Moment;
+use super::{RoleController, RoleStatus};
+use crate::config::LeaseKind;
+use crate::moment::ClockReading;
 use crate::role::slot::Slot;
 
 /// How often the journal is read while something may happen in it that this node has to see soon, and nothing else reads it.
@@ -24,7 +24,7 @@ const READ_INTERVAL_MAX: Duration = Duration::from_mins(10);
 
 /// How closely a journal is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Attention {
+pub(super) enum ReadUrgency {
     /// A slot waits for its commit, work of another process rests on this one's role, or it is not clear how this node stands.
     Close,
     /// Nothing is due, and nothing but the journal tells this node that it has lost the role.
@@ -34,25 +34,25 @@ pub(super) enum Attention {
 }
 
 /// How long after one look at a journal the next one comes, in a process that has so many roles.
-pub(super) fn read_interval(attention: Attention, roles: usize) -> Duration {
+pub(super) fn read_interval(attention: ReadUrgency, roles: usize) -> Duration {
     let least = match attention {
-        Attention::Close => return READ_INTERVAL,
-        Attention::Alone => READ_INTERVAL,
-        Attention::Idle => READ_INTERVAL_IDLE,
+        ReadUrgency::Close => return READ_INTERVAL,
+        ReadUrgency::Alone => READ_INTERVAL,
+        ReadUrgency::Idle => READ_INTERVAL_IDLE,
     };
     let shared = READ_SPACING.saturating_mul(u32::try_from(roles).unwrap_or(u32::MAX));
     shared.clamp(least, READ_INTERVAL_MAX)
 }
 
-impl Duty {
+impl RoleController {
     /// The slot that waits for its commit.
-    pub(super) fn pending(&self, now: Moment) -> Option<Slot> {
+    pub(super) fn pending(&self, now: ClockReading) -> Option<Slot> {
         let commits = self.history.as_ref().map(|history| history.commits.clone()).unwrap_or_default();
         self.plan.as_ref().and_then(|plan| plan.pending(&commits, now.wall))
     }
 
     /// When the journal is to be read, as boot time.
-    pub(super) fn reads_at(&self, now: Moment) -> Duration {
+    pub(super) fn reads_at(&self, now: ClockReading) -> Duration {
         match self.last_read {
             _ if self.history.is_none() => self.reading.until,
             Some(last) => last + read_interval(self.attention(now), self.roles),
@@ -61,18 +61,21 @@ impl Duty {
     }
 
     /// How closely the journal is followed now.
-    fn attention(&self, now: Moment) -> Attention {
+    fn attention(&self, now: ClockReading) -> ReadUrgency {
         let settled = match &self.told {
-            Some(Stand::Active { .. } | Stand::Candidate | Stand::Standby(_) | Stand::Paused(_)) => true,
-            Some(Stand::Away(_) | Stand::Unknown(_) | Stand::Conflict(_) | Stand::Cloned) | None => false,
+            Some(
+                RoleStatus::Active { .. } | RoleStatus::Candidate | RoleStatus::Standby(_) | RoleStatus::Paused(_),
+            ) => true,
+            Some(RoleStatus::Away(_) | RoleStatus::Unknown(_) | RoleStatus::Conflict(_) | RoleStatus::Cloned)
+            | None => false,
         };
         // Work that is under way reads for itself.
         if !settled || self.wanted || self.guests > 0 || self.pending(now).is_some() {
-            Attention::Close
-        } else if self.role.lease == Lease::None && matches!(self.told, Some(Stand::Active { .. })) {
-            Attention::Alone
+            ReadUrgency::Close
+        } else if self.role.lease == LeaseKind::None && matches!(self.told, Some(RoleStatus::Active { .. })) {
+            ReadUrgency::Alone
         } else {
-            Attention::Idle
+            ReadUrgency::Idle
         }
     }
 }
@@ -87,13 +90,13 @@ mod tests {
         /// However many roles a process has, it looks at all of them together no more often than that; and at none too seldom.
         #[test]
         fn looks_are_bounded(roles in 1usize..240, attention in 0usize..3) {
-            let attention = [Attention::Close, Attention::Alone, Attention::Idle][attention];
+            let attention = [ReadUrgency::Close, ReadUrgency::Alone, ReadUrgency::Idle][attention];
             let interval = read_interval(attention, roles);
             prop_assert!((READ_INTERVAL..=READ_INTERVAL_MAX).contains(&interval));
             prop_assert!(read_interval(attention, roles + 1) >= interval);
             match attention {
-                Attention::Close => prop_assert_eq!(interval, READ_INTERVAL),
-                Attention::Alone | Attention::Idle => prop_assert!(interval >= READ_SPACING * roles as u32),
+                ReadUrgency::Close => prop_assert_eq!(interval, READ_INTERVAL),
+                ReadUrgency::Alone | ReadUrgency::Idle => prop_assert!(interval >= READ_SPACING * roles as u32),
             }
         }
     }

@@ -6,11 +6,11 @@ mod wake;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Fallback, KeySource, LeaseUnreachable, Probe, Schedule};
+use crate::config::{FallbackSettings, KeySource, LeaseUnreachablePolicy, Probe, Schedule};
 use crate::ids::InstanceId;
 use crate::role::commits::SlotCommits;
-use crate::role::permit::Grant;
-use crate::role::probe::{Detail, Evidence, Subject};
+use crate::role::permit::LeaseGrant;
+use crate::role::probe::{ProbeDetail, ProbeResult, ProbeSubject};
 
 const ME: NodeId = NodeId([1; 16]);
 const OTHER: NodeId = NodeId([2; 16]);
@@ -20,8 +20,8 @@ const ASK: Duration = Duration::from_secs(5);
 
 /// A node, and the time.
 struct Stage {
-    duty: Duty,
-    now: Moment,
+    duty: RoleController,
+    now: ClockReading,
 }
 
 impl Stage {
@@ -30,20 +30,20 @@ impl Stage {
         let probe = Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
         let mut role = RoleSettings {
             eligible: Some(probe),
-            lease: Lease::Bucket,
+            lease: LeaseKind::Bucket,
             schedule: Some(Schedule::Every(Duration::from_hours(1))),
             ..RoleSettings::new("app".parse().unwrap(), KeySource::None, vec!["/srv".into()])
         };
         change(&mut role);
-        let plan = Plan::new(&role, &jiff::tz::TimeZone::UTC).unwrap();
+        let plan = SlotSchedule::new(&role, &jiff::tz::TimeZone::UTC).unwrap();
         let (label, ask_interval, retry_interval) = ("east".into(), ASK, ASK / 4);
         let roles = 1;
-        let terms = Terms { role, node: ME, label, plan, roles, ask_interval, retry_interval, observe: false };
-        let now = Moment { boot: Duration::from_hours(5), wall: at("2026-11-21T01:10:00Z") };
-        Self { duty: Duty::new(terms), now }
+        let terms = RoleParams { role, node: ME, label, plan, roles, ask_interval, retry_interval, observe: false };
+        let now = ClockReading { boot: Duration::from_hours(5), wall: at("2026-11-21T01:10:00Z") };
+        Self { duty: RoleController::new(terms), now }
     }
 
-    fn on(&mut self, event: Event) -> Vec<Effect> {
+    fn on(&mut self, event: RoleEvent) -> Vec<RoleEffect> {
         self.duty.on(self.now, event)
     }
 
@@ -53,42 +53,42 @@ impl Stage {
         self.now.wall += time;
     }
 
-    fn pass(&mut self, time: Duration) -> Vec<Effect> {
+    fn pass(&mut self, time: Duration) -> Vec<RoleEffect> {
         self.wait(time);
-        self.on(Event::Tick)
+        self.on(RoleEvent::Tick)
     }
 
-    fn probes(&mut self, answer: Answer) -> Vec<Effect> {
-        let evidence = Evidence {
-            subject: Subject::Vip("192.0.2.1".parse().unwrap()),
+    fn probes(&mut self, answer: ProbeAnswer) -> Vec<RoleEffect> {
+        let evidence = ProbeResult {
+            subject: ProbeSubject::Vip("192.0.2.1".parse().unwrap()),
             answer,
-            detail: Detail::Absent,
+            detail: ProbeDetail::Absent,
             latency: Duration::ZERO,
             taken: self.now.boot,
             fallback: false,
         };
-        let fallback = self.duty.role.fallback.as_ref().map(|_| Answer::Yes);
-        self.on(Event::Assessed(Some(Assessment { answer, fallback, evidence: vec![evidence] })))
+        let fallback = self.duty.role.fallback.as_ref().map(|_| ProbeAnswer::Yes);
+        self.on(RoleEvent::Assessed(Some(ProbeAssessment { answer, fallback, evidence: vec![evidence] })))
     }
 
-    fn grant(&mut self) -> (Deadline, Vec<Effect>) {
-        let deadline = Deadline::granted(Grant { asked: self.now, ttl: TTL });
-        let effects = self.on(Event::Lease(LeaseAnswer::Held(deadline.clone())));
+    fn grant(&mut self) -> (Deadline, Vec<RoleEffect>) {
+        let deadline = Deadline::granted(LeaseGrant { asked: self.now, ttl: TTL });
+        let effects = self.on(RoleEvent::Lease(LeaseUpdate::Held(deadline.clone())));
         (deadline, effects)
     }
 
     /// From the start to the question for the lease, with a journal whose newest takeover is this.
-    fn apply(&mut self, holder: Option<Holding>) {
-        assert_eq!(self.on(Event::Tick), [Effect::Probe, Effect::Read]);
-        assert_eq!(self.probes(Answer::Yes), []);
-        assert_eq!(self.on(read(holder)), [Effect::AskLease]);
+    fn apply(&mut self, holder: Option<TakeoverInfo>) {
+        assert_eq!(self.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::Read]);
+        assert_eq!(self.probes(ProbeAnswer::Yes), []);
+        assert_eq!(self.on(read(holder)), [RoleEffect::AskLease]);
     }
 
     /// From the start to the first run.
-    fn begin(&mut self, holder: Option<Holding>) -> Vec<Effect> {
+    fn begin(&mut self, holder: Option<TakeoverInfo>) -> Vec<RoleEffect> {
         self.apply(holder);
         let (_, effects) = self.grant();
-        assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }]);
+        assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
         self.on(taken(7))
     }
 }
@@ -97,22 +97,22 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn holding(node: NodeId, term: u64) -> Holding {
+fn holding(node: NodeId, term: u64) -> TakeoverInfo {
     let label = if node == ME { "east" } else { "west" }.into();
-    Holding { node, label, term: Term(term), since: Timestamp::UNIX_EPOCH, handed_over: None, stood_in: false }
+    TakeoverInfo { node, label, term: Term(term), since: Timestamp::UNIX_EPOCH, handed_over: None, stood_in: false }
 }
 
 fn commits(slot: &str) -> SlotCommits {
     SlotCommits::new([at(slot)], None)
 }
 
-fn history(holder: Option<Holding>) -> History {
+fn history(holder: Option<TakeoverInfo>) -> ElectionHistory {
     let own_term = holder.as_ref().map(|_| Term(1));
-    History { holder, own_term, commits: commits("2026-11-21T00:00:00Z"), paused: None, cloned: false }
+    ElectionHistory { holder, own_term, commits: commits("2026-11-21T00:00:00Z"), paused: None, cloned: false }
 }
 
-fn read(holder: Option<Holding>) -> Event {
-    Event::Journal(Journal {
+fn read(holder: Option<TakeoverInfo>) -> RoleEvent {
+    RoleEvent::Journal(JournalUpdate {
         history: Some(history(holder)),
         term: None,
         failed: false,
@@ -121,15 +121,15 @@ fn read(holder: Option<Holding>) -> Event {
     })
 }
 
-fn taken(term: u64) -> Event {
+fn taken(term: u64) -> RoleEvent {
     let history = Some(history(Some(holding(ME, term))));
-    Event::Journal(Journal { history, term: Some(Term(term)), failed: false, beat: None, clock_offset: None })
+    RoleEvent::Journal(JournalUpdate { history, term: Some(Term(term)), failed: false, beat: None, clock_offset: None })
 }
 
 /// A run that committed the slot.
-fn committed(slot: &str) -> Event {
-    let history = History { commits: commits(slot), ..history(Some(holding(ME, 7))) };
-    Event::Journal(Journal {
+fn committed(slot: &str) -> RoleEvent {
+    let history = ElectionHistory { commits: commits(slot), ..history(Some(holding(ME, 7))) };
+    RoleEvent::Journal(JournalUpdate {
         history: Some(history),
         term: Some(Term(7)),
         failed: false,
@@ -147,58 +147,60 @@ const ONE: &str = "2026-11-21T01:00:00Z";
 #[test]
 fn from_the_first_question_to_the_first_run_and_the_next() {
     let mut stage = Stage::new(|_| {});
-    assert_eq!(stage.begin(None), [Effect::Tell, Effect::BackUp(slot(ONE))], "the slot that is due, once");
-    assert_eq!(stage.duty.stand(), Some(&Stand::Active { term: Some(Term(7)) }));
+    assert_eq!(stage.begin(None), [RoleEffect::Tell, RoleEffect::BackUp(slot(ONE))], "the slot that is due, once");
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Active { term: Some(Term(7)) }));
     assert_eq!(stage.on(committed(ONE)), []);
     let wake = stage.duty.wake(stage.now);
     assert!(wake > stage.now.boot && wake <= stage.now.boot + IDLE_MAX);
-    assert_eq!(stage.pass(Duration::from_mins(49)), [Effect::Probe, Effect::Read]);
+    assert_eq!(stage.pass(Duration::from_mins(49)), [RoleEffect::Probe, RoleEffect::Read]);
     stage.on(committed(ONE));
-    stage.probes(Answer::Yes);
+    stage.probes(ProbeAnswer::Yes);
     let effects = stage.pass(Duration::from_mins(1));
-    assert_eq!(effects, [Effect::Probe, Effect::BackUp(slot("2026-11-21T02:00:00Z"))]);
+    assert_eq!(effects, [RoleEffect::Probe, RoleEffect::BackUp(slot("2026-11-21T02:00:00Z"))]);
 }
 
 #[test]
 fn another_nodes_lease_is_asked_for_again_and_a_hint_makes_it_sooner() {
     let mut stage = Stage::new(|_| {});
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
-    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [Effect::AskLease]);
+    stage.on(RoleEvent::Tick);
+    stage.probes(ProbeAnswer::Yes);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [RoleEffect::AskLease]);
     let west = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([1; 8]) };
-    assert_eq!(stage.on(Event::Lease(LeaseAnswer::Taken(Some(west)))), [Effect::Tell]);
-    assert!(matches!(stage.duty.stand(), Some(Stand::Standby(StandbyReason::LeaseTaken(Some(_))))));
+    assert_eq!(stage.on(RoleEvent::Lease(LeaseUpdate::Taken(Some(west)))), [RoleEffect::Tell]);
+    assert!(matches!(stage.duty.stand(), Some(RoleStatus::Standby(StandbyReason::LeaseTaken(Some(_))))));
     assert_eq!(stage.pass(ASK.checked_sub(Duration::from_millis(1)).unwrap()), []);
-    assert!(stage.pass(Duration::from_millis(1)).contains(&Effect::AskLease));
-    stage.on(Event::Lease(LeaseAnswer::Taken(None)));
-    assert_eq!(stage.on(Event::LeaseHint), [Effect::AskLease]);
-    assert_eq!(stage.on(Event::LeaseHint), [], "one question at a time");
+    assert!(stage.pass(Duration::from_millis(1)).contains(&RoleEffect::AskLease));
+    stage.on(RoleEvent::Lease(LeaseUpdate::Taken(None)));
+    assert_eq!(stage.on(RoleEvent::LeaseHint), [RoleEffect::AskLease]);
+    assert_eq!(stage.on(RoleEvent::LeaseHint), [], "one question at a time");
     let (_, effects) = stage.grant();
-    assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }]);
-    assert_eq!(stage.on(taken(7)), [Effect::Tell], "the due slot waits for this node to settle");
-    assert_eq!(stage.pass(Duration::from_secs(59)), [Effect::Read], "the probes have not answered yet");
+    assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
+    assert_eq!(stage.on(taken(7)), [RoleEffect::Tell], "the due slot waits for this node to settle");
+    assert_eq!(stage.pass(Duration::from_secs(59)), [RoleEffect::Read], "the probes have not answered yet");
     stage.on(read(Some(holding(ME, 7))));
     let effects = stage.pass(Duration::from_secs(1));
-    assert!(effects.contains(&Effect::BackUp(slot(ONE))), "takeover_delay is a minute: {effects:?}");
+    assert!(effects.contains(&RoleEffect::BackUp(slot(ONE))), "takeover_delay is a minute: {effects:?}");
 }
 
 #[test]
 fn work_ends_before_the_lease_is_given_up() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
-    assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::Cancel]);
-    assert_eq!(stage.pass(PROBE_INTERVAL), [Effect::Probe], "told once");
-    let ended = Journal {
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell, RoleEffect::Cancel]);
+    assert_eq!(stage.pass(PROBE_INTERVAL), [RoleEffect::Probe], "told once");
+    let ended = JournalUpdate {
         history: Some(history(Some(holding(ME, 7)))),
         term: None,
         failed: true,
         beat: None,
         clock_offset: None,
     };
-    assert_eq!(stage.on(Event::Journal(ended)), [Effect::ReleaseLease]);
-    assert_eq!(stage.on(Event::Released), []);
-    assert_eq!(stage.probes(Answer::No), []);
-    assert!(stage.pass(Duration::from_mins(1)).iter().all(|effect| matches!(effect, Effect::Probe | Effect::Read)));
+    assert_eq!(stage.on(RoleEvent::Journal(ended)), [RoleEffect::ReleaseLease]);
+    assert_eq!(stage.on(RoleEvent::Released), []);
+    assert_eq!(stage.probes(ProbeAnswer::No), []);
+    assert!(
+        stage.pass(Duration::from_mins(1)).iter().all(|effect| matches!(effect, RoleEffect::Probe | RoleEffect::Read))
+    );
 }
 
 #[test]
@@ -208,13 +210,13 @@ fn guests_end_before_the_lease_is_given_up_as_well() {
     stage.on(committed(ONE));
     assert!(stage.duty.takes_guests());
     assert!(!stage.duty.is_stopping());
-    assert_eq!(stage.on(Event::Guests(2)), []);
-    assert_eq!(stage.on(Event::Stop), [Effect::Dismiss]);
+    assert_eq!(stage.on(RoleEvent::Guests(2)), []);
+    assert_eq!(stage.on(RoleEvent::Stop), [RoleEffect::Dismiss]);
     assert!(stage.duty.is_stopping() && !stage.duty.takes_guests());
-    assert_eq!(stage.on(Event::Guests(1)), []);
-    assert_eq!(stage.on(Event::Guests(0)), [Effect::ReleaseLease]);
-    assert_eq!(stage.on(Event::Released), [Effect::End]);
-    assert_eq!(stage.on(Event::Tick), []);
+    assert_eq!(stage.on(RoleEvent::Guests(1)), []);
+    assert_eq!(stage.on(RoleEvent::Guests(0)), [RoleEffect::ReleaseLease]);
+    assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::End]);
+    assert_eq!(stage.on(RoleEvent::Tick), []);
 }
 
 #[test]
@@ -223,15 +225,15 @@ fn guests_are_taken_again_by_who_has_the_role_again() {
     assert!(!stage.duty.takes_guests(), "nothing is known");
     stage.begin(None);
     stage.on(committed(ONE));
-    stage.on(Event::Guests(1));
-    assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::Dismiss]);
+    stage.on(RoleEvent::Guests(1));
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell, RoleEffect::Dismiss]);
     assert!(!stage.duty.takes_guests());
-    assert_eq!(stage.on(Event::Guests(0)), [Effect::ReleaseLease]);
-    stage.on(Event::Released);
+    assert_eq!(stage.on(RoleEvent::Guests(0)), [RoleEffect::ReleaseLease]);
+    stage.on(RoleEvent::Released);
     stage.pass(ASK);
-    assert_eq!(stage.probes(Answer::Yes), [Effect::AskLease]);
+    assert_eq!(stage.probes(ProbeAnswer::Yes), [RoleEffect::AskLease]);
     let (_, effects) = stage.grant();
-    assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::Returned }]);
+    assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::Returned }]);
     assert!(!stage.duty.takes_guests(), "its permit is not there yet");
     stage.on(taken(8));
     assert!(stage.duty.takes_guests());
@@ -244,7 +246,7 @@ fn a_term_that_is_not_the_newest_is_not_ones_own_any_more() {
         stage.begin(None);
         stage.on(committed(ONE));
         let effects = stage.on(read(Some(newest)));
-        assert!(effects.contains(&Effect::TakeOver { occasion: Occasion::None }), "{effects:?}");
+        assert!(effects.contains(&RoleEffect::TakeOver { occasion: RetakeReason::None }), "{effects:?}");
         assert!(!stage.duty.takes_guests());
     }
 }
@@ -253,14 +255,14 @@ fn a_term_that_is_not_the_newest_is_not_ones_own_any_more() {
 fn who_stops_ends_its_work_first() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
-    assert_eq!(stage.on(Event::Stop), [Effect::Cancel]);
-    assert_eq!(stage.on(Event::Tick), []);
-    assert_eq!(stage.on(read(None)), [Effect::ReleaseLease]);
-    assert_eq!(stage.on(Event::Released), [Effect::End]);
+    assert_eq!(stage.on(RoleEvent::Stop), [RoleEffect::Cancel]);
+    assert_eq!(stage.on(RoleEvent::Tick), []);
+    assert_eq!(stage.on(read(None)), [RoleEffect::ReleaseLease]);
+    assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::End]);
 
     let mut idle = Stage::new(|_| {});
-    idle.on(Event::Tick);
-    assert_eq!(idle.on(Event::Stop), [Effect::End], "the journal is being read, which guards nothing");
+    idle.on(RoleEvent::Tick);
+    assert_eq!(idle.on(RoleEvent::Stop), [RoleEffect::End], "the journal is being read, which guards nothing");
 }
 
 #[test]
@@ -268,13 +270,13 @@ fn what_cannot_be_told_starts_nothing_and_keeps_the_lease_for_a_while() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    assert_eq!(stage.probes(Answer::Unknown), [Effect::Tell]);
-    assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Probes)));
+    assert_eq!(stage.probes(ProbeAnswer::Unknown), [RoleEffect::Tell]);
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Unknown(UnknownReason::Probes)));
     let effects = stage.pass(Duration::from_secs(55));
-    assert!(!effects.contains(&Effect::ReleaseLease), "{effects:?}");
+    assert!(!effects.contains(&RoleEffect::ReleaseLease), "{effects:?}");
     let effects = stage.pass(Duration::from_secs(5));
-    assert!(!effects.contains(&Effect::ReleaseLease), "the journal is being read");
-    assert_eq!(stage.on(read(Some(holding(ME, 7)))), [Effect::ReleaseLease], "takeover_delay is over");
+    assert!(!effects.contains(&RoleEffect::ReleaseLease), "the journal is being read");
+    assert_eq!(stage.on(read(Some(holding(ME, 7)))), [RoleEffect::ReleaseLease], "takeover_delay is over");
 }
 
 #[test]
@@ -282,25 +284,27 @@ fn a_journal_that_cannot_be_read_is_left_to_who_can() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    let unread = || Event::Journal(Journal { history: None, term: None, failed: true, beat: None, clock_offset: None });
+    let unread = || {
+        RoleEvent::Journal(JournalUpdate { history: None, term: None, failed: true, beat: None, clock_offset: None })
+    };
     stage.pass(READ_INTERVAL_IDLE);
-    assert_eq!(stage.on(unread()), [Effect::Tell]);
-    assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Journal)));
+    assert_eq!(stage.on(unread()), [RoleEffect::Tell]);
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Unknown(UnknownReason::Journal)));
     let mut released = Duration::ZERO;
     for second in 1..=70 {
         let effects = stage.pass(Duration::from_secs(1));
-        if effects.contains(&Effect::ReleaseLease) {
+        if effects.contains(&RoleEffect::ReleaseLease) {
             released = Duration::from_secs(second);
             break;
         }
-        if effects.contains(&Effect::Read) {
-            assert!(!stage.on(unread()).contains(&Effect::ReleaseLease), "takeover_delay is a minute");
+        if effects.contains(&RoleEffect::Read) {
+            assert!(!stage.on(unread()).contains(&RoleEffect::ReleaseLease), "takeover_delay is a minute");
         }
     }
     assert!(released >= Duration::from_mins(1), "{released:?}");
-    assert_eq!(stage.on(Event::Released), []);
+    assert_eq!(stage.on(RoleEvent::Released), []);
     let effects = stage.pass(Duration::from_secs(30));
-    assert!(!effects.contains(&Effect::AskLease), "what it cannot read it does not take");
+    assert!(!effects.contains(&RoleEffect::AskLease), "what it cannot read it does not take");
 }
 
 #[test]
@@ -308,22 +312,22 @@ fn a_lease_service_that_cannot_be_reached_is_asked_again_and_again() {
     for continues in [false, true] {
         let mut stage = Stage::new(|role| {
             if continues {
-                role.on_lease_unreachable = LeaseUnreachable::HolderContinues;
+                role.on_lease_unreachable = LeaseUnreachablePolicy::HolderContinues;
             }
         });
         stage.apply(Some(holding(ME, 7)));
-        let effects = stage.on(Event::Lease(LeaseAnswer::Unreachable));
+        let effects = stage.on(RoleEvent::Lease(LeaseUpdate::Unreachable));
         if continues {
-            assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }], "it had the newest term");
-            assert_eq!(stage.on(taken(7)), [Effect::Tell, Effect::BackUp(slot(ONE))]);
+            assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::None }], "it had the newest term");
+            assert_eq!(stage.on(taken(7)), [RoleEffect::Tell, RoleEffect::BackUp(slot(ONE))]);
         } else {
-            assert_eq!(effects, [Effect::Tell]);
-            assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Lease(Lease::Bucket))));
+            assert_eq!(effects, [RoleEffect::Tell]);
+            assert_eq!(stage.duty.stand(), Some(&RoleStatus::Unknown(UnknownReason::Lease(LeaseKind::Bucket))));
         }
         let effects = stage.pass(ASK / 4);
-        assert!(effects.contains(&Effect::AskLease), "{effects:?}");
+        assert!(effects.contains(&RoleEffect::AskLease), "{effects:?}");
         let (_, effects) = stage.grant();
-        assert_eq!(effects.contains(&Effect::TakeOver { occasion: Occasion::None }), !continues, "{effects:?}");
+        assert_eq!(effects.contains(&RoleEffect::TakeOver { occasion: RetakeReason::None }), !continues, "{effects:?}");
     }
 }
 
@@ -331,23 +335,26 @@ fn a_lease_service_that_cannot_be_reached_is_asked_again_and_again() {
 fn who_stands_in_does_it_for_the_slot_that_waited() {
     let mut stage = Stage::new(|role| {
         let probe = role.eligible.clone().unwrap();
-        role.fallback = Some(Fallback { probe, after: Duration::from_mins(15) });
+        role.fallback = Some(FallbackSettings { probe, after: Duration::from_mins(15) });
     });
-    assert_eq!(stage.on(Event::Tick), [Effect::Probe, Effect::Read]);
-    stage.probes(Answer::No);
-    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [Effect::Tell]);
+    assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::Read]);
+    stage.probes(ProbeAnswer::No);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [RoleEffect::Tell]);
     let from = Some(at("2026-11-21T01:15:00Z"));
-    assert_eq!(stage.duty.stand(), Some(&Stand::Standby(StandbyReason::Fallback { from })));
-    assert!(stage.pass(Duration::from_mins(4)).contains(&Effect::Probe));
-    stage.probes(Answer::No);
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Standby(StandbyReason::Fallback { from })));
+    assert!(stage.pass(Duration::from_mins(4)).contains(&RoleEffect::Probe));
+    stage.probes(ProbeAnswer::No);
     stage.on(read(Some(holding(OTHER, 6))));
-    assert!(stage.pass(Duration::from_mins(1)).contains(&Effect::AskLease));
+    assert!(stage.pass(Duration::from_mins(1)).contains(&RoleEffect::AskLease));
     assert_eq!(stage.grant().1, [], "the journal is being read");
-    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [Effect::TakeOver { occasion: Occasion::Returned }]);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [RoleEffect::TakeOver { occasion: RetakeReason::Returned }]);
     let effects = stage.on(taken(7));
-    assert!(!effects.contains(&Effect::BackUp(slot(ONE))), "another node had it: it has takeover_delay to show itself");
-    assert!(stage.pass(Duration::from_mins(1)).contains(&Effect::BackUp(slot(ONE))));
-    assert!(stage.on(committed(ONE)).contains(&Effect::ReleaseLease), "nothing is due any more");
+    assert!(
+        !effects.contains(&RoleEffect::BackUp(slot(ONE))),
+        "another node had it: it has takeover_delay to show itself"
+    );
+    assert!(stage.pass(Duration::from_mins(1)).contains(&RoleEffect::BackUp(slot(ONE))));
+    assert!(stage.on(committed(ONE)).contains(&RoleEffect::ReleaseLease), "nothing is due any more");
 }
 
 #[test]
@@ -355,25 +362,25 @@ fn who_gave_the_lease_up_lets_others_ask_first() {
     let mut stage = Stage::new(|_| {});
     assert!(stage.duty.assessment().is_none());
     stage.begin(None);
-    assert_eq!(stage.duty.assessment().map(|a| a.answer), Some(Answer::Yes));
+    assert_eq!(stage.duty.assessment().map(|a| a.answer), Some(ProbeAnswer::Yes));
     stage.on(committed(ONE));
-    assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::ReleaseLease]);
-    stage.on(Event::Released);
-    let asks = |effects: Vec<Effect>| effects.contains(&Effect::AskLease);
-    assert!(!asks(stage.probes(Answer::Yes)));
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell, RoleEffect::ReleaseLease]);
+    stage.on(RoleEvent::Released);
+    let asks = |effects: Vec<RoleEffect>| effects.contains(&RoleEffect::AskLease);
+    assert!(!asks(stage.probes(ProbeAnswer::Yes)));
     assert!(!asks(stage.pass(ASK.saturating_sub(Duration::from_millis(1)))));
     assert!(asks(stage.pass(Duration::from_millis(1))));
 }
 
 #[test]
 fn without_a_lease_work_ends_when_the_probes_say_no() {
-    let mut stage = Stage::new(|role| role.lease = Lease::None);
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
-    assert_eq!(stage.on(read(None)), [Effect::TakeOver { occasion: Occasion::None }]);
-    assert!(stage.on(taken(7)).contains(&Effect::BackUp(slot(ONE))));
-    assert_eq!(stage.on(Event::Guests(1)), []);
-    assert_eq!(stage.probes(Answer::No), [Effect::Tell, Effect::Dismiss, Effect::Cancel]);
+    let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
+    stage.on(RoleEvent::Tick);
+    stage.probes(ProbeAnswer::Yes);
+    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
+    assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
+    assert_eq!(stage.on(RoleEvent::Guests(1)), []);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell, RoleEffect::Dismiss, RoleEffect::Cancel]);
 }
 
 #[test]
@@ -381,9 +388,9 @@ fn a_takeover_under_way_is_let_end() {
     let mut stage = Stage::new(|_| {});
     stage.apply(None);
     let (_, effects) = stage.grant();
-    assert_eq!(effects, [Effect::TakeOver { occasion: Occasion::None }]);
-    assert_eq!(stage.probes(Answer::No), [Effect::Tell], "it is one record, and nothing to call off");
-    assert_eq!(stage.on(taken(7)), [Effect::ReleaseLease]);
+    assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell], "it is one record, and nothing to call off");
+    assert_eq!(stage.on(taken(7)), [RoleEffect::ReleaseLease]);
 }
 
 #[test]
@@ -391,9 +398,9 @@ fn a_lease_that_is_not_renewed_in_time_is_not_ones_own_any_more() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    assert_eq!(stage.duty.stand(), Some(&Stand::Active { term: Some(Term(7)) }));
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Active { term: Some(Term(7)) }));
     stage.pass(TTL);
-    assert_eq!(stage.duty.stand(), Some(&Stand::Unknown(UnknownReason::Lease(Lease::Bucket))));
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Unknown(UnknownReason::Lease(LeaseKind::Bucket))));
 }
 
 #[test]
@@ -401,17 +408,17 @@ fn whoever_lost_the_lease_is_stopped_by_its_permit_and_gives_nothing_up() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     let other = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([2; 8]) };
-    assert_eq!(stage.on(Event::LeaseLost(Some(other))), [Effect::Tell]);
-    assert_eq!(stage.probes(Answer::No), [Effect::Tell]);
+    assert_eq!(stage.on(RoleEvent::LeaseLost(Some(other))), [RoleEffect::Tell]);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell]);
     assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), []);
 }
 
 #[test]
 fn a_node_that_is_not_listed_leaves_the_store_alone() {
     let mut stage = Stage::new(|role| role.nodes = Some(vec!["west".into()]));
-    assert_eq!(stage.on(Event::Tick), [Effect::Probe, Effect::Tell]);
+    assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::Tell]);
     assert_eq!(stage.pass(Duration::from_mins(1)), []);
-    assert_eq!(stage.on(Event::Wanted), [Effect::RefuseWanted]);
+    assert_eq!(stage.on(RoleEvent::Wanted), [RoleEffect::RefuseWanted]);
 }
 
 #[test]
@@ -419,19 +426,24 @@ fn a_pause_keeps_the_lease_and_starts_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.apply(None);
     stage.grant();
-    let pause = Pause { by: "west".into(), since: stage.now.wall, until: Some(at("2026-11-21T01:30:00Z")), why: None };
-    let paused = History { paused: Some(pause), ..history(Some(holding(ME, 7))) };
-    let journal = || Journal {
+    let pause =
+        RolePause { by: "west".into(), since: stage.now.wall, until: Some(at("2026-11-21T01:30:00Z")), why: None };
+    let paused = ElectionHistory { paused: Some(pause), ..history(Some(holding(ME, 7))) };
+    let journal = || JournalUpdate {
         history: Some(paused.clone()),
         term: Some(Term(7)),
         failed: false,
         beat: None,
         clock_offset: None,
     };
-    assert_eq!(stage.on(Event::Journal(journal())), [Effect::Tell]);
-    assert_eq!(stage.pass(Duration::from_mins(19)), [Effect::Probe, Effect::Read]);
-    assert_eq!(stage.on(Event::Journal(journal())), []);
-    assert_eq!(stage.pass(Duration::from_mins(1)), [Effect::Tell, Effect::BackUp(slot(ONE))], "it is over by itself");
+    assert_eq!(stage.on(RoleEvent::Journal(journal())), [RoleEffect::Tell]);
+    assert_eq!(stage.pass(Duration::from_mins(19)), [RoleEffect::Probe, RoleEffect::Read]);
+    assert_eq!(stage.on(RoleEvent::Journal(journal())), []);
+    assert_eq!(
+        stage.pass(Duration::from_mins(1)),
+        [RoleEffect::Tell, RoleEffect::BackUp(slot(ONE))],
+        "it is over by itself"
+    );
 }
 
 #[test]
@@ -440,7 +452,7 @@ fn a_run_that_failed_is_tried_again_later_and_later() {
     stage.begin(None);
     let mut pauses = Vec::new();
     for _ in 0..12 {
-        let failed = Journal {
+        let failed = JournalUpdate {
             history: Some(history(Some(holding(ME, 7)))),
             term: None,
             failed: true,
@@ -448,9 +460,9 @@ fn a_run_that_failed_is_tried_again_later_and_later() {
             clock_offset: None,
         };
         let before = stage.now.boot;
-        let mut effects = stage.on(Event::Journal(failed));
-        while !effects.contains(&Effect::BackUp(slot(ONE))) {
-            if effects.contains(&Effect::Read) {
+        let mut effects = stage.on(RoleEvent::Journal(failed));
+        while !effects.contains(&RoleEffect::BackUp(slot(ONE))) {
+            if effects.contains(&RoleEffect::Read) {
                 stage.on(read(Some(holding(ME, 7))));
             }
             effects = stage.pass(Duration::from_millis(500));
@@ -463,33 +475,38 @@ fn a_run_that_failed_is_tried_again_later_and_later() {
 
 #[test]
 fn without_a_lease_only_a_node_that_was_away_takes_the_role_back() {
-    let mut stage = Stage::new(|role| role.lease = Lease::None);
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
-    assert_eq!(stage.on(read(Some(holding(ME, 6)))), [Effect::TakeOver { occasion: Occasion::None }]);
+    let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
+    stage.on(RoleEvent::Tick);
+    stage.probes(ProbeAnswer::Yes);
+    assert_eq!(stage.on(read(Some(holding(ME, 6)))), [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
     stage.on(taken(7));
     stage.on(committed(ONE));
     stage.pass(READ_INTERVAL);
-    assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [Effect::Tell]);
-    assert!(matches!(stage.duty.stand(), Some(Stand::Conflict(_))), "both are eligible");
+    assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [RoleEffect::Tell]);
+    assert!(matches!(stage.duty.stand(), Some(RoleStatus::Conflict(_))), "both are eligible");
     stage.pass(Duration::from_hours(1));
     assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [], "a new slot is no occasion for who is there all the time");
-    assert_eq!(stage.probes(Answer::No), [Effect::Tell]);
-    assert_eq!(stage.probes(Answer::Yes), [Effect::TakeOver { occasion: Occasion::Returned }]);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell]);
+    assert_eq!(stage.probes(ProbeAnswer::Yes), [RoleEffect::TakeOver { occasion: RetakeReason::Returned }]);
 }
 
 #[test]
 fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
-    let mut stage = Stage::new(|role| role.lease = Lease::None);
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
+    let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
+    stage.on(RoleEvent::Tick);
+    stage.probes(ProbeAnswer::Yes);
     let beat = |stage: &mut Stage, beat| {
-        let mut journal =
-            Journal { history: None, term: None, failed: false, beat: Some(Digest([beat; 32])), clock_offset: None };
+        let mut journal = JournalUpdate {
+            history: None,
+            term: None,
+            failed: false,
+            beat: Some(Digest([beat; 32])),
+            clock_offset: None,
+        };
         journal.history = Some(history(Some(holding(OTHER, 8))));
-        stage.on(Event::Journal(journal))
+        stage.on(RoleEvent::Journal(journal))
     };
-    assert_eq!(beat(&mut stage, 1), [Effect::Tell], "conflict");
+    assert_eq!(beat(&mut stage, 1), [RoleEffect::Tell], "conflict");
     // The slot of one is missed at half past; the holder works on something long.
     for n in 2..20 {
         stage.pass(Duration::from_mins(5));
@@ -498,25 +515,31 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
     let wait = Duration::from_mins(15);
     stage.pass(wait.saturating_sub(Duration::from_secs(1)));
     assert_eq!(beat(&mut stage, 19), []);
-    assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::TakeOver { occasion: Occasion::Silent }]);
+    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::TakeOver { occasion: RetakeReason::Silent }]);
     stage.on(taken(9));
     assert_eq!(stage.duty.retakes, 1);
     // The other one takes it back, and falls silent again.
-    assert_eq!(beat(&mut stage, 30), [Effect::Tell], "conflict");
+    assert_eq!(beat(&mut stage, 30), [RoleEffect::Tell], "conflict");
     stage.pass(Duration::from_hours(2));
     assert_eq!(beat(&mut stage, 31), []);
     let wait = Duration::from_mins(30);
     stage.pass(wait.saturating_sub(Duration::from_secs(1)));
     assert_eq!(beat(&mut stage, 31), [], "this time it waits for half an hour");
-    assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::TakeOver { occasion: Occasion::Silent }]);
+    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::TakeOver { occasion: RetakeReason::Silent }]);
 }
 
 #[test]
 fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
     let at_offset = |offset, slot| {
-        let history = History { commits: commits(slot), ..history(Some(holding(ME, 7))) };
+        let history = ElectionHistory { commits: commits(slot), ..history(Some(holding(ME, 7))) };
         let clock_offset = Some(SignedDuration::from_secs(offset));
-        Event::Journal(Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset })
+        RoleEvent::Journal(JournalUpdate {
+            history: Some(history),
+            term: None,
+            failed: false,
+            beat: None,
+            clock_offset,
+        })
     };
     for offset in [3600, -3600] {
         let mut stage = Stage::new(|_| {});
@@ -525,39 +548,39 @@ fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
         stage.now.wall = stage.now.wall.checked_sub(SignedDuration::from_secs(offset)).unwrap();
         // A slot that only this clock says is due is refused by the run itself, which looks at the store's.
         let due = if offset > 0 { "2026-11-21T00:00:00Z" } else { "2026-11-21T02:00:00Z" };
-        let next = Effect::BackUp(slot(due));
-        assert_eq!(stage.on(Event::Tick), [next], "a clock that was set is looked after at once");
-        assert_eq!(stage.on(at_offset(offset, ONE)), [Effect::Tell, Effect::ReleaseLease]);
-        let off = Stand::Unknown(UnknownReason::Clock { offset: SignedDuration::from_secs(offset) });
+        let next = RoleEffect::BackUp(slot(due));
+        assert_eq!(stage.on(RoleEvent::Tick), [next], "a clock that was set is looked after at once");
+        assert_eq!(stage.on(at_offset(offset, ONE)), [RoleEffect::Tell, RoleEffect::ReleaseLease]);
+        let off = RoleStatus::Unknown(UnknownReason::Clock { offset: SignedDuration::from_secs(offset) });
         assert_eq!(stage.duty.stand(), Some(&off));
-        stage.on(Event::Released);
+        stage.on(RoleEvent::Released);
         for n in 0..3 {
             let effects = stage.pass(Duration::from_secs(10));
             assert!(
-                effects.iter().all(|e| matches!(e, Effect::Probe | Effect::Read)),
+                effects.iter().all(|e| matches!(e, RoleEffect::Probe | RoleEffect::Read)),
                 "it asks for nothing: {effects:?}"
             );
-            stage.probes(Answer::Yes);
+            stage.probes(ProbeAnswer::Yes);
             assert_eq!(stage.on(at_offset(offset - n, ONE)), [], "told once");
         }
         stage.now.wall = stage.now.wall.checked_add(SignedDuration::from_secs(offset)).unwrap();
-        assert_eq!(stage.on(Event::Tick), [Effect::Read]);
-        assert_eq!(stage.on(at_offset(0, ONE)), [Effect::AskLease]);
+        assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::Read]);
+        assert_eq!(stage.on(at_offset(0, ONE)), [RoleEffect::AskLease]);
     }
 }
 
 #[test]
 fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
     let mut stage = Stage::new(|role| {
-        role.lease = Lease::None;
+        role.lease = LeaseKind::None;
         role.takeover_after = Duration::from_secs(5);
     });
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
+    stage.on(RoleEvent::Tick);
+    stage.probes(ProbeAnswer::Yes);
     let look = |stage: &mut Stage, last_slot: &str| {
-        let history = History { commits: commits(last_slot), ..history(Some(holding(OTHER, 8))) };
+        let history = ElectionHistory { commits: commits(last_slot), ..history(Some(holding(OTHER, 8))) };
         let beat = Some(Digest([1; 32]));
-        stage.on(Event::Journal(Journal {
+        stage.on(RoleEvent::Journal(JournalUpdate {
             history: Some(history),
             term: None,
             failed: false,
@@ -565,34 +588,34 @@ fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
             clock_offset: None,
         }))
     };
-    assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), [Effect::Tell], "conflict; the slot of one is due");
+    assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), [RoleEffect::Tell], "conflict; the slot of one is due");
     // Its time is over at half past. The holder may have committed it a second before.
     stage.pass(Duration::from_mins(20).saturating_sub(Duration::from_secs(2)));
     assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), []);
     assert_eq!(stage.pass(Duration::from_secs(9)), [], "who knows");
-    assert_eq!(stage.pass(Duration::from_secs(1)), [Effect::Read]);
+    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::Read]);
     assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [], "so it was");
     stage.pass(Duration::from_hours(1));
-    assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [Effect::TakeOver { occasion: Occasion::Silent }]);
+    assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [RoleEffect::TakeOver { occasion: RetakeReason::Silent }]);
 }
 
 #[test]
 fn whoever_wants_a_run_gets_one_or_is_told_why_not() {
     let mut stage = Stage::new(|_| {});
-    stage.on(Event::Tick);
+    stage.on(RoleEvent::Tick);
     assert!(!stage.duty.is_wanted());
-    assert_eq!(stage.on(Event::Wanted), [], "it is not clear yet");
+    assert_eq!(stage.on(RoleEvent::Wanted), [], "it is not clear yet");
     assert!(stage.duty.is_wanted());
-    stage.probes(Answer::Yes);
-    assert_eq!(stage.on(read(None)), [Effect::AskLease]);
+    stage.probes(ProbeAnswer::Yes);
+    assert_eq!(stage.on(read(None)), [RoleEffect::AskLease]);
     let (_, effects) = stage.grant();
-    assert_eq!(effects, [Effect::BackUpNow], "a run takes the role over by itself");
+    assert_eq!(effects, [RoleEffect::BackUpNow], "a run takes the role over by itself");
     assert!(!stage.duty.is_wanted());
-    assert_eq!(stage.on(Event::Wanted), [], "one at a time");
-    assert!(stage.on(committed(ONE)).contains(&Effect::BackUpNow));
+    assert_eq!(stage.on(RoleEvent::Wanted), [], "one at a time");
+    assert!(stage.on(committed(ONE)).contains(&RoleEffect::BackUpNow));
     stage.on(committed(ONE));
-    stage.probes(Answer::No);
-    assert_eq!(stage.on(Event::Wanted), [Effect::RefuseWanted]);
+    stage.probes(ProbeAnswer::No);
+    assert_eq!(stage.on(RoleEvent::Wanted), [RoleEffect::RefuseWanted]);
 }
 
 #[test]
@@ -600,9 +623,9 @@ fn who_observes_asks_and_takes_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.duty.observe = true;
     stage.apply(None);
-    let effects = stage.on(Event::Lease(LeaseAnswer::Free));
-    assert_eq!(effects, [Effect::Tell, Effect::WouldBackUp(slot(ONE))]);
-    assert_eq!(stage.duty.stand(), Some(&Stand::Candidate));
+    let effects = stage.on(RoleEvent::Lease(LeaseUpdate::Free));
+    assert_eq!(effects, [RoleEffect::Tell, RoleEffect::WouldBackUp(slot(ONE))]);
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Candidate));
     assert_eq!(stage.pass(Duration::from_secs(1)), [], "said once");
 }
 
@@ -637,90 +660,90 @@ proptest! {
     /// ended before the lease goes and before the end.
     #[test]
     fn in_every_order(steps in prop::collection::vec(world(), 1..200), exclusive: bool) {
-        let mut stage = Stage::new(|role| if !exclusive { role.lease = Lease::None });
+        let mut stage = Stage::new(|role| if !exclusive { role.lease = LeaseKind::None });
         let (mut probing, mut asking, mut releasing, mut busy) = (false, false, false, None);
         let (mut says, mut held, mut guests, mut ended, mut stopped) = (None, false, 0, false, false);
-        let mut events = vec![Event::Tick];
+        let mut events = vec![RoleEvent::Tick];
         for step in steps {
             match step {
                 World::Pass(ms) => {
                     let time = Duration::from_millis(u64::from(ms) * 10);
                     stage.now.boot += time;
                     stage.now.wall += time;
-                    events.push(Event::Tick);
+                    events.push(RoleEvent::Tick);
                 }
                 World::Probes(answer) if probing => {
                     probing = false;
-                    let answer = [Answer::Yes, Answer::No, Answer::Unknown][usize::from(answer)];
+                    let answer = [ProbeAnswer::Yes, ProbeAnswer::No, ProbeAnswer::Unknown][usize::from(answer)];
                     says = Some(answer);
                     let evidence = Vec::new();
-                    events.push(Event::Assessed(Some(Assessment { answer, fallback: None, evidence })));
+                    events.push(RoleEvent::Assessed(Some(ProbeAssessment { answer, fallback: None, evidence })));
                 }
                 World::Answer(n) if asking && n % 2 == 0 => {
                     asking = false;
                     held = n % 4 == 0;
-                    let deadline = Deadline::granted(Grant { asked: stage.now, ttl: TTL });
+                    let deadline = Deadline::granted(LeaseGrant { asked: stage.now, ttl: TTL });
                     let answer = match n % 8 {
-                        0 | 4 => LeaseAnswer::Held(deadline),
-                        2 => LeaseAnswer::Taken(None),
-                        _ => LeaseAnswer::Unreachable,
+                        0 | 4 => LeaseUpdate::Held(deadline),
+                        2 => LeaseUpdate::Taken(None),
+                        _ => LeaseUpdate::Unreachable,
                     };
-                    events.push(Event::Lease(answer));
+                    events.push(RoleEvent::Lease(answer));
                 }
                 World::Answer(n) if releasing && n % 2 == 1 => {
                     (releasing, held) = (false, false);
-                    events.push(Event::Released);
+                    events.push(RoleEvent::Released);
                 }
                 World::Answer(n) if busy.is_some() => {
                     busy = None;
                     let holder = [None, Some(holding(ME, 7)), Some(holding(OTHER, 8))][usize::from(n % 3)].clone();
                     let term = (n % 3 == 1).then_some(Term(7));
                     let history = (n % 5 > 0).then(|| history(holder));
-                    events.push(Event::Journal(Journal { term, failed: history.is_none() || n % 7 == 0, history, beat: None, clock_offset: None }));
+                    events.push(RoleEvent::Journal(JournalUpdate { term, failed: history.is_none() || n % 7 == 0, history, beat: None, clock_offset: None }));
                 }
-                World::Hint => events.push(Event::LeaseHint),
+                World::Hint => events.push(RoleEvent::LeaseHint),
                 World::Lost if held && !releasing => {
                     held = false;
-                    events.push(Event::LeaseLost(None));
+                    events.push(RoleEvent::LeaseLost(None));
                 }
-                World::Wanted => events.push(Event::Wanted),
+                World::Wanted => events.push(RoleEvent::Wanted),
                 World::Guests(n) if held || n == 0 => {
                     guests = usize::from(n);
-                    events.push(Event::Guests(guests));
+                    events.push(RoleEvent::Guests(guests));
                 }
-                World::Stop => events.push(Event::Stop),
+                World::Stop => events.push(RoleEvent::Stop),
                 _ => {}
             }
             for event in events.drain(..) {
-                stopped |= matches!(event, Event::Stop);
+                stopped |= matches!(event, RoleEvent::Stop);
                 for effect in stage.duty.on(stage.now, event) {
                     prop_assert!(!ended, "{effect:?} after the end");
                     match effect {
-                        Effect::Probe => prop_assert!(!std::mem::replace(&mut probing, true)),
-                        Effect::AskLease => {
+                        RoleEffect::Probe => prop_assert!(!std::mem::replace(&mut probing, true)),
+                        RoleEffect::AskLease => {
                             prop_assert!(!std::mem::replace(&mut asking, true) && !releasing && exclusive && !stopped);
                         }
-                        Effect::Read | Effect::TakeOver { .. } | Effect::BackUp(_) | Effect::BackUpNow => {
+                        RoleEffect::Read | RoleEffect::TakeOver { .. } | RoleEffect::BackUp(_) | RoleEffect::BackUpNow => {
                             prop_assert!(busy.replace(effect).is_none(), "{effect:?} beside other work");
                             prop_assert!(!stopped && !releasing);
-                            if effect != Effect::Read {
-                                prop_assert_eq!(says, Some(Answer::Yes));
+                            if effect != RoleEffect::Read {
+                                prop_assert_eq!(says, Some(ProbeAnswer::Yes));
                                 prop_assert!(held || !exclusive, "{:?} without the lease", effect);
                             }
                         }
-                        Effect::ReleaseLease => {
+                        RoleEffect::ReleaseLease => {
                             prop_assert!(!std::mem::replace(&mut releasing, true) && held);
-                            prop_assert!(matches!(busy, None | Some(Effect::Read)), "work goes on under it");
+                            prop_assert!(matches!(busy, None | Some(RoleEffect::Read)), "work goes on under it");
                             prop_assert_eq!(guests, 0);
                         }
-                        Effect::Cancel => prop_assert!(busy.is_some()),
-                        Effect::Dismiss => prop_assert!(guests > 0),
-                        Effect::End => {
+                        RoleEffect::Cancel => prop_assert!(busy.is_some()),
+                        RoleEffect::Dismiss => prop_assert!(guests > 0),
+                        RoleEffect::End => {
                             ended = true;
-                            prop_assert!(matches!(busy, None | Some(Effect::Read)));
+                            prop_assert!(matches!(busy, None | Some(RoleEffect::Read)));
                             prop_assert!(!held && !releasing && !asking && guests == 0);
                         }
-                        Effect::RefuseWanted | Effect::Tell | Effect::WouldBackUp(_) => {}
+                        RoleEffect::RefuseWanted | RoleEffect::Tell | RoleEffect::WouldBackUp(_) => {}
                     }
                 }
             }

@@ -26,16 +26,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use self::paper::{Asker, Found, Paper, Step, Watched, is_rewrite_due, parse, step, watch};
-use self::peers::{Answer, Peer, Peers, Question};
-pub use self::process::Processes;
-use self::process::{Listed, Process};
+use self::paper::{
+    BucketLeaseStep, FoundObject, LeaseRecord, LeaseRequester, WatchedVersion, is_rewrite_due, parse, step, watch,
+};
+use self::peers::{PeerAnswer, PeerProcess, PeerProcesses, PeerQuery};
+pub use self::process::ProcessObjects;
+use self::process::{ProcessObject, RoleListing};
 use self::roster::ProcessKey;
-use super::{LeaseHolder, LeaseService, Reply};
+use super::{LeaseHolder, LeaseReply, LeaseService};
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::role::permit::Grant;
-use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version};
+use crate::role::permit::LeaseGrant;
+use crate::store::{ObjectVersion, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind};
 
 /// What names a process that has the role is read again after this time, in case that it was changed by who knows of no process object.
 const REREAD_AFTER: Duration = Duration::from_hours(1);
@@ -47,17 +49,17 @@ pub struct BucketLease {
     key: String,
     role: RoleName,
     env: Env,
-    asker: Asker,
+    asker: LeaseRequester,
     /// Whose object this process renews; `None`: it renews the role's own.
-    process: Option<Arc<Process>>,
-    peers: Arc<Peers>,
+    process: Option<Arc<ProcessObject>>,
+    peers: Arc<PeerProcesses>,
     hints: Arc<Notify>,
-    watched: Option<Watched<Version>>,
+    watched: Option<WatchedVersion<ObjectVersion>>,
     /// The role's object that names another process, and the boot time when it was read. It is not read again while that process has
     /// the role.
-    named: Option<(Found<Version>, Duration)>,
-    peer: Option<Arc<Peer>>,
-    held: Option<Held>,
+    named: Option<(FoundObject<ObjectVersion>, Duration)>,
+    peer: Option<Arc<PeerProcess>>,
+    held: Option<WrittenLease>,
     /// Since when this process's object lists the role, as far as this lease knows.
     listed: Option<u64>,
     /// The last ask was refused by the store.
@@ -66,20 +68,20 @@ pub struct BucketLease {
 
 /// What this process wrote last into the role's object.
 #[derive(Debug)]
-struct Held {
-    paper: Paper,
-    version: Version,
+struct WrittenLease {
+    paper: LeaseRecord,
+    version: ObjectVersion,
     /// The boot time when it was sent.
     written: Duration,
     /// What was granted last.
-    grant: Grant,
+    grant: LeaseGrant,
 }
 
 /// What follows from a look.
-enum Decision {
+enum LeaseDecision {
     /// Write over this version, or anew, with this count.
-    Write(Option<Version>, u64),
-    Reply(Reply),
+    Write(Option<ObjectVersion>, u64),
+    Reply(LeaseReply),
 }
 
 impl BucketLease {
@@ -90,12 +92,12 @@ impl BucketLease {
         env: Env,
         me: LeaseHolder,
         ttl: Duration,
-        processes: Option<&Processes>,
+        processes: Option<&ProcessObjects>,
     ) -> Self {
         let process = processes.map(|processes| processes.of(&env, &me, ttl));
         let peers = processes.map_or_else(Arc::default, |processes| Arc::clone(processes.peers()));
         let hints = peers.hints();
-        let asker = Asker { me, ttl };
+        let asker = LeaseRequester { me, ttl };
         Self {
             store,
             key,
@@ -115,7 +117,7 @@ impl BucketLease {
     }
 
     /// What stands in the role's object, or stood there when it was last read, if it names another process.
-    async fn find(&mut self) -> Result<(Option<Found<Version>>, Duration), StoreError> {
+    async fn find(&mut self) -> Result<(Option<FoundObject<ObjectVersion>>, Duration), StoreError> {
         let asked = self.env.clock.boottime();
         if let Some((found, seen)) = &self.named
             && asked.saturating_sub(*seen) < REREAD_AFTER
@@ -125,13 +127,14 @@ impl BucketLease {
         let found = find(self.store.as_ref(), &self.key, parse).await?;
         let seen = self.env.clock.boottime();
         self.watched = watch(self.watched.take(), found.as_ref(), seen);
-        let names = |found: &Found<Version>| found.paper.as_ref().is_some_and(|there| there.process.is_some());
+        let names =
+            |found: &FoundObject<ObjectVersion>| found.paper.as_ref().is_some_and(|there| there.process.is_some());
         self.named = found.clone().filter(names).map(|found| (found, seen));
         Ok((found, asked))
     }
 
     /// Whether the process with this key has the role.
-    async fn ask_for(&mut self, key: &ProcessKey, ends: bool) -> Result<Answer, StoreError> {
+    async fn ask_for(&mut self, key: &ProcessKey, ends: bool) -> Result<PeerAnswer, StoreError> {
         let peer = match self.peer.take() {
             Some(peer) if peer.key() == key => peer,
             _ => self.peers.peer(key),
@@ -140,7 +143,7 @@ impl BucketLease {
         // When this version of the role's object was first there.
         let named = self.watched.as_ref().map_or(Duration::MAX, |watched| watched.since);
         let store = self.store.as_ref();
-        let answer = peer.ask(&self.peers, &Question { env, store, asker, role, named, ends }).await;
+        let answer = peer.ask(&self.peers, &PeerQuery { env, store, asker, role, named, ends }).await;
         self.peer = Some(peer);
         answer.map_err(|error| match error.kind {
             StoreErrorKind::Denied => {
@@ -152,25 +155,27 @@ impl BucketLease {
         })
     }
 
-    async fn decide(&mut self) -> Result<Decision, StoreError> {
+    async fn decide(&mut self) -> Result<LeaseDecision, StoreError> {
         loop {
             let was_known = self.named.is_some();
             let (found, asked) = self.find().await?;
             let (key, version, count) = match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
-                Step::Create(count) => return Ok(Decision::Write(None, count)),
-                Step::Replace(version, count) => return Ok(Decision::Write(Some(version), count)),
-                Step::Leave { by, alive } => return Ok(Decision::Reply(Reply::Taken { by, alive })),
-                Step::AskFor(key, version, count) => (key, version, count),
+                BucketLeaseStep::Create(count) => return Ok(LeaseDecision::Write(None, count)),
+                BucketLeaseStep::Replace(version, count) => return Ok(LeaseDecision::Write(Some(version), count)),
+                BucketLeaseStep::Leave { by, alive } => {
+                    return Ok(LeaseDecision::Reply(LeaseReply::Taken { by, alive }));
+                }
+                BucketLeaseStep::AskFor(key, version, count) => (key, version, count),
             };
             match self.ask_for(&key, true).await? {
-                Answer::Has { alive } => {
-                    let by = found.and_then(|found| found.paper).as_ref().map(Paper::holder);
-                    return Ok(Decision::Reply(Reply::Taken { by, alive }));
+                PeerAnswer::Has { alive } => {
+                    let by = found.and_then(|found| found.paper).as_ref().map(LeaseRecord::holder);
+                    return Ok(LeaseDecision::Reply(LeaseReply::Taken { by, alive }));
                 }
-                Answer::Doubt => return Ok(Decision::Reply(Reply::Unknown { why: CHANGES.to_owned() })),
+                PeerAnswer::Doubt => return Ok(LeaseDecision::Reply(LeaseReply::Unknown { why: CHANGES.to_owned() })),
                 // Its holder writes that it gives the role up, after its process object: what was read before may be another version.
-                Answer::HasNot if was_known => self.named = None,
-                Answer::HasNot => return Ok(Decision::Write(Some(version), count)),
+                PeerAnswer::HasNot if was_known => self.named = None,
+                PeerAnswer::HasNot => return Ok(LeaseDecision::Write(Some(version), count)),
             }
         }
     }
@@ -178,13 +183,13 @@ impl BucketLease {
     /// Writes `paper` over `expected`, or anew, under `grant`, or what this write grants. `None`: the object is another one than expected.
     async fn write(
         &mut self,
-        expected: Option<Version>,
-        paper: Paper,
-        grant: Option<Grant>,
-    ) -> Result<Option<Reply>, StoreError> {
+        expected: Option<ObjectVersion>,
+        paper: LeaseRecord,
+        grant: Option<LeaseGrant>,
+    ) -> Result<Option<LeaseReply>, StoreError> {
         self.named = None;
         let asked = self.env.clock.moment();
-        let grant = grant.unwrap_or(Grant { asked, ttl: paper.ttl() });
+        let grant = grant.unwrap_or(LeaseGrant { asked, ttl: paper.ttl() });
         let body = Bytes::from(serde_json::to_vec(&paper).expect("plain data becomes JSON"));
         let (version, doubt) = match &expected {
             None => match self.store.put_if_absent(&self.key, body.clone()).await? {
@@ -205,23 +210,23 @@ impl BucketLease {
                 Ok((there, version)) if there == body => version,
                 // It was not answered, and has done nothing yet.
                 Ok((_, version)) if Some(&version) == expected.as_ref() => {
-                    return Ok(Some(Reply::Unknown { why: doubt.unwrap_or_else(|| CHANGES.to_owned()) }));
+                    return Ok(Some(LeaseReply::Unknown { why: doubt.unwrap_or_else(|| CHANGES.to_owned()) }));
                 }
                 Ok(_) => return Ok(None),
                 Err(e) if e.is_not_found() => {
                     let why = doubt.unwrap_or_else(|| "the lease object is gone".to_owned());
-                    return Ok(Some(Reply::Unknown { why }));
+                    return Ok(Some(LeaseReply::Unknown { why }));
                 }
                 Err(e) => return Err(e),
             },
         };
         tracing::trace!(key = self.key, ?paper, ?expected, ?grant, "the lease is held");
-        self.held = Some(Held { paper, version, written: asked.boot, grant });
-        Ok(Some(Reply::Held(grant)))
+        self.held = Some(WrittenLease { paper, version, written: asked.boot, grant });
+        Ok(Some(LeaseReply::Held(grant)))
     }
 
     /// Holds on to what is held; `None`: it may not be held any more.
-    async fn go_on(&mut self, held: Held) -> Result<Option<Reply>, StoreError> {
+    async fn go_on(&mut self, held: WrittenLease) -> Result<Option<LeaseReply>, StoreError> {
         let Some(process) = self.process.clone() else {
             return self.write(Some(held.version), held.paper.renewed(), None).await;
         };
@@ -230,16 +235,16 @@ impl BucketLease {
         // After a gap somebody may have taken the role who knows of no process object.
         let gap = held.grant.passed(self.env.clock.moment());
         #[cfg(feature = "planted")]
-        let gap = gap && !crate::planted::is(crate::planted::Bug::TakenWithoutEnd);
+        let gap = gap && !crate::planted::is(crate::planted::PlantedBug::TakenWithoutEnd);
         if gap {
             return Ok(None);
         }
         let grant = match process.renew(&self.role, listed).await {
-            Ok(Some(Listed::Yes { grant, .. })) => grant,
+            Ok(Some(RoleListing::Yes { grant, .. })) => grant,
             Ok(None) => return Ok(None),
-            Ok(Some(Listed::Unknown { why })) => {
+            Ok(Some(RoleListing::Unknown { why })) => {
                 self.held = Some(held);
-                return Ok(Some(Reply::Unknown { why }));
+                return Ok(Some(LeaseReply::Unknown { why }));
             }
             Err(error) => {
                 self.held = Some(held);
@@ -249,18 +254,18 @@ impl BucketLease {
         if is_rewrite_due(held.written, self.env.clock.boottime(), self.asker.ttl) {
             return self.write(Some(held.version), held.paper.renewed(), Some(grant)).await;
         }
-        self.held = Some(Held { grant, ..held });
-        Ok(Some(Reply::Held(grant)))
+        self.held = Some(WrittenLease { grant, ..held });
+        Ok(Some(LeaseReply::Held(grant)))
     }
 
     /// Takes what is free or dead; `None`: another process wrote at the same time, or an earlier request of this one arrived late.
-    async fn take(&mut self, expected: Option<Version>, count: u64) -> Result<Option<Reply>, StoreError> {
+    async fn take(&mut self, expected: Option<ObjectVersion>, count: u64) -> Result<Option<LeaseReply>, StoreError> {
         let Some(process) = self.process.clone() else {
             return self.write(expected, self.asker.paper(count, None), None).await;
         };
         match process.list(&self.store, &self.role).await? {
-            Listed::Unknown { why } => Ok(Some(Reply::Unknown { why })),
-            Listed::Yes { grant, key, serial } => {
+            RoleListing::Unknown { why } => Ok(Some(LeaseReply::Unknown { why })),
+            RoleListing::Yes { grant, key, serial } => {
                 self.listed = Some(serial);
                 self.write(expected, self.asker.paper(count, Some(key)), Some(grant)).await
             }
@@ -273,7 +278,7 @@ impl BucketLease {
         }
     }
 
-    async fn try_ask(&mut self) -> Result<Reply, StoreError> {
+    async fn try_ask(&mut self) -> Result<LeaseReply, StoreError> {
         if let Some(held) = self.held.take() {
             // It is its own, whatever it says of whose it was.
             self.named = None;
@@ -282,43 +287,43 @@ impl BucketLease {
             }
         }
         let (expected, count) = match self.decide().await? {
-            Decision::Write(expected, count) => (expected, count),
-            Decision::Reply(reply) => return Ok(self.taken(reply).await),
+            LeaseDecision::Write(expected, count) => (expected, count),
+            LeaseDecision::Reply(reply) => return Ok(self.taken(reply).await),
         };
         if let Some(reply) = self.take(expected, count).await? {
             return Ok(reply);
         }
         // What is there tells. Only another process's paper is a reason to say that another process has the lease.
         match self.decide().await? {
-            Decision::Reply(reply) => Ok(self.taken(reply).await),
-            Decision::Write(..) => Ok(Reply::Unknown { why: CHANGES.to_owned() }),
+            LeaseDecision::Reply(reply) => Ok(self.taken(reply).await),
+            LeaseDecision::Write(..) => Ok(LeaseReply::Unknown { why: CHANGES.to_owned() }),
         }
     }
 
     /// Nothing is listed for a role that another process has.
-    async fn taken(&mut self, reply: Reply) -> Reply {
-        if let Reply::Taken { .. } = reply {
+    async fn taken(&mut self, reply: LeaseReply) -> LeaseReply {
+        if let LeaseReply::Taken { .. } = reply {
             self.unlist().await;
         }
         reply
     }
 
-    async fn try_look(&mut self) -> Result<Reply, StoreError> {
+    async fn try_look(&mut self) -> Result<LeaseReply, StoreError> {
         loop {
             let was_known = self.named.is_some();
-            let Some(Found { paper, .. }) = self.find().await?.0 else { return Ok(Reply::Free) };
-            let by = paper.as_ref().map(Paper::holder);
+            let Some(FoundObject { paper, .. }) = self.find().await?.0 else { return Ok(LeaseReply::Free) };
+            let by = paper.as_ref().map(LeaseRecord::holder);
             match paper {
-                Some(paper) if paper.released => return Ok(Reply::Free),
-                Some(Paper { process: Some(key), .. }) => match self.ask_for(&key, false).await? {
-                    Answer::Has { alive } => return Ok(Reply::Taken { by, alive }),
-                    Answer::HasNot if was_known => self.named = None,
-                    Answer::HasNot => return Ok(Reply::Free),
-                    Answer::Doubt => return Ok(Reply::Unknown { why: CHANGES.to_owned() }),
+                Some(paper) if paper.released => return Ok(LeaseReply::Free),
+                Some(LeaseRecord { process: Some(key), .. }) => match self.ask_for(&key, false).await? {
+                    PeerAnswer::Has { alive } => return Ok(LeaseReply::Taken { by, alive }),
+                    PeerAnswer::HasNot if was_known => self.named = None,
+                    PeerAnswer::HasNot => return Ok(LeaseReply::Free),
+                    PeerAnswer::Doubt => return Ok(LeaseReply::Unknown { why: CHANGES.to_owned() }),
                 },
                 _ => {
                     let alive = self.watched.as_ref().is_some_and(|watched| watched.renewed);
-                    return Ok(Reply::Taken { by, alive });
+                    return Ok(LeaseReply::Taken { by, alive });
                 }
             }
         }
@@ -331,11 +336,11 @@ async fn find<P>(
     store: &dyn Store,
     key: &str,
     parse: impl FnOnce(&[u8]) -> Option<P>,
-) -> Result<Option<Found<Version, P>>, StoreError> {
+) -> Result<Option<FoundObject<ObjectVersion, P>>, StoreError> {
     match store.get_versioned(key, SizeLimit::LIVE).await {
-        Ok((bytes, version)) => Ok(Some(Found { version, paper: parse(&bytes) })),
+        Ok((bytes, version)) => Ok(Some(FoundObject { version, paper: parse(&bytes) })),
         Err(e) if e.is_not_found() => Ok(None),
-        Err(StoreError { version: Some(version), .. }) => Ok(Some(Found { version: *version, paper: None })),
+        Err(StoreError { version: Some(version), .. }) => Ok(Some(FoundObject { version: *version, paper: None })),
         Err(e) => Err(e),
     }
 }
@@ -345,14 +350,14 @@ const CHANGES: &str = "the lease object changed while it was asked for";
 
 #[async_trait]
 impl LeaseService for BucketLease {
-    async fn ask(&mut self) -> Reply {
+    async fn ask(&mut self) -> LeaseReply {
         let asked = self.try_ask().await;
         self.is_refused = asked.as_ref().is_err_and(|error| error.kind.is_refusal());
-        asked.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
+        asked.unwrap_or_else(|e| LeaseReply::Unknown { why: e.to_string() })
     }
 
-    async fn look(&mut self) -> Reply {
-        self.try_look().await.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
+    async fn look(&mut self) -> LeaseReply {
+        self.try_look().await.unwrap_or_else(|e| LeaseReply::Unknown { why: e.to_string() })
     }
 
     async fn release(&mut self) {
@@ -362,7 +367,7 @@ impl LeaseService for BucketLease {
         let held = match held {
             // The last ask was cut short; it may have succeeded.
             None => match self.find().await {
-                Ok((Some(Found { version, paper: Some(paper) }), _)) => Some((paper, version)),
+                Ok((Some(FoundObject { version, paper: Some(paper) }), _)) => Some((paper, version)),
                 _ => None,
             },
             Some(held) => Some((held.paper, held.version)),

@@ -27,13 +27,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-pub use self::peer::Peer;
-pub use self::session::{EtcdSession, EtcdStatus};
+pub use self::peer::ProcessRegistration;
+pub use self::session::{EtcdMemberStatus, EtcdSession};
 
-use self::claim::{Step, step};
-use self::hints::Hints;
-use self::session::{Claimed, found};
-use super::{LeaseService, Reply};
+use self::claim::{EtcdLeaseStep, step};
+use self::hints::LeaseKeyWatch;
+use self::session::{ClaimOutcome, found};
+use super::{LeaseReply, LeaseService};
 use crate::etcd::EtcdError;
 use crate::ids::RepoId;
 
@@ -51,7 +51,7 @@ pub struct EtcdLease {
     doubt: Option<i64>,
     /// Somebody else's key was there. A claim is written to etcd's log even where it comes to nothing, so that whoever waits looks first.
     taken: bool,
-    hints: Option<Hints>,
+    hints: Option<LeaseKeyWatch>,
 }
 
 impl EtcdLease {
@@ -61,7 +61,7 @@ impl EtcdLease {
         Self { session, key, created: None, doubt: None, taken: false, hints: None }
     }
 
-    async fn try_ask(&mut self) -> Result<Reply, EtcdError> {
+    async fn try_ask(&mut self) -> Result<LeaseReply, EtcdError> {
         let me = self.session.me().instance;
         let mut term = 0;
         for _ in 0..ROUNDS {
@@ -77,61 +77,61 @@ impl EtcdLease {
                     self.doubt = doubt;
                 }
                 match claimed {
-                    Claimed::Done { created, term: read_in } => {
+                    ClaimOutcome::Done { created, term: read_in } => {
                         self.created = Some(created);
                         if vouched.term < read_in {
                             term = read_in;
                             continue;
                         }
-                        return Ok(Reply::Held(vouched.grant));
+                        return Ok(LeaseReply::Held(vouched.grant));
                     }
-                    Claimed::Not { found: None, badge, .. } => {
+                    ClaimOutcome::Not { found: None, badge, .. } => {
                         // Another role of this process changed it, or an operator removed the registration.
                         if badge != vouched.badge {
                             self.session.rebadge(vouched.badge).await?;
                         }
                         continue;
                     }
-                    Claimed::Not { found, term: read_in, .. } => (found, read_in),
-                    Claimed::LeaseGone => {
+                    ClaimOutcome::Not { found, term: read_in, .. } => (found, read_in),
+                    ClaimOutcome::LeaseGone => {
                         self.session.lost(vouched.lease).await;
                         continue;
                     }
                 }
             };
             match step(me, vouched.lease, found.as_ref(), self.session.given_up(&self.key)) {
-                Step::Claim => self.created = None,
-                Step::Delete { created } => {
+                EtcdLeaseStep::Claim => self.created = None,
+                EtcdLeaseStep::Delete { created } => {
                     self.session.delete(&self.key, created).await?;
                     self.created = None;
                 }
-                Step::Keep { created } => {
+                EtcdLeaseStep::Keep { created } => {
                     self.created = Some(created);
                     if vouched.term >= read_in {
-                        return Ok(Reply::Held(vouched.grant));
+                        return Ok(LeaseReply::Held(vouched.grant));
                     }
                     // Whoever answered the keep-alive was no longer the leader, or is not any more.
                     term = read_in;
                 }
-                Step::Adopt { created, from } => {
+                EtcdLeaseStep::Adopt { created, from } => {
                     // Also without an answer it is ours, to be given up by this revision whatever it hangs on.
                     self.created = Some(created);
                     self.session.adopt(&self.key, created, from, vouched).await?;
                 }
-                Step::Leave { by } => {
+                EtcdLeaseStep::Leave { by } => {
                     (self.created, self.taken) = (None, true);
-                    return Ok(Reply::Taken { by, alive: true });
+                    return Ok(LeaseReply::Taken { by, alive: true });
                 }
             }
         }
         Err(EtcdError::Unsettled("what it says changes with every answer"))
     }
 
-    async fn try_look(&self) -> Result<Reply, EtcdError> {
+    async fn try_look(&self) -> Result<LeaseReply, EtcdError> {
         let (kv, _) = self.session.get(&self.key).await?;
         Ok(match kv.as_ref().map(found) {
-            None => Reply::Free,
-            Some(found) => Reply::Taken { by: found.claim.map(|claim| claim.holder()), alive: true },
+            None => LeaseReply::Free,
+            Some(found) => LeaseReply::Taken { by: found.claim.map(|claim| claim.holder()), alive: true },
         })
     }
 
@@ -156,12 +156,12 @@ impl EtcdLease {
 
 #[async_trait]
 impl LeaseService for EtcdLease {
-    async fn ask(&mut self) -> Reply {
-        self.try_ask().await.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
+    async fn ask(&mut self) -> LeaseReply {
+        self.try_ask().await.unwrap_or_else(|e| LeaseReply::Unknown { why: e.to_string() })
     }
 
-    async fn look(&mut self) -> Reply {
-        self.try_look().await.unwrap_or_else(|e| Reply::Unknown { why: e.to_string() })
+    async fn look(&mut self) -> LeaseReply {
+        self.try_look().await.unwrap_or_else(|e| LeaseReply::Unknown { why: e.to_string() })
     }
 
     async fn release(&mut self) {
@@ -171,7 +171,7 @@ impl LeaseService for EtcdLease {
     }
 
     fn hints(&mut self) -> Option<Arc<Notify>> {
-        let hints = self.hints.get_or_insert_with(|| Hints::start(self.session.clone(), self.key.clone()));
+        let hints = self.hints.get_or_insert_with(|| LeaseKeyWatch::start(self.session.clone(), self.key.clone()));
         Some(hints.notify())
     }
 }

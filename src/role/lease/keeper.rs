@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::{LeaseHolder, LeaseService, Reply};
-use crate::env::{Env, Task};
+use super::{LeaseHolder, LeaseReply, LeaseService};
+use crate::env::{Env, TaskHandle};
 use crate::outage::silent;
-use crate::role::permit::{Deadline, Grant};
+use crate::role::permit::{Deadline, LeaseGrant};
 
 /// A lease is renewed when this part of it is over: two more tries fit before its end.
 pub const RENEW_PART: u32 = 3;
@@ -30,20 +30,20 @@ pub fn poll(ttl: Duration, watched: bool) -> Duration {
 
 /// Asks for a lease until it is clear who has it: this process, or another one that is alive. A holder that is dead is
 /// waited out, which takes as long as its lease; `patience` bounds it all.
-pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Duration, env: &Env) -> Reply {
+pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Duration, env: &Env) -> LeaseReply {
     let started = env.clock.boottime();
     loop {
         match lease.ask().await {
-            Reply::Taken { by, alive: false } if env.clock.boottime().saturating_sub(started) < patience => {
+            LeaseReply::Taken { by, alive: false } if env.clock.boottime().saturating_sub(started) < patience => {
                 tracing::debug!(by = by.as_ref().map(|by| &by.label), "waiting whether the lease's holder is alive");
                 env.sleep(pause(ttl)).await;
             }
             reply => {
                 match &reply {
-                    Reply::Held(_) => tracing::debug!("the lease is this process's"),
-                    Reply::Taken { .. } => tracing::debug!("the lease is another process's"),
-                    Reply::Free => tracing::debug!("the lease is free"),
-                    Reply::Unknown { why } => tracing::debug!("the lease cannot be asked for: {why}"),
+                    LeaseReply::Held(_) => tracing::debug!("the lease is this process's"),
+                    LeaseReply::Taken { .. } => tracing::debug!("the lease is another process's"),
+                    LeaseReply::Free => tracing::debug!("the lease is free"),
+                    LeaseReply::Unknown { why } => tracing::debug!("the lease cannot be asked for: {why}"),
                 }
                 return reply;
             }
@@ -51,21 +51,21 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
     }
 }
 
-/// A lease that is kept by a task of its own. Dropped without [`Keeper::release`] it is kept no longer, and runs out.
+/// A lease that is kept by a task of its own. Dropped without [`LeaseKeepAlive::release`] it is kept no longer, and runs out.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct LeaseKeepAlive {
     deadline: Deadline,
     lost: watch::Receiver<Option<LostTo>>,
-    doubt: watch::Receiver<Option<RenewalDoubt>>,
+    doubt: watch::Receiver<Option<RenewalFailure>>,
     stop: Arc<Notify>,
-    task: Option<Task<Box<dyn LeaseService>>>,
+    task: Option<TaskHandle<Box<dyn LeaseService>>>,
     ttl: Duration,
     env: Env,
 }
 
 /// A renewal that was not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RenewalDoubt {
+pub struct RenewalFailure {
     /// What came instead.
     pub why: String,
     /// What keeps the lease refused it.
@@ -75,16 +75,16 @@ pub struct RenewalDoubt {
 /// Who has the lease now; `None`: it cannot be told.
 pub type LostTo = Option<LeaseHolder>;
 
-impl Keeper {
+impl LeaseKeepAlive {
     /// Keeps `lease`, which was granted.
-    pub fn start(lease: Box<dyn LeaseService>, grant: Grant, env: &Env) -> Self {
+    pub fn start(lease: Box<dyn LeaseService>, grant: LeaseGrant, env: &Env) -> Self {
         #[cfg(feature = "planted")]
         let grant = late(grant, env);
         let deadline = Deadline::granted(grant);
         let (tell, lost) = watch::channel(None);
         let (tell_doubt, doubt) = watch::channel(None);
         let stop = Arc::new(Notify::new());
-        let told = Told { lost: tell, doubt: tell_doubt };
+        let told = KeepAliveSenders { lost: tell, doubt: tell_doubt };
         let task = env.spawn(keep(lease, grant, deadline.clone(), told, Arc::clone(&stop), env.clone()));
         Self { deadline, lost, doubt, stop, task: Some(task), ttl: grant.ttl, env: env.clone() }
     }
@@ -95,7 +95,7 @@ impl Keeper {
     }
 
     /// What came of the last renewal instead of an answer, the inner `None` where it was answered; `None`: there was none since the last call.
-    pub fn doubt(&mut self) -> Option<Option<RenewalDoubt>> {
+    pub fn doubt(&mut self) -> Option<Option<RenewalFailure>> {
         // The task's end changes nothing.
         self.doubt.has_changed().unwrap_or(false).then(|| self.doubt.borrow_and_update().clone())
     }
@@ -127,7 +127,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for LeaseKeepAlive {
     fn drop(&mut self) {
         self.deadline.end();
         self.stop.notify_one();
@@ -135,16 +135,16 @@ impl Drop for Keeper {
 }
 
 /// What a keeper tells.
-struct Told {
+struct KeepAliveSenders {
     lost: watch::Sender<Option<LostTo>>,
-    doubt: watch::Sender<Option<RenewalDoubt>>,
+    doubt: watch::Sender<Option<RenewalFailure>>,
 }
 
 async fn keep(
     mut lease: Box<dyn LeaseService>,
-    first: Grant,
+    first: LeaseGrant,
     deadline: Deadline,
-    told: Told,
+    told: KeepAliveSenders,
     stop: Arc<Notify>,
     env: Env,
 ) -> Box<dyn LeaseService> {
@@ -164,38 +164,38 @@ async fn keep(
             asked = env.timeout(ttl, lease.ask()) => asked,
         };
         wait = match asked {
-            Some(Reply::Held(grant)) => {
+            Some(LeaseReply::Held(grant)) => {
                 #[cfg(feature = "planted")]
                 let grant = late(grant, &env);
                 deadline.renew(grant);
                 told.doubt.send_if_modified(|doubt| doubt.take().is_some());
                 (grant.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime())
             }
-            Some(Reply::Taken { by: Some(by), .. }) => {
+            Some(LeaseReply::Taken { by: Some(by), .. }) => {
                 deadline.end();
                 tracing::warn!("the lease is lost: node {} has it now", by.label);
                 told.lost.send_replace(Some(Some(by)));
                 return lease;
             }
-            Some(Reply::Unknown { why }) => {
-                told.doubt.send_replace(Some(RenewalDoubt { why, is_refusal: lease.is_refused() }));
+            Some(LeaseReply::Unknown { why }) => {
+                told.doubt.send_replace(Some(RenewalFailure { why, is_refusal: lease.is_refused() }));
                 pause(ttl)
             }
             None => {
                 let why = silent(ttl, lease.trouble().as_deref());
-                told.doubt.send_replace(Some(RenewalDoubt { why, is_refusal: false }));
+                told.doubt.send_replace(Some(RenewalFailure { why, is_refusal: false }));
                 pause(ttl)
             }
             // Nobody can be named: it may be a race, or damage. The deadline decides.
-            Some(Reply::Taken { by: None, .. } | Reply::Free) => pause(ttl),
+            Some(LeaseReply::Taken { by: None, .. } | LeaseReply::Free) => pause(ttl),
         };
     }
 }
 
 #[cfg(feature = "planted")]
-fn late(grant: Grant, env: &Env) -> Grant {
-    use crate::planted::{self, Bug};
-    if planted::is(Bug::DeadlineFromAnswer) { Grant { asked: env.clock.moment(), ..grant } } else { grant }
+fn late(grant: LeaseGrant, env: &Env) -> LeaseGrant {
+    use crate::planted::{self, PlantedBug};
+    if planted::is(PlantedBug::DeadlineFromAnswer) { LeaseGrant { asked: env.clock.moment(), ..grant } } else { grant }
 }
 
 /// Resolves when something may have changed about the lease; never where nobody tells.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinHandle;
 
-use super::{Answer, Context, Detail};
-use crate::process::{Ended, Program};
+use super::{CommandVariables, ProbeAnswer, ProbeDetail};
+use crate::process::{CommandBuilder, ProcessExit};
 use crate::text;
 
 /// How much output is kept to find its first line in.
@@ -22,35 +22,39 @@ const LINE_MAX: usize = 200;
 /// behind can keep the pipe open, and nobody waits for that.
 const DRAIN: Duration = Duration::from_millis(200);
 
-pub(super) async fn ask(command: &[String], timeout: Duration, context: &Context) -> (Answer, Detail) {
+pub(super) async fn ask(
+    command: &[String],
+    timeout: Duration,
+    context: &CommandVariables,
+) -> (ProbeAnswer, ProbeDetail) {
     let finished = match run(command, timeout, context).await {
         Ok(finished) => finished,
-        Err(e) => return (Answer::Unknown, Detail::NotRun(e.to_string())),
+        Err(e) => return (ProbeAnswer::Unknown, ProbeDetail::NotRun(e.to_string())),
     };
     let answer = match finished.ended {
-        Some(Ended::Exit(0)) => Answer::Yes,
-        Some(Ended::Exit(1)) => Answer::No,
-        _ => Answer::Unknown,
+        Some(ProcessExit::Exit(0)) => ProbeAnswer::Yes,
+        Some(ProcessExit::Exit(1)) => ProbeAnswer::No,
+        _ => ProbeAnswer::Unknown,
     };
     (answer, finished.detail(timeout))
 }
 
 /// How a command ended, and the beginning of what it wrote.
-pub(super) struct Finished {
+pub(super) struct FinishedCommand {
     /// `None`: its time was up.
-    pub(super) ended: Option<Ended>,
+    pub(super) ended: Option<ProcessExit>,
     pub(super) out: Vec<u8>,
     err: Vec<u8>,
 }
 
-impl Finished {
+impl FinishedCommand {
     /// The end in words, with the first line it wrote.
-    pub(super) fn detail(&self, timeout: Duration) -> Detail {
+    pub(super) fn detail(&self, timeout: Duration) -> ProbeDetail {
         let line = first_line(&self.err).or_else(|| first_line(&self.out));
         match self.ended {
-            None => Detail::TimedOut { after: timeout, line },
-            Some(Ended::Exit(code)) => Detail::Exit { code, line },
-            Some(Ended::Signal(signal)) => Detail::Signal { signal, line },
+            None => ProbeDetail::TimedOut { after: timeout, line },
+            Some(ProcessExit::Exit(code)) => ProbeDetail::Exit { code, line },
+            Some(ProcessExit::Signal(signal)) => ProbeDetail::Signal { signal, line },
         }
     }
 }
@@ -59,11 +63,15 @@ impl Finished {
 ///
 /// # Errors
 /// It could not be started or watched.
-pub(super) async fn run(command: &[String], timeout: Duration, context: &Context) -> Result<Finished, std::io::Error> {
-    let program = Program::configured(command, &context.environment, &context.variables(), None)?;
+pub(super) async fn run(
+    command: &[String],
+    timeout: Duration,
+    context: &CommandVariables,
+) -> Result<FinishedCommand, std::io::Error> {
+    let program = CommandBuilder::configured(command, &context.environment, &context.variables(), None)?;
     let mut group = program.piped(false).start()?;
     let (_, out, err) = group.pipes();
-    let (out, err) = (Head::of(out), Head::of(err));
+    let (out, err) = (OutputHead::of(out), OutputHead::of(err));
     let ended = if let Ok(ended) = tokio::time::timeout(timeout, group.wait()).await {
         Some(ended?)
     } else {
@@ -73,16 +81,16 @@ pub(super) async fn run(command: &[String], timeout: Duration, context: &Context
         None
     };
     let (err, out) = (err.finish().await, out.finish().await);
-    Ok(Finished { ended, out, err })
+    Ok(FinishedCommand { ended, out, err })
 }
 
 /// The beginning of a stream. The rest is read and dropped, so that the command never blocks on a full pipe.
-struct Head {
+struct OutputHead {
     kept: Arc<Mutex<Vec<u8>>>,
     reading: JoinHandle<()>,
 }
 
-impl Head {
+impl OutputHead {
     fn of(source: Option<impl AsyncRead + Unpin + Send + 'static>) -> Self {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&kept);
@@ -118,11 +126,11 @@ pub(super) fn first_line(output: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    async fn sh(script: &str, timeout: Duration) -> (Answer, String) {
-        let context = Context {
+    async fn sh(script: &str, timeout: Duration) -> (ProbeAnswer, String) {
+        let context = CommandVariables {
             term: Some(crate::ids::Term(7)),
             slot: Some("2026-11-20T01:00:00Z".parse().unwrap()),
-            ..Context::new("east", "app".parse().unwrap())
+            ..CommandVariables::new("east", "app".parse().unwrap())
         };
         let command = ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
         let (answer, detail) = ask(&command, timeout, &context).await;
@@ -134,13 +142,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_exit_code_is_the_answer() {
-        assert_eq!(sh("exit 0", LONG).await, (Answer::Yes, "exit 0".into()));
-        assert_eq!(sh("echo standby; exit 1", LONG).await, (Answer::No, "exit 1: standby".into()));
-        assert_eq!(sh("echo out; echo; echo ' err ' >&2; exit 2", LONG).await, (Answer::Unknown, "exit 2: err".into()));
-        assert_eq!(sh("kill -TERM $$", LONG).await, (Answer::Unknown, "killed by signal 15".into()));
-        let context = Context::new("n", "r".parse().unwrap());
+        assert_eq!(sh("exit 0", LONG).await, (ProbeAnswer::Yes, "exit 0".into()));
+        assert_eq!(sh("echo standby; exit 1", LONG).await, (ProbeAnswer::No, "exit 1: standby".into()));
+        assert_eq!(
+            sh("echo out; echo; echo ' err ' >&2; exit 2", LONG).await,
+            (ProbeAnswer::Unknown, "exit 2: err".into())
+        );
+        assert_eq!(sh("kill -TERM $$", LONG).await, (ProbeAnswer::Unknown, "killed by signal 15".into()));
+        let context = CommandVariables::new("n", "r".parse().unwrap());
         let (answer, detail) = ask(&["/no/such/program".into()], LONG, &context).await;
-        assert_eq!(answer, Answer::Unknown);
+        assert_eq!(answer, ProbeAnswer::Unknown);
         assert!(detail.to_string().contains("/no/such/program"), "{detail}");
     }
 
@@ -148,7 +159,7 @@ mod tests {
     async fn it_knows_node_role_term_and_slot() {
         let said = sh("echo $RUNNER_NODE $RUNNER_ROLE $RUNNER_TERM $RUNNER_SLOT", LONG).await.1;
         assert_eq!(said, "exit 0: east app 7 2026-11-20T01:00:00Z");
-        let context = Context::new("n", "r".parse().unwrap());
+        let context = CommandVariables::new("n", "r".parse().unwrap());
         assert_eq!(
             context.variables().iter().map(|(name, _)| *name).collect::<Vec<_>>(),
             ["RUNNER_NODE", "RUNNER_ROLE"]
@@ -161,7 +172,7 @@ mod tests {
         let file = dir.path().join("pid");
         let script = format!("sleep 1000 & echo $! > {}; echo waiting; wait", file.display());
         let (answer, why) = sh(&script, Duration::from_secs(2)).await;
-        assert_eq!((answer, why.as_str()), (Answer::Unknown, "no answer within 2s: waiting"));
+        assert_eq!((answer, why.as_str()), (ProbeAnswer::Unknown, "no answer within 2s: waiting"));
         let child: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
         // Gone, or a zombie that nobody has reaped yet.
         let alive = || match std::fs::read_to_string(format!("/proc/{child}/stat")) {
@@ -179,10 +190,10 @@ mod tests {
 
     #[tokio::test]
     async fn output_without_end_and_children_left_behind_do_not_hold_it_up() {
-        assert_eq!(sh("yes x | head -c 1000000; exit 1", LONG).await, (Answer::No, "exit 1: x".into()));
+        assert_eq!(sh("yes x | head -c 1000000; exit 1", LONG).await, (ProbeAnswer::No, "exit 1: x".into()));
         // The child keeps the pipe open for much longer than an answer may take.
         let (answer, why) = sh("echo said; sleep 20 & exit 0", Duration::from_secs(10)).await;
-        assert_eq!((answer, why.as_str()), (Answer::Yes, "exit 0: said"));
+        assert_eq!((answer, why.as_str()), (ProbeAnswer::Yes, "exit 0: said"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use hyper::Response;
 use hyper::body::{Body, Incoming};
 
 use super::command::first_line;
-use super::{Answer, Detail};
+use super::{ProbeAnswer, ProbeDetail};
 use crate::config::HttpUrl;
 use crate::http::{self, chain};
 
@@ -24,7 +24,7 @@ const GATEWAYS: [u16; 4] = [407, 502, 504, 511];
 
 /// What is asked, and which answer is a yes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(super) struct HttpProbe<'a> {
     pub(super) url: &'a HttpUrl,
     /// Empty: every 2xx.
     pub(super) status: &'a [u16],
@@ -33,17 +33,17 @@ pub(super) struct Question<'a> {
 }
 
 /// Asks the server.
-pub(super) async fn ask(question: Question<'_>, timeout: Duration) -> (Answer, Detail) {
+pub(super) async fn ask(question: HttpProbe<'_>, timeout: Duration) -> (ProbeAnswer, ProbeDetail) {
     let asked = http::Question { url: question.url, body: None, ca_file: question.ca_file };
     let talk = http::ask(asked, |response| judge(question, response));
     match tokio::time::timeout(timeout, talk).await {
         Ok(Ok(said)) => said,
-        Ok(Err(why)) => (Answer::Unknown, Detail::NoAnswer(why)),
-        Err(_) => (Answer::Unknown, Detail::TimedOut { after: timeout, line: None }),
+        Ok(Err(why)) => (ProbeAnswer::Unknown, ProbeDetail::NoAnswer(why)),
+        Err(_) => (ProbeAnswer::Unknown, ProbeDetail::TimedOut { after: timeout, line: None }),
     }
 }
 
-async fn judge(question: Question<'_>, response: Response<Incoming>) -> Result<(Answer, Detail), String> {
+async fn judge(question: HttpProbe<'_>, response: Response<Incoming>) -> Result<(ProbeAnswer, ProbeDetail), String> {
     let status = response.status().as_u16();
     let matches = match question.status {
         [] => (200..300).contains(&status),
@@ -51,10 +51,12 @@ async fn judge(question: Question<'_>, response: Response<Incoming>) -> Result<(
     };
     if !matches {
         let redirect = response.status().is_redirection();
-        let answer = if GATEWAYS.contains(&status) { Answer::Unknown } else { Answer::No };
-        return Ok((answer, Detail::OtherStatus { status, wanted: wanted(question.status), redirect }));
+        let answer = if GATEWAYS.contains(&status) { ProbeAnswer::Unknown } else { ProbeAnswer::No };
+        return Ok((answer, ProbeDetail::OtherStatus { status, wanted: wanted(question.status), redirect }));
     }
-    let Some(text) = question.body else { return Ok((Answer::Yes, Detail::Answered { status, body: false })) };
+    let Some(text) = question.body else {
+        return Ok((ProbeAnswer::Yes, ProbeDetail::Answered { status, body: false }));
+    };
     let mut body = response.into_body();
     let mut read = Vec::new();
     while read.len() < BODY_MAX {
@@ -66,10 +68,10 @@ async fn judge(question: Question<'_>, response: Response<Incoming>) -> Result<(
         let from = (read.len() + 1).saturating_sub(text.len());
         read.extend_from_slice(&data[..data.len().min(BODY_MAX - read.len())]);
         if contains(&read[from..], text.as_bytes()) {
-            return Ok((Answer::Yes, Detail::Answered { status, body: true }));
+            return Ok((ProbeAnswer::Yes, ProbeDetail::Answered { status, body: true }));
         }
     }
-    Ok((Answer::No, Detail::OtherBody { status, wanted: text.to_owned(), line: first_line(&read) }))
+    Ok((ProbeAnswer::No, ProbeDetail::OtherBody { status, wanted: text.to_owned(), line: first_line(&read) }))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

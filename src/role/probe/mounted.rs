@@ -8,15 +8,15 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{Answer, Detail};
+use super::{ProbeAnswer, ProbeDetail};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// Asks the kernel.
-pub(super) async fn ask(path: &Path) -> (Answer, Detail) {
+pub(super) async fn ask(path: &Path) -> (ProbeAnswer, ProbeDetail) {
     match tokio::fs::read(MOUNTINFO).await {
         Ok(list) => decide(&list, path),
-        Err(e) => (Answer::Unknown, Detail::MountsUnlisted(format!("{MOUNTINFO}: {e}"))),
+        Err(e) => (ProbeAnswer::Unknown, ProbeDetail::MountsUnlisted(format!("{MOUNTINFO}: {e}"))),
     }
 }
 
@@ -24,27 +24,27 @@ pub(super) async fn ask(path: &Path) -> (Answer, Detail) {
 ///
 /// It walks down as the kernel does: from the root through every directory above, at each onto whatever is mounted there
 /// on the mount it stands in, and again on top of that.
-pub fn decide(list: &[u8], path: &Path) -> (Answer, Detail) {
+pub fn decide(list: &[u8], path: &Path) -> (ProbeAnswer, ProbeDetail) {
     let mut mounts = Vec::new();
     for line in list.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let Some(mount) = Mount::parse(line) else {
+        let Some(mount) = MountEntry::parse(line) else {
             let line = String::from_utf8_lossy(line).into_owned();
-            return (Answer::Unknown, Detail::MountsUnlisted(format!("{MOUNTINFO} has a line {line:?}")));
+            return (ProbeAnswer::Unknown, ProbeDetail::MountsUnlisted(format!("{MOUNTINFO} has a line {line:?}")));
         };
         mounts.push(mount);
     }
     if mounts.is_empty() {
-        return (Answer::Unknown, Detail::MountsUnlisted(format!("{MOUNTINFO} is empty")));
+        return (ProbeAnswer::Unknown, ProbeDetail::MountsUnlisted(format!("{MOUNTINFO} is empty")));
     }
-    let mut on: Option<&Mount<'_>> = mounts.iter().find(|mount| mount.point == b"/");
-    let mut found: Option<&Mount<'_>> = None;
+    let mut on: Option<&MountEntry<'_>> = mounts.iter().find(|mount| mount.point == b"/");
+    let mut found: Option<&MountEntry<'_>> = None;
     let mut above: Vec<&Path> = path.ancestors().filter(|path| path.parent().is_some()).collect();
     above.reverse();
     for step in above {
         let is_last = step == path;
         // Each turn goes to another mount, so there are no more of them than mounts.
         for _ in 0..mounts.len() {
-            let here = |mount: &&Mount<'_>| mount.point == step.as_os_str().as_bytes() && mount.is_on(on, &mounts);
+            let here = |mount: &&MountEntry<'_>| mount.point == step.as_os_str().as_bytes() && mount.is_on(on, &mounts);
             let Some(next) = mounts.iter().find(here) else { break };
             if is_last && !next.shows_what_was_there(on) {
                 found = Some(next);
@@ -53,18 +53,18 @@ pub fn decide(list: &[u8], path: &Path) -> (Answer, Detail) {
         }
     }
     match found {
-        None => (Answer::No, Detail::NotMounted),
-        Some(mount) if mount.filesystem == b"autofs" => (Answer::No, Detail::Automount),
+        None => (ProbeAnswer::No, ProbeDetail::NotMounted),
+        Some(mount) if mount.filesystem == b"autofs" => (ProbeAnswer::No, ProbeDetail::Automount),
         Some(mount) => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            (Answer::Yes, Detail::Mounted { device: text(&mount.device), filesystem: text(mount.filesystem) })
+            (ProbeAnswer::Yes, ProbeDetail::Mounted { device: text(&mount.device), filesystem: text(mount.filesystem) })
         }
     }
 }
 
 /// One line of the list.
 #[derive(Debug)]
-struct Mount<'a> {
+struct MountEntry<'a> {
     id: &'a [u8],
     parent: &'a [u8],
     /// Major and minor number: the file system.
@@ -77,7 +77,7 @@ struct Mount<'a> {
     device: Vec<u8>,
 }
 
-impl<'a> Mount<'a> {
+impl<'a> MountEntry<'a> {
     /// ID, parent, major:minor, root, mount point, options, any number of other fields, `-`, type, source, options.
     fn parse(line: &'a [u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -97,7 +97,7 @@ impl<'a> Mount<'a> {
     }
 
     /// Whether it is mounted on `below`. In a changed root the mount that everything stands in is not on the list.
-    fn is_on(&self, below: Option<&Mount<'_>>, mounts: &[Mount<'_>]) -> bool {
+    fn is_on(&self, below: Option<&MountEntry<'_>>, mounts: &[MountEntry<'_>]) -> bool {
         match below {
             Some(below) => self.parent == below.id && self.id != below.id,
             None => !mounts.iter().any(|mount| mount.id == self.parent),
@@ -105,7 +105,7 @@ impl<'a> Mount<'a> {
     }
 
     /// Whether it shows the very directory that it hides.
-    fn shows_what_was_there(&self, below: Option<&Mount<'_>>) -> bool {
+    fn shows_what_was_there(&self, below: Option<&MountEntry<'_>>) -> bool {
         let Some(below) = below.filter(|below| below.number == self.number) else { return false };
         let deeper =
             if below.point == b"/" { Some(&self.point[..]) } else { self.point.strip_prefix(&below.point[..]) };
@@ -140,17 +140,17 @@ mod tests {
 
     const ROOT: &str = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n";
 
-    fn at(path: &str, lines: &str) -> (Answer, String) {
+    fn at(path: &str, lines: &str) -> (ProbeAnswer, String) {
         let (answer, detail) = decide(format!("{ROOT}{lines}").as_bytes(), Path::new(path));
         (answer, detail.to_string())
     }
 
-    fn yes(said: &str) -> (Answer, String) {
-        (Answer::Yes, said.to_owned())
+    fn yes(said: &str) -> (ProbeAnswer, String) {
+        (ProbeAnswer::Yes, said.to_owned())
     }
 
-    fn no() -> (Answer, String) {
-        (Answer::No, "nothing is mounted there".to_owned())
+    fn no() -> (ProbeAnswer, String) {
+        (ProbeAnswer::No, "nothing is mounted there".to_owned())
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
         // No optional fields, and a deleted mount point.
         let bare =
             "40 22 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n41 22 8:17 / /srv/old//deleted rw - xfs /dev/sdb1 rw\n";
-        assert_eq!(at("/srv/app", bare).0, Answer::Yes);
+        assert_eq!(at("/srv/app", bare).0, ProbeAnswer::Yes);
         assert_eq!(at("/srv/old", bare), no());
     }
 
@@ -189,7 +189,7 @@ mod tests {
     fn what_a_mount_further_up_hides_is_not_there() {
         let hidden = "40 22 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n41 22 8:33 / /srv rw - ext4 /dev/sdc1 rw\n";
         assert_eq!(at("/srv/app", hidden), no());
-        assert_eq!(at("/srv", hidden).0, Answer::Yes);
+        assert_eq!(at("/srv", hidden).0, ProbeAnswer::Yes);
         let again = format!("{hidden}42 41 0:60 / /srv/app rw - tmpfs tmpfs rw\n");
         assert_eq!(at("/srv/app", &again), yes("mounted from tmpfs (tmpfs)"));
     }
@@ -197,9 +197,12 @@ mod tests {
     #[test]
     fn a_trap_of_autofs_is_no_mount_but_what_it_caught_is() {
         let trap = "40 22 0:44 / /srv/app rw - autofs systemd-1 rw,fd=33\n";
-        assert_eq!(at("/srv/app", trap), (Answer::No, "only an automount point; nothing is mounted on it now".into()));
+        assert_eq!(
+            at("/srv/app", trap),
+            (ProbeAnswer::No, "only an automount point; nothing is mounted on it now".into())
+        );
         let caught = format!("{trap}41 40 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n");
-        assert_eq!(at("/srv/app", &caught).0, Answer::Yes);
+        assert_eq!(at("/srv/app", &caught).0, ProbeAnswer::Yes);
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
         let itself = "40 22 8:1 /srv/app /srv/app rw - ext4 /dev/sda1 rw\n";
         assert_eq!(at("/srv/app", itself), no());
         let another = "40 22 8:1 /data/app /srv/app rw - ext4 /dev/sda1 rw\n";
-        assert_eq!(at("/srv/app", another).0, Answer::Yes);
+        assert_eq!(at("/srv/app", another).0, ProbeAnswer::Yes);
         // Bound over a real mount, that one still counts; on a file system of its own the whole of it is bound.
         let real = "39 22 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n40 39 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n";
         assert_eq!(at("/srv/app", real), yes("mounted from /dev/sdb1 (xfs)"));
@@ -215,13 +218,13 @@ mod tests {
         assert_eq!(at("/srv/app", below), no());
         let subvolume =
             "39 22 0:30 /@srv /srv rw - btrfs /dev/sdb1 rw\n40 39 0:30 /@app /srv/app rw - btrfs /dev/sdb1 rw\n";
-        assert_eq!(at("/srv/app", subvolume).0, Answer::Yes);
+        assert_eq!(at("/srv/app", subvolume).0, ProbeAnswer::Yes);
     }
 
     #[test]
     fn in_a_changed_root_the_list_has_no_root() {
         let list = b"40 22 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n";
-        assert_eq!(decide(list, Path::new("/srv/app")).0, Answer::Yes);
+        assert_eq!(decide(list, Path::new("/srv/app")).0, ProbeAnswer::Yes);
     }
 
     #[test]
@@ -229,7 +232,7 @@ mod tests {
         for bad in
             ["", "40 22 8:17\n", "40 22 8:17 / relative rw - xfs /dev/sdb1 rw\n", "40 22 8:17 / /srv/app rw xfs\n"]
         {
-            assert_eq!(decide(bad.as_bytes(), Path::new("/srv/app")).0, Answer::Unknown, "{bad:?}");
+            assert_eq!(decide(bad.as_bytes(), Path::new("/srv/app")).0, ProbeAnswer::Unknown, "{bad:?}");
         }
     }
 
@@ -237,9 +240,9 @@ mod tests {
     async fn the_kernel_lists_proc() {
         assert_eq!(
             ask(Path::new("/proc")).await,
-            (Answer::Yes, Detail::Mounted { device: "proc".into(), filesystem: "proc".into() })
+            (ProbeAnswer::Yes, ProbeDetail::Mounted { device: "proc".into(), filesystem: "proc".into() })
         );
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(ask(dir.path()).await, (Answer::No, Detail::NotMounted));
+        assert_eq!(ask(dir.path()).await, (ProbeAnswer::No, ProbeDetail::NotMounted));
     }
 }

@@ -4,41 +4,46 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::command::{Finished, run};
-use super::{Answer, Context, Detail};
-use crate::process::Ended;
+use super::command::{FinishedCommand, run};
+use super::{CommandVariables, ProbeAnswer, ProbeDetail};
+use crate::process::ProcessExit;
 
 /// Asks systemd.
-pub(super) async fn ask(unit: &str, timeout: Duration, context: &Context) -> (Answer, Detail) {
+pub(super) async fn ask(unit: &str, timeout: Duration, context: &CommandVariables) -> (ProbeAnswer, ProbeDetail) {
     ask_of("systemctl", unit, timeout, context).await
 }
 
-async fn ask_of(systemctl: &str, unit: &str, timeout: Duration, context: &Context) -> (Answer, Detail) {
+async fn ask_of(
+    systemctl: &str,
+    unit: &str,
+    timeout: Duration,
+    context: &CommandVariables,
+) -> (ProbeAnswer, ProbeDetail) {
     // After "--" no name is taken for an option: "-.mount" is a unit.
     let command = [systemctl, "show", "--property=LoadState,ActiveState,SubState", "--", unit].map(str::to_owned);
     match run(&command, timeout, context).await {
-        Ok(Finished { ended: Some(Ended::Exit(0)), out, .. }) => decide(&String::from_utf8_lossy(&out)),
-        Ok(finished) => (Answer::Unknown, finished.detail(timeout)),
-        Err(e) => (Answer::Unknown, Detail::NotRun(e.to_string())),
+        Ok(FinishedCommand { ended: Some(ProcessExit::Exit(0)), out, .. }) => decide(&String::from_utf8_lossy(&out)),
+        Ok(finished) => (ProbeAnswer::Unknown, finished.detail(timeout)),
+        Err(e) => (ProbeAnswer::Unknown, ProbeDetail::NotRun(e.to_string())),
     }
 }
 
 /// What the properties, one `Name=value` a line, say. Pure.
-pub fn decide(properties: &str) -> (Answer, Detail) {
+pub fn decide(properties: &str) -> (ProbeAnswer, ProbeDetail) {
     let properties: HashMap<&str, &str> = properties.lines().filter_map(|line| line.trim().split_once('=')).collect();
     let property = |name: &str| properties.get(name).copied().unwrap_or_default();
     let (active, sub) = (property("ActiveState"), property("SubState"));
     let answer = match active {
         // `refreshing` is systemd 257's: it reloads parts of itself and works meanwhile.
-        "active" | "reloading" | "refreshing" => Answer::Yes,
-        "inactive" | "failed" => Answer::No,
-        _ => Answer::Unknown,
+        "active" | "reloading" | "refreshing" => ProbeAnswer::Yes,
+        "inactive" | "failed" => ProbeAnswer::No,
+        _ => ProbeAnswer::Unknown,
     };
     let detail = match (active, property("LoadState")) {
         // systemctl in a changed root prints a sentence instead, with exit code 0.
-        ("", _) => Detail::UnitUnread,
-        ("inactive", "not-found") => Detail::NoUnit,
-        _ => Detail::UnitState { active: active.to_owned(), sub: sub.to_owned() },
+        ("", _) => ProbeDetail::UnitUnread,
+        ("inactive", "not-found") => ProbeDetail::NoUnit,
+        _ => ProbeDetail::UnitState { active: active.to_owned(), sub: sub.to_owned() },
     };
     (answer, detail)
 }
@@ -56,34 +61,34 @@ mod tests {
             (answer, detail.to_string())
         };
         for (load, active, sub, answer, detail) in [
-            ("loaded", "active", "running", Answer::Yes, "active (running)"),
-            ("loaded", "active", "exited", Answer::Yes, "active (exited)"),
-            ("loaded", "reloading", "reload", Answer::Yes, "reloading (reload)"),
-            ("loaded", "refreshing", "refresh-extensions", Answer::Yes, "refreshing (refresh-extensions)"),
-            ("loaded", "inactive", "dead", Answer::No, "inactive (dead)"),
-            ("masked", "inactive", "dead", Answer::No, "inactive (dead)"),
-            ("loaded", "failed", "failed", Answer::No, "failed (failed)"),
-            ("not-found", "inactive", "dead", Answer::No, "systemd knows no such unit"),
+            ("loaded", "active", "running", ProbeAnswer::Yes, "active (running)"),
+            ("loaded", "active", "exited", ProbeAnswer::Yes, "active (exited)"),
+            ("loaded", "reloading", "reload", ProbeAnswer::Yes, "reloading (reload)"),
+            ("loaded", "refreshing", "refresh-extensions", ProbeAnswer::Yes, "refreshing (refresh-extensions)"),
+            ("loaded", "inactive", "dead", ProbeAnswer::No, "inactive (dead)"),
+            ("masked", "inactive", "dead", ProbeAnswer::No, "inactive (dead)"),
+            ("loaded", "failed", "failed", ProbeAnswer::No, "failed (failed)"),
+            ("not-found", "inactive", "dead", ProbeAnswer::No, "systemd knows no such unit"),
             // Its file was removed while it runs: it still runs.
-            ("not-found", "active", "running", Answer::Yes, "active (running)"),
-            ("loaded", "activating", "start-pre", Answer::Unknown, "activating (start-pre)"),
-            ("loaded", "deactivating", "stop-sigterm", Answer::Unknown, "deactivating (stop-sigterm)"),
-            ("loaded", "maintenance", "x", Answer::Unknown, "maintenance (x)"),
+            ("not-found", "active", "running", ProbeAnswer::Yes, "active (running)"),
+            ("loaded", "activating", "start-pre", ProbeAnswer::Unknown, "activating (start-pre)"),
+            ("loaded", "deactivating", "stop-sigterm", ProbeAnswer::Unknown, "deactivating (stop-sigterm)"),
+            ("loaded", "maintenance", "x", ProbeAnswer::Unknown, "maintenance (x)"),
         ] {
             assert_eq!(said(load, active, sub), (answer, detail.to_owned()), "{load} {active} {sub}");
         }
         for silent in ["", "Running in chroot, ignoring command 'show'\n", "LoadState=loaded\n"] {
-            assert_eq!(decide(silent), (Answer::Unknown, Detail::UnitUnread), "{silent:?}");
+            assert_eq!(decide(silent), (ProbeAnswer::Unknown, ProbeDetail::UnitUnread), "{silent:?}");
         }
     }
 
     /// What comes of it when `systemctl` is this script.
-    async fn with(script: &str, timeout: Duration) -> (Answer, String) {
+    async fn with(script: &str, timeout: Duration) -> (ProbeAnswer, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("systemctl");
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let context = Context::new("east", "app".parse().unwrap());
+        let context = CommandVariables::new("east", "app".parse().unwrap());
         let (answer, detail) = ask_of(path.to_str().unwrap(), "app.service", timeout, &context).await;
         (answer, detail.to_string())
     }
@@ -94,20 +99,20 @@ mod tests {
         let asked =
             "#!/bin/sh\n[ \"$*\" = 'show --property=LoadState,ActiveState,SubState -- app.service' ] || exit 9\n";
         let running = format!("{asked}echo LoadState=loaded; echo ActiveState=active; echo SubState=running\n");
-        assert_eq!(with(&running, LONG).await, (Answer::Yes, "active (running)".into()));
+        assert_eq!(with(&running, LONG).await, (ProbeAnswer::Yes, "active (running)".into()));
         let broken =
             format!("{asked}echo ActiveState=active; echo 'Failed to connect to bus: Host is down' >&2; exit 1\n");
         assert_eq!(
             with(&broken, LONG).await,
-            (Answer::Unknown, "exit 1: Failed to connect to bus: Host is down".into())
+            (ProbeAnswer::Unknown, "exit 1: Failed to connect to bus: Host is down".into())
         );
         let killed = with("#!/bin/sh\nkill -TERM $$\n", LONG).await;
-        assert_eq!(killed, (Answer::Unknown, "killed by signal 15".into()));
+        assert_eq!(killed, (ProbeAnswer::Unknown, "killed by signal 15".into()));
         let hanging = with("#!/bin/sh\necho ActiveState=active\nsleep 1000\n", Duration::from_millis(500)).await;
-        assert_eq!(hanging, (Answer::Unknown, "no answer within 500ms: ActiveState=active".into()));
-        let context = Context::new("east", "app".parse().unwrap());
+        assert_eq!(hanging, (ProbeAnswer::Unknown, "no answer within 500ms: ActiveState=active".into()));
+        let context = CommandVariables::new("east", "app".parse().unwrap());
         let (answer, detail) = ask_of("/no/such/systemctl", "app.service", LONG, &context).await;
-        assert_eq!(answer, Answer::Unknown);
+        assert_eq!(answer, ProbeAnswer::Unknown);
         assert!(detail.to_string().starts_with("cannot be run: /no/such/systemctl"), "{detail}");
     }
 }

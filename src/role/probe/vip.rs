@@ -12,11 +12,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-use super::{Answer, Detail};
+use super::{ProbeAnswer, ProbeDetail};
 
 /// One address of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct InterfaceAddress {
     /// The address.
     pub ip: IpAddr,
     /// The interface, without an alias label: the kernel shows `eth0:vip` for what is on `eth0`.
@@ -32,40 +32,40 @@ pub struct Address {
 }
 
 /// Asks the kernel.
-pub(super) fn ask(address: IpAddr, interface: Option<&str>) -> (Answer, Detail) {
+pub(super) fn ask(address: IpAddr, interface: Option<&str>) -> (ProbeAnswer, ProbeDetail) {
     match addresses() {
         Ok(list) => decide(&list, address, interface),
-        Err(why) => (Answer::Unknown, Detail::Unlisted(why)),
+        Err(why) => (ProbeAnswer::Unknown, ProbeDetail::Unlisted(why)),
     }
 }
 
 /// What the addresses of this machine say about one of them. Pure.
 ///
 /// The address may be there several times; one good place is enough, else the reason nearest to a yes is given.
-pub fn decide(list: &[Address], address: IpAddr, interface: Option<&str>) -> (Answer, Detail) {
+pub fn decide(list: &[InterfaceAddress], address: IpAddr, interface: Option<&str>) -> (ProbeAnswer, ProbeDetail) {
     let address = address.to_canonical();
-    let place = |found: &Address| {
+    let place = |found: &InterfaceAddress| {
         let name = found.interface.clone();
         // Small is nearer to a yes.
         if interface.is_some_and(|wanted| wanted != name) {
-            (4, Detail::Elsewhere { found: name, wanted: interface.unwrap_or_default().to_owned() })
+            (4, ProbeDetail::Elsewhere { found: name, wanted: interface.unwrap_or_default().to_owned() })
         } else if found.loopback && interface.is_none() {
-            (5, Detail::Loopback { interface: name })
+            (5, ProbeDetail::Loopback { interface: name })
         } else if !found.up {
-            (3, Detail::Down { interface: name })
+            (3, ProbeDetail::Down { interface: name })
         } else if found.duplicate {
-            (2, Detail::Duplicate { interface: name })
+            (2, ProbeDetail::Duplicate { interface: name })
         } else if found.tentative {
-            (1, Detail::Tentative { interface: name })
+            (1, ProbeDetail::Tentative { interface: name })
         } else {
-            (0, Detail::Present { interface: name })
+            (0, ProbeDetail::Present { interface: name })
         }
     };
     let best = list.iter().filter(|found| found.ip.to_canonical() == address).map(place).min_by_key(|(rank, _)| *rank);
     match best {
-        Some((0, detail)) => (Answer::Yes, detail),
-        Some((_, detail)) => (Answer::No, detail),
-        None => (Answer::No, Detail::Absent),
+        Some((0, detail)) => (ProbeAnswer::Yes, detail),
+        Some((_, detail)) => (ProbeAnswer::No, detail),
+        None => (ProbeAnswer::No, ProbeDetail::Absent),
     }
 }
 
@@ -73,7 +73,7 @@ pub fn decide(list: &[Address], address: IpAddr, interface: Option<&str>) -> (An
 ///
 /// # Errors
 /// The kernel's words, when it does not list them.
-pub fn addresses() -> Result<Vec<Address>, String> {
+pub fn addresses() -> Result<Vec<InterfaceAddress>, String> {
     let list = getifaddrs().map_err(|e| format!("getifaddrs: {e}"))?;
     // getifaddrs does not give the flags of an address, and for IPv6 they decide. Without IPv6 there is no such file.
     let table = match std::fs::read_to_string("/proc/net/if_inet6") {
@@ -94,7 +94,7 @@ pub fn addresses() -> Result<Vec<Address>, String> {
             // Listed a moment ago and not in the table: it is coming or going, so not to be relied on.
             IpAddr::V6(v6) => table.get(&(v6, interface.clone())).copied().unwrap_or(IFA_F_TENTATIVE),
         };
-        Some(Address {
+        Some(InterfaceAddress {
             ip,
             up: entry.flags.contains(InterfaceFlags::IFF_UP),
             loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
@@ -128,8 +128,8 @@ mod tests {
 
     use super::*;
 
-    fn on(ip: &str, interface: &str) -> Address {
-        Address {
+    fn on(ip: &str, interface: &str) -> InterfaceAddress {
+        InterfaceAddress {
             ip: ip.parse().unwrap(),
             interface: interface.into(),
             up: true,
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    fn says(list: &[Address], address: &str, interface: Option<&str>) -> (Answer, String) {
+    fn says(list: &[InterfaceAddress], address: &str, interface: Option<&str>) -> (ProbeAnswer, String) {
         let (answer, detail) = decide(list, address.parse().unwrap(), interface);
         (answer, detail.to_string())
     }
@@ -148,38 +148,38 @@ mod tests {
     fn addresses_are_compared_not_texts() {
         let list = [on("10.0.0.5", "eth0"), on("2001:db8::50", "eth0")];
         for same in ["2001:db8::50", "2001:0DB8:0:0:0:0:0:50", "::ffff:10.0.0.5", "10.0.0.5"] {
-            assert_eq!(says(&list, same, None), (Answer::Yes, "on eth0".into()), "{same}");
+            assert_eq!(says(&list, same, None), (ProbeAnswer::Yes, "on eth0".into()), "{same}");
         }
         // A text that begins alike is another address.
-        assert_eq!(says(&list, "10.0.0.50", None), (Answer::No, "not on this machine".into()));
-        assert_eq!(says(&[], "10.0.0.50", None).0, Answer::No);
+        assert_eq!(says(&list, "10.0.0.50", None), (ProbeAnswer::No, "not on this machine".into()));
+        assert_eq!(says(&[], "10.0.0.50", None).0, ProbeAnswer::No);
     }
 
     #[test]
     fn loopback_counts_only_when_it_is_named() {
         let list = [on("10.0.0.50", "lo")];
         let (answer, why) = says(&list, "10.0.0.50", None);
-        assert_eq!((answer, why.as_str()), (Answer::No, "only on lo, which counts only with interface = \"lo\""));
-        assert_eq!(says(&list, "10.0.0.50", Some("lo")).0, Answer::Yes);
+        assert_eq!((answer, why.as_str()), (ProbeAnswer::No, "only on lo, which counts only with interface = \"lo\""));
+        assert_eq!(says(&list, "10.0.0.50", Some("lo")).0, ProbeAnswer::Yes);
         let both = [on("10.0.0.50", "lo"), on("10.0.0.50", "eth1")];
-        assert_eq!(says(&both, "10.0.0.50", None), (Answer::Yes, "on eth1".into()));
+        assert_eq!(says(&both, "10.0.0.50", None), (ProbeAnswer::Yes, "on eth1".into()));
     }
 
     #[test]
     fn the_wrong_interface_is_named() {
         let list = [on("10.0.0.50", "eth1")];
-        assert_eq!(says(&list, "10.0.0.50", Some("eth0")), (Answer::No, "on eth1, not on eth0".into()));
+        assert_eq!(says(&list, "10.0.0.50", Some("eth0")), (ProbeAnswer::No, "on eth1, not on eth0".into()));
     }
 
     #[test]
     fn an_address_that_is_not_in_use_is_no_evidence() {
         let mut address = on("2001:db8::50", "eth0");
         address.tentative = true;
-        assert_eq!(says(&[address.clone()], "2001:db8::50", None).0, Answer::No);
+        assert_eq!(says(&[address.clone()], "2001:db8::50", None).0, ProbeAnswer::No);
         address.duplicate = true;
         assert!(says(&[address.clone()], "2001:db8::50", None).1.contains("another machine"));
         address.up = false;
-        assert_eq!(says(&[address], "2001:db8::50", None), (Answer::No, "on eth0, which is down".into()));
+        assert_eq!(says(&[address], "2001:db8::50", None), (ProbeAnswer::No, "on eth0, which is down".into()));
     }
 
     #[test]
@@ -198,9 +198,9 @@ mod tests {
     #[test]
     fn this_machine_has_a_loopback() {
         let list = addresses().unwrap();
-        assert_eq!(decide(&list, "127.0.0.1".parse().unwrap(), Some("lo")).0, Answer::Yes);
-        assert_eq!(decide(&list, "127.0.0.1".parse().unwrap(), None).0, Answer::No);
-        assert_eq!(decide(&list, "192.0.2.77".parse().unwrap(), None), (Answer::No, Detail::Absent));
+        assert_eq!(decide(&list, "127.0.0.1".parse().unwrap(), Some("lo")).0, ProbeAnswer::Yes);
+        assert_eq!(decide(&list, "127.0.0.1".parse().unwrap(), None).0, ProbeAnswer::No);
+        assert_eq!(decide(&list, "192.0.2.77".parse().unwrap(), None), (ProbeAnswer::No, ProbeDetail::Absent));
     }
 
     /// Runs `setup` in a network namespace, and there the test of that name below this module: a namespace cannot be entered
@@ -239,15 +239,18 @@ mod tests {
     fn inside_a_network() {
         let list = addresses().unwrap();
         let says = |address: &str, interface| says(&list, address, interface);
-        assert_eq!(says("10.9.8.7", None), (Answer::Yes, "on v0".into()), "without its label");
-        assert_eq!(says("10.9.8.7", Some("v0")).0, Answer::Yes);
-        assert_eq!(says("10.9.8.7", Some("v1")), (Answer::No, "on v0, not on v1".into()));
-        assert_eq!(says("10.9.8.8", None).0, Answer::No, "on lo");
-        assert_eq!(says("10.9.8.8", Some("lo")), (Answer::Yes, "on lo".into()));
-        assert_eq!(says("2001:db8::51", None), (Answer::Yes, "on v0".into()));
+        assert_eq!(says("10.9.8.7", None), (ProbeAnswer::Yes, "on v0".into()), "without its label");
+        assert_eq!(says("10.9.8.7", Some("v0")).0, ProbeAnswer::Yes);
+        assert_eq!(says("10.9.8.7", Some("v1")), (ProbeAnswer::No, "on v0, not on v1".into()));
+        assert_eq!(says("10.9.8.8", None).0, ProbeAnswer::No, "on lo");
+        assert_eq!(says("10.9.8.8", Some("lo")), (ProbeAnswer::Yes, "on lo".into()));
+        assert_eq!(says("2001:db8::51", None), (ProbeAnswer::Yes, "on v0".into()));
         // The cable's other end is down, so the detection of duplicates cannot finish.
         let (answer, why) = says("2001:db8::52", None);
-        assert_eq!((answer, why.as_str()), (Answer::No, "tentative on v0: duplicate address detection is running"));
-        assert_eq!(says("10.9.8.9", None), (Answer::No, "on v1, which is down".into()));
+        assert_eq!(
+            (answer, why.as_str()),
+            (ProbeAnswer::No, "tentative on v0: duplicate address detection is running")
+        );
+        assert_eq!(says("10.9.8.9", None), (ProbeAnswer::No, "on v1, which is down".into()));
     }
 }

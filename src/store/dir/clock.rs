@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::moment::Moment;
+use crate::moment::ClockReading;
 
 /// File systems tell times in steps of up to two seconds, and kernels a few milliseconds late.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
@@ -13,13 +13,13 @@ const STEP: SignedDuration = SignedDuration::from_secs(2);
 pub(super) struct DirClock {
     /// The file system's time at the host's moment `taken`.
     time: Timestamp,
-    taken: Moment,
+    taken: ClockReading,
 }
 
 impl DirClock {
     /// From the time of a file that was written between two moments. Where that lies between them the two clocks agree, however long
     /// the writing took.
-    pub(super) fn read(before: Moment, modified: Timestamp, after: Moment) -> Self {
+    pub(super) fn read(before: ClockReading, modified: Timestamp, after: ClockReading) -> Self {
         let offset = if modified < before.wall.min(after.wall) {
             modified.duration_since(before.wall.min(after.wall))
         } else if modified > before.wall.max(after.wall) {
@@ -33,14 +33,14 @@ impl DirClock {
     }
 
     /// The file system's clock minus the host's, at `now`: the host's wall clock may have been set since, its boot clock was not.
-    pub(super) fn offset(&self, now: Moment) -> SignedDuration {
+    pub(super) fn offset(&self, now: ClockReading) -> SignedDuration {
         let passed = SignedDuration::try_from(now.boot.saturating_sub(self.taken.boot)).unwrap_or(SignedDuration::MAX);
         let offset = self.time.duration_since(now.wall).saturating_add(passed);
         if offset.abs() <= STEP { SignedDuration::ZERO } else { offset }
     }
 
     /// How old it is.
-    pub(super) fn age(&self, now: Moment) -> std::time::Duration {
+    pub(super) fn age(&self, now: ClockReading) -> std::time::Duration {
         now.boot.saturating_sub(self.taken.boot)
     }
 }
@@ -51,11 +51,11 @@ mod tests {
 
     use super::*;
 
-    fn moment(boot: u64, wall: i64) -> Moment {
-        Moment { boot: Duration::from_secs(boot), wall: Timestamp::from_second(wall).unwrap() }
+    fn moment(boot: u64, wall: i64) -> ClockReading {
+        ClockReading { boot: Duration::from_secs(boot), wall: Timestamp::from_second(wall).unwrap() }
     }
 
-    fn offset(before: Moment, modified: i64, after: Moment, now: Moment) -> i64 {
+    fn offset(before: ClockReading, modified: i64, after: ClockReading, now: ClockReading) -> i64 {
         DirClock::read(before, Timestamp::from_second(modified).unwrap(), after).offset(now).as_secs()
     }
 

@@ -1,4 +1,4 @@
-//! The seam under the directory store: everything that changes the file system, and its locks, goes through [`Disk`], so that a test can
+//! The seam under the directory store: everything that changes the file system, and its locks, goes through [`FileSystem`], so that a test can
 //! stand in between and find out what would be left if the power failed after any one of these steps.
 
 use std::fmt::Debug;
@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use super::beneath::{FileAt, OpenDir};
 
 /// The changes that a directory store makes, each in a directory that is open: no link is followed.
-pub trait Disk: Debug + Send + Sync {
+pub trait FileSystem: Debug + Send + Sync {
     /// Creates a file that must not exist yet, mode 0600.
-    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>>;
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn WritableFile>>;
 
     /// A second name for a file, `link(2)`; fails with `AlreadyExists` if the name is taken.
     fn link(&self, from: &FileAt, to: &FileAt) -> io::Result<()>;
@@ -42,7 +42,7 @@ pub trait Disk: Debug + Send + Sync {
 }
 
 /// A file being written.
-pub trait DiskFile: Send {
+pub trait WritableFile: Send {
     /// Appends all of `bytes`.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
 
@@ -58,10 +58,10 @@ pub trait DiskFile: Send {
 
 /// The kernel's.
 #[derive(Debug, Clone, Copy)]
-pub struct HostDisk;
+pub struct HostFileSystem;
 
-impl Disk for HostDisk {
-    fn create(&self, at: &FileAt) -> io::Result<Box<dyn DiskFile>> {
+impl FileSystem for HostFileSystem {
+    fn create(&self, at: &FileAt) -> io::Result<Box<dyn WritableFile>> {
         Ok(Box::new(at.open(OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)?))
     }
 
@@ -150,7 +150,7 @@ fn clear(at: &FileAt) -> io::Result<bool> {
     }
 }
 
-impl DiskFile for File {
+impl WritableFile for File {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         Write::write_all(self, bytes)
     }

@@ -9,37 +9,37 @@ use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 
 use super::beneath::OpenDir;
-use crate::store::{ObjectMeta, Page, key};
+use crate::store::{ListPage, ObjectMeta, key};
 
 /// The keys below `root` that start with `prefix` and are greater than `after`. A folder that is missing gives an empty page;
 /// one that is a link is an error, since what it lacks may be there. Links that stand among others are no objects.
-pub(super) fn list(root: &OpenDir, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Page> {
+pub(super) fn list(root: &OpenDir, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<ListPage> {
     // Only one folder can hold what starts with this.
     let folder = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
-    let mut walk = Walk { root, prefix, after: after.unwrap_or(""), limit, page: Page::default() };
+    let mut walk = KeyListing { root, prefix, after: after.unwrap_or(""), limit, page: ListPage::default() };
     walk.folder(folder)?;
     Ok(walk.page)
 }
 
-struct Walk<'a> {
+struct KeyListing<'a> {
     root: &'a OpenDir,
     prefix: &'a str,
     after: &'a str,
     limit: usize,
-    page: Page,
+    page: ListPage,
 }
 
 /// Some names of a folder in order, directories with a slash at their end.
-type Batch = BTreeMap<String, Found>;
+type NameBatch = BTreeMap<String, ListedName>;
 
-enum Found {
+enum ListedName {
     Folder,
     Object(ObjectMeta),
     /// Deleted since its name was read.
     Gone,
 }
 
-impl Walk<'_> {
+impl KeyListing<'_> {
     /// Adds what is in `folder` (empty, or with a slash at its end); `page.truncated` says that no more fits.
     fn folder(&mut self, folder: &str) -> io::Result<()> {
         let mut done = String::new();
@@ -48,10 +48,12 @@ impl Walk<'_> {
             let last = batch.last_key_value().map(|(name, _)| name.clone());
             for (name, found) in batch {
                 match found {
-                    Found::Folder => self.folder(&format!("{folder}{name}"))?,
-                    Found::Object(object) if self.page.objects.len() < self.limit => self.page.objects.push(object),
-                    Found::Object(_) => self.page.truncated = true,
-                    Found::Gone => {}
+                    ListedName::Folder => self.folder(&format!("{folder}{name}"))?,
+                    ListedName::Object(object) if self.page.objects.len() < self.limit => {
+                        self.page.objects.push(object)
+                    }
+                    ListedName::Object(_) => self.page.truncated = true,
+                    ListedName::Gone => {}
                 }
                 if self.page.truncated {
                     return Ok(());
@@ -67,12 +69,12 @@ impl Walk<'_> {
 
     /// The first names after `done` in `folder` that may matter, and whether there are more. A directory's name ends with a
     /// slash, which is what makes the order of the names the order of the keys: `a-b` comes before `a/c`.
-    fn batch(&self, folder: &str, done: &str) -> io::Result<(Batch, bool)> {
+    fn batch(&self, folder: &str, done: &str) -> io::Result<(NameBatch, bool)> {
         let mut names = BTreeMap::new();
         let mut more = false;
         let dir = match self.root.dir(folder) {
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok((Batch::new(), more));
+                return Ok((NameBatch::new(), more));
             }
             dir => dir?,
         };
@@ -101,10 +103,10 @@ impl Walk<'_> {
             }
         }
         let found = |(name, is_dir): (String, bool)| {
-            let found = if is_dir { Found::Folder } else { object(&dir, folder, &name)? };
+            let found = if is_dir { ListedName::Folder } else { object(&dir, folder, &name)? };
             Ok((name, found))
         };
-        Ok((names.into_iter().map(found).collect::<io::Result<Batch>>()?, more))
+        Ok((names.into_iter().map(found).collect::<io::Result<NameBatch>>()?, more))
     }
 
     fn wanted(&self, key: &str, is_dir: bool) -> bool {
@@ -117,16 +119,16 @@ impl Walk<'_> {
     }
 }
 
-fn object(dir: &OpenDir, folder: &str, name: &str) -> io::Result<Found> {
-    let Some(stat) = stat(dir, name)? else { return Ok(Found::Gone) };
+fn object(dir: &OpenDir, folder: &str, name: &str) -> io::Result<ListedName> {
+    let Some(stat) = stat(dir, name)? else { return Ok(ListedName::Gone) };
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Ok(Found::Gone);
+        return Ok(ListedName::Gone);
     }
     // Its writer may have set any date.
     let far = if stat.st_mtime < 0 { Timestamp::MIN } else { Timestamp::MAX };
     let modified = Timestamp::new(stat.st_mtime, stat.st_mtime_nsec as i32).unwrap_or(far);
     let size = u64::try_from(stat.st_size).map_err(io::Error::other)?;
-    Ok(Found::Object(ObjectMeta { key: format!("{folder}{name}"), size, modified }))
+    Ok(ListedName::Object(ObjectMeta { key: format!("{folder}{name}"), size, modified }))
 }
 
 /// `None` for what has gone.
@@ -145,11 +147,11 @@ mod tests {
 
     use super::*;
 
-    fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Page> {
+    fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<ListPage> {
         super::list(&OpenDir::root(root)?, prefix, after, limit)
     }
 
-    fn keys(page: &Page) -> Vec<&str> {
+    fn keys(page: &ListPage) -> Vec<&str> {
         page.objects.iter().map(|o| o.key.as_str()).collect()
     }
 

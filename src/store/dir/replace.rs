@@ -20,8 +20,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::beneath::FileAt;
-use super::{Failure, Inner, errno, is_refusal};
-use crate::store::{ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind, Version, key};
+use super::{DirStoreInner, PutAttemptError, errno, is_refusal};
+use crate::store::{ObjectVersion, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind, key};
 
 /// How often a busy lock is asked for, [`LOCK_POLL`] apart: two seconds and a bit, which is far longer than a rename takes, and
 /// short beside the TTL of any lease.
@@ -30,8 +30,13 @@ const LOCK_ATTEMPTS: usize = 400;
 /// The pause between two attempts.
 const LOCK_POLL: Duration = Duration::from_millis(5);
 
-impl Inner {
-    pub(super) fn replace(&self, key: &str, body: &[u8], expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+impl DirStoreInner {
+    pub(super) fn replace(
+        &self,
+        key: &str,
+        body: &[u8],
+        expected: &ObjectVersion,
+    ) -> Result<ReplaceOutcome, StoreError> {
         // Before anything is written: most who come too late came long too late.
         match self.version(key)? {
             Some(there) if there == *expected => {}
@@ -39,21 +44,21 @@ impl Inner {
             None => return Ok(ReplaceOutcome::Changed),
         }
         let (at, temp) = self.with_attempts(key, || {
-            let at = self.place(key).map_err(Failure::Final)?;
+            let at = self.place(key).map_err(PutAttemptError::Final)?;
             self.write_temp(key, &at, body, None).map(|temp| (at, temp))
         })?;
         let outcome = self.rename_if(key, &at, &temp, expected);
         let outcome = match outcome {
-            Ok(true) => ReplaceOutcome::Replaced(Version::of(body)),
+            Ok(true) => ReplaceOutcome::Replaced(ObjectVersion::of(body)),
             Ok(false) => {
                 self.discard(&temp);
                 ReplaceOutcome::Changed
             }
-            Err(Obstacle::Doubt(why)) => {
+            Err(RenameFailure::Doubt(why)) => {
                 self.discard(&temp);
                 return Ok(ReplaceOutcome::Unknown { why });
             }
-            Err(Obstacle::Refused(e)) => {
+            Err(RenameFailure::Refused(e)) => {
                 self.discard(&temp);
                 return Err(e);
             }
@@ -62,25 +67,31 @@ impl Inner {
     }
 
     /// The step that must be atomic; `false` if the object is not `expected`.
-    fn rename_if(&self, key: &str, at: &FileAt, temp: &FileAt, expected: &Version) -> Result<bool, Obstacle> {
+    fn rename_if(
+        &self,
+        key: &str,
+        at: &FileAt,
+        temp: &FileAt,
+        expected: &ObjectVersion,
+    ) -> Result<bool, RenameFailure> {
         let lock = match self.lock(at, true) {
             Ok(lock) => lock,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(Obstacle::Doubt(busy(at))),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(RenameFailure::Doubt(busy(at))),
             Err(e) if cannot_lock(&e) => {
                 let detail = format!("this file system has no locks: it can hold no lease ({e})");
                 let refused = StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), detail);
-                return Err(Obstacle::Refused(refused));
+                return Err(RenameFailure::Refused(refused));
             }
-            Err(e) => return Err(Obstacle::Refused(self.lock_error(at, &e))),
+            Err(e) => return Err(RenameFailure::Refused(self.lock_error(at, &e))),
         };
-        let is_expected = self.version(key).map_err(Obstacle::Refused)?.as_ref() == Some(expected);
+        let is_expected = self.version(key).map_err(RenameFailure::Refused)?.as_ref() == Some(expected);
         if is_expected {
             self.disk.rename(temp, at).map_err(|e| {
                 // A network file system may have lost the answer only; asked again, it does not find the temporary file.
                 if is_refusal(&e) && e.kind() != ErrorKind::NotFound {
-                    Obstacle::Refused(self.error(key, &e))
+                    RenameFailure::Refused(self.error(key, &e))
                 } else {
-                    Obstacle::Doubt(e.to_string())
+                    RenameFailure::Doubt(e.to_string())
                 }
             })?;
         }
@@ -89,12 +100,12 @@ impl Inner {
     }
 
     /// The version of what is there now.
-    pub(super) fn version(&self, key: &str) -> Result<Option<Version>, StoreError> {
+    pub(super) fn version(&self, key: &str) -> Result<Option<ObjectVersion>, StoreError> {
         match self.read(key, SizeLimit::REPLACED) {
-            Ok(body) => Ok(Some(Version::of(&body))),
+            Ok(body) => Ok(Some(ObjectVersion::of(&body))),
             Err(e) if e.is_not_found() => Ok(None),
             // Nobody who replaces put it there.
-            Err(e) if e.is_no_object() => Ok(Some(Version::of_nothing())),
+            Err(e) if e.is_no_object() => Ok(Some(ObjectVersion::of_nothing())),
             Err(e) => Err(e),
         }
     }
@@ -143,8 +154,8 @@ impl Inner {
     }
 }
 
-/// Why [`Inner::rename_if`] did neither.
-enum Obstacle {
+/// Why [`DirStoreInner::rename_if`] did neither.
+enum RenameFailure {
     /// It certainly changed nothing.
     Refused(StoreError),
     /// It may have renamed, or nobody could look.

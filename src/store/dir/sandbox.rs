@@ -11,7 +11,7 @@ pub(super) const TOLD: &str = "for this process alone, as a systemd unit's sandb
 
 /// Judges `mountinfo`, which has the form of `/proc/self/mountinfo`. Of a path that no mount holds nothing is claimed.
 pub(super) fn is_read_only_here_alone(mountinfo: &[u8], path: &Path) -> bool {
-    let mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::read);
+    let mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(MountInfoEntry::read);
     // The deepest mount, and of several at one place the last: it covers the others.
     let holding = mounts.filter(|mount| path.starts_with(OsStr::from_bytes(&mount.point)));
     holding
@@ -19,13 +19,13 @@ pub(super) fn is_read_only_here_alone(mountinfo: &[u8], path: &Path) -> bool {
         .is_some_and(|mount| mount.is_read_only && !mount.is_superblock_read_only)
 }
 
-struct Mount {
+struct MountInfoEntry {
     point: Vec<u8>,
     is_read_only: bool,
     is_superblock_read_only: bool,
 }
 
-impl Mount {
+impl MountInfoEntry {
     /// One line: ID, parent, device, root, mount point, options, further fields up to a dash, type, source, options of the file system.
     fn read(line: &[u8]) -> Option<Self> {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();

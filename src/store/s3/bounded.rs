@@ -20,25 +20,25 @@ pub(super) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
 /// It went on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server's answer is longer than {DOCUMENT_BYTES_MAX} bytes")]
-pub(super) struct AnswerTooLong;
+pub(super) struct ResponseTooLong;
 
 /// An HTTP client whose documents end.
 #[derive(Debug)]
-pub(super) struct BoundedDocuments<T>(T);
+pub(super) struct BoundedHttpClient<T>(T);
 
-impl BoundedDocuments<SharedHttpClient> {
+impl BoundedHttpClient<SharedHttpClient> {
     pub(super) fn over(client: impl HttpClient + 'static) -> SharedHttpClient {
         SharedHttpClient::new(Self(SharedHttpClient::new(client)))
     }
 }
 
-impl HttpClient for BoundedDocuments<SharedHttpClient> {
+impl HttpClient for BoundedHttpClient<SharedHttpClient> {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(BoundedDocuments(self.0.http_connector(settings, components)))
+        SharedHttpConnector::new(BoundedHttpClient(self.0.http_connector(settings, components)))
     }
 }
 
-impl HttpConnector for BoundedDocuments<SharedHttpConnector> {
+impl HttpConnector for BoundedHttpClient<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let is_download = is_download(&request);
         let answer = self.0.call(request);
@@ -47,7 +47,7 @@ impl HttpConnector for BoundedDocuments<SharedHttpConnector> {
             if is_download && answer.status().is_success() {
                 return Ok(answer);
             }
-            Ok(answer.map(|body| SdkBody::from_body_1_x(Document { body, left: DOCUMENT_BYTES_MAX })))
+            Ok(answer.map(|body| SdkBody::from_body_1_x(BoundedBody { body, left: DOCUMENT_BYTES_MAX })))
         })
     }
 }
@@ -58,17 +58,17 @@ fn is_download(request: &HttpRequest) -> bool {
     request.method() == "GET" && query.split('&').any(|part| part == "x-id=GetObject")
 }
 
-/// Whether an error was made of [`AnswerTooLong`].
+/// Whether an error was made of [`ResponseTooLong`].
 pub(super) fn is_too_long(error: &(dyn Error + 'static)) -> bool {
-    super::error::causes(error).any(<dyn Error>::is::<AnswerTooLong>)
+    super::error::causes(error).any(<dyn Error>::is::<ResponseTooLong>)
 }
 
-struct Document {
+struct BoundedBody {
     body: SdkBody,
     left: u64,
 }
 
-impl Body for Document {
+impl Body for BoundedBody {
     type Data = Bytes;
     type Error = Box<dyn Error + Send + Sync>;
 
@@ -79,7 +79,7 @@ impl Body for Document {
         {
             match self.left.checked_sub(data.len() as u64) {
                 Some(left) => self.left = left,
-                None => return Poll::Ready(Some(Err(AnswerTooLong.into()))),
+                None => return Poll::Ready(Some(Err(ResponseTooLong.into()))),
             }
         }
         frame

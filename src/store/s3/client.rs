@@ -39,8 +39,8 @@ use rustls::pki_types::pem::PemObject;
 use crate::config::StoreSettings;
 use crate::env::Env;
 use crate::file;
-use crate::store::s3::bounded::{BoundedDocuments, is_too_long};
-use crate::store::s3::credentials::CredentialPlaces;
+use crate::store::s3::bounded::{BoundedHttpClient, is_too_long};
+use crate::store::s3::credentials::CredentialChain;
 use crate::store::s3::error::{failed_try, is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -79,15 +79,15 @@ pub(super) fn timeouts(bytes: u64) -> TimeoutConfig {
 /// An HTTP client that takes `Date` off what does not look like a store's answer, before the SDK learns from it what time to sign requests
 /// with: by the clock of a proxy the store would refuse them.
 #[derive(Debug)]
-struct WithoutForeignDates<T>(T);
+struct ForeignDateFilter<T>(T);
 
-impl HttpClient for WithoutForeignDates<SharedHttpClient> {
+impl HttpClient for ForeignDateFilter<SharedHttpClient> {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(WithoutForeignDates(self.0.http_connector(settings, components)))
+        SharedHttpConnector::new(ForeignDateFilter(self.0.http_connector(settings, components)))
     }
 }
 
-impl HttpConnector for WithoutForeignDates<SharedHttpConnector> {
+impl HttpConnector for ForeignDateFilter<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let answer = self.0.call(request);
         HttpConnectorFuture::new(async move {
@@ -105,7 +105,7 @@ pub(super) async fn connect(
     settings: &StoreSettings,
     name: &str,
     env: &Env,
-    (clock, troubles): (ServerClock, Troubles),
+    (clock, troubles): (ServerClock, LastAttemptError),
     given: Option<Credentials>,
 ) -> Result<Client, StoreError> {
     let plain = settings.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
@@ -115,7 +115,7 @@ pub(super) async fn connect(
         SharedCredentialsProvider::new(given)
     } else {
         let config = ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(https_client);
-        SharedCredentialsProvider::new(CredentialPlaces::of(settings, &config))
+        SharedCredentialsProvider::new(CredentialChain::of(settings, &config))
     };
     let retries = RetryConfig::standard()
         .with_max_attempts(ATTEMPTS_MAX)
@@ -127,15 +127,15 @@ pub(super) async fn connect(
         .behavior_version(BehaviorVersion::latest())
         .region(region)
         .credentials_provider(credentials)
-        .http_client(SharedHttpClient::new(WithoutForeignDates(http_client)))
+        .http_client(SharedHttpClient::new(ForeignDateFilter(http_client)))
         .force_path_style(settings.path_style.unwrap_or(settings.endpoint.is_some()))
         .timeout_config(timeouts(0))
         .retry_config(retries)
-        .retry_classifier(NotBadCertificates)
+        .retry_classifier(NoRetryOnBadCertificate)
         // Downloads are verified by what was stored in them.
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(ClockInterceptor { clock, env: env.clone() })
-        .interceptor(TroubleInterceptor(troubles));
+        .interceptor(AttemptErrorInterceptor(troubles));
     let config = match &settings.endpoint {
         Some(endpoint) => config.endpoint_url(with_final_slash(endpoint)),
         None => config,
@@ -186,7 +186,7 @@ fn http_clients(
     let for_credentials = https(trust.clone(), ProxyConfig::from_env())?;
     // Without TLS the system's certificates are not needed, and need not be there.
     let for_store = https(if plain { trust.with_native_roots(false) } else { trust }, proxies)?;
-    Ok((BoundedDocuments::over(for_store), BoundedDocuments::over(for_credentials)))
+    Ok((BoundedHttpClient::over(for_store), BoundedHttpClient::over(for_credentials)))
 }
 
 /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; they are the operator's own way of setting a proxy. No proxy reaches this
@@ -240,9 +240,9 @@ impl ServerClock {
 
 /// How the last try failed, if none has had an answer since.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Troubles(Arc<Mutex<Option<String>>>);
+pub(super) struct LastAttemptError(Arc<Mutex<Option<String>>>);
 
-impl Troubles {
+impl LastAttemptError {
     pub(super) fn last(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -250,10 +250,10 @@ impl Troubles {
 
 /// Takes note of each try of a request. Between two of them nobody hears of the first.
 #[derive(Debug)]
-struct TroubleInterceptor(Troubles);
+struct AttemptErrorInterceptor(LastAttemptError);
 
 #[dyn_dispatch_hint]
-impl Intercept for TroubleInterceptor {
+impl Intercept for AttemptErrorInterceptor {
     fn name(&self) -> &'static str {
         "Troubles"
     }
@@ -273,9 +273,9 @@ impl Intercept for TroubleInterceptor {
 
 /// A certificate that was refused is refused again: whoever waits for the backup should hear of it at once.
 #[derive(Debug)]
-struct NotBadCertificates;
+struct NoRetryOnBadCertificate;
 
-impl ClassifyRetry for NotBadCertificates {
+impl ClassifyRetry for NoRetryOnBadCertificate {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let error = context.output_or_error().and_then(Result::err).and_then(OrchestratorError::as_connector_error);
         let refused = error.is_some_and(|e| is_bad_certificate(e));
@@ -371,7 +371,7 @@ mod tests {
 
     use super::*;
     use crate::config::{KeySource, StoreUrl};
-    use crate::store::s3::{Options, S3Store};
+    use crate::store::s3::{S3Options, S3Store};
     use crate::store::{SizeLimit, Store as _};
 
     #[test]
@@ -423,7 +423,7 @@ mod tests {
         let url = StoreUrl::S3 { bucket: "b".to_owned(), prefix: String::new() };
         let settings = StoreSettings { endpoint: Some(endpoint), ..StoreSettings::new(url, KeySource::None) };
         let credentials = Some(Credentials::new("key", "secret", None, None, "test"));
-        let options = Options { credentials, ..Options::default() };
+        let options = S3Options { credentials, ..S3Options::default() };
         S3Store::connect(&settings, "b", "", &Env::host(), options).await.unwrap()
     }
 

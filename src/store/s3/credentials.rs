@@ -40,19 +40,19 @@ const PROFILE_DEFAULT: &str = "default";
 
 /// The places, in the order in which they are looked at.
 #[derive(Debug)]
-pub(super) struct CredentialPlaces {
-    places: Vec<Place>,
+pub(super) struct CredentialChain {
+    places: Vec<CredentialSource>,
     /// Credentials were found: the machine's role is one that this node has, and what fails now is its service.
     were_found: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Place {
+struct CredentialSource {
     name: String,
     provider: Box<dyn ProvideCredentials>,
 }
 
-impl Place {
+impl CredentialSource {
     fn new(name: impl Into<String>, provider: impl ProvideCredentials + 'static) -> Self {
         Self { name: name.into(), provider: Box::new(provider) }
     }
@@ -60,18 +60,18 @@ impl Place {
 
 /// What the search came to.
 #[derive(Debug)]
-pub(super) struct NotFound(Vec<(String, String)>);
+pub(super) struct NoCredentialsFound(Vec<(String, String)>);
 
-impl Error for NotFound {}
+impl Error for NoCredentialsFound {}
 
-impl fmt::Display for NotFound {
+impl fmt::Display for NoCredentialsFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let looked: Vec<String> = self.0.iter().map(|(place, found)| format!("{place}: {found}")).collect();
         write!(f, "looked at {}", looked.join("; "))
     }
 }
 
-impl CredentialPlaces {
+impl CredentialChain {
     /// The places of `settings`.
     pub(super) fn of(settings: &StoreSettings, config: &ProviderConfig) -> Self {
         let profile = settings.profile.as_deref();
@@ -80,29 +80,34 @@ impl CredentialPlaces {
             (Some(path), _) => {
                 let name = format!("profile {} of credentials_file {}", profile_name(profile), path.display());
                 let profile = profile.map(str::to_owned);
-                vec![Place::new(name, CredentialsFile { path: path.clone(), profile, config: config.clone() })]
+                vec![CredentialSource::new(
+                    name,
+                    CredentialsFile { path: path.clone(), profile, config: config.clone() },
+                )]
             }
-            (None, Some(profile)) => vec![Place::new(profile_place(Some(profile)), of_profile(profile, config))],
+            (None, Some(profile)) => {
+                vec![CredentialSource::new(profile_place(Some(profile)), of_profile(profile, config))]
+            }
             (None, None) => Self::usual(config),
         };
         Self { places, were_found: AtomicBool::new(false) }
     }
 
     /// Those of AWS tools.
-    fn usual(config: &ProviderConfig) -> Vec<Place> {
+    fn usual(config: &ProviderConfig) -> Vec<CredentialSource> {
         let profile = ProfileFileCredentialsProvider::builder().configure(config).build();
         let token = WebIdentityTokenCredentialsProvider::builder().configure(config).build();
         let container = EcsCredentialsProvider::builder().configure(config).build();
         let instance = ImdsCredentialsProvider::builder().configure(config).build();
         vec![
-            Place::new(
+            CredentialSource::new(
                 "the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 EnvironmentVariableCredentialsProvider::new(),
             ),
-            Place::new(profile_place(None), profile),
-            Place::new("web identity", token),
-            Place::new("the container's role", container),
-            Place::new("the instance's metadata service", instance),
+            CredentialSource::new(profile_place(None), profile),
+            CredentialSource::new("web identity", token),
+            CredentialSource::new("the container's role", container),
+            CredentialSource::new("the instance's metadata service", instance),
         ]
     }
 
@@ -125,18 +130,18 @@ impl CredentialPlaces {
             match error {
                 CredentialsError::CredentialsNotLoaded(_) => {}
                 CredentialsError::InvalidConfiguration(_) => {
-                    return Err(CredentialsError::invalid_configuration(NotFound(looked)));
+                    return Err(CredentialsError::invalid_configuration(NoCredentialsFound(looked)));
                 }
                 // Outside of a cloud something else answers at that address, or nothing.
                 _ if never_found => {}
-                _ => return Err(CredentialsError::provider_error(NotFound(looked))),
+                _ => return Err(CredentialsError::provider_error(NoCredentialsFound(looked))),
             }
         }
-        Err(CredentialsError::not_loaded(NotFound(looked)))
+        Err(CredentialsError::not_loaded(NoCredentialsFound(looked)))
     }
 }
 
-impl ProvideCredentials for CredentialPlaces {
+impl ProvideCredentials for CredentialChain {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -236,10 +241,10 @@ mod tests {
         }
     }
 
-    fn places(answers: Vec<Vec<provider::Result>>) -> CredentialPlaces {
-        let name = |(n, answers)| Place::new(format!("place {n}"), Answers(std::sync::Mutex::new(answers)));
+    fn places(answers: Vec<Vec<provider::Result>>) -> CredentialChain {
+        let name = |(n, answers)| CredentialSource::new(format!("place {n}"), Answers(std::sync::Mutex::new(answers)));
         let places = answers.into_iter().enumerate().map(name).collect();
-        CredentialPlaces { places, were_found: AtomicBool::new(false) }
+        CredentialChain { places, were_found: AtomicBool::new(false) }
     }
 
     fn key() -> Credentials {
@@ -292,7 +297,7 @@ mod tests {
             ..StoreSettings::new(url, KeySource::None)
         };
         let client = aws_smithy_http_client::Builder::new().build_http();
-        let all = CredentialPlaces::of(&settings, &ProviderConfig::without_region().with_http_client(client));
+        let all = CredentialChain::of(&settings, &ProviderConfig::without_region().with_http_client(client));
         let missing = told(all.search().await);
         let place = format!("looked at profile \"backup\" of credentials_file {}", path.display());
         assert!(missing.starts_with(&format!("InvalidConfiguration: {place}: cannot be read (")), "{missing}");

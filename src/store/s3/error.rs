@@ -8,14 +8,14 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use super::credentials::NotFound;
-use crate::store::answer::{Answer, WriteAnswer};
+use super::credentials::NoCredentialsFound;
+use crate::store::answer::{StoreResponse, WriteResponse};
 use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind};
 use crate::text;
 
 /// What is left of an SDK's error.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct S3Failure {
     pub(super) kind: StoreErrorKind,
     /// The HTTP status, where there was an answer.
     pub(super) status: Option<u16>,
@@ -36,7 +36,7 @@ const DOCUMENT_LEN: usize = 4096;
 /// The most that is told of an answer that is not the store's.
 const PAGE_CHARS_MAX: usize = 80;
 
-impl<E> From<SdkError<E, HttpResponse>> for Failure
+impl<E> From<SdkError<E, HttpResponse>> for S3Failure
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
@@ -47,7 +47,7 @@ where
         let is_bare = body.is_some_and(|body| body.is_some_and(<[u8]>::is_empty));
         // The SDK gives an empty 404 a code that the server never said.
         let code = e.as_service_error().and_then(|e| e.code()).filter(|_| !is_bare).map(str::to_owned);
-        let answer = Answer { status, code: code.as_deref(), is_bare };
+        let answer = StoreResponse { status, code: code.as_deref(), is_bare };
         if let Some(error) = credentials_error(&e) {
             return Self::without_credentials(error);
         }
@@ -182,7 +182,7 @@ fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
     }
 }
 
-impl Failure {
+impl S3Failure {
     fn without_answer(kind: StoreErrorKind, detail: String) -> Self {
         Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail, etag: None }
     }
@@ -195,7 +195,7 @@ impl Failure {
             }
             _ => StoreErrorKind::Unreachable,
         };
-        let detail = match causes(error).find_map(|e| e.downcast_ref::<NotFound>()) {
+        let detail = match causes(error).find_map(|e| e.downcast_ref::<NoCredentialsFound>()) {
             Some(found) if kind == StoreErrorKind::Unreachable => format!("no credentials: {found}"),
             Some(found) => found.to_string(),
             None => words(error),
@@ -231,19 +231,19 @@ impl Failure {
     /// What a conditional put came to that was not answered by success.
     pub(super) fn into_outcome(self, store: &str, key: &str) -> Result<PutOutcome, StoreError> {
         match self.of_write() {
-            WriteAnswer::ConditionFailed => Ok(PutOutcome::Exists),
-            WriteAnswer::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
+            WriteResponse::ConditionFailed => Ok(PutOutcome::Exists),
+            WriteResponse::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
             // A put makes what is not there: then it is not the answer to this one.
-            WriteAnswer::NoSuchKey | WriteAnswer::Doubt => Ok(PutOutcome::Unknown { why: self.why(store) }),
+            WriteResponse::NoSuchKey | WriteResponse::Doubt => Ok(PutOutcome::Unknown { why: self.why(store) }),
         }
     }
 
     /// The same for a replace, which needs the object to be there.
     pub(super) fn into_replace_outcome(self, store: &str, key: &str) -> Result<ReplaceOutcome, StoreError> {
         match self.of_write() {
-            WriteAnswer::ConditionFailed | WriteAnswer::NoSuchKey => Ok(ReplaceOutcome::Changed),
-            WriteAnswer::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
-            WriteAnswer::Doubt => Ok(ReplaceOutcome::Unknown { why: self.why(store) }),
+            WriteResponse::ConditionFailed | WriteResponse::NoSuchKey => Ok(ReplaceOutcome::Changed),
+            WriteResponse::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
+            WriteResponse::Doubt => Ok(ReplaceOutcome::Unknown { why: self.why(store) }),
         }
     }
 
@@ -252,11 +252,11 @@ impl Failure {
         format!("{store}: {}", self.detail)
     }
 
-    fn of_write(&self) -> WriteAnswer {
+    fn of_write(&self) -> WriteResponse {
         if self.is_unsent && self.kind != StoreErrorKind::Unreachable {
-            return WriteAnswer::Refused(self.kind);
+            return WriteResponse::Refused(self.kind);
         }
-        Answer { status: self.status, code: self.code.as_deref(), is_bare: self.is_bare }.of_write()
+        StoreResponse { status: self.status, code: self.code.as_deref(), is_bare: self.is_bare }.of_write()
     }
 }
 
@@ -264,9 +264,9 @@ impl Failure {
 mod tests {
     use super::*;
 
-    fn failure(status: u16, code: Option<&str>) -> Failure {
-        let answer = Answer { status: Some(status), code, is_bare: code.is_none() };
-        Failure {
+    fn failure(status: u16, code: Option<&str>) -> S3Failure {
+        let answer = StoreResponse { status: Some(status), code, is_bare: code.is_none() };
+        S3Failure {
             kind: answer.kind(),
             status: Some(status),
             code: code.map(str::to_owned),

@@ -11,61 +11,61 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 
-use crate::store::Hold;
+use crate::store::PutPause;
 
 /// `body`, held back after its first half.
-pub(super) fn body(body: Bytes, hold: Hold) -> ByteStream {
+pub(super) fn body(body: Bytes, hold: PutPause) -> ByteStream {
     let len = body.len() as u64;
-    ByteStream::from_body_1_x(HeldBody { rest: body, len, state: State::First(hold) })
+    ByteStream::from_body_1_x(PausedBody { rest: body, len, state: PauseState::First(hold) })
 }
 
-struct HeldBody {
+struct PausedBody {
     rest: Bytes,
     len: u64,
-    state: State,
+    state: PauseState,
 }
 
-enum State {
+enum PauseState {
     /// Nothing was sent.
-    First(Hold),
+    First(PutPause),
     /// The first half was handed over, which does not say that it is on the wire yet.
-    Half(Hold),
+    Half(PutPause),
     /// Waiting.
     Held(oneshot::Receiver<()>),
     /// Everything was handed over.
     Done,
 }
 
-impl Body for HeldBody {
+impl Body for PausedBody {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
-            match mem::replace(&mut self.state, State::Done) {
-                State::First(hold) => {
-                    self.state = State::Half(hold);
+            match mem::replace(&mut self.state, PauseState::Done) {
+                PauseState::First(hold) => {
+                    self.state = PauseState::Half(hold);
                     let half = self.rest.len() / 2;
                     if half > 0 {
                         return Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(half)))));
                     }
                 }
                 // Asked for more: the client has taken headers and first half, and flushes them while it waits.
-                State::Half(hold) => self.state = State::Held(hold.begin()),
-                State::Held(mut release) => {
+                PauseState::Half(hold) => self.state = PauseState::Held(hold.begin()),
+                PauseState::Held(mut release) => {
                     if Pin::new(&mut release).poll(cx).is_pending() {
-                        self.state = State::Held(release);
+                        self.state = PauseState::Held(release);
                         return Poll::Pending;
                     }
                     return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.rest)))));
                 }
-                State::Done => return Poll::Ready(None),
+                PauseState::Done => return Poll::Ready(None),
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, PauseState::Done)
     }
 
     fn size_hint(&self) -> SizeHint {

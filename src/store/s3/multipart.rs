@@ -6,7 +6,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::error::Failure;
+use super::error::S3Failure;
 use super::{S3Store, client};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -30,7 +30,7 @@ impl S3Store {
             .checksum_algorithm(ChecksumAlgorithm::Crc32C)
             .send()
             .await
-            .map_err(|e| Failure::from(e).about_bucket(&self.place, Some(key)))?;
+            .map_err(|e| S3Failure::from(e).about_bucket(&self.place, Some(key)))?;
         let Some(id) = created.upload_id else {
             return Err(StoreError::new(StoreErrorKind::Other, &self.place, Some(key), "the server gave no upload ID"));
         };
@@ -59,7 +59,7 @@ impl S3Store {
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
             .send()
             .await;
-        match completed.map_err(Failure::from) {
+        match completed.map_err(S3Failure::from) {
             // A success of the store's names what it made.
             Ok(done) if done.e_tag.is_some() || self.has_size(key, body.len()).await => Ok(()),
             Ok(_) => Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), super::NO_ETAG)),
@@ -84,7 +84,7 @@ impl S3Store {
         let part = if self.sign_bodies { part } else { part.disable_payload_signing() };
         let sent = part.config_override(aws_sdk_s3::config::Builder::new().timeout_config(timeouts)).send().await;
         let UploadPartOutput { e_tag, checksum_crc32_c, .. } =
-            sent.map_err(|e| Failure::from(e).about_bucket(&self.place, Some(key)))?;
+            sent.map_err(|e| S3Failure::from(e).about_bucket(&self.place, Some(key)))?;
         if e_tag.is_none() {
             return Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), super::NO_ETAG));
         }
@@ -101,7 +101,7 @@ impl S3Store {
         let aborted =
             self.client.abort_multipart_upload().bucket(&self.bucket).key(self.full(key)).upload_id(id).send().await;
         if let Err(e) = aborted {
-            tracing::debug!(key, error = %Failure::from(e).detail, "an unfinished upload stays behind");
+            tracing::debug!(key, error = %S3Failure::from(e).detail, "an unfinished upload stays behind");
         }
     }
 }

@@ -3,13 +3,13 @@
 use aws_sdk_s3::types::{BucketVersioningStatus, DefaultRetention, ObjectLockConfiguration};
 
 use super::S3Store;
-use super::error::Failure;
-use crate::store::{Lock, StoreErrorKind, Versioning};
+use super::error::S3Failure;
+use crate::store::{ObjectLock, StoreErrorKind, Versioning};
 
 impl S3Store {
     pub(super) async fn ask_versioning(&self) -> Versioning {
         let asked = self.client.get_bucket_versioning().bucket(&self.bucket).send().await;
-        match asked.map_err(Failure::from) {
+        match asked.map_err(S3Failure::from) {
             Ok(answer) if answer.status == Some(BucketVersioningStatus::Enabled) => {
                 Versioning::Kept { lock: self.ask_lock().await }
             }
@@ -20,18 +20,18 @@ impl S3Store {
         }
     }
 
-    async fn ask_lock(&self) -> Lock {
+    async fn ask_lock(&self) -> ObjectLock {
         let asked = self.client.get_object_lock_configuration().bucket(&self.bucket).send().await;
-        match asked.map_err(Failure::from) {
+        match asked.map_err(S3Failure::from) {
             Ok(answer) => lock(answer.object_lock_configuration),
-            Err(failure) if failure.kind == StoreErrorKind::Denied => Lock::Denied { why: failure.detail },
+            Err(failure) if failure.kind == StoreErrorKind::Denied => ObjectLock::Denied { why: failure.detail },
             // Without a configuration the answer is 404; servers that have no locks do not know the question.
-            Err(_) => Lock::None,
+            Err(_) => ObjectLock::None,
         }
     }
 }
 
-fn lock(configuration: Option<ObjectLockConfiguration>) -> Lock {
+fn lock(configuration: Option<ObjectLockConfiguration>) -> ObjectLock {
     let retention = configuration.and_then(|c| c.rule).and_then(|rule| rule.default_retention);
     let words = |DefaultRetention { days, years, .. }: DefaultRetention| match (days, years) {
         (Some(1), _) => Some("1 day".to_owned()),
@@ -40,7 +40,7 @@ fn lock(configuration: Option<ObjectLockConfiguration>) -> Lock {
         (None, Some(years)) => Some(format!("{years} years")),
         (None, None) => None,
     };
-    retention.and_then(words).map_or(Lock::None, |time| Lock::ByDefault { time })
+    retention.and_then(words).map_or(ObjectLock::None, |time| ObjectLock::ByDefault { time })
 }
 
 #[cfg(test)]
@@ -55,11 +55,11 @@ mod tests {
         let of = |retention| {
             lock(Some(enabled().rule(ObjectLockRule::builder().default_retention(retention).build()).build()))
         };
-        assert_eq!(lock(None), Lock::None);
-        assert_eq!(lock(Some(enabled().build())), Lock::None);
+        assert_eq!(lock(None), ObjectLock::None);
+        assert_eq!(lock(Some(enabled().build())), ObjectLock::None);
         let retention = || DefaultRetention::builder().mode(ObjectLockRetentionMode::Governance);
-        assert_eq!(of(retention().build()), Lock::None);
-        assert_eq!(of(retention().days(30).build()), Lock::ByDefault { time: "30 days".to_owned() });
-        assert_eq!(of(retention().years(1).build()), Lock::ByDefault { time: "1 year".to_owned() });
+        assert_eq!(of(retention().build()), ObjectLock::None);
+        assert_eq!(of(retention().days(30).build()), ObjectLock::ByDefault { time: "30 days".to_owned() });
+        assert_eq!(of(retention().years(1).build()), ObjectLock::ByDefault { time: "1 year".to_owned() });
     }
 }

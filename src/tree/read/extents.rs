@@ -14,7 +14,7 @@ const GRAIN_MIN: u64 = 4096;
 
 /// The runs of data of one file, added in ascending order.
 #[derive(Debug)]
-pub(super) struct Runs {
+pub(super) struct DataRuns {
     list: Vec<Extent>,
     max: usize,
     /// Holes shorter than this are filled, and data is looked for at this distance. 0: each hole is kept.
@@ -24,7 +24,7 @@ pub(super) struct Runs {
     size: u64,
 }
 
-impl Runs {
+impl DataRuns {
     /// Of a file of `size` bytes, at most `max` (at least 2) of them.
     pub(super) fn new(size: u64, max: usize) -> Self {
         Self { list: Vec::new(), max, grain: 0, added: 0, size }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn runs(size: u64, max: usize, data: &[(u64, u64)]) -> Option<Vec<(u64, u64)>> {
-        let mut runs = Runs::new(size, max);
+        let mut runs = DataRuns::new(size, max);
         let mut at = 0;
         for &(start, end) in data.iter().filter(|(_, end)| *end <= size) {
             if end > at {
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn how_often_a_file_is_asked_does_not_depend_on_its_size() {
         let (size, max) = (i64::MAX as u64, 64);
-        let mut runs = Runs::new(size, max);
+        let mut runs = DataRuns::new(size, max);
         let (mut at, mut asked) = (0, 0);
         while at < size {
             asked += 1;

@@ -6,19 +6,19 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 
 use super::*;
-use crate::tree::exclude::Exclude;
+use crate::tree::exclude::ExcludePatterns;
 use crate::tree::roots::PASS;
-use crate::tree::scan::{Found, Options, scan};
+use crate::tree::scan::{ScanItem, ScanOptions, scan};
 use crate::tree::testing::{at, dir, without_privileges};
 
-fn roots(path: &Path) -> Roots {
-    Roots::open(&[path.to_owned()]).unwrap()
+fn roots(path: &Path) -> SourceRoots {
+    SourceRoots::open(&[path.to_owned()]).unwrap()
 }
 
-fn scanned(path: &Path) -> Vec<Scanned> {
-    let options = Options {
+fn scanned(path: &Path) -> Vec<ScannedEntry> {
+    let options = ScanOptions {
         sources: vec![path.to_owned()],
-        exclude: Exclude::none(),
+        exclude: ExcludePatterns::none(),
         one_file_system: false,
         exclude_caches: false,
         exclude_larger_than: None,
@@ -26,7 +26,7 @@ fn scanned(path: &Path) -> Vec<Scanned> {
     let found = scan(options).unwrap().flatten();
     found
         .map(|f| match f {
-            Found::Entry(scanned) => scanned,
+            ScanItem::Entry(scanned) => scanned,
             other => panic!("{other:?}"),
         })
         .collect()
@@ -51,18 +51,18 @@ fn each_kind_is_completed() {
     let target = "x/".repeat(2000) + "ü";
     symlink(&target, p.join("link")).unwrap();
     fs::set_permissions(p.join("file"), fs::Permissions::from_mode(0o4750)).unwrap();
-    let (roots, names) = (roots(p), Names::new());
+    let (roots, names) = (roots(p), OwnerNames::new());
     let found = scanned(p);
     let complete = |i: usize| complete(&roots, &found[i], &names).unwrap();
     assert_eq!(found.iter().map(|s| s.path.name()).collect::<Vec<_>>()[1..], [&b"dir"[..], b"fifo", b"file", b"link"]);
-    assert_eq!((complete(0).entry.kind, complete(1).entry.kind), (Kind::Dir, Kind::Dir));
-    assert_eq!(complete(2).entry.kind, Kind::Fifo);
+    assert_eq!((complete(0).entry.kind, complete(1).entry.kind), (EntryKind::Dir, EntryKind::Dir));
+    assert_eq!(complete(2).entry.kind, EntryKind::Fifo);
     let file = complete(3);
-    assert_eq!(file.entry.kind, Kind::File { size: 5, extents: None, chunks: vec![] });
+    assert_eq!(file.entry.kind, EntryKind::File { size: 5, extents: None, chunks: vec![] });
     assert_eq!((file.entry.path, file.entry.mtime, file.stat), (at(&base, "file"), found[3].stat.mtime, found[3].stat));
     assert_eq!(file.entry.owner, names.owner(&found[3].stat));
     assert_eq!(file.entry.owner.mode, 0o4750);
-    assert_eq!(complete(4).entry.kind, Kind::Symlink { target: target.into() });
+    assert_eq!(complete(4).entry.kind, EntryKind::Symlink { target: target.into() });
     assert!((0..5).all(|i| complete(i).problem.is_none()));
 }
 
@@ -71,8 +71,8 @@ fn devices_have_their_numbers() {
     let roots = roots(Path::new("/dev"));
     let path = TreePath::new("dev/null").unwrap();
     let stat = Stat::of(roots.open_at(&path, OFlags::PATH).unwrap()).unwrap();
-    let completed = complete(&roots, &Scanned { path, stat }, &Names::new()).unwrap();
-    assert_eq!(completed.entry.kind, Kind::CharDevice { major: 1, minor: 3 });
+    let completed = complete(&roots, &ScannedEntry { path, stat }, &OwnerNames::new()).unwrap();
+    assert_eq!(completed.entry.kind, EntryKind::CharDevice { major: 1, minor: 3 });
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn attributes_of_files_and_directories() {
     }
     let (roots, found) = (roots(p), scanned(p));
     let xattrs = |i: usize| {
-        let completed = complete(&roots, &found[i], &Names::new()).unwrap();
+        let completed = complete(&roots, &found[i], &OwnerNames::new()).unwrap();
         assert_eq!(completed.problem, None);
         // A security module may have labelled them.
         completed.entry.xattrs.into_iter().filter(|x| !x.name.starts_with(b"security.")).collect::<Vec<_>>()
@@ -110,7 +110,10 @@ fn attributes_of_files_and_directories() {
     assert_eq!(xattrs(2).len(), 9);
     assert!(xattrs(2).is_sorted());
     let open = open(&roots, &at(&base, "file")).unwrap();
-    assert_eq!(open.complete(&at(&base, "file"), &Names::new()), complete(&roots, &found[2], &Names::new()).unwrap());
+    assert_eq!(
+        open.complete(&at(&base, "file"), &OwnerNames::new()),
+        complete(&roots, &found[2], &OwnerNames::new()).unwrap()
+    );
 }
 
 #[test]
@@ -127,7 +130,7 @@ fn attributes_of_what_cannot_be_opened() {
     }
     let (roots, found) = (roots(p), scanned(p));
     for (i, value) in [(1, "link"), (2, "pipe")] {
-        let completed = complete(&roots, &found[i], &Names::new()).unwrap();
+        let completed = complete(&roots, &found[i], &OwnerNames::new()).unwrap();
         assert_eq!(completed.problem, None);
         let seen = completed.entry.xattrs.into_iter().filter(|x| !x.name.starts_with(b"security.")).collect::<Vec<_>>();
         assert_eq!(seen, if root { vec![xattr("trusted.x", value.as_bytes())] } else { vec![] });
@@ -142,13 +145,13 @@ fn attributes_that_may_not_be_read_are_named_and_the_rest_is_there() {
     set(&p, "user.secret", b"x");
     fs::set_permissions(&p, fs::Permissions::from_mode(0o711)).unwrap();
     let completed = without_privileges(|| {
-        let found = Scanned { path: at(&base, "dir"), stat: Stat::of(File::open(dir.path()).unwrap()).unwrap() };
-        complete(&roots(dir.path()), &found, &Names::new()).unwrap()
+        let found = ScannedEntry { path: at(&base, "dir"), stat: Stat::of(File::open(dir.path()).unwrap()).unwrap() };
+        complete(&roots(dir.path()), &found, &OwnerNames::new()).unwrap()
     });
-    assert_eq!((completed.entry.kind, completed.entry.owner.mode), (Kind::Dir, 0o711));
+    assert_eq!((completed.entry.kind, completed.entry.owner.mode), (EntryKind::Dir, 0o711));
     let problem = completed.problem.unwrap();
     assert_eq!(problem.path, at(&base, "dir"));
-    assert!(matches!(&problem.kind, ProblemKind::Attribute(why) if why.contains("user.secret: Permission denied")));
+    assert!(matches!(&problem.kind, PathProblemKind::Attribute(why) if why.contains("user.secret: Permission denied")));
 }
 
 #[test]
@@ -174,8 +177,8 @@ fn what_became_something_else_has_vanished() {
     symlink("moved", p.join("parent")).unwrap();
     let roots = roots(p);
     for scanned in found.iter().filter(|s| s.path != base) {
-        let problem = complete(&roots, scanned, &Names::new()).unwrap_err();
-        assert_eq!(problem, Problem { path: scanned.path.clone(), kind: ProblemKind::Vanished });
+        let problem = complete(&roots, scanned, &OwnerNames::new()).unwrap_err();
+        assert_eq!(problem, PathProblem { path: scanned.path.clone(), kind: PathProblemKind::Vanished });
         if scanned.stat.kind == FileType::File {
             assert_eq!(open(&roots, &scanned.path).unwrap_err(), problem);
         }
@@ -190,7 +193,7 @@ fn an_unreadable_file_is_named() {
     fs::set_permissions(dir.path().join("file"), fs::Permissions::from_mode(0o600)).unwrap();
     let problem = without_privileges(|| open(&roots(dir.path()), &at(&base, "file")).unwrap_err());
     assert_eq!(problem.path, at(&base, "file"));
-    assert!(matches!(&problem.kind, ProblemKind::Unreadable(why) if why.contains("Permission denied")));
+    assert!(matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.contains("Permission denied")));
 }
 
 #[test]
@@ -216,7 +219,7 @@ fn small_files_go_behind_what_the_buffer_holds() {
     let roots = roots(dir.path());
     let mut buffer = b"before ".to_vec();
     let file = open(&roots, &at(&base, "file")).unwrap();
-    assert_eq!(file.read_whole(&mut buffer).unwrap(), Whole { len: 7, changed: false, unsized_content: false });
+    assert_eq!(file.read_whole(&mut buffer).unwrap(), WholeRead { len: 7, changed: false, unsized_content: false });
     assert_eq!(open(&roots, &at(&base, "empty")).unwrap().read_whole(&mut buffer).unwrap().len, 0);
     assert_eq!(buffer, b"before content");
     // Room beyond the file is not taken for part of it.
@@ -299,7 +302,7 @@ fn a_file_that_says_it_is_empty_is_read_to_its_end() {
     assert_eq!(file.stat().size, 0, "this kernel gives it a size");
     let mut buffer = b"before".to_vec();
     let whole = file.read_whole(&mut buffer).unwrap();
-    assert_eq!((whole, &buffer[..]), (Whole { len: 0, changed: false, unsized_content: true }, &b"before"[..]));
+    assert_eq!((whole, &buffer[..]), (WholeRead { len: 0, changed: false, unsized_content: true }, &b"before"[..]));
     let mut content = Vec::new();
     file.stream().read_to_end(&mut content).unwrap();
     assert_eq!(content, fs::read("/proc/version").unwrap());
@@ -328,7 +331,7 @@ fn a_file_that_becomes_a_pipe_holds_nobody_up() {
         for _ in 0..100_000 {
             match open(&roots, &at(&base, "file")) {
                 Ok(open) => files += u32::from(open.stat().kind == FileType::File),
-                Err(problem) => pipes += u32::from(problem.kind == ProblemKind::Vanished),
+                Err(problem) => pipes += u32::from(problem.kind == PathProblemKind::Vanished),
             }
             if files.min(pipes) > 50 {
                 break;
@@ -369,9 +372,9 @@ fn a_lease_is_waited_for_as_long_as_its_holder_is_willing() {
     let mut holder = lease(&file, true);
     roots.has_waited_enough();
     let problem = open(&roots, &at(&base, "file")).unwrap_err();
-    assert!(matches!(&problem.kind, ProblemKind::Unreadable(why) if why.contains("lease")), "{problem:?}");
+    assert!(matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.contains("lease")), "{problem:?}");
     // Also where the source is that file: it is named, and the others are backed up.
-    assert_eq!(Roots::open(&[file]).unwrap().paths().count(), 1);
+    assert_eq!(SourceRoots::open(&[file]).unwrap().paths().count(), 1);
     holder.kill().unwrap();
     holder.wait().unwrap();
 }
@@ -392,9 +395,10 @@ fn paths_longer_than_the_kernel_takes() {
     let flags = OFlags::CREATE | OFlags::WRONLY;
     File::from(rustix::fs::openat(&parent, "file", flags, rustix::fs::Mode::RWXU).unwrap()).write_all(b"deep").unwrap();
     let found = scanned(dir.path());
-    let kinds: Vec<_> = found[30..].iter().map(|s| complete(&roots, s, &Names::new()).unwrap().entry.kind).collect();
-    let file = Kind::File { size: 4, extents: None, chunks: vec![] };
-    assert_eq!(kinds, [Kind::Dir, file, Kind::Symlink { target: b"target".into() }]);
+    let kinds: Vec<_> =
+        found[30..].iter().map(|s| complete(&roots, s, &OwnerNames::new()).unwrap().entry.kind).collect();
+    let file = EntryKind::File { size: 4, extents: None, chunks: vec![] };
+    assert_eq!(kinds, [EntryKind::Dir, file, EntryKind::Symlink { target: b"target".into() }]);
     let mut buffer = vec![];
     open(&roots, &path.join(b"file").unwrap()).unwrap().read_whole(&mut buffer).unwrap();
     assert_eq!(buffer, b"deep");

@@ -21,7 +21,7 @@ const NAMED_MAX: usize = 8;
 
 /// An object to ask.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Object<'a> {
+pub(super) enum XattrTarget<'a> {
     /// Open for reading.
     Open(BorrowedFd<'a>),
     /// Opened with `O_PATH`: the calls for descriptors refuse it, but its name in `/proc/self/fd` works for every type,
@@ -29,7 +29,7 @@ pub(super) enum Object<'a> {
     Pointed(BorrowedFd<'a>),
 }
 
-impl Object<'_> {
+impl XattrTarget<'_> {
     /// All attributes that this process may see, sorted by name, and what could not be read.
     pub(super) fn xattrs(self) -> (Vec<Xattr>, Option<String>) {
         let names = match grow(|buffer| self.list(buffer)) {

@@ -15,7 +15,7 @@ pub(super) const BUFFER_LEN: usize = 64 << 10;
 
 /// The names of one directory in bytewise order, without `.` and `..`. Takes the names and 10 bytes for each.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(super) struct DirListing {
     /// For each entry: one byte that says what it is, the name, NUL.
     bytes: Vec<u8>,
     /// Where in `bytes` each entry begins.
@@ -24,16 +24,16 @@ pub(super) struct Listing {
 
 /// What a listing says of an entry, before anybody looks at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hint {
+pub(super) enum EntryTypeHint {
     Dir,
     NoDir,
     /// Some file systems do not tell.
     Unknown,
 }
 
-const HINTS: [Hint; 3] = [Hint::Dir, Hint::NoDir, Hint::Unknown];
+const HINTS: [EntryTypeHint; 3] = [EntryTypeHint::Dir, EntryTypeHint::NoDir, EntryTypeHint::Unknown];
 
-impl Listing {
+impl DirListing {
     /// Reads all names of `dir`, reusing what `self` has allocated.
     ///
     /// # Errors
@@ -54,9 +54,9 @@ impl Listing {
                 continue;
             }
             let hint = match entry.file_type().into() {
-                FileType::Dir => Hint::Dir,
-                FileType::Unknown => Hint::Unknown,
-                _ => Hint::NoDir,
+                FileType::Dir => EntryTypeHint::Dir,
+                FileType::Unknown => EntryTypeHint::Unknown,
+                _ => EntryTypeHint::NoDir,
             };
             self.starts.push(self.bytes.len());
             self.bytes.push(hint as u8);
@@ -72,7 +72,7 @@ impl Listing {
     }
 
     /// The `index`th name.
-    pub(super) fn get(&self, index: usize) -> (&CStr, Hint) {
+    pub(super) fn get(&self, index: usize) -> (&CStr, EntryTypeHint) {
         let start = self.starts[index];
         (name_at(&self.bytes, start), HINTS[usize::from(self.bytes[start])])
     }
@@ -112,11 +112,11 @@ mod tests {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         let fd = std::fs::File::open(dir.path()).unwrap();
-        let mut listing = Listing::default();
+        let mut listing = DirListing::default();
         listing.read(fd.as_fd(), &mut [MaybeUninit::uninit(); 300]).unwrap();
         let all: Vec<_> = (0..listing.len()).map(|i| listing.get(i)).collect();
-        let file = |name| (name, Hint::NoDir);
-        assert_eq!(all, [file(c"a"), (c"b", Hint::Dir), file(c"b-x"), file(c"b.x"), file(c"ä")]);
+        let file = |name| (name, EntryTypeHint::NoDir);
+        assert_eq!(all, [file(c"a"), (c"b", EntryTypeHint::Dir), file(c"b-x"), file(c"b.x"), file(c"ä")]);
         assert!(listing.contains(c"b.x") && !listing.contains(c"b."));
         listing.keep_only(c"b-x");
         assert_eq!((listing.len(), listing.get(0)), (1, file(c"b-x")));

@@ -4,7 +4,7 @@
 //! (waiting or taken) with the results that come right before it. When a piece of work is finished its node is replaced,
 //! in place, by what came out of it: results, and more work. So the order of the results does not depend on who finishes when.
 //!
-//! Walkers take the first piece of work that waits. Once [`Limits::run_ahead`] is reached they only take the very piece
+//! Walkers take the first piece of work that waits. Once [`QueueLimits::run_ahead`] is reached they only take the very piece
 //! that the consumer is waiting for, so that the limit can never lock the two against each other. Such a piece must end with
 //! the first further work that comes out of it: results behind that work would wait for it, and one level further down
 //! the same again, so that the limit would count for each level of a tree and not for the whole.
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 /// Sizes, in units of weight.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct QueueLimits {
     /// Results that wait for the consumer: beyond this nobody runs ahead of it.
     pub(super) run_ahead: usize,
     /// Walkers that have stopped are worth waking below this.
@@ -24,7 +24,7 @@ pub(super) struct Limits {
 
 /// One thing that came out of a piece of work.
 #[derive(Debug)]
-pub(super) enum Part<W, T> {
+pub(super) enum TaskOutput<W, T> {
     /// Results, with their weight.
     Ready(Vec<T>, usize),
     /// More work, whose results come here.
@@ -33,7 +33,7 @@ pub(super) enum Part<W, T> {
 
 /// The answer to who asks for work or for results.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next<V> {
+pub(super) enum QueuePoll<V> {
     /// Here it is.
     Some(V),
     /// Not yet.
@@ -44,11 +44,11 @@ pub(super) enum Next<V> {
 
 /// A taken piece of work, to be given back with its results.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ticket(u64);
+pub(super) struct TaskTicket(u64);
 
 /// How much of a piece of work is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
+pub(super) enum TaskScope {
     /// All of it.
     All,
     /// Nothing behind the first further work: the limit is reached. The rest comes back as work.
@@ -56,10 +56,10 @@ pub(super) enum Want {
 }
 
 #[derive(Debug)]
-pub(super) struct Queue<W, T> {
-    limits: Limits,
+pub(super) struct WalkQueue<W, T> {
+    limits: QueueLimits,
     /// The first of these is the end of the list: no work, only what comes before the end.
-    stack: Vec<Node<W, T>>,
+    stack: Vec<QueueNode<W, T>>,
     nodes_made: u64,
     /// How many nodes are taken.
     taken: usize,
@@ -69,7 +69,7 @@ pub(super) struct Queue<W, T> {
 }
 
 #[derive(Debug)]
-struct Node<W, T> {
+struct QueueNode<W, T> {
     id: u64,
     /// Results that come before this node's own.
     before: VecDeque<(Vec<T>, usize)>,
@@ -77,10 +77,10 @@ struct Node<W, T> {
     work: Option<W>,
 }
 
-impl<W, T> Queue<W, T> {
+impl<W, T> WalkQueue<W, T> {
     /// A list of `work`, in path order.
-    pub(super) fn new(limits: Limits, work: impl DoubleEndedIterator<Item = W>) -> Self {
-        let end = Node { id: 0, before: VecDeque::new(), work: None };
+    pub(super) fn new(limits: QueueLimits, work: impl DoubleEndedIterator<Item = W>) -> Self {
+        let end = QueueNode { id: 0, before: VecDeque::new(), work: None };
         let mut queue = Self { limits, stack: vec![end], nodes_made: 1, taken: 0, ready: 0, closed: false };
         for work in work.rev() {
             let node = queue.node(work, VecDeque::new());
@@ -89,30 +89,30 @@ impl<W, T> Queue<W, T> {
         queue
     }
 
-    fn node(&mut self, work: W, before: VecDeque<(Vec<T>, usize)>) -> Node<W, T> {
+    fn node(&mut self, work: W, before: VecDeque<(Vec<T>, usize)>) -> QueueNode<W, T> {
         let id = self.nodes_made;
         self.nodes_made += 1;
-        Node { id, before, work: Some(work) }
+        QueueNode { id, before, work: Some(work) }
     }
 
     /// The next piece of work for a walker.
-    pub(super) fn take(&mut self) -> Next<(Ticket, W, Want)> {
+    pub(super) fn take(&mut self) -> QueuePoll<(TaskTicket, W, TaskScope)> {
         if self.closed || self.stack.len() == 1 {
-            return Next::End;
+            return QueuePoll::End;
         }
-        let want = if self.ready < self.limits.run_ahead { Want::All } else { Want::First };
-        if want == Want::First && !self.starving() {
-            return Next::Wait;
+        let want = if self.ready < self.limits.run_ahead { TaskScope::All } else { TaskScope::First };
+        if want == TaskScope::First && !self.starving() {
+            return QueuePoll::Wait;
         }
         // As many are taken as there are walkers, so this looks at few.
         let mut from_top = self.stack.iter_mut().skip(1).rev();
-        let waiting = from_top.find_map(|n| n.work.take().map(|work| (Ticket(n.id), work, want)));
+        let waiting = from_top.find_map(|n| n.work.take().map(|work| (TaskTicket(n.id), work, want)));
         self.taken += usize::from(waiting.is_some());
-        waiting.map_or(Next::Wait, Next::Some)
+        waiting.map_or(QueuePoll::Wait, QueuePoll::Some)
     }
 
     /// Puts what came out of a piece of work into its place.
-    pub(super) fn finish(&mut self, Ticket(id): Ticket, parts: impl IntoIterator<Item = Part<W, T>>) {
+    pub(super) fn finish(&mut self, TaskTicket(id): TaskTicket, parts: impl IntoIterator<Item = TaskOutput<W, T>>) {
         if self.closed {
             return;
         }
@@ -122,11 +122,11 @@ impl<W, T> Queue<W, T> {
         let mut later = Vec::new();
         for part in parts {
             match part {
-                Part::Ready(results, weight) => {
+                TaskOutput::Ready(results, weight) => {
                     self.ready += weight;
                     before.push_back((results, weight));
                 }
-                Part::Later(work) => later.push(self.node(work, std::mem::take(&mut before))),
+                TaskOutput::Later(work) => later.push(self.node(work, std::mem::take(&mut before))),
             }
         }
         // The end is never taken, so there is a node after each that is.
@@ -137,14 +137,14 @@ impl<W, T> Queue<W, T> {
     }
 
     /// Results for the consumer, everything that is ready in path order but not much more than a batch.
-    pub(super) fn pop(&mut self) -> Next<Vec<T>> {
+    pub(super) fn pop(&mut self) -> QueuePoll<Vec<T>> {
         let finished = self.stack.len() == 1;
         let top = self.stack.last_mut().expect("the end stays");
         if self.closed || (finished && top.before.is_empty()) {
-            return Next::End;
+            return QueuePoll::End;
         }
         if top.before.is_empty() || (self.ready < self.limits.batch && !finished) {
-            return Next::Wait;
+            return QueuePoll::Wait;
         }
         let mut results = Vec::new();
         let mut weight = 0;
@@ -160,7 +160,7 @@ impl<W, T> Queue<W, T> {
             }
         }
         self.ready -= weight;
-        Next::Some(results)
+        QueuePoll::Some(results)
     }
 
     /// Whether a walker that waits would now find something to do, when `busy` others are about to take some.
@@ -225,15 +225,15 @@ mod tests {
     /// A directory, and the first of its entries that is still to be looked at.
     type Work = (Path, Tree, usize);
 
-    fn parts((path, tree, start): Work, want: Want) -> Vec<Part<Work, Path>> {
+    fn parts((path, tree, start): Work, want: TaskScope) -> Vec<TaskOutput<Work, Path>> {
         let mut parts = vec![];
         for (i, entry) in tree.0.iter().enumerate().skip(start) {
             let path_below = [path.as_slice(), &[i]].concat();
-            parts.push(Part::Ready(vec![path_below.clone()], 1));
+            parts.push(TaskOutput::Ready(vec![path_below.clone()], 1));
             if let Some(below) = entry {
-                parts.push(Part::Later((path_below, below.clone(), 0)));
-                if want == Want::First {
-                    parts.push(Part::Later((path, tree, i + 1)));
+                parts.push(TaskOutput::Later((path_below, below.clone(), 0)));
+                if want == TaskScope::First {
+                    parts.push(TaskOutput::Later((path, tree, i + 1)));
                     break;
                 }
             }
@@ -241,14 +241,14 @@ mod tests {
         parts
     }
 
-    const LIMITS: Limits = Limits { run_ahead: 8, resume: 5, batch: 3 };
+    const LIMITS: QueueLimits = QueueLimits { run_ahead: 8, resume: 5, batch: 3 };
 
     proptest! {
         /// Whatever the walkers and the consumer do when, results come in path order, nothing is lost, nobody waits for ever,
         /// and the walkers run ahead by no more than the limit, one piece of work each, and the one that is waited for.
         #[test]
         fn any_interleaving_gives_path_order(tree in tree(), choices in prop::collection::vec(0..4_usize, 1..60)) {
-            let mut queue = Queue::new(LIMITS, [(vec![], tree.clone(), 0)].into_iter());
+            let mut queue = WalkQueue::new(LIMITS, [(vec![], tree.clone(), 0)].into_iter());
             let mut hands = [None, None];
             let mut got = vec![];
             let mut choices = choices.into_iter().cycle();
@@ -260,16 +260,16 @@ mod tests {
                     match hands[who].take() {
                         Some((ticket, work, want)) => { queue.finish(ticket, parts(work, want)); true }
                         None => match queue.take() {
-                            Next::Some(work) => { hands[who] = Some(work); true }
-                            Next::Wait | Next::End => false,
+                            QueuePoll::Some(work) => { hands[who] = Some(work); true }
+                            QueuePoll::Wait | QueuePoll::End => false,
                         }
                     }
                 } else {
                     let promised = queue.wants_consumer();
                     match queue.pop() {
-                        Next::Some(results) => { prop_assert!(promised); got.extend(results); true }
-                        Next::Wait => { prop_assert!(!promised); false }
-                        Next::End => break,
+                        QueuePoll::Some(results) => { prop_assert!(promised); got.extend(results); true }
+                        QueuePoll::Wait => { prop_assert!(!promised); false }
+                        QueuePoll::End => break,
                     }
                 };
                 prop_assert!(queue.ready() < LIMITS.run_ahead + 3 * 6);
@@ -284,28 +284,28 @@ mod tests {
 
     #[test]
     fn at_the_limit_only_what_the_consumer_waits_for_is_taken() {
-        let mut queue: Queue<&str, u32> = Queue::new(LIMITS, ["a", "b", "c"].into_iter());
-        let Next::Some((a, "a", Want::All)) = queue.take() else { panic!() };
-        let Next::Some((b, "b", Want::All)) = queue.take() else { panic!() };
-        queue.finish(b, [Part::Ready(vec![1; 9], 9)]);
-        assert_eq!(queue.take(), Next::Wait, "c would run ahead");
-        assert_eq!(queue.pop(), Next::Wait, "a comes first");
-        queue.finish(a, [Part::Later("a1")]);
+        let mut queue: WalkQueue<&str, u32> = WalkQueue::new(LIMITS, ["a", "b", "c"].into_iter());
+        let QueuePoll::Some((a, "a", TaskScope::All)) = queue.take() else { panic!() };
+        let QueuePoll::Some((b, "b", TaskScope::All)) = queue.take() else { panic!() };
+        queue.finish(b, [TaskOutput::Ready(vec![1; 9], 9)]);
+        assert_eq!(queue.take(), QueuePoll::Wait, "c would run ahead");
+        assert_eq!(queue.pop(), QueuePoll::Wait, "a comes first");
+        queue.finish(a, [TaskOutput::Later("a1")]);
         assert!(queue.wants_walkers(0));
-        let Next::Some((a1, "a1", Want::First)) = queue.take() else { panic!() };
+        let QueuePoll::Some((a1, "a1", TaskScope::First)) = queue.take() else { panic!() };
         queue.finish(a1, []);
-        assert_eq!(queue.pop(), Next::Some(vec![1; 9]));
+        assert_eq!(queue.pop(), QueuePoll::Some(vec![1; 9]));
         assert!(queue.wants_walkers(0));
     }
 
     #[test]
     fn closing_ends_both_sides() {
-        let mut queue: Queue<&str, u32> = Queue::new(LIMITS, ["a", "b"].into_iter());
-        let Next::Some((a, ..)) = queue.take() else { panic!() };
+        let mut queue: WalkQueue<&str, u32> = WalkQueue::new(LIMITS, ["a", "b"].into_iter());
+        let QueuePoll::Some((a, ..)) = queue.take() else { panic!() };
         queue.close();
-        queue.finish(a, [Part::Ready(vec![1], 1)]);
-        assert_eq!(queue.take(), Next::End);
-        assert_eq!(queue.pop(), Next::End);
+        queue.finish(a, [TaskOutput::Ready(vec![1], 1)]);
+        assert_eq!(queue.take(), QueuePoll::End);
+        assert_eq!(queue.pop(), QueuePoll::End);
         assert!(queue.wants_walkers(0) && queue.wants_consumer());
     }
 }

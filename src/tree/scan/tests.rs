@@ -10,37 +10,37 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tree::problem::ProblemKind;
+use crate::tree::problem::PathProblemKind;
 use crate::tree::roots::PASS;
 use crate::tree::stat::FileType;
 use crate::tree::testing::{at, dir, tree_path, without_privileges};
 
-fn options(sources: &[&Path]) -> Options {
-    Options {
+fn options(sources: &[&Path]) -> ScanOptions {
+    ScanOptions {
         sources: sources.iter().map(|&s| s.to_owned()).collect(),
-        exclude: Exclude::none(),
+        exclude: ExcludePatterns::none(),
         one_file_system: false,
         exclude_caches: false,
         exclude_larger_than: None,
     }
 }
 
-fn all(options: Options) -> Vec<Found> {
+fn all(options: ScanOptions) -> Vec<ScanItem> {
     scan(options).unwrap().flatten().collect()
 }
 
 /// The paths below `base`, as text.
-fn names(found: &[Found], base: &TreePath) -> Vec<String> {
-    let below = |f: &Found| {
+fn names(found: &[ScanItem], base: &TreePath) -> Vec<String> {
+    let below = |f: &ScanItem| {
         let path = f.path().display();
         path.strip_prefix(&base.display()).map(|p| p.trim_start_matches('/').to_owned()).unwrap_or(path)
     };
     found.iter().map(below).collect()
 }
 
-fn entries(found: &[Found]) -> impl Iterator<Item = &Scanned> {
+fn entries(found: &[ScanItem]) -> impl Iterator<Item = &ScannedEntry> {
     found.iter().filter_map(|f| match f {
-        Found::Entry(scanned) => Some(scanned),
+        ScanItem::Entry(scanned) => Some(scanned),
         _ => None,
     })
 }
@@ -56,7 +56,7 @@ fn walked(path: &Path, into: &mut BTreeMap<TreePath, (u64, u64, u32)>) {
     }
 }
 
-fn assert_equals_a_plain_walk(found: &[Found], source: &Path) {
+fn assert_equals_a_plain_walk(found: &[ScanItem], source: &Path) {
     let mut expected = BTreeMap::new();
     walked(source, &mut expected);
     let got: Vec<_> =
@@ -103,7 +103,7 @@ fn every_kind_of_entry_in_path_order() {
     let kind = |name: &str| entries(&found).find(|s| s.path == at(&base, name)).unwrap().stat.kind;
     assert_eq!(kind("link-to-dir"), FileType::Symlink);
     assert_eq!((kind("fifo"), kind("a"), kind("b")), (FileType::Fifo, FileType::Dir, FileType::File));
-    assert!(found.contains(&Found::Skipped { path: at(&base, "socket"), why: Skip::Socket }));
+    assert!(found.contains(&ScanItem::Skipped { path: at(&base, "socket"), why: SkipReason::Socket }));
     let b = entries(&found).find(|s| s.path == at(&base, "b")).unwrap().stat;
     let meta = fs::metadata(p.join("b")).unwrap();
     assert_eq!((b.ino, b.dev, u64::from(b.nlink), b.size), (meta.ino(), meta.dev(), 2, 1));
@@ -156,7 +156,7 @@ proptest! {
 #[test]
 fn paths_longer_than_the_kernel_takes() {
     let (dir, base) = dir();
-    let roots = Roots::open(&[dir.path().to_owned()]).unwrap();
+    let roots = SourceRoots::open(&[dir.path().to_owned()]).unwrap();
     let mut path = base;
     for i in 0..60 {
         let parent = roots.open_at(&path, PASS).unwrap();
@@ -174,7 +174,7 @@ fn paths_longer_than_the_kernel_takes() {
     assert!(path.as_bytes().len() > 12_000);
     // So long that these entries are not one piece of work, though they are few.
     let below: Vec<_> = (10..90).map(|i| at(&path, i.to_string())).collect();
-    assert_eq!(found[61..].iter().map(Found::path).collect::<Vec<_>>(), below.iter().collect::<Vec<_>>());
+    assert_eq!(found[61..].iter().map(ScanItem::path).collect::<Vec<_>>(), below.iter().collect::<Vec<_>>());
 }
 
 #[test]
@@ -193,8 +193,8 @@ fn what_is_excluded_is_not_even_opened() {
     let anchored = format!("{}/cache", p.display());
     // The source's own name matches a pattern too.
     let own = p.file_name().unwrap().to_str().unwrap();
-    let exclude = Exclude::new(&[&anchored, "*.tmp", "!y.tmp", "build/", own]).unwrap();
-    let options = Options { exclude, ..options(&[p]) };
+    let exclude = ExcludePatterns::new(&[&anchored, "*.tmp", "!y.tmp", "build/", own]).unwrap();
+    let options = ScanOptions { exclude, ..options(&[p]) };
     let found = without_privileges(|| all(options));
     assert_eq!(names(&found, &base), ["", "keep", "keep/cache", "keep/cache/x", "keep/y.tmp"]);
     assert_eq!(entries(&found).count(), found.len());
@@ -213,7 +213,7 @@ fn of_a_cache_only_the_tag_stays() {
     fs::create_dir(p.join("link")).unwrap();
     symlink("../cache/CACHEDIR.TAG", p.join("link/CACHEDIR.TAG")).unwrap();
     fs::write(p.join("link/a"), "").unwrap();
-    let found = all(Options { exclude_caches: true, ..options(&[p]) });
+    let found = all(ScanOptions { exclude_caches: true, ..options(&[p]) });
     let whole = |name: &str| ["", "/CACHEDIR.TAG", "/a", "/sub"].map(|below| format!("{name}{below}"));
     let mut expected = vec![String::new(), "cache".into(), "cache/CACHEDIR.TAG".into()];
     expected.extend(["link", "link/CACHEDIR.TAG", "link/a"].map(String::from));
@@ -233,7 +233,7 @@ fn a_source_is_no_cache_whatever_is_put_into_it() {
     for name in ["a", "below/a"] {
         fs::write(dir.path().join(name), "").unwrap();
     }
-    let found = all(Options { exclude_caches: true, ..options(&[dir.path()]) });
+    let found = all(ScanOptions { exclude_caches: true, ..options(&[dir.path()]) });
     assert_eq!(names(&found, &base), ["", "CACHEDIR.TAG", "a", "below", "below/CACHEDIR.TAG"]);
 }
 
@@ -242,8 +242,8 @@ fn large_files_are_left_out_and_named() {
     let (dir, base) = dir();
     fs::write(dir.path().join("small"), [0; 10]).unwrap();
     fs::write(dir.path().join("large"), [0; 11]).unwrap();
-    let found = all(Options { exclude_larger_than: Some(10), ..options(&[dir.path()]) });
-    assert_eq!(found[1], Found::Skipped { path: at(&base, "large"), why: Skip::Larger { size: 11 } });
+    let found = all(ScanOptions { exclude_larger_than: Some(10), ..options(&[dir.path()]) });
+    assert_eq!(found[1], ScanItem::Skipped { path: at(&base, "large"), why: SkipReason::Larger { size: 11 } });
     assert_eq!(names(&found, &base), ["", "large", "small"]);
 }
 
@@ -253,14 +253,14 @@ fn a_mount_point_is_an_empty_directory() {
     let (dev, pts) = (Path::new("/dev"), Path::new("/dev/pts"));
     assert_ne!(fs::metadata(dev).unwrap().dev(), fs::metadata(pts).unwrap().dev(), "/dev/pts is not mounted");
     let below = |one_file_system| {
-        let found = all(Options { one_file_system, ..options(&[dev]) });
+        let found = all(ScanOptions { one_file_system, ..options(&[dev]) });
         let below = found.iter().filter(|f| f.path().starts_with(&tree_path(pts)));
         below.map(|f| f.path().display()).collect::<Vec<_>>()
     };
     assert_eq!(below(true), ["/dev/pts"]);
     assert!(below(false).contains(&"/dev/pts/ptmx".to_owned()));
     // A source may be a mount point itself.
-    assert!(all(Options { one_file_system: true, ..options(&[pts]) }).len() > 1);
+    assert!(all(ScanOptions { one_file_system: true, ..options(&[pts]) }).len() > 1);
 }
 
 #[test]
@@ -276,9 +276,9 @@ fn an_unreadable_directory_is_named_and_the_rest_goes_on() {
     let found = without_privileges(|| all(options(&[dir.path()])));
     assert_eq!(names(&found, &base), ["", "closed", "closed", "listed", "listed/below", "z"]);
     for (index, path) in [(2, "closed"), (4, "listed/below")] {
-        let Found::Problem(problem) = &found[index] else { panic!("{:?}", found[index]) };
+        let ScanItem::Problem(problem) = &found[index] else { panic!("{:?}", found[index]) };
         assert_eq!(problem.path, at(&base, path));
-        assert!(matches!(&problem.kind, ProblemKind::Unreadable(why) if why.contains("ermission")), "{problem:?}");
+        assert!(matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.contains("ermission")), "{problem:?}");
     }
 }
 
@@ -307,8 +307,8 @@ fn what_vanishes_under_the_walk_is_reported_and_harms_nothing() {
         for _ in 0..50 {
             let found = all(options(&[p]));
             assert!(found.is_sorted_by(|a, b| a.path() <= b.path()));
-            for problem in found.iter().filter_map(|f| if let Found::Problem(p) = f { Some(p) } else { None }) {
-                assert_eq!(problem.kind, ProblemKind::Vanished, "{problem:?}");
+            for problem in found.iter().filter_map(|f| if let ScanItem::Problem(p) = f { Some(p) } else { None }) {
+                assert_eq!(problem.kind, PathProblemKind::Vanished, "{problem:?}");
                 assert!(problem.path.display().contains("/goes"));
             }
             let stays = entries(&found).filter(|s| s.path.name() == b"stays").count();
@@ -339,7 +339,7 @@ fn fifty_thousand_names_in_one_directory_with_bounded_run_ahead() {
     // The empty directory right in the middle comes when it is its turn.
     fs::create_dir(dir.path().join("25000-dir")).unwrap();
     let weight =
-        |found: &[Found]| -> usize { found.iter().map(|f| size_of::<Found>() + f.path().as_bytes().len()).sum() };
+        |found: &[ScanItem]| -> usize { found.iter().map(|f| size_of::<ScanItem>() + f.path().as_bytes().len()).sum() };
     let mut scan = scan(options(&[dir.path()])).unwrap();
     let mut found = vec![];
     // Nobody consumes: the walkers stop at the limit, after what each was at.
@@ -356,7 +356,7 @@ fn fifty_thousand_names_in_one_directory_with_bounded_run_ahead() {
     expected.extend([base.clone(), at(&base, "25000-dir")]);
     expected.sort();
     assert!(weight(&found) > RUN_AHEAD + RESUME);
-    assert_eq!(found.iter().map(Found::path).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+    assert_eq!(found.iter().map(ScanItem::path).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn what_a_restore_has_not_completed_is_left_out() {
 #[test]
 fn a_directory_with_an_endless_path_is_named_and_not_entered() {
     let (dir, base) = dir();
-    let roots = Roots::open(&[dir.path().to_owned()]).unwrap();
+    let roots = SourceRoots::open(&[dir.path().to_owned()]).unwrap();
     let mut path = base;
     let name = "d".repeat(250);
     for _ in 0..300 {
@@ -429,9 +429,9 @@ fn a_directory_with_an_endless_path_is_named_and_not_entered() {
         path = path.join(name.as_bytes()).unwrap();
     }
     let found = all(options(&[dir.path()]));
-    let (problems, rest): (Vec<_>, Vec<_>) = found.iter().partition(|f| matches!(f, Found::Problem(_)));
-    let [Found::Problem(problem)] = problems[..] else { panic!("{problems:?}") };
+    let (problems, rest): (Vec<_>, Vec<_>) = found.iter().partition(|f| matches!(f, ScanItem::Problem(_)));
+    let [ScanItem::Problem(problem)] = problems[..] else { panic!("{problems:?}") };
     assert_eq!(Some(&problem.path), rest.last().map(|f| f.path()));
     assert!((16 << 10..17 << 10).contains(&problem.path.as_bytes().len()));
-    assert!(matches!(&problem.kind, ProblemKind::Unreadable(why) if why.contains("bytes")), "{problem:?}");
+    assert!(matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.contains("bytes")), "{problem:?}");
 }

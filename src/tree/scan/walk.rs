@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use super::listing::{BUFFER_LEN, Hint, Listing};
-use super::queue::{Part, Want};
-use super::{Found, Options, Scanned, Skip};
+use super::listing::{BUFFER_LEN, DirListing, EntryTypeHint};
+use super::queue::{TaskOutput, TaskScope};
+use super::{ScanItem, ScanOptions, ScannedEntry, SkipReason};
 use crate::repo::entry::TreePath;
-use crate::tree::problem::{Problem, ProblemKind};
-use crate::tree::roots::{LIST, READ, Roots};
+use crate::tree::problem::{PathProblem, PathProblemKind};
+use crate::tree::roots::{LIST, READ, SourceRoots};
 use crate::tree::stat::{FileType, Stat};
 use crate::tree::temporary;
 
@@ -37,18 +37,18 @@ const CACHE_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55
 
 /// A piece of work.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum WalkTask {
     /// A source, by its number.
     Root(usize),
     /// List a directory.
-    Dir(Dir),
+    Dir(DirTask),
     /// Look at some entries of a listed directory.
-    Piece(Arc<Listed>, Range<usize>),
+    Piece(Arc<ListedDir>, Range<usize>),
 }
 
 /// A directory to list. Its path is put together when it is its turn: there may be many that wait.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(super) struct DirTask {
     parent: Arc<TreePath>,
     /// `None`: the parent itself, a source.
     name: Option<Box<[u8]>>,
@@ -58,76 +58,76 @@ pub(super) struct Dir {
 
 /// A listed directory.
 #[derive(Debug)]
-pub(super) struct Listed {
+pub(super) struct ListedDir {
     path: Arc<TreePath>,
-    names: Listing,
+    names: DirListing,
     root_dev: u64,
 }
 
 /// What a walker needs and keeps between pieces of work.
-pub(super) struct Walker<'a> {
-    options: &'a Options,
-    roots: &'a Roots,
+pub(super) struct TreeWalker<'a> {
+    options: &'a ScanOptions,
+    roots: &'a SourceRoots,
     buffer: Vec<MaybeUninit<u8>>,
     /// Names of the last small directory, for its memory.
-    names: Listing,
+    names: DirListing,
 }
 
 /// What comes out of a piece of work.
 #[derive(Default)]
-struct Parts {
-    done: Vec<Part<Work, Found>>,
-    found: Vec<Found>,
+struct TaskOutputs {
+    done: Vec<TaskOutput<WalkTask, ScanItem>>,
+    found: Vec<ScanItem>,
     weight: usize,
     weight_total: usize,
     /// There is further work among them.
     branched: bool,
 }
 
-impl Parts {
-    fn found(&mut self, found: Found) {
-        let weight = size_of::<Found>() + found.path().as_bytes().len();
+impl TaskOutputs {
+    fn found(&mut self, found: ScanItem) {
+        let weight = size_of::<ScanItem>() + found.path().as_bytes().len();
         self.weight += weight;
         self.weight_total += weight;
         self.found.push(found);
     }
 
     fn problem(&mut self, path: TreePath, error: &io::Error) {
-        self.found(Found::Problem(Problem::io(path, error)));
+        self.found(ScanItem::Problem(PathProblem::io(path, error)));
     }
 
-    fn later(&mut self, work: Work) {
+    fn later(&mut self, work: WalkTask) {
         self.branched = true;
         self.flush();
-        self.done.push(Part::Later(work));
+        self.done.push(TaskOutput::Later(work));
     }
 
     fn flush(&mut self) {
         if !self.found.is_empty() {
-            self.done.push(Part::Ready(std::mem::take(&mut self.found), std::mem::take(&mut self.weight)));
+            self.done.push(TaskOutput::Ready(std::mem::take(&mut self.found), std::mem::take(&mut self.weight)));
         }
     }
 
-    fn finish(mut self) -> Vec<Part<Work, Found>> {
+    fn finish(mut self) -> Vec<TaskOutput<WalkTask, ScanItem>> {
         self.flush();
         self.done
     }
 }
 
-impl<'a> Walker<'a> {
-    pub(super) fn new(options: &'a Options, roots: &'a Roots) -> Self {
-        Self { options, roots, buffer: vec![MaybeUninit::uninit(); BUFFER_LEN], names: Listing::default() }
+impl<'a> TreeWalker<'a> {
+    pub(super) fn new(options: &'a ScanOptions, roots: &'a SourceRoots) -> Self {
+        Self { options, roots, buffer: vec![MaybeUninit::uninit(); BUFFER_LEN], names: DirListing::default() }
     }
 
-    pub(super) fn work(&mut self, work: Work, want: Want) -> Vec<Part<Work, Found>> {
-        let mut parts = Parts::default();
+    pub(super) fn work(&mut self, work: WalkTask, want: TaskScope) -> Vec<TaskOutput<WalkTask, ScanItem>> {
+        let mut parts = TaskOutputs::default();
         match work {
-            Work::Root(index) => self.root(index, &mut parts),
-            Work::Dir(dir) => self.dir(dir, want, &mut parts),
-            Work::Piece(listed, range) => match self.roots.open_at(&listed.path, LIST) {
+            WalkTask::Root(index) => self.root(index, &mut parts),
+            WalkTask::Dir(dir) => self.dir(dir, want, &mut parts),
+            WalkTask::Piece(listed, range) => match self.roots.open_at(&listed.path, LIST) {
                 Ok(fd) => {
                     if let Some(rest) = self.piece(fd.as_fd(), &listed, range, want, &mut parts) {
-                        parts.later(Work::Piece(listed, rest));
+                        parts.later(WalkTask::Piece(listed, rest));
                     }
                 }
                 Err(e) => parts.problem(TreePath::clone(&listed.path), &e),
@@ -136,23 +136,23 @@ impl<'a> Walker<'a> {
         parts.finish()
     }
 
-    fn root(&self, index: usize, parts: &mut Parts) {
+    fn root(&self, index: usize, parts: &mut TaskOutputs) {
         let root = &self.roots.all()[index];
         let (path, stat) = (root.path.clone(), root.stat);
         if self.take(path.clone(), stat, parts) {
-            parts.later(Work::Dir(Dir { parent: Arc::new(path), name: None, root_dev: stat.dev }));
+            parts.later(WalkTask::Dir(DirTask { parent: Arc::new(path), name: None, root_dev: stat.dev }));
         }
     }
 
-    fn dir(&mut self, dir: Dir, want: Want, parts: &mut Parts) {
-        let Dir { parent, name, root_dev } = dir;
+    fn dir(&mut self, dir: DirTask, want: TaskScope, parts: &mut TaskOutputs) {
+        let DirTask { parent, name, root_dev } = dir;
         let path = match name {
             Some(name) => Arc::new(parent.join(&name).expect("it was joined before")),
             None => parent,
         };
         if path.as_bytes().len() > DIR_PATH_MAX {
-            let kind = ProblemKind::Unreadable(format!("its path has more than {DIR_PATH_MAX} bytes"));
-            return parts.found(Found::Problem(Problem { path: TreePath::clone(&path), kind }));
+            let kind = PathProblemKind::Unreadable(format!("its path has more than {DIR_PATH_MAX} bytes"));
+            return parts.found(ScanItem::Problem(PathProblem { path: TreePath::clone(&path), kind }));
         }
         let fd = match self.roots.open_at(&path, LIST) {
             Ok(fd) => fd,
@@ -168,17 +168,17 @@ impl<'a> Walker<'a> {
             self.names.keep_only(CACHE_TAG);
         }
         let len = self.names.len();
-        let mut listed = Listed { path, names: std::mem::take(&mut self.names), root_dev };
+        let mut listed = ListedDir { path, names: std::mem::take(&mut self.names), root_dev };
         if len <= PIECE_LEN {
             let rest = self.piece(fd.as_fd(), &listed, 0..len, want, parts);
             match rest {
-                Some(rest) => parts.later(Work::Piece(Arc::new(listed), rest)),
+                Some(rest) => parts.later(WalkTask::Piece(Arc::new(listed), rest)),
                 None => self.names = std::mem::take(&mut listed.names),
             }
         } else {
             let listed = Arc::new(listed);
             for start in (0..len).step_by(PIECE_LEN) {
-                parts.later(Work::Piece(listed.clone(), start..len.min(start + PIECE_LEN)));
+                parts.later(WalkTask::Piece(listed.clone(), start..len.min(start + PIECE_LEN)));
             }
         }
     }
@@ -188,13 +188,13 @@ impl<'a> Walker<'a> {
     fn piece(
         &self,
         fd: BorrowedFd<'_>,
-        listed: &Listed,
+        listed: &ListedDir,
         range: Range<usize>,
-        want: Want,
-        parts: &mut Parts,
+        want: TaskScope,
+        parts: &mut TaskOutputs,
     ) -> Option<Range<usize>> {
         for index in range.clone() {
-            if parts.weight_total >= PIECE_WEIGHT || (want == Want::First && parts.branched) {
+            if parts.weight_total >= PIECE_WEIGHT || (want == TaskScope::First && parts.branched) {
                 return Some(index..range.end);
             }
             self.entry(fd, listed, index, parts);
@@ -202,17 +202,17 @@ impl<'a> Walker<'a> {
         None
     }
 
-    fn entry(&self, fd: BorrowedFd<'_>, listed: &Listed, index: usize, parts: &mut Parts) {
+    fn entry(&self, fd: BorrowedFd<'_>, listed: &ListedDir, index: usize, parts: &mut TaskOutputs) {
         let (name, hint) = listed.names.get(index);
-        if hint != Hint::Dir && temporary::is_unfinished(name.to_bytes()) {
+        if hint != EntryTypeHint::Dir && temporary::is_unfinished(name.to_bytes()) {
             return;
         }
         let Some(path) = listed.path.join(name.to_bytes()) else {
-            let kind = ProblemKind::Unreadable(format!("the file system lists an impossible name, {name:?}"));
-            return parts.found(Found::Problem(Problem { path: TreePath::clone(&listed.path), kind }));
+            let kind = PathProblemKind::Unreadable(format!("the file system lists an impossible name, {name:?}"));
+            return parts.found(ScanItem::Problem(PathProblem { path: TreePath::clone(&listed.path), kind }));
         };
         // Before looking at it: that an excluded file vanishes is nobody's problem.
-        if hint != Hint::Unknown && self.options.exclude.excludes(&path, hint == Hint::Dir) {
+        if hint != EntryTypeHint::Unknown && self.options.exclude.excludes(&path, hint == EntryTypeHint::Dir) {
             return;
         }
         let stat = match Stat::at(fd, name) {
@@ -220,28 +220,28 @@ impl<'a> Walker<'a> {
             Err(e) => return parts.problem(path, &e),
         };
         let is_dir = stat.kind == FileType::Dir;
-        if is_dir != (hint == Hint::Dir) && self.options.exclude.excludes(&path, is_dir) {
+        if is_dir != (hint == EntryTypeHint::Dir) && self.options.exclude.excludes(&path, is_dir) {
             return;
         }
         // Only directories: on overlayfs a file may show the device of a lower layer.
         let elsewhere = is_dir && self.options.one_file_system && stat.dev != listed.root_dev;
         if self.take(path, stat, parts) && !elsewhere {
             let name = Some(name.to_bytes().into());
-            parts.later(Work::Dir(Dir { parent: listed.path.clone(), name, root_dev: listed.root_dev }));
+            parts.later(WalkTask::Dir(DirTask { parent: listed.path.clone(), name, root_dev: listed.root_dev }));
         }
     }
 
     /// Notes an object, or why it is left out. Returns whether there is something below it.
-    fn take(&self, path: TreePath, stat: Stat, parts: &mut Parts) -> bool {
+    fn take(&self, path: TreePath, stat: Stat, parts: &mut TaskOutputs) -> bool {
         let larger = self.options.exclude_larger_than.is_some_and(|limit| stat.size > limit);
         parts.found(match stat.kind {
-            FileType::Socket => Found::Skipped { path, why: Skip::Socket },
-            FileType::File if larger => Found::Skipped { path, why: Skip::Larger { size: stat.size } },
+            FileType::Socket => ScanItem::Skipped { path, why: SkipReason::Socket },
+            FileType::File if larger => ScanItem::Skipped { path, why: SkipReason::Larger { size: stat.size } },
             FileType::Unknown => {
-                let kind = ProblemKind::Unreadable("it is of no type that Linux knows".to_owned());
-                Found::Problem(Problem { path, kind })
+                let kind = PathProblemKind::Unreadable("it is of no type that Linux knows".to_owned());
+                ScanItem::Problem(PathProblem { path, kind })
             }
-            _ => Found::Entry(Scanned { path, stat }),
+            _ => ScanItem::Entry(ScannedEntry { path, stat }),
         });
         stat.kind == FileType::Dir
     }

@@ -23,7 +23,7 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NO
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 #[derive(Debug)]
-pub(super) struct Resolver {
+pub(super) struct DirResolver {
     /// `None`: the target does not exist and is not to be made; nothing is below it.
     root: Option<OwnedFd>,
     /// Kernels before 5.6 and some container filters have no `openat2`; then every component is opened on its own.
@@ -33,7 +33,7 @@ pub(super) struct Resolver {
     anchors: Vec<(TreePath, Arc<OwnedFd>)>,
 }
 
-impl Resolver {
+impl DirResolver {
     pub(super) fn new(root: Option<OwnedFd>) -> Self {
         let openat2 = root.as_ref().is_some_and(|root| open_at_once(root.as_fd(), b".").is_ok());
         Self { root, openat2, recent: Mutex::default(), anchors: Vec::new() }
@@ -196,9 +196,9 @@ mod tests {
         TreePath::new(text).unwrap()
     }
 
-    fn resolvers(dir: &std::path::Path) -> [Resolver; 2] {
+    fn resolvers(dir: &std::path::Path) -> [DirResolver; 2] {
         let open = || Some(rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap());
-        [Resolver::new(open()), Resolver::new(open()).without_openat2()]
+        [DirResolver::new(open()), DirResolver::new(open()).without_openat2()]
     }
 
     #[test]

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::meta::Held;
-use super::{At as _, Found, Target, WriteError};
-use crate::repo::entry::{Entry, TreePath};
+use super::meta::MetadataHandle;
+use super::{AttachPath as _, ExistingObject, RestoreTarget, WriteError};
+use crate::repo::entry::{ManifestEntry, TreePath};
 
-/// A file under its temporary name. Dropped before [`Target::finish_file`], it is removed.
+/// A file under its temporary name. Dropped before [`RestoreTarget::finish_file`], it is removed.
 #[derive(Debug)]
 pub struct NewFile {
     path: TreePath,
@@ -95,7 +95,7 @@ impl Drop for NewFile {
     }
 }
 
-impl Target {
+impl RestoreTarget {
     /// Begins a regular file that gets so many bytes of data. Until it is finished nothing changes at `path`.
     pub fn create_file(&self, path: &TreePath, data_bytes: u64) -> Result<NewFile, WriteError> {
         let dir = self.parent_of(path)?;
@@ -108,13 +108,13 @@ impl Target {
     }
 
     /// Gives the file its size and metadata and puts it in the place of whatever had its name, unless that is a directory.
-    pub fn finish_file(&self, mut new: NewFile, entry: &Entry) -> Result<(), WriteError> {
+    pub fn finish_file(&self, mut new: NewFile, entry: &ManifestEntry) -> Result<(), WriteError> {
         if *new.end.get_mut() != entry.kind.size() {
             new.file().set_len(entry.kind.size()).at(&new.path)?;
         }
         // To look costs less than to set an owner that it has already.
-        let found = Found::from(rustix::fs::fstat(new.file()).at(&new.path)?);
-        self.apply(Held::Open(new.file().as_fd()), entry, &found);
+        let found = ExistingObject::from(rustix::fs::fstat(new.file()).at(&new.path)?);
+        self.apply(MetadataHandle::Open(new.file().as_fd()), entry, &found);
         if let Some(file) = new.file.take() {
             // Network file systems report a full disk only here.
             nix::unistd::close(file).map_err(|e| Errno::from_raw_os_error(e as i32)).at(&new.path)?;

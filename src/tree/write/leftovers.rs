@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{At as _, Target, WriteError};
-use crate::repo::entry::{Nanos, TreePath};
+use super::{AttachPath as _, RestoreTarget, WriteError};
+use crate::repo::entry::{TreePath, UnixNanos};
 use crate::tree::temporary;
 
 /// Tries to get the lock back that the kernel drops when it is to become another one, and the pause between.
@@ -36,7 +36,7 @@ fn shared(dir: &OwnedFd) -> Option<()> {
     None
 }
 
-impl Target {
+impl RestoreTarget {
     /// Whether what is left of other restores may be removed.
     pub fn may_clear_leftovers(&self) -> bool {
         self.alone_since.is_some()
@@ -51,7 +51,7 @@ impl Target {
         let dir = self.parent_of(path)?;
         let stat = rustix::fs::statat(dir.as_fd(), path.name(), AtFlags::SYMLINK_NOFOLLOW).at(path)?;
         // A restore that began after this one is at work on what changed since.
-        let changed = Nanos::new(stat.st_ctime as _, stat.st_ctime_nsec as _);
+        let changed = UnixNanos::new(stat.st_ctime as _, stat.st_ctime_nsec as _);
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory || changed >= since {
             return Ok(false);
         }

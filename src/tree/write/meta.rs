@@ -10,16 +10,16 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{At as _, Found, Target, WriteError, WriteErrorKind};
-use crate::repo::entry::{Entry, Kind, TreePath, Xattr};
-use crate::tree::flags::{self, Flags};
+use super::{AttachPath as _, ExistingObject, RestoreTarget, WriteError, WriteErrorKind};
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath, Xattr};
+use crate::tree::flags::{self, FileFlags};
 
 const SETUID: u16 = 0o4000;
 const SETGID: u16 = 0o2000;
 
 /// What kind of metadata could not be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MetaKind {
+pub enum MetadataKind {
     /// Owner or group. Set-ID bits that would serve somebody else are then left out.
     Owner,
     /// Permissions.
@@ -42,9 +42,9 @@ pub enum MetaKind {
 
 /// One kind of metadata that could not be set, however many entries it concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetaTrouble {
+pub struct MetadataFailure {
     /// What could not be set.
-    pub kind: MetaKind,
+    pub kind: MetadataKind,
     /// On how many entries.
     pub count: u64,
     /// The first of them.
@@ -54,30 +54,31 @@ pub struct MetaTrouble {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Troubles(Mutex<BTreeMap<MetaKind, MetaTrouble>>);
+pub(super) struct MetadataFailures(Mutex<BTreeMap<MetadataKind, MetadataFailure>>);
 
-impl Troubles {
-    fn note(&self, kind: MetaKind, path: &TreePath, error: impl FnOnce() -> String) {
+impl MetadataFailures {
+    fn note(&self, kind: MetadataKind, path: &TreePath, error: impl FnOnce() -> String) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(kind).or_insert_with(|| MetaTrouble { kind, count: 0, first: path.clone(), error: error() }).count +=
-            1;
+        all.entry(kind)
+            .or_insert_with(|| MetadataFailure { kind, count: 0, first: path.clone(), error: error() })
+            .count += 1;
     }
 
-    pub(super) fn list(&self) -> Vec<MetaTrouble> {
+    pub(super) fn list(&self) -> Vec<MetadataFailure> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
 /// Files that get their flags when everything else is done: they can then no longer be renamed, linked or written into.
 #[derive(Debug, Default)]
-pub(super) struct Flagged(Mutex<Vec<FlaggedFile>>);
+pub(super) struct DeferredFlags(Mutex<Vec<DeferredFlagFile>>);
 
 #[derive(Debug)]
-struct FlaggedFile {
+struct DeferredFlagFile {
     path: TreePath,
     /// Device and inode.
     inode: (u64, u64),
-    wanted: Flags,
+    wanted: FileFlags,
 }
 
 /// Files whose flags wait for the end.
@@ -91,62 +92,62 @@ pub(super) fn proc_path(fd: impl AsFd) -> String {
 
 /// How the file is held.
 #[derive(Clone, Copy)]
-pub(super) enum Held<'a> {
+pub(super) enum MetadataHandle<'a> {
     /// Opened for reading or writing.
     Open(BorrowedFd<'a>),
     /// Opened with `O_PATH`: links, pipes, devices, and what this user may not read.
     Named(BorrowedFd<'a>),
 }
 
-impl Held<'_> {
+impl MetadataHandle<'_> {
     fn chown(self, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         match self {
-            Held::Open(fd) => rustix::fs::fchown(fd, uid, gid),
-            Held::Named(fd) => rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH),
+            MetadataHandle::Open(fd) => rustix::fs::fchown(fd, uid, gid),
+            MetadataHandle::Named(fd) => rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH),
         }
     }
 
     fn chmod(self, mode: u16) -> rustix::io::Result<()> {
         let mode = Mode::from_raw_mode(u32::from(mode));
         match self {
-            Held::Open(fd) => rustix::fs::fchmod(fd, mode),
-            Held::Named(fd) => rustix::fs::chmod(proc_path(fd), mode),
+            MetadataHandle::Open(fd) => rustix::fs::fchmod(fd, mode),
+            MetadataHandle::Named(fd) => rustix::fs::chmod(proc_path(fd), mode),
         }
     }
 
     fn set_mtime(self, times: &Timestamps) -> rustix::io::Result<()> {
         match self {
-            Held::Open(fd) => rustix::fs::futimens(fd, times),
-            Held::Named(fd) => rustix::fs::utimensat(rustix::fs::CWD, proc_path(fd), times, AtFlags::empty()),
+            MetadataHandle::Open(fd) => rustix::fs::futimens(fd, times),
+            MetadataHandle::Named(fd) => rustix::fs::utimensat(rustix::fs::CWD, proc_path(fd), times, AtFlags::empty()),
         }
     }
 
     fn list_xattrs(self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
-            Held::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Held::Named(fd) => rustix::fs::listxattr(proc_path(fd), buffer),
+            MetadataHandle::Open(fd) => rustix::fs::flistxattr(fd, buffer),
+            MetadataHandle::Named(fd) => rustix::fs::listxattr(proc_path(fd), buffer),
         }
     }
 
     fn xattr(self, name: &[u8], buffer: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
-            Held::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Held::Named(fd) => rustix::fs::getxattr(proc_path(fd), name, buffer),
+            MetadataHandle::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+            MetadataHandle::Named(fd) => rustix::fs::getxattr(proc_path(fd), name, buffer),
         }
     }
 
     fn set_xattr(self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
         match self {
-            Held::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
-            Held::Named(fd) => rustix::fs::setxattr(proc_path(fd), name, value, XattrFlags::empty()),
+            MetadataHandle::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            MetadataHandle::Named(fd) => rustix::fs::setxattr(proc_path(fd), name, value, XattrFlags::empty()),
         }
     }
 
     fn remove_xattr(self, name: &[u8]) -> rustix::io::Result<()> {
         match self {
-            Held::Open(fd) => rustix::fs::fremovexattr(fd, name),
-            Held::Named(fd) => rustix::fs::removexattr(proc_path(fd), name),
+            MetadataHandle::Open(fd) => rustix::fs::fremovexattr(fd, name),
+            MetadataHandle::Named(fd) => rustix::fs::removexattr(proc_path(fd), name),
         }
     }
 
@@ -175,61 +176,63 @@ impl Held<'_> {
 }
 
 /// Whether the file lacks a flag that the entry has.
-fn flags_missing(held: Held<'_>, entry: &Entry) -> rustix::io::Result<bool> {
-    let wanted = Flags::of_entry(&entry.xattrs);
+fn flags_missing(held: MetadataHandle<'_>, entry: &ManifestEntry) -> rustix::io::Result<bool> {
+    let wanted = FileFlags::of_entry(&entry.xattrs);
     if wanted.is_empty() {
         return Ok(false);
     }
     match held {
-        Held::Open(fd) => Ok(!rustix::fs::ioctl_getflags(fd)?.contains(wanted.as_inode_flags())),
-        Held::Named(_) => Err(Errno::OPNOTSUPP),
+        MetadataHandle::Open(fd) => Ok(!rustix::fs::ioctl_getflags(fd)?.contains(wanted.as_inode_flags())),
+        MetadataHandle::Named(_) => Err(Errno::OPNOTSUPP),
     }
 }
 
 /// Adds flags to those that the file has.
-fn add_flags(fd: BorrowedFd<'_>, wanted: Flags) -> rustix::io::Result<()> {
+fn add_flags(fd: BorrowedFd<'_>, wanted: FileFlags) -> rustix::io::Result<()> {
     let now = rustix::fs::ioctl_getflags(fd)?;
     rustix::fs::ioctl_setflags(fd, now | wanted.as_inode_flags())
 }
 
 /// Whether what stands there is of the entry's type, and the same device if it is one.
-pub(super) fn is_of_kind(found: &Found, kind: &Kind) -> bool {
+pub(super) fn is_of_kind(found: &ExistingObject, kind: &EntryKind) -> bool {
     match kind {
-        Kind::File { .. } => found.is_file(),
-        Kind::Dir => found.is_dir(),
-        Kind::Symlink { .. } => found.kind == FileType::Symlink,
-        Kind::Fifo => found.kind == FileType::Fifo,
-        Kind::CharDevice { major, minor } => {
+        EntryKind::File { .. } => found.is_file(),
+        EntryKind::Dir => found.is_dir(),
+        EntryKind::Symlink { .. } => found.kind == FileType::Symlink,
+        EntryKind::Fifo => found.kind == FileType::Fifo,
+        EntryKind::CharDevice { major, minor } => {
             (found.kind, found.device) == (FileType::CharacterDevice, (*major, *minor))
         }
-        Kind::BlockDevice { major, minor } => (found.kind, found.device) == (FileType::BlockDevice, (*major, *minor)),
-        Kind::Hardlink { .. } => false,
+        EntryKind::BlockDevice { major, minor } => {
+            (found.kind, found.device) == (FileType::BlockDevice, (*major, *minor))
+        }
+        EntryKind::Hardlink { .. } => false,
     }
 }
 
-fn xattr_kind(name: &[u8]) -> MetaKind {
+fn xattr_kind(name: &[u8]) -> MetadataKind {
     match name {
-        b"system.posix_acl_access" | b"system.posix_acl_default" => MetaKind::Acl,
-        b"security.capability" => MetaKind::Capability,
-        _ => MetaKind::Xattr,
+        b"system.posix_acl_access" | b"system.posix_acl_default" => MetadataKind::Acl,
+        b"security.capability" => MetadataKind::Capability,
+        _ => MetadataKind::Xattr,
     }
 }
 
 /// Attributes that are content of the tree: what the snapshot does not have of them goes. Labels and the like
 /// (`security.selinux`, `trusted.*`) belong to the host and stay.
 fn belongs_to_the_tree(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || xattr_kind(name) != MetaKind::Xattr
+    name.starts_with(b"user.") || xattr_kind(name) != MetadataKind::Xattr
 }
 
 /// The attributes that an entry has besides the flags.
-fn attributes(entry: &Entry) -> impl Iterator<Item = &Xattr> {
+fn attributes(entry: &ManifestEntry) -> impl Iterator<Item = &Xattr> {
     entry.xattrs.iter().filter(|x| x.name != flags::ATTRIBUTE)
 }
 
-impl Target {
+impl RestoreTarget {
     /// Gives the existing thing at the entry's path the entry's metadata, and tells whether any was different. It must be what was
     /// `expected` (device and inode), and have no other name that would change with it.
-    pub fn set_metadata(&self, entry: &Entry, expected: Option<(u64, u64)>) -> Result<bool, WriteError> {
+    pub fn set_metadata(&self, entry: &ManifestEntry, expected: Option<(u64, u64)>) -> Result<bool, WriteError> {
         self.with_existing(entry, expected, |held, found| {
             if found.has_more_names() {
                 let kind = WriteErrorKind::Changed;
@@ -244,15 +247,15 @@ impl Target {
     }
 
     /// Whether the existing thing at the entry's path, which must be `expected`, has other metadata than the entry.
-    pub fn metadata_differ(&self, entry: &Entry, expected: &Found) -> Result<bool, WriteError> {
+    pub fn metadata_differ(&self, entry: &ManifestEntry, expected: &ExistingObject) -> Result<bool, WriteError> {
         self.with_existing(entry, Some(expected.inode), |held, found| Ok(self.differs(held, entry, found)))
     }
 
     fn with_existing<T>(
         &self,
-        entry: &Entry,
+        entry: &ManifestEntry,
         expected: Option<(u64, u64)>,
-        act: impl FnOnce(Held<'_>, &Found) -> Result<T, WriteError>,
+        act: impl FnOnce(MetadataHandle<'_>, &ExistingObject) -> Result<T, WriteError>,
     ) -> Result<T, WriteError> {
         let parent = match entry.path.parent() {
             None => None,
@@ -264,36 +267,41 @@ impl Target {
         };
         let open = |flags| rustix::fs::openat(base, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
         let readable = match entry.kind {
-            Kind::Dir => open(OFlags::RDONLY | OFlags::DIRECTORY).ok(),
-            Kind::File { .. } => open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).ok(),
+            EntryKind::Dir => open(OFlags::RDONLY | OFlags::DIRECTORY).ok(),
+            EntryKind::File { .. } => open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).ok(),
             _ => None,
         };
         let (fd, named) = match readable {
             Some(fd) => (fd, false),
             None => (open(OFlags::PATH).at(&entry.path)?, true),
         };
-        let found = Found::from(rustix::fs::fstat(&fd).at(&entry.path)?);
+        let found = ExistingObject::from(rustix::fs::fstat(&fd).at(&entry.path)?);
         if expected.is_some_and(|expected| expected != found.inode) {
             return Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed });
         }
-        act(if named { Held::Named(fd.as_fd()) } else { Held::Open(fd.as_fd()) }, &found)
+        act(if named { MetadataHandle::Named(fd.as_fd()) } else { MetadataHandle::Open(fd.as_fd()) }, &found)
     }
 
     /// Gives what was just made in `dir` under a temporary name its metadata. Who may write there may have exchanged it.
-    pub(super) fn set_metadata_of_new(&self, dir: BorrowedFd<'_>, name: &str, entry: &Entry) -> Result<(), WriteError> {
+    pub(super) fn set_metadata_of_new(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &str,
+        entry: &ManifestEntry,
+    ) -> Result<(), WriteError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).at(&entry.path)?;
-        let found = Found::from(rustix::fs::fstat(&fd).at(&entry.path)?);
+        let found = ExistingObject::from(rustix::fs::fstat(&fd).at(&entry.path)?);
         if found.names != 1 || !is_of_kind(&found, &entry.kind) {
             return Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed });
         }
-        self.apply(Held::Named(fd.as_fd()), entry, &found);
+        self.apply(MetadataHandle::Named(fd.as_fd()), entry, &found);
         Ok(())
     }
 
-    /// Whether [`Target::apply`] would change anything.
-    fn differs(&self, held: Held<'_>, entry: &Entry, found: &Found) -> bool {
-        let (mode, is_link) = (entry.owner.mode & 0o7777, matches!(entry.kind, Kind::Symlink { .. }));
+    /// Whether [`RestoreTarget::apply`] would change anything.
+    fn differs(&self, held: MetadataHandle<'_>, entry: &ManifestEntry, found: &ExistingObject) -> bool {
+        let (mode, is_link) = (entry.owner.mode & 0o7777, matches!(entry.kind, EntryKind::Symlink { .. }));
         let names = held.xattr_names().unwrap_or_default();
         let names = || names.split(|&b| b == 0).filter(|n| !n.is_empty());
         (found.uid, found.gid) != self.ids.resolve(&entry.owner)
@@ -305,23 +313,23 @@ impl Target {
     }
 
     /// Sets the flags that the entry has and the file has not: at once, or at the end if they would keep it from being renamed.
-    fn sync_flags(&self, held: Held<'_>, entry: &Entry, found: &Found) -> bool {
-        let wanted = Flags::of_entry(&entry.xattrs);
-        let note = |error: &str| self.note_trouble(MetaKind::Flags, &entry.path, error);
+    fn sync_flags(&self, held: MetadataHandle<'_>, entry: &ManifestEntry, found: &ExistingObject) -> bool {
+        let wanted = FileFlags::of_entry(&entry.xattrs);
+        let note = |error: &str| self.note_trouble(MetadataKind::Flags, &entry.path, error);
         match flags_missing(held, entry) {
             Ok(false) => false,
             Ok(true) if wanted.closes() => {
                 let mut flagged = self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner);
                 let room = flagged.len() < FLAGGED_MAX;
                 if room {
-                    flagged.push(FlaggedFile { path: entry.path.clone(), inode: found.inode, wanted });
+                    flagged.push(DeferredFlagFile { path: entry.path.clone(), inode: found.inode, wanted });
                 } else {
                     note(&format!("more than {FLAGGED_MAX} files have them"));
                 }
                 room
             }
             Ok(true) => {
-                let Held::Open(fd) = held else { return false };
+                let MetadataHandle::Open(fd) = held else { return false };
                 add_flags(fd, wanted).map_err(|e| note(&std::io::Error::from(e).to_string())).is_ok()
             }
             Err(e) => {
@@ -334,29 +342,29 @@ impl Target {
     /// Sets the flags that would have been in the way. To be called when everything is in its place.
     pub fn set_flags(&self) {
         let flagged = std::mem::take(&mut *self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for FlaggedFile { path, inode, wanted } in flagged {
+        for DeferredFlagFile { path, inode, wanted } in flagged {
             let set = || {
                 let dir = self.resolver.dir(&path.parent().unwrap_or_default())?;
                 let name = if path.as_bytes().is_empty() { b"." } else { path.name() };
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(&*dir, name, flags, Mode::empty())?;
-                if Found::from(rustix::fs::fstat(&fd)?).inode != inode {
+                if ExistingObject::from(rustix::fs::fstat(&fd)?).inode != inode {
                     return Err(Errno::STALE);
                 }
                 add_flags(fd.as_fd(), wanted)
             };
             if let Err(e) = set() {
-                self.note_trouble(MetaKind::Flags, &path, &std::io::Error::from(e).to_string());
+                self.note_trouble(MetadataKind::Flags, &path, &std::io::Error::from(e).to_string());
             }
         }
     }
 
     /// Sets what differs from `found`. Whatever cannot be set is noted once a kind.
-    pub(super) fn apply(&self, held: Held<'_>, entry: &Entry, found: &Found) -> bool {
+    pub(super) fn apply(&self, held: MetadataHandle<'_>, entry: &ManifestEntry, found: &ExistingObject) -> bool {
         let note = |kind, errno: Errno| {
             self.troubles.note(kind, &entry.path, || std::io::Error::from(errno).to_string());
         };
-        let is_link = matches!(entry.kind, Kind::Symlink { .. });
+        let is_link = matches!(entry.kind, EntryKind::Symlink { .. });
         let mut changed = false;
         let mut mode = entry.owner.mode & 0o7777;
 
@@ -371,7 +379,7 @@ impl Target {
                     changed |= group_set && found.gid != gid;
                     let own = uid == found.uid;
                     if !(own && group_set) {
-                        note(MetaKind::Owner, errno);
+                        note(MetadataKind::Owner, errno);
                     }
                     // POSIX: who cannot be made the owner must not lend rights by set-ID bits either.
                     if !own {
@@ -389,7 +397,7 @@ impl Target {
         if !is_link && (found.mode != mode || owner_differs) {
             match held.chmod(mode) {
                 Ok(()) => changed |= found.mode != mode,
-                Err(errno) => note(MetaKind::Mode, errno),
+                Err(errno) => note(MetadataKind::Mode, errno),
             }
         }
         if found.mtime != entry.mtime {
@@ -400,16 +408,16 @@ impl Target {
             };
             match held.set_mtime(&times) {
                 Ok(()) => changed = true,
-                Err(errno) => note(MetaKind::Time, errno),
+                Err(errno) => note(MetadataKind::Time, errno),
             }
         }
         changed |= self.sync_flags(held, entry, found);
         changed
     }
 
-    fn sync_xattrs(&self, held: Held<'_>, entry: &Entry) -> bool {
+    fn sync_xattrs(&self, held: MetadataHandle<'_>, entry: &ManifestEntry) -> bool {
         // A link inherits no ACL, and cannot have attributes of users.
-        if entry.xattrs.is_empty() && matches!(entry.kind, Kind::Symlink { .. }) {
+        if entry.xattrs.is_empty() && matches!(entry.kind, EntryKind::Symlink { .. }) {
             return false;
         }
         let note = |name: &[u8], errno: Errno| {
@@ -442,7 +450,7 @@ impl Target {
     }
 
     /// Notes metadata that could not be set for another reason than the system's.
-    pub fn note_trouble(&self, kind: MetaKind, path: &TreePath, error: &str) {
+    pub fn note_trouble(&self, kind: MetadataKind, path: &TreePath, error: &str) {
         self.troubles.note(kind, path, || error.to_owned());
     }
 }

@@ -5,42 +5,46 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::meta::{MetaKind, is_of_kind};
-use super::{At as _, Found, Target, WriteError, WriteErrorKind};
-use crate::repo::entry::{Entry, Kind, TreePath};
+use super::meta::{MetadataKind, is_of_kind};
+use super::{AttachPath as _, ExistingObject, RestoreTarget, WriteError, WriteErrorKind};
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placed {
+pub enum PlaceOutcome {
     /// It was made, or replaced what was there.
     Made,
     /// It was there; some of its metadata were set.
     Touched,
     /// It was there and equal.
     Unchanged,
-    /// It cannot be made by this user; noted as [`MetaKind::Device`].
+    /// It cannot be made by this user; noted as [`MetadataKind::Device`].
     NotAllowed,
 }
 
-impl Target {
+impl RestoreTarget {
     /// Whether what is there is already the link, pipe or device that the entry describes, whatever its metadata.
-    pub fn is_same_node(&self, entry: &Entry, found: &Found) -> Result<bool, WriteError> {
+    pub fn is_same_node(&self, entry: &ManifestEntry, found: &ExistingObject) -> Result<bool, WriteError> {
         if !is_of_kind(found, &entry.kind) {
             return Ok(false);
         }
         Ok(match &entry.kind {
-            Kind::Symlink { target } => {
+            EntryKind::Symlink { target } => {
                 let dir = self.parent_of(&entry.path)?;
                 let there = rustix::fs::readlinkat(&*dir, entry.path.name(), Vec::new()).at(&entry.path)?;
                 there.as_bytes() == target
             }
-            Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => true,
-            Kind::File { .. } | Kind::Dir | Kind::Hardlink { .. } => false,
+            EntryKind::Fifo | EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. } => true,
+            EntryKind::File { .. } | EntryKind::Dir | EntryKind::Hardlink { .. } => false,
         })
     }
 
     /// Makes the symbolic link, pipe or device in the place of whatever has its name, unless that is a directory.
-    pub fn place_node(&self, entry: &Entry, found: Option<&Found>) -> Result<Placed, WriteError> {
+    pub fn place_node(
+        &self,
+        entry: &ManifestEntry,
+        found: Option<&ExistingObject>,
+    ) -> Result<PlaceOutcome, WriteError> {
         let path = &entry.path;
         if let Some(found) = found
             && self.is_same_node(entry, found)?
@@ -48,16 +52,18 @@ impl Target {
             && !(found.has_more_names() && self.metadata_differ(entry, found)?)
         {
             let touched = self.set_metadata(entry, Some(found.inode))?;
-            return Ok(if touched { Placed::Touched } else { Placed::Unchanged });
+            return Ok(if touched { PlaceOutcome::Touched } else { PlaceOutcome::Unchanged });
         }
         let dir = self.parent_of(path)?;
         let dir = dir.as_fd();
         let temporary = self.temporary_name();
         match make_node(dir, &temporary, &entry.kind) {
             Ok(()) => {}
-            Err(errno @ Errno::PERM) if matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. }) => {
-                self.note_trouble(MetaKind::Device, path, &std::io::Error::from(errno).to_string());
-                return Ok(Placed::NotAllowed);
+            Err(errno @ Errno::PERM)
+                if matches!(entry.kind, EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. }) =>
+            {
+                self.note_trouble(MetadataKind::Device, path, &std::io::Error::from(errno).to_string());
+                return Ok(PlaceOutcome::NotAllowed);
             }
             Err(errno) => return Err(errno).at(path),
         }
@@ -67,17 +73,17 @@ impl Target {
         if placed.is_err() {
             let _ = rustix::fs::unlinkat(dir, temporary.as_str(), AtFlags::empty());
         }
-        placed.map(|()| Placed::Made)
+        placed.map(|()| PlaceOutcome::Made)
     }
 
     /// Makes the entry's path a further name of the file at `first`, in the place of whatever has that name, unless that is a
     /// directory. With `checked`, a file in another directory must be of the owner that the entry has: who may write there may have
     /// put something else in its place, and may not write here.
-    pub fn link(&self, first: &TreePath, entry: &Entry, checked: bool) -> Result<Placed, WriteError> {
+    pub fn link(&self, first: &TreePath, entry: &ManifestEntry, checked: bool) -> Result<PlaceOutcome, WriteError> {
         let path = &entry.path;
         let from = self.stat(first)?.ok_or(Errno::NOENT).at(first)?;
         if self.stat(path)?.is_some_and(|there| there.inode == from.inode) {
-            return Ok(Placed::Unchanged);
+            return Ok(PlaceOutcome::Unchanged);
         }
         let (from_dir, dir) = (self.parent_of(first)?, self.parent_of(path)?);
         let temporary = self.temporary_name();
@@ -89,33 +95,39 @@ impl Target {
         if placed.is_err() {
             let _ = rustix::fs::unlinkat(&*dir, temporary.as_str(), AtFlags::empty());
         }
-        placed.map(|()| Placed::Made)
+        placed.map(|()| PlaceOutcome::Made)
     }
 }
 
-impl Target {
-    fn is_of_owner(&self, dir: BorrowedFd<'_>, name: &str, entry: &Entry, checked: bool) -> Result<(), WriteError> {
+impl RestoreTarget {
+    fn is_of_owner(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &str,
+        entry: &ManifestEntry,
+        checked: bool,
+    ) -> Result<(), WriteError> {
         // Where owners cannot be set there is nothing to compare.
-        if !checked || self.metadata_troubles().iter().any(|trouble| trouble.kind == MetaKind::Owner) {
+        if !checked || self.metadata_troubles().iter().any(|trouble| trouble.kind == MetadataKind::Owner) {
             return Ok(());
         }
-        let found = Found::from(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at(&entry.path)?);
+        let found = ExistingObject::from(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at(&entry.path)?);
         let same = (found.uid, found.gid) == self.ids.resolve(&entry.owner);
         if same { Ok(()) } else { Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed }) }
     }
 }
 
-fn make_node(dir: BorrowedFd<'_>, name: &str, kind: &Kind) -> rustix::io::Result<()> {
+fn make_node(dir: BorrowedFd<'_>, name: &str, kind: &EntryKind) -> rustix::io::Result<()> {
     let mode = Mode::RUSR | Mode::WUSR;
     match kind {
-        Kind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), dir, name),
-        Kind::Fifo => rustix::fs::mknodat(dir, name, FileType::Fifo, mode, 0),
-        Kind::CharDevice { major, minor } => {
+        EntryKind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), dir, name),
+        EntryKind::Fifo => rustix::fs::mknodat(dir, name, FileType::Fifo, mode, 0),
+        EntryKind::CharDevice { major, minor } => {
             rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, rustix::fs::makedev(*major, *minor))
         }
-        Kind::BlockDevice { major, minor } => {
+        EntryKind::BlockDevice { major, minor } => {
             rustix::fs::mknodat(dir, name, FileType::BlockDevice, mode, rustix::fs::makedev(*major, *minor))
         }
-        Kind::File { .. } | Kind::Dir | Kind::Hardlink { .. } => Err(Errno::INVAL),
+        EntryKind::File { .. } | EntryKind::Dir | EntryKind::Hardlink { .. } => Err(Errno::INVAL),
     }
 }

@@ -4,27 +4,27 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::repo::entry::Owner;
+use crate::repo::entry::OwnerAndMode;
 
 /// Names remembered. A host has few; a manifest that invents them must not fill the memory.
 const NAMES_MAX: usize = 4096;
 
 /// Turns stored owners into numbers of this host.
 #[derive(Debug, Default)]
-pub struct Ids {
+pub struct OwnerResolver {
     numeric: bool,
     users: Mutex<HashMap<String, Option<u32>>>,
     groups: Mutex<HashMap<String, Option<u32>>>,
 }
 
-impl Ids {
+impl OwnerResolver {
     /// Names first, or with `numeric` the numbers alone.
     pub fn new(numeric: bool) -> Self {
         Self { numeric, ..Self::default() }
     }
 
     /// User and group to give to what had this owner. Number 0 stays 0 whatever name it had: root is root.
-    pub fn resolve(&self, owner: &Owner) -> (u32, u32) {
+    pub fn resolve(&self, owner: &OwnerAndMode) -> (u32, u32) {
         let by_name = |known: &Mutex<_>, name: &str, number: u32, ask: &dyn Fn(&str) -> Option<u32>| {
             if self.numeric || name.is_empty() || number == 0 {
                 return number;
@@ -59,18 +59,18 @@ fn lookup(known: &mut HashMap<String, Option<u32>>, name: &str, ask: &dyn Fn(&st
 mod tests {
     use super::*;
 
-    fn owner(uid: u32, user: &str, gid: u32, group: &str) -> Owner {
-        Owner { mode: 0o644, uid, gid, user: user.into(), group: group.into() }
+    fn owner(uid: u32, user: &str, gid: u32, group: &str) -> OwnerAndMode {
+        OwnerAndMode { mode: 0o644, uid, gid, user: user.into(), group: group.into() }
     }
 
     #[test]
     fn names_win_where_they_are_known() {
         let daemon = nix::unistd::User::from_name("daemon").unwrap().expect("every Debian has it");
         let (uid, gid) = (daemon.uid.as_raw(), daemon.gid.as_raw());
-        assert_eq!(Ids::new(false).resolve(&owner(777, "daemon", 778, "daemon")), (uid, gid));
-        assert_eq!(Ids::new(true).resolve(&owner(777, "daemon", 778, "daemon")), (777, 778));
-        assert_eq!(Ids::new(false).resolve(&owner(777, "no-such-user", 778, "")), (777, 778));
-        assert_eq!(Ids::new(false).resolve(&owner(0, "daemon", 0, "daemon")), (0, 0));
+        assert_eq!(OwnerResolver::new(false).resolve(&owner(777, "daemon", 778, "daemon")), (uid, gid));
+        assert_eq!(OwnerResolver::new(true).resolve(&owner(777, "daemon", 778, "daemon")), (777, 778));
+        assert_eq!(OwnerResolver::new(false).resolve(&owner(777, "no-such-user", 778, "")), (777, 778));
+        assert_eq!(OwnerResolver::new(false).resolve(&owner(0, "daemon", 0, "daemon")), (0, 0));
     }
 
     #[test]

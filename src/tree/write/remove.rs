@@ -6,12 +6,12 @@ use std::os::fd::AsFd as _;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::{At as _, Target, WriteError, WriteErrorKind};
+use super::{AttachPath as _, RestoreTarget, WriteError, WriteErrorKind};
 use crate::repo::entry::TreePath;
 
 /// What a removal did.
 #[derive(Debug, Default)]
-pub struct Removed {
+pub struct RemovalReport {
     /// Files, directories, links and so on that went.
     pub count: u64,
     /// Whether something below was kept on purpose, so that the directories above it stay too.
@@ -26,7 +26,7 @@ const FAILURES_MAX: usize = 100;
 /// The buffer for raw directory entries.
 const LISTING_BUFFER: usize = 32 * 1024;
 
-impl Target {
+impl RestoreTarget {
     /// The names in a directory with whether each is a directory, in descending order, so that they are taken in
     /// ascending order from the end.
     pub fn list(&self, path: &TreePath) -> Result<Vec<(Vec<u8>, bool)>, WriteError> {
@@ -77,8 +77,8 @@ impl Target {
 
     /// Removes what is at `path` with everything below, but what `keep` (path, is it a directory) wants to keep and what
     /// lies on another file system. With `dry` it only counts.
-    pub fn remove(&self, path: &TreePath, keep: &dyn Fn(&TreePath, bool) -> bool, dry: bool) -> Removed {
-        let mut removed = Removed::default();
+    pub fn remove(&self, path: &TreePath, keep: &dyn Fn(&TreePath, bool) -> bool, dry: bool) -> RemovalReport {
+        let mut removed = RemovalReport::default();
         match self.stat(path) {
             Ok(None) => {}
             Ok(Some(found)) if found.is_dir() => self.remove_dir(path, keep, dry, &mut removed),
@@ -88,7 +88,13 @@ impl Target {
         removed
     }
 
-    fn remove_dir(&self, top: &TreePath, keep: &dyn Fn(&TreePath, bool) -> bool, dry: bool, removed: &mut Removed) {
+    fn remove_dir(
+        &self,
+        top: &TreePath,
+        keep: &dyn Fn(&TreePath, bool) -> bool,
+        dry: bool,
+        removed: &mut RemovalReport,
+    ) {
         struct Open {
             path: TreePath,
             rest: Vec<(Vec<u8>, bool)>,
@@ -97,7 +103,7 @@ impl Target {
             kept: bool,
             failures: usize,
         }
-        let enter = |path: TreePath, removed: &mut Removed| -> Option<Open> {
+        let enter = |path: TreePath, removed: &mut RemovalReport| -> Option<Open> {
             if keep(&path, true) {
                 removed.kept = true;
                 return None;
@@ -146,7 +152,7 @@ impl Target {
         is_dir: bool,
         keep: &dyn Fn(&TreePath, bool) -> bool,
         dry: bool,
-        removed: &mut Removed,
+        removed: &mut RemovalReport,
     ) {
         if keep(path, is_dir) {
             removed.kept = true;
@@ -169,7 +175,7 @@ impl Target {
     }
 }
 
-impl Removed {
+impl RemovalReport {
     fn fail(&mut self, e: WriteError) {
         // A failure that is not named still keeps the directories above it from being removed: they are not empty.
         if self.failures.len() < FAILURES_MAX {

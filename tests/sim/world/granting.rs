@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runner::ids::{InstanceId, NodeId, RoleName};
-use runner::role::lease::{LeaseHolder, Reply};
+use runner::role::lease::{LeaseHolder, LeaseReply};
 
 use crate::leases::LeaseServer;
-use crate::net::Faults;
+use crate::net::NetworkFaults;
 use crate::world::World;
-use runner::env::Tasks as _;
+use runner::env::AsyncRuntime as _;
 
 const TTL: Duration = Duration::from_secs(12);
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ fn contend(world: &World, server: &Arc<LeaseServer>, host: usize, held: &Arc<Mut
         loop {
             let asked = world.now();
             match lease.ask().await {
-                Reply::Held(_) => {
+                LeaseReply::Held(_) => {
                     held.lock().unwrap().push((me.instance, world.now(), asked + TTL));
                     process.sleep(TTL / 3).await;
                     if rng.chance(100) {
@@ -52,7 +52,7 @@ fn contend(world: &World, server: &Arc<LeaseServer>, host: usize, held: &Arc<Mut
                         lease.release().await;
                     }
                 }
-                Reply::Taken { .. } if rng.chance(500) => hints.notified().await,
+                LeaseReply::Taken { .. } if rng.chance(500) => hints.notified().await,
                 _ => process.sleep(SECOND).await,
             }
         }
@@ -66,7 +66,7 @@ fn contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64) {
     let world = World::new(seed);
     let (server, held) = (LeaseServer::new(&world), Arc::new(Mutex::new(Vec::new())));
     let mut rng = world.rng();
-    server.net().set(Faults::drawn(&mut rng, 100));
+    server.net().set(NetworkFaults::drawn(&mut rng, 100));
     server.expire_late(SECOND * 3);
     let hosts = [world.host(), world.host(), world.host()];
     for host in hosts {
@@ -129,20 +129,20 @@ fn a_process_is_known_again_and_its_successor_waits() {
         let mut lease = server.lender(world.process(host), me(&world, host), TTL).lease(&role());
         world.finish(host, TTL, async move { lease.ask().await }).expect("it ends")
     };
-    assert!(matches!(ask(), Reply::Held(_)));
-    assert!(matches!(ask(), Reply::Held(_)), "another of its handles");
+    assert!(matches!(ask(), LeaseReply::Held(_)));
+    assert!(matches!(ask(), LeaseReply::Held(_)), "another of its handles");
     let before = me(&world, host);
     world.kill(host);
-    assert_eq!(ask(), Reply::Taken { by: Some(before), alive: true });
+    assert_eq!(ask(), LeaseReply::Taken { by: Some(before), alive: true });
     world.run_until(world.now() + TTL);
-    assert!(matches!(ask(), Reply::Held(_)));
+    assert!(matches!(ask(), LeaseReply::Held(_)));
 }
 
 #[test]
 fn a_request_of_a_dead_process_may_be_granted_and_runs_out() {
     let world = World::new(2);
     let (server, host) = (LeaseServer::new(&world), world.host());
-    server.net().set(Faults { late: 1000, ..Faults::NONE });
+    server.net().set(NetworkFaults { late: 1000, ..NetworkFaults::NONE });
     let dead = me(&world, host);
     let mut lease = server.lender(world.process(host), dead.clone(), TTL).lease(&role());
     let told = world.start(host, async move { lease.ask().await });
@@ -163,13 +163,13 @@ fn a_release_that_comes_late_does_not_hit_the_next_grant() {
     let mut lease = server.lender(world.process(host), me(&world, host), TTL * 20).lease(&role());
     let faulty = Arc::clone(server.net());
     let held = world.finish(host, TTL * 30, async move {
-        assert!(matches!(lease.ask().await, Reply::Held(_)));
-        faulty.set(Faults { late: 1000, ..Faults::NONE });
+        assert!(matches!(lease.ask().await, LeaseReply::Held(_)));
+        faulty.set(NetworkFaults { late: 1000, ..NetworkFaults::NONE });
         lease.release().await;
-        faulty.set(Faults::NONE);
+        faulty.set(NetworkFaults::NONE);
         lease.ask().await
     });
-    assert!(matches!(held, Some(Reply::Held(_))));
+    assert!(matches!(held, Some(LeaseReply::Held(_))));
     world.run_until(world.now() + SECOND * 70);
     assert!(server.holder(&role()).is_some());
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
-use runner::journal::register::{Registers as _, Swapped};
+use runner::journal::register::{CasOutcome, RegisterService as _};
 use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind};
 
-use crate::net::Faults;
+use crate::net::NetworkFaults;
 use crate::registers::RegisterServer;
-use crate::wire::{Bucket, Change, Observer, Wire};
+use crate::wire::{EffectObserver, SimBucket, SimStore, StoredEffect};
 use crate::world::World;
 
 const BODY: Bytes = Bytes::from_static(b"body");
@@ -19,15 +19,15 @@ const MINUTE: Duration = Duration::from_mins(1);
 const ALL: u32 = 1000;
 
 #[derive(Debug, Default)]
-struct Log(Mutex<Vec<(usize, Change)>>);
+struct EffectLog(Mutex<Vec<(usize, StoredEffect)>>);
 
-impl Observer for Log {
-    fn changed(&self, host: usize, what: &Change) {
+impl EffectObserver for EffectLog {
+    fn changed(&self, host: usize, what: &StoredEffect) {
         self.0.lock().unwrap().push((host, what.clone()));
     }
 }
 
-impl Log {
+impl EffectLog {
     /// `1 key: before > after`.
     fn lines(&self) -> Vec<String> {
         let text = |body: &Option<Bytes>| String::from_utf8(body.clone().unwrap_or_default().to_vec()).unwrap();
@@ -36,31 +36,34 @@ impl Log {
     }
 }
 
-struct Stage {
+struct RequestFixture {
     world: World,
-    bucket: Arc<Bucket>,
-    log: Arc<Log>,
+    bucket: Arc<SimBucket>,
+    log: Arc<EffectLog>,
     host: usize,
 }
 
-impl Stage {
+impl RequestFixture {
     fn new(seed: u64) -> Self {
         let world = World::new(seed);
-        let (bucket, log, host) = (Bucket::new(&world, true), Arc::new(Log::default()), world.host());
+        let (bucket, log, host) = (SimBucket::new(&world, true), Arc::new(EffectLog::default()), world.host());
         bucket.observe(log.clone());
         Self { world, bucket, log, host }
     }
 
-    fn wire(&self) -> Arc<Wire> {
+    fn wire(&self) -> Arc<SimStore> {
         self.bucket.wire(self.world.process(self.host))
     }
 
-    fn faults(&self, faults: Faults) {
+    fn faults(&self, faults: NetworkFaults) {
         self.bucket.net().set(faults);
     }
 
     /// What a call comes to, within two minutes.
-    fn call<T: Send + 'static, F: Future<Output = T> + Send + 'static>(&self, call: impl FnOnce(Arc<Wire>) -> F) -> T {
+    fn call<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        call: impl FnOnce(Arc<SimStore>) -> F,
+    ) -> T {
         self.world.finish(self.host, MINUTE * 2, call(self.wire())).expect("every call ends")
     }
 
@@ -71,7 +74,7 @@ impl Stage {
 
 #[test]
 fn without_faults_it_is_a_store() {
-    let stage = Stage::new(1);
+    let stage = RequestFixture::new(1);
     assert_eq!(stage.wire().clock_offset(), None, "nobody has answered");
     assert_eq!(stage.put_if_absent("a"), PutOutcome::Created);
     assert_eq!(stage.put_if_absent("a"), PutOutcome::Exists);
@@ -92,8 +95,8 @@ fn without_faults_it_is_a_store() {
 
 #[test]
 fn a_put_lands_although_its_sender_is_dead() {
-    let stage = Stage::new(2);
-    stage.faults(Faults { late: ALL, ..Faults::NONE });
+    let stage = RequestFixture::new(2);
+    stage.faults(NetworkFaults { late: ALL, ..NetworkFaults::NONE });
     let wire = stage.wire();
     let told = stage.world.start(stage.host, async move { wire.put_if_absent("late", BODY).await });
     stage.world.run_until(Duration::from_millis(1));
@@ -105,14 +108,14 @@ fn a_put_lands_although_its_sender_is_dead() {
     assert!(life < stage.world.life(stage.host) && at > Duration::from_secs(3));
     assert!(!told.is_there());
     // What is dead sends nothing.
-    let dead = stage.bucket.wire(crate::tasks::Process { life, ..stage.world.process(stage.host) });
+    let dead = stage.bucket.wire(crate::tasks::SimProcess { life, ..stage.world.process(stage.host) });
     let never = stage.world.finish(stage.host, MINUTE, async move { dead.put("never", BODY).await.is_ok() });
     assert_eq!((never, stage.log.lines().len()), (None, 1));
 }
 
 #[test]
 fn a_stopped_sender_hears_of_it_when_it_goes_on() {
-    let stage = Stage::new(3);
+    let stage = RequestFixture::new(3);
     let wire = stage.wire();
     let told = stage.world.start(stage.host, async move { wire.put_if_absent("a", BODY).await });
     stage.world.run_until(Duration::ZERO);
@@ -126,15 +129,15 @@ fn a_stopped_sender_hears_of_it_when_it_goes_on() {
 
 #[test]
 fn each_fault_leaves_what_it_should() {
-    let none = Faults::NONE;
+    let none = NetworkFaults::NONE;
     for (faults, why, is_done) in [
-        (Faults { lost_request: ALL, ..none }, "no answer", false),
-        (Faults { lost_answer: ALL, ..none }, "no answer", true),
-        (Faults { late: ALL, ..none }, "no answer", true),
-        (Faults { refused: ALL, ..none }, "status 503", false),
-        (Faults { conflict: ALL, ..none }, "status 409", false),
+        (NetworkFaults { lost_request: ALL, ..none }, "no answer", false),
+        (NetworkFaults { lost_answer: ALL, ..none }, "no answer", true),
+        (NetworkFaults { late: ALL, ..none }, "no answer", true),
+        (NetworkFaults { refused: ALL, ..none }, "status 503", false),
+        (NetworkFaults { conflict: ALL, ..none }, "status 409", false),
     ] {
-        let stage = Stage::new(4);
+        let stage = RequestFixture::new(4);
         stage.faults(faults);
         assert_eq!(stage.put_if_absent("a"), PutOutcome::Unknown { why: why.to_owned() });
         stage.world.run_until(MINUTE * 2);
@@ -147,11 +150,11 @@ fn each_fault_leaves_what_it_should() {
         let got = stage.call(|wire| async move { wire.get("b", SizeLimit::INDEX).await });
         assert_eq!(got.unwrap_err().kind, StoreErrorKind::Unreachable);
     }
-    let stage = Stage::new(4);
+    let stage = RequestFixture::new(4);
     stage.bucket.net().cut(stage.host, true);
     assert_eq!(stage.put_if_absent("a"), PutOutcome::Unknown { why: "no answer".to_owned() });
     stage.bucket.net().cut(stage.host, false);
-    stage.faults(Faults { twice: ALL, ..none });
+    stage.faults(NetworkFaults { twice: ALL, ..none });
     stage.call(|wire| async move { wire.put("b", BODY).await }).unwrap();
     assert_eq!(stage.put_if_absent("c"), PutOutcome::Created);
     stage.world.run_until(MINUTE * 2);
@@ -161,7 +164,7 @@ fn each_fault_leaves_what_it_should() {
 
 #[test]
 fn a_cut_loses_the_answers_too() {
-    let stage = Stage::new(5);
+    let stage = RequestFixture::new(5);
     let wire = stage.wire();
     let told = stage.world.start(stage.host, async move { wire.put_if_absent("a", BODY).await });
     stage.world.run_while(MINUTE, || stage.log.lines().is_empty());
@@ -172,7 +175,7 @@ fn a_cut_loses_the_answers_too() {
 
 #[test]
 fn a_stale_listing_lacks_what_is_new_and_nothing_else() {
-    let stage = Stage::new(6);
+    let stage = RequestFixture::new(6);
     let list = |limit| {
         let page = stage.call(move |wire| async move { wire.list("", None, limit).await }).unwrap();
         page.objects.into_iter().map(|object| object.key).collect::<Vec<_>>()
@@ -183,7 +186,7 @@ fn a_stale_listing_lacks_what_is_new_and_nothing_else() {
         wire.put("a", BODY).await.unwrap();
         wire.put("b", BODY).await.unwrap();
     });
-    stage.faults(Faults { stale_listing: ALL, ..Faults::NONE });
+    stage.faults(NetworkFaults { stale_listing: ALL, ..NetworkFaults::NONE });
     assert_eq!(list(1), ["b"]);
     stage.world.run_until(MINUTE * 2);
     assert_eq!(list(9), ["a", "b"]);
@@ -192,7 +195,7 @@ fn a_stale_listing_lacks_what_is_new_and_nothing_else() {
 #[test]
 fn requests_overtake_each_other() {
     let overtaken = (0..20).any(|seed| {
-        let stage = Stage::new(seed);
+        let stage = RequestFixture::new(seed);
         for key in ["a", "b"] {
             let wire = stage.wire();
             stage.world.start(stage.host, async move { wire.put(key, BODY).await });
@@ -205,7 +208,7 @@ fn requests_overtake_each_other() {
 
 #[test]
 fn the_stores_clock_is_seen_in_whole_seconds() {
-    let stage = Stage::new(7);
+    let stage = RequestFixture::new(7);
     stage.world.step_wall(stage.host, SignedDuration::from_secs(-600));
     let wire = stage.wire();
     let asking = Arc::clone(&wire);
@@ -218,7 +221,7 @@ fn the_stores_clock_is_seen_in_whole_seconds() {
 #[test]
 fn a_swap_without_answer_may_have_happened() {
     let world = World::new(8);
-    let (server, log, host) = (RegisterServer::new(&world), Arc::new(Log::default()), world.host());
+    let (server, log, host) = (RegisterServer::new(&world), Arc::new(EffectLog::default()), world.host());
     server.observe(log.clone());
     let register = server.wire(world.process(host)).register("head");
     let swap = |old: Option<&'static str>, new: &'static str| {
@@ -226,12 +229,12 @@ fn a_swap_without_answer_may_have_happened() {
         let swap = async move { register.swap(old.map(Bytes::from).as_ref(), Bytes::from(new)).await };
         world.finish(host, MINUTE, swap).expect("it ends").unwrap()
     };
-    assert_eq!(swap(None, "one"), Swapped::Yes);
-    assert_eq!(swap(None, "two"), Swapped::No(Some(Bytes::from("one"))));
-    server.net().set(Faults { lost_answer: ALL, ..Faults::NONE });
-    assert!(matches!(swap(Some("one"), "two"), Swapped::Unknown { .. }));
-    server.net().set(Faults { late: ALL, ..Faults::NONE });
-    assert!(matches!(swap(Some("two"), "three"), Swapped::Unknown { .. }));
+    assert_eq!(swap(None, "one"), CasOutcome::Yes);
+    assert_eq!(swap(None, "two"), CasOutcome::No(Some(Bytes::from("one"))));
+    server.net().set(NetworkFaults { lost_answer: ALL, ..NetworkFaults::NONE });
+    assert!(matches!(swap(Some("one"), "two"), CasOutcome::Unknown { .. }));
+    server.net().set(NetworkFaults { late: ALL, ..NetworkFaults::NONE });
+    assert!(matches!(swap(Some("two"), "three"), CasOutcome::Unknown { .. }));
     world.run_until(MINUTE * 5);
     assert_eq!(log.lines(), ["1 head:  > one", "1 head: one > two", "1 head: two > three"]);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future;
 use jiff::SignedDuration;
 
-use crate::hosts::Thaw;
+use crate::hosts::ThawedClock;
 use crate::world::World;
 use runner::env::Env;
 
@@ -101,7 +101,7 @@ fn a_stopped_host_finds_everything_due_when_it_goes_on() {
 
 #[test]
 fn a_frozen_host_goes_on_where_it_stood() {
-    for thaw in [Thaw::Behind, Thaw::SetRight] {
+    for thaw in [ThawedClock::Behind, ThawedClock::SetRight] {
         let world = World::new(2);
         let host = world.host();
         let (ticks, env) = (ticks(&world, host), world.env(host));
@@ -114,7 +114,8 @@ fn a_frozen_host_goes_on_where_it_stood() {
         world.run_until(SECOND * 61);
         assert_eq!(count(&ticks), 3);
         let behind = world.wall().duration_since(env.clock.now());
-        let expected = if thaw == Thaw::Behind { SignedDuration::from_millis(57_500) } else { SignedDuration::ZERO };
+        let expected =
+            if thaw == ThawedClock::Behind { SignedDuration::from_millis(57_500) } else { SignedDuration::ZERO };
         assert_eq!((env.clock.boottime(), behind), (then.boot + SECOND, expected));
     }
 }
@@ -152,9 +153,9 @@ fn sleep_is_in_the_hosts_own_time() {
 }
 
 /// What a destructor of a process may do: call back into everything.
-struct Talkative(Env);
+struct ReentrantDrop(Env);
 
-impl Drop for Talkative {
+impl Drop for ReentrantDrop {
     fn drop(&mut self) {
         let Self(env) = self;
         drop(env.tasks.spawn(Box::pin(async { panic!("a dead process goes on") })));
@@ -171,7 +172,7 @@ fn a_killed_process_does_nothing_more_and_the_next_one_finds_its_disk() {
     let first = env.clone();
     world.start(host, async move {
         let _lock = first.files.lock(path).unwrap().expect("it is free");
-        let _talkative = Talkative(first.clone());
+        let _talkative = ReentrantDrop(first.clone());
         first.files.replace(Path::new("state/file"), b"kept").unwrap();
         first.tasks.sleep(SECOND * 2).await;
         first.files.replace(Path::new("state/file"), b"never").unwrap();
@@ -207,7 +208,7 @@ fn a_process_may_kill_its_own_host() {
     let kept = Arc::new(Mutex::new(None));
     let next = Arc::clone(&kept);
     let outcome = world.start(host, async move {
-        let _talkative = Talkative(env.clone());
+        let _talkative = ReentrantDrop(env.clone());
         let _lock = env.files.lock(path).unwrap().expect("it is free");
         outside.kill(host);
         *next.lock().unwrap() = outside.env(host).files.lock(path).unwrap();

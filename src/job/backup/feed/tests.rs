@@ -13,9 +13,9 @@ use proptest::prelude::*;
 use crate::config::TakeoverTrust;
 use crate::env::{Clock, HostClock};
 use crate::ids::NodeId;
-use crate::job::backup::Committed;
+use crate::job::backup::CommittedBackup;
 use crate::job::report::FileCounts;
-use crate::job::testing::{Rig, noise};
+use crate::job::testing::{JobFixture, noise};
 use crate::repo::entry::TreePath;
 
 /// A clock that runs ahead by more than a file's time stamps are coarse: what was written before the run has settled.
@@ -157,7 +157,7 @@ fn expected(before: Option<&Tree>, after: &Tree) -> FileCounts {
 }
 
 /// A run of one node, which has its own cache.
-async fn back_up(rig: &mut Rig, node: u8) -> Committed {
+async fn back_up(rig: &mut JobFixture, node: u8) -> CommittedBackup {
     rig.node = NodeId([node; 16]);
     let mut runner = rig.runner();
     runner.state_dir = rig.dir.path().join(format!("state-{node}"));
@@ -171,7 +171,7 @@ proptest! {
     fn what_is_counted_is_what_changed_and_the_manifest_is_the_trees(trees in prop::collection::vec(tree(), 4), trusts: bool) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut rig = Rig::new().await;
+            let mut rig = JobFixture::new().await;
             rig.env.clock = std::sync::Arc::new(Ahead);
             rig.role.allow_empty = true;
             if trusts {

@@ -12,14 +12,14 @@ use crate::config::TakeoverTrust;
 use crate::env::{Clock, HostClock};
 use crate::ids::NodeId;
 use crate::job::inside::{cat, ls};
-use crate::job::progress::{Phase, Progress};
-use crate::job::testing::{Rig, noise};
-use crate::repo::entry::{Entry, Kind};
+use crate::job::progress::{JobPhase, JobProgress};
+use crate::job::testing::{JobFixture, noise};
+use crate::repo::entry::{EntryKind, ManifestEntry};
 
 /// A clock that does something to the tree when the run looks at it for the first time after the walk: before an entry is
 /// opened the time is noted, and a batch of entries goes to the workers when the walk has seen them all.
 struct Meddling {
-    progress: Arc<Progress>,
+    progress: Arc<JobProgress>,
     done: AtomicBool,
     act: Box<dyn Fn() + Send + Sync>,
 }
@@ -32,7 +32,7 @@ impl std::fmt::Debug for Meddling {
 
 impl Clock for Meddling {
     fn now(&self) -> Timestamp {
-        if self.progress.phase() == Phase::Backup && !self.done.swap(true, Ordering::SeqCst) {
+        if self.progress.phase() == JobPhase::Backup && !self.done.swap(true, Ordering::SeqCst) {
             (self.act)();
         }
         HostClock.now()
@@ -44,7 +44,7 @@ impl Clock for Meddling {
 }
 
 /// Backs up while `act` meddles with the source; returns what the snapshot has in it, and what went wrong.
-async fn snapshot(rig: &Rig, act: impl Fn(&Path) + Send + Sync + 'static) -> Vec<String> {
+async fn snapshot(rig: &JobFixture, act: impl Fn(&Path) + Send + Sync + 'static) -> Vec<String> {
     let (src, mut runner) = (rig.src().to_owned(), rig.runner());
     let meddling =
         Meddling { progress: runner.progress.clone(), done: AtomicBool::new(false), act: Box::new(move || act(&src)) };
@@ -55,22 +55,22 @@ async fn snapshot(rig: &Rig, act: impl Fn(&Path) + Send + Sync + 'static) -> Vec
     let reader = archive.reader().await.unwrap();
     let root = committed.snapshot.root;
     let mut entries = Vec::new();
-    let mut each = |entry: &Entry| {
+    let mut each = |entry: &ManifestEntry| {
         entries.push(entry.clone());
         Ok(())
     };
     ls(&reader, root, &rig.path(""), true, &mut each).await.unwrap();
     let mut said = Vec::new();
-    for Entry { path, kind, .. } in entries {
+    for ManifestEntry { path, kind, .. } in entries {
         let what = match &kind {
-            Kind::File { size, .. } => {
+            EntryKind::File { size, .. } => {
                 let mut content = Vec::new();
                 cat(&reader, root, &path, &mut content).await.unwrap();
                 assert_eq!(content.len() as u64, *size);
                 content.truncate(3);
                 format!("has {}", String::from_utf8_lossy(&content))
             }
-            Kind::Hardlink { target } => format!("is {}", rig.below(target)),
+            EntryKind::Hardlink { target } => format!("is {}", rig.below(target)),
             other => format!("{other:?}"),
         };
         said.push(format!("{} {what}", rig.below(&path)));
@@ -83,14 +83,14 @@ async fn snapshot(rig: &Rig, act: impl Fn(&Path) + Send + Sync + 'static) -> Vec
 }
 
 /// `/a`, `/b` and `/c`, all the same file.
-async fn three_names(content: &[u8]) -> Rig {
-    let rig = Rig::new().await;
+async fn three_names(content: &[u8]) -> JobFixture {
+    let rig = JobFixture::new().await;
     rig.write("a", content);
     link_to_a(&rig);
     rig
 }
 
-fn link_to_a(rig: &Rig) {
+fn link_to_a(rig: &JobFixture) {
     for name in ["b", "c"] {
         fs::hard_link(rig.src().join("a"), rig.src().join(name)).unwrap();
     }
@@ -138,7 +138,7 @@ async fn what_replaces_a_first_name_is_not_given_to_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipe_has_names_too() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.role.allow_empty = true;
     nix::unistd::mkfifo(&rig.src().join("a"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     link_to_a(&rig);

@@ -7,22 +7,22 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ids::{ChunkId, NodeId};
-use crate::job::backup::{Ask, Committed};
-use crate::job::local::{Compared, Local};
+use crate::job::backup::{BackupOptions, CommittedBackup};
+use crate::job::local::{IndexComparison, LocalState};
 use crate::job::loss;
 use crate::job::report::LossReport;
 use crate::job::report::verified::VerifyReport;
-use crate::job::runner::Runner;
-use crate::job::testing::{Rig, noise};
+use crate::job::runner::NodeContext;
+use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
 use crate::repo::reader::tables;
-use crate::store::counting::Counting;
+use crate::store::counting::CountingStore;
 
 const MIB: usize = 1 << 20;
 
 /// A rig with a snapshot of some files, of which `big` has a pack of its own kind.
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
+async fn rig() -> JobFixture {
+    let rig = JobFixture::new().await;
     rig.write("big", noise(1, 3 * MIB));
     rig.write("small", "small");
     rig.write("sub/other", noise(2, MIB / 2));
@@ -31,7 +31,7 @@ async fn rig() -> Rig {
 }
 
 /// The first chunk of a file in the newest snapshot.
-async fn chunk_of(rig: &Rig, name: &str) -> ChunkId {
+async fn chunk_of(rig: &JobFixture, name: &str) -> ChunkId {
     let archive = rig.archive().await;
     let root = archive.snapshots().last().unwrap().root;
     let reader = archive.reader().await.unwrap();
@@ -39,56 +39,56 @@ async fn chunk_of(rig: &Rig, name: &str) -> ChunkId {
 }
 
 /// The key of the pack that has a chunk.
-async fn pack_of(rig: &Rig, chunk: &ChunkId) -> String {
+async fn pack_of(rig: &JobFixture, chunk: &ChunkId) -> String {
     let reader = rig.archive().await.reader().await.unwrap();
     names::pack(&rig.role.name, reader.index().find(chunk).unwrap().0.pack)
 }
 
 /// The key of the pack that has a file.
-async fn pack_with(rig: &Rig, name: &str) -> String {
+async fn pack_with(rig: &JobFixture, name: &str) -> String {
     pack_of(rig, &chunk_of(rig, name).await).await
 }
 
-async fn check(rig: &Rig) -> VerifyReport {
+async fn check(rig: &JobFixture) -> VerifyReport {
     let role = &rig.role;
     verify(rig.store.clone(), &role.name, &role.key, 100, &|_| None, &Arc::default(), &rig.env).await.unwrap()
 }
 
 /// Every snapshot is whole, content included.
-async fn assert_whole(rig: &Rig) {
+async fn assert_whole(rig: &JobFixture) {
     let report = check(rig).await;
     assert_eq!(report.damage_count, 0, "{:?}", report.damages);
     assert!(report.losses.is_empty());
 }
 
-fn local(rig: &Rig) -> Local {
-    Local::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap()
+fn local(rig: &JobFixture) -> LocalState {
+    LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap()
 }
 
 /// As if the last comparison had been the day before.
-fn next_day(rig: &Rig) {
+fn next_day(rig: &JobFixture) {
     let (local, mut memory) = (local(rig), local(rig).load(rig.node));
     let compared = memory.compared.unwrap();
-    memory.compared = Some(Compared { at: compared.at - jiff::SignedDuration::from_hours(24), ..compared });
+    memory.compared = Some(IndexComparison { at: compared.at - jiff::SignedDuration::from_hours(24), ..compared });
     local.save(&memory).unwrap();
 }
 
 /// As verify does.
-async fn tell(rig: &Rig, local: Option<&Local>) {
+async fn tell(rig: &JobFixture, local: Option<&LocalState>) {
     let losses = check(rig).await.losses;
     assert!(!losses.is_empty());
     loss::tell(&rig.repository, local, &rig.env, "north", &losses).await;
 }
 
-fn other_node(rig: &Rig) -> Runner {
-    let mut runner = Runner { state_dir: rig.dir.path().join("other"), ..rig.runner() };
+fn other_node(rig: &JobFixture) -> NodeContext {
+    let mut runner = NodeContext { state_dir: rig.dir.path().join("other"), ..rig.runner() };
     runner.node.id = NodeId([2; 16]);
     runner
 }
 
 /// A loss of which nothing is left.
 #[track_caller]
-fn healed(committed: &Committed, bytes: usize) {
+fn healed(committed: &CommittedBackup, bytes: usize) {
     let loss = committed.loss.as_ref().expect("it was found");
     assert_eq!((loss.packs, loss.missing_files, loss.missing.len()), (1, Some(0), 0), "{loss:?}");
     assert!(loss.healed_bytes >= bytes as u64, "{loss:?}");
@@ -98,7 +98,7 @@ fn healed(committed: &Committed, bytes: usize) {
 async fn a_lost_pack_comes_back_whoever_finds_it() {
     for way in ["the same node, the next day", "rehash", "another node", "a note", "this node's note", "a broken run"] {
         let rig = rig().await;
-        let (runner, mut ask) = (rig.runner(), Ask::default());
+        let (runner, mut ask) = (rig.runner(), BackupOptions::default());
         rig.memory.tamper(&pack_with(&rig, "big").await, None);
         let committed = match way {
             "another node" => rig.backup_by(&other_node(&rig)).await,
@@ -115,7 +115,7 @@ async fn a_lost_pack_comes_back_whoever_finds_it() {
                     }
                     "a broken run" => {
                         let memory = local(&rig).load(rig.node);
-                        local(&rig).save(&crate::job::local::Memory { clean: None, ..memory }).unwrap();
+                        local(&rig).save(&crate::job::local::SavedState { clean: None, ..memory }).unwrap();
                     }
                     _ => next_day(&rig),
                 }
@@ -234,7 +234,7 @@ async fn what_has_no_source_is_named_and_nothing_counts_on_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_of_unchanged_runs_costs_one_listing_of_each_kind() {
     let mut rig = rig().await;
-    let (counting, counters) = Counting::new(rig.store.clone());
+    let (counting, counters) = CountingStore::new(rig.store.clone());
     rig.repository.store = Arc::new(counting);
     let mut listings = Vec::new();
     for day in 0..2 {
@@ -258,11 +258,11 @@ async fn a_day_of_unchanged_runs_costs_one_listing_of_each_kind() {
 }
 
 /// The packs that the newest index names, compared with a listing that shows these.
-async fn compare_with(rig: &Rig, listed: &HashMap<PackId, u64>) -> (Index, Lost) {
+async fn compare_with(rig: &JobFixture, listed: &HashMap<PackId, u64>) -> (ChunkIndex, LostContent) {
     let (store, keys) = (rig.store.as_ref(), &rig.repository.keys);
     let view = rig.archive().await.view;
     let tables = tables(store, keys, &view.state.indexes, None);
-    compare(store, keys, tables, listed, &Losses::default()).await.unwrap()
+    compare(store, keys, tables, listed, &PackLosses::default()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,18 +270,18 @@ async fn a_listing_that_lacks_what_is_there_loses_nothing() {
     let rig = rig().await;
     let all = list(rig.store.as_ref(), &rig.repository.keys).await.unwrap();
     let (whole, lost) = compare_with(&rig, &all).await;
-    assert_eq!(lost, Lost::default());
+    assert_eq!(lost, LostContent::default());
     let wrong: HashMap<PackId, u64> = all.iter().map(|(id, size)| (*id, size + 1)).collect();
     for listed in [HashMap::new(), wrong] {
         let (index, lost) = compare_with(&rig, &listed).await;
-        assert_eq!((index.len(), lost), (whole.len(), Lost::default()), "each of them was asked for");
+        assert_eq!((index.len(), lost), (whole.len(), LostContent::default()), "each of them was asked for");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prune_moves_nothing_out_of_what_is_lost_and_drops_it_when_it_is_replaced() {
-    use crate::config::{Keep, RoleSettings};
-    use crate::job::backup::Opening;
+    use crate::config::{RetentionPolicy, RoleSettings};
+    use crate::job::backup::RoleJournal;
     use crate::job::prune::under;
     let mut rig = rig().await;
     rig.write("gone", noise(9, 2 * MIB));
@@ -289,14 +289,14 @@ async fn a_prune_moves_nothing_out_of_what_is_lost_and_drops_it_when_it_is_repla
     std::fs::remove_file(rig.src().join("gone")).unwrap();
     rig.backup().await;
     rig.role = RoleSettings {
-        keep: Some(Keep { last: 1, ..Keep::default() }),
+        keep: Some(RetentionPolicy { last: 1, ..RetentionPolicy::default() }),
         max_unused: 0,
         prune_grace: std::time::Duration::ZERO,
         ..rig.role
     };
     let prune = async || {
         let runner = rig.runner();
-        let opening = Opening::open(&runner, &rig.repository).await.unwrap();
+        let opening = RoleJournal::open(&runner, &rig.repository).await.unwrap();
         let zone = jiff::tz::TimeZone::UTC;
         under(&runner, &rig.role, &zone, opening, &rig.candidacy(), std::future::pending()).await.unwrap()
     };

@@ -14,42 +14,42 @@ use proptest::prelude::*;
 use super::*;
 use crate::env::Env;
 use crate::ids::PackId;
-use crate::job::backup::shared::Spare;
-use crate::job::backup::stock::Stock;
-use crate::job::cancel::Cancel;
+use crate::job::backup::shared::BufferPool;
+use crate::job::backup::stock::KnownChunks;
+use crate::job::cancel::CancelToken;
 use crate::job::testing::noise;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::repo::pack::PackBuilder;
-use crate::tree::names::Names;
-use crate::tree::roots::Roots;
+use crate::tree::names::OwnerNames;
+use crate::tree::roots::SourceRoots;
 
 /// As small as chunks may be.
 pub(crate) const SMALL: ChunkerParams =
     ChunkerParams { min: 4 << 10, average: 8 << 10, max: 16 << 10, segment: 64 << 10 };
 
-pub(crate) fn shared(chunker: ChunkerParams, sources: &Path) -> Shared {
-    Shared {
+pub(crate) fn shared(chunker: ChunkerParams, sources: &Path) -> PipelineContext {
+    PipelineContext {
         keys: keys(Cipher::None),
         chunker,
         env: Env::host(),
-        names: Names::new(),
-        roots: Arc::new(Roots::open(&[sources.to_owned()]).unwrap()),
-        stop: Cancel::new(),
+        names: OwnerNames::new(),
+        roots: Arc::new(SourceRoots::open(&[sources.to_owned()]).unwrap()),
+        stop: CancelToken::new(),
         failed: AtomicBool::new(false),
         progress: Arc::default(),
-        counts: Counts::default(),
-        spare: Spare::default(),
+        counts: WorkerCounters::default(),
+        spare: BufferPool::default(),
         stall_timeout: Duration::from_mins(15),
-        presence: Progress::default().attend(),
+        presence: JobProgress::default().attend(),
     }
 }
 
 /// What a worker makes of something: the names in order, and the length of each chunk that it stored.
-fn cut<T>(shared: &Shared, work: impl FnOnce(&mut Worker<'_>) -> T) -> (T, HashMap<ChunkId, usize>) {
+fn cut<T>(shared: &PipelineContext, work: impl FnOnce(&mut ReadWorker<'_>) -> T) -> (T, HashMap<ChunkId, usize>) {
     let (frames_in, frames) = unbounded();
-    let ledger = Ledger::new(HashSet::new(), Some(Stock::default()), || unreachable!());
-    let mut worker = Worker::new(shared, &ledger, frames_in);
+    let ledger = DedupIndex::new(HashSet::new(), Some(KnownChunks::default()), || unreachable!());
+    let mut worker = ReadWorker::new(shared, &ledger, frames_in);
     let result = work(&mut worker);
     worker.finish().unwrap();
     let mut pack = PackBuilder::new(&shared.keys, PackId([1; 16]), [2; 32]);
@@ -78,7 +78,7 @@ impl io::Read for Pieces<'_> {
 }
 
 /// The chunks of a stream, as slices of it.
-fn chunks<'a>(shared: &Shared, bytes: &'a [u8], pieces: &[usize]) -> Vec<&'a [u8]> {
+fn chunks<'a>(shared: &PipelineContext, bytes: &'a [u8], pieces: &[usize]) -> Vec<&'a [u8]> {
     let (read, stored) = cut(shared, |worker| {
         let mut source = Pieces(bytes, pieces.iter().cycle());
         worker.stream(&mut source).unwrap().unwrap()
@@ -171,7 +171,7 @@ proptest! {
         file.set_len(end).unwrap();
         file.sync_all().unwrap();
         let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-        let open = || Arc::new(Content::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap());
+        let open = || Arc::new(FileContent::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap());
         let content = open();
         let mut plain = vec![0; content.len() as usize];
         prop_assert_eq!(content.read_at(&mut plain, 0).unwrap(), plain.len());
@@ -192,7 +192,7 @@ proptest! {
         // The last segment first, as it may happen.
         let (mut parts, _) = cut(&shared, |worker| {
             let starts: Vec<u64> = (0..plain.len() as u64).step_by(SMALL.segment as usize).collect();
-            let part = |start: u64| Segment { content: open(), start, len: SMALL.segment.min(plain.len() as u64 - start) };
+            let part = |start: u64| FileSegment { content: open(), start, len: SMALL.segment.min(plain.len() as u64 - start) };
             starts.into_iter().rev().map(|start| worker.segment(&part(start)).unwrap()).collect::<Vec<_>>()
         });
         parts.reverse();
@@ -209,11 +209,11 @@ fn a_file_that_shrinks_is_told() {
     let path = dir.path().join("file");
     std::fs::write(&path, noise(1, 100_000)).unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-    let content = Arc::new(Content::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap());
+    let content = Arc::new(FileContent::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap());
     File::options().write(true).open(&path).unwrap().set_len(70_000).unwrap();
     let (read, stored) = cut(&shared, |worker| worker.all_segments(&content).unwrap().unwrap());
     assert_eq!((read.len, read.changed, stored.values().sum::<usize>()), (70_000, true, 70_000));
-    let last = Segment { content, start: SMALL.segment, len: 100_000 - SMALL.segment };
+    let last = FileSegment { content, start: SMALL.segment, len: 100_000 - SMALL.segment };
     let (done, _) = cut(&shared, |worker| worker.segment(&last).unwrap());
     assert_eq!(done.error.map(|e| e.kind()), Some(io::ErrorKind::UnexpectedEof));
 }
@@ -242,10 +242,10 @@ fn a_sparse_file_keeps_its_holes_however_often_it_changes() {
         });
         for _ in 0..100 {
             let (done, stored) = cut(&shared, |worker| worker.read(&tree_path, None).unwrap());
-            let Kind::File { size, extents, .. } = &done.entry.unwrap().kind else { panic!("a file") };
+            let EntryKind::File { size, extents, .. } = &done.entry.unwrap().kind else { panic!("a file") };
             assert_eq!((*size, extents.as_ref().map(Vec::len)), (SIZE, Some(1)));
             assert_eq!(stored.values().sum::<usize>(), DATA);
-            restless = done.problems.iter().any(|problem| problem.kind == ProblemKind::Changed);
+            restless = done.problems.iter().any(|problem| problem.kind == PathProblemKind::Changed);
             if restless {
                 break;
             }
@@ -267,7 +267,7 @@ fn a_sparse_file_that_shrinks_ends_with_what_was_read() {
     file.set_len(4 << 20).unwrap();
     file.sync_all().unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-    let content = || Content::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap();
+    let content = || FileContent::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap();
     let extents =
         |ends: &[(u64, u64)]| Some(ends.iter().map(|&(offset, len)| Extent { offset, len }).collect::<Vec<_>>());
     assert_eq!(content().measure(16_384), (4 << 20, extents(&[(1 << 20, 8192), (2 << 20, 8192)])));
@@ -284,7 +284,7 @@ fn a_file_that_claims_more_than_there_can_be_is_told() {
     let path = dir.path().join("file");
     std::fs::write(&path, noise(1, 100_000)).unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-    let content = |data_max| Content::within(read::open(&shared.roots, &tree_path).unwrap(), 2, data_max);
+    let content = |data_max| FileContent::within(read::open(&shared.roots, &tree_path).unwrap(), 2, data_max);
     assert_eq!(content(100_000).unwrap().len(), 100_000);
     assert!(content(99_999).unwrap_err().to_string().contains("TiB of data"));
 }
@@ -308,11 +308,17 @@ fn what_is_believed_of_a_file_is_not_believed_of_its_successor() {
     std::fs::write(&path, "before").unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
     let stat = *read::open(&shared.roots, &tree_path).unwrap().stat();
-    let scanned = Scanned { path: tree_path.clone(), stat };
-    let known = Kind::File { size: 6, extents: None, chunks: vec![shared.keys.chunk_id(b"before")] };
-    let entry = |worker: &mut Worker<'_>| {
-        let decision = Decision::Trust(known.clone());
-        worker.entry(Todo { scanned: scanned.clone(), decision, base: None }).unwrap().entry.unwrap().kind.clone()
+    let scanned = ScannedEntry { path: tree_path.clone(), stat };
+    let known = EntryKind::File { size: 6, extents: None, chunks: vec![shared.keys.chunk_id(b"before")] };
+    let entry = |worker: &mut ReadWorker<'_>| {
+        let decision = EntryDecision::Trust(known.clone());
+        worker
+            .entry(PendingEntry { scanned: scanned.clone(), decision, base: None })
+            .unwrap()
+            .entry
+            .unwrap()
+            .kind
+            .clone()
     };
     assert_eq!(cut(&shared, entry).0, known);
     std::fs::write(dir.path().join("new"), "after!").unwrap();
@@ -337,7 +343,7 @@ fn a_batch_is_handed_on_in_parts() {
     let todo = |name: &std::path::PathBuf| {
         let path = TreePath::new(&name.as_os_str().as_encoded_bytes()[1..]).unwrap();
         let stat = crate::tree::stat::Stat::of(File::open(name).unwrap()).unwrap();
-        Todo { scanned: Scanned { path, stat }, decision: Decision::Describe, base: None }
+        PendingEntry { scanned: ScannedEntry { path, stat }, decision: EntryDecision::Describe, base: None }
     };
     let (reply, answer) = unbounded();
     cut(&shared, |worker| worker.entries(names.iter().map(todo).collect(), &reply));

@@ -9,20 +9,20 @@ use proptest::prelude::*;
 use super::*;
 use crate::env::Env;
 use crate::ids::PackId;
-use crate::job::report::inside::{Change, DiffLine};
+use crate::job::report::inside::{DiffChange, DiffLine};
 use crate::repo::crypto::tests::keys;
-use crate::repo::crypto::{Cipher, Keys};
-use crate::repo::entry::{Nanos, Owner};
-use crate::repo::index::Index;
-use crate::repo::manifest::{ManifestWriter, NodeSink};
+use crate::repo::crypto::{Cipher, DerivedKeys};
+use crate::repo::entry::{OwnerAndMode, UnixNanos};
+use crate::repo::index::ChunkIndex;
+use crate::repo::manifest::{ManifestChunkSink, ManifestWriter};
 use crate::repo::names;
-use crate::repo::pack::{ChunkEntry, Compressor, PackBuilder};
+use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::tree::compare;
 
 /// Paths of three depths, a path of one version or another at each.
-type List = BTreeMap<TreePath, Entry>;
+type List = BTreeMap<TreePath, ManifestEntry>;
 
 fn path_of(n: usize) -> TreePath {
     let text = match n % 40 {
@@ -33,15 +33,15 @@ fn path_of(n: usize) -> TreePath {
     TreePath::new(text).unwrap()
 }
 
-fn entry(n: usize, version: u8) -> Entry {
+fn entry(n: usize, version: u8) -> ManifestEntry {
     let kind = match version {
-        1 => Kind::File { size: 2, extents: None, chunks: vec![ChunkId([2; 32])] },
-        2 => Kind::Dir,
-        _ => Kind::File { size: 1, extents: None, chunks: vec![ChunkId([1; 32])] },
+        1 => EntryKind::File { size: 2, extents: None, chunks: vec![ChunkId([2; 32])] },
+        2 => EntryKind::Dir,
+        _ => EntryKind::File { size: 1, extents: None, chunks: vec![ChunkId([1; 32])] },
     };
     // Two versions have the same content, and another owner.
-    let owner = Owner { mode: if version == 3 { 0o600 } else { 0o644 }, ..Owner::default() };
-    Entry { path: path_of(n), kind, owner, mtime: Nanos(n as i128), xattrs: Vec::new() }
+    let owner = OwnerAndMode { mode: if version == 3 { 0o600 } else { 0o644 }, ..OwnerAndMode::default() };
+    ManifestEntry { path: path_of(n), kind, owner, mtime: UnixNanos(n as i128), xattrs: Vec::new() }
 }
 
 fn list(versions: &BTreeMap<usize, u8>) -> List {
@@ -71,12 +71,12 @@ fn lists() -> impl Strategy<Value = [List; 2]> {
 
 /// Chunks on their way into a pack.
 struct Packing {
-    keys: Keys,
-    compressor: Compressor,
+    keys: DerivedKeys,
+    compressor: FrameCompressor,
     pack: PackBuilder,
 }
 
-impl NodeSink for Packing {
+impl ManifestChunkSink for Packing {
     type Error = Infallible;
     fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Infallible> {
         let id = self.keys.chunk_id(&bytes);
@@ -86,13 +86,13 @@ impl NodeSink for Packing {
 }
 
 /// A repository that has nothing but these manifests.
-async fn stored(lists: &[List; 2]) -> (Reader, [ChunkId; 2]) {
+async fn stored(lists: &[List; 2]) -> (RepositoryReader, [ChunkId; 2]) {
     let (keys, store) = (keys(Cipher::None), MemoryStore::new(&Env::host()));
-    let mut index = Index::default();
+    let mut index = ChunkIndex::default();
     let mut roots = [ChunkId([0; 32]); 2];
     for (number, list) in (0..).zip(lists) {
         let pack = PackBuilder::new(&keys, PackId([number; 16]), [number; 32]);
-        let packing = Packing { keys: keys.clone(), compressor: Compressor::default(), pack };
+        let packing = Packing { keys: keys.clone(), compressor: FrameCompressor::default(), pack };
         let mut manifest = ManifestWriter::new(packing);
         for entry in list.values() {
             let Ok(()) = manifest.push(entry.clone());
@@ -105,7 +105,7 @@ async fn stored(lists: &[List; 2]) -> (Reader, [ChunkId; 2]) {
         roots[usize::from(number)] = root;
     }
     index.sort();
-    (Reader::new(Arc::new(store), keys, Arc::new(index)), roots)
+    (RepositoryReader::new(Arc::new(store), keys, Arc::new(index)), roots)
 }
 
 /// What differs at and below `path`, by looking each path up on both sides.
@@ -116,13 +116,13 @@ fn model([before, after]: &[List; 2], path: &TreePath) -> Vec<DiffLine> {
     let line = |path: &TreePath| {
         let (old, new) = (before.get(path), after.get(path));
         let change = match (old, new) {
-            (Some(_), None) => Change::Removed,
-            (None, _) => Change::New,
-            (Some(old), Some(new)) if old.kind != new.kind => Change::Content,
-            (Some(old), Some(new)) if old != new => Change::Metadata,
+            (Some(_), None) => DiffChange::Removed,
+            (None, _) => DiffChange::New,
+            (Some(old), Some(new)) if old.kind != new.kind => DiffChange::Content,
+            (Some(old), Some(new)) if old != new => DiffChange::Metadata,
             _ => return None,
         };
-        let size = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.kind.size());
+        let size = |entry: Option<&ManifestEntry>| entry.map_or(0, |entry| entry.kind.size());
         Some(DiffLine { path: path.clone(), change, size_before: size(old), size_after: size(new) })
     };
     all.into_iter().filter_map(line).collect()
@@ -154,7 +154,7 @@ proptest! {
                 prop_assert!(is_there);
                 prop_assert_eq!(lines, model(&lists, &path));
             }
-            Err(InsideError::NotFound { .. }) => prop_assert!(!is_there),
+            Err(BrowseError::NotFound { .. }) => prop_assert!(!is_there),
             Err(error) => panic!("{error}"),
         }
         if lists[0] == lists[1] && path.as_bytes().is_empty() {
@@ -170,13 +170,13 @@ proptest! {
         for path in before.keys().chain(after.keys().filter(|path| !before.contains_key(path))) {
             let (old, new) = (before.get(path), after.get(path));
             let number = match compare::change(old, new).unwrap() {
-                compare::Change::New => 0,
-                compare::Change::Changed { content, metadata } => {
+                compare::PathChange::New => 0,
+                compare::PathChange::Changed { content, metadata } => {
                     prop_assert!(content || metadata);
                     1
                 }
-                compare::Change::Unchanged => 2,
-                compare::Change::Removed => 3,
+                compare::PathChange::Unchanged => 2,
+                compare::PathChange::Removed => 3,
             };
             counts[number] += 1;
             prop_assert_eq!(number == 2, old == new);

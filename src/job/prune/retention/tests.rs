@@ -11,9 +11,9 @@ fn at(text: &str) -> Timestamp {
 }
 
 /// The times that are kept, newest first, as `day hour` with their reasons.
-fn kept(keep: &Keep, times: &[Timestamp], zone: &TimeZone) -> Vec<String> {
+fn kept(keep: &RetentionPolicy, times: &[Timestamp], zone: &TimeZone) -> Vec<String> {
     let reasons = decide(keep, times, Timestamp::MAX, zone);
-    let line = |(time, reasons): (&Timestamp, &Vec<Reason>)| {
+    let line = |(time, reasons): (&Timestamp, &Vec<KeepReason>)| {
         let names: Vec<String> = reasons
             .iter()
             .map(|r| format!("{}{:?}", if r.oldest { "oldest " } else { "" }, r.rule).to_lowercase())
@@ -30,7 +30,7 @@ fn six_hourly(count: i64) -> Vec<Timestamp> {
 
 #[test]
 fn a_usual_policy() {
-    let keep = Keep { last: 2, daily: 3, weekly: 2, monthly: 2, ..Keep::default() };
+    let keep = RetentionPolicy { last: 2, daily: 3, weekly: 2, monthly: 2, ..RetentionPolicy::default() };
     assert_eq!(
         kept(&keep, &six_hourly(200), &TimeZone::UTC),
         [
@@ -46,7 +46,7 @@ fn a_usual_policy() {
 
 #[test]
 fn a_rule_that_has_some_left_keeps_the_oldest() {
-    let keep = Keep { yearly: 3, daily: 1, ..Keep::default() };
+    let keep = RetentionPolicy { yearly: 3, daily: 1, ..RetentionPolicy::default() };
     assert_eq!(
         kept(&keep, &six_hourly(8), &TimeZone::UTC),
         ["2026-01-02 18:00: daily, yearly", "2026-01-01 00:00: oldest yearly"]
@@ -57,7 +57,7 @@ fn a_rule_that_has_some_left_keeps_the_oldest() {
 
 #[test]
 fn within_counts_from_the_newest() {
-    let keep = Keep { within: Some(Duration::from_hours(12)), ..Keep::default() };
+    let keep = RetentionPolicy { within: Some(Duration::from_hours(12)), ..RetentionPolicy::default() };
     assert_eq!(
         kept(&keep, &six_hourly(9), &TimeZone::UTC),
         ["2026-01-03 00:00: within", "2026-01-02 18:00: within"],
@@ -69,10 +69,10 @@ fn within_counts_from_the_newest() {
 fn days_are_those_of_the_zone_and_weeks_begin_on_monday() {
     let berlin = TimeZone::get("Europe/Berlin").unwrap();
     let times = [at("2026-01-04T22:30:00Z"), at("2026-01-04T23:30:00Z"), at("2026-01-05T22:30:00Z")];
-    let days = Keep { daily: 9, ..Keep::default() };
+    let days = RetentionPolicy { daily: 9, ..RetentionPolicy::default() };
     assert_eq!(kept(&days, &times, &berlin).len(), 2, "23:30 UTC is the next day there");
     assert_eq!(kept(&days, &times, &TimeZone::UTC).len(), 2 + 1, "the oldest one as well");
-    let weeks = Keep { weekly: 9, ..Keep::default() };
+    let weeks = RetentionPolicy { weekly: 9, ..RetentionPolicy::default() };
     assert_eq!(
         kept(&weeks, &times, &berlin),
         ["2026-01-05 23:30: weekly", "2026-01-04 23:30: weekly"],
@@ -80,11 +80,11 @@ fn days_are_those_of_the_zone_and_weeks_begin_on_monday() {
     );
     // The hour that is repeated in autumn is one hour.
     let repeated = [at("2026-10-25T00:10:00Z"), at("2026-10-25T00:40:00Z"), at("2026-10-25T01:10:00Z")];
-    let hours = Keep { hourly: 1, ..Keep::default() };
+    let hours = RetentionPolicy { hourly: 1, ..RetentionPolicy::default() };
     assert_eq!(kept(&hours, &repeated, &berlin), ["2026-10-25 02:10: hourly"]);
     // A week may begin in another year.
     let new_year = [at("2025-12-29T12:00:00Z"), at("2026-01-01T12:00:00Z")];
-    assert_eq!(kept(&Keep { weekly: 1, ..weeks }, &new_year, &TimeZone::UTC).len(), 1);
+    assert_eq!(kept(&RetentionPolicy { weekly: 1, ..weeks }, &new_year, &TimeZone::UTC).len(), 1);
 }
 
 #[test]
@@ -92,8 +92,9 @@ fn what_is_dated_beyond_the_present_stays_and_counts_for_nothing() {
     let mut times = six_hourly(9);
     let now = *times.last().unwrap();
     times.extend([now + SignedDuration::from_mins(4), now + SignedDuration::from_hours(24 * 730)]);
-    let whole = Keep { within: Some(Duration::from_hours(12)), last: 1, yearly: 1, ..Keep::default() };
-    let names = |reasons: &[Reason]| reasons.iter().map(|r| format!("{:?}", r.rule)).collect::<Vec<_>>().join(",");
+    let whole =
+        RetentionPolicy { within: Some(Duration::from_hours(12)), last: 1, yearly: 1, ..RetentionPolicy::default() };
+    let names = |reasons: &[KeepReason]| reasons.iter().map(|r| format!("{:?}", r.rule)).collect::<Vec<_>>().join(",");
     let told: Vec<String> = decide(&whole, &times, now, &TimeZone::UTC).iter().map(|reasons| names(reasons)).collect();
     assert_eq!(told[..7], [""; 7]);
     assert_eq!(told[7..], ["Within", "Within", "Within,Last,Yearly", "Future"]);
@@ -116,7 +117,7 @@ fn an_incomplete_snapshot_takes_no_complete_ones_place() {
 }
 
 /// The same said in another way: of all periods that have a snapshot the newest so many, and of each the newest snapshot.
-fn model(keep: &Keep, times: &[Timestamp]) -> BTreeSet<usize> {
+fn model(keep: &RetentionPolicy, times: &[Timestamp]) -> BTreeSet<usize> {
     let text =
         |format: &'static str| move |time: Timestamp| TimeZone::UTC.to_datetime(time).strftime(format).to_string();
     type Name = Box<dyn Fn(Timestamp) -> String>;
@@ -143,10 +144,10 @@ fn model(keep: &Keep, times: &[Timestamp]) -> BTreeSet<usize> {
     kept
 }
 
-fn policy() -> impl Strategy<Value = Keep> {
+fn policy() -> impl Strategy<Value = RetentionPolicy> {
     let within = prop::option::of((1u64..400).prop_map(Duration::from_hours));
     (0u32..6, 0u32..6, 0u32..6, 0u32..6, 0u32..6, 0u32..4, within).prop_map(
-        |(last, hourly, daily, weekly, monthly, yearly, within)| Keep {
+        |(last, hourly, daily, weekly, monthly, yearly, within)| RetentionPolicy {
             last,
             hourly,
             daily,
@@ -167,13 +168,13 @@ proptest! {
         let kept: BTreeSet<usize> =
             decide(&keep, &times, time, &TimeZone::UTC).iter().enumerate().filter(|(_, r)| !r.is_empty()).map(|(n, _)| n).collect();
         prop_assert_eq!(&kept, &model(&keep, &times));
-        if keep != Keep::default() && !times.is_empty() {
+        if keep != RetentionPolicy::default() && !times.is_empty() {
             prop_assert!(kept.contains(&(times.len() - 1)), "the newest is always kept");
         }
         // A clock that was ahead changes nothing for those that were right.
         let with_future: Vec<Timestamp> = times.iter().copied().chain((1..4).map(|n| time + SignedDuration::from_hours(n))).collect();
         let decided = decide(&keep, &with_future, time, &TimeZone::UTC);
         prop_assert_eq!(&decided[..times.len()], &decide(&keep, &times, time, &TimeZone::UTC)[..]);
-        prop_assert!(decided[times.len()..].iter().all(|reasons| reasons.iter().any(|r| r.rule == Rule::Future)));
+        prop_assert!(decided[times.len()..].iter().all(|reasons| reasons.iter().any(|r| r.rule == RetentionRule::Future)));
     }
 }

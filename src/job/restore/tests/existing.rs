@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
-fn touch(path: &Path, mtime: Nanos) {
+fn touch(path: &Path, mtime: UnixNanos) {
     let time = std::time::UNIX_EPOCH + Duration::from_nanos(mtime.0 as u64);
     std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
@@ -20,7 +20,7 @@ async fn content_is_compared_and_what_is_believed_is_told() {
     assert_eq!(report.counts.trusted, 0);
     std::fs::write(tmp.path().join("f"), "wrong").unwrap();
     touch(&tmp.path().join("f"), MTIME);
-    let report = run(&fake, RestoreOptions { overwrite: Overwrite::IfChanged, ..into(tmp.path()) }).await;
+    let report = run(&fake, RestoreOptions { overwrite: OverwritePolicy::IfChanged, ..into(tmp.path()) }).await;
     assert_eq!((report.counts.trusted, report.counts.unchanged), (1, 1));
     let report = run(&fake, into(tmp.path())).await;
     assert_eq!((report.counts.trusted, report.counts.restored), (0, 1));
@@ -30,7 +30,7 @@ async fn content_is_compared_and_what_is_believed_is_told() {
 /// A hard link to somebody else's file stands in the tree: that one keeps its owner, mode and time, and its content.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_a_name_elsewhere_is_replaced_and_not_changed() {
-    for overwrite in [Overwrite::Always, Overwrite::IfChanged] {
+    for overwrite in [OverwritePolicy::Always, OverwritePolicy::IfChanged] {
         let tmp = tempfile::tempdir().unwrap();
         let (tree, outside) = (tmp.path().join("tree"), tmp.path().join("outside"));
         std::fs::create_dir_all(&tree).unwrap();
@@ -38,7 +38,7 @@ async fn what_has_a_name_elsewhere_is_replaced_and_not_changed() {
             .dir("")
             .file("content", b"content")
             .with(|e| e.owner.mode = 0o4777)
-            .entry("fifo", Kind::Fifo)
+            .entry("fifo", EntryKind::Fifo)
             .symlink("symlink", "target")
             .xattr("trusted.x", b"x")
             .build();
@@ -75,7 +75,7 @@ async fn hard_links_of_the_tree_stay_together() {
     let fake = Snapshot::new().dir("").file("a", b"content").hardlink("b", "a").dir("d").hardlink("d/c", "a").build();
     run(&fake, into(tmp.path())).await;
     assert_eq!(run(&fake, into(tmp.path())).await.counts.unchanged, 3);
-    touch(&tmp.path().join("a"), Nanos(7));
+    touch(&tmp.path().join("a"), UnixNanos(7));
     let report = run(&fake, into(tmp.path())).await;
     assert_restored(&fake, tmp.path());
     assert_eq!((report.counts.restored, report.bytes.fetched), (3, 0));
@@ -174,14 +174,14 @@ async fn each_way_to_overwrite_does_what_it_says() {
         touch(&file, MTIME);
     };
     for (overwrite, content) in
-        [(Overwrite::Never, "wrong"), (Overwrite::IfChanged, "wrong"), (Overwrite::Always, "right")]
+        [(OverwritePolicy::Never, "wrong"), (OverwritePolicy::IfChanged, "wrong"), (OverwritePolicy::Always, "right")]
     {
         put();
         let _ = std::fs::remove_file(tmp.path().join("g"));
         let report = run(&fake, RestoreOptions { overwrite, ..into(tmp.path()) }).await;
         assert_eq!(std::fs::read_to_string(&file).unwrap(), content, "{overwrite:?}");
         assert_eq!(std::fs::read_to_string(tmp.path().join("g")).unwrap(), "new", "{overwrite:?}");
-        assert_eq!(report.counts.skipped, u64::from(overwrite == Overwrite::Never));
+        assert_eq!(report.counts.skipped, u64::from(overwrite == OverwritePolicy::Never));
         assert!(report.is_success());
     }
 }
@@ -191,7 +191,7 @@ async fn with_never_a_link_to_a_kept_file_gets_the_snapshots_content() {
     let tmp = tempfile::tempdir().unwrap();
     let fake = Snapshot::new().dir("").file("a", b"snapshot").hardlink("b", "a").hardlink("c", "a").build();
     std::fs::write(tmp.path().join("a"), "kept").unwrap();
-    let report = run(&fake, RestoreOptions { overwrite: Overwrite::Never, ..into(tmp.path()) }).await;
+    let report = run(&fake, RestoreOptions { overwrite: OverwritePolicy::Never, ..into(tmp.path()) }).await;
     assert!(report.is_success(), "{report:?}");
     let read = |name| std::fs::read_to_string(tmp.path().join(name)).unwrap();
     assert_eq!((read("a"), read("b"), read("c")), ("kept".into(), "snapshot".into(), "snapshot".into()));
@@ -205,7 +205,7 @@ async fn sparse_files_are_compared_with_their_holes() {
     run(&fake, into(tmp.path())).await;
     let file = tmp.path().join("s");
     let run_again = async || {
-        let report = run(&fake, RestoreOptions { overwrite: Overwrite::Always, ..into(tmp.path()) }).await;
+        let report = run(&fake, RestoreOptions { overwrite: OverwritePolicy::Always, ..into(tmp.path()) }).await;
         assert_restored(&fake, tmp.path());
         assert!(std::fs::metadata(&file).unwrap().blocks() * 512 < 200_000);
         report
@@ -302,7 +302,7 @@ async fn a_file_in_the_way_of_a_directory_goes() {
     let tmp = tempfile::tempdir().unwrap();
     let fake = Snapshot::new().dir("").dir("d").file("d/f", b"f").build();
     std::fs::write(tmp.path().join("d"), "a file").unwrap();
-    let never = RestoreOptions { overwrite: Overwrite::Never, ..into(tmp.path()) };
+    let never = RestoreOptions { overwrite: OverwritePolicy::Never, ..into(tmp.path()) };
     let report = run(&fake, never).await;
     assert_eq!((report.counts.failed, std::fs::read(tmp.path().join("d")).unwrap().len()), (2, 6));
     assert!(run(&fake, into(tmp.path())).await.is_success());

@@ -13,8 +13,8 @@ const FRAMES_PER_PACK: u32 = 16;
 
 #[derive(Default)]
 pub(super) struct Fake {
-    pub(super) entries: Vec<Entry>,
-    places: Mutex<HashMap<ChunkId, ChunkPlace>>,
+    pub(super) entries: Vec<ManifestEntry>,
+    places: Mutex<HashMap<ChunkId, ChunkLocation>>,
     frames: HashMap<(PackId, u32), Bytes>,
     open: Vec<u8>,
     next_frame: u32,
@@ -24,7 +24,7 @@ pub(super) struct Fake {
     /// Packs that are not there (any more).
     pub(super) gone: Mutex<BTreeSet<PackId>>,
     /// What the index says after it was read again.
-    pub(super) newer: Mutex<Option<HashMap<ChunkId, ChunkPlace>>>,
+    pub(super) newer: Mutex<Option<HashMap<ChunkId, ChunkLocation>>>,
     /// The store answers so many requests, then no more. 0: always.
     pub(super) answers: u64,
     pub(super) requests: AtomicU64,
@@ -52,7 +52,7 @@ impl Fake {
                 if self.open.len() + bytes.len() > FRAME {
                     self.seal();
                 }
-                let place = ChunkPlace {
+                let place = ChunkLocation {
                     pack: self.pack(),
                     frame: self.next_frame % FRAMES_PER_PACK,
                     offset_in_frame: self.open.len() as u32,
@@ -87,7 +87,7 @@ impl Fake {
         }
     }
 
-    pub(super) fn place_of(&self, at: &str) -> ChunkPlace {
+    pub(super) fn place_of(&self, at: &str) -> ChunkLocation {
         let entry = self.entries.iter().find(|e| e.path == path(at)).unwrap();
         self.locate(&entry.kind.chunks()[0]).unwrap()
     }
@@ -119,8 +119,8 @@ impl Fake {
     }
 
     /// The whole content of a regular file, holes as zeros.
-    pub(super) fn content(&self, kind: &Kind) -> Vec<u8> {
-        let Kind::File { size, extents, chunks } = kind else { panic!("{kind:?}") };
+    pub(super) fn content(&self, kind: &EntryKind) -> Vec<u8> {
+        let EntryKind::File { size, extents, chunks } = kind else { panic!("{kind:?}") };
         let mut bytes = Vec::new();
         for chunk in chunks {
             let place = self.locate(chunk).unwrap();
@@ -140,8 +140,8 @@ impl Fake {
 }
 
 #[async_trait]
-impl Source for Fake {
-    fn locate(&self, chunk: &ChunkId) -> Option<ChunkPlace> {
+impl SnapshotSource for Fake {
+    fn locate(&self, chunk: &ChunkId) -> Option<ChunkLocation> {
         self.places.lock().unwrap().get(chunk).copied()
     }
 
@@ -167,7 +167,7 @@ impl Source for Fake {
         chunk_id(bytes)
     }
 
-    async fn entry(&self, path: &TreePath) -> Result<Option<Entry>, SourceError> {
+    async fn entry(&self, path: &TreePath) -> Result<Option<ManifestEntry>, SourceError> {
         Ok(self.entries.iter().find(|e| e.path == *path).cloned())
     }
 
@@ -179,17 +179,17 @@ impl Source for Fake {
 }
 
 /// Entries in batches of a few.
-pub(super) struct List(std::collections::VecDeque<Entry>);
+pub(super) struct List(std::collections::VecDeque<ManifestEntry>);
 
 impl List {
-    pub(super) fn new(entries: Vec<Entry>) -> Self {
+    pub(super) fn new(entries: Vec<ManifestEntry>) -> Self {
         Self(entries.into())
     }
 }
 
 #[async_trait]
-impl Entries for List {
-    async fn next_batch(&mut self) -> Result<Option<Vec<Entry>>, SourceError> {
+impl EntryReader for List {
+    async fn next_batch(&mut self) -> Result<Option<Vec<ManifestEntry>>, SourceError> {
         let n = self.0.len().min(7);
         Ok((n > 0).then(|| self.0.drain(..n).collect()))
     }

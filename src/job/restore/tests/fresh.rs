@@ -16,12 +16,12 @@ async fn every_kind_of_entry_comes_back() {
         .with(|e| e.owner.mode = 0o4755)
         .file("d/large", &noise(1, 5_000_000))
         .symlink("d/link", "/nowhere/at all")
-        .entry("d/pipe", Kind::Fifo)
+        .entry("d/pipe", EntryKind::Fifo)
         .hardlink("d/small2", "d/small")
         .hardlink("e", "d/large")
         .file(b"caf\xe9\n\x01".to_vec(), b"any byte in a name")
         .file("old", b"before the epoch")
-        .with(|e| e.mtime = Nanos(-1))
+        .with(|e| e.mtime = UnixNanos(-1))
         .dir("sealed")
         .with(|e| e.owner.mode = 0o500)
         .file("sealed/x", b"in a directory that nobody may write to")
@@ -115,7 +115,7 @@ async fn paths_beyond_the_kernels_limit_are_restored_and_deleted() {
     let fake = snapshot.file(file.as_bytes(), b"deep down").symlink("s", "t").build();
     let report = run(&fake, into(tmp.path())).await;
     assert_eq!((problems(&report), report.counts), (vec![], counts(2, 0, 41)));
-    let target = Target::open(tmp.path(), false, Ids::default(), &Env::host()).unwrap().0;
+    let target = RestoreTarget::open(tmp.path(), false, OwnerResolver::default(), &Env::host()).unwrap().0;
     assert_eq!(std::io::read_to_string(target.open_file(&file, None).unwrap()).unwrap(), "deep down");
     assert_eq!(target.stat(&deep).unwrap().unwrap().mtime, MTIME);
     let again = run(&fake, into(tmp.path())).await;

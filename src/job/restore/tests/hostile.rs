@@ -122,7 +122,7 @@ async fn entries_that_contradict_themselves_are_named() {
         .dir("")
         .file("long", b"12345")
         .with(|e| {
-            if let Kind::File { size, .. } = &mut e.kind {
+            if let EntryKind::File { size, .. } = &mut e.kind {
                 *size = 4;
             }
         })
@@ -263,7 +263,7 @@ async fn a_hard_link_that_comes_and_goes_changes_nothing_elsewhere() {
         });
         tokio::task::block_in_place(|| {
             let runtime = tokio::runtime::Handle::current();
-            for overwrite in [Overwrite::Always, Overwrite::IfChanged].repeat(15) {
+            for overwrite in [OverwritePolicy::Always, OverwritePolicy::IfChanged].repeat(15) {
                 runtime.block_on(run(&fake, RestoreOptions { overwrite, ..into(&target) }));
                 assert_eq!(look(), before);
             }
@@ -279,7 +279,7 @@ fn metadata_are_set_on_what_was_looked_at_and_on_nothing_else() {
     let (_tmp, target, _) = stage();
     let fake = Snapshot::new().file("f", b"x").with(|e| e.owner.mode = 0o600).build();
     let entry = &fake.entries[0];
-    let (place, _) = Target::open(&target, true, Ids::new(false), &Env::host()).unwrap();
+    let (place, _) = RestoreTarget::open(&target, true, OwnerResolver::new(false), &Env::host()).unwrap();
     std::fs::write(target.join("f"), "x").unwrap();
     let found = place.stat(&entry.path).unwrap().unwrap();
     std::fs::write(target.join("g"), "y").unwrap();
@@ -303,7 +303,7 @@ fn metadata_are_set_on_what_was_looked_at_and_on_nothing_else() {
 fn a_further_name_elsewhere_is_of_the_owner_that_the_snapshot_says() {
     let (_tmp, target, _) = stage();
     let fake = Snapshot::new().dir("a").file("a/first", b"x").dir("b").hardlink("b/second", "a/first").build();
-    let (place, _) = Target::open(&target, true, Ids::new(true), &Env::host()).unwrap();
+    let (place, _) = RestoreTarget::open(&target, true, OwnerResolver::new(true), &Env::host()).unwrap();
     for dir in ["a", "b"] {
         std::fs::create_dir(target.join(dir)).unwrap();
     }
@@ -313,7 +313,7 @@ fn a_further_name_elsewhere_is_of_the_owner_that_the_snapshot_says() {
         std::os::unix::fs::chown(target.join("a/first"), Some(65534), None).unwrap();
         fake.entries[3].clone()
     } else {
-        Entry { owner: Owner { uid: 0, ..fake.entries[3].owner.clone() }, ..fake.entries[3].clone() }
+        ManifestEntry { owner: OwnerAndMode { uid: 0, ..fake.entries[3].owner.clone() }, ..fake.entries[3].clone() }
     };
     let error = place.link(&path("a/first"), &foreign, true).unwrap_err();
     assert_eq!((error.kind, target.join("b/second").exists()), (WriteErrorKind::Changed, false));

@@ -66,7 +66,7 @@ async fn what_does_not_fit_is_named_and_the_others_go_on() {
         assert_eq!(std::fs::read(target.join(format!("c/f{i}"))).unwrap(), noise(i, 100_000));
     }
     // The second time it is known before anything is fetched.
-    let again = run(&fake, RestoreOptions { overwrite: Overwrite::Never, ..into(&target) }).await;
+    let again = run(&fake, RestoreOptions { overwrite: OverwritePolicy::Never, ..into(&target) }).await;
     assert_eq!(
         (problems(&again), again.counts.skipped),
         (vec!["/b/large: no space left in the target".to_owned()], 51)
@@ -126,13 +126,13 @@ async fn what_only_root_may_set_is_said_once_a_kind() {
     }
     let tmp = tempfile::tempdir().unwrap();
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let foreign = |e: &mut Entry| {
+    let foreign = |e: &mut ManifestEntry| {
         e.owner.uid = 12345;
         e.owner.gid = 12345;
     };
     let mut snapshot = Snapshot::new()
         .dir("")
-        .entry("null", Kind::CharDevice { major: 1, minor: 3 })
+        .entry("null", EntryKind::CharDevice { major: 1, minor: 3 })
         .file("capable", b"x")
         .xattr("security.capability", &capability)
         .file("setuid", b"x")
@@ -147,7 +147,7 @@ async fn what_only_root_may_set_is_said_once_a_kind() {
     let report = run(&fake, into(tmp.path())).await;
     assert!(report.is_success(), "{:?}", problems(&report));
     let told: Vec<_> = report.metadata.iter().map(|t| (t.kind, t.count)).collect();
-    use crate::tree::write::MetaKind::{Capability, Device, Owner};
+    use crate::tree::write::MetadataKind::{Capability, Device, Owner};
     assert_eq!(told, [(Owner, 101), (Capability, 1), (Device, 1)], "{:?}", report.metadata);
     assert_eq!((report.counts.restored, report.counts.skipped), (53, 1));
     let mode = |name: &str| std::fs::metadata(tmp.path().join(name)).unwrap().mode() & 0o7777;
@@ -176,8 +176,8 @@ async fn what_root_may_set_is_set() {
     };
     let target = stage.join("target");
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let owned = |e: &mut Entry| {
-        e.owner = Owner { mode: 0o6755, uid: 12345, gid: 54321, user: "no-such-user".into(), group: "".into() };
+    let owned = |e: &mut ManifestEntry| {
+        e.owner = OwnerAndMode { mode: 0o6755, uid: 12345, gid: 54321, user: "no-such-user".into(), group: "".into() };
     };
     // Version 2; owner rwx, user 12345 r--, group r-x, mask r-x, other ---.
     let acl: Vec<u8> = [2, 0, 0, 0]
@@ -190,8 +190,8 @@ async fn what_root_may_set_is_set() {
         .collect();
     let fake = Snapshot::new()
         .dir("")
-        .entry("block", Kind::BlockDevice { major: 7, minor: 99 })
-        .entry("null", Kind::CharDevice { major: 1, minor: 3 })
+        .entry("block", EntryKind::BlockDevice { major: 7, minor: 99 })
+        .entry("null", EntryKind::CharDevice { major: 1, minor: 3 })
         .with(owned)
         .file("capable", b"x")
         .with(|e| e.owner.uid = 12345)

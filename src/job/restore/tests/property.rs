@@ -49,16 +49,16 @@ fn snapshot(tree: &BTreeMap<Vec<&'static str>, Node>, links: bool) -> Arc<Fake> 
                 dirs.push(at.clone());
                 snapshot.dir(bytes).with(|e| e.owner.mode = mode)
             }
-            Node::Symlink => snapshot.entry(bytes, Kind::Symlink { target: b"b".to_vec() }),
-            Node::Fifo => snapshot.entry(bytes, Kind::Fifo),
+            Node::Symlink => snapshot.entry(bytes, EntryKind::Symlink { target: b"b".to_vec() }),
+            Node::Fifo => snapshot.entry(bytes, EntryKind::Fifo),
             Node::Again if links && file.is_some() => {
-                snapshot.entry(bytes, Kind::Hardlink { target: file.clone().unwrap() })
+                snapshot.entry(bytes, EntryKind::Hardlink { target: file.clone().unwrap() })
             }
             Node::Again => snapshot.file(bytes, b"on its own"),
             // The seed in the time: what has the same size and time has the same content.
             Node::File(seed, len) => {
                 file = Some(at.clone());
-                snapshot.file(bytes, &noise(seed, len)).with(|e| e.mtime = Nanos(MTIME.0 + i128::from(seed)))
+                snapshot.file(bytes, &noise(seed, len)).with(|e| e.mtime = UnixNanos(MTIME.0 + i128::from(seed)))
             }
         };
     }

@@ -13,19 +13,20 @@ use super::*;
 use crate::ids::RoleName;
 use crate::job::health::{Severity, severity};
 use crate::job::init::{InitError, refuse_gone};
-use crate::job::local::Local;
-use crate::job::testing::Rig;
+use crate::job::local::LocalState;
+use crate::job::testing::JobFixture;
 use crate::repo::names;
 use crate::store::{
-    Capabilities, Hold, Page, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind, Version,
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+    StoreErrorKind,
 };
 
 /// What of the rig's role cannot be read, and the worst severity of that.
-async fn unread(rig: &Rig, store: Arc<dyn Store>) -> (Vec<Unseen>, Option<Severity>) {
+async fn unread(rig: &JobFixture, store: Arc<dyn Store>) -> (Vec<UnreadableInput>, Option<Severity>) {
     let (_, role) = ask(rig, Ok(store), LONG).await;
-    let found = role.warnings.iter().filter(|found| matches!(found, Warning::Unread { .. }));
+    let found = role.warnings.iter().filter(|found| matches!(found, RoleWarning::Unread { .. }));
     let parts = found.clone().filter_map(|found| match found {
-        Warning::Unread { what, .. } => Some(*what),
+        RoleWarning::Unread { what, .. } => Some(*what),
         _ => None,
     });
     (parts.collect(), found.map(severity).max())
@@ -33,7 +34,7 @@ async fn unread(rig: &Rig, store: Arc<dyn Store>) -> (Vec<Unseen>, Option<Severi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_store_does_not_list_is_told_as_unknown() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("a", "1");
     identify(&mut rig);
     rig.backup().await;
@@ -45,42 +46,42 @@ async fn what_the_store_does_not_list_is_told_as_unknown() {
     let role: &RoleName = &rig.role.name;
     let (live, journal) = (names::live_prefix(role), names::journal_prefix(role));
     let seen = unread(&rig, refusing(&live, 0, false)).await;
-    assert_eq!(seen, (vec![Unseen::Peers], Some(Severity::Warning)));
-    assert_eq!(unread(&rig, refusing(&live, 0, true)).await, (vec![Unseen::Peers], Some(Severity::Note)));
+    assert_eq!(seen, (vec![UnreadableInput::Peers], Some(Severity::Warning)));
+    assert_eq!(unread(&rig, refusing(&live, 0, true)).await, (vec![UnreadableInput::Peers], Some(Severity::Note)));
     let (_, seen) = ask(&rig, Ok(refusing(&live, 0, false)), LONG).await;
-    assert!(!seen.warnings.contains(&Warning::OnlyNode), "whether there is another one is not known");
+    assert!(!seen.warnings.contains(&RoleWarning::OnlyNode), "whether there is another one is not known");
     // The journal's last listing is the one for records that are lost.
     let whole = refusing(&journal, usize::MAX, false);
     assert_eq!(unread(&rig, whole.clone()).await, (vec![], None));
     let last = whole.listed.load(Ordering::Relaxed) - 1;
     let seen = unread(&rig, refusing(&journal, last, false)).await;
-    assert_eq!(seen, (vec![Unseen::Records], Some(Severity::Warning)));
+    assert_eq!(seen, (vec![UnreadableInput::Records], Some(Severity::Warning)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_this_node_remembers_and_cannot_be_read_is_told_as_unknown() {
-    let mut rig = Rig::new().await;
+    let mut rig = JobFixture::new().await;
     rig.write("a", "1");
     identify(&mut rig);
     rig.backup().await;
     let (repo, dir) = (rig.repository.keys.repo(), rig.state_dir());
-    let place = Place::new(&settings(&rig).store, &rig.role.name);
+    let place = RepositoryLocation::new(&settings(&rig).store, &rig.role.name);
     place.remember(&rig.env, &dir, &rig.repository).unwrap();
     let known = std::fs::read_dir(dir.join("stores")).unwrap().next().unwrap().unwrap().path();
-    let shelf = Local::peek(&rig.env, &dir, repo).tree_cache().parent().unwrap().to_owned();
+    let shelf = LocalState::peek(&rig.env, &dir, repo).tree_cache().parent().unwrap().to_owned();
     std::fs::create_dir_all(dir.join("failures")).unwrap();
     let files = [
-        (Unseen::Memory, shelf.join("memory.json")),
-        (Unseen::Losses, shelf.join("loss.json")),
-        (Unseen::LastRun, dir.join("failures").join(format!("{}.json", rig.role.name))),
-        (Unseen::Repository, known),
+        (UnreadableInput::Memory, shelf.join("memory.json")),
+        (UnreadableInput::Losses, shelf.join("loss.json")),
+        (UnreadableInput::LastRun, dir.join("failures").join(format!("{}.json", rig.role.name))),
+        (UnreadableInput::Repository, known),
     ];
     for (what, path) in &files {
         let before = std::fs::read(path).ok();
         std::fs::write(path, b"{").unwrap();
         let seen = unread(&rig, rig.store.clone()).await;
         assert_eq!(seen, (vec![*what], Some(Severity::Warning)), "{}", path.display());
-        if *what == Unseen::Repository {
+        if *what == UnreadableInput::Repository {
             let refused = refuse_gone(None, &place, Some(&dir), &rig.env).await;
             assert!(matches!(refused, Err(InitError::Unread { .. })), "{refused:?}");
         }
@@ -91,7 +92,7 @@ async fn what_this_node_remembers_and_cannot_be_read_is_told_as_unknown() {
         assert_eq!(unread(&rig, rig.store.clone()).await, (vec![], None));
     }
     let refused = io::Error::from(io::ErrorKind::PermissionDenied);
-    assert_eq!(severity(&file(Unseen::Memory, &refused)), Severity::Note, "it is another user's");
+    assert_eq!(severity(&file(UnreadableInput::Memory, &refused)), Severity::Note, "it is another user's");
 }
 
 /// A store that lists nothing of what begins so.
@@ -111,7 +112,7 @@ impl Store for Refusing {
         self.inner.describe()
     }
 
-    fn capabilities(&self) -> Capabilities {
+    fn capabilities(&self) -> StoreCapabilities {
         self.inner.capabilities()
     }
 
@@ -123,15 +124,15 @@ impl Store for Refusing {
         self.inner.put_if_absent(key, body).await
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: Hold) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         self.inner.put_if_absent_held(key, body, hold).await
     }
 
-    async fn replace(&self, key: &str, body: Bytes, expected: &Version) -> Result<ReplaceOutcome, StoreError> {
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         self.inner.replace(key, body, expected).await
     }
 
-    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, Version), StoreError> {
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         self.inner.get_versioned(key, limit).await
     }
 
@@ -143,7 +144,7 @@ impl Store for Refusing {
         self.inner.get_range(key, range).await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         if prefix != self.prefix || self.listed.fetch_add(1, Ordering::Relaxed) < self.from {
             return self.inner.list(prefix, after, limit).await;
         }

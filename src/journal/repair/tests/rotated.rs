@@ -1,21 +1,21 @@
 //! A rotation of the repository key, and a holder of the old one who writes to the store.
 
 use super::*;
-use crate::ids::{Generation, KeyId, Mac, Term};
-use crate::journal::record::Body;
+use crate::ids::{KeyGeneration, KeyId, Mac, Term};
+use crate::journal::record::RecordBody;
 use crate::journal::rotation::RotateBody;
-use crate::repo::crypto::Keys;
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::crypto::tests::rotated;
 
 /// The key before, the key before as the rotation has it, and the key after.
-fn three() -> (Keys, Keys, Keys) {
+fn three() -> (DerivedKeys, DerivedKeys, DerivedKeys) {
     let old = keys(Cipher::Aes256GcmSiv);
     let (between, new) = rotated(&old);
     (old, between, new)
 }
 
-fn by(store: &MemoryStore, keys: &Keys, node: u8) -> Journal {
-    let named = NodeRef { id: NodeId([node; 16]), name: format!("n{node}") };
+fn by(store: &MemoryStore, keys: &DerivedKeys, node: u8) -> Journal {
+    let named = WriterNode { id: NodeId([node; 16]), name: format!("n{node}") };
     Journal::new(Arc::new(store.clone()), keys.clone(), Env::host(), named, InstanceId([node; 8]))
 }
 
@@ -28,19 +28,19 @@ enum Version {
 }
 
 /// The views, by number.
-async fn written(store: &MemoryStore, before: u8, after: u8, version: Version) -> Vec<View> {
+async fn written(store: &MemoryStore, before: u8, after: u8, version: Version) -> Vec<JournalView> {
     let (old, between, new) = three();
     let journal = by(store, &old, 1);
     let empty = journal.read(None).await.unwrap();
-    let (permit, mut view) = journal.take_over(&empty, &elected(), TakeoverWhy::First).await.unwrap();
+    let (permit, mut view) = journal.take_over(&empty, &elected(), TakeoverReason::First).await.unwrap();
     let mut views = vec![empty, view.clone()];
     for n in 1..=before {
         view = journal.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
         views.push(view.clone());
     }
-    let body = RotateBody { generation: Generation(1), slots: vec![KeyId([3; 8])], proof: Mac([0; 32]) };
+    let body = RotateBody { generation: KeyGeneration(1), slots: vec![KeyId([3; 8])], proof: Mac([0; 32]) };
     let rotating = by(store, &between, 1);
-    let mut after_it = rotating.append(&permit, &view, Body::Rotate(body), None).await.unwrap();
+    let mut after_it = rotating.append(&permit, &view, RecordBody::Rotate(body), None).await.unwrap();
     let seq = after_it.head.as_ref().unwrap().seq;
     if version == Version::Now {
         rotating.keep_rotation(seq).await.unwrap();
@@ -85,7 +85,7 @@ async fn forge(store: &MemoryStore, from: u64, to: u64) {
     let mut view = journal.read_until(Seq(from - 1)).await.unwrap();
     for seq in from..=to {
         let body = if view.state.holder.is_none() {
-            Body::Takeover(Takeover::new(TakeoverWhy::First))
+            RecordBody::Takeover(TakeoverBody::new(TakeoverReason::First))
         } else {
             snapshot(200 + seq as u8)
         };
@@ -97,7 +97,7 @@ async fn forge(store: &MemoryStore, from: u64, to: u64) {
             seq: Seq(seq),
             term,
             takeover,
-            node: NodeRef { id: NodeId([9; 16]), name: "thief".to_owned() },
+            node: WriterNode { id: NodeId([9; 16]), name: "thief".to_owned() },
             instance: InstanceId([9; 8]),
             time: Timestamp::UNIX_EPOCH,
             store_time: None,
@@ -107,7 +107,7 @@ async fn forge(store: &MemoryStore, from: u64, to: u64) {
             prev: view.head.as_ref().map(|head| head.digest),
             body,
             state: seq.is_multiple_of(8).then(|| view.state.clone()),
-            generation: Generation::FIRST,
+            generation: KeyGeneration::FIRST,
         };
         let object = record.encode(&old);
         view.apply(&record, record::digest(&object)).unwrap();
@@ -116,7 +116,7 @@ async fn forge(store: &MemoryStore, from: u64, to: u64) {
 }
 
 /// Repairs it as node 2 with the new key.
-async fn repaired(store: &MemoryStore, known: Option<&View>) -> (Mended, View) {
+async fn repaired(store: &MemoryStore, known: Option<&JournalView>) -> (SalvagedJournal, JournalView) {
     let journal = by(store, &three().2, 2);
     let mended = Box::pin(journal.mend(known)).await.unwrap();
     let state = mended.view.state.clone();
@@ -158,7 +158,7 @@ async fn nothing_that_a_former_key_holder_writes_is_part_of_what_is_left() {
                         );
                         let (mended, view) = repaired(&store, known.as_ref()).await;
                         assert!(!roots(&view).iter().any(|root| FORGED.contains(root)), "{what}: {mended:?}");
-                        assert_eq!(view.generation(), Generation(1), "{what}");
+                        assert_eq!(view.generation(), KeyGeneration(1), "{what}");
                         // All that was before the rotation is told by its record, the one after it, the copy, and who has seen it.
                         let is_told = version == Version::Now
                             && (copy || !gone.contains(&rotation) || gone.end - gone.start == 1)
@@ -234,7 +234,7 @@ async fn a_generation_that_no_record_begins_is_damage() {
     let (old, _, new) = three();
     // The first record of the new key is named, whatever checkpoint a reader starts at.
     let read = by(&store, &old, 3).read(None).await;
-    assert!(matches!(read, Err(JournalError::Rotated { seq: Seq(10), generation: Generation(1), .. })), "{read:?}");
+    assert!(matches!(read, Err(JournalError::Rotated { seq: Seq(10), generation: KeyGeneration(1), .. })), "{read:?}");
     let planted =
         b"{}\n{\"mac\":\"".iter().copied().chain([b'0'; 64]).chain(*b"\",\"generation\":40}\n").collect::<Vec<_>>();
     store.tamper(&key(views.len() as u64), Some(planted.into()));
@@ -243,7 +243,7 @@ async fn a_generation_that_no_record_begins_is_damage() {
         assert!(matches!(read, Err(JournalError::Record { seq: Seq(14), .. })), "{read:?}");
     }
     let mended = by(&store, &old, 3).mend(None).await;
-    assert!(matches!(mended, Err(MendError::Rotated(JournalError::Rotated { seq: Seq(10), .. }))), "{mended:?}");
+    assert!(matches!(mended, Err(SalvageError::Rotated(JournalError::Rotated { seq: Seq(10), .. }))), "{mended:?}");
 }
 
 /// Whoever writes to the bucket can be there before the copy, or put something in its place.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::journal::record::{EndBody, PauseBody, SweptBody};
+use crate::journal::record::{EndBody, PauseBody, SweepBody};
 
 /// One act of a story. Numbers pick among what there is.
 #[derive(Debug, Clone)]
@@ -107,13 +107,13 @@ impl Told {
         Told { record, digest: record::digest(&object), model }
     }
 
-    fn push(&self, view: &mut View) -> Result<(), FoldError> {
+    fn push(&self, view: &mut JournalView) -> Result<(), FoldError> {
         view.apply(&self.record, self.digest)
     }
 }
 
 /// Writes the record of an act that continues `view`, and tells the model.
-fn write(view: &View, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act, fresh: &mut u64) -> Record {
+fn write(view: &JournalView, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act, fresh: &mut u64) -> Record {
     let mut new = || {
         *fresh += 1;
         *fresh
@@ -134,8 +134,8 @@ fn write(view: &View, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act,
             model.indexes.extend(&indexes);
             model.slots.extend(slot.map(|slot| (seq, slot)));
             model.last_slot = slot.or(model.last_slot);
-            let Body::Snapshot(body) = snapshot(seq as u8) else { unreachable!() };
-            (holder, Body::Snapshot(SnapshotBody { indexes, ..body }))
+            let RecordBody::Snapshot(body) = snapshot(seq as u8) else { unreachable!() };
+            (holder, RecordBody::Snapshot(SnapshotBody { indexes, ..body }))
         }
         Act::End(for_slot, exit, stopped) => {
             slot = *for_slot;
@@ -143,7 +143,7 @@ fn write(view: &View, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act,
                 model.last_slot = slot.or(model.last_slot);
                 model.commands.extend(slot);
             }
-            (holder, Body::End(EndBody { exit: *exit, stopped: *stopped, duration_ms: 1, ..EndBody::default() }))
+            (holder, RecordBody::End(EndBody { exit: *exit, stopped: *stopped, duration_ms: 1, ..EndBody::default() }))
         }
         Act::Prune(snapshots, packs, kept, writes, stray) => {
             let forgotten = pick(model.live.iter().copied(), *snapshots);
@@ -158,7 +158,7 @@ fn write(view: &View, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act,
             model.condemned_indexes.extend(replaced.map(|id| (seq, *id)));
             model.indexes = indexes.iter().copied().collect();
             let forgotten = forgotten.iter().map(|seq| ids[seq]).collect();
-            (holder, Body::Prune(PruneBody { forgotten, indexes, packs, strays }))
+            (holder, RecordBody::Prune(PruneBody { forgotten, indexes, packs, strays }))
         }
         Act::Swept(bits) => {
             let packs = model.condemned_packs.iter().map(|(seq, _)| *seq);
@@ -166,24 +166,24 @@ fn write(view: &View, model: &mut Model, ids: &BTreeMap<u64, Digest>, act: &Act,
             let prunes = pick(all.into_iter(), *bits);
             model.condemned_packs.retain(|(seq, _)| !prunes.contains(seq));
             model.condemned_indexes.retain(|(seq, _)| !prunes.contains(seq));
-            (holder, Body::Swept(SweptBody { prunes: prunes.into_iter().map(Seq).collect() }))
+            (holder, RecordBody::Swept(SweepBody { prunes: prunes.into_iter().map(Seq).collect() }))
         }
         Act::Pause(until) => {
             (without_permit, model.paused) = (true, (true, *until));
-            (9, Body::Pause(PauseBody { until: until.map(at), why: None }))
+            (9, RecordBody::Pause(PauseBody { until: until.map(at), why: None }))
         }
         Act::Resume => {
             (without_permit, model.paused) = (true, (false, None));
-            (9, Body::Resume)
+            (9, RecordBody::Resume)
         }
         Act::Clone(node) => {
             without_permit = true;
             model.clones.insert(*node);
-            (*node, Body::Clone(CloneBody { other: InstanceId([9; 8]) }))
+            (*node, RecordBody::Clone(CloneBody { other: InstanceId([9; 8]) }))
         }
         Act::Unknown(free) => {
             (without_permit, model.strange) = (*free, true);
-            (holder, Body::Unknown { kind: "point".to_owned(), body: serde_json::json!({"id": seq}) })
+            (holder, RecordBody::Unknown { kind: "point".to_owned(), body: serde_json::json!({"id": seq}) })
         }
     };
     let mut record = next(view, by, body);
@@ -210,13 +210,13 @@ fn tell(acts: &[(Act, bool)]) -> Vec<Told> {
 }
 
 /// The view before record number `n` (from 0).
-fn before(story: &[Told], n: usize) -> View {
+fn before(story: &[Told], n: usize) -> JournalView {
     let mut view = empty();
     story[..n].iter().for_each(|told| told.push(&mut view).unwrap());
     view
 }
 
-fn assert_is(view: &View, model: &Model, story: &[Told]) {
+fn assert_is(view: &JournalView, model: &Model, story: &[Told]) {
     let state = &view.state;
     assert_eq!(view.term().0, model.term);
     assert_eq!(state.holder.as_ref().map(|h| h.node.id.0[0]), model.holder);
@@ -267,7 +267,7 @@ proptest! {
             let live: BTreeSet<Digest> = view.state.snapshots.iter().map(|s| s.id).collect();
             gone.extend(was.snapshots.iter().map(|s| s.id).filter(|id| !live.contains(id)));
             prop_assert!(gone.is_disjoint(&live), "a snapshot came back");
-            if !matches!(told.record.body, Body::Swept(_)) {
+            if !matches!(told.record.body, RecordBody::Swept(_)) {
                 prop_assert!(was.condemned.iter().all(|c| view.state.condemned.contains(c)), "a sentence was lifted");
             }
             was = view.state.clone();
@@ -280,7 +280,7 @@ proptest! {
         let story = tell(&acts);
         let whole = before(&story, story.len());
         for (n, told) in story.iter().enumerate().skip(1).filter(|(_, told)| told.record.state.is_some()) {
-            let mut view = View::before_checkpoint(&told.record).unwrap();
+            let mut view = JournalView::before_checkpoint(&told.record).unwrap();
             let full = before(&story, n);
             prop_assert_eq!((&view.state, view.next_seq(), view.term()), (&full.state, full.next_seq(), full.term()));
             for told in &story[n..] {
@@ -302,7 +302,7 @@ proptest! {
     fn no_other_story_is_believed(acts in acts(), at: prop::sample::Index, back in 1..9usize, by in 4..9u8) {
         let story = tell(&acts);
         let n = at.index(story.len());
-        let refused = |view: &View, told: &Told| told.push(&mut view.clone()).is_err();
+        let refused = |view: &JournalView, told: &Told| told.push(&mut view.clone()).is_err();
         let (here, told) = (before(&story, n), &story[n]);
         let mut after = here.clone();
         told.push(&mut after).unwrap();
@@ -323,7 +323,7 @@ proptest! {
             prop_assert_eq!(here.clone().apply(&elsewhere, told.digest), Err(FoldError::Number { found: Seq(seq) }));
         }
         // Written under an older permit: with its own term, and with the term that it should have.
-        let holders: Vec<Holder> = (0..=n).filter_map(|m| before(&story, m).state.holder).collect();
+        let holders: Vec<RoleHolder> = (0..=n).filter_map(|m| before(&story, m).state.holder).collect();
         let newest = after.state.holder.clone().unwrap();
         for old in holders.iter().filter(|holder| holder.takeover != newest.takeover) {
             for term in [old.term, newest.term] {
@@ -333,10 +333,10 @@ proptest! {
             }
         }
         // Terms are counted one by one, by takeovers alone.
-        for (body, steps) in [(takeover(), [0, 2, u64::MAX]), (snapshot(1), [1, 2, u64::MAX]), (Body::Resume, [1, 2, u64::MAX])] {
+        for (body, steps) in [(takeover(), [0, 2, u64::MAX]), (snapshot(1), [1, 2, u64::MAX]), (RecordBody::Resume, [1, 2, u64::MAX])] {
             for step in steps {
                 let mut record = next(&after, by, body.clone());
-                record.takeover = record.takeover.filter(|_| !matches!(body, Body::Resume));
+                record.takeover = record.takeover.filter(|_| !matches!(body, RecordBody::Resume));
                 record.term = Term(after.term().0.wrapping_add(step));
                 prop_assert!(refused(&after, &Told::of(record, Model::default())), "{body:?} {step}");
             }

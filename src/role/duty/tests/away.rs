@@ -2,38 +2,38 @@
 
 use super::*;
 
-const STALLED: Yield = Yield::Stalled { blocked: false };
+const STALLED: YieldReason = YieldReason::Stalled { blocked: false };
 
 /// A run that came to nothing.
-fn failed() -> Event {
+fn failed() -> RoleEvent {
     let history = Some(history(Some(holding(ME, 7))));
-    Event::Journal(Journal { history, term: None, failed: true, beat: None, clock_offset: None })
+    RoleEvent::Journal(JournalUpdate { history, term: None, failed: true, beat: None, clock_offset: None })
 }
 
 /// The journal could not be read.
-fn unread() -> Event {
-    Event::Journal(Journal { history: None, term: None, failed: true, beat: None, clock_offset: None })
+fn unread() -> RoleEvent {
+    RoleEvent::Journal(JournalUpdate { history: None, term: None, failed: true, beat: None, clock_offset: None })
 }
 
 /// A node whose run for the slot has begun, with what it then tells.
 fn running() -> Stage {
     let mut stage = Stage::new(|_| {});
     let effects = stage.begin(None);
-    assert!(effects.contains(&Effect::BackUp(slot(ONE))), "{effects:?}");
+    assert!(effects.contains(&RoleEffect::BackUp(slot(ONE))), "{effects:?}");
     stage
 }
 
 #[test]
 fn a_stalled_run_gives_the_role_up_and_another_node_has_time_to_take_it() {
     let mut stage = running();
-    assert_eq!(stage.on(Event::Yielded(STALLED)), [], "the run has not ended yet");
-    assert_eq!(stage.on(failed()), [Effect::ReleaseLease]);
-    assert_eq!(stage.on(Event::Released), [Effect::Tell]);
-    assert_eq!(stage.duty.stand(), Some(&Stand::Away(STALLED)));
+    assert_eq!(stage.on(RoleEvent::Yielded(STALLED)), [], "the run has not ended yet");
+    assert_eq!(stage.on(failed()), [RoleEffect::ReleaseLease]);
+    assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::Tell]);
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Away(STALLED)));
     let wait = AWAY.0.saturating_sub(Duration::from_secs(1));
-    assert!(!stage.pass(wait).contains(&Effect::AskLease));
-    assert!(!stage.on(Event::LeaseHint).contains(&Effect::AskLease), "whatever the lease service tells");
-    assert!(stage.pass(Duration::from_secs(1)).contains(&Effect::AskLease), "nobody else did it");
+    assert!(!stage.pass(wait).contains(&RoleEffect::AskLease));
+    assert!(!stage.on(RoleEvent::LeaseHint).contains(&RoleEffect::AskLease), "whatever the lease service tells");
+    assert!(stage.pass(Duration::from_secs(1)).contains(&RoleEffect::AskLease), "nobody else did it");
 }
 
 #[test]
@@ -41,9 +41,9 @@ fn each_further_stall_in_a_row_keeps_it_away_for_longer() {
     let mut stage = running();
     let mut pauses = Vec::new();
     for _ in 0..8 {
-        stage.on(Event::Yielded(STALLED));
+        stage.on(RoleEvent::Yielded(STALLED));
         stage.on(failed());
-        stage.on(Event::Released);
+        stage.on(RoleEvent::Released);
         let away = stage.duty.away.unwrap().until;
         pauses.push(away.saturating_sub(stage.now.boot).as_secs() / 60);
         let pause = away.saturating_sub(stage.now.boot);
@@ -59,28 +59,28 @@ fn each_further_stall_in_a_row_keeps_it_away_for_longer() {
 #[test]
 fn what_the_kernel_holds_is_waited_for_and_a_person_is_not() {
     let mut stage = running();
-    stage.on(Event::Yielded(Yield::Stalled { blocked: true }));
+    stage.on(RoleEvent::Yielded(YieldReason::Stalled { blocked: true }));
     stage.on(failed());
-    stage.on(Event::Released);
-    assert!(!stage.pass(Duration::from_hours(30)).contains(&Effect::AskLease), "a further run would hang as well");
-    stage.on(Event::Unblocked);
-    assert!(!stage.pass(Duration::from_secs(1)).contains(&Effect::AskLease));
-    assert!(stage.pass(AWAY.0).contains(&Effect::AskLease));
+    stage.on(RoleEvent::Released);
+    assert!(!stage.pass(Duration::from_hours(30)).contains(&RoleEffect::AskLease), "a further run would hang as well");
+    stage.on(RoleEvent::Unblocked);
+    assert!(!stage.pass(Duration::from_secs(1)).contains(&RoleEffect::AskLease));
+    assert!(stage.pass(AWAY.0).contains(&RoleEffect::AskLease));
 
     let mut stage = running();
-    stage.on(Event::Yielded(Yield::Stalled { blocked: true }));
+    stage.on(RoleEvent::Yielded(YieldReason::Stalled { blocked: true }));
     stage.on(failed());
-    stage.on(Event::Released);
+    stage.on(RoleEvent::Released);
     stage.wait(ASK);
-    assert!(stage.on(Event::Wanted).contains(&Effect::AskLease));
+    assert!(stage.on(RoleEvent::Wanted).contains(&RoleEffect::AskLease));
 }
 
 #[test]
 fn a_role_that_waits_in_line_is_offered_once_for_each_slot() {
     let mut stage = running();
-    stage.on(Event::Yielded(Yield::Crowded));
+    stage.on(RoleEvent::Yielded(YieldReason::Crowded));
     let idle = || {
-        Event::Journal(Journal {
+        RoleEvent::Journal(JournalUpdate {
             history: Some(history(Some(holding(ME, 7)))),
             term: None,
             failed: false,
@@ -88,33 +88,36 @@ fn a_role_that_waits_in_line_is_offered_once_for_each_slot() {
             clock_offset: None,
         })
     };
-    assert_eq!(stage.on(idle()), [Effect::ReleaseLease]);
-    assert_eq!(stage.on(Event::Released), [Effect::Tell]);
-    assert_eq!(stage.duty.stand(), Some(&Stand::Away(Yield::Crowded)));
-    assert!(!stage.pass(ASK * (OFFER_ASKS - 1)).contains(&Effect::AskLease));
-    assert!(stage.pass(ASK).contains(&Effect::AskLease), "no other node wants it");
+    assert_eq!(stage.on(idle()), [RoleEffect::ReleaseLease]);
+    assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::Tell]);
+    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Away(YieldReason::Crowded)));
+    assert!(!stage.pass(ASK * (OFFER_ASKS - 1)).contains(&RoleEffect::AskLease));
+    assert!(stage.pass(ASK).contains(&RoleEffect::AskLease), "no other node wants it");
     stage.grant();
-    assert!(stage.on(taken(7)).contains(&Effect::BackUp(slot(ONE))));
-    stage.on(Event::Yielded(Yield::Crowded));
+    assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
+    stage.on(RoleEvent::Yielded(YieldReason::Crowded));
     let effects = stage.on(idle());
-    assert!(!effects.contains(&Effect::ReleaseLease) && effects.contains(&Effect::BackUp(slot(ONE))), "{effects:?}");
+    assert!(
+        !effects.contains(&RoleEffect::ReleaseLease) && effects.contains(&RoleEffect::BackUp(slot(ONE))),
+        "{effects:?}"
+    );
     // The next slot.
     stage.pass(Duration::from_hours(1));
-    stage.on(Event::Yielded(Yield::Crowded));
-    assert!(stage.on(idle()).contains(&Effect::ReleaseLease));
+    stage.on(RoleEvent::Yielded(YieldReason::Crowded));
+    assert!(stage.on(idle()).contains(&RoleEffect::ReleaseLease));
 }
 
 #[test]
 fn without_a_lease_it_only_waits() {
-    let mut stage = Stage::new(|role| role.lease = Lease::None);
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
-    assert_eq!(stage.on(read(None)), [Effect::TakeOver { occasion: Occasion::None }]);
-    assert!(stage.on(taken(7)).contains(&Effect::BackUp(slot(ONE))));
-    stage.on(Event::Yielded(STALLED));
-    let run = Effect::BackUp(slot(ONE));
+    let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
+    stage.on(RoleEvent::Tick);
+    stage.probes(ProbeAnswer::Yes);
+    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
+    assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
+    stage.on(RoleEvent::Yielded(STALLED));
+    let run = RoleEffect::BackUp(slot(ONE));
     assert!(!stage.on(failed()).contains(&run));
-    assert_eq!(stage.pass(Duration::from_secs(30)), [Effect::Probe, Effect::Read]);
+    assert_eq!(stage.pass(Duration::from_secs(30)), [RoleEffect::Probe, RoleEffect::Read]);
     assert!(!stage.on(read(Some(holding(ME, 7)))).contains(&run));
     assert!(stage.pass(AWAY.0).contains(&run));
 }
@@ -122,8 +125,8 @@ fn without_a_lease_it_only_waits() {
 #[test]
 fn a_store_that_answers_again_is_asked_at_once_whatever_was_waited_for() {
     let mut stage = Stage::new(|_| {});
-    stage.on(Event::Tick);
-    stage.probes(Answer::Yes);
+    stage.on(RoleEvent::Tick);
+    stage.probes(ProbeAnswer::Yes);
     let longest = backoff::read_max(ASK / 4);
     for _ in 0..12 {
         stage.on(unread());
@@ -133,10 +136,10 @@ fn a_store_that_answers_again_is_asked_at_once_whatever_was_waited_for() {
     }
     stage.on(unread());
     assert_eq!(stage.duty.reading.until, stage.now.boot + longest);
-    stage.on(Event::StoreAnswered);
+    stage.on(RoleEvent::StoreAnswered);
     let wait = stage.duty.wake(stage.now).saturating_sub(stage.now.boot);
     assert!(wait <= backoff::RETURN_SPREAD, "{wait:?}");
-    assert!(stage.pass(stage.duty.spread).contains(&Effect::Read));
+    assert!(stage.pass(stage.duty.spread).contains(&RoleEffect::Read));
 }
 
 #[test]
@@ -145,11 +148,11 @@ fn a_lease_service_that_answers_again_ends_the_wait_of_what_failed() {
     for _ in 0..9 {
         stage.on(failed());
         let wait = stage.duty.working.until.saturating_sub(stage.now.boot);
-        assert!(stage.pass(wait).contains(&Effect::BackUp(slot(ONE))));
+        assert!(stage.pass(wait).contains(&RoleEffect::BackUp(slot(ONE))));
     }
     stage.on(failed());
     assert_eq!(stage.duty.working.until, stage.now.boot + backoff::WORK_MAX);
-    stage.on(Event::Lease(LeaseAnswer::Unreachable));
+    stage.on(RoleEvent::Lease(LeaseUpdate::Unreachable));
     stage.wait(ASK);
     stage.grant();
     assert!(stage.duty.working.until <= stage.now.boot + backoff::RETURN_SPREAD);

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Sleeps until it is woken, again and again; probes take two seconds, a look into the journal three. What it did, and when.
-fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, Effect)> {
+fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, RoleEffect)> {
     let (start, end) = (stage.now.boot, stage.now.boot + time);
     let (mut probed, mut read_at): (Option<Duration>, Option<Duration>) = (None, None);
     let mut told = Vec::new();
@@ -20,7 +20,7 @@ fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, Effect)> {
         let mut effects = stage.pass(Duration::from_millis(1));
         if probed.is_some_and(|at| at <= stage.now.boot) {
             probed = None;
-            effects.extend(stage.probes(Answer::Yes));
+            effects.extend(stage.probes(ProbeAnswer::Yes));
         }
         if read_at.is_some_and(|at| at <= stage.now.boot) {
             read_at = None;
@@ -28,8 +28,8 @@ fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, Effect)> {
         }
         for effect in effects {
             match effect {
-                Effect::Probe => probed = Some(stage.now.boot + Duration::from_secs(2)),
-                Effect::Read => read_at = Some(stage.now.boot + Duration::from_secs(3)),
+                RoleEffect::Probe => probed = Some(stage.now.boot + Duration::from_secs(2)),
+                RoleEffect::Read => read_at = Some(stage.now.boot + Duration::from_secs(3)),
                 _ => {}
             }
             told.push((stage.now.boot.saturating_sub(start).as_millis(), effect));
@@ -44,15 +44,16 @@ fn who_sleeps_until_it_is_woken_is_never_late() {
     stage.on(committed(ONE));
     stage.wait(Duration::from_millis(700));
     let told = timetable(&mut stage, Duration::from_secs(125));
-    let reads = |told: &[(u128, Effect)]| told.iter().filter(|t| t.1 == Effect::Read).map(|t| t.0).collect::<Vec<_>>();
-    let probes: Vec<_> = told.iter().filter(|t| t.1 == Effect::Probe).map(|t| t.0).take(3).collect();
+    let reads =
+        |told: &[(u128, RoleEffect)]| told.iter().filter(|t| t.1 == RoleEffect::Read).map(|t| t.0).collect::<Vec<_>>();
+    let probes: Vec<_> = told.iter().filter(|t| t.1 == RoleEffect::Probe).map(|t| t.0).take(3).collect();
     assert_eq!(probes, [4_300, 11_300, 18_300]);
     assert_eq!(reads(&told), [59_300, 122_300], "nothing is due");
     // Another process works under its role.
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    stage.on(Event::Guests(1));
+    stage.on(RoleEvent::Guests(1));
     assert_eq!(reads(&timetable(&mut stage, Duration::from_secs(25))), [10_000, 23_000]);
 }
 
@@ -60,9 +61,9 @@ fn who_sleeps_until_it_is_woken_is_never_late() {
 fn a_lease_service_that_is_silent_is_asked_again_in_time() {
     let mut stage = Stage::new(|_| {});
     stage.apply(Some(holding(ME, 7)));
-    stage.on(Event::Lease(LeaseAnswer::Unreachable));
+    stage.on(RoleEvent::Lease(LeaseUpdate::Unreachable));
     assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4);
-    assert!(stage.pass(ASK / 4).contains(&Effect::AskLease));
+    assert!(stage.pass(ASK / 4).contains(&RoleEffect::AskLease));
     assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4 * 3, "it is being asked");
 }
 
@@ -70,24 +71,25 @@ fn a_lease_service_that_is_silent_is_asked_again_in_time() {
 fn looks(last_slot: &str, roles: usize, minutes: u64) -> Vec<u64> {
     let mut stage = Stage::new(|_| {});
     stage.duty.roles = roles;
-    stage.on(Event::Tick);
-    stage.probes(Answer::No);
+    stage.on(RoleEvent::Tick);
+    stage.probes(ProbeAnswer::No);
     let look = |stage: &mut Stage| {
-        let history = History { commits: commits(last_slot), ..history(Some(holding(OTHER, 6))) };
-        let journal = Journal { history: Some(history), term: None, failed: false, beat: None, clock_offset: None };
-        stage.on(Event::Journal(journal));
+        let history = ElectionHistory { commits: commits(last_slot), ..history(Some(holding(OTHER, 6))) };
+        let journal =
+            JournalUpdate { history: Some(history), term: None, failed: false, beat: None, clock_offset: None };
+        stage.on(RoleEvent::Journal(journal));
     };
     look(&mut stage);
     let (start, mut looks) = (stage.now.boot, Vec::new());
     while stage.now.boot < start + Duration::from_mins(minutes) {
         let wake = stage.duty.wake(stage.now);
         let effects = stage.pass(wake.saturating_sub(stage.now.boot));
-        if effects.contains(&Effect::Read) {
+        if effects.contains(&RoleEffect::Read) {
             looks.push(stage.now.boot.saturating_sub(start).as_secs());
             look(&mut stage);
         }
-        if effects.contains(&Effect::Probe) {
-            stage.probes(Answer::No);
+        if effects.contains(&RoleEffect::Probe) {
+            stage.probes(ProbeAnswer::No);
         }
     }
     looks
@@ -106,9 +108,9 @@ fn a_hint_has_the_journal_read_at_once_and_once() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    assert_eq!(stage.on(Event::JournalHint), [Effect::Read]);
-    assert_eq!(stage.on(Event::JournalHint), [], "it is being read");
+    assert_eq!(stage.on(RoleEvent::JournalHint), [RoleEffect::Read]);
+    assert_eq!(stage.on(RoleEvent::JournalHint), [], "it is being read");
     let again = stage.on(committed(ONE));
-    assert_eq!(again, [Effect::Read], "what was appended since it began may not have been seen");
+    assert_eq!(again, [RoleEffect::Read], "what was appended since it began may not have been seen");
     assert_eq!(stage.on(committed(ONE)), []);
 }

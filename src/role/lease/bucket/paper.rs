@@ -26,7 +26,7 @@ const FORMAT: u32 = 1;
 
 /// The content of the lease object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Paper {
+pub(super) struct LeaseRecord {
     v: u32,
     node: NodeId,
     name: String,
@@ -42,7 +42,7 @@ pub(super) struct Paper {
     pub(super) process: Option<ProcessKey>,
 }
 
-impl Paper {
+impl LeaseRecord {
     pub(super) fn ttl(&self) -> Duration {
         Duration::from_millis(self.ttl_ms).min(TTL_MAX)
     }
@@ -69,17 +69,17 @@ pub(super) fn is_rewrite_due(written: Duration, now: Duration, ttl: Duration) ->
 
 /// The object as it was found: a version, and what could be read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found<V, P = Paper> {
+pub(super) struct FoundObject<V, P = LeaseRecord> {
     pub(super) version: V,
     pub(super) paper: Option<P>,
 }
 
 /// What one process wrote.
-pub(super) trait Signed {
+pub(super) trait HasInstance {
     fn instance(&self) -> InstanceId;
 }
 
-impl Signed for Paper {
+impl HasInstance for LeaseRecord {
     fn instance(&self) -> InstanceId {
         self.instance
     }
@@ -87,7 +87,7 @@ impl Signed for Paper {
 
 /// A version that is being watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Watched<V> {
+pub(super) struct WatchedVersion<V> {
     pub(super) version: V,
     /// The boot time when it was first known to be there.
     pub(super) since: Duration,
@@ -98,16 +98,16 @@ pub(super) struct Watched<V> {
 
 /// Who asks, and for how long.
 #[derive(Debug, Clone)]
-pub(super) struct Asker {
+pub(super) struct LeaseRequester {
     pub(super) me: LeaseHolder,
     pub(super) ttl: Duration,
 }
 
-impl Asker {
+impl LeaseRequester {
     /// What it writes: a paper that stands for itself, or names its process.
-    pub(super) fn paper(&self, count: u64, process: Option<ProcessKey>) -> Paper {
+    pub(super) fn paper(&self, count: u64, process: Option<ProcessKey>) -> LeaseRecord {
         let ttl = if process.is_some() { TTL_MAX } else { self.ttl };
-        Paper {
+        LeaseRecord {
             v: FORMAT,
             node: self.me.node,
             name: self.me.label.clone(),
@@ -122,7 +122,7 @@ impl Asker {
 
 /// What to do about what was found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step<V> {
+pub(super) enum BucketLeaseStep<V> {
     /// There is none: create it, with this count.
     Create(u64),
     /// It is ours, free or dead: replace exactly this version, with this count.
@@ -136,12 +136,12 @@ pub(super) enum Step<V> {
 
 /// Decides. `asked` is the boot time at which the look at the object began: it was there then or later.
 pub(super) fn step<V: Clone + Eq>(
-    asker: &Asker,
-    found: Option<&Found<V>>,
-    watched: Option<&Watched<V>>,
+    asker: &LeaseRequester,
+    found: Option<&FoundObject<V>>,
+    watched: Option<&WatchedVersion<V>>,
     asked: Duration,
-) -> Step<V> {
-    let Some(found) = found else { return Step::Create(1) };
+) -> BucketLeaseStep<V> {
+    let Some(found) = found else { return BucketLeaseStep::Create(1) };
     // What cannot be read counts as somebody's lease of our own length: it may be of a newer version.
     let (free, ttl, count) = match &found.paper {
         Some(there) => (there.released || there.instance == asker.me.instance, there.ttl(), there.count),
@@ -149,40 +149,40 @@ pub(super) fn step<V: Clone + Eq>(
     };
     let process = found.paper.as_ref().and_then(|there| there.process.clone()).filter(|_| !free);
     if let Some(process) = process {
-        return Step::AskFor(process, found.version.clone(), count + 1);
+        return BucketLeaseStep::AskFor(process, found.version.clone(), count + 1);
     }
     if free || is_over(&found.version, watched, ttl, asked) {
-        return Step::Replace(found.version.clone(), count + 1);
+        return BucketLeaseStep::Replace(found.version.clone(), count + 1);
     }
     let alive = watched.is_some_and(|watched| watched.version == found.version && watched.renewed);
-    Step::Leave { by: found.paper.as_ref().map(Paper::holder), alive }
+    BucketLeaseStep::Leave { by: found.paper.as_ref().map(LeaseRecord::holder), alive }
 }
 
 /// Whether this version was there all the time for as long as it lasts.
-pub(super) fn is_over<V: Eq>(version: &V, watched: Option<&Watched<V>>, ttl: Duration, asked: Duration) -> bool {
+pub(super) fn is_over<V: Eq>(version: &V, watched: Option<&WatchedVersion<V>>, ttl: Duration, asked: Duration) -> bool {
     watched.is_some_and(|watched| watched.version == *version && asked.saturating_sub(watched.since) >= ttl)
 }
 
 /// Goes on watching: `seen` is the boot time by which the answer was there.
-pub(super) fn watch<V: Clone + Eq, P: Signed>(
-    before: Option<Watched<V>>,
-    found: Option<&Found<V, P>>,
+pub(super) fn watch<V: Clone + Eq, P: HasInstance>(
+    before: Option<WatchedVersion<V>>,
+    found: Option<&FoundObject<V, P>>,
     seen: Duration,
-) -> Option<Watched<V>> {
+) -> Option<WatchedVersion<V>> {
     let found = found?;
-    let instance = found.paper.as_ref().map(Signed::instance);
+    let instance = found.paper.as_ref().map(HasInstance::instance);
     match before {
         Some(before) if before.version == found.version => Some(before),
         before => {
             let renewed = before.is_some_and(|before| instance.is_some() && before.instance == instance);
-            Some(Watched { version: found.version.clone(), since: seen, renewed, instance })
+            Some(WatchedVersion { version: found.version.clone(), since: seen, renewed, instance })
         }
     }
 }
 
 /// The paper in an object; `None` if it is damaged, or of a newer version.
-pub(super) fn parse(bytes: &[u8]) -> Option<Paper> {
-    serde_json::from_slice::<Paper>(bytes).ok().filter(|paper| paper.v == FORMAT)
+pub(super) fn parse(bytes: &[u8]) -> Option<LeaseRecord> {
+    serde_json::from_slice::<LeaseRecord>(bytes).ok().filter(|paper| paper.v == FORMAT)
 }
 
 #[cfg(test)]
@@ -196,8 +196,8 @@ mod tests {
         LeaseHolder { node: NodeId([n; 16]), label: format!("node{n}"), instance: InstanceId([n; 8]) }
     }
 
-    fn found(version: u32, of: Option<u8>) -> Found<u32> {
-        let paper = |n| Paper {
+    fn found(version: u32, of: Option<u8>) -> FoundObject<u32> {
+        let paper = |n| LeaseRecord {
             v: FORMAT,
             node: holder(n).node,
             name: holder(n).label,
@@ -207,22 +207,22 @@ mod tests {
             released: false,
             process: None,
         };
-        Found { version, paper: of.map(paper) }
+        FoundObject { version, paper: of.map(paper) }
     }
 
     #[test]
     fn each_write_counts() {
-        let asker = Asker { me: holder(1), ttl: TTL };
-        assert_eq!(step::<u32>(&asker, None, None, Duration::ZERO), Step::Create(1), "nobody has it");
+        let asker = LeaseRequester { me: holder(1), ttl: TTL };
+        assert_eq!(step::<u32>(&asker, None, None, Duration::ZERO), BucketLeaseStep::Create(1), "nobody has it");
         assert_eq!(
             step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO),
-            Step::Replace(3, 8),
+            BucketLeaseStep::Replace(3, 8),
             "it is one's own"
         );
     }
 
     /// A paper of node `n` that names its process.
-    fn naming(version: u32, n: u8) -> Found<u32> {
+    fn naming(version: u32, n: u8) -> FoundObject<u32> {
         let mut found = found(version, Some(n));
         found.paper.as_mut().unwrap().process = Some("app/live/processes/0202020202020202-1".parse().unwrap());
         found
@@ -230,19 +230,23 @@ mod tests {
 
     #[test]
     fn a_paper_that_names_a_process_is_never_over_by_itself() {
-        let asker = Asker { me: holder(1), ttl: TTL };
+        let asker = LeaseRequester { me: holder(1), ttl: TTL };
         let there = naming(3, 2);
         let watched = watch(None, Some(&there), Duration::ZERO);
         let long = TTL_MAX * 10;
         let process = there.paper.as_ref().unwrap().process.clone().unwrap();
-        assert_eq!(step(&asker, Some(&there), watched.as_ref(), long), Step::AskFor(process, 3, 8));
-        let released = Found { paper: there.paper.map(Paper::given_up), ..there };
+        assert_eq!(step(&asker, Some(&there), watched.as_ref(), long), BucketLeaseStep::AskFor(process, 3, 8));
+        let released = FoundObject { paper: there.paper.map(LeaseRecord::given_up), ..there };
         assert_eq!(
             step(&asker, Some(&released), None, Duration::ZERO),
-            Step::Replace(3, 9),
+            BucketLeaseStep::Replace(3, 9),
             "whatever the process says"
         );
-        assert_eq!(step(&asker, Some(&naming(3, 1)), None, Duration::ZERO), Step::Replace(3, 8), "it is one's own");
+        assert_eq!(
+            step(&asker, Some(&naming(3, 1)), None, Duration::ZERO),
+            BucketLeaseStep::Replace(3, 8),
+            "it is one's own"
+        );
     }
 
     /// Who knows of no process object reads what it knows, and waits for an hour.
@@ -255,7 +259,7 @@ mod tests {
             ttl_ms: u64,
             released: bool,
         }
-        let asker = Asker { me: holder(2), ttl: TTL };
+        let asker = LeaseRequester { me: holder(2), ttl: TTL };
         let paper = asker.paper(7, naming(1, 2).paper.unwrap().process);
         let old: Old = serde_json::from_slice(&serde_json::to_vec(&paper).unwrap()).unwrap();
         assert_eq!((old.v, old.instance, old.ttl_ms, old.released), (1, holder(2).instance, 3_600_000, false));
@@ -271,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_paper_that_names_something_else_cannot_be_read() {
-        let paper = Asker { me: holder(2), ttl: TTL }.paper(7, naming(1, 2).paper.unwrap().process);
+        let paper = LeaseRequester { me: holder(2), ttl: TTL }.paper(7, naming(1, 2).paper.unwrap().process);
         let text = serde_json::to_string(&paper).unwrap();
         assert_eq!(parse(text.as_bytes()), Some(paper));
         for other in ["app/journal/0000000000000007", "../x/live/processes/0202020202020202-1", ""] {
@@ -282,7 +286,7 @@ mod tests {
 
     #[test]
     fn only_who_wrote_before_has_renewed() {
-        let seen = |before: Option<&Watched<u32>>, found: &Found<u32>, at| {
+        let seen = |before: Option<&WatchedVersion<u32>>, found: &FoundObject<u32>, at| {
             watch(before.cloned(), Some(found), Duration::from_secs(at)).unwrap()
         };
         let first = seen(None, &found(1, Some(2)), 10);

@@ -11,41 +11,41 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::find;
-use super::paper::{Asker, Found, Watched, watch};
-use super::roster::{ProcessKey, Roster, Standing, parse, standing};
+use super::paper::{FoundObject, LeaseRequester, WatchedVersion, watch};
+use super::roster::{PeerStatus, ProcessKey, ProcessRecord, parse, standing};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::role::lease::keeper;
-use crate::store::{ReplaceOutcome, Store, StoreError, Version};
+use crate::store::{ObjectVersion, ReplaceOutcome, Store, StoreError};
 
 /// All of them that somebody waits for, and who waits.
 #[derive(Debug, Default)]
-pub(super) struct Peers {
-    known: Mutex<BTreeMap<ProcessKey, Weak<Peer>>>,
+pub(super) struct PeerProcesses {
+    known: Mutex<BTreeMap<ProcessKey, Weak<PeerProcess>>>,
     waiting: Mutex<Vec<Weak<Notify>>>,
 }
 
 /// One of them.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct PeerProcess {
     key: ProcessKey,
-    sight: tokio::sync::Mutex<Sight>,
+    sight: tokio::sync::Mutex<PeerObservation>,
 }
 
 #[derive(Debug, Default)]
-struct Sight {
+struct PeerObservation {
     /// The boot time at which the last look began.
     looked: Option<Duration>,
-    found: Option<Found<Version, Roster>>,
-    watched: Option<Watched<Version>>,
+    found: Option<FoundObject<ObjectVersion, ProcessRecord>>,
+    watched: Option<WatchedVersion<ObjectVersion>>,
 }
 
 /// Who asks after one.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
+pub(super) struct PeerQuery<'a> {
     pub(super) env: &'a Env,
     pub(super) store: &'a dyn Store,
-    pub(super) asker: &'a Asker,
+    pub(super) asker: &'a LeaseRequester,
     pub(super) role: &'a RoleName,
     /// The boot time at which the version of the role's lease was there that names the process.
     pub(super) named: Duration,
@@ -55,7 +55,7 @@ pub(super) struct Question<'a> {
 
 /// How it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum PeerAnswer {
     Has {
         alive: bool,
     },
@@ -64,15 +64,15 @@ pub(super) enum Answer {
     Doubt,
 }
 
-impl Peers {
+impl PeerProcesses {
     /// The one with this key.
-    pub(super) fn peer(&self, key: &ProcessKey) -> Arc<Peer> {
+    pub(super) fn peer(&self, key: &ProcessKey) -> Arc<PeerProcess> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peer) = known.get(key).and_then(Weak::upgrade) {
             return peer;
         }
         known.retain(|_, peer| peer.strong_count() > 0);
-        let peer = Arc::new(Peer { key: key.clone(), sight: tokio::sync::Mutex::default() });
+        let peer = Arc::new(PeerProcess { key: key.clone(), sight: tokio::sync::Mutex::default() });
         known.insert(key.clone(), Arc::downgrade(&peer));
         peer
     }
@@ -92,14 +92,14 @@ impl Peers {
     }
 }
 
-impl Peer {
+impl PeerProcess {
     pub(super) fn key(&self) -> &ProcessKey {
         &self.key
     }
 
     /// Whether it has the role. What was seen lately counts, if it was seen after the role's lease.
-    pub(super) async fn ask(&self, peers: &Peers, question: &Question<'_>) -> Result<Answer, StoreError> {
-        let Question { env, store, asker, role, named, ends } = *question;
+    pub(super) async fn ask(&self, peers: &PeerProcesses, question: &PeerQuery<'_>) -> Result<PeerAnswer, StoreError> {
+        let PeerQuery { env, store, asker, role, named, ends } = *question;
         let (key, lately) = (self.key.to_string(), keeper::pause(asker.ttl) * 19 / 20);
         let mut sight = self.sight.lock().await;
         for _ in 0..2 {
@@ -111,39 +111,41 @@ impl Peer {
             let looked = sight.looked.unwrap_or_default();
             tracing::trace!(key, %role, ?named, ?now, ?looked, found = ?sight.found, "a process object is seen");
             match standing(role, &asker.me, asker.ttl, sight.found.as_ref(), sight.watched.as_ref(), looked) {
-                Standing::Has { alive } => return Ok(Answer::Has { alive }),
-                Standing::HasNot => return Ok(Answer::HasNot),
-                Standing::Silent(..) if !ends => return Ok(Answer::Has { alive: false }),
-                Standing::Silent(version, end) => {
+                PeerStatus::Has { alive } => return Ok(PeerAnswer::Has { alive }),
+                PeerStatus::HasNot => return Ok(PeerAnswer::HasNot),
+                PeerStatus::Silent(..) if !ends => return Ok(PeerAnswer::Has { alive: false }),
+                PeerStatus::Silent(version, end) => {
                     #[cfg(feature = "planted")]
-                    if crate::planted::is(crate::planted::Bug::TakenWithoutEnd) {
-                        return Ok(Answer::HasNot);
+                    if crate::planted::is(crate::planted::PlantedBug::TakenWithoutEnd) {
+                        return Ok(PeerAnswer::HasNot);
                     }
                     tracing::debug!(key, "a process has been silent for its whole length: it is ended");
                     let body = Bytes::from(serde_json::to_vec(&end).expect("plain data becomes JSON"));
                     sight.looked = None;
                     if let ReplaceOutcome::Replaced(version) = store.replace(&key, body, &version).await? {
-                        sight.found = Some(Found { version, paper: Some(end) });
+                        sight.found = Some(FoundObject { version, paper: Some(end) });
                         sight.watched = None;
                         sight.looked = Some(now);
                         peers.wake();
-                        return Ok(Answer::HasNot);
+                        return Ok(PeerAnswer::HasNot);
                     }
                     // It may live after all, or another process was the first to end it.
                 }
             }
         }
-        Ok(Answer::Doubt)
+        Ok(PeerAnswer::Doubt)
     }
 }
 
-impl Sight {
+impl PeerObservation {
     /// Looks. Whether a role is not listed any more.
     async fn look(&mut self, env: &Env, store: &dyn Store, key: &str) -> Result<bool, StoreError> {
         let asked = env.clock.boottime();
         let found = find(store, key, parse).await?;
         self.watched = watch(self.watched.take(), found.as_ref(), env.clock.boottime());
-        let roster = |found: &Option<Found<Version, Roster>>| found.as_ref().and_then(|found| found.paper.clone());
+        let roster = |found: &Option<FoundObject<ObjectVersion, ProcessRecord>>| {
+            found.as_ref().and_then(|found| found.paper.clone())
+        };
         let (before, after) = (roster(&self.found), roster(&found));
         let gone = before.is_some_and(|before| {
             let left = after.filter(|after| !after.ended).map(|after| after.roles).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::paper::{Found, Signed, TTL_MAX, Watched, is_over};
+use super::paper::{FoundObject, HasInstance, TTL_MAX, WatchedVersion, is_over};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::role::lease::LeaseHolder;
 
@@ -36,18 +36,18 @@ impl fmt::Display for ProcessKey {
 /// A text that is no such key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no key of a process object")]
-pub(super) struct NoProcessKey;
+pub(super) struct InvalidProcessKey;
 
 impl FromStr for ProcessKey {
-    type Err = NoProcessKey;
+    type Err = InvalidProcessKey;
 
-    fn from_str(text: &str) -> Result<Self, NoProcessKey> {
+    fn from_str(text: &str) -> Result<Self, InvalidProcessKey> {
         let parse = || {
             let (role, rest) = text.split_once("/live/processes/")?;
             let (instance, number) = rest.split_once('-')?;
             Some(Self { role: role.parse().ok()?, instance: instance.parse().ok()?, number: number.parse().ok()? })
         };
-        parse().filter(|key| key.to_string() == text).ok_or(NoProcessKey)
+        parse().filter(|key| key.to_string() == text).ok_or(InvalidProcessKey)
     }
 }
 
@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for ProcessKey {
 
 /// The content of a process object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Roster {
+pub(super) struct ProcessRecord {
     v: u32,
     node: NodeId,
     name: String,
@@ -81,13 +81,13 @@ pub(super) struct Roster {
     pub(super) roles: BTreeSet<RoleName>,
 }
 
-impl Signed for Roster {
+impl HasInstance for ProcessRecord {
     fn instance(&self) -> InstanceId {
         self.instance
     }
 }
 
-impl Roster {
+impl ProcessRecord {
     /// The first one of a process, which renews it in less than `ttl`.
     pub(super) fn new(me: &LeaseHolder, ttl: Duration) -> Self {
         Self {
@@ -118,19 +118,19 @@ impl Roster {
 }
 
 /// The roster in an object; `None` if it is damaged, or of a newer version.
-pub(super) fn parse(bytes: &[u8]) -> Option<Roster> {
-    serde_json::from_slice::<Roster>(bytes).ok().filter(|roster| roster.v == FORMAT)
+pub(super) fn parse(bytes: &[u8]) -> Option<ProcessRecord> {
+    serde_json::from_slice::<ProcessRecord>(bytes).ok().filter(|roster| roster.v == FORMAT)
 }
 
 /// How the process stands whose object a role's lease names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing<V> {
+pub(super) enum PeerStatus<V> {
     /// It has the role.
     Has { alive: bool },
     /// It has it no more: its object has ended, is gone, or does not list the role.
     HasNot,
     /// It has shown nothing for as long as its object lasts: end exactly this version, with this content, and it has it no more.
-    Silent(V, Roster),
+    Silent(V, ProcessRecord),
 }
 
 /// Decides. `asked` is the boot time at which the look at the object began; `own` what a process object of this process lasts.
@@ -138,21 +138,21 @@ pub(super) fn standing<V: Clone + Eq>(
     role: &RoleName,
     me: &LeaseHolder,
     own: Duration,
-    found: Option<&Found<V, Roster>>,
-    watched: Option<&Watched<V>>,
+    found: Option<&FoundObject<V, ProcessRecord>>,
+    watched: Option<&WatchedVersion<V>>,
     asked: Duration,
-) -> Standing<V> {
-    let Some(found) = found else { return Standing::HasNot };
+) -> PeerStatus<V> {
+    let Some(found) = found else { return PeerStatus::HasNot };
     let (ttl, end) = match &found.paper {
-        Some(there) if there.ended || !there.roles.contains(role) => return Standing::HasNot,
+        Some(there) if there.ended || !there.roles.contains(role) => return PeerStatus::HasNot,
         Some(there) => (there.ttl(), there.over()),
         // As with a lease that cannot be read.
-        None => (own, Roster::new(me, own).over()),
+        None => (own, ProcessRecord::new(me, own).over()),
     };
     if is_over(&found.version, watched, ttl, asked) {
-        return Standing::Silent(found.version.clone(), end);
+        return PeerStatus::Silent(found.version.clone(), end);
     }
-    Standing::Has { alive: watched.is_some_and(|watched| watched.version == found.version && watched.renewed) }
+    PeerStatus::Has { alive: watched.is_some_and(|watched| watched.version == found.version && watched.renewed) }
 }
 
 #[cfg(test)]
@@ -170,45 +170,49 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn of(there: Option<&Found<u32, Roster>>, watched: Option<&Watched<u32>>, asked: Duration) -> Standing<u32> {
+    fn of(
+        there: Option<&FoundObject<u32, ProcessRecord>>,
+        watched: Option<&WatchedVersion<u32>>,
+        asked: Duration,
+    ) -> PeerStatus<u32> {
         standing(&role("app"), &me(1), TTL, there, watched, asked)
     }
 
-    fn listing(names: &[&str]) -> Roster {
-        Roster::new(&me(2), TTL).with(names.iter().map(|name| role(name)).collect())
+    fn listing(names: &[&str]) -> ProcessRecord {
+        ProcessRecord::new(&me(2), TTL).with(names.iter().map(|name| role(name)).collect())
     }
 
     #[test]
     fn a_role_is_free_by_an_end_an_absence_or_a_list_without_it_alone() {
-        let found = |roster: Roster| Found { version: 3, paper: Some(roster) };
-        assert_eq!(of(None, None, Duration::ZERO), Standing::HasNot, "it is gone");
-        assert_eq!(of(Some(&found(listing(&["db"]))), None, Duration::ZERO), Standing::HasNot, "not listed");
-        assert_eq!(of(Some(&found(listing(&["app"]).over())), None, Duration::ZERO), Standing::HasNot, "ended");
-        let damaged = Found { version: 3, paper: None };
+        let found = |roster: ProcessRecord| FoundObject { version: 3, paper: Some(roster) };
+        assert_eq!(of(None, None, Duration::ZERO), PeerStatus::HasNot, "it is gone");
+        assert_eq!(of(Some(&found(listing(&["db"]))), None, Duration::ZERO), PeerStatus::HasNot, "not listed");
+        assert_eq!(of(Some(&found(listing(&["app"]).over())), None, Duration::ZERO), PeerStatus::HasNot, "ended");
+        let damaged = FoundObject { version: 3, paper: None };
         for there in [found(listing(&["app", "db"])), damaged] {
-            assert_eq!(of(Some(&there), None, TTL * 100), Standing::Has { alive: false }, "nobody has watched it");
+            assert_eq!(of(Some(&there), None, TTL * 100), PeerStatus::Has { alive: false }, "nobody has watched it");
             let watched = watch(None, Some(&there), Duration::from_secs(7));
             let just_before = (Duration::from_secs(7) + TTL).saturating_sub(Duration::from_millis(1));
-            assert_eq!(of(Some(&there), watched.as_ref(), just_before), Standing::Has { alive: false });
-            let Standing::Silent(3, end) = of(Some(&there), watched.as_ref(), Duration::from_secs(7) + TTL) else {
+            assert_eq!(of(Some(&there), watched.as_ref(), just_before), PeerStatus::Has { alive: false });
+            let PeerStatus::Silent(3, end) = of(Some(&there), watched.as_ref(), Duration::from_secs(7) + TTL) else {
                 panic!("it has shown nothing for its whole length")
             };
             assert!(
                 end.ended && end.roles.is_empty() && end.count > there.paper.as_ref().map_or(0, |there| there.count)
             );
-            let newer = Found { version: 4, ..there.clone() };
+            let newer = FoundObject { version: 4, ..there.clone() };
             let watched = watch(watched, Some(&newer), Duration::from_mins(1));
             let alive = newer.paper.is_some();
-            assert_eq!(of(Some(&newer), watched.as_ref(), TTL + Duration::from_secs(7)), Standing::Has { alive });
+            assert_eq!(of(Some(&newer), watched.as_ref(), TTL + Duration::from_secs(7)), PeerStatus::Has { alive });
         }
     }
 
     #[test]
     fn a_process_lasts_an_hour_at_most() {
-        let long = Roster { ttl_ms: u64::MAX, ..listing(&["app"]) };
-        let there = Found { version: 3, paper: Some(long) };
+        let long = ProcessRecord { ttl_ms: u64::MAX, ..listing(&["app"]) };
+        let there = FoundObject { version: 3, paper: Some(long) };
         let watched = watch(None, Some(&there), Duration::ZERO);
-        assert!(matches!(of(Some(&there), watched.as_ref(), TTL_MAX), Standing::Silent(3, _)));
+        assert!(matches!(of(Some(&there), watched.as_ref(), TTL_MAX), PeerStatus::Silent(3, _)));
     }
 
     #[test]
@@ -225,7 +229,7 @@ mod tests {
             "../live/processes/0202020202020202-7",
             "",
         ] {
-            assert_eq!(stray.parse::<ProcessKey>(), Err(NoProcessKey), "{stray}");
+            assert_eq!(stray.parse::<ProcessKey>(), Err(InvalidProcessKey), "{stray}");
         }
     }
 }

@@ -9,8 +9,8 @@ use super::paper::TTL_MAX;
 use super::*;
 use crate::env::Clock;
 use crate::ids::{InstanceId, NodeId};
-use crate::store::counting::{Counters, Counting};
-use crate::store::faulty::{Fault, Faulty, Plan};
+use crate::store::counting::{CountingStore, StoreCounters};
+use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;
 
 const TTL: Duration = Duration::from_mins(1);
@@ -55,15 +55,15 @@ fn pair() -> Pair {
     Pair { store, clocks, leases }
 }
 
-fn says(reply: &Reply) -> String {
+fn says(reply: &LeaseReply) -> String {
     match reply {
-        Reply::Held(_) => "held".to_owned(),
-        Reply::Taken { by, alive } => {
+        LeaseReply::Held(_) => "held".to_owned(),
+        LeaseReply::Taken { by, alive } => {
             let by = by.as_ref().map_or("somebody", |by| by.label.as_str());
             format!("{by}{}", if *alive { ", alive" } else { "" })
         }
-        Reply::Free => "free".to_owned(),
-        Reply::Unknown { why } => format!("unknown: {why}"),
+        LeaseReply::Free => "free".to_owned(),
+        LeaseReply::Unknown { why } => format!("unknown: {why}"),
     }
 }
 
@@ -71,11 +71,11 @@ fn says(reply: &Reply) -> String {
 async fn one_holds_it_and_release_lets_the_other_in_at_once() {
     let Pair { leases: [mut one, mut two], clocks, .. } = pair();
     assert_eq!(says(&two.look().await), "free");
-    let Reply::Held(grant) = one.ask().await else { panic!("it was free") };
+    let LeaseReply::Held(grant) = one.ask().await else { panic!("it was free") };
     assert_eq!((grant.asked.boot, grant.ttl), (Duration::ZERO, TTL));
     assert_eq!(says(&two.ask().await), "node1");
     clocks[0].advance(TTL / 3);
-    let Reply::Held(grant) = one.ask().await else { panic!("it is its own") };
+    let LeaseReply::Held(grant) = one.ask().await else { panic!("it is its own") };
     assert_eq!(grant.asked.boot, TTL / 3, "dated anew");
     assert_eq!(says(&two.ask().await), "node1, alive");
     one.release().await;
@@ -131,7 +131,7 @@ async fn no_content_ever_comes_twice() {
 /// Puts of the lease without an answer: nobody else's paper is seen, so nobody else is said to have it.
 #[tokio::test]
 async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
-    for fault in [Fault::LostRequest, Fault::Refused] {
+    for fault in [InjectedFault::LostRequest, InjectedFault::Refused] {
         for is_first in [true, false] {
             let Pair { leases: [mut one, mut two], store, clocks } = pair();
             if !is_first {
@@ -139,15 +139,15 @@ async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
                 two.release().await;
             }
             // A look, and then the write.
-            let plan = Plan::exactly([(1, fault), (4, fault)]);
-            one.store = Arc::new(Faulty::new(Arc::new(store.clone()), plan));
+            let plan = FaultPlan::exactly([(1, fault), (4, fault)]);
+            one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), plan));
             for _ in 0..2 {
                 assert!(says(&one.ask().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
             }
             assert_eq!(says(&one.ask().await), "held");
             clocks[0].advance(TTL / 3);
             // So with a renewal.
-            one.store = Arc::new(Faulty::new(Arc::new(store.clone()), Plan::exactly([(0, fault)])));
+            one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), FaultPlan::exactly([(0, fault)])));
             assert!(says(&one.ask().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
             assert_eq!(says(&one.ask().await), "held");
             assert_eq!(says(&two.ask().await), "node1", "whose paper is seen is named");
@@ -158,7 +158,7 @@ async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
 #[tokio::test]
 async fn a_put_that_worked_without_an_answer_holds() {
     let Pair { leases: [mut one, _], store, .. } = pair();
-    one.store = Arc::new(Faulty::new(Arc::new(store), Plan::exactly([(1, Fault::LostAnswer)])));
+    one.store = Arc::new(FaultyStore::new(Arc::new(store), FaultPlan::exactly([(1, InjectedFault::LostAnswer)])));
     assert_eq!(says(&one.ask().await), "held");
 }
 
@@ -185,17 +185,17 @@ async fn damage_locks_nobody_out_for_ever() {
 /// A process that stays, with its own clock, and what it asks of the store.
 struct Host {
     store: Arc<dyn Store>,
-    counters: Arc<Counters>,
+    counters: Arc<StoreCounters>,
     clock: Arc<Hand>,
-    processes: Processes,
+    processes: ProcessObjects,
     n: u8,
 }
 
 impl Host {
     fn new(store: &MemoryStore, n: u8) -> Self {
-        let (store, counters) = Counting::new(Arc::new(store.clone()));
+        let (store, counters) = CountingStore::new(Arc::new(store.clone()));
         let clock = Arc::new(Hand(Mutex::new(Duration::from_secs(u64::from(n) * 1000))));
-        Self { store: Arc::new(store), counters, clock, processes: Processes::default(), n }
+        Self { store: Arc::new(store), counters, clock, processes: ProcessObjects::default(), n }
     }
 
     fn lease(&self, role: &str) -> BucketLease {
@@ -344,9 +344,10 @@ async fn who_finds_its_object_ended_has_lost_all_roles_and_gets_back_what_nobody
 
 #[tokio::test]
 async fn a_renewal_without_an_answer_is_doubt_for_all_and_dated_from_its_sending() {
-    for fault in [Fault::LostRequest, Fault::Refused] {
+    for fault in [InjectedFault::LostRequest, InjectedFault::Refused] {
         let (store, mut one, _) = two_hosts();
-        let faulty = Arc::new(Faulty::new(Arc::new(store.clone()), Plan::exactly([(13, fault), (15, fault)])));
+        let faulty =
+            Arc::new(FaultyStore::new(Arc::new(store.clone()), FaultPlan::exactly([(13, fault), (15, fault)])));
         one.store = faulty.clone();
         let mut here = one.leases(ROLES);
         all_say(&mut here, "held").await;
@@ -358,12 +359,13 @@ async fn a_renewal_without_an_answer_is_doubt_for_all_and_dated_from_its_sending
         }
         one.advance(Duration::from_secs(1));
         for lease in &mut here {
-            let Reply::Held(grant) = lease.ask().await else { panic!("it is answered") };
+            let LeaseReply::Held(grant) = lease.ask().await else { panic!("it is answered") };
             assert_eq!(grant.asked.boot, one.clock.boottime());
         }
     }
     let (store, mut one, _) = two_hosts();
-    one.store = Arc::new(Faulty::new(Arc::new(store.clone()), Plan::exactly([(13, Fault::LostAnswer)])));
+    one.store =
+        Arc::new(FaultyStore::new(Arc::new(store.clone()), FaultPlan::exactly([(13, InjectedFault::LostAnswer)])));
     let mut here = one.leases(ROLES);
     all_say(&mut here, "held").await;
     one.advance(TTL / 3);
@@ -374,7 +376,8 @@ async fn a_renewal_without_an_answer_is_doubt_for_all_and_dated_from_its_sending
 #[tokio::test]
 async fn a_role_that_was_given_up_without_an_answer_is_listed_anew() {
     let (store, mut one, _) = two_hosts();
-    let faulty = Arc::new(Faulty::new(Arc::new(store.clone()), Plan::exactly([(13, Fault::LostRequest)])));
+    let faulty =
+        Arc::new(FaultyStore::new(Arc::new(store.clone()), FaultPlan::exactly([(13, InjectedFault::LostRequest)])));
     one.store = faulty.clone();
     let mut here = one.leases(ROLES);
     all_say(&mut here, "held").await;
@@ -389,8 +392,8 @@ async fn a_role_that_was_given_up_without_an_answer_is_listed_anew() {
 async fn what_was_cut_short_when_it_had_ended_its_object_begins_another() {
     let (store, mut one, two) = two_hosts();
     // When the role is given up for the first time, deleting takes for ever.
-    let plan = Plan::exactly([(6, Fault::Delay(TTL_MAX))]);
-    one.store = Arc::new(Faulty::new(Arc::new(store.clone()), plan));
+    let plan = FaultPlan::exactly([(6, InjectedFault::Delay(TTL_MAX))]);
+    one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), plan));
     let mut here = one.lease("app");
     assert_eq!(says(&here.ask().await), "held");
     assert_eq!(here.release().now_or_never(), None);
@@ -442,7 +445,7 @@ async fn the_roles_object_is_read_after_a_gap_and_rewritten_within_an_hour() {
         let (store, one, _) = two_hosts();
         let mut here = one.leases(["app", "db"]);
         all_say(&mut here, "held").await;
-        let other = Asker { me: lease(&store, 3, &one.clock).asker.me, ttl: TTL }.paper(77, None);
+        let other = LeaseRequester { me: lease(&store, 3, &one.clock).asker.me, ttl: TTL }.paper(77, None);
         store.tamper("app/live/lease", Some(Bytes::from(serde_json::to_vec(&other).unwrap())));
         if gap {
             one.advance(TTL);
@@ -491,8 +494,8 @@ async fn who_may_not_read_the_process_object_cannot_tell_and_is_told_what_it_nee
     let (store, one, mut two) = two_hosts();
     all_say(&mut one.leases(["app", "db"]), "held").await;
     // The role's own object can be read.
-    let plan = Plan::exactly([(1, Fault::Denied), (2, Fault::Denied)]);
-    two.store = Arc::new(Faulty::new(Arc::new(store.clone()), plan));
+    let plan = FaultPlan::exactly([(1, InjectedFault::Denied), (2, InjectedFault::Denied)]);
+    two.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), plan));
     let mut db = two.lease("db");
     for looks in [false, true] {
         let said = says(&if looks { db.look().await } else { db.ask().await });

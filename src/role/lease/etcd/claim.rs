@@ -15,7 +15,7 @@ pub(super) const FORMAT: u32 = 1;
 
 /// The value of a role's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Claim {
+pub(super) struct LeaseKeyValue {
     pub(super) v: u32,
     pub(super) node: NodeId,
     pub(super) name: String,
@@ -24,7 +24,7 @@ pub(super) struct Claim {
     pub(super) config_hash: String,
 }
 
-impl Claim {
+impl LeaseKeyValue {
     /// What stands in the key; `None` for what this version cannot read.
     pub(super) fn parse(value: &[u8]) -> Option<Self> {
         serde_json::from_slice::<Self>(value).ok().filter(|claim| claim.v == FORMAT)
@@ -37,8 +37,8 @@ impl Claim {
 
 /// A role's key as a linearizable read found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) claim: Option<Claim>,
+pub(super) struct LeaseKeyState {
+    pub(super) claim: Option<LeaseKeyValue>,
     /// The lease that it hangs on; 0 for none.
     pub(super) lease: i64,
     /// The revision that created it: another key of the same name has another one.
@@ -47,7 +47,7 @@ pub(super) struct Found {
 
 /// What to do about what was found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum EtcdLeaseStep {
     /// Nobody has it: claim it.
     Claim,
     /// It is this process's, and was given up: delete exactly this key, so that a late delete of it finds nothing.
@@ -62,14 +62,14 @@ pub(super) enum Step {
 
 /// Decides, for the process `me` that keeps `lease` alive; `given_up` is the key whose delete had no answer, by the revision that
 /// created it.
-pub(super) fn step(me: InstanceId, lease: i64, found: Option<&Found>, given_up: Option<i64>) -> Step {
-    let Some(found) = found else { return Step::Claim };
+pub(super) fn step(me: InstanceId, lease: i64, found: Option<&LeaseKeyState>, given_up: Option<i64>) -> EtcdLeaseStep {
+    let Some(found) = found else { return EtcdLeaseStep::Claim };
     match &found.claim {
-        Some(claim) if claim.instance != me => Step::Leave { by: Some(claim.holder()) },
-        Some(_) if given_up == Some(found.created) => Step::Delete { created: found.created },
-        Some(_) if found.lease == lease => Step::Keep { created: found.created },
-        Some(_) => Step::Adopt { created: found.created, from: found.lease },
-        None => Step::Leave { by: None },
+        Some(claim) if claim.instance != me => EtcdLeaseStep::Leave { by: Some(claim.holder()) },
+        Some(_) if given_up == Some(found.created) => EtcdLeaseStep::Delete { created: found.created },
+        Some(_) if found.lease == lease => EtcdLeaseStep::Keep { created: found.created },
+        Some(_) => EtcdLeaseStep::Adopt { created: found.created, from: found.lease },
+        None => EtcdLeaseStep::Leave { by: None },
     }
 }
 
@@ -85,12 +85,12 @@ mod tests {
             "v": FORMAT, "node": NodeId([2; 16]), "name": "west\n\u{1b}[2Jrole app: all is well", "instance": ME,
             "version": "1", "config_hash": "x",
         });
-        let claim = Claim::parse(value.to_string().as_bytes()).unwrap();
+        let claim = LeaseKeyValue::parse(value.to_string().as_bytes()).unwrap();
         assert_eq!(claim.holder().label, "west\\n\\u{1b}[2Jrole app: all is well");
     }
 
-    fn found(instance: InstanceId, lease: i64) -> Found {
-        let claim = Claim {
+    fn found(instance: InstanceId, lease: i64) -> LeaseKeyState {
+        let claim = LeaseKeyValue {
             v: FORMAT,
             node: NodeId([instance.0[0]; 16]),
             name: "east".into(),
@@ -98,37 +98,40 @@ mod tests {
             version: "1".into(),
             config_hash: "x".into(),
         };
-        Found { claim: Some(claim), lease, created: 9 }
+        LeaseKeyState { claim: Some(claim), lease, created: 9 }
     }
 
     #[test]
     fn a_key_is_ours_only_on_the_lease_that_we_keep() {
-        assert_eq!(step(ME, 5, None, None), Step::Claim);
-        assert_eq!(step(ME, 5, Some(&found(ME, 5)), None), Step::Keep { created: 9 });
-        assert_eq!(step(ME, 5, Some(&found(ME, 4)), None), Step::Adopt { created: 9, from: 4 });
+        assert_eq!(step(ME, 5, None, None), EtcdLeaseStep::Claim);
+        assert_eq!(step(ME, 5, Some(&found(ME, 5)), None), EtcdLeaseStep::Keep { created: 9 });
+        assert_eq!(step(ME, 5, Some(&found(ME, 4)), None), EtcdLeaseStep::Adopt { created: 9, from: 4 });
         let other = found(InstanceId([2; 8]), 5);
-        let Step::Leave { by: Some(by) } = step(ME, 5, Some(&other), None) else { panic!("not ours") };
+        let EtcdLeaseStep::Leave { by: Some(by) } = step(ME, 5, Some(&other), None) else { panic!("not ours") };
         assert_eq!((by.label.as_str(), by.instance), ("east", InstanceId([2; 8])), "whatever it hangs on");
-        assert_eq!(step(ME, 5, Some(&Found { claim: None, lease: 5, created: 9 }), None), Step::Leave { by: None });
+        assert_eq!(
+            step(ME, 5, Some(&LeaseKeyState { claim: None, lease: 5, created: 9 }), None),
+            EtcdLeaseStep::Leave { by: None }
+        );
     }
 
     #[test]
     fn what_was_given_up_is_neither_kept_nor_adopted() {
         for lease in [5, 4] {
-            assert_eq!(step(ME, 5, Some(&found(ME, lease)), Some(9)), Step::Delete { created: 9 });
+            assert_eq!(step(ME, 5, Some(&found(ME, lease)), Some(9)), EtcdLeaseStep::Delete { created: 9 });
         }
-        assert_eq!(step(ME, 5, None, Some(9)), Step::Claim, "it is gone, and its revision never comes again");
-        assert_eq!(step(ME, 5, Some(&found(ME, 5)), Some(8)), Step::Keep { created: 9 }, "a later key");
+        assert_eq!(step(ME, 5, None, Some(9)), EtcdLeaseStep::Claim, "it is gone, and its revision never comes again");
+        assert_eq!(step(ME, 5, Some(&found(ME, 5)), Some(8)), EtcdLeaseStep::Keep { created: 9 }, "a later key");
         let other = found(InstanceId([2; 8]), 5);
-        assert!(matches!(step(ME, 5, Some(&other), Some(9)), Step::Leave { by: Some(_) }), "never another's");
+        assert!(matches!(step(ME, 5, Some(&other), Some(9)), EtcdLeaseStep::Leave { by: Some(_) }), "never another's");
     }
 
     #[test]
     fn a_later_format_is_not_misread() {
         let claim = found(ME, 5).claim.unwrap();
         let text = serde_json::to_string(&claim).unwrap();
-        assert_eq!(Claim::parse(text.as_bytes()), Some(claim));
-        assert_eq!(Claim::parse(text.replace("\"v\":1", "\"v\":2").as_bytes()), None);
-        assert_eq!(Claim::parse(b"etcdctl was here"), None);
+        assert_eq!(LeaseKeyValue::parse(text.as_bytes()), Some(claim));
+        assert_eq!(LeaseKeyValue::parse(text.replace("\"v\":1", "\"v\":2").as_bytes()), None);
+        assert_eq!(LeaseKeyValue::parse(b"etcdctl was here"), None);
     }
 }

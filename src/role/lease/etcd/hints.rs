@@ -14,12 +14,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped.
 #[derive(Debug)]
-pub(super) struct Hints {
+pub(super) struct LeaseKeyWatch {
     notify: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
-impl Hints {
+impl LeaseKeyWatch {
     pub(super) fn start(session: EtcdSession, key: String) -> Self {
         let notify = Arc::new(Notify::new());
         let task = tokio::spawn(run(session, key, Arc::clone(&notify)));
@@ -31,7 +31,7 @@ impl Hints {
     }
 }
 
-impl Drop for Hints {
+impl Drop for LeaseKeyWatch {
     fn drop(&mut self) {
         self.task.abort();
     }

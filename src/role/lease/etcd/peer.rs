@@ -6,7 +6,7 @@ use crate::ids::{InstanceId, NodeId};
 
 /// One living process: the value of its registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
+pub struct ProcessRegistration {
     /// The version of this value.
     pub v: u32,
     /// Its node.

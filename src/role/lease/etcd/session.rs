@@ -14,15 +14,15 @@ use etcd_client::{
 };
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::claim::{Claim, FORMAT, Found};
-use super::peer::Peer;
+use super::claim::{FORMAT, LeaseKeyState, LeaseKeyValue};
+use super::peer::ProcessRegistration;
 use crate::config::EtcdSettings;
 use crate::env::Env;
-use crate::etcd::{EtcdError, NOT_FOUND, Pool};
+use crate::etcd::{EtcdError, EtcdPool, NOT_FOUND};
 use crate::ids::RepoId;
-use crate::moment::Moment;
-use crate::role::identity::Node;
-use crate::role::permit::Grant;
+use crate::moment::ClockReading;
+use crate::role::identity::NodeIdentity;
+use crate::role::permit::LeaseGrant;
 
 /// A keep-alive that is younger than this part of the lease serves for every role that asks.
 const SHARED_PART: u32 = 6;
@@ -38,37 +38,37 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// This process's session with etcd. Clones are the same session. Nothing is sent before the first role asks.
 #[derive(Debug, Clone)]
-pub struct EtcdSession(Arc<Inner>);
+pub struct EtcdSession(Arc<EtcdSessionInner>);
 
 #[derive(Debug)]
-struct Inner {
-    pool: Arc<Pool>,
+struct EtcdSessionInner {
+    pool: Arc<EtcdPool>,
     env: Env,
-    me: Peer,
-    state: Mutex<State>,
+    me: ProcessRegistration,
+    state: Mutex<EtcdSessionState>,
     /// Each role's key whose delete has had no answer, by the revision that created it. It outlives the lease: a restored etcd
     /// may bring such a key back. One of another revision says that it is gone.
     given_up: std::sync::Mutex<BTreeMap<String, i64>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    life: Option<Life>,
+struct EtcdSessionState {
+    life: Option<SessionLease>,
     closed: bool,
     /// The last attempt that failed, and when: who waited for it meanwhile need not wait as long again.
     failed: Option<(Duration, EtcdError)>,
 }
 
 /// A lease that etcd granted.
-struct Life {
+struct SessionLease {
     lease: i64,
     /// The revision of this process's registration. A claim names it; changed, it stops those that are still under way.
     badge: i64,
-    beat: Beat,
-    stream: Option<Stream>,
+    beat: KeepAliveAnswer,
+    stream: Option<KeepAliveStream>,
 }
 
-impl std::fmt::Debug for Life {
+impl std::fmt::Debug for SessionLease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Life")
             .field("lease", &self.lease)
@@ -80,14 +80,14 @@ impl std::fmt::Debug for Life {
 
 /// The newest answer that vouches for the lease.
 #[derive(Debug, Clone, Copy)]
-struct Beat {
-    grant: Grant,
+struct KeepAliveAnswer {
+    grant: LeaseGrant,
     /// The raft term of whoever answered.
     term: u64,
 }
 
 /// Keep-alives go through one stream as long as its member answers.
-struct Stream {
+struct KeepAliveStream {
     index: usize,
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
@@ -95,27 +95,27 @@ struct Stream {
 
 /// What vouches for a role's key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Vouched {
+pub(super) struct SessionProof {
     pub(super) lease: i64,
     pub(super) badge: i64,
-    pub(super) grant: Grant,
+    pub(super) grant: LeaseGrant,
     pub(super) term: u64,
 }
 
 /// What a claim came to.
 #[derive(Debug)]
-pub(super) enum Claimed {
+pub(super) enum ClaimOutcome {
     /// The key is this process's.
     Done { created: i64, term: u64 },
     /// It was there already, or the badge had changed.
-    Not { found: Option<Found>, badge: i64, term: u64 },
+    Not { found: Option<LeaseKeyState>, badge: i64, term: u64 },
     /// The lease has ended.
     LeaseGone,
 }
 
 /// What can be seen of an etcd without asking for anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EtcdStatus {
+pub struct EtcdMemberStatus {
     /// Who answered.
     pub endpoint: String,
     /// Its member ID.
@@ -130,8 +130,8 @@ pub struct EtcdStatus {
 
 impl EtcdSession {
     /// A session for `node`; `config_hash` is what its peers are told.
-    pub fn new(settings: EtcdSettings, env: Env, node: &Node, config_hash: &str) -> Self {
-        let me = Peer {
+    pub fn new(settings: EtcdSettings, env: Env, node: &NodeIdentity, config_hash: &str) -> Self {
+        let me = ProcessRegistration {
             v: FORMAT,
             node: node.id,
             instance: node.instance,
@@ -144,13 +144,19 @@ impl EtcdSession {
     }
 
     /// A session of exactly this process.
-    pub fn of(settings: EtcdSettings, env: Env, me: Peer) -> Self {
-        let pool = Arc::new(Pool::new(settings));
-        Self(Arc::new(Inner { pool, env, me, state: Mutex::default(), given_up: std::sync::Mutex::default() }))
+    pub fn of(settings: EtcdSettings, env: Env, me: ProcessRegistration) -> Self {
+        let pool = Arc::new(EtcdPool::new(settings));
+        Self(Arc::new(EtcdSessionInner {
+            pool,
+            env,
+            me,
+            state: Mutex::default(),
+            given_up: std::sync::Mutex::default(),
+        }))
     }
 
     /// This process, as its peers see it.
-    pub fn me(&self) -> &Peer {
+    pub fn me(&self) -> &ProcessRegistration {
         &self.0.me
     }
 
@@ -160,7 +166,7 @@ impl EtcdSession {
     }
 
     /// The way to etcd, for whatever else this process asks it.
-    pub fn pool(&self) -> &Arc<Pool> {
+    pub fn pool(&self) -> &Arc<EtcdPool> {
         &self.0.pool
     }
 
@@ -169,9 +175,9 @@ impl EtcdSession {
         format!("{}/{repository}/holder", self.0.pool.settings().prefix)
     }
 
-    pub(super) fn claim_value(&self) -> Claim {
+    pub(super) fn claim_value(&self) -> LeaseKeyValue {
         let me = &self.0.me;
-        Claim {
+        LeaseKeyValue {
             v: FORMAT,
             node: me.node,
             name: me.name.clone(),
@@ -191,7 +197,7 @@ impl EtcdSession {
 
     /// What vouches for this process now, by a keep-alive that is young and of raft term `term` at least; granted anew if
     /// there is no lease, or none any more.
-    pub(super) async fn vouch(&self, term: u64) -> Result<Vouched, EtcdError> {
+    pub(super) async fn vouch(&self, term: u64) -> Result<SessionProof, EtcdError> {
         let began = self.0.env.clock.boottime();
         let mut state = self.0.state.lock().await;
         if state.closed {
@@ -210,7 +216,11 @@ impl EtcdSession {
         outcome
     }
 
-    async fn try_vouch(&self, state: &mut MutexGuard<'_, State>, term: u64) -> Result<Vouched, EtcdError> {
+    async fn try_vouch(
+        &self,
+        state: &mut MutexGuard<'_, EtcdSessionState>,
+        term: u64,
+    ) -> Result<SessionProof, EtcdError> {
         if let Some(life) = &mut state.life {
             let now = self.0.env.clock.boottime();
             let age = now.saturating_sub(life.beat.grant.asked.boot);
@@ -229,13 +239,14 @@ impl EtcdSession {
             Some(life) => life,
             None => self.begin().await?,
         };
-        let vouched = Vouched { lease: life.lease, badge: life.badge, grant: life.beat.grant, term: life.beat.term };
+        let vouched =
+            SessionProof { lease: life.lease, badge: life.badge, grant: life.beat.grant, term: life.beat.term };
         state.life = Some(life);
         Ok(vouched)
     }
 
     /// Asks for a lease, and registers this process on it.
-    async fn begin(&self) -> Result<Life, EtcdError> {
+    async fn begin(&self) -> Result<SessionLease, EtcdError> {
         let (env, pool) = (&self.0.env, &self.0.pool);
         // Named here, so that a request which reaches etcd twice grants one lease. Etcd takes positive numbers.
         let lease = (i64::from_le_bytes(env.random_bytes()) & i64::MAX).max(1);
@@ -254,9 +265,9 @@ impl EtcdSession {
             Err(error) => return Err(error),
         };
         let badge = self.register(lease).await?;
-        let grant = Grant { asked, ttl: Duration::from_secs(ttl.max(0) as u64) };
+        let grant = LeaseGrant { asked, ttl: Duration::from_secs(ttl.max(0) as u64) };
         tracing::debug!(lease = format!("{lease:x}"), ttl, "etcd granted a lease");
-        Ok(Life { lease, badge, beat: Beat { grant, term }, stream: None })
+        Ok(SessionLease { lease, badge, beat: KeepAliveAnswer { grant, term }, stream: None })
     }
 
     /// Writes this process's registration; returns its revision.
@@ -285,7 +296,7 @@ impl EtcdSession {
     }
 
     /// Sends one keep-alive: through the stream there is, else through a new one of the next member that answers.
-    async fn beat(&self, life: &mut Life) -> Result<Beat, EtcdError> {
+    async fn beat(&self, life: &mut SessionLease) -> Result<KeepAliveAnswer, EtcdError> {
         let pool = &self.0.pool;
         if let Some(mut stream) = life.stream.take() {
             match tokio::time::timeout(pool.patience(), self.ping(&mut stream)).await {
@@ -307,7 +318,7 @@ impl EtcdSession {
             let open = move |mut client: etcd_client::Client| async move {
                 match client.lease_keep_alive(lease).await {
                     Ok((keeper, answers)) => {
-                        let mut stream = Stream { index, keeper, answers };
+                        let mut stream = KeepAliveStream { index, keeper, answers };
                         // Opening it is a keep-alive whose answer is not shown; the second one is dated and read.
                         let beat = self.ping(&mut stream).await?;
                         Ok(beat.map(|beat| (stream, beat)))
@@ -331,15 +342,15 @@ impl EtcdSession {
     }
 
     /// One keep-alive; `None`: the lease is gone.
-    async fn ping(&self, stream: &mut Stream) -> Result<Option<Beat>, Error> {
-        let asked: Moment = self.0.env.clock.moment();
+    async fn ping(&self, stream: &mut KeepAliveStream) -> Result<Option<KeepAliveAnswer>, Error> {
+        let asked: ClockReading = self.0.env.clock.moment();
         stream.keeper.keep_alive().await?;
         let Some(answer) = stream.answers.message().await? else {
             return Err(Error::LeaseKeepAliveError("the stream ended".to_owned()));
         };
         let term = answer.header().map_or(0, etcd_client::ResponseHeader::raft_term);
         let ttl = Duration::from_secs(answer.ttl().max(0) as u64);
-        Ok((!ttl.is_zero()).then_some(Beat { grant: Grant { asked, ttl }, term }))
+        Ok((!ttl.is_zero()).then_some(KeepAliveAnswer { grant: LeaseGrant { asked, ttl }, term }))
     }
 
     /// Forgets a lease that etcd says is gone, unless another one has taken its place.
@@ -378,7 +389,7 @@ impl EtcdSession {
 
     /// Puts the role's key there if nobody's is, on the lease and under the badge that `vouched` names. The number of tries
     /// tells whether another one may be under way.
-    pub(super) async fn claim(&self, key: &str, vouched: Vouched) -> Result<(Claimed, usize), EtcdError> {
+    pub(super) async fn claim(&self, key: &str, vouched: SessionProof) -> Result<(ClaimOutcome, usize), EtcdError> {
         let badge = self.registration();
         let value = serde_json::to_vec(&self.claim_value()).expect("plain data becomes JSON");
         let answer = self
@@ -397,7 +408,7 @@ impl EtcdSession {
             .await;
         let answer = match answer {
             Ok(answer) => answer,
-            Err(EtcdError::Refused { code: NOT_FOUND, .. }) => return Ok((Claimed::LeaseGone, 1)),
+            Err(EtcdError::Refused { code: NOT_FOUND, .. }) => return Ok((ClaimOutcome::LeaseGone, 1)),
             Err(error) => return Err(error),
         };
         let term = answer.value.header().map_or(0, etcd_client::ResponseHeader::raft_term);
@@ -405,7 +416,7 @@ impl EtcdSession {
         if answer.value.succeeded() {
             // There was no key: the one that was given up is gone.
             self.deletes().remove(key);
-            return Ok((Claimed::Done { created: revision, term }, answer.tries));
+            return Ok((ClaimOutcome::Done { created: revision, term }, answer.tries));
         }
         let mut read = answer.value.op_responses().into_iter().map(|response| match response {
             TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
@@ -413,11 +424,17 @@ impl EtcdSession {
         });
         let found = read.next().flatten().map(|kv| found(&kv));
         let badge = read.next().flatten().map_or(0, |kv| kv.mod_revision());
-        Ok((Claimed::Not { found, badge, term }, answer.tries))
+        Ok((ClaimOutcome::Not { found, badge, term }, answer.tries))
     }
 
     /// Hangs this process's own key, which hangs on another lease, on the one that `vouched` names.
-    pub(super) async fn adopt(&self, key: &str, created: i64, from: i64, vouched: Vouched) -> Result<(), EtcdError> {
+    pub(super) async fn adopt(
+        &self,
+        key: &str,
+        created: i64,
+        from: i64,
+        vouched: SessionProof,
+    ) -> Result<(), EtcdError> {
         let badge = self.registration();
         let value = serde_json::to_vec(&self.claim_value()).expect("plain data becomes JSON");
         self.0
@@ -468,7 +485,7 @@ impl EtcdSession {
     ///
     /// # Errors
     /// Etcd does not answer.
-    pub async fn peers(&self) -> Result<Vec<Peer>, EtcdError> {
+    pub async fn peers(&self) -> Result<Vec<ProcessRegistration>, EtcdError> {
         let prefix = self.nodes_prefix();
         let answer = self
             .0
@@ -479,7 +496,9 @@ impl EtcdSession {
                 async move { Ok(client.get(prefix, Some(options)).await?.take_kvs()) }
             })
             .await?;
-        let parse = |kv: &KeyValue| serde_json::from_slice::<Peer>(kv.value()).ok().filter(|peer| peer.v == FORMAT);
+        let parse = |kv: &KeyValue| {
+            serde_json::from_slice::<ProcessRegistration>(kv.value()).ok().filter(|peer| peer.v == FORMAT)
+        };
         Ok(answer.value.iter().filter_map(parse).collect())
     }
 
@@ -487,10 +506,10 @@ impl EtcdSession {
     ///
     /// # Errors
     /// Etcd does not answer.
-    pub async fn status(&self) -> Result<EtcdStatus, EtcdError> {
+    pub async fn status(&self) -> Result<EtcdMemberStatus, EtcdError> {
         let answer = self.0.pool.call(|mut client| async move { client.status().await }).await?;
         let status = answer.value;
-        Ok(EtcdStatus {
+        Ok(EtcdMemberStatus {
             endpoint: self.0.pool.settings().endpoints[self.0.pool.preferred()].clone(),
             member: status.header().map_or(0, etcd_client::ResponseHeader::member_id),
             leader: status.leader(),
@@ -517,6 +536,6 @@ impl EtcdSession {
     }
 }
 
-pub(super) fn found(kv: &KeyValue) -> Found {
-    Found { claim: Claim::parse(kv.value()), lease: kv.lease(), created: kv.create_revision() }
+pub(super) fn found(kv: &KeyValue) -> LeaseKeyState {
+    LeaseKeyState { claim: LeaseKeyValue::parse(kv.value()), lease: kv.lease(), created: kv.create_revision() }
 }

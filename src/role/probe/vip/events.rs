@@ -81,13 +81,13 @@ impl AddressEvents {
 
 /// When to ask a probe again before the next poll: for whoever polls as well.
 #[derive(Debug)]
-pub struct Hints {
+pub struct ProbeHints {
     events: Option<AddressEvents>,
     /// Something changed, and nobody was told yet.
     pending: bool,
 }
 
-impl Hints {
+impl ProbeHints {
     /// For the probe of a role. Without a virtual IP in it, and where the kernel does not tell, there are none.
     pub fn of(probe: Option<&Probe>) -> Self {
         let mut leaves = Vec::new();
@@ -122,27 +122,27 @@ impl Hints {
 
 /// What was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Taken {
+struct NetlinkRead {
     /// A change was among it.
     change: bool,
     /// There is no more for now.
     all: bool,
 }
 
-fn take(socket: &OwnedFd) -> io::Result<Taken> {
+fn take(socket: &OwnedFd) -> io::Result<NetlinkRead> {
     let mut buffer = [0; BUFFER_BYTES];
     let mut change = false;
     for _ in 0..MESSAGES_MAX {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             Ok(length) => change |= tells_change(&buffer[..length]),
-            Err(Errno::EAGAIN) => return Ok(Taken { change, all: true }),
+            Err(Errno::EAGAIN) => return Ok(NetlinkRead { change, all: true }),
             Err(Errno::EINTR) => {}
             // The kernel dropped messages: there were changes, only not which.
             Err(Errno::ENOBUFS) => change = true,
             Err(errno) => return Err(errno.into()),
         }
     }
-    Ok(Taken { change, all: false })
+    Ok(NetlinkRead { change, all: false })
 }
 
 /// Whether one of the messages in a datagram is about an address or an interface.
@@ -198,10 +198,10 @@ mod tests {
     async fn hints_are_for_probes_with_a_virtual_ip() {
         let vip = || Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
         let mounted = || Probe::Mounted { path: "/srv".into() };
-        let hints = |probe: Option<Probe>| Hints::of(probe.as_ref()).events.is_some();
+        let hints = |probe: Option<Probe>| ProbeHints::of(probe.as_ref()).events.is_some();
         assert!(hints(Some(vip())) && hints(Some(Probe::Any(vec![mounted(), Probe::Not(Box::new(vip()))]))));
         assert!(!hints(None) && !hints(Some(Probe::All(vec![mounted()]))));
-        let mut none = Hints::of(None);
+        let mut none = ProbeHints::of(None);
         assert!(tokio::time::timeout(SETTLE * 2, none.changed()).await.is_err());
         // A change that nobody waited out is told to the next who asks.
         none.pending = true;

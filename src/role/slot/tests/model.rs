@@ -125,7 +125,7 @@ prop_compose! {
 }
 
 /// Everything that a plan answers, from the set of its slots around `near`.
-fn assert_answers(plan: &mut Plan, slots: &BTreeSet<Timestamp>, near: Timestamp, question: &Question) {
+fn assert_answers(plan: &mut SlotSchedule, slots: &BTreeSet<Timestamp>, near: Timestamp, question: &Question) {
     let seconds = SignedDuration::from_secs;
     (plan.offset, plan.missed_after) = (seconds(question.jitter), seconds(question.missed_after));
     let starts = |at: Timestamp| at + seconds(question.jitter);
@@ -210,13 +210,13 @@ fn assert_answers(plan: &mut Plan, slots: &BTreeSet<Timestamp>, near: Timestamp,
         let limit = if works { end } else { end.min(starts(at) + seconds(question.missed_after)) };
         let standing = plan.standing(slot, &commits, works, now);
         match standing {
-            Standing::Committed => assert!(is_closed(at)),
-            Standing::NotFinished => assert!(works && is_missed(&at)),
-            Standing::NotStarted => assert!(!works && is_missed(&at)),
+            SlotStatus::Committed => assert!(is_closed(at)),
+            SlotStatus::NotFinished => assert!(works && is_missed(&at)),
+            SlotStatus::NotStarted => assert!(!works && is_missed(&at)),
             // The end of the last one is farther than the model walks.
-            Standing::Open { until } => assert!(!is_missed(&at) && (until == limit || end == Timestamp::MAX)),
+            SlotStatus::Open { until } => assert!(!is_missed(&at) && (until == limit || end == Timestamp::MAX)),
         }
-        assert_eq!(standing == Standing::Committed, is_closed(at));
+        assert_eq!(standing == SlotStatus::Committed, is_closed(at));
     }
 }
 
@@ -239,7 +239,7 @@ proptest! {
         every in prop_oneof![1 => 20..300i64, 3 => 300..20_000i64, 1 => Just(86_400)], zone in prop::sample::select(ZONES.to_vec()),
         second in prop_oneof![-2_000_000_000..4_000_000_000i64, -9..9i64], nano in 0..1_000_000_000i64, question in question(),
     ) {
-        let mut plan = plan_of(Rule::Every(every), zone);
+        let mut plan = plan_of(ScheduleRule::Every(every), zone);
         let now = Timestamp::from_second(second).unwrap() + SignedDuration::from_nanos(nano);
         let slots = by_the_second(every, now);
         assert_answers(&mut plan, &slots, now, &question);
