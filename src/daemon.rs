@@ -223,7 +223,7 @@ pub struct RoleTaskConfig {
 }
 
 /// Holds one role until `stop` says so, and all its work has ended: what [`run`] does for each.
-pub async fn hold(hold: RoleTaskConfig, stop: watch::Receiver<bool>) {
+pub async fn run_role(hold: RoleTaskConfig, stop: watch::Receiver<bool>) {
     let RoleTaskConfig { runner, settings, role, store, voice, teller, prune_interval } = hold;
     let stores = Arc::new(StoreConnector::of(settings.store.clone(), runner.env.clone(), store));
     let (settings, limits, observe) = (Arc::new(settings), Arc::new(ConcurrencyLimits::new()), false);

@@ -275,7 +275,7 @@ impl EtcdPool {
         });
         let Ok(answer) = asked.await else {
             self.forget(index);
-            return Ok(Err(outage::silent(self.patience(), None)));
+            return Ok(Err(outage::no_answer_text(self.patience(), None)));
         };
         let answer = answer?;
         match answer {
@@ -289,7 +289,7 @@ impl EtcdPool {
             }
             Err(error) => {
                 self.forget(index);
-                Ok(Err(said(&error)))
+                Ok(Err(error_text(&error)))
             }
         }
     }
@@ -389,7 +389,7 @@ fn is_answer(code: i32, message: &str) -> bool {
 const OWN_WORDS: &str = "etcdserver: ";
 
 /// The error, and what is behind it: gRPC says "transport error" of everything.
-fn said(error: &Error) -> String {
+fn error_text(error: &Error) -> String {
     let mut words = match error {
         Error::GRpcStatus(status) => status.message().to_owned(),
         error => error.to_string(),

@@ -43,7 +43,7 @@ impl FileLock {
     /// # Errors
     /// The file cannot be opened; it is not made.
     pub fn is_taken(path: &Path) -> io::Result<bool> {
-        let file = regular(path, OpenOptions::new().read(true))?;
+        let file = open_regular(path, OpenOptions::new().read(true))?;
         match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
@@ -68,13 +68,13 @@ impl FileLock {
 }
 
 /// The number of the process that [signed](Lock::sign) the lock at `path` last.
-pub fn signature(path: &Path) -> Option<String> {
+pub fn lock_owner_pid(path: &Path) -> Option<String> {
     String::from_utf8(read_own(path, SIGNATURE_MAX).ok()?).ok().filter(|pid| !pid.is_empty())
 }
 
 /// A lock's file is written to: not what a link in its place leads to.
 fn open(path: &Path) -> io::Result<File> {
-    regular_by(
+    open_regular_with(
         OFlags::NOFOLLOW,
         path,
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600),
@@ -82,11 +82,11 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a file of this program's own. What stands in its place and is no file is waited for by nobody.
-fn regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    regular_by(OFlags::empty(), path, options)
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    open_regular_with(OFlags::empty(), path, options)
 }
 
-fn regular_by(more: OFlags, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+fn open_regular_with(more: OFlags, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | more;
     let none = || io::Error::new(io::ErrorKind::InvalidInput, "what stands in its place is no regular file; remove it");
     let file = match options.custom_flags(flags.bits() as i32).open(path) {
@@ -103,7 +103,7 @@ fn regular_by(more: OFlags, path: &Path, options: &mut OpenOptions) -> io::Resul
 /// # Errors
 /// It cannot be opened.
 pub fn open_own(path: &Path) -> io::Result<File> {
-    regular(path, OpenOptions::new().read(true))
+    open_regular(path, OpenOptions::new().read(true))
 }
 
 /// [`read`] of a file that this program wrote: only of a regular file.
@@ -137,7 +137,7 @@ fn bounded(file: File, max: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// It cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    regular(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
+    open_regular(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
 }
 
 /// The directory that `path` is in.
@@ -190,7 +190,7 @@ fn create_whole(parent: &Path, path: &Path, bytes: &[u8]) -> io::Result<bool> {
 /// It cannot be written; then the old content is still there.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = regular(&temporary, OpenOptions::new().write(true).create(true).truncate(true).mode(0o600))?;
+    let mut file = open_regular(&temporary, OpenOptions::new().write(true).create(true).truncate(true).mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -202,7 +202,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// It cannot.
-pub fn try_out(dir: &Path) -> io::Result<()> {
+pub fn probe_writable(dir: &Path) -> io::Result<()> {
     let Ok(meta) = fs::metadata(dir) else { return Ok(()) };
     let name = |end: &str| dir.join(format!("probe-{}.{end}", std::process::id()));
     let (made, moved) = (name("new"), name("done"));
@@ -221,7 +221,7 @@ pub fn try_out(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// It cannot be written.
 pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = regular(path, OpenOptions::new().create(true).append(true).mode(0o600))?;
+    let mut file = open_regular(path, OpenOptions::new().create(true).append(true).mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_data()
 }
@@ -248,7 +248,7 @@ mod tests {
         };
         let said = |error: io::Error| assert!(error.to_string().contains("remove it"), "{error}");
         said(FileLock::try_take(&fifo("lock")).unwrap_err());
-        assert_eq!(signature(&dir.path().join("lock")), None);
+        assert_eq!(lock_owner_pid(&dir.path().join("lock")), None);
         said(append(&fifo("book"), b"x").unwrap_err());
         said(read_own(&dir.path().join("book"), 9).unwrap_err());
         fifo("state.new");
@@ -265,10 +265,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let lock = FileLock::try_take(&path).unwrap().unwrap();
-        assert_eq!(signature(&path), None);
+        assert_eq!(lock_owner_pid(&path), None);
         lock.sign();
         assert!(FileLock::try_take(&path).unwrap().is_none() && FileLock::is_taken(&path).unwrap());
-        assert_eq!(signature(&path), Some(std::process::id().to_string()));
+        assert_eq!(lock_owner_pid(&path), Some(std::process::id().to_string()));
         drop(lock);
         // Who asks has not taken it.
         let asks = File::open(&path).unwrap();
@@ -282,13 +282,13 @@ mod tests {
     #[test]
     fn a_directory_is_tried_without_a_trace() {
         let dir = tempfile::tempdir().unwrap();
-        try_out(dir.path()).unwrap();
+        probe_writable(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        try_out(&dir.path().join("none")).unwrap();
+        probe_writable(&dir.path().join("none")).unwrap();
         // Nothing can be made in what is no directory.
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(try_out(&file).is_err());
+        assert!(probe_writable(&file).is_err());
     }
 
     #[test]

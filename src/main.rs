@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Err(e) => {
             let words: Vec<_> = std::env::args_os().collect();
             let (text, document) = usage::refusal(&args::shown_command(), &e, &words);
-            terminal::say(&terminal::error_page().wrap_lines(&text));
+            terminal::write_error(&terminal::error_page().wrap_lines(&text));
             // Where nobody reads it the exit code says the same.
             let _ = document.map(|document| CommandOutput::new(terminal::output()).document(&document));
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => {
-            terminal::say(&format!("error: cannot start: {e}\n"));
+            terminal::write_error(&format!("error: cannot start: {e}\n"));
             return ExitCode::FAILURE;
         }
     };

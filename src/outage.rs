@@ -46,7 +46,7 @@ impl Outage {
 }
 
 /// That nothing came within `patience`, and how the `last` try failed, if one is known.
-pub fn silent(patience: Duration, last: Option<&str>) -> String {
+pub fn no_answer_text(patience: Duration, last: Option<&str>) -> String {
     let silent = format!("no answer within {}", humantime::format_duration(patience));
     match last {
         Some(last) => format!("{silent}; the last try failed: {last}"),

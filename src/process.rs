@@ -20,7 +20,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use account::UserAccount;
-pub use members::{ProcessTree, burnt, is_work};
+pub use members::{ProcessTree, cpu_ticks, is_cpu_work};
 pub use output::log_lines;
 pub use program::CommandBuilder;
 

@@ -312,7 +312,7 @@ pub trait Store: Debug + Send + Sync {
 ///
 /// # Errors
 /// As for either.
-pub async fn put_once(store: &dyn Store, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+pub async fn put_idempotent(store: &dyn Store, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
     match store.put_if_absent(key, body.clone()).await {
         Err(error) if error.kind == StoreErrorKind::Unsupported => {
             store.put(key, body).await.map(|()| PutOutcome::Created)
@@ -329,7 +329,7 @@ pub const LISTED_MAX: usize = 1_000_000;
 /// # Errors
 /// [`StoreErrorKind::TooLarge`] if there are more than [`LISTED_MAX`].
 pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-    let picked = list_some(store, prefix, LISTED_MAX, Some).await?;
+    let picked = list_filtered(store, prefix, LISTED_MAX, Some).await?;
     if picked.more {
         let detail = format!("there are more than {LISTED_MAX} objects");
         return Err(StoreError::new(StoreErrorKind::TooLarge, &store.describe(), Some(prefix), detail));
@@ -337,7 +337,7 @@ pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectMeta>
     Ok(picked.found)
 }
 
-/// What [`list_some`] found.
+/// What [`list_filtered`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilteredListing<T> {
     /// At most as many as were asked for, in the order of their keys.
@@ -348,7 +348,7 @@ pub struct FilteredListing<T> {
 
 /// What `pick` makes of the objects under `prefix`, as far as it makes anything of them, and at most `max` of it. Only that is held: what
 /// others put beside it costs requests and no memory.
-pub async fn list_some<T: Send>(
+pub async fn list_filtered<T: Send>(
     store: &dyn Store,
     prefix: &str,
     max: usize,
@@ -371,13 +371,13 @@ pub async fn list_some<T: Send>(
         }
         // It cannot be gone on from, and it is not the end: what it does not show may well be there.
         if last.is_none() {
-            return Err(unfinished(store, prefix));
+            return Err(incomplete_listing_error(store, prefix));
         }
         after = last;
     }
 }
 
-/// Of the large ones among objects that are read at the same time, see [`get_among_others`].
+/// Of the large ones among objects that are read at the same time, see [`get_with_large_read_lock`].
 pub type LargeReadLock = tokio::sync::Mutex<()>;
 
 /// Reads one of many objects that are read at the same time: up to `small` together with the others, larger ones up to `limit` one after
@@ -385,7 +385,7 @@ pub type LargeReadLock = tokio::sync::Mutex<()>;
 ///
 /// # Errors
 /// As for [`Store::get`] with `limit`.
-pub async fn get_among_others<'a>(
+pub async fn get_with_large_read_lock<'a>(
     store: &dyn Store,
     key: &str,
     (small, limit): (SizeLimit, SizeLimit),
@@ -401,7 +401,7 @@ pub async fn get_among_others<'a>(
 }
 
 /// A listing that says that there is more, and does not show it: nothing may be concluded from what it lacks.
-pub fn unfinished(store: &dyn Store, prefix: &str) -> StoreError {
+pub fn incomplete_listing_error(store: &dyn Store, prefix: &str) -> StoreError {
     let detail = "the listing stopped before its end, so what it lacks may be there";
     StoreError::new(StoreErrorKind::Unreachable, &store.describe(), Some(prefix), detail)
 }
@@ -532,9 +532,9 @@ mod tests {
         let ours = |object: ObjectMeta| {
             (!object.key.starts_with("a/strange-") || object.key.ends_with('x')).then_some(object.key)
         };
-        let picked = list_some(&store, "a/", 3, ours).await.unwrap();
+        let picked = list_filtered(&store, "a/", 3, ours).await.unwrap();
         assert_eq!((picked.found.len(), picked.more), (3, false));
-        let picked = list_some(&store, "a/", 2, ours).await.unwrap();
+        let picked = list_filtered(&store, "a/", 2, ours).await.unwrap();
         assert_eq!((picked.found, picked.more), (vec!["a/0".to_owned(), "a/strange-00500-x".to_owned()], true));
     }
 

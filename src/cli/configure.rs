@@ -34,10 +34,10 @@ pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> R
         }
         verbs::ConfigCommand::Check => {
             let mut settings = settings::from_file(&session.globals)?;
-            settings.warnings.extend(units::closed(&settings, Path::new("/")));
-            let links = settings::links(&settings);
-            let node = identity::peek(session.globals.state_dir.as_deref(), session.globals.node.as_deref()).1;
-            let missing = surroundings::missing(&settings, &node);
+            settings.warnings.extend(units::unwritable_stores(&settings, Path::new("/")));
+            let links = settings::symlinked_sources(&settings);
+            let node = identity::peek_identity(session.globals.state_dir.as_deref(), session.globals.node.as_deref()).1;
+            let missing = surroundings::host_problems(&settings, &node);
             session.report(
                 || render::config::checked(&settings, &links, &missing, terminal::output_page()),
                 || json::config(&settings, &links, &missing, false),

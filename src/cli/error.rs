@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use super::exit::ExitKind;
-pub use super::policy::judge;
+pub use super::policy::exit_and_hint;
 use super::render::page::PageLayout;
 use crate::ids::RoleName;
 use crate::job::report::{RoleReport, RunOutcome};
@@ -29,17 +29,17 @@ pub struct UsageError {
 pub struct Interrupted;
 
 /// The error's own words, for a person.
-fn words(error: &(dyn StdError + 'static)) -> String {
+fn message(error: &(dyn StdError + 'static)) -> String {
     text::without_os_error(&error.to_string()).into_owned()
 }
 
 /// The causes below an error, without those that its own text already quotes.
 pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     let mut causes: Vec<String> = Vec::new();
-    let mut above = words(error);
+    let mut above = message(error);
     let mut next = error.source();
     while let Some(cause) = next {
-        let text = words(cause);
+        let text = message(cause);
         if !above.contains(&text) {
             above.clone_from(&text);
             causes.push(text);
@@ -51,19 +51,19 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
 
 /// One role's error does not keep the others from being backed up: it becomes that role's report.
 pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport, ExitKind) {
-    let (exit, _) = judge(error);
+    let (exit, _) = exit_and_hint(error);
     let outcome = match exit {
         ExitKind::Unknown => RunOutcome::Unknown,
         ExitKind::Fenced => RunOutcome::Fenced,
         _ => RunOutcome::Failed,
     };
-    let reason = explained(error, role);
+    let reason = with_causes_and_hint(error, role);
     let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
     (report, exit)
 }
 
 /// Advice on a role that is known: it can be copied as it stands.
-pub fn of_role(advice: String, role: Option<&RoleName>) -> String {
+pub fn hint_for_role(advice: String, role: Option<&RoleName>) -> String {
     match role {
         Some(role) => advice.replace(" ROLE", &format!(" {role}")),
         None => advice,
@@ -71,20 +71,20 @@ pub fn of_role(advice: String, role: Option<&RoleName>) -> String {
 }
 
 /// An error of a role with its causes and what to do, in one paragraph.
-pub fn explained(error: &(dyn StdError + 'static), role: &RoleName) -> String {
-    let mut text = words(error);
+pub fn with_causes_and_hint(error: &(dyn StdError + 'static), role: &RoleName) -> String {
+    let mut text = message(error);
     for cause in causes(error) {
         text += &format!(": {cause}");
     }
-    if let (_, Some(hint)) = judge(error) {
-        text += &format!(". {ADVICE}{}", of_role(hint, Some(role)));
+    if let (_, Some(hint)) = exit_and_hint(error) {
+        text += &format!(". {ADVICE}{}", hint_for_role(hint, Some(role)));
     }
     text
 }
 
 /// The text for standard error.
 pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: PageLayout) -> String {
-    let text = words(error);
+    let text = message(error);
     // Several problems stand below each other.
     let mut out = if text.contains('\n') {
         format!("error:\n{}", page.wrap_lines(&text))
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn an_error_has_its_causes_and_ends_with_what_to_do() {
         let error = outer(StoreErrorKind::Unreachable);
-        let (exit, hint) = judge(&error);
+        let (exit, hint) = exit_and_hint(&error);
         assert_eq!(exit, ExitKind::Failed);
         insta::assert_snapshot!(render(&error, hint.as_deref(), PageLayout::LOG));
         insta::assert_snapshot!("on_40_columns", render(&error, hint.as_deref(), PageLayout::terminal(40)));

@@ -109,7 +109,7 @@ pub fn backup(created: &[InitRoleReport], roles: &[RoleReport]) -> String {
                 .iter()
                 .map(|path| json!({ "kind": "empty_source", "path": path.display() }))
                 .chain(r.has_no_content().then(|| json!({ "kind": "no_content" })))
-                .chain(r.clock_doubt.as_ref().map(doubted))
+                .chain(r.clock_doubt.as_ref().map(clock_doubt))
                 .collect(),
             loss: r.loss.as_ref().map(loss),
         })
@@ -119,15 +119,17 @@ pub fn backup(created: &[InitRoleReport], roles: &[RoleReport]) -> String {
 }
 
 /// What speaks against the clock that dated what was recorded; `seconds` the store's clock is ahead of this node's, where it is known.
-fn doubted(doubt: &ClockDoubt) -> Value {
+fn clock_doubt(doubt: &ClockDoubt) -> Value {
     let seconds = doubt.offset().map(|offset| offset.as_secs());
     json!({ "kind": "clock_off", "seconds": seconds, "text": doubt.to_string(), "hint": doubt.remedy() })
 }
 
 /// A document on something that was recorded, with what speaks against the clock that dated it.
-pub fn with_doubt(document: String, doubt: Option<&ClockDoubt>) -> String {
+pub fn with_clock_doubt(document: String, doubt: Option<&ClockDoubt>) -> String {
     match (doubt, document.strip_suffix("}\n")) {
-        (Some(doubt), Some(head)) => format!("{head},\"warnings\":[{}]}}\n", text::json(&doubted(doubt).to_string())),
+        (Some(doubt), Some(head)) => {
+            format!("{head},\"warnings\":[{}]}}\n", text::json(&clock_doubt(doubt).to_string()))
+        }
         _ => document,
     }
 }
@@ -153,7 +155,7 @@ fn problem(problem: &PathProblem) -> Value {
 }
 
 /// Why what a document shows may not be all that there was: `null` where the journal was read to its end.
-pub fn doubt(why: Option<&JournalError>) -> Value {
+pub fn journal_doubt(why: Option<&JournalError>) -> Value {
     let Some(why) = why else { return Value::Null };
     let kind = match why {
         JournalError::RolledBack { instead: RecordReplacement::Nothing | RecordReplacement::Another, .. } => {
@@ -271,7 +273,7 @@ pub fn journal(role: &RoleName, lines: &[JournalEntry], doubt: &Value) -> String
 }
 
 /// `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.
-pub fn acted(acted: &OperateReport) -> String {
+pub fn operate_report(acted: &OperateReport) -> String {
     let pause = |paused: &JournalPause| {
         json!({
             "node": paused.node, "time": utc(paused.time), "until": paused.until.map(utc), "why": paused.why,
@@ -542,8 +544,8 @@ mod tests {
     fn a_document_tells_that_the_clock_is_doubted() {
         let doubt = ClockDoubt::Store { offset: jiff::SignedDuration::from_secs(-10_800) };
         let plain = || journal(&samples::app(), &[], &Value::Null);
-        assert_eq!(with_doubt(plain(), None), plain());
-        let warning = &read(&with_doubt(plain(), Some(&doubt)))["warnings"][0];
+        assert_eq!(with_clock_doubt(plain(), None), plain());
+        let warning = &read(&with_clock_doubt(plain(), Some(&doubt)))["warnings"][0];
         assert_eq!((&warning["kind"], &warning["seconds"]), (&json!("clock_off"), &json!(-10_800)));
         assert!(warning["text"].is_string() && warning["hint"].is_string(), "{warning}");
         let run = RoleReport { clock_doubt: Some(doubt), ..samples::backup() };

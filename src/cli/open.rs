@@ -28,19 +28,19 @@ pub async fn store(context: &CommandContext) -> Result<Arc<dyn Store>, Error> {
 }
 
 /// That the store did not answer within so long.
-pub fn silent(context: &CommandContext, patience: Duration) -> StoreError {
+pub fn timeout_error(context: &CommandContext, patience: Duration) -> StoreError {
     let store = context.settings.store.url.to_string();
-    StoreError::new(StoreErrorKind::Unreachable, &store, None, outage::silent(patience, None))
+    StoreError::new(StoreErrorKind::Unreachable, &store, None, outage::no_answer_text(patience, None))
 }
 
 /// Says what follows for these roles where the store keeps versions of what is deleted.
-pub async fn tell_of_versions(context: &CommandContext, store: &dyn Store, roles: &[&RoleSettings]) {
+pub async fn warn_of_versioning(context: &CommandContext, store: &dyn Store, roles: &[&RoleSettings]) {
     let StoreUrl::S3 { prefix, .. } = &context.settings.store.url else { return };
     let prefix = match prefix.trim_matches('/') {
         "" => String::new(),
         prefix => format!("{prefix}/"),
     };
-    if let Some(words) = render::versioning::words(&store.versioning().await, roles, &prefix) {
+    if let Some(words) = render::versioning::warning(&store.versioning().await, roles, &prefix) {
         tracing::warn!("{words}");
     }
 }
@@ -59,13 +59,13 @@ pub async fn repository(context: &CommandContext, role: &RoleSettings) -> Result
 /// # Errors
 /// None or several, or the newest ones of a journal that is damaged, or of a store that was rolled back: there may be newer ones, or
 /// were, so which one is meant must be said by its ID.
-pub fn chosen<'a>(
+pub fn select_snapshot<'a>(
     context: &CommandContext,
     archive: &'a ReadOnlyRepository,
     selector: &str,
 ) -> Result<&'a Snapshot, Error> {
     if !is_id(selector) {
-        sound(archive)?;
+        require_complete_journal(archive)?;
     }
     Ok(select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())?)
 }
@@ -75,12 +75,12 @@ pub fn chosen<'a>(
 ///
 /// # Errors
 /// It means none or several of them, or nothing at all.
-pub fn chosen_of_remains<'a>(
+pub fn select_salvaged_snapshot<'a>(
     context: &CommandContext,
     remains: &'a SalvagedRepository,
     selector: &str,
 ) -> Result<(&'a Snapshot, bool), Error> {
-    let error = match chosen(context, &remains.archive, selector) {
+    let error = match select_snapshot(context, &remains.archive, selector) {
         Ok(snapshot) => return Ok((snapshot, true)),
         Err(error) if matches!(error.downcast_ref(), Some(SelectError::Syntax(_) | SelectError::Ambiguous { .. })) => {
             return Err(error);
@@ -111,17 +111,20 @@ pub struct UnvouchedError {
 ///
 /// # Errors
 /// It shows what is left of it.
-pub fn sound(archive: &ReadOnlyRepository) -> Result<(), Error> {
+pub fn require_complete_journal(archive: &ReadOnlyRepository) -> Result<(), Error> {
     archive.doubt().map_or(Ok(()), |why| Err(why.clone().into()))
 }
 
 /// A role's snapshots, to look inside. Makes nothing in the state directory.
-pub async fn archive(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, Error> {
+pub async fn read_only(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, Error> {
     read(context, role, JournalEndLookup::Fresh).await
 }
 
 /// The same with a request less on a node that knew the journal before, only to be shown.
-pub async fn glance(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, Error> {
+pub async fn read_only_from_listing(
+    context: &CommandContext,
+    role: &RoleSettings,
+) -> Result<ReadOnlyRepository, Error> {
     read(context, role, JournalEndLookup::Listed).await
 }
 
@@ -142,16 +145,16 @@ async fn read(
 }
 
 /// Tells the next run what was met of losses while an archive was read.
-pub async fn tell(context: &CommandContext, archive: &ReadOnlyRepository) {
-    tell_of(context, &archive.repository, &archive.met().await).await;
+pub async fn note_reader_losses(context: &CommandContext, archive: &ReadOnlyRepository) {
+    note_losses(context, &archive.repository, &archive.met().await).await;
 }
 
 /// Tells the next run of these losses.
-pub async fn tell_of(context: &CommandContext, repository: &Repository, met: &PackLosses) {
+pub async fn note_losses(context: &CommandContext, repository: &Repository, met: &PackLosses) {
     let state_dir = state_dir(context);
-    let (_, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());
+    let (_, label) = identity::peek_identity(state_dir.as_deref(), context.node.as_deref());
     let local = state_dir.map(|dir| LocalState::peek(&context.env, &dir, repository.keys.repo()));
-    loss::tell(repository, local.as_ref(), &context.env, &label, met).await;
+    loss::note_losses(repository, local.as_ref(), &context.env, &label, met).await;
 }
 
 /// Somebody who has no place for a state has none.

@@ -9,7 +9,7 @@ mod journal;
 use std::error::Error as StdError;
 use std::io;
 
-use self::journal::{append, journal, register, seat};
+use self::journal::{append, etcd_head, journal, register};
 use super::error::{Interrupted, UsageError};
 use super::exit::ExitKind;
 use super::open::UnvouchedError;
@@ -45,16 +45,16 @@ use crate::tree::scan::{ScanError, ScanErrorKind};
 type ErrorPolicy = (ExitKind, Option<&'static str>);
 
 /// How the program ends because of `error`, and what to do about it.
-pub fn judge(error: &(dyn StdError + 'static)) -> (ExitKind, Option<String>) {
+pub fn exit_and_hint(error: &(dyn StdError + 'static)) -> (ExitKind, Option<String>) {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(usage) = error.downcast_ref::<UsageError>() {
             return (ExitKind::Usage, Some(usage.todo.clone()));
         }
-        if let Some(judged) = error.downcast_ref::<BrowseError>().map(inside) {
+        if let Some(judged) = error.downcast_ref::<BrowseError>().map(browse) {
             return judged;
         }
-        if let Some((exit, advice)) = known(error) {
+        if let Some((exit, advice)) = policy_of(error) {
             return (exit, advice.map(str::to_owned));
         }
         next = error.source();
@@ -63,7 +63,7 @@ pub fn judge(error: &(dyn StdError + 'static)) -> (ExitKind, Option<String>) {
 }
 
 /// The policy of one link of the chain, if it is of a kind that has one.
-fn known(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
+fn policy_of(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
     if error.is::<Interrupted>() {
         return Some((ExitKind::Interrupted, None));
     }
@@ -347,7 +347,7 @@ fn init(error: &InitError) -> ErrorPolicy {
             "nothing was created. Use a server that keeps conditional writes, or a directory (file://), or configure \
                  [etcd]: the journal can live there.",
         ),
-        InitError::Seat(error) => seat(error),
+        InitError::Seat(error) => etcd_head(error),
         InitError::Register(error) => register(error),
         InitError::KeyFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
             failed("make it first (mkdir), or name another key_file.")
@@ -422,7 +422,7 @@ fn select(error: &SelectError) -> ErrorPolicy {
 }
 
 /// Paths that may have been meant are part of the advice.
-fn inside(error: &BrowseError) -> (ExitKind, Option<String>) {
+fn browse(error: &BrowseError) -> (ExitKind, Option<String>) {
     let advice = match error {
         BrowseError::NotFound { hint: Some(PathHint::Near(path)), .. } => format!("did you mean {}?", path.display()),
         BrowseError::NotFound { hint: Some(PathHint::Link { at, target }), .. } => {
@@ -654,29 +654,34 @@ mod tests {
             handed_over: None,
         };
         let fenced = AppendError::Fenced(Box::new(holder));
-        assert_eq!(judge(&Wrapped(fenced.into())).0, ExitKind::Fenced);
+        assert_eq!(exit_and_hint(&Wrapped(fenced.into())).0, ExitKind::Fenced);
         let unknown = || AppendError::Unknown { seq: Seq(7), why: "timeout".to_owned() };
-        assert_eq!(judge(&unknown()).0, ExitKind::Unknown);
-        assert_eq!(judge(&Wrapped(unknown().into())).0, ExitKind::Unknown, "transparent errors hide what they wrap");
-        assert_eq!(judge(&Wrapped(AppendError::Expired.into())).0, ExitKind::Unknown);
-        assert_eq!(judge(&Wrapped(BackupError::Interrupted)).0, ExitKind::Interrupted);
-        assert_eq!(judge(&Wrapped(BackupError::Pruned)).0, ExitKind::Failed);
+        assert_eq!(exit_and_hint(&unknown()).0, ExitKind::Unknown);
+        assert_eq!(
+            exit_and_hint(&Wrapped(unknown().into())).0,
+            ExitKind::Unknown,
+            "transparent errors hide what they wrap"
+        );
+        assert_eq!(exit_and_hint(&Wrapped(AppendError::Expired.into())).0, ExitKind::Unknown);
+        assert_eq!(exit_and_hint(&Wrapped(BackupError::Interrupted)).0, ExitKind::Interrupted);
+        assert_eq!(exit_and_hint(&Wrapped(BackupError::Pruned)).0, ExitKind::Failed);
     }
 
     #[test]
     fn advice_is_about_what_was_seen() {
         let secret = |is_passphrase, kind: io::ErrorKind| {
             let error = SecretFileError::Io(kind.into());
-            judge(&OpenError::Secret { path: "/k".into(), is_passphrase, error }).1.unwrap()
+            exit_and_hint(&OpenError::Secret { path: "/k".into(), is_passphrase, error }).1.unwrap()
         };
         assert!(secret(false, io::ErrorKind::NotFound).contains("'runner init' made it"));
         assert!(secret(true, io::ErrorKind::NotFound).contains("'runner init' makes none"), "nobody made it");
         assert!(secret(false, io::ErrorKind::PermissionDenied).contains("sudo runner"));
         assert!(secret(false, io::ErrorKind::FileTooLarge).contains("another file"));
         let empty = OpenError::Secret { path: "/k".into(), is_passphrase: true, error: SlotSecretError::Empty.into() };
-        assert!(judge(&empty).1.unwrap().contains("'runner init' makes none"));
+        assert!(exit_and_hint(&empty).1.unwrap().contains("'runner init' makes none"));
 
-        let of = |kind, store: &str| judge(&StoreError { kind, store: store.to_owned(), ..denied() }).1.unwrap();
+        let of =
+            |kind, store: &str| exit_and_hint(&StoreError { kind, store: store.to_owned(), ..denied() }).1.unwrap();
         let directory = of(StoreErrorKind::Denied, "file:///mnt/store");
         assert!(directory.contains("sudo runner") && !directory.contains("credentials"), "{directory}");
         assert!(of(StoreErrorKind::Denied, "s3://b at http://h").contains("credentials"));
@@ -685,22 +690,22 @@ mod tests {
 
         let target = |kind: io::ErrorKind| {
             let error = crate::tree::write::TargetError { path: "/t".into(), source: kind.into() };
-            judge(&RestoreError::Target(error)).1.unwrap()
+            exit_and_hint(&RestoreError::Target(error)).1.unwrap()
         };
         assert!(target(io::ErrorKind::PermissionDenied).contains("sudo runner"));
         assert!(target(io::ErrorKind::NotADirectory).contains("a file stands there"));
-        assert!(judge(&IdentityError::NoPlace).1.unwrap().contains("--state-dir"));
+        assert!(exit_and_hint(&IdentityError::NoPlace).1.unwrap().contains("--state-dir"));
     }
 
     #[test]
     fn a_store_gives_the_same_advice_wherever_it_fails() {
-        let advice = judge(&denied()).1;
+        let advice = exit_and_hint(&denied()).1;
         assert!(advice.is_some());
-        assert_eq!(judge(&JournalError::Store(denied())).1, advice);
-        assert_eq!(judge(&AppendError::Store { seq: Seq(7), error: denied() }).1, advice);
-        assert_eq!(judge(&OpenError::Store(denied())).1, advice);
-        assert_eq!(judge(&InitError::Open(OpenError::Store(denied()))).1, advice);
-        assert_eq!(judge(&Wrapped(RepositoryReadError::Store(denied()).into())).1, advice);
+        assert_eq!(exit_and_hint(&JournalError::Store(denied())).1, advice);
+        assert_eq!(exit_and_hint(&AppendError::Store { seq: Seq(7), error: denied() }).1, advice);
+        assert_eq!(exit_and_hint(&OpenError::Store(denied())).1, advice);
+        assert_eq!(exit_and_hint(&InitError::Open(OpenError::Store(denied()))).1, advice);
+        assert_eq!(exit_and_hint(&Wrapped(RepositoryReadError::Store(denied()).into())).1, advice);
     }
 
     #[test]
@@ -710,17 +715,17 @@ mod tests {
             [StoreErrorKind::NoSpace, StoreErrorKind::ReadOnly, StoreErrorKind::DiskFault, StoreErrorKind::Denied]
         {
             let error = || StoreError { kind, ..denied() };
-            let advice = judge(&error()).1;
-            assert_eq!(judge(&Wrapped(ProofFailure::Store(error()).into())).1, advice, "{kind:?}");
+            let advice = exit_and_hint(&error()).1;
+            assert_eq!(exit_and_hint(&Wrapped(ProofFailure::Store(error()).into())).1, advice, "{kind:?}");
             let lease = GuardError::of_lease_proof(&"app".parse().unwrap(), ProofFailure::Store(error()));
-            assert_eq!(judge(&lease).1, advice, "{kind:?}");
+            assert_eq!(exit_and_hint(&lease).1, advice, "{kind:?}");
         }
         let role = "app".parse().unwrap();
         let silent = || ProofFailure::CannotTell { why: "timeout".to_owned() };
-        assert!(judge(&Wrapped(silent().into())).1.unwrap().contains("try again"));
-        assert_eq!(judge(&GuardError::of_lease_proof(&role, silent())).0, ExitKind::Unknown);
+        assert!(exit_and_hint(&Wrapped(silent().into())).1.unwrap().contains("try again"));
+        assert_eq!(exit_and_hint(&GuardError::of_lease_proof(&role, silent())).0, ExitKind::Unknown);
         let broken = ProofFailure::Overwritten { condition: WriteCondition::Absent, key: "k".to_owned() };
-        assert!(judge(&Wrapped(broken.into())).1.unwrap().contains("no more backups"));
+        assert!(exit_and_hint(&Wrapped(broken.into())).1.unwrap().contains("no more backups"));
     }
 
     /// What an attacker needs done, no advice names before all else.
@@ -747,7 +752,7 @@ mod tests {
             Box::new(StoreError { kind: StoreErrorKind::NoSuchStore, ..denied() }),
         ];
         for error in errors {
-            let advice = judge(error.as_ref()).1.unwrap();
+            let advice = exit_and_hint(error.as_ref()).1.unwrap();
             assert!(advice.contains("keep ") || advice.contains("Keep "), "{error}: {advice}");
             assert!(advice.contains("find out"), "{error}: {advice}");
             for harmful in ["encryption = \"none\"", "--no-encryption", "lease = \"none\"", "empty ", "delete"] {
@@ -759,8 +764,8 @@ mod tests {
     #[test]
     fn usage_says_itself_what_to_do() {
         let usage = UsageError { what: "x".to_owned(), todo: "y".to_owned() };
-        assert_eq!(judge(&usage), (ExitKind::Usage, Some("y".to_owned())));
-        assert_eq!(judge(&Interrupted), (ExitKind::Interrupted, None));
-        assert_eq!(judge(&io::Error::other("disk on fire")), (ExitKind::Failed, None));
+        assert_eq!(exit_and_hint(&usage), (ExitKind::Usage, Some("y".to_owned())));
+        assert_eq!(exit_and_hint(&Interrupted), (ExitKind::Interrupted, None));
+        assert_eq!(exit_and_hint(&io::Error::other("disk on fire")), (ExitKind::Failed, None));
     }
 }

@@ -37,7 +37,7 @@ pub enum ProgressMode {
 }
 
 /// How progress is shown on this standard error.
-pub fn style(json: bool, quiet: bool, terminal: bool) -> ProgressMode {
+pub fn mode(json: bool, quiet: bool, terminal: bool) -> ProgressMode {
     match (json || quiet, terminal) {
         (true, _) => ProgressMode::Silent,
         (false, true) => ProgressMode::Bar,
@@ -93,7 +93,7 @@ impl Drop for ProgressDisplay {
 }
 
 /// Whether `interval` passed without a word from the owner.
-fn tick(stopped: &mpsc::Receiver<()>, interval: Duration) -> bool {
+fn wait_interval(stopped: &mpsc::Receiver<()>, interval: Duration) -> bool {
     stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout)
 }
 
@@ -102,8 +102,8 @@ fn draw(label: &str, progress: &JobProgress, bars: &MultiProgress, clock: &dyn C
     let (spinner, with_total) = (template(SPINNER), template(BAR));
     let bar = bars.add(ProgressBar::new(0).with_prefix(label.to_owned()).with_style(spinner.clone()));
     let mut meter = RateMeter::default();
-    while tick(stopped, DRAW_INTERVAL) {
-        let now = look(progress);
+    while wait_interval(stopped, DRAW_INTERVAL) {
+        let now = sample(progress);
         let rate = meter.rate(clock.boottime(), &now);
         let columns = terminal::error_columns();
         let room = columns.saturating_sub(label.chars().count() + SPINNER_COLUMNS);
@@ -134,11 +134,11 @@ const BAR_COLUMNS_MIN: usize = 60;
 
 fn write(label: &str, progress: &JobProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
     let mut meter = RateMeter::default();
-    meter.rate(clock.boottime(), &look(progress));
-    while tick(stopped, LINE_INTERVAL) {
-        let now = look(progress);
+    meter.rate(clock.boottime(), &sample(progress));
+    while wait_interval(stopped, LINE_INTERVAL) {
+        let now = sample(progress);
         let rate = meter.rate(clock.boottime(), &now);
-        terminal::say(&format!("{label}: {}\n", line(&now, rate, usize::MAX)));
+        terminal::write_error(&format!("{label}: {}\n", line(&now, rate, usize::MAX)));
     }
 }
 
@@ -162,7 +162,7 @@ impl ProgressSample {
     }
 }
 
-fn look(progress: &JobProgress) -> ProgressSample {
+fn sample(progress: &JobProgress) -> ProgressSample {
     ProgressSample {
         phase: progress.phase(),
         files: progress.files.load(Relaxed),
@@ -249,11 +249,11 @@ mod tests {
 
     #[test]
     fn json_and_quiet_are_silent_and_a_pipe_gets_lines() {
-        assert_eq!(style(false, false, true), ProgressMode::Bar);
-        assert_eq!(style(false, false, false), ProgressMode::Lines);
+        assert_eq!(mode(false, false, true), ProgressMode::Bar);
+        assert_eq!(mode(false, false, false), ProgressMode::Lines);
         for terminal in [true, false] {
             assert_eq!(
-                (style(true, false, terminal), style(false, true, terminal)),
+                (mode(true, false, terminal), mode(false, true, terminal)),
                 (ProgressMode::Silent, ProgressMode::Silent)
             );
         }

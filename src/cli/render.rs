@@ -43,7 +43,7 @@ pub struct RenderContext {
 }
 
 /// The first characters of a snapshot's ID, which every command accepts.
-pub fn short(id: Digest) -> String {
+pub fn short_id(id: Digest) -> String {
     let mut text = id.to_string();
     text.truncate(8);
     text

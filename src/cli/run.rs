@@ -129,7 +129,7 @@ impl CliSession {
     fn tell(&mut self, exit: ExitKind, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> ExitKind {
         if self.globals.json || !self.is_unsaid(exit) {
             let doubt = self.env.clock_doubts.any();
-            let said = self.report(text, || json::with_doubt(json(), doubt.as_ref()));
+            let said = self.report(text, || json::with_clock_doubt(json(), doubt.as_ref()));
             self.told(said);
         }
         exit
@@ -141,7 +141,7 @@ impl CliSession {
             && !self.out.reader_left()
         {
             let text = format!("{error}: what was done is done, and only its report is lost");
-            terminal::say(&terminal::error_page().wrap("warning: ", 2, &text));
+            terminal::write_error(&terminal::error_page().wrap("warning: ", 2, &text));
         }
     }
 
@@ -154,7 +154,7 @@ impl CliSession {
 /// Runs the command and tells how the program ends.
 pub async fn run(cli: Cli) -> ExitKind {
     let globals = cli.globals;
-    let style = progress::style(globals.json, globals.quiet, terminal::errors_are_seen());
+    let style = progress::mode(globals.json, globals.quiet, terminal::errors_are_seen());
     let bars = progress::bars(style);
     let long_running = matches!(cli.command, CliCommand::Daemon(_));
     log::start(globals.verbose, globals.quiet, long_running, bars.clone());
@@ -197,9 +197,9 @@ fn finish(session: &mut CliSession, result: Result<ExitKind, Error>, role: Optio
         Err(_) if session.out.reader_left() => return ExitKind::Done,
         Err(error) => error,
     };
-    let (exit, hint) = error::judge(error.as_ref());
-    let hint = hint.map(|hint| error::of_role(hint, role));
-    terminal::say(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
+    let (exit, hint) = error::exit_and_hint(error.as_ref());
+    let hint = hint.map(|hint| error::hint_for_role(hint, role));
+    terminal::write_error(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
     if session.globals.json && !session.out.is_used() {
         let _ = session.out.document(&json::error(error.as_ref(), exit, hint.as_deref()));
     }
@@ -299,7 +299,7 @@ async fn init(session: &mut CliSession, args: &verbs::InitArgs) -> Result<ExitKi
     let exit =
         session.tell(ExitKind::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report));
     match open::store(&context).await {
-        Ok(store) => open::tell_of_versions(&context, store.as_ref(), &asked).await,
+        Ok(store) => open::warn_of_versioning(&context, store.as_ref(), &asked).await,
         Err(error) => tracing::warn!("what the store keeps of deleted objects cannot be asked: {error}"),
     }
     Ok(exit)
@@ -363,7 +363,7 @@ async fn backup(session: &mut CliSession, args: &verbs::BackupArgs) -> Result<Ex
             _ if session.globals.json || session.is_unsaid(exit) => {}
             // `runner backup > /dev/null` in a crontab must still say so.
             RunOutcome::Failed | RunOutcome::Fenced | RunOutcome::Unknown => {
-                terminal::say(&render::backup::role(&report, &context.view_on(terminal::report_page())));
+                terminal::write_error(&render::backup::role(&report, &context.view_on(terminal::report_page())));
             }
             _ => {
                 let said = session.out.print(&render::backup::role(&report, &context.view()));
@@ -382,33 +382,33 @@ async fn backup(session: &mut CliSession, args: &verbs::BackupArgs) -> Result<Ex
 async fn snapshots(session: &mut CliSession, args: &verbs::SnapshotsArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    let archive = until_cancelled(&context.cancel, open::glance(&context, role)).await?;
+    let archive = until_cancelled(&context.cancel, open::read_only_from_listing(&context, role)).await?;
     let list = wire::snapshots(&archive);
     session.report(
         || render::snapshots::list(&list, archive.doubt().is_some(), &context.view()),
-        || json::snapshots(&list, &json::doubt(archive.doubt())),
+        || json::snapshots(&list, &json::journal_doubt(archive.doubt())),
     )?;
     // What is left can be chosen from, by ID; it is not all.
-    open::sound(&archive)?;
+    open::require_complete_journal(&archive)?;
     Ok(ExitKind::Done)
 }
 
 /// The fields before a list from inside a snapshot.
 fn heading(role: &RoleSettings, snapshot: Option<&Snapshot>, archive: &ReadOnlyRepository) -> Value {
-    json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id), "doubt": json::doubt(archive.doubt()) })
+    json!({ "role": role.name, "snapshot": snapshot.map(|s| s.id), "doubt": json::journal_doubt(archive.doubt()) })
 }
 
 async fn ls(session: &mut CliSession, args: &verbs::LsArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     Box::pin(until_cancelled(&context.cancel, async {
-        let archive = open::archive(&context, role).await?;
-        let snapshot = open::chosen(&context, &archive, args.selector())?;
+        let archive = open::read_only(&context, role).await?;
+        let snapshot = open::select_snapshot(&context, &archive, args.selector())?;
         let head = heading(role, Some(snapshot), &archive);
         let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
         let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));
         let read = wire::ls(&archive, snapshot, args, &mut each).await;
-        open::tell(&context, &archive).await;
+        open::note_reader_losses(&context, &archive).await;
         read?;
         Ok(list.finish("", &json!({}))?)
     }))
@@ -420,10 +420,10 @@ async fn cat(session: &mut CliSession, args: &verbs::CatArgs) -> Result<ExitKind
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     Box::pin(until_cancelled(&context.cancel, async {
-        let archive = open::archive(&context, role).await?;
-        let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
+        let archive = open::read_only(&context, role).await?;
+        let snapshot = open::select_snapshot(&context, &archive, &args.snapshot)?;
         let read = wire::cat(&archive, snapshot, args, &mut session.out).await;
-        open::tell(&context, &archive).await;
+        open::note_reader_losses(&context, &archive).await;
         read?;
         Ok(session.out.print("")?)
     }))
@@ -435,18 +435,18 @@ async fn find(session: &mut CliSession, args: &verbs::FindArgs) -> Result<ExitKi
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let (role, view) = (settings::role(&context.settings, &args.role)?, context.view());
     Box::pin(until_cancelled(&context.cancel, async {
-        let archive = open::archive(&context, role).await?;
+        let archive = open::read_only(&context, role).await?;
         let snapshot =
-            if args.snapshot == ALL { None } else { Some(open::chosen(&context, &archive, &args.snapshot)?) };
+            if args.snapshot == ALL { None } else { Some(open::select_snapshot(&context, &archive, &args.snapshot)?) };
         let head = heading(role, snapshot, &archive);
         let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
-        let mut each = |hit: &_| list.item(|| render::inside::found(hit, args.long, &view), || json::found(hit));
+        let mut each = |hit: &_| list.item(|| render::inside::found_entry(hit, args.long, &view), || json::found(hit));
         let read = wire::find(&archive, snapshot, args, &mut each).await;
-        open::tell(&context, &archive).await;
+        open::note_reader_losses(&context, &archive).await;
         read?;
         list.finish("", &json!({}))?;
         // Of all that is left; what it lacks may have been there.
-        if snapshot.is_none() { open::sound(&archive) } else { Ok(()) }
+        if snapshot.is_none() { open::require_complete_journal(&archive) } else { Ok(()) }
     }))
     .await?;
     Ok(ExitKind::Done)
@@ -456,11 +456,11 @@ async fn diff(session: &mut CliSession, args: &verbs::DiffArgs) -> Result<ExitKi
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     Box::pin(until_cancelled(&context.cancel, async {
-        let archive = open::archive(&context, role).await?;
-        let before = open::chosen(&context, &archive, &args.before)?;
-        let after = open::chosen(&context, &archive, &args.after)?;
+        let archive = open::read_only(&context, role).await?;
+        let before = open::select_snapshot(&context, &archive, &args.before)?;
+        let after = open::select_snapshot(&context, &archive, &args.after)?;
         let head = json!({
-            "role": role.name, "before": before.id, "after": after.id, "doubt": json::doubt(archive.doubt()),
+            "role": role.name, "before": before.id, "after": after.id, "doubt": json::journal_doubt(archive.doubt()),
         });
         let mut counts = DiffCounts::default();
         let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "changes")?;
@@ -469,7 +469,7 @@ async fn diff(session: &mut CliSession, args: &verbs::DiffArgs) -> Result<ExitKi
             list.item(|| render::inside::diff(line), || json::diff(line))
         };
         let read = wire::diff(&archive, [before, after], args, &mut each).await;
-        open::tell(&context, &archive).await;
+        open::note_reader_losses(&context, &archive).await;
         read?;
         Ok(list.finish(&render::inside::diff_total(&counts), &json::diff_total(&counts))?)
     }))
@@ -490,11 +490,11 @@ async fn restore(session: &mut CliSession, args: &verbs::RestoreArgs) -> Result<
         if args.salvage {
             return Ok((Box::pin(wire::salvage(&context, role, args)).await?, Value::Null));
         }
-        let archive = open::archive(&context, role).await?;
-        let snapshot = open::chosen(&context, &archive, &args.snapshot)?;
+        let archive = open::read_only(&context, role).await?;
+        let snapshot = open::select_snapshot(&context, &archive, &args.snapshot)?;
         let restored = Box::pin(wire::restore(&context, &archive, snapshot, args)).await;
-        open::tell(&context, &archive).await;
-        Ok((restored?, json::doubt(archive.doubt())))
+        open::note_reader_losses(&context, &archive).await;
+        Ok((restored?, json::journal_doubt(archive.doubt())))
     }))
     .await?;
     let exit = exit::of_restore(&report);
@@ -614,7 +614,7 @@ async fn audit(session: &mut CliSession, args: &verbs::AuditArgs) -> Result<Exit
         let result = until_cancelled(&context.cancel, wire::audit(&context, role, since)).await;
         let result = match result {
             Err(error) if error.is::<Interrupted>() => return Err(error),
-            result => result.map_err(|error| error::explained(error.as_ref(), &role.name)),
+            result => result.map_err(|error| error::with_causes_and_hint(error.as_ref(), &role.name)),
         };
         all.push(RoleAuditResult { role: role.name.clone(), since, result });
     }
@@ -633,8 +633,8 @@ async fn is_active(session: &mut CliSession, args: &verbs::IsActiveArgs) -> Exit
     match asked {
         Ok(state) => exit::of_is_active(state),
         Err(error) => {
-            let (exit, hint) = error::judge(error.as_ref());
-            terminal::say(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
+            let (exit, hint) = error::exit_and_hint(error.as_ref());
+            terminal::write_error(&error::render(error.as_ref(), hint.as_deref(), terminal::error_page()));
             if matches!(exit, ExitKind::Usage | ExitKind::Interrupted) { exit } else { ExitKind::Unknown }
         }
     }
@@ -652,7 +652,7 @@ async fn exec(session: &mut CliSession, args: &verbs::ExecArgs) -> Result<ExitKi
         && let Some(text) = render::executed::text(&args.role, &executed, &context.view_on(terminal::report_page()))
     {
         // Standard output is the command's.
-        terminal::say(&text);
+        terminal::write_error(&text);
     }
     Ok(exit)
 }
@@ -671,7 +671,7 @@ async fn operate(session: &mut CliSession, role: &RoleName, act: &wire::OperateA
     let acted = wire::operate(&context, settings, act).await?;
     let undone = matches!(acted.change, RoleChange::ClockOff { .. } | RoleChange::OddClock(_));
     let exit = if undone { ExitKind::Unknown } else { ExitKind::Done };
-    Ok(session.tell(exit, || render::operated::acted(&acted, &context.view()), || json::acted(&acted)))
+    Ok(session.tell(exit, || render::operated::report(&acted, &context.view()), || json::operate_report(&acted)))
 }
 
 async fn key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitKind, Error> {
@@ -711,16 +711,16 @@ async fn journal(session: &mut CliSession, args: &verbs::JournalShowArgs) -> Res
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
     let (archive, lines) = until_cancelled(&context.cancel, async {
-        let archive = open::archive(&context, role).await?;
+        let archive = open::read_only(&context, role).await?;
         let lines = wire::journal(&archive, args.last).await?;
         Ok((archive, lines))
     })
     .await?;
     session.report(
         || render::journal::lines(&lines, &context.view()),
-        || json::journal(&role.name, &lines, &json::doubt(archive.doubt())),
+        || json::journal(&role.name, &lines, &json::journal_doubt(archive.doubt())),
     )?;
-    open::sound(&archive)?;
+    open::require_complete_journal(&archive)?;
     let lost = lines.into_iter().find_map(|line| match line {
         JournalEntry::Lost { error, .. } => Some(error),
         _ => None,

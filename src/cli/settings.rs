@@ -83,7 +83,7 @@ pub struct SymlinkedSource {
 }
 
 /// The sources that are symbolic links here. One that is not there is none: a standby may well have no volume.
-pub fn links(settings: &Settings) -> Vec<SymlinkedSource> {
+pub fn symlinked_sources(settings: &Settings) -> Vec<SymlinkedSource> {
     let of = |role: &RoleSettings| {
         let name = role.name.clone();
         let link = move |source: &PathBuf| {

@@ -28,9 +28,9 @@ impl SignalNotice {
         match self {
             // Below the `^C` that a terminal shows, or the bar.
             Self::Aloud if terminal::errors_are_seen() => {
-                terminal::say(&format!("\n{}", terminal::error_page().wrap("", 2, STOPPING)));
+                terminal::write_error(&format!("\n{}", terminal::error_page().wrap("", 2, STOPPING)));
             }
-            Self::Aloud => terminal::say(&format!("{STOPPING}\n")),
+            Self::Aloud => terminal::write_error(&format!("{STOPPING}\n")),
             Self::InLog => tracing::info!("{STOPPING}"),
             Self::Not => {}
         }
@@ -63,15 +63,17 @@ pub fn watch(cancel: CancelToken, end_max: Duration, announced: SignalNotice) ->
             cancel.cancel();
             announced.say();
             // A thread of its own: whatever hangs, it does not.
-            std::thread::spawn(move || end_at_last(end_max));
+            std::thread::spawn(move || exit_after(end_max));
         }
     });
     Ok(())
 }
 
-fn end_at_last(end_max: Duration) {
+fn exit_after(end_max: Duration) {
     std::thread::sleep(end_max);
     let seconds = end_max.as_secs();
-    terminal::say(&format!("error: what was told to stop did not within {seconds} s: the process ends as it stands\n"));
+    terminal::write_error(&format!(
+        "error: what was told to stop did not within {seconds} s: the process ends as it stands\n"
+    ));
     std::process::exit(ExitKind::Interrupted.code().into());
 }

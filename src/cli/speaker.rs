@@ -66,7 +66,7 @@ impl DaemonObserver for LogObserver {
     }
 
     fn stands(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]) {
-        let text = render::daemon::stand(stand, evidence, &self.zone);
+        let text = render::daemon::status_line(stand, evidence, &self.zone);
         match stand {
             RoleStatus::Conflict(_) | RoleStatus::Cloned | RoleStatus::Unknown(_) | RoleStatus::Away(_) => {
                 tracing::warn!("{role}: {text}")
@@ -99,7 +99,7 @@ impl DaemonObserver for LogObserver {
 
     fn refusal(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
         match stand {
-            Some(stand) => render::daemon::why(stand, evidence, &self.zone),
+            Some(stand) => render::daemon::status_reason(stand, evidence, &self.zone),
             None => format!("the daemon has not found out yet how this node stands for role {role}"),
         }
     }
@@ -119,7 +119,7 @@ impl DaemonObserver for LogObserver {
     }
 
     fn not_pruned(&self, role: &RoleName, failure: &PruneError) {
-        let advice = error::judge(failure).1.map(|advice| format!(". {ADVICE}{advice}")).unwrap_or_default();
+        let advice = error::exit_and_hint(failure).1.map(|advice| format!(". {ADVICE}{advice}")).unwrap_or_default();
         tracing::warn!("{role}: {failure}{advice}");
     }
 

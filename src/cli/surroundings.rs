@@ -16,7 +16,7 @@ use crate::env;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What is missing on this node, whose name is `node`.
-pub(super) fn missing(settings: &Settings, node: &str) -> Vec<ConfigProblem> {
+pub(super) fn host_problems(settings: &Settings, node: &str) -> Vec<ConfigProblem> {
     let place = settings.files.first().map_or_else(ConfigLocation::nowhere, ConfigLocation::file);
     let mut found =
         HostChecker { place, path: env::variable("PATH").unwrap_or_else(|| PATH.into()), problems: Vec::new() };
@@ -214,8 +214,9 @@ mod tests {
         "#;
         let text = text.replace("DIR", dir.path().to_str().unwrap());
         let settings = Settings::parse(&[("runner.toml".into(), text)], &ConfigEnvironment::default()).unwrap();
-        let found =
-            |node| missing(&settings, node).into_iter().map(|problem| (problem.key, problem.what)).collect::<Vec<_>>();
+        let found = |node| {
+            host_problems(&settings, node).into_iter().map(|problem| (problem.key, problem.what)).collect::<Vec<_>>()
+        };
         let keys = |node| found(node).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
         let dump = |key: &str| format!("role.app.dumps.\"app.sql\".{key}");
         let of_app = ["role.app.sources", &dump("command"), &dump("user"), "role.app.before", "role.app.eligible"];

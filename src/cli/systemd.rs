@@ -59,11 +59,11 @@ pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Warns of the installed units that may not write to a store in a directory. Nothing is said of units that are not there.
-pub(super) fn closed(settings: &Settings, root: &Path) -> Vec<ConfigProblem> {
-    let paths = systemd::written(settings);
+pub(super) fn unwritable_stores(settings: &Settings, root: &Path) -> Vec<ConfigProblem> {
+    let paths = systemd::writable_paths(settings);
     let closed = UNITS.iter().filter_map(|unit| {
         let texts = unit_texts(unit, root)?;
-        let path = *systemd::closed(&texts, &paths).first()?;
+        let path = *systemd::unwritable_paths(&texts, &paths).first()?;
         Some((unit, path))
     });
     closed
@@ -107,7 +107,8 @@ mod tests {
         let text =
             "[store]\nurl = \"/mnt/backup\"\nkey_file = \"/k\"\n[role.app]\nsources = [\"/srv\"]\nlease = \"none\"\n";
         let settings = Settings::parse(&[("r.toml".into(), text.to_owned())], &ConfigEnvironment::default()).unwrap();
-        let told = || closed(&settings, root.path()).iter().map(|problem| problem.what.clone()).collect::<Vec<_>>();
+        let told =
+            || unwritable_stores(&settings, root.path()).iter().map(|problem| problem.what.clone()).collect::<Vec<_>>();
         assert!(told().is_empty(), "nothing is installed");
         let system = root.path().join("usr/local/lib/systemd/system");
         fs::create_dir_all(&system).unwrap();

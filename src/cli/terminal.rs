@@ -18,7 +18,7 @@ use crate::text;
 const USUAL: (usize, usize) = (80, 24);
 
 /// Says something on standard error. Where even that is closed, the exit code remains.
-pub fn say(words: &str) {
+pub fn write_error(words: &str) {
     let shown = text::lines(words);
     let shown = if errors_have_colours() { paint(&shown) } else { shown.into_owned() };
     // The journal files each line by itself.

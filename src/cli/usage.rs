@@ -16,7 +16,7 @@ const CLAPS_ADVICE: &str = "For more information, try '--help'.";
 const CLAPS_TIP: &str = "  tip: ";
 
 /// The command that these words name, with what led to it.
-fn named<'a>(command: &'a Command, words: &[OsString]) -> (&'a Command, Vec<&'a str>) {
+fn command_named_by<'a>(command: &'a Command, words: &[OsString]) -> (&'a Command, Vec<&'a str>) {
     let (mut command, mut path) = (command, vec!["runner"]);
     for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
         if word == "--" {
@@ -31,7 +31,7 @@ fn named<'a>(command: &'a Command, words: &[OsString]) -> (&'a Command, Vec<&'a 
 }
 
 /// An option whose value was written behind a blank, where it takes one only behind `=`.
-fn unequal(command: &Command, error: &clap::Error, words: &[OsString]) -> Option<String> {
+fn missing_equals_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidArg) else { return None };
     let at = words
         .iter()
@@ -46,16 +46,16 @@ fn unequal(command: &Command, error: &clap::Error, words: &[OsString]) -> Option
 }
 
 /// What to do about it.
-fn todo(command: &Command, error: &clap::Error, words: &[OsString]) -> String {
-    let (command, path) = named(command, words);
+fn usage_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> String {
+    let (command, path) = command_named_by(command, words);
     let help = format!("'{} --help' tells what it takes.", path.join(" "));
-    unequal(command, error, words).map_or_else(|| help.clone(), |more| format!("{more}. {help}"))
+    missing_equals_hint(command, error, words).map_or_else(|| help.clone(), |more| format!("{more}. {help}"))
 }
 
 /// The text for standard error, and with `--json` the document for standard output.
 pub fn refusal(command: &Command, error: &clap::Error, words: &[OsString]) -> (String, Option<String>) {
     let said = error.render().to_string();
-    let advice = || todo(command, error, words);
+    let advice = || usage_hint(command, error, words);
     let text = said.replacen(CLAPS_TIP, ADVICE, 1).replacen(CLAPS_ADVICE, &format!("{ADVICE}{}", advice()), 1);
     let wants_json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let document = wants_json.then(|| {

@@ -60,7 +60,7 @@ use crate::journal::log::AppendError;
 use crate::journal::record::WriterNode;
 use crate::journal::state::{JournalView, Snapshot};
 use crate::notice::teller::AlertDispatcher;
-use crate::outage::silent;
+use crate::outage::no_answer_text;
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::role::identity::{self, IdentityOrigin, NodeIdentity, find_state_dir, open_state_dir};
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -85,7 +85,7 @@ pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> R
     let store = crate::store::create(settings, env).await?;
     let seats = JournalAccess::connect(&context.settings);
     let (repository, report) = job::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
-    job::lease::prove(role, &repository, &context.env).await?;
+    job::lease::prove_lease_store(role, &repository, &context.env).await?;
     if let Some(state_dir) = &state_dir {
         if new {
             place.accept(env, state_dir, &repository);
@@ -99,7 +99,7 @@ pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> R
 /// Makes this node a new one.
 pub fn new_identity(context: &CommandContext) -> Result<NodeId, Error> {
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
-    Ok(identity::renew(&state_dir, &context.env)?)
+    Ok(identity::renew_identity(&state_dir, &context.env)?)
 }
 
 /// Backs one role up, if this node is active for it.
@@ -128,10 +128,10 @@ pub async fn backup(
         }
         return Ok((report, exit.map(ExitKind::of_code)));
     }
-    let runner = runner(context, progress).await?;
+    let runner = node_context(context, progress).await?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let teller = Arc::new(teller(context, &runner, &context.settings.notify));
-    let plan = known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
+    let teller = Arc::new(alert_dispatcher(context, &runner, &context.settings.notify));
+    let plan = known::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
     let hooks = HookRunner::new(&runner, role);
     hooks.recover().await;
@@ -143,12 +143,12 @@ pub async fn backup(
         let words = reason.as_ref().map(|r| render::reason::text(r, &context.settings.timezone));
         (RoleReport { reason: words, ..report }, reason)
     });
-    let failed = report_to(&watch, role, &done);
-    if is_elsewhere(&done, runner.node.id) {
+    let failed = report_to_observer(&watch, role, &done);
+    if role_is_elsewhere(&done, runner.node.id) {
         hooks.lost(role.hooks.timeout).await;
     }
     let idle = args.scheduled && done.as_ref().is_ok_and(|(report, reason)| is_idle(report, reason.as_ref()));
-    Box::pin(tell_on(&runner, role, connect, &watch, (failed, idle))).await;
+    Box::pin(announce_outcome(&runner, role, connect, &watch, (failed, idle))).await;
     teller.close(TELL_PATIENCE).await;
     match done {
         Ok((report, _)) => Ok((report, None)),
@@ -166,7 +166,7 @@ fn is_idle(report: &RoleReport, reason: Option<&NoCommitReason>) -> bool {
 }
 
 /// Tells the other nodes that a run `failed`; a node whose run was `idle` looks for missed slots: it may be the only one that sees them.
-async fn tell_on(
+async fn announce_outcome(
     runner: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFn() -> Result<Arc<dyn Store>, StoreError>,
@@ -180,7 +180,7 @@ async fn tell_on(
     };
     let unanswered = || {
         let trouble = asked.get().and_then(|store: &Arc<dyn Store>| store.trouble());
-        format!("the store: {}", silent(TELL_PATIENCE, trouble.as_deref()))
+        format!("the store: {}", no_answer_text(TELL_PATIENCE, trouble.as_deref()))
     };
     if failed {
         // Nothing rests on it, and a store that did not take the run may not take this.
@@ -191,7 +191,7 @@ async fn tell_on(
         }
     }
     if idle && !watch.is_silent() {
-        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::glance(runner, role, &connect))).await {
+        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::read_view(runner, role, &connect))).await {
             Ok(Ok(view)) => watch.saw(&view),
             Ok(Err(error)) => tracing::warn!("whether slots were missed cannot be told: {error}"),
             Err(_) => tracing::warn!("whether slots were missed cannot be told: {}", unanswered()),
@@ -200,7 +200,7 @@ async fn tell_on(
 }
 
 /// Has told how a run without a daemon went. Says whether it failed.
-fn report_to(
+fn report_to_observer(
     watch: &AlertMonitor,
     role: &RoleSettings,
     done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>,
@@ -215,7 +215,7 @@ fn report_to(
 }
 
 /// Whether a run found that the role is not this node's.
-fn is_elsewhere(done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>, node: NodeId) -> bool {
+fn role_is_elsewhere(done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>, node: NodeId) -> bool {
     match done {
         Ok((_, Some(NoCommitReason::Standby(reason, _)))) => reason.is_elsewhere(node),
         Ok((report, _)) => report.outcome == RunOutcome::Standby,
@@ -223,33 +223,33 @@ fn is_elsewhere(done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>,
     }
 }
 
-fn teller(context: &CommandContext, runner: &NodeContext, settings: &NotifySettings) -> AlertDispatcher {
+fn alert_dispatcher(context: &CommandContext, runner: &NodeContext, settings: &NotifySettings) -> AlertDispatcher {
     let words = Arc::new(AlertTextFormatter(context.settings.timezone.clone()));
     AlertDispatcher::new(settings, &runner.state_dir, context.env.clone(), words)
 }
 
 /// This node as a worker, its identity made if there is none.
-async fn runner(context: &CommandContext, progress: Arc<JobProgress>) -> Result<NodeContext, Error> {
-    Ok(worker(context, progress).await?.0)
+async fn node_context(context: &CommandContext, progress: Arc<JobProgress>) -> Result<NodeContext, Error> {
+    Ok(open_node(context, progress).await?.0)
 }
 
 /// Who this node is, as the daemon that runs on it says: it knows also where the state directory was deleted or replaced under it.
-async fn told(context: &CommandContext, patience: Duration) -> Result<Option<NodeId>, ClientError> {
+async fn daemon_node_id(context: &CommandContext, patience: Duration) -> Result<Option<NodeId>, ClientError> {
     match DaemonClient::find(&context.runtime_dir()).await? {
         Some(daemon) => daemon.node(patience).await.map(Some),
         None => Ok(None),
     }
 }
 
-async fn worker(context: &CommandContext, progress: Arc<JobProgress>) -> Result<(NodeContext, NodeIdentity), Error> {
-    let told = told(context, IDENTITY_PATIENCE).await;
+async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Result<(NodeContext, NodeIdentity), Error> {
+    let told = daemon_node_id(context, IDENTITY_PATIENCE).await;
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     let (name, env) = (context.node.as_deref(), &context.env);
     let node = match told {
         Ok(Some(id)) => NodeIdentity::told(id, name, env),
         Ok(None) => NodeIdentity::open(&state_dir, name, env)?,
         // A daemon that does not say it keeps nobody from being what the state directory says, but from making something up.
-        Err(error) if identity::peek(Some(&state_dir), name).0.is_some() => {
+        Err(error) if identity::peek_identity(Some(&state_dir), name).0.is_some() => {
             tracing::debug!("who this node is: {error}");
             NodeIdentity::open(&state_dir, name, env)?
         }
@@ -288,12 +288,12 @@ fn no_schedule(role: &RoleName) -> Error {
 
 /// Holds every role until the operator's signal.
 pub async fn daemon(context: &CommandContext, globals: GlobalArgs, observe: bool) -> Result<(), Error> {
-    let (runner, node) = worker(context, Arc::default()).await?;
+    let (runner, node) = open_node(context, Arc::default()).await?;
     let voice = Arc::new(LogObserver::new(globals, context.settings.timezone.clone(), context.env.clone()));
     let (settings, runtime_dir) = (context.settings.clone(), context.runtime_dir());
     // Whoever only observes is heard in the log.
     let notify = if observe { NotifySettings::default() } else { settings.notify.clone() };
-    let teller = Arc::new(teller(context, &runner, &notify));
+    let teller = Arc::new(alert_dispatcher(context, &runner, &notify));
     Ok(daemon::run(DaemonParams { runner, node, settings, voice, teller, observe, runtime_dir }).await?)
 }
 
@@ -301,14 +301,14 @@ pub async fn daemon(context: &CommandContext, globals: GlobalArgs, observe: bool
 pub async fn prune(context: &CommandContext, role: &RoleSettings, dry_run: bool) -> Result<PruneOutcome, Error> {
     let zone = &context.settings.timezone;
     if dry_run {
-        let archive = open::archive(context, role).await?;
-        open::sound(&archive)?;
+        let archive = open::read_only(context, role).await?;
+        open::require_complete_journal(&archive)?;
         let now = context.env.clock.now();
         let plan = prune::PrunePlan::make(&archive.repository, &archive.view, role, zone, now).await?;
         return Ok(PruneOutcome::Done(plan.report()));
     }
     let (progress, _display) = context.progress(&format!("prune {}", role.name));
-    let mut runner = runner(context, progress).await?;
+    let mut runner = node_context(context, progress).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
         runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
     }
@@ -350,13 +350,13 @@ pub async fn operate(
     role: &RoleSettings,
     act: &OperateAction,
 ) -> Result<OperateReport, Error> {
-    let runner = runner(context, Arc::default()).await?;
+    let runner = node_context(context, Arc::default()).await?;
     let opened = open::repository(context, role);
-    let silent = || OpenError::Store(open::silent(context, operate::PATIENCE));
+    let silent = || OpenError::Store(open::timeout_error(context, operate::PATIENCE));
     let repository = context.env.timeout(operate::PATIENCE, opened).await.unwrap_or_else(|| Err(silent().into()))?;
-    known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
+    known::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let assessment = match act {
-        OperateAction::Takeover { .. } => guard::assess(&runner, role, None).await,
+        OperateAction::Takeover { .. } => guard::run_probes(&runner, role, None).await,
         _ => None,
     };
     let NodeContext { node, instance, state_dir, sessions, .. } = runner;
@@ -377,7 +377,7 @@ pub async fn operate(
         })
     };
     let acted =
-        operate::in_time(&context.env, operate::PATIENCE, || repository.store.trouble(), Box::pin(work)).await?;
+        operate::with_timeout(&context.env, operate::PATIENCE, || repository.store.trouble(), Box::pin(work)).await?;
     // What was said is in the journal, whether the daemon of this node hears of it now or later.
     if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
         daemon.look(&role.name).await;
@@ -387,7 +387,7 @@ pub async fn operate(
 
 /// An archive's snapshots, oldest first.
 pub fn snapshots(archive: &ReadOnlyRepository) -> Vec<SnapshotInfo> {
-    archive.snapshots().iter().map(|snapshot| inside::info(archive.role(), snapshot)).collect()
+    archive.snapshots().iter().map(|snapshot| inside::snapshot_info(archive.role(), snapshot)).collect()
 }
 
 /// The entries of a snapshot.
@@ -444,7 +444,7 @@ pub async fn restore(
     let (progress, _display) = context.progress(&format!("restore {}", archive.role()));
     let source = RepositorySource::open(archive.clone(), snapshot.root).await?;
     let roots = source.roots().await?;
-    let paths = inside::expand(&args.paths, &roots);
+    let paths = inside::expand_to_roots(&args.paths, &roots);
     if paths.is_empty() {
         progress.total_bytes.store(snapshot.bytes, Ordering::Relaxed);
     }
@@ -452,7 +452,7 @@ pub async fn restore(
     let options = restore_options(args, roots, paths, overwrite);
     let entries = Box::new(source.entries(&options.paths));
     let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
-    let snapshot = inside::info(archive.role(), snapshot);
+    let snapshot = inside::snapshot_info(archive.role(), snapshot);
     Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: false, is_vouched_for: true, report })
 }
 
@@ -466,20 +466,20 @@ pub async fn salvage(
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let (place, seats) =
         (RepositoryLocation::new(&context.settings.store, &role.name), JournalAccess::connect(&context.settings));
-    let step = doorstep(context, role, &place, state_dir.as_deref(), &seats);
-    let remains = Box::pin(job::repair::remains(open::store(context).await?, step)).await?;
+    let step = recovery_inputs(context, role, &place, state_dir.as_deref(), &seats);
+    let remains = Box::pin(job::repair::open_salvaged(open::store(context).await?, step)).await?;
     let archive = &remains.archive;
-    let (snapshot, is_vouched_for) = open::chosen_of_remains(context, &remains, &args.snapshot)?;
+    let (snapshot, is_vouched_for) = open::select_salvaged_snapshot(context, &remains, &args.snapshot)?;
     let reader = remains.reader(is_vouched_for).await?;
     let source = RepositorySource::salvage(archive.clone(), snapshot.root, reader);
     // Of a list that is lost as a whole nothing is written.
     let roots = source.roots().await.unwrap_or_else(|_| vec![TreePath::default()]);
-    let paths = inside::expand(&args.paths, &roots);
+    let paths = inside::expand_to_roots(&args.paths, &roots);
     let options = restore_options(args, roots, paths, args.overwrite.into());
     let entries = Box::new(source.entries(&options.paths));
     let mut report = restore::restore(Arc::new(source.clone()), entries, options, progress, &context.env).await?;
     report.add_lost(source.lost());
-    let snapshot = inside::info(archive.role(), snapshot);
+    let snapshot = inside::snapshot_info(archive.role(), snapshot);
     Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: true, is_vouched_for, report })
 }
 
@@ -502,7 +502,7 @@ fn restore_options(
     }
 }
 
-fn doorstep<'a>(
+fn recovery_inputs<'a>(
     context: &'a CommandContext,
     role: &'a RoleSettings,
     place: &'a RepositoryLocation,
@@ -523,16 +523,16 @@ pub async fn repair(
         (RepositoryLocation::new(&context.settings.store, &role.name), JournalAccess::connect(&context.settings));
     if args.dry_run {
         let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-        let step = doorstep(context, role, &place, state_dir.as_deref(), &seats);
+        let step = recovery_inputs(context, role, &place, state_dir.as_deref(), &seats);
         let (node, instance) =
             (WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() }, InstanceId([0; InstanceId::LEN]));
         let (key_slot, read_data) = (args.key_slot, args.read_data);
         let by = RepairRequest { step, node, instance, role, assessment: None, force: false, key_slot, read_data };
-        return Ok(Box::pin(job::repair::survey(store, &by)).await?);
+        return Ok(Box::pin(job::repair::dry_run(store, &by)).await?);
     }
-    let runner = runner(context, Arc::default()).await?;
-    let assessment = guard::assess(&runner, role, None).await;
-    let step = doorstep(context, role, &place, Some(&runner.state_dir), &seats);
+    let runner = node_context(context, Arc::default()).await?;
+    let assessment = guard::run_probes(&runner, role, None).await;
+    let step = recovery_inputs(context, role, &place, Some(&runner.state_dir), &seats);
     let by = RepairRequest {
         step,
         node: runner.node.clone(),
@@ -563,12 +563,12 @@ pub async fn verify(
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let remembered = move |repo| LocalState::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let percent = args.read_data.unwrap_or(0);
-    open::tell_of_versions(context, store.as_ref(), &[role]).await;
+    open::warn_of_versioning(context, store.as_ref(), &[role]).await;
     let verified = verify::verify(store, &role.name, &role.key, percent, &remembered, &progress, &context.env);
     let report = Box::pin(verified).await?;
     if !report.losses.is_empty() {
         match open::repository(context, role).await {
-            Ok(repository) => open::tell_of(context, &repository, &report.losses).await,
+            Ok(repository) => open::note_losses(context, &repository, &report.losses).await,
             Err(error) => tracing::debug!("the next run is not told of the loss: {error}"),
         }
     }
@@ -579,12 +579,12 @@ pub async fn verify(
 pub async fn audit(context: &CommandContext, role: &RoleSettings, since: Timestamp) -> Result<AuditReport, Error> {
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let plan = known::recall_plan(&context.settings, role, &context.env, state_dir.as_deref())?;
+    let plan = known::recalled_slot_plan(&context.settings, role, &context.env, state_dir.as_deref())?;
     let remembered = |repo| LocalState::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let period = (since, context.env.clock.now());
-    let (node, label) = identity::peek(state_dir.as_deref(), context.node.as_deref());
-    let asker = asker(context, state_dir.as_deref(), None, &[]);
-    let (daemon, unwritable) = tokio::join!(the_daemon(context), job::whoami::try_state_dir(&asker));
+    let (node, label) = identity::peek_identity(state_dir.as_deref(), context.node.as_deref());
+    let asker = whoami_request(context, state_dir.as_deref(), None, &[]);
+    let (daemon, unwritable) = tokio::join!(ask_daemon(context), job::whoami::try_state_dir(&asker));
     let looker = AuditingNode {
         env: &context.env,
         state_dir: state_dir.as_deref(),
@@ -599,24 +599,24 @@ pub async fn audit(context: &CommandContext, role: &RoleSettings, since: Timesta
 /// Who this node is, and where it stands for these roles.
 pub async fn whoami(context: &CommandContext, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
+    let told = daemon_node_id(context, IDENTITY_GLANCE).await.ok().flatten();
     let mut exposures = context.settings.exposures();
     exposures.extend(state_dir.iter().flat_map(|dir| access::exposures(dir, false)));
     exposures.dedup();
-    let asker = asker(context, state_dir.as_deref(), told, &exposures);
-    Ok(Box::pin(job::whoami::whoami(&asker, roles, connecting(context), the_daemon(context))).await)
+    let asker = whoami_request(context, state_dir.as_deref(), told, &exposures);
+    Ok(Box::pin(job::whoami::whoami(&asker, roles, store_connection(context), ask_daemon(context))).await)
 }
 
 /// Whether this node is active for a role.
 pub async fn is_active(context: &CommandContext, role: &RoleSettings) -> RoleState {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let told = told(context, IDENTITY_GLANCE).await.ok().flatten();
-    let asker = asker(context, state_dir.as_deref(), told, &[]);
-    Box::pin(job::whoami::is_active(&asker, role, connecting(context), the_daemon(context))).await
+    let told = daemon_node_id(context, IDENTITY_GLANCE).await.ok().flatten();
+    let asker = whoami_request(context, state_dir.as_deref(), told, &[]);
+    Box::pin(job::whoami::is_active(&asker, role, store_connection(context), ask_daemon(context))).await
 }
 
 /// What the daemon of this node says.
-async fn the_daemon(context: &CommandContext) -> DaemonAnswer {
+async fn ask_daemon(context: &CommandContext) -> DaemonAnswer {
     let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await else { return DaemonAnswer::None };
     match daemon.stands(job::whoami::PATIENCE).await {
         Ok(words) => DaemonAnswer::Says(words),
@@ -626,7 +626,7 @@ async fn the_daemon(context: &CommandContext) -> DaemonAnswer {
     }
 }
 
-fn asker<'a>(
+fn whoami_request<'a>(
     context: &'a CommandContext,
     state_dir: Option<&'a Path>,
     told: Option<NodeId>,
@@ -643,7 +643,7 @@ fn asker<'a>(
     }
 }
 
-fn connecting(
+fn store_connection(
     context: &CommandContext,
 ) -> impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static + use<> {
     let (settings, env) = (context.settings.store.clone(), context.env.clone());

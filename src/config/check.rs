@@ -440,7 +440,7 @@ impl SettingsChecker<'_> {
         let mut sources: Vec<PathBuf> = Vec::new();
         for at in list.value {
             let Some(path) = accept(&at, value::absolute(at.value), &mut self.problems) else { continue };
-            match overlap(&sources, &path) {
+            match overlapping_source(&sources, &path) {
                 None => sources.push(path),
                 Some(problem) => {
                     self.problems.push(at.problem(problem).hint("keep the outer one; exclude what is too much"));
@@ -498,7 +498,7 @@ impl SettingsChecker<'_> {
             }
             let Some(command) = dump.strings("command") else { continue };
             let timeout = dump.duration("timeout").map_or(DUMP_TIMEOUT, |at| at.value);
-            let environment = both(&of_role, dump.environment());
+            let environment = merged_environment(&of_role, dump.environment());
             dumps.insert(name.to_owned(), DumpSettings { command, user: dump.owned("user"), environment, timeout });
         }
         dumps
@@ -506,7 +506,7 @@ impl SettingsChecker<'_> {
 }
 
 /// What a dump finds of its role, and what it has of its own, which wins.
-fn both(role: &EnvironmentSettings, own: EnvironmentSettings) -> EnvironmentSettings {
+fn merged_environment(role: &EnvironmentSettings, own: EnvironmentSettings) -> EnvironmentSettings {
     let set = role.set.iter().map(|(name, value)| (name.clone(), value.clone())).chain(own.set).collect();
     let mut pass = role.pass.clone();
     pass.extend(own.pass.into_iter().filter(|name| !role.pass.contains(name)));
@@ -527,7 +527,7 @@ fn hooks(section: &ConfigSection<'_>) -> HookCommands {
 const KEYS: [&str; 3] = ["key_file", "passphrase_file", "encryption"];
 
 /// Why `path` cannot stand beside `sources`, if it cannot: one inside another would be read twice.
-fn overlap(sources: &[PathBuf], path: &Path) -> Option<String> {
+fn overlapping_source(sources: &[PathBuf], path: &Path) -> Option<String> {
     sources.iter().find_map(|other| {
         if other == path {
             Some(format!("{:?} is there twice", path.display().to_string()))
@@ -561,7 +561,7 @@ pub(super) fn for_flags(
             continue;
         }
         let path: PathBuf = source.components().collect();
-        match overlap(&checked, &path) {
+        match overlapping_source(&checked, &path) {
             None => checked.push(path),
             Some(problem) => problems.push(at.problem(problem).hint("keep the outer one")),
         }

@@ -22,7 +22,7 @@ pub struct UnitEnvironment {
 }
 
 /// Directories of these settings that a run writes to, beside its state.
-pub fn written(settings: &Settings) -> Vec<&Path> {
+pub fn writable_paths(settings: &Settings) -> Vec<&Path> {
     match &settings.store.url {
         StoreUrl::Dir(path) => vec![path],
         StoreUrl::S3 { .. } => Vec::new(),
@@ -34,7 +34,7 @@ pub fn drop_in(settings: &Settings, environment: &UnitEnvironment) -> String {
     let mut out = "# Made by 'runner config show --systemd' from the config: make it again when [store] url changes.\n"
         .to_owned();
     let state = environment.state_dir.as_deref();
-    let paths: Vec<&Path> = written(settings).into_iter().chain(state).collect();
+    let paths: Vec<&Path> = writable_paths(settings).into_iter().chain(state).collect();
     if paths.is_empty() && environment.config.is_none() {
         out += "# A store in S3 needs nothing: the units may use the network, and write to their own state.\n";
         return out;
@@ -59,7 +59,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// Of these directories, those that a unit may not write to. `texts`: the unit file, then its drop-ins in order.
-pub fn closed<'a>(texts: &[String], paths: &[&'a Path]) -> Vec<&'a Path> {
+pub fn unwritable_paths<'a>(texts: &[String], paths: &[&'a Path]) -> Vec<&'a Path> {
     let mut strict = false;
     let mut open: Vec<String> = Vec::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
@@ -129,19 +129,20 @@ mod tests {
         let unit = "[Service]\nProtectSystem=strict\n".to_owned();
         for path in ["/mnt/backup/runner", "/mnt/my backup", "/mnt/100%/\"x\"/a\\b"] {
             let settings = settings(path);
-            let paths = written(&settings);
+            let paths = writable_paths(&settings);
             assert_eq!(paths, [Path::new(path)]);
-            assert_eq!(closed(std::slice::from_ref(&unit), &paths), paths, "{path}");
+            assert_eq!(unwritable_paths(std::slice::from_ref(&unit), &paths), paths, "{path}");
             let opened = [unit.clone(), drop_in(&settings, &UnitEnvironment::default())];
-            assert_eq!(closed(&opened, &paths), [] as [&Path; 0], "{path}");
+            assert_eq!(unwritable_paths(&opened, &paths), [] as [&Path; 0], "{path}");
         }
     }
 
     #[test]
     fn what_an_administrator_wrote_counts() {
         let paths = [Path::new("/mnt/backup/runner")];
-        let is_closed =
-            |lines: &str| !closed(&["ProtectSystem=strict\n".to_owned(), lines.to_owned()], &paths).is_empty();
+        let is_closed = |lines: &str| {
+            !unwritable_paths(&["ProtectSystem=strict\n".to_owned(), lines.to_owned()], &paths).is_empty()
+        };
         assert!(is_closed("") && is_closed("#ReadWritePaths=/mnt\n") && is_closed("ReadWritePaths=/mnt/back\n"));
         assert!(is_closed("ReadWritePaths=/mnt\nReadWritePaths=\n"));
         assert!(!is_closed("ReadWritePaths=/var /mnt\n") && !is_closed("ProtectSystem=full\n"));

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::message::{DaemonRequest, DaemonRequestKind, DaemonResponse, VERSION};
-use super::socket::{self, line, say};
+use super::socket::{self, read_line, write_line};
 use crate::ids::{NodeId, RoleName};
 use crate::job::guard::BackupRequest;
 use crate::job::lease::LeaseLender;
@@ -79,7 +79,7 @@ impl DaemonClient {
     async fn ask(&self, ask: DaemonRequestKind) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
         let stream = socket::connect(&self.runtime_dir).await?.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (reader, mut writer) = stream.into_split();
-        say(&mut writer, &DaemonRequest { v: VERSION, ask }).await?;
+        write_line(&mut writer, &DaemonRequest { v: VERSION, ask }).await?;
         Ok((BufReader::new(reader), writer))
     }
 
@@ -147,7 +147,7 @@ impl DaemonClient {
 }
 
 async fn answer(reader: &mut BufReader<OwnedReadHalf>) -> Option<DaemonResponse> {
-    serde_json::from_slice(&line(reader).await?).ok()
+    serde_json::from_slice(&read_line(reader).await?).ok()
 }
 
 #[async_trait]
@@ -208,7 +208,7 @@ impl BorrowedLease {
         // The first answer comes without being asked for.
         let call = match self.call.take() {
             Some(mut call) => {
-                say(&mut call.writer, &()).await?;
+                write_line(&mut call.writer, &()).await?;
                 call
             }
             None => self.call().await?,
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_falls_silent_during_a_run_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(socket::path(dir.path())).unwrap();
+        let listener = UnixListener::bind(socket::socket_path(dir.path())).unwrap();
         let daemon = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let progress = serde_json::to_string(&DaemonResponse::Progress(JobProgress::default().counts())).unwrap();

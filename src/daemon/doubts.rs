@@ -46,9 +46,9 @@ pub(super) enum RoleStep {
 impl OutageCause {
     /// The cause of what `role` met in this `step`.
     pub(super) fn of(role: &RoleName, step: RoleStep, error: &(dyn StdError + 'static)) -> Self {
-        for error in chain(error) {
+        for error in error_chain(error) {
             if let Some(error) = error.downcast_ref::<StoreError>() {
-                match is_answer(error.kind) {
+                match store_answered(error.kind) {
                     Some(false) => return Self::Store,
                     None => return Self::Refusal,
                     // The object's own matter.
@@ -76,7 +76,7 @@ impl OutageCause {
 }
 
 /// An error, and what it was made of.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+fn error_chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     iter::successors(Some(error), |&error| error.source())
 }
 
@@ -91,7 +91,7 @@ impl fmt::Display for OutageCause {
 }
 
 /// Whether an error of this kind shows that the store answers. `None`: it does, and not as a store that does what it is for.
-pub(super) fn is_answer(kind: StoreErrorKind) -> Option<bool> {
+pub(super) fn store_answered(kind: StoreErrorKind) -> Option<bool> {
     let is_away = matches!(
         kind,
         StoreErrorKind::Unreachable
@@ -129,7 +129,7 @@ impl OutageLog {
 
     /// One more failure, by this error. Which object a store was asked for says nothing new about the store.
     pub(super) fn failed_by(&self, cause: &OutageCause, error: &(dyn StdError + 'static)) -> bool {
-        let store = chain(error).find_map(|error| error.downcast_ref::<StoreError>());
+        let store = error_chain(error).find_map(|error| error.downcast_ref::<StoreError>());
         let words = store.map(|error| format!("{}: {} ({})", error.store, error.kind, error.detail));
         self.failed(cause, &words.unwrap_or_else(|| error.to_string()))
     }

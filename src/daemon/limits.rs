@@ -49,7 +49,7 @@ impl ConcurrencyLimits {
     pub(super) fn new() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            runs: RunQueue::new(places(cpus, memory_bytes())),
+            runs: RunQueue::new(run_places(cpus, memory_bytes())),
             takeovers: Semaphore::new(TAKEOVERS_MAX),
             reads: Semaphore::new(READS_MAX),
         }
@@ -57,7 +57,7 @@ impl ConcurrencyLimits {
 }
 
 /// How many runs a machine with so many processors and so much memory is meant for.
-fn places(cpus: usize, memory_bytes: u64) -> usize {
+fn run_places(cpus: usize, memory_bytes: u64) -> usize {
     let fit = memory_bytes / RUNS_MEMORY_PART / LENT_PART as u64 / RUN_MEMORY_BYTES;
     (cpus / RUN_CPUS).min(usize::try_from(fit).unwrap_or(usize::MAX)).clamp(RUNS.0, RUNS.1)
 }
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn how_many_run_follows_the_machine() {
         let machines = [(1, GIB), (2, 4 * GIB), (8, GIB), (8, 5 * GIB), (8, 64 * GIB), (64, 256 * GIB), (64, u64::MAX)];
-        assert_eq!(machines.map(|(cpus, memory)| places(cpus, memory)), [2, 2, 2, 4, 4, 8, 8]);
+        assert_eq!(machines.map(|(cpus, memory)| run_places(cpus, memory)), [2, 2, 2, 4, 4, 8, 8]);
         assert!(memory_bytes() > 0);
     }
 

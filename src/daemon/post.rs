@@ -97,7 +97,7 @@ impl RoleTask {
         turns: watch::Sender<u64>,
     ) {
         let Self { runner, settings, role, stores, limits, voice, teller, observe, prune_interval } = self;
-        let plan = match known::plan(&settings, &role, &runner.env, &runner.state_dir) {
+        let plan = match known::slot_plan(&settings, &role, &runner.env, &runner.state_dir) {
             Ok(plan) => plan,
             Err(error) => {
                 let why = error.to_string();
@@ -106,8 +106,9 @@ impl RoleTask {
             }
         };
         let watch = Arc::new(AlertMonitor::new(teller, &runner, &role, plan.clone()));
-        let ttl = ttl(&role, &settings);
-        let (ask_interval, retry_interval) = (keeper::poll(ttl, role.lease == LeaseKind::Etcd), keeper::pause(ttl));
+        let ttl = lease_ttl(&role, &settings);
+        let (ask_interval, retry_interval) =
+            (keeper::poll_interval(ttl, role.lease == LeaseKind::Etcd), keeper::retry_pause(ttl));
         let (node, label) = (runner.node.id, runner.node.name.clone());
         let roles = settings.roles.len();
         let terms = RoleParams { role: role.clone(), node, label, plan, roles, ask_interval, retry_interval, observe };
@@ -186,10 +187,10 @@ impl RoleTask {
                 },
                 Some(command) = commands.recv() => this.command(command),
                 () = env.sleep(wait) => RoleEvent::Tick,
-                () = keeper::hinted(this.hints.as_ref()) => RoleEvent::LeaseHint,
+                () = keeper::wait_for_hint(this.hints.as_ref()) => RoleEvent::LeaseHint,
                 () = addresses.changed() => RoleEvent::Changed,
                 Ok(()) = returns.changed() => RoleEvent::StoreAnswered,
-                to = guard::lost(this.keeper.as_ref()) => {
+                to = guard::lease_lost(this.keeper.as_ref()) => {
                     this.keeper = None;
                     RoleEvent::LeaseLost(to)
                 }
@@ -432,7 +433,7 @@ impl RoleLoop {
     /// A run for the due slot, or the one that somebody wants.
     fn back_up(&mut self, wanted: Option<RunRequest>, slot: Option<Slot>) {
         let (footing, voice, keeper) = (self.footing(), Arc::clone(&self.voice), self.keeper.as_ref());
-        let (lost, lost_later) = (guard::lost(keeper), guard::lost(keeper));
+        let (lost, lost_later) = (guard::lease_lost(keeper), guard::lease_lost(keeper));
         let cancel = wanted.as_ref().map_or_else(CancelToken::new, |wanted| wanted.cancel.child());
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
@@ -506,7 +507,7 @@ impl RoleLoop {
             let blocked = work.runner.progress.is_attended();
             if blocked {
                 // Until then a further run would only wait as well.
-                work.runner.env.spawn(unblocked(work.runner.clone(), back));
+                work.runner.env.spawn(wait_unblocked(work.runner.clone(), back));
             }
             TaskCompletion::Yielded(YieldReason::Stalled { blocked }, journal)
         });
@@ -609,7 +610,7 @@ fn is_stalled(result: &Result<guard::GuardOutcome, GuardError>) -> bool {
 }
 
 /// Tells when nothing of a run waits for the kernel any more.
-async fn unblocked(runner: NodeContext, back: mpsc::Sender<TaskCompletion>) {
+async fn wait_unblocked(runner: NodeContext, back: mpsc::Sender<TaskCompletion>) {
     while runner.progress.is_attended() {
         runner.env.sleep(BLOCKED_POLL).await;
     }
@@ -627,7 +628,7 @@ fn is_elsewhere(stand: &RoleStatus, node: NodeId) -> bool {
 }
 
 /// How long the role's lease lasts without being renewed.
-fn ttl(role: &RoleSettings, settings: &Settings) -> Duration {
+fn lease_ttl(role: &RoleSettings, settings: &Settings) -> Duration {
     match (&settings.etcd, role.lease) {
         (Some(etcd), LeaseKind::Etcd) => etcd.lease_ttl,
         _ => role.bucket_lease_ttl,

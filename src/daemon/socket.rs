@@ -39,13 +39,13 @@ const SOCKET: &str = "daemon.sock";
 const LOCK: &str = "daemon.lock";
 
 /// Where the socket is in a runtime directory.
-pub fn path(runtime_dir: &Path) -> PathBuf {
+pub fn socket_path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join(SOCKET)
 }
 
 /// The second address of the daemon that has its socket in a runtime directory, as a path of the abstract kind. It is this user's, and
 /// this root directory's: a container that shares the host's network has a daemon of its own.
-fn spare(runtime_dir: &Path) -> io::Result<PathBuf> {
+fn second_socket_path(runtime_dir: &Path) -> io::Result<PathBuf> {
     let root = fs::metadata("/")?;
     let dir = std::path::absolute(runtime_dir)?;
     let mut hasher = blake3::Hasher::new_derive_key("runner 2026 daemon address");
@@ -61,12 +61,12 @@ pub(super) async fn connect(runtime_dir: &Path) -> io::Result<Option<UnixStream>
         // Nobody listens: a daemon that was killed leaves its socket.
         matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
     };
-    match UnixStream::connect(path(runtime_dir)).await {
+    match UnixStream::connect(socket_path(runtime_dir)).await {
         Ok(stream) => return Ok(Some(stream)),
         Err(error) if is_nobody(&error) => {}
         Err(error) => return Err(error),
     }
-    match UnixStream::connect(spare(runtime_dir)?).await {
+    match UnixStream::connect(second_socket_path(runtime_dir)?).await {
         Ok(stream) => Ok(Some(stream).filter(is_trusted)),
         Err(error) if is_nobody(&error) => Ok(None),
         Err(error) => Err(error),
@@ -127,9 +127,9 @@ impl DaemonSocket {
     /// Opens it in `dir`, which is made if it is missing, and answers whoever calls, until it is dropped. What a daemon that was killed
     /// left there is replaced.
     pub(super) async fn open(dir: &Path, reception: &SocketContext) -> Result<Self, SocketError> {
-        let busy = || SocketError::Busy { pid: file::signature(&dir.join(LOCK)) };
+        let busy = || SocketError::Busy { pid: file::lock_owner_pid(&dir.join(LOCK)) };
         // The lock is no evidence where the directory was deleted under the daemon that has it.
-        let spare = match spare(dir).and_then(UnixListener::bind) {
+        let spare = match second_socket_path(dir).and_then(UnixListener::bind) {
             Ok(listener) => Some(tokio::spawn(serve(listener, reception.clone(), is_trusted))),
             Err(_) if matches!(connect(dir).await, Ok(Some(_))) => return Err(busy()),
             Err(error) => {
@@ -144,7 +144,7 @@ impl DaemonSocket {
 
     /// Makes it again where its file is gone. True: it was.
     pub(super) fn keep(&mut self, reception: &SocketContext) -> Result<bool, SocketError> {
-        let path = path(&self.dir);
+        let path = socket_path(&self.dir);
         match fs::metadata(&path) {
             Ok(meta) if (meta.dev(), meta.ino()) == self.file => return Ok(false),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SocketError::Io { path, error }),
@@ -165,7 +165,7 @@ impl Drop for DaemonSocket {
         if let Some(spare) = &self.spare {
             spare.abort();
         }
-        let path = path(&self.dir);
+        let path = socket_path(&self.dir);
         if fs::metadata(&path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file) {
             let _ = fs::remove_file(&path);
         }
@@ -185,9 +185,9 @@ fn bind(dir: &Path) -> Result<(FileLock, UnixListener, (u64, u64)), SocketError>
     }
     let lock_file = dir.join(LOCK);
     let lock = FileLock::try_take(&lock_file).map_err(at(&lock_file))?;
-    let Some(lock) = lock else { return Err(SocketError::Busy { pid: file::signature(&lock_file) }) };
+    let Some(lock) = lock else { return Err(SocketError::Busy { pid: file::lock_owner_pid(&lock_file) }) };
     lock.sign();
-    let path = path(dir);
+    let path = socket_path(dir);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
         _ => {}
@@ -204,7 +204,7 @@ async fn serve(listener: UnixListener, reception: SocketContext, is_let_in: fn(&
     loop {
         match listener.accept().await {
             Ok((stream, _)) if is_let_in(&stream) => {
-                tokio::spawn(converse(stream, reception.clone()));
+                tokio::spawn(handle_connection(stream, reception.clone()));
             }
             Ok(_) => {}
             Err(error) => {
@@ -216,28 +216,28 @@ async fn serve(listener: UnixListener, reception: SocketContext, is_let_in: fn(&
 }
 
 /// One line, without its end; `None`: the other side has hung up, or says too much.
-pub(super) async fn line(reader: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
+pub(super) async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     let read = reader.take(LINE_MAX as u64).read_until(b'\n', &mut line).await.ok()?;
     (read > 0 && line.pop() == Some(b'\n')).then_some(line)
 }
 
 /// Says one line.
-pub(super) async fn say(writer: &mut OwnedWriteHalf, what: &impl serde::Serialize) -> io::Result<()> {
+pub(super) async fn write_line(writer: &mut OwnedWriteHalf, what: &impl serde::Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
     writer.write_all(&line).await
 }
 
-async fn converse(stream: UnixStream, reception: SocketContext) {
+async fn handle_connection(stream: UnixStream, reception: SocketContext) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
-    let Some(line) = line(&mut reader).await else { return };
+    let Some(line) = read_line(&mut reader).await else { return };
     let question = match serde_json::from_slice::<DaemonRequest>(&line) {
         Ok(question) if question.v == VERSION => question,
         _ => {
             let why = "the daemon is of another version".to_owned();
-            let _ = say(&mut writer, &DaemonResponse::Refused { why }).await;
+            let _ = write_line(&mut writer, &DaemonResponse::Refused { why }).await;
             return;
         }
     };
@@ -251,24 +251,24 @@ async fn converse(stream: UnixStream, reception: SocketContext) {
             if reception.look.send(reply).await.is_ok() {
                 let _ = tokio::time::timeout(PAUSE, looked).await;
             }
-            let _ = say(&mut writer, &DaemonResponse::Node(reception.node)).await;
+            let _ = write_line(&mut writer, &DaemonResponse::Node(reception.node)).await;
             return;
         }
         DaemonRequestKind::Stands => {
-            let _ = say(&mut writer, &DaemonResponse::Stands(stands(&reception).await)).await;
+            let _ = write_line(&mut writer, &DaemonResponse::Stands(role_statuses(&reception).await)).await;
             return;
         }
     };
     let post = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).get(role).cloned();
     let Some(post) = post else {
         let why = format!("the daemon has no role {role}");
-        let _ = say(&mut writer, &DaemonResponse::Refused { why }).await;
+        let _ = write_line(&mut writer, &DaemonResponse::Refused { why }).await;
         return;
     };
     // Whoever has hung up hears nothing.
     let _ = match question.ask {
-        DaemonRequestKind::Backup { request, .. } => backup(&mut reader, &mut writer, &post, request).await,
-        DaemonRequestKind::Lease { .. } => lease(&mut reader, &mut writer, &post).await,
+        DaemonRequestKind::Backup { request, .. } => serve_backup(&mut reader, &mut writer, &post, request).await,
+        DaemonRequestKind::Lease { .. } => serve_lease(&mut reader, &mut writer, &post).await,
         DaemonRequestKind::Look { .. } => {
             let _ = post.send(RoleCommand::Look).await;
             Ok(())
@@ -278,7 +278,7 @@ async fn converse(stream: UnixStream, reception: SocketContext) {
 }
 
 /// How this node stands for each role. One whose task does not answer is left out.
-async fn stands(reception: &SocketContext) -> BTreeMap<RoleName, DaemonRoleStatus> {
+async fn role_statuses(reception: &SocketContext) -> BTreeMap<RoleName, DaemonRoleStatus> {
     let posts = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let asked = posts.into_iter().map(|(role, post)| async move {
         let (reply, replied) = oneshot::channel();
@@ -289,7 +289,7 @@ async fn stands(reception: &SocketContext) -> BTreeMap<RoleName, DaemonRoleStatu
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-async fn backup(
+async fn serve_backup(
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
     post: &mpsc::Sender<RoleCommand>,
@@ -299,19 +299,19 @@ async fn backup(
     let (cancel, progress) = (CancelToken::new(), Arc::new(JobProgress::default()));
     let wanted = RunRequest { request, cancel: cancel.clone(), progress: Arc::clone(&progress), reply };
     if post.send(RoleCommand::BackUp(wanted)).await.is_err() {
-        return say(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await;
+        return write_line(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await;
     }
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         tokio::select! {
             ended = &mut replied => {
                 return match ended {
-                    Ok(RunReply { report, exit }) => say(writer, &DaemonResponse::Report { report: Box::new(report), exit }).await,
-                    Err(_) => say(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await,
+                    Ok(RunReply { report, exit }) => write_line(writer, &DaemonResponse::Report { report: Box::new(report), exit }).await,
+                    Err(_) => write_line(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await,
                 };
             }
-            _ = tick.tick() => say(writer, &DaemonResponse::Progress(progress.counts())).await.inspect_err(|_| cancel.cancel())?,
-            _ = line(reader) => {
+            _ = tick.tick() => write_line(writer, &DaemonResponse::Progress(progress.counts())).await.inspect_err(|_| cancel.cancel())?,
+            _ = read_line(reader) => {
                 cancel.cancel();
                 return Ok(());
             }
@@ -319,7 +319,7 @@ async fn backup(
     }
 }
 
-async fn lease(
+async fn serve_lease(
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
     post: &mpsc::Sender<RoleCommand>,
@@ -331,14 +331,14 @@ async fn lease(
         loop {
             let (reply, replied) = oneshot::channel();
             post.send(RoleCommand::Lease { reply }).await.map_err(|_| gone())?;
-            say(writer, &replied.await.map_err(|_| gone())?).await?;
+            write_line(writer, &replied.await.map_err(|_| gone())?).await?;
             loop {
                 tokio::select! {
-                    asked = line(reader) => match asked {
+                    asked = read_line(reader) => match asked {
                         Some(_) => break,
                         None => return Ok(()),
                     },
-                    Some(()) = told.recv() => say(writer, &DaemonResponse::Changed).await?,
+                    Some(()) = told.recv() => write_line(writer, &DaemonResponse::Changed).await?,
                 }
             }
         }

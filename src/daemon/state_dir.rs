@@ -40,7 +40,7 @@ impl StateDirMonitor {
     /// # Errors
     /// The daemon cannot go on as this node.
     pub(super) fn look(&mut self) -> Result<(), DaemonError> {
-        match identity::keep(&self.dir, self.node) {
+        match identity::ensure_identity(&self.dir, self.node) {
             Ok(IdentityCheck::There) => {}
             Ok(IdentityCheck::Restored) => {
                 tracing::error!(

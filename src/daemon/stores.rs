@@ -11,7 +11,7 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use tokio::sync::{Mutex, watch};
 
-use super::doubts::{OutageCause, OutageLog, is_answer};
+use super::doubts::{OutageCause, OutageLog, store_answered};
 use crate::config::StoreSettings;
 use crate::env::Env;
 use crate::store::{
@@ -102,7 +102,7 @@ enum StoreOperation {
 
 /// The part of a role's folder that this key, or prefix, is in. Credentials may be limited to some, and what is full for packs may have room
 /// for a lease.
-fn part(key: &str) -> &str {
+fn key_area(key: &str) -> &str {
     let end = key.match_indices('/').nth(1).map_or(key.len(), |(at, _)| at);
     &key[..end]
 }
@@ -154,7 +154,7 @@ impl StoreHealth {
         match &answer {
             Ok(_) => self.note(true),
             // One that is neither is no answer of a store that does what it is for again.
-            Err(error) => is_answer(error.kind).into_iter().for_each(|answered| self.note(answered)),
+            Err(error) => store_answered(error.kind).into_iter().for_each(|answered| self.note(answered)),
         }
         answer
     }
@@ -164,7 +164,7 @@ impl StoreHealth {
         match &answer {
             Ok(_) => self.did(op, key),
             Err(error) if error.kind.is_refusal() => {
-                self.refused().insert((op, part(key).to_owned()));
+                self.refused().insert((op, key_area(key).to_owned()));
             }
             Err(_) => {}
         }
@@ -174,7 +174,7 @@ impl StoreHealth {
     /// It was done.
     fn did(&self, op: StoreOperation, key: &str) {
         let mut refused = self.refused();
-        let is_over = refused.remove(&(op, part(key).to_owned())) && refused.is_empty();
+        let is_over = refused.remove(&(op, key_area(key).to_owned())) && refused.is_empty();
         drop(refused);
         if is_over {
             self.outages.answered(&OutageCause::Refusal);

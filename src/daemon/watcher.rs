@@ -202,9 +202,10 @@ impl AlertMonitor {
                     Some(event) => self.raise(event, ReporterStatus::Holder),
                 }
                 let lacks = self.sight(&seen).empty(report.empty_sources.len() as u64);
-                let lacks = lacks.map(|event| AlertEvent { detail: Some(named(&report.empty_sources)), ..event });
+                let lacks =
+                    lacks.map(|event| AlertEvent { detail: Some(source_names_text(&report.empty_sources)), ..event });
                 let incomplete = self.sight(&seen).incomplete(report.files.unreadable);
-                let incomplete = incomplete.map(|event| AlertEvent { detail: Some(unread(report)), ..event });
+                let incomplete = incomplete.map(|event| AlertEvent { detail: Some(unreadable_text(report)), ..event });
                 let open = vec![(AlertKind::Incomplete, incomplete.clone().into_iter().chain(lacks).collect())];
                 self.teller.tell(|ledger, now| self.settle(ledger, open, ReporterStatus::Holder, now));
                 match incomplete.and_then(|event| event.detail) {
@@ -337,7 +338,7 @@ impl AlertMonitor {
 
     /// A run came to an error, which this report tells. Says whether it failed by that.
     pub fn failed(&self, error: &GuardError, report: &RoleReport) -> bool {
-        let failed = is_failure(error);
+        let failed = is_run_failure(error);
         if failed {
             let stalled = matches!(error, GuardError::Backup(BackupError::Stalled(_)));
             self.note_end(report, None, stalled.then_some(FailureCause::Stalled));
@@ -455,7 +456,7 @@ impl AlertMonitor {
 }
 
 /// The first paths that a run could not read, for those who are told.
-fn unread(report: &RoleReport) -> String {
+fn unreadable_text(report: &RoleReport) -> String {
     let unreadable = |problem: &PathProblem| match &problem.kind {
         PathProblemKind::Unreadable(why) => Some(format!("{}: {why}", problem.path.display())),
         _ => None,
@@ -469,7 +470,7 @@ fn unread(report: &RoleReport) -> String {
 }
 
 /// The first of these sources, for those who are told.
-fn named(empty: &[TreePath]) -> String {
+fn source_names_text(empty: &[TreePath]) -> String {
     let mut named: Vec<String> = empty.iter().take(UNREAD_NAMED_MAX).map(TreePath::display).collect();
     named.extend((empty.len() > UNREAD_NAMED_MAX).then(|| "…".to_owned()));
     named.join(", ")
@@ -477,7 +478,7 @@ fn named(empty: &[TreePath]) -> String {
 
 /// Whether a run that ended like this failed. One that somebody ended did not, nor one that met another at work: that one goes on,
 /// or is tried again at once.
-fn is_failure(error: &GuardError) -> bool {
+fn is_run_failure(error: &GuardError) -> bool {
     !matches!(
         error,
         GuardError::NoSchedule { .. }

@@ -23,7 +23,7 @@ use crate::job::report::whoami::PeerPresence;
 use crate::job::repository::Repository;
 use crate::job::runner::NodeContext;
 use crate::job::stall::StallState;
-use crate::outage::silent;
+use crate::outage::no_answer_text;
 use crate::repo::format::JournalLocation;
 use crate::role::duty::JournalUpdate;
 use crate::role::election::{self, LeaseView, RetakeReason};
@@ -89,7 +89,7 @@ pub(super) enum TurnOutcome {
 }
 
 /// A run that has not moved for some time needs no place.
-fn lend(turn: &RunTurn, pace: StallState) {
+fn lend_while_silent(turn: &RunTurn, pace: StallState) {
     turn.lend(matches!(pace, StallState::Silent(silent) if silent >= LENT_AFTER));
 }
 
@@ -103,7 +103,7 @@ pub(super) struct AdmissionBasis {
 
 impl RoleActions {
     pub(super) async fn assess(&self) -> Option<ProbeAssessment> {
-        guard::assess(&self.runner, &self.role, None).await
+        guard::run_probes(&self.runner, &self.role, None).await
     }
 
     async fn repository(&self) -> Result<Repository, GuardError> {
@@ -122,7 +122,7 @@ impl RoleActions {
 
     /// The role's lease, to be asked for.
     pub(super) async fn lease(&self) -> Result<Box<dyn LeaseService>, GuardError> {
-        lease::of_role(&self.runner, &self.role, &self.repository().await?, lease::LeaseDuration::Daemon).await
+        lease::role_lease(&self.runner, &self.role, &self.repository().await?, lease::LeaseDuration::Daemon).await
     }
 
     /// Asks for the lease; whoever only observes looks.
@@ -182,12 +182,12 @@ impl RoleActions {
             *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         }
         let beat = if beat {
-            Some(beat::look(&repository, &self.role, &self.beat, self.runner.env.clock.now()).await?)
+            Some(beat::current_heartbeat(&repository, &self.role, &self.beat, self.runner.env.clock.now()).await?)
         } else {
             None
         };
         let clock_offset = repository.store.clock_offset();
-        if !clock_offset.is_some_and(election::is_off) {
+        if !clock_offset.is_some_and(election::is_clock_off) {
             self.watch.saw(&view);
         }
         if self.watch.audit_is_due() {
@@ -208,12 +208,12 @@ impl RoleActions {
     /// Looks whether the other nodes are set up like this one.
     async fn compare(self, repository: Repository) {
         let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
-        match presence::peers(&repository, node, now).await {
+        match presence::read_live_peers(&repository, node, now).await {
             Ok(told) => {
                 let fresh =
                     told.peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
                 let differs = |peer: &PeerPresence| {
-                    presence::drift(&peer.node, &self.runner.config_hash).is_some()
+                    presence::config_drift(&peer.node, &self.runner.config_hash).is_some()
                         || presence::lease_drift(peer, self.role.lease).is_some()
                 };
                 let apart = fresh.filter(differs);
@@ -246,7 +246,7 @@ impl RoleActions {
 
     fn unread(&self, error: &GuardError, clock_offset: Option<SignedDuration>) -> JournalUpdate {
         // Who has another time than the others does not know which slots are missed.
-        if !clock_offset.is_some_and(election::is_off) {
+        if !clock_offset.is_some_and(election::is_clock_off) {
             self.watch.blind();
         }
         let cause = OutageCause::of(&self.role.name, RoleStep::Journal, error);
@@ -281,7 +281,7 @@ impl RoleActions {
         let turn = self.limits.takeovers.acquire().await;
         let repository = self.repository().await?;
         let runner = &self.runner;
-        let plan = guard::plan(&self.runner, &self.role, &self.settings, false)?;
+        let plan = guard::slot_plan(&self.runner, &self.role, &self.settings, false)?;
         let (role, occasion) = (self.role.as_ref(), Some(occasion));
         let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
@@ -294,7 +294,7 @@ impl RoleActions {
                 // One that hangs would keep the role from every node.
                 let runner = &NodeContext { cancel: runner.cancel.child(), progress: Arc::default(), ..runner.clone() };
                 let hook = HookRunner::new(runner, &self.role).taken(permit.term(), permit.deadline(), &self.ending);
-                if let Some(stall) = pace::watched(runner, self.role.stall_timeout, &|_| {}, hook).await.stall {
+                if let Some(stall) = pace::run_watched(runner, self.role.stall_timeout, &|_| {}, hook).await.stall {
                     return Err(BackupError::Stalled(stall).into());
                 }
                 Some(permit.term())
@@ -339,7 +339,8 @@ impl RoleActions {
     /// The role's repository, with what is asked of it counted.
     async fn counted(&self) -> Result<(Repository, Arc<StoreCounters>), GuardError> {
         let repository = self.repository().await?;
-        let (counting, counters) = CountingStore::telling(Arc::clone(&repository.store), guard::answers(&self.runner));
+        let (counting, counters) =
+            CountingStore::telling(Arc::clone(&repository.store), guard::store_answers(&self.runner));
         let store: Arc<dyn Store> = Arc::new(counting);
         self.runner.progress.asks(&store);
         Ok((Repository { store, ..repository }, counters))
@@ -354,9 +355,9 @@ impl RoleActions {
         lost: impl Future<Output = LostTo>,
         turn: &RunTurn,
     ) -> Result<GuardOutcome, GuardError> {
-        let limit = guard::silence_max(&self.role, &self.settings);
+        let limit = guard::stall_limit(&self.role, &self.settings);
         let work = self.run(footing, request, occasion, lost);
-        guard::settled(pace::watched(&self.runner, limit, &|pace| lend(turn, pace), work).await)
+        guard::run_result(pace::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await)
     }
 
     async fn run(
@@ -368,7 +369,7 @@ impl RoleActions {
     ) -> Result<GuardOutcome, GuardError> {
         let runner = &self.runner;
         let started = runner.env.clock.boottime();
-        let plan = guard::plan(&self.runner, &self.role, &self.settings, request.scheduled)?;
+        let plan = guard::slot_plan(&self.runner, &self.role, &self.settings, request.scheduled)?;
         let (repository, counters) = self.counted().await?;
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
         let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion };
@@ -378,13 +379,13 @@ impl RoleActions {
             Admission::Active(admitted) => {
                 let AdmittedRun { opening, candidacy, slot, .. } = *admitted;
                 self.watch.begins(opening.view(), slot.map(|slot| slot.at));
-                let own_places = guard::own_places(runner, &self.settings);
+                let own_places = guard::own_paths(runner, &self.settings);
                 let ask = BackupOptions { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
                 Box::pin(guard.back_up(opening, &candidacy, &ask, lost)).await?
             }
         };
         let duration = runner.env.clock.boottime().saturating_sub(started);
-        Ok((guard::measured(report, duration, &counters.read(), &runner.env), reason))
+        Ok((guard::with_measurements(report, duration, &counters.read(), &runner.env), reason))
     }
 
     /// Prunes if it is time, after a run for a slot. `None`: it is not, or not here.
@@ -400,9 +401,11 @@ impl RoleActions {
             return Ok(None);
         }
         *self.pruned.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        let limit = guard::silence_max(&self.role, &self.settings);
+        let limit = guard::stall_limit(&self.role, &self.settings);
         let work = self.prune_now(footing, lost);
-        prune::settled(pace::watched(&self.runner, limit, &|pace| lend(turn, pace), work).await)
+        prune::result_or_stall(
+            pace::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await,
+        )
     }
 
     async fn prune_now(
@@ -411,7 +414,7 @@ impl RoleActions {
         lost: impl Future<Output = LostTo>,
     ) -> Result<Option<PruneReport>, PruneError> {
         let ((repository, _), plan) =
-            (self.counted().await?, guard::plan(&self.runner, &self.role, &self.settings, false)?);
+            (self.counted().await?, guard::slot_plan(&self.runner, &self.role, &self.settings, false)?);
         let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(RetakeReason::None));
         let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
@@ -423,7 +426,7 @@ impl RoleActions {
         if pruned.is_some_and(|at| runner.env.clock.now().duration_since(at).unsigned_abs() < self.prune_interval) {
             return Ok(None);
         }
-        prune::under(runner, role, &self.settings.timezone, opening, &candidacy, lost).await.map(Some)
+        prune::prune_admitted(runner, role, &self.settings.timezone, opening, &candidacy, lost).await.map(Some)
     }
 
     /// What the journal says after a run that came to this.
@@ -444,7 +447,7 @@ impl RoleActions {
 
     /// What is known when work on the journal did not end.
     pub(super) fn hung(&self) -> JournalUpdate {
-        let why = silent(self.role.stall_timeout, self.stores.trouble().as_deref());
+        let why = no_answer_text(self.role.stall_timeout, self.stores.trouble().as_deref());
         if self.stores.outages().failed(&OutageCause::Store, &why) {
             tracing::error!("the store: {why}");
         }

@@ -94,7 +94,7 @@ pub async fn audit_here(
     let repository = Repository::open(store, &role.name, &role.key).await?;
     let known = remembered(repository.keys.repo());
     let mut found = DamageLog::default();
-    let extent = history::extent(&repository, known.as_ref()).await?;
+    let extent = history::find_extent(&repository, known.as_ref()).await?;
     let entered = since.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
     let from = history::checkpoint_before(&repository, &extent, entered).await?;
     let mut account = JournalAudit::new(plan, AuditPeriod { since, now }, from.as_ref(), repository.format.created);
@@ -108,7 +108,7 @@ pub async fn audit_here(
     let unwritable = looker.filter(|looker| looker.holds(&read.state)).and_then(|looker| looker.unwritable);
     let unwritable = unwritable.map(|why| AuditFinding::StateUnwritable { why: why.to_owned() });
     let empty = account.bare.take().and_then(|EmptySourceStreak { first, last, snapshot, runs, marks }| {
-        let empty = empty::told(Some(&marks), role, &repository.keys)?;
+        let empty = empty::empty_sources(Some(&marks), role, &repository.keys)?;
         Some(AuditFinding::EmptySources { first, last, snapshot, runs, empty })
     });
     let seen = unwritable.into_iter().chain(empty);
@@ -126,11 +126,11 @@ async fn unrecorded(
     let kept = looker.state_dir.and_then(|dir| RunFailureFile::at(looker.env, dir, role).load());
     let own = kept.into_iter().chain(looker.told.cloned()).max_by_key(|failure| failure.time);
     let me = looker.node.unwrap_or(NodeId([0; NodeId::LEN]));
-    let told = presence::peers(repository, me, now).await.unwrap_or_else(|error| {
+    let told = presence::read_live_peers(repository, me, now).await.unwrap_or_else(|error| {
         tracing::warn!("role {role}: whether runs of other nodes failed, or go on, cannot be told: {error}");
         LivePeers::default()
     });
-    (last_run::known(own, looker.label, &told.peers, Some(&repository.keys)), told.under_way)
+    (last_run::known_failures(own, looker.label, &told.peers, Some(&repository.keys)), told.under_way)
 }
 
 /// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.

@@ -127,7 +127,7 @@ pub struct RoleJournal<'a> {
 }
 
 /// The lock of this host's runs, asked for again and again where another process has it.
-async fn lock_soon(local: &LocalState, env: &Env, tries: u32, pause: Duration) -> Result<LocalLock, LockError> {
+async fn lock_with_retry(local: &LocalState, env: &Env, tries: u32, pause: Duration) -> Result<LocalLock, LockError> {
     let mut tries = tries;
     loop {
         match local.lock() {
@@ -142,7 +142,7 @@ impl<'a> RoleJournal<'a> {
     /// Takes the lock and reads the journal on from what this node knew.
     pub async fn open(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
-        let lock = lock_soon(&local, &runner.env, RUN_TRIES, RUN_PAUSE).await?;
+        let lock = lock_with_retry(&local, &runner.env, RUN_TRIES, RUN_PAUSE).await?;
         Self::read(runner, repository, local, Some(lock), JournalReadMode::Whole).await
     }
 
@@ -226,7 +226,7 @@ impl<'a> RoleJournal<'a> {
             self.local.authors().trim(head);
         }
         let before = (memory.sighting, memory.notes);
-        judge_authors(runner, &self.local, memory, &self.view);
+        check_authors(runner, &self.local, memory, &self.view);
         if before != (memory.sighting, memory.notes) {
             let path = self.local.memory_file();
             self.local.save(memory).map_err(|error| BackupError::State { path, error })?;
@@ -234,7 +234,7 @@ impl<'a> RoleJournal<'a> {
         let Some(other) = memory.twin.take().filter(|_| !self.view.state.clones.contains(&runner.node.id)) else {
             return Ok(());
         };
-        note(runner, &self.local, &self.view).await?;
+        note_append_intent(runner, &self.local, &self.view).await?;
         self.view = self.journal.note(&self.view, UnfencedAction::Clone(CloneBody { other })).await?;
         Ok(())
     }
@@ -251,14 +251,14 @@ impl<'a> RoleJournal<'a> {
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
         let journal = journal.created(repository.format.created);
         let view = journal.read(memory.view.as_ref()).await?;
-        Ok((history(&view, &memory, runner.node.id), view))
+        Ok((election_history(&view, &memory, runner.node.id), view))
     }
 
     /// With the lock of this host's other runs, also where this process works under another one's lease. That one takes it for a
     /// moment whenever it reads the journal.
     pub(crate) async fn hold(mut self) -> Result<Self, BackupError> {
         if self.lock.is_none() {
-            self.lock = Some(lock_soon(&self.local, &self.runner.env, HOLD_TRIES, HOLD_PAUSE).await?);
+            self.lock = Some(lock_with_retry(&self.local, &self.runner.env, HOLD_TRIES, HOLD_PAUSE).await?);
             self.memory = self.local.load(self.runner.node.id);
             self.refresh().await?;
         }
@@ -314,7 +314,7 @@ impl<'a> RoleJournal<'a> {
 
     /// What the election wants to know of it.
     pub fn history(&self) -> ElectionHistory {
-        history(&self.view, &self.memory, self.runner.node.id)
+        election_history(&self.view, &self.memory, self.runner.node.id)
     }
 
     /// Remembers what was read, and fetches what the index of the newest snapshot needs: a node that stands by does it, so that
@@ -322,15 +322,15 @@ impl<'a> RoleJournal<'a> {
     pub async fn keep(self) -> Result<(ElectionHistory, JournalView), BackupError> {
         let Self { local, mut memory, view, repository, runner, .. } = self;
         if memory.view.as_ref() == Some(&view) {
-            return Ok((history(&view, &memory, runner.node.id), view));
+            return Ok((election_history(&view, &memory, runner.node.id), view));
         }
         let (store, keys) = (repository.store.as_ref(), &repository.keys);
         let shelf = local.shelf();
         load_index(store, keys, &view.state.indexes, Some(&shelf)).await?;
         shelf.trim(&view.state.indexes);
-        advance(runner, &local, &mut memory, &view);
+        remember_view(runner, &local, &mut memory, &view);
         local.save(&memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
-        Ok((history(&view, &memory, runner.node.id), view))
+        Ok((election_history(&view, &memory, runner.node.id), view))
     }
 
     /// Backs the role up, as the node that the election named.
@@ -383,12 +383,12 @@ impl<'a> RoleJournal<'a> {
                 Some(h) if h.node.id == runner.node.id => TakeoverReason::Restart,
                 Some(_) => TakeoverReason::Moved,
             };
-            note(runner, &local, &view).await?;
+            note_append_intent(runner, &local, &view).await?;
             let (permit, view) = journal.take_over(&view, candidacy, why).await?;
             (permit, view, true)
         };
         memory.own = boot.map(|boot| OwnTakeover { boot, takeover: permit.takeover(), term: permit.term() });
-        advance(runner, &local, &mut memory, &view);
+        remember_view(runner, &local, &mut memory, &view);
         let appending = AtomicU64::new(0);
         let session = RoleSession {
             runner,
@@ -407,26 +407,30 @@ impl<'a> RoleJournal<'a> {
             session.remember(&session.memory)?;
         }
         if takeover {
-            reserve::keep(repository.store.as_ref(), repository.role(), &runner.env).await;
+            reserve::ensure_reserve(repository.store.as_ref(), repository.role(), &runner.env).await;
         }
         Ok(session)
     }
 }
 
 /// Notes that this process is about to append to `view`. Who cannot be noted must not append: it would be taken for a twin.
-pub(crate) async fn note(runner: &NodeContext, local: &LocalState, view: &JournalView) -> Result<(), BackupError> {
+pub(crate) async fn note_append_intent(
+    runner: &NodeContext,
+    local: &LocalState,
+    view: &JournalView,
+) -> Result<(), BackupError> {
     let noted = boot::note_author(local, runner.instance, view.next_seq()).await;
     noted.map_err(|error| BackupError::State { path: local.memory_file(), error })
 }
 
 /// Remembers the journal up to here, and what is to be thought of those who wrote it. Only with the lock held.
-pub(crate) fn advance(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
-    judge_authors(runner, local, memory, view);
+pub(crate) fn remember_view(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
+    check_authors(runner, local, memory, view);
     memory.view = Some(view.clone());
 }
 
 /// Judges who wrote with this node's ID since that was judged last. Where there is nothing to judge it by, it begins here.
-fn judge_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
+fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
     // Read after the journal: what is in it by now was noted before.
     let (notes, noted) = (local.authors(), local.authors().read());
     let head = view.head.as_ref().map(|head| head.seq);
@@ -446,7 +450,7 @@ fn judge_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedSta
             before: memory.sighting,
             now: runner.env.clock.now(),
         };
-        match twin::judge(evidence) {
+        match twin::detect_clone(evidence) {
             CloneSuspicion::None | CloneSuspicion::Known => {}
             CloneSuspicion::SetBack(seq) => tracing::warn!(
                 "record {seq} of the journal is by a process of this machine that its state directory does not know: the state \
@@ -477,7 +481,7 @@ fn judge_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedSta
 }
 
 /// What the election wants to know of a journal, and of what this node remembers of itself.
-pub fn history(view: &JournalView, memory: &SavedState, node: NodeId) -> ElectionHistory {
+pub fn election_history(view: &JournalView, memory: &SavedState, node: NodeId) -> ElectionHistory {
     let holding = |h: &RoleHolder| TakeoverInfo {
         node: h.node.id,
         label: h.node.name.clone(),

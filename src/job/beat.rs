@@ -99,8 +99,11 @@ fn object(runner: &NodeContext, repository: &Repository, slot: Option<Timestamp>
 ///
 /// # Errors
 /// The store.
-pub(crate) async fn under_way(repository: &Repository, now: Timestamp) -> Result<Option<RunningBackup>, StoreError> {
-    Ok(read(repository).await?.and_then(|(beat, _)| told(&beat, now)))
+pub(crate) async fn running_backup(
+    repository: &Repository,
+    now: Timestamp,
+) -> Result<Option<RunningBackup>, StoreError> {
+    Ok(read(repository).await?.and_then(|(beat, _)| fresh_backup(&beat, now)))
 }
 
 /// The beat, and the digest of its object; `None`: there is none, or none of a holder of the key.
@@ -115,7 +118,7 @@ async fn read(repository: &Repository) -> Result<Option<(HeartbeatRecord, Digest
 }
 
 /// What a beat says, if it is not so old that its run has surely ended.
-fn told(beat: &HeartbeatRecord, now: Timestamp) -> Option<RunningBackup> {
+fn fresh_backup(beat: &HeartbeatRecord, now: Timestamp) -> Option<RunningBackup> {
     let fresh = CLOCKS_APART_MAX.saturating_add(SignedDuration::try_from(INTERVAL.1 * 2).unwrap_or_default());
     let is_fresh = now.duration_since(beat.time).abs() <= fresh;
     let (slot, since) = (beat.slot.filter(|_| is_fresh)?, beat.since?);
@@ -130,7 +133,7 @@ pub struct LastHeartbeat(Mutex<Option<Digest>>);
 ///
 /// # Errors
 /// The store.
-pub async fn look(
+pub async fn current_heartbeat(
     repository: &Repository,
     role: &RoleSettings,
     last: &LastHeartbeat,
@@ -155,7 +158,7 @@ mod tests {
     async fn a_beat_tells_for_which_slot_a_run_is_under_way_while_it_beats() {
         let rig = JobFixture::new().await;
         let (runner, key, now) = (rig.runner(), names::beat(&rig.role.name), rig.env.clock.now());
-        let told = async |now| under_way(&rig.repository, now).await.unwrap();
+        let told = async |now| running_backup(&rig.repository, now).await.unwrap();
         assert_eq!(told(now).await, None);
         rig.store.put(&key, object(&runner, &rig.repository, None, now)).await.unwrap();
         assert_eq!(told(now).await, None, "a run by hand");
@@ -182,7 +185,7 @@ mod tests {
         let rig = JobFixture::new().await;
         let (runner, key, last) = (rig.runner(), names::beat(&rig.role.name), LastHeartbeat::default());
         let now = rig.env.clock.now();
-        let look = async |now| look(&rig.repository, &rig.role, &last, now).await.unwrap();
+        let look = async |now| current_heartbeat(&rig.repository, &rig.role, &last, now).await.unwrap();
         let none = look(now).await;
         assert_eq!(none, Digest([0; 32]));
         let first = object(&runner, &rig.repository, None, now);

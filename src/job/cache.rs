@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::file;
 use crate::ids::{ChunkId, Digest, RepoId, Seq};
 use crate::repo::DecodeError;
-use crate::repo::codec::{ByteReader, bad, put_varint};
+use crate::repo::codec::{ByteReader, decode_error, put_varint};
 use crate::repo::entry::{ManifestEntry, UnixNanos};
 use crate::repo::segment;
 use crate::tree::compare::CachedStat;
@@ -97,7 +97,7 @@ impl CacheWriter {
 
     /// Adds the next entry in path order.
     pub fn push(&mut self, entry: Arc<ManifestEntry>, local: Option<CachedStat>) -> io::Result<()> {
-        self.held += segment::held(&entry);
+        self.held += segment::decoded_weight(&entry);
         self.entries.push(entry);
         self.locals.push(local);
         if self.entries.len() == BLOCK_ENTRIES || self.held >= segment::HELD_MAX { self.end_block() } else { Ok(()) }
@@ -237,12 +237,12 @@ impl CacheReader {
             return Ok(None);
         }
         if packed_len > BLOCK_BYTES_MAX || plain_len > BLOCK_BYTES_MAX {
-            return Ok(bad("a block over the limit")?);
+            return Ok(decode_error("a block over the limit")?);
         }
         let mut packed = vec![0; packed_len as usize];
         self.file.read_exact(&mut packed)?;
         if checksum(&packed) != sum {
-            return Ok(bad("a block whose checksum does not fit")?);
+            return Ok(decode_error("a block whose checksum does not fit")?);
         }
         let plain = self.zstd.decompress(&packed, plain_len as usize)?;
         Ok(Some(decode_block(&plain)?))
@@ -261,7 +261,7 @@ pub fn decode_block(plain: &[u8]) -> Result<Vec<CachedEntry>, DecodeError> {
                 let ino = reader.varint()?;
                 Some(CachedStat { ino, ctime: UnixNanos(i128::from_le_bytes(reader.array()?)) })
             }
-            _ => return bad("an unknown mark"),
+            _ => return decode_error("an unknown mark"),
         };
         block.push(CachedEntry { entry: Arc::new(entry), local });
     }

@@ -18,13 +18,17 @@ pub(crate) const MARKED_MAX: usize = 64;
 const CONTEXT: &[u8] = b"empty source\0";
 
 /// What a record says of these.
-pub(crate) fn marks(empty: &[TreePath], keys: &DerivedKeys) -> Vec<SourceMark> {
+pub(crate) fn source_marks(empty: &[TreePath], keys: &DerivedKeys) -> Vec<SourceMark> {
     empty.iter().take(MARKED_MAX).filter_map(|path| mark(path, keys).last()).collect()
 }
 
 /// What is to be told of a snapshot whose record has these marks; `None`: nothing, or the role may be empty. A mark that no source of this
 /// config has is told as well: whether anybody still wants it, the next snapshot shows.
-pub(crate) fn told(marks: Option<&[SourceMark]>, role: &RoleSettings, keys: &DerivedKeys) -> Option<EmptySources> {
+pub(crate) fn empty_sources(
+    marks: Option<&[SourceMark]>,
+    role: &RoleSettings,
+    keys: &DerivedKeys,
+) -> Option<EmptySources> {
     let marks = marks.filter(|marks| !marks.is_empty() && !role.allow_empty)?;
     let dumps = role.dumps.keys().map(Path::new);
     let dumps = dumps.filter_map(|name| TreePath::new(name.as_os_str().as_bytes()));
@@ -63,25 +67,25 @@ mod tests {
     #[test]
     fn an_empty_source_is_named_by_whoever_has_key_and_config_and_by_nobody_else() {
         let keys = keys(Cipher::Aes256GcmSiv);
-        let marked = marks(&paths(&["srv/b"]), &keys);
-        let told = |marks: &[SourceMark], role: &RoleSettings| told(Some(marks), role, &keys);
+        let marked = source_marks(&paths(&["srv/b"]), &keys);
+        let told = |marks: &[SourceMark], role: &RoleSettings| empty_sources(Some(marks), role, &keys);
         let named = |names: &[&str], unnamed| Some(EmptySources { named: paths(names), unnamed });
         let pair = role(&["/srv/a", "/srv/b/"]);
         assert_eq!(told(&marked, &pair), named(&["srv/b"], 0));
         assert_eq!(told(&[], &pair), None, "none was empty");
-        assert_eq!(super::told(None, &pair, &keys), None, "an older version did not say");
+        assert_eq!(empty_sources(None, &pair, &keys), None, "an older version did not say");
         assert_eq!(told(&marked, &role(&["/srv/a"])), named(&[], 1), "of another config");
         assert_eq!(told(&marked, &RoleSettings { allow_empty: true, ..pair.clone() }), None);
         let dump = role(&["/srv/a"]);
-        assert_eq!(told(&marks(&paths(&["app.sql"]), &keys), &dump), named(&[], 1));
+        assert_eq!(told(&source_marks(&paths(&["app.sql"]), &keys), &dump), named(&[], 1));
         let (_, after) = rotated(&keys);
-        let seen = super::told(Some(&marked), &pair, &after);
+        let seen = empty_sources(Some(&marked), &pair, &after);
         assert_eq!(seen, named(&["srv/b"], 0), "made under an older generation of the key");
-        let again = marks(&paths(&["srv/b"]), &after);
+        let again = source_marks(&paths(&["srv/b"]), &after);
         assert_ne!(again, marked);
-        assert_eq!(super::told(Some(&again), &pair, &after), named(&["srv/b"], 0));
+        assert_eq!(empty_sources(Some(&again), &pair, &after), named(&["srv/b"], 0));
         assert_eq!(told(&again, &pair), named(&[], 1), "the old key tells nothing of it");
         let many: Vec<TreePath> = (0..100).map(|n| TreePath::new(format!("srv/{n}")).unwrap()).collect();
-        assert_eq!(marks(&many, &keys).len(), MARKED_MAX);
+        assert_eq!(source_marks(&many, &keys).len(), MARKED_MAX);
     }
 }

@@ -29,7 +29,7 @@ use crate::journal::record::{BeginBody, EndBody, RecordBody};
 use crate::journal::state::RoleHolder;
 use crate::role::lease::LeaseHolder;
 use crate::role::lease::keeper::LeaseKeepAlive;
-use crate::role::permit::{Deadline, margin};
+use crate::role::permit::{Deadline, safety_margin};
 use crate::role::probe::{ProbeAnswer, ProbeResult};
 use crate::store::{Store, StoreError};
 
@@ -90,7 +90,7 @@ impl ExecOutcome {
             ExecOutcome::Stopped { ended, cause, .. } => (*ended, Some(cause)),
             ExecOutcome::Refused(_) => return None,
         };
-        let body = end(ended, cause, 0);
+        let body = end_body(ended, cause, 0);
         (!body.is_good()).then(|| health::ended(&body))
     }
 }
@@ -146,13 +146,13 @@ pub async fn exec(
     request: &ExecRequest,
     begins: BeginCallback<'_>,
 ) -> Result<ExecOutcome, ExecError> {
-    let approach = match guard::approach(runner, settings, role, connect, request.scheduled).await? {
+    let approach = match guard::precheck(runner, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
         Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
     };
     let Precheck { repository, plan, assessment, .. } = approach;
     // Before the slot is looked up: whoever runs it has committed it when this is free.
-    let _turn = match turn(runner, role, &repository, request).await? {
+    let _turn = match lock_command(runner, role, &repository, request).await? {
         Ok(turn) => turn,
         Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
     };
@@ -184,7 +184,7 @@ pub async fn exec(
 }
 
 /// Keeps other scheduled commands of the role on this node off until it is dropped; `Err`: one is running.
-async fn turn(
+async fn lock_command(
     runner: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
@@ -218,13 +218,13 @@ async fn run(
     session.unlock();
     let variables = variables(runner, role, term, slot, &deadline);
     // What is kept back of the lease, wherever that is, is all the time there is to end in.
-    let grace = deadline.grant().map_or(GRACE, |grant| margin(grant.ttl) / 2);
+    let grace = deadline.grant().map_or(GRACE, |grant| safety_margin(grant.ttl) / 2);
     let started = runner.env.clock.boottime();
     let stop = async {
         tokio::select! {
-            to = guard::lost(keeper) => ExecStopCause::LeaseLost(to),
-            () = passed(runner, &deadline) => ExecStopCause::Expired,
-            cause = watch(runner, role, &session) => cause,
+            to = guard::lease_lost(keeper) => ExecStopCause::LeaseLost(to),
+            () = deadline_passed(runner, &deadline) => ExecStopCause::Expired,
+            cause = stop_cause(runner, role, &session) => cause,
             cause = timed_out(runner, request.timeout) => cause,
         }
     };
@@ -234,7 +234,7 @@ async fn run(
         Ok(done) => done,
         Err(error) => {
             // Without an end it would seem to run still.
-            let body = EndBody { exit: not_started(&error), duration_ms: duration(), ..EndBody::default() };
+            let body = EndBody { exit: start_error_code(&error), duration_ms: duration(), ..EndBody::default() };
             if request.scheduled
                 && let Err(error) = session.append(RecordBody::End(body), slot).await
             {
@@ -245,7 +245,7 @@ async fn run(
     };
     let mut recorded = request.scheduled;
     if request.scheduled {
-        let body = end(ended, cause.as_ref(), duration());
+        let body = end_body(ended, cause.as_ref(), duration());
         // Only a good end commits the slot. Where another node has the role by now there is nothing to say any more.
         if let Err(error) = session.append(RecordBody::End(body), slot).await {
             if cause.is_none() {
@@ -262,7 +262,7 @@ async fn run(
 }
 
 /// What is recorded of an end.
-fn end(ended: ProcessExit, cause: Option<&ExecStopCause>, duration_ms: u64) -> EndBody {
+fn end_body(ended: ProcessExit, cause: Option<&ExecStopCause>, duration_ms: u64) -> EndBody {
     let signal = match ended {
         ProcessExit::Signal(signal) => u8::try_from(signal).ok(),
         ProcessExit::Exit(_) => None,
@@ -272,7 +272,7 @@ fn end(ended: ProcessExit, cause: Option<&ExecStopCause>, duration_ms: u64) -> E
 }
 
 /// The exit code of a command that could not be started, as shells give it.
-fn not_started(error: &std::io::Error) -> u8 {
+fn start_error_code(error: &std::io::Error) -> u8 {
     if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
 }
 
@@ -303,7 +303,7 @@ async fn timed_out(runner: &NodeContext, timeout: Option<Duration>) -> ExecStopC
 }
 
 /// Resolves when work must have stopped.
-pub(crate) async fn passed(runner: &NodeContext, deadline: &Deadline) {
+pub(crate) async fn deadline_passed(runner: &NodeContext, deadline: &Deadline) {
     while !deadline.passed(runner.env.clock.moment()) {
         runner.env.sleep(TICK).await;
     }
@@ -311,7 +311,7 @@ pub(crate) async fn passed(runner: &NodeContext, deadline: &Deadline) {
 
 /// Resolves when the probes or the journal say that the role is not here any more. What cannot be told is no reason: that is
 /// what the lease is for.
-async fn watch(runner: &NodeContext, role: &RoleSettings, session: &RoleSession<'_>) -> ExecStopCause {
+async fn stop_cause(runner: &NodeContext, role: &RoleSettings, session: &RoleSession<'_>) -> ExecStopCause {
     let mut hints = runner.surroundings.senses.hints(role.eligible.as_ref());
     let mut poll = tokio::time::interval(WATCH);
     // The first one is now.
@@ -321,7 +321,7 @@ async fn watch(runner: &NodeContext, role: &RoleSettings, session: &RoleSession<
             _ = poll.tick() => true,
             () = hints.changed() => false,
         };
-        if let Some(assessment) = guard::assess(runner, role, None).await
+        if let Some(assessment) = guard::run_probes(runner, role, None).await
             && assessment.answer == ProbeAnswer::No
             && !assessment.speaks_for()
         {

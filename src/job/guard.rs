@@ -22,7 +22,7 @@ use crate::job::beat::{self, Heartbeat};
 use crate::job::known::{self, RepositoryLocation};
 use crate::job::lease;
 use crate::job::local::{LocalState, LockError};
-use crate::job::pace::{WatchedRun, watched};
+use crate::job::pace::{WatchedRun, run_watched};
 use crate::job::presence;
 use crate::job::progress::JobPhase;
 use crate::job::report::{ByteCounts, RoleReport, RunOutcome};
@@ -125,21 +125,21 @@ pub async fn backup(
     // Set by the operator's signal, by the loss of the lease, and when nothing moves any more.
     let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
     let work = back_up(runner, settings, role, connect, request, begins);
-    settled(watched(runner, silence_max(role, settings), &|_| {}, work).await)
+    run_result(run_watched(runner, stall_limit(role, settings), &|_| {}, work).await)
 }
 
 /// What shows that a run gets answers of its store.
-pub(crate) fn answers(runner: &NodeContext) -> ResponseCounter {
+pub(crate) fn store_answers(runner: &NodeContext) -> ResponseCounter {
     ResponseCounter { count: Arc::clone(&runner.progress.steps), counts: |key| !names::is_live(key) }
 }
 
 /// How long a run of this role may be silent.
-pub(crate) fn silence_max(role: &RoleSettings, settings: &Settings) -> Duration {
-    stall::limit(role.stall_timeout, settings.store.limit_upload, PACK_TARGET_BYTES)
+pub(crate) fn stall_limit(role: &RoleSettings, settings: &Settings) -> Duration {
+    stall::stall_limit(role.stall_timeout, settings.store.limit_upload, PACK_TARGET_BYTES)
 }
 
 /// A run that came to its end has the last word, and so has one that knows what became of its record.
-pub(crate) fn settled<T>(watched: WatchedRun<Result<T, GuardError>>) -> Result<T, GuardError> {
+pub(crate) fn run_result<T>(watched: WatchedRun<Result<T, GuardError>>) -> Result<T, GuardError> {
     let knows = |error: &GuardError| {
         let GuardError::Backup(BackupError::Append(error)) = error else { return false };
         matches!(error, AppendError::Unknown { .. } | AppendError::Fenced(_))
@@ -165,7 +165,7 @@ async fn back_up(
         let duration = runner.env.clock.boottime().saturating_sub(started);
         Ok((RoleReport { duration, ..report }, reason))
     };
-    let approach = match approach(runner, settings, role, connect, request.scheduled).await? {
+    let approach = match precheck(runner, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
         Err(refused) => return ended_early(refused),
     };
@@ -201,20 +201,20 @@ async fn back_up(
             );
         }
         begins(opening.view(), slot);
-        let ask = BackupOptions { slot, rehash: request.rehash, own_places: own_places(runner, settings) };
-        let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lost(keeper.as_ref()))).await;
+        let ask = BackupOptions { slot, rehash: request.rehash, own_places: own_paths(runner, settings) };
+        let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lease_lost(keeper.as_ref()))).await;
         release(keeper).await;
         decisions += 1;
         match done {
             // Somebody else wrote first, without a takeover: the slot may be committed by now, or the role paused.
             Err(GuardError::Backup(BackupError::Append(AppendError::Moved(_)))) if decisions < DECISIONS_MAX => {
-                assessment = until_cancelled(runner, async { Ok(assess(runner, role, slot).await) }).await?;
+                assessment = until_cancelled(runner, async { Ok(run_probes(runner, role, slot).await) }).await?;
             }
             done => break done?,
         }
     };
     let duration = runner.env.clock.boottime().saturating_sub(started);
-    Ok((measured(report, duration, &counters.read(), &runner.env), reason))
+    Ok((with_measurements(report, duration, &counters.read(), &runner.env), reason))
 }
 
 /// A role's repository, and what is known before its journal is read.
@@ -229,21 +229,21 @@ pub(crate) struct Precheck {
 
 /// The way up to the journal; `Err`: there is no need to go further, and why. The store is connected to only then: what is
 /// clear without lease and journal needs none.
-pub(crate) async fn approach(
+pub(crate) async fn precheck(
     runner: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     scheduled: bool,
 ) -> Result<Result<Precheck, GuardOutcome>, GuardError> {
-    let plan = plan(runner, role, settings, scheduled)?;
+    let plan = slot_plan(runner, role, settings, scheduled)?;
     let due = plan.as_ref().filter(|_| scheduled).and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
-    let assessment = until_cancelled(runner, async { Ok(assess(runner, role, due).await) }).await?;
+    let assessment = until_cancelled(runner, async { Ok(run_probes(runner, role, due).await) }).await?;
     if let Some(refused) = ineligible(runner, role, assessment.as_ref()) {
         return Ok(Err(refused));
     }
     let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
-    let (counting, counters) = CountingStore::telling(connected, answers(runner));
+    let (counting, counters) = CountingStore::telling(connected, store_answers(runner));
     let store: Arc<dyn Store> = Arc::new(counting);
     runner.progress.asks(&store);
     let place = RepositoryLocation::new(&settings.store, &role.name);
@@ -255,7 +255,7 @@ pub(crate) async fn approach(
 ///
 /// # Errors
 /// It cannot be read.
-pub async fn glance(
+pub async fn read_view(
     runner: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
@@ -304,7 +304,7 @@ pub(crate) async fn open(
 }
 
 /// A report with what the run took, and what its records were dated by.
-pub fn measured(report: RoleReport, duration: Duration, counts: &RequestCounts, env: &Env) -> RoleReport {
+pub fn with_measurements(report: RoleReport, duration: Duration, counts: &RequestCounts, env: &Env) -> RoleReport {
     let wrote = report.snapshot.is_some() || report.takeover;
     let clock_doubt = env.clock_doubts.of(&report.role).filter(|_| wrote);
     let uploaded = if report.snapshot.is_some() { counts.bytes_up } else { report.bytes.uploaded };
@@ -365,7 +365,7 @@ impl<'a> RoleGuard<'a> {
         let mut opening = match opened {
             // The next call looks whether the slot is committed by then.
             Err(GuardError::Backup(BackupError::Lock(LockError::Busy { pid }))) if self.scheduled => {
-                let report = nothing(self.role, RunOutcome::Skipped);
+                let report = report_without_commit(self.role, RunOutcome::Skipped);
                 return Ok(Admission::Refused(Box::new((report, Some(NoCommitReason::RunsAlready { pid })))));
             }
             opened => opened?.by_schedule(self.plan.as_ref().map(SlotSchedule::id)),
@@ -386,13 +386,14 @@ impl<'a> RoleGuard<'a> {
                 {
                     // It waits on purpose.
                     self.runner.progress.step();
-                    self.runner.env.sleep(left.min(stall::look_interval(self.role.stall_timeout))).await;
+                    self.runner.env.sleep(left.min(stall::check_interval(self.role.stall_timeout))).await;
                 }
                 Ok(())
             });
             self.runner.progress.during(JobPhase::Turn, Box::pin(waited)).await?;
             let due = slot.map(|slot| slot.at);
-            assessment = until_cancelled(self.runner, async { Ok(assess(self.runner, self.role, due).await) }).await?;
+            assessment =
+                until_cancelled(self.runner, async { Ok(run_probes(self.runner, self.role, due).await) }).await?;
         }
         let asked =
             until_cancelled(self.runner, self.runner.progress.during(JobPhase::Lease, Box::pin(self.acquire())))
@@ -430,7 +431,10 @@ impl<'a> RoleGuard<'a> {
             (&verdict.state, asked)
         {
             let reason = NoCommitReason::LeaseUnanswered { lease: *lease, why: why.clone() };
-            return Ok(Admission::Refused(Box::new((nothing(self.role, RunOutcome::Unknown), Some(reason)))));
+            return Ok(Admission::Refused(Box::new((
+                report_without_commit(self.role, RunOutcome::Unknown),
+                Some(reason),
+            ))));
         }
         Ok(self.conclude(opening, slot, verdict))
     }
@@ -475,24 +479,24 @@ impl<'a> RoleGuard<'a> {
             ElectionState::Paused(pause) => (RunOutcome::Skipped, NoCommitReason::Paused(pause)),
             ElectionState::Cloned => (RunOutcome::Unknown, NoCommitReason::Cloned),
         };
-        Admission::Refused(Box::new((nothing(self.role, outcome), Some(reason))))
+        Admission::Refused(Box::new((report_without_commit(self.role, outcome), Some(reason))))
     }
 
     /// The slot to run; `Err`: there is none, and why.
     fn slot(&self, view: &JournalView) -> Result<Option<Slot>, Box<GuardOutcome>> {
         let Some(plan) = self.plan.as_ref().filter(|_| self.scheduled) else { return Ok(None) };
         let done = |report, reason| Err(Box::new((report, Some(reason))));
-        if let Some(offset) = self.repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
-            return done(nothing(self.role, RunOutcome::Unknown), NoCommitReason::ClockOff { offset });
+        if let Some(offset) = self.repository.store.clock_offset().filter(|offset| election::is_clock_off(*offset)) {
+            return done(report_without_commit(self.role, RunOutcome::Unknown), NoCommitReason::ClockOff { offset });
         }
         let (now, commits) = (self.runner.env.clock.now(), view.commits());
         match (plan.pending(&commits, now), plan.due(now)) {
             (Some(slot), _) => Ok(Some(slot)),
             (None, Some(due)) => {
-                let report = RoleReport { slot: Some(due.at), ..nothing(self.role, RunOutcome::Skipped) };
+                let report = RoleReport { slot: Some(due.at), ..report_without_commit(self.role, RunOutcome::Skipped) };
                 done(report, NoCommitReason::SlotCommitted { slot: due.at })
             }
-            (None, None) => done(nothing(self.role, RunOutcome::Skipped), NoCommitReason::NothingDue),
+            (None, None) => done(report_without_commit(self.role, RunOutcome::Skipped), NoCommitReason::NothingDue),
         }
     }
 
@@ -528,11 +532,11 @@ impl<'a> RoleGuard<'a> {
 
     /// Asks for the role's lease.
     async fn acquire(&self) -> Result<Result<LeaseKeepAlive, LeaseRefusal>, GuardError> {
-        let mut lease = lease::of_role(self.runner, self.role, self.repository, lease::LeaseDuration::Run).await?;
+        let mut lease = lease::role_lease(self.runner, self.role, self.repository, lease::LeaseDuration::Run).await?;
         // Only a lease in the bucket is watched: a dead holder's runs out in its own time, which may have begun a moment
         // ago. Etcd says at once who lives.
         let ttl = self.role.bucket_lease_ttl;
-        let patience = ttl + keeper::pause(ttl) * 2;
+        let patience = ttl + keeper::retry_pause(ttl) * 2;
         let mut left = if self.role.lease == LeaseKind::Bucket { LEASE_ATTEMPTS } else { 1 };
         loop {
             left -= 1;
@@ -541,7 +545,7 @@ impl<'a> RoleGuard<'a> {
                 LeaseReply::Taken { by, .. } => Err(LeaseRefusal::Taken(by)),
                 LeaseReply::Unknown { why } if left > 0 => {
                     tracing::debug!(why, "the lease is asked for again");
-                    self.runner.env.sleep(keeper::pause(ttl)).await;
+                    self.runner.env.sleep(keeper::retry_pause(ttl)).await;
                     continue;
                 }
                 LeaseReply::Unknown { why } => Err(LeaseRefusal::Unreachable(why)),
@@ -551,7 +555,7 @@ impl<'a> RoleGuard<'a> {
         }
     }
 
-    /// Backs up until it is done, or until the lease is `lost` to somebody else.
+    /// Backs up until it is done, or until the lease is `lease_lost` to somebody else.
     pub async fn back_up(
         &self,
         opening: RoleJournal<'a>,
@@ -573,13 +577,15 @@ impl<'a> RoleGuard<'a> {
         };
         drop(work);
         match (result, lost_to) {
-            (Ok(done), _) => Ok((committed(self.role, done, ask.slot), None)),
+            (Ok(done), _) => Ok((report_of_commit(self.role, done, ask.slot), None)),
             (Err(BackupError::Interrupted | BackupError::Append(AppendError::Expired)), Some(to)) => {
                 // Whoever has the lease now may not have written yet; the journal tells whether this run is fenced.
                 let opening = RoleJournal::open(self.runner, self.repository).await?;
                 match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {
                     Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
-                    None => Ok((nothing(self.role, RunOutcome::Unknown), Some(NoCommitReason::LeaseLost(to)))),
+                    None => {
+                        Ok((report_without_commit(self.role, RunOutcome::Unknown), Some(NoCommitReason::LeaseLost(to))))
+                    }
                 }
             }
             (Err(error), _) => Err(error.into()),
@@ -588,7 +594,7 @@ impl<'a> RoleGuard<'a> {
 }
 
 /// Resolves when the lease is somebody else's; never where there is none.
-pub fn lost(keeper: Option<&LeaseKeepAlive>) -> impl Future<Output = LostTo> + Send + use<> {
+pub fn lease_lost(keeper: Option<&LeaseKeepAlive>) -> impl Future<Output = LostTo> + Send + use<> {
     let lost = keeper.map(LeaseKeepAlive::lost);
     async move {
         match lost {
@@ -624,7 +630,7 @@ async fn until_cancelled<T>(
 }
 
 /// A store in a directory, and what this node remembers: both may lie inside a source.
-pub fn own_places(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
+pub fn own_paths(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
     let store = match &settings.store.url {
         StoreUrl::Dir(path) => Some(path.clone()),
         StoreUrl::S3 { .. } => None,
@@ -633,7 +639,7 @@ pub fn own_places(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
 }
 
 /// What the probes say of `role` here; `None` for a role without any.
-pub async fn assess(runner: &NodeContext, role: &RoleSettings, slot: Option<Timestamp>) -> Option<ProbeAssessment> {
+pub async fn run_probes(runner: &NodeContext, role: &RoleSettings, slot: Option<Timestamp>) -> Option<ProbeAssessment> {
     let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
     let (context, senses) = (runner.context(role, None, slot), runner.surroundings.senses.as_ref());
     Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)
@@ -649,10 +655,10 @@ pub(crate) fn ineligible(
     match election::eligibility(role, &runner.node.name, assessment) {
         Eligibility::Yes | Eligibility::Fallback => None,
         Eligibility::No(why) => {
-            Some((nothing(role, RunOutcome::Standby), Some(NoCommitReason::Standby(why, evidence()))))
+            Some((report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::Standby(why, evidence()))))
         }
         Eligibility::Unknown(why) => {
-            Some((nothing(role, RunOutcome::Unknown), Some(NoCommitReason::Unknown(why, evidence()))))
+            Some((report_without_commit(role, RunOutcome::Unknown), Some(NoCommitReason::Unknown(why, evidence()))))
         }
     }
 }
@@ -665,17 +671,19 @@ pub(crate) async fn held_elsewhere(
 ) -> Result<Option<GuardOutcome>, BackupError> {
     let (history, _) = RoleJournal::look(runner, repository).await?;
     let holder = history.holder.filter(|holder| holder.node != runner.node.id);
-    Ok(holder.map(|holder| (nothing(role, RunOutcome::Standby), Some(NoCommitReason::HeldBy { holder: holder.label }))))
+    Ok(holder.map(|holder| {
+        (report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::HeldBy { holder: holder.label }))
+    }))
 }
 
 /// The role's schedule; one that is to be kept to must be there.
-pub(crate) fn plan(
+pub(crate) fn slot_plan(
     runner: &NodeContext,
     role: &RoleSettings,
     settings: &Settings,
     scheduled: bool,
 ) -> Result<Option<SlotSchedule>, GuardError> {
-    let plan = known::plan(settings, role, &runner.env, &runner.state_dir)
+    let plan = known::slot_plan(settings, role, &runner.env, &runner.state_dir)
         .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
     match plan {
         None if scheduled => Err(GuardError::NoSchedule { role: role.name.clone() }),
@@ -684,11 +692,11 @@ pub(crate) fn plan(
 }
 
 /// A report on a run that committed nothing.
-fn nothing(role: &RoleSettings, outcome: RunOutcome) -> RoleReport {
+fn report_without_commit(role: &RoleSettings, outcome: RunOutcome) -> RoleReport {
     RoleReport::nothing(role.name.clone(), outcome)
 }
 
-fn committed(role: &RoleSettings, done: CommittedBackup, slot: Option<Timestamp>) -> RoleReport {
+fn report_of_commit(role: &RoleSettings, done: CommittedBackup, slot: Option<Timestamp>) -> RoleReport {
     let unchanged = done.previous.as_ref().is_some_and(|p| p.root == done.snapshot.root);
     RoleReport {
         outcome: if unchanged { RunOutcome::Unchanged } else { RunOutcome::Committed },
@@ -716,7 +724,7 @@ mod tests {
     #[test]
     fn what_is_known_of_a_commit_is_not_hidden_by_a_stall() {
         let stall = || Some(RunStall { silent: Duration::from_mins(15), last: None, trouble: None });
-        let settled = |done| settled(WatchedRun { done, stall: stall() }).map_err(|error| error.to_string());
+        let settled = |done| run_result(WatchedRun { done, stall: stall() }).map_err(|error| error.to_string());
         assert_eq!(settled(Some(Ok(7))), Ok(7), "it is committed");
         let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };
         let text = unknown.to_string();

@@ -189,7 +189,7 @@ pub(crate) fn failed_command(last: &CommandEnd, is_closed: impl FnOnce(Timestamp
 /// Whether a pause lasts for too long: one with a stated end is meant for that long. Of one that is dated beyond the present it is
 /// not known how old it is.
 pub(crate) fn is_forgotten(since: Timestamp, until: Option<Timestamp>, now: Timestamp) -> bool {
-    until.is_none() && (now.duration_since(since) >= PAUSED_MAX || present::is_beyond(since, now))
+    until.is_none() && (now.duration_since(since) >= PAUSED_MAX || present::is_in_future(since, now))
 }
 
 /// What a verdict rests on.
@@ -218,7 +218,7 @@ pub(crate) struct HealthFacts<'a> {
 }
 
 /// Everything that a person should look after, the worst first.
-pub(crate) fn judge(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
+pub(crate) fn health_warnings(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
     let mut found = Vec::new();
     match facts.store {
         StoreStatus::Failed(why) => found.push(RoleWarning::StoreUnreadable { why: why.clone() }),
@@ -229,16 +229,16 @@ pub(crate) fn judge(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
     if facts.rolled_back {
         found.push(RoleWarning::StoreRolledBack);
     }
-    found.extend(failed(facts).into_iter().map(RoleWarning::RunFailed));
+    found.extend(failures_since_commit(facts).into_iter().map(RoleWarning::RunFailed));
     if let Some(seconds) = facts.clock_offset_seconds
-        && present::is_off(SignedDuration::from_secs(seconds))
+        && present::is_clock_off(SignedDuration::from_secs(seconds))
     {
         found.push(RoleWarning::ClockOff(seconds));
     }
     if let Some(past) = facts.past {
         found.extend(slots_missed(facts, past));
         found.extend(past.schedule_missing(facts.plan).map(|last| RoleWarning::ScheduleMissing { last }));
-        if let Some((paused, too_long)) = past.pause(present(facts)) {
+        if let Some((paused, too_long)) = past.pause(corrected_now(facts)) {
             let (by, since, until, why) = (paused.node.name.clone(), paused.time, paused.until, paused.why.clone());
             found.push(RoleWarning::Paused { by, since, until, why, too_long });
         }
@@ -247,7 +247,7 @@ pub(crate) fn judge(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
         }
         // A role whose slots are committed by a command of `exec` has none.
         if past.snapshot.is_none() && past.commits.is_empty() && *facts.store == StoreStatus::Ok {
-            let since = past.commits.created().filter(|at| !present::is_beyond(*at, facts.now));
+            let since = past.commits.created().filter(|at| !present::is_in_future(*at, facts.now));
             found.push(RoleWarning::NoSnapshot { since });
         }
     }
@@ -257,19 +257,19 @@ pub(crate) fn judge(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
 }
 
 /// What was tried and failed, and nothing was committed since: the newest run or takeover, and the newest guarded command. The newest first.
-pub(crate) fn failed(facts: &HealthFacts<'_>) -> Vec<RunSummary> {
+pub(crate) fn failures_since_commit(facts: &HealthFacts<'_>) -> Vec<RunSummary> {
     let run = open_failure(facts.failures, facts.past.and_then(RoleHistory::committed)).cloned();
-    let command = facts.past.and_then(|past| past.failed_command(present(facts)));
+    let command = facts.past.and_then(|past| past.failed_command(corrected_now(facts)));
     let mut failed: Vec<RunSummary> = run.into_iter().chain(command).collect();
     failed.sort_by_key(|run| Reverse(run.time));
     failed
 }
 
 fn slots_missed(facts: &HealthFacts<'_>, past: &RoleHistory) -> Option<RoleWarning> {
-    let missed = past.missed(facts.plan?, None, present(facts));
+    let missed = past.missed(facts.plan?, None, corrected_now(facts));
     let (first, last, count) = (missed.first()?.at, missed.last()?.at, missed.len());
     let cause = match (facts.state, facts.reason) {
-        _ if let Some((run, is_command)) = holds_up(facts, past, &missed) => {
+        _ if let Some((run, is_command)) = blocking_run(facts, past, &missed) => {
             let gone = is_command && past.running_is_gone;
             MissedCause::Running { node: run.node, since: run.since, is_command, gone }
         }
@@ -278,12 +278,16 @@ fn slots_missed(facts: &HealthFacts<'_>, past: &RoleHistory) -> Option<RoleWarni
         (_, StateReason::ClockOff) => MissedCause::ClockOff,
         (_, StateReason::LeaseTaken { by: Some(by) }) => MissedCause::HeldBy(by.clone()),
         (_, StateReason::Daemon { why }) => MissedCause::Daemon(why.clone()),
-        (RoleState::Active, _) if !failed(facts).is_empty() || facts.seen.iter().any(is_state) => MissedCause::Failing,
+        (RoleState::Active, _)
+            if !failures_since_commit(facts).is_empty() || facts.seen.iter().any(is_state_dir_warning) =>
+        {
+            MissedCause::Failing
+        }
         (RoleState::Active, _) => {
             facts.daemon.map_or(MissedCause::ActiveHere, |says| MissedCause::Daemon(says.to_owned()))
         }
-        (_, StateReason::ProbesUnknown) => MissedCause::ProbesUnknown(whoami::undecided(facts.evidence)),
-        (_, StateReason::LeaseFree { .. }) if !failed(facts).is_empty() => MissedCause::Failing,
+        (_, StateReason::ProbesUnknown) => MissedCause::ProbesUnknown(whoami::undecided_probe(facts.evidence)),
+        (_, StateReason::LeaseFree { .. }) if !failures_since_commit(facts).is_empty() => MissedCause::Failing,
         (_, StateReason::LeaseFree { .. }) => MissedCause::LeaseFree,
         (_, StateReason::HandedOver { to: by, .. } | StateReason::TakenOver { by, .. }) => {
             MissedCause::HasRole(by.clone())
@@ -294,24 +298,26 @@ fn slots_missed(facts: &HealthFacts<'_>, past: &RoleHistory) -> Option<RoleWarni
 }
 
 /// The run that was begun for one of these slots or one before them, unless a run failed after that, and whether it is a command.
-fn holds_up(facts: &HealthFacts<'_>, past: &RoleHistory, missed: &[Slot]) -> Option<(RunningBackup, bool)> {
+fn blocking_run(facts: &HealthFacts<'_>, past: &RoleHistory, missed: &[Slot]) -> Option<(RunningBackup, bool)> {
     let command = past.running.as_ref().and_then(RunningBackup::of_command);
     let is_open = |run: &RunningBackup| {
-        !past.commits.is_closed(run.slot, present(facts)) && missed.iter().any(|missed| missed.at >= run.slot)
+        !past.commits.is_closed(run.slot, corrected_now(facts)) && missed.iter().any(|missed| missed.at >= run.slot)
     };
-    let failed_since = |run: &RunningBackup| failed(facts).first().is_some_and(|failed| failed.time > run.since);
+    let failed_since =
+        |run: &RunningBackup| failures_since_commit(facts).first().is_some_and(|failed| failed.time > run.since);
     let backups = past.under_way.iter().cloned().map(|run| (run, false));
     command.map(|run| (run, true)).into_iter().chain(backups).find(|(run, _)| is_open(run) && !failed_since(run))
 }
 
-fn is_state(warning: &RoleWarning) -> bool {
+fn is_state_dir_warning(warning: &RoleWarning) -> bool {
     matches!(warning, RoleWarning::StateUnwritable { .. })
 }
 
 /// Now, by the store's clock where this node's is known to be off: its own would count slots that have not come, or leave out some
 /// that have.
-fn present(facts: &HealthFacts<'_>) -> Timestamp {
-    let offset = facts.clock_offset_seconds.map(SignedDuration::from_secs).filter(|offset| present::is_off(*offset));
+fn corrected_now(facts: &HealthFacts<'_>) -> Timestamp {
+    let offset =
+        facts.clock_offset_seconds.map(SignedDuration::from_secs).filter(|offset| present::is_clock_off(*offset));
     offset.and_then(|offset| facts.now.checked_add(offset).ok()).unwrap_or(facts.now)
 }
 

@@ -20,14 +20,14 @@ use crate::env::LockGuard;
 use crate::ids::Term;
 use crate::job::backup::{BackupError, CommittedBackup};
 use crate::job::cancel::CancelToken;
-use crate::job::exec::passed;
+use crate::job::exec::deadline_passed;
 use crate::job::local::LockError;
 use crate::job::progress::JobProgress;
 use crate::job::runner::NodeContext;
-use crate::job::stall::{RunActivity, look_interval};
+use crate::job::stall::{RunActivity, check_interval};
 use crate::journal::log::AppendError;
 use crate::process::{self, CommandBuilder, ProcessExit, log_lines};
-use crate::role::permit::{Deadline, margin};
+use crate::role::permit::{Deadline, safety_margin};
 
 /// How long a hook may go on when its process is to end: an `after` and an `on_lost` one after the other fit into what a service
 /// manager waits.
@@ -158,7 +158,7 @@ impl<'a> HookRunner<'a> {
         if let Some(command) = &hooks.on_takeover {
             let stop = async {
                 tokio::select! {
-                    () = passed(self.runner, deadline) => {}
+                    () = deadline_passed(self.runner, deadline) => {}
                     () = ending.cancelled() => {}
                     () = self.runner.cancel.cancelled() => {}
                 }
@@ -227,7 +227,7 @@ impl<'a> HookRunner<'a> {
         stop: impl Future<Output = ()>,
     ) -> Result<(), HookError> {
         let start = |error| HookError::Start { hook, error };
-        let grace = margin(self.role.bucket_lease_ttl) / 2;
+        let grace = safety_margin(self.role.bucket_lease_ttl) / 2;
         let program = CommandBuilder::configured(command, &self.role.environment, variables, None).map_err(start)?;
         let mut group = program.piped(false).start().map_err(start)?;
         let ((_, out, err), id) = (group.pipes(), group.id());
@@ -235,15 +235,15 @@ impl<'a> HookRunner<'a> {
         let progress = &self.runner.progress;
         progress.begin(RunActivity::Hook(hook));
         let streams = [
-            out.map(|out| log_lines(out, label.clone(), stepping(progress))),
-            err.map(|err| log_lines(err, label, stepping(progress))),
+            out.map(|out| log_lines(out, label.clone(), progress_step(progress))),
+            err.map(|err| log_lines(err, label, progress_step(progress))),
         ];
         let ended = tokio::select! {
             ended = group.wait() => match ended.map_err(start)? {
                 ProcessExit::Exit(0) => Ok(()),
                 ended => Err(HookError::Failed { hook, ended }),
             },
-            () = burns(id, self.role.stall_timeout, progress) => unreachable!("it is looked at as long as it runs"),
+            () = watch_cpu_time(id, self.role.stall_timeout, progress) => unreachable!("it is looked at as long as it runs"),
             () = tokio::time::sleep(limit) => {
                 group.end(grace).await.map_err(start)?;
                 Err(HookError::Timeout { hook, after: limit })
@@ -332,7 +332,7 @@ impl OpenHookPair<'_> {
         let Some(command) = &role.hooks.before else { return Ok(()) };
         let stop = async {
             tokio::select! {
-                () = passed(runner, deadline) => {}
+                () = deadline_passed(runner, deadline) => {}
                 () = runner.cancel.cancelled() => {}
             }
         };
@@ -362,13 +362,13 @@ fn outcome(result: &Result<CommittedBackup, BackupError>) -> &'static str {
 }
 
 /// A hook that prints nothing goes on as long as it burns processor time.
-async fn burns(group: Option<Pid>, stall_timeout: Duration, progress: &JobProgress) {
+async fn watch_cpu_time(group: Option<Pid>, stall_timeout: Duration, progress: &JobProgress) {
     let Some(group) = group else { return std::future::pending().await };
-    let (look, mut before) = (look_interval(stall_timeout), 0);
+    let (look, mut before) = (check_interval(stall_timeout), 0);
     loop {
         tokio::time::sleep(look).await;
-        let now = process::burnt(group);
-        if process::is_work(now.saturating_sub(before), look) {
+        let now = process::cpu_ticks(group);
+        if process::is_cpu_work(now.saturating_sub(before), look) {
             progress.step();
         }
         before = now;
@@ -376,7 +376,7 @@ async fn burns(group: Option<Pid>, stall_timeout: Duration, progress: &JobProgre
 }
 
 /// What a hook writes is progress.
-fn stepping(progress: &Arc<JobProgress>) -> impl Fn() + Send + 'static {
+fn progress_step(progress: &Arc<JobProgress>) -> impl Fn() + Send + 'static {
     let progress = Arc::clone(progress);
     move || progress.step()
 }

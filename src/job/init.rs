@@ -29,7 +29,7 @@ use crate::repo::keyring::{Keyring, RepositoryKey};
 use crate::repo::keyslot::{KeySlot, SlotSecret};
 use crate::repo::names;
 use crate::store::proof::{self, ProofFailure};
-use crate::store::{ObjectMeta, PutOutcome, SizeLimit, Store, StoreError, list_some, put_once};
+use crate::store::{ObjectMeta, PutOutcome, SizeLimit, Store, StoreError, list_filtered, put_idempotent};
 
 /// Formats and key slots are put by [`put_new`].
 const PUT_NEW_MAX: SizeLimit = SizeLimit::FORMAT;
@@ -163,16 +163,16 @@ pub async fn init(
         shared: false,
     };
     match Repository::open(store.clone(), role, key).await {
-        Ok(repository) => return found(repository, report, seats),
+        Ok(repository) => return existing_repository(repository, report, seats),
         Err(OpenError::NoRepository { .. }) => {}
         Err(e) => return Err(e.into()),
     }
     if let Err(error) = refuse_remains(store.as_ref(), role).await {
         // Another node may have made it just now.
         let repository = Repository::open(store, role, key).await;
-        return repository.map_err(|_| error).and_then(|repository| found(repository, report, seats));
+        return repository.map_err(|_| error).and_then(|repository| existing_repository(repository, report, seats));
     }
-    let journal = settle(store.as_ref(), role, seats, env).await?;
+    let journal = choose_journal_home(store.as_ref(), role, seats, env).await?;
     if journal == JournalLocation::Bucket {
         report.proof_rounds = proof::ROUNDS as u32;
     }
@@ -209,8 +209,8 @@ pub async fn init(
         JournalLocation::Etcd { .. } => claim::put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
     };
     let repository = Repository::open(store, role, key).await?;
-    reserve::keep(repository.store.as_ref(), role, env).await;
-    found(repository, report, seats)
+    reserve::ensure_reserve(repository.store.as_ref(), role, env).await;
+    existing_repository(repository, report, seats)
 }
 
 /// The store's time, as far as it is known: slots are owed from then on.
@@ -219,7 +219,7 @@ fn store_time(store: &dyn Store, now: Timestamp) -> Timestamp {
 }
 
 /// The repository that is there, if it is what the config wants.
-fn found(
+fn existing_repository(
     repository: Repository,
     report: InitRoleReport,
     seats: &JournalAccess,
@@ -239,7 +239,7 @@ fn place(home: JournalLocation) -> JournalPlacement {
 }
 
 /// Decides where the journal lives: once, since `format` says so from then on.
-async fn settle(
+async fn choose_journal_home(
     store: &dyn Store,
     role: &RoleName,
     seats: &JournalAccess,
@@ -268,7 +268,7 @@ async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitEr
     let own = [names::keys_prefix(role), names::live_prefix(role)];
     let not_empty = |key| InitError::NotEmpty { store: store.describe(), key };
     let foreign = |object: ObjectMeta| (!own.iter().any(|prefix| object.key.starts_with(prefix))).then_some(object.key);
-    if let Some(key) = list_some(store, &names::role_prefix(role), 1, foreign).await?.found.pop() {
+    if let Some(key) = list_filtered(store, &names::role_prefix(role), 1, foreign).await?.found.pop() {
         return Err(not_empty(key));
     }
     // A listing may lack what is there. A journal begins with this record, and keeps it.
@@ -285,7 +285,7 @@ pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8
     let object = Bytes::from(object);
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {
-        match put_once(store, key, object.clone()).await {
+        match put_idempotent(store, key, object.clone()).await {
             Ok(PutOutcome::Created) => return Ok(true),
             Ok(PutOutcome::Exists) => return Ok(store.get(key, PUT_NEW_MAX).await? == object),
             Ok(PutOutcome::Unknown { why }) => last = why,

@@ -14,10 +14,10 @@ mod tests;
 
 use std::io;
 
-pub(crate) use archive::reading_journal;
-pub use archive::{JournalEndLookup, JournalEntry, ReadOnlyRepository, VoidContent, info};
+pub(crate) use archive::read_only_journal;
+pub use archive::{JournalEndLookup, JournalEntry, ReadOnlyRepository, VoidContent, snapshot_info};
 pub use cat::cat;
-pub use cursor::{ManifestCursor, after, expand, roots};
+pub use cursor::{ManifestCursor, expand_to_roots, path_after_subtree, source_roots};
 pub use diff::diff;
 pub use find::find;
 pub use ls::ls;
@@ -100,14 +100,14 @@ fn name_of(kind: &EntryKind) -> &'static str {
 const NEAR_NAMES_MAX: usize = 4096;
 
 /// That `path` is not there, and what may have been meant.
-async fn missing(reader: &RepositoryReader, root: ChunkId, path: &TreePath) -> BrowseError {
-    match hint(reader, root, path).await {
+async fn not_found(reader: &RepositoryReader, root: ChunkId, path: &TreePath) -> BrowseError {
+    match path_hint(reader, root, path).await {
         Ok(hint) => BrowseError::NotFound { path: path.clone(), hint },
         Err(error) => error.into(),
     }
 }
 
-async fn hint(
+async fn path_hint(
     reader: &RepositoryReader,
     root: ChunkId,
     path: &TreePath,
@@ -122,14 +122,14 @@ async fn hint(
                 return Ok(Some(PathHint::Link { at: next, target }));
             }
             Some(entry) if entry.path.starts_with(&next) => parent = next,
-            _ => return near(reader, root, &parent, name).await,
+            _ => return similar_name(reader, root, &parent, name).await,
         }
     }
     Ok(None)
 }
 
 /// Of the names in `parent` the one that `name` may have been meant to be.
-async fn near(
+async fn similar_name(
     reader: &RepositoryReader,
     root: ChunkId,
     parent: &TreePath,
@@ -145,7 +145,7 @@ async fn near(
     {
         let Some(name) = entry.path.components().nth(depth) else { continue };
         let Some(child) = parent.join(name) else { continue };
-        if let Some(next) = after(&child) {
+        if let Some(next) = path_after_subtree(&child) {
             cursor.seek(&next);
         }
         names.push((String::from_utf8_lossy(name).into_owned(), child));

@@ -10,11 +10,12 @@ use crate::config::KeySource;
 use crate::env::Env;
 use crate::ids::{KeyGeneration, KeyId};
 use crate::job::init::{InitError, put_new, write_key_file};
-use crate::job::inside::reading_journal;
+use crate::job::inside::read_only_journal;
 use crate::job::operate::OperateError;
 use crate::job::report::setup::{KeyChange, KeyReport, KeySlotInfo as SlotReport, KeySlotKind};
 use crate::job::repository::{
-    KeySlotList, KeySlotTrial, OpenError, Repository, SecretFileError, StoredKeySlot, read_secret, slots, slots_to_try,
+    KeySlotList, KeySlotTrial, OpenError, Repository, SecretFileError, StoredKeySlot, list_key_slots, read_secret,
+    slots_to_try,
 };
 use crate::job::rotate::plan::RotatePlanError;
 use crate::journal::error::{AppendError, JournalError};
@@ -156,7 +157,7 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
         return Err(KeysError::TooManySlots(passed_over));
     }
     // A slot made from an old key would not open what is written now. What slots say of themselves proves nothing: the journal does.
-    match reading_journal(repository, env).read(None).await {
+    match read_only_journal(repository, env).read(None).await {
         Err(JournalError::Rotated { generation, given, .. }) => {
             return Err(KeysError::Superseded { now: generation, given });
         }
@@ -265,7 +266,7 @@ pub(super) async fn report(repository: &Repository, change: KeyChange) -> Result
         };
         SlotReport { id, generation, kind, written, opened: repository.slot == Some(id), problem }
     };
-    let KeySlotList { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
+    let KeySlotList { found, passed_over } = list_key_slots(repository.store.as_ref(), repository.role()).await?;
     let slots = found.into_iter().map(read).collect();
     let generation = repository.keys.generation();
     Ok(KeyReport { role: repository.role().clone(), change, generation, slots, passed_over })
@@ -338,7 +339,7 @@ mod tests {
     async fn nobody_locks_himself_out() {
         let rig = JobFixture::new().await;
         let first = rig.role.key.clone();
-        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
+        let own = list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
         assert!(matches!(remove(&rig.repository, own, &first).await, Err(KeysError::Last(id)) if id == own));
         let unknown = KeyId([9; 8]);
         let refused = remove(&rig.repository, unknown, &first).await;
@@ -362,7 +363,7 @@ mod tests {
         assert!(matches!(added, Err(KeysError::ExportedKey(p)) if p == path));
         let again = export_to(&rig.repository, &path).await;
         assert!(matches!(again, Err(KeysError::File { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists));
-        for StoredKeySlot { id, .. } in slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found {
+        for StoredKeySlot { id, .. } in list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found {
             rig.memory.tamper(&names::key(&rig.role.name, id), None);
         }
         assert!(opened(&rig, &rig.role.key).await.is_err());
@@ -374,7 +375,7 @@ mod tests {
         let rig = JobFixture::new().await;
         let second = KeySource::KeyFile(rig.dir.path().join("second"));
         add(&rig.repository, &second, &rig.env).await.unwrap();
-        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found;
+        let own = list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found;
         let protected = Repository { store: Arc::new(Protected(rig.memory.clone())), ..rig.repository.clone() };
         for StoredKeySlot { id, .. } in own {
             for key in [&rig.role.key, &second] {
@@ -382,13 +383,13 @@ mod tests {
                 assert!(matches!(refused, Err(KeysError::Denied { .. } | KeysError::Own(_))), "{refused:?}");
             }
         }
-        assert_eq!(slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found.len(), 2);
+        assert_eq!(list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found.len(), 2);
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn foreign_slots_neither_keep_out_nor_cost_without_end() {
         let rig = JobFixture::new().await;
-        let own = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
+        let own = list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
         for n in 0..100 {
             let slot = KeySlot::wrap(
                 &SlotSecret::generate(&rig.env),
@@ -401,7 +402,7 @@ mod tests {
             rig.memory.tamper(&names::key(&rig.role.name, id), Some(slot.into()));
             rig.memory.tamper(&format!("{}strange-{n}", names::keys_prefix(&rig.role.name)), Some(Vec::new().into()));
         }
-        let KeySlotList { found, passed_over } = slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
+        let KeySlotList { found, passed_over } = list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
         assert_eq!((found.len(), passed_over, found[0].id), (64, 37, own), "the oldest first");
         let listed = list(&opened(&rig, &rig.role.key).await.unwrap()).await.unwrap();
         assert_eq!(listed.slots.iter().filter(|slot| slot.opened).map(|slot| slot.id).collect::<Vec<_>>(), [own]);

@@ -71,7 +71,7 @@ struct ScheduleFirstSeen {
 ///
 /// # Errors
 /// As [`SlotSchedule::new`].
-pub fn plan(
+pub fn slot_plan(
     settings: &Settings,
     role: &RoleSettings,
     env: &Env,
@@ -89,7 +89,7 @@ pub fn plan(
 ///
 /// # Errors
 /// As [`SlotSchedule::new`].
-pub fn recall_plan(
+pub fn recalled_slot_plan(
     settings: &Settings,
     role: &RoleSettings,
     env: &Env,

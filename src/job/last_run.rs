@@ -50,7 +50,7 @@ impl RunFailure {
     /// One more failure after those that are remembered.
     pub(crate) fn after(self, before: Option<&Self>) -> Self {
         let failures = before.map_or(1, |before| before.failures.saturating_add(1));
-        Self { failures, error: bounded(&self.error), ..self }
+        Self { failures, error: bounded_error(&self.error), ..self }
     }
 
     /// Whether it is not even known who has the role.
@@ -66,7 +66,7 @@ impl RunFailure {
     /// As it is reported of the node with this label.
     pub(crate) fn seen(self, node: String) -> RunSummary {
         let Self { outcome, step, time, slot, error, failures, after } = self;
-        RunSummary { node, outcome, step, time, slot, error: bounded(&error), failures, after }
+        RunSummary { node, outcome, step, time, slot, error: bounded_error(&error), failures, after }
     }
 
     /// For an object that the store's other users can read: errors name files and commands, which the store is not told.
@@ -88,7 +88,7 @@ impl RunFailure {
 
 /// An error's text in one line of bounded length, without anything that a terminal would take for a command, and without the
 /// advice: that is for whoever started the run.
-fn bounded(error: &str) -> String {
+fn bounded_error(error: &str) -> String {
     let error = error.split(&format!(". {ADVICE}")).next().unwrap_or_default();
     let words = error.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown = text::line(&words);
@@ -101,7 +101,7 @@ fn bounded(error: &str) -> String {
 
 /// The runs that ended without a commit, as one node knows of them: its own, and those that `peers` told of. What they told is opened
 /// with the repository's `keys`, so that it is known to be theirs.
-pub(crate) fn known(
+pub(crate) fn known_failures(
     own: Option<RunFailure>,
     label: &str,
     peers: &[PeerPresence],

@@ -37,11 +37,11 @@ use crate::store::{ObjectLock, Store, Versioning, proof};
 ///
 /// # Errors
 /// It cannot.
-pub async fn prove(role: &RoleSettings, repository: &Repository, env: &Env) -> Result<(), GuardError> {
+pub async fn prove_lease_store(role: &RoleSettings, repository: &Repository, env: &Env) -> Result<(), GuardError> {
     if role.lease != LeaseKind::Bucket {
         return Ok(());
     }
-    refuse_in_bucket(repository)?;
+    require_bucket_journal(repository)?;
     if let Versioning::Kept { lock: ObjectLock::ByDefault { time } } = repository.store.versioning().await {
         return Err(GuardError::LeaseLocked { role: role.name.clone(), time });
     }
@@ -146,7 +146,7 @@ impl LeaseSessions {
     #[cfg(feature = "etcd")]
     pub fn looking(settings: &Settings, env: &Env, patience: Duration) -> Self {
         let open = |etcd: &EtcdSettings| {
-            let LeaseHolder { node, instance, .. } = nobody(env);
+            let LeaseHolder { node, instance, .. } = anonymous_holder(env);
             let node = NodeIdentity {
                 id: node,
                 instance,
@@ -182,7 +182,7 @@ impl LeaseSessions {
         match status {
             Ok(status) => Some(EtcdHealth::Ok {
                 unread: peers.as_ref().err().map(ToString::to_string),
-                nodes: nodes(peers.unwrap_or_default()),
+                nodes: peer_infos(peers.unwrap_or_default()),
                 endpoint: status.endpoint,
                 member: status.member,
                 leader: status.leader,
@@ -229,7 +229,7 @@ impl LeaseSessions {
 
 /// One process of each node: a daemon and the commands beside it have the same config.
 #[cfg(feature = "etcd")]
-fn nodes(peers: Vec<ProcessRegistration>) -> Vec<PeerInfo> {
+fn peer_infos(peers: Vec<ProcessRegistration>) -> Vec<PeerInfo> {
     let info = |peer: ProcessRegistration| {
         let ProcessRegistration { node, name, version, config_hash, .. } = peer;
         (node, PeerInfo { id: node, name, version, config_hash })
@@ -252,7 +252,7 @@ pub enum LeaseDuration {
 ///
 /// # Errors
 /// The store fails the proof of compare-and-set; there is no etcd.
-pub async fn of_role(
+pub async fn role_lease(
     runner: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
@@ -265,18 +265,18 @@ pub async fn of_role(
         let lease = runner.sessions.etcd_lease(repository.keys.repo());
         return lease.ok_or_else(|| GuardError::NoEtcd { role: role.name.clone() });
     }
-    refuse_in_bucket(repository)?;
+    require_bucket_journal(repository)?;
     let (store, probe) = (&repository.store, names::lease_probe(&role.name));
     proof::check_replace(store.as_ref(), &probe, &runner.env)
         .await
         .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))?;
     let me = LeaseHolder { node: runner.node.id, label: runner.node.name.clone(), instance: runner.instance };
     let processes = Some(runner.sessions.processes()).filter(|_| stay == LeaseDuration::Daemon);
-    Ok(Box::new(in_bucket(store, role, &runner.env, me, processes)))
+    Ok(Box::new(bucket_lease(store, role, &runner.env, me, processes)))
 }
 
 /// A lease in the store needs the very conditions for whose want the journal is in etcd.
-fn refuse_in_bucket(repository: &Repository) -> Result<(), GuardError> {
+fn require_bucket_journal(repository: &Repository) -> Result<(), GuardError> {
     match repository.format.journal {
         JournalLocation::Bucket => Ok(()),
         JournalLocation::Etcd { .. } => Err(GuardError::LeaseInBucket { role: repository.role().clone() }),
@@ -284,7 +284,7 @@ fn refuse_in_bucket(repository: &Repository) -> Result<(), GuardError> {
 }
 
 /// The lease object in the role's bucket, for whoever renews it by itself, or by the object of its process.
-pub fn in_bucket(
+pub fn bucket_lease(
     store: &Arc<dyn Store>,
     role: &RoleSettings,
     env: &Env,
@@ -296,7 +296,7 @@ pub fn in_bucket(
 }
 
 /// Somebody who only looks.
-pub fn nobody(env: &Env) -> LeaseHolder {
+pub fn anonymous_holder(env: &Env) -> LeaseHolder {
     let (node, instance) = (NodeId(env.random_bytes()), InstanceId(env.random_bytes()));
     LeaseHolder { node, label: String::new(), instance }
 }

@@ -148,7 +148,7 @@ pub enum LossNoteError {
 ///
 /// # Errors
 /// One of them cannot be read.
-pub async fn glance(
+pub async fn read_newest_note(
     store: &dyn Store,
     keys: &DerivedKeys,
     local: Option<&LocalState>,
@@ -177,7 +177,7 @@ async fn fetch(store: &dyn Store, keys: &DerivedKeys) -> Result<Option<(Option<L
 }
 
 /// What is noted here and in the store. A store that does not answer tells nothing: nothing rests on it.
-pub async fn hear(store: &dyn Store, keys: &DerivedKeys, local: Option<&LocalState>) -> LossNotes {
+pub async fn read_notes(store: &dyn Store, keys: &DerivedKeys, local: Option<&LocalState>) -> LossNotes {
     let told = fetch(store, keys).await.unwrap_or_else(|error| {
         tracing::debug!("what others met of losses: {error}");
         None
@@ -191,12 +191,12 @@ pub async fn hear(store: &dyn Store, keys: &DerivedKeys, local: Option<&LocalSta
 }
 
 /// Tells the next run, here and on other nodes, what was `met`. What cannot be told costs a day: the next comparison finds it.
-pub async fn tell(repository: &Repository, local: Option<&LocalState>, env: &Env, node: &str, met: &PackLosses) {
+pub async fn note_losses(repository: &Repository, local: Option<&LocalState>, env: &Env, node: &str, met: &PackLosses) {
     if met.is_empty() {
         return;
     }
     let (store, keys) = (repository.store.as_ref(), &repository.keys);
-    let heard = hear(store, keys, local).await;
+    let heard = read_notes(store, keys, local).await;
     let mut all = met.clone();
     let notes = [heard.own.as_ref(), heard.told.as_ref()];
     notes.iter().flatten().for_each(|note| all.add(&note.met));
@@ -206,7 +206,7 @@ pub async fn tell(repository: &Repository, local: Option<&LocalState>, env: &Env
 }
 
 /// A run has looked for what it `heard`: what it could not heal stays noted, and nothing else.
-pub(crate) async fn settle(
+pub(crate) async fn record_unhealed(
     repository: &Repository,
     local: &LocalState,
     env: &Env,
@@ -261,7 +261,7 @@ mod tests {
     }
 
     async fn heard(rig: &JobFixture, local: Option<&LocalState>) -> LossNotes {
-        hear(rig.store.as_ref(), &rig.repository.keys, local).await
+        read_notes(rig.store.as_ref(), &rig.repository.keys, local).await
     }
 
     #[tokio::test]
@@ -271,11 +271,11 @@ mod tests {
             |name: &str| LocalState::open(&rig.env, &rig.dir.path().join(name), rig.repository.keys.repo()).unwrap();
         let (here, there) = (at("here"), at("there"));
         assert_eq!(heard(&rig, Some(&here)).await, LossNotes::default());
-        tell(&rig.repository, Some(&here), &rig.env, "east", &PackLosses::default()).await;
+        note_losses(&rig.repository, Some(&here), &rig.env, "east", &PackLosses::default()).await;
         assert!(!rig.memory.objects().contains_key("app/live/loss"), "nothing is nothing to tell");
 
-        tell(&rig.repository, Some(&here), &rig.env, "east", &met(1)).await;
-        tell(&rig.repository, None, &rig.env, "restorer", &met(2)).await;
+        note_losses(&rig.repository, Some(&here), &rig.env, "east", &met(1)).await;
+        note_losses(&rig.repository, None, &rig.env, "restorer", &met(2)).await;
         let mut both = met(1);
         both.add(&met(2));
         let told = heard(&rig, Some(&there)).await;
@@ -288,11 +288,12 @@ mod tests {
         );
 
         let remains = Some(UnhealedLosses { lost: met(1), more: false, files: 3 });
-        settle(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, remains.clone()).await;
+        record_unhealed(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, remains.clone())
+            .await;
         let left = heard(&rig, Some(&there)).await;
         assert_eq!((left.news(None), left.known()), (None, met(1)));
         assert_eq!(left.newest().and_then(|note| note.remains), remains);
-        settle(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, None).await;
+        record_unhealed(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, None).await;
         assert_eq!(heard(&rig, Some(&here)).await.newest(), None);
         assert!(own(Some(&here)).unwrap().is_none());
     }
@@ -301,10 +302,10 @@ mod tests {
     async fn what_is_met_while_a_run_looks_is_for_the_next() {
         let rig = JobFixture::new().await;
         let local = LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
-        tell(&rig.repository, None, &rig.env, "west", &met(1)).await;
+        note_losses(&rig.repository, None, &rig.env, "west", &met(1)).await;
         let before = heard(&rig, Some(&local)).await;
-        tell(&rig.repository, None, &rig.env, "west", &met(2)).await;
-        settle(&rig.repository, &local, &rig.env, "east", &before, None).await;
+        note_losses(&rig.repository, None, &rig.env, "west", &met(2)).await;
+        record_unhealed(&rig.repository, &local, &rig.env, "east", &before, None).await;
         assert!(heard(&rig, Some(&local)).await.news(before.object()).is_some());
     }
 

@@ -17,7 +17,7 @@ use crate::journal::log::{AppendError, Journal, JournalError, UnfencedAction};
 use crate::journal::record::{PauseBody, TakeoverBody, TakeoverReason, WriterNode};
 use crate::journal::standing::HeadConflict;
 use crate::journal::state::{JournalPause, JournalView, RoleHolder};
-use crate::outage::silent;
+use crate::outage::no_answer_text;
 use crate::role::election::{self, Eligibility};
 use crate::role::present;
 use crate::role::probe::ProbeAssessment;
@@ -33,7 +33,7 @@ pub const PATIENCE: Duration = Duration::from_mins(5);
 ///
 /// # Errors
 /// Those of the act, and that it took too long.
-pub async fn in_time<T, E: From<OperateError>>(
+pub async fn with_timeout<T, E: From<OperateError>>(
     env: &Env,
     patience: Duration,
     trouble: impl FnOnce() -> Option<String>,
@@ -41,7 +41,7 @@ pub async fn in_time<T, E: From<OperateError>>(
 ) -> Result<T, E> {
     match env.timeout(patience, act).await {
         Some(done) => done,
-        None => Err(OperateError::Silent { why: silent(patience, trouble().as_deref()) }.into()),
+        None => Err(OperateError::Silent { why: no_answer_text(patience, trouble().as_deref()) }.into()),
     }
 }
 
@@ -218,12 +218,12 @@ impl OperatorContext<'_> {
         let mut found = None;
         self.note(repository, UnfencedAction::Amend, |view| {
             found = look(view).or_else(|| look(known.as_ref()?));
-            found.as_ref().is_some_and(|found| force || !is_odd(found))
+            found.as_ref().is_some_and(|found| force || !is_reader_clock_suspect(found))
         })
         .await?;
         let change = match found {
             None => RoleChange::NothingFuture,
-            Some(found) if is_odd(&found) && !force => RoleChange::OddClock(found),
+            Some(found) if is_reader_clock_suspect(&found) && !force => RoleChange::OddClock(found),
             Some(found) => RoleChange::Amended(found),
         };
         Ok(OperateReport { role: repository.role().clone(), change })
@@ -260,7 +260,7 @@ impl OperatorContext<'_> {
         assessment: Option<&ProbeAssessment>,
         force: bool,
     ) -> Result<OperateReport, OperateError> {
-        let forced = fitness(role, &self.node.name, assessment, force)?;
+        let forced = require_eligible(role, &self.node.name, assessment, force)?;
         let body = TakeoverBody { forced, ..TakeoverBody::new(TakeoverReason::Operator) };
         let (journal, mut view) = self.open(repository).await?;
         for _ in 0..ATTEMPTS {
@@ -268,7 +268,7 @@ impl OperatorContext<'_> {
             if let Some(holder) = from.as_ref().filter(|holder| holder.node.id == self.node.id) {
                 return Ok(OperateReport { role: role.name.clone(), change: RoleChange::HadIt { term: holder.term } });
             }
-            match journal.take_over_as(&view, &election::by_operator(role), body.clone()).await {
+            match journal.take_over_as(&view, &election::operator_candidacy(role), body.clone()).await {
                 Ok((permit, _)) => {
                     let change = RoleChange::TookOver { term: permit.term(), from, lease: role.lease };
                     return Ok(OperateReport { role: role.name.clone(), change });
@@ -285,7 +285,7 @@ impl OperatorContext<'_> {
 ///
 /// # Errors
 /// It would have to be, and is not.
-pub(crate) fn fitness(
+pub(crate) fn require_eligible(
     role: &RoleSettings,
     node: &str,
     assessment: Option<&ProbeAssessment>,
@@ -298,26 +298,26 @@ pub(crate) fn fitness(
     };
     match unfit {
         Some(unknown) if !force => {
-            Err(OperateError::NotEligible { role: role.name.clone(), unknown, evidence: said(assessment) })
+            Err(OperateError::NotEligible { role: role.name.clone(), unknown, evidence: evidence_text(assessment) })
         }
         unfit => Ok(unfit.is_some()),
     }
 }
 
 /// Whether it is more likely this node's clock that is wrong.
-fn is_odd(found: &FutureDates) -> bool {
+fn is_reader_clock_suspect(found: &FutureDates) -> bool {
     matches!(found.clock, WrongClock::Reader | WrongClock::LikelyReader)
 }
 
 /// What an act comes to whose meaning rests on this node's clock, where the store's is another.
 async fn clock_off(repository: &Repository) -> Option<OperateReport> {
     repository.store.ask_time().await;
-    let offset = repository.store.clock_offset().filter(|offset| present::is_off(*offset))?;
+    let offset = repository.store.clock_offset().filter(|offset| present::is_clock_off(*offset))?;
     Some(OperateReport { role: repository.role().clone(), change: RoleChange::ClockOff { offset } })
 }
 
 /// What the probes said, each with its fact.
-fn said(assessment: Option<&ProbeAssessment>) -> String {
+fn evidence_text(assessment: Option<&ProbeAssessment>) -> String {
     let evidence = assessment.map(|assessment| assessment.evidence.as_slice()).unwrap_or_default();
     evidence.iter().map(|e| format!("{}: {}", e.subject, e.detail)).collect::<Vec<_>>().join("; ")
 }
@@ -406,7 +406,7 @@ mod tests {
         let view = rig.archive().await.view;
         let snapshot = view.state.snapshots.last().unwrap();
         assert!(
-            (snapshot.id, snapshot.slot) == (wrong.id, None) && !present::is_beyond(snapshot.time, now),
+            (snapshot.id, snapshot.slot) == (wrong.id, None) && !present::is_in_future(snapshot.time, now),
             "{snapshot:?}"
         );
         assert_eq!(view.state.last_slot, None);
@@ -420,12 +420,12 @@ mod tests {
         let short = Duration::from_millis(20);
         let hangs = std::future::pending::<Result<(), OperateError>>();
         let trouble = || Some("SlowDown, status 503".to_owned());
-        let error = in_time(&env, short, trouble, hangs).await.unwrap_err();
+        let error = with_timeout(&env, short, trouble, hangs).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             "whether it is recorded cannot be told: the store: no answer within 20ms; the last try failed: SlowDown, status 503"
         );
-        assert!(in_time(&env, PATIENCE, || None, async { Ok::<_, OperateError>(()) }).await.is_ok());
+        assert!(with_timeout(&env, PATIENCE, || None, async { Ok::<_, OperateError>(()) }).await.is_ok());
     }
 
     /// The host's wall clock, five hours on.
@@ -503,7 +503,7 @@ mod tests {
         };
         assert_eq!((found.count, found.node), (1, None));
         let made = rig.archive().await.view.commits().created();
-        assert!(made.is_some_and(|made| !present::is_beyond(made, now)), "{made:?}");
+        assert!(made.is_some_and(|made| !present::is_in_future(made, now)), "{made:?}");
     }
 
     #[tokio::test]

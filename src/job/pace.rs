@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::job::runner::NodeContext;
-use crate::job::stall::{RunStall, StallDetector, StallState, look_interval};
+use crate::job::stall::{RunStall, StallDetector, StallState, check_interval};
 
 /// How long a run that was told to end is waited for: it leaves behind what is blocked, waits for the answer to an append, and
 /// runs its hook `after`.
@@ -23,7 +23,7 @@ pub(crate) struct WatchedRun<T> {
 
 /// Does `work`, and ends it when nothing of it moves for longer than `limit`: its `cancel`, which must be its own, is set then.
 /// `pace` is told how it goes.
-pub(crate) async fn watched<T>(
+pub(crate) async fn run_watched<T>(
     runner: &NodeContext,
     limit: Duration,
     pace: &(dyn Fn(StallState) + Sync),
@@ -33,7 +33,7 @@ pub(crate) async fn watched<T>(
     let silent = tokio::select! {
         biased;
         done = &mut work => return WatchedRun { done: Some(done), stall: None },
-        silent = stalled(runner, limit, pace) => silent,
+        silent = wait_for_stall(runner, limit, pace) => silent,
     };
     let stall = RunStall { silent, last: runner.progress.last(), trouble: runner.progress.trouble() };
     tracing::error!("a run {stall}; it is ended");
@@ -43,11 +43,11 @@ pub(crate) async fn watched<T>(
 }
 
 /// Resolves when nothing has moved for longer than `limit`, with how long that was.
-async fn stalled(runner: &NodeContext, limit: Duration, pace: &(dyn Fn(StallState) + Sync)) -> Duration {
+async fn wait_for_stall(runner: &NodeContext, limit: Duration, pace: &(dyn Fn(StallState) + Sync)) -> Duration {
     let (env, progress) = (&runner.env, &runner.progress);
     let mut judge = StallDetector::new(limit, env.clock.boottime(), progress.mark());
     loop {
-        env.sleep(look_interval(limit)).await;
+        env.sleep(check_interval(limit)).await;
         let seen = judge.look(env.clock.boottime(), progress.mark());
         pace(seen);
         if let StallState::Stalled(silent) = seen {
@@ -77,7 +77,7 @@ mod tests {
             }
             7
         };
-        let watched = watched(&runner, LIMIT, &|_| {}, moves).await;
+        let watched = run_watched(&runner, LIMIT, &|_| {}, moves).await;
         assert!(watched.done == Some(7) && watched.stall.is_none() && !runner.cancel.is_cancelled());
 
         let paces = Mutex::new(Vec::new());
@@ -85,7 +85,7 @@ mod tests {
             runner.progress.begin(RunActivity::Hook("before"));
             runner.cancel.cancelled().await;
         };
-        let watched = super::watched(&runner, LIMIT, &|pace| paces.lock().unwrap().push(pace), hangs).await;
+        let watched = run_watched(&runner, LIMIT, &|pace| paces.lock().unwrap().push(pace), hangs).await;
         let stall = watched.stall.unwrap();
         assert!(watched.done.is_some() && stall.silent >= LIMIT);
         assert_eq!(stall.last, Some(RunActivity::Hook("before")));

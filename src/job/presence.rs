@@ -140,7 +140,8 @@ pub(crate) async fn announce(
     let BootEvidence { own: noted, mark } = BootEvidence::ask(&local, runner.instance);
     let mark = mark.ok();
     let instance = found.as_ref().map(|found| found.instance);
-    let stranger = instance.filter(|_| twin::is_stranger(instance, own) && twin::is_stranger(instance, Some(&noted)));
+    let stranger = instance
+        .filter(|_| twin::is_foreign_process(instance, own) && twin::is_foreign_process(instance, Some(&noted)));
     if let Some(stranger) = stranger {
         tracing::warn!(
             "role {role}: process {stranger} told of itself as this node, and is none of its own: either this machine was set \
@@ -162,10 +163,10 @@ pub(crate) async fn announce(
     let (last, met, by_mark) = last.unwrap_or_default();
     if let Err(error) = intend(&LastAnnouncement { what: was, at, stranger: last, again: met, mark: by_mark, by }) {
         failed(&error);
-        tell_failure(runner, repository, word).await;
+        put_failure(runner, repository, word).await;
         return None;
     }
-    let noted = boot::note_in_memory(&local, runner.instance).await.is_some();
+    let noted = boot::note_in_boot_dir(&local, runner.instance).await.is_some();
     match word.put(runner, repository, if noted { PresenceTrace::Memory } else { PresenceTrace::Disk }).await {
         Ok(()) => Some(LastAnnouncement { what, at: now, stranger, again, mark, by: Some(vec![runner.instance]) }),
         Err(error) => {
@@ -178,10 +179,10 @@ pub(crate) async fn announce(
 /// Tells the others how this node's last run failed, where what was told of it cannot be remembered: the state directory may be why it
 /// failed. The same is told once an hour by one process.
 pub(crate) async fn announce_failure(runner: &NodeContext, repository: &Repository, lease: LeaseKind) {
-    tell_failure(runner, repository, PresenceReport::of(runner, repository, lease)).await;
+    put_failure(runner, repository, PresenceReport::of(runner, repository, lease)).await;
 }
 
-async fn tell_failure(runner: &NodeContext, repository: &Repository, word: PresenceReport) {
+async fn put_failure(runner: &NodeContext, repository: &Repository, word: PresenceReport) {
     let (what, now, role) = (word.digest(), runner.env.clock.now(), repository.role());
     if word.failure.is_none() || !runner.memories.tells(repository.keys.repo(), what, now) {
         return;
@@ -258,7 +259,11 @@ pub(crate) struct LivePeers {
 ///
 /// # Errors
 /// The store.
-pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -> Result<LivePeers, StoreError> {
+pub(crate) async fn read_live_peers(
+    repository: &Repository,
+    me: NodeId,
+    now: Timestamp,
+) -> Result<LivePeers, StoreError> {
     let (store, keys, role) = (repository.store.as_ref(), &repository.keys, repository.role());
     let page = store.list(&names::live_prefix(role), None, NODES_MAX + LIVE_OTHERS_MAX).await?;
     let (own, nodes, loss) = (names::node(role, me), names::nodes_prefix(role), names::loss(role));
@@ -269,7 +274,7 @@ pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -
     let read = |object: crate::store::ObjectMeta| async move {
         match store.get(&object.key, SizeLimit::LIVE).await {
             Ok(bytes) => Ok(read(&bytes, keys, &object.key, role).map(|presence| PeerPresence {
-                node: shown(&presence.node),
+                node: printable(&presence.node),
                 seen: object.modified,
                 lease: presence.lease.as_deref().and_then(lease_of),
                 failure: presence.failure,
@@ -279,7 +284,7 @@ pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -
         }
     };
     let found = stream::iter(alive).map(read).buffered(CONCURRENT_MAX).try_collect::<Vec<Option<PeerPresence>>>();
-    let under_way = async { if beats { beat::under_way(repository, now).await } else { Ok(None) } };
+    let under_way = async { if beats { beat::running_backup(repository, now).await } else { Ok(None) } };
     let (found, under_way) = tokio::try_join!(found, under_way)?;
     let mut peers: Vec<PeerPresence> = found.into_iter().flatten().collect();
     peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
@@ -287,7 +292,7 @@ pub(crate) async fn peers(repository: &Repository, me: NodeId, now: Timestamp) -
 }
 
 /// What a node says of itself, in lines that it cannot end.
-fn shown(node: &PeerInfo) -> PeerInfo {
+fn printable(node: &PeerInfo) -> PeerInfo {
     let line = |text: &str| text::line(text).into_owned();
     PeerInfo {
         name: line(&node.name),
@@ -319,12 +324,12 @@ pub(crate) fn lease_drift(peer: &PeerPresence, own: LeaseKind) -> Option<RoleWar
 
 /// Whether `peer` has this node's name, `label`, and was not seen since this node was made: it was this one, before its state directory was
 /// lost. `born`: when that was; `None`: it is not made yet.
-pub(crate) fn is_former(peer: &PeerPresence, label: &str, born: Option<Timestamp>) -> bool {
+pub(crate) fn is_former_identity(peer: &PeerPresence, label: &str, born: Option<Timestamp>) -> bool {
     peer.node.name == label && born.is_none_or(|born| peer.seen < born)
 }
 
 /// What another node has otherwise than this one: two nodes with two configs take turns at doing two different things.
-pub(crate) fn drift(peer: &PeerInfo, config_hash: &str) -> Option<RoleWarning> {
+pub(crate) fn config_drift(peer: &PeerInfo, config_hash: &str) -> Option<RoleWarning> {
     let version = (peer.version != env!("CARGO_PKG_VERSION")).then(|| peer.version.clone());
     let config = peer.config_hash != config_hash;
     (version.is_some() || config).then(|| RoleWarning::Drift { node: peer.name.clone(), version, config })
@@ -350,7 +355,7 @@ mod tests {
             };
             PeerPresence { node, seen, lease: None, failure: None }
         };
-        let former = |name, seen, born| is_former(&peer(name, seen), "east", born);
+        let former = |name, seen, born| is_former_identity(&peer(name, seen), "east", born);
         assert!(former("east", before, Some(born)));
         assert!(former("east", after, None), "this one is not made yet");
         assert!(!former("east", after, Some(born)), "it lives: another machine has the name");
@@ -390,7 +395,7 @@ mod tests {
             .replace(&NodeId([2; 16]).to_string(), &NodeId([4; 16]).to_string());
         rig.store.put(&names::node(role, NodeId([4; 16])), Bytes::from(forged)).await.unwrap();
         let now = rig.env.clock.now();
-        let seen = peers(&rig.repository, east.node.id, now).await.unwrap().peers;
+        let seen = read_live_peers(&rig.repository, east.node.id, now).await.unwrap().peers;
         assert_eq!(
             seen.iter().map(|p| (p.node.name.as_str(), p.node.config_hash.as_str())).collect::<Vec<_>>(),
             [("west", "other")]
@@ -400,7 +405,7 @@ mod tests {
             lease_drift(&seen[0], LeaseKind::Bucket),
             Some(RoleWarning::LeaseDrift { theirs: LeaseKind::None, .. })
         ));
-        assert_eq!(peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), LivePeers::default());
+        assert_eq!(read_live_peers(&rig.repository, east.node.id, now + GONE * 2).await.unwrap(), LivePeers::default());
         let failed = RunFailure {
             outcome: RunOutcome::Failed,
             step: RunStep::Run,
@@ -413,16 +418,17 @@ mod tests {
         let kept = RunFailureFile::of(&west, role);
         kept.add(failed.clone());
         let failing = tell(&west, &rig, Some(&before)).await;
-        let sealed = peers(&rig.repository, east.node.id, now).await.unwrap().peers[0].failure.clone().unwrap();
+        let sealed =
+            read_live_peers(&rig.repository, east.node.id, now).await.unwrap().peers[0].failure.clone().unwrap();
         let opened = RunFailure::open(&sealed, &rig.repository.keys, west.node.id.0).unwrap();
         assert_eq!(opened.error, failed.error);
         kept.add(failed);
         assert_eq!(tell(&west, &rig, failing.as_ref()).await, None, "the same failure once more is no news");
         kept.clear();
         assert!(tell(&west, &rig, failing.as_ref()).await.is_some());
-        assert_eq!(peers(&rig.repository, east.node.id, now).await.unwrap().peers[0].failure, None);
+        assert_eq!(read_live_peers(&rig.repository, east.node.id, now).await.unwrap().peers[0].failure, None);
         rig.store.put(&names::loss(role), Bytes::from("{}")).await.unwrap();
-        assert!(peers(&rig.repository, east.node.id, now).await.unwrap().has_losses);
+        assert!(read_live_peers(&rig.repository, east.node.id, now).await.unwrap().has_losses);
         let changed = NodeContext { config_hash: "new".to_owned(), ..east };
         assert!(tell(&changed, &rig, Some(&told)).await.is_some(), "at once");
     }
@@ -525,7 +531,7 @@ mod tests {
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let full = |_: &LastAnnouncement| Err(io::ErrorKind::StorageFull.into());
         let told = || async {
-            let found = peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().peers;
+            let found = read_live_peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().peers;
             RunFailure::open(found[0].failure.as_deref()?, &rig.repository.keys, mine.node.id.0)
                 .map(|failure| failure.error)
         };
@@ -555,6 +561,6 @@ mod tests {
         assert!(told().await.is_some());
         rig.store.delete(&[key]).await.unwrap();
         announce_failure(&mine, &rig.repository, LeaseKind::None).await;
-        assert_eq!(peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().peers, []);
+        assert_eq!(read_live_peers(&rig.repository, NodeId([2; 16]), rig.env.clock.now()).await.unwrap().peers, []);
     }
 }

@@ -28,7 +28,7 @@ use crate::ids::{Digest, PackId, RoleName};
 use crate::job::backup::{BackupError, RoleJournal, RoleSession, indexes_len, put_indexes};
 use crate::job::guard::{self, Admission, AdmittedRun, GuardError, GuardOutcome, NoCommitReason, Precheck, RoleGuard};
 use crate::job::loss;
-use crate::job::pace::{WatchedRun, watched};
+use crate::job::pace::{WatchedRun, run_watched};
 use crate::job::progress::JobPhase;
 use crate::job::report::pruned::{PruneReport, RetentionVerdict, SweepCounts};
 use crate::job::report::{RoleReport, RunOutcome};
@@ -177,20 +177,20 @@ pub(crate) async fn prune(
     if role.keep.is_none() && !session.view.state.condemned.is_empty() {
         // The role keeps everything from now on; what was condemned before nothing needs all the same.
         let report = PruneReport::idle(role.name.clone(), &session.view.state.snapshots);
-        return Ok(PruneReport { swept: swept(session, role).await?, ..report });
+        return Ok(PruneReport { swept: sweep_due(session, role).await?, ..report });
     }
     let made = PrunePlan::make(repository, &session.view, role, zone, runner.env.clock.now()).await;
     let plan = match made {
         Ok(plan) => {
-            tell(session, &plan.survey.lost()).await;
+            note_losses(session, &plan.survey.lost()).await;
             plan
         }
-        Err(error) => return Err(told(session, error).await),
+        Err(error) => return Err(note_losses_of(session, error).await),
     };
     if !plan.is_idle() {
         let moved = match repack::repack(session, &plan.survey, &plan.fates).await {
             Ok(moved) => moved,
-            Err(error) => return Err(told(session, error).await),
+            Err(error) => return Err(note_losses_of(session, error).await),
         };
         let gone: Vec<PackId> =
             plan.fates.iter().filter(|(_, fate)| *fate != PackAction::Keep).map(|(id, _)| *id).collect();
@@ -221,19 +221,19 @@ pub(crate) async fn prune(
         session.append(RecordBody::Prune(body), None).await?;
         session.local.shelf().trim(&session.view.state.indexes);
     }
-    Ok(PruneReport { swept: swept(session, role).await?, ..plan.report })
+    Ok(PruneReport { swept: sweep_due(session, role).await?, ..plan.report })
 }
 
 /// Tells the next run what was met of losses.
-async fn tell(session: &RoleSession<'_>, met: &PackLosses) {
+async fn note_losses(session: &RoleSession<'_>, met: &PackLosses) {
     let (runner, local) = (session.runner, Some(&session.local));
-    loss::tell(session.repository, local, &runner.env, &runner.node.name, met).await;
+    loss::note_losses(session.repository, local, &runner.env, &runner.node.name, met).await;
 }
 
 /// The same for what ended a prune.
-async fn told(session: &RoleSession<'_>, error: PruneError) -> PruneError {
+async fn note_losses_of(session: &RoleSession<'_>, error: PruneError) -> PruneError {
     if let PruneError::Damaged { error, .. } | PruneError::Read(error) = &error {
-        tell(session, &PackLosses::of(error, session.repository.role())).await;
+        note_losses(session, &PackLosses::of(error, session.repository.role())).await;
     }
     error
 }
@@ -252,7 +252,7 @@ fn no_room(repository: &Repository, tables: &[PackTable], error: BackupError) ->
 }
 
 /// Deletes what has waited long enough.
-async fn swept(session: &mut RoleSession<'_>, role: &RoleSettings) -> Result<SweepCounts, PruneError> {
+async fn sweep_due(session: &mut RoleSession<'_>, role: &RoleSettings) -> Result<SweepCounts, PruneError> {
     let now = store_time(session.repository, session.runner.env.clock.now());
     match sweep::sweep(session, now, role.prune_grace).await {
         Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => Err(PruneError::MayNotDelete(error)),
@@ -280,12 +280,12 @@ pub async fn run(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<PruneOutcome, PruneError> {
     let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
-    let work = admitted(runner, settings, role, connect);
-    settled(watched(runner, guard::silence_max(role, settings), &|_| {}, work).await)
+    let work = admit_and_prune(runner, settings, role, connect);
+    result_or_stall(run_watched(runner, guard::stall_limit(role, settings), &|_| {}, work).await)
 }
 
 /// A prune that came to its end has the last word.
-pub(crate) fn settled<T>(watched: WatchedRun<Result<T, PruneError>>) -> Result<T, PruneError> {
+pub(crate) fn result_or_stall<T>(watched: WatchedRun<Result<T, PruneError>>) -> Result<T, PruneError> {
     match (watched.done, watched.stall) {
         (Some(Ok(done)), _) => Ok(done),
         (_, Some(stall)) => Err(BackupError::Stalled(stall).into()),
@@ -294,20 +294,20 @@ pub(crate) fn settled<T>(watched: WatchedRun<Result<T, PruneError>>) -> Result<T
     }
 }
 
-async fn admitted(
+async fn admit_and_prune(
     runner: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<PruneOutcome, PruneError> {
-    let approach = match guard::approach(runner, settings, role, connect, false).await? {
+    let approach = match guard::precheck(runner, settings, role, connect, false).await? {
         Ok(approach) => approach,
         Err(refused) => return Ok(PruneOutcome::Refused(Box::new(refused))),
     };
     let Precheck { repository, plan, assessment, .. } = approach;
     repository.store.ask_time().await;
     // Also where no slot is told by it: it tells what has waited long enough.
-    if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_off(*offset)) {
+    if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_clock_off(*offset)) {
         let report = RoleReport::nothing(role.name.clone(), RunOutcome::Unknown);
         return Ok(PruneOutcome::Refused(Box::new((report, Some(NoCommitReason::ClockOff { offset })))));
     }
@@ -316,19 +316,20 @@ async fn admitted(
         return Ok(PruneOutcome::Refused(Box::new(refused)));
     }
     // The lease is written, too.
-    let is_tight = reserve::make_room(repository.store.as_ref(), &role.name, &runner.env).await?;
+    let is_tight = reserve::release_if_full(repository.store.as_ref(), &role.name, &runner.env).await?;
     let guard =
         RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(RetakeReason::None) };
     let admission = Box::pin(guard.admit(assessment)).await;
     if is_tight && !matches!(admission, Ok(Admission::Active(_))) {
-        reserve::keep(repository.store.as_ref(), &role.name, &runner.env).await;
+        reserve::ensure_reserve(repository.store.as_ref(), &role.name, &runner.env).await;
     }
     match admission? {
         Admission::Refused(refused) => Ok(PruneOutcome::Refused(refused)),
         Admission::Active(admitted) => {
             let AdmittedRun { opening, candidacy, keeper, .. } = *admitted;
-            let lost = guard::lost(keeper.as_ref());
-            let done = Box::pin(within(is_tight, runner, role, &settings.timezone, opening, &candidacy, lost)).await;
+            let lost = guard::lease_lost(keeper.as_ref());
+            let done =
+                Box::pin(prune_with_room(is_tight, runner, role, &settings.timezone, opening, &candidacy, lost)).await;
             guard::release(keeper).await;
             done.map(PruneOutcome::Done)
         }
@@ -339,7 +340,7 @@ async fn admitted(
 ///
 /// # Errors
 /// [`prune`]'s. Another run of this node is going on: neither is to decide on what the other changes.
-pub(crate) async fn under(
+pub(crate) async fn prune_admitted(
     runner: &NodeContext,
     role: &RoleSettings,
     zone: &TimeZone,
@@ -347,12 +348,12 @@ pub(crate) async fn under(
     candidacy: &Candidacy,
     lost: impl Future<Output = LostTo>,
 ) -> Result<PruneReport, PruneError> {
-    let is_tight = reserve::make_room(opening.store(), &role.name, &runner.env).await?;
-    Box::pin(within(is_tight, runner, role, zone, opening, candidacy, lost)).await
+    let is_tight = reserve::release_if_full(opening.store(), &role.name, &runner.env).await?;
+    Box::pin(prune_with_room(is_tight, runner, role, zone, opening, candidacy, lost)).await
 }
 
 /// The same where it is known whether there is little room.
-async fn within(
+async fn prune_with_room(
     is_tight: bool,
     runner: &NodeContext,
     role: &RoleSettings,
@@ -378,7 +379,7 @@ async fn within(
         }
     };
     let done = work.await;
-    reserve::keep(repository.store.as_ref(), &role.name, &runner.env).await;
+    reserve::ensure_reserve(repository.store.as_ref(), &role.name, &runner.env).await;
     done
 }
 
@@ -387,8 +388,9 @@ async fn within(
 fn settled_times(snapshots: &[Snapshot]) -> Vec<Timestamp> {
     let mut before: Option<Timestamp> = None;
     let settle = |snapshot: &Snapshot| {
-        let is_apart =
-            |before: &Timestamp| *before > snapshot.time && !present::is_off(before.duration_since(snapshot.time));
+        let is_apart = |before: &Timestamp| {
+            *before > snapshot.time && !present::is_clock_off(before.duration_since(snapshot.time))
+        };
         let time = before.filter(is_apart).unwrap_or(snapshot.time);
         before = Some(time);
         time

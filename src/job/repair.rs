@@ -21,18 +21,18 @@ use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, InstanceId, KeyId, PackId, RoleName};
 use crate::job::backup::BackupError;
 use crate::job::init::{InitError, put_new};
-use crate::job::inside::{ReadOnlyRepository, reading_journal};
+use crate::job::inside::{ReadOnlyRepository, read_only_journal};
 use crate::job::local::LocalState;
-use crate::job::operate::{OperateError, fitness};
+use crate::job::operate::{OperateError, require_eligible};
 use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport};
-use crate::job::repository::{OpenError, Repository, slots};
+use crate::job::repository::{OpenError, Repository, list_key_slots};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
 use crate::journal::record::WriterNode;
 use crate::journal::register::RegisterError;
 use crate::journal::repair::{SalvageError, SalvageProgress, WrongRotationCopy};
 use crate::journal::state::{JournalState, Snapshot};
 use crate::repo::format::JournalLocation;
-use crate::repo::index::{encode_index, fitting};
+use crate::repo::index::{count_fitting_packs, encode_index};
 use crate::repo::loss::LossLog;
 use crate::repo::names;
 use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable};
@@ -157,7 +157,7 @@ struct RepairProgress {
 impl RepairPlan {
     async fn make(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Self, RepairError> {
         let step = by.step;
-        let entered = entry::enter(store, step).await?;
+        let entered = entry::open_damaged(store, step).await?;
         let repository = &entered.repository;
         // What an operator has not accepted is not repaired in the place of what this node knows.
         if let Some(known) = step.place.another(step.env, step.state_dir, repository) {
@@ -172,7 +172,7 @@ impl RepairPlan {
         let (shelf, more) = (local.as_ref().map(LocalState::shelf), mending.mended.has_more());
         let index = index::plan(repository, &mending.mended.view.state, shelf.as_ref(), more, by.read_data).await?;
         let copy = journal.wrong_copy(&mending.mended.view.state).await?;
-        let keys = slots(repository.store.as_ref(), step.role).await?.found.into_iter();
+        let keys = list_key_slots(repository.store.as_ref(), step.role).await?.found.into_iter();
         let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
         Ok(Self { entered, journal, mending, index, copy, keys })
     }
@@ -233,7 +233,7 @@ impl RepairPlan {
         let (repository, env, mended) = (&self.entered.repository, by.step.env, &self.mending.mended);
         let (store, role) = (repository.store.as_ref(), repository.role());
         if self.needs_record() {
-            log::understand(&mended.view)?;
+            log::check_understood(&mended.view)?;
         }
         if !written.way {
             self.write_way(by).await?;
@@ -258,7 +258,7 @@ impl RepairPlan {
         if written.listed.0 != tables {
             let (mut indexes, mut rest) = (Vec::new(), tables.as_slice());
             while !rest.is_empty() {
-                let (part, more) = rest.split_at(fitting(rest));
+                let (part, more) = rest.split_at(count_fitting_packs(rest));
                 let id = IndexId(env.random_bytes());
                 store
                     .put(&names::index(role, id), encode_index(&repository.keys, id, env.random_bytes(), part))
@@ -274,7 +274,7 @@ impl RepairPlan {
         written.occupied = true;
         let indexes = self.index.kept.iter().chain(&written.listed.1).copied().collect();
         let state = JournalState { indexes, ..mended.view.state.clone() };
-        match self.journal.repair(mended, state, &election::by_operator(by.role), forced).await {
+        match self.journal.repair(mended, state, &election::operator_candidacy(by.role), forced).await {
             Ok((permit, view)) => {
                 report.record = view.head.map(|head| (head.seq, permit.term()));
                 Ok(Some(report))
@@ -325,7 +325,7 @@ impl RepairPlan {
 ///
 /// # Errors
 /// There is no way in, or the store does not answer.
-pub async fn survey(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<RepairReport, RepairError> {
+pub async fn dry_run(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<RepairReport, RepairError> {
     Ok(Box::pin(RepairPlan::make(store, by)).await?.report(by))
 }
 
@@ -339,8 +339,11 @@ pub async fn repair(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Rep
     let mut plan = Box::pin(RepairPlan::make(Arc::clone(&store), by)).await?;
     let mut written = RepairProgress::default();
     loop {
-        let forced =
-            if plan.needs_record() { fitness(by.role, &by.node.name, by.assessment, by.force)? } else { false };
+        let forced = if plan.needs_record() {
+            require_eligible(by.role, &by.node.name, by.assessment, by.force)?
+        } else {
+            false
+        };
         if let Some(report) = Box::pin(plan.apply(by, forced, &mut written)).await? {
             return Ok(report);
         }
@@ -388,9 +391,9 @@ impl SalvagedRepository {
 ///
 /// # Errors
 /// There is no way in, or the store does not answer.
-pub async fn remains(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<SalvagedRepository, RepairError> {
-    let RecoveredRepository { repository, .. } = entry::enter(store, step).await?;
-    let journal = reading_journal(&repository, step.env);
+pub async fn open_salvaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<SalvagedRepository, RepairError> {
+    let RecoveredRepository { repository, .. } = entry::open_damaged(store, step).await?;
+    let journal = read_only_journal(&repository, step.env);
     let local = step.state_dir.map(|dir| LocalState::peek(step.env, dir, repository.keys.repo()));
     let known = local.as_ref().and_then(LocalState::last_view);
     let mended = Box::pin(journal.mend_readable(known.as_ref())).await?;

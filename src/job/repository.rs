@@ -21,7 +21,7 @@ use crate::repo::format::{FormatError, RepositoryFormat};
 use crate::repo::keyring::Keyring;
 use crate::repo::keyslot::{KeySlot, KeySlotError, KeyWrapping, SlotSecret, SlotSecretError};
 use crate::repo::names;
-use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, list_some};
+use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, list_filtered};
 
 /// A role's repository, unlocked.
 #[derive(Debug, Clone)]
@@ -152,7 +152,7 @@ pub enum SecretFileError {
 fn read_secret_file(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileError> {
     match access::refusal(path) {
         Some(exposure) => Err(SecretFileError::Exposed(exposure)),
-        None => tell_while(UnlockStep::Read, || read_in_time(path, patience)),
+        None => with_unlock_step(UnlockStep::Read, || read_in_time(path, patience)),
     }
 }
 
@@ -336,7 +336,7 @@ const SLOT_NAMES_MAX: usize = 10_000;
 const COPIES_ASKED_MAX: usize = 4;
 
 /// The key slots of a role, readable or not, the oldest [`SLOTS_MAX`] of them.
-pub async fn slots(store: &dyn Store, role: &RoleName) -> Result<KeySlotList, StoreError> {
+pub async fn list_key_slots(store: &dyn Store, role: &RoleName) -> Result<KeySlotList, StoreError> {
     let (mut named, _) = slot_names(store, role).await?;
     let passed_over = named.split_off(named.len().min(SLOTS_MAX)).len();
     Ok(KeySlotList { found: read_slots(store, role, named).await?, passed_over })
@@ -365,7 +365,7 @@ pub(super) async fn slots_to_try(
 async fn slot_names(store: &dyn Store, role: &RoleName) -> Result<(Vec<(Timestamp, KeyId)>, bool), StoreError> {
     let prefix = names::keys_prefix(role);
     let named = |object: ObjectMeta| Some((object.modified, object.key.strip_prefix(&prefix)?.parse::<KeyId>().ok()?));
-    let mut named = list_some(store, &prefix, SLOT_NAMES_MAX, named).await?.found;
+    let mut named = list_filtered(store, &prefix, SLOT_NAMES_MAX, named).await?.found;
     named.sort();
     let is_crowded = named.len() as u64 > SLOT_WORK_KIB_MAX / KeyWrapping::PASSPHRASE.work_kib();
     Ok((named, is_crowded))
@@ -378,7 +378,7 @@ async fn read_slots(
 ) -> Result<Vec<StoredKeySlot>, StoreError> {
     let mut found = Vec::with_capacity(named.len());
     for (written, id) in named {
-        found.extend(slot(store, role, id).await?.map(|slot| StoredKeySlot { id, written, slot }));
+        found.extend(read_key_slot(store, role, id).await?.map(|slot| StoredKeySlot { id, written, slot }));
     }
     Ok(found)
 }
@@ -387,7 +387,7 @@ async fn read_slots(
 /// is tried before others and not believed more.
 async fn made_by_rotations(store: &dyn Store, role: &RoleName) -> Result<Vec<KeyId>, StoreError> {
     let copy = |object: ObjectMeta| names::parse_rotation(role, &object.key);
-    let mut copies = list_some(store, &names::rotations_prefix(role), SLOT_NAMES_MAX, copy).await?.found;
+    let mut copies = list_filtered(store, &names::rotations_prefix(role), SLOT_NAMES_MAX, copy).await?.found;
     copies.sort_unstable();
     let mut made = Vec::new();
     for seq in copies.into_iter().rev().take(COPIES_ASKED_MAX) {
@@ -419,7 +419,7 @@ pub(crate) enum UnlockStep {
 pub(crate) type UnlockProgress = Arc<watch::Sender<Option<UnlockStep>>>;
 
 /// Tells whoever listens that this is done meanwhile.
-fn tell_while<T>(work: UnlockStep, does: impl FnOnce() -> T) -> T {
+fn with_unlock_step<T>(work: UnlockStep, does: impl FnOnce() -> T) -> T {
     let tell = |work| DERIVING.try_with(|deriving| deriving.send_replace(work));
     let _ = tell(Some(work));
     let done = does();
@@ -479,7 +479,7 @@ impl KeySlotTrial {
 }
 
 /// One of them, if it is there.
-async fn slot(
+async fn read_key_slot(
     store: &dyn Store,
     role: &RoleName,
     id: KeyId,
@@ -515,7 +515,7 @@ async fn unlock(
     }
     let mut trial = KeySlotTrial::default();
     if let Some(id) = remembered
-        && let Some(Ok(slot)) = slot(store, &format.role, id).await?
+        && let Some(Ok(slot)) = read_key_slot(store, &format.role, id).await?
         && let Some(Ok(master)) = trial.unwrap(&slot, secret, format.repo).await
         && let Some(keys) = verified(master)
     {

@@ -23,7 +23,7 @@ const PROBE_BYTES: usize = 1 << 20;
 
 /// Puts the reserve into a store that a disk bounds, if it is not there or is smaller than it should be. That it cannot is no error: who
 /// writes next hears of that.
-pub(crate) async fn keep(store: &dyn Store, role: &RoleName, env: &Env) {
+pub(crate) async fn ensure_reserve(store: &dyn Store, role: &RoleName, env: &Env) {
     if !store.capabilities().is_bounded {
         return;
     }
@@ -34,7 +34,7 @@ pub(crate) async fn keep(store: &dyn Store, role: &RoleName, env: &Env) {
     };
     let mut size = RESERVE_BYTES;
     while size >= RESERVE_BYTES_MIN && there < size as u64 {
-        match store.put(&key, filling(size, env)).await {
+        match store.put(&key, reserve_content(size, env)).await {
             Ok(()) => return,
             Err(error) if error.kind == StoreErrorKind::NoSpace => size /= 2,
             Err(error) => return tracing::debug!(%error, "there is no reserve"),
@@ -46,12 +46,12 @@ pub(crate) async fn keep(store: &dyn Store, role: &RoleName, env: &Env) {
 ///
 /// # Errors
 /// Something else keeps it from being told.
-pub(crate) async fn make_room(store: &dyn Store, role: &RoleName, env: &Env) -> Result<bool, StoreError> {
+pub(crate) async fn release_if_full(store: &dyn Store, role: &RoleName, env: &Env) -> Result<bool, StoreError> {
     if !store.capabilities().is_bounded {
         return Ok(false);
     }
     let probe = names::room_probe(role);
-    match store.put(&probe, filling(PROBE_BYTES, env)).await {
+    match store.put(&probe, reserve_content(PROBE_BYTES, env)).await {
         Ok(()) => {
             store.delete(&[probe]).await?;
             Ok(false)
@@ -66,7 +66,7 @@ pub(crate) async fn make_room(store: &dyn Store, role: &RoleName, env: &Env) -> 
 }
 
 /// Bytes that no file system makes smaller.
-fn filling(size: usize, env: &Env) -> Bytes {
+fn reserve_content(size: usize, env: &Env) -> Bytes {
     let mut bytes = vec![0; size];
     env.random.fill(&mut bytes);
     bytes.into()
@@ -82,15 +82,15 @@ mod tests {
         let (dir, env, role) = (tempfile::tempdir().unwrap(), Env::host(), "app".parse().unwrap());
         let store = DirStore::open(dir.path(), &env).unwrap();
         let size = || std::fs::metadata(dir.path().join("app/live/reserve")).map(|meta| meta.len()).ok();
-        keep(&store, &role, &env).await;
+        ensure_reserve(&store, &role, &env).await;
         assert_eq!(size(), Some(RESERVE_BYTES as u64));
         let first = std::fs::read(dir.path().join("app/live/reserve")).unwrap();
-        keep(&store, &role, &env).await;
+        ensure_reserve(&store, &role, &env).await;
         assert_eq!(std::fs::read(dir.path().join("app/live/reserve")).unwrap(), first, "what is there stays");
         std::fs::write(dir.path().join("app/live/reserve"), &first[..RESERVE_BYTES_MIN]).unwrap();
-        keep(&store, &role, &env).await;
+        ensure_reserve(&store, &role, &env).await;
         assert_eq!(size(), Some(RESERVE_BYTES as u64), "what a full store had to make smaller grows again");
-        assert!(!make_room(&store, &role, &env).await.unwrap());
+        assert!(!release_if_full(&store, &role, &env).await.unwrap());
         assert_eq!(size(), Some(RESERVE_BYTES as u64), "there is room");
         assert!(!dir.path().join("app/live/room").exists());
     }
@@ -99,8 +99,8 @@ mod tests {
     async fn a_bucket_needs_none() {
         let (env, role) = (Env::host(), "app".parse().unwrap());
         let store = crate::store::memory::MemoryStore::new(&env);
-        keep(&store, &role, &env).await;
-        assert!(!make_room(&store, &role, &env).await.unwrap());
+        ensure_reserve(&store, &role, &env).await;
+        assert!(!release_if_full(&store, &role, &env).await.unwrap());
         assert!(store.objects().is_empty());
     }
 }

@@ -16,9 +16,9 @@ use crate::config::{KeySource, RoleSettings};
 use crate::ids::{KeyGeneration, KeyId, Mac, Seq};
 use crate::job::init::put_new;
 use crate::job::keys::{self, KeysError};
-use crate::job::operate::{ATTEMPTS, OperatorContext, fitness};
+use crate::job::operate::{ATTEMPTS, OperatorContext, require_eligible};
 use crate::job::report::setup::{KeyChange, KeyReport, KeyRotation};
-use crate::job::repository::{KeySlotList, KeySlotTrial, Repository, read_secret, slots};
+use crate::job::repository::{KeySlotList, KeySlotTrial, Repository, list_key_slots, read_secret};
 use crate::journal::error::{AppendError, JournalError};
 use crate::journal::log::Journal;
 use crate::journal::record::{RecordBody, TakeoverBody, TakeoverReason};
@@ -30,7 +30,7 @@ use crate::repo::names;
 use crate::role::election;
 use crate::role::permit::Permit;
 use crate::role::probe::ProbeAssessment;
-use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, StoreErrorKind, list_some};
+use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, StoreErrorKind, list_filtered};
 
 /// The most staged slots that are looked at.
 const STAGED_MAX: usize = 1024;
@@ -134,7 +134,7 @@ async fn attempt(
         let rotation = KeyRotation { dry_run: true, removed, ..KeyRotation::of(generation) };
         return keys::report(repository, KeyChange::Rotated(rotation)).await;
     }
-    let forced = fitness(by.role, &by.operator.node.name, by.assessment, by.force).map_err(Box::new)?;
+    let forced = require_eligible(by.role, &by.operator.node.name, by.assessment, by.force).map_err(Box::new)?;
     let next = RepositoryKey::new(by.operator.env.random_bytes());
     let next = repository.keys.with_next(next).ok_or(KeysError::TooManyGenerations)?;
     let (mut secrets, created) = (kept, new_secret(ask, by)?);
@@ -181,7 +181,7 @@ fn rotated_now(rotating: &Repository) -> Repository {
 async fn staged(repository: &Repository) -> Result<Vec<KeyId>, StoreError> {
     let prefix = names::staged_keys_prefix(repository.role());
     let id = |object: ObjectMeta| object.key.strip_prefix(&prefix)?.parse().ok();
-    Ok(list_some(repository.store.as_ref(), &prefix, STAGED_MAX, id).await?.found)
+    Ok(list_filtered(repository.store.as_ref(), &prefix, STAGED_MAX, id).await?.found)
 }
 
 /// The newest rotation, if slots of it are staged and not in their place; for a caller `behind` it also if they are: what it was to remove
@@ -234,7 +234,7 @@ async fn finish(
             Err(error) => return Err(error.into()),
         }
     }
-    let found = slots(store, role).await?.found;
+    let found = list_key_slots(store, role).await?.found;
     let is_there = |id: &KeyId| made.iter().any(|slot| slot.id() == *id) || found.iter().any(|found| found.id == *id);
     let there =
         found.iter().filter(|found| body.slots.contains(&found.id)).filter_map(|found| found.slot.as_ref().ok());
@@ -285,7 +285,7 @@ async fn is_at_hand(
 
 /// The secrets that go on to open the repository, and the slots that are there now.
 async fn choose(repository: &Repository, ask: &RotateRequest<'_>) -> Result<(Vec<SlotSecret>, Vec<KeyId>), KeysError> {
-    let KeySlotList { found, passed_over } = slots(repository.store.as_ref(), repository.role()).await?;
+    let KeySlotList { found, passed_over } = list_key_slots(repository.store.as_ref(), repository.role()).await?;
     if passed_over > 0 {
         return Err(KeysError::TooManySlots(passed_over));
     }
@@ -363,7 +363,7 @@ async fn take_over(
 ) -> Result<(Permit, JournalView), AppendError> {
     let takeover = TakeoverBody { forced, ..TakeoverBody::new(TakeoverReason::Operator) };
     for _ in 0..ATTEMPTS {
-        match journal.take_over_as(&view, &election::by_operator(by.role), takeover.clone()).await {
+        match journal.take_over_as(&view, &election::operator_candidacy(by.role), takeover.clone()).await {
             Err(AppendError::Moved(now)) => view = *now,
             result => return result,
         }

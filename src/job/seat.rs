@@ -89,7 +89,7 @@ impl JournalAccess {
         let journal = Journal::new(store, keys, env.clone(), node.clone(), instance).created(repository.format.created);
         let JournalLocation::Etcd { cluster: home } = repository.format.journal else { return Ok(journal) };
         let role = || repository.role().clone();
-        let register = self.register(&register::head(repository.keys.repo()));
+        let register = self.register(&register::head_name(repository.keys.repo()));
         let register = register.ok_or_else(|| EtcdHeadError::NoEtcd { role: role() })?;
         Ok(journal.seated(EtcdHead { register, home }))
     }

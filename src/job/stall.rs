@@ -19,12 +19,12 @@ const LOOK_LATE: u32 = 3;
 const PACKS_WAITING: u64 = 16;
 
 /// The pause between two looks at a run that may be silent for so long.
-pub fn look_interval(limit: Duration) -> Duration {
+pub fn check_interval(limit: Duration) -> Duration {
     (limit / LOOKS).clamp(LOOK.0, LOOK.1)
 }
 
 /// How long a run may be silent: what is configured, and where uploads are slowed down on purpose what that takes.
-pub fn limit(stall_timeout: Duration, limit_upload: Option<u64>, pack_bytes: usize) -> Duration {
+pub fn stall_limit(stall_timeout: Duration, limit_upload: Option<u64>, pack_bytes: usize) -> Duration {
     let sent = |rate: u64| Duration::from_secs(PACKS_WAITING * pack_bytes as u64 / rate.max(1));
     stall_timeout.saturating_add(limit_upload.map(sent).unwrap_or_default())
 }
@@ -103,9 +103,9 @@ pub struct StallDetector {
 }
 
 impl StallDetector {
-    /// Of a run that begins now, with its counters at `mark`, and may be silent for `limit`.
+    /// Of a run that begins now, with its counters at `mark`, and may be silent for `stall_limit`.
     pub fn new(limit: Duration, now: Duration, mark: u64) -> Self {
-        Self { limit, counted_max: look_interval(limit) * LOOK_LATE, mark, looked: now, silent: Duration::ZERO }
+        Self { limit, counted_max: check_interval(limit) * LOOK_LATE, mark, looked: now, silent: Duration::ZERO }
     }
 
     /// Looks at it: `mark` is another number whenever something has moved.
@@ -154,16 +154,16 @@ mod tests {
 
     #[test]
     fn looks_are_as_frequent_as_the_limit_needs() {
-        let every = [1, 60, 900, 86_400].map(|limit| look_interval(Duration::from_secs(limit)).as_millis());
+        let every = [1, 60, 900, 86_400].map(|limit| check_interval(Duration::from_secs(limit)).as_millis());
         assert_eq!(every, [50, 3_000, 5_000, 5_000]);
     }
 
     #[test]
     fn who_is_slowed_down_on_purpose_has_the_time_that_it_takes() {
         let stall = Duration::from_mins(15);
-        assert_eq!(limit(stall, None, 16 << 20), stall);
-        assert_eq!(limit(stall, Some(64 << 10), 16 << 20), stall + Duration::from_secs(16 * 256));
-        assert_eq!(limit(stall, Some(0), 1), stall + Duration::from_secs(16));
+        assert_eq!(stall_limit(stall, None, 16 << 20), stall);
+        assert_eq!(stall_limit(stall, Some(64 << 10), 16 << 20), stall + Duration::from_secs(16 * 256));
+        assert_eq!(stall_limit(stall, Some(0), 1), stall + Duration::from_secs(16));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::config::KeySource;
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, RepoId, RoleName, Seq};
-use crate::job::inside::reading_journal;
+use crate::job::inside::read_only_journal;
 use crate::job::progress::{JobPhase, JobProgress};
 use crate::job::report::verified::{AffectedFile, DamageKind, VerifyCounts, VerifyReport};
 use crate::job::repository::{self, OpenError, Repository, StoredKeySlot};
@@ -33,7 +33,7 @@ use crate::repo::keyslot::KeySlotError;
 use crate::repo::names;
 use crate::repo::reader::{IndexCache, RepositoryReadError, RepositoryReader, load_index};
 use crate::store::counting::CountingStore;
-use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_some};
+use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_filtered};
 use found::DamageLog;
 use inventory::StoreInventory;
 
@@ -92,7 +92,7 @@ pub async fn verify(
             let known = remembered(repository.keys.repo());
             checked = check(&repository, read_percent, known.as_ref(), progress, env, &mut found).await?;
         }
-        Err(error) => unopened(store.as_ref(), role, error, &mut found).await?,
+        Err(error) => report_open_failure(store.as_ref(), role, error, &mut found).await?,
     }
     checked.bytes_read = counters.read().bytes_down;
     progress.enter(JobPhase::Done);
@@ -111,13 +111,13 @@ async fn check(
     found: &mut DamageLog,
 ) -> Result<VerifyCounts, VerifyError> {
     check_slots(repository.store.as_ref(), repository.role(), found).await?;
-    let extent = history::extent(repository, known).await?;
+    let extent = history::find_extent(repository, known).await?;
     let history = history::read(repository, known, &extent, None, found, &mut |_, _| ()).await?;
-    if let Some(wrong) = reading_journal(repository, env).wrong_copy(&history.state).await? {
+    if let Some(wrong) = read_only_journal(repository, env).wrong_copy(&history.state).await? {
         found.damage(DamageKind::RotationCopy, wrong.key, &wrong.what);
     }
     let snapshots = &history.state.snapshots;
-    let StoreInventory { index, packs, unreferenced } = inventory::take(repository, &history, found).await?;
+    let StoreInventory { index, packs, unreferenced } = inventory::check_inventory(repository, &history, found).await?;
     let pack_count = packs.len() as u64;
     let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index));
     let chunks = manifests::check(&reader, repository.role(), snapshots, progress, found).await?;
@@ -141,7 +141,7 @@ async fn check(
 ///
 /// # Errors
 /// The store does not answer.
-pub(crate) async fn without(
+pub(crate) async fn affected_entries(
     repository: &Repository,
     indexes: &[IndexId],
     snapshots: &[Snapshot],
@@ -166,7 +166,7 @@ pub(crate) async fn without(
 
 /// Slots that another secret opens are checked by their names; whoever holds that secret must not be the first to notice.
 async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut DamageLog) -> Result<(), VerifyError> {
-    for StoredKeySlot { id, slot, .. } in repository::slots(store, role).await?.found {
+    for StoredKeySlot { id, slot, .. } in repository::list_key_slots(store, role).await?.found {
         if let Err(error @ (KeySlotError::Damaged(_) | KeySlotError::Excessive { .. })) = slot {
             found.damage(DamageKind::Key, names::key(role, id), &error.to_string());
         }
@@ -175,7 +175,7 @@ async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut DamageLog) 
 }
 
 /// Tells damage that keeps a repository from being opened from all the other reasons, which are the caller's to know.
-async fn unopened(
+async fn report_open_failure(
     store: &dyn Store,
     role: &RoleName,
     error: OpenError,
@@ -238,5 +238,5 @@ async fn each_listed(
         look(&object);
         None
     };
-    list_some(store, prefix, 0, pick).await.map(|_| ())
+    list_filtered(store, prefix, 0, pick).await.map(|_| ())
 }

@@ -32,10 +32,10 @@ use crate::file::access::FileExposure;
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::audit::ledger::recent;
-use crate::job::backup::history;
+use crate::job::backup::election_history;
 use crate::job::empty;
 use crate::job::health::{self, HealthFacts, RoleHistory, RunningBackup};
-use crate::job::inside::{JournalEndLookup, ReadOnlyRepository, info};
+use crate::job::inside::{JournalEndLookup, ReadOnlyRepository, snapshot_info};
 use crate::job::known::{self, RepositoryLocation};
 use crate::job::last_run::{self, RunFailure, RunFailureFile};
 use crate::job::lease::LeaseSessions;
@@ -52,7 +52,7 @@ use crate::job::whoami::patience::{KEY_PATIENCE, TimeoutSource, WaitBudget};
 use crate::journal::future::future_dates;
 use crate::journal::record::WriterNode;
 use crate::journal::state::{JournalPause, JournalView};
-use crate::outage::silent;
+use crate::outage::no_answer_text;
 use crate::role::election::{self, ElectionHistory, ElectionInputs, Eligibility, LeaseView, RetakeReason};
 use crate::role::identity;
 use crate::role::lease::{LeaseReply, LeaseService as _};
@@ -125,7 +125,7 @@ pub async fn whoami(
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
     daemon: impl Future<Output = DaemonAnswer>,
 ) -> WhoamiReport {
-    let (stored, label) = identity::peek(asker.state_dir, asker.name);
+    let (stored, label) = identity::peek_identity(asker.state_dir, asker.name);
     let id = asker.told.or(stored);
     // Somebody without an identity never had a role, as any ID tells that nobody has.
     let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
@@ -138,8 +138,8 @@ pub async fn whoami(
         let (daemon, written) = (daemon.clone(), written.clone());
         async move {
             let (assessment, looked, etcd, daemon, written) = tokio::join!(
-                assess(role, label, asker.env, Some(asker.patience)),
-                look(asker, node, role, connected, sessions),
+                run_probes(role, label, asker.env, Some(asker.patience)),
+                inspect_store(asker, node, role, connected, sessions),
                 async { if role.lease == LeaseKind::Etcd { etcd.await } else { None } },
                 daemon,
                 written,
@@ -171,8 +171,8 @@ pub async fn is_active(
         let report = Box::pin(whoami(asker, &[role], connect, daemon)).await;
         return report.roles.first().map_or(RoleState::Unknown, |role| role.state);
     }
-    let (_, label) = identity::peek(asker.state_dir, asker.name);
-    let assessment = assess(role, &label, asker.env, None).await;
+    let (_, label) = identity::peek_identity(asker.state_dir, asker.name);
+    let assessment = run_probes(role, &label, asker.env, None).await;
     match election::eligibility(role, &label, assessment.as_ref()) {
         Eligibility::Yes => RoleState::Active,
         Eligibility::No(_) | Eligibility::Fallback => RoleState::Standby,
@@ -181,11 +181,19 @@ pub async fn is_active(
 }
 
 /// What the probes say; `patience` cuts short those that may take longer.
-async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Duration>) -> Option<ProbeAssessment> {
+async fn run_probes(
+    role: &RoleSettings,
+    label: &str,
+    env: &Env,
+    patience: Option<Duration>,
+) -> Option<ProbeAssessment> {
     let mut probe = role.eligible.clone()?;
     let mut fallback = role.fallback.as_ref().map(|fallback| fallback.probe.clone());
     if let Some(patience) = patience {
-        [Some(&mut probe), fallback.as_mut()].into_iter().flatten().for_each(|probe| shorten(probe, patience));
+        [Some(&mut probe), fallback.as_mut()]
+            .into_iter()
+            .flatten()
+            .for_each(|probe| cap_probe_timeouts(probe, patience));
     }
     let environment = role.environment.clone();
     let context = probe::CommandVariables { environment, ..probe::CommandVariables::new(label, role.name.clone()) };
@@ -196,14 +204,14 @@ async fn assess(role: &RoleSettings, label: &str, env: &Env, patience: Option<Du
     Some(tokio::time::timeout(patience + patience / 10, asked).await.unwrap_or(unknown))
 }
 
-fn shorten(probe: &mut Probe, most: Duration) {
+fn cap_probe_timeouts(probe: &mut Probe, most: Duration) {
     match probe {
         Probe::Command { timeout, .. } | Probe::Http { timeout, .. } | Probe::Unit { timeout, .. } => {
             *timeout = most.min(*timeout);
         }
         Probe::Vip { .. } | Probe::Mounted { .. } => {}
-        Probe::All(probes) | Probe::Any(probes) => probes.iter_mut().for_each(|p| shorten(p, most)),
-        Probe::Not(inner) => shorten(inner, most),
+        Probe::All(probes) | Probe::Any(probes) => probes.iter_mut().for_each(|p| cap_probe_timeouts(p, most)),
+        Probe::Not(inner) => cap_probe_timeouts(inner, most),
     }
 }
 
@@ -219,11 +227,11 @@ struct LocalInspection {
 pub(crate) async fn try_state_dir(asker: &WhoamiRequest<'_>) -> Option<String> {
     let dir = asker.state_dir?.to_owned();
     let shown = dir.display().to_string();
-    let tried = tokio::time::timeout(asker.patience, asker.env.blocking(move || file::try_out(&dir))).await;
+    let tried = tokio::time::timeout(asker.patience, asker.env.blocking(move || file::probe_writable(&dir))).await;
     let why = match tried {
         Ok(Some(Err(error))) => error.to_string(),
         Ok(_) => return None,
-        Err(_) => silent(asker.patience, None),
+        Err(_) => no_answer_text(asker.patience, None),
     };
     Some(format!("{shown}: {why}"))
 }
@@ -258,27 +266,27 @@ const PART_PATIENCE: Duration = Duration::from_millis(500);
 /// How etcd itself is, within the patience.
 async fn etcd_status(asker: &WhoamiRequest<'_>, sessions: LeaseSessions) -> Option<EtcdHealth> {
     let asked = tokio::time::timeout(asker.patience, sessions.etcd_status()).await;
-    let silent = || EtcdHealth::Failed(silent_etcd(asker, &sessions, asker.patience));
+    let silent = || EtcdHealth::Failed(etcd_timeout_text(asker, &sessions, asker.patience));
     asked.unwrap_or_else(|_| Some(silent()))
 }
 
 /// That etcd did not answer in time, whoever was asked of it.
-fn silent_etcd(asker: &WhoamiRequest<'_>, sessions: &LeaseSessions, patience: Duration) -> String {
+fn etcd_timeout_text(asker: &WhoamiRequest<'_>, sessions: &LeaseSessions, patience: Duration) -> String {
     let endpoints = asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.join(", ")).unwrap_or_default();
-    format!("etcd: {endpoints}: {}", silent(patience, sessions.etcd_trouble().as_deref()))
+    format!("etcd: {endpoints}: {}", no_answer_text(patience, sessions.etcd_trouble().as_deref()))
 }
 
 /// That the store did not answer in time. Its URL stands beside it.
-fn silent_store(asker: &WhoamiRequest<'_>, connecting: &StoreConnection) -> String {
+fn store_timeout_text(asker: &WhoamiRequest<'_>, connecting: &StoreConnection) -> String {
     let from = asker.settings.store.endpoint.as_ref().map(|endpoint| format!("{endpoint}: ")).unwrap_or_default();
     let trouble = connecting.peek().and_then(|store| store.as_ref().ok()?.trouble());
-    format!("{from}{}", silent(asker.patience, trouble.as_deref()))
+    format!("{from}{}", no_answer_text(asker.patience, trouble.as_deref()))
 }
 
 type StoreConnection = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
 
 /// Looks at a role's store, in a task of its own: one that blocks its thread keeps nobody waiting either.
-async fn look(
+async fn inspect_store(
     asker: &WhoamiRequest<'_>,
     node: NodeId,
     role: &RoleSettings,
@@ -315,7 +323,7 @@ async fn look(
         Err(silent) => {
             abort.abort();
             failed(match silent {
-                TimeoutSource::Store => silent_store(asker, &connecting),
+                TimeoutSource::Store => store_timeout_text(asker, &connecting),
                 TimeoutSource::Key(work) => {
                     let most = humantime::format_duration(KEY_PATIENCE);
                     let what = match (work, &role.key) {
@@ -343,13 +351,14 @@ async fn look(
         if role.lease != LeaseKind::Etcd {
             return None;
         }
-        let silent = |_| Some(LeaseReply::Unknown { why: silent_etcd(asker, sessions, left) });
+        let silent = |_| Some(LeaseReply::Unknown { why: etcd_timeout_text(asker, sessions, left) });
         tokio::time::timeout(left, asked).await.unwrap_or_else(silent)
     };
     let head = async {
         let looked = tokio::time::timeout(left, Box::pin(look_at_head(asker.env, archive, sessions))).await;
-        looked
-            .unwrap_or_else(|_| Some(RoleWarning::JournalHead { lost: false, why: silent_etcd(asker, sessions, left) }))
+        looked.unwrap_or_else(|_| {
+            Some(RoleWarning::JournalHead { lost: false, why: etcd_timeout_text(asker, sessions, left) })
+        })
     };
     let (lease, head) = tokio::join!(lease, head);
     if role.lease == LeaseKind::Etcd {
@@ -384,16 +393,20 @@ async fn read(
     let store = connecting.await?;
     let lease = async {
         match role.lease {
-            LeaseKind::Bucket => {
-                Some(job::lease::in_bucket(&store, &role, &env, job::lease::nobody(&env), None).look().await)
-            }
+            LeaseKind::Bucket => Some(
+                job::lease::bucket_lease(&store, &role, &env, job::lease::anonymous_holder(&env), None).look().await,
+            ),
             LeaseKind::Etcd | LeaseKind::None => None,
         }
     };
     // What cannot be seen of them in time is told as that: nothing of this node rests on it.
     let peers = async |repository: Repository| {
-        unread::in_time(UnreadableInput::Peers, store.as_ref(), presence::peers(&repository, node, env.clock.now()))
-            .await
+        unread::in_time(
+            UnreadableInput::Peers,
+            store.as_ref(),
+            presence::read_live_peers(&repository, node, env.clock.now()),
+        )
+        .await
     };
     let archive = async {
         let slot = LocalState::slot_of(&env, state_dir.as_deref());
@@ -427,10 +440,14 @@ async fn read(
         let keys = &archive.repository.keys;
         let local = state_dir.as_ref().map(|dir| LocalState::peek(&env, dir, keys.repo()));
         unread.extend(
-            local.as_ref().and_then(LocalState::unread).map(|error| unread::file(UnreadableInput::Memory, &error)),
+            local
+                .as_ref()
+                .and_then(LocalState::unread)
+                .map(|error| unread::unread_file(UnreadableInput::Memory, &error)),
         );
         let (store, known) = (store.as_ref(), local.as_ref());
-        let noted = unread::in_time(UnreadableInput::Losses, store, loss::glance(store, keys, known, has_losses));
+        let noted =
+            unread::in_time(UnreadableInput::Losses, store, loss::read_newest_note(store, keys, known, has_losses));
         let listed = unread::in_time(UnreadableInput::Records, store, archive.journal.gaps(&archive.view));
         let ((noted, losses_unread), (listed, records_unread)) = tokio::join!(noted, listed);
         unread.extend(losses_unread.into_iter().chain(records_unread));
@@ -457,9 +474,9 @@ fn status(
         StoreStatus::NotInitialised => Some(ElectionHistory::default()),
         // What it shows is not the history any more: nothing starts on it.
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
-        _ => view.map(|view| history(view, &looked.memory, node)),
+        _ => view.map(|view| election_history(view, &looked.memory, node)),
     };
-    let plan = known::recall_plan(asker.settings, role, asker.env, asker.state_dir).ok().flatten();
+    let plan = known::recalled_slot_plan(asker.settings, role, asker.env, asker.state_dir).ok().flatten();
     let inputs = ElectionInputs {
         role,
         node,
@@ -475,11 +492,11 @@ fn status(
     let decided = election::decide(inputs);
     let evidence: Vec<ProbeReport> = decided.evidence.iter().map(|e| verdict::describe(e, asker.env)).collect();
     let (state, reason) = match decided.state {
-        election::ElectionState::Candidate => verdict::by_lease(node, looked.lease.as_ref(), history.as_ref()),
-        decided => verdict::of_election(role, decided),
+        election::ElectionState::Candidate => verdict::state_by_lease(node, looked.lease.as_ref(), history.as_ref()),
+        decided => verdict::state_of_election(role, decided),
     };
     let word = here.daemon.of(&role.name);
-    let (state, reason) = verdict::by_daemon(state, reason, word);
+    let (state, reason) = verdict::state_by_daemon(state, reason, word);
 
     let holder = view.and_then(|view| view.state.holder.as_ref());
     let held = holder.filter(|holder| holder.node.id == node).map(|holder| holder.term);
@@ -496,11 +513,11 @@ fn status(
     seen.extend(asker.exposures.iter().cloned().map(RoleWarning::Exposed));
     let twin = looked.memory.announced.as_ref().and_then(LastAnnouncement::twin);
     seen.extend(twin.map(|other| RoleWarning::Twin { other }));
-    seen.extend(looked.loss.as_ref().map(lost));
+    seen.extend(looked.loss.as_ref().map(loss_warning));
     let newest = view.and_then(|view| view.state.snapshots.last());
     seen.extend(newest.filter(|newest| newest.bytes == 0 && !role.allow_empty).map(|_| RoleWarning::NoContent));
     let empty = newest.zip(looked.archive.as_ref()).and_then(|(newest, archive)| {
-        empty::told(newest.empty.as_deref(), role, &archive.repository.keys).map(RoleWarning::EmptySources)
+        empty::empty_sources(newest.empty.as_deref(), role, &archive.repository.keys).map(RoleWarning::EmptySources)
     });
     seen.extend(empty);
     let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
@@ -508,7 +525,7 @@ fn status(
     seen.extend(future.map(RoleWarning::FutureDates));
     let place = RepositoryLocation::new(&asker.settings.store, &role.name);
     seen.extend(looked.unread.iter().cloned());
-    seen.extend(asker.state_dir.map(|dir| unread::here(asker.env, dir, &place)).unwrap_or_default());
+    seen.extend(asker.state_dir.map(|dir| unread::unread_local_files(asker.env, dir, &place)).unwrap_or_default());
     if looked.state.status == StoreStatus::Gone
         && let Ok(Some(repository)) = place.recall(asker.env, asker.state_dir)
     {
@@ -531,8 +548,8 @@ fn status(
     });
     seen.extend(unlisted);
     // What this node was before its state directory was lost is no other node, and runs no more.
-    let born = asker.state_dir.and_then(identity::made_at);
-    let is_former = |peer: &PeerPresence| presence::is_former(peer, label, born);
+    let born = asker.state_dir.and_then(identity::identity_created_at);
+    let is_former = |peer: &PeerPresence| presence::is_former_identity(peer, label, born);
     let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX);
     let (former, lately): (Vec<&PeerPresence>, Vec<&PeerPresence>) = lately.partition(|peer| is_former(peer));
     if !former.is_empty() {
@@ -540,12 +557,13 @@ fn status(
     }
     let told = lately.iter().map(|peer| &peer.node).filter(|peer| registered.iter().all(|other| other.id != peer.id));
     let others = registered.iter().filter(|peer| peer.id != node).chain(told);
-    seen.extend(others.filter_map(|peer| presence::drift(peer, &asker.settings.hash)));
+    seen.extend(others.filter_map(|peer| presence::config_drift(peer, &asker.settings.hash)));
     seen.extend(lately.iter().filter_map(|peer| presence::lease_drift(peer, role.lease)));
     let is_dir = matches!(asker.settings.store.url, StoreUrl::Dir(_));
     let others_meant = role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name != label));
-    let is_alone = looked.peers.is_empty() && looked.unread.iter().all(|found| !is_of(found, UnreadableInput::Peers));
-    if is_dir && others_meant && is_alone && view.is_some_and(|view| is_only(node, view)) {
+    let is_alone =
+        looked.peers.is_empty() && looked.unread.iter().all(|found| !is_unread_part(found, UnreadableInput::Peers));
+    if is_dir && others_meant && is_alone && view.is_some_and(|view| is_only_author(node, view)) {
         seen.push(RoleWarning::OnlyNode);
     }
     if here.daemon == DaemonAnswer::Silent {
@@ -569,9 +587,9 @@ fn status(
         daemon: word.map(|word| word.why.as_str()),
         seen: &seen,
     };
-    let warnings = health::judge(&facts);
+    let warnings = health::health_warnings(&facts);
     let paused = view.and_then(|view| view.state.paused.as_ref()).filter(|_| state == RoleState::Paused);
-    let last_run = health::failed(&facts).into_iter().next().or_else(|| view.and_then(last_commit));
+    let last_run = health::failures_since_commit(&facts).into_iter().next().or_else(|| view.and_then(last_commit));
     RoleInfo {
         role: role.name.clone(),
         state,
@@ -582,7 +600,7 @@ fn status(
             current: holder.map(|holder| holder.term),
             holder: holder.map(|holder| holder.node.name.clone()),
         },
-        last_backup: newest.map(|snapshot| info(&role.name, snapshot)),
+        last_backup: newest.map(|snapshot| snapshot_info(&role.name, snapshot)),
         last_run,
         next_slot: plan.as_ref().and_then(|plan| next_slot(plan, now, paused)),
         slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, view, &under_way, now)),
@@ -612,7 +630,7 @@ fn next_slot(
 }
 
 /// That content is lost, as it was noted.
-fn lost(note: &LossNote) -> RoleWarning {
+fn loss_warning(note: &LossNote) -> RoleWarning {
     let (by, time) = (note.node.clone(), note.time);
     match &note.remains {
         Some(remains) if note.met.is_empty() => {
@@ -623,13 +641,13 @@ fn lost(note: &LossNote) -> RoleWarning {
 }
 
 /// Whether a journal shows this node's work, and that of no other.
-fn is_only(node: NodeId, view: &JournalView) -> bool {
+fn is_only_author(node: NodeId, view: &JournalView) -> bool {
     let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.node.id);
     let Some(holder) = view.state.holder.as_ref().map(|holder| holder.node.id) else { return false };
     snapshots.chain([holder]).chain(view.authors.keys().copied()).all(|id| id == node)
 }
 
-fn is_of(found: &RoleWarning, part: UnreadableInput) -> bool {
+fn is_unread_part(found: &RoleWarning, part: UnreadableInput) -> bool {
     matches!(found, RoleWarning::Unread { what, .. } if *what == part)
 }
 
@@ -656,7 +674,7 @@ fn failures(
     let told = word.and_then(|word| word.failure.clone());
     let own = written.into_iter().chain(told).max_by_key(|failure| failure.time);
     let keys = looked.archive.as_ref().map(|archive| &archive.repository.keys);
-    last_run::known(own, label, &looked.peers, keys)
+    last_run::known_failures(own, label, &looked.peers, keys)
 }
 
 /// The newest snapshot, as the run that it was.

@@ -30,7 +30,7 @@ impl Journal {
                 Ok(None) => break,
                 Ok(Some(found)) => {
                     if let Some((record, _)) = found {
-                        future::add(&mut dates, &record);
+                        future::add_date(&mut dates, &record);
                     }
                 }
                 Err(error @ JournalError::Store(_)) => return Err(error),

@@ -37,7 +37,7 @@ pub enum JournalError {
     #[error("journal record {0} is missing, although what came after it is there")]
     Hole(Seq),
     /// The store no longer holds what this node has seen in it.
-    #[error("{}", rolled_back(*seq, *seen, instead))]
+    #[error("{}", rolled_back_text(*seq, *seen, instead))]
     RolledBack {
         /// The number of the record that was seen.
         seq: Seq,
@@ -98,7 +98,7 @@ pub enum RecordReplacement {
     Damaged(RecordError),
 }
 
-fn rolled_back(seq: Seq, seen: Digest, instead: &RecordReplacement) -> String {
+fn rolled_back_text(seq: Seq, seen: Digest, instead: &RecordReplacement) -> String {
     let seen = &seen.to_string()[..SEEN_SHOWN];
     match instead {
         RecordReplacement::Nothing => format!(

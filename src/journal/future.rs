@@ -12,7 +12,7 @@ use crate::clock_doubt::ClockDoubt;
 use crate::ids::{NodeId, Seq};
 use crate::journal::record::{Record, RecordBody, WriterNode};
 use crate::journal::state::{JournalState, JournalView};
-use crate::role::present::{self, is_beyond};
+use crate::role::present::{self, is_in_future};
 
 /// What is dated beyond the present.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +55,10 @@ pub struct RecordDate {
 }
 
 /// Adds the date of the next record; those that are not later say no more than it does.
-pub fn add(dates: &mut Vec<RecordDate>, record: &Record) {
+pub fn add_date(dates: &mut Vec<RecordDate>, record: &Record) {
     let next = RecordDate { seq: record.seq, node: record.node.clone(), latest: record.dated() };
     if matches!(record.body, RecordBody::Amend(_)) {
-        dates.retain(|before| !is_beyond(before.latest, next.latest));
+        dates.retain(|before| !is_in_future(before.latest, next.latest));
     }
     while dates.last().is_some_and(|before| before.latest <= next.latest) {
         dates.pop();
@@ -90,14 +90,14 @@ struct FutureItems<'a> {
 impl<'a> FutureItems<'a> {
     fn of(view: &JournalView, dated: &[DatedItem<'a>], now: Timestamp) -> Self {
         let (mut records, mut acts) = (BTreeMap::<Seq, DatedItem<'a>>::new(), Vec::<DatedItem<'a>>::new());
-        let beyond = || dated.iter().filter(|dated| is_beyond(dated.latest, now));
+        let beyond = || dated.iter().filter(|dated| is_in_future(dated.latest, now));
         for (seq, dated) in beyond().filter_map(|dated| Some((dated.seq?, dated))) {
             let known = records.entry(seq).or_insert(*dated);
             if known.latest < dated.latest {
                 *known = *dated;
             }
         }
-        let slots = lone_slots(&view.state, now);
+        let slots = slots_without_record(&view.state, now);
         for act in beyond().filter(|dated| dated.seq.is_none()) {
             let same = |known: &DatedItem<'_>| known.latest == act.latest;
             if !(records.values().any(same) || acts.iter().any(same) || slots.contains(&act.latest)) {
@@ -120,9 +120,9 @@ pub fn future_dates(
     now: Timestamp,
     clock_offset: Option<SignedDuration>,
 ) -> Option<FutureDates> {
-    let dated = dated(view);
+    let dated = dated_items(view);
     let beyond = FutureItems::of(view, &dated, now);
-    let made = view.born().filter(|made| is_beyond(*made, now));
+    let made = view.born().filter(|made| is_in_future(*made, now));
     // Of one date the one that names its node.
     let newest = beyond.dates().max_by_key(|dated| (dated.latest, dated.node.is_some()));
     let latest = newest.map(|dated| dated.latest).max(made)?;
@@ -131,17 +131,17 @@ pub fn future_dates(
     let vouched = |dated: &DatedItem<'_>| {
         dated.node.is_some_and(|node| node.id != reader)
             && after.is_some_and(|after| dated.seq > Some(after))
-            && !is_beyond(dated.latest, now)
+            && !is_in_future(dated.latest, now)
     };
     let is_vouched = dated.iter().any(vouched);
     let nodes: BTreeSet<NodeId> = beyond.dates().filter_map(|dated| dated.node).map(|node| node.id).collect();
     // A clock that is alone against all that was ever recorded, or against two others, is the odd one. A store on a disk of this node
     // agrees with it whatever it says.
     let is_against_all = beyond.dates().next().is_some()
-        && dated.iter().all(|dated| is_beyond(dated.latest, now))
-        && view.born().is_none_or(|made| is_beyond(made, now));
+        && dated.iter().all(|dated| is_in_future(dated.latest, now))
+        && view.born().is_none_or(|made| is_in_future(made, now));
     let clock = match clock_offset {
-        Some(offset) if present::is_off(offset) => WrongClock::Reader,
+        Some(offset) if present::is_clock_off(offset) => WrongClock::Reader,
         _ if is_against_all || nodes.len() > 1 && !is_vouched => WrongClock::LikelyReader,
         Some(_) => WrongClock::Writer,
         None if is_vouched => WrongClock::Writer,
@@ -159,7 +159,7 @@ pub fn clock_doubt(
     now: Timestamp,
     clock_offset: Option<SignedDuration>,
 ) -> Option<ClockDoubt> {
-    if let Some(offset) = clock_offset.filter(|offset| present::is_off(*offset)) {
+    if let Some(offset) = clock_offset.filter(|offset| present::is_clock_off(*offset)) {
         return Some(ClockDoubt::Store { offset });
     }
     let found = future_dates(view, me, now, clock_offset)?;
@@ -172,18 +172,18 @@ pub fn clock_doubt(
 
 /// What `view` still knows that is dated beyond `now`: the latest instant that each names, and the node where that is known.
 pub fn dates_beyond(view: &JournalView, now: Timestamp) -> Vec<(Timestamp, Option<WriterNode>)> {
-    let beyond = FutureItems::of(view, &dated(view), now);
+    let beyond = FutureItems::of(view, &dated_items(view), now);
     beyond.dates().map(|dated| (dated.latest, dated.node.cloned())).collect()
 }
 
 /// Whether something that `view` still knows is dated in the present or before.
 pub fn is_anything_dated_by(view: &JournalView, now: Timestamp) -> bool {
-    dated(view).iter().any(|dated| !is_beyond(dated.latest, now))
+    dated_items(view).iter().any(|dated| !is_in_future(dated.latest, now))
 }
 
 /// Everything in a view that has a date, but for slots of which no record is known. What has none is named, so that nothing new is
 /// forgotten here.
-fn dated(view: &JournalView) -> Vec<DatedItem<'_>> {
+fn dated_items(view: &JournalView) -> Vec<DatedItem<'_>> {
     // A pause that is over covers nothing where it was ended beyond the present; its records are among the `dates`.
     let JournalView {
         role: _,
@@ -239,9 +239,9 @@ fn dated(view: &JournalView) -> Vec<DatedItem<'_>> {
 }
 
 /// Committed slots beyond the present that no live snapshot has, ascending.
-fn lone_slots(state: &JournalState, now: Timestamp) -> Vec<Timestamp> {
+fn slots_without_record(state: &JournalState, now: Timestamp) -> Vec<Timestamp> {
     let live = |slot: &Timestamp| state.snapshots.iter().any(|snapshot| snapshot.slot == Some(*slot));
-    let mut slots: Vec<Timestamp> = state.slots().filter(|slot| is_beyond(*slot, now) && !live(slot)).collect();
+    let mut slots: Vec<Timestamp> = state.slots().filter(|slot| is_in_future(*slot, now) && !live(slot)).collect();
     slots.sort_unstable();
     slots.dedup();
     slots

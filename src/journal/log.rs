@@ -28,8 +28,8 @@ use crate::repo::crypto::DerivedKeys;
 use crate::repo::names;
 use crate::role::permit::{Candidacy, Deadline, Permit};
 use crate::store::{
-    LIST_PAGE_MAX, LargeReadLock, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, get_among_others,
-    unfinished,
+    LIST_PAGE_MAX, LargeReadLock, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, get_with_large_read_lock,
+    incomplete_listing_error,
 };
 
 pub use crate::journal::error::{AppendError, JournalError, RecordReplacement};
@@ -138,7 +138,7 @@ impl Journal {
 
     /// [`Journal::object`] for whoever reads the record: what stands there and is no object is a record that cannot be read.
     pub(super) async fn readable(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
-        self.object(seq).await.map_err(|e| unreadable(seq, e))
+        self.object(seq).await.map_err(|e| unreadable_error(seq, e))
     }
 
     /// The same while others are read as well, of which there may be many: `None` for a large one.
@@ -147,7 +147,7 @@ impl Journal {
             Ok(bytes) => Ok(Some(Some(bytes))),
             Err(e) if e.is_not_found() => Ok(Some(None)),
             Err(e) if e.kind == StoreErrorKind::TooLarge => Ok(None),
-            Err(e) => Err(unreadable(seq, e)),
+            Err(e) => Err(unreadable_error(seq, e)),
         }
     }
 
@@ -163,10 +163,10 @@ impl Journal {
         turn: &LargeReadLock,
     ) -> Result<Option<(Record, Digest)>, JournalError> {
         let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
-        let (object, _turn) = match get_among_others(self.store.as_ref(), &key, limits, turn).await {
+        let (object, _turn) = match get_with_large_read_lock(self.store.as_ref(), &key, limits, turn).await {
             Ok(read) => read,
             Err(e) if e.is_not_found() => return Ok(None),
-            Err(e) => return Err(unreadable(seq, e)),
+            Err(e) => return Err(unreadable_error(seq, e)),
         };
         let record = Record::decode(&object, Some(&self.keys))
             .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
@@ -341,7 +341,7 @@ impl Journal {
                 (Some(shown), _) if page.truncated => return Ok(ListedRecords::Part(shown.0)),
                 (Some(shown), _) => return Ok(ListedRecords::End(shown.0)),
                 (None, Some(object)) if page.truncated => last.clone_from(&object.key),
-                (None, None) if page.truncated => return Err(unfinished(self.store.as_ref(), &prefix)),
+                (None, None) if page.truncated => return Err(incomplete_listing_error(self.store.as_ref(), &prefix)),
                 (None, _) => return Ok(ListedRecords::Nothing),
             }
         }
@@ -523,11 +523,11 @@ impl Journal {
         body: RecordBody,
         slot: Option<Timestamp>,
     ) -> Result<JournalView, AppendError> {
-        fence(permit, view)?;
+        check_fence(permit, view)?;
         let draft = RecordDraft { term: permit.term(), takeover: Some(permit.takeover()), body, slot };
         match self.create(view, draft, Some(permit.deadline())).await {
             Err(AppendError::Moved(now)) => {
-                fence(permit, &now)?;
+                check_fence(permit, &now)?;
                 Err(AppendError::Moved(now))
             }
             other => other,
@@ -552,7 +552,7 @@ impl Journal {
         draft: RecordDraft,
         deadline: Option<&Deadline>,
     ) -> Result<JournalView, AppendError> {
-        understand(view)?;
+        check_understood(view)?;
         // The last record is looked at once more: a store that was rolled back would accept the same number twice.
         let before = match &view.head {
             Some(head) => self.known(head).await?,
@@ -633,7 +633,11 @@ impl Journal {
         };
         record.prove(&self.keys);
         let mut object = record.encode(&self.keys);
-        if self.seat.is_some() && !seat::fits(before.len(), object.len()) && record.state.is_some() && !is_repair {
+        if self.seat.is_some()
+            && !seat::fits_register(before.len(), object.len())
+            && record.state.is_some()
+            && !is_repair
+        {
             // A checkpoint merely saves reading what comes before it.
             record.state = None;
             record.prove(&self.keys);
@@ -641,7 +645,7 @@ impl Journal {
         }
         // What no reader would take.
         let is_readable = object.len() as u64 <= SizeLimit::RECORD.bytes();
-        if !is_readable || self.seat.is_some() && !seat::fits(before.len(), object.len()) {
+        if !is_readable || self.seat.is_some() && !seat::fits_register(before.len(), object.len()) {
             return Err(AppendError::TooLarge { seq, bytes: object.len() });
         }
         Ok((record, Bytes::from(object)))
@@ -704,7 +708,7 @@ fn seq_of(view: Option<&JournalView>) -> Seq {
 }
 
 /// An error about record `seq`: what is no object is a damaged record.
-fn unreadable(seq: Seq, error: StoreError) -> JournalError {
+fn unreadable_error(seq: Seq, error: StoreError) -> JournalError {
     if error.is_no_object() {
         let error = RecordError::Damaged(format!("{}: {}", error.kind, error.detail));
         return JournalError::Record { seq, error };
@@ -713,7 +717,7 @@ fn unreadable(seq: Seq, error: StoreError) -> JournalError {
 }
 
 /// Nobody appends to what it cannot read.
-pub(crate) fn understand(view: &JournalView) -> Result<(), AppendError> {
+pub(crate) fn check_understood(view: &JournalView) -> Result<(), AppendError> {
     if view.understood() {
         return Ok(());
     }
@@ -722,7 +726,7 @@ pub(crate) fn understand(view: &JournalView) -> Result<(), AppendError> {
 }
 
 /// Whether the newest takeover is still the permit's own.
-fn fence(permit: &Permit, view: &JournalView) -> Result<(), AppendError> {
+fn check_fence(permit: &Permit, view: &JournalView) -> Result<(), AppendError> {
     #[cfg(feature = "planted")]
     if crate::planted::is(crate::planted::PlantedBug::CommitWithoutCompare) {
         return Ok(());

@@ -143,7 +143,7 @@ impl JournalSalvager {
         let known = known.filter(|view| view.head.is_some() && view.understood() && view.repo == repo);
         Self {
             newest,
-            remembered: known.map(remembered).unwrap_or_default(),
+            remembered: known.map(remembered_digests).unwrap_or_default(),
             sure: None,
             waiting: Vec::new(),
             unvouched: None,
@@ -273,7 +273,7 @@ impl JournalSalvager {
         }
         view.refuse_older(record)?;
         if self.gap {
-            anchor(view, seq, record)?;
+            resume_fold_at(view, seq, record)?;
         } else if self.partial
             && let Some(state) = &record.state
         {
@@ -354,20 +354,20 @@ impl JournalSalvager {
             let from = if head.seq > self.last { self.last.next() } else { head.seq };
             mended.lost = Some(LostTail { from, to: head.seq, digest: head.digest });
         }
-        remember(&mut mended, known, self.last, &self.good, &self.swept);
+        restore_remembered(&mut mended, known, self.last, &self.good, &self.swept);
         mended
     }
 }
 
 /// The digests of records that a view has seen, as far as it says.
-fn remembered(view: &JournalView) -> HashSet<Digest> {
+fn remembered_digests(view: &JournalView) -> HashSet<Digest> {
     let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.id);
     let holder = view.state.holder.iter().map(|holder| holder.takeover);
     snapshots.chain(holder).chain(view.head.iter().map(|head| head.digest)).collect()
 }
 
 /// Takes the fold up again at this record, as if everything before it were in order.
-fn anchor(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(), FoldError> {
+fn resume_fold_at(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(), FoldError> {
     let before = view.term();
     if record.term < before {
         return Err(FoldError::Term { found: record.term, before });
@@ -414,7 +414,7 @@ fn anchor(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(), FoldE
 
 /// Adds what this node remembers of records that are lost. What it says of numbers beyond the store's `last` is moved to the number of
 /// the repair, `last` plus one: those are used again.
-fn remember(
+fn restore_remembered(
     mended: &mut SalvagedJournal,
     known: &JournalView,
     last: Seq,

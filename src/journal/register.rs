@@ -70,6 +70,6 @@ pub trait RegisterService: Debug + Send + Sync {
 }
 
 /// The name of the head of a repository's journal.
-pub fn head(repo: RepoId) -> String {
+pub fn head_name(repo: RepoId) -> String {
     format!("{repo}/head")
 }

@@ -22,8 +22,8 @@ use crate::journal::void;
 use crate::repo::{line, names};
 use crate::role::permit::{Candidacy, Permit};
 use crate::store::{
-    LIST_PAGE_MAX, LargeReadLock, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind, get_among_others,
-    list_some, put_once,
+    LIST_PAGE_MAX, LargeReadLock, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind,
+    get_with_large_read_lock, list_filtered, put_idempotent,
 };
 
 /// Records fetched at once.
@@ -200,7 +200,7 @@ impl Journal {
         let (role, store) = (self.keys.role(), self.store.as_ref());
         let prefix = names::rotations_prefix(role);
         let copy = |object: ObjectMeta| names::parse_rotation(role, &object.key);
-        let mut copies = list_some(store, &prefix, COPIES_MAX, copy).await?.found;
+        let mut copies = list_filtered(store, &prefix, COPIES_MAX, copy).await?.found;
         copies.sort_unstable();
         for seq in copies.into_iter().rev() {
             let object = match store.get(&names::rotation(role, seq), SizeLimit::RECORD).await {
@@ -226,7 +226,7 @@ impl Journal {
     pub async fn keep_rotation(&self, seq: Seq) -> Result<(), StoreError> {
         let Some(object) = self.object(seq).await? else { return Ok(()) };
         let (role, key) = (self.keys.role(), names::rotation(self.keys.role(), seq));
-        match put_once(self.store.as_ref(), &key, object.clone()).await {
+        match put_idempotent(self.store.as_ref(), &key, object.clone()).await {
             Err(error) if error.kind == StoreErrorKind::Denied => Ok(()),
             Ok(PutOutcome::Exists) => {
                 if let Some(what) = self.compare_copy(seq, &object).await? {
@@ -332,7 +332,7 @@ impl Journal {
     async fn listed(&self) -> Result<BTreeSet<Seq>, StoreError> {
         let role = self.keys.role();
         let record = |object: ObjectMeta| names::parse_record(role, &object.key);
-        let listed = list_some(self.store.as_ref(), &names::journal_prefix(role), usize::MAX, record).await?;
+        let listed = list_filtered(self.store.as_ref(), &names::journal_prefix(role), usize::MAX, record).await?;
         Ok(listed.found.into_iter().collect())
     }
 
@@ -344,7 +344,7 @@ impl Journal {
     ) -> Result<Result<(Record, Digest), LostRecord>, SalvageError> {
         let lost = |what: String, missing| Ok(Err(LostRecord { seq, what, found: None, missing }));
         let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
-        match get_among_others(self.store.as_ref(), &key, limits, turn).await {
+        match get_with_large_read_lock(self.store.as_ref(), &key, limits, turn).await {
             Ok((object, _turn)) => self.judge(seq, &object),
             Err(error) if error.is_not_found() => lost("is missing".to_owned(), true),
             Err(error) if error.is_of_object() => lost(error.detail, false),
@@ -366,7 +366,7 @@ impl Journal {
     /// # Errors
     /// The store, or it cannot be told whether a number is occupied.
     pub async fn occupy(&self, mended: &SalvagedJournal) -> Result<bool, AppendError> {
-        log::understand(&mended.view)?;
+        log::check_understood(&mended.view)?;
         for lost in &mended.void {
             if !self.fill(lost).await? {
                 return Ok(false);
@@ -393,7 +393,7 @@ impl Journal {
             let seq = mended.view.head.as_ref().map_or(Seq(0), |head| head.seq);
             view.state.rotated = Some(RotationState { generation: self.keys.generation(), seq });
         }
-        log::understand(&view)?;
+        log::check_understood(&view)?;
         let void = mended.void.iter().map(|lost| lost.seq).collect();
         let takeover = TakeoverBody { forced, void, lost: mended.lost, ..TakeoverBody::new(TakeoverReason::Repair) };
         self.take_over_as(&view, candidacy, takeover).await
@@ -413,7 +413,7 @@ impl Journal {
         }
         let mut last = String::new();
         for _ in 0..FILL_ATTEMPTS {
-            match put_once(self.store.as_ref(), &key, filler.clone()).await.map_err(failed)? {
+            match put_idempotent(self.store.as_ref(), &key, filler.clone()).await.map_err(failed)? {
                 PutOutcome::Created => return Ok(true),
                 PutOutcome::Exists => {
                     let there = self.object(seq).await.map_err(failed)?;

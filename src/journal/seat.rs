@@ -17,7 +17,7 @@ use crate::journal::register::{CasOutcome, Register, RegisterError, RegisterValu
 use crate::journal::standing::{self, HeadConflict, HeadState};
 use crate::journal::state::JournalView;
 use crate::repo::names;
-use crate::store::{PutOutcome, StoreError, StoreErrorKind, put_once};
+use crate::store::{PutOutcome, StoreError, StoreErrorKind, put_idempotent};
 
 /// The largest record. Etcd takes requests of 1.5 MiB, and a small record must always fit in one with the largest before it.
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -41,7 +41,7 @@ pub struct EtcdHead {
 }
 
 /// Whether a register takes a record of so many bytes after one of so many.
-pub(super) fn fits(before: usize, bytes: usize) -> bool {
+pub(super) fn fits_register(before: usize, bytes: usize) -> bool {
     bytes <= RECORD_BYTES_MAX && before + bytes <= SWAP_BYTES_MAX
 }
 
@@ -111,7 +111,7 @@ impl Journal {
             let view = self.read_store(known).await?;
             let store = view.head.as_ref().map_or(Seq(0), |head| head.seq);
             let clusters = (reading.cluster, seat.home);
-            let (view, rift) = match standing::judge(&view, reading.value.as_deref(), clusters, &self.keys)? {
+            let (view, rift) = match standing::judge_head(&view, reading.value.as_deref(), clusters, &self.keys)? {
                 HeadState::Even => (view, None),
                 HeadState::Ahead(after) => {
                     let object = reading.value.as_ref().expect("a head that is ahead is there");
@@ -217,7 +217,7 @@ impl Journal {
             return Ok(());
         }
         // Even a condition that is kept now and then is one more guard.
-        let put = put_once(self.store.as_ref(), &key, object.clone()).await;
+        let put = put_idempotent(self.store.as_ref(), &key, object.clone()).await;
         let answered = matches!(put, Ok(PutOutcome::Created | PutOutcome::Exists));
         *doubt |= !answered;
         if self.is_mirrored(seq, object).await? && answered {
@@ -245,7 +245,7 @@ impl Journal {
         let Some(seat) = self.seat() else { return Ok(true) };
         let reading = seat.register.read().await?;
         let clusters = (reading.cluster, seat.home);
-        let standing = standing::judge(view, reading.value.as_deref(), clusters, &self.keys)?;
+        let standing = standing::judge_head(view, reading.value.as_deref(), clusters, &self.keys)?;
         Ok(matches!(standing, HeadState::Even))
     }
 
@@ -254,7 +254,7 @@ impl Journal {
         let Some(seat) = self.seat() else { return Ok(None) };
         let reading = seat.register.read().await?;
         let clusters = (reading.cluster, seat.home);
-        Ok(match standing::judge(view, reading.value.as_deref(), clusters, &self.keys) {
+        Ok(match standing::judge_head(view, reading.value.as_deref(), clusters, &self.keys) {
             Ok(HeadState::Torn(rift)) => Some(rift),
             Ok(HeadState::Behind(head)) => Some(HeadConflict::Behind { head, store: Seq(view.next_seq().0 - 1) }),
             // The last: records were appended after the store was read.
@@ -289,7 +289,7 @@ impl Journal {
             {
                 return Err(AppendError::Register { seq: last, error });
             }
-            log::understand(&view)?;
+            log::check_understood(&view)?;
             let takeover = TakeoverBody { cluster: Some(reading.cluster), ..TakeoverBody::new(TakeoverReason::Adopt) };
             let term = Term(view.term().0 + 1);
             let before = reading.value.clone().unwrap_or_default();

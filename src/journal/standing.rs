@@ -54,20 +54,20 @@ pub(super) enum HeadState {
 }
 
 /// Judges the `head` that cluster `found` gave, against what was read of the store afterwards. `home` is what `format` names.
-pub(super) fn judge(
+pub(super) fn judge_head(
     view: &JournalView,
     head: Option<&[u8]>,
     (found, home): (ClusterId, ClusterId),
     keys: &DerivedKeys,
 ) -> Result<HeadState, JournalError> {
-    let standing = stand(view, head, keys)?;
+    let standing = compare_head(view, head, keys)?;
     // Whoever adopts a journal for another cluster names it in the very record that is the head there.
     let state = if let HeadState::Ahead(after) = &standing { &after.state } else { &view.state };
     let own = state.cluster.unwrap_or(home);
     Ok(if own == found { standing } else { HeadState::Torn(HeadConflict::Cluster { own, found }) })
 }
 
-fn stand(view: &JournalView, head: Option<&[u8]>, keys: &DerivedKeys) -> Result<HeadState, JournalError> {
+fn compare_head(view: &JournalView, head: Option<&[u8]>, keys: &DerivedKeys) -> Result<HeadState, JournalError> {
     let last = view.head.as_ref().map_or(Seq(0), |head| head.seq);
     let Some(head) = head else { return Ok(HeadState::Torn(HeadConflict::NoHead)) };
     if head.is_empty() {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn standing(view: &JournalView, head: Option<&[u8]>) -> HeadState {
-        judge(view, head, (HOME, HOME), &keys(Cipher::None)).unwrap()
+        judge_head(view, head, (HOME, HOME), &keys(Cipher::None)).unwrap()
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
                 assert_eq!(standing(after, Some(&all[n].1)), HeadState::Behind(Seq(n as u64)));
             }
         }
-        let gap = judge(&all[1].0, Some(&all[3].1), (HOME, HOME), &keys(Cipher::None));
+        let gap = judge_head(&all[1].0, Some(&all[3].1), (HOME, HOME), &keys(Cipher::None));
         assert!(matches!(gap, Err(JournalError::Hole(Seq(2)))), "the store lost records, and nobody may adopt that");
     }
 
@@ -162,7 +162,7 @@ mod tests {
     fn another_cluster_counts_from_the_record_that_names_it() {
         let (view, object) = journal(2).pop().unwrap();
         let in_new =
-            |view: &JournalView, head: &[u8]| judge(view, Some(head), (NEW, HOME), &keys(Cipher::None)).unwrap();
+            |view: &JournalView, head: &[u8]| judge_head(view, Some(head), (NEW, HOME), &keys(Cipher::None)).unwrap();
         let rift = HeadState::Torn(HeadConflict::Cluster { own: HOME, found: NEW });
         assert_eq!(in_new(&view, &object), rift);
         let adopt = TakeoverBody { cluster: Some(NEW), ..TakeoverBody::new(TakeoverReason::Adopt) };

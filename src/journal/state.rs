@@ -256,13 +256,13 @@ impl JournalState {
 
     /// When a repository was made whose `format` says `created`: an amended date is that of the act.
     pub fn born(&self, created: Timestamp) -> Timestamp {
-        self.amended.filter(|present| present::is_beyond(created, *present)).unwrap_or(created)
+        self.amended.filter(|present| present::is_in_future(created, *present)).unwrap_or(created)
     }
 
     /// Takes back what was dated beyond `present`: it is dated then, and its slots count as the newest of none. What was committed
     /// stays committed.
     fn amend(&mut self, present: Timestamp) {
-        let is_future = |at: &Timestamp| present::is_beyond(*at, present);
+        let is_future = |at: &Timestamp| present::is_in_future(*at, present);
         let amend = |at: &mut Timestamp| *at = if is_future(at) { present } else { *at };
         self.amended = Some(present);
         let taken: BTreeSet<Timestamp> = self.slots().filter(is_future).collect();
@@ -292,7 +292,7 @@ impl JournalState {
 
     /// A snapshot that is dated anew lies between its neighbours in the journal: it must not seem older than what it came after.
     fn amend_snapshots(&mut self, present: Timestamp) {
-        let is_future = |at: &Timestamp| present::is_beyond(*at, present);
+        let is_future = |at: &Timestamp| present::is_in_future(*at, present);
         let (mut next, mut amended) = (None, BTreeSet::new());
         for snapshot in self.snapshots.iter_mut().rev() {
             snapshot.slot = snapshot.slot.filter(|slot| !is_future(slot));
@@ -631,7 +631,7 @@ impl JournalView {
             let authors = self.authors.entry(record.node.id).or_default();
             twin::add_author(authors, ProcessAuthor { seq: record.seq, instance: record.instance });
         }
-        future::add(&mut self.dates, record);
+        future::add_date(&mut self.dates, record);
         self.head = Some(JournalHead { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
     }
@@ -639,7 +639,7 @@ impl JournalView {
     /// An operator said at `present` that what is dated beyond it was dated by a wrong clock.
     fn amend(&mut self, present: Timestamp) {
         self.state.amend(present);
-        if let Some(running) = self.running.as_mut().filter(|running| present::is_beyond(running.time, present)) {
+        if let Some(running) = self.running.as_mut().filter(|running| present::is_in_future(running.time, present)) {
             running.time = present;
         }
     }
@@ -666,7 +666,7 @@ impl JournalView {
         let Some(paused) = self.state.paused.take() else { return };
         let end = paused.until.map_or(time, |until| until.min(time));
         // One whose end lies beyond the begin of the next was ended by another clock.
-        let meets = |until: Timestamp| until >= paused.time && !present::is_beyond(until, paused.time);
+        let meets = |until: Timestamp| until >= paused.time && !present::is_in_future(until, paused.time);
         let before = self.past_pause.take().filter(|past| past.until.is_some_and(meets));
         let since = before.map_or(paused.time, |past| past.time.min(paused.time));
         self.past_pause = Some(JournalPause { time: since, until: Some(end), ..paused });

@@ -15,7 +15,7 @@ use crate::journal::repaired::{RepairEntry, RepairHistory};
 use crate::journal::state::JournalView;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::names;
-use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_among_others};
+use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_with_large_read_lock};
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 8;
@@ -48,14 +48,14 @@ impl FetchedRecords {
 }
 
 /// The record with this number if it can be used as one of this journal, and its object if that is small. `turn` is that of the large ones.
-async fn get(
+async fn get_usable(
     store: &dyn Store,
     keys: &DerivedKeys,
     seq: Seq,
     turn: &LargeReadLock,
 ) -> Result<(Option<Record>, Option<Bytes>), StoreError> {
     let (key, limits) = (names::record(keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
-    let (object, turn) = match get_among_others(store, &key, limits, turn).await {
+    let (object, turn) = match get_with_large_read_lock(store, &key, limits, turn).await {
         Ok(read) => read,
         Err(error) if error.is_not_found() || error.is_of_object() => return Ok((None, None)),
         Err(error) => return Err(error),
@@ -79,13 +79,13 @@ pub(crate) async fn repairs_to(
     let turn = &LargeReadLock::default();
     let floor = floor.0.max(1).max(head.0.saturating_sub(SEARCH_MAX));
     let mut records = stream::iter((floor..=head.0).rev().map(Seq))
-        .map(|seq| async move { Ok::<_, StoreError>((seq, get(store, keys, seq, turn).await?)) })
+        .map(|seq| async move { Ok::<_, StoreError>((seq, get_usable(store, keys, seq, turn).await?)) })
         .buffered(READ_AHEAD);
     while let Some((seq, (record, object))) = records.try_next().await? {
         if let Some(object) = object {
             fetched.keep(seq, object);
         }
-        let Some(record) = record.filter(|record| is_of(record, now)) else { continue };
+        let Some(record) = record.filter(|record| is_of_generation(record, now)) else { continue };
         now = record.generation;
         if let Some(repair) = RepairEntry::of(&record) {
             repairs.add_older(repair);
@@ -93,7 +93,7 @@ pub(crate) async fn repairs_to(
         if let Some(state) = &record.state {
             let more = repairs.add_remembered(state);
             drop(records);
-            complete(store, keys, &mut repairs, more).await?;
+            complete_history(store, keys, &mut repairs, more).await?;
             return Ok((repairs, fetched));
         }
     }
@@ -101,20 +101,20 @@ pub(crate) async fn repairs_to(
 }
 
 /// Whether a record is of the time of this generation. Who has an older key can write what is of an older one.
-fn is_of(record: &Record, now: KeyGeneration) -> bool {
+fn is_of_generation(record: &Record, now: KeyGeneration) -> bool {
     let begins = |body: &RecordBody| matches!(body, RecordBody::Rotate(rotate) if rotate.generation == now);
     record.generation == now || record.generation < now && begins(&record.body)
 }
 
 /// Adds those that the oldest known ones remember.
-async fn complete(
+async fn complete_history(
     store: &dyn Store,
     keys: &DerivedKeys,
     repairs: &mut RepairHistory,
     mut more: bool,
 ) -> Result<(), StoreError> {
     while let Some(oldest) = repairs.oldest().filter(|_| more) {
-        let (record, _) = get(store, keys, oldest, &LargeReadLock::default()).await?;
+        let (record, _) = get_usable(store, keys, oldest, &LargeReadLock::default()).await?;
         let state = record.filter(|record| record.body.repair().is_some()).and_then(|record| record.state);
         more = state.is_some_and(|state| repairs.add_remembered(&state));
     }
@@ -129,7 +129,7 @@ impl Journal {
     pub async fn repairs(&self, view: &JournalView) -> Result<RepairHistory, StoreError> {
         let mut repairs = RepairHistory::default();
         let more = repairs.add_remembered(&view.state);
-        complete(self.store.as_ref(), &self.keys, &mut repairs, more).await?;
+        complete_history(self.store.as_ref(), &self.keys, &mut repairs, more).await?;
         Ok(repairs)
     }
 
@@ -152,7 +152,7 @@ impl Journal {
     pub(super) async fn beyond(&self, unusable: Seq, head: Seq) -> Result<Option<JournalView>, StoreError> {
         let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, unusable, head).await?;
         let Some(seq) = repairs.beyond(unusable) else { return Ok(None) };
-        let (record, _) = get(self.store.as_ref(), &self.keys, seq, &LargeReadLock::default()).await?;
+        let (record, _) = get_usable(self.store.as_ref(), &self.keys, seq, &LargeReadLock::default()).await?;
         Ok(record.filter(|record| record.body.repair().is_some()).as_ref().and_then(JournalView::before_checkpoint))
     }
 }

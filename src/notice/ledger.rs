@@ -105,11 +105,11 @@ impl AlertLedger {
             return None;
         }
         if let Some(told) = &mut entry.told {
-            redate(told, now);
+            clamp_future_date(told, now);
         }
         let phase = match entry.told {
             None => AlertPhase::Begun,
-            Some(told) if entry.event.kind.lasts() && is_past(told, REPEAT, now) => AlertPhase::Lasts,
+            Some(told) if entry.event.kind.lasts() && has_elapsed(told, REPEAT, now) => AlertPhase::Lasts,
             Some(_) => return None,
         };
         entry.told = Some(now);
@@ -134,8 +134,8 @@ impl AlertLedger {
             }
             if !kind.lasts() {
                 // It has happened, whether it can still be seen or not.
-                redate(&mut entry.since, now);
-                return !is_past(entry.since, MEMORY, now);
+                clamp_future_date(&mut entry.since, now);
+                return !has_elapsed(entry.since, MEMORY, now);
             }
             if entry.told.is_some() {
                 let event = AlertEvent { node: by.to_owned(), time: now, ..event.clone() };
@@ -192,7 +192,7 @@ impl AlertLedger {
             self.delivered(id);
             return None;
         }
-        Some(pause(letter.attempts))
+        Some(retry_pause(letter.attempts))
     }
 
     /// Nobody sees to these any more: the process ends.
@@ -204,26 +204,26 @@ impl AlertLedger {
 }
 
 /// The pause after so many tries: doubled each time, a minute at most.
-pub fn pause(attempts: u32) -> Duration {
+pub fn retry_pause(attempts: u32) -> Duration {
     Duration::from_secs(1 << attempts.saturating_sub(1).min(6)).min(Duration::from_mins(1))
 }
 
 /// What this node dated while its clock was ahead counts from now on: otherwise it would wait until that date.
-fn redate(since: &mut Timestamp, now: Timestamp) {
-    if present::is_beyond(*since, now) {
+fn clamp_future_date(since: &mut Timestamp, now: Timestamp) {
+    if present::is_in_future(*since, now) {
         *since = now;
     }
 }
 
 /// Whether something at `since` is so long past.
-fn is_past(since: Timestamp, long: SignedDuration, now: Timestamp) -> bool {
+fn has_elapsed(since: Timestamp, long: SignedDuration, now: Timestamp) -> bool {
     now.duration_since(since) >= long
 }
 
 impl OutboxMessage {
     /// Whether a process sees to it, as far as the clock was right when it said so.
     fn is_claimed(&self, now: Timestamp) -> bool {
-        self.claimed > now && !present::is_beyond(self.claimed, now.saturating_add(CLAIM).unwrap_or(Timestamp::MAX))
+        self.claimed > now && !present::is_in_future(self.claimed, now.saturating_add(CLAIM).unwrap_or(Timestamp::MAX))
     }
 }
 
@@ -237,10 +237,10 @@ impl AlertEntry {
             AlertReporter::HolderByRecord => SILENCE_AFTER_RECORD,
         };
         if let Some((_, since)) = &mut self.sign {
-            redate(since, now);
+            clamp_future_date(since, now);
         }
         match self.sign {
-            Some((before, since)) if before >= sign && !vouched => is_past(since, silence, now),
+            Some((before, since)) if before >= sign && !vouched => has_elapsed(since, silence, now),
             _ => {
                 self.sign = Some((sign, now));
                 false

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::book::AlertLedgerFile;
 use super::event::{AlertFormatter, AlertNotification};
-use super::ledger::{AlertLedger, CLAIM, OutboxMessage, pause};
+use super::ledger::{AlertLedger, CLAIM, OutboxMessage, retry_pause};
 use super::{command, webhook};
 use crate::config::{EnvironmentSettings, HttpUrl, NotifySettings};
 use crate::env::Env;
@@ -105,7 +105,7 @@ impl AlertDispatcher {
             let hearer =
                 ChannelSender { way, timeout: settings.timeout, env: self.env.clone(), outage: Mutex::default() };
             let (book, mine) = (Arc::clone(&self.book), Arc::clone(&self.mine));
-            let task = tokio::spawn(deliver(hearer, items, book, mine));
+            let task = tokio::spawn(run_channel(hearer, items, book, mine));
             ChannelTask { name, queue, task }
         };
         // Without its sender a task ends when its queue is empty.
@@ -139,9 +139,9 @@ impl AlertDispatcher {
         for letter in letters {
             let Some(channel) = channels.iter().find(|channel| channel.name == letter.channel) else { continue };
             let id = letter.id;
-            locked(&self.mine).insert(id);
+            lock(&self.mine).insert(id);
             if channel.queue.try_send(ChannelItem::Letter(letter)).is_err() {
-                locked(&self.mine).remove(&id);
+                lock(&self.mine).remove(&id);
                 self.book.change(|ledger| ledger.release(&[id], now));
             }
         }
@@ -169,7 +169,7 @@ impl AlertDispatcher {
         if tokio::time::timeout(patience, all).await.is_err() {
             tasks.iter().for_each(JoinHandle::abort);
         }
-        let left: Vec<u64> = locked(&self.mine).iter().copied().collect();
+        let left: Vec<u64> = lock(&self.mine).iter().copied().collect();
         if !left.is_empty() {
             tracing::warn!(
                 "{} alerts were not heard yet, and are sent again when runner starts the next time",
@@ -181,7 +181,7 @@ impl AlertDispatcher {
     }
 
     fn channels(&self) -> MutexGuard<'_, Vec<ChannelTask>> {
-        locked(&self.channels)
+        lock(&self.channels)
     }
 }
 
@@ -231,14 +231,14 @@ struct ChannelSender {
 impl ChannelSender {
     /// One more failure. True: it is logged.
     fn failed(&self, why: &str) -> bool {
-        locked(&self.outage).failed(why, self.env.clock.boottime())
+        lock(&self.outage).failed(why, self.env.clock.boottime())
     }
 
     /// Sends one thing. What came instead of an answer is logged as often as it should be, with what follows from it.
     async fn send(&self, item: &ChannelItem, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
         let name = self.way.name();
         let Err(why) = self.way.send(item, self.timeout).await else {
-            if locked(&self.outage).answered() {
+            if lock(&self.outage).answered() {
                 tracing::info!("{name} answers again");
             }
             return Ok(());
@@ -264,7 +264,7 @@ impl ChannelSender {
 
 /// Sends one thing after the other, in their order, until the queue is closed. A run's start that is not heard by the time that its end is to
 /// be told is left out: a service that waits for runs needs the end.
-async fn deliver(
+async fn run_channel(
     hearer: ChannelSender,
     mut items: mpsc::Receiver<ChannelItem>,
     book: Arc<AlertLedgerFile>,
@@ -277,11 +277,11 @@ async fn deliver(
             None => items.recv().await,
         };
         let Some(item) = next else { return };
-        let sent = sent(&hearer, &item, &book);
+        let sent = send_until_done(&hearer, &item, &book);
         tokio::select! {
             biased;
             () = sent => grace = START_GRACE,
-            () = superseded(&item, &mut items, &mut waiting, grace) => {
+            () = wait_superseded(&item, &mut items, &mut waiting, grace) => {
                 // Other roles' ends wait behind the same service.
                 grace = Duration::ZERO;
                 let why = "the start of a run was not heard before its end, and is left out";
@@ -291,13 +291,13 @@ async fn deliver(
             }
         }
         if let ChannelItem::Letter(letter) = &item {
-            locked(&mine).remove(&letter.id);
+            lock(&mine).remove(&letter.id);
         }
     }
 }
 
 /// Resolves when a later ping of the same role has waited for this one for so long; what comes meanwhile waits. Only a start is left for it.
-async fn superseded(
+async fn wait_superseded(
     item: &ChannelItem,
     items: &mut mpsc::Receiver<ChannelItem>,
     waiting: &mut VecDeque<ChannelItem>,
@@ -315,14 +315,14 @@ async fn superseded(
 }
 
 /// Sends one thing until it is heard or given up.
-async fn sent(hearer: &ChannelSender, item: &ChannelItem, book: &AlertLedgerFile) {
+async fn send_until_done(hearer: &ChannelSender, item: &ChannelItem, book: &AlertLedgerFile) {
     let mut pings = 0;
     loop {
         let then = || match item {
             ChannelItem::Letter(letter) => book.change(|ledger| ledger.failed(letter.id)),
             ChannelItem::Ping(..) => {
                 pings += 1;
-                (pings < PING_ATTEMPTS_MAX).then(|| pause(pings))
+                (pings < PING_ATTEMPTS_MAX).then(|| retry_pause(pings))
             }
         };
         match hearer.send(item, then).await {
@@ -339,6 +339,6 @@ async fn sent(hearer: &ChannelSender, item: &ChannelItem, book: &AlertLedgerFile
 }
 
 /// Nothing that holds these locks can fail in between.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

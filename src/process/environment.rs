@@ -32,7 +32,7 @@ pub(super) type Variables = BTreeMap<OsString, OsString>;
 
 /// The whole environment of a program that runs as `account`, where this process has `host`. What the config passes on wins over what is
 /// there by default, what it sets over both, and nothing over `told`: what a run tells its commands.
-pub(super) fn clean(
+pub(super) fn build_environment(
     host: &Variables,
     account: &UserAccount,
     given: &EnvironmentSettings,
@@ -103,7 +103,7 @@ mod tests {
             ("RUNNER_LOG", "trace"),
             ("TZ", "UTC"),
         ]);
-        insta::assert_snapshot!(text(&clean(&host, &account(), &EnvironmentSettings::default(), &[("RUNNER_ROLE", "app".into())])), @"
+        insta::assert_snapshot!(text(&build_environment(&host, &account(), &EnvironmentSettings::default(), &[("RUNNER_ROLE", "app".into())])), @"
         HOME=/var/lib/postgresql
         LANG=C.UTF-8
         LC_TIME=de_DE.UTF-8
@@ -124,7 +124,7 @@ mod tests {
             pass: vec!["AWS_PROFILE".to_owned(), "PGHOST".to_owned(), "NOT_THERE".to_owned()],
         };
         let host = host(&[("AWS_PROFILE", "backup"), ("PGHOST", "elsewhere"), ("HOME", "/root")]);
-        let found = clean(&host, &account(), &given, &[]);
+        let found = build_environment(&host, &account(), &given, &[]);
         let of = |name: &str| found.get(OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
         assert_eq!(
             ["AWS_PROFILE", "PGHOST", "HOME", "NOT_THERE"].map(of),

@@ -83,14 +83,14 @@ const TICKS_PER_SECOND: u32 = 100;
 const WORK_PART: u32 = 20;
 
 /// Whether so much processor time, in ticks, within that time is work, and no mere looking whether there is any.
-pub fn is_work(ticks: u64, within: Duration) -> bool {
+pub fn is_cpu_work(ticks: u64, within: Duration) -> bool {
     let burnt = Duration::from_secs(ticks) / TICKS_PER_SECOND;
     ticks > 0 && burnt >= within / WORK_PART
 }
 
 /// How much processor time a process group has burnt so far, its children that have ended included, in ticks of the kernel. 0 where
 /// that cannot be told.
-pub fn burnt(group: Pid) -> u64 {
+pub fn cpu_ticks(group: Pid) -> u64 {
     let all = stats().filter_map(|stat| ProcessStat::read(&stat));
     all.filter(|process| process.group == group.as_raw()).fold(0, |sum, process| sum.wrapping_add(process.ticks))
 }
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn who_only_looks_whether_there_is_work_does_none() {
-        let work = [0, 1, 24, 25, 500].map(|ticks| is_work(ticks, Duration::from_secs(5)));
+        let work = [0, 1, 24, 25, 500].map(|ticks| is_cpu_work(ticks, Duration::from_secs(5)));
         assert_eq!(work, [false, false, false, true, true]);
-        assert!(!is_work(0, Duration::ZERO) && is_work(1, Duration::from_millis(50)));
+        assert!(!is_cpu_work(0, Duration::ZERO) && is_cpu_work(1, Duration::from_millis(50)));
     }
 }

@@ -47,7 +47,7 @@ impl CommandBuilder {
     ) -> io::Result<Self> {
         let host = env::variables();
         let own = UserAccount::own(host.get(std::ffi::OsStr::new("HOME")).map(std::ffi::OsString::as_os_str));
-        let variables = environment::clean(&host, account.as_ref().unwrap_or(&own), given, told);
+        let variables = environment::build_environment(&host, account.as_ref().unwrap_or(&own), given, told);
         let mut program = Self::of(words)?;
         program.command.env_clear().envs(variables).current_dir(DIRECTORY);
         program.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -130,7 +130,7 @@ impl CommandBuilder {
         // What a program inherits from the thread that starts it is changed on one that ends with that.
         let started = std::thread::scope(|scope| {
             let starting = std::thread::Builder::new().name("start".to_owned()).spawn_scoped(scope, || {
-                settle(account.as_ref())?;
+                set_credentials(account.as_ref())?;
                 start(command)
             })?;
             starting.join().unwrap_or_else(|_| Err(io::Error::other("starting it panicked")))
@@ -141,7 +141,7 @@ impl CommandBuilder {
 
 /// Makes this thread one whose children are `account`'s but for the user, which they take on themselves: as long as this thread
 /// is, its user stays the one that nobody else may send a signal to.
-fn settle(account: Option<&UserAccount>) -> io::Result<()> {
+fn set_credentials(account: Option<&UserAccount>) -> io::Result<()> {
     // A container may refuse it: then the umask of this process stays.
     if unshare(CloneFlags::CLONE_FS).is_ok() {
         umask(UMASK);

@@ -148,7 +148,7 @@ async fn what_is_dropped_is_killed() {
 #[tokio::test]
 async fn a_command_that_works_burns_time_and_one_that_sleeps_does_not() {
     let (busy, idle) = (sh("while :; do :; done").start().unwrap(), sh("exec sleep 600").start().unwrap());
-    let burn = |group: &ProcessGroup| burnt(group.id().unwrap());
+    let burn = |group: &ProcessGroup| cpu_ticks(group.id().unwrap());
     let before = burn(&idle);
     while burn(&busy) < 5 {
         tokio::time::sleep(POLL).await;

@@ -12,7 +12,7 @@ pub struct DecodeError {
 }
 
 /// A [`DecodeError`] with these words.
-pub(crate) fn bad<T>(what: &'static str) -> Result<T, DecodeError> {
+pub(crate) fn decode_error<T>(what: &'static str) -> Result<T, DecodeError> {
     Err(DecodeError { what })
 }
 
@@ -54,11 +54,11 @@ impl<'a> ByteReader<'a> {
 
     /// Fails unless everything was read: trailing bytes would make two encodings of one thing.
     pub(crate) fn finish(self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() { Ok(()) } else { bad("bytes after the end") }
+        if self.rest.is_empty() { Ok(()) } else { decode_error("bytes after the end") }
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let Some((head, rest)) = self.rest.split_at_checked(len) else { return bad("ends too early") };
+        let Some((head, rest)) = self.rest.split_at_checked(len) else { return decode_error("ends too early") };
         self.rest = rest;
         Ok(head)
     }
@@ -77,15 +77,15 @@ impl<'a> ByteReader<'a> {
             let byte = self.u8()?;
             let bits = u64::from(byte & 0x7f);
             if shift == 63 && bits > 1 {
-                return bad("an integer over 64 bits");
+                return decode_error("an integer over 64 bits");
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
                 // One value, one encoding: a padded one would make equal things differ.
-                return if byte == 0 && shift > 0 { bad("an integer with padding") } else { Ok(value) };
+                return if byte == 0 && shift > 0 { decode_error("an integer with padding") } else { Ok(value) };
             }
         }
-        bad("an integer over 64 bits")
+        decode_error("an integer over 64 bits")
     }
 
     pub(crate) fn signed(&mut self) -> Result<i64, DecodeError> {
@@ -94,7 +94,7 @@ impl<'a> ByteReader<'a> {
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
-        u32::try_from(self.varint()?).or(bad("an integer over 32 bits"))
+        u32::try_from(self.varint()?).or(decode_error("an integer over 32 bits"))
     }
 
     /// A count of things that take at least `min_bytes` each.
@@ -102,7 +102,7 @@ impl<'a> ByteReader<'a> {
         let count = self.varint()?;
         match usize::try_from(count) {
             Ok(n) if n.checked_mul(min_bytes).is_some_and(|need| need <= self.remaining()) => Ok(n),
-            _ => bad("a count beyond the end"),
+            _ => decode_error("a count beyond the end"),
         }
     }
 

@@ -110,7 +110,7 @@ const CONTEXT_MAC: &str = "runner 2026-11-21 v1 journal mac";
 const CONTEXT_OBJECT: &str = "runner 2026-11-21 v1 object key";
 
 /// The name of content by one generation of the repository key.
-fn sealed(key: &RepositoryKey, content: &[u8]) -> ChunkId {
+fn keyed_digest(key: &RepositoryKey, content: &[u8]) -> ChunkId {
     ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
 }
 
@@ -169,13 +169,13 @@ impl DerivedKeys {
     /// A digest on which guesses are tested only with the generation that is written under.
     pub fn sealed_digest(&self, content: &[u8]) -> ChunkId {
         let key = self.keyring.get(self.generation).expect("what is written under is in the keyring");
-        sealed(key, content)
+        keyed_digest(key, content)
     }
 
     /// The same under each generation, the oldest first: for what is looked up and was written under one of them.
     pub fn sealed_digests(&self, content: &[u8]) -> impl Iterator<Item = ChunkId> {
         let written = usize::from(self.generation.0) + 1;
-        self.keyring.iter().take(written).map(|key| sealed(key, content))
+        self.keyring.iter().take(written).map(|key| keyed_digest(key, content))
     }
 
     /// The MAC over the first line of a journal record, or of another object that stands in the clear.

@@ -98,7 +98,7 @@ impl std::fmt::Debug for TreePath {
 /// every other byte, so `a`, `a/x`, `a-b`.
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        let common = common(&self.0, &other.0);
+        let common = common_prefix_len(&self.0, &other.0);
         // A path that ends sorts first, then a separator, then the bytes.
         let rank = |p: &[u8]| p.get(common).map_or(0, |&b| if b == b'/' { 1 } else { u16::from(b) + 2 });
         rank(&self.0).cmp(&rank(&other.0))
@@ -106,7 +106,7 @@ impl Ord for TreePath {
 }
 
 /// How many bytes two paths have in common at their beginnings.
-pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
+pub(crate) fn common_prefix_len(a: &[u8], b: &[u8]) -> usize {
     let (words, _) = a.as_chunks::<16>();
     let (others, _) = b.as_chunks::<16>();
     let alike = words.iter().zip(others).take_while(|(a, b)| a == b).count() * 16;

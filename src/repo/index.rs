@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use crate::ids::{ChunkId, IndexId, KeyGeneration, PackId};
-use crate::repo::codec::{ByteReader, DecodeError, bad, put_varint};
+use crate::repo::codec::{ByteReader, DecodeError, decode_error, put_varint};
 use crate::repo::crypto::{DerivedKeys, SALT_LEN, Salt, SealedPart};
 use crate::repo::header::{self, HeaderError};
 use crate::repo::pack::PackTable;
@@ -19,7 +19,7 @@ use crate::repo::pack::PackTable;
 pub const INDEX_OBJECT_CHUNKS: usize = 1 << 18;
 
 /// How many of `packs` fit into one index object, from the first on; at least one.
-pub fn fitting(packs: &[PackTable]) -> usize {
+pub fn count_fitting_packs(packs: &[PackTable]) -> usize {
     let mut chunks = 0;
     let fits = packs.iter().take_while(|pack| {
         let before = chunks;
@@ -54,13 +54,13 @@ pub fn encode_index(keys: &DerivedKeys, id: IndexId, salt: [u8; SALT_LEN], packs
 pub fn decode_index(keys: &DerivedKeys, id: IndexId, object: &[u8]) -> Result<Vec<PackTable>, DecodeError> {
     let (salt, sealed) = match header::take(object, *MAGIC, keys) {
         Ok(taken) => taken,
-        Err(HeaderError::Short) => return bad("shorter than a header"),
-        Err(HeaderError::Magic) => return bad("does not start like an index"),
-        Err(HeaderError::Version) => return bad("another format version or cipher"),
-        Err(HeaderError::Generation) => return bad("a later generation of the repository key sealed it"),
+        Err(HeaderError::Short) => return decode_error("shorter than a header"),
+        Err(HeaderError::Magic) => return decode_error("does not start like an index"),
+        Err(HeaderError::Version) => return decode_error("another format version or cipher"),
+        Err(HeaderError::Generation) => return decode_error("a later generation of the repository key sealed it"),
     };
     let Ok(plain) = keys.object(id.0, salt).open(SealedPart::Index, sealed) else {
-        return bad("does not open: it is damaged, or belongs elsewhere");
+        return decode_error("does not open: it is damaged, or belongs elsewhere");
     };
     decode_tables(&plain, salt.generation)
 }
@@ -77,7 +77,7 @@ pub fn decode_tables(plain: &[u8], sealed_by: KeyGeneration) -> Result<Vec<PackT
             _ => KeyGeneration(u16::try_from(reader.varint()?).unwrap_or(u16::MAX)),
         };
         if generation > sealed_by {
-            return bad("a pack of a later generation of the repository key than its own");
+            return decode_error("a pack of a later generation of the repository key than its own");
         }
         let salt = Salt { generation, bytes: reader.array()? };
         packs.push(PackTable::decode(id, salt, &mut reader)?);

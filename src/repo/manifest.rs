@@ -8,7 +8,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 
 use crate::ids::ChunkId;
-use crate::repo::codec::{ByteReader, DecodeError, bad, put_bytes, put_varint};
+use crate::repo::codec::{ByteReader, DecodeError, decode_error, put_bytes, put_varint};
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::segment;
 
@@ -67,26 +67,26 @@ pub fn decode(bytes: &[u8]) -> Result<ManifestNode, DecodeError> {
         TAG_PAGE => {
             let level = reader.u8()?;
             if level == 0 || level > DEPTH_MAX {
-                return bad("a page of an impossible level");
+                return decode_error("a page of an impossible level");
             }
             let count = reader.count(ChunkId::LEN + 2)?;
             let mut refs: Vec<ManifestNodeRef> = Vec::with_capacity(count);
             for _ in 0..count {
                 let id = ChunkId(reader.array()?);
                 let entries = reader.varint()?;
-                let Some(first) = TreePath::new(reader.bytes()?) else { return bad("an unsound path") };
+                let Some(first) = TreePath::new(reader.bytes()?) else { return decode_error("an unsound path") };
                 if refs.last().is_some_and(|before| before.first >= first) {
-                    return bad("references out of order");
+                    return decode_error("references out of order");
                 }
                 refs.push(ManifestNodeRef { id, entries, first });
             }
             if refs.is_empty() || refs.len() > ITEMS_MAX {
-                return bad("a page without references, or with too many");
+                return decode_error("a page without references, or with too many");
             }
             reader.finish()?;
             Ok(ManifestNode::Page { level, refs })
         }
-        _ => bad("neither a segment nor a page of a manifest"),
+        _ => decode_error("neither a segment nor a page of a manifest"),
     }
 }
 
@@ -156,7 +156,7 @@ impl<S: ManifestChunkSink> ManifestWriter<S> {
             assert!(last.path < entry.path, "{:?} does not sort after {:?}", entry.path, last.path);
         }
         self.segment_chunks += entry.kind.chunks().len();
-        self.segment_held += segment::held(&entry);
+        self.segment_held += segment::decoded_weight(&entry);
         let len = self.segment.len() + 1;
         let full =
             len >= ITEMS_MAX || self.segment_chunks >= SEGMENT_CHUNKS_MAX || self.segment_held >= segment::HELD_MAX;
@@ -272,18 +272,18 @@ impl ManifestWalk {
 
     /// Takes the chunk that was wanted; returns its entries if it was a segment.
     pub fn give(&mut self, bytes: &[u8]) -> Result<Option<Vec<ManifestEntry>>, DecodeError> {
-        let Some((expected, level)) = self.stack.pop() else { return bad("a chunk that nobody asked for") };
+        let Some((expected, level)) = self.stack.pop() else { return decode_error("a chunk that nobody asked for") };
         match decode(bytes)? {
             ManifestNode::Segment(entries) => {
                 if level.is_some_and(|l| l != 0 || entries.len() as u64 != expected.entries || entries.is_empty()) {
-                    return bad("a segment that is not what its page says");
+                    return decode_error("a segment that is not what its page says");
                 }
                 if let Some(first) = entries.first() {
                     if level.is_some() && first.path != expected.first {
-                        return bad("a segment that is not what its page says");
+                        return decode_error("a segment that is not what its page says");
                     }
                     if self.last.as_ref().is_some_and(|last| *last >= first.path) {
-                        return bad("segments out of order");
+                        return decode_error("segments out of order");
                     }
                 }
                 self.last = entries.last().map(|e| e.path.clone()).or(self.last.take());
@@ -294,7 +294,7 @@ impl ManifestWalk {
                 let fits =
                     level.is_none_or(|l| l == found && total == expected.entries && refs[0].first == expected.first);
                 if !fits {
-                    return bad("a page that is not what the page above says");
+                    return decode_error("a page that is not what the page above says");
                 }
                 self.stack.extend(refs.into_iter().rev().map(|r| (r, Some(found - 1))));
                 Ok(None)

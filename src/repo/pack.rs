@@ -13,7 +13,7 @@
 use bytes::Bytes;
 
 use crate::ids::{ChunkId, PackId};
-use crate::repo::codec::{ByteReader, DecodeError, bad, put_varint};
+use crate::repo::codec::{ByteReader, DecodeError, decode_error, put_varint};
 use crate::repo::crypto::{Cipher, DerivedKeys, ObjectSealer, SALT_LEN, Salt, SealedPart, TAG_LEN};
 use crate::repo::header::{self, HeaderError};
 
@@ -132,12 +132,12 @@ impl PackTable {
             let compressed = match reader.u8()? {
                 0 => false,
                 FLAG_ZSTD => true,
-                _ => return bad("an unknown frame flag"),
+                _ => return decode_error("an unknown frame flag"),
             };
             let chunks = reader.count(1 + ChunkId::LEN)?;
             total += chunks;
             if total > reader.remaining() / (1 + ChunkId::LEN) {
-                return bad("a count beyond the end");
+                return decode_error("a count beyond the end");
             }
             let chunks = vec![ChunkEntry { id: ChunkId([0; ChunkId::LEN]), len: 0 }; chunks];
             frames.push(FrameEntry { stored_len, compressed, chunks });
@@ -147,7 +147,7 @@ impl PackTable {
                 chunk.len = reader.u32()?;
             }
             if frame.raw_len() > u64::from(FRAME_BYTES_MAX) {
-                return bad("a frame over the limit");
+                return decode_error("a frame over the limit");
             }
         }
         for chunk in frames.iter_mut().flat_map(|f| &mut f.chunks) {

@@ -19,7 +19,7 @@ use crate::repo::loss::LossLog;
 use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};
 use crate::repo::names;
 use crate::repo::pack::{PackError, PackTable, open_frame};
-use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_among_others};
+use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_with_large_read_lock};
 
 /// Index objects fetched at once.
 const INDEX_FETCHES: usize = 8;
@@ -98,11 +98,11 @@ pub async fn load_index(
     ids: &[IndexId],
     cache: Option<&IndexCache>,
 ) -> Result<ChunkIndex, RepositoryReadError> {
-    load_index_beside(store, keys, ids, cache, |_| false).await
+    load_index_with_damaged_packs(store, keys, ids, cache, |_| false).await
 }
 
 /// The same, with these packs taken for damaged.
-pub async fn load_index_beside(
+pub async fn load_index_with_damaged_packs(
     store: &dyn Store,
     keys: &DerivedKeys,
     ids: &[IndexId],
@@ -110,7 +110,7 @@ pub async fn load_index_beside(
     is_damaged: impl Fn(&PackId) -> bool + Send,
 ) -> Result<ChunkIndex, RepositoryReadError> {
     let mut index = ChunkIndex::default();
-    let mut tables = Box::pin(tables(store, keys, ids, cache));
+    let mut tables = Box::pin(stream_tables(store, keys, ids, cache));
     while let Some(tables) = tables.try_next().await? {
         for table in &tables {
             if is_damaged(&table.id) {
@@ -125,7 +125,7 @@ pub async fn load_index_beside(
 }
 
 /// What these index objects list, an object at a time; with a shelf as [`load_index`] does.
-pub fn tables<'a>(
+pub fn stream_tables<'a>(
     store: &'a dyn Store,
     keys: &'a DerivedKeys,
     ids: &[IndexId],
@@ -142,7 +142,8 @@ pub fn tables<'a>(
                 return Ok(tables);
             }
             let limits = (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX);
-            let (object, _turn) = get_among_others(store, &names::index(keys.role(), id), limits, &turn).await?;
+            let (object, _turn) =
+                get_with_large_read_lock(store, &names::index(keys.role(), id), limits, &turn).await?;
             let tables =
                 decode_index(keys, id, &object).map_err(|error| RepositoryReadError::Index { index: id, error })?;
             if let Some(shelf) = cache {

@@ -7,10 +7,12 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::ids::ChunkId;
-use crate::repo::codec::{ByteReader, DecodeError, bad, put_bytes, put_signed, put_varint};
-use crate::repo::entry::{EntryKind, Extent, ManifestEntry, OwnerAndMode, TreePath, UnixNanos, Xattr, common};
+use crate::repo::codec::{ByteReader, DecodeError, decode_error, put_bytes, put_signed, put_varint};
+use crate::repo::entry::{
+    EntryKind, Extent, ManifestEntry, OwnerAndMode, TreePath, UnixNanos, Xattr, common_prefix_len,
+};
 
-/// A segment ends after the entry with which its entries take this much memory ([`held`]), and a reader refuses one that goes
+/// A segment ends after the entry with which its entries take this much memory ([`decoded_weight`]), and a reader refuses one that goes
 /// on: columns name each distinct value once, so that a few bytes a reader did not bound could stand for gigabytes.
 pub(crate) const HELD_MAX: usize = 16 << 20;
 
@@ -24,7 +26,7 @@ const EXTENTS_UNCOUNTED: usize = 1 << 16;
 const EXTENT_HELD: usize = 16;
 
 /// What an entry takes of [`HELD_MAX`]: what it may share with others where it is stored, and what a file of very many holes has.
-pub(crate) fn held(entry: &ManifestEntry) -> usize {
+pub(crate) fn decoded_weight(entry: &ManifestEntry) -> usize {
     let xattrs: usize = entry.xattrs.iter().map(|x| XATTR_HELD + x.name.len() + x.value.len()).sum();
     let extents = match &entry.kind {
         EntryKind::File { extents: Some(extents), .. } => extents.len().saturating_sub(EXTENTS_UNCOUNTED) * EXTENT_HELD,
@@ -56,7 +58,7 @@ fn kind_code(kind: &EntryKind) -> u8 {
 }
 
 /// A table of the distinct values, in order, and the number of each entry's value in it.
-fn table<T: Ord>(values: impl Iterator<Item = T>) -> (Vec<T>, Vec<usize>) {
+fn distinct_values<T: Ord>(values: impl Iterator<Item = T>) -> (Vec<T>, Vec<usize>) {
     let mut numbers = BTreeMap::new();
     let mut order = Vec::new();
     for value in values {
@@ -75,14 +77,14 @@ pub(crate) fn encode<E: Borrow<ManifestEntry>>(entries: &[E], out: &mut Vec<u8>)
     let mut before: &[u8] = b"";
     for e in entries() {
         let path = e.path.as_bytes();
-        let shared = common(path, before);
+        let shared = common_prefix_len(path, before);
         put_varint(out, shared as u64);
         put_bytes(out, &path[shared..]);
         before = path;
     }
     out.extend(entries().map(|e| kind_code(&e.kind)));
 
-    let (owners, numbers) = table(entries().map(|e| &e.owner));
+    let (owners, numbers) = distinct_values(entries().map(|e| &e.owner));
     put_varint(out, owners.len() as u64);
     for owner in owners {
         put_varint(out, u64::from(owner.mode));
@@ -95,7 +97,7 @@ pub(crate) fn encode<E: Borrow<ManifestEntry>>(entries: &[E], out: &mut Vec<u8>)
         put_varint(out, n as u64);
     }
 
-    let (attributes, numbers) = table(entries().map(|e| &e.xattrs));
+    let (attributes, numbers) = distinct_values(entries().map(|e| &e.xattrs));
     put_varint(out, attributes.len() as u64);
     for set in attributes {
         put_varint(out, set.len() as u64);
@@ -148,11 +150,11 @@ pub(crate) fn encode<E: Borrow<ManifestEntry>>(entries: &[E], out: &mut Vec<u8>)
 }
 
 /// One number an entry, each below `limit`.
-fn numbers(reader: &mut ByteReader<'_>, count: usize, limit: usize) -> Result<Vec<usize>, DecodeError> {
+fn read_numbers(reader: &mut ByteReader<'_>, count: usize, limit: usize) -> Result<Vec<usize>, DecodeError> {
     (0..count)
         .map(|_| match usize::try_from(reader.varint()?) {
             Ok(n) if n < limit => Ok(n),
-            _ => bad("a number beyond its table"),
+            _ => decode_error("a number beyond its table"),
         })
         .collect()
 }
@@ -162,30 +164,30 @@ fn numbers(reader: &mut ByteReader<'_>, count: usize, limit: usize) -> Result<Ve
 pub(crate) fn decode(reader: &mut ByteReader<'_>, limit: usize) -> Result<Vec<ManifestEntry>, DecodeError> {
     let count = reader.count(6)?;
     if count > limit {
-        return bad("more entries than a segment may have");
+        return decode_error("more entries than a segment may have");
     }
     let paths = decode_paths(reader, count)?;
     let kinds = reader.take(count)?;
 
     let owner_count = reader.count(5)?;
     if owner_count > count {
-        return bad("more owners than entries");
+        return decode_error("more owners than entries");
     }
     let mut owners = Vec::with_capacity(owner_count);
     for _ in 0..owner_count {
-        let Ok(mode) = u16::try_from(reader.varint()?) else { return bad("a mode over 16 bits") };
+        let Ok(mode) = u16::try_from(reader.varint()?) else { return decode_error("a mode over 16 bits") };
         let (uid, gid) = (reader.u32()?, reader.u32()?);
         let name = |reader: &mut ByteReader<'_>| match std::str::from_utf8(reader.bytes()?) {
             Ok(name) => Ok(name.into()),
-            Err(_) => bad("an owner's name that is no UTF-8"),
+            Err(_) => decode_error("an owner's name that is no UTF-8"),
         };
         owners.push(OwnerAndMode { mode, uid, gid, user: name(reader)?, group: name(reader)? });
     }
-    let owner_numbers = numbers(reader, count, owners.len())?;
+    let owner_numbers = read_numbers(reader, count, owners.len())?;
 
     let set_count = reader.count(1)?;
     if set_count > count {
-        return bad("more sets of attributes than entries");
+        return decode_error("more sets of attributes than entries");
     }
     let mut sets = Vec::with_capacity(set_count);
     for _ in 0..set_count {
@@ -196,7 +198,7 @@ pub(crate) fn decode(reader: &mut ByteReader<'_>, limit: usize) -> Result<Vec<Ma
         }
         sets.push(set);
     }
-    let set_numbers = numbers(reader, count, sets.len())?;
+    let set_numbers = read_numbers(reader, count, sets.len())?;
 
     let mut seconds = Vec::with_capacity(count);
     let mut second = 0i64;
@@ -208,7 +210,7 @@ pub(crate) fn decode(reader: &mut ByteReader<'_>, limit: usize) -> Result<Vec<Ma
     for second in seconds {
         match reader.u32()? {
             nanos if nanos < 1_000_000_000 => mtimes.push(UnixNanos::new(second, nanos)),
-            _ => return bad("nanoseconds over a second"),
+            _ => return decode_error("nanoseconds over a second"),
         }
     }
 
@@ -219,7 +221,7 @@ pub(crate) fn decode(reader: &mut ByteReader<'_>, limit: usize) -> Result<Vec<Ma
         let (kind, chunks) = decode_kind(reader, kinds[n], &path)?;
         chunk_counts.push(chunks);
         if total >= HELD_MAX {
-            return bad("entries that take more memory than a segment's may");
+            return decode_error("entries that take more memory than a segment's may");
         }
         let entry = ManifestEntry {
             path,
@@ -228,12 +230,12 @@ pub(crate) fn decode(reader: &mut ByteReader<'_>, limit: usize) -> Result<Vec<Ma
             mtime: mtimes[n],
             xattrs: sets[set_numbers[n]].clone(),
         };
-        total += held(&entry);
+        total += decoded_weight(&entry);
         entries.push(entry);
     }
     for (entry, count) in entries.iter_mut().zip(chunk_counts) {
         if let EntryKind::File { chunks, .. } = &mut entry.kind {
-            let Some(len) = count.checked_mul(ChunkId::LEN) else { return bad("a count beyond the end") };
+            let Some(len) = count.checked_mul(ChunkId::LEN) else { return decode_error("a count beyond the end") };
             let ids = reader.take(len)?;
             *chunks = ids.chunks_exact(ChunkId::LEN).filter_map(ChunkId::from_slice).collect();
         }
@@ -246,20 +248,22 @@ fn decode_paths(reader: &mut ByteReader<'_>, count: usize) -> Result<Vec<TreePat
     let mut total = 0;
     for _ in 0..count {
         if total >= HELD_MAX {
-            return bad("entries that take more memory than a segment's may");
+            return decode_error("entries that take more memory than a segment's may");
         }
         let before = paths.last().map_or(&b""[..], |p| p.as_bytes());
         let shared = match usize::try_from(reader.varint()?) {
             Ok(n) if n <= before.len() => n,
-            _ => return bad("a path longer shared than it is"),
+            _ => return decode_error("a path longer shared than it is"),
         };
         let rest = reader.bytes()?;
         if before.get(shared).is_some_and(|b| rest.first() == Some(b)) {
-            return bad("a path that shares more than it says");
+            return decode_error("a path that shares more than it says");
         }
-        let Some(path) = TreePath::new([&before[..shared], rest].concat()) else { return bad("an unsound path") };
+        let Some(path) = TreePath::new([&before[..shared], rest].concat()) else {
+            return decode_error("an unsound path");
+        };
         if paths.last().is_some_and(|last| *last >= path) {
-            return bad("paths out of order");
+            return decode_error("paths out of order");
         }
         total += path.as_bytes().len();
         paths.push(path);
@@ -271,17 +275,17 @@ fn decode_kind(reader: &mut ByteReader<'_>, code: u8, path: &TreePath) -> Result
     let kind = match code {
         FILE | SPARSE => {
             let size = reader.varint()?;
-            let Ok(count) = usize::try_from(reader.varint()?) else { return bad("a count beyond the end") };
+            let Ok(count) = usize::try_from(reader.varint()?) else { return decode_error("a count beyond the end") };
             if count > reader.remaining() / ChunkId::LEN {
-                return bad("a count beyond the end");
+                return decode_error("a count beyond the end");
             }
             let extents = if code == SPARSE { Some(decode_extents(reader, size)?) } else { None };
             return Ok((EntryKind::File { size, extents, chunks: Vec::new() }, count));
         }
         HARDLINK => {
-            let Some(target) = TreePath::new(reader.bytes()?) else { return bad("an unsound link target") };
+            let Some(target) = TreePath::new(reader.bytes()?) else { return decode_error("an unsound link target") };
             if target >= *path {
-                return bad("a hard link to a later name");
+                return decode_error("a hard link to a later name");
             }
             EntryKind::Hardlink { target }
         }
@@ -290,7 +294,7 @@ fn decode_kind(reader: &mut ByteReader<'_>, code: u8, path: &TreePath) -> Result
         FIFO => EntryKind::Fifo,
         CHAR_DEVICE => EntryKind::CharDevice { major: reader.u32()?, minor: reader.u32()? },
         BLOCK_DEVICE => EntryKind::BlockDevice { major: reader.u32()?, minor: reader.u32()? },
-        _ => return bad("an unknown kind of entry"),
+        _ => return decode_error("an unknown kind of entry"),
     };
     Ok((kind, 0))
 }
@@ -304,10 +308,10 @@ fn decode_extents(reader: &mut ByteReader<'_>, size: u64) -> Result<Vec<Extent>,
         let len = reader.varint()?;
         let offset = end.checked_add(gap);
         let Some((offset, stop)) = offset.and_then(|o| Some((o, o.checked_add(len)?))) else {
-            return bad("an extent beyond its file");
+            return decode_error("an extent beyond its file");
         };
         if len == 0 || stop > size || (gap == 0 && n > 0) {
-            return bad("an extent beyond its file");
+            return decode_error("an extent beyond its file");
         }
         extents.push(Extent { offset, len });
         end = stop;

@@ -112,7 +112,7 @@ impl SlotCommits {
         #[cfg(feature = "planted")]
         let now = match () {
             () if crate::planted::is(crate::planted::PlantedBug::LaterSlotCommits) => Timestamp::MAX,
-            () if crate::planted::is(crate::planted::PlantedBug::NearSlotCommits) => present::horizon(now),
+            () if crate::planted::is(crate::planted::PlantedBug::NearSlotCommits) => present::future_horizon(now),
             () => now,
         };
         self.slots[..self.slots.partition_point(|slot| *slot <= now)].last().copied()
@@ -126,7 +126,7 @@ impl SlotCommits {
     /// Whether no run may commit `slot` any more: it is committed, a later one is that has come, or whether it is committed may be
     /// forgotten.
     pub fn is_closed(&self, slot: Timestamp, now: Timestamp) -> bool {
-        let is_forgotten = |oldest: Timestamp| slot < oldest && !present::is_beyond(oldest, now);
+        let is_forgotten = |oldest: Timestamp| slot < oldest && !present::is_in_future(oldest, now);
         self.contains(slot)
             || self.newest(now).is_some_and(|newest| newest >= slot)
             || self.oldest.is_some_and(is_forgotten)
@@ -134,7 +134,7 @@ impl SlotCommits {
 
     /// The committed slots that lie beyond the present.
     pub fn beyond(&self, now: Timestamp) -> &[Timestamp] {
-        let horizon = present::horizon(now);
+        let horizon = present::future_horizon(now);
         &self.slots[self.slots.partition_point(|slot| *slot <= horizon)..]
     }
 }
@@ -218,7 +218,7 @@ mod tests {
             prop_assert_eq!(commits.contains(at(slot)), minutes.contains(&slot));
             let closed = minutes.contains(&slot) || newest.is_some_and(|newest| *newest >= slot);
             prop_assert_eq!(commits.is_closed(at(slot), at(now)), closed);
-            prop_assert_eq!(commits.beyond(at(now)).iter().all(|at| present::is_beyond(*at, Timestamp::UNIX_EPOCH + SignedDuration::from_mins(now))), true);
+            prop_assert_eq!(commits.beyond(at(now)).iter().all(|at| present::is_in_future(*at, Timestamp::UNIX_EPOCH + SignedDuration::from_mins(now))), true);
         }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 pub use self::attention::{READ_INTERVAL, READ_INTERVAL_IDLE};
-use self::backoff::{AWAY, Backoff, OFFER_ASKS, doubled};
+use self::backoff::{AWAY, Backoff, OFFER_ASKS, exponential_backoff};
 use super::election::{
     self, ElectionHistory, ElectionInputs, ElectionState, LeaseView, RetakeReason, RolePause, StandbyReason,
     TakeoverInfo, UnknownReason,
@@ -285,7 +285,7 @@ impl RoleController {
     /// Before anything has happened.
     pub fn new(terms: RoleParams) -> Self {
         let RoleParams { role, node, label, plan, roles, ask_interval, retry_interval, observe } = terms;
-        let spread = backoff::spread(&role.name, node);
+        let spread = backoff::resume_jitter(&role.name, node);
         Self {
             role,
             node,
@@ -495,7 +495,7 @@ impl RoleController {
             self.term = None;
         }
         if self.history.is_none() {
-            self.reading.failed(now.boot, backoff::read_max(self.retry_interval));
+            self.reading.failed(now.boot, backoff::read_backoff_max(self.retry_interval));
             self.blind_since.get_or_insert(now.boot);
         } else {
             self.reading = Backoff::default();
@@ -524,7 +524,7 @@ impl RoleController {
     fn leave(&mut self, now: ClockReading, why: YieldReason) {
         let until = match why {
             YieldReason::Stalled { blocked } => {
-                let pause = doubled(AWAY.0, self.stalls, AWAY.1);
+                let pause = exponential_backoff(AWAY.0, self.stalls, AWAY.1);
                 self.stalls = self.stalls.saturating_add(1);
                 if blocked { Duration::MAX } else { now.boot + pause }
             }

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::commits::SlotCommits;
 use super::lease::LeaseHolder;
 use super::permit::{Candidacy, Deadline};
-pub use super::present::{CLOCK_OFFSET_MAX, is_off};
+pub use super::present::{CLOCK_OFFSET_MAX, is_clock_off};
 use super::probe::{ProbeAnswer, ProbeAssessment, ProbeResult};
 use super::slot::SlotSchedule;
 use crate::config::{LeaseKind, LeaseUnreachablePolicy, RoleSettings};
@@ -256,10 +256,10 @@ pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&ProbeAs
 /// Decides.
 pub fn decide(inputs: ElectionInputs<'_>) -> ElectionOutcome {
     let evidence = inputs.assessment.map(|a| a.evidence.clone()).unwrap_or_default();
-    ElectionOutcome { state: state(inputs), evidence }
+    ElectionOutcome { state: elect(inputs), evidence }
 }
 
-fn state(inputs: ElectionInputs<'_>) -> ElectionState {
+fn elect(inputs: ElectionInputs<'_>) -> ElectionState {
     let role = inputs.role;
     // It comes before the journal: a standby knows that it is one also while the store cannot be reached.
     let stands_in = match eligibility(role, inputs.label, inputs.assessment) {
@@ -279,7 +279,7 @@ fn state(inputs: ElectionInputs<'_>) -> ElectionState {
         return ElectionState::Paused(pause.clone());
     }
     // Slots are instants. Who asks for a run by hand needs none.
-    if let Some(offset) = inputs.clock_offset.filter(|offset| is_off(*offset))
+    if let Some(offset) = inputs.clock_offset.filter(|offset| is_clock_off(*offset))
         && role.schedule.is_some()
         && inputs.occasion != RetakeReason::ByHand
     {
@@ -292,7 +292,7 @@ fn state(inputs: ElectionInputs<'_>) -> ElectionState {
             return ElectionState::Standby(StandbyReason::Fallback { from });
         }
     }
-    let deadline = match by_lease(inputs, history) {
+    let deadline = match lease_deadline(inputs, history) {
         Ok(deadline) => deadline,
         Err(state) => return *state,
     };
@@ -302,7 +302,9 @@ fn state(inputs: ElectionInputs<'_>) -> ElectionState {
         (Some(holder), _) if holder.node == inputs.node => ClaimBasis::Mine { term: holder.term },
         (Some(holder), None) => ClaimBasis::Moved { from: holder.clone() },
         // Whoever stands in does it for one slot, and whoever it stood in for is back: neither goes on for ever.
-        (Some(holder), Some(_)) if exclusive || stands_in || holder.stood_in || counts(inputs, history) => {
+        (Some(holder), Some(_))
+            if exclusive || stands_in || holder.stood_in || retake_reason_counts(inputs, history) =>
+        {
             ClaimBasis::Again { from: holder.clone() }
         }
         (Some(holder), Some(_)) => return ElectionState::Conflict { holder: holder.clone() },
@@ -319,7 +321,7 @@ fn stands_in_from(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Opti
 }
 
 /// What the lease allows: until when to work, or why not at all.
-fn by_lease(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Result<Deadline, Box<ElectionState>> {
+fn lease_deadline(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Result<Deadline, Box<ElectionState>> {
     let role = inputs.role;
     if role.lease == LeaseKind::None {
         return Ok(Deadline::endless());
@@ -331,7 +333,7 @@ fn by_lease(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Result<Dea
     {
         let until = since.saturating_add(role.takeover_after).unwrap_or(Timestamp::MAX);
         // By a clock that is ahead it would have its time for as long as that is.
-        let is_ahead = is_off(inputs.now.duration_since(since)) && inputs.now < since;
+        let is_ahead = is_clock_off(inputs.now.duration_since(since)) && inputs.now < since;
         if inputs.now < until && !is_ahead {
             return Err(Box::new(ElectionState::Standby(StandbyReason::HandedOver { to: holder.clone(), until })));
         }
@@ -349,11 +351,11 @@ fn by_lease(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Result<Dea
 }
 
 /// What an operator's `takeover` needs: a person answers for it, whatever probes and leases say.
-pub fn by_operator(role: &RoleSettings) -> Candidacy {
+pub fn operator_candidacy(role: &RoleSettings) -> Candidacy {
     Candidacy::new(role.name.clone(), Deadline::endless())
 }
 
-fn counts(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> bool {
+fn retake_reason_counts(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> bool {
     match inputs.occasion {
         RetakeReason::None => false,
         RetakeReason::ByHand | RetakeReason::Returned | RetakeReason::Silent => true,

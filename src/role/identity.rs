@@ -215,7 +215,7 @@ impl NodeIdentity {
     /// The file cannot be read or written.
     pub fn open(state_dir: &Path, name: Option<&str>, env: &Env) -> Result<Self, IdentityError> {
         let path = state_dir.join(FILE);
-        let (id, origin) = identity(state_dir, &MachineFingerprint::here(), env)
+        let (id, origin) = load_or_create_identity(state_dir, &MachineFingerprint::here(), env)
             .map_err(|source| IdentityError::File { path, source })?;
         Ok(Self::named(id, origin, name, env))
     }
@@ -240,7 +240,7 @@ impl NodeIdentity {
 /// # Errors
 /// It says another one ([`IdentityError::Replaced`]), cannot be read, or is gone and cannot be written again
 /// ([`IdentityError::Lost`]).
-pub fn keep(state_dir: &Path, id: NodeId) -> Result<IdentityCheck, IdentityError> {
+pub fn ensure_identity(state_dir: &Path, id: NodeId) -> Result<IdentityCheck, IdentityError> {
     let path = state_dir.join(FILE);
     let look = || match read(&path) {
         Ok(FoundIdentity::Identity(stored)) if stored.id == id => Ok(Some(IdentityCheck::There)),
@@ -267,7 +267,7 @@ pub fn keep(state_dir: &Path, id: NodeId) -> Result<IdentityCheck, IdentityError
 
 /// Who this node is, for somebody who only looks and makes nothing: the identity, if there is one already that is this
 /// machine's and can be read, and the label. `name`: `--node NAME`.
-pub fn peek(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, String) {
+pub fn peek_identity(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, String) {
     let found = state_dir.and_then(|dir| read(&dir.join(FILE)).ok()).unwrap_or(FoundIdentity::Nothing);
     let id = match decide(found, &MachineFingerprint::here()) {
         IdentityDecision::Keep(id) => Some(id),
@@ -280,13 +280,13 @@ pub fn peek(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, St
 }
 
 /// When this node was made, by this host's clock, as far as its state directory tells.
-pub fn made_at(state_dir: &Path) -> Option<Timestamp> {
+pub fn identity_created_at(state_dir: &Path) -> Option<Timestamp> {
     let made = std::fs::metadata(state_dir.join(FILE)).ok()?.modified().ok()?;
     Timestamp::try_from(made).ok()
 }
 
 /// Why the identity cannot be read, for a command that only looks; `None`: it can, or there is none.
-pub fn unread(state_dir: &Path) -> Option<io::Error> {
+pub fn identity_read_error(state_dir: &Path) -> Option<io::Error> {
     read(&state_dir.join(FILE)).err()
 }
 
@@ -294,7 +294,11 @@ fn hostname() -> String {
     nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
 }
 
-fn identity(state_dir: &Path, machine: &MachineFingerprint, env: &Env) -> io::Result<(NodeId, IdentityOrigin)> {
+fn load_or_create_identity(
+    state_dir: &Path,
+    machine: &MachineFingerprint,
+    env: &Env,
+) -> io::Result<(NodeId, IdentityOrigin)> {
     let path = state_dir.join(FILE);
     if let IdentityDecision::Keep(id) = decide(read(&path)?, machine) {
         return Ok((id, IdentityOrigin::Kept));
@@ -354,7 +358,7 @@ fn decide(found: FoundIdentity, here: &MachineFingerprint) -> IdentityDecision {
 ///
 /// # Errors
 /// The state directory cannot be written.
-pub fn renew(state_dir: &Path, env: &Env) -> Result<NodeId, IdentityError> {
+pub fn renew_identity(state_dir: &Path, env: &Env) -> Result<NodeId, IdentityError> {
     let id = NodeId(env.random_bytes());
     let stored = StoredIdentity { id, machine: MachineFingerprint::here() };
     let path = state_dir.join(FILE);
@@ -441,18 +445,24 @@ mod tests {
     fn the_identity_stays_and_follows_the_machine() {
         let dir = tempfile::tempdir().unwrap();
         let env = Env::host();
-        let (id, origin) = identity(dir.path(), &machine("aa", None), &env).unwrap();
+        let (id, origin) = load_or_create_identity(dir.path(), &machine("aa", None), &env).unwrap();
         assert_eq!(origin, IdentityOrigin::First);
-        assert_eq!(identity(dir.path(), &machine("aa", Some("bb")), &env).unwrap(), (id, IdentityOrigin::Kept));
-        let (new, origin) = identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap();
+        assert_eq!(
+            load_or_create_identity(dir.path(), &machine("aa", Some("bb")), &env).unwrap(),
+            (id, IdentityOrigin::Kept)
+        );
+        let (new, origin) = load_or_create_identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap();
         assert_eq!(origin, IdentityOrigin::OtherMachine { was: id });
         assert_ne!(new, id);
-        assert_eq!(identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap(), (new, IdentityOrigin::Kept));
+        assert_eq!(
+            load_or_create_identity(dir.path(), &machine("aa", Some("cc")), &env).unwrap(),
+            (new, IdentityOrigin::Kept)
+        );
 
         let file = dir.path().join(FILE);
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, "{").unwrap();
-        assert_eq!(identity(dir.path(), &machine("aa", None), &env).unwrap().1, IdentityOrigin::Damaged);
+        assert_eq!(load_or_create_identity(dir.path(), &machine("aa", None), &env).unwrap().1, IdentityOrigin::Damaged);
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
     }
@@ -464,7 +474,7 @@ mod tests {
         let found: Vec<(NodeId, IdentityOrigin)> = std::thread::scope(|scope| {
             let one = || {
                 start.wait();
-                identity(dir.path(), &machine("aa", None), &Env::host()).unwrap()
+                load_or_create_identity(dir.path(), &machine("aa", None), &Env::host()).unwrap()
             };
             let threads: Vec<_> = (0..16).map(|_| scope.spawn(one)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -479,25 +489,28 @@ mod tests {
         let dir = base.path().join("state");
         std::fs::create_dir(&dir).unwrap();
         let node = NodeIdentity::open(&dir, None, &Env::host()).unwrap();
-        assert_eq!(keep(&dir, node.id).unwrap(), IdentityCheck::There);
+        assert_eq!(ensure_identity(&dir, node.id).unwrap(), IdentityCheck::There);
         std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(keep(&dir, node.id).unwrap(), IdentityCheck::Restored);
+        assert_eq!(ensure_identity(&dir, node.id).unwrap(), IdentityCheck::Restored);
         std::fs::write(dir.join(FILE), "").unwrap();
-        assert_eq!(keep(&dir, node.id).unwrap(), IdentityCheck::Restored);
+        assert_eq!(ensure_identity(&dir, node.id).unwrap(), IdentityCheck::Restored);
         assert_eq!(NodeIdentity::open(&dir, None, &Env::host()).unwrap().id, node.id);
         assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
 
-        let other = renew(&dir, &Env::host()).unwrap();
-        let replaced = keep(&dir, node.id).unwrap_err();
+        let other = renew_identity(&dir, &Env::host()).unwrap();
+        let replaced = ensure_identity(&dir, node.id).unwrap_err();
         assert!(matches!(replaced, IdentityError::Replaced { was, is, .. } if was == node.id && is == other));
-        assert_eq!(peek(Some(&dir), None).0, Some(other), "nothing is written over it");
+        assert_eq!(peek_identity(Some(&dir), None).0, Some(other), "nothing is written over it");
         // It cannot be written, or it cannot be told.
         std::fs::remove_dir_all(&dir).unwrap();
         std::fs::write(&dir, "").unwrap();
-        assert!(matches!(keep(&dir, node.id).unwrap_err(), IdentityError::File { .. } | IdentityError::Lost { .. }));
+        assert!(matches!(
+            ensure_identity(&dir, node.id).unwrap_err(),
+            IdentityError::File { .. } | IdentityError::Lost { .. }
+        ));
         std::fs::remove_file(&dir).unwrap();
         std::fs::create_dir_all(dir.join(FILE)).unwrap();
-        assert!(matches!(keep(&dir, node.id).unwrap_err(), IdentityError::File { .. }));
+        assert!(matches!(ensure_identity(&dir, node.id).unwrap_err(), IdentityError::File { .. }));
     }
 
     #[test]
@@ -509,9 +522,9 @@ mod tests {
         assert_eq!((east.label.as_str(), east.id), ("east", again.id));
         assert_eq!(again.label, again.hostname);
         assert_ne!(east.instance, again.instance);
-        assert_eq!(peek(Some(dir.path()), Some("east")), (Some(east.id), "east".to_owned()));
+        assert_eq!(peek_identity(Some(dir.path()), Some("east")), (Some(east.id), "east".to_owned()));
         let nowhere = dir.path().join("nowhere");
-        assert_eq!(peek(Some(&nowhere), None), (None, again.hostname));
+        assert_eq!(peek_identity(Some(&nowhere), None), (None, again.hostname));
         assert!(!nowhere.exists(), "looking makes nothing");
         let error = NodeIdentity::open(&dir.path().join("missing"), None, &env).unwrap_err().to_string();
         assert!(error.contains("missing/node.json"), "{error}");

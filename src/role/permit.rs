@@ -17,7 +17,7 @@ const MARGIN_MIN: Duration = Duration::from_millis(200);
 
 /// What is kept back of a lease of this length: a tenth, at least 200 ms, at most half. Work ends by so much before the server
 /// would let another node in; clocks that drift apart by less than a tenth are covered.
-pub fn margin(ttl: Duration) -> Duration {
+pub fn safety_margin(ttl: Duration) -> Duration {
     (ttl / 10).max(MARGIN_MIN).min(ttl / 2)
 }
 
@@ -33,12 +33,12 @@ pub struct LeaseGrant {
 impl LeaseGrant {
     /// The boot time at which work must have stopped.
     pub fn until(&self) -> Duration {
-        self.asked.boot + self.ttl.saturating_sub(margin(self.ttl))
+        self.asked.boot + self.ttl.saturating_sub(safety_margin(self.ttl))
     }
 
     /// Whether it no longer counts at `now`.
     pub fn passed(&self, now: ClockReading) -> bool {
-        now.boot >= self.until() || self.stopped(now) > margin(self.ttl)
+        now.boot >= self.until() || self.stopped(now) > safety_margin(self.ttl)
     }
 
     /// By how much the wall clock ran ahead of the boot clock since: the hypervisor stopped this machine for so long, and
@@ -263,8 +263,8 @@ mod tests {
 
     #[test]
     fn short_leases_keep_back_what_stopping_takes() {
-        assert_eq!(margin(Duration::from_secs(1)), Duration::from_millis(200));
-        assert_eq!(margin(Duration::from_millis(300)), Duration::from_millis(150));
-        assert_eq!(margin(Duration::from_mins(1)), Duration::from_secs(6));
+        assert_eq!(safety_margin(Duration::from_secs(1)), Duration::from_millis(200));
+        assert_eq!(safety_margin(Duration::from_millis(300)), Duration::from_millis(150));
+        assert_eq!(safety_margin(Duration::from_mins(1)), Duration::from_secs(6));
     }
 }

@@ -8,18 +8,18 @@ use jiff::{SignedDuration, Timestamp};
 pub const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 /// Whether a clock is so far from the store's (the difference of the two) that it must not name slots.
-pub fn is_off(offset: SignedDuration) -> bool {
+pub fn is_clock_off(offset: SignedDuration) -> bool {
     offset.abs() > CLOCK_OFFSET_MAX
 }
 
 /// The last instant that may have been written by a clock that is right.
-pub fn horizon(now: Timestamp) -> Timestamp {
+pub fn future_horizon(now: Timestamp) -> Timestamp {
     now.saturating_add(CLOCK_OFFSET_MAX).unwrap_or(Timestamp::MAX)
 }
 
 /// Whether `at` lies so far after `now` that a wrong clock wrote it.
-pub fn is_beyond(at: Timestamp, now: Timestamp) -> bool {
-    at > horizon(now)
+pub fn is_in_future(at: Timestamp, now: Timestamp) -> bool {
+    at > future_horizon(now)
 }
 
 #[cfg(test)]
@@ -30,8 +30,10 @@ mod tests {
     fn five_minutes_are_the_same_time() {
         let now: Timestamp = "2026-11-20T01:00:00Z".parse().unwrap();
         let seconds = |n| now + SignedDuration::from_secs(n);
-        assert!(!is_beyond(seconds(300), now) && is_beyond(seconds(301), now) && !is_beyond(seconds(-90_000), now));
-        assert!(!is_beyond(Timestamp::MAX, Timestamp::MAX));
-        assert!(!is_off(SignedDuration::from_secs(-300)) && is_off(SignedDuration::from_secs(-301)));
+        assert!(
+            !is_in_future(seconds(300), now) && is_in_future(seconds(301), now) && !is_in_future(seconds(-90_000), now)
+        );
+        assert!(!is_in_future(Timestamp::MAX, Timestamp::MAX));
+        assert!(!is_clock_off(SignedDuration::from_secs(-300)) && is_clock_off(SignedDuration::from_secs(-301)));
     }
 }

@@ -165,7 +165,7 @@ pub enum ProbeDetail {
     #[error("the addresses of this machine cannot be read: {0}")]
     Unlisted(String),
     /// The command ended.
-    #[error("exit {code}{}", said(line.as_ref()))]
+    #[error("exit {code}{}", line_suffix(line.as_ref()))]
     Exit {
         /// Its exit code.
         code: i32,
@@ -173,7 +173,7 @@ pub enum ProbeDetail {
         line: Option<String>,
     },
     /// The command was killed by somebody.
-    #[error("killed by signal {signal}{}", said(line.as_ref()))]
+    #[error("killed by signal {signal}{}", line_suffix(line.as_ref()))]
     Signal {
         /// The signal's number.
         signal: i32,
@@ -181,7 +181,7 @@ pub enum ProbeDetail {
         line: Option<String>,
     },
     /// The command took too long, and was killed with all its children.
-    #[error("no answer within {}{}", humantime::format_duration(*after), said(line.as_ref()))]
+    #[error("no answer within {}{}", humantime::format_duration(*after), line_suffix(line.as_ref()))]
     TimedOut {
         /// The limit.
         after: Duration,
@@ -210,7 +210,7 @@ pub enum ProbeDetail {
         redirect: bool,
     },
     /// The server's answer has the right status and another body.
-    #[error("answered {status}, but without {wanted:?}{}", said(line.as_ref()))]
+    #[error("answered {status}, but without {wanted:?}{}", line_suffix(line.as_ref()))]
     OtherBody {
         /// Its status.
         status: u16,
@@ -255,7 +255,7 @@ pub enum ProbeDetail {
     UnitUnread,
 }
 
-fn said(line: Option<&String>) -> String {
+fn line_suffix(line: Option<&String>) -> String {
     line.map(|line| format!(": {line}")).unwrap_or_default()
 }
 
@@ -351,10 +351,10 @@ pub async fn assess(
     env: &Env,
 ) -> ProbeAssessment {
     let mut leaves = Vec::new();
-    collect(eligible, &mut leaves);
+    collect_leaves(eligible, &mut leaves);
     let first = leaves.len();
     if let Some(fallback) = fallback {
-        collect(fallback, &mut leaves);
+        collect_leaves(fallback, &mut leaves);
     }
     // Made one by one: a closure over a borrowing future could not be sent to another thread.
     let mut asked = Vec::new();
@@ -388,17 +388,17 @@ fn subject(leaf: &Probe) -> ProbeSubject {
     }
 }
 
-fn collect<'a>(probe: &'a Probe, leaves: &mut Vec<&'a Probe>) {
+fn collect_leaves<'a>(probe: &'a Probe, leaves: &mut Vec<&'a Probe>) {
     match probe {
         Probe::Vip { .. } | Probe::Command { .. } | Probe::Http { .. } | Probe::Mounted { .. } | Probe::Unit { .. } => {
             leaves.push(probe);
         }
-        Probe::All(probes) | Probe::Any(probes) => probes.iter().for_each(|p| collect(p, leaves)),
-        Probe::Not(inner) => collect(inner, leaves),
+        Probe::All(probes) | Probe::Any(probes) => probes.iter().for_each(|p| collect_leaves(p, leaves)),
+        Probe::Not(inner) => collect_leaves(inner, leaves),
     }
 }
 
-/// The answer of a whole probe, given those of its simple ones in the order of [`collect`].
+/// The answer of a whole probe, given those of its simple ones in the order of [`collect_leaves`].
 fn combine(probe: &Probe, leaves: &mut dyn Iterator<Item = ProbeAnswer>) -> ProbeAnswer {
     match probe {
         Probe::Vip { .. } | Probe::Command { .. } | Probe::Http { .. } | Probe::Mounted { .. } | Probe::Unit { .. } => {
@@ -462,7 +462,7 @@ mod tests {
         assert_eq!(combined([No, Yes, Yes, Yes]), Yes);
         assert_eq!(combined([No, Yes, Unknown, No]), Unknown, "not of unknown is unknown");
         let mut leaves = Vec::new();
-        collect(&probe, &mut leaves);
+        collect_leaves(&probe, &mut leaves);
         assert_eq!(leaves.len(), 4);
     }
 

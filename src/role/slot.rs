@@ -94,8 +94,8 @@ impl SlotSchedule {
         Ok(Some(Self {
             rule,
             zone: zone.clone(),
-            offset: signed(jitter_offset(&role.name, role.jitter)),
-            missed_after: signed(role.missed_after),
+            offset: signed_duration(jitter_offset(&role.name, role.jitter)),
+            missed_after: signed_duration(role.missed_after),
             id: schedule_id(schedule, zone),
             seen_at: None,
         }))
@@ -177,7 +177,7 @@ impl SlotSchedule {
     /// not, and not those from before it had this schedule.
     pub fn owed_after(&self, commits: &SlotCommits, now: Timestamp) -> Option<Timestamp> {
         // A date from beyond the present says nothing.
-        let sound = |at: Option<Timestamp>| at.filter(|at| !present::is_beyond(*at, now));
+        let sound = |at: Option<Timestamp>| at.filter(|at| !present::is_in_future(*at, now));
         let (seen_at, newest) = (sound(self.seen_at), self.newest(commits, now));
         let changed = match (commits.schedule(), newest) {
             (Some(last), _) if last.id == self.id => None,
@@ -277,7 +277,9 @@ impl SlotSchedule {
     /// The latest slot instant that is not after `now`.
     fn latest(&self, now: Timestamp) -> Option<Timestamp> {
         let cron = match &self.rule {
-            ScheduleRule::Every(every) => return Timestamp::from_second(second(now).div_euclid(*every) * every).ok(),
+            ScheduleRule::Every(every) => {
+                return Timestamp::from_second(epoch_second(now).div_euclid(*every) * every).ok();
+            }
             ScheduleRule::Cron(cron) => cron,
         };
         // Near a transition the order of civil times is not the order of instants, by as much as the clocks jump. So
@@ -307,7 +309,7 @@ impl SlotSchedule {
     fn earliest(&self, now: Timestamp) -> Option<Timestamp> {
         let cron = match &self.rule {
             ScheduleRule::Every(every) => {
-                return Timestamp::from_second((second(now).div_euclid(*every) + 1).checked_mul(*every)?).ok();
+                return Timestamp::from_second((epoch_second(now).div_euclid(*every) + 1).checked_mul(*every)?).ok();
             }
             ScheduleRule::Cron(cron) => cron,
         };
@@ -376,11 +378,11 @@ fn schedule_id(schedule: &Schedule, zone: &TimeZone) -> ScheduleId {
 }
 
 /// The whole second that `at` is in. Before 1970, too, where [`Timestamp::as_second`] gives the one after it.
-fn second(at: Timestamp) -> i64 {
+fn epoch_second(at: Timestamp) -> i64 {
     at.as_second() - i64::from(at.subsec_nanosecond() < 0)
 }
 
-fn signed(duration: Duration) -> SignedDuration {
+fn signed_duration(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 

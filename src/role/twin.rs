@@ -91,7 +91,7 @@ pub enum CloneSuspicion {
 }
 
 /// Judges the newest record that no process of this node wrote.
-pub fn judge(evidence: CloneEvidence<'_>) -> CloneSuspicion {
+pub fn detect_clone(evidence: CloneEvidence<'_>) -> CloneSuspicion {
     let CloneEvidence { authors, own, boot, mark, head, judged, before, now } = evidence;
     #[cfg(feature = "planted")]
     let (judged, head) = if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
@@ -132,7 +132,7 @@ pub fn is_same_boot(before: Option<u64>, now: Option<u64>) -> bool {
 
 /// Whether `found`, the process that wrote last where only this node writes, is none of this node's. `own`: those that may have written;
 /// `None`: that is not known.
-pub fn is_stranger(found: Option<InstanceId>, own: Option<&[InstanceId]>) -> bool {
+pub fn is_foreign_process(found: Option<InstanceId>, own: Option<&[InstanceId]>) -> bool {
     found.zip(own).is_some_and(|(found, own)| !own.contains(&found))
 }
 
@@ -173,7 +173,7 @@ mod tests {
         /// Sees these records, the newest last, and remembers them.
         fn see(&mut self, authors: &[ProcessAuthor]) -> CloneSuspicion {
             let [one, two, three] = [1, 2, 3].map(|n| InstanceId([n; 8]));
-            let suspicion = judge(CloneEvidence {
+            let suspicion = detect_clone(CloneEvidence {
                 authors,
                 own: &[one, two],
                 boot: &[two, three],
@@ -295,9 +295,9 @@ mod tests {
     fn a_stranger_is_one_only_where_it_is_known_who_is_none() {
         let own = [InstanceId([1; 8])];
         let found = |instance| Some(InstanceId([instance; 8]));
-        assert!(!is_stranger(None, Some(&own)));
-        assert!(!is_stranger(found(1), Some(&own)));
-        assert!(!is_stranger(found(9), None));
-        assert!(is_stranger(found(9), Some(&own)));
+        assert!(!is_foreign_process(None, Some(&own)));
+        assert!(!is_foreign_process(found(1), Some(&own)));
+        assert!(!is_foreign_process(found(9), None));
+        assert!(is_foreign_process(found(9), Some(&own)));
     }
 }

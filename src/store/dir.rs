@@ -286,7 +286,7 @@ impl DirStoreInner {
 
     /// Where `key` is or would be: `None` if there is not even its directory.
     fn find(root: &OpenDir, key: &str) -> io::Result<Option<FileAt>> {
-        let (parent, name) = split(key);
+        let (parent, name) = split_key(key);
         match root.dir(parent) {
             Ok(dir) => Ok(Some(FileAt::new(Arc::new(dir), name))),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
@@ -380,7 +380,7 @@ impl DirStoreInner {
     }
 
     fn make_parents(&self, root: &Arc<OpenDir>, key: &str) -> io::Result<FileAt> {
-        let (parent, name) = split(key);
+        let (parent, name) = split_key(key);
         if parent.is_empty() {
             return Ok(FileAt::new(Arc::clone(root), name));
         }
@@ -389,7 +389,7 @@ impl DirStoreInner {
             if self.durable_dirs().contains(Path::new(dir)) {
                 continue;
             }
-            let (above, name) = split(dir);
+            let (above, name) = split_key(dir);
             let above = if above.is_empty() { Arc::clone(root) } else { Arc::new(root.dir(above)?) };
             make_dir_durable(&*self.disk, &FileAt::new(above, name))?;
             let mut known = self.durable_dirs();
@@ -413,7 +413,7 @@ impl DirStoreInner {
         let temp = at.beside(self.temp_name());
         let mut file = self.disk.create(&temp).map_err(|e| PutAttemptError::Final(self.error(key, &e)))?;
         if let Some(hold) = hold {
-            wait(hold.begin());
+            wait_for_release(hold.begin());
         }
         match file.write_all(body).and_then(|()| file.sync()) {
             Ok(()) => {
@@ -528,7 +528,7 @@ impl DirStoreInner {
         for key in keys {
             match self.delete_one(&root, key) {
                 Ok(true) => {
-                    touched.insert(split(key).0);
+                    touched.insert(split_key(key).0);
                 }
                 Ok(false) => {}
                 Err(e) => {
@@ -558,12 +558,12 @@ impl DirStoreInner {
 }
 
 /// The folder that `path` is in, without a slash at its end, and its name there.
-fn split(path: &str) -> (&str, &str) {
+fn split_key(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
 /// Waits on a thread that may block. A sender that is dropped releases, too.
-fn wait(release: oneshot::Receiver<()>) {
+fn wait_for_release(release: oneshot::Receiver<()>) {
     let _ = release.blocking_recv();
 }
 
@@ -633,7 +633,7 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
         ) => StoreErrorKind::Unreachable,
         _ => StoreErrorKind::Other,
     };
-    if errno(e) == Some(Errno::NOSPC) && has_no_inodes(store) {
+    if errno(e) == Some(Errno::NOSPC) && are_inodes_used_up(store) {
         return StoreError::new(kind, store, key, format!("{e}: {}", inodes::TOLD));
     }
     if kind == StoreErrorKind::ReadOnly && is_read_only_here_alone(store) {
@@ -643,7 +643,7 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
 }
 
 /// Where it cannot be told it is not said.
-fn has_no_inodes(store: &str) -> bool {
+fn are_inodes_used_up(store: &str) -> bool {
     let root = store.strip_prefix(SCHEME);
     root.is_some_and(|root| rustix::fs::statvfs(root).is_ok_and(|fs| inodes::are_used_up(&fs)))
 }

@@ -16,23 +16,23 @@ pub const TEMP_PREFIX: &str = ".tmp-";
 pub const LOCK_NAME: &str = ".tmp-lock";
 
 /// Whether `component` may stand between two slashes of a key.
-pub fn component_ok(component: &str) -> bool {
+pub fn is_valid_component(component: &str) -> bool {
     !component.is_empty()
         && component.len() <= COMPONENT_LEN_MAX
         && component != "."
         && component != ".."
         && !component.starts_with(TEMP_PREFIX)
-        && component.bytes().all(char_ok)
+        && component.bytes().all(is_valid_byte)
 }
 
-fn char_ok(b: u8) -> bool {
+fn is_valid_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"._-".contains(&b)
 }
 
 /// Whether `key` names an object: 1 to [`KEY_LEN_MAX`] bytes of `a-z A-Z 0-9 . _ - /`, no component empty, `.`, `..`, longer than
 /// [`COMPONENT_LEN_MAX`] or beginning with [`TEMP_PREFIX`].
 pub fn is_valid(key: &str) -> bool {
-    key.len() <= KEY_LEN_MAX && key.split('/').all(component_ok)
+    key.len() <= KEY_LEN_MAX && key.split('/').all(is_valid_component)
 }
 
 /// Refuses what is not a key.
@@ -52,7 +52,7 @@ pub fn check(store: &str, key: &str) -> Result<(), StoreError> {
 /// [`StoreErrorKind::Invalid`].
 pub fn check_prefix(store: &str, prefix: &str) -> Result<(), StoreError> {
     let (folder, part) = prefix.rsplit_once('/').map_or((None, prefix), |(folder, part)| (Some(folder), part));
-    if folder.is_none_or(is_valid) && prefix.len() <= KEY_LEN_MAX && part.bytes().all(char_ok) {
+    if folder.is_none_or(is_valid) && prefix.len() <= KEY_LEN_MAX && part.bytes().all(is_valid_byte) {
         return Ok(());
     }
     Err(StoreError::new(StoreErrorKind::Invalid, store, Some(prefix), "no object key begins like this"))
@@ -87,7 +87,7 @@ mod tests {
         ] {
             assert!(!is_valid(bad), "{bad}");
         }
-        assert!(!component_ok(LOCK_NAME));
+        assert!(!is_valid_component(LOCK_NAME));
     }
 
     #[test]

@@ -155,7 +155,7 @@ pub async fn prove(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
         return Err(unsupported(store, "it has no conditional puts"));
     }
     let mut names = ProofKeys::new(prefix, env);
-    let result = rounds(store, &mut names, env).await;
+    let result = run_rounds(store, &mut names, env).await;
     names.clear(store).await;
     result?;
     check(store, prefix, env).await
@@ -217,7 +217,7 @@ impl InconclusiveRounds {
     }
 }
 
-async fn rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> Result<(), ProofFailure> {
+async fn run_rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> Result<(), ProofFailure> {
     let mut doubts = InconclusiveRounds::default();
     let mut left = ROUNDS;
     // The held writer's round is one more; it is the last, so that slow stores have failed before.
@@ -225,7 +225,11 @@ async fn rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> Result<(
         let held = left == 1;
         let key = names.next();
         let bodies = bodies(env, if held { 2 } else { RACERS });
-        let outcomes = if held { held_round(store, &key, &bodies).await? } else { race(store, &key, &bodies).await? };
+        let outcomes = if held {
+            paused_round(store, &key, &bodies).await?
+        } else {
+            concurrent_puts(store, &key, &bodies).await?
+        };
         let told: Vec<WriterOutcome> = outcomes.into_iter().map(WriterOutcome::from).collect();
         match judge(WriteCondition::Absent, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
             RoundVerdict::Kept => left -= 1,
@@ -287,13 +291,13 @@ async fn content(store: &dyn Store, key: &str) -> Result<Option<Bytes>, StoreErr
     }
 }
 
-async fn race(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Vec<PutOutcome>, StoreError> {
+async fn concurrent_puts(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Vec<PutOutcome>, StoreError> {
     let racers = bodies.iter().map(|body| store.put_if_absent(key, body.clone()));
     join_all(racers).await.into_iter().collect()
 }
 
 /// The first writer begins, the second starts and finishes, the first goes on.
-async fn held_round(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Vec<PutOutcome>, StoreError> {
+async fn paused_round(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Vec<PutOutcome>, StoreError> {
     let (hold, handle) = PutPause::new();
     let slow = store.put_if_absent_held(key, bodies[0].clone(), hold);
     let fast = async {
@@ -398,14 +402,14 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
         let body = body(env);
         match store.put_if_absent(prefix, body.clone()).await? {
             PutOutcome::Created if created.is_some() => {
-                return Err(overwritten(WriteCondition::Absent, prefix));
+                return Err(broken_promise_failure(WriteCondition::Absent, prefix));
             }
             PutOutcome::Created => created = Some(body),
             PutOutcome::Exists => {
                 // Only what was created just now is known; that one must still be there.
                 let Some(created) = created else { return Ok(()) };
                 let kept = store.get(prefix, SizeLimit::LIVE).await? == created;
-                return if kept { Ok(()) } else { Err(overwritten(WriteCondition::Absent, prefix)) };
+                return if kept { Ok(()) } else { Err(broken_promise_failure(WriteCondition::Absent, prefix)) };
             }
             PutOutcome::Unknown { why } => {
                 tracing::debug!(why, "no verdict on a conditional put");
@@ -414,7 +418,7 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
             }
         }
     }
-    Err(undecided(prefix, last))
+    Err(undecided_failure(prefix, last))
 }
 
 /// Tries the store briefly: at each start. One replace of the probe key by who expects another version must be refused.
@@ -434,7 +438,7 @@ pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
     for _ in 0..CHECK_ATTEMPTS {
         match store.replace(prefix, body(env), &ObjectVersion::of_nothing()).await? {
             ReplaceOutcome::Changed => return Ok(()),
-            ReplaceOutcome::Replaced(_) => return Err(overwritten(WriteCondition::Unchanged, prefix)),
+            ReplaceOutcome::Replaced(_) => return Err(broken_promise_failure(WriteCondition::Unchanged, prefix)),
             ReplaceOutcome::Unknown { why } => {
                 tracing::debug!(why, "no verdict on a conditional replace");
                 last = Some(why);
@@ -442,15 +446,15 @@ pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
             }
         }
     }
-    Err(undecided(prefix, last))
+    Err(undecided_failure(prefix, last))
 }
 
-fn overwritten(condition: WriteCondition, key: &str) -> ProofFailure {
+fn broken_promise_failure(condition: WriteCondition, key: &str) -> ProofFailure {
     ProofFailure::Overwritten { condition, key: key.to_owned() }
 }
 
 /// What came last instead of a verdict, in the store's own words.
-fn undecided(key: &str, last: Option<String>) -> ProofFailure {
+fn undecided_failure(key: &str, last: Option<String>) -> ProofFailure {
     let last = last.unwrap_or_else(|| "it was made only now".to_owned());
     ProofFailure::CannotTell { why: format!("{key}: {last}") }
 }

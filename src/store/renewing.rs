@@ -82,7 +82,7 @@ impl ReconnectingStore {
 
     /// The store to ask after the one of `used` has refused; `None`: the refusal stands.
     async fn next(&self, used: u64, error: &StoreError) -> Option<Arc<dyn Store>> {
-        if !is_of_client(error.kind) {
+        if !is_client_refusal(error.kind) {
             return None;
         }
         let _turn = self.turn.lock().await;
@@ -133,7 +133,7 @@ impl ReconnectingStore {
         };
         let Some(store) = self.next(used, &refused).await else { return Err(refused) };
         let asked = ask(store).await;
-        if !asked.as_ref().is_err_and(|error| is_of_client(error.kind)) {
+        if !asked.as_ref().is_err_and(|error| is_client_refusal(error.kind)) {
             self.now().renewal.accepted();
         }
         asked
@@ -147,7 +147,7 @@ impl ReconnectingStore {
 
 /// Whether an error may come of what the client has: its credentials are refused, or it refuses the server's certificate. Both are definite:
 /// nothing was done.
-fn is_of_client(kind: StoreErrorKind) -> bool {
+fn is_client_refusal(kind: StoreErrorKind) -> bool {
     matches!(
         kind,
         StoreErrorKind::Denied | StoreErrorKind::NoCredentials | StoreErrorKind::Invalid | StoreErrorKind::Untrusted

@@ -118,7 +118,7 @@ impl S3Store {
             storage_class: settings.storage_class.as_deref().map(StorageClass::from),
             sse: settings.sse.as_deref().map(ServerSideEncryption::from),
             sse_kms_key_id: settings.sse_kms_key_id.clone(),
-            sign_bodies: settings.endpoint.as_deref().is_some_and(is_exposed),
+            sign_bodies: settings.endpoint.as_deref().is_some_and(is_unencrypted_remote),
             options,
             clock,
             troubles,
@@ -274,7 +274,7 @@ enum DownloadFailure {
 }
 
 /// Whether somebody in between could change what is sent to `endpoint`.
-fn is_exposed(endpoint: &str) -> bool {
+fn is_unencrypted_remote(endpoint: &str) -> bool {
     endpoint.starts_with("http://") && !client::is_on_loopback(endpoint)
 }
 
@@ -282,7 +282,7 @@ fn is_exposed(endpoint: &str) -> bool {
 const NO_ETAG: &str = "the server's answer has no ETag";
 
 /// What a conditional put came to whose answer has a status of success.
-fn created(etag: Option<&str>) -> PutOutcome {
+fn put_outcome(etag: Option<&str>) -> PutOutcome {
     match etag {
         Some(_) => PutOutcome::Created,
         None => PutOutcome::Unknown { why: NO_ETAG.to_owned() },
@@ -290,7 +290,7 @@ fn created(etag: Option<&str>) -> PutOutcome {
 }
 
 /// The version that an answer names.
-fn version(etag: Option<String>) -> Result<ObjectVersion, &'static str> {
+fn version_from_etag(etag: Option<String>) -> Result<ObjectVersion, &'static str> {
     match etag {
         None => Err(NO_ETAG),
         // `If-Match` never matches these. nginx makes them when it compresses what passes through.
@@ -299,7 +299,7 @@ fn version(etag: Option<String>) -> Result<ObjectVersion, &'static str> {
     }
 }
 
-fn no_retries() -> Builder {
+fn without_retries() -> Builder {
     Builder::new().retry_config(RetryConfig::disabled())
 }
 
@@ -327,32 +327,33 @@ impl Store for S3Store {
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         key::check(&self.place, key)?;
-        match self.put_whole(key, body, no_retries(), PutCondition::Absent).await {
-            Ok(etag) => Ok(created(etag.as_deref())),
+        match self.put_whole(key, body, without_retries(), PutCondition::Absent).await {
+            Ok(etag) => Ok(put_outcome(etag.as_deref())),
             Err(failure) => failure.into_outcome(&self.place, key),
         }
     }
 
     async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         key::check(&self.place, key)?;
-        let config = no_retries()
+        let config = without_retries()
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(client::timeouts(body.len() as u64));
         // Unsigned and with a checksum that is made here, or the SDK would wrap the stream into chunks of its own. Buckets with a default
         // retention refuse puts that have none.
         let checksum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
         let checksum = aws_smithy_types::base64::encode(checksum.as_ref());
-        let request = self.put_request(key).if_none_match("*").checksum_sha256(checksum).body(held::body(body, hold));
+        let request =
+            self.put_request(key).if_none_match("*").checksum_sha256(checksum).body(held::paused_body(body, hold));
         match request.customize().disable_payload_signing().config_override(config).send().await {
-            Ok(answer) => Ok(created(answer.e_tag.as_deref())),
+            Ok(answer) => Ok(put_outcome(answer.e_tag.as_deref())),
             Err(e) => S3Failure::from(e).into_outcome(&self.place, key),
         }
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         key::check(&self.place, key)?;
-        match self.put_whole(key, body, no_retries(), PutCondition::Is(expected)).await {
-            Ok(etag) => Ok(match version(etag) {
+        match self.put_whole(key, body, without_retries(), PutCondition::Is(expected)).await {
+            Ok(etag) => Ok(match version_from_etag(etag) {
                 Ok(version) => ReplaceOutcome::Replaced(version),
                 // No refusal, since the object has changed: who reads it back is told that it has no version.
                 Err(why) => ReplaceOutcome::Unknown { why: why.to_owned() },
@@ -371,10 +372,10 @@ impl Store for S3Store {
         key::check(&self.place, key)?;
         let read = self.read_with_attempts(key, None, limit).await;
         let (body, etag) = read.map_err(|mut f| {
-            let there = f.etag.take().and_then(|etag| version(Some(etag)).ok());
+            let there = f.etag.take().and_then(|etag| version_from_etag(Some(etag)).ok());
             f.about(&self.place, Some(key)).of_version(there)
         })?;
-        match version(etag) {
+        match version_from_etag(etag) {
             Ok(version) => Ok((body, version)),
             Err(why) => Err(StoreError::new(StoreErrorKind::Unsupported, &self.place, Some(key), why)),
         }
@@ -440,7 +441,7 @@ impl Store for S3Store {
                 (ListContinuation::More(None), None) => break,
             }
         }
-        Err(super::unfinished(self, prefix))
+        Err(super::incomplete_listing_error(self, prefix))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
@@ -537,10 +538,10 @@ mod tests {
         for exposed in
             ["http://s3.example.net", "http://10.0.0.1:9000/", "http://localhost.example.net", "http://[fd00::1]:9000"]
         {
-            assert!(is_exposed(exposed), "{exposed}");
+            assert!(is_unencrypted_remote(exposed), "{exposed}");
         }
         for safe in ["https://s3.example.net", "http://127.0.0.1:9000", "http://localhost/x", "http://[::1]:9000"] {
-            assert!(!is_exposed(safe), "{safe}");
+            assert!(!is_unencrypted_remote(safe), "{safe}");
         }
     }
 }

@@ -34,23 +34,23 @@ impl CachedStat {
 /// neither content nor link target nor attributes, because changing any of them changes the ctime.
 ///
 /// Of a further name of a file it says only that the file is unchanged, not which name comes first.
-pub fn vouches(entry: &ManifestEntry, local: &CachedStat, stat: &Stat) -> bool {
-    (local.ino, local.ctime) == (stat.ino, stat.ctime) && entry.mtime == stat.mtime && same_kind(&entry.kind, stat)
+pub fn is_unchanged_since_cached(entry: &ManifestEntry, local: &CachedStat, stat: &Stat) -> bool {
+    (local.ino, local.ctime) == (stat.ino, stat.ctime) && entry.mtime == stat.mtime && matches_kind(&entry.kind, stat)
 }
 
 /// Whether a regular file is believed to be `entry` by what `stat` shows: size and mtime, and everything else that
 /// it shows. For a role that came from another node and `takeover_trust = "mtime"`. Anything else costs no read of content
 /// and is never believed.
-pub fn same_by_mtime(entry: &ManifestEntry, stat: &Stat) -> bool {
+pub fn matches_size_and_mtime(entry: &ManifestEntry, stat: &Stat) -> bool {
     let owner = (entry.owner.mode, entry.owner.uid, entry.owner.gid);
     stat.kind == FileType::File
         && entry.mtime == stat.mtime
         && owner == (stat.mode, stat.uid, stat.gid)
-        && same_kind(&entry.kind, stat)
+        && matches_kind(&entry.kind, stat)
 }
 
 /// Type, size and device number, as far as the entry tells them.
-fn same_kind(kind: &EntryKind, stat: &Stat) -> bool {
+fn matches_kind(kind: &EntryKind, stat: &Stat) -> bool {
     match kind {
         EntryKind::File { size, .. } => stat.kind == FileType::File && *size == stat.size,
         // The size stands at the first name.
@@ -82,7 +82,7 @@ pub enum PathChange {
 }
 
 /// What became of a path. `None` if it is in neither snapshot.
-pub fn change(before: Option<&ManifestEntry>, now: Option<&ManifestEntry>) -> Option<PathChange> {
+pub fn path_change(before: Option<&ManifestEntry>, now: Option<&ManifestEntry>) -> Option<PathChange> {
     Some(match (before, now) {
         (None, None) => return None,
         (None, Some(_)) => PathChange::New,
@@ -133,8 +133,11 @@ mod tests {
 
     #[test]
     fn the_cache_vouches_for_what_looks_the_same() {
-        assert!(vouches(&file(), &LOCAL, &stat()));
-        assert!(vouches(&file(), &LOCAL, &Stat { dev: 1, ..stat() }), "device numbers change over reboots");
+        assert!(is_unchanged_since_cached(&file(), &LOCAL, &stat()));
+        assert!(
+            is_unchanged_since_cached(&file(), &LOCAL, &Stat { dev: 1, ..stat() }),
+            "device numbers change over reboots"
+        );
         for other in [
             Stat { ino: 8, ..stat() },
             Stat { ctime: UnixNanos(61), ..stat() },
@@ -142,7 +145,7 @@ mod tests {
             Stat { size: 4, ..stat() },
             Stat { kind: FileType::Fifo, ..stat() },
         ] {
-            assert!(!vouches(&file(), &LOCAL, &other), "{other:?}");
+            assert!(!is_unchanged_since_cached(&file(), &LOCAL, &other), "{other:?}");
         }
     }
 
@@ -151,14 +154,22 @@ mod tests {
         let entry = |kind| ManifestEntry { kind, ..file() };
         let seen = |kind| Stat { kind, rdev: (4, 1), ..stat() };
         let device = |minor| entry(EntryKind::CharDevice { major: 4, minor });
-        assert!(vouches(&device(1), &LOCAL, &seen(FileType::CharDevice)));
-        assert!(!vouches(&device(2), &LOCAL, &seen(FileType::CharDevice)));
-        assert!(!vouches(&device(1), &LOCAL, &seen(FileType::BlockDevice)));
-        assert!(vouches(&entry(EntryKind::Symlink { target: b"abc".into() }), &LOCAL, &seen(FileType::Symlink)));
-        assert!(!vouches(&entry(EntryKind::Symlink { target: b"ab".into() }), &LOCAL, &seen(FileType::Symlink)));
+        assert!(is_unchanged_since_cached(&device(1), &LOCAL, &seen(FileType::CharDevice)));
+        assert!(!is_unchanged_since_cached(&device(2), &LOCAL, &seen(FileType::CharDevice)));
+        assert!(!is_unchanged_since_cached(&device(1), &LOCAL, &seen(FileType::BlockDevice)));
+        assert!(is_unchanged_since_cached(
+            &entry(EntryKind::Symlink { target: b"abc".into() }),
+            &LOCAL,
+            &seen(FileType::Symlink)
+        ));
+        assert!(!is_unchanged_since_cached(
+            &entry(EntryKind::Symlink { target: b"ab".into() }),
+            &LOCAL,
+            &seen(FileType::Symlink)
+        ));
         let link = entry(EntryKind::Hardlink { target: TreePath::new("b").unwrap() });
-        assert!(vouches(&link, &LOCAL, &seen(FileType::File)));
-        assert!(!vouches(&link, &LOCAL, &seen(FileType::Dir)));
+        assert!(is_unchanged_since_cached(&link, &LOCAL, &seen(FileType::File)));
+        assert!(!is_unchanged_since_cached(&link, &LOCAL, &seen(FileType::Dir)));
     }
 
     #[test]
@@ -177,7 +188,7 @@ mod tests {
 
     #[test]
     fn mtime_is_believed_of_regular_files_only() {
-        assert!(same_by_mtime(&file(), &Stat { ino: 1, ctime: UnixNanos(0), ..stat() }));
+        assert!(matches_size_and_mtime(&file(), &Stat { ino: 1, ctime: UnixNanos(0), ..stat() }));
         for other in [
             Stat { mtime: UnixNanos(51), ..stat() },
             Stat { size: 4, ..stat() },
@@ -185,10 +196,10 @@ mod tests {
             Stat { uid: 0, ..stat() },
             Stat { gid: 0, ..stat() },
         ] {
-            assert!(!same_by_mtime(&file(), &other), "{other:?}");
+            assert!(!matches_size_and_mtime(&file(), &other), "{other:?}");
         }
         let link = ManifestEntry { kind: EntryKind::Symlink { target: b"abc".into() }, ..file() };
-        assert!(!same_by_mtime(&link, &Stat { kind: FileType::Symlink, ..stat() }));
+        assert!(!matches_size_and_mtime(&link, &Stat { kind: FileType::Symlink, ..stat() }));
     }
 
     #[test]
@@ -197,13 +208,13 @@ mod tests {
         let touched = ManifestEntry { mtime: UnixNanos(51), ..file() };
         let tagged = ManifestEntry { xattrs: vec![Xattr { name: b"user.a".into(), value: vec![] }], ..file() };
         let edited = ManifestEntry { kind: EntryKind::File { size: 3, extents: None, chunks: vec![] }, ..file() };
-        let changed = |now: &ManifestEntry| change(Some(&file()), Some(now));
+        let changed = |now: &ManifestEntry| path_change(Some(&file()), Some(now));
         assert_eq!(changed(&same), Some(PathChange::Unchanged));
         assert_eq!(changed(&touched), Some(PathChange::Changed { content: false, metadata: true }));
         assert_eq!(changed(&tagged), Some(PathChange::Changed { content: false, metadata: true }));
         assert_eq!(changed(&edited), Some(PathChange::Changed { content: true, metadata: false }));
-        assert_eq!(change(None, Some(&same)), Some(PathChange::New));
-        assert_eq!(change(Some(&same), None), Some(PathChange::Removed));
-        assert_eq!(change(None, None), None);
+        assert_eq!(path_change(None, Some(&same)), Some(PathChange::New));
+        assert_eq!(path_change(Some(&same), None), Some(PathChange::Removed));
+        assert_eq!(path_change(None, None), None);
     }
 }

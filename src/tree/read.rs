@@ -47,15 +47,15 @@ pub struct ReadEntry {
 
 /// Reads everything but the content: link target, extended attributes, names of the owners.
 ///
-/// For a file whose content is to be read too, [`open`] and [`OpenFile::complete`] spare opening it twice.
+/// For a file whose content is to be read too, [`open_file`] and [`OpenFile::complete`] spare opening it twice.
 ///
 /// # Errors
 /// It vanished, became something of another type, or cannot be read.
-pub fn complete(roots: &SourceRoots, scanned: &ScannedEntry, names: &OwnerNames) -> Result<ReadEntry, PathProblem> {
+pub fn read_entry(roots: &SourceRoots, scanned: &ScannedEntry, names: &OwnerNames) -> Result<ReadEntry, PathProblem> {
     let path = &scanned.path;
     let failed = |e: io::Error| PathProblem::io(path.clone(), &e);
     if scanned.stat.kind == FileType::File {
-        return Ok(open(roots, path)?.complete(path, names));
+        return Ok(open_file(roots, path)?.complete(path, names));
     }
     // A directory that may be passed but not listed has attributes all the same.
     let listable = (scanned.stat.kind == FileType::Dir).then(|| roots.open_at(path, LIST).ok()).flatten();
@@ -112,7 +112,7 @@ pub struct OpenFile {
 ///
 /// # Errors
 /// It vanished, is no regular file (any more), or may not be read.
-pub fn open(roots: &SourceRoots, path: &TreePath) -> Result<OpenFile, PathProblem> {
+pub fn open_file(roots: &SourceRoots, path: &TreePath) -> Result<OpenFile, PathProblem> {
     let failed = |e: io::Error| PathProblem::io(path.clone(), &e);
     let fd = roots.open_file(path).map_err(failed)?;
     let stat = Stat::of(&fd).map_err(failed)?;
@@ -149,12 +149,12 @@ impl io::Read for SequentialReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let len = retry_on_intr(|| rustix::io::pread(&self.file.fd, &mut *buffer, self.at))?;
         self.at += len as u64;
-        if self.at > DATA_MAX { Err(too_much()) } else { Ok(len) }
+        if self.at > DATA_MAX { Err(too_much_data_error()) } else { Ok(len) }
     }
 }
 
 /// It has more data than [`DATA_MAX`].
-pub fn too_much() -> io::Error {
+pub fn too_much_data_error() -> io::Error {
     io::Error::other(format!("it has more than {} TiB of data", DATA_MAX >> 40))
 }
 

@@ -184,7 +184,7 @@ impl SourceRoot {
         let Some(parent) = path.parent() else {
             return Self::directory(path, slash.as_fd(), b".");
         };
-        let base = follow(slash.as_fd(), parent.as_bytes(), PASS).map_err(failed)?;
+        let base = open_following_links(slash.as_fd(), parent.as_bytes(), PASS).map_err(failed)?;
         let name = CString::new(path.name()).expect("no component of a TreePath holds a NUL");
         let stat = Stat::at(base.as_fd(), &name)
             .map_err(|e| failed(Errno::from_io_error(&e).expect("statx gives an errno")))?;
@@ -200,7 +200,7 @@ impl SourceRoot {
             }
             // Opening anything else may have effects; a file must be readable now rather than fail later. A lease on it is no
             // reason to back up nothing.
-            FileType::File => match follow(base.as_fd(), path.name(), READ | OFlags::NOFOLLOW) {
+            FileType::File => match open_following_links(base.as_fd(), path.name(), READ | OFlags::NOFOLLOW) {
                 Ok(_) | Err(Errno::AGAIN) => {}
                 Err(e) => return Err(failed(e)),
             },
@@ -210,7 +210,7 @@ impl SourceRoot {
 
     fn directory(path: TreePath, parent: BorrowedFd<'_>, name: &[u8]) -> Result<Self, ScanErrorKind> {
         let unreadable = |e: Errno| ScanErrorKind::Unreadable(e.into());
-        let base = follow(parent, name, LIST | OFlags::NOFOLLOW).map_err(unreadable)?;
+        let base = open_following_links(parent, name, LIST | OFlags::NOFOLLOW).map_err(unreadable)?;
         let stat = Stat::of(&base).map_err(ScanErrorKind::Unreadable)?;
         Ok(Self { base_len: path.as_bytes().len(), path, stat, base })
     }
@@ -234,19 +234,19 @@ pub(crate) fn tree_path(source: &Path) -> Option<TreePath> {
 }
 
 /// Where `path` is for everybody else.
-pub fn absolute(path: &TreePath) -> PathBuf {
+pub fn absolute_path(path: &TreePath) -> PathBuf {
     PathBuf::from(OsString::from_vec([b"/", path.as_bytes()].concat()))
 }
 
 /// Opens `path` below `base`, through links.
-fn follow(base: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    in_pieces(base, path, flags, |fd, piece, flags| openat(fd, OsStr::from_bytes(piece), flags, Mode::empty()))
+fn open_following_links(base: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    open_in_pieces(base, path, flags, |fd, piece, flags| openat(fd, OsStr::from_bytes(piece), flags, Mode::empty()))
 }
 
 impl PathResolution {
     /// Opens `path` below `base` without following links.
     fn open(self, base: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        in_pieces(base, path, flags | OFlags::NOFOLLOW, |fd, piece, flags| match self {
+        open_in_pieces(base, path, flags | OFlags::NOFOLLOW, |fd, piece, flags| match self {
             Self::Whole => openat2(fd, OsStr::from_bytes(piece), flags, Mode::empty(), ResolveFlags::NO_SYMLINKS),
             Self::Stepwise => {
                 let mut here: Option<OwnedFd> = None;
@@ -266,7 +266,7 @@ impl PathResolution {
 }
 
 /// Opens `path` below `base` in pieces that the kernel takes. Never more than two descriptors are open.
-fn in_pieces(
+fn open_in_pieces(
     base: BorrowedFd<'_>,
     path: &[u8],
     flags: OFlags,
@@ -408,7 +408,7 @@ mod tests {
             assert_eq!(Stat::of(fd).unwrap().kind, FileType::Dir);
         }
         // A source may itself be that deep.
-        let roots = SourceRoots::open(&[absolute(&deep)]).unwrap();
+        let roots = SourceRoots::open(&[absolute_path(&deep)]).unwrap();
         assert_eq!(roots.paths().next(), Some(&deep));
     }
 

@@ -15,7 +15,7 @@ use runner::journal::log::{AppendError, Journal, UnfencedAction};
 use runner::journal::record::{self, Record, WriterNode};
 use runner::journal::register::etcd::EtcdRegisters;
 use runner::journal::register::memory::MemoryRegisters;
-use runner::journal::register::{CasOutcome, Register, RegisterError, RegisterService, head};
+use runner::journal::register::{CasOutcome, Register, RegisterError, RegisterService, head_name};
 use runner::journal::state::JournalView;
 use runner::store::Store;
 use runner::store::careless::IgnoresConditions;
@@ -126,7 +126,7 @@ impl Place {
             before = Some(record::digest(&object));
             last = object;
         }
-        let register = registers(etcd).register(&head(self.repository.format.repo));
+        let register = registers(etcd).register(&head_name(self.repository.format.repo));
         assert_eq!(register.read().await.unwrap().value, Some(last));
         count
     }

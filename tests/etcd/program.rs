@@ -22,7 +22,7 @@ fn site(etcd: &EtcdCluster, lines: &str) -> Site {
 fn of_two_crons_one_commits_the_slot() {
     let etcd = EtcdCluster::single();
     let site = site(&etcd, "every = \"36500d\"\njitter = \"0s\"");
-    tree::many(&site.src(), 300, 5);
+    tree::make_many_files(&site.src(), 300, 5);
     site.init();
     let nodes = ["east", "west", "north"].map(|name| {
         let mut command = site.node(name).command(["backup", "app", "--scheduled", "--json"]);

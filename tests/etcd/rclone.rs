@@ -12,7 +12,7 @@ use crate::etcd::EtcdCluster;
 use crate::s3_foreign::ForeignS3Server;
 use crate::site::{Site, role, wait_for, words};
 use crate::support::compare::assert_same;
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 use crate::support::tree;
 
 const KEYS: [&str; 2] = ["runnertestkey", "runnertestsecret"];
@@ -75,7 +75,7 @@ impl Drop for Daemon {
 #[test]
 fn a_bucket_that_ignores_conditions_is_written_by_one_and_read_without_etcd() {
     let mut stage = Stage::new("every = \"36500d\"\njitter = \"0s\"");
-    tree::many(&stage.site.src(), 60, 5);
+    tree::make_many_files(&stage.site.src(), 60, 5);
     stage.init();
     let again = stage.site.node("west").run(["init", "--json"]).expect(0).json();
     assert_eq!((&again["roles"][0]["created"], &again["roles"][0]["journal"]), (&false.into(), &"etcd".into()));
@@ -101,7 +101,7 @@ fn a_bucket_that_ignores_conditions_is_written_by_one_and_read_without_etcd() {
     let listed = looker.run(["ls", "app", "latest"]).expect(0).stdout;
     assert!(!listed.is_empty());
     looker.run(["verify", "app", "--read-data"]).expect(0);
-    let kept = kept(&looker, "app");
+    let kept = check_journal(&looker, "app");
     assert_eq!((kept.slots.len(), kept.takeovers.last().map(String::as_str)), (1, Some("west")));
     let clock = Env::host().clock;
     let asked = clock.boottime();
@@ -143,7 +143,7 @@ fn an_etcd_that_lost_everything_is_adopted() {
     stage.site.write("file", "other content");
     assert_eq!(stage.site.backup("west")["outcome"], "committed");
     assert_eq!(stage.site.backup("east")["outcome"], "unchanged");
-    let kept = kept(&stage.site.node("looker"), "app");
+    let kept = check_journal(&stage.site.node("looker"), "app");
     assert_eq!(kept.takeovers, ["east", "east", "west", "east"]);
     stage.site.node("looker").run(["verify", "app", "--read-data"]).expect(0);
 }
@@ -173,7 +173,7 @@ fn a_writer_that_was_stopped_while_the_role_moved_is_fenced() {
     kill(pid, Signal::SIGCONT).unwrap();
     let output = east.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
-    let kept = kept(&stage.site.node("looker"), "app");
+    let kept = check_journal(&stage.site.node("looker"), "app");
     assert_eq!(kept.takeovers, ["east", "west", "west"], "by an operator, and by the run after it");
     assert_eq!(stage.site.listed().len(), 1);
 }
@@ -196,7 +196,7 @@ fn daemons_keep_their_slots_and_a_lost_head_stops_them_only_until_it_is_adopted(
         kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGTERM).unwrap();
         assert!(daemon.0.wait().unwrap().success());
     }
-    let kept = kept(&stage.site.node("looker"), "app");
+    let kept = check_journal(&stage.site.node("looker"), "app");
     assert!(kept.takeovers.contains(&"north".to_owned()) && kept.slots.len() >= before + 2, "{kept:?}");
 }
 
@@ -216,7 +216,7 @@ fn processes_that_race_over_the_bucket_leave_one_journal() {
             });
         }
     });
-    assert_eq!(kept(&stage.site.node("looker"), "app").records, NODES.len() * EACH);
+    assert_eq!(check_journal(&stage.site.node("looker"), "app").records, NODES.len() * EACH);
     stage.site.node("looker").run(["verify", "app"]).expect(0);
 }
 

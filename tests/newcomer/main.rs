@@ -60,7 +60,7 @@ impl Machine {
         for dir in ["etc/runner", "etc/systemd/system", "mnt/backup/runner", "srv", "usr-local"] {
             fs::create_dir_all(machine.path(dir)).unwrap();
         }
-        tree::rich(&machine.path("srv/app"), 17);
+        tree::make_rich_tree(&machine.path("srv/app"), 17);
         // The units have no CAP_SYS_ADMIN, which it takes to see attributes of this name space.
         let mut without = Command::new("setfattr");
         without.args(["-h", "-x", "trusted.on-a-link"]).arg(machine.path("srv/app/attributes/link"));

@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use crate::etcd::EtcdCluster;
 use crate::rig::{
-    AT_ONCE, End, ONE_SLOT, TTL, TestDaemon, alive, begun, boottime, bucket_site, etcd_site, let_go, now, s3_site,
-    seconds, since, slow_dump, stays, taken_by, takeovers, wait, within,
+    AT_ONCE, End, ONE_SLOT, TTL, TestDaemon, alive, assert_stays, begun, boottime, bucket_site, etcd_site, let_go, now,
+    s3_site, seconds, since, slow_dump, taken_by, takeovers, wait_for, wait_within,
 };
 use crate::s3_server::{BUCKET, S3Server, ServerFault};
 use crate::site::{Site, role, words};
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 
 /// Each place in a document, with the kind of what stands there.
 fn shape(value: &Value, at: &str) -> BTreeSet<String> {
@@ -69,7 +69,7 @@ fn a_backup_goes_through_it_and_tells_the_same() {
     let alone = site.node("east").run(["backup", "app", "--json"]).expect(0).json();
     assert_ne!(writer(&site), daemon);
     assert_eq!(shape(&beside, ""), shape(&alone, ""));
-    assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east"], "one node, one term");
+    assert_eq!(check_journal(&site.node("looker"), "app").takeovers, ["east"], "one node, one term");
 }
 
 #[test]
@@ -79,10 +79,10 @@ fn who_hangs_up_ends_the_run() {
     site.init();
     let east = TestDaemon::settled(&site, "east", "active");
     let mut caller = site.node("east").start(["backup", "app"]);
-    let dump = wait("the dump begins", || begun(&site).first().copied());
+    let dump = wait_for("the dump begins", || begun(&site).first().copied());
     caller.kill().unwrap();
     caller.wait().unwrap();
-    within(TTL, "the dump ends", || (!alive(dump)).then_some(()));
+    wait_within(TTL, "the dump ends", || (!alive(dump)).then_some(()));
     let_go(&site);
     assert_eq!(site.backup("east")["outcome"], "committed", "and nothing is in the way of the next");
     east.waits_to_be("active");
@@ -96,7 +96,7 @@ fn a_command_runs_under_its_term_and_a_backup_is_not_in_the_way() {
     site.init();
     let mut east = TestDaemon::settled(&site, "east", "active");
     let west = TestDaemon::settled(&site, "west", "standby");
-    wait("the dump begins", || begun(&site).first().copied());
+    wait_for("the dump begins", || begun(&site).first().copied());
     // While the daemon itself works for the role.
     let echo = ["exec", "app", "--", "sh", "-c", "echo $RUNNER_TERM $RUNNER_NODE"];
     assert_eq!(site.node("east").run(echo).expect(0).stdout, "1 east\n");
@@ -107,14 +107,14 @@ fn a_command_runs_under_its_term_and_a_backup_is_not_in_the_way() {
     // For longer than any grant that it was given at the start.
     let script = format!("echo $$ > {}; while :; do sleep 0.05; done", site.path("command").display());
     let mut exec = site.node("east").start(["exec", "app", "--", "sh", "-c", &script]);
-    stays(TTL * 2, "it goes on", || exec_lives(&site));
+    assert_stays(TTL * 2, "it goes on", || exec_lives(&site));
     assert_eq!(takeovers(&site).len(), 1, "nobody had to take anything over");
     east.signal(Signal::TERM);
-    let code = wait("it ends", || exec.try_wait().unwrap()).code();
+    let code = wait_for("it ends", || exec.try_wait().unwrap()).code();
     assert_eq!(code, Some(4));
     assert!(east.ends().success());
     west.waits_to_be("active");
-    assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east", "west"]);
+    assert_eq!(check_journal(&site.node("looker"), "app").takeovers, ["east", "west"]);
 }
 
 fn exec_lives(site: &Site) -> bool {
@@ -141,14 +141,14 @@ fn many_commands_meet_it_at_any_moment() {
             }
         });
     });
-    assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east"]);
+    assert_eq!(check_journal(&site.node("looker"), "app").takeovers, ["east"]);
 }
 
 /// Starts a command that is deaf to SIGTERM under the lease of this node, and waits until it is there.
 fn deaf(site: &Site, node: &str) -> (Child, u32) {
     let script = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.05; done", site.path("command").display());
     let exec = site.node(node).start(["exec", "app", "--", "sh", "-c", &script]);
-    let pid = wait("the command begins", || fs::read_to_string(site.path("command")).ok()?.trim().parse().ok());
+    let pid = wait_for("the command begins", || fs::read_to_string(site.path("command")).ok()?.trim().parse().ok());
     (exec, pid)
 }
 
@@ -166,7 +166,7 @@ fn a_command_is_gone_before_the_lease_of_a_daemon_that_is_gone() {
         let taken = taken_by(&site, "west", struck);
         println!("{signal:?}: ended {:.3} s before the takeover", ended.before(taken));
         assert_eq!(exec.wait().unwrap().code(), Some(4));
-        assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east", "west"]);
+        assert_eq!(check_journal(&site.node("looker"), "app").takeovers, ["east", "west"]);
     }
 }
 
@@ -191,7 +191,7 @@ fn who_waits_for_a_backup_is_told_when_the_daemon_ends() {
         let mut east = TestDaemon::settled(&site, "east", "active");
         let mut command = site.node("east").command(["backup", "app"]);
         let caller = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        wait("the dump begins", || begun(&site).first().copied());
+        wait_for("the dump begins", || begun(&site).first().copied());
         east.signal(signal);
         let output = caller.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -227,17 +227,17 @@ fn who_observes_changes_nothing_and_leaves_the_cron_job_alone() {
     let mut east = TestDaemon::of(&site, &site.node("east"), &["--observe"]);
     east.waits_to_say("would back up for the slot");
     assert!(east.said("no node holds the lease; this one would take it, but only observes"), "{}", east.log());
-    stays(TTL, "the store is as it was", || content() == before);
+    assert_stays(TTL, "the store is as it was", || content() == before);
     // The cron job that it observes beside.
     let cron = role(&site.node("east").run(["backup", "app", "--scheduled", "--json"]).expect(0));
     assert_eq!(cron["outcome"], "committed", "{cron}");
     site.node("east").run(["exec", "app", "--", "true"]).expect(0);
     assert_eq!(role(&site.node("west").run(["backup", "app", "--json"]).expect(0))["outcome"], "unchanged");
     let before = content();
-    stays(TTL, "the store is as it was", || content() == before);
+    assert_stays(TTL, "the store is as it was", || content() == before);
     east.stop();
     assert_eq!(content(), before);
-    assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east", "west"]);
+    assert_eq!(check_journal(&site.node("looker"), "app").takeovers, ["east", "west"]);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_repair_that_takes_longer_than_a_slot_ends() {
     assert!(site.listed().len() > before, "slots were committed meanwhile");
     assert!(!run.json()["record"].is_null(), "{}", run.stdout);
     let repaired = site.listed().len();
-    wait("the daemon goes on", || (site.listed().len() > repaired).then_some(()));
+    wait_for("the daemon goes on", || (site.listed().len() > repaired).then_some(()));
     east.stop();
     site.node("looker").run(["verify", "app"]).expect(0);
 }

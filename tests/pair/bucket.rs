@@ -5,11 +5,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::rig::{
-    AT_ONCE, End, ONE_SLOT, TTL, TestDaemon, all_is_whole, begun, let_go, now, seconds, slow_dump, stays, taken_by,
-    takeovers, wait,
+    AT_ONCE, End, ONE_SLOT, TTL, TestDaemon, all_is_whole, assert_stays, begun, let_go, now, seconds, slow_dump,
+    taken_by, takeovers, wait_for,
 };
 use crate::site::Site;
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 use crate::support::tree::TreeRng;
 
 /// Both daemons, with a dump that lasts as long as the test wants, and the first one at it.
@@ -20,7 +20,7 @@ fn working(what: &str) -> (Site, TestDaemon, TestDaemon) {
     site.write("file", what);
     site.init();
     let east = TestDaemon::settled(&site, "east", "active");
-    wait("the dump begins", || begun(&site).first().copied());
+    wait_for("the dump begins", || begun(&site).first().copied());
     let west = TestDaemon::settled(&site, "west", "standby");
     (site, east, west)
 }
@@ -30,7 +30,7 @@ fn working(what: &str) -> (Site, TestDaemon, TestDaemon) {
 fn west_commits(site: &Site, west: &TestDaemon) {
     let_go(site);
     west.waits_to_say("committed");
-    let kept = kept(&site.node("looker"), "app");
+    let kept = check_journal(&site.node("looker"), "app");
     assert_eq!((kept.takeovers.len(), kept.by("east"), kept.by("west")), (2, 0, 1), "{kept:?}");
     all_is_whole(site);
 }
@@ -45,7 +45,7 @@ fn a_killed_holder_is_waited_out_and_followed() {
     assert!((1.5..2.5 * TTL.as_secs_f64()).contains(&seconds(killed, taken)), "{} s", seconds(killed, taken));
     west_commits(&site, &west);
     let east = TestDaemon::settled(&site, "east", "standby");
-    stays(TTL, "who comes back does not take the role back", || {
+    assert_stays(TTL, "who comes back does not take the role back", || {
         (east.stand(), west.stand()) == (Some("standby".into()), Some("active".into())) && takeovers(&site).len() == 2
     });
 }
@@ -76,7 +76,7 @@ fn who_was_frozen_commits_nothing_says_so_and_stands_by() {
     east.signal(Signal::CONT);
     east.waits_to_be("standby");
     east.waits_to_say("took the role over");
-    let kept = kept(&site.node("looker"), "app");
+    let kept = check_journal(&site.node("looker"), "app");
     assert_eq!((kept.takeovers.len(), kept.by("east"), kept.by("west")), (2, 0, 1), "{kept:?}");
     all_is_whole(&site);
 }
@@ -97,11 +97,11 @@ fn a_slow_upload_keeps_its_lease() {
     let site = throttled();
     let east = TestDaemon::settled(&site, "east", "active");
     let _west = TestDaemon::settled(&site, "west", "standby");
-    wait("the first pack is there", || (site.packs().len() == 1).then_some(()));
+    wait_for("the first pack is there", || (site.packs().len() == 1).then_some(()));
     let first = now();
     east.waits_to_say("committed");
     assert!(seconds(first, now()) > TTL.as_secs_f64(), "it went on for longer than the lease");
-    let kept = kept(&site.node("looker"), "app");
+    let kept = check_journal(&site.node("looker"), "app");
     assert_eq!((kept.takeovers, kept.slots.len()), (vec!["east".to_owned()], 1));
 }
 
@@ -110,7 +110,7 @@ fn who_was_frozen_in_the_middle_of_an_upload_leaves_garbage_at_most() {
     let site = throttled();
     let east = TestDaemon::settled(&site, "east", "active");
     let west = TestDaemon::settled(&site, "west", "standby");
-    wait("the first pack is there", || (site.packs().len() == 1).then_some(()));
+    wait_for("the first pack is there", || (site.packs().len() == 1).then_some(()));
     let frozen = now();
     east.signal(Signal::STOP);
     taken_by(&site, "west", frozen);
@@ -120,7 +120,7 @@ fn who_was_frozen_in_the_middle_of_an_upload_leaves_garbage_at_most() {
     east.waits_to_be("standby");
     west.waits_to_say("committed");
     assert!(!east.said("committed,"), "{}", east.log());
-    let kept = kept(&site.node("looker"), "app");
+    let kept = check_journal(&site.node("looker"), "app");
     assert_eq!((kept.takeovers.len(), kept.by("east"), kept.by("west")), (2, 0, 1), "{kept:?}");
     all_is_whole(&site);
 }

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::clock::NodeClock;
 use crate::etcd::EtcdCluster;
-use crate::rig::{TTL, TestDaemon, now, s3_site, stays, wait};
+use crate::rig::{TTL, TestDaemon, assert_stays, now, s3_site, wait_for};
 use crate::s3_server::S3Server;
 use crate::site::{Site, role};
-use crate::support::promises::{CheckedJournal, kept, missed_by_audit};
+use crate::support::promises::{CheckedJournal, check_journal, missed_by_audit};
 
 const EVERY: i64 = 2;
 const SLOTS: &str = "every = \"2s\"\njitter = \"0s\"\n";
@@ -67,7 +67,7 @@ impl Stage {
     fn commits_again(&self, host: &Host) {
         host.daemon.waits_to_be("active");
         let before = self.commits(host);
-        wait(format!("{} commits", host.daemon.name), || (self.commits(host) > before + 1).then_some(()));
+        wait_for(format!("{} commits", host.daemon.name), || (self.commits(host) > before + 1).then_some(()));
     }
 
     /// The clock is set, and the node says so.
@@ -95,7 +95,7 @@ impl Stage {
     fn ends(mut self) -> CheckedJournal {
         let stands = || [&self.east, &self.west].map(|host| host.daemon.stand());
         let mut first = stands();
-        stays(TTL, "one is active", || stands() == first);
+        assert_stays(TTL, "one is active", || stands() == first);
         first.sort();
         assert_eq!(first, [Some("active".to_owned()), Some("standby".to_owned())]);
         // The standby first: nothing moves.
@@ -105,7 +105,7 @@ impl Stage {
         first.daemon.stop();
         then.daemon.stop();
         let looker = self.site.node("looker");
-        let kept = kept(&looker, "app");
+        let kept = check_journal(&looker, "app");
         let missed = kept.missed(EVERY);
         println!("{} slots, missed {missed:?}, takeovers {:?}", kept.slots.len(), kept.takeovers);
         let at = |slot: &(String, String)| slot.0.parse::<jiff::Timestamp>().unwrap().as_second();
@@ -127,7 +127,7 @@ fn a_standby_whose_clock_is_set_changes_nothing() {
     }
     stage.west.is_right_again();
     stage.commits_again(&stage.east);
-    wait("it is told", || (stage.told() == ["west begun", "west over"]).then_some(()));
+    wait_for("it is told", || (stage.told() == ["west begun", "west over"]).then_some(()));
     assert_eq!(stage.ends().takeovers, ["east"]);
 }
 
@@ -144,7 +144,7 @@ fn an_active_node_whose_clock_is_set_leaves_the_role_to_the_other_one() {
     stage.commits_again(&stage.east);
     stage.west.is_right_again();
     let told = ["east begun", "east over", "west begun", "west over"];
-    wait("it is told", || (stage.told() == told).then_some(()));
+    wait_for("it is told", || (stage.told() == told).then_some(()));
     let kept = stage.ends();
     assert!(kept.by("east") > 0 && kept.by("west") > 0, "{kept:?}");
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::etcd::EtcdCluster;
-use crate::rig::{TestDaemon, boottime, since, wait};
+use crate::rig::{TestDaemon, boottime, since, wait_for};
 use crate::site::Site;
 
 const ROLES: u64 = 100;
@@ -60,7 +60,7 @@ fn a_hundred_roles_have_one_lease() {
 
     let start = boottime();
     let mut east = TestDaemon::start(&site, "east");
-    wait("all roles are active", || (roles(&east, "active, term 1") == ROLES).then_some(()));
+    wait_for("all roles are active", || (roles(&east, "active, term 1") == ROLES).then_some(()));
     println!("{ROLES} roles taken over in {:?}", since(start));
     assert_eq!(etcd.received("LeaseGrant"), 1, "one lease for the whole process");
     let [grants, keep_alives, ranges, txns, puts] = counted(&etcd);
@@ -70,13 +70,13 @@ fn a_hundred_roles_have_one_lease() {
     assert!((ROLES * (ROUNDS - 1)..=ROLES * (ROUNDS + 1)).contains(&ranges), "{ranges}");
 
     let west = TestDaemon::start(&site, "west");
-    wait("all roles are followed", || (roles(&west, "standby") == ROLES).then_some(()));
+    wait_for("all roles are followed", || (roles(&west, "standby") == ROLES).then_some(()));
     assert_eq!(etcd.received("LeaseGrant"), 2);
     let [grants, _, _, txns, puts] = counted(&etcd);
     assert_eq!((grants, txns, puts), (0, 0, 0), "to wait for a role nothing is written");
 
     let start = boottime();
     east.stop();
-    wait("all roles are taken over", || (roles(&west, "active, term 2") == ROLES).then_some(()));
+    wait_for("all roles are taken over", || (roles(&west, "active, term 2") == ROLES).then_some(()));
     println!("{ROLES} roles given up and taken over in {:?}", since(start));
 }

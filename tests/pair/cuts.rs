@@ -7,11 +7,11 @@ use std::fs;
 use std::time::Duration;
 
 use crate::etcd::{EtcdCluster, ProxyMode, TcpProxy};
-use crate::rig::{TTL, TestDaemon, boottime, s3_site, since, stays, wait, within};
+use crate::rig::{TTL, TestDaemon, assert_stays, boottime, s3_site, since, wait_for, wait_within};
 use crate::s3_server::S3Server;
 use crate::site::Site;
 use crate::support::cli::TestNode;
-use crate::support::promises::{CheckedJournal, kept};
+use crate::support::promises::{CheckedJournal, check_journal};
 
 /// How long after the end of a fault exactly one is active at the latest.
 const RECOVERY: Duration = Duration::from_secs(TTL.as_secs() * 3);
@@ -77,16 +77,16 @@ impl Stage {
         let (start, before) = (boottime(), ["east", "west"].map(|node| self.commits(node)));
         let goes_on = |n: usize, node| self.stands()[n].as_deref() == Some("active") && self.commits(node) > before[n];
         let one = || (self.exactly_one() && (goes_on(0, "east") || goes_on(1, "west"))).then_some(());
-        within(RECOVERY, "exactly one is active, and commits", one);
+        wait_within(RECOVERY, "exactly one is active, and commits", one);
         println!("recovered after {:?}: {:?}", since(start), self.stands());
-        stays(TTL, "it stays like that", || self.exactly_one());
+        assert_stays(TTL, "it stays like that", || self.exactly_one());
         // The standby first: nothing moves.
         let west_is_active = self.stands()[1].as_deref() == Some("active");
         let [first, then] =
             if west_is_active { [&mut self.east, &mut self.west] } else { [&mut self.west, &mut self.east] };
         first.stop();
         then.stop();
-        let kept = kept(&self.site.node("looker"), "app");
+        let kept = check_journal(&self.site.node("looker"), "app");
         println!("{} slots, missed {:?}, takeovers {:?}", kept.slots.len(), kept.missed(2), kept.takeovers);
         crate::rig::all_is_whole(&self.site);
         kept
@@ -96,9 +96,9 @@ impl Stage {
 /// West has the role, and commits.
 #[track_caller]
 fn west_goes_on(stage: &Stage) {
-    within(TTL * 3, "west takes over", || (stage.west.stand().as_deref() == Some("active")).then_some(()));
+    wait_within(TTL * 3, "west takes over", || (stage.west.stand().as_deref() == Some("active")).then_some(()));
     let before = stage.commits("west");
-    wait("west commits", || (stage.commits("west") > before).then_some(()));
+    wait_for("west commits", || (stage.commits("west") > before).then_some(()));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn cut_off_from_etcd_alone_it_stops_and_the_other_goes_on() {
     west_goes_on(&stage);
     stage.east.waits_to_be("unknown");
     let commits = stage.commits("east");
-    stays(FAULT, "east commits nothing", || stage.commits("east") == commits);
+    assert_stays(FAULT, "east commits nothing", || stage.commits("east") == commits);
     stage.etcd_is(ProxyMode::Pass);
     let kept = stage.recovers();
     assert_eq!(kept.takeovers, ["east", "west"], "who comes back stands by");
@@ -146,7 +146,7 @@ fn a_member_that_is_killed_stops_nothing() {
     let member = usize::from(leader == 0);
     stage.etcd.kill(member);
     let commits = stage.commits("east");
-    wait("east goes on", || (stage.commits("east") > commits + 2).then_some(()));
+    wait_for("east goes on", || (stage.commits("east") > commits + 2).then_some(()));
     stage.etcd.restart(member);
     // The lease outlives the member; on a busy machine its holder may be late all the same, and then the other goes on.
     stage.recovers();
@@ -158,7 +158,7 @@ fn a_leader_that_freezes_is_replaced_and_one_goes_on() {
     let leader = stage.etcd.leader();
     stage.etcd.stop(leader);
     let commits = stage.site.snapshots().len();
-    wait("slots are committed without it", || (stage.site.snapshots().len() > commits + 2).then_some(()));
+    wait_for("slots are committed without it", || (stage.site.snapshots().len() > commits + 2).then_some(()));
     stage.etcd.cont(leader);
     stage.recovers();
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use runner::role::duty::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use rustix::process::Signal;
 
-use crate::rig::{ONE_SLOT, TTL, TestDaemon, boottime, bucket_site, since, stays, within};
+use crate::rig::{ONE_SLOT, TTL, TestDaemon, assert_stays, boottime, bucket_site, since, wait_within};
 use crate::site::Site;
 use crate::support::cli::TestNode;
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 
 /// What a machine with other work may add to an interval.
 const SLACK: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     east.waits_to_say("the config is not valid, the one before stays in force");
     east.waits_to_say("surces");
     // The daemon goes on; whoever calls it needs a valid one.
-    stays(Duration::from_secs(1), "it holds its role", || east.stand().as_deref() == Some("active"));
+    assert_stays(Duration::from_secs(1), "it holds its role", || east.stand().as_deref() == Some("active"));
 
     // A role comes.
     fs::write(site.path("runner.toml"), &good).unwrap();
@@ -45,7 +45,7 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     site.node("east").run(["init", "more"]).expect(0);
     east.signal(Signal::HUP);
     east.waits_to_say(" more: active, term 1");
-    assert_eq!(kept(&site.node("looker"), "app").records, 1, "the other one was not touched");
+    assert_eq!(check_journal(&site.node("looker"), "app").records, 1, "the other one was not touched");
     assert_eq!(site.node("east").run(["exec", "more", "--", "sh", "-c", "echo $RUNNER_TERM"]).expect(0).stdout, "1\n");
 
     // It changes: it has a schedule now.
@@ -53,16 +53,16 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     fs::write(site.path("runner.toml"), format!("{text}{ONE_SLOT}")).unwrap();
     east.signal(Signal::HUP);
     east.waits_to_say("committed");
-    kept(&site.node("looker"), "more");
+    check_journal(&site.node("looker"), "more");
 
     // It goes: another node can have it at once.
     fs::write(site.path("runner.toml"), &good).unwrap();
     east.signal(Signal::HUP);
-    within(SLACK, "the lease is given up", || {
+    wait_within(SLACK, "the lease is given up", || {
         fs::read_to_string(site.path("store/more/live/lease")).unwrap().contains("\"released\":true").then_some(())
     });
     assert_eq!(site.backup("east")["outcome"], "committed");
-    assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east"], "it never stopped to have this role");
+    assert_eq!(check_journal(&site.node("looker"), "app").takeovers, ["east"], "it never stopped to have this role");
     east.stop();
 }
 
@@ -85,13 +85,13 @@ fn a_pause_and_its_end_are_followed() {
     east.stands_within(READ_INTERVAL + SLACK, "paused");
     assert!(east.said("disk swap"), "{}", east.log());
     let commits = site.snapshots().len();
-    stays(Duration::from_secs(5), "nobody runs it", || site.snapshots().len() == commits);
+    assert_stays(Duration::from_secs(5), "nobody runs it", || site.snapshots().len() == commits);
     west.stands_within(READ_INTERVAL + SLACK, "paused");
     site.node("west").run(["resume", "app"]).expect(0);
     let resumed = boottime();
-    within(READ_INTERVAL + SLACK, "slots are run again", || (site.snapshots().len() > commits).then_some(()));
+    wait_within(READ_INTERVAL + SLACK, "slots are run again", || (site.snapshots().len() > commits).then_some(()));
     println!("followed after {:?}", since(resumed));
-    kept(&site.node("looker"), "app");
+    check_journal(&site.node("looker"), "app");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn an_operators_takeover_is_followed() {
     west.stands_within(READ_INTERVAL + SLACK, "active");
     assert_eq!(site.backup("west")["outcome"], "committed");
     assert_eq!(site.node("east").run(["is-active", "app"]).code, Some(3));
-    let kept = kept(&site.node("looker"), "app");
+    let kept = check_journal(&site.node("looker"), "app");
     assert_eq!(kept.takeovers.first().map(String::as_str), Some("east"));
     assert!(kept.takeovers[1..].iter().all(|by| by == "west"), "{kept:?}");
 }
@@ -179,12 +179,12 @@ fn a_reload_that_waits_for_work_to_end_looks_alive() {
     // It goes on for as long as its last grant says.
     let script = format!("echo > {}; while :; do sleep 0.05; done", site.path("command").display());
     let mut exec = site.node("east").start(["exec", "app", "--", "sh", "-c", &script]);
-    within(SLACK, "the command begins", || site.path("command").exists().then_some(()));
+    wait_within(SLACK, "the command begins", || site.path("command").exists().then_some(()));
     site.config("bucket_lease_ttl = \"8s\"\nexclude = [\"*.tmp\"]\n");
     east.signal(Signal::HUP);
     told.until("RELOADING=1");
     let beats = told.until("READY=1").matches("WATCHDOG=1").count();
     assert!(beats >= 3, "{beats} in the time that a command took to end");
     assert_eq!(exec.wait().unwrap().code(), Some(4));
-    kept(&site.node("looker"), "app");
+    check_journal(&site.node("looker"), "app");
 }

@@ -18,7 +18,7 @@ use crate::etcd::{CertificateAuthority, EtcdCluster, enable_auth};
 use crate::rig::{AT_ONCE, TTL, TestDaemon, boottime, memory, now, since};
 use crate::s3_server::{BUCKET, S3Server};
 use crate::site::{Site, words};
-use crate::support::promises::{kept, missed_by_audit};
+use crate::support::promises::{check_journal, missed_by_audit};
 use crate::support::tree::TreeRng;
 
 /// A slot each so many seconds.
@@ -287,7 +287,7 @@ fn live(time: Duration, rotations: usize, reloads: usize, outages: usize, seed: 
     world.site.write("file", "content");
     world.site.init();
     let daemons = [TestDaemon::start(&world.site, "east"), TestDaemon::start(&world.site, "west")];
-    crate::rig::wait("the first slot is committed", || {
+    crate::rig::wait_for("the first slot is committed", || {
         let run = world.site.node("looker").run(["snapshots", "app", "--json"]);
         (run.code == Some(0) && !run.json()["snapshots"].as_array().unwrap().is_empty()).then_some(())
     });
@@ -335,7 +335,7 @@ fn live(time: Duration, rotations: usize, reloads: usize, outages: usize, seed: 
         assert!(in_its_own_way.is_none(), "{name}: {in_its_own_way:?}");
     }
     let looker = world.site.node("looker");
-    let kept = kept(&looker, "app");
+    let kept = check_journal(&looker, "app");
     let missed: Vec<i64> = kept.missed(EVERY).into_iter().filter(|slot| !world.is_excused(*slot)).collect();
     println!(
         "{} slots committed, {} by east, {} by west; {} missed in outages",

@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::etcd::EtcdCluster;
-use crate::rig::{TTL, TestDaemon, bucket_site, etcd_site, wait};
+use crate::rig::{TTL, TestDaemon, bucket_site, etcd_site, wait_for};
 use crate::s3_server::{BUCKET, S3Server, ServerFault, environment};
 use crate::site::Site;
 
@@ -45,14 +45,14 @@ fn outage(east: &TestDaemon, cause: &str, away: impl FnOnce(), back: impl FnOnce
     let before = east.log().len();
     away();
     let again = format!("DEBUG again, {cause}: ");
-    wait(format!("{FAILURES} failures of {cause}\n{}", east.log()), || {
+    wait_for(format!("{FAILURES} failures of {cause}\n{}", east.log()), || {
         (east.log()[before..].matches(&again).count() >= FAILURES).then_some(())
     });
     let end = east.log().len();
     back();
     for role in ["app", "db", "web"] {
         let active = format!(" {role}: active, term");
-        wait(format!("{role} is active again"), || east.log()[end..].contains(&active).then_some(()));
+        wait_for(format!("{role} is active again"), || east.log()[end..].contains(&active).then_some(()));
     }
     let log = east.log();
     let answers = format!("{cause} answers again");

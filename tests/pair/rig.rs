@@ -10,7 +10,7 @@ use runner::env::Env;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
-pub use crate::daemon::{TestDaemon, boottime, since, stays, wait, within};
+pub use crate::daemon::{TestDaemon, assert_stays, boottime, since, wait_for, wait_within};
 use crate::etcd::EtcdCluster;
 use crate::s3_server::{BUCKET, S3Server, environment};
 use crate::site::Site;
@@ -109,7 +109,7 @@ impl End {
     #[track_caller]
     pub fn of(pid: u32, what: &str) -> Self {
         let mut seen_alive = Timestamp::MIN;
-        let gone = wait(format!("{what} ends"), || {
+        let gone = wait_for(format!("{what} ends"), || {
             let looked = clock_gettime(ClockId::RealtimeCoarse);
             if alive(pid) {
                 seen_alive = Timestamp::new(looked.tv_sec, looked.tv_nsec as i32).unwrap();
@@ -148,7 +148,7 @@ fn seen(site: &Site, record: &Value) -> Timestamp {
 /// The first takeover by this node after an instant, when it comes.
 #[track_caller]
 pub fn taken_by(site: &Site, node: &str, after: Timestamp) -> Timestamp {
-    wait(format!("{node} takes over"), || {
+    wait_for(format!("{node} takes over"), || {
         takeovers(site).into_iter().find(|(by, at)| by == node && *at >= after).map(|(_, at)| at)
     })
 }

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::etcd::EtcdCluster;
 use crate::rig::{AT_ONCE, TTL, TestDaemon, boottime, etcd_site};
 use crate::site::Site;
-use crate::support::promises::{CheckedJournal, kept, missed_by_audit};
+use crate::support::promises::{CheckedJournal, check_journal, missed_by_audit};
 use crate::support::tree::TreeRng;
 
 const EVERY: i64 = 2;
@@ -23,7 +23,7 @@ const MANY: u64 = 200;
 
 #[track_caller]
 fn judge(site: &Site, slots: u64) -> CheckedJournal {
-    let kept = kept(&site.node("looker"), "app");
+    let kept = check_journal(&site.node("looker"), "app");
     let missed = kept.missed(EVERY);
     println!(
         "{} committed ({} east, {} west), {} missed, {} takeovers",

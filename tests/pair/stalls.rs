@@ -11,7 +11,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 
-use crate::rig::{AT_ONCE, ONE_SLOT, TTL, TestDaemon, alive, begun, boottime, bucket_site, label, let_go, since, wait};
+use crate::rig::{
+    AT_ONCE, ONE_SLOT, TTL, TestDaemon, alive, begun, boottime, bucket_site, label, let_go, since, wait_for,
+};
 use crate::site::{Site, words};
 
 /// How long a run may make no progress.
@@ -71,7 +73,7 @@ fn a_dump_that_hangs_on_one_node_is_made_by_the_other() {
     site.config(&format!("bucket_lease_ttl = \"{TTL:?}\"\n{AT_ONCE}{ONE_SLOT}{}{dump}{}", stall(), site.telling()));
     let mut east = TestDaemon::settled(&site, "east", "active");
     let _west = TestDaemon::settled(&site, "west", "standby");
-    wait("west commits the slot", || (committers(&site) == ["west"]).then_some(()));
+    wait_for("west commits the slot", || (committers(&site) == ["west"]).then_some(()));
     assert!(east.said("made no progress for 3s: last seen waiting for the dump \"d\""), "{}", east.log());
     east.waits_to_be("standby");
     let failed: Vec<Value> = site.told().into_iter().filter(|event| event["event"] == "failed").collect();
@@ -104,7 +106,7 @@ fn a_run_from_cron_ends_and_gives_its_lease_up() {
     assert!(said.contains("made no progress for 3s: last seen waiting for the dump \"slow\""), "{said}");
     assert!(said.contains("hint:"), "{said}");
     let dumps = begun(&site);
-    wait("its dump is gone", || (!alive(dumps[0])).then_some(()));
+    wait_for("its dump is gone", || (!alive(dumps[0])).then_some(()));
     let_go(&site);
     let start = boottime();
     site.backup("west");
@@ -148,11 +150,11 @@ fn a_source_on_a_dead_server_is_left_behind_and_the_node_waits_until_it_is_back(
         let mut command = site.node("north").command(args);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let lock = site.path("state-north");
-        wait("it is at work", || lock.exists().then_some(()));
+        wait_for("it is at work", || lock.exists().then_some(()));
         thread::sleep(Duration::from_secs(1));
         let start = boottime();
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-        wait(format!("{args:?} ends"), || child.try_wait().unwrap());
+        wait_for(format!("{args:?} ends"), || child.try_wait().unwrap());
         assert!(since(start) < END, "{args:?}: {:?}", since(start));
     }
     server.go();

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::rig::{TestDaemon, bucket_site, now, stays, taken_by, wait};
+use crate::rig::{TestDaemon, assert_stays, bucket_site, now, taken_by, wait_for};
 use crate::site::{Site, role, words};
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 
 /// Who a node says it is, and how it stands.
 fn whoami(site: &Site, name: &str) -> (Value, Value) {
@@ -39,8 +39,8 @@ fn the_state_directory_is_deleted_under_a_daemon() {
         site.write("file", format!("content {round}"));
         let run = site.backup("east");
         assert_eq!((&run["outcome"], &run["takeover"]), (&"committed".into(), &false.into()), "{run}");
-        wait("the identity is written again", || fs::read_to_string(dir.join("node.json")).ok());
-        wait("the socket is made again", || dir.join("daemon.sock").exists().then_some(()));
+        wait_for("the identity is written again", || fs::read_to_string(dir.join("node.json")).ok());
+        wait_for("the socket is made again", || dir.join("daemon.sock").exists().then_some(()));
         assert_eq!(whoami(&site, "east"), (id.clone(), "active".into()), "round {round}");
         // A second daemon beside it is none, whatever the lock's file says.
         site.node("east").run(["daemon"]).expect(1);
@@ -53,7 +53,7 @@ fn the_state_directory_is_deleted_under_a_daemon() {
     let ended = now();
     east.stop();
     taken_by(&site, "west", ended);
-    kept(&site.node("looker"), "app");
+    check_journal(&site.node("looker"), "app");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_state_directory_that_is_set_back_under_a_daemon_is_no_clone() {
         site.write("file", format!("content {round}, set back"));
         assert_eq!(site.backup("east")["takeover"], false);
         assert_eq!(whoami(&site, "east"), (id.clone(), "active".into()));
-        wait("it is reached", || dir.join("daemon.sock").exists().then_some(()));
+        wait_for("it is reached", || dir.join("daemon.sock").exists().then_some(()));
     }
     let text = east.log();
     assert!(!text.contains("cloned") && !text.contains("twice"), "{text}");
@@ -97,7 +97,7 @@ fn a_daemon_whose_state_directory_is_another_nodes_stops_and_says_so() {
     assert_eq!(state, "active");
     assert_ne!(now, id);
     assert!(site.records().iter().all(|record| record["kind"] != "clone"));
-    stays(std::time::Duration::from_secs(3), "it works", || again.stand().as_deref() == Some("active"));
+    assert_stays(std::time::Duration::from_secs(3), "it works", || again.stand().as_deref() == Some("active"));
 }
 
 #[test]
@@ -111,6 +111,6 @@ fn a_daemon_that_cannot_be_asked_keeps_others_from_making_an_identity() {
     assert!(words(&refused).contains("did not answer"), "{refused:?}");
     assert!(!dir.join("node.json").exists(), "{refused:?}");
     east.signal(rustix::process::Signal::CONT);
-    wait("the identity is written again", || fs::read_to_string(dir.join("node.json")).ok());
+    wait_for("the identity is written again", || fs::read_to_string(dir.join("node.json")).ok());
     site.backup("east");
 }

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use crate::etcd::EtcdCluster;
 use crate::rig::{
-    End, ONE_SLOT, TTL, TestDaemon, all_is_whole, begun, etcd_site, let_go, now, seconds, slow_dump, taken_by, wait,
+    End, ONE_SLOT, TTL, TestDaemon, all_is_whole, begun, etcd_site, let_go, now, seconds, slow_dump, taken_by, wait_for,
 };
 use crate::site::Site;
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 use crate::support::tree::TreeRng;
 
 /// From the end of the holder's key to the takeover record.
@@ -55,7 +55,7 @@ impl Deletions {
 
     #[track_caller]
     fn first_after(&self, at: Timestamp) -> Timestamp {
-        wait("the holder's key goes", || self.0.lock().unwrap().iter().find(|seen| **seen >= at).copied())
+        wait_for("the holder's key goes", || self.0.lock().unwrap().iter().find(|seen| **seen >= at).copied())
     }
 }
 
@@ -78,7 +78,7 @@ fn kill_again_and_again(times: usize) -> Vec<(f64, f64)> {
         let restarted = TestDaemon::settled(&site, &active.name, "standby");
         active = std::mem::replace(&mut standby, restarted);
     }
-    assert_eq!(kept(&site.node("looker"), "app").takeovers.len(), times + 1, "nobody took over without need");
+    assert_eq!(check_journal(&site.node("looker"), "app").takeovers.len(), times + 1, "nobody took over without need");
     samples
 }
 
@@ -122,7 +122,7 @@ fn who_is_told_to_stop_ends_its_backup_first_and_the_other_follows_at_once() {
     site.write("file", "content");
     site.init();
     let mut east = TestDaemon::settled(&site, "east", "active");
-    wait("the dump begins", || begun(&site).first().copied());
+    wait_for("the dump begins", || begun(&site).first().copied());
     let west = TestDaemon::settled(&site, "west", "standby");
     let told = now();
     east.signal(rustix::process::Signal::TERM);
@@ -134,7 +134,7 @@ fn who_is_told_to_stop_ends_its_backup_first_and_the_other_follows_at_once() {
     assert!(east.ends().success());
     let_go(&site);
     west.waits_to_say("committed");
-    let kept = kept(&site.node("looker"), "app");
+    let kept = check_journal(&site.node("looker"), "app");
     assert_eq!((kept.takeovers.len(), kept.by("east"), kept.by("west")), (2, 0, 1), "{kept:?}");
     all_is_whole(&site);
 }
@@ -147,7 +147,7 @@ fn who_is_told_to_stop_ends_its_guests_first_and_the_other_follows_at_once() {
     let west = TestDaemon::settled(&site, "west", "standby");
     let script = format!("echo $$ > {}; while :; do sleep 0.05; done", site.path("command").display());
     let exec = site.node("east").start(["exec", "app", "--", "sh", "-c", &script]);
-    let command = wait("the command begins", || fs::read_to_string(site.path("command")).ok()?.trim().parse().ok());
+    let command = wait_for("the command begins", || fs::read_to_string(site.path("command")).ok()?.trim().parse().ok());
     let told = now();
     east.signal(rustix::process::Signal::TERM);
     let ended = End::of(command, "the command");
@@ -159,5 +159,5 @@ fn who_is_told_to_stop_ends_its_guests_first_and_the_other_follows_at_once() {
     assert_eq!(status.code(), Some(4), "it cannot tell any more whether the role is here");
     assert!(east.ends().success());
     west.waits_to_be("active");
-    assert_eq!(kept(&site.node("looker"), "app").takeovers, ["east", "west"]);
+    assert_eq!(check_journal(&site.node("looker"), "app").takeovers, ["east", "west"]);
 }

@@ -300,8 +300,8 @@ async fn a_server_that_hangs_is_unknown_when_the_time_is_up() {
 
 /// A root of trust and a certificate of it for `localhost`.
 fn certificates(dir: &Path) {
-    let made = Command::new(s3_foreign::tool("venv/bin/python"))
-        .args([s3_foreign::support("make_certificates.py"), dir.display().to_string()])
+    let made = Command::new(s3_foreign::test_tool("venv/bin/python"))
+        .args([s3_foreign::support_file("make_certificates.py"), dir.display().to_string()])
         .status();
     assert!(made.unwrap().success());
 }

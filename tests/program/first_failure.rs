@@ -10,7 +10,7 @@ use crate::support::tree;
 /// A site with some files, backed up once by east.
 fn backed_up() -> Site {
     let site = Site::pair("");
-    tree::many(&site.src(), 300, 1);
+    tree::make_many_files(&site.src(), 300, 1);
     site.write("big", tree::TreeRng::new(2).noise(3 << 20));
     site.init();
     site.move_to("east");
@@ -159,7 +159,7 @@ fn no_change_triggers_no_backup_after_all_local_state_is_deleted() {
 #[test]
 fn trusting_mtimes_reads_nothing_on_the_other_node_and_misses_no_change_of_time() {
     let site = Site::pair("takeover_trust = \"mtime\"");
-    tree::many(&site.src(), 100, 1);
+    tree::make_many_files(&site.src(), 100, 1);
     site.init();
     site.move_to("east");
     site.backup("east");

@@ -84,7 +84,7 @@ fn a_killed_holder_is_waited_out_and_the_next_goes_on() {
 #[test]
 fn a_holder_that_was_frozen_for_longer_than_its_lease_commits_nothing() {
     let site = slow(TTL);
-    tree::many(&site.src().join("more"), 200, 3);
+    tree::make_many_files(&site.src().join("more"), 200, 3);
     let mut east = site.node("east").start(["backup", "app"]);
     wait_for(|| site.path("begun").exists());
     let pid = Pid::from_child(&east);
@@ -105,7 +105,7 @@ fn a_holder_that_was_frozen_for_longer_than_its_lease_commits_nothing() {
 #[test]
 fn two_crontabs_commit_each_slot_once() {
     let site = Site::leased(&format!("{TTL}every = \"36500d\"\n"));
-    tree::many(&site.src(), 300, 5);
+    tree::make_many_files(&site.src(), 300, 5);
     site.init();
     assert_eq!(
         site.race(["east", "west", "north"]),

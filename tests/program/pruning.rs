@@ -25,7 +25,7 @@ fn kept(pruned: &Value) -> Vec<bool> {
 #[test]
 fn what_is_old_goes_and_the_rest_comes_back() {
     let site = Site::pair("keep = { last = 2 }\nprune_grace = \"0s\"\nmax_unused = 0\n");
-    tree::many(&site.src(), 200, 5);
+    tree::make_many_files(&site.src(), 200, 5);
     site.init();
     site.move_to("east");
     for n in 0..4 {

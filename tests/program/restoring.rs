@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::site::{Site, below, number, words};
 use crate::support::cli::TestNode;
-use crate::support::compare::{assert_same, trees};
+use crate::support::compare::{assert_same, compare_trees};
 use crate::support::tree;
 
 /// A restore that must end well, and its report.
@@ -21,7 +21,7 @@ fn restore(node: &TestNode, target: &Path, more: &[&str]) -> Value {
 #[test]
 fn a_tree_with_everything_in_it_comes_back_the_same() {
     let site = Site::new("");
-    tree::rich(&site.src(), 11);
+    tree::make_rich_tree(&site.src(), 11);
     site.init();
     let run = site.backup("east");
     assert_eq!(run["problem_count"], 0, "{run}");
@@ -44,7 +44,7 @@ fn a_tree_with_everything_in_it_comes_back_the_same() {
 #[test]
 fn an_existing_directory_is_fetched_only_where_it_differs() {
     let site = Site::new("");
-    tree::many(&site.src(), 200, 3);
+    tree::make_many_files(&site.src(), 200, 3);
     site.write("large", tree::TreeRng::new(4).noise(20 << 20));
     site.init();
     site.backup("east");
@@ -63,11 +63,11 @@ fn an_existing_directory_is_fetched_only_where_it_differs() {
     fs::remove_file(out.join("d0000/f000010")).unwrap();
     fs::write(out.join("d0000/f000011"), "rubbish").unwrap();
     fs::write(out.join("d0000/extra"), "extra").unwrap();
-    let before: Vec<_> = trees(&site.src(), &out);
+    let before: Vec<_> = compare_trees(&site.src(), &out);
     let plan = restore(&node, &site.path("out"), &["--dry-run"]);
     assert_eq!(plan["dry_run"], true);
     assert_eq!(number(&plan["entries"]["restored"]), 3, "{plan}");
-    assert_eq!(trees(&site.src(), &out), before, "a dry run changes nothing");
+    assert_eq!(compare_trees(&site.src(), &out), before, "a dry run changes nothing");
 
     let mended = restore(&node, &site.path("out"), &["--delete"]);
     assert_eq!((number(&mended["entries"]["restored"]), number(&mended["entries"]["deleted"])), (3, 1), "{mended}");
@@ -79,7 +79,7 @@ fn an_existing_directory_is_fetched_only_where_it_differs() {
 #[test]
 fn only_the_paths_that_are_asked_for_come_back() {
     let site = Site::new("");
-    tree::many(&site.src(), 300, 3);
+    tree::make_many_files(&site.src(), 300, 3);
     site.init();
     site.backup("east");
     let wanted = site.src().join("d0001");
@@ -126,7 +126,7 @@ fn each_snapshot_comes_back_as_it_was() {
 #[test]
 fn a_damaged_pack_fails_the_restore_by_name_and_gives_no_wrong_byte() {
     let site = Site::new("");
-    tree::many(&site.src(), 100, 3);
+    tree::make_many_files(&site.src(), 100, 3);
     site.write("large", tree::TreeRng::new(4).noise(4 << 20));
     site.init();
     site.backup("east");

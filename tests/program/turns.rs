@@ -151,7 +151,7 @@ fn a_slot_is_committed_once_whoever_comes() {
 #[test]
 fn of_two_nodes_that_race_for_a_slot_one_commits_it() {
     let site = Site::new("every = \"36500d\"\njitter = \"0s\"");
-    tree::many(&site.src(), 300, 5);
+    tree::make_many_files(&site.src(), 300, 5);
     site.init();
     let codes = site.race(["east", "west", "north"]);
     // 0: committed, or came so late that it found the slot committed. 5: fenced by a later takeover.

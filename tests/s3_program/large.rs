@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::s3_server::{BUCKET, S3Server, environment};
 use crate::site::{Site, files, number};
-use crate::support::compare::trees;
+use crate::support::compare::compare_trees;
 
 /// How many regular files there must be.
 const FILES_MIN: usize = 100_000;
@@ -74,7 +74,7 @@ fn story(site: &Site, store: &str) {
     println!("{store}: {changed} files were changed, {} KiB with what is around the changes", changed_bytes >> 10);
 
     let out = site.restore(&site.node("west"), "latest", "out");
-    let differences = trees(&site.src(), &out);
+    let differences = compare_trees(&site.src(), &out);
     assert!(differences.is_empty(), "{} differences: {:?}", differences.len(), &differences[..1]);
     println!("{store}: the restored tree is the same: content, mode, owner, mtime, links, attributes, holes");
 }

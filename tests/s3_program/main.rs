@@ -44,7 +44,7 @@ fn pack_puts(server: &S3Server) -> usize {
 fn a_role_is_backed_up_moves_and_comes_back() {
     let server = S3Server::start();
     let site = site(&server);
-    tree::rich(&site.src(), 21);
+    tree::make_rich_tree(&site.src(), 21);
     site.init();
     let first = site.backup("east");
     assert_eq!(first["outcome"], "committed");
@@ -289,7 +289,7 @@ fn a_lease_without_an_answer_is_unknown_and_not_another_nodes() {
 fn passing_troubles_are_not_noticed() {
     let server = S3Server::start();
     let site = site(&server);
-    tree::many(&site.src(), 200, 3);
+    tree::make_many_files(&site.src(), 200, 3);
     site.write("large", tree::TreeRng::new(4).noise(10 << 20));
     site.init();
     server.trouble("PUT", "/packs/", ServerFault::Status(503), 1);

@@ -194,7 +194,7 @@ impl IdlePair {
         let hold = RoleTaskConfig { runner, settings, role, store, voice, teller, prune_interval };
         let (keep, stop) = watch::channel(false);
         self.world.start(host, async move {
-            daemon::hold(hold, stop).await;
+            daemon::run_role(hold, stop).await;
             drop(keep);
         });
     }

@@ -88,7 +88,7 @@ impl SimCluster {
         let role = settings.roles.values().next().expect("there is one").clone();
         let mut rng = world.rng();
         let repo = make_repository(&bucket, &role.name, setup.seated, &mut rng);
-        registers.registers().tamper(&register::head(repo), Some(Bytes::new()));
+        registers.registers().tamper(&register::head_name(repo), Some(Bytes::new()));
         let probes = setup.eligible != EligibilityRule::Always;
         // Where the store tells no time, a grace is as long as the clock of the node that prunes says.
         let grace = if setup.store_clock { GRACE } else { Duration::ZERO };
@@ -161,13 +161,13 @@ impl SimCluster {
                 };
                 let (keep, stop) = watch::channel(false);
                 self.world.start(host, async move {
-                    daemon::hold(hold, stop).await;
+                    daemon::run_role(hold, stop).await;
                     drop(keep);
                 });
             }
             LaunchMode::Cron => {
                 let random = Mutex::new(self.world.rng());
-                self.world.start(host, cron(runner, settings, role, store, voice, random));
+                self.world.start(host, run_cron(runner, settings, role, store, voice, random));
             }
         }
     }
@@ -192,13 +192,13 @@ impl SimCluster {
         let mut random = self.world.rng();
         self.world.start(host, async move {
             for _ in 0..2 {
-                persist(&runner, &role, &store, OperatorAction::Pause).await;
+                retry_operation(&runner, &role, &store, OperatorAction::Pause).await;
                 for _ in 0..looks {
                     let instance = InstanceId(random.next().to_le_bytes());
-                    look(&voice, &runner, instance, &settings, &role, &store).await;
+                    run_once_if_due(&voice, &runner, instance, &settings, &role, &store).await;
                     runner.env.sleep(LOOK).await;
                 }
-                persist(&runner, &role, &store, OperatorAction::Resume).await;
+                retry_operation(&runner, &role, &store, OperatorAction::Resume).await;
                 runner.env.sleep(BETWEEN_LOOKS).await;
             }
             voice.truth.say(&voice.world, || format!("host {host}: looked {looks} times, twice"));
@@ -316,7 +316,7 @@ impl SecondRole {
 
     fn lease(&self) -> Box<dyn LeaseService> {
         let Self { env, role, store, me, processes, .. } = self;
-        Box::new(lease::in_bucket(store, role, env, me.clone(), Some(processes)))
+        Box::new(lease::bucket_lease(store, role, env, me.clone(), Some(processes)))
     }
 
     fn say(&self, what: &str, of: impl std::fmt::Debug) {
@@ -347,7 +347,7 @@ impl SecondRole {
                     self.env.sleep(rng.time(Duration::ZERO, SECOND_RESTS)).await;
                     lease = self.lease();
                 }
-                _ => self.env.sleep(keeper::pause(ttl)).await,
+                _ => self.env.sleep(keeper::retry_pause(ttl)).await,
             }
         }
     }
@@ -387,7 +387,7 @@ async fn operate(
 }
 
 /// A person tries again.
-async fn persist(runner: &NodeContext, role: &RoleSettings, store: &Arc<dyn Store>, act: OperatorAction) {
+async fn retry_operation(runner: &NodeContext, role: &RoleSettings, store: &Arc<dyn Store>, act: OperatorAction) {
     for _ in 0..20 {
         if operate(runner, role, Arc::clone(store), act).await.is_ok() {
             return;
@@ -397,7 +397,7 @@ async fn persist(runner: &NodeContext, role: &RoleSettings, store: &Arc<dyn Stor
 }
 
 /// A one-shot run for the due slot, if there is one, as a process of its own.
-async fn look(
+async fn run_once_if_due(
     voice: &SimObserver,
     runner: &NodeContext,
     instance: InstanceId,
@@ -416,7 +416,7 @@ async fn look(
 }
 
 /// A cron line: every twenty seconds, each time a process of its own, never two at once.
-async fn cron(
+async fn run_cron(
     runner: NodeContext,
     settings: Settings,
     role: RoleSettings,
@@ -427,7 +427,7 @@ async fn cron(
     let mut runs = 0_u32;
     loop {
         let instance = InstanceId(random.lock().unwrap_or_else(PoisonError::into_inner).next().to_le_bytes());
-        look(&voice, &runner, instance, &settings, &role, &store).await;
+        run_once_if_due(&voice, &runner, instance, &settings, &role, &store).await;
         runs += 1;
         if runs.is_multiple_of(5) {
             let runner = voice.as_instance(&runner, instance);
@@ -441,14 +441,14 @@ async fn cron(
 
 fn pruned(done: &Result<prune::PruneOutcome, PruneError>) -> String {
     match done {
-        Ok(prune::PruneOutcome::Done(report)) => told(report),
+        Ok(prune::PruneOutcome::Done(report)) => prune_summary(report),
         Ok(prune::PruneOutcome::Refused(refused)) => format!("{:?}", refused.1),
         Err(error) => error.to_string(),
     }
 }
 
 /// A prune in a line.
-pub fn told(report: &PruneReport) -> String {
+pub fn prune_summary(report: &PruneReport) -> String {
     let gone = report.snapshots.iter().filter(|verdict| !verdict.kept).count();
     format!(
         "{gone} forgotten, {} packs condemned, {} repacked, {} swept",

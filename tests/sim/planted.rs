@@ -11,10 +11,10 @@ use crate::story;
 const BUDGET: u64 = 1000;
 
 /// How many seeds it takes to find it, and what is found; `None`: more than `budget`.
-fn hunt(bug: PlantedBug, first: u64, budget: u64) -> Option<(u64, String)> {
+fn find_planted_bug(bug: PlantedBug, first: u64, budget: u64) -> Option<(u64, String)> {
     planted::plant(Some(bug));
     let found = (0..budget).find_map(|n| {
-        let told = catch_unwind(AssertUnwindSafe(|| story::play(first + n, false)));
+        let told = catch_unwind(AssertUnwindSafe(|| story::run_seed(first + n, false)));
         let broken = told.map_or_else(|_| vec!["it panicked".to_owned()], |told| told.broken);
         Some((n + 1, broken.first()?.clone()))
     });
@@ -25,7 +25,7 @@ fn hunt(bug: PlantedBug, first: u64, budget: u64) -> Option<(u64, String)> {
 fn share(part: usize, of: usize) {
     let mut missed = Vec::new();
     for bug in ALL.into_iter().skip(part).step_by(of) {
-        match hunt(bug, 0, BUDGET) {
+        match find_planted_bug(bug, 0, BUDGET) {
             Some((seeds, what)) => println!("{bug:?}: {seeds} seeds: {what}"),
             None => missed.push(bug),
         }
@@ -49,7 +49,7 @@ fn the_other_planted_bugs_are_found_as_well() {
 fn medians() {
     for bug in ALL {
         let mut took: Vec<u64> = (1..=9)
-            .map(|hunting| hunt(bug, hunting * 1_000_000, 4 * BUDGET).map_or(u64::MAX, |(seeds, _)| seeds))
+            .map(|hunting| find_planted_bug(bug, hunting * 1_000_000, 4 * BUDGET).map_or(u64::MAX, |(seeds, _)| seeds))
             .collect();
         took.sort_unstable();
         println!("{bug:?}: median {}, at most {}", took[took.len() / 2], took[took.len() - 1]);

@@ -28,7 +28,7 @@ use runner::role::probe::{CommandVariables, ProbeAnswer, ProbeDetail, ProbeResul
 use runner::role::slot::Slot;
 
 use crate::judge::{Files, InvariantChecker};
-use crate::node::told;
+use crate::node::prune_summary;
 use crate::rng::Rng;
 use crate::setup::EligibilityRule;
 use crate::world::WorldHandle;
@@ -268,7 +268,7 @@ impl DaemonObserver for SimObserver {
     }
 
     fn pruned(&self, report: &PruneReport) {
-        self.truth.say(&self.world, || format!("host {}: pruned: {}", self.host, told(report)));
+        self.truth.say(&self.world, || format!("host {}: pruned: {}", self.host, prune_summary(report)));
     }
 
     fn not_pruned(&self, _: &RoleName, error: &PruneError) {

@@ -46,7 +46,7 @@ enum Disturbance {
 }
 
 /// A life with something after effect `at`; how many effects node 1 had. `None`: it never came so far.
-fn life(setup: ClusterSetup, at: u64, between: Disturbance) -> Option<u64> {
+fn run_with_disturbance(setup: ClusterSetup, at: u64, between: Disturbance) -> Option<u64> {
     let mut plain = ScriptedScenario::begin(at, setup);
     let came = plain.run_until_effects(1, at, LIFE);
     if !came {
@@ -75,11 +75,11 @@ fn life(setup: ClusterSetup, at: u64, between: Disturbance) -> Option<u64> {
     Some(lived)
 }
 
-fn every_step(between: Disturbance) -> u64 {
+fn disturb_every_step(between: Disturbance) -> u64 {
     let mut lives = 0;
     for setup in SETUPS {
         let mut at = 1;
-        while life(setup, at, between).is_some() {
+        while run_with_disturbance(setup, at, between).is_some() {
             (lives, at) = (lives + 1, at + 1);
         }
         assert!(at > 25, "{setup:?}: a life of {at} effects is none");
@@ -99,28 +99,28 @@ fn a_life_without_disturbance_has_every_kind_of_effect() {
 
 #[test]
 fn a_node_that_dies_after_any_effect_leaves_nothing_wrong() {
-    println!("{} lives", every_step(Disturbance::Death { wipe: false }));
+    println!("{} lives", disturb_every_step(Disturbance::Death { wipe: false }));
 }
 
 #[test]
 fn a_node_that_dies_after_any_effect_and_forgets_leaves_nothing_wrong() {
-    println!("{} lives", every_step(Disturbance::Death { wipe: true }));
+    println!("{} lives", disturb_every_step(Disturbance::Death { wipe: true }));
 }
 
 #[test]
 fn a_node_that_sleeps_through_a_takeover_after_any_effect_does_no_harm() {
-    println!("{} lives", every_step(Disturbance::Sleep { others: 3 }));
+    println!("{} lives", disturb_every_step(Disturbance::Sleep { others: 3 }));
 }
 
 #[test]
 fn a_node_that_sleeps_through_a_commit_after_any_effect_does_no_harm() {
-    println!("{} lives", every_step(Disturbance::Sleep { others: 8 }));
+    println!("{} lives", disturb_every_step(Disturbance::Sleep { others: 8 }));
 }
 
 /// All depths.
 #[test]
 #[ignore = "minutes; part of make soak"]
 fn a_node_that_sleeps_for_any_number_of_effects_does_no_harm() {
-    let lives: u64 = (1..=30).map(|others| every_step(Disturbance::Sleep { others })).sum();
+    let lives: u64 = (1..=30).map(|others| disturb_every_step(Disturbance::Sleep { others })).sum();
     println!("{lives} lives");
 }

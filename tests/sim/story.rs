@@ -71,7 +71,7 @@ fn signed(time: Duration) -> SignedDuration {
 }
 
 /// Plays this seed's story; with `log` it is written down.
-pub fn play(seed: u64, log: bool) -> SeedResult {
+pub fn run_seed(seed: u64, log: bool) -> SeedResult {
     let mut rng = Rng::new(seed ^ 0x5107);
     let setup = ClusterSetup::drawn(&mut rng);
     let cluster = SimCluster::new(seed, setup);

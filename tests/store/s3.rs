@@ -414,8 +414,8 @@ async fn foreign_keys_under_the_prefix_are_not_listed() {
 #[tokio::test]
 async fn a_ca_of_ones_own_is_trusted_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let made = Command::new(s3_foreign::tool("venv/bin/python"))
-        .args([s3_foreign::support("make_certificates.py"), dir.path().display().to_string()])
+    let made = Command::new(s3_foreign::test_tool("venv/bin/python"))
+        .args([s3_foreign::support_file("make_certificates.py"), dir.path().display().to_string()])
         .status()
         .unwrap();
     assert!(made.success());
@@ -441,8 +441,8 @@ async fn a_ca_of_ones_own_is_trusted_and_nothing_else() {
     }
 
     let other = tempfile::tempdir().unwrap();
-    let made = Command::new(s3_foreign::tool("venv/bin/python"))
-        .args([s3_foreign::support("make_certificates.py"), other.path().display().to_string()])
+    let made = Command::new(s3_foreign::test_tool("venv/bin/python"))
+        .args([s3_foreign::support_file("make_certificates.py"), other.path().display().to_string()])
         .status();
     assert!(made.unwrap().success());
     let (endpoint, connections) = counting_connections(&moto.endpoint).await;

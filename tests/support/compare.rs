@@ -68,7 +68,7 @@ const SPARSE_SLACK: u64 = 1 << 20;
 
 /// All differences between two trees, the roots' own metadata included, in the order of a walk. Access and change times,
 /// inode numbers and directory sizes are nobody's promise. Sockets are left out: there is nothing in them to restore.
-pub fn trees(left: &Path, right: &Path) -> Vec<TreeDifference> {
+pub fn compare_trees(left: &Path, right: &Path) -> Vec<TreeDifference> {
     let mut walk = TreeComparison::default();
     let (l, r) = (stat(CWD, left.as_os_str().as_bytes()), stat(CWD, right.as_os_str().as_bytes()));
     let (l, r) = (
@@ -82,7 +82,7 @@ pub fn trees(left: &Path, right: &Path) -> Vec<TreeDifference> {
 
 /// Fails with the first differences if there is any.
 pub fn assert_same(left: &Path, right: &Path) {
-    let found = trees(left, right);
+    let found = compare_trees(left, right);
     let shown: Vec<String> = found.iter().take(20).map(ToString::to_string).collect();
     assert!(
         found.is_empty(),

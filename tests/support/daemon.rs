@@ -31,13 +31,13 @@ pub fn since(start: Duration) -> Duration {
 
 /// Waits for what must come, and tells how long it took.
 #[track_caller]
-pub fn wait<T>(what: impl Display, come: impl FnMut() -> Option<T>) -> T {
-    within(PATIENCE, what, come)
+pub fn wait_for<T>(what: impl Display, come: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, come)
 }
 
 /// Waits no longer than this.
 #[track_caller]
-pub fn within<T>(limit: Duration, what: impl Display, mut come: impl FnMut() -> Option<T>) -> T {
+pub fn wait_within<T>(limit: Duration, what: impl Display, mut come: impl FnMut() -> Option<T>) -> T {
     let start = boottime();
     loop {
         if let Some(come) = come() {
@@ -50,7 +50,7 @@ pub fn within<T>(limit: Duration, what: impl Display, mut come: impl FnMut() -> 
 
 /// Something stays as it is for a while.
 #[track_caller]
-pub fn stays(time: Duration, what: impl Display, so: impl Fn() -> bool) {
+pub fn assert_stays(time: Duration, what: impl Display, so: impl Fn() -> bool) {
     let start = boottime();
     while since(start) < time {
         assert!(so(), "not so any more after {:?}: {what}", since(start));

@@ -39,10 +39,10 @@ fn seconds(time: &str) -> i64 {
 
 /// Reads the whole journal as this node sees it and checks it; fails with everything that is broken.
 #[track_caller]
-pub fn kept(node: &TestNode, role: &str) -> CheckedJournal {
+pub fn check_journal(node: &TestNode, role: &str) -> CheckedJournal {
     let document = node.run(["journal", "show", role, "--last", "1000000", "--json"]).expect(0).json();
     let records = document["records"].as_array().expect("records");
-    check(records).unwrap_or_else(|broken| panic!("{}\n{}", broken.join("\n"), table(records)))
+    check_records(records).unwrap_or_else(|broken| panic!("{}\n{}", broken.join("\n"), table(records)))
 }
 
 /// The slots of an `every` of whole seconds that `audit` calls missed, as this node sees it. Fails when it finds anything that may
@@ -70,7 +70,7 @@ pub fn missed_by_audit(node: &TestNode, role: &str, every: i64) -> BTreeSet<i64>
 const CLOCKS_APART_MAX: i64 = 300;
 
 /// Checks records, oldest first; `Err` says of each broken promise which one and where.
-pub fn check(records: &[Value]) -> Result<CheckedJournal, Vec<String>> {
+pub fn check_records(records: &[Value]) -> Result<CheckedJournal, Vec<String>> {
     let mut broken = Vec::new();
     let mut kept = CheckedJournal { records: records.len(), ..CheckedJournal::default() };
     let (mut term, mut taker) = (0, None);

@@ -23,31 +23,31 @@ const START_PATIENCE: Duration = Duration::from_mins(1);
 const START_POLL: Duration = Duration::from_millis(50);
 
 /// A program that `scripts/test-tools` has put there.
-pub fn tool(path: &str) -> PathBuf {
+pub fn test_tool(path: &str) -> PathBuf {
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools").join(path);
     assert!(tool.exists(), "{} is missing: run scripts/test-tools (or `make test`, which does)", tool.display());
     tool
 }
 
 /// A file beside this one.
-pub fn support(name: &str) -> String {
+pub fn support_file(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name).display().to_string()
 }
 
 impl ForeignS3Server {
     /// moto, with the bucket made, and with the race of its threads taken out (see `moto_careful.py`).
     pub fn moto(bucket: &str) -> Self {
-        Self::start(&tool("venv/bin/python"), "http", "127.0.0.1", |port, _| {
-            vec![support("moto_careful.py"), port.to_string()]
+        Self::start(&test_tool("venv/bin/python"), "http", "127.0.0.1", |port, _| {
+            vec![support_file("moto_careful.py"), port.to_string()]
         })
         .with_bucket(bucket)
     }
 
     /// moto over TLS, without any bucket; `certificate` is for `localhost`.
     pub fn moto_tls(certificate: &Path, key: &Path) -> Self {
-        Self::start(&tool("venv/bin/python"), "https", "localhost", |port, _| {
+        Self::start(&test_tool("venv/bin/python"), "https", "localhost", |port, _| {
             let files = [certificate, key].map(|p| p.display().to_string());
-            [support("moto_careful.py"), port.to_string()].into_iter().chain(files).collect()
+            [support_file("moto_careful.py"), port.to_string()].into_iter().chain(files).collect()
         })
     }
 
@@ -59,7 +59,7 @@ impl ForeignS3Server {
 
     /// `rclone serve s3` over a directory, with the bucket made.
     pub fn rclone(bucket: &str, access_key: &str, secret_key: &str) -> Self {
-        Self::start(&tool("bin/rclone"), "http", "127.0.0.1", |port, dir| {
+        Self::start(&test_tool("bin/rclone"), "http", "127.0.0.1", |port, dir| {
             std::fs::create_dir(dir.join(bucket)).unwrap();
             let address = format!("127.0.0.1:{port}");
             let keys = format!("{access_key},{secret_key}");

@@ -372,7 +372,7 @@ async fn answer(
             // A client that is still sending would find the connection closed, and not see the answer.
             let mut body = request.into_body();
             while std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_some() {}
-            return Ok(instead(trouble));
+            return Ok(fault_response(trouble));
         }
         Some(ServerFault::Hangup) => return Err("hung up".into()),
         Some(ServerFault::Delay(time)) => tokio::time::sleep(time).await,
@@ -389,7 +389,7 @@ async fn answer(
     }
     let answer = Service::call(&service, request).await.map_err(|e| format!("{e:?}"))?;
     match trouble {
-        Some(trouble @ (ServerFault::StatusAfter(_) | ServerFault::PageAfter(_))) => Ok(instead(trouble)),
+        Some(trouble @ (ServerFault::StatusAfter(_) | ServerFault::PageAfter(_))) => Ok(fault_response(trouble)),
         Some(ServerFault::HangupAfter) => Err("hung up".into()),
         Some(ServerFault::HalfBody) => {
             let (head, body) = answer.into_parts();
@@ -418,7 +418,7 @@ fn refuse_put() -> hyper::Response<Body> {
 }
 
 /// The answer that is given instead of the server's own.
-fn instead(trouble: ServerFault) -> hyper::Response<Body> {
+fn fault_response(trouble: ServerFault) -> hyper::Response<Body> {
     let answer = |status: u16| hyper::Response::builder().status(status).header("date", PROXY_DATE);
     match trouble {
         ServerFault::Status(status) | ServerFault::StatusAfter(status) => {

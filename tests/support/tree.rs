@@ -80,7 +80,7 @@ pub struct TreeFeatures {
 ///
 /// # Panics
 /// If the file system has no extended attributes: then nothing could be said about them. Point `TMPDIR` elsewhere.
-pub fn rich(root: &Path, seed: u64) -> TreeFeatures {
+pub fn make_rich_tree(root: &Path, seed: u64) -> TreeFeatures {
     let mut dice = TreeRng::new(seed);
     sizes(&root.join("sizes"), &mut dice);
     sparse(&root.join("sparse"), &mut dice);
@@ -96,7 +96,7 @@ pub fn rich(root: &Path, seed: u64) -> TreeFeatures {
 }
 
 /// Fills `root` with `count` small files in directories of at most 100, sizes from 0 to 8 KiB.
-pub fn many(root: &Path, count: usize, seed: u64) {
+pub fn make_many_files(root: &Path, count: usize, seed: u64) {
     let mut dice = TreeRng::new(seed);
     for number in 0..count {
         let dir = root.join(format!("d{:04}", number / 100));
@@ -108,7 +108,7 @@ pub fn many(root: &Path, count: usize, seed: u64) {
     }
 }
 
-/// Appends to every `nth` regular file that [`many`] made, and returns their paths.
+/// Appends to every `nth` regular file that [`make_many_files`] made, and returns their paths.
 pub fn touch_every(root: &Path, nth: usize, seed: u64) -> Vec<PathBuf> {
     let mut dice = TreeRng::new(seed);
     let mut dirs: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).collect();

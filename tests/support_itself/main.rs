@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
-use support::compare::{DifferenceKind, trees};
+use support::compare::{DifferenceKind, compare_trees};
 use support::tree;
 
 /// Two equal small trees with one of everything that is compared.
@@ -52,7 +52,7 @@ fn after(plant: impl FnOnce(&Path)) -> Vec<(String, DifferenceKind)> {
             set_time(&path, 1_600_000_000, 5);
         }
     }
-    let found = trees(left.path(), right.path());
+    let found = compare_trees(left.path(), right.path());
     found.into_iter().map(|d| (String::from_utf8(d.path).unwrap(), d.what)).collect()
 }
 
@@ -103,7 +103,7 @@ fn metadata_is_seen() {
     let (left, right) = pair();
     set_time(&right.path().join("link"), 1_600_000_000, 6);
     set_time(&right.path().join("dir"), -1, 5);
-    let found: Vec<DifferenceKind> = trees(left.path(), right.path()).into_iter().map(|d| d.what).collect();
+    let found: Vec<DifferenceKind> = compare_trees(left.path(), right.path()).into_iter().map(|d| d.what).collect();
     let wanted = [
         DifferenceKind::Mtime((1_600_000_000, 5), (-1, 5)),
         DifferenceKind::Mtime((1_600_000_000, 5), (1_600_000_000, 6)),
@@ -118,7 +118,7 @@ fn links_are_seen() {
     symlink("dir/File", right.path().join("link")).unwrap();
     set_time(&right.path().join("link"), 1_600_000_000, 5);
     set_time(right.path(), 1_600_000_000, 5);
-    let found: Vec<DifferenceKind> = trees(left.path(), right.path()).into_iter().map(|d| d.what).collect();
+    let found: Vec<DifferenceKind> = compare_trees(left.path(), right.path()).into_iter().map(|d| d.what).collect();
     assert_eq!(found, [DifferenceKind::LinkTarget(b"dir/file".to_vec(), b"dir/File".to_vec())]);
 
     // A hard link that came back as a copy, and a copy that came back as a hard link.
@@ -183,7 +183,7 @@ fn what_only_root_can_plant_is_seen() {
         made.is_ok()
     };
     if device(left.path(), 3) && device(right.path(), 5) {
-        let found = trees(left.path(), right.path());
+        let found = compare_trees(left.path(), right.path());
         assert!(matches!(&found[..], [d] if d.what == DifferenceKind::Device((1, 3), (1, 5))), "{found:?}");
     }
 }
@@ -191,11 +191,11 @@ fn what_only_root_can_plant_is_seen() {
 #[test]
 fn a_rich_tree_is_what_its_seed_says_and_has_everything() {
     let (one, two, three) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let made = tree::rich(one.path(), 1);
-    assert_eq!(tree::rich(two.path(), 1), made);
-    tree::rich(three.path(), 2);
+    let made = tree::make_rich_tree(one.path(), 1);
+    assert_eq!(tree::make_rich_tree(two.path(), 1), made);
+    tree::make_rich_tree(three.path(), 2);
     support::compare::assert_same(one.path(), two.path());
-    let other = trees(one.path(), three.path());
+    let other = compare_trees(one.path(), three.path());
     assert!(
         other.iter().any(|d| matches!(d.what, DifferenceKind::Content(_)))
             && other.iter().any(|d| matches!(d.what, DifferenceKind::Mtime(..)))
@@ -216,7 +216,7 @@ fn trees_deeper_than_the_kernels_paths_are_compared_to_the_bottom() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     tree::beyond_path_max(one.path(), b"down here");
     tree::beyond_path_max(two.path(), b"down there");
-    let found = trees(one.path(), two.path());
+    let found = compare_trees(one.path(), two.path());
     let content: Vec<_> = found.iter().filter(|d| matches!(d.what, DifferenceKind::Size(9, 10))).collect();
     assert!(matches!(&content[..], [d] if d.path.len() > 4096), "{found:?}");
 }
@@ -224,10 +224,10 @@ fn trees_deeper_than_the_kernels_paths_are_compared_to_the_bottom() {
 #[test]
 fn many_files_and_a_share_of_them_changed() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    tree::many(one.path(), 500, 3);
-    tree::many(two.path(), 500, 3);
+    tree::make_many_files(one.path(), 500, 3);
+    tree::make_many_files(two.path(), 500, 3);
     let touched = tree::touch_every(two.path(), 100, 4);
-    let found = trees(one.path(), two.path());
+    let found = compare_trees(one.path(), two.path());
     assert_eq!(touched.len(), 5);
     assert_eq!(found.iter().filter(|d| matches!(d.what, DifferenceKind::Size(..))).count(), 5);
 }
@@ -258,7 +258,7 @@ fn runs_of_the_program_are_told_apart_by_exit_code_and_files_are_counted() {
 mod promises {
     use serde_json::{Value, json};
 
-    use crate::support::promises::{CheckedJournal, check};
+    use crate::support::promises::{CheckedJournal, check_records};
 
     fn record(seq: u64, term: u64, kind: &str, node: &str, slot: Option<u32>) -> Value {
         let slot = slot.map(|second| format!("2026-11-20T01:00:{second:02}Z"));
@@ -282,17 +282,17 @@ mod promises {
     fn broken(plant: impl FnOnce(&mut Vec<Value>)) -> Vec<String> {
         let mut records = good();
         plant(&mut records);
-        check(&records).expect_err("it must be seen")
+        check_records(&records).expect_err("it must be seen")
     }
 
     #[test]
     fn a_good_journal_is_summed_up() {
         let slot = |second: u32, by: &str| (format!("2026-11-20T01:00:{second:02}Z"), by.to_owned());
         let takeovers = vec!["east".to_owned(), "west".to_owned()];
-        let kept = check(&good()).unwrap();
+        let kept = check_records(&good()).unwrap();
         assert_eq!(kept, CheckedJournal { slots: vec![slot(2, "east"), slot(8, "west")], takeovers, records: 7 });
         assert_eq!((kept.missed(2).len(), kept.missed(6).len(), kept.by("east")), (2, 0, 1));
-        assert_eq!(check(&[]).unwrap(), CheckedJournal::default());
+        assert_eq!(check_records(&[]).unwrap(), CheckedJournal::default());
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use runner::role::duty::READ_INTERVAL;
 
 use crate::Pair;
-use crate::daemon::{TestDaemon, stays, wait};
+use crate::daemon::{TestDaemon, assert_stays, wait_for};
 use crate::netns::{East, LanHost, West};
-use crate::support::promises::{kept, missed_by_audit};
+use crate::support::promises::{check_journal, missed_by_audit};
 
 const EVERY: i64 = 3;
 
@@ -46,7 +46,7 @@ impl Stage {
     #[track_caller]
     fn waits_for_commits(&self, by: LanHost, more: usize) {
         let before = self.commits(by);
-        wait(format!("{by:?} commits"), || (self.commits(by) >= before + more).then_some(()));
+        wait_for(format!("{by:?} commits"), || (self.commits(by) >= before + more).then_some(()));
     }
 
     /// This one works for the role, and the other one stands by.
@@ -83,9 +83,9 @@ fn duty_follows_the_address_and_a_doubled_one_is_told_once() {
     let (before, whoami) = (stage.commits(East), LanHost::BOTH.map(|side| stage.pair.whoami(side)));
     let states = whoami.each_ref().map(|role| (role["state"].as_str().unwrap(), role["reason"].as_str().unwrap()));
     assert_eq!(states, [("conflict", "taken_over"), ("active", "probes_yes")], "{whoami:?}");
-    wait("it is told", || (!stage.conflicts().is_empty()).then_some(()));
+    wait_for("it is told", || (!stage.conflicts().is_empty()).then_some(()));
     stage.waits_for_commits(West, 1);
-    stays(DOUBLED, "one works, and the other one does not", || {
+    assert_stays(DOUBLED, "one works, and the other one does not", || {
         let stands = stage.daemons.each_ref().map(TestDaemon::stand);
         stands == [Some("CONFLICT".to_owned()), Some("active".to_owned())] && stage.commits(East) == before
     });
@@ -95,12 +95,12 @@ fn duty_follows_the_address_and_a_doubled_one_is_told_once() {
     stage.pair.lan.thaw(East);
     stage.pair.lan.wait_for_no_vip(West);
     stage.works(East);
-    wait("it is told to be over", || (stage.conflicts().len() > 1).then_some(()));
+    wait_for("it is told to be over", || (stage.conflicts().len() > 1).then_some(()));
     stage.daemons.iter_mut().for_each(TestDaemon::stop);
     assert_eq!(stage.conflicts(), ["east begun", "east over"]);
 
     let looker = stage.pair.site.node("looker");
-    let kept = kept(&looker, "app");
+    let kept = check_journal(&looker, "app");
     println!("{} slots, missed {:?}, takeovers {:?}", kept.slots.len(), kept.missed(EVERY), kept.takeovers);
     assert_eq!(kept.takeovers, ["east", "west", "east", "west", "east"], "only where the address went: {kept:?}");
     let last = kept.slots.last().unwrap().0.parse::<jiff::Timestamp>().unwrap().as_second();

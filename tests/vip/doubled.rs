@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::netns::{East, LanHost, West};
 use crate::site::wait_for;
 use crate::support::compare::assert_same;
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 use crate::{Pair, ended_well};
 
 /// Slots are so long that several runs fit in one, and so short that a test can wait for the next.
@@ -80,7 +80,7 @@ fn on_both(double: impl FnOnce(&mut Pair)) -> Pair {
 }
 
 fn nothing_is_lost(pair: &Pair) {
-    let journal = kept(&pair.node(West), "app");
+    let journal = check_journal(&pair.node(West), "app");
     assert!(journal.slots.len() >= ROUNDS + 2, "{journal:?}");
     assert!(journal.by("east") > 0 && journal.by("west") > 0, "{journal:?}");
     pair.run(West, &["verify", "app", "--read-data"]).expect(0);

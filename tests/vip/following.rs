@@ -6,7 +6,7 @@ use runner::env::Env;
 
 use crate::Pair;
 use crate::netns::{East, LanHost, West};
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 
 /// How often `exec` asks the probes by itself, less what this test may need until it pulls the link.
 const POLL: Duration = Duration::from_secs(8);
@@ -47,7 +47,7 @@ fn it_goes_with_a_link_and_with_a_cable() {
     pair.lan.pull_cable(West);
     moved(&pair, East, 3);
 
-    let journal = kept(&pair.node(West), "app");
+    let journal = check_journal(&pair.node(West), "app");
     assert_eq!((journal.takeovers, journal.records), (["east", "west", "east"].map(str::to_owned).to_vec(), 6));
     pair.run(West, &["verify", "app", "--read-data"]).expect(0);
 }
@@ -61,7 +61,7 @@ fn it_goes_when_keepalived_ends() {
     pair.lan.start_keepalived(East);
     pair.lan.stop_keepalived(West);
     moved(&pair, East, 3);
-    assert_eq!(kept(&pair.node(East), "app").takeovers, ["east", "west", "east"]);
+    assert_eq!(check_journal(&pair.node(East), "app").takeovers, ["east", "west", "east"]);
 }
 
 #[test]
@@ -81,5 +81,5 @@ fn a_guarded_command_ends_when_the_address_goes() {
     pair.lan.wait_for_vip(West);
     pair.run(West, &["exec", "app", "--", "true"]).expect(0);
     pair.run(East, &["exec", "app", "--", "true"]).expect(3);
-    kept(&pair.node(West), "app");
+    check_journal(&pair.node(West), "app");
 }

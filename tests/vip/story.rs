@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::netns::{East, LanHost, West};
 use crate::site::{Site, wait_for};
 use crate::support::cli::TestNode;
-use crate::support::promises::kept;
+use crate::support::promises::check_journal;
 use crate::{Pair, ended_well};
 
 const EVERY: i64 = 2;
@@ -90,7 +90,7 @@ fn two_crons_with_the_address_as_their_guard() {
         pair.lan.pull_cable(West);
         wait_for_commits(&pair.site, Some("east"), STAGE);
     });
-    let journal = kept(&pair.node(West), "app");
+    let journal = check_journal(&pair.node(West), "app");
     assert_eq!(journal.takeovers, ["east", "west", "east"], "only where the address went: {journal:?}");
     assert!(journal.slots.len() >= 3 * STAGE, "{journal:?}");
     println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed(EVERY));
@@ -105,7 +105,7 @@ fn two_crons_with_nothing_but_the_journal() {
     site.init();
     let codes =
         crons(&["east", "west"].map(|name| site.node(name)), ended_well, || wait_for_commits(&site, None, 3 * STAGE));
-    let journal = kept(&site.node("north"), "app");
+    let journal = check_journal(&site.node("north"), "app");
     assert!(journal.slots.len() >= 3 * STAGE, "{journal:?}");
     println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed(EVERY));
     site.node("north").run(["verify", "app", "--read-data"]).expect(0);
@@ -127,6 +127,6 @@ fn a_clone_with_its_state_directory_commits_no_slot_twice_and_is_found_out() {
         |code| ended_well(code) || code == 4,
         || wait_for(|| site.records().iter().any(|record| record["kind"] == "clone")),
     );
-    let journal = kept(&site.node("north"), "app");
+    let journal = check_journal(&site.node("north"), "app");
     println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed(EVERY));
 }

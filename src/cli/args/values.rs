@@ -40,7 +40,7 @@ pub(super) fn node_name(text: &str) -> Result<String, &'static str> {
 const PAUSE_MAX: Duration = Duration::from_hours(366 * 24);
 
 /// How long a pause lasts.
-pub(super) fn pause(text: &str) -> Result<Duration, String> {
+pub(super) fn pause_duration(text: &str) -> Result<Duration, String> {
     let refuse = |what: &str| {
         Err(format!("{what}: say how long, up to 366d, like 2h or 30d; without --for it lasts until 'runner resume'"))
     };
@@ -76,17 +76,17 @@ mod tests {
 
     #[test]
     fn a_pause_with_an_end_lasts_for_a_year_at_most() {
-        assert_eq!(pause("2h"), Ok(Duration::from_hours(2)));
-        assert_eq!(pause("366d"), Ok(PAUSE_MAX));
+        assert_eq!(pause_duration("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(pause_duration("366d"), Ok(PAUSE_MAX));
         for (text, says) in [
             ("367d", "a year at most"),
             ("36500d", "a year at most"),
             ("9999999d", "a year at most"),
             ("0s", "at once"),
         ] {
-            let said = pause(text).unwrap_err();
+            let said = pause_duration(text).unwrap_err();
             assert!(said.contains(says) && said.contains("up to 366d"), "{text}: {said}");
         }
-        assert!(pause("2").is_err() && pause("99999999999999999999d").is_err());
+        assert!(pause_duration("2").is_err() && pause_duration("99999999999999999999d").is_err());
     }
 }

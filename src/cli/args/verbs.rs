@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::direct::DirectStoreArgs;
-use super::values::{OverwriteArg, duration, path_of, pause, tree_path};
+use super::values::{OverwriteArg, duration, path_of, pause_duration, tree_path};
 use crate::ids::{KeyId, RoleName};
 use crate::repo::entry::TreePath;
 
@@ -575,7 +575,7 @@ pub struct PauseArgs {
     /// The role
     pub role: RoleName,
     /// Resume by itself after so long, like 2h or 30m, at most 366d [default: never]
-    #[arg(long = "for", value_name = "DURATION", value_parser = pause)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = pause_duration)]
     pub lasts: Option<std::time::Duration>,
     /// Why, for everyone who asks
     #[arg(long, value_name = "TEXT")]

@@ -39,7 +39,7 @@ pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
             "keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
              again. Only if what is lost is lost for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
         ),
-        JournalError::Seat(error) => seat(error),
+        JournalError::Seat(error) => etcd_head(error),
         JournalError::Register(error) => register(error),
         JournalError::Rift(HeadConflict::Other(_) | HeadConflict::Damaged(_)) => failed(
             "keep both as they are, and find out who changed etcd or the store. The store has every backup that it shows, and restoring needs \
@@ -68,7 +68,7 @@ pub(super) fn append(error: &AppendError) -> ErrorPolicy {
     }
 }
 
-pub(super) fn seat(error: &EtcdHeadError) -> ErrorPolicy {
+pub(super) fn etcd_head(error: &EtcdHeadError) -> ErrorPolicy {
     match error {
         EtcdHeadError::NoEtcd { .. } => (ExitKind::Usage, Some("write [etcd] and its endpoints into the config.")),
         EtcdHeadError::Disagrees { .. } => (ExitKind::Usage, Some("write journal = \"auto\", or remove the line.")),

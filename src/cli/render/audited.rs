@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::inside::escaped;
 use super::warning::instant;
-use super::{NAMED_MAX, RenderContext, more, short};
+use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute, time};
 use crate::ids::RoleName;
 use crate::job::report::audited::{
@@ -116,7 +116,7 @@ fn finding(role: &RoleName, finding: &AuditFinding, view: &RenderContext) -> (&'
             format!(
                 "{} said that every file had changed, and brought no new content; the last is {} from {}",
                 counted(streak.runs, "run", "runs"),
-                short(streak.snapshot),
+                short_id(streak.snapshot),
                 minute(streak.last, &view.zone)
             ),
         ),
@@ -152,7 +152,7 @@ fn finding(role: &RoleName, finding: &AuditFinding, view: &RenderContext) -> (&'
                 counted(*runs, "snapshot was", "snapshots were"),
                 minute(*first, &view.zone),
                 minute(*last, &view.zone),
-                short(*snapshot)
+                short_id(*snapshot)
             ),
         ),
         AuditFinding::Flapping { first, last, count: n, nodes } => (
@@ -221,7 +221,7 @@ fn same(streak: &SnapshotStreak, view: &RenderContext) -> String {
         counted(streak.runs, "run", "runs"),
         counted(streak.changes, "change", "changes"),
         bytes(streak.new_bytes),
-        short(streak.snapshot),
+        short_id(streak.snapshot),
         minute(streak.last, &view.zone)
     )
 }
@@ -229,9 +229,13 @@ fn same(streak: &SnapshotStreak, view: &RenderContext) -> String {
 fn incomplete(streak: &IncompleteStreak, view: &RenderContext) -> String {
     let last = minute(streak.last, &view.zone);
     let runs = match streak.runs {
-        1 => format!("{} from {last}", short(streak.snapshot)),
+        1 => format!("{} from {last}", short_id(streak.snapshot)),
         n => {
-            format!("{n} runs from {} to {last}, the last {}", minute(streak.first, &view.zone), short(streak.snapshot))
+            format!(
+                "{n} runs from {} to {last}, the last {}",
+                minute(streak.first, &view.zone),
+                short_id(streak.snapshot)
+            )
         }
     };
     format!("{runs}, could not read {}", counted(streak.unreadable, "file", "files"))

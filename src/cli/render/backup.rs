@@ -1,6 +1,6 @@
 //! `backup`, one paragraph a role.
 
-use super::{NAMED_MAX, RenderContext, more, short};
+use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::{ADVICE, FileCounts, LossReport, PathProblem, PathProblemKind, RoleReport, RunOutcome};
 use crate::repo::entry::TreePath;
@@ -14,7 +14,7 @@ pub fn role(report: &RoleReport, view: &RenderContext) -> String {
     {
         out += &format!("  took the role over: term {term}\n");
     }
-    if let Some(todo) = todo(report) {
+    if let Some(todo) = hint(report) {
         out += &view.page.row("  ", 2, &todo);
     }
     if report.problems.iter().any(is_denied) {
@@ -30,7 +30,7 @@ pub fn role(report: &RoleReport, view: &RenderContext) -> String {
 fn verdict(report: &RoleReport, view: &RenderContext) -> String {
     let name = &report.role;
     let reason = report.reason.as_deref();
-    let id = report.snapshot.map(short).unwrap_or_default();
+    let id = report.snapshot.map(short_id).unwrap_or_default();
     let text = match report.outcome {
         RunOutcome::Committed => {
             let first = if report.previous.is_none() { " (first backup)" } else { "" };
@@ -75,7 +75,7 @@ fn changes(report: &RoleReport) -> String {
 }
 
 /// What the reader can do about an outcome that is not the usual one.
-fn todo(report: &RoleReport) -> Option<String> {
+fn hint(report: &RoleReport) -> Option<String> {
     let role = &report.role;
     // Its own advice is better than what holds for every outcome of that kind.
     let is_advised = report.reason.as_deref().is_some_and(|reason| text::advised(reason).is_some());
@@ -142,8 +142,11 @@ fn loss(loss: &LossReport, view: &RenderContext) -> String {
     };
     let mut out = view.page.wrap("  ", 2, &format!("the store had lost {packs}, in whole or in part{healed}{missing}"));
     for file in loss.missing.iter().take(NAMED_MAX) {
-        out +=
-            &view.page.row(&format!("    lost: {}", file.path.display()), 6, &format!("in {}", short(file.snapshot)));
+        out += &view.page.row(
+            &format!("    lost: {}", file.path.display()),
+            6,
+            &format!("in {}", short_id(file.snapshot)),
+        );
     }
     let named = loss.missing.len().min(NAMED_MAX) as u64;
     if let Some(rest) = loss.missing_files.and_then(|n| n.checked_sub(named)).filter(|n| *n > 0) {

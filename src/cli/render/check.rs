@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::inside::escaped;
-use super::whoami::{why, word};
+use super::whoami::{state_word, why};
 use super::{RenderContext, warning};
 use crate::cli::exit::PluginStatus;
 use crate::cli::units::relative;
@@ -57,7 +57,7 @@ pub fn check(report: &WhoamiReport, view: &RenderContext) -> (String, PluginStat
         }
         // Where the first line has a warning, it does not have why the node stands as it does.
         if health::of_state(role.state).is_some() && (is_cut || said.is_some()) {
-            let text = format!("{}: {}", word(role.state).to_uppercase(), reason(role, view));
+            let text = format!("{}: {}", state_word(role.state).to_uppercase(), reason(role, view));
             out += &view.page.wrap(&format!("{} ", role.role), 2, &text);
         }
     }
@@ -67,7 +67,7 @@ pub fn check(report: &WhoamiReport, view: &RenderContext) -> (String, PluginStat
 
 /// One role in monitoring's first line: its worst, else that it is well; and which warning that is.
 fn verdict<'a>(health: PluginStatus, role: &'a RoleInfo, view: &RenderContext) -> (String, Option<&'a RoleWarning>) {
-    let state = word(role.state);
+    let state = state_word(role.state);
     let by_state = health::of_state(role.state).map(PluginStatus::from);
     let explains = |found: &&RoleWarning| by_state != Some(health) || explains(found, &role.reason);
     match alarming(role).find(explains) {
@@ -85,7 +85,7 @@ fn verdict<'a>(health: PluginStatus, role: &'a RoleInfo, view: &RenderContext) -
 
 /// Why the node stands as it does. Its probes are not listed here, so the one that cannot tell is named.
 fn reason(role: &RoleInfo, view: &RenderContext) -> String {
-    match whoami::undecided(&role.evidence).filter(|_| role.reason == StateReason::ProbesUnknown) {
+    match whoami::undecided_probe(&role.evidence).filter(|_| role.reason == StateReason::ProbesUnknown) {
         Some(probe) => format!("the probes cannot tell, so nothing starts here: {}", escaped(probe.as_bytes())),
         None => why(role, view),
     }

@@ -13,18 +13,20 @@ use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 
 /// How this node stands for a role, after the role's name.
-pub fn stand(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
+pub fn status_line(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
     let state = match stand {
-        RoleStatus::Active { .. } | RoleStatus::Candidate | RoleStatus::Paused(_) => return why(stand, evidence, zone),
+        RoleStatus::Active { .. } | RoleStatus::Candidate | RoleStatus::Paused(_) => {
+            return status_reason(stand, evidence, zone);
+        }
         RoleStatus::Standby(_) | RoleStatus::Away(_) => "standby",
         RoleStatus::Unknown(_) => "unknown",
         RoleStatus::Conflict(_) | RoleStatus::Cloned => "CONFLICT",
     };
-    format!("{state}: {}", why(stand, evidence, zone))
+    format!("{state}: {}", status_reason(stand, evidence, zone))
 }
 
 /// Why it stands so.
-pub fn why(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
+pub fn status_reason(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
     let why = match stand {
         RoleStatus::Active { term: Some(term) } => return format!("active, term {term}"),
         RoleStatus::Active { term: None } => return "this node would be active, but only observes".to_owned(),
@@ -101,9 +103,9 @@ mod tests {
             .extend((0..9).map(|n| (role(&format!("more{n}")), Some(RoleStatus::Standby(StandbyReason::NotEligible)))));
         assert_eq!(summary(&stands), "unknown: db; active: app; standby: 9 roles; starting: web");
         assert_eq!(summary(&BTreeMap::new()), "no roles are configured");
-        let says = stand(&RoleStatus::Standby(StandbyReason::NotListed), &[], &TimeZone::UTC);
+        let says = status_line(&RoleStatus::Standby(StandbyReason::NotListed), &[], &TimeZone::UTC);
         assert_eq!(says, "standby: the config's nodes do not list this one");
-        let unread = why(&RoleStatus::Unknown(UnknownReason::Journal), &[], &TimeZone::UTC);
+        let unread = status_reason(&RoleStatus::Unknown(UnknownReason::Journal), &[], &TimeZone::UTC);
         assert_eq!(unread, "the journal cannot be read");
     }
 }

@@ -1,6 +1,6 @@
 //! `ls`, `find` and `diff`: one line an entry.
 
-use super::{RenderContext, short};
+use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, count, counted, file_time};
 use crate::job::report::inside::{DiffChange, DiffCounts, DiffLine, FindMatch};
 use crate::repo::entry::{EntryKind, ManifestEntry};
@@ -33,8 +33,8 @@ pub fn entry(entry: &ManifestEntry, long: bool, view: &RenderContext) -> String 
 }
 
 /// One hit of `find`.
-pub fn found(found: &FindMatch, long: bool, view: &RenderContext) -> String {
-    format!("{}  {}", short(found.snapshot), entry(&found.entry, long, view))
+pub fn found_entry(found: &FindMatch, long: bool, view: &RenderContext) -> String {
+    format!("{}  {}", short_id(found.snapshot), entry(&found.entry, long, view))
 }
 
 /// One line of `diff`.
@@ -133,7 +133,7 @@ mod tests {
         insta::assert_snapshot!(all.iter().map(|e| entry(e, true, &view)).collect::<String>());
         insta::assert_snapshot!(entry(&all[4], false, &view), @r"/srv/app/odd\xff\n");
         let hit = FindMatch { snapshot: samples::digest(0x3f), entry: all[1].clone() };
-        insta::assert_snapshot!(found(&hit, false, &view), @"3f2a91c0  /srv/app/big");
+        insta::assert_snapshot!(found_entry(&hit, false, &view), @"3f2a91c0  /srv/app/big");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `journal show`: the table.
 
 use super::inside::escaped;
-use super::{RenderContext, short};
+use super::{RenderContext, short_id};
 use crate::cli::units::{counted, minute, time};
 use crate::ids::Seq;
 use crate::job::inside::{JournalEntry, VoidContent};
@@ -19,7 +19,7 @@ pub fn lines(lines: &[JournalEntry], view: &RenderContext) -> String {
             time(record.time, &view.zone),
             record.node.name.clone(),
             record.term.to_string(),
-            short(*digest),
+            short_id(*digest),
             what(record, view),
         ],
         JournalEntry::Void { seq, by, stands } => {

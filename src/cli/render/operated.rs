@@ -10,7 +10,7 @@ use crate::journal::state::JournalPause;
 use crate::role::duty::READ_INTERVAL_IDLE;
 
 /// What was done, and what it means.
-pub fn acted(acted: &OperateReport, view: &RenderContext) -> String {
+pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
     let role = &acted.role;
     let text = match &acted.change {
         RoleChange::Paused(paused) => {
@@ -20,7 +20,7 @@ pub fn acted(acted: &OperateReport, view: &RenderContext) -> String {
             );
             format!("paused on every node {until}. A run that is under way goes on.")
         }
-        RoleChange::Resumed(paused) => format!("resumed; it was {}.", was(paused, view)),
+        RoleChange::Resumed(paused) => format!("resumed; it was {}.", pause_text(paused, view)),
         RoleChange::NotPaused => "was not paused.".to_owned(),
         RoleChange::TookOver { term, from: None, .. } => format!("this node has the role now, with term {term}."),
         RoleChange::TookOver { term, from: Some(from), lease: LeaseKind::None } => format!(
@@ -76,7 +76,7 @@ fn capital(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }
 
-fn was(paused: &JournalPause, view: &RenderContext) -> String {
+fn pause_text(paused: &JournalPause, view: &RenderContext) -> String {
     let why = paused.why.as_deref().map(|why| format!(" ({})", escaped(why.as_bytes()))).unwrap_or_default();
     format!("paused on {} at {}{why}", paused.node.name, minute(paused.time, &view.zone))
 }
@@ -131,7 +131,7 @@ mod tests {
             RoleChange::ClockOff { offset: jiff::SignedDuration::from_secs(-400) },
         ];
         let text: String =
-            all.map(|change| acted(&OperateReport { role: samples::app(), change }, &samples::view())).concat();
+            all.map(|change| report(&OperateReport { role: samples::app(), change }, &samples::view())).concat();
         insta::assert_snapshot!(text);
     }
 }

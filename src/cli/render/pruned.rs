@@ -1,6 +1,6 @@
 //! `prune`.
 
-use super::{RenderContext, short};
+use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, counted, minute};
 use crate::ids::RoleName;
 use crate::job::prune::retention::{KeepReason, RetentionRule};
@@ -76,7 +76,7 @@ fn verdicts(verdicts: &[RetentionVerdict], view: &RenderContext) -> String {
     let rows = verdicts.iter().map(|verdict| {
         [
             if verdict.kept { "keep" } else { "forget" }.to_owned(),
-            short(verdict.snapshot),
+            short_id(verdict.snapshot),
             minute(verdict.time, &view.zone),
             verdict.node.clone(),
             reasons(verdict),

@@ -1,6 +1,6 @@
 //! `repair`.
 
-use super::{NAMED_MAX, RenderContext, more, short};
+use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{count, counted, minute};
 use crate::job::report::ADVICE;
 use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport, SnapshotLoss};
@@ -114,7 +114,7 @@ fn text(report: &RepairReport, finding: &RepairFinding) -> String {
             format!("{records}: a former holder of the key can have put other records there{lost}")
         }
         RepairFinding::Snapshot(id) => {
-            format!("snapshot {} {} in the journal again", short(*id), will("is", "would be"))
+            format!("snapshot {} {} in the journal again", short_id(*id), will("is", "would be"))
         }
         RepairFinding::Index { id, what, copy: true } => {
             format!(
@@ -163,7 +163,7 @@ fn keys(report: &RepairReport) -> String {
 fn loss(loss: &SnapshotLoss, view: &RenderContext) -> String {
     let info = &loss.info;
     let lost = counted(loss.lost_count, "entry", "entries");
-    let text = format!("{} of {}: {lost} cannot be restored", short(info.id), minute(info.time, &view.zone));
+    let text = format!("{} of {}: {lost} cannot be restored", short_id(info.id), minute(info.time, &view.zone));
     let mut out = view.page.wrap("  ", 4, &text);
     for entry in loss.lost.iter().take(LOST_NAMED_MAX) {
         let path = entry.path.display();

@@ -1,6 +1,6 @@
 //! `restore`.
 
-use super::{NAMED_MAX, RenderContext, more, short};
+use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::ADVICE;
 use crate::job::report::restored::RestoreReport;
@@ -16,7 +16,7 @@ pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
     let done = n.restored + n.touched + n.unchanged + n.skipped + n.deleted + n.failed + n.directories;
     if done == 0 && !report.unmatched.is_empty() {
         let paths: Vec<String> = report.unmatched.iter().map(TreePath::display).collect();
-        let (of, role) = (short(snapshot.id), &snapshot.role);
+        let (of, role) = (short_id(snapshot.id), &snapshot.role);
         let what = format!("nothing restored: snapshot {of} does not hold {}", paths.join(", "));
         let hint = format!("{ADVICE}'runner find {role} NAME --snapshot all' looks for it in every snapshot.");
         return view.page.wrap(&format!("{role}: "), 2, &what) + &view.page.row("  ", 2, &hint);
@@ -32,7 +32,7 @@ pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
         2,
         &format!(
             "{verb} {} of {} by {} {target} — {}; {}",
-            short(snapshot.id),
+            short_id(snapshot.id),
             minute(snapshot.time, &view.zone),
             snapshot.node,
             entries(report),
@@ -86,7 +86,7 @@ pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
         out += &view.page.wrap("  ", 2, &format!("{files} of an interrupted restore removed."));
     }
     for trouble in &report.metadata {
-        out += &view.page.wrap("  ", 2, &self::trouble(trouble));
+        out += &view.page.wrap("  ", 2, &metadata_problem(trouble));
     }
     out
 }
@@ -129,7 +129,7 @@ fn data(report: &RestoreReport) -> String {
 }
 
 /// Once a kind: a line a file would bury the rest.
-fn trouble(trouble: &MetadataFailure) -> String {
+fn metadata_problem(trouble: &MetadataFailure) -> String {
     let (what, root) = match trouble.kind {
         MetadataKind::Owner => ("owner not set", true),
         MetadataKind::Mode => ("permissions not set", true),

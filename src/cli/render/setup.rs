@@ -28,7 +28,7 @@ pub fn init(report: &InitReport, page: PageLayout) -> String {
             let made = report.roles.iter().any(|r| r.key == role.key && r.key_file_created);
             out += "\n";
             let created = report.roles.iter().any(|r| r.key == role.key && r.created);
-            out += &page.wrap("", 0, &key_duty(&role.key, made, created));
+            out += &page.wrap("", 0, &key_copy_advice(&role.key, made, created));
         }
     }
     out
@@ -53,7 +53,7 @@ fn role(role: &InitRoleReport, page: PageLayout) -> String {
     page.wrap(&format!("{}: ", role.role), 2, &format!("repository created in {}; {proof}", role.store))
 }
 
-fn key_duty(key: &KeySource, made: bool, created: bool) -> String {
+fn key_copy_advice(key: &KeySource, made: bool, created: bool) -> String {
     match key {
         KeySource::KeyFile(file) => {
             let made = match (made, created) {

@@ -1,6 +1,6 @@
 //! `snapshots`: the table.
 
-use super::{RenderContext, short};
+use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, count, counted, minute};
 use crate::job::report::snapshot::SnapshotInfo;
 
@@ -12,7 +12,7 @@ pub fn list(snapshots: &[SnapshotInfo], doubtful: bool, view: &RenderContext) ->
     }
     let rows = snapshots.iter().map(|s| {
         [
-            short(s.id),
+            short_id(s.id),
             minute(s.time, &view.zone),
             s.node.clone(),
             s.term.to_string(),
@@ -27,11 +27,11 @@ pub fn list(snapshots: &[SnapshotInfo], doubtful: bool, view: &RenderContext) ->
         rows,
     );
     for s in snapshots.iter().filter(|s| s.unreadable > 0) {
-        out += &view.page.wrap("INCOMPLETE ", 11, &format!("{}: {}", short(s.id), unread(s.unreadable)));
+        out += &view.page.wrap("INCOMPLETE ", 11, &format!("{}: {}", short_id(s.id), unread(s.unreadable)));
     }
     for s in snapshots {
         if let Some(empty @ 1..) = s.empty {
-            out += &view.page.wrap("EMPTY ", 6, &format!("{}: {}", short(s.id), self::empty(empty)));
+            out += &view.page.wrap("EMPTY ", 6, &format!("{}: {}", short_id(s.id), self::empty(empty)));
         }
     }
     out

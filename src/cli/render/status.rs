@@ -1,6 +1,6 @@
 //! `status`: every role in one table, and below it what needs a person.
 
-use super::whoami::word;
+use super::whoami::state_word;
 use super::{RenderContext, warning};
 use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
@@ -42,8 +42,8 @@ pub fn text(report: &WhoamiReport, view: &RenderContext) -> String {
 /// A state; in capitals where it needs a person.
 fn here(state: RoleState) -> String {
     match health::of_state(state) {
-        Some(_) => word(state).to_uppercase(),
-        None => word(state).to_owned(),
+        Some(_) => state_word(state).to_uppercase(),
+        None => state_word(state).to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `verify`.
 
 use super::page::PageLayout;
-use super::{NAMED_MAX, more, short};
+use super::{NAMED_MAX, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration};
 use crate::job::report::ADVICE;
 use crate::job::report::verified::{DamageKind, DamagedObject, VerifyReport};
@@ -80,7 +80,7 @@ fn damage(damage: &DamagedObject, page: PageLayout) -> String {
         out += &page.row(
             &format!("    lost: {}", affected.path.display()),
             6,
-            &format!("in {}", short(affected.snapshot)),
+            &format!("in {}", short_id(affected.snapshot)),
         );
     }
     let rest = damage.affected_count.saturating_sub(damage.affected.len().min(LOST_NAMED_MAX) as u64);

@@ -12,7 +12,7 @@ use crate::text::ADVICE;
 const MONTH: f64 = 30.0 * 86_400.0;
 
 /// What a person should know of it; `None`: nothing. `prefix`: where the repositories are in the bucket.
-pub fn words(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> Option<String> {
+pub fn warning(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> Option<String> {
     match versioning {
         // Servers that have no versions do not know the question.
         Versioning::None | Versioning::Untold { .. } => None,
@@ -85,16 +85,16 @@ mod tests {
     fn what_is_not_known_is_not_claimed() {
         let role = role(LeaseKind::Bucket, 60);
         let roles = [&role];
-        assert_eq!(words(&Versioning::None, &roles, "prod/"), None);
-        assert_eq!(words(&Versioning::Untold { why: "501".to_owned() }, &roles, "prod/"), None);
-        let denied = words(&Versioning::Denied { why: "AccessDenied".to_owned() }, &roles, "prod/").unwrap();
+        assert_eq!(warning(&Versioning::None, &roles, "prod/"), None);
+        assert_eq!(warning(&Versioning::Untold { why: "501".to_owned() }, &roles, "prod/"), None);
+        let denied = warning(&Versioning::Denied { why: "AccessDenied".to_owned() }, &roles, "prod/").unwrap();
         assert!(denied.contains("cannot be told") && !denied.contains("Rules"), "{denied}");
     }
 
     #[test]
     fn the_rule_is_one_to_copy() {
         let kept = Versioning::Kept { lock: ObjectLock::ByDefault { time: "30 days".to_owned() } };
-        let said = words(&kept, &[&role(LeaseKind::Bucket, 60)], "prod/").unwrap();
+        let said = warning(&kept, &[&role(LeaseKind::Bucket, 60)], "prod/").unwrap();
         let rule: serde_json::Value = serde_json::from_str(&said[said.find('{').unwrap()..]).unwrap();
         assert_eq!(rule["Rules"][0]["Filter"]["Prefix"], "prod/");
         assert!(said.contains("129,600") && said.contains("locked for 30 days"), "{said}");

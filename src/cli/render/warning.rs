@@ -114,13 +114,13 @@ pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext)
         RoleWarning::RepositoryGone { repository } => format!(
             "no backup can be made: the repository that this node knows ({}) is not in the store. Is it mounted? Do not \
              run 'runner init' before that is clear",
-            start(*repository)
+            short_repository_id(*repository)
         ),
         RoleWarning::AnotherRepository { known, found } => format!(
             "no backup is made here: the store holds another repository ({}) than this node knows there ({}). Is the right \
              disk mounted, or did an operator begin a new history?",
-            start(*found),
-            start(*known)
+            short_repository_id(*found),
+            short_repository_id(*known)
         ),
         RoleWarning::JournalHead { why, .. } => {
             format!("no backup can be made, because the journal cannot be written: {why}")
@@ -255,7 +255,7 @@ pub(super) fn instant(slot: Timestamp, view: &RenderContext) -> String {
 }
 
 /// The start of a repository's ID, enough to tell it from others.
-fn start(repository: RepoId) -> String {
+fn short_repository_id(repository: RepoId) -> String {
     repository.to_string().chars().take(8).collect()
 }
 

@@ -1,7 +1,7 @@
 //! `whoami`, for people and for monitoring.
 
 use super::inside::escaped;
-use super::{RenderContext, short, warning};
+use super::{RenderContext, short_id, warning};
 use crate::cli::units::{count, counted, duration, minute, relative};
 use crate::job::health;
 use crate::job::report::audited::SlotCounts;
@@ -27,7 +27,7 @@ pub fn report(report: &WhoamiReport, view: &RenderContext) -> String {
 }
 
 fn role(role: &RoleInfo, view: &RenderContext) -> String {
-    let mut out = format!("{}: {}\n", role.role, word(role.state).to_uppercase());
+    let mut out = format!("{}: {}\n", role.role, state_word(role.state).to_uppercase());
     out += &view.page.wrap("  ", 2, &why(role, view));
     for evidence in &role.evidence {
         let answer = match evidence.answer {
@@ -90,7 +90,7 @@ fn next(role: &RoleInfo, view: &RenderContext) -> String {
     format!("{} ({}){by}", minute(slot, &view.zone), relative(slot, view.now))
 }
 
-pub(super) fn word(state: RoleState) -> &'static str {
+pub(super) fn state_word(state: RoleState) -> &'static str {
     match state {
         RoleState::Active => "active",
         RoleState::Standby => "standby",
@@ -201,7 +201,7 @@ fn last(role: &RoleInfo, view: &RenderContext) -> String {
             "{} ({}), {} by {}, {}",
             minute(s.time, &view.zone),
             relative(s.time, view.now),
-            short(s.id),
+            short_id(s.id),
             s.node,
             counted(s.files, "file", "files")
         ),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AlertMonitor, CommandContext, DaemonClient, Error, TELL_PATIENCE, is_idle, no_schedule, render, runner, tell_on,
-    teller, verbs,
+    AlertMonitor, CommandContext, DaemonClient, Error, TELL_PATIENCE, alert_dispatcher, announce_outcome, is_idle,
+    no_schedule, node_context, render, verbs,
 };
 use crate::config::RoleSettings;
 use crate::job::exec::{self, ExecError, ExecOutcome, ExecStopCause};
@@ -15,22 +15,22 @@ use crate::journal::state::JournalView;
 
 /// Runs a command, if this node is active for the role. One for a slot is told of as a backup is.
 pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::ExecArgs) -> Result<ExecOutcome, Error> {
-    let mut runner = runner(context, Arc::default()).await?;
+    let mut runner = node_context(context, Arc::default()).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
         runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
     }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let teller = Arc::new(teller(context, &runner, &context.settings.notify));
-    let plan = known::plan(&context.settings, role, &context.env, &runner.state_dir)?;
+    let teller = Arc::new(alert_dispatcher(context, &runner, &context.settings.notify));
+    let plan = known::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
     let begins = |view: &JournalView, slot| watch.begins(view, slot);
     let request = exec::ExecRequest { command: args.command.clone(), scheduled: args.scheduled, timeout: args.timeout };
     let executed = Box::pin(exec::exec(&runner, &context.settings, role, connect, &request, &begins)).await;
     runner.sessions.close().await;
     if args.scheduled {
-        let failed = report_to(&watch, context, role, &executed);
+        let failed = report_exec_to_observer(&watch, context, role, &executed);
         let idle = matches!(&executed, Ok(ExecOutcome::Refused(refused)) if is_idle(&refused.0, refused.1.as_ref()));
-        Box::pin(tell_on(&runner, role, connect, &watch, (failed, idle))).await;
+        Box::pin(announce_outcome(&runner, role, connect, &watch, (failed, idle))).await;
         teller.close(TELL_PATIENCE).await;
     }
     match executed {
@@ -40,7 +40,7 @@ pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::E
 }
 
 /// Has told how a command for a slot went. Says whether it failed and the journal does not have it.
-fn report_to(
+fn report_exec_to_observer(
     watch: &AlertMonitor,
     context: &CommandContext,
     role: &RoleSettings,

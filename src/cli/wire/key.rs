@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::{CommandContext, DaemonClient, Error, open, runner, verbs};
+use super::{CommandContext, DaemonClient, Error, node_context, open, verbs};
 use crate::config::{KeySource, RoleSettings};
 use crate::job::guard;
 use crate::job::keys;
@@ -43,9 +43,9 @@ async fn rotated(
     role: &RoleSettings,
     args: &verbs::KeyRotateArgs,
 ) -> Result<KeyReport, Error> {
-    let runner = runner(context, Arc::default()).await?;
+    let runner = node_context(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
-    let assessment = guard::assess(&runner, role, None).await;
+    let assessment = guard::run_probes(&runner, role, None).await;
     let NodeContext { node, instance, state_dir, sessions, .. } = runner;
     let seats = sessions.seats().clone();
     let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };

@@ -72,7 +72,7 @@ impl<'a> JournalAudit<'a> {
         let nothing = JournalState::default();
         let base = base.map_or(&nothing, |view| &view.state);
         let born = base.born(created);
-        let made = present::is_beyond(born, period.now).then_some(born);
+        let made = present::is_in_future(born, period.now).then_some(born);
         let snapshot = base.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time));
         let command = base.holder.as_ref().and_then(|holder| holder.command.as_ref());
         Self {
@@ -259,7 +259,7 @@ struct FutureRecords {
 impl FutureRecords {
     fn take(&mut self, record: &Record, now: Timestamp) {
         let latest = record.dated();
-        if present::is_beyond(latest, now) {
+        if present::is_in_future(latest, now) {
             self.dates.push((latest, Some(record.node.name.clone())));
             self.sound_after = false;
         } else {
@@ -269,7 +269,7 @@ impl FutureRecords {
 
     /// An operator said at `present` that what is dated beyond it is not.
     fn amend(&mut self, present: Timestamp, by: &str) -> Option<AuditNote> {
-        let is_beyond = |at: &Timestamp| present::is_beyond(*at, present);
+        let is_beyond = |at: &Timestamp| present::is_in_future(*at, present);
         let records = self.dates.extract_if(.., |(latest, _)| is_beyond(latest)).map(|(latest, _)| latest);
         let amended: Vec<Timestamp> = records.chain(self.made.take_if(|made| is_beyond(made))).collect();
         let latest = amended.iter().max().copied()?;
@@ -300,7 +300,7 @@ struct DateOrderCheck {
 impl DateOrderCheck {
     fn take(&mut self, record: &Record, AuditPeriod { since, now }: AuditPeriod) {
         let time = record.written();
-        if present::is_beyond(time, now) {
+        if present::is_in_future(time, now) {
             return;
         }
         let before = self.newest.map(|newest| (newest, newest.duration_since(time)));

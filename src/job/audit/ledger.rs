@@ -124,7 +124,7 @@ impl SlotLedger {
 
     /// An operator said at `present` that what is dated beyond it was dated by a wrong clock. A slot that was committed stays so.
     pub(crate) fn amend(&mut self, present: Timestamp) {
-        self.created = self.created.map(|at| if present::is_beyond(at, present) { present } else { at });
+        self.created = self.created.map(|at| if present::is_in_future(at, present) { present } else { at });
     }
 
     /// A snapshot was committed then, for a slot or not.
@@ -182,7 +182,7 @@ impl SlotLedger {
     pub(crate) fn judge(&self, plan: &SlotSchedule, since: Timestamp, now: Timestamp) -> SlotSummary {
         let mut verdict = SlotSummary::default();
         // What a wrong clock wrote tells nothing of the schedule.
-        let horizon = present::horizon(now);
+        let horizon = present::future_horizon(now);
         let first = self.slots.range(..=horizon).next().map(|(slot, _)| *slot);
         let commits = self.commits();
         let owed = ExpectedSlots {

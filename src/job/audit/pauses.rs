@@ -58,7 +58,7 @@ impl PauseHistory {
     pub(crate) fn cover(&self, from: Timestamp, to: Timestamp, now: Timestamp) -> Option<(&PauseInterval, Timestamp)> {
         let (mut covered, mut first) = (from, None);
         let is_sound =
-            |span: &&PauseInterval| !(span.ended && span.until.is_some_and(|until| present::is_beyond(until, now)));
+            |span: &&PauseInterval| !(span.ended && span.until.is_some_and(|until| present::is_in_future(until, now)));
         for span in self.0.iter().filter(is_sound) {
             if span.from <= covered && span.until.is_none_or(|until| until > covered) {
                 first = first.or(Some(span));

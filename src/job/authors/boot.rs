@@ -117,12 +117,12 @@ impl BootAuthorNotes {
 /// # Errors
 /// It cannot be noted in the state directory.
 pub(crate) async fn note_author(local: &LocalState, instance: InstanceId, seq: Seq) -> io::Result<()> {
-    let boot = note_in_memory(local, instance).await;
+    let boot = note_in_boot_dir(local, instance).await;
     local.authors().note(AuthorNote { instance, seq, boot }).await
 }
 
 /// Notes a process in memory alone; the mark of the notes, `None`: it is not possible.
-pub(crate) async fn note_in_memory(local: &LocalState, instance: InstanceId) -> Option<u64> {
+pub(crate) async fn note_in_boot_dir(local: &LocalState, instance: InstanceId) -> Option<u64> {
     let noted = match local.boot_notes() {
         Ok(notes) => notes.note(instance).await,
         Err(error) => Err(error),

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use crate::ids::{ChunkId, PackId};
 use crate::job::backup::finish::BackupStats;
-use crate::job::backup::known::next_left;
+use crate::job::backup::known::next_readable;
 use crate::job::backup::pipeline::PipelineOutput;
 use crate::job::backup::stock::{DedupIndex, IndexLoadOptions, IndexLoader};
 use crate::job::backup::{BackupError, RoleSession};
@@ -103,7 +103,7 @@ pub(super) async fn gather(
     let mut before = BTreeMap::new();
     if let Some(base) = base {
         let mut manifest = reader.manifest(base.root);
-        while let Some(entries) = next_left(&mut manifest).await? {
+        while let Some(entries) = next_readable(&mut manifest).await? {
             before.extend(entries.into_iter().map(|entry| (entry.path.clone(), entry)));
         }
     }
@@ -118,7 +118,7 @@ pub(super) async fn gather(
         let entry =
             ManifestEntry { path, kind, owner: OwnerAndMode::default(), mtime: UnixNanos(0), xattrs: Vec::new() };
         let was = before.remove(&entry.path);
-        match compare::change(was.as_ref(), Some(&entry)) {
+        match compare::path_change(was.as_ref(), Some(&entry)) {
             Some(PathChange::New) => tally.files.new += 1,
             Some(PathChange::Unchanged) => tally.files.unchanged += 1,
             _ => tally.files.changed += 1,

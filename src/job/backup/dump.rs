@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::config::DumpSettings;
 use crate::job::backup::worker::{EntryResult, ReadWorker};
 use crate::job::backup::{BackupError, PipelineContext};
-use crate::job::stall::{RunActivity, look_interval};
+use crate::job::stall::{RunActivity, check_interval};
 use crate::process::{self, CommandBuilder, ProcessTree, UserAccount};
 use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath};
 
@@ -83,7 +83,7 @@ pub(crate) fn run(
     let (over, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let words = scope.spawn(move || tail(&mut stderr));
-        let watch = scope.spawn(move || watch(shared, members, dump.timeout, &ended));
+        let watch = scope.spawn(move || enforce_timeout(shared, members, dump.timeout, &ended));
         let content = worker.stream(&mut stdout);
         if !matches!(content, Ok(Ok(_))) {
             members.kill();
@@ -120,9 +120,14 @@ pub(crate) fn keep_time(entry: &mut ManifestEntry, base: &ManifestEntry) {
 
 /// Kills the command when its time is over or the run is to stop. True if its time was over. A command that prints nothing goes on as
 /// long as it burns processor time.
-fn watch(shared: &PipelineContext, members: &ProcessTree, timeout: Duration, ended: &mpsc::Receiver<()>) -> bool {
+fn enforce_timeout(
+    shared: &PipelineContext,
+    members: &ProcessTree,
+    timeout: Duration,
+    ended: &mpsc::Receiver<()>,
+) -> bool {
     let started = shared.env.clock.boottime();
-    let (look, mut looked, mut mark) = (look_interval(shared.stall_timeout), started, 0);
+    let (look, mut looked, mut mark) = (check_interval(shared.stall_timeout), started, 0);
     let mut burnt = (0, started);
     loop {
         match ended.recv_timeout(POLL) {
@@ -135,8 +140,8 @@ fn watch(shared: &PipelineContext, members: &ProcessTree, timeout: Duration, end
             // Whatever moves already need not be looked at.
             let moved = std::mem::replace(&mut mark, shared.progress.mark()) != mark;
             if !moved {
-                let (before, since) = std::mem::replace(&mut burnt, (process::burnt(members.group()), now));
-                if process::is_work(burnt.0.saturating_sub(before), now.saturating_sub(since)) {
+                let (before, since) = std::mem::replace(&mut burnt, (process::cpu_ticks(members.group()), now));
+                if process::is_cpu_work(burnt.0.saturating_sub(before), now.saturating_sub(since)) {
                     shared.progress.step();
                     mark = shared.progress.mark();
                 }

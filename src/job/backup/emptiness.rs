@@ -62,7 +62,7 @@ pub(crate) struct ContentTotals {
 /// # Errors
 /// A source lost all its files, or there is nothing to store at all: no entry, or in a first snapshot nothing but empty files, pipes and
 /// devices. Links may be what is meant.
-pub(crate) fn judge(
+pub(crate) fn check_not_empty(
     allow_empty: bool,
     sources: &[SourceCount],
     found: &ContentTotals,
@@ -99,8 +99,9 @@ mod tests {
 
     /// What is said of these sources by default, and how many are named as empty where the role may be empty.
     fn said(sources: &[SourceCount], found: &ContentTotals) -> (String, usize) {
-        let strict = judge(false, sources, found).map_or_else(|e| e.to_string(), |empty| format!("{empty:?}"));
-        (strict, judge(true, sources, found).unwrap().len())
+        let strict =
+            check_not_empty(false, sources, found).map_or_else(|e| e.to_string(), |empty| format!("{empty:?}"));
+        (strict, check_not_empty(true, sources, found).unwrap().len())
     }
 
     fn content(content: u64) -> ContentTotals {
@@ -121,7 +122,7 @@ mod tests {
         ] {
             assert_eq!(said(&one, &found), ("[]".to_owned(), 0), "{found:?}");
         }
-        assert!(judge(true, &one, &names).is_ok());
+        assert!(check_not_empty(true, &one, &names).is_ok());
     }
 
     #[test]
@@ -151,7 +152,7 @@ mod tests {
             assert_eq!(said(&two, &content(1)).0, "/a holds no file, and held 5 in the newest snapshot");
         }
         let dirs = [source("a", (1, 0), (3, 0)), source("b", (2, 1), (2, 1))];
-        assert!(judge(false, &dirs, &content(1)).is_err(), "the directories went");
+        assert!(check_not_empty(false, &dirs, &content(1)).is_err(), "the directories went");
     }
 
     #[test]

@@ -338,7 +338,7 @@ impl WalkStage<'_> {
     fn large(&mut self, scanned: ScannedEntry, base: Option<Arc<ManifestEntry>>) -> Result<(), BackupError> {
         self.end_batch()?;
         let seen = self.shared.seen();
-        let opened = read::open(&self.shared.roots, &scanned.path).and_then(|file| {
+        let opened = read::open_file(&self.shared.roots, &scanned.path).and_then(|file| {
             let completed = file.complete(&scanned.path, &self.shared.names);
             let content = FileContent::of(file).map_err(|e| PathProblem::io(scanned.path.clone(), &e))?;
             Ok((completed, Arc::new(content)))

@@ -208,7 +208,7 @@ impl<'a> FinishStage<'a> {
         // What is vouched for is the very entry that was known.
         let same = done.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, &entry));
         let change =
-            if same { Some(PathChange::Unchanged) } else { compare::change(done.base.as_deref(), Some(&entry)) };
+            if same { Some(PathChange::Unchanged) } else { compare::path_change(done.base.as_deref(), Some(&entry)) };
         match change {
             // It is counted as unreadable.
             _ if done.kept => self.tally.files.kept += 1,

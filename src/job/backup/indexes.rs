@@ -9,7 +9,7 @@ use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::decode_index;
 use crate::repo::names;
 use crate::repo::reader::IndexCache;
-use crate::store::{SizeLimit, Store, StoreError, list_some, put_once};
+use crate::store::{SizeLimit, Store, StoreError, list_filtered, put_idempotent};
 
 /// Those of `named` that a listing to its end does not show, and that are not there when they are asked for one by one.
 pub(super) async fn missing(
@@ -21,7 +21,7 @@ pub(super) async fn missing(
     let all: HashSet<&IndexId> = named.iter().collect();
     let is_named = |id: &IndexId| all.contains(id);
     let pick = |key: &str| names::parse_index(role, key).filter(is_named);
-    let shown = list_some(store, &names::index_prefix(role), usize::MAX, |object| pick(&object.key)).await?.found;
+    let shown = list_filtered(store, &names::index_prefix(role), usize::MAX, |object| pick(&object.key)).await?.found;
     let shown: HashSet<IndexId> = shown.into_iter().collect();
     let mut missing = Vec::new();
     for id in named.iter().filter(|id| !shown.contains(id)) {
@@ -46,7 +46,7 @@ pub(super) async fn put_back(
     for id in missing {
         let Some(copy) = shelf.take(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };
         let key = names::index(keys.role(), *id);
-        put_once(store, &key, Bytes::from(copy)).await?;
+        put_idempotent(store, &key, Bytes::from(copy)).await?;
         tracing::warn!("the store had lost {key}: it is put back from this node's copy; find out what became of it");
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::repo::loss::PackLosses;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepositoryReadError;
-use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_some};
+use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_filtered};
 
 /// Packs looked at one by one.
 const LOOKS: usize = 8;
@@ -26,10 +26,10 @@ const READS: usize = 2;
 ///
 /// # Errors
 /// The store, or a listing that did not come to its end.
-pub(super) async fn list(store: &dyn Store, keys: &DerivedKeys) -> Result<HashMap<PackId, u64>, StoreError> {
+pub(super) async fn list_packs(store: &dyn Store, keys: &DerivedKeys) -> Result<HashMap<PackId, u64>, StoreError> {
     let role = keys.role();
     let pack = |object: ObjectMeta| Some((names::parse_pack(role, &object.key)?, object.size));
-    Ok(list_some(store, &names::packs_prefix(role), usize::MAX, pack).await?.found.into_iter().collect())
+    Ok(list_filtered(store, &names::packs_prefix(role), usize::MAX, pack).await?.found.into_iter().collect())
 }
 
 /// The index of what `tables` give and the store has, and what it has not. Packs that a note calls damaged are read.
@@ -45,7 +45,7 @@ pub(super) async fn compare(
     let mut tables = std::pin::pin!(tables);
     while let Some(tables) = tables.try_next().await? {
         for table in tables {
-            match lost::judge(table.object_len(), listed.get(&table.id).copied()) {
+            match lost::check_listing(table.object_len(), listed.get(&table.id).copied()) {
                 PackListing::Whole if noted.damaged.contains(&table.id) => damaged.push(table),
                 PackListing::Whole => index.add(&table),
                 PackListing::Other(size) => missing.push((table, size)),
@@ -55,7 +55,7 @@ pub(super) async fn compare(
     }
     let read: HashSet<PackId> = damaged.iter().map(|table| table.id).collect();
     let looks = stream::iter(missing).map(|(table, size)| async move {
-        let troubled = look(store, keys, &table, size).await?;
+        let troubled = check_pack(store, keys, &table, size).await?;
         Ok::<_, StoreError>((table, troubled))
     });
     let reads = stream::iter(damaged).map(|table| async move {
@@ -79,7 +79,7 @@ pub(super) async fn compare(
 
 /// The frames that a pack lacks which is not as it should be; `None`: it is. A listing is a hint, the object itself is the truth: its
 /// last byte tells.
-async fn look(
+async fn check_pack(
     store: &dyn Store,
     keys: &DerivedKeys,
     table: &PackTable,
@@ -88,10 +88,10 @@ async fn look(
     let end = table.object_len();
     match store.get_range(&names::pack(keys.role(), table.id), end - 1..end + 1).await {
         Ok(bytes) if bytes.len() == 1 => Ok(None),
-        Ok(bytes) => Ok(Some(lost::cut_off(table, if bytes.is_empty() { size } else { end }))),
-        Err(error) if error.is_not_found() || error.is_no_object() => Ok(Some(lost::cut_off(table, 0))),
+        Ok(bytes) => Ok(Some(lost::truncated_frames(table, if bytes.is_empty() { size } else { end }))),
+        Err(error) if error.is_not_found() || error.is_no_object() => Ok(Some(lost::truncated_frames(table, 0))),
         // A bad sector under the end of one object.
-        Err(error) if error.kind == StoreErrorKind::DiskFault => Ok(Some(lost::cut_off(table, 0))),
+        Err(error) if error.kind == StoreErrorKind::DiskFault => Ok(Some(lost::truncated_frames(table, 0))),
         Err(error) => Err(error),
     }
 }

@@ -25,7 +25,7 @@ impl EntryBlocks<'_> {
             EntryBlocks::None => Ok(None),
             EntryBlocks::Cache(reader) => Ok(reader.next_block()?),
             EntryBlocks::Manifest(reader, handle) => {
-                let entries = handle.block_on(next_left(reader))?;
+                let entries = handle.block_on(next_readable(reader))?;
                 Ok(entries
                     .map(|e| e.into_iter().map(|entry| CachedEntry { entry: Arc::new(entry), local: None }).collect()))
             }
@@ -34,7 +34,7 @@ impl EntryBlocks<'_> {
 }
 
 /// The next entries of a manifest, over what the index has not got: nothing is known of it then, and all of it is new.
-pub(crate) async fn next_left(
+pub(crate) async fn next_readable(
     reader: &mut ManifestReader<'_>,
 ) -> Result<Option<Vec<ManifestEntry>>, RepositoryReadError> {
     loop {

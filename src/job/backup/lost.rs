@@ -15,7 +15,7 @@ use crate::repo::pack::PackTable;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// Whether a comparison is due: on the first run of each day (UTC), and after the index was replaced.
-pub(crate) fn is_due(before: Option<&IndexComparison>, pruned: Option<Timestamp>, now: Timestamp) -> bool {
+pub(crate) fn is_comparison_due(before: Option<&IndexComparison>, pruned: Option<Timestamp>, now: Timestamp) -> bool {
     let day = |time: Timestamp| time.as_second().div_euclid(DAY_SECONDS);
     before.is_none_or(|before| day(before.at) != day(now) || before.pruned != pruned)
 }
@@ -32,7 +32,7 @@ pub(crate) enum PackListing {
 }
 
 /// Judges a pack of `len` bytes by the size that a listing shows.
-pub(crate) fn judge(len: u64, shown: Option<u64>) -> PackListing {
+pub(crate) fn check_listing(len: u64, shown: Option<u64>) -> PackListing {
     match shown {
         Some(size) if size == len => PackListing::Whole,
         Some(size) => PackListing::Other(size),
@@ -41,7 +41,7 @@ pub(crate) fn judge(len: u64, shown: Option<u64>) -> PackListing {
 }
 
 /// The frames of a pack that do not end within its first `size` bytes.
-pub(crate) fn cut_off(table: &PackTable, size: u64) -> BTreeSet<u32> {
+pub(crate) fn truncated_frames(table: &PackTable, size: u64) -> BTreeSet<u32> {
     let ends = table.offsets().zip(&table.frames).map(|(offset, frame)| offset + u64::from(frame.stored_len));
     (0..).zip(ends).filter(|(_, end)| *end > size).map(|(number, _)| number).collect()
 }
@@ -142,29 +142,29 @@ mod tests {
     fn a_comparison_is_due_once_a_day_and_after_each_prune() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let before = IndexComparison { at: at("2026-11-20T01:00:00Z"), pruned: None, note: None };
-        assert!(is_due(None, None, at("2026-11-20T01:00:00Z")), "a memory that was lost costs a listing");
+        assert!(is_comparison_due(None, None, at("2026-11-20T01:00:00Z")), "a memory that was lost costs a listing");
         for (now, due) in [
             ("2026-11-20T01:00:01Z", false),
             ("2026-11-20T23:59:59Z", false),
             ("2026-11-21T00:00:00Z", true),
             ("2026-11-19T23:00:00Z", true),
         ] {
-            assert_eq!(is_due(Some(&before), None, at(now)), due, "{now}");
+            assert_eq!(is_comparison_due(Some(&before), None, at(now)), due, "{now}");
         }
         let pruned = Some(at("2026-11-20T02:00:00Z"));
-        assert!(is_due(Some(&before), pruned, at("2026-11-20T03:00:00Z")));
-        assert!(!is_due(Some(&IndexComparison { pruned, ..before }), pruned, at("2026-11-20T03:00:00Z")));
+        assert!(is_comparison_due(Some(&before), pruned, at("2026-11-20T03:00:00Z")));
+        assert!(!is_comparison_due(Some(&IndexComparison { pruned, ..before }), pruned, at("2026-11-20T03:00:00Z")));
     }
 
     #[test]
     fn a_pack_is_whole_only_with_its_size() {
-        assert_eq!(judge(240, Some(240)), PackListing::Whole);
-        assert_eq!(judge(240, Some(239)), PackListing::Other(239));
-        assert_eq!(judge(240, Some(241)), PackListing::Other(241));
-        assert_eq!(judge(240, None), PackListing::Missing);
+        assert_eq!(check_listing(240, Some(240)), PackListing::Whole);
+        assert_eq!(check_listing(240, Some(239)), PackListing::Other(239));
+        assert_eq!(check_listing(240, Some(241)), PackListing::Other(241));
+        assert_eq!(check_listing(240, None), PackListing::Missing);
         let table = table(1, &[&[1], &[2]]);
         for (size, frames) in [(0, vec![0, 1]), (139, vec![0, 1]), (140, vec![1]), (239, vec![1]), (240, vec![])] {
-            assert_eq!(cut_off(&table, size), frames.into_iter().collect(), "{size}");
+            assert_eq!(truncated_frames(&table, size), frames.into_iter().collect(), "{size}");
         }
     }
 

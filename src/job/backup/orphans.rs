@@ -56,7 +56,7 @@ pub(crate) async fn find(
 
 /// Those of `orphans` of which every chunk is right: all of them are read. In a journal that was repaired an orphan may be what
 /// a repair found damaged and took out of the index.
-pub(crate) async fn whole(
+pub(crate) async fn verified_only(
     store: &dyn Store,
     keys: &DerivedKeys,
     orphans: Vec<PackTable>,
@@ -122,7 +122,7 @@ mod tests {
 
     /// What is found where nothing is named.
     async fn found(store: &MemoryStore, keys: &DerivedKeys) -> Vec<PackTable> {
-        let listed = inventory::list(store, keys).await.unwrap();
+        let listed = inventory::list_packs(store, keys).await.unwrap();
         find(store, keys, &ChunkIndex::default(), &listed, &HashSet::new()).await.unwrap()
     }
 
@@ -150,7 +150,7 @@ mod tests {
         put(&store, &keys, condemned, 3).await;
         let left = put(&store, &keys, orphan, 3).await;
         index.sort();
-        let listed = inventory::list(&store, &keys).await.unwrap();
+        let listed = inventory::list_packs(&store, &keys).await.unwrap();
         let found = find(&store, &keys, &index, &listed, &HashSet::from([condemned])).await.unwrap();
         assert_eq!(found, [left]);
     }
@@ -193,12 +193,12 @@ mod tests {
         }
         let [(_, sound), (bytes, other)] = tables;
         let both = vec![sound.clone(), other.clone()];
-        assert_eq!(whole(&store, &keys, both.clone()).await.unwrap(), both);
+        assert_eq!(verified_only(&store, &keys, both.clone()).await.unwrap(), both);
         let mut flipped = bytes.to_vec();
         flipped[pack::HEADER_LEN] ^= 1;
         store.tamper(&names::pack(keys.role(), other.id), Some(Bytes::from(flipped)));
         assert_eq!(found(&store, &keys).await, both, "its table tells nothing of it");
-        assert_eq!(whole(&store, &keys, both).await.unwrap(), [sound]);
+        assert_eq!(verified_only(&store, &keys, both).await.unwrap(), [sound]);
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@ pub(crate) struct PackerOutput {
 }
 
 /// Turns to have a pack in flight: a builder waits for one before it lets go of a pack, so that no further pack waits in memory.
-pub(crate) fn turns() -> (Sender<()>, Receiver<()>) {
+pub(crate) fn upload_turns() -> (Sender<()>, Receiver<()>) {
     let (back, turns) = bounded(UPLOADS);
     (0..UPLOADS).for_each(|_| back.send(()).expect("there is room for all turns"));
     (back, turns)
@@ -84,7 +84,7 @@ pub(crate) fn build(
         let (bytes, table) = pack.finish();
         let id = table.id;
         built.packs.push(table);
-        let fitting = index::fitting(&built.packs);
+        let fitting = index::count_fitting_packs(&built.packs);
         if fitting < built.packs.len() {
             let (id, salt) = (IndexId(shared.env.random_bytes()), shared.env.random_bytes());
             send(PendingUpload::Index(id, encode_index(&shared.keys, id, salt, &built.packs[..fitting])))?;
@@ -193,7 +193,7 @@ mod tests {
             frames_in.send(frame(number, chunks)).unwrap();
         }
         drop(frames_in);
-        let (back, turns) = turns();
+        let (back, turns) = upload_turns();
         let (sent, mut objects) = mpsc::channel(1);
         let (built, sent) = std::thread::scope(|scope| {
             let builder = scope.spawn(|| build(&shared, &frames, &turns, &sent).unwrap());

@@ -98,7 +98,7 @@ pub(crate) fn gather(input: PipelineInput<'_>) -> Result<PipelineOutput, BackupE
     let (slot_out, slot_in) = bounded(SLOTS_WAITING);
     let (frame_out, frame_in) = bounded(FRAMES_WAITING);
     let (upload_out, upload_in) = mpsc::channel(1);
-    let (turn_back, turns) = packer::turns();
+    let (turn_back, turns) = packer::upload_turns();
     let uploader = input.handle.spawn(packer::upload(input.shared.clone(), input.store.clone(), upload_in, turn_back));
     let (ledger, handle) = (input.ledger, &input.handle);
     let results = thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::ids::ChunkId;
 use crate::job::cache::CachedEntry;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
-use crate::tree::compare::{same_by_mtime, vouches};
+use crate::tree::compare::{is_unchanged_since_cached, matches_size_and_mtime};
 use crate::tree::stat::{FileType, Stat};
 
 /// What to do.
@@ -40,7 +40,7 @@ pub(crate) struct KnownEntry<'a> {
 pub(crate) fn decide(stat: &Stat, known: &KnownEntry<'_>, stored: &dyn Fn(&ChunkId) -> bool) -> EntryDecision {
     let vouched = known
         .cached
-        .filter(|c| c.local.is_some_and(|local| vouches(&c.entry, &local, stat)))
+        .filter(|c| c.local.is_some_and(|local| is_unchanged_since_cached(&c.entry, &local, stat)))
         .map(|c| &c.entry)
         .filter(|entry| entry.kind.chunks().iter().all(stored));
     if let Some(first) = known.first_name {
@@ -62,7 +62,7 @@ pub(crate) fn decide(stat: &Stat, known: &KnownEntry<'_>, stored: &dyn Fn(&Chunk
         Some(base)
             if known.trust_mtime
                 && matches!(base.kind, EntryKind::File { .. })
-                && same_by_mtime(base, stat)
+                && matches_size_and_mtime(base, stat)
                 && base.kind.chunks().iter().all(stored) =>
         {
             EntryDecision::Trust(base.kind.clone())

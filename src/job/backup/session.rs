@@ -11,7 +11,9 @@ use crate::ids::{ChunkId, IndexId, Seq, SourceMark};
 use crate::job::backup::lost::{self, HealingSummary};
 use crate::job::backup::pipeline::PipelineOutput;
 use crate::job::backup::stock::IndexLoadOptions;
-use crate::job::backup::{BackupError, BackupOptions, CommittedBackup, advance, brought, emptiness, note, tree};
+use crate::job::backup::{
+    BackupError, BackupOptions, CommittedBackup, brought, emptiness, note_append_intent, remember_view, tree,
+};
 use crate::job::cache::{CacheSnapshot, CacheWriter};
 use crate::job::empty;
 use crate::job::local::{IndexComparison, LocalLock, LocalState, SavedState};
@@ -77,7 +79,7 @@ impl RoleSession<'_> {
             // Another run may be remembering something else.
             return Ok(());
         }
-        advance(self.runner, &self.local, &mut self.memory, &self.view);
+        remember_view(self.runner, &self.local, &mut self.memory, &self.view);
         self.remember(&self.memory)
     }
 
@@ -138,7 +140,7 @@ impl RoleSession<'_> {
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
         let (repository, label) = (self.repository, &self.runner.node.name);
-        let heard = loss::hear(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
+        let heard = loss::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
         match self.back_up(role, ask, &heard, None).await {
             Err(BackupError::Cache(error)) => {
                 // Everything else is still good.
@@ -154,8 +156,8 @@ impl RoleSession<'_> {
                 }
                 tracing::warn!("{error}; going on without what is lost");
                 // Also for the next run, should this one not come to its end.
-                loss::tell(repository, Some(&self.local), &self.runner.env, label, &met).await;
-                let heard = loss::hear(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
+                loss::note_losses(repository, Some(&self.local), &self.runner.env, label, &met).await;
+                let heard = loss::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
                 self.back_up(role, ask, &heard, Some(met)).await
             }
             result => result,
@@ -179,7 +181,7 @@ impl RoleSession<'_> {
         // Terms tell the order: a snapshot that a repair brought back may have a later number than the repair.
         let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.term > base.term));
         let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || heard.has_more();
-        let due = asked || lost::is_due(before, state.pruned, now);
+        let due = asked || lost::is_comparison_due(before, state.pruned, now);
         let known = heard.known();
         let news = heard.news(before.and_then(|before| before.note)).into_iter().chain(met);
         let noted = news.reduce(|mut all, more| {
@@ -213,7 +215,11 @@ impl RoleSession<'_> {
             Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, survey)).await?,
             None => Box::pin(tree::gather(self, role, base, survey, ask)).await?,
         };
-        let empty_sources = emptiness::judge(role.allow_empty, &gathered.sources, &found(&gathered, base.is_none()))?;
+        let empty_sources = emptiness::check_not_empty(
+            role.allow_empty,
+            &gathered.sources,
+            &content_totals(&gathered, base.is_none()),
+        )?;
         progress.enter(JobPhase::Commit);
         tracing::debug!(
             packs = gathered.packs.len(),
@@ -222,7 +228,7 @@ impl RoleSession<'_> {
         let mut indexes = gathered.indexes.clone();
         indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
         let healing = gathered.healing.clone();
-        let empty = empty::marks(&empty_sources, &self.repository.keys);
+        let empty = empty::source_marks(&empty_sources, &self.repository.keys);
         let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, heard).await?;
         let loss = match &healing {
             Some(healing) => self.settle(healing, &view, heard).await,
@@ -251,7 +257,7 @@ impl RoleSession<'_> {
         // What could not be told may well be needed.
         let files = report.as_ref().map_or(0, |report| report.missing_files.unwrap_or(1));
         let remains = (!healing.gone.is_empty()).then_some(UnhealedLosses { lost, more, files });
-        loss::settle(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
+        loss::record_unhealed(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
         // What was known, changed nothing and costs no snapshot a file is no news.
         let known = heard.known();
         let is_known = |pack| known.missing.contains(pack) || known.damaged.contains(pack);
@@ -262,7 +268,7 @@ impl RoleSession<'_> {
     async fn missing(&self, healing: &HealingSummary, view: &JournalView) -> Option<(Vec<MissingFile>, u64)> {
         let (repository, state) = (self.repository, &view.state);
         let shelf = self.local.shelf();
-        match verify::without(repository, &state.indexes, &state.snapshots, &shelf, &healing.gone).await {
+        match verify::affected_entries(repository, &state.indexes, &state.snapshots, &shelf, &healing.gone).await {
             Ok((affected, count)) => {
                 let name = |file: AffectedFile| MissingFile { snapshot: file.snapshot, path: file.path };
                 Some((affected.into_iter().map(name).collect(), count))
@@ -338,7 +344,7 @@ impl RoleSession<'_> {
         let now = IndexComparison { at: self.runner.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
         let compared = healing.map(|_| now).or(self.memory.compared);
         let mut memory = SavedState { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
-        advance(self.runner, &self.local, &mut memory, &view);
+        remember_view(self.runner, &self.local, &mut memory, &view);
         self.remember(&memory)
             // It is committed; a memory that cannot be written costs the next run time.
             .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));
@@ -365,7 +371,7 @@ impl RoleSession<'_> {
     ) -> Result<JournalView, BackupError> {
         for _ in 0..COMMIT_ATTEMPTS {
             self.await_permit().await?;
-            note(self.runner, &self.local, &view).await?;
+            note_append_intent(self.runner, &self.local, &view).await?;
             self.appending.store(view.head.as_ref().map_or(0, |head| head.seq.0) + 1, Ordering::Relaxed);
             let appended = self.journal.append(&self.permit, &view, body.clone(), slot).await;
             self.appending.store(0, Ordering::Relaxed);
@@ -444,7 +450,7 @@ pub(crate) async fn put_indexes(
     let mut ids = Vec::new();
     let mut rest = packs;
     while !rest.is_empty() {
-        let (part, more) = rest.split_at(index::fitting(rest));
+        let (part, more) = rest.split_at(index::count_fitting_packs(rest));
         let id = IndexId(runner.env.random_bytes());
         let object: Bytes = encode_index(&repository.keys, id, runner.env.random_bytes(), part);
         JobProgress::add(&runner.progress.bytes_uploaded, object.len() as u64);
@@ -456,7 +462,7 @@ pub(crate) async fn put_indexes(
 }
 
 /// What a run has to store.
-fn found(gathered: &PipelineOutput, first: bool) -> emptiness::ContentTotals {
+fn content_totals(gathered: &PipelineOutput, first: bool) -> emptiness::ContentTotals {
     let tally = &gathered.tally;
     let (content, links, bytes, unreadable) = (tally.content, tally.links, tally.source_bytes, tally.files.unreadable);
     emptiness::ContentTotals { content, links, bytes, first, unreadable, problem: tally.first_unread.clone() }
@@ -466,7 +472,7 @@ fn found(gathered: &PipelineOutput, first: bool) -> emptiness::ContentTotals {
 pub(crate) fn indexes_len(repository: &Repository, packs: &[PackTable]) -> u64 {
     let (mut bytes, mut rest) = (0, packs);
     while !rest.is_empty() {
-        let (part, more) = rest.split_at(index::fitting(rest));
+        let (part, more) = rest.split_at(index::count_fitting_packs(rest));
         bytes += encode_index(&repository.keys, IndexId([0; IndexId::LEN]), Default::default(), part).len() as u64;
         rest = more;
     }

@@ -18,7 +18,7 @@ use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::ChunkIndex;
 use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;
-use crate::repo::reader::{self, IndexCache, load_index_beside};
+use crate::repo::reader::{self, IndexCache, load_index_with_damaged_packs};
 use crate::store::Store;
 
 /// What the store had when the session began.
@@ -79,22 +79,22 @@ impl IndexLoader {
     pub(crate) async fn take(&self) -> Result<KnownChunks, BackupError> {
         let Self { store, keys, indexes: named, shelf, condemned, survey, .. } = self;
         #[cfg(feature = "planted")]
-        let (named, condemned) = (&self.trusted(named).await?, &feared(condemned));
+        let (named, condemned) = (&self.trusted(named).await?, &excluded_packs(condemned));
         let Some(noted) = &survey.compare else {
             let known = |id: &PackId| survey.known.missing.contains(id) || survey.known.damaged.contains(id);
-            let index = load_index_beside(store.as_ref(), keys, named, Some(shelf), known).await?;
+            let index = load_index_with_damaged_packs(store.as_ref(), keys, named, Some(shelf), known).await?;
             return Ok(KnownChunks { index: Arc::new(index), orphans: OrphanPacks::default(), lost: None });
         };
         if named.is_empty() && !survey.unfinished {
             return Ok(KnownChunks { lost: Some(LostContent::default()), ..KnownChunks::default() });
         }
-        let listed = inventory::list(store.as_ref(), keys).await?;
+        let listed = inventory::list_packs(store.as_ref(), keys).await?;
         let missing = indexes::missing(store.as_ref(), keys, named).await?;
         if !missing.is_empty() {
             self.check_prunes().await?;
             indexes::put_back(store.as_ref(), keys, &missing, shelf).await?;
         }
-        let tables = reader::tables(store.as_ref(), keys, named, Some(shelf));
+        let tables = reader::stream_tables(store.as_ref(), keys, named, Some(shelf));
         let (index, lost) = inventory::compare(store.as_ref(), keys, tables, &listed, noted).await?;
         if !lost.packs.is_empty() {
             self.check_prunes().await?;
@@ -106,7 +106,7 @@ impl IndexLoader {
             if self.view.state.repaired.is_empty() {
                 found
             } else {
-                orphans::whole(store.as_ref(), keys, found).await?
+                orphans::verified_only(store.as_ref(), keys, found).await?
             }
         } else {
             Vec::new()
@@ -133,7 +133,7 @@ impl IndexLoader {
 }
 
 #[cfg(feature = "planted")]
-fn feared(condemned: &HashSet<PackId>) -> HashSet<PackId> {
+fn excluded_packs(condemned: &HashSet<PackId>) -> HashSet<PackId> {
     let reused = crate::planted::is(crate::planted::PlantedBug::CondemnedIsReused);
     if reused { HashSet::new() } else { condemned.clone() }
 }

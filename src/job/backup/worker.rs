@@ -154,7 +154,7 @@ impl FileContent {
         let size = file.stat().size;
         let len = extents.as_ref().map_or(size, |e| e.iter().map(|e| e.len).sum());
         if len > data_max {
-            return Err(read::too_much());
+            return Err(read::too_much_data_error());
         }
         let layout = FileLayout::of(size, extents.as_deref(), len).map_err(io::Error::other)?;
         Ok(Self { file, extents, layout, len })
@@ -354,7 +354,7 @@ impl<'a> ReadWorker<'a> {
         base: Option<Arc<ManifestEntry>>,
     ) -> Result<EntryResult, BackupError> {
         let seen = self.shared.seen();
-        match read::complete(&self.shared.roots, scanned, &self.shared.names) {
+        match read::read_entry(&self.shared.roots, scanned, &self.shared.names) {
             Ok(completed) if scanned.stat.unchanged_in(&completed.stat) => {
                 let entry = ManifestEntry { kind, ..completed.entry };
                 Ok(EntryResult::completed(ReadEntry { entry, ..completed }, base, seen))
@@ -366,7 +366,7 @@ impl<'a> ReadWorker<'a> {
 
     fn describe(&self, scanned: &ScannedEntry, base: Option<Arc<ManifestEntry>>) -> EntryResult {
         let seen = self.shared.seen();
-        match read::complete(&self.shared.roots, scanned, &self.shared.names) {
+        match read::read_entry(&self.shared.roots, scanned, &self.shared.names) {
             Ok(completed) => EntryResult::completed(completed, base, seen),
             Err(problem) => EntryResult::problem(problem, base, Some(scanned.stat.kind)),
         }
@@ -399,7 +399,7 @@ impl<'a> ReadWorker<'a> {
         for attempt in 0..=CHANGED_RETRIES {
             let seen = self.shared.seen();
             self.shared.progress.begin(RunActivity::Reading(path.clone()));
-            let file = match read::open(&self.shared.roots, path) {
+            let file = match read::open_file(&self.shared.roots, path) {
                 Ok(file) => file,
                 Err(problem) => return Ok(EntryResult::problem(problem, base, Some(FileType::File))),
             };

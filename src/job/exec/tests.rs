@@ -66,7 +66,7 @@ async fn what_cannot_be_started_has_an_end_in_the_journal() {
     let run = exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &begins);
     assert!(matches!(Box::pin(run).await, Err(ExecError::Command { slot: Some(_), .. })));
     assert!(begun.into_inner());
-    let view = guard::glance(&runner, &rig.role, async || Ok(rig.store.clone())).await.unwrap();
+    let view = guard::read_view(&runner, &rig.role, async || Ok(rig.store.clone())).await.unwrap();
     assert_eq!(view.running, None);
     assert_eq!(view.state.holder.unwrap().command.unwrap().end.exit, 127);
 }

@@ -88,7 +88,7 @@ impl Scene {
 
     fn judged(&self) -> Vec<RoleWarning> {
         let plan = plan();
-        judge(&HealthFacts {
+        health_warnings(&HealthFacts {
             now: at(self.now),
             state: self.state,
             reason: &self.reason,

@@ -37,7 +37,7 @@ pub(super) async fn put_chosen(
         }
         let format =
             RepositoryFormat::parse(&chosen, role).map_err(|error| OpenError::Format { role: role.clone(), error })?;
-        let head = seats.register(&register::head(format.repo));
+        let head = seats.register(&register::head_name(format.repo));
         let head = head.ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
         // Whoever opens the repository finds a journal without records.
         written(head.as_ref()).await?;

@@ -101,7 +101,7 @@ impl ReadOnlyRepository {
     ) -> Result<Self, JournalError> {
         let local = state_dir.map(|dir| LocalState::peek(env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(LocalState::last_view);
-        let journal = reading_journal(&repository, env);
+        let journal = read_only_journal(&repository, env);
         // Who knows nothing would take the end of a short listing for the journal's.
         let reading = if known.is_some() { reading } else { JournalEndLookup::Fresh };
         let read = async |known| match reading {
@@ -116,7 +116,7 @@ impl ReadOnlyRepository {
             Ok(view) => (view, None),
             Err(error) => match error.unusable().and_then(|seq| seq.0.checked_sub(1)).map(Seq) {
                 // If that cannot be read either, the first error is the one to tell.
-                Some(seq) => (Box::pin(before(&journal, seq, &error)).await?, Some(error)),
+                Some(seq) => (Box::pin(view_before(&journal, seq, &error)).await?, Some(error)),
                 None => return Err(error),
             },
         };
@@ -205,7 +205,7 @@ impl ReadOnlyRepository {
 /// The journal up to record `until`, or to the last one before it that this key gives: of a journal that goes on under a newer one, checkpoints
 /// come first, and each shows no more than that. What was written under an older generation than the key's proves nothing without a newer
 /// record that continues it.
-async fn before(journal: &Journal, mut until: Seq, error: &JournalError) -> Result<JournalView, JournalError> {
+async fn view_before(journal: &Journal, mut until: Seq, error: &JournalError) -> Result<JournalView, JournalError> {
     let mut is_cut = false;
     loop {
         match journal.read_until(until).await {
@@ -228,7 +228,7 @@ async fn before(journal: &Journal, mut until: Seq, error: &JournalError) -> Resu
 }
 
 /// The journal for somebody who only reads: nobody's name is needed.
-pub(crate) fn reading_journal(repository: &Repository, env: &Env) -> Journal {
+pub(crate) fn read_only_journal(repository: &Repository, env: &Env) -> Journal {
     let nobody = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let (store, keys) = (repository.store.clone(), repository.keys.clone());
     let journal = Journal::new(store, keys, env.clone(), nobody, InstanceId([0; InstanceId::LEN]));
@@ -236,7 +236,7 @@ pub(crate) fn reading_journal(repository: &Repository, env: &Env) -> Journal {
 }
 
 /// What is known of a snapshot without opening it.
-pub fn info(role: &RoleName, snapshot: &Snapshot) -> SnapshotInfo {
+pub fn snapshot_info(role: &RoleName, snapshot: &Snapshot) -> SnapshotInfo {
     let changes = &snapshot.changes;
     SnapshotInfo {
         id: snapshot.id,

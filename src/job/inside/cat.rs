@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{BrowseError, missing};
+use super::{BrowseError, not_found};
 use crate::ids::ChunkId;
 use crate::job::restore::layout::FileLayout;
 use crate::repo::entry::{EntryKind, TreePath};
@@ -25,7 +25,7 @@ pub async fn cat(
     path: &TreePath,
     out: &mut (dyn Write + Send),
 ) -> Result<(), BrowseError> {
-    let Some(mut entry) = reader.entry(root, path).await? else { return Err(missing(reader, root, path).await) };
+    let Some(mut entry) = reader.entry(root, path).await? else { return Err(not_found(reader, root, path).await) };
     if let EntryKind::Hardlink { target } = &entry.kind {
         let first = reader.entry(root, target).await?;
         let why = "the first name of this file is not there";

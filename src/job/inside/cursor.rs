@@ -48,7 +48,7 @@ impl<'a> ManifestCursor<'a> {
 }
 
 /// The first path that can come after everything below `path`; `None`: nothing comes after the root.
-pub fn after(path: &TreePath) -> Option<TreePath> {
+pub fn path_after_subtree(path: &TreePath) -> Option<TreePath> {
     let bytes = path.as_bytes();
     // Below comes after a slash, which sorts first; the smallest other byte of a name is 1.
     (!bytes.is_empty())
@@ -56,11 +56,11 @@ pub fn after(path: &TreePath) -> Option<TreePath> {
 }
 
 /// The snapshot's sources, and its dumps: what lies below nothing else. One descent into the manifest for each.
-pub async fn roots(reader: &RepositoryReader, root: ChunkId) -> Result<Vec<TreePath>, RepositoryReadError> {
+pub async fn source_roots(reader: &RepositoryReader, root: ChunkId) -> Result<Vec<TreePath>, RepositoryReadError> {
     let mut cursor = ManifestCursor::new(reader, root);
     let mut roots = Vec::new();
     while let Some(entry) = cursor.next().await? {
-        let after = after(&entry.path);
+        let after = path_after_subtree(&entry.path);
         roots.push(entry.path);
         match after {
             Some(path) => cursor.seek(&path),
@@ -71,7 +71,7 @@ pub async fn roots(reader: &RepositoryReader, root: ChunkId) -> Result<Vec<TreeP
 }
 
 /// The paths that a person means: one above sources, which no snapshot has itself, stands for those sources.
-pub fn expand(paths: &[TreePath], roots: &[TreePath]) -> Vec<TreePath> {
+pub fn expand_to_roots(paths: &[TreePath], roots: &[TreePath]) -> Vec<TreePath> {
     let mut expanded = Vec::with_capacity(paths.len());
     for path in paths {
         let below: Vec<&TreePath> = roots.iter().filter(|root| *root != path && root.starts_with(path)).collect();

@@ -3,13 +3,13 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::{BrowseError, ItemCallback, after, missing};
+use super::{BrowseError, ItemCallback, not_found, path_after_subtree};
 use crate::ids::ChunkId;
 use crate::job::report::inside::{DiffChange, DiffLine};
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::manifest::ManifestWalk;
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
-use crate::tree::compare::{self, change};
+use crate::tree::compare::{self, path_change};
 
 /// Gives what differs between two manifests at and below `path`, in path order.
 ///
@@ -22,7 +22,7 @@ pub async fn diff(
     each: ItemCallback<'_, DiffLine>,
 ) -> Result<(), BrowseError> {
     if !path.as_bytes().is_empty() && !is_in(reader, before, path).await? && !is_in(reader, after, path).await? {
-        return Err(missing(reader, after, path).await);
+        return Err(not_found(reader, after, path).await);
     }
     let (mut a, mut b) = (DiffSide::new(reader, before, path), DiffSide::new(reader, after, path));
     loop {
@@ -96,7 +96,7 @@ struct DiffSide<'a> {
 impl<'a> DiffSide<'a> {
     fn new(reader: &'a RepositoryReader, root: ChunkId, path: &'a TreePath) -> Self {
         let walk = ManifestWalk::new(root);
-        Self { reader, walk, batch: VecDeque::new(), from: path, end: after(path), over: false }
+        Self { reader, walk, batch: VecDeque::new(), from: path, end: path_after_subtree(path), over: false }
     }
 
     /// Leaves out what is before and after the part that is wanted.
@@ -137,7 +137,7 @@ impl<'a> DiffSide<'a> {
 }
 
 fn line(old: Option<&ManifestEntry>, new: Option<&ManifestEntry>) -> Option<DiffLine> {
-    let change = match change(old, new)? {
+    let change = match path_change(old, new)? {
         compare::PathChange::New => DiffChange::New,
         compare::PathChange::Removed => DiffChange::Removed,
         compare::PathChange::Changed { content: true, .. } => DiffChange::Content,

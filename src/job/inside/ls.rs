@@ -1,6 +1,6 @@
 //! `ls`: a directory's entries, or all below it.
 
-use super::{BrowseError, ItemCallback, ManifestCursor, after, missing};
+use super::{BrowseError, ItemCallback, ManifestCursor, not_found, path_after_subtree};
 use crate::ids::ChunkId;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::reader::RepositoryReader;
@@ -26,13 +26,13 @@ pub async fn ls(
         }
         Some(entry) if entry.path.starts_with(path) => {}
         None if path.as_bytes().is_empty() => {}
-        _ => return Err(missing(reader, root, path).await),
+        _ => return Err(not_found(reader, root, path).await),
     }
     while let Some(entry) = next.filter(|entry| entry.path.starts_with(path)) {
         each(&entry)?;
         if !recursive
             && matches!(entry.kind, EntryKind::Dir)
-            && let Some(beyond) = after(&entry.path)
+            && let Some(beyond) = path_after_subtree(&entry.path)
         {
             cursor.seek(&beyond);
         }

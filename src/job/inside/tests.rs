@@ -102,11 +102,14 @@ async fn ls_lists_one_level_or_all() {
     let above = rig.path("").parent().unwrap();
     assert_eq!(listed(&rig, &reader, root, &above, false).await, sources, "a directory above the sources");
     assert_eq!(listed(&rig, &reader, root, &TreePath::default(), true).await.len(), 12);
-    assert_eq!(roots(&reader, root).await.unwrap().len(), 2);
+    assert_eq!(source_roots(&reader, root).await.unwrap().len(), 2);
     let path = |text: &str| TreePath::new(text).unwrap();
     let both = [path("srv/a"), path("srv/b")];
-    assert_eq!(expand(&[path("srv"), path("srv/a/x")], &both), [path("srv/a"), path("srv/b"), path("srv/a/x")]);
-    assert_eq!(expand(&[path("srv/a")], &both), [path("srv/a")]);
+    assert_eq!(
+        expand_to_roots(&[path("srv"), path("srv/a/x")], &both),
+        [path("srv/a"), path("srv/b"), path("srv/a/x")]
+    );
+    assert_eq!(expand_to_roots(&[path("srv/a")], &both), [path("srv/a")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +247,7 @@ async fn a_large_manifest_is_entered_where_something_is_looked_for() {
     few("ls of a directory", names.len(), 51).await;
     let names = listed(&rig, &reader, root, &rig.path("118/file-05900"), false).await;
     few("ls of a file", names.len(), 1).await;
-    few("roots", roots(&reader, root).await.unwrap().len(), 1).await;
+    few("roots", source_roots(&reader, root).await.unwrap().len(), 1).await;
     content(&reader, root, &rig.path("077/file-03877")).await.unwrap();
     few("cat", 1, 1).await;
 

@@ -17,7 +17,7 @@ use crate::repo::manifest::ManifestWalk;
 use crate::repo::names;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::{self, RepositoryReader};
-use crate::store::{ObjectMeta, list_all, list_some};
+use crate::store::{ObjectMeta, list_all, list_filtered};
 
 /// The most packs, and index objects, that nothing names of which one prune frees the store. The next one goes on.
 const UNNAMED_MAX: usize = 65_536;
@@ -57,7 +57,7 @@ impl RepositoryUsage {
     ) -> Result<Self, PruneError> {
         let (store, keys) = (repository.store.clone(), repository.keys.clone());
         let role = repository.role();
-        let fetched = reader::tables(store.as_ref(), &keys, &state.indexes, None).try_concat().await;
+        let fetched = reader::stream_tables(store.as_ref(), &keys, &state.indexes, None).try_concat().await;
         let mut tables = fetched.map_err(PruneError::Index)?;
         // Two sessions may have named the same pack: what one of them vouches for is enough.
         let mut seen = HashSet::new();
@@ -99,7 +99,7 @@ impl RepositoryUsage {
             (!named.contains(&id)).then_some((id, object))
         };
         survey.unnamed_indexes =
-            list_some(store.as_ref(), &names::index_prefix(role), UNNAMED_MAX, unnamed).await?.found;
+            list_filtered(store.as_ref(), &names::index_prefix(role), UNNAMED_MAX, unnamed).await?.found;
         Ok(survey)
     }
 

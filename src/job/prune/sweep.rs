@@ -26,7 +26,7 @@ pub(super) async fn sweep(
     for condemned in session.view.state.condemned.clone() {
         // Of a void number it is the repair that says so since.
         let said = repairs.voided_by(condemned.seq).unwrap_or(condemned.seq);
-        let over = is_due(condemned.time, now, grace) && is_known(session, said, now, grace).await?;
+        let over = is_due(condemned.time, now, grace) && is_record_settled(session, said, now, grace).await?;
         if over { &mut due } else { &mut waiting }.push(condemned);
     }
     let mut swept = SweepCounts { packs: 0, indexes: 0, waiting: waiting.iter().map(|c| c.packs.len() as u64).sum() };
@@ -54,7 +54,12 @@ pub(super) async fn sweep(
 
 /// Whether the record that condemned has been in the store for the grace: whoever read the journal there before goes by the one
 /// before it. Where etcd decides it may come there long after it was written.
-async fn is_known(session: &RoleSession<'_>, seq: Seq, now: Timestamp, grace: Duration) -> Result<bool, PruneError> {
+async fn is_record_settled(
+    session: &RoleSession<'_>,
+    seq: Seq,
+    now: Timestamp,
+    grace: Duration,
+) -> Result<bool, PruneError> {
     if grace.is_zero() {
         return Ok(true);
     }

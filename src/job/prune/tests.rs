@@ -28,7 +28,7 @@ async fn prune_now(
     let runner = rig.runner();
     let opening = RoleJournal::open(&runner, &rig.repository).await?;
     let candidacy = rig.candidacy();
-    under(&runner, &role, &TimeZone::UTC, opening, &candidacy, std::future::pending()).await
+    prune_admitted(&runner, &role, &TimeZone::UTC, opening, &candidacy, std::future::pending()).await
 }
 
 /// A rig with so many snapshots of one file, of which nothing stays the same.
@@ -273,7 +273,7 @@ async fn what_was_condemned_goes_also_when_the_role_keeps_everything_since() {
         let role = RoleSettings { prune_grace: grace, ..rig.role.clone() };
         let runner = rig.runner();
         let opening = RoleJournal::open(&runner, &rig.repository).await?;
-        under(&runner, &role, &TimeZone::UTC, opening, &rig.candidacy(), std::future::pending()).await
+        prune_admitted(&runner, &role, &TimeZone::UTC, opening, &rig.candidacy(), std::future::pending()).await
     };
     let waits = keeps_all(Duration::from_hours(24)).await.unwrap();
     assert_eq!((waits.swept.packs, waits.swept.waiting), (0, condemned));

@@ -65,7 +65,7 @@ pub struct RecoveredRepository {
 ///
 /// # Errors
 /// There is no way in: each says why.
-pub async fn enter(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<RecoveredRepository, RepairError> {
+pub async fn open_damaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<RecoveredRepository, RepairError> {
     let key = names::format(step.role);
     let object = match store.get(&key, SizeLimit::FORMAT).await {
         Ok(object) => Ok(object),
@@ -229,7 +229,7 @@ impl RecoveryInputs<'_> {
     }
 
     async fn make(&self, repo: RepoId, created: Timestamp, keys: &DerivedKeys) -> Result<Bytes, RepairError> {
-        let register = self.seats.register(&register::head(repo));
+        let register = self.seats.register(&register::head_name(repo));
         let reading = match &register {
             Some(register) => Some(register.read().await?),
             None => None,

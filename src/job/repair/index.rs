@@ -94,7 +94,7 @@ pub(super) async fn reader(
     let mut tables: Vec<PackTable> = named.objects.into_iter().flat_map(|(_, tables, _)| tables).collect();
     if more || !named.lost.is_empty() {
         // What the journal names counts more: of a chunk the place that comes last.
-        let others = unnamed(repository, &index_of(&tables), state).await?;
+        let others = unlisted_packs(repository, &index_of(&tables), state).await?;
         tables.splice(0..0, others);
     }
     Ok(RepositoryReader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index_of(&tables))))
@@ -118,17 +118,17 @@ pub(super) async fn plan(
         all.into_iter().filter(|table| !suspects.missing.contains(&table.id)).cloned().collect();
     let mut others = Vec::new();
     if more || !named.lost.is_empty() {
-        others = unnamed(repository, &index_of(&tables), state).await?;
+        others = unlisted_packs(repository, &index_of(&tables), state).await?;
         if read_data {
             suspects.read(repository, &others).await?;
         }
     }
     let look = async |others: &[PackTable], suspects: &SuspectPacks| {
-        look(repository, &tables, others, suspects, &state.snapshots, WalkedSnapshots::default()).await
+        walk_snapshots(repository, &tables, others, suspects, &state.snapshots, WalkedSnapshots::default()).await
     };
     let (mut reader, mut walked) = look(&others, &suspects).await?;
     if !walked.losses.unknown.is_empty() && others.is_empty() {
-        others = unnamed(repository, &index_of(&tables), state).await?;
+        others = unlisted_packs(repository, &index_of(&tables), state).await?;
         if !others.is_empty() {
             (reader, walked) = look(&others, &suspects).await?;
             // The index is whole and does not list what snapshots need: an earlier repair took it out, because it is damaged.
@@ -216,14 +216,14 @@ impl IndexEvidence {
         let unknown = self.walked.losses.unknown.len();
         let before = std::mem::take(&mut self.walked);
         let Self { tables, others, suspects, .. } = &self;
-        (self.reader, self.walked) = look(repository, tables, others, suspects, &snapshots, before).await?;
+        (self.reader, self.walked) = walk_snapshots(repository, tables, others, suspects, &snapshots, before).await?;
         self.snapshots.extend(snapshots.iter().map(|snapshot| snapshot.id));
         // A pack that nothing listed may have the rest.
         Ok((self.walked.losses.unknown.len() == unknown).then_some(self))
     }
 }
 
-async fn look(
+async fn walk_snapshots(
     repository: &Repository,
     tables: &[PackTable],
     others: &[PackTable],
@@ -254,13 +254,13 @@ fn index_of(tables: &[PackTable]) -> ChunkIndex {
 }
 
 /// The tables of packs that no object lists and nothing condemned. They are listed after the journal was read.
-async fn unnamed(
+async fn unlisted_packs(
     repository: &Repository,
     index: &ChunkIndex,
     state: &JournalState,
 ) -> Result<Vec<PackTable>, RepairError> {
     let condemned: HashSet<PackId> = state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
-    let listed = listed(repository).await?;
+    let listed = list_packs(repository).await?;
     let mut found = orphans::find(repository.store.as_ref(), &repository.keys, index, &listed, &condemned).await?;
     // A former key holder can have made one of an older generation: of several places of a chunk the newest goes last, and counts.
     found.sort_by_key(|table| (table.salt.generation, table.id));
@@ -268,7 +268,7 @@ async fn unnamed(
 }
 
 /// Every pack that the store lists, and its size.
-async fn listed(repository: &Repository) -> Result<HashMap<PackId, u64>, StoreError> {
+async fn list_packs(repository: &Repository) -> Result<HashMap<PackId, u64>, StoreError> {
     let role = repository.role();
     let objects = list_all(repository.store.as_ref(), &names::packs_prefix(role)).await?.into_iter();
     Ok(objects.filter_map(|object| Some((names::parse_pack(role, &object.key)?, object.size))).collect())
@@ -369,7 +369,7 @@ impl SuspectPacks {
     /// By names and sizes; of those that have another size every frame is read, and with `read_data` of all.
     async fn find(repository: &Repository, tables: &[&PackTable], read_data: bool) -> Result<Self, RepairError> {
         let (store, role) = (repository.store.as_ref(), repository.role());
-        let sizes = listed(repository).await?;
+        let sizes = list_packs(repository).await?;
         let (mut suspects, mut seen) = (Self::default(), HashSet::new());
         for table in tables.iter().filter(|table| seen.insert(table.id)) {
             match sizes.get(&table.id) {

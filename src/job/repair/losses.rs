@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::ids::{ChunkId, PackId, RoleName};
-use crate::job::inside::info;
+use crate::job::inside::snapshot_info;
 use crate::job::report::repaired::{LOST_NAMED_MAX, LostEntry, SnapshotLoss};
 use crate::journal::state::Snapshot;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
@@ -66,7 +66,7 @@ struct SnapshotWalk<'a> {
 
 impl SnapshotWalk<'_> {
     async fn snapshot(&mut self, role: &RoleName, snapshot: &Snapshot) -> Result<(), StoreError> {
-        let mut loss = SnapshotLoss { info: info(role, snapshot), lost: Vec::new(), lost_count: 0 };
+        let mut loss = SnapshotLoss { info: snapshot_info(role, snapshot), lost: Vec::new(), lost_count: 0 };
         let mut first_names = HashSet::new();
         let mut walk = ManifestWalk::new(snapshot.root);
         while let Some(id) = walk.wants() {
@@ -94,9 +94,9 @@ impl SnapshotWalk<'_> {
                         self.clean.insert(id);
                     }
                 }
-                Some(Err(_)) => lose(&mut loss, &first, entries),
+                Some(Err(_)) => add_loss(&mut loss, &first, entries),
                 None => {
-                    lose(&mut loss, &first, entries);
+                    add_loss(&mut loss, &first, entries);
                     walk.skip();
                 }
             }
@@ -136,7 +136,7 @@ impl SnapshotWalk<'_> {
             };
             if !whole {
                 clean = false;
-                lose(loss, &entry.path, 1);
+                add_loss(loss, &entry.path, 1);
                 if first_names.len() < FIRST_NAMES_MAX {
                     first_names.insert(entry.path.clone());
                 }
@@ -146,7 +146,7 @@ impl SnapshotWalk<'_> {
     }
 }
 
-fn lose(loss: &mut SnapshotLoss, path: &TreePath, entries: u64) {
+fn add_loss(loss: &mut SnapshotLoss, path: &TreePath, entries: u64) {
     loss.lost_count += entries;
     if loss.lost.len() < LOST_NAMED_MAX {
         loss.lost.push(LostEntry { path: path.clone(), entries });

@@ -81,7 +81,7 @@ async fn a_format_comes_back_as_it_was_or_from_the_key_and_is_never_weaker() {
             let before = memory.objects();
             let state_dir = scene.rig.state_dir();
             let by = scene.by(remembers.then_some(state_dir.as_path()));
-            let seen = survey(scene.rig.store.clone(), &by).await.unwrap();
+            let seen = dry_run(scene.rig.store.clone(), &by).await.unwrap();
             assert_eq!(memory.objects(), before, "a dry run changes nothing");
             let source = if remembers { FormatSource::Memory } else { FormatSource::Journal };
             assert!(
@@ -158,7 +158,7 @@ async fn what_is_committed_meanwhile_is_looked_at_and_stays() {
     assert_eq!(report.snapshots.len(), 3);
     let archive = scene.rig.archive().await;
     assert!(archive.view.state.snapshots.iter().any(|snapshot| snapshot.id == committed.snapshot.id));
-    let again = survey(scene.rig.store.clone(), &by).await.unwrap();
+    let again = dry_run(scene.rig.store.clone(), &by).await.unwrap();
     assert!(again.findings.is_empty(), "{again:?}");
     let lost = |report: &RepairReport| report.snapshots.iter().map(|loss| loss.lost_count).collect::<Vec<_>>();
     assert_eq!(lost(&again), lost(&report));
@@ -193,7 +193,7 @@ async fn a_plan_that_grew_is_the_one_that_is_made_anew_also_over_damaged_packs()
     assert_eq!(grown.index.moved, anew.index.moved);
     let report = grown.apply(&by, false, &mut RepairProgress::default()).await.unwrap().expect("nothing came between");
     assert!(report.lost_files() > 0 && report.record.is_some());
-    let again = survey(rig.store.clone(), &by).await.unwrap();
+    let again = dry_run(rig.store.clone(), &by).await.unwrap();
     assert!(again.findings.is_empty(), "{again:?}");
     assert_eq!(again.lost_files(), report.lost_files());
 }
@@ -234,7 +234,7 @@ async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_chang
     let (rig, by) = (&scene.rig, scene.by(None));
     let index = rig.memory.objects().into_keys().find(|key| key.contains("/index/")).unwrap();
     rig.memory.tamper(&index, None);
-    let (journal, view) = (reading_journal(&rig.repository, &rig.env), rig.archive().await.view);
+    let (journal, view) = (read_only_journal(&rig.repository, &rig.env), rig.archive().await.view);
     let view = journal.note(&view, UnfencedAction::Resume).await.unwrap();
     let key = names::record(&rig.role.name, view.head.as_ref().unwrap().seq);
     let object = rig.memory.objects()[&key].clone();
@@ -252,7 +252,7 @@ async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_chang
     assert_eq!(rig.archive().await.view.head, view.head, "nothing but what the other one appended");
     let repaired = scene.repair(false).await.unwrap();
     assert!(matches!(&repaired.findings[..], [RepairFinding::Index { copy: false, .. }, ..]), "{repaired:?}");
-    assert!(survey(rig.store.clone(), &by).await.unwrap().findings.is_empty());
+    assert!(dry_run(rig.store.clone(), &by).await.unwrap().findings.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +281,7 @@ async fn what_is_not_the_copy_of_a_rotation_is_named_and_written_again() {
     rig.memory.tamper(&name, Some(Bytes::from_static(b"{}")));
     assert_eq!(verify().await, [(DamageKind::RotationCopy, name.clone())]);
     let before = rig.memory.objects();
-    let seen = survey(rig.store.clone(), &scene.by(None)).await.unwrap();
+    let seen = dry_run(rig.store.clone(), &scene.by(None)).await.unwrap();
     assert!(matches!(&seen.findings[..], [RepairFinding::RotationCopy { object, .. }] if *object == name), "{seen:?}");
     assert_eq!(rig.memory.objects(), before, "a dry run changes nothing");
     let repaired = scene.repair(false).await.unwrap();
@@ -318,9 +318,9 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
             assert!(max <= HELD_MAX, "{what} with objects of {size} bytes: {} MiB", max >> 20);
         };
         let state_dir = rig.state_dir();
-        let _ = survey(store.clone(), &scene.by(None)).await;
+        let _ = dry_run(store.clone(), &scene.by(None)).await;
         looked("repair");
-        let _ = survey(store.clone(), &scene.by(Some(&state_dir))).await;
+        let _ = dry_run(store.clone(), &scene.by(Some(&state_dir))).await;
         looked("repair by a node that remembers");
         let verified = verify(store.clone(), &rig.role.name, &rig.role.key, 0, &|_| None, &progress, &rig.env).await;
         assert!(!verified.unwrap().damages.is_empty());
@@ -334,7 +334,7 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
         looked("the dates");
         // What says which repository it is.
         rig.memory.tamper(&names::format(&rig.role.name), None);
-        let _ = survey(store.clone(), &scene.by(None)).await;
+        let _ = dry_run(store.clone(), &scene.by(None)).await;
         looked("repair without a format");
         for key in rig.memory.objects().keys().chain(genuine.keys()) {
             rig.memory.tamper(key, genuine.get(key).cloned());

@@ -190,7 +190,7 @@ pub struct ProbeReport {
 }
 
 /// The first probe that cannot tell, with its reason.
-pub fn undecided(evidence: &[ProbeReport]) -> Option<String> {
+pub fn undecided_probe(evidence: &[ProbeReport]) -> Option<String> {
     let unknown = |found: &&ProbeReport| found.answer == ProbeVerdict::Unknown;
     let decides = |found: &&ProbeReport| !found.fallback;
     let found = evidence.iter().filter(unknown).find(decides).or_else(|| evidence.iter().find(unknown))?;

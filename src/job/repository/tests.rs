@@ -6,7 +6,7 @@ use crate::ids::Seq;
 use crate::job::keys::{self, KeysError};
 use crate::job::known::RepositoryLocation;
 use crate::job::repair::RepairError;
-use crate::job::repair::entry::{RecoveryInputs, enter};
+use crate::job::repair::entry::{RecoveryInputs, open_damaged};
 use crate::job::report::setup::KeyChange;
 use crate::job::seat::JournalAccess;
 use crate::job::testing::JobFixture;
@@ -48,7 +48,7 @@ async fn a_thousand_planted_slots_cost_what_is_allowed_and_the_rest_is_told() {
     let repository = open(Some(own)).await.unwrap();
     assert_eq!((repository.slot, counters.read().requests() - before), (Some(own), 2));
     // What cannot be told is not said of it, and what can be done is done.
-    let planted = super::slots(store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
+    let planted = list_key_slots(store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
     assert!(planted != own);
     keys::remove(&repository, planted, &phrase).await.unwrap();
     let refused = keys::remove(&repository, own, &phrase).await;
@@ -77,7 +77,7 @@ async fn a_format_that_is_lost_among_planted_slots_says_what_was_not_tried() {
         RepositoryLocation::new(&StoreSettings::new(StoreUrl::Dir("/b".into()), KeySource::None), &rig.role.name);
     let (role, key, seats) = (&rig.role.name, &phrase, &JournalAccess::default());
     let step = RecoveryInputs { role, key, place: &place, state_dir: None, seats, env: &rig.env };
-    let refused = enter(store, step).await;
+    let refused = open_damaged(store, step).await;
     let Err(RepairError::UntriedSlots { untried, .. }) = refused else { panic!("{refused:?}") };
     // Over all the repositories that are named no more than one command may cost.
     assert!(untried >= 938 + 9 * 62 - TRIED_MAX, "{untried}");

@@ -115,7 +115,7 @@ pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Res
     if shared.is_stopped() {
         return Ok(fetched);
     }
-    let mut gone = get(shared, &set, &mut fetched).await?;
+    let mut gone = get_frames(shared, &set, &mut fetched).await?;
     fetched.claimed.clear();
     // Batches are fetched in their order, so that nobody waits for one who waits.
     for (key, mut coming) in coming {
@@ -124,21 +124,21 @@ pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Res
         }
     }
     let mut failed = FrameSet::default();
-    for (_, place) in wanted(&fetched.batch) {
+    for (_, place) in wanted_chunks(&fetched.batch) {
         let key = (place.pack, place.frame);
         if !fetched.frames.contains_key(&key) && !fetched.lost.contains_key(&key) && !gone.contains_key(&key) {
             // Whoever was at it could not get it; why must be known here as well.
             failed.add(place);
         }
     }
-    gone.extend(get(shared, &failed, &mut fetched).await?);
+    gone.extend(get_frames(shared, &failed, &mut fetched).await?);
     if gone.is_empty() {
         return Ok(fetched);
     }
     // The packs were pruned meanwhile: what lives is elsewhere by now.
     let mut again = FrameSet::default();
     let mut moved = HashMap::new();
-    for (chunk, place) in wanted(&fetched.batch) {
+    for (chunk, place) in wanted_chunks(&fetched.batch) {
         if gone.contains_key(&(place.pack, place.frame))
             && let Some(better) = shared.relocate(chunk, Some(place)).await
         {
@@ -147,13 +147,13 @@ pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Res
         }
     }
     fetched.moved = moved;
-    let still_gone = get(shared, &again, &mut fetched).await?;
+    let still_gone = get_frames(shared, &again, &mut fetched).await?;
     fetched.lost.extend(gone);
     fetched.lost.extend(still_gone);
     Ok(fetched)
 }
 
-fn wanted(batch: &WriteBatch) -> impl Iterator<Item = (&ChunkId, &ChunkLocation)> {
+fn wanted_chunks(batch: &WriteBatch) -> impl Iterator<Item = (&ChunkId, &ChunkLocation)> {
     batch
         .jobs
         .iter()
@@ -165,7 +165,7 @@ fn wanted(batch: &WriteBatch) -> impl Iterator<Item = (&ChunkId, &ChunkLocation)
 }
 
 /// Gets all frames of the set; returns those whose pack is gone.
-async fn get(
+async fn get_frames(
     shared: &RestoreContext,
     set: &FrameSet,
     fetched: &mut FetchedBatch,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{ChunkLocation, EntryReader, SnapshotSource, SourceError, SourceErrorKind};
 use crate::ids::{ChunkId, PackId};
-use crate::job::inside::{self, ReadOnlyRepository, after};
+use crate::job::inside::{self, ReadOnlyRepository, path_after_subtree};
 use crate::journal::log::Journal;
 use crate::journal::state::JournalView;
 use crate::repo::crypto::DerivedKeys;
@@ -89,7 +89,7 @@ impl RepositorySource {
 
     /// The snapshot's sources.
     pub async fn roots(&self) -> Result<Vec<TreePath>, RepositoryReadError> {
-        inside::roots(&self.known().reader, self.0.root).await
+        inside::source_roots(&self.known().reader, self.0.root).await
     }
 
     fn known(&self) -> Arc<SourceIndex> {
@@ -98,9 +98,9 @@ impl RepositorySource {
 
     /// A chunk of the manifest; the index is read again if it is not where it should be.
     async fn chunk(&self, id: &ChunkId) -> Result<Bytes, SourceError> {
-        match self.known().reader.chunk(id).await.map_err(|e| describe(&e)) {
+        match self.known().reader.chunk(id).await.map_err(|e| source_error(&e)) {
             Err(e) if e.kind == SourceErrorKind::Gone && self.refresh().await => {
-                self.known().reader.chunk(id).await.map_err(|e| describe(&e))
+                self.known().reader.chunk(id).await.map_err(|e| source_error(&e))
             }
             result => result,
         }
@@ -143,7 +143,7 @@ impl SnapshotSource for RepositorySource {
             let detail = format!("pack {pack} is no longer in the index");
             return Err(SourceError { kind: SourceErrorKind::Gone, detail });
         };
-        known.reader.frames(&known.reader.index().packs()[*at], frames).await.map_err(|e| describe(&e))
+        known.reader.frames(&known.reader.index().packs()[*at], frames).await.map_err(|e| source_error(&e))
     }
 
     fn chunk_id(&self, bytes: &[u8]) -> ChunkId {
@@ -151,7 +151,7 @@ impl SnapshotSource for RepositorySource {
     }
 
     async fn entry(&self, path: &TreePath) -> Result<Option<ManifestEntry>, SourceError> {
-        self.known().reader.entry(self.0.root, path).await.map_err(|e| describe(&e))
+        self.known().reader.entry(self.0.root, path).await.map_err(|e| source_error(&e))
     }
 
     async fn refresh(&self) -> bool {
@@ -178,7 +178,7 @@ impl SnapshotSource for RepositorySource {
 }
 
 /// What follows from an error.
-fn describe(error: &RepositoryReadError) -> SourceError {
+fn source_error(error: &RepositoryReadError) -> SourceError {
     let kind = match error {
         RepositoryReadError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
         RepositoryReadError::Missing(_) => SourceErrorKind::Gone,
@@ -258,7 +258,7 @@ impl EntryReader for RepositoryEntries {
                     self.pass_over();
                     continue;
                 }
-                given => given.map_err(|error| describe(&RepositoryReadError::Manifest { chunk: id, error }))?,
+                given => given.map_err(|error| source_error(&RepositoryReadError::Manifest { chunk: id, error }))?,
             };
             if let Some(entries) = given {
                 let picked = self.pick(entries);
@@ -286,7 +286,7 @@ impl RepositoryEntries {
         let (Some(node), Some((path, wanted))) = (self.walk.next_node(), self.wanted.last()) else { return false };
         match wanted {
             PathScope::At => node.first > *path,
-            PathScope::Below => after(path).is_some_and(|end| node.first >= end),
+            PathScope::Below => path_after_subtree(path).is_some_and(|end| node.first >= end),
         }
     }
 }

@@ -26,45 +26,45 @@ pub(super) fn run(shared: &RestoreContext, batches: &Mutex<Receiver<FetchedBatch
         for job in jobs {
             match job {
                 WriteJob::Link { .. } => links.push(job),
-                other => work(shared, &fetched, other),
+                other => run_job(shared, &fetched, other),
             }
         }
         if !links.is_empty() {
             // Their first names may be in a batch that the other writer is still at.
             shared.order.wait_for_those_before(number);
             for job in links {
-                work(shared, &fetched, job);
+                run_job(shared, &fetched, job);
             }
         }
     }
 }
 
-fn work(shared: &RestoreContext, fetched: &FetchedBatch, job: WriteJob) {
+fn run_job(shared: &RestoreContext, fetched: &FetchedBatch, job: WriteJob) {
     if shared.is_stopped() {
         return;
     }
     match job {
         WriteJob::Piece { file, parts } => piece(shared, fetched, &file, &parts),
         WriteJob::Node { entry, found, obstacle, dir } => {
-            settle(shared, &entry.path, node(shared, &entry, found.as_ref(), obstacle));
+            count_placed(shared, &entry.path, node(shared, &entry, found.as_ref(), obstacle));
             dir.leave(shared);
         }
         WriteJob::Metadata { entry, inode, dir } => {
             let set = || shared.target.set_metadata(&entry, Some(inode));
             let touched = if shared.options.dry_run { Ok(false) } else { set() };
             let placed = touched.map(|touched| if touched { PlaceOutcome::Touched } else { PlaceOutcome::Unchanged });
-            settle(shared, &entry.path, placed.map_err(RestoreProblemKind::from));
+            count_placed(shared, &entry.path, placed.map_err(RestoreProblemKind::from));
             dir.leave(shared);
         }
         WriteJob::Link { entry, first, obstacle, dir } => {
-            settle(shared, &entry.path, link(shared, &entry, &first, obstacle));
+            count_placed(shared, &entry.path, link(shared, &entry, &first, obstacle));
             dir.leave(shared);
         }
     }
 }
 
 /// Counts what became of an entry.
-fn settle(shared: &RestoreContext, path: &TreePath, placed: Result<PlaceOutcome, RestoreProblemKind>) {
+fn count_placed(shared: &RestoreContext, path: &TreePath, placed: Result<PlaceOutcome, RestoreProblemKind>) {
     match placed {
         Ok(PlaceOutcome::Made) => shared.count(|c| c.restored += 1),
         Ok(PlaceOutcome::Touched) => shared.count(|c| c.touched += 1),
@@ -81,7 +81,7 @@ fn node(
     obstacle: bool,
 ) -> Result<PlaceOutcome, RestoreProblemKind> {
     if obstacle {
-        clear(shared, &entry.path)?;
+        clear_obstacle(shared, &entry.path)?;
     }
     if shared.options.dry_run {
         let same = found.map(|found| shared.target.is_same_node(entry, found)).transpose()?;
@@ -101,7 +101,7 @@ fn link(
         return Err(RestoreProblemKind::FirstName(first.clone()));
     }
     if obstacle {
-        clear(shared, path)?;
+        clear_obstacle(shared, path)?;
     }
     if shared.options.dry_run {
         let inode = |path| shared.target.stat(path).ok().flatten().map(|found| found.inode);
@@ -117,7 +117,7 @@ fn link(
 }
 
 /// Takes a directory out of the way of what is ready to stand there.
-fn clear(shared: &RestoreContext, path: &TreePath) -> Result<(), RestoreProblemKind> {
+fn clear_obstacle(shared: &RestoreContext, path: &TreePath) -> Result<(), RestoreProblemKind> {
     if shared.options.delete && shared.scope.may_delete_at(path) {
         shared.remove(path);
         return Ok(());
@@ -218,7 +218,7 @@ fn finish(shared: &RestoreContext, file: &FileJob) {
         (state.new.take(), state.failed.take(), state.dir.take())
     };
     let entry = &file.entry;
-    let clear = || if file.obstacle { clear(shared, &entry.path) } else { Ok(()) };
+    let clear = || if file.obstacle { clear_obstacle(shared, &entry.path) } else { Ok(()) };
     let done = match (failed, new.map(Arc::into_inner)) {
         (Some(failed), _) => Err(failed),
         // A dry run.
@@ -231,7 +231,7 @@ fn finish(shared: &RestoreContext, file: &FileJob) {
             return;
         }
     };
-    settle(shared, &entry.path, done);
+    count_placed(shared, &entry.path, done);
     JobProgress::add(&shared.progress.files, 1);
     if let Some(dir) = dir {
         dir.leave(shared);

@@ -345,7 +345,7 @@ async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
     for key in [&phrase, &other] {
         keys::add(&rig.repository, key, &rig.env).await.unwrap();
     }
-    let found = slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found;
+    let found = list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap().found;
     let objects = rig.memory.objects();
     let new = file(&rig, "new");
     let refused = rotate(&rig.repository, &by(&rig, 1), &ask(&old, &new)).await;

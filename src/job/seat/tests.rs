@@ -73,7 +73,7 @@ impl Place {
     }
 
     fn head_name(&self) -> String {
-        register::head(self.rig.repository.keys.repo())
+        register::head_name(self.rig.repository.keys.repo())
     }
 
     async fn head(&self) -> Bytes {
@@ -154,7 +154,7 @@ async fn a_backup_commits_and_is_read_without_the_register() {
 async fn a_permit_ends_with_the_next_takeover() {
     let place = Place::new().await;
     let (east, west) = (place.journal(1), place.journal(2));
-    let candidacy = election::by_operator(&place.rig.role);
+    let candidacy = election::operator_candidacy(&place.rig.role);
     let empty = east.read(None).await.unwrap();
     let (permit, view) = east.take_over(&empty, &candidacy, TakeoverReason::First).await.unwrap();
     let now = west.read(None).await.unwrap();
@@ -440,7 +440,7 @@ async fn of_two_inits_at_once_one_makes_the_repository() {
         assert_eq!(repos.len(), 1, "round {round}");
         assert_eq!(all.iter().filter(|(_, report)| report.created).count(), 1, "round {round}");
         let seats = JournalAccess::with(Arc::new(registers.clone()));
-        let head = seats.register(&register::head(all[0].0.format.repo)).unwrap().read().await.unwrap();
+        let head = seats.register(&register::head_name(all[0].0.format.repo)).unwrap().read().await.unwrap();
         assert_eq!(head.value, Some(Bytes::new()), "a journal without records");
         assert_eq!(seats.claim(&role.name).unwrap().read().await.unwrap().value, Some(Bytes::new()));
     }

@@ -49,7 +49,7 @@ pub(super) async fn check(
     env: &Env,
     found: &mut DamageLog,
 ) -> Result<(), VerifyError> {
-    let chosen = choose(packs, percent, env.random_bytes());
+    let chosen = sample_packs(packs, percent, env.random_bytes());
     let total = chosen.iter().filter_map(|id| packs.get(id)).sum();
     progress.total_bytes.store(total, std::sync::atomic::Ordering::Relaxed);
     let mut left = chosen;
@@ -87,7 +87,7 @@ pub(super) async fn check(
 }
 
 /// So many percent of the packs, at least one, by chance: by the rank of a hash of their IDs.
-fn choose(packs: &HashMap<PackId, u64>, percent: u8, seed: [u8; 32]) -> HashSet<PackId> {
+fn sample_packs(packs: &HashMap<PackId, u64>, percent: u8, seed: [u8; 32]) -> HashSet<PackId> {
     let count = (packs.len() * usize::from(percent)).div_ceil(100);
     let rank = |id: &PackId| *blake3::keyed_hash(&seed, &id.0).as_bytes();
     let mut ranked: Vec<_> = packs.keys().map(|id| (rank(id), *id)).collect();
@@ -178,7 +178,7 @@ fn inspect(keys: &DerivedKeys, table: &PackTable, object: &Bytes) -> Vec<PackDef
         Ok(_) => troubles.push(PackDefect::Around("its header has another salt than the index".to_owned())),
         Err(error) => troubles.push(around(error)),
     }
-    match trailer(keys, table, object) {
+    match trailer_matches(keys, table, object) {
         Ok(true) => {}
         Ok(false) => troubles.push(PackDefect::Around("its trailer lists something else than the index".to_owned())),
         Err(error) => troubles.push(around(error)),
@@ -215,7 +215,7 @@ fn inspect(keys: &DerivedKeys, table: &PackTable, object: &Bytes) -> Vec<PackDef
 }
 
 /// Whether the pack's own list is the index's.
-fn trailer(keys: &DerivedKeys, table: &PackTable, object: &[u8]) -> Result<bool, PackError> {
+fn trailer_matches(keys: &DerivedKeys, table: &PackTable, object: &[u8]) -> Result<bool, PackError> {
     let short = || PackError::Shape("it is cut off");
     let end = object.len().checked_sub(FOOTER_LEN).ok_or_else(short)?;
     let len = pack::trailer_len(&object[end..])?;
@@ -273,11 +273,11 @@ mod tests {
     #[test]
     fn a_percentage_is_rounded_up_and_chosen_by_chance() {
         let packs: HashMap<PackId, u64> = (0..30).map(|n| (PackId([n; 16]), 1)).collect();
-        let some = choose(&packs, 10, [1; 32]);
+        let some = sample_packs(&packs, 10, [1; 32]);
         assert_eq!(some.len(), 3);
-        assert_ne!(some, choose(&packs, 10, [2; 32]));
-        assert_eq!(choose(&packs, 100, [1; 32]).len(), 30);
-        assert_eq!(choose(&packs, 1, [1; 32]).len(), 1);
-        assert!(choose(&HashMap::new(), 50, [1; 32]).is_empty());
+        assert_ne!(some, sample_packs(&packs, 10, [2; 32]));
+        assert_eq!(sample_packs(&packs, 100, [1; 32]).len(), 30);
+        assert_eq!(sample_packs(&packs, 1, [1; 32]).len(), 1);
+        assert!(sample_packs(&HashMap::new(), 50, [1; 32]).is_empty());
     }
 }

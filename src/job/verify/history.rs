@@ -52,7 +52,10 @@ pub(crate) struct JournalHistory {
 }
 
 /// Where it ends.
-pub(crate) async fn extent(repository: &Repository, known: Option<&JournalView>) -> Result<JournalExtent, VerifyError> {
+pub(crate) async fn find_extent(
+    repository: &Repository,
+    known: Option<&JournalView>,
+) -> Result<JournalExtent, VerifyError> {
     let (mut last, mut strangers, mut far) = (0, 0, None);
     // The newest record that this node saw was there once, whatever the listing says.
     let seen = known.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0);
@@ -87,7 +90,7 @@ pub(crate) async fn checkpoint_before(
             continue;
         }
         // One that cannot be used is passed over here; whoever reads on from the one before it will find out why.
-        let Ok(object) = get(repository, seq).await? else { continue };
+        let Ok(object) = get_record(repository, seq).await? else { continue };
         let Ok(record) = Record::decode(&object, Some(keys)) else { continue };
         if record.is_at(seq, keys) && record.time.max(record.written()) < time {
             return Ok(JournalView::before_checkpoint(&record));
@@ -97,7 +100,7 @@ pub(crate) async fn checkpoint_before(
 }
 
 /// One record's object, or what is wrong with it.
-async fn get(repository: &Repository, seq: Seq) -> Result<Result<Bytes, String>, VerifyError> {
+async fn get_record(repository: &Repository, seq: Seq) -> Result<Result<Bytes, String>, VerifyError> {
     match repository.store.get(&names::record(repository.role(), seq), SizeLimit::RECORD).await {
         Ok(object) => Ok(Ok(object)),
         Err(error) => object_trouble(error).map(Err),
@@ -105,7 +108,7 @@ async fn get(repository: &Repository, seq: Seq) -> Result<Result<Bytes, String>,
 }
 
 /// The same while others are read as well; `None` for a large one.
-async fn get_ahead(repository: &Repository, seq: Seq) -> Result<Option<Result<Bytes, String>>, VerifyError> {
+async fn prefetch_record(repository: &Repository, seq: Seq) -> Result<Option<Result<Bytes, String>>, VerifyError> {
     match repository.store.get(&names::record(repository.role(), seq), SizeLimit::RECORD_AHEAD).await {
         Ok(object) => Ok(Some(Ok(object))),
         Err(error) if error.kind == StoreErrorKind::TooLarge => Ok(None),
@@ -133,7 +136,7 @@ pub(crate) async fn read(
             async move {
                 let object = match there {
                     Some(object) => Some(Ok(object)),
-                    None => get_ahead(repository, seq).await?,
+                    None => prefetch_record(repository, seq).await?,
                 };
                 Ok::<_, VerifyError>((seq, object))
             }
@@ -143,7 +146,7 @@ pub(crate) async fn read(
         fold.pass_over(seq);
         let object = match object {
             Some(object) => object,
-            None => get(repository, seq).await?,
+            None => get_record(repository, seq).await?,
         };
         fold.take(seq, object)?;
     }
@@ -151,7 +154,7 @@ pub(crate) async fn read(
     // A listing may lag behind what was written.
     let mut next = Seq(extent.last + 1);
     loop {
-        match get(repository, next).await? {
+        match get_record(repository, next).await? {
             Err(what) if what == MISSING => break,
             object => fold.take(next, object)?,
         }

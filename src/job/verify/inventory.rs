@@ -13,7 +13,7 @@ use crate::job::repository::Repository;
 use crate::repo::index::{ChunkIndex, decode_index};
 use crate::repo::names;
 use crate::repo::pack::PackTable;
-use crate::store::{LargeReadLock, SizeLimit, get_among_others};
+use crate::store::{LargeReadLock, SizeLimit, get_with_large_read_lock};
 
 /// Index objects fetched at once; each has about 9 MiB at the most.
 const INDEX_FETCHES: usize = 4;
@@ -31,7 +31,7 @@ pub(super) struct StoreInventory {
 }
 
 /// Reads the index and lists the packs.
-pub(super) async fn take(
+pub(super) async fn check_inventory(
     repository: &Repository,
     history: &JournalHistory,
     found: &mut DamageLog,
@@ -70,7 +70,7 @@ pub(super) async fn take(
     let condemned: HashSet<String> = condemned.collect();
     let (strangers, replaced) = list_packs(repository, &packs, &in_use, &condemned, found).await?;
     packs.retain(|id, _| !replaced.contains(id));
-    let unreferenced = strangers + strange_indexes(repository, ids, &condemned).await?;
+    let unreferenced = strangers + unreferenced_indexes(repository, ids, &condemned).await?;
     Ok(StoreInventory { index, packs, unreferenced })
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn load(
     turn: &LargeReadLock,
 ) -> Result<Result<Vec<PackTable>, String>, VerifyError> {
     let (key, limits) = (names::index(repository.role(), id), (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX));
-    match get_among_others(repository.store.as_ref(), &key, limits, turn).await {
+    match get_with_large_read_lock(repository.store.as_ref(), &key, limits, turn).await {
         Ok((object, _turn)) => Ok(decode_index(&repository.keys, id, &object).map_err(|error| error.to_string())),
         Err(error) => object_trouble(error).map(Err),
     }
@@ -144,7 +144,7 @@ async fn list_packs(
     Ok((strangers, replaced))
 }
 
-async fn strange_indexes(
+async fn unreferenced_indexes(
     repository: &Repository,
     ids: &[IndexId],
     condemned: &HashSet<String>,

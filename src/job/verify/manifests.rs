@@ -86,7 +86,7 @@ impl ManifestCheck<'_> {
         while let Some(id) = walk.wants() {
             let node = walk.next_node().cloned();
             if let Some(node) = &node
-                && !self.visited.insert(visit(node))
+                && !self.visited.insert(visit_key(node))
             {
                 self.entries += node.entries;
                 walk.skip();
@@ -241,7 +241,7 @@ impl ManifestCheck<'_> {
 }
 
 /// A node as the page above it describes it.
-fn visit(node: &ManifestNodeRef) -> [u8; 16] {
+fn visit_key(node: &ManifestNodeRef) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&node.id.0).update(&node.entries.to_le_bytes()).update(node.first.as_bytes());
     let mut half = [0; 16];

@@ -370,9 +370,9 @@ fn every_probe_that_may_take_long_is_cut_short() {
     let mount = Probe::Mounted { path: "/srv/app".into() };
     let nest = |t| Probe::Any(vec![Probe::Not(Box::new(http(t))), Probe::All(vec![unit(t), shell(t)]), mount.clone()]);
     let mut probe = nest(LONG);
-    shorten(&mut probe, SHORT);
+    cap_probe_timeouts(&mut probe, SHORT);
     assert_eq!(probe, nest(SHORT));
-    shorten(&mut probe, LONG);
+    cap_probe_timeouts(&mut probe, LONG);
     assert_eq!(probe, nest(SHORT), "never longer than configured");
 }
 

@@ -9,7 +9,7 @@ use crate::env::Env;
 use crate::job::known::RepositoryLocation;
 use crate::job::last_run::RunFailureFile;
 use crate::job::report::whoami::{RoleWarning, UnreadableInput};
-use crate::outage::silent;
+use crate::outage::no_answer_text;
 use crate::role::identity;
 use crate::store::Store;
 
@@ -23,21 +23,22 @@ pub(super) async fn in_time<T, E: Display>(
     match tokio::time::timeout(PART_PATIENCE, asked).await {
         Ok(Ok(found)) => (Some(found), None),
         Ok(Err(error)) => (None, unread(error.to_string(), false)),
-        Err(_) => (None, unread(silent(PART_PATIENCE, store.trouble().as_deref()), true)),
+        Err(_) => (None, unread(no_answer_text(PART_PATIENCE, store.trouble().as_deref()), true)),
     }
 }
 
 /// That a file of this node's cannot be read. That it is another user's says nothing of the node.
-pub(super) fn file(what: UnreadableInput, error: &io::Error) -> RoleWarning {
+pub(super) fn unread_file(what: UnreadableInput, error: &io::Error) -> RoleWarning {
     RoleWarning::Unread { what, why: error.to_string(), harmless: error.kind() == io::ErrorKind::PermissionDenied }
 }
 
 /// What cannot be read in the state directory, beside the memory of the journal.
-pub(super) fn here(env: &Env, state_dir: &Path, place: &RepositoryLocation) -> Vec<RoleWarning> {
-    let identity = identity::unread(state_dir).map(|error| file(UnreadableInput::Identity, &error));
+pub(super) fn unread_local_files(env: &Env, state_dir: &Path, place: &RepositoryLocation) -> Vec<RoleWarning> {
+    let identity = identity::identity_read_error(state_dir).map(|error| unread_file(UnreadableInput::Identity, &error));
     let last_run = RunFailureFile::at(env, state_dir, place.role()).try_load().err();
-    let last_run = last_run.map(|error| file(UnreadableInput::LastRun, &error));
-    let repository = place.recall(env, Some(state_dir)).err().map(|error| file(UnreadableInput::Repository, &error));
+    let last_run = last_run.map(|error| unread_file(UnreadableInput::LastRun, &error));
+    let repository =
+        place.recall(env, Some(state_dir)).err().map(|error| unread_file(UnreadableInput::Repository, &error));
     [identity, last_run, repository].into_iter().flatten().collect()
 }
 

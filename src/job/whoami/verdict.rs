@@ -10,7 +10,7 @@ use crate::role::lease::LeaseReply;
 use crate::role::probe;
 
 /// A node whose daemon is not active does no work, whatever a look shows.
-pub(super) fn by_daemon(
+pub(super) fn state_by_daemon(
     state: RoleState,
     reason: StateReason,
     word: Option<&DaemonRoleStatus>,
@@ -26,7 +26,7 @@ pub(super) fn by_daemon(
 }
 
 /// The holder of a role whose lease decides. This look asks for no lease, so the node that holds it, or had the role last, has it.
-pub(super) fn by_lease(
+pub(super) fn state_by_lease(
     node: NodeId,
     lease: Option<&LeaseReply>,
     history: Option<&ElectionHistory>,
@@ -51,7 +51,7 @@ pub(super) fn by_lease(
 }
 
 /// The election's verdict.
-pub(super) fn of_election(role: &RoleSettings, state: election::ElectionState) -> (RoleState, StateReason) {
+pub(super) fn state_of_election(role: &RoleSettings, state: election::ElectionState) -> (RoleState, StateReason) {
     match state {
         election::ElectionState::Active { .. } if role.eligible.is_none() => {
             (RoleState::Active, StateReason::AlwaysActive)

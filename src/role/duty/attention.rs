@@ -34,7 +34,7 @@ pub(super) enum ReadUrgency {
 }
 
 /// How long after one look at a journal the next one comes, in a process that has so many roles.
-pub(super) fn read_interval(attention: ReadUrgency, roles: usize) -> Duration {
+pub(super) fn journal_read_interval(attention: ReadUrgency, roles: usize) -> Duration {
     let least = match attention {
         ReadUrgency::Close => return READ_INTERVAL,
         ReadUrgency::Alone => READ_INTERVAL,
@@ -55,7 +55,7 @@ impl RoleController {
     pub(super) fn reads_at(&self, now: ClockReading) -> Duration {
         match self.last_read {
             _ if self.history.is_none() => self.reading.until,
-            Some(last) => last + read_interval(self.attention(now), self.roles),
+            Some(last) => last + journal_read_interval(self.attention(now), self.roles),
             None => Duration::ZERO,
         }
     }
@@ -91,9 +91,9 @@ mod tests {
         #[test]
         fn looks_are_bounded(roles in 1usize..240, attention in 0usize..3) {
             let attention = [ReadUrgency::Close, ReadUrgency::Alone, ReadUrgency::Idle][attention];
-            let interval = read_interval(attention, roles);
+            let interval = journal_read_interval(attention, roles);
             prop_assert!((READ_INTERVAL..=READ_INTERVAL_MAX).contains(&interval));
-            prop_assert!(read_interval(attention, roles + 1) >= interval);
+            prop_assert!(journal_read_interval(attention, roles + 1) >= interval);
             match attention {
                 ReadUrgency::Close => prop_assert_eq!(interval, READ_INTERVAL),
                 ReadUrgency::Alone | ReadUrgency::Idle => prop_assert!(interval >= READ_SPACING * roles as u32),

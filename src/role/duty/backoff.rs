@@ -37,7 +37,7 @@ pub(super) struct Backoff {
 impl Backoff {
     /// Waits twice as long as before, at most `longest`.
     pub(super) fn failed(&mut self, now: Duration, longest: Duration) {
-        self.until = now + doubled(FIRST, self.failures, longest);
+        self.until = now + exponential_backoff(FIRST, self.failures, longest);
         self.failures = self.failures.saturating_add(1);
     }
 
@@ -48,17 +48,17 @@ impl Backoff {
 }
 
 /// `first`, doubled so many times, at most `longest`.
-pub(super) fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+pub(super) fn exponential_backoff(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(1 << times.min(16)).min(longest)
 }
 
 /// The longest pause between two reads, where a silent lease service is asked again after `retry_interval`.
-pub(super) fn read_max(retry_interval: Duration) -> Duration {
+pub(super) fn read_backoff_max(retry_interval: Duration) -> Duration {
     (retry_interval * READ_PART).clamp(READ_MAX.0, READ_MAX.1)
 }
 
 /// A part of [`RETURN_SPREAD`] that is each role's and node's own.
-pub(super) fn spread(role: &RoleName, node: NodeId) -> Duration {
+pub(super) fn resume_jitter(role: &RoleName, node: NodeId) -> Duration {
     let hash = blake3::Hasher::new().update(role.as_str().as_bytes()).update(&node.0).finalize();
     RETURN_SPREAD * u32::from(hash.as_bytes()[0]) / u32::from(u8::MAX)
 }
@@ -84,13 +84,13 @@ mod tests {
     #[test]
     fn a_journal_is_read_again_within_half_a_lease() {
         // A lease of 3 s, of a minute, of an hour: its service is asked every twelfth of it, at most every 5 s.
-        let longest = [250, 5_000, 5_000].map(|retry| read_max(Duration::from_millis(retry)).as_secs());
+        let longest = [250, 5_000, 5_000].map(|retry| read_backoff_max(Duration::from_millis(retry)).as_secs());
         assert_eq!(longest, [5, 30, 30]);
     }
 
     #[test]
     fn a_hundred_roles_come_back_one_after_the_other() {
-        let of = |n: u32, node| spread(&format!("r{n}").parse().unwrap(), NodeId([node; 16]));
+        let of = |n: u32, node| resume_jitter(&format!("r{n}").parse().unwrap(), NodeId([node; 16]));
         let mut all: Vec<Duration> = (0..100).map(|n| of(n, 1)).collect();
         all.sort();
         all.dedup();

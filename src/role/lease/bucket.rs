@@ -10,7 +10,7 @@
 //! resetting, so that no content comes twice and an old version is never taken for the present one.
 //!
 //! The protocol is that of client-go's leader election (`resourceVersion` there, the ETag here), without its timestamps.
-//! What to do is decided by `step` and `standing`, pure functions; [`BucketLease`] does it.
+//! What to do is decided by `bucket_lease_step` and `standing`, pure functions; [`BucketLease`] does it.
 
 mod paper;
 mod peers;
@@ -27,7 +27,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use self::paper::{
-    BucketLeaseStep, FoundObject, LeaseRecord, LeaseRequester, WatchedVersion, is_rewrite_due, parse, step, watch,
+    BucketLeaseStep, FoundObject, LeaseRecord, LeaseRequester, WatchedVersion, bucket_lease_step, is_rewrite_due,
+    observe_version, parse,
 };
 use self::peers::{PeerAnswer, PeerProcess, PeerProcesses, PeerQuery};
 pub use self::process::ProcessObjects;
@@ -126,7 +127,7 @@ impl BucketLease {
         }
         let found = find(self.store.as_ref(), &self.key, parse).await?;
         let seen = self.env.clock.boottime();
-        self.watched = watch(self.watched.take(), found.as_ref(), seen);
+        self.watched = observe_version(self.watched.take(), found.as_ref(), seen);
         let names =
             |found: &FoundObject<ObjectVersion>| found.paper.as_ref().is_some_and(|there| there.process.is_some());
         self.named = found.clone().filter(names).map(|found| (found, seen));
@@ -159,14 +160,15 @@ impl BucketLease {
         loop {
             let was_known = self.named.is_some();
             let (found, asked) = self.find().await?;
-            let (key, version, count) = match step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
-                BucketLeaseStep::Create(count) => return Ok(LeaseDecision::Write(None, count)),
-                BucketLeaseStep::Replace(version, count) => return Ok(LeaseDecision::Write(Some(version), count)),
-                BucketLeaseStep::Leave { by, alive } => {
-                    return Ok(LeaseDecision::Reply(LeaseReply::Taken { by, alive }));
-                }
-                BucketLeaseStep::AskFor(key, version, count) => (key, version, count),
-            };
+            let (key, version, count) =
+                match bucket_lease_step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
+                    BucketLeaseStep::Create(count) => return Ok(LeaseDecision::Write(None, count)),
+                    BucketLeaseStep::Replace(version, count) => return Ok(LeaseDecision::Write(Some(version), count)),
+                    BucketLeaseStep::Leave { by, alive } => {
+                        return Ok(LeaseDecision::Reply(LeaseReply::Taken { by, alive }));
+                    }
+                    BucketLeaseStep::AskFor(key, version, count) => (key, version, count),
+                };
             match self.ask_for(&key, true).await? {
                 PeerAnswer::Has { alive } => {
                     let by = found.and_then(|found| found.paper).as_ref().map(LeaseRecord::holder);

@@ -30,9 +30,9 @@ use tokio::sync::Notify;
 pub use self::peer::ProcessRegistration;
 pub use self::session::{EtcdMemberStatus, EtcdSession};
 
-use self::claim::{EtcdLeaseStep, step};
+use self::claim::{EtcdLeaseStep, etcd_lease_step};
 use self::hints::LeaseKeyWatch;
-use self::session::{ClaimOutcome, found};
+use self::session::{ClaimOutcome, lease_key_state};
 use super::{LeaseReply, LeaseService};
 use crate::etcd::EtcdError;
 use crate::ids::RepoId;
@@ -68,7 +68,7 @@ impl EtcdLease {
             let vouched = self.session.vouch(term).await?;
             let (found, read_in) = if self.created.is_some() || std::mem::take(&mut self.taken) {
                 let (kv, read_in) = self.session.get(&self.key).await?;
-                (kv.as_ref().map(found), read_in)
+                (kv.as_ref().map(lease_key_state), read_in)
             } else {
                 // Until etcd has answered the first and only try, it may be under way.
                 let doubt = self.doubt.replace(vouched.badge);
@@ -99,7 +99,7 @@ impl EtcdLease {
                     }
                 }
             };
-            match step(me, vouched.lease, found.as_ref(), self.session.given_up(&self.key)) {
+            match etcd_lease_step(me, vouched.lease, found.as_ref(), self.session.given_up(&self.key)) {
                 EtcdLeaseStep::Claim => self.created = None,
                 EtcdLeaseStep::Delete { created } => {
                     self.session.delete(&self.key, created).await?;
@@ -129,7 +129,7 @@ impl EtcdLease {
 
     async fn try_look(&self) -> Result<LeaseReply, EtcdError> {
         let (kv, _) = self.session.get(&self.key).await?;
-        Ok(match kv.as_ref().map(found) {
+        Ok(match kv.as_ref().map(lease_key_state) {
             None => LeaseReply::Free,
             Some(found) => LeaseReply::Taken { by: found.claim.map(|claim| claim.holder()), alive: true },
         })
@@ -141,7 +141,7 @@ impl EtcdLease {
             // First nothing can come any more, then what is there is looked at.
             self.session.rebadge(badge).await?;
             let (kv, _) = self.session.get(&self.key).await?;
-            let mine = kv.as_ref().map(found).filter(|found| {
+            let mine = kv.as_ref().map(lease_key_state).filter(|found| {
                 found.claim.as_ref().is_some_and(|claim| claim.holder().instance == self.session.me().instance)
             });
             (self.created, self.doubt) = (mine.map(|found| found.created), None);

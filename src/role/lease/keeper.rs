@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{LeaseHolder, LeaseReply, LeaseService};
 use crate::env::{Env, TaskHandle};
-use crate::outage::silent;
+use crate::outage::no_answer_text;
 use crate::role::permit::{Deadline, LeaseGrant};
 
 /// A lease is renewed when this part of it is over: two more tries fit before its end.
@@ -18,14 +18,14 @@ const PAUSE_PART: u32 = 12;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// The pause between two asks for a lease of this length.
-pub fn pause(ttl: Duration) -> Duration {
+pub fn retry_pause(ttl: Duration) -> Duration {
     (ttl / PAUSE_PART).clamp(PAUSE.0, PAUSE.1)
 }
 
 /// How often a lease that another process has is asked for; `watched`: its service tells when something changes, and then it is
 /// only looked after in case that it did not.
-pub fn poll(ttl: Duration, watched: bool) -> Duration {
-    if watched { ttl / RENEW_PART } else { pause(ttl) }
+pub fn poll_interval(ttl: Duration, watched: bool) -> Duration {
+    if watched { ttl / RENEW_PART } else { retry_pause(ttl) }
 }
 
 /// Asks for a lease until it is clear who has it: this process, or another one that is alive. A holder that is dead is
@@ -36,7 +36,7 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
         match lease.ask().await {
             LeaseReply::Taken { by, alive: false } if env.clock.boottime().saturating_sub(started) < patience => {
                 tracing::debug!(by = by.as_ref().map(|by| &by.label), "waiting whether the lease's holder is alive");
-                env.sleep(pause(ttl)).await;
+                env.sleep(retry_pause(ttl)).await;
             }
             reply => {
                 match &reply {
@@ -85,7 +85,7 @@ impl LeaseKeepAlive {
         let (tell_doubt, doubt) = watch::channel(None);
         let stop = Arc::new(Notify::new());
         let told = KeepAliveSenders { lost: tell, doubt: tell_doubt };
-        let task = env.spawn(keep(lease, grant, deadline.clone(), told, Arc::clone(&stop), env.clone()));
+        let task = env.spawn(run_keep_alive(lease, grant, deadline.clone(), told, Arc::clone(&stop), env.clone()));
         Self { deadline, lost, doubt, stop, task: Some(task), ttl: grant.ttl, env: env.clone() }
     }
 
@@ -140,7 +140,7 @@ struct KeepAliveSenders {
     doubt: watch::Sender<Option<RenewalFailure>>,
 }
 
-async fn keep(
+async fn run_keep_alive(
     mut lease: Box<dyn LeaseService>,
     first: LeaseGrant,
     deadline: Deadline,
@@ -155,7 +155,7 @@ async fn keep(
         tokio::select! {
             biased;
             () = stop.notified() => return lease,
-            () = hinted(hints.as_ref()) => {}
+            () = wait_for_hint(hints.as_ref()) => {}
             () = env.sleep(wait) => {}
         }
         let asked = tokio::select! {
@@ -179,15 +179,15 @@ async fn keep(
             }
             Some(LeaseReply::Unknown { why }) => {
                 told.doubt.send_replace(Some(RenewalFailure { why, is_refusal: lease.is_refused() }));
-                pause(ttl)
+                retry_pause(ttl)
             }
             None => {
-                let why = silent(ttl, lease.trouble().as_deref());
+                let why = no_answer_text(ttl, lease.trouble().as_deref());
                 told.doubt.send_replace(Some(RenewalFailure { why, is_refusal: false }));
-                pause(ttl)
+                retry_pause(ttl)
             }
             // Nobody can be named: it may be a race, or damage. The deadline decides.
-            Some(LeaseReply::Taken { by: None, .. } | LeaseReply::Free) => pause(ttl),
+            Some(LeaseReply::Taken { by: None, .. } | LeaseReply::Free) => retry_pause(ttl),
         };
     }
 }
@@ -199,7 +199,7 @@ fn late(grant: LeaseGrant, env: &Env) -> LeaseGrant {
 }
 
 /// Resolves when something may have changed about the lease; never where nobody tells.
-pub async fn hinted(hints: Option<&Arc<Notify>>) {
+pub async fn wait_for_hint(hints: Option<&Arc<Notify>>) {
     match hints {
         Some(hints) => hints.notified().await,
         None => std::future::pending().await,

@@ -52,7 +52,10 @@ async fn judge(question: HttpProbe<'_>, response: Response<Incoming>) -> Result<
     if !matches {
         let redirect = response.status().is_redirection();
         let answer = if GATEWAYS.contains(&status) { ProbeAnswer::Unknown } else { ProbeAnswer::No };
-        return Ok((answer, ProbeDetail::OtherStatus { status, wanted: wanted(question.status), redirect }));
+        return Ok((
+            answer,
+            ProbeDetail::OtherStatus { status, wanted: wanted_status_text(question.status), redirect },
+        ));
     }
     let Some(text) = question.body else {
         return Ok((ProbeAnswer::Yes, ProbeDetail::Answered { status, body: false }));
@@ -79,7 +82,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 }
 
 /// `2xx`, `200 or 429`.
-fn wanted(status: &[u16]) -> String {
+fn wanted_status_text(status: &[u16]) -> String {
     if status.is_empty() {
         return "2xx".to_owned();
     }

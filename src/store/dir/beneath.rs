@@ -86,7 +86,7 @@ impl OpenDir {
     /// `ELOOP` where there is a link on the way or at the end; [`ErrorKind::IsADirectory`] for a directory;
     /// [`ErrorKind::InvalidInput`] for anything else that is no regular file.
     pub fn file(&self, path: &str) -> io::Result<File> {
-        regular(self.open(path, OFlags::RDONLY | CAREFUL)?.into())
+        require_regular(self.open(path, OFlags::RDONLY | CAREFUL)?.into())
     }
 
     /// The directory itself, for listing or `fsync(2)`.
@@ -167,12 +167,12 @@ impl FileAt {
     /// # Errors
     /// As for [`OpenDir::file`].
     pub fn open(&self, flags: OFlags, mode: Mode) -> io::Result<File> {
-        regular(rustix::fs::openat(&self.dir.fd, &self.name, flags | CAREFUL, mode)?.into())
+        require_regular(rustix::fs::openat(&self.dir.fd, &self.name, flags | CAREFUL, mode)?.into())
     }
 }
 
 /// `file` if it is a regular one.
-fn regular(file: File) -> io::Result<File> {
+fn require_regular(file: File) -> io::Result<File> {
     let kind = file.metadata()?.file_type();
     if kind.is_file() {
         Ok(file)

@@ -91,7 +91,7 @@ impl FileSystem for HostFileSystem {
 
     fn lock(&self, at: &FileAt, make: bool) -> io::Result<File> {
         let file = match open_lock(at, make) {
-            Err(e) if is_no_file(&e) && clear(at)? => open_lock(at, true)?,
+            Err(e) if is_no_file(&e) && remove_non_file(at)? => open_lock(at, true)?,
             opened => opened?,
         };
         file.try_lock().map_err(|e| match e {
@@ -122,7 +122,7 @@ fn is_no_file(e: &io::Error) -> bool {
 
 /// Removes what is in the place of a lock's file and is no file, so that the file can be made. False: this file system has no lock for
 /// the directory itself, which keeps a file from being removed that another process has just put there.
-fn clear(at: &FileAt) -> io::Result<bool> {
+fn remove_non_file(at: &FileAt) -> io::Result<bool> {
     let dir = File::from(at.dir().readable()?);
     match dir.try_lock() {
         Ok(()) => {}

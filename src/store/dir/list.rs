@@ -81,7 +81,7 @@ impl KeyListing<'_> {
         for entry in Dir::new(dir.readable()?)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            if !key::component_ok(name) || folder.len() + name.len() > key::KEY_LEN_MAX {
+            if !key::is_valid_component(name) || folder.len() + name.len() > key::KEY_LEN_MAX {
                 continue;
             }
             let kind = match entry.file_type() {

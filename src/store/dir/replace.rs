@@ -76,7 +76,7 @@ impl DirStoreInner {
     ) -> Result<bool, RenameFailure> {
         let lock = match self.lock(at, true) {
             Ok(lock) => lock,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(RenameFailure::Doubt(busy(at))),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(RenameFailure::Doubt(lock_busy_message(at))),
             Err(e) if cannot_lock(&e) => {
                 let detail = format!("this file system has no locks: it can hold no lease ({e})");
                 let refused = StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), detail);
@@ -125,7 +125,7 @@ impl DirStoreInner {
             Ok(lock) => Ok(Some(lock)),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) || cannot_lock(&e) => Ok(None),
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), busy(at)))
+                Err(StoreError::new(StoreErrorKind::Unreachable, &self.name, Some(key), lock_busy_message(at)))
             }
             Err(e) => Err(self.lock_error(at, &e)),
         }
@@ -133,7 +133,7 @@ impl DirStoreInner {
 
     /// About the lock's file, not about the object beside it.
     fn lock_error(&self, at: &FileAt, e: &io::Error) -> StoreError {
-        let path = lock_of(at).path().display().to_string();
+        let path = lock_file_of(at).path().display().to_string();
         if e.kind() == ErrorKind::IsADirectory {
             return self.directory(&path);
         }
@@ -142,7 +142,7 @@ impl DirStoreInner {
 
     /// `WouldBlock` if the lock stays busy.
     fn lock(&self, at: &FileAt, make: bool) -> io::Result<File> {
-        let lock = lock_of(at);
+        let lock = lock_file_of(at);
         let mut left = LOCK_ATTEMPTS;
         loop {
             left -= 1;
@@ -162,12 +162,12 @@ enum RenameFailure {
     Doubt(String),
 }
 
-fn lock_of(at: &FileAt) -> FileAt {
+fn lock_file_of(at: &FileAt) -> FileAt {
     at.beside(key::LOCK_NAME)
 }
 
-fn busy(at: &FileAt) -> String {
-    format!("another process holds the lock {}", lock_of(at).path().display())
+fn lock_busy_message(at: &FileAt) -> String {
+    format!("another process holds the lock {}", lock_file_of(at).path().display())
 }
 
 fn cannot_lock(e: &io::Error) -> bool {

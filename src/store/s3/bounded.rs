@@ -60,7 +60,7 @@ fn is_download(request: &HttpRequest) -> bool {
 
 /// Whether an error was made of [`ResponseTooLong`].
 pub(super) fn is_too_long(error: &(dyn Error + 'static)) -> bool {
-    super::error::causes(error).any(<dyn Error>::is::<ResponseTooLong>)
+    super::error::error_chain(error).any(<dyn Error>::is::<ResponseTooLong>)
 }
 
 struct BoundedBody {

@@ -41,7 +41,7 @@ use crate::env::Env;
 use crate::file;
 use crate::store::s3::bounded::{BoundedHttpClient, is_too_long};
 use crate::store::s3::credentials::CredentialChain;
-use crate::store::s3::error::{failed_try, is_bad_certificate, is_error_document};
+use crate::store::s3::error::{attempt_failure, is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take. A server in another continent answers in a third of a second; what takes ten times as
@@ -92,7 +92,7 @@ impl HttpConnector for ForeignDateFilter<SharedHttpConnector> {
         let answer = self.0.call(request);
         HttpConnectorFuture::new(async move {
             let mut answer = answer.await?;
-            if !looks_like_a_stores(&answer) {
+            if !has_store_headers(&answer) {
                 answer.headers_mut().remove("date");
             }
             Ok(answer)
@@ -265,7 +265,7 @@ impl Intercept for AttemptErrorInterceptor {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let error = context.output_or_error().and_then(Result::err);
-        let failed = error.and_then(|error| failed_try(error, context.response()));
+        let failed = error.and_then(|error| attempt_failure(error, context.response()));
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = failed;
         Ok(())
     }
@@ -311,7 +311,7 @@ impl Intercept for ClockInterceptor {
     ) -> Result<(), BoxError> {
         let response = context.response();
         // The SDK takes every 200 for the success of a put, and a captive portal's page for an object's content.
-        if response.status().is_success() && is_page(response) {
+        if response.status().is_success() && is_browser_page(response) {
             return Err("a page for browsers".into());
         }
         Ok(())
@@ -325,7 +325,7 @@ impl Intercept for ClockInterceptor {
     ) -> Result<(), BoxError> {
         let response = context.response();
         // A proxy has a clock of its own.
-        if !is_of_a_store(response, context.output_or_error().is_ok()) {
+        if !is_store_response(response, context.output_or_error().is_ok()) {
             return Ok(());
         }
         let date = response.headers().get("date");
@@ -339,7 +339,7 @@ impl Intercept for ClockInterceptor {
 
 /// Whether it is a page for browsers. Objects of a repository are never stored as such; a server that says so of answers without a
 /// body has headers of S3 beside it.
-fn is_page(response: &HttpResponse) -> bool {
+fn is_browser_page(response: &HttpResponse) -> bool {
     let headers = response.headers();
     let kind = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
     let is_html = kind.starts_with("text/html") || kind.starts_with("application/xhtml");
@@ -347,14 +347,14 @@ fn is_page(response: &HttpResponse) -> bool {
 }
 
 /// Whether its headers are a store's, as far as they tell before there is a body.
-fn looks_like_a_stores(response: &HttpResponse) -> bool {
+fn has_store_headers(response: &HttpResponse) -> bool {
     let headers = response.headers();
     let is_xml = headers.get("content-type").is_some_and(|kind| kind.contains("xml"));
-    !is_page(response) && (is_xml || headers.get("etag").is_some() || headers.get("x-amz-request-id").is_some())
+    !is_browser_page(response) && (is_xml || headers.get("etag").is_some() || headers.get("x-amz-request-id").is_some())
 }
 
 /// Whether a store gave this answer: a refusal with an S3 error document, or a success with what a store puts on it.
-fn is_of_a_store(response: &HttpResponse, is_understood: bool) -> bool {
+fn is_store_response(response: &HttpResponse, is_understood: bool) -> bool {
     let body = response.body().bytes().unwrap_or_default();
     if !response.status().is_success() {
         return is_error_document(body);

@@ -19,7 +19,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 
-use super::error::{LAYERS, causes};
+use super::error::{LAYERS, error_chain};
 use crate::config::StoreSettings;
 use crate::{env, file};
 
@@ -86,7 +86,7 @@ impl CredentialChain {
                 )]
             }
             (None, Some(profile)) => {
-                vec![CredentialSource::new(profile_place(Some(profile)), of_profile(profile, config))]
+                vec![CredentialSource::new(profile_description(Some(profile)), of_profile(profile, config))]
             }
             (None, None) => Self::usual(config),
         };
@@ -104,7 +104,7 @@ impl CredentialChain {
                 "the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 EnvironmentVariableCredentialsProvider::new(),
             ),
-            CredentialSource::new(profile_place(None), profile),
+            CredentialSource::new(profile_description(None), profile),
             CredentialSource::new("web identity", token),
             CredentialSource::new("the container's role", container),
             CredentialSource::new("the instance's metadata service", instance),
@@ -125,7 +125,7 @@ impl CredentialChain {
                 Ok(Err(error)) => error,
                 Err(_) => CredentialsError::provider_timed_out(SEARCH_TIMEOUT),
             };
-            looked.push((place.name.clone(), found(&error)));
+            looked.push((place.name.clone(), provider_message(&error)));
             let never_found = number == last && last > 0 && !self.were_found.load(Ordering::Relaxed);
             match error {
                 CredentialsError::CredentialsNotLoaded(_) => {}
@@ -188,7 +188,7 @@ fn profile_name(profile: Option<&str>) -> String {
 }
 
 /// A profile of AWS's own files, and which files these are for this process.
-fn profile_place(profile: Option<&str>) -> String {
+fn profile_description(profile: Option<&str>) -> String {
     let variable = |name| env::variable(name).filter(|value| !value.is_empty());
     let given = variable("AWS_PROFILE").map(|name| name.to_string_lossy().into_owned());
     let home = variable("HOME").map(PathBuf::from);
@@ -204,12 +204,12 @@ fn profile_place(profile: Option<&str>) -> String {
 }
 
 /// What a place said, without the wrapping of the SDK.
-fn found(error: &CredentialsError) -> String {
+fn provider_message(error: &CredentialsError) -> String {
     if matches!(error, CredentialsError::ProviderTimedOut(_)) {
         return "no answer in time".to_owned();
     }
     let mut words: Vec<String> =
-        causes(error).skip(1).map(ToString::to_string).filter(|words| !LAYERS.contains(&words.as_str())).collect();
+        error_chain(error).skip(1).map(ToString::to_string).filter(|words| !LAYERS.contains(&words.as_str())).collect();
     words.dedup();
     if words.is_empty() {
         return "none there".to_owned();
@@ -255,7 +255,7 @@ mod tests {
         let error = result.unwrap_err();
         format!("{error:?}").split('(').next().unwrap_or_default().to_owned()
             + ": "
-            + &causes(&error).nth(1).map(ToString::to_string).unwrap_or_default()
+            + &error_chain(&error).nth(1).map(ToString::to_string).unwrap_or_default()
     }
 
     #[tokio::test]

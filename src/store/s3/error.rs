@@ -51,7 +51,7 @@ where
         if let Some(error) = credentials_error(&e) {
             return Self::without_credentials(error);
         }
-        let unsent = unsent(&e);
+        let unsent = unsent_kind(&e);
         let kind = unsent.unwrap_or_else(|| answer.kind());
         let operation = operation::<E>();
         let detail = match e.as_service_error().and_then(|e| e.message()) {
@@ -64,9 +64,9 @@ where
                 (Some(code), Some(status)) => format!("{code}, status {status}"),
                 (None, Some(status)) => {
                     let kind = response.and_then(|response| response.headers().get("content-type"));
-                    page(status, kind, body.flatten(), &words(&e))
+                    describe_page(status, kind, body.flatten(), &error_chain_text(&e))
                 }
-                _ => words(&e),
+                _ => error_chain_text(&e),
             },
         };
         let detail = format!("{operation}: {detail}");
@@ -82,7 +82,7 @@ fn operation<E>() -> &'static str {
 }
 
 /// The kind of an error because of which a request was certainly not sent.
-fn unsent<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -> Option<StoreErrorKind> {
+fn unsent_kind<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -> Option<StoreErrorKind> {
     match error {
         SdkError::ConstructionFailure(_) => Some(StoreErrorKind::Invalid),
         SdkError::DispatchFailure(d) if d.as_connector_error().is_some_and(|e| is_bad_certificate(e)) => {
@@ -95,11 +95,11 @@ fn unsent<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -
 /// Why there are no credentials: without them the SDK does not even try.
 fn credentials_error<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -> Option<&CredentialsError> {
     let SdkError::DispatchFailure(failure) = error else { return None };
-    causes(failure.as_connector_error()?).find_map(|e| e.downcast_ref())
+    error_chain(failure.as_connector_error()?).find_map(|e| e.downcast_ref())
 }
 
 /// What is told of an answer that has no S3 error document.
-fn page(status: u16, kind: Option<&str>, body: Option<&[u8]>, words: &str) -> String {
+fn describe_page(status: u16, kind: Option<&str>, body: Option<&[u8]>, words: &str) -> String {
     // Words begin within so many bytes.
     let body = body.map(|body| &body[..body.len().min(16 * PAGE_CHARS_MAX)]);
     let text = String::from_utf8_lossy(body.unwrap_or_default());
@@ -139,8 +139,8 @@ pub(super) const LAYERS: [&str; 7] = [
 ];
 
 /// What an error says, and what it was made of, each once.
-fn words(error: &(dyn Error + 'static)) -> String {
-    let all: Vec<String> = causes(error).map(ToString::to_string).collect();
+fn error_chain_text(error: &(dyn Error + 'static)) -> String {
+    let all: Vec<String> = error_chain(error).map(ToString::to_string).collect();
     let mut words: Vec<&str> = all.iter().map(String::as_str).filter(|words| !LAYERS.contains(words)).collect();
     words.dedup();
     if words.is_empty() {
@@ -151,8 +151,8 @@ fn words(error: &(dyn Error + 'static)) -> String {
 }
 
 /// How one try failed, in a few words; `None`: it had an answer that counts, whatever that says.
-pub(super) fn failed_try(error: &(dyn Error + 'static), response: Option<&HttpResponse>) -> Option<String> {
-    let Some(response) = response else { return Some(words(error)) };
+pub(super) fn attempt_failure(error: &(dyn Error + 'static), response: Option<&HttpResponse>) -> Option<String> {
+    let Some(response) = response else { return Some(error_chain_text(error)) };
     let (status, body) = (response.status(), response.body().bytes().unwrap_or_default());
     if status.as_u16() == 429 || status.is_server_error() {
         let text = String::from_utf8_lossy(&body[..body.len().min(DOCUMENT_LEN)]);
@@ -161,21 +161,21 @@ pub(super) fn failed_try(error: &(dyn Error + 'static), response: Option<&HttpRe
         return Some(format!("{code}status {}", status.as_u16()));
     }
     // A success that is none: a page, a body that breaks off.
-    status.is_success().then(|| words(error))
+    status.is_success().then(|| error_chain_text(error))
 }
 
 /// Whether the server's certificate was refused: by an unknown authority, for another host, out of date.
 pub(super) fn is_bad_certificate(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|e| matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+    error_chain(error).any(|e| matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
 }
 
 /// An error, and what it was made of.
-pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    iter::successors(Some(error), |e| behind(*e))
+pub(super) fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |e| source_of(*e))
 }
 
 /// What an error was made of. One of `io` does not name what it carries as its source, only what is behind that.
-fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+fn source_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|e| e as _),
         None => error.source(),
@@ -195,10 +195,10 @@ impl S3Failure {
             }
             _ => StoreErrorKind::Unreachable,
         };
-        let detail = match causes(error).find_map(|e| e.downcast_ref::<NoCredentialsFound>()) {
+        let detail = match error_chain(error).find_map(|e| e.downcast_ref::<NoCredentialsFound>()) {
             Some(found) if kind == StoreErrorKind::Unreachable => format!("no credentials: {found}"),
             Some(found) => found.to_string(),
-            None => words(error),
+            None => error_chain_text(error),
         };
         Self { is_unsent: true, ..Self::without_answer(kind, detail) }
     }
@@ -283,8 +283,8 @@ mod tests {
         #[error("dispatch failure")]
         struct Dispatch(#[source] io::Error);
         let refused = io::Error::other(io::Error::from_raw_os_error(111));
-        assert_eq!(words(&Dispatch(refused)), "Connection refused");
-        assert_eq!(words(&Dispatch(io::Error::other("io error"))), "io error", "where no layer says more");
+        assert_eq!(error_chain_text(&Dispatch(refused)), "Connection refused");
+        assert_eq!(error_chain_text(&Dispatch(io::Error::other("io error"))), "io error", "where no layer says more");
         assert_eq!(operation::<aws_sdk_s3::operation::get_object::GetObjectError>(), "GetObject");
     }
 
@@ -331,22 +331,22 @@ mod tests {
             assert!(!is_error_document(page.as_bytes()), "{page}");
         }
         assert_eq!(
-            page(407, None, Some(b"<html>\n  Proxy\x1b[2J"), ""),
+            describe_page(407, None, Some(b"<html>\n  Proxy\x1b[2J"), ""),
             "status 407, and the answer is not an S3 store's: \"<html> Proxy\\u{1b}[2J\""
         );
         assert_eq!(
-            page(200, Some("application/json"), Some(b"{\"login\":\xff"), "service error"),
+            describe_page(200, Some("application/json"), Some(b"{\"login\":\xff"), "service error"),
             "status 200, application/json, and the answer is not an S3 store's: \"{\\\"login\\\":\u{fffd}\""
         );
         assert_eq!(
-            page(502, Some("text/\x1b"), Some(b""), "x"),
+            describe_page(502, Some("text/\x1b"), Some(b""), "x"),
             "status 502, text/\\u{1b}, and the answer is not an S3 store's: nothing in it"
         );
         assert_eq!(
-            page(200, None, None, "unhandled error"),
+            describe_page(200, None, None, "unhandled error"),
             "status 200, and the answer is not an S3 store's: unhandled error"
         );
-        let long = page(500, Some(&"t".repeat(999)), Some(&vec![b'x'; 99_999]), "");
+        let long = describe_page(500, Some(&"t".repeat(999)), Some(&vec![b'x'; 99_999]), "");
         assert!(long.len() < 250, "{long}");
     }
 }

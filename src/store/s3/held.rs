@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use crate::store::PutPause;
 
-/// `body`, held back after its first half.
-pub(super) fn body(body: Bytes, hold: PutPause) -> ByteStream {
+/// `paused_body`, held back after its first half.
+pub(super) fn paused_body(body: Bytes, hold: PutPause) -> ByteStream {
     let len = body.len() as u64;
     ByteStream::from_body_1_x(PausedBody { rest: body, len, state: PauseState::First(hold) })
 }

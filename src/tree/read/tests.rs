@@ -53,7 +53,7 @@ fn each_kind_is_completed() {
     fs::set_permissions(p.join("file"), fs::Permissions::from_mode(0o4750)).unwrap();
     let (roots, names) = (roots(p), OwnerNames::new());
     let found = scanned(p);
-    let complete = |i: usize| complete(&roots, &found[i], &names).unwrap();
+    let complete = |i: usize| read_entry(&roots, &found[i], &names).unwrap();
     assert_eq!(found.iter().map(|s| s.path.name()).collect::<Vec<_>>()[1..], [&b"dir"[..], b"fifo", b"file", b"link"]);
     assert_eq!((complete(0).entry.kind, complete(1).entry.kind), (EntryKind::Dir, EntryKind::Dir));
     assert_eq!(complete(2).entry.kind, EntryKind::Fifo);
@@ -71,7 +71,7 @@ fn devices_have_their_numbers() {
     let roots = roots(Path::new("/dev"));
     let path = TreePath::new("dev/null").unwrap();
     let stat = Stat::of(roots.open_at(&path, OFlags::PATH).unwrap()).unwrap();
-    let completed = complete(&roots, &ScannedEntry { path, stat }, &OwnerNames::new()).unwrap();
+    let completed = read_entry(&roots, &ScannedEntry { path, stat }, &OwnerNames::new()).unwrap();
     assert_eq!(completed.entry.kind, EntryKind::CharDevice { major: 1, minor: 3 });
 }
 
@@ -99,7 +99,7 @@ fn attributes_of_files_and_directories() {
     }
     let (roots, found) = (roots(p), scanned(p));
     let xattrs = |i: usize| {
-        let completed = complete(&roots, &found[i], &OwnerNames::new()).unwrap();
+        let completed = read_entry(&roots, &found[i], &OwnerNames::new()).unwrap();
         assert_eq!(completed.problem, None);
         // A security module may have labelled them.
         completed.entry.xattrs.into_iter().filter(|x| !x.name.starts_with(b"security.")).collect::<Vec<_>>()
@@ -109,10 +109,10 @@ fn attributes_of_files_and_directories() {
     // Their names alone are longer than the first buffer.
     assert_eq!(xattrs(2).len(), 9);
     assert!(xattrs(2).is_sorted());
-    let open = open(&roots, &at(&base, "file")).unwrap();
+    let open = open_file(&roots, &at(&base, "file")).unwrap();
     assert_eq!(
         open.complete(&at(&base, "file"), &OwnerNames::new()),
-        complete(&roots, &found[2], &OwnerNames::new()).unwrap()
+        read_entry(&roots, &found[2], &OwnerNames::new()).unwrap()
     );
 }
 
@@ -130,7 +130,7 @@ fn attributes_of_what_cannot_be_opened() {
     }
     let (roots, found) = (roots(p), scanned(p));
     for (i, value) in [(1, "link"), (2, "pipe")] {
-        let completed = complete(&roots, &found[i], &OwnerNames::new()).unwrap();
+        let completed = read_entry(&roots, &found[i], &OwnerNames::new()).unwrap();
         assert_eq!(completed.problem, None);
         let seen = completed.entry.xattrs.into_iter().filter(|x| !x.name.starts_with(b"security.")).collect::<Vec<_>>();
         assert_eq!(seen, if root { vec![xattr("trusted.x", value.as_bytes())] } else { vec![] });
@@ -146,7 +146,7 @@ fn attributes_that_may_not_be_read_are_named_and_the_rest_is_there() {
     fs::set_permissions(&p, fs::Permissions::from_mode(0o711)).unwrap();
     let completed = without_privileges(|| {
         let found = ScannedEntry { path: at(&base, "dir"), stat: Stat::of(File::open(dir.path()).unwrap()).unwrap() };
-        complete(&roots(dir.path()), &found, &OwnerNames::new()).unwrap()
+        read_entry(&roots(dir.path()), &found, &OwnerNames::new()).unwrap()
     });
     assert_eq!((completed.entry.kind, completed.entry.owner.mode), (EntryKind::Dir, 0o711));
     let problem = completed.problem.unwrap();
@@ -177,10 +177,10 @@ fn what_became_something_else_has_vanished() {
     symlink("moved", p.join("parent")).unwrap();
     let roots = roots(p);
     for scanned in found.iter().filter(|s| s.path != base) {
-        let problem = complete(&roots, scanned, &OwnerNames::new()).unwrap_err();
+        let problem = read_entry(&roots, scanned, &OwnerNames::new()).unwrap_err();
         assert_eq!(problem, PathProblem { path: scanned.path.clone(), kind: PathProblemKind::Vanished });
         if scanned.stat.kind == FileType::File {
-            assert_eq!(open(&roots, &scanned.path).unwrap_err(), problem);
+            assert_eq!(open_file(&roots, &scanned.path).unwrap_err(), problem);
         }
     }
     assert_eq!(found.len(), 8);
@@ -191,7 +191,7 @@ fn an_unreadable_file_is_named() {
     let (dir, base) = dir();
     fs::write(dir.path().join("file"), "").unwrap();
     fs::set_permissions(dir.path().join("file"), fs::Permissions::from_mode(0o600)).unwrap();
-    let problem = without_privileges(|| open(&roots(dir.path()), &at(&base, "file")).unwrap_err());
+    let problem = without_privileges(|| open_file(&roots(dir.path()), &at(&base, "file")).unwrap_err());
     assert_eq!(problem.path, at(&base, "file"));
     assert!(matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.contains("Permission denied")));
 }
@@ -201,7 +201,7 @@ fn reads_at_any_offset() {
     let (dir, base) = dir();
     let content: Vec<u8> = (0..2_000_000_u32).map(|i| (i % 251) as u8).collect();
     fs::write(dir.path().join("file"), &content).unwrap();
-    let file = open(&roots(dir.path()), &at(&base, "file")).unwrap();
+    let file = open_file(&roots(dir.path()), &at(&base, "file")).unwrap();
     assert_eq!(file.stat().size, 2_000_000);
     let mut buffer = vec![0; 1_000_000];
     assert_eq!(file.read_at(&mut buffer, 500_000).unwrap(), 1_000_000);
@@ -218,9 +218,9 @@ fn small_files_go_behind_what_the_buffer_holds() {
     fs::write(dir.path().join("empty"), "").unwrap();
     let roots = roots(dir.path());
     let mut buffer = b"before ".to_vec();
-    let file = open(&roots, &at(&base, "file")).unwrap();
+    let file = open_file(&roots, &at(&base, "file")).unwrap();
     assert_eq!(file.read_whole(&mut buffer).unwrap(), WholeRead { len: 7, changed: false, unsized_content: false });
-    assert_eq!(open(&roots, &at(&base, "empty")).unwrap().read_whole(&mut buffer).unwrap().len, 0);
+    assert_eq!(open_file(&roots, &at(&base, "empty")).unwrap().read_whole(&mut buffer).unwrap().len, 0);
     assert_eq!(buffer, b"before content");
     // Room beyond the file is not taken for part of it.
     buffer.reserve(100_000);
@@ -234,7 +234,7 @@ fn a_file_that_changes_meanwhile_is_found_out() {
     let path = dir.path().join("file");
     let change = |how: &dyn Fn(&File)| {
         fs::write(&path, "content").unwrap();
-        let file = open(&roots(dir.path()), &at(&base, "file")).unwrap();
+        let file = open_file(&roots(dir.path()), &at(&base, "file")).unwrap();
         assert!(!file.changed().unwrap());
         // Two stamps within one tick of the kernel's clock are the same.
         std::thread::sleep(std::time::Duration::from_millis(30));
@@ -262,7 +262,7 @@ fn holes_are_found() {
         for &at in data {
             file.write_all_at(&[1; 4096], at).unwrap();
         }
-        let open = open(&roots(dir.path()), &at(&base, "file")).unwrap();
+        let open = open_file(&roots(dir.path()), &at(&base, "file")).unwrap();
         open.extents(EXTENTS_MAX).unwrap().map(|e| e.into_iter().map(|e| (e.offset, e.len)).collect::<Vec<_>>())
     };
     assert_eq!(extents(8 * MIB, &[]), Some(vec![]), "nothing but a hole");
@@ -285,7 +285,7 @@ fn a_file_of_countless_holes_has_bounded_extents_and_keeps_the_large_ones() {
         file.write_all_at(b"x", i * 8192).unwrap();
     }
     let path = crate::tree::testing::tree_path(shm.path()).join(b"file").unwrap();
-    let file = open(&roots(shm.path()), &path).unwrap();
+    let file = open_file(&roots(shm.path()), &path).unwrap();
     let extents = |max| {
         let extents = file.extents(max).unwrap().unwrap();
         (extents.len() as u64, extents.iter().map(|e| e.len).sum::<u64>())
@@ -298,7 +298,7 @@ fn a_file_of_countless_holes_has_bounded_extents_and_keeps_the_large_ones() {
 #[test]
 fn a_file_that_says_it_is_empty_is_read_to_its_end() {
     let path = crate::tree::testing::tree_path(Path::new("/proc/version"));
-    let file = open(&roots(Path::new("/proc/version")), &path).unwrap();
+    let file = open_file(&roots(Path::new("/proc/version")), &path).unwrap();
     assert_eq!(file.stat().size, 0, "this kernel gives it a size");
     let mut buffer = b"before".to_vec();
     let whole = file.read_whole(&mut buffer).unwrap();
@@ -329,7 +329,7 @@ fn a_file_that_becomes_a_pipe_holds_nobody_up() {
             }
         });
         for _ in 0..100_000 {
-            match open(&roots, &at(&base, "file")) {
+            match open_file(&roots, &at(&base, "file")) {
                 Ok(open) => files += u32::from(open.stat().kind == FileType::File),
                 Err(problem) => pipes += u32::from(problem.kind == PathProblemKind::Vanished),
             }
@@ -366,12 +366,12 @@ fn a_lease_is_waited_for_as_long_as_its_holder_is_willing() {
     fs::write(&file, "x").unwrap();
     let mut holder = lease(&file, false);
     let mut roots = roots(dir.path());
-    assert_eq!(open(&roots, &at(&base, "file")).unwrap().stat().size, 1);
+    assert_eq!(open_file(&roots, &at(&base, "file")).unwrap().stat().size, 1);
     holder.wait().unwrap();
 
     let mut holder = lease(&file, true);
     roots.has_waited_enough();
-    let problem = open(&roots, &at(&base, "file")).unwrap_err();
+    let problem = open_file(&roots, &at(&base, "file")).unwrap_err();
     assert!(matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.contains("lease")), "{problem:?}");
     // Also where the source is that file: it is named, and the others are backed up.
     assert_eq!(SourceRoots::open(&[file]).unwrap().paths().count(), 1);
@@ -396,10 +396,10 @@ fn paths_longer_than_the_kernel_takes() {
     File::from(rustix::fs::openat(&parent, "file", flags, rustix::fs::Mode::RWXU).unwrap()).write_all(b"deep").unwrap();
     let found = scanned(dir.path());
     let kinds: Vec<_> =
-        found[30..].iter().map(|s| complete(&roots, s, &OwnerNames::new()).unwrap().entry.kind).collect();
+        found[30..].iter().map(|s| read_entry(&roots, s, &OwnerNames::new()).unwrap().entry.kind).collect();
     let file = EntryKind::File { size: 4, extents: None, chunks: vec![] };
     assert_eq!(kinds, [EntryKind::Dir, file, EntryKind::Symlink { target: b"target".into() }]);
     let mut buffer = vec![];
-    open(&roots, &path.join(b"file").unwrap()).unwrap().read_whole(&mut buffer).unwrap();
+    open_file(&roots, &path.join(b"file").unwrap()).unwrap().read_whole(&mut buffer).unwrap();
     assert_eq!(buffer, b"deep");
 }

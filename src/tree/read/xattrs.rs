@@ -32,7 +32,7 @@ pub(super) enum XattrTarget<'a> {
 impl XattrTarget<'_> {
     /// All attributes that this process may see, sorted by name, and what could not be read.
     pub(super) fn xattrs(self) -> (Vec<Xattr>, Option<String>) {
-        let names = match grow(|buffer| self.list(buffer)) {
+        let names = match call_with_growing_buffer(|buffer| self.list(buffer)) {
             Ok(names) => names,
             // The file system has none, or not for this type of object.
             Err(Errno::NOTSUP | Errno::NODATA) => return (Vec::new(), None),
@@ -42,7 +42,7 @@ impl XattrTarget<'_> {
         let mut unread = Vec::new();
         let mut taken = 0;
         for name in names.split_inclusive(|&b| b == 0).filter_map(|n| CStr::from_bytes_with_nul(n).ok()) {
-            match grow(|buffer| self.get(name, buffer)) {
+            match call_with_growing_buffer(|buffer| self.get(name, buffer)) {
                 Ok(value) if taken + value.len() > ALL => {
                     unread.push(format!("more than {} MiB of attributes: the rest is left out", ALL >> 20));
                     break;
@@ -89,7 +89,7 @@ fn text(e: Errno) -> String {
 }
 
 /// Calls with a small buffer, and if that is too small with one that is large enough for anything.
-fn grow(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+fn call_with_growing_buffer(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
     let mut small = [0; SMALL];
     match call(&mut small) {
         Ok(len) => Ok(small[..len].to_vec()),

@@ -40,7 +40,7 @@ pub(super) fn free_bytes(fd: impl AsFd) -> rustix::io::Result<u64> {
 }
 
 /// The runs of `bytes`, which stand at `offset`, that are not blocks of zeros.
-fn data_in(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+fn nonzero_runs(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut at = 0;
     let block_end = move |at: usize| {
         let position = offset + at as u64;
@@ -70,7 +70,7 @@ impl NewFile {
 
     /// Like [`NewFile::write_at`], but blocks of zeros stay holes.
     pub fn write_data_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        data_in(offset, bytes).try_for_each(|(offset, part)| self.write_at(offset, part))
+        nonzero_runs(offset, bytes).try_for_each(|(offset, part)| self.write_at(offset, part))
     }
 
     /// Fails if others would soon run out of space because of this file.
@@ -135,8 +135,9 @@ mod tests {
         bytes[4096 + 7] = 1;
         bytes[2 * 4096] = 2;
         bytes[5 * 4096 - 1] = 3;
-        let runs =
-            |offset: u64, bytes: &[u8]| data_in(offset, bytes).map(|(at, part)| (at, part.len())).collect::<Vec<_>>();
+        let runs = |offset: u64, bytes: &[u8]| {
+            nonzero_runs(offset, bytes).map(|(at, part)| (at, part.len())).collect::<Vec<_>>()
+        };
         assert_eq!(runs(0, &bytes), [(4096, 8192), (4 * 4096, 4096)]);
         // A block counts where it stands in the file.
         assert_eq!(runs(8192 - 10, &bytes), [(8192, 8192), (24_576, 4086)]);

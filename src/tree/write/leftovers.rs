@@ -19,13 +19,13 @@ const LOCK_PAUSE: Duration = Duration::from_millis(2);
 pub(super) fn lock(root: &OwnedFd) -> Option<(OwnedFd, bool)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(root, ".", flags, Mode::empty()).ok()?;
-    shared(&dir)?;
+    lock_shared(&dir)?;
     let alone = rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
-    shared(&dir)?;
+    lock_shared(&dir)?;
     Some((dir, alone))
 }
 
-fn shared(dir: &OwnedFd) -> Option<()> {
+fn lock_shared(dir: &OwnedFd) -> Option<()> {
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(dir, FlockOperation::NonBlockingLockShared) {
             Ok(()) => return Some(()),

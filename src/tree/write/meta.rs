@@ -220,7 +220,7 @@ fn xattr_kind(name: &[u8]) -> MetadataKind {
 
 /// Attributes that are content of the tree: what the snapshot does not have of them goes. Labels and the like
 /// (`security.selinux`, `trusted.*`) belong to the host and stay.
-fn belongs_to_the_tree(name: &[u8]) -> bool {
+fn is_restored_xattr(name: &[u8]) -> bool {
     name.starts_with(b"user.") || xattr_kind(name) != MetadataKind::Xattr
 }
 
@@ -307,7 +307,7 @@ impl RestoreTarget {
         (found.uid, found.gid) != self.ids.resolve(&entry.owner)
             || (!is_link && found.mode != mode)
             || found.mtime != entry.mtime
-            || names().filter(|n| belongs_to_the_tree(n)).any(|n| !attributes(entry).any(|x| x.name == n))
+            || names().filter(|n| is_restored_xattr(n)).any(|n| !attributes(entry).any(|x| x.name == n))
             || attributes(entry).any(|x| !names().any(|n| n == x.name) || !held.has_xattr(&x.name, &x.value))
             || flags_missing(held, entry).is_ok_and(|missing| missing)
     }
@@ -429,7 +429,7 @@ impl RestoreTarget {
         // New files may have attributes too: a default ACL of the directory above is inherited.
         let names = held.xattr_names().unwrap_or_default();
         let names = || names.split(|&b| b == 0).filter(|n| !n.is_empty());
-        for name in names().filter(|n| belongs_to_the_tree(n)) {
+        for name in names().filter(|n| is_restored_xattr(n)) {
             if !attributes(entry).any(|x| x.name == name) {
                 match held.remove_xattr(name) {
                     Ok(()) => changed = true,

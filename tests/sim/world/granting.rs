@@ -32,7 +32,7 @@ fn end(held: &Mutex<Vec<Held>>, who: InstanceId, now: Duration) {
 }
 
 /// Asks all the time, keeps the lease for a while, gives it up.
-fn contend(world: &World, server: &Arc<LeaseServer>, host: usize, held: &Arc<Mutex<Vec<Held>>>) {
+fn request_lease_forever(world: &World, server: &Arc<LeaseServer>, host: usize, held: &Arc<Mutex<Vec<Held>>>) {
     let me = me(world, host);
     let lender = server.lender(world.process(host), me.clone(), TTL);
     let (process, held, mut rng) = (world.process(host), Arc::clone(held), world.rng());
@@ -62,7 +62,7 @@ fn contend(world: &World, server: &Arc<LeaseServer>, host: usize, held: &Arc<Mut
 /// Three nodes want one role for ten minutes, while everything happens to them and to the server. How often two held it at a time,
 /// how often it changed hands, and
 /// the trace of it all.
-fn contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64) {
+fn lease_contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64) {
     let world = World::new(seed);
     let (server, held) = (LeaseServer::new(&world), Arc::new(Mutex::new(Vec::new())));
     let mut rng = world.rng();
@@ -70,7 +70,7 @@ fn contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64) {
     server.expire_late(SECOND * 3);
     let hosts = [world.host(), world.host(), world.host()];
     for host in hosts {
-        contend(&world, &server, host, &held);
+        request_lease_forever(&world, &server, host, &held);
     }
     for _ in 0..60 {
         world.run_until(world.now() + rng.time(SECOND, SECOND * 19));
@@ -80,7 +80,7 @@ fn contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64) {
             1 => hosts.iter().for_each(|host| world.go_on(*host)),
             2 => {
                 world.kill(host);
-                contend(&world, &server, host, &held);
+                request_lease_forever(&world, &server, host, &held);
             }
             3 => server.change_leader(),
             4 => server.net().silence(rng.chance(300)),
@@ -101,7 +101,7 @@ fn contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64) {
 fn nobody_is_granted_what_another_one_has() {
     let mut moved = 0;
     for seed in 0..200 {
-        let (doubled, hands, _) = contest(seed, |_| {});
+        let (doubled, hands, _) = lease_contest(seed, |_| {});
         assert_eq!(doubled, 0, "seed {seed}");
         moved += hands;
     }
@@ -110,14 +110,14 @@ fn nobody_is_granted_what_another_one_has() {
 
 #[test]
 fn one_seed_gives_one_contest() {
-    assert_eq!(contest(7, |_| {}), contest(7, |_| {}));
-    assert_ne!(contest(7, |_| {}).2, contest(8, |_| {}).2);
+    assert_eq!(lease_contest(7, |_| {}), lease_contest(7, |_| {}));
+    assert_ne!(lease_contest(7, |_| {}).2, lease_contest(8, |_| {}).2);
 }
 
 #[test]
 fn a_server_that_breaks_its_promise_is_seen() {
-    let early = (0..50).map(|seed| contest(seed, |server| server.expire_early(SECOND * 8)).0).sum::<usize>();
-    let forgot = (0..50).map(|seed| contest(seed, LeaseServer::forget_at_once).0).sum::<usize>();
+    let early = (0..50).map(|seed| lease_contest(seed, |server| server.expire_early(SECOND * 8)).0).sum::<usize>();
+    let forgot = (0..50).map(|seed| lease_contest(seed, LeaseServer::forget_at_once).0).sum::<usize>();
     assert!(early > 0 && forgot > 0, "{early} {forgot}");
 }
 

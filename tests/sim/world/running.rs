@@ -45,7 +45,7 @@ fn count(ticks: &AtomicU64) -> u64 {
 }
 
 /// Three hosts whose tasks sleep, yield and spawn by chance: everything that they do, in order.
-fn told(seed: u64) -> (u64, u64, Vec<String>) {
+fn random_trace(seed: u64) -> (u64, u64, Vec<String>) {
     let world = World::new(seed);
     let said = Arc::new(Mutex::new(Vec::new()));
     for _ in 0..3 {
@@ -76,8 +76,8 @@ fn told(seed: u64) -> (u64, u64, Vec<String>) {
 
 #[test]
 fn one_seed_gives_one_story() {
-    assert_eq!(told(7), told(7));
-    let order = |seed| told(seed).2.iter().map(|line| line[..3].to_owned()).collect::<Vec<_>>();
+    assert_eq!(random_trace(7), random_trace(7));
+    let order = |seed| random_trace(seed).2.iter().map(|line| line[..3].to_owned()).collect::<Vec<_>>();
     assert_ne!(order(7), order(8), "another seed, another order");
 }
 

@@ -15,7 +15,7 @@ use crate::job::report::verified::VerifyReport;
 use crate::job::runner::NodeContext;
 use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
-use crate::repo::reader::tables;
+use crate::repo::reader::stream_tables;
 use crate::store::counting::CountingStore;
 
 const MIB: usize = 1 << 20;
@@ -77,7 +77,7 @@ fn next_day(rig: &JobFixture) {
 async fn tell(rig: &JobFixture, local: Option<&LocalState>) {
     let losses = check(rig).await.losses;
     assert!(!losses.is_empty());
-    loss::tell(&rig.repository, local, &rig.env, "north", &losses).await;
+    loss::note_losses(&rig.repository, local, &rig.env, "north", &losses).await;
 }
 
 fn other_node(rig: &JobFixture) -> NodeContext {
@@ -125,7 +125,7 @@ async fn a_lost_pack_comes_back_whoever_finds_it() {
         healed(&committed, 3 * MIB);
         assert_eq!(committed.files.changed, 0, "{way}: no file has changed");
         assert_whole(&rig).await;
-        let heard = loss::hear(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
+        let heard = loss::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
         assert_eq!(heard.newest(), None, "{way}: what was noted is done");
         assert_eq!(rig.backup().await.loss, None, "{way}");
     }
@@ -225,8 +225,8 @@ async fn what_has_no_source_is_named_and_nothing_counts_on_it() {
         assert_whole(&rig).await;
         next_day(&rig);
         assert_eq!(rig.backup().await.loss, None);
-        let heard = loss::hear(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
-        assert_eq!(heard, loss::hear(rig.store.as_ref(), &rig.repository.keys, None).await);
+        let heard = loss::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
+        assert_eq!(heard, loss::read_notes(rig.store.as_ref(), &rig.repository.keys, None).await);
         assert_eq!(heard.newest(), None);
     }
 }
@@ -261,14 +261,14 @@ async fn a_day_of_unchanged_runs_costs_one_listing_of_each_kind() {
 async fn compare_with(rig: &JobFixture, listed: &HashMap<PackId, u64>) -> (ChunkIndex, LostContent) {
     let (store, keys) = (rig.store.as_ref(), &rig.repository.keys);
     let view = rig.archive().await.view;
-    let tables = tables(store, keys, &view.state.indexes, None);
+    let tables = stream_tables(store, keys, &view.state.indexes, None);
     compare(store, keys, tables, listed, &PackLosses::default()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_lacks_what_is_there_loses_nothing() {
     let rig = rig().await;
-    let all = list(rig.store.as_ref(), &rig.repository.keys).await.unwrap();
+    let all = list_packs(rig.store.as_ref(), &rig.repository.keys).await.unwrap();
     let (whole, lost) = compare_with(&rig, &all).await;
     assert_eq!(lost, LostContent::default());
     let wrong: HashMap<PackId, u64> = all.iter().map(|(id, size)| (*id, size + 1)).collect();
@@ -282,7 +282,7 @@ async fn a_listing_that_lacks_what_is_there_loses_nothing() {
 async fn a_prune_moves_nothing_out_of_what_is_lost_and_drops_it_when_it_is_replaced() {
     use crate::config::{RetentionPolicy, RoleSettings};
     use crate::job::backup::RoleJournal;
-    use crate::job::prune::under;
+    use crate::job::prune::prune_admitted;
     let mut rig = rig().await;
     rig.write("gone", noise(9, 2 * MIB));
     rig.backup().await;
@@ -298,7 +298,7 @@ async fn a_prune_moves_nothing_out_of_what_is_lost_and_drops_it_when_it_is_repla
         let runner = rig.runner();
         let opening = RoleJournal::open(&runner, &rig.repository).await.unwrap();
         let zone = jiff::tz::TimeZone::UTC;
-        under(&runner, &rig.role, &zone, opening, &rig.candidacy(), std::future::pending()).await.unwrap()
+        prune_admitted(&runner, &rig.role, &zone, opening, &rig.candidacy(), std::future::pending()).await.unwrap()
     };
     let key = pack_with(&rig, "big").await;
     let whole = rig.memory.objects()[&key].clone();

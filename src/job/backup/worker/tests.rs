@@ -171,7 +171,7 @@ proptest! {
         file.set_len(end).unwrap();
         file.sync_all().unwrap();
         let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-        let open = || Arc::new(FileContent::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap());
+        let open = || Arc::new(FileContent::of(read::open_file(&shared.roots, &tree_path).unwrap()).unwrap());
         let content = open();
         let mut plain = vec![0; content.len() as usize];
         prop_assert_eq!(content.read_at(&mut plain, 0).unwrap(), plain.len());
@@ -209,7 +209,7 @@ fn a_file_that_shrinks_is_told() {
     let path = dir.path().join("file");
     std::fs::write(&path, noise(1, 100_000)).unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-    let content = Arc::new(FileContent::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap());
+    let content = Arc::new(FileContent::of(read::open_file(&shared.roots, &tree_path).unwrap()).unwrap());
     File::options().write(true).open(&path).unwrap().set_len(70_000).unwrap();
     let (read, stored) = cut(&shared, |worker| worker.all_segments(&content).unwrap().unwrap());
     assert_eq!((read.len, read.changed, stored.values().sum::<usize>()), (70_000, true, 70_000));
@@ -267,7 +267,7 @@ fn a_sparse_file_that_shrinks_ends_with_what_was_read() {
     file.set_len(4 << 20).unwrap();
     file.sync_all().unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-    let content = || FileContent::of(read::open(&shared.roots, &tree_path).unwrap()).unwrap();
+    let content = || FileContent::of(read::open_file(&shared.roots, &tree_path).unwrap()).unwrap();
     let extents =
         |ends: &[(u64, u64)]| Some(ends.iter().map(|&(offset, len)| Extent { offset, len }).collect::<Vec<_>>());
     assert_eq!(content().measure(16_384), (4 << 20, extents(&[(1 << 20, 8192), (2 << 20, 8192)])));
@@ -284,7 +284,7 @@ fn a_file_that_claims_more_than_there_can_be_is_told() {
     let path = dir.path().join("file");
     std::fs::write(&path, noise(1, 100_000)).unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-    let content = |data_max| FileContent::within(read::open(&shared.roots, &tree_path).unwrap(), 2, data_max);
+    let content = |data_max| FileContent::within(read::open_file(&shared.roots, &tree_path).unwrap(), 2, data_max);
     assert_eq!(content(100_000).unwrap().len(), 100_000);
     assert!(content(99_999).unwrap_err().to_string().contains("TiB of data"));
 }
@@ -307,7 +307,7 @@ fn what_is_believed_of_a_file_is_not_believed_of_its_successor() {
     let path = dir.path().join("file");
     std::fs::write(&path, "before").unwrap();
     let tree_path = TreePath::new(&path.as_os_str().as_encoded_bytes()[1..]).unwrap();
-    let stat = *read::open(&shared.roots, &tree_path).unwrap().stat();
+    let stat = *read::open_file(&shared.roots, &tree_path).unwrap().stat();
     let scanned = ScannedEntry { path: tree_path.clone(), stat };
     let known = EntryKind::File { size: 6, extents: None, chunks: vec![shared.keys.chunk_id(b"before")] };
     let entry = |worker: &mut ReadWorker<'_>| {

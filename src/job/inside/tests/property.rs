@@ -169,7 +169,7 @@ proptest! {
         let mut counts = [0; 4];
         for path in before.keys().chain(after.keys().filter(|path| !before.contains_key(path))) {
             let (old, new) = (before.get(path), after.get(path));
-            let number = match compare::change(old, new).unwrap() {
+            let number = match compare::path_change(old, new).unwrap() {
                 compare::PathChange::New => 0,
                 compare::PathChange::Changed { content, metadata } => {
                     prop_assert!(content || metadata);

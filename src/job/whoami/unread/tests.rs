@@ -92,7 +92,7 @@ async fn what_this_node_remembers_and_cannot_be_read_is_told_as_unknown() {
         assert_eq!(unread(&rig, rig.store.clone()).await, (vec![], None));
     }
     let refused = io::Error::from(io::ErrorKind::PermissionDenied);
-    assert_eq!(severity(&file(UnreadableInput::Memory, &refused)), Severity::Note, "it is another user's");
+    assert_eq!(severity(&unread_file(UnreadableInput::Memory, &refused)), Severity::Note, "it is another user's");
 }
 
 /// A store that lists nothing of what begins so.

@@ -127,7 +127,7 @@ fn a_store_that_answers_again_is_asked_at_once_whatever_was_waited_for() {
     let mut stage = Stage::new(|_| {});
     stage.on(RoleEvent::Tick);
     stage.probes(ProbeAnswer::Yes);
-    let longest = backoff::read_max(ASK / 4);
+    let longest = backoff::read_backoff_max(ASK / 4);
     for _ in 0..12 {
         stage.on(unread());
         let wait = stage.duty.reading.until.saturating_sub(stage.now.boot);

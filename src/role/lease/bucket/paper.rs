@@ -135,7 +135,7 @@ pub(super) enum BucketLeaseStep<V> {
 }
 
 /// Decides. `asked` is the boot time at which the look at the object began: it was there then or later.
-pub(super) fn step<V: Clone + Eq>(
+pub(super) fn bucket_lease_step<V: Clone + Eq>(
     asker: &LeaseRequester,
     found: Option<&FoundObject<V>>,
     watched: Option<&WatchedVersion<V>>,
@@ -151,7 +151,7 @@ pub(super) fn step<V: Clone + Eq>(
     if let Some(process) = process {
         return BucketLeaseStep::AskFor(process, found.version.clone(), count + 1);
     }
-    if free || is_over(&found.version, watched, ttl, asked) {
+    if free || has_expired(&found.version, watched, ttl, asked) {
         return BucketLeaseStep::Replace(found.version.clone(), count + 1);
     }
     let alive = watched.is_some_and(|watched| watched.version == found.version && watched.renewed);
@@ -159,12 +159,17 @@ pub(super) fn step<V: Clone + Eq>(
 }
 
 /// Whether this version was there all the time for as long as it lasts.
-pub(super) fn is_over<V: Eq>(version: &V, watched: Option<&WatchedVersion<V>>, ttl: Duration, asked: Duration) -> bool {
+pub(super) fn has_expired<V: Eq>(
+    version: &V,
+    watched: Option<&WatchedVersion<V>>,
+    ttl: Duration,
+    asked: Duration,
+) -> bool {
     watched.is_some_and(|watched| watched.version == *version && asked.saturating_sub(watched.since) >= ttl)
 }
 
 /// Goes on watching: `seen` is the boot time by which the answer was there.
-pub(super) fn watch<V: Clone + Eq, P: HasInstance>(
+pub(super) fn observe_version<V: Clone + Eq, P: HasInstance>(
     before: Option<WatchedVersion<V>>,
     found: Option<&FoundObject<V, P>>,
     seen: Duration,
@@ -213,9 +218,13 @@ mod tests {
     #[test]
     fn each_write_counts() {
         let asker = LeaseRequester { me: holder(1), ttl: TTL };
-        assert_eq!(step::<u32>(&asker, None, None, Duration::ZERO), BucketLeaseStep::Create(1), "nobody has it");
         assert_eq!(
-            step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO),
+            bucket_lease_step::<u32>(&asker, None, None, Duration::ZERO),
+            BucketLeaseStep::Create(1),
+            "nobody has it"
+        );
+        assert_eq!(
+            bucket_lease_step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 8),
             "it is one's own"
         );
@@ -232,18 +241,21 @@ mod tests {
     fn a_paper_that_names_a_process_is_never_over_by_itself() {
         let asker = LeaseRequester { me: holder(1), ttl: TTL };
         let there = naming(3, 2);
-        let watched = watch(None, Some(&there), Duration::ZERO);
+        let watched = observe_version(None, Some(&there), Duration::ZERO);
         let long = TTL_MAX * 10;
         let process = there.paper.as_ref().unwrap().process.clone().unwrap();
-        assert_eq!(step(&asker, Some(&there), watched.as_ref(), long), BucketLeaseStep::AskFor(process, 3, 8));
+        assert_eq!(
+            bucket_lease_step(&asker, Some(&there), watched.as_ref(), long),
+            BucketLeaseStep::AskFor(process, 3, 8)
+        );
         let released = FoundObject { paper: there.paper.map(LeaseRecord::given_up), ..there };
         assert_eq!(
-            step(&asker, Some(&released), None, Duration::ZERO),
+            bucket_lease_step(&asker, Some(&released), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 9),
             "whatever the process says"
         );
         assert_eq!(
-            step(&asker, Some(&naming(3, 1)), None, Duration::ZERO),
+            bucket_lease_step(&asker, Some(&naming(3, 1)), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 8),
             "it is one's own"
         );
@@ -287,7 +299,7 @@ mod tests {
     #[test]
     fn only_who_wrote_before_has_renewed() {
         let seen = |before: Option<&WatchedVersion<u32>>, found: &FoundObject<u32>, at| {
-            watch(before.cloned(), Some(found), Duration::from_secs(at)).unwrap()
+            observe_version(before.cloned(), Some(found), Duration::from_secs(at)).unwrap()
         };
         let first = seen(None, &found(1, Some(2)), 10);
         assert!(!first.renewed && first.since == Duration::from_secs(10));

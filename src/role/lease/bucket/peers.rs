@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::find;
-use super::paper::{FoundObject, LeaseRequester, WatchedVersion, watch};
-use super::roster::{PeerStatus, ProcessKey, ProcessRecord, parse, standing};
+use super::paper::{FoundObject, LeaseRequester, WatchedVersion, observe_version};
+use super::roster::{PeerStatus, ProcessKey, ProcessRecord, parse, peer_status};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::role::lease::keeper;
@@ -100,7 +100,7 @@ impl PeerProcess {
     /// Whether it has the role. What was seen lately counts, if it was seen after the role's lease.
     pub(super) async fn ask(&self, peers: &PeerProcesses, question: &PeerQuery<'_>) -> Result<PeerAnswer, StoreError> {
         let PeerQuery { env, store, asker, role, named, ends } = *question;
-        let (key, lately) = (self.key.to_string(), keeper::pause(asker.ttl) * 19 / 20);
+        let (key, lately) = (self.key.to_string(), keeper::retry_pause(asker.ttl) * 19 / 20);
         let mut sight = self.sight.lock().await;
         for _ in 0..2 {
             let now = env.clock.boottime();
@@ -110,7 +110,7 @@ impl PeerProcess {
             }
             let looked = sight.looked.unwrap_or_default();
             tracing::trace!(key, %role, ?named, ?now, ?looked, found = ?sight.found, "a process object is seen");
-            match standing(role, &asker.me, asker.ttl, sight.found.as_ref(), sight.watched.as_ref(), looked) {
+            match peer_status(role, &asker.me, asker.ttl, sight.found.as_ref(), sight.watched.as_ref(), looked) {
                 PeerStatus::Has { alive } => return Ok(PeerAnswer::Has { alive }),
                 PeerStatus::HasNot => return Ok(PeerAnswer::HasNot),
                 PeerStatus::Silent(..) if !ends => return Ok(PeerAnswer::Has { alive: false }),
@@ -142,7 +142,7 @@ impl PeerObservation {
     async fn look(&mut self, env: &Env, store: &dyn Store, key: &str) -> Result<bool, StoreError> {
         let asked = env.clock.boottime();
         let found = find(store, key, parse).await?;
-        self.watched = watch(self.watched.take(), found.as_ref(), env.clock.boottime());
+        self.watched = observe_version(self.watched.take(), found.as_ref(), env.clock.boottime());
         let roster = |found: &Option<FoundObject<ObjectVersion, ProcessRecord>>| {
             found.as_ref().and_then(|found| found.paper.clone())
         };

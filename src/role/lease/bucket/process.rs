@@ -15,7 +15,7 @@ use super::peers::PeerProcesses;
 use super::roster::{ProcessKey, ProcessRecord, parse};
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::outage::silent;
+use crate::outage::no_answer_text;
 use crate::role::lease::LeaseHolder;
 use crate::role::lease::keeper::RENEW_PART;
 use crate::role::permit::LeaseGrant;
@@ -226,7 +226,7 @@ impl ProcessObject {
             return written;
         }
         let trouble = state.own.as_ref().and_then(|own| own.store.trouble());
-        Ok(ObjectWriteOutcome::Unknown(silent(limit, trouble.as_deref())))
+        Ok(ObjectWriteOutcome::Unknown(no_answer_text(limit, trouble.as_deref())))
     }
 
     async fn try_write(&self, state: &mut ProcessObjectState, end: bool) -> Result<ObjectWriteOutcome, StoreError> {

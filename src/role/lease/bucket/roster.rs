@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::paper::{FoundObject, HasInstance, TTL_MAX, WatchedVersion, is_over};
+use super::paper::{FoundObject, HasInstance, TTL_MAX, WatchedVersion, has_expired};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::role::lease::LeaseHolder;
 
@@ -134,7 +134,7 @@ pub(super) enum PeerStatus<V> {
 }
 
 /// Decides. `asked` is the boot time at which the look at the object began; `own` what a process object of this process lasts.
-pub(super) fn standing<V: Clone + Eq>(
+pub(super) fn peer_status<V: Clone + Eq>(
     role: &RoleName,
     me: &LeaseHolder,
     own: Duration,
@@ -149,7 +149,7 @@ pub(super) fn standing<V: Clone + Eq>(
         // As with a lease that cannot be read.
         None => (own, ProcessRecord::new(me, own).over()),
     };
-    if is_over(&found.version, watched, ttl, asked) {
+    if has_expired(&found.version, watched, ttl, asked) {
         return PeerStatus::Silent(found.version.clone(), end);
     }
     PeerStatus::Has { alive: watched.is_some_and(|watched| watched.version == found.version && watched.renewed) }
@@ -157,7 +157,7 @@ pub(super) fn standing<V: Clone + Eq>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::paper::watch;
+    use super::super::paper::observe_version;
     use super::*;
 
     const TTL: Duration = Duration::from_mins(1);
@@ -175,7 +175,7 @@ mod tests {
         watched: Option<&WatchedVersion<u32>>,
         asked: Duration,
     ) -> PeerStatus<u32> {
-        standing(&role("app"), &me(1), TTL, there, watched, asked)
+        peer_status(&role("app"), &me(1), TTL, there, watched, asked)
     }
 
     fn listing(names: &[&str]) -> ProcessRecord {
@@ -191,7 +191,7 @@ mod tests {
         let damaged = FoundObject { version: 3, paper: None };
         for there in [found(listing(&["app", "db"])), damaged] {
             assert_eq!(of(Some(&there), None, TTL * 100), PeerStatus::Has { alive: false }, "nobody has watched it");
-            let watched = watch(None, Some(&there), Duration::from_secs(7));
+            let watched = observe_version(None, Some(&there), Duration::from_secs(7));
             let just_before = (Duration::from_secs(7) + TTL).saturating_sub(Duration::from_millis(1));
             assert_eq!(of(Some(&there), watched.as_ref(), just_before), PeerStatus::Has { alive: false });
             let PeerStatus::Silent(3, end) = of(Some(&there), watched.as_ref(), Duration::from_secs(7) + TTL) else {
@@ -201,7 +201,7 @@ mod tests {
                 end.ended && end.roles.is_empty() && end.count > there.paper.as_ref().map_or(0, |there| there.count)
             );
             let newer = FoundObject { version: 4, ..there.clone() };
-            let watched = watch(watched, Some(&newer), Duration::from_mins(1));
+            let watched = observe_version(watched, Some(&newer), Duration::from_mins(1));
             let alive = newer.paper.is_some();
             assert_eq!(of(Some(&newer), watched.as_ref(), TTL + Duration::from_secs(7)), PeerStatus::Has { alive });
         }
@@ -211,7 +211,7 @@ mod tests {
     fn a_process_lasts_an_hour_at_most() {
         let long = ProcessRecord { ttl_ms: u64::MAX, ..listing(&["app"]) };
         let there = FoundObject { version: 3, paper: Some(long) };
-        let watched = watch(None, Some(&there), Duration::ZERO);
+        let watched = observe_version(None, Some(&there), Duration::ZERO);
         assert!(matches!(of(Some(&there), watched.as_ref(), TTL_MAX), PeerStatus::Silent(3, _)));
     }
 

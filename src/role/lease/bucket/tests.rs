@@ -286,7 +286,7 @@ async fn a_role_moves_while_the_others_stay() {
 }
 
 fn keeper_pause() -> Duration {
-    crate::role::lease::keeper::pause(TTL)
+    crate::role::lease::keeper::retry_pause(TTL)
 }
 
 #[tokio::test]

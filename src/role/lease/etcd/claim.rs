@@ -62,7 +62,12 @@ pub(super) enum EtcdLeaseStep {
 
 /// Decides, for the process `me` that keeps `lease` alive; `given_up` is the key whose delete had no answer, by the revision that
 /// created it.
-pub(super) fn step(me: InstanceId, lease: i64, found: Option<&LeaseKeyState>, given_up: Option<i64>) -> EtcdLeaseStep {
+pub(super) fn etcd_lease_step(
+    me: InstanceId,
+    lease: i64,
+    found: Option<&LeaseKeyState>,
+    given_up: Option<i64>,
+) -> EtcdLeaseStep {
     let Some(found) = found else { return EtcdLeaseStep::Claim };
     match &found.claim {
         Some(claim) if claim.instance != me => EtcdLeaseStep::Leave { by: Some(claim.holder()) },
@@ -103,14 +108,16 @@ mod tests {
 
     #[test]
     fn a_key_is_ours_only_on_the_lease_that_we_keep() {
-        assert_eq!(step(ME, 5, None, None), EtcdLeaseStep::Claim);
-        assert_eq!(step(ME, 5, Some(&found(ME, 5)), None), EtcdLeaseStep::Keep { created: 9 });
-        assert_eq!(step(ME, 5, Some(&found(ME, 4)), None), EtcdLeaseStep::Adopt { created: 9, from: 4 });
+        assert_eq!(etcd_lease_step(ME, 5, None, None), EtcdLeaseStep::Claim);
+        assert_eq!(etcd_lease_step(ME, 5, Some(&found(ME, 5)), None), EtcdLeaseStep::Keep { created: 9 });
+        assert_eq!(etcd_lease_step(ME, 5, Some(&found(ME, 4)), None), EtcdLeaseStep::Adopt { created: 9, from: 4 });
         let other = found(InstanceId([2; 8]), 5);
-        let EtcdLeaseStep::Leave { by: Some(by) } = step(ME, 5, Some(&other), None) else { panic!("not ours") };
+        let EtcdLeaseStep::Leave { by: Some(by) } = etcd_lease_step(ME, 5, Some(&other), None) else {
+            panic!("not ours")
+        };
         assert_eq!((by.label.as_str(), by.instance), ("east", InstanceId([2; 8])), "whatever it hangs on");
         assert_eq!(
-            step(ME, 5, Some(&LeaseKeyState { claim: None, lease: 5, created: 9 }), None),
+            etcd_lease_step(ME, 5, Some(&LeaseKeyState { claim: None, lease: 5, created: 9 }), None),
             EtcdLeaseStep::Leave { by: None }
         );
     }
@@ -118,12 +125,23 @@ mod tests {
     #[test]
     fn what_was_given_up_is_neither_kept_nor_adopted() {
         for lease in [5, 4] {
-            assert_eq!(step(ME, 5, Some(&found(ME, lease)), Some(9)), EtcdLeaseStep::Delete { created: 9 });
+            assert_eq!(etcd_lease_step(ME, 5, Some(&found(ME, lease)), Some(9)), EtcdLeaseStep::Delete { created: 9 });
         }
-        assert_eq!(step(ME, 5, None, Some(9)), EtcdLeaseStep::Claim, "it is gone, and its revision never comes again");
-        assert_eq!(step(ME, 5, Some(&found(ME, 5)), Some(8)), EtcdLeaseStep::Keep { created: 9 }, "a later key");
+        assert_eq!(
+            etcd_lease_step(ME, 5, None, Some(9)),
+            EtcdLeaseStep::Claim,
+            "it is gone, and its revision never comes again"
+        );
+        assert_eq!(
+            etcd_lease_step(ME, 5, Some(&found(ME, 5)), Some(8)),
+            EtcdLeaseStep::Keep { created: 9 },
+            "a later key"
+        );
         let other = found(InstanceId([2; 8]), 5);
-        assert!(matches!(step(ME, 5, Some(&other), Some(9)), EtcdLeaseStep::Leave { by: Some(_) }), "never another's");
+        assert!(
+            matches!(etcd_lease_step(ME, 5, Some(&other), Some(9)), EtcdLeaseStep::Leave { by: Some(_) }),
+            "never another's"
+        );
     }
 
     #[test]

@@ -422,7 +422,7 @@ impl EtcdSession {
             TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
             _ => None,
         });
-        let found = read.next().flatten().map(|kv| found(&kv));
+        let found = read.next().flatten().map(|kv| lease_key_state(&kv));
         let badge = read.next().flatten().map_or(0, |kv| kv.mod_revision());
         Ok((ClaimOutcome::Not { found, badge, term }, answer.tries))
     }
@@ -536,6 +536,6 @@ impl EtcdSession {
     }
 }
 
-pub(super) fn found(kv: &KeyValue) -> LeaseKeyState {
+pub(super) fn lease_key_state(kv: &KeyValue) -> LeaseKeyState {
     LeaseKeyState { claim: LeaseKeyValue::parse(kv.value()), lease: kv.lease(), created: kv.create_revision() }
 }

@@ -12,7 +12,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::super::collect;
+use super::super::collect_leaves;
 use crate::config::Probe;
 
 /// What is listened to: interfaces, and the addresses of both families.
@@ -68,7 +68,7 @@ impl AddressEvents {
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
             let mut ready = self.socket.readable().await?;
-            let taken = take(ready.get_inner())?;
+            let taken = read_events(ready.get_inner())?;
             if taken.all {
                 ready.clear_ready();
             }
@@ -92,7 +92,7 @@ impl ProbeHints {
     pub fn of(probe: Option<&Probe>) -> Self {
         let mut leaves = Vec::new();
         if let Some(probe) = probe {
-            collect(probe, &mut leaves);
+            collect_leaves(probe, &mut leaves);
         }
         let wanted = leaves.iter().any(|leaf| matches!(leaf, Probe::Vip { .. }));
         let events = wanted.then(AddressEvents::open).transpose();
@@ -129,12 +129,12 @@ struct NetlinkRead {
     all: bool,
 }
 
-fn take(socket: &OwnedFd) -> io::Result<NetlinkRead> {
+fn read_events(socket: &OwnedFd) -> io::Result<NetlinkRead> {
     let mut buffer = [0; BUFFER_BYTES];
     let mut change = false;
     for _ in 0..MESSAGES_MAX {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) => change |= tells_change(&buffer[..length]),
+            Ok(length) => change |= is_address_change(&buffer[..length]),
             Err(Errno::EAGAIN) => return Ok(NetlinkRead { change, all: true }),
             Err(Errno::EINTR) => {}
             // The kernel dropped messages: there were changes, only not which.
@@ -146,7 +146,7 @@ fn take(socket: &OwnedFd) -> io::Result<NetlinkRead> {
 }
 
 /// Whether one of the messages in a datagram is about an address or an interface.
-fn tells_change(mut datagram: &[u8]) -> bool {
+fn is_address_change(mut datagram: &[u8]) -> bool {
     while let Some(header) = datagram.first_chunk::<HEADER_BYTES>() {
         let [l0, l1, l2, l3, k0, k1, ..] = *header;
         if KINDS.contains(&u16::from_ne_bytes([k0, k1])) {
@@ -184,14 +184,14 @@ mod tests {
     #[test]
     fn a_change_is_found_wherever_it_stands() {
         let (noise, address) = (message(libc::RTM_NEWROUTE, 5), message(libc::RTM_DELADDR, 8));
-        assert!(tells_change(&address));
-        assert!(tells_change(&[noise.clone(), noise.clone(), address.clone()].concat()), "behind what is padded");
-        assert!(tells_change(&address[..HEADER_BYTES]), "cut off behind its header");
-        assert!(!tells_change(&[noise.clone(), noise.clone()].concat()));
-        assert!(!tells_change(&address[..HEADER_BYTES - 1]));
+        assert!(is_address_change(&address));
+        assert!(is_address_change(&[noise.clone(), noise.clone(), address.clone()].concat()), "behind what is padded");
+        assert!(is_address_change(&address[..HEADER_BYTES]), "cut off behind its header");
+        assert!(!is_address_change(&[noise.clone(), noise.clone()].concat()));
+        assert!(!is_address_change(&address[..HEADER_BYTES - 1]));
         // Lengths that cannot be: nothing, and more than there is.
-        assert!(!tells_change(&[0; 64]));
-        assert!(!tells_change(&[&[0xff; 4], &noise[4..]].concat()));
+        assert!(!is_address_change(&[0; 64]));
+        assert!(!is_address_change(&[&[0xff; 4], &noise[4..]].concat()));
     }
 
     #[tokio::test]
