@@ -107,7 +107,7 @@ impl ClockDoubts {
     }
 
     /// Takes note of what an append to a role's journal found. Returns it if it is news.
-    pub fn note(&self, role: &RoleName, found: Option<ClockDoubt>) -> Option<ClockDoubt> {
+    pub fn record(&self, role: &RoleName, found: Option<ClockDoubt>) -> Option<ClockDoubt> {
         let Some(found) = found else {
             self.found().remove(role);
             return None;
@@ -132,14 +132,17 @@ mod tests {
         let (doubts, role) = (ClockDoubts::default(), |name: &str| name.parse::<RoleName>().unwrap());
         let (app, db) = (role("app"), role("db"));
         let offset = |n| Some(ClockDoubt::Store { offset: SignedDuration::from_secs(n) });
-        assert_eq!((doubts.note(&app, None), doubts.any()), (None, None));
-        assert_eq!(doubts.note(&app, offset(400)), offset(400));
-        assert_eq!((doubts.clone().note(&app, offset(401)), doubts.any()), (None, offset(401)));
+        assert_eq!((doubts.record(&app, None), doubts.any()), (None, None));
+        assert_eq!(doubts.record(&app, offset(400)), offset(400));
+        assert_eq!((doubts.clone().record(&app, offset(401)), doubts.any()), (None, offset(401)));
         assert_eq!(
-            (doubts.note(&db, None), doubts.any()),
+            (doubts.record(&db, None), doubts.any()),
             (None, offset(401)),
             "another role's journal says nothing of it"
         );
-        assert_eq!((doubts.note(&app, None), doubts.any(), doubts.note(&app, offset(400))), (None, None, offset(400)));
+        assert_eq!(
+            (doubts.record(&app, None), doubts.any(), doubts.record(&app, offset(400))),
+            (None, None, offset(400))
+        );
     }
 }

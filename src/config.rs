@@ -132,7 +132,7 @@ impl Settings {
 
     fn hashed(mut self) -> Self {
         self.hash =
-            hex::encode(&blake3::hash(render::render(&self, render::SecretDisplay::Told).as_bytes()).as_bytes()[..8]);
+            hex::encode(&blake3::hash(render::render(&self, render::SecretDisplay::Shown).as_bytes()).as_bytes()[..8]);
         self
     }
 }

@@ -74,27 +74,27 @@ pub trait DaemonObserver: Send + Sync + 'static {
     ///
     /// # Errors
     /// It is not valid.
-    fn load(&self) -> Result<Settings, Failure>;
+    fn load_settings(&self) -> Result<Settings, Failure>;
     /// A node stands differently for a role now.
-    fn stands(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]);
+    fn status_changed(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]);
     /// The report with its reason in words.
-    fn explained(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport;
+    fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport;
     /// A run has ended; the report is explained.
-    fn ran(&self, report: &RoleReport);
+    fn run_ended(&self, report: &RoleReport);
     /// A report on a run that failed, and its exit code.
     fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
     /// Why this node, which stands like this, does not work for the role.
-    fn refusal(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String;
+    fn refusal_text(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String;
     /// A run, or something on the way to one, failed.
-    fn failed(&self, role: &RoleName, error: &GuardError);
+    fn work_failed(&self, role: &RoleName, error: &GuardError);
     /// A role was pruned.
-    fn pruned(&self, report: &PruneReport);
+    fn prune_ended(&self, report: &PruneReport);
     /// It could not be.
-    fn not_pruned(&self, role: &RoleName, error: &PruneError);
+    fn prune_failed(&self, role: &RoleName, error: &PruneError);
     /// Who only observes would run this slot now.
     fn would_run(&self, role: &RoleName, slot: Slot);
     /// One line on how all roles stand.
-    fn summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String;
+    fn status_summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String;
 }
 
 /// What a daemon is started with.
@@ -106,9 +106,9 @@ pub struct DaemonParams {
     /// The settings to begin with.
     pub settings: Settings,
     /// Its words.
-    pub voice: Arc<dyn DaemonObserver>,
+    pub observer: Arc<dyn DaemonObserver>,
     /// Who is told when something is wrong.
-    pub teller: Arc<AlertDispatcher>,
+    pub alerts: Arc<AlertDispatcher>,
     /// Decides and reports, and runs nothing.
     pub observe: bool,
     /// Where the socket is put.
@@ -145,10 +145,10 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
         let (node, directory) = (runner.node.id, Arc::clone(&office.directory));
         let reception = SocketContext { node, directory, look: ask_to_look };
         let socket = DaemonSocket::open(&runtime_dir, &reception).await?;
-        let NodeContext { state_dir: dir, node, env, memories, .. } = runner;
+        let NodeContext { state_dir: dir, node, env, memory: memories, .. } = runner;
         Some(StateDirMonitor { dir, node: node.id, env, memories, reception, socket, seen: Vec::new(), trouble: None })
     };
-    office.settle();
+    office.start_missing_roles();
     tracing::info!(
         "runner {} has started as node {}, config {}, {} {}{}",
         env!("CARGO_PKG_VERSION"),
@@ -161,7 +161,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
     let notifier = ServiceManager::new();
     notifier.ready(&office.summary());
     let mut reload = tokio::time::interval(RELOAD_INTERVAL);
-    let mut beat = tokio::time::interval(notifier.interval());
+    let mut beat = tokio::time::interval(notifier.watchdog_interval());
     let mut look = tokio::time::interval(state_dir::INTERVAL);
     let ended = loop {
         tokio::select! {
@@ -172,7 +172,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
                     Some(asked) = asked_to_look.recv() => Some(asked),
                 }
             } => {
-                let looked = state_dir.as_mut().map_or(Ok(()), StateDirMonitor::look);
+                let looked = state_dir.as_mut().map_or(Ok(()), StateDirMonitor::check);
                 if let Err(error) = looked {
                     tracing::error!("the daemon stops: {error}");
                     break Err(error);
@@ -191,7 +191,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
                 notifier.status(&office.summary());
                 // A role's task that answers to nothing any more must not look alive.
                 if office.all_alive() {
-                    notifier.alive();
+                    notifier.ping_watchdog();
                 }
             }
         }
@@ -215,21 +215,21 @@ pub struct RoleTaskConfig {
     /// Where its repository is.
     pub store: Arc<dyn Store>,
     /// Words.
-    pub voice: Arc<dyn DaemonObserver>,
+    pub observer: Arc<dyn DaemonObserver>,
     /// Who is told when something is wrong.
-    pub teller: Arc<AlertDispatcher>,
+    pub alerts: Arc<AlertDispatcher>,
     /// How often it prunes.
     pub prune_interval: Duration,
 }
 
 /// Holds one role until `stop` says so, and all its work has ended: what [`run`] does for each.
 pub async fn run_role(hold: RoleTaskConfig, stop: watch::Receiver<bool>) {
-    let RoleTaskConfig { runner, settings, role, store, voice, teller, prune_interval } = hold;
-    let stores = Arc::new(StoreConnector::of(settings.store.clone(), runner.env.clone(), store));
+    let RoleTaskConfig { runner, settings, role, store, observer: voice, alerts: teller, prune_interval } = hold;
+    let stores = Arc::new(StoreConnector::connected_to(settings.store.clone(), runner.env.clone(), store));
     let (settings, limits, observe) = (Arc::new(settings), Arc::new(ConcurrencyLimits::new()), false);
     let (_callers, commands) = mpsc::channel(COMMANDS_MAX);
     let post = RoleTask { runner, settings, role, stores, limits, voice, teller, observe, prune_interval };
-    post.hold(stop, commands, watch::channel(None).0, watch::channel(0).0).await;
+    post.run(stop, commands, watch::channel(None).0, watch::channel(0).0).await;
 }
 
 /// All roles of this node.
@@ -237,87 +237,102 @@ struct Supervisor {
     runner: NodeContext,
     node: NodeIdentity,
     settings: Arc<Settings>,
-    voice: Arc<dyn DaemonObserver>,
-    teller: Arc<AlertDispatcher>,
+    observer: Arc<dyn DaemonObserver>,
+    alerts: Arc<AlertDispatcher>,
     observe: bool,
     stores: Arc<StoreConnector>,
     limits: Arc<ConcurrencyLimits>,
-    posts: BTreeMap<RoleName, RoleHandle>,
+    roles: BTreeMap<RoleName, RoleHandle>,
     /// Where each role's task is spoken to.
     directory: RoleDirectory,
     /// What was wrong with the config when it was last read.
-    refused: Option<String>,
+    config_error: Option<String>,
 }
 
 /// A role's task.
 struct RoleHandle {
     role: RoleSettings,
     stop: watch::Sender<bool>,
-    stand: watch::Receiver<Option<RoleStatus>>,
+    status: watch::Receiver<Option<RoleStatus>>,
     /// Counts the turns of its loop.
-    turns: watch::Receiver<u64>,
-    seen: u64,
+    loop_turns: watch::Receiver<u64>,
+    loop_turns_seen: u64,
     task: JoinHandle<()>,
 }
 
 impl Supervisor {
     fn new(start: DaemonParams) -> Self {
-        let DaemonParams { runner, node, settings, voice, teller, observe, .. } = start;
+        let DaemonParams { runner, node, settings, observer: voice, alerts: teller, observe, .. } = start;
         let settings = Arc::new(settings);
         let stores = Arc::new(StoreConnector::new(settings.store.clone(), runner.env.clone()));
         let limits = Arc::new(ConcurrencyLimits::new());
         let (posts, directory) = (BTreeMap::new(), RoleDirectory::default());
-        Self { runner, node, settings, voice, teller, observe, stores, limits, posts, directory, refused: None }
+        Self {
+            runner,
+            node,
+            settings,
+            observer: voice,
+            alerts: teller,
+            observe,
+            stores,
+            limits,
+            roles: posts,
+            directory,
+            config_error: None,
+        }
     }
 
     /// Starts every role that has no task.
-    fn settle(&mut self) {
+    fn start_missing_roles(&mut self) {
         for (name, role) in &self.settings.roles {
-            if self.posts.contains_key(name) {
+            if self.roles.contains_key(name) {
                 continue;
             }
             let (stop, stopped) = watch::channel(false);
             let (tell, stand) = watch::channel(None);
             let (count, turns) = watch::channel(0);
             let (commander, commands) = mpsc::channel(COMMANDS_MAX);
-            self.listed().insert(name.clone(), commander);
+            self.lock_directory().insert(name.clone(), commander);
             let post = RoleTask {
                 runner: NodeContext { cancel: CancelToken::new(), ..self.runner.clone() },
                 settings: Arc::clone(&self.settings),
                 role: role.clone(),
                 stores: Arc::clone(&self.stores),
                 limits: Arc::clone(&self.limits),
-                voice: Arc::clone(&self.voice),
-                teller: Arc::clone(&self.teller),
+                voice: Arc::clone(&self.observer),
+                teller: Arc::clone(&self.alerts),
                 observe: self.observe,
                 prune_interval: work::PRUNE_INTERVAL,
             };
-            let task = tokio::spawn(post.hold(stopped, commands, tell, count));
-            self.posts.insert(name.clone(), RoleHandle { role: role.clone(), stop, stand, turns, seen: 0, task });
+            let task = tokio::spawn(post.run(stopped, commands, tell, count));
+            self.roles.insert(
+                name.clone(),
+                RoleHandle { role: role.clone(), stop, status: stand, loop_turns: turns, loop_turns_seen: 0, task },
+            );
         }
     }
 
     /// What was read of credentials and certificates is read again before the next request. What a run sends goes on.
     async fn renew(&self) {
-        self.runner.sessions.renew();
-        self.stores.renew().await;
+        self.runner.leases.renew();
+        self.stores.renew_credentials().await;
     }
 
     /// Reads the config again, and changes what has changed. One that is not valid changes nothing.
     async fn reload(&mut self, asked: bool, notifier: &ServiceManager) {
-        let settings = match self.voice.load() {
+        let settings = match self.observer.load_settings() {
             Ok(settings) => settings,
             Err(error) => {
                 let text = error.to_string();
-                if asked || self.refused.as_ref() != Some(&text) {
+                if asked || self.config_error.as_ref() != Some(&text) {
                     tracing::error!("the config is not valid, the one before stays in force:");
                     text.lines().for_each(|line| tracing::error!("{line}"));
                 }
-                self.refused = Some(text);
+                self.config_error = Some(text);
                 return;
             }
         };
-        self.refused = None;
+        self.config_error = None;
         if settings.hash == self.settings.hash {
             if asked {
                 tracing::info!("the config was read again as asked for, and has not changed");
@@ -329,27 +344,27 @@ impl Supervisor {
         let all = settings.store != was.store || settings.etcd != was.etcd || settings.timezone != was.timezone;
         let kept = |name: &RoleName, manned: &RoleHandle| !all && settings.roles.get(name) == Some(&manned.role);
         let gone: Vec<RoleName> =
-            self.posts.iter().filter(|(name, manned)| !kept(name, manned)).map(|(name, _)| name.clone()).collect();
+            self.roles.iter().filter(|(name, manned)| !kept(name, manned)).map(|(name, _)| name.clone()).collect();
         self.stop(gone, notifier).await;
         if all {
-            self.runner.sessions.close().await;
-            self.runner.sessions = LeaseSessions::new(&settings, &self.runner.env, &self.node);
+            self.runner.leases.close().await;
+            self.runner.leases = LeaseSessions::new(&settings, &self.runner.env, &self.node);
             self.stores = Arc::new(StoreConnector::new(settings.store.clone(), self.runner.env.clone()));
         }
         if settings.notify != was.notify && !self.observe {
-            self.teller.configure(&settings.notify);
+            self.alerts.configure(&settings.notify);
         }
         self.runner.config_hash.clone_from(&settings.hash);
         self.settings = Arc::new(settings);
-        self.settle();
+        self.start_missing_roles();
     }
 
     /// Stops roles, all at the same time. It may take a while, in which systemd must not take this process for dead.
     async fn stop(&mut self, names: Vec<RoleName>, notifier: &ServiceManager) {
         let leaving: Vec<(RoleName, RoleHandle)> =
-            names.into_iter().filter_map(|name| self.posts.remove_entry(&name)).collect();
+            names.into_iter().filter_map(|name| self.roles.remove_entry(&name)).collect();
         for (name, manned) in &leaving {
-            self.listed().remove(name);
+            self.lock_directory().remove(name);
             manned.stop.send_replace(true);
         }
         let all = async {
@@ -360,10 +375,10 @@ impl Supervisor {
             }
         };
         let alive = async {
-            let mut beat = tokio::time::interval(notifier.interval());
+            let mut beat = tokio::time::interval(notifier.watchdog_interval());
             loop {
                 beat.tick().await;
-                notifier.alive();
+                notifier.ping_watchdog();
             }
         };
         tokio::select! {
@@ -375,22 +390,22 @@ impl Supervisor {
         }
     }
 
-    fn listed(&self) -> MutexGuard<'_, BTreeMap<RoleName, mpsc::Sender<RoleCommand>>> {
+    fn lock_directory(&self) -> MutexGuard<'_, BTreeMap<RoleName, mpsc::Sender<RoleCommand>>> {
         // It is changed in one step.
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn close(&mut self, notifier: &ServiceManager) {
-        let names = self.posts.keys().cloned().collect();
+        let names = self.roles.keys().cloned().collect();
         self.stop(names, notifier).await;
-        self.runner.sessions.close().await;
-        self.teller.close(TELL_PATIENCE).await;
+        self.runner.leases.close().await;
+        self.alerts.close(TELL_PATIENCE).await;
     }
 
     fn summary(&self) -> String {
-        let stands = self.posts.iter().map(|(name, manned)| (name.clone(), manned.stand.borrow().clone())).collect();
-        let summary = self.voice.summary(&stands);
-        if self.refused.is_some() {
+        let stands = self.roles.iter().map(|(name, manned)| (name.clone(), manned.status.borrow().clone())).collect();
+        let summary = self.observer.status_summary(&stands);
+        if self.config_error.is_some() {
             format!("config not valid, the one before is in force; {summary}")
         } else {
             summary
@@ -400,10 +415,10 @@ impl Supervisor {
     /// Whether every role's loop has turned since the last time that this was asked.
     fn all_alive(&mut self) -> bool {
         let mut alive = true;
-        for manned in self.posts.values_mut() {
-            let turns = *manned.turns.borrow();
-            alive &= turns != manned.seen && !manned.task.is_finished();
-            manned.seen = turns;
+        for manned in self.roles.values_mut() {
+            let turns = *manned.loop_turns.borrow();
+            alive &= turns != manned.loop_turns_seen && !manned.task.is_finished();
+            manned.loop_turns_seen = turns;
         }
         alive
     }

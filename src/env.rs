@@ -110,7 +110,7 @@ pub trait NodeFiles: Debug + Send + Sync {
 /// A lock, until it is dropped.
 pub trait LockGuard: Debug + Send + Sync {
     /// Leaves this process's number in the file, for whoever finds it locked and says so. Nothing relies on it.
-    fn sign(&self);
+    fn write_pid(&self);
 }
 
 /// The host, passed to whoever needs it.
@@ -121,7 +121,7 @@ pub struct Env {
     /// The random numbers.
     pub random: Arc<dyn RandomSource>,
     /// What runs beside.
-    pub tasks: Arc<dyn AsyncRuntime>,
+    pub runtime: Arc<dyn AsyncRuntime>,
     /// The small files.
     pub files: Arc<dyn NodeFiles>,
     /// What speaks against the wall clock, as those found who date records by it.
@@ -134,7 +134,7 @@ impl Env {
         Self {
             clock: Arc::new(HostClock),
             random: Arc::new(HostRandom),
-            tasks: Arc::new(TokioRuntime),
+            runtime: Arc::new(TokioRuntime),
             files: Arc::new(HostFiles),
             clock_doubts: ClockDoubts::default(),
         }
@@ -154,7 +154,7 @@ impl Env {
 
     /// Waits.
     pub async fn sleep(&self, time: Duration) {
-        self.tasks.sleep(time).await;
+        self.runtime.sleep(time).await;
     }
 
     /// What `work` comes to within `limit`; `None`: it was dropped unfinished.
@@ -169,11 +169,11 @@ impl Env {
     /// Starts `work` beside.
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> TaskHandle<T> {
         let (tell, told) = oneshot::channel();
-        let handle = self.tasks.spawn(Box::pin(async move {
+        let handle = self.runtime.spawn(Box::pin(async move {
             // Whoever started it may not want to know.
             let _ = tell.send(work.await);
         }));
-        TaskHandle { handle, told }
+        TaskHandle { handle, result: told }
     }
 
     /// Does `work`, which blocks, where that holds up nothing else; `None`: it panicked.
@@ -182,7 +182,7 @@ impl Env {
         let work = move || {
             let _ = tell.send(work());
         };
-        self.tasks.blocking(Box::new(work)).await;
+        self.runtime.blocking(Box::new(work)).await;
         told.await.ok()
     }
 
@@ -198,7 +198,7 @@ impl Env {
 #[derive(Debug)]
 pub struct TaskHandle<T> {
     handle: Box<dyn AbortableTask>,
-    told: oneshot::Receiver<T>,
+    result: oneshot::Receiver<T>,
 }
 
 impl<T> TaskHandle<T> {
@@ -209,7 +209,7 @@ impl<T> TaskHandle<T> {
 
     /// What it came to; `None`: it was aborted, or panicked.
     pub async fn join(self) -> Option<T> {
-        self.told.await.ok()
+        self.result.await.ok()
     }
 }
 
@@ -325,7 +325,7 @@ impl NodeFiles for HostFiles {
 }
 
 impl LockGuard for file::FileLock {
-    fn sign(&self) {
-        file::FileLock::sign(self);
+    fn write_pid(&self) {
+        file::FileLock::write_pid(self);
     }
 }

@@ -109,7 +109,7 @@ pub struct EtcdPool {
     /// Who answered last.
     preferred: AtomicUsize,
     /// Who did not answer last and what came instead, if nobody has answered since.
-    trouble: Mutex<Option<String>>,
+    last_failure: Mutex<Option<String>>,
     started: Instant,
 }
 
@@ -133,13 +133,19 @@ impl EtcdPool {
     /// Those that `settings` name. Nothing is connected before somebody asks.
     pub fn new(settings: EtcdSettings) -> Self {
         let members = Mutex::new(settings.endpoints.iter().map(|_| EtcdEndpoint::default()).collect());
-        Self { settings, members, preferred: AtomicUsize::new(0), trouble: Mutex::default(), started: Instant::now() }
+        Self {
+            settings,
+            members,
+            preferred: AtomicUsize::new(0),
+            last_failure: Mutex::default(),
+            started: Instant::now(),
+        }
     }
 
     /// Every request from now on goes through clients that are built from the password and certificates that are on disk then.
-    pub fn renew(&self) {
+    pub fn request_new_clients(&self) {
         for member in self.members().iter_mut() {
-            member.renewal.asked();
+            member.renewal.request_rebuild();
             (member.client, member.refused) = (None, None);
         }
     }
@@ -156,13 +162,13 @@ impl EtcdPool {
 
     /// How the last request failed, if none has been answered since. A caller whose time is over reports it as the cause.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes note of whether a member answered.
-    fn heard<T>(&self, index: usize, answer: Result<T, String>) -> Result<T, String> {
+    fn note_answer<T>(&self, index: usize, answer: Result<T, String>) -> Result<T, String> {
         let answer = answer.map_err(|why| format!("{}: {why}", self.settings.endpoints[index]));
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = answer.as_ref().err().cloned();
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = answer.as_ref().err().cloned();
         answer
     }
 
@@ -180,8 +186,8 @@ impl EtcdPool {
         let mut tried = Vec::new();
         for n in 0..count {
             let index = (first + n) % count;
-            let answer = self.on(index, &op).await?;
-            match self.heard(index, answer) {
+            let answer = self.call_on(index, &op).await?;
+            match self.note_answer(index, answer) {
                 Ok(value) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(EtcdAnswer { value, tries: n + 1 });
@@ -198,13 +204,13 @@ impl EtcdPool {
     ///
     /// # Errors
     /// The outer error is an answer, the inner one is none: what was sent may be done still.
-    pub(crate) async fn once<T, F>(&self, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
+    pub(crate) async fn call_once<T, F>(&self, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
         let index = self.preferred();
-        let answer = self.on(index, &op).await?;
-        let answer = self.heard(index, answer);
+        let answer = self.call_on(index, &op).await?;
+        let answer = self.note_answer(index, answer);
         if answer.is_err() {
             self.preferred.store((index + 1) % self.settings.endpoints.len(), Ordering::Relaxed);
         }
@@ -213,7 +219,11 @@ impl EtcdPool {
 
     /// Asks one member; once more, by a client that is built anew, if it refuses the token or the password. The outer error is an answer,
     /// the inner one is none.
-    pub(crate) async fn on<T, F>(&self, index: usize, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
+    pub(crate) async fn call_on<T, F>(
+        &self,
+        index: usize,
+        op: impl Fn(Client) -> F,
+    ) -> Result<Result<T, String>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
@@ -223,7 +233,7 @@ impl EtcdPool {
             let used = renewal.generation();
             // To log in is work for etcd: hashing the password takes it longer than most requests.
             if let Some(refused) = refused
-                && renewal.refused(used, self.now()) == RenewalAction::Stands
+                && renewal.note_refusal(used, self.now()) == RenewalAction::Stands
             {
                 return Err(refused.clone());
             }
@@ -234,7 +244,7 @@ impl EtcdPool {
             asked => return asked,
         };
         // Etcd looks at who asks before it does anything, so that a request which it refused this way was not done.
-        let decided = self.members()[index].renewal.refused(used, self.now());
+        let decided = self.members()[index].renewal.note_refusal(used, self.now());
         match decided {
             RenewalAction::Stands => return Err(refused),
             RenewalAction::UseNewer => {}
@@ -242,7 +252,7 @@ impl EtcdPool {
                 tracing::debug!("{refused}; logging in anew with what is on disk");
                 let mut members = self.members();
                 members[index].client = None;
-                members[index].renewal.built(self.now());
+                members[index].renewal.note_built(self.now());
             }
         }
         let asked = self.ask(index, &op).await;
@@ -252,7 +262,7 @@ impl EtcdPool {
             Err(error) if error.is_of_login() => *refused = client.is_none().then(|| error.clone()),
             Ok(Ok(_)) | Err(EtcdError::Refused { .. }) => {
                 *refused = None;
-                renewal.accepted();
+                renewal.note_accepted();
             }
             Ok(Err(_)) | Err(_) => {}
         }
@@ -274,7 +284,7 @@ impl EtcdPool {
             Ok(op(client).await)
         });
         let Ok(answer) = asked.await else {
-            self.forget(index);
+            self.drop_client(index);
             return Ok(Err(outage::no_answer_text(self.patience(), None)));
         };
         let answer = answer?;
@@ -288,7 +298,7 @@ impl EtcdPool {
                 })
             }
             Err(error) => {
-                self.forget(index);
+                self.drop_client(index);
                 Ok(Err(error_text(&error)))
             }
         }
@@ -310,7 +320,7 @@ impl EtcdPool {
     }
 
     /// Forgets a client that did not answer: the next one connects anew, with the certificates and passwords of then.
-    pub(crate) fn forget(&self, index: usize) {
+    pub(crate) fn drop_client(&self, index: usize) {
         self.members()[index].client = None;
     }
 

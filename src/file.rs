@@ -62,7 +62,7 @@ impl FileLock {
     }
 
     /// Leaves this process's number in the file, for whoever finds it locked and says so. Nothing relies on it.
-    pub fn sign(&self) {
+    pub fn write_pid(&self) {
         let _ = self.0.set_len(0).and_then(|()| (&self.0).write_all(std::process::id().to_string().as_bytes()));
     }
 }
@@ -266,7 +266,7 @@ mod tests {
         let path = dir.path().join("lock");
         let lock = FileLock::try_take(&path).unwrap().unwrap();
         assert_eq!(lock_owner_pid(&path), None);
-        lock.sign();
+        lock.write_pid();
         assert!(FileLock::try_take(&path).unwrap().is_none() && FileLock::is_taken(&path).unwrap());
         assert_eq!(lock_owner_pid(&path), Some(std::process::id().to_string()));
         drop(lock);

@@ -17,7 +17,7 @@ pub struct ClockReading {
 
 impl ClockReading {
     /// By how much more one of the clocks went on than the other since `then`.
-    pub fn apart(self, then: ClockReading) -> SignedDuration {
+    pub fn drift_since(self, then: ClockReading) -> SignedDuration {
         let boot = SignedDuration::try_from(self.boot.saturating_sub(then.boot)).unwrap_or(SignedDuration::MAX);
         self.wall.duration_since(then.wall).saturating_sub(boot).abs()
     }

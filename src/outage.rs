@@ -17,31 +17,31 @@ pub struct Outage {
     /// The words that were logged last, and when.
     logged: Option<(String, Duration)>,
     /// Some of it was logged, and there was no answer since.
-    is_told: bool,
+    is_logged: bool,
 }
 
 impl Outage {
     /// One more failure, at `now`. True: it is logged.
-    pub fn failed(&mut self, why: &str, now: Duration) -> bool {
+    pub fn note_failure(&mut self, why: &str, now: Duration) -> bool {
         let is_due =
             |(words, at): &(String, Duration)| now >= *at + if words == why { SAME_INTERVAL } else { OTHER_INTERVAL };
         let is_logged = self.logged.as_ref().is_none_or(is_due);
         if is_logged {
-            self.is_told = true;
+            self.is_logged = true;
             self.logged = Some((why.to_owned(), now));
         }
         is_logged
     }
 
     /// There was an answer. True: an outage that was logged is over.
-    pub fn answered(&mut self) -> bool {
-        std::mem::take(&mut self.is_told)
+    pub fn note_answer(&mut self) -> bool {
+        std::mem::take(&mut self.is_logged)
     }
 
     /// Whether an outage that was logged is not over.
     #[cfg(test)]
     pub fn is_told(&self) -> bool {
-        self.is_told
+        self.is_logged
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn the_same_words_are_logged_rarely_and_others_once_a_minute() {
         let mut outage = Outage::default();
-        let mut failed = |why: &str, at| outage.failed(why, Duration::from_secs(at));
+        let mut failed = |why: &str, at| outage.note_failure(why, Duration::from_secs(at));
         assert!(failed("denied", 0));
         assert!((1..600).all(|at| !failed("denied", at)));
         assert!(failed("denied", 600), "it goes on");
@@ -73,13 +73,13 @@ mod tests {
     fn an_end_is_told_once_and_only_of_what_was_told() {
         let mut outage = Outage::default();
         let at = Duration::from_secs;
-        assert!(!outage.answered());
-        assert!(outage.failed("reset", at(2)));
-        assert!(!outage.failed("reset", at(7)));
-        assert!(outage.answered());
-        assert!(!outage.answered());
+        assert!(!outage.note_answer());
+        assert!(outage.note_failure("reset", at(2)));
+        assert!(!outage.note_failure("reset", at(7)));
+        assert!(outage.note_answer());
+        assert!(!outage.note_answer());
         // One that comes and goes fills the log neither with its failures nor with its ends.
-        assert!(!outage.failed("reset", at(11)));
-        assert!(!outage.answered());
+        assert!(!outage.note_failure("reset", at(11)));
+        assert!(!outage.note_answer());
     }
 }

@@ -101,7 +101,7 @@ impl ProcessGroup {
     }
 
     /// Sends a signal to all of it.
-    pub fn send(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         if let Some(members) = self.members() {
             members.send(signal);
         }
@@ -111,20 +111,20 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// The kernel does not tell how the command ended.
-    pub async fn end(&mut self, grace: Duration) -> io::Result<ProcessExit> {
-        self.send(Signal::SIGTERM);
+    pub async fn terminate(&mut self, grace: Duration) -> io::Result<ProcessExit> {
+        self.signal(Signal::SIGTERM);
         // A stopped process handles no signal but this and SIGKILL.
-        self.send(Signal::SIGCONT);
-        self.settle(grace).await
+        self.signal(Signal::SIGCONT);
+        self.end_remaining(grace).await
     }
 
     /// Time for all of it to end, then `SIGKILL` to whatever is left.
     ///
     /// # Errors
     /// The kernel does not tell how the command ended.
-    pub async fn settle(&mut self, grace: Duration) -> io::Result<ProcessExit> {
+    pub async fn end_remaining(&mut self, grace: Duration) -> io::Result<ProcessExit> {
         let left = async {
-            while self.members().is_some_and(ProcessTree::live) {
+            while self.members().is_some_and(ProcessTree::is_alive) {
                 tokio::time::sleep(POLL).await;
             }
         };

@@ -35,7 +35,7 @@ impl ClientRenewal {
     }
 
     /// The client of generation `used` was refused at `now`.
-    pub fn refused(&self, used: u64, now: Duration) -> RenewalAction {
+    pub fn note_refusal(&self, used: u64, now: Duration) -> RenewalAction {
         if self.generation > used {
             RenewalAction::UseNewer
         } else if now < self.until {
@@ -46,19 +46,19 @@ impl ClientRenewal {
     }
 
     /// A new one is built at `now`, also where that came to nothing.
-    pub fn built(&mut self, now: Duration) {
+    pub fn note_built(&mut self, now: Duration) {
         self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
         (self.generation, self.until) = (self.generation + 1, now + self.pause);
     }
 
     /// The new one did what the one before was refused.
-    pub fn accepted(&mut self) {
+    pub fn note_accepted(&mut self) {
         (self.until, self.pause) = (Duration::ZERO, Duration::ZERO);
     }
 
     /// An operator asks for a new client: whatever was refused may be built anew at once.
-    pub fn asked(&mut self) {
-        self.accepted();
+    pub fn request_rebuild(&mut self) {
+        self.note_accepted();
         self.generation += 1;
     }
 }
@@ -74,13 +74,13 @@ mod tests {
     #[test]
     fn the_first_refusal_builds_and_those_of_the_same_client_use_what_was_built() {
         let mut renewal = ClientRenewal::default();
-        assert_eq!(renewal.refused(0, at(100)), RenewalAction::Build);
-        renewal.built(at(100));
-        assert_eq!(renewal.refused(0, at(100)), RenewalAction::UseNewer);
-        assert_eq!(renewal.refused(1, at(100)), RenewalAction::Stands, "the new one has the same answer");
-        renewal.accepted();
+        assert_eq!(renewal.note_refusal(0, at(100)), RenewalAction::Build);
+        renewal.note_built(at(100));
+        assert_eq!(renewal.note_refusal(0, at(100)), RenewalAction::UseNewer);
+        assert_eq!(renewal.note_refusal(1, at(100)), RenewalAction::Stands, "the new one has the same answer");
+        renewal.note_accepted();
         assert_eq!(
-            renewal.refused(1, at(100)),
+            renewal.note_refusal(1, at(100)),
             RenewalAction::Build,
             "what was exchanged a second time is used at once, too"
         );
@@ -91,13 +91,13 @@ mod tests {
         let mut renewal = ClientRenewal::default();
         let mut built = Vec::new();
         for second in 0..200 {
-            if renewal.refused(renewal.generation(), at(second)) == RenewalAction::Build {
-                renewal.built(at(second));
+            if renewal.note_refusal(renewal.generation(), at(second)) == RenewalAction::Build {
+                renewal.note_built(at(second));
                 built.push(second);
             }
         }
         assert_eq!(built, [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]);
-        renewal.asked();
-        assert_eq!(renewal.refused(renewal.generation(), at(182)), RenewalAction::Build);
+        renewal.request_rebuild();
+        assert_eq!(renewal.note_refusal(renewal.generation(), at(182)), RenewalAction::Build);
     }
 }

@@ -67,12 +67,12 @@ impl ObjectVersion {
     }
 
     /// For backends whose objects carry no name of their content: its hash.
-    pub(in crate::store) fn of(body: &[u8]) -> Self {
+    pub(in crate::store) fn of_content(body: &[u8]) -> Self {
         Self::new(blake3::hash(body).to_hex().as_str())
     }
 
     /// Well formed everywhere, an ETag too, and the version of nothing.
-    pub(in crate::store) fn of_nothing() -> Self {
+    pub(in crate::store) fn matching_nothing() -> Self {
         Self::new("\"00000000000000000000000000000000\"")
     }
 }
@@ -127,7 +127,7 @@ pub struct StoreCapabilities {
     /// It claims [`Store::replace`]; that too is for the proof to find out.
     pub replace: bool,
     /// What it holds is bounded by a disk that may be full.
-    pub is_bounded: bool,
+    pub has_finite_space: bool,
 }
 
 /// What a store keeps of objects that are overwritten or deleted.
@@ -146,7 +146,7 @@ pub enum Versioning {
         why: String,
     },
     /// The store does not say; most that do not know the question keep nothing.
-    Untold {
+    Unknown {
         /// What came instead.
         why: String,
     },
@@ -231,7 +231,7 @@ pub trait Store: Debug + Send + Sync {
     ///
     /// # Errors
     /// As for [`Store::put_if_absent`].
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError>;
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError>;
 
     /// Replaces the object if it still is `expected`. One request, never retried inside. It never makes an object: the
     /// first content comes by [`Store::put_if_absent`].
@@ -271,37 +271,37 @@ pub trait Store: Debug + Send + Sync {
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
 
     /// The store that this one passes its calls on to, if it does: what has an answer of its own below goes there unasked.
-    fn beneath(&self) -> Option<&dyn Store> {
+    fn inner(&self) -> Option<&dyn Store> {
         None
     }
 
     /// Learns the store's time where none of its answers tells it by itself; [`Store::clock_offset`] says it then. For those who may write:
     /// it may take a write.
-    async fn ask_time(&self) {
-        if let Some(beneath) = self.beneath() {
-            beneath.ask_time().await;
+    async fn measure_clock_offset(&self) {
+        if let Some(beneath) = self.inner() {
+            beneath.measure_clock_offset().await;
         }
     }
 
     /// What it keeps of objects that are overwritten or deleted.
     async fn versioning(&self) -> Versioning {
-        match self.beneath() {
+        match self.inner() {
             Some(beneath) => beneath.versioning().await,
             None => Versioning::None,
         }
     }
 
     /// Reads credentials and certificates from disk again before the next call, where there are any.
-    fn renew(&self) {
-        if let Some(beneath) = self.beneath() {
-            beneath.renew();
+    fn reload_credentials(&self) {
+        if let Some(beneath) = self.inner() {
+            beneath.reload_credentials();
         }
     }
 
     /// How the last try of any call failed, where the store repeats calls by itself and none has had an answer since. A caller whose time is
     /// over reports it as the cause.
-    fn trouble(&self) -> Option<String> {
-        self.beneath().and_then(Store::trouble)
+    fn last_attempt_error(&self) -> Option<String> {
+        self.inner().and_then(Store::last_attempt_error)
     }
 
     /// Store clock minus own clock, as of the last answer that carried the store's time; `None` before the first.
@@ -408,7 +408,7 @@ pub fn incomplete_listing_error(store: &dyn Store, prefix: &str) -> StoreError {
 
 /// Why a store did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{store}: {}{}{}", kind.words(store), key.as_ref().map(|k| format!(": {k}")).unwrap_or_default(), if detail.is_empty() { String::new() } else { format!(" ({detail})") })]
+#[error("{store}: {}{}{}", kind.message(store), key.as_ref().map(|k| format!(": {k}")).unwrap_or_default(), if detail.is_empty() { String::new() } else { format!(" ({detail})") })]
 pub struct StoreError {
     /// What went wrong, as a rule for what to do about it.
     pub kind: StoreErrorKind,
@@ -477,7 +477,7 @@ impl StoreErrorKind {
     }
 
     /// Its words, of a store with this URL.
-    fn words(self, store: &str) -> String {
+    fn message(self, store: &str) -> String {
         match self {
             Self::NoSuchStore if store.starts_with("s3:") => "there is no such bucket".to_owned(),
             Self::NoSuchStore if store.starts_with("file:") => "there is no such directory".to_owned(),
@@ -494,7 +494,7 @@ impl StoreError {
     }
 
     /// The same about a version of the object.
-    pub(in crate::store) fn of_version(self, version: Option<ObjectVersion>) -> Self {
+    pub(in crate::store) fn with_version(self, version: Option<ObjectVersion>) -> Self {
         Self { version: version.map(Box::new), ..self }
     }
 
@@ -504,13 +504,13 @@ impl StoreError {
     }
 
     /// Something stands there that no version of this program put there: as good as an object whose bytes are damaged.
-    pub fn is_no_object(&self) -> bool {
+    pub fn is_not_an_object(&self) -> bool {
         matches!(self.kind, StoreErrorKind::TooLarge | StoreErrorKind::NotAnObject)
     }
 
     /// It says something of one object alone: that it is none, or that a sector below it is bad.
-    pub fn is_of_object(&self) -> bool {
-        self.is_no_object() || matches!(self.kind, StoreErrorKind::DiskFault | StoreErrorKind::Other)
+    pub fn concerns_one_object(&self) -> bool {
+        self.is_not_an_object() || matches!(self.kind, StoreErrorKind::DiskFault | StoreErrorKind::Other)
     }
 }
 

@@ -75,7 +75,7 @@ fn a_pack() {
     let start = end - trailer_len(&object[end..]).unwrap();
     let table = open_trailer(&keys, PackId([5; 16]), salt, &object[start..end]).unwrap();
     assert_eq!(table.object_len(), object.len() as u64);
-    let key = keys.object(table.id.0, salt);
+    let key = keys.object_sealer(table.id.0, salt);
     for (number, (offset, frame)) in (0..).zip(table.offsets().zip(&table.frames)) {
         let sealed = &object[offset as usize..][..frame.stored_len as usize];
         let content = open_frame(&key, number, sealed, frame.compressed, frame.raw_len() as usize).unwrap();
@@ -91,7 +91,7 @@ fn an_index_object() {
     let object = encode_index(&keys, id, [8; 32], std::slice::from_ref(&table));
     assert_example("index", &object);
     assert_eq!(decode_index(&keys, id, &example("index")).unwrap(), [table]);
-    assert!(keys.object(id.0, [8; 32]).open(SealedPart::Index, &object[40..]).is_ok());
+    assert!(keys.object_sealer(id.0, [8; 32]).open(SealedPart::Index, &object[40..]).is_ok());
 }
 
 fn entries() -> Vec<ManifestEntry> {
@@ -206,7 +206,7 @@ fn a_rotation_and_what_comes_after_it() {
         body: RecordBody::Rotate(body),
         ..first.clone()
     };
-    rotate.prove(&keys);
+    rotate.add_rotation_proof(&keys);
     let object = rotate.encode(&keys);
     assert_eq!(block("rotate"), String::from_utf8(object.clone()).unwrap());
     let after = Record {

@@ -170,9 +170,9 @@ fn runner(state_dir: &Path) -> NodeContext {
         cancel: CancelToken::new(),
         progress: Arc::default(),
         config_hash: String::new(),
-        memories: ProcessMemory::default(),
-        surroundings: NodeInputs::default(),
-        sessions: LeaseSessions::default(),
+        memory: ProcessMemory::default(),
+        inputs: NodeInputs::default(),
+        leases: LeaseSessions::default(),
     }
 }
 

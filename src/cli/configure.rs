@@ -67,8 +67,8 @@ fn create(file: &Path, text: &str) -> Result<(), Error> {
     let mut opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(file).map_err(|e| {
         match e.kind() {
             io::ErrorKind::AlreadyExists => Error::from(UsageError {
-                what: format!("{} exists already", file.display()),
-                todo: "name another file, or move that one away.".to_owned(),
+                message: format!("{} exists already", file.display()),
+                hint: "name another file, or move that one away.".to_owned(),
             }),
             io::ErrorKind::NotFound => missing_parent(file),
             _ => unwritable(file, &e),
@@ -81,16 +81,16 @@ fn create(file: &Path, text: &str) -> Result<(), Error> {
 pub(super) fn missing_parent(file: &Path) -> Error {
     let dir = crate::file::parent(file);
     UsageError {
-        what: format!("{} cannot be made: there is no directory {}", file.display(), dir.display()),
-        todo: format!("make it first: mkdir -p {}", dir.display()),
+        message: format!("{} cannot be made: there is no directory {}", file.display(), dir.display()),
+        hint: format!("make it first: mkdir -p {}", dir.display()),
     }
     .into()
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {
     UsageError {
-        what: format!("{} cannot be made ({error})", path.display()),
-        todo: "name a file where this user may write, or run it as root (sudo).".to_owned(),
+        message: format!("{} cannot be made ({error})", path.display()),
+        hint: "name a file where this user may write, or run it as root (sudo).".to_owned(),
     }
     .into()
 }

@@ -15,12 +15,12 @@ pub type Error = Box<dyn StdError + Send + Sync>;
 
 /// Wrong usage that only shows after the command line was read.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}")]
+#[error("{message}")]
 pub struct UsageError {
     /// What is wrong.
-    pub what: String,
+    pub message: String,
     /// What to write instead.
-    pub todo: String,
+    pub hint: String,
 }
 
 /// The operator's signal ended the command.

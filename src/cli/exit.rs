@@ -190,7 +190,7 @@ pub fn of_restore(restored: &RestoredSnapshot) -> ExitKind {
 
 /// The code of a repair: like `verify` where something is found on a dry run, or stays lost.
 pub fn of_repair(report: &RepairReport) -> ExitKind {
-    let stays = || report.lost_files() + report.left_out() > 0 || report.shut().is_some();
+    let stays = || report.lost_files() + report.left_out() > 0 || report.unwritten_slot().is_some();
     let finds = if report.dry_run { report.found_any() } else { stays() };
     if finds { ExitKind::Findings } else { ExitKind::Done }
 }

@@ -252,7 +252,7 @@ pub fn journal(role: &RoleName, lines: &[JournalEntry], doubt: &Value) -> String
     for line in lines {
         match line {
             JournalEntry::Record(digest, record) => {
-                let (kind, body) = record.body.parts();
+                let (kind, body) = record.body.to_json();
                 records.push(json!({
                     "seq": record.seq, "digest": digest, "kind": kind, "term": record.term, "node": record.node,
                     "time": utc(record.time), "slot": record.slot.map(utc), "body": body,
@@ -260,7 +260,7 @@ pub fn journal(role: &RoleName, lines: &[JournalEntry], doubt: &Value) -> String
             }
             JournalEntry::Void { seq, by, stands } => {
                 let (found, what) = match stands {
-                    VoidContent::Nothing => ("nothing", None),
+                    VoidContent::Absent => ("nothing", None),
                     VoidContent::Record => ("record", None),
                     VoidContent::Unusable(error) => ("unusable", Some(error.to_string())),
                 };
@@ -283,15 +283,15 @@ pub fn operate_report(acted: &OperateReport) -> String {
         RoleChange::Paused(paused) => ("paused", None, None, Some(pause(paused))),
         RoleChange::Resumed(paused) => ("resumed", None, None, Some(pause(paused))),
         RoleChange::NotPaused
-        | RoleChange::Sound
-        | RoleChange::InStore
-        | RoleChange::NothingFuture
+        | RoleChange::HeadSound
+        | RoleChange::JournalInBucket
+        | RoleChange::NoFutureDates
         | RoleChange::ClockOff { .. }
-        | RoleChange::OddClock(_) => ("none", None, None, None),
+        | RoleChange::OwnClockSuspect(_) => ("none", None, None, None),
         RoleChange::TookOver { term, from, .. } => {
             ("takeover", Some(*term), from.as_ref().map(|from| &from.node), None)
         }
-        RoleChange::HadIt { term } => ("none", Some(*term), None, None),
+        RoleChange::AlreadyHolder { term } => ("none", Some(*term), None, None),
         RoleChange::Adopted { term, .. } => ("adopted", Some(*term), None, None),
         RoleChange::Amended(_) => ("amended", None, None, None),
     };
@@ -399,7 +399,7 @@ pub fn entry(entry: &ManifestEntry) -> Value {
         EntryKind::CharDevice { major, minor } => ("char_device", None, Some([major, minor])),
         EntryKind::BlockDevice { major, minor } => ("block_device", None, Some([major, minor])),
     };
-    let (mtime, mtime_nanoseconds) = entry.mtime.parts();
+    let (mtime, mtime_nanoseconds) = entry.mtime.seconds_and_nanos();
     let xattrs: BTreeMap<String, String> =
         entry.xattrs.iter().map(|x| (escaped(&x.name), hex::encode(&x.value))).collect();
     json!({

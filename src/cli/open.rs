@@ -48,10 +48,10 @@ pub async fn warn_of_versioning(context: &CommandContext, store: &dyn Store, rol
 /// A role's repository, unlocked with the role's key.
 pub async fn repository(context: &CommandContext, role: &RoleSettings) -> Result<Repository, Error> {
     let state_dir = state_dir(context);
-    let slot = LocalState::slot_of(&context.env, state_dir.as_deref());
+    let slot = LocalState::last_key_slot_of(&context.env, state_dir.as_deref());
     let opened = Repository::open_by(store(context).await?, &role.name, &role.key, slot).await;
     let place = RepositoryLocation::new(&context.settings.store, &role.name);
-    Ok(opened.map_err(|error| place.explain(&context.env, state_dir.as_deref(), error))?)
+    Ok(opened.map_err(|error| place.refine_error(&context.env, state_dir.as_deref(), error))?)
 }
 
 /// The snapshot that a selector means.
@@ -117,7 +117,7 @@ pub fn require_complete_journal(archive: &ReadOnlyRepository) -> Result<(), Erro
 
 /// A role's snapshots, to look inside. Makes nothing in the state directory.
 pub async fn read_only(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, Error> {
-    read(context, role, JournalEndLookup::Fresh).await
+    read(context, role, JournalEndLookup::Probe).await
 }
 
 /// The same with a request less on a node that knew the journal before, only to be shown.
@@ -125,7 +125,7 @@ pub async fn read_only_from_listing(
     context: &CommandContext,
     role: &RoleSettings,
 ) -> Result<ReadOnlyRepository, Error> {
-    read(context, role, JournalEndLookup::Listed).await
+    read(context, role, JournalEndLookup::ListOnly).await
 }
 
 async fn read(
@@ -146,7 +146,7 @@ async fn read(
 
 /// Tells the next run what was met of losses while an archive was read.
 pub async fn note_reader_losses(context: &CommandContext, archive: &ReadOnlyRepository) {
-    note_losses(context, &archive.repository, &archive.met().await).await;
+    note_losses(context, &archive.repository, &archive.losses_met().await).await;
 }
 
 /// Tells the next run of these losses.

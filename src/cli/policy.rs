@@ -49,7 +49,7 @@ pub fn exit_and_hint(error: &(dyn StdError + 'static)) -> (ExitKind, Option<Stri
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(usage) = error.downcast_ref::<UsageError>() {
-            return (ExitKind::Usage, Some(usage.todo.clone()));
+            return (ExitKind::Usage, Some(usage.hint.clone()));
         }
         if let Some(judged) = error.downcast_ref::<BrowseError>().map(browse) {
             return judged;
@@ -364,7 +364,7 @@ fn backup(error: &BackupError) -> ErrorPolicy {
     match error {
         BackupError::Interrupted => (ExitKind::Interrupted, None),
         // What keeps it is the store then, whatever it was seen at.
-        BackupError::Stalled(RunStall { trouble: Some(_), .. }) => {
+        BackupError::Stalled(RunStall { store_error: Some(_), .. }) => {
             failed("see whether the store answers: 'runner whoami' shows it.")
         }
         BackupError::Stalled(stall) => match stall.last {
@@ -522,7 +522,7 @@ fn operate(error: &OperateError) -> ErrorPolicy {
                  the same.",
             ),
         ),
-        OperateError::Silent { .. } => (
+        OperateError::StoreTimeout { .. } => (
             ExitKind::Unknown,
             Some(
                 "see whether the store answers ('runner whoami'), and then what is recorded ('runner journal show ROLE'). Doing it again is safe.",
@@ -748,7 +748,7 @@ mod tests {
             Box::new(JournalError::RolledBack { seq, seen: Digest([1; 32]), instead: RecordReplacement::Nothing }),
             Box::new(JournalError::OlderThanKey { now: KeyGeneration(0), given: KeyGeneration(1) }),
             Box::new(JournalError::Hole(seq)),
-            Box::new(JournalError::Rift(HeadConflict::Other(seq))),
+            Box::new(JournalError::HeadConflict(HeadConflict::Other(seq))),
             Box::new(StoreError { kind: StoreErrorKind::NoSuchStore, ..denied() }),
         ];
         for error in errors {
@@ -763,7 +763,7 @@ mod tests {
 
     #[test]
     fn usage_says_itself_what_to_do() {
-        let usage = UsageError { what: "x".to_owned(), todo: "y".to_owned() };
+        let usage = UsageError { message: "x".to_owned(), hint: "y".to_owned() };
         assert_eq!(exit_and_hint(&usage), (ExitKind::Usage, Some("y".to_owned())));
         assert_eq!(exit_and_hint(&Interrupted), (ExitKind::Interrupted, None));
         assert_eq!(exit_and_hint(&io::Error::other("disk on fire")), (ExitKind::Failed, None));

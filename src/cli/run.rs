@@ -57,7 +57,7 @@ pub struct CommandContext {
     pub env: Env,
     /// Set when the operator wants it to end.
     pub cancel: CancelToken,
-    style: ProgressMode,
+    mode: ProgressMode,
     bars: MultiProgress,
 }
 
@@ -66,7 +66,7 @@ impl CommandContext {
     pub fn progress(&self, label: &str) -> (Arc<JobProgress>, ProgressDisplay) {
         let progress = Arc::new(JobProgress::default());
         let clock = Arc::clone(&self.env.clock);
-        let display = ProgressDisplay::start(label.to_owned(), Arc::clone(&progress), self.style, &self.bars, clock);
+        let display = ProgressDisplay::start(label.to_owned(), Arc::clone(&progress), self.mode, &self.bars, clock);
         (progress, display)
     }
 
@@ -114,7 +114,7 @@ impl CliSession {
             state_dir: self.globals.state_dir.clone(),
             env: self.env.clone(),
             cancel: self.cancel.clone(),
-            style: self.style,
+            mode: self.style,
             bars: self.bars.clone(),
         }
     }
@@ -126,17 +126,22 @@ impl CliSession {
     }
 
     /// The same of what a command did: with `-q` only where it is no good end.
-    fn tell(&mut self, exit: ExitKind, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> ExitKind {
-        if self.globals.json || !self.is_unsaid(exit) {
+    fn report_result(
+        &mut self,
+        exit: ExitKind,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> String,
+    ) -> ExitKind {
+        if self.globals.json || !self.is_suppressed(exit) {
             let doubt = self.env.clock_doubts.any();
             let said = self.report(text, || json::with_clock_doubt(json(), doubt.as_ref()));
-            self.told(said);
+            self.warn_if_unwritten(said);
         }
         exit
     }
 
     /// A report that cannot be written changes nothing about what was done, which the exit code tells.
-    fn told(&self, said: Result<(), impl Shown>) {
+    fn warn_if_unwritten(&self, said: Result<(), impl Shown>) {
         if let Err(error) = said
             && !self.out.reader_left()
         {
@@ -146,7 +151,7 @@ impl CliSession {
     }
 
     /// Whether `-q` keeps an end to itself: everything but an error, which a skip is not.
-    fn is_unsaid(&self, exit: ExitKind) -> bool {
+    fn is_suppressed(&self, exit: ExitKind) -> bool {
         self.globals.quiet && matches!(exit, ExitKind::Done | ExitKind::NotActive)
     }
 }
@@ -168,9 +173,9 @@ pub async fn run(cli: Cli) -> ExitKind {
         out: CommandOutput::new(terminal::output()).in_colour(terminal::output_has_colours()),
     };
     let announced = match &cli.command {
-        CliCommand::Daemon(_) => SignalNotice::InLog,
-        CliCommand::Whoami(whoami) if whoami.watch => SignalNotice::Not,
-        _ => SignalNotice::Aloud,
+        CliCommand::Daemon(_) => SignalNotice::Log,
+        CliCommand::Whoami(whoami) if whoami.watch => SignalNotice::Silent,
+        _ => SignalNotice::Message,
     };
     let end_max = if long_running { signal::DAEMON_END_MAX } else { signal::END_MAX };
     // A guarded command gets the signals itself.
@@ -296,8 +301,11 @@ async fn init(session: &mut CliSession, args: &verbs::InitArgs) -> Result<ExitKi
         }
     }
     // A key that was made is named before anything else can fail.
-    let exit =
-        session.tell(ExitKind::Done, || render::setup::init(&report, terminal::output_page()), || json::init(&report));
+    let exit = session.report_result(
+        ExitKind::Done,
+        || render::setup::init(&report, terminal::output_page()),
+        || json::init(&report),
+    );
     match open::store(&context).await {
         Ok(store) => open::warn_of_versioning(&context, store.as_ref(), &asked).await,
         Err(error) => tracing::warn!("what the store keeps of deleted objects cannot be asked: {error}"),
@@ -312,8 +320,8 @@ async fn backup(session: &mut CliSession, args: &verbs::BackupArgs) -> Result<Ex
         // Clap refuses sources without a store.
         (Some(_), true) | (None, false) => {
             return Err(UsageError {
-                what: "--store without --source".to_owned(),
-                todo: "say what to back up: --source DIR, or leave --store out to use the config.".to_owned(),
+                message: "--store without --source".to_owned(),
+                hint: "say what to back up: --source DIR, or leave --store out to use the config.".to_owned(),
             }
             .into());
         }
@@ -360,21 +368,21 @@ async fn backup(session: &mut CliSession, args: &verbs::BackupArgs) -> Result<Ex
         worst = worst.or_worse(exit);
         // Each role at once: an operator who stops the run later still knows about the first.
         match report.outcome {
-            _ if session.globals.json || session.is_unsaid(exit) => {}
+            _ if session.globals.json || session.is_suppressed(exit) => {}
             // `runner backup > /dev/null` in a crontab must still say so.
             RunOutcome::Failed | RunOutcome::Fenced | RunOutcome::Unknown => {
                 terminal::write_error(&render::backup::role(&report, &context.view_on(terminal::report_page())));
             }
             _ => {
                 let said = session.out.print(&render::backup::role(&report, &context.view()));
-                session.told(said);
+                session.warn_if_unwritten(said);
             }
         }
         reports.push(report);
     }
     if session.globals.json {
         let said = session.out.document(&json::backup(&created, &reports));
-        session.told(said);
+        session.warn_if_unwritten(said);
     }
     Ok(worst)
 }
@@ -481,7 +489,7 @@ async fn restore(session: &mut CliSession, args: &verbs::RestoreArgs) -> Result<
     if let Some(second) = &args.second {
         let (what, role) = (format!("restore takes one role, and no {second:?} behind it"), &args.role);
         let todo = format!("a snapshot is named so: runner restore {role} --snapshot {second} --target DIR");
-        return Err(UsageError { what, todo }.into());
+        return Err(UsageError { message: what, hint: todo }.into());
     }
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
@@ -498,7 +506,11 @@ async fn restore(session: &mut CliSession, args: &verbs::RestoreArgs) -> Result<
     }))
     .await?;
     let exit = exit::of_restore(&report);
-    Ok(session.tell(exit, || render::restored::report(&report, &context.view()), || json::restore(&report, &doubt)))
+    Ok(session.report_result(
+        exit,
+        || render::restored::report(&report, &context.view()),
+        || json::restore(&report, &doubt),
+    ))
 }
 
 async fn verify(session: &mut CliSession, args: &verbs::VerifyArgs) -> Result<ExitKind, Error> {
@@ -506,7 +518,11 @@ async fn verify(session: &mut CliSession, args: &verbs::VerifyArgs) -> Result<Ex
     let role = settings::role(&context.settings, &args.role)?;
     let report = until_cancelled(&context.cancel, wire::verify(&context, role, args)).await?;
     let exit = exit::of_verify(&report);
-    Ok(session.tell(exit, || render::verified::report(&report, terminal::output_page()), || json::verify(&report)))
+    Ok(session.report_result(
+        exit,
+        || render::verified::report(&report, terminal::output_page()),
+        || json::verify(&report),
+    ))
 }
 
 async fn repair(session: &mut CliSession, args: &verbs::RepairArgs) -> Result<ExitKind, Error> {
@@ -519,7 +535,11 @@ async fn repair(session: &mut CliSession, args: &verbs::RepairArgs) -> Result<Ex
         session.report(|| render::repaired::report(&report, &context.view()), || json::repaired::report(&report))?;
         return Ok(exit);
     }
-    Ok(session.tell(exit, || render::repaired::report(&report, &context.view()), || json::repaired::report(&report)))
+    Ok(session.report_result(
+        exit,
+        || render::repaired::report(&report, &context.view()),
+        || json::repaired::report(&report),
+    ))
 }
 
 async fn prune(session: &mut CliSession, args: &verbs::PruneArgs) -> Result<ExitKind, Error> {
@@ -532,7 +552,7 @@ async fn prune(session: &mut CliSession, args: &verbs::PruneArgs) -> Result<Exit
             session.report(|| render::pruned::report(&report, true, &view), || json::pruned::report(&report, true))?;
             Ok(ExitKind::Done)
         }
-        PruneOutcome::Done(report) => Ok(session.tell(
+        PruneOutcome::Done(report) => Ok(session.report_result(
             ExitKind::Done,
             || render::pruned::report(&report, false, &view),
             || json::pruned::report(&report, false),
@@ -542,7 +562,7 @@ async fn prune(session: &mut CliSession, args: &verbs::PruneArgs) -> Result<Exit
             let why =
                 reason.map(|reason| render::reason::text(&reason, &context.settings.timezone)).unwrap_or_default();
             let exit = exit::of_backup_role(&report, false);
-            Ok(session.tell(
+            Ok(session.report_result(
                 exit,
                 || render::pruned::refused(&role.name, &why, &view),
                 || json::pruned::refused(&report, &why),
@@ -574,8 +594,8 @@ async fn whoami(session: &mut CliSession, args: &verbs::WhoamiArgs) -> Result<Ex
 async fn watch(session: &mut CliSession, context: &CommandContext, roles: &[&RoleSettings]) -> Result<ExitKind, Error> {
     if session.globals.json {
         return Err(UsageError {
-            what: "--watch together with --json".to_owned(),
-            todo: "a document ends: leave one of them out.".to_owned(),
+            message: "--watch together with --json".to_owned(),
+            hint: "a document ends: leave one of them out.".to_owned(),
         }
         .into());
     }
@@ -619,7 +639,7 @@ async fn audit(session: &mut CliSession, args: &verbs::AuditArgs) -> Result<Exit
         all.push(RoleAuditResult { role: role.name.clone(), since, result });
     }
     let exit = all.iter().map(exit::of_audit).fold(ExitKind::Done, ExitKind::or_worse);
-    Ok(session.tell(exit, || render::audited::report(&all, &context.view()), || json::audit::report(&all)))
+    Ok(session.report_result(exit, || render::audited::report(&all, &context.view()), || json::audit::report(&all)))
 }
 
 /// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.
@@ -669,9 +689,13 @@ async fn operate(session: &mut CliSession, role: &RoleName, act: &wire::OperateA
     let settings = settings::role(&context.settings, role)?;
     // Not stopped in the middle: what an act came to must be told.
     let acted = wire::operate(&context, settings, act).await?;
-    let undone = matches!(acted.change, RoleChange::ClockOff { .. } | RoleChange::OddClock(_));
+    let undone = matches!(acted.change, RoleChange::ClockOff { .. } | RoleChange::OwnClockSuspect(_));
     let exit = if undone { ExitKind::Unknown } else { ExitKind::Done };
-    Ok(session.tell(exit, || render::operated::report(&acted, &context.view()), || json::operate_report(&acted)))
+    Ok(session.report_result(
+        exit,
+        || render::operated::report(&acted, &context.view()),
+        || json::operate_report(&acted),
+    ))
 }
 
 async fn key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitKind, Error> {
@@ -681,8 +705,8 @@ async fn key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitK
     let to_stdout = matches!(args, verbs::KeyCommand::Export(export) if export.output.as_os_str() == "-");
     if to_stdout && session.globals.json {
         return Err(UsageError {
-            what: "--output - together with --json".to_owned(),
-            todo: "standard output holds one or the other: name a file, or leave --json out.".to_owned(),
+            message: "--output - together with --json".to_owned(),
+            hint: "standard output holds one or the other: name a file, or leave --json out.".to_owned(),
         }
         .into());
     }
@@ -696,7 +720,7 @@ async fn key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitK
             session.report(|| render::setup::keys(&report, terminal::output_page()), || json::keys(&report))?;
         }
         Some(report) => {
-            session.tell(
+            session.report_result(
                 ExitKind::Done,
                 || render::setup::keys(&report, terminal::output_page()),
                 || json::keys(&report),

@@ -54,8 +54,8 @@ pub fn from_flags(
 /// The URL of a store as an argument.
 pub fn store_url(text: &str) -> Result<StoreUrl, UsageError> {
     text.parse().map_err(|e: crate::config::value::ValueError| UsageError {
-        what: format!("--store: {}", e.what),
-        todo: e.hint,
+        message: format!("--store: {}", e.what),
+        hint: e.hint,
     })
 }
 
@@ -67,7 +67,7 @@ pub fn role<'a>(settings: &'a Settings, name: &RoleName) -> Result<&'a RoleSetti
             Some(near) => format!("did you mean {near}?"),
             None => format!("the config has these roles: {}.", known.join(", ")),
         };
-        UsageError { what: format!("the config has no role {name}"), todo }
+        UsageError { message: format!("the config has no role {name}"), hint: todo }
     })
 }
 

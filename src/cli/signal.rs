@@ -16,23 +16,23 @@ const STOPPING: &str = "stopping: what runs comes to its end first; a second sig
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalNotice {
     /// In a sentence: what runs may take a while.
-    Aloud,
+    Message,
     /// In the log, which is what a daemon says.
-    InLog,
+    Log,
     /// Not at all: there is nothing that takes time, and a signal is how it ends.
-    Not,
+    Silent,
 }
 
 impl SignalNotice {
-    fn say(self) {
+    fn print(self) {
         match self {
             // Below the `^C` that a terminal shows, or the bar.
-            Self::Aloud if terminal::errors_are_seen() => {
+            Self::Message if terminal::errors_are_seen() => {
                 terminal::write_error(&format!("\n{}", terminal::error_page().wrap("", 2, STOPPING)));
             }
-            Self::Aloud => terminal::write_error(&format!("{STOPPING}\n")),
-            Self::InLog => tracing::info!("{STOPPING}"),
-            Self::Not => {}
+            Self::Message => terminal::write_error(&format!("{STOPPING}\n")),
+            Self::Log => tracing::info!("{STOPPING}"),
+            Self::Silent => {}
         }
     }
 }
@@ -61,7 +61,7 @@ pub fn watch(cancel: CancelToken, end_max: Duration, announced: SignalNotice) ->
                 std::process::exit(ExitKind::Interrupted.code().into());
             }
             cancel.cancel();
-            announced.say();
+            announced.print();
             // A thread of its own: whatever hangs, it does not.
             std::thread::spawn(move || exit_after(end_max));
         }

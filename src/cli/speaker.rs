@@ -42,7 +42,7 @@ impl LogObserver {
 pub(super) struct AlertTextFormatter(pub(super) TimeZone);
 
 impl AlertFormatter for AlertTextFormatter {
-    fn text(&self, notice: &AlertNotification) -> String {
+    fn format(&self, notice: &AlertNotification) -> String {
         // Sent on to terminals and mails as it is.
         text::line(&text::without_os_error(&render::notice::text(notice, &self.0))).into_owned()
     }
@@ -61,11 +61,11 @@ fn one_line(report: &str) -> String {
 }
 
 impl DaemonObserver for LogObserver {
-    fn load(&self) -> Result<Settings, Failure> {
+    fn load_settings(&self) -> Result<Settings, Failure> {
         settings::from_file(&self.globals)
     }
 
-    fn stands(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]) {
+    fn status_changed(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]) {
         let text = render::daemon::status_line(stand, evidence, &self.zone);
         match stand {
             RoleStatus::Conflict(_) | RoleStatus::Cloned | RoleStatus::Unknown(_) | RoleStatus::Away(_) => {
@@ -75,7 +75,7 @@ impl DaemonObserver for LogObserver {
         }
     }
 
-    fn ran(&self, report: &RoleReport) {
+    fn run_ended(&self, report: &RoleReport) {
         let view = RenderContext { zone: self.zone.clone(), now: self.env.clock.now(), page: PageLayout::LOG };
         let text = one_line(&render::backup::role(report, &view));
         match report.outcome {
@@ -87,7 +87,7 @@ impl DaemonObserver for LogObserver {
         }
     }
 
-    fn explained(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
+    fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
         let reason = reason.map(|reason| render::reason::text(reason, &self.zone));
         RoleReport { reason, ..report.clone() }
     }
@@ -97,19 +97,19 @@ impl DaemonObserver for LogObserver {
         (report, exit.code())
     }
 
-    fn refusal(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
+    fn refusal_text(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
         match stand {
             Some(stand) => render::daemon::status_reason(stand, evidence, &self.zone),
             None => format!("the daemon has not found out yet how this node stands for role {role}"),
         }
     }
 
-    fn failed(&self, role: &RoleName, failure: &GuardError) {
+    fn work_failed(&self, role: &RoleName, failure: &GuardError) {
         let (report, _) = error::report(role, failure);
         tracing::error!("{role}: {}", report.reason.unwrap_or_default());
     }
 
-    fn pruned(&self, report: &PruneReport) {
+    fn prune_ended(&self, report: &PruneReport) {
         let text = render::pruned::report(
             report,
             false,
@@ -118,7 +118,7 @@ impl DaemonObserver for LogObserver {
         tracing::info!("{}", one_line(&text));
     }
 
-    fn not_pruned(&self, role: &RoleName, failure: &PruneError) {
+    fn prune_failed(&self, role: &RoleName, failure: &PruneError) {
         let advice = error::exit_and_hint(failure).1.map(|advice| format!(". {ADVICE}{advice}")).unwrap_or_default();
         tracing::warn!("{role}: {failure}{advice}");
     }
@@ -127,7 +127,7 @@ impl DaemonObserver for LogObserver {
         tracing::info!("{role}: {}", render::daemon::would_run(slot, &self.zone));
     }
 
-    fn summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
+    fn status_summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
         render::daemon::summary(stands)
     }
 }

@@ -25,14 +25,14 @@ pub(super) fn host_problems(settings: &Settings, node: &str) -> Vec<ConfigProble
     found.program("notify.command", settings.notify.command.as_deref());
     let (own, others): (Vec<_>, Vec<_>) = settings.roles.values().partition(|role| may_hold(role, node));
     if own.is_empty() {
-        found.add(
+        found.push_problem(
             "role",
             format!("no role names this node ({node}) in its nodes: it backs nothing up"),
             &["write its name there as `hostname` says it, or start it with --node NAME"],
         );
     } else if !others.is_empty() {
         let names: Vec<&str> = others.iter().map(|role| role.name.as_str()).collect();
-        found.add(
+        found.push_problem(
             "role",
             format!("this node ({node}) is not in the nodes of {}", names.join(", ")),
             &["right where other nodes hold these roles"],
@@ -56,7 +56,7 @@ struct HostChecker {
 }
 
 impl HostChecker {
-    fn add(&mut self, key: &str, what: String, hints: &[&str]) {
+    fn push_problem(&mut self, key: &str, what: String, hints: &[&str]) {
         let problem =
             hints.iter().fold(ConfigProblem::new(&self.place, key, what), |problem, hint| problem.hint(*hint));
         self.problems.push(problem);
@@ -68,7 +68,7 @@ impl HostChecker {
         if role.lease == LeaseKind::None && role.eligible.is_none() && !is_alone {
             let what =
                 "nothing says which node is active: with \"none\" and without eligible every node is, at the same time";
-            self.add(&name("lease"), what.to_owned(), &[
+            self.push_problem(&name("lease"), what.to_owned(), &[
                 "remove the line (the lease is in the store then), give the role an eligible, or name one node in nodes",
             ]);
         }
@@ -77,12 +77,16 @@ impl HostChecker {
         }
         for source in role.sources.iter().filter(|source| is_gone(source)) {
             let what = format!("{} is not there on this node: a run here fails until it is", source.display());
-            self.add(&name("sources"), what, &["mount it, or correct the path"]);
+            self.push_problem(&name("sources"), what, &["mount it, or correct the path"]);
         }
         for (file, dump) in &role.dumps {
             self.program(&name(&format!("dumps.{file:?}.command")), Some(&dump.command));
             if let Some(user) = dump.user.as_deref().filter(|user| matches!(User::from_name(user), Ok(None))) {
-                self.add(&name(&format!("dumps.{file:?}.user")), format!("there is no user {user} on this node"), &[]);
+                self.push_problem(
+                    &name(&format!("dumps.{file:?}.user")),
+                    format!("there is no user {user} on this node"),
+                    &[],
+                );
             }
         }
         let hooks = &role.hooks;
@@ -145,12 +149,14 @@ impl HostChecker {
         let shown = file.display();
         match std::fs::metadata(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.add(key, format!("{shown} is not there on this node"), hints);
+                self.push_problem(key, format!("{shown} is not there on this node"), hints);
             }
-            Err(error) => self.add(key, format!("{shown} cannot be looked at by this user ({error})"), &[]),
-            Ok(found) if found.is_dir() => self.add(key, format!("{shown} is a directory"), &["name the file in it"]),
+            Err(error) => self.push_problem(key, format!("{shown} cannot be looked at by this user ({error})"), &[]),
+            Ok(found) if found.is_dir() => {
+                self.push_problem(key, format!("{shown} is a directory"), &["name the file in it"])
+            }
             Ok(_) if access(file, Access::READ_OK).is_err() => {
-                self.add(
+                self.push_problem(
                     key,
                     format!("{shown} cannot be read by this user on this node"),
                     &["run it as the user that makes the backups, or give that user the right"],
@@ -175,7 +181,7 @@ impl HostChecker {
             } else {
                 format!("there is no program {program} on this node")
             };
-            self.add(key, what, &["install it, or correct the path"]);
+            self.push_problem(key, what, &["install it, or correct the path"]);
         }
     }
 }

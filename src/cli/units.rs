@@ -68,7 +68,7 @@ pub fn minute(t: Timestamp, zone: &TimeZone) -> String {
 pub fn file_time(t: UnixNanos, zone: &TimeZone) -> String {
     match Timestamp::from_nanosecond(t.0) {
         Ok(t) => minute(t, zone),
-        Err(_) => format!("@{}", t.parts().0),
+        Err(_) => format!("@{}", t.seconds_and_nanos().0),
     }
 }
 
@@ -140,7 +140,10 @@ mod tests {
         let winter: Timestamp = "2026-11-20T00:30:00Z".parse().unwrap();
         assert_eq!(minute(summer, &zone), "2026-07-01 02:30 +02:00");
         assert_eq!(time(winter, &zone), "2026-11-20 01:30:00 +01:00");
-        assert_eq!(file_time(UnixNanos(i128::MAX / 4), &zone), format!("@{}", UnixNanos(i128::MAX / 4).parts().0));
+        assert_eq!(
+            file_time(UnixNanos(i128::MAX / 4), &zone),
+            format!("@{}", UnixNanos(i128::MAX / 4).seconds_and_nanos().0)
+        );
     }
 
     #[test]

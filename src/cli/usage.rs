@@ -61,8 +61,8 @@ pub fn refusal(command: &Command, error: &clap::Error, words: &[OsString]) -> (S
     let document = wants_json.then(|| {
         let paragraph = said.split("\n\n").next().unwrap_or_default();
         let what = paragraph.strip_prefix("error: ").unwrap_or(paragraph).trim_end().to_owned();
-        let error = UsageError { what, todo: advice() };
-        json::error(&error, ExitKind::Usage, Some(&error.todo))
+        let error = UsageError { message: what, hint: advice() };
+        json::error(&error, ExitKind::Usage, Some(&error.hint))
     });
     (text, document)
 }

@@ -123,7 +123,7 @@ pub async fn backup(
             until_cancelled(&context.cancel, async { Ok(daemon.back_up(&role.name, request, &progress).await?) });
         let (report, exit) = done.await?;
         // The daemon's log is elsewhere.
-        if let Some(news) = context.env.clock_doubts.note(&role.name, report.clock_doubt.clone()) {
+        if let Some(news) = context.env.clock_doubts.record(&role.name, report.clock_doubt.clone()) {
             tracing::warn!("role {}: {}", role.name, news.with_hint());
         }
         return Ok((report, exit.map(ExitKind::of_code)));
@@ -135,9 +135,9 @@ pub async fn backup(
     let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
     let hooks = HookRunner::new(&runner, role);
     hooks.recover().await;
-    let begins = |view: &JournalView, slot| watch.begins(view, slot);
+    let begins = |view: &JournalView, slot| watch.run_begins(view, slot);
     let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request, &begins)).await;
-    runner.sessions.close().await;
+    runner.leases.close().await;
     drop(display);
     let done = done.map(|(report, reason)| {
         let words = reason.as_ref().map(|r| render::reason::text(r, &context.settings.timezone));
@@ -145,7 +145,7 @@ pub async fn backup(
     });
     let failed = report_to_observer(&watch, role, &done);
     if role_is_elsewhere(&done, runner.node.id) {
-        hooks.lost(role.hooks.timeout).await;
+        hooks.on_lost(role.hooks.timeout).await;
     }
     let idle = args.scheduled && done.as_ref().is_ok_and(|(report, reason)| is_idle(report, reason.as_ref()));
     Box::pin(announce_outcome(&runner, role, connect, &watch, (failed, idle))).await;
@@ -161,7 +161,7 @@ pub async fn backup(
 /// Whether a run found nothing to do for this node.
 fn is_idle(report: &RoleReport, reason: Option<&NoCommitReason>) -> bool {
     let stays =
-        |reason: &NoCommitReason| matches!(reason, NoCommitReason::Paused(_) | NoCommitReason::RunsAlready { .. });
+        |reason: &NoCommitReason| matches!(reason, NoCommitReason::Paused(_) | NoCommitReason::AlreadyRunning { .. });
     matches!(report.outcome, RunOutcome::Standby | RunOutcome::Unknown) || reason.is_some_and(stays)
 }
 
@@ -179,7 +179,7 @@ async fn announce_outcome(
         Ok(Arc::clone(asked.get_or_init(|| store)))
     };
     let unanswered = || {
-        let trouble = asked.get().and_then(|store: &Arc<dyn Store>| store.trouble());
+        let trouble = asked.get().and_then(|store: &Arc<dyn Store>| store.last_attempt_error());
         format!("the store: {}", no_answer_text(TELL_PATIENCE, trouble.as_deref()))
     };
     if failed {
@@ -190,9 +190,9 @@ async fn announce_outcome(
             Err(_) => tracing::debug!("the other nodes are not told of the failure: {}", unanswered()),
         }
     }
-    if idle && !watch.is_silent() {
+    if idle && !watch.has_no_channels() {
         match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::read_view(runner, role, &connect))).await {
-            Ok(Ok(view)) => watch.saw(&view),
+            Ok(Ok(view)) => watch.journal_read(&view),
             Ok(Err(error)) => tracing::warn!("whether slots were missed cannot be told: {error}"),
             Err(_) => tracing::warn!("whether slots were missed cannot be told: {}", unanswered()),
         }
@@ -207,10 +207,10 @@ fn report_to_observer(
 ) -> bool {
     match done {
         Ok((report, reason)) => {
-            watch.ended(report, reason.as_ref());
+            watch.run_ended(report, reason.as_ref());
             false
         }
-        Err(error) => watch.failed(error, &super::error::report(&role.name, error).0),
+        Err(error) => watch.run_failed(error, &super::error::report(&role.name, error).0),
     }
 }
 
@@ -246,7 +246,7 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     let (name, env) = (context.node.as_deref(), &context.env);
     let node = match told {
-        Ok(Some(id)) => NodeIdentity::told(id, name, env),
+        Ok(Some(id)) => NodeIdentity::from_daemon(id, name, env),
         Ok(None) => NodeIdentity::open(&state_dir, name, env)?,
         // A daemon that does not say it keeps nobody from being what the state directory says, but from making something up.
         Err(error) if identity::peek_identity(Some(&state_dir), name).0.is_some() => {
@@ -263,7 +263,7 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
     }
     let sessions = LeaseSessions::new(&context.settings, &context.env, &node);
     let runner = NodeContext {
-        sessions,
+        leases: sessions,
         env: context.env.clone(),
         node: WriterNode { id: node.id, name: node.label.clone() },
         instance: node.instance,
@@ -271,8 +271,8 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
         cancel: context.cancel.clone(),
         progress,
         config_hash: context.settings.hash.clone(),
-        memories: ProcessMemory::default(),
-        surroundings: NodeInputs::default(),
+        memory: ProcessMemory::default(),
+        inputs: NodeInputs::default(),
     };
     Ok((runner, node))
 }
@@ -280,8 +280,8 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
 /// A role without a schedule cannot be asked to keep to it.
 fn no_schedule(role: &RoleName) -> Error {
     UsageError {
-        what: format!("role {role} has no schedule"),
-        todo: format!("set schedule or every in [role.{role}], or leave --scheduled out."),
+        message: format!("role {role} has no schedule"),
+        hint: format!("set schedule or every in [role.{role}], or leave --scheduled out."),
     }
     .into()
 }
@@ -294,7 +294,8 @@ pub async fn daemon(context: &CommandContext, globals: GlobalArgs, observe: bool
     // Whoever only observes is heard in the log.
     let notify = if observe { NotifySettings::default() } else { settings.notify.clone() };
     let teller = Arc::new(alert_dispatcher(context, &runner, &notify));
-    Ok(daemon::run(DaemonParams { runner, node, settings, voice, teller, observe, runtime_dir }).await?)
+    Ok(daemon::run(DaemonParams { runner, node, settings, observer: voice, alerts: teller, observe, runtime_dir })
+        .await?)
 }
 
 /// Prunes a role, if this node is active for it; with `dry_run` any node may look.
@@ -310,11 +311,11 @@ pub async fn prune(context: &CommandContext, role: &RoleSettings, dry_run: bool)
     let (progress, _display) = context.progress(&format!("prune {}", role.name));
     let mut runner = node_context(context, progress).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
-        runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
+        runner.leases = runner.leases.with_lender(Arc::new(daemon));
     }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let pruned = Box::pin(prune::run(&runner, &context.settings, role, connect)).await;
-    runner.sessions.close().await;
+    runner.leases.close().await;
     Ok(pruned?)
 }
 
@@ -359,7 +360,7 @@ pub async fn operate(
         OperateAction::Takeover { .. } => guard::run_probes(&runner, role, None).await,
         _ => None,
     };
-    let NodeContext { node, instance, state_dir, sessions, .. } = runner;
+    let NodeContext { node, instance, state_dir, leases: sessions, .. } = runner;
     let seats = sessions.seats().clone();
     let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
     let work = async {
@@ -376,11 +377,16 @@ pub async fn operate(
             OperateAction::Amend { force } => operator.amend(&repository, *force).await?,
         })
     };
-    let acted =
-        operate::with_timeout(&context.env, operate::PATIENCE, || repository.store.trouble(), Box::pin(work)).await?;
+    let acted = operate::with_timeout(
+        &context.env,
+        operate::PATIENCE,
+        || repository.store.last_attempt_error(),
+        Box::pin(work),
+    )
+    .await?;
     // What was said is in the journal, whether the daemon of this node hears of it now or later.
     if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
-        daemon.look(&role.name).await;
+        daemon.notify_appended(&role.name).await;
     }
     Ok(acted)
 }
@@ -527,14 +533,15 @@ pub async fn repair(
         let (node, instance) =
             (WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() }, InstanceId([0; InstanceId::LEN]));
         let (key_slot, read_data) = (args.key_slot, args.read_data);
-        let by = RepairRequest { step, node, instance, role, assessment: None, force: false, key_slot, read_data };
+        let by =
+            RepairRequest { inputs: step, node, instance, role, assessment: None, force: false, key_slot, read_data };
         return Ok(Box::pin(job::repair::dry_run(store, &by)).await?);
     }
     let runner = node_context(context, Arc::default()).await?;
     let assessment = guard::run_probes(&runner, role, None).await;
     let step = recovery_inputs(context, role, &place, Some(&runner.state_dir), &seats);
     let by = RepairRequest {
-        step,
+        inputs: step,
         node: runner.node.clone(),
         instance: runner.instance,
         role,
@@ -546,7 +553,7 @@ pub async fn repair(
     let report = Box::pin(job::repair::repair(store, &by)).await?;
     // The daemon of this node hears of it now rather than later.
     if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
-        daemon.look(&role.name).await;
+        daemon.notify_appended(&role.name).await;
     }
     Ok(report)
 }
@@ -590,7 +597,7 @@ pub async fn audit(context: &CommandContext, role: &RoleSettings, since: Timesta
         state_dir: state_dir.as_deref(),
         node,
         label: &label,
-        told: daemon.of(&role.name).and_then(|word| word.failure.as_ref()),
+        reported_failure: daemon.of(&role.name).and_then(|word| word.failure.as_ref()),
         unwritable: unwritable.as_deref(),
     };
     Ok(Box::pin(job::audit::audit_here(store, role, plan.as_ref(), period, &remembered, Some(looker))).await?)
@@ -618,8 +625,8 @@ pub async fn is_active(context: &CommandContext, role: &RoleSettings) -> RoleSta
 /// What the daemon of this node says.
 async fn ask_daemon(context: &CommandContext) -> DaemonAnswer {
     let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await else { return DaemonAnswer::None };
-    match daemon.stands(job::whoami::PATIENCE).await {
-        Ok(words) => DaemonAnswer::Says(words),
+    match daemon.role_statuses(job::whoami::PATIENCE).await {
+        Ok(words) => DaemonAnswer::Answered(words),
         Err(ClientError::Silent(_)) => DaemonAnswer::Silent,
         // One of another version does not understand the question.
         Err(_) => DaemonAnswer::None,
@@ -635,11 +642,11 @@ fn whoami_request<'a>(
     WhoamiRequest {
         settings: &context.settings,
         name: context.node.as_deref(),
-        told,
+        daemon_node_id: told,
         state_dir,
         exposures,
         env: &context.env,
-        patience: job::whoami::PATIENCE,
+        timeout: job::whoami::PATIENCE,
     }
 }
 

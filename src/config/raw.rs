@@ -21,7 +21,7 @@ enum ValueForm {
     Flag,
     Duration,
     /// A duration that must not be zero.
-    Span,
+    NonZeroDuration,
     Size,
     /// One of these words.
     Word(&'static [&'static str]),
@@ -31,7 +31,7 @@ enum ValueForm {
     /// A table with these keys.
     Table(&'static [KeySchema]),
     /// A table of tables with these keys, by free names.
-    Named(&'static [KeySchema]),
+    NamedTables(&'static [KeySchema]),
     /// Texts by the names of variables.
     Variables,
     /// Names of variables.
@@ -48,12 +48,12 @@ enum ValueForm {
 #[derive(Clone, Copy)]
 enum KeySupport {
     /// It acts on it.
-    Ready,
+    Supported,
     /// It says that the key has no effect yet: convenience only, what is backed up and by whom is the same without it.
-    Inert(&'static str),
+    NoEffect(&'static str),
 }
 
-use KeySupport::{Inert, Ready};
+use KeySupport::{NoEffect, Supported};
 
 const fn key(name: &'static str, form: ValueForm, support: KeySupport) -> KeySchema {
     KeySchema { name, form, support }
@@ -68,108 +68,108 @@ const PROBE_DEPTH_MAX: usize = 16;
 
 /// The top of the file.
 pub(super) static ROOT: &[KeySchema] = &[
-    key("timezone", ValueForm::Text, Ready),
-    key("store", ValueForm::Table(STORE), Ready),
-    key("etcd", ValueForm::Table(ETCD), Ready),
-    key("role", ValueForm::Named(ROLE), Ready),
-    key("notify", ValueForm::Table(NOTIFY), Ready),
-    key("listen", ValueForm::Table(LISTEN), Inert("nothing listens yet")),
+    key("timezone", ValueForm::Text, Supported),
+    key("store", ValueForm::Table(STORE), Supported),
+    key("etcd", ValueForm::Table(ETCD), Supported),
+    key("role", ValueForm::NamedTables(ROLE), Supported),
+    key("notify", ValueForm::Table(NOTIFY), Supported),
+    key("listen", ValueForm::Table(LISTEN), NoEffect("nothing listens yet")),
 ];
 
 static STORE: &[KeySchema] = &[
-    key("url", ValueForm::Text, Ready),
-    key("endpoint", ValueForm::Text, Ready),
-    key("region", ValueForm::Text, Ready),
-    key("profile", ValueForm::Text, Ready),
-    key("credentials_file", ValueForm::Text, Ready),
-    key("path_style", ValueForm::Flag, Ready),
-    key("storage_class", ValueForm::Text, Ready),
-    key("sse", ValueForm::Word(&["AES256", "aws:kms"]), Ready),
-    key("sse_kms_key_id", ValueForm::Text, Ready),
-    key("ca_file", ValueForm::Text, Ready),
-    key("key_file", ValueForm::Text, Ready),
-    key("passphrase_file", ValueForm::Text, Ready),
-    key("encryption", ValueForm::Word(&["none"]), Ready),
-    key("journal", ValueForm::Word(&["auto", "bucket", "etcd"]), Ready),
-    key("limit_upload", ValueForm::Size, Ready),
+    key("url", ValueForm::Text, Supported),
+    key("endpoint", ValueForm::Text, Supported),
+    key("region", ValueForm::Text, Supported),
+    key("profile", ValueForm::Text, Supported),
+    key("credentials_file", ValueForm::Text, Supported),
+    key("path_style", ValueForm::Flag, Supported),
+    key("storage_class", ValueForm::Text, Supported),
+    key("sse", ValueForm::Word(&["AES256", "aws:kms"]), Supported),
+    key("sse_kms_key_id", ValueForm::Text, Supported),
+    key("ca_file", ValueForm::Text, Supported),
+    key("key_file", ValueForm::Text, Supported),
+    key("passphrase_file", ValueForm::Text, Supported),
+    key("encryption", ValueForm::Word(&["none"]), Supported),
+    key("journal", ValueForm::Word(&["auto", "bucket", "etcd"]), Supported),
+    key("limit_upload", ValueForm::Size, Supported),
 ];
 
 static ETCD: &[KeySchema] = &[
-    key("endpoints", ValueForm::Texts, Ready),
-    key("ca_file", ValueForm::Text, Ready),
-    key("cert_file", ValueForm::Text, Ready),
-    key("key_file", ValueForm::Text, Ready),
-    key("user", ValueForm::Text, Ready),
-    key("password_file", ValueForm::Text, Ready),
-    key("prefix", ValueForm::Text, Ready),
-    key("lease_ttl", ValueForm::Span, Ready),
+    key("endpoints", ValueForm::Texts, Supported),
+    key("ca_file", ValueForm::Text, Supported),
+    key("cert_file", ValueForm::Text, Supported),
+    key("key_file", ValueForm::Text, Supported),
+    key("user", ValueForm::Text, Supported),
+    key("password_file", ValueForm::Text, Supported),
+    key("prefix", ValueForm::Text, Supported),
+    key("lease_ttl", ValueForm::NonZeroDuration, Supported),
 ];
 
 static ROLE: &[KeySchema] = &[
-    key("nodes", ValueForm::Texts, Ready),
-    key("eligible", ValueForm::Probe(false), Ready),
-    key("fallback", ValueForm::Probe(true), Ready),
-    key("lease", ValueForm::Word(&["etcd", "bucket", "none"]), Ready),
-    key("bucket_lease_ttl", ValueForm::Span, Ready),
-    key("key_file", ValueForm::Text, Ready),
-    key("passphrase_file", ValueForm::Text, Ready),
-    key("encryption", ValueForm::Word(&["none"]), Ready),
-    key("sources", ValueForm::Texts, Ready),
-    key("exclude", ValueForm::Texts, Ready),
-    key("one_file_system", ValueForm::Flag, Ready),
-    key("exclude_caches", ValueForm::Flag, Ready),
-    key("exclude_larger_than", ValueForm::Size, Ready),
-    key("schedule", ValueForm::Text, Ready),
-    key("every", ValueForm::Span, Ready),
-    key("jitter", ValueForm::Duration, Ready),
-    key("missed_after", ValueForm::Span, Ready),
-    key("stall_timeout", ValueForm::Span, Ready),
-    key("takeover_delay", ValueForm::Duration, Ready),
-    key("takeover_after", ValueForm::Span, Ready),
-    key("takeover_trust", ValueForm::Word(&["rehash", "mtime"]), Ready),
-    key("on_lease_unreachable", ValueForm::Word(&["stop", "holder_continues"]), Ready),
-    key("allow_empty", ValueForm::Flag, Ready),
-    key("keep", ValueForm::Table(KEEP), Ready),
-    key("max_unused", ValueForm::Count, Ready),
-    key("prune_grace", ValueForm::Duration, Ready),
-    key("before", ValueForm::Command, Ready),
-    key("after", ValueForm::Command, Ready),
-    key("on_takeover", ValueForm::Command, Ready),
-    key("on_lost", ValueForm::Command, Ready),
-    key("hook_timeout", ValueForm::Span, Ready),
-    key("environment", ValueForm::Variables, Ready),
-    key("pass_environment", ValueForm::VariableNames, Ready),
-    key("dumps", ValueForm::Named(DUMP), Ready),
+    key("nodes", ValueForm::Texts, Supported),
+    key("eligible", ValueForm::Probe(false), Supported),
+    key("fallback", ValueForm::Probe(true), Supported),
+    key("lease", ValueForm::Word(&["etcd", "bucket", "none"]), Supported),
+    key("bucket_lease_ttl", ValueForm::NonZeroDuration, Supported),
+    key("key_file", ValueForm::Text, Supported),
+    key("passphrase_file", ValueForm::Text, Supported),
+    key("encryption", ValueForm::Word(&["none"]), Supported),
+    key("sources", ValueForm::Texts, Supported),
+    key("exclude", ValueForm::Texts, Supported),
+    key("one_file_system", ValueForm::Flag, Supported),
+    key("exclude_caches", ValueForm::Flag, Supported),
+    key("exclude_larger_than", ValueForm::Size, Supported),
+    key("schedule", ValueForm::Text, Supported),
+    key("every", ValueForm::NonZeroDuration, Supported),
+    key("jitter", ValueForm::Duration, Supported),
+    key("missed_after", ValueForm::NonZeroDuration, Supported),
+    key("stall_timeout", ValueForm::NonZeroDuration, Supported),
+    key("takeover_delay", ValueForm::Duration, Supported),
+    key("takeover_after", ValueForm::NonZeroDuration, Supported),
+    key("takeover_trust", ValueForm::Word(&["rehash", "mtime"]), Supported),
+    key("on_lease_unreachable", ValueForm::Word(&["stop", "holder_continues"]), Supported),
+    key("allow_empty", ValueForm::Flag, Supported),
+    key("keep", ValueForm::Table(KEEP), Supported),
+    key("max_unused", ValueForm::Count, Supported),
+    key("prune_grace", ValueForm::Duration, Supported),
+    key("before", ValueForm::Command, Supported),
+    key("after", ValueForm::Command, Supported),
+    key("on_takeover", ValueForm::Command, Supported),
+    key("on_lost", ValueForm::Command, Supported),
+    key("hook_timeout", ValueForm::NonZeroDuration, Supported),
+    key("environment", ValueForm::Variables, Supported),
+    key("pass_environment", ValueForm::VariableNames, Supported),
+    key("dumps", ValueForm::NamedTables(DUMP), Supported),
 ];
 
 static KEEP: &[KeySchema] = &[
-    key("last", ValueForm::Count, Ready),
-    key("hourly", ValueForm::Count, Ready),
-    key("daily", ValueForm::Count, Ready),
-    key("weekly", ValueForm::Count, Ready),
-    key("monthly", ValueForm::Count, Ready),
-    key("yearly", ValueForm::Count, Ready),
-    key("within", ValueForm::Span, Ready),
+    key("last", ValueForm::Count, Supported),
+    key("hourly", ValueForm::Count, Supported),
+    key("daily", ValueForm::Count, Supported),
+    key("weekly", ValueForm::Count, Supported),
+    key("monthly", ValueForm::Count, Supported),
+    key("yearly", ValueForm::Count, Supported),
+    key("within", ValueForm::NonZeroDuration, Supported),
 ];
 
 static DUMP: &[KeySchema] = &[
-    key("command", ValueForm::Command, Ready),
-    key("user", ValueForm::Text, Ready),
-    key("environment", ValueForm::Variables, Ready),
-    key("pass_environment", ValueForm::VariableNames, Ready),
-    key("timeout", ValueForm::Span, Ready),
+    key("command", ValueForm::Command, Supported),
+    key("user", ValueForm::Text, Supported),
+    key("environment", ValueForm::Variables, Supported),
+    key("pass_environment", ValueForm::VariableNames, Supported),
+    key("timeout", ValueForm::NonZeroDuration, Supported),
 ];
 
 static NOTIFY: &[KeySchema] = &[
-    key("command", ValueForm::Command, Ready),
-    key("environment", ValueForm::Variables, Ready),
-    key("pass_environment", ValueForm::VariableNames, Ready),
-    key("webhook", ValueForm::Text, Ready),
-    key("healthchecks", ValueForm::Text, Ready),
-    key("timeout", ValueForm::Span, Ready),
+    key("command", ValueForm::Command, Supported),
+    key("environment", ValueForm::Variables, Supported),
+    key("pass_environment", ValueForm::VariableNames, Supported),
+    key("webhook", ValueForm::Text, Supported),
+    key("healthchecks", ValueForm::Text, Supported),
+    key("timeout", ValueForm::NonZeroDuration, Supported),
 ];
 
-static LISTEN: &[KeySchema] = &[key("address", ValueForm::Text, Ready)];
+static LISTEN: &[KeySchema] = &[key("address", ValueForm::Text, Supported)];
 
 /// What a probe's table says it is. Exactly one of these stands in each.
 pub(super) static PROBE_KINDS: &[&str] = &["vip", "http", "command", "mounted", "unit", "all", "any", "not"];
@@ -180,7 +180,7 @@ static PROBE_OPTIONS: &[(&str, ValueForm, &[&str])] = &[
     ("status", ValueForm::Statuses, &["http"]),
     ("body", ValueForm::Text, &["http"]),
     ("ca_file", ValueForm::Text, &["http"]),
-    ("timeout", ValueForm::Span, &["command", "http", "unit"]),
+    ("timeout", ValueForm::NonZeroDuration, &["command", "http", "unit"]),
 ];
 
 const PROBE_EXAMPLE: &str = r#"write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }"#;
@@ -193,7 +193,7 @@ pub(super) fn all_keys() -> Vec<String> {
             let name = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
             match key.form {
                 ValueForm::Table(inner) => walk(&name, inner, out),
-                ValueForm::Named(inner) => walk(&format!("{name}.*"), inner, out),
+                ValueForm::NamedTables(inner) => walk(&format!("{name}.*"), inner, out),
                 _ => {}
             }
             out.push(name);
@@ -239,7 +239,7 @@ impl SchemaFindings {
             };
             // The form first: a typo inside a part that is not there yet is worth hearing of now.
             self.form(&entry.node, &name, key.form);
-            if let Inert(why) = key.support {
+            if let NoEffect(why) = key.support {
                 self.warnings.push(ConfigProblem::new(&entry.place, name, format!("no effect: {why}")));
             }
         }
@@ -261,15 +261,15 @@ impl SchemaFindings {
 
     fn form(&mut self, node: &TomlNode, name: &str, form: ValueForm) {
         match (form, &node.value) {
-            (ValueForm::Duration | ValueForm::Span, TomlValue::Text(text)) => match value::duration(text) {
-                Ok(d) if d.is_zero() && matches!(form, ValueForm::Span) => self.problem(
+            (ValueForm::Duration | ValueForm::NonZeroDuration, TomlValue::Text(text)) => match value::duration(text) {
+                Ok(d) if d.is_zero() && matches!(form, ValueForm::NonZeroDuration) => self.problem(
                     ConfigProblem::new(&node.place, name, "must be longer than nothing")
                         .hint("write it like \"30s\" or \"5m\""),
                 ),
                 Ok(_) => {}
                 Err(e) => self.problem(ConfigProblem::new(&node.place, name, e.what).hint(e.hint)),
             },
-            (ValueForm::Duration | ValueForm::Span, TomlValue::Whole(n)) => self.problem(
+            (ValueForm::Duration | ValueForm::NonZeroDuration, TomlValue::Whole(n)) => self.problem(
                 ConfigProblem::new(&node.place, name, format!("{n} has no unit"))
                     .hint("write it like \"30s\", \"5m\" or \"1h30m\""),
             ),
@@ -345,7 +345,7 @@ impl SchemaFindings {
                 }
             }
             (ValueForm::Table(keys), TomlValue::Table(table)) => self.table(table, name, keys),
-            (ValueForm::Named(keys), TomlValue::Table(table)) => {
+            (ValueForm::NamedTables(keys), TomlValue::Table(table)) => {
                 for entry in &table.entries {
                     let name = dotted(name, &entry.key);
                     self.form(&entry.node, &name, ValueForm::Table(keys));
@@ -430,7 +430,7 @@ impl SchemaFindings {
             match entry.key.as_str() {
                 "vip" | "http" | "mounted" | "unit" => self.form(&entry.node, &name, ValueForm::Text),
                 "command" => self.form(&entry.node, &name, ValueForm::Command),
-                "after" if after => self.form(&entry.node, &name, ValueForm::Span),
+                "after" if after => self.form(&entry.node, &name, ValueForm::NonZeroDuration),
                 "not" => match &entry.node.value {
                     TomlValue::Table(inner) => self.probe(&entry.node, inner, &name, false, depth + 1),
                     _ => self.form(&entry.node, &name, ValueForm::Probe(false)),
@@ -478,7 +478,9 @@ impl ValueForm {
         match self {
             ValueForm::Text | ValueForm::Word(_) => ("a text", r#"put it in quotes: "…""#),
             ValueForm::Flag => ("true or false", "write true or false, without quotes"),
-            ValueForm::Duration | ValueForm::Span => ("a duration", r#"write it like "30s", "5m" or "1h30m""#),
+            ValueForm::Duration | ValueForm::NonZeroDuration => {
+                ("a duration", r#"write it like "30s", "5m" or "1h30m""#)
+            }
             ValueForm::Size => ("a size", r#"write it like "20MiB""#),
             ValueForm::Texts => ("a list of texts", r#"write it like ["one", "two"]"#),
             ValueForm::Variables => ("variables", r#"write it like { PGHOST = "/run/postgresql" }"#),
@@ -487,7 +489,7 @@ impl ValueForm {
             ValueForm::Table(_) => {
                 ("a table", "write its keys below a line with its name in brackets, or as { key = value }")
             }
-            ValueForm::Named(_) => ("tables by name", "write one like [role.app]"),
+            ValueForm::NamedTables(_) => ("tables by name", "write one like [role.app]"),
             ValueForm::Count => ("how many to keep", "write a number, 0 or more"),
             ValueForm::Statuses => ("a status, or several", "write status = 200, or a list like [200, 429]"),
             ValueForm::Probe(_) => ("a probe", PROBE_EXAMPLE),

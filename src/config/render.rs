@@ -55,7 +55,7 @@ impl TomlWriter {
     /// What a variable holds may be a password.
     fn environment(&mut self, environment: &EnvironmentSettings, secrets: SecretDisplay) {
         if !environment.set.is_empty() {
-            let shown = |value: &String| if secrets == SecretDisplay::Told { quote(value) } else { quote("…") };
+            let shown = |value: &String| if secrets == SecretDisplay::Shown { quote(value) } else { quote("…") };
             let variables = environment.set.iter().map(|(name, value)| format!("{name} = {}", shown(value)));
             self.set("environment", &format!("{{ {} }}", variables.collect::<Vec<_>>().join(", ")));
         }
@@ -69,7 +69,7 @@ impl TomlWriter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SecretDisplay {
     Hidden,
-    Told,
+    Shown,
 }
 
 pub(super) fn render(settings: &Settings, secrets: SecretDisplay) -> String {
@@ -126,7 +126,7 @@ fn etcd(out: &mut TomlWriter, etcd: &EtcdSettings) {
 
 fn notify(out: &mut TomlWriter, notify: &NotifySettings, secrets: SecretDisplay) {
     let url = |url: &HttpUrl| match secrets {
-        SecretDisplay::Told => url.to_string(),
+        SecretDisplay::Shown => url.to_string(),
         SecretDisplay::Hidden if url.target == "/" => url.to_string(),
         // No URL has such a character: what is shown is not taken for the whole.
         SecretDisplay::Hidden => HttpUrl { target: "/…".to_owned(), ..url.clone() }.to_string(),

@@ -21,15 +21,15 @@ pub(super) enum RoleCommand {
     /// A run.
     BackUp(RunRequest),
     /// To work under the lease, from now on. Told when something changes about it, gone when nobody listens.
-    Enter { tell: mpsc::Sender<()> },
+    BorrowLease { tell: mpsc::Sender<()> },
     /// How the lease stands.
     Lease { reply: oneshot::Sender<DaemonResponse> },
     /// Somebody who had entered has gone.
-    Left,
+    BorrowerLeft,
     /// Another process of this node has appended to the journal.
-    Look,
+    ReadJournal,
     /// How this node stands for the role.
-    Stand { reply: oneshot::Sender<DaemonRoleStatus> },
+    Status { reply: oneshot::Sender<DaemonRoleStatus> },
 }
 
 /// A run that somebody wants.
@@ -53,34 +53,34 @@ pub(super) struct RunReply {
 /// Those that wait, and those that work under the lease.
 #[derive(Debug, Default)]
 pub(super) struct RoleClients {
-    wanted: VecDeque<RunRequest>,
-    guests: Vec<mpsc::Sender<()>>,
+    run_requests: VecDeque<RunRequest>,
+    borrowers: Vec<mpsc::Sender<()>>,
     /// How many guests the duty knows of.
-    counted: usize,
+    borrowers_reported: usize,
     /// When guests that were told to end are not waited for any more, as boot time.
-    patience: Option<Duration>,
+    borrowers_deadline: Option<Duration>,
 }
 
 impl RoleClients {
     /// Somebody wants a run.
-    pub(super) fn want(&mut self, wanted: RunRequest) {
-        self.wanted.push_back(wanted);
+    pub(super) fn queue_run(&mut self, wanted: RunRequest) {
+        self.run_requests.push_back(wanted);
     }
 
     /// Whoever has waited longest for a run.
-    pub(super) fn next(&mut self) -> Option<RunRequest> {
-        self.wanted.pop_front()
+    pub(super) fn next_run(&mut self) -> Option<RunRequest> {
+        self.run_requests.pop_front()
     }
 
     /// Somebody works under the lease from now on.
-    pub(super) fn enter(&mut self, guest: mpsc::Sender<()>) {
-        self.guests.push(guest);
+    pub(super) fn add_borrower(&mut self, guest: mpsc::Sender<()>) {
+        self.borrowers.push(guest);
     }
 
     /// Tells the guests to end, and waits for them until then.
-    pub(super) fn dismiss(&mut self, until: Duration) {
-        self.patience = Some(until);
-        for guest in &self.guests {
+    pub(super) fn end_borrowers(&mut self, until: Duration) {
+        self.borrowers_deadline = Some(until);
+        for guest in &self.borrowers {
             // One that has not read the last word yet reads it now.
             let _ = guest.try_send(());
         }
@@ -88,23 +88,23 @@ impl RoleClients {
 
     /// When to look again, as boot time, whatever else happens.
     pub(super) fn patience(&self) -> Option<Duration> {
-        self.patience
+        self.borrowers_deadline
     }
 
     /// What the duty has to be told before anything else happens; `asked`: it knows that a run is wanted.
-    pub(super) fn news(&mut self, role: &RoleName, now: Duration, asked: bool) -> Option<RoleEvent> {
-        if self.patience.is_some_and(|patience| now >= patience) {
+    pub(super) fn next_event(&mut self, role: &RoleName, now: Duration, asked: bool) -> Option<RoleEvent> {
+        if self.borrowers_deadline.is_some_and(|patience| now >= patience) {
             tracing::warn!("role {role}: a process that works under this one's lease did not end");
-            self.guests.clear();
+            self.borrowers.clear();
         }
-        self.guests.retain(|guest| !guest.is_closed());
-        if self.guests.is_empty() {
-            self.patience = None;
+        self.borrowers.retain(|guest| !guest.is_closed());
+        if self.borrowers.is_empty() {
+            self.borrowers_deadline = None;
         }
-        if self.counted != self.guests.len() {
-            self.counted = self.guests.len();
-            return Some(RoleEvent::Guests(self.counted));
+        if self.borrowers_reported != self.borrowers.len() {
+            self.borrowers_reported = self.borrowers.len();
+            return Some(RoleEvent::Borrowers(self.borrowers_reported));
         }
-        (!self.wanted.is_empty() && !asked).then_some(RoleEvent::Wanted)
+        (!self.run_requests.is_empty() && !asked).then_some(RoleEvent::RunRequested)
     }
 }

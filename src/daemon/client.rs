@@ -103,7 +103,7 @@ impl DaemonClient {
     ///
     /// # Errors
     /// It does not say.
-    pub async fn stands(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonRoleStatus>, ClientError> {
+    pub async fn role_statuses(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonRoleStatus>, ClientError> {
         let asked = async {
             let (mut reader, _writer) = self.ask(DaemonRequestKind::Stands).await?;
             match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
@@ -116,7 +116,7 @@ impl DaemonClient {
     }
 
     /// Has it look at a role's journal, to which this process has appended. Nothing rests on it: it looks by itself, too.
-    pub async fn look(&self, role: &RoleName) {
+    pub async fn notify_appended(&self, role: &RoleName) {
         if let Err(error) = self.ask(DaemonRequestKind::Look { role: role.clone() }).await {
             tracing::debug!("the daemon is not told of the new record: {error}");
         }
@@ -231,22 +231,22 @@ impl BorrowedLease {
 
 #[async_trait]
 impl LeaseService for BorrowedLease {
-    async fn ask(&mut self) -> LeaseReply {
+    async fn acquire_or_renew(&mut self) -> LeaseReply {
         self.try_ask().await.unwrap_or_else(|error| {
             self.call = None;
             LeaseReply::Unknown { why: error.to_string() }
         })
     }
 
-    async fn look(&mut self) -> LeaseReply {
-        self.ask().await
+    async fn inspect(&mut self) -> LeaseReply {
+        self.acquire_or_renew().await
     }
 
     async fn release(&mut self) {
         self.call = None;
     }
 
-    fn hints(&mut self) -> Option<Arc<Notify>> {
+    fn change_hints(&mut self) -> Option<Arc<Notify>> {
         Some(Arc::clone(&self.changed))
     }
 }

@@ -63,7 +63,7 @@ impl OutageCause {
     }
 
     /// Said when it is over. Only what was seen.
-    fn over(&self) -> String {
+    fn recovery_text(&self) -> String {
         match self {
             Self::Store | Self::Etcd => format!("{self} answers again"),
             Self::Refusal => format!("{self} does again what it refused"),
@@ -116,10 +116,10 @@ impl OutageLog {
     }
 
     /// One more failure. True: it is to be logged.
-    pub(super) fn failed(&self, cause: &OutageCause, why: &str) -> bool {
+    pub(super) fn note_failure(&self, cause: &OutageCause, why: &str) -> bool {
         let now = self.env.clock.boottime();
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_logged = causes.entry(cause.clone()).or_default().failed(why, now);
+        let is_logged = causes.entry(cause.clone()).or_default().note_failure(why, now);
         drop(causes);
         if !is_logged {
             tracing::debug!("again, {cause}: {why}");
@@ -128,25 +128,25 @@ impl OutageLog {
     }
 
     /// One more failure, by this error. Which object a store was asked for says nothing new about the store.
-    pub(super) fn failed_by(&self, cause: &OutageCause, error: &(dyn StdError + 'static)) -> bool {
+    pub(super) fn note_error(&self, cause: &OutageCause, error: &(dyn StdError + 'static)) -> bool {
         let store = error_chain(error).find_map(|error| error.downcast_ref::<StoreError>());
         let words = store.map(|error| format!("{}: {} ({})", error.store, error.kind, error.detail));
-        self.failed(cause, &words.unwrap_or_else(|| error.to_string()))
+        self.note_failure(cause, &words.unwrap_or_else(|| error.to_string()))
     }
 
     /// Whether its end is still to be told.
     #[cfg(test)]
-    pub(super) fn is_told(&self, cause: &OutageCause) -> bool {
+    pub(super) fn is_logged(&self, cause: &OutageCause) -> bool {
         self.causes.lock().unwrap().get(cause).is_some_and(Outage::is_told)
     }
 
     /// It is over.
-    pub(super) fn answered(&self, cause: &OutageCause) {
+    pub(super) fn note_answer(&self, cause: &OutageCause) {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = causes.get_mut(cause).is_some_and(Outage::answered);
+        let is_over = causes.get_mut(cause).is_some_and(Outage::note_answer);
         drop(causes);
         if is_over {
-            tracing::info!("{}", cause.over());
+            tracing::info!("{}", cause.recovery_text());
         }
     }
 }
@@ -164,22 +164,22 @@ pub(super) struct UnansweredAsks {
 
 impl UnansweredAsks {
     /// One more question without an answer, at `now`. True: it is kept for people who ask how the role stands.
-    pub(super) fn add(&mut self, why: &str, now: Duration) -> bool {
+    pub(super) fn note_no_answer(&mut self, why: &str, now: Duration) -> bool {
         self.count = self.count.saturating_add(1);
-        let is_news = self.outage.failed(why, now);
+        let is_news = self.outage.note_failure(why, now);
         let is_kept = self.count >= KEPT_FROM && (is_news || !self.is_kept);
         self.is_kept |= is_kept;
         is_kept
     }
 
     /// The lease cannot even be asked for, for a reason that is known: kept from the first time on. True: it is kept anew.
-    pub(super) fn fail(&mut self, why: &str, now: Duration) -> bool {
+    pub(super) fn note_failure(&mut self, why: &str, now: Duration) -> bool {
         self.is_kept = true;
-        self.outage.failed(why, now)
+        self.outage.note_failure(why, now)
     }
 
     /// There was an answer. True: what was kept is over.
-    pub(super) fn end(&mut self) -> bool {
+    pub(super) fn note_answer(&mut self) -> bool {
         let is_over = self.is_kept || !self.was_answered;
         *self = Self { outage: std::mem::take(&mut self.outage), was_answered: true, ..Self::default() };
         is_over
@@ -196,21 +196,21 @@ mod tests {
     #[test]
     fn what_keeps_from_asking_is_kept_at_once_and_anew_rarely() {
         let mut doubts = UnansweredAsks::default();
-        doubts.end();
-        assert!(doubts.fail("denied", Duration::ZERO));
+        doubts.note_answer();
+        assert!(doubts.note_failure("denied", Duration::ZERO));
         for at in 1..600 {
-            assert!(!doubts.fail("denied", Duration::from_secs(at)), "{at} s");
+            assert!(!doubts.note_failure("denied", Duration::from_secs(at)), "{at} s");
         }
-        assert!(doubts.fail("denied", Duration::from_mins(10)));
-        assert!(doubts.end(), "it is over");
+        assert!(doubts.note_failure("denied", Duration::from_mins(10)));
+        assert!(doubts.note_answer(), "it is over");
     }
 
     #[test]
     fn a_lost_answer_is_not_kept() {
         let mut doubts = UnansweredAsks::default();
-        let add = |doubts: &mut UnansweredAsks, why, at| doubts.add(why, Duration::from_secs(at));
+        let add = |doubts: &mut UnansweredAsks, why, at| doubts.note_no_answer(why, Duration::from_secs(at));
         assert!(!add(&mut doubts, "reset", 0));
-        assert!(doubts.end(), "an earlier process may have kept some");
+        assert!(doubts.note_answer(), "an earlier process may have kept some");
         assert!(!add(&mut doubts, "reset", 5));
         assert!(!add(&mut doubts, "reset", 10));
         assert!(add(&mut doubts, "reset", 15), "three in a row");
@@ -219,8 +219,8 @@ mod tests {
         assert!(add(&mut doubts, "read-only", 60), "other words");
         assert!(!add(&mut doubts, "read-only", 659));
         assert!(add(&mut doubts, "read-only", 660), "it goes on");
-        assert!(doubts.end());
-        assert!(!doubts.end(), "nothing was kept since");
+        assert!(doubts.note_answer());
+        assert!(!doubts.note_answer(), "nothing was kept since");
     }
 
     #[test]
@@ -236,8 +236,8 @@ mod tests {
             assert_eq!(OutageCause::of(&role(name), RoleStep::Lease, &etcd), OutageCause::Etcd);
         }
         let outages = OutageLog::new(&Env::host());
-        assert!(outages.failed(&OutageCause::Store, "app"));
-        assert!(!outages.failed(&OutageCause::Store, "web"), "within the same minute");
-        assert!(outages.failed(&OutageCause::Etcd, "web"), "another cause");
+        assert!(outages.note_failure(&OutageCause::Store, "app"));
+        assert!(!outages.note_failure(&OutageCause::Store, "web"), "within the same minute");
+        assert!(outages.note_failure(&OutageCause::Etcd, "web"), "another cause");
     }
 }

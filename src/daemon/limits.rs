@@ -115,7 +115,7 @@ impl RunQueueState {
     }
 
     /// Who waits and may begin.
-    fn call(&mut self) -> Option<oneshot::Sender<RunTurn>> {
+    fn take_next(&mut self) -> Option<oneshot::Sender<RunTurn>> {
         if !self.has_room() {
             return None;
         }
@@ -131,17 +131,17 @@ impl RunQueue {
     }
 
     /// Waits for a turn for something that was `due` then. Dropped, it leaves the line.
-    pub(super) async fn turn(self: &Arc<Self>, due: Timestamp) -> RunTurn {
+    pub(super) async fn acquire(self: &Arc<Self>, due: Timestamp) -> RunTurn {
         let (call, called) = oneshot::channel();
         let place = {
-            let mut line = self.line();
+            let mut line = self.lock();
             let place = (due, line.next);
             line.next += 1;
             line.waiting.insert(place, call);
             place
         };
         let waiting = QueuedRun { turns: Arc::clone(self), place };
-        self.go_on();
+        self.wake_next();
         if let Ok(turn) = called.await {
             return turn;
         }
@@ -151,16 +151,16 @@ impl RunQueue {
     }
 
     /// Lets begin who may.
-    fn go_on(self: &Arc<Self>) {
+    fn wake_next(self: &Arc<Self>) {
         loop {
-            let Some(call) = self.line().call() else { return };
+            let Some(call) = self.lock().take_next() else { return };
             let turn = RunTurn { turns: Arc::clone(self), lent: Mutex::new(false) };
             // Where nobody waits any more the turn comes back, and is dropped.
             let _ = call.send(turn);
         }
     }
 
-    fn line(&self) -> MutexGuard<'_, RunQueueState> {
+    fn lock(&self) -> MutexGuard<'_, RunQueueState> {
         // Each change is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,17 +168,17 @@ impl RunQueue {
 
 impl RunTurn {
     /// Whether the run waits for the world, and needs no place.
-    pub(super) fn lend(&self, lent: bool) {
+    pub(super) fn set_lent(&self, lent: bool) {
         let mut was = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         if *was == lent {
             return;
         }
         *was = lent;
         {
-            let mut line = self.turns.line();
+            let mut line = self.turns.lock();
             if lent { line.lent += 1 } else { line.lent -= 1 }
         }
-        self.turns.go_on();
+        self.turns.wake_next();
     }
 }
 
@@ -186,18 +186,18 @@ impl Drop for RunTurn {
     fn drop(&mut self) {
         let lent = *self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         {
-            let mut line = self.turns.line();
+            let mut line = self.turns.lock();
             line.begun -= 1;
             line.lent -= usize::from(lent);
         }
-        self.turns.go_on();
+        self.turns.wake_next();
     }
 }
 
 impl Drop for QueuedRun {
     fn drop(&mut self) {
         // A turn that was given meanwhile is dropped with its channel, outside of the lock.
-        let call = self.turns.line().waiting.remove(&self.place);
+        let call = self.turns.lock().waiting.remove(&self.place);
         drop(call);
     }
 }
@@ -224,10 +224,10 @@ mod tests {
     #[test]
     fn what_is_due_first_goes_first_and_who_leaves_the_line_is_not_waited_for() {
         let turns = RunQueue::new(2);
-        let [first, second] = [9, 8].map(|due| turns.turn(at(due)).now_or_never().expect("there is a place"));
-        let mut late = Box::pin(turns.turn(at(7)));
-        let mut gone = Box::pin(turns.turn(at(1)));
-        let mut early = Box::pin(turns.turn(at(3)));
+        let [first, second] = [9, 8].map(|due| turns.acquire(at(due)).now_or_never().expect("there is a place"));
+        let mut late = Box::pin(turns.acquire(at(7)));
+        let mut gone = Box::pin(turns.acquire(at(1)));
+        let mut early = Box::pin(turns.acquire(at(3)));
         for waiting in [&mut late, &mut gone, &mut early] {
             assert!(waiting.as_mut().now_or_never().is_none());
         }
@@ -238,9 +238,9 @@ mod tests {
         drop(second);
         // A turn that was given and never looked at comes back.
         drop(late);
-        let fourth = turns.turn(at(5)).now_or_never().expect("there is a place");
+        let fourth = turns.acquire(at(5)).now_or_never().expect("there is a place");
         drop((third, fourth));
-        let line = turns.line();
+        let line = turns.lock();
         assert_eq!((line.begun, line.lent, line.waiting.len()), (0, 0, 0));
     }
 
@@ -249,21 +249,21 @@ mod tests {
         let turns = RunQueue::new(2);
         let mut all = Vec::new();
         for due in 0..8 {
-            let turn = turns.turn(at(due)).now_or_never().expect("there is a place");
-            turn.lend(true);
-            turn.lend(true);
+            let turn = turns.acquire(at(due)).now_or_never().expect("there is a place");
+            turn.set_lent(true);
+            turn.set_lent(true);
             all.push(turn);
         }
-        let mut ninth = Box::pin(turns.turn(at(9)));
+        let mut ninth = Box::pin(turns.acquire(at(9)));
         assert!(ninth.as_mut().now_or_never().is_none(), "each of them may want its place back");
         all.pop();
         let ninth = ninth.as_mut().now_or_never().expect("one of them has ended");
         for turn in &all[..2] {
-            turn.lend(false);
+            turn.set_lent(false);
         }
         drop(ninth);
-        assert!(turns.turn(at(10)).now_or_never().is_none(), "two that move are as many as there are places");
+        assert!(turns.acquire(at(10)).now_or_never().is_none(), "two that move are as many as there are places");
         all.remove(0);
-        assert!(turns.turn(at(10)).now_or_never().is_some());
+        assert!(turns.acquire(at(10)).now_or_never().is_some());
     }
 }

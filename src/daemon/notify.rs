@@ -19,7 +19,7 @@ impl ServiceManager {
     }
 
     /// A third of what systemd gives: two more come before it loses patience.
-    pub(super) fn interval(&self) -> Duration {
+    pub(super) fn watchdog_interval(&self) -> Duration {
         self.watchdog.map_or(INTERVAL, |given| (given / 3).clamp(Duration::from_millis(100), INTERVAL))
     }
 
@@ -38,7 +38,7 @@ impl ServiceManager {
         self.send(&[NotifyState::Status(status)]);
     }
 
-    pub(super) fn alive(&self) {
+    pub(super) fn ping_watchdog(&self) {
         if self.watchdog.is_some() {
             self.send(&[NotifyState::Watchdog]);
         }

@@ -65,31 +65,31 @@ enum TaskCompletion {
     /// A run that leaves the role to another node, and what the journal says after it.
     Yielded(YieldReason, JournalUpdate),
     /// What asking for the lease came to, or why it cannot be asked for.
-    Asked(Result<(Box<dyn LeaseService>, LeaseReply), Box<GuardError>>),
+    LeaseAnswered(Result<(Box<dyn LeaseService>, LeaseReply), Box<GuardError>>),
 }
 
 /// The loop.
 struct RoleLoop {
     work: RoleActions,
     voice: Arc<dyn DaemonObserver>,
-    duty: RoleController,
+    controller: RoleController,
     lease: Option<Box<dyn LeaseService>>,
-    doubts: UnansweredAsks,
+    unanswered_asks: UnansweredAsks,
     /// The last renewal of the lease that is kept had no answer.
     is_doubted: bool,
     hints: Option<Arc<Notify>>,
-    keeper: Option<LeaseKeepAlive>,
+    keep_alive: Option<LeaseKeepAlive>,
     /// What is running, to be ended.
     running: Option<CancelToken>,
-    callers: RoleClients,
+    clients: RoleClients,
     ttl: Duration,
-    back: mpsc::Sender<TaskCompletion>,
+    completions: mpsc::Sender<TaskCompletion>,
     stand: watch::Sender<Option<RoleStatus>>,
 }
 
 impl RoleTask {
     /// Holds the role until it is told to stop, and everything has ended.
-    pub(super) async fn hold(
+    pub(super) async fn run(
         self,
         mut stop: watch::Receiver<bool>,
         mut commands: mpsc::Receiver<RoleCommand>,
@@ -101,7 +101,7 @@ impl RoleTask {
             Ok(plan) => plan,
             Err(error) => {
                 let why = error.to_string();
-                voice.failed(&role.name, &GuardError::Schedule { role: role.name.clone(), why });
+                voice.work_failed(&role.name, &GuardError::Schedule { role: role.name.clone(), why });
                 None
             }
         };
@@ -125,76 +125,78 @@ impl RoleTask {
             stores,
             limits,
             ending,
-            watch,
+            monitor: watch,
             observe,
             prune_interval,
-            pruned,
-            verified,
-            beat: Arc::default(),
+            prune_tried_at: pruned,
+            head_verified_at: verified,
+            heartbeat: Arc::default(),
             repository,
-            entrance: Arc::default(),
+            journal_lock: Arc::default(),
         };
         let mut this = RoleLoop {
             work,
             voice,
-            duty,
+            controller: duty,
             lease: None,
-            doubts: UnansweredAsks::default(),
+            unanswered_asks: UnansweredAsks::default(),
             is_doubted: false,
             hints: None,
-            keeper: None,
+            keep_alive: None,
             running: None,
-            callers: RoleClients::default(),
+            clients: RoleClients::default(),
             ttl,
-            back,
+            completions: back,
             stand,
         };
         if !observe {
             let work = this.work.clone();
             this.env().spawn(async move { HookRunner::new(&work.runner, &work.role).recover().await });
         }
-        let senses = Arc::clone(&this.work.runner.surroundings.senses);
+        let senses = Arc::clone(&this.work.runner.inputs.probes);
         let mut addresses = senses.hints(this.work.role.eligible.as_ref());
-        let mut returns = this.work.stores.returns();
+        let mut returns = this.work.stores.recoveries();
         let mut event = RoleEvent::Tick;
         loop {
             turns.send_modify(|turns| *turns += 1);
             if matches!(event, RoleEvent::Stop) {
                 this.work.ending.cancel();
             }
-            if this.turn(event) {
+            if this.handle_event(event) {
                 // Where a lease was given up, it was done before.
                 if !observe {
-                    this.work.lose().await;
+                    this.work.run_lost_hook().await;
                 }
                 return;
             }
             let now = this.work.runner.env.clock.moment();
             // Those that wait are served one after the other, and guests are counted when they come and go.
-            if let Some(news) = this.callers.news(&this.work.role.name, now.boot, this.duty.is_wanted()) {
+            if let Some(news) =
+                this.clients.next_event(&this.work.role.name, now.boot, this.controller.is_run_requested())
+            {
                 event = news;
                 continue;
             }
-            let wake = this.duty.wake(now).min(this.callers.patience().unwrap_or(Duration::MAX));
+            let wake = this.controller.next_wake(now).min(this.clients.patience().unwrap_or(Duration::MAX));
             let wait = wake.saturating_sub(now.boot);
             let env = this.env().clone();
             event = tokio::select! {
                 biased;
                 back = events.recv() => match back {
-                    Some(back) => this.came_back(back),
+                    Some(back) => this.on_completion(back),
                     // The loop itself has a sender.
                     None => return,
                 },
-                Some(command) = commands.recv() => this.command(command),
+                Some(command) = commands.recv() => this.on_command(command),
                 () = env.sleep(wait) => RoleEvent::Tick,
                 () = keeper::wait_for_hint(this.hints.as_ref()) => RoleEvent::LeaseHint,
-                () = addresses.changed() => RoleEvent::Changed,
+                () = addresses.changed() => RoleEvent::ProbesChanged,
                 Ok(()) = returns.changed() => RoleEvent::StoreAnswered,
-                to = guard::lease_lost(this.keeper.as_ref()) => {
-                    this.keeper = None;
+                to = guard::lease_lost(this.keep_alive.as_ref()) => {
+                    this.keep_alive = None;
                     RoleEvent::LeaseLost(to)
                 }
-                Ok(_) = stop.wait_for(|stop| *stop), if !this.duty.is_stopping() => RoleEvent::Stop,
+                Ok(_) = stop.wait_for(|stop| *stop), if !this.controller.is_stopping() => RoleEvent::Stop,
             };
         }
     }
@@ -206,45 +208,48 @@ impl RoleLoop {
     }
 
     /// Performs what follows from an event. True: that was all.
-    fn turn(&mut self, event: RoleEvent) -> bool {
+    fn handle_event(&mut self, event: RoleEvent) -> bool {
         let now = self.work.runner.env.clock.moment();
-        for effect in self.duty.on(now, event) {
+        for effect in self.controller.on_event(now, event) {
             match effect {
                 RoleEffect::Probe => {
-                    self.beside(|work| async move { TaskCompletion::Event(RoleEvent::Assessed(work.assess().await)) })
+                    self.spawn_action(
+                        |work| async move { TaskCompletion::Event(RoleEvent::Assessed(work.assess().await)) },
+                    )
                 }
-                RoleEffect::AskLease => self.ask(),
-                RoleEffect::ReleaseLease => self.release(),
-                RoleEffect::Read => {
-                    let beat = matches!(self.duty.stand(), Some(RoleStatus::Conflict(_)));
-                    self.beside(move |work| async move {
-                        let read = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read(beat))).await;
-                        TaskCompletion::Event(RoleEvent::Journal(read.unwrap_or_else(|| work.hung())))
+                RoleEffect::AskLease => self.ask_lease(),
+                RoleEffect::ReleaseLease => self.release_lease(),
+                RoleEffect::ReadJournal => {
+                    let beat = matches!(self.controller.status(), Some(RoleStatus::Conflict(_)));
+                    self.spawn_action(move |work| async move {
+                        let read =
+                            work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read_journal(beat))).await;
+                        TaskCompletion::Event(RoleEvent::JournalUpdated(read.unwrap_or_else(|| work.read_timed_out())))
                     });
                 }
-                RoleEffect::TakeOver { occasion } => self.take_over(occasion),
+                RoleEffect::TakeOver { reason: occasion } => self.take_over(occasion),
                 RoleEffect::BackUp(slot) => self.back_up(None, Some(slot)),
                 RoleEffect::BackUpNow => {
-                    let wanted = self.callers.next();
+                    let wanted = self.clients.next_run();
                     self.back_up(wanted, None);
                 }
-                RoleEffect::RefuseWanted => self.refuse(),
+                RoleEffect::RefuseRuns => self.refuse_runs(),
                 // Guests end in the time that their last grant leaves them.
-                RoleEffect::Dismiss => self.callers.dismiss(now.boot + self.ttl),
+                RoleEffect::EndBorrowers => self.clients.end_borrowers(now.boot + self.ttl),
                 RoleEffect::Cancel => self.running.iter().for_each(CancelToken::cancel),
                 RoleEffect::WouldBackUp(slot) => self.voice.would_run(&self.work.role.name, slot),
-                RoleEffect::Tell => self.tell(),
+                RoleEffect::ReportStatus => self.publish_status(),
                 RoleEffect::End => return true,
             }
         }
-        self.look_at_keeper();
+        self.check_keep_alive();
         false
     }
 
-    fn came_back(&mut self, back: TaskCompletion) -> RoleEvent {
+    fn on_completion(&mut self, back: TaskCompletion) -> RoleEvent {
         let (lease, reply) = match back {
             TaskCompletion::Event(event) => {
-                if let RoleEvent::Journal(_) = event {
+                if let RoleEvent::JournalUpdated(_) = event {
                     self.running = None;
                 }
                 return event;
@@ -252,56 +257,56 @@ impl RoleLoop {
             TaskCompletion::Yielded(why, journal) => {
                 self.running = None;
                 // Work goes on, so this does not end the loop.
-                self.turn(RoleEvent::Yielded(why));
-                return RoleEvent::Journal(journal);
+                self.handle_event(RoleEvent::Yielded(why));
+                return RoleEvent::JournalUpdated(journal);
             }
-            TaskCompletion::Asked(Err(error)) => {
-                self.no_lease(&error);
-                return RoleEvent::Lease(LeaseUpdate::Unreachable);
+            TaskCompletion::LeaseAnswered(Err(error)) => {
+                self.on_lease_error(&error);
+                return RoleEvent::LeaseUpdated(LeaseUpdate::Unreachable);
             }
-            TaskCompletion::Asked(Ok(asked)) => asked,
+            TaskCompletion::LeaseAnswered(Ok(asked)) => asked,
         };
         let answer = match reply {
             LeaseReply::Held(grant) => {
                 self.lease_answered();
                 let keeper = LeaseKeepAlive::start(lease, grant, self.env());
                 let deadline = keeper.deadline().clone();
-                self.keeper = Some(keeper);
-                return RoleEvent::Lease(LeaseUpdate::Held(deadline));
+                self.keep_alive = Some(keeper);
+                return RoleEvent::LeaseUpdated(LeaseUpdate::Held(deadline));
             }
             LeaseReply::Taken { by, .. } => LeaseUpdate::Taken(by),
             LeaseReply::Free => LeaseUpdate::Free,
             LeaseReply::Unknown { why } => {
-                self.doubt(RenewalFailure { why, is_refusal: lease.is_refused() });
+                self.on_renewal_failure(RenewalFailure { why, is_refusal: lease.is_refused() });
                 LeaseUpdate::Unreachable
             }
         };
         if !matches!(answer, LeaseUpdate::Unreachable) {
             self.lease_answered();
         }
-        self.hints = self.lease.insert(lease).hints();
-        RoleEvent::Lease(answer)
+        self.hints = self.lease.insert(lease).change_hints();
+        RoleEvent::LeaseUpdated(answer)
     }
 
     /// The lease was asked for in vain. A lost answer is nothing to tell; a store that takes no lease is.
-    fn doubt(&mut self, doubt: RenewalFailure) {
-        self.log_doubt(&doubt);
+    fn on_renewal_failure(&mut self, doubt: RenewalFailure) {
+        self.log_lease_outage(&doubt);
         let RenewalFailure { why, .. } = doubt;
-        if self.doubts.add(&why, self.work.runner.env.clock.boottime()) {
-            let reason = NoCommitReason::LeaseUnanswered { lease: self.work.role.lease, why };
+        if self.unanswered_asks.note_no_answer(&why, self.work.runner.env.clock.boottime()) {
+            let reason = NoCommitReason::LeaseUnknown { lease: self.work.role.lease, why };
             let report = RoleReport::nothing(self.work.role.name.clone(), RunOutcome::Unknown);
-            self.work.watch.kept_from_role(&self.voice.explained(&report, Some(&reason)));
+            self.work.monitor.takeover_failed(&self.voice.with_reason_text(&report, Some(&reason)));
         }
     }
 
     /// What a lease is kept in does not answer, or refuses it. All roles that have theirs there meet the same.
-    fn log_doubt(&self, RenewalFailure { why, is_refusal }: &RenewalFailure) {
+    fn log_lease_outage(&self, RenewalFailure { why, is_refusal }: &RenewalFailure) {
         let cause = match self.work.role.lease {
             LeaseKind::Etcd => OutageCause::Etcd,
             LeaseKind::Bucket | LeaseKind::None if *is_refusal => OutageCause::Refusal,
             LeaseKind::Bucket | LeaseKind::None => OutageCause::Store,
         };
-        if self.work.stores.outages().failed(&cause, why) {
+        if self.work.stores.outages().note_failure(&cause, why) {
             let store = &self.work.settings.store;
             let endpoint = store.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
             // Errors of a store name it already.
@@ -316,40 +321,40 @@ impl RoleLoop {
     }
 
     /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
-    fn no_lease(&mut self, error: &GuardError) {
+    fn on_lease_error(&mut self, error: &GuardError) {
         let (role, why) = (&self.work.role.name, error.to_string());
-        if self.work.stores.outages().failed_by(&OutageCause::of(role, RoleStep::Lease, error), error) {
-            self.voice.failed(role, error);
+        if self.work.stores.outages().note_error(&OutageCause::of(role, RoleStep::Lease, error), error) {
+            self.voice.work_failed(role, error);
         }
-        if self.doubts.fail(&why, self.work.runner.env.clock.boottime()) {
-            self.work.watch.kept_from_role(&self.voice.report_failure(role, error).0);
+        if self.unanswered_asks.note_failure(&why, self.work.runner.env.clock.boottime()) {
+            self.work.monitor.takeover_failed(&self.voice.report_failure(role, error).0);
         }
     }
 
     fn lease_answered(&mut self) {
         self.is_doubted = false;
         self.etcd_answered();
-        self.work.stores.outages().answered(&OutageCause::Role(self.work.role.name.clone(), RoleStep::Lease));
-        if self.doubts.end() {
-            self.work.watch.lease_answered();
+        self.work.stores.outages().note_answer(&OutageCause::Role(self.work.role.name.clone(), RoleStep::Lease));
+        if self.unanswered_asks.note_answer() {
+            self.work.monitor.lease_answered();
         }
     }
 
     /// The lease was answered. A store's answers are heard as they come.
     fn etcd_answered(&self) {
         if self.work.role.lease == LeaseKind::Etcd {
-            self.work.stores.outages().answered(&OutageCause::Etcd);
+            self.work.stores.outages().note_answer(&OutageCause::Etcd);
         }
     }
 
     /// How the renewals of the lease that is kept go. One that is late is nothing to tell while the lease lasts.
-    fn look_at_keeper(&mut self) {
-        let is_lost = matches!(self.duty.stand(), Some(RoleStatus::Unknown(UnknownReason::Lease(_))));
-        let Some(keeper) = self.keeper.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
+    fn check_keep_alive(&mut self) {
+        let is_lost = matches!(self.controller.status(), Some(RoleStatus::Unknown(UnknownReason::Lease(_))));
+        let Some(keeper) = self.keep_alive.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
         match keeper.doubt() {
             Some(Some(doubt)) if is_lost => {
                 self.is_doubted = true;
-                self.log_doubt(&doubt);
+                self.log_lease_outage(&doubt);
             }
             Some(None) if self.is_doubted => {
                 self.is_doubted = false;
@@ -360,11 +365,11 @@ impl RoleLoop {
     }
 
     /// Does something beside the loop; what comes back is an event.
-    fn beside<F>(&self, what: impl FnOnce(RoleActions) -> F)
+    fn spawn_action<F>(&self, what: impl FnOnce(RoleActions) -> F)
     where
         F: Future<Output = TaskCompletion> + Send + 'static,
     {
-        let (task, back) = (what(self.work.clone()), self.back.clone());
+        let (task, back) = (what(self.work.clone()), self.completions.clone());
         self.env().spawn(async move {
             let came = task.await;
             // Nobody listens any more when the loop has ended, and then nothing is open.
@@ -372,107 +377,111 @@ impl RoleLoop {
         });
     }
 
-    fn ask(&mut self) {
+    fn ask_lease(&mut self) {
         let lease = self.lease.take();
-        self.beside(move |work| async move {
+        self.spawn_action(move |work| async move {
             let opened = match lease {
                 Some(lease) => Ok(lease),
                 None => work.lease().await,
             };
             match opened {
                 Ok(mut lease) => {
-                    let reply = work.ask(lease.as_mut()).await;
-                    TaskCompletion::Asked(Ok((lease, reply)))
+                    let reply = work.ask_lease(lease.as_mut()).await;
+                    TaskCompletion::LeaseAnswered(Ok((lease, reply)))
                 }
-                Err(error) => TaskCompletion::Asked(Err(Box::new(error))),
+                Err(error) => TaskCompletion::LeaseAnswered(Err(Box::new(error))),
             }
         });
     }
 
-    fn release(&mut self) {
-        let keeper = self.keeper.take();
-        self.beside(move |work| async move {
-            work.lose().await;
+    fn release_lease(&mut self) {
+        let keeper = self.keep_alive.take();
+        self.spawn_action(move |work| async move {
+            work.run_lost_hook().await;
             guard::release(keeper).await;
             TaskCompletion::Event(RoleEvent::Released)
         });
     }
 
     fn take_over(&mut self, occasion: RetakeReason) {
-        let (footing, voice) = (self.footing(), Arc::clone(&self.voice));
-        self.beside(move |work| async move {
+        let (footing, voice) = (self.admission_basis(), Arc::clone(&self.voice));
+        self.spawn_action(move |work| async move {
             let taken = Box::pin(work.take_over(&footing, occasion));
             let journal = match work.runner.env.timeout(work.role.stall_timeout + work.role.hooks.timeout, taken).await
             {
-                None => work.hung(),
+                None => work.read_timed_out(),
                 Some(Ok(journal)) => {
                     if journal.term.is_some() {
-                        work.stores.outages().answered(&OutageCause::Role(work.role.name.clone(), RoleStep::Takeover));
-                        work.watch.took_role();
+                        work.stores
+                            .outages()
+                            .note_answer(&OutageCause::Role(work.role.name.clone(), RoleStep::Takeover));
+                        work.monitor.role_taken();
                     }
                     journal
                 }
                 Some(Err(error)) => {
                     let cause = OutageCause::of(&work.role.name, RoleStep::Takeover, &error);
-                    if work.stores.outages().failed_by(&cause, &error) {
-                        voice.failed(&work.role.name, &error);
+                    if work.stores.outages().note_error(&cause, &error) {
+                        voice.work_failed(&work.role.name, &error);
                     }
-                    work.watch.kept_from_role(&voice.report_failure(&work.role.name, &error).0);
+                    work.monitor.takeover_failed(&voice.report_failure(&work.role.name, &error).0);
                     let result = Err(error);
-                    let journal = work.after(&result).await;
+                    let journal = work.read_after_run(&result).await;
                     if is_stalled(&result) {
                         return TaskCompletion::Yielded(YieldReason::Stalled { blocked: false }, journal);
                     }
                     journal
                 }
             };
-            TaskCompletion::Event(RoleEvent::Journal(journal))
+            TaskCompletion::Event(RoleEvent::JournalUpdated(journal))
         });
     }
 
     /// A run for the due slot, or the one that somebody wants.
     fn back_up(&mut self, wanted: Option<RunRequest>, slot: Option<Slot>) {
-        let (footing, voice, keeper) = (self.footing(), Arc::clone(&self.voice), self.keeper.as_ref());
+        let (footing, voice, keeper) = (self.admission_basis(), Arc::clone(&self.voice), self.keep_alive.as_ref());
         let (lost, lost_later) = (guard::lease_lost(keeper), guard::lease_lost(keeper));
         let cancel = wanted.as_ref().map_or_else(CancelToken::new, |wanted| wanted.cancel.child());
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
-        let back = self.back.clone();
+        let back = self.completions.clone();
         // By the time of a slot this node has the role: nothing speaks for taking it back once more. A person answers for a run.
         let (request, occasion) = match &wanted {
-            Some(wanted) => (wanted.request, wanted.request.stays()),
+            Some(wanted) => (wanted.request, wanted.request.occasion()),
             None => {
                 (guard::BackupRequest { scheduled: true, ..guard::BackupRequest::default() }, Some(RetakeReason::None))
             }
         };
-        self.beside(move |work| async move {
+        self.spawn_action(move |work| async move {
             let runner = NodeContext { cancel, progress, ..work.runner.clone() };
             let work = RoleActions { runner, ..work };
-            let waited = work.turn(slot.map(|slot| slot.starts)).await;
+            let waited = work.acquire_turn(slot.map(|slot| slot.starts)).await;
             let (result, turn) = match waited {
                 TurnOutcome::Turn(turn) => (work.back_up(&footing, request, occasion, lost, &turn).await, Some(turn)),
                 TurnOutcome::Interrupted => (Err(BackupError::Interrupted.into()), None),
-                TurnOutcome::Crowded => return TaskCompletion::Yielded(YieldReason::Crowded, work.read(false).await),
+                TurnOutcome::Crowded => {
+                    return TaskCompletion::Yielded(YieldReason::Crowded, work.read_journal(false).await);
+                }
             };
             let role = &work.role.name;
             let mut stalled = is_stalled(&result);
             let ended = match &result {
                 Ok((report, reason)) => {
                     if report.snapshot.is_some() {
-                        work.stores.outages().answered(&OutageCause::Runs(role.clone()));
+                        work.stores.outages().note_answer(&OutageCause::Runs(role.clone()));
                     }
-                    let report = voice.explained(report, reason.as_ref());
-                    voice.ran(&report);
-                    work.watch.ended(&report, reason.as_ref());
+                    let report = voice.with_reason_text(report, reason.as_ref());
+                    voice.run_ended(&report);
+                    work.monitor.run_ended(&report, reason.as_ref());
                     RunReply { report, exit: None }
                 }
                 Err(error) => {
                     let (report, exit) = voice.report_failure(role, error);
                     let is_interrupted = matches!(error, GuardError::Backup(BackupError::Interrupted));
-                    if !is_interrupted && work.stores.outages().failed_by(&OutageCause::Runs(role.clone()), error) {
-                        voice.failed(role, error);
+                    if !is_interrupted && work.stores.outages().note_error(&OutageCause::Runs(role.clone()), error) {
+                        voice.work_failed(role, error);
                     }
-                    work.watch.failed(error, &report);
+                    work.monitor.run_failed(error, &report);
                     RunReply { report, exit: Some(exit) }
                 }
             };
@@ -491,20 +500,20 @@ impl RoleLoop {
             {
                 // Whatever comes of it, what the run came to stands.
                 match Box::pin(work.prune(&footing, lost_later, &turn)).await {
-                    Ok(Some(report)) => voice.pruned(&report),
+                    Ok(Some(report)) => voice.prune_ended(&report),
                     Ok(None) | Err(PruneError::Session(BackupError::Interrupted)) => {}
                     Err(error) => {
                         stalled |= matches!(error, PruneError::Session(BackupError::Stalled(_)));
-                        voice.not_pruned(role, &error);
+                        voice.prune_failed(role, &error);
                     }
                 }
             }
-            let after = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.after(&result))).await;
-            let journal = after.unwrap_or_else(|| work.hung());
+            let after = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read_after_run(&result))).await;
+            let journal = after.unwrap_or_else(|| work.read_timed_out());
             if !stalled {
-                return TaskCompletion::Event(RoleEvent::Journal(journal));
+                return TaskCompletion::Event(RoleEvent::JournalUpdated(journal));
             }
-            let blocked = work.runner.progress.is_attended();
+            let blocked = work.runner.progress.is_uninterruptible();
             if blocked {
                 // Until then a further run would only wait as well.
                 work.runner.env.spawn(wait_unblocked(work.runner.clone(), back));
@@ -514,53 +523,53 @@ impl RoleLoop {
     }
 
     /// What another process of this node wants.
-    fn command(&mut self, command: RoleCommand) -> RoleEvent {
+    fn on_command(&mut self, command: RoleCommand) -> RoleEvent {
         match command {
             RoleCommand::BackUp(wanted) => {
-                self.callers.want(wanted);
-                RoleEvent::Wanted
+                self.clients.queue_run(wanted);
+                RoleEvent::RunRequested
             }
-            RoleCommand::Enter { tell } => {
-                self.callers.enter(tell);
+            RoleCommand::BorrowLease { tell } => {
+                self.clients.add_borrower(tell);
                 RoleEvent::Tick
             }
             RoleCommand::Lease { reply } => {
-                let _ = reply.send(self.lend());
+                let _ = reply.send(self.lend_lease());
                 RoleEvent::Tick
             }
-            RoleCommand::Stand { reply } => {
+            RoleCommand::Status { reply } => {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.word());
                 RoleEvent::Tick
             }
-            RoleCommand::Left => RoleEvent::Tick,
-            RoleCommand::Look => RoleEvent::JournalHint,
+            RoleCommand::BorrowerLeft => RoleEvent::Tick,
+            RoleCommand::ReadJournal => RoleEvent::JournalHint,
         }
     }
 
     /// How the lease stands, for another process of this node.
-    fn lend(&self) -> DaemonResponse {
-        let grant = self.keeper.as_ref().and_then(|keeper| keeper.deadline().grant());
-        match (grant, self.duty.stand()) {
-            (Some(grant), _) if self.duty.takes_guests() => DaemonResponse::Held(grant),
+    fn lend_lease(&self) -> DaemonResponse {
+        let grant = self.keep_alive.as_ref().and_then(|keeper| keeper.deadline().grant());
+        match (grant, self.controller.status()) {
+            (Some(grant), _) if self.controller.lends_lease() => DaemonResponse::Held(grant),
             (_, Some(RoleStatus::Standby(StandbyReason::LeaseTaken(by)))) => DaemonResponse::Taken(by.clone()),
-            _ => DaemonResponse::Unknown { why: self.refusal() },
+            _ => DaemonResponse::Unknown { why: self.refusal_text() },
         }
     }
 
     /// What the probes said last.
     fn evidence(&self) -> &[ProbeResult] {
-        self.duty.assessment().map(|assessment| assessment.evidence.as_slice()).unwrap_or_default()
+        self.controller.assessment().map(|assessment| assessment.results.as_slice()).unwrap_or_default()
     }
 
     /// Why this node stands as it does, in words.
-    fn refusal(&self) -> String {
-        self.voice.refusal(&self.work.role.name, self.duty.stand(), self.evidence())
+    fn refusal_text(&self) -> String {
+        self.voice.refusal_text(&self.work.role.name, self.controller.status(), self.evidence())
     }
 
     /// How this node stands, for whoever asks on it.
     fn word(&self) -> DaemonRoleStatus {
-        let stand = self.duty.stand();
+        let stand = self.controller.status();
         let state = stand.map(|stand| match stand {
             RoleStatus::Active { .. } => RoleState::Active,
             RoleStatus::Candidate | RoleStatus::Standby(_) | RoleStatus::Away(_) => RoleState::Standby,
@@ -568,37 +577,42 @@ impl RoleLoop {
             RoleStatus::Conflict(_) | RoleStatus::Cloned => RoleState::Conflict,
             RoleStatus::Paused(_) => RoleState::Paused,
         });
-        let why = self.refusal();
-        DaemonRoleStatus { state, why, failure: self.work.watch.failure(), under_way: self.work.watch.under_way() }
+        let why = self.refusal_text();
+        DaemonRoleStatus {
+            state,
+            why,
+            failure: self.work.monitor.last_failure(),
+            under_way: self.work.monitor.under_way(),
+        }
     }
 
-    fn refuse(&mut self) {
-        let Some(wanted) = self.callers.next() else { return };
+    fn refuse_runs(&mut self) {
+        let Some(wanted) = self.clients.next_run() else { return };
         let role = &self.work.role.name;
-        let outcome = match self.duty.stand() {
+        let outcome = match self.controller.status() {
             Some(RoleStatus::Unknown(_)) | None => RunOutcome::Unknown,
             Some(RoleStatus::Paused(_)) => RunOutcome::Skipped,
             Some(_) => RunOutcome::Standby,
         };
-        let reason = Some(self.refusal());
+        let reason = Some(self.refusal_text());
         let report = RoleReport { reason, ..RoleReport::nothing(role.clone(), outcome) };
         let _ = wanted.reply.send(RunReply { report, exit: None });
     }
 
-    fn footing(&self) -> AdmissionBasis {
-        let deadline: Option<Deadline> = self.keeper.as_ref().map(|keeper| keeper.deadline().clone());
-        AdmissionBasis { assessment: self.duty.assessment().cloned(), deadline }
+    fn admission_basis(&self) -> AdmissionBasis {
+        let deadline: Option<Deadline> = self.keep_alive.as_ref().map(|keeper| keeper.deadline().clone());
+        AdmissionBasis { assessment: self.controller.assessment().cloned(), deadline }
     }
 
-    fn tell(&self) {
-        if let Some(stand) = self.duty.stand() {
-            self.voice.stands(&self.work.role.name, stand, self.evidence());
-            self.work.watch.stands(stand, self.refusal());
+    fn publish_status(&self) {
+        if let Some(stand) = self.controller.status() {
+            self.voice.status_changed(&self.work.role.name, stand, self.evidence());
+            self.work.monitor.status_changed(stand, self.refusal_text());
             // Where a lease is given up, it is done before that.
-            let keeps = self.keeper.is_some() && !matches!(stand, RoleStatus::Conflict(_));
+            let keeps = self.keep_alive.is_some() && !matches!(stand, RoleStatus::Conflict(_));
             if !self.work.observe && !keeps && is_elsewhere(stand, self.work.runner.node.id) {
                 let work = self.work.clone();
-                self.env().spawn(async move { work.lose().await });
+                self.env().spawn(async move { work.run_lost_hook().await });
             }
             self.stand.send_replace(Some(stand.clone()));
         }
@@ -611,7 +625,7 @@ fn is_stalled(result: &Result<guard::GuardOutcome, GuardError>) -> bool {
 
 /// Tells when nothing of a run waits for the kernel any more.
 async fn wait_unblocked(runner: NodeContext, back: mpsc::Sender<TaskCompletion>) {
-    while runner.progress.is_attended() {
+    while runner.progress.is_uninterruptible() {
         runner.env.sleep(BLOCKED_POLL).await;
     }
     // The loop may have ended.

@@ -143,7 +143,7 @@ impl DaemonSocket {
     }
 
     /// Makes it again where its file is gone. True: it was.
-    pub(super) fn keep(&mut self, reception: &SocketContext) -> Result<bool, SocketError> {
+    pub(super) fn ensure_bound(&mut self, reception: &SocketContext) -> Result<bool, SocketError> {
         let path = socket_path(&self.dir);
         match fs::metadata(&path) {
             Ok(meta) if (meta.dev(), meta.ino()) == self.file => return Ok(false),
@@ -186,7 +186,7 @@ fn bind(dir: &Path) -> Result<(FileLock, UnixListener, (u64, u64)), SocketError>
     let lock_file = dir.join(LOCK);
     let lock = FileLock::try_take(&lock_file).map_err(at(&lock_file))?;
     let Some(lock) = lock else { return Err(SocketError::Busy { pid: file::lock_owner_pid(&lock_file) }) };
-    lock.sign();
+    lock.write_pid();
     let path = socket_path(dir);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
@@ -270,7 +270,7 @@ async fn handle_connection(stream: UnixStream, reception: SocketContext) {
         DaemonRequestKind::Backup { request, .. } => serve_backup(&mut reader, &mut writer, &post, request).await,
         DaemonRequestKind::Lease { .. } => serve_lease(&mut reader, &mut writer, &post).await,
         DaemonRequestKind::Look { .. } => {
-            let _ = post.send(RoleCommand::Look).await;
+            let _ = post.send(RoleCommand::ReadJournal).await;
             Ok(())
         }
         DaemonRequestKind::Node | DaemonRequestKind::Stands => Ok(()),
@@ -282,7 +282,7 @@ async fn role_statuses(reception: &SocketContext) -> BTreeMap<RoleName, DaemonRo
     let posts = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let asked = posts.into_iter().map(|(role, post)| async move {
         let (reply, replied) = oneshot::channel();
-        post.send(RoleCommand::Stand { reply }).await.ok()?;
+        post.send(RoleCommand::Status { reply }).await.ok()?;
         Some((role, replied.await.ok()?))
     });
     let asked = asked.map(|asked| async { tokio::time::timeout(PAUSE, asked).await.ok().flatten() });
@@ -326,7 +326,7 @@ async fn serve_lease(
 ) -> io::Result<()> {
     let (tell, mut told) = mpsc::channel(1);
     let gone = || io::Error::other("the role was given up");
-    post.send(RoleCommand::Enter { tell }).await.map_err(|_| gone())?;
+    post.send(RoleCommand::BorrowLease { tell }).await.map_err(|_| gone())?;
     let result = async {
         loop {
             let (reply, replied) = oneshot::channel();
@@ -346,6 +346,6 @@ async fn serve_lease(
     let result: io::Result<()> = result.await;
     drop(told);
     // A post that is gone has no guests to count.
-    let _ = post.send(RoleCommand::Left).await;
+    let _ = post.send(RoleCommand::BorrowerLeft).await;
     result
 }

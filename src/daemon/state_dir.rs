@@ -39,7 +39,7 @@ impl StateDirMonitor {
     ///
     /// # Errors
     /// The daemon cannot go on as this node.
-    pub(super) fn look(&mut self) -> Result<(), DaemonError> {
+    pub(super) fn check(&mut self) -> Result<(), DaemonError> {
         match identity::ensure_identity(&self.dir, self.node) {
             Ok(IdentityCheck::There) => {}
             Ok(IdentityCheck::Restored) => {
@@ -51,7 +51,7 @@ impl StateDirMonitor {
                 );
             }
             Err(error @ IdentityError::Lost { .. }) => {
-                if self.is_troubled(&error) >= PATIENCE {
+                if self.note_trouble(&error) >= PATIENCE {
                     return Err(error.into());
                 }
                 return Ok(());
@@ -59,7 +59,7 @@ impl StateDirMonitor {
             Err(error @ IdentityError::Replaced { .. }) => return Err(error.into()),
             // Whether it is there cannot be told.
             Err(error) => {
-                self.is_troubled(&error);
+                self.note_trouble(&error);
                 return Ok(());
             }
         }
@@ -69,12 +69,12 @@ impl StateDirMonitor {
             self.restore_memories();
             self.seen = found;
         }
-        match self.socket.keep(&self.reception) {
+        match self.socket.ensure_bound(&self.reception) {
             Ok(false) => {}
             Ok(true) => tracing::warn!("the daemon's socket was gone; it is made again"),
             Err(error @ SocketError::Busy { .. }) => return Err(error.into()),
             Err(error) => {
-                self.is_troubled(&error);
+                self.note_trouble(&error);
                 return Ok(());
             }
         }
@@ -83,7 +83,7 @@ impl StateDirMonitor {
     }
 
     /// Says what is wrong, once, and returns for how long it has been.
-    fn is_troubled(&mut self, error: &dyn std::fmt::Display) -> Duration {
+    fn note_trouble(&mut self, error: &dyn std::fmt::Display) -> Duration {
         let (now, text) = (self.env.clock.boottime(), error.to_string());
         if self.trouble.as_ref().is_none_or(|(was, _)| *was != text) {
             tracing::error!("{text}");
@@ -97,10 +97,10 @@ impl StateDirMonitor {
     fn restore_memories(&self) {
         for repo in self.memories.repositories() {
             let restored = LocalState::open(&self.env, &self.dir, repo).map(|local| {
-                let local = local.recalling(&self.memories);
+                let local = local.with_process_memory(&self.memories);
                 // A process that has the lock is about to remember more.
                 match local.lock() {
-                    Ok(_lock) => local.restore(self.node).map(|_| ()),
+                    Ok(_lock) => local.rewrite_if_set_back(self.node).map(|_| ()),
                     Err(LockError::Busy { .. }) => Ok(()),
                     Err(LockError::Io { error, .. }) => Err(error),
                 }

@@ -38,7 +38,7 @@ impl StoreConnector {
     }
 
     /// The one that this is already.
-    pub(super) fn of(settings: StoreSettings, env: Env, store: Arc<dyn Store>) -> Self {
+    pub(super) fn connected_to(settings: StoreSettings, env: Env, store: Arc<dyn Store>) -> Self {
         let health = Arc::new(StoreHealth::new(&env));
         let store: Arc<dyn Store> = Arc::new(MonitoredStore { inner: store, health: Arc::clone(&health) });
         Self { settings, env, connected: Mutex::new(Some(store)), health }
@@ -50,21 +50,21 @@ impl StoreConnector {
         if let Some(store) = &*connected {
             return Ok(Arc::clone(store));
         }
-        let inner = self.health.hear(crate::store::connect(&self.settings, &self.env).await)?;
+        let inner = self.health.observe(crate::store::connect(&self.settings, &self.env).await)?;
         let store: Arc<dyn Store> = Arc::new(MonitoredStore { inner, health: Arc::clone(&self.health) });
         *connected = Some(Arc::clone(&store));
         Ok(store)
     }
 
     /// How the last try failed, if none has had an answer since. Of a store that is being connected to nothing is known.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.connected.try_lock().ok()?.as_ref()?.trouble()
+    pub(super) fn last_failure(&self) -> Option<String> {
+        self.connected.try_lock().ok()?.as_ref()?.last_attempt_error()
     }
 
     /// Credentials and certificates are read again before its next request.
-    pub(super) async fn renew(&self) {
+    pub(super) async fn renew_credentials(&self) {
         if let Some(store) = &*self.connected.lock().await {
-            store.renew();
+            store.reload_credentials();
         }
     }
 
@@ -74,8 +74,8 @@ impl StoreConnector {
     }
 
     /// Changes whenever the store answers again after it did not.
-    pub(super) fn returns(&self) -> watch::Receiver<u64> {
-        self.health.returns.subscribe()
+    pub(super) fn recoveries(&self) -> watch::Receiver<u64> {
+        self.health.recoveries.subscribe()
     }
 }
 
@@ -83,11 +83,11 @@ impl StoreConnector {
 #[derive(Debug)]
 struct StoreHealth {
     env: Env,
-    pulse: SyncMutex<LastAnswer>,
+    last_answer: SyncMutex<LastAnswer>,
     outages: OutageLog,
     /// What it refused and has not done since.
     refused: SyncMutex<BTreeSet<(StoreOperation, String)>>,
-    returns: watch::Sender<u64>,
+    recoveries: watch::Sender<u64>,
 }
 
 /// A kind of request. One that is allowed says nothing of another.
@@ -132,25 +132,25 @@ impl StoreHealth {
         let pulse = LastAnswer { answered: env.clock.boottime(), failed: false };
         Self {
             env: env.clone(),
-            pulse: SyncMutex::new(pulse),
+            last_answer: SyncMutex::new(pulse),
             outages: OutageLog::new(env),
             refused: SyncMutex::default(),
-            returns: watch::Sender::new(0),
+            recoveries: watch::Sender::new(0),
         }
     }
 
     fn note(&self, answered: bool) {
         let now = self.env.clock.boottime();
-        let back = self.pulse.lock().unwrap_or_else(PoisonError::into_inner).note(now, answered);
+        let back = self.last_answer.lock().unwrap_or_else(PoisonError::into_inner).note(now, answered);
         if answered {
-            self.outages.answered(&OutageCause::Store);
+            self.outages.note_answer(&OutageCause::Store);
         }
         if back {
-            self.returns.send_modify(|returns| *returns += 1);
+            self.recoveries.send_modify(|returns| *returns += 1);
         }
     }
 
-    fn hear<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    fn observe<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
             Ok(_) => self.note(true),
             // One that is neither is no answer of a store that does what it is for again.
@@ -160,24 +160,29 @@ impl StoreHealth {
     }
 
     /// The same of a request that is refused, or done.
-    fn hear_of<T>(&self, op: StoreOperation, key: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    fn observe_request<T>(
+        &self,
+        op: StoreOperation,
+        key: &str,
+        answer: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         match &answer {
-            Ok(_) => self.did(op, key),
+            Ok(_) => self.clear_refusal(op, key),
             Err(error) if error.kind.is_refusal() => {
                 self.refused().insert((op, key_area(key).to_owned()));
             }
             Err(_) => {}
         }
-        self.hear(answer)
+        self.observe(answer)
     }
 
     /// It was done.
-    fn did(&self, op: StoreOperation, key: &str) {
+    fn clear_refusal(&self, op: StoreOperation, key: &str) {
         let mut refused = self.refused();
         let is_over = refused.remove(&(op, key_area(key).to_owned())) && refused.is_empty();
         drop(refused);
         if is_over {
-            self.outages.answered(&OutageCause::Refusal);
+            self.outages.note_answer(&OutageCause::Refusal);
         }
     }
 
@@ -199,7 +204,7 @@ impl MonitoredStore {
             Ok(PutOutcome::Unknown { .. }) => self.health.note(false),
             // Nothing was written.
             Ok(PutOutcome::Exists) => self.health.note(true),
-            put => return self.health.hear_of(StoreOperation::PutIfAbsent, key, put),
+            put => return self.health.observe_request(StoreOperation::PutIfAbsent, key, put),
         }
         put
     }
@@ -216,15 +221,15 @@ impl Store for MonitoredStore {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.health.hear_of(StoreOperation::Put, key, self.inner.put(key, body).await)
+        self.health.observe_request(StoreOperation::Put, key, self.inner.put(key, body).await)
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         MonitoredStore::put(self, key, self.inner.put_if_absent(key, body).await)
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
-        MonitoredStore::put(self, key, self.inner.put_if_absent_held(key, body, hold).await)
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+        MonitoredStore::put(self, key, self.inner.put_if_absent_paused(key, body, hold).await)
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
@@ -232,32 +237,32 @@ impl Store for MonitoredStore {
         match replaced {
             Ok(ReplaceOutcome::Unknown { .. }) => self.health.note(false),
             Ok(ReplaceOutcome::Changed) => self.health.note(true),
-            replaced => return self.health.hear_of(StoreOperation::Replace, key, replaced),
+            replaced => return self.health.observe_request(StoreOperation::Replace, key, replaced),
         }
         replaced
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
-        self.health.hear_of(StoreOperation::Get, key, self.inner.get(key, limit).await)
+        self.health.observe_request(StoreOperation::Get, key, self.inner.get(key, limit).await)
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
-        self.health.hear_of(StoreOperation::Get, key, self.inner.get_versioned(key, limit).await)
+        self.health.observe_request(StoreOperation::Get, key, self.inner.get_versioned(key, limit).await)
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.health.hear_of(StoreOperation::Get, key, self.inner.get_range(key, range).await)
+        self.health.observe_request(StoreOperation::Get, key, self.inner.get_range(key, range).await)
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
-        self.health.hear_of(StoreOperation::List, prefix, self.inner.list(prefix, after, limit).await)
+        self.health.observe_request(StoreOperation::List, prefix, self.inner.list(prefix, after, limit).await)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.health.hear(self.inner.delete(keys).await)
+        self.health.observe(self.inner.delete(keys).await)
     }
 
-    fn beneath(&self) -> Option<&dyn Store> {
+    fn inner(&self) -> Option<&dyn Store> {
         Some(self.inner.as_ref())
     }
 
@@ -291,11 +296,11 @@ mod tests {
         let settings =
             StoreSettings::new(crate::config::StoreUrl::Dir("/nowhere".into()), crate::config::KeySource::None);
         let faulty = Arc::new(FaultyStore::new(memory, denied(&[0, 1])));
-        let stores = StoreConnector::of(settings, Env::host(), faulty);
+        let stores = StoreConnector::connected_to(settings, Env::host(), faulty);
         let store = stores.store().await.unwrap();
         let refused = || stores.health.refused().len();
         store.put("app/packs/00/a", Bytes::new()).await.unwrap_err();
-        assert!(stores.outages().failed(&OutageCause::Refusal, "denied"));
+        assert!(stores.outages().note_failure(&OutageCause::Refusal, "denied"));
         store.get("app/packs/00/a", SizeLimit::LIVE).await.unwrap_err();
         assert_eq!(refused(), 2);
         store.put("app/live/beat", Bytes::new()).await.unwrap();
@@ -304,21 +309,21 @@ mod tests {
         assert_eq!(refused(), 2, "other requests, and one that found nothing");
         store.put("app/packs/01/b", Bytes::new()).await.unwrap();
         assert_eq!(refused(), 1);
-        assert!(!stores.outages().failed(&OutageCause::Refusal, "denied"), "it lasts, and is logged already");
+        assert!(!stores.outages().note_failure(&OutageCause::Refusal, "denied"), "it lasts, and is logged already");
         store.get("app/packs/01/b", SizeLimit::LIVE).await.unwrap();
         assert_eq!(refused(), 0);
-        assert!(!stores.outages().is_told(&OutageCause::Refusal), "its end was told");
+        assert!(!stores.outages().is_logged(&OutageCause::Refusal), "its end was told");
     }
 
     #[tokio::test]
     async fn all_hear_of_it_whoever_asked() {
         let settings =
             StoreSettings::new(crate::config::StoreUrl::Dir("/nowhere".into()), crate::config::KeySource::None);
-        let stores = StoreConnector::of(settings, Env::host(), Arc::new(MemoryStore::new(&Env::host())));
-        let mut heard = stores.returns();
+        let stores = StoreConnector::connected_to(settings, Env::host(), Arc::new(MemoryStore::new(&Env::host())));
+        let mut heard = stores.recoveries();
         stores.health.note(false);
         // It has been away for some time.
-        stores.health.pulse.lock().unwrap().answered = Duration::ZERO;
+        stores.health.last_answer.lock().unwrap().answered = Duration::ZERO;
         let store = stores.store().await.unwrap();
         assert!(!heard.has_changed().unwrap());
         assert!(store.get("none", SizeLimit::INDEX).await.unwrap_err().is_not_found());

@@ -26,7 +26,7 @@ const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24 * 7);
 pub(super) struct JournalSummary {
     holder: Option<(NodeId, Term, Timestamp, TakeoverReason)>,
     /// The number of the holder's newest record, as far as a state tells.
-    sign: u64,
+    holder_newest: u64,
     /// `None`: the journal was never read.
     past: Option<RoleHistory>,
     duplicates: Vec<(Timestamp, u64)>,
@@ -53,7 +53,7 @@ impl JournalSummary {
         };
         Self {
             holder: state.holder.as_ref().map(|h| (h.node.id, h.term, h.time, h.why)),
-            sign,
+            holder_newest: sign,
             past: Some(RoleHistory::of(view)),
             duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
             unreadable: state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
@@ -64,10 +64,13 @@ impl JournalSummary {
     }
 
     /// How `node` stands to the role; `vouched`: it sees that the process of the holder lives. A holder that has begun a command is not vouched for.
-    pub(super) fn watcher(&self, node: NodeId, vouched: bool) -> ReporterStatus {
+    pub(super) fn reporter_status(&self, node: NodeId, vouched: bool) -> ReporterStatus {
         match self.holder {
             Some((holder, ..)) if holder == node => ReporterStatus::Holder,
-            _ => ReporterStatus::Standby { sign: self.sign, vouched: vouched && !self.runs_command() },
+            _ => ReporterStatus::Standby {
+                holder_newest: self.holder_newest,
+                is_holder_alive: vouched && !self.runs_command(),
+            },
         }
     }
 
@@ -83,7 +86,7 @@ impl JournalSummary {
     }
 
     /// Whether this failure is over: by a commit after it, and of a command by one for its slot or a later one.
-    pub(super) fn ends(&self, failure: &AlertEvent, now: Timestamp) -> bool {
+    pub(super) fn ends_failure(&self, failure: &AlertEvent, now: Timestamp) -> bool {
         if failure.mark == COMMAND {
             return self.past.as_ref().is_some_and(|past| past.failed_command(now).is_none());
         }
@@ -123,22 +126,22 @@ impl ConditionChecker<'_> {
     }
 
     /// What is so, for each kind of which that can be told now.
-    pub(super) fn see(&self, glimpse: &JournalSummary) -> Vec<(AlertKind, Vec<AlertEvent>)> {
+    pub(super) fn conditions(&self, glimpse: &JournalSummary) -> Vec<(AlertKind, Vec<AlertEvent>)> {
         let mut seen = vec![
             (AlertKind::Duplicate, self.duplicates(glimpse)),
             (AlertKind::Takeover, self.takeover(glimpse).into_iter().collect()),
             (AlertKind::PausedTooLong, self.paused_too_long(glimpse).into_iter().collect()),
             (
                 AlertKind::Incomplete,
-                self.incomplete(glimpse.unreadable).into_iter().chain(self.empty(glimpse.empty)).collect(),
+                self.incomplete(glimpse.unreadable).into_iter().chain(self.empty_sources(glimpse.empty)).collect(),
             ),
         ];
-        seen.push((AlertKind::Missed, self.missed(glimpse).into_iter().collect()));
+        seen.push((AlertKind::Missed, self.missed_slots(glimpse).into_iter().collect()));
         seen
     }
 
     /// Everything since the last committed slot is one event, however many slots it comes to.
-    pub(super) fn missed(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
+    pub(super) fn missed_slots(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let missed = glimpse.past.as_ref()?.missed(self.plan?, self.running, self.now);
         let (slot, count) = (Some(missed.first()?.at), Some(missed.len() as u64));
         let cause = self.idle.as_ref().filter(|_| self.failure.is_none()).map(|_| FailureCause::NotActive);
@@ -172,14 +175,14 @@ impl ConditionChecker<'_> {
     }
 
     /// Of so many sources the newest snapshot has nothing, which may not be meant.
-    pub(super) fn empty(&self, count: u64) -> Option<AlertEvent> {
+    pub(super) fn empty_sources(&self, count: u64) -> Option<AlertEvent> {
         let told = count > 0 && !self.allow_empty;
         let (mark, cause) = ("empty_source".to_owned(), Some(FailureCause::EmptySource));
         told.then(|| AlertEvent { count: Some(count), mark, cause, ..self.event(AlertKind::Incomplete) })
     }
 
     /// What a run could not store again.
-    pub(super) fn lost(&self, loss: Option<&LossReport>) -> Option<AlertEvent> {
+    pub(super) fn lost_content(&self, loss: Option<&LossReport>) -> Option<AlertEvent> {
         let files = loss.map(|loss| loss.missing_files.unwrap_or(1)).filter(|files| *files > 0)?;
         Some(AlertEvent { count: Some(files), ..self.event(AlertKind::Lost) })
     }
@@ -194,7 +197,7 @@ impl ConditionChecker<'_> {
     }
 
     /// Records that are dated beyond the present, as far as a state tells.
-    pub(super) fn future(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
+    pub(super) fn future_dates(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let future = glimpse.future.as_ref()?;
         let detail = future.node.as_ref().map(|node| node.name.clone());
         Some(AlertEvent {
@@ -236,7 +239,7 @@ impl ConditionChecker<'_> {
         };
         let mut events: Vec<AlertEvent> = Vec::new();
         for event in
-            findings.iter().filter_map(anomaly).chain(self.future(glimpse)).chain(self.schedule_missing(glimpse))
+            findings.iter().filter_map(anomaly).chain(self.future_dates(glimpse)).chain(self.schedule_missing(glimpse))
         {
             // Of several of one kind the first is told.
             if events.iter().all(|other| other.mark != event.mark) {
@@ -283,7 +286,7 @@ mod tests {
             allow_empty: false,
         };
         change(&mut sight);
-        let events = sight.see(glimpse).into_iter().flat_map(|(_, events)| events);
+        let events = sight.conditions(glimpse).into_iter().flat_map(|(_, events)| events);
         events.map(|e| format!("{} {}", e.kind.name(), e.count.unwrap_or_default())).collect()
     }
 
@@ -331,7 +334,7 @@ mod tests {
                 idle: idle.map(str::to_owned),
                 allow_empty: false,
             };
-            let event = sight.missed(&glimpse).unwrap();
+            let event = sight.missed_slots(&glimpse).unwrap();
             (event.cause, event.detail)
         };
         let words = |words: &str| Some(words.to_owned());
@@ -378,8 +381,8 @@ mod tests {
     fn whoever_has_the_role_is_told_from_those_who_watch() {
         let mut view = JournalView::empty("app".parse().unwrap(), RepoId([1; 16]));
         assert_eq!(
-            JournalSummary::of(&view, at(0)).watcher(ME, true),
-            ReporterStatus::Standby { sign: 0, vouched: true },
+            JournalSummary::of(&view, at(0)).reporter_status(ME, true),
+            ReporterStatus::Standby { holder_newest: 0, is_holder_alive: true },
             "nobody has it"
         );
         view.state.last_slot = Some(at(60));
@@ -390,8 +393,8 @@ mod tests {
             ..AlertEvent::new(AlertKind::Failed, view.role.clone(), "east".to_owned(), at(5))
         };
         let glimpse = committed(60, |past| past.snapshot = Some((7, at(9))));
-        assert!(glimpse.ends(&failure(None), at(9)) && glimpse.ends(&failure(Some(6)), at(9)));
-        assert!(!glimpse.ends(&failure(Some(7)), at(9)), "the store's clock is ahead: it was there before");
+        assert!(glimpse.ends_failure(&failure(None), at(9)) && glimpse.ends_failure(&failure(Some(6)), at(9)));
+        assert!(!glimpse.ends_failure(&failure(Some(7)), at(9)), "the store's clock is ahead: it was there before");
         assert!(!JournalSummary::of(&view, at(0)).is_elsewhere(ME));
         let command = |slot, exit| {
             let end = EndBody { exit, ..EndBody::default() };
@@ -403,7 +406,7 @@ mod tests {
             let glimpse = committed(60, |past| {
                 (past.command, past.snapshot) = (Some(command(slot, exit)), Some((7, at(9))));
             });
-            glimpse.ends(&event, at(130))
+            glimpse.ends_failure(&event, at(130))
         };
         assert!(!ends(120, 3), "a snapshot for no slot is no end of it");
         assert!(ends(60, 3) && ends(120, 0), "its slot is committed, or the next command was good");

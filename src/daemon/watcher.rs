@@ -50,7 +50,7 @@ pub struct AlertMonitor {
     allow_empty: bool,
     /// How the last run failed, for whoever asks.
     kept: RunFailureFile,
-    seen: Mutex<MonitorState>,
+    lock_state: Mutex<MonitorState>,
 }
 
 /// A run of this node.
@@ -62,17 +62,17 @@ struct ActiveRun {
 
 #[derive(Debug)]
 struct MonitorState {
-    glimpse: JournalSummary,
+    summary: JournalSummary,
     /// The run that is under way.
     running: Option<ActiveRun>,
     /// Before it another node had the role.
-    moved: bool,
+    was_elsewhere: bool,
     /// The lease is in the hands of a process that lives.
-    vouched: bool,
+    is_holder_alive: bool,
     /// This node is active, or would be if it could tell.
-    works: bool,
+    is_active: bool,
     /// Why it is not active, in words.
-    idle: Option<String>,
+    inactive_reason: Option<String>,
     audit_at: Duration,
 }
 
@@ -85,14 +85,14 @@ impl AlertMonitor {
         plan: Option<SlotSchedule>,
     ) -> Self {
         let (role, allow_empty) = (role.name.clone(), role.allow_empty);
-        let (env, node, kept) = (runner.env.clone(), &runner.node, RunFailureFile::of(runner, &role));
+        let (env, node, kept) = (runner.env.clone(), &runner.node, RunFailureFile::of_node(runner, &role));
         let seen = MonitorState {
-            glimpse: JournalSummary::default(),
+            summary: JournalSummary::default(),
             running: None,
-            moved: false,
-            vouched: false,
-            works: false,
-            idle: None,
+            was_elsewhere: false,
+            is_holder_alive: false,
+            is_active: false,
+            inactive_reason: None,
             audit_at: env.clock.boottime() + AUDIT_FIRST,
         };
         Self {
@@ -104,71 +104,72 @@ impl AlertMonitor {
             plan,
             allow_empty,
             kept,
-            seen: Mutex::new(seen),
+            lock_state: Mutex::new(seen),
         }
     }
 
     /// Whether nobody is told anything.
-    pub fn is_silent(&self) -> bool {
-        self.teller.is_silent()
+    pub fn has_no_channels(&self) -> bool {
+        self.teller.has_no_channels()
     }
 
     /// The journal was read.
-    pub fn saw(&self, view: &JournalView) {
-        if self.is_silent() {
+    pub fn journal_read(&self, view: &JournalView) {
+        if self.has_no_channels() {
             return;
         }
         let now = self.env.clock.now();
         let mut seen = self.seen();
-        seen.glimpse = JournalSummary::of(view, now);
-        let watcher = seen.glimpse.watcher(self.node, seen.vouched);
-        self.judge(&seen, watcher);
+        seen.summary = JournalSummary::of(view, now);
+        let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
+        self.evaluate(&seen, watcher);
     }
 
     /// The journal cannot be read. What was not committed when it could is not committed as far as anybody here knows.
-    pub fn blind(&self) {
+    pub fn journal_unreadable(&self) {
         let seen = self.seen();
-        let watcher = seen.glimpse.watcher(self.node, seen.vouched);
-        let missed = |sight: ConditionChecker<'_>| sight.missed(&seen.glimpse);
-        if let Some(event) = missed(self.sight(&seen)) {
+        let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
+        let missed = |sight: ConditionChecker<'_>| sight.missed_slots(&seen.summary);
+        if let Some(event) = missed(self.checker(&seen)) {
             self.raise(event, watcher);
         }
     }
 
     /// How this node stands for the role, and `why` in words.
-    pub fn stands(&self, stand: &RoleStatus, why: String) {
+    pub fn status_changed(&self, stand: &RoleStatus, why: String) {
         let mut seen = self.seen();
-        seen.idle = Some(why).filter(|_| !matches!(stand, RoleStatus::Active { .. } | RoleStatus::Paused(_)));
-        seen.vouched = matches!(stand, RoleStatus::Standby(StandbyReason::LeaseTaken(Some(_))));
-        seen.works = matches!(stand, RoleStatus::Active { .. } | RoleStatus::Unknown(_));
+        seen.inactive_reason =
+            Some(why).filter(|_| !matches!(stand, RoleStatus::Active { .. } | RoleStatus::Paused(_)));
+        seen.is_holder_alive = matches!(stand, RoleStatus::Standby(StandbyReason::LeaseTaken(Some(_))));
+        seen.is_active = matches!(stand, RoleStatus::Active { .. } | RoleStatus::Unknown(_));
         match stand {
             RoleStatus::Conflict(holder) => {
-                let event = self.sight(&seen).event(AlertKind::Conflict);
+                let event = self.checker(&seen).event(AlertKind::Conflict);
                 self.raise(AlertEvent { detail: Some(holder.label.clone()), ..event }, ReporterStatus::Holder);
             }
-            RoleStatus::Cloned => self.raise(self.sight(&seen).event(AlertKind::Clone), ReporterStatus::Holder),
+            RoleStatus::Cloned => self.raise(self.checker(&seen).event(AlertKind::Clone), ReporterStatus::Holder),
             RoleStatus::Unknown(UnknownReason::Clock { offset }) => {
                 self.raise(self.clock_off(&seen, *offset), ReporterStatus::Holder);
             }
             // It may well go on.
             RoleStatus::Unknown(_) => {}
-            _ => self.over(&[AlertKind::Conflict, AlertKind::Clone, AlertKind::ClockOff]),
+            _ => self.resolve(&[AlertKind::Conflict, AlertKind::Clone, AlertKind::ClockOff]),
         }
     }
 
     /// A run begins. What was missed until now is told by whoever does it.
-    pub fn begins(&self, view: &JournalView, slot: Option<Timestamp>) {
+    pub fn run_begins(&self, view: &JournalView, slot: Option<Timestamp>) {
         let now = self.env.clock.now();
         let mut seen = self.seen();
-        seen.glimpse = JournalSummary::of(view, now);
+        seen.summary = JournalSummary::of(view, now);
         seen.running = Some(ActiveRun { slot, since: now });
-        seen.moved = seen.glimpse.is_elsewhere(self.node);
+        seen.was_elsewhere = seen.summary.is_elsewhere(self.node);
         self.teller.ping(&self.role, &HealthcheckPing::Start);
-        self.judge(&seen, ReporterStatus::Holder);
+        self.evaluate(&seen, ReporterStatus::Holder);
     }
 
     /// A run ended, or never began; the report has its reason in words.
-    pub fn ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
+    pub fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
         self.note_end(report, reason, None);
     }
 
@@ -178,36 +179,36 @@ impl AlertMonitor {
         // Why a run without a daemon was none: what it sees of missed slots is told next.
         if matches!(
             reason,
-            Some(NoCommitReason::Standby(..) | NoCommitReason::Unknown(..) | NoCommitReason::LeaseUnanswered { .. })
+            Some(NoCommitReason::Standby(..) | NoCommitReason::Unknown(..) | NoCommitReason::LeaseUnknown { .. })
         ) {
-            seen.idle.clone_from(&report.reason);
+            seen.inactive_reason.clone_from(&report.reason);
         }
         let event = |kind| AlertEvent {
             slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
-            after: seen.glimpse.committed(),
+            after: seen.summary.committed(),
             cause,
             detail: report.reason.clone(),
-            ..self.sight(&seen).event(kind)
+            ..self.checker(&seen).event(kind)
         };
         let why = || report.reason.clone().unwrap_or_default();
         match report.outcome {
             RunOutcome::Committed | RunOutcome::Unchanged => {
-                if let (true, true, Some(term)) = (report.takeover, seen.moved, report.term) {
-                    self.raise(self.sight(&seen).took_over(term), ReporterStatus::Holder);
+                if let (true, true, Some(term)) = (report.takeover, seen.was_elsewhere, report.term) {
+                    self.raise(self.checker(&seen).took_over(term), ReporterStatus::Holder);
                 }
                 self.committed(report.slot);
-                match self.sight(&seen).lost(report.loss.as_ref()) {
-                    None => self.over(&[AlertKind::Lost]),
+                match self.checker(&seen).lost_content(report.loss.as_ref()) {
+                    None => self.resolve(&[AlertKind::Lost]),
                     Some(event) => self.raise(event, ReporterStatus::Holder),
                 }
-                let lacks = self.sight(&seen).empty(report.empty_sources.len() as u64);
+                let lacks = self.checker(&seen).empty_sources(report.empty_sources.len() as u64);
                 let lacks =
                     lacks.map(|event| AlertEvent { detail: Some(source_names_text(&report.empty_sources)), ..event });
-                let incomplete = self.sight(&seen).incomplete(report.files.unreadable);
+                let incomplete = self.checker(&seen).incomplete(report.files.unreadable);
                 let incomplete = incomplete.map(|event| AlertEvent { detail: Some(unreadable_text(report)), ..event });
                 let open = vec![(AlertKind::Incomplete, incomplete.clone().into_iter().chain(lacks).collect())];
-                self.teller.tell(|ledger, now| self.settle(ledger, open, ReporterStatus::Holder, now));
+                self.teller.dispatch(|ledger, now| self.settle(ledger, open, ReporterStatus::Holder, now));
                 match incomplete.and_then(|event| event.detail) {
                     // One without a source is what its exit code says: done.
                     None => self.teller.ping(&self.role, &HealthcheckPing::Success),
@@ -219,7 +220,7 @@ impl AlertMonitor {
             }
             RunOutcome::Failed | RunOutcome::Fenced => {
                 let kind = if report.outcome == RunOutcome::Failed { AlertKind::Failed } else { AlertKind::Fenced };
-                self.keep(report, RunStep::Run, &seen, running);
+                self.remember_failure(report, RunStep::Run, &seen, running);
                 self.raise(event(kind), ReporterStatus::Holder);
                 self.teller.ping(&self.role, &HealthcheckPing::Fail(why()));
             }
@@ -230,11 +231,11 @@ impl AlertMonitor {
                 self.raise(self.clock_off(&seen, *offset), ReporterStatus::Holder);
             }
             RunOutcome::Unknown if running.is_some() => {
-                self.keep(report, RunStep::Run, &seen, running);
+                self.remember_failure(report, RunStep::Run, &seen, running);
                 self.teller.ping(&self.role, &HealthcheckPing::Fail(why()));
             }
-            RunOutcome::Unknown if let Some(NoCommitReason::LeaseUnanswered { .. }) = reason => {
-                self.keep(report, RunStep::Takeover, &seen, None);
+            RunOutcome::Unknown if let Some(NoCommitReason::LeaseUnknown { .. }) = reason => {
+                self.remember_failure(report, RunStep::Takeover, &seen, None);
             }
             RunOutcome::Unknown => {}
             RunOutcome::Standby | RunOutcome::Skipped => match reason {
@@ -245,14 +246,14 @@ impl AlertMonitor {
                     );
                 }
                 Some(NoCommitReason::Standby(StandbyReason::LeaseTaken(Some(_)), _)) => {
-                    seen.vouched = true;
-                    self.over(&[AlertKind::Conflict]);
+                    seen.is_holder_alive = true;
+                    self.resolve(&[AlertKind::Conflict]);
                 }
                 // Whoever looked for a slot knows what time it is.
                 Some(NoCommitReason::SlotCommitted { .. } | NoCommitReason::NothingDue) => {
-                    self.over(&[AlertKind::Conflict, AlertKind::ClockOff]);
+                    self.resolve(&[AlertKind::Conflict, AlertKind::ClockOff]);
                 }
-                _ => self.over(&[AlertKind::Conflict]),
+                _ => self.resolve(&[AlertKind::Conflict]),
             },
         }
     }
@@ -267,8 +268,8 @@ impl AlertMonitor {
         };
         let mut seen = self.seen();
         seen.running = None;
-        let (mark, after) = (COMMAND.to_owned(), seen.glimpse.committed());
-        let event = self.sight(&seen).event(AlertKind::Failed);
+        let (mark, after) = (COMMAND.to_owned(), seen.summary.committed());
+        let event = self.checker(&seen).event(AlertKind::Failed);
         self.raise(
             AlertEvent { slot, term, mark, after, detail: Some(error.clone()), ..event },
             ReporterStatus::Holder,
@@ -279,36 +280,36 @@ impl AlertMonitor {
     /// Something was committed, for a slot or not: what it was to end is over. That a command failed a slot's commit alone ends.
     fn committed(&self, slot: Option<Timestamp>) {
         self.kept.clear();
-        self.over(&[AlertKind::Fenced, AlertKind::Conflict, AlertKind::Clone]);
-        self.teller.tell(|ledger, now| {
+        self.resolve(&[AlertKind::Fenced, AlertKind::Conflict, AlertKind::Clone]);
+        self.teller.dispatch(|ledger, now| {
             let still = ledger.marks(&self.role, AlertKind::Failed, |event| event.mark == COMMAND && slot.is_none());
-            ledger.settle(&self.role, AlertKind::Failed, &still, &self.label, now)
+            ledger.resolve(&self.role, AlertKind::Failed, &still, &self.label, now)
         });
         if slot.is_some() {
-            self.over(&[AlertKind::Missed, AlertKind::ClockOff]);
+            self.resolve(&[AlertKind::Missed, AlertKind::ClockOff]);
         }
     }
 
     /// What stands between this node and its role: a lease or a takeover came to an error. No alert: it is tried again at once, and
     /// a slot that passes meanwhile is told.
-    pub fn kept_from_role(&self, report: &RoleReport) {
+    pub fn takeover_failed(&self, report: &RoleReport) {
         let seen = self.seen();
-        self.keep(report, RunStep::Takeover, &seen, None);
+        self.remember_failure(report, RunStep::Takeover, &seen, None);
     }
 
     /// The journal cannot be followed for this error of the node's own. True: that keeps it from its role; whoever stands by has none.
-    pub(super) fn fails_by(&self, error: &GuardError) -> bool {
+    pub(super) fn note_read_failure(&self, error: &GuardError) -> bool {
         let seen = self.seen();
-        if seen.works {
+        if seen.is_active {
             let report = RoleReport::nothing(self.role.clone(), RunOutcome::Failed);
             let report = RoleReport { reason: Some(error.to_string()), ..report };
-            self.keep(&report, RunStep::Takeover, &seen, None);
+            self.remember_failure(&report, RunStep::Takeover, &seen, None);
         }
-        seen.works
+        seen.is_active
     }
 
     /// How the last run failed, as far as this process knows.
-    pub(super) fn failure(&self) -> Option<RunFailure> {
+    pub(super) fn last_failure(&self) -> Option<RunFailure> {
         self.kept.load()
     }
 
@@ -324,20 +325,20 @@ impl AlertMonitor {
     }
 
     /// This node has the role.
-    pub fn took_role(&self) {
+    pub fn role_taken(&self) {
         self.kept.clear_takeover();
     }
 
     /// How the last run failed is remembered for whoever asks.
-    fn keep(&self, report: &RoleReport, step: RunStep, seen: &MonitorState, running: Option<ActiveRun>) {
-        let (outcome, time, after) = (report.outcome, self.env.clock.now(), seen.glimpse.committed());
+    fn remember_failure(&self, report: &RoleReport, step: RunStep, seen: &MonitorState, running: Option<ActiveRun>) {
+        let (outcome, time, after) = (report.outcome, self.env.clock.now(), seen.summary.committed());
         let slot = report.slot.or(running.and_then(|running| running.slot));
         let error = report.reason.clone().unwrap_or_default();
         self.kept.add(RunFailure { outcome, step, time, slot, error, failures: 0, after });
     }
 
     /// A run came to an error, which this report tells. Says whether it failed by that.
-    pub fn failed(&self, error: &GuardError, report: &RoleReport) -> bool {
+    pub fn run_failed(&self, error: &GuardError, report: &RoleReport) -> bool {
         let failed = is_run_failure(error);
         if failed {
             let stalled = matches!(error, GuardError::Backup(BackupError::Stalled(_)));
@@ -352,7 +353,7 @@ impl AlertMonitor {
     pub fn audit_is_due(&self) -> bool {
         let now = self.env.clock.boottime();
         let mut seen = self.seen();
-        let due = !self.is_silent() && now >= seen.audit_at;
+        let due = !self.has_no_channels() && now >= seen.audit_at;
         if due {
             seen.audit_at = now + AUDIT_INTERVAL;
         }
@@ -365,39 +366,39 @@ impl AlertMonitor {
     }
 
     /// An audit of the last days found this.
-    pub fn audited(&self, findings: &[AuditFinding]) {
+    pub fn audit_ended(&self, findings: &[AuditFinding]) {
         let seen = self.seen();
-        let watcher = seen.glimpse.watcher(self.node, seen.vouched);
-        let anomalies = self.sight(&seen).anomalies(findings, &seen.glimpse);
-        self.teller.tell(|ledger, now| self.settle(ledger, vec![(AlertKind::Anomaly, anomalies)], watcher, now));
+        let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
+        let anomalies = self.checker(&seen).anomalies(findings, &seen.summary);
+        self.teller.dispatch(|ledger, now| self.settle(ledger, vec![(AlertKind::Anomaly, anomalies)], watcher, now));
     }
 
     /// These other nodes are not set up like this one; all others are.
-    pub(super) fn compared(&self, apart: &[String]) {
+    pub(super) fn configs_compared(&self, apart: &[String]) {
         let seen = self.seen();
-        let watcher = seen.glimpse.watcher(self.node, seen.vouched);
+        let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
         let event = |name: &String| AlertEvent {
             mark: name.clone(),
             detail: Some(name.clone()),
-            ..self.sight(&seen).event(AlertKind::Drift)
+            ..self.checker(&seen).event(AlertKind::Drift)
         };
         let events = apart.iter().map(event).collect();
-        self.teller.tell(|ledger, now| self.settle(ledger, vec![(AlertKind::Drift, events)], watcher, now));
+        self.teller.dispatch(|ledger, now| self.settle(ledger, vec![(AlertKind::Drift, events)], watcher, now));
     }
 
-    fn judge(&self, seen: &MonitorState, watcher: ReporterStatus) {
-        let sight = self.sight(seen);
-        let kinds = sight.see(&seen.glimpse);
+    fn evaluate(&self, seen: &MonitorState, watcher: ReporterStatus) {
+        let sight = self.checker(seen);
+        let kinds = sight.conditions(&seen.summary);
         // That it is over an audit says, as of all anomalies.
-        for event in sight.future(&seen.glimpse).into_iter().chain(sight.schedule_missing(&seen.glimpse)) {
+        for event in sight.future_dates(&seen.summary).into_iter().chain(sight.schedule_missing(&seen.summary)) {
             self.raise(event, watcher);
         }
-        self.teller.tell(|ledger, now| {
+        self.teller.dispatch(|ledger, now| {
             let mut notices = self.settle(ledger, kinds, watcher, now);
             // Whoever did it.
             for kind in [AlertKind::Failed, AlertKind::Fenced] {
-                let still = ledger.marks(&self.role, kind, |event| !seen.glimpse.ends(event, now));
-                notices.extend(ledger.settle(&self.role, kind, &still, &self.label, now));
+                let still = ledger.marks(&self.role, kind, |event| !seen.summary.ends_failure(event, now));
+                notices.extend(ledger.resolve(&self.role, kind, &still, &self.label, now));
             }
             notices
         });
@@ -414,7 +415,7 @@ impl AlertMonitor {
         let mut notices = Vec::new();
         for (kind, events) in kinds {
             let marks: Vec<String> = events.iter().map(|event| event.mark.clone()).collect();
-            notices.extend(ledger.settle(&self.role, kind, &marks, &self.label, now));
+            notices.extend(ledger.resolve(&self.role, kind, &marks, &self.label, now));
             notices.extend(events.into_iter().filter_map(|event| ledger.raise(event, watcher, now)));
         }
         notices
@@ -422,20 +423,20 @@ impl AlertMonitor {
 
     /// By how many seconds it is off.
     fn clock_off(&self, seen: &MonitorState, offset: SignedDuration) -> AlertEvent {
-        AlertEvent { count: Some(offset.unsigned_abs().as_secs()), ..self.sight(seen).event(AlertKind::ClockOff) }
+        AlertEvent { count: Some(offset.unsigned_abs().as_secs()), ..self.checker(seen).event(AlertKind::ClockOff) }
     }
 
     fn raise(&self, event: AlertEvent, watcher: ReporterStatus) {
-        self.teller.tell(|ledger, now| ledger.raise(event, watcher, now).into_iter().collect());
+        self.teller.dispatch(|ledger, now| ledger.raise(event, watcher, now).into_iter().collect());
     }
 
-    fn over(&self, kinds: &[AlertKind]) {
-        self.teller.tell(|ledger, now| {
-            kinds.iter().flat_map(|kind| ledger.settle(&self.role, *kind, &[], &self.label, now)).collect()
+    fn resolve(&self, kinds: &[AlertKind]) {
+        self.teller.dispatch(|ledger, now| {
+            kinds.iter().flat_map(|kind| ledger.resolve(&self.role, *kind, &[], &self.label, now)).collect()
         });
     }
 
-    fn sight(&self, seen: &MonitorState) -> ConditionChecker<'_> {
+    fn checker(&self, seen: &MonitorState) -> ConditionChecker<'_> {
         ConditionChecker {
             role: &self.role,
             node: self.node,
@@ -444,14 +445,14 @@ impl AlertMonitor {
             now: self.env.clock.now(),
             running: seen.running.and_then(|running| running.slot),
             failure: self.kept.load().map(|failure| failure.error),
-            idle: seen.idle.clone(),
+            idle: seen.inactive_reason.clone(),
             allow_empty: self.allow_empty,
         }
     }
 
     fn seen(&self) -> MutexGuard<'_, MonitorState> {
         // Each change is one step.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -60,22 +60,22 @@ pub(super) struct RoleActions {
     /// Set when this node is to stop working for the role.
     pub(super) ending: CancelToken,
     /// Whom its events are reported to.
-    pub(super) watch: Arc<AlertMonitor>,
+    pub(super) monitor: Arc<AlertMonitor>,
     /// Writes nothing, not even into this node's own state.
     pub(super) observe: bool,
     /// How often it prunes.
     pub(super) prune_interval: Duration,
     /// When a prune was last tried, as boot time.
-    pub(super) pruned: Arc<Mutex<Option<Duration>>>,
+    pub(super) prune_tried_at: Arc<Mutex<Option<Duration>>>,
     /// When the newest known record was last seen to be in the store, as boot time.
-    pub(super) verified: Arc<Mutex<Option<Duration>>>,
+    pub(super) head_verified_at: Arc<Mutex<Option<Duration>>>,
     /// The holder's beat as it was last.
-    pub(super) beat: Arc<beat::LastHeartbeat>,
+    pub(super) heartbeat: Arc<beat::LastHeartbeat>,
     /// Opened once; dropped when something goes wrong with it.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
     /// Held while the journal is looked at, and while a run or a takeover begins: each takes the lock of this node's runs, and would
     /// find the other in its way. A look lasts long while the store does not answer.
-    pub(super) entrance: Arc<tokio::sync::Mutex<()>>,
+    pub(super) journal_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What waiting for a turn to run came to.
@@ -90,7 +90,7 @@ pub(super) enum TurnOutcome {
 
 /// A run that has not moved for some time needs no place.
 fn lend_while_silent(turn: &RunTurn, pace: StallState) {
-    turn.lend(matches!(pace, StallState::Silent(silent) if silent >= LENT_AFTER));
+    turn.set_lent(matches!(pace, StallState::Silent(silent) if silent >= LENT_AFTER));
 }
 
 /// What the work rests on.
@@ -126,18 +126,18 @@ impl RoleActions {
     }
 
     /// Asks for the lease; whoever only observes looks.
-    pub(super) async fn ask(&self, lease: &mut dyn LeaseService) -> LeaseReply {
-        if self.observe { lease.look().await } else { lease.ask().await }
+    pub(super) async fn ask_lease(&self, lease: &mut dyn LeaseService) -> LeaseReply {
+        if self.observe { lease.inspect().await } else { lease.acquire_or_renew().await }
     }
 
     /// Reads the journal on, and keeps what a first run after a takeover needs; looks for the holder's `beat` if asked to.
-    pub(super) async fn read(&self, beat: bool) -> JournalUpdate {
+    pub(super) async fn read_journal(&self, beat: bool) -> JournalUpdate {
         let _turn = self.limits.reads.acquire().await;
         match Box::pin(self.try_read(beat)).await {
             Ok(journal) => {
-                self.stores.outages().answered(&OutageCause::Role(self.role.name.clone(), RoleStep::Journal));
+                self.stores.outages().note_answer(&OutageCause::Role(self.role.name.clone(), RoleStep::Journal));
                 if self.is_journal_in_etcd().await {
-                    self.stores.outages().answered(&OutageCause::Etcd);
+                    self.stores.outages().note_answer(&OutageCause::Etcd);
                 }
                 journal
             }
@@ -147,10 +147,10 @@ impl RoleActions {
                     // The key file may open the new key's slot.
                     *self.repository.lock().await = None;
                 }
-                if error.is_state() && self.watch.fails_by(&error) {
-                    self.runner.env.spawn(self.clone().tell_failure());
+                if error.is_local_state() && self.monitor.note_read_failure(&error) {
+                    self.runner.env.spawn(self.clone().report_read_failure());
                 }
-                self.unread(&error, clock_offset)
+                self.read_failed(&error, clock_offset)
             }
         }
     }
@@ -159,54 +159,60 @@ impl RoleActions {
         let repository = self.repository().await?;
         if self.observe {
             // A run beside it must find nothing in its way.
-            let (history, _) = RoleJournal::look(&self.runner, &repository).await?;
+            let (history, _) = RoleJournal::peek(&self.runner, &repository).await?;
             let clock_offset = repository.store.clock_offset();
-            return Ok(JournalUpdate { history: Some(history), term: None, failed: false, beat: None, clock_offset });
+            return Ok(JournalUpdate {
+                history: Some(history),
+                term: None,
+                failed: false,
+                heartbeat: None,
+                clock_offset,
+            });
         }
         let verify = self.is_verify_due();
-        let entered = self.entrance.lock().await;
-        let (history, view) = match RoleJournal::follow(&self.runner, &repository, verify).await {
+        let entered = self.journal_lock.lock().await;
+        let (history, view) = match RoleJournal::open_polling(&self.runner, &repository, verify).await {
             Ok(mut opening) => {
                 if opening.announce(self.role.lease).await? {
-                    self.runner.env.spawn(self.clone().compare(repository.clone()));
+                    self.runner.env.spawn(self.clone().compare_configs(repository.clone()));
                 }
-                opening.keep().await?
+                opening.remember().await?
             }
             // Another process of this node works on it, and will keep what it finds.
-            Err(BackupError::Lock(LockError::Busy { .. })) => RoleJournal::look(&self.runner, &repository).await?,
+            Err(BackupError::Lock(LockError::Busy { .. })) => RoleJournal::peek(&self.runner, &repository).await?,
             Err(error) => return Err(error.into()),
         };
         drop(entered);
         if verify {
             let now = self.runner.env.clock.boottime();
-            *self.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         }
         let beat = if beat {
-            Some(beat::current_heartbeat(&repository, &self.role, &self.beat, self.runner.env.clock.now()).await?)
+            Some(beat::current_heartbeat(&repository, &self.role, &self.heartbeat, self.runner.env.clock.now()).await?)
         } else {
             None
         };
         let clock_offset = repository.store.clock_offset();
         if !clock_offset.is_some_and(election::is_clock_off) {
-            self.watch.saw(&view);
+            self.monitor.journal_read(&view);
         }
-        if self.watch.audit_is_due() {
+        if self.monitor.audit_is_due() {
             self.runner.env.spawn(self.clone().audit(repository));
         }
-        Ok(JournalUpdate { history: Some(history), term: None, failed: false, beat, clock_offset })
+        Ok(JournalUpdate { history: Some(history), term: None, failed: false, heartbeat: beat, clock_offset })
     }
 
     /// Whether the next look at the journal includes what this node knows of it already. In a directory that costs nothing, and shows a
     /// disk that is no longer mounted.
     fn is_verify_due(&self) -> bool {
         let now = self.runner.env.clock.boottime();
-        let last = *self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner);
         let paid = matches!(self.settings.store.url, StoreUrl::S3 { .. });
         !paid || last.is_none_or(|at| now.saturating_sub(at) >= VERIFY_INTERVAL)
     }
 
     /// Looks whether the other nodes are set up like this one.
-    async fn compare(self, repository: Repository) {
+    async fn compare_configs(self, repository: Repository) {
         let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
         match presence::read_live_peers(&repository, node, now).await {
             Ok(told) => {
@@ -218,7 +224,7 @@ impl RoleActions {
                 };
                 let apart = fresh.filter(differs);
                 let apart: Vec<String> = apart.map(|peer| peer.node.name).collect();
-                self.watch.compared(&apart);
+                self.monitor.configs_compared(&apart);
             }
             Err(error) => tracing::debug!("role {}: the other nodes: {error}", self.role.name),
         }
@@ -230,28 +236,28 @@ impl RoleActions {
         let since = now.checked_sub(AUDIT_SINCE).unwrap_or(Timestamp::MIN);
         let memory = |repo| LocalState::peek(&self.runner.env, &self.runner.state_dir, repo).last_view();
         let (store, role) = (Arc::clone(&repository.store), &self.role);
-        match job::audit::audit(store, role, self.watch.plan(), (since, now), &memory).await {
-            Ok(audit) => self.watch.audited(&audit.findings),
+        match job::audit::audit(store, role, self.monitor.plan(), (since, now), &memory).await {
+            Ok(audit) => self.monitor.audit_ended(&audit.findings),
             Err(error) => tracing::warn!("role {}: the audit: {error}", role.name),
         }
     }
 
     /// Tells the other nodes of a failure of which nothing can be written down here.
-    async fn tell_failure(self) {
+    async fn report_read_failure(self) {
         match self.repository().await {
             Ok(repository) => presence::announce_failure(&self.runner, &repository, self.role.lease).await,
             Err(error) => tracing::debug!("the other nodes are not told of the failure: {error}"),
         }
     }
 
-    fn unread(&self, error: &GuardError, clock_offset: Option<SignedDuration>) -> JournalUpdate {
+    fn read_failed(&self, error: &GuardError, clock_offset: Option<SignedDuration>) -> JournalUpdate {
         // Who has another time than the others does not know which slots are missed.
         if !clock_offset.is_some_and(election::is_clock_off) {
-            self.watch.blind();
+            self.monitor.journal_unreadable();
         }
         let cause = OutageCause::of(&self.role.name, RoleStep::Journal, error);
         let is_own = matches!(cause, OutageCause::Role(..));
-        if self.stores.outages().failed_by(&cause, error) {
+        if self.stores.outages().note_error(&cause, error) {
             // Of what all roles meet, which one met it first says nothing.
             if is_own {
                 tracing::warn!("role {}: {error}", self.role.name);
@@ -259,7 +265,7 @@ impl RoleActions {
                 tracing::warn!("{error}");
             }
         }
-        JournalUpdate { history: None, term: None, failed: true, beat: None, clock_offset }
+        JournalUpdate { history: None, term: None, failed: true, heartbeat: None, clock_offset }
     }
 
     async fn is_journal_in_etcd(&self) -> bool {
@@ -288,12 +294,13 @@ impl RoleActions {
         let term = match self.admit(&guard, footing, view).await? {
             Admission::Active(admitted) => {
                 let AdmittedRun { opening, candidacy, .. } = *admitted;
-                let permit = Box::pin(opening.take(&candidacy)).await?.permit().clone();
+                let permit = Box::pin(opening.take_over(&candidacy)).await?.permit().clone();
                 // What paces takeovers is the store; a hook is this node's own affair.
                 drop(turn);
                 // One that hangs would keep the role from every node.
                 let runner = &NodeContext { cancel: runner.cancel.child(), progress: Arc::default(), ..runner.clone() };
-                let hook = HookRunner::new(runner, &self.role).taken(permit.term(), permit.deadline(), &self.ending);
+                let hook =
+                    HookRunner::new(runner, &self.role).on_takeover(permit.term(), permit.deadline(), &self.ending);
                 if let Some(stall) = pace::run_watched(runner, self.role.stall_timeout, &|_| {}, hook).await.stall {
                     return Err(BackupError::Stalled(stall).into());
                 }
@@ -312,7 +319,7 @@ impl RoleActions {
     ) -> Result<Admission<'a>, GuardError> {
         let _entered = tokio::select! {
             biased;
-            entered = self.entrance.lock() => entered,
+            entered = self.journal_lock.lock() => entered,
             () = self.runner.cancel.cancelled() => return Err(BackupError::Interrupted.into()),
         };
         Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await
@@ -320,8 +327,8 @@ impl RoleActions {
 
     /// Waits for a turn to run, for what was due then. What is wanted by a person waits as long as that person does; a slot is offered to
     /// another node when it has waited for longer than it may.
-    pub(super) async fn turn(&self, due: Option<Timestamp>) -> TurnOutcome {
-        let turn = self.limits.runs.turn(due.unwrap_or(Timestamp::MIN));
+    pub(super) async fn acquire_turn(&self, due: Option<Timestamp>) -> TurnOutcome {
+        let turn = self.limits.runs.acquire(due.unwrap_or(Timestamp::MIN));
         let patience = async {
             match due {
                 Some(_) => self.runner.env.sleep(self.role.missed_after).await,
@@ -337,12 +344,12 @@ impl RoleActions {
     }
 
     /// The role's repository, with what is asked of it counted.
-    async fn counted(&self) -> Result<(Repository, Arc<StoreCounters>), GuardError> {
+    async fn counted_repository(&self) -> Result<(Repository, Arc<StoreCounters>), GuardError> {
         let repository = self.repository().await?;
         let (counting, counters) =
-            CountingStore::telling(Arc::clone(&repository.store), guard::store_answers(&self.runner));
+            CountingStore::with_response_counter(Arc::clone(&repository.store), guard::store_answers(&self.runner));
         let store: Arc<dyn Store> = Arc::new(counting);
-        self.runner.progress.asks(&store);
+        self.runner.progress.set_store(&store);
         Ok((Repository { store, ..repository }, counters))
     }
 
@@ -370,7 +377,7 @@ impl RoleActions {
         let runner = &self.runner;
         let started = runner.env.clock.boottime();
         let plan = guard::slot_plan(&self.runner, &self.role, &self.settings, request.scheduled)?;
-        let (repository, counters) = self.counted().await?;
+        let (repository, counters) = self.counted_repository().await?;
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
         let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion };
         let view = self.lease_view(footing);
@@ -378,14 +385,14 @@ impl RoleActions {
             Admission::Refused(refused) => *refused,
             Admission::Active(admitted) => {
                 let AdmittedRun { opening, candidacy, slot, .. } = *admitted;
-                self.watch.begins(opening.view(), slot.map(|slot| slot.at));
+                self.monitor.run_begins(opening.view(), slot.map(|slot| slot.at));
                 let own_places = guard::own_paths(runner, &self.settings);
                 let ask = BackupOptions { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
                 Box::pin(guard.back_up(opening, &candidacy, &ask, lost)).await?
             }
         };
         let duration = runner.env.clock.boottime().saturating_sub(started);
-        Ok((guard::with_measurements(report, duration, &counters.read(), &runner.env), reason))
+        Ok((guard::with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
     }
 
     /// Prunes if it is time, after a run for a slot. `None`: it is not, or not here.
@@ -396,11 +403,11 @@ impl RoleActions {
         turn: &RunTurn,
     ) -> Result<Option<PruneReport>, PruneError> {
         let now = self.runner.env.clock.boottime();
-        let tried = *self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner);
         if self.role.keep.is_none() || tried.is_some_and(|at| now.saturating_sub(at) < self.prune_interval) {
             return Ok(None);
         }
-        *self.pruned.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         let limit = guard::stall_limit(&self.role, &self.settings);
         let work = self.prune_now(footing, lost);
         prune::result_or_stall(
@@ -414,7 +421,7 @@ impl RoleActions {
         lost: impl Future<Output = LostTo>,
     ) -> Result<Option<PruneReport>, PruneError> {
         let ((repository, _), plan) =
-            (self.counted().await?, guard::slot_plan(&self.runner, &self.role, &self.settings, false)?);
+            (self.counted_repository().await?, guard::slot_plan(&self.runner, &self.role, &self.settings, false)?);
         let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(RetakeReason::None));
         let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
         let view = self.lease_view(footing);
@@ -430,29 +437,29 @@ impl RoleActions {
     }
 
     /// What the journal says after a run that came to this.
-    pub(super) async fn after(&self, result: &Result<GuardOutcome, GuardError>) -> JournalUpdate {
+    pub(super) async fn read_after_run(&self, result: &Result<GuardOutcome, GuardError>) -> JournalUpdate {
         if !matches!(result, Ok(_) | Err(GuardError::Backup(BackupError::Interrupted))) {
             // Whatever was wrong may have to do with it.
             *self.repository.lock().await = None;
         }
         let term = result.as_ref().ok().and_then(|(report, _)| report.term);
-        JournalUpdate { term, failed: result.is_err(), ..self.read(false).await }
+        JournalUpdate { term, failed: result.is_err(), ..self.read_journal(false).await }
     }
 
     /// This node no longer works for the role, or gives it up.
-    pub(super) async fn lose(&self) {
+    pub(super) async fn run_lost_hook(&self) {
         let limit = if self.ending.is_cancelled() { hook::ENDING_MAX } else { self.role.hooks.timeout };
-        HookRunner::new(&self.runner, &self.role).lost(limit).await;
+        HookRunner::new(&self.runner, &self.role).on_lost(limit).await;
     }
 
     /// What is known when work on the journal did not end.
-    pub(super) fn hung(&self) -> JournalUpdate {
-        let why = no_answer_text(self.role.stall_timeout, self.stores.trouble().as_deref());
-        if self.stores.outages().failed(&OutageCause::Store, &why) {
+    pub(super) fn read_timed_out(&self) -> JournalUpdate {
+        let why = no_answer_text(self.role.stall_timeout, self.stores.last_failure().as_deref());
+        if self.stores.outages().note_failure(&OutageCause::Store, &why) {
             tracing::error!("the store: {why}");
         }
-        self.watch.blind();
-        JournalUpdate { history: None, term: None, failed: true, beat: None, clock_offset: None }
+        self.monitor.journal_unreadable();
+        JournalUpdate { history: None, term: None, failed: true, heartbeat: None, clock_offset: None }
     }
 
     fn lease_view<'a>(&self, footing: &'a AdmissionBasis) -> LeaseView<'a> {

@@ -13,12 +13,12 @@ use crate::repo::format::JournalLocation;
 pub async fn adopt(operator: &OperatorContext<'_>, repository: &Repository) -> Result<OperateReport, AppendError> {
     let role = repository.role().clone();
     if repository.format.journal == JournalLocation::Bucket {
-        return Ok(OperateReport { role, change: RoleChange::InStore });
+        return Ok(OperateReport { role, change: RoleChange::JournalInBucket });
     }
     let (journal, known) = operator.journal(repository)?;
     Ok(match journal.adopt(known.as_ref()).await? {
-        AdoptOutcome::Sound(_) => OperateReport { role, change: RoleChange::Sound },
-        AdoptOutcome::Taken { was, view } => {
+        AdoptOutcome::Unneeded(_) => OperateReport { role, change: RoleChange::HeadSound },
+        AdoptOutcome::Adopted { was, view } => {
             let head = view.head.as_ref().map(|head| head.seq);
             OperateReport {
                 role,

@@ -65,7 +65,7 @@ pub struct AuditingNode<'a> {
     /// Its label.
     pub label: &'a str,
     /// How its last run failed, as its daemon says, which may not have been able to write that down.
-    pub told: Option<&'a RunFailure>,
+    pub reported_failure: Option<&'a RunFailure>,
     /// Why its state directory cannot be written.
     pub unwritable: Option<&'a str>,
 }
@@ -98,16 +98,16 @@ pub async fn audit_here(
     let entered = since.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
     let from = history::checkpoint_before(&repository, &extent, entered).await?;
     let mut account = JournalAudit::new(plan, AuditPeriod { since, now }, from.as_ref(), repository.format.created);
-    let mut each = |record: &Record, digest| account.take(record, digest);
+    let mut each = |record: &Record, digest| account.add_record(record, digest);
     let read = history::read(&repository, known.as_ref(), &extent, from, &mut found, &mut each).await?;
     account.scheduled(read.state.last_scheduled());
     if let Some(looker) = looker {
         let (failures, under_way) = unrecorded(&repository, &looker, now).await;
-        account.hear(failures, under_way.as_ref());
+        account.add_unrecorded_runs(failures, under_way.as_ref());
     }
     let unwritable = looker.filter(|looker| looker.holds(&read.state)).and_then(|looker| looker.unwritable);
     let unwritable = unwritable.map(|why| AuditFinding::StateUnwritable { why: why.to_owned() });
-    let empty = account.bare.take().and_then(|EmptySourceStreak { first, last, snapshot, runs, marks }| {
+    let empty = account.empty_sources.take().and_then(|EmptySourceStreak { first, last, snapshot, runs, marks }| {
         let empty = empty::empty_sources(Some(&marks), role, &repository.keys)?;
         Some(AuditFinding::EmptySources { first, last, snapshot, runs, empty })
     });
@@ -124,7 +124,7 @@ async fn unrecorded(
 ) -> (Vec<RunSummary>, Option<RunningBackup>) {
     let role = repository.role();
     let kept = looker.state_dir.and_then(|dir| RunFailureFile::at(looker.env, dir, role).load());
-    let own = kept.into_iter().chain(looker.told.cloned()).max_by_key(|failure| failure.time);
+    let own = kept.into_iter().chain(looker.reported_failure.cloned()).max_by_key(|failure| failure.time);
     let me = looker.node.unwrap_or(NodeId([0; NodeId::LEN]));
     let told = presence::read_live_peers(repository, me, now).await.unwrap_or_else(|error| {
         tracing::warn!("role {role}: whether runs of other nodes failed, or go on, cannot be told: {error}");

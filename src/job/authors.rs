@@ -85,7 +85,7 @@ impl RecordedAuthors {
 
     /// Whether each process that was noted here since the notes in memory got `mark` is noted there as well. Another user's process, or one that
     /// may not write there, is not.
-    pub fn are_all_in(&self, mark: u64) -> bool {
+    pub fn all_noted_under(&self, mark: u64) -> bool {
         let mut since = self.notes.iter().skip_while(|note| note.boot != Some(mark));
         since.all(|note| note.boot == Some(mark))
     }
@@ -167,13 +167,13 @@ impl AuthorNotes {
     /// It cannot be written, or a process is noting itself.
     pub fn renew(&self) -> io::Result<u64> {
         let _held = self.env.files.lock(&self.lock())?.ok_or(io::ErrorKind::WouldBlock)?;
-        let mark = self.draw();
+        let mark = self.random_mark();
         self.write(mark, &self.read().notes)?;
         Ok(mark)
     }
 
     /// A mark that none had before.
-    fn draw(&self) -> u64 {
+    fn random_mark(&self) -> u64 {
         u64::from_le_bytes(self.env.random_bytes())
     }
 
@@ -312,7 +312,7 @@ mod tests {
         notes.renew().unwrap();
         let in_memory = async |n, boot| {
             notes.note(AuthorNote { boot, ..by(n, n) }).await.unwrap();
-            [4, 5].map(|mark| notes.read().are_all_in(mark))
+            [4, 5].map(|mark| notes.read().all_noted_under(mark))
         };
         assert_eq!(in_memory(1, None).await, [true, true], "it was before");
         assert_eq!(in_memory(2, Some(4)).await, [true, true]);
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(in_memory(4, Some(5)).await, [false, true], "another user's, or they were lost");
         assert_eq!(in_memory(5, None).await, [false, false], "it could not");
         assert_eq!(in_memory(6, Some(5)).await, [false, false]);
-        assert!(notes.read().are_all_in(6), "the next boot's");
+        assert!(notes.read().all_noted_under(6), "the next boot's");
         assert_eq!(notes.read().notes[1], AuthorNote { boot: Some(4), ..by(2, 2) });
         notes.try_note(by(7, 7)).unwrap();
         let _held = Env::host().files.lock(&notes.lock()).unwrap().unwrap();

@@ -148,7 +148,7 @@ impl<'a> RoleJournal<'a> {
 
     /// The same for a process that only looks whether anything is new, again and again: what it knows is asked for once more only with
     /// `verify`. Whoever goes on to append finds out then.
-    pub async fn follow(
+    pub async fn open_polling(
         runner: &'a NodeContext,
         repository: &'a Repository,
         verify: bool,
@@ -160,14 +160,14 @@ impl<'a> RoleJournal<'a> {
 
     /// The same without the lock, for a process that works under the takeover of another one of this host: that one may be
     /// backing up, and neither is to stand in the other's way.
-    pub async fn join(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
+    pub async fn open_unlocked(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
         Self::read(runner, repository, local, None, JournalReadMode::Whole).await
     }
 
     fn local(runner: &NodeContext, repository: &Repository) -> Result<LocalState, BackupError> {
         let local = LocalState::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
-        Ok(local.recalling(&runner.memories))
+        Ok(local.with_process_memory(&runner.memory))
     }
 
     async fn read(
@@ -186,18 +186,18 @@ impl<'a> RoleJournal<'a> {
             tracing::warn!("the key slot cannot be remembered: {error}");
         }
         if lock.is_some()
-            && let Err(error) = repository.remember_way(&local)
+            && let Err(error) = repository.save_unlock_objects(&local)
         {
             // A repair has one source less.
             tracing::warn!("what leads into the repository cannot be remembered: {error}");
         }
         // Which slot is due, and how records are dated, rests on it.
-        repository.store.ask_time().await;
-        let seats = runner.sessions.seats();
+        repository.store.measure_clock_offset().await;
+        let seats = runner.leases.seats();
         let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
         let read = match reading {
             JournalReadMode::Whole => journal.read(memory.view.as_ref()).await,
-            JournalReadMode::Next { verify } => journal.follow(memory.view.as_ref(), verify).await,
+            JournalReadMode::Next { verify } => journal.poll(memory.view.as_ref(), verify).await,
         };
         if let Err(JournalError::Rotated { .. }) = &read
             && let Err(error) = local.forget_slot()
@@ -208,19 +208,19 @@ impl<'a> RoleJournal<'a> {
         let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
         // Who has not the lock leaves it to who has.
         if opening.lock.is_some() {
-            opening.look_for_twin().await?;
+            opening.detect_clone().await?;
         }
         Ok(opening)
     }
 
     /// Whether a record of this node's was written by none of its processes. Once may be a machine that was set back; what cannot
     /// be its past is another machine with its identity, and goes into the journal for both to see.
-    async fn look_for_twin(&mut self) -> Result<(), BackupError> {
+    async fn detect_clone(&mut self) -> Result<(), BackupError> {
         let (runner, memory) = (self.runner, &mut self.memory);
         #[cfg(feature = "planted")]
         if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
             let noted = self.local.authors().note_look(runner.instance).await;
-            noted.map_err(|error| BackupError::State { path: self.local.memory_file(), error })?;
+            noted.map_err(|error| BackupError::State { path: self.local.saved_state_file(), error })?;
         }
         if let Some(head) = memory.settled() {
             self.local.authors().trim(head);
@@ -228,24 +228,24 @@ impl<'a> RoleJournal<'a> {
         let before = (memory.sighting, memory.notes);
         check_authors(runner, &self.local, memory, &self.view);
         if before != (memory.sighting, memory.notes) {
-            let path = self.local.memory_file();
+            let path = self.local.saved_state_file();
             self.local.save(memory).map_err(|error| BackupError::State { path, error })?;
         }
         let Some(other) = memory.twin.take().filter(|_| !self.view.state.clones.contains(&runner.node.id)) else {
             return Ok(());
         };
         note_append_intent(runner, &self.local, &self.view).await?;
-        self.view = self.journal.note(&self.view, UnfencedAction::Clone(CloneBody { other })).await?;
+        self.view = self.journal.append_unfenced(&self.view, UnfencedAction::Clone(CloneBody { other })).await?;
         Ok(())
     }
 
     /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
-    pub async fn look(
+    pub async fn peek(
         runner: &NodeContext,
         repository: &Repository,
     ) -> Result<(ElectionHistory, JournalView), BackupError> {
         let keys = repository.keys.clone();
-        let local = LocalState::peek(&runner.env, &runner.state_dir, keys.repo()).recalling(&runner.memories);
+        let local = LocalState::peek(&runner.env, &runner.state_dir, keys.repo()).with_process_memory(&runner.memory);
         let memory = local.load(runner.node.id);
         let (store, env) = (repository.store.clone(), runner.env.clone());
         let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
@@ -256,7 +256,7 @@ impl<'a> RoleJournal<'a> {
 
     /// With the lock of this host's other runs, also where this process works under another one's lease. That one takes it for a
     /// moment whenever it reads the journal.
-    pub(crate) async fn hold(mut self) -> Result<Self, BackupError> {
+    pub(crate) async fn with_lock(mut self) -> Result<Self, BackupError> {
         if self.lock.is_none() {
             self.lock = Some(lock_with_retry(&self.local, &self.runner.env, HOLD_TRIES, HOLD_PAUSE).await?);
             self.memory = self.local.load(self.runner.node.id);
@@ -281,13 +281,13 @@ impl<'a> RoleJournal<'a> {
             return Ok(false);
         };
         memory.announced = Some(announced);
-        local.save(memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
+        local.save(memory).map_err(|error| BackupError::State { path: local.saved_state_file(), error })?;
         Ok(true)
     }
 
     /// The slots of what is written from here on are of this schedule.
-    pub(crate) fn by_schedule(mut self, schedule: Option<ScheduleId>) -> Self {
-        self.journal = self.journal.by_schedule(schedule);
+    pub(crate) fn with_schedule(mut self, schedule: Option<ScheduleId>) -> Self {
+        self.journal = self.journal.with_schedule(schedule);
         self
     }
 
@@ -319,17 +319,17 @@ impl<'a> RoleJournal<'a> {
 
     /// Remembers what was read, and fetches what the index of the newest snapshot needs: a node that stands by does it, so that
     /// its first run after a takeover starts at once.
-    pub async fn keep(self) -> Result<(ElectionHistory, JournalView), BackupError> {
+    pub async fn remember(self) -> Result<(ElectionHistory, JournalView), BackupError> {
         let Self { local, mut memory, view, repository, runner, .. } = self;
         if memory.view.as_ref() == Some(&view) {
             return Ok((election_history(&view, &memory, runner.node.id), view));
         }
         let (store, keys) = (repository.store.as_ref(), &repository.keys);
-        let shelf = local.shelf();
+        let shelf = local.index_cache();
         load_index(store, keys, &view.state.indexes, Some(&shelf)).await?;
-        shelf.trim(&view.state.indexes);
+        shelf.retain_only(&view.state.indexes);
         remember_view(runner, &local, &mut memory, &view);
-        local.save(&memory).map_err(|error| BackupError::State { path: local.memory_file(), error })?;
+        local.save(&memory).map_err(|error| BackupError::State { path: local.saved_state_file(), error })?;
         Ok((election_history(&view, &memory, runner.node.id), view))
     }
 
@@ -341,21 +341,23 @@ impl<'a> RoleJournal<'a> {
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
         let runner = self.runner;
-        let session = self.take(candidacy).await?;
+        let session = self.take_over(candidacy).await?;
         let hooks = HookRunner::new(runner, role);
         let (term, deadline) = (session.permit().term(), session.permit().deadline());
-        hooks.taken(term, deadline, &runner.cancel).await;
-        let Some(around) = hooks.open(term, ask.slot).await? else { return session.back_up_or_leave(role, ask).await };
-        let result = match around.before(deadline).await {
-            Ok(()) => session.back_up_or_leave(role, ask).await,
+        hooks.on_takeover(term, deadline, &runner.cancel).await;
+        let Some(around) = hooks.open(term, ask.slot).await? else {
+            return session.back_up_or_abandon(role, ask).await;
+        };
+        let result = match around.run_before(deadline).await {
+            Ok(()) => session.back_up_or_abandon(role, ask).await,
             Err(error) => Err(error),
         };
-        around.close(&result).await;
+        around.run_after(&result).await;
         result
     }
 
     /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.
-    pub(crate) async fn take(self, candidacy: &Candidacy) -> Result<RoleSession<'a>, BackupError> {
+    pub(crate) async fn take_over(self, candidacy: &Candidacy) -> Result<RoleSession<'a>, BackupError> {
         let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
         if repository.format.journal == JournalLocation::Bucket {
             let probe = names::probe(repository.role());
@@ -420,7 +422,7 @@ pub(crate) async fn note_append_intent(
     view: &JournalView,
 ) -> Result<(), BackupError> {
     let noted = boot::note_author(local, runner.instance, view.next_seq()).await;
-    noted.map_err(|error| BackupError::State { path: local.memory_file(), error })
+    noted.map_err(|error| BackupError::State { path: local.saved_state_file(), error })
 }
 
 /// Remembers the journal up to here, and what is to be thought of those who wrote it. Only with the lock held.
@@ -439,7 +441,7 @@ fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedSta
     let is_whole = is_whole || crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged);
     if let Some(judged) = memory.settled().filter(|_| is_whole) {
         let own: Vec<InstanceId> = noted.instances().chain([runner.instance]).collect();
-        let witness = BootEvidence::ask(local, runner.instance);
+        let witness = BootEvidence::collect(local, runner.instance);
         let evidence = CloneEvidence {
             authors: view.authors.get(&runner.node.id).map_or(&[], Vec::as_slice),
             own: &own,
@@ -470,7 +472,7 @@ fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedSta
                 );
                 memory.sighting = Some(sighting);
             }
-            CloneSuspicion::Twin(other) => memory.twin = Some(other),
+            CloneSuspicion::Clone(other) => memory.twin = Some(other),
         }
     }
     if !is_whole {

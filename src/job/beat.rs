@@ -110,7 +110,7 @@ pub(crate) async fn running_backup(
 async fn read(repository: &Repository) -> Result<Option<(HeartbeatRecord, Digest)>, StoreError> {
     let object = match repository.store.get(&names::beat(repository.role()), SizeLimit::LIVE).await {
         Ok(object) => object,
-        Err(error) if error.is_not_found() || error.is_no_object() => return Ok(None),
+        Err(error) if error.is_not_found() || error.is_not_an_object() => return Ok(None),
         Err(error) => return Err(error),
     };
     let beat = line::open(&object, &repository.keys).ok().and_then(|line| serde_json::from_slice(line).ok());

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 /// Clones share the flag. Once set it stays set.
 #[derive(Debug, Clone)]
 pub struct CancelToken {
-    own: Arc<watch::Sender<bool>>,
+    flag: Arc<watch::Sender<bool>>,
     /// Whoever is set with it.
     parent: Option<Arc<CancelToken>>,
 }
@@ -16,7 +16,7 @@ pub struct CancelToken {
 impl CancelToken {
     /// Not set.
     pub fn new() -> Self {
-        Self { own: Arc::new(watch::Sender::new(false)), parent: None }
+        Self { flag: Arc::new(watch::Sender::new(false)), parent: None }
     }
 
     /// One that is set with this one, and can be set without it.
@@ -26,18 +26,18 @@ impl CancelToken {
 
     /// Sets the flag.
     pub fn cancel(&self) {
-        self.own.send_replace(true);
+        self.flag.send_replace(true);
     }
 
     /// Whether it is set.
     pub fn is_cancelled(&self) -> bool {
-        *self.own.borrow() || self.parent.as_ref().is_some_and(|parent| parent.is_cancelled())
+        *self.flag.borrow() || self.parent.as_ref().is_some_and(|parent| parent.is_cancelled())
     }
 
     /// Returns when it is set.
     pub async fn cancelled(&self) {
         let mut receivers: Vec<_> = std::iter::successors(Some(self), |cancel| cancel.parent.as_deref())
-            .map(|cancel| cancel.own.subscribe())
+            .map(|cancel| cancel.flag.subscribe())
             .collect();
         let waits = receivers.iter_mut().map(|receiver| Box::pin(receiver.wait_for(|&set| set)));
         // It fails only without a sender, and `self` is one.

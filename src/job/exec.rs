@@ -91,7 +91,7 @@ impl ExecOutcome {
             ExecOutcome::Refused(_) => return None,
         };
         let body = end_body(ended, cause, 0);
-        (!body.is_good()).then(|| health::ended(&body))
+        (!body.is_success()).then(|| health::ended(&body))
     }
 }
 
@@ -173,7 +173,7 @@ pub async fn exec(
             if request.scheduled {
                 begins(opening.view(), slot.map(|slot| slot.at));
             }
-            let result = match Box::pin(opening.take(&candidacy)).await {
+            let result = match Box::pin(opening.take_over(&candidacy)).await {
                 Ok(session) => run(runner, role, session, slot.map(|slot| slot.at), keeper.as_ref(), request).await,
                 Err(error) => Err(error.into()),
             };
@@ -196,7 +196,7 @@ async fn lock_command(
     match LocalState::open(&runner.env, &runner.state_dir, repository.keys.repo())?.lock_command().await {
         Err(LockError::Busy { pid }) => {
             let report = RoleReport::nothing(role.name.clone(), RunOutcome::Skipped);
-            Ok(Err((report, Some(NoCommitReason::CommandRuns { pid }))))
+            Ok(Err((report, Some(NoCommitReason::CommandRunning { pid }))))
         }
         lock => Ok(Ok(Some(lock?))),
     }
@@ -285,7 +285,7 @@ fn variables(
 ) -> Vec<(&'static str, String)> {
     let now = runner.env.clock.moment();
     let until = deadline.until().and_then(|until| now.wall.checked_add(until.saturating_sub(now.boot)).ok());
-    let mut variables = runner.context(role, Some(term), slot).variables();
+    let mut variables = runner.probe_context(role, Some(term), slot).variables();
     // As it stands at the start; it moves on while the lease is renewed.
     variables.extend(until.map(|until| ("RUNNER_DEADLINE", until.to_string())));
     variables
@@ -312,7 +312,7 @@ pub(crate) async fn deadline_passed(runner: &NodeContext, deadline: &Deadline) {
 /// Resolves when the probes or the journal say that the role is not here any more. What cannot be told is no reason: that is
 /// what the lease is for.
 async fn stop_cause(runner: &NodeContext, role: &RoleSettings, session: &RoleSession<'_>) -> ExecStopCause {
-    let mut hints = runner.surroundings.senses.hints(role.eligible.as_ref());
+    let mut hints = runner.inputs.probes.hints(role.eligible.as_ref());
     let mut poll = tokio::time::interval(WATCH);
     // The first one is now.
     poll.tick().await;
@@ -323,15 +323,15 @@ async fn stop_cause(runner: &NodeContext, role: &RoleSettings, session: &RoleSes
         };
         if let Some(assessment) = guard::run_probes(runner, role, None).await
             && assessment.answer == ProbeAnswer::No
-            && !assessment.speaks_for()
+            && !assessment.may_work()
         {
-            return ExecStopCause::NotEligible(assessment.evidence);
+            return ExecStopCause::NotEligible(assessment.results);
         }
         // What the kernel tells is about this node alone.
         if !polled {
             continue;
         }
-        match session.overtaken().await {
+        match session.superseded_by().await {
             Ok(Some(holder)) => return ExecStopCause::Fenced(Box::new(holder)),
             Ok(None) => {}
             Err(error) => tracing::warn!("{error}"),

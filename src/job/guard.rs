@@ -60,7 +60,7 @@ pub enum NoCommitReason {
     /// It cannot tell.
     Unknown(UnknownReason, Vec<probe::ProbeResult>),
     /// It cannot tell, because its lease was asked for in vain.
-    LeaseUnanswered {
+    LeaseUnknown {
         /// Where the lease is.
         lease: LeaseKind,
         /// What came of the last try.
@@ -79,12 +79,12 @@ pub enum NoCommitReason {
     /// No slot has been due yet.
     NothingDue,
     /// The command of an earlier call still runs on this node.
-    CommandRuns {
+    CommandRunning {
         /// The process that started it.
         pid: Option<String>,
     },
     /// Another process of this node works for the role: a run for the slot is under way.
-    RunsAlready {
+    AlreadyRunning {
         /// Which.
         pid: Option<String>,
     },
@@ -130,7 +130,7 @@ pub async fn backup(
 
 /// What shows that a run gets answers of its store.
 pub(crate) fn store_answers(runner: &NodeContext) -> ResponseCounter {
-    ResponseCounter { count: Arc::clone(&runner.progress.steps), counts: |key| !names::is_live(key) }
+    ResponseCounter { count: Arc::clone(&runner.progress.steps), is_progress: |key| !names::is_live(key) }
 }
 
 /// How long a run of this role may be silent.
@@ -171,7 +171,7 @@ async fn back_up(
     };
     let Precheck { repository, plan, mut assessment, counters } = approach;
     let scheduled = request.scheduled;
-    let stays = request.stays();
+    let stays = request.occasion();
     // Without probes nothing but the journal says which node it is, as for a command.
     if stays.is_some()
         && role.eligible.is_none()
@@ -214,7 +214,7 @@ async fn back_up(
         }
     };
     let duration = runner.env.clock.boottime().saturating_sub(started);
-    Ok((with_measurements(report, duration, &counters.read(), &runner.env), reason))
+    Ok((with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
 }
 
 /// A role's repository, and what is known before its journal is read.
@@ -243,9 +243,9 @@ pub(crate) async fn precheck(
         return Ok(Err(refused));
     }
     let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
-    let (counting, counters) = CountingStore::telling(connected, store_answers(runner));
+    let (counting, counters) = CountingStore::with_response_counter(connected, store_answers(runner));
     let store: Arc<dyn Store> = Arc::new(counting);
-    runner.progress.asks(&store);
+    runner.progress.set_store(&store);
     let place = RepositoryLocation::new(&settings.store, &role.name);
     let repository = until_cancelled(runner, open(runner, role, store, Some(&place))).await?;
     Ok(Ok(Precheck { repository, plan, assessment, counters }))
@@ -261,7 +261,7 @@ pub async fn read_view(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<JournalView, GuardError> {
     let repository = open(runner, role, connect().await?, None).await?;
-    Ok(RoleJournal::look(runner, &repository).await?.1)
+    Ok(RoleJournal::peek(runner, &repository).await?.1)
 }
 
 /// Tells the other nodes of this one once more, after a run that failed: how it did is news for them.
@@ -278,7 +278,7 @@ pub async fn announce(
         Ok(mut opening) => drop(opening.announce(role.lease).await?),
         Err(error) => {
             let error = GuardError::from(error);
-            if error.is_state() {
+            if error.is_local_state() {
                 presence::announce_failure(runner, &repository, role.lease).await;
             }
             return Err(error);
@@ -295,10 +295,10 @@ pub(crate) async fn open(
     place: Option<&RepositoryLocation>,
 ) -> Result<Repository, GuardError> {
     let (env, state_dir) = (&runner.env, runner.state_dir.as_path());
-    let slot = LocalState::slot_of(env, Some(state_dir));
+    let slot = LocalState::last_key_slot_of(env, Some(state_dir));
     let opened = Repository::open_by(store, &role.name, &role.key, slot).await;
     let Some(place) = place else { return Ok(opened?) };
-    let repository = opened.map_err(|error| place.explain(env, Some(state_dir), error))?;
+    let repository = opened.map_err(|error| place.refine_error(env, Some(state_dir), error))?;
     place.remember(env, state_dir, &repository)?;
     Ok(repository)
 }
@@ -355,8 +355,8 @@ impl<'a> RoleGuard<'a> {
     /// Decides whether this node may work for the role now, and gets the lease if it takes one.
     pub async fn admit(&self, mut assessment: Option<ProbeAssessment>) -> Result<Admission<'a>, GuardError> {
         let opened = until_cancelled(self.runner, async {
-            Ok(if self.runner.sessions.are_borrowed() {
-                Box::pin(RoleJournal::join(self.runner, self.repository)).await?
+            Ok(if self.runner.leases.are_borrowed() {
+                Box::pin(RoleJournal::open_unlocked(self.runner, self.repository)).await?
             } else {
                 Box::pin(RoleJournal::open(self.runner, self.repository)).await?
             })
@@ -366,9 +366,9 @@ impl<'a> RoleGuard<'a> {
             // The next call looks whether the slot is committed by then.
             Err(GuardError::Backup(BackupError::Lock(LockError::Busy { pid }))) if self.scheduled => {
                 let report = report_without_commit(self.role, RunOutcome::Skipped);
-                return Ok(Admission::Refused(Box::new((report, Some(NoCommitReason::RunsAlready { pid })))));
+                return Ok(Admission::Refused(Box::new((report, Some(NoCommitReason::AlreadyRunning { pid })))));
             }
-            opened => opened?.by_schedule(self.plan.as_ref().map(SlotSchedule::id)),
+            opened => opened?.with_schedule(self.plan.as_ref().map(SlotSchedule::id)),
         };
         until_cancelled(self.runner, async { Ok(opening.announce(self.role.lease).await?) }).await?;
         let slot = match self.slot(opening.view()) {
@@ -377,7 +377,7 @@ impl<'a> RoleGuard<'a> {
         };
         let verdict = self.decide(&opening, slot, assessment.as_ref(), LeaseView::Unasked);
         let ElectionState::Candidate = verdict.state else { return Ok(self.conclude(opening, slot, verdict)) };
-        if let Some(wait) = self.turn(&opening, slot) {
+        if let Some(wait) = self.takeover_wait(&opening, slot) {
             // The node that had the role last goes first: a role that moves without need is read anew for nothing.
             let waited = until_cancelled(self.runner, async {
                 let until = self.runner.env.clock.boottime() + wait;
@@ -430,7 +430,7 @@ impl<'a> RoleGuard<'a> {
         if let (ElectionState::Unknown(UnknownReason::Lease(lease)), Err(LeaseRefusal::Unreachable(why))) =
             (&verdict.state, asked)
         {
-            let reason = NoCommitReason::LeaseUnanswered { lease: *lease, why: why.clone() };
+            let reason = NoCommitReason::LeaseUnknown { lease: *lease, why: why.clone() };
             return Ok(Admission::Refused(Box::new((
                 report_without_commit(self.role, RunOutcome::Unknown),
                 Some(reason),
@@ -449,7 +449,7 @@ impl<'a> RoleGuard<'a> {
             Ok(Box::pin(RoleJournal::open(self.runner, self.repository)).await?)
         })
         .await?;
-        let opening = opening.by_schedule(self.plan.as_ref().map(SlotSchedule::id));
+        let opening = opening.with_schedule(self.plan.as_ref().map(SlotSchedule::id));
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),
@@ -460,7 +460,7 @@ impl<'a> RoleGuard<'a> {
 
     /// What a verdict means for somebody who wants to work.
     fn conclude(&self, opening: RoleJournal<'a>, slot: Option<Slot>, verdict: ElectionOutcome) -> Admission<'a> {
-        let ElectionOutcome { state, evidence } = verdict;
+        let ElectionOutcome { state, results: evidence } = verdict;
         let (outcome, reason) = match state {
             ElectionState::Active { candidacy, .. } => {
                 return Admission::Active(Box::new(AdmittedRun { opening, candidacy, slot, keeper: None }));
@@ -517,12 +517,14 @@ impl<'a> RoleGuard<'a> {
             lease,
             history: Some(&opening.history()),
             plan: self.plan.as_ref(),
-            occasion: self.occasion.unwrap_or(slot.map_or(RetakeReason::ByHand, |slot| RetakeReason::Slot(slot.at))),
+            retake_reason: self
+                .occasion
+                .unwrap_or(slot.map_or(RetakeReason::ByHand, |slot| RetakeReason::DueSlot(slot.at))),
         })
     }
 
     /// How long this node leaves the slot to the one that had the role last.
-    fn turn(&self, opening: &RoleJournal<'_>, slot: Option<Slot>) -> Option<Duration> {
+    fn takeover_wait(&self, opening: &RoleJournal<'_>, slot: Option<Slot>) -> Option<Duration> {
         let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != self.runner.node.id)?;
         let until = slot?.starts.saturating_add(self.role.takeover_delay).ok()?;
         let wait = Duration::try_from(until.duration_since(self.runner.env.clock.now())).ok()?;
@@ -563,7 +565,7 @@ impl<'a> RoleGuard<'a> {
         ask: &BackupOptions,
         lost: impl Future<Output = LostTo>,
     ) -> Result<GuardOutcome, GuardError> {
-        let start_by = self.plan.as_ref().and_then(|plan| Some(plan.start_by(plan.exactly(ask.slot?)?)));
+        let start_by = self.plan.as_ref().and_then(|plan| Some(plan.start_by(plan.slot_at(ask.slot?)?)));
         let cause = beat::HeartbeatSlot { slot: ask.slot, start_by };
         let _beat = Heartbeat::start(self.runner, self.role, self.repository, cause);
         let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
@@ -641,7 +643,7 @@ pub fn own_paths(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
 /// What the probes say of `role` here; `None` for a role without any.
 pub async fn run_probes(runner: &NodeContext, role: &RoleSettings, slot: Option<Timestamp>) -> Option<ProbeAssessment> {
     let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
-    let (context, senses) = (runner.context(role, None, slot), runner.surroundings.senses.as_ref());
+    let (context, senses) = (runner.probe_context(role, None, slot), runner.inputs.probes.as_ref());
     Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)
 }
 
@@ -651,7 +653,7 @@ pub(crate) fn ineligible(
     role: &RoleSettings,
     assessment: Option<&ProbeAssessment>,
 ) -> Option<GuardOutcome> {
-    let evidence = || assessment.map(|a| a.evidence.clone()).unwrap_or_default();
+    let evidence = || assessment.map(|a| a.results.clone()).unwrap_or_default();
     match election::eligibility(role, &runner.node.name, assessment) {
         Eligibility::Yes | Eligibility::Fallback => None,
         Eligibility::No(why) => {
@@ -669,7 +671,7 @@ pub(crate) async fn held_elsewhere(
     role: &RoleSettings,
     repository: &Repository,
 ) -> Result<Option<GuardOutcome>, BackupError> {
-    let (history, _) = RoleJournal::look(runner, repository).await?;
+    let (history, _) = RoleJournal::peek(runner, repository).await?;
     let holder = history.holder.filter(|holder| holder.node != runner.node.id);
     Ok(holder.map(|holder| {
         (report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::HeldBy { holder: holder.label }))
@@ -723,7 +725,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_commit_is_not_hidden_by_a_stall() {
-        let stall = || Some(RunStall { silent: Duration::from_mins(15), last: None, trouble: None });
+        let stall = || Some(RunStall { silent: Duration::from_mins(15), last: None, store_error: None });
         let settled = |done| run_result(WatchedRun { done, stall: stall() }).map_err(|error| error.to_string());
         assert_eq!(settled(Some(Ok(7))), Ok(7), "it is committed");
         let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };

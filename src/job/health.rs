@@ -49,7 +49,7 @@ pub struct RunningBackup {
 
 impl RunningBackup {
     /// What the journal shows the same of: a guarded command for a slot.
-    pub(crate) fn of_command(running: &RunningCommand) -> Option<Self> {
+    pub(crate) fn from_command(running: &RunningCommand) -> Option<Self> {
         Some(Self { node: running.node.name.clone(), slot: running.slot?, since: running.time })
     }
 }
@@ -72,7 +72,7 @@ pub(crate) struct RoleHistory {
     /// The guarded command of whose end the journal shows nothing.
     pub(crate) running: Option<RunningCommand>,
     /// That was begun on this node, and no process of this node runs it any more.
-    pub(crate) running_is_gone: bool,
+    pub(crate) running_ended: bool,
     /// How the guarded command for a slot ended that ended last.
     pub(crate) command: Option<CommandEnd>,
     /// The backups that are under way, as far as that is told.
@@ -98,7 +98,7 @@ impl RoleHistory {
             pauses,
             running: view.running.clone(),
             under_way: Vec::new(),
-            running_is_gone: false,
+            running_ended: false,
             command: view.state.holder.as_ref().and_then(|holder| holder.command.clone()),
         }
     }
@@ -116,10 +116,10 @@ impl RoleHistory {
     /// The slots that no node will commit in time any more, and that no pause excuses. `own`: the slot of a run of this node
     /// that is under way. Where no slot was ever committed they count from the making of the repository.
     pub(crate) fn missed(&self, plan: &SlotSchedule, own: Option<Timestamp>, now: Timestamp) -> Vec<Slot> {
-        let excuse = |slot: Slot| self.pauses.cover(slot.starts, plan.start_by(slot), now).map(|(_, until)| until);
+        let excuse = |slot: Slot| self.pauses.covering(slot.starts, plan.start_by(slot), now).map(|(_, until)| until);
         let command = self.running.as_ref().and_then(|running| running.slot);
         let running: Vec<Timestamp> = self.under_way.iter().map(|run| run.slot).chain(command).chain(own).collect();
-        plan.missed_unless(&self.commits, &running, now, excuse).slots
+        plan.missed_except(&self.commits, &running, now, excuse).slots
     }
 
     /// When a slot was committed last, where the config has no schedule for the role.
@@ -139,7 +139,7 @@ pub(crate) fn newest_commit(
     snapshot: Option<(u64, Timestamp)>,
     command: Option<&CommandEnd>,
 ) -> Option<(u64, Timestamp)> {
-    let command = command.filter(|command| command.end.is_good()).map(|command| (command.seq.0, command.time));
+    let command = command.filter(|command| command.end.is_success()).map(|command| (command.seq.0, command.time));
     snapshot.into_iter().chain(command).max_by_key(|(seq, _)| *seq)
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn ended(end: &EndBody) -> String {
 /// these: it owes nothing.
 pub(crate) fn failed_command(last: &CommandEnd, is_closed: impl FnOnce(Timestamp) -> bool) -> Option<RunSummary> {
     let CommandEnd { node, time, slot, end, .. } = last;
-    if end.is_good() || is_closed(*slot) {
+    if end.is_success() || is_closed(*slot) {
         return None;
     }
     Some(RunSummary {
@@ -214,7 +214,7 @@ pub(crate) struct HealthFacts<'a> {
     /// What the daemon of this node says of the role, where it answers.
     pub(crate) daemon: Option<&'a str>,
     /// What was seen besides: drift, the journal's head, the lease.
-    pub(crate) seen: &'a [RoleWarning],
+    pub(crate) observed: &'a [RoleWarning],
 }
 
 /// Everything that a person should look after, the worst first.
@@ -251,7 +251,7 @@ pub(crate) fn health_warnings(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
             found.push(RoleWarning::NoSnapshot { since });
         }
     }
-    found.extend_from_slice(facts.seen);
+    found.extend_from_slice(facts.observed);
     found.sort_by_key(|warning| Reverse(severity(warning)));
     found
 }
@@ -270,7 +270,7 @@ fn slots_missed(facts: &HealthFacts<'_>, past: &RoleHistory) -> Option<RoleWarni
     let (first, last, count) = (missed.first()?.at, missed.last()?.at, missed.len());
     let cause = match (facts.state, facts.reason) {
         _ if let Some((run, is_command)) = blocking_run(facts, past, &missed) => {
-            let gone = is_command && past.running_is_gone;
+            let gone = is_command && past.running_ended;
             MissedCause::Running { node: run.node, since: run.since, is_command, gone }
         }
         (_, StateReason::ProbesNo | StateReason::Fallback { .. }) => MissedCause::NotEligible,
@@ -279,7 +279,7 @@ fn slots_missed(facts: &HealthFacts<'_>, past: &RoleHistory) -> Option<RoleWarni
         (_, StateReason::LeaseTaken { by: Some(by) }) => MissedCause::HeldBy(by.clone()),
         (_, StateReason::Daemon { why }) => MissedCause::Daemon(why.clone()),
         (RoleState::Active, _)
-            if !failures_since_commit(facts).is_empty() || facts.seen.iter().any(is_state_dir_warning) =>
+            if !failures_since_commit(facts).is_empty() || facts.observed.iter().any(is_state_dir_warning) =>
         {
             MissedCause::Failing
         }
@@ -299,7 +299,7 @@ fn slots_missed(facts: &HealthFacts<'_>, past: &RoleHistory) -> Option<RoleWarni
 
 /// The run that was begun for one of these slots or one before them, unless a run failed after that, and whether it is a command.
 fn blocking_run(facts: &HealthFacts<'_>, past: &RoleHistory, missed: &[Slot]) -> Option<(RunningBackup, bool)> {
-    let command = past.running.as_ref().and_then(RunningBackup::of_command);
+    let command = past.running.as_ref().and_then(RunningBackup::from_command);
     let is_open = |run: &RunningBackup| {
         !past.commits.is_closed(run.slot, corrected_now(facts)) && missed.iter().any(|missed| missed.at >= run.slot)
     };

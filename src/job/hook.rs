@@ -142,11 +142,11 @@ impl<'a> HookRunner<'a> {
     async fn close_left_open(self) {
         let Some(open) = self.read::<HookPairRecord>(OPEN) else { return };
         tracing::warn!("role {}: a run was cut short after its hook before; running after", self.role.name);
-        self.after(open, "unknown").await;
+        self.run_after(open, "unknown").await;
     }
 
     /// This node works for the role under this term now.
-    pub(crate) async fn taken(self, term: Term, deadline: &Deadline, ending: &CancelToken) {
+    pub(crate) async fn on_takeover(self, term: Term, deadline: &Deadline, ending: &CancelToken) {
         let hooks = &self.role.hooks;
         if hooks.on_takeover.is_none() && hooks.on_lost.is_none() {
             return;
@@ -164,7 +164,7 @@ impl<'a> HookRunner<'a> {
                 }
             };
             let variables = self.variables(term, None);
-            self.said(self.run("on_takeover", command, &variables, hooks.timeout, stop).await);
+            self.log_failure(self.run("on_takeover", command, &variables, hooks.timeout, stop).await);
         }
         if let Err(error) = self.write(HELD, &RoleHeldRecord { term }) {
             tracing::error!("role {}: on_lost will not be run: {error}", self.role.name);
@@ -172,7 +172,7 @@ impl<'a> HookRunner<'a> {
     }
 
     /// This node no longer works for the role, or gives it up. Takes no longer than `limit`.
-    pub async fn lost(self, limit: Duration) {
+    pub async fn on_lost(self, limit: Duration) {
         if self.read::<RoleHeldRecord>(HELD).is_none() {
             return;
         }
@@ -184,14 +184,14 @@ impl<'a> HookRunner<'a> {
             if let Some(command) = &self.role.hooks.on_lost {
                 let variables = self.variables(taken.term, None);
                 let limit = limit.min(self.role.hooks.timeout);
-                self.said(self.run("on_lost", command, &variables, limit, std::future::pending()).await);
+                self.log_failure(self.run("on_lost", command, &variables, limit, std::future::pending()).await);
             }
         };
         // The hook ends by itself before that; a lock may be held by one that does not.
         let _ = self.runner.env.timeout(limit + ENDING_MAX, work).await;
     }
 
-    async fn after(self, open: HookPairRecord, outcome: &str) {
+    async fn run_after(self, open: HookPairRecord, outcome: &str) {
         if let Some(command) = &self.role.hooks.after {
             let mut variables = self.variables(open.term, open.slot);
             variables.push(("RUNNER_OUTCOME", outcome.to_owned()));
@@ -201,7 +201,7 @@ impl<'a> HookRunner<'a> {
             };
             let ended = self.run("after", command, &variables, self.role.hooks.timeout, stop).await;
             let stopped = matches!(ended, Err(HookError::Stopped { .. }));
-            self.said(ended);
+            self.log_failure(ended);
             if stopped {
                 // It is run again at the next start.
                 return;
@@ -211,7 +211,7 @@ impl<'a> HookRunner<'a> {
     }
 
     /// A hook whose failure changes nothing else is loud in the log.
-    fn said(self, ended: Result<(), HookError>) {
+    fn log_failure(self, ended: Result<(), HookError>) {
         if let Err(error) = ended {
             tracing::error!("role {}: {error}", self.role.name);
         }
@@ -245,11 +245,11 @@ impl<'a> HookRunner<'a> {
             },
             () = watch_cpu_time(id, self.role.stall_timeout, progress) => unreachable!("it is looked at as long as it runs"),
             () = tokio::time::sleep(limit) => {
-                group.end(grace).await.map_err(start)?;
+                group.terminate(grace).await.map_err(start)?;
                 Err(HookError::Timeout { hook, after: limit })
             }
             () = stop => {
-                group.end(grace).await.map_err(start)?;
+                group.terminate(grace).await.map_err(start)?;
                 Err(HookError::Stopped { hook })
             }
         };
@@ -262,7 +262,7 @@ impl<'a> HookRunner<'a> {
     }
 
     fn variables(self, term: Term, slot: Option<Timestamp>) -> Vec<(&'static str, String)> {
-        self.runner.context(self.role, Some(term), slot).variables()
+        self.runner.probe_context(self.role, Some(term), slot).variables()
     }
 
     fn dir(self) -> PathBuf {
@@ -327,7 +327,7 @@ const HELD: &str = "held";
 
 impl OpenHookPair<'_> {
     /// Runs `before`. Whatever it says, [`OpenHookPair::close`] follows.
-    pub(crate) async fn before(&self, deadline: &Deadline) -> Result<(), BackupError> {
+    pub(crate) async fn run_before(&self, deadline: &Deadline) -> Result<(), BackupError> {
         let HookRunner { runner, role } = self.hooks;
         let Some(command) = &role.hooks.before else { return Ok(()) };
         let stop = async {
@@ -345,8 +345,8 @@ impl OpenHookPair<'_> {
     }
 
     /// Runs `after`.
-    pub(crate) async fn close(self, result: &Result<CommittedBackup, BackupError>) {
-        self.hooks.after(self.open, outcome(result)).await;
+    pub(crate) async fn run_after(self, result: &Result<CommittedBackup, BackupError>) {
+        self.hooks.run_after(self.open, outcome(result)).await;
     }
 }
 

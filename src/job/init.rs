@@ -128,7 +128,7 @@ pub async fn refuse_gone(
     state_dir: Option<&Path>,
     env: &Env,
 ) -> Result<(), InitError> {
-    let known = place.recall(env, state_dir);
+    let known = place.load_repository_id(env, state_dir);
     let known = known.map_err(|error| InitError::Unread { store: place.store().to_owned(), error })?;
     let Some(repository) = known else { return Ok(()) };
     if let Some(store) = store {
@@ -224,7 +224,7 @@ fn existing_repository(
     report: InitRoleReport,
     seats: &JournalAccess,
 ) -> Result<(Repository, InitRoleReport), InitError> {
-    seats.agree(&repository)?;
+    seats.check_placement(&repository)?;
     let report =
         InitRoleReport { repository: repository.format.repo, journal: place(repository.format.journal), ..report };
     Ok((repository, report))
@@ -245,11 +245,11 @@ async fn choose_journal_home(
     seats: &JournalAccess,
     env: &Env,
 ) -> Result<JournalLocation, InitError> {
-    let claim = seats.claim(role);
+    let claim = seats.creation_register(role);
     if seats.said() != JournalPlacement::Etcd {
         let failure = match proof::prove(store, &names::probe(role), env).await {
             Ok(()) => return Ok(JournalLocation::Bucket),
-            Err(failure) => failure.seen()?,
+            Err(failure) => failure.into_definite()?,
         };
         if !failure.is_certain() {
             return Err(InitError::Unproved { store: store.describe(), failure });
@@ -319,7 +319,7 @@ fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<SlotSecret>, bool),
 
 /// Writes a key file that nobody else can read, and that a crash cannot lose once something was encrypted with it.
 pub fn write_key_file(path: &Path, secret: &SlotSecret) -> std::io::Result<()> {
-    let text = secret.to_text().ok_or_else(|| std::io::Error::other("a passphrase has no key file"))?;
+    let text = secret.to_key_file_text().ok_or_else(|| std::io::Error::other("a passphrase has no key file"))?;
     let parent = file::parent(path);
     // One that is missing may be mistyped, or a disk that is not mounted.
     if !parent.try_exists()? {

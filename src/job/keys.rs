@@ -151,7 +151,8 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
         return Err(KeysError::NotEncrypted);
     }
     let first = repository.slot.as_slice();
-    let KeySlotList { found, passed_over } = slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
+    let KeySlotList { found, skipped: passed_over } =
+        slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
     // One more than are looked at would open for nobody.
     if passed_over > 0 {
         return Err(KeysError::TooManySlots(passed_over));
@@ -183,7 +184,8 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
 pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Result<KeyReport, KeysError> {
     let Some((secret, _)) = read_secret(given)? else { return Err(KeysError::NotEncrypted) };
     let first = repository.slot.as_slice();
-    let KeySlotList { found, passed_over } = slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
+    let KeySlotList { found, skipped: passed_over } =
+        slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
     // Among those that were not looked at it may be, too.
     if passed_over == 0 && !found.iter().any(|found| found.id == id) {
         return Err(KeysError::NoSuchKey { id, known: found.into_iter().map(|found| found.id).collect() });
@@ -266,7 +268,8 @@ pub(super) async fn report(repository: &Repository, change: KeyChange) -> Result
         };
         SlotReport { id, generation, kind, written, opened: repository.slot == Some(id), problem }
     };
-    let KeySlotList { found, passed_over } = list_key_slots(repository.store.as_ref(), repository.role()).await?;
+    let KeySlotList { found, skipped: passed_over } =
+        list_key_slots(repository.store.as_ref(), repository.role()).await?;
     let slots = found.into_iter().map(read).collect();
     let generation = repository.keys.generation();
     Ok(KeyReport { role: repository.role().clone(), change, generation, slots, passed_over })
@@ -325,7 +328,7 @@ mod tests {
         let open = async |remembered| {
             let (store, counters) = CountingStore::new(rig.store.clone());
             let opened = Repository::open_by(Arc::new(store), &rig.role.name, &first, |_| remembered).await;
-            (opened.map(|repository| repository.slot), counters.read().requests())
+            (opened.map(|repository| repository.slot), counters.snapshot().requests())
         };
         assert!(matches!(open(Some(own)).await, (Ok(Some(slot)), 2) if slot == own), "format and slot");
         for remembered in [Some(other), Some(KeyId([9; 8])), None] {
@@ -402,7 +405,8 @@ mod tests {
             rig.memory.tamper(&names::key(&rig.role.name, id), Some(slot.into()));
             rig.memory.tamper(&format!("{}strange-{n}", names::keys_prefix(&rig.role.name)), Some(Vec::new().into()));
         }
-        let KeySlotList { found, passed_over } = list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
+        let KeySlotList { found, skipped: passed_over } =
+            list_key_slots(rig.store.as_ref(), &rig.role.name).await.unwrap();
         assert_eq!((found.len(), passed_over, found[0].id), (64, 37, own), "the oldest first");
         let listed = list(&opened(&rig, &rig.role.key).await.unwrap()).await.unwrap();
         assert_eq!(listed.slots.iter().filter(|slot| slot.opened).map(|slot| slot.id).collect::<Vec<_>>(), [own]);
@@ -410,7 +414,7 @@ mod tests {
         // What is left of the work that one command does is not exceeded.
         let secret = SlotSecret::parse_passphrase(b"correct horse").unwrap();
         let slot = KeySlot::wrap(&secret, rig.repository.keys.keyring(), rig.repository.format.repo, &rig.env).unwrap();
-        let (mut trial, mut tried) = (KeySlotTrial::with_work_kib(slot.kind.work_kib() * 2), 0);
+        let (mut trial, mut tried) = (KeySlotTrial::with_work_kib(slot.kind.cost_kib() * 2), 0);
         for _ in 0..4 {
             tried += usize::from(trial.unwrap(&slot, &secret, rig.repository.format.repo).await.is_some());
         }
@@ -450,13 +454,13 @@ mod tests {
         async fn put_if_absent(&self, key: &str, body: bytes::Bytes) -> Result<crate::store::PutOutcome, StoreError> {
             self.0.put_if_absent(key, body).await
         }
-        async fn put_if_absent_held(
+        async fn put_if_absent_paused(
             &self,
             key: &str,
             body: bytes::Bytes,
             hold: crate::store::PutPause,
         ) -> Result<crate::store::PutOutcome, StoreError> {
-            self.0.put_if_absent_held(key, body, hold).await
+            self.0.put_if_absent_paused(key, body, hold).await
         }
         async fn replace(
             &self,

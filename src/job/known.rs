@@ -80,8 +80,8 @@ pub fn slot_plan(
     let plan = SlotSchedule::new(role, &settings.timezone)?;
     let place = RepositoryLocation::new(&settings.store, &role.name);
     Ok(plan.map(|plan| {
-        let since = place.see(env, state_dir, plan.id());
-        plan.seen(Some(since))
+        let since = place.note_schedule(env, state_dir, plan.id());
+        plan.with_first_seen(Some(since))
     }))
 }
 
@@ -98,8 +98,8 @@ pub fn recalled_slot_plan(
     let plan = SlotSchedule::new(role, &settings.timezone)?;
     let place = RepositoryLocation::new(&settings.store, &role.name);
     Ok(plan.map(|plan| {
-        let since = state_dir.and_then(|dir| place.seen(env, dir, plan.id()));
-        plan.seen(since)
+        let since = state_dir.and_then(|dir| place.schedule_seen_at(env, dir, plan.id()));
+        plan.with_first_seen(since)
     }))
 }
 
@@ -139,12 +139,12 @@ impl RepositoryLocation {
     }
 
     /// When this node saw this schedule of the role first, where it remembers.
-    fn seen(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Option<Timestamp> {
+    fn schedule_seen_at(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Option<Timestamp> {
         self.schedules(env, state_dir).iter().find(|seen| seen.schedule == schedule).map(|seen| seen.since)
     }
 
     /// The same, which is now at the latest: a clock that was ahead then is set right.
-    fn see(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Timestamp {
+    fn note_schedule(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Timestamp {
         let (now, mut seen) = (env.clock.now(), self.schedules(env, state_dir));
         match seen.iter_mut().find(|seen| seen.schedule == schedule) {
             Some(known) if known.since <= now => return known.since,
@@ -169,7 +169,7 @@ impl RepositoryLocation {
     ///
     /// # Errors
     /// What it remembers cannot be read, or is damaged.
-    pub fn recall(&self, env: &Env, state_dir: Option<&Path>) -> io::Result<Option<RepoId>> {
+    pub fn load_repository_id(&self, env: &Env, state_dir: Option<&Path>) -> io::Result<Option<RepoId>> {
         let Some(state_dir) = state_dir else { return Ok(None) };
         let known: Option<KnownRepository> = env
             .read_json(&self.file(state_dir))
@@ -178,8 +178,8 @@ impl RepositoryLocation {
     }
 
     /// The same for whoever works on where it cannot be read: that is said, and what is there is remembered anew.
-    pub fn recalled(&self, env: &Env, state_dir: Option<&Path>) -> Option<RepoId> {
-        self.recall(env, state_dir).unwrap_or_else(|error| {
+    pub fn load_repository_id_or_warn(&self, env: &Env, state_dir: Option<&Path>) -> Option<RepoId> {
+        self.load_repository_id(env, state_dir).unwrap_or_else(|error| {
             tracing::warn!("which repository this node knows in {} cannot be read: {error}", self.store);
             None
         })
@@ -190,7 +190,7 @@ impl RepositoryLocation {
     /// # Errors
     /// It knows another one.
     pub fn remember(&self, env: &Env, state_dir: &Path, repository: &Repository) -> Result<(), OpenError> {
-        if let Some(known) = self.another(env, Some(state_dir), repository) {
+        if let Some(known) = self.differing_repository(env, Some(state_dir), repository) {
             let (role, store, found) = (self.role.clone(), self.store.clone(), repository.keys.repo());
             return Err(OpenError::Another { role, store, known, found });
         }
@@ -199,15 +199,15 @@ impl RepositoryLocation {
     }
 
     /// The repository that this node knows there, if it is another one.
-    pub fn another(&self, env: &Env, state_dir: Option<&Path>, repository: &Repository) -> Option<RepoId> {
-        self.recalled(env, state_dir).filter(|known| *known != repository.keys.repo())
+    pub fn differing_repository(&self, env: &Env, state_dir: Option<&Path>, repository: &Repository) -> Option<RepoId> {
+        self.load_repository_id_or_warn(env, state_dir).filter(|known| *known != repository.keys.repo())
     }
 
     /// Remembers the repository that is there, whatever was there before. Makes no state directory: whose it is to be is settled by
     /// the first that needs one.
     pub fn accept(&self, env: &Env, state_dir: &Path, repository: &Repository) {
         let id = repository.keys.repo();
-        if self.recall(env, Some(state_dir)).is_ok_and(|known| known == Some(id)) {
+        if self.load_repository_id(env, Some(state_dir)).is_ok_and(|known| known == Some(id)) {
             return;
         }
         if let Err(error) = self.write(env, state_dir, id) {
@@ -223,8 +223,8 @@ impl RepositoryLocation {
     }
 
     /// That the repository is gone, where this node knows one.
-    pub fn explain(&self, env: &Env, state_dir: Option<&Path>, error: OpenError) -> OpenError {
-        match (error, self.recalled(env, state_dir)) {
+    pub fn refine_error(&self, env: &Env, state_dir: Option<&Path>, error: OpenError) -> OpenError {
+        match (error, self.load_repository_id_or_warn(env, state_dir)) {
             (OpenError::NoRepository { role, store }, Some(repository)) => OpenError::Gone { role, store, repository },
             (error, _) => error,
         }
@@ -251,28 +251,31 @@ mod tests {
         let rig = JobFixture::new().await;
         let (env, state_dir) = (&rig.env, rig.state_dir());
         let here = place("/b", None, "app");
-        assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), None);
+        assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), None);
         here.remember(env, &state_dir, &rig.repository).unwrap();
         let id = rig.repository.keys.repo();
-        assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), Some(id));
+        assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), Some(id));
         for other in [place("/c", None, "app"), place("/b", Some("https://s3"), "app"), place("/b", None, "db")] {
-            assert_eq!(other.recall(env, Some(&state_dir)).unwrap(), None);
+            assert_eq!(other.load_repository_id(env, Some(&state_dir)).unwrap(), None);
         }
         let none = || OpenError::NoRepository { role: rig.role.name.clone(), store: "file:///b".to_owned() };
         assert!(
-            matches!(here.explain(env, Some(&state_dir), none()), OpenError::Gone { repository, .. } if repository == id)
+            matches!(here.refine_error(env, Some(&state_dir), none()), OpenError::Gone { repository, .. } if repository == id)
         );
-        assert!(matches!(here.explain(env, None, none()), OpenError::NoRepository { .. }), "who remembers nothing");
+        assert!(
+            matches!(here.refine_error(env, None, none()), OpenError::NoRepository { .. }),
+            "who remembers nothing"
+        );
 
         let again = JobFixture::new().await;
         let refused = here.remember(env, &state_dir, &again.repository);
         assert!(matches!(refused, Err(OpenError::Another { known, .. }) if known == id), "{refused:?}");
-        assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), Some(id), "until an operator accepts it");
+        assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), Some(id), "until an operator accepts it");
         here.accept(env, &state_dir, &again.repository);
         here.remember(env, &state_dir, &again.repository).unwrap();
-        assert_eq!(here.recall(env, Some(&state_dir)).unwrap(), Some(again.repository.keys.repo()));
+        assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), Some(again.repository.keys.repo()));
         std::fs::write(here.file(&state_dir), "{").unwrap();
-        assert!(here.recall(env, Some(&state_dir)).is_err(), "a damaged memory is not taken for none");
+        assert!(here.load_repository_id(env, Some(&state_dir)).is_err(), "a damaged memory is not taken for none");
     }
 
     #[test]
@@ -280,24 +283,27 @@ mod tests {
         let (dir, env) = (tempfile::tempdir().unwrap(), Env::host());
         let (app, mail) = (place("/srv/a", None, "app"), place("/srv/a", None, "mail"));
         let (old, new) = (ScheduleId([1; 8]), ScheduleId([2; 8]));
-        assert_eq!(app.seen(&env, dir.path(), old), None);
-        let first = app.see(&env, dir.path(), old);
-        app.see(&env, dir.path(), new);
-        assert_eq!(app.see(&env, dir.path(), old), first, "whatever came between");
-        assert_eq!((app.seen(&env, dir.path(), old), mail.seen(&env, dir.path(), old)), (Some(first), None));
+        assert_eq!(app.schedule_seen_at(&env, dir.path(), old), None);
+        let first = app.note_schedule(&env, dir.path(), old);
+        app.note_schedule(&env, dir.path(), new);
+        assert_eq!(app.note_schedule(&env, dir.path(), old), first, "whatever came between");
+        assert_eq!(
+            (app.schedule_seen_at(&env, dir.path(), old), mail.schedule_seen_at(&env, dir.path(), old)),
+            (Some(first), None)
+        );
 
         // By a clock that was ahead.
         let ahead = first + jiff::SignedDuration::from_hours(9000);
         let seen = vec![ScheduleFirstSeen { schedule: old, since: ahead }];
         let bytes = serde_json::to_vec(&KnownSchedules { place: app.clone(), seen }).unwrap();
         std::fs::write(app.schedules_file(dir.path()), bytes).unwrap();
-        let now = app.see(&env, dir.path(), old);
-        assert!(now < ahead && app.seen(&env, dir.path(), old) == Some(now));
+        let now = app.note_schedule(&env, dir.path(), old);
+        assert!(now < ahead && app.schedule_seen_at(&env, dir.path(), old) == Some(now));
 
         for n in 0..=SCHEDULES_KEPT as u8 {
-            app.see(&env, dir.path(), ScheduleId([100 + n; 8]));
+            app.note_schedule(&env, dir.path(), ScheduleId([100 + n; 8]));
         }
         assert_eq!(app.schedules(&env, dir.path()).len(), SCHEDULES_KEPT);
-        assert_eq!(app.seen(&env, dir.path(), old), None, "the one that was seen first goes first");
+        assert_eq!(app.schedule_seen_at(&env, dir.path(), old), None, "the one that was seen first goes first");
     }
 }

@@ -59,12 +59,12 @@ impl RunFailure {
     }
 
     /// What of it is news for the other nodes: not each repetition.
-    pub(crate) fn news(&self) -> (RunOutcome, RunStep, &str) {
+    pub(crate) fn fingerprint(&self) -> (RunOutcome, RunStep, &str) {
         (self.outcome, self.step, &self.error)
     }
 
     /// As it is reported of the node with this label.
-    pub(crate) fn seen(self, node: String) -> RunSummary {
+    pub(crate) fn into_report(self, node: String) -> RunSummary {
         let Self { outcome, step, time, slot, error, failures, after } = self;
         RunSummary { node, outcome, step, time, slot, error: bounded_error(&error), failures, after }
     }
@@ -74,7 +74,7 @@ impl RunFailure {
         let salt: [u8; SALT_LEN] = env.random_bytes();
         let mut bytes = salt.to_vec();
         bytes.extend(serde_json::to_vec(self).unwrap_or_default());
-        keys.object(id, keys.salt(salt)).seal(SealedPart::Notice, &mut bytes, SALT_LEN);
+        keys.object_sealer(id, keys.salt(salt)).seal(SealedPart::Notice, &mut bytes, SALT_LEN);
         hex::encode(bytes)
     }
 
@@ -82,7 +82,7 @@ impl RunFailure {
     pub(crate) fn open(sealed: &str, keys: &DerivedKeys, id: [u8; 16]) -> Option<Self> {
         let bytes = hex::decode(Some(sealed).filter(|sealed| sealed.len() <= SEALED_MAX)?).ok()?;
         let (salt, sealed) = bytes.split_first_chunk::<SALT_LEN>()?;
-        serde_json::from_slice(&keys.object(id, keys.salt(*salt)).open(SealedPart::Notice, sealed).ok()?).ok()
+        serde_json::from_slice(&keys.object_sealer(id, keys.salt(*salt)).open(SealedPart::Notice, sealed).ok()?).ok()
     }
 }
 
@@ -108,8 +108,8 @@ pub(crate) fn known_failures(
     keys: Option<&DerivedKeys>,
 ) -> Vec<RunSummary> {
     let opened = |peer: &PeerPresence| RunFailure::open(peer.failure.as_deref()?, keys?, peer.node.id.0);
-    let told = peers.iter().filter_map(|peer| Some(opened(peer)?.seen(peer.node.name.clone())));
-    own.map(|failure| failure.seen(label.to_owned())).into_iter().chain(told).collect()
+    let told = peers.iter().filter_map(|peer| Some(opened(peer)?.into_report(peer.node.name.clone())));
+    own.map(|failure| failure.into_report(label.to_owned())).into_iter().chain(told).collect()
 }
 
 /// What a process knows of its roles' failures and could not write down, the end of one as well. Clones are the same.
@@ -134,8 +134,8 @@ pub struct RunFailureFile {
 
 impl RunFailureFile {
     /// For `role`, on the node of `runner`.
-    pub fn of(runner: &NodeContext, role: &RoleName) -> Self {
-        let unwritten = runner.memories.failures();
+    pub fn of_node(runner: &NodeContext, role: &RoleName) -> Self {
+        let unwritten = runner.memory.failures();
         Self { unwritten, ..Self::at(&runner.env, &runner.state_dir, role) }
     }
 

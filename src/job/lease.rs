@@ -62,7 +62,7 @@ pub trait LeaseLender: Debug + Send + Sync {
 pub struct LeaseSessions {
     lender: Option<Arc<dyn LeaseLender>>,
     processes: ProcessObjects,
-    seats: JournalAccess,
+    journal_access: JournalAccess,
     #[cfg(feature = "etcd")]
     etcd: Option<EtcdSession>,
 }
@@ -80,31 +80,31 @@ impl LeaseSessions {
         let registers =
             |etcd: &EtcdSession| -> Arc<dyn RegisterService> { Arc::new(EtcdRegisters::new(etcd.pool().clone())) };
         let seats = JournalAccess::new(settings, etcd.as_ref().map(registers));
-        Self { seats, etcd, ..Self::default() }
+        Self { journal_access: seats, etcd, ..Self::default() }
     }
 
     /// None: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     pub fn new(settings: &Settings, _: &Env, _: &NodeIdentity) -> Self {
-        Self { seats: JournalAccess::new(settings, None), ..Self::default() }
+        Self { journal_access: JournalAccess::new(settings, None), ..Self::default() }
     }
 
     /// With journals written there.
-    pub fn with_seats(self, seats: JournalAccess) -> Self {
-        Self { seats, ..self }
+    pub fn with_journal_access(self, seats: JournalAccess) -> Self {
+        Self { journal_access: seats, ..self }
     }
 
     /// What was read of passwords and certificates is read again before the next request.
     pub fn renew(&self) {
         #[cfg(feature = "etcd")]
         if let Some(etcd) = &self.etcd {
-            etcd.pool().renew();
+            etcd.pool().request_new_clients();
         }
     }
 
     /// Where journals are written.
     pub fn seats(&self) -> &JournalAccess {
-        &self.seats
+        &self.journal_access
     }
 
     /// The objects by which this process holds roles in a bucket.
@@ -113,7 +113,7 @@ impl LeaseSessions {
     }
 
     /// With every lease from there.
-    pub fn borrowing(mut self, lender: Arc<dyn LeaseLender>) -> Self {
+    pub fn with_lender(mut self, lender: Arc<dyn LeaseLender>) -> Self {
         self.lender = Some(lender);
         self
     }
@@ -144,7 +144,7 @@ impl LeaseSessions {
     /// For somebody who only looks, and waits for one member of an etcd no longer than a third of `patience`, or for the only
     /// one twice that.
     #[cfg(feature = "etcd")]
-    pub fn looking(settings: &Settings, env: &Env, patience: Duration) -> Self {
+    pub fn read_only(settings: &Settings, env: &Env, patience: Duration) -> Self {
         let open = |etcd: &EtcdSettings| {
             let LeaseHolder { node, instance, .. } = anonymous_holder(env);
             let node = NodeIdentity {
@@ -162,14 +162,14 @@ impl LeaseSessions {
 
     /// Nothing to look at: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
-    pub fn looking(settings: &Settings, _: &Env, _: Duration) -> Self {
-        Self { seats: JournalAccess::new(settings, None), ..Self::default() }
+    pub fn read_only(settings: &Settings, _: &Env, _: Duration) -> Self {
+        Self { journal_access: JournalAccess::new(settings, None), ..Self::default() }
     }
 
     /// Who holds the lease in etcd of the role with this repository; `None`: there is no etcd.
-    pub async fn look_in_etcd(&self, repository: RepoId) -> Option<LeaseReply> {
+    pub async fn read_etcd_lease(&self, repository: RepoId) -> Option<LeaseReply> {
         match self.etcd_lease(repository) {
-            Some(mut lease) => Some(lease.look().await),
+            Some(mut lease) => Some(lease.inspect().await),
             None => None,
         }
     }
@@ -202,14 +202,14 @@ impl LeaseSessions {
 
     /// How the last request to etcd failed, if none has been answered since.
     #[cfg(feature = "etcd")]
-    pub fn etcd_trouble(&self) -> Option<String> {
+    pub fn etcd_last_error(&self) -> Option<String> {
         self.etcd.as_ref()?.pool().trouble()
     }
 
     /// There is none.
     #[cfg(not(feature = "etcd"))]
     #[allow(clippy::unused_self, reason = "with etcd there is something in it")]
-    pub fn etcd_trouble(&self) -> Option<String> {
+    pub fn etcd_last_error(&self) -> Option<String> {
         None
     }
 
@@ -258,11 +258,11 @@ pub async fn role_lease(
     repository: &Repository,
     stay: LeaseDuration,
 ) -> Result<Box<dyn LeaseService>, GuardError> {
-    if let Some(lender) = &runner.sessions.lender {
+    if let Some(lender) = &runner.leases.lender {
         return Ok(lender.lease(&role.name));
     }
     if role.lease == LeaseKind::Etcd {
-        let lease = runner.sessions.etcd_lease(repository.keys.repo());
+        let lease = runner.leases.etcd_lease(repository.keys.repo());
         return lease.ok_or_else(|| GuardError::NoEtcd { role: role.name.clone() });
     }
     require_bucket_journal(repository)?;
@@ -271,7 +271,7 @@ pub async fn role_lease(
         .await
         .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))?;
     let me = LeaseHolder { node: runner.node.id, label: runner.node.name.clone(), instance: runner.instance };
-    let processes = Some(runner.sessions.processes()).filter(|_| stay == LeaseDuration::Daemon);
+    let processes = Some(runner.leases.processes()).filter(|_| stay == LeaseDuration::Daemon);
     Ok(Box::new(bucket_lease(store, role, &runner.env, me, processes)))
 }
 

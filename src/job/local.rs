@@ -54,7 +54,7 @@ pub struct ProcessMemory {
     repositories: Arc<Mutex<BTreeMap<RepoId, SavedState>>>,
     failures: UnsavedFailures,
     /// What the other nodes were told of this one, where that could not be written down.
-    told: Arc<Mutex<BTreeMap<RepoId, (Digest, Timestamp)>>>,
+    last_announced: Arc<Mutex<BTreeMap<RepoId, (Digest, Timestamp)>>>,
 }
 
 impl ProcessMemory {
@@ -77,8 +77,8 @@ impl ProcessMemory {
     }
 
     /// Whether the other nodes are to be told this now; then it is taken for told.
-    pub(crate) fn tells(&self, repo: RepoId, what: Digest, now: Timestamp) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn claim_announcement(&self, repo: RepoId, what: Digest, now: Timestamp) -> bool {
+        let mut told = self.last_announced.lock().unwrap_or_else(PoisonError::into_inner);
         let due = told.get(&repo).is_none_or(|(was, at)| *was != what || now.duration_since(*at).abs() >= INTERVAL);
         if due {
             told.insert(repo, (what, now));
@@ -191,7 +191,7 @@ impl LocalState {
     /// The directory of repository `repo` below the node's state directory; made if it is missing.
     pub fn open(env: &Env, state_dir: &Path, repo: RepoId) -> Result<Self, LockError> {
         let local = Self::peek(env, state_dir, repo);
-        let IndexCache { dir, .. } = local.shelf();
+        let IndexCache { dir, .. } = local.index_cache();
         env.files.make_dir(&dir).map_err(|error| LockError::Io { path: dir, error })?;
         Ok(local)
     }
@@ -203,17 +203,17 @@ impl LocalState {
     }
 
     /// With what this process remembered, which goes before a file that remembers less.
-    pub fn recalling(self, memories: &ProcessMemory) -> Self {
+    pub fn with_process_memory(self, memories: &ProcessMemory) -> Self {
         Self { memories: memories.clone(), ..self }
     }
 
     /// Where index objects are kept.
-    pub fn shelf(&self) -> IndexCache {
+    pub fn index_cache(&self) -> IndexCache {
         IndexCache { dir: self.dir.join("index"), env: self.env.clone() }
     }
 
     /// What is remembered by [`LocalState::save`].
-    pub fn memory_file(&self) -> PathBuf {
+    pub fn saved_state_file(&self) -> PathBuf {
         self.dir.join("memory.json")
     }
 
@@ -223,19 +223,19 @@ impl LocalState {
     }
 
     /// The key slot that opened the repository last.
-    pub fn slot(&self) -> Option<KeyId> {
+    pub fn last_key_slot(&self) -> Option<KeyId> {
         let bytes = self.env.files.read(&self.slot_file()).ok()?;
         String::from_utf8(bytes).ok()?.trim_end().parse().ok()
     }
 
     /// The same, for whoever is about to open a repository whose ID it does not know yet.
-    pub fn slot_of(env: &Env, state_dir: Option<&Path>) -> impl FnOnce(RepoId) -> Option<KeyId> {
-        move |repo| Self::peek(env, state_dir?, repo).slot()
+    pub fn last_key_slot_of(env: &Env, state_dir: Option<&Path>) -> impl FnOnce(RepoId) -> Option<KeyId> {
+        move |repo| Self::peek(env, state_dir?, repo).last_key_slot()
     }
 
     /// Remembers it, so that the next one to open it need not look for it.
     pub fn remember_slot(&self, slot: KeyId) -> io::Result<()> {
-        if self.slot() == Some(slot) {
+        if self.last_key_slot() == Some(slot) {
             return Ok(());
         }
         self.env.files.replace(&self.slot_file(), format!("{slot}\n").as_bytes())
@@ -250,12 +250,12 @@ impl LocalState {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn loss<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+    pub fn loss_note<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
         self.env.read_json(&self.loss_file())
     }
 
     /// Notes it; `None`: there is nothing to note any more. A hint: what is not noted is found within a day.
-    pub fn note_loss(&self, note: Option<&[u8]>) {
+    pub fn save_loss_note(&self, note: Option<&[u8]>) {
         let path = self.loss_file();
         let written = match note {
             Some(note) => self.env.files.replace(&path, note),
@@ -273,7 +273,7 @@ impl LocalState {
 
     /// Remembers what leads into the repository: its `format`, and the key slot that opened it. Both stand in the store as well, and
     /// neither opens anything without the key.
-    pub fn remember_way(&self, format: &[u8], slot: Option<&[u8]>) -> io::Result<()> {
+    pub fn save_unlock_objects(&self, format: &[u8], slot: Option<&[u8]>) -> io::Result<()> {
         for (name, object) in [(FORMAT_FILE, Some(format)), (SLOT_OBJECT_FILE, slot)] {
             let path = self.dir.join(name);
             if let Some(object) = object
@@ -336,7 +336,7 @@ impl LocalState {
     }
 
     /// Whether no process of this node runs a scheduled command; `None`: that cannot be told.
-    pub fn no_command_runs(&self) -> Option<bool> {
+    pub fn is_without_command(&self) -> Option<bool> {
         // A command that runs since before its lock was deleted has that of another file.
         self.is_command_running().ok().map(|runs| !runs)
     }
@@ -345,15 +345,15 @@ impl LocalState {
         let path = self.dir.join(name);
         match self.env.files.lock(&path) {
             Ok(Some(held)) => {
-                held.sign();
+                held.write_pid();
                 Ok(LocalLock { _held: held })
             }
-            Ok(None) => Err(LockError::Busy { pid: self.signature(&path) }),
+            Ok(None) => Err(LockError::Busy { pid: self.lock_owner_pid(&path) }),
             Err(error) => Err(LockError::Io { path, error }),
         }
     }
 
-    fn signature(&self, lock: &Path) -> Option<String> {
+    fn lock_owner_pid(&self, lock: &Path) -> Option<String> {
         let bytes = self.env.files.read(lock).unwrap_or_default();
         String::from_utf8(bytes).ok().filter(|pid| !pid.is_empty())
     }
@@ -383,7 +383,7 @@ impl LocalState {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn restore(&self, node: NodeId) -> io::Result<bool> {
+    pub fn rewrite_if_set_back(&self, node: NodeId) -> io::Result<bool> {
         let lost = self.memories.get(self.repo).is_some_and(|known| known.head() > self.read().head());
         if lost {
             self.save(&self.load(node))?;
@@ -404,22 +404,22 @@ impl LocalState {
     }
 
     fn try_read(&self) -> io::Result<SavedState> {
-        Ok(self.env.read_json(&self.memory_file())?.unwrap_or_default())
+        Ok(self.env.read_json(&self.saved_state_file())?.unwrap_or_default())
     }
 
     /// Why what is remembered cannot be read; `None`: it can, or there is none.
-    pub fn unread(&self) -> Option<io::Error> {
+    pub fn read_error(&self) -> Option<io::Error> {
         self.try_read().err()
     }
 
     /// Remembers. The old memory stays whole if this is cut short.
     pub fn save(&self, memory: &SavedState) -> io::Result<()> {
         let bytes = serde_json::to_vec(memory).map_err(io::Error::other)?;
-        match self.env.files.replace(&self.memory_file(), &bytes) {
+        match self.env.files.replace(&self.saved_state_file(), &bytes) {
             // The state directory was deleted under this process.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.env.files.make_dir(&self.shelf().dir)?;
-                self.env.files.replace(&self.memory_file(), &bytes)?;
+                self.env.files.make_dir(&self.index_cache().dir)?;
+                self.env.files.replace(&self.saved_state_file(), &bytes)?;
             }
             written => written?,
         }
@@ -450,10 +450,10 @@ mod tests {
         assert_eq!(local.load(me), memory);
         let renewed = SavedState { own: None, node: Some(other), ..memory };
         assert_eq!(local.load(other), renewed, "the takeover was the former identity's");
-        assert_eq!(local.slot(), None);
+        assert_eq!(local.last_key_slot(), None);
         local.remember_slot(KeyId([7; 8])).unwrap();
-        assert_eq!(local.slot(), Some(KeyId([7; 8])));
-        std::fs::write(local.memory_file(), b"{").unwrap();
+        assert_eq!(local.last_key_slot(), Some(KeyId([7; 8])));
+        std::fs::write(local.saved_state_file(), b"{").unwrap();
         assert_eq!(local.load(me), SavedState { node: Some(me), ..SavedState::default() });
     }
 
@@ -461,22 +461,22 @@ mod tests {
     async fn a_look_at_a_commands_lock_keeps_no_command_from_it() {
         let dir = tempfile::tempdir().unwrap();
         let local = LocalState::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap();
-        assert_eq!(local.no_command_runs(), None, "there is no lock yet");
+        assert_eq!(local.is_without_command(), None, "there is no lock yet");
         let lock = local.lock_command().await.unwrap();
-        assert_eq!(local.no_command_runs(), Some(false));
+        assert_eq!(local.is_without_command(), Some(false));
         assert!(matches!(local.lock_command().await, Err(LockError::Busy { pid: Some(_) })));
         drop(lock);
-        assert_eq!(local.no_command_runs(), Some(true));
+        assert_eq!(local.is_without_command(), Some(true));
 
         // One that is held up in its look, as two others look.
         let looks =
             std::fs::File::open(dir.path().join("repositories").join(RepoId([1; 16]).to_string()).join(COMMAND_LOCK));
         let looks = looks.unwrap();
         looks.try_lock_shared().unwrap();
-        assert_eq!(local.no_command_runs(), Some(true));
+        assert_eq!(local.is_without_command(), Some(true));
         let (command, ()) = tokio::join!(local.lock_command(), async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            assert_eq!(local.no_command_runs(), Some(true), "nobody runs one");
+            assert_eq!(local.is_without_command(), Some(true), "nobody runs one");
             drop(looks);
         });
         command.unwrap();
@@ -487,7 +487,7 @@ mod tests {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                        looker.no_command_runs().unwrap();
+                        looker.is_without_command().unwrap();
                     }
                 });
             }
@@ -516,21 +516,21 @@ mod tests {
     fn a_process_goes_on_with_what_it_remembered_where_its_directory_was_lost_or_set_back() {
         let (dir, me) = (tempfile::tempdir().unwrap(), NodeId([1; 16]));
         let memories = ProcessMemory::default();
-        let local = LocalState::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap().recalling(&memories);
+        let local = LocalState::open(&Env::host(), dir.path(), RepoId([1; 16])).unwrap().with_process_memory(&memories);
         let own = Some(OwnTakeover { boot: Digest([4; 32]), takeover: Digest([5; 32]), term: Term(6) });
         let before = SavedState { view: Some(seen(3)), node: Some(me), notes: Some(7), ..SavedState::default() };
         local.save(&before).unwrap();
-        let set_back = std::fs::read(local.memory_file()).unwrap();
+        let set_back = std::fs::read(local.saved_state_file()).unwrap();
         let now = SavedState { view: Some(seen(5)), own, ..before };
         local.save(&now).unwrap();
-        assert!(!local.restore(me).unwrap());
+        assert!(!local.rewrite_if_set_back(me).unwrap());
 
         let recalled = SavedState { notes: None, ..now.clone() };
-        std::fs::write(local.memory_file(), set_back).unwrap();
+        std::fs::write(local.saved_state_file(), set_back).unwrap();
         assert_eq!(local.load(me), recalled, "the notes were set back as well");
         std::fs::remove_dir_all(dir.path()).unwrap();
         assert_eq!(local.load(me), recalled);
-        assert!(local.restore(me).unwrap());
+        assert!(local.rewrite_if_set_back(me).unwrap());
         let other = LocalState::peek(&Env::host(), dir.path(), RepoId([1; 16]));
         assert_eq!(other.load(me), recalled, "every process has it again");
         assert_eq!(local.load(NodeId([2; 16])).own, None, "it is nobody else's");
@@ -538,7 +538,7 @@ mod tests {
         let newer = SavedState { view: Some(seen(6)), ..now };
         other.save(&newer).unwrap();
         assert_eq!(local.load(me), newer);
-        assert!(!local.restore(me).unwrap());
+        assert!(!local.rewrite_if_set_back(me).unwrap());
     }
 
     #[test]
@@ -552,7 +552,7 @@ mod tests {
         }
         fields.insert("suspected".to_owned(), 7.into());
         fields["view"]["writers"] = serde_json::json!({ "01": { "seq": 3, "instance": "0101010101010101" } });
-        std::fs::write(local.memory_file(), serde_json::to_vec(&value).unwrap()).unwrap();
+        std::fs::write(local.saved_state_file(), serde_json::to_vec(&value).unwrap()).unwrap();
         assert_eq!(local.load(NodeId([1; 16])).settled(), Some(Seq(3)));
     }
 }

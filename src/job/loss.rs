@@ -85,22 +85,22 @@ pub struct LossNotes {
     /// This node's own note.
     own: Option<LossNote>,
     /// The one in the store.
-    told: Option<LossNote>,
+    stored: Option<LossNote>,
     /// The digest of that object.
-    object: Option<Digest>,
+    object_digest: Option<Digest>,
 }
 
 impl LossNotes {
     /// What to look for; `None`: nothing that was not looked for before. `answered`: the object that was.
-    pub(crate) fn news(&self, answered: Option<Digest>) -> Option<PackLosses> {
-        let told = self.told.as_ref().filter(|_| self.object != answered);
+    pub(crate) fn unhandled(&self, answered: Option<Digest>) -> Option<PackLosses> {
+        let told = self.stored.as_ref().filter(|_| self.object_digest != answered);
         let mut met = PackLosses::default();
         self.own.iter().chain(told).for_each(|note| met.add(&note.met));
         (!met.is_empty()).then_some(met)
     }
 
     /// What was looked for before, and is still lost.
-    pub(crate) fn known(&self) -> PackLosses {
+    pub(crate) fn still_lost(&self) -> PackLosses {
         let mut known = PackLosses::default();
         self.remains().for_each(|remains| known.add(&remains.lost));
         known
@@ -109,7 +109,7 @@ impl LossNotes {
     /// The packs in which something is still lost, and how many files of snapshots need it; `None`: none does.
     pub(crate) fn remaining(&self) -> Option<(u64, u64)> {
         let files = self.remains().map(|remains| remains.files).max().filter(|files| *files > 0)?;
-        Some((self.known().packs(), files))
+        Some((self.still_lost().packs(), files))
     }
 
     /// Whether more than that is.
@@ -118,17 +118,17 @@ impl LossNotes {
     }
 
     fn remains(&self) -> impl Iterator<Item = &UnhealedLosses> {
-        self.own.iter().chain(&self.told).filter_map(|note| note.remains.as_ref())
+        self.own.iter().chain(&self.stored).filter_map(|note| note.remains.as_ref())
     }
 
     /// The object that it is the answer to.
     pub(crate) fn object(&self) -> Option<Digest> {
-        self.object
+        self.object_digest
     }
 
     /// The newest note that says something.
     pub fn newest(self) -> Option<LossNote> {
-        let notes = [self.own, self.told].into_iter().flatten().filter(|note| !note.is_empty());
+        let notes = [self.own, self.stored].into_iter().flatten().filter(|note| !note.is_empty());
         notes.max_by_key(|note| note.time)
     }
 }
@@ -156,20 +156,20 @@ pub async fn read_newest_note(
 ) -> Result<Option<LossNote>, LossNoteError> {
     let told = if is_told { fetch(store, keys).await? } else { None };
     let own = own(local)?;
-    Ok(LossNotes { own, told: told.and_then(|(note, _)| note), object: None }.newest())
+    Ok(LossNotes { own, stored: told.and_then(|(note, _)| note), object_digest: None }.newest())
 }
 
 /// This node's own note, where it says something that this version understands.
 fn own(local: Option<&LocalState>) -> io::Result<Option<LossNote>> {
     let Some(local) = local else { return Ok(None) };
-    Ok(local.loss()?.filter(LossNote::is_understood))
+    Ok(local.loss_note()?.filter(LossNote::is_understood))
 }
 
 /// The note in the store, and the digest of its object.
 async fn fetch(store: &dyn Store, keys: &DerivedKeys) -> Result<Option<(Option<LossNote>, Digest)>, StoreError> {
     let object = match store.get(&names::loss(keys.role()), SizeLimit::LIVE).await {
         Ok(object) => object,
-        Err(error) if error.is_not_found() || error.is_no_object() => return Ok(None),
+        Err(error) if error.is_not_found() || error.is_not_an_object() => return Ok(None),
         Err(error) => return Err(error),
     };
     let note = line::open(&object, keys).ok().and_then(LossNote::parse);
@@ -187,7 +187,7 @@ pub async fn read_notes(store: &dyn Store, keys: &DerivedKeys, local: Option<&Lo
         tracing::warn!("what this node met of losses cannot be read; the next comparison finds it again: {error}");
         None
     });
-    LossNotes { own, told, object }
+    LossNotes { own, stored: told, object_digest: object }
 }
 
 /// Tells the next run, here and on other nodes, what was `met`. What cannot be told costs a day: the next comparison finds it.
@@ -198,7 +198,7 @@ pub async fn note_losses(repository: &Repository, local: Option<&LocalState>, en
     let (store, keys) = (repository.store.as_ref(), &repository.keys);
     let heard = read_notes(store, keys, local).await;
     let mut all = met.clone();
-    let notes = [heard.own.as_ref(), heard.told.as_ref()];
+    let notes = [heard.own.as_ref(), heard.stored.as_ref()];
     notes.iter().flatten().for_each(|note| all.add(&note.met));
     let remains = notes.iter().flatten().find_map(|note| note.remains.clone());
     let note = LossNote::new(env.clock.now(), node, all, remains);
@@ -218,18 +218,18 @@ pub(crate) async fn record_unhealed(
         Some(note) => !note.met.is_empty() || note.remains != remains,
         None => remains.is_some(),
     };
-    let (is_news_here, is_news_there) = (is_news(&heard.own), is_news(&heard.told));
+    let (is_news_here, is_news_there) = (is_news(&heard.own), is_news(&heard.stored));
     let note = LossNote::new(env.clock.now(), node, PackLosses::default(), remains);
     if is_news_here {
         let text = note.remains.is_some().then(|| serde_json::to_vec(&note).unwrap_or_default());
-        local.note_loss(text.as_deref());
+        local.save_loss_note(text.as_deref());
     }
     if !is_news_there {
         return;
     }
     // What somebody met meanwhile is for the next run.
     match fetch(repository.store.as_ref(), &repository.keys).await {
-        Ok(now) if now.as_ref().map(|(_, digest)| *digest) == heard.object => put(repository, &note).await,
+        Ok(now) if now.as_ref().map(|(_, digest)| *digest) == heard.object_digest => put(repository, &note).await,
         Ok(_) => {}
         Err(error) => tracing::debug!("the note on losses: {error}"),
     }
@@ -237,7 +237,7 @@ pub(crate) async fn record_unhealed(
 
 async fn write(repository: &Repository, local: Option<&LocalState>, note: &LossNote) {
     if let Some(local) = local {
-        local.note_loss(Some(&serde_json::to_vec(note).unwrap_or_default()));
+        local.save_loss_note(Some(&serde_json::to_vec(note).unwrap_or_default()));
     }
     put(repository, note).await;
 }
@@ -279,10 +279,10 @@ mod tests {
         let mut both = met(1);
         both.add(&met(2));
         let told = heard(&rig, Some(&there)).await;
-        assert_eq!(told.news(None), Some(both));
-        assert_eq!(told.news(told.object()), None, "it is answered once");
+        assert_eq!(told.unhandled(None), Some(both));
+        assert_eq!(told.unhandled(told.object()), None, "it is answered once");
         assert_eq!(
-            heard(&rig, Some(&here)).await.news(told.object()),
+            heard(&rig, Some(&here)).await.unhandled(told.object()),
             Some(met(1)),
             "this node's own counts until it is"
         );
@@ -291,7 +291,7 @@ mod tests {
         record_unhealed(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, remains.clone())
             .await;
         let left = heard(&rig, Some(&there)).await;
-        assert_eq!((left.news(None), left.known()), (None, met(1)));
+        assert_eq!((left.unhandled(None), left.still_lost()), (None, met(1)));
         assert_eq!(left.newest().and_then(|note| note.remains), remains);
         record_unhealed(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, None).await;
         assert_eq!(heard(&rig, Some(&here)).await.newest(), None);
@@ -306,7 +306,7 @@ mod tests {
         let before = heard(&rig, Some(&local)).await;
         note_losses(&rig.repository, None, &rig.env, "west", &met(2)).await;
         record_unhealed(&rig.repository, &local, &rig.env, "east", &before, None).await;
-        assert!(heard(&rig, Some(&local)).await.news(before.object()).is_some());
+        assert!(heard(&rig, Some(&local)).await.unhandled(before.object()).is_some());
     }
 
     #[tokio::test]
@@ -324,7 +324,7 @@ mod tests {
             [(sealed, true), (forged, false), (text, false), (large, false), (vec![b'x'; 1 << 20], false)]
         {
             rig.store.put("app/live/loss", Bytes::from(object)).await.unwrap();
-            assert_eq!(heard(&rig, None).await.news(None).is_some(), is_note);
+            assert_eq!(heard(&rig, None).await.unhandled(None).is_some(), is_note);
         }
     }
 }

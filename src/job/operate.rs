@@ -41,7 +41,7 @@ pub async fn with_timeout<T, E: From<OperateError>>(
 ) -> Result<T, E> {
     match env.timeout(patience, act).await {
         Some(done) => done,
-        None => Err(OperateError::Silent { why: no_answer_text(patience, trouble().as_deref()) }.into()),
+        None => Err(OperateError::StoreTimeout { why: no_answer_text(patience, trouble().as_deref()) }.into()),
     }
 }
 
@@ -80,7 +80,7 @@ pub enum OperateError {
     },
     /// The store did not answer in time.
     #[error("whether it is recorded cannot be told: the store: {why}")]
-    Silent {
+    StoreTimeout {
         /// For how long, and what came of the last try.
         why: String,
     },
@@ -118,7 +118,7 @@ pub enum RoleChange {
         lease: LeaseKind,
     },
     /// This node had it already; nothing was written.
-    HadIt {
+    AlreadyHolder {
         /// The term.
         term: Term,
     },
@@ -132,15 +132,15 @@ pub enum RoleChange {
         term: Term,
     },
     /// Its head in etcd is sound; nothing was written.
-    Sound,
+    HeadSound,
     /// The journal is in the store: there is no head to adopt.
-    InStore,
+    JournalInBucket,
     /// What was dated beyond the present is dated now. Its slots stay committed.
     Amended(FutureDates),
     /// Nothing was; nothing was written.
-    NothingFuture,
+    NoFutureDates,
     /// This node's clock is probably the one that is wrong; nothing was written.
-    OddClock(FutureDates),
+    OwnClockSuspect(FutureDates),
     /// This node does not know what the present is; nothing was written.
     ClockOff {
         /// The store's clock minus its own.
@@ -189,7 +189,7 @@ impl OperatorContext<'_> {
     /// # Errors
     /// The journal cannot be read or written.
     pub async fn resume(&self, repository: &Repository) -> Result<OperateReport, AppendError> {
-        repository.store.ask_time().await;
+        repository.store.measure_clock_offset().await;
         let mut before = None;
         let view = self
             .note(repository, UnfencedAction::Resume, |view| {
@@ -222,8 +222,8 @@ impl OperatorContext<'_> {
         })
         .await?;
         let change = match found {
-            None => RoleChange::NothingFuture,
-            Some(found) if is_reader_clock_suspect(&found) && !force => RoleChange::OddClock(found),
+            None => RoleChange::NoFutureDates,
+            Some(found) if is_reader_clock_suspect(&found) && !force => RoleChange::OwnClockSuspect(found),
             Some(found) => RoleChange::Amended(found),
         };
         Ok(OperateReport { role: repository.role().clone(), change })
@@ -241,7 +241,7 @@ impl OperatorContext<'_> {
             if !makes_sense(&view) {
                 return Ok(view);
             }
-            match journal.note(&view, act.clone()).await {
+            match journal.append_unfenced(&view, act.clone()).await {
                 Err(AppendError::Moved(now)) => view = *now,
                 result => return result,
             }
@@ -266,7 +266,10 @@ impl OperatorContext<'_> {
         for _ in 0..ATTEMPTS {
             let from = view.state.holder.clone();
             if let Some(holder) = from.as_ref().filter(|holder| holder.node.id == self.node.id) {
-                return Ok(OperateReport { role: role.name.clone(), change: RoleChange::HadIt { term: holder.term } });
+                return Ok(OperateReport {
+                    role: role.name.clone(),
+                    change: RoleChange::AlreadyHolder { term: holder.term },
+                });
             }
             match journal.take_over_as(&view, &election::operator_candidacy(role), body.clone()).await {
                 Ok((permit, _)) => {
@@ -311,14 +314,14 @@ fn is_reader_clock_suspect(found: &FutureDates) -> bool {
 
 /// What an act comes to whose meaning rests on this node's clock, where the store's is another.
 async fn clock_off(repository: &Repository) -> Option<OperateReport> {
-    repository.store.ask_time().await;
+    repository.store.measure_clock_offset().await;
     let offset = repository.store.clock_offset().filter(|offset| present::is_clock_off(*offset))?;
     Some(OperateReport { role: repository.role().clone(), change: RoleChange::ClockOff { offset } })
 }
 
 /// What the probes said, each with its fact.
 fn evidence_text(assessment: Option<&ProbeAssessment>) -> String {
-    let evidence = assessment.map(|assessment| assessment.evidence.as_slice()).unwrap_or_default();
+    let evidence = assessment.map(|assessment| assessment.results.as_slice()).unwrap_or_default();
     evidence.iter().map(|e| format!("{}: {}", e.subject, e.detail)).collect::<Vec<_>>().join("; ")
 }
 
@@ -358,7 +361,7 @@ mod tests {
         };
         let acted = first.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
         assert!(matches!(acted.change, RoleChange::TookOver { term: Term(1), from: None, .. }));
-        assert_eq!(take_over(&first).await, RoleChange::HadIt { term: Term(1) });
+        assert_eq!(take_over(&first).await, RoleChange::AlreadyHolder { term: Term(1) });
         assert_eq!(second.resume(&rig.repository).await.unwrap().change, RoleChange::NotPaused);
         let RoleChange::Paused(paused) =
             second.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap().change
@@ -373,7 +376,7 @@ mod tests {
             "and the resume, for a pause that is on its way"
         );
         assert_eq!(first.resume(&rig.repository).await.unwrap().change, RoleChange::Resumed(paused));
-        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, RoleChange::NothingFuture);
+        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, RoleChange::NoFutureDates);
         let RoleChange::TookOver { term, from, .. } = take_over(&second).await else { panic!("not taken over") };
         assert_eq!((term, from.unwrap().node.name.as_str()), (Term(2), "node1"));
     }
@@ -411,7 +414,7 @@ mod tests {
         );
         assert_eq!(view.state.last_slot, None);
         assert!(view.commits().contains(now + year), "what is committed stays so");
-        assert_eq!(operator.amend(&rig.repository, false).await.unwrap().change, RoleChange::NothingFuture);
+        assert_eq!(operator.amend(&rig.repository, false).await.unwrap().change, RoleChange::NoFutureDates);
     }
 
     #[tokio::test]
@@ -489,7 +492,7 @@ mod tests {
             panic!("not amended")
         };
         assert_eq!((found.count, found.clock), (1, WrongClock::Writer));
-        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, RoleChange::NothingFuture);
+        assert_eq!(first.amend(&rig.repository, false).await.unwrap().change, RoleChange::NoFutureDates);
     }
 
     #[tokio::test]
@@ -523,7 +526,7 @@ mod tests {
         let mut rig = JobFixture::new().await;
         rig.role.eligible = Some(Probe::Mounted { path: "/srv".into() });
         let by = operator(&rig, 1);
-        let said = |answer| ProbeAssessment { answer, fallback: None, evidence: Vec::new() };
+        let said = |answer| ProbeAssessment { answer, fallback: None, results: Vec::new() };
         for (answer, is_unknown) in [(ProbeAnswer::No, false), (ProbeAnswer::Unknown, true)] {
             let refused = by.take_over(&rig.repository, &rig.role, Some(&said(answer)), false).await;
             let Err(OperateError::NotEligible { unknown, .. }) = refused else { panic!("{refused:?}") };

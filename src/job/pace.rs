@@ -35,7 +35,7 @@ pub(crate) async fn run_watched<T>(
         done = &mut work => return WatchedRun { done: Some(done), stall: None },
         silent = wait_for_stall(runner, limit, pace) => silent,
     };
-    let stall = RunStall { silent, last: runner.progress.last(), trouble: runner.progress.trouble() };
+    let stall = RunStall { silent, last: runner.progress.last_activity(), store_error: runner.progress.store_error() };
     tracing::error!("a run {stall}; it is ended");
     runner.cancel.cancel();
     let done = runner.env.timeout(END_MAX, &mut work).await;
@@ -48,7 +48,7 @@ async fn wait_for_stall(runner: &NodeContext, limit: Duration, pace: &(dyn Fn(St
     let mut judge = StallDetector::new(limit, env.clock.boottime(), progress.mark());
     loop {
         env.sleep(check_interval(limit)).await;
-        let seen = judge.look(env.clock.boottime(), progress.mark());
+        let seen = judge.observe(env.clock.boottime(), progress.mark());
         pace(seen);
         if let StallState::Stalled(silent) = seen {
             return silent;

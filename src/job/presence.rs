@@ -129,7 +129,7 @@ pub(crate) async fn announce(
             let found = read(&object, &repository.keys, &key, role);
             found.filter(|found| !found.unremembered)
         }
-        Err(error) if error.is_not_found() || error.is_no_object() => None,
+        Err(error) if error.is_not_found() || error.is_not_an_object() => None,
         Err(error) => {
             failed(&error);
             return None;
@@ -137,7 +137,7 @@ pub(crate) async fn announce(
     };
     let own = before.and_then(|before| before.by.as_deref());
     let local = LocalState::peek(&runner.env, &runner.state_dir, repository.keys.repo());
-    let BootEvidence { own: noted, mark } = BootEvidence::ask(&local, runner.instance);
+    let BootEvidence { own: noted, mark } = BootEvidence::collect(&local, runner.instance);
     let mark = mark.ok();
     let instance = found.as_ref().map(|found| found.instance);
     let stranger = instance
@@ -167,7 +167,7 @@ pub(crate) async fn announce(
         return None;
     }
     let noted = boot::note_in_boot_dir(&local, runner.instance).await.is_some();
-    match word.put(runner, repository, if noted { PresenceTrace::Memory } else { PresenceTrace::Disk }).await {
+    match word.write(runner, repository, if noted { PresenceTrace::Memory } else { PresenceTrace::Disk }).await {
         Ok(()) => Some(LastAnnouncement { what, at: now, stranger, again, mark, by: Some(vec![runner.instance]) }),
         Err(error) => {
             failed(&error);
@@ -184,10 +184,10 @@ pub(crate) async fn announce_failure(runner: &NodeContext, repository: &Reposito
 
 async fn put_failure(runner: &NodeContext, repository: &Repository, word: PresenceReport) {
     let (what, now, role) = (word.digest(), runner.env.clock.now(), repository.role());
-    if word.failure.is_none() || !runner.memories.tells(repository.keys.repo(), what, now) {
+    if word.failure.is_none() || !runner.memory.claim_announcement(repository.keys.repo(), what, now) {
         return;
     }
-    if let Err(error) = word.put(runner, repository, PresenceTrace::None).await {
+    if let Err(error) = word.write(runner, repository, PresenceTrace::None).await {
         tracing::debug!("role {role}: the other nodes are not told of the failure: {error}");
     }
 }
@@ -217,16 +217,21 @@ impl PresenceReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_hash: runner.config_hash.clone(),
         };
-        Self { node, lease: lease_name(lease), failure: RunFailureFile::of(runner, repository.role()).load() }
+        Self { node, lease: lease_name(lease), failure: RunFailureFile::of_node(runner, repository.role()).load() }
     }
 
     /// What of it is news; the same failure once more is none.
     fn digest(&self) -> Digest {
-        let news = (&self.node, self.lease, self.failure.as_ref().map(RunFailure::news));
+        let news = (&self.node, self.lease, self.failure.as_ref().map(RunFailure::fingerprint));
         Digest(*blake3::hash(&serde_json::to_vec(&news).unwrap_or_default()).as_bytes())
     }
 
-    async fn put(self, runner: &NodeContext, repository: &Repository, trace: PresenceTrace) -> Result<(), StoreError> {
+    async fn write(
+        self,
+        runner: &NodeContext,
+        repository: &Repository,
+        trace: PresenceTrace,
+    ) -> Result<(), StoreError> {
         let Self { node, lease, failure } = self;
         let failure = failure.map(|failure| failure.seal(&repository.keys, runner.node.id.0, &runner.env));
         let (instance, time, lease) = (runner.instance, runner.env.clock.now(), Some(lease.to_owned()));
@@ -279,7 +284,7 @@ pub(crate) async fn read_live_peers(
                 lease: presence.lease.as_deref().and_then(lease_of),
                 failure: presence.failure,
             })),
-            Err(error) if error.is_not_found() || error.is_no_object() => Ok(None),
+            Err(error) if error.is_not_found() || error.is_not_an_object() => Ok(None),
             Err(error) => Err(error),
         }
     };
@@ -415,7 +420,7 @@ mod tests {
             failures: 0,
             after: None,
         };
-        let kept = RunFailureFile::of(&west, role);
+        let kept = RunFailureFile::of_node(&west, role);
         kept.add(failed.clone());
         let failing = tell(&west, &rig, Some(&before)).await;
         let sealed =
@@ -538,10 +543,10 @@ mod tests {
         for instance in [5, 6, 7] {
             let run = NodeContext {
                 instance: InstanceId([instance; 8]),
-                memories: crate::job::local::ProcessMemory::default(),
+                memory: crate::job::local::ProcessMemory::default(),
                 ..rig.runner()
             };
-            RunFailureFile::of(&run, role).add(RunFailure {
+            RunFailureFile::of_node(&run, role).add(RunFailure {
                 outcome: RunOutcome::Failed,
                 step: RunStep::Run,
                 time: rig.env.clock.now(),

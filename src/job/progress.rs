@@ -74,7 +74,7 @@ pub struct JobProgress {
     /// Whose answers it waits for.
     store: Mutex<Option<Arc<dyn Store>>>,
     /// Shared with whatever of the job may outlive it.
-    presence: Arc<()>,
+    uninterruptible: Arc<()>,
 }
 
 /// Held by a part of a job that cannot be ended while it waits for the kernel.
@@ -174,28 +174,28 @@ impl JobProgress {
     }
 
     /// What it was last seen doing.
-    pub fn last(&self) -> Option<RunActivity> {
+    pub fn last_activity(&self) -> Option<RunActivity> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on it waits for answers of this store.
-    pub fn asks(&self, store: &Arc<dyn Store>) {
+    pub fn set_store(&self, store: &Arc<dyn Store>) {
         *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(store));
     }
 
     /// How the last request to the store failed, if none has had an answer since.
-    pub fn trouble(&self) -> Option<String> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.trouble()
+    pub fn store_error(&self) -> Option<String> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.last_attempt_error()
     }
 
     /// To be held by what cannot be ended.
-    pub fn attend(&self) -> UninterruptibleGuard {
-        UninterruptibleGuard(Arc::clone(&self.presence))
+    pub fn enter_uninterruptible(&self) -> UninterruptibleGuard {
+        UninterruptibleGuard(Arc::clone(&self.uninterruptible))
     }
 
     /// Whether something that cannot be ended still goes on.
-    pub fn is_attended(&self) -> bool {
-        Arc::strong_count(&self.presence) > 1
+    pub fn is_uninterruptible(&self) -> bool {
+        Arc::strong_count(&self.uninterruptible) > 1
     }
 
     /// Adds to one of the counters.
@@ -237,15 +237,15 @@ mod tests {
         note(&progress);
         marks.dedup();
         assert_eq!(marks.len(), 7);
-        assert_eq!(progress.last(), Some(RunActivity::Hook("before")));
+        assert_eq!(progress.last_activity(), Some(RunActivity::Hook("before")));
     }
 
     #[test]
     fn what_outlives_a_job_is_seen() {
         let progress = JobProgress::default();
-        let left = progress.attend();
-        assert!(progress.is_attended());
+        let left = progress.enter_uninterruptible();
+        assert!(progress.is_uninterruptible());
         drop(left);
-        assert!(!progress.is_attended());
+        assert!(!progress.is_uninterruptible());
     }
 }

@@ -105,11 +105,11 @@ pub enum PruneError {
 pub struct PrunePlan {
     report: PruneReport,
     forgotten: Vec<Digest>,
-    survey: RepositoryUsage,
-    fates: Vec<(PackId, PackAction)>,
-    strays: OrphanObjects,
+    usage: RepositoryUsage,
+    actions: Vec<(PackId, PackAction)>,
+    orphans: OrphanObjects,
     /// There are too many index objects.
-    untidy: bool,
+    too_many_indexes: bool,
 }
 
 impl PrunePlan {
@@ -128,8 +128,8 @@ impl PrunePlan {
         let snapshots = &view.state.snapshots;
         let verdicts = retain(keep, snapshots, store_time(repository, now), zone);
         let kept: Vec<&Snapshot> = snapshots.iter().zip(&verdicts).filter(|(_, v)| v.kept).map(|(s, _)| s).collect();
-        let survey = RepositoryUsage::take(repository, &view.state, &kept).await?;
-        let strays = survey.strays(store_time(repository, now), STRAY_AGE);
+        let survey = RepositoryUsage::scan(repository, &view.state, &kept).await?;
+        let strays = survey.orphans(store_time(repository, now), STRAY_AGE);
         let uses = survey.packs();
         let fates = plan::decide(&uses, role.max_unused, PACKS_MAX.saturating_sub(strays.packs.len()));
         let with = |fate| uses.iter().zip(&fates).filter(move |(_, (_, f))| *f == fate).map(|(pack, _)| *pack);
@@ -150,7 +150,7 @@ impl PrunePlan {
         let gone = snapshots.iter().zip(&report.snapshots).filter(|(_, verdict)| !verdict.kept);
         let forgotten = gone.map(|(snapshot, _)| snapshot.id).collect();
         let untidy = view.state.indexes.len() > INDEXES_MAX;
-        Ok(Self { report, forgotten, survey, fates, strays, untidy })
+        Ok(Self { report, forgotten, usage: survey, actions: fates, orphans: strays, too_many_indexes: untidy })
     }
 
     /// What it says.
@@ -159,7 +159,10 @@ impl PrunePlan {
     }
 
     fn is_idle(&self) -> bool {
-        self.forgotten.is_empty() && self.report.packs_condemned == 0 && self.strays.indexes.is_empty() && !self.untidy
+        self.forgotten.is_empty()
+            && self.report.packs_condemned == 0
+            && self.orphans.indexes.is_empty()
+            && !self.too_many_indexes
     }
 }
 
@@ -182,20 +185,20 @@ pub(crate) async fn prune(
     let made = PrunePlan::make(repository, &session.view, role, zone, runner.env.clock.now()).await;
     let plan = match made {
         Ok(plan) => {
-            note_losses(session, &plan.survey.lost()).await;
+            note_losses(session, &plan.usage.lost()).await;
             plan
         }
         Err(error) => return Err(note_losses_of(session, error).await),
     };
     if !plan.is_idle() {
-        let moved = match repack::repack(session, &plan.survey, &plan.fates).await {
+        let moved = match repack::repack(session, &plan.usage, &plan.actions).await {
             Ok(moved) => moved,
             Err(error) => return Err(note_losses_of(session, error).await),
         };
         let gone: Vec<PackId> =
-            plan.fates.iter().filter(|(_, fate)| *fate != PackAction::Keep).map(|(id, _)| *id).collect();
+            plan.actions.iter().filter(|(_, fate)| *fate != PackAction::Keep).map(|(id, _)| *id).collect();
         let dropped: HashSet<PackId> = gone.iter().copied().collect();
-        let stays = plan.survey.tables.iter().filter(|table| !dropped.contains(&table.id)).cloned();
+        let stays = plan.usage.tables.iter().filter(|table| !dropped.contains(&table.id)).cloned();
         #[cfg(feature = "planted")]
         let moved = if crate::planted::is(crate::planted::PlantedBug::MovedIsForgotten) { Vec::new() } else { moved };
         let tables: Vec<PackTable> = stays.chain(moved).collect();
@@ -204,8 +207,8 @@ pub(crate) async fn prune(
             indexes: put_indexes(runner, repository, &tables)
                 .await
                 .map_err(|error| no_room(repository, &tables, error))?,
-            packs: gone.into_iter().chain(plan.strays.packs.iter().copied()).collect(),
-            strays: plan.strays.indexes.clone(),
+            packs: gone.into_iter().chain(plan.orphans.packs.iter().copied()).collect(),
+            strays: plan.orphans.indexes.clone(),
         };
         #[cfg(feature = "planted")]
         if crate::planted::is(crate::planted::PlantedBug::DeletesBeforeRecord) {
@@ -219,7 +222,7 @@ pub(crate) async fn prune(
             repository.store.delete(&keys).await?;
         }
         session.append(RecordBody::Prune(body), None).await?;
-        session.local.shelf().trim(&session.view.state.indexes);
+        session.local.index_cache().retain_only(&session.view.state.indexes);
     }
     Ok(PruneReport { swept: sweep_due(session, role).await?, ..plan.report })
 }
@@ -233,7 +236,7 @@ async fn note_losses(session: &RoleSession<'_>, met: &PackLosses) {
 /// The same for what ended a prune.
 async fn note_losses_of(session: &RoleSession<'_>, error: PruneError) -> PruneError {
     if let PruneError::Damaged { error, .. } | PruneError::Read(error) = &error {
-        note_losses(session, &PackLosses::of(error, session.repository.role())).await;
+        note_losses(session, &PackLosses::from_error(error, session.repository.role())).await;
     }
     error
 }
@@ -305,7 +308,7 @@ async fn admit_and_prune(
         Err(refused) => return Ok(PruneOutcome::Refused(Box::new(refused))),
     };
     let Precheck { repository, plan, assessment, .. } = approach;
-    repository.store.ask_time().await;
+    repository.store.measure_clock_offset().await;
     // Also where no slot is told by it: it tells what has waited long enough.
     if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_clock_off(*offset)) {
         let report = RoleReport::nothing(role.name.clone(), RunOutcome::Unknown);
@@ -366,8 +369,8 @@ async fn prune_with_room(
     // What moves content needs room for it first.
     let frugal = RoleSettings { max_unused: 100, ..role.clone() };
     let work = async {
-        let opening = Box::pin(opening.hold()).await?;
-        let mut session = Box::pin(Box::pin(opening.take(candidacy)).await?);
+        let opening = Box::pin(opening.with_lock()).await?;
+        let mut session = Box::pin(Box::pin(opening.take_over(candidacy)).await?);
         let mut work = Box::pin(prune(&mut session, if is_tight { &frugal } else { role }, zone));
         tokio::select! {
             biased;

@@ -113,7 +113,7 @@ pub enum RepairError {
 #[derive(Debug, Clone)]
 pub struct RepairRequest<'a> {
     /// The way in.
-    pub step: RecoveryInputs<'a>,
+    pub inputs: RecoveryInputs<'a>,
     /// This node.
     pub node: WriterNode,
     /// This process.
@@ -132,7 +132,7 @@ pub struct RepairRequest<'a> {
 
 /// What is lost and what is to be done; nothing is changed yet.
 struct RepairPlan {
-    entered: RecoveredRepository,
+    recovered: RecoveredRepository,
     journal: Journal,
     mending: SalvageProgress,
     index: IndexPlan,
@@ -145,7 +145,7 @@ struct RepairPlan {
 #[derive(Debug, Default)]
 struct RepairProgress {
     /// What leads in, and copies of index objects.
-    way: bool,
+    entry_objects: bool,
     /// The numbers that are lost are occupied.
     occupied: bool,
     /// The chunks that were moved, and the tables of the packs that have them.
@@ -156,58 +156,58 @@ struct RepairProgress {
 
 impl RepairPlan {
     async fn make(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Self, RepairError> {
-        let step = by.step;
+        let step = by.inputs;
         let entered = entry::open_damaged(store, step).await?;
         let repository = &entered.repository;
         // What an operator has not accepted is not repaired in the place of what this node knows.
-        if let Some(known) = step.place.another(step.env, step.state_dir, repository) {
+        if let Some(known) = step.place.differing_repository(step.env, step.state_dir, repository) {
             let (role, found) = (step.role.clone(), repository.keys.repo());
             return Err(OpenError::Another { role, store: step.place.store().to_owned(), known, found }.into());
         }
-        repository.store.ask_time().await;
+        repository.store.measure_clock_offset().await;
         let journal = step.seats.journal(repository, step.env, &by.node, by.instance)?;
         let local = step.state_dir.map(|dir| LocalState::peek(step.env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(LocalState::last_view);
-        let mending = journal.mending(known.as_ref()).await?;
-        let (shelf, more) = (local.as_ref().map(LocalState::shelf), mending.mended.has_more());
-        let index = index::plan(repository, &mending.mended.view.state, shelf.as_ref(), more, by.read_data).await?;
-        let copy = journal.wrong_copy(&mending.mended.view.state).await?;
+        let mending = journal.start_salvage(known.as_ref()).await?;
+        let (shelf, more) = (local.as_ref().map(LocalState::index_cache), mending.salvaged.may_lack_indexes());
+        let index = index::plan(repository, &mending.salvaged.view.state, shelf.as_ref(), more, by.read_data).await?;
+        let copy = journal.wrong_copy(&mending.salvaged.view.state).await?;
         let keys = list_key_slots(repository.store.as_ref(), step.role).await?.found.into_iter();
         let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
-        Ok(Self { entered, journal, mending, index, copy, keys })
+        Ok(Self { recovered: entered, journal, mending, index, copy, keys })
     }
 
     /// The plan with what was appended since, which is all that is read. `None`: it is to be made anew.
-    async fn grown(self) -> Result<Option<Self>, RepairError> {
-        let Some(mending) = self.journal.mend_on(&self.mending).await? else { return Ok(None) };
-        let index = self.index.grown(&self.entered.repository, &mending.mended.view.state).await?;
+    async fn extend(self) -> Result<Option<Self>, RepairError> {
+        let Some(mending) = self.journal.continue_salvage(&self.mending).await? else { return Ok(None) };
+        let index = self.index.extend(&self.recovered.repository, &mending.salvaged.view.state).await?;
         Ok(index.map(|index| Self { mending, index, ..self }))
     }
 
     fn report(&self, by: &RepairRequest<'_>) -> RepairReport {
-        let (entered, mended) = (&self.entered, &self.mending.mended);
+        let (entered, mended) = (&self.recovered, &self.mending.salvaged);
         let mut findings = Vec::new();
         findings.extend(entered.format.clone().map(|(what, source)| RepairFinding::Format { what, source }));
         findings.extend(entered.slot.as_ref().map(|(id, _)| RepairFinding::KeySlot { id: *id, put_back: by.key_slot }));
-        for lost in &mended.void {
-            findings.push(RepairFinding::Record { seq: lost.seq, what: lost.what.clone(), known: !mended.partial });
+        for lost in &mended.lost_records {
+            findings.push(RepairFinding::Record { seq: lost.seq, what: lost.what.clone(), known: !mended.is_partial });
         }
-        findings.extend(mended.lost.map(|lost| RepairFinding::End { from: lost.from, to: lost.to }));
-        findings.extend(mended.unbegun.map(RepairFinding::Rotation));
+        findings.extend(mended.lost_tail.map(|lost| RepairFinding::End { from: lost.from, to: lost.to }));
+        findings.extend(mended.unstarted_generation.map(RepairFinding::Rotation));
         findings.extend(
             self.copy
                 .clone()
                 .map(|WrongRotationCopy { key: object, what, .. }| RepairFinding::RotationCopy { object, what }),
         );
-        findings.extend(mended.unvouched.as_ref().map(|all| RepairFinding::Unvouched {
+        findings.extend(mended.unverified.as_ref().map(|all| RepairFinding::Unvouched {
             from: all.from,
             to: all.to,
             snapshots: all.snapshots.iter().map(|snapshot| snapshot.id).collect(),
         }));
-        findings.extend(mended.brought.iter().copied().map(RepairFinding::Snapshot));
+        findings.extend(mended.remembered_snapshots.iter().copied().map(RepairFinding::Snapshot));
         findings.extend(self.index.findings.iter().cloned());
         RepairReport {
-            role: by.step.role.clone(),
+            role: by.inputs.role.clone(),
             dry_run: true,
             findings,
             keys: self.keys.clone(),
@@ -219,8 +219,8 @@ impl RepairPlan {
 
     /// Whether the journal is to say something.
     fn needs_record(&self) -> bool {
-        let mended = &self.mending.mended;
-        !mended.is_sound() || !mended.brought.is_empty() || self.index.changes(&mended.view.state)
+        let mended = &self.mending.salvaged;
+        !mended.is_sound() || !mended.remembered_snapshots.is_empty() || self.index.changes(&mended.view.state)
     }
 
     /// `None`: something was appended meanwhile, or came back.
@@ -230,20 +230,20 @@ impl RepairPlan {
         forced: bool,
         written: &mut RepairProgress,
     ) -> Result<Option<RepairReport>, RepairError> {
-        let (repository, env, mended) = (&self.entered.repository, by.step.env, &self.mending.mended);
+        let (repository, env, mended) = (&self.recovered.repository, by.inputs.env, &self.mending.salvaged);
         let (store, role) = (repository.store.as_ref(), repository.role());
         if self.needs_record() {
             log::check_understood(&mended.view)?;
         }
-        if !written.way {
-            self.write_way(by).await?;
+        if !written.entry_objects {
+            self.write_entry_objects(by).await?;
             for (id, object) in &self.index.copies {
                 store.put(&names::index(role, *id), object.clone()).await?;
             }
-            written.way = true;
+            written.entry_objects = true;
         }
         let mut report = RepairReport { dry_run: false, ..self.report(by) };
-        if let Some((id, _)) = self.entered.slot.as_ref().filter(|_| by.key_slot) {
+        if let Some((id, _)) = self.recovered.slot.as_ref().filter(|_| by.key_slot) {
             report.keys.retain(|(other, _)| other != id);
             report.keys.push((*id, None));
         }
@@ -268,7 +268,7 @@ impl RepairPlan {
             }
             written.listed = (tables, indexes);
         }
-        if !written.occupied && !self.journal.occupy(mended).await? {
+        if !written.occupied && !self.journal.fill_void_numbers(mended).await? {
             return Ok(None);
         }
         written.occupied = true;
@@ -285,15 +285,15 @@ impl RepairPlan {
     }
 
     /// What leads into the repository.
-    async fn write_way(&self, by: &RepairRequest<'_>) -> Result<(), RepairError> {
-        let repository = &self.entered.repository;
+    async fn write_entry_objects(&self, by: &RepairRequest<'_>) -> Result<(), RepairError> {
+        let repository = &self.recovered.repository;
         let (store, role) = (repository.store.as_ref(), repository.role());
-        if let Some((id, object)) = self.entered.slot.as_ref().filter(|_| by.key_slot) {
+        if let Some((id, object)) = self.recovered.slot.as_ref().filter(|_| by.key_slot) {
             let key = names::key(role, *id);
             // It is named after what it holds: what stands there is damaged.
             let is_damaged = match put_new(store, &key, object.to_vec()).await {
                 Ok(ours) => !ours,
-                Err(InitError::Store(error)) if error.is_no_object() => true,
+                Err(InitError::Store(error)) if error.is_not_an_object() => true,
                 Err(error) => return Err(RepairError::Put(error)),
             };
             if is_damaged {
@@ -303,9 +303,9 @@ impl RepairPlan {
         if let Some(WrongRotationCopy { key, object, .. }) = &self.copy {
             store.put(key, object.clone()).await?;
         }
-        let Some((what, source)) = &self.entered.format else { return Ok(()) };
+        let Some((what, source)) = &self.recovered.format else { return Ok(()) };
         if *source == FormatSource::Journal && repository.format.journal == JournalLocation::Bucket {
-            let proved = proof::prove(store, &names::probe(role), by.step.env).await;
+            let proved = proof::prove(store, &names::probe(role), by.inputs.env).await;
             if let Err(failure) = proved {
                 return Err(RepairError::Proof { role: role.clone(), failure });
             }
@@ -334,7 +334,7 @@ pub async fn dry_run(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Re
 /// # Errors
 /// Nothing is in the journal then, or it cannot be told whether it is.
 pub async fn repair(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<RepairReport, RepairError> {
-    let clock = &by.step.env.clock;
+    let clock = &by.inputs.env.clock;
     let started = clock.boottime();
     let mut plan = Box::pin(RepairPlan::make(Arc::clone(&store), by)).await?;
     let mut written = RepairProgress::default();
@@ -351,7 +351,7 @@ pub async fn repair(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Rep
             return Err(RepairError::Busy(PATIENCE));
         }
         // A journal that others append to all the time is no reason to look at everything again: what they append is far less.
-        plan = if let Some(plan) = Box::pin(plan.grown()).await? {
+        plan = if let Some(plan) = Box::pin(plan.extend()).await? {
             plan
         } else {
             written = RepairProgress::default();
@@ -383,7 +383,7 @@ impl SalvagedRepository {
         if !is_vouched_for {
             state.indexes.splice(0..0, self.indexes.iter().copied());
         }
-        index::reader(&self.archive.repository, &state, self.archive.shelf.as_ref(), self.more).await
+        index::reader(&self.archive.repository, &state, self.archive.index_cache.as_ref(), self.more).await
     }
 }
 
@@ -396,23 +396,23 @@ pub async fn open_salvaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> R
     let journal = read_only_journal(&repository, step.env);
     let local = step.state_dir.map(|dir| LocalState::peek(step.env, dir, repository.keys.repo()));
     let known = local.as_ref().and_then(LocalState::last_view);
-    let mended = Box::pin(journal.mend_readable(known.as_ref())).await?;
-    let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
+    let mended = Box::pin(journal.salvage_readable(known.as_ref())).await?;
+    let shelf = local.map(|local| local.index_cache()).filter(|shelf| shelf.dir.is_dir());
     if mended.view.state.snapshots.is_empty()
-        && mended.unvouched.is_none()
-        && let Some(lost) = mended.void.first().filter(|lost| lost.missing)
+        && mended.unverified.is_none()
+        && let Some(lost) = mended.lost_records.first().filter(|lost| lost.missing)
     {
         return Err(JournalError::Hole(lost.seq).into());
     }
-    let more = mended.has_more();
-    let (unvouched, indexes) = mended.unvouched.map(|all| (all.snapshots, all.indexes)).unwrap_or_default();
+    let more = mended.may_lack_indexes();
+    let (unvouched, indexes) = mended.unverified.map(|all| (all.snapshots, all.indexes)).unwrap_or_default();
     let archive = ReadOnlyRepository {
         repository,
         journal,
         view: mended.view,
         rolled_back: None,
         damaged: None,
-        shelf,
+        index_cache: shelf,
         losses: LossLog::default(),
     };
     Ok(SalvagedRepository { archive, unvouched, indexes, more })

@@ -260,11 +260,11 @@ impl Repository {
     ) -> Result<Self, OpenError> {
         let bad = |error| OpenError::Format { role: role.clone(), error };
         let format = RepositoryFormat::parse(object, role).map_err(bad)?;
-        let (keys, slot) = match (format.clear_master(), read_secret(key)?) {
+        let (keys, slot) = match (format.plaintext_key(), read_secret(key)?) {
             (Some(_), Some(_)) => return Err(OpenError::NotEncrypted { role: role.clone() }),
             (None, None) => return Err(OpenError::KeyNeeded { role: role.clone() }),
             (Some(master), None) => {
-                let keys = format.keys(master);
+                let keys = format.derive_keys(master);
                 RepositoryFormat::verify(object, &keys).map_err(bad)?;
                 (keys, None)
             }
@@ -278,8 +278,8 @@ impl Repository {
     }
 
     /// Lets this node remember what leads into it.
-    pub(crate) fn remember_way(&self, local: &LocalState) -> std::io::Result<()> {
-        local.remember_way(&self.format.encode(&self.keys), self.slot_object.as_deref())
+    pub(crate) fn save_unlock_objects(&self, local: &LocalState) -> std::io::Result<()> {
+        local.save_unlock_objects(&self.format.encode(&self.keys), self.slot_object.as_deref())
     }
 
     /// The role it belongs to.
@@ -313,7 +313,7 @@ impl StoredKeySlot {
     /// Its place among those that are tried, the lowest first: one of `first`, then one that asks for what this program asks for. What
     /// others put there uses up the work that is allowed.
     fn place(&self, first: &[KeyId]) -> (bool, bool) {
-        (!first.contains(&self.id), !self.slot.as_ref().is_ok_and(|slot| slot.kind.is_usual()))
+        (!first.contains(&self.id), !self.slot.as_ref().is_ok_and(|slot| slot.kind.is_default()))
     }
 }
 
@@ -323,7 +323,7 @@ pub struct KeySlotList {
     /// The oldest first: whoever fills a store with slots comes after those who made the repository.
     pub found: Vec<StoredKeySlot>,
     /// So many more were not looked at.
-    pub passed_over: usize,
+    pub skipped: usize,
 }
 
 /// The most key slots that are read.
@@ -339,7 +339,7 @@ const COPIES_ASKED_MAX: usize = 4;
 pub async fn list_key_slots(store: &dyn Store, role: &RoleName) -> Result<KeySlotList, StoreError> {
     let (mut named, _) = slot_names(store, role).await?;
     let passed_over = named.split_off(named.len().min(SLOTS_MAX)).len();
-    Ok(KeySlotList { found: read_slots(store, role, named).await?, passed_over })
+    Ok(KeySlotList { found: read_slots(store, role, named).await?, skipped: passed_over })
 }
 
 /// The same in the order in which they are to be tried: those in `first`, which are not passed over, and, where there are more than are
@@ -358,7 +358,7 @@ pub(super) async fn slots_to_try(
     let passed_over = named.split_off(named.len().min(SLOTS_MAX)).len();
     let mut found = read_slots(store, role, named).await?;
     found.sort_by_key(|found| found.place(&first));
-    Ok(KeySlotList { found, passed_over })
+    Ok(KeySlotList { found, skipped: passed_over })
 }
 
 /// The names of slots, the oldest first, and whether there are more than can all be tried by a passphrase.
@@ -367,7 +367,7 @@ async fn slot_names(store: &dyn Store, role: &RoleName) -> Result<(Vec<(Timestam
     let named = |object: ObjectMeta| Some((object.modified, object.key.strip_prefix(&prefix)?.parse::<KeyId>().ok()?));
     let mut named = list_filtered(store, &prefix, SLOT_NAMES_MAX, named).await?.found;
     named.sort();
-    let is_crowded = named.len() as u64 > SLOT_WORK_KIB_MAX / KeyWrapping::PASSPHRASE.work_kib();
+    let is_crowded = named.len() as u64 > SLOT_WORK_KIB_MAX / KeyWrapping::PASSPHRASE.cost_kib();
     Ok((named, is_crowded))
 }
 
@@ -393,7 +393,7 @@ async fn made_by_rotations(store: &dyn Store, role: &RoleName) -> Result<Vec<Key
     for seq in copies.into_iter().rev().take(COPIES_ASKED_MAX) {
         let object = match store.get(&names::rotation(role, seq), SizeLimit::RECORD_AHEAD).await {
             Ok(object) => object,
-            Err(error) if error.is_not_found() || error.is_of_object() => continue,
+            Err(error) if error.is_not_found() || error.concerns_one_object() => continue,
             Err(error) => return Err(error),
         };
         if let Ok(Record { body: RecordBody::Rotate(body), .. }) = Record::decode(&object, None) {
@@ -464,7 +464,7 @@ impl KeySlotTrial {
         if !is_phrase {
             return Some(slot.unwrap(secret, repo));
         }
-        let Some(left) = self.left_kib.checked_sub(slot.kind.work_kib()) else {
+        let Some(left) = self.left_kib.checked_sub(slot.kind.cost_kib()) else {
             self.untried += 1;
             return None;
         };
@@ -487,7 +487,7 @@ async fn read_key_slot(
     match store.get(&names::key(role, id), SizeLimit::KEY_SLOT).await {
         Ok(bytes) => Ok(Some(KeySlot::open(id, &bytes))),
         Err(e) if e.is_not_found() => Ok(None),
-        Err(e) if e.is_no_object() => Ok(Some(Err(KeySlotError::Damaged(format!("{}: {}", e.kind, e.detail))))),
+        Err(e) if e.is_not_an_object() => Ok(Some(Err(KeySlotError::Damaged(format!("{}: {}", e.kind, e.detail))))),
         Err(e) => Err(e),
     }
 }
@@ -502,7 +502,7 @@ async fn unlock(
     remembered: Option<KeyId>,
 ) -> Result<(DerivedKeys, Option<KeySlot>), OpenError> {
     let verified = |keyring: Keyring| {
-        let keys = format.keys(keyring);
+        let keys = format.derive_keys(keyring);
         RepositoryFormat::verify(object, &keys).is_ok().then_some(keys)
     };
     let wrong = |slots, untried| {
@@ -523,7 +523,7 @@ async fn unlock(
     }
     let mut refused = Vec::new();
     let mut opened = false;
-    let KeySlotList { found, passed_over } = slots_to_try(store, &format.role, &[]).await?;
+    let KeySlotList { found, skipped: passed_over } = slots_to_try(store, &format.role, &[]).await?;
     // There is one from the first moment on: the listing lacks them, or they were removed. The given secret was not even tried.
     if found.is_empty() {
         return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });

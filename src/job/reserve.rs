@@ -24,7 +24,7 @@ const PROBE_BYTES: usize = 1 << 20;
 /// Puts the reserve into a store that a disk bounds, if it is not there or is smaller than it should be. That it cannot is no error: who
 /// writes next hears of that.
 pub(crate) async fn ensure_reserve(store: &dyn Store, role: &RoleName, env: &Env) {
-    if !store.capabilities().is_bounded {
+    if !store.capabilities().has_finite_space {
         return;
     }
     let key = names::reserve(role);
@@ -47,7 +47,7 @@ pub(crate) async fn ensure_reserve(store: &dyn Store, role: &RoleName, env: &Env
 /// # Errors
 /// Something else keeps it from being told.
 pub(crate) async fn release_if_full(store: &dyn Store, role: &RoleName, env: &Env) -> Result<bool, StoreError> {
-    if !store.capabilities().is_bounded {
+    if !store.capabilities().has_finite_space {
         return Ok(false);
     }
     let probe = names::room_probe(role);

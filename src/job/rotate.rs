@@ -39,7 +39,7 @@ const STAGED_MAX: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct RotateRequest<'a> {
     /// The key that opened the repository for this command.
-    pub given: &'a KeySource,
+    pub current: &'a KeySource,
     /// A key that opens it from then on, too. A key file that is missing is made.
     pub new: Option<KeySource>,
     /// Keys that go on to open it.
@@ -136,7 +136,7 @@ async fn attempt(
     }
     let forced = require_eligible(by.role, &by.operator.node.name, by.assessment, by.force).map_err(Box::new)?;
     let next = RepositoryKey::new(by.operator.env.random_bytes());
-    let next = repository.keys.with_next(next).ok_or(KeysError::TooManyGenerations)?;
+    let next = repository.keys.with_staged_key(next).ok_or(KeysError::TooManyGenerations)?;
     let (mut secrets, created) = (kept, new_secret(ask, by)?);
     let created_file = created.as_ref().and_then(|(_, file)| file.clone());
     secrets.extend(created.map(|(secret, _)| secret));
@@ -148,7 +148,7 @@ async fn attempt(
     let (journal, _) = by.operator.journal(&rotating)?;
     let body = RotateBody { generation, slots: ids.clone(), proof: Mac([0; Mac::LEN]) };
     match append(&journal, &permit, view, &body).await {
-        Ok(seq) => journal.keep_rotation(seq).await?,
+        Ok(seq) => journal.save_rotation_copy(seq).await?,
         Err(error) => {
             // One that may be in the journal needs them.
             if !matches!(error, AppendError::Unknown { .. }) {
@@ -173,7 +173,7 @@ async fn attempt(
 
 /// The repository under its new key.
 fn rotated_now(rotating: &Repository) -> Repository {
-    let keys = rotating.format.keys(rotating.keys.keyring().clone());
+    let keys = rotating.format.derive_keys(rotating.keys.keyring().clone());
     Repository { keys, slot: None, slot_object: None, ..rotating.clone() }
 }
 
@@ -197,7 +197,7 @@ async fn unfinished(
         return Ok(None);
     }
     // Of a journal that goes on from there an older key reads no more.
-    let record = match journal.record(seq).await {
+    let record = match journal.read_record(seq).await {
         Ok(record) => record.map(|(record, _)| record.body),
         Err(JournalError::Rotated { .. }) => None,
         Err(error) => return Err(error.into()),
@@ -210,7 +210,7 @@ async fn unfinished(
     for id in of_it {
         match repository.store.get(&names::key(repository.role(), *id), SizeLimit::KEY_SLOT).await {
             Err(error) if error.is_not_found() => return Ok(Some(body)),
-            Err(error) if !error.is_of_object() => return Err(error.into()),
+            Err(error) if !error.concerns_one_object() => return Err(error.into()),
             _ => {}
         }
     }
@@ -230,7 +230,7 @@ async fn finish(
     for id in &body.slots {
         match store.get(&names::staged_key(role, *id), SizeLimit::KEY_SLOT).await {
             Ok(object) => made.extend(KeySlot::open(*id, &object).ok()),
-            Err(error) if error.is_of_object() => {}
+            Err(error) if error.concerns_one_object() => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -247,7 +247,7 @@ async fn finish(
     let removed: Vec<KeyId> = older.filter(|_| is_whole).map(|found| found.id).collect();
     let mut rotation = KeyRotation { finished: true, dry_run, ..KeyRotation::of(body.generation) };
     if !dry_run {
-        journal.keep_rotation(seq).await?;
+        journal.save_rotation_copy(seq).await?;
         rotation.left = settle(repository, &made, &removed, &body.slots).await?;
         rotation.written = made.iter().map(KeySlot::id).collect();
     }
@@ -263,7 +263,7 @@ async fn is_at_hand(
     ask: &RotateRequest<'_>,
 ) -> Result<bool, KeysError> {
     let mut secrets = Vec::new();
-    for source in iter::once(ask.given).chain(&ask.new).chain(&ask.keep) {
+    for source in iter::once(ask.current).chain(&ask.new).chain(&ask.keep) {
         secrets.extend(present(source)?);
     }
     let repo = repository.format.repo;
@@ -285,13 +285,14 @@ async fn is_at_hand(
 
 /// The secrets that go on to open the repository, and the slots that are there now.
 async fn choose(repository: &Repository, ask: &RotateRequest<'_>) -> Result<(Vec<SlotSecret>, Vec<KeyId>), KeysError> {
-    let KeySlotList { found, passed_over } = list_key_slots(repository.store.as_ref(), repository.role()).await?;
+    let KeySlotList { found, skipped: passed_over } =
+        list_key_slots(repository.store.as_ref(), repository.role()).await?;
     if passed_over > 0 {
         return Err(KeysError::TooManySlots(passed_over));
     }
-    let mut openers = vec![KeySlotOpener::Nobody; found.len()];
+    let mut openers = vec![KeySlotOpener::Unknown; found.len()];
     let mut kept = Vec::new();
-    let given = read_secret(ask.given)?.map(|(secret, path)| (secret, path.to_owned(), KeySlotOpener::Given));
+    let given = read_secret(ask.current)?.map(|(secret, path)| (secret, path.to_owned(), KeySlotOpener::Given));
     let mut asked: Vec<(SlotSecret, PathBuf, KeySlotOpener)> = given.into_iter().collect();
     for source in &ask.keep {
         let (secret, path) = read_secret(source)?.ok_or(KeysError::NotEncrypted)?;
@@ -309,7 +310,7 @@ async fn choose(repository: &Repository, ask: &RotateRequest<'_>) -> Result<(Vec
         match opener {
             KeySlotOpener::Kept if !opened => return Err(KeysError::OpensNothing(path)),
             KeySlotOpener::Kept => kept.push(secret),
-            KeySlotOpener::Given | KeySlotOpener::Nobody => {}
+            KeySlotOpener::Given | KeySlotOpener::Unknown => {}
         }
     }
     let seen: Vec<KeySlotState> = found

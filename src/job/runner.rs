@@ -34,18 +34,18 @@ pub struct NodeContext {
     /// [`Settings::hash`](crate::config::Settings::hash), for the other nodes.
     pub config_hash: String,
     /// What the leases of this process have in common.
-    pub sessions: LeaseSessions,
+    pub leases: LeaseSessions,
     /// What this process remembers of its repositories, whatever becomes of the state directory.
-    pub memories: ProcessMemory,
+    pub memory: ProcessMemory,
     /// What is around it.
-    pub surroundings: NodeInputs,
+    pub inputs: NodeInputs,
 }
 
 /// What a node finds around itself: evidence for its probes, and content for its backups.
 #[derive(Debug, Clone)]
 pub struct NodeInputs {
     /// What its probes ask.
-    pub senses: Arc<dyn ProbeRunner>,
+    pub probes: Arc<dyn ProbeRunner>,
     /// Content that is brought along instead of being read from a role's sources.
     pub content: Option<Arc<dyn InlineContent>>,
 }
@@ -53,13 +53,13 @@ pub struct NodeInputs {
 impl Default for NodeInputs {
     /// This host, and its files.
     fn default() -> Self {
-        Self { senses: Arc::new(HostProbeRunner), content: None }
+        Self { probes: Arc::new(HostProbeRunner), content: None }
     }
 }
 
 impl NodeContext {
     /// What every command that it starts for a role gets to know, as far as it is known.
-    pub fn context(&self, role: &RoleSettings, term: Option<Term>, slot: Option<Timestamp>) -> CommandVariables {
+    pub fn probe_context(&self, role: &RoleSettings, term: Option<Term>, slot: Option<Timestamp>) -> CommandVariables {
         let (node, environment) = (self.node.name.clone(), role.environment.clone());
         CommandVariables { node, role: role.name.clone(), term, slot, environment }
     }

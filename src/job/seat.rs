@@ -19,7 +19,7 @@ use crate::repo::format::JournalLocation;
 pub struct JournalAccess {
     registers: Option<Arc<dyn RegisterService>>,
     /// What the config says of journals, and where it does.
-    said: Option<(JournalPlacement, ConfigLocation)>,
+    placement: Option<(JournalPlacement, ConfigLocation)>,
     /// Which store they belong to, for two of them that share an etcd.
     store: String,
 }
@@ -29,7 +29,7 @@ impl JournalAccess {
     pub fn new(settings: &Settings, registers: Option<Arc<dyn RegisterService>>) -> Self {
         let (store, at) = (&settings.store, settings.journal_at.clone());
         let name = format!("{} {}", store.url, store.endpoint.as_deref().unwrap_or_default());
-        Self { registers, said: Some((store.journal, at)), store: name }
+        Self { registers, placement: Some((store.journal, at)), store: name }
     }
 
     /// Those of `settings`, with a way of their own to etcd.
@@ -53,17 +53,17 @@ impl JournalAccess {
 
     /// Where the config wants journals.
     pub fn said(&self) -> JournalPlacement {
-        self.said.as_ref().map_or(JournalPlacement::Auto, |(said, _)| *said)
+        self.placement.as_ref().map_or(JournalPlacement::Auto, |(said, _)| *said)
     }
 
     /// With a wish, for tests.
     #[cfg(test)]
-    pub(crate) fn saying(self, said: JournalPlacement) -> Self {
-        Self { said: Some((said, ConfigLocation::nowhere())), ..self }
+    pub(crate) fn with_placement(self, said: JournalPlacement) -> Self {
+        Self { placement: Some((said, ConfigLocation::nowhere())), ..self }
     }
 
     /// The register that chooses the repository of a role, while that is made.
-    pub fn claim(&self, role: &RoleName) -> Option<Arc<dyn Register>> {
+    pub fn creation_register(&self, role: &RoleName) -> Option<Arc<dyn Register>> {
         let store = blake3::hash(self.store.as_bytes());
         self.register(&format!("init/{role}/{}", hex::encode(&store.as_bytes()[..8])))
     }
@@ -84,22 +84,22 @@ impl JournalAccess {
         node: &WriterNode,
         instance: InstanceId,
     ) -> Result<Journal, JournalError> {
-        self.agree(repository)?;
+        self.check_placement(repository)?;
         let (store, keys) = (repository.store.clone(), repository.keys.clone());
         let journal = Journal::new(store, keys, env.clone(), node.clone(), instance).created(repository.format.created);
         let JournalLocation::Etcd { cluster: home } = repository.format.journal else { return Ok(journal) };
         let role = || repository.role().clone();
         let register = self.register(&register::head_name(repository.keys.repo()));
         let register = register.ok_or_else(|| EtcdHeadError::NoEtcd { role: role() })?;
-        Ok(journal.seated(EtcdHead { register, home }))
+        Ok(journal.with_etcd_head(EtcdHead { register, cluster: home }))
     }
 
     /// Refuses a config that says of the journal what is not so.
     ///
     /// # Errors
     /// It does.
-    pub fn agree(&self, repository: &Repository) -> Result<(), EtcdHeadError> {
-        let Some((said, at)) = &self.said else { return Ok(()) };
+    pub fn check_placement(&self, repository: &Repository) -> Result<(), EtcdHeadError> {
+        let Some((said, at)) = &self.placement else { return Ok(()) };
         let so = match (said, repository.format.journal) {
             (JournalPlacement::Auto, _) => true,
             (JournalPlacement::Bucket, home) => home == JournalLocation::Bucket,

@@ -40,7 +40,7 @@ pub enum SelectError {
     },
     /// There are not so many.
     #[error("there is no {selector}: only {count} snapshots are there")]
-    NotSoMany {
+    TooFewSnapshots {
         /// What was given.
         selector: String,
         /// How many there are.
@@ -110,7 +110,7 @@ pub fn select<'a>(
         SnapshotSelector::FromNewest(n) => {
             let at = snapshots.len().checked_sub(1).and_then(|last| last.checked_sub(n));
             at.map(|at| &snapshots[at])
-                .ok_or_else(|| SelectError::NotSoMany { selector: selector.to_owned(), count: snapshots.len() })
+                .ok_or_else(|| SelectError::TooFewSnapshots { selector: selector.to_owned(), count: snapshots.len() })
         }
         SnapshotSelector::Id(prefix) => {
             let fits: Vec<&Snapshot> = snapshots.iter().filter(|s| s.id.to_string().starts_with(&prefix)).collect();
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn by_place_from_the_newest() {
         assert_eq!((number("latest"), number("latest~0"), number("latest~3")), (Ok(4), Ok(4), Ok(1)));
-        assert_eq!(number("latest~4"), Err(SelectError::NotSoMany { selector: "latest~4".to_owned(), count: 4 }));
+        assert_eq!(number("latest~4"), Err(SelectError::TooFewSnapshots { selector: "latest~4".to_owned(), count: 4 }));
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub struct RunStall {
     /// What it was last seen doing; `None`: nothing but waiting for the store.
     pub last: Option<RunActivity>,
     /// How the last request to the store failed, if none has had an answer since.
-    pub trouble: Option<String>,
+    pub store_error: Option<String>,
 }
 
 impl Display for RunStall {
@@ -74,7 +74,7 @@ impl Display for RunStall {
             Some(last) => write!(f, "last seen {last}")?,
             None => f.write_str("the store was waited for")?,
         }
-        match &self.trouble {
+        match &self.store_error {
             Some(trouble) => write!(f, "; the last request to the store failed: {trouble}"),
             None => Ok(()),
         }
@@ -85,7 +85,7 @@ impl Display for RunStall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StallState {
     /// It has moved since the last look.
-    Moves,
+    Moving,
     /// It has not moved for so long.
     Silent(Duration),
     /// It has not moved for longer than it may.
@@ -109,12 +109,12 @@ impl StallDetector {
     }
 
     /// Looks at it: `mark` is another number whenever something has moved.
-    pub fn look(&mut self, now: Duration, mark: u64) -> StallState {
+    pub fn observe(&mut self, now: Duration, mark: u64) -> StallState {
         let passed = now.saturating_sub(self.looked).min(self.counted_max);
         self.looked = now;
         if self.mark != mark {
             (self.mark, self.silent) = (mark, Duration::ZERO);
-            return StallState::Moves;
+            return StallState::Moving;
         }
         self.silent += passed;
         if self.silent >= self.limit { StallState::Stalled(self.silent) } else { StallState::Silent(self.silent) }
@@ -132,14 +132,14 @@ mod tests {
         let at = Duration::from_secs;
         let mut judge = StallDetector::new(LIMIT, at(100), 7);
         for second in 1..40 {
-            assert_eq!(judge.look(at(100 + second), 7), StallState::Silent(at(second)));
+            assert_eq!(judge.observe(at(100 + second), 7), StallState::Silent(at(second)));
         }
-        assert_eq!(judge.look(at(139), 8), StallState::Moves);
+        assert_eq!(judge.observe(at(139), 8), StallState::Moving);
         for second in 1..40 {
-            assert_eq!(judge.look(at(139 + second), 8), StallState::Silent(at(second)));
+            assert_eq!(judge.observe(at(139 + second), 8), StallState::Silent(at(second)));
         }
-        assert_eq!(judge.look(at(179), 8), StallState::Stalled(LIMIT));
-        assert_eq!(judge.look(at(180), 9), StallState::Moves, "whoever judges may let it go on");
+        assert_eq!(judge.observe(at(179), 8), StallState::Stalled(LIMIT));
+        assert_eq!(judge.observe(at(180), 9), StallState::Moving, "whoever judges may let it go on");
     }
 
     #[test]
@@ -147,9 +147,9 @@ mod tests {
         let at = Duration::from_secs;
         let mut judge = StallDetector::new(LIMIT, at(0), 7);
         // Two seconds lie between two looks, so at most six of an hour count.
-        assert_eq!(judge.look(at(3600), 7), StallState::Silent(at(6)));
-        assert_eq!(judge.look(at(3602), 7), StallState::Silent(at(8)));
-        assert_eq!(judge.look(at(3600), 7), StallState::Silent(at(8)), "a clock that goes back counts for nothing");
+        assert_eq!(judge.observe(at(3600), 7), StallState::Silent(at(6)));
+        assert_eq!(judge.observe(at(3602), 7), StallState::Silent(at(8)));
+        assert_eq!(judge.observe(at(3600), 7), StallState::Silent(at(8)), "a clock that goes back counts for nothing");
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn it_says_for_how_long_and_what_was_seen_last() {
-        let stall = |last| RunStall { silent: Duration::from_millis(900_400), last, trouble: None }.to_string();
+        let stall = |last| RunStall { silent: Duration::from_millis(900_400), last, store_error: None }.to_string();
         let path = TreePath::new("srv/app/db").unwrap();
         assert_eq!(stall(Some(RunActivity::Reading(path))), "made no progress for 15m: last seen reading /srv/app/db");
         assert_eq!(
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(stall(None), "made no progress for 15m: the store was waited for");
         let trouble = Some("SlowDown, status 503".to_owned());
         assert_eq!(
-            RunStall { silent: Duration::from_mins(15), last: None, trouble }.to_string(),
+            RunStall { silent: Duration::from_mins(15), last: None, store_error: trouble }.to_string(),
             "made no progress for 15m: the store was waited for; the last request to the store failed: SlowDown, status 503"
         );
     }

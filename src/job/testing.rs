@@ -117,9 +117,9 @@ impl JobFixture {
             cancel: CancelToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
-            memories: ProcessMemory::default(),
-            surroundings: NodeInputs::default(),
-            sessions: LeaseSessions::default(),
+            memory: ProcessMemory::default(),
+            inputs: NodeInputs::default(),
+            leases: LeaseSessions::default(),
         }
     }
 
@@ -148,7 +148,7 @@ impl JobFixture {
             lease: LeaseView::Unasked,
             history: Some(&history),
             plan: None,
-            occasion,
+            retake_reason: occasion,
         };
         let ElectionState::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
         candidacy

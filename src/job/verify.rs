@@ -94,7 +94,7 @@ pub async fn verify(
         }
         Err(error) => report_open_failure(store.as_ref(), role, error, &mut found).await?,
     }
-    checked.bytes_read = counters.read().bytes_down;
+    checked.bytes_read = counters.snapshot().bytes_down;
     progress.enter(JobPhase::Done);
     let duration: Duration = env.clock.boottime().saturating_sub(started);
     let losses = found.losses.clone();
@@ -133,7 +133,7 @@ async fn check(
         packs: pack_count,
         chunks,
         bytes_read: 0,
-        unreferenced: unreferenced + history.strangers,
+        unreferenced: unreferenced + history.foreign_objects,
     })
 }
 

@@ -73,7 +73,7 @@ pub struct WhoamiRequest<'a> {
     /// `--node NAME`.
     pub name: Option<&'a str>,
     /// Who this node is, if a daemon said so.
-    pub told: Option<NodeId>,
+    pub daemon_node_id: Option<NodeId>,
     /// Where this node keeps its state, if it has a place for it.
     pub state_dir: Option<&'a Path>,
     /// What others on this host may do with the files that it works with.
@@ -81,7 +81,7 @@ pub struct WhoamiRequest<'a> {
     /// The clocks.
     pub env: &'a Env,
     /// How long stores and probes are waited for.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// What a daemon says of one role.
@@ -107,13 +107,13 @@ pub enum DaemonAnswer {
     /// It does not answer.
     Silent,
     /// It answers.
-    Says(BTreeMap<RoleName, DaemonRoleStatus>),
+    Answered(BTreeMap<RoleName, DaemonRoleStatus>),
 }
 
 impl DaemonAnswer {
     /// What it says of this role.
     pub(crate) fn of(&self, role: &RoleName) -> Option<&DaemonRoleStatus> {
-        let Self::Says(words) = self else { return None };
+        let Self::Answered(words) = self else { return None };
         words.get(role)
     }
 }
@@ -126,11 +126,11 @@ pub async fn whoami(
     daemon: impl Future<Output = DaemonAnswer>,
 ) -> WhoamiReport {
     let (stored, label) = identity::peek_identity(asker.state_dir, asker.name);
-    let id = asker.told.or(stored);
+    let id = asker.daemon_node_id.or(stored);
     // Somebody without an identity never had a role, as any ID tells that nobody has.
     let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
     let connected = connect.boxed().shared();
-    let sessions = LeaseSessions::looking(asker.settings, asker.env, asker.patience);
+    let sessions = LeaseSessions::read_only(asker.settings, asker.env, asker.timeout);
     let etcd = etcd_status(asker, sessions.clone()).boxed().shared();
     let (daemon, written) = (daemon.shared(), try_state_dir(asker).shared());
     let statuses = roles.iter().map(|role| {
@@ -138,13 +138,13 @@ pub async fn whoami(
         let (daemon, written) = (daemon.clone(), written.clone());
         async move {
             let (assessment, looked, etcd, daemon, written) = tokio::join!(
-                run_probes(role, label, asker.env, Some(asker.patience)),
+                run_probes(role, label, asker.env, Some(asker.timeout)),
                 inspect_store(asker, node, role, connected, sessions),
                 async { if role.lease == LeaseKind::Etcd { etcd.await } else { None } },
                 daemon,
                 written,
             );
-            let here = LocalInspection { daemon, written };
+            let here = LocalInspection { daemon, state_dir_error: written };
             status(asker, role, (node, label), assessment.as_ref(), &looked, etcd, &here)
         }
     });
@@ -200,7 +200,7 @@ async fn run_probes(
     let asked = probe::assess(&probe, fallback.as_ref(), &context, &HostProbeRunner, env);
     let Some(patience) = patience else { return Some(asked.await) };
     // Only so many commands run at once: with more of them the last may start when the time is up.
-    let unknown = ProbeAssessment { answer: probe::ProbeAnswer::Unknown, fallback: None, evidence: Vec::new() };
+    let unknown = ProbeAssessment { answer: probe::ProbeAnswer::Unknown, fallback: None, results: Vec::new() };
     Some(tokio::time::timeout(patience + patience / 10, asked).await.unwrap_or(unknown))
 }
 
@@ -220,18 +220,18 @@ fn cap_probe_timeouts(probe: &mut Probe, most: Duration) {
 struct LocalInspection {
     daemon: DaemonAnswer,
     /// Why the state directory cannot be written.
-    written: Option<String>,
+    state_dir_error: Option<String>,
 }
 
 /// Why the state directory cannot be written, if that can be told: a small file is written there and removed.
 pub(crate) async fn try_state_dir(asker: &WhoamiRequest<'_>) -> Option<String> {
     let dir = asker.state_dir?.to_owned();
     let shown = dir.display().to_string();
-    let tried = tokio::time::timeout(asker.patience, asker.env.blocking(move || file::probe_writable(&dir))).await;
+    let tried = tokio::time::timeout(asker.timeout, asker.env.blocking(move || file::probe_writable(&dir))).await;
     let why = match tried {
         Ok(Some(Err(error))) => error.to_string(),
         Ok(_) => return None,
-        Err(_) => no_answer_text(asker.patience, None),
+        Err(_) => no_answer_text(asker.timeout, None),
     };
     Some(format!("{shown}: {why}"))
 }
@@ -252,7 +252,7 @@ struct StoreInspection {
     /// That the journal cannot be written, where its head is in etcd.
     head: Option<RoleWarning>,
     /// That records of the journal are lost which this node has read.
-    gap: Option<RoleWarning>,
+    lost_records: Option<RoleWarning>,
     /// What of all this could not be read.
     unread: Vec<RoleWarning>,
 }
@@ -265,22 +265,22 @@ const PART_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How etcd itself is, within the patience.
 async fn etcd_status(asker: &WhoamiRequest<'_>, sessions: LeaseSessions) -> Option<EtcdHealth> {
-    let asked = tokio::time::timeout(asker.patience, sessions.etcd_status()).await;
-    let silent = || EtcdHealth::Failed(etcd_timeout_text(asker, &sessions, asker.patience));
+    let asked = tokio::time::timeout(asker.timeout, sessions.etcd_status()).await;
+    let silent = || EtcdHealth::Failed(etcd_timeout_text(asker, &sessions, asker.timeout));
     asked.unwrap_or_else(|_| Some(silent()))
 }
 
 /// That etcd did not answer in time, whoever was asked of it.
 fn etcd_timeout_text(asker: &WhoamiRequest<'_>, sessions: &LeaseSessions, patience: Duration) -> String {
     let endpoints = asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.join(", ")).unwrap_or_default();
-    format!("etcd: {endpoints}: {}", no_answer_text(patience, sessions.etcd_trouble().as_deref()))
+    format!("etcd: {endpoints}: {}", no_answer_text(patience, sessions.etcd_last_error().as_deref()))
 }
 
 /// That the store did not answer in time. Its URL stands beside it.
 fn store_timeout_text(asker: &WhoamiRequest<'_>, connecting: &StoreConnection) -> String {
     let from = asker.settings.store.endpoint.as_ref().map(|endpoint| format!("{endpoint}: ")).unwrap_or_default();
-    let trouble = connecting.peek().and_then(|store| store.as_ref().ok()?.trouble());
-    format!("{from}{}", no_answer_text(asker.patience, trouble.as_deref()))
+    let trouble = connecting.peek().and_then(|store| store.as_ref().ok()?.last_attempt_error());
+    format!("{from}{}", no_answer_text(asker.timeout, trouble.as_deref()))
 }
 
 type StoreConnection = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
@@ -313,10 +313,10 @@ async fn inspect_store(
         under_way: None,
         loss: None,
         head: None,
-        gap: None,
+        lost_records: None,
         unread: Vec::new(),
     };
-    let mut patience = WaitBudget { store: asker.patience, key: KEY_PATIENCE };
+    let mut patience = WaitBudget { store: asker.timeout, key: KEY_PATIENCE };
     let mut looked = match patience.wait(asker.env, &deriving, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
         Ok(Err(broken)) => failed(broken.to_string()),
@@ -339,7 +339,7 @@ async fn inspect_store(
         }
     };
     // The key in etcd is named after the repository, so the store has to be read first. A store that took its time leaves little.
-    let left = patience.store + asker.patience / ETCD_AFTER_PART;
+    let left = patience.store + asker.timeout / ETCD_AFTER_PART;
     let Some(archive) = &looked.archive else {
         if role.lease == LeaseKind::Etcd && looked.state.status == StoreStatus::NotInitialised {
             looked.lease = Some(LeaseReply::Free);
@@ -347,7 +347,7 @@ async fn inspect_store(
         return looked;
     };
     let lease = async {
-        let asked = Box::pin(sessions.look_in_etcd(archive.repository.keys.repo()));
+        let asked = Box::pin(sessions.read_etcd_lease(archive.repository.keys.repo()));
         if role.lease != LeaseKind::Etcd {
             return None;
         }
@@ -375,7 +375,7 @@ async fn look_at_head(env: &Env, archive: &ReadOnlyRepository, sessions: &LeaseS
     let warning = |lost, why| Some(RoleWarning::JournalHead { lost, why });
     match journal {
         Err(error) => warning(true, error.to_string()),
-        Ok(journal) => match journal.look(&archive.view).await {
+        Ok(journal) => match journal.check_head(&archive.view).await {
             Ok(rift) => rift.and_then(|rift| warning(true, rift.to_string())),
             Err(error) => warning(false, error.to_string()),
         },
@@ -394,7 +394,7 @@ async fn read(
     let lease = async {
         match role.lease {
             LeaseKind::Bucket => Some(
-                job::lease::bucket_lease(&store, &role, &env, job::lease::anonymous_holder(&env), None).look().await,
+                job::lease::bucket_lease(&store, &role, &env, job::lease::anonymous_holder(&env), None).inspect().await,
             ),
             LeaseKind::Etcd | LeaseKind::None => None,
         }
@@ -409,11 +409,11 @@ async fn read(
         .await
     };
     let archive = async {
-        let slot = LocalState::slot_of(&env, state_dir.as_deref());
+        let slot = LocalState::last_key_slot_of(&env, state_dir.as_deref());
         let opened = Repository::open_watched(store.clone(), &role.name, &role.key, slot, &deriving).await;
         let repository = match opened {
             Err(OpenError::NoRepository { .. }) => {
-                let gone = place.recall(&env, state_dir.as_deref()).is_ok_and(|known| known.is_some());
+                let gone = place.load_repository_id(&env, state_dir.as_deref()).is_ok_and(|known| known.is_some());
                 let status = if gone { StoreStatus::Gone } else { StoreStatus::NotInitialised };
                 return (status, None, SavedState::default(), None, (None, None));
             }
@@ -425,7 +425,7 @@ async fn read(
         let journal = Some(repository.format.journal);
         let local = state_dir.as_ref().map(|dir| LocalState::peek(&env, dir, repository.keys.repo()));
         let memory = local.map(|local| local.load(node)).unwrap_or_default();
-        let read = ReadOnlyRepository::read(repository.clone(), &env, state_dir.as_deref(), JournalEndLookup::Listed);
+        let read = ReadOnlyRepository::read(repository.clone(), &env, state_dir.as_deref(), JournalEndLookup::ListOnly);
         match tokio::join!(read, peers(repository)) {
             (Err(error) | Ok(ReadOnlyRepository { damaged: Some(error), .. }), peers) => {
                 (StoreStatus::Failed(error.to_string()), journal, memory, None, peers)
@@ -442,13 +442,13 @@ async fn read(
         unread.extend(
             local
                 .as_ref()
-                .and_then(LocalState::unread)
+                .and_then(LocalState::read_error)
                 .map(|error| unread::unread_file(UnreadableInput::Memory, &error)),
         );
         let (store, known) = (store.as_ref(), local.as_ref());
         let noted =
             unread::in_time(UnreadableInput::Losses, store, loss::read_newest_note(store, keys, known, has_losses));
-        let listed = unread::in_time(UnreadableInput::Records, store, archive.journal.gaps(&archive.view));
+        let listed = unread::in_time(UnreadableInput::Records, store, archive.journal.missing_records(&archive.view));
         let ((noted, losses_unread), (listed, records_unread)) = tokio::join!(noted, listed);
         unread.extend(losses_unread.into_iter().chain(records_unread));
         (loss, gaps) = (noted.flatten(), listed.unwrap_or_default());
@@ -456,7 +456,7 @@ async fn read(
     let gap = gaps.first().map(|first| RoleWarning::RecordsLost { first: *first, count: gaps.len() as u64 });
     let clock_offset_seconds = store.clock_offset().map(|offset| offset.as_secs());
     let state = StoreState { url: store.describe(), status, journal, clock_offset_seconds };
-    Ok(StoreInspection { state, archive, memory, lease, peers, under_way, loss, head: None, gap, unread })
+    Ok(StoreInspection { state, archive, memory, lease, peers, under_way, loss, head: None, lost_records: gap, unread })
 }
 
 fn status(
@@ -487,10 +487,10 @@ fn status(
         lease: LeaseView::Unasked,
         history: history.as_ref(),
         plan: plan.as_ref(),
-        occasion: RetakeReason::None,
+        retake_reason: RetakeReason::None,
     };
     let decided = election::decide(inputs);
-    let evidence: Vec<ProbeReport> = decided.evidence.iter().map(|e| verdict::describe(e, asker.env)).collect();
+    let evidence: Vec<ProbeReport> = decided.results.iter().map(|e| verdict::describe(e, asker.env)).collect();
     let (state, reason) = match decided.state {
         election::ElectionState::Candidate => verdict::state_by_lease(node, looked.lease.as_ref(), history.as_ref()),
         decided => verdict::state_of_election(role, decided),
@@ -505,10 +505,10 @@ fn status(
     let past = view.map(|view| {
         let own = view.running.as_ref().is_some_and(|running| running.node.id == node);
         let local = asker.state_dir.filter(|_| own).map(|dir| LocalState::peek(asker.env, dir, view.repo));
-        let running_is_gone = local.and_then(|local| local.no_command_runs()).unwrap_or_default();
-        RoleHistory { running_is_gone, under_way: under_way.clone(), ..RoleHistory::of(view) }
+        let running_is_gone = local.and_then(|local| local.is_without_command()).unwrap_or_default();
+        RoleHistory { running_ended: running_is_gone, under_way: under_way.clone(), ..RoleHistory::of(view) }
     });
-    let mut seen: Vec<RoleWarning> = looked.head.iter().chain(&looked.gap).cloned().collect();
+    let mut seen: Vec<RoleWarning> = looked.head.iter().chain(&looked.lost_records).cloned().collect();
     seen.extend(lease_unread(looked, etcd.as_ref()));
     seen.extend(asker.exposures.iter().cloned().map(RoleWarning::Exposed));
     let twin = looked.memory.announced.as_ref().and_then(LastAnnouncement::twin);
@@ -527,12 +527,12 @@ fn status(
     seen.extend(looked.unread.iter().cloned());
     seen.extend(asker.state_dir.map(|dir| unread::unread_local_files(asker.env, dir, &place)).unwrap_or_default());
     if looked.state.status == StoreStatus::Gone
-        && let Ok(Some(repository)) = place.recall(asker.env, asker.state_dir)
+        && let Ok(Some(repository)) = place.load_repository_id(asker.env, asker.state_dir)
     {
         seen.push(RoleWarning::RepositoryGone { repository });
     }
     if let Some(archive) = &looked.archive
-        && let Some(known) = place.another(asker.env, asker.state_dir, &archive.repository)
+        && let Some(known) = place.differing_repository(asker.env, asker.state_dir, &archive.repository)
     {
         seen.push(RoleWarning::AnotherRepository { known, found: archive.repository.keys.repo() });
     }
@@ -569,7 +569,7 @@ fn status(
     if here.daemon == DaemonAnswer::Silent {
         seen.push(RoleWarning::DaemonSilent);
     }
-    if let Some(why) = here.written.clone() {
+    if let Some(why) = here.state_dir_error.clone() {
         seen.push(RoleWarning::StateUnwritable { why, stands_by: state == RoleState::Standby });
     }
     let failures = failures(asker, role, label, looked, word);
@@ -585,7 +585,7 @@ fn status(
         past: past.as_ref(),
         failures: &failures,
         daemon: word.map(|word| word.why.as_str()),
-        seen: &seen,
+        observed: &seen,
     };
     let warnings = health::health_warnings(&facts);
     let paused = view.and_then(|view| view.state.paused.as_ref()).filter(|_| state == RoleState::Paused);

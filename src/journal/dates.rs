@@ -23,7 +23,7 @@ impl Journal {
         let repairs = self.repairs(&view).await?;
         let numbers: Vec<Seq> = (1..=head).map(Seq).filter(|seq| !repairs.is_void(*seq)).collect();
         let turn = LargeReadLock::default();
-        let mut records = stream::iter(numbers).map(|seq| self.record_ahead(seq, &turn)).buffered(READ_AHEAD);
+        let mut records = stream::iter(numbers).map(|seq| self.read_record_ahead(seq, &turn)).buffered(READ_AHEAD);
         let mut dates: Vec<RecordDate> = Vec::new();
         loop {
             match records.try_next().await {

@@ -23,14 +23,14 @@ pub(crate) async fn is_emptied(store: &dyn Store, keys: &DerivedKeys) -> Result<
     for (id, key) in objects.take(WITNESSES_MAX) {
         let opens = match store.get(key, SizeLimit::INDEX).await {
             Ok(object) => decode_index(keys, id, &object).is_ok(),
-            Err(error) if error.is_not_found() || error.is_of_object() => false,
+            Err(error) if error.is_not_found() || error.concerns_one_object() => false,
             Err(error) => return Err(error),
         };
         if opens {
             // A node may have begun since the journal was looked at.
             return match store.get(&names::record(role, Seq::FIRST), SizeLimit::RECORD).await {
                 Err(error) if error.is_not_found() => Ok(true),
-                Err(error) if !error.is_of_object() => Err(error),
+                Err(error) if !error.concerns_one_object() => Err(error),
                 _ => Ok(false),
             };
         }

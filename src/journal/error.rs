@@ -84,7 +84,7 @@ pub enum JournalError {
     Register(#[from] RegisterError),
     /// The head and the store do not fit together.
     #[error("nothing is written to this journal: {0}")]
-    Rift(HeadConflict),
+    HeadConflict(HeadConflict),
 }
 
 /// What a store has in place of a record that this node has seen there.
@@ -122,7 +122,7 @@ impl JournalError {
     }
 
     /// Record `seq` cannot be used by keys that give generation `given`.
-    pub(super) fn of_record(seq: Seq, error: RecordError, given: KeyGeneration) -> Self {
+    pub(super) fn from_record_error(seq: Seq, error: RecordError, given: KeyGeneration) -> Self {
         match error {
             RecordError::Rotated(generation) => JournalError::Rotated { seq, generation, given },
             error => JournalError::Record { seq, error },
@@ -130,7 +130,7 @@ impl JournalError {
     }
 
     /// The record that cannot be used, if that is what it is about.
-    pub fn unusable(&self) -> Option<Seq> {
+    pub fn unusable_record(&self) -> Option<Seq> {
         match self {
             JournalError::Record { seq, .. }
             | JournalError::Fold { seq, .. }
@@ -142,7 +142,7 @@ impl JournalError {
             | JournalError::Unvouched(_)
             | JournalError::Seat(_)
             | JournalError::Register(_)
-            | JournalError::Rift(_) => None,
+            | JournalError::HeadConflict(_) => None,
         }
     }
 }

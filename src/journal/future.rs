@@ -56,7 +56,7 @@ pub struct RecordDate {
 
 /// Adds the date of the next record; those that are not later say no more than it does.
 pub fn add_date(dates: &mut Vec<RecordDate>, record: &Record) {
-    let next = RecordDate { seq: record.seq, node: record.node.clone(), latest: record.dated() };
+    let next = RecordDate { seq: record.seq, node: record.node.clone(), latest: record.latest_date() };
     if matches!(record.body, RecordBody::Amend(_)) {
         dates.retain(|before| !is_in_future(before.latest, next.latest));
     }
@@ -122,7 +122,7 @@ pub fn future_dates(
 ) -> Option<FutureDates> {
     let dated = dated_items(view);
     let beyond = FutureItems::of(view, &dated, now);
-    let made = view.born().filter(|made| is_in_future(*made, now));
+    let made = view.created_at().filter(|made| is_in_future(*made, now));
     // Of one date the one that names its node.
     let newest = beyond.dates().max_by_key(|dated| (dated.latest, dated.node.is_some()));
     let latest = newest.map(|dated| dated.latest).max(made)?;
@@ -139,7 +139,7 @@ pub fn future_dates(
     // agrees with it whatever it says.
     let is_against_all = beyond.dates().next().is_some()
         && dated.iter().all(|dated| is_in_future(dated.latest, now))
-        && view.born().is_none_or(|made| is_in_future(made, now));
+        && view.created_at().is_none_or(|made| is_in_future(made, now));
     let clock = match clock_offset {
         Some(offset) if present::is_clock_off(offset) => WrongClock::Reader,
         _ if is_against_all || nodes.len() > 1 && !is_vouched => WrongClock::LikelyReader,
@@ -312,7 +312,7 @@ mod tests {
 
     /// `body` by node `by` at that minute, after what `view` has.
     fn then(view: &mut JournalView, by: u8, time: i64, body: RecordBody) {
-        let permitted = !body.is_operators();
+        let permitted = !body.is_by_operator();
         let mut record = next(view, by, body);
         record.time = at(time);
         if !permitted && !matches!(record.body, RecordBody::Takeover(_)) {

@@ -74,9 +74,9 @@ pub struct Journal {
     node: WriterNode,
     instance: InstanceId,
     /// Where it is decided who appends; `None`: in the store.
-    seat: Option<EtcdHead>,
+    etcd_head: Option<EtcdHead>,
     /// When the repository was made, where that is known.
-    created: Option<Timestamp>,
+    with_created: Option<Timestamp>,
     /// The schedule that the slots of what it writes are of.
     schedule: Option<ScheduleId>,
 }
@@ -85,27 +85,27 @@ impl Journal {
     /// The journal of the repository that `keys` belong to, written as this node and process. Where it lives in a register this
     /// reads what is in the store, and must not append.
     pub fn new(store: Arc<dyn Store>, keys: DerivedKeys, env: Env, node: WriterNode, instance: InstanceId) -> Self {
-        Self { store, keys, env, node, instance, seat: None, created: None, schedule: None }
+        Self { store, keys, env, node, instance, etcd_head: None, with_created: None, schedule: None }
     }
 
     /// Of a repository that was made then: what it shows says so.
     pub fn created(self, at: Timestamp) -> Self {
-        Self { created: Some(at), ..self }
+        Self { with_created: Some(at), ..self }
     }
 
     /// Written by somebody whose slots are of this schedule.
-    pub fn by_schedule(self, schedule: Option<ScheduleId>) -> Self {
+    pub fn with_schedule(self, schedule: Option<ScheduleId>) -> Self {
         Self { schedule, ..self }
     }
 
     /// With its head in a register.
-    pub fn seated(self, seat: EtcdHead) -> Self {
-        Self { seat: Some(seat), ..self }
+    pub fn with_etcd_head(self, seat: EtcdHead) -> Self {
+        Self { etcd_head: Some(seat), ..self }
     }
 
     /// Where its head is, if that is not the store.
     pub(super) fn seat(&self) -> Option<&EtcdHead> {
-        self.seat.as_ref()
+        self.etcd_head.as_ref()
     }
 
     /// The newest generation of the repository key that its keys give.
@@ -119,7 +119,7 @@ impl Journal {
     }
 
     /// One record's object, if the number is occupied.
-    pub async fn object(&self, seq: Seq) -> Result<Option<Bytes>, StoreError> {
+    pub async fn read_object(&self, seq: Seq) -> Result<Option<Bytes>, StoreError> {
         match self.store.get(&names::record(self.keys.role(), seq), SizeLimit::RECORD).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.is_not_found() => Ok(None),
@@ -129,20 +129,20 @@ impl Journal {
 
     /// Whether there is anything under this number, be it a record or not.
     pub(super) async fn is_occupied(&self, seq: Seq) -> Result<bool, StoreError> {
-        match self.object(seq).await {
+        match self.read_object(seq).await {
             Ok(object) => Ok(object.is_some()),
-            Err(e) if e.is_no_object() => Ok(true),
+            Err(e) if e.is_not_an_object() => Ok(true),
             Err(e) => Err(e),
         }
     }
 
     /// [`Journal::object`] for whoever reads the record: what stands there and is no object is a record that cannot be read.
-    pub(super) async fn readable(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
-        self.object(seq).await.map_err(|e| unreadable_error(seq, e))
+    pub(super) async fn read_usable_object(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
+        self.read_object(seq).await.map_err(|e| unreadable_error(seq, e))
     }
 
     /// The same while others are read as well, of which there may be many: `None` for a large one.
-    pub(super) async fn readable_ahead(&self, seq: Seq) -> Result<Option<Option<Bytes>>, JournalError> {
+    pub(super) async fn read_usable_object_ahead(&self, seq: Seq) -> Result<Option<Option<Bytes>>, JournalError> {
         match self.store.get(&names::record(self.keys.role(), seq), SizeLimit::RECORD_AHEAD).await {
             Ok(bytes) => Ok(Some(Some(bytes))),
             Err(e) if e.is_not_found() => Ok(Some(None)),
@@ -152,12 +152,12 @@ impl Journal {
     }
 
     /// One record and its digest, if the number is occupied.
-    pub async fn record(&self, seq: Seq) -> Result<Option<(Record, Digest)>, JournalError> {
-        self.record_ahead(seq, &LargeReadLock::default()).await
+    pub async fn read_record(&self, seq: Seq) -> Result<Option<(Record, Digest)>, JournalError> {
+        self.read_record_ahead(seq, &LargeReadLock::default()).await
     }
 
     /// The same while others are read as well, of which there may be many: the large ones come one after the other, under `turn`.
-    pub(crate) async fn record_ahead(
+    pub(crate) async fn read_record_ahead(
         &self,
         seq: Seq,
         turn: &LargeReadLock,
@@ -169,7 +169,7 @@ impl Journal {
             Err(e) => return Err(unreadable_error(seq, e)),
         };
         let record = Record::decode(&object, Some(&self.keys))
-            .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
+            .map_err(|error| JournalError::from_record_error(seq, error, self.keys.generation()))?;
         Ok(Some((record, record::digest(&object))))
     }
 
@@ -178,8 +178,8 @@ impl Journal {
     /// # Errors
     /// [`JournalError::RolledBack`] if the store no longer has the record that was known.
     pub async fn read(&self, known: Option<&JournalView>) -> Result<JournalView, JournalError> {
-        let view = match &self.seat {
-            Some(seat) => Box::pin(self.read_settled(seat, known)).await,
+        let view = match &self.etcd_head {
+            Some(seat) => Box::pin(self.read_with_head(seat, known)).await,
             None => Box::pin(self.read_store(known)).await,
         }?;
         self.check_generation(&view)?;
@@ -220,15 +220,15 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::read`].
-    pub async fn follow(&self, known: Option<&JournalView>, verify: bool) -> Result<JournalView, JournalError> {
+    pub async fn poll(&self, known: Option<&JournalView>, verify: bool) -> Result<JournalView, JournalError> {
         // What an older version read past, this one may understand.
-        let Some(view) = known.filter(|view| view.understood()) else { return self.read(known).await };
+        let Some(view) = known.filter(|view| view.is_understood()) else { return self.read(known).await };
         if let Some(head) = view.head.as_ref().filter(|_| verify)
-            && let Err(error) = self.known(head).await
+            && let Err(error) = self.read_known_head(head).await
         {
             return if error.is_rolled_back() { self.read(known).await } else { Err(error) };
         }
-        if self.is_occupied(view.next_seq()).await? || !self.is_even(view).await? {
+        if self.is_occupied(view.next_seq()).await? || !self.is_head_in_store(view).await? {
             return self.read(known).await;
         }
         self.check_generation(view)?;
@@ -240,7 +240,7 @@ impl Journal {
     /// # Errors
     /// As [`Journal::read`].
     pub async fn refresh(&self, view: JournalView) -> Result<JournalView, JournalError> {
-        if self.seat.is_none() && !self.is_occupied(view.next_seq()).await? {
+        if self.etcd_head.is_none() && !self.is_occupied(view.next_seq()).await? {
             return Ok(view);
         }
         self.read(Some(&view)).await
@@ -268,7 +268,7 @@ impl Journal {
             return Err(JournalError::Hole(Seq::FIRST));
         }
         let read = Box::pin(self.fold(start, head, behind_max)).await;
-        if let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
+        if let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable_record) {
             // What was listed may be far beyond the journal's end: whoever wants what is left must hear where that is.
             let end = self.find_head(seq_of(start)).await?;
             // A void number of which nothing is there is no end.
@@ -287,7 +287,7 @@ impl Journal {
     /// What this node knew, if it is still there; nothing if a repair says that it is lost.
     async fn check_known<'a>(&self, known: Option<&'a JournalView>) -> Result<Option<&'a JournalView>, JournalError> {
         let Some((view, head)) = known.and_then(|view| Some((view, view.head.as_ref()?))) else { return Ok(None) };
-        match self.known(head).await {
+        match self.read_known_head(head).await {
             Ok(_) => Ok(Some(view)),
             Err(gone @ JournalError::RolledBack { .. }) => {
                 let head_now = self.find_listed(Seq(0)).await?;
@@ -305,8 +305,8 @@ impl Journal {
     }
 
     /// The object of a record that was seen, if the store still has it.
-    pub(super) async fn known(&self, head: &JournalHead) -> Result<Bytes, JournalError> {
-        let instead = match self.readable(head.seq).await {
+    pub(super) async fn read_known_head(&self, head: &JournalHead) -> Result<Bytes, JournalError> {
+        let instead = match self.read_usable_object(head.seq).await {
             Ok(Some(object)) if record::digest(&object) == head.digest => return Ok(object),
             Ok(Some(object)) => match Record::decode(&object, Some(&self.keys)) {
                 Err(error @ RecordError::Damaged(_)) => RecordReplacement::Damaged(error),
@@ -324,7 +324,7 @@ impl Journal {
         let mut search = HeadSearch::new(known.0, LIST_PAGE_MAX as u64);
         loop {
             let listed = self.list_after(Seq(search.after())).await?;
-            if let Some(head) = search.told(listed) {
+            if let Some(head) = search.add_listing(listed) {
                 return Ok(Seq(head));
             }
         }
@@ -374,14 +374,14 @@ impl Journal {
     async fn fold(&self, start: Option<&JournalView>, head: Seq, behind_max: u64) -> Result<JournalView, JournalError> {
         let mut read = self.fold_sound(start, head, behind_max).await;
         let mut from = Seq(0);
-        while let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable) {
-            let Some(after) = self.beyond(unusable, head).await? else { break };
+        while let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable_record) {
+            let Some(after) = self.view_at_next_repair(unusable, head).await? else { break };
             // Terms never go back, and neither do repairs.
             if start.is_some_and(|start| start.term() > after.term()) || after.next_seq() <= from {
                 break;
             }
             from = after.next_seq();
-            read = self.fold_on(after, head, &BTreeMap::new()).await;
+            read = self.fold_further(after, head, &BTreeMap::new()).await;
         }
         read
     }
@@ -395,7 +395,7 @@ impl Journal {
     ) -> Result<JournalView, JournalError> {
         // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
         // An older version did not take down all that a state has now, either; it did not take down when the repository was made.
-        let start = start.filter(|view| view.understood() && view.created.is_some() >= self.created.is_some());
+        let start = start.filter(|view| view.is_understood() && view.created.is_some() >= self.with_created.is_some());
         let known = seq_of(start).0;
         let mut fetched = BTreeMap::new();
         let mut at = head.0 - head.0 % record::CHECKPOINT_STEP;
@@ -406,7 +406,7 @@ impl Journal {
             if at == 0 {
                 break JournalView::empty(self.keys.role().clone(), self.keys.repo());
             }
-            let object = self.readable(Seq(at)).await?.ok_or(JournalError::Hole(Seq(at)))?;
+            let object = self.read_usable_object(Seq(at)).await?.ok_or(JournalError::Hole(Seq(at)))?;
             match self.before_checkpoint(Seq(at), &object) {
                 // Where that generation begins is told by what is before it.
                 Err(JournalError::Rotated { .. }) => {}
@@ -425,11 +425,11 @@ impl Journal {
                 record::CHECKPOINT_STEP
             };
         };
-        self.fold_on(view, head, &fetched).await
+        self.fold_further(view, head, &fetched).await
     }
 
     /// Reads on from `view` to `head`; some objects are there already.
-    async fn fold_on(
+    async fn fold_further(
         &self,
         mut view: JournalView,
         head: Seq,
@@ -440,7 +440,7 @@ impl Journal {
             .map(|seq| async move {
                 let object = match fetched.get(&seq) {
                     Some(object) => Some(Some(object.clone())),
-                    None => self.readable_ahead(Seq(seq)).await?,
+                    None => self.read_usable_object_ahead(Seq(seq)).await?,
                 };
                 Ok::<_, JournalError>((Seq(seq), object))
             })
@@ -448,24 +448,24 @@ impl Journal {
         while let Some((seq, object)) = objects.try_next().await? {
             let object = match object {
                 Some(object) => object,
-                None => self.readable(seq).await?,
+                None => self.read_usable_object(seq).await?,
             };
             let object = object.ok_or(JournalError::Hole(seq))?;
             let record = Record::decode(&object, Some(&self.keys)).map_err(|error| match error {
                 // One that no record begins is damage, whatever the object says of itself.
                 RecordError::Rotated(found) if found > view.generation() => JournalError::Record { seq, error },
-                error => JournalError::of_record(seq, error, self.keys.generation()),
+                error => JournalError::from_record_error(seq, error, self.keys.generation()),
             })?;
             view.apply(&record, record::digest(&object)).map_err(|error| JournalError::Fold { seq, error })?;
         }
-        view.created = self.created.or(view.created);
+        view.created = self.with_created.or(view.created);
         Ok(view)
     }
 
     /// The view before record `seq`, if that carries a state.
     fn before_checkpoint(&self, seq: Seq, object: &Bytes) -> Result<Option<JournalView>, JournalError> {
         let record = Record::decode(object, Some(&self.keys))
-            .map_err(|error| JournalError::of_record(seq, error, self.keys.generation()))?;
+            .map_err(|error| JournalError::from_record_error(seq, error, self.keys.generation()))?;
         let view = JournalView::before_checkpoint(&record);
         if let Some(view) = &view
             && (view.role != *self.keys.role() || view.repo != self.keys.repo() || record.seq != seq)
@@ -503,7 +503,7 @@ impl Journal {
         let term = if again { Term(1) } else { term };
         let before = view.state.holder.as_ref().map(|h| h.takeover);
         let draft = RecordDraft { term, takeover: None, body: RecordBody::Takeover(takeover), slot: None };
-        let view = match self.create(view, draft, Some(candidacy.deadline())).await {
+        let view = match self.append_draft(view, draft, Some(candidacy.deadline())).await {
             // Another node was faster: it has the role now.
             Err(AppendError::Moved(now)) => match now.state.holder.clone().filter(|h| Some(h.takeover) != before) {
                 Some(holder) => return Err(AppendError::Fenced(Box::new(holder))),
@@ -525,7 +525,7 @@ impl Journal {
     ) -> Result<JournalView, AppendError> {
         check_fence(permit, view)?;
         let draft = RecordDraft { term: permit.term(), takeover: Some(permit.takeover()), body, slot };
-        match self.create(view, draft, Some(permit.deadline())).await {
+        match self.append_draft(view, draft, Some(permit.deadline())).await {
             Err(AppendError::Moved(now)) => {
                 check_fence(permit, &now)?;
                 Err(AppendError::Moved(now))
@@ -535,18 +535,18 @@ impl Journal {
     }
 
     /// Appends what needs no permit and changes no term.
-    pub async fn note(&self, view: &JournalView, act: UnfencedAction) -> Result<JournalView, AppendError> {
+    pub async fn append_unfenced(&self, view: &JournalView, act: UnfencedAction) -> Result<JournalView, AppendError> {
         let body = match act {
             UnfencedAction::Pause(body) => RecordBody::Pause(body),
             UnfencedAction::Resume => RecordBody::Resume,
             UnfencedAction::Clone(body) => RecordBody::Clone(body),
             UnfencedAction::Amend => RecordBody::Amend(AmendBody {}),
         };
-        self.create(view, RecordDraft { term: view.term(), takeover: None, body, slot: None }, None).await
+        self.append_draft(view, RecordDraft { term: view.term(), takeover: None, body, slot: None }, None).await
     }
 
     /// Creates the record after `view`'s head, unless `deadline` has passed when all is ready.
-    async fn create(
+    async fn append_draft(
         &self,
         view: &JournalView,
         draft: RecordDraft,
@@ -555,11 +555,11 @@ impl Journal {
         check_understood(view)?;
         // The last record is looked at once more: a store that was rolled back would accept the same number twice.
         let before = match &view.head {
-            Some(head) => self.known(head).await?,
+            Some(head) => self.read_known_head(head).await?,
             None => Bytes::new(),
         };
         // How the record is dated rests on it, and whether the date is doubted.
-        self.store.ask_time().await;
+        self.store.measure_clock_offset().await;
         let (record, object) = self.compose(view, &before, draft)?;
         let seq = record.seq;
         // Before it is written: what does not follow is no failure to tell afterwards.
@@ -577,14 +577,14 @@ impl Journal {
         if deadline.is_some_and(|deadline| deadline.passed(self.env.clock.moment())) {
             return Err(AppendError::Expired);
         }
-        let ours = match &self.seat {
-            Some(seat) => self.swap_until_known(seat, seq, &before, &object).await?,
+        let ours = match &self.etcd_head {
+            Some(seat) => self.cas_until_known(seat, seq, &before, &object).await?,
             None => self.put_until_known(seq, &object).await?,
         };
         if !ours {
             return Err(AppendError::Moved(Box::new(match self.read(Some(view)).await {
                 // What is left of a journal is less than it was: what was appended to the whole need not follow from it.
-                Err(error) if record.body.repair().is_some() && error.unusable().is_some() => view.clone(),
+                Err(error) if record.body.as_repair().is_some() && error.unusable_record().is_some() => view.clone(),
                 read => read?,
             })));
         }
@@ -604,10 +604,10 @@ impl Journal {
         let now = self.env.clock.now();
         let clock_offset = self.store.clock_offset();
         let doubt = future::clock_doubt(view, self.node.id, now, clock_offset);
-        if let Some(news) = self.env.clock_doubts.note(&view.role, doubt) {
+        if let Some(news) = self.env.clock_doubts.record(&view.role, doubt) {
             tracing::warn!("role {}: {}", view.role, news.with_hint());
         }
-        let is_repair = body.repair().is_some();
+        let is_repair = body.as_repair().is_some();
         // A rotation's record vouches for all before it, and so does the one after it: each may be lost.
         let head = view.head.as_ref().map(|head| head.seq);
         let is_rotation = matches!(body, RecordBody::Rotate(_))
@@ -631,21 +631,21 @@ impl Journal {
             state: is_checkpoint.then(|| view.state.clone()),
             generation: self.keys.generation(),
         };
-        record.prove(&self.keys);
+        record.add_rotation_proof(&self.keys);
         let mut object = record.encode(&self.keys);
-        if self.seat.is_some()
+        if self.etcd_head.is_some()
             && !seat::fits_register(before.len(), object.len())
             && record.state.is_some()
             && !is_repair
         {
             // A checkpoint merely saves reading what comes before it.
             record.state = None;
-            record.prove(&self.keys);
+            record.add_rotation_proof(&self.keys);
             object = record.encode(&self.keys);
         }
         // What no reader would take.
         let is_readable = object.len() as u64 <= SizeLimit::RECORD.bytes();
-        if !is_readable || self.seat.is_some() && !seat::fits_register(before.len(), object.len()) {
+        if !is_readable || self.etcd_head.is_some() && !seat::fits_register(before.len(), object.len()) {
             return Err(AppendError::TooLarge { seq, bytes: object.len() });
         }
         Ok((record, Bytes::from(object)))
@@ -669,9 +669,9 @@ impl Journal {
                 Err(error) => (false, error.to_string()),
             };
             doubt = true;
-            match self.object(seq).await {
+            match self.read_object(seq).await {
                 Ok(Some(there)) if there != *object => return Ok(false),
-                Err(error) if error.is_no_object() => return Ok(false),
+                Err(error) if error.is_not_an_object() => return Ok(false),
                 // Whole bytes: our own lost success is a success.
                 Ok(Some(_)) if answered => return Ok(true),
                 // They may be seen and not yet durable. A put that finds them there says so; one is sent whatever time it is.
@@ -709,7 +709,7 @@ fn seq_of(view: Option<&JournalView>) -> Seq {
 
 /// An error about record `seq`: what is no object is a damaged record.
 fn unreadable_error(seq: Seq, error: StoreError) -> JournalError {
-    if error.is_no_object() {
+    if error.is_not_an_object() {
         let error = RecordError::Damaged(format!("{}: {}", error.kind, error.detail));
         return JournalError::Record { seq, error };
     }
@@ -718,7 +718,7 @@ fn unreadable_error(seq: Seq, error: StoreError) -> JournalError {
 
 /// Nobody appends to what it cannot read.
 pub(crate) fn check_understood(view: &JournalView) -> Result<(), AppendError> {
-    if view.understood() {
+    if view.is_understood() {
         return Ok(());
     }
     let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();

@@ -38,19 +38,19 @@ pub struct SalvagedJournal {
     /// The journal as far as it can be told; its head is the last number that is occupied.
     pub view: JournalView,
     /// Records that are lost, and that no repair has named before.
-    pub void: Vec<LostRecord>,
+    pub lost_records: Vec<LostRecord>,
     /// Records that an earlier repair has named.
     pub named_before: u64,
     /// What they said is not known in whole: nothing later says it, and this node does not remember it.
-    pub partial: bool,
+    pub is_partial: bool,
     /// The end that the store lost, where this node remembers it.
-    pub lost: Option<LostTail>,
+    pub lost_tail: Option<LostTail>,
     /// Snapshots that only this node remembers.
-    pub brought: Vec<Digest>,
+    pub remembered_snapshots: Vec<Digest>,
     /// The generation of the repository key that the key at hand gives, where no record begins it.
-    pub unbegun: Option<KeyGeneration>,
+    pub unstarted_generation: Option<KeyGeneration>,
     /// Records of which nothing shows that they are not a former key holder's.
-    pub unvouched: Option<UnverifiedRecords>,
+    pub unverified: Option<UnverifiedRecords>,
 }
 
 impl SalvagedJournal {
@@ -60,12 +60,12 @@ impl SalvagedJournal {
         let (now, was) = (&self.view.state, &before.view.state);
         let here: HashSet<Digest> = now.snapshots.iter().map(|snapshot| snapshot.id).collect();
         let indexes: HashSet<IndexId> = now.indexes.iter().copied().collect();
-        self.void == before.void
-            && self.has_more() == before.has_more()
-            && self.unbegun == before.unbegun
-            && self.unvouched == before.unvouched
+        self.lost_records == before.lost_records
+            && self.may_lack_indexes() == before.may_lack_indexes()
+            && self.unstarted_generation == before.unstarted_generation
+            && self.unverified == before.unverified
             && self.view.generation() == before.view.generation()
-            && self.view.understood()
+            && self.view.is_understood()
             && now.repaired == was.repaired
             && now.condemned == was.condemned
             && was.snapshots.iter().all(|snapshot| here.contains(&snapshot.id))
@@ -73,13 +73,13 @@ impl SalvagedJournal {
     }
 
     /// Whether what the journal lost may have named further index objects.
-    pub fn has_more(&self) -> bool {
-        self.partial || !self.brought.is_empty()
+    pub fn may_lack_indexes(&self) -> bool {
+        self.is_partial || !self.remembered_snapshots.is_empty()
     }
 
     /// Whether every record is there.
     pub fn is_sound(&self) -> bool {
-        self.void.is_empty() && self.lost.is_none() && self.unbegun.is_none()
+        self.lost_records.is_empty() && self.lost_tail.is_none() && self.unstarted_generation.is_none()
     }
 }
 
@@ -127,7 +127,7 @@ pub struct JournalSalvager {
     newest: KeyGeneration,
     /// Digests of records that this node remembers.
     remembered: HashSet<Digest>,
-    sure: Option<Box<VerifiedPrefix>>,
+    verified: Option<Box<VerifiedPrefix>>,
     /// The records since then.
     waiting: Vec<(Seq, Digest)>,
     unvouched: Option<UnverifiedRecords>,
@@ -140,11 +140,11 @@ pub struct JournalSalvager {
 impl JournalSalvager {
     /// From nothing; `known` is what this node remembers, `newest` the generation that the key at hand gives.
     pub fn new(role: RoleName, repo: RepoId, known: Option<&JournalView>, newest: KeyGeneration) -> Self {
-        let known = known.filter(|view| view.head.is_some() && view.understood() && view.repo == repo);
+        let known = known.filter(|view| view.head.is_some() && view.is_understood() && view.repo == repo);
         Self {
             newest,
             remembered: known.map(remembered_digests).unwrap_or_default(),
-            sure: None,
+            verified: None,
             waiting: Vec::new(),
             unvouched: None,
             overtaken: None,
@@ -163,36 +163,36 @@ impl JournalSalvager {
     }
 
     /// With the repairs that are known before anything is taken.
-    pub fn knowing(mut self, repairs: &RepairHistory) -> Self {
+    pub fn with_repairs(mut self, repairs: &RepairHistory) -> Self {
         self.repairs.extend(repairs.iter().cloned());
         self
     }
 
     /// The record with this number, or why there is none.
-    pub fn take(&mut self, seq: Seq, object: Result<(Record, Digest), LostRecord>) {
+    pub fn add(&mut self, seq: Seq, object: Result<(Record, Digest), LostRecord>) {
         self.last = seq;
         match object {
             Ok((record, digest)) => {
-                let vouched = self.is_vouched_for(&record, digest);
-                if vouched && record.body.repair().is_some() && self.sure.is_some() {
+                let vouched = self.is_verified(&record, digest);
+                if vouched && record.body.as_repair().is_some() && self.verified.is_some() {
                     // It says what is left, and vouches for nothing else.
                     self.drop_waiting();
                     self.gap = true;
                 }
-                let is_doubtful = self.sure.is_some();
+                let is_doubtful = self.verified.is_some();
                 if let Err(error) = self.take_record(seq, &record, digest, vouched) {
-                    self.lose(LostRecord { seq, what: error.to_string(), found: Some(digest), missing: false });
+                    self.add_lost(LostRecord { seq, what: error.to_string(), found: Some(digest), missing: false });
                     // What stands before it is not what it continues. Readers stop here all the same, until a repair names it.
                     if vouched && is_doubtful {
                         let _ = self.take_record(seq, &record, digest, vouched);
                     }
                 }
             }
-            Err(lost) => self.lose(lost),
+            Err(lost) => self.add_lost(lost),
         }
     }
 
-    fn lose(&mut self, lost: LostRecord) {
+    fn add_lost(&mut self, lost: LostRecord) {
         self.drop_waiting();
         self.gap = true;
         self.partial = true;
@@ -200,30 +200,30 @@ impl JournalSalvager {
     }
 
     /// Whether nobody but a holder of the newest key made it, or this node has seen it.
-    fn is_vouched_for(&self, record: &Record, digest: Digest) -> bool {
+    fn is_verified(&self, record: &Record, digest: Digest) -> bool {
         // The proof of a rotation was checked when it was read: the key at hand knows the generation.
         let begins = matches!(&record.body, RecordBody::Rotate(body) if body.generation == self.newest);
         record.generation == self.newest || begins || self.remembered.contains(&digest)
     }
 
     fn take_record(&mut self, seq: Seq, record: &Record, digest: Digest, vouched: bool) -> Result<(), FoldError> {
-        if !vouched && self.sure.is_none() {
+        if !vouched && self.verified.is_none() {
             let (view, swept, repairs) = (self.view.clone(), self.swept.clone(), self.repairs.len());
-            self.sure = Some(Box::new(VerifiedPrefix { view, swept, repairs }));
+            self.verified = Some(Box::new(VerifiedPrefix { view, swept, repairs }));
         }
         self.apply(seq, record, digest)?;
         if !vouched {
             self.waiting.push((seq, digest));
             return Ok(());
         }
-        self.sure = None;
+        self.verified = None;
         self.waiting.clear();
         if record.state.is_some() {
             // What the ones before said is known. A repair left it out.
             self.unvouched = None;
             self.overtaken = None;
             let known = std::mem::take(&mut self.dropped);
-            if record.body.repair().is_none() {
+            if record.body.as_repair().is_none() {
                 self.good.extend(known);
             }
         }
@@ -232,7 +232,7 @@ impl JournalSalvager {
 
     /// Nothing can vouch any more for the records that wait for it.
     fn drop_waiting(&mut self) {
-        let Some(sure) = self.sure.take() else { return };
+        let Some(sure) = self.verified.take() else { return };
         let VerifiedPrefix { view, swept, repairs } = *sure;
         let dropped = std::mem::replace(&mut self.view, view);
         self.swept = swept;
@@ -263,7 +263,7 @@ impl JournalSalvager {
     }
 
     fn apply(&mut self, seq: Seq, record: &Record, digest: Digest) -> Result<(), FoldError> {
-        let is_repair = record.body.repair().is_some();
+        let is_repair = record.body.as_repair().is_some();
         let view = &mut self.view;
         if record.role != view.role || record.repo != view.repo {
             return Err(FoldError::Foreign { role: record.role.clone(), repo: record.repo });
@@ -300,16 +300,16 @@ impl JournalSalvager {
 
     /// What is left. `filler` is the digest of what will stand where nothing can be read.
     pub fn finish(mut self, filler: impl Fn(Seq) -> Digest) -> SalvagedJournal {
-        if self.sure.is_some() {
+        if self.verified.is_some() {
             let end = self.view.head.take();
             self.drop_waiting();
             self.view.head = end;
         }
         let (overtaken, newest) = (self.overtaken.take(), self.newest);
         let seen = self.known.as_ref().and_then(|known| known.head.as_ref()).map_or(Seq(0), |head| head.seq);
-        let mut mended = self.left(filler);
-        mended.unbegun = Some(newest).filter(|newest| *newest > mended.view.generation());
-        if let Some(all) = &mut mended.unvouched {
+        let mut mended = self.into_salvaged(filler);
+        mended.unstarted_generation = Some(newest).filter(|newest| *newest > mended.view.generation());
+        if let Some(all) = &mut mended.unverified {
             let state = &mended.view.state;
             if seen >= all.to {
                 // What was there then is remembered: others are nobody's.
@@ -325,7 +325,7 @@ impl JournalSalvager {
         mended
     }
 
-    fn left(mut self, filler: impl Fn(Seq) -> Digest) -> SalvagedJournal {
+    fn into_salvaged(mut self, filler: impl Fn(Seq) -> Digest) -> SalvagedJournal {
         if let Some(newest) = self.void.last().filter(|lost| lost.seq == self.last) {
             let digest = newest.found.unwrap_or_else(|| filler(newest.seq));
             let nobody = || (WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() }, Timestamp::UNIX_EPOCH);
@@ -337,12 +337,12 @@ impl JournalSalvager {
         let mut mended = SalvagedJournal {
             view: self.view,
             named_before: before.len() as u64,
-            partial: self.partial,
-            void,
-            lost: None,
-            brought: Vec::new(),
-            unbegun: None,
-            unvouched: self.unvouched.take(),
+            is_partial: self.partial,
+            lost_records: void,
+            lost_tail: None,
+            remembered_snapshots: Vec::new(),
+            unstarted_generation: None,
+            unverified: self.unvouched.take(),
         };
         let Some(known) = self.known.as_ref().filter(|_| !self.is_known_there) else { return mended };
         let Some(head) = &known.head else { return mended };
@@ -350,9 +350,9 @@ impl JournalSalvager {
         if self.repairs.iter().any(|repair| repair.covers(head.seq, head.digest, seen)) {
             return mended;
         }
-        if !mended.void.iter().any(|lost| lost.seq == head.seq) {
+        if !mended.lost_records.iter().any(|lost| lost.seq == head.seq) {
             let from = if head.seq > self.last { self.last.next() } else { head.seq };
-            mended.lost = Some(LostTail { from, to: head.seq, digest: head.digest });
+            mended.lost_tail = Some(LostTail { from, to: head.seq, digest: head.digest });
         }
         restore_remembered(&mut mended, known, self.last, &self.good, &self.swept);
         mended
@@ -372,9 +372,9 @@ fn resume_fold_at(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(
     if record.term < before {
         return Err(FoldError::Term { found: record.term, before });
     }
-    if let Some(state) = record.state.as_ref().filter(|_| record.body.repair().is_none()) {
+    if let Some(state) = record.state.as_ref().filter(|_| record.body.as_repair().is_none()) {
         view.state.clone_from(state);
-    } else if record.body.repair().is_none() {
+    } else if record.body.as_repair().is_none() {
         // Whoever held the role before this record, as the record itself tells.
         let (term, takeover) = match record.body {
             RecordBody::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
@@ -423,7 +423,7 @@ fn restore_remembered(
 ) {
     let is_end = known.head.as_ref().is_some_and(|head| head.seq >= last);
     let moved = |seq: Seq| seq.min(last.next());
-    let is_void = |seq: Seq| seq > last || mended.void.iter().any(|lost| lost.seq == seq);
+    let is_void = |seq: Seq| seq > last || mended.lost_records.iter().any(|lost| lost.seq == seq);
     let condemned: Vec<CondemnedObjects> = known
         .state
         .condemned
@@ -449,7 +449,7 @@ fn restore_remembered(
     let lost =
         known.state.snapshots.iter().filter(|snapshot| !there.contains(&snapshot.id) && !good.contains(&snapshot.id));
     for snapshot in lost {
-        mended.brought.push(snapshot.id);
+        mended.remembered_snapshots.push(snapshot.id);
         state.snapshots.push(Snapshot { seq: moved(snapshot.seq), ..snapshot.clone() });
     }
     state.snapshots.sort_by_key(|snapshot| snapshot.seq);
@@ -490,5 +490,5 @@ fn restore_remembered(
     }
     // What this node remembers has what they said.
     let seen = known.head.as_ref().map_or(Seq(0), |head| head.seq);
-    mended.partial &= mended.void.iter().any(|lost| lost.seq > seen);
+    mended.is_partial &= mended.lost_records.iter().any(|lost| lost.seq > seen);
 }

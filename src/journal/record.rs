@@ -117,7 +117,7 @@ pub enum RecordBody {
 
 impl RecordBody {
     /// What a repair says of the journal before it.
-    pub fn repair(&self) -> Option<&TakeoverBody> {
+    pub fn as_repair(&self) -> Option<&TakeoverBody> {
         match self {
             RecordBody::Takeover(takeover) if takeover.why == TakeoverReason::Repair => Some(takeover),
             _ => None,
@@ -125,16 +125,16 @@ impl RecordBody {
     }
 
     /// Whether a person did it.
-    pub fn is_operators(&self) -> bool {
+    pub fn is_by_operator(&self) -> bool {
         match self {
             RecordBody::Pause(_) | RecordBody::Resume | RecordBody::Amend(_) | RecordBody::Rotate(_) => true,
-            RecordBody::Takeover(takeover) => takeover.why.is_operators(),
+            RecordBody::Takeover(takeover) => takeover.why.is_by_operator(),
             _ => false,
         }
     }
 
     /// Its kind's name and its content, as they stand in the record.
-    pub fn parts(&self) -> (&str, serde_json::Value) {
+    pub fn to_json(&self) -> (&str, serde_json::Value) {
         let json = |value: serde_json::Result<serde_json::Value>| value.expect("plain data becomes JSON");
         match self {
             RecordBody::Takeover(body) => ("takeover", json(serde_json::to_value(body))),
@@ -201,7 +201,7 @@ pub enum TakeoverReason {
 
 impl TakeoverReason {
     /// Whether a person did it.
-    pub fn is_operators(self) -> bool {
+    pub fn is_by_operator(self) -> bool {
         matches!(self, TakeoverReason::Operator | TakeoverReason::Adopt | TakeoverReason::Repair)
     }
 }
@@ -229,7 +229,7 @@ pub struct EndBody {
 
 impl EndBody {
     /// Whether it commits its slot.
-    pub fn is_good(&self) -> bool {
+    pub fn is_success(&self) -> bool {
         self.exit == 0 && !self.stopped
     }
 }
@@ -381,7 +381,7 @@ pub fn digest(object: &[u8]) -> Digest {
 
 impl Record {
     /// When it was written, by the store's clock where its writer saw that.
-    pub fn written(&self) -> Timestamp {
+    pub fn written_at(&self) -> Timestamp {
         self.store_time.unwrap_or(self.time)
     }
 
@@ -391,8 +391,8 @@ impl Record {
     }
 
     /// The latest instant that readers take from it: its slot, or when it was written, by the store's clock where its writer saw that.
-    pub fn dated(&self) -> Timestamp {
-        let time = self.written();
+    pub fn latest_date(&self) -> Timestamp {
+        let time = self.written_at();
         self.slot.map_or(time, |slot| slot.max(time))
     }
 
@@ -402,7 +402,7 @@ impl Record {
     }
 
     /// Lets the generation that a rotation begins vouch for its record.
-    pub fn prove(&mut self, keys: &DerivedKeys) {
+    pub fn add_rotation_proof(&mut self, keys: &DerivedKeys) {
         // The line of any other record may be long, and is not needed.
         if !matches!(self.body, RecordBody::Rotate(_)) {
             return;
@@ -414,7 +414,7 @@ impl Record {
     }
 
     fn line(&self) -> Vec<u8> {
-        let (kind, body) = self.body.parts();
+        let (kind, body) = self.body.to_json();
         let raw = RawRecord {
             v: VERSION,
             role: self.role.clone(),

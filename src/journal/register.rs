@@ -29,9 +29,9 @@ pub struct RegisterValue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CasOutcome {
     /// The value is the new one.
-    Yes,
+    Swapped,
     /// It was another than the expected one: this.
-    No(Option<Bytes>),
+    Mismatch(Option<Bytes>),
     /// No answer: it may have happened, or happen still.
     Unknown {
         /// What came instead.
@@ -60,7 +60,7 @@ pub trait Register: Debug + Send + Sync {
     ///
     /// # Errors
     /// Only for a definite refusal; everything that leaves doubt is [`CasOutcome::Unknown`].
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError>;
+    async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError>;
 }
 
 /// Registers by name.

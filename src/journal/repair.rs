@@ -75,8 +75,8 @@ pub enum SalvageError {
 #[derive(Debug, Clone)]
 pub struct SalvageProgress {
     /// What is left.
-    pub mended: SalvagedJournal,
-    mender: JournalSalvager,
+    pub salvaged: SalvagedJournal,
+    salvager: JournalSalvager,
     last: Seq,
 }
 
@@ -102,7 +102,7 @@ struct VoidPlaceholder<'a> {
 }
 
 impl Journal {
-    fn filler(&self, seq: Seq) -> Bytes {
+    fn void_placeholder(&self, seq: Seq) -> Bytes {
         let filler =
             VoidPlaceholder { v: record::VERSION, role: self.keys.role(), repo: self.keys.repo(), seq, lost: true };
         Bytes::from(line::seal(&serde_json::to_vec(&filler).expect("plain data becomes JSON"), &self.keys))
@@ -112,19 +112,19 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer, a newer version wrote here, or more is lost than one repair names.
-    pub async fn mend(&self, known: Option<&JournalView>) -> Result<SalvagedJournal, SalvageError> {
-        Ok(self.mending(known).await?.mended)
+    pub async fn salvage(&self, known: Option<&JournalView>) -> Result<SalvagedJournal, SalvageError> {
+        Ok(self.start_salvage(known).await?.salvaged)
     }
 
     /// [`Journal::mend`] for reading alone: where more is lost than one repair names, what is before that.
     ///
     /// # Errors
     /// The store does not answer, a newer version wrote here, or nothing is left.
-    pub async fn mend_readable(&self, known: Option<&JournalView>) -> Result<SalvagedJournal, SalvageError> {
-        match Box::pin(self.mend(known)).await {
+    pub async fn salvage_readable(&self, known: Option<&JournalView>) -> Result<SalvagedJournal, SalvageError> {
+        match Box::pin(self.salvage(known)).await {
             Err(error @ SalvageError::TooMany { .. }) => match Box::pin(self.sound_end()).await? {
                 Seq(0) if known.is_none() => Err(error),
-                end => Ok(Box::pin(self.mending_to(known, Some(end))).await?.mended),
+                end => Ok(Box::pin(self.start_salvage_to(known, Some(end))).await?.salvaged),
             },
             mended => mended,
         }
@@ -134,20 +134,24 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::mend`].
-    pub async fn mending(&self, known: Option<&JournalView>) -> Result<SalvageProgress, SalvageError> {
-        Box::pin(self.mending_to(known, None)).await
+    pub async fn start_salvage(&self, known: Option<&JournalView>) -> Result<SalvageProgress, SalvageError> {
+        Box::pin(self.start_salvage_to(known, None)).await
     }
 
     /// The same up to record `end`, whatever lies beyond it.
-    async fn mending_to(&self, known: Option<&JournalView>, end: Option<Seq>) -> Result<SalvageProgress, SalvageError> {
-        let mending = self.mend_by(known, end).await?;
+    async fn start_salvage_to(
+        &self,
+        known: Option<&JournalView>,
+        end: Option<Seq>,
+    ) -> Result<SalvageProgress, SalvageError> {
+        let mending = self.salvage_with(known, end).await?;
         let knows_rotation = known.is_some_and(|known| known.generation() == self.keys.generation());
-        if knows_rotation || !mending.mended.partial && mending.mended.unbegun.is_none() {
+        if knows_rotation || !mending.salvaged.is_partial && mending.salvaged.unstarted_generation.is_none() {
             return Ok(mending);
         }
         // What the copy of the rotation's record says, a node that has seen the record would remember.
         match self.rotation_copy().await? {
-            Some(view) => self.mend_by(Some(&view), end).await,
+            Some(view) => self.salvage_with(Some(&view), end).await,
             None => Ok(mending),
         }
     }
@@ -160,7 +164,7 @@ impl Journal {
     pub async fn sound_end(&self) -> Result<Seq, SalvageError> {
         let (mut end, turn) = (Seq(0), &LargeReadLock::default());
         let mut records = stream::iter((1..).map(Seq))
-            .map(|seq| async move { Ok::<_, SalvageError>((seq, self.usable(seq, turn).await?)) })
+            .map(|seq| async move { Ok::<_, SalvageError>((seq, self.read_usable(seq, turn).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
             if record.is_ok() {
@@ -176,20 +180,20 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer, or a newer version wrote here.
-    pub async fn mend_on(&self, before: &SalvageProgress) -> Result<Option<SalvageProgress>, SalvageError> {
-        let (mut mender, mut last, turn) = (before.mender.clone(), before.last, LargeReadLock::default());
+    pub async fn continue_salvage(&self, before: &SalvageProgress) -> Result<Option<SalvageProgress>, SalvageError> {
+        let (mut mender, mut last, turn) = (before.salvager.clone(), before.last, LargeReadLock::default());
         loop {
             let seq = last.next();
-            match self.usable(seq, &turn).await? {
-                Ok(record) => mender.take(seq, Ok(record)),
+            match self.read_usable(seq, &turn).await? {
+                Ok(record) => mender.add(seq, Ok(record)),
                 Err(lost) if lost.missing => break,
                 Err(_) => return Ok(None),
             }
             last = seq;
         }
-        let mended = mender.clone().finish(|seq| record::digest(&self.filler(seq)));
-        let is_news = last > before.last && mended.continues(&before.mended);
-        Ok(is_news.then_some(SalvageProgress { mended, mender, last }))
+        let mended = mender.clone().finish(|seq| record::digest(&self.void_placeholder(seq)));
+        let is_news = last > before.last && mended.continues(&before.salvaged);
+        Ok(is_news.then_some(SalvageProgress { salvaged: mended, salvager: mender, last }))
     }
 
     /// The journal up to the rotation that begins the newest generation, by the copy of its record.
@@ -205,7 +209,7 @@ impl Journal {
         for seq in copies.into_iter().rev() {
             let object = match store.get(&names::rotation(role, seq), SizeLimit::RECORD).await {
                 Ok(object) => object,
-                Err(error) if error.is_not_found() || error.is_of_object() => continue,
+                Err(error) if error.is_not_found() || error.concerns_one_object() => continue,
                 Err(error) => return Err(error),
             };
             let Ok(record) = Record::decode(&object, Some(&self.keys)) else { continue };
@@ -223,13 +227,13 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn keep_rotation(&self, seq: Seq) -> Result<(), StoreError> {
-        let Some(object) = self.object(seq).await? else { return Ok(()) };
+    pub async fn save_rotation_copy(&self, seq: Seq) -> Result<(), StoreError> {
+        let Some(object) = self.read_object(seq).await? else { return Ok(()) };
         let (role, key) = (self.keys.role(), names::rotation(self.keys.role(), seq));
         match put_idempotent(self.store.as_ref(), &key, object.clone()).await {
             Err(error) if error.kind == StoreErrorKind::Denied => Ok(()),
             Ok(PutOutcome::Exists) => {
-                if let Some(what) = self.compare_copy(seq, &object).await? {
+                if let Some(what) = self.compare_rotation_copy(seq, &object).await? {
                     tracing::warn!("{key} {what}: 'runner repair {role}' writes the copy again");
                 }
                 Ok(())
@@ -249,10 +253,10 @@ impl Journal {
     /// The store does not answer.
     pub async fn wrong_copy(&self, state: &JournalState) -> Result<Option<WrongRotationCopy>, StoreError> {
         let Some(RotationState { generation, seq }) = state.rotated else { return Ok(None) };
-        let object = match self.object(seq).await {
+        let object = match self.read_object(seq).await {
             Ok(Some(object)) => object,
             Ok(None) => return Ok(None),
-            Err(error) if error.is_of_object() => return Ok(None),
+            Err(error) if error.concerns_one_object() => return Ok(None),
             Err(error) => return Err(error),
         };
         // Where the rotation's record is lost, this is the one before it.
@@ -260,25 +264,25 @@ impl Journal {
         if !matches!(body, Ok(RecordBody::Rotate(body)) if body.generation == generation) {
             return Ok(None);
         }
-        let what = self.compare_copy(seq, &object).await?;
+        let what = self.compare_rotation_copy(seq, &object).await?;
         Ok(what.map(|what| WrongRotationCopy { key: names::rotation(self.keys.role(), seq), what, object }))
     }
 
     /// What is wrong with the copy of record `seq`, whose object this is, if there is one.
-    async fn compare_copy(&self, seq: Seq, object: &Bytes) -> Result<Option<String>, StoreError> {
+    async fn compare_rotation_copy(&self, seq: Seq, object: &Bytes) -> Result<Option<String>, StoreError> {
         match self.store.get(&names::rotation(self.keys.role(), seq), SizeLimit::RECORD).await {
             Ok(copy) => {
                 Ok((copy != *object).then(|| format!("is not the copy of journal record {seq} that it should be")))
             }
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error) if error.is_of_object() => Ok(Some(format!("cannot be read ({})", error.detail))),
+            Err(error) if error.concerns_one_object() => Ok(Some(format!("cannot be read ({})", error.detail))),
             Err(error) => Err(error),
         }
     }
 
     /// The last number that is occupied.
     async fn last_occupied(&self) -> Result<Seq, SalvageError> {
-        let listed = self.listed().await?;
+        let listed = self.listed_numbers().await?;
         let mut last = listed.last().copied().unwrap_or(Seq(0));
         // A listing may lag behind what was written.
         while self.is_occupied(last.next()).await? {
@@ -290,7 +294,11 @@ impl Journal {
         Ok(last)
     }
 
-    async fn mend_by(&self, known: Option<&JournalView>, end: Option<Seq>) -> Result<SalvageProgress, SalvageError> {
+    async fn salvage_with(
+        &self,
+        known: Option<&JournalView>,
+        end: Option<Seq>,
+    ) -> Result<SalvageProgress, SalvageError> {
         let mut last = match end {
             Some(end) => end,
             None => self.last_occupied().await?,
@@ -305,31 +313,31 @@ impl Journal {
             (Some(by), _) => {
                 Ok(Err(LostRecord { seq, what: format!("is void by record {by}"), found: None, missing: false }))
             }
-            (None, Some(object)) => self.judge(seq, object),
-            (None, None) => self.usable(seq, &turn).await,
+            (None, Some(object)) => self.decode_usable(seq, object),
+            (None, None) => self.read_usable(seq, &turn).await,
         };
         let mut mender =
             JournalSalvager::new(self.keys.role().clone(), self.keys.repo(), known, self.keys.generation())
-                .knowing(&repairs);
+                .with_repairs(&repairs);
         let mut records = stream::iter((1..=last.0).map(Seq))
             .map(|seq| async move { Ok::<_, SalvageError>((seq, usable(seq).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
-            mender.take(seq, record);
+            mender.add(seq, record);
         }
         drop(records);
-        let mended = mender.clone().finish(|seq| record::digest(&self.filler(seq)));
+        let mended = mender.clone().finish(|seq| record::digest(&self.void_placeholder(seq)));
         // Nothing is void because an old key does not open it.
         if let Err(error @ JournalError::Rotated { .. }) = self.check_generation(&mended.view) {
             return Err(SalvageError::Rotated(error));
         }
-        if end.is_none() && mended.void.len() > VOID_MAX {
+        if end.is_none() && mended.lost_records.len() > VOID_MAX {
             return Err(SalvageError::TooMany { last, key: names::record(self.keys.role(), last) });
         }
-        Ok(SalvageProgress { mended, mender, last })
+        Ok(SalvageProgress { salvaged: mended, salvager: mender, last })
     }
 
-    async fn listed(&self) -> Result<BTreeSet<Seq>, StoreError> {
+    async fn listed_numbers(&self) -> Result<BTreeSet<Seq>, StoreError> {
         let role = self.keys.role();
         let record = |object: ObjectMeta| names::parse_record(role, &object.key);
         let listed = list_filtered(self.store.as_ref(), &names::journal_prefix(role), usize::MAX, record).await?;
@@ -337,7 +345,7 @@ impl Journal {
     }
 
     /// The record, or why there is none. `turn` is that of the large ones.
-    async fn usable(
+    async fn read_usable(
         &self,
         seq: Seq,
         turn: &LargeReadLock,
@@ -345,14 +353,14 @@ impl Journal {
         let lost = |what: String, missing| Ok(Err(LostRecord { seq, what, found: None, missing }));
         let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
         match get_with_large_read_lock(self.store.as_ref(), &key, limits, turn).await {
-            Ok((object, _turn)) => self.judge(seq, &object),
+            Ok((object, _turn)) => self.decode_usable(seq, &object),
             Err(error) if error.is_not_found() => lost("is missing".to_owned(), true),
-            Err(error) if error.is_of_object() => lost(error.detail, false),
+            Err(error) if error.concerns_one_object() => lost(error.detail, false),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn judge(&self, seq: Seq, object: &Bytes) -> Result<Result<(Record, Digest), LostRecord>, SalvageError> {
+    fn decode_usable(&self, seq: Seq, object: &Bytes) -> Result<Result<(Record, Digest), LostRecord>, SalvageError> {
         let digest = record::digest(object);
         match Record::decode(object, Some(&self.keys)) {
             Ok(record) => Ok(Ok((record, digest))),
@@ -365,10 +373,10 @@ impl Journal {
     ///
     /// # Errors
     /// The store, or it cannot be told whether a number is occupied.
-    pub async fn occupy(&self, mended: &SalvagedJournal) -> Result<bool, AppendError> {
+    pub async fn fill_void_numbers(&self, mended: &SalvagedJournal) -> Result<bool, AppendError> {
         log::check_understood(&mended.view)?;
-        for lost in &mended.void {
-            if !self.fill(lost).await? {
+        for lost in &mended.lost_records {
+            if !self.fill_void_number(lost).await? {
                 return Ok(false);
             }
         }
@@ -394,15 +402,16 @@ impl Journal {
             view.state.rotated = Some(RotationState { generation: self.keys.generation(), seq });
         }
         log::check_understood(&view)?;
-        let void = mended.void.iter().map(|lost| lost.seq).collect();
-        let takeover = TakeoverBody { forced, void, lost: mended.lost, ..TakeoverBody::new(TakeoverReason::Repair) };
+        let void = mended.lost_records.iter().map(|lost| lost.seq).collect();
+        let takeover =
+            TakeoverBody { forced, void, lost: mended.lost_tail, ..TakeoverBody::new(TakeoverReason::Repair) };
         self.take_over_as(&view, candidacy, takeover).await
     }
 
     /// Occupies a number of which nothing is there. False: something else is there by now.
-    async fn fill(&self, lost: &LostRecord) -> Result<bool, AppendError> {
+    async fn fill_void_number(&self, lost: &LostRecord) -> Result<bool, AppendError> {
         let (seq, key) = (lost.seq, names::record(self.keys.role(), lost.seq));
-        let filler = self.filler(seq);
+        let filler = self.void_placeholder(seq);
         let failed = |error| AppendError::Store { seq, error };
         if !lost.missing {
             // What can be read stays, as evidence.
@@ -416,7 +425,7 @@ impl Journal {
             match put_idempotent(self.store.as_ref(), &key, filler.clone()).await.map_err(failed)? {
                 PutOutcome::Created => return Ok(true),
                 PutOutcome::Exists => {
-                    let there = self.object(seq).await.map_err(failed)?;
+                    let there = self.read_object(seq).await.map_err(failed)?;
                     // A record that came back, or that a writer put there who was away since.
                     return Ok(there.is_some_and(|there| there == filler));
                 }
@@ -432,7 +441,7 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn gaps(&self, view: &JournalView) -> Result<Vec<Seq>, StoreError> {
+    pub async fn missing_records(&self, view: &JournalView) -> Result<Vec<Seq>, StoreError> {
         let Some(head) = view.head.as_ref() else { return Ok(Vec::new()) };
         let role = self.keys.role();
         let first = head.seq.0.saturating_sub(LIST_PAGE_MAX as u64 / 2);

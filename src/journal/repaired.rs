@@ -40,8 +40,8 @@ pub struct RepairEntry {
 
 impl RepairEntry {
     /// What this record says, if it is a repair.
-    pub(super) fn of(record: &Record) -> Option<Self> {
-        let repair = record.body.repair()?;
+    pub(super) fn from_record(record: &Record) -> Option<Self> {
+        let repair = record.body.as_repair()?;
         Some(Self { seq: record.seq, term: record.term, void: repair.void.clone(), lost: repair.lost })
     }
 
@@ -81,7 +81,7 @@ impl RepairHistory {
 
     /// The newest repair to read on from where record `unusable` cannot be used: it is void, or follows a void number of which something
     /// was used that does not count. `None`: it is lost, and nobody has named it.
-    pub(super) fn beyond(&self, unusable: Seq) -> Option<Seq> {
+    pub(super) fn resume_point(&self, unusable: Seq) -> Option<Seq> {
         let before = Seq(unusable.0.saturating_sub(1));
         let names = |repair: &&RepairEntry| {
             repair.seq > unusable && repair.void.contains(&unusable)

@@ -74,7 +74,7 @@ mod tests {
         }
         let body = RotateBody { generation: KeyGeneration(1), slots: vec![KeyId([3; 8])], proof: Mac([0; 32]) };
         let mut record = next(&before, 1, RecordBody::Rotate(body));
-        record.prove(&between);
+        record.add_rotation_proof(&between);
         let mut after = before.clone();
         after.apply(&record, digest(&record.encode(&between))).unwrap();
         Rotation { old, between, new, before, record, after }
@@ -93,7 +93,7 @@ mod tests {
         let mut forged = Record { time: jiff::Timestamp::MAX, ..record.clone() };
         let object = forged.encode(&old);
         assert!(matches!(Record::decode(&object, Some(&new)), Err(RecordError::Damaged(_))));
-        forged.prove(&old);
+        forged.add_rotation_proof(&old);
         assert!(matches!(Record::decode(&forged.encode(&old), Some(&new)), Err(RecordError::Damaged(_))));
         assert!(Record::decode(&object, Some(&old)).is_ok(), "a reader with the old key alone cannot tell");
     }

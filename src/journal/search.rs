@@ -27,30 +27,30 @@ pub struct HeadSearch {
     /// Records that one listing may show.
     page: u64,
     stride: u64,
-    after: u64,
+    list_after: u64,
 }
 
 impl HeadSearch {
     /// From a record that is known to be there, or 0, by listings of up to `page` records. The first listing is after that record.
     pub fn new(known: u64, page: u64) -> Self {
-        Self { occupied: known, empty: None, page, stride: GROWTH * page, after: known }
+        Self { occupied: known, empty: None, page, stride: GROWTH * page, list_after: known }
     }
 
     /// After which record to list next.
     pub fn after(&self) -> u64 {
-        self.after
+        self.list_after
     }
 
     /// Takes what was listed after [`HeadSearch::after`]; `Some`: that is the last record, or 0.
-    pub fn told(&mut self, listed: ListedRecords) -> Option<u64> {
+    pub fn add_listing(&mut self, listed: ListedRecords) -> Option<u64> {
         match listed {
             ListedRecords::End(last) => return Some(last),
             ListedRecords::Part(last) => self.occupied = last,
             // Also where a record went away since it was seen.
-            ListedRecords::Nothing if self.after <= self.occupied => return Some(self.occupied),
-            ListedRecords::Nothing => self.empty = Some(self.after),
+            ListedRecords::Nothing if self.list_after <= self.occupied => return Some(self.occupied),
+            ListedRecords::Nothing => self.empty = Some(self.list_after),
         }
-        self.after = match self.empty {
+        self.list_after = match self.empty {
             None => {
                 let far = self.occupied.saturating_add(self.stride);
                 self.stride = self.stride.saturating_mul(GROWTH);
@@ -83,7 +83,7 @@ mod tests {
                 more if more <= page => ListedRecords::End(head),
                 _ => ListedRecords::Part(after + page),
             };
-            if let Some(found) = search.told(listed) {
+            if let Some(found) = search.add_listing(listed) {
                 return (found, listings);
             }
         }
@@ -113,13 +113,13 @@ mod tests {
             for more in told {
                 let last = search.after().saturating_add(1 + u64::from(more.unwrap_or_default()));
                 let listed = more.map_or(ListedRecords::Nothing, |_| ListedRecords::Part(last));
-                if let Some(head) = search.told(listed) {
+                if let Some(head) = search.add_listing(listed) {
                     prop_assert!(head >= known);
                     return Ok(());
                 }
             }
             // From here on there is nothing more to see.
-            let ended = (0..64).any(|_| search.told(ListedRecords::Nothing).is_some_and(|head| head >= known));
+            let ended = (0..64).any(|_| search.add_listing(ListedRecords::Nothing).is_some_and(|head| head >= known));
             prop_assert!(ended);
         }
     }

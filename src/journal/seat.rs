@@ -37,7 +37,7 @@ pub struct EtcdHead {
     /// The register that has it.
     pub register: Arc<dyn Register>,
     /// The cluster that the repository was made with.
-    pub home: ClusterId,
+    pub cluster: ClusterId,
 }
 
 /// Whether a register takes a record of so many bytes after one of so many.
@@ -74,9 +74,9 @@ pub enum EtcdHeadError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdoptOutcome {
     /// There was no need.
-    Sound(Box<JournalView>),
+    Unneeded(Box<JournalView>),
     /// It goes on from the store's last record.
-    Taken {
+    Adopted {
         /// What was wrong.
         was: HeadConflict,
         /// The journal now.
@@ -94,43 +94,43 @@ struct HeadComparison {
 
 impl Journal {
     /// Reads on to the head, which is in the store when this returns.
-    pub(super) async fn read_settled(
+    pub(super) async fn read_with_head(
         &self,
         seat: &EtcdHead,
         known: Option<&JournalView>,
     ) -> Result<JournalView, JournalError> {
-        let HeadComparison { view, rift, .. } = self.examine(seat, known).await?;
-        rift.map_or(Ok(view), |rift| Err(JournalError::Rift(rift)))
+        let HeadComparison { view, rift, .. } = self.compare_head(seat, known).await?;
+        rift.map_or(Ok(view), |rift| Err(JournalError::HeadConflict(rift)))
     }
 
-    async fn examine(&self, seat: &EtcdHead, known: Option<&JournalView>) -> Result<HeadComparison, JournalError> {
+    async fn compare_head(&self, seat: &EtcdHead, known: Option<&JournalView>) -> Result<HeadComparison, JournalError> {
         // What the store had before the register was read, the register had too.
         let mut floor = Seq(0);
         loop {
             let reading = seat.register.read().await?;
             let view = self.read_store(known).await?;
             let store = view.head.as_ref().map_or(Seq(0), |head| head.seq);
-            let clusters = (reading.cluster, seat.home);
+            let clusters = (reading.cluster, seat.cluster);
             let (view, rift) = match standing::judge_head(&view, reading.value.as_deref(), clusters, &self.keys)? {
-                HeadState::Even => (view, None),
-                HeadState::Ahead(after) => {
+                HeadState::InSync => (view, None),
+                HeadState::HeadAhead(after) => {
                     let object = reading.value.as_ref().expect("a head that is ahead is there");
-                    self.mirror(view.next_seq(), object, MIRROR_LIMIT).await?;
+                    self.copy_to_store(view.next_seq(), object, MIRROR_LIMIT).await?;
                     (*after, None)
                 }
-                HeadState::Behind(head) if head >= floor => {
+                HeadState::HeadBehind(head) if head >= floor => {
                     floor = store;
                     continue;
                 }
-                HeadState::Behind(head) => (view, Some(HeadConflict::Behind { head, store })),
-                HeadState::Torn(rift) => (view, Some(rift)),
+                HeadState::HeadBehind(head) => (view, Some(HeadConflict::Behind { head, store })),
+                HeadState::Conflicted(rift) => (view, Some(rift)),
             };
             return Ok(HeadComparison { reading, view, rift });
         }
     }
 
     /// Swaps the record in until it is known whose the number is, and puts it into the store. True: it is ours. False: others'.
-    pub(super) async fn swap_until_known(
+    pub(super) async fn cas_until_known(
         &self,
         seat: &EtcdHead,
         seq: Seq,
@@ -138,17 +138,17 @@ impl Journal {
         object: &Bytes,
     ) -> Result<bool, AppendError> {
         // A record beyond the head that was read: another node was faster, or another cluster goes on with this journal.
-        if self.object(seq).await.map_err(JournalError::Store)?.is_some() {
+        if self.read_object(seq).await.map_err(JournalError::Store)?.is_some() {
             return Ok(false);
         }
         let started = self.env.clock.boottime();
         let (mut pause, mut doubt) = (RESOLVE_PAUSE.0, false);
         loop {
-            let why = match seat.register.swap(Some(before), object.clone()).await {
-                Ok(CasOutcome::Yes) => break,
+            let why = match seat.register.compare_and_swap(Some(before), object.clone()).await {
+                Ok(CasOutcome::Swapped) => break,
                 // Nothing of ours was under way.
-                Ok(CasOutcome::No(_)) if !doubt => return Ok(false),
-                Ok(CasOutcome::No(now)) => match self.is_ours(seq, object, now.as_ref()).await {
+                Ok(CasOutcome::Mismatch(_)) if !doubt => return Ok(false),
+                Ok(CasOutcome::Mismatch(now)) => match self.is_own_record(seq, object, now.as_ref()).await {
                     Ok(Some(true)) => break,
                     Ok(Some(false)) => return Ok(false),
                     Ok(None) => "etcd no longer has the head that it was to follow".to_owned(),
@@ -172,18 +172,18 @@ impl Journal {
             return Ok(true);
         }
         // From here on it is in the journal, whoever puts it into the store.
-        let mirrored = self.mirror(seq, object, RESOLVE_LIMIT).await;
+        let mirrored = self.copy_to_store(seq, object, RESOLVE_LIMIT).await;
         mirrored.map(|()| true).map_err(|error| AppendError::Unknown { seq, why: error.to_string() })
     }
 
     /// Whether `object` became record `seq`, now that the register has something else than the record before. `None`: that cannot be
     /// told.
-    async fn is_ours(&self, seq: Seq, object: &Bytes, now: Option<&Bytes>) -> Result<Option<bool>, StoreError> {
+    async fn is_own_record(&self, seq: Seq, object: &Bytes, now: Option<&Bytes>) -> Result<Option<bool>, StoreError> {
         if now == Some(object) {
             return Ok(Some(true));
         }
         // Whoever went on from it has put it into the store first.
-        if let Some(there) = self.object(seq).await? {
+        if let Some(there) = self.read_object(seq).await? {
             return Ok(Some(there == *object));
         }
         let now = now.and_then(|now| Record::decode(now, Some(&self.keys)).ok());
@@ -191,12 +191,12 @@ impl Journal {
     }
 
     /// Puts a record that is in the register into the store until it is there.
-    async fn mirror(&self, seq: Seq, object: &Bytes, limit: Duration) -> Result<(), JournalError> {
+    async fn copy_to_store(&self, seq: Seq, object: &Bytes, limit: Duration) -> Result<(), JournalError> {
         let started = self.env.clock.boottime();
         let (mut pause, mut doubt) = (RESOLVE_PAUSE.0, false);
         loop {
             let doubted = doubt;
-            let error = match self.try_mirror(seq, object, &mut doubt).await {
+            let error = match self.try_copy_to_store(seq, object, &mut doubt).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -211,16 +211,16 @@ impl Journal {
     }
 
     /// `doubt`: a put of this process's was not answered, so that what is seen may not be durable until another one is.
-    async fn try_mirror(&self, seq: Seq, object: &Bytes, doubt: &mut bool) -> Result<(), JournalError> {
+    async fn try_copy_to_store(&self, seq: Seq, object: &Bytes, doubt: &mut bool) -> Result<(), JournalError> {
         let key = names::record(self.keys.role(), seq);
-        if self.is_mirrored(seq, object).await? && !*doubt {
+        if self.is_copied(seq, object).await? && !*doubt {
             return Ok(());
         }
         // Even a condition that is kept now and then is one more guard.
         let put = put_idempotent(self.store.as_ref(), &key, object.clone()).await;
         let answered = matches!(put, Ok(PutOutcome::Created | PutOutcome::Exists));
         *doubt |= !answered;
-        if self.is_mirrored(seq, object).await? && answered {
+        if self.is_copied(seq, object).await? && answered {
             return Ok(());
         }
         let (kind, detail) = match put? {
@@ -232,33 +232,33 @@ impl Journal {
         Err(StoreError::new(kind, &self.store.describe(), Some(&key), detail).into())
     }
 
-    async fn is_mirrored(&self, seq: Seq, object: &Bytes) -> Result<bool, JournalError> {
-        match self.object(seq).await? {
+    async fn is_copied(&self, seq: Seq, object: &Bytes) -> Result<bool, JournalError> {
+        match self.read_object(seq).await? {
             Some(there) if there == *object => Ok(true),
-            Some(_) => Err(JournalError::Rift(HeadConflict::Other(seq))),
+            Some(_) => Err(JournalError::HeadConflict(HeadConflict::Other(seq))),
             None => Ok(false),
         }
     }
 
     /// Whether the register, if the head is in one, has the head of this view.
-    pub(super) async fn is_even(&self, view: &JournalView) -> Result<bool, JournalError> {
+    pub(super) async fn is_head_in_store(&self, view: &JournalView) -> Result<bool, JournalError> {
         let Some(seat) = self.seat() else { return Ok(true) };
         let reading = seat.register.read().await?;
-        let clusters = (reading.cluster, seat.home);
+        let clusters = (reading.cluster, seat.cluster);
         let standing = standing::judge_head(view, reading.value.as_deref(), clusters, &self.keys)?;
-        Ok(matches!(standing, HeadState::Even))
+        Ok(matches!(standing, HeadState::InSync))
     }
 
     /// What is wrong with the head, for somebody who only looks and has read `view`. `None`: nothing that a look shows.
-    pub async fn look(&self, view: &JournalView) -> Result<Option<HeadConflict>, RegisterError> {
+    pub async fn check_head(&self, view: &JournalView) -> Result<Option<HeadConflict>, RegisterError> {
         let Some(seat) = self.seat() else { return Ok(None) };
         let reading = seat.register.read().await?;
-        let clusters = (reading.cluster, seat.home);
+        let clusters = (reading.cluster, seat.cluster);
         Ok(match standing::judge_head(view, reading.value.as_deref(), clusters, &self.keys) {
-            Ok(HeadState::Torn(rift)) => Some(rift),
-            Ok(HeadState::Behind(head)) => Some(HeadConflict::Behind { head, store: Seq(view.next_seq().0 - 1) }),
+            Ok(HeadState::Conflicted(rift)) => Some(rift),
+            Ok(HeadState::HeadBehind(head)) => Some(HeadConflict::Behind { head, store: Seq(view.next_seq().0 - 1) }),
             // The last: records were appended after the store was read.
-            Ok(HeadState::Even | HeadState::Ahead(_)) | Err(_) => None,
+            Ok(HeadState::InSync | HeadState::HeadAhead(_)) | Err(_) => None,
         })
     }
 
@@ -273,14 +273,14 @@ impl Journal {
         let mut why = "its head changes all the time".to_owned();
         let mut last = Seq(0);
         for _ in 0..ADOPT_ATTEMPTS {
-            let HeadComparison { reading, view, rift } = self.examine(seat, known).await?;
+            let HeadComparison { reading, view, rift } = self.compare_head(seat, known).await?;
             let Some(rift) = rift else {
                 // A swap without an answer may have been it.
                 let was = ours.filter(|(object, _)| reading.value.as_ref() == Some(object)).map(|(_, was)| was);
                 let view = Box::new(view);
                 return Ok(was.map_or_else(
-                    || AdoptOutcome::Sound(view.clone()),
-                    |was| AdoptOutcome::Taken { was, view: view.clone() },
+                    || AdoptOutcome::Unneeded(view.clone()),
+                    |was| AdoptOutcome::Adopted { was, view: view.clone() },
                 ));
             };
             // It was refused, and what was there before is there still.
@@ -299,8 +299,8 @@ impl Journal {
                 RecordDraft { term, takeover: None, body: RecordBody::Takeover(takeover), slot: None },
             )?;
             last = record.seq;
-            match seat.register.swap(reading.value.as_ref(), object.clone()).await {
-                Ok(CasOutcome::Yes | CasOutcome::No(_)) => {}
+            match seat.register.compare_and_swap(reading.value.as_ref(), object.clone()).await {
+                Ok(CasOutcome::Swapped | CasOutcome::Mismatch(_)) => {}
                 Ok(CasOutcome::Unknown { why: silence }) => {
                     why = silence;
                     self.env.sleep(RESOLVE_PAUSE.0).await;

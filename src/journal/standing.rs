@@ -44,13 +44,13 @@ pub enum HeadConflict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HeadState {
     /// The store has the head, and nothing after it.
-    Even,
+    InSync,
     /// The head is to be put into the store: the view with it.
-    Ahead(Box<JournalView>),
+    HeadAhead(Box<JournalView>),
     /// The store has records after the head: the head was read before, or there is a rift.
-    Behind(Seq),
+    HeadBehind(Seq),
     /// Nothing is written.
-    Torn(HeadConflict),
+    Conflicted(HeadConflict),
 }
 
 /// Judges the `head` that cluster `found` gave, against what was read of the store afterwards. `home` is what `format` names.
@@ -62,23 +62,23 @@ pub(super) fn judge_head(
 ) -> Result<HeadState, JournalError> {
     let standing = compare_head(view, head, keys)?;
     // Whoever adopts a journal for another cluster names it in the very record that is the head there.
-    let state = if let HeadState::Ahead(after) = &standing { &after.state } else { &view.state };
+    let state = if let HeadState::HeadAhead(after) = &standing { &after.state } else { &view.state };
     let own = state.cluster.unwrap_or(home);
-    Ok(if own == found { standing } else { HeadState::Torn(HeadConflict::Cluster { own, found }) })
+    Ok(if own == found { standing } else { HeadState::Conflicted(HeadConflict::Cluster { own, found }) })
 }
 
 fn compare_head(view: &JournalView, head: Option<&[u8]>, keys: &DerivedKeys) -> Result<HeadState, JournalError> {
     let last = view.head.as_ref().map_or(Seq(0), |head| head.seq);
-    let Some(head) = head else { return Ok(HeadState::Torn(HeadConflict::NoHead)) };
+    let Some(head) = head else { return Ok(HeadState::Conflicted(HeadConflict::NoHead)) };
     if head.is_empty() {
-        return Ok(if view.head.is_none() { HeadState::Even } else { HeadState::Behind(Seq(0)) });
+        return Ok(if view.head.is_none() { HeadState::InSync } else { HeadState::HeadBehind(Seq(0)) });
     }
     let record = match Record::decode(head, Some(keys)) {
         Ok(record) => record,
         Err(error @ (RecordError::Newer(_) | RecordError::Rotated(_))) => {
-            return Err(JournalError::of_record(view.next_seq(), error, keys.generation()));
+            return Err(JournalError::from_record_error(view.next_seq(), error, keys.generation()));
         }
-        Err(error) => return Ok(HeadState::Torn(HeadConflict::Damaged(error))),
+        Err(error) => return Ok(HeadState::Conflicted(HeadConflict::Damaged(error))),
     };
     let digest = record::digest(head);
     if record.seq > view.next_seq() {
@@ -87,15 +87,15 @@ fn compare_head(view: &JournalView, head: Option<&[u8]>, keys: &DerivedKeys) -> 
     if record.seq == view.next_seq() {
         let mut after = view.clone();
         return Ok(match after.apply(&record, digest) {
-            Ok(()) => HeadState::Ahead(Box::new(after)),
-            Err(_) => HeadState::Torn(HeadConflict::Other(record.seq)),
+            Ok(()) => HeadState::HeadAhead(Box::new(after)),
+            Err(_) => HeadState::Conflicted(HeadConflict::Other(record.seq)),
         });
     }
     if record.seq < last {
-        return Ok(HeadState::Behind(record.seq));
+        return Ok(HeadState::HeadBehind(record.seq));
     }
     let same = view.head.as_ref().is_some_and(|head| head.digest == digest);
-    Ok(if same { HeadState::Even } else { HeadState::Torn(HeadConflict::Other(record.seq)) })
+    Ok(if same { HeadState::InSync } else { HeadState::Conflicted(HeadConflict::Other(record.seq)) })
 }
 
 #[cfg(test)]
@@ -130,11 +130,11 @@ mod tests {
     fn only_the_newest_record_may_be_missing_in_the_store() {
         let all = journal(3);
         for (n, (view, object)) in all.iter().enumerate() {
-            assert_eq!(standing(view, Some(object)), HeadState::Even);
-            assert_eq!(standing(view, None), HeadState::Torn(HeadConflict::NoHead));
+            assert_eq!(standing(view, Some(object)), HeadState::InSync);
+            assert_eq!(standing(view, None), HeadState::Conflicted(HeadConflict::NoHead));
             if let Some((after, object)) = all.get(n + 1) {
-                assert_eq!(standing(view, Some(object)), HeadState::Ahead(Box::new(after.clone())));
-                assert_eq!(standing(after, Some(&all[n].1)), HeadState::Behind(Seq(n as u64)));
+                assert_eq!(standing(view, Some(object)), HeadState::HeadAhead(Box::new(after.clone())));
+                assert_eq!(standing(after, Some(&all[n].1)), HeadState::HeadBehind(Seq(n as u64)));
             }
         }
         let gap = judge_head(&all[1].0, Some(&all[3].1), (HOME, HOME), &keys(Cipher::None));
@@ -145,17 +145,20 @@ mod tests {
     fn a_head_that_is_another_record_is_a_rift() {
         let all = journal(2);
         let other = next(&all[1].0, 9, takeover()).encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&other)), HeadState::Torn(HeadConflict::Other(Seq(2))));
+        assert_eq!(standing(&all[2].0, Some(&other)), HeadState::Conflicted(HeadConflict::Other(Seq(2))));
         // It continues a record that the store has not.
         let mut view = all[1].0.clone();
         let record = next(&view, 9, takeover());
         view.apply(&record, record::digest(&other)).unwrap();
         let stranger = next(&view, 9, takeover()).encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&stranger)), HeadState::Torn(HeadConflict::Other(Seq(3))));
+        assert_eq!(standing(&all[2].0, Some(&stranger)), HeadState::Conflicted(HeadConflict::Other(Seq(3))));
         let foreign = next(&JournalView { repo: RepoId([9; 16]), ..all[2].0.clone() }, 1, takeover());
         let foreign = foreign.encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&foreign)), HeadState::Torn(HeadConflict::Other(Seq(3))));
-        assert!(matches!(standing(&all[2].0, Some(b"etcdctl was here")), HeadState::Torn(HeadConflict::Damaged(_))));
+        assert_eq!(standing(&all[2].0, Some(&foreign)), HeadState::Conflicted(HeadConflict::Other(Seq(3))));
+        assert!(matches!(
+            standing(&all[2].0, Some(b"etcdctl was here")),
+            HeadState::Conflicted(HeadConflict::Damaged(_))
+        ));
     }
 
     #[test]
@@ -163,16 +166,19 @@ mod tests {
         let (view, object) = journal(2).pop().unwrap();
         let in_new =
             |view: &JournalView, head: &[u8]| judge_head(view, Some(head), (NEW, HOME), &keys(Cipher::None)).unwrap();
-        let rift = HeadState::Torn(HeadConflict::Cluster { own: HOME, found: NEW });
+        let rift = HeadState::Conflicted(HeadConflict::Cluster { own: HOME, found: NEW });
         assert_eq!(in_new(&view, &object), rift);
         let adopt = TakeoverBody { cluster: Some(NEW), ..TakeoverBody::new(TakeoverReason::Adopt) };
         let record = next(&view, 1, RecordBody::Takeover(adopt));
         let object = record.encode(&keys(Cipher::None));
-        let HeadState::Ahead(after) = in_new(&view, &object) else { panic!("it names the cluster") };
-        assert_eq!(in_new(&after, &object), HeadState::Even);
-        assert_eq!(standing(&after, Some(&object)), HeadState::Torn(HeadConflict::Cluster { own: NEW, found: HOME }));
+        let HeadState::HeadAhead(after) = in_new(&view, &object) else { panic!("it names the cluster") };
+        assert_eq!(in_new(&after, &object), HeadState::InSync);
+        assert_eq!(
+            standing(&after, Some(&object)),
+            HeadState::Conflicted(HeadConflict::Cluster { own: NEW, found: HOME })
+        );
         // It stays so, also through a takeover that names none.
         let later = next(&after, 2, takeover()).encode(&keys(Cipher::None));
-        assert!(matches!(in_new(&after, &later), HeadState::Ahead(_)));
+        assert!(matches!(in_new(&after, &later), HeadState::HeadAhead(_)));
     }
 }

@@ -83,9 +83,9 @@ pub struct CommandEnd {
 
 impl CommandEnd {
     /// What this record says of one; `None`: it is no end, or of a command that was for no slot.
-    pub fn of(record: &Record) -> Option<Self> {
+    pub fn from_record(record: &Record) -> Option<Self> {
         let RecordBody::End(end) = &record.body else { return None };
-        let (seq, node, time) = (record.seq, record.node.clone(), record.written());
+        let (seq, node, time) = (record.seq, record.node.clone(), record.written_at());
         Some(Self { seq, node, time, slot: record.slot?, end: end.clone() })
     }
 }
@@ -247,7 +247,7 @@ impl JournalState {
     }
 
     /// A record commits its slot, if it has one.
-    fn committed(&mut self, record: &Record) {
+    fn note_commit(&mut self, record: &Record) {
         if let Some(slot) = record.slot {
             self.last_slot = Some(slot);
             self.schedule = ScheduleInForce::after(self.schedule, record.schedule, slot);
@@ -255,7 +255,7 @@ impl JournalState {
     }
 
     /// When a repository was made whose `format` says `created`: an amended date is that of the act.
-    pub fn born(&self, created: Timestamp) -> Timestamp {
+    pub fn created_at(&self, created: Timestamp) -> Timestamp {
         self.amended.filter(|present| present::is_in_future(created, *present)).unwrap_or(created)
     }
 
@@ -314,7 +314,7 @@ impl JournalState {
 
     /// Whether this is the state of a checkpoint that the records before it add up to, if those are `folded`. A checkpoint may leave out
     /// what the version that wrote it did not know; a reader goes on from what it says.
-    fn is_told_by(&self, folded: &JournalState) -> bool {
+    fn is_consistent_with(&self, folded: &JournalState) -> bool {
         let mut folded = folded.clone();
         if self.command_slots.is_empty() {
             folded.command_slots.clear();
@@ -472,7 +472,7 @@ impl JournalView {
     }
 
     /// Whether this program understands everything that the journal says; else it must not append.
-    pub fn understood(&self) -> bool {
+    pub fn is_understood(&self) -> bool {
         self.unknown_kinds.is_empty() && self.state.unknown.is_empty()
     }
 
@@ -480,18 +480,18 @@ impl JournalView {
     pub fn commits(&self) -> SlotCommits {
         #[cfg(feature = "planted")]
         if self.forgets_slot() {
-            return SlotCommits::new([], self.born());
+            return SlotCommits::new([], self.created_at());
         }
         let JournalState { schedule, snapshots, amended_slots, .. } = &self.state;
-        SlotCommits::new(self.state.slots(), self.born())
+        SlotCommits::new(self.state.slots(), self.created_at())
             .with_amended(amended_slots.iter().copied())
-            .remembered_from(self.state.remembered_from())
-            .by(*schedule, snapshots.last().map(|snapshot| snapshot.time))
+            .with_oldest(self.state.remembered_from())
+            .with_schedule(*schedule, snapshots.last().map(|snapshot| snapshot.time))
     }
 
     /// When the repository was made, where that is known, as amended.
-    pub fn born(&self) -> Option<Timestamp> {
-        self.created.map(|created| self.state.born(created))
+    pub fn created_at(&self) -> Option<Timestamp> {
+        self.created.map(|created| self.state.created_at(created))
     }
 
     /// Whether the newest record is a takeover, and the bug is planted that forgets slots then.
@@ -523,7 +523,7 @@ impl JournalView {
             return Err(FoldError::Chain);
         }
         self.refuse_older(record)?;
-        if record.body.repair().is_some() {
+        if record.body.as_repair().is_some() {
             // What is left was told by whoever read all of it.
             let state = record.state.as_ref().ok_or(FoldError::Checkpoint)?;
             if record.generation > self.generation() {
@@ -534,7 +534,7 @@ impl JournalView {
             }
             self.state.clone_from(state);
         } else if let Some(state) = record.state.as_ref().filter(|state| **state != self.state) {
-            if !state.is_told_by(&self.state) {
+            if !state.is_consistent_with(&self.state) {
                 return Err(FoldError::Checkpoint);
             }
             // Whoever begins here knows no more than this.
@@ -546,7 +546,7 @@ impl JournalView {
         }
         self.apply_term(record)?;
         self.follow_command(record);
-        if let (Some(holder), Some(end)) = (&mut self.state.holder, CommandEnd::of(record)) {
+        if let (Some(holder), Some(end)) = (&mut self.state.holder, CommandEnd::from_record(record)) {
             holder.command = Some(end);
         }
         match &record.body {
@@ -554,7 +554,7 @@ impl JournalView {
                 let before = self.state.holder.take();
                 let own = before.as_ref().filter(|holder| holder.node.id == record.node.id);
                 let handed_over = match takeover.why {
-                    TakeoverReason::Operator => Some(record.written()),
+                    TakeoverReason::Operator => Some(record.written_at()),
                     _ => own.and_then(|holder| holder.handed_over),
                 };
                 self.state.cluster = takeover.cluster.or(self.state.cluster);
@@ -571,19 +571,19 @@ impl JournalView {
                     why: takeover.why,
                     handed_over,
                 });
-                if let Some(said) = RepairEntry::of(record) {
+                if let Some(said) = RepairEntry::from_record(record) {
                     repaired::add(&mut self.state.repaired, said);
                 }
             }
             RecordBody::Snapshot(body) => {
                 self.state.indexes.extend_from_slice(&body.indexes);
-                self.state.committed(record);
+                self.state.note_commit(record);
                 self.state.snapshots.push(Snapshot {
                     id: digest,
                     seq: record.seq,
                     term: record.term,
                     node: record.node.clone(),
-                    time: record.written(),
+                    time: record.written_at(),
                     slot: record.slot,
                     root: body.root,
                     entries: body.entries,
@@ -594,8 +594,8 @@ impl JournalView {
                     empty: body.empty.clone(),
                 });
             }
-            RecordBody::End(body) if body.is_good() => {
-                self.state.committed(record);
+            RecordBody::End(body) if body.is_success() => {
+                self.state.note_commit(record);
                 self.state.command_slots.extend(record.slot);
                 while self.state.command_slots.len() > COMMAND_SLOTS_KEPT {
                     self.state.command_slots.pop_front();
@@ -606,13 +606,13 @@ impl JournalView {
                 self.state.clones.insert(record.node.id);
             }
             RecordBody::Pause(body) => {
-                let time = record.written();
+                let time = record.written_at();
                 self.end_pause(time);
                 self.state.paused =
                     Some(JournalPause { node: record.node.clone(), time, until: body.until, why: body.why.clone() });
             }
-            RecordBody::Resume => self.end_pause(record.written()),
-            RecordBody::Amend(_) => self.amend(record.written()),
+            RecordBody::Resume => self.end_pause(record.written_at()),
+            RecordBody::Amend(_) => self.amend(record.written_at()),
             RecordBody::Prune(body) => self.prune(record, body),
             RecordBody::Rotate(body) if body.generation != now.next() => {
                 return Err(FoldError::Generation { found: body.generation, now });
@@ -627,7 +627,7 @@ impl JournalView {
                 }
             }
         }
-        if !record.body.is_operators() {
+        if !record.body.is_by_operator() {
             let authors = self.authors.entry(record.node.id).or_default();
             twin::add_author(authors, ProcessAuthor { seq: record.seq, instance: record.instance });
         }
@@ -649,7 +649,7 @@ impl JournalView {
     fn follow_command(&mut self, record: &Record) {
         match &record.body {
             RecordBody::Begin(_) => {
-                let time = record.written();
+                let time = record.written_at();
                 let (node, instance, slot) = (record.node.clone(), record.instance, record.slot);
                 self.running = Some(RunningCommand { node, instance, time, slot });
             }
@@ -682,7 +682,7 @@ impl JournalView {
         let named: BTreeSet<IndexId> = body.indexes.iter().copied().collect();
         let replaced = state.indexes.iter().filter(|id| !named.contains(id)).copied();
         let indexes: Vec<IndexId> = replaced.chain(body.strays.iter().copied()).collect();
-        let time = record.written();
+        let time = record.written_at();
         if !(body.packs.is_empty() && indexes.is_empty()) {
             state.condemned.push(CondemnedObjects { seq: record.seq, time, packs: body.packs.clone(), indexes });
         }

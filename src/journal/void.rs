@@ -57,7 +57,7 @@ async fn get_usable(
     let (key, limits) = (names::record(keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
     let (object, turn) = match get_with_large_read_lock(store, &key, limits, turn).await {
         Ok(read) => read,
-        Err(error) if error.is_not_found() || error.is_of_object() => return Ok((None, None)),
+        Err(error) if error.is_not_found() || error.concerns_one_object() => return Ok((None, None)),
         Err(error) => return Err(error),
     };
     let record = Record::decode(&object, Some(keys)).ok().filter(|record| record.is_at(seq, keys));
@@ -87,7 +87,7 @@ pub(crate) async fn repairs_to(
         }
         let Some(record) = record.filter(|record| is_of_generation(record, now)) else { continue };
         now = record.generation;
-        if let Some(repair) = RepairEntry::of(&record) {
+        if let Some(repair) = RepairEntry::from_record(&record) {
             repairs.add_older(repair);
         }
         if let Some(state) = &record.state {
@@ -115,7 +115,7 @@ async fn complete_history(
 ) -> Result<(), StoreError> {
     while let Some(oldest) = repairs.oldest().filter(|_| more) {
         let (record, _) = get_usable(store, keys, oldest, &LargeReadLock::default()).await?;
-        let state = record.filter(|record| record.body.repair().is_some()).and_then(|record| record.state);
+        let state = record.filter(|record| record.body.as_repair().is_some()).and_then(|record| record.state);
         more = state.is_some_and(|state| repairs.add_remembered(&state));
     }
     Ok(())
@@ -149,11 +149,15 @@ impl Journal {
     ///
     /// # Errors
     /// The store does not answer.
-    pub(super) async fn beyond(&self, unusable: Seq, head: Seq) -> Result<Option<JournalView>, StoreError> {
+    pub(super) async fn view_at_next_repair(
+        &self,
+        unusable: Seq,
+        head: Seq,
+    ) -> Result<Option<JournalView>, StoreError> {
         let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, unusable, head).await?;
-        let Some(seq) = repairs.beyond(unusable) else { return Ok(None) };
+        let Some(seq) = repairs.resume_point(unusable) else { return Ok(None) };
         let (record, _) = get_usable(self.store.as_ref(), &self.keys, seq, &LargeReadLock::default()).await?;
-        Ok(record.filter(|record| record.body.repair().is_some()).as_ref().and_then(JournalView::before_checkpoint))
+        Ok(record.filter(|record| record.body.as_repair().is_some()).as_ref().and_then(JournalView::before_checkpoint))
     }
 }
 

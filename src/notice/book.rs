@@ -42,7 +42,7 @@ impl AlertLedgerFile {
     }
 
     /// Changes it.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut AlertLedger) -> T) -> T {
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut AlertLedger) -> T) -> T {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // Held until the new one is written.
         let _lock = FileLock::take(&self.dir.join(LOCK))
@@ -92,8 +92,9 @@ mod tests {
     fn two_processes_of_a_node_keep_one_ledger_and_a_damaged_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (AlertLedgerFile::new(dir.path()), AlertLedgerFile::new(dir.path()));
-        let post =
-            |book: &AlertLedgerFile| book.change(|ledger| ledger.post("x", &["command"], jiff::Timestamp::MAX)[0].id);
+        let post = |book: &AlertLedgerFile| {
+            book.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
+        };
         assert_eq!((post(&one), post(&two), post(&one)), (0, 1, 2));
         fs::write(dir.path().join(FILE), b"{").unwrap();
         assert_eq!(post(&AlertLedgerFile::new(dir.path())), 0);
@@ -105,8 +106,9 @@ mod tests {
     fn what_could_not_be_written_is_known_to_the_process_until_the_file_says_something_else() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (AlertLedgerFile::new(dir.path()), AlertLedgerFile::new(dir.path()));
-        let post =
-            |book: &AlertLedgerFile| book.change(|ledger| ledger.post("x", &["command"], jiff::Timestamp::MAX)[0].id);
+        let post = |book: &AlertLedgerFile| {
+            book.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
+        };
         assert_eq!(post(&one), 0);
         // The file can be read, and not be written: as on a disk that is full.
         let temporary = dir.path().join(FILE).with_extension("new");

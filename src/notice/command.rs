@@ -49,7 +49,7 @@ pub(super) async fn send(
         Ok(Ok(ProcessExit::Signal(signal))) => Err(format!("{program}: ended by signal {signal}")),
         Ok(Err(error)) => Err(named(error)),
         Err(_) => {
-            group.end(GRACE).await.map_err(named)?;
+            group.terminate(GRACE).await.map_err(named)?;
             Err(format!("{program}: killed after {}", humantime::format_duration(timeout)))
         }
     };

@@ -42,14 +42,14 @@ pub enum AlertKind {
 
 impl AlertKind {
     /// Who tells it.
-    pub fn teller(self) -> AlertReporter {
+    pub fn reporter(self) -> AlertReporter {
         match self {
             AlertKind::Failed
             | AlertKind::Fenced
             | AlertKind::Takeover
             | AlertKind::Conflict
             | AlertKind::Clone
-            | AlertKind::ClockOff => AlertReporter::Concerned,
+            | AlertKind::ClockOff => AlertReporter::AffectedNode,
             AlertKind::Missed | AlertKind::PausedTooLong => AlertReporter::Holder,
             AlertKind::Duplicate | AlertKind::Anomaly | AlertKind::Drift | AlertKind::Incomplete | AlertKind::Lost => {
                 AlertReporter::HolderByRecord
@@ -58,7 +58,7 @@ impl AlertKind {
     }
 
     /// Whether it goes on until something ends it; else it has happened, and is told once.
-    pub fn lasts(self) -> bool {
+    pub fn is_ongoing(self) -> bool {
         !matches!(self, AlertKind::Duplicate | AlertKind::Takeover)
     }
 
@@ -86,7 +86,7 @@ impl AlertKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlertReporter {
     /// The node that it happened to.
-    Concerned,
+    AffectedNode,
     /// The node that has the role; another one when that one gives no sign of life.
     Holder,
     /// The same for what a record of that node shows: it lived when it wrote it, so the others wait longer.
@@ -190,5 +190,5 @@ impl AlertNotification {
 /// Makes sentences of notices. They are made in one place only.
 pub trait AlertFormatter: Debug + Send + Sync {
     /// One sentence.
-    fn text(&self, notice: &AlertNotification) -> String;
+    fn format(&self, notice: &AlertNotification) -> String;
 }

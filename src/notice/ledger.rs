@@ -43,9 +43,9 @@ pub enum ReporterStatus {
     /// Another node has it, or nobody.
     Standby {
         /// The number of the newest record of the node that has it.
-        sign: u64,
+        holder_newest: u64,
         /// The lease shows that its process lives.
-        vouched: bool,
+        is_holder_alive: bool,
     },
 }
 
@@ -101,7 +101,7 @@ impl AlertLedger {
         let entry = &mut self.entries[at];
         // The newest words, under the old date.
         entry.event = event;
-        if !entry.is_mine(watcher, now) {
+        if !entry.is_reported_here(watcher, now) {
             return None;
         }
         if let Some(told) = &mut entry.told {
@@ -109,7 +109,7 @@ impl AlertLedger {
         }
         let phase = match entry.told {
             None => AlertPhase::Begun,
-            Some(told) if entry.event.kind.lasts() && has_elapsed(told, REPEAT, now) => AlertPhase::Lasts,
+            Some(told) if entry.event.kind.is_ongoing() && has_elapsed(told, REPEAT, now) => AlertPhase::Lasts,
             Some(_) => return None,
         };
         entry.told = Some(now);
@@ -117,7 +117,7 @@ impl AlertLedger {
     }
 
     /// Something is not so any more, but for what is in `still`. What was told is told to be over, once for each.
-    pub fn settle(
+    pub fn resolve(
         &mut self,
         role: &RoleName,
         kind: AlertKind,
@@ -132,7 +132,7 @@ impl AlertLedger {
             if !gone {
                 return true;
             }
-            if !kind.lasts() {
+            if !kind.is_ongoing() {
                 // It has happened, whether it can still be seen or not.
                 clamp_future_date(&mut entry.since, now);
                 return !has_elapsed(entry.since, MEMORY, now);
@@ -154,7 +154,7 @@ impl AlertLedger {
     }
 
     /// Puts a document into the outbox, once for each channel. Returns the letters, which the caller sees to until `claimed`.
-    pub fn post(&mut self, document: &str, channels: &[&str], claimed: Timestamp) -> Vec<OutboxMessage> {
+    pub fn enqueue(&mut self, document: &str, channels: &[&str], claimed: Timestamp) -> Vec<OutboxMessage> {
         let mut letters = Vec::new();
         for channel in channels {
             let (id, channel, document) = (self.next, (*channel).to_owned(), document.to_owned());
@@ -180,23 +180,23 @@ impl AlertLedger {
     }
 
     /// A letter has arrived.
-    pub fn delivered(&mut self, id: u64) {
+    pub fn note_delivered(&mut self, id: u64) {
         self.outbox.retain(|letter| letter.id != id);
     }
 
     /// A try came to nothing. `None`: it was the last one, and the letter is given up; else how long to wait for the next.
-    pub fn failed(&mut self, id: u64) -> Option<Duration> {
+    pub fn note_failed(&mut self, id: u64) -> Option<Duration> {
         let letter = self.outbox.iter_mut().find(|letter| letter.id == id)?;
         letter.attempts += 1;
         if letter.attempts >= ATTEMPTS_MAX {
-            self.delivered(id);
+            self.note_delivered(id);
             return None;
         }
         Some(retry_pause(letter.attempts))
     }
 
     /// Nobody sees to these any more: the process ends.
-    pub fn release(&mut self, ids: &[u64], now: Timestamp) {
+    pub fn unclaim(&mut self, ids: &[u64], now: Timestamp) {
         for letter in self.outbox.iter_mut().filter(|letter| ids.contains(&letter.id)) {
             letter.claimed = now;
         }
@@ -229,10 +229,10 @@ impl OutboxMessage {
 
 impl AlertEntry {
     /// Whether this node is the one of the pair to tell it.
-    fn is_mine(&mut self, watcher: ReporterStatus, now: Timestamp) -> bool {
-        let ReporterStatus::Standby { sign, vouched } = watcher else { return true };
-        let silence = match self.event.kind.teller() {
-            AlertReporter::Concerned => return true,
+    fn is_reported_here(&mut self, watcher: ReporterStatus, now: Timestamp) -> bool {
+        let ReporterStatus::Standby { holder_newest: sign, is_holder_alive: vouched } = watcher else { return true };
+        let silence = match self.event.kind.reporter() {
+            AlertReporter::AffectedNode => return true,
             AlertReporter::Holder => SILENCE,
             AlertReporter::HolderByRecord => SILENCE_AFTER_RECORD,
         };

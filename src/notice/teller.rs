@@ -54,7 +54,7 @@ enum AlertChannel {
 /// What goes one way.
 #[derive(Debug)]
 enum ChannelItem {
-    Letter(OutboxMessage),
+    Message(OutboxMessage),
     Ping(RoleName, HealthcheckPing),
 }
 
@@ -70,16 +70,16 @@ type ClaimedMessages = Arc<Mutex<BTreeSet<u64>>>;
 
 /// Tells.
 pub struct AlertDispatcher {
-    book: Arc<AlertLedgerFile>,
+    ledger_file: Arc<AlertLedgerFile>,
     env: Env,
-    words: Arc<dyn AlertFormatter>,
+    formatter: Arc<dyn AlertFormatter>,
     channels: Mutex<Vec<ChannelTask>>,
-    mine: ClaimedMessages,
+    claimed: ClaimedMessages,
 }
 
 impl fmt::Debug for AlertDispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Teller").field("book", &self.book).finish()
+        f.debug_struct("Teller").field("book", &self.ledger_file).finish()
     }
 }
 
@@ -87,7 +87,7 @@ impl AlertDispatcher {
     /// Tells whom `settings` name, and remembers it in the state directory.
     pub fn new(settings: &NotifySettings, state_dir: &Path, env: Env, words: Arc<dyn AlertFormatter>) -> Self {
         let (book, channels) = (Arc::new(AlertLedgerFile::new(state_dir)), Mutex::default());
-        let teller = Self { book, env, words, channels, mine: ClaimedMessages::default() };
+        let teller = Self { ledger_file: book, env, formatter: words, channels, claimed: ClaimedMessages::default() };
         teller.configure(settings);
         teller
     }
@@ -102,9 +102,13 @@ impl AlertDispatcher {
         let start = |way: AlertChannel| {
             let (queue, items) = mpsc::channel(QUEUE_MAX);
             let name = way.name();
-            let hearer =
-                ChannelSender { way, timeout: settings.timeout, env: self.env.clone(), outage: Mutex::default() };
-            let (book, mine) = (Arc::clone(&self.book), Arc::clone(&self.mine));
+            let hearer = ChannelSender {
+                channel: way,
+                timeout: settings.timeout,
+                env: self.env.clone(),
+                outage: Mutex::default(),
+            };
+            let (book, mine) = (Arc::clone(&self.ledger_file), Arc::clone(&self.claimed));
             let task = tokio::spawn(run_channel(hearer, items, book, mine));
             ChannelTask { name, queue, task }
         };
@@ -113,12 +117,12 @@ impl AlertDispatcher {
     }
 
     /// Whether nobody is told anything.
-    pub fn is_silent(&self) -> bool {
+    pub fn has_no_channels(&self) -> bool {
         self.channels().is_empty()
     }
 
     /// Sends what `note` says is to be told, and what a process that is gone has left.
-    pub fn tell(&self, note: impl FnOnce(&mut AlertLedger, Timestamp) -> Vec<AlertNotification>) {
+    pub fn dispatch(&self, note: impl FnOnce(&mut AlertLedger, Timestamp) -> Vec<AlertNotification>) {
         let channels = self.channels();
         if channels.is_empty() {
             return;
@@ -127,22 +131,22 @@ impl AlertDispatcher {
         let names: Vec<&str> = channels.iter().map(|channel| channel.name).filter(|name| *name != PINGED).collect();
         let now = self.env.clock.now();
         let claimed = now.checked_add(CLAIM).unwrap_or(Timestamp::MAX);
-        let letters = self.book.change(|ledger| {
+        let letters = self.ledger_file.update(|ledger| {
             let mut letters = ledger.claim(&names, now, claimed);
             for notice in note(ledger, now) {
-                let text = self.words.text(&notice);
+                let text = self.formatter.format(&notice);
                 tracing::debug!("telling: {text}");
-                letters.extend(ledger.post(&notice.document(&text), &names, claimed));
+                letters.extend(ledger.enqueue(&notice.document(&text), &names, claimed));
             }
             letters
         });
         for letter in letters {
             let Some(channel) = channels.iter().find(|channel| channel.name == letter.channel) else { continue };
             let id = letter.id;
-            lock(&self.mine).insert(id);
-            if channel.queue.try_send(ChannelItem::Letter(letter)).is_err() {
-                lock(&self.mine).remove(&id);
-                self.book.change(|ledger| ledger.release(&[id], now));
+            lock(&self.claimed).insert(id);
+            if channel.queue.try_send(ChannelItem::Message(letter)).is_err() {
+                lock(&self.claimed).remove(&id);
+                self.ledger_file.update(|ledger| ledger.unclaim(&[id], now));
             }
         }
     }
@@ -169,14 +173,14 @@ impl AlertDispatcher {
         if tokio::time::timeout(patience, all).await.is_err() {
             tasks.iter().for_each(JoinHandle::abort);
         }
-        let left: Vec<u64> = lock(&self.mine).iter().copied().collect();
+        let left: Vec<u64> = lock(&self.claimed).iter().copied().collect();
         if !left.is_empty() {
             tracing::warn!(
                 "{} alerts were not heard yet, and are sent again when runner starts the next time",
                 left.len()
             );
             let now = self.env.clock.now();
-            self.book.change(|ledger| ledger.release(&left, now));
+            self.ledger_file.update(|ledger| ledger.unclaim(&left, now));
         }
     }
 
@@ -199,10 +203,10 @@ impl AlertChannel {
 
     async fn send(&self, item: &ChannelItem, timeout: Duration) -> Result<(), String> {
         match (self, item) {
-            (AlertChannel::Command(command, environment), ChannelItem::Letter(letter)) => {
+            (AlertChannel::Command(command, environment), ChannelItem::Message(letter)) => {
                 command::send(command, environment, &letter.document, timeout).await
             }
-            (AlertChannel::Webhook(url), ChannelItem::Letter(letter)) => {
+            (AlertChannel::Webhook(url), ChannelItem::Message(letter)) => {
                 webhook::send(url, Some((&letter.document, "application/json")), timeout).await
             }
             (AlertChannel::Healthchecks(url), ChannelItem::Ping(role, ping)) => {
@@ -222,7 +226,7 @@ impl AlertChannel {
 
 /// Whoever is at the end of a way.
 struct ChannelSender {
-    way: AlertChannel,
+    channel: AlertChannel,
     timeout: Duration,
     env: Env,
     outage: Mutex<Outage>,
@@ -230,24 +234,24 @@ struct ChannelSender {
 
 impl ChannelSender {
     /// One more failure. True: it is logged.
-    fn failed(&self, why: &str) -> bool {
-        lock(&self.outage).failed(why, self.env.clock.boottime())
+    fn note_failure(&self, why: &str) -> bool {
+        lock(&self.outage).note_failure(why, self.env.clock.boottime())
     }
 
     /// Sends one thing. What came instead of an answer is logged as often as it should be, with what follows from it.
     async fn send(&self, item: &ChannelItem, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
-        let name = self.way.name();
-        let Err(why) = self.way.send(item, self.timeout).await else {
-            if lock(&self.outage).answered() {
+        let name = self.channel.name();
+        let Err(why) = self.channel.send(item, self.timeout).await else {
+            if lock(&self.outage).note_answer() {
                 tracing::info!("{name} answers again");
             }
             return Ok(());
         };
         let wait = then();
-        let is_logged = self.failed(&why);
+        let is_logged = self.note_failure(&why);
         match (item, wait) {
             // The letter is dropped for good.
-            (ChannelItem::Letter(_), None) => tracing::error!("{name}: {why}; given up"),
+            (ChannelItem::Message(_), None) => tracing::error!("{name}: {why}; given up"),
             (_, wait) => {
                 let then =
                     wait.map_or("given up".to_owned(), |wait| format!("again in {}", humantime::format_duration(wait)));
@@ -285,12 +289,12 @@ async fn run_channel(
                 // Other roles' ends wait behind the same service.
                 grace = Duration::ZERO;
                 let why = "the start of a run was not heard before its end, and is left out";
-                if hearer.failed(why) {
-                    tracing::warn!("{}: {why}", hearer.way.name());
+                if hearer.note_failure(why) {
+                    tracing::warn!("{}: {why}", hearer.channel.name());
                 }
             }
         }
-        if let ChannelItem::Letter(letter) = &item {
+        if let ChannelItem::Message(letter) = &item {
             lock(&mine).remove(&letter.id);
         }
     }
@@ -319,7 +323,7 @@ async fn send_until_done(hearer: &ChannelSender, item: &ChannelItem, book: &Aler
     let mut pings = 0;
     loop {
         let then = || match item {
-            ChannelItem::Letter(letter) => book.change(|ledger| ledger.failed(letter.id)),
+            ChannelItem::Message(letter) => book.update(|ledger| ledger.note_failed(letter.id)),
             ChannelItem::Ping(..) => {
                 pings += 1;
                 (pings < PING_ATTEMPTS_MAX).then(|| retry_pause(pings))
@@ -327,8 +331,8 @@ async fn send_until_done(hearer: &ChannelSender, item: &ChannelItem, book: &Aler
         };
         match hearer.send(item, then).await {
             Ok(()) => {
-                if let ChannelItem::Letter(letter) = item {
-                    book.change(|ledger| ledger.delivered(letter.id));
+                if let ChannelItem::Message(letter) = item {
+                    book.update(|ledger| ledger.note_delivered(letter.id));
                 }
                 return;
             }

@@ -40,7 +40,7 @@ impl UserAccount {
             return Self::of(user);
         }
         // A container's user may stand in no list.
-        let own = Self::stranger(&geteuid().to_string());
+        let own = Self::with_name_only(&geteuid().to_string());
         Self { home: home.map_or(own.home, PathBuf::from), ..own }
     }
 
@@ -50,7 +50,7 @@ impl UserAccount {
     }
 
     /// Somebody of whom nothing but the name is known.
-    pub(super) fn stranger(name: &str) -> Self {
+    pub(super) fn with_name_only(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             uid: geteuid(),

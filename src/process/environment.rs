@@ -74,7 +74,7 @@ mod tests {
         UserAccount {
             home: "/var/lib/postgresql".into(),
             shell: "/bin/bash".into(),
-            ..UserAccount::stranger("postgres")
+            ..UserAccount::with_name_only("postgres")
         }
     }
 

@@ -65,7 +65,7 @@ impl ProcessTree {
     }
 
     /// Whether any of them lives.
-    pub fn live(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         if !self.first_has_ended() {
             return true;
         }

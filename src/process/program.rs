@@ -29,7 +29,7 @@ pub struct CommandBuilder {
     command: Command,
     name: String,
     account: Option<UserAccount>,
-    of_caller: bool,
+    inherits_caller_environment: bool,
 }
 
 impl CommandBuilder {
@@ -61,8 +61,12 @@ impl CommandBuilder {
     ///
     /// # Errors
     /// `words` names no program.
-    pub fn typed(words: &[String], given: &EnvironmentSettings, told: &[(&str, String)]) -> io::Result<Self> {
-        let mut program = Self { of_caller: true, ..Self::of(words)? };
+    pub fn from_command_line(
+        words: &[String],
+        given: &EnvironmentSettings,
+        told: &[(&str, String)],
+    ) -> io::Result<Self> {
+        let mut program = Self { inherits_caller_environment: true, ..Self::of(words)? };
         for name in environment::SECRETS.iter().filter(|name| !given.pass.iter().any(|passed| passed == *name)) {
             program.command.env_remove(name);
         }
@@ -76,7 +80,7 @@ impl CommandBuilder {
         };
         let mut command = Command::new(name);
         command.args(arguments).process_group(0);
-        Ok(Self { command, name: name.clone(), account: None, of_caller: false })
+        Ok(Self { command, name: name.clone(), account: None, inherits_caller_environment: false })
     }
 
     /// With pipes to standard input (if so), standard output and standard error.
@@ -119,7 +123,7 @@ impl CommandBuilder {
     }
 
     fn launch<C: Send>(self, start: impl FnOnce(Command) -> io::Result<C> + Send) -> io::Result<C> {
-        let Self { mut command, name, account, of_caller } = self;
+        let Self { mut command, name, account, inherits_caller_environment: of_caller } = self;
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
         if of_caller {
             return start(command).map_err(named);

@@ -100,7 +100,7 @@ async fn the_grace_is_the_groups() {
     );
     let mut group = sh(&format!("sh -c \"{job}\"; echo never")).start().unwrap();
     wait_for(&ready).await;
-    assert_eq!(group.end(LONG).await.unwrap(), ProcessExit::Signal(15));
+    assert_eq!(group.terminate(LONG).await.unwrap(), ProcessExit::Signal(15));
     assert!(done.exists(), "it was waited for");
 }
 
@@ -112,7 +112,7 @@ async fn after_the_grace_nothing_of_the_group_is_left() {
         format!("(trap '' TERM; while :; do sleep 0.05; done) & echo $! > {}.new; mv {0}.new {0}; wait", pid.display());
     let mut group = sh(&script).start().unwrap();
     wait_for(&pid).await;
-    group.end(POLL).await.unwrap();
+    group.terminate(POLL).await.unwrap();
     is_gone(&pid).await;
 }
 
@@ -125,7 +125,7 @@ async fn with_a_cgroup_what_left_the_group_ends_too() {
     let mut group = sh(&script).start().unwrap();
     wait_for(&pid).await;
     let stray: i32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
-    group.end(LONG).await.unwrap();
+    group.terminate(LONG).await.unwrap();
     if own.is_some() {
         is_gone(&pid).await;
     } else {

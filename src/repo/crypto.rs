@@ -125,7 +125,7 @@ impl DerivedKeys {
     }
 
     /// The same and one more, under which nothing is written yet: for the record that lets it be. `None`: there are too many.
-    pub(crate) fn with_next(&self, key: RepositoryKey) -> Option<Self> {
+    pub(crate) fn with_staged_key(&self, key: RepositoryKey) -> Option<Self> {
         let keyring = self.keyring.with(key)?;
         Some(Self { generation: self.generation, ..Self::new(self.cipher, self.repo, self.role.clone(), keyring) })
     }
@@ -190,7 +190,7 @@ impl DerivedKeys {
     }
 
     /// The key of the object with this salt. One of a generation that is not known opens nothing.
-    pub fn object(&self, id: [u8; 16], salt: impl Into<Salt>) -> ObjectSealer {
+    pub fn object_sealer(&self, id: [u8; 16], salt: impl Into<Salt>) -> ObjectSealer {
         let salt = salt.into();
         let key = self.keyring.get(salt.generation).map(|key| {
             let mut material = Zeroizing::new([0; 64]);
@@ -310,7 +310,7 @@ pub(crate) mod tests {
     fn a_part_opens_only_as_what_it_was_sealed_as() {
         for cipher in [Cipher::Aes256GcmSiv, Cipher::None] {
             let keys = keys(cipher);
-            let key = keys.object([1; 16], [2; 32]);
+            let key = keys.object_sealer([1; 16], [2; 32]);
             let mut sealed = b"head content".to_vec();
             key.seal(SealedPart::Frame(3), &mut sealed, 5);
             assert_eq!(key.open(SealedPart::Frame(3), &sealed[5..]).unwrap(), b"content");
@@ -320,16 +320,25 @@ pub(crate) mod tests {
             assert!(key.open(SealedPart::Frame(4), &sealed[5..]).is_err());
             assert!(key.open(SealedPart::Trailer, &sealed[5..]).is_err());
             assert!(key.open(SealedPart::Frame(3), &sealed[5..10]).is_err());
-            assert!(keys.object([1; 16], [3; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(), "another salt");
-            assert!(keys.object([3; 16], [2; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(), "another object");
+            assert!(
+                keys.object_sealer([1; 16], [3; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(),
+                "another salt"
+            );
+            assert!(
+                keys.object_sealer([3; 16], [2; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(),
+                "another object"
+            );
             let other = DerivedKeys::new(cipher, RepoId([7; 16]), "db".parse().unwrap(), RepositoryKey::new([9; 32]));
-            assert!(other.object([1; 16], [2; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(), "another role");
+            assert!(
+                other.object_sealer([1; 16], [2; 32]).open(SealedPart::Frame(3), &sealed[5..]).is_err(),
+                "another role"
+            );
         }
     }
 
     /// The same after a rotation: knowing the next generation and still writing under the old one, and writing under the new one.
     pub(crate) fn rotated(old: &DerivedKeys) -> (DerivedKeys, DerivedKeys) {
-        let between = old.with_next(RepositoryKey::new([10; 32])).unwrap();
+        let between = old.with_staged_key(RepositoryKey::new([10; 32])).unwrap();
         let new = DerivedKeys::new(old.cipher(), old.repo(), old.role().clone(), between.keyring().clone());
         (between, new)
     }
@@ -341,11 +350,11 @@ pub(crate) mod tests {
         assert_eq!((between.generation(), new.generation()), (KeyGeneration(0), KeyGeneration(1)));
         let sealed = |keys: &DerivedKeys| {
             let (salt, mut data) = (keys.salt([2; 32]), b"content".to_vec());
-            keys.object([1; 16], salt).seal(SealedPart::Index, &mut data, 0);
+            keys.object_sealer([1; 16], salt).seal(SealedPart::Index, &mut data, 0);
             (salt, data)
         };
         let opens = |keys: &DerivedKeys, (salt, data): &(Salt, Vec<u8>)| {
-            keys.object([1; 16], *salt).open(SealedPart::Index, data).is_ok()
+            keys.object_sealer([1; 16], *salt).open(SealedPart::Index, data).is_ok()
         };
         let (before, after) = (sealed(&old), sealed(&new));
         assert_eq!(sealed(&between), before, "nothing is written under it yet");
@@ -367,7 +376,7 @@ pub(crate) mod tests {
     fn derivations_are_pinned() {
         let keys = keys(Cipher::Aes256GcmSiv);
         let mut sealed = b"content".to_vec();
-        keys.object([1; 16], [2; 32]).seal(SealedPart::Index, &mut sealed, 0);
+        keys.object_sealer([1; 16], [2; 32]).seal(SealedPart::Index, &mut sealed, 0);
         insta::assert_snapshot!(
             format!("{}\n{}\n{}", keys.chunk_id(b"content"), hex::encode(keys.line_mac(b"line")), hex::encode(sealed)),
             @r"

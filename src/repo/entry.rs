@@ -130,7 +130,7 @@ impl UnixNanos {
     }
 
     /// Whole seconds (rounded down) and the nanoseconds after them.
-    pub fn parts(self) -> (i64, u32) {
+    pub fn seconds_and_nanos(self) -> (i64, u32) {
         (self.0.div_euclid(1_000_000_000) as i64, self.0.rem_euclid(1_000_000_000) as u32)
     }
 }
@@ -282,6 +282,6 @@ mod tests {
     #[test]
     fn times_before_the_epoch_keep_their_nanoseconds() {
         assert_eq!(UnixNanos::new(-1, 999_999_999), UnixNanos(-1));
-        assert_eq!(UnixNanos(-1).parts(), (-1, 999_999_999));
+        assert_eq!(UnixNanos(-1).seconds_and_nanos(), (-1, 999_999_999));
     }
 }

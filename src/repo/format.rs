@@ -71,7 +71,7 @@ impl Default for ChunkerParams {
 
 impl ChunkerParams {
     /// Whether a chunker can work with them; a `format` with others is refused.
-    pub fn sound(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         // FastCDC's own limits; it looks at two bytes at a time, so sizes are even.
         (4096..=1 << 20).contains(&self.min)
             && self.min < self.average
@@ -122,7 +122,7 @@ impl RepositoryFormat {
         if format.role != *wanted {
             return Err(FormatError::OtherRole { found: format.role, wanted: wanted.clone() });
         }
-        if !format.chunker.sound() || (format.cipher == Cipher::None) != format.clear_key.is_some() {
+        if !format.chunker.is_valid() || (format.cipher == Cipher::None) != format.clear_key.is_some() {
             return Err(damaged("impossible parameters".to_owned()));
         }
         Ok(format)
@@ -137,12 +137,12 @@ impl RepositoryFormat {
     }
 
     /// The keys of this repository under these repository keys.
-    pub fn keys(&self, keys: impl Into<Keyring>) -> DerivedKeys {
+    pub fn derive_keys(&self, keys: impl Into<Keyring>) -> DerivedKeys {
         DerivedKeys::new(self.cipher, self.repo, self.role.clone(), keys)
     }
 
     /// The repository key, where it stands in the clear.
-    pub fn clear_master(&self) -> Option<RepositoryKey> {
+    pub fn plaintext_key(&self) -> Option<RepositoryKey> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(self.clear_key.as_deref()?, &mut bytes).ok()?;
         Some(RepositoryKey::new(bytes))
@@ -232,7 +232,7 @@ mod tests {
                 segment: u64::from(2 * max) + u64::from(segment),
             }
         });
-        params.prop_filter("what a chunker takes", ChunkerParams::sound)
+        params.prop_filter("what a chunker takes", ChunkerParams::is_valid)
     }
 
     proptest! {
@@ -254,11 +254,11 @@ mod tests {
                 chunker,
                 clear_key: clear.map(hex::encode),
             };
-            let keys = format.keys(RepositoryKey::new(clear.unwrap_or([9; 32])));
+            let keys = format.derive_keys(RepositoryKey::new(clear.unwrap_or([9; 32])));
             let object = format.encode(&keys);
             prop_assert_eq!(RepositoryFormat::verify(&object, &keys), Ok(()));
             let found = RepositoryFormat::parse(&object, &role);
-            prop_assert_eq!(found.as_ref().unwrap().clear_master().map(|key| *key.0), clear);
+            prop_assert_eq!(found.as_ref().unwrap().plaintext_key().map(|key| *key.0), clear);
             prop_assert_eq!(found, Ok(format));
             let at = at.index(object.len());
             let mut flipped = object.clone();

@@ -46,7 +46,7 @@ pub fn encode_index(keys: &DerivedKeys, id: IndexId, salt: [u8; SALT_LEN], packs
         data.extend_from_slice(&pack.salt.bytes);
         pack.encode(&mut data);
     }
-    keys.object(id.0, salt).seal(SealedPart::Index, &mut data, header::LEN);
+    keys.object_sealer(id.0, salt).seal(SealedPart::Index, &mut data, header::LEN);
     Bytes::from(data)
 }
 
@@ -59,7 +59,7 @@ pub fn decode_index(keys: &DerivedKeys, id: IndexId, object: &[u8]) -> Result<Ve
         Err(HeaderError::Version) => return decode_error("another format version or cipher"),
         Err(HeaderError::Generation) => return decode_error("a later generation of the repository key sealed it"),
     };
-    let Ok(plain) = keys.object(id.0, salt).open(SealedPart::Index, sealed) else {
+    let Ok(plain) = keys.object_sealer(id.0, salt).open(SealedPart::Index, sealed) else {
         return decode_error("does not open: it is damaged, or belongs elsewhere");
     };
     decode_tables(&plain, salt.generation)
@@ -149,7 +149,7 @@ impl ChunkIndex {
     }
 
     /// Adds what is left of a damaged pack: the frames that pass. It is found only where no sound pack has the same.
-    pub fn add_remains(&mut self, table: &PackTable, passes: impl Fn(u32) -> bool) {
+    pub fn add_damaged(&mut self, table: &PackTable, passes: impl Fn(u32) -> bool) {
         self.add_frames(table, true, passes);
     }
 
@@ -199,7 +199,7 @@ impl ChunkIndex {
     }
 
     /// Whether a pack that is not damaged has the chunk.
-    pub fn is_sound(&self, id: &ChunkId) -> bool {
+    pub fn is_in_sound_pack(&self, id: &ChunkId) -> bool {
         self.row(id).is_some_and(|row| !self.packs[row.pack as usize].is_damaged)
     }
 
@@ -212,7 +212,7 @@ impl ChunkIndex {
     }
 
     /// The number of the chunk among all that it knows, in the order of their IDs.
-    pub fn number(&self, id: &ChunkId) -> Option<usize> {
+    pub fn position(&self, id: &ChunkId) -> Option<usize> {
         self.rows.binary_search_by(|row| row.id.cmp(id)).ok()
     }
 
@@ -316,12 +316,12 @@ mod tests {
     fn of_a_damaged_pack_only_that_is_found_that_no_other_has() {
         let mut index = ChunkIndex::default();
         index.add(&table(1, &[(3, 30), (1, 10), (2, 20)]));
-        index.add_remains(&table(2, &[(7, 10), (3, 30), (2, 20), (9, 5)]), |frame| frame == 1);
+        index.add_damaged(&table(2, &[(7, 10), (3, 30), (2, 20), (9, 5)]), |frame| frame == 1);
         index.sort();
         let find =
             |id: u8| index.find(&ChunkId([id; 32])).map(|(place, _)| (place.pack.0[0], place.frame, place.offset));
         assert_eq!([2, 3, 7, 9].map(find), [Some((1, 1, 0)), Some((1, 0, 0)), None, Some((2, 1, 20))]);
-        assert_eq!([2, 7, 9].map(|id| index.is_sound(&ChunkId([id; 32]))), [true, false, false]);
+        assert_eq!([2, 7, 9].map(|id| index.is_in_sound_pack(&ChunkId([id; 32]))), [true, false, false]);
         index.add(&table(3, &[(1, 10), (2, 20), (3, 30), (9, 5)]));
         index.sort();
         assert_eq!(index.packs_in_use(), HashSet::from([PackId([3; 16])]), "of the others nothing is needed");
@@ -374,7 +374,7 @@ mod tests {
                 let last = places.iter().filter(|(place, _)| place.pack == places[places.len() - 1].0.pack);
                 let expected = last.clone().next();
                 prop_assert_eq!(Some(&(place, pack.frames[place.frame as usize].offset)), expected, "the last that was added");
-                prop_assert_eq!(index.number(id), Some(number));
+                prop_assert_eq!(index.position(id), Some(number));
                 prop_assert!(index.contains(id));
             }
             prop_assert!(!index.contains(&ChunkId([0x5a; 32])));

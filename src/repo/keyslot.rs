@@ -122,7 +122,7 @@ impl SlotSecret {
     }
 
     /// The line that a key file holds; `None` for a passphrase.
-    pub fn to_text(&self) -> Option<Zeroizing<String>> {
+    pub fn to_key_file_text(&self) -> Option<Zeroizing<String>> {
         match self {
             SlotSecret::KeyFile(key) => Some(Zeroizing::new(format!("{KEY_FILE_TAG}{}\n", hex::encode(&key[..])))),
             SlotSecret::Exported(repo, keyring) => {
@@ -173,12 +173,12 @@ impl KeyWrapping {
     pub const PASSPHRASE: KeyWrapping = KeyWrapping::Passphrase { memory_kib: 64 << 10, passes: 3, lanes: 4 };
 
     /// Whether it is what this program asks for.
-    pub fn is_usual(&self) -> bool {
+    pub fn is_default(&self) -> bool {
         matches!(self, KeyWrapping::KeyFile) || *self == Self::PASSPHRASE
     }
 
     /// What trying it costs: memory times passes, in KiB. Nothing for a key file.
-    pub fn work_kib(&self) -> u64 {
+    pub fn cost_kib(&self) -> u64 {
         match self {
             KeyWrapping::KeyFile => 0,
             KeyWrapping::Passphrase { memory_kib, passes, .. } => u64::from(*memory_kib) * u64::from(*passes),
@@ -190,7 +190,7 @@ impl KeyWrapping {
         let allowed = ARGON2_MEMORY_KIB.contains(&memory_kib)
             && ARGON2_PASSES.contains(&passes)
             && ARGON2_LANES.contains(&lanes)
-            && ARGON2_WORK_KIB.contains(&self.work_kib());
+            && ARGON2_WORK_KIB.contains(&self.cost_kib());
         if allowed { Ok(()) } else { Err(KeySlotError::Excessive { memory_kib, passes, lanes }) }
     }
 }
@@ -386,11 +386,14 @@ mod tests {
     fn keys_survive_being_written_down() {
         let env = Env::host();
         let secret = SlotSecret::generate(&env);
-        let text = secret.to_text().unwrap();
-        assert_eq!(SlotSecret::parse_key_file(&format!("# for app\n{}", *text)).unwrap().to_text(), Some(text.clone()));
+        let text = secret.to_key_file_text().unwrap();
+        assert_eq!(
+            SlotSecret::parse_key_file(&format!("# for app\n{}", *text)).unwrap().to_key_file_text(),
+            Some(text.clone())
+        );
         let exported = SlotSecret::Exported(RepoId([1; 16]), Keyring::from(RepositoryKey::new([2; 32])));
-        let text = exported.to_text().unwrap();
-        assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_text(), Some(text.clone()));
+        let text = exported.to_key_file_text().unwrap();
+        assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_key_file_text(), Some(text.clone()));
         assert_eq!(SlotSecret::parse_key_file(&text[..text.len() - 3]).err(), Some(SlotSecretError::Mistyped));
         assert_eq!(SlotSecret::parse_key_file("hello").err(), Some(SlotSecretError::NoKey));
         for blank in [&b""[..], b"\n", b"\n\n", b"\r\n", b" \t\n \n"] {
@@ -419,10 +422,10 @@ mod tests {
             if let Ok(found) = KeySlot::decode(&flipped).and_then(|slot| slot.unwrap(&secret, repo)) {
                 prop_assert_eq!(&found, &keyring);
             }
-            let text = secret.to_text().unwrap();
-            prop_assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
-            let text = SlotSecret::Exported(repo, keyring).to_text().unwrap();
-            prop_assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_text().unwrap(), text);
+            let text = secret.to_key_file_text().unwrap();
+            prop_assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_key_file_text().unwrap(), text);
+            let text = SlotSecret::Exported(repo, keyring).to_key_file_text().unwrap();
+            prop_assert_eq!(SlotSecret::parse_key_file(&text).unwrap().to_key_file_text().unwrap(), text);
         }
     }
 

@@ -26,7 +26,7 @@ pub struct PackLosses {
 
 impl PackLosses {
     /// What an error says of a pack of `role`; nothing where it says something of the store, or of no pack.
-    pub fn of(error: &RepositoryReadError, role: &RoleName) -> Self {
+    pub fn from_error(error: &RepositoryReadError, role: &RoleName) -> Self {
         let mut losses = Self::default();
         match error {
             RepositoryReadError::Store(error) => {
@@ -35,12 +35,14 @@ impl PackLosses {
                 };
                 match error.kind {
                     // A listing shows what stands there.
-                    _ if error.is_not_found() || error.is_no_object() => losses.miss(pack),
-                    StoreErrorKind::DiskFault => losses.damage(pack),
+                    _ if error.is_not_found() || error.is_not_an_object() => losses.add_missing(pack),
+                    StoreErrorKind::DiskFault => losses.add_damaged(pack),
                     _ => {}
                 }
             }
-            RepositoryReadError::Pack { pack, .. } | RepositoryReadError::Content { pack, .. } => losses.damage(*pack),
+            RepositoryReadError::Pack { pack, .. } | RepositoryReadError::Content { pack, .. } => {
+                losses.add_damaged(*pack)
+            }
             RepositoryReadError::Index { .. }
             | RepositoryReadError::Missing(_)
             | RepositoryReadError::Manifest { .. } => {}
@@ -59,14 +61,14 @@ impl PackLosses {
     }
 
     /// This pack, or a part of it, is gone.
-    pub fn miss(&mut self, pack: PackId) {
+    pub fn add_missing(&mut self, pack: PackId) {
         if self.missing.len() < LOST_NAMED_MAX {
             self.missing.insert(pack);
         }
     }
 
     /// Something in this pack is not what was written.
-    pub fn damage(&mut self, pack: PackId) {
+    pub fn add_damaged(&mut self, pack: PackId) {
         if self.damaged.len() < LOST_NAMED_MAX {
             self.damaged.insert(pack);
         }
@@ -74,8 +76,8 @@ impl PackLosses {
 
     /// These as well.
     pub fn add(&mut self, others: &Self) {
-        others.missing.iter().for_each(|pack| self.miss(*pack));
-        others.damaged.iter().for_each(|pack| self.damage(*pack));
+        others.missing.iter().for_each(|pack| self.add_missing(*pack));
+        others.damaged.iter().for_each(|pack| self.add_damaged(*pack));
     }
 
     /// Those of packs that pass.
@@ -95,15 +97,15 @@ impl LossLog {
     }
 
     /// What this error says of a pack.
-    pub fn note(&self, error: &RepositoryReadError, role: &RoleName) {
-        let losses = PackLosses::of(error, role);
+    pub fn record(&self, error: &RepositoryReadError, role: &RoleName) {
+        let losses = PackLosses::from_error(error, role);
         if !losses.is_empty() {
             self.losses().add(&losses);
         }
     }
 
     /// What was met so far.
-    pub fn read(&self) -> PackLosses {
+    pub fn snapshot(&self) -> PackLosses {
         self.losses().clone()
     }
 }
@@ -120,24 +122,24 @@ mod tests {
         let (role, log): (RoleName, _) = ("app".parse().unwrap(), LossLog::default());
         let [gone, broken] = [1, 2].map(|n| PackId([n; 16]));
         let store = |kind, key: &str| RepositoryReadError::Store(StoreError::new(kind, "here", Some(key), ""));
-        log.note(&store(StoreErrorKind::NotFound, &names::pack(&role, gone)), &role);
-        log.note(&RepositoryReadError::Pack { pack: broken, error: PackError::Content { frame: 1 } }, &role);
-        log.note(&RepositoryReadError::Content { chunk: ChunkId([9; 32]), pack: broken }, &role);
+        log.record(&store(StoreErrorKind::NotFound, &names::pack(&role, gone)), &role);
+        log.record(&RepositoryReadError::Pack { pack: broken, error: PackError::Content { frame: 1 } }, &role);
+        log.record(&RepositoryReadError::Content { chunk: ChunkId([9; 32]), pack: broken }, &role);
         let sector = PackId([3; 16]);
-        log.note(&store(StoreErrorKind::DiskFault, &names::pack(&role, sector)), &role);
-        log.note(&store(StoreErrorKind::TooLarge, &names::pack(&role, gone)), &role);
+        log.record(&store(StoreErrorKind::DiskFault, &names::pack(&role, sector)), &role);
+        log.record(&store(StoreErrorKind::TooLarge, &names::pack(&role, gone)), &role);
         let met = PackLosses { missing: [gone].into(), damaged: [broken, sector].into() };
         for nothing in [
             store(StoreErrorKind::NotFound, "app/index/x"),
             store(StoreErrorKind::Unreachable, &names::pack(&role, broken)),
             RepositoryReadError::Missing(ChunkId([9; 32])),
         ] {
-            log.note(&nothing, &role);
-            assert_eq!(log.read(), met, "{nothing}");
+            log.record(&nothing, &role);
+            assert_eq!(log.snapshot(), met, "{nothing}");
         }
         assert_eq!(met.packs(), 3);
         let mut many = PackLosses::default();
-        (0..1000u32).for_each(|n| many.miss(PackId([n.to_be_bytes(); 4].concat().try_into().unwrap())));
+        (0..1000u32).for_each(|n| many.add_missing(PackId([n.to_be_bytes(); 4].concat().try_into().unwrap())));
         assert_eq!(many.packs(), LOST_NAMED_MAX as u64);
     }
 }

@@ -239,12 +239,12 @@ impl ManifestWalk {
     }
 
     /// The chunk to give to [`ManifestWalk::give`] next; `None` at the end.
-    pub fn wants(&self) -> Option<ChunkId> {
+    pub fn wanted_chunk(&self) -> Option<ChunkId> {
         self.stack.last().map(|(node, _)| node.id)
     }
 
     /// The chunks that will be wanted after this one, as far as known: worth fetching together.
-    pub fn wants_soon(&self) -> impl Iterator<Item = ChunkId> {
+    pub fn upcoming_chunks(&self) -> impl Iterator<Item = ChunkId> {
         self.stack.iter().rev().map(|(node, _)| node.id)
     }
 
@@ -271,7 +271,7 @@ impl ManifestWalk {
     }
 
     /// Takes the chunk that was wanted; returns its entries if it was a segment.
-    pub fn give(&mut self, bytes: &[u8]) -> Result<Option<Vec<ManifestEntry>>, DecodeError> {
+    pub fn provide_chunk(&mut self, bytes: &[u8]) -> Result<Option<Vec<ManifestEntry>>, DecodeError> {
         let Some((expected, level)) = self.stack.pop() else { return decode_error("a chunk that nobody asked for") };
         match decode(bytes)? {
             ManifestNode::Segment(entries) => {
@@ -356,9 +356,9 @@ mod tests {
             if let Some(path) = from {
                 walk.seek(path);
             }
-            let Some(id) = walk.wants() else { return (all, reads) };
+            let Some(id) = walk.wanted_chunk() else { return (all, reads) };
             reads += 1;
-            if let Some(entries) = walk.give(&chunks[&id]).unwrap() {
+            if let Some(entries) = walk.provide_chunk(&chunks[&id]).unwrap() {
                 all.extend(entries);
             }
         }
@@ -412,8 +412,8 @@ mod tests {
         loop {
             walk.seek(wanted);
             reads += 1;
-            let id = walk.wants().unwrap();
-            if let Some(found) = walk.give(&chunks[&id]).unwrap() {
+            let id = walk.wanted_chunk().unwrap();
+            if let Some(found) = walk.provide_chunk(&chunks[&id]).unwrap() {
                 assert!(found.iter().any(|e| e.path == *wanted));
                 break;
             }
@@ -431,10 +431,10 @@ mod tests {
         let other: Vec<ManifestEntry> = (0..300).map(|n| entry(n + 5000, 10)).collect();
         let (other_root, other_chunks) = write(&other);
         let mut walk = ManifestWalk::new(root);
-        assert_eq!(walk.give(&chunks[&root]), Ok(None));
+        assert_eq!(walk.provide_chunk(&chunks[&root]), Ok(None));
         let mut stray = ManifestWalk::new(other_root);
-        stray.give(&other_chunks[&other_root]).unwrap();
-        assert!(walk.give(&other_chunks[&stray.wants().unwrap()]).is_err());
+        stray.provide_chunk(&other_chunks[&other_root]).unwrap();
+        assert!(walk.provide_chunk(&other_chunks[&stray.wanted_chunk().unwrap()]).is_err());
         assert!(decode(b"").is_err() && decode(b"X").is_err() && decode(b"P\x01\x00").is_err());
     }
 

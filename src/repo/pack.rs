@@ -215,15 +215,20 @@ pub struct PackBuilder {
 impl PackBuilder {
     /// An empty pack. ID and salt must be random and fresh.
     pub fn new(keys: &DerivedKeys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
-        Self::reusing(Vec::with_capacity(PACK_TARGET_BYTES + FRAME_TARGET_BYTES), keys, id, salt)
+        Self::with_buffer(Vec::with_capacity(PACK_TARGET_BYTES + FRAME_TARGET_BYTES), keys, id, salt)
     }
 
     /// The same in the memory of another pack, whose content is of no use any more.
-    pub fn reusing(mut data: Vec<u8>, keys: &DerivedKeys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
+    pub fn with_buffer(mut data: Vec<u8>, keys: &DerivedKeys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
         data.clear();
         let salt = keys.salt(salt);
         header::put(&mut data, *MAGIC_HEAD, keys.cipher(), salt);
-        Self { key: keys.object(id.0, salt), data, table: PackTable { id, salt, frames: Vec::new() }, table_len: 0 }
+        Self {
+            key: keys.object_sealer(id.0, salt),
+            data,
+            table: PackTable { id, salt, frames: Vec::new() },
+            table_len: 0,
+        }
     }
 
     /// Seals and appends one frame, and gives its memory back.
@@ -311,8 +316,10 @@ pub fn trailer_len(footer: &[u8]) -> Result<usize, PackError> {
 
 /// The table from a sealed trailer.
 pub fn open_trailer(keys: &DerivedKeys, id: PackId, salt: Salt, sealed: &[u8]) -> Result<PackTable, PackError> {
-    let plain =
-        keys.object(id.0, salt).open(SealedPart::Trailer, sealed).map_err(|e| PackError::Trailer(e.to_string()))?;
+    let plain = keys
+        .object_sealer(id.0, salt)
+        .open(SealedPart::Trailer, sealed)
+        .map_err(|e| PackError::Trailer(e.to_string()))?;
     decode_trailer(id, salt, &plain).map_err(|e| PackError::Trailer(e.to_string()))
 }
 
@@ -371,7 +378,7 @@ pub(crate) mod tests {
     /// Everything that is in a pack, read as somebody does who knows only its name.
     fn read(keys: &DerivedKeys, id: PackId, bytes: &[u8]) -> Result<(PackTable, Vec<Vec<u8>>), PackError> {
         let salt = open_header(keys, bytes)?;
-        let key = keys.object(id.0, salt);
+        let key = keys.object_sealer(id.0, salt);
         let end = bytes.len().checked_sub(FOOTER_LEN).ok_or(PackError::Shape("short"))?;
         let start = end.checked_sub(trailer_len(&bytes[end..])?).ok_or(PackError::Shape("short"))?;
         let table = open_trailer(keys, id, salt, &bytes[start..end])?;
@@ -416,7 +423,7 @@ pub(crate) mod tests {
         for cipher in [Cipher::Aes256GcmSiv, Cipher::None] {
             let (keys, bytes, table) = sample(cipher);
             let salt = open_header(&keys, &bytes).unwrap();
-            let key = keys.object(table.id.0, salt);
+            let key = keys.object_sealer(table.id.0, salt);
             let end = bytes.len() - FOOTER_LEN;
             let len = trailer_len(&bytes[end..]).unwrap();
             assert_eq!(open_trailer(&keys, table.id, salt, &bytes[end - len..end]).unwrap(), table);

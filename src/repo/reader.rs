@@ -114,7 +114,7 @@ pub async fn load_index_with_damaged_packs(
     while let Some(tables) = tables.try_next().await? {
         for table in &tables {
             if is_damaged(&table.id) {
-                index.add_remains(table, |_| true);
+                index.add_damaged(table, |_| true);
             } else {
                 index.add(table);
             }
@@ -136,7 +136,7 @@ pub fn stream_tables<'a>(
         let turn = Arc::clone(&turn);
         async move {
             if let Some(shelf) = cache
-                && let Some(object) = shelf.take(id).await
+                && let Some(object) = shelf.get(id).await
                 && let Ok(tables) = decode_index(keys, id, &object)
             {
                 return Ok(tables);
@@ -166,7 +166,7 @@ pub struct IndexCache {
 
 impl IndexCache {
     /// The copy of this object, if there is one. It is to be checked as the store's is.
-    pub async fn take(&self, id: IndexId) -> Option<Vec<u8>> {
+    pub async fn get(&self, id: IndexId) -> Option<Vec<u8>> {
         let (path, files) = (self.dir.join(id.to_string()), Arc::clone(&self.env.files));
         self.env.blocking(move || files.read(&path).ok()).await.flatten()
     }
@@ -178,7 +178,7 @@ impl IndexCache {
     }
 
     /// Forgets what none of these is. What cannot be removed costs room, nothing else.
-    pub fn trim(&self, named: &[IndexId]) {
+    pub fn retain_only(&self, named: &[IndexId]) {
         for name in self.env.files.list(&self.dir).unwrap_or_default() {
             if name.parse().is_ok_and(|id: IndexId| !named.contains(&id)) {
                 let _ = self.env.files.remove(&self.dir.join(name));
@@ -202,19 +202,19 @@ impl RepositoryReader {
     }
 
     /// Writes down there what it meets.
-    pub fn logging(self, log: &LossLog) -> Self {
+    pub fn with_loss_log(self, log: &LossLog) -> Self {
         Self { log: log.clone(), ..self }
     }
 
     /// An error on its way to the caller, written down where it says that something is lost.
-    fn lost(&self, error: RepositoryReadError) -> RepositoryReadError {
-        self.log.note(&error, self.keys.role());
+    fn record_loss(&self, error: RepositoryReadError) -> RepositoryReadError {
+        self.log.record(&error, self.keys.role());
         error
     }
 
     /// A chunk that is not what its name says.
-    pub fn mismatch(&self, chunk: ChunkId, pack: PackId) -> RepositoryReadError {
-        self.lost(RepositoryReadError::Content { chunk, pack })
+    pub fn mismatch_error(&self, chunk: ChunkId, pack: PackId) -> RepositoryReadError {
+        self.record_loss(RepositoryReadError::Content { chunk, pack })
     }
 
     /// The index.
@@ -244,7 +244,7 @@ impl RepositoryReader {
             }
             let range = start..end(rest[run - 1]);
             let fetched = self.store.get_range(&names::pack(self.keys.role(), pack.id), range).await;
-            let sealed = fetched.map_err(|error| self.lost(error.into()))?;
+            let sealed = fetched.map_err(|error| self.record_loss(error.into()))?;
             for &n in &rest[..run] {
                 let at = (place(n).offset - start) as usize;
                 let part = sealed.get(at..at + place(n).stored_len as usize).unwrap_or_default();
@@ -257,18 +257,18 @@ impl RepositoryReader {
 
     fn open(&self, pack: &IndexedPack, frame: u32, sealed: &[u8]) -> Result<Bytes, RepositoryReadError> {
         let place = &pack.frames[frame as usize];
-        let key = self.keys.object(pack.id.0, pack.salt);
+        let key = self.keys.object_sealer(pack.id.0, pack.salt);
         open_frame(&key, frame, sealed, place.compressed, place.raw_len as usize)
             .map(Bytes::from)
-            .map_err(|error| self.lost(RepositoryReadError::Pack { pack: pack.id, error }))
+            .map_err(|error| self.record_loss(RepositoryReadError::Pack { pack: pack.id, error }))
     }
 
-    fn kept(&self, wanted: (PackId, u32)) -> Option<Bytes> {
+    fn cached_frame(&self, wanted: (PackId, u32)) -> Option<Bytes> {
         let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
         frames.iter().find(|(at, _)| *at == wanted).map(|(_, content)| content.clone())
     }
 
-    fn keep(&self, at: (PackId, u32), content: Bytes) {
+    fn cache_frame(&self, at: (PackId, u32), content: Bytes) {
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
         if frames.len() == FRAMES_KEPT {
             frames.pop_front();
@@ -282,17 +282,17 @@ impl RepositoryReader {
         self.chunks_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (place, pack) = self.index.find(id).ok_or(RepositoryReadError::Missing(*id))?;
         let at = (place.pack, place.frame);
-        let frame = if let Some(frame) = self.kept(at) {
+        let frame = if let Some(frame) = self.cached_frame(at) {
             frame
         } else {
             let frame = self.frames(pack, &[place.frame]).await?.pop().expect("one frame was asked for");
-            self.keep(at, frame.clone());
+            self.cache_frame(at, frame.clone());
             frame
         };
         let range = place.offset as usize..place.offset as usize + place.len as usize;
         let content = frame.slice(range);
         if self.keys.chunk_id(&content) != *id {
-            return Err(self.mismatch(*id, place.pack));
+            return Err(self.mismatch_error(*id, place.pack));
         }
         Ok(content)
     }
@@ -333,9 +333,10 @@ pub struct ManifestReader<'a> {
 impl ManifestReader<'_> {
     /// The entries of the next segment; `None` at the end.
     pub async fn next_batch(&mut self) -> Result<Option<Vec<ManifestEntry>>, RepositoryReadError> {
-        while let Some(chunk) = self.walk.wants() {
+        while let Some(chunk) = self.walk.wanted_chunk() {
             let bytes = self.reader.chunk(&chunk).await?;
-            let given = self.walk.give(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk, error })?;
+            let given =
+                self.walk.provide_chunk(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk, error })?;
             if given.is_some() {
                 return Ok(given);
             }
@@ -359,7 +360,7 @@ impl ManifestReader<'_> {
 
     /// The chunk that comes next.
     pub fn next_chunk(&self) -> Option<ChunkId> {
-        self.walk.wants()
+        self.walk.wanted_chunk()
     }
 
     /// Leaves out the node that comes next.

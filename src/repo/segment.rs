@@ -112,12 +112,12 @@ pub(crate) fn encode<E: Borrow<ManifestEntry>>(entries: &[E], out: &mut Vec<u8>)
 
     let mut second = 0i64;
     for e in entries() {
-        let (seconds, _) = e.mtime.parts();
+        let (seconds, _) = e.mtime.seconds_and_nanos();
         put_signed(out, seconds.wrapping_sub(second));
         second = seconds;
     }
     for e in entries() {
-        put_varint(out, u64::from(e.mtime.parts().1));
+        put_varint(out, u64::from(e.mtime.seconds_and_nanos().1));
     }
 
     for e in entries() {

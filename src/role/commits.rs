@@ -68,7 +68,7 @@ impl SlotCommits {
     }
 
     /// The same with what else the journal tells of how its slots came about: `last_snapshot` is the date of the newest one.
-    pub fn by(self, schedule: Option<ScheduleInForce>, last_snapshot: Option<Timestamp>) -> Self {
+    pub fn with_schedule(self, schedule: Option<ScheduleInForce>, last_snapshot: Option<Timestamp>) -> Self {
         Self { schedule, last_snapshot, ..self }
     }
 
@@ -78,7 +78,7 @@ impl SlotCommits {
     }
 
     /// The same where commits for slots from before `oldest` may be forgotten.
-    pub fn remembered_from(self, oldest: Option<Timestamp>) -> Self {
+    pub fn with_oldest(self, oldest: Option<Timestamp>) -> Self {
         Self { oldest, ..self }
     }
 
@@ -133,7 +133,7 @@ impl SlotCommits {
     }
 
     /// The committed slots that lie beyond the present.
-    pub fn beyond(&self, now: Timestamp) -> &[Timestamp] {
+    pub fn in_future(&self, now: Timestamp) -> &[Timestamp] {
         let horizon = present::future_horizon(now);
         &self.slots[self.slots.partition_point(|slot| *slot <= horizon)..]
     }
@@ -160,12 +160,16 @@ mod tests {
         let commits = commits(&[60, year, 120]);
         let now = at(200);
         assert_eq!(commits.newest(now), Some(at(120)));
-        assert_eq!(commits.beyond(now), [at(year)]);
+        assert_eq!(commits.in_future(now), [at(year)]);
         for (slot, closed) in [(60, true), (90, true), (120, true), (180, false), (year, true), (year - 60, false)] {
             assert_eq!(commits.is_closed(at(slot), now), closed, "{slot}");
         }
         assert!(commits.is_closed(at(180), at(year)), "when its time has come it is as any other");
-        assert_eq!((commits.newest(at(0)), commits.beyond(at(115)).len()), (None, 1), "five minutes are the present");
+        assert_eq!(
+            (commits.newest(at(0)), commits.in_future(at(115)).len()),
+            (None, 1),
+            "five minutes are the present"
+        );
     }
 
     #[test]
@@ -174,14 +178,14 @@ mod tests {
         for now in 60..64 {
             let closed: Vec<i64> = (58..70).filter(|slot| commits.is_closed(at(*slot), at(now))).collect();
             assert_eq!(closed, [58, 59, 60, 64], "at {now}");
-            assert_eq!((commits.newest(at(now)), commits.beyond(at(now)).len()), (Some(at(60)), 0), "at {now}");
+            assert_eq!((commits.newest(at(now)), commits.in_future(at(now)).len()), (Some(at(60)), 0), "at {now}");
         }
         assert!(commits.is_closed(at(61), at(64)), "the next one has come, and nobody runs this one any more");
     }
 
     #[test]
     fn a_slot_whose_commit_may_be_forgotten_is_closed() {
-        let commits = commits(&[60, 61]).remembered_from(Some(at(60)));
+        let commits = commits(&[60, 61]).with_oldest(Some(at(60)));
         assert!(commits.is_closed(at(59), at(59)) && !commits.is_closed(at(62), at(59)));
         assert!(!commits.is_closed(at(20), at(20)), "what lies beyond the present says nothing of it");
     }
@@ -190,7 +194,7 @@ mod tests {
     fn an_amended_commit_closes_its_own_slot_and_no_other() {
         let commits = commits(&[60]).with_amended([at(180), at(120)]);
         let now = at(500);
-        assert_eq!((commits.newest(now), commits.beyond(at(0)).len()), (Some(at(60)), 1));
+        assert_eq!((commits.newest(now), commits.in_future(at(0)).len()), (Some(at(60)), 1));
         for (slot, closed) in [(60, true), (90, false), (120, true), (150, false), (180, true), (240, false)] {
             assert_eq!(commits.is_closed(at(slot), now), closed, "{slot}");
         }
@@ -218,7 +222,7 @@ mod tests {
             prop_assert_eq!(commits.contains(at(slot)), minutes.contains(&slot));
             let closed = minutes.contains(&slot) || newest.is_some_and(|newest| *newest >= slot);
             prop_assert_eq!(commits.is_closed(at(slot), at(now)), closed);
-            prop_assert_eq!(commits.beyond(at(now)).iter().all(|at| present::is_in_future(*at, Timestamp::UNIX_EPOCH + SignedDuration::from_mins(now))), true);
+            prop_assert_eq!(commits.in_future(at(now)).iter().all(|at| present::is_in_future(*at, Timestamp::UNIX_EPOCH + SignedDuration::from_mins(now))), true);
         }
     }
 }

@@ -46,7 +46,7 @@ pub enum RoleEvent {
     /// The time that [`RoleController::wake`] named has come, or any other.
     Tick,
     /// Something on this machine changed that the probes may see.
-    Changed,
+    ProbesChanged,
     /// The probes answered; `None`: the role has none.
     Assessed(Option<ProbeAssessment>),
     /// The lease may have come free.
@@ -54,13 +54,13 @@ pub enum RoleEvent {
     /// The journal may have a new record.
     JournalHint,
     /// The lease service answered.
-    Lease(LeaseUpdate),
+    LeaseUpdated(LeaseUpdate),
     /// Another process has the lease now.
     LeaseLost(Option<LeaseHolder>),
     /// The lease was given up.
     Released,
     /// Work on the journal ended.
-    Journal(JournalUpdate),
+    JournalUpdated(JournalUpdate),
     /// The store answers again, after it did not.
     StoreAnswered,
     /// The run that was started leaves the role to another node; [`RoleEvent::Journal`] follows.
@@ -68,9 +68,9 @@ pub enum RoleEvent {
     /// What was left behind by a run that was stalled goes on.
     Unblocked,
     /// Somebody asks for a run now.
-    Wanted,
+    RunRequested,
     /// So many other processes of this node work under this one's lease now.
-    Guests(usize),
+    Borrowers(usize),
     /// This node stops working for the role.
     Stop,
 }
@@ -110,7 +110,7 @@ pub struct JournalUpdate {
     /// Whether what was tried is to be tried again.
     pub failed: bool,
     /// What changes while the holder works without a lease; `None`: nobody looked.
-    pub beat: Option<Digest>,
+    pub heartbeat: Option<Digest>,
     /// The store's clock minus this node's; `None`: the store has not told.
     pub clock_offset: Option<SignedDuration>,
 }
@@ -125,11 +125,11 @@ pub enum RoleEffect {
     /// Give the lease up: [`RoleEvent::Released`].
     ReleaseLease,
     /// Read the journal on: [`RoleEvent::Journal`].
-    Read,
+    ReadJournal,
     /// Append a takeover, or go on under this node's own: [`RoleEvent::Journal`].
     TakeOver {
         /// What speaks for it where another node took the role meanwhile.
-        occasion: RetakeReason,
+        reason: RetakeReason,
     },
     /// Back up for this slot: [`RoleEvent::Journal`].
     BackUp(Slot),
@@ -138,13 +138,13 @@ pub enum RoleEffect {
     /// Do the run that was wanted: [`RoleEvent::Journal`].
     BackUpNow,
     /// Tell whoever wanted a run that this node does not work for the role; no answer is awaited.
-    RefuseWanted,
+    RefuseRuns,
     /// End the work that is under way; its own event tells when it has.
     Cancel,
     /// Tell the processes that work under this one's lease to end; they are gone when [`RoleEvent::Guests`] says so.
-    Dismiss,
+    EndBorrowers,
     /// This node stands differently than before; no answer is awaited.
-    Tell,
+    ReportStatus,
     /// All work has ended and nothing is held: nothing more comes.
     End,
 }
@@ -152,7 +152,7 @@ pub enum RoleEffect {
 #[derive(Debug)]
 enum LeaseStatus {
     /// Nobody asked, or it was given up.
-    No,
+    NotHeld,
     Mine(Deadline),
     Taken(Option<LeaseHolder>),
     Free,
@@ -231,9 +231,9 @@ pub struct RoleController {
     retry_interval: Duration,
     observe: bool,
     assessment: Option<ProbeAssessment>,
-    untold_since: Option<Duration>,
+    probes_unknown_since: Option<Duration>,
     /// Since when the journal cannot be read.
-    blind_since: Option<Duration>,
+    journal_unreadable_since: Option<Duration>,
     history: Option<ElectionHistory>,
     /// When it was read.
     read_at: Timestamp,
@@ -245,15 +245,15 @@ pub struct RoleController {
     /// The probes said no since this node last had the role.
     was_away: bool,
     /// The boot time before which a slot that another node did not run is left alone.
-    settled: Duration,
+    settled_at: Duration,
     busy: Option<ActiveWork>,
     probing: bool,
     asking: bool,
     releasing: bool,
     cancelled: bool,
-    wanted: bool,
-    guests: usize,
-    dismissed: bool,
+    run_requested: bool,
+    borrowers: usize,
+    borrowers_told_to_end: bool,
     stopping: bool,
     ended: bool,
     next_probe: Duration,
@@ -266,19 +266,19 @@ pub struct RoleController {
     working: Backoff,
     /// How much later than others this one goes on when the store answers again.
     spread: Duration,
-    away: Option<AwayPeriod>,
+    away_reason: Option<AwayPeriod>,
     /// Runs in a row that were stalled.
     stalls: u32,
     /// The slot for which the role was offered to other nodes: once is enough, or two that are crowded hand it back and forth.
-    offered: Option<Timestamp>,
-    would: Option<Timestamp>,
+    offered_slot: Option<Timestamp>,
+    announced_slot: Option<Timestamp>,
     /// The holder's beat, and the boot time at which it changed last.
-    beat: Option<(Digest, Duration)>,
+    holder_heartbeat: Option<(Digest, Duration)>,
     /// How often this node took the role from a silent one: each time it waits twice as long.
     retakes: u32,
     /// What speaks for the takeover that is under way.
-    taking: Option<RetakeReason>,
-    told: Option<RoleStatus>,
+    takeover_reason: Option<RetakeReason>,
+    reported: Option<RoleStatus>,
 }
 
 impl RoleController {
@@ -296,24 +296,24 @@ impl RoleController {
             retry_interval,
             observe,
             assessment: None,
-            untold_since: None,
-            blind_since: None,
+            probes_unknown_since: None,
+            journal_unreadable_since: None,
             history: None,
             read_at: Timestamp::MIN,
             clock_offset: None,
             last: None,
-            lease: LeaseStatus::No,
+            lease: LeaseStatus::NotHeld,
             term: None,
             was_away: false,
-            settled: Duration::ZERO,
+            settled_at: Duration::ZERO,
             busy: None,
             probing: false,
             asking: false,
             releasing: false,
             cancelled: false,
-            wanted: false,
-            guests: 0,
-            dismissed: false,
+            run_requested: false,
+            borrowers: 0,
+            borrowers_told_to_end: false,
             stopping: false,
             ended: false,
             next_probe: Duration::ZERO,
@@ -323,20 +323,20 @@ impl RoleController {
             reading: Backoff::default(),
             working: Backoff::default(),
             spread,
-            away: None,
+            away_reason: None,
             stalls: 0,
-            offered: None,
-            would: None,
-            beat: None,
+            offered_slot: None,
+            announced_slot: None,
+            holder_heartbeat: None,
             retakes: 0,
-            taking: None,
-            told: None,
+            takeover_reason: None,
+            reported: None,
         }
     }
 
     /// How this node stands, as last told.
-    pub fn stand(&self) -> Option<&RoleStatus> {
-        self.told.as_ref()
+    pub fn status(&self) -> Option<&RoleStatus> {
+        self.reported.as_ref()
     }
 
     /// Whether it has been told to stop.
@@ -345,13 +345,16 @@ impl RoleController {
     }
 
     /// Whether a run is wanted that has neither begun nor been refused.
-    pub fn is_wanted(&self) -> bool {
-        self.wanted
+    pub fn is_run_requested(&self) -> bool {
+        self.run_requested
     }
 
     /// Whether another process of this node may work under this one's lease.
-    pub fn takes_guests(&self) -> bool {
-        self.term.is_some() && !self.dismissed && !self.stopping && matches!(self.told, Some(RoleStatus::Active { .. }))
+    pub fn lends_lease(&self) -> bool {
+        self.term.is_some()
+            && !self.borrowers_told_to_end
+            && !self.stopping
+            && matches!(self.reported, Some(RoleStatus::Active { .. }))
     }
 
     /// The newest answer of the probes.
@@ -360,19 +363,19 @@ impl RoleController {
     }
 
     /// Takes note of an event, and says what follows.
-    pub fn on(&mut self, now: ClockReading, event: RoleEvent) -> Vec<RoleEffect> {
+    pub fn on_event(&mut self, now: ClockReading, event: RoleEvent) -> Vec<RoleEffect> {
         // The clock was set, or the machine was stopped: what the store says of time, and of other nodes, is asked for at once.
-        if self.last.replace(now).is_some_and(|last| now.apart(last) >= CLOCK_MOVED_MIN) {
+        if self.last.replace(now).is_some_and(|last| now.drift_since(last) >= CLOCK_MOVED_MIN) {
             self.last_read = None;
         }
-        self.note(now, event);
+        self.apply_event(now, event);
         let mut effects = Vec::new();
         self.decide(now, &mut effects);
         effects
     }
 
     /// When to come back with a tick, as boot time.
-    pub fn wake(&self, now: ClockReading) -> Duration {
+    pub fn next_wake(&self, now: ClockReading) -> Duration {
         let in_time = |at: Option<Timestamp>| {
             let left = at.map_or(SignedDuration::MAX, |at| at.duration_since(now.wall));
             now.boot.saturating_add(Duration::try_from(left).unwrap_or_default())
@@ -384,8 +387,8 @@ impl RoleController {
             (!self.asking && !self.stopping && self.role.lease != LeaseKind::None).then_some(self.next_ask),
             (self.busy.is_none() && !self.stopping).then_some(self.reads_at(now)),
             Some(self.working.until),
-            self.away.map(|away| away.until),
-            Some(self.settled),
+            self.away_reason.map(|away| away.until),
+            Some(self.settled_at),
             Some(in_time(due)),
             Some(in_time(paused)),
         ];
@@ -393,19 +396,19 @@ impl RoleController {
         next.unwrap_or(Duration::MAX).min(now.boot + IDLE_MAX)
     }
 
-    fn note(&mut self, now: ClockReading, event: RoleEvent) {
+    fn apply_event(&mut self, now: ClockReading, event: RoleEvent) {
         match event {
             RoleEvent::Tick => {}
-            RoleEvent::Changed => self.next_probe = now.boot,
+            RoleEvent::ProbesChanged => self.next_probe = now.boot,
             RoleEvent::Assessed(assessment) => {
                 self.probing = false;
                 self.next_probe = now.boot + PROBE_INTERVAL;
                 match assessment.as_ref().map(|a| a.answer) {
                     Some(ProbeAnswer::Unknown) => {
-                        self.untold_since.get_or_insert(now.boot);
+                        self.probes_unknown_since.get_or_insert(now.boot);
                     }
                     answer => {
-                        self.untold_since = None;
+                        self.probes_unknown_since = None;
                         self.was_away |= answer == Some(ProbeAnswer::No);
                     }
                 }
@@ -419,11 +422,11 @@ impl RoleController {
                 // What is under way may have looked before.
                 self.hinted = self.busy.is_some();
             }
-            RoleEvent::Lease(answer) => {
+            RoleEvent::LeaseUpdated(answer) => {
                 self.asking = false;
                 let silent = matches!(answer, LeaseUpdate::Unreachable);
                 if !silent && matches!(self.lease, LeaseStatus::Unreachable) {
-                    self.come_back(now);
+                    self.retry_soon(now);
                 }
                 self.next_ask = now.boot + if silent { self.retry_interval } else { self.ask_interval };
                 self.lease = match answer {
@@ -438,49 +441,49 @@ impl RoleController {
                 self.term = None;
             }
             RoleEvent::Released => {
-                (self.releasing, self.lease, self.term) = (false, LeaseStatus::No, None);
+                (self.releasing, self.lease, self.term) = (false, LeaseStatus::NotHeld, None);
                 // Whoever waits for it goes first.
                 self.next_ask = now.boot + self.ask_interval;
             }
-            RoleEvent::Journal(done) => self.note_journal(now, done),
-            RoleEvent::StoreAnswered => self.come_back(now),
-            RoleEvent::Yielded(why) => self.leave(now, why),
+            RoleEvent::JournalUpdated(done) => self.apply_journal(now, done),
+            RoleEvent::StoreAnswered => self.retry_soon(now),
+            RoleEvent::Yielded(why) => self.step_aside(now, why),
             RoleEvent::Unblocked => {
-                if let Some(AwayPeriod { why: YieldReason::Stalled { blocked: true }, .. }) = self.away {
-                    self.away =
+                if let Some(AwayPeriod { why: YieldReason::Stalled { blocked: true }, .. }) = self.away_reason {
+                    self.away_reason =
                         Some(AwayPeriod { why: YieldReason::Stalled { blocked: false }, until: now.boot + AWAY.0 });
                 }
             }
-            RoleEvent::Wanted => {
-                self.wanted = true;
+            RoleEvent::RunRequested => {
+                self.run_requested = true;
                 // Whoever asks answers for it.
-                self.away = None;
+                self.away_reason = None;
             }
-            RoleEvent::Guests(guests) => {
-                self.guests = guests;
-                self.dismissed &= guests > 0;
+            RoleEvent::Borrowers(guests) => {
+                self.borrowers = guests;
+                self.borrowers_told_to_end &= guests > 0;
             }
             RoleEvent::Stop => self.stopping = true,
         }
     }
 
-    fn note_journal(&mut self, now: ClockReading, done: JournalUpdate) {
+    fn apply_journal(&mut self, now: ClockReading, done: JournalUpdate) {
         let was = self.busy.take();
         self.cancelled = false;
         self.last_read = (!std::mem::take(&mut self.hinted)).then_some(now.boot);
         if done.term.is_some() {
             if self.term != done.term {
                 let moved = self.history.as_ref().and_then(|h| h.holder.as_ref()).is_some_and(|h| h.node != self.node);
-                self.settled = if moved { now.boot + self.role.takeover_delay } else { now.boot };
+                self.settled_at = if moved { now.boot + self.role.takeover_delay } else { now.boot };
             }
-            self.retakes += u32::from(self.taking == Some(RetakeReason::Silent));
-            (self.was_away, self.beat) = (false, None);
+            self.retakes += u32::from(self.takeover_reason == Some(RetakeReason::HolderSilent));
+            (self.was_away, self.holder_heartbeat) = (false, None);
             self.term = done.term;
         }
-        if let Some(beat) = done.beat
-            && self.beat.is_none_or(|(before, _)| before != beat)
+        if let Some(beat) = done.heartbeat
+            && self.holder_heartbeat.is_none_or(|(before, _)| before != beat)
         {
-            self.beat = Some((beat, now.boot));
+            self.holder_heartbeat = Some((beat, now.boot));
         }
         // The same skew is told once.
         if let Some(offset) = done.clock_offset
@@ -495,17 +498,17 @@ impl RoleController {
             self.term = None;
         }
         if self.history.is_none() {
-            self.reading.failed(now.boot, backoff::read_backoff_max(self.retry_interval));
-            self.blind_since.get_or_insert(now.boot);
+            self.reading.note_failure(now.boot, backoff::read_backoff_max(self.retry_interval));
+            self.journal_unreadable_since.get_or_insert(now.boot);
         } else {
             self.reading = Backoff::default();
-            self.blind_since = None;
+            self.journal_unreadable_since = None;
         }
         match was {
-            _ if done.failed => self.working.failed(now.boot, backoff::WORK_MAX),
+            _ if done.failed => self.working.note_failure(now.boot, backoff::WORK_MAX),
             Some(ActiveWork::TakingOver | ActiveWork::Working) => {
                 self.working = Backoff::default();
-                if was == Some(ActiveWork::Working) && self.away.is_none() {
+                if was == Some(ActiveWork::Working) && self.away_reason.is_none() {
                     self.stalls = 0;
                 }
             }
@@ -514,14 +517,14 @@ impl RoleController {
     }
 
     /// Ends all waiting that has the store's, or the lease service's, silence as its cause. What failed for another cause fails again.
-    fn come_back(&mut self, now: ClockReading) {
+    fn retry_soon(&mut self, now: ClockReading) {
         let at = now.boot + self.spread;
-        self.reading.cut(at);
-        self.working.cut(at);
+        self.reading.shorten(at);
+        self.working.shorten(at);
     }
 
     /// Leaves the role to other nodes for a while. Where no lease says who has it there is nothing to give; then this node only waits.
-    fn leave(&mut self, now: ClockReading, why: YieldReason) {
+    fn step_aside(&mut self, now: ClockReading, why: YieldReason) {
         let until = match why {
             YieldReason::Stalled { blocked } => {
                 let pause = exponential_backoff(AWAY.0, self.stalls, AWAY.1);
@@ -530,19 +533,19 @@ impl RoleController {
             }
             YieldReason::Crowded => {
                 let slot = self.pending(now).map(|slot| slot.at);
-                if self.role.lease == LeaseKind::None || slot.is_none() || self.offered == slot {
+                if self.role.lease == LeaseKind::None || slot.is_none() || self.offered_slot == slot {
                     return;
                 }
-                self.offered = slot;
+                self.offered_slot = slot;
                 now.boot + self.ask_interval * OFFER_ASKS
             }
         };
-        self.away = Some(AwayPeriod { why, until });
+        self.away_reason = Some(AwayPeriod { why, until });
     }
 
     /// Why the role is left to other nodes now.
     fn away(&self, now: ClockReading) -> Option<YieldReason> {
-        self.away.filter(|away| now.boot < away.until).map(|away| away.why)
+        self.away_reason.filter(|away| now.boot < away.until).map(|away| away.why)
     }
 
     fn decide(&mut self, now: ClockReading, effects: &mut Vec<RoleEffect>) {
@@ -550,39 +553,40 @@ impl RoleController {
             return;
         }
         if self.stopping {
-            self.wind_up(effects);
+            self.shut_down(effects);
             return;
         }
         if !self.probing && now.boot >= self.next_probe {
             self.probing = true;
             effects.push(RoleEffect::Probe);
         }
-        if self.away.is_some_and(|away| now.boot >= away.until) {
-            self.away = None;
+        if self.away_reason.is_some_and(|away| now.boot >= away.until) {
+            self.away_reason = None;
         }
-        let state = self.state(now, self.occasion(now));
-        self.tell(now, &state, effects);
-        if self.gives_up(now, &state) {
-            self.give_up(&state, effects);
+        let state = self.elect(now, self.retake_reason(now));
+        self.update_status(now, &state, effects);
+        if self.must_give_up_role(now, &state) {
+            self.give_up_role(&state, effects);
         }
         if self.asks_for_lease(now, &state) && !self.asking && !self.releasing && now.boot >= self.next_ask {
             self.asking = true;
             effects.push(RoleEffect::AskLease);
         }
-        if self.wanted {
-            self.serve(now, effects);
+        if self.run_requested {
+            self.serve_run_request(now, effects);
         }
         if self.observe {
-            self.watch_slots(now, &state, effects);
+            self.observe_slots(now, &state, effects);
         }
         if self.busy.is_some() || self.releasing {
             return;
         }
-        if let Some(effect) = self.work(now, &state) {
-            self.taking = if let RoleEffect::TakeOver { occasion } = effect { Some(occasion) } else { None };
+        if let Some(effect) = self.next_work(now, &state) {
+            self.takeover_reason =
+                if let RoleEffect::TakeOver { reason: occasion } = effect { Some(occasion) } else { None };
             self.busy = Some(match effect {
                 RoleEffect::TakeOver { .. } => ActiveWork::TakingOver,
-                RoleEffect::Read => ActiveWork::Reading,
+                RoleEffect::ReadJournal => ActiveWork::Reading,
                 _ => ActiveWork::Working,
             });
             effects.push(effect);
@@ -590,8 +594,8 @@ impl RoleController {
     }
 
     /// What to do with the journal now.
-    fn work(&self, now: ClockReading, state: &ElectionState) -> Option<RoleEffect> {
-        let read = (now.boot >= self.reads_at(now)).then_some(RoleEffect::Read);
+    fn next_work(&self, now: ClockReading, state: &ElectionState) -> Option<RoleEffect> {
+        let read = (now.boot >= self.reads_at(now)).then_some(RoleEffect::ReadJournal);
         let ElectionState::Active { .. } = state else {
             // A node that probes and list exclude needs no store; one that never read the journal cannot tell anything else.
             return read.filter(|_| !self.is_excluded());
@@ -600,50 +604,50 @@ impl RoleController {
             return read;
         }
         if self.term.is_none() {
-            return Some(RoleEffect::TakeOver { occasion: self.occasion(now) });
+            return Some(RoleEffect::TakeOver { reason: self.retake_reason(now) });
         }
-        self.pending(now).filter(|_| now.boot >= self.settled).map(RoleEffect::BackUp).or(read)
+        self.pending(now).filter(|_| now.boot >= self.settled_at).map(RoleEffect::BackUp).or(read)
     }
 
     /// A run that somebody wants starts as soon as nothing else goes on, if this node has the role.
-    fn serve(&mut self, now: ClockReading, effects: &mut Vec<RoleEffect>) {
+    fn serve_run_request(&mut self, now: ClockReading, effects: &mut Vec<RoleEffect>) {
         // It is not clear yet whether it has.
         let settling = self.is_settling()
-            || matches!(self.state(now, RetakeReason::ByHand), ElectionState::Candidate)
+            || matches!(self.elect(now, RetakeReason::ByHand), ElectionState::Candidate)
                 && !matches!(self.lease, LeaseStatus::Taken(_));
         if settling && !self.is_excluded() {
             return;
         }
-        if !matches!(self.state(now, RetakeReason::ByHand), ElectionState::Active { .. }) || self.observe {
-            self.wanted = false;
-            effects.push(RoleEffect::RefuseWanted);
+        if !matches!(self.elect(now, RetakeReason::ByHand), ElectionState::Active { .. }) || self.observe {
+            self.run_requested = false;
+            effects.push(RoleEffect::RefuseRuns);
         } else if self.busy.is_none() && !self.releasing {
-            self.wanted = false;
+            self.run_requested = false;
             self.busy = Some(ActiveWork::Working);
             effects.push(RoleEffect::BackUpNow);
         }
     }
 
     /// Whoever only observes says once for each slot what it would do.
-    fn watch_slots(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
-        let would = matches!(state, ElectionState::Active { .. }) || self.told == Some(RoleStatus::Candidate);
-        let slot = self.pending(now).filter(|slot| would && self.would != Some(slot.at));
+    fn observe_slots(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
+        let would = matches!(state, ElectionState::Active { .. }) || self.reported == Some(RoleStatus::Candidate);
+        let slot = self.pending(now).filter(|slot| would && self.announced_slot != Some(slot.at));
         if let Some(slot) = slot {
-            self.would = Some(slot.at);
+            self.announced_slot = Some(slot.at);
             effects.push(RoleEffect::WouldBackUp(slot));
         }
     }
 
-    fn wind_up(&mut self, effects: &mut Vec<RoleEffect>) {
-        if self.wanted {
-            self.wanted = false;
-            effects.push(RoleEffect::RefuseWanted);
+    fn shut_down(&mut self, effects: &mut Vec<RoleEffect>) {
+        if self.run_requested {
+            self.run_requested = false;
+            effects.push(RoleEffect::RefuseRuns);
         }
-        self.dismiss(effects);
+        self.end_borrowers(effects);
         // A read guards nothing: a store that hangs must not keep the lease from the other node.
         if self.busy.is_some_and(|busy| busy != ActiveWork::Reading) {
             self.cancel(effects);
-        } else if self.releasing || self.asking || self.guests > 0 {
+        } else if self.releasing || self.asking || self.borrowers > 0 {
             // Its answer comes.
         } else if let LeaseStatus::Mine(_) = self.lease {
             self.releasing = true;
@@ -657,33 +661,33 @@ impl RoleController {
     /// Whether the lease goes to whoever wants it: this node should not have it, does not know the time, has
     /// not been able to ask its probes or to read the journal for as long as a due slot is left to the node that had the role last, or
     /// gets no run done. Another one may be able to.
-    fn gives_up(&self, now: ClockReading, state: &ElectionState) -> bool {
+    fn must_give_up_role(&self, now: ClockReading, state: &ElectionState) -> bool {
         let LeaseStatus::Mine(_) = &self.lease else {
-            return self.role.lease == LeaseKind::None && Self::loses_work(state);
+            return self.role.lease == LeaseKind::None && Self::must_stop_work(state);
         };
         let for_long = |since: Option<Duration>| since.is_some_and(|at| now.boot >= at + self.role.takeover_delay);
-        let for_long = for_long(self.untold_since) || for_long(self.blind_since);
-        Self::loses_work(state) || Self::has_no_time(state) || for_long || self.away(now).is_some()
+        let for_long = for_long(self.probes_unknown_since) || for_long(self.journal_unreadable_since);
+        Self::must_stop_work(state) || Self::has_wrong_clock(state) || for_long || self.away(now).is_some()
     }
 
     /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.
-    fn loses_work(state: &ElectionState) -> bool {
+    fn must_stop_work(state: &ElectionState) -> bool {
         matches!(state, ElectionState::Standby(_) | ElectionState::Cloned)
     }
 
     /// A state in which this node runs no slots, however long it waits. Another one may know what time it is.
-    fn has_no_time(state: &ElectionState) -> bool {
+    fn has_wrong_clock(state: &ElectionState) -> bool {
         matches!(state, ElectionState::Unknown(UnknownReason::Clock { .. }))
     }
 
-    fn give_up(&mut self, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
-        if Self::loses_work(state) {
-            self.dismiss(effects);
+    fn give_up_role(&mut self, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
+        if Self::must_stop_work(state) {
+            self.end_borrowers(effects);
             self.cancel(effects);
         }
         if let LeaseStatus::Mine(_) = self.lease
             && self.busy.is_none()
-            && self.guests == 0
+            && self.borrowers == 0
             && !self.releasing
         {
             self.releasing = true;
@@ -691,10 +695,10 @@ impl RoleController {
         }
     }
 
-    fn dismiss(&mut self, effects: &mut Vec<RoleEffect>) {
-        if self.guests > 0 && !self.dismissed {
-            self.dismissed = true;
-            effects.push(RoleEffect::Dismiss);
+    fn end_borrowers(&mut self, effects: &mut Vec<RoleEffect>) {
+        if self.borrowers > 0 && !self.borrowers_told_to_end {
+            self.borrowers_told_to_end = true;
+            effects.push(RoleEffect::EndBorrowers);
         }
     }
 
@@ -705,13 +709,13 @@ impl RoleController {
         }
     }
 
-    fn tell(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
+    fn update_status(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
         let stand = match (state, &self.lease) {
             (ElectionState::Candidate, LeaseStatus::Taken(by)) => {
                 RoleStatus::Standby(StandbyReason::LeaseTaken(by.clone()))
             }
             (ElectionState::Candidate, LeaseStatus::Free) if self.observe => RoleStatus::Candidate,
-            (ElectionState::Candidate, LeaseStatus::No) if let Some(why) = self.away(now) => RoleStatus::Away(why),
+            (ElectionState::Candidate, LeaseStatus::NotHeld) if let Some(why) = self.away(now) => RoleStatus::Away(why),
             // It stands as it did until the lease has been asked for, and the takeover is in the journal.
             (ElectionState::Candidate, _) => return,
             (ElectionState::Active { .. }, _) if self.term.is_none() && !self.observe => return,
@@ -723,22 +727,22 @@ impl RoleController {
             (ElectionState::Paused(pause), _) => RoleStatus::Paused(pause.clone()),
             (ElectionState::Cloned, _) => RoleStatus::Cloned,
         };
-        if self.told.as_ref() != Some(&stand) {
+        if self.reported.as_ref() != Some(&stand) {
             if !matches!(stand, RoleStatus::Conflict(_)) {
                 // What it was in an earlier conflict says nothing about the next.
-                self.beat = None;
+                self.holder_heartbeat = None;
             }
-            self.told = Some(stand);
-            effects.push(RoleEffect::Tell);
+            self.reported = Some(stand);
+            effects.push(RoleEffect::ReportStatus);
         }
     }
 
-    fn state(&self, now: ClockReading, occasion: RetakeReason) -> ElectionState {
+    fn elect(&self, now: ClockReading, occasion: RetakeReason) -> ElectionState {
         let lease = match &self.lease {
             LeaseStatus::Mine(deadline) if deadline.passed(now) => LeaseView::Unreachable,
             LeaseStatus::Mine(deadline) => LeaseView::Held(deadline),
             // A lease that was taken is asked for again and again.
-            LeaseStatus::No | LeaseStatus::Taken(_) | LeaseStatus::Free => LeaseView::Unasked,
+            LeaseStatus::NotHeld | LeaseStatus::Taken(_) | LeaseStatus::Free => LeaseView::Unasked,
             LeaseStatus::Unreachable => LeaseView::Unreachable,
         };
         let asked = ElectionInputs {
@@ -751,17 +755,17 @@ impl RoleController {
             lease,
             history: self.history.as_ref(),
             plan: self.plan.as_ref(),
-            occasion,
+            retake_reason: occasion,
         };
         election::decide(asked).state
     }
 
     /// What speaks for taking the role back from a node that took it.
-    fn occasion(&self, now: ClockReading) -> RetakeReason {
+    fn retake_reason(&self, now: ClockReading) -> RetakeReason {
         if self.was_away {
             RetakeReason::Returned
-        } else if self.is_silent(now) {
-            RetakeReason::Silent
+        } else if self.is_holder_silent(now) {
+            RetakeReason::HolderSilent
         } else {
             RetakeReason::None
         }
@@ -769,9 +773,9 @@ impl RoleController {
 
     /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough. A slot that passed
     /// after the journal was read may well be committed by now.
-    fn is_silent(&self, now: ClockReading) -> bool {
+    fn is_holder_silent(&self, now: ClockReading) -> bool {
         let wait = self.role.takeover_after.saturating_mul(1 << self.retakes.min(16));
-        if self.beat.is_none_or(|(_, since)| now.boot < since + wait) {
+        if self.holder_heartbeat.is_none_or(|(_, since)| now.boot < since + wait) {
             return false;
         }
         let commits = self.history.as_ref().map(|history| history.commits.clone()).unwrap_or_default();

@@ -40,7 +40,7 @@ pub struct ElectionInputs<'a> {
     /// The role's schedule, if it has one.
     pub plan: Option<&'a SlotSchedule>,
     /// What speaks for taking the role again after another node took it.
-    pub occasion: RetakeReason,
+    pub retake_reason: RetakeReason,
 }
 
 /// What is known of the role's lease.
@@ -111,9 +111,9 @@ pub enum RetakeReason {
     /// This node's own eligibility had gone, and has come back.
     Returned,
     /// Whoever took it lets slots pass and gives no sign of life.
-    Silent,
+    HolderSilent,
     /// A run for this slot. It counts while the slot is not committed, so once for each slot.
-    Slot(Timestamp),
+    DueSlot(Timestamp),
 }
 
 /// What was decided, and on what.
@@ -122,7 +122,7 @@ pub struct ElectionOutcome {
     /// What this node is for the role.
     pub state: ElectionState,
     /// What the probes found.
-    pub evidence: Vec<ProbeResult>,
+    pub results: Vec<ProbeResult>,
 }
 
 /// What a node is for a role.
@@ -255,8 +255,8 @@ pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&ProbeAs
 
 /// Decides.
 pub fn decide(inputs: ElectionInputs<'_>) -> ElectionOutcome {
-    let evidence = inputs.assessment.map(|a| a.evidence.clone()).unwrap_or_default();
-    ElectionOutcome { state: elect(inputs), evidence }
+    let evidence = inputs.assessment.map(|a| a.results.clone()).unwrap_or_default();
+    ElectionOutcome { state: elect(inputs), results: evidence }
 }
 
 fn elect(inputs: ElectionInputs<'_>) -> ElectionState {
@@ -281,7 +281,7 @@ fn elect(inputs: ElectionInputs<'_>) -> ElectionState {
     // Slots are instants. Who asks for a run by hand needs none.
     if let Some(offset) = inputs.clock_offset.filter(|offset| is_clock_off(*offset))
         && role.schedule.is_some()
-        && inputs.occasion != RetakeReason::ByHand
+        && inputs.retake_reason != RetakeReason::ByHand
     {
         return ElectionState::Unknown(UnknownReason::Clock { offset });
     }
@@ -316,7 +316,7 @@ fn elect(inputs: ElectionInputs<'_>) -> ElectionState {
 /// When the oldest slot that nobody committed has waited long enough for an eligible node.
 fn stands_in_from(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Option<Timestamp> {
     let fallback = inputs.role.fallback.as_ref()?;
-    let waiting = inputs.plan?.waiting(&history.commits, inputs.now)?;
+    let waiting = inputs.plan?.first_waiting(&history.commits, inputs.now)?;
     Some(waiting.starts.saturating_add(fallback.after).unwrap_or(Timestamp::MAX))
 }
 
@@ -356,10 +356,10 @@ pub fn operator_candidacy(role: &RoleSettings) -> Candidacy {
 }
 
 fn retake_reason_counts(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> bool {
-    match inputs.occasion {
+    match inputs.retake_reason {
         RetakeReason::None => false,
-        RetakeReason::ByHand | RetakeReason::Returned | RetakeReason::Silent => true,
-        RetakeReason::Slot(at) => !history.commits.is_closed(at, inputs.now),
+        RetakeReason::ByHand | RetakeReason::Returned | RetakeReason::HolderSilent => true,
+        RetakeReason::DueSlot(at) => !history.commits.is_closed(at, inputs.now),
     }
 }
 
@@ -391,10 +391,10 @@ mod tests {
             answer,
             detail: ProbeDetail::Absent,
             latency: Duration::ZERO,
-            taken: Duration::ZERO,
+            answered_at: Duration::ZERO,
             fallback: false,
         };
-        ProbeAssessment { answer, fallback: None, evidence: vec![evidence] }
+        ProbeAssessment { answer, fallback: None, results: vec![evidence] }
     }
 
     fn holding(node: NodeId, term: u64) -> TakeoverInfo {
@@ -446,10 +446,20 @@ mod tests {
         let (assessment, now): (Option<&ProbeAssessment>, _) = (assessment.as_ref(), at(AT));
         let clock_offset = Some(SignedDuration::from_secs(-2));
         let (label, plan) = ("east", None);
-        let inputs =
-            ElectionInputs { role, node: ME, label, now, clock_offset, assessment, lease, history, plan, occasion };
+        let inputs = ElectionInputs {
+            role,
+            node: ME,
+            label,
+            now,
+            clock_offset,
+            assessment,
+            lease,
+            history,
+            plan,
+            retake_reason: occasion,
+        };
         let verdict = decide(inputs);
-        assert_eq!(verdict.evidence.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
+        assert_eq!(verdict.results.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
         match (eligibility(role, "east", assessment), &verdict.state) {
             (
                 Eligibility::Yes,
@@ -612,7 +622,7 @@ mod tests {
                 lease: LeaseView::Held(&deadline),
                 history: Some(&mine),
                 plan: None,
-                occasion,
+                retake_reason: occasion,
             });
             match state.state {
                 ElectionState::Active { .. } => "active".to_owned(),
@@ -621,7 +631,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let slot = RetakeReason::Slot(at(AT));
+        let slot = RetakeReason::DueSlot(at(AT));
         assert_eq!(with(&slots, ProbeAnswer::Yes, 300, RetakeReason::None), "active");
         assert_eq!(with(&slots, ProbeAnswer::Yes, 301, RetakeReason::None), "off by 301");
         assert_eq!(
@@ -629,7 +639,7 @@ mod tests {
             "off by -3600",
             "whichever way, and with the lease in hand"
         );
-        assert_eq!(with(&slots, ProbeAnswer::Yes, -3600, RetakeReason::Silent), "off by -3600");
+        assert_eq!(with(&slots, ProbeAnswer::Yes, -3600, RetakeReason::HolderSilent), "off by -3600");
         assert_eq!(with(&slots, ProbeAnswer::Yes, -3600, RetakeReason::ByHand), "active", "a person needs no slot");
         assert_eq!(
             with(&role(true), ProbeAnswer::Yes, -3600, RetakeReason::None),
@@ -667,7 +677,7 @@ mod tests {
                 lease: LeaseView::Unasked,
                 history: Some(history),
                 plan: plan.as_ref(),
-                occasion: RetakeReason::None,
+                retake_reason: RetakeReason::None,
             };
             match decide(inputs).state {
                 ElectionState::Active { candidacy, .. } => format!("active, stands in: {}", candidacy.stands_in()),
@@ -702,9 +712,9 @@ mod tests {
         let overtaken = history(Some(holding(OTHER, 6)), Some(5));
         let with = |occasion| says(&role(true), Some(ProbeAnswer::Yes), Some(&overtaken), occasion);
         assert_eq!(with(RetakeReason::ByHand), "active again 6");
-        assert_eq!(with(RetakeReason::Slot(AT.parse().unwrap())), "active again 6");
+        assert_eq!(with(RetakeReason::DueSlot(AT.parse().unwrap())), "active again 6");
         assert_eq!(
-            with(RetakeReason::Slot("2026-11-20T01:00:00Z".parse().unwrap())),
+            with(RetakeReason::DueSlot("2026-11-20T01:00:00Z".parse().unwrap())),
             "conflict 6",
             "that slot is committed"
         );

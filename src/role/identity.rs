@@ -221,7 +221,7 @@ impl NodeIdentity {
     }
 
     /// The node that the daemon on this host says it is, whatever has become of the state directory. Makes nothing.
-    pub fn told(id: NodeId, name: Option<&str>, env: &Env) -> Self {
+    pub fn from_daemon(id: NodeId, name: Option<&str>, env: &Env) -> Self {
         Self::named(id, IdentityOrigin::Kept, name, env)
     }
 

@@ -54,16 +54,16 @@ pub enum LeaseReply {
 #[async_trait]
 pub trait LeaseService: Debug + Send {
     /// Asks for the lease, or for more of it.
-    async fn ask(&mut self) -> LeaseReply;
+    async fn acquire_or_renew(&mut self) -> LeaseReply;
 
     /// Looks who holds it, and changes nothing.
-    async fn look(&mut self) -> LeaseReply;
+    async fn inspect(&mut self) -> LeaseReply;
 
     /// Gives it up, if this process holds it, so that another may have it at once. Work that it guarded has ended.
     async fn release(&mut self);
 
     /// How the last try to ask failed, where the lease repeats them by itself and none has had an answer since.
-    fn trouble(&self) -> Option<String> {
+    fn last_failure(&self) -> Option<String> {
         None
     }
 
@@ -74,7 +74,7 @@ pub trait LeaseService: Debug + Send {
 
     /// Is notified when something may have changed about the lease, so that who waits for it, or has it, asks at once. Only a
     /// hint: it may be missing, late or wrong. `None` where there is no such thing.
-    fn hints(&mut self) -> Option<Arc<Notify>> {
+    fn change_hints(&mut self) -> Option<Arc<Notify>> {
         None
     }
 }

@@ -32,18 +32,18 @@ pub struct LeaseGrant {
 
 impl LeaseGrant {
     /// The boot time at which work must have stopped.
-    pub fn until(&self) -> Duration {
+    pub fn work_until(&self) -> Duration {
         self.asked.boot + self.ttl.saturating_sub(safety_margin(self.ttl))
     }
 
     /// Whether it no longer counts at `now`.
     pub fn passed(&self, now: ClockReading) -> bool {
-        now.boot >= self.until() || self.stopped(now) > safety_margin(self.ttl)
+        now.boot >= self.work_until() || self.machine_stopped_for(now) > safety_margin(self.ttl)
     }
 
     /// By how much the wall clock ran ahead of the boot clock since: the hypervisor stopped this machine for so long, and
     /// other machines went on.
-    fn stopped(&self, now: ClockReading) -> Duration {
+    fn machine_stopped_for(&self, now: ClockReading) -> Duration {
         let wall = Duration::try_from(now.wall.duration_since(self.asked.wall)).unwrap_or_default();
         wall.saturating_sub(now.boot.saturating_sub(self.asked.boot))
     }
@@ -102,7 +102,7 @@ impl Deadline {
     pub fn until(&self) -> Option<Duration> {
         match *self.span() {
             DeadlineState::Endless => None,
-            DeadlineState::Granted(grant) => Some(grant.until()),
+            DeadlineState::Granted(grant) => Some(grant.work_until()),
             DeadlineState::Ended => Some(Duration::ZERO),
         }
     }

@@ -78,7 +78,7 @@ pub struct ProbeResult {
     /// How long the answer took.
     pub latency: Duration,
     /// When it was complete, as boot time.
-    pub taken: Duration,
+    pub answered_at: Duration,
     /// It speaks for standing in only.
     pub fallback: bool,
 }
@@ -86,7 +86,7 @@ pub struct ProbeResult {
 impl ProbeResult {
     /// How old it is at this boot time.
     pub fn age(&self, boottime: Duration) -> Duration {
-        boottime.saturating_sub(self.taken)
+        boottime.saturating_sub(self.answered_at)
     }
 }
 
@@ -297,12 +297,12 @@ pub struct ProbeAssessment {
     /// Whether it may stand in where no eligible node does it; `None`: the role has no fallback.
     pub fallback: Option<ProbeAnswer>,
     /// Every simple probe in the order of the config.
-    pub evidence: Vec<ProbeResult>,
+    pub results: Vec<ProbeResult>,
 }
 
 impl ProbeAssessment {
     /// Whether this node may work for the role as far as probes tell, now or later.
-    pub fn speaks_for(&self) -> bool {
+    pub fn may_work(&self) -> bool {
         self.answer == ProbeAnswer::Yes || self.fallback == Some(ProbeAnswer::Yes)
     }
 }
@@ -366,14 +366,21 @@ pub async fn assess(
     let mut answers = evidence.iter().map(|e| e.answer);
     let answer = combine(eligible, &mut answers);
     let fallback = fallback.map(|fallback| combine(fallback, &mut answers));
-    ProbeAssessment { answer, fallback, evidence }
+    ProbeAssessment { answer, fallback, results: evidence }
 }
 
 async fn ask(leaf: &Probe, context: &CommandVariables, senses: &dyn ProbeRunner, env: &Env) -> ProbeResult {
     let start = env.clock.boottime();
     let (answer, detail) = senses.ask(leaf, context).await;
     let taken = env.clock.boottime();
-    ProbeResult { subject: subject(leaf), answer, detail, latency: taken.saturating_sub(start), taken, fallback: false }
+    ProbeResult {
+        subject: subject(leaf),
+        answer,
+        detail,
+        latency: taken.saturating_sub(start),
+        answered_at: taken,
+        fallback: false,
+    }
 }
 
 /// What a simple probe is about.
@@ -441,7 +448,7 @@ mod tests {
 
     #[test]
     fn whom_the_probes_speak_for_may_work_now_or_stand_in() {
-        let speaks = |answer, fallback| ProbeAssessment { answer, fallback, evidence: Vec::new() }.speaks_for();
+        let speaks = |answer, fallback| ProbeAssessment { answer, fallback, results: Vec::new() }.may_work();
         for fallback in [None, Some(No), Some(Unknown), Some(Yes)] {
             assert!(speaks(Yes, fallback));
             for answer in [No, Unknown] {
@@ -478,11 +485,13 @@ mod tests {
         let before = env.clock.boottime();
         let assessment = assess(&probe, Some(&Probe::Not(Box::new(leaf()))), &context, &HostProbeRunner, &env).await;
         assert_eq!(assessment.answer, Yes);
-        assert_eq!(assessment.evidence.iter().map(|e| e.answer).collect::<Vec<_>>(), [Yes, Unknown, No, No]);
+        assert_eq!(assessment.results.iter().map(|e| e.answer).collect::<Vec<_>>(), [Yes, Unknown, No, No]);
         assert_eq!(assessment.fallback, Some(Yes), "its only probe says no, under a not");
-        assert_eq!(assessment.evidence.iter().map(|e| e.fallback).collect::<Vec<_>>(), [false, false, false, true]);
-        assert_eq!(assessment.evidence[1].detail.to_string(), "exit 7: broken");
-        assert_eq!(assessment.evidence[2].subject.to_string(), "vip 192.0.2.1");
-        assert!(assessment.evidence.iter().all(|e| e.taken >= before + e.latency && e.age(e.taken).is_zero()));
+        assert_eq!(assessment.results.iter().map(|e| e.fallback).collect::<Vec<_>>(), [false, false, false, true]);
+        assert_eq!(assessment.results[1].detail.to_string(), "exit 7: broken");
+        assert_eq!(assessment.results[2].subject.to_string(), "vip 192.0.2.1");
+        assert!(
+            assessment.results.iter().all(|e| e.answered_at >= before + e.latency && e.age(e.answered_at).is_zero())
+        );
     }
 }

@@ -102,7 +102,7 @@ impl SlotSchedule {
     }
 
     /// The same, known to this node since then. It must not move while the schedule stays: an anchor that moves excuses every slot.
-    pub fn seen(self, at: Option<Timestamp>) -> Self {
+    pub fn with_first_seen(self, at: Option<Timestamp>) -> Self {
         Self { seen_at: at, ..self }
     }
 
@@ -133,13 +133,13 @@ impl SlotSchedule {
     }
 
     /// The slot at exactly this instant, if the schedule has one there.
-    pub fn exactly(&self, at: Timestamp) -> Option<Slot> {
+    pub fn slot_at(&self, at: Timestamp) -> Option<Slot> {
         self.latest(at).filter(|found| *found == at).and_then(|at| self.slot(at))
     }
 
     /// The earliest slot at this instant or after it, started or not.
-    pub fn from_on(&self, at: Timestamp) -> Option<Slot> {
-        self.exactly(at).or_else(|| self.earliest(at).and_then(|at| self.slot(at)))
+    pub fn slot_at_or_after(&self, at: Timestamp) -> Option<Slot> {
+        self.slot_at(at).or_else(|| self.earliest(at).and_then(|at| self.slot(at)))
     }
 
     /// The due slot, unless it is closed: what a scheduled run would do now.
@@ -159,7 +159,7 @@ impl SlotSchedule {
 
     /// The first slot that is owed and not closed, once it has started. Where it is not known from when on slots are owed, a role
     /// that never committed one waits for the due one.
-    pub fn waiting(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
+    pub fn first_waiting(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
         match self.first_owed(commits, now) {
             Some(slot) => Some(slot).filter(|slot| slot.starts <= now),
             None => self.due(now),
@@ -183,7 +183,7 @@ impl SlotSchedule {
             (Some(last), _) if last.id == self.id => None,
             // It was changed since the last commit: when exactly tells only a node that saw it first.
             (Some(_), _) => seen_at.max(newest),
-            (None, Some(at)) if self.exactly(at).is_none() => seen_at.max(newest),
+            (None, Some(at)) if self.slot_at(at).is_none() => seen_at.max(newest),
             (None, None) if commits.is_unscheduled() => seen_at.or(sound(commits.last_snapshot())),
             (None, _) => None,
         };
@@ -191,19 +191,19 @@ impl SlotSchedule {
         let lost = commits.created().is_some() && created.is_none() && newest.is_none() && changed.is_none();
         if lost {
             // It exists, and its date of origin is wrong: the slot whose time is over is owed at least.
-            return seen_at.or_else(|| self.before_run_out(now));
+            return seen_at.or_else(|| self.before_last_expired(now));
         }
         created.max(changed)
     }
 
     /// The instant before the start of the newest slot whose time is certainly over.
-    fn before_run_out(&self, now: Timestamp) -> Option<Timestamp> {
+    fn before_last_expired(&self, now: Timestamp) -> Option<Timestamp> {
         let over = self.preceding(self.due(now)?)?;
         over.starts.checked_sub(SignedDuration::from_nanos(1)).ok()
     }
 
     /// How `slot` stands when `started` tells of a run that is under way for it.
-    pub fn standing(&self, slot: Slot, commits: &SlotCommits, started: bool, now: Timestamp) -> SlotStatus {
+    pub fn slot_status(&self, slot: Slot, commits: &SlotCommits, started: bool, now: Timestamp) -> SlotStatus {
         if self.is_closed(slot, commits, now) {
             return SlotStatus::Committed;
         }
@@ -236,12 +236,12 @@ impl SlotSchedule {
     /// Everything missed since the newest committed slot that has come, or since the role exists: a role that never committed one has
     /// missed all since then. Where that is not known either, nothing is called missed. `running`: the slots for which a run is under way.
     pub fn missed(&self, commits: &SlotCommits, running: &[Timestamp], now: Timestamp) -> MissedSlots {
-        self.missed_unless(commits, running, now, |_| None)
+        self.missed_except(commits, running, now, |_| None)
     }
 
     /// The same without what is excused: `excuse` tells of a slot until when every run is. What is excused is left out before
     /// the list is cut.
-    pub fn missed_unless(
+    pub fn missed_except(
         &self,
         commits: &SlotCommits,
         running: &[Timestamp],
@@ -257,7 +257,7 @@ impl SlotSchedule {
                 slot = last.filter(|last| last.at > this.at).or_else(|| self.following(this));
                 continue;
             }
-            let standing = self.standing(this, commits, running.contains(&this.at), now);
+            let standing = self.slot_status(this, commits, running.contains(&this.at), now);
             if matches!(standing, SlotStatus::NotStarted | SlotStatus::NotFinished) {
                 if missed.slots.len() == MISSED_MAX {
                     missed.more = true;
@@ -517,7 +517,7 @@ mod tests {
             for minute in 0..4 {
                 let slot = plan.due(after(60 * minute)).unwrap();
                 assert_eq!(plan.pending(&commits, after(60 * minute)), Some(slot), "minute {minute}");
-                assert_eq!(plan.waiting(&commits, after(60 * minute)), plan.due(after(0)));
+                assert_eq!(plan.first_waiting(&commits, after(60 * minute)), plan.due(after(0)));
                 let missed = plan.missed(&commits, &[], after(60 * minute)).slots;
                 assert_eq!(missed.len() as i64, minute, "those before it are over: {missed:?}");
             }
@@ -531,13 +531,13 @@ mod tests {
         let plan = cron("0 1 * * *", "UTC");
         let slot = plan.due(at("2026-11-20T01:00:00Z")).unwrap();
         let before = commits(["2026-11-19T01:00:00Z", "2028-11-19T01:00:00Z"]);
-        let standing = |started, now| plan.standing(slot, &before, started, at(now));
+        let standing = |started, now| plan.slot_status(slot, &before, started, at(now));
         assert_eq!(standing(false, "2026-11-20T01:30:00Z"), SlotStatus::Open { until: at("2026-11-20T01:30:00Z") });
         assert_eq!(standing(false, "2026-11-20T01:30:01Z"), SlotStatus::NotStarted);
         assert_eq!(standing(true, "2026-11-20T23:00:00Z"), SlotStatus::Open { until: at("2026-11-21T01:00:00Z") });
         assert_eq!(standing(true, "2026-11-21T01:00:00Z"), SlotStatus::NotFinished);
         assert_eq!(
-            plan.standing(slot, &commits(["2026-11-20T01:00:00Z"]), false, at("2026-11-21T01:00:00Z")),
+            plan.slot_status(slot, &commits(["2026-11-20T01:00:00Z"]), false, at("2026-11-21T01:00:00Z")),
             SlotStatus::Committed
         );
     }
@@ -577,8 +577,8 @@ mod tests {
             2,
             "a wrong clock's commit makes nothing good"
         );
-        assert_eq!(plan.waiting(&made(&[]), at("2026-11-18T23:00:00Z")), None);
-        assert_eq!(plan.waiting(&made(&[]), at("2026-11-20T23:00:00Z")).unwrap().at, at("2026-11-19T01:00:00Z"));
+        assert_eq!(plan.first_waiting(&made(&[]), at("2026-11-18T23:00:00Z")), None);
+        assert_eq!(plan.first_waiting(&made(&[]), at("2026-11-20T23:00:00Z")).unwrap().at, at("2026-11-19T01:00:00Z"));
         let wrong = SlotCommits::new([], Some(at("2028-11-18T14:00:00Z")));
         let days = |plan: &SlotSchedule, now| -> Vec<Timestamp> {
             plan.missed(&wrong, &[], at(now)).slots.iter().map(|slot| slot.at).collect()
@@ -589,22 +589,22 @@ mod tests {
             "a wrong date of origin excuses nothing whose time is over"
         );
         assert_eq!(days(&plan, "2026-11-20T02:00:00Z").len(), 2);
-        let seen = plan.clone().seen(Some(at("2026-11-10T14:00:00Z")));
+        let seen = plan.clone().with_first_seen(Some(at("2026-11-10T14:00:00Z")));
         assert_eq!(days(&seen, "2026-11-20T02:00:00Z").len(), 10, "since this node saw it first");
-        assert_eq!(days(&seen.seen(Some(at("2028-11-10T14:00:00Z"))), "2026-11-20T02:00:00Z").len(), 2);
+        assert_eq!(days(&seen.with_first_seen(Some(at("2028-11-10T14:00:00Z"))), "2026-11-20T02:00:00Z").len(), 2);
     }
 
     #[test]
     fn a_schedule_owes_nothing_from_before_it_was_in_force() {
-        let minutely = cron("* * * * *", "UTC").seen(Some(at("2026-11-20T12:00:30Z")));
+        let minutely = cron("* * * * *", "UTC").with_first_seen(Some(at("2026-11-20T12:00:30Z")));
         let weekly = ScheduleInForce { id: ScheduleId([9; 8]), since: None };
         let last = at("2026-11-15T01:00:00Z");
-        let commits = |schedule| SlotCommits::new([last], None).by(schedule, Some(last));
+        let commits = |schedule| SlotCommits::new([last], None).with_schedule(schedule, Some(last));
         let missed = |plan: &SlotSchedule, schedule, now| plan.missed(&commits(schedule), &[], at(now)).slots.len();
         assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:00:59Z"), 0, "not those of the week before");
         assert_eq!(missed(&minutely, Some(weekly), "2026-11-20T12:10:30Z"), 9, "those since then");
         for seen_at in [None, Some(at("2028-01-01T00:00:00Z"))] {
-            let unknown = minutely.clone().seen(seen_at);
+            let unknown = minutely.clone().with_first_seen(seen_at);
             assert_eq!(missed(&unknown, Some(weekly), "2026-11-15T01:10:30Z"), 9, "no date: since the last commit");
         }
         let same = ScheduleInForce { id: minutely.id, ..weekly };
@@ -618,9 +618,9 @@ mod tests {
         // Backed up by hand for a year, then scheduled.
         let made = SlotCommits::new([], Some(at("2025-11-20T12:00:00Z")));
         let count = |commits: &SlotCommits| minutely.missed(commits, &[], at("2026-11-20T12:10:30Z")).slots.len();
-        let by_hand = made.clone().by(None, Some(at("2026-11-20T12:06:30Z")));
+        let by_hand = made.clone().with_schedule(None, Some(at("2026-11-20T12:06:30Z")));
         assert_eq!(count(&by_hand), 9, "since it was seen first, whatever was done by hand after that");
-        let unseen = minutely.clone().seen(None);
+        let unseen = minutely.clone().with_first_seen(None);
         assert_eq!(unseen.missed(&by_hand, &[], at("2026-11-20T12:10:30Z")).slots.len(), 3, "since the last by hand");
         assert_eq!(count(&made), MISSED_MAX, "nothing was ever backed up");
     }
@@ -631,7 +631,7 @@ mod tests {
         let committed = commits(["2026-01-01T00:00:00Z"]);
         let missed = |until: &'static str, now| {
             let excuse = move |slot: Slot| (slot.starts + SignedDuration::from_mins(30) < at(until)).then(|| at(until));
-            plan.missed_unless(&committed, &[], at(now), excuse).slots
+            plan.missed_except(&committed, &[], at(now), excuse).slots
         };
         let after = missed("2026-03-01T12:10:00Z", "2026-03-01T15:45:00Z");
         let hours: Vec<Timestamp> = after.iter().map(|slot| slot.at).collect();
@@ -750,9 +750,9 @@ mod tests {
                 prop_assert!(before.at < next.at);
                 prop_assert_eq!(plan.following(before), Some(next));
                 prop_assert_eq!(plan.preceding(next), Some(before));
-                prop_assert_eq!((plan.exactly(next.at), plan.from_on(next.at)), (Some(next), Some(next)));
+                prop_assert_eq!((plan.slot_at(next.at), plan.slot_at_or_after(next.at)), (Some(next), Some(next)));
                 let between = before.at + SignedDuration::from_nanos(1);
-                prop_assert_eq!((plan.exactly(between), plan.from_on(between)), (None, Some(next)));
+                prop_assert_eq!((plan.slot_at(between), plan.slot_at_or_after(between)), (None, Some(next)));
                 now = next.at;
             }
         }

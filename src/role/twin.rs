@@ -87,7 +87,7 @@ pub enum CloneSuspicion {
     /// As was to be expected after what was seen before.
     Known,
     /// There is a second node with this ID, to which this process belongs.
-    Twin(InstanceId),
+    Clone(InstanceId),
 }
 
 /// Judges the newest record that no process of this node wrote.
@@ -122,7 +122,7 @@ pub fn detect_clone(evidence: CloneEvidence<'_>) -> CloneSuspicion {
     }
     let age = now.duration_since(before.at).abs();
     let is_near = seq.0.saturating_sub(before.seq.0) <= SIGHTING_RECORDS_MAX && age <= SIGHTING_AGE_MAX;
-    if instance == before.instance || is_near { CloneSuspicion::Twin(instance) } else { first }
+    if instance == before.instance || is_near { CloneSuspicion::Clone(instance) } else { first }
 }
 
 /// Whether two things were seen by the same complete notes of one boot. What is not known is not the same.
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn twin(instance: u8) -> CloneSuspicion {
-        CloneSuspicion::Twin(InstanceId([instance; 8]))
+        CloneSuspicion::Clone(InstanceId([instance; 8]))
     }
 
     /// A node whose state directory knows the processes 1 and 2, and whose memory of this boot knows 2 and 3.

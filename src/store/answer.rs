@@ -15,7 +15,7 @@ pub struct StoreResponse<'a> {
     /// The code in the S3 error document that is the answer's body; `None`: the body is none.
     pub code: Option<&'a str>,
     /// The answer has no body at all.
-    pub is_bare: bool,
+    pub has_no_body: bool,
 }
 
 /// What the answer to a conditional write shows.
@@ -28,33 +28,33 @@ pub enum WriteResponse {
     /// A definite refusal; nothing was written.
     Refused(StoreErrorKind),
     /// It cannot be told whether something was written.
-    Doubt,
+    Unknown,
 }
 
 impl StoreResponse<'_> {
     /// What a conditional write that was answered so came to. A success is not asked here.
-    pub fn of_write(self) -> WriteResponse {
+    pub fn write_response(self) -> WriteResponse {
         #[cfg(feature = "planted")]
-        if crate::planted::is(crate::planted::PlantedBug::UnrecognisedIsDefinite) && self.is_unrecognised() {
+        if crate::planted::is(crate::planted::PlantedBug::UnrecognisedIsDefinite) && self.is_not_from_store() {
             return WriteResponse::Refused(StoreErrorKind::Denied);
         }
         match (self.status, self.code) {
             // No proxy evaluates the condition, and some servers send no document with this one.
             (Some(412), Some("PreconditionFailed")) => WriteResponse::ConditionFailed,
-            (Some(412), None) if self.is_bare => WriteResponse::ConditionFailed,
+            (Some(412), None) if self.has_no_body => WriteResponse::ConditionFailed,
             (Some(404), Some("NoSuchKey")) => WriteResponse::NoSuchKey,
             (Some(300..), Some(code)) => match classify_code(code) {
                 // Temporary troubles are told before or after the effect, who knows.
-                None | Some(StoreErrorKind::Unreachable | StoreErrorKind::NotFound) => WriteResponse::Doubt,
+                None | Some(StoreErrorKind::Unreachable | StoreErrorKind::NotFound) => WriteResponse::Unknown,
                 Some(kind) => WriteResponse::Refused(kind),
             },
-            _ => WriteResponse::Doubt,
+            _ => WriteResponse::Unknown,
         }
     }
 
     /// The kind of error that an idempotent call ends with which was answered so. Codes come first: statuses are less exact, and without
     /// an S3 error document they are not the store's word: a proxy answers 403 and 404 as well.
-    pub fn kind(self) -> StoreErrorKind {
+    pub fn error_kind(self) -> StoreErrorKind {
         let Some(code) = self.code else { return StoreErrorKind::Unreachable };
         if let Some(kind) = classify_code(code) {
             return kind;
@@ -72,8 +72,8 @@ impl StoreResponse<'_> {
     }
 
     /// Whether nothing in it shows that the store gave it.
-    pub fn is_unrecognised(self) -> bool {
-        self.code.is_none() && !(self.is_bare && self.status == Some(412))
+    pub fn is_not_from_store(self) -> bool {
+        self.code.is_none() && !(self.has_no_body && self.status == Some(412))
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) fn classify_code(code: &str) -> Option<StoreErrorKind> {
 #[cfg(test)]
 mod tests {
     use StoreErrorKind::{Denied, Invalid, NoSpace, NoSuchStore, NotFound, Unreachable, Unsupported};
-    use WriteResponse::{ConditionFailed, Doubt, NoSuchKey, Refused};
+    use WriteResponse::{ConditionFailed, NoSuchKey, Refused, Unknown};
 
     use super::*;
 
@@ -154,49 +154,49 @@ mod tests {
             (Some(403), Some("RequestTimeTooSkewed"), false, Refused(Invalid), Invalid),
             (Some(301), Some("PermanentRedirect"), false, Refused(Invalid), Invalid),
             // The store's, and they do not tell.
-            (Some(409), Some("ConditionalRequestConflict"), false, Doubt, Unreachable),
-            (Some(400), Some("RequestTimeout"), false, Doubt, Unreachable),
-            (Some(500), Some("InternalError"), false, Doubt, Unreachable),
-            (Some(503), Some("SlowDown"), false, Doubt, Unreachable),
+            (Some(409), Some("ConditionalRequestConflict"), false, Unknown, Unreachable),
+            (Some(400), Some("RequestTimeout"), false, Unknown, Unreachable),
+            (Some(500), Some("InternalError"), false, Unknown, Unreachable),
+            (Some(503), Some("SlowDown"), false, Unknown, Unreachable),
             // A document with a code that nobody here knows.
-            (Some(403), Some("SomethingNew"), false, Doubt, Denied),
-            (Some(400), Some("SomethingNew"), false, Doubt, Invalid),
-            (Some(404), Some("NoSuchUpload"), false, Doubt, Unreachable),
-            (Some(404), Some("SomethingNew"), false, Doubt, Unreachable),
-            (Some(501), Some("SomethingNew"), false, Doubt, Unsupported),
-            (Some(507), Some("SomethingNew"), false, Doubt, NoSpace),
+            (Some(403), Some("SomethingNew"), false, Unknown, Denied),
+            (Some(400), Some("SomethingNew"), false, Unknown, Invalid),
+            (Some(404), Some("NoSuchUpload"), false, Unknown, Unreachable),
+            (Some(404), Some("SomethingNew"), false, Unknown, Unreachable),
+            (Some(501), Some("SomethingNew"), false, Unknown, Unsupported),
+            (Some(507), Some("SomethingNew"), false, Unknown, NoSpace),
             // A code in an answer whose status says success.
-            (Some(200), Some("AccessDenied"), false, Doubt, Denied),
+            (Some(200), Some("AccessDenied"), false, Unknown, Denied),
             // What the SDK makes of an empty 404.
-            (Some(404), Some("NotFound"), true, Doubt, Unreachable),
+            (Some(404), Some("NotFound"), true, Unknown, Unreachable),
             // Pages of proxies, captive portals and load balancers.
-            (Some(200), None, false, Doubt, Unreachable),
-            (Some(200), None, true, Doubt, Unreachable),
-            (Some(301), None, true, Doubt, Unreachable),
-            (Some(302), None, false, Doubt, Unreachable),
-            (Some(307), None, false, Doubt, Unreachable),
-            (Some(400), None, false, Doubt, Unreachable),
-            (Some(401), None, false, Doubt, Unreachable),
-            (Some(403), None, false, Doubt, Unreachable),
-            (Some(403), None, true, Doubt, Unreachable),
-            (Some(404), None, false, Doubt, Unreachable),
-            (Some(404), None, true, Doubt, Unreachable),
-            (Some(405), None, false, Doubt, Unreachable),
-            (Some(407), None, false, Doubt, Unreachable),
-            (Some(412), None, false, Doubt, Unreachable),
-            (Some(413), None, false, Doubt, Unreachable),
-            (Some(429), None, true, Doubt, Unreachable),
-            (Some(501), None, false, Doubt, Unreachable),
-            (Some(502), None, false, Doubt, Unreachable),
-            (Some(504), None, true, Doubt, Unreachable),
-            (Some(507), None, false, Doubt, Unreachable),
+            (Some(200), None, false, Unknown, Unreachable),
+            (Some(200), None, true, Unknown, Unreachable),
+            (Some(301), None, true, Unknown, Unreachable),
+            (Some(302), None, false, Unknown, Unreachable),
+            (Some(307), None, false, Unknown, Unreachable),
+            (Some(400), None, false, Unknown, Unreachable),
+            (Some(401), None, false, Unknown, Unreachable),
+            (Some(403), None, false, Unknown, Unreachable),
+            (Some(403), None, true, Unknown, Unreachable),
+            (Some(404), None, false, Unknown, Unreachable),
+            (Some(404), None, true, Unknown, Unreachable),
+            (Some(405), None, false, Unknown, Unreachable),
+            (Some(407), None, false, Unknown, Unreachable),
+            (Some(412), None, false, Unknown, Unreachable),
+            (Some(413), None, false, Unknown, Unreachable),
+            (Some(429), None, true, Unknown, Unreachable),
+            (Some(501), None, false, Unknown, Unreachable),
+            (Some(502), None, false, Unknown, Unreachable),
+            (Some(504), None, true, Unknown, Unreachable),
+            (Some(507), None, false, Unknown, Unreachable),
             // No answer, or no HTTP.
-            (None, None, true, Doubt, Unreachable),
-            (None, None, false, Doubt, Unreachable),
+            (None, None, true, Unknown, Unreachable),
+            (None, None, false, Unknown, Unreachable),
         ];
         for &(status, code, is_bare, write, read) in table {
-            let answer = StoreResponse { status, code, is_bare };
-            assert_eq!((answer.of_write(), answer.kind()), (write, read), "{answer:?}");
+            let answer = StoreResponse { status, code, has_no_body: is_bare };
+            assert_eq!((answer.write_response(), answer.error_kind()), (write, read), "{answer:?}");
         }
     }
 }

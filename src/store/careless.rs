@@ -34,13 +34,13 @@ impl Store for IgnoresConditions {
         self.0.put(key, body).await.map(|()| PutOutcome::Created)
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         let _ = hold.begin().await;
         self.put_if_absent(key, body).await
     }
 
     async fn replace(&self, key: &str, body: Bytes, _: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
-        self.0.put(key, body.clone()).await.map(|()| ReplaceOutcome::Replaced(ObjectVersion::of(&body)))
+        self.0.put(key, body.clone()).await.map(|()| ReplaceOutcome::Replaced(ObjectVersion::of_content(&body)))
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
@@ -63,7 +63,7 @@ impl Store for IgnoresConditions {
         self.0.delete(keys).await
     }
 
-    fn beneath(&self) -> Option<&dyn Store> {
+    fn inner(&self) -> Option<&dyn Store> {
         Some(self.0.as_ref())
     }
 

@@ -41,7 +41,7 @@ pub struct ResponseCounter {
     /// Moves with each answer.
     pub count: Arc<AtomicU64>,
     /// Whether an answer about this key, or prefix, is one to the work: leases are renewed beside it, whether it moves or not.
-    pub counts: fn(&str) -> bool,
+    pub is_progress: fn(&str) -> bool,
 }
 
 /// [`StoreCounters`] at one moment.
@@ -76,7 +76,7 @@ impl RequestCounts {
 
 impl StoreCounters {
     /// The numbers now.
-    pub fn read(&self) -> RequestCounts {
+    pub fn snapshot(&self) -> RequestCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         RequestCounts {
             put: read(&self.put),
@@ -91,19 +91,19 @@ impl StoreCounters {
         }
     }
 
-    fn up(&self, calls: &AtomicU64, body: &Bytes) {
+    fn record_upload(&self, calls: &AtomicU64, body: &Bytes) {
         calls.fetch_add(1, Ordering::Relaxed);
         self.bytes_up.fetch_add(body.len() as u64, Ordering::Relaxed);
     }
 
-    fn down(&self, body: &Bytes) {
+    fn record_download(&self, body: &Bytes) {
         self.bytes_down.fetch_add(body.len() as u64, Ordering::Relaxed);
     }
 
     /// That there is no such object is an answer, too. What came instead of one is none.
-    fn heard<T>(&self, key: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    fn record_response<T>(&self, key: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Some(answers) = &self.answers
-            && (answers.counts)(key)
+            && (answers.is_progress)(key)
             && answer.as_ref().err().is_none_or(StoreError::is_not_found)
         {
             answers.count.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +119,7 @@ impl CountingStore {
     }
 
     /// The same, and its answers are told.
-    pub fn telling(inner: Arc<dyn Store>, answers: ResponseCounter) -> (Self, Arc<StoreCounters>) {
+    pub fn with_response_counter(inner: Arc<dyn Store>, answers: ResponseCounter) -> (Self, Arc<StoreCounters>) {
         Self::with(inner, Some(answers))
     }
 
@@ -140,57 +140,57 @@ impl Store for CountingStore {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.counters.up(&self.counters.put, &body);
-        self.counters.heard(key, self.inner.put(key, body).await)
+        self.counters.record_upload(&self.counters.put, &body);
+        self.counters.record_response(key, self.inner.put(key, body).await)
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.counters.up(&self.counters.put_if_absent, &body);
-        self.counters.heard(key, self.inner.put_if_absent(key, body).await)
+        self.counters.record_upload(&self.counters.put_if_absent, &body);
+        self.counters.record_response(key, self.inner.put_if_absent(key, body).await)
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
-        self.counters.up(&self.counters.put_if_absent, &body);
-        self.counters.heard(key, self.inner.put_if_absent_held(key, body, hold).await)
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+        self.counters.record_upload(&self.counters.put_if_absent, &body);
+        self.counters.record_response(key, self.inner.put_if_absent_paused(key, body, hold).await)
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
-        self.counters.up(&self.counters.replace, &body);
-        self.counters.heard(key, self.inner.replace(key, body, expected).await)
+        self.counters.record_upload(&self.counters.replace, &body);
+        self.counters.record_response(key, self.inner.replace(key, body, expected).await)
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
-        let body = self.counters.heard(key, self.inner.get(key, limit).await)?;
-        self.counters.down(&body);
+        let body = self.counters.record_response(key, self.inner.get(key, limit).await)?;
+        self.counters.record_download(&body);
         Ok(body)
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         self.counters.get.fetch_add(1, Ordering::Relaxed);
-        let (body, version) = self.counters.heard(key, self.inner.get_versioned(key, limit).await)?;
-        self.counters.down(&body);
+        let (body, version) = self.counters.record_response(key, self.inner.get_versioned(key, limit).await)?;
+        self.counters.record_download(&body);
         Ok((body, version))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.counters.get_range.fetch_add(1, Ordering::Relaxed);
-        let body = self.counters.heard(key, self.inner.get_range(key, range).await)?;
-        self.counters.down(&body);
+        let body = self.counters.record_response(key, self.inner.get_range(key, range).await)?;
+        self.counters.record_download(&body);
         Ok(body)
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         self.counters.list.fetch_add(1, Ordering::Relaxed);
-        self.counters.heard(prefix, self.inner.list(prefix, after, limit).await)
+        self.counters.record_response(prefix, self.inner.list(prefix, after, limit).await)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
         self.counters.delete.fetch_add(1, Ordering::Relaxed);
-        self.counters.heard(keys.first().map_or("", String::as_str), self.inner.delete(keys).await)
+        self.counters.record_response(keys.first().map_or("", String::as_str), self.inner.delete(keys).await)
     }
 
-    fn beneath(&self) -> Option<&dyn Store> {
+    fn inner(&self) -> Option<&dyn Store> {
         Some(self.inner.as_ref())
     }
 
@@ -209,9 +209,9 @@ mod tests {
     async fn calls_and_bytes_are_counted() {
         let answers: Arc<AtomicU64> = Arc::default();
         let memory = Arc::new(MemoryStore::new(&Env::host()));
-        let (store, counters) = CountingStore::telling(
+        let (store, counters) = CountingStore::with_response_counter(
             memory,
-            ResponseCounter { count: Arc::clone(&answers), counts: |key| key != "lease" },
+            ResponseCounter { count: Arc::clone(&answers), is_progress: |key| key != "lease" },
         );
         store.put_if_absent("lease", Bytes::new()).await.unwrap();
         assert_eq!(answers.load(Ordering::Relaxed), 0, "it is renewed beside the work");
@@ -235,8 +235,8 @@ mod tests {
             bytes_up: 12,
             bytes_down: 12,
         };
-        assert_eq!(counters.read(), expected);
-        assert_eq!(counters.read().requests(), 10);
+        assert_eq!(counters.snapshot(), expected);
+        assert_eq!(counters.snapshot().requests(), 10);
         assert_eq!(answers.load(Ordering::Relaxed), 9, "that there is no such object is an answer");
     }
 }

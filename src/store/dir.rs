@@ -120,12 +120,12 @@ impl DirStore {
         &self,
         work: impl FnOnce(&DirStoreInner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let done = self.once(work).await;
+        let done = self.blocking_once(work).await;
         done.unwrap_or_else(|why| Err(StoreError::new(StoreErrorKind::Other, &self.0.name, None, why)))
     }
 
     /// The same for what is done once and leaves doubt when it breaks down in the middle: the outer error.
-    async fn once<T: Send + 'static>(
+    async fn blocking_once<T: Send + 'static>(
         &self,
         work: impl FnOnce(&DirStoreInner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Result<T, StoreError>, String> {
@@ -174,7 +174,7 @@ impl Store for DirStore {
     }
 
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities { put_if_absent: true, replace: true, is_bounded: true }
+        StoreCapabilities { put_if_absent: true, replace: true, has_finite_space: true }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -184,19 +184,19 @@ impl Store for DirStore {
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         let key = key.to_owned();
-        let put = self.once(move |inner| inner.put_if_absent(&key, &body, None)).await;
+        let put = self.blocking_once(move |inner| inner.put_if_absent(&key, &body, None)).await;
         put.unwrap_or_else(|why| Ok(PutOutcome::Unknown { why }))
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         let key = key.to_owned();
-        let put = self.once(move |inner| inner.put_if_absent(&key, &body, Some(hold))).await;
+        let put = self.blocking_once(move |inner| inner.put_if_absent(&key, &body, Some(hold))).await;
         put.unwrap_or_else(|why| Ok(PutOutcome::Unknown { why }))
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         let (key, expected) = (key.to_owned(), expected.clone());
-        let replaced = self.once(move |inner| inner.replace(&key, &body, &expected)).await;
+        let replaced = self.blocking_once(move |inner| inner.replace(&key, &body, &expected)).await;
         replaced.unwrap_or_else(|why| Ok(ReplaceOutcome::Unknown { why }))
     }
 
@@ -208,13 +208,13 @@ impl Store for DirStore {
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         match self.get(key, limit).await {
             Ok(body) => {
-                let version = ObjectVersion::of(&body);
+                let version = ObjectVersion::of_content(&body);
                 Ok((body, version))
             }
-            Err(error) if error.is_no_object() => {
+            Err(error) if error.is_not_an_object() => {
                 let key = key.to_owned();
                 let there = self.blocking(move |inner| inner.version(&key)).await?;
-                Err(error.of_version(there))
+                Err(error.with_version(there))
             }
             Err(error) => Err(error),
         }
@@ -241,7 +241,7 @@ impl Store for DirStore {
     }
 
     /// By the date of a file that is made and removed again; a directory that cannot be written tells nothing.
-    async fn ask_time(&self) {
+    async fn measure_clock_offset(&self) {
         let asked = self.blocking(|inner| {
             inner.ask_time();
             Ok(())
@@ -258,7 +258,7 @@ impl Store for DirStore {
 /// Why a put that may be begun anew did not succeed.
 enum PutAttemptError {
     /// Writing or fsync failed: try again under a new name.
-    Sync(io::Error),
+    Retry(io::Error),
     /// Nothing that a second try would mend.
     Final(StoreError),
 }
@@ -269,7 +269,7 @@ impl DirStoreInner {
     }
 
     /// Whoever reads finds no object there, and nobody can put one.
-    fn directory(&self, key: &str) -> StoreError {
+    fn is_directory_error(&self, key: &str) -> StoreError {
         StoreError::new(StoreErrorKind::NotAnObject, &self.name, Some(key), IN_ITS_PLACE)
     }
 
@@ -365,7 +365,7 @@ impl DirStoreInner {
     }
 
     /// Where `key` is to be: the directory that it is in, and every one above it, is there and durable.
-    fn place(&self, key: &str) -> Result<FileAt, StoreError> {
+    fn make_parent_dirs(&self, key: &str) -> Result<FileAt, StoreError> {
         key::check(&self.name, key)?;
         let root = Arc::new(self.root()?);
         let placed = self.make_parents(&root, key).or_else(|e| {
@@ -422,7 +422,7 @@ impl DirStoreInner {
             }
             Err(e) => {
                 self.discard(&temp);
-                Err(PutAttemptError::Sync(e))
+                Err(PutAttemptError::Retry(e))
             }
         }
     }
@@ -436,11 +436,11 @@ impl DirStoreInner {
 
     fn put(&self, key: &str, body: &[u8]) -> Result<(), StoreError> {
         let attempt = || {
-            let at = self.place(key).map_err(PutAttemptError::Final)?;
+            let at = self.make_parent_dirs(key).map_err(PutAttemptError::Final)?;
             let temp = self.write_temp(key, &at, body, None)?;
             let renamed = self.lock_if_replaced(key, &at).and_then(|lock| {
                 let renamed = self.disk.rename(&temp, &at).map_err(|e| match e.kind() {
-                    ErrorKind::IsADirectory => self.directory(key),
+                    ErrorKind::IsADirectory => self.is_directory_error(key),
                     _ => self.error(key, &e),
                 });
                 drop(lock);
@@ -450,7 +450,7 @@ impl DirStoreInner {
                 self.discard(&temp);
                 return Err(PutAttemptError::Final(e));
             }
-            self.disk.sync_dir(at.dir()).map_err(PutAttemptError::Sync)
+            self.disk.sync_dir(at.dir()).map_err(PutAttemptError::Retry)
         };
         self.with_attempts(key, attempt)
     }
@@ -458,7 +458,7 @@ impl DirStoreInner {
     fn put_if_absent(&self, key: &str, body: &[u8], hold: Option<PutPause>) -> Result<PutOutcome, StoreError> {
         let mut hold = hold;
         let (at, temp) = self.with_attempts(key, || {
-            let at = self.place(key).map_err(PutAttemptError::Final)?;
+            let at = self.make_parent_dirs(key).map_err(PutAttemptError::Final)?;
             self.write_temp(key, &at, body, hold.take()).map(|temp| (at, temp))
         })?;
         let linked = match self.disk.link(&temp, &at) {
@@ -486,7 +486,7 @@ impl DirStoreInner {
         };
         let outcome = match linked {
             Ok(()) => PutOutcome::Created,
-            Err(e) if e.kind() == ErrorKind::AlreadyExists && is_dir(&at) => return Err(self.directory(key)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && is_dir(&at) => return Err(self.is_directory_error(key)),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => PutOutcome::Exists,
             Err(e) if is_refusal(&e) => return Err(self.error(key, &e)),
             // A network file system may have lost the answer only.
@@ -510,7 +510,7 @@ impl DirStoreInner {
             match attempt() {
                 Ok(value) => return Ok(value),
                 Err(PutAttemptError::Final(e)) => return Err(e),
-                Err(PutAttemptError::Sync(e)) => {
+                Err(PutAttemptError::Retry(e)) => {
                     let error = self.error(key, &e);
                     if left == 0 || matches!(error.kind, StoreErrorKind::NoSpace | StoreErrorKind::ReadOnly) {
                         return Err(error);

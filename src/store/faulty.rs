@@ -26,7 +26,7 @@ pub enum InjectedFault {
     LostAnswer,
     /// A conditional put or replace gets no answer, arrives this much later, and does what it should. Other calls are merely
     /// lost.
-    Late(Duration),
+    LateEffect(Duration),
     /// It takes this long, and then works.
     Delay(Duration),
     /// The server refuses for the moment, 503, and does nothing.
@@ -57,7 +57,7 @@ impl FaultPlan {
     }
 
     /// By chance.
-    pub fn by_chance(seed: u64, per_mille: u64, faults: &[InjectedFault]) -> Self {
+    pub fn random(seed: u64, per_mille: u64, faults: &[InjectedFault]) -> Self {
         Self { at: BTreeMap::new(), per_mille, faults: faults.to_vec(), seed }
     }
 }
@@ -94,7 +94,7 @@ impl FaultyStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<InjectedFault> {
+    fn next_fault(&self) -> Option<InjectedFault> {
         let mut state = self.state();
         let call = state.calls;
         state.calls += 1;
@@ -118,7 +118,7 @@ impl FaultyStore {
         state.recent.push_back(key.to_owned());
     }
 
-    fn silence(&self, key: Option<&str>) -> StoreError {
+    fn no_answer_error(&self, key: Option<&str>) -> StoreError {
         StoreError::new(StoreErrorKind::Unreachable, &self.inner.describe(), key, "no answer")
     }
 
@@ -137,10 +137,10 @@ impl FaultyStore {
             }
             Some(InjectedFault::LostAnswer) => {
                 call.await?;
-                Err(self.silence(key))
+                Err(self.no_answer_error(key))
             }
-            Some(InjectedFault::LostRequest | InjectedFault::Refused | InjectedFault::Late(_)) => {
-                Err(self.silence(key))
+            Some(InjectedFault::LostRequest | InjectedFault::Refused | InjectedFault::LateEffect(_)) => {
+                Err(self.no_answer_error(key))
             }
             Some(InjectedFault::Denied) => {
                 Err(StoreError::new(StoreErrorKind::Denied, &self.inner.describe(), key, ""))
@@ -149,7 +149,7 @@ impl FaultyStore {
     }
 
     /// A call of which only one request is sent; `unknown` is its outcome when no answer comes.
-    async fn once<T: Send + 'static>(
+    async fn single_request<T: Send + 'static>(
         &self,
         fault: Option<InjectedFault>,
         unknown: impl FnOnce(String) -> T,
@@ -167,7 +167,7 @@ impl FaultyStore {
             }
             Some(InjectedFault::LostRequest) => "the request was lost",
             Some(InjectedFault::Refused) => "status 503",
-            Some(InjectedFault::Late(time)) => {
+            Some(InjectedFault::LateEffect(time)) => {
                 tokio::spawn(async move {
                     tokio::time::sleep(time).await;
                     // Nobody is there any more to be told.
@@ -199,7 +199,7 @@ impl Store for FaultyStore {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.idempotent(self.next(), Some(key), self.inner.put(key, body)).await?;
+        self.idempotent(self.next_fault(), Some(key), self.inner.put(key, body)).await?;
         self.wrote(key);
         Ok(())
     }
@@ -207,7 +207,7 @@ impl Store for FaultyStore {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         let (inner, to) = (Arc::clone(&self.inner), key.to_owned());
         let call = async move { inner.put_if_absent(&to, body).await };
-        let outcome = self.once(self.next(), |why| PutOutcome::Unknown { why }, call).await?;
+        let outcome = self.single_request(self.next_fault(), |why| PutOutcome::Unknown { why }, call).await?;
         if outcome != PutOutcome::Exists {
             self.wrote(key);
         }
@@ -215,30 +215,30 @@ impl Store for FaultyStore {
     }
 
     /// Never fails by plan: the proof is about the store below.
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
-        self.inner.put_if_absent_held(key, body, hold).await
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if_absent_paused(key, body, hold).await
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         let (inner, to, expected) = (Arc::clone(&self.inner), key.to_owned(), expected.clone());
         let call = async move { inner.replace(&to, body, &expected).await };
-        self.once(self.next(), |why| ReplaceOutcome::Unknown { why }, call).await
+        self.single_request(self.next_fault(), |why| ReplaceOutcome::Unknown { why }, call).await
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
-        self.idempotent(self.next(), Some(key), self.inner.get(key, limit)).await
+        self.idempotent(self.next_fault(), Some(key), self.inner.get(key, limit)).await
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
-        self.idempotent(self.next(), Some(key), self.inner.get_versioned(key, limit)).await
+        self.idempotent(self.next_fault(), Some(key), self.inner.get_versioned(key, limit)).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.idempotent(self.next(), Some(key), self.inner.get_range(key, range)).await
+        self.idempotent(self.next_fault(), Some(key), self.inner.get_range(key, range)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
-        let fault = self.next();
+        let fault = self.next_fault();
         let mut page = self.idempotent(fault, None, self.inner.list(prefix, after, limit)).await?;
         if fault == Some(InjectedFault::StaleListing) {
             let recent = self.state().recent.clone();
@@ -248,10 +248,10 @@ impl Store for FaultyStore {
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.idempotent(self.next(), None, self.inner.delete(keys)).await
+        self.idempotent(self.next_fault(), None, self.inner.delete(keys)).await
     }
 
-    fn beneath(&self) -> Option<&dyn Store> {
+    fn inner(&self) -> Option<&dyn Store> {
         Some(self.inner.as_ref())
     }
 
@@ -283,7 +283,7 @@ mod tests {
         let plan = FaultPlan::exactly([
             (0, InjectedFault::LostRequest),
             (1, InjectedFault::LostAnswer),
-            (2, InjectedFault::Late(late)),
+            (2, InjectedFault::LateEffect(late)),
             (3, InjectedFault::Refused),
             (4, InjectedFault::Delay(late)),
             (5, InjectedFault::LostAnswer),
@@ -324,7 +324,8 @@ mod tests {
         }
         assert_eq!(store.replace("k", BODY, &first).await.unwrap(), ReplaceOutcome::Changed);
 
-        let store = FaultyStore::new(Arc::new(memory.clone()), FaultPlan::exactly([(1, InjectedFault::Late(late))]));
+        let store =
+            FaultyStore::new(Arc::new(memory.clone()), FaultPlan::exactly([(1, InjectedFault::LateEffect(late))]));
         let (_, second) = store.get_versioned("k", SizeLimit::INDEX).await.unwrap();
         let outcome = store.replace("k", Bytes::from("late"), &second).await.unwrap();
         assert!(matches!(outcome, ReplaceOutcome::Unknown { .. }), "{outcome:?}");
@@ -349,7 +350,7 @@ mod tests {
     async fn equal_seeds_fail_alike_and_as_often_as_asked() {
         let failures = async |seed| {
             let (_, store) =
-                faulty(FaultPlan::by_chance(seed, 250, &[InjectedFault::LostRequest, InjectedFault::Refused]));
+                faulty(FaultPlan::random(seed, 250, &[InjectedFault::LostRequest, InjectedFault::Refused]));
             let mut failed = Vec::new();
             for call in 0..1000 {
                 if store.put("k", BODY).await.is_err() {

@@ -83,8 +83,8 @@ impl Store for MemoryTrackingStore {
         self.inner.put_if_absent(key, body).await
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
-        self.inner.put_if_absent_held(key, body, hold).await
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+        self.inner.put_if_absent_paused(key, body, hold).await
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
@@ -116,7 +116,7 @@ impl Store for MemoryTrackingStore {
         self.inner.delete(keys).await
     }
 
-    fn beneath(&self) -> Option<&dyn Store> {
+    fn inner(&self) -> Option<&dyn Store> {
         Some(self.inner.as_ref())
     }
 

@@ -79,7 +79,7 @@ impl Store for MemoryStore {
     }
 
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities { put_if_absent: true, replace: true, is_bounded: false }
+        StoreCapabilities { put_if_absent: true, replace: true, has_finite_space: false }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -101,7 +101,7 @@ impl Store for MemoryStore {
         Ok(PutOutcome::Created)
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         let _ = hold.begin().await;
         self.put_if_absent(key, body).await
     }
@@ -109,11 +109,11 @@ impl Store for MemoryStore {
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         key::check(NAME, key)?;
         let mut state = self.state();
-        if state.objects.get(key).is_none_or(|(there, _)| ObjectVersion::of(there) != *expected) {
+        if state.objects.get(key).is_none_or(|(there, _)| ObjectVersion::of_content(there) != *expected) {
             return Ok(ReplaceOutcome::Changed);
         }
         self.insert(&mut state, key, &body);
-        Ok(ReplaceOutcome::Replaced(ObjectVersion::of(&body)))
+        Ok(ReplaceOutcome::Replaced(ObjectVersion::of_content(&body)))
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
@@ -124,10 +124,10 @@ impl Store for MemoryStore {
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
         let body = self.find(key)?;
-        let version = ObjectVersion::of(&body);
+        let version = ObjectVersion::of_content(&body);
         match limit.check(NAME, key, body.len() as u64) {
             Ok(()) => Ok((body, version)),
-            Err(error) => Err(error.of_version(Some(version))),
+            Err(error) => Err(error.with_version(Some(version))),
         }
     }
 

@@ -64,7 +64,7 @@ impl WriteCondition {
     }
 
     /// The condition does not hold.
-    fn broken(self) -> &'static str {
+    fn broken_message(self) -> &'static str {
         match self {
             Self::Absent => "it existed",
             Self::Unchanged => "it had changed",
@@ -72,7 +72,7 @@ impl WriteCondition {
     }
 
     /// The condition holds.
-    fn kept(self) -> &'static str {
+    fn kept_message(self) -> &'static str {
         match self {
             Self::Absent => "it did not exist",
             Self::Unchanged => "it had not changed",
@@ -97,7 +97,7 @@ pub enum ProofFailure {
         winners: usize,
     },
     /// The object holds what a writer wrote that was refused, or that came later.
-    #[error("{key} was overwritten although {}: this store ignores {}", condition.broken(), condition.header())]
+    #[error("{key} was overwritten although {}: this store ignores {}", condition.broken_message(), condition.header())]
     Overwritten {
         /// What was tried.
         condition: WriteCondition,
@@ -105,7 +105,7 @@ pub enum ProofFailure {
         key: String,
     },
     /// All writers were refused although the condition held.
-    #[error("no writer was allowed to {} {key}, although {}", condition.verb(), condition.kept())]
+    #[error("no writer was allowed to {} {key}, although {}", condition.verb(), condition.kept_message())]
     NobodyWon {
         /// What was tried.
         condition: WriteCondition,
@@ -128,7 +128,7 @@ impl ProofFailure {
     ///
     /// # Errors
     /// The request that failed.
-    pub fn seen(self) -> Result<Self, StoreError> {
+    pub fn into_definite(self) -> Result<Self, StoreError> {
         match self {
             Self::Store(error) if error.kind != StoreErrorKind::Unsupported => Err(error),
             seen => Ok(seen),
@@ -192,7 +192,7 @@ impl ProofKeys {
         Self { stem: format!("{prefix}-{}", hex::encode(env.random_bytes::<8>())), used: Vec::new() }
     }
 
-    fn next(&mut self) -> String {
+    fn next_key(&mut self) -> String {
         let key = format!("{}-{}", self.stem, self.used.len() + 1);
         self.used.push(key.clone());
         key
@@ -223,7 +223,7 @@ async fn run_rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> Resu
     // The held writer's round is one more; it is the last, so that slow stores have failed before.
     while left > 0 {
         let held = left == 1;
-        let key = names.next();
+        let key = names.next_key();
         let bodies = bodies(env, if held { 2 } else { RACERS });
         let outcomes = if held {
             paused_round(store, &key, &bodies).await?
@@ -233,7 +233,7 @@ async fn run_rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> Resu
         let told: Vec<WriterOutcome> = outcomes.into_iter().map(WriterOutcome::from).collect();
         match judge(WriteCondition::Absent, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
             RoundVerdict::Kept => left -= 1,
-            RoundVerdict::Doubtful { why } => doubts.add(why)?,
+            RoundVerdict::Inconclusive { why } => doubts.add(why)?,
         }
     }
     Ok(())
@@ -247,7 +247,7 @@ async fn replace_rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> 
         let (key, version) = if let Some(next) = next.take() {
             next
         } else {
-            let key = names.next();
+            let key = names.next_key();
             store.put(&key, body(env)).await?;
             let (_, version) = store.get_versioned(&key, SizeLimit::LIVE).await?;
             (key, version)
@@ -267,7 +267,7 @@ async fn replace_rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> 
                 next = won.map(|version| (key, version));
             }
             // On with another key: a request of this round may still arrive at this one, and be right to win.
-            RoundVerdict::Doubtful { why } => doubts.add(why)?,
+            RoundVerdict::Inconclusive { why } => doubts.add(why)?,
         }
     }
     Ok(())
@@ -299,7 +299,7 @@ async fn concurrent_puts(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Resu
 /// The first writer begins, the second starts and finishes, the first goes on.
 async fn paused_round(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<Vec<PutOutcome>, StoreError> {
     let (hold, handle) = PutPause::new();
-    let slow = store.put_if_absent_held(key, bodies[0].clone(), hold);
+    let slow = store.put_if_absent_paused(key, bodies[0].clone(), hold);
     let fast = async {
         // If it ended without ever being held, its outcome tells; if it hangs, the hold is released below.
         let _ = tokio::time::timeout(HOLD_PATIENCE, handle.started).await;
@@ -325,7 +325,7 @@ enum WriterOutcome {
     /// That the condition did not hold.
     Refused,
     /// Nothing.
-    Doubt {
+    Unknown {
         /// What came instead.
         why: String,
     },
@@ -336,7 +336,7 @@ impl From<PutOutcome> for WriterOutcome {
         match outcome {
             PutOutcome::Created => WriterOutcome::Won,
             PutOutcome::Exists => WriterOutcome::Refused,
-            PutOutcome::Unknown { why } => WriterOutcome::Doubt { why },
+            PutOutcome::Unknown { why } => WriterOutcome::Unknown { why },
         }
     }
 }
@@ -346,7 +346,7 @@ impl From<ReplaceOutcome> for WriterOutcome {
         match outcome {
             ReplaceOutcome::Replaced(_) => WriterOutcome::Won,
             ReplaceOutcome::Changed => WriterOutcome::Refused,
-            ReplaceOutcome::Unknown { why } => WriterOutcome::Doubt { why },
+            ReplaceOutcome::Unknown { why } => WriterOutcome::Unknown { why },
         }
     }
 }
@@ -357,7 +357,7 @@ enum RoundVerdict {
     /// One winner, and the object is the winner's.
     Kept,
     /// Answers are missing, so that the round proves nothing.
-    Doubtful {
+    Inconclusive {
         /// What came instead.
         why: String,
     },
@@ -373,7 +373,7 @@ fn judge(
 ) -> Result<RoundVerdict, ProofFailure> {
     let key = || key.to_owned();
     let winners: Vec<usize> = (0..told.len()).filter(|i| told[*i] == WriterOutcome::Won).collect();
-    let doubt = told.iter().find_map(|t| if let WriterOutcome::Doubt { why } = t { Some(why) } else { None });
+    let doubt = told.iter().find_map(|t| if let WriterOutcome::Unknown { why } = t { Some(why) } else { None });
     let holder = bodies.iter().position(|body| Some(body) == content);
     if winners.len() > 1 {
         return Err(ProofFailure::SeveralWinners { condition, key: key(), winners: winners.len() });
@@ -385,7 +385,7 @@ fn judge(
     match (winners.first(), doubt) {
         (Some(winner), _) if holder == Some(*winner) => Ok(RoundVerdict::Kept),
         (Some(_), _) => Err(ProofFailure::Overwritten { condition, key: key() }),
-        (None, Some(why)) => Ok(RoundVerdict::Doubtful { why: why.clone() }),
+        (None, Some(why)) => Ok(RoundVerdict::Inconclusive { why: why.clone() }),
         (None, None) => Err(ProofFailure::NobodyWon { condition, key: key() }),
     }
 }
@@ -436,7 +436,7 @@ pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result
     }
     let mut last = None;
     for _ in 0..CHECK_ATTEMPTS {
-        match store.replace(prefix, body(env), &ObjectVersion::of_nothing()).await? {
+        match store.replace(prefix, body(env), &ObjectVersion::matching_nothing()).await? {
             ReplaceOutcome::Changed => return Ok(()),
             ReplaceOutcome::Replaced(_) => return Err(broken_promise_failure(WriteCondition::Unchanged, prefix)),
             ReplaceOutcome::Unknown { why } => {
@@ -473,7 +473,7 @@ mod tests {
     }
 
     fn doubt() -> WriterOutcome {
-        WriterOutcome::Doubt { why: "timeout".to_owned() }
+        WriterOutcome::Unknown { why: "timeout".to_owned() }
     }
 
     fn verdict(told: &[WriterOutcome], holder: Option<usize>) -> Result<RoundVerdict, ProofFailure> {
@@ -507,7 +507,7 @@ mod tests {
     #[tokio::test]
     async fn what_came_instead_of_a_verdict_is_told() {
         let env = Env::host();
-        let refusing = FaultPlan::by_chance(1, 1000, &[InjectedFault::Refused]);
+        let refusing = FaultPlan::random(1, 1000, &[InjectedFault::Refused]);
         let store = FaultyStore::new(Arc::new(MemoryStore::new(&env)), refusing);
         let undecided = check(&store, "app/live/probe", &env).await.unwrap_err().to_string();
         assert!(undecided.contains("app/live/probe: ") && undecided.contains("503"), "{undecided}");
@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn missing_answers_prove_nothing() {
         for holder in [None, Some(2)] {
-            assert!(matches!(verdict(&[Refused, Refused, doubt()], holder), Ok(RoundVerdict::Doubtful { .. })));
+            assert!(matches!(verdict(&[Refused, Refused, doubt()], holder), Ok(RoundVerdict::Inconclusive { .. })));
         }
     }
 }

@@ -69,11 +69,11 @@ impl ReconnectingStore {
     }
 
     /// The store of now, and which one it is.
-    async fn store(&self) -> (Arc<dyn Store>, u64) {
+    async fn current_store(&self) -> (Arc<dyn Store>, u64) {
         if self.now().is_asked {
             let _turn = self.turn.lock().await;
             if std::mem::take(&mut self.now().is_asked) {
-                self.build().await;
+                self.reconnect().await;
             }
         }
         let now = self.now();
@@ -81,22 +81,22 @@ impl ReconnectingStore {
     }
 
     /// The store to ask after the one of `used` has refused; `None`: the refusal stands.
-    async fn next(&self, used: u64, error: &StoreError) -> Option<Arc<dyn Store>> {
+    async fn store_after_refusal(&self, used: u64, error: &StoreError) -> Option<Arc<dyn Store>> {
         if !is_client_refusal(error.kind) {
             return None;
         }
         let _turn = self.turn.lock().await;
-        let decided = self.now().renewal.refused(used, self.env.clock.boottime());
+        let decided = self.now().renewal.note_refusal(used, self.env.clock.boottime());
         match decided {
             RenewalAction::Stands => return None,
             RenewalAction::UseNewer if std::mem::take(&mut self.now().is_asked) => {
-                self.build().await;
+                self.reconnect().await;
             }
             RenewalAction::UseNewer => {}
             RenewalAction::Build => {
                 tracing::debug!("{error}; asking again with the credentials and certificates that are on disk");
-                self.now().renewal.built(self.env.clock.boottime());
-                if !self.build().await {
+                self.now().renewal.note_built(self.env.clock.boottime());
+                if !self.reconnect().await {
                     return None;
                 }
             }
@@ -105,7 +105,7 @@ impl ReconnectingStore {
     }
 
     /// One that cannot be built leaves the one before.
-    async fn build(&self) -> bool {
+    async fn reconnect(&self) -> bool {
         match (self.connect)().await {
             Ok(store) => {
                 self.now().store = store;
@@ -113,7 +113,7 @@ impl ReconnectingStore {
             }
             Err(error) => {
                 let (now, why) = (self.env.clock.boottime(), error.to_string());
-                if self.now().outage.failed(&why, now) {
+                if self.now().outage.note_failure(&why, now) {
                     tracing::warn!("the store is asked with the credentials and certificates of before: {error}");
                 }
                 false
@@ -122,19 +122,19 @@ impl ReconnectingStore {
     }
 
     /// Asks the store of now, and once more the next one if that is refused.
-    async fn ask<T, F>(&self, ask: impl Fn(Arc<dyn Store>) -> F) -> Result<T, StoreError>
+    async fn call_with_reconnect<T, F>(&self, ask: impl Fn(Arc<dyn Store>) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        let (store, used) = self.store().await;
+        let (store, used) = self.current_store().await;
         let refused = match ask(store).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        let Some(store) = self.next(used, &refused).await else { return Err(refused) };
+        let Some(store) = self.store_after_refusal(used, &refused).await else { return Err(refused) };
         let asked = ask(store).await;
         if !asked.as_ref().is_err_and(|error| is_client_refusal(error.kind)) {
-            self.now().renewal.accepted();
+            self.now().renewal.note_accepted();
         }
         asked
     }
@@ -165,7 +165,7 @@ impl Store for ReconnectingStore {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.ask(|store| {
+        self.call_with_reconnect(|store| {
             let body = body.clone();
             async move { store.put(key, body).await }
         })
@@ -173,20 +173,20 @@ impl Store for ReconnectingStore {
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.ask(|store| {
+        self.call_with_reconnect(|store| {
             let body = body.clone();
             async move { store.put_if_absent(key, body).await }
         })
         .await
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         // It is held once: the proof, which has put others before, begins again by itself.
-        self.store().await.0.put_if_absent_held(key, body, hold).await
+        self.current_store().await.0.put_if_absent_paused(key, body, hold).await
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
-        self.ask(|store| {
+        self.call_with_reconnect(|store| {
             let body = body.clone();
             async move { store.replace(key, body, expected).await }
         })
@@ -194,15 +194,15 @@ impl Store for ReconnectingStore {
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
-        self.ask(|store| async move { store.get(key, limit).await }).await
+        self.call_with_reconnect(|store| async move { store.get(key, limit).await }).await
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
-        self.ask(|store| async move { store.get_versioned(key, limit).await }).await
+        self.call_with_reconnect(|store| async move { store.get_versioned(key, limit).await }).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.ask(|store| {
+        self.call_with_reconnect(|store| {
             let range = range.clone();
             async move { store.get_range(key, range).await }
         })
@@ -210,29 +210,29 @@ impl Store for ReconnectingStore {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
-        self.ask(|store| async move { store.list(prefix, after, limit).await }).await
+        self.call_with_reconnect(|store| async move { store.list(prefix, after, limit).await }).await
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.ask(|store| async move { store.delete(keys).await }).await
+        self.call_with_reconnect(|store| async move { store.delete(keys).await }).await
     }
 
-    async fn ask_time(&self) {
-        self.store().await.0.ask_time().await;
+    async fn measure_clock_offset(&self) {
+        self.current_store().await.0.measure_clock_offset().await;
     }
 
     async fn versioning(&self) -> Versioning {
-        self.store().await.0.versioning().await
+        self.current_store().await.0.versioning().await
     }
 
-    fn renew(&self) {
+    fn reload_credentials(&self) {
         let mut now = self.now();
-        now.renewal.asked();
+        now.renewal.request_rebuild();
         now.is_asked = true;
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.now().store.trouble()
+    fn last_attempt_error(&self) -> Option<String> {
+        self.now().store.last_attempt_error()
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {

@@ -125,7 +125,7 @@ impl S3Store {
         })
     }
 
-    fn full(&self, key: &str) -> String {
+    fn full_key(&self, key: &str) -> String {
         format!("{}{key}", self.root)
     }
 
@@ -143,7 +143,7 @@ impl S3Store {
         self.client
             .put_object()
             .bucket(&self.bucket)
-            .key(self.full(key))
+            .key(self.full_key(key))
             .set_storage_class(self.storage_class(key))
             .set_server_side_encryption(self.sse())
             .set_ssekms_key_id(self.sse_kms_key_id.clone())
@@ -162,7 +162,7 @@ impl S3Store {
         let request = match condition {
             PutCondition::None => self.put_request(key),
             PutCondition::Absent => self.put_request(key).if_none_match("*"),
-            PutCondition::Is(version) => self.put_request(key).if_match(&version.0),
+            PutCondition::Version(version) => self.put_request(key).if_match(&version.0),
         };
         let request = request.checksum_algorithm(ChecksumAlgorithm::Crc32C).body(ByteStream::from(body)).customize();
         let request = if self.sign_bodies { request } else { request.disable_payload_signing() };
@@ -177,7 +177,7 @@ impl S3Store {
         range: Option<String>,
         limit: SizeLimit,
     ) -> Result<(Bytes, Option<String>), DownloadFailure> {
-        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).set_range(range);
+        let request = self.client.get_object().bucket(&self.bucket).key(self.full_key(key)).set_range(range);
         let mut answer = request.send().await.map_err(|e| DownloadFailure::Answer(e.into()))?;
         let expected = answer.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0);
         if expected > limit.bytes() {
@@ -213,7 +213,7 @@ impl S3Store {
                 Ok(whole) => return Ok(whole),
                 Err(DownloadFailure::Answer(failure)) => return Err(failure),
                 Err(DownloadFailure::Body(detail)) if left == 0 => {
-                    return Err(S3Failure::broken_off(detail));
+                    return Err(S3Failure::interrupted_download(detail));
                 }
                 // Bytes were coming a moment ago, so there is no crowd to avoid; the next attempt backs off if need be.
                 Err(DownloadFailure::Body(detail)) => tracing::debug!(key, detail, "a download broke off"),
@@ -226,18 +226,18 @@ impl S3Store {
 enum PutCondition<'a> {
     None,
     Absent,
-    Is(&'a ObjectVersion),
+    Version(&'a ObjectVersion),
 }
 
 /// What one page of a listing says about what comes after it.
 #[derive(Debug, PartialEq, Eq)]
 enum ListContinuation {
     /// It was the last one.
-    Reached,
+    End,
     /// There is more, under this token if there is one.
     More(Option<String>),
     /// It does not say, or contradicts itself: nothing may be concluded from what it lacks.
-    Unsaid(String),
+    Unclear(String),
 }
 
 impl ListContinuation {
@@ -252,15 +252,15 @@ impl ListContinuation {
                 && answer.key_count <= answer.max_keys.or(Some(LIST_PAGE_MAX as i32)) =>
             {
                 let count = answer.key_count.unwrap_or_default();
-                Self::Unsaid(format!("the listing counts {count} objects and shows {shown}"))
+                Self::Unclear(format!("the listing counts {count} objects and shows {shown}"))
             }
             (_, Some(next)) if contents.is_empty() && token == Some(&next) => {
-                Self::Unsaid("the listing goes on from where it is for ever".to_owned())
+                Self::Unclear("the listing goes on from where it is for ever".to_owned())
             }
             (_, Some(next)) => Self::More(Some(next)),
             (Some(true), None) => Self::More(None),
-            (Some(false), None) => Self::Reached,
-            (None, None) => Self::Unsaid("the listing does not say whether there is more".to_owned()),
+            (Some(false), None) => Self::End,
+            (None, None) => Self::Unclear("the listing does not say whether there is more".to_owned()),
         };
         (end, contents)
     }
@@ -310,7 +310,7 @@ impl Store for S3Store {
     }
 
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities { put_if_absent: true, replace: true, is_bounded: false }
+        StoreCapabilities { put_if_absent: true, replace: true, has_finite_space: false }
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
@@ -319,7 +319,7 @@ impl Store for S3Store {
             return self.put_in_parts(key, body).await;
         }
         let put = self.put_whole(key, body, Builder::new(), PutCondition::None).await;
-        match put.map_err(|f| f.about_bucket(&self.place, Some(key)))? {
+        match put.map_err(|f| f.for_bucket(&self.place, Some(key)))? {
             Some(_) => Ok(()),
             None => Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), NO_ETAG)),
         }
@@ -333,7 +333,7 @@ impl Store for S3Store {
         }
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         key::check(&self.place, key)?;
         let config = without_retries()
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -352,7 +352,7 @@ impl Store for S3Store {
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
         key::check(&self.place, key)?;
-        match self.put_whole(key, body, without_retries(), PutCondition::Is(expected)).await {
+        match self.put_whole(key, body, without_retries(), PutCondition::Version(expected)).await {
             Ok(etag) => Ok(match version_from_etag(etag) {
                 Ok(version) => ReplaceOutcome::Replaced(version),
                 // No refusal, since the object has changed: who reads it back is told that it has no version.
@@ -365,7 +365,7 @@ impl Store for S3Store {
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
         key::check(&self.place, key)?;
         let read = self.read_with_attempts(key, None, limit).await;
-        read.map(|(body, _)| body).map_err(|f| f.about(&self.place, Some(key)))
+        read.map(|(body, _)| body).map_err(|f| f.for_key(&self.place, Some(key)))
     }
 
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
@@ -373,7 +373,7 @@ impl Store for S3Store {
         let read = self.read_with_attempts(key, None, limit).await;
         let (body, etag) = read.map_err(|mut f| {
             let there = f.etag.take().and_then(|etag| version_from_etag(Some(etag)).ok());
-            f.about(&self.place, Some(key)).of_version(there)
+            f.for_key(&self.place, Some(key)).with_version(there)
         })?;
         match version_from_etag(etag) {
             Ok(version) => Ok((body, version)),
@@ -398,23 +398,23 @@ impl Store for S3Store {
             Err(f) if f.status == Some(416) && (f.is_bare || f.code.as_deref() == Some("InvalidRange")) => {
                 Ok(Bytes::new())
             }
-            Err(f) => Err(f.about(&self.place, Some(key))),
+            Err(f) => Err(f.for_key(&self.place, Some(key))),
         }
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         key::check_prefix(&self.place, prefix)?;
         let limit = limit.clamp(1, LIST_PAGE_MAX);
-        let (mut after, mut token) = (after.map(|after| self.full(after)), None);
+        let (mut after, mut token) = (after.map(|after| self.full_key(after)), None);
         for _ in 0..EMPTY_PAGES_MAX {
-            let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.full(prefix));
+            let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.full_key(prefix));
             let answer = request
                 .set_start_after(after.clone())
                 .set_continuation_token(token.clone())
                 .max_keys(limit as i32)
                 .send()
                 .await
-                .map_err(|e| S3Failure::from(e).about_bucket(&self.place, None))?;
+                .map_err(|e| S3Failure::from(e).for_bucket(&self.place, None))?;
             let (end, contents) = ListContinuation::of(answer, token.as_deref());
             let last = contents.last().and_then(|o| o.key.clone());
             // A console's folder markers and other people's files are no objects of ours.
@@ -428,10 +428,10 @@ impl Store for S3Store {
                 })
                 .collect();
             match (end, last) {
-                (ListContinuation::Unsaid(why), _) => {
+                (ListContinuation::Unclear(why), _) => {
                     return Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(prefix), why));
                 }
-                (ListContinuation::Reached, _) => return Ok(ListPage { objects, truncated: false }),
+                (ListContinuation::End, _) => return Ok(ListPage { objects, truncated: false }),
                 (ListContinuation::More(_), _) if !objects.is_empty() => {
                     return Ok(ListPage { objects, truncated: true });
                 }
@@ -453,11 +453,11 @@ impl Store for S3Store {
             StoreError::new(StoreErrorKind::Invalid, &self.place, None, e.to_string())
         };
         let objects: Result<Vec<ObjectIdentifier>, _> =
-            keys.iter().map(|key| ObjectIdentifier::builder().key(self.full(key)).build()).collect();
+            keys.iter().map(|key| ObjectIdentifier::builder().key(self.full_key(key)).build()).collect();
         let batch =
             Delete::builder().set_objects(Some(objects.map_err(invalid)?)).quiet(true).build().map_err(invalid)?;
         let answer = self.client.delete_objects().bucket(&self.bucket).delete(batch).send().await;
-        let answer = answer.map_err(|e| S3Failure::from(e).about_bucket(&self.place, None))?;
+        let answer = answer.map_err(|e| S3Failure::from(e).for_bucket(&self.place, None))?;
         for error in answer.errors.unwrap_or_default() {
             let kind = error.code().and_then(super::answer::classify_code).unwrap_or(StoreErrorKind::Other);
             if kind == StoreErrorKind::NotFound {
@@ -474,7 +474,7 @@ impl Store for S3Store {
         self.ask_versioning().await
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn last_attempt_error(&self) -> Option<String> {
         self.troubles.last()
     }
 
@@ -504,7 +504,7 @@ mod tests {
         let options = S3Options { credentials, ..S3Options::default() };
         let store = S3Store::connect(&settings, "backups", "/prod/", &Env::host(), options).await.unwrap();
         let signed_for = PresigningConfig::expires_in(Duration::from_mins(1)).unwrap();
-        let request = store.client.get_object().bucket(&store.bucket).key(store.full("app/format"));
+        let request = store.client.get_object().bucket(&store.bucket).key(store.full_key("app/format"));
         let signed = request.presigned(signed_for).await.unwrap();
         signed.uri().split('?').next().unwrap().to_owned()
     }

@@ -34,7 +34,7 @@ impl BandwidthLimiter {
         Self { bucket: Arc::new(Mutex::new(bucket)), env: env.clone() }
     }
 
-    async fn pass(&self, bytes: usize) {
+    async fn acquire(&self, bytes: usize) {
         let wait = self.take(bytes);
         if wait > Duration::ZERO {
             tokio::time::sleep(wait).await;
@@ -94,7 +94,7 @@ impl Store for ThrottledStore {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.limiter.pass(body.len()).await;
+        self.limiter.acquire(body.len()).await;
         self.inner.put(key, body).await
     }
 
@@ -103,9 +103,9 @@ impl Store for ThrottledStore {
         self.inner.put_if_absent(key, body).await
     }
 
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         self.limiter.take(body.len());
-        self.inner.put_if_absent_held(key, body, hold).await
+        self.inner.put_if_absent_paused(key, body, hold).await
     }
 
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
@@ -133,7 +133,7 @@ impl Store for ThrottledStore {
         self.inner.delete(keys).await
     }
 
-    fn beneath(&self) -> Option<&dyn Store> {
+    fn inner(&self) -> Option<&dyn Store> {
         Some(self.inner.as_ref())
     }
 

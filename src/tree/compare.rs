@@ -23,8 +23,8 @@ const COARSE: UnixNanos = UnixNanos(2_000_000_000);
 impl CachedStat {
     /// What to remember of an object that was seen as `stat` at `seen` or later, by this host's wall clock. `None` if it
     /// changed so shortly before that it could change again without a new ctime.
-    pub fn remember(stat: &Stat, seen: UnixNanos) -> Option<Self> {
-        let has_nanoseconds = stat.ctime.parts().1 != 0;
+    pub fn from_stat(stat: &Stat, seen: UnixNanos) -> Option<Self> {
+        let has_nanoseconds = stat.ctime.seconds_and_nanos().1 != 0;
         let settled = stat.ctime.0 + if has_nanoseconds { TICK.0 } else { COARSE.0 };
         (settled < seen.0).then_some(Self { ino: stat.ino, ctime: stat.ctime })
     }
@@ -177,13 +177,13 @@ mod tests {
         let second = 1_000_000_000;
         let at = |ctime| Stat { ctime: UnixNanos(ctime), ..stat() };
         let fine = at(100 * second + 1);
-        assert_eq!(CachedStat::remember(&fine, UnixNanos(100 * second + 1)), None, "the same tick");
-        assert_eq!(CachedStat::remember(&fine, UnixNanos(99 * second)), None, "a clock that was set back");
+        assert_eq!(CachedStat::from_stat(&fine, UnixNanos(100 * second + 1)), None, "the same tick");
+        assert_eq!(CachedStat::from_stat(&fine, UnixNanos(99 * second)), None, "a clock that was set back");
         let known = Some(CachedStat { ino: 7, ctime: fine.ctime });
-        assert_eq!(CachedStat::remember(&fine, UnixNanos(100 * second + 2 + TICK.0)), known);
+        assert_eq!(CachedStat::from_stat(&fine, UnixNanos(100 * second + 2 + TICK.0)), known);
         let coarse = at(100 * second);
-        assert_eq!(CachedStat::remember(&coarse, UnixNanos(102 * second)), None);
-        assert!(CachedStat::remember(&coarse, UnixNanos(102 * second + 1)).is_some());
+        assert_eq!(CachedStat::from_stat(&coarse, UnixNanos(102 * second)), None);
+        assert!(CachedStat::from_stat(&coarse, UnixNanos(102 * second + 1)).is_some());
     }
 
     #[test]

@@ -24,16 +24,16 @@ pub struct FileFlags(u8);
 impl FileFlags {
     /// As statx(2) tells them.
     pub fn of_statx(attributes: StatxAttributes) -> Self {
-        Self::those(|(_, shown, _)| attributes.contains(*shown))
+        Self::select(|(_, shown, _)| attributes.contains(*shown))
     }
 
     /// As an entry's attributes tell them. Letters that this version does not know mean nothing to it.
     pub fn of_entry(xattrs: &[Xattr]) -> Self {
         let letters = xattrs.iter().find(|x| x.name == ATTRIBUTE).map_or(&[][..], |x| &x.value);
-        Self::those(|(letter, ..)| letters.contains(letter))
+        Self::select(|(letter, ..)| letters.contains(letter))
     }
 
-    fn those(has: impl Fn(&(u8, StatxAttributes, IFlags)) -> bool) -> Self {
+    fn select(has: impl Fn(&(u8, StatxAttributes, IFlags)) -> bool) -> Self {
         Self(FLAGS.iter().enumerate().filter(|(_, flag)| has(flag)).map(|(n, _)| 1 << n).sum())
     }
 
@@ -53,7 +53,7 @@ impl FileFlags {
     }
 
     /// Whether a file that has them can no longer be written, renamed or linked.
-    pub fn closes(self) -> bool {
+    pub fn prevent_changes(self) -> bool {
         self.list().any(|(_, _, flag)| IFlags::IMMUTABLE.union(IFlags::APPEND).contains(*flag))
     }
 
@@ -81,7 +81,12 @@ mod tests {
     #[test]
     fn only_some_of_them_close_a_file() {
         let of = |letters: &[u8]| FileFlags::of_entry(&[Xattr { name: ATTRIBUTE.to_vec(), value: letters.to_vec() }]);
-        assert!(of(b"a").closes() && of(b"di").closes() && !of(b"d").closes() && !of(b"").closes());
+        assert!(
+            of(b"a").prevent_changes()
+                && of(b"di").prevent_changes()
+                && !of(b"d").prevent_changes()
+                && !of(b"").prevent_changes()
+        );
         assert!(of(b"zz").is_empty(), "a letter of a later version");
         assert!(FileFlags::of_entry(&[Xattr { name: b"user.flags".to_vec(), value: b"i".to_vec() }]).is_empty());
     }

@@ -55,7 +55,7 @@ pub fn read_entry(roots: &SourceRoots, scanned: &ScannedEntry, names: &OwnerName
     let path = &scanned.path;
     let failed = |e: io::Error| PathProblem::io(path.clone(), &e);
     if scanned.stat.kind == FileType::File {
-        return Ok(open_file(roots, path)?.complete(path, names));
+        return Ok(open_file(roots, path)?.to_entry(path, names));
     }
     // A directory that may be passed but not listed has attributes all the same.
     let listable = (scanned.stat.kind == FileType::Dir).then(|| roots.open_at(path, LIST).ok()).flatten();
@@ -82,7 +82,7 @@ pub fn read_entry(roots: &SourceRoots, scanned: &ScannedEntry, names: &OwnerName
             return Err(PathProblem { path: path.clone(), kind: PathProblemKind::Vanished });
         }
     };
-    let object = if readable { XattrTarget::Open(fd.as_fd()) } else { XattrTarget::Pointed(fd.as_fd()) };
+    let object = if readable { XattrTarget::Open(fd.as_fd()) } else { XattrTarget::PathOnly(fd.as_fd()) };
     Ok(assemble(path, kind, stat, names, object))
 }
 
@@ -165,7 +165,7 @@ impl OpenFile {
     }
 
     /// The file as an entry, without content: no chunks, no extents.
-    pub fn complete(&self, path: &TreePath, names: &OwnerNames) -> ReadEntry {
+    pub fn to_entry(&self, path: &TreePath, names: &OwnerNames) -> ReadEntry {
         let kind = EntryKind::File { size: self.stat.size, extents: None, chunks: Vec::new() };
         assemble(path, kind, self.stat, names, XattrTarget::Open(self.fd.as_fd()))
     }
@@ -201,7 +201,7 @@ impl OpenFile {
     }
 
     /// The content from its beginning to where it ends, whatever the file says of its size.
-    pub fn stream(&self) -> SequentialReader<'_> {
+    pub fn sequential_reader(&self) -> SequentialReader<'_> {
         SequentialReader { file: self, at: 0 }
     }
 

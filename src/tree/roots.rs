@@ -97,7 +97,7 @@ pub(super) struct SourceRoot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PathResolution {
     /// `openat2(2)`, one call for up to [`PATH_MAX`] bytes.
-    Whole,
+    OpenAt2,
     /// One call for each component: kernels before 5.6, and sandboxes that forbid `openat2`.
     Stepwise,
 }
@@ -122,7 +122,7 @@ impl SourceRoots {
             }
         }
         let slash = openat2(CWD, c"/", PASS | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS);
-        let way = if slash.is_ok() { PathResolution::Whole } else { PathResolution::Stepwise };
+        let way = if slash.is_ok() { PathResolution::OpenAt2 } else { PathResolution::Stepwise };
         Ok(Self { sources: roots, way, lease_waited_ms: AtomicU64::new(0) })
     }
 
@@ -247,7 +247,7 @@ impl PathResolution {
     /// Opens `path` below `base` without following links.
     fn open(self, base: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         open_in_pieces(base, path, flags | OFlags::NOFOLLOW, |fd, piece, flags| match self {
-            Self::Whole => openat2(fd, OsStr::from_bytes(piece), flags, Mode::empty(), ResolveFlags::NO_SYMLINKS),
+            Self::OpenAt2 => openat2(fd, OsStr::from_bytes(piece), flags, Mode::empty(), ResolveFlags::NO_SYMLINKS),
             Self::Stepwise => {
                 let mut here: Option<OwnedFd> = None;
                 let (parents, last) = match piece.iter().rposition(|&b| b == b'/') {
@@ -336,7 +336,7 @@ mod tests {
         symlink("sub", dir.path().join("real/app/inner")).unwrap();
         symlink("sub/file", dir.path().join("real/app/name")).unwrap();
         let mut roots = SourceRoots::open(&[dir.path().join("link/app")]).unwrap();
-        for way in [PathResolution::Whole, PathResolution::Stepwise] {
+        for way in [PathResolution::OpenAt2, PathResolution::Stepwise] {
             roots.way = way;
             let open = |below: &str| roots.open_at(&at(&path, below), READ).map(drop);
             open("link/app/sub/file").unwrap();
@@ -401,7 +401,7 @@ mod tests {
             deep = deep.join(name.as_bytes()).unwrap();
         }
         assert!(deep.as_bytes().len() > 2 * PATH_MAX);
-        for way in [PathResolution::Whole, PathResolution::Stepwise] {
+        for way in [PathResolution::OpenAt2, PathResolution::Stepwise] {
             let fd = way
                 .open(roots.sources[0].base.as_fd(), &deep.as_bytes()[roots.sources[0].base_len + 1..], LIST)
                 .unwrap();

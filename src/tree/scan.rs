@@ -168,7 +168,7 @@ impl Iterator for TreeScan {
         loop {
             assert!(!state.panicked, "a walker panicked");
             match state.queue.pop() {
-                QueuePoll::Some(batch) => {
+                QueuePoll::Ready(batch) => {
                     if state.walkers_waiting > 0 && state.queue.wants_walkers(0) {
                         self.shared.work.notify_all();
                     }
@@ -209,9 +209,9 @@ impl ScanShared {
         let mut state = self.lock();
         loop {
             match state.queue.take() {
-                QueuePoll::Some((ticket, work, want)) => {
+                QueuePoll::Ready((ticket, work, want)) => {
                     drop(state);
-                    let parts = walker.work(work, want);
+                    let parts = walker.run_task(work, want);
                     state = self.lock();
                     state.queue.finish(ticket, parts);
                     if state.consumer_waiting && state.queue.wants_consumer() {

@@ -127,18 +127,18 @@ impl From<Errno> for WriteErrorKind {
 
 /// Attaches the path to a system error.
 pub(crate) trait AttachPath<T> {
-    fn at(self, path: &TreePath) -> Result<T, WriteError>;
+    fn at_path(self, path: &TreePath) -> Result<T, WriteError>;
 }
 
 impl<T> AttachPath<T> for rustix::io::Result<T> {
-    fn at(self, path: &TreePath) -> Result<T, WriteError> {
+    fn at_path(self, path: &TreePath) -> Result<T, WriteError> {
         self.map_err(|errno| WriteError { path: path.clone(), kind: errno.into() })
     }
 }
 
 impl<T> AttachPath<T> for io::Result<T> {
-    fn at(self, path: &TreePath) -> Result<T, WriteError> {
-        self.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)).at(path)
+    fn at_path(self, path: &TreePath) -> Result<T, WriteError> {
+        self.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)).at_path(path)
     }
 }
 
@@ -256,7 +256,7 @@ impl RestoreTarget {
     }
 
     /// Metadata that could not be set so far, once per kind.
-    pub fn metadata_troubles(&self) -> Vec<MetadataFailure> {
+    pub fn metadata_failures(&self) -> Vec<MetadataFailure> {
         self.troubles.list()
     }
 
@@ -272,7 +272,7 @@ impl RestoreTarget {
         match found {
             Ok(stat) => Ok(Some(stat.into())),
             Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e).at(path),
+            Err(e) => Err(e).at_path(path),
         }
     }
 
@@ -282,7 +282,7 @@ impl RestoreTarget {
         match rustix::fs::mkdirat(&*dir, path.name(), Mode::from_raw_mode(u32::from(mode))) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
-            Err(e) => Err(e).at(path),
+            Err(e) => Err(e).at_path(path),
         }
     }
 
@@ -293,17 +293,17 @@ impl RestoreTarget {
         if uid.is_root() || found.uid != uid.as_raw() || found.mode & 0o700 == 0o700 {
             return Ok(());
         }
-        let dir = self.resolver.dir(path).at(path)?;
-        if ExistingObject::from(rustix::fs::fstat(&*dir).at(path)?).inode != found.inode {
+        let dir = self.resolver.dir(path).at_path(path)?;
+        if ExistingObject::from(rustix::fs::fstat(&*dir).at_path(path)?).inode != found.inode {
             return Err(WriteError { path: path.clone(), kind: WriteErrorKind::Changed });
         }
-        rustix::fs::chmod(meta::proc_path(&*dir), Mode::from_raw_mode(u32::from(found.mode | 0o700))).at(path)
+        rustix::fs::chmod(meta::proc_path(&*dir), Mode::from_raw_mode(u32::from(found.mode | 0o700))).at_path(path)
     }
 
     /// Space that this user may still write in the directory of `path`, in bytes.
     pub fn free_bytes(&self, path: &TreePath) -> Result<u64, WriteError> {
         let dir = self.parent_of(path)?;
-        file::free_bytes(&*dir).at(path)
+        file::free_bytes(&*dir).at_path(path)
     }
 
     /// Opens an existing regular file for reading; anything else is an error, and so is another one than `expected`.
@@ -311,10 +311,10 @@ impl RestoreTarget {
         let dir = self.parent_of(path)?;
         // Should a pipe or a device have taken its place, the open must not wait for it.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*dir, path.name(), flags, Mode::empty()).at(path)?;
-        let found = ExistingObject::from(rustix::fs::fstat(&fd).at(path)?);
+        let fd = rustix::fs::openat(&*dir, path.name(), flags, Mode::empty()).at_path(path)?;
+        let found = ExistingObject::from(rustix::fs::fstat(&fd).at_path(path)?);
         if !found.is_file() {
-            return Err(Errno::INVAL).at(path);
+            return Err(Errno::INVAL).at_path(path);
         }
         if expected.is_some_and(|expected| expected.inode != found.inode) {
             return Err(WriteError { path: path.clone(), kind: WriteErrorKind::Changed });
@@ -324,8 +324,8 @@ impl RestoreTarget {
 
     fn parent_of(&self, path: &TreePath) -> Result<Arc<OwnedFd>, WriteError> {
         // The root has no parent to be created, replaced or removed in.
-        let parent = path.parent().ok_or(Errno::INVAL).at(path)?;
-        self.resolver.dir(&parent).at(path)
+        let parent = path.parent().ok_or(Errno::INVAL).at_path(path)?;
+        self.resolver.dir(&parent).at_path(path)
     }
 
     fn temporary_name(&self) -> String {

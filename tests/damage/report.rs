@@ -135,7 +135,7 @@ async fn leftovers_are_counted_and_shared_manifests_are_read_once() {
         let (role, env) = (&rig.role, &rig.env);
         let report = verify(Arc::new(store), &role.name, &role.key, 0, &nothing, &progress, env).await.unwrap();
         assert_eq!(report.damage_count, 0, "{:?}", report.damages);
-        (report, counters.read())
+        (report, counters.snapshot())
     };
     let (before, few) = count().await;
     for _ in 0..5 {

@@ -186,9 +186,9 @@ impl Rig {
             cancel: CancelToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
-            memories: ProcessMemory::default(),
-            surroundings: NodeInputs::default(),
-            sessions: LeaseSessions::default(),
+            memory: ProcessMemory::default(),
+            inputs: NodeInputs::default(),
+            leases: LeaseSessions::default(),
         }
     }
 
@@ -208,7 +208,7 @@ impl Rig {
             lease: LeaseView::Unasked,
             history: Some(&history),
             plan: None,
-            occasion: RetakeReason::ByHand,
+            retake_reason: RetakeReason::ByHand,
         };
         let ElectionState::Active { candidacy, .. } = decide(inputs).state else {
             panic!("by hand it is always active")

@@ -158,9 +158,9 @@ impl Story {
             cancel: CancelToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
-            memories: ProcessMemory::default(),
-            surroundings: NodeInputs::default(),
-            sessions: LeaseSessions::default(),
+            memory: ProcessMemory::default(),
+            inputs: NodeInputs::default(),
+            leases: LeaseSessions::default(),
         }
     }
 

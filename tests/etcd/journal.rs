@@ -37,15 +37,23 @@ async fn contract(registers: &dyn RegisterService) {
     let (a, b, empty) = (Bytes::from_static(b"a"), Bytes::from_static(b"b\0\xff\n"), Bytes::new());
     let value = async |register: &Arc<dyn Register>| register.read().await.unwrap().value;
     assert_eq!(value(&one).await, None);
-    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(CasOutcome::No(None)), "nothing is no value");
-    assert_eq!(one.swap(Some(&empty), b.clone()).await, Ok(CasOutcome::No(None)), "not even the empty one");
-    assert_eq!(one.swap(None, empty.clone()).await, Ok(CasOutcome::Yes));
+    assert_eq!(one.compare_and_swap(Some(&a), b.clone()).await, Ok(CasOutcome::Mismatch(None)), "nothing is no value");
+    assert_eq!(
+        one.compare_and_swap(Some(&empty), b.clone()).await,
+        Ok(CasOutcome::Mismatch(None)),
+        "not even the empty one"
+    );
+    assert_eq!(one.compare_and_swap(None, empty.clone()).await, Ok(CasOutcome::Swapped));
     assert_eq!(value(&same).await, Some(empty.clone()), "an empty value is one");
-    assert_eq!(same.swap(None, a.clone()).await, Ok(CasOutcome::No(Some(empty.clone()))));
-    assert_eq!(same.swap(Some(&empty), a.clone()).await, Ok(CasOutcome::Yes));
-    assert_eq!(one.swap(Some(&b), a.clone()).await, Ok(CasOutcome::No(Some(a.clone()))));
-    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(CasOutcome::Yes));
-    assert_eq!(one.swap(Some(&a), b.clone()).await, Ok(CasOutcome::No(Some(b.clone()))), "sent again it does nothing");
+    assert_eq!(same.compare_and_swap(None, a.clone()).await, Ok(CasOutcome::Mismatch(Some(empty.clone()))));
+    assert_eq!(same.compare_and_swap(Some(&empty), a.clone()).await, Ok(CasOutcome::Swapped));
+    assert_eq!(one.compare_and_swap(Some(&b), a.clone()).await, Ok(CasOutcome::Mismatch(Some(a.clone()))));
+    assert_eq!(one.compare_and_swap(Some(&a), b.clone()).await, Ok(CasOutcome::Swapped));
+    assert_eq!(
+        one.compare_and_swap(Some(&a), b.clone()).await,
+        Ok(CasOutcome::Mismatch(Some(b.clone()))),
+        "sent again it does nothing"
+    );
     assert_eq!((value(&one).await, value(&other).await), (Some(b), None));
     assert_eq!(one.read().await.unwrap().cluster, other.read().await.unwrap().cluster);
 
@@ -53,7 +61,7 @@ async fn contract(registers: &dyn RegisterService) {
     const WORKERS: u64 = 6;
     const EACH: u64 = 25;
     let counter = registers.register("counter");
-    counter.swap(None, Bytes::from_static(b"0")).await.unwrap();
+    counter.compare_and_swap(None, Bytes::from_static(b"0")).await.unwrap();
     let workers = (0..WORKERS).map(|_| {
         let counter = Arc::clone(&counter);
         tokio::spawn(async move {
@@ -61,8 +69,8 @@ async fn contract(registers: &dyn RegisterService) {
             while done < EACH {
                 let now = counter.read().await.unwrap().value.unwrap();
                 let next = std::str::from_utf8(&now).unwrap().parse::<u64>().unwrap() + 1;
-                let swapped = counter.swap(Some(&now), Bytes::from(next.to_string())).await.unwrap();
-                done += u64::from(swapped == CasOutcome::Yes);
+                let swapped = counter.compare_and_swap(Some(&now), Bytes::from(next.to_string())).await.unwrap();
+                done += u64::from(swapped == CasOutcome::Swapped);
             }
         })
     });
@@ -84,12 +92,12 @@ async fn a_register_tells_a_refusal_from_silence() {
     let mut etcd = EtcdCluster::single();
     let register = registers(&settings(etcd.endpoints(), PATIENT)).register("a/head");
     let large = Bytes::from(vec![b'x'; 2 << 20]);
-    let refused = register.swap(None, large).await.unwrap_err();
+    let refused = register.compare_and_swap(None, large).await.unwrap_err();
     assert!(matches!(&refused, RegisterError::Refused(why) if why.contains("large")), "{refused:?}");
     assert_eq!(register.read().await.unwrap().value, None);
     etcd.kill(0);
     assert!(matches!(register.read().await, Err(RegisterError::Unreachable(_))));
-    assert!(matches!(register.swap(None, Bytes::new()).await, Ok(CasOutcome::Unknown { .. })));
+    assert!(matches!(register.compare_and_swap(None, Bytes::new()).await, Ok(CasOutcome::Unknown { .. })));
 }
 
 /// A repository in a memory that ignores conditions.
@@ -136,7 +144,7 @@ impl Place {
 async fn append(journal: &Journal, count: usize) -> BTreeSet<Seq> {
     let (mut view, mut seqs) = (journal.read(None).await.unwrap(), BTreeSet::new());
     while seqs.len() < count {
-        view = match journal.note(&view, UnfencedAction::Resume).await {
+        view = match journal.append_unfenced(&view, UnfencedAction::Resume).await {
             Ok(view) => {
                 assert!(seqs.insert(view.head.as_ref().unwrap().seq));
                 view
@@ -197,7 +205,7 @@ async fn a_record_whose_answer_is_lost_is_found() {
     let Wired { wire, whole, place, journal, view } = Wired::to(&etcd).await;
     let swaps = etcd.received("Txn");
     wire.set(ProxyMode::LoseAnswers);
-    let after = journal.note(&view, UnfencedAction::Resume).await.unwrap();
+    let after = journal.append_unfenced(&view, UnfencedAction::Resume).await.unwrap();
     assert_eq!(after.head.unwrap().seq, Seq(2));
     assert_eq!(etcd.received("Txn") - swaps, 2, "the first one worked; the second one found what it did");
     assert_eq!(place.records(&whole).await, 2, "once");
@@ -208,7 +216,7 @@ async fn a_record_that_comes_late_does_nothing() {
     let etcd = EtcdCluster::single();
     let Wired { wire, whole, place, journal, view } = Wired::to(&etcd).await;
     wire.set(ProxyMode::Hold);
-    let (after, pieces) = tokio::join!(journal.note(&view, UnfencedAction::Resume), async {
+    let (after, pieces) = tokio::join!(journal.append_unfenced(&view, UnfencedAction::Resume), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         wire.held()
     });

@@ -87,7 +87,7 @@ fn now() -> ClockReading {
 /// Asks until it is held; no ask may take longer than a lease, and other answers than `expected` are none.
 async fn until_held(lease: &mut EtcdLease, ttl: Duration, expected: &str) -> LeaseGrant {
     for _ in 0..400 {
-        let reply = tokio::time::timeout(ttl, lease.ask()).await.expect("an ask never hangs");
+        let reply = tokio::time::timeout(ttl, lease.acquire_or_renew()).await.expect("an ask never hangs");
         if let LeaseReply::Held(grant) = reply {
             return grant;
         }
@@ -113,27 +113,27 @@ async fn one_holds_it_and_giving_up_lets_the_other_in_at_once() {
     let etcd = EtcdCluster::single();
     let (one, two) = (session(&etcd, 1, TTL * 5), session(&etcd, 2, TTL * 5));
     let (mut east, mut west) = (EtcdLease::new(one.clone(), APP), EtcdLease::new(two.clone(), APP));
-    assert_eq!(says(&west.look().await), "free");
+    assert_eq!(says(&west.inspect().await), "free");
     let before = now();
-    let grant = held(&east.ask().await);
+    let grant = held(&east.acquire_or_renew().await);
     assert!(grant.asked.boot >= before.boot && grant.ttl == TTL * 5, "{grant:?}");
-    assert_eq!(says(&west.ask().await), "node1 has it");
-    assert_eq!(says(&west.look().await), "node1 has it");
-    assert_eq!(says(&EtcdLease::new(two.clone(), DB).ask().await), "held", "roles do not mind each other");
+    assert_eq!(says(&west.acquire_or_renew().await), "node1 has it");
+    assert_eq!(says(&west.inspect().await), "node1 has it");
+    assert_eq!(says(&EtcdLease::new(two.clone(), DB).acquire_or_renew().await), "held", "roles do not mind each other");
 
-    let hints = west.hints().expect("etcd has a watch");
+    let hints = west.change_hints().expect("etcd has a watch");
     hints.notified().await; // The watch is there.
     east.release().await;
     hints.notified().await;
-    assert_eq!(says(&west.ask().await), "held");
-    assert_eq!(says(&east.ask().await), "node2 has it");
+    assert_eq!(says(&west.acquire_or_renew().await), "held");
+    assert_eq!(says(&east.acquire_or_renew().await), "node2 has it");
     east.release().await;
-    assert_eq!(says(&west.ask().await), "held", "who does not hold it gives nothing up");
+    assert_eq!(says(&west.acquire_or_renew().await), "held", "who does not hold it gives nothing up");
 
     // The end of a process is the end of all that it holds.
     two.close().await;
-    assert_eq!(says(&west.ask().await), "unknown: etcd: the session is closed");
-    assert_eq!(says(&east.ask().await), "held");
+    assert_eq!(says(&west.acquire_or_renew().await), "unknown: etcd: the session is closed");
+    assert_eq!(says(&east.acquire_or_renew().await), "held");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,16 +141,16 @@ async fn a_dead_holder_is_followed_and_never_early() {
     let etcd = EtcdCluster::single();
     let (mut east, mut west) =
         (EtcdLease::new(session(&etcd, 1, TTL), APP), EtcdLease::new(session(&etcd, 2, TTL), APP));
-    let grant = held(&east.ask().await);
-    assert_eq!(says(&west.ask().await), "node1 has it");
-    let hints = west.hints().expect("etcd has a watch");
+    let grant = held(&east.acquire_or_renew().await);
+    assert_eq!(says(&west.acquire_or_renew().await), "node1 has it");
+    let hints = west.change_hints().expect("etcd has a watch");
     hints.notified().await;
     // It stops renewing. Nobody asks meanwhile: the watch tells.
     hints.notified().await;
     until_held(&mut west, TTL, "node1").await;
-    assert!(now().boot >= grant.until(), "the old holder's work ended before");
+    assert!(now().boot >= grant.work_until(), "the old holder's work ended before");
     // The first one comes back with what it had: neither its old key nor its old lease is there.
-    let reply = east.ask().await;
+    let reply = east.acquire_or_renew().await;
     assert_eq!(says(&reply), "node2 has it");
 }
 
@@ -162,7 +162,7 @@ async fn a_hundred_roles_share_one_lease() {
     let methods = ["LeaseGrant", "LeaseKeepAlive", "Put", "Txn", "Range"];
     let counts = || methods.map(|method| etcd.received(method));
     let ask_all = async |roles: &mut Vec<EtcdLease>| {
-        let replies = futures_util::future::join_all(roles.iter_mut().map(EtcdLease::ask)).await;
+        let replies = futures_util::future::join_all(roles.iter_mut().map(EtcdLease::acquire_or_renew)).await;
         assert!(replies.iter().all(|reply| matches!(reply, LeaseReply::Held(_))), "{}", says(&replies[0]));
     };
     let before = counts();
@@ -186,7 +186,7 @@ async fn living_processes_are_listed() {
     let other = open(peer(2));
     assert_eq!(one.peers().await.unwrap(), [], "nobody asked for anything");
     for (n, session) in [&one, &other].into_iter().enumerate() {
-        held(&EtcdLease::new(session.clone(), RepoId([n as u8; 16])).ask().await);
+        held(&EtcdLease::new(session.clone(), RepoId([n as u8; 16])).acquire_or_renew().await);
     }
     let peers = one.peers().await.unwrap();
     assert_eq!(peers.len(), 2);
@@ -210,14 +210,14 @@ async fn tls_with_a_client_certificate() {
         };
         EtcdLease::new(EtcdSession::of(settings, Env::host(), peer(1)), APP)
     };
-    assert_eq!(says(&with(true, true).ask().await), "held");
-    let stranger = says(&with(true, false).ask().await);
+    assert_eq!(says(&with(true, true).acquire_or_renew().await), "held");
+    let stranger = says(&with(true, false).acquire_or_renew().await);
     assert!(stranger.starts_with("unknown: etcd: https://"), "{stranger}");
-    let believer = says(&with(false, true).ask().await);
+    let believer = says(&with(false, true).acquire_or_renew().await);
     assert!(believer.starts_with("unknown: etcd: https://") && believer.contains("ertificate"), "{believer}");
     let mut lost = settings(etcd.endpoints(), TTL * 5);
     lost.ca_file = Some("/nonexistent/ca.pem".into());
-    let lost = says(&EtcdLease::new(EtcdSession::of(lost, Env::host(), peer(1)), APP).ask().await);
+    let lost = says(&EtcdLease::new(EtcdSession::of(lost, Env::host(), peer(1)), APP).acquire_or_renew().await);
     assert!(lost.starts_with("unknown: cannot read /nonexistent/ca.pem: "), "{lost}");
 }
 
@@ -240,17 +240,17 @@ async fn a_user_who_may_only_do_this() {
         EtcdLease::new(EtcdSession::of(settings, Env::host(), peer(1)), APP)
     };
     let mut lease = with(Some(&right), "/runner");
-    assert_eq!(says(&lease.ask().await), "held");
-    assert_eq!(says(&lease.ask().await), "held");
+    assert_eq!(says(&lease.acquire_or_renew().await), "held");
+    assert_eq!(says(&lease.acquire_or_renew().await), "held");
     lease.release().await;
-    assert_eq!(says(&lease.look().await), "free");
+    assert_eq!(says(&lease.inspect().await), "free");
     for (lease, why) in [
         (with(Some(&wrong), "/runner"), "authentication failed"),
         (with(None, "/runner"), "user name is empty"),
         (with(Some(&right), "/other"), "permission denied"),
     ] {
         let mut lease = lease;
-        let said = says(&lease.ask().await);
+        let said = says(&lease.acquire_or_renew().await);
         assert!(said.starts_with("unknown: ") && said.contains(why), "{said}");
     }
     let options = ConnectOptions::new().with_user("root", "root");
@@ -276,18 +276,18 @@ async fn a_password_that_was_changed_is_read_again_and_a_wrong_one_is_tried_rare
     let file = settings.password_file.clone().unwrap();
     let session = EtcdSession::of(settings, Env::host(), peer(1));
     let mut lease = EtcdLease::new(session.clone(), APP);
-    held(&lease.ask().await);
+    held(&lease.acquire_or_renew().await);
 
     // On disk first: the first answer after the change is right already.
     std::fs::write(&file, "second\n").unwrap();
     root.user_change_password("runner", "second").await.unwrap();
-    assert_eq!(says(&lease.look().await), "node1 has it");
+    assert_eq!(says(&lease.inspect().await), "node1 has it");
 
     // In etcd alone: the refusal stands, and etcd is not asked to hash a password with each question.
     root.user_change_password("runner", "third").await.unwrap();
     let before = etcd.received("Authenticate");
     for _ in 0..50 {
-        let said = says(&lease.look().await);
+        let said = says(&lease.inspect().await);
         assert!(said.contains("authentication failed") || said.contains("invalid auth token"), "{said}");
     }
     let tried = etcd.received("Authenticate") - before;
@@ -295,9 +295,9 @@ async fn a_password_that_was_changed_is_read_again_and_a_wrong_one_is_tried_rare
 
     // An operator who says so is not kept waiting.
     std::fs::write(&file, "third\n").unwrap();
-    session.pool().renew();
-    assert_eq!(says(&lease.look().await), "node1 has it");
-    held(&lease.ask().await);
+    session.pool().request_new_clients();
+    assert_eq!(says(&lease.inspect().await), "node1 has it");
+    held(&lease.acquire_or_renew().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,7 +305,7 @@ async fn tokens_that_etcd_has_forgotten_are_replaced() {
     let (mut etcd, dir) = (EtcdCluster::single(), tempfile::tempdir().unwrap());
     let (settings, _root) = with_password(&etcd, dir.path()).await;
     let mut lease = EtcdLease::new(EtcdSession::of(settings, Env::host(), peer(1)), APP);
-    held(&lease.ask().await);
+    held(&lease.acquire_or_renew().await);
     // Its tokens are in memory only.
     etcd.kill(0);
     etcd.restart(0);
@@ -320,8 +320,8 @@ async fn nobody_is_held_up_by_an_etcd_that_is_not_there() {
     };
     let settings = settings(vec![nowhere(), nowhere()], TTL);
     let mut lease = EtcdLease::new(EtcdSession::of(settings.clone(), Env::host(), peer(1)), APP);
-    let said = says(&tokio::time::timeout(TTL, lease.ask()).await.expect("an ask never hangs"));
+    let said = says(&tokio::time::timeout(TTL, lease.acquire_or_renew()).await.expect("an ask never hangs"));
     assert!(said.starts_with("unknown: ") && settings.endpoints.iter().all(|e| said.contains(e.as_str())), "{said}");
     lease.release().await;
-    assert!(says(&lease.look().await).starts_with("unknown: "));
+    assert!(says(&lease.inspect().await).starts_with("unknown: "));
 }

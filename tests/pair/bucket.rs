@@ -31,7 +31,7 @@ fn west_commits(site: &Site, west: &TestDaemon) {
     let_go(site);
     west.waits_to_say("committed");
     let kept = check_journal(&site.node("looker"), "app");
-    assert_eq!((kept.takeovers.len(), kept.by("east"), kept.by("west")), (2, 0, 1), "{kept:?}");
+    assert_eq!((kept.takeovers.len(), kept.commits_by("east"), kept.commits_by("west")), (2, 0, 1), "{kept:?}");
     all_is_whole(site);
 }
 
@@ -77,7 +77,7 @@ fn who_was_frozen_commits_nothing_says_so_and_stands_by() {
     east.waits_to_be("standby");
     east.waits_to_say("took the role over");
     let kept = check_journal(&site.node("looker"), "app");
-    assert_eq!((kept.takeovers.len(), kept.by("east"), kept.by("west")), (2, 0, 1), "{kept:?}");
+    assert_eq!((kept.takeovers.len(), kept.commits_by("east"), kept.commits_by("west")), (2, 0, 1), "{kept:?}");
     all_is_whole(&site);
 }
 
@@ -121,6 +121,6 @@ fn who_was_frozen_in_the_middle_of_an_upload_leaves_garbage_at_most() {
     west.waits_to_say("committed");
     assert!(!east.said("committed,"), "{}", east.log());
     let kept = check_journal(&site.node("looker"), "app");
-    assert_eq!((kept.takeovers.len(), kept.by("east"), kept.by("west")), (2, 0, 1), "{kept:?}");
+    assert_eq!((kept.takeovers.len(), kept.commits_by("east"), kept.commits_by("west")), (2, 0, 1), "{kept:?}");
     all_is_whole(&site);
 }

@@ -106,7 +106,7 @@ impl Stage {
         then.daemon.stop();
         let looker = self.site.node("looker");
         let kept = check_journal(&looker, "app");
-        let missed = kept.missed(EVERY);
+        let missed = kept.missed_slots(EVERY);
         println!("{} slots, missed {missed:?}, takeovers {:?}", kept.slots.len(), kept.takeovers);
         let at = |slot: &(String, String)| slot.0.parse::<jiff::Timestamp>().unwrap().as_second();
         let (first, last) = (at(&kept.slots[0]), at(kept.slots.last().unwrap()));
@@ -146,5 +146,5 @@ fn an_active_node_whose_clock_is_set_leaves_the_role_to_the_other_one() {
     let told = ["east begun", "east over", "west begun", "west over"];
     wait_for("it is told", || (stage.told() == told).then_some(()));
     let kept = stage.ends();
-    assert!(kept.by("east") > 0 && kept.by("west") > 0, "{kept:?}");
+    assert!(kept.commits_by("east") > 0 && kept.commits_by("west") > 0, "{kept:?}");
 }

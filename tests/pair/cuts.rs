@@ -87,7 +87,7 @@ impl Stage {
         first.stop();
         then.stop();
         let kept = check_journal(&self.site.node("looker"), "app");
-        println!("{} slots, missed {:?}, takeovers {:?}", kept.slots.len(), kept.missed(2), kept.takeovers);
+        println!("{} slots, missed {:?}, takeovers {:?}", kept.slots.len(), kept.missed_slots(2), kept.takeovers);
         crate::rig::all_is_whole(&self.site);
         kept
     }

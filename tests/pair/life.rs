@@ -336,19 +336,19 @@ fn live(time: Duration, rotations: usize, reloads: usize, outages: usize, seed: 
     }
     let looker = world.site.node("looker");
     let kept = check_journal(&looker, "app");
-    let missed: Vec<i64> = kept.missed(EVERY).into_iter().filter(|slot| !world.is_excused(*slot)).collect();
+    let missed: Vec<i64> = kept.missed_slots(EVERY).into_iter().filter(|slot| !world.is_excused(*slot)).collect();
     println!(
         "{} slots committed, {} by east, {} by west; {} missed in outages",
         kept.slots.len(),
-        kept.by("east"),
-        kept.by("west"),
-        kept.missed(EVERY).len()
+        kept.commits_by("east"),
+        kept.commits_by("west"),
+        kept.missed_slots(EVERY).len()
     );
     assert_eq!(missed, Vec::<i64>::new(), "no slot is missed but by an outage: {:?}", world.excused);
     let told: Vec<i64> = missed_by_audit(&looker, "app", EVERY).into_iter().collect();
     let last = kept.slots.last().unwrap().0.parse::<Timestamp>().unwrap().as_second();
     let told: Vec<i64> = told.into_iter().filter(|slot| *slot < last).collect();
-    assert_eq!(told, kept.missed(EVERY), "audit tells the same");
+    assert_eq!(told, kept.missed_slots(EVERY), "audit tells the same");
     let verified = looker.run(["verify", "app", "--read-data"]);
     assert_eq!(verified.code, Some(0), "{}", words(&verified));
     for (n, snapshot) in world.site.listed().iter().step_by(kept.slots.len().div_ceil(10)).enumerate() {

@@ -24,12 +24,12 @@ const MANY: u64 = 200;
 #[track_caller]
 fn judge(site: &Site, slots: u64) -> CheckedJournal {
     let kept = check_journal(&site.node("looker"), "app");
-    let missed = kept.missed(EVERY);
+    let missed = kept.missed_slots(EVERY);
     println!(
         "{} committed ({} east, {} west), {} missed, {} takeovers",
         kept.slots.len(),
-        kept.by("east"),
-        kept.by("west"),
+        kept.commits_by("east"),
+        kept.commits_by("west"),
         missed.len(),
         kept.takeovers.len()
     );
@@ -38,7 +38,7 @@ fn judge(site: &Site, slots: u64) -> CheckedJournal {
         missed_by_audit(&site.node("looker"), "app", EVERY).into_iter().filter(|slot| *slot < last).collect();
     assert_eq!(told, missed, "what nobody committed is reported, and nothing else");
     assert!(kept.slots.len() as u64 >= slots / 3, "{kept:?}");
-    assert!(kept.by("east") > 0 && kept.by("west") > 0, "{kept:?}");
+    assert!(kept.commits_by("east") > 0 && kept.commits_by("west") > 0, "{kept:?}");
     site.node("looker").run(["verify", "app", "--read-data"]).expect(0);
     let looker = site.node("looker");
     let listed = site.listed();

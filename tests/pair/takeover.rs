@@ -135,7 +135,7 @@ fn who_is_told_to_stop_ends_its_backup_first_and_the_other_follows_at_once() {
     let_go(&site);
     west.waits_to_say("committed");
     let kept = check_journal(&site.node("looker"), "app");
-    assert_eq!((kept.takeovers.len(), kept.by("east"), kept.by("west")), (2, 0, 1), "{kept:?}");
+    assert_eq!((kept.takeovers.len(), kept.commits_by("east"), kept.commits_by("west")), (2, 0, 1), "{kept:?}");
     all_is_whole(&site);
 }
 

@@ -180,7 +180,7 @@ async fn ask_within(url: &str, wanted: Wanted<'_>, timeout: Duration) -> (ProbeA
     };
     let context = CommandVariables::new("east", "app".parse().unwrap());
     let assessment = assess(&probe, None, &context, &HostProbeRunner, &Env::host()).await;
-    let [evidence] = &assessment.evidence[..] else { panic!("{assessment:?}") };
+    let [evidence] = &assessment.results[..] else { panic!("{assessment:?}") };
     assert_eq!(evidence.answer, assessment.answer);
     assert_eq!(evidence.subject.to_string(), format!("http {url}"));
     (evidence.answer, evidence.detail.to_string())

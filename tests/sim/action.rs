@@ -14,7 +14,7 @@ pub enum ScenarioAction {
     /// The role belongs to this host alone.
     Move(usize),
     /// What this host's probes see.
-    See(usize, ProbeAnswer),
+    SetProbe(usize, ProbeAnswer),
     Kill {
         host: usize,
         wipe: bool,
@@ -22,11 +22,11 @@ pub enum ScenarioAction {
     },
     Start(usize),
     Stop(usize),
-    GoOn(usize),
+    Resume(usize),
     Freeze(usize),
     Thaw(usize, ThawedClock),
-    Step(usize, i64),
-    Drift(usize, i32),
+    StepClock(usize, i64),
+    DriftClock(usize, i32),
     Bucket(NetworkFaults),
     Leases(NetworkFaults),
     Registers(NetworkFaults),
@@ -39,18 +39,18 @@ pub enum ScenarioAction {
     EtcdLate(Duration),
     DiskFull(usize, bool),
     /// What is in memory for the boot is deleted, whatever runs.
-    ForgetMemory(usize),
+    DeleteBootDir(usize),
     MemoryFull(usize, bool),
     /// The state directory is deleted, whatever runs.
-    Forget(usize),
+    DeleteStateDir(usize),
     /// It is backed up.
-    Keep(usize),
+    BackUpStateDir(usize),
     /// It is what it was in one of its newest backups, whatever runs.
-    SetBack(usize),
+    RestoreStateDir(usize),
     /// Reading the files does not end, or it does again.
     Hang(usize, bool),
     /// A timer looks so many times between two records.
-    Look(usize, u32),
+    RunTimer(usize, u32),
     Operate(usize, OperatorAction),
     Prune(usize),
     Write,

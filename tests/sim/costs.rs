@@ -54,7 +54,7 @@ const ETCD_TTL: Duration = Duration::from_secs(12);
 struct SilentAlertFormatter;
 
 impl AlertFormatter for SilentAlertFormatter {
-    fn text(&self, _: &AlertNotification) -> String {
+    fn format(&self, _: &AlertNotification) -> String {
         String::new()
     }
 }
@@ -132,7 +132,7 @@ impl IdlePair {
         let has_etcd = settings.roles.values().any(|role| role.lease == LeaseKind::Etcd);
         if has_etcd {
             let me = LeaseHolder { node: node.id, label: node.name.clone(), instance };
-            sessions = sessions.borrowing(leases.lender(process.clone(), me, ETCD_TTL));
+            sessions = sessions.with_lender(leases.lender(process.clone(), me, ETCD_TTL));
         }
         for (role, truth) in settings.roles.values().zip(&self.truths) {
             let here = if host == 1 { ProbeAnswer::Yes } else { ProbeAnswer::No };
@@ -169,9 +169,9 @@ impl IdlePair {
                 cancel: CancelToken::new(),
                 progress: Arc::default(),
                 config_hash: String::new(),
-                sessions: sessions.clone(),
-                memories: ProcessMemory::default(),
-                surroundings: NodeInputs { senses: eyes.clone(), content: Some(eyes) },
+                leases: sessions.clone(),
+                memory: ProcessMemory::default(),
+                inputs: NodeInputs { probes: eyes.clone(), content: Some(eyes) },
             };
             self.hold(host, runner, settings, role, Arc::clone(&store), voice);
         }
@@ -191,7 +191,7 @@ impl IdlePair {
             AlertDispatcher::new(&NotifySettings::default(), state, runner.env.clone(), Arc::new(SilentAlertFormatter));
         let (settings, role, teller) = (settings.clone(), role.clone(), Arc::new(teller));
         let prune_interval = Duration::from_hours(23);
-        let hold = RoleTaskConfig { runner, settings, role, store, voice, teller, prune_interval };
+        let hold = RoleTaskConfig { runner, settings, role, store, observer: voice, alerts: teller, prune_interval };
         let (keep, stop) = watch::channel(false);
         self.world.start(host, async move {
             daemon::run_role(hold, stop).await;
@@ -200,7 +200,7 @@ impl IdlePair {
     }
 
     fn counts(&self) -> RequestCounts {
-        let each: Vec<RequestCounts> = self.counters.iter().map(|counters| counters.read()).collect();
+        let each: Vec<RequestCounts> = self.counters.iter().map(|counters| counters.snapshot()).collect();
         let sum = |of: fn(&RequestCounts) -> u64| each.iter().map(of).sum();
         RequestCounts {
             put: sum(|c| c.put),

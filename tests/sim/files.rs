@@ -204,7 +204,7 @@ struct SimFileLock {
 }
 
 impl LockGuard for SimFileLock {
-    fn sign(&self) {
+    fn write_pid(&self) {
         if self.process.is_alive() {
             let process = format!("{}\n", self.process.life);
             self.disk.content().files.insert(self.path.clone(), process.into_bytes());

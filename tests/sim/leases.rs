@@ -282,7 +282,7 @@ impl SimLease {
 
 #[async_trait]
 impl LeaseService for SimLease {
-    async fn ask(&mut self) -> LeaseReply {
+    async fn acquire_or_renew(&mut self) -> LeaseReply {
         let SimLeaseClient { server, process, me, ttl } = self.client.clone();
         let grant = LeaseGrant { asked: process.moment(), ttl };
         let (role, known) = (self.role.clone(), self.known);
@@ -301,7 +301,7 @@ impl LeaseService for SimLease {
         }
     }
 
-    async fn look(&mut self) -> LeaseReply {
+    async fn inspect(&mut self) -> LeaseReply {
         match self.held().await {
             Ok(Some(held)) => LeaseReply::Taken { by: Some(held.holder), alive: true },
             Ok(None) => LeaseReply::Free,
@@ -323,7 +323,7 @@ impl LeaseService for SimLease {
         }
     }
 
-    fn hints(&mut self) -> Option<Arc<Notify>> {
+    fn change_hints(&mut self) -> Option<Arc<Notify>> {
         let SimLeaseClient { server, process, .. } = &self.client;
         let hints = self.hints.get_or_insert_with(|| {
             let notify = Arc::new(Notify::new());

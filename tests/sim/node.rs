@@ -155,8 +155,8 @@ impl SimCluster {
                     settings,
                     role,
                     store,
-                    voice,
-                    teller: Arc::new(teller),
+                    observer: voice,
+                    alerts: Arc::new(teller),
                     prune_interval: PRUNE_INTERVAL,
                 };
                 let (keep, stop) = watch::channel(false);
@@ -245,11 +245,11 @@ impl SimCluster {
         let node = WriterNode { id: self.ids[&host], name: format!("node{host}") };
         let mut sessions = LeaseSessions::default();
         if self.setup.seated {
-            sessions = sessions.with_seats(JournalAccess::with(self.registers.wire(process.clone())));
+            sessions = sessions.with_journal_access(JournalAccess::with(self.registers.wire(process.clone())));
         }
         if self.setup.lease == LeaseKind::Etcd {
             let me = LeaseHolder { node: node.id, label: node.name.clone(), instance };
-            sessions = sessions.borrowing(self.leases.lender(process, me, Duration::from_secs(TTL)));
+            sessions = sessions.with_lender(self.leases.lender(process, me, Duration::from_secs(TTL)));
         }
         let eyes = SimProbes {
             host,
@@ -262,7 +262,7 @@ impl SimCluster {
             judge: Arc::clone(&self.judge),
         };
         let eyes = Arc::new(eyes);
-        let surroundings = NodeInputs { senses: eyes.clone(), content: Some(eyes) };
+        let surroundings = NodeInputs { probes: eyes.clone(), content: Some(eyes) };
         NodeContext {
             env,
             node,
@@ -271,9 +271,9 @@ impl SimCluster {
             cancel: CancelToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
-            sessions,
-            memories: ProcessMemory::default(),
-            surroundings,
+            leases: sessions,
+            memory: ProcessMemory::default(),
+            inputs: surroundings,
         }
     }
 
@@ -309,7 +309,7 @@ impl SecondRole {
             role: RoleSettings { name: SECOND.parse().expect("a name"), ..role.clone() },
             store,
             me: LeaseHolder { node: node.id, label: node.name, instance },
-            processes: runner.sessions.processes().clone(),
+            processes: runner.leases.processes().clone(),
             voice,
         }
     }
@@ -329,7 +329,7 @@ impl SecondRole {
         let ttl = self.role.bucket_lease_ttl;
         let mut lease = self.lease();
         loop {
-            match self.env.timeout(ttl, lease.ask()).await {
+            match self.env.timeout(ttl, lease.acquire_or_renew()).await {
                 Some(LeaseReply::Held(grant)) => {
                     let keeper = LeaseKeepAlive::start(lease, grant, &self.env);
                     self.say("has", grant);
@@ -373,7 +373,7 @@ async fn operate(
         instance: runner.instance,
         env: &runner.env,
         state_dir: Some(&runner.state_dir),
-        seats: runner.sessions.seats().clone(),
+        seats: runner.leases.seats().clone(),
     };
     let done = match act {
         // Which node the probes speak for is the story's own affair.
@@ -410,8 +410,8 @@ async fn run_once_if_due(
     let request = BackupRequest { scheduled: true, ..BackupRequest::default() };
     let store = Arc::clone(store);
     match guard::backup(&runner, settings, role, async move || Ok(store), request, &|_, _| {}).await {
-        Ok((report, reason)) => voice.ran(&voice.explained(&report, reason.as_ref())),
-        Err(error) => voice.failed(&role.name, &error),
+        Ok((report, reason)) => voice.run_ended(&voice.with_reason_text(&report, reason.as_ref())),
+        Err(error) => voice.work_failed(&role.name, &error),
     }
 }
 
@@ -460,7 +460,7 @@ pub fn prune_summary(report: &PruneReport) -> String {
 struct EmptyAlertFormatter;
 
 impl AlertFormatter for EmptyAlertFormatter {
-    fn text(&self, _: &AlertNotification) -> String {
+    fn format(&self, _: &AlertNotification) -> String {
         String::new()
     }
 }

@@ -65,7 +65,7 @@ impl ScriptedScenario {
     }
 
     pub fn go_on(&mut self, host: usize) {
-        self.0.act(ScenarioAction::GoOn(host));
+        self.0.act(ScenarioAction::Resume(host));
     }
 
     pub fn give(&mut self, host: usize) {

@@ -84,13 +84,13 @@ impl Register for SimRegister {
         server.net.carry(process, RequestKind::Read, None, effect).await.map_err(unreachable)?
     }
 
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
+    async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
         let SimRegisters { process, server } = &self.wire;
         let (register, name, old) = (Arc::clone(&self.register), self.name.clone(), old.cloned());
         let (at, by) = (Arc::clone(server), process.clone());
         let effect = move || {
-            let swapped = at_once(register.swap(old.as_ref(), new.clone()));
-            if let (Ok(CasOutcome::Yes), Some(observer)) = (&swapped, at.observer.get()) {
+            let swapped = at_once(register.compare_and_swap(old.as_ref(), new.clone()));
+            if let (Ok(CasOutcome::Swapped), Some(observer)) = (&swapped, at.observer.get()) {
                 let (place, key) = (EffectPlace::Register, name.clone());
                 let (before, after) = (old.clone(), Some(new.clone()));
                 observer

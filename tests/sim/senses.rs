@@ -209,11 +209,11 @@ impl SimObserver {
             truth: Arc::clone(&self.truth),
             judge: Arc::clone(&self.judge),
         });
-        let surroundings = NodeInputs { senses: eyes.clone(), content: Some(eyes) };
+        let surroundings = NodeInputs { probes: eyes.clone(), content: Some(eyes) };
         NodeContext {
             instance,
-            surroundings,
-            memories: ProcessMemory::default(),
+            inputs: surroundings,
+            memory: ProcessMemory::default(),
             cancel: CancelToken::new(),
             ..runner.clone()
         }
@@ -221,11 +221,11 @@ impl SimObserver {
 }
 
 impl DaemonObserver for SimObserver {
-    fn load(&self) -> Result<Settings, Failure> {
+    fn load_settings(&self) -> Result<Settings, Failure> {
         Err("nobody asks for it".into())
     }
 
-    fn stands(&self, _: &RoleName, stand: &RoleStatus, _: &[ProbeResult]) {
+    fn status_changed(&self, _: &RoleName, stand: &RoleStatus, _: &[ProbeResult]) {
         if *stand == RoleStatus::Cloned {
             self.judge.called_clone(&self.node.to_string());
         }
@@ -233,14 +233,14 @@ impl DaemonObserver for SimObserver {
         self.truth.state().stands.insert(self.host, (self.life, stand.clone()));
     }
 
-    fn explained(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
+    fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
         if reason == Some(&NoCommitReason::Cloned) {
             self.judge.called_clone(&self.node.to_string());
         }
         RoleReport { reason: reason.map(|reason| format!("{reason:?}")), ..report.clone() }
     }
 
-    fn ran(&self, report: &RoleReport) {
+    fn run_ended(&self, report: &RoleReport) {
         self.truth.say(&self.world, || {
             format!("host {}: ran: {:?} slot {:?} {:?}", self.host, report.outcome, report.slot, report.reason)
         });
@@ -253,11 +253,11 @@ impl DaemonObserver for SimObserver {
         (RoleReport::nothing(role.clone(), RunOutcome::Failed), 1)
     }
 
-    fn refusal(&self, _: &RoleName, _: Option<&RoleStatus>, _: &[ProbeResult]) -> String {
+    fn refusal_text(&self, _: &RoleName, _: Option<&RoleStatus>, _: &[ProbeResult]) -> String {
         String::new()
     }
 
-    fn failed(&self, _: &RoleName, error: &GuardError) {
+    fn work_failed(&self, _: &RoleName, error: &GuardError) {
         self.truth.say(&self.world, || format!("host {}: failed: {error}", self.host));
         if let GuardError::Backup(BackupError::Append(
             AppendError::Store { seq, .. } | AppendError::Register { seq, .. },
@@ -267,17 +267,17 @@ impl DaemonObserver for SimObserver {
         }
     }
 
-    fn pruned(&self, report: &PruneReport) {
+    fn prune_ended(&self, report: &PruneReport) {
         self.truth.say(&self.world, || format!("host {}: pruned: {}", self.host, prune_summary(report)));
     }
 
-    fn not_pruned(&self, _: &RoleName, error: &PruneError) {
+    fn prune_failed(&self, _: &RoleName, error: &PruneError) {
         self.truth.say(&self.world, || format!("host {}: not pruned: {error}", self.host));
     }
 
     fn would_run(&self, _: &RoleName, _: Slot) {}
 
-    fn summary(&self, _: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
+    fn status_summary(&self, _: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
         String::new()
     }
 }

@@ -43,9 +43,9 @@ fn a_clock_that_was_wrong_by_years_leaves_the_schedule_alone() {
         for store_clock in [true, false] {
             let setups = setups().map(|setup| ClusterSetup { store_clock, ..setup });
             in_every_setup(setups, |plain| {
-                plain.act(ScenarioAction::Step(1, by));
+                plain.act(ScenarioAction::StepClock(1, by));
                 plain.run(2 * MINUTE);
-                plain.act(ScenarioAction::Step(1, 0));
+                plain.act(ScenarioAction::StepClock(1, 0));
                 plain.run(MINUTE);
             });
         }
@@ -58,9 +58,9 @@ fn a_clock_that_was_ahead_by_less_than_is_told_leaves_the_schedule_alone() {
         let setups = setups().map(|setup| ClusterSetup { store_clock, ..setup });
         in_every_setup(setups, |plain| {
             let from = plain.now();
-            plain.act(ScenarioAction::Step(1, 240));
+            plain.act(ScenarioAction::StepClock(1, 240));
             plain.run(MINUTE);
-            plain.act(ScenarioAction::Step(1, 0));
+            plain.act(ScenarioAction::StepClock(1, 0));
             plain.run(6 * MINUTE + MINUTE / 2);
             let slots = plain.slots_since(from);
             let left_out = slots.iter().filter(|(_, is_committed)| !is_committed).count();
@@ -73,7 +73,7 @@ fn a_clock_that_was_ahead_by_less_than_is_told_leaves_the_schedule_alone() {
 fn a_node_that_looks_thousands_of_times_between_two_records_is_no_clone() {
     let setups = setups().into_iter().filter(|setup| setup.lease != LeaseKind::Etcd);
     in_every_setup(setups, |plain| {
-        plain.act(ScenarioAction::Look(1, LOOKS));
+        plain.act(ScenarioAction::RunTimer(1, LOOKS));
         plain.run(25 * MINUTE);
     });
 }
@@ -82,11 +82,11 @@ fn a_node_that_looks_thousands_of_times_between_two_records_is_no_clone() {
 fn a_state_directory_that_is_deleted_or_set_back_makes_no_clone() {
     in_every_setup(setups(), |plain| {
         for _ in 0..3 {
-            plain.act(ScenarioAction::Keep(1));
+            plain.act(ScenarioAction::BackUpStateDir(1));
             plain.run(5 * MINUTE);
-            plain.act(ScenarioAction::SetBack(1));
+            plain.act(ScenarioAction::RestoreStateDir(1));
             plain.run(5 * MINUTE);
-            plain.act(ScenarioAction::Forget(1));
+            plain.act(ScenarioAction::DeleteStateDir(1));
             plain.run(5 * MINUTE);
         }
     });
@@ -95,18 +95,18 @@ fn a_state_directory_that_is_deleted_or_set_back_makes_no_clone() {
 #[test]
 fn a_state_directory_that_is_set_back_again_and_again_in_one_boot_makes_no_clone() {
     in_every_setup(setups(), |plain| {
-        plain.act(ScenarioAction::Keep(1));
+        plain.act(ScenarioAction::BackUpStateDir(1));
         for round in 0..8 {
             plain.run(MINUTE);
             // What it remembers of having been set back is set back, and sometimes it is not.
             if round % 2 == 0 {
-                plain.act(ScenarioAction::Keep(1));
+                plain.act(ScenarioAction::BackUpStateDir(1));
             }
             plain.run(MINUTE);
-            plain.act(ScenarioAction::SetBack(1));
+            plain.act(ScenarioAction::RestoreStateDir(1));
         }
-        plain.act(ScenarioAction::ForgetMemory(1));
-        plain.act(ScenarioAction::SetBack(1));
+        plain.act(ScenarioAction::DeleteBootDir(1));
+        plain.act(ScenarioAction::RestoreStateDir(1));
         plain.run(5 * MINUTE);
     });
 }

@@ -159,7 +159,7 @@ impl Scenario {
                 // Seldom without a moment in which it is nowhere, or on both.
                 match self.rng.below(3) {
                     0 => self.act(ScenarioAction::Move(0)),
-                    1 => self.act(ScenarioAction::See(host, ProbeAnswer::Yes)),
+                    1 => self.act(ScenarioAction::SetProbe(host, ProbeAnswer::Yes)),
                     _ => {}
                 }
                 self.later(Duration::from_secs(15), ScenarioAction::Move(host));
@@ -167,7 +167,7 @@ impl Scenario {
             8 => {
                 let answer =
                     *self.rng.pick(&[ProbeAnswer::Yes, ProbeAnswer::No, ProbeAnswer::Unknown, ProbeAnswer::Unknown]);
-                self.act(ScenarioAction::See(host, answer));
+                self.act(ScenarioAction::SetProbe(host, answer));
             }
             9 | 10 => {
                 let (wipe, reboot) = (self.rng.chance(250), self.rng.chance(400));
@@ -176,7 +176,7 @@ impl Scenario {
             }
             11 | 12 => {
                 self.act(ScenarioAction::Stop(host));
-                self.later(short, ScenarioAction::GoOn(host));
+                self.later(short, ScenarioAction::Resume(host));
             }
             13 => {
                 self.act(ScenarioAction::Freeze(host));
@@ -185,13 +185,13 @@ impl Scenario {
             }
             14 => {
                 let by = *self.rng.pick(&[-7200, -900, -20, -3, 3, 20, 900, 7200]);
-                self.act(ScenarioAction::Step(host, by));
-                self.later(Duration::from_mins(3), ScenarioAction::Step(host, 0));
+                self.act(ScenarioAction::StepClock(host, by));
+                self.later(Duration::from_mins(3), ScenarioAction::StepClock(host, 0));
             }
             15 => {
                 let drift = *self.rng.pick(&[-20_000, -2_000, 2_000, 20_000]);
-                self.act(ScenarioAction::Drift(host, drift));
-                self.later(Duration::from_mins(5), ScenarioAction::Drift(host, 0));
+                self.act(ScenarioAction::DriftClock(host, drift));
+                self.later(Duration::from_mins(5), ScenarioAction::DriftClock(host, 0));
             }
             16..=18 => {
                 let most = *self.rng.pick(&[20, 80, 250]);
@@ -236,7 +236,7 @@ impl Scenario {
                 self.later(Duration::from_secs(90), ScenarioAction::SilenceBucket(false));
             }
             25 => match self.rng.below(4) {
-                0 => self.act(ScenarioAction::ForgetMemory(host)),
+                0 => self.act(ScenarioAction::DeleteBootDir(host)),
                 1 => {
                     self.act(ScenarioAction::MemoryFull(host, true));
                     self.later(short, ScenarioAction::MemoryFull(host, false));
@@ -267,7 +267,7 @@ impl Scenario {
                     self.plan(then, action);
                 }
                 for other in hosts.into_iter().filter(|other| *other != host) {
-                    self.plan(then, ScenarioAction::See(other, ProbeAnswer::Yes));
+                    self.plan(then, ScenarioAction::SetProbe(other, ProbeAnswer::Yes));
                 }
                 self.plan(then + short, ScenarioAction::Cut(host, false));
                 self.plan(then + short, ScenarioAction::CutEtcd(host, false));
@@ -275,14 +275,14 @@ impl Scenario {
             31 => {
                 let days = self.rng.between(30, 1200) as i64;
                 let by = if self.rng.chance(600) { days } else { -days };
-                self.act(ScenarioAction::Step(host, by * 24 * 60 * 60));
-                self.later(Duration::from_mins(3), ScenarioAction::Step(host, 0));
+                self.act(ScenarioAction::StepClock(host, by * 24 * 60 * 60));
+                self.later(Duration::from_mins(3), ScenarioAction::StepClock(host, 0));
             }
-            32 if self.rng.below(3) == 0 => self.act(ScenarioAction::Forget(host)),
+            32 if self.rng.below(3) == 0 => self.act(ScenarioAction::DeleteStateDir(host)),
             32 => {
-                self.act(ScenarioAction::Keep(host));
+                self.act(ScenarioAction::BackUpStateDir(host));
                 for _ in 0..self.rng.between(1, 4) {
-                    self.later(Duration::from_mins(5), ScenarioAction::SetBack(host));
+                    self.later(Duration::from_mins(5), ScenarioAction::RestoreStateDir(host));
                 }
             }
             33 => {
@@ -298,7 +298,7 @@ impl Scenario {
                 self.later(short * 2, ScenarioAction::Bucket(NetworkFaults::NONE));
             }
             35 if self.rng.chance(30) && self.cluster.setup.lease != LeaseKind::Etcd => {
-                self.act(ScenarioAction::Look(host, LOOKS));
+                self.act(ScenarioAction::RunTimer(host, LOOKS));
                 self.off += Duration::from_mins(12);
             }
             _ if self.rng.chance(120) && self.clone.is_none() => self.act(ScenarioAction::Clone { of: host }),
@@ -325,7 +325,7 @@ impl Scenario {
                     cluster.truth.put(host, if here { ProbeAnswer::Yes } else { ProbeAnswer::No });
                 }
             }
-            ScenarioAction::See(host, answer) => cluster.truth.put(host, answer),
+            ScenarioAction::SetProbe(host, answer) => cluster.truth.put(host, answer),
             ScenarioAction::Kill { host, wipe, reboot } => {
                 if reboot {
                     world.reboot(host);
@@ -347,7 +347,7 @@ impl Scenario {
                 world.stop(host);
                 cluster.judge.was_held(host, false);
             }
-            ScenarioAction::GoOn(host) => {
+            ScenarioAction::Resume(host) => {
                 world.go_on(host);
                 cluster.judge.was_held(host, false);
             }
@@ -359,12 +359,12 @@ impl Scenario {
                 world.thaw(host, thaw);
                 cluster.judge.was_held(host, true);
             }
-            ScenarioAction::Step(host, 0) => {
+            ScenarioAction::StepClock(host, 0) => {
                 let off = world.wall().duration_since(world.process(host).now());
                 world.step_wall(host, off);
             }
-            ScenarioAction::Step(host, by) => world.step_wall(host, SignedDuration::from_secs(by)),
-            ScenarioAction::Drift(host, by) => world.drift(host, by),
+            ScenarioAction::StepClock(host, by) => world.step_wall(host, SignedDuration::from_secs(by)),
+            ScenarioAction::DriftClock(host, by) => world.drift(host, by),
             ScenarioAction::Bucket(faults) => cluster.bucket.net().set(faults),
             ScenarioAction::Leases(faults) => cluster.leases.net().set(faults),
             ScenarioAction::Registers(faults) => cluster.registers.net().set(faults),
@@ -382,10 +382,10 @@ impl Scenario {
             ScenarioAction::EtcdLeader => cluster.leases.change_leader(),
             ScenarioAction::EtcdLate(by) => cluster.leases.expire_late(by),
             ScenarioAction::DiskFull(host, full) => world.disk(host).fill_up(full),
-            ScenarioAction::Forget(host) => world.disk(host).wipe(),
-            ScenarioAction::ForgetMemory(host) => world.disk(host).forget(),
+            ScenarioAction::DeleteStateDir(host) => world.disk(host).wipe(),
+            ScenarioAction::DeleteBootDir(host) => world.disk(host).forget(),
             ScenarioAction::MemoryFull(host, full) => world.disk(host).fill_memory(full),
-            ScenarioAction::Keep(host) => {
+            ScenarioAction::BackUpStateDir(host) => {
                 let kept = SimDisk::default();
                 kept.copy(&world.disk(host));
                 let all = self.kept.entry(host).or_default();
@@ -393,12 +393,12 @@ impl Scenario {
                 let surplus = all.len().saturating_sub(KEPT_MAX);
                 all.drain(..surplus);
             }
-            ScenarioAction::SetBack(host) => {
+            ScenarioAction::RestoreStateDir(host) => {
                 let Some(all) = self.kept.get(&host) else { return };
                 world.disk(host).copy(self.rng.pick(all));
             }
             ScenarioAction::Hang(host, hangs) => cluster.truth.hang(host, hangs),
-            ScenarioAction::Look(host, looks) => cluster.look_often(host, looks),
+            ScenarioAction::RunTimer(host, looks) => cluster.look_often(host, looks),
             ScenarioAction::Operate(host, act) => cluster.operate(host, act),
             ScenarioAction::Prune(host) => cluster.prune(host),
             ScenarioAction::Write => self.write(),
@@ -466,9 +466,9 @@ impl Scenario {
         for &host in &hosts {
             for action in [
                 ScenarioAction::Thaw(host, ThawedClock::SetRight),
-                ScenarioAction::GoOn(host),
-                ScenarioAction::Drift(host, 0),
-                ScenarioAction::Step(host, 0),
+                ScenarioAction::Resume(host),
+                ScenarioAction::DriftClock(host, 0),
+                ScenarioAction::StepClock(host, 0),
                 ScenarioAction::Cut(host, false),
                 ScenarioAction::CutEtcd(host, false),
                 ScenarioAction::DiskFull(host, false),

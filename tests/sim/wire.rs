@@ -173,15 +173,15 @@ impl SimStore {
     /// What a conditional write comes to that has no answer, or one that is not the store's, by the program's own table; `Ok`: doubt.
     fn unanswered(&self, key: &str, NoAnswer(why): NoAnswer) -> Result<String, StoreError> {
         let answer = match why {
-            "status 503" => StoreResponse { status: Some(503), code: Some("SlowDown"), is_bare: false },
+            "status 503" => StoreResponse { status: Some(503), code: Some("SlowDown"), has_no_body: false },
             "status 409" => {
-                StoreResponse { status: Some(409), code: Some("ConditionalRequestConflict"), is_bare: false }
+                StoreResponse { status: Some(409), code: Some("ConditionalRequestConflict"), has_no_body: false }
             }
             _ => StoreResponse::default(),
         };
-        match answer.of_write() {
+        match answer.write_response() {
             WriteResponse::Refused(kind) => Err(StoreError::new(kind, &self.describe(), Some(key), why)),
-            WriteResponse::ConditionFailed | WriteResponse::NoSuchKey | WriteResponse::Doubt => Ok(why.to_owned()),
+            WriteResponse::ConditionFailed | WriteResponse::NoSuchKey | WriteResponse::Unknown => Ok(why.to_owned()),
         }
     }
 
@@ -242,7 +242,7 @@ impl Store for SimStore {
     }
 
     /// Held before it is sent: the store below judges when all of it has arrived.
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         let _ = hold.begin().await;
         self.put_if_absent(key, body).await
     }

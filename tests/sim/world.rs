@@ -290,7 +290,7 @@ impl WorldHandle {
         Env {
             clock: Arc::clone(&process) as _,
             random: Arc::new(random),
-            tasks: process,
+            runtime: process,
             files,
             clock_doubts: ClockDoubts::default(),
         }

@@ -101,7 +101,7 @@ async fn what_is_too_large_is_not_read(store: &dyn Store) {
         store.get_versioned("large/not", limit).await.map(drop).unwrap_err(),
     ] {
         assert_eq!((error.kind, error.key.as_deref()), (StoreErrorKind::TooLarge, Some("large/not")), "{error}");
-        assert!(error.is_no_object() && error.detail.contains("at most 10 bytes"), "{error}");
+        assert!(error.is_not_an_object() && error.detail.contains("at most 10 bytes"), "{error}");
     }
     if let Some(version) = store.get_versioned("large/not", limit).await.unwrap_err().version {
         let replaced = store.replace("large/not", bytes("again"), &version).await.unwrap();
@@ -228,7 +228,7 @@ async fn appenders_share_a_sequence_without_gaps(store: &dyn Store) {
 
 async fn a_slow_writer_loses_to_a_finished_one(store: &dyn Store) {
     let (hold, handle) = PutPause::new();
-    let slow = store.put_if_absent_held("held", Bytes::from("slow ".repeat(10_000)), hold);
+    let slow = store.put_if_absent_paused("held", Bytes::from("slow ".repeat(10_000)), hold);
     let fast = async {
         handle.started.await.expect("it begins");
         let outcome = store.put_if_absent("held", bytes("fast")).await;

@@ -233,7 +233,7 @@ async fn the_file_systems_clock_is_known_once_something_was_written_or_it_was_as
     let env = Env { clock: Arc::<SetClock>::clone(&clock), ..Env::host() };
     let store = DirStore::open(dir.path(), &env).unwrap();
     assert_eq!(store.clock_offset(), None, "nobody has asked");
-    store.ask_time().await;
+    store.measure_clock_offset().await;
     assert_eq!(store.clock_offset(), Some(SignedDuration::ZERO));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing");
 
@@ -252,7 +252,7 @@ async fn the_file_systems_clock_is_known_once_something_was_written_or_it_was_as
 
     // A directory that cannot be asked tells nothing, and what was known stays.
     fs::remove_dir_all(dir.path()).unwrap();
-    store.ask_time().await;
+    store.measure_clock_offset().await;
     assert!(store.clock_offset().is_some());
 }
 

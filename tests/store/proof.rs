@@ -93,7 +93,7 @@ impl Store for Planted {
     }
     fn capabilities(&self) -> StoreCapabilities {
         let able = self.bug != Bug::Unable;
-        StoreCapabilities { put_if_absent: able, replace: able, is_bounded: false }
+        StoreCapabilities { put_if_absent: able, replace: able, has_finite_space: false }
     }
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         self.store.put(key, body).await
@@ -114,7 +114,7 @@ impl Store for Planted {
             _ => self.store.put_if_absent(key, body).await,
         }
     }
-    async fn put_if_absent_held(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
         if !matches!(self.bug, Bug::ChecksFirst | Bug::LiesToTheSlow) {
             let _ = hold.begin().await;
             return self.put_if_absent(key, body).await;

@@ -492,11 +492,11 @@ async fn ask_while_keys_change(file: &str) {
     ask().await;
     ask().await;
     write(s3_server::ACCESS_KEY);
-    store.renew();
+    store.reload_credentials();
     ask().await;
     // Nobody says so.
     write("OTHER");
-    store.renew();
+    store.reload_credentials();
     store.list("", None, 1).await.unwrap_err();
     write(s3_server::ACCESS_KEY);
     for _ in 0..200 {

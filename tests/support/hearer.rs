@@ -13,7 +13,7 @@ pub type ReceivedRequest = (String, String);
 pub struct WebhookServer {
     /// `http://127.0.0.1:PORT`.
     pub url: String,
-    heard: Arc<Mutex<Vec<ReceivedRequest>>>,
+    received: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 impl WebhookServer {
@@ -30,12 +30,12 @@ impl WebhookServer {
                 }
             }
         });
-        Self { url, heard }
+        Self { url, received: heard }
     }
 
     /// What was heard so far.
     pub fn heard(&self) -> Vec<ReceivedRequest> {
-        self.heard.lock().unwrap().clone()
+        self.received.lock().unwrap().clone()
     }
 }
 

@@ -20,7 +20,7 @@ pub struct CheckedJournal {
 
 impl CheckedJournal {
     /// The slots of an `every` of whole seconds that passed without a commit between the first and the last committed one.
-    pub fn missed(&self, every: i64) -> Vec<i64> {
+    pub fn missed_slots(&self, every: i64) -> Vec<i64> {
         let committed: BTreeSet<i64> = self.slots.iter().map(|(slot, _)| seconds(slot)).collect();
         let (Some(first), Some(last)) = (committed.first(), committed.last()) else { return Vec::new() };
         let missed = |slot: &i64| !committed.contains(slot);
@@ -28,7 +28,7 @@ impl CheckedJournal {
     }
 
     /// How many slots this node committed.
-    pub fn by(&self, node: &str) -> usize {
+    pub fn commits_by(&self, node: &str) -> usize {
         self.slots.iter().filter(|(_, by)| by == node).count()
     }
 }

@@ -291,7 +291,7 @@ mod promises {
         let takeovers = vec!["east".to_owned(), "west".to_owned()];
         let kept = check_records(&good()).unwrap();
         assert_eq!(kept, CheckedJournal { slots: vec![slot(2, "east"), slot(8, "west")], takeovers, records: 7 });
-        assert_eq!((kept.missed(2).len(), kept.missed(6).len(), kept.by("east")), (2, 0, 1));
+        assert_eq!((kept.missed_slots(2).len(), kept.missed_slots(6).len(), kept.commits_by("east")), (2, 0, 1));
         assert_eq!(check_records(&[]).unwrap(), CheckedJournal::default());
     }
 

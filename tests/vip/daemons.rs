@@ -101,10 +101,10 @@ fn duty_follows_the_address_and_a_doubled_one_is_told_once() {
 
     let looker = stage.pair.site.node("looker");
     let kept = check_journal(&looker, "app");
-    println!("{} slots, missed {:?}, takeovers {:?}", kept.slots.len(), kept.missed(EVERY), kept.takeovers);
+    println!("{} slots, missed {:?}, takeovers {:?}", kept.slots.len(), kept.missed_slots(EVERY), kept.takeovers);
     assert_eq!(kept.takeovers, ["east", "west", "east", "west", "east"], "only where the address went: {kept:?}");
     let last = kept.slots.last().unwrap().0.parse::<jiff::Timestamp>().unwrap().as_second();
     let told: Vec<i64> = missed_by_audit(&looker, "app", EVERY).into_iter().filter(|slot| *slot < last).collect();
-    assert_eq!(told, kept.missed(EVERY), "what nobody committed is reported, and nothing else");
+    assert_eq!(told, kept.missed_slots(EVERY), "what nobody committed is reported, and nothing else");
     looker.run(["verify", "app", "--read-data"]).expect(0);
 }

@@ -82,7 +82,7 @@ fn on_both(double: impl FnOnce(&mut Pair)) -> Pair {
 fn nothing_is_lost(pair: &Pair) {
     let journal = check_journal(&pair.node(West), "app");
     assert!(journal.slots.len() >= ROUNDS + 2, "{journal:?}");
-    assert!(journal.by("east") > 0 && journal.by("west") > 0, "{journal:?}");
+    assert!(journal.commits_by("east") > 0 && journal.commits_by("west") > 0, "{journal:?}");
     pair.run(West, &["verify", "app", "--read-data"]).expect(0);
     let out = pair.site.restore(&pair.site.node("north"), "latest", "out");
     assert_same(&pair.site.src(), &out);

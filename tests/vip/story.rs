@@ -93,7 +93,7 @@ fn two_crons_with_the_address_as_their_guard() {
     let journal = check_journal(&pair.node(West), "app");
     assert_eq!(journal.takeovers, ["east", "west", "east"], "only where the address went: {journal:?}");
     assert!(journal.slots.len() >= 3 * STAGE, "{journal:?}");
-    println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed(EVERY));
+    println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed_slots(EVERY));
     pair.run(East, &["verify", "app", "--read-data"]).expect(0);
 }
 
@@ -107,7 +107,7 @@ fn two_crons_with_nothing_but_the_journal() {
         crons(&["east", "west"].map(|name| site.node(name)), ended_well, || wait_for_commits(&site, None, 3 * STAGE));
     let journal = check_journal(&site.node("north"), "app");
     assert!(journal.slots.len() >= 3 * STAGE, "{journal:?}");
-    println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed(EVERY));
+    println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed_slots(EVERY));
     site.node("north").run(["verify", "app", "--read-data"]).expect(0);
 }
 
@@ -128,5 +128,5 @@ fn a_clone_with_its_state_directory_commits_no_slot_twice_and_is_found_out() {
         || wait_for(|| site.records().iter().any(|record| record["kind"] == "clone")),
     );
     let journal = check_journal(&site.node("north"), "app");
-    println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed(EVERY));
+    println!("{} slots, missed: {:?}, exit codes: {codes}", journal.slots.len(), journal.missed_slots(EVERY));
 }

@@ -41,11 +41,11 @@ pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
         ),
         JournalError::Seat(error) => etcd_head(error),
         JournalError::Register(error) => register(error),
-        JournalError::Rift(HeadConflict::Other(_) | HeadConflict::Damaged(_)) => failed(
+        JournalError::HeadConflict(HeadConflict::Other(_) | HeadConflict::Damaged(_)) => failed(
             "keep both as they are, and find out who changed etcd or the store. The store has every backup that it shows, and restoring needs \
              nothing else. Only when it is clear that the store is right, 'runner journal adopt ROLE' goes on from its last record.",
         ),
-        JournalError::Rift(_) => failed(
+        JournalError::HeadConflict(_) => failed(
             "the store has every backup, and restoring needs nothing else. Bring the etcd back that has the newest head; if there \
              is none, 'runner journal adopt ROLE' lets the journal go on from the store's last record.",
         ),

@@ -34,7 +34,7 @@ pub fn lines(lines: &[JournalEntry], view: &RenderContext) -> String {
 
 fn void(stands: &VoidContent) -> &'static str {
     match stands {
-        VoidContent::Nothing => "nothing is there",
+        VoidContent::Absent => "nothing is there",
         VoidContent::Record => "a record is there, and does not count",
         VoidContent::Unusable(_) => "what is there is no record that can be used",
     }
@@ -141,7 +141,7 @@ mod tests {
             line(11, None, RecordBody::Pause(PauseBody { until: None, why: Some("disk swap".to_owned()) })),
             line(12, None, RecordBody::Resume),
             line(13, None, RecordBody::Unknown { kind: "freeze".to_owned(), body: serde_json::Value::Null }),
-            void(14, VoidContent::Nothing),
+            void(14, VoidContent::Absent),
             void(15, VoidContent::Record),
             void(16, VoidContent::Unusable(JournalError::Hole(Seq(16)))),
             JournalEntry::Lost { seq: Seq(17), error: JournalError::Hole(Seq(17)) },

@@ -155,7 +155,7 @@ mod tests {
             AlertKind::Lost,
         ] {
             for phase in [AlertPhase::Begun, AlertPhase::Lasts, AlertPhase::Over] {
-                if phase == AlertPhase::Begun || kind.lasts() {
+                if phase == AlertPhase::Begun || kind.is_ongoing() {
                     shown += &text(&AlertNotification { phase, since: at(2), event: event(kind) }, &TimeZone::UTC);
                     shown.push('\n');
                 }

@@ -35,14 +35,16 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
             duration(READ_INTERVAL_IDLE),
             from = from.node.name
         ),
-        RoleChange::HadIt { term } => format!("this node has the role already, with term {term}; nothing to do."),
+        RoleChange::AlreadyHolder { term } => {
+            format!("this node has the role already, with term {term}; nothing to do.")
+        }
         RoleChange::Adopted { was, seq, term } => format!(
             "the journal goes on with record {seq}, by which this node has the role with term {term}. {}. Whatever was not \
              in the store by then was never reported as done.",
             capital(&was.to_string())
         ),
-        RoleChange::Sound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
-        RoleChange::InStore => "the journal is in the store; there is nothing to adopt.".to_owned(),
+        RoleChange::HeadSound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
+        RoleChange::JournalInBucket => "the journal is in the store; there is nothing to adopt.".to_owned(),
         RoleChange::Amended(future) => format!(
             "{}, up to {}: from now on they count as written at {}, or at the time of what follows them in the journal. The \
              slots that they committed stay committed, and close no other.",
@@ -50,8 +52,8 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
             minute(future.latest, &view.zone),
             minute(view.now, &view.zone)
         ),
-        RoleChange::NothingFuture => "no record is dated beyond the present; nothing to amend.".to_owned(),
-        RoleChange::OddClock(future) => format!(
+        RoleChange::NoFutureDates => "no record is dated beyond the present; nothing to amend.".to_owned(),
+        RoleChange::OwnClockSuspect(future) => format!(
             "nothing was written: {} beyond this node's clock, up to {}, and {}. This clock is probably behind. Compare it \
              with another one and set it right; only where it is right, add --force.",
             counted(future.count, "date lies", "dates lie"),
@@ -121,13 +123,13 @@ mod tests {
             RoleChange::TookOver { term: Term(1), from: None, lease: LeaseKind::Bucket },
             RoleChange::TookOver { term: Term(2), from: from(), lease: LeaseKind::None },
             RoleChange::TookOver { term: Term(2), from: from(), lease: LeaseKind::Bucket },
-            RoleChange::HadIt { term: Term(3) },
+            RoleChange::AlreadyHolder { term: Term(3) },
             RoleChange::Adopted { was: HeadConflict::NoHead, seq: Seq(12), term: Term(4) },
-            RoleChange::Sound,
-            RoleChange::InStore,
+            RoleChange::HeadSound,
+            RoleChange::JournalInBucket,
             RoleChange::Amended(samples::future()),
-            RoleChange::NothingFuture,
-            RoleChange::OddClock(FutureDates { clock: WrongClock::LikelyReader, ..samples::future() }),
+            RoleChange::NoFutureDates,
+            RoleChange::OwnClockSuspect(FutureDates { clock: WrongClock::LikelyReader, ..samples::future() }),
             RoleChange::ClockOff { offset: jiff::SignedDuration::from_secs(-400) },
         ];
         let text: String =

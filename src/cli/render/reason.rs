@@ -37,7 +37,7 @@ pub fn text(reason: &NoCommitReason, zone: &TimeZone) -> String {
         }
         NoCommitReason::Unknown(UnknownReason::Journal, _) => "the journal cannot be read".to_owned(),
         NoCommitReason::Unknown(UnknownReason::Lease(lease), _) => no_lease(*lease),
-        NoCommitReason::LeaseUnanswered { lease, why } => format!("{}: {}", no_lease(*lease), escaped(why.as_bytes())),
+        NoCommitReason::LeaseUnknown { lease, why } => format!("{}: {}", no_lease(*lease), escaped(why.as_bytes())),
         NoCommitReason::HeldBy { holder } => {
             format!(
                 "node {holder} had the role last: do it there, or give the role to this node with 'runner takeover'"
@@ -56,10 +56,10 @@ pub fn text(reason: &NoCommitReason, zone: &TimeZone) -> String {
             "another node got the lease while this run went on; nothing was committed".to_owned()
         }
         NoCommitReason::NothingDue => "no slot has been due yet".to_owned(),
-        NoCommitReason::CommandRuns { pid } => {
+        NoCommitReason::CommandRunning { pid } => {
             format!("the command of an earlier call still runs on this node{}", process(pid.as_deref()))
         }
-        NoCommitReason::RunsAlready { pid } => {
+        NoCommitReason::AlreadyRunning { pid } => {
             format!("another process of this node works for the role{}; what is due is its", process(pid.as_deref()))
         }
         NoCommitReason::ClockOff { offset } | NoCommitReason::Unknown(UnknownReason::Clock { offset }, _) => format!(
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_command_that_runs_is_named_by_its_process_where_that_is_known() {
         let runs = |pid: Option<&str>| {
-            text(&NoCommitReason::CommandRuns { pid: pid.map(str::to_owned) }, &samples::view().zone)
+            text(&NoCommitReason::CommandRunning { pid: pid.map(str::to_owned) }, &samples::view().zone)
         };
         assert_eq!(runs(None), "the command of an earlier call still runs on this node");
         assert_eq!(runs(Some("42")), "the command of an earlier call still runs on this node (process 42)");

@@ -13,9 +13,9 @@ pub fn report(report: &RepairReport, view: &RenderContext) -> String {
     let lost = report.lost_files();
     let whole = report.snapshots.iter().filter(|snapshot| snapshot.lost_count == 0).count();
     let snapshots = format!("{whole} of {}", counted(report.snapshots.len() as u64, "snapshot", "snapshots"));
-    let mended = report.findings.len() as u64 - u64::from(report.shut().is_some());
+    let mended = report.findings.len() as u64 - u64::from(report.unwritten_slot().is_some());
     let verdict = match (mended, lost) {
-        (0, _) if report.shut().is_some() => "a key slot is lost, and stays so".to_owned(),
+        (0, _) if report.unwritten_slot().is_some() => "a key slot is lost, and stays so".to_owned(),
         (0, 0) => "nothing to repair".to_owned(),
         (0, _) => "nothing more to repair".to_owned(),
         (n, _) if report.dry_run => format!("{} would be repaired", counted(n, "loss", "losses")),
@@ -188,7 +188,7 @@ fn advice(report: &RepairReport) -> String {
     if report.dry_run && !report.findings.is_empty() {
         todo.push(format!("find out what became of the store, then 'runner repair {role}'."));
     }
-    if report.shut().is_some() {
+    if report.unwritten_slot().is_some() {
         todo.push(format!(
             "'runner repair {role} --key-slot' writes the key slot again: nothing else opens the repository with this key. Not if it was \
              removed on purpose."

@@ -15,7 +15,7 @@ const MONTH: f64 = 30.0 * 86_400.0;
 pub fn warning(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> Option<String> {
     match versioning {
         // Servers that have no versions do not know the question.
-        Versioning::None | Versioning::Untold { .. } => None,
+        Versioning::None | Versioning::Unknown { .. } => None,
         Versioning::Denied { why } => Some(format!(
             "whether the bucket keeps versions cannot be told: these credentials may not ask ({why}). If it does, what is deleted stays \
              and costs until a lifecycle rule removes it. {ADVICE}allow s3:GetBucketVersioning and \
@@ -86,7 +86,7 @@ mod tests {
         let role = role(LeaseKind::Bucket, 60);
         let roles = [&role];
         assert_eq!(warning(&Versioning::None, &roles, "prod/"), None);
-        assert_eq!(warning(&Versioning::Untold { why: "501".to_owned() }, &roles, "prod/"), None);
+        assert_eq!(warning(&Versioning::Unknown { why: "501".to_owned() }, &roles, "prod/"), None);
         let denied = warning(&Versioning::Denied { why: "AccessDenied".to_owned() }, &roles, "prod/").unwrap();
         assert!(denied.contains("cannot be told") && !denied.contains("Rules"), "{denied}");
     }

@@ -17,16 +17,16 @@ use crate::journal::state::JournalView;
 pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::ExecArgs) -> Result<ExecOutcome, Error> {
     let mut runner = node_context(context, Arc::default()).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
-        runner.sessions = runner.sessions.borrowing(Arc::new(daemon));
+        runner.leases = runner.leases.with_lender(Arc::new(daemon));
     }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(alert_dispatcher(context, &runner, &context.settings.notify));
     let plan = known::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
-    let begins = |view: &JournalView, slot| watch.begins(view, slot);
+    let begins = |view: &JournalView, slot| watch.run_begins(view, slot);
     let request = exec::ExecRequest { command: args.command.clone(), scheduled: args.scheduled, timeout: args.timeout };
     let executed = Box::pin(exec::exec(&runner, &context.settings, role, connect, &request, &begins)).await;
-    runner.sessions.close().await;
+    runner.leases.close().await;
     if args.scheduled {
         let failed = report_exec_to_observer(&watch, context, role, &executed);
         let idle = matches!(&executed, Ok(ExecOutcome::Refused(refused)) if is_idle(&refused.0, refused.1.as_ref()));
@@ -56,19 +56,19 @@ fn report_exec_to_observer(
             let outcome =
                 if matches!(cause, ExecStopCause::Fenced(_)) { RunOutcome::Fenced } else { RunOutcome::Unknown };
             let reason = Some(format!("the command of exec was stopped: {}", render::executed::cause(cause)));
-            watch.ended(&RoleReport { reason, term: Some(*term), slot: *slot, ..nothing(outcome) }, None);
+            watch.run_ended(&RoleReport { reason, term: Some(*term), slot: *slot, ..nothing(outcome) }, None);
             true
         }
         Ok(ExecOutcome::Refused(refused)) => {
             let (report, reason) = &**refused;
             let words = reason.as_ref().map(|r| render::reason::text(r, &context.settings.timezone));
-            watch.ended(&RoleReport { reason: words, ..report.clone() }, reason.as_ref());
+            watch.run_ended(&RoleReport { reason: words, ..report.clone() }, reason.as_ref());
             false
         }
         Err(ExecError::Command { error, slot, term }) => {
             watch.command_ended(*slot, Some(*term), Some(format!("did not run: {error}")));
             false
         }
-        Err(ExecError::Guard(error)) => watch.failed(error, &crate::cli::error::report(&role.name, error).0),
+        Err(ExecError::Guard(error)) => watch.run_failed(error, &crate::cli::error::report(&role.name, error).0),
     }
 }

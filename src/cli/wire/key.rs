@@ -24,7 +24,7 @@ pub async fn key(
         verbs::KeyCommand::Rotate(args) => Box::pin(rotated(context, role, args)).await?,
         verbs::KeyCommand::List(_) => keys::list(&open().await?).await?,
         verbs::KeyCommand::Export(args) if args.output.as_os_str() == "-" => {
-            if let Some(text) = keys::export(&open().await?)?.to_text() {
+            if let Some(text) = keys::export(&open().await?)?.to_key_file_text() {
                 out.write_all(text.as_bytes())?;
             }
             return Ok(None);
@@ -46,13 +46,13 @@ async fn rotated(
     let runner = node_context(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
     let assessment = guard::run_probes(&runner, role, None).await;
-    let NodeContext { node, instance, state_dir, sessions, .. } = runner;
+    let NodeContext { node, instance, state_dir, leases: sessions, .. } = runner;
     let seats = sessions.seats().clone();
     let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
     let by = KeyRotator { operator, role, assessment: assessment.as_ref(), force: args.force };
     let phrases = args.keep_passphrase_file.iter().cloned().map(KeySource::PassphraseFile);
     let ask = RotateRequest {
-        given: &role.key,
+        current: &role.key,
         new: source(args.new_key_file.as_ref(), args.new_passphrase_file.as_ref()),
         keep: args.keep_key_file.iter().cloned().map(KeySource::KeyFile).chain(phrases).collect(),
         drop: args.drop.clone(),
@@ -61,7 +61,7 @@ async fn rotated(
     let report = rotate(&repository, &by, &ask).await?;
     // The daemon of this node hears of it now rather than later.
     if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
-        daemon.look(&role.name).await;
+        daemon.notify_appended(&role.name).await;
     }
     Ok(report)
 }

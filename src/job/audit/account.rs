@@ -41,7 +41,7 @@ pub(crate) struct JournalAudit<'a> {
     snapshots: RepetitionDetector,
     completeness: CompletenessCheck,
     /// The newest snapshots, if they have nothing of some sources.
-    pub(crate) bare: Option<EmptySourceStreak>,
+    pub(crate) empty_sources: Option<EmptySourceStreak>,
     takeovers: FlappingDetector,
     nodes: BTreeMap<String, NodeShare>,
     future: FutureRecords,
@@ -71,7 +71,7 @@ impl<'a> JournalAudit<'a> {
         let sound = base.is_some_and(|view| future::is_anything_dated_by(view, period.now));
         let nothing = JournalState::default();
         let base = base.map_or(&nothing, |view| &view.state);
-        let born = base.born(created);
+        let born = base.created_at(created);
         let made = present::is_in_future(born, period.now).then_some(born);
         let snapshot = base.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time));
         let command = base.holder.as_ref().and_then(|holder| holder.command.as_ref());
@@ -81,7 +81,7 @@ impl<'a> JournalAudit<'a> {
             ledger: SlotLedger::of_state(base, Some(created)),
             snapshots: RepetitionDetector::new(period.since, base.snapshots.last().map(|snapshot| snapshot.root)),
             completeness: CompletenessCheck::new(period.since, &base.snapshots),
-            bare: base
+            empty_sources: base
                 .snapshots
                 .iter()
                 .fold(None, |bare, s| EmptySourceStreak::after(bare, s.time, s.id, s.empty.as_deref())),
@@ -104,7 +104,7 @@ impl<'a> JournalAudit<'a> {
     }
 
     /// Runs failed, or are under way in the newest term, that the journal knows nothing of. All records are taken before.
-    pub(crate) fn hear(&mut self, failures: Vec<RunSummary>, under_way: Option<&RunningBackup>) {
+    pub(crate) fn add_unrecorded_runs(&mut self, failures: Vec<RunSummary>, under_way: Option<&RunningBackup>) {
         self.failures = failures;
         if let Some(run) = under_way {
             self.ledger.under_way(run, self.term);
@@ -117,10 +117,10 @@ impl<'a> JournalAudit<'a> {
     }
 
     /// The next record, whose object has this digest.
-    pub(crate) fn take(&mut self, record: &Record, digest: Digest) {
-        let time = record.written();
-        self.future.take(record, self.period.now);
-        self.order.take(record, self.period);
+    pub(crate) fn add_record(&mut self, record: &Record, digest: Digest) {
+        let time = record.written_at();
+        self.future.add_record(record, self.period.now);
+        self.order.add_record(record, self.period);
         self.term = record.term;
         let commit =
             |began| CommitInfo { seq: record.seq, node: record.node.name.clone(), term: record.term, began, time };
@@ -128,9 +128,10 @@ impl<'a> JournalAudit<'a> {
             RecordBody::Snapshot(body) => {
                 self.newest = Some((record.seq.0, time));
                 self.share(record, time, |node| node.commits += 1);
-                self.snapshots.take(SnapshotRoot { time, root: body.root, id: digest }, body);
-                self.completeness.take(time, digest, body.changes.unreadable);
-                self.bare = EmptySourceStreak::after(self.bare.take(), time, digest, body.empty.as_deref());
+                self.snapshots.add_snapshot(SnapshotRoot { time, root: body.root, id: digest }, body);
+                self.completeness.add_snapshot(time, digest, body.changes.unreadable);
+                self.empty_sources =
+                    EmptySourceStreak::after(self.empty_sources.take(), time, digest, body.empty.as_deref());
                 self.ledger.snapshot(time);
                 if let Some(slot) = record.slot {
                     self.ledger.scheduled(slot, record.schedule);
@@ -146,10 +147,10 @@ impl<'a> JournalAudit<'a> {
             }
             RecordBody::End(body) => {
                 let Some(slot) = record.slot else { return };
-                self.command = CommandEnd::of(record);
+                self.command = CommandEnd::from_record(record);
                 let end = AttemptEnd { exit: body.exit, stopped: body.stopped };
                 let began = self.ledger.end(slot, record.instance, end);
-                if body.is_good() {
+                if body.is_success() {
                     self.newest = Some((record.seq.0, time));
                     self.share(record, time, |node| node.commits += 1);
                     self.ledger.scheduled(slot, record.schedule);
@@ -157,7 +158,7 @@ impl<'a> JournalAudit<'a> {
                 }
             }
             RecordBody::Takeover(body) => match body.why {
-                TakeoverReason::Moved | TakeoverReason::Restart => self.takeovers.take(time, &record.node.name),
+                TakeoverReason::Moved | TakeoverReason::Restart => self.takeovers.add_takeover(time, &record.node.name),
                 // A person's act is meant, and who stands in gives it back.
                 TakeoverReason::First
                 | TakeoverReason::Operator
@@ -257,8 +258,8 @@ struct FutureRecords {
 }
 
 impl FutureRecords {
-    fn take(&mut self, record: &Record, now: Timestamp) {
-        let latest = record.dated();
+    fn add_record(&mut self, record: &Record, now: Timestamp) {
+        let latest = record.latest_date();
         if present::is_in_future(latest, now) {
             self.dates.push((latest, Some(record.node.name.clone())));
             self.sound_after = false;
@@ -294,18 +295,18 @@ const BACK_MIN: SignedDuration = SignedDuration::from_hours(1);
 struct DateOrderCheck {
     newest: Option<Timestamp>,
     /// How many are dated before one that comes before them, the farthest, and by whom.
-    back: Option<(u64, SignedDuration, BTreeSet<String>)>,
+    backdated: Option<(u64, SignedDuration, BTreeSet<String>)>,
 }
 
 impl DateOrderCheck {
-    fn take(&mut self, record: &Record, AuditPeriod { since, now }: AuditPeriod) {
-        let time = record.written();
+    fn add_record(&mut self, record: &Record, AuditPeriod { since, now }: AuditPeriod) {
+        let time = record.written_at();
         if present::is_in_future(time, now) {
             return;
         }
         let before = self.newest.map(|newest| (newest, newest.duration_since(time)));
         if let Some((_, by)) = before.filter(|(newest, by)| *newest >= since && *by > BACK_MIN) {
-            let (count, farthest, nodes) = self.back.get_or_insert_default();
+            let (count, farthest, nodes) = self.backdated.get_or_insert_default();
             *count += 1;
             *farthest = by.max(*farthest);
             nodes.insert(record.node.name.clone());
@@ -314,7 +315,7 @@ impl DateOrderCheck {
     }
 
     fn finish(self) -> Option<AuditFinding> {
-        let (count, by, nodes) = self.back?;
+        let (count, by, nodes) = self.backdated?;
         Some(AuditFinding::Backdated { count, by, nodes: nodes.into_iter().collect() })
     }
 }

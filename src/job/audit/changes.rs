@@ -45,7 +45,7 @@ struct RepeatedChanges {
     changed_set: ChunkId,
     streak: SnapshotStreak,
     /// Each of them has brought what was not there before.
-    real: bool,
+    has_new_content: bool,
     /// Their trees, the last ones, and the one before the first.
     roots: VecDeque<ChunkId>,
 }
@@ -69,7 +69,7 @@ impl RepetitionDetector {
     }
 
     /// The next one.
-    pub(crate) fn take(&mut self, seen: SnapshotRoot, body: &SnapshotBody) {
+    pub(crate) fn add_snapshot(&mut self, seen: SnapshotRoot, body: &SnapshotBody) {
         self.same(seen, body);
         self.everything(seen, body);
         self.root = Some(seen.root);
@@ -88,10 +88,10 @@ impl RepetitionDetector {
         let Some(same) = &mut self.same else {
             let (changed_set, streak) = (body.changed_set, SnapshotStreak::first(seen, body));
             let roots = self.root.into_iter().chain([seen.root]).collect();
-            self.same = Some(RepeatedChanges { changed_set, streak, real: true, roots });
+            self.same = Some(RepeatedChanges { changed_set, streak, has_new_content: true, roots });
             return;
         };
-        same.real &= !same_tree && (surely_new(body) || !same.roots.contains(&seen.root));
+        same.has_new_content &= !same_tree && (surely_new(body) || !same.roots.contains(&seen.root));
         same.streak.add(seen, body, same_tree);
         if same.roots.len() == ROOTS_MAX {
             same.roots.pop_front();
@@ -123,7 +123,7 @@ impl RepetitionDetector {
     }
 
     fn end_same(&mut self) {
-        let Some(RepeatedChanges { streak, real, .. }) = self.same.take() else { return };
+        let Some(RepeatedChanges { streak, has_new_content: real, .. }) = self.same.take() else { return };
         if streak.runs < SAME_MIN || streak.last < self.since {
             return;
         }
@@ -206,7 +206,7 @@ mod tests {
         let at = |hour: i64| Timestamp::from_second(hour * 3600).unwrap();
         let mut sequence = RepetitionDetector::new(at(since), None);
         for (hour, body) in (0..).zip(bodies) {
-            sequence.take(SnapshotRoot { time: at(hour), root: body.root, id: Digest([hour as u8; 32]) }, body);
+            sequence.add_snapshot(SnapshotRoot { time: at(hour), root: body.root, id: Digest([hour as u8; 32]) }, body);
         }
         let (findings, notes) = sequence.finish();
         let finding = |finding| match finding {

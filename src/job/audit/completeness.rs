@@ -20,13 +20,13 @@ impl CompletenessCheck {
     pub(crate) fn new(since: Timestamp, before: &[Snapshot]) -> Self {
         let mut completeness = Self { since, open: None, past: Vec::new() };
         for snapshot in before {
-            completeness.take(snapshot.time, snapshot.id, snapshot.changes.unreadable);
+            completeness.add_snapshot(snapshot.time, snapshot.id, snapshot.changes.unreadable);
         }
         completeness
     }
 
     /// The next snapshot, which could not read so many entries.
-    pub(crate) fn take(&mut self, time: Timestamp, id: Digest, unreadable: u64) {
+    pub(crate) fn add_snapshot(&mut self, time: Timestamp, id: Digest, unreadable: u64) {
         match (&mut self.open, unreadable) {
             (open, 0) => self.past.extend(open.take().filter(|open| open.last >= self.since)),
             (Some(open), _) => {
@@ -81,7 +81,7 @@ mod tests {
     fn verdict(since: i64, unreadable: &[u64]) -> (Option<(u64, u64)>, Vec<u64>) {
         let mut completeness = CompletenessCheck::new(at(since), &[]);
         for (n, unreadable) in (0..).zip(unreadable) {
-            completeness.take(at(n), Digest([u8::try_from(n).unwrap(); 32]), *unreadable);
+            completeness.add_snapshot(at(n), Digest([u8::try_from(n).unwrap(); 32]), *unreadable);
         }
         let (finding, notes) = completeness.finish();
         let finding = finding.map(|finding| match finding {

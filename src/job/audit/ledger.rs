@@ -25,7 +25,7 @@ const RECENT_SLOTS: usize = 10;
 #[derive(Debug, Clone, Default)]
 struct SlotHistory {
     /// It has a commit of which no more is known.
-    vouched: bool,
+    is_committed_by_state: bool,
     /// It had a commit that a prune has forgotten.
     forgotten: bool,
     commits: Vec<CommitInfo>,
@@ -34,7 +34,7 @@ struct SlotHistory {
 
 impl SlotHistory {
     fn is_committed(&self) -> bool {
-        self.vouched || self.forgotten || !self.commits.is_empty()
+        self.is_committed_by_state || self.forgotten || !self.commits.is_empty()
     }
 }
 
@@ -87,7 +87,7 @@ struct UncommittedStreak {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum UncommittedReason {
-    NobodyTried,
+    NotTried,
     Paused { by: String, why: Option<String> },
 }
 
@@ -95,7 +95,7 @@ impl SlotLedger {
     /// What a state still knows of its slots, in a repository that was made at `created`.
     pub(crate) fn of_state(state: &JournalState, created: Option<Timestamp>) -> Self {
         let (schedule, last_snapshot) = (state.schedule, state.snapshots.last().map(|snapshot| snapshot.time));
-        let created = created.map(|at| state.born(at));
+        let created = created.map(|at| state.created_at(at));
         let mut ledger = Self { created, schedule, last_snapshot, ..Self::default() };
         for snapshot in &state.snapshots {
             let Some(slot) = snapshot.slot else { continue };
@@ -109,12 +109,12 @@ impl SlotLedger {
         }
         // A good end of a guarded command leaves no more than this.
         for slot in &state.command_slots {
-            ledger.slots.entry(*slot).or_default().vouched = true;
+            ledger.slots.entry(*slot).or_default().is_committed_by_state = true;
         }
         // In a state of an older version the last one alone.
         if let Some(slot) = state.last_slot {
             let tries = ledger.slots.entry(slot).or_default();
-            tries.vouched |= !tries.is_committed();
+            tries.is_committed_by_state |= !tries.is_committed();
         }
         if let Some(paused) = &state.paused {
             ledger.pauses.begin(paused);
@@ -165,7 +165,8 @@ impl SlotLedger {
 
     /// Slots with more than one commit, the last of them in the time from `since` on.
     pub(crate) fn duplicates(&self, since: Timestamp) -> Vec<AuditFinding> {
-        let twice = self.slots.iter().filter(|(_, tries)| tries.commits.len() + usize::from(tries.vouched) > 1);
+        let twice =
+            self.slots.iter().filter(|(_, tries)| tries.commits.len() + usize::from(tries.is_committed_by_state) > 1);
         twice
             .filter(|(_, tries)| tries.commits.iter().any(|commit| commit.time >= since))
             .map(|(slot, tries)| AuditFinding::Duplicate { slot: *slot, commits: tries.commits.clone() })
@@ -175,7 +176,7 @@ impl SlotLedger {
     /// The committed slots.
     pub(crate) fn commits(&self) -> SlotCommits {
         let slots = self.slots.iter().filter(|(_, tries)| tries.is_committed()).map(|(at, _)| *at);
-        SlotCommits::new(slots, self.created).by(self.schedule, self.last_snapshot)
+        SlotCommits::new(slots, self.created).with_schedule(self.schedule, self.last_snapshot)
     }
 
     /// Holds the slots from `since` to `now` against the schedule.
@@ -194,10 +195,10 @@ impl SlotLedger {
         let known = self.slots.range(..since).next_back().map_or(since, |(slot, _)| *slot);
         let known = known.min(horizon);
         let planned: BTreeMap<Timestamp, bool> =
-            self.slots.range(known..=horizon).map(|(slot, _)| (*slot, plan.exactly(*slot).is_some())).collect();
+            self.slots.range(known..=horizon).map(|(slot, _)| (*slot, plan.slot_at(*slot).is_some())).collect();
         let unplanned = |(slot, planned): &(&Timestamp, &bool)| !**planned && self.slots[*slot].is_committed();
         verdict.counts.unplanned = planned.range(since..).filter(unplanned).count() as u64;
-        let mut next = plan.from_on(since.max(first));
+        let mut next = plan.slot_at_or_after(since.max(first));
         while let Some(slot) = next.filter(|slot| slot.starts <= now) {
             self.judge_one(plan, slot, (&planned, owed), now, &mut verdict);
             next = plan.following(slot);
@@ -231,7 +232,7 @@ impl SlotLedger {
         let attempts: Vec<SlotAttempt> =
             tries.map(|tries| tries.attempts.iter().map(|(_, attempt)| attempt.clone()).collect()).unwrap_or_default();
         verdict.counts.expected += 1;
-        match plan.standing(slot, &SlotCommits::default(), !attempts.is_empty(), now) {
+        match plan.slot_status(slot, &SlotCommits::default(), !attempts.is_empty(), now) {
             SlotStatus::Committed | SlotStatus::Open { .. } => {
                 verdict.flush();
                 verdict.counts.open += 1;
@@ -248,12 +249,12 @@ impl SlotLedger {
         now: Timestamp,
         verdict: &mut SlotSummary,
     ) {
-        if let Some((span, _)) = self.pauses.cover(slot.starts, plan.start_by(slot), now) {
+        if let Some((span, _)) = self.pauses.covering(slot.starts, plan.start_by(slot), now) {
             verdict.counts.paused += 1;
             verdict.extend(slot.at, UncommittedReason::Paused { by: span.by.clone(), why: span.why.clone() });
         } else if attempts.is_empty() {
             verdict.counts.missed += 1;
-            verdict.extend(slot.at, UncommittedReason::NobodyTried);
+            verdict.extend(slot.at, UncommittedReason::NotTried);
         } else {
             verdict.flush();
             verdict.counts.missed += 1;
@@ -270,11 +271,11 @@ impl SlotLedger {
         verdict: &mut SlotSummary,
     ) {
         let none = SlotCommits::default();
-        let begun_late = plan.standing(slot, &none, false, commit.began) == SlotStatus::NotStarted;
-        let ended_late = plan.standing(slot, &none, true, commit.time) == SlotStatus::NotFinished;
+        let begun_late = plan.slot_status(slot, &none, false, commit.began) == SlotStatus::NotStarted;
+        let ended_late = plan.slot_status(slot, &none, true, commit.time) == SlotStatus::NotFinished;
         if (begun_late || ended_late)
             && owed.has(slot)
-            && self.pauses.cover(slot.starts, plan.start_by(slot), now).is_none()
+            && self.pauses.covering(slot.starts, plan.start_by(slot), now).is_none()
         {
             verdict.counts.late += 1;
             verdict.findings.push(AuditFinding::Late { slot: slot.at, commit: commit.clone() });
@@ -301,7 +302,7 @@ impl SlotSummary {
     fn flush(&mut self) {
         let Some(UncommittedStreak { first, last, count, why }) = self.run.take() else { return };
         match why {
-            UncommittedReason::NobodyTried => {
+            UncommittedReason::NotTried => {
                 self.findings.push(AuditFinding::Missed { first, last, count, attempts: Vec::new() })
             }
             UncommittedReason::Paused { by, why } => self.notes.push(AuditNote::Paused { first, last, count, by, why }),
@@ -326,7 +327,7 @@ pub(crate) fn recent(
     now: Timestamp,
 ) -> Option<RecentSlots> {
     let mut ledger = SlotLedger::of_state(&view.state, view.created);
-    let command = view.running.as_ref().and_then(RunningBackup::of_command);
+    let command = view.running.as_ref().and_then(RunningBackup::from_command);
     for run in under_way.iter().chain(&command) {
         ledger.under_way(run, view.term());
     }
@@ -338,7 +339,7 @@ pub(crate) fn recent(
         first = plan.preceding(first)?;
     }
     // Older ones may be left out.
-    let vouched = ledger.slots.iter().find(|(_, tries)| tries.vouched);
+    let vouched = ledger.slots.iter().find(|(_, tries)| tries.is_committed_by_state);
     if vouched.is_some_and(|(oldest, _)| *oldest > first.at) {
         return None;
     }

@@ -55,7 +55,12 @@ impl PauseHistory {
 
     /// The first of the pauses that together leave no moment from `from` to `to` free, and the end of the last of them. One whose
     /// end was recorded and lies beyond the present is over already, and nothing tells since when: it covers nothing.
-    pub(crate) fn cover(&self, from: Timestamp, to: Timestamp, now: Timestamp) -> Option<(&PauseInterval, Timestamp)> {
+    pub(crate) fn covering(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        now: Timestamp,
+    ) -> Option<(&PauseInterval, Timestamp)> {
         let (mut covered, mut first) = (from, None);
         let is_sound =
             |span: &&PauseInterval| !(span.ended && span.until.is_some_and(|until| present::is_in_future(until, now)));
@@ -92,7 +97,7 @@ mod tests {
         let mut pauses = PauseHistory::default();
         pauses.begin(&paused(10, Some(100), "swap"));
         let covers = |pauses: &PauseHistory, from, to| {
-            pauses.cover(at(from), at(to), at(1000)).and_then(|(span, _)| span.why.clone())
+            pauses.covering(at(from), at(to), at(1000)).and_then(|(span, _)| span.why.clone())
         };
         assert_eq!(covers(&pauses, 10, 99).as_deref(), Some("swap"));
         assert_eq!((covers(&pauses, 9, 50), covers(&pauses, 50, 100), covers(&pauses, 200, 201)), (None, None, None));
@@ -105,7 +110,7 @@ mod tests {
         pauses.begin(&paused(61, None, "again"));
         assert_eq!(covers(&pauses, 20, 70), None, "between them there was a minute");
         assert_eq!(covers(&pauses, 61, 70).as_deref(), Some("again"));
-        let end = |from, to| pauses.cover(at(from), at(to), at(1000)).map(|(_, end)| end);
+        let end = |from, to| pauses.covering(at(from), at(to), at(1000)).map(|(_, end)| end);
         assert_eq!((end(20, 59), end(61, 70)), (Some(at(60)), Some(Timestamp::MAX)));
     }
 
@@ -113,15 +118,15 @@ mod tests {
     fn a_recorded_end_beyond_the_present_covers_nothing() {
         let mut pauses = PauseHistory::default();
         pauses.begin(&paused(10, None, "swap"));
-        assert!(pauses.cover(at(20), at(30), at(100)).is_some());
+        assert!(pauses.covering(at(20), at(30), at(100)).is_some());
         pauses.end(at(9_000));
-        assert_eq!(pauses.cover(at(20), at(30), at(100)), None, "it is over, and nobody knows since when");
-        assert!(pauses.cover(at(20), at(30), at(9_000)).is_some());
+        assert_eq!(pauses.covering(at(20), at(30), at(100)), None, "it is over, and nobody knows since when");
+        assert!(pauses.covering(at(20), at(30), at(9_000)).is_some());
         let mut stated = PauseHistory::default();
         stated.begin(&paused(10, Some(9_000), "swap"));
-        assert!(stated.cover(at(20), at(30), at(100)).is_some(), "an end that is meant may lie ahead");
+        assert!(stated.covering(at(20), at(30), at(100)).is_some(), "an end that is meant may lie ahead");
         let mut past = PauseHistory::default();
         past.past(&paused(10, Some(9_000), "swap"));
-        assert_eq!(past.cover(at(20), at(30), at(100)), None);
+        assert_eq!(past.covering(at(20), at(30), at(100)), None);
     }
 }

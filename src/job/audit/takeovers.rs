@@ -18,7 +18,7 @@ pub(crate) struct FlappingDetector {
     /// Those within the time, and who took the role.
     recent: VecDeque<(Timestamp, String)>,
     /// The spell that goes on.
-    spell: Option<FlappingEpisode>,
+    current: Option<FlappingEpisode>,
     /// Those that are over.
     over: Vec<FlappingEpisode>,
 }
@@ -33,22 +33,22 @@ struct FlappingEpisode {
 
 impl FlappingDetector {
     /// A node took the role.
-    pub(crate) fn take(&mut self, at: Timestamp, node: &str) {
+    pub(crate) fn add_takeover(&mut self, at: Timestamp, node: &str) {
         // What a clock that was ahead dated is as far away as what is old.
         self.recent.retain(|(before, _)| at.duration_since(*before).abs() < WITHIN);
         self.recent.push_back((at, node.to_owned()));
         if self.recent.len() <= CALM_MAX {
-            self.over.extend(self.spell.take());
+            self.over.extend(self.current.take());
             return;
         }
-        match &mut self.spell {
+        match &mut self.current {
             Some(spell) => {
                 spell.last = spell.last.max(at);
                 spell.count += 1;
                 spell.nodes.insert(node.to_owned());
             }
             None => {
-                self.spell = Some(FlappingEpisode {
+                self.current = Some(FlappingEpisode {
                     first: self.recent.iter().map(|(at, _)| *at).min().unwrap_or(at),
                     last: at,
                     count: self.recent.len() as u64,
@@ -60,7 +60,7 @@ impl FlappingDetector {
 
     /// What was too much, as far as it reached into the time from `since` on.
     pub(crate) fn finish(self, since: Timestamp) -> Vec<AuditFinding> {
-        let spells = self.over.into_iter().chain(self.spell).filter(|spell| spell.last >= since);
+        let spells = self.over.into_iter().chain(self.current).filter(|spell| spell.last >= since);
         spells
             .map(|FlappingEpisode { first, last, count, nodes }| AuditFinding::Flapping {
                 first,
@@ -83,7 +83,7 @@ mod tests {
     fn told(hours: &[i64], since: i64) -> Vec<(i64, i64, u64)> {
         let mut takeovers = FlappingDetector::default();
         for (n, hour) in hours.iter().enumerate() {
-            takeovers.take(at(*hour), ["east", "west"][n % 2]);
+            takeovers.add_takeover(at(*hour), ["east", "west"][n % 2]);
         }
         takeovers.finish(at(since)).iter().map(spell).collect()
     }

@@ -206,7 +206,7 @@ async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_i
         failures: 0,
         after: Some(2),
     };
-    RunFailureFile::of(&rig.runner(), &rig.role.name).add(failure);
+    RunFailureFile::of_node(&rig.runner(), &rig.role.name).add(failure);
     assert_eq!(failed().await, Some("no room".to_owned()));
     assert!(told(&rig, -DAY, None).await.findings.is_empty(), "the journal alone does not tell");
     backup(&rig, None).await;
@@ -219,7 +219,7 @@ fn looker<'a>(rig: &'a JobFixture, state_dir: &'a Path) -> AuditingNode<'a> {
         state_dir: Some(state_dir),
         node: Some(rig.node),
         label: "east",
-        told: None,
+        reported_failure: None,
         unwritable: None,
     }
 }
@@ -247,9 +247,9 @@ async fn what_keeps_a_holder_from_writing_down_its_failure_is_a_finding() {
         });
         words.collect::<Vec<_>>()
     };
-    let here = AuditingNode { told: Some(&failure), unwritable: Some("full"), ..looker(&rig, &state_dir) };
+    let here = AuditingNode { reported_failure: Some(&failure), unwritable: Some("full"), ..looker(&rig, &state_dir) };
     assert_eq!(found(here).await, ["full", "no room"]);
-    let unnamed = AuditingNode { node: None, told: None, label: "another", ..here };
+    let unnamed = AuditingNode { node: None, reported_failure: None, label: "another", ..here };
     assert_eq!(found(unnamed).await, [""; 0], "it does not have the role");
 }
 

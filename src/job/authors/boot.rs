@@ -84,7 +84,7 @@ impl BootAuthorNotes {
                 notes.retain(|other| other.instance != instance);
                 notes.push(note);
                 let surplus = if notes.len() > PROCESSES_MAX { notes.len() - PROCESSES_KEPT } else { 0 };
-                let mark = self.notes.draw();
+                let mark = self.notes.random_mark();
                 self.notes.write(mark, &notes[surplus..])?;
                 Ok(mark)
             }
@@ -105,7 +105,7 @@ impl BootAuthorNotes {
         if let Some(mark) = mark {
             return Ok(mark);
         }
-        let mark = self.notes.draw();
+        let mark = self.notes.random_mark();
         announce(mark)?;
         self.notes.write(mark, &notes)?;
         Ok(mark)
@@ -141,7 +141,7 @@ pub(crate) struct BootEvidence {
 
 impl BootEvidence {
     /// Asks them on behalf of process `instance`; where there are none they begin here.
-    pub(crate) fn ask(local: &LocalState, instance: InstanceId) -> Self {
+    pub(crate) fn collect(local: &LocalState, instance: InstanceId) -> Self {
         #[cfg(feature = "planted")]
         if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
             return Self { own: Vec::new(), mark: Ok(0) };
@@ -157,7 +157,7 @@ impl BootEvidence {
         let mark = mark.map_err(|error| error.to_string()).and_then(|mark| {
             let lacking =
                 || "a process that may not write there, or another user's, uses this state directory".to_owned();
-            if authors.read().are_all_in(mark) { Ok(mark) } else { Err(lacking()) }
+            if authors.read().all_noted_under(mark) { Ok(mark) } else { Err(lacking()) }
         });
         Self { own: notes.read().instances().collect(), mark }
     }
@@ -195,7 +195,7 @@ mod tests {
         }
 
         fn ask(&self) -> (usize, Option<u64>) {
-            let witness = BootEvidence::ask(&self.local, process(0));
+            let witness = BootEvidence::collect(&self.local, process(0));
             (witness.own.len(), witness.mark.ok())
         }
 
@@ -223,12 +223,12 @@ mod tests {
         // A copy elsewhere has none of them.
         place.copy("kept", "copy");
         let copy = LocalState::peek(&Env::host(), &place.dir.path().join("copy"), RepoId([1; 16]));
-        let theirs = BootEvidence::ask(&copy, process(9));
+        let theirs = BootEvidence::collect(&copy, process(9));
         assert_eq!(theirs.own, []);
         assert_ne!(theirs.mark, Ok(mark));
         // Nor has another repository.
         let other = LocalState::open(&Env::host(), &place.dir.path().join("state"), RepoId([2; 16])).unwrap();
-        assert_eq!(BootEvidence::ask(&other, process(9)).own, []);
+        assert_eq!(BootEvidence::collect(&other, process(9)).own, []);
     }
 
     #[tokio::test]
@@ -271,7 +271,7 @@ mod tests {
         let mark = place.note(1).await;
         // It writes and is in none: another user's, or in a sandbox.
         place.local.authors().note(AuthorNote { instance: process(2), seq: Seq(2), boot: None }).await.unwrap();
-        let why = BootEvidence::ask(&place.local, process(0)).mark.unwrap_err();
+        let why = BootEvidence::collect(&place.local, process(0)).mark.unwrap_err();
         assert!(why.contains("another user's"), "{why}");
         // One that fails takes the file with it.
         let place = Place::new();

@@ -96,8 +96,8 @@ pub(super) async fn gather(
 ) -> Result<PipelineOutput, BackupError> {
     content.ready().await;
     let files = content.files(&session.permit);
-    let stocktaking = IndexLoader::of(session, survey);
-    let stock = stocktaking.take().await?;
+    let stocktaking = IndexLoader::new(session, survey);
+    let stock = stocktaking.load().await?;
     let repository = session.repository;
     let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), stock.index.clone());
     let mut before = BTreeMap::new();
@@ -151,7 +151,7 @@ pub(super) async fn gather(
         nodes: ids,
         removed: before.len() as u64,
         changed_set: *tally.changed_set.finalize().as_bytes(),
-        tally: Box::new(tally),
+        stats: Box::new(tally),
         sources: Vec::new(),
         indexes: Vec::new(),
         packs,

@@ -63,7 +63,7 @@ pub(crate) fn run(
 ) -> Result<EntryResult, BackupError> {
     let failed = |error| BackupError::Dump { name: name.to_owned(), error };
     let path = TreePath::new(name).filter(|p| !p.as_bytes().is_empty()).ok_or_else(|| failed(DumpError::Name))?;
-    let seen = shared.seen();
+    let seen = shared.observed_at();
     shared.progress.begin(RunActivity::Dump(name.to_owned()));
     let account = match &dump.user {
         None => None,

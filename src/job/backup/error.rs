@@ -147,7 +147,7 @@ fn first(problem: Option<&PathProblem>) -> String {
 impl From<ProofFailure> for BackupError {
     /// A request that failed is no broken promise.
     fn from(failure: ProofFailure) -> Self {
-        match failure.seen() {
+        match failure.into_definite() {
             Ok(failure) if failure.is_certain() => Self::Proof(failure),
             Ok(failure) => Self::Unproved(failure),
             Err(error) => Self::Store(error),

@@ -74,14 +74,14 @@ pub(crate) struct WalkStats {
 /// Where the feed sends things.
 pub(crate) struct StageOutputs {
     pub(crate) tasks: Sender<WorkerTask>,
-    pub(crate) slots: Sender<PendingResult>,
+    pub(crate) results: Sender<PendingResult>,
 }
 
 /// The feed.
 pub(crate) struct WalkStage<'a> {
     pub(crate) shared: &'a PipelineContext,
     pub(crate) ledger: &'a DedupIndex<'a>,
-    pub(crate) out: StageOutputs,
+    pub(crate) outputs: StageOutputs,
     /// This node's cache.
     pub(crate) cache: EntryStream<'a>,
     /// The newest snapshot, where the cache is not that already.
@@ -90,7 +90,7 @@ pub(crate) struct WalkStage<'a> {
     /// Entries that do not come from the tree, in path order, first one last.
     pub(crate) extra: Vec<EntryResult>,
     pub(crate) sources: Vec<SourceCount>,
-    pub(crate) fed: WalkStats,
+    pub(crate) stats: WalkStats,
     pub(crate) batch: Vec<PendingEntry>,
     pub(crate) batch_bytes: u64,
     pub(crate) first_names: HashMap<ObjectId, TreePath>,
@@ -112,7 +112,7 @@ impl WalkStage<'_> {
                 ScanItem::Entry(scanned) => {
                     if scanned.stat.kind == FileType::Dir {
                         self.shared.progress.begin(RunActivity::Walking(scanned.path.clone()));
-                        self.mounts.dir(&scanned.path, scanned.stat.dev);
+                        self.mounts.enter_dir(&scanned.path, scanned.stat.dev);
                     }
                     self.entry(scanned)?;
                 }
@@ -130,7 +130,7 @@ impl WalkStage<'_> {
         self.end_batch()?;
         progress.total_grows.store(false, Ordering::Relaxed);
         let mounts = self.mounts.finish();
-        Ok((WalkStats { mounts, ..self.fed }, self.sources))
+        Ok((WalkStats { mounts, ..self.stats }, self.sources))
     }
 
     fn extras_before(&mut self, path: Option<&TreePath>) -> Result<(), BackupError> {
@@ -182,14 +182,14 @@ impl WalkStage<'_> {
             if path == Some(&c.entry.path) {
                 break Some(c);
             }
-            match self.fate(&c)? {
+            match self.judge_absent(&c)? {
                 AbsentEntryOutcome::Gone => {
-                    self.fed.removed += 1;
-                    self.fed.removed_set.update(c.entry.path.as_bytes()).update(b"\0");
+                    self.stats.removed += 1;
+                    self.stats.removed_set.update(c.entry.path.as_bytes()).update(b"\0");
                 }
-                AbsentEntryOutcome::Lost { counted } => self.fed.unreadable += u64::from(!counted),
+                AbsentEntryOutcome::Lost { counted } => self.stats.unreadable += u64::from(!counted),
                 AbsentEntryOutcome::Kept { counted } => {
-                    self.fed.unreadable += u64::from(!counted);
+                    self.stats.unreadable += u64::from(!counted);
                     if let Some(source) = self.source(&c.entry.path) {
                         source.entries += 1;
                         source.files += file;
@@ -211,16 +211,16 @@ impl WalkStage<'_> {
     }
 
     /// What becomes of an entry of the newest snapshot that the walk did not find.
-    fn fate(&mut self, known: &CachedEntry) -> Result<AbsentEntryOutcome, BackupError> {
+    fn judge_absent(&mut self, known: &CachedEntry) -> Result<AbsentEntryOutcome, BackupError> {
         // Where the cache is the newest snapshot, the journal vouches for all its chunks, as long as nobody looked in the store.
-        let index = match self.ledger.compared() {
+        let index = match self.ledger.compared_index() {
             Some(index) => Some(index),
             None if self.base.is_some() && !self.unread.is_clear() => Some(self.ledger.stock()?.index.as_ref()),
             None => None,
         };
         let stored =
             |entry: &ManifestEntry| index.is_none_or(|index| entry.kind.chunks().iter().all(|id| index.contains(id)));
-        Ok(self.unread.judge(&known.entry, stored))
+        Ok(self.unread.judge_absent(&known.entry, stored))
     }
 
     /// An entry that stays as it was read last. What this node's cache knows of it is as true as before.
@@ -259,7 +259,7 @@ impl WalkStage<'_> {
 
     /// The walk goes on to `next`: what a volume had that is not mounted any more could not be read.
     fn unmounted(&mut self, next: Option<&TreePath>) -> Result<(), BackupError> {
-        let Some(path) = self.mounts.left(next) else { return Ok(()) };
+        let Some(path) = self.mounts.missing_mount(next) else { return Ok(()) };
         let stream = self.base.as_mut().unwrap_or(&mut self.cache);
         let had = Cell::new(false);
         stream.next_if(|known| {
@@ -288,8 +288,8 @@ impl WalkStage<'_> {
             first_name: self.first_names.get(&object).filter(|_| many_names),
             trust_mtime: self.trust_mtime,
         };
-        let decision = match self.ledger.compared() {
-            Some(index) => decide(&scanned.stat, &known, &|id| index.is_sound(id)),
+        let decision = match self.ledger.compared_index() {
+            Some(index) => decide(&scanned.stat, &known, &|id| index.is_in_sound_pack(id)),
             // The cache is the newest snapshot: the journal vouches for all its chunks.
             None if self.base.is_none() => decide(&scanned.stat, &known, &|_| true),
             None => {
@@ -332,14 +332,14 @@ impl WalkStage<'_> {
         self.batch_bytes = 0;
         let (reply, answer) = bounded(1);
         self.send(PendingResult::Pending(answer, todos.len()))?;
-        self.out.tasks.send(WorkerTask::Entries(todos, reply)).map_err(|_| BackupError::Stopped)
+        self.outputs.tasks.send(WorkerTask::Entries(todos, reply)).map_err(|_| BackupError::Stopped)
     }
 
     fn large(&mut self, scanned: ScannedEntry, base: Option<Arc<ManifestEntry>>) -> Result<(), BackupError> {
         self.end_batch()?;
-        let seen = self.shared.seen();
+        let seen = self.shared.observed_at();
         let opened = read::open_file(&self.shared.roots, &scanned.path).and_then(|file| {
-            let completed = file.complete(&scanned.path, &self.shared.names);
+            let completed = file.to_entry(&scanned.path, &self.shared.names);
             let content = FileContent::of(file).map_err(|e| PathProblem::io(scanned.path.clone(), &e))?;
             Ok((completed, Arc::new(content)))
         });
@@ -372,14 +372,14 @@ impl WalkStage<'_> {
                 return Ok(());
             }
             let segment = FileSegment { content: content.clone(), start, len: step.min(total - start) };
-            self.out.tasks.send(WorkerTask::Segment(segment, reply)).map_err(|_| BackupError::Stopped)?;
+            self.outputs.tasks.send(WorkerTask::Segment(segment, reply)).map_err(|_| BackupError::Stopped)?;
             start += step;
         }
         Ok(())
     }
 
     fn send(&self, slot: PendingResult) -> Result<(), BackupError> {
-        self.out.slots.send(slot).map_err(|_| BackupError::Stopped)
+        self.outputs.results.send(slot).map_err(|_| BackupError::Stopped)
     }
 }
 

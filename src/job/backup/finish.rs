@@ -46,7 +46,7 @@ pub(crate) struct FinishedManifest {
     pub(crate) root: ChunkId,
     /// All chunks of the manifest itself.
     pub(crate) nodes: Vec<ChunkId>,
-    pub(crate) tally: Box<BackupStats>,
+    pub(crate) stats: Box<BackupStats>,
     /// The cache, not yet in place; `None` if it could not be written.
     pub(crate) cache: Option<CacheWriter>,
 }
@@ -73,7 +73,7 @@ pub(crate) struct FinishStage<'a> {
     /// Reads again what changed while it was read.
     worker: ReadWorker<'a>,
     cache: Option<CacheWriter>,
-    tally: BackupStats,
+    stats: BackupStats,
     /// First names that no longer led to what the walk saw, and which name stands in for each.
     lost_firsts: HashMap<TreePath, Option<TreePath>>,
     /// First names that stay as they were read last.
@@ -89,24 +89,24 @@ impl<'a> FinishStage<'a> {
     ) -> Self {
         let manifest = ManifestWriter::new(ManifestSink { storer, ids: Vec::new() });
         let (lost_firsts, kept_firsts) = (HashMap::new(), HashSet::new());
-        Self { shared, manifest, worker, cache, tally: BackupStats::default(), lost_firsts, kept_firsts }
+        Self { shared, manifest, worker, cache, stats: BackupStats::default(), lost_firsts, kept_firsts }
     }
 
     /// Takes everything.
     pub(crate) fn run(mut self, slots: &Receiver<PendingResult>) -> Result<FinishedManifest, BackupError> {
         for slot in slots {
             match slot {
-                PendingResult::Ready(done) => done.into_iter().try_for_each(|d| self.take(d))?,
+                PendingResult::Ready(done) => done.into_iter().try_for_each(|d| self.add_result(d))?,
                 PendingResult::Pending(answer, mut left) => {
                     while left > 0 {
                         let part = answer.recv().map_err(|_| BackupError::Stopped)??;
                         left = left.saturating_sub(part.len());
-                        part.into_iter().try_for_each(|d| self.take(d))?;
+                        part.into_iter().try_for_each(|d| self.add_result(d))?;
                     }
                 }
                 PendingResult::Large(large) => {
                     let done = self.large(*large)?;
-                    self.take(done)?;
+                    self.add_result(done)?;
                 }
             }
         }
@@ -114,8 +114,8 @@ impl<'a> FinishStage<'a> {
         self.worker.finish()?;
         let (root, entries, mut nodes) = self.manifest.finish()?;
         nodes.storer.flush()?;
-        self.tally.entries = entries;
-        Ok(FinishedManifest { root, nodes: nodes.ids, tally: Box::new(self.tally), cache: self.cache })
+        self.stats.entries = entries;
+        Ok(FinishedManifest { root, nodes: nodes.ids, stats: Box::new(self.stats), cache: self.cache })
     }
 
     /// Puts the segments together; if the file changed meanwhile it is read again front to back.
@@ -153,20 +153,20 @@ impl<'a> FinishStage<'a> {
 
     /// A further name of a file whose first name did not lead to it any more when it was read: this one has the content then, or
     /// the next.
-    fn mend_link(&mut self, mut done: EntryResult) -> Result<EntryResult, BackupError> {
-        if let Some(lost) = done.lost_first.take() {
+    fn repair_link(&mut self, mut done: EntryResult) -> Result<EntryResult, BackupError> {
+        if let Some(lost) = done.lost_first_name.take() {
             if done.kept {
                 self.kept_firsts.insert(lost.clone());
             }
             self.lost_firsts.insert(lost, None);
         }
-        let (Some(entry), Some(scanned)) = (&mut done.entry, &done.further) else { return Ok(done) };
+        let (Some(entry), Some(scanned)) = (&mut done.entry, &done.hard_link) else { return Ok(done) };
         let EntryKind::Hardlink { target } = &entry.kind else { return Ok(done) };
         match self.lost_firsts.get_mut(target) {
             None => {}
             Some(Some(instead)) => Arc::make_mut(entry).kind = EntryKind::Hardlink { target: instead.clone() },
             Some(none) => {
-                let mut instead = self.worker.instead(scanned, done.base.take())?;
+                let mut instead = self.worker.read_as_first_name(scanned, done.base.take())?;
                 // As unreadable as the first name, and as well kept.
                 if let (None, Some(base), Some(problem)) = (&instead.entry, &instead.base, instead.problems.first())
                     && matches!(problem.kind, PathProblemKind::Unreadable(_))
@@ -183,25 +183,25 @@ impl<'a> FinishStage<'a> {
         Ok(done)
     }
 
-    fn take(&mut self, done: EntryResult) -> Result<(), BackupError> {
-        let done = self.mend_link(done)?;
+    fn add_result(&mut self, done: EntryResult) -> Result<(), BackupError> {
+        let done = self.repair_link(done)?;
         let mut unreadable = false;
         for problem in done.problems {
-            self.tally.problem_count += 1;
+            self.stats.problem_count += 1;
             if matches!(problem.kind, PathProblemKind::Unreadable(_)) {
-                self.tally.files.unreadable += 1;
+                self.stats.files.unreadable += 1;
                 unreadable = true;
-                self.tally.first_unread.get_or_insert_with(|| problem.clone());
+                self.stats.first_unread.get_or_insert_with(|| problem.clone());
             }
-            if self.tally.problems.len() < PROBLEMS_MAX {
-                self.tally.problems.push(problem);
+            if self.stats.problems.len() < PROBLEMS_MAX {
+                self.stats.problems.push(problem);
             }
         }
         let Some(entry) = done.entry.filter(|entry| !done.kept || self.worker.has(entry)) else {
             // It was there and is not any more, unless it merely cannot be read; then it was counted as that.
             if let Some(base) = done.base.filter(|_| !unreadable) {
-                self.tally.files.removed += 1;
-                self.tally.changed_set.update(base.path.as_bytes()).update(b"\0");
+                self.stats.files.removed += 1;
+                self.stats.changed_set.update(base.path.as_bytes()).update(b"\0");
             }
             return Ok(());
         };
@@ -211,22 +211,22 @@ impl<'a> FinishStage<'a> {
             if same { Some(PathChange::Unchanged) } else { compare::path_change(done.base.as_deref(), Some(&entry)) };
         match change {
             // It is counted as unreadable.
-            _ if done.kept => self.tally.files.kept += 1,
-            Some(PathChange::New) => self.tally.files.new += 1,
-            Some(PathChange::Unchanged) => self.tally.files.unchanged += 1,
-            _ => self.tally.files.changed += 1,
+            _ if done.kept => self.stats.files.kept += 1,
+            Some(PathChange::New) => self.stats.files.new += 1,
+            Some(PathChange::Unchanged) => self.stats.files.unchanged += 1,
+            _ => self.stats.files.changed += 1,
         }
         if !matches!(entry.kind, EntryKind::Dir) {
-            self.tally.content += 1;
-            self.tally.links += u64::from(matches!(entry.kind, EntryKind::Symlink { .. }));
+            self.stats.content += 1;
+            self.stats.links += u64::from(matches!(entry.kind, EntryKind::Symlink { .. }));
         }
         if !done.kept && !same && done.base.as_deref() != Some(&entry) {
             let mark: &[u8] = if done.base.is_some() { b"\0M" } else { b"\0A" };
-            self.tally.changed_set.update(entry.path.as_bytes()).update(mark);
+            self.stats.changed_set.update(entry.path.as_bytes()).update(mark);
         }
         if let EntryKind::File { size, .. } = &entry.kind {
-            self.tally.regular += 1;
-            self.tally.source_bytes += size;
+            self.stats.regular += 1;
+            self.stats.source_bytes += size;
             JobProgress::add(&self.shared.progress.files, 1);
         }
         JobProgress::add(&self.shared.progress.entries, 1);

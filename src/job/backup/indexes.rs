@@ -29,7 +29,7 @@ pub(super) async fn missing(
             Ok(_) => {}
             Err(error) if error.is_not_found() => missing.push(*id),
             // It is there, as something else: a repair replaces it.
-            Err(error) if error.is_no_object() => {}
+            Err(error) if error.is_not_an_object() => {}
             Err(error) => return Err(error),
         }
     }
@@ -44,7 +44,7 @@ pub(super) async fn put_back(
     shelf: &IndexCache,
 ) -> Result<(), StoreError> {
     for id in missing {
-        let Some(copy) = shelf.take(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };
+        let Some(copy) = shelf.get(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };
         let key = names::index(keys.role(), *id);
         put_idempotent(store, &key, Bytes::from(copy)).await?;
         tracing::warn!("the store had lost {key}: it is put back from this node's copy; find out what became of it");

@@ -48,7 +48,7 @@ pub(super) async fn compare(
             match lost::check_listing(table.object_len(), listed.get(&table.id).copied()) {
                 PackListing::Whole if noted.damaged.contains(&table.id) => damaged.push(table),
                 PackListing::Whole => index.add(&table),
-                PackListing::Other(size) => missing.push((table, size)),
+                PackListing::WrongSize(size) => missing.push((table, size)),
                 PackListing::Missing => missing.push((table, 0)),
             }
         }
@@ -66,14 +66,14 @@ pub(super) async fn compare(
     while let Some((table, troubled)) = answers.try_next().await? {
         match troubled {
             Some(frames) => {
-                lost.take(&mut index, &table, &frames);
+                lost.add_damaged_pack(&mut index, &table, &frames);
                 lost.damaged.extend(Some(table.id).filter(|id| read.contains(id)));
             }
             None => index.add(&table),
         }
     }
     index.sort();
-    lost.settle(&index);
+    lost.drop_recovered(&index);
     Ok((index, lost))
 }
 
@@ -89,7 +89,7 @@ async fn check_pack(
     match store.get_range(&names::pack(keys.role(), table.id), end - 1..end + 1).await {
         Ok(bytes) if bytes.len() == 1 => Ok(None),
         Ok(bytes) => Ok(Some(lost::truncated_frames(table, if bytes.is_empty() { size } else { end }))),
-        Err(error) if error.is_not_found() || error.is_no_object() => Ok(Some(lost::truncated_frames(table, 0))),
+        Err(error) if error.is_not_found() || error.is_not_an_object() => Ok(Some(lost::truncated_frames(table, 0))),
         // A bad sector under the end of one object.
         Err(error) if error.kind == StoreErrorKind::DiskFault => Ok(Some(lost::truncated_frames(table, 0))),
         Err(error) => Err(error),

@@ -26,7 +26,7 @@ pub(crate) enum PackListing {
     /// It is there, as long as it should be.
     Whole,
     /// It has other bytes than it should have: so many.
-    Other(u64),
+    WrongSize(u64),
     /// It is not listed.
     Missing,
 }
@@ -35,7 +35,7 @@ pub(crate) enum PackListing {
 pub(crate) fn check_listing(len: u64, shown: Option<u64>) -> PackListing {
     match shown {
         Some(size) if size == len => PackListing::Whole,
-        Some(size) => PackListing::Other(size),
+        Some(size) => PackListing::WrongSize(size),
         None => PackListing::Missing,
     }
 }
@@ -60,16 +60,16 @@ pub(crate) struct LostContent {
 
 impl LostContent {
     /// Adds what is left of a damaged pack without these frames to the index, and notes the pack.
-    pub(crate) fn take(&mut self, index: &mut ChunkIndex, table: &PackTable, frames: &BTreeSet<u32>) {
-        index.add_remains(table, |frame| !frames.contains(&frame));
+    pub(crate) fn add_damaged_pack(&mut self, index: &mut ChunkIndex, table: &PackTable, frames: &BTreeSet<u32>) {
+        index.add_damaged(table, |frame| !frames.contains(&frame));
         self.packs.insert(table.id);
         let chunks = table.frames.iter().flat_map(|frame| &frame.chunks);
         self.chunks.extend(chunks.map(|chunk| (chunk.id, (table.id, chunk.len))));
     }
 
     /// The index is complete: what a sound pack has is not lost, and neither is a pack of which that has everything.
-    pub(crate) fn settle(&mut self, index: &ChunkIndex) {
-        self.chunks.retain(|id, _| !index.is_sound(id));
+    pub(crate) fn drop_recovered(&mut self, index: &ChunkIndex) {
+        self.chunks.retain(|id, _| !index.is_in_sound_pack(id));
         let packs: BTreeSet<PackId> = self.chunks.values().map(|(pack, _)| *pack).collect();
         self.packs.retain(|pack| packs.contains(pack));
         self.damaged.retain(|pack| packs.contains(pack));
@@ -112,9 +112,9 @@ impl HealingSummary {
         let mut losses = PackLosses::default();
         for pack in &self.packs {
             if self.damaged.contains(pack) {
-                losses.damage(*pack);
+                losses.add_damaged(*pack);
             } else {
-                losses.miss(*pack);
+                losses.add_missing(*pack);
             }
         }
         let more = losses.packs() < self.packs.len() as u64;
@@ -159,8 +159,8 @@ mod tests {
     #[test]
     fn a_pack_is_whole_only_with_its_size() {
         assert_eq!(check_listing(240, Some(240)), PackListing::Whole);
-        assert_eq!(check_listing(240, Some(239)), PackListing::Other(239));
-        assert_eq!(check_listing(240, Some(241)), PackListing::Other(241));
+        assert_eq!(check_listing(240, Some(239)), PackListing::WrongSize(239));
+        assert_eq!(check_listing(240, Some(241)), PackListing::WrongSize(241));
         assert_eq!(check_listing(240, None), PackListing::Missing);
         let table = table(1, &[&[1], &[2]]);
         for (size, frames) in [(0, vec![0, 1]), (139, vec![0, 1]), (140, vec![1]), (239, vec![1]), (240, vec![])] {
@@ -172,11 +172,11 @@ mod tests {
     fn a_chunk_is_lost_only_if_no_other_pack_has_it() {
         let (mut index, mut lost) = (ChunkIndex::default(), LostContent::default());
         index.add(&table(1, &[&[1]]));
-        lost.take(&mut index, &table(2, &[&[1, 2], &[3]]), &[0].into());
-        lost.take(&mut index, &table(3, &[&[4]]), &[0].into());
+        lost.add_damaged_pack(&mut index, &table(2, &[&[1, 2], &[3]]), &[0].into());
+        lost.add_damaged_pack(&mut index, &table(3, &[&[4]]), &[0].into());
         index.add(&table(4, &[&[4, 5]]));
         index.sort();
-        lost.settle(&index);
+        lost.drop_recovered(&index);
         assert_eq!(lost.packs, [PackId([2; 16])].into(), "of 3 another pack has everything");
         let chunk = |n| (ChunkId([n; 32]), (PackId([2; 16]), 10));
         assert_eq!(lost.chunks, [2, 3].map(chunk).into(), "the second can be read, and is stored again");

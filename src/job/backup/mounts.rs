@@ -19,9 +19,9 @@ pub(crate) struct MountTracker {
     /// Where there is one now, or should be.
     found: BTreeSet<TreePath>,
     /// The directories from a source down to where the walk is, and on which file system each is.
-    way: Vec<(TreePath, u64)>,
+    ancestors: Vec<(TreePath, u64)>,
     /// The newest of them, where a volume was and none is, until something is found in it.
-    bare: Option<TreePath>,
+    empty_mount: Option<TreePath>,
 }
 
 impl MountTracker {
@@ -31,21 +31,21 @@ impl MountTracker {
     }
 
     /// The walk found this directory, on the file system `dev`.
-    pub(crate) fn dir(&mut self, path: &TreePath, dev: u64) {
-        while self.way.pop_if(|(dir, _)| !path.starts_with(dir)).is_some() {}
+    pub(crate) fn enter_dir(&mut self, path: &TreePath, dev: u64) {
+        while self.ancestors.pop_if(|(dir, _)| !path.starts_with(dir)).is_some() {}
         let was_mounted = self.known.remove(path);
-        match self.way.last() {
+        match self.ancestors.last() {
             Some((_, above)) if *above != dev => drop(self.found.insert(path.clone())),
-            Some(_) if was_mounted => self.bare = Some(path.clone()),
+            Some(_) if was_mounted => self.empty_mount = Some(path.clone()),
             // How a source itself is mounted is no business of this: it is never empty without a word.
             _ => {}
         }
-        self.way.push((path.clone(), dev));
+        self.ancestors.push((path.clone(), dev));
     }
 
     /// The walk goes on to `next`, or is at its end. Returns the directory in which a volume was, and nothing is now.
-    pub(crate) fn left(&mut self, next: Option<&TreePath>) -> Option<TreePath> {
-        let bare = self.bare.take()?;
+    pub(crate) fn missing_mount(&mut self, next: Option<&TreePath>) -> Option<TreePath> {
+        let bare = self.empty_mount.take()?;
         next.is_none_or(|next| !next.starts_with(&bare)).then_some(bare)
     }
 
@@ -73,12 +73,12 @@ mod tests {
         let mut mounts = MountTracker::new(known.iter().map(|p| path(p)));
         let mut bare = Vec::new();
         for (at, dev) in found {
-            bare.extend(mounts.left(Some(&path(at))));
+            bare.extend(mounts.missing_mount(Some(&path(at))));
             if let Some(dev) = dev {
-                mounts.dir(&path(at), *dev);
+                mounts.enter_dir(&path(at), *dev);
             }
         }
-        bare.extend(mounts.left(None));
+        bare.extend(mounts.missing_mount(None));
         for dir in &bare {
             mounts.keep(dir.clone());
         }

@@ -75,7 +75,7 @@ pub(crate) async fn verified_only(
 /// What an orphan holds. A listing may still show one that is gone: there is nothing to refer to then.
 async fn table(store: &dyn Store, keys: &DerivedKeys, id: PackId, size: u64) -> Result<Option<PackTable>, StoreError> {
     match read_table(store, keys, id, &names::pack(keys.role(), id), size).await {
-        Err(error) if error.is_not_found() || error.is_no_object() => Ok(None),
+        Err(error) if error.is_not_found() || error.is_not_an_object() => Ok(None),
         table => table,
     }
 }

@@ -99,7 +99,7 @@ pub(crate) fn build(
             PackerInput::Meta(frame) => (&mut meta, frame),
         };
         let pack = slot.get_or_insert_with(new);
-        shared.spare.give_frame(pack.push(frame));
+        shared.buffers.give_frame(pack.push(frame));
         if pack.is_full()
             && let Some(pack) = slot.take()
         {
@@ -114,8 +114,8 @@ pub(crate) fn build(
 
 fn new_pack(shared: &PipelineContext) -> PackBuilder {
     let (id, salt) = (PackId(shared.env.random_bytes()), shared.env.random_bytes());
-    match shared.spare.pack() {
-        Some(memory) => PackBuilder::reusing(memory, &shared.keys, id, salt),
+    match shared.buffers.pack() {
+        Some(memory) => PackBuilder::with_buffer(memory, &shared.keys, id, salt),
         None => PackBuilder::new(&shared.keys, id, salt),
     }
 }
@@ -159,7 +159,7 @@ async fn put(shared: Arc<PipelineContext>, store: Arc<dyn Store>, object: Pendin
     store.put(&key, bytes.clone()).await?;
     JobProgress::add(&shared.progress.bytes_uploaded, bytes.len() as u64);
     if is_pack && bytes.is_unique() {
-        shared.spare.give_pack(bytes.into());
+        shared.buffers.give_pack(bytes.into());
     }
     Ok(turns)
 }

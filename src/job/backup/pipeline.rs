@@ -70,7 +70,7 @@ pub(crate) struct PipelineInput<'a> {
 pub(crate) struct PipelineOutput {
     pub(crate) root: ChunkId,
     pub(crate) nodes: Vec<ChunkId>,
-    pub(crate) tally: Box<BackupStats>,
+    pub(crate) stats: Box<BackupStats>,
     /// Entries of the newest snapshot that are no longer there.
     pub(crate) removed: u64,
     /// BLAKE3 over what is new, changed or removed.
@@ -122,13 +122,13 @@ pub(crate) fn gather(input: PipelineInput<'_>) -> Result<PipelineOutput, BackupE
             let feed = WalkStage {
                 shared,
                 ledger,
-                out: StageOutputs { tasks: task_out, slots: slot_out },
+                outputs: StageOutputs { tasks: task_out, results: slot_out },
                 cache: EntryStream::new(input.cache),
                 base: input.base.map(EntryStream::new),
                 trust_mtime: input.trust_mtime,
                 extra,
                 sources,
-                fed: WalkStats::default(),
+                stats: WalkStats::default(),
                 batch: Vec::new(),
                 batch_bytes: 0,
                 first_names: HashMap::new(),
@@ -153,7 +153,7 @@ pub(crate) fn gather(input: PipelineInput<'_>) -> Result<PipelineOutput, BackupE
     note(uploaded, &mut errors);
     match (first_cause(errors), fed, finished, built) {
         (None, Some((fed, sources)), Some(finished), Some(PackerOutput { indexes, packs })) => {
-            let FinishedManifest { root, nodes, mut tally, cache } = finished;
+            let FinishedManifest { root, nodes, stats: mut tally, cache } = finished;
             tally.files.unreadable += fed.unreadable;
             let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
             let (read_bytes, new_bytes) = (count(&shared.counts.read_bytes), count(&shared.counts.new_bytes));
@@ -163,7 +163,7 @@ pub(crate) fn gather(input: PipelineInput<'_>) -> Result<PipelineOutput, BackupE
             Ok(PipelineOutput {
                 root,
                 nodes,
-                tally,
+                stats: tally,
                 removed,
                 changed_set,
                 sources,

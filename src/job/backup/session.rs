@@ -89,23 +89,23 @@ impl RoleSession<'_> {
     }
 
     /// Who took the role over meanwhile, if anybody did.
-    pub(crate) async fn overtaken(&self) -> Result<Option<RoleHolder>, JournalError> {
+    pub(crate) async fn superseded_by(&self) -> Result<Option<RoleHolder>, JournalError> {
         let now = self.journal.read(Some(&self.view)).await?;
         Ok(now.state.holder.filter(|holder| holder.takeover != self.permit.takeover()))
     }
 
     pub(crate) fn remember(&self, memory: &SavedState) -> Result<(), BackupError> {
-        self.local.save(memory).map_err(|error| BackupError::State { path: self.local.memory_file(), error })
+        self.local.save(memory).map_err(|error| BackupError::State { path: self.local.saved_state_file(), error })
     }
 
     /// Backs up until it is done, or until it is to end and does not.
-    pub(crate) async fn back_up_or_leave(
+    pub(crate) async fn back_up_or_abandon(
         &self,
         role: &RoleSettings,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
         let (env, cancel) = (&self.runner.env, &self.runner.cancel);
-        let mut work = Box::pin(self.back_up_once_more(role, ask));
+        let mut work = Box::pin(self.back_up_with_retry(role, ask));
         tokio::select! {
             biased;
             result = &mut work => return result,
@@ -126,7 +126,8 @@ impl RoleSession<'_> {
                 Err(BackupError::Interrupted)
             }
             seq => {
-                let trouble = self.repository.store.trouble().map(|why| format!(" (the last try failed: {why})"));
+                let trouble =
+                    self.repository.store.last_attempt_error().map(|why| format!(" (the last try failed: {why})"));
                 let why = format!("the store does not answer{}, and the run was to end", trouble.unwrap_or_default());
                 Err(AppendError::Unknown { seq: Seq(seq), why }.into())
             }
@@ -134,7 +135,7 @@ impl RoleSession<'_> {
     }
 
     /// Backs up, and once more without the cache if that is of no use, or without the packs that turn out to be lost.
-    pub(crate) async fn back_up_once_more(
+    pub(crate) async fn back_up_with_retry(
         &self,
         role: &RoleSettings,
         ask: &BackupOptions,
@@ -150,7 +151,7 @@ impl RoleSession<'_> {
                 self.back_up(role, ask, &heard, None).await
             }
             Err(BackupError::Repo(error)) => {
-                let met = PackLosses::of(&error, repository.role());
+                let met = PackLosses::from_error(&error, repository.role());
                 if met.is_empty() {
                     return Err(error.into());
                 }
@@ -165,7 +166,7 @@ impl RoleSession<'_> {
     }
 
     /// Whether this run compares the index with the store, and which packs it reads for that.
-    fn survey(
+    fn index_load_options(
         &self,
         base: Option<&Snapshot>,
         ask: &BackupOptions,
@@ -182,8 +183,8 @@ impl RoleSession<'_> {
         let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.term > base.term));
         let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || heard.has_more();
         let due = asked || lost::is_comparison_due(before, state.pruned, now);
-        let known = heard.known();
-        let news = heard.news(before.and_then(|before| before.note)).into_iter().chain(met);
+        let known = heard.still_lost();
+        let news = heard.unhandled(before.and_then(|before| before.note)).into_iter().chain(met);
         let noted = news.reduce(|mut all, more| {
             all.add(&more);
             all
@@ -203,7 +204,7 @@ impl RoleSession<'_> {
         met: Option<PackLosses>,
     ) -> Result<CommittedBackup, BackupError> {
         let base = self.view.state.snapshots.last();
-        let survey = self.survey(base, ask, heard, met);
+        let survey = self.index_load_options(base, ask, heard, met);
         // From here on something may be left in the store that no record names.
         self.remember(&SavedState { clean: None, ..self.memory.clone() })?;
         let progress = &self.runner.progress;
@@ -211,7 +212,7 @@ impl RoleSession<'_> {
         let (since, rehash) = (base.map(|base| base.id.to_string()), ask.rehash);
         tracing::debug!(role = %role.name, since, rehash, slot = ?ask.slot, compares_store = survey.compare.is_some(), "the run begins");
 
-        let gathered = match &self.runner.surroundings.content {
+        let gathered = match &self.runner.inputs.content {
             Some(content) => Box::pin(brought::gather(self, content.as_ref(), base, survey)).await?,
             None => Box::pin(tree::gather(self, role, base, survey, ask)).await?,
         };
@@ -231,7 +232,7 @@ impl RoleSession<'_> {
         let empty = empty::source_marks(&empty_sources, &self.repository.keys);
         let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, heard).await?;
         let loss = match &healing {
-            Some(healing) => self.settle(healing, &view, heard).await,
+            Some(healing) => self.report_losses(healing, &view, heard).await,
             None => heard.remaining().map(|(packs, files)| LossReport {
                 packs,
                 missing_files: Some(files),
@@ -242,13 +243,18 @@ impl RoleSession<'_> {
     }
 
     /// Tells what became of what was lost, now that the snapshot is committed.
-    async fn settle(&self, healing: &HealingSummary, view: &JournalView, heard: &LossNotes) -> Option<LossReport> {
+    async fn report_losses(
+        &self,
+        healing: &HealingSummary,
+        view: &JournalView,
+        heard: &LossNotes,
+    ) -> Option<LossReport> {
         let (repository, runner) = (self.repository, self.runner);
         let report = if healing.packs.is_empty() {
             None
         } else {
             let missing =
-                if healing.gone.is_empty() { Some((Vec::new(), 0)) } else { self.missing(healing, view).await };
+                if healing.gone.is_empty() { Some((Vec::new(), 0)) } else { self.missing_files(healing, view).await };
             let (missing, missing_files) = missing.map_or((Vec::new(), None), |(named, count)| (named, Some(count)));
             let packs = healing.packs.len() as u64;
             Some(LossReport { packs, healed_bytes: healing.bytes, missing_files, missing })
@@ -259,15 +265,15 @@ impl RoleSession<'_> {
         let remains = (!healing.gone.is_empty()).then_some(UnhealedLosses { lost, more, files });
         loss::record_unhealed(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
         // What was known, changed nothing and costs no snapshot a file is no news.
-        let known = heard.known();
+        let known = heard.still_lost();
         let is_known = |pack| known.missing.contains(pack) || known.damaged.contains(pack);
         report.filter(|_| healing.bytes > 0 || files > 0 || !healing.packs.iter().all(is_known))
     }
 
     /// The files of snapshots that need what is still lost, the first by name.
-    async fn missing(&self, healing: &HealingSummary, view: &JournalView) -> Option<(Vec<MissingFile>, u64)> {
+    async fn missing_files(&self, healing: &HealingSummary, view: &JournalView) -> Option<(Vec<MissingFile>, u64)> {
         let (repository, state) = (self.repository, &view.state);
-        let shelf = self.local.shelf();
+        let shelf = self.local.index_cache();
         match verify::affected_entries(repository, &state.indexes, &state.snapshots, &shelf, &healing.gone).await {
             Ok((affected, count)) => {
                 let name = |file: AffectedFile| MissingFile { snapshot: file.snapshot, path: file.path };
@@ -288,7 +294,7 @@ impl RoleSession<'_> {
         slot: Option<Timestamp>,
         heard: &LossNotes,
     ) -> Result<(CommittedBackup, JournalView), BackupError> {
-        let PipelineOutput { root, nodes, tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
+        let PipelineOutput { root, nodes, stats: tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
         let files = FileCounts { removed, ..tally.files };
         let shared = &self.runner.progress;
         let bytes = ByteCounts {
@@ -463,7 +469,7 @@ pub(crate) async fn put_indexes(
 
 /// What a run has to store.
 fn content_totals(gathered: &PipelineOutput, first: bool) -> emptiness::ContentTotals {
-    let tally = &gathered.tally;
+    let tally = &gathered.stats;
     let (content, links, bytes, unreadable) = (tally.content, tally.links, tally.source_bytes, tally.files.unreadable);
     emptiness::ContentTotals { content, links, bytes, first, unreadable, problem: tally.first_unread.clone() }
 }

@@ -27,7 +27,7 @@ pub(crate) struct PipelineContext {
     pub(crate) failed: AtomicBool,
     pub(crate) progress: Arc<JobProgress>,
     pub(crate) counts: WorkerCounters,
-    pub(crate) spare: BufferPool,
+    pub(crate) buffers: BufferPool,
     pub(crate) stall_timeout: Duration,
     /// Threads of the run may wait for the kernel when everything else of it has ended.
     #[expect(dead_code, reason = "that it is held is all")]
@@ -67,7 +67,7 @@ fn lock(memory: &Mutex<Vec<Vec<u8>>>) -> MutexGuard<'_, Vec<Vec<u8>>> {
 
 impl PipelineContext {
     /// The wall clock now: what is looked at from here on was seen at this time or later.
-    pub(crate) fn seen(&self) -> UnixNanos {
+    pub(crate) fn observed_at(&self) -> UnixNanos {
         UnixNanos(self.env.clock.now().as_nanosecond())
     }
 

@@ -57,13 +57,13 @@ pub(crate) struct IndexLoader {
 
 impl IndexLoader {
     /// As of the session's starting head.
-    pub(crate) fn of(session: &RoleSession<'_>, survey: IndexLoadOptions) -> Self {
+    pub(crate) fn new(session: &RoleSession<'_>, survey: IndexLoadOptions) -> Self {
         let (repository, state) = (session.repository, &session.view.state);
         Self {
             store: repository.store.clone(),
             keys: repository.keys.clone(),
             indexes: state.indexes.clone(),
-            shelf: session.local.shelf(),
+            shelf: session.local.index_cache(),
             condemned: state.condemned.iter().flat_map(|c| &c.packs).copied().collect(),
             survey,
             journal: session.journal.clone(),
@@ -72,11 +72,11 @@ impl IndexLoader {
     }
 
     /// Whether it compares the index with the store.
-    pub(crate) fn compares(&self) -> bool {
+    pub(crate) fn compares_with_store(&self) -> bool {
         self.survey.compare.is_some()
     }
 
-    pub(crate) async fn take(&self) -> Result<KnownChunks, BackupError> {
+    pub(crate) async fn load(&self) -> Result<KnownChunks, BackupError> {
         let Self { store, keys, indexes: named, shelf, condemned, survey, .. } = self;
         #[cfg(feature = "planted")]
         let (named, condemned) = (&self.trusted(named).await?, &excluded_packs(condemned));
@@ -179,7 +179,7 @@ impl OrphanPacks {
 pub(crate) struct DedupIndex<'a> {
     /// Chunks of the newest manifest itself: known without the index.
     nodes: HashSet<ChunkId>,
-    stock: OnceLock<KnownChunks>,
+    known_chunks: OnceLock<KnownChunks>,
     loading: Mutex<()>,
     load: Box<dyn Fn() -> Result<KnownChunks, BackupError> + Send + Sync + 'a>,
     fresh: Mutex<CompactIdSet>,
@@ -224,22 +224,22 @@ impl<'a> DedupIndex<'a> {
         // What of the manifest itself is lost is stored again, also where a repair took its pack out of the index.
         let compared = stock.as_ref().filter(|stock| stock.lost.is_some()).map(|stock| Arc::clone(&stock.index));
         let nodes = match compared {
-            Some(index) => nodes.into_iter().filter(|id| index.is_sound(id)).collect(),
+            Some(index) => nodes.into_iter().filter(|id| index.is_in_sound_pack(id)).collect(),
             None => nodes,
         };
         let stock = stock.map_or_else(OnceLock::new, OnceLock::from);
         let (loading, fresh) = (Mutex::new(()), Mutex::default());
-        Self { nodes, stock, loading, load: Box::new(load), fresh }
+        Self { nodes, known_chunks: stock, loading, load: Box::new(load), fresh }
     }
 
     /// What the store had, loaded at the first call.
     pub(crate) fn stock(&self) -> Result<&KnownChunks, BackupError> {
         let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stock) = self.stock.get() {
+        if let Some(stock) = self.known_chunks.get() {
             return Ok(stock);
         }
         let stock = (self.load)()?;
-        Ok(self.stock.get_or_init(|| stock))
+        Ok(self.known_chunks.get_or_init(|| stock))
     }
 
     /// True: the caller must store it. Everybody else who asks for the same chunk is told false.
@@ -247,24 +247,24 @@ impl<'a> DedupIndex<'a> {
         if self.nodes.contains(id) {
             return Ok(false);
         }
-        let stock = match self.stock.get() {
+        let stock = match self.known_chunks.get() {
             Some(stock) => stock,
             None => self.stock()?,
         };
-        if stock.index.is_sound(id) || stock.orphans.claim(id) {
+        if stock.index.is_in_sound_pack(id) || stock.orphans.claim(id) {
             return Ok(false);
         }
         Ok(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(id))
     }
 
     /// The index, if it was compared with the store: then nothing else tells what is stored.
-    pub(crate) fn compared(&self) -> Option<&ChunkIndex> {
-        self.stock.get().filter(|stock| stock.lost.is_some()).map(|stock| stock.index.as_ref())
+    pub(crate) fn compared_index(&self) -> Option<&ChunkIndex> {
+        self.known_chunks.get().filter(|stock| stock.lost.is_some()).map(|stock| stock.index.as_ref())
     }
 
     /// What became of what was lost; `None`: nobody looked.
     pub(crate) fn healing(&self) -> Option<HealingSummary> {
-        let stock = self.stock.get()?;
+        let stock = self.known_chunks.get()?;
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         let stored = |id: &ChunkId| fresh.contains(id) || stock.orphans.is_used(id);
         Some(HealingSummary::of(stock.lost.as_ref()?, &stock.index, stored))
@@ -272,12 +272,12 @@ impl<'a> DedupIndex<'a> {
 
     /// Whether the repository has these, as far as was looked: what the newest manifest refers to the journal vouches for.
     pub(crate) fn has_all(&self, ids: &[ChunkId]) -> bool {
-        self.stock.get().is_none_or(|stock| ids.iter().all(|id| stock.index.contains(id)))
+        self.known_chunks.get().is_none_or(|stock| ids.iter().all(|id| stock.index.contains(id)))
     }
 
     /// The packs of broken runs that this session used.
     pub(crate) fn used_orphans(&self) -> Vec<PackTable> {
-        self.stock.get().map(|stock| stock.orphans.used().cloned().collect()).unwrap_or_default()
+        self.known_chunks.get().map(|stock| stock.orphans.used().cloned().collect()).unwrap_or_default()
     }
 }
 

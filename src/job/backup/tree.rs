@@ -50,7 +50,7 @@ pub(super) async fn gather(
         runner.progress.begin(RunActivity::Walking(source));
     }
     // Already to open a source may hang.
-    let opened = runner.progress.attend();
+    let opened = runner.progress.enter_uninterruptible();
     let scan = runner.env.blocking(move || (scan(options), drop(opened)).0).await;
     let scan = scan.ok_or_else(|| BackupError::Internal("opening the sources panicked".to_owned()))??;
     let shared = Arc::new(PipelineContext {
@@ -63,16 +63,17 @@ pub(super) async fn gather(
         failed: AtomicBool::new(false),
         progress: runner.progress.clone(),
         counts: WorkerCounters::default(),
-        spare: BufferPool::default(),
+        buffers: BufferPool::default(),
         stall_timeout: role.stall_timeout,
-        presence: runner.progress.attend(),
+        presence: runner.progress.enter_uninterruptible(),
     });
     let (store, keys) = (session.repository.store.clone(), session.repository.keys.clone());
     let current = cache.as_ref().is_some_and(|(_, current)| *current);
     // Whoever has not seen the newest snapshot being made has not seen its packs either.
     let compare = survey.compare.or_else(|| (!current).then(|| survey.known.clone()));
-    let stocktaking = IndexLoader::of(session, IndexLoadOptions { compare, ..survey });
-    let stock = if base.is_some() && stocktaking.compares() { Some(stocktaking.take().await?) } else { None };
+    let stocktaking = IndexLoader::new(session, IndexLoadOptions { compare, ..survey });
+    let stock =
+        if base.is_some() && stocktaking.compares_with_store() { Some(stocktaking.load().await?) } else { None };
     let reader =
         stock.as_ref().filter(|_| !current).map(|s| RepositoryReader::new(store.clone(), keys, s.index.clone()));
     let nodes = cache.as_ref().filter(|_| current).and_then(|(c, _)| c.nodes()).unwrap_or_default();
@@ -80,7 +81,7 @@ pub(super) async fn gather(
         .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
         .ok();
     let dumps: BTreeMap<String, DumpSettings> = role.dumps.clone();
-    let environment = runner.context(role, Some(session.permit.term()), ask.slot).variables();
+    let environment = runner.probe_context(role, Some(session.permit.term()), ask.slot).variables();
     let root = base.map(|b| b.root);
     let allow_empty = role.allow_empty;
     // Where nothing below a volume is wanted, or an empty place is, there is none to miss.
@@ -92,7 +93,7 @@ pub(super) async fn gather(
     tokio::task::spawn_blocking(move || {
         let ledger = DedupIndex::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), stock, {
             let handle = handle.clone();
-            move || handle.block_on(stocktaking.take())
+            move || handle.block_on(stocktaking.load())
         });
         let known = cache.map_or(EntryBlocks::None, |(reader, _)| EntryBlocks::Cache(Box::new(reader)));
         let manifest = reader
@@ -140,10 +141,10 @@ async fn cache(session: &RoleSession<'_>, base: Option<&Snapshot>) -> Result<Opt
     }
     let vouched = session.view.state.snapshots.iter().any(|snapshot| snapshot.id == bound.snapshot);
     let vouched = vouched
-        || match session.journal.record(bound.seq).await {
+        || match session.journal.read_record(bound.seq).await {
             Ok(known) => known.is_some_and(|(_, digest)| digest == bound.snapshot),
             // A repair may have called it void; damage that nobody has named ended the reading of the journal.
-            Err(error) if error.unusable().is_some() => false,
+            Err(error) if error.unusable_record().is_some() => false,
             Err(error) => return Err(error.into()),
         };
     Ok(vouched.then_some((cache, false)))

@@ -72,7 +72,7 @@ impl UnreadableDirs {
     }
 
     /// What becomes of `entry`, which the walk has passed and did not find. `stored`: its content is in the repository.
-    pub(crate) fn judge(
+    pub(crate) fn judge_absent(
         &mut self,
         entry: &ManifestEntry,
         stored: impl FnOnce(&ManifestEntry) -> bool,
@@ -148,17 +148,17 @@ mod tests {
     fn what_lies_below_stays_and_what_lies_beside_is_gone() {
         let mut unread = unread(&[]);
         unread.found(&path("s"));
-        assert_eq!(unread.judge(&file("s/a"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge_absent(&file("s/a"), |_| true), AbsentEntryOutcome::Gone);
         unread.problem(&path("s/d"), false);
         assert_eq!(
-            unread.judge(&file("s/d/1"), |_| true),
+            unread.judge_absent(&file("s/d/1"), |_| true),
             AbsentEntryOutcome::Kept { counted: true },
             "the directory stands for it"
         );
-        assert_eq!(unread.judge(&entry("s/d/sub", EntryKind::Dir), |_| true), KEPT);
-        assert_eq!(unread.judge(&file("s/d/sub/2"), |_| true), KEPT);
-        assert_eq!(unread.judge(&file("s/d-"), |_| true), AbsentEntryOutcome::Gone);
-        assert_eq!(unread.judge(&file("s/d/3"), |_| true), AbsentEntryOutcome::Gone, "the walk is past it");
+        assert_eq!(unread.judge_absent(&entry("s/d/sub", EntryKind::Dir), |_| true), KEPT);
+        assert_eq!(unread.judge_absent(&file("s/d/sub/2"), |_| true), KEPT);
+        assert_eq!(unread.judge_absent(&file("s/d-"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge_absent(&file("s/d/3"), |_| true), AbsentEntryOutcome::Gone, "the walk is past it");
     }
 
     #[test]
@@ -167,36 +167,40 @@ mod tests {
         unread.problem(&path("s/d"), false);
         unread.found(&path("s/d/b"));
         unread.found(&path("s/d/b/x"));
-        assert_eq!(unread.judge(&file("s/d/b/y"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge_absent(&file("s/d/b/y"), |_| true), AbsentEntryOutcome::Gone);
         unread.problem(&path("s/d/b/z"), true);
-        assert_eq!(unread.judge(&file("s/d/b/z/1"), |_| true), KEPT, "unless that cannot be listed itself");
-        assert_eq!(unread.judge(&file("s/d/b/zz"), |_| true), AbsentEntryOutcome::Gone);
-        assert_eq!(unread.judge(&file("s/d/c"), |_| true), AbsentEntryOutcome::Kept { counted: true });
+        assert_eq!(unread.judge_absent(&file("s/d/b/z/1"), |_| true), KEPT, "unless that cannot be listed itself");
+        assert_eq!(unread.judge_absent(&file("s/d/b/zz"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge_absent(&file("s/d/c"), |_| true), AbsentEntryOutcome::Kept { counted: true });
         // A name that was a directory once and is a file now has nothing below it.
         unread.found(&path("s/d/f"));
-        assert_eq!(unread.judge(&file("s/d/f/1"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge_absent(&file("s/d/f/1"), |_| true), AbsentEntryOutcome::Gone);
     }
 
     #[test]
     fn what_is_excluded_by_now_does_not_stay() {
         let mut unread = unread(&["secret/"]);
         unread.problem(&path("s/d"), true);
-        assert_eq!(unread.judge(&entry("s/d/secret", EntryKind::Dir), |_| true), AbsentEntryOutcome::Gone);
-        assert_eq!(unread.judge(&file("s/d/secret/key"), |_| true), AbsentEntryOutcome::Gone);
-        assert_eq!(unread.judge(&file("s/d/secret-"), |_| true), KEPT);
-        assert_eq!(unread.judge(&link("s/d/x", "s/d/secret/key"), |_| true), LOST, "its first name does not stay");
+        assert_eq!(unread.judge_absent(&entry("s/d/secret", EntryKind::Dir), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge_absent(&file("s/d/secret/key"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge_absent(&file("s/d/secret-"), |_| true), KEPT);
+        assert_eq!(
+            unread.judge_absent(&link("s/d/x", "s/d/secret/key"), |_| true),
+            LOST,
+            "its first name does not stay"
+        );
     }
 
     #[test]
     fn nothing_stays_that_refers_to_what_may_be_something_else() {
         let mut unread = unread(&[]);
         unread.problem(&path("s/d"), true);
-        assert_eq!(unread.judge(&link("s/d/a", "s/a"), |_| true), LOST);
+        assert_eq!(unread.judge_absent(&link("s/d/a", "s/a"), |_| true), LOST);
         unread.problem(&path("s/e"), true);
-        assert_eq!(unread.judge(&file("s/e/a"), |_| true), KEPT);
-        assert_eq!(unread.judge(&link("s/e/b", "s/e/a"), |_| true), KEPT);
-        assert_eq!(unread.judge(&file("s/e/c"), |_| false), LOST, "its content is not in the repository");
-        assert_eq!(unread.judge(&link("s/e/d", "s/e/c"), |_| true), LOST);
+        assert_eq!(unread.judge_absent(&file("s/e/a"), |_| true), KEPT);
+        assert_eq!(unread.judge_absent(&link("s/e/b", "s/e/a"), |_| true), KEPT);
+        assert_eq!(unread.judge_absent(&file("s/e/c"), |_| false), LOST, "its content is not in the repository");
+        assert_eq!(unread.judge_absent(&link("s/e/d", "s/e/c"), |_| true), LOST);
     }
 
     #[test]
@@ -205,7 +209,7 @@ mod tests {
         unread.problem(&TreePath::default(), false);
         unread.found(&path("a"));
         unread.found(&path("a/b"));
-        assert_eq!(unread.judge(&file("a/c"), |_| true), AbsentEntryOutcome::Gone);
-        assert_eq!(unread.judge(&file("b"), |_| true), AbsentEntryOutcome::Kept { counted: true });
+        assert_eq!(unread.judge_absent(&file("a/c"), |_| true), AbsentEntryOutcome::Gone);
+        assert_eq!(unread.judge_absent(&file("b"), |_| true), AbsentEntryOutcome::Kept { counted: true });
     }
 }

@@ -54,9 +54,9 @@ pub(crate) struct EntryResult {
     pub(crate) object: Option<ObjectId>,
     /// The path, where it is the first of several names of what the walk saw and no longer leads there: the others cannot
     /// refer to it.
-    pub(crate) lost_first: Option<TreePath>,
+    pub(crate) lost_first_name: Option<TreePath>,
     /// For a further name, what the walk saw under it: it may have to be the first.
-    pub(crate) further: Option<Box<ScannedEntry>>,
+    pub(crate) hard_link: Option<Box<ScannedEntry>>,
     /// The entry is that of the newest snapshot, because what is there now could not be read.
     pub(crate) kept: bool,
 }
@@ -79,7 +79,7 @@ impl EntryResult {
 
     /// A completed entry whose content is known by now.
     pub(crate) fn completed(done: ReadEntry, base: Option<Arc<ManifestEntry>>, seen: UnixNanos) -> Self {
-        let local = CachedStat::remember(&done.stat, seen);
+        let local = CachedStat::from_stat(&done.stat, seen);
         let (object, problems) = (Some(done.stat.object()), done.problem.into_iter().collect());
         Self { entry: Some(Arc::new(done.entry)), local, base, problems, object, ..Self::default() }
     }
@@ -100,7 +100,7 @@ impl EntryResult {
     pub(crate) fn first_of(mut self, scanned: &ScannedEntry) -> Self {
         let stat = &scanned.stat;
         if stat.has_more_names() && self.object != Some(stat.object()) {
-            self.lost_first = Some(scanned.path.clone());
+            self.lost_first_name = Some(scanned.path.clone());
         }
         self
     }
@@ -261,7 +261,7 @@ impl<'a> ChunkWriter<'a> {
         if self.chunks.is_empty() {
             return Ok(());
         }
-        let memory = self.shared.spare.frame();
+        let memory = self.shared.buffers.frame();
         let packed = self.compressor.pack_into(memory, &self.frame, std::mem::take(&mut self.chunks));
         self.frame.clear();
         self.packer.send((self.wrap)(packed)).map_err(|_| BackupError::Stopped)
@@ -341,9 +341,9 @@ impl<'a> ReadWorker<'a> {
 
     /// An entry for which nothing is opened.
     fn known(&self, entry: Arc<ManifestEntry>, scanned: ScannedEntry, base: Option<Arc<ManifestEntry>>) -> EntryResult {
-        let local = CachedStat::remember(&scanned.stat, self.shared.seen());
+        let local = CachedStat::from_stat(&scanned.stat, self.shared.observed_at());
         let further = matches!(entry.kind, EntryKind::Hardlink { .. }).then(|| Box::new(scanned));
-        EntryResult { entry: Some(entry), local, base, further, ..EntryResult::default() }
+        EntryResult { entry: Some(entry), local, base, hard_link: further, ..EntryResult::default() }
     }
 
     /// A file whose content is believed to be known: of what the walk saw, and of nothing that has its name by now.
@@ -353,7 +353,7 @@ impl<'a> ReadWorker<'a> {
         kind: EntryKind,
         base: Option<Arc<ManifestEntry>>,
     ) -> Result<EntryResult, BackupError> {
-        let seen = self.shared.seen();
+        let seen = self.shared.observed_at();
         match read::read_entry(&self.shared.roots, scanned, &self.shared.names) {
             Ok(completed) if scanned.stat.unchanged_in(&completed.stat) => {
                 let entry = ManifestEntry { kind, ..completed.entry };
@@ -365,7 +365,7 @@ impl<'a> ReadWorker<'a> {
     }
 
     fn describe(&self, scanned: &ScannedEntry, base: Option<Arc<ManifestEntry>>) -> EntryResult {
-        let seen = self.shared.seen();
+        let seen = self.shared.observed_at();
         match read::read_entry(&self.shared.roots, scanned, &self.shared.names) {
             Ok(completed) => EntryResult::completed(completed, base, seen),
             Err(problem) => EntryResult::problem(problem, base, Some(scanned.stat.kind)),
@@ -378,7 +378,7 @@ impl<'a> ReadWorker<'a> {
     }
 
     /// Makes a further name the first.
-    pub(crate) fn instead(
+    pub(crate) fn read_as_first_name(
         &mut self,
         scanned: &ScannedEntry,
         base: Option<Arc<ManifestEntry>>,
@@ -397,13 +397,13 @@ impl<'a> ReadWorker<'a> {
         base: Option<Arc<ManifestEntry>>,
     ) -> Result<EntryResult, BackupError> {
         for attempt in 0..=CHANGED_RETRIES {
-            let seen = self.shared.seen();
+            let seen = self.shared.observed_at();
             self.shared.progress.begin(RunActivity::Reading(path.clone()));
             let file = match read::open_file(&self.shared.roots, path) {
                 Ok(file) => file,
                 Err(problem) => return Ok(EntryResult::problem(problem, base, Some(FileType::File))),
             };
-            let completed = file.complete(path, &self.shared.names);
+            let completed = file.to_entry(path, &self.shared.names);
             let last = attempt == CHANGED_RETRIES;
             let content = match FileContent::of(file) {
                 Ok(content) => content,
@@ -413,7 +413,7 @@ impl<'a> ReadWorker<'a> {
                 }
             };
             let small = content.len() < u64::from(self.shared.chunker.average) && content.extents.is_none();
-            let result = if small { self.whole(&content.file)? } else { self.all_segments(&content)? };
+            let result = if small { self.read_small(&content.file)? } else { self.all_segments(&content)? };
             let read = match result {
                 Ok(read) => read,
                 Err(error) => {
@@ -440,7 +440,7 @@ impl<'a> ReadWorker<'a> {
     }
 
     /// Reads a small file straight into the frame.
-    fn whole(&mut self, file: &OpenFile) -> Result<io::Result<FileReadResult>, BackupError> {
+    fn read_small(&mut self, file: &OpenFile) -> Result<io::Result<FileReadResult>, BackupError> {
         self.storer.make_room(file.stat().size as usize)?;
         let start = self.storer.frame.len();
         let whole = match file.read_whole(&mut self.storer.frame) {
@@ -466,7 +466,7 @@ impl<'a> ReadWorker<'a> {
 
     /// Reads a file that says it is empty and is not.
     fn unsized_content(&mut self, file: &OpenFile) -> Result<io::Result<FileReadResult>, BackupError> {
-        let (chunks, len) = match self.stream(&mut file.stream())? {
+        let (chunks, len) = match self.stream(&mut file.sequential_reader())? {
             Ok(read) => read,
             Err(error) => return Ok(Err(error)),
         };

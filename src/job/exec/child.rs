@@ -40,7 +40,7 @@ pub(super) async fn run<T>(
 ) -> io::Result<(ProcessExit, Option<T>)> {
     // Before the command is there: a signal that comes in between must not be lost.
     let mut signals = signals()?;
-    let mut group = CommandBuilder::typed(command, environment, variables)?.start()?;
+    let mut group = CommandBuilder::from_command_line(command, environment, variables)?.start()?;
     let terminal = ControllingTerminal::hand_to(group.id());
     tokio::pin!(stop);
     let (mut why, mut told) = (None, false);
@@ -48,15 +48,15 @@ pub(super) async fn run<T>(
         tokio::select! {
             ended = group.ended() => {
                 ended?;
-                break if told { group.settle(grace).await? } else { group.wait().await? };
+                break if told { group.end_remaining(grace).await? } else { group.wait().await? };
             }
             Some(signal) = signals.recv() => {
                 told |= ENDING.contains(&signal);
-                group.send(signal);
+                group.signal(signal);
             }
             said = &mut stop => {
                 why = Some(said);
-                break group.end(grace).await?;
+                break group.terminate(grace).await?;
             }
         }
     };

@@ -43,7 +43,7 @@ async fn a_scheduled_command_does_not_overlap_itself() {
     };
     let (first, (second, by_hand)) = tokio::join!(first, beside);
     let (outcome, why) = reason(second);
-    assert!(matches!(why, NoCommitReason::CommandRuns { pid: Some(_) }), "{why:?}");
+    assert!(matches!(why, NoCommitReason::CommandRunning { pid: Some(_) }), "{why:?}");
     assert_eq!((outcome, exit(&first), exit(&by_hand)), (RunOutcome::Skipped, 1, 7));
     // It failed, so the slot is still to be had, and then no more.
     assert_eq!(exit(&call(&rig, &note, true).await), 0);

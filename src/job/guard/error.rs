@@ -90,13 +90,13 @@ impl GuardError {
     }
 
     /// Whether this node's own state cannot be read or written.
-    pub(crate) fn is_state(&self) -> bool {
+    pub(crate) fn is_local_state(&self) -> bool {
         matches!(self, Self::Backup(BackupError::State { .. } | BackupError::Lock(LockError::Io { .. })))
     }
 
     /// Of a proof of the lease of `role`. A request that failed is no broken promise.
     pub(crate) fn of_lease_proof(role: &RoleName, failure: ProofFailure) -> Self {
-        match failure.seen() {
+        match failure.into_definite() {
             Ok(error) if error.is_certain() => Self::LeaseProof { role: role.clone(), error },
             Ok(error) => Self::LeaseUnproved { role: role.clone(), error },
             Err(error) => Self::Store(error),

@@ -18,7 +18,7 @@ pub struct BackupRequest {
 
 impl BackupRequest {
     /// What speaks for a takeover, where the request itself does not.
-    pub(crate) fn stays(self) -> Option<RetakeReason> {
+    pub(crate) fn occasion(self) -> Option<RetakeReason> {
         (self.require_active && !self.scheduled).then_some(RetakeReason::None)
     }
 }

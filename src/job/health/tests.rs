@@ -100,7 +100,7 @@ impl Scene {
             past: Some(&self.past).filter(|_| !self.unread),
             failures: &self.failures,
             daemon: self.daemon,
-            seen: &self.seen,
+            observed: &self.seen,
         })
     }
 
@@ -275,7 +275,7 @@ fn a_command_without_an_end_is_the_cause_from_its_slot_on_until_that_is_committe
     let is = |gone| Some(MissedCause::Running { node: "east".to_owned(), since: at(661), is_command: true, gone });
     let running = is(false);
     assert_eq!(cause(660, &|_| ()), running, "from a node whose probes say no");
-    assert_eq!(cause(660, &|s| s.past.running_is_gone = true), is(true));
+    assert_eq!(cause(660, &|s| s.past.running_ended = true), is(true));
     let held = StateReason::LeaseTaken { by: Some("east".to_owned()) };
     assert_eq!(cause(660, &|s| s.reason = held.clone()), running);
     assert_eq!(cause(660, &|s| (s.state, s.daemon) = (RoleState::Active, Some("words"))), running);

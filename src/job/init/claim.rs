@@ -28,7 +28,7 @@ pub(super) async fn put_chosen(
     seats: &JournalAccess,
     ours: Bytes,
 ) -> Result<bool, InitError> {
-    let claim = seats.claim(role).ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
+    let claim = seats.creation_register(role).ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
     let chosen = claimed(claim.as_ref(), &ours).await?;
     let key = names::format(role);
     if let Err(error) = store.get(&key, SizeLimit::FORMAT).await {
@@ -43,7 +43,7 @@ pub(super) async fn put_chosen(
         written(head.as_ref()).await?;
         put_new(store, &key, chosen.to_vec()).await?;
     }
-    if let Err(error) = claim.swap(Some(&chosen), Bytes::new()).await {
+    if let Err(error) = claim.compare_and_swap(Some(&chosen), Bytes::new()).await {
         tracing::warn!("the claim of this init stays in etcd: {error}");
     }
     Ok(store.get(&key, SizeLimit::FORMAT).await? == ours)
@@ -57,7 +57,7 @@ async fn claimed(claim: &dyn Register, ours: &Bytes) -> Result<Bytes, InitError>
         match there {
             Some(chosen) if !chosen.is_empty() => return Ok(chosen),
             free => {
-                if let CasOutcome::Unknown { why } = claim.swap(free.as_ref(), ours.clone()).await? {
+                if let CasOutcome::Unknown { why } = claim.compare_and_swap(free.as_ref(), ours.clone()).await? {
                     last = why;
                     tokio::time::sleep(ASK_PAUSE).await;
                 }
@@ -71,8 +71,8 @@ async fn claimed(claim: &dyn Register, ours: &Bytes) -> Result<Bytes, InitError>
 async fn written(head: &dyn Register) -> Result<(), InitError> {
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {
-        match head.swap(None, Bytes::new()).await? {
-            CasOutcome::Yes | CasOutcome::No(_) => return Ok(()),
+        match head.compare_and_swap(None, Bytes::new()).await? {
+            CasOutcome::Swapped | CasOutcome::Mismatch(_) => return Ok(()),
             CasOutcome::Unknown { why } => last = why,
         }
         tokio::time::sleep(ASK_PAUSE).await;

@@ -24,9 +24,9 @@ const RECORDS_AHEAD: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalEndLookup {
     /// With a last request for the record after it.
-    Fresh,
+    Probe,
     /// By listing alone, for somebody who asks again if it matters: where listings lag it may be the journal of a moment ago.
-    Listed,
+    ListOnly,
 }
 
 /// What a number of a journal has.
@@ -56,7 +56,7 @@ pub enum JournalEntry {
 #[derive(Debug, Clone)]
 pub enum VoidContent {
     /// Nothing.
-    Nothing,
+    Absent,
     /// A record.
     Record,
     /// What is none: a repair's placeholder, or what it found.
@@ -77,7 +77,7 @@ pub struct ReadOnlyRepository {
     /// From this record on the journal cannot be read; the view is the one before it.
     pub damaged: Option<JournalError>,
     /// Where this node keeps index objects, if it keeps any.
-    pub shelf: Option<IndexCache>,
+    pub index_cache: Option<IndexCache>,
     /// What its readers met that is lost.
     pub losses: LossLog,
 }
@@ -85,7 +85,7 @@ pub struct ReadOnlyRepository {
 impl ReadOnlyRepository {
     /// The journal as of now.
     pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, JournalError> {
-        Self::read(repository, env, state_dir, JournalEndLookup::Fresh).await
+        Self::read(repository, env, state_dir, JournalEndLookup::Probe).await
     }
 
     /// Reads the journal on from what this node remembers of it, if it remembers anything in `state_dir`. Makes nothing
@@ -103,10 +103,10 @@ impl ReadOnlyRepository {
         let known = local.as_ref().and_then(LocalState::last_view);
         let journal = read_only_journal(&repository, env);
         // Who knows nothing would take the end of a short listing for the journal's.
-        let reading = if known.is_some() { reading } else { JournalEndLookup::Fresh };
+        let reading = if known.is_some() { reading } else { JournalEndLookup::Probe };
         let read = async |known| match reading {
-            JournalEndLookup::Fresh => journal.read(known).await,
-            JournalEndLookup::Listed => journal.read_listed(known).await,
+            JournalEndLookup::Probe => journal.read(known).await,
+            JournalEndLookup::ListOnly => journal.read_listed(known).await,
         };
         let (read, rolled_back) = match read(known.as_ref()).await {
             Err(error @ JournalError::RolledBack { .. }) => (read(None).await, Some(error)),
@@ -114,15 +114,15 @@ impl ReadOnlyRepository {
         };
         let (view, damaged) = match read {
             Ok(view) => (view, None),
-            Err(error) => match error.unusable().and_then(|seq| seq.0.checked_sub(1)).map(Seq) {
+            Err(error) => match error.unusable_record().and_then(|seq| seq.0.checked_sub(1)).map(Seq) {
                 // If that cannot be read either, the first error is the one to tell.
                 Some(seq) => (Box::pin(view_before(&journal, seq, &error)).await?, Some(error)),
                 None => return Err(error),
             },
         };
-        let shelf = local.map(|local| local.shelf()).filter(|shelf| shelf.dir.is_dir());
+        let shelf = local.map(|local| local.index_cache()).filter(|shelf| shelf.dir.is_dir());
         let losses = LossLog::default();
-        Ok(Self { repository, journal, view, rolled_back, damaged, shelf, losses })
+        Ok(Self { repository, journal, view, rolled_back, damaged, index_cache: shelf, losses })
     }
 
     /// Why what it shows may not be all that there was, or is. A store that was rolled back comes first: somebody did that.
@@ -151,12 +151,12 @@ impl ReadOnlyRepository {
         let turn = &LargeReadLock::default();
         stream::iter((head.saturating_sub(last) + 1..=head).map(Seq))
             .map(|seq| async move {
-                let read = self.journal.record_ahead(seq, turn).await;
+                let read = self.journal.read_record_ahead(seq, turn).await;
                 if let Some(by) = repairs.voided_by(seq) {
                     let stands = match read {
-                        Ok(None) => VoidContent::Nothing,
+                        Ok(None) => VoidContent::Absent,
                         Ok(Some(_)) => VoidContent::Record,
-                        Err(error) if error.unusable().is_some() => VoidContent::Unusable(error),
+                        Err(error) if error.unusable_record().is_some() => VoidContent::Unusable(error),
                         Err(error) => return Err(error),
                     };
                     return Ok(JournalEntry::Void { seq, by, stands });
@@ -167,7 +167,7 @@ impl ReadOnlyRepository {
                         let error = JournalError::Fold { seq, error: FoldError::Number { found } };
                         Ok(JournalEntry::Lost { seq, error })
                     }
-                    Err(error) if error.unusable().is_some() => Ok(JournalEntry::Lost { seq, error }),
+                    Err(error) if error.unusable_record().is_some() => Ok(JournalEntry::Lost { seq, error }),
                     Err(error) => Err(error),
                 }
             })
@@ -179,15 +179,15 @@ impl ReadOnlyRepository {
     /// A reader of everything that the journal names.
     pub async fn reader(&self) -> Result<RepositoryReader, RepositoryReadError> {
         let (store, keys) = (&self.repository.store, &self.repository.keys);
-        let index = load_index(store.as_ref(), keys, &self.view.state.indexes, self.shelf.as_ref()).await?;
-        Ok(RepositoryReader::new(store.clone(), keys.clone(), index.into()).logging(&self.losses))
+        let index = load_index(store.as_ref(), keys, &self.view.state.indexes, self.index_cache.as_ref()).await?;
+        Ok(RepositoryReader::new(store.clone(), keys.clone(), index.into()).with_loss_log(&self.losses))
     }
 }
 
 impl ReadOnlyRepository {
     /// What its readers met that is lost, without what a prune moved away meanwhile.
-    pub async fn met(&self) -> PackLosses {
-        let mut met = self.losses.read();
+    pub async fn losses_met(&self) -> PackLosses {
+        let mut met = self.losses.snapshot();
         if met.is_empty() {
             return met;
         }
@@ -215,7 +215,7 @@ async fn view_before(journal: &Journal, mut until: Seq, error: &JournalError) ->
             Ok(view) => return Ok(view),
             Err(JournalError::Rotated { seq, .. }) if (Seq::FIRST..=until).contains(&seq) => until = Seq(seq.0 - 1),
             // Many in a row are not records: what is before them may be.
-            Err(other) if other.unusable().is_some() && !is_cut => {
+            Err(other) if other.unusable_record().is_some() && !is_cut => {
                 let end = Box::pin(journal.sound_end()).await.map_err(|_| error.clone())?;
                 if end == Seq(0) || end >= until {
                     return Err(error.clone());

@@ -89,7 +89,7 @@ async fn fetch(reader: &RepositoryReader, chunks: &[ChunkId]) -> Result<Vec<Byte
         };
         let content = frame.slice(place.offset as usize..place.offset as usize + place.len as usize);
         if reader.keys().chunk_id(&content) != *id {
-            return Err(reader.mismatch(*id, place.pack));
+            return Err(reader.mismatch_error(*id, place.pack));
         }
         contents.push(content);
     }

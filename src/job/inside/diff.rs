@@ -63,7 +63,7 @@ async fn is_in(reader: &RepositoryReader, root: ChunkId, path: &TreePath) -> Res
 
 /// Goes on where neither side has an entry at hand. False at the end of both.
 async fn open_one(a: &mut DiffSide<'_>, b: &mut DiffSide<'_>) -> Result<bool, RepositoryReadError> {
-    match (a.wants(), b.wants()) {
+    match (a.next_node(), b.next_node()) {
         (None, None) => return Ok(false),
         (Some(x), Some(y)) if x == y => {
             a.walk.skip();
@@ -90,13 +90,13 @@ struct DiffSide<'a> {
     from: &'a TreePath,
     /// Nothing from here on is wanted.
     end: Option<TreePath>,
-    over: bool,
+    ended: bool,
 }
 
 impl<'a> DiffSide<'a> {
     fn new(reader: &'a RepositoryReader, root: ChunkId, path: &'a TreePath) -> Self {
         let walk = ManifestWalk::new(root);
-        Self { reader, walk, batch: VecDeque::new(), from: path, end: path_after_subtree(path), over: false }
+        Self { reader, walk, batch: VecDeque::new(), from: path, end: path_after_subtree(path), ended: false }
     }
 
     /// Leaves out what is before and after the part that is wanted.
@@ -104,31 +104,31 @@ impl<'a> DiffSide<'a> {
         if self.batch.is_empty() {
             self.walk.seek(self.from);
             let first = self.walk.next_node().map(|node| &node.first);
-            self.over |= first.zip(self.end.as_ref()).is_some_and(|(first, end)| first >= end);
+            self.ended |= first.zip(self.end.as_ref()).is_some_and(|(first, end)| first >= end);
         }
     }
 
-    fn wants(&self) -> Option<ChunkId> {
-        if self.over { None } else { self.walk.wants() }
+    fn next_node(&self) -> Option<ChunkId> {
+        if self.ended { None } else { self.walk.wanted_chunk() }
     }
 
     /// Whether all that may come is after `path`.
     fn is_beyond(&self, path: &TreePath) -> bool {
-        self.wants().is_none() || self.walk.next_node().is_some_and(|node| node.first > *path)
+        self.next_node().is_none() || self.walk.next_node().is_some_and(|node| node.first > *path)
     }
 
     /// Reads the next part.
     async fn open(&mut self) -> Result<(), RepositoryReadError> {
-        let Some(chunk) = self.wants() else { return Ok(()) };
+        let Some(chunk) = self.next_node() else { return Ok(()) };
         let bytes = self.reader.chunk(&chunk).await?;
-        let given = self.walk.give(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk, error })?;
+        let given = self.walk.provide_chunk(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk, error })?;
         if let Some(entries) = given {
             self.batch = entries.into();
             let before = self.batch.partition_point(|entry| entry.path < *self.from);
             self.batch.drain(..before);
             if let Some(end) = &self.end {
                 let wanted = self.batch.partition_point(|entry| entry.path < *end);
-                self.over |= wanted < self.batch.len();
+                self.ended |= wanted < self.batch.len();
                 self.batch.truncate(wanted);
             }
         }

@@ -61,13 +61,14 @@ async fn search(
 ) -> Result<(), BrowseError> {
     let mut walk = ManifestWalk::new(snapshot.root);
     let mut open: Vec<OpenManifestNode> = Vec::new();
-    while let Some(id) = walk.wants() {
+    while let Some(id) = walk.wanted_chunk() {
         if barren.contains(&id) {
             walk.skip();
         } else {
-            let rest = walk.wants_soon().count() - 1;
+            let rest = walk.upcoming_chunks().count() - 1;
             let bytes = reader.chunk(&id).await?;
-            let given = walk.give(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk: id, error })?;
+            let given =
+                walk.provide_chunk(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk: id, error })?;
             let mut hit = false;
             for entry in given.into_iter().flatten().filter(|entry| pattern.matches(entry)) {
                 hit = true;
@@ -75,7 +76,7 @@ async fn search(
             }
             open.push(OpenManifestNode { id, rest, hit });
         }
-        let left = walk.wants_soon().count();
+        let left = walk.upcoming_chunks().count();
         while let Some(done) = open.pop_if(|part| part.rest >= left) {
             if !done.hit && barren.len() < BARREN_MAX {
                 barren.insert(done.id);

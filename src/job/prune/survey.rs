@@ -50,7 +50,7 @@ pub(super) struct OrphanObjects {
 
 impl RepositoryUsage {
     /// Reads the index, every manifest that stays, and the store's listing.
-    pub(super) async fn take(
+    pub(super) async fn scan(
         repository: &Repository,
         state: &JournalState,
         kept: &[&Snapshot],
@@ -106,23 +106,24 @@ impl RepositoryUsage {
     /// Marks all that a manifest refers to. What it shares with one that was walked before is not read again.
     async fn walk(&mut self, root: ChunkId) -> Result<(), RepositoryReadError> {
         let mut walk = ManifestWalk::new(root);
-        while let Some(id) = walk.wants() {
+        while let Some(id) = walk.wanted_chunk() {
             if !self.nodes.insert(id) {
                 walk.skip();
                 continue;
             }
-            self.need(id)?;
+            self.mark_needed(id)?;
             let bytes = self.reader.chunk(&id).await?;
-            let entries = walk.give(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk: id, error })?;
+            let entries =
+                walk.provide_chunk(&bytes).map_err(|error| RepositoryReadError::Manifest { chunk: id, error })?;
             for entry in entries.into_iter().flatten() {
-                entry.kind.chunks().iter().try_for_each(|chunk| self.need(*chunk))?;
+                entry.kind.chunks().iter().try_for_each(|chunk| self.mark_needed(*chunk))?;
             }
         }
         Ok(())
     }
 
-    fn need(&mut self, chunk: ChunkId) -> Result<(), RepositoryReadError> {
-        let number = self.reader.index().number(&chunk).ok_or(RepositoryReadError::Missing(chunk))?;
+    fn mark_needed(&mut self, chunk: ChunkId) -> Result<(), RepositoryReadError> {
+        let number = self.reader.index().position(&chunk).ok_or(RepositoryReadError::Missing(chunk))?;
         self.needed[number / 64] |= 1 << (number % 64);
         Ok(())
     }
@@ -130,7 +131,7 @@ impl RepositoryUsage {
     /// Whether something that stays refers to the chunk, and finds it in this pack.
     pub(super) fn is_needed_in(&self, chunk: &ChunkId, pack: PackId) -> bool {
         let index = self.reader.index();
-        let marked = index.number(chunk).is_some_and(|number| self.needed[number / 64] & (1 << (number % 64)) != 0);
+        let marked = index.position(chunk).is_some_and(|number| self.needed[number / 64] & (1 << (number % 64)) != 0);
         marked && index.find(chunk).is_some_and(|(place, _)| place.pack == pack)
     }
 
@@ -139,7 +140,7 @@ impl RepositoryUsage {
         let mut lost = PackLosses::default();
         self.packs().iter().filter(|pack| pack.needed > 0).for_each(|pack| {
             if self.lost.contains(&pack.pack) {
-                lost.miss(pack.pack);
+                lost.add_missing(pack.pack);
             }
         });
         lost
@@ -169,7 +170,7 @@ impl RepositoryUsage {
     }
 
     /// What nothing names and is older than `age`.
-    pub(super) fn strays(&self, now: Timestamp, age: SignedDuration) -> OrphanObjects {
+    pub(super) fn orphans(&self, now: Timestamp, age: SignedDuration) -> OrphanObjects {
         let old = |object: &ObjectMeta| now.duration_since(object.modified) >= age;
         let packs = self.unnamed_packs.iter().filter(|(_, object)| old(object)).take(super::PACKS_MAX / 2);
         OrphanObjects {

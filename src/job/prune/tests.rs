@@ -159,7 +159,8 @@ async fn the_newest_stays_and_a_role_without_keep_is_not_pruned() {
     rig.write("file", "content");
     rig.backup().await;
     let runner = rig.runner();
-    let mut session = RoleJournal::open(&runner, &rig.repository).await.unwrap().take(&rig.candidacy()).await.unwrap();
+    let mut session =
+        RoleJournal::open(&runner, &rig.repository).await.unwrap().take_over(&rig.candidacy()).await.unwrap();
     let error = prune(&mut session, &rig.role, &TimeZone::UTC).await.unwrap_err();
     assert!(matches!(error, PruneError::KeepsAll(_)), "{error}");
     let none = retain(
@@ -199,7 +200,7 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
         async move {
             let archive = rig.archive().await;
             let plan = PrunePlan::make(&archive.repository, &archive.view, &role, &TimeZone::UTC, now).await.unwrap();
-            (plan.strays.packs.clone(), plan.strays.indexes.clone())
+            (plan.orphans.packs.clone(), plan.orphans.indexes.clone())
         }
     };
     let now = rig.env.clock.now();
@@ -210,7 +211,7 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
 /// A session of the rig's node that other runs of it are let beside, as those of a clone are.
 async fn begun<'a>(rig: &'a JobFixture, runner: &'a NodeContext) -> RoleSession<'a> {
     let opening = RoleJournal::open(runner, &rig.repository).await.unwrap();
-    let mut session = opening.take(&rig.candidacy()).await.unwrap();
+    let mut session = opening.take_over(&rig.candidacy()).await.unwrap();
     session.unlock();
     session
 }
@@ -232,7 +233,7 @@ async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
         assert_eq!((now.indexes.len(), now.condemned.len()), (0, usize::from(!grace.is_zero())));
         assert_eq!(now.holder, session.view.state.holder, "it is the same permit");
         rig.write("file", "content");
-        let error = session.back_up_once_more(&rig.role, &BackupOptions::default()).await.unwrap_err();
+        let error = session.back_up_with_retry(&rig.role, &BackupOptions::default()).await.unwrap_err();
         assert!(matches!(error, BackupError::Pruned), "{error}");
         assert_eq!(roots(&rig).await, []);
     }
@@ -247,7 +248,7 @@ async fn a_commit_that_meets_other_index_objects_is_refused() {
     prune_now(&rig, last(1), 100, Duration::from_hours(24)).await.unwrap();
     let before = roots(&rig).await;
     rig.write("file", noise(9, MIB));
-    let error = session.back_up_once_more(&rig.role, &BackupOptions::default()).await.unwrap_err();
+    let error = session.back_up_with_retry(&rig.role, &BackupOptions::default()).await.unwrap_err();
     assert!(matches!(error, BackupError::Pruned), "{error}");
     assert_eq!(roots(&rig).await, before);
     assert_sound(&rig).await;

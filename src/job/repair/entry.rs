@@ -70,7 +70,7 @@ pub async fn open_damaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Re
     let object = match store.get(&key, SizeLimit::FORMAT).await {
         Ok(object) => Ok(object),
         Err(error) if error.is_not_found() => Err("is missing".to_owned()),
-        Err(error) if error.is_of_object() => Err(format!("cannot be read ({})", error.detail)),
+        Err(error) if error.concerns_one_object() => Err(format!("cannot be read ({})", error.detail)),
         Err(error) => return Err(error.into()),
     };
     let (what, error) = match object {
@@ -119,7 +119,7 @@ impl RecoveryInputs<'_> {
         store: &Arc<dyn Store>,
         object: &[u8],
     ) -> Result<(Repository, Option<(KeyId, Bytes)>), OpenError> {
-        let slot = |repo| self.local(repo)?.slot();
+        let slot = |repo| self.local(repo)?.last_key_slot();
         let opened = Repository::open_object(Arc::clone(store), object, self.role, self.key, slot).await;
         let error = match opened {
             Ok(repository) => return Ok((repository, None)),
@@ -129,7 +129,7 @@ impl RecoveryInputs<'_> {
         let bad = |error| OpenError::Format { role: self.role.clone(), error };
         let format = RepositoryFormat::parse(object, self.role).map_err(bad)?;
         let Some((id, bytes, master)) = self.remembered(format.repo)? else { return Err(error) };
-        let keys = format.keys(master);
+        let keys = format.derive_keys(master);
         RepositoryFormat::verify(object, &keys).map_err(bad)?;
         let slot_object = Some(bytes.to_vec());
         let repository = Repository { store: Arc::clone(store), format, keys, slot: Some(id), slot_object };
@@ -149,13 +149,14 @@ impl RecoveryInputs<'_> {
     async fn rebuild(&self, store: &Arc<dyn Store>) -> Result<Option<(Bytes, FormatSource)>, RepairError> {
         let secret = read_secret(self.key)?.map(|(secret, _)| secret);
         let samples = self.samples(store.as_ref()).await?;
-        let mut repos: Vec<RepoId> = self.place.recalled(self.env, self.state_dir).into_iter().collect();
+        let mut repos: Vec<RepoId> =
+            self.place.load_repository_id_or_warn(self.env, self.state_dir).into_iter().collect();
         for object in &samples {
             let own = Record::decode(object, None).ok().filter(|record| record.role == *self.role);
             repos.extend(own.map(|record| record.repo));
         }
         let (mut seen, mut trial) = (Vec::new(), KeySlotTrial::default());
-        let KeySlotList { found, passed_over } = slots_to_try(store.as_ref(), self.role, &[]).await?;
+        let KeySlotList { found, skipped: passed_over } = slots_to_try(store.as_ref(), self.role, &[]).await?;
         for repo in repos {
             if seen.contains(&repo) {
                 continue;
@@ -171,11 +172,11 @@ impl RecoveryInputs<'_> {
                 return Ok(Some((Bytes::from(object), FormatSource::Memory)));
             }
             let Some(secret) = &secret else { continue };
-            for master in self.masters(&found, &mut trial, secret, repo).await? {
+            for master in self.opened_keys(&found, &mut trial, secret, repo).await? {
                 let keys = DerivedKeys::new(Cipher::Aes256GcmSiv, repo, self.role.clone(), master);
                 let first = samples.iter().find_map(|object| Record::decode(object, Some(&keys)).ok());
                 if let Some(record) = first {
-                    let created = record.written();
+                    let created = record.written_at();
                     let object = self.make(repo, created, &keys).await?;
                     return Ok(Some((object, FormatSource::Journal)));
                 }
@@ -200,7 +201,7 @@ impl RecoveryInputs<'_> {
         for seq in records {
             match store.get(&names::record(self.role, seq), SizeLimit::RECORD_AHEAD).await {
                 Ok(object) => samples.push(object),
-                Err(error) if error.is_not_found() || error.is_of_object() => {}
+                Err(error) if error.is_not_found() || error.concerns_one_object() => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -208,7 +209,7 @@ impl RecoveryInputs<'_> {
     }
 
     /// What the secret opens of these slots, as far as it is a key of that repository's.
-    async fn masters(
+    async fn opened_keys(
         &self,
         found: &[StoredKeySlot],
         trial: &mut KeySlotTrial,

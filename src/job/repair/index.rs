@@ -37,7 +37,7 @@ struct LoadedIndexes {
 /// The index as it should be.
 #[derive(Debug)]
 pub(super) struct IndexPlan {
-    ground: IndexEvidence,
+    evidence: IndexEvidence,
     /// Objects that stay as they are.
     pub(super) kept: Vec<IndexId>,
     /// This node's copies of lost objects, which are written again.
@@ -53,24 +53,24 @@ pub(super) struct IndexPlan {
 impl IndexPlan {
     /// Reads all that there is.
     pub(super) fn reader(&self) -> &RepositoryReader {
-        &self.ground.reader
+        &self.evidence.reader
     }
 
     /// What each snapshot lost.
     pub(super) fn losses(&self) -> &[SnapshotLoss] {
-        &self.ground.walked.losses.snapshots
+        &self.evidence.walked.losses.snapshots
     }
 
     /// The plan with what was committed since, which is all that is read. `None`: it is to be made anew.
     ///
     /// # Errors
     /// The store does not answer.
-    pub(super) async fn grown(
+    pub(super) async fn extend(
         self,
         repository: &Repository,
         state: &JournalState,
     ) -> Result<Option<Self>, RepairError> {
-        Ok(self.ground.grown(repository, state).await?.map(IndexEvidence::plan))
+        Ok(self.evidence.extend(repository, state).await?.map(IndexEvidence::plan))
     }
 
     /// Whether the journal has to name other index objects than it does.
@@ -197,11 +197,11 @@ impl IndexEvidence {
             findings.push(RepairFinding::Pack { id: *id, what: what.clone(), moved: chunks.len() as u64 });
             moved.extend(chunks);
         }
-        IndexPlan { ground: self, kept, copies, listed, moved, findings }
+        IndexPlan { evidence: self, kept, copies, listed, moved, findings }
     }
 
     /// The same with what was committed since. `None`: what it needs was not looked at.
-    async fn grown(mut self, repository: &Repository, state: &JournalState) -> Result<Option<Self>, RepairError> {
+    async fn extend(mut self, repository: &Repository, state: &JournalState) -> Result<Option<Self>, RepairError> {
         let known: HashSet<IndexId> = self.named.ids().collect();
         let fresh: Vec<IndexId> = state.indexes.iter().filter(|id| !known.contains(id)).copied().collect();
         // What was written a moment ago is in the store, and in no copy of this node's.
@@ -288,7 +288,7 @@ impl LoadedIndexes {
                     decode_index(&repository.keys, id, &object).map_err(|error| format!("is damaged ({error})"))
                 }
                 Err(error) if error.is_not_found() => Err(MISSING.to_owned()),
-                Err(error) if error.is_of_object() => Err(format!("cannot be read ({})", error.detail)),
+                Err(error) if error.concerns_one_object() => Err(format!("cannot be read ({})", error.detail)),
                 Err(error) => return Err(error),
             };
             let what = match stored {
@@ -299,7 +299,7 @@ impl LoadedIndexes {
                 Err(what) => what,
             };
             let copy = match shelf {
-                Some(shelf) => shelf.take(id).await,
+                Some(shelf) => shelf.get(id).await,
                 None => None,
             };
             let tables = copy.as_deref().and_then(|copy| decode_index(&repository.keys, id, copy).ok());
@@ -357,7 +357,7 @@ impl SuspectPacks {
                 self.why.push((table.id, what));
                 self.damaged.insert(table.id, bad.into_iter().collect());
             }
-            Err(error) if error.is_of_object() => {
+            Err(error) if error.concerns_one_object() => {
                 self.why.push((table.id, format!("cannot be read ({})", error.detail)));
                 self.missing.insert(table.id);
             }
@@ -380,7 +380,7 @@ impl SuspectPacks {
                 Some(size) => {
                     let bad = match content::lost_frames(store, &repository.keys, table).await {
                         Ok(bad) => bad.unwrap_or_default(),
-                        Err(error) if error.is_of_object() => (0..table.frames.len() as u32).collect(),
+                        Err(error) if error.concerns_one_object() => (0..table.frames.len() as u32).collect(),
                         Err(error) => return Err(error.into()),
                     };
                     suspects.why.push((table.id, format!("has {size} bytes instead of {}", table.object_len())));
@@ -393,7 +393,7 @@ impl SuspectPacks {
                         suspects.why.push((table.id, MISSING.to_owned()));
                         suspects.missing.insert(table.id);
                     }
-                    Err(error) if error.is_of_object() => {
+                    Err(error) if error.concerns_one_object() => {
                         suspects.why.push((table.id, format!("cannot be read ({})", error.detail)));
                         suspects.missing.insert(table.id);
                     }

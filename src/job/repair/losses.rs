@@ -69,7 +69,7 @@ impl SnapshotWalk<'_> {
         let mut loss = SnapshotLoss { info: snapshot_info(role, snapshot), lost: Vec::new(), lost_count: 0 };
         let mut first_names = HashSet::new();
         let mut walk = ManifestWalk::new(snapshot.root);
-        while let Some(id) = walk.wants() {
+        while let Some(id) = walk.wanted_chunk() {
             if self.clean.contains(&id) {
                 walk.skip();
                 continue;
@@ -79,7 +79,7 @@ impl SnapshotWalk<'_> {
             let bytes = if self.need(&id) {
                 match self.reader.chunk(&id).await {
                     Ok(bytes) => Some(bytes),
-                    Err(RepositoryReadError::Store(error)) if !error.is_not_found() && !error.is_of_object() => {
+                    Err(RepositoryReadError::Store(error)) if !error.is_not_found() && !error.concerns_one_object() => {
                         return Err(error);
                     }
                     Err(_) => None,
@@ -87,7 +87,7 @@ impl SnapshotWalk<'_> {
             } else {
                 None
             };
-            match bytes.map(|bytes| walk.give(&bytes)) {
+            match bytes.map(|bytes| walk.provide_chunk(&bytes)) {
                 Some(Ok(None)) => {}
                 Some(Ok(Some(entries))) => {
                     if self.segment(&entries, &mut loss, &mut first_names) {

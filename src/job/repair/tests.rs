@@ -48,7 +48,16 @@ impl Scene {
         let step = RecoveryInputs { role, key, place: &self.place, state_dir, seats: &self.seats, env };
         let node = WriterNode { id: rig.node, name: "east".to_owned() };
         let (instance, role) = (InstanceId([7; 8]), &rig.role);
-        RepairRequest { step, node, instance, role, assessment: None, force: false, key_slot: false, read_data: false }
+        RepairRequest {
+            inputs: step,
+            node,
+            instance,
+            role,
+            assessment: None,
+            force: false,
+            key_slot: false,
+            read_data: false,
+        }
     }
 
     fn key(&self) -> String {
@@ -72,7 +81,7 @@ async fn a_format_comes_back_as_it_was_or_from_the_key_and_is_never_weaker() {
             clear_key: Some("00".repeat(32)),
             ..scene.rig.repository.format.clone()
         };
-        let keys = format.keys(format.clear_master().unwrap());
+        let keys = format.derive_keys(format.plaintext_key().unwrap());
         Bytes::from(format.encode(&keys))
     };
     for harmed in [None, Some(Bytes::new()), Some(whole.slice(..whole.len() - 5)), Some(planted.clone())] {
@@ -98,7 +107,7 @@ async fn a_format_comes_back_as_it_was_or_from_the_key_and_is_never_weaker() {
     }
     // What a node was made to remember is not believed either.
     let local = LocalState::peek(&scene.rig.env, &scene.rig.state_dir(), scene.rig.repository.format.repo);
-    local.remember_way(&planted, None).unwrap();
+    local.save_unlock_objects(&planted, None).unwrap();
     memory.tamper(&key, None);
     scene.repair(true).await.unwrap();
     assert_eq!(
@@ -152,7 +161,7 @@ async fn what_is_committed_meanwhile_is_looked_at_and_stays() {
     let mut written = RepairProgress::default();
     assert!(plan.apply(&by, false, &mut written).await.unwrap().is_none(), "it moved on");
     let objects = memory.objects().len();
-    let Some(plan) = Box::pin(plan.grown()).await.unwrap() else { panic!("what was committed is no other loss") };
+    let Some(plan) = Box::pin(plan.extend()).await.unwrap() else { panic!("what was committed is no other loss") };
     let report = plan.apply(&by, false, &mut written).await.unwrap().expect("nothing came between");
     assert_eq!(memory.objects().len(), objects + 1, "nothing is written twice");
     assert_eq!(report.snapshots.len(), 3);
@@ -182,7 +191,7 @@ async fn a_plan_that_grew_is_the_one_that_is_made_anew_also_over_damaged_packs()
     // What is committed meanwhile refers to the same pack.
     rig.write("small", "what comes after");
     rig.backup().await;
-    let Some(grown) = Box::pin(plan.grown()).await.unwrap() else { panic!("what was committed is no other loss") };
+    let Some(grown) = Box::pin(plan.extend()).await.unwrap() else { panic!("what was committed is no other loss") };
     let anew = Box::pin(RepairPlan::make(rig.store.clone(), &by)).await.unwrap();
     let lost = |plan: &RepairPlan| {
         let report = plan.report(&by);
@@ -235,7 +244,7 @@ async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_chang
     let index = rig.memory.objects().into_keys().find(|key| key.contains("/index/")).unwrap();
     rig.memory.tamper(&index, None);
     let (journal, view) = (read_only_journal(&rig.repository, &rig.env), rig.archive().await.view);
-    let view = journal.note(&view, UnfencedAction::Resume).await.unwrap();
+    let view = journal.append_unfenced(&view, UnfencedAction::Resume).await.unwrap();
     let key = names::record(&rig.role.name, view.head.as_ref().unwrap().seq);
     let object = rig.memory.objects()[&key].clone();
     rig.memory.tamper(&key, None);
@@ -246,7 +255,7 @@ async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_chang
         random: Arc::new(Meddling(random, rig.memory.clone(), (key, object))),
         ..rig.env.clone()
     };
-    let hurried = RepairRequest { step: RecoveryInputs { env: &env, ..by.step }, ..by.clone() };
+    let hurried = RepairRequest { inputs: RecoveryInputs { env: &env, ..by.inputs }, ..by.clone() };
     let busy = repair(rig.store.clone(), &hurried).await;
     assert!(matches!(busy, Err(RepairError::Busy(PATIENCE))), "{busy:?}");
     assert_eq!(rig.archive().await.view.head, view.head, "nothing but what the other one appended");
@@ -266,7 +275,7 @@ async fn what_is_not_the_copy_of_a_rotation_is_named_and_written_again() {
         let operator = OperatorContext { node, instance, env: &rig.env, state_dir: None, seats };
         let by = KeyRotator { operator, role: &rig.role, assessment: None, force: true };
         let (given, ask_new) = (&rig.role.key, Some(new.clone()));
-        let ask = RotateRequest { given, new: ask_new, keep: Vec::new(), drop: Vec::new(), dry_run: false };
+        let ask = RotateRequest { current: given, new: ask_new, keep: Vec::new(), drop: Vec::new(), dry_run: false };
         rotate(&rig.repository, &by, &ask).await.unwrap();
         new
     };
@@ -307,7 +316,7 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
         let planted = Bytes::from(vec![b'{'; size]);
         let repository = Repository::open(store.clone(), &rig.role.name, &rig.role.key).await.unwrap();
         let archive =
-            ReadOnlyRepository::read(repository.clone(), &rig.env, None, JournalEndLookup::Fresh).await.unwrap();
+            ReadOnlyRepository::read(repository.clone(), &rig.env, None, JournalEndLookup::Probe).await.unwrap();
         let mut far = archive.view.clone();
         far.head.as_mut().unwrap().seq = Seq(end);
         for seq in 3..=end {
@@ -325,7 +334,7 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
         let verified = verify(store.clone(), &rig.role.name, &rig.role.key, 0, &|_| None, &progress, &rig.env).await;
         assert!(!verified.unwrap().damages.is_empty());
         looked("verify");
-        let _ = ReadOnlyRepository::read(repository.clone(), &rig.env, None, JournalEndLookup::Fresh).await;
+        let _ = ReadOnlyRepository::read(repository.clone(), &rig.env, None, JournalEndLookup::Probe).await;
         looked("snapshots");
         let shown = ReadOnlyRepository { view: far.clone(), ..archive };
         shown.records(end).await.unwrap();

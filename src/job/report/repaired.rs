@@ -40,7 +40,7 @@ impl RepairReport {
     }
 
     /// The key slot that nobody asked to be written again: nothing in the store opens with the key at hand until it is.
-    pub fn shut(&self) -> Option<KeyId> {
+    pub fn unwritten_slot(&self) -> Option<KeyId> {
         self.findings.iter().find_map(|finding| match finding {
             RepairFinding::KeySlot { id, put_back: false } => Some(*id),
             _ => None,

@@ -66,7 +66,7 @@ pub(super) struct FetchedBatch {
     pub(super) batch: WriteBatch,
     frames: HashMap<FrameKey, Bytes>,
     /// Who waits for them.
-    claimed: HashMap<FrameKey, FrameSender>,
+    senders: HashMap<FrameKey, FrameSender>,
     /// Why a frame is not there.
     lost: HashMap<FrameKey, String>,
     /// Chunks that are not where they were when the batch was planned.
@@ -90,11 +90,11 @@ impl FetchedBatch {
             .ok_or_else(|| damaged(format!("frame {} of pack {} is too short for it", place.frame, place.pack)))
     }
 
-    fn take(&mut self, shared: &RestoreContext, set: &FrameSet, key: FrameKey, frame: Bytes) {
+    fn add_frame(&mut self, shared: &RestoreContext, set: &FrameSet, key: FrameKey, frame: Bytes) {
         let stored = set.stored_len(key);
         shared.count_bytes(|b| b.fetched += stored);
         JobProgress::add(&shared.progress.bytes_fetched, stored);
-        if let Some(sender) = self.claimed.remove(&key) {
+        if let Some(sender) = self.senders.remove(&key) {
             sender.send_replace(Some(frame.clone()));
         }
         self.frames.insert(key, frame);
@@ -104,9 +104,9 @@ impl FetchedBatch {
 /// Fetches the batch's frames. Lost and damaged ones are noted; only a store that does not answer is an error.
 pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Result<FetchedBatch, SourceError> {
     let mut set = std::mem::take(&mut batch.frames);
-    let (coming, claimed) = shared.lately.claim(&mut set);
+    let (coming, claimed) = shared.frame_cache.claim(&mut set);
     let frames = HashMap::new();
-    let mut fetched = FetchedBatch { batch, frames, claimed, lost: HashMap::new(), moved: HashMap::new() };
+    let mut fetched = FetchedBatch { batch, frames, senders: claimed, lost: HashMap::new(), moved: HashMap::new() };
     if shared.options.dry_run {
         let stored = set.stored_bytes();
         shared.count_bytes(|b| b.fetched += stored);
@@ -116,7 +116,7 @@ pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Res
         return Ok(fetched);
     }
     let mut gone = get_frames(shared, &set, &mut fetched).await?;
-    fetched.claimed.clear();
+    fetched.senders.clear();
     // Batches are fetched in their order, so that nobody waits for one who waits.
     for (key, mut coming) in coming {
         if let Ok(frame) = coming.wait_for(Option::is_some).await {
@@ -183,7 +183,7 @@ async fn get_frames(
             match answer {
                 Ok(frames) if frames.len() == request.frames.len() => {
                     for (key, frame) in keys.zip(frames) {
-                        fetched.take(shared, set, key, frame);
+                        fetched.add_frame(shared, set, key, frame);
                     }
                 }
                 Ok(_) => fetched.lost.extend(keys.map(|key| (key, "the pack has fewer frames".to_owned()))),

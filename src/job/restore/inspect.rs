@@ -118,8 +118,8 @@ impl TargetInspector<'_> {
         if !below_leaf {
             self.leaf = (!is_dir).then(|| entry.path.clone());
         }
-        match self.selector.verdict(&self.shared.scope, &entry.path, is_dir) {
-            EntrySelection::Out => return,
+        match self.selector.select(&self.shared.scope, &entry.path, is_dir) {
+            EntrySelection::Excluded => return,
             EntrySelection::Above => {
                 if is_dir && !below_leaf {
                     self.above.retain(|above| entry.path.starts_with(&above.path));
@@ -347,7 +347,7 @@ impl TargetInspector<'_> {
         let first = if self.shared.scope.selects(target) { Some(target) } else { self.leaders.get(target) };
         let first = match first {
             Some(first) if !self.is_kept_and_different(target, first)? => first.clone(),
-            _ => return self.lead(target.clone(), entry, dir),
+            _ => return self.promote_link(target.clone(), entry, dir),
         };
         if let Some((_, obstacle)) = self.look(&entry.path, &dir)? {
             self.push(WriteJob::Link { entry, first, obstacle, dir });
@@ -372,7 +372,7 @@ impl TargetInspector<'_> {
     }
 
     /// The first name is not restored, so this name gets the content, and the names after it become links to it.
-    fn lead(&mut self, target: TreePath, entry: ManifestEntry, dir: Arc<PendingDir>) -> InspectResult<()> {
+    fn promote_link(&mut self, target: TreePath, entry: ManifestEntry, dir: Arc<PendingDir>) -> InspectResult<()> {
         let original = self.original(&target)?;
         if self.leaders.len() < LEADERS_MAX {
             self.leaders.insert(target, entry.path.clone());

@@ -75,12 +75,12 @@ impl RepositorySource {
     pub fn entries(&self, paths: &[TreePath]) -> RepositoryEntries {
         let mut wanted = Vec::new();
         for path in paths {
-            wanted.push((path.clone(), PathScope::Below));
+            wanted.push((path.clone(), PathScope::Subtree));
             let above = std::iter::successors(path.parent(), TreePath::parent);
-            wanted.extend(above.map(|dir| (dir, PathScope::At)));
+            wanted.extend(above.map(|dir| (dir, PathScope::Exact)));
         }
         if paths.is_empty() {
-            wanted.push((TreePath::default(), PathScope::Below));
+            wanted.push((TreePath::default(), PathScope::Subtree));
         }
         // The next one last; of the same path `Below` comes first and takes the other with it.
         wanted.sort_by(|a, b| b.cmp(a));
@@ -89,18 +89,18 @@ impl RepositorySource {
 
     /// The snapshot's sources.
     pub async fn roots(&self) -> Result<Vec<TreePath>, RepositoryReadError> {
-        inside::source_roots(&self.known().reader, self.0.root).await
+        inside::source_roots(&self.index().reader, self.0.root).await
     }
 
-    fn known(&self) -> Arc<SourceIndex> {
+    fn index(&self) -> Arc<SourceIndex> {
         Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A chunk of the manifest; the index is read again if it is not where it should be.
     async fn chunk(&self, id: &ChunkId) -> Result<Bytes, SourceError> {
-        match self.known().reader.chunk(id).await.map_err(|e| source_error(&e)) {
+        match self.index().reader.chunk(id).await.map_err(|e| source_error(&e)) {
             Err(e) if e.kind == SourceErrorKind::Gone && self.refresh().await => {
-                self.known().reader.chunk(id).await.map_err(|e| source_error(&e))
+                self.index().reader.chunk(id).await.map_err(|e| source_error(&e))
             }
             result => result,
         }
@@ -124,7 +124,7 @@ impl RepositorySource {
 #[async_trait]
 impl SnapshotSource for RepositorySource {
     fn locate(&self, chunk: &ChunkId) -> Option<ChunkLocation> {
-        let known = self.known();
+        let known = self.index();
         let (place, pack) = known.reader.index().find(chunk)?;
         let frame = pack.frames.get(place.frame as usize)?;
         Some(ChunkLocation {
@@ -138,7 +138,7 @@ impl SnapshotSource for RepositorySource {
     }
 
     async fn frames(&self, pack: PackId, frames: &[u32]) -> Result<Vec<Bytes>, SourceError> {
-        let known = self.known();
+        let known = self.index();
         let Some(at) = known.packs.get(&pack) else {
             let detail = format!("pack {pack} is no longer in the index");
             return Err(SourceError { kind: SourceErrorKind::Gone, detail });
@@ -151,14 +151,14 @@ impl SnapshotSource for RepositorySource {
     }
 
     async fn entry(&self, path: &TreePath) -> Result<Option<ManifestEntry>, SourceError> {
-        self.known().reader.entry(self.0.root, path).await.map_err(|e| source_error(&e))
+        self.index().reader.entry(self.0.root, path).await.map_err(|e| source_error(&e))
     }
 
     async fn refresh(&self) -> bool {
         if self.0.lost.is_some() {
             return false;
         }
-        let known = self.known();
+        let known = self.index();
         let newer = async {
             let view = self.journal().read(Some(&known.view)).await.ok()?;
             if view.state.indexes == known.view.state.indexes {
@@ -183,7 +183,7 @@ fn source_error(error: &RepositoryReadError) -> SourceError {
         RepositoryReadError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
         RepositoryReadError::Missing(_) => SourceErrorKind::Gone,
         // A bad sector under one object; the others may be whole.
-        RepositoryReadError::Store(e) if e.is_of_object() => SourceErrorKind::Damaged,
+        RepositoryReadError::Store(e) if e.concerns_one_object() => SourceErrorKind::Damaged,
         RepositoryReadError::Store(_) => SourceErrorKind::Unavailable,
         RepositoryReadError::Pack { .. }
         | RepositoryReadError::Index { .. }
@@ -197,9 +197,9 @@ fn source_error(error: &RepositoryReadError) -> SourceError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum PathScope {
     /// The path and everything below.
-    Below,
+    Subtree,
     /// The path itself.
-    At,
+    Exact,
 }
 
 /// Entries of a snapshot in path order.
@@ -218,8 +218,8 @@ impl RepositoryEntries {
         for entry in entries {
             while let Some((path, wanted)) = self.wanted.last() {
                 let over = match wanted {
-                    PathScope::At => entry.path > *path,
-                    PathScope::Below => entry.path > *path && !entry.path.starts_with(path),
+                    PathScope::Exact => entry.path > *path,
+                    PathScope::Subtree => entry.path > *path && !entry.path.starts_with(path),
                 };
                 if !over {
                     break;
@@ -241,7 +241,7 @@ impl EntryReader for RepositoryEntries {
     async fn next_batch(&mut self) -> Result<Option<Vec<ManifestEntry>>, SourceError> {
         while let Some((path, _)) = self.wanted.last() {
             self.walk.seek(path);
-            let Some(id) = self.walk.wants() else { return Ok(None) };
+            let Some(id) = self.walk.wanted_chunk() else { return Ok(None) };
             if self.beyond() {
                 self.wanted.pop();
                 continue;
@@ -253,7 +253,7 @@ impl EntryReader for RepositoryEntries {
                 }
                 bytes => bytes?,
             };
-            let given = match self.walk.give(&bytes) {
+            let given = match self.walk.provide_chunk(&bytes) {
                 Err(_) if self.source.0.lost.is_some() => {
                     self.pass_over();
                     continue;
@@ -285,8 +285,8 @@ impl RepositoryEntries {
     fn beyond(&self) -> bool {
         let (Some(node), Some((path, wanted))) = (self.walk.next_node(), self.wanted.last()) else { return false };
         match wanted {
-            PathScope::At => node.first > *path,
-            PathScope::Below => path_after_subtree(path).is_some_and(|end| node.first >= end),
+            PathScope::Exact => node.first > *path,
+            PathScope::Subtree => path_after_subtree(path).is_some_and(|end| node.first >= end),
         }
     }
 }

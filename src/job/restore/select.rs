@@ -12,7 +12,7 @@ pub(super) enum EntrySelection {
     /// It is above something that may be restored: made if that is, and left alone if it exists.
     Above,
     /// It is left out.
-    Out,
+    Excluded,
 }
 
 /// What the operator asked for.
@@ -31,7 +31,7 @@ impl RestoreScope {
 
     /// Whether the entry at `path`, which is no directory, is restored; asked in any order.
     pub(super) fn selects(&self, path: &TreePath) -> bool {
-        self.place(path) == EntrySelection::Selected
+        self.select(path) == EntrySelection::Selected
             && !self.excludes(path, false)
             && !std::iter::successors(path.parent(), TreePath::parent).any(|dir| self.excludes(&dir, true))
     }
@@ -46,7 +46,7 @@ impl RestoreScope {
         within(&self.roots, path) && (self.paths.is_empty() || within(&self.paths, path))
     }
 
-    fn place(&self, path: &TreePath) -> EntrySelection {
+    fn select(&self, path: &TreePath) -> EntrySelection {
         let above = |all: &[TreePath]| all.iter().any(|one| one.starts_with(path));
         // Outside of every root: a file that the snapshot has besides its sources.
         let by_root = if above(&self.roots) && !within(&self.roots, path) {
@@ -57,7 +57,7 @@ impl RestoreScope {
         match by_root {
             _ if self.paths.is_empty() || within(&self.paths, path) => by_root,
             _ if above(&self.paths) => EntrySelection::Above,
-            _ => EntrySelection::Out,
+            _ => EntrySelection::Excluded,
         }
     }
 }
@@ -80,17 +80,17 @@ impl EntrySelector {
         Self { matched: vec![false; scope.paths.len()], excluded: None }
     }
 
-    pub(super) fn verdict(&mut self, scope: &RestoreScope, path: &TreePath, is_dir: bool) -> EntrySelection {
+    pub(super) fn select(&mut self, scope: &RestoreScope, path: &TreePath, is_dir: bool) -> EntrySelection {
         for (asked, matched) in scope.paths.iter().zip(&mut self.matched) {
             *matched |= path == asked;
         }
         if self.excluded.as_ref().is_some_and(|dir| path.starts_with(dir)) {
-            return EntrySelection::Out;
+            return EntrySelection::Excluded;
         }
-        let verdict = scope.place(path);
-        if verdict != EntrySelection::Out && scope.excludes(path, is_dir) {
+        let verdict = scope.select(path);
+        if verdict != EntrySelection::Excluded && scope.excludes(path, is_dir) {
             self.excluded = is_dir.then(|| path.clone());
-            return EntrySelection::Out;
+            return EntrySelection::Excluded;
         }
         verdict
     }
@@ -121,7 +121,7 @@ mod tests {
 
     fn verdicts<const N: usize>(scope: &RestoreScope, paths: [(&str, bool); N]) -> [EntrySelection; N] {
         let mut selector = EntrySelector::new(scope);
-        paths.map(|(p, is_dir)| selector.verdict(scope, &path(p), is_dir))
+        paths.map(|(p, is_dir)| selector.select(scope, &path(p), is_dir))
     }
 
     #[test]
@@ -136,12 +136,12 @@ mod tests {
 
     #[test]
     fn paths_narrow_and_tell_what_they_missed() {
-        use EntrySelection::{Above, Out, Selected};
+        use EntrySelection::{Above, Excluded, Selected};
         let s = scope(&["srv"], &["srv/a", "srv/no"], &[]);
         let mut selector = EntrySelector::new(&s);
         let entries = [("srv", true), ("srv/a", true), ("srv/a/b", false), ("srv/ab", false)];
-        let verdicts = entries.map(|(p, is_dir)| selector.verdict(&s, &path(p), is_dir));
-        assert_eq!(verdicts, [Above, Selected, Selected, Out]);
+        let verdicts = entries.map(|(p, is_dir)| selector.select(&s, &path(p), is_dir));
+        assert_eq!(verdicts, [Above, Selected, Selected, Excluded]);
         assert_eq!(selector.unmatched(&s), [path("srv/no")]);
         assert!(s.may_delete_at(&path("srv/a")) && !s.may_delete_at(&path("srv")));
         assert!(!scope(&[], &["srv"], &[]).may_delete_at(&path("srv")), "without roots nothing is deleted");
@@ -149,11 +149,11 @@ mod tests {
 
     #[test]
     fn what_is_below_an_excluded_directory_stays_out() {
-        use EntrySelection::{Out, Selected};
+        use EntrySelection::{Excluded, Selected};
         let s = scope(&[""], &[], &["*.tmp", "/srv/cache/", "!keep.tmp"]);
         let entries =
             [("a.tmp", false), ("keep.tmp", false), ("srv/cache", true), ("srv/cache/x", false), ("srv/cached", false)];
-        assert_eq!(verdicts(&s, entries), [Out, Selected, Out, Out, Selected]);
+        assert_eq!(verdicts(&s, entries), [Excluded, Selected, Excluded, Excluded, Selected]);
         assert!(!s.selects(&path("srv/cache/deep/x")) && s.selects(&path("srv/x/y")));
         assert!(!s.selects(&TreePath::new(b"\xff.tmp".to_vec()).unwrap()), "names need not be UTF-8");
     }

@@ -33,13 +33,13 @@ pub(super) struct RestoreContext {
     pub(super) options: RestoreOptions,
     pub(super) progress: Arc<JobProgress>,
     pub(super) order: BatchOrder,
-    pub(super) lately: FrameCache,
+    pub(super) frame_cache: FrameCache,
     report: Mutex<RestoreReport>,
     failed: Mutex<HashSet<TreePath>>,
     stopped: AtomicBool,
     error: Mutex<Option<RestoreError>>,
     refreshing: tokio::sync::Mutex<()>,
-    fruitless: AtomicU32,
+    empty_refreshes: AtomicU32,
     /// Something did not fit: what follows is compared with the space before it is fetched.
     full: AtomicBool,
 }
@@ -60,13 +60,13 @@ impl RestoreContext {
             options,
             progress,
             order: BatchOrder::default(),
-            lately: FrameCache::default(),
+            frame_cache: FrameCache::default(),
             report: Mutex::new(report),
             failed: Mutex::default(),
             stopped: AtomicBool::new(false),
             error: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
-            fruitless: AtomicU32::new(0),
+            empty_refreshes: AtomicU32::new(0),
             full: AtomicBool::new(false),
         }
     }
@@ -136,11 +136,11 @@ impl RestoreContext {
         if let Some(place) = better() {
             return Some(place);
         }
-        if self.fruitless.load(Ordering::Relaxed) >= FRUITLESS_REFRESHES_MAX {
+        if self.empty_refreshes.load(Ordering::Relaxed) >= FRUITLESS_REFRESHES_MAX {
             return None;
         }
         if !self.source.refresh().await {
-            self.fruitless.fetch_add(1, Ordering::Relaxed);
+            self.empty_refreshes.fetch_add(1, Ordering::Relaxed);
         }
         better()
     }
@@ -160,7 +160,7 @@ impl RestoreContext {
             return Err(error);
         }
         let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        report.metadata = self.target.metadata_troubles();
+        report.metadata = self.target.metadata_failures();
         report.problems.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(report)
     }
@@ -279,7 +279,7 @@ pub(super) struct WriteBatch {
 /// Which batches are over: a hard link must wait for all work on its first name, which an earlier batch may hold.
 #[derive(Debug, Default)]
 pub(super) struct BatchOrder {
-    over: Mutex<FinishedBatches>,
+    finished: Mutex<FinishedBatches>,
     changed: Condvar,
 }
 
@@ -299,7 +299,7 @@ impl BatchOrder {
 
     /// Waits until all batches before `number` are over.
     pub(super) fn wait_for_those_before(&self, number: u64) {
-        let over = lock(&self.over);
+        let over = lock(&self.finished);
         drop(self.changed.wait_while(over, |over| over.below < number).unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -311,7 +311,7 @@ pub(super) struct BatchGuard<'a> {
 
 impl Drop for BatchGuard<'_> {
     fn drop(&mut self) {
-        let mut guard = lock(&self.order.over);
+        let mut guard = lock(&self.order.finished);
         let over = &mut *guard;
         over.ahead.insert(self.number);
         while over.ahead.remove(&over.below) {

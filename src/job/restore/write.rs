@@ -52,7 +52,8 @@ fn run_job(shared: &RestoreContext, fetched: &FetchedBatch, job: WriteJob) {
         WriteJob::Metadata { entry, inode, dir } => {
             let set = || shared.target.set_metadata(&entry, Some(inode));
             let touched = if shared.options.dry_run { Ok(false) } else { set() };
-            let placed = touched.map(|touched| if touched { PlaceOutcome::Touched } else { PlaceOutcome::Unchanged });
+            let placed =
+                touched.map(|touched| if touched { PlaceOutcome::MetadataUpdated } else { PlaceOutcome::Unchanged });
             count_placed(shared, &entry.path, placed.map_err(RestoreProblemKind::from));
             dir.leave(shared);
         }
@@ -66,8 +67,8 @@ fn run_job(shared: &RestoreContext, fetched: &FetchedBatch, job: WriteJob) {
 /// Counts what became of an entry.
 fn count_placed(shared: &RestoreContext, path: &TreePath, placed: Result<PlaceOutcome, RestoreProblemKind>) {
     match placed {
-        Ok(PlaceOutcome::Made) => shared.count(|c| c.restored += 1),
-        Ok(PlaceOutcome::Touched) => shared.count(|c| c.touched += 1),
+        Ok(PlaceOutcome::Created) => shared.count(|c| c.restored += 1),
+        Ok(PlaceOutcome::MetadataUpdated) => shared.count(|c| c.touched += 1),
         Ok(PlaceOutcome::Unchanged) => shared.count(|c| c.unchanged += 1),
         Ok(PlaceOutcome::NotAllowed) => shared.count(|c| c.skipped += 1),
         Err(problem) => shared.fail(path, &problem),
@@ -85,7 +86,7 @@ fn node(
     }
     if shared.options.dry_run {
         let same = found.map(|found| shared.target.is_same_node(entry, found)).transpose()?;
-        return Ok(if same == Some(true) { PlaceOutcome::Unchanged } else { PlaceOutcome::Made });
+        return Ok(if same == Some(true) { PlaceOutcome::Unchanged } else { PlaceOutcome::Created });
     }
     shared.target.place_node(entry, found).map_err(RestoreProblemKind::from)
 }
@@ -106,7 +107,7 @@ fn link(
     if shared.options.dry_run {
         let inode = |path| shared.target.stat(path).ok().flatten().map(|found| found.inode);
         let same = inode(first).is_some_and(|first| inode(path) == Some(first));
-        return Ok(if same { PlaceOutcome::Unchanged } else { PlaceOutcome::Made });
+        return Ok(if same { PlaceOutcome::Unchanged } else { PlaceOutcome::Created });
     }
     // What was kept as it was has the owner that it had.
     let checked = shared.options.overwrite != OverwritePolicy::Never;
@@ -189,7 +190,7 @@ fn write_parts(
         JobProgress::add(&shared.progress.bytes_read, u64::from(part.len));
     }
     if let Some(new) = &new {
-        new.leave_space()?;
+        new.check_free_space()?;
     }
     shared.count_bytes(|b| {
         b.reused += reused;
@@ -207,7 +208,7 @@ fn new_file(shared: &RestoreContext, file: &FileJob) -> Result<Arc<NewFile>, Res
         return Err(failed.clone());
     }
     let new = Arc::new(shared.target.create_file(&file.entry.path, file.layout.content_len())?);
-    new.leave_space()?;
+    new.check_free_space()?;
     state.new = Some(Arc::clone(&new));
     Ok(new)
 }
@@ -222,10 +223,10 @@ fn finish(shared: &RestoreContext, file: &FileJob) {
     let done = match (failed, new.map(Arc::into_inner)) {
         (Some(failed), _) => Err(failed),
         // A dry run.
-        (None, None) => clear().map(|()| PlaceOutcome::Made),
+        (None, None) => clear().map(|()| PlaceOutcome::Created),
         (None, Some(Some(new))) => clear()
             .and_then(|()| shared.target.finish_file(new, entry).map_err(RestoreProblemKind::from))
-            .map(|()| PlaceOutcome::Made),
+            .map(|()| PlaceOutcome::Created),
         (None, Some(None)) => {
             shared.stop(RestoreError::Broken("a finished file is still being written".to_owned()));
             return;

@@ -13,7 +13,7 @@ pub enum KeySlotOpener {
     /// The key that this command was given.
     Given,
     /// None of those that are at hand.
-    Nobody,
+    Unknown,
 }
 
 /// A slot as it stands.
@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn every_slot_is_renewed_replaced_or_named() {
-        use KeySlotOpener::{Given, Kept, Nobody};
-        let slots = [seen(1, 1, Given), seen(2, 1, Kept), seen(3, 1, Nobody), seen(4, 0, Nobody)];
+        use KeySlotOpener::{Given, Kept, Unknown};
+        let slots = [seen(1, 1, Given), seen(2, 1, Kept), seen(3, 1, Unknown), seen(4, 0, Unknown)];
         let all = vec![key(1), key(2), key(3), key(4)];
         assert_eq!(plan(&slots, NOW, &[key(3)], true), Ok(all.clone()));
         assert_eq!(plan(&slots, NOW, &[key(1), key(3)], false), Ok(all.clone()));
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(plan(&slots, NOW, &[key(3)], false), Err(RotatePlanError::Unaccounted(vec![key(1)])));
         assert_eq!(plan(&slots, NOW, &[key(2), key(3)], true), Err(RotatePlanError::Contradiction(key(2))));
         assert_eq!(plan(&slots, NOW, &[key(9)], true), Err(RotatePlanError::NoSuchKey { id: key(9), known: all }));
-        let damaged = KeySlotState { generation: None, ..seen(5, 0, Nobody) };
+        let damaged = KeySlotState { generation: None, ..seen(5, 0, Unknown) };
         assert_eq!(plan(&[damaged], NOW, &[], true), Err(RotatePlanError::Unaccounted(vec![key(5)])));
         assert_eq!(plan(&[damaged], NOW, &[key(5)], true), Ok(vec![key(5)]));
     }

@@ -32,7 +32,7 @@ fn by(rig: &JobFixture, node: u8) -> KeyRotator<'_> {
 }
 
 fn ask<'a>(given: &'a KeySource, new: &KeySource) -> RotateRequest<'a> {
-    RotateRequest { given, new: Some(new.clone()), keep: Vec::new(), drop: Vec::new(), dry_run: false }
+    RotateRequest { current: given, new: Some(new.clone()), keep: Vec::new(), drop: Vec::new(), dry_run: false }
 }
 
 async fn opened(rig: &JobFixture, key: &KeySource) -> Result<Repository, OpenError> {
@@ -95,7 +95,7 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
             assert!(
                 thief
                     .keys
-                    .object(PackId::as_bytes(&id).to_owned(), salt)
+                    .object_sealer(PackId::as_bytes(&id).to_owned(), salt)
                     .open(crate::repo::crypto::SealedPart::Frame(0), sealed)
                     .is_err()
             );
@@ -162,7 +162,7 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     // Another rotation in the place of the genuine one, with other slots.
     let RecordBody::Rotate(body) = rotated.body.clone() else { panic!("{rotated:?}") };
     let mut other = Record { body: RecordBody::Rotate(RotateBody { slots: Vec::new(), ..body }), ..rotated.clone() };
-    other.prove(&thief.keys);
+    other.add_rotation_proof(&thief.keys);
     rig.memory.tamper(&names::record(&role, last), Some(other.encode(&thief.keys).into()));
     let refused = read().await;
     let is_refused = |error: &JournalError| match error {
@@ -374,7 +374,7 @@ async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
     }
     // The next one keeps what it was given, and an exported key has all generations.
     let asked =
-        RotateRequest { new: None, keep: vec![new.clone(), phrase], given: &new, drop: Vec::new(), dry_run: false };
+        RotateRequest { new: None, keep: vec![new.clone(), phrase], current: &new, drop: Vec::new(), dry_run: false };
     let repository = opened(&rig, &new).await.unwrap();
     rotate(&repository, &by(&rig, 2), &asked).await.unwrap();
     let repository = opened(&rig, &new).await.unwrap();

@@ -106,7 +106,7 @@ impl Place {
 async fn append(journal: &Journal, count: usize) -> BTreeSet<Seq> {
     let (mut view, mut seqs) = (journal.read(None).await.unwrap(), BTreeSet::new());
     while seqs.len() < count {
-        view = match journal.note(&view, UnfencedAction::Resume).await {
+        view = match journal.append_unfenced(&view, UnfencedAction::Resume).await {
             Ok(view) => {
                 assert!(seqs.insert(view.head.as_ref().unwrap().seq));
                 view
@@ -142,7 +142,7 @@ async fn a_backup_commits_and_is_read_without_the_register() {
     let place = Place::new().await;
     place.rig.write("file", "content");
     let mut runner = place.rig.runner();
-    runner.sessions = runner.sessions.with_seats(place.seats());
+    runner.leases = runner.leases.with_journal_access(place.seats());
     let first = place.rig.backup_by(&runner).await;
     place.registers.tamper(&place.head_name(), None);
     let archive = place.rig.archive().await;
@@ -176,7 +176,7 @@ async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer
     );
     let journal = place.journal_over(1, &place.seats(), Arc::new(store), &place.rig.env);
     let view = journal.read_until(Seq(1)).await.unwrap();
-    let dying = tokio::spawn(async move { journal.note(&view, UnfencedAction::Resume).await });
+    let dying = tokio::spawn(async move { journal.append_unfenced(&view, UnfencedAction::Resume).await });
     while Record::decode(&place.head().await, None).unwrap().seq == Seq(1) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -218,7 +218,7 @@ async fn a_store_that_fails_after_the_swap_leaves_it_unknown() {
     let env = Env { clock: Arc::new(Hasty::default()), ..place.rig.env.clone() };
     let journal = place.journal_over(1, &place.seats(), Arc::new(store), &env);
     let view = journal.read_until(Seq(1)).await.unwrap();
-    let appended = journal.note(&view, UnfencedAction::Resume).await;
+    let appended = journal.append_unfenced(&view, UnfencedAction::Resume).await;
     assert!(matches!(appended, Err(AppendError::Unknown { seq: Seq(2), .. })), "{appended:?}");
     append(&place.journal(2), 1).await;
     assert_eq!(place.check().await, 3, "it was in");
@@ -233,7 +233,7 @@ async fn a_record_that_is_seen_in_the_store_is_put_again_until_that_is_answered(
     let store =
         Arc::new(FaultyStore::new(place.rig.store.clone(), FaultPlan::exactly([(3, InjectedFault::LostAnswer)])));
     let journal = place.journal_over(1, &place.seats(), store.clone(), &place.rig.env);
-    journal.note(&view, UnfencedAction::Resume).await.unwrap();
+    journal.append_unfenced(&view, UnfencedAction::Resume).await.unwrap();
     assert_eq!((store.calls(), place.check().await), (8, 2));
 }
 
@@ -251,13 +251,13 @@ impl Register for Deaf {
         self.inner.read().await
     }
 
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
+    async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
         let silence = self.silences.lock().unwrap().pop();
         match silence {
-            None => self.inner.swap(old, new).await,
+            None => self.inner.compare_and_swap(old, new).await,
             Some(happens) => {
                 if happens {
-                    self.inner.swap(old, new).await?;
+                    self.inner.compare_and_swap(old, new).await?;
                 }
                 Ok(CasOutcome::Unknown { why: "silence".to_owned() })
             }
@@ -275,7 +275,7 @@ async fn a_swap_without_answer_is_found_or_done_again() {
         let (store, keys) = (place.rig.store.clone(), place.rig.repository.keys.clone());
         let node = WriterNode { id: NodeId([1; 16]), name: "node1".to_owned() };
         let journal = Journal::new(store, keys, place.rig.env.clone(), node, InstanceId([1; 8]));
-        append(&journal.seated(EtcdHead { register, home: HOME }), 1).await;
+        append(&journal.with_etcd_head(EtcdHead { register, cluster: HOME }), 1).await;
         assert_eq!(place.mirror().len(), before + 1, "{silences:?}: once");
     }
     assert_eq!(place.check().await, 4);
@@ -296,12 +296,12 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
         async fn read(&self) -> Result<RegisterValue, RegisterError> {
             self.inner.read().await
         }
-        async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
+        async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
             if !std::mem::take(&mut *self.first.lock().unwrap()) {
-                return self.inner.swap(old, new).await;
+                return self.inner.compare_and_swap(old, new).await;
             }
             if self.happens {
-                self.inner.swap(old, new).await?;
+                self.inner.compare_and_swap(old, new).await?;
             }
             append(&self.other, 2).await;
             Ok(CasOutcome::Unknown { why: "silence".to_owned() })
@@ -314,9 +314,9 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
         let (store, keys) = (place.rig.store.clone(), place.rig.repository.keys.clone());
         let node = WriterNode { id: NodeId([1; 16]), name: "node1".to_owned() };
         let journal = Journal::new(store, keys, place.rig.env.clone(), node, InstanceId([1; 8]));
-        let journal = journal.seated(EtcdHead { register: Arc::new(register), home: HOME });
+        let journal = journal.with_etcd_head(EtcdHead { register: Arc::new(register), cluster: HOME });
         let view = journal.read(None).await.unwrap();
-        match journal.note(&view, UnfencedAction::Resume).await {
+        match journal.append_unfenced(&view, UnfencedAction::Resume).await {
             Ok(view) => assert!(happens && view.head.unwrap().seq == Seq(1)),
             Err(AppendError::Moved(now)) => assert!(!happens && now.head.unwrap().seq == Seq(2)),
             Err(error) => panic!("{error}"),
@@ -333,20 +333,20 @@ async fn a_checkpoint_that_is_too_large_is_left_out() {
     let pause = |bytes| UnfencedAction::Pause(record::PauseBody { until: None, why: Some("x".repeat(bytes)) });
     append(&journal, 62).await;
     let view = journal.read(None).await.unwrap();
-    let refused = journal.note(&view, pause(1 << 20)).await;
+    let refused = journal.append_unfenced(&view, pause(1 << 20)).await;
     assert!(matches!(refused, Err(AppendError::TooLarge { seq: Seq(63), .. })), "{refused:?}");
-    let view = journal.note(&view, pause(700 << 10)).await.unwrap();
-    let view = journal.note(&view, pause(1)).await.unwrap();
+    let view = journal.append_unfenced(&view, pause(700 << 10)).await.unwrap();
+    let view = journal.append_unfenced(&view, pause(1)).await.unwrap();
     let at = |seq: u64| Record::decode(&place.mirror()[&seq], None).unwrap();
     assert!(at(64).state.is_none() && place.mirror()[&64].len() < 2000, "twice 700 KiB is too much");
-    journal.note(&view, pause(1)).await.unwrap();
+    journal.append_unfenced(&view, pause(1)).await.unwrap();
     assert_eq!(place.check().await, 65, "it is read from an earlier one on");
 }
 
 /// What is wrong, by who means to write.
 async fn rift(place: &Place) -> HeadConflict {
     match place.journal(3).read(None).await {
-        Err(JournalError::Rift(rift)) => rift,
+        Err(JournalError::HeadConflict(rift)) => rift,
         other => panic!("{other:?}"),
     }
 }
@@ -359,7 +359,7 @@ async fn a_lost_head_stops_writers_until_it_is_adopted() {
     let (old, view) = (place.head().await, place.journal(1).read(None).await.unwrap());
     append(&place.journal(1), 1).await;
     let acted = adopt(&place.operator(1), &place.rig.repository).await.unwrap();
-    assert_eq!(acted.change, RoleChange::Sound);
+    assert_eq!(acted.change, RoleChange::HeadSound);
     assert_eq!(place.check().await, 3, "nothing was written");
 
     // Lost; set back; another's.
@@ -371,8 +371,8 @@ async fn a_lost_head_stops_writers_until_it_is_adopted() {
         place.registers.tamper(&name, value);
         assert_eq!(rift(&place).await, expected);
         let before = place.mirror();
-        let late = place.journal(1).note(&view, UnfencedAction::Resume).await;
-        assert!(matches!(late, Err(AppendError::Journal(JournalError::Rift(_)))), "{late:?}");
+        let late = place.journal(1).append_unfenced(&view, UnfencedAction::Resume).await;
+        assert!(matches!(late, Err(AppendError::Journal(JournalError::HeadConflict(_)))), "{late:?}");
         assert_eq!(place.mirror(), before, "nothing is written");
         let acted = adopt(&place.operator(2), &place.rig.repository).await.unwrap();
         let seq = Seq(before.len() as u64 + 1);
@@ -430,7 +430,7 @@ async fn of_two_inits_at_once_one_makes_the_repository() {
         let role = RoleSettings::new("app".parse().unwrap(), key, Vec::new());
         let nodes = (0..4).map(|node| {
             // They are held up at every other request, for they would not meet otherwise.
-            let delays = FaultPlan::by_chance(round * 4 + node, 500, &[InjectedFault::Delay(Duration::from_millis(3))]);
+            let delays = FaultPlan::random(round * 4 + node, 500, &[InjectedFault::Delay(Duration::from_millis(3))]);
             let store = Arc::new(IgnoresConditions(Arc::new(FaultyStore::new(Arc::new(memory.clone()), delays))));
             let (role, seats) = (role.clone(), JournalAccess::with(Arc::new(registers.clone())));
             tokio::spawn(async move { init(store, &role.name, &role.key, &seats, &Env::host()).await.unwrap() })
@@ -442,7 +442,7 @@ async fn of_two_inits_at_once_one_makes_the_repository() {
         let seats = JournalAccess::with(Arc::new(registers.clone()));
         let head = seats.register(&register::head_name(all[0].0.format.repo)).unwrap().read().await.unwrap();
         assert_eq!(head.value, Some(Bytes::new()), "a journal without records");
-        assert_eq!(seats.claim(&role.name).unwrap().read().await.unwrap().value, Some(Bytes::new()));
+        assert_eq!(seats.creation_register(&role.name).unwrap().read().await.unwrap().value, Some(Bytes::new()));
     }
 }
 
@@ -454,9 +454,9 @@ async fn where_the_journal_lives_is_settled_once() {
         seats.journal(&place.rig.repository, &place.rig.env, &node, InstanceId([1; 8])).map(drop)
     };
     for said in [JournalPlacement::Auto, JournalPlacement::Etcd] {
-        journal(&place.seats().saying(said)).unwrap();
+        journal(&place.seats().with_placement(said)).unwrap();
     }
-    let refused = journal(&place.seats().saying(JournalPlacement::Bucket)).unwrap_err();
+    let refused = journal(&place.seats().with_placement(JournalPlacement::Bucket)).unwrap_err();
     assert!(matches!(refused, JournalError::Seat(EtcdHeadError::Disagrees { .. })), "{refused}");
     let alone = journal(&JournalAccess::default()).unwrap_err();
     assert!(matches!(alone, JournalError::Seat(EtcdHeadError::NoEtcd { .. })), "{alone}");
@@ -469,8 +469,9 @@ async fn where_the_journal_lives_is_settled_once() {
     let sound = MemoryStore::new(&place.rig.env);
     let (repository, _) = again(place.seats(), sound.clone()).await.unwrap();
     assert_eq!(repository.format.journal, JournalLocation::Bucket);
-    let refused = again(place.seats().saying(JournalPlacement::Etcd), sound).await.unwrap_err();
+    let refused = again(place.seats().with_placement(JournalPlacement::Etcd), sound).await.unwrap_err();
     assert!(matches!(refused, InitError::Seat(EtcdHeadError::Disagrees { .. })), "{refused}");
-    let told = again(place.seats().saying(JournalPlacement::Etcd), MemoryStore::new(&place.rig.env)).await.unwrap();
+    let told =
+        again(place.seats().with_placement(JournalPlacement::Etcd), MemoryStore::new(&place.rig.env)).await.unwrap();
     assert_eq!(told.1.journal, JournalPlacement::Etcd);
 }

@@ -45,7 +45,7 @@ struct AffectedSearch<'a> {
 impl AffectedSearch<'_> {
     async fn walk(&mut self) -> Result<(), VerifyError> {
         let mut walk = ManifestWalk::new(self.snapshot.root);
-        while let Some(id) = walk.wants() {
+        while let Some(id) = walk.wanted_chunk() {
             if self.clean.contains(&id) {
                 walk.skip();
                 continue;
@@ -70,7 +70,7 @@ impl AffectedSearch<'_> {
                     continue;
                 }
             };
-            if let Ok(Some(entries)) = walk.give(&bytes)
+            if let Ok(Some(entries)) = walk.provide_chunk(&bytes)
                 && self.segment(&entries)
             {
                 self.clean.insert(id);
@@ -84,7 +84,7 @@ impl AffectedSearch<'_> {
         let root = TreePath::default();
         let (path, count) = node.map_or((&root, self.snapshot.entries), |node| (&node.first, node.entries));
         for &number in causes {
-            self.found.affect(number, self.snapshot.id, path, count);
+            self.found.add_affected(number, self.snapshot.id, path, count);
         }
     }
 
@@ -107,7 +107,7 @@ impl AffectedSearch<'_> {
                 }
             };
             for &number in &causes {
-                self.found.affect(number, self.snapshot.id, &entry.path, 1);
+                self.found.add_affected(number, self.snapshot.id, &entry.path, 1);
             }
             if !causes.is_empty() {
                 clean = false;

@@ -32,7 +32,7 @@ enum PackDefect {
     /// With all of it.
     Whole(String),
     /// With what stands around the frames: they can still be read.
-    Around(String),
+    Framing(String),
     /// With a frame.
     Frame(u32, String),
     /// With a chunk of a sound frame.
@@ -70,14 +70,14 @@ pub(super) async fn check(
     while let Some((id, troubles)) = results.try_next().await? {
         for trouble in troubles {
             let (PackDefect::Whole(what)
-            | PackDefect::Around(what)
+            | PackDefect::Framing(what)
             | PackDefect::Frame(_, what)
             | PackDefect::Chunk(_, what)) = &trouble;
             let number = found.damage(DamageKind::Pack, names::pack(repository.role(), id), what);
-            found.losses.damage(id);
+            found.losses.add_damaged(id);
             match trouble {
                 PackDefect::Whole(_) => found.lose_pack(id, number),
-                PackDefect::Around(_) => {}
+                PackDefect::Framing(_) => {}
                 PackDefect::Frame(frame, _) => found.lose_frame(id, frame, number),
                 PackDefect::Chunk(chunk, _) => found.lose_chunk(chunk, number),
             }
@@ -106,7 +106,7 @@ async fn read(
     let object = match repository.store.get_range(&names::pack(repository.role(), table.id), 0..len + 1).await {
         Ok(object) => object,
         Err(error)
-            if error.is_no_object()
+            if error.is_not_an_object()
                 || matches!(
                     error.kind,
                     StoreErrorKind::NotFound | StoreErrorKind::DiskFault | StoreErrorKind::Other
@@ -126,7 +126,7 @@ async fn read(
     };
     let in_use = |(number, frame): (u32, &FrameEntry)| frame.chunks.iter().any(|chunk| has(number, chunk));
     troubles.retain(|trouble| match trouble {
-        PackDefect::Whole(_) | PackDefect::Around(_) => (0..).zip(&table.frames).any(in_use),
+        PackDefect::Whole(_) | PackDefect::Framing(_) => (0..).zip(&table.frames).any(in_use),
         PackDefect::Frame(number, _) => {
             table.frames.get(*number as usize).is_some_and(|frame| in_use((*number, frame)))
         }
@@ -148,7 +148,8 @@ pub(in crate::job) async fn lost_frames(
     let object = match store.get_range(&names::pack(keys.role(), table.id), 0..table.object_len() + 1).await {
         Ok(object) => object,
         Err(error)
-            if error.is_no_object() || matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::DiskFault) =>
+            if error.is_not_an_object()
+                || matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::DiskFault) =>
         {
             return Ok(Some(all()));
         }
@@ -159,7 +160,7 @@ pub(in crate::job) async fn lost_frames(
     let frames = |trouble: &PackDefect| -> Vec<u32> {
         match trouble {
             PackDefect::Whole(_) => all().into_iter().collect(),
-            PackDefect::Around(_) => Vec::new(),
+            PackDefect::Framing(_) => Vec::new(),
             PackDefect::Frame(frame, _) => vec![*frame],
             PackDefect::Chunk(chunk, _) => {
                 (0..).zip(&table.frames).filter(|(_, frame)| has(frame, chunk)).map(|(number, _)| number).collect()
@@ -172,21 +173,21 @@ pub(in crate::job) async fn lost_frames(
 /// Holds a pack against what the index says of it. Pure.
 fn inspect(keys: &DerivedKeys, table: &PackTable, object: &Bytes) -> Vec<PackDefect> {
     let mut troubles = Vec::new();
-    let around = |error: PackError| PackDefect::Around(error.to_string());
+    let around = |error: PackError| PackDefect::Framing(error.to_string());
     match pack::open_header(keys, object) {
         Ok(salt) if salt == table.salt => {}
-        Ok(_) => troubles.push(PackDefect::Around("its header has another salt than the index".to_owned())),
+        Ok(_) => troubles.push(PackDefect::Framing("its header has another salt than the index".to_owned())),
         Err(error) => troubles.push(around(error)),
     }
     match trailer_matches(keys, table, object) {
         Ok(true) => {}
-        Ok(false) => troubles.push(PackDefect::Around("its trailer lists something else than the index".to_owned())),
+        Ok(false) => troubles.push(PackDefect::Framing("its trailer lists something else than the index".to_owned())),
         Err(error) => troubles.push(around(error)),
     }
     if object.len() as u64 > table.object_len() {
-        troubles.push(PackDefect::Around("has bytes after its end".to_owned()));
+        troubles.push(PackDefect::Framing("has bytes after its end".to_owned()));
     }
-    let key = keys.object(table.id.0, table.salt);
+    let key = keys.object_sealer(table.id.0, table.salt);
     for (number, (offset, frame)) in (0..).zip(table.offsets().zip(&table.frames)) {
         let range =
             usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(frame.stored_len as usize)?));
@@ -250,7 +251,7 @@ mod tests {
         other.frames[1].chunks[0].id = keys.chunk_id(b"four");
         let troubles = inspect(&keys, &other, &object);
         assert!(
-            matches!(&troubles[..], [PackDefect::Around(_), PackDefect::Chunk(id, _)] if *id == keys.chunk_id(b"four"))
+            matches!(&troubles[..], [PackDefect::Framing(_), PackDefect::Chunk(id, _)] if *id == keys.chunk_id(b"four"))
         );
         let (keys, table, object) = pack(true);
         let troubles = inspect(&keys, &table, &object);
@@ -261,12 +262,12 @@ mod tests {
     fn what_is_around_the_frames_costs_no_frame() {
         let (keys, table, object) = pack(false);
         let longer = Bytes::from([&object[..], b"!"].concat());
-        assert!(inspect(&keys, &table, &longer).iter().all(|t| matches!(t, PackDefect::Around(_))));
+        assert!(inspect(&keys, &table, &longer).iter().all(|t| matches!(t, PackDefect::Framing(_))));
         let cut = object.slice(..object.len() - 1);
-        assert!(inspect(&keys, &table, &cut).iter().all(|t| matches!(t, PackDefect::Around(_))));
+        assert!(inspect(&keys, &table, &cut).iter().all(|t| matches!(t, PackDefect::Framing(_))));
         let no_second = object.slice(..50);
         let frames: Vec<PackDefect> =
-            inspect(&keys, &table, &no_second).into_iter().filter(|t| !matches!(t, PackDefect::Around(_))).collect();
+            inspect(&keys, &table, &no_second).into_iter().filter(|t| !matches!(t, PackDefect::Framing(_))).collect();
         assert!(matches!(&frames[..], [PackDefect::Frame(0, _), PackDefect::Frame(1, _)]), "{frames:?}");
     }
 

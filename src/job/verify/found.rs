@@ -75,15 +75,15 @@ impl DamageLog {
 
     /// Nothing of this pack can be read.
     pub(super) fn lose_pack(&mut self, pack: PackId, number: DamageNumber) {
-        self.lost(pack, number).whole = true;
+        self.pack_loss(pack, number).whole = true;
     }
 
     /// Nothing of this frame can be read.
     pub(super) fn lose_frame(&mut self, pack: PackId, frame: u32, number: DamageNumber) {
-        self.lost(pack, number).frames.insert(frame);
+        self.pack_loss(pack, number).frames.insert(frame);
     }
 
-    fn lost(&mut self, pack: PackId, number: DamageNumber) -> &mut PackLoss {
+    fn pack_loss(&mut self, pack: PackId, number: DamageNumber) -> &mut PackLoss {
         self.packs.entry(pack).or_insert(PackLoss { number, whole: false, frames: BTreeSet::new() })
     }
 
@@ -114,7 +114,7 @@ impl DamageLog {
     }
 
     /// Notes that a damage costs `count` entries of a snapshot, the first of them at `path`.
-    pub(super) fn affect(&mut self, number: DamageNumber, snapshot: Digest, path: &TreePath, count: u64) {
+    pub(super) fn add_affected(&mut self, number: DamageNumber, snapshot: Digest, path: &TreePath, count: u64) {
         let Some((damage, _)) = self.named.get_mut(number) else { return };
         damage.affected_count += count;
         if damage.affected.len() < AFFECTED_MAX {
@@ -161,7 +161,7 @@ mod tests {
         found.damage(DamageKind::Pack, "app/packs/y".to_owned(), "is missing");
         for n in 0..300u32 {
             let path = TreePath::new(format!("f{n}")).unwrap();
-            found.affect(number, Digest([1; 32]), &path, 1);
+            found.add_affected(number, Digest([1; 32]), &path, 1);
         }
         let (damages, count) = found.into_damages();
         assert_eq!(count, 2);
@@ -175,7 +175,7 @@ mod tests {
         let mut found = DamageLog::default();
         for n in 0..PROBLEMS_MAX + 7 {
             let number = found.damage(DamageKind::Pack, format!("p{n}"), "is missing");
-            found.affect(number, Digest([1; 32]), &TreePath::default(), 1);
+            found.add_affected(number, Digest([1; 32]), &TreePath::default(), 1);
         }
         let (damages, count) = found.into_damages();
         assert_eq!((damages.len(), count), (PROBLEMS_MAX, PROBLEMS_MAX as u64 + 7));

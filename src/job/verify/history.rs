@@ -32,7 +32,7 @@ const READ_AHEAD: usize = 16;
 pub(crate) struct JournalExtent {
     last: u64,
     /// Objects beside the records that are none.
-    strangers: u64,
+    foreign_objects: u64,
     /// A number far beyond the others, of which something is there.
     far: Option<Seq>,
     /// The repairs that it has.
@@ -48,7 +48,7 @@ pub(crate) struct JournalHistory {
     /// What they add up to, as far as they can be read.
     pub(crate) state: JournalState,
     /// Objects beside the records that are none.
-    pub(crate) strangers: u64,
+    pub(crate) foreign_objects: u64,
 }
 
 /// Where it ends.
@@ -73,7 +73,7 @@ pub(crate) async fn find_extent(
         last = 1;
     }
     let (repairs, fetched) = repairs_to(repository.store.as_ref(), &repository.keys, Seq::FIRST, Seq(last)).await?;
-    Ok(JournalExtent { last, strangers, far, repairs, fetched })
+    Ok(JournalExtent { last, foreign_objects: strangers, far, repairs, fetched })
 }
 
 /// The view before the newest checkpoint that was written before `time`, to begin there. `None`: begin at the first record.
@@ -92,7 +92,7 @@ pub(crate) async fn checkpoint_before(
         // One that cannot be used is passed over here; whoever reads on from the one before it will find out why.
         let Ok(object) = get_record(repository, seq).await? else { continue };
         let Ok(record) = Record::decode(&object, Some(keys)) else { continue };
-        if record.is_at(seq, keys) && record.time.max(record.written()) < time {
+        if record.is_at(seq, keys) && record.time.max(record.written_at()) < time {
             return Ok(JournalView::before_checkpoint(&record));
         }
     }
@@ -148,7 +148,7 @@ pub(crate) async fn read(
             Some(object) => object,
             None => get_record(repository, seq).await?,
         };
-        fold.take(seq, object)?;
+        fold.add_record(seq, object)?;
     }
     drop(objects);
     // A listing may lag behind what was written.
@@ -156,7 +156,7 @@ pub(crate) async fn read(
     loop {
         match get_record(repository, next).await? {
             Err(what) if what == MISSING => break,
-            object => fold.take(next, object)?,
+            object => fold.add_record(next, object)?,
         }
         next = next.next();
     }
@@ -173,11 +173,11 @@ pub(crate) async fn read(
         let error = JournalError::OlderThanKey { now: view.generation(), given };
         found.damage(DamageKind::Record, names::journal_prefix(repository.role()), &error.to_string());
     }
-    if !view.understood() {
+    if !view.is_understood() {
         let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
         return Err(VerifyError::NotUnderstood(kinds.join(", ")));
     }
-    Ok(JournalHistory { records, state: view.state, strangers: extent.strangers })
+    Ok(JournalHistory { records, state: view.state, foreign_objects: extent.foreign_objects })
 }
 
 /// The number that the last part of a record's key is.
@@ -244,7 +244,7 @@ impl<'a> JournalFold<'a> {
         }
     }
 
-    fn take(&mut self, seq: Seq, object: Result<Bytes, String>) -> Result<(), VerifyError> {
+    fn add_record(&mut self, seq: Seq, object: Result<Bytes, String>) -> Result<(), VerifyError> {
         let object = match object {
             Ok(object) => object,
             Err(what) => {
@@ -278,7 +278,7 @@ impl<'a> JournalFold<'a> {
             return self.broken(seq, &error.to_string());
         }
         if self.gap {
-            self.anchor(seq, record);
+            self.resume_at(seq, record);
         } else if self.partial
             && let Some(state) = &record.state
         {
@@ -289,7 +289,7 @@ impl<'a> JournalFold<'a> {
             Ok(()) => {
                 self.gap = false;
                 self.last_good = seq;
-                if record.body.repair().is_some() {
+                if record.body.as_repair().is_some() {
                     self.partial = false;
                     self.repairs.extend(self.view.state.repaired.last().cloned());
                 }
@@ -300,7 +300,7 @@ impl<'a> JournalFold<'a> {
             }
             Err(error) => {
                 self.damage(seq, &error.to_string());
-                self.anchor(seq, record);
+                self.resume_at(seq, record);
                 self.gap = self.view.apply(record, digest).is_err();
                 (self.each)(record, digest);
             }
@@ -308,7 +308,7 @@ impl<'a> JournalFold<'a> {
     }
 
     /// Takes the fold up again at this record, as if everything before it were in order.
-    fn anchor(&mut self, seq: Seq, record: &Record) {
+    fn resume_at(&mut self, seq: Seq, record: &Record) {
         let before = self.view.term();
         if record.term < before {
             self.damage(seq, &FoldError::Term { found: record.term, before }.to_string());

@@ -110,7 +110,7 @@ async fn list_packs(
         if object.size != size && !in_use.contains(&id) {
             replaced.insert(id);
         } else if object.size != size {
-            found.losses.miss(id);
+            found.losses.add_missing(id);
             // What of it is lost shows when its content is read.
             let what = format!("has {} bytes instead of {size}", object.size);
             found.damage(DamageKind::Pack, object.key.clone(), &what);
@@ -135,7 +135,7 @@ async fn list_packs(
             replaced.insert(id);
             continue;
         }
-        found.losses.miss(id);
+        found.losses.add_missing(id);
         let number = found.damage(DamageKind::Pack, names::pack(role, id), &what);
         if what == MISSING {
             found.lose_pack(id, number);

@@ -83,7 +83,7 @@ impl ManifestCheck<'_> {
         self.entries = 0;
         let mut walk = ManifestWalk::new(root);
         let mut root_read = true;
-        while let Some(id) = walk.wants() {
+        while let Some(id) = walk.wanted_chunk() {
             let node = walk.next_node().cloned();
             if let Some(node) = &node
                 && !self.visited.insert(visit_key(node))
@@ -92,14 +92,14 @@ impl ManifestCheck<'_> {
                 walk.skip();
                 continue;
             }
-            self.refer(id);
+            self.mark_referred(id);
             let Some(bytes) = self.read(&id).await? else {
                 root_read &= node.is_some();
                 self.entries += node.map_or(0, |node| node.entries);
                 walk.skip();
                 continue;
             };
-            match walk.give(&bytes) {
+            match walk.provide_chunk(&bytes) {
                 Ok(None) => {}
                 Ok(Some(entries)) => {
                     self.entries += entries.len() as u64;
@@ -162,7 +162,7 @@ impl ManifestCheck<'_> {
     }
 
     fn damage_pack(&mut self, pack: PackId, what: &str) -> usize {
-        self.found.losses.damage(pack);
+        self.found.losses.add_damaged(pack);
         self.found.damage(DamageKind::Pack, names::pack(self.role, pack), what)
     }
 
@@ -175,8 +175,8 @@ impl ManifestCheck<'_> {
     }
 
     /// Notes that a chunk is needed.
-    fn refer(&mut self, id: ChunkId) {
-        if let Some(number) = self.reader.index().number(&id) {
+    fn mark_referred(&mut self, id: ChunkId) {
+        if let Some(number) = self.reader.index().position(&id) {
             self.referred[number / 64] |= 1 << (number % 64);
         } else if self.found.index_is_whole() {
             let key = names::index_prefix(self.role);
@@ -188,7 +188,7 @@ impl ManifestCheck<'_> {
     fn segment(&mut self, id: ChunkId, entries: &[ManifestEntry]) {
         for entry in entries {
             let sum = entry.kind.chunks().iter().try_fold(0, |sum, chunk| {
-                self.refer(*chunk);
+                self.mark_referred(*chunk);
                 self.reader.index().find(chunk).map(|(place, _)| sum + u64::from(place.len))
             });
             match &entry.kind {

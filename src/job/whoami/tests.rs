@@ -45,11 +45,11 @@ async fn ask_beside(
     let asker = WhoamiRequest {
         settings: &settings,
         name: Some("east"),
-        told: None,
+        daemon_node_id: None,
         state_dir: Some(&state_dir),
         exposures: &[],
         env: &rig.env,
-        patience,
+        timeout: patience,
     };
     let mut report = whoami(&asker, &[&rig.role], async { store }, async { daemon }).await;
     (report.node, report.roles.pop().unwrap())
@@ -97,7 +97,7 @@ async fn the_word_of_a_daemon_makes_active_less_and_never_more() {
     };
     let says = |state, failure: Option<&RunFailure>| {
         let word = DaemonRoleStatus { state, why: "words".to_owned(), failure: failure.cloned(), under_way: None };
-        DaemonAnswer::Says(BTreeMap::from([(rig.role.name.clone(), word)]))
+        DaemonAnswer::Answered(BTreeMap::from([(rig.role.name.clone(), word)]))
     };
     let (unknown, failing) = (says(Some(RoleState::Unknown), None), says(Some(RoleState::Active), Some(&failure)));
     let (settling, active) = (says(None, None), says(Some(RoleState::Active), None));
@@ -317,11 +317,11 @@ async fn is_active_asks_probes_alone() {
         let asker = WhoamiRequest {
             settings: &settings,
             name: Some("east"),
-            told: None,
+            daemon_node_id: None,
             state_dir: None,
             exposures: &[],
             env: &rig.env,
-            patience: SHORT,
+            timeout: SHORT,
         };
         is_active(&asker, &rig.role, std::future::pending(), async { DaemonAnswer::None }).await
     };
@@ -344,7 +344,7 @@ fn evidence_has_an_age() {
         answer: probe::ProbeAnswer::No,
         detail: probe::ProbeDetail::NoUnit,
         latency: Duration::from_millis(3),
-        taken: env.clock.boottime().saturating_sub(ago),
+        answered_at: env.clock.boottime().saturating_sub(ago),
         fallback: false,
     };
     let described = verdict::describe(&evidence, &env);
@@ -388,12 +388,12 @@ impl Store for Hanging {
         "hanging".to_owned()
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn last_attempt_error(&self) -> Option<String> {
         self.trouble.map(str::to_owned)
     }
 
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities { put_if_absent: true, replace: true, is_bounded: false }
+        StoreCapabilities { put_if_absent: true, replace: true, has_finite_space: false }
     }
 
     async fn put(&self, _: &str, _: Bytes) -> Result<(), StoreError> {
@@ -404,7 +404,7 @@ impl Store for Hanging {
         std::future::pending().await
     }
 
-    async fn put_if_absent_held(&self, _: &str, _: Bytes, _: PutPause) -> Result<PutOutcome, StoreError> {
+    async fn put_if_absent_paused(&self, _: &str, _: Bytes, _: PutPause) -> Result<PutOutcome, StoreError> {
         std::future::pending().await
     }
 

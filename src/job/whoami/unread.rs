@@ -23,7 +23,7 @@ pub(super) async fn in_time<T, E: Display>(
     match tokio::time::timeout(PART_PATIENCE, asked).await {
         Ok(Ok(found)) => (Some(found), None),
         Ok(Err(error)) => (None, unread(error.to_string(), false)),
-        Err(_) => (None, unread(no_answer_text(PART_PATIENCE, store.trouble().as_deref()), true)),
+        Err(_) => (None, unread(no_answer_text(PART_PATIENCE, store.last_attempt_error().as_deref()), true)),
     }
 }
 
@@ -37,8 +37,10 @@ pub(super) fn unread_local_files(env: &Env, state_dir: &Path, place: &Repository
     let identity = identity::identity_read_error(state_dir).map(|error| unread_file(UnreadableInput::Identity, &error));
     let last_run = RunFailureFile::at(env, state_dir, place.role()).try_load().err();
     let last_run = last_run.map(|error| unread_file(UnreadableInput::LastRun, &error));
-    let repository =
-        place.recall(env, Some(state_dir)).err().map(|error| unread_file(UnreadableInput::Repository, &error));
+    let repository = place
+        .load_repository_id(env, Some(state_dir))
+        .err()
+        .map(|error| unread_file(UnreadableInput::Repository, &error));
     [identity, last_run, repository].into_iter().flatten().collect()
 }
 

@@ -36,7 +36,8 @@ fn in_memory() -> (MemoryStore, Journal) {
 async fn filled(journal: &Journal, records: u32) -> JournalView {
     let mut view = journal.read(None).await.unwrap();
     for _ in 0..records {
-        view = journal.note(&view, UnfencedAction::Pause(PauseBody { until: None, why: None })).await.unwrap();
+        view =
+            journal.append_unfenced(&view, UnfencedAction::Pause(PauseBody { until: None, why: None })).await.unwrap();
     }
     view
 }
@@ -52,9 +53,9 @@ async fn what_an_older_version_read_past_is_read_again() {
     let mut newer = whole.clone();
     newer.state.unknown.insert("points".to_owned(), serde_json::json!([]));
     for remembered in [past, newer] {
-        assert!(!remembered.understood());
+        assert!(!remembered.is_understood());
         assert_eq!(journal.read(Some(&remembered)).await.unwrap(), whole);
-        journal.note(&journal.read(Some(&remembered)).await.unwrap(), UnfencedAction::Resume).await.unwrap();
+        journal.append_unfenced(&journal.read(Some(&remembered)).await.unwrap(), UnfencedAction::Resume).await.unwrap();
         store.tamper("app/journal/0000000000000003", None);
         // It still shows whether the store is the one that it was read from.
         let last = store.objects()["app/journal/0000000000000002"].clone();
@@ -86,7 +87,7 @@ async fn what_is_no_record_makes_no_hole() {
         store.tamper(&format!("app/journal/{stray}"), Some(Bytes::from_static(b"stray")));
     }
     assert_eq!(journal.read(None).await.unwrap(), view);
-    let view = journal.note(&view, UnfencedAction::Resume).await.unwrap();
+    let view = journal.append_unfenced(&view, UnfencedAction::Resume).await.unwrap();
     assert_eq!(view.head.as_ref().unwrap().seq, Seq(3));
     // So many of them that a record stands on the listing's next page.
     for stray in 0..LIST_PAGE_MAX {
@@ -111,7 +112,7 @@ async fn costs(store: &MemoryStore, env: &Env, known: &JournalView) -> [u64; 3] 
             _ => journal.read(Some(known)).await,
         };
         assert_eq!(view.unwrap().state, known.state);
-        *cost = counters.read().requests();
+        *cost = counters.snapshot().requests();
     }
     costs
 }
@@ -122,7 +123,7 @@ async fn a_long_journal_is_read_in_a_handful_of_requests() {
     let mut view = filled(&journal, 9_990).await;
     let mut most = [0; 3];
     for _ in 0..20 {
-        view = journal.note(&view, UnfencedAction::Resume).await.unwrap();
+        view = journal.append_unfenced(&view, UnfencedAction::Resume).await.unwrap();
         let cost = costs(&store, &journal.env, &view).await;
         most = std::array::from_fn(|n| most[n].max(cost[n]));
     }
@@ -133,7 +134,7 @@ async fn a_long_journal_is_read_in_a_handful_of_requests() {
 #[tokio::test]
 async fn a_listing_that_lags_hides_nothing_from_a_writer() {
     let env = Env::host();
-    let lagging = FaultPlan::by_chance(1, 1000, &[InjectedFault::StaleListing]);
+    let lagging = FaultPlan::random(1, 1000, &[InjectedFault::StaleListing]);
     let journal = journal(Arc::new(FaultyStore::new(Arc::new(MemoryStore::new(&env)), lagging)), &env);
     let view = filled(&journal, 40).await;
     let mut behind = 0;
@@ -256,7 +257,7 @@ async fn a_record_that_is_seen_is_not_in_before_it_is_durable() {
     let env = Env { clock: Arc::new(Hasty::default()), ..Env::host() };
     let (_root, _, journal) = on(Shaky { failures: Mutex::new(u32::MAX), ..Shaky::default() }, &env);
     let empty = journal.read(None).await.unwrap();
-    let appended = journal.note(&empty, UnfencedAction::Resume).await;
+    let appended = journal.append_unfenced(&empty, UnfencedAction::Resume).await;
     assert!(matches!(appended, Err(AppendError::Unknown { seq: Seq(1), .. })), "{appended:?}");
     // Not even when there is no time left: a request may take longer than the whole patience.
     let (_root, disk, journal) = on(Shaky { failures: Mutex::new(1), ..Shaky::default() }, &env);
@@ -329,7 +330,7 @@ async fn what_is_too_large_to_be_a_record_is_a_damaged_one() {
     assert!(read.as_ref().is_err_and(is_damaged), "{read:?}");
     assert!(read.unwrap_err().to_string().contains(&size.to_string()), "it tells the size");
     // The number is taken all the same.
-    let appended = journal.note(&view, UnfencedAction::Resume).await;
+    let appended = journal.append_unfenced(&view, UnfencedAction::Resume).await;
     assert!(matches!(&appended, Err(AppendError::Journal(error)) if is_damaged(error)), "{appended:?}");
     // In the place of one that was seen it is another one.
     store.tamper(&key, None);
@@ -365,10 +366,10 @@ async fn a_large_record_is_read_like_any_other_and_one_beyond_the_limit_is_not_m
     let mut view = filled(&journal, 1).await;
     let pause = |len: u64| UnfencedAction::Pause(PauseBody { until: None, why: Some("x".repeat(len as usize)) });
     for _ in 0..2 {
-        view = journal.note(&view, pause(SizeLimit::RECORD_AHEAD.bytes() + 1)).await.unwrap();
+        view = journal.append_unfenced(&view, pause(SizeLimit::RECORD_AHEAD.bytes() + 1)).await.unwrap();
     }
     assert_eq!(journal.read(None).await.unwrap().head, view.head);
-    let refused = journal.note(&view, pause(SizeLimit::RECORD.bytes())).await;
+    let refused = journal.append_unfenced(&view, pause(SizeLimit::RECORD.bytes())).await;
     assert!(matches!(refused, Err(AppendError::TooLarge { seq: Seq(4), .. })), "{refused:?}");
     assert_eq!(journal.read(None).await.unwrap().head, view.head);
 }

@@ -55,9 +55,9 @@ impl Register for EtcdRegister {
         Ok(RegisterValue { value, cluster: ClusterId(cluster.to_be_bytes()) })
     }
 
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
+    async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
         // One member only: when the next one refuses, the first may still do it.
-        let asked = self.pool.once(|mut client| {
+        let asked = self.pool.call_once(|mut client| {
             let key = self.key.as_str();
             let expected = match old {
                 None => Compare::create_revision(key, CompareOp::Equal, 0),
@@ -75,22 +75,22 @@ impl Register for EtcdRegister {
             // Etcd says this also of the very change that used its space up, and keeps that.
             Err(error @ EtcdError::Refused { code: RESOURCE_EXHAUSTED, .. }) => {
                 return Ok(match self.read().await {
-                    Ok(RegisterValue { value, .. }) if value.as_ref() == Some(&new) => CasOutcome::Yes,
+                    Ok(RegisterValue { value, .. }) if value.as_ref() == Some(&new) => CasOutcome::Swapped,
                     Ok(RegisterValue { value, .. }) if value.as_ref() == old => return Err(error.into()),
-                    Ok(RegisterValue { value, .. }) => CasOutcome::No(value),
+                    Ok(RegisterValue { value, .. }) => CasOutcome::Mismatch(value),
                     Err(_) => CasOutcome::Unknown { why: error.to_string() },
                 });
             }
             Err(error) => return Err(error.into()),
         };
         if answer.succeeded() {
-            return Ok(CasOutcome::Yes);
+            return Ok(CasOutcome::Swapped);
         }
         let there = answer.op_responses().into_iter().find_map(|response| match response {
             TxnOpResponse::Get(mut got) => got.take_kvs().pop(),
             _ => None,
         });
-        Ok(CasOutcome::No(there.map(|kv| Bytes::from(kv.into_key_value().1))))
+        Ok(CasOutcome::Mismatch(there.map(|kv| Bytes::from(kv.into_key_value().1))))
     }
 }
 

@@ -52,13 +52,13 @@ impl Register for MemoryRegister {
         Ok(RegisterValue { value: values.get(&self.name).cloned(), cluster: self.registers.cluster })
     }
 
-    async fn swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
+    async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
         let mut values = self.registers.values.lock().unwrap_or_else(PoisonError::into_inner);
         let there = values.get(&self.name);
         if there != old {
-            return Ok(CasOutcome::No(there.cloned()));
+            return Ok(CasOutcome::Mismatch(there.cloned()));
         }
         values.insert(self.name.clone(), new);
-        Ok(CasOutcome::Yes)
+        Ok(CasOutcome::Swapped)
     }
 }

@@ -53,9 +53,9 @@ async fn filled(store: &MemoryStore, snapshots: u8) -> Vec<JournalView> {
 /// Repairs it as node 2, which remembers `known`.
 async fn repair(store: &MemoryStore, known: Option<&JournalView>) -> (SalvagedJournal, JournalView) {
     let journal = journal(store, 2);
-    let mended = Box::pin(journal.mend(known)).await.unwrap();
+    let mended = Box::pin(journal.salvage(known)).await.unwrap();
     let state = mended.view.state.clone();
-    assert!(Box::pin(journal.occupy(&mended)).await.unwrap());
+    assert!(Box::pin(journal.fill_void_numbers(&mended)).await.unwrap());
     let (_, view) = Box::pin(journal.repair(&mended, state, &elected(), false)).await.unwrap();
     (mended, view)
 }
@@ -84,10 +84,10 @@ async fn each_record_is_lost_in_turn_and_everybody_reads_on_beyond_it() {
                 }
                 store.tamper(&key(lost), with);
                 let (mended, after) = repair(&store, None).await;
-                assert_eq!(mended.void.iter().map(|lost| lost.seq.0).collect::<Vec<_>>(), [lost]);
+                assert_eq!(mended.lost_records.iter().map(|lost| lost.seq.0).collect::<Vec<_>>(), [lost]);
                 // A checkpoint after it has what it said.
                 let checkpoint = (lost + 1..=last).any(|seq| seq % 8 == 0);
-                assert_eq!(mended.partial, !checkpoint, "{lost} of {last}");
+                assert_eq!(mended.is_partial, !checkpoint, "{lost} of {last}");
                 let all: Vec<u8> = (1..=snapshots).filter(|n| checkpoint || u64::from(*n) + 1 != lost).collect();
                 assert_eq!(roots(&after), all, "{lost} of {last}");
                 if lost > 1 && lost < last {
@@ -99,8 +99,8 @@ async fn each_record_is_lost_in_turn_and_everybody_reads_on_beyond_it() {
                 let known = journal(&store, 1).read(Some(before)).await.unwrap();
                 assert_eq!((known.head, known.state), (after.head.clone(), after.state.clone()));
                 // And once more finds nothing.
-                let again = journal(&store, 4).mend(None).await.unwrap();
-                assert!(again.is_sound() && !again.partial && again.named_before == 1, "{again:?}");
+                let again = journal(&store, 4).salvage(None).await.unwrap();
+                assert!(again.is_sound() && !again.is_partial && again.named_before == 1, "{again:?}");
                 assert_eq!(again.view.state, after.state);
                 // It goes on.
                 let (permit, view) =
@@ -122,7 +122,7 @@ async fn who_was_away_since_before_a_lost_record_cannot_take_its_number() {
     let stale = away.take_over(&views[3], &elected(), TakeoverReason::Restart).await;
     assert!(matches!(stale, Err(AppendError::Fenced(_) | AppendError::Moved(_))), "{stale:?}");
     let here = journal(&store, 2);
-    assert_eq!(here.object(Seq(4)).await.unwrap(), Some(here.filler(Seq(4))));
+    assert_eq!(here.read_object(Seq(4)).await.unwrap(), Some(here.void_placeholder(Seq(4))));
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn what_a_node_remembers_brings_back_what_a_lost_record_said() {
             }
             store.tamper(&key(lost), Some(Bytes::from_static(b"x")));
             let (mended, after) = repair(&store, Some(&views[seen as usize])).await;
-            assert!(!mended.partial, "{lost}, seen to {seen}");
+            assert!(!mended.is_partial, "{lost}, seen to {seen}");
             assert_eq!(roots(&after), [1, 2, 3, 4], "{lost}, seen to {seen}");
             let mut indexes = after.state.indexes.clone();
             indexes.sort();
@@ -158,8 +158,8 @@ async fn newest_records_that_are_lost_come_back_from_who_saw_them_and_their_numb
         }
         let reader = journal(&store, 1);
         assert!(reader.read(Some(newest)).await.unwrap_err().is_rolled_back());
-        let mended = reader.mend(Some(newest)).await.unwrap();
-        assert_eq!(mended.lost.map(|end| (end.from.0, end.to.0)), Some((5 - lost + 1, 5)));
+        let mended = reader.salvage(Some(newest)).await.unwrap();
+        assert_eq!(mended.lost_tail.map(|end| (end.from.0, end.to.0)), Some((5 - lost + 1, 5)));
         let (_, after) = repair(&store, Some(newest)).await;
         assert_eq!(after.head.as_ref().unwrap().seq.0, 5 - lost + 1);
         assert_eq!(roots(&after), [1, 2, 3, 4]);
@@ -168,7 +168,7 @@ async fn newest_records_that_are_lost_come_back_from_who_saw_them_and_their_numb
         for known in views[1..].iter().map(Some).chain([None]) {
             let read = reader.read(known).await.unwrap();
             assert_eq!(read.state, after.state);
-            assert!(reader.mend(known).await.unwrap().is_sound());
+            assert!(reader.salvage(known).await.unwrap().is_sound());
         }
         assert_eq!(before.head.is_some(), lost < 5);
     }
@@ -197,7 +197,7 @@ async fn what_lies_far_beyond_the_end_is_nothing_that_a_repair_names() {
     let store = MemoryStore::new(&Env::host());
     filled(&store, 4).await;
     store.tamper(&key(9_000_000_000), Some(Bytes::from_static(b"x")));
-    let refused = journal(&store, 2).mend(None).await;
+    let refused = journal(&store, 2).salvage(None).await;
     assert!(matches!(refused, Err(SalvageError::TooMany { last: Seq(9_000_000_000), .. })), "{refused:?}");
 }
 
@@ -206,13 +206,13 @@ async fn a_gap_is_seen_by_who_has_read_beyond_it_until_it_is_named() {
     let store = MemoryStore::new(&Env::host());
     let views = filled(&store, 4).await;
     let here = journal(&store, 1);
-    assert_eq!(here.gaps(&views[5]).await.unwrap(), []);
+    assert_eq!(here.missing_records(&views[5]).await.unwrap(), []);
     store.tamper(&key(3), None);
     store.tamper("app/journal/notes", Some(Bytes::from_static(b"x")));
-    assert_eq!(here.gaps(&views[5]).await.unwrap(), [Seq(3)]);
+    assert_eq!(here.missing_records(&views[5]).await.unwrap(), [Seq(3)]);
     assert_eq!(here.read(Some(&views[5])).await.unwrap(), views[5], "it goes on");
     let (_, after) = repair(&store, None).await;
-    assert_eq!(here.gaps(&after).await.unwrap(), []);
+    assert_eq!(here.missing_records(&after).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -220,16 +220,15 @@ async fn what_a_listing_lacks_is_no_gap_while_it_is_there() {
     let store = MemoryStore::new(&Env::host());
     let views = filled(&store, 40).await;
     // Each listing lacks some of the newest keys.
-    let lagging =
-        FaultyStore::new(Arc::new(store.clone()), FaultPlan::by_chance(1, 1000, &[InjectedFault::StaleListing]));
+    let lagging = FaultyStore::new(Arc::new(store.clone()), FaultPlan::random(1, 1000, &[InjectedFault::StaleListing]));
     let node = WriterNode { id: NodeId([1; 16]), name: "n1".to_owned() };
     let here = Journal::new(Arc::new(lagging), keys(Cipher::None), Env::host(), node, InstanceId([1; 8]));
     let newest = views.last().unwrap();
     for _ in 0..20 {
-        assert_eq!(here.gaps(newest).await.unwrap(), []);
+        assert_eq!(here.missing_records(newest).await.unwrap(), []);
     }
     store.tamper(&key(3), None);
-    assert_eq!(here.gaps(newest).await.unwrap(), [Seq(3)]);
+    assert_eq!(here.missing_records(newest).await.unwrap(), [Seq(3)]);
 }
 
 /// Loses record `lost` of six, and lets a writer who has seen them all go on after it was read.
@@ -243,7 +242,7 @@ async fn gone_on(lost: u64, remembers: bool) -> (MemoryStore, Journal, SalvagePr
     }
     store.tamper(&key(lost), None);
     let reader = journal(&store, 2);
-    let mending = reader.mending(remembers.then_some(&view)).await.unwrap();
+    let mending = reader.start_salvage(remembers.then_some(&view)).await.unwrap();
     for n in 6..=8 {
         view = writer.append(&permit, &view, snapshot(n), Some(at(n))).await.unwrap();
     }
@@ -255,22 +254,31 @@ async fn what_is_appended_meanwhile_is_all_that_is_read_again() {
     for lost in 1..=5 {
         for remembers in [false, true] {
             let (store, reader, mending, permit, view) = Box::pin(gone_on(lost, remembers)).await;
-            let refused = reader.repair(&mending.mended, mending.mended.view.state.clone(), &elected(), false).await;
+            let refused =
+                reader.repair(&mending.salvaged, mending.salvaged.view.state.clone(), &elected(), false).await;
             assert!(matches!(refused, Err(AppendError::Moved(_))), "{lost} {remembers}: {refused:?}");
             // What was read before is not looked at.
             let whole = store.objects()[&key(6)].clone();
             store.tamper(&key(6), None);
-            let on = reader.mend_on(&mending).await.unwrap();
+            let on = reader.continue_salvage(&mending).await.unwrap();
             store.tamper(&key(6), Some(whole));
-            let fresh = reader.mend(remembers.then_some(&view)).await.unwrap();
+            let fresh = reader.salvage(remembers.then_some(&view)).await.unwrap();
             let Some(on) = on else {
-                assert!(!remembers && mending.mended.has_more() != fresh.has_more(), "{lost} {remembers}");
+                assert!(
+                    !remembers && mending.salvaged.may_lack_indexes() != fresh.may_lack_indexes(),
+                    "{lost} {remembers}"
+                );
                 continue;
             };
-            assert_eq!((&on.mended.view, &on.mended.void), (&fresh.view, &fresh.void), "{lost} {remembers}");
-            assert!(reader.mend_on(&on).await.unwrap().is_none(), "nothing is new");
-            assert!(reader.occupy(&on.mended).await.unwrap());
-            let (_, after) = reader.repair(&on.mended, on.mended.view.state.clone(), &elected(), false).await.unwrap();
+            assert_eq!(
+                (&on.salvaged.view, &on.salvaged.lost_records),
+                (&fresh.view, &fresh.lost_records),
+                "{lost} {remembers}"
+            );
+            assert!(reader.continue_salvage(&on).await.unwrap().is_none(), "nothing is new");
+            assert!(reader.fill_void_numbers(&on.salvaged).await.unwrap());
+            let (_, after) =
+                reader.repair(&on.salvaged, on.salvaged.view.state.clone(), &elected(), false).await.unwrap();
             assert_eq!(after.head.as_ref().unwrap().seq, Seq(10));
             let fenced = journal(&store, 1).append(&permit, &view, snapshot(9), Some(at(9))).await;
             assert!(matches!(fenced, Err(AppendError::Fenced(_))), "{fenced:?}");
@@ -282,14 +290,14 @@ async fn what_is_appended_meanwhile_is_all_that_is_read_again() {
 async fn what_is_to_be_repaired_is_told_anew_if_more_is_lost_or_another_repairs() {
     let (store, reader, mending, ..) = Box::pin(gone_on(3, true)).await;
     store.tamper(&key(8), Some(Bytes::from_static(b"no record")));
-    assert!(reader.mend_on(&mending).await.unwrap().is_none());
+    assert!(reader.continue_salvage(&mending).await.unwrap().is_none());
     let (store, reader, mending, _, view) = Box::pin(gone_on(3, true)).await;
     repair(&store, Some(&view)).await;
-    assert!(reader.mend_on(&mending).await.unwrap().is_none());
+    assert!(reader.continue_salvage(&mending).await.unwrap().is_none());
     // What was lost comes back: the number is not ours.
     let (store, reader, mending, ..) = Box::pin(gone_on(3, true)).await;
     store.tamper(&key(3), Some(Bytes::from_static(b"it came back")));
-    assert!(!reader.occupy(&mending.mended).await.unwrap());
+    assert!(!reader.fill_void_numbers(&mending.salvaged).await.unwrap());
 }
 
 /// Whoever can write to the store puts objects beyond the journal's end: what is before them is read all the same.
@@ -307,9 +315,9 @@ async fn what_others_put_far_beyond_the_end_hides_nothing_from_a_reader() {
         put(&store);
         let journal = journal(&store, 2);
         for known in [None, Some(last)] {
-            assert!(matches!(journal.mend(known).await, Err(SalvageError::TooMany { .. })));
-            let left = Box::pin(journal.mend_readable(known)).await.unwrap();
-            assert_eq!((left.view.state, left.void), (last.state.clone(), Vec::new()));
+            assert!(matches!(journal.salvage(known).await, Err(SalvageError::TooMany { .. })));
+            let left = Box::pin(journal.salvage_readable(known)).await.unwrap();
+            assert_eq!((left.view.state, left.lost_records), (last.state.clone(), Vec::new()));
         }
         assert_eq!(journal.sound_end().await.unwrap(), Seq(4));
     }
@@ -329,7 +337,7 @@ async fn a_journal_that_lost_every_record_is_not_an_empty_one() {
         assert!(matches!(read, Err(JournalError::Hole(Seq::FIRST))), "{read:?}");
     }
     let (mended, view) = repair(&store, None).await;
-    assert_eq!(mended.void.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [Seq::FIRST]);
+    assert_eq!(mended.lost_records.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [Seq::FIRST]);
     assert_eq!(reading.read(None).await.unwrap(), view);
     // What others put there proves nothing.
     let store = MemoryStore::new(&Env::host());

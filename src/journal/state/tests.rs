@@ -164,7 +164,7 @@ fn how_the_last_command_for_a_slot_ended_outlives_takeovers_and_is_in_every_stat
     assert_eq!((last(&view), &view.state), (None, &from.state));
     let record = end_of(&view, 60);
     push(&mut view, &record).unwrap();
-    assert!(last(&view).unwrap().end.is_good());
+    assert!(last(&view).unwrap().end.is_success());
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn an_unknown_kind_is_read_past_and_stops_appends() {
     add(&mut view, 1, takeover());
     let point = RecordBody::Unknown { kind: "point".to_owned(), body: serde_json::json!({"id": 1}) };
     add(&mut view, 1, point);
-    assert!(!view.understood());
+    assert!(!view.is_understood());
     add(&mut view, 1, snapshot(3));
     assert_eq!(view.state.snapshots.len(), 1);
 }

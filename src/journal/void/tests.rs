@@ -59,9 +59,9 @@ impl Dir {
         let lost = std::fs::read(&path).unwrap();
         std::fs::write(&path, "{}").unwrap();
         let other = journal_in(store, 2);
-        let mended = other.mend(None).await.unwrap();
+        let mended = other.salvage(None).await.unwrap();
         let state = mended.view.state.clone();
-        assert!(other.occupy(&mended).await.unwrap());
+        assert!(other.fill_void_numbers(&mended).await.unwrap());
         let (permit, mut view) = other.repair(&mended, state, &elected(), false).await.unwrap();
         for n in 0..more {
             view = other.append(&permit, &view, snapshot(50 + n), Some(at(50 + n))).await.unwrap();
@@ -134,11 +134,14 @@ async fn a_void_number_says_nothing_whatever_stands_there() {
                 assert_eq!((&read.state, &read.head), (&dir.after.state, &dir.after.head), "{what}");
                 let read = reader.read_listed(known).await.unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!(read.state, dir.after.state, "{what}");
-                let mended = reader.mend(known).await.unwrap();
-                assert!(mended.is_sound() && mended.brought.is_empty() && !mended.partial, "{what}: {mended:?}");
+                let mended = reader.salvage(known).await.unwrap();
+                assert!(
+                    mended.is_sound() && mended.remembered_snapshots.is_empty() && !mended.is_partial,
+                    "{what}: {mended:?}"
+                );
                 assert_eq!((mended.named_before, &mended.view.state), (1, &dir.after.state), "{what}");
             }
-            assert_eq!(reader.gaps(&dir.after).await.unwrap(), [], "{what}");
+            assert_eq!(reader.missing_records(&dir.after).await.unwrap(), [], "{what}");
             let repair = Seq(u64::from(SNAPSHOTS) + 2);
             assert_eq!(reader.repairs(&dir.after).await.unwrap().voided_by(Seq(void)), Some(repair), "{what}");
         }
@@ -157,9 +160,9 @@ async fn what_the_first_of_many_repairs_named_stays_void() {
         view = here.append(&permit, &view, snapshot(n), None).await.unwrap();
         let seq = view.head.as_ref().unwrap().seq;
         store.tamper(&names::record(&view.role, seq), Some(Bytes::from_static(b"x")));
-        let mended = here.mend(None).await.unwrap();
-        assert_eq!(mended.void.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [seq]);
-        assert!(here.occupy(&mended).await.unwrap());
+        let mended = here.salvage(None).await.unwrap();
+        assert_eq!(mended.lost_records.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [seq]);
+        assert!(here.fill_void_numbers(&mended).await.unwrap());
         (permit, view) = here.repair(&mended, mended.view.state.clone(), &elected(), false).await.unwrap();
     }
     assert!(view.state.repaired.len() < 40 && !view.state.repaired.iter().any(|repair| repair.void == [Seq(2)]));
@@ -167,8 +170,8 @@ async fn what_the_first_of_many_repairs_named_stays_void() {
         store.tamper(&names::record(&view.role, seq), None);
         assert_eq!(here.repairs(&view).await.unwrap().voided_by(seq), Some(seq.next()));
     }
-    assert_eq!(here.gaps(&view).await.unwrap(), []);
-    let mended = here.mend(None).await.unwrap();
+    assert_eq!(here.missing_records(&view).await.unwrap(), []);
+    let mended = here.salvage(None).await.unwrap();
     assert!(mended.is_sound() && mended.named_before == 40, "{mended:?}");
     for known in [None, Some(&first), Some(&view)] {
         assert_eq!(here.read(known).await.unwrap().state, view.state);
@@ -186,7 +189,7 @@ fn a_repair_is_gone_on_from_where_it_names_the_number_or_the_one_before() {
     let mut repairs = RepairHistory::default();
     assert!(repairs.add_older(repair(20, &[5, 12])) && repairs.add_older(repair(9, &[8, 3])));
     assert!(!repairs.add_older(repair(9, &[1])), "it is there already");
-    let beyond = |seq| repairs.beyond(Seq(seq)).map(|seq| seq.0);
+    let beyond = |seq| repairs.resume_point(Seq(seq)).map(|seq| seq.0);
     assert_eq!((beyond(3), beyond(4), beyond(5), beyond(6)), (Some(9), Some(9), Some(20), Some(20)));
     assert_eq!((beyond(8), beyond(9)), (Some(9), Some(9)), "the repair itself does not follow what stands there now");
     assert_eq!((beyond(2), beyond(7), beyond(10), beyond(14), beyond(21)), (None, None, None, None, None));
@@ -212,7 +215,7 @@ async fn a_repair_of_an_older_generation_names_nothing() {
         state: Some(view.state.clone()),
         seq: Seq(5),
         generation: KeyGeneration::FIRST,
-        ..as_of(&new).record(Seq(4)).await.unwrap().unwrap().0
+        ..as_of(&new).read_record(Seq(4)).await.unwrap().unwrap().0
     };
     store.tamper(&names::record(old.role(), Seq(5)), Some(forged.encode(&new).into()));
     let (repairs, _) = repairs_to(&store, &new, Seq::FIRST, Seq(5)).await.unwrap();

@@ -14,7 +14,7 @@ fn event(kind: AlertKind, minutes: i64) -> AlertEvent {
 }
 
 fn standby(sign: u64) -> ReporterStatus {
-    ReporterStatus::Standby { sign, vouched: false }
+    ReporterStatus::Standby { holder_newest: sign, is_holder_alive: false }
 }
 
 /// What raising it every minute from `from` to `to` tells, and when.
@@ -36,10 +36,10 @@ fn what_lasts_is_told_once_again_after_a_day_and_once_when_it_is_over() {
         told(&mut ledger, AlertKind::Failed, ReporterStatus::Holder, 0, 2 * day + 5),
         [(0, AlertPhase::Begun), (day, AlertPhase::Lasts), (2 * day, AlertPhase::Lasts)]
     );
-    let over = ledger.settle(&role(), AlertKind::Failed, &[], "west", at(3 * day));
+    let over = ledger.resolve(&role(), AlertKind::Failed, &[], "west", at(3 * day));
     assert_eq!(over.len(), 1);
     assert_eq!((over[0].phase, over[0].since, over[0].event.node.as_str()), (AlertPhase::Over, at(0), "west"));
-    assert_eq!(ledger.settle(&role(), AlertKind::Failed, &[], "west", at(3 * day)), [], "once");
+    assert_eq!(ledger.resolve(&role(), AlertKind::Failed, &[], "west", at(3 * day)), [], "once");
     assert_eq!(
         told(&mut ledger, AlertKind::Failed, ReporterStatus::Holder, 0, 1),
         [(0, AlertPhase::Begun)],
@@ -57,7 +57,7 @@ fn what_happened_once_is_told_once_for_each() {
     assert!(ledger.raise(duplicate(2), ReporterStatus::Holder, at(2)).is_some(), "of another slot");
     assert!(ledger.raise(duplicate(2), ReporterStatus::Holder, at(60 * 24 * 5)).is_none(), "not again after a day");
     assert_eq!(
-        ledger.settle(&role(), AlertKind::Duplicate, &[], "east", at(3)),
+        ledger.resolve(&role(), AlertKind::Duplicate, &[], "east", at(3)),
         [],
         "it has happened, nothing ends it"
     );
@@ -69,12 +69,12 @@ fn a_standby_waits_for_a_sign_of_life_of_the_holder() {
     let mut ledger = AlertLedger::default();
     assert_eq!(told(&mut ledger, AlertKind::Missed, standby(7), 0, 2), []);
     assert_eq!(told(&mut ledger, AlertKind::Missed, standby(8), 2, 4), [], "it wrote something");
-    let vouched = ReporterStatus::Standby { sign: 8, vouched: true };
+    let vouched = ReporterStatus::Standby { holder_newest: 8, is_holder_alive: true };
     assert_eq!(told(&mut ledger, AlertKind::Missed, vouched, 4, 60), [], "it has the lease");
     // Last vouched for at 59.
     assert_eq!(told(&mut ledger, AlertKind::Missed, standby(8), 60, 70), [(61, AlertPhase::Begun)]);
     assert_eq!(
-        ledger.settle(&role(), AlertKind::Missed, &[], "west", at(80)).len(),
+        ledger.resolve(&role(), AlertKind::Missed, &[], "west", at(80)).len(),
         1,
         "who told it tells that it is over"
     );
@@ -85,7 +85,7 @@ fn of_a_pair_that_lives_only_the_holder_tells() {
     let (mut holder, mut other) = (AlertLedger::default(), AlertLedger::default());
     assert_eq!(told(&mut holder, AlertKind::Anomaly, ReporterStatus::Holder, 0, 60), [(0, AlertPhase::Begun)]);
     assert_eq!(told(&mut other, AlertKind::Anomaly, standby(7), 0, 24 * 60), [], "whoever wrote a record lived then");
-    assert_eq!(other.settle(&role(), AlertKind::Anomaly, &[], "west", at(70)), [], "who did not tell it says nothing");
+    assert_eq!(other.resolve(&role(), AlertKind::Anomaly, &[], "west", at(70)), [], "who did not tell it says nothing");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn what_happens_to_a_node_itself_it_tells_itself() {
 fn it_outlives_its_process() {
     let mut ledger = AlertLedger::default();
     told(&mut ledger, AlertKind::Failed, ReporterStatus::Holder, 0, 1);
-    ledger.post("document", &["command"], at(30));
+    ledger.enqueue("document", &["command"], at(30));
     let mut read: AlertLedger = serde_json::from_str(&serde_json::to_string(&ledger).unwrap()).unwrap();
     assert_eq!(read, ledger);
     assert_eq!(told(&mut read, AlertKind::Failed, ReporterStatus::Holder, 1, 60), []);
@@ -116,26 +116,26 @@ fn it_outlives_its_process() {
 #[test]
 fn a_letter_is_tried_by_one_process_at_a_time_and_not_for_ever() {
     let mut ledger = AlertLedger::default();
-    let letters = ledger.post("document", &["command", "webhook"], at(30));
+    let letters = ledger.enqueue("document", &["command", "webhook"], at(30));
     assert_eq!(letters.len(), 2);
     assert_eq!(ledger.claim(&["command", "webhook"], at(1), at(31)), [], "somebody sees to them");
-    ledger.delivered(letters[0].id);
-    ledger.release(&[letters[1].id], at(2));
+    ledger.note_delivered(letters[0].id);
+    ledger.unclaim(&[letters[1].id], at(2));
     let claimed = ledger.claim(&["command", "webhook"], at(2), at(32));
     assert_eq!(claimed.iter().map(|l| l.id).collect::<Vec<_>>(), [letters[1].id]);
-    let pauses: Vec<u64> = std::iter::from_fn(|| ledger.failed(letters[1].id)).map(|p| p.as_secs()).collect();
+    let pauses: Vec<u64> = std::iter::from_fn(|| ledger.note_failed(letters[1].id)).map(|p| p.as_secs()).collect();
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60]);
     assert_eq!(ledger.claim(&["command", "webhook"], at(99), at(100)), [], "given up");
-    let gone = ledger.post("document", &["webhook"], at(0));
+    let gone = ledger.enqueue("document", &["webhook"], at(0));
     assert_eq!(ledger.claim(&["command"], at(1), at(2)), [], "nobody is told that way any more");
-    assert_eq!(ledger.failed(gone[0].id), None);
+    assert_eq!(ledger.note_failed(gone[0].id), None);
 }
 
 #[test]
 fn the_outbox_is_bounded() {
     let mut ledger = AlertLedger::default();
     for n in 0..OUTBOX_MAX + 3 {
-        ledger.post(&n.to_string(), &["command"], at(0));
+        ledger.enqueue(&n.to_string(), &["command"], at(0));
     }
     let left = ledger.claim(&["command"], at(0), at(1));
     assert_eq!((left.len(), left[0].document.as_str()), (OUTBOX_MAX, "3"), "the oldest are dropped");
@@ -157,7 +157,7 @@ fn what_was_noted_while_the_clock_was_ahead_holds_nothing_up() {
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day)).is_none());
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day + 2)).is_some());
     // A letter that a process took then is free.
-    let [letter] = &ledger.post("{}", &["webhook"], at(year + 30))[..] else { panic!("one letter") };
+    let [letter] = &ledger.enqueue("{}", &["webhook"], at(year + 30))[..] else { panic!("one letter") };
     assert_eq!(
         ledger.claim(&["webhook"], at(day), at(day + 30)),
         [OutboxMessage { claimed: at(day + 30), ..letter.clone() }]

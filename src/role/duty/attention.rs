@@ -28,7 +28,7 @@ pub(super) enum ReadUrgency {
     /// A slot waits for its commit, work of another process rests on this one's role, or it is not clear how this node stands.
     Close,
     /// Nothing is due, and nothing but the journal tells this node that it has lost the role.
-    Alone,
+    JournalOnly,
     /// Nothing is due.
     Idle,
 }
@@ -37,7 +37,7 @@ pub(super) enum ReadUrgency {
 pub(super) fn journal_read_interval(attention: ReadUrgency, roles: usize) -> Duration {
     let least = match attention {
         ReadUrgency::Close => return READ_INTERVAL,
-        ReadUrgency::Alone => READ_INTERVAL,
+        ReadUrgency::JournalOnly => READ_INTERVAL,
         ReadUrgency::Idle => READ_INTERVAL_IDLE,
     };
     let shared = READ_SPACING.saturating_mul(u32::try_from(roles).unwrap_or(u32::MAX));
@@ -55,14 +55,14 @@ impl RoleController {
     pub(super) fn reads_at(&self, now: ClockReading) -> Duration {
         match self.last_read {
             _ if self.history.is_none() => self.reading.until,
-            Some(last) => last + journal_read_interval(self.attention(now), self.roles),
+            Some(last) => last + journal_read_interval(self.read_urgency(now), self.roles),
             None => Duration::ZERO,
         }
     }
 
     /// How closely the journal is followed now.
-    fn attention(&self, now: ClockReading) -> ReadUrgency {
-        let settled = match &self.told {
+    fn read_urgency(&self, now: ClockReading) -> ReadUrgency {
+        let settled = match &self.reported {
             Some(
                 RoleStatus::Active { .. } | RoleStatus::Candidate | RoleStatus::Standby(_) | RoleStatus::Paused(_),
             ) => true,
@@ -70,10 +70,10 @@ impl RoleController {
             | None => false,
         };
         // Work that is under way reads for itself.
-        if !settled || self.wanted || self.guests > 0 || self.pending(now).is_some() {
+        if !settled || self.run_requested || self.borrowers > 0 || self.pending(now).is_some() {
             ReadUrgency::Close
-        } else if self.role.lease == LeaseKind::None && matches!(self.told, Some(RoleStatus::Active { .. })) {
-            ReadUrgency::Alone
+        } else if self.role.lease == LeaseKind::None && matches!(self.reported, Some(RoleStatus::Active { .. })) {
+            ReadUrgency::JournalOnly
         } else {
             ReadUrgency::Idle
         }
@@ -90,13 +90,13 @@ mod tests {
         /// However many roles a process has, it looks at all of them together no more often than that; and at none too seldom.
         #[test]
         fn looks_are_bounded(roles in 1usize..240, attention in 0usize..3) {
-            let attention = [ReadUrgency::Close, ReadUrgency::Alone, ReadUrgency::Idle][attention];
+            let attention = [ReadUrgency::Close, ReadUrgency::JournalOnly, ReadUrgency::Idle][attention];
             let interval = journal_read_interval(attention, roles);
             prop_assert!((READ_INTERVAL..=READ_INTERVAL_MAX).contains(&interval));
             prop_assert!(journal_read_interval(attention, roles + 1) >= interval);
             match attention {
                 ReadUrgency::Close => prop_assert_eq!(interval, READ_INTERVAL),
-                ReadUrgency::Alone | ReadUrgency::Idle => prop_assert!(interval >= READ_SPACING * roles as u32),
+                ReadUrgency::JournalOnly | ReadUrgency::Idle => prop_assert!(interval >= READ_SPACING * roles as u32),
             }
         }
     }

@@ -36,13 +36,13 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// Waits twice as long as before, at most `longest`.
-    pub(super) fn failed(&mut self, now: Duration, longest: Duration) {
+    pub(super) fn note_failure(&mut self, now: Duration, longest: Duration) {
         self.until = now + exponential_backoff(FIRST, self.failures, longest);
         self.failures = self.failures.saturating_add(1);
     }
 
     /// Waits no longer than until then. What fails again waits as long as it would have.
-    pub(super) fn cut(&mut self, at: Duration) {
+    pub(super) fn shorten(&mut self, at: Duration) {
         self.until = self.until.min(at);
     }
 }
@@ -72,12 +72,12 @@ mod tests {
         let mut backoff = Backoff::default();
         let pauses: Vec<u64> = (0..11)
             .map(|_| {
-                backoff.failed(Duration::ZERO, WORK_MAX);
+                backoff.note_failure(Duration::ZERO, WORK_MAX);
                 backoff.until.as_secs()
             })
             .collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        backoff.cut(Duration::from_secs(7));
+        backoff.shorten(Duration::from_secs(7));
         assert_eq!((backoff.until.as_secs(), backoff.failures), (7, 11));
     }
 

@@ -44,7 +44,7 @@ impl Stage {
     }
 
     fn on(&mut self, event: RoleEvent) -> Vec<RoleEffect> {
-        self.duty.on(self.now, event)
+        self.duty.on_event(self.now, event)
     }
 
     /// Time passes, and nobody looks.
@@ -64,22 +64,22 @@ impl Stage {
             answer,
             detail: ProbeDetail::Absent,
             latency: Duration::ZERO,
-            taken: self.now.boot,
+            answered_at: self.now.boot,
             fallback: false,
         };
         let fallback = self.duty.role.fallback.as_ref().map(|_| ProbeAnswer::Yes);
-        self.on(RoleEvent::Assessed(Some(ProbeAssessment { answer, fallback, evidence: vec![evidence] })))
+        self.on(RoleEvent::Assessed(Some(ProbeAssessment { answer, fallback, results: vec![evidence] })))
     }
 
     fn grant(&mut self) -> (Deadline, Vec<RoleEffect>) {
         let deadline = Deadline::granted(LeaseGrant { asked: self.now, ttl: TTL });
-        let effects = self.on(RoleEvent::Lease(LeaseUpdate::Held(deadline.clone())));
+        let effects = self.on(RoleEvent::LeaseUpdated(LeaseUpdate::Held(deadline.clone())));
         (deadline, effects)
     }
 
     /// From the start to the question for the lease, with a journal whose newest takeover is this.
     fn apply(&mut self, holder: Option<TakeoverInfo>) {
-        assert_eq!(self.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::Read]);
+        assert_eq!(self.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::ReadJournal]);
         assert_eq!(self.probes(ProbeAnswer::Yes), []);
         assert_eq!(self.on(read(holder)), [RoleEffect::AskLease]);
     }
@@ -88,7 +88,7 @@ impl Stage {
     fn begin(&mut self, holder: Option<TakeoverInfo>) -> Vec<RoleEffect> {
         self.apply(holder);
         let (_, effects) = self.grant();
-        assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
+        assert_eq!(effects, [RoleEffect::TakeOver { reason: RetakeReason::None }]);
         self.on(taken(7))
     }
 }
@@ -112,28 +112,34 @@ fn history(holder: Option<TakeoverInfo>) -> ElectionHistory {
 }
 
 fn read(holder: Option<TakeoverInfo>) -> RoleEvent {
-    RoleEvent::Journal(JournalUpdate {
+    RoleEvent::JournalUpdated(JournalUpdate {
         history: Some(history(holder)),
         term: None,
         failed: false,
-        beat: None,
+        heartbeat: None,
         clock_offset: None,
     })
 }
 
 fn taken(term: u64) -> RoleEvent {
     let history = Some(history(Some(holding(ME, term))));
-    RoleEvent::Journal(JournalUpdate { history, term: Some(Term(term)), failed: false, beat: None, clock_offset: None })
+    RoleEvent::JournalUpdated(JournalUpdate {
+        history,
+        term: Some(Term(term)),
+        failed: false,
+        heartbeat: None,
+        clock_offset: None,
+    })
 }
 
 /// A run that committed the slot.
 fn committed(slot: &str) -> RoleEvent {
     let history = ElectionHistory { commits: commits(slot), ..history(Some(holding(ME, 7))) };
-    RoleEvent::Journal(JournalUpdate {
+    RoleEvent::JournalUpdated(JournalUpdate {
         history: Some(history),
         term: Some(Term(7)),
         failed: false,
-        beat: None,
+        heartbeat: None,
         clock_offset: None,
     })
 }
@@ -147,12 +153,16 @@ const ONE: &str = "2026-11-21T01:00:00Z";
 #[test]
 fn from_the_first_question_to_the_first_run_and_the_next() {
     let mut stage = Stage::new(|_| {});
-    assert_eq!(stage.begin(None), [RoleEffect::Tell, RoleEffect::BackUp(slot(ONE))], "the slot that is due, once");
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Active { term: Some(Term(7)) }));
+    assert_eq!(
+        stage.begin(None),
+        [RoleEffect::ReportStatus, RoleEffect::BackUp(slot(ONE))],
+        "the slot that is due, once"
+    );
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Active { term: Some(Term(7)) }));
     assert_eq!(stage.on(committed(ONE)), []);
-    let wake = stage.duty.wake(stage.now);
+    let wake = stage.duty.next_wake(stage.now);
     assert!(wake > stage.now.boot && wake <= stage.now.boot + IDLE_MAX);
-    assert_eq!(stage.pass(Duration::from_mins(49)), [RoleEffect::Probe, RoleEffect::Read]);
+    assert_eq!(stage.pass(Duration::from_mins(49)), [RoleEffect::Probe, RoleEffect::ReadJournal]);
     stage.on(committed(ONE));
     stage.probes(ProbeAnswer::Yes);
     let effects = stage.pass(Duration::from_mins(1));
@@ -166,17 +176,17 @@ fn another_nodes_lease_is_asked_for_again_and_a_hint_makes_it_sooner() {
     stage.probes(ProbeAnswer::Yes);
     assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [RoleEffect::AskLease]);
     let west = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([1; 8]) };
-    assert_eq!(stage.on(RoleEvent::Lease(LeaseUpdate::Taken(Some(west)))), [RoleEffect::Tell]);
-    assert!(matches!(stage.duty.stand(), Some(RoleStatus::Standby(StandbyReason::LeaseTaken(Some(_))))));
+    assert_eq!(stage.on(RoleEvent::LeaseUpdated(LeaseUpdate::Taken(Some(west)))), [RoleEffect::ReportStatus]);
+    assert!(matches!(stage.duty.status(), Some(RoleStatus::Standby(StandbyReason::LeaseTaken(Some(_))))));
     assert_eq!(stage.pass(ASK.checked_sub(Duration::from_millis(1)).unwrap()), []);
     assert!(stage.pass(Duration::from_millis(1)).contains(&RoleEffect::AskLease));
-    stage.on(RoleEvent::Lease(LeaseUpdate::Taken(None)));
+    stage.on(RoleEvent::LeaseUpdated(LeaseUpdate::Taken(None)));
     assert_eq!(stage.on(RoleEvent::LeaseHint), [RoleEffect::AskLease]);
     assert_eq!(stage.on(RoleEvent::LeaseHint), [], "one question at a time");
     let (_, effects) = stage.grant();
-    assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
-    assert_eq!(stage.on(taken(7)), [RoleEffect::Tell], "the due slot waits for this node to settle");
-    assert_eq!(stage.pass(Duration::from_secs(59)), [RoleEffect::Read], "the probes have not answered yet");
+    assert_eq!(effects, [RoleEffect::TakeOver { reason: RetakeReason::None }]);
+    assert_eq!(stage.on(taken(7)), [RoleEffect::ReportStatus], "the due slot waits for this node to settle");
+    assert_eq!(stage.pass(Duration::from_secs(59)), [RoleEffect::ReadJournal], "the probes have not answered yet");
     stage.on(read(Some(holding(ME, 7))));
     let effects = stage.pass(Duration::from_secs(1));
     assert!(effects.contains(&RoleEffect::BackUp(slot(ONE))), "takeover_delay is a minute: {effects:?}");
@@ -186,20 +196,23 @@ fn another_nodes_lease_is_asked_for_again_and_a_hint_makes_it_sooner() {
 fn work_ends_before_the_lease_is_given_up() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
-    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell, RoleEffect::Cancel]);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus, RoleEffect::Cancel]);
     assert_eq!(stage.pass(PROBE_INTERVAL), [RoleEffect::Probe], "told once");
     let ended = JournalUpdate {
         history: Some(history(Some(holding(ME, 7)))),
         term: None,
         failed: true,
-        beat: None,
+        heartbeat: None,
         clock_offset: None,
     };
-    assert_eq!(stage.on(RoleEvent::Journal(ended)), [RoleEffect::ReleaseLease]);
+    assert_eq!(stage.on(RoleEvent::JournalUpdated(ended)), [RoleEffect::ReleaseLease]);
     assert_eq!(stage.on(RoleEvent::Released), []);
     assert_eq!(stage.probes(ProbeAnswer::No), []);
     assert!(
-        stage.pass(Duration::from_mins(1)).iter().all(|effect| matches!(effect, RoleEffect::Probe | RoleEffect::Read))
+        stage
+            .pass(Duration::from_mins(1))
+            .iter()
+            .all(|effect| matches!(effect, RoleEffect::Probe | RoleEffect::ReadJournal))
     );
 }
 
@@ -208,13 +221,13 @@ fn guests_end_before_the_lease_is_given_up_as_well() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    assert!(stage.duty.takes_guests());
+    assert!(stage.duty.lends_lease());
     assert!(!stage.duty.is_stopping());
-    assert_eq!(stage.on(RoleEvent::Guests(2)), []);
-    assert_eq!(stage.on(RoleEvent::Stop), [RoleEffect::Dismiss]);
-    assert!(stage.duty.is_stopping() && !stage.duty.takes_guests());
-    assert_eq!(stage.on(RoleEvent::Guests(1)), []);
-    assert_eq!(stage.on(RoleEvent::Guests(0)), [RoleEffect::ReleaseLease]);
+    assert_eq!(stage.on(RoleEvent::Borrowers(2)), []);
+    assert_eq!(stage.on(RoleEvent::Stop), [RoleEffect::EndBorrowers]);
+    assert!(stage.duty.is_stopping() && !stage.duty.lends_lease());
+    assert_eq!(stage.on(RoleEvent::Borrowers(1)), []);
+    assert_eq!(stage.on(RoleEvent::Borrowers(0)), [RoleEffect::ReleaseLease]);
     assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::End]);
     assert_eq!(stage.on(RoleEvent::Tick), []);
 }
@@ -222,21 +235,21 @@ fn guests_end_before_the_lease_is_given_up_as_well() {
 #[test]
 fn guests_are_taken_again_by_who_has_the_role_again() {
     let mut stage = Stage::new(|_| {});
-    assert!(!stage.duty.takes_guests(), "nothing is known");
+    assert!(!stage.duty.lends_lease(), "nothing is known");
     stage.begin(None);
     stage.on(committed(ONE));
-    stage.on(RoleEvent::Guests(1));
-    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell, RoleEffect::Dismiss]);
-    assert!(!stage.duty.takes_guests());
-    assert_eq!(stage.on(RoleEvent::Guests(0)), [RoleEffect::ReleaseLease]);
+    stage.on(RoleEvent::Borrowers(1));
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus, RoleEffect::EndBorrowers]);
+    assert!(!stage.duty.lends_lease());
+    assert_eq!(stage.on(RoleEvent::Borrowers(0)), [RoleEffect::ReleaseLease]);
     stage.on(RoleEvent::Released);
     stage.pass(ASK);
     assert_eq!(stage.probes(ProbeAnswer::Yes), [RoleEffect::AskLease]);
     let (_, effects) = stage.grant();
-    assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::Returned }]);
-    assert!(!stage.duty.takes_guests(), "its permit is not there yet");
+    assert_eq!(effects, [RoleEffect::TakeOver { reason: RetakeReason::Returned }]);
+    assert!(!stage.duty.lends_lease(), "its permit is not there yet");
     stage.on(taken(8));
-    assert!(stage.duty.takes_guests());
+    assert!(stage.duty.lends_lease());
 }
 
 #[test]
@@ -246,8 +259,8 @@ fn a_term_that_is_not_the_newest_is_not_ones_own_any_more() {
         stage.begin(None);
         stage.on(committed(ONE));
         let effects = stage.on(read(Some(newest)));
-        assert!(effects.contains(&RoleEffect::TakeOver { occasion: RetakeReason::None }), "{effects:?}");
-        assert!(!stage.duty.takes_guests());
+        assert!(effects.contains(&RoleEffect::TakeOver { reason: RetakeReason::None }), "{effects:?}");
+        assert!(!stage.duty.lends_lease());
     }
 }
 
@@ -270,8 +283,8 @@ fn what_cannot_be_told_starts_nothing_and_keeps_the_lease_for_a_while() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    assert_eq!(stage.probes(ProbeAnswer::Unknown), [RoleEffect::Tell]);
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Unknown(UnknownReason::Probes)));
+    assert_eq!(stage.probes(ProbeAnswer::Unknown), [RoleEffect::ReportStatus]);
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Unknown(UnknownReason::Probes)));
     let effects = stage.pass(Duration::from_secs(55));
     assert!(!effects.contains(&RoleEffect::ReleaseLease), "{effects:?}");
     let effects = stage.pass(Duration::from_secs(5));
@@ -285,11 +298,17 @@ fn a_journal_that_cannot_be_read_is_left_to_who_can() {
     stage.begin(None);
     stage.on(committed(ONE));
     let unread = || {
-        RoleEvent::Journal(JournalUpdate { history: None, term: None, failed: true, beat: None, clock_offset: None })
+        RoleEvent::JournalUpdated(JournalUpdate {
+            history: None,
+            term: None,
+            failed: true,
+            heartbeat: None,
+            clock_offset: None,
+        })
     };
     stage.pass(READ_INTERVAL_IDLE);
-    assert_eq!(stage.on(unread()), [RoleEffect::Tell]);
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Unknown(UnknownReason::Journal)));
+    assert_eq!(stage.on(unread()), [RoleEffect::ReportStatus]);
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Unknown(UnknownReason::Journal)));
     let mut released = Duration::ZERO;
     for second in 1..=70 {
         let effects = stage.pass(Duration::from_secs(1));
@@ -297,7 +316,7 @@ fn a_journal_that_cannot_be_read_is_left_to_who_can() {
             released = Duration::from_secs(second);
             break;
         }
-        if effects.contains(&RoleEffect::Read) {
+        if effects.contains(&RoleEffect::ReadJournal) {
             assert!(!stage.on(unread()).contains(&RoleEffect::ReleaseLease), "takeover_delay is a minute");
         }
     }
@@ -316,18 +335,18 @@ fn a_lease_service_that_cannot_be_reached_is_asked_again_and_again() {
             }
         });
         stage.apply(Some(holding(ME, 7)));
-        let effects = stage.on(RoleEvent::Lease(LeaseUpdate::Unreachable));
+        let effects = stage.on(RoleEvent::LeaseUpdated(LeaseUpdate::Unreachable));
         if continues {
-            assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::None }], "it had the newest term");
-            assert_eq!(stage.on(taken(7)), [RoleEffect::Tell, RoleEffect::BackUp(slot(ONE))]);
+            assert_eq!(effects, [RoleEffect::TakeOver { reason: RetakeReason::None }], "it had the newest term");
+            assert_eq!(stage.on(taken(7)), [RoleEffect::ReportStatus, RoleEffect::BackUp(slot(ONE))]);
         } else {
-            assert_eq!(effects, [RoleEffect::Tell]);
-            assert_eq!(stage.duty.stand(), Some(&RoleStatus::Unknown(UnknownReason::Lease(LeaseKind::Bucket))));
+            assert_eq!(effects, [RoleEffect::ReportStatus]);
+            assert_eq!(stage.duty.status(), Some(&RoleStatus::Unknown(UnknownReason::Lease(LeaseKind::Bucket))));
         }
         let effects = stage.pass(ASK / 4);
         assert!(effects.contains(&RoleEffect::AskLease), "{effects:?}");
         let (_, effects) = stage.grant();
-        assert_eq!(effects.contains(&RoleEffect::TakeOver { occasion: RetakeReason::None }), !continues, "{effects:?}");
+        assert_eq!(effects.contains(&RoleEffect::TakeOver { reason: RetakeReason::None }), !continues, "{effects:?}");
     }
 }
 
@@ -337,17 +356,17 @@ fn who_stands_in_does_it_for_the_slot_that_waited() {
         let probe = role.eligible.clone().unwrap();
         role.fallback = Some(FallbackSettings { probe, after: Duration::from_mins(15) });
     });
-    assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::Read]);
+    assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::ReadJournal]);
     stage.probes(ProbeAnswer::No);
-    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [RoleEffect::Tell]);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [RoleEffect::ReportStatus]);
     let from = Some(at("2026-11-21T01:15:00Z"));
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Standby(StandbyReason::Fallback { from })));
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Standby(StandbyReason::Fallback { from })));
     assert!(stage.pass(Duration::from_mins(4)).contains(&RoleEffect::Probe));
     stage.probes(ProbeAnswer::No);
     stage.on(read(Some(holding(OTHER, 6))));
     assert!(stage.pass(Duration::from_mins(1)).contains(&RoleEffect::AskLease));
     assert_eq!(stage.grant().1, [], "the journal is being read");
-    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [RoleEffect::TakeOver { occasion: RetakeReason::Returned }]);
+    assert_eq!(stage.on(read(Some(holding(OTHER, 6)))), [RoleEffect::TakeOver { reason: RetakeReason::Returned }]);
     let effects = stage.on(taken(7));
     assert!(
         !effects.contains(&RoleEffect::BackUp(slot(ONE))),
@@ -364,7 +383,7 @@ fn who_gave_the_lease_up_lets_others_ask_first() {
     stage.begin(None);
     assert_eq!(stage.duty.assessment().map(|a| a.answer), Some(ProbeAnswer::Yes));
     stage.on(committed(ONE));
-    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell, RoleEffect::ReleaseLease]);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus, RoleEffect::ReleaseLease]);
     stage.on(RoleEvent::Released);
     let asks = |effects: Vec<RoleEffect>| effects.contains(&RoleEffect::AskLease);
     assert!(!asks(stage.probes(ProbeAnswer::Yes)));
@@ -377,10 +396,10 @@ fn without_a_lease_work_ends_when_the_probes_say_no() {
     let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
     stage.on(RoleEvent::Tick);
     stage.probes(ProbeAnswer::Yes);
-    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
+    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { reason: RetakeReason::None }]);
     assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
-    assert_eq!(stage.on(RoleEvent::Guests(1)), []);
-    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell, RoleEffect::Dismiss, RoleEffect::Cancel]);
+    assert_eq!(stage.on(RoleEvent::Borrowers(1)), []);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus, RoleEffect::EndBorrowers, RoleEffect::Cancel]);
 }
 
 #[test]
@@ -388,8 +407,8 @@ fn a_takeover_under_way_is_let_end() {
     let mut stage = Stage::new(|_| {});
     stage.apply(None);
     let (_, effects) = stage.grant();
-    assert_eq!(effects, [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
-    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell], "it is one record, and nothing to call off");
+    assert_eq!(effects, [RoleEffect::TakeOver { reason: RetakeReason::None }]);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus], "it is one record, and nothing to call off");
     assert_eq!(stage.on(taken(7)), [RoleEffect::ReleaseLease]);
 }
 
@@ -398,9 +417,9 @@ fn a_lease_that_is_not_renewed_in_time_is_not_ones_own_any_more() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Active { term: Some(Term(7)) }));
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Active { term: Some(Term(7)) }));
     stage.pass(TTL);
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Unknown(UnknownReason::Lease(LeaseKind::Bucket))));
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Unknown(UnknownReason::Lease(LeaseKind::Bucket))));
 }
 
 #[test]
@@ -408,17 +427,17 @@ fn whoever_lost_the_lease_is_stopped_by_its_permit_and_gives_nothing_up() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     let other = LeaseHolder { node: OTHER, label: "west".into(), instance: InstanceId([2; 8]) };
-    assert_eq!(stage.on(RoleEvent::LeaseLost(Some(other))), [RoleEffect::Tell]);
-    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell]);
+    assert_eq!(stage.on(RoleEvent::LeaseLost(Some(other))), [RoleEffect::ReportStatus]);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus]);
     assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), []);
 }
 
 #[test]
 fn a_node_that_is_not_listed_leaves_the_store_alone() {
     let mut stage = Stage::new(|role| role.nodes = Some(vec!["west".into()]));
-    assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::Tell]);
+    assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::ReportStatus]);
     assert_eq!(stage.pass(Duration::from_mins(1)), []);
-    assert_eq!(stage.on(RoleEvent::Wanted), [RoleEffect::RefuseWanted]);
+    assert_eq!(stage.on(RoleEvent::RunRequested), [RoleEffect::RefuseRuns]);
 }
 
 #[test]
@@ -433,15 +452,15 @@ fn a_pause_keeps_the_lease_and_starts_nothing() {
         history: Some(paused.clone()),
         term: Some(Term(7)),
         failed: false,
-        beat: None,
+        heartbeat: None,
         clock_offset: None,
     };
-    assert_eq!(stage.on(RoleEvent::Journal(journal())), [RoleEffect::Tell]);
-    assert_eq!(stage.pass(Duration::from_mins(19)), [RoleEffect::Probe, RoleEffect::Read]);
-    assert_eq!(stage.on(RoleEvent::Journal(journal())), []);
+    assert_eq!(stage.on(RoleEvent::JournalUpdated(journal())), [RoleEffect::ReportStatus]);
+    assert_eq!(stage.pass(Duration::from_mins(19)), [RoleEffect::Probe, RoleEffect::ReadJournal]);
+    assert_eq!(stage.on(RoleEvent::JournalUpdated(journal())), []);
     assert_eq!(
         stage.pass(Duration::from_mins(1)),
-        [RoleEffect::Tell, RoleEffect::BackUp(slot(ONE))],
+        [RoleEffect::ReportStatus, RoleEffect::BackUp(slot(ONE))],
         "it is over by itself"
     );
 }
@@ -456,13 +475,13 @@ fn a_run_that_failed_is_tried_again_later_and_later() {
             history: Some(history(Some(holding(ME, 7)))),
             term: None,
             failed: true,
-            beat: None,
+            heartbeat: None,
             clock_offset: None,
         };
         let before = stage.now.boot;
-        let mut effects = stage.on(RoleEvent::Journal(failed));
+        let mut effects = stage.on(RoleEvent::JournalUpdated(failed));
         while !effects.contains(&RoleEffect::BackUp(slot(ONE))) {
-            if effects.contains(&RoleEffect::Read) {
+            if effects.contains(&RoleEffect::ReadJournal) {
                 stage.on(read(Some(holding(ME, 7))));
             }
             effects = stage.pass(Duration::from_millis(500));
@@ -478,16 +497,16 @@ fn without_a_lease_only_a_node_that_was_away_takes_the_role_back() {
     let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
     stage.on(RoleEvent::Tick);
     stage.probes(ProbeAnswer::Yes);
-    assert_eq!(stage.on(read(Some(holding(ME, 6)))), [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
+    assert_eq!(stage.on(read(Some(holding(ME, 6)))), [RoleEffect::TakeOver { reason: RetakeReason::None }]);
     stage.on(taken(7));
     stage.on(committed(ONE));
     stage.pass(READ_INTERVAL);
-    assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [RoleEffect::Tell]);
-    assert!(matches!(stage.duty.stand(), Some(RoleStatus::Conflict(_))), "both are eligible");
+    assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [RoleEffect::ReportStatus]);
+    assert!(matches!(stage.duty.status(), Some(RoleStatus::Conflict(_))), "both are eligible");
     stage.pass(Duration::from_hours(1));
     assert_eq!(stage.on(read(Some(holding(OTHER, 8)))), [], "a new slot is no occasion for who is there all the time");
-    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::Tell]);
-    assert_eq!(stage.probes(ProbeAnswer::Yes), [RoleEffect::TakeOver { occasion: RetakeReason::Returned }]);
+    assert_eq!(stage.probes(ProbeAnswer::No), [RoleEffect::ReportStatus]);
+    assert_eq!(stage.probes(ProbeAnswer::Yes), [RoleEffect::TakeOver { reason: RetakeReason::Returned }]);
 }
 
 #[test]
@@ -500,13 +519,13 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
             history: None,
             term: None,
             failed: false,
-            beat: Some(Digest([beat; 32])),
+            heartbeat: Some(Digest([beat; 32])),
             clock_offset: None,
         };
         journal.history = Some(history(Some(holding(OTHER, 8))));
-        stage.on(RoleEvent::Journal(journal))
+        stage.on(RoleEvent::JournalUpdated(journal))
     };
-    assert_eq!(beat(&mut stage, 1), [RoleEffect::Tell], "conflict");
+    assert_eq!(beat(&mut stage, 1), [RoleEffect::ReportStatus], "conflict");
     // The slot of one is missed at half past; the holder works on something long.
     for n in 2..20 {
         stage.pass(Duration::from_mins(5));
@@ -515,17 +534,17 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
     let wait = Duration::from_mins(15);
     stage.pass(wait.saturating_sub(Duration::from_secs(1)));
     assert_eq!(beat(&mut stage, 19), []);
-    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::TakeOver { occasion: RetakeReason::Silent }]);
+    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::TakeOver { reason: RetakeReason::HolderSilent }]);
     stage.on(taken(9));
     assert_eq!(stage.duty.retakes, 1);
     // The other one takes it back, and falls silent again.
-    assert_eq!(beat(&mut stage, 30), [RoleEffect::Tell], "conflict");
+    assert_eq!(beat(&mut stage, 30), [RoleEffect::ReportStatus], "conflict");
     stage.pass(Duration::from_hours(2));
     assert_eq!(beat(&mut stage, 31), []);
     let wait = Duration::from_mins(30);
     stage.pass(wait.saturating_sub(Duration::from_secs(1)));
     assert_eq!(beat(&mut stage, 31), [], "this time it waits for half an hour");
-    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::TakeOver { occasion: RetakeReason::Silent }]);
+    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::TakeOver { reason: RetakeReason::HolderSilent }]);
 }
 
 #[test]
@@ -533,11 +552,11 @@ fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
     let at_offset = |offset, slot| {
         let history = ElectionHistory { commits: commits(slot), ..history(Some(holding(ME, 7))) };
         let clock_offset = Some(SignedDuration::from_secs(offset));
-        RoleEvent::Journal(JournalUpdate {
+        RoleEvent::JournalUpdated(JournalUpdate {
             history: Some(history),
             term: None,
             failed: false,
-            beat: None,
+            heartbeat: None,
             clock_offset,
         })
     };
@@ -550,21 +569,21 @@ fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
         let due = if offset > 0 { "2026-11-21T00:00:00Z" } else { "2026-11-21T02:00:00Z" };
         let next = RoleEffect::BackUp(slot(due));
         assert_eq!(stage.on(RoleEvent::Tick), [next], "a clock that was set is looked after at once");
-        assert_eq!(stage.on(at_offset(offset, ONE)), [RoleEffect::Tell, RoleEffect::ReleaseLease]);
+        assert_eq!(stage.on(at_offset(offset, ONE)), [RoleEffect::ReportStatus, RoleEffect::ReleaseLease]);
         let off = RoleStatus::Unknown(UnknownReason::Clock { offset: SignedDuration::from_secs(offset) });
-        assert_eq!(stage.duty.stand(), Some(&off));
+        assert_eq!(stage.duty.status(), Some(&off));
         stage.on(RoleEvent::Released);
         for n in 0..3 {
             let effects = stage.pass(Duration::from_secs(10));
             assert!(
-                effects.iter().all(|e| matches!(e, RoleEffect::Probe | RoleEffect::Read)),
+                effects.iter().all(|e| matches!(e, RoleEffect::Probe | RoleEffect::ReadJournal)),
                 "it asks for nothing: {effects:?}"
             );
             stage.probes(ProbeAnswer::Yes);
             assert_eq!(stage.on(at_offset(offset - n, ONE)), [], "told once");
         }
         stage.now.wall = stage.now.wall.checked_add(SignedDuration::from_secs(offset)).unwrap();
-        assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::Read]);
+        assert_eq!(stage.on(RoleEvent::Tick), [RoleEffect::ReadJournal]);
         assert_eq!(stage.on(at_offset(0, ONE)), [RoleEffect::AskLease]);
     }
 }
@@ -580,42 +599,46 @@ fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
     let look = |stage: &mut Stage, last_slot: &str| {
         let history = ElectionHistory { commits: commits(last_slot), ..history(Some(holding(OTHER, 8))) };
         let beat = Some(Digest([1; 32]));
-        stage.on(RoleEvent::Journal(JournalUpdate {
+        stage.on(RoleEvent::JournalUpdated(JournalUpdate {
             history: Some(history),
             term: None,
             failed: false,
-            beat,
+            heartbeat: beat,
             clock_offset: None,
         }))
     };
-    assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), [RoleEffect::Tell], "conflict; the slot of one is due");
+    assert_eq!(
+        look(&mut stage, "2026-11-21T00:00:00Z"),
+        [RoleEffect::ReportStatus],
+        "conflict; the slot of one is due"
+    );
     // Its time is over at half past. The holder may have committed it a second before.
     stage.pass(Duration::from_mins(20).saturating_sub(Duration::from_secs(2)));
     assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), []);
     assert_eq!(stage.pass(Duration::from_secs(9)), [], "who knows");
-    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::Read]);
+    assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::ReadJournal]);
     assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [], "so it was");
     stage.pass(Duration::from_hours(1));
-    assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [RoleEffect::TakeOver { occasion: RetakeReason::Silent }]);
+    assert_eq!(look(&mut stage, "2026-11-21T01:00:00Z"), [RoleEffect::TakeOver { reason: RetakeReason::HolderSilent }]);
 }
 
 #[test]
 fn whoever_wants_a_run_gets_one_or_is_told_why_not() {
     let mut stage = Stage::new(|_| {});
     stage.on(RoleEvent::Tick);
-    assert!(!stage.duty.is_wanted());
-    assert_eq!(stage.on(RoleEvent::Wanted), [], "it is not clear yet");
-    assert!(stage.duty.is_wanted());
+    assert!(!stage.duty.is_run_requested());
+    assert_eq!(stage.on(RoleEvent::RunRequested), [], "it is not clear yet");
+    assert!(stage.duty.is_run_requested());
     stage.probes(ProbeAnswer::Yes);
     assert_eq!(stage.on(read(None)), [RoleEffect::AskLease]);
     let (_, effects) = stage.grant();
     assert_eq!(effects, [RoleEffect::BackUpNow], "a run takes the role over by itself");
-    assert!(!stage.duty.is_wanted());
-    assert_eq!(stage.on(RoleEvent::Wanted), [], "one at a time");
+    assert!(!stage.duty.is_run_requested());
+    assert_eq!(stage.on(RoleEvent::RunRequested), [], "one at a time");
     assert!(stage.on(committed(ONE)).contains(&RoleEffect::BackUpNow));
     stage.on(committed(ONE));
     stage.probes(ProbeAnswer::No);
-    assert_eq!(stage.on(RoleEvent::Wanted), [RoleEffect::RefuseWanted]);
+    assert_eq!(stage.on(RoleEvent::RunRequested), [RoleEffect::RefuseRuns]);
 }
 
 #[test]
@@ -623,9 +646,9 @@ fn who_observes_asks_and_takes_nothing() {
     let mut stage = Stage::new(|_| {});
     stage.duty.observe = true;
     stage.apply(None);
-    let effects = stage.on(RoleEvent::Lease(LeaseUpdate::Free));
-    assert_eq!(effects, [RoleEffect::Tell, RoleEffect::WouldBackUp(slot(ONE))]);
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Candidate));
+    let effects = stage.on(RoleEvent::LeaseUpdated(LeaseUpdate::Free));
+    assert_eq!(effects, [RoleEffect::ReportStatus, RoleEffect::WouldBackUp(slot(ONE))]);
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Candidate));
     assert_eq!(stage.pass(Duration::from_secs(1)), [], "said once");
 }
 
@@ -677,7 +700,7 @@ proptest! {
                     let answer = [ProbeAnswer::Yes, ProbeAnswer::No, ProbeAnswer::Unknown][usize::from(answer)];
                     says = Some(answer);
                     let evidence = Vec::new();
-                    events.push(RoleEvent::Assessed(Some(ProbeAssessment { answer, fallback: None, evidence })));
+                    events.push(RoleEvent::Assessed(Some(ProbeAssessment { answer, fallback: None, results: evidence })));
                 }
                 World::Answer(n) if asking && n % 2 == 0 => {
                     asking = false;
@@ -688,7 +711,7 @@ proptest! {
                         2 => LeaseUpdate::Taken(None),
                         _ => LeaseUpdate::Unreachable,
                     };
-                    events.push(RoleEvent::Lease(answer));
+                    events.push(RoleEvent::LeaseUpdated(answer));
                 }
                 World::Answer(n) if releasing && n % 2 == 1 => {
                     (releasing, held) = (false, false);
@@ -699,55 +722,55 @@ proptest! {
                     let holder = [None, Some(holding(ME, 7)), Some(holding(OTHER, 8))][usize::from(n % 3)].clone();
                     let term = (n % 3 == 1).then_some(Term(7));
                     let history = (n % 5 > 0).then(|| history(holder));
-                    events.push(RoleEvent::Journal(JournalUpdate { term, failed: history.is_none() || n % 7 == 0, history, beat: None, clock_offset: None }));
+                    events.push(RoleEvent::JournalUpdated(JournalUpdate { term, failed: history.is_none() || n % 7 == 0, history, heartbeat: None, clock_offset: None }));
                 }
                 World::Hint => events.push(RoleEvent::LeaseHint),
                 World::Lost if held && !releasing => {
                     held = false;
                     events.push(RoleEvent::LeaseLost(None));
                 }
-                World::Wanted => events.push(RoleEvent::Wanted),
+                World::Wanted => events.push(RoleEvent::RunRequested),
                 World::Guests(n) if held || n == 0 => {
                     guests = usize::from(n);
-                    events.push(RoleEvent::Guests(guests));
+                    events.push(RoleEvent::Borrowers(guests));
                 }
                 World::Stop => events.push(RoleEvent::Stop),
                 _ => {}
             }
             for event in events.drain(..) {
                 stopped |= matches!(event, RoleEvent::Stop);
-                for effect in stage.duty.on(stage.now, event) {
+                for effect in stage.duty.on_event(stage.now, event) {
                     prop_assert!(!ended, "{effect:?} after the end");
                     match effect {
                         RoleEffect::Probe => prop_assert!(!std::mem::replace(&mut probing, true)),
                         RoleEffect::AskLease => {
                             prop_assert!(!std::mem::replace(&mut asking, true) && !releasing && exclusive && !stopped);
                         }
-                        RoleEffect::Read | RoleEffect::TakeOver { .. } | RoleEffect::BackUp(_) | RoleEffect::BackUpNow => {
+                        RoleEffect::ReadJournal | RoleEffect::TakeOver { .. } | RoleEffect::BackUp(_) | RoleEffect::BackUpNow => {
                             prop_assert!(busy.replace(effect).is_none(), "{effect:?} beside other work");
                             prop_assert!(!stopped && !releasing);
-                            if effect != RoleEffect::Read {
+                            if effect != RoleEffect::ReadJournal {
                                 prop_assert_eq!(says, Some(ProbeAnswer::Yes));
                                 prop_assert!(held || !exclusive, "{:?} without the lease", effect);
                             }
                         }
                         RoleEffect::ReleaseLease => {
                             prop_assert!(!std::mem::replace(&mut releasing, true) && held);
-                            prop_assert!(matches!(busy, None | Some(RoleEffect::Read)), "work goes on under it");
+                            prop_assert!(matches!(busy, None | Some(RoleEffect::ReadJournal)), "work goes on under it");
                             prop_assert_eq!(guests, 0);
                         }
                         RoleEffect::Cancel => prop_assert!(busy.is_some()),
-                        RoleEffect::Dismiss => prop_assert!(guests > 0),
+                        RoleEffect::EndBorrowers => prop_assert!(guests > 0),
                         RoleEffect::End => {
                             ended = true;
-                            prop_assert!(matches!(busy, None | Some(RoleEffect::Read)));
+                            prop_assert!(matches!(busy, None | Some(RoleEffect::ReadJournal)));
                             prop_assert!(!held && !releasing && !asking && guests == 0);
                         }
-                        RoleEffect::RefuseWanted | RoleEffect::Tell | RoleEffect::WouldBackUp(_) => {}
+                        RoleEffect::RefuseRuns | RoleEffect::ReportStatus | RoleEffect::WouldBackUp(_) => {}
                     }
                 }
             }
-            let wake = stage.duty.wake(stage.now);
+            let wake = stage.duty.next_wake(stage.now);
             prop_assert!(wake > stage.now.boot && wake <= stage.now.boot + IDLE_MAX);
         }
     }

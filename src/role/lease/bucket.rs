@@ -95,7 +95,7 @@ impl BucketLease {
         ttl: Duration,
         processes: Option<&ProcessObjects>,
     ) -> Self {
-        let process = processes.map(|processes| processes.of(&env, &me, ttl));
+        let process = processes.map(|processes| processes.for_ttl(&env, &me, ttl));
         let peers = processes.map_or_else(Arc::default, |processes| Arc::clone(processes.peers()));
         let hints = peers.hints();
         let asker = LeaseRequester { me, ttl };
@@ -129,7 +129,7 @@ impl BucketLease {
         let seen = self.env.clock.boottime();
         self.watched = observe_version(self.watched.take(), found.as_ref(), seen);
         let names =
-            |found: &FoundObject<ObjectVersion>| found.paper.as_ref().is_some_and(|there| there.process.is_some());
+            |found: &FoundObject<ObjectVersion>| found.content.as_ref().is_some_and(|there| there.process.is_some());
         self.named = found.clone().filter(names).map(|found| (found, seen));
         Ok((found, asked))
     }
@@ -171,7 +171,7 @@ impl BucketLease {
                 };
             match self.ask_for(&key, true).await? {
                 PeerAnswer::Has { alive } => {
-                    let by = found.and_then(|found| found.paper).as_ref().map(LeaseRecord::holder);
+                    let by = found.and_then(|found| found.content).as_ref().map(LeaseRecord::holder);
                     return Ok(LeaseDecision::Reply(LeaseReply::Taken { by, alive }));
                 }
                 PeerAnswer::Doubt => return Ok(LeaseDecision::Reply(LeaseReply::Unknown { why: CHANGES.to_owned() })),
@@ -228,7 +228,7 @@ impl BucketLease {
     }
 
     /// Holds on to what is held; `None`: it may not be held any more.
-    async fn go_on(&mut self, held: WrittenLease) -> Result<Option<LeaseReply>, StoreError> {
+    async fn renew_held(&mut self, held: WrittenLease) -> Result<Option<LeaseReply>, StoreError> {
         let Some(process) = self.process.clone() else {
             return self.write(Some(held.version), held.paper.renewed(), None).await;
         };
@@ -261,15 +261,19 @@ impl BucketLease {
     }
 
     /// Takes what is free or dead; `None`: another process wrote at the same time, or an earlier request of this one arrived late.
-    async fn take(&mut self, expected: Option<ObjectVersion>, count: u64) -> Result<Option<LeaseReply>, StoreError> {
+    async fn write_new(
+        &mut self,
+        expected: Option<ObjectVersion>,
+        count: u64,
+    ) -> Result<Option<LeaseReply>, StoreError> {
         let Some(process) = self.process.clone() else {
-            return self.write(expected, self.asker.paper(count, None), None).await;
+            return self.write(expected, self.asker.lease_record(count, None), None).await;
         };
         match process.list(&self.store, &self.role).await? {
             RoleListing::Unknown { why } => Ok(Some(LeaseReply::Unknown { why })),
             RoleListing::Yes { grant, key, serial } => {
                 self.listed = Some(serial);
-                self.write(expected, self.asker.paper(count, Some(key)), Some(grant)).await
+                self.write(expected, self.asker.lease_record(count, Some(key)), Some(grant)).await
             }
         }
     }
@@ -284,26 +288,26 @@ impl BucketLease {
         if let Some(held) = self.held.take() {
             // It is its own, whatever it says of whose it was.
             self.named = None;
-            if let Some(reply) = self.go_on(held).await? {
+            if let Some(reply) = self.renew_held(held).await? {
                 return Ok(reply);
             }
         }
         let (expected, count) = match self.decide().await? {
             LeaseDecision::Write(expected, count) => (expected, count),
-            LeaseDecision::Reply(reply) => return Ok(self.taken(reply).await),
+            LeaseDecision::Reply(reply) => return Ok(self.note_taken_reply(reply).await),
         };
-        if let Some(reply) = self.take(expected, count).await? {
+        if let Some(reply) = self.write_new(expected, count).await? {
             return Ok(reply);
         }
         // What is there tells. Only another process's paper is a reason to say that another process has the lease.
         match self.decide().await? {
-            LeaseDecision::Reply(reply) => Ok(self.taken(reply).await),
+            LeaseDecision::Reply(reply) => Ok(self.note_taken_reply(reply).await),
             LeaseDecision::Write(..) => Ok(LeaseReply::Unknown { why: CHANGES.to_owned() }),
         }
     }
 
     /// Nothing is listed for a role that another process has.
-    async fn taken(&mut self, reply: LeaseReply) -> LeaseReply {
+    async fn note_taken_reply(&mut self, reply: LeaseReply) -> LeaseReply {
         if let LeaseReply::Taken { .. } = reply {
             self.unlist().await;
         }
@@ -313,7 +317,7 @@ impl BucketLease {
     async fn try_look(&mut self) -> Result<LeaseReply, StoreError> {
         loop {
             let was_known = self.named.is_some();
-            let Some(FoundObject { paper, .. }) = self.find().await?.0 else { return Ok(LeaseReply::Free) };
+            let Some(FoundObject { content: paper, .. }) = self.find().await?.0 else { return Ok(LeaseReply::Free) };
             let by = paper.as_ref().map(LeaseRecord::holder);
             match paper {
                 Some(paper) if paper.released => return Ok(LeaseReply::Free),
@@ -340,9 +344,9 @@ async fn find<P>(
     parse: impl FnOnce(&[u8]) -> Option<P>,
 ) -> Result<Option<FoundObject<ObjectVersion, P>>, StoreError> {
     match store.get_versioned(key, SizeLimit::LIVE).await {
-        Ok((bytes, version)) => Ok(Some(FoundObject { version, paper: parse(&bytes) })),
+        Ok((bytes, version)) => Ok(Some(FoundObject { version, content: parse(&bytes) })),
         Err(e) if e.is_not_found() => Ok(None),
-        Err(StoreError { version: Some(version), .. }) => Ok(Some(FoundObject { version: *version, paper: None })),
+        Err(StoreError { version: Some(version), .. }) => Ok(Some(FoundObject { version: *version, content: None })),
         Err(e) => Err(e),
     }
 }
@@ -352,13 +356,13 @@ const CHANGES: &str = "the lease object changed while it was asked for";
 
 #[async_trait]
 impl LeaseService for BucketLease {
-    async fn ask(&mut self) -> LeaseReply {
+    async fn acquire_or_renew(&mut self) -> LeaseReply {
         let asked = self.try_ask().await;
         self.is_refused = asked.as_ref().is_err_and(|error| error.kind.is_refusal());
         asked.unwrap_or_else(|e| LeaseReply::Unknown { why: e.to_string() })
     }
 
-    async fn look(&mut self) -> LeaseReply {
+    async fn inspect(&mut self) -> LeaseReply {
         self.try_look().await.unwrap_or_else(|e| LeaseReply::Unknown { why: e.to_string() })
     }
 
@@ -369,7 +373,7 @@ impl LeaseService for BucketLease {
         let held = match held {
             // The last ask was cut short; it may have succeeded.
             None => match self.find().await {
-                Ok((Some(FoundObject { version, paper: Some(paper) }), _)) => Some((paper, version)),
+                Ok((Some(FoundObject { version, content: Some(paper) }), _)) => Some((paper, version)),
                 _ => None,
             },
             Some(held) => Some((held.paper, held.version)),
@@ -377,7 +381,7 @@ impl LeaseService for BucketLease {
         self.named = None;
         let held = held.filter(|(paper, _)| paper.instance == self.asker.me.instance && !paper.released);
         let Some((paper, version)) = held else { return };
-        let body = Bytes::from(serde_json::to_vec(&paper.given_up()).expect("plain data becomes JSON"));
+        let body = Bytes::from(serde_json::to_vec(&paper.released_record()).expect("plain data becomes JSON"));
         // It runs out by itself, only later.
         match self.store.replace(&self.key, body, &version).await {
             Ok(ReplaceOutcome::Replaced(_)) => tracing::debug!(key = self.key, "the lease is given up"),
@@ -386,15 +390,15 @@ impl LeaseService for BucketLease {
         }
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.store.trouble()
+    fn last_failure(&self) -> Option<String> {
+        self.store.last_attempt_error()
     }
 
     fn is_refused(&self) -> bool {
         self.is_refused
     }
 
-    fn hints(&mut self) -> Option<Arc<Notify>> {
+    fn change_hints(&mut self) -> Option<Arc<Notify>> {
         Some(Arc::clone(&self.hints))
     }
 }

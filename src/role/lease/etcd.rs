@@ -65,13 +65,13 @@ impl EtcdLease {
         let me = self.session.me().instance;
         let mut term = 0;
         for _ in 0..ROUNDS {
-            let vouched = self.session.vouch(term).await?;
+            let vouched = self.session.prove_session(term).await?;
             let (found, read_in) = if self.created.is_some() || std::mem::take(&mut self.taken) {
                 let (kv, read_in) = self.session.get(&self.key).await?;
                 (kv.as_ref().map(lease_key_state), read_in)
             } else {
                 // Until etcd has answered the first and only try, it may be under way.
-                let doubt = self.doubt.replace(vouched.badge);
+                let doubt = self.doubt.replace(vouched.registration_rev);
                 let (claimed, tries) = self.session.claim(&self.key, vouched).await?;
                 if tries == 1 {
                     self.doubt = doubt;
@@ -85,16 +85,16 @@ impl EtcdLease {
                         }
                         return Ok(LeaseReply::Held(vouched.grant));
                     }
-                    ClaimOutcome::Not { found: None, badge, .. } => {
+                    ClaimOutcome::Not { found: None, registration_rev: badge, .. } => {
                         // Another role of this process changed it, or an operator removed the registration.
-                        if badge != vouched.badge {
-                            self.session.rebadge(vouched.badge).await?;
+                        if badge != vouched.registration_rev {
+                            self.session.register_again(vouched.registration_rev).await?;
                         }
                         continue;
                     }
                     ClaimOutcome::Not { found, term: read_in, .. } => (found, read_in),
                     ClaimOutcome::LeaseGone => {
-                        self.session.lost(vouched.lease).await;
+                        self.session.forget_lease(vouched.lease).await;
                         continue;
                     }
                 }
@@ -139,7 +139,7 @@ impl EtcdLease {
         // What is known is forgotten only when it is answered: who did not get through may try again.
         if let Some(badge) = self.doubt {
             // First nothing can come any more, then what is there is looked at.
-            self.session.rebadge(badge).await?;
+            self.session.register_again(badge).await?;
             let (kv, _) = self.session.get(&self.key).await?;
             let mine = kv.as_ref().map(lease_key_state).filter(|found| {
                 found.claim.as_ref().is_some_and(|claim| claim.holder().instance == self.session.me().instance)
@@ -156,11 +156,11 @@ impl EtcdLease {
 
 #[async_trait]
 impl LeaseService for EtcdLease {
-    async fn ask(&mut self) -> LeaseReply {
+    async fn acquire_or_renew(&mut self) -> LeaseReply {
         self.try_ask().await.unwrap_or_else(|e| LeaseReply::Unknown { why: e.to_string() })
     }
 
-    async fn look(&mut self) -> LeaseReply {
+    async fn inspect(&mut self) -> LeaseReply {
         self.try_look().await.unwrap_or_else(|e| LeaseReply::Unknown { why: e.to_string() })
     }
 
@@ -170,7 +170,7 @@ impl LeaseService for EtcdLease {
         }
     }
 
-    fn hints(&mut self) -> Option<Arc<Notify>> {
+    fn change_hints(&mut self) -> Option<Arc<Notify>> {
         let hints = self.hints.get_or_insert_with(|| LeaseKeyWatch::start(self.session.clone(), self.key.clone()));
         Some(hints.notify())
     }

@@ -33,7 +33,7 @@ pub fn poll_interval(ttl: Duration, watched: bool) -> Duration {
 pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Duration, env: &Env) -> LeaseReply {
     let started = env.clock.boottime();
     loop {
-        match lease.ask().await {
+        match lease.acquire_or_renew().await {
             LeaseReply::Taken { by, alive: false } if env.clock.boottime().saturating_sub(started) < patience => {
                 tracing::debug!(by = by.as_ref().map(|by| &by.label), "waiting whether the lease's holder is alive");
                 env.sleep(retry_pause(ttl)).await;
@@ -55,8 +55,8 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
 #[derive(Debug)]
 pub struct LeaseKeepAlive {
     deadline: Deadline,
-    lost: watch::Receiver<Option<LostTo>>,
-    doubt: watch::Receiver<Option<RenewalFailure>>,
+    wait_lost: watch::Receiver<Option<LostTo>>,
+    take_renewal_failure: watch::Receiver<Option<RenewalFailure>>,
     stop: Arc<Notify>,
     task: Option<TaskHandle<Box<dyn LeaseService>>>,
     ttl: Duration,
@@ -86,7 +86,15 @@ impl LeaseKeepAlive {
         let stop = Arc::new(Notify::new());
         let told = KeepAliveSenders { lost: tell, doubt: tell_doubt };
         let task = env.spawn(run_keep_alive(lease, grant, deadline.clone(), told, Arc::clone(&stop), env.clone()));
-        Self { deadline, lost, doubt, stop, task: Some(task), ttl: grant.ttl, env: env.clone() }
+        Self {
+            deadline,
+            wait_lost: lost,
+            take_renewal_failure: doubt,
+            stop,
+            task: Some(task),
+            ttl: grant.ttl,
+            env: env.clone(),
+        }
     }
 
     /// Until when work may go on; it moves while the lease is renewed.
@@ -97,12 +105,15 @@ impl LeaseKeepAlive {
     /// What came of the last renewal instead of an answer, the inner `None` where it was answered; `None`: there was none since the last call.
     pub fn doubt(&mut self) -> Option<Option<RenewalFailure>> {
         // The task's end changes nothing.
-        self.doubt.has_changed().unwrap_or(false).then(|| self.doubt.borrow_and_update().clone())
+        self.take_renewal_failure
+            .has_changed()
+            .unwrap_or(false)
+            .then(|| self.take_renewal_failure.borrow_and_update().clone())
     }
 
     /// Resolves when another process has the lease.
     pub fn lost(&self) -> impl Future<Output = LostTo> + Send + use<> {
-        let mut lost = self.lost.clone();
+        let mut lost = self.wait_lost.clone();
         async move {
             let to = lost.wait_for(Option::is_some).await.ok().map(|to| to.clone().flatten());
             match to {
@@ -151,7 +162,7 @@ async fn run_keep_alive(
     let ttl = first.ttl;
     let mut wait = (first.asked.boot + ttl / RENEW_PART).saturating_sub(env.clock.boottime());
     loop {
-        let hints = lease.hints();
+        let hints = lease.change_hints();
         tokio::select! {
             biased;
             () = stop.notified() => return lease,
@@ -161,7 +172,7 @@ async fn run_keep_alive(
         let asked = tokio::select! {
             biased;
             () = stop.notified() => return lease,
-            asked = env.timeout(ttl, lease.ask()) => asked,
+            asked = env.timeout(ttl, lease.acquire_or_renew()) => asked,
         };
         wait = match asked {
             Some(LeaseReply::Held(grant)) => {
@@ -182,7 +193,7 @@ async fn run_keep_alive(
                 retry_pause(ttl)
             }
             None => {
-                let why = no_answer_text(ttl, lease.trouble().as_deref());
+                let why = no_answer_text(ttl, lease.last_failure().as_deref());
                 told.doubt.send_replace(Some(RenewalFailure { why, is_refusal: false }));
                 retry_pause(ttl)
             }

@@ -40,21 +40,21 @@ impl DirStoreInner {
         // Before anything is written: most who come too late came long too late.
         match self.version(key)? {
             Some(there) if there == *expected => {}
-            Some(_) => return Ok(self.durable(&self.place(key)?, ReplaceOutcome::Changed)),
+            Some(_) => return Ok(self.durable(&self.make_parent_dirs(key)?, ReplaceOutcome::Changed)),
             None => return Ok(ReplaceOutcome::Changed),
         }
         let (at, temp) = self.with_attempts(key, || {
-            let at = self.place(key).map_err(PutAttemptError::Final)?;
+            let at = self.make_parent_dirs(key).map_err(PutAttemptError::Final)?;
             self.write_temp(key, &at, body, None).map(|temp| (at, temp))
         })?;
         let outcome = self.rename_if(key, &at, &temp, expected);
         let outcome = match outcome {
-            Ok(true) => ReplaceOutcome::Replaced(ObjectVersion::of(body)),
+            Ok(true) => ReplaceOutcome::Replaced(ObjectVersion::of_content(body)),
             Ok(false) => {
                 self.discard(&temp);
                 ReplaceOutcome::Changed
             }
-            Err(RenameFailure::Doubt(why)) => {
+            Err(RenameFailure::Unknown(why)) => {
                 self.discard(&temp);
                 return Ok(ReplaceOutcome::Unknown { why });
             }
@@ -76,7 +76,7 @@ impl DirStoreInner {
     ) -> Result<bool, RenameFailure> {
         let lock = match self.lock(at, true) {
             Ok(lock) => lock,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(RenameFailure::Doubt(lock_busy_message(at))),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(RenameFailure::Unknown(lock_busy_message(at))),
             Err(e) if cannot_lock(&e) => {
                 let detail = format!("this file system has no locks: it can hold no lease ({e})");
                 let refused = StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), detail);
@@ -91,7 +91,7 @@ impl DirStoreInner {
                 if is_refusal(&e) && e.kind() != ErrorKind::NotFound {
                     RenameFailure::Refused(self.error(key, &e))
                 } else {
-                    RenameFailure::Doubt(e.to_string())
+                    RenameFailure::Unknown(e.to_string())
                 }
             })?;
         }
@@ -102,10 +102,10 @@ impl DirStoreInner {
     /// The version of what is there now.
     pub(super) fn version(&self, key: &str) -> Result<Option<ObjectVersion>, StoreError> {
         match self.read(key, SizeLimit::REPLACED) {
-            Ok(body) => Ok(Some(ObjectVersion::of(&body))),
+            Ok(body) => Ok(Some(ObjectVersion::of_content(&body))),
             Err(e) if e.is_not_found() => Ok(None),
             // Nobody who replaces put it there.
-            Err(e) if e.is_no_object() => Ok(Some(ObjectVersion::of_nothing())),
+            Err(e) if e.is_not_an_object() => Ok(Some(ObjectVersion::matching_nothing())),
             Err(e) => Err(e),
         }
     }
@@ -135,7 +135,7 @@ impl DirStoreInner {
     fn lock_error(&self, at: &FileAt, e: &io::Error) -> StoreError {
         let path = lock_file_of(at).path().display().to_string();
         if e.kind() == ErrorKind::IsADirectory {
-            return self.directory(&path);
+            return self.is_directory_error(&path);
         }
         self.error(&path, e)
     }
@@ -159,7 +159,7 @@ enum RenameFailure {
     /// It certainly changed nothing.
     Refused(StoreError),
     /// It may have renamed, or nobody could look.
-    Doubt(String),
+    Unknown(String),
 }
 
 fn lock_file_of(at: &FileAt) -> FileAt {

@@ -431,20 +431,20 @@ mod tests {
     async fn who_waits_no_longer_for_tries_in_a_row_hears_how_the_last_one_failed() {
         let (store, silent) = (answering(&[SLOW_DOWN]).await, answering(&[]).await);
         for store in [&store, &silent] {
-            assert_eq!(store.trouble(), None);
+            assert_eq!(store.last_attempt_error(), None);
             let asked = tokio::time::timeout(Duration::from_secs(3), store.get("k", SizeLimit::LIVE)).await;
             assert!(asked.is_err(), "{asked:?}");
         }
-        assert_eq!(store.trouble().as_deref(), Some("SlowDown, status 503"));
-        assert_eq!(silent.trouble(), None, "there was no end of any");
+        assert_eq!(store.last_attempt_error().as_deref(), Some("SlowDown, status 503"));
+        assert_eq!(silent.last_attempt_error(), None, "there was no end of any");
         let store = answering(&[SLOW_DOWN, NO_SUCH_KEY]).await;
         assert!(store.get("k", SizeLimit::LIVE).await.unwrap_err().is_not_found());
-        assert_eq!(store.trouble(), None, "it has answered since");
+        assert_eq!(store.last_attempt_error(), None, "it has answered since");
         // Nobody listens there.
         let store = at("http://127.0.0.1:1".to_owned()).await;
         let asked = tokio::time::timeout(Duration::from_millis(300), store.get("k", SizeLimit::LIVE)).await;
         assert!(asked.is_err(), "{asked:?}");
-        assert!(store.trouble().unwrap().contains("onnection refused"), "{:?}", store.trouble());
+        assert!(store.last_attempt_error().unwrap().contains("onnection refused"), "{:?}", store.last_attempt_error());
     }
 
     #[test]

@@ -88,13 +88,13 @@ impl CredentialChain {
             (None, Some(profile)) => {
                 vec![CredentialSource::new(profile_description(Some(profile)), of_profile(profile, config))]
             }
-            (None, None) => Self::usual(config),
+            (None, None) => Self::aws_default_sources(config),
         };
         Self { places, were_found: AtomicBool::new(false) }
     }
 
     /// Those of AWS tools.
-    fn usual(config: &ProviderConfig) -> Vec<CredentialSource> {
+    fn aws_default_sources(config: &ProviderConfig) -> Vec<CredentialSource> {
         let profile = ProfileFileCredentialsProvider::builder().configure(config).build();
         let token = WebIdentityTokenCredentialsProvider::builder().configure(config).build();
         let container = EcsCredentialsProvider::builder().configure(config).build();

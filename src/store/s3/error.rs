@@ -47,12 +47,12 @@ where
         let is_bare = body.is_some_and(|body| body.is_some_and(<[u8]>::is_empty));
         // The SDK gives an empty 404 a code that the server never said.
         let code = e.as_service_error().and_then(|e| e.code()).filter(|_| !is_bare).map(str::to_owned);
-        let answer = StoreResponse { status, code: code.as_deref(), is_bare };
+        let answer = StoreResponse { status, code: code.as_deref(), has_no_body: is_bare };
         if let Some(error) = credentials_error(&e) {
             return Self::without_credentials(error);
         }
         let unsent = unsent_kind(&e);
-        let kind = unsent.unwrap_or_else(|| answer.kind());
+        let kind = unsent.unwrap_or_else(|| answer.error_kind());
         let operation = operation::<E>();
         let detail = match e.as_service_error().and_then(|e| e.message()) {
             Some(message) => {
@@ -204,7 +204,7 @@ impl S3Failure {
     }
 
     /// A download that broke off in its body, each time.
-    pub(super) fn broken_off(detail: String) -> Self {
+    pub(super) fn interrupted_download(detail: String) -> Self {
         Self::without_answer(StoreErrorKind::Unreachable, detail)
     }
 
@@ -214,49 +214,51 @@ impl S3Failure {
         Self { etag, ..Self::without_answer(kind, detail) }
     }
 
-    pub(super) fn about(self, store: &str, key: Option<&str>) -> StoreError {
+    pub(super) fn for_key(self, store: &str, key: Option<&str>) -> StoreError {
         // Nothing was asked, of whatever object.
         let key = key.filter(|_| self.kind != StoreErrorKind::NoCredentials);
         StoreError::new(self.kind, store, key, self.detail)
     }
 
     /// For calls that do not speak of one existing object: what is not found is the bucket.
-    pub(super) fn about_bucket(mut self, store: &str, key: Option<&str>) -> StoreError {
+    pub(super) fn for_bucket(mut self, store: &str, key: Option<&str>) -> StoreError {
         if self.kind == StoreErrorKind::NotFound {
             self.kind = StoreErrorKind::NoSuchStore;
         }
-        self.about(store, key)
+        self.for_key(store, key)
     }
 
     /// What a conditional put came to that was not answered by success.
     pub(super) fn into_outcome(self, store: &str, key: &str) -> Result<PutOutcome, StoreError> {
-        match self.of_write() {
+        match self.write_response() {
             WriteResponse::ConditionFailed => Ok(PutOutcome::Exists),
-            WriteResponse::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
+            WriteResponse::Refused(kind) => Err(Self { kind, ..self }.for_key(store, Some(key))),
             // A put makes what is not there: then it is not the answer to this one.
-            WriteResponse::NoSuchKey | WriteResponse::Doubt => Ok(PutOutcome::Unknown { why: self.why(store) }),
+            WriteResponse::NoSuchKey | WriteResponse::Unknown => {
+                Ok(PutOutcome::Unknown { why: self.doubt_reason(store) })
+            }
         }
     }
 
     /// The same for a replace, which needs the object to be there.
     pub(super) fn into_replace_outcome(self, store: &str, key: &str) -> Result<ReplaceOutcome, StoreError> {
-        match self.of_write() {
+        match self.write_response() {
             WriteResponse::ConditionFailed | WriteResponse::NoSuchKey => Ok(ReplaceOutcome::Changed),
-            WriteResponse::Refused(kind) => Err(Self { kind, ..self }.about(store, Some(key))),
-            WriteResponse::Doubt => Ok(ReplaceOutcome::Unknown { why: self.why(store) }),
+            WriteResponse::Refused(kind) => Err(Self { kind, ..self }.for_key(store, Some(key))),
+            WriteResponse::Unknown => Ok(ReplaceOutcome::Unknown { why: self.doubt_reason(store) }),
         }
     }
 
     /// What came instead of an answer, and from where.
-    fn why(self, store: &str) -> String {
+    fn doubt_reason(self, store: &str) -> String {
         format!("{store}: {}", self.detail)
     }
 
-    fn of_write(&self) -> WriteResponse {
+    fn write_response(&self) -> WriteResponse {
         if self.is_unsent && self.kind != StoreErrorKind::Unreachable {
             return WriteResponse::Refused(self.kind);
         }
-        StoreResponse { status: self.status, code: self.code.as_deref(), is_bare: self.is_bare }.of_write()
+        StoreResponse { status: self.status, code: self.code.as_deref(), has_no_body: self.is_bare }.write_response()
     }
 }
 
@@ -265,12 +267,12 @@ mod tests {
     use super::*;
 
     fn failure(status: u16, code: Option<&str>) -> S3Failure {
-        let answer = StoreResponse { status: Some(status), code, is_bare: code.is_none() };
+        let answer = StoreResponse { status: Some(status), code, has_no_body: code.is_none() };
         S3Failure {
-            kind: answer.kind(),
+            kind: answer.error_kind(),
             status: Some(status),
             code: code.map(str::to_owned),
-            is_bare: answer.is_bare,
+            is_bare: answer.has_no_body,
             is_unsent: false,
             detail: String::new(),
             etag: None,

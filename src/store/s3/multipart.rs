@@ -23,14 +23,14 @@ impl S3Store {
             .client
             .create_multipart_upload()
             .bucket(&self.bucket)
-            .key(self.full(key))
+            .key(self.full_key(key))
             .set_storage_class(self.storage_class(key))
             .set_server_side_encryption(self.sse())
             .set_ssekms_key_id(self.sse_kms_key_id.clone())
             .checksum_algorithm(ChecksumAlgorithm::Crc32C)
             .send()
             .await
-            .map_err(|e| S3Failure::from(e).about_bucket(&self.place, Some(key)))?;
+            .map_err(|e| S3Failure::from(e).for_bucket(&self.place, Some(key)))?;
         let Some(id) = created.upload_id else {
             return Err(StoreError::new(StoreErrorKind::Other, &self.place, Some(key), "the server gave no upload ID"));
         };
@@ -54,7 +54,7 @@ impl S3Store {
             .client
             .complete_multipart_upload()
             .bucket(&self.bucket)
-            .key(self.full(key))
+            .key(self.full_key(key))
             .upload_id(id)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
             .send()
@@ -65,7 +65,7 @@ impl S3Store {
             Ok(_) => Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), super::NO_ETAG)),
             // A retry after the success whose answer was lost finds the upload gone; then the object is there.
             Err(f) if f.code.as_deref() == Some("NoSuchUpload") && self.has_size(key, body.len()).await => Ok(()),
-            Err(f) => Err(f.about_bucket(&self.place, Some(key))),
+            Err(f) => Err(f.for_bucket(&self.place, Some(key))),
         }
     }
 
@@ -75,7 +75,7 @@ impl S3Store {
             .client
             .upload_part()
             .bucket(&self.bucket)
-            .key(self.full(key))
+            .key(self.full_key(key))
             .upload_id(id)
             .part_number(number)
             .checksum_algorithm(ChecksumAlgorithm::Crc32C)
@@ -84,7 +84,7 @@ impl S3Store {
         let part = if self.sign_bodies { part } else { part.disable_payload_signing() };
         let sent = part.config_override(aws_sdk_s3::config::Builder::new().timeout_config(timeouts)).send().await;
         let UploadPartOutput { e_tag, checksum_crc32_c, .. } =
-            sent.map_err(|e| S3Failure::from(e).about_bucket(&self.place, Some(key)))?;
+            sent.map_err(|e| S3Failure::from(e).for_bucket(&self.place, Some(key)))?;
         if e_tag.is_none() {
             return Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), super::NO_ETAG));
         }
@@ -92,14 +92,20 @@ impl S3Store {
     }
 
     async fn has_size(&self, key: &str, size: usize) -> bool {
-        let head = self.client.head_object().bucket(&self.bucket).key(self.full(key)).send().await;
+        let head = self.client.head_object().bucket(&self.bucket).key(self.full_key(key)).send().await;
         head.is_ok_and(|head| head.content_length == Some(size as i64))
     }
 
     /// Frees what was sent; if even that fails, the bucket's own rule for unfinished uploads has to.
     async fn abort(&self, key: &str, id: &str) {
-        let aborted =
-            self.client.abort_multipart_upload().bucket(&self.bucket).key(self.full(key)).upload_id(id).send().await;
+        let aborted = self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.bucket)
+            .key(self.full_key(key))
+            .upload_id(id)
+            .send()
+            .await;
         if let Err(e) = aborted {
             tracing::debug!(key, error = %S3Failure::from(e).detail, "an unfinished upload stays behind");
         }

@@ -16,7 +16,7 @@ impl S3Store {
             // Suspended: what is written from now on has no version that would stay.
             Ok(_) => Versioning::None,
             Err(failure) if failure.kind == StoreErrorKind::Denied => Versioning::Denied { why: failure.detail },
-            Err(failure) => Versioning::Untold { why: failure.detail },
+            Err(failure) => Versioning::Unknown { why: failure.detail },
         }
     }
 

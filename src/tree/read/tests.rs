@@ -111,7 +111,7 @@ fn attributes_of_files_and_directories() {
     assert!(xattrs(2).is_sorted());
     let open = open_file(&roots, &at(&base, "file")).unwrap();
     assert_eq!(
-        open.complete(&at(&base, "file"), &OwnerNames::new()),
+        open.to_entry(&at(&base, "file"), &OwnerNames::new()),
         read_entry(&roots, &found[2], &OwnerNames::new()).unwrap()
     );
 }
@@ -304,7 +304,7 @@ fn a_file_that_says_it_is_empty_is_read_to_its_end() {
     let whole = file.read_whole(&mut buffer).unwrap();
     assert_eq!((whole, &buffer[..]), (WholeRead { len: 0, changed: false, unsized_content: true }, &b"before"[..]));
     let mut content = Vec::new();
-    file.stream().read_to_end(&mut content).unwrap();
+    file.sequential_reader().read_to_end(&mut content).unwrap();
     assert_eq!(content, fs::read("/proc/version").unwrap());
 }
 

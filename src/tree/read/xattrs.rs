@@ -26,7 +26,7 @@ pub(super) enum XattrTarget<'a> {
     Open(BorrowedFd<'a>),
     /// Opened with `O_PATH`: the calls for descriptors refuse it, but its name in `/proc/self/fd` works for every type,
     /// whatever the length of its path, and does not follow a link that the object is.
-    Pointed(BorrowedFd<'a>),
+    PathOnly(BorrowedFd<'a>),
 }
 
 impl XattrTarget<'_> {
@@ -68,14 +68,14 @@ impl XattrTarget<'_> {
     fn list(self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
             Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Self::Pointed(fd) => rustix::fs::listxattr(name_of(fd), buffer),
+            Self::PathOnly(fd) => rustix::fs::listxattr(name_of(fd), buffer),
         }
     }
 
     fn get(self, name: &CStr, buffer: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
             Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Self::Pointed(fd) => rustix::fs::getxattr(name_of(fd), name, buffer),
+            Self::PathOnly(fd) => rustix::fs::getxattr(name_of(fd), name, buffer),
         }
     }
 }

@@ -26,16 +26,16 @@ pub(super) struct QueueLimits {
 #[derive(Debug)]
 pub(super) enum TaskOutput<W, T> {
     /// Results, with their weight.
-    Ready(Vec<T>, usize),
+    Results(Vec<T>, usize),
     /// More work, whose results come here.
-    Later(W),
+    Task(W),
 }
 
 /// The answer to who asks for work or for results.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum QueuePoll<V> {
     /// Here it is.
-    Some(V),
+    Ready(V),
     /// Not yet.
     Wait,
     /// Never again.
@@ -52,7 +52,7 @@ pub(super) enum TaskScope {
     /// All of it.
     All,
     /// Nothing behind the first further work: the limit is reached. The rest comes back as work.
-    First,
+    UpToFirstTask,
 }
 
 #[derive(Debug)]
@@ -100,15 +100,15 @@ impl<W, T> WalkQueue<W, T> {
         if self.closed || self.stack.len() == 1 {
             return QueuePoll::End;
         }
-        let want = if self.ready < self.limits.run_ahead { TaskScope::All } else { TaskScope::First };
-        if want == TaskScope::First && !self.starving() {
+        let want = if self.ready < self.limits.run_ahead { TaskScope::All } else { TaskScope::UpToFirstTask };
+        if want == TaskScope::UpToFirstTask && !self.starving() {
             return QueuePoll::Wait;
         }
         // As many are taken as there are walkers, so this looks at few.
         let mut from_top = self.stack.iter_mut().skip(1).rev();
         let waiting = from_top.find_map(|n| n.work.take().map(|work| (TaskTicket(n.id), work, want)));
         self.taken += usize::from(waiting.is_some());
-        waiting.map_or(QueuePoll::Wait, QueuePoll::Some)
+        waiting.map_or(QueuePoll::Wait, QueuePoll::Ready)
     }
 
     /// Puts what came out of a piece of work into its place.
@@ -122,11 +122,11 @@ impl<W, T> WalkQueue<W, T> {
         let mut later = Vec::new();
         for part in parts {
             match part {
-                TaskOutput::Ready(results, weight) => {
+                TaskOutput::Results(results, weight) => {
                     self.ready += weight;
                     before.push_back((results, weight));
                 }
-                TaskOutput::Later(work) => later.push(self.node(work, std::mem::take(&mut before))),
+                TaskOutput::Task(work) => later.push(self.node(work, std::mem::take(&mut before))),
             }
         }
         // The end is never taken, so there is a node after each that is.
@@ -160,7 +160,7 @@ impl<W, T> WalkQueue<W, T> {
             }
         }
         self.ready -= weight;
-        QueuePoll::Some(results)
+        QueuePoll::Ready(results)
     }
 
     /// Whether a walker that waits would now find something to do, when `busy` others are about to take some.
@@ -229,11 +229,11 @@ mod tests {
         let mut parts = vec![];
         for (i, entry) in tree.0.iter().enumerate().skip(start) {
             let path_below = [path.as_slice(), &[i]].concat();
-            parts.push(TaskOutput::Ready(vec![path_below.clone()], 1));
+            parts.push(TaskOutput::Results(vec![path_below.clone()], 1));
             if let Some(below) = entry {
-                parts.push(TaskOutput::Later((path_below, below.clone(), 0)));
-                if want == TaskScope::First {
-                    parts.push(TaskOutput::Later((path, tree, i + 1)));
+                parts.push(TaskOutput::Task((path_below, below.clone(), 0)));
+                if want == TaskScope::UpToFirstTask {
+                    parts.push(TaskOutput::Task((path, tree, i + 1)));
                     break;
                 }
             }
@@ -260,14 +260,14 @@ mod tests {
                     match hands[who].take() {
                         Some((ticket, work, want)) => { queue.finish(ticket, parts(work, want)); true }
                         None => match queue.take() {
-                            QueuePoll::Some(work) => { hands[who] = Some(work); true }
+                            QueuePoll::Ready(work) => { hands[who] = Some(work); true }
                             QueuePoll::Wait | QueuePoll::End => false,
                         }
                     }
                 } else {
                     let promised = queue.wants_consumer();
                     match queue.pop() {
-                        QueuePoll::Some(results) => { prop_assert!(promised); got.extend(results); true }
+                        QueuePoll::Ready(results) => { prop_assert!(promised); got.extend(results); true }
                         QueuePoll::Wait => { prop_assert!(!promised); false }
                         QueuePoll::End => break,
                     }
@@ -285,25 +285,25 @@ mod tests {
     #[test]
     fn at_the_limit_only_what_the_consumer_waits_for_is_taken() {
         let mut queue: WalkQueue<&str, u32> = WalkQueue::new(LIMITS, ["a", "b", "c"].into_iter());
-        let QueuePoll::Some((a, "a", TaskScope::All)) = queue.take() else { panic!() };
-        let QueuePoll::Some((b, "b", TaskScope::All)) = queue.take() else { panic!() };
-        queue.finish(b, [TaskOutput::Ready(vec![1; 9], 9)]);
+        let QueuePoll::Ready((a, "a", TaskScope::All)) = queue.take() else { panic!() };
+        let QueuePoll::Ready((b, "b", TaskScope::All)) = queue.take() else { panic!() };
+        queue.finish(b, [TaskOutput::Results(vec![1; 9], 9)]);
         assert_eq!(queue.take(), QueuePoll::Wait, "c would run ahead");
         assert_eq!(queue.pop(), QueuePoll::Wait, "a comes first");
-        queue.finish(a, [TaskOutput::Later("a1")]);
+        queue.finish(a, [TaskOutput::Task("a1")]);
         assert!(queue.wants_walkers(0));
-        let QueuePoll::Some((a1, "a1", TaskScope::First)) = queue.take() else { panic!() };
+        let QueuePoll::Ready((a1, "a1", TaskScope::UpToFirstTask)) = queue.take() else { panic!() };
         queue.finish(a1, []);
-        assert_eq!(queue.pop(), QueuePoll::Some(vec![1; 9]));
+        assert_eq!(queue.pop(), QueuePoll::Ready(vec![1; 9]));
         assert!(queue.wants_walkers(0));
     }
 
     #[test]
     fn closing_ends_both_sides() {
         let mut queue: WalkQueue<&str, u32> = WalkQueue::new(LIMITS, ["a", "b"].into_iter());
-        let QueuePoll::Some((a, ..)) = queue.take() else { panic!() };
+        let QueuePoll::Ready((a, ..)) = queue.take() else { panic!() };
         queue.close();
-        queue.finish(a, [TaskOutput::Ready(vec![1], 1)]);
+        queue.finish(a, [TaskOutput::Results(vec![1], 1)]);
         assert_eq!(queue.take(), QueuePoll::End);
         assert_eq!(queue.pop(), QueuePoll::End);
         assert!(queue.wants_walkers(0) && queue.wants_consumer());

@@ -107,8 +107,11 @@ fn every_kind_of_entry_in_path_order() {
     let b = entries(&found).find(|s| s.path == at(&base, "b")).unwrap().stat;
     let meta = fs::metadata(p.join("b")).unwrap();
     assert_eq!((b.ino, b.dev, u64::from(b.nlink), b.size), (meta.ino(), meta.dev(), 2, 1));
-    assert_eq!((b.mtime.parts().0, i64::from(b.mtime.parts().1)), (meta.mtime(), meta.mtime_nsec()));
-    assert_eq!((b.ctime.parts().0, b.blocks, b.uid), (meta.ctime(), meta.blocks(), meta.uid()));
+    assert_eq!(
+        (b.mtime.seconds_and_nanos().0, i64::from(b.mtime.seconds_and_nanos().1)),
+        (meta.mtime(), meta.mtime_nsec())
+    );
+    assert_eq!((b.ctime.seconds_and_nanos().0, b.blocks, b.uid), (meta.ctime(), meta.blocks(), meta.uid()));
 
     fs::remove_file(p.join("socket")).unwrap();
     assert_equals_a_plain_walk(&all(options(&[p])), p);

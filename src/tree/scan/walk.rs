@@ -43,7 +43,7 @@ pub(super) enum WalkTask {
     /// List a directory.
     Dir(DirTask),
     /// Look at some entries of a listed directory.
-    Piece(Arc<ListedDir>, Range<usize>),
+    Entries(Arc<ListedDir>, Range<usize>),
 }
 
 /// A directory to list. Its path is put together when it is its turn: there may be many that wait.
@@ -77,7 +77,7 @@ pub(super) struct TreeWalker<'a> {
 #[derive(Default)]
 struct TaskOutputs {
     done: Vec<TaskOutput<WalkTask, ScanItem>>,
-    found: Vec<ScanItem>,
+    push_item: Vec<ScanItem>,
     weight: usize,
     weight_total: usize,
     /// There is further work among them.
@@ -89,22 +89,22 @@ impl TaskOutputs {
         let weight = size_of::<ScanItem>() + found.path().as_bytes().len();
         self.weight += weight;
         self.weight_total += weight;
-        self.found.push(found);
+        self.push_item.push(found);
     }
 
     fn problem(&mut self, path: TreePath, error: &io::Error) {
         self.found(ScanItem::Problem(PathProblem::io(path, error)));
     }
 
-    fn later(&mut self, work: WalkTask) {
+    fn push_task(&mut self, work: WalkTask) {
         self.branched = true;
         self.flush();
-        self.done.push(TaskOutput::Later(work));
+        self.done.push(TaskOutput::Task(work));
     }
 
     fn flush(&mut self) {
-        if !self.found.is_empty() {
-            self.done.push(TaskOutput::Ready(std::mem::take(&mut self.found), std::mem::take(&mut self.weight)));
+        if !self.push_item.is_empty() {
+            self.done.push(TaskOutput::Results(std::mem::take(&mut self.push_item), std::mem::take(&mut self.weight)));
         }
     }
 
@@ -119,15 +119,15 @@ impl<'a> TreeWalker<'a> {
         Self { options, roots, buffer: vec![MaybeUninit::uninit(); BUFFER_LEN], names: DirListing::default() }
     }
 
-    pub(super) fn work(&mut self, work: WalkTask, want: TaskScope) -> Vec<TaskOutput<WalkTask, ScanItem>> {
+    pub(super) fn run_task(&mut self, work: WalkTask, want: TaskScope) -> Vec<TaskOutput<WalkTask, ScanItem>> {
         let mut parts = TaskOutputs::default();
         match work {
             WalkTask::Root(index) => self.root(index, &mut parts),
             WalkTask::Dir(dir) => self.dir(dir, want, &mut parts),
-            WalkTask::Piece(listed, range) => match self.roots.open_at(&listed.path, LIST) {
+            WalkTask::Entries(listed, range) => match self.roots.open_at(&listed.path, LIST) {
                 Ok(fd) => {
-                    if let Some(rest) = self.piece(fd.as_fd(), &listed, range, want, &mut parts) {
-                        parts.later(WalkTask::Piece(listed, rest));
+                    if let Some(rest) = self.scan_entries(fd.as_fd(), &listed, range, want, &mut parts) {
+                        parts.push_task(WalkTask::Entries(listed, rest));
                     }
                 }
                 Err(e) => parts.problem(TreePath::clone(&listed.path), &e),
@@ -139,8 +139,8 @@ impl<'a> TreeWalker<'a> {
     fn root(&self, index: usize, parts: &mut TaskOutputs) {
         let root = &self.roots.all()[index];
         let (path, stat) = (root.path.clone(), root.stat);
-        if self.take(path.clone(), stat, parts) {
-            parts.later(WalkTask::Dir(DirTask { parent: Arc::new(path), name: None, root_dev: stat.dev }));
+        if self.push_object(path.clone(), stat, parts) {
+            parts.push_task(WalkTask::Dir(DirTask { parent: Arc::new(path), name: None, root_dev: stat.dev }));
         }
     }
 
@@ -170,22 +170,22 @@ impl<'a> TreeWalker<'a> {
         let len = self.names.len();
         let mut listed = ListedDir { path, names: std::mem::take(&mut self.names), root_dev };
         if len <= PIECE_LEN {
-            let rest = self.piece(fd.as_fd(), &listed, 0..len, want, parts);
+            let rest = self.scan_entries(fd.as_fd(), &listed, 0..len, want, parts);
             match rest {
-                Some(rest) => parts.later(WalkTask::Piece(Arc::new(listed), rest)),
+                Some(rest) => parts.push_task(WalkTask::Entries(Arc::new(listed), rest)),
                 None => self.names = std::mem::take(&mut listed.names),
             }
         } else {
             let listed = Arc::new(listed);
             for start in (0..len).step_by(PIECE_LEN) {
-                parts.later(WalkTask::Piece(listed.clone(), start..len.min(start + PIECE_LEN)));
+                parts.push_task(WalkTask::Entries(listed.clone(), start..len.min(start + PIECE_LEN)));
             }
         }
     }
 
     /// Looks at the entries of `range`. Returns those that are left: when the results have become too heavy, or behind the
     /// first directory if no more is wanted.
-    fn piece(
+    fn scan_entries(
         &self,
         fd: BorrowedFd<'_>,
         listed: &ListedDir,
@@ -194,7 +194,7 @@ impl<'a> TreeWalker<'a> {
         parts: &mut TaskOutputs,
     ) -> Option<Range<usize>> {
         for index in range.clone() {
-            if parts.weight_total >= PIECE_WEIGHT || (want == TaskScope::First && parts.branched) {
+            if parts.weight_total >= PIECE_WEIGHT || (want == TaskScope::UpToFirstTask && parts.branched) {
                 return Some(index..range.end);
             }
             self.entry(fd, listed, index, parts);
@@ -225,14 +225,14 @@ impl<'a> TreeWalker<'a> {
         }
         // Only directories: on overlayfs a file may show the device of a lower layer.
         let elsewhere = is_dir && self.options.one_file_system && stat.dev != listed.root_dev;
-        if self.take(path, stat, parts) && !elsewhere {
+        if self.push_object(path, stat, parts) && !elsewhere {
             let name = Some(name.to_bytes().into());
-            parts.later(WalkTask::Dir(DirTask { parent: listed.path.clone(), name, root_dev: listed.root_dev }));
+            parts.push_task(WalkTask::Dir(DirTask { parent: listed.path.clone(), name, root_dev: listed.root_dev }));
         }
     }
 
     /// Notes an object, or why it is left out. Returns whether there is something below it.
-    fn take(&self, path: TreePath, stat: Stat, parts: &mut TaskOutputs) -> bool {
+    fn push_object(&self, path: TreePath, stat: Stat, parts: &mut TaskOutputs) -> bool {
         let larger = self.options.exclude_larger_than.is_some_and(|limit| stat.size > limit);
         parts.found(match stat.kind {
             FileType::Socket => ScanItem::Skipped { path, why: SkipReason::Socket },

@@ -63,7 +63,7 @@ fn nonzero_runs(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])>
 impl NewFile {
     /// Writes `bytes` at `offset`. What is never written stays a hole.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        self.file().write_all_at(bytes, offset).at(&self.path)?;
+        self.file().write_all_at(bytes, offset).at_path(&self.path)?;
         self.end.fetch_max(offset + bytes.len() as u64, Ordering::AcqRel);
         Ok(())
     }
@@ -74,9 +74,9 @@ impl NewFile {
     }
 
     /// Fails if others would soon run out of space because of this file.
-    pub fn leave_space(&self) -> Result<(), WriteError> {
-        if self.may_not_fit && free_bytes(self.file()).at(&self.path)? < SPACE_LEFT {
-            return Err(Errno::NOSPC).at(&self.path);
+    pub fn check_free_space(&self) -> Result<(), WriteError> {
+        if self.may_not_fit && free_bytes(self.file()).at_path(&self.path)? < SPACE_LEFT {
+            return Err(Errno::NOSPC).at_path(&self.path);
         }
         Ok(())
     }
@@ -103,23 +103,23 @@ impl RestoreTarget {
         let may_not_fit = data_bytes > SPACE_LEFT && free_bytes(&*dir).is_ok_and(|free| free < data_bytes);
         let temporary = self.temporary_name();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*dir, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR).at(path)?;
+        let fd = rustix::fs::openat(&*dir, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR).at_path(path)?;
         Ok(NewFile { path: path.clone(), dir, temporary, file: Some(fd.into()), end: AtomicU64::new(0), may_not_fit })
     }
 
     /// Gives the file its size and metadata and puts it in the place of whatever had its name, unless that is a directory.
     pub fn finish_file(&self, mut new: NewFile, entry: &ManifestEntry) -> Result<(), WriteError> {
         if *new.end.get_mut() != entry.kind.size() {
-            new.file().set_len(entry.kind.size()).at(&new.path)?;
+            new.file().set_len(entry.kind.size()).at_path(&new.path)?;
         }
         // To look costs less than to set an owner that it has already.
-        let found = ExistingObject::from(rustix::fs::fstat(new.file()).at(&new.path)?);
+        let found = ExistingObject::from(rustix::fs::fstat(new.file()).at_path(&new.path)?);
         self.apply(MetadataHandle::Open(new.file().as_fd()), entry, &found);
         if let Some(file) = new.file.take() {
             // Network file systems report a full disk only here.
-            nix::unistd::close(file).map_err(|e| Errno::from_raw_os_error(e as i32)).at(&new.path)?;
+            nix::unistd::close(file).map_err(|e| Errno::from_raw_os_error(e as i32)).at_path(&new.path)?;
         }
-        rustix::fs::renameat(&*new.dir, new.temporary.as_str(), &*new.dir, new.path.name()).at(&new.path)?;
+        rustix::fs::renameat(&*new.dir, new.temporary.as_str(), &*new.dir, new.path.name()).at_path(&new.path)?;
         new.temporary.clear();
         Ok(())
     }

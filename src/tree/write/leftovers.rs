@@ -49,13 +49,13 @@ impl RestoreTarget {
             return Ok(false);
         }
         let dir = self.parent_of(path)?;
-        let stat = rustix::fs::statat(dir.as_fd(), path.name(), AtFlags::SYMLINK_NOFOLLOW).at(path)?;
+        let stat = rustix::fs::statat(dir.as_fd(), path.name(), AtFlags::SYMLINK_NOFOLLOW).at_path(path)?;
         // A restore that began after this one is at work on what changed since.
         let changed = UnixNanos::new(stat.st_ctime as _, stat.st_ctime_nsec as _);
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory || changed >= since {
             return Ok(false);
         }
-        rustix::fs::unlinkat(dir.as_fd(), path.name(), AtFlags::empty()).at(path)?;
+        rustix::fs::unlinkat(dir.as_fd(), path.name(), AtFlags::empty()).at_path(path)?;
         Ok(true)
     }
 }

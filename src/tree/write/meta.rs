@@ -96,7 +96,7 @@ pub(super) enum MetadataHandle<'a> {
     /// Opened for reading or writing.
     Open(BorrowedFd<'a>),
     /// Opened with `O_PATH`: links, pipes, devices, and what this user may not read.
-    Named(BorrowedFd<'a>),
+    PathOnly(BorrowedFd<'a>),
 }
 
 impl MetadataHandle<'_> {
@@ -104,7 +104,7 @@ impl MetadataHandle<'_> {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         match self {
             MetadataHandle::Open(fd) => rustix::fs::fchown(fd, uid, gid),
-            MetadataHandle::Named(fd) => rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH),
+            MetadataHandle::PathOnly(fd) => rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH),
         }
     }
 
@@ -112,42 +112,44 @@ impl MetadataHandle<'_> {
         let mode = Mode::from_raw_mode(u32::from(mode));
         match self {
             MetadataHandle::Open(fd) => rustix::fs::fchmod(fd, mode),
-            MetadataHandle::Named(fd) => rustix::fs::chmod(proc_path(fd), mode),
+            MetadataHandle::PathOnly(fd) => rustix::fs::chmod(proc_path(fd), mode),
         }
     }
 
     fn set_mtime(self, times: &Timestamps) -> rustix::io::Result<()> {
         match self {
             MetadataHandle::Open(fd) => rustix::fs::futimens(fd, times),
-            MetadataHandle::Named(fd) => rustix::fs::utimensat(rustix::fs::CWD, proc_path(fd), times, AtFlags::empty()),
+            MetadataHandle::PathOnly(fd) => {
+                rustix::fs::utimensat(rustix::fs::CWD, proc_path(fd), times, AtFlags::empty())
+            }
         }
     }
 
     fn list_xattrs(self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
             MetadataHandle::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            MetadataHandle::Named(fd) => rustix::fs::listxattr(proc_path(fd), buffer),
+            MetadataHandle::PathOnly(fd) => rustix::fs::listxattr(proc_path(fd), buffer),
         }
     }
 
     fn xattr(self, name: &[u8], buffer: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
             MetadataHandle::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            MetadataHandle::Named(fd) => rustix::fs::getxattr(proc_path(fd), name, buffer),
+            MetadataHandle::PathOnly(fd) => rustix::fs::getxattr(proc_path(fd), name, buffer),
         }
     }
 
     fn set_xattr(self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
         match self {
             MetadataHandle::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
-            MetadataHandle::Named(fd) => rustix::fs::setxattr(proc_path(fd), name, value, XattrFlags::empty()),
+            MetadataHandle::PathOnly(fd) => rustix::fs::setxattr(proc_path(fd), name, value, XattrFlags::empty()),
         }
     }
 
     fn remove_xattr(self, name: &[u8]) -> rustix::io::Result<()> {
         match self {
             MetadataHandle::Open(fd) => rustix::fs::fremovexattr(fd, name),
-            MetadataHandle::Named(fd) => rustix::fs::removexattr(proc_path(fd), name),
+            MetadataHandle::PathOnly(fd) => rustix::fs::removexattr(proc_path(fd), name),
         }
     }
 
@@ -183,7 +185,7 @@ fn flags_missing(held: MetadataHandle<'_>, entry: &ManifestEntry) -> rustix::io:
     }
     match held {
         MetadataHandle::Open(fd) => Ok(!rustix::fs::ioctl_getflags(fd)?.contains(wanted.as_inode_flags())),
-        MetadataHandle::Named(_) => Err(Errno::OPNOTSUPP),
+        MetadataHandle::PathOnly(_) => Err(Errno::OPNOTSUPP),
     }
 }
 
@@ -259,11 +261,11 @@ impl RestoreTarget {
     ) -> Result<T, WriteError> {
         let parent = match entry.path.parent() {
             None => None,
-            Some(parent) => Some(self.resolver.dir(&parent).at(&entry.path)?),
+            Some(parent) => Some(self.resolver.dir(&parent).at_path(&entry.path)?),
         };
         let (base, name) = match &parent {
             Some(dir) => (dir.as_fd(), entry.path.name()),
-            None => (self.resolver.root().at(&entry.path)?, &b"."[..]),
+            None => (self.resolver.root().at_path(&entry.path)?, &b"."[..]),
         };
         let open = |flags| rustix::fs::openat(base, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
         let readable = match entry.kind {
@@ -273,13 +275,13 @@ impl RestoreTarget {
         };
         let (fd, named) = match readable {
             Some(fd) => (fd, false),
-            None => (open(OFlags::PATH).at(&entry.path)?, true),
+            None => (open(OFlags::PATH).at_path(&entry.path)?, true),
         };
-        let found = ExistingObject::from(rustix::fs::fstat(&fd).at(&entry.path)?);
+        let found = ExistingObject::from(rustix::fs::fstat(&fd).at_path(&entry.path)?);
         if expected.is_some_and(|expected| expected != found.inode) {
             return Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed });
         }
-        act(if named { MetadataHandle::Named(fd.as_fd()) } else { MetadataHandle::Open(fd.as_fd()) }, &found)
+        act(if named { MetadataHandle::PathOnly(fd.as_fd()) } else { MetadataHandle::Open(fd.as_fd()) }, &found)
     }
 
     /// Gives what was just made in `dir` under a temporary name its metadata. Who may write there may have exchanged it.
@@ -290,12 +292,12 @@ impl RestoreTarget {
         entry: &ManifestEntry,
     ) -> Result<(), WriteError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).at(&entry.path)?;
-        let found = ExistingObject::from(rustix::fs::fstat(&fd).at(&entry.path)?);
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).at_path(&entry.path)?;
+        let found = ExistingObject::from(rustix::fs::fstat(&fd).at_path(&entry.path)?);
         if found.names != 1 || !is_of_kind(&found, &entry.kind) {
             return Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed });
         }
-        self.apply(MetadataHandle::Named(fd.as_fd()), entry, &found);
+        self.apply(MetadataHandle::PathOnly(fd.as_fd()), entry, &found);
         Ok(())
     }
 
@@ -318,7 +320,7 @@ impl RestoreTarget {
         let note = |error: &str| self.note_trouble(MetadataKind::Flags, &entry.path, error);
         match flags_missing(held, entry) {
             Ok(false) => false,
-            Ok(true) if wanted.closes() => {
+            Ok(true) if wanted.prevent_changes() => {
                 let mut flagged = self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner);
                 let room = flagged.len() < FLAGGED_MAX;
                 if room {
@@ -401,7 +403,7 @@ impl RestoreTarget {
             }
         }
         if found.mtime != entry.mtime {
-            let (seconds, nanoseconds) = entry.mtime.parts();
+            let (seconds, nanoseconds) = entry.mtime.seconds_and_nanos();
             let times = Timestamps {
                 last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
                 last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },

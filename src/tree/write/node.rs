@@ -13,9 +13,9 @@ use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaceOutcome {
     /// It was made, or replaced what was there.
-    Made,
+    Created,
     /// It was there; some of its metadata were set.
-    Touched,
+    MetadataUpdated,
     /// It was there and equal.
     Unchanged,
     /// It cannot be made by this user; noted as [`MetadataKind::Device`].
@@ -31,7 +31,7 @@ impl RestoreTarget {
         Ok(match &entry.kind {
             EntryKind::Symlink { target } => {
                 let dir = self.parent_of(&entry.path)?;
-                let there = rustix::fs::readlinkat(&*dir, entry.path.name(), Vec::new()).at(&entry.path)?;
+                let there = rustix::fs::readlinkat(&*dir, entry.path.name(), Vec::new()).at_path(&entry.path)?;
                 there.as_bytes() == target
             }
             EntryKind::Fifo | EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. } => true,
@@ -52,7 +52,7 @@ impl RestoreTarget {
             && !(found.has_more_names() && self.metadata_differ(entry, found)?)
         {
             let touched = self.set_metadata(entry, Some(found.inode))?;
-            return Ok(if touched { PlaceOutcome::Touched } else { PlaceOutcome::Unchanged });
+            return Ok(if touched { PlaceOutcome::MetadataUpdated } else { PlaceOutcome::Unchanged });
         }
         let dir = self.parent_of(path)?;
         let dir = dir.as_fd();
@@ -65,15 +65,15 @@ impl RestoreTarget {
                 self.note_trouble(MetadataKind::Device, path, &std::io::Error::from(errno).to_string());
                 return Ok(PlaceOutcome::NotAllowed);
             }
-            Err(errno) => return Err(errno).at(path),
+            Err(errno) => return Err(errno).at_path(path),
         }
         let placed = self
             .set_metadata_of_new(dir, &temporary, entry)
-            .and_then(|()| rustix::fs::renameat(dir, temporary.as_str(), dir, path.name()).at(path));
+            .and_then(|()| rustix::fs::renameat(dir, temporary.as_str(), dir, path.name()).at_path(path));
         if placed.is_err() {
             let _ = rustix::fs::unlinkat(dir, temporary.as_str(), AtFlags::empty());
         }
-        placed.map(|()| PlaceOutcome::Made)
+        placed.map(|()| PlaceOutcome::Created)
     }
 
     /// Makes the entry's path a further name of the file at `first`, in the place of whatever has that name, unless that is a
@@ -81,21 +81,21 @@ impl RestoreTarget {
     /// put something else in its place, and may not write here.
     pub fn link(&self, first: &TreePath, entry: &ManifestEntry, checked: bool) -> Result<PlaceOutcome, WriteError> {
         let path = &entry.path;
-        let from = self.stat(first)?.ok_or(Errno::NOENT).at(first)?;
+        let from = self.stat(first)?.ok_or(Errno::NOENT).at_path(first)?;
         if self.stat(path)?.is_some_and(|there| there.inode == from.inode) {
             return Ok(PlaceOutcome::Unchanged);
         }
         let (from_dir, dir) = (self.parent_of(first)?, self.parent_of(path)?);
         let temporary = self.temporary_name();
         // Without AT_SYMLINK_FOLLOW the link itself gets the second name.
-        rustix::fs::linkat(&*from_dir, first.name(), &*dir, temporary.as_str(), AtFlags::empty()).at(path)?;
+        rustix::fs::linkat(&*from_dir, first.name(), &*dir, temporary.as_str(), AtFlags::empty()).at_path(path)?;
         let placed = self
             .is_of_owner(dir.as_fd(), &temporary, entry, checked && first.parent() != path.parent())
-            .and_then(|()| rustix::fs::renameat(&*dir, temporary.as_str(), &*dir, path.name()).at(path));
+            .and_then(|()| rustix::fs::renameat(&*dir, temporary.as_str(), &*dir, path.name()).at_path(path));
         if placed.is_err() {
             let _ = rustix::fs::unlinkat(&*dir, temporary.as_str(), AtFlags::empty());
         }
-        placed.map(|()| PlaceOutcome::Made)
+        placed.map(|()| PlaceOutcome::Created)
     }
 }
 
@@ -108,10 +108,11 @@ impl RestoreTarget {
         checked: bool,
     ) -> Result<(), WriteError> {
         // Where owners cannot be set there is nothing to compare.
-        if !checked || self.metadata_troubles().iter().any(|trouble| trouble.kind == MetadataKind::Owner) {
+        if !checked || self.metadata_failures().iter().any(|trouble| trouble.kind == MetadataKind::Owner) {
             return Ok(());
         }
-        let found = ExistingObject::from(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at(&entry.path)?);
+        let found =
+            ExistingObject::from(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at_path(&entry.path)?);
         let same = (found.uid, found.gid) == self.ids.resolve(&entry.owner);
         if same { Ok(()) } else { Err(WriteError { path: entry.path.clone(), kind: WriteErrorKind::Changed }) }
     }

@@ -30,14 +30,14 @@ impl RestoreTarget {
     /// The names in a directory with whether each is a directory, in descending order, so that they are taken in
     /// ascending order from the end.
     pub fn list(&self, path: &TreePath) -> Result<Vec<(Vec<u8>, bool)>, WriteError> {
-        let dir = self.resolver.dir(path).at(path)?;
+        let dir = self.resolver.dir(path).at_path(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = rustix::fs::openat(&*dir, ".", flags, Mode::empty()).at(path)?;
+        let open = rustix::fs::openat(&*dir, ".", flags, Mode::empty()).at_path(path)?;
         let mut names = Vec::new();
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER];
         let mut listing = RawDir::new(&open, &mut buffer);
         while let Some(item) = listing.next() {
-            let item = item.at(path)?;
+            let item = item.at_path(path)?;
             let name = item.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
@@ -47,7 +47,7 @@ impl RestoreTarget {
                 FileType::Unknown => match rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     Err(Errno::NOENT) => continue,
-                    Err(e) => return Err(e).at(path),
+                    Err(e) => return Err(e).at_path(path),
                 },
                 known => known,
             };
@@ -65,14 +65,14 @@ impl RestoreTarget {
     /// Removes what is no directory.
     pub fn unlink(&self, path: &TreePath) -> Result<(), WriteError> {
         let dir = self.parent_of(path)?;
-        rustix::fs::unlinkat(&*dir, path.name(), AtFlags::empty()).at(path)
+        rustix::fs::unlinkat(&*dir, path.name(), AtFlags::empty()).at_path(path)
     }
 
     /// Removes a directory that has no entry.
     pub fn remove_empty_dir(&self, path: &TreePath) -> Result<(), WriteError> {
         let dir = self.parent_of(path)?;
         self.resolver.forget(path);
-        rustix::fs::unlinkat(&*dir, path.name(), AtFlags::REMOVEDIR).at(path)
+        rustix::fs::unlinkat(&*dir, path.name(), AtFlags::REMOVEDIR).at_path(path)
     }
 
     /// Removes what is at `path` with everything below, but what `keep` (path, is it a directory) wants to keep and what
@@ -110,7 +110,7 @@ impl RestoreTarget {
             }
             let mounted = |path: &TreePath| {
                 let dir = self.parent_of(path)?;
-                self.resolver.is_mount_point(dir.as_fd(), path.name()).at(path)
+                self.resolver.is_mount_point(dir.as_fd(), path.name()).at_path(path)
             };
             let listed = mounted(&path).and_then(|mounted| {
                 let kind = WriteErrorKind::MountPoint;
@@ -162,7 +162,7 @@ impl RestoreTarget {
         let done = if dry {
             Ok(())
         } else {
-            self.parent_of(path).and_then(|dir| rustix::fs::unlinkat(&*dir, path.name(), flags).at(path))
+            self.parent_of(path).and_then(|dir| rustix::fs::unlinkat(&*dir, path.name(), flags).at_path(path))
         };
         if is_dir {
             self.resolver.forget(path);

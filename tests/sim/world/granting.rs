@@ -39,10 +39,10 @@ fn request_lease_forever(world: &World, server: &Arc<LeaseServer>, host: usize, 
     world.start(host, async move {
         let (role, world) = (role(), process.world.clone());
         let mut lease = lender.lease(&role);
-        let hints = lease.hints().unwrap();
+        let hints = lease.change_hints().unwrap();
         loop {
             let asked = world.now();
-            match lease.ask().await {
+            match lease.acquire_or_renew().await {
                 LeaseReply::Held(_) => {
                     held.lock().unwrap().push((me.instance, world.now(), asked + TTL));
                     process.sleep(TTL / 3).await;
@@ -127,7 +127,7 @@ fn a_process_is_known_again_and_its_successor_waits() {
     let (server, host) = (LeaseServer::new(&world), world.host());
     let ask = || {
         let mut lease = server.lender(world.process(host), me(&world, host), TTL).lease(&role());
-        world.finish(host, TTL, async move { lease.ask().await }).expect("it ends")
+        world.finish(host, TTL, async move { lease.acquire_or_renew().await }).expect("it ends")
     };
     assert!(matches!(ask(), LeaseReply::Held(_)));
     assert!(matches!(ask(), LeaseReply::Held(_)), "another of its handles");
@@ -145,7 +145,7 @@ fn a_request_of_a_dead_process_may_be_granted_and_runs_out() {
     server.net().set(NetworkFaults { late: 1000, ..NetworkFaults::NONE });
     let dead = me(&world, host);
     let mut lease = server.lender(world.process(host), dead.clone(), TTL).lease(&role());
-    let told = world.start(host, async move { lease.ask().await });
+    let told = world.start(host, async move { lease.acquire_or_renew().await });
     world.run_until(SECOND);
     world.kill(host);
     assert!(world.run_while(SECOND * 70, || server.holder(&role()).is_none()), "it arrives");
@@ -163,11 +163,11 @@ fn a_release_that_comes_late_does_not_hit_the_next_grant() {
     let mut lease = server.lender(world.process(host), me(&world, host), TTL * 20).lease(&role());
     let faulty = Arc::clone(server.net());
     let held = world.finish(host, TTL * 30, async move {
-        assert!(matches!(lease.ask().await, LeaseReply::Held(_)));
+        assert!(matches!(lease.acquire_or_renew().await, LeaseReply::Held(_)));
         faulty.set(NetworkFaults { late: 1000, ..NetworkFaults::NONE });
         lease.release().await;
         faulty.set(NetworkFaults::NONE);
-        lease.ask().await
+        lease.acquire_or_renew().await
     });
     assert!(matches!(held, Some(LeaseReply::Held(_))));
     world.run_until(world.now() + SECOND * 70);

@@ -226,11 +226,11 @@ fn a_swap_without_answer_may_have_happened() {
     let register = server.wire(world.process(host)).register("head");
     let swap = |old: Option<&'static str>, new: &'static str| {
         let register = Arc::clone(&register);
-        let swap = async move { register.swap(old.map(Bytes::from).as_ref(), Bytes::from(new)).await };
+        let swap = async move { register.compare_and_swap(old.map(Bytes::from).as_ref(), Bytes::from(new)).await };
         world.finish(host, MINUTE, swap).expect("it ends").unwrap()
     };
-    assert_eq!(swap(None, "one"), CasOutcome::Yes);
-    assert_eq!(swap(None, "two"), CasOutcome::No(Some(Bytes::from("one"))));
+    assert_eq!(swap(None, "one"), CasOutcome::Swapped);
+    assert_eq!(swap(None, "two"), CasOutcome::Mismatch(Some(Bytes::from("one"))));
     server.net().set(NetworkFaults { lost_answer: ALL, ..NetworkFaults::NONE });
     assert!(matches!(swap(Some("one"), "two"), CasOutcome::Unknown { .. }));
     server.net().set(NetworkFaults { late: ALL, ..NetworkFaults::NONE });

@@ -33,7 +33,7 @@ fn ticks(world: &World, host: usize) -> Arc<AtomicU64> {
     let counted = Arc::clone(&count);
     world.start(host, async move {
         loop {
-            env.tasks.sleep(SECOND).await;
+            env.runtime.sleep(SECOND).await;
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
@@ -57,13 +57,13 @@ fn random_trace(seed: u64) -> (u64, u64, Vec<String>) {
                     if rng.chance(500) {
                         yield_now().await;
                     } else {
-                        env.tasks.sleep(Duration::from_millis(rng.between(0, 3))).await;
+                        env.runtime.sleep(Duration::from_millis(rng.between(0, 3))).await;
                     }
                     let mut random = [0; 4];
                     env.random.fill(&mut random);
                     let line = format!("{host} {task} {round} {random:?} {}", env.clock.now());
                     let said = Arc::clone(&said);
-                    env.tasks.spawn(Box::pin(async move { said.lock().unwrap().push(line) }));
+                    env.runtime.spawn(Box::pin(async move { said.lock().unwrap().push(line) }));
                 }
             });
         }
@@ -128,7 +128,7 @@ fn sleep_is_in_the_hosts_own_time() {
     let (slept, told) = (env.clone(), Arc::clone(&woken));
     let outside = (*world).clone();
     world.start(host, async move {
-        slept.tasks.sleep(SECOND * 100).await;
+        slept.runtime.sleep(SECOND * 100).await;
         *told.lock().unwrap() = Some(outside.now());
     });
     let start = env.clock.boottime();
@@ -146,7 +146,7 @@ fn sleep_is_in_the_hosts_own_time() {
     let due = env.clock.boottime() + SECOND;
     let sleeper = env.clone();
     let shown = world.finish(host, SECOND * 2, async move {
-        sleeper.tasks.sleep(SECOND).await;
+        sleeper.runtime.sleep(SECOND).await;
         sleeper.clock.boottime()
     });
     assert!((due..due + Duration::from_nanos(2)).contains(&shown.unwrap()));
@@ -158,7 +158,7 @@ struct ReentrantDrop(Env);
 impl Drop for ReentrantDrop {
     fn drop(&mut self) {
         let Self(env) = self;
-        drop(env.tasks.spawn(Box::pin(async { panic!("a dead process goes on") })));
+        drop(env.runtime.spawn(Box::pin(async { panic!("a dead process goes on") })));
         assert!(env.files.replace(Path::new("after"), b"").is_err());
     }
 }
@@ -174,7 +174,7 @@ fn a_killed_process_does_nothing_more_and_the_next_one_finds_its_disk() {
         let _lock = first.files.lock(path).unwrap().expect("it is free");
         let _talkative = ReentrantDrop(first.clone());
         first.files.replace(Path::new("state/file"), b"kept").unwrap();
-        first.tasks.sleep(SECOND * 2).await;
+        first.runtime.sleep(SECOND * 2).await;
         first.files.replace(Path::new("state/file"), b"never").unwrap();
     });
     world.run_until(SECOND);
@@ -212,7 +212,7 @@ fn a_process_may_kill_its_own_host() {
         let _lock = env.files.lock(path).unwrap().expect("it is free");
         outside.kill(host);
         *next.lock().unwrap() = outside.env(host).files.lock(path).unwrap();
-        env.tasks.sleep(Duration::ZERO).await;
+        env.runtime.sleep(Duration::ZERO).await;
         yield_now().await;
     });
     world.run_until(SECOND);
@@ -234,7 +234,7 @@ fn a_reboot_is_seen() {
     assert!(env.clock.boottime() < Duration::from_mins(1));
     assert_ne!(env.clock.boot_id(), before.0);
     assert_eq!(env.clock.now(), before.1);
-    assert_eq!(world.finish(host, SECOND * 2, async move { env.tasks.sleep(SECOND).await }), Some(()));
+    assert_eq!(world.finish(host, SECOND * 2, async move { env.runtime.sleep(SECOND).await }), Some(()));
 }
 
 #[test]
@@ -245,13 +245,13 @@ fn an_aborted_task_ends_and_a_forgotten_handle_ends_nothing() {
     let add = |after: u32| {
         let (env, left) = (env.clone(), Arc::clone(&left));
         let task = async move {
-            env.tasks.sleep(SECOND * after).await;
+            env.runtime.sleep(SECOND * after).await;
             left.fetch_add(1, Ordering::Relaxed);
         };
         Box::pin(task)
     };
-    drop(env.tasks.spawn(add(1)));
-    let handle = env.tasks.spawn(add(2));
+    drop(env.runtime.spawn(add(1)));
+    let handle = env.runtime.spawn(add(2));
     world.run_until(SECOND * 3 / 2);
     handle.abort();
     world.run_until(SECOND * 3);
@@ -266,7 +266,7 @@ fn a_world_ends_with_everything_in_it() {
     for delay in [SECOND, Duration::from_hours(1)] {
         let (env, mark) = (world.env(host), Arc::clone(&mark));
         world.start(host, async move {
-            env.tasks.sleep(delay).await;
+            env.runtime.sleep(delay).await;
             drop(mark);
         });
     }
@@ -303,7 +303,7 @@ fn how_fast_it_is() {
                 let env = world.env(host);
                 world.start(host, async move {
                     for _ in 0..POLLS / 20 {
-                        if sleeps { env.tasks.sleep(Duration::from_millis(1)).await } else { yield_now().await }
+                        if sleeps { env.runtime.sleep(Duration::from_millis(1)).await } else { yield_now().await }
                     }
                 });
             }

@@ -209,7 +209,7 @@ fn what_another_schedule_let_pass_is_not_missed() {
         "1/10 missed 2-9 8 tried 0",
         "nobody saw since when it is hourly: since the last commit"
     );
-    let seen = plan.clone().seen(Some(at(430)));
+    let seen = plan.clone().with_first_seen(Some(at(430)));
     assert_eq!(changed.told(&seen, 0, 600), "1/4 missed 8-9 2 tried 0");
     changed = changed.with(600, 601, 602);
     changed.scheduled(at(600), Some(plan.id()));

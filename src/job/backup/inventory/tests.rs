@@ -242,9 +242,9 @@ async fn a_day_of_unchanged_runs_costs_one_listing_of_each_kind() {
             next_day(&rig);
         }
         for _ in 0..3 {
-            let before = counters.read();
+            let before = counters.snapshot();
             rig.backup().await;
-            let after = counters.read();
+            let after = counters.snapshot();
             listings.push((after.list - before.list, after.get + after.get_range - before.get - before.get_range));
         }
     }

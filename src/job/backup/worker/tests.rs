@@ -39,9 +39,9 @@ pub(crate) fn shared(chunker: ChunkerParams, sources: &Path) -> PipelineContext 
         failed: AtomicBool::new(false),
         progress: Arc::default(),
         counts: WorkerCounters::default(),
-        spare: BufferPool::default(),
+        buffers: BufferPool::default(),
         stall_timeout: Duration::from_mins(15),
-        presence: JobProgress::default().attend(),
+        presence: JobProgress::default().enter_uninterruptible(),
     }
 }
 

@@ -43,11 +43,11 @@ async fn written(store: &MemoryStore, before: u8, after: u8, version: Version) -
     let mut after_it = rotating.append(&permit, &view, RecordBody::Rotate(body), None).await.unwrap();
     let seq = after_it.head.as_ref().unwrap().seq;
     if version == Version::Now {
-        rotating.keep_rotation(seq).await.unwrap();
+        rotating.save_rotation_copy(seq).await.unwrap();
     } else {
-        let (mut record, _) = by(store, &new, 1).record(seq).await.unwrap().unwrap();
+        let (mut record, _) = by(store, &new, 1).read_record(seq).await.unwrap().unwrap();
         record.state = None;
-        record.prove(&between);
+        record.add_rotation_proof(&between);
         let object = record.encode(&between);
         store.tamper(&key(seq.0), Some(object.clone().into()));
         after_it = view.clone();
@@ -58,7 +58,7 @@ async fn written(store: &MemoryStore, before: u8, after: u8, version: Version) -
     let journal = by(store, &new, 1);
     for n in 1..=after {
         let next = journal.append(&permit, &view, snapshot(100 + n), Some(at(100 + n))).await.unwrap();
-        let (mut record, _) = journal.record(next.head.as_ref().unwrap().seq).await.unwrap().unwrap();
+        let (mut record, _) = journal.read_record(next.head.as_ref().unwrap().seq).await.unwrap().unwrap();
         if version == Version::Before && record.seq.0 % 8 != 0 {
             record.state = None;
         }
@@ -118,9 +118,9 @@ async fn forge(store: &MemoryStore, from: u64, to: u64) {
 /// Repairs it as node 2 with the new key.
 async fn repaired(store: &MemoryStore, known: Option<&JournalView>) -> (SalvagedJournal, JournalView) {
     let journal = by(store, &three().2, 2);
-    let mended = Box::pin(journal.mend(known)).await.unwrap();
+    let mended = Box::pin(journal.salvage(known)).await.unwrap();
     let state = mended.view.state.clone();
-    assert!(Box::pin(journal.occupy(&mended)).await.unwrap());
+    assert!(Box::pin(journal.fill_void_numbers(&mended)).await.unwrap());
     let (_, view) = Box::pin(journal.repair(&mended, state, &elected(), false)).await.unwrap();
     (mended, view)
 }
@@ -165,15 +165,15 @@ async fn nothing_that_a_former_key_holder_writes_is_part_of_what_is_left() {
                             || seen.is_some_and(|n| n as u64 >= rotation);
                         if is_told {
                             assert!((1..=before).all(|n| roots(&view).contains(&n)), "{what}: {:?}", roots(&view));
-                            assert_eq!(mended.unvouched.map_or(0, |all| all.snapshots.len()), 0, "{what}");
-                        } else if let Some(all) = &mended.unvouched {
+                            assert_eq!(mended.unverified.map_or(0, |all| all.snapshots.len()), 0, "{what}");
+                        } else if let Some(all) = &mended.unverified {
                             left_out += all.snapshots.len();
                         }
                         // Who knows nothing reads the same, and so does the next repair.
                         let fresh = by(&store, &new, 4).read(None).await;
                         assert_eq!(fresh.map(|fresh| fresh.state).map_err(|e| e.to_string()), Ok(view.state), "{what}");
-                        let again = by(&store, &new, 4).mend(None).await.unwrap();
-                        assert!(again.is_sound() && again.unvouched.is_none(), "{what}: {again:?}");
+                        let again = by(&store, &new, 4).salvage(None).await.unwrap();
+                        assert!(again.is_sound() && again.unverified.is_none(), "{what}: {again:?}");
                     }
                 }
             }
@@ -195,9 +195,13 @@ async fn what_a_store_lost_of_a_rotation_comes_back_or_is_named() {
                 store.tamper("app/rotated/0000000000000005", None);
             }
             let journal = by(&store, &three().2, 3);
-            let mended = journal.mend(None).await.unwrap();
+            let mended = journal.salvage(None).await.unwrap();
             let is_end = gone.end > last;
-            assert_eq!(mended.unbegun.is_some(), is_end && gone.start <= 5 && !copy, "{gone:?} {version:?}");
+            assert_eq!(
+                mended.unstarted_generation.is_some(),
+                is_end && gone.start <= 5 && !copy,
+                "{gone:?} {version:?}"
+            );
             assert!(!mended.is_sound() || is_end && gone.start > 5, "{gone:?} {version:?}");
             if mended.is_sound() {
                 continue;
@@ -206,7 +210,7 @@ async fn what_a_store_lost_of_a_rotation_comes_back_or_is_named() {
             assert!(view.term() > views[last as usize].term() || gone.start == 1, "terms go on: {gone:?}");
             let kept: Vec<u8> = (1..=3).filter(|n| roots(&view).contains(n)).collect();
             let named: Vec<u8> =
-                mended.unvouched.iter().flat_map(|all| &all.snapshots).map(|snapshot| snapshot.root.0[0]).collect();
+                mended.unverified.iter().flat_map(|all| &all.snapshots).map(|snapshot| snapshot.root.0[0]).collect();
             match version {
                 Version::Now if copy || gone.end - gone.start == 1 => {
                     assert_eq!((kept.as_slice(), named.as_slice()), (&[1, 2, 3][..], &[][..]), "{gone:?}");
@@ -242,7 +246,7 @@ async fn a_generation_that_no_record_begins_is_damage() {
         let read = by(&store, &new, 3).read(known).await;
         assert!(matches!(read, Err(JournalError::Record { seq: Seq(14), .. })), "{read:?}");
     }
-    let mended = by(&store, &old, 3).mend(None).await;
+    let mended = by(&store, &old, 3).salvage(None).await;
     assert!(matches!(mended, Err(SalvageError::Rotated(JournalError::Rotated { seq: Seq(10), .. }))), "{mended:?}");
 }
 
@@ -258,7 +262,7 @@ async fn what_stands_in_the_place_of_a_rotations_copy_is_compared_with_the_recor
     assert_eq!(journal.wrong_copy(state).await.unwrap(), None);
     for planted in [Bytes::from_static(b"{}"), store.objects()[&key(seq.0 - 1)].clone()] {
         store.tamper(&copy, Some(planted.clone()));
-        journal.keep_rotation(seq).await.unwrap();
+        journal.save_rotation_copy(seq).await.unwrap();
         assert_eq!(store.objects()[&copy], planted, "nothing is overwritten but by a repair");
         let wrong = journal.wrong_copy(state).await.unwrap().unwrap();
         assert_eq!((&wrong.key, &wrong.object), (&copy, &record));

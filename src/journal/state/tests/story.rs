@@ -235,7 +235,7 @@ fn assert_is(view: &JournalView, model: &Model, story: &[Told]) {
     let (is_paused, until) = model.paused;
     assert_eq!(state.paused.as_ref().map(|p| p.until), is_paused.then(|| until.map(at)));
     assert_eq!(state.clones.iter().map(|node| node.0[0]).collect::<BTreeSet<_>>(), model.clones);
-    assert_eq!(view.understood(), !model.strange);
+    assert_eq!(view.is_understood(), !model.strange);
     let past: BTreeSet<i64> = model.forgotten.iter().filter_map(|seq| model.slots.get(seq)).copied().collect();
     let newest: BTreeSet<Timestamp> = past.into_iter().rev().take(PAST_SLOTS_KEPT).map(at).collect();
     assert_eq!(state.past_slots, newest);

@@ -7,12 +7,18 @@ const STALLED: YieldReason = YieldReason::Stalled { blocked: false };
 /// A run that came to nothing.
 fn failed() -> RoleEvent {
     let history = Some(history(Some(holding(ME, 7))));
-    RoleEvent::Journal(JournalUpdate { history, term: None, failed: true, beat: None, clock_offset: None })
+    RoleEvent::JournalUpdated(JournalUpdate { history, term: None, failed: true, heartbeat: None, clock_offset: None })
 }
 
 /// The journal could not be read.
 fn unread() -> RoleEvent {
-    RoleEvent::Journal(JournalUpdate { history: None, term: None, failed: true, beat: None, clock_offset: None })
+    RoleEvent::JournalUpdated(JournalUpdate {
+        history: None,
+        term: None,
+        failed: true,
+        heartbeat: None,
+        clock_offset: None,
+    })
 }
 
 /// A node whose run for the slot has begun, with what it then tells.
@@ -28,8 +34,8 @@ fn a_stalled_run_gives_the_role_up_and_another_node_has_time_to_take_it() {
     let mut stage = running();
     assert_eq!(stage.on(RoleEvent::Yielded(STALLED)), [], "the run has not ended yet");
     assert_eq!(stage.on(failed()), [RoleEffect::ReleaseLease]);
-    assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::Tell]);
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Away(STALLED)));
+    assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::ReportStatus]);
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Away(STALLED)));
     let wait = AWAY.0.saturating_sub(Duration::from_secs(1));
     assert!(!stage.pass(wait).contains(&RoleEffect::AskLease));
     assert!(!stage.on(RoleEvent::LeaseHint).contains(&RoleEffect::AskLease), "whatever the lease service tells");
@@ -44,7 +50,7 @@ fn each_further_stall_in_a_row_keeps_it_away_for_longer() {
         stage.on(RoleEvent::Yielded(STALLED));
         stage.on(failed());
         stage.on(RoleEvent::Released);
-        let away = stage.duty.away.unwrap().until;
+        let away = stage.duty.away_reason.unwrap().until;
         pauses.push(away.saturating_sub(stage.now.boot).as_secs() / 60);
         let pause = away.saturating_sub(stage.now.boot);
         stage.pass(pause);
@@ -72,7 +78,7 @@ fn what_the_kernel_holds_is_waited_for_and_a_person_is_not() {
     stage.on(failed());
     stage.on(RoleEvent::Released);
     stage.wait(ASK);
-    assert!(stage.on(RoleEvent::Wanted).contains(&RoleEffect::AskLease));
+    assert!(stage.on(RoleEvent::RunRequested).contains(&RoleEffect::AskLease));
 }
 
 #[test]
@@ -80,17 +86,17 @@ fn a_role_that_waits_in_line_is_offered_once_for_each_slot() {
     let mut stage = running();
     stage.on(RoleEvent::Yielded(YieldReason::Crowded));
     let idle = || {
-        RoleEvent::Journal(JournalUpdate {
+        RoleEvent::JournalUpdated(JournalUpdate {
             history: Some(history(Some(holding(ME, 7)))),
             term: None,
             failed: false,
-            beat: None,
+            heartbeat: None,
             clock_offset: None,
         })
     };
     assert_eq!(stage.on(idle()), [RoleEffect::ReleaseLease]);
-    assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::Tell]);
-    assert_eq!(stage.duty.stand(), Some(&RoleStatus::Away(YieldReason::Crowded)));
+    assert_eq!(stage.on(RoleEvent::Released), [RoleEffect::ReportStatus]);
+    assert_eq!(stage.duty.status(), Some(&RoleStatus::Away(YieldReason::Crowded)));
     assert!(!stage.pass(ASK * (OFFER_ASKS - 1)).contains(&RoleEffect::AskLease));
     assert!(stage.pass(ASK).contains(&RoleEffect::AskLease), "no other node wants it");
     stage.grant();
@@ -112,12 +118,12 @@ fn without_a_lease_it_only_waits() {
     let mut stage = Stage::new(|role| role.lease = LeaseKind::None);
     stage.on(RoleEvent::Tick);
     stage.probes(ProbeAnswer::Yes);
-    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { occasion: RetakeReason::None }]);
+    assert_eq!(stage.on(read(None)), [RoleEffect::TakeOver { reason: RetakeReason::None }]);
     assert!(stage.on(taken(7)).contains(&RoleEffect::BackUp(slot(ONE))));
     stage.on(RoleEvent::Yielded(STALLED));
     let run = RoleEffect::BackUp(slot(ONE));
     assert!(!stage.on(failed()).contains(&run));
-    assert_eq!(stage.pass(Duration::from_secs(30)), [RoleEffect::Probe, RoleEffect::Read]);
+    assert_eq!(stage.pass(Duration::from_secs(30)), [RoleEffect::Probe, RoleEffect::ReadJournal]);
     assert!(!stage.on(read(Some(holding(ME, 7)))).contains(&run));
     assert!(stage.pass(AWAY.0).contains(&run));
 }
@@ -137,9 +143,9 @@ fn a_store_that_answers_again_is_asked_at_once_whatever_was_waited_for() {
     stage.on(unread());
     assert_eq!(stage.duty.reading.until, stage.now.boot + longest);
     stage.on(RoleEvent::StoreAnswered);
-    let wait = stage.duty.wake(stage.now).saturating_sub(stage.now.boot);
+    let wait = stage.duty.next_wake(stage.now).saturating_sub(stage.now.boot);
     assert!(wait <= backoff::RETURN_SPREAD, "{wait:?}");
-    assert!(stage.pass(stage.duty.spread).contains(&RoleEffect::Read));
+    assert!(stage.pass(stage.duty.spread).contains(&RoleEffect::ReadJournal));
 }
 
 #[test]
@@ -152,7 +158,7 @@ fn a_lease_service_that_answers_again_ends_the_wait_of_what_failed() {
     }
     stage.on(failed());
     assert_eq!(stage.duty.working.until, stage.now.boot + backoff::WORK_MAX);
-    stage.on(RoleEvent::Lease(LeaseUpdate::Unreachable));
+    stage.on(RoleEvent::LeaseUpdated(LeaseUpdate::Unreachable));
     stage.wait(ASK);
     stage.grant();
     assert!(stage.duty.working.until <= stage.now.boot + backoff::RETURN_SPREAD);

@@ -8,7 +8,7 @@ fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, RoleEffect)> {
     let (mut probed, mut read_at): (Option<Duration>, Option<Duration>) = (None, None);
     let mut told = Vec::new();
     loop {
-        let wakes = [Some(stage.duty.wake(stage.now)), probed, read_at];
+        let wakes = [Some(stage.duty.next_wake(stage.now)), probed, read_at];
         let next = wakes.into_iter().flatten().min().unwrap();
         assert!(next > stage.now.boot, "it wakes in the past");
         if next > end {
@@ -29,7 +29,7 @@ fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, RoleEffect)> {
         for effect in effects {
             match effect {
                 RoleEffect::Probe => probed = Some(stage.now.boot + Duration::from_secs(2)),
-                RoleEffect::Read => read_at = Some(stage.now.boot + Duration::from_secs(3)),
+                RoleEffect::ReadJournal => read_at = Some(stage.now.boot + Duration::from_secs(3)),
                 _ => {}
             }
             told.push((stage.now.boot.saturating_sub(start).as_millis(), effect));
@@ -44,8 +44,9 @@ fn who_sleeps_until_it_is_woken_is_never_late() {
     stage.on(committed(ONE));
     stage.wait(Duration::from_millis(700));
     let told = timetable(&mut stage, Duration::from_secs(125));
-    let reads =
-        |told: &[(u128, RoleEffect)]| told.iter().filter(|t| t.1 == RoleEffect::Read).map(|t| t.0).collect::<Vec<_>>();
+    let reads = |told: &[(u128, RoleEffect)]| {
+        told.iter().filter(|t| t.1 == RoleEffect::ReadJournal).map(|t| t.0).collect::<Vec<_>>()
+    };
     let probes: Vec<_> = told.iter().filter(|t| t.1 == RoleEffect::Probe).map(|t| t.0).take(3).collect();
     assert_eq!(probes, [4_300, 11_300, 18_300]);
     assert_eq!(reads(&told), [59_300, 122_300], "nothing is due");
@@ -53,7 +54,7 @@ fn who_sleeps_until_it_is_woken_is_never_late() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    stage.on(RoleEvent::Guests(1));
+    stage.on(RoleEvent::Borrowers(1));
     assert_eq!(reads(&timetable(&mut stage, Duration::from_secs(25))), [10_000, 23_000]);
 }
 
@@ -61,10 +62,10 @@ fn who_sleeps_until_it_is_woken_is_never_late() {
 fn a_lease_service_that_is_silent_is_asked_again_in_time() {
     let mut stage = Stage::new(|_| {});
     stage.apply(Some(holding(ME, 7)));
-    stage.on(RoleEvent::Lease(LeaseUpdate::Unreachable));
-    assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4);
+    stage.on(RoleEvent::LeaseUpdated(LeaseUpdate::Unreachable));
+    assert_eq!(stage.duty.next_wake(stage.now), stage.now.boot + ASK / 4);
     assert!(stage.pass(ASK / 4).contains(&RoleEffect::AskLease));
-    assert_eq!(stage.duty.wake(stage.now), stage.now.boot + ASK / 4 * 3, "it is being asked");
+    assert_eq!(stage.duty.next_wake(stage.now), stage.now.boot + ASK / 4 * 3, "it is being asked");
 }
 
 /// When a standby looks at the journal, from ten past one on, while it shows this slot as the last.
@@ -76,15 +77,15 @@ fn looks(last_slot: &str, roles: usize, minutes: u64) -> Vec<u64> {
     let look = |stage: &mut Stage| {
         let history = ElectionHistory { commits: commits(last_slot), ..history(Some(holding(OTHER, 6))) };
         let journal =
-            JournalUpdate { history: Some(history), term: None, failed: false, beat: None, clock_offset: None };
-        stage.on(RoleEvent::Journal(journal));
+            JournalUpdate { history: Some(history), term: None, failed: false, heartbeat: None, clock_offset: None };
+        stage.on(RoleEvent::JournalUpdated(journal));
     };
     look(&mut stage);
     let (start, mut looks) = (stage.now.boot, Vec::new());
     while stage.now.boot < start + Duration::from_mins(minutes) {
-        let wake = stage.duty.wake(stage.now);
+        let wake = stage.duty.next_wake(stage.now);
         let effects = stage.pass(wake.saturating_sub(stage.now.boot));
-        if effects.contains(&RoleEffect::Read) {
+        if effects.contains(&RoleEffect::ReadJournal) {
             looks.push(stage.now.boot.saturating_sub(start).as_secs());
             look(&mut stage);
         }
@@ -108,9 +109,9 @@ fn a_hint_has_the_journal_read_at_once_and_once() {
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
-    assert_eq!(stage.on(RoleEvent::JournalHint), [RoleEffect::Read]);
+    assert_eq!(stage.on(RoleEvent::JournalHint), [RoleEffect::ReadJournal]);
     assert_eq!(stage.on(RoleEvent::JournalHint), [], "it is being read");
     let again = stage.on(committed(ONE));
-    assert_eq!(again, [RoleEffect::Read], "what was appended since it began may not have been seen");
+    assert_eq!(again, [RoleEffect::ReadJournal], "what was appended since it began may not have been seen");
     assert_eq!(stage.on(committed(ONE)), []);
 }

@@ -57,7 +57,7 @@ impl LeaseRecord {
     }
 
     /// The same, given up.
-    pub(super) fn given_up(self) -> Self {
+    pub(super) fn released_record(self) -> Self {
         Self { released: true, ..self.renewed() }
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn is_rewrite_due(written: Duration, now: Duration, ttl: Duration) ->
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundObject<V, P = LeaseRecord> {
     pub(super) version: V,
-    pub(super) paper: Option<P>,
+    pub(super) content: Option<P>,
 }
 
 /// What one process wrote.
@@ -105,7 +105,7 @@ pub(super) struct LeaseRequester {
 
 impl LeaseRequester {
     /// What it writes: a paper that stands for itself, or names its process.
-    pub(super) fn paper(&self, count: u64, process: Option<ProcessKey>) -> LeaseRecord {
+    pub(super) fn lease_record(&self, count: u64, process: Option<ProcessKey>) -> LeaseRecord {
         let ttl = if process.is_some() { TTL_MAX } else { self.ttl };
         LeaseRecord {
             v: FORMAT,
@@ -143,11 +143,11 @@ pub(super) fn bucket_lease_step<V: Clone + Eq>(
 ) -> BucketLeaseStep<V> {
     let Some(found) = found else { return BucketLeaseStep::Create(1) };
     // What cannot be read counts as somebody's lease of our own length: it may be of a newer version.
-    let (free, ttl, count) = match &found.paper {
+    let (free, ttl, count) = match &found.content {
         Some(there) => (there.released || there.instance == asker.me.instance, there.ttl(), there.count),
         None => (false, asker.ttl, 0),
     };
-    let process = found.paper.as_ref().and_then(|there| there.process.clone()).filter(|_| !free);
+    let process = found.content.as_ref().and_then(|there| there.process.clone()).filter(|_| !free);
     if let Some(process) = process {
         return BucketLeaseStep::AskFor(process, found.version.clone(), count + 1);
     }
@@ -155,7 +155,7 @@ pub(super) fn bucket_lease_step<V: Clone + Eq>(
         return BucketLeaseStep::Replace(found.version.clone(), count + 1);
     }
     let alive = watched.is_some_and(|watched| watched.version == found.version && watched.renewed);
-    BucketLeaseStep::Leave { by: found.paper.as_ref().map(LeaseRecord::holder), alive }
+    BucketLeaseStep::Leave { by: found.content.as_ref().map(LeaseRecord::holder), alive }
 }
 
 /// Whether this version was there all the time for as long as it lasts.
@@ -175,7 +175,7 @@ pub(super) fn observe_version<V: Clone + Eq, P: HasInstance>(
     seen: Duration,
 ) -> Option<WatchedVersion<V>> {
     let found = found?;
-    let instance = found.paper.as_ref().map(HasInstance::instance);
+    let instance = found.content.as_ref().map(HasInstance::instance);
     match before {
         Some(before) if before.version == found.version => Some(before),
         before => {
@@ -212,7 +212,7 @@ mod tests {
             released: false,
             process: None,
         };
-        FoundObject { version, paper: of.map(paper) }
+        FoundObject { version, content: of.map(paper) }
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
     /// A paper of node `n` that names its process.
     fn naming(version: u32, n: u8) -> FoundObject<u32> {
         let mut found = found(version, Some(n));
-        found.paper.as_mut().unwrap().process = Some("app/live/processes/0202020202020202-1".parse().unwrap());
+        found.content.as_mut().unwrap().process = Some("app/live/processes/0202020202020202-1".parse().unwrap());
         found
     }
 
@@ -243,12 +243,12 @@ mod tests {
         let there = naming(3, 2);
         let watched = observe_version(None, Some(&there), Duration::ZERO);
         let long = TTL_MAX * 10;
-        let process = there.paper.as_ref().unwrap().process.clone().unwrap();
+        let process = there.content.as_ref().unwrap().process.clone().unwrap();
         assert_eq!(
             bucket_lease_step(&asker, Some(&there), watched.as_ref(), long),
             BucketLeaseStep::AskFor(process, 3, 8)
         );
-        let released = FoundObject { paper: there.paper.map(LeaseRecord::given_up), ..there };
+        let released = FoundObject { content: there.content.map(LeaseRecord::released_record), ..there };
         assert_eq!(
             bucket_lease_step(&asker, Some(&released), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 9),
@@ -272,7 +272,7 @@ mod tests {
             released: bool,
         }
         let asker = LeaseRequester { me: holder(2), ttl: TTL };
-        let paper = asker.paper(7, naming(1, 2).paper.unwrap().process);
+        let paper = asker.lease_record(7, naming(1, 2).content.unwrap().process);
         let old: Old = serde_json::from_slice(&serde_json::to_vec(&paper).unwrap()).unwrap();
         assert_eq!((old.v, old.instance, old.ttl_ms, old.released), (1, holder(2).instance, 3_600_000, false));
         // It is rewritten in that time, whatever is granted meanwhile.
@@ -281,13 +281,13 @@ mod tests {
                 (0..1 << 20).map(Duration::from_secs).find(|age| is_rewrite_due(Duration::ZERO, *age, ttl)).unwrap();
             assert!(due + ttl <= (TTL_MAX * 9 / 10).max(ttl), "{ttl:?}: {due:?}");
         }
-        let plain = serde_json::to_string(&asker.paper(7, None)).unwrap();
+        let plain = serde_json::to_string(&asker.lease_record(7, None)).unwrap();
         assert!(!plain.contains("process") && plain.contains("\"ttl_ms\":60000"), "{plain}");
     }
 
     #[test]
     fn a_paper_that_names_something_else_cannot_be_read() {
-        let paper = LeaseRequester { me: holder(2), ttl: TTL }.paper(7, naming(1, 2).paper.unwrap().process);
+        let paper = LeaseRequester { me: holder(2), ttl: TTL }.lease_record(7, naming(1, 2).content.unwrap().process);
         let text = serde_json::to_string(&paper).unwrap();
         assert_eq!(parse(text.as_bytes()), Some(paper));
         for other in ["app/journal/0000000000000007", "../x/live/processes/0202020202020202-1", ""] {

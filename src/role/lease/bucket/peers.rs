@@ -123,7 +123,7 @@ impl PeerProcess {
                     let body = Bytes::from(serde_json::to_vec(&end).expect("plain data becomes JSON"));
                     sight.looked = None;
                     if let ReplaceOutcome::Replaced(version) = store.replace(&key, body, &version).await? {
-                        sight.found = Some(FoundObject { version, paper: Some(end) });
+                        sight.found = Some(FoundObject { version, content: Some(end) });
                         sight.watched = None;
                         sight.looked = Some(now);
                         peers.wake();
@@ -144,7 +144,7 @@ impl PeerObservation {
         let found = find(store, key, parse).await?;
         self.watched = observe_version(self.watched.take(), found.as_ref(), env.clock.boottime());
         let roster = |found: &Option<FoundObject<ObjectVersion, ProcessRecord>>| {
-            found.as_ref().and_then(|found| found.paper.clone())
+            found.as_ref().and_then(|found| found.content.clone())
         };
         let (before, after) = (roster(&self.found), roster(&found));
         let gone = before.is_some_and(|before| {

@@ -36,7 +36,7 @@ struct SharedProcessObjects {
 
 impl ProcessObjects {
     /// For roles whose lease has this length.
-    pub(super) fn of(&self, env: &Env, me: &LeaseHolder, ttl: Duration) -> Arc<ProcessObject> {
+    pub(super) fn for_ttl(&self, env: &Env, me: &LeaseHolder, ttl: Duration) -> Arc<ProcessObject> {
         let mut own = self.0.own.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(own.entry(ttl).or_insert_with(|| Arc::new(ProcessObject::new(env.clone(), me.clone(), ttl))))
     }
@@ -106,7 +106,7 @@ struct ListedRole {
 }
 
 impl ProcessObjectState {
-    fn lose(&mut self) {
+    fn forget_object(&mut self) {
         self.own = None;
         self.wanted.clear();
     }
@@ -175,7 +175,7 @@ impl ProcessObject {
         }
         // Whatever becomes of what follows, nothing is written to it any more.
         let own = state.own.take();
-        state.lose();
+        state.forget_object();
         if let Some(own) = own.filter(|_| is_done) {
             // It has ended, so that nobody needs it. Who may not delete leaves it.
             let deleted = own.store.delete(&[own.key.to_string()]).await;
@@ -196,7 +196,7 @@ impl ProcessObject {
                 ObjectWriteOutcome::Unknown(why) => return Ok(Some(RoleListing::Unknown { why })),
                 ObjectWriteOutcome::Lost => {
                     tracing::warn!("the process object of this process has ended: all its leases are lost");
-                    state.lose();
+                    state.forget_object();
                     return Ok(None);
                 }
             }
@@ -225,7 +225,7 @@ impl ProcessObject {
         if let Some(written) = self.env.timeout(limit, self.try_write(state, end)).await {
             return written;
         }
-        let trouble = state.own.as_ref().and_then(|own| own.store.trouble());
+        let trouble = state.own.as_ref().and_then(|own| own.store.last_attempt_error());
         Ok(ObjectWriteOutcome::Unknown(no_answer_text(limit, trouble.as_deref())))
     }
 
@@ -247,7 +247,7 @@ impl ProcessObject {
                 None if end => return Ok(ObjectWriteOutcome::Lost),
                 None => (ProcessRecord::new(&self.me, self.ttl), None),
             };
-            let next = if end { before.over() } else { before.with(roles.clone()) };
+            let next = if end { before.ended_record() } else { before.with_roles(roles.clone()) };
             let body = Bytes::from(serde_json::to_vec(&next).expect("plain data becomes JSON"));
             own.sent = true;
             let doubt = match &expected {
@@ -294,7 +294,7 @@ impl ProcessObject {
             // It was never there, as far as is known: it may be made yet.
             Err(e) if e.is_not_found() => Ok(!own.seen),
             // Others put it there: no write of this process makes such.
-            Err(e) if e.is_no_object() => Ok(false),
+            Err(e) if e.is_not_an_object() => Ok(false),
             Err(e) => Err(e),
         }
     }

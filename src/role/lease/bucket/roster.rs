@@ -103,13 +103,13 @@ impl ProcessRecord {
     }
 
     /// The next one, with these roles.
-    pub(super) fn with(&self, roles: BTreeSet<RoleName>) -> Self {
+    pub(super) fn with_roles(&self, roles: BTreeSet<RoleName>) -> Self {
         Self { count: self.count + 1, roles, ..self.clone() }
     }
 
     /// The last one.
-    pub(super) fn over(&self) -> Self {
-        Self { ended: true, ..self.with(BTreeSet::new()) }
+    pub(super) fn ended_record(&self) -> Self {
+        Self { ended: true, ..self.with_roles(BTreeSet::new()) }
     }
 
     fn ttl(&self) -> Duration {
@@ -143,11 +143,11 @@ pub(super) fn peer_status<V: Clone + Eq>(
     asked: Duration,
 ) -> PeerStatus<V> {
     let Some(found) = found else { return PeerStatus::HasNot };
-    let (ttl, end) = match &found.paper {
+    let (ttl, end) = match &found.content {
         Some(there) if there.ended || !there.roles.contains(role) => return PeerStatus::HasNot,
-        Some(there) => (there.ttl(), there.over()),
+        Some(there) => (there.ttl(), there.ended_record()),
         // As with a lease that cannot be read.
-        None => (own, ProcessRecord::new(me, own).over()),
+        None => (own, ProcessRecord::new(me, own).ended_record()),
     };
     if has_expired(&found.version, watched, ttl, asked) {
         return PeerStatus::Silent(found.version.clone(), end);
@@ -179,16 +179,20 @@ mod tests {
     }
 
     fn listing(names: &[&str]) -> ProcessRecord {
-        ProcessRecord::new(&me(2), TTL).with(names.iter().map(|name| role(name)).collect())
+        ProcessRecord::new(&me(2), TTL).with_roles(names.iter().map(|name| role(name)).collect())
     }
 
     #[test]
     fn a_role_is_free_by_an_end_an_absence_or_a_list_without_it_alone() {
-        let found = |roster: ProcessRecord| FoundObject { version: 3, paper: Some(roster) };
+        let found = |roster: ProcessRecord| FoundObject { version: 3, content: Some(roster) };
         assert_eq!(of(None, None, Duration::ZERO), PeerStatus::HasNot, "it is gone");
         assert_eq!(of(Some(&found(listing(&["db"]))), None, Duration::ZERO), PeerStatus::HasNot, "not listed");
-        assert_eq!(of(Some(&found(listing(&["app"]).over())), None, Duration::ZERO), PeerStatus::HasNot, "ended");
-        let damaged = FoundObject { version: 3, paper: None };
+        assert_eq!(
+            of(Some(&found(listing(&["app"]).ended_record())), None, Duration::ZERO),
+            PeerStatus::HasNot,
+            "ended"
+        );
+        let damaged = FoundObject { version: 3, content: None };
         for there in [found(listing(&["app", "db"])), damaged] {
             assert_eq!(of(Some(&there), None, TTL * 100), PeerStatus::Has { alive: false }, "nobody has watched it");
             let watched = observe_version(None, Some(&there), Duration::from_secs(7));
@@ -198,11 +202,11 @@ mod tests {
                 panic!("it has shown nothing for its whole length")
             };
             assert!(
-                end.ended && end.roles.is_empty() && end.count > there.paper.as_ref().map_or(0, |there| there.count)
+                end.ended && end.roles.is_empty() && end.count > there.content.as_ref().map_or(0, |there| there.count)
             );
             let newer = FoundObject { version: 4, ..there.clone() };
             let watched = observe_version(watched, Some(&newer), Duration::from_mins(1));
-            let alive = newer.paper.is_some();
+            let alive = newer.content.is_some();
             assert_eq!(of(Some(&newer), watched.as_ref(), TTL + Duration::from_secs(7)), PeerStatus::Has { alive });
         }
     }
@@ -210,7 +214,7 @@ mod tests {
     #[test]
     fn a_process_lasts_an_hour_at_most() {
         let long = ProcessRecord { ttl_ms: u64::MAX, ..listing(&["app"]) };
-        let there = FoundObject { version: 3, paper: Some(long) };
+        let there = FoundObject { version: 3, content: Some(long) };
         let watched = observe_version(None, Some(&there), Duration::ZERO);
         assert!(matches!(of(Some(&there), watched.as_ref(), TTL_MAX), PeerStatus::Silent(3, _)));
     }

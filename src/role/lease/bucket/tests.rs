@@ -70,46 +70,46 @@ fn says(reply: &LeaseReply) -> String {
 #[tokio::test]
 async fn one_holds_it_and_release_lets_the_other_in_at_once() {
     let Pair { leases: [mut one, mut two], clocks, .. } = pair();
-    assert_eq!(says(&two.look().await), "free");
-    let LeaseReply::Held(grant) = one.ask().await else { panic!("it was free") };
+    assert_eq!(says(&two.inspect().await), "free");
+    let LeaseReply::Held(grant) = one.acquire_or_renew().await else { panic!("it was free") };
     assert_eq!((grant.asked.boot, grant.ttl), (Duration::ZERO, TTL));
-    assert_eq!(says(&two.ask().await), "node1");
+    assert_eq!(says(&two.acquire_or_renew().await), "node1");
     clocks[0].advance(TTL / 3);
-    let LeaseReply::Held(grant) = one.ask().await else { panic!("it is its own") };
+    let LeaseReply::Held(grant) = one.acquire_or_renew().await else { panic!("it is its own") };
     assert_eq!(grant.asked.boot, TTL / 3, "dated anew");
-    assert_eq!(says(&two.ask().await), "node1, alive");
+    assert_eq!(says(&two.acquire_or_renew().await), "node1, alive");
     one.release().await;
-    assert_eq!(says(&two.look().await), "free");
-    assert_eq!(says(&two.ask().await), "held");
-    assert_eq!(says(&one.ask().await), "node2");
+    assert_eq!(says(&two.inspect().await), "free");
+    assert_eq!(says(&two.acquire_or_renew().await), "held");
+    assert_eq!(says(&one.acquire_or_renew().await), "node2");
     one.release().await;
-    assert_eq!(says(&one.look().await), "node2", "what one does not hold one cannot release");
+    assert_eq!(says(&one.inspect().await), "node2", "what one does not hold one cannot release");
 }
 
 #[tokio::test]
 async fn a_dead_holder_is_waited_out_by_the_waiters_own_clock() {
     let Pair { leases: [mut one, mut two], clocks, .. } = pair();
-    one.ask().await;
-    assert_eq!(says(&two.ask().await), "node1");
+    one.acquire_or_renew().await;
+    assert_eq!(says(&two.acquire_or_renew().await), "node1");
     clocks[0].advance(TTL * 100);
-    assert_eq!(says(&two.ask().await), "node1", "the holder's clock says nothing");
+    assert_eq!(says(&two.acquire_or_renew().await), "node1", "the holder's clock says nothing");
     clocks[1].advance(Duration::from_millis(59_999));
-    assert_eq!(says(&two.ask().await), "node1");
-    one.ask().await;
+    assert_eq!(says(&two.acquire_or_renew().await), "node1");
+    one.acquire_or_renew().await;
     clocks[1].advance(Duration::from_millis(59_999));
-    assert_eq!(says(&two.ask().await), "node1, alive", "a change begins the wait anew");
+    assert_eq!(says(&two.acquire_or_renew().await), "node1, alive", "a change begins the wait anew");
     clocks[1].advance(TTL);
-    assert_eq!(says(&two.ask().await), "held");
-    assert_eq!(says(&one.ask().await), "node2", "a paused holder finds it gone");
+    assert_eq!(says(&two.acquire_or_renew().await), "held");
+    assert_eq!(says(&one.acquire_or_renew().await), "node2", "a paused holder finds it gone");
 }
 
 #[tokio::test]
 async fn a_new_process_of_the_same_node_waits_like_any_other() {
     let Pair { leases: [mut one, _], clocks, store } = pair();
-    one.ask().await;
+    one.acquire_or_renew().await;
     let mut restarted = lease(&store, 1, &clocks[0]);
     restarted.asker.me.instance = InstanceId([9; 8]);
-    assert_eq!(says(&restarted.ask().await), "node1", "the node's ID may be a clone's");
+    assert_eq!(says(&restarted.acquire_or_renew().await), "node1", "the node's ID may be a clone's");
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn no_content_ever_comes_twice() {
     let mut seen = Vec::new();
     for _ in 0..3 {
         for lease in [&mut one, &mut two] {
-            assert_eq!(says(&lease.ask().await), "held");
+            assert_eq!(says(&lease.acquire_or_renew().await), "held");
             seen.push(store.objects()["app/live/lease"].clone());
             lease.release().await;
             seen.push(store.objects()["app/live/lease"].clone());
@@ -135,22 +135,22 @@ async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
         for is_first in [true, false] {
             let Pair { leases: [mut one, mut two], store, clocks } = pair();
             if !is_first {
-                assert_eq!(says(&two.ask().await), "held");
+                assert_eq!(says(&two.acquire_or_renew().await), "held");
                 two.release().await;
             }
             // A look, and then the write.
             let plan = FaultPlan::exactly([(1, fault), (4, fault)]);
             one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), plan));
             for _ in 0..2 {
-                assert!(says(&one.ask().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
+                assert!(says(&one.acquire_or_renew().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
             }
-            assert_eq!(says(&one.ask().await), "held");
+            assert_eq!(says(&one.acquire_or_renew().await), "held");
             clocks[0].advance(TTL / 3);
             // So with a renewal.
             one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), FaultPlan::exactly([(0, fault)])));
-            assert!(says(&one.ask().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
-            assert_eq!(says(&one.ask().await), "held");
-            assert_eq!(says(&two.ask().await), "node1", "whose paper is seen is named");
+            assert!(says(&one.acquire_or_renew().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
+            assert_eq!(says(&one.acquire_or_renew().await), "held");
+            assert_eq!(says(&two.acquire_or_renew().await), "node1", "whose paper is seen is named");
         }
     }
 }
@@ -159,7 +159,7 @@ async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
 async fn a_put_that_worked_without_an_answer_holds() {
     let Pair { leases: [mut one, _], store, .. } = pair();
     one.store = Arc::new(FaultyStore::new(Arc::new(store), FaultPlan::exactly([(1, InjectedFault::LostAnswer)])));
-    assert_eq!(says(&one.ask().await), "held");
+    assert_eq!(says(&one.acquire_or_renew().await), "held");
 }
 
 /// More than a lease object may have.
@@ -169,17 +169,17 @@ static TOO_LARGE: [u8; (64 << 10) + 1] = [b' '; (64 << 10) + 1];
 async fn damage_locks_nobody_out_for_ever() {
     for damage in [&b"{"[..], b"{\"v\":2}", b"", &TOO_LARGE] {
         let Pair { leases: [mut one, mut two], clocks, store } = pair();
-        one.ask().await;
+        one.acquire_or_renew().await;
         store.tamper("app/live/lease", Some(Bytes::copy_from_slice(damage)));
-        assert_eq!(says(&two.ask().await), "somebody");
+        assert_eq!(says(&two.acquire_or_renew().await), "somebody");
         clocks[1].advance(TTL);
-        assert_eq!(says(&two.ask().await), "held");
+        assert_eq!(says(&two.acquire_or_renew().await), "held");
     }
     let Pair { leases: [mut one, mut two], store, .. } = pair();
-    one.ask().await;
+    one.acquire_or_renew().await;
     store.tamper("app/live/lease", None);
-    assert_eq!(says(&two.ask().await), "held", "nobody has what is not there");
-    assert_eq!(says(&one.ask().await), "node2");
+    assert_eq!(says(&two.acquire_or_renew().await), "held", "nobody has what is not there");
+    assert_eq!(says(&one.acquire_or_renew().await), "node2");
 }
 
 /// A process that stays, with its own clock, and what it asks of the store.
@@ -216,7 +216,7 @@ impl Host {
 
     /// Writes and reads so far.
     fn counts(&self) -> (u64, u64) {
-        let counts = self.counters.read();
+        let counts = self.counters.snapshot();
         (counts.put + counts.put_if_absent + counts.replace, counts.get)
     }
 }
@@ -225,7 +225,7 @@ const ROLES: [&str; 3] = ["app", "db", "web"];
 
 async fn all_say(leases: &mut [BucketLease], expected: &str) {
     for lease in leases {
-        assert_eq!(says(&lease.ask().await), expected, "{}", lease.role);
+        assert_eq!(says(&lease.acquire_or_renew().await), expected, "{}", lease.role);
     }
 }
 
@@ -267,20 +267,20 @@ async fn a_role_moves_while_the_others_stay() {
     all_say(&mut here, "held").await;
     all_say(&mut there, "node1").await;
     for lease in &mut there {
-        assert_eq!(says(&lease.look().await), "node1");
+        assert_eq!(says(&lease.inspect().await), "node1");
     }
     here[1].release().await;
-    let hints = there[1].hints().unwrap();
+    let hints = there[1].change_hints().unwrap();
     two.advance(keeper_pause());
     // Whoever looks first wakes the one whom it concerns.
-    assert_eq!(says(&there[0].ask().await), "node1, alive");
+    assert_eq!(says(&there[0].acquire_or_renew().await), "node1, alive");
     hints.notified().await;
-    assert_eq!(says(&there[1].look().await), "free");
-    assert_eq!(says(&there[1].ask().await), "held");
-    assert_eq!(says(&there[2].ask().await), "node1, alive");
+    assert_eq!(says(&there[1].inspect().await), "free");
+    assert_eq!(says(&there[1].acquire_or_renew().await), "held");
+    assert_eq!(says(&there[2].acquire_or_renew().await), "node1, alive");
     one.advance(TTL / 3);
-    assert_eq!(says(&here[0].ask().await), "held");
-    assert_eq!(says(&here[1].ask().await), "node2");
+    assert_eq!(says(&here[0].acquire_or_renew().await), "held");
+    assert_eq!(says(&here[1].acquire_or_renew().await), "node2");
     let listed: Vec<_> = rosters(&store).iter().map(|roster| roster["roles"].clone()).collect();
     assert_eq!(listed, [serde_json::json!(["app", "web"]), serde_json::json!(["db"])]);
 }
@@ -336,7 +336,7 @@ async fn who_finds_its_object_ended_has_lost_all_roles_and_gets_back_what_nobody
     all_say(&mut there, "held").await;
     // Its own clock says that nothing has passed: its object alone tells it.
     one.advance(TTL / 3);
-    assert_eq!(says(&here[0].ask().await), "node2");
+    assert_eq!(says(&here[0].acquire_or_renew().await), "node2");
     let before = here[1].held.as_ref().unwrap().paper.process.clone();
     all_say(&mut here[1..], "held").await;
     assert_ne!(here[1].held.as_ref().unwrap().paper.process, before, "under another name");
@@ -355,11 +355,11 @@ async fn a_renewal_without_an_answer_is_doubt_for_all_and_dated_from_its_sending
         assert_eq!(faulty.calls(), 13);
         one.advance(TTL / 3);
         for lease in &mut here[..2] {
-            assert!(says(&lease.ask().await).starts_with("unknown: "), "{fault:?}");
+            assert!(says(&lease.acquire_or_renew().await).starts_with("unknown: "), "{fault:?}");
         }
         one.advance(Duration::from_secs(1));
         for lease in &mut here {
-            let LeaseReply::Held(grant) = lease.ask().await else { panic!("it is answered") };
+            let LeaseReply::Held(grant) = lease.acquire_or_renew().await else { panic!("it is answered") };
             assert_eq!(grant.asked.boot, one.clock.boottime());
         }
     }
@@ -395,12 +395,12 @@ async fn what_was_cut_short_when_it_had_ended_its_object_begins_another() {
     let plan = FaultPlan::exactly([(6, InjectedFault::Delay(TTL_MAX))]);
     one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), plan));
     let mut here = one.lease("app");
-    assert_eq!(says(&here.ask().await), "held");
+    assert_eq!(says(&here.acquire_or_renew().await), "held");
     assert_eq!(here.release().now_or_never(), None);
     assert_eq!(rosters(&store)[0]["ended"], true);
-    assert_eq!(says(&here.ask().await), "held");
+    assert_eq!(says(&here.acquire_or_renew().await), "held");
     assert_eq!(rosters(&store).len(), 2);
-    assert_eq!(says(&two.lease("app").ask().await), "node1");
+    assert_eq!(says(&two.lease("app").acquire_or_renew().await), "node1");
 }
 
 #[tokio::test]
@@ -414,7 +414,7 @@ async fn who_asks_no_more_is_listed_no_more() {
     }
     assert_eq!(rosters(&store)[0]["roles"], serde_json::json!(["db"]));
     all_say(&mut there, "held").await;
-    assert_eq!(says(&here[0].ask().await), "node2");
+    assert_eq!(says(&here[0].acquire_or_renew().await), "node2");
 }
 
 #[tokio::test]
@@ -422,19 +422,19 @@ async fn a_run_and_a_daemon_exclude_each_other() {
     let (store, one, two) = two_hosts();
     let mut run = lease(&store, 3, &one.clock);
     let mut daemon = two.lease("app");
-    assert_eq!(says(&run.ask().await), "held");
-    assert_eq!(says(&daemon.ask().await), "node3");
+    assert_eq!(says(&run.acquire_or_renew().await), "held");
+    assert_eq!(says(&daemon.acquire_or_renew().await), "node3");
     two.advance(TTL.saturating_sub(Duration::from_millis(1)));
-    assert_eq!(says(&daemon.ask().await), "node3");
+    assert_eq!(says(&daemon.acquire_or_renew().await), "node3");
     two.advance(Duration::from_millis(1));
-    assert_eq!(says(&daemon.ask().await), "held");
-    assert_eq!(says(&run.ask().await), "node2");
+    assert_eq!(says(&daemon.acquire_or_renew().await), "held");
+    assert_eq!(says(&run.acquire_or_renew().await), "node2");
     one.advance(TTL.saturating_sub(keeper_pause()));
-    assert_eq!(says(&run.ask().await), "node2");
+    assert_eq!(says(&run.acquire_or_renew().await), "node2");
     one.advance(keeper_pause());
-    assert_eq!(says(&run.ask().await), "held");
+    assert_eq!(says(&run.acquire_or_renew().await), "held");
     two.advance(TTL / 3);
-    assert_eq!(says(&daemon.ask().await), "node3, alive");
+    assert_eq!(says(&daemon.acquire_or_renew().await), "node3, alive");
 }
 
 /// Who knows of no process object may have taken the role after an hour; and who was stopped for some time asks what the role's object
@@ -445,7 +445,7 @@ async fn the_roles_object_is_read_after_a_gap_and_rewritten_within_an_hour() {
         let (store, one, _) = two_hosts();
         let mut here = one.leases(["app", "db"]);
         all_say(&mut here, "held").await;
-        let other = LeaseRequester { me: lease(&store, 3, &one.clock).asker.me, ttl: TTL }.paper(77, None);
+        let other = LeaseRequester { me: lease(&store, 3, &one.clock).asker.me, ttl: TTL }.lease_record(77, None);
         store.tamper("app/live/lease", Some(Bytes::from(serde_json::to_vec(&other).unwrap())));
         if gap {
             one.advance(TTL);
@@ -458,8 +458,8 @@ async fn the_roles_object_is_read_after_a_gap_and_rewritten_within_an_hour() {
             assert_eq!(one.counts().0, before + 53 * 3 - 1, "the process object alone");
             one.advance(TTL / 3);
         }
-        assert_eq!(says(&here[0].ask().await), "node3", "gap: {gap}");
-        assert_eq!(says(&here[1].ask().await), "held", "gap: {gap}");
+        assert_eq!(says(&here[0].acquire_or_renew().await), "node3", "gap: {gap}");
+        assert_eq!(says(&here[1].acquire_or_renew().await), "held", "gap: {gap}");
     }
 }
 
@@ -498,9 +498,9 @@ async fn who_may_not_read_the_process_object_cannot_tell_and_is_told_what_it_nee
     two.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), plan));
     let mut db = two.lease("db");
     for looks in [false, true] {
-        let said = says(&if looks { db.look().await } else { db.ask().await });
+        let said = says(&if looks { db.inspect().await } else { db.acquire_or_renew().await });
         assert!(said.starts_with("unknown: ") && said.contains("access denied"), "{said}");
         assert!(said.contains("read and write app/live/processes/"), "{said}");
     }
-    assert_eq!(says(&db.ask().await), "node1");
+    assert_eq!(says(&db.acquire_or_renew().await), "node1");
 }

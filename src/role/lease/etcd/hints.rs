@@ -46,7 +46,7 @@ async fn run(session: EtcdSession, key: String, notify: Arc<Notify>) {
             let key = key.clone();
             async move { client.watch(key, None).await }
         };
-        match pool.on(index, watch).await {
+        match pool.call_on(index, watch).await {
             Ok(Ok(mut stream)) => {
                 // The first answer says that the watch is there. What happened before is not told, so that it is a hint, too.
                 while let Ok(Some(answer)) = stream.message().await {

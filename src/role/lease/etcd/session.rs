@@ -63,7 +63,7 @@ struct EtcdSessionState {
 struct SessionLease {
     lease: i64,
     /// The revision of this process's registration. A claim names it; changed, it stops those that are still under way.
-    badge: i64,
+    registration_rev: i64,
     beat: KeepAliveAnswer,
     stream: Option<KeepAliveStream>,
 }
@@ -72,7 +72,7 @@ impl std::fmt::Debug for SessionLease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Life")
             .field("lease", &self.lease)
-            .field("badge", &self.badge)
+            .field("badge", &self.registration_rev)
             .field("beat", &self.beat)
             .finish()
     }
@@ -97,7 +97,7 @@ struct KeepAliveStream {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SessionProof {
     pub(super) lease: i64,
-    pub(super) badge: i64,
+    pub(super) registration_rev: i64,
     pub(super) grant: LeaseGrant,
     pub(super) term: u64,
 }
@@ -108,7 +108,7 @@ pub(super) enum ClaimOutcome {
     /// The key is this process's.
     Done { created: i64, term: u64 },
     /// It was there already, or the badge had changed.
-    Not { found: Option<LeaseKeyState>, badge: i64, term: u64 },
+    Not { found: Option<LeaseKeyState>, registration_rev: i64, term: u64 },
     /// The lease has ended.
     LeaseGone,
 }
@@ -175,7 +175,7 @@ impl EtcdSession {
         format!("{}/{repository}/holder", self.0.pool.settings().prefix)
     }
 
-    pub(super) fn claim_value(&self) -> LeaseKeyValue {
+    pub(super) fn lease_key_value(&self) -> LeaseKeyValue {
         let me = &self.0.me;
         LeaseKeyValue {
             v: FORMAT,
@@ -197,7 +197,7 @@ impl EtcdSession {
 
     /// What vouches for this process now, by a keep-alive that is young and of raft term `term` at least; granted anew if
     /// there is no lease, or none any more.
-    pub(super) async fn vouch(&self, term: u64) -> Result<SessionProof, EtcdError> {
+    pub(super) async fn prove_session(&self, term: u64) -> Result<SessionProof, EtcdError> {
         let began = self.0.env.clock.boottime();
         let mut state = self.0.state.lock().await;
         if state.closed {
@@ -208,7 +208,7 @@ impl EtcdSession {
         {
             return Err(error.clone());
         }
-        let outcome = self.try_vouch(&mut state, term).await;
+        let outcome = self.try_prove_session(&mut state, term).await;
         state.failed = match &outcome {
             Ok(_) => None,
             Err(error) => Some((self.0.env.clock.boottime(), error.clone())),
@@ -216,7 +216,7 @@ impl EtcdSession {
         outcome
     }
 
-    async fn try_vouch(
+    async fn try_prove_session(
         &self,
         state: &mut MutexGuard<'_, EtcdSessionState>,
         term: u64,
@@ -225,7 +225,7 @@ impl EtcdSession {
             let now = self.0.env.clock.boottime();
             let age = now.saturating_sub(life.beat.grant.asked.boot);
             if age >= self.ttl() / SHARED_PART || life.beat.term < term {
-                match self.beat(life).await {
+                match self.keep_alive(life).await {
                     Ok(beat) => life.beat = beat,
                     Err(EtcdError::LeaseGone) => {
                         tracing::warn!("etcd ended the lease of this process; it asks for another");
@@ -237,16 +237,20 @@ impl EtcdSession {
         }
         let life = match state.life.take() {
             Some(life) => life,
-            None => self.begin().await?,
+            None => self.grant_lease().await?,
         };
-        let vouched =
-            SessionProof { lease: life.lease, badge: life.badge, grant: life.beat.grant, term: life.beat.term };
+        let vouched = SessionProof {
+            lease: life.lease,
+            registration_rev: life.registration_rev,
+            grant: life.beat.grant,
+            term: life.beat.term,
+        };
         state.life = Some(life);
         Ok(vouched)
     }
 
     /// Asks for a lease, and registers this process on it.
-    async fn begin(&self) -> Result<SessionLease, EtcdError> {
+    async fn grant_lease(&self) -> Result<SessionLease, EtcdError> {
         let (env, pool) = (&self.0.env, &self.0.pool);
         // Named here, so that a request which reaches etcd twice grants one lease. Etcd takes positive numbers.
         let lease = (i64::from_le_bytes(env.random_bytes()) & i64::MAX).max(1);
@@ -267,7 +271,7 @@ impl EtcdSession {
         let badge = self.register(lease).await?;
         let grant = LeaseGrant { asked, ttl: Duration::from_secs(ttl.max(0) as u64) };
         tracing::debug!(lease = format!("{lease:x}"), ttl, "etcd granted a lease");
-        Ok(SessionLease { lease, badge, beat: KeepAliveAnswer { grant, term }, stream: None })
+        Ok(SessionLease { lease, registration_rev: badge, beat: KeepAliveAnswer { grant, term }, stream: None })
     }
 
     /// Writes this process's registration; returns its revision.
@@ -296,10 +300,10 @@ impl EtcdSession {
     }
 
     /// Sends one keep-alive: through the stream there is, else through a new one of the next member that answers.
-    async fn beat(&self, life: &mut SessionLease) -> Result<KeepAliveAnswer, EtcdError> {
+    async fn keep_alive(&self, life: &mut SessionLease) -> Result<KeepAliveAnswer, EtcdError> {
         let pool = &self.0.pool;
         if let Some(mut stream) = life.stream.take() {
-            match tokio::time::timeout(pool.patience(), self.ping(&mut stream)).await {
+            match tokio::time::timeout(pool.patience(), self.send_keep_alive(&mut stream)).await {
                 Ok(Ok(beat)) => {
                     life.stream = Some(stream);
                     return beat.ok_or(EtcdError::LeaseGone);
@@ -308,7 +312,7 @@ impl EtcdSession {
                 Ok(Err(error)) => tracing::debug!("etcd's keep-alive stream: {error}"),
                 Err(_) => tracing::debug!("etcd's keep-alive stream: no answer"),
             }
-            pool.forget(stream.index);
+            pool.drop_client(stream.index);
         }
         let lease = life.lease;
         let count = pool.settings().endpoints.len();
@@ -320,7 +324,7 @@ impl EtcdSession {
                     Ok((keeper, answers)) => {
                         let mut stream = KeepAliveStream { index, keeper, answers };
                         // Opening it is a keep-alive whose answer is not shown; the second one is dated and read.
-                        let beat = self.ping(&mut stream).await?;
+                        let beat = self.send_keep_alive(&mut stream).await?;
                         Ok(beat.map(|beat| (stream, beat)))
                     }
                     // What the client makes of a TTL of 0.
@@ -328,7 +332,7 @@ impl EtcdSession {
                     Err(error) => Err(error),
                 }
             };
-            match pool.on(index, open).await {
+            match pool.call_on(index, open).await {
                 Ok(Ok(Some((stream, beat)))) => {
                     life.stream = Some(stream);
                     return Ok(beat);
@@ -342,7 +346,7 @@ impl EtcdSession {
     }
 
     /// One keep-alive; `None`: the lease is gone.
-    async fn ping(&self, stream: &mut KeepAliveStream) -> Result<Option<KeepAliveAnswer>, Error> {
+    async fn send_keep_alive(&self, stream: &mut KeepAliveStream) -> Result<Option<KeepAliveAnswer>, Error> {
         let asked: ClockReading = self.0.env.clock.moment();
         stream.keeper.keep_alive().await?;
         let Some(answer) = stream.answers.message().await? else {
@@ -354,7 +358,7 @@ impl EtcdSession {
     }
 
     /// Forgets a lease that etcd says is gone, unless another one has taken its place.
-    pub(super) async fn lost(&self, lease: i64) {
+    pub(super) async fn forget_lease(&self, lease: i64) {
         let mut state = self.0.state.lock().await;
         if state.life.as_ref().is_some_and(|life| life.lease == lease) {
             state.life = None;
@@ -362,11 +366,11 @@ impl EtcdSession {
     }
 
     /// Registers anew if the badge is still `seen`, so that claims which named it come to nothing.
-    pub(super) async fn rebadge(&self, seen: i64) -> Result<(), EtcdError> {
+    pub(super) async fn register_again(&self, seen: i64) -> Result<(), EtcdError> {
         let mut state = self.0.state.lock().await;
-        let Some(life) = state.life.as_mut().filter(|life| life.badge == seen) else { return Ok(()) };
+        let Some(life) = state.life.as_mut().filter(|life| life.registration_rev == seen) else { return Ok(()) };
         match self.register(life.lease).await {
-            Ok(badge) => life.badge = badge,
+            Ok(badge) => life.registration_rev = badge,
             Err(EtcdError::LeaseGone) => state.life = None,
             Err(error) => return Err(error),
         }
@@ -391,7 +395,7 @@ impl EtcdSession {
     /// tells whether another one may be under way.
     pub(super) async fn claim(&self, key: &str, vouched: SessionProof) -> Result<(ClaimOutcome, usize), EtcdError> {
         let badge = self.registration();
-        let value = serde_json::to_vec(&self.claim_value()).expect("plain data becomes JSON");
+        let value = serde_json::to_vec(&self.lease_key_value()).expect("plain data becomes JSON");
         let answer = self
             .0
             .pool
@@ -399,7 +403,7 @@ impl EtcdSession {
                 let txn = Txn::new()
                     .when([
                         Compare::create_revision(key, CompareOp::Equal, 0),
-                        Compare::mod_revision(badge.as_str(), CompareOp::Equal, vouched.badge),
+                        Compare::mod_revision(badge.as_str(), CompareOp::Equal, vouched.registration_rev),
                     ])
                     .and_then([TxnOp::put(key, value.clone(), Some(PutOptions::new().with_lease(vouched.lease)))])
                     .or_else([TxnOp::get(key, None), TxnOp::get(badge.as_str(), None)]);
@@ -415,7 +419,7 @@ impl EtcdSession {
         let revision = answer.value.header().map_or(0, etcd_client::ResponseHeader::revision);
         if answer.value.succeeded() {
             // There was no key: the one that was given up is gone.
-            self.deletes().remove(key);
+            self.lock_given_up().remove(key);
             return Ok((ClaimOutcome::Done { created: revision, term }, answer.tries));
         }
         let mut read = answer.value.op_responses().into_iter().map(|response| match response {
@@ -424,7 +428,7 @@ impl EtcdSession {
         });
         let found = read.next().flatten().map(|kv| lease_key_state(&kv));
         let badge = read.next().flatten().map_or(0, |kv| kv.mod_revision());
-        Ok((ClaimOutcome::Not { found, badge, term }, answer.tries))
+        Ok((ClaimOutcome::Not { found, registration_rev: badge, term }, answer.tries))
     }
 
     /// Hangs this process's own key, which hangs on another lease, on the one that `vouched` names.
@@ -436,7 +440,7 @@ impl EtcdSession {
         vouched: SessionProof,
     ) -> Result<(), EtcdError> {
         let badge = self.registration();
-        let value = serde_json::to_vec(&self.claim_value()).expect("plain data becomes JSON");
+        let value = serde_json::to_vec(&self.lease_key_value()).expect("plain data becomes JSON");
         self.0
             .pool
             .call(|mut client| {
@@ -444,7 +448,7 @@ impl EtcdSession {
                     .when([
                         Compare::create_revision(key, CompareOp::Equal, created),
                         Compare::lease(key, CompareOp::Equal, from),
-                        Compare::mod_revision(badge.as_str(), CompareOp::Equal, vouched.badge),
+                        Compare::mod_revision(badge.as_str(), CompareOp::Equal, vouched.registration_rev),
                     ])
                     .and_then([TxnOp::put(key, value.clone(), Some(PutOptions::new().with_lease(vouched.lease)))]);
                 async move { client.txn(txn).await.map(drop) }
@@ -455,10 +459,10 @@ impl EtcdSession {
 
     /// The key of this name whose delete has had no answer, by the revision that created it.
     pub(super) fn given_up(&self, key: &str) -> Option<i64> {
-        self.deletes().get(key).copied()
+        self.lock_given_up().get(key).copied()
     }
 
-    fn deletes(&self) -> StdGuard<'_, BTreeMap<String, i64>> {
+    fn lock_given_up(&self) -> StdGuard<'_, BTreeMap<String, i64>> {
         // Each entry is replaced as a whole.
         self.0.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -467,7 +471,7 @@ impl EtcdSession {
     /// asked once at most; an answer says that the key is gone, whatever else is under way. Without one it may go at any later
     /// time, and whoever asks next deletes it again.
     pub(super) async fn delete(&self, key: &str, created: i64) -> Result<(), EtcdError> {
-        self.deletes().insert(key.to_owned(), created);
+        self.lock_given_up().insert(key.to_owned(), created);
         self.0
             .pool
             .call(|mut client| {
@@ -477,7 +481,7 @@ impl EtcdSession {
                 async move { client.txn(txn).await.map(drop) }
             })
             .await?;
-        self.deletes().remove(key);
+        self.lock_given_up().remove(key);
         Ok(())
     }
 

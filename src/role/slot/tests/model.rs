@@ -191,9 +191,9 @@ fn assert_answers(plan: &mut SlotSchedule, slots: &BTreeSet<Timestamp>, near: Ti
         open.clone().filter(|at| starts(*at) <= now && !is_closed(*at)).filter(is_missed).collect();
     let instant = |slot: Option<Slot>| slot.map(|slot| slot.at);
     if is_known {
-        assert_eq!(instant(plan.waiting(&commits, now)), waiting);
+        assert_eq!(instant(plan.first_waiting(&commits, now)), waiting);
     } else {
-        is(plan.waiting(&commits, now), due);
+        is(plan.first_waiting(&commits, now), due);
     }
     if newest.is_some() || due.is_some_and(is_closed) {
         assert_eq!(instant(plan.pending(&commits, now)), due.filter(|due| !is_closed(*due)));
@@ -208,7 +208,7 @@ fn assert_answers(plan: &mut SlotSchedule, slots: &BTreeSet<Timestamp>, near: Ti
         let (slot, works) = (Slot { at, starts: starts(at) }, running == Some(at));
         let end = all.get(n + 1).copied().map_or(Timestamp::MAX, starts);
         let limit = if works { end } else { end.min(starts(at) + seconds(question.missed_after)) };
-        let standing = plan.standing(slot, &commits, works, now);
+        let standing = plan.slot_status(slot, &commits, works, now);
         match standing {
             SlotStatus::Committed => assert!(is_closed(at)),
             SlotStatus::NotFinished => assert!(works && is_missed(&at)),
