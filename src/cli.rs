@@ -5,25 +5,25 @@
 #![allow(clippy::format_push_string, reason = "short texts for people: they should read like what they print")]
 
 pub mod args;
+mod colour;
 mod configure;
 pub mod error;
+pub mod error_hints;
 pub mod exit;
 pub mod generate;
+mod host_check;
 pub mod json;
 pub mod log;
+mod log_observer;
 pub mod open;
 pub mod output;
-mod paint;
-pub mod policy;
 pub mod progress;
 pub mod render;
 pub mod run;
 pub mod settings;
 pub mod signal;
-mod speaker;
-mod surroundings;
 mod systemd;
 pub mod terminal;
 pub mod units;
-pub mod usage;
+pub mod usage_hints;
 pub mod wire;

@@ -3,21 +3,21 @@
 //! The same file stands on every node. Nothing is guessed from the host: no time zone, no hostname, no environment
 //! except credentials of the store and where systemd puts a service's credentials.
 //!
-//! The way: text → `document` (a tree with places) → `raw` (the schema: unknown keys, forms, what is not there yet) →
+//! The way: text → `toml_document` (a tree with places) → `schema` (the schema: unknown keys, forms, what is not there yet) →
 //! `check` (does it make sense) → [`Settings`]. All problems are collected on the way; only then it fails.
 
 mod check;
-mod document;
 mod error;
 pub(crate) mod files;
 pub mod pattern;
-mod raw;
 mod render;
+mod schema;
 mod section;
 mod starter;
 pub mod systemd;
 #[cfg(test)]
 mod tests;
+mod toml_document;
 mod url;
 pub mod value;
 

@@ -4,19 +4,17 @@
 //! does can hold up another's, beyond the bounded number of runs at a time. This room starts and stops those tasks, follows the config, and
 //! tells systemd how it goes.
 
-mod callers;
 pub mod client;
-mod doubts;
-mod limits;
-mod message;
-mod notify;
-mod post;
+mod clients;
+mod concurrency;
+mod outages;
+mod protocol;
+mod role_actions;
+mod role_task;
 pub mod socket;
 mod state_dir;
-mod stores;
-mod tidings;
-pub mod watcher;
-mod work;
+mod store_connector;
+mod systemd;
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -29,25 +27,25 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use self::callers::RoleCommand;
-use self::limits::ConcurrencyLimits;
-use self::notify::ServiceManager;
-use self::post::RoleTask;
+use self::clients::RoleCommand;
+use self::concurrency::ConcurrencyLimits;
+use self::role_task::RoleTask;
 pub use self::socket::SocketError;
 use self::socket::{DaemonSocket, RoleDirectory, SocketContext};
 use self::state_dir::StateDirMonitor;
-use self::stores::StoreConnector;
+use self::store_connector::StoreConnector;
+use self::systemd::ServiceManager;
+use crate::alert::dispatcher::AlertDispatcher;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::RoleName;
-use crate::job::cancel::CancelToken;
-use crate::job::guard::{GuardError, NoCommitReason};
-use crate::job::lease::LeaseSessions;
+use crate::job::admission::guard::{GuardError, NoCommitReason};
+use crate::job::node::cancel::CancelToken;
+use crate::job::node::context::NodeContext;
+use crate::job::node::leases::LeaseSessions;
 use crate::job::prune::PruneError;
 use crate::job::report::RoleReport;
 use crate::job::report::pruned::PruneReport;
-use crate::job::runner::NodeContext;
-use crate::notice::teller::AlertDispatcher;
-use crate::role::duty::RoleStatus;
+use crate::role::controller::RoleStatus;
 use crate::role::identity::{IdentityError, NodeIdentity};
 use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
@@ -302,7 +300,7 @@ impl Supervisor {
                 voice: Arc::clone(&self.observer),
                 teller: Arc::clone(&self.alerts),
                 observe: self.observe,
-                prune_interval: work::PRUNE_INTERVAL,
+                prune_interval: role_actions::PRUNE_INTERVAL,
             };
             let task = tokio::spawn(post.run(stopped, commands, tell, count));
             self.roles.insert(

@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::clock_doubt::ClockDoubts;
+use crate::clock_reading::ClockReading;
 use crate::file;
 pub use crate::file::boot::BootDir;
-use crate::moment::ClockReading;
 
 /// What this process was given in its environment under this name. Nothing else in the program asks for it.
 pub fn variable(name: &str) -> Option<OsString> {

@@ -15,10 +15,10 @@ use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptio
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use crate::client_renewal::{ClientRenewal, RenewalAction};
 use crate::config::EtcdSettings;
 use crate::file;
 use crate::outage;
-use crate::renewal::{ClientRenewal, RenewalAction};
 use crate::text;
 
 /// The longest that one member is waited for.

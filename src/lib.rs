@@ -1,10 +1,13 @@
 //! `runner`: an HA-aware backup runner with leader election for active/standby pairs.
 //!
 //! Direction of the rooms: `main → cli, daemon → job → role, journal, repo, tree → store`. Nothing points back;
-//! `tests/house/` holds it. `ids`, `text`, `env`, `file`, `http`, `etcd`, `renewal` and `process` are leaves that every room may use.
+//! `tests/house/` holds it. `ids`, `text`, `env`, `file`, `http`, `etcd`, `client_renewal` and `process` are leaves that every room may use.
 
+pub mod alert;
 pub mod cli;
+pub mod client_renewal;
 pub mod clock_doubt;
+pub mod clock_reading;
 pub mod config;
 pub mod daemon;
 pub mod env;
@@ -15,13 +18,10 @@ pub mod http;
 pub mod ids;
 pub mod job;
 pub mod journal;
-pub mod moment;
-pub mod notice;
 pub mod outage;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod process;
-pub mod renewal;
 pub mod repo;
 pub mod role;
 pub mod store;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use runner::cli::args::{self, CliCommand};
 use runner::cli::output::CommandOutput;
-use runner::cli::{run, terminal, usage};
+use runner::cli::{run, terminal, usage_hints};
 use runner::process::harden;
 
 /// Threads of the runtime: it waits for stores and timers, while reading, hashing and compressing have threads of their own.
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Err(e) if !e.use_stderr() => e.exit(),
         Err(e) => {
             let words: Vec<_> = std::env::args_os().collect();
-            let (text, document) = usage::refusal(&args::shown_command(), &e, &words);
+            let (text, document) = usage_hints::refusal(&args::shown_command(), &e, &words);
             terminal::write_error(&terminal::error_page().wrap_lines(&text));
             // Where nobody reads it the exit code says the same.
             let _ = document.map(|document| CommandOutput::new(terminal::output()).document(&document));

@@ -3,13 +3,13 @@
 //! The decisions are pure; what talks to the kernel, to etcd or to a command stands in adapters. Nobody but this room can
 //! make a [`permit::Candidacy`], and without one there is no permit, and without a permit no append.
 
-pub mod commits;
-pub mod duty;
+pub mod clock_tolerance;
+pub mod clone_detection;
+pub mod controller;
 pub mod election;
 pub mod identity;
 pub mod lease;
 pub mod permit;
-pub mod present;
 pub mod probe;
 pub mod slot;
-pub mod twin;
+pub mod slot_commits;

@@ -17,20 +17,20 @@ use tokio::sync::oneshot;
 
 use crate::text;
 
-pub mod answer;
-pub mod careless;
 mod connect;
 pub mod counting;
 pub mod dir;
 pub mod faulty;
-#[cfg(test)]
-pub(crate) mod held;
+pub mod ignores_conditions;
 pub mod key;
 mod limit;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod memory_tracking;
 pub mod proof;
 #[cfg(feature = "s3")]
-mod renewing;
+mod reconnecting;
+pub mod response;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod throttled;

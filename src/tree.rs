@@ -6,7 +6,7 @@
 pub mod compare;
 pub mod exclude;
 pub mod flags;
-pub mod names;
+pub mod owner_names;
 pub mod problem;
 pub mod read;
 pub mod roots;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runner::job::cache::decode_block;
+use runner::job::backup::tree_cache::decode_block;
 
 fuzz_target!(|data: &[u8]| {
     let _ = decode_block(data);

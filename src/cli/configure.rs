@@ -8,7 +8,7 @@ use super::args::verbs;
 use super::error::{Error, UsageError};
 use super::exit::ExitKind;
 use super::run::CliSession;
-use super::{json, render, settings, surroundings, systemd as units, terminal};
+use super::{host_check, json, render, settings, systemd as units, terminal};
 use crate::config::{starter, systemd};
 use crate::role::identity;
 
@@ -37,7 +37,7 @@ pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> R
             settings.warnings.extend(units::unwritable_stores(&settings, Path::new("/")));
             let links = settings::symlinked_sources(&settings);
             let node = identity::peek_identity(session.globals.state_dir.as_deref(), session.globals.node.as_deref()).1;
-            let missing = surroundings::host_problems(&settings, &node);
+            let missing = host_check::host_problems(&settings, &node);
             session.report(
                 || render::config::checked(&settings, &links, &missing, terminal::output_page()),
                 || json::config(&settings, &links, &missing, false),

@@ -2,9 +2,9 @@
 
 use std::error::Error as StdError;
 
+pub use super::error_hints::exit_and_hint;
 use super::exit::ExitKind;
-pub use super::policy::exit_and_hint;
-use super::render::page::PageLayout;
+use super::render::layout::PageLayout;
 use crate::ids::RoleName;
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::text;

@@ -16,15 +16,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exit::ExitKind;
+use super::render::browse::escaped;
 use super::render::config::link;
-use super::render::inside::escaped;
 use super::settings::SymlinkedSource;
 use crate::clock_doubt::ClockDoubt;
 use crate::config::{ConfigError, JournalPlacement, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
-use crate::job::inside::{JournalEntry, VoidContent};
+use crate::job::browse::{JournalEntry, VoidContent};
 use crate::job::operate::{OperateReport, RoleChange};
-use crate::job::report::inside::{DiffCounts, DiffLine, FindMatch};
+use crate::job::report::browse::{DiffCounts, DiffLine, FindMatch};
 use crate::job::report::restored::{RestoreProblem, RestoredSnapshot};
 use crate::job::report::setup::{InitReport, InitRoleReport, KeyChange, KeyReport, KeySlotKind};
 use crate::job::report::snapshot::SnapshotInfo;

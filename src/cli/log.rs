@@ -13,8 +13,8 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::paint::paint;
-use super::render::page::PageLayout;
+use super::colour::paint;
+use super::render::layout::PageLayout;
 use super::terminal;
 use crate::env;
 use crate::text;

@@ -9,13 +9,13 @@ use super::render;
 use super::run::CommandContext;
 use crate::config::{RoleSettings, StoreUrl};
 use crate::ids::Digest;
-use crate::job::inside::{JournalEndLookup, ReadOnlyRepository};
-use crate::job::known::RepositoryLocation;
-use crate::job::local::LocalState;
-use crate::job::loss;
+use crate::job::browse::select::{SelectError, is_id, select, whole_id};
+use crate::job::browse::{JournalEndLookup, ReadOnlyRepository};
+use crate::job::node::known_repository::RepositoryLocation;
+use crate::job::node::local_state::LocalState;
 use crate::job::repair::SalvagedRepository;
-use crate::job::repository::Repository;
-use crate::job::select::{SelectError, is_id, select, whole_id};
+use crate::job::repository::loss_notes;
+use crate::job::repository::open::Repository;
 use crate::journal::state::Snapshot;
 use crate::outage;
 use crate::repo::loss::PackLosses;
@@ -154,7 +154,7 @@ pub async fn note_losses(context: &CommandContext, repository: &Repository, met:
     let state_dir = state_dir(context);
     let (_, label) = identity::peek_identity(state_dir.as_deref(), context.node.as_deref());
     let local = state_dir.map(|dir| LocalState::peek(&context.env, &dir, repository.keys.repo()));
-    loss::note_losses(repository, local.as_ref(), &context.env, &label, met).await;
+    loss_notes::note_losses(repository, local.as_ref(), &context.env, &label, met).await;
 }
 
 /// Somebody who has no place for a state has none.

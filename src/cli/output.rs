@@ -5,9 +5,9 @@ use std::io::{self, BufWriter, Write};
 
 use serde_json::Value;
 
+use super::colour::paint;
 use super::json::JsonListWriter;
-use super::paint::paint;
-use super::render::page::screen;
+use super::render::layout::screen;
 use crate::text;
 
 /// A buffered output that remembers whether its reader left: `runner ls app | head` is no error.

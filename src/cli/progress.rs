@@ -14,7 +14,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::terminal;
 use super::units::{bytes, counted, duration};
 use crate::env::Clock;
-use crate::job::progress::{JobPhase, JobProgress};
+use crate::job::node::progress::{JobPhase, JobProgress};
 
 /// How often the bar is drawn: fluent for eyes, nothing for the CPU.
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);

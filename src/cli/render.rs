@@ -1,4 +1,4 @@
-//! Reports as text for people: pure functions, a file per kind of report. [`page`] breaks lines; the first line is the verdict.
+//! Reports as text for people: pure functions, a file per kind of report. [`layout`] breaks lines; the first line is the verdict.
 
 pub mod audited;
 pub mod backup;
@@ -6,11 +6,8 @@ pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod executed;
-pub mod inside;
 pub mod journal;
-pub mod notice;
 pub mod operated;
-pub mod page;
 pub mod pruned;
 pub mod reason;
 pub mod repaired;
@@ -25,7 +22,7 @@ pub mod whoami;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use self::page::PageLayout;
+use self::layout::PageLayout;
 use crate::ids::Digest;
 
 /// The most single paths or objects that a report for people names; the rest is counted. `--json` has them all.
@@ -55,6 +52,9 @@ fn more(shown: usize, total: u64) -> String {
     if rest == 0 { String::new() } else { format!("  ... and {} more\n", super::units::count(rest)) }
 }
 
+pub mod alert;
+pub mod browse;
+pub mod layout;
 #[cfg(test)]
 pub(super) mod samples;
 

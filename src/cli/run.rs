@@ -16,21 +16,21 @@ use super::exit::{self, ExitKind};
 use super::output::{CommandOutput, ListOutput};
 use super::progress::{self, ProgressDisplay, ProgressMode};
 use super::render::audited::RoleAuditResult;
-use super::render::page::PageLayout;
+use super::render::layout::PageLayout;
 use super::render::{self, RenderContext};
 use super::signal::SignalNotice;
 use super::{configure, generate, json, log, open, settings, signal, terminal, wire};
 use crate::config::{RoleSettings, Settings};
 use crate::env::{self, Env};
 use crate::ids::RoleName;
-use crate::job::cancel::CancelToken;
+use crate::job::browse::{JournalEntry, ReadOnlyRepository};
 use crate::job::exec::ExecOutcome;
-use crate::job::inside::{JournalEntry, ReadOnlyRepository};
+use crate::job::node::cancel::CancelToken;
+use crate::job::node::progress::JobProgress;
 use crate::job::operate::RoleChange;
-use crate::job::progress::JobProgress;
 use crate::job::prune::PruneOutcome;
 use crate::job::report::RunOutcome;
-use crate::job::report::inside::{DiffCounts, DiffLine};
+use crate::job::report::browse::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
 use crate::job::report::whoami::RoleState;
 use crate::journal::state::Snapshot;
@@ -414,7 +414,7 @@ async fn ls(session: &mut CliSession, args: &verbs::LsArgs) -> Result<ExitKind, 
         let snapshot = open::select_snapshot(&context, &archive, args.selector())?;
         let head = heading(role, Some(snapshot), &archive);
         let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
-        let mut each = |e: &_| list.item(|| render::inside::entry(e, args.long, &view), || json::entry(e));
+        let mut each = |e: &_| list.item(|| render::browse::entry(e, args.long, &view), || json::entry(e));
         let read = wire::ls(&archive, snapshot, args, &mut each).await;
         open::note_reader_losses(&context, &archive).await;
         read?;
@@ -448,7 +448,7 @@ async fn find(session: &mut CliSession, args: &verbs::FindArgs) -> Result<ExitKi
             if args.snapshot == ALL { None } else { Some(open::select_snapshot(&context, &archive, &args.snapshot)?) };
         let head = heading(role, snapshot, &archive);
         let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "entries")?;
-        let mut each = |hit: &_| list.item(|| render::inside::found_entry(hit, args.long, &view), || json::found(hit));
+        let mut each = |hit: &_| list.item(|| render::browse::found_entry(hit, args.long, &view), || json::found(hit));
         let read = wire::find(&archive, snapshot, args, &mut each).await;
         open::note_reader_losses(&context, &archive).await;
         read?;
@@ -474,12 +474,12 @@ async fn diff(session: &mut CliSession, args: &verbs::DiffArgs) -> Result<ExitKi
         let mut list = ListOutput::open(&mut session.out, session.globals.json, &head, "changes")?;
         let mut each = |line: &DiffLine| {
             counts.add(line.change);
-            list.item(|| render::inside::diff(line), || json::diff(line))
+            list.item(|| render::browse::diff(line), || json::diff(line))
         };
         let read = wire::diff(&archive, [before, after], args, &mut each).await;
         open::note_reader_losses(&context, &archive).await;
         read?;
-        Ok(list.finish(&render::inside::diff_total(&counts), &json::diff_total(&counts))?)
+        Ok(list.finish(&render::browse::diff_total(&counts), &json::diff_total(&counts))?)
     }))
     .await?;
     Ok(ExitKind::Done)

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::ExitKind;
 use super::terminal;
-use crate::job::cancel::CancelToken;
+use crate::job::node::cancel::CancelToken;
 
 const STOPPING: &str = "stopping: what runs comes to its end first; a second signal ends it at once";
 

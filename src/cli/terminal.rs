@@ -9,8 +9,8 @@ use anstream::{AutoStream, ColorChoice};
 use rustix::fs::fstat;
 use rustix::termios::{isatty, tcgetwinsize};
 
-use super::paint::paint;
-use super::render::page::PageLayout;
+use super::colour::paint;
+use super::render::layout::PageLayout;
 use crate::env;
 use crate::text;
 

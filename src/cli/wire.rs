@@ -17,32 +17,34 @@ pub use self::key::key;
 use super::args::{GlobalArgs, verbs};
 use super::error::{Error, Interrupted, UsageError};
 use super::exit::ExitKind;
+use super::log_observer::{AlertTextFormatter, LogObserver};
 use super::run::{CommandContext, until_cancelled};
-use super::speaker::{AlertTextFormatter, LogObserver};
 use super::{open, render};
+use crate::alert::dispatcher::AlertDispatcher;
+use crate::alert::monitor::AlertMonitor;
 use crate::config::{NotifySettings, RoleSettings, StoreUrl};
 use crate::daemon::client::{ClientError, DaemonClient};
-use crate::daemon::watcher::AlertMonitor;
 use crate::daemon::{self, DaemonParams, TELL_PATIENCE};
 use crate::file::access::{self, FileExposure};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
-use crate::job::adopt::adopt;
+use crate::job::admission::guard::{self, GuardError, NoCommitReason};
 use crate::job::audit::AuditingNode;
 use crate::job::backup::BackupError;
-use crate::job::guard::{self, GuardError, NoCommitReason};
-use crate::job::hook::HookRunner;
-use crate::job::inside::{self, ItemCallback, JournalEntry, ReadOnlyRepository};
-use crate::job::known::{self, RepositoryLocation};
-use crate::job::lease::LeaseSessions;
-use crate::job::local::{LocalState, ProcessMemory};
+use crate::job::backup::hooks::HookRunner;
+use crate::job::browse::{self, ItemCallback, JournalEntry, ReadOnlyRepository};
+use crate::job::node::context::{NodeContext, NodeInputs};
+use crate::job::node::known_repository::{self, RepositoryLocation};
+use crate::job::node::leases::LeaseSessions;
+use crate::job::node::local_state::{LocalState, ProcessMemory};
+use crate::job::node::progress::JobProgress;
+use crate::job::operate::adopt::adopt;
 use crate::job::operate::{self, OperateReport, OperatorContext};
-use crate::job::progress::JobProgress;
 use crate::job::prune::{self, PruneOutcome};
 use crate::job::repair::RepairRequest;
-use crate::job::repair::entry::RecoveryInputs;
+use crate::job::repair::recovery::RecoveryInputs;
 use crate::job::report::audited::AuditReport;
-use crate::job::report::inside::{DiffLine, FindMatch};
+use crate::job::report::browse::{DiffLine, FindMatch};
 use crate::job::report::repaired::RepairReport;
 use crate::job::report::restored::RestoredSnapshot;
 use crate::job::report::setup::InitRoleReport;
@@ -50,16 +52,14 @@ use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{RoleState, WhoamiReport};
 use crate::job::report::{RoleReport, RunOutcome};
-use crate::job::repository::OpenError;
+use crate::job::repository::journal_access::JournalAccess;
+use crate::job::repository::open::OpenError;
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
-use crate::job::runner::{NodeContext, NodeInputs};
-use crate::job::seat::JournalAccess;
 use crate::job::verify;
 use crate::job::whoami::{DaemonAnswer, WhoamiRequest};
 use crate::journal::log::AppendError;
 use crate::journal::record::WriterNode;
 use crate::journal::state::{JournalView, Snapshot};
-use crate::notice::teller::AlertDispatcher;
 use crate::outage::no_answer_text;
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::role::identity::{self, IdentityOrigin, NodeIdentity, find_state_dir, open_state_dir};
@@ -75,7 +75,7 @@ pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> R
     let place = RepositoryLocation::new(settings, &role.name);
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok().filter(|dir| dir.is_dir());
     if !new {
-        let refuse = |store| job::init::refuse_gone(store, &place, state_dir.as_deref(), env);
+        let refuse = |store| job::repository::init::refuse_gone(store, &place, state_dir.as_deref(), env);
         match crate::store::connect(settings, env).await {
             Ok(store) => refuse(Some(store.as_ref())).await?,
             Err(error) if error.kind == StoreErrorKind::NoSuchStore => refuse(None).await?,
@@ -84,8 +84,8 @@ pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> R
     }
     let store = crate::store::create(settings, env).await?;
     let seats = JournalAccess::connect(&context.settings);
-    let (repository, report) = job::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
-    job::lease::prove_lease_store(role, &repository, &context.env).await?;
+    let (repository, report) = job::repository::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
+    job::node::leases::prove_lease_store(role, &repository, &context.env).await?;
     if let Some(state_dir) = &state_dir {
         if new {
             place.accept(env, state_dir, &repository);
@@ -131,7 +131,7 @@ pub async fn backup(
     let runner = node_context(context, progress).await?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(alert_dispatcher(context, &runner, &context.settings.notify));
-    let plan = known::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
+    let plan = known_repository::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
     let hooks = HookRunner::new(&runner, role);
     hooks.recover().await;
@@ -355,7 +355,7 @@ pub async fn operate(
     let opened = open::repository(context, role);
     let silent = || OpenError::Store(open::timeout_error(context, operate::PATIENCE));
     let repository = context.env.timeout(operate::PATIENCE, opened).await.unwrap_or_else(|| Err(silent().into()))?;
-    known::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
+    known_repository::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let assessment = match act {
         OperateAction::Takeover { .. } => guard::run_probes(&runner, role, None).await,
         _ => None,
@@ -393,7 +393,7 @@ pub async fn operate(
 
 /// An archive's snapshots, oldest first.
 pub fn snapshots(archive: &ReadOnlyRepository) -> Vec<SnapshotInfo> {
-    archive.snapshots().iter().map(|snapshot| inside::snapshot_info(archive.role(), snapshot)).collect()
+    archive.snapshots().iter().map(|snapshot| browse::snapshot_info(archive.role(), snapshot)).collect()
 }
 
 /// The entries of a snapshot.
@@ -405,7 +405,7 @@ pub async fn ls(
 ) -> Result<(), Error> {
     let reader = archive.reader().await?;
     let path = args.below()?;
-    Ok(inside::ls(&reader, snapshot.root, &path, args.recursive, each).await?)
+    Ok(browse::ls(&reader, snapshot.root, &path, args.recursive, each).await?)
 }
 
 /// One file's content.
@@ -415,7 +415,7 @@ pub async fn cat(
     args: &verbs::CatArgs,
     out: &mut (dyn Write + Send),
 ) -> Result<(), Error> {
-    Ok(inside::cat(&archive.reader().await?, snapshot.root, &args.path, out).await?)
+    Ok(browse::cat(&archive.reader().await?, snapshot.root, &args.path, out).await?)
 }
 
 /// The entries that match a pattern, in one snapshot or (`None`) in all.
@@ -426,7 +426,7 @@ pub async fn find(
     each: ItemCallback<'_, FindMatch>,
 ) -> Result<(), Error> {
     let snapshots = snapshot.map_or(archive.snapshots(), std::slice::from_ref);
-    Ok(inside::find(&archive.reader().await?, snapshots, &args.pattern, each).await?)
+    Ok(browse::find(&archive.reader().await?, snapshots, &args.pattern, each).await?)
 }
 
 /// The differences between two snapshots.
@@ -437,7 +437,7 @@ pub async fn diff(
     each: ItemCallback<'_, DiffLine>,
 ) -> Result<(), Error> {
     let path = args.path.clone().unwrap_or_default();
-    Ok(inside::diff(&archive.reader().await?, between.map(|s| s.root), &path, each).await?)
+    Ok(browse::diff(&archive.reader().await?, between.map(|s| s.root), &path, each).await?)
 }
 
 /// Writes files back.
@@ -450,7 +450,7 @@ pub async fn restore(
     let (progress, _display) = context.progress(&format!("restore {}", archive.role()));
     let source = RepositorySource::open(archive.clone(), snapshot.root).await?;
     let roots = source.roots().await?;
-    let paths = inside::expand_to_roots(&args.paths, &roots);
+    let paths = browse::expand_to_roots(&args.paths, &roots);
     if paths.is_empty() {
         progress.total_bytes.store(snapshot.bytes, Ordering::Relaxed);
     }
@@ -458,7 +458,7 @@ pub async fn restore(
     let options = restore_options(args, roots, paths, overwrite);
     let entries = Box::new(source.entries(&options.paths));
     let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
-    let snapshot = inside::snapshot_info(archive.role(), snapshot);
+    let snapshot = browse::snapshot_info(archive.role(), snapshot);
     Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: false, is_vouched_for: true, report })
 }
 
@@ -480,12 +480,12 @@ pub async fn salvage(
     let source = RepositorySource::salvage(archive.clone(), snapshot.root, reader);
     // Of a list that is lost as a whole nothing is written.
     let roots = source.roots().await.unwrap_or_else(|_| vec![TreePath::default()]);
-    let paths = inside::expand_to_roots(&args.paths, &roots);
+    let paths = browse::expand_to_roots(&args.paths, &roots);
     let options = restore_options(args, roots, paths, args.overwrite.into());
     let entries = Box::new(source.entries(&options.paths));
     let mut report = restore::restore(Arc::new(source.clone()), entries, options, progress, &context.env).await?;
     report.add_lost(source.lost());
-    let snapshot = inside::snapshot_info(archive.role(), snapshot);
+    let snapshot = browse::snapshot_info(archive.role(), snapshot);
     Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: true, is_vouched_for, report })
 }
 
@@ -586,7 +586,7 @@ pub async fn verify(
 pub async fn audit(context: &CommandContext, role: &RoleSettings, since: Timestamp) -> Result<AuditReport, Error> {
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let plan = known::recalled_slot_plan(&context.settings, role, &context.env, state_dir.as_deref())?;
+    let plan = known_repository::recalled_slot_plan(&context.settings, role, &context.env, state_dir.as_deref())?;
     let remembered = |repo| LocalState::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let period = (since, context.env.clock.now());
     let (node, label) = identity::peek_identity(state_dir.as_deref(), context.node.as_deref());

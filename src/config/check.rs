@@ -9,13 +9,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::TomlTable;
 use super::error::{ConfigError, ConfigLocation, ConfigProblem};
 use super::section::{ConfigSection, LocatedValue, accept};
+use super::toml_document::TomlTable;
 use super::{
     ConfigEnvironment, DumpSettings, EnvironmentSettings, FallbackSettings, HookCommands, HttpUrl, JournalPlacement,
     KeySource, LeaseKind, LeaseUnreachablePolicy, NotifySettings, RetentionPolicy, RoleSettings, Schedule, Settings,
-    StoreSettings, StoreUrl, TakeoverTrust, pattern, raw, value,
+    StoreSettings, StoreUrl, TakeoverTrust, pattern, schema, value,
 };
 use crate::ids::RoleName;
 
@@ -44,7 +44,7 @@ pub(super) fn settings(
     files: Vec<PathBuf>,
     host: &ConfigEnvironment,
 ) -> Result<Settings, ConfigError> {
-    let found = raw::validate(document);
+    let found = schema::validate(document);
     let mut check = SettingsChecker { host, problems: found.problems, warnings: found.warnings };
     let whole = files.first().map_or_else(ConfigLocation::nowhere, ConfigLocation::file);
     let root = ConfigSection::new(document, "", &whole);

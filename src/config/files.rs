@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::document::{self, TomlTable};
 use super::error::{ConfigError, ConfigLocation, ConfigProblem};
-use super::{ConfigEnvironment, Settings, check, raw};
+use super::toml_document::{self, TomlTable};
+use super::{ConfigEnvironment, Settings, check, schema};
 use crate::env;
 use crate::file::access;
 use crate::text;
@@ -61,8 +61,8 @@ pub(super) fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Re
     let mut document = TomlTable::default();
     let mut problems = Vec::new();
     for (file, text) in texts {
-        match document::parse(&Arc::new(file.clone()), text) {
-            Ok(table) => document::merge(&mut document, table, &[], &raw::open_table, &mut problems),
+        match toml_document::parse(&Arc::new(file.clone()), text) {
+            Ok(table) => toml_document::merge(&mut document, table, &[], &schema::open_table, &mut problems),
             Err(more) => problems.extend(more),
         }
     }

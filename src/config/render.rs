@@ -142,7 +142,7 @@ fn notify(out: &mut TomlWriter, notify: &NotifySettings, secrets: SecretDisplay)
 }
 
 fn role(out: &mut TomlWriter, role: &RoleSettings, store: &StoreSettings, secrets: SecretDisplay) {
-    let header = super::document::dotted("role", role.name.as_str());
+    let header = crate::config::toml_document::dotted("role", role.name.as_str());
     out.header(&header);
     if role.key != store.key {
         out.key(&role.key);

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::EnvironmentSettings;
-use super::document::{TomlNode, TomlTable, TomlValue, dotted};
 use super::error::{ConfigLocation, ConfigProblem};
+use super::toml_document::{TomlNode, TomlTable, TomlValue, dotted};
 use super::value::{self, ValueError};
 
 /// A value, its dotted key and where it stands.
@@ -146,7 +146,7 @@ impl<'a> ConfigSection<'a> {
 
     /// The tables below this one, by name; the place is that of the name.
     pub(super) fn sections(&self) -> Vec<(&'a str, ConfigSection<'a>)> {
-        let one = |e: &'a super::document::TomlEntry| match &e.node.value {
+        let one = |e: &'a crate::config::toml_document::TomlEntry| match &e.node.value {
             TomlValue::Table(table) => {
                 let name = dotted(&self.name, &e.key);
                 Some((e.key.as_str(), ConfigSection { table, name, place: e.place.clone() }))

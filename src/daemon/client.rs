@@ -12,12 +12,12 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::message::{DaemonRequest, DaemonRequestKind, DaemonResponse, VERSION};
+use super::protocol::{DaemonRequest, DaemonRequestKind, DaemonResponse, VERSION};
 use super::socket::{self, read_line, write_line};
 use crate::ids::{NodeId, RoleName};
-use crate::job::guard::BackupRequest;
-use crate::job::lease::LeaseLender;
-use crate::job::progress::JobProgress;
+use crate::job::admission::guard::BackupRequest;
+use crate::job::node::leases::LeaseLender;
+use crate::job::node::progress::JobProgress;
 use crate::job::report::RoleReport;
 use crate::job::whoami::DaemonRoleStatus;
 use crate::role::lease::{LeaseReply, LeaseService};

@@ -19,14 +19,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::callers::{RoleCommand, RunReply, RunRequest};
-use super::message::{DaemonRequest, DaemonRequestKind, DaemonResponse, LINE_MAX, VERSION};
+use super::clients::{RoleCommand, RunReply, RunRequest};
+use super::protocol::{DaemonRequest, DaemonRequestKind, DaemonResponse, LINE_MAX, VERSION};
 use crate::file::access;
 use crate::file::{self, FileLock};
 use crate::ids::{NodeId, RoleName};
-use crate::job::cancel::CancelToken;
-use crate::job::guard::BackupRequest;
-use crate::job::progress::JobProgress;
+use crate::job::admission::guard::BackupRequest;
+use crate::job::node::cancel::CancelToken;
+use crate::job::node::progress::JobProgress;
 use crate::job::whoami::DaemonRoleStatus;
 
 /// How often a run's progress is told.

@@ -10,7 +10,7 @@ use super::DaemonError;
 use super::socket::{DaemonSocket, SocketContext, SocketError};
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::job::local::{LocalState, LockError, ProcessMemory, REPOSITORIES};
+use crate::job::node::local_state::{LocalState, LockError, ProcessMemory, REPOSITORIES};
 use crate::role::identity::{self, IdentityCheck, IdentityError};
 
 /// How often it is looked at: a small file is read. Meanwhile other processes ask the daemon who this node is.

@@ -5,11 +5,9 @@
 //! and takes the records one by one, so that memory grows with the slots and not with the journal.
 
 pub(crate) mod account;
-pub(crate) mod changes;
 pub(crate) mod completeness;
 pub(crate) mod ledger;
 pub(crate) mod pauses;
-pub(crate) mod takeovers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,14 +20,14 @@ use crate::ids::NodeId;
 use crate::job::audit::account::{AuditPeriod, JournalAudit};
 use crate::job::audit::completeness::EmptySourceStreak;
 use crate::job::audit::ledger::SlotLedger;
-use crate::job::empty;
+use crate::job::backup::empty_sources;
 use crate::job::health::RunningBackup;
-use crate::job::last_run::{self, RunFailure, RunFailureFile};
-use crate::job::presence::{self, LivePeers};
+use crate::job::node::presence::{self, LivePeers};
+use crate::job::node::run_failure::{self, RunFailure, RunFailureFile};
 use crate::job::report::audited::{AuditFinding, AuditReport};
 use crate::job::report::whoami::RunSummary;
-use crate::job::repository::Repository;
-use crate::job::verify::found::DamageLog;
+use crate::job::repository::open::Repository;
+use crate::job::verify::damage_log::DamageLog;
 use crate::job::verify::{RememberedView, VerifyError, history};
 use crate::journal::record::{Record, WriterNode};
 use crate::journal::state::JournalState;
@@ -108,7 +106,7 @@ pub async fn audit_here(
     let unwritable = looker.filter(|looker| looker.holds(&read.state)).and_then(|looker| looker.unwritable);
     let unwritable = unwritable.map(|why| AuditFinding::StateUnwritable { why: why.to_owned() });
     let empty = account.empty_sources.take().and_then(|EmptySourceStreak { first, last, snapshot, runs, marks }| {
-        let empty = empty::empty_sources(Some(&marks), role, &repository.keys)?;
+        let empty = empty_sources::empty_sources(Some(&marks), role, &repository.keys)?;
         Some(AuditFinding::EmptySources { first, last, snapshot, runs, empty })
     });
     let seen = unwritable.into_iter().chain(empty);
@@ -130,7 +128,7 @@ async fn unrecorded(
         tracing::warn!("role {role}: whether runs of other nodes failed, or go on, cannot be told: {error}");
         LivePeers::default()
     });
-    (last_run::known_failures(own, looker.label, &told.peers, Some(&repository.keys)), told.under_way)
+    (run_failure::known_failures(own, looker.label, &told.peers, Some(&repository.keys)), told.under_way)
 }
 
 /// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.
@@ -138,5 +136,7 @@ pub(crate) fn duplicates(state: &JournalState, since: Timestamp) -> Vec<AuditFin
     SlotLedger::of_state(state, None).duplicates(since)
 }
 
+pub(crate) mod flapping;
+pub(crate) mod repetition;
 #[cfg(test)]
 mod tests;

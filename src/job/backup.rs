@@ -4,26 +4,29 @@
 //! the store has; put packs, then index objects, then the record, by compare-and-set on the head. Whatever goes wrong before
 //! the record leaves garbage for a prune, never a snapshot that is not whole.
 
-mod brought;
+pub(in crate::job) mod dedup_index;
 mod dump;
-pub(crate) mod emptiness;
-mod error;
-mod feed;
-mod finish;
+pub(crate) mod empty_check;
+pub(crate) mod empty_sources;
+mod entry_decision;
+mod entry_stream;
+pub(in crate::job) mod error;
+mod finish_stage;
+pub mod hooks;
 mod indexes;
+pub(in crate::job) mod inline_content;
 mod inventory;
-mod known;
-mod lost;
+pub(in crate::job) mod lost_content;
 pub(crate) mod mounts;
 pub(crate) mod orphans;
 mod packer;
-mod pipeline;
-mod plan;
-mod session;
+pub(in crate::job) mod pipeline;
+pub mod request;
 mod shared;
-mod stock;
-mod tree;
-mod unread;
+pub(in crate::job) mod tree;
+pub mod tree_cache;
+mod unreadable;
+mod walk_stage;
 mod worker;
 
 use std::path::PathBuf;
@@ -35,30 +38,30 @@ use jiff::Timestamp;
 use crate::config::{LeaseKind, RoleSettings};
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, NodeId, ScheduleId};
-use crate::job::authors::boot::{self, BootEvidence};
-pub use crate::job::backup::brought::InlineContent;
+pub(crate) use crate::job::admission::session::{RoleSession, indexes_len, put_indexes};
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
-pub(crate) use crate::job::backup::session::{RoleSession, indexes_len, put_indexes};
+use crate::job::backup::hooks::HookRunner;
+pub use crate::job::backup::inline_content::InlineContent;
 pub(crate) use crate::job::backup::shared::PipelineContext;
-use crate::job::hook::HookRunner;
-use crate::job::local::{LocalLock, LocalState, LockError, OwnTakeover, SavedState};
-use crate::job::presence::{self, LastAnnouncement};
+use crate::job::node::authors::boot::{self, BootEvidence};
+use crate::job::node::context::NodeContext;
+use crate::job::node::disk_reserve;
+use crate::job::node::local_state::{LocalLock, LocalState, LockError, OwnTakeover, SavedState};
+use crate::job::node::presence::{self, LastAnnouncement};
 use crate::job::report::{ByteCounts, FileCounts, LossReport};
-use crate::job::repository::Repository;
-use crate::job::reserve;
-use crate::job::runner::NodeContext;
+use crate::job::repository::open::Repository;
 use crate::journal::error::JournalError;
 use crate::journal::log::{Journal, UnfencedAction};
 use crate::journal::record::{CloneBody, TakeoverReason};
 use crate::journal::state::{JournalView, RoleHolder, Snapshot};
 use crate::repo::entry::TreePath;
 use crate::repo::format::JournalLocation;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::reader::load_index;
+use crate::role::clone_detection::{self, CloneEvidence, CloneSuspicion};
 use crate::role::election::{ElectionHistory, RolePause, TakeoverInfo};
 use crate::role::permit::Candidacy;
-use crate::role::twin::{self, CloneEvidence, CloneSuspicion};
 use crate::store::{Store, proof};
 use crate::tree::problem::PathProblem;
 
@@ -360,7 +363,7 @@ impl<'a> RoleJournal<'a> {
     pub(crate) async fn take_over(self, candidacy: &Candidacy) -> Result<RoleSession<'a>, BackupError> {
         let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
         if repository.format.journal == JournalLocation::Bucket {
-            let probe = names::probe(repository.role());
+            let probe = object_keys::probe(repository.role());
             proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
         }
         let boot = runner.env.clock.boot_id().map(Digest);
@@ -409,7 +412,7 @@ impl<'a> RoleJournal<'a> {
             session.remember(&session.memory)?;
         }
         if takeover {
-            reserve::ensure_reserve(repository.store.as_ref(), repository.role(), &runner.env).await;
+            disk_reserve::ensure_reserve(repository.store.as_ref(), repository.role(), &runner.env).await;
         }
         Ok(session)
     }
@@ -452,7 +455,7 @@ fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedSta
             before: memory.sighting,
             now: runner.env.clock.now(),
         };
-        match twin::detect_clone(evidence) {
+        match clone_detection::detect_clone(evidence) {
             CloneSuspicion::None | CloneSuspicion::Known => {}
             CloneSuspicion::SetBack(seq) => tracing::warn!(
                 "record {seq} of the journal is by a process of this machine that its state directory does not know: the state \

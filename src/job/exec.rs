@@ -16,19 +16,19 @@ use jiff::Timestamp;
 pub use self::child::ProcessExit;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
-use crate::job::backup::{BackupError, RoleSession};
-use crate::job::guard::{
+use crate::job::admission::guard::{
     self, Admission, AdmittedRun, BeginCallback, GuardError, GuardOutcome, NoCommitReason, Precheck, RoleGuard,
 };
+use crate::job::backup::{BackupError, RoleSession};
 use crate::job::health;
-use crate::job::local::{LocalLock, LocalState, LockError};
+use crate::job::node::context::NodeContext;
+use crate::job::node::local_state::{LocalLock, LocalState, LockError};
 use crate::job::report::{RoleReport, RunOutcome};
-use crate::job::repository::Repository;
-use crate::job::runner::NodeContext;
+use crate::job::repository::open::Repository;
 use crate::journal::record::{BeginBody, EndBody, RecordBody};
 use crate::journal::state::RoleHolder;
 use crate::role::lease::LeaseHolder;
-use crate::role::lease::keeper::LeaseKeepAlive;
+use crate::role::lease::keep_alive::LeaseKeepAlive;
 use crate::role::permit::{Deadline, safety_margin};
 use crate::role::probe::{ProbeAnswer, ProbeResult};
 use crate::store::{Store, StoreError};

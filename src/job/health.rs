@@ -15,9 +15,9 @@ use crate::job::report::whoami::{
 };
 use crate::journal::record::EndBody;
 use crate::journal::state::{CommandEnd, JournalPause, JournalView, RunningCommand};
-use crate::role::commits::SlotCommits;
-use crate::role::present;
+use crate::role::clock_tolerance;
 use crate::role::slot::{Slot, SlotSchedule};
+use crate::role::slot_commits::SlotCommits;
 
 /// A pause without a stated end that is older than this was forgotten: a day is the longest work that people do without a plan.
 pub(crate) const PAUSED_MAX: SignedDuration = SignedDuration::from_hours(24);
@@ -189,7 +189,7 @@ pub(crate) fn failed_command(last: &CommandEnd, is_closed: impl FnOnce(Timestamp
 /// Whether a pause lasts for too long: one with a stated end is meant for that long. Of one that is dated beyond the present it is
 /// not known how old it is.
 pub(crate) fn is_forgotten(since: Timestamp, until: Option<Timestamp>, now: Timestamp) -> bool {
-    until.is_none() && (now.duration_since(since) >= PAUSED_MAX || present::is_in_future(since, now))
+    until.is_none() && (now.duration_since(since) >= PAUSED_MAX || clock_tolerance::is_in_future(since, now))
 }
 
 /// What a verdict rests on.
@@ -231,7 +231,7 @@ pub(crate) fn health_warnings(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
     }
     found.extend(failures_since_commit(facts).into_iter().map(RoleWarning::RunFailed));
     if let Some(seconds) = facts.clock_offset_seconds
-        && present::is_clock_off(SignedDuration::from_secs(seconds))
+        && clock_tolerance::is_clock_off(SignedDuration::from_secs(seconds))
     {
         found.push(RoleWarning::ClockOff(seconds));
     }
@@ -247,7 +247,7 @@ pub(crate) fn health_warnings(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
         }
         // A role whose slots are committed by a command of `exec` has none.
         if past.snapshot.is_none() && past.commits.is_empty() && *facts.store == StoreStatus::Ok {
-            let since = past.commits.created().filter(|at| !present::is_in_future(*at, facts.now));
+            let since = past.commits.created().filter(|at| !clock_tolerance::is_in_future(*at, facts.now));
             found.push(RoleWarning::NoSnapshot { since });
         }
     }
@@ -316,8 +316,10 @@ fn is_state_dir_warning(warning: &RoleWarning) -> bool {
 /// Now, by the store's clock where this node's is known to be off: its own would count slots that have not come, or leave out some
 /// that have.
 fn corrected_now(facts: &HealthFacts<'_>) -> Timestamp {
-    let offset =
-        facts.clock_offset_seconds.map(SignedDuration::from_secs).filter(|offset| present::is_clock_off(*offset));
+    let offset = facts
+        .clock_offset_seconds
+        .map(SignedDuration::from_secs)
+        .filter(|offset| clock_tolerance::is_clock_off(*offset));
     offset.and_then(|offset| facts.now.checked_add(offset).ok()).unwrap_or(facts.now)
 }
 

@@ -1,6 +1,8 @@
 //! What operators do to a role: `pause`, `resume`, `takeover`, `journal amend`. Recorded in the journal with the node's name, so that everybody
 //! can see who did what; they need no permit, because a person answers for them.
 
+pub mod adopt;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,17 +11,17 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::{LeaseKind, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, RoleName, Seq, Term};
-use crate::job::local::LocalState;
-use crate::job::repository::Repository;
-use crate::job::seat::JournalAccess;
-use crate::journal::future::{FutureDates, WrongClock, future_dates};
+use crate::job::node::local_state::LocalState;
+use crate::job::repository::journal_access::JournalAccess;
+use crate::job::repository::open::Repository;
+use crate::journal::future_dates::{FutureDates, WrongClock, future_dates};
+use crate::journal::head_state::HeadConflict;
 use crate::journal::log::{AppendError, Journal, JournalError, UnfencedAction};
 use crate::journal::record::{PauseBody, TakeoverBody, TakeoverReason, WriterNode};
-use crate::journal::standing::HeadConflict;
 use crate::journal::state::{JournalPause, JournalView, RoleHolder};
 use crate::outage::no_answer_text;
+use crate::role::clock_tolerance;
 use crate::role::election::{self, Eligibility};
-use crate::role::present;
 use crate::role::probe::ProbeAssessment;
 
 /// How often an act is tried again after something else was appended meanwhile.
@@ -315,7 +317,7 @@ fn is_reader_clock_suspect(found: &FutureDates) -> bool {
 /// What an act comes to whose meaning rests on this node's clock, where the store's is another.
 async fn clock_off(repository: &Repository) -> Option<OperateReport> {
     repository.store.measure_clock_offset().await;
-    let offset = repository.store.clock_offset().filter(|offset| present::is_clock_off(*offset))?;
+    let offset = repository.store.clock_offset().filter(|offset| clock_tolerance::is_clock_off(*offset))?;
     Some(OperateReport { role: repository.role().clone(), change: RoleChange::ClockOff { offset } })
 }
 
@@ -335,7 +337,7 @@ mod tests {
     use crate::env::Clock;
     use crate::ids::NodeId;
     use crate::job::backup::BackupOptions;
-    use crate::job::init::init;
+    use crate::job::repository::init::init;
     use crate::job::testing::JobFixture;
     use crate::role::probe::ProbeAnswer;
     use crate::store::dir::DirStore;
@@ -409,7 +411,7 @@ mod tests {
         let view = rig.archive().await.view;
         let snapshot = view.state.snapshots.last().unwrap();
         assert!(
-            (snapshot.id, snapshot.slot) == (wrong.id, None) && !present::is_in_future(snapshot.time, now),
+            (snapshot.id, snapshot.slot) == (wrong.id, None) && !clock_tolerance::is_in_future(snapshot.time, now),
             "{snapshot:?}"
         );
         assert_eq!(view.state.last_slot, None);
@@ -506,7 +508,7 @@ mod tests {
         };
         assert_eq!((found.count, found.node), (1, None));
         let made = rig.archive().await.view.commits().created();
-        assert!(made.is_some_and(|made| !present::is_in_future(made, now)), "{made:?}");
+        assert!(made.is_some_and(|made| !clock_tolerance::is_in_future(made, now)), "{made:?}");
     }
 
     #[tokio::test]
@@ -537,11 +539,13 @@ mod tests {
         assert!(by.take_over(&rig.repository, &rig.role, Some(&standing_in), false).await.is_err());
         let forced = by.take_over(&rig.repository, &rig.role, Some(&said(ProbeAnswer::No)), true).await.unwrap();
         assert!(matches!(forced.change, RoleChange::TookOver { term: Term(1), from: None, .. }));
-        let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(1)), SizeLimit::INDEX).await.unwrap();
+        let bytes =
+            rig.store.get(&crate::repo::object_keys::record(&rig.role.name, Seq(1)), SizeLimit::INDEX).await.unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"forced":true,"why":"operator"}"#));
         let by = operator(&rig, 2);
         by.take_over(&rig.repository, &rig.role, Some(&said(ProbeAnswer::Yes)), true).await.unwrap();
-        let bytes = rig.store.get(&crate::repo::names::record(&rig.role.name, Seq(2)), SizeLimit::INDEX).await.unwrap();
+        let bytes =
+            rig.store.get(&crate::repo::object_keys::record(&rig.role.name, Seq(2)), SizeLimit::INDEX).await.unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(r#""body":{"why":"operator"}"#), "no force was needed");
     }
 }

@@ -9,10 +9,10 @@
 mod plan;
 mod repack;
 pub mod retention;
-mod survey;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,28 +22,30 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::plan::PackAction;
 use self::retention::KeepReason as Why;
-use self::survey::{OrphanObjects, RepositoryUsage};
+use self::usage::{OrphanObjects, RepositoryUsage};
 use crate::config::{RetentionPolicy, RoleSettings, Settings};
 use crate::ids::{Digest, PackId, RoleName};
+use crate::job::admission::guard::{
+    self, Admission, AdmittedRun, GuardError, GuardOutcome, NoCommitReason, Precheck, RoleGuard,
+};
 use crate::job::backup::{BackupError, RoleJournal, RoleSession, indexes_len, put_indexes};
-use crate::job::guard::{self, Admission, AdmittedRun, GuardError, GuardOutcome, NoCommitReason, Precheck, RoleGuard};
-use crate::job::loss;
-use crate::job::pace::{WatchedRun, run_watched};
-use crate::job::progress::JobPhase;
+use crate::job::node::context::NodeContext;
+use crate::job::node::disk_reserve;
+use crate::job::node::progress::JobPhase;
+use crate::job::node::watchdog::{WatchedRun, run_watched};
 use crate::job::report::pruned::{PruneReport, RetentionVerdict, SweepCounts};
 use crate::job::report::{RoleReport, RunOutcome};
-use crate::job::repository::Repository;
-use crate::job::reserve;
-use crate::job::runner::NodeContext;
+use crate::job::repository::loss_notes;
+use crate::job::repository::open::Repository;
 use crate::journal::record::{PruneBody, RecordBody};
 use crate::journal::state::{JournalView, Snapshot};
 use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepositoryReadError;
+use crate::role::clock_tolerance;
 use crate::role::election::{self, RetakeReason};
-use crate::role::lease::keeper::LostTo;
+use crate::role::lease::keep_alive::LostTo;
 use crate::role::permit::Candidacy;
-use crate::role::present;
 use crate::store::{Store, StoreError, StoreErrorKind, Versioning};
 
 /// What no record ever named is condemned when it is this old by the store's time: a first upload may take days.
@@ -216,7 +218,7 @@ pub(crate) async fn prune(
             let keys: Vec<String> = body
                 .packs
                 .iter()
-                .map(|id| crate::repo::names::pack(role, *id))
+                .map(|id| crate::repo::object_keys::pack(role, *id))
                 .take(crate::store::DELETE_BATCH_MAX)
                 .collect();
             repository.store.delete(&keys).await?;
@@ -230,7 +232,7 @@ pub(crate) async fn prune(
 /// Tells the next run what was met of losses.
 async fn note_losses(session: &RoleSession<'_>, met: &PackLosses) {
     let (runner, local) = (session.runner, Some(&session.local));
-    loss::note_losses(session.repository, local, &runner.env, &runner.node.name, met).await;
+    loss_notes::note_losses(session.repository, local, &runner.env, &runner.node.name, met).await;
 }
 
 /// The same for what ended a prune.
@@ -319,12 +321,12 @@ async fn admit_and_prune(
         return Ok(PruneOutcome::Refused(Box::new(refused)));
     }
     // The lease is written, too.
-    let is_tight = reserve::release_if_full(repository.store.as_ref(), &role.name, &runner.env).await?;
+    let is_tight = disk_reserve::release_if_full(repository.store.as_ref(), &role.name, &runner.env).await?;
     let guard =
         RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(RetakeReason::None) };
     let admission = Box::pin(guard.admit(assessment)).await;
     if is_tight && !matches!(admission, Ok(Admission::Active(_))) {
-        reserve::ensure_reserve(repository.store.as_ref(), &role.name, &runner.env).await;
+        disk_reserve::ensure_reserve(repository.store.as_ref(), &role.name, &runner.env).await;
     }
     match admission? {
         Admission::Refused(refused) => Ok(PruneOutcome::Refused(refused)),
@@ -351,7 +353,7 @@ pub(crate) async fn prune_admitted(
     candidacy: &Candidacy,
     lost: impl Future<Output = LostTo>,
 ) -> Result<PruneReport, PruneError> {
-    let is_tight = reserve::release_if_full(opening.store(), &role.name, &runner.env).await?;
+    let is_tight = disk_reserve::release_if_full(opening.store(), &role.name, &runner.env).await?;
     Box::pin(prune_with_room(is_tight, runner, role, zone, opening, candidacy, lost)).await
 }
 
@@ -382,7 +384,7 @@ async fn prune_with_room(
         }
     };
     let done = work.await;
-    reserve::ensure_reserve(repository.store.as_ref(), &role.name, &runner.env).await;
+    disk_reserve::ensure_reserve(repository.store.as_ref(), &role.name, &runner.env).await;
     done
 }
 
@@ -392,7 +394,7 @@ fn settled_times(snapshots: &[Snapshot]) -> Vec<Timestamp> {
     let mut before: Option<Timestamp> = None;
     let settle = |snapshot: &Snapshot| {
         let is_apart = |before: &Timestamp| {
-            *before > snapshot.time && !present::is_clock_off(before.duration_since(snapshot.time))
+            *before > snapshot.time && !clock_tolerance::is_clock_off(before.duration_since(snapshot.time))
         };
         let time = before.filter(is_apart).unwrap_or(snapshot.time);
         before = Some(time);

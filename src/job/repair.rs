@@ -1,11 +1,10 @@
 //! `repair`: what a store lost comes back from what is left, or is named.
 //!
-//! A plan first, which changes nothing and is all that a dry run does: the way in ([`entry`]), the journal ([`crate::journal::mend`]), the
+//! A plan first, which changes nothing and is all that a dry run does: the way in ([`recovery`]), the journal ([`crate::journal::salvage`]), the
 //! index, and what of each snapshot is lost. Then it is applied in the order of every writer: what leads in, packs, index objects, and
 //! last one record, a takeover at the number after the last, by compare-and-set. So a repair fences whoever else writes, is fenced
 //! itself, and one that was cut short is done again. Nothing is deleted, and nothing is overwritten but objects that cannot be read.
 
-pub mod entry;
 mod index;
 mod losses;
 
@@ -14,18 +13,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::entry::{RecoveredRepository, RecoveryInputs};
 use self::index::IndexPlan;
+use self::recovery::{RecoveredRepository, RecoveryInputs};
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, InstanceId, KeyId, PackId, RoleName};
 use crate::job::backup::BackupError;
-use crate::job::init::{InitError, put_new};
-use crate::job::inside::{ReadOnlyRepository, read_only_journal};
-use crate::job::local::LocalState;
+use crate::job::browse::{ReadOnlyRepository, read_only_journal};
+use crate::job::node::local_state::LocalState;
 use crate::job::operate::{OperateError, require_eligible};
 use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport};
-use crate::job::repository::{OpenError, Repository, list_key_slots};
+use crate::job::repository::init::{InitError, put_new};
+use crate::job::repository::open::{OpenError, Repository, list_key_slots};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
 use crate::journal::record::WriterNode;
 use crate::journal::register::RegisterError;
@@ -34,7 +33,7 @@ use crate::journal::state::{JournalState, Snapshot};
 use crate::repo::format::JournalLocation;
 use crate::repo::index::{count_fitting_packs, encode_index};
 use crate::repo::loss::LossLog;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable};
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 use crate::role::election;
@@ -157,7 +156,7 @@ struct RepairProgress {
 impl RepairPlan {
     async fn make(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Self, RepairError> {
         let step = by.inputs;
-        let entered = entry::open_damaged(store, step).await?;
+        let entered = recovery::open_damaged(store, step).await?;
         let repository = &entered.repository;
         // What an operator has not accepted is not repaired in the place of what this node knows.
         if let Some(known) = step.place.differing_repository(step.env, step.state_dir, repository) {
@@ -238,7 +237,7 @@ impl RepairPlan {
         if !written.entry_objects {
             self.write_entry_objects(by).await?;
             for (id, object) in &self.index.copies {
-                store.put(&names::index(role, *id), object.clone()).await?;
+                store.put(&object_keys::index(role, *id), object.clone()).await?;
             }
             written.entry_objects = true;
         }
@@ -261,7 +260,7 @@ impl RepairPlan {
                 let (part, more) = rest.split_at(count_fitting_packs(rest));
                 let id = IndexId(env.random_bytes());
                 store
-                    .put(&names::index(role, id), encode_index(&repository.keys, id, env.random_bytes(), part))
+                    .put(&object_keys::index(role, id), encode_index(&repository.keys, id, env.random_bytes(), part))
                     .await?;
                 indexes.push(id);
                 rest = more;
@@ -289,7 +288,7 @@ impl RepairPlan {
         let repository = &self.recovered.repository;
         let (store, role) = (repository.store.as_ref(), repository.role());
         if let Some((id, object)) = self.recovered.slot.as_ref().filter(|_| by.key_slot) {
-            let key = names::key(role, *id);
+            let key = object_keys::key(role, *id);
             // It is named after what it holds: what stands there is damaged.
             let is_damaged = match put_new(store, &key, object.to_vec()).await {
                 Ok(ours) => !ours,
@@ -305,12 +304,12 @@ impl RepairPlan {
         }
         let Some((what, source)) = &self.recovered.format else { return Ok(()) };
         if *source == FormatSource::Journal && repository.format.journal == JournalLocation::Bucket {
-            let proved = proof::prove(store, &names::probe(role), by.inputs.env).await;
+            let proved = proof::prove(store, &object_keys::probe(role), by.inputs.env).await;
             if let Err(failure) = proved {
                 return Err(RepairError::Proof { role: role.clone(), failure });
             }
         }
-        let (key, object) = (names::format(role), repository.format.encode(&repository.keys));
+        let (key, object) = (object_keys::format(role), repository.format.encode(&repository.keys));
         if what == index::MISSING {
             put_new(store, &key, object).await.map_err(RepairError::Put)?;
         } else {
@@ -392,7 +391,7 @@ impl SalvagedRepository {
 /// # Errors
 /// There is no way in, or the store does not answer.
 pub async fn open_salvaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<SalvagedRepository, RepairError> {
-    let RecoveredRepository { repository, .. } = entry::open_damaged(store, step).await?;
+    let RecoveredRepository { repository, .. } = recovery::open_damaged(store, step).await?;
     let journal = read_only_journal(&repository, step.env);
     let local = step.state_dir.map(|dir| LocalState::peek(step.env, dir, repository.keys.repo()));
     let known = local.as_ref().and_then(LocalState::last_view);
@@ -440,12 +439,13 @@ async fn move_chunks(
         }
         if pack.is_full() || is_last {
             let (object, table) = std::mem::replace(&mut pack, builder()).finish();
-            store.put(&names::pack(role, table.id), object).await?;
+            store.put(&object_keys::pack(role, table.id), object).await?;
             tables.push(table);
         }
     }
     Ok(tables)
 }
 
+pub mod recovery;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! contract.
 
 pub mod audited;
-pub mod inside;
+pub mod browse;
 pub mod pruned;
 pub mod repaired;
 pub mod restored;

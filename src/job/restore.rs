@@ -29,7 +29,7 @@ use tokio::task::spawn_blocking;
 
 use crate::env::Env;
 use crate::ids::{ChunkId, PackId};
-use crate::job::progress::{JobPhase, JobProgress};
+use crate::job::node::progress::{JobPhase, JobProgress};
 use crate::repo::entry::{ManifestEntry, TreePath};
 pub use repository::{RepositoryEntries, RepositorySource};
 use shared::RestoreContext;

@@ -14,11 +14,11 @@ use std::path::PathBuf;
 use self::plan::{KeySlotOpener, KeySlotState};
 use crate::config::{KeySource, RoleSettings};
 use crate::ids::{KeyGeneration, KeyId, Mac, Seq};
-use crate::job::init::put_new;
-use crate::job::keys::{self, KeysError};
 use crate::job::operate::{ATTEMPTS, OperatorContext, require_eligible};
 use crate::job::report::setup::{KeyChange, KeyReport, KeyRotation};
-use crate::job::repository::{KeySlotList, KeySlotTrial, Repository, list_key_slots, read_secret};
+use crate::job::repository::init::put_new;
+use crate::job::repository::keys::{self, KeysError};
+use crate::job::repository::open::{KeySlotList, KeySlotTrial, Repository, list_key_slots, read_secret};
 use crate::journal::error::{AppendError, JournalError};
 use crate::journal::log::Journal;
 use crate::journal::record::{RecordBody, TakeoverBody, TakeoverReason};
@@ -26,7 +26,7 @@ use crate::journal::rotation::RotateBody;
 use crate::journal::state::JournalView;
 use crate::repo::keyring::{Keyring, RepositoryKey};
 use crate::repo::keyslot::{KeySlot, SlotSecret};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::role::election;
 use crate::role::permit::Permit;
 use crate::role::probe::ProbeAssessment;
@@ -152,7 +152,7 @@ async fn attempt(
         Err(error) => {
             // One that may be in the journal needs them.
             if !matches!(error, AppendError::Unknown { .. }) {
-                delete(repository.store.as_ref(), ids.iter().map(|id| names::staged_key(repository.role(), *id)))
+                delete(repository.store.as_ref(), ids.iter().map(|id| object_keys::staged_key(repository.role(), *id)))
                     .await?;
             }
             return Err(error.into());
@@ -179,7 +179,7 @@ fn rotated_now(rotating: &Repository) -> Repository {
 
 /// The slots that are staged, by their names.
 async fn staged(repository: &Repository) -> Result<Vec<KeyId>, StoreError> {
-    let prefix = names::staged_keys_prefix(repository.role());
+    let prefix = object_keys::staged_keys_prefix(repository.role());
     let id = |object: ObjectMeta| object.key.strip_prefix(&prefix)?.parse().ok();
     Ok(list_filtered(repository.store.as_ref(), &prefix, STAGED_MAX, id).await?.found)
 }
@@ -208,7 +208,7 @@ async fn unfinished(
         return Ok(of_it.next().is_some().then_some(body));
     }
     for id in of_it {
-        match repository.store.get(&names::key(repository.role(), *id), SizeLimit::KEY_SLOT).await {
+        match repository.store.get(&object_keys::key(repository.role(), *id), SizeLimit::KEY_SLOT).await {
             Err(error) if error.is_not_found() => return Ok(Some(body)),
             Err(error) if !error.concerns_one_object() => return Err(error.into()),
             _ => {}
@@ -228,7 +228,7 @@ async fn finish(
     let (store, role) = (repository.store.as_ref(), repository.role());
     let mut made = Vec::new();
     for id in &body.slots {
-        match store.get(&names::staged_key(role, *id), SizeLimit::KEY_SLOT).await {
+        match store.get(&object_keys::staged_key(role, *id), SizeLimit::KEY_SLOT).await {
             Ok(object) => made.extend(KeySlot::open(*id, &object).ok()),
             Err(error) if error.concerns_one_object() => {}
             Err(error) => return Err(error.into()),
@@ -399,7 +399,7 @@ async fn stage(
     for secret in secrets {
         let slot = KeySlot::wrap(secret, keyring, repository.format.repo, by.operator.env);
         let slot = slot.ok_or(KeysError::NotEncrypted)?;
-        let key = names::staged_key(repository.role(), slot.id());
+        let key = object_keys::staged_key(repository.role(), slot.id());
         put_new(repository.store.as_ref(), &key, slot.encode()).await.map_err(KeysError::Put)?;
         made.push(slot);
     }
@@ -416,16 +416,16 @@ async fn settle(
     let (store, role) = (repository.store.as_ref(), repository.role());
     for slot in made {
         let (id, object) = (slot.id(), slot.encode());
-        let key = names::key(role, id);
+        let key = object_keys::key(role, id);
         put_new(store, &key, object.clone()).await.map_err(KeysError::Put)?;
         if store.get(&key, SizeLimit::KEY_SLOT).await? != object {
             return Err(KeysError::NotInPlace(id));
         }
     }
     let removable: Vec<KeyId> = removed.iter().copied().filter(|id| made.iter().all(|slot| slot.id() != *id)).collect();
-    let keys = removable.iter().map(|id| names::key(role, *id));
+    let keys = removable.iter().map(|id| object_keys::key(role, *id));
     let left = if delete(store, keys).await? { Vec::new() } else { removable };
-    delete(store, staged.iter().map(|id| names::staged_key(role, *id))).await?;
+    delete(store, staged.iter().map(|id| object_keys::staged_key(role, *id))).await?;
     Ok(left)
 }
 

@@ -11,18 +11,18 @@ use crate::config::{KeySource, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, KeyId, NodeId};
 use crate::job::backup::{BackupOptions, CommittedBackup, RoleJournal};
-use crate::job::cancel::CancelToken;
-use crate::job::init::init;
-use crate::job::inside::ReadOnlyRepository;
-use crate::job::lease::LeaseSessions;
-use crate::job::local::ProcessMemory;
-use crate::job::repository::Repository;
-use crate::job::runner::{NodeContext, NodeInputs};
-use crate::job::seat::JournalAccess;
+use crate::job::browse::ReadOnlyRepository;
+use crate::job::node::cancel::CancelToken;
+use crate::job::node::context::{NodeContext, NodeInputs};
+use crate::job::node::leases::LeaseSessions;
+use crate::job::node::local_state::ProcessMemory;
+use crate::job::repository::init::init;
+use crate::job::repository::journal_access::JournalAccess;
+use crate::job::repository::open::Repository;
 use crate::journal::record::WriterNode;
 use crate::repo::entry::TreePath;
 use crate::repo::keyslot::KeyWrapping;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::role::election::{ElectionHistory, ElectionInputs, ElectionState, LeaseView, RetakeReason, decide};
 use crate::role::permit::Candidacy;
 use crate::store::Store;
@@ -63,7 +63,7 @@ impl JobFixture {
             let wrapped = "00".repeat(48);
             let slot = format!("{{\"v\":1,\"kind\":{kind},\"salt\":\"{n:064x}\",\"wrapped\":\"{wrapped}\"}}\n");
             let id = KeyId::from_slice(&blake3::hash(slot.as_bytes()).as_bytes()[..KeyId::LEN]).unwrap();
-            self.memory.tamper(&names::key(&self.role.name, id), Some(slot.into()));
+            self.memory.tamper(&object_keys::key(&self.role.name, id), Some(slot.into()));
         }
         for (key, object) in own {
             self.memory.tamper(&key, Some(object));
@@ -74,7 +74,7 @@ impl JobFixture {
     pub(crate) fn made_at(&mut self, at: Timestamp) {
         self.repository.format.created = at;
         let object = self.repository.format.encode(&self.repository.keys);
-        self.memory.tamper(&names::format(&self.role.name), Some(object.into()));
+        self.memory.tamper(&object_keys::format(&self.role.name), Some(object.into()));
     }
 
     pub(crate) fn src(&self) -> &Path {

@@ -10,7 +10,7 @@
 
 mod affected;
 pub(in crate::job) mod content;
-pub(crate) mod found;
+pub(crate) mod damage_log;
 pub(crate) mod history;
 mod inventory;
 mod manifests;
@@ -21,20 +21,20 @@ use std::time::Duration;
 use crate::config::KeySource;
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, RepoId, RoleName, Seq};
-use crate::job::inside::read_only_journal;
-use crate::job::progress::{JobPhase, JobProgress};
+use crate::job::browse::read_only_journal;
+use crate::job::node::progress::{JobPhase, JobProgress};
 use crate::job::report::verified::{AffectedFile, DamageKind, VerifyCounts, VerifyReport};
-use crate::job::repository::{self, OpenError, Repository, StoredKeySlot};
+use crate::job::repository::open::{self, OpenError, Repository, StoredKeySlot};
 use crate::journal::error::JournalError;
 use crate::journal::record::RecordError;
 use crate::journal::state::{JournalView, Snapshot};
 use crate::repo::format::FormatError;
 use crate::repo::keyslot::KeySlotError;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::reader::{IndexCache, RepositoryReadError, RepositoryReader, load_index};
 use crate::store::counting::CountingStore;
 use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_filtered};
-use found::DamageLog;
+use damage_log::DamageLog;
 use inventory::StoreInventory;
 
 /// Why nothing can be said.
@@ -155,7 +155,7 @@ pub(crate) async fn affected_entries(
     })?;
     let reader = RepositoryReader::new(store.clone(), keys.clone(), Arc::new(index));
     let mut found = DamageLog::default();
-    let number = found.damage(DamageKind::Pack, names::packs_prefix(repository.role()), MISSING);
+    let number = found.damage(DamageKind::Pack, object_keys::packs_prefix(repository.role()), MISSING);
     for chunk in chunks {
         found.lose_chunk(*chunk, number);
     }
@@ -166,9 +166,9 @@ pub(crate) async fn affected_entries(
 
 /// Slots that another secret opens are checked by their names; whoever holds that secret must not be the first to notice.
 async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut DamageLog) -> Result<(), VerifyError> {
-    for StoredKeySlot { id, slot, .. } in repository::list_key_slots(store, role).await?.found {
+    for StoredKeySlot { id, slot, .. } in open::list_key_slots(store, role).await?.found {
         if let Err(error @ (KeySlotError::Damaged(_) | KeySlotError::Excessive { .. })) = slot {
-            found.damage(DamageKind::Key, names::key(role, id), &error.to_string());
+            found.damage(DamageKind::Key, object_keys::key(role, id), &error.to_string());
         }
     }
     Ok(())
@@ -183,15 +183,15 @@ async fn report_open_failure(
 ) -> Result<(), VerifyError> {
     match &error {
         OpenError::Format { error: what @ (FormatError::Damaged(_) | FormatError::Forged), .. } => {
-            found.damage(DamageKind::Format, names::format(role), &what.to_string());
+            found.damage(DamageKind::Format, object_keys::format(role), &what.to_string());
         }
         OpenError::NoRepository { .. } if holds_data(store, role).await? => {
-            found.damage(DamageKind::Format, names::format(role), MISSING);
+            found.damage(DamageKind::Format, object_keys::format(role), MISSING);
         }
         OpenError::WrongSecret { .. } | OpenError::NoKeySlots { .. } => {
             check_slots(store, role, found).await?;
-            if store.list(&names::keys_prefix(role), None, 1).await?.objects.is_empty() {
-                found.damage(DamageKind::Key, names::keys_prefix(role), "holds no key slot");
+            if store.list(&object_keys::keys_prefix(role), None, 1).await?.objects.is_empty() {
+                found.damage(DamageKind::Key, object_keys::keys_prefix(role), "holds no key slot");
             }
         }
         OpenError::Store(error) if error.key.is_some() => {
@@ -206,7 +206,8 @@ async fn report_open_failure(
 
 /// Whether there is anything that only a complete repository has.
 async fn holds_data(store: &dyn Store, role: &RoleName) -> Result<bool, StoreError> {
-    for prefix in [names::journal_prefix(role), names::packs_prefix(role), names::index_prefix(role)] {
+    for prefix in [object_keys::journal_prefix(role), object_keys::packs_prefix(role), object_keys::index_prefix(role)]
+    {
         if !store.list(&prefix, None, 1).await?.objects.is_empty() {
             return Ok(true);
         }

@@ -10,8 +10,6 @@
 //!
 //! The answer comes soon also where the store or a probe hangs: whoever asks is often somebody whose night is spoiled already.
 
-mod patience;
-mod unread;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -33,23 +31,23 @@ use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::audit::ledger::recent;
 use crate::job::backup::election_history;
-use crate::job::empty;
+use crate::job::backup::empty_sources;
+use crate::job::browse::{JournalEndLookup, ReadOnlyRepository, snapshot_info};
 use crate::job::health::{self, HealthFacts, RoleHistory, RunningBackup};
-use crate::job::inside::{JournalEndLookup, ReadOnlyRepository, snapshot_info};
-use crate::job::known::{self, RepositoryLocation};
-use crate::job::last_run::{self, RunFailure, RunFailureFile};
-use crate::job::lease::LeaseSessions;
-use crate::job::local::{LocalState, SavedState};
-use crate::job::loss::{self, LossNote};
-use crate::job::presence::{self, LastAnnouncement, LivePeers};
+use crate::job::node::known_repository::{self, RepositoryLocation};
+use crate::job::node::leases::LeaseSessions;
+use crate::job::node::local_state::{LocalState, SavedState};
+use crate::job::node::presence::{self, LastAnnouncement, LivePeers};
+use crate::job::node::run_failure::{self, RunFailure, RunFailureFile};
 use crate::job::report::RunOutcome;
 use crate::job::report::whoami::{
     EtcdHealth, EtcdState, NodeInfo, PeerPresence, ProbeReport, RoleInfo, RoleState, RoleWarning, RunStep, RunSummary,
     StoreState, StoreStatus, TermInfo, UnreadableInput, WhoamiReport,
 };
-use crate::job::repository::{OpenError, Repository, UnlockProgress, UnlockStep};
-use crate::job::whoami::patience::{KEY_PATIENCE, TimeoutSource, WaitBudget};
-use crate::journal::future::future_dates;
+use crate::job::repository::loss_notes::{self, LossNote};
+use crate::job::repository::open::{OpenError, Repository, UnlockProgress, UnlockStep};
+use crate::job::whoami::wait_budget::{KEY_PATIENCE, TimeoutSource, WaitBudget};
+use crate::journal::future_dates::future_dates;
 use crate::journal::record::WriterNode;
 use crate::journal::state::{JournalPause, JournalView};
 use crate::outage::no_answer_text;
@@ -394,14 +392,16 @@ async fn read(
     let lease = async {
         match role.lease {
             LeaseKind::Bucket => Some(
-                job::lease::bucket_lease(&store, &role, &env, job::lease::anonymous_holder(&env), None).inspect().await,
+                job::node::leases::bucket_lease(&store, &role, &env, job::node::leases::anonymous_holder(&env), None)
+                    .inspect()
+                    .await,
             ),
             LeaseKind::Etcd | LeaseKind::None => None,
         }
     };
     // What cannot be seen of them in time is told as that: nothing of this node rests on it.
     let peers = async |repository: Repository| {
-        unread::in_time(
+        unread_warnings::in_time(
             UnreadableInput::Peers,
             store.as_ref(),
             presence::read_live_peers(&repository, node, env.clock.now()),
@@ -443,12 +443,16 @@ async fn read(
             local
                 .as_ref()
                 .and_then(LocalState::read_error)
-                .map(|error| unread::unread_file(UnreadableInput::Memory, &error)),
+                .map(|error| unread_warnings::unread_file(UnreadableInput::Memory, &error)),
         );
         let (store, known) = (store.as_ref(), local.as_ref());
-        let noted =
-            unread::in_time(UnreadableInput::Losses, store, loss::read_newest_note(store, keys, known, has_losses));
-        let listed = unread::in_time(UnreadableInput::Records, store, archive.journal.missing_records(&archive.view));
+        let noted = unread_warnings::in_time(
+            UnreadableInput::Losses,
+            store,
+            loss_notes::read_newest_note(store, keys, known, has_losses),
+        );
+        let listed =
+            unread_warnings::in_time(UnreadableInput::Records, store, archive.journal.missing_records(&archive.view));
         let ((noted, losses_unread), (listed, records_unread)) = tokio::join!(noted, listed);
         unread.extend(losses_unread.into_iter().chain(records_unread));
         (loss, gaps) = (noted.flatten(), listed.unwrap_or_default());
@@ -476,7 +480,7 @@ fn status(
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
         _ => view.map(|view| election_history(view, &looked.memory, node)),
     };
-    let plan = known::recalled_slot_plan(asker.settings, role, asker.env, asker.state_dir).ok().flatten();
+    let plan = known_repository::recalled_slot_plan(asker.settings, role, asker.env, asker.state_dir).ok().flatten();
     let inputs = ElectionInputs {
         role,
         node,
@@ -517,7 +521,8 @@ fn status(
     let newest = view.and_then(|view| view.state.snapshots.last());
     seen.extend(newest.filter(|newest| newest.bytes == 0 && !role.allow_empty).map(|_| RoleWarning::NoContent));
     let empty = newest.zip(looked.archive.as_ref()).and_then(|(newest, archive)| {
-        empty::empty_sources(newest.empty.as_deref(), role, &archive.repository.keys).map(RoleWarning::EmptySources)
+        empty_sources::empty_sources(newest.empty.as_deref(), role, &archive.repository.keys)
+            .map(RoleWarning::EmptySources)
     });
     seen.extend(empty);
     let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
@@ -525,7 +530,9 @@ fn status(
     seen.extend(future.map(RoleWarning::FutureDates));
     let place = RepositoryLocation::new(&asker.settings.store, &role.name);
     seen.extend(looked.unread.iter().cloned());
-    seen.extend(asker.state_dir.map(|dir| unread::unread_local_files(asker.env, dir, &place)).unwrap_or_default());
+    seen.extend(
+        asker.state_dir.map(|dir| unread_warnings::unread_local_files(asker.env, dir, &place)).unwrap_or_default(),
+    );
     if looked.state.status == StoreStatus::Gone
         && let Ok(Some(repository)) = place.load_repository_id(asker.env, asker.state_dir)
     {
@@ -674,7 +681,7 @@ fn failures(
     let told = word.and_then(|word| word.failure.clone());
     let own = written.into_iter().chain(told).max_by_key(|failure| failure.time);
     let keys = looked.archive.as_ref().map(|archive| &archive.repository.keys);
-    last_run::known_failures(own, label, &looked.peers, keys)
+    run_failure::known_failures(own, label, &looked.peers, keys)
 }
 
 /// The newest snapshot, as the run that it was.
@@ -696,3 +703,5 @@ fn last_commit(view: &JournalView) -> Option<RunSummary> {
 
 #[cfg(test)]
 mod tests;
+mod unread_warnings;
+mod wait_budget;

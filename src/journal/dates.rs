@@ -4,7 +4,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::ids::Seq;
 use crate::journal::error::JournalError;
-use crate::journal::future::{self, RecordDate};
+use crate::journal::future_dates::{self, RecordDate};
 use crate::journal::log::Journal;
 use crate::journal::state::JournalView;
 use crate::store::LargeReadLock;
@@ -30,7 +30,7 @@ impl Journal {
                 Ok(None) => break,
                 Ok(Some(found)) => {
                     if let Some((record, _)) = found {
-                        future::add_date(&mut dates, &record);
+                        future_dates::add_date(&mut dates, &record);
                     }
                 }
                 Err(error @ JournalError::Store(_)) => return Err(error),

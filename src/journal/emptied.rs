@@ -6,7 +6,7 @@
 use crate::ids::Seq;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::decode_index;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::store::{LIST_PAGE_MAX, SizeLimit, Store, StoreError};
 
 /// Index objects that are read until one opens. What others put beside them does not.
@@ -18,8 +18,9 @@ const WITNESSES_MAX: usize = 16;
 /// The store does not answer.
 pub(crate) async fn is_emptied(store: &dyn Store, keys: &DerivedKeys) -> Result<bool, StoreError> {
     let role = keys.role();
-    let page = store.list(&names::index_prefix(role), None, LIST_PAGE_MAX).await?;
-    let objects = page.objects.iter().filter_map(|object| Some((names::parse_index(role, &object.key)?, &object.key)));
+    let page = store.list(&object_keys::index_prefix(role), None, LIST_PAGE_MAX).await?;
+    let objects =
+        page.objects.iter().filter_map(|object| Some((object_keys::parse_index(role, &object.key)?, &object.key)));
     for (id, key) in objects.take(WITNESSES_MAX) {
         let opens = match store.get(key, SizeLimit::INDEX).await {
             Ok(object) => decode_index(keys, id, &object).is_ok(),
@@ -28,7 +29,7 @@ pub(crate) async fn is_emptied(store: &dyn Store, keys: &DerivedKeys) -> Result<
         };
         if opens {
             // A node may have begun since the journal was looked at.
-            return match store.get(&names::record(role, Seq::FIRST), SizeLimit::RECORD).await {
+            return match store.get(&object_keys::record(role, Seq::FIRST), SizeLimit::RECORD).await {
                 Err(error) if error.is_not_found() => Ok(true),
                 Err(error) if !error.concerns_one_object() => Err(error),
                 _ => Ok(false),

@@ -1,10 +1,10 @@
 //! Why a journal cannot be read, or not be appended to.
 
 use crate::ids::{Digest, KeyGeneration, Seq};
+use crate::journal::etcd_head::EtcdHeadError;
+use crate::journal::head_state::HeadConflict;
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
-use crate::journal::seat::EtcdHeadError;
-use crate::journal::standing::HeadConflict;
 use crate::journal::state::{FoldError, JournalView, RoleHolder};
 use crate::store::StoreError;
 

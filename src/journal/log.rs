@@ -3,7 +3,7 @@
 //! The invariant: a record is created at exactly the number after the head that its writer had read, by a conditional put
 //! that is never retried blindly. Whoever loses reads what is there and decides again; whoever does not know keeps putting the
 //! same bytes until the number is occupied, and never calls that a failure. Where the store keeps no conditions a register takes their
-//! place; [`super::seat`] is about that.
+//! place; [`crate::journal::etcd_head`] is about that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use jiff::Timestamp;
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, KeyGeneration, ScheduleId, Seq, Term};
 use crate::journal::emptied;
-use crate::journal::future;
+use crate::journal::etcd_head::{self, EtcdHead};
+use crate::journal::future_dates;
+use crate::journal::head_search::{HeadSearch, ListedRecords};
 use crate::journal::record::{
     self, AmendBody, CloneBody, PauseBody, Record, RecordBody, RecordError, TakeoverBody, TakeoverReason, WriterNode,
 };
 use crate::journal::rotation::RotationState;
-use crate::journal::search::{HeadSearch, ListedRecords};
-use crate::journal::seat::{self, EtcdHead};
 use crate::journal::state::{FoldError, JournalHead, JournalView};
 use crate::repo::crypto::DerivedKeys;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::role::permit::{Candidacy, Deadline, Permit};
 use crate::store::{
     LIST_PAGE_MAX, LargeReadLock, PutOutcome, SizeLimit, Store, StoreError, StoreErrorKind, get_with_large_read_lock,
@@ -120,7 +120,7 @@ impl Journal {
 
     /// One record's object, if the number is occupied.
     pub async fn read_object(&self, seq: Seq) -> Result<Option<Bytes>, StoreError> {
-        match self.store.get(&names::record(self.keys.role(), seq), SizeLimit::RECORD).await {
+        match self.store.get(&object_keys::record(self.keys.role(), seq), SizeLimit::RECORD).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
@@ -143,7 +143,7 @@ impl Journal {
 
     /// The same while others are read as well, of which there may be many: `None` for a large one.
     pub(super) async fn read_usable_object_ahead(&self, seq: Seq) -> Result<Option<Option<Bytes>>, JournalError> {
-        match self.store.get(&names::record(self.keys.role(), seq), SizeLimit::RECORD_AHEAD).await {
+        match self.store.get(&object_keys::record(self.keys.role(), seq), SizeLimit::RECORD_AHEAD).await {
             Ok(bytes) => Ok(Some(Some(bytes))),
             Err(e) if e.is_not_found() => Ok(Some(None)),
             Err(e) if e.kind == StoreErrorKind::TooLarge => Ok(None),
@@ -162,7 +162,7 @@ impl Journal {
         seq: Seq,
         turn: &LargeReadLock,
     ) -> Result<Option<(Record, Digest)>, JournalError> {
-        let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
+        let (key, limits) = (object_keys::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
         let (object, _turn) = match get_with_large_read_lock(self.store.as_ref(), &key, limits, turn).await {
             Ok(read) => read,
             Err(e) if e.is_not_found() => return Ok(None),
@@ -333,10 +333,11 @@ impl Journal {
     /// The records that one page of a listing shows after `seq`. What is no record has no number.
     async fn list_after(&self, seq: Seq) -> Result<ListedRecords, StoreError> {
         let role = self.keys.role();
-        let (prefix, mut last) = (names::journal_prefix(role), names::record(role, seq));
+        let (prefix, mut last) = (object_keys::journal_prefix(role), object_keys::record(role, seq));
         loop {
             let page = self.store.list(&prefix, Some(&last), LIST_PAGE_MAX).await?;
-            let shown = page.objects.iter().filter_map(|object| names::parse_record(role, &object.key)).next_back();
+            let shown =
+                page.objects.iter().filter_map(|object| object_keys::parse_record(role, &object.key)).next_back();
             match (shown, page.objects.last()) {
                 (Some(shown), _) if page.truncated => return Ok(ListedRecords::Part(shown.0)),
                 (Some(shown), _) => return Ok(ListedRecords::End(shown.0)),
@@ -603,7 +604,7 @@ impl Journal {
         let seq = view.next_seq();
         let now = self.env.clock.now();
         let clock_offset = self.store.clock_offset();
-        let doubt = future::clock_doubt(view, self.node.id, now, clock_offset);
+        let doubt = future_dates::clock_doubt(view, self.node.id, now, clock_offset);
         if let Some(news) = self.env.clock_doubts.record(&view.role, doubt) {
             tracing::warn!("role {}: {}", view.role, news.with_hint());
         }
@@ -634,7 +635,7 @@ impl Journal {
         record.add_rotation_proof(&self.keys);
         let mut object = record.encode(&self.keys);
         if self.etcd_head.is_some()
-            && !seat::fits_register(before.len(), object.len())
+            && !etcd_head::fits_register(before.len(), object.len())
             && record.state.is_some()
             && !is_repair
         {
@@ -645,7 +646,7 @@ impl Journal {
         }
         // What no reader would take.
         let is_readable = object.len() as u64 <= SizeLimit::RECORD.bytes();
-        if !is_readable || self.etcd_head.is_some() && !seat::fits_register(before.len(), object.len()) {
+        if !is_readable || self.etcd_head.is_some() && !etcd_head::fits_register(before.len(), object.len()) {
             return Err(AppendError::TooLarge { seq, bytes: object.len() });
         }
         Ok((record, Bytes::from(object)))
@@ -653,7 +654,7 @@ impl Journal {
 
     /// Puts the object until its number is occupied, for good. True: by our bytes. False: by others.
     async fn put_until_known(&self, seq: Seq, object: &Bytes) -> Result<bool, AppendError> {
-        let key = names::record(self.keys.role(), seq);
+        let key = object_keys::record(self.keys.role(), seq);
         let started = self.env.clock.boottime();
         let (mut pause, mut doubt, mut seen) = (RESOLVE_PAUSE.0, false, false);
         loop {

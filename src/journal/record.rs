@@ -9,11 +9,11 @@ use crate::ids::{
     ChunkId, ClusterId, Digest, IndexId, InstanceId, KeyGeneration, NodeId, PackId, RepoId, RoleName, ScheduleId, Seq,
     SourceMark, Term,
 };
-use crate::journal::repaired::LostTail;
+use crate::journal::repair_history::LostTail;
 use crate::journal::rotation::{self, RotateBody};
 use crate::journal::state::JournalState;
 use crate::repo::crypto::DerivedKeys;
-use crate::repo::line::{self, MacLineError};
+use crate::repo::mac_line::{self, MacLineError};
 
 /// The record version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -398,7 +398,7 @@ impl Record {
 
     /// The object, under these keys; they know the record's generation.
     pub fn encode(&self, keys: &DerivedKeys) -> Vec<u8> {
-        line::seal_by(&self.line(), keys, self.generation)
+        mac_line::seal_by(&self.line(), keys, self.generation)
     }
 
     /// Lets the generation that a rotation begins vouch for its record.
@@ -441,8 +441,8 @@ impl Record {
     pub fn decode(object: &[u8], keys: Option<&DerivedKeys>) -> Result<Self, RecordError> {
         let damaged = |e: &dyn std::fmt::Display| RecordError::Damaged(e.to_string());
         let (first, generation) = match keys {
-            Some(keys) => line::open_any(object, keys),
-            None => line::split(object).map(|(first, _, generation)| (first, generation)),
+            Some(keys) => mac_line::open_any(object, keys),
+            None => mac_line::split(object).map(|(first, _, generation)| (first, generation)),
         }
         .map_err(|error| match error {
             MacLineError::Generation(generation) => RecordError::Rotated(generation),

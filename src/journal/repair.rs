@@ -14,12 +14,12 @@ use crate::ids::{Digest, RepoId, RoleName, Seq};
 use crate::journal::emptied;
 use crate::journal::error::JournalError;
 use crate::journal::log::{self, AppendError, Journal};
-use crate::journal::mend::{JournalSalvager, LostRecord, SalvagedJournal};
 use crate::journal::record::{self, Record, RecordBody, RecordError, TakeoverBody, TakeoverReason};
 use crate::journal::rotation::RotationState;
+use crate::journal::salvage::{JournalSalvager, LostRecord, SalvagedJournal};
 use crate::journal::state::{JournalState, JournalView};
-use crate::journal::void;
-use crate::repo::{line, names};
+use crate::journal::void_numbers;
+use crate::repo::{mac_line, object_keys};
 use crate::role::permit::{Candidacy, Permit};
 use crate::store::{
     LIST_PAGE_MAX, LargeReadLock, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind,
@@ -105,7 +105,7 @@ impl Journal {
     fn void_placeholder(&self, seq: Seq) -> Bytes {
         let filler =
             VoidPlaceholder { v: record::VERSION, role: self.keys.role(), repo: self.keys.repo(), seq, lost: true };
-        Bytes::from(line::seal(&serde_json::to_vec(&filler).expect("plain data becomes JSON"), &self.keys))
+        Bytes::from(mac_line::seal(&serde_json::to_vec(&filler).expect("plain data becomes JSON"), &self.keys))
     }
 
     /// Reads every record, and tells what is left; `known` is what this node remembers.
@@ -202,12 +202,12 @@ impl Journal {
             return Ok(None);
         }
         let (role, store) = (self.keys.role(), self.store.as_ref());
-        let prefix = names::rotations_prefix(role);
-        let copy = |object: ObjectMeta| names::parse_rotation(role, &object.key);
+        let prefix = object_keys::rotations_prefix(role);
+        let copy = |object: ObjectMeta| object_keys::parse_rotation(role, &object.key);
         let mut copies = list_filtered(store, &prefix, COPIES_MAX, copy).await?.found;
         copies.sort_unstable();
         for seq in copies.into_iter().rev() {
-            let object = match store.get(&names::rotation(role, seq), SizeLimit::RECORD).await {
+            let object = match store.get(&object_keys::rotation(role, seq), SizeLimit::RECORD).await {
                 Ok(object) => object,
                 Err(error) if error.is_not_found() || error.concerns_one_object() => continue,
                 Err(error) => return Err(error),
@@ -229,7 +229,7 @@ impl Journal {
     /// The store does not answer.
     pub async fn save_rotation_copy(&self, seq: Seq) -> Result<(), StoreError> {
         let Some(object) = self.read_object(seq).await? else { return Ok(()) };
-        let (role, key) = (self.keys.role(), names::rotation(self.keys.role(), seq));
+        let (role, key) = (self.keys.role(), object_keys::rotation(self.keys.role(), seq));
         match put_idempotent(self.store.as_ref(), &key, object.clone()).await {
             Err(error) if error.kind == StoreErrorKind::Denied => Ok(()),
             Ok(PutOutcome::Exists) => {
@@ -265,12 +265,12 @@ impl Journal {
             return Ok(None);
         }
         let what = self.compare_rotation_copy(seq, &object).await?;
-        Ok(what.map(|what| WrongRotationCopy { key: names::rotation(self.keys.role(), seq), what, object }))
+        Ok(what.map(|what| WrongRotationCopy { key: object_keys::rotation(self.keys.role(), seq), what, object }))
     }
 
     /// What is wrong with the copy of record `seq`, whose object this is, if there is one.
     async fn compare_rotation_copy(&self, seq: Seq, object: &Bytes) -> Result<Option<String>, StoreError> {
-        match self.store.get(&names::rotation(self.keys.role(), seq), SizeLimit::RECORD).await {
+        match self.store.get(&object_keys::rotation(self.keys.role(), seq), SizeLimit::RECORD).await {
             Ok(copy) => {
                 Ok((copy != *object).then(|| format!("is not the copy of journal record {seq} that it should be")))
             }
@@ -289,7 +289,7 @@ impl Journal {
             last = last.next();
         }
         if last.0.saturating_sub(listed.len() as u64) > VOID_MAX as u64 {
-            return Err(SalvageError::TooMany { last, key: names::record(self.keys.role(), last) });
+            return Err(SalvageError::TooMany { last, key: object_keys::record(self.keys.role(), last) });
         }
         Ok(last)
     }
@@ -307,7 +307,7 @@ impl Journal {
         if last == Seq(0) && known.is_none() && emptied::is_emptied(self.store.as_ref(), &self.keys).await? {
             last = Seq::FIRST;
         }
-        let (repairs, fetched) = void::repairs_to(self.store.as_ref(), &self.keys, Seq::FIRST, last).await?;
+        let (repairs, fetched) = void_numbers::repairs_to(self.store.as_ref(), &self.keys, Seq::FIRST, last).await?;
         let turn = LargeReadLock::default();
         let usable = async |seq| match (repairs.voided_by(seq), fetched.get(seq)) {
             (Some(by), _) => {
@@ -332,15 +332,15 @@ impl Journal {
             return Err(SalvageError::Rotated(error));
         }
         if end.is_none() && mended.lost_records.len() > VOID_MAX {
-            return Err(SalvageError::TooMany { last, key: names::record(self.keys.role(), last) });
+            return Err(SalvageError::TooMany { last, key: object_keys::record(self.keys.role(), last) });
         }
         Ok(SalvageProgress { salvaged: mended, salvager: mender, last })
     }
 
     async fn listed_numbers(&self) -> Result<BTreeSet<Seq>, StoreError> {
         let role = self.keys.role();
-        let record = |object: ObjectMeta| names::parse_record(role, &object.key);
-        let listed = list_filtered(self.store.as_ref(), &names::journal_prefix(role), usize::MAX, record).await?;
+        let record = |object: ObjectMeta| object_keys::parse_record(role, &object.key);
+        let listed = list_filtered(self.store.as_ref(), &object_keys::journal_prefix(role), usize::MAX, record).await?;
         Ok(listed.found.into_iter().collect())
     }
 
@@ -351,7 +351,7 @@ impl Journal {
         turn: &LargeReadLock,
     ) -> Result<Result<(Record, Digest), LostRecord>, SalvageError> {
         let lost = |what: String, missing| Ok(Err(LostRecord { seq, what, found: None, missing }));
-        let (key, limits) = (names::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
+        let (key, limits) = (object_keys::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
         match get_with_large_read_lock(self.store.as_ref(), &key, limits, turn).await {
             Ok((object, _turn)) => self.decode_usable(seq, &object),
             Err(error) if error.is_not_found() => lost("is missing".to_owned(), true),
@@ -410,7 +410,7 @@ impl Journal {
 
     /// Occupies a number of which nothing is there. False: something else is there by now.
     async fn fill_void_number(&self, lost: &LostRecord) -> Result<bool, AppendError> {
-        let (seq, key) = (lost.seq, names::record(self.keys.role(), lost.seq));
+        let (seq, key) = (lost.seq, object_keys::record(self.keys.role(), lost.seq));
         let filler = self.void_placeholder(seq);
         let failed = |error| AppendError::Store { seq, error };
         if !lost.missing {
@@ -445,10 +445,10 @@ impl Journal {
         let Some(head) = view.head.as_ref() else { return Ok(Vec::new()) };
         let role = self.keys.role();
         let first = head.seq.0.saturating_sub(LIST_PAGE_MAX as u64 / 2);
-        let (prefix, after) = (names::journal_prefix(role), names::record(role, Seq(first)));
+        let (prefix, after) = (object_keys::journal_prefix(role), object_keys::record(role, Seq(first)));
         let page = self.store.list(&prefix, Some(&after), LIST_PAGE_MAX).await?;
         let listed: BTreeSet<Seq> =
-            page.objects.iter().filter_map(|object| names::parse_record(role, &object.key)).collect();
+            page.objects.iter().filter_map(|object| object_keys::parse_record(role, &object.key)).collect();
         // A page that objects of other names fill shows less.
         let shown = if page.truncated { listed.last().copied().unwrap_or(Seq(0)) } else { head.seq };
         let mut missing: Vec<Seq> =

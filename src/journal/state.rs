@@ -16,15 +16,15 @@ use crate::ids::{
     ChunkId, ClusterId, Digest, IndexId, InstanceId, KeyGeneration, NodeId, PackId, RepoId, RoleName, Seq, SourceMark,
     Term,
 };
-use crate::journal::future::{self, RecordDate};
+use crate::journal::future_dates::{self, RecordDate};
 use crate::journal::record::{
     ChangeCounts, EndBody, PruneBody, Record, RecordBody, RunCost, TakeoverReason, WriterNode,
 };
-use crate::journal::repaired::{self, RepairEntry};
+use crate::journal::repair_history::{self, RepairEntry};
 use crate::journal::rotation::RotationState;
-use crate::role::commits::{ScheduleInForce, SlotCommits};
-use crate::role::present;
-use crate::role::twin::{self, ProcessAuthor};
+use crate::role::clock_tolerance;
+use crate::role::clone_detection::{self, ProcessAuthor};
+use crate::role::slot_commits::{ScheduleInForce, SlotCommits};
 
 /// How many slots of forgotten snapshots are remembered.
 const PAST_SLOTS_KEPT: usize = 64;
@@ -256,13 +256,13 @@ impl JournalState {
 
     /// When a repository was made whose `format` says `created`: an amended date is that of the act.
     pub fn created_at(&self, created: Timestamp) -> Timestamp {
-        self.amended.filter(|present| present::is_in_future(created, *present)).unwrap_or(created)
+        self.amended.filter(|present| clock_tolerance::is_in_future(created, *present)).unwrap_or(created)
     }
 
     /// Takes back what was dated beyond `present`: it is dated then, and its slots count as the newest of none. What was committed
     /// stays committed.
     fn amend(&mut self, present: Timestamp) {
-        let is_future = |at: &Timestamp| present::is_in_future(*at, present);
+        let is_future = |at: &Timestamp| clock_tolerance::is_in_future(*at, present);
         let amend = |at: &mut Timestamp| *at = if is_future(at) { present } else { *at };
         self.amended = Some(present);
         let taken: BTreeSet<Timestamp> = self.slots().filter(is_future).collect();
@@ -292,7 +292,7 @@ impl JournalState {
 
     /// A snapshot that is dated anew lies between its neighbours in the journal: it must not seem older than what it came after.
     fn amend_snapshots(&mut self, present: Timestamp) {
-        let is_future = |at: &Timestamp| present::is_in_future(*at, present);
+        let is_future = |at: &Timestamp| clock_tolerance::is_in_future(*at, present);
         let (mut next, mut amended) = (None, BTreeSet::new());
         for snapshot in self.snapshots.iter_mut().rev() {
             snapshot.slot = snapshot.slot.filter(|slot| !is_future(slot));
@@ -572,7 +572,7 @@ impl JournalView {
                     handed_over,
                 });
                 if let Some(said) = RepairEntry::from_record(record) {
-                    repaired::add(&mut self.state.repaired, said);
+                    repair_history::add(&mut self.state.repaired, said);
                 }
             }
             RecordBody::Snapshot(body) => {
@@ -629,9 +629,9 @@ impl JournalView {
         }
         if !record.body.is_by_operator() {
             let authors = self.authors.entry(record.node.id).or_default();
-            twin::add_author(authors, ProcessAuthor { seq: record.seq, instance: record.instance });
+            clone_detection::add_author(authors, ProcessAuthor { seq: record.seq, instance: record.instance });
         }
-        future::add_date(&mut self.dates, record);
+        future_dates::add_date(&mut self.dates, record);
         self.head = Some(JournalHead { seq: record.seq, digest, node: record.node.clone(), time: record.time });
         Ok(())
     }
@@ -639,7 +639,9 @@ impl JournalView {
     /// An operator said at `present` that what is dated beyond it was dated by a wrong clock.
     fn amend(&mut self, present: Timestamp) {
         self.state.amend(present);
-        if let Some(running) = self.running.as_mut().filter(|running| present::is_in_future(running.time, present)) {
+        if let Some(running) =
+            self.running.as_mut().filter(|running| clock_tolerance::is_in_future(running.time, present))
+        {
             running.time = present;
         }
     }
@@ -666,7 +668,7 @@ impl JournalView {
         let Some(paused) = self.state.paused.take() else { return };
         let end = paused.until.map_or(time, |until| until.min(time));
         // One whose end lies beyond the begin of the next was ended by another clock.
-        let meets = |until: Timestamp| until >= paused.time && !present::is_in_future(until, paused.time);
+        let meets = |until: Timestamp| until >= paused.time && !clock_tolerance::is_in_future(until, paused.time);
         let before = self.past_pause.take().filter(|past| past.until.is_some_and(meets));
         let since = before.map_or(paused.time, |past| past.time.min(paused.time));
         self.past_pause = Some(JournalPause { time: since, until: Some(end), ..paused });

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ClusterId, KeyGeneration, RepoId, RoleName};
 use crate::repo::crypto::{Cipher, DerivedKeys};
 use crate::repo::keyring::{Keyring, RepositoryKey};
-use crate::repo::line::{self, MacLineError};
+use crate::repo::mac_line::{self, MacLineError};
 
 /// The format version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -109,7 +109,7 @@ impl RepositoryFormat {
     /// Reads the object without checking its MAC, which takes the keys that it leads to.
     pub fn parse(bytes: &[u8], wanted: &RoleName) -> Result<Self, FormatError> {
         let damaged = |e: String| FormatError::Damaged(e);
-        let (first, ..) = line::split(bytes).map_err(|e| damaged(e.to_string()))?;
+        let (first, ..) = mac_line::split(bytes).map_err(|e| damaged(e.to_string()))?;
         #[derive(Deserialize)]
         struct Version {
             v: u32,
@@ -130,7 +130,7 @@ impl RepositoryFormat {
 
     /// Checks the MAC of the object that this was parsed from.
     pub fn verify(bytes: &[u8], keys: &DerivedKeys) -> Result<(), FormatError> {
-        line::open_by(bytes, keys, KeyGeneration::FIRST).map(|_| ()).map_err(|e| match e {
+        mac_line::open_by(bytes, keys, KeyGeneration::FIRST).map(|_| ()).map_err(|e| match e {
             MacLineError::Forged | MacLineError::Generation(_) => FormatError::Forged,
             MacLineError::Shape => FormatError::Damaged(e.to_string()),
         })
@@ -151,7 +151,7 @@ impl RepositoryFormat {
     /// The object: always the one that `init` made, by the first generation of the repository key.
     pub fn encode(&self, keys: &DerivedKeys) -> Vec<u8> {
         let line = serde_json::to_vec(self).expect("plain data becomes JSON");
-        line::seal_by(&line, keys, KeyGeneration::FIRST)
+        mac_line::seal_by(&line, keys, KeyGeneration::FIRST)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PackId, RoleName};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::reader::RepositoryReadError;
 use crate::store::StoreErrorKind;
 
@@ -30,7 +30,7 @@ impl PackLosses {
         let mut losses = Self::default();
         match error {
             RepositoryReadError::Store(error) => {
-                let Some(pack) = error.key.as_deref().and_then(|key| names::parse_pack(role, key)) else {
+                let Some(pack) = error.key.as_deref().and_then(|key| object_keys::parse_pack(role, key)) else {
                     return losses;
                 };
                 match error.kind {
@@ -122,16 +122,16 @@ mod tests {
         let (role, log): (RoleName, _) = ("app".parse().unwrap(), LossLog::default());
         let [gone, broken] = [1, 2].map(|n| PackId([n; 16]));
         let store = |kind, key: &str| RepositoryReadError::Store(StoreError::new(kind, "here", Some(key), ""));
-        log.record(&store(StoreErrorKind::NotFound, &names::pack(&role, gone)), &role);
+        log.record(&store(StoreErrorKind::NotFound, &object_keys::pack(&role, gone)), &role);
         log.record(&RepositoryReadError::Pack { pack: broken, error: PackError::Content { frame: 1 } }, &role);
         log.record(&RepositoryReadError::Content { chunk: ChunkId([9; 32]), pack: broken }, &role);
         let sector = PackId([3; 16]);
-        log.record(&store(StoreErrorKind::DiskFault, &names::pack(&role, sector)), &role);
-        log.record(&store(StoreErrorKind::TooLarge, &names::pack(&role, gone)), &role);
+        log.record(&store(StoreErrorKind::DiskFault, &object_keys::pack(&role, sector)), &role);
+        log.record(&store(StoreErrorKind::TooLarge, &object_keys::pack(&role, gone)), &role);
         let met = PackLosses { missing: [gone].into(), damaged: [broken, sector].into() };
         for nothing in [
             store(StoreErrorKind::NotFound, "app/index/x"),
-            store(StoreErrorKind::Unreachable, &names::pack(&role, broken)),
+            store(StoreErrorKind::Unreachable, &object_keys::pack(&role, broken)),
             RepositoryReadError::Missing(ChunkId([9; 32])),
         ] {
             log.record(&nothing, &role);

@@ -17,7 +17,7 @@ use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::index::{ChunkIndex, IndexedPack, decode_index};
 use crate::repo::loss::LossLog;
 use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::{PackError, PackTable, open_frame};
 use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_with_large_read_lock};
 
@@ -143,7 +143,7 @@ pub fn stream_tables<'a>(
             }
             let limits = (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX);
             let (object, _turn) =
-                get_with_large_read_lock(store, &names::index(keys.role(), id), limits, &turn).await?;
+                get_with_large_read_lock(store, &object_keys::index(keys.role(), id), limits, &turn).await?;
             let tables =
                 decode_index(keys, id, &object).map_err(|error| RepositoryReadError::Index { index: id, error })?;
             if let Some(shelf) = cache {
@@ -243,7 +243,7 @@ impl RepositoryReader {
                 run += 1;
             }
             let range = start..end(rest[run - 1]);
-            let fetched = self.store.get_range(&names::pack(self.keys.role(), pack.id), range).await;
+            let fetched = self.store.get_range(&object_keys::pack(self.keys.role(), pack.id), range).await;
             let sealed = fetched.map_err(|error| self.record_loss(error.into()))?;
             for &n in &rest[..run] {
                 let at = (place(n).offset - start) as usize;

@@ -9,12 +9,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::commits::SlotCommits;
+pub use super::clock_tolerance::{CLOCK_OFFSET_MAX, is_clock_off};
 use super::lease::LeaseHolder;
 use super::permit::{Candidacy, Deadline};
-pub use super::present::{CLOCK_OFFSET_MAX, is_clock_off};
 use super::probe::{ProbeAnswer, ProbeAssessment, ProbeResult};
 use super::slot::SlotSchedule;
+use super::slot_commits::SlotCommits;
 use crate::config::{LeaseKind, LeaseUnreachablePolicy, RoleSettings};
 use crate::ids::{NodeId, Term};
 
@@ -368,9 +368,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock_reading::ClockReading;
     use crate::config::{FallbackSettings, KeySource, Probe, Schedule};
     use crate::ids::InstanceId;
-    use crate::moment::ClockReading;
     use crate::role::permit::LeaseGrant;
     use crate::role::probe::{ProbeDetail, ProbeSubject};
 

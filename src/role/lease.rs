@@ -6,7 +6,7 @@
 pub mod bucket;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-pub mod keeper;
+pub mod keep_alive;
 
 use std::fmt::Debug;
 use std::sync::Arc;

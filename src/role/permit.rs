@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock_reading::ClockReading;
 use crate::ids::{Digest, RoleName, Term};
-use crate::moment::ClockReading;
 
 /// The least that is kept back of a lease: stopping work takes about that long.
 const MARGIN_MIN: Duration = Duration::from_millis(200);

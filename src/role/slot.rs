@@ -13,8 +13,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::commits::SlotCommits;
-use super::present;
+use super::clock_tolerance;
+use super::slot_commits::SlotCommits;
 use crate::config::value::{self, ValueError};
 use crate::config::{RoleSettings, Schedule};
 use crate::ids::{RoleName, ScheduleId};
@@ -177,7 +177,7 @@ impl SlotSchedule {
     /// not, and not those from before it had this schedule.
     pub fn owed_after(&self, commits: &SlotCommits, now: Timestamp) -> Option<Timestamp> {
         // A date from beyond the present says nothing.
-        let sound = |at: Option<Timestamp>| at.filter(|at| !present::is_in_future(*at, now));
+        let sound = |at: Option<Timestamp>| at.filter(|at| !clock_tolerance::is_in_future(*at, now));
         let (seen_at, newest) = (sound(self.seen_at), self.newest(commits, now));
         let changed = match (commits.schedule(), newest) {
             (Some(last), _) if last.id == self.id => None,
@@ -395,7 +395,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::role::commits::ScheduleInForce;
+    use crate::role::slot_commits::ScheduleInForce;
 
     fn plan_of(rule: ScheduleRule, zone: &str) -> SlotSchedule {
         SlotSchedule {

@@ -50,7 +50,7 @@ async fn directory(root: PathBuf, env: &Env, make: bool) -> Result<DirStore, Sto
 
 #[cfg(feature = "s3")]
 async fn s3(settings: &StoreSettings, bucket: &str, prefix: &str, env: &Env) -> Result<Arc<dyn Store>, StoreError> {
-    use super::renewing::{ConnectFuture, ReconnectingStore};
+    use super::reconnecting::{ConnectFuture, ReconnectingStore};
     use super::s3::{S3Options, S3Store};
     let connect = {
         let (settings, bucket, prefix, of) = (settings.clone(), bucket.to_owned(), prefix.to_owned(), env.clone());

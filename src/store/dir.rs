@@ -26,23 +26,23 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, oneshot};
 
-pub mod beneath;
 mod clock;
-pub mod disk;
+pub mod file_system;
 mod inodes;
 mod list;
+pub mod open_dir;
 mod replace;
 mod sandbox;
 
-use self::beneath::{FileAt, OpenDir};
 use self::clock::DirClock;
-use self::disk::{FileSystem, HostFileSystem, WritableFile};
+use self::file_system::{FileSystem, HostFileSystem, WritableFile};
+use self::open_dir::{FileAt, OpenDir};
 use super::{
     LIST_PAGE_MAX, ListPage, ObjectVersion, PutOutcome, PutPause, RANGE_BYTES_MAX, ReplaceOutcome, SizeLimit, Store,
     StoreCapabilities, StoreError, StoreErrorKind, key,
 };
+use crate::clock_reading::ClockReading;
 use crate::env::Env;
-use crate::moment::ClockReading;
 
 /// How often a put is begun anew, with a new temporary file, after an fsync has failed. Once more is for a passing fault; a
 /// disk that fails twice is for a person.

@@ -22,12 +22,12 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, Object, ObjectIdentifier, Ser
 use bytes::{Bytes, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 
-mod bounded;
+mod bounded_http;
 mod client;
 mod credentials;
 mod error;
-mod held;
 mod multipart;
+mod paused_body;
 mod versioning;
 
 use self::client::{LastAttemptError, ServerClock};
@@ -342,8 +342,11 @@ impl Store for S3Store {
         // retention refuse puts that have none.
         let checksum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
         let checksum = aws_smithy_types::base64::encode(checksum.as_ref());
-        let request =
-            self.put_request(key).if_none_match("*").checksum_sha256(checksum).body(held::paused_body(body, hold));
+        let request = self
+            .put_request(key)
+            .if_none_match("*")
+            .checksum_sha256(checksum)
+            .body(paused_body::paused_body(body, hold));
         match request.customize().disable_payload_signing().config_override(config).send().await {
             Ok(answer) => Ok(put_outcome(answer.e_tag.as_deref())),
             Err(e) => S3Failure::from(e).into_outcome(&self.place, key),
@@ -459,7 +462,7 @@ impl Store for S3Store {
         let answer = self.client.delete_objects().bucket(&self.bucket).delete(batch).send().await;
         let answer = answer.map_err(|e| S3Failure::from(e).for_bucket(&self.place, None))?;
         for error in answer.errors.unwrap_or_default() {
-            let kind = error.code().and_then(super::answer::classify_code).unwrap_or(StoreErrorKind::Other);
+            let kind = error.code().and_then(crate::store::response::classify_code).unwrap_or(StoreErrorKind::Other);
             if kind == StoreErrorKind::NotFound {
                 continue;
             }

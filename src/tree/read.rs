@@ -15,7 +15,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::repo::entry::{EntryKind, Extent, ManifestEntry, TreePath, Xattr};
 use crate::tree::flags;
-use crate::tree::names::OwnerNames;
+use crate::tree::owner_names::OwnerNames;
 use crate::tree::problem::{PathProblem, PathProblemKind};
 use crate::tree::roots::{LIST, SourceRoots};
 use crate::tree::scan::ScannedEntry;

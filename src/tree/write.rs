@@ -5,13 +5,13 @@
 //! would write outside of the target. What is created appears under a temporary name and is renamed when it is
 //! complete, so that an interrupted restore leaves no half file under a real name.
 
-mod beneath;
 mod file;
 mod leftovers;
 mod meta;
 mod node;
 mod owner;
 mod remove;
+mod resolver;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -37,7 +37,7 @@ pub use remove::RemovalReport;
 pub struct RestoreTarget {
     /// As the operator named it, for messages.
     path: PathBuf,
-    resolver: beneath::DirResolver,
+    resolver: resolver::DirResolver,
     /// What temporary names of this process start with: nobody can put something there beforehand.
     temporary_prefix: String,
     temporary_count: AtomicU64,
@@ -220,7 +220,7 @@ impl RestoreTarget {
         let (lock, alone) = root.as_ref().filter(|_| create).and_then(leftovers::lock).unzip();
         let target = Self {
             path: path.to_owned(),
-            resolver: beneath::DirResolver::new(root),
+            resolver: resolver::DirResolver::new(root),
             temporary_prefix: temporary::prefix(env.random_bytes::<8>()),
             temporary_count: AtomicU64::new(0),
             ids,

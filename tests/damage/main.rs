@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rig::{Read, Rig};
 use runner::job::report::verified::VerifyReport;
 use runner::job::verify::VerifyError;
-use runner::repo::names;
+use runner::repo::object_keys;
 
 /// Objects up to this size have every bit flipped, larger ones one bit of each byte.
 const ALL_BITS_MAX: usize = 320;
@@ -89,8 +89,8 @@ async fn every_flip_and_every_cut_is_named_or_harmless_in_the_clear() {
 async fn every_flip_and_every_cut_of_what_a_prune_wrote_is_named() {
     let rig = Box::pin(Rig::pruned(true)).await;
     let (role, prune) = (&rig.role.name, rig.view.state.condemned[0].seq);
-    let index = names::index(role, rig.view.state.indexes[0]);
-    let written = [names::record(role, prune), names::record(role, prune.next()), index];
+    let index = object_keys::index(role, rig.view.state.indexes[0]);
+    let written = [object_keys::record(role, prune), object_keys::record(role, prune.next()), index];
     let changes = flip_and_cut(&rig, |key| written.iter().any(|name| name == key)).await;
     assert!(changes > 3000, "{changes} changes are too few to be all");
 }

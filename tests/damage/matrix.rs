@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use runner::ids::Seq;
-use runner::repo::names;
+use runner::repo::object_keys;
 
 use super::rig::{Read, Rig};
 use super::told;
@@ -80,7 +80,7 @@ async fn whatever_happens_to_an_object_after_a_prune_is_named_unless_it_is_conde
 async fn an_old_state_that_was_put_back_is_named_by_who_saw_the_new_one() {
     let rig = Rig::new(true).await;
     let newest = rig.view.head.as_ref().unwrap().seq;
-    let key = |seq| names::record(&rig.role.name, seq);
+    let key = |seq| object_keys::record(&rig.role.name, seq);
     for seq in [newest, Seq(newest.0 - 1)] {
         rig.memory.tamper(&key(seq), None);
     }
@@ -96,7 +96,7 @@ async fn an_old_state_that_was_put_back_is_named_by_who_saw_the_new_one() {
 async fn a_number_far_beyond_the_end_is_named_and_not_walked_to() {
     let rig = Rig::new(true).await;
     for number in [5000_u64, 9_000_000_000_000_000] {
-        let key = names::record(&rig.role.name, Seq(number));
+        let key = object_keys::record(&rig.role.name, Seq(number));
         rig.memory.tamper(&key, Some(Bytes::from_static(b"x")));
         for view in [None, Some(rig.view.clone())] {
             let result = rig.verify_remembering(0, view).await;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use runner::ids::Seq;
-use runner::job::progress::JobProgress;
+use runner::job::node::progress::JobProgress;
 use runner::job::report::verified::{DamageKind, DamagedObject, VerifyReport};
 use runner::job::verify::verify;
-use runner::repo::names;
+use runner::repo::object_keys;
 use runner::store::counting::CountingStore;
 
 use super::rig::Rig;
@@ -37,7 +37,7 @@ async fn pack_of(rig: &Rig, name: &str) -> String {
     let indexes = &rig.view.state.indexes;
     let index = runner::repo::reader::load_index(&rig.memory, &repository.keys, indexes, None).await.unwrap();
     let (place, _) = index.find(&entry.kind.chunks()[0]).unwrap();
-    names::pack(&rig.role.name, place.pack)
+    object_keys::pack(&rig.role.name, place.pack)
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_flip_in_content_shows_only_when_it_is_read_and_a_lost_index_costs_wha
     assert!((1..=10).contains(&damage.affected_count), "{}", damage.affected_count);
     rig.memory.tamper(&key, Some(pack));
 
-    let key = names::index(&rig.role.name, *rig.view.state.indexes.last().unwrap());
+    let key = object_keys::index(&rig.role.name, *rig.view.state.indexes.last().unwrap());
     rig.memory.tamper(&key, None);
     let damage = only(rig.verify(100).await.unwrap());
     // The manifest of the newest snapshot is listed there, so all of its entries are lost.
@@ -105,7 +105,7 @@ async fn a_lost_record_is_one_damage_and_the_rest_is_still_checked() {
     let records = rig.view.head.as_ref().unwrap().seq.0;
     assert!(records > 64, "there is a checkpoint");
     for seq in [1, 2, 4, 30, 63, 64, records] {
-        let key = names::record(&rig.role.name, Seq(seq));
+        let key = object_keys::record(&rig.role.name, Seq(seq));
         let record = rig.memory.objects()[&key].clone();
         let mut flipped = record.to_vec();
         flipped[100] ^= 1;

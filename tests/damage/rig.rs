@@ -10,23 +10,23 @@ use runner::config::{KeySource, LeaseKind, RetentionPolicy, RoleSettings, Settin
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
 use runner::job::backup::{BackupOptions, RoleJournal};
-use runner::job::cancel::CancelToken;
-use runner::job::init::init;
-use runner::job::lease::LeaseSessions;
-use runner::job::local::ProcessMemory;
-use runner::job::progress::JobProgress;
+use runner::job::node::cancel::CancelToken;
+use runner::job::node::context::{NodeContext, NodeInputs};
+use runner::job::node::leases::LeaseSessions;
+use runner::job::node::local_state::ProcessMemory;
+use runner::job::node::progress::JobProgress;
 use runner::job::prune::{self, PruneOutcome};
 use runner::job::report::verified::VerifyReport;
-use runner::job::repository::Repository;
-use runner::job::runner::{NodeContext, NodeInputs};
-use runner::job::seat::JournalAccess;
+use runner::job::repository::init::init;
+use runner::job::repository::journal_access::JournalAccess;
+use runner::job::repository::open::Repository;
 use runner::job::verify::{VerifyError, verify};
 use runner::journal::log::Journal;
 use runner::journal::record::WriterNode;
 use runner::journal::state::JournalView;
 use runner::repo::entry::ManifestEntry;
 use runner::repo::keyslot::{KeySlot, SlotSecret};
-use runner::repo::names;
+use runner::repo::object_keys;
 use runner::repo::reader::{RepositoryReadError, RepositoryReader, load_index};
 use runner::role::election::{ElectionInputs, ElectionState, LeaseView, RetakeReason, decide};
 use runner::store::Store;
@@ -96,7 +96,7 @@ impl Rig {
             // A slot that this test's key does not open.
             let keys = rig.open().await.unwrap().keys;
             let slot = KeySlot::wrap(&SlotSecret::generate(&rig.env), keys.keyring(), keys.repo(), &rig.env).unwrap();
-            rig.memory.tamper(&names::key(&rig.role.name, slot.id()), Some(Bytes::from(slot.encode())));
+            rig.memory.tamper(&object_keys::key(&rig.role.name, slot.id()), Some(Bytes::from(slot.encode())));
         }
         Box::pin(rig.back_up(1)).await;
         std::fs::write(source.join("b"), noise(2, 20)).unwrap();
@@ -134,8 +134,8 @@ impl Rig {
     pub(crate) fn is_condemned(&self, key: &str) -> bool {
         let role = &self.role.name;
         self.view.state.condemned.iter().any(|condemned| {
-            condemned.packs.iter().any(|id| names::pack(role, *id) == key)
-                || condemned.indexes.iter().any(|id| names::index(role, *id) == key)
+            condemned.packs.iter().any(|id| object_keys::pack(role, *id) == key)
+                || condemned.indexes.iter().any(|id| object_keys::index(role, *id) == key)
         })
     }
 
@@ -167,7 +167,7 @@ impl Rig {
         other.memory.objects()
     }
 
-    pub(crate) async fn open(&self) -> Result<Repository, runner::job::repository::OpenError> {
+    pub(crate) async fn open(&self) -> Result<Repository, runner::job::repository::open::OpenError> {
         Repository::open(Arc::new(self.memory.clone()), &self.role.name, &self.role.key).await
     }
 

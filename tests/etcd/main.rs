@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use etcd::EtcdCluster;
 use etcd_client::{Client, ConnectOptions};
+use runner::clock_reading::ClockReading;
 use runner::config::EtcdSettings;
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RepoId};
-use runner::moment::ClockReading;
 use runner::role::lease::etcd::{EtcdLease, EtcdSession, ProcessRegistration};
 use runner::role::lease::{LeaseReply, LeaseService as _};
 use runner::role::permit::LeaseGrant;

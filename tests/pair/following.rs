@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runner::role::duty::{READ_INTERVAL, READ_INTERVAL_IDLE};
+use runner::role::controller::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use rustix::process::Signal;
 
 use crate::rig::{ONE_SLOT, TTL, TestDaemon, assert_stays, boottime, bucket_site, since, wait_within};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use runner::config::KeySource;
 use runner::env::Env;
-use runner::job::repository::Repository;
+use runner::job::repository::open::Repository;
 use runner::store::dir::DirStore;
 
 use crate::site::{Site, files, number, role, words};

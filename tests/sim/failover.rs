@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use runner::config::LeaseKind;
-use runner::role::lease::keeper;
+use runner::role::lease::keep_alive;
 
 use crate::costs::IdlePair;
 
@@ -37,7 +37,7 @@ fn fifty_roles_of_a_dead_daemon_are_followed_as_fast_as_one() {
         for second in [0, 7, 14] {
             let took = followed(roles, Duration::from_mins(10) + Duration::from_secs(second));
             // It was renewed at most a third of the lease before, seen within one look, waited out, and found over at the next look.
-            let most = TTL + keeper::retry_pause(TTL) * 2 + REQUESTS;
+            let most = TTL + keep_alive::retry_pause(TTL) * 2 + REQUESTS;
             assert!((TTL * 2 / 3..most).contains(&took), "{roles} roles: {took:?}");
             println!("{roles} roles: {took:?}");
         }

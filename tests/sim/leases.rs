@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runner::ids::RoleName;
-use runner::job::lease::LeaseLender;
+use runner::job::node::leases::LeaseLender;
 use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
 use runner::role::permit::LeaseGrant;
 use tokio::sync::Notify;

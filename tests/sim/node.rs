@@ -7,26 +7,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use runner::alert::dispatcher::AlertDispatcher;
+use runner::alert::event::{AlertFormatter, AlertNotification};
 use runner::config::{LeaseKind, NotifySettings, RoleSettings, Settings};
 use runner::daemon::{self, DaemonObserver, RoleTaskConfig};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
-use runner::job::cancel::CancelToken;
-use runner::job::guard::{self, BackupRequest};
-use runner::job::lease::{self, LeaseSessions};
-use runner::job::local::ProcessMemory;
+use runner::job::admission::guard::{self, BackupRequest};
+use runner::job::node::cancel::CancelToken;
+use runner::job::node::context::{NodeContext, NodeInputs};
+use runner::job::node::leases::{self, LeaseSessions};
+use runner::job::node::local_state::ProcessMemory;
 use runner::job::operate::OperatorContext;
 use runner::job::prune::{self, PruneError};
 use runner::job::report::pruned::PruneReport;
-use runner::job::repository::Repository;
-use runner::job::runner::{NodeContext, NodeInputs};
-use runner::job::seat::JournalAccess;
+use runner::job::repository::journal_access::JournalAccess;
+use runner::job::repository::open::Repository;
 use runner::journal::record::WriterNode;
 use runner::journal::register;
-use runner::notice::event::{AlertFormatter, AlertNotification};
-use runner::notice::teller::AlertDispatcher;
 use runner::role::lease::bucket::ProcessObjects;
-use runner::role::lease::keeper::{self, LeaseKeepAlive};
+use runner::role::lease::keep_alive::{self, LeaseKeepAlive};
 use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
 use runner::store::Store;
 use tokio::sync::watch;
@@ -316,7 +316,7 @@ impl SecondRole {
 
     fn lease(&self) -> Box<dyn LeaseService> {
         let Self { env, role, store, me, processes, .. } = self;
-        Box::new(lease::bucket_lease(store, role, env, me.clone(), Some(processes)))
+        Box::new(leases::bucket_lease(store, role, env, me.clone(), Some(processes)))
     }
 
     fn say(&self, what: &str, of: impl std::fmt::Debug) {
@@ -347,7 +347,7 @@ impl SecondRole {
                     self.env.sleep(rng.time(Duration::ZERO, SECOND_RESTS)).await;
                     lease = self.lease();
                 }
-                _ => self.env.sleep(keeper::retry_pause(ttl)).await,
+                _ => self.env.sleep(keep_alive::retry_pause(ttl)).await,
             }
         }
     }

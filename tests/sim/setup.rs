@@ -11,7 +11,7 @@ use runner::ids::{RepoId, RoleName};
 use runner::repo::crypto::{Cipher, DerivedKeys};
 use runner::repo::format::{self, ChunkerParams, JournalLocation, RepositoryFormat};
 use runner::repo::keyring::RepositoryKey;
-use runner::repo::names;
+use runner::repo::object_keys;
 use runner::store::Store as _;
 
 use crate::registers::CLUSTER;
@@ -138,9 +138,9 @@ pub fn make_repository(bucket: &SimBucket, role: &RoleName, seated: bool, rng: &
         clear_key: Some(hex::encode(key)),
     };
     let there = [
-        (names::format(role), Bytes::from(format.encode(&keys))),
-        (names::probe(role), Bytes::from_static(b"probe")),
-        (names::lease_probe(role), Bytes::from_static(b"probe")),
+        (object_keys::format(role), Bytes::from(format.encode(&keys))),
+        (object_keys::probe(role), Bytes::from_static(b"probe")),
+        (object_keys::lease_probe(role), Bytes::from_static(b"probe")),
     ];
     for (key, body) in there {
         bucket.store().put(&key, body).now_or_never().expect("it is in memory").expect("it takes anything");

@@ -10,7 +10,7 @@ use runner::config::LeaseKind;
 use runner::env::Clock as _;
 use runner::job::audit;
 use runner::job::report::audited::AuditFinding;
-use runner::role::duty::RoleStatus;
+use runner::role::controller::RoleStatus;
 use runner::role::probe::ProbeAnswer;
 use runner::role::slot::SlotSchedule;
 

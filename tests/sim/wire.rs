@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use runner::store::answer::{StoreResponse, WriteResponse};
 use runner::store::memory::MemoryStore;
+use runner::store::response::{StoreResponse, WriteResponse};
 use runner::store::{
     LIST_PAGE_MAX, ListPage, ObjectMeta, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store,
     StoreCapabilities, StoreError, StoreErrorKind, key,

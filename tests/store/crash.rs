@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use runner::env::Env;
 use runner::store::dir::DirStore;
-use runner::store::dir::beneath::{FileAt, OpenDir};
-use runner::store::dir::disk::FileSystem;
+use runner::store::dir::file_system::FileSystem;
+use runner::store::dir::open_dir::{FileAt, OpenDir};
 use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, list_all};
 
 use crate::crash_disk::{CrashFileSystem, UnsyncedChanges};

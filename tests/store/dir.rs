@@ -11,8 +11,8 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use runner::env::{Clock, Env, HostClock};
 use runner::store::dir::DirStore;
-use runner::store::dir::beneath::{FileAt, OpenDir};
-use runner::store::dir::disk::{FileSystem, HostFileSystem, WritableFile};
+use runner::store::dir::file_system::{FileSystem, HostFileSystem, WritableFile};
+use runner::store::dir::open_dir::{FileAt, OpenDir};
 use runner::store::{PutOutcome, SizeLimit, Store, StoreErrorKind, list_all};
 use rustix::io::Errno;
 

@@ -13,8 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use runner::store::dir::beneath::{FileAt, OpenDir};
-use runner::store::dir::disk::{FileSystem, HostFileSystem, WritableFile};
+use runner::store::dir::file_system::{FileSystem, HostFileSystem, WritableFile};
+use runner::store::dir::open_dir::{FileAt, OpenDir};
 
 /// What happens to changes that no fsync covered.
 #[derive(Debug, Clone, Copy)]

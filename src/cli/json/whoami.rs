@@ -9,7 +9,7 @@ use crate::job::report::whoami::{
     EtcdHealth, EtcdState, MissedCause, PeerPresence, RoleInfo, RoleWarning, RunStep, RunSummary, StateReason,
     StoreStatus, WhoamiReport,
 };
-use crate::journal::future::WrongClock;
+use crate::journal::future_dates::WrongClock;
 use crate::repo::format::JournalLocation;
 
 /// `whoami`.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::inside::escaped;
+use super::browse::escaped;
 use super::warning::instant;
 use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute, time};

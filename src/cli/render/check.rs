@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::inside::escaped;
+use super::browse::escaped;
 use super::whoami::{state_word, why};
 use super::{RenderContext, warning};
 use crate::cli::exit::PluginStatus;

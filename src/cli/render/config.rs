@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::page::PageLayout;
+use super::layout::PageLayout;
 use crate::cli::settings::SymlinkedSource;
 use crate::cli::units::counted;
 use crate::config::files::DEFAULT as CONFIG_FILE;

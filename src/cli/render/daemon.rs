@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use super::reason;
 use crate::cli::units;
 use crate::ids::RoleName;
-use crate::job::guard::NoCommitReason;
-use crate::role::duty::{RoleStatus, YieldReason};
+use crate::job::admission::guard::NoCommitReason;
+use crate::role::controller::{RoleStatus, YieldReason};
 use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 

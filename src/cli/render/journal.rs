@@ -1,10 +1,10 @@
 //! `journal show`: the table.
 
-use super::inside::escaped;
+use super::browse::escaped;
 use super::{RenderContext, short_id};
 use crate::cli::units::{counted, minute, time};
 use crate::ids::Seq;
-use crate::job::inside::{JournalEntry, VoidContent};
+use crate::job::browse::{JournalEntry, VoidContent};
 use crate::journal::record::{Record, RecordBody, TakeoverReason};
 
 /// Oldest first.

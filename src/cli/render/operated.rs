@@ -1,13 +1,13 @@
 //! `takeover`, `pause`, `resume`, `journal adopt` and `journal amend`.
 
 use super::RenderContext;
-use super::inside::escaped;
+use super::browse::escaped;
 use crate::cli::units::{counted, duration, minute, relative};
 use crate::config::LeaseKind;
 use crate::job::operate::{OperateReport, RoleChange};
-use crate::journal::future::WrongClock;
+use crate::journal::future_dates::WrongClock;
 use crate::journal::state::JournalPause;
-use crate::role::duty::READ_INTERVAL_IDLE;
+use crate::role::controller::READ_INTERVAL_IDLE;
 
 /// What was done, and what it means.
 pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
@@ -88,9 +88,9 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
-    use crate::journal::future::FutureDates;
+    use crate::journal::future_dates::FutureDates;
+    use crate::journal::head_state::HeadConflict;
     use crate::journal::record::{TakeoverReason, WriterNode};
-    use crate::journal::standing::HeadConflict;
     use crate::journal::state::RoleHolder;
 
     #[test]

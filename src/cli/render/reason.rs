@@ -2,10 +2,10 @@
 
 use jiff::tz::TimeZone;
 
-use crate::cli::render::inside::escaped;
+use crate::cli::render::browse::escaped;
 use crate::cli::units;
 use crate::config::LeaseKind;
-use crate::job::guard::NoCommitReason;
+use crate::job::admission::guard::NoCommitReason;
 use crate::role::election::{RolePause, StandbyReason, UnknownReason};
 use crate::role::probe::{ProbeAnswer, ProbeResult};
 

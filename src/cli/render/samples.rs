@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::RenderContext;
-use super::page::PageLayout;
+use super::layout::PageLayout;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName, Seq, Term};
 use crate::job::report::audited::{
     AttemptEnd, AuditFinding, AuditNote, AuditReport, CommitInfo, IncompleteStreak, NodeShare, SlotAttempt, SlotCounts,
@@ -17,7 +17,7 @@ use crate::job::report::whoami::{
     RoleWarning, StateReason, StoreState, StoreStatus, TermInfo, WhoamiReport,
 };
 use crate::job::report::{ByteCounts, FileCounts, RoleReport, RunOutcome};
-use crate::journal::future::{FutureDates, WrongClock};
+use crate::journal::future_dates::{FutureDates, WrongClock};
 use crate::journal::record::WriterNode;
 use crate::repo::format::JournalLocation;
 

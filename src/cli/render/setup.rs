@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 
-use super::page::PageLayout;
+use super::layout::PageLayout;
 use crate::cli::units::{counted, time};
 use crate::config::{JournalPlacement, KeySource};
 use crate::ids::KeyId;

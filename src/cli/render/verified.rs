@@ -1,6 +1,6 @@
 //! `verify`.
 
-use super::page::PageLayout;
+use super::layout::PageLayout;
 use super::{NAMED_MAX, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration};
 use crate::job::report::ADVICE;

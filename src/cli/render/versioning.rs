@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cli::units::count;
 use crate::config::{LeaseKind, RoleSettings};
-use crate::role::lease::keeper::RENEW_PART;
+use crate::role::lease::keep_alive::RENEW_PART;
 use crate::store::{ObjectLock, Versioning};
 use crate::text::ADVICE;
 

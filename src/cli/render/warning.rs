@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::RenderContext;
-use super::inside::escaped;
+use super::browse::escaped;
 use crate::cli::units::{count, counted, duration, minute, relative, time};
 use crate::config::LeaseKind;
 use crate::ids::{RepoId, RoleName};
@@ -13,7 +13,7 @@ use crate::job::health::Severity;
 use crate::job::report::RunOutcome;
 use crate::job::report::snapshot::EmptySources;
 use crate::job::report::whoami::{MissedCause, RoleWarning, RunStep, RunSummary, UnreadableInput};
-use crate::journal::future::{FutureDates, WrongClock};
+use crate::journal::future_dates::{FutureDates, WrongClock};
 use crate::repo::entry::TreePath;
 use crate::role::slot::MISSED_MAX;
 

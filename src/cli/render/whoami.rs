@@ -1,6 +1,6 @@
 //! `whoami`, for people and for monitoring.
 
-use super::inside::escaped;
+use super::browse::escaped;
 use super::{RenderContext, short_id, warning};
 use crate::cli::units::{count, counted, duration, minute, relative};
 use crate::job::health;

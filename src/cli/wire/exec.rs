@@ -7,9 +7,9 @@ use super::{
     no_schedule, node_context, render, verbs,
 };
 use crate::config::RoleSettings;
+use crate::job::admission::guard::GuardError;
 use crate::job::exec::{self, ExecError, ExecOutcome, ExecStopCause};
-use crate::job::guard::GuardError;
-use crate::job::known;
+use crate::job::node::known_repository;
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::journal::state::JournalView;
 
@@ -21,7 +21,7 @@ pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::E
     }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let teller = Arc::new(alert_dispatcher(context, &runner, &context.settings.notify));
-    let plan = known::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
+    let plan = known_repository::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
     let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
     let begins = |view: &JournalView, slot| watch.run_begins(view, slot);
     let request = exec::ExecRequest { command: args.command.clone(), scheduled: args.scheduled, timeout: args.timeout };

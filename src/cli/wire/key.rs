@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::{CommandContext, DaemonClient, Error, node_context, open, verbs};
 use crate::config::{KeySource, RoleSettings};
-use crate::job::guard;
-use crate::job::keys;
+use crate::job::admission::guard;
+use crate::job::node::context::NodeContext;
 use crate::job::operate::OperatorContext;
 use crate::job::report::setup::KeyReport;
+use crate::job::repository::keys;
 use crate::job::rotate::{KeyRotator, RotateRequest, rotate};
-use crate::job::runner::NodeContext;
 
 /// Changes the keys of a repository. `None`: the key was written to standard output, and nothing else belongs there.
 pub async fn key(

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::ids::{Digest, RoleName, Term};
-use crate::job::audit::changes::{RepetitionDetector, SnapshotRoot};
 use crate::job::audit::completeness::{CompletenessCheck, EmptySourceStreak};
+use crate::job::audit::flapping::FlappingDetector;
 use crate::job::audit::ledger::{SlotLedger, before};
-use crate::job::audit::takeovers::FlappingDetector;
+use crate::job::audit::repetition::{RepetitionDetector, SnapshotRoot};
 use crate::job::health::{self, RunningBackup, Severity};
 use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::audited::{
@@ -17,10 +17,10 @@ use crate::job::report::audited::{
 use crate::job::report::verified::DamagedObject;
 use crate::job::report::whoami::{RoleWarning, RunSummary};
 use crate::job::verify::MISSING;
-use crate::journal::future;
+use crate::journal::future_dates;
 use crate::journal::record::{Record, RecordBody, TakeoverReason};
 use crate::journal::state::{CommandEnd, JournalPause, JournalState, JournalView};
-use crate::role::present;
+use crate::role::clock_tolerance;
 use crate::role::slot::SlotSchedule;
 
 /// The time in question.
@@ -67,12 +67,12 @@ impl<'a> JournalAudit<'a> {
         base: Option<&JournalView>,
         created: Timestamp,
     ) -> Self {
-        let known = base.map(|view| future::dates_beyond(view, period.now)).unwrap_or_default();
-        let sound = base.is_some_and(|view| future::is_anything_dated_by(view, period.now));
+        let known = base.map(|view| future_dates::dates_beyond(view, period.now)).unwrap_or_default();
+        let sound = base.is_some_and(|view| future_dates::is_anything_dated_by(view, period.now));
         let nothing = JournalState::default();
         let base = base.map_or(&nothing, |view| &view.state);
         let born = base.created_at(created);
-        let made = present::is_in_future(born, period.now).then_some(born);
+        let made = clock_tolerance::is_in_future(born, period.now).then_some(born);
         let snapshot = base.snapshots.last().map(|snapshot| (snapshot.seq.0, snapshot.time));
         let command = base.holder.as_ref().and_then(|holder| holder.command.as_ref());
         Self {
@@ -260,7 +260,7 @@ struct FutureRecords {
 impl FutureRecords {
     fn add_record(&mut self, record: &Record, now: Timestamp) {
         let latest = record.latest_date();
-        if present::is_in_future(latest, now) {
+        if clock_tolerance::is_in_future(latest, now) {
             self.dates.push((latest, Some(record.node.name.clone())));
             self.sound_after = false;
         } else {
@@ -270,7 +270,7 @@ impl FutureRecords {
 
     /// An operator said at `present` that what is dated beyond it is not.
     fn amend(&mut self, present: Timestamp, by: &str) -> Option<AuditNote> {
-        let is_beyond = |at: &Timestamp| present::is_in_future(*at, present);
+        let is_beyond = |at: &Timestamp| clock_tolerance::is_in_future(*at, present);
         let records = self.dates.extract_if(.., |(latest, _)| is_beyond(latest)).map(|(latest, _)| latest);
         let amended: Vec<Timestamp> = records.chain(self.made.take_if(|made| is_beyond(made))).collect();
         let latest = amended.iter().max().copied()?;
@@ -301,7 +301,7 @@ struct DateOrderCheck {
 impl DateOrderCheck {
     fn add_record(&mut self, record: &Record, AuditPeriod { since, now }: AuditPeriod) {
         let time = record.written_at();
-        if present::is_in_future(time, now) {
+        if clock_tolerance::is_in_future(time, now) {
             return;
         }
         let before = self.newest.map(|newest| (newest, newest.duration_since(time)));

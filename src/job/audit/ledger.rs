@@ -14,9 +14,9 @@ use crate::job::health::RunningBackup;
 use crate::job::report::audited::{AttemptEnd, AuditFinding, AuditNote, CommitInfo, SlotAttempt, SlotCounts};
 use crate::job::report::whoami::RecentSlots;
 use crate::journal::state::{JournalState, JournalView};
-use crate::role::commits::{ScheduleInForce, SlotCommits};
-use crate::role::present;
+use crate::role::clock_tolerance;
 use crate::role::slot::{Slot, SlotSchedule, SlotStatus};
+use crate::role::slot_commits::{ScheduleInForce, SlotCommits};
 
 /// So many slots are counted where somebody asks how a role stands.
 const RECENT_SLOTS: usize = 10;
@@ -124,7 +124,7 @@ impl SlotLedger {
 
     /// An operator said at `present` that what is dated beyond it was dated by a wrong clock. A slot that was committed stays so.
     pub(crate) fn amend(&mut self, present: Timestamp) {
-        self.created = self.created.map(|at| if present::is_in_future(at, present) { present } else { at });
+        self.created = self.created.map(|at| if clock_tolerance::is_in_future(at, present) { present } else { at });
     }
 
     /// A snapshot was committed then, for a slot or not.
@@ -183,7 +183,7 @@ impl SlotLedger {
     pub(crate) fn judge(&self, plan: &SlotSchedule, since: Timestamp, now: Timestamp) -> SlotSummary {
         let mut verdict = SlotSummary::default();
         // What a wrong clock wrote tells nothing of the schedule.
-        let horizon = present::future_horizon(now);
+        let horizon = clock_tolerance::future_horizon(now);
         let first = self.slots.range(..=horizon).next().map(|(slot, _)| *slot);
         let commits = self.commits();
         let owed = ExpectedSlots {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::journal::state::JournalPause;
-use crate::role::present;
+use crate::role::clock_tolerance;
 
 /// One pause. The end is not part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +62,9 @@ impl PauseHistory {
         now: Timestamp,
     ) -> Option<(&PauseInterval, Timestamp)> {
         let (mut covered, mut first) = (from, None);
-        let is_sound =
-            |span: &&PauseInterval| !(span.ended && span.until.is_some_and(|until| present::is_in_future(until, now)));
+        let is_sound = |span: &&PauseInterval| {
+            !(span.ended && span.until.is_some_and(|until| clock_tolerance::is_in_future(until, now)))
+        };
         for span in self.0.iter().filter(is_sound) {
             if span.from <= covered && span.until.is_none_or(|until| until > covered) {
                 first = first.or(Some(span));

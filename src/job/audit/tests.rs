@@ -8,17 +8,17 @@ use super::*;
 use crate::config::Schedule;
 use crate::ids::{Digest, InstanceId, NodeId, Seq};
 use crate::job::backup::BackupOptions;
+use crate::job::node::context::NodeContext;
 use crate::job::operate::OperatorContext;
 use crate::job::report::audited::{AuditFinding, AuditNote};
 use crate::job::report::snapshot::EmptySources;
 use crate::job::report::verified::{DamageKind, DamagedObject};
 use crate::job::report::whoami::RunStep;
 use crate::job::report::{PROBLEMS_MAX, RunOutcome};
-use crate::job::runner::NodeContext;
-use crate::job::seat::JournalAccess;
+use crate::job::repository::journal_access::JournalAccess;
 use crate::job::testing::JobFixture;
 use crate::journal::state::JournalView;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::store::SizeLimit;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -38,7 +38,7 @@ async fn backup(rig: &JobFixture, slot: Option<Timestamp>) {
 }
 
 fn key(rig: &JobFixture, seq: u64) -> String {
-    names::record(&rig.role.name, Seq(seq))
+    object_keys::record(&rig.role.name, Seq(seq))
 }
 
 #[tokio::test(flavor = "multi_thread")]

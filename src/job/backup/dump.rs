@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::config::DumpSettings;
 use crate::job::backup::worker::{EntryResult, ReadWorker};
 use crate::job::backup::{BackupError, PipelineContext};
-use crate::job::stall::{RunActivity, check_interval};
+use crate::job::node::stall::{RunActivity, check_interval};
 use crate::process::{self, CommandBuilder, ProcessTree, UserAccount};
 use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath};
 

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use crate::job::backup::dump::DumpError;
-use crate::job::cache::CacheError;
-use crate::job::hook::HookError;
-use crate::job::local::LockError;
-use crate::job::stall::RunStall;
+use crate::job::backup::hooks::HookError;
+use crate::job::backup::tree_cache::CacheError;
+use crate::job::node::local_state::LockError;
+use crate::job::node::stall::RunStall;
 use crate::journal::log::{AppendError, JournalError};
 use crate::repo::entry::TreePath;
 use crate::repo::reader::RepositoryReadError;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::ids::IndexId;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::decode_index;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::reader::IndexCache;
 use crate::store::{SizeLimit, Store, StoreError, list_filtered, put_idempotent};
 
@@ -20,12 +20,13 @@ pub(super) async fn missing(
     let role = keys.role();
     let all: HashSet<&IndexId> = named.iter().collect();
     let is_named = |id: &IndexId| all.contains(id);
-    let pick = |key: &str| names::parse_index(role, key).filter(is_named);
-    let shown = list_filtered(store, &names::index_prefix(role), usize::MAX, |object| pick(&object.key)).await?.found;
+    let pick = |key: &str| object_keys::parse_index(role, key).filter(is_named);
+    let shown =
+        list_filtered(store, &object_keys::index_prefix(role), usize::MAX, |object| pick(&object.key)).await?.found;
     let shown: HashSet<IndexId> = shown.into_iter().collect();
     let mut missing = Vec::new();
     for id in named.iter().filter(|id| !shown.contains(id)) {
-        match store.get(&names::index(role, *id), SizeLimit::INDEX).await {
+        match store.get(&object_keys::index(role, *id), SizeLimit::INDEX).await {
             Ok(_) => {}
             Err(error) if error.is_not_found() => missing.push(*id),
             // It is there, as something else: a repair replaces it.
@@ -45,7 +46,7 @@ pub(super) async fn put_back(
 ) -> Result<(), StoreError> {
     for id in missing {
         let Some(copy) = shelf.get(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };
-        let key = names::index(keys.role(), *id);
+        let key = object_keys::index(keys.role(), *id);
         put_idempotent(store, &key, Bytes::from(copy)).await?;
         tracing::warn!("the store had lost {key}: it is put back from this node's copy; find out what became of it");
     }

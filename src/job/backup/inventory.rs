@@ -6,12 +6,12 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::ids::PackId;
 use crate::job::backup::BackupError;
-use crate::job::backup::lost::{self, LostContent, PackListing};
+use crate::job::backup::lost_content::{self, LostContent, PackListing};
 use crate::job::verify::content;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::ChunkIndex;
 use crate::repo::loss::PackLosses;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepositoryReadError;
 use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_filtered};
@@ -28,8 +28,8 @@ const READS: usize = 2;
 /// The store, or a listing that did not come to its end.
 pub(super) async fn list_packs(store: &dyn Store, keys: &DerivedKeys) -> Result<HashMap<PackId, u64>, StoreError> {
     let role = keys.role();
-    let pack = |object: ObjectMeta| Some((names::parse_pack(role, &object.key)?, object.size));
-    Ok(list_filtered(store, &names::packs_prefix(role), usize::MAX, pack).await?.found.into_iter().collect())
+    let pack = |object: ObjectMeta| Some((object_keys::parse_pack(role, &object.key)?, object.size));
+    Ok(list_filtered(store, &object_keys::packs_prefix(role), usize::MAX, pack).await?.found.into_iter().collect())
 }
 
 /// The index of what `tables` give and the store has, and what it has not. Packs that a note calls damaged are read.
@@ -45,7 +45,7 @@ pub(super) async fn compare(
     let mut tables = std::pin::pin!(tables);
     while let Some(tables) = tables.try_next().await? {
         for table in tables {
-            match lost::check_listing(table.object_len(), listed.get(&table.id).copied()) {
+            match lost_content::check_listing(table.object_len(), listed.get(&table.id).copied()) {
                 PackListing::Whole if noted.damaged.contains(&table.id) => damaged.push(table),
                 PackListing::Whole => index.add(&table),
                 PackListing::WrongSize(size) => missing.push((table, size)),
@@ -86,12 +86,14 @@ async fn check_pack(
     size: u64,
 ) -> Result<Option<BTreeSet<u32>>, StoreError> {
     let end = table.object_len();
-    match store.get_range(&names::pack(keys.role(), table.id), end - 1..end + 1).await {
+    match store.get_range(&object_keys::pack(keys.role(), table.id), end - 1..end + 1).await {
         Ok(bytes) if bytes.len() == 1 => Ok(None),
-        Ok(bytes) => Ok(Some(lost::truncated_frames(table, if bytes.is_empty() { size } else { end }))),
-        Err(error) if error.is_not_found() || error.is_not_an_object() => Ok(Some(lost::truncated_frames(table, 0))),
+        Ok(bytes) => Ok(Some(lost_content::truncated_frames(table, if bytes.is_empty() { size } else { end }))),
+        Err(error) if error.is_not_found() || error.is_not_an_object() => {
+            Ok(Some(lost_content::truncated_frames(table, 0)))
+        }
         // A bad sector under the end of one object.
-        Err(error) if error.kind == StoreErrorKind::DiskFault => Ok(Some(lost::truncated_frames(table, 0))),
+        Err(error) if error.kind == StoreErrorKind::DiskFault => Ok(Some(lost_content::truncated_frames(table, 0))),
         Err(error) => Err(error),
     }
 }

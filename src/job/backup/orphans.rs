@@ -9,7 +9,7 @@ use crate::job::backup::BackupError;
 use crate::job::verify::content;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::ChunkIndex;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::{self, PackTable};
 use crate::store::{Store, StoreError};
 
@@ -74,7 +74,7 @@ pub(crate) async fn verified_only(
 
 /// What an orphan holds. A listing may still show one that is gone: there is nothing to refer to then.
 async fn table(store: &dyn Store, keys: &DerivedKeys, id: PackId, size: u64) -> Result<Option<PackTable>, StoreError> {
-    match read_table(store, keys, id, &names::pack(keys.role(), id), size).await {
+    match read_table(store, keys, id, &object_keys::pack(keys.role(), id), size).await {
         Err(error) if error.is_not_found() || error.is_not_an_object() => Ok(None),
         table => table,
     }
@@ -137,7 +137,7 @@ mod tests {
         let mut builder = PackBuilder::new(keys, id, [1; 32]);
         builder.push(FrameCompressor::default().pack(&content, entries.collect()));
         let (bytes, table) = builder.finish();
-        store.put(&names::pack(keys.role(), id), bytes).await.unwrap();
+        store.put(&object_keys::pack(keys.role(), id), bytes).await.unwrap();
         table
     }
 
@@ -162,7 +162,7 @@ mod tests {
         for chunks in [1, 4_000] {
             let id = PackId([7; 16]);
             let table = put(&store, &keys, id, chunks).await;
-            let key = names::pack(keys.role(), id);
+            let key = object_keys::pack(keys.role(), id);
             assert_eq!(found(&store, &keys).await, [table]);
             let whole = store.get(&key, SizeLimit::INDEX).await.unwrap();
             let (header, footer) = (whole.slice(..pack::HEADER_LEN), whole.slice(whole.len() - pack::FOOTER_LEN..));
@@ -189,14 +189,14 @@ mod tests {
             builder.finish()
         });
         for (bytes, table) in &tables {
-            store.put(&names::pack(keys.role(), table.id), bytes.clone()).await.unwrap();
+            store.put(&object_keys::pack(keys.role(), table.id), bytes.clone()).await.unwrap();
         }
         let [(_, sound), (bytes, other)] = tables;
         let both = vec![sound.clone(), other.clone()];
         assert_eq!(verified_only(&store, &keys, both.clone()).await.unwrap(), both);
         let mut flipped = bytes.to_vec();
         flipped[pack::HEADER_LEN] ^= 1;
-        store.tamper(&names::pack(keys.role(), other.id), Some(Bytes::from(flipped)));
+        store.tamper(&object_keys::pack(keys.role(), other.id), Some(Bytes::from(flipped)));
         assert_eq!(found(&store, &keys).await, both, "its table tells nothing of it");
         assert_eq!(verified_only(&store, &keys, both).await.unwrap(), [sound]);
     }
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(table(&store, &keys, id, size).await.unwrap().map(|table| table.id), Some(id));
         let silent = FaultyStore::new(Arc::new(store.clone()), FaultPlan::exactly([(0, InjectedFault::LostRequest)]));
         assert!(table(&silent, &keys, id, size).await.is_err(), "a store that is silent says nothing of what is there");
-        store.tamper(&names::pack(keys.role(), id), None);
+        store.tamper(&object_keys::pack(keys.role(), id), None);
         assert!(table(&store, &keys, id, size).await.unwrap().is_none());
     }
 }

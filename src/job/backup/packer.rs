@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 
 use crate::ids::{IndexId, PackId};
 use crate::job::backup::{BackupError, PipelineContext};
-use crate::job::progress::JobProgress;
+use crate::job::node::progress::JobProgress;
 use crate::repo::index::{self, encode_index};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::{PackBuilder, PackTable, PackedFrame};
 use crate::store::Store;
 
@@ -153,8 +153,8 @@ pub(crate) async fn upload(
 async fn put(shared: Arc<PipelineContext>, store: Arc<dyn Store>, object: PendingUpload) -> Result<usize, BackupError> {
     let (role, turns) = (shared.keys.role(), object.turns());
     let (key, bytes, is_pack) = match object {
-        PendingUpload::Pack(id, bytes) => (names::pack(role, id), bytes, true),
-        PendingUpload::Index(id, bytes) => (names::index(role, id), bytes, false),
+        PendingUpload::Pack(id, bytes) => (object_keys::pack(role, id), bytes, true),
+        PendingUpload::Index(id, bytes) => (object_keys::index(role, id), bytes, false),
     };
     store.put(&key, bytes.clone()).await?;
     JobProgress::add(&shared.progress.bytes_uploaded, bytes.len() as u64);

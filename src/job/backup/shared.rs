@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::env::Env;
 use crate::job::backup::BackupError;
 use crate::job::backup::worker::WorkerCounters;
-use crate::job::cancel::CancelToken;
-use crate::job::progress::{JobProgress, UninterruptibleGuard};
+use crate::job::node::cancel::CancelToken;
+use crate::job::node::progress::{JobProgress, UninterruptibleGuard};
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::entry::UnixNanos;
 use crate::repo::format::ChunkerParams;
-use crate::tree::names::OwnerNames;
+use crate::tree::owner_names::OwnerNames;
 use crate::tree::roots::SourceRoots;
 
 /// What all parts of a run share.

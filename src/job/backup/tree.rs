@@ -10,24 +10,24 @@ use tokio::runtime::Handle;
 
 use crate::config::{DumpSettings, RoleSettings, TakeoverTrust};
 use crate::ids::ChunkId;
-use crate::job::backup::known::EntryBlocks;
+use crate::job::backup::dedup_index::{DedupIndex, IndexLoadOptions, IndexLoader};
+use crate::job::backup::entry_stream::EntryBlocks;
 use crate::job::backup::mounts::MountTracker;
 use crate::job::backup::pipeline::{self, PipelineInput, PipelineOutput};
 use crate::job::backup::shared::BufferPool;
-use crate::job::backup::stock::{DedupIndex, IndexLoadOptions, IndexLoader};
+use crate::job::backup::tree_cache::{CacheReader, CacheWriter};
 use crate::job::backup::worker::WorkerCounters;
 use crate::job::backup::{BackupError, BackupOptions, PipelineContext, RoleSession};
-use crate::job::cache::{CacheReader, CacheWriter};
-use crate::job::stall::RunActivity;
+use crate::job::node::stall::RunActivity;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::TreePath;
 use crate::repo::reader::RepositoryReader;
 use crate::tree::exclude::ExcludePatterns;
-use crate::tree::names::OwnerNames;
+use crate::tree::owner_names::OwnerNames;
 use crate::tree::scan::{ScanOptions, scan};
 
 /// Gathers it.
-pub(super) async fn gather(
+pub(in crate::job) async fn gather(
     session: &RoleSession<'_>,
     role: &RoleSettings,
     base: Option<&Snapshot>,

@@ -9,13 +9,13 @@ use crossbeam_channel::{Receiver, Sender};
 use fastcdc::v2020::FastCDC;
 
 use crate::ids::ChunkId;
+use crate::job::backup::dedup_index::DedupIndex;
+use crate::job::backup::entry_decision::EntryDecision;
 use crate::job::backup::packer::PackerInput;
-use crate::job::backup::plan::EntryDecision;
-use crate::job::backup::stock::DedupIndex;
 use crate::job::backup::{BackupError, PipelineContext};
-use crate::job::progress::JobProgress;
+use crate::job::node::progress::JobProgress;
+use crate::job::node::stall::RunActivity;
 use crate::job::restore::layout::FileLayout;
-use crate::job::stall::RunActivity;
 use crate::repo::entry::{EntryKind, Extent, ManifestEntry, TreePath, UnixNanos};
 use crate::repo::format::ChunkerParams;
 use crate::repo::pack::{ChunkEntry, FRAME_TARGET_BYTES, FrameCompressor, PackedFrame};

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::plan::PackAction;
-use super::survey::RepositoryUsage;
+use super::usage::RepositoryUsage;
 use super::{PruneError, RepositoryReadError};
 use crate::ids::{ChunkId, PackId};
 use crate::job::backup::{BackupError, RoleSession};
-use crate::job::progress::JobProgress;
-use crate::repo::names;
+use crate::job::node::progress::JobProgress;
+use crate::repo::object_keys;
 use crate::repo::pack::{ChunkEntry, FRAME_TARGET_BYTES, FrameCompressor, PackBuilder, PackTable};
 
 /// Frames of one pack that are fetched together.
@@ -113,7 +113,7 @@ impl Repacker<'_> {
         let (bytes, table): (Bytes, PackTable) = pack.finish();
         let (repository, progress) = (self.session.repository, &self.session.runner.progress);
         let len = bytes.len() as u64;
-        repository.store.put(&names::pack(repository.role(), table.id), bytes).await?;
+        repository.store.put(&object_keys::pack(repository.role(), table.id), bytes).await?;
         JobProgress::add(&progress.bytes_uploaded, len);
         self.tables.push(table);
         Ok(())

@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::RetentionPolicy;
-use crate::role::present;
+use crate::role::clock_tolerance;
 
 /// Why a snapshot is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct KeepReason {
 
 /// What to do with the snapshots of these times, oldest first: why to keep each of them; without a reason it is to go.
 pub fn decide(keep: &RetentionPolicy, times: &[Timestamp], now: Timestamp, zone: &TimeZone) -> Vec<Vec<KeepReason>> {
-    let present = times.partition_point(|time| !present::is_in_future(*time, now));
+    let present = times.partition_point(|time| !clock_tolerance::is_in_future(*time, now));
     let mut reasons = by_rules(keep, &times[..present], zone);
     reasons.resize(times.len(), vec![KeepReason { rule: RetentionRule::Future, oldest: false }]);
     reasons

@@ -12,7 +12,7 @@ use crate::ids::Seq;
 use crate::job::backup::{BackupError, RoleSession};
 use crate::job::report::pruned::SweepCounts;
 use crate::journal::record::{RecordBody, SweepBody};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::store::DELETE_BATCH_MAX;
 
 /// Deletes what was condemned before `now` by `grace`.
@@ -36,8 +36,8 @@ pub(super) async fn sweep(
     let role = session.repository.role();
     for condemned in &due {
         // Index objects first: whoever still has one finds a pack missing, not the other way round.
-        let indexes = condemned.indexes.iter().map(|id| names::index(role, *id));
-        let keys: Vec<String> = indexes.chain(condemned.packs.iter().map(|id| names::pack(role, *id))).collect();
+        let indexes = condemned.indexes.iter().map(|id| object_keys::index(role, *id));
+        let keys: Vec<String> = indexes.chain(condemned.packs.iter().map(|id| object_keys::pack(role, *id))).collect();
         for batch in keys.chunks(DELETE_BATCH_MAX) {
             if session.runner.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted.into());
@@ -64,8 +64,9 @@ async fn is_record_settled(
         return Ok(true);
     }
     let (role, store) = (session.repository.role(), &session.repository.store);
-    let (key, before) = (names::record(role, seq), seq.0.checked_sub(1).map(|seq| names::record(role, Seq(seq))));
-    let page = store.list(&names::journal_prefix(role), before.as_deref(), 1).await?;
+    let (key, before) =
+        (object_keys::record(role, seq), seq.0.checked_sub(1).map(|seq| object_keys::record(role, Seq(seq))));
+    let page = store.list(&object_keys::journal_prefix(role), before.as_deref(), 1).await?;
     // A listing may be stale: then the next prune sees it.
     let listed = page.objects.first().filter(|object| object.key == key);
     Ok(listed.is_some_and(|object| is_due(object.modified, now, grace)))

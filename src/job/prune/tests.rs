@@ -11,7 +11,7 @@ use crate::job::backup::BackupOptions;
 use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
 use crate::journal::record::{BeginBody, EndBody};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::store::SizeLimit;
 use crate::store::list_all;
 
@@ -104,7 +104,7 @@ async fn the_grace_counts_from_when_the_record_is_where_readers_look() {
     let day = Duration::from_hours(24);
     let condemned = prune_now(&rig, last(1), 100, day).await.unwrap().packs_condemned;
     assert!(condemned > 0);
-    let record = names::record(&rig.role.name, rig.archive().await.view.head.unwrap().seq);
+    let record = object_keys::record(&rig.role.name, rig.archive().await.view.head.unwrap().seq);
     // Another place decided on it, and it came into the store a day later.
     rig.memory.set_clock_offset(SignedDuration::from_hours(25));
     let object = rig.store.get(&record, SizeLimit::INDEX).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_damaged_snapshot_that_stays_keeps_everything() {
     let newest = rig.archive().await.snapshots()[2].root;
     let index = rig.archive().await.reader().await.unwrap();
     let pack = index.index().find(&newest).unwrap().0.pack;
-    rig.memory.tamper(&names::pack(&rig.role.name, pack), None);
+    rig.memory.tamper(&object_keys::pack(&rig.role.name, pack), None);
     let head = rig.archive().await.view.head;
     let error = prune_now(&rig, last(1), 10, Duration::ZERO).await.unwrap_err();
     assert!(matches!(error, PruneError::Damaged { .. }), "{error}");
@@ -190,9 +190,9 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
     let rig = JobFixture::new().await;
     rig.write("file", "content");
     rig.backup().await;
-    let pack = names::pack(&rig.role.name, PackId([0xaa; 16]));
+    let pack = object_keys::pack(&rig.role.name, PackId([0xaa; 16]));
     rig.store.put(&pack, bytes::Bytes::from_static(b"left by a broken run")).await.unwrap();
-    let index = names::index(&rig.role.name, IndexId([0xbb; 16]));
+    let index = object_keys::index(&rig.role.name, IndexId([0xbb; 16]));
     rig.store.put(&index, bytes::Bytes::from_static(b"and this as well")).await.unwrap();
     let plan = |now| {
         let rig = &rig;
@@ -221,7 +221,7 @@ async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
     // One that deletes at once, and one that only condemns.
     for grace in [Duration::ZERO, Duration::from_hours(24)] {
         let rig = JobFixture::new().await;
-        let pack = names::pack(&rig.role.name, PackId([0xaa; 16]));
+        let pack = object_keys::pack(&rig.role.name, PackId([0xaa; 16]));
         rig.store.put(&pack, bytes::Bytes::from_static(b"left by a broken run")).await.unwrap();
         rig.memory.set_clock_offset(STRAY_AGE);
         let runner = rig.runner();

@@ -10,11 +10,11 @@ use super::losses::{self, WalkedSnapshots};
 use crate::ids::{ChunkId, Digest, IndexId, PackId};
 use crate::job::backup::orphans;
 use crate::job::report::repaired::{RepairFinding, SnapshotLoss};
-use crate::job::repository::Repository;
+use crate::job::repository::open::Repository;
 use crate::job::verify::content;
 use crate::journal::state::{JournalState, Snapshot};
 use crate::repo::index::{ChunkIndex, decode_index};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::{IndexCache, RepositoryReader};
 use crate::store::{SizeLimit, StoreError, list_all};
@@ -270,8 +270,8 @@ async fn unlisted_packs(
 /// Every pack that the store lists, and its size.
 async fn list_packs(repository: &Repository) -> Result<HashMap<PackId, u64>, StoreError> {
     let role = repository.role();
-    let objects = list_all(repository.store.as_ref(), &names::packs_prefix(role)).await?.into_iter();
-    Ok(objects.filter_map(|object| Some((names::parse_pack(role, &object.key)?, object.size))).collect())
+    let objects = list_all(repository.store.as_ref(), &object_keys::packs_prefix(role)).await?.into_iter();
+    Ok(objects.filter_map(|object| Some((object_keys::parse_pack(role, &object.key)?, object.size))).collect())
 }
 
 impl LoadedIndexes {
@@ -283,7 +283,8 @@ impl LoadedIndexes {
     async fn load(repository: &Repository, ids: &[IndexId], shelf: Option<&IndexCache>) -> Result<Self, StoreError> {
         let mut named = Self::default();
         for &id in ids {
-            let stored = match repository.store.get(&names::index(repository.role(), id), SizeLimit::INDEX).await {
+            let stored = match repository.store.get(&object_keys::index(repository.role(), id), SizeLimit::INDEX).await
+            {
                 Ok(object) => {
                     decode_index(&repository.keys, id, &object).map_err(|error| format!("is damaged ({error})"))
                 }
@@ -387,7 +388,7 @@ impl SuspectPacks {
                     suspects.damaged.insert(table.id, bad.into_iter().collect());
                 }
                 // A listing may lag; the object itself is the truth.
-                None => match store.get_range(&names::pack(role, table.id), 0..1).await {
+                None => match store.get_range(&object_keys::pack(role, table.id), 0..1).await {
                     Ok(_) => {}
                     Err(error) if error.is_not_found() => {
                         suspects.why.push((table.id, MISSING.to_owned()));

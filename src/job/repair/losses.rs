@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::ids::{ChunkId, PackId, RoleName};
-use crate::job::inside::snapshot_info;
+use crate::job::browse::snapshot_info;
 use crate::job::report::repaired::{LOST_NAMED_MAX, LostEntry, SnapshotLoss};
 use crate::journal::state::Snapshot;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};

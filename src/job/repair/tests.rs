@@ -8,21 +8,21 @@ use super::*;
 use crate::config::{KeySource, StoreSettings, StoreUrl};
 use crate::env::{Clock, RandomSource};
 use crate::ids::Seq;
-use crate::job::inside::JournalEndLookup;
-use crate::job::known::RepositoryLocation;
+use crate::job::browse::JournalEndLookup;
+use crate::job::node::known_repository::RepositoryLocation;
+use crate::job::node::progress::JobProgress;
 use crate::job::operate::OperatorContext;
-use crate::job::progress::JobProgress;
 use crate::job::report::repaired::SnapshotLoss;
 use crate::job::report::verified::DamageKind;
+use crate::job::repository::journal_access::JournalAccess;
 use crate::job::rotate::{KeyRotator, RotateRequest, rotate};
-use crate::job::seat::JournalAccess;
 use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
 use crate::journal::log::UnfencedAction;
 use crate::repo::crypto::Cipher;
 use crate::repo::format::RepositoryFormat;
-use crate::store::held::MemoryTrackingStore;
 use crate::store::memory::MemoryStore;
+use crate::store::memory_tracking::MemoryTrackingStore;
 
 struct Scene {
     rig: JobFixture,
@@ -61,7 +61,7 @@ impl Scene {
     }
 
     fn key(&self) -> String {
-        names::format(&self.rig.role.name)
+        object_keys::format(&self.rig.role.name)
     }
 
     async fn repair(&self, remembers: bool) -> Result<RepairReport, RepairError> {
@@ -131,7 +131,7 @@ async fn without_a_key_no_format_is_made_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_slot_is_written_again_only_if_that_is_asked_for() {
     let scene = Scene::new().await;
-    let slot = names::key(&scene.rig.role.name, scene.rig.repository.slot.unwrap());
+    let slot = object_keys::key(&scene.rig.role.name, scene.rig.repository.slot.unwrap());
     let whole = scene.rig.memory.objects()[&slot].clone();
     scene.rig.memory.tamper(&slot, None);
     assert!(matches!(scene.repair(false).await, Err(RepairError::Open(OpenError::NoKeySlots { .. }))));
@@ -245,7 +245,7 @@ async fn a_repair_before_which_others_append_for_too_long_gives_up_and_has_chang
     rig.memory.tamper(&index, None);
     let (journal, view) = (read_only_journal(&rig.repository, &rig.env), rig.archive().await.view);
     let view = journal.append_unfenced(&view, UnfencedAction::Resume).await.unwrap();
-    let key = names::record(&rig.role.name, view.head.as_ref().unwrap().seq);
+    let key = object_keys::record(&rig.role.name, view.head.as_ref().unwrap().seq);
     let object = rig.memory.objects()[&key].clone();
     rig.memory.tamper(&key, None);
 
@@ -320,7 +320,7 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
         let mut far = archive.view.clone();
         far.head.as_mut().unwrap().seq = Seq(end);
         for seq in 3..=end {
-            rig.memory.tamper(&names::record(&rig.role.name, Seq(seq)), Some(planted.clone()));
+            rig.memory.tamper(&object_keys::record(&rig.role.name, Seq(seq)), Some(planted.clone()));
         }
         let looked = |what: &str| {
             let max = count.take_max();
@@ -342,7 +342,7 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
         shown.journal.with_all_dates(far).await.unwrap();
         looked("the dates");
         // What says which repository it is.
-        rig.memory.tamper(&names::format(&rig.role.name), None);
+        rig.memory.tamper(&object_keys::format(&rig.role.name), None);
         let _ = dry_run(store.clone(), &scene.by(None)).await;
         looked("repair without a format");
         for key in rig.memory.objects().keys().chain(genuine.keys()) {

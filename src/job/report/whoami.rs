@@ -12,7 +12,7 @@ use crate::file::access::FileExposure;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Seq, Term};
 use crate::job::report::RunOutcome;
 use crate::job::report::snapshot::EmptySources;
-use crate::journal::future::FutureDates;
+use crate::journal::future_dates::FutureDates;
 use crate::repo::format::JournalLocation;
 
 /// This node, and every role that was asked about.

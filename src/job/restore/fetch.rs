@@ -11,7 +11,7 @@ use super::plan::{FrameKey, FrameRequest, FrameSet, KEPT_BYTES};
 use super::shared::{FileChunk, RestoreContext, WriteBatch, WriteJob, lock};
 use super::{ChunkLocation, RestoreProblemKind, SourceError, SourceErrorKind};
 use crate::ids::ChunkId;
-use crate::job::progress::JobProgress;
+use crate::job::node::progress::JobProgress;
 
 /// Requests of one batch at the same time. Frames scattered over old packs are fetched in a few round trips; neighbours
 /// are one request anyway.

@@ -19,7 +19,7 @@ use super::select::{EntrySelection, EntrySelector};
 use super::shared::{FileChunk, FileJob, FileState, PendingDir, RestoreContext, WriteBatch, WriteJob};
 use super::{ChunkLocation, OverwritePolicy, RestoreError, RestoreProblemKind};
 use crate::ids::ChunkId;
-use crate::job::progress::JobProgress;
+use crate::job::node::progress::JobProgress;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::temporary;
 use crate::tree::write::{ExistingObject, MetadataKind, WriteErrorKind};

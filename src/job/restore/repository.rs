@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{ChunkLocation, EntryReader, SnapshotSource, SourceError, SourceErrorKind};
 use crate::ids::{ChunkId, PackId};
-use crate::job::inside::{self, ReadOnlyRepository, path_after_subtree};
+use crate::job::browse::{self, ReadOnlyRepository, path_after_subtree};
 use crate::journal::log::Journal;
 use crate::journal::state::JournalView;
 use crate::repo::crypto::DerivedKeys;
@@ -89,7 +89,7 @@ impl RepositorySource {
 
     /// The snapshot's sources.
     pub async fn roots(&self) -> Result<Vec<TreePath>, RepositoryReadError> {
-        inside::source_roots(&self.index().reader, self.0.root).await
+        browse::source_roots(&self.index().reader, self.0.root).await
     }
 
     fn index(&self) -> Arc<SourceIndex> {
@@ -364,7 +364,7 @@ mod tests {
         let source = source(&rig).await;
         let entry = source.entry(&rig.path("a")).await.unwrap().unwrap();
         let place = source.locate(&entry.kind.chunks()[0]).unwrap();
-        let key = crate::repo::names::pack(&rig.role.name, place.pack);
+        let key = crate::repo::object_keys::pack(&rig.role.name, place.pack);
         let whole = rig.memory.objects()[&key].clone();
         let kind = async || source.frames(place.pack, &[place.frame]).await.map_err(|e| e.kind).err();
         assert_eq!(kind().await, None);

@@ -13,7 +13,7 @@ use super::{
     RestoreReport, SnapshotSource,
 };
 use crate::ids::ChunkId;
-use crate::job::progress::JobProgress;
+use crate::job::node::progress::JobProgress;
 use crate::job::report::PROBLEMS_MAX;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::write::{ExistingObject, NewFile, RestoreTarget, WriteErrorKind};

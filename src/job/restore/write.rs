@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 use super::fetch::FetchedBatch;
 use super::shared::{FileChunk, FileJob, RestoreContext, WriteJob, lock};
 use super::{OverwritePolicy, RestoreError, RestoreProblemKind};
-use crate::job::progress::JobProgress;
+use crate::job::node::progress::JobProgress;
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::tree::write::{ExistingObject, NewFile, PlaceOutcome, WriteErrorKind};
 

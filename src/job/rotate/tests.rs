@@ -8,16 +8,16 @@ use bytes::Bytes;
 use super::*;
 use crate::ids::{InstanceId, KeyGeneration, NodeId, PackId};
 use crate::job::backup::{BackupError, BackupOptions, RoleJournal};
-use crate::job::inside::ReadOnlyRepository;
-use crate::job::keys::export;
-use crate::job::repository::OpenError;
-use crate::job::seat::JournalAccess;
+use crate::job::browse::ReadOnlyRepository;
+use crate::job::repository::journal_access::JournalAccess;
+use crate::job::repository::keys::export;
+use crate::job::repository::open::OpenError;
 use crate::job::testing::{JobFixture, noise};
 use crate::journal::record::{Record, RecordError, WriterNode};
 use crate::journal::state::FoldError;
 use crate::repo::index::decode_index;
 use crate::repo::pack::open_header;
-use crate::repo::{line, names};
+use crate::repo::{mac_line, object_keys};
 use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 
 fn file(rig: &JobFixture, name: &str) -> KeySource {
@@ -50,7 +50,7 @@ async fn contents(rig: &JobFixture, key: &KeySource, name: &str) -> Result<Vec<V
     for snapshot in archive.snapshots() {
         let mut content = Vec::new();
         let path = rig.path(name);
-        crate::job::inside::cat(&reader, snapshot.root, &path, &mut content).await.unwrap();
+        crate::job::browse::cat(&reader, snapshot.root, &path, &mut content).await.unwrap();
         all.push(content);
     }
     Ok(all)
@@ -88,7 +88,7 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
     let role = &rig.role.name;
     let (mut packs, mut indexes, mut records, mut told) = (0, 0, 0, 0);
     for (key, object) in rig.memory.objects().iter().filter(|(key, object)| before.get(*key) != Some(*object)) {
-        if let Some(id) = names::parse_pack(role, key) {
+        if let Some(id) = object_keys::parse_pack(role, key) {
             assert!(open_header(&thief.keys, object).is_err(), "{key}");
             let salt: [u8; 32] = object[8..40].try_into().unwrap();
             let sealed = &object[40..];
@@ -100,15 +100,15 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
                     .is_err()
             );
             packs += 1;
-        } else if let Some(id) = names::parse_index(role, key) {
+        } else if let Some(id) = object_keys::parse_index(role, key) {
             assert!(decode_index(&thief.keys, id, object).is_err(), "{key}");
             indexes += 1;
-        } else if names::parse_record(role, key).is_some() {
+        } else if object_keys::parse_record(role, key).is_some() {
             let found = Record::decode(object, Some(&thief.keys));
             // The takeover of the rotation and the rotation itself are the last that it reads.
             records += usize::from(found == Err(RecordError::Rotated(KeyGeneration(1))));
         } else if key.contains("/live/nodes/") || key.ends_with("/live/beat") {
-            assert!(line::open(object, &thief.keys).is_err(), "{key}");
+            assert!(mac_line::open(object, &thief.keys).is_err(), "{key}");
             told += 1;
         } else if key.contains("/keys/") {
             let id = key.rsplit('/').next().unwrap().parse().unwrap();
@@ -136,12 +136,12 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     rotate(&rig.repository, &by(&rig, 1), &ask(&old, &new)).await.unwrap();
     let role = rig.role.name.clone();
     let genuine = rig.memory.objects();
-    let numbers: Vec<Seq> = genuine.keys().filter_map(|key| names::parse_record(&role, key)).collect();
+    let numbers: Vec<Seq> = genuine.keys().filter_map(|key| object_keys::parse_record(&role, key)).collect();
     let last = *numbers.last().unwrap();
     let read = async || contents(&rig, &new, "f").await;
 
     // A record after the newest, by the old key.
-    let rotate_object = &genuine[&names::record(&role, last)];
+    let rotate_object = &genuine[&object_keys::record(&role, last)];
     let rotated = Record::decode(rotate_object, Some(&thief.keys)).unwrap();
     let forged = |seq: Seq, body: RecordBody, prev: &Bytes| Record {
         seq,
@@ -152,18 +152,18 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     };
     let pause = RecordBody::Resume;
     let next = Record { takeover: None, ..forged(last.next(), pause, rotate_object) };
-    rig.memory.tamper(&names::record(&role, last.next()), Some(next.encode(&thief.keys).into()));
+    rig.memory.tamper(&object_keys::record(&role, last.next()), Some(next.encode(&thief.keys).into()));
     let refused = read().await;
     let is_refused = matches!(&refused, Err(JournalError::Fold { error: FoldError::Generation { .. }, .. }));
     assert!(is_refused, "{refused:?}");
-    rig.memory.tamper(&names::record(&role, last.next()), None);
+    rig.memory.tamper(&object_keys::record(&role, last.next()), None);
     assert_eq!(read().await.unwrap(), [b"one"]);
 
     // Another rotation in the place of the genuine one, with other slots.
     let RecordBody::Rotate(body) = rotated.body.clone() else { panic!("{rotated:?}") };
     let mut other = Record { body: RecordBody::Rotate(RotateBody { slots: Vec::new(), ..body }), ..rotated.clone() };
     other.add_rotation_proof(&thief.keys);
-    rig.memory.tamper(&names::record(&role, last), Some(other.encode(&thief.keys).into()));
+    rig.memory.tamper(&object_keys::record(&role, last), Some(other.encode(&thief.keys).into()));
     let refused = read().await;
     let is_refused = |error: &JournalError| match error {
         JournalError::Unvouched(error) => {
@@ -174,16 +174,16 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     assert!(refused.as_ref().is_err_and(is_refused), "what is before it is not believed either: {refused:?}");
 
     // The journal as it was before, by whatever means: the key proves that there was more.
-    rig.memory.tamper(&names::record(&role, last), None);
+    rig.memory.tamper(&object_keys::record(&role, last), None);
     let refused = read().await;
     let is_refused =
         matches!(refused, Err(JournalError::OlderThanKey { now: KeyGeneration(0), given: KeyGeneration(1) }));
     assert!(is_refused, "{refused:?}");
 
     // What it writes below `live/` does not count.
-    rig.memory.tamper(&names::record(&role, last), Some(rotate_object.clone()));
+    rig.memory.tamper(&object_keys::record(&role, last), Some(rotate_object.clone()));
     rig.repository = opened(&rig, &new).await.unwrap();
-    assert!(line::open(&line::seal(b"{}", &thief.keys), &rig.repository.keys).is_err());
+    assert!(mac_line::open(&mac_line::seal(b"{}", &thief.keys), &rig.repository.keys).is_err());
 }
 
 /// Runs the command until its request `calls`, which is never answered. False: it has fewer.

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::found::{DamageLog, DamageNumber};
+use super::damage_log::{DamageLog, DamageNumber};
 use super::{VerifyError, object_trouble};
 use crate::ids::ChunkId;
 use crate::journal::state::Snapshot;

@@ -9,17 +9,17 @@ use std::pin::pin;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::found::DamageLog;
+use super::damage_log::DamageLog;
 use super::inventory;
 use super::{VerifyError, object_trouble};
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, PackId};
-use crate::job::progress::JobProgress;
+use crate::job::node::progress::JobProgress;
 use crate::job::report::verified::DamageKind;
-use crate::job::repository::Repository;
+use crate::job::repository::open::Repository;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::ChunkIndex;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::{self, ChunkEntry, FOOTER_LEN, FrameEntry, PackError, PackTable, open_frame};
 use crate::store::{LargeReadLock, Store, StoreError, StoreErrorKind};
 
@@ -73,7 +73,7 @@ pub(super) async fn check(
             | PackDefect::Framing(what)
             | PackDefect::Frame(_, what)
             | PackDefect::Chunk(_, what)) = &trouble;
-            let number = found.damage(DamageKind::Pack, names::pack(repository.role(), id), what);
+            let number = found.damage(DamageKind::Pack, object_keys::pack(repository.role(), id), what);
             found.losses.add_damaged(id);
             match trouble {
                 PackDefect::Whole(_) => found.lose_pack(id, number),
@@ -103,7 +103,7 @@ async fn read(
 ) -> Result<Vec<PackDefect>, VerifyError> {
     let len = table.object_len();
     // One byte more than there should be shows that there is more.
-    let object = match repository.store.get_range(&names::pack(repository.role(), table.id), 0..len + 1).await {
+    let object = match repository.store.get_range(&object_keys::pack(repository.role(), table.id), 0..len + 1).await {
         Ok(object) => object,
         Err(error)
             if error.is_not_an_object()
@@ -145,7 +145,7 @@ pub(in crate::job) async fn lost_frames(
     table: &PackTable,
 ) -> Result<Option<BTreeSet<u32>>, StoreError> {
     let all = || (0..table.frames.len() as u32).collect::<BTreeSet<u32>>();
-    let object = match store.get_range(&names::pack(keys.role(), table.id), 0..table.object_len() + 1).await {
+    let object = match store.get_range(&object_keys::pack(keys.role(), table.id), 0..table.object_len() + 1).await {
         Ok(object) => object,
         Err(error)
             if error.is_not_an_object()

@@ -8,21 +8,21 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::found::DamageLog;
+use super::damage_log::DamageLog;
 use super::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::ids::{Digest, Seq, Term};
 use crate::job::report::verified::DamageKind;
-use crate::job::repository::Repository;
+use crate::job::repository::open::Repository;
 use crate::journal::emptied;
 use crate::journal::error::JournalError;
 use crate::journal::record::{self, Record, RecordBody, RecordError, TakeoverReason};
 use crate::journal::repair::VOID_MAX;
-use crate::journal::repaired::{RepairEntry, RepairHistory};
+use crate::journal::repair_history::{RepairEntry, RepairHistory};
 use crate::journal::rotation::RotationState;
 use crate::journal::state::{FoldError, JournalHead, JournalState, JournalView, RoleHolder};
-use crate::journal::void::{FetchedRecords, repairs_to};
+use crate::journal::void_numbers::{FetchedRecords, repairs_to};
 use crate::repo::crypto::DerivedKeys;
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::store::{SizeLimit, StoreErrorKind};
 
 /// Records fetched at once.
@@ -59,7 +59,7 @@ pub(crate) async fn find_extent(
     let (mut last, mut strangers, mut far) = (0, 0, None);
     // The newest record that this node saw was there once, whatever the listing says.
     let seen = known.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0);
-    let prefix = names::journal_prefix(repository.role());
+    let prefix = object_keys::journal_prefix(repository.role());
     each_listed(repository.store.as_ref(), &prefix, |object| match parse_seq(&object.key[prefix.len()..]) {
         // Nobody looks at all numbers before one that somebody made up.
         Some(seq) if seq - 1 > last.max(seen) + VOID_MAX as u64 => far = far.or(Some(Seq(seq))),
@@ -101,7 +101,7 @@ pub(crate) async fn checkpoint_before(
 
 /// One record's object, or what is wrong with it.
 async fn get_record(repository: &Repository, seq: Seq) -> Result<Result<Bytes, String>, VerifyError> {
-    match repository.store.get(&names::record(repository.role(), seq), SizeLimit::RECORD).await {
+    match repository.store.get(&object_keys::record(repository.role(), seq), SizeLimit::RECORD).await {
         Ok(object) => Ok(Ok(object)),
         Err(error) => object_trouble(error).map(Err),
     }
@@ -109,7 +109,7 @@ async fn get_record(repository: &Repository, seq: Seq) -> Result<Result<Bytes, S
 
 /// The same while others are read as well; `None` for a large one.
 async fn prefetch_record(repository: &Repository, seq: Seq) -> Result<Option<Result<Bytes, String>>, VerifyError> {
-    match repository.store.get(&names::record(repository.role(), seq), SizeLimit::RECORD_AHEAD).await {
+    match repository.store.get(&object_keys::record(repository.role(), seq), SizeLimit::RECORD_AHEAD).await {
         Ok(object) => Ok(Some(Ok(object))),
         Err(error) if error.kind == StoreErrorKind::TooLarge => Ok(None),
         Err(error) => object_trouble(error).map(|what| Some(Err(what))),
@@ -162,7 +162,7 @@ pub(crate) async fn read(
     }
     let (view, records) = fold.finish();
     if let Some(far) = extent.far {
-        let key = names::record(repository.role(), far);
+        let key = object_keys::record(repository.role(), far);
         found.damage(DamageKind::Record, key, "lies far beyond the journal's end: somebody else put it there");
     }
     let given = keys.generation();
@@ -171,7 +171,7 @@ pub(crate) async fn read(
     }
     if view.generation() < given {
         let error = JournalError::OlderThanKey { now: view.generation(), given };
-        found.damage(DamageKind::Record, names::journal_prefix(repository.role()), &error.to_string());
+        found.damage(DamageKind::Record, object_keys::journal_prefix(repository.role()), &error.to_string());
     }
     if !view.is_understood() {
         let kinds = view.unknown_kinds.iter().chain(view.state.unknown.keys()).cloned().collect::<Vec<_>>();
@@ -373,7 +373,7 @@ impl<'a> JournalFold<'a> {
             if self.repairs.iter().any(named) {
                 continue;
             }
-            let number = self.found.damage(DamageKind::Record, names::record(self.keys.role(), seq), &what);
+            let number = self.found.damage(DamageKind::Record, object_keys::record(self.keys.role(), seq), &what);
             // It may have named index objects.
             self.found.lose_index(number);
         }

@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::found::DamageLog;
+use super::damage_log::DamageLog;
 use super::history::JournalHistory;
 use super::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::ids::{IndexId, PackId};
 use crate::job::report::verified::DamageKind;
-use crate::job::repository::Repository;
+use crate::job::repository::open::Repository;
 use crate::repo::index::{ChunkIndex, decode_index};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::PackTable;
 use crate::store::{LargeReadLock, SizeLimit, get_with_large_read_lock};
 
@@ -53,7 +53,7 @@ pub(super) async fn check_inventory(
                 }
             }
             Err(what) => {
-                let number = found.damage(DamageKind::Index, names::index(repository.role(), id), &what);
+                let number = found.damage(DamageKind::Index, object_keys::index(repository.role(), id), &what);
                 found.lose_index(number);
             }
         }
@@ -64,8 +64,8 @@ pub(super) async fn check_inventory(
     // What a prune condemned is on its way out, and nobody's accident.
     let role = repository.role();
     let condemned = history.state.condemned.iter().flat_map(|condemned| {
-        let packs = condemned.packs.iter().map(|id| names::pack(role, *id));
-        packs.chain(condemned.indexes.iter().map(|id| names::index(role, *id)))
+        let packs = condemned.packs.iter().map(|id| object_keys::pack(role, *id));
+        packs.chain(condemned.indexes.iter().map(|id| object_keys::index(role, *id)))
     });
     let condemned: HashSet<String> = condemned.collect();
     let (strangers, replaced) = list_packs(repository, &packs, &in_use, &condemned, found).await?;
@@ -80,7 +80,7 @@ pub(super) async fn load(
     id: IndexId,
     turn: &LargeReadLock,
 ) -> Result<Result<Vec<PackTable>, String>, VerifyError> {
-    let (key, limits) = (names::index(repository.role(), id), (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX));
+    let (key, limits) = (object_keys::index(repository.role(), id), (SizeLimit::INDEX_AHEAD, SizeLimit::INDEX));
     match get_with_large_read_lock(repository.store.as_ref(), &key, limits, turn).await {
         Ok((object, _turn)) => Ok(decode_index(&repository.keys, id, &object).map_err(|error| error.to_string())),
         Err(error) => object_trouble(error).map(Err),
@@ -100,8 +100,8 @@ async fn list_packs(
     let mut missing: HashSet<PackId> = packs.keys().copied().collect();
     let mut replaced = HashSet::new();
     let mut strangers = 0;
-    each_listed(store, &names::packs_prefix(role), |object| {
-        let named = names::parse_pack(role, &object.key).and_then(|id| Some((id, *packs.get(&id)?)));
+    each_listed(store, &object_keys::packs_prefix(role), |object| {
+        let named = object_keys::parse_pack(role, &object.key).and_then(|id| Some((id, *packs.get(&id)?)));
         let Some((id, size)) = named else {
             strangers += u64::from(!condemned.contains(&object.key));
             return;
@@ -120,7 +120,7 @@ async fn list_packs(
     // A listing is a hint; the object itself is the truth.
     let mut looks = stream::iter(missing)
         .map(|id| async move {
-            let look = store.get_range(&names::pack(role, id), 0..1).await;
+            let look = store.get_range(&object_keys::pack(role, id), 0..1).await;
             Ok::<_, VerifyError>((id, look.map_or_else(|e| object_trouble(e).map(Some), |_| Ok(None))?))
         })
         .buffer_unordered(LOOKS);
@@ -136,7 +136,7 @@ async fn list_packs(
             continue;
         }
         found.losses.add_missing(id);
-        let number = found.damage(DamageKind::Pack, names::pack(role, id), &what);
+        let number = found.damage(DamageKind::Pack, object_keys::pack(role, id), &what);
         if what == MISSING {
             found.lose_pack(id, number);
         }
@@ -150,10 +150,10 @@ async fn unreferenced_indexes(
     condemned: &HashSet<String>,
 ) -> Result<u64, VerifyError> {
     let role = repository.role();
-    let known: HashSet<String> = ids.iter().map(|&id| names::index(role, id)).collect();
+    let known: HashSet<String> = ids.iter().map(|&id| object_keys::index(role, id)).collect();
     let mut strangers = 0;
     let is_known = |key: &String| known.contains(key) || condemned.contains(key);
     let count = |object: &crate::store::ObjectMeta| strangers += u64::from(!is_known(&object.key));
-    each_listed(repository.store.as_ref(), &names::index_prefix(role), count).await?;
+    each_listed(repository.store.as_ref(), &object_keys::index_prefix(role), count).await?;
     Ok(strangers)
 }

@@ -4,15 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::found::DamageLog;
+use super::damage_log::DamageLog;
 use super::{VerifyError, object_trouble};
 use crate::ids::{ChunkId, PackId, RoleName};
-use crate::job::progress::JobProgress;
+use crate::job::node::progress::JobProgress;
 use crate::job::report::verified::DamageKind;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};
-use crate::repo::names;
+use crate::repo::object_keys;
 use crate::repo::pack::PackError;
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
@@ -73,7 +73,7 @@ impl ManifestCheck<'_> {
         };
         if let Some(entries) = entries.filter(|&entries| entries != snapshot.entries) {
             let what = format!("counts {} entries, and its manifest has {entries}", snapshot.entries);
-            self.found.damage(DamageKind::Record, names::record(self.role, snapshot.seq), &what);
+            self.found.damage(DamageKind::Record, object_keys::record(self.role, snapshot.seq), &what);
         }
         Ok(())
     }
@@ -163,14 +163,14 @@ impl ManifestCheck<'_> {
 
     fn damage_pack(&mut self, pack: PackId, what: &str) -> usize {
         self.found.losses.add_damaged(pack);
-        self.found.damage(DamageKind::Pack, names::pack(self.role, pack), what)
+        self.found.damage(DamageKind::Pack, object_keys::pack(self.role, pack), what)
     }
 
     /// Something is wrong with what stands in a chunk: the pack that has it is named.
     fn damage(&mut self, chunk: &ChunkId, what: &str) -> usize {
         match self.reader.index().find(chunk) {
             Some((place, _)) => self.damage_pack(place.pack, what),
-            None => self.found.damage(DamageKind::Index, names::index_prefix(self.role), what),
+            None => self.found.damage(DamageKind::Index, object_keys::index_prefix(self.role), what),
         }
     }
 
@@ -179,7 +179,7 @@ impl ManifestCheck<'_> {
         if let Some(number) = self.reader.index().position(&id) {
             self.referred[number / 64] |= 1 << (number % 64);
         } else if self.found.index_is_whole() {
-            let key = names::index_prefix(self.role);
+            let key = object_keys::index_prefix(self.role);
             let number = self.found.damage(DamageKind::Index, key, "no index object lists chunks that snapshots need");
             self.found.lose_index(number);
         }

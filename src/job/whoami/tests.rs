@@ -302,7 +302,7 @@ async fn what_needs_a_person_is_a_warning() {
     assert_eq!(role.slots.map(|slots| slots.counts.committed), Some(1));
 
     rig.memory.set_clock_offset(SignedDuration::from_mins(7));
-    rig.memory.tamper(&crate::repo::names::record(&rig.role.name, newest), None);
+    rig.memory.tamper(&crate::repo::object_keys::record(&rig.role.name, newest), None);
     let (_, role) = ask(&rig, Ok(rig.store.clone()), LONG).await;
     let [RoleWarning::StoreRolledBack, RoleWarning::ClockOff(seconds)] = role.warnings[..] else { panic!("{role:?}") };
     assert!((415..=425).contains(&seconds), "{seconds}");

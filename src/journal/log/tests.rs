@@ -16,8 +16,8 @@ use crate::role::permit::LeaseGrant;
 use crate::role::permit::testing::candidacy;
 use crate::store::counting::CountingStore;
 use crate::store::dir::DirStore;
-use crate::store::dir::beneath::{FileAt, OpenDir};
-use crate::store::dir::disk::{FileSystem, HostFileSystem, WritableFile};
+use crate::store::dir::file_system::{FileSystem, HostFileSystem, WritableFile};
+use crate::store::dir::open_dir::{FileAt, OpenDir};
 use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;
 
@@ -322,7 +322,7 @@ async fn what_the_store_answers_after_the_end_of_the_lease_is_not_written_upon()
 async fn what_is_too_large_to_be_a_record_is_a_damaged_one() {
     let (store, journal) = in_memory();
     let view = filled(&journal, 3).await;
-    let (key, size) = (names::record(journal.keys.role(), Seq(4)), SizeLimit::RECORD.bytes() as usize + 1);
+    let (key, size) = (object_keys::record(journal.keys.role(), Seq(4)), SizeLimit::RECORD.bytes() as usize + 1);
     store.tamper(&key, Some(Bytes::from(vec![b' '; size])));
     let is_damaged =
         |error: &JournalError| matches!(error, JournalError::Record { seq: Seq(4), error: RecordError::Damaged(_) });
@@ -334,7 +334,7 @@ async fn what_is_too_large_to_be_a_record_is_a_damaged_one() {
     assert!(matches!(&appended, Err(AppendError::Journal(error)) if is_damaged(error)), "{appended:?}");
     // In the place of one that was seen it is another one.
     store.tamper(&key, None);
-    store.tamper(&names::record(journal.keys.role(), Seq(3)), Some(Bytes::from(vec![b' '; size])));
+    store.tamper(&object_keys::record(journal.keys.role(), Seq(3)), Some(Bytes::from(vec![b' '; size])));
     let read = journal.read(Some(&view)).await;
     let is_damaged =
         matches!(&read, Err(JournalError::RolledBack { seq: Seq(3), instead: RecordReplacement::Damaged(_), .. }));
@@ -345,9 +345,9 @@ async fn what_is_too_large_to_be_a_record_is_a_damaged_one() {
 async fn what_stands_in_place_of_a_record_that_was_seen_is_told_apart() {
     let (store, journal) = in_memory();
     let view = filled(&journal, 3).await;
-    let newest = names::record(journal.keys.role(), Seq(3));
+    let newest = object_keys::record(journal.keys.role(), Seq(3));
     let whole = store.objects()[&newest].clone();
-    let before = store.objects()[&names::record(journal.keys.role(), Seq(2))].clone();
+    let before = store.objects()[&object_keys::record(journal.keys.role(), Seq(2))].clone();
     for (there, words) in [
         (None, "the store does not have journal record 3"),
         (Some(before), "the store has another journal record 3"),

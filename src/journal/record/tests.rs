@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::ids::{KeyId, Mac};
-use crate::journal::repaired::RepairEntry;
+use crate::journal::repair_history::RepairEntry;
 use crate::journal::rotation::RotationState;
 use crate::journal::state::{CommandEnd, CondemnedObjects, JournalPause, RoleHolder, Snapshot};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
-use crate::role::commits::ScheduleInForce;
+use crate::role::slot_commits::ScheduleInForce;
 
 fn id<const N: usize, T: std::fmt::Debug>(of: fn([u8; N]) -> T) -> impl Strategy<Value = T> {
     any::<[u8; N]>().prop_map(of)

@@ -330,7 +330,7 @@ async fn a_journal_that_lost_every_record_is_not_an_empty_one() {
     filled(&store, 2).await;
     let id = IndexId([5; 16]);
     let index = encode_index(&keys, id, [1; 32], &[]);
-    store.put(&names::index(keys.role(), id), index).await.unwrap();
+    store.put(&object_keys::index(keys.role(), id), index).await.unwrap();
     (1..=3).for_each(|seq| store.tamper(&key(seq), None));
     let reading = journal(&store, 2);
     for read in [reading.read(None).await, reading.read_listed(None).await] {
@@ -341,6 +341,6 @@ async fn a_journal_that_lost_every_record_is_not_an_empty_one() {
     assert_eq!(reading.read(None).await.unwrap(), view);
     // What others put there proves nothing.
     let store = MemoryStore::new(&Env::host());
-    store.put(&names::index(keys.role(), id), Bytes::from("RUNI")).await.unwrap();
+    store.put(&object_keys::index(keys.role(), id), Bytes::from("RUNI")).await.unwrap();
     assert_eq!(journal(&store, 2).read(None).await.unwrap().head, None);
 }

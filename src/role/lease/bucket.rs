@@ -12,10 +12,10 @@
 //! The protocol is that of client-go's leader election (`resourceVersion` there, the ETag here), without its timestamps.
 //! What to do is decided by `bucket_lease_step` and `standing`, pure functions; [`BucketLease`] does it.
 
-mod paper;
-mod peers;
-mod process;
-mod roster;
+mod lease_record;
+mod peer_processes;
+mod process_object;
+mod process_record;
 #[cfg(test)]
 mod tests;
 
@@ -26,14 +26,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use self::paper::{
+use self::lease_record::{
     BucketLeaseStep, FoundObject, LeaseRecord, LeaseRequester, WatchedVersion, bucket_lease_step, is_rewrite_due,
     observe_version, parse,
 };
-use self::peers::{PeerAnswer, PeerProcess, PeerProcesses, PeerQuery};
-pub use self::process::ProcessObjects;
-use self::process::{ProcessObject, RoleListing};
-use self::roster::ProcessKey;
+use self::peer_processes::{PeerAnswer, PeerProcess, PeerProcesses, PeerQuery};
+pub use self::process_object::ProcessObjects;
+use self::process_object::{ProcessObject, RoleListing};
+use self::process_record::ProcessKey;
 use super::{LeaseHolder, LeaseReply, LeaseService};
 use crate::env::Env;
 use crate::ids::RoleName;

@@ -17,9 +17,9 @@
 //!
 //! A key in etcd hangs on a lease that somebody keeps alive, so who finds one need not watch it for its TTL.
 
-mod claim;
-mod hints;
-mod peer;
+mod lease_key;
+mod lease_key_watch;
+mod registration;
 mod session;
 
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-pub use self::peer::ProcessRegistration;
+pub use self::registration::ProcessRegistration;
 pub use self::session::{EtcdMemberStatus, EtcdSession};
 
-use self::claim::{EtcdLeaseStep, etcd_lease_step};
-use self::hints::LeaseKeyWatch;
+use self::lease_key::{EtcdLeaseStep, etcd_lease_step};
+use self::lease_key_watch::LeaseKeyWatch;
 use self::session::{ClaimOutcome, lease_key_state};
 use super::{LeaseReply, LeaseService};
 use crate::etcd::EtcdError;

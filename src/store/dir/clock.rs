@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::moment::ClockReading;
+use crate::clock_reading::ClockReading;
 
 /// File systems tell times in steps of up to two seconds, and kernels a few milliseconds late.
 const STEP: SignedDuration = SignedDuration::from_secs(2);

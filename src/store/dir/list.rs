@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 
-use super::beneath::OpenDir;
+use super::open_dir::OpenDir;
 use crate::store::{ListPage, ObjectMeta, key};
 
 /// The keys below `root` that start with `prefix` and are greater than `after`. A folder that is missing gives an empty page;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::beneath::FileAt;
+use super::open_dir::FileAt;
 use super::{DirStoreInner, PutAttemptError, errno, is_refusal};
 use crate::store::{ObjectVersion, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind, key};
 

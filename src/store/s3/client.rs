@@ -39,7 +39,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::config::StoreSettings;
 use crate::env::Env;
 use crate::file;
-use crate::store::s3::bounded::{BoundedHttpClient, is_too_long};
+use crate::store::s3::bounded_http::{BoundedHttpClient, is_too_long};
 use crate::store::s3::credentials::CredentialChain;
 use crate::store::s3::error::{attempt_failure, is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};

@@ -1,4 +1,4 @@
-//! What the many S3 servers answer, as kinds. What an answer shows is decided in [`crate::store::answer`]; here is what the SDK makes of it.
+//! What the many S3 servers answer, as kinds. What an answer shows is decided in [`crate::store::response`]; here is what the SDK makes of it.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -9,7 +9,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::credentials::NoCredentialsFound;
-use crate::store::answer::{StoreResponse, WriteResponse};
+use crate::store::response::{StoreResponse, WriteResponse};
 use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind};
 use crate::text;
 

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use super::*;
 use crate::ids::{ChunkId, NodeId};
 use crate::job::backup::{BackupOptions, CommittedBackup};
-use crate::job::local::{IndexComparison, LocalState};
-use crate::job::loss;
+use crate::job::node::context::NodeContext;
+use crate::job::node::local_state::{IndexComparison, LocalState};
 use crate::job::report::LossReport;
 use crate::job::report::verified::VerifyReport;
-use crate::job::runner::NodeContext;
+use crate::job::repository::loss_notes;
 use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
 use crate::repo::reader::stream_tables;
@@ -41,7 +41,7 @@ async fn chunk_of(rig: &JobFixture, name: &str) -> ChunkId {
 /// The key of the pack that has a chunk.
 async fn pack_of(rig: &JobFixture, chunk: &ChunkId) -> String {
     let reader = rig.archive().await.reader().await.unwrap();
-    names::pack(&rig.role.name, reader.index().find(chunk).unwrap().0.pack)
+    object_keys::pack(&rig.role.name, reader.index().find(chunk).unwrap().0.pack)
 }
 
 /// The key of the pack that has a file.
@@ -77,7 +77,7 @@ fn next_day(rig: &JobFixture) {
 async fn tell(rig: &JobFixture, local: Option<&LocalState>) {
     let losses = check(rig).await.losses;
     assert!(!losses.is_empty());
-    loss::note_losses(&rig.repository, local, &rig.env, "north", &losses).await;
+    loss_notes::note_losses(&rig.repository, local, &rig.env, "north", &losses).await;
 }
 
 fn other_node(rig: &JobFixture) -> NodeContext {
@@ -115,7 +115,7 @@ async fn a_lost_pack_comes_back_whoever_finds_it() {
                     }
                     "a broken run" => {
                         let memory = local(&rig).load(rig.node);
-                        local(&rig).save(&crate::job::local::SavedState { clean: None, ..memory }).unwrap();
+                        local(&rig).save(&crate::job::node::local_state::SavedState { clean: None, ..memory }).unwrap();
                     }
                     _ => next_day(&rig),
                 }
@@ -125,7 +125,7 @@ async fn a_lost_pack_comes_back_whoever_finds_it() {
         healed(&committed, 3 * MIB);
         assert_eq!(committed.files.changed, 0, "{way}: no file has changed");
         assert_whole(&rig).await;
-        let heard = loss::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
+        let heard = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
         assert_eq!(heard.newest(), None, "{way}: what was noted is done");
         assert_eq!(rig.backup().await.loss, None, "{way}");
     }
@@ -225,8 +225,8 @@ async fn what_has_no_source_is_named_and_nothing_counts_on_it() {
         assert_whole(&rig).await;
         next_day(&rig);
         assert_eq!(rig.backup().await.loss, None);
-        let heard = loss::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
-        assert_eq!(heard, loss::read_notes(rig.store.as_ref(), &rig.repository.keys, None).await);
+        let heard = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
+        assert_eq!(heard, loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, None).await);
         assert_eq!(heard.newest(), None);
     }
 }

@@ -14,14 +14,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::env::Env;
 use crate::ids::PackId;
+use crate::job::backup::dedup_index::KnownChunks;
 use crate::job::backup::shared::BufferPool;
-use crate::job::backup::stock::KnownChunks;
-use crate::job::cancel::CancelToken;
+use crate::job::node::cancel::CancelToken;
 use crate::job::testing::noise;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::repo::pack::PackBuilder;
-use crate::tree::names::OwnerNames;
+use crate::tree::owner_names::OwnerNames;
 use crate::tree::roots::SourceRoots;
 
 /// As small as chunks may be.

@@ -258,7 +258,7 @@ async fn what_stands_in_the_place_of_a_rotations_copy_is_compared_with_the_recor
     let (old, _, new) = three();
     let (journal, state) = (by(&store, &new, 1), &views.last().unwrap().state);
     let seq = state.rotated.unwrap().seq;
-    let (copy, record) = (names::rotation(new.role(), seq), store.objects()[&key(seq.0)].clone());
+    let (copy, record) = (object_keys::rotation(new.role(), seq), store.objects()[&key(seq.0)].clone());
     assert_eq!(journal.wrong_copy(state).await.unwrap(), None);
     for planted in [Bytes::from_static(b"{}"), store.objects()[&key(seq.0 - 1)].clone()] {
         store.tamper(&copy, Some(planted.clone()));

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 
-use super::paper::TTL_MAX;
+use super::lease_record::TTL_MAX;
 use super::*;
 use crate::env::Clock;
 use crate::ids::{InstanceId, NodeId};
@@ -286,7 +286,7 @@ async fn a_role_moves_while_the_others_stay() {
 }
 
 fn keeper_pause() -> Duration {
-    crate::role::lease::keeper::retry_pause(TTL)
+    crate::role::lease::keep_alive::retry_pause(TTL)
 }
 
 #[tokio::test]

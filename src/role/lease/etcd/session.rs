@@ -14,13 +14,13 @@ use etcd_client::{
 };
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::claim::{FORMAT, LeaseKeyState, LeaseKeyValue};
-use super::peer::ProcessRegistration;
+use super::lease_key::{FORMAT, LeaseKeyState, LeaseKeyValue};
+use super::registration::ProcessRegistration;
+use crate::clock_reading::ClockReading;
 use crate::config::EtcdSettings;
 use crate::env::Env;
 use crate::etcd::{EtcdError, EtcdPool, NOT_FOUND};
 use crate::ids::RepoId;
-use crate::moment::ClockReading;
 use crate::role::identity::NodeIdentity;
 use crate::role::permit::LeaseGrant;
 

@@ -1,0 +1,99 @@
+//! What is told to a command: the document on its standard input. It runs in its own process group, so that its children end with
+//! it when the time is up.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::config::EnvironmentSettings;
+use crate::process::{CommandBuilder, ProcessExit, log_lines};
+
+/// How long a command that was told to end is given.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long output is waited for after the command ended: a child that it left behind may keep the pipe open.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// Runs the command. Exit code 0 is taken for heard. What it writes is in the log.
+///
+/// # Errors
+/// Why it was not heard.
+pub(in crate::alert) async fn send(
+    command: &[String],
+    environment: &EnvironmentSettings,
+    document: &str,
+    timeout: Duration,
+) -> Result<(), String> {
+    let program = command.first().map(String::as_str).unwrap_or_default();
+    let named = |error: io::Error| format!("{program}: {error}");
+    let start =
+        CommandBuilder::configured(command, environment, &[], None).and_then(|program| program.piped(true).start());
+    let mut group = start.map_err(|error| error.to_string())?;
+    let (input, out, err) = group.pipes();
+    let streams = [
+        out.map(|out| log_lines(out, program.to_owned(), || {})),
+        err.map(|err| log_lines(err, program.to_owned(), || {})),
+    ];
+    let work = async {
+        if let Some(mut input) = input {
+            // Who does not read it may be content all the same: the exit code tells.
+            let _ = input.write_all(format!("{document}\n").as_bytes()).await;
+        }
+        group.wait().await
+    };
+    let ended = tokio::time::timeout(timeout, work).await;
+    let told = match ended {
+        Ok(Ok(ProcessExit::Exit(0))) => Ok(()),
+        Ok(Ok(ProcessExit::Exit(code))) => Err(format!("{program}: exit code {code}")),
+        Ok(Ok(ProcessExit::Signal(signal))) => Err(format!("{program}: ended by signal {signal}")),
+        Ok(Err(error)) => Err(named(error)),
+        Err(_) => {
+            group.terminate(GRACE).await.map_err(named)?;
+            Err(format!("{program}: killed after {}", humantime::format_duration(timeout)))
+        }
+    };
+    for mut stream in streams.into_iter().flatten() {
+        // What came so far is logged.
+        let _ = tokio::time::timeout(DRAIN, &mut stream).await;
+        stream.abort();
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Vec<String> {
+        ["/bin/sh", "-c", script].map(str::to_owned).to_vec()
+    }
+
+    async fn send(command: &[String], document: &str, timeout: Duration) -> Result<(), String> {
+        super::send(command, &EnvironmentSettings::default(), document, timeout).await
+    }
+
+    #[tokio::test]
+    async fn the_document_is_on_its_standard_input_and_the_exit_code_tells() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("told");
+        let long = Duration::from_mins(1);
+        send(&sh(&format!("cat > {}", file.display())), "{\"a\":1}", long).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"a\":1}\n");
+        // More than a pipe holds, and nobody reads it.
+        send(&sh("exit 0"), &"x".repeat(1 << 20), long).await.unwrap();
+        assert!(send(&sh("exit 3"), "", long).await.unwrap_err().contains("exit code 3"));
+        assert!(send(&["/no/such/program".to_owned()], "", long).await.unwrap_err().starts_with("/no/such/program"));
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_is_killed_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("survived");
+        let script = format!("trap '' TERM; (sleep 3; touch {}) & wait", file.display());
+        let why = send(&sh(&script), "", Duration::from_millis(300)).await.unwrap_err();
+        assert!(why.contains("killed after 300ms"), "{why}");
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert!(!file.exists());
+    }
+}

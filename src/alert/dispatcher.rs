@@ -1,0 +1,348 @@
+//! Sends what the ledger says, in a task for each way of telling. Whoever reports an event waits for nothing: a queue that is full
+//! leaves the letter in the outbox, from which it is taken later, by this process or the next one of this node.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::channel::{command, webhook};
+use super::event::{AlertFormatter, AlertNotification};
+use super::ledger::{AlertLedger, CLAIM, OutboxMessage, retry_pause};
+use super::ledger_file::AlertLedgerFile;
+use crate::config::{EnvironmentSettings, HttpUrl, NotifySettings};
+use crate::env::Env;
+use crate::ids::RoleName;
+use crate::outage::Outage;
+
+/// Letters that wait for one way of telling. What does not fit waits in the outbox.
+const QUEUE_MAX: usize = 64;
+
+/// How often a ping is tried. It is not kept: the next run pings again.
+const PING_ATTEMPTS_MAX: u32 = 3;
+
+/// How long a run's end waits for the run's start to be heard. A process that ends goes on telling for a few seconds in all.
+const START_GRACE: Duration = Duration::from_secs(1);
+
+/// The most of a failure that is told in a ping, in bytes.
+const PING_BODY_MAX: usize = 10_000;
+
+/// Where a run stands, for those who wait for its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthcheckPing {
+    /// It begins.
+    Start,
+    /// It ended well.
+    Success,
+    /// It ended badly; why.
+    Fail(String),
+}
+
+/// One way of telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum AlertChannel {
+    Command(Vec<String>, EnvironmentSettings),
+    Webhook(HttpUrl),
+    Healthchecks(HttpUrl),
+}
+
+/// What goes one way.
+#[derive(Debug)]
+enum ChannelItem {
+    Message(OutboxMessage),
+    Ping(RoleName, HealthcheckPing),
+}
+
+/// A way, with the task that goes it.
+struct ChannelTask {
+    name: &'static str,
+    queue: mpsc::Sender<ChannelItem>,
+    task: JoinHandle<()>,
+}
+
+/// Letters that this process sees to.
+type ClaimedMessages = Arc<Mutex<BTreeSet<u64>>>;
+
+/// Tells.
+pub struct AlertDispatcher {
+    ledger_file: Arc<AlertLedgerFile>,
+    env: Env,
+    formatter: Arc<dyn AlertFormatter>,
+    channels: Mutex<Vec<ChannelTask>>,
+    claimed: ClaimedMessages,
+}
+
+impl fmt::Debug for AlertDispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Teller").field("book", &self.ledger_file).finish()
+    }
+}
+
+impl AlertDispatcher {
+    /// Tells whom `settings` name, and remembers it in the state directory.
+    pub fn new(settings: &NotifySettings, state_dir: &Path, env: Env, words: Arc<dyn AlertFormatter>) -> Self {
+        let (book, channels) = (Arc::new(AlertLedgerFile::new(state_dir)), Mutex::default());
+        let teller = Self { ledger_file: book, env, formatter: words, channels, claimed: ClaimedMessages::default() };
+        teller.configure(settings);
+        teller
+    }
+
+    /// From now on whom these settings name. What is on its way goes on.
+    pub fn configure(&self, settings: &NotifySettings) {
+        let ways = [
+            settings.command.clone().map(|command| AlertChannel::Command(command, settings.environment.clone())),
+            settings.webhook.clone().map(AlertChannel::Webhook),
+            settings.healthchecks.clone().map(AlertChannel::Healthchecks),
+        ];
+        let start = |way: AlertChannel| {
+            let (queue, items) = mpsc::channel(QUEUE_MAX);
+            let name = way.name();
+            let hearer = ChannelSender {
+                channel: way,
+                timeout: settings.timeout,
+                env: self.env.clone(),
+                outage: Mutex::default(),
+            };
+            let (book, mine) = (Arc::clone(&self.ledger_file), Arc::clone(&self.claimed));
+            let task = tokio::spawn(run_channel(hearer, items, book, mine));
+            ChannelTask { name, queue, task }
+        };
+        // Without its sender a task ends when its queue is empty.
+        *self.channels() = ways.into_iter().flatten().map(start).collect();
+    }
+
+    /// Whether nobody is told anything.
+    pub fn has_no_channels(&self) -> bool {
+        self.channels().is_empty()
+    }
+
+    /// Sends what `note` says is to be told, and what a process that is gone has left.
+    pub fn dispatch(&self, note: impl FnOnce(&mut AlertLedger, Timestamp) -> Vec<AlertNotification>) {
+        let channels = self.channels();
+        if channels.is_empty() {
+            return;
+        }
+        // A ping is no letter.
+        let names: Vec<&str> = channels.iter().map(|channel| channel.name).filter(|name| *name != PINGED).collect();
+        let now = self.env.clock.now();
+        let claimed = now.checked_add(CLAIM).unwrap_or(Timestamp::MAX);
+        let letters = self.ledger_file.update(|ledger| {
+            let mut letters = ledger.claim(&names, now, claimed);
+            for notice in note(ledger, now) {
+                let text = self.formatter.format(&notice);
+                tracing::debug!("telling: {text}");
+                letters.extend(ledger.enqueue(&notice.document(&text), &names, claimed));
+            }
+            letters
+        });
+        for letter in letters {
+            let Some(channel) = channels.iter().find(|channel| channel.name == letter.channel) else { continue };
+            let id = letter.id;
+            lock(&self.claimed).insert(id);
+            if channel.queue.try_send(ChannelItem::Message(letter)).is_err() {
+                lock(&self.claimed).remove(&id);
+                self.ledger_file.update(|ledger| ledger.unclaim(&[id], now));
+            }
+        }
+    }
+
+    /// Tells whoever waits for runs how this one stands.
+    pub fn ping(&self, role: &RoleName, ping: &HealthcheckPing) {
+        for channel in self.channels().iter().filter(|channel| channel.name == PINGED) {
+            if channel.queue.try_send(ChannelItem::Ping(role.clone(), ping.clone())).is_err() {
+                tracing::warn!("{PINGED}: too many runs wait to be told of");
+            }
+        }
+    }
+
+    /// Sends what is on its way, for no longer than `patience`. What is left is sent by the next process of this node.
+    pub async fn close(&self, patience: Duration) {
+        let channels = std::mem::take(&mut *self.channels());
+        let mut tasks: Vec<JoinHandle<()>> = channels.into_iter().map(|channel| channel.task).collect();
+        let all = async {
+            for task in &mut tasks {
+                // A panic was reported where it happened.
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tasks.iter().for_each(JoinHandle::abort);
+        }
+        let left: Vec<u64> = lock(&self.claimed).iter().copied().collect();
+        if !left.is_empty() {
+            tracing::warn!(
+                "{} alerts were not heard yet, and are sent again when runner starts the next time",
+                left.len()
+            );
+            let now = self.env.clock.now();
+            self.ledger_file.update(|ledger| ledger.unclaim(&left, now));
+        }
+    }
+
+    fn channels(&self) -> MutexGuard<'_, Vec<ChannelTask>> {
+        lock(&self.channels)
+    }
+}
+
+/// The way of those who wait for runs.
+const PINGED: &str = "healthchecks";
+
+impl AlertChannel {
+    fn name(&self) -> &'static str {
+        match self {
+            AlertChannel::Command(..) => "command",
+            AlertChannel::Webhook(_) => "webhook",
+            AlertChannel::Healthchecks(_) => PINGED,
+        }
+    }
+
+    async fn send(&self, item: &ChannelItem, timeout: Duration) -> Result<(), String> {
+        match (self, item) {
+            (AlertChannel::Command(command, environment), ChannelItem::Message(letter)) => {
+                command::send(command, environment, &letter.document, timeout).await
+            }
+            (AlertChannel::Webhook(url), ChannelItem::Message(letter)) => {
+                webhook::send(url, Some((&letter.document, "application/json")), timeout).await
+            }
+            (AlertChannel::Healthchecks(url), ChannelItem::Ping(role, ping)) => {
+                let (behind, body) = match ping {
+                    HealthcheckPing::Start => ("/start", None),
+                    HealthcheckPing::Success => ("", None),
+                    HealthcheckPing::Fail(why) => ("/fail", Some(&why[..why.floor_char_boundary(PING_BODY_MAX)])),
+                };
+                let url = webhook::ping(url, role.as_str(), behind);
+                webhook::send(&url, body.map(|body| (body, "text/plain; charset=utf-8")), timeout).await
+            }
+            // Nobody puts these together.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whoever is at the end of a way.
+struct ChannelSender {
+    channel: AlertChannel,
+    timeout: Duration,
+    env: Env,
+    outage: Mutex<Outage>,
+}
+
+impl ChannelSender {
+    /// One more failure. True: it is logged.
+    fn note_failure(&self, why: &str) -> bool {
+        lock(&self.outage).note_failure(why, self.env.clock.boottime())
+    }
+
+    /// Sends one thing. What came instead of an answer is logged as often as it should be, with what follows from it.
+    async fn send(&self, item: &ChannelItem, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
+        let name = self.channel.name();
+        let Err(why) = self.channel.send(item, self.timeout).await else {
+            if lock(&self.outage).note_answer() {
+                tracing::info!("{name} answers again");
+            }
+            return Ok(());
+        };
+        let wait = then();
+        let is_logged = self.note_failure(&why);
+        match (item, wait) {
+            // The letter is dropped for good.
+            (ChannelItem::Message(_), None) => tracing::error!("{name}: {why}; given up"),
+            (_, wait) => {
+                let then =
+                    wait.map_or("given up".to_owned(), |wait| format!("again in {}", humantime::format_duration(wait)));
+                if is_logged {
+                    tracing::warn!("{name}: {why}; {then}");
+                } else {
+                    tracing::debug!("{name}: {why}; {then}");
+                }
+            }
+        }
+        Err(wait)
+    }
+}
+
+/// Sends one thing after the other, in their order, until the queue is closed. A run's start that is not heard by the time that its end is to
+/// be told is left out: a service that waits for runs needs the end.
+async fn run_channel(
+    hearer: ChannelSender,
+    mut items: mpsc::Receiver<ChannelItem>,
+    book: Arc<AlertLedgerFile>,
+    mine: ClaimedMessages,
+) {
+    let (mut waiting, mut grace) = (VecDeque::new(), START_GRACE);
+    loop {
+        let next = match waiting.pop_front() {
+            Some(item) => Some(item),
+            None => items.recv().await,
+        };
+        let Some(item) = next else { return };
+        let sent = send_until_done(&hearer, &item, &book);
+        tokio::select! {
+            biased;
+            () = sent => grace = START_GRACE,
+            () = wait_superseded(&item, &mut items, &mut waiting, grace) => {
+                // Other roles' ends wait behind the same service.
+                grace = Duration::ZERO;
+                let why = "the start of a run was not heard before its end, and is left out";
+                if hearer.note_failure(why) {
+                    tracing::warn!("{}: {why}", hearer.channel.name());
+                }
+            }
+        }
+        if let ChannelItem::Message(letter) = &item {
+            lock(&mine).remove(&letter.id);
+        }
+    }
+}
+
+/// Resolves when a later ping of the same role has waited for this one for so long; what comes meanwhile waits. Only a start is left for it.
+async fn wait_superseded(
+    item: &ChannelItem,
+    items: &mut mpsc::Receiver<ChannelItem>,
+    waiting: &mut VecDeque<ChannelItem>,
+    grace: Duration,
+) {
+    let ChannelItem::Ping(role, HealthcheckPing::Start) = item else { return std::future::pending().await };
+    let is_of_role = |later: &ChannelItem| matches!(later, ChannelItem::Ping(of, _) if of == role);
+    while !waiting.iter().any(is_of_role) {
+        // What does not fit waits in the queue.
+        let later = if waiting.len() < QUEUE_MAX { items.recv().await } else { None };
+        let Some(later) = later else { return std::future::pending().await };
+        waiting.push_back(later);
+    }
+    tokio::time::sleep(grace).await;
+}
+
+/// Sends one thing until it is heard or given up.
+async fn send_until_done(hearer: &ChannelSender, item: &ChannelItem, book: &AlertLedgerFile) {
+    let mut pings = 0;
+    loop {
+        let then = || match item {
+            ChannelItem::Message(letter) => book.update(|ledger| ledger.note_failed(letter.id)),
+            ChannelItem::Ping(..) => {
+                pings += 1;
+                (pings < PING_ATTEMPTS_MAX).then(|| retry_pause(pings))
+            }
+        };
+        match hearer.send(item, then).await {
+            Ok(()) => {
+                if let ChannelItem::Message(letter) = item {
+                    book.update(|ledger| ledger.note_delivered(letter.id));
+                }
+                return;
+            }
+            Err(None) => return,
+            Err(Some(wait)) => tokio::time::sleep(wait).await,
+        }
+    }
+}
+
+/// Nothing that holds these locks can fail in between.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,90 @@
+//! Errors of a journal: reading it, appending to it, where its head is.
+
+use super::{ErrorPolicy, PLAIN, failed, store};
+use crate::cli::exit::ExitKind;
+use crate::journal::error::{AppendError, JournalError, RecordReplacement};
+use crate::journal::etcd_head::EtcdHeadError;
+use crate::journal::head_state::HeadConflict;
+use crate::journal::record::RecordError;
+use crate::journal::register::RegisterError;
+
+pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
+    match error {
+        JournalError::Store(error) => store(error),
+        // Its own text says to update.
+        JournalError::Record { error: RecordError::Newer(_), .. } => PLAIN,
+        JournalError::Record { .. }
+        | JournalError::Fold { .. }
+        | JournalError::Hole(_)
+        | JournalError::RolledBack { instead: RecordReplacement::Damaged(_), .. } => failed(
+            "nothing is written to a damaged journal. Keep the store as it is and find out who changed it. What is \
+                 before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). 'runner repair ROLE \
+                 --dry-run' tells what is left.",
+        ),
+        JournalError::Unvouched(_) => failed(
+            "keep the store as it is and find out who changed it. 'runner repair ROLE --dry-run' tells what is left: first on a node that \
+             remembers the journal. A snapshot whose whole ID you know from before is written by 'runner restore ROLE --salvage --snapshot ID'.",
+        ),
+        JournalError::RolledBack { .. } => failed(
+            "if this is a copy of the store, or a mount of an older one, mount the other or name it in the config: the url below [store]. \
+             Else keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
+             again. What is left can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). Only if what is lost is lost \
+             for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
+        ),
+        JournalError::Rotated { .. } => failed(
+            "put the new key where the config says, or name it with --key-file. What was written before can be read with this one: name a \
+             snapshot by its ID ('runner snapshots ROLE' lists them).",
+        ),
+        JournalError::OlderThanKey { .. } => failed(
+            "keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
+             again. Only if what is lost is lost for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
+        ),
+        JournalError::Seat(error) => etcd_head(error),
+        JournalError::Register(error) => register(error),
+        JournalError::HeadConflict(HeadConflict::Other(_) | HeadConflict::Damaged(_)) => failed(
+            "keep both as they are, and find out who changed etcd or the store. The store has every backup that it shows, and restoring needs \
+             nothing else. Only when it is clear that the store is right, 'runner journal adopt ROLE' goes on from its last record.",
+        ),
+        JournalError::HeadConflict(_) => failed(
+            "the store has every backup, and restoring needs nothing else. Bring the etcd back that has the newest head; if there \
+             is none, 'runner journal adopt ROLE' lets the journal go on from the store's last record.",
+        ),
+    }
+}
+
+/// Here an error may mean more than that the command failed.
+pub(super) fn append(error: &AppendError) -> ErrorPolicy {
+    match error {
+        AppendError::Fenced(_) => (ExitKind::Fenced, Some("'runner whoami ROLE' shows which node has the role now.")),
+        AppendError::Unknown { .. } => {
+            (ExitKind::Unknown, Some("run it again: what was committed is found, not repeated."))
+        }
+        AppendError::Expired => (ExitKind::Unknown, Some("run it again when this node is surely active.")),
+        AppendError::Moved(_) => failed("run it again."),
+        AppendError::NotUnderstood(_) | AppendError::TooLarge { .. } => PLAIN,
+        AppendError::Journal(error) => journal(error),
+        AppendError::Store { error, .. } => store(error),
+        AppendError::Register { error, .. } => register(error),
+    }
+}
+
+pub(super) fn etcd_head(error: &EtcdHeadError) -> ErrorPolicy {
+    match error {
+        EtcdHeadError::NoEtcd { .. } => (ExitKind::Usage, Some("write [etcd] and its endpoints into the config.")),
+        EtcdHeadError::Disagrees { .. } => (ExitKind::Usage, Some("write journal = \"auto\", or remove the line.")),
+    }
+}
+
+pub(super) fn register(error: &RegisterError) -> ErrorPolicy {
+    match error {
+        RegisterError::Unreachable(_) => {
+            (ExitKind::Unknown, Some("check the network and [etcd] endpoints, then try again: it is safe."))
+        }
+        RegisterError::Refused(why) if why.contains("authentication is not enabled") => {
+            failed("remove user and password_file from [etcd], or enable etcd's authentication.")
+        }
+        RegisterError::Refused(_) => failed(
+            "see what etcd says: who may write there, how much space it has (alarms), how large a request may be.",
+        ),
+    }
+}

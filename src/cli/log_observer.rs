@@ -1,0 +1,133 @@
+//! The daemon's words, in the log.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+
+use super::args::GlobalArgs;
+use super::error::ADVICE;
+use super::render::layout::PageLayout;
+use super::render::{self, RenderContext};
+use super::{error, settings};
+use crate::alert::event::{AlertFormatter, AlertNotification};
+use crate::config::Settings;
+use crate::daemon::{DaemonObserver, Failure};
+use crate::env::Env;
+use crate::ids::RoleName;
+use crate::job::admission::guard::{GuardError, NoCommitReason};
+use crate::job::prune::PruneError;
+use crate::job::report::pruned::PruneReport;
+use crate::job::report::{RoleReport, RunOutcome};
+use crate::role::controller::RoleStatus;
+use crate::role::probe::ProbeResult;
+use crate::role::slot::Slot;
+use crate::text;
+
+/// Speaks in the time zone of the config that the daemon was started with.
+#[derive(Debug)]
+pub(super) struct LogObserver {
+    globals: GlobalArgs,
+    zone: TimeZone,
+    env: Env,
+}
+
+impl LogObserver {
+    pub(super) fn new(globals: GlobalArgs, zone: TimeZone, env: Env) -> Self {
+        Self { globals, zone, env }
+    }
+}
+
+/// The sentences of alerts, in this time zone.
+#[derive(Debug)]
+pub(super) struct AlertTextFormatter(pub(super) TimeZone);
+
+impl AlertFormatter for AlertTextFormatter {
+    fn format(&self, notice: &AlertNotification) -> String {
+        // Sent on to terminals and mails as it is.
+        text::line(&text::without_os_error(&render::alert::text(notice, &self.0))).into_owned()
+    }
+}
+
+/// A report's sentences as one line of a log.
+fn one_line(report: &str) -> String {
+    let mut out = String::new();
+    for line in report.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if !out.is_empty() {
+            out += if out.ends_with(['.', ':']) { " " } else { "; " };
+        }
+        out += line;
+    }
+    out
+}
+
+impl DaemonObserver for LogObserver {
+    fn load_settings(&self) -> Result<Settings, Failure> {
+        settings::from_file(&self.globals)
+    }
+
+    fn status_changed(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]) {
+        let text = render::daemon::status_line(stand, evidence, &self.zone);
+        match stand {
+            RoleStatus::Conflict(_) | RoleStatus::Cloned | RoleStatus::Unknown(_) | RoleStatus::Away(_) => {
+                tracing::warn!("{role}: {text}")
+            }
+            _ => tracing::info!("{role}: {text}"),
+        }
+    }
+
+    fn run_ended(&self, report: &RoleReport) {
+        let view = RenderContext { zone: self.zone.clone(), now: self.env.clock.now(), page: PageLayout::LOG };
+        let text = one_line(&render::backup::role(report, &view));
+        match report.outcome {
+            RunOutcome::Fenced | RunOutcome::Failed | RunOutcome::Unknown => tracing::error!("{text}"),
+            _ if report.problem_count > 0 || !report.empty_sources.is_empty() || report.has_no_content() => {
+                tracing::warn!("{text}");
+            }
+            _ => tracing::info!("{text}"),
+        }
+    }
+
+    fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
+        let reason = reason.map(|reason| render::reason::text(reason, &self.zone));
+        RoleReport { reason, ..report.clone() }
+    }
+
+    fn report_failure(&self, role: &RoleName, failure: &GuardError) -> (RoleReport, u8) {
+        let (report, exit) = error::report(role, failure);
+        (report, exit.code())
+    }
+
+    fn refusal_text(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
+        match stand {
+            Some(stand) => render::daemon::status_reason(stand, evidence, &self.zone),
+            None => format!("the daemon has not found out yet how this node stands for role {role}"),
+        }
+    }
+
+    fn work_failed(&self, role: &RoleName, failure: &GuardError) {
+        let (report, _) = error::report(role, failure);
+        tracing::error!("{role}: {}", report.reason.unwrap_or_default());
+    }
+
+    fn prune_ended(&self, report: &PruneReport) {
+        let text = render::pruned::report(
+            report,
+            false,
+            &RenderContext { zone: self.zone.clone(), now: self.env.clock.now(), page: PageLayout::LOG },
+        );
+        tracing::info!("{}", one_line(&text));
+    }
+
+    fn prune_failed(&self, role: &RoleName, failure: &PruneError) {
+        let advice = error::exit_and_hint(failure).1.map(|advice| format!(". {ADVICE}{advice}")).unwrap_or_default();
+        tracing::warn!("{role}: {failure}{advice}");
+    }
+
+    fn would_run(&self, role: &RoleName, slot: Slot) {
+        tracing::info!("{role}: {}", render::daemon::would_run(slot, &self.zone));
+    }
+
+    fn status_summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
+        render::daemon::summary(stands)
+    }
+}

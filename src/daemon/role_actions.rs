@@ -1,0 +1,475 @@
+//! What a role's duty asks for, done: the probes, the lease, the journal, a run.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::{LeaseKind, RoleSettings, Settings, StoreUrl};
+use crate::job;
+use crate::job::admission::guard::{self, Admission, AdmittedRun, GuardError, GuardOutcome, RoleGuard};
+use crate::job::backup::hooks::{self, HookRunner};
+use crate::job::backup::{BackupError, BackupOptions, RoleJournal};
+use crate::job::node::cancel::CancelToken;
+use crate::job::node::context::NodeContext;
+use crate::job::node::heartbeat;
+use crate::job::node::known_repository::RepositoryLocation;
+use crate::job::node::leases;
+use crate::job::node::local_state::{LocalState, LockError};
+use crate::job::node::presence;
+use crate::job::node::stall::StallState;
+use crate::job::node::watchdog;
+use crate::job::prune::{self, PruneError};
+use crate::job::report::pruned::PruneReport;
+use crate::job::report::whoami::PeerPresence;
+use crate::job::repository::open::Repository;
+use crate::outage::no_answer_text;
+use crate::repo::format::JournalLocation;
+use crate::role::controller::JournalUpdate;
+use crate::role::election::{self, LeaseView, RetakeReason};
+use crate::role::lease::keep_alive::LostTo;
+use crate::role::lease::{LeaseReply, LeaseService};
+use crate::role::permit::Deadline;
+use crate::role::probe::ProbeAssessment;
+use crate::store::Store;
+use crate::store::counting::{CountingStore, StoreCounters};
+
+use super::concurrency::{ConcurrencyLimits, LENT_AFTER, RunTurn};
+use super::outages::{OutageCause, RoleStep};
+use super::store_connector::StoreConnector;
+use crate::alert::monitor::AlertMonitor;
+
+/// How far back a long-running node audits: a week of nights shows what one does not.
+const AUDIT_SINCE: SignedDuration = SignedDuration::from_hours(24 * 7);
+
+/// How often a long-running node prunes. A little less than a day, so that a daily slot finds it due.
+pub(super) const PRUNE_INTERVAL: Duration = Duration::from_hours(23);
+
+/// How often it is looked whether the store still has the newest record that this node knows, where each look is paid for. Whoever
+/// appends looks every time.
+const VERIFY_INTERVAL: Duration = Duration::from_mins(10);
+
+/// Everything that one role's work needs. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct RoleActions {
+    pub(super) runner: NodeContext,
+    pub(super) settings: Arc<Settings>,
+    pub(super) role: Arc<RoleSettings>,
+    pub(super) stores: Arc<StoreConnector>,
+    pub(super) limits: Arc<ConcurrencyLimits>,
+    /// Set when this node is to stop working for the role.
+    pub(super) ending: CancelToken,
+    /// Whom its events are reported to.
+    pub(super) monitor: Arc<AlertMonitor>,
+    /// Writes nothing, not even into this node's own state.
+    pub(super) observe: bool,
+    /// How often it prunes.
+    pub(super) prune_interval: Duration,
+    /// When a prune was last tried, as boot time.
+    pub(super) prune_tried_at: Arc<Mutex<Option<Duration>>>,
+    /// When the newest known record was last seen to be in the store, as boot time.
+    pub(super) head_verified_at: Arc<Mutex<Option<Duration>>>,
+    /// The holder's beat as it was last.
+    pub(super) heartbeat: Arc<heartbeat::LastHeartbeat>,
+    /// Opened once; dropped when something goes wrong with it.
+    pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
+    /// Held while the journal is looked at, and while a run or a takeover begins: each takes the lock of this node's runs, and would
+    /// find the other in its way. A look lasts long while the store does not answer.
+    pub(super) journal_lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What waiting for a turn to run came to.
+#[derive(Debug)]
+pub(super) enum TurnOutcome {
+    Turn(RunTurn),
+    /// Nobody wants the run any more.
+    Interrupted,
+    /// Others take too long.
+    Crowded,
+}
+
+/// A run that has not moved for some time needs no place.
+fn lend_while_silent(turn: &RunTurn, pace: StallState) {
+    turn.set_lent(matches!(pace, StallState::Silent(silent) if silent >= LENT_AFTER));
+}
+
+/// What the work rests on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AdmissionBasis {
+    pub(super) assessment: Option<ProbeAssessment>,
+    /// Until when the lease is held, where it is.
+    pub(super) deadline: Option<Deadline>,
+}
+
+impl RoleActions {
+    pub(super) async fn assess(&self) -> Option<ProbeAssessment> {
+        guard::run_probes(&self.runner, &self.role, None).await
+    }
+
+    async fn repository(&self) -> Result<Repository, GuardError> {
+        let mut opened = self.repository.lock().await;
+        if let Some(repository) = &*opened {
+            return Ok(repository.clone());
+        }
+        let store = self.stores.store().await?;
+        let place = RepositoryLocation::new(&self.settings.store, &self.role.name);
+        // Who only observes remembers nothing.
+        let place = Some(&place).filter(|_| !self.observe);
+        let repository = guard::open(&self.runner, &self.role, store, place).await?;
+        *opened = Some(repository.clone());
+        Ok(repository)
+    }
+
+    /// The role's lease, to be asked for.
+    pub(super) async fn lease(&self) -> Result<Box<dyn LeaseService>, GuardError> {
+        leases::role_lease(&self.runner, &self.role, &self.repository().await?, leases::LeaseDuration::Daemon).await
+    }
+
+    /// Asks for the lease; whoever only observes looks.
+    pub(super) async fn ask_lease(&self, lease: &mut dyn LeaseService) -> LeaseReply {
+        if self.observe { lease.inspect().await } else { lease.acquire_or_renew().await }
+    }
+
+    /// Reads the journal on, and keeps what a first run after a takeover needs; looks for the holder's `beat` if asked to.
+    pub(super) async fn read_journal(&self, beat: bool) -> JournalUpdate {
+        let _turn = self.limits.reads.acquire().await;
+        match Box::pin(self.try_read(beat)).await {
+            Ok(journal) => {
+                self.stores.outages().note_answer(&OutageCause::Role(self.role.name.clone(), RoleStep::Journal));
+                if self.is_journal_in_etcd().await {
+                    self.stores.outages().note_answer(&OutageCause::Etcd);
+                }
+                journal
+            }
+            Err(error) => {
+                let clock_offset = self.clock_offset().await;
+                if matches!(&error, GuardError::Backup(error) if error.is_rotated()) {
+                    // The key file may open the new key's slot.
+                    *self.repository.lock().await = None;
+                }
+                if error.is_local_state() && self.monitor.note_read_failure(&error) {
+                    self.runner.env.spawn(self.clone().report_read_failure());
+                }
+                self.read_failed(&error, clock_offset)
+            }
+        }
+    }
+
+    async fn try_read(&self, beat: bool) -> Result<JournalUpdate, GuardError> {
+        let repository = self.repository().await?;
+        if self.observe {
+            // A run beside it must find nothing in its way.
+            let (history, _) = RoleJournal::peek(&self.runner, &repository).await?;
+            let clock_offset = repository.store.clock_offset();
+            return Ok(JournalUpdate {
+                history: Some(history),
+                term: None,
+                failed: false,
+                heartbeat: None,
+                clock_offset,
+            });
+        }
+        let verify = self.is_verify_due();
+        let entered = self.journal_lock.lock().await;
+        let (history, view) = match RoleJournal::open_polling(&self.runner, &repository, verify).await {
+            Ok(mut opening) => {
+                if opening.announce(self.role.lease).await? {
+                    self.runner.env.spawn(self.clone().compare_configs(repository.clone()));
+                }
+                opening.remember().await?
+            }
+            // Another process of this node works on it, and will keep what it finds.
+            Err(BackupError::Lock(LockError::Busy { .. })) => RoleJournal::peek(&self.runner, &repository).await?,
+            Err(error) => return Err(error.into()),
+        };
+        drop(entered);
+        if verify {
+            let now = self.runner.env.clock.boottime();
+            *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        }
+        let beat = if beat {
+            Some(
+                heartbeat::current_heartbeat(&repository, &self.role, &self.heartbeat, self.runner.env.clock.now())
+                    .await?,
+            )
+        } else {
+            None
+        };
+        let clock_offset = repository.store.clock_offset();
+        if !clock_offset.is_some_and(election::is_clock_off) {
+            self.monitor.journal_read(&view);
+        }
+        if self.monitor.audit_is_due() {
+            self.runner.env.spawn(self.clone().audit(repository));
+        }
+        Ok(JournalUpdate { history: Some(history), term: None, failed: false, heartbeat: beat, clock_offset })
+    }
+
+    /// Whether the next look at the journal includes what this node knows of it already. In a directory that costs nothing, and shows a
+    /// disk that is no longer mounted.
+    fn is_verify_due(&self) -> bool {
+        let now = self.runner.env.clock.boottime();
+        let last = *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid = matches!(self.settings.store.url, StoreUrl::S3 { .. });
+        !paid || last.is_none_or(|at| now.saturating_sub(at) >= VERIFY_INTERVAL)
+    }
+
+    /// Looks whether the other nodes are set up like this one.
+    async fn compare_configs(self, repository: Repository) {
+        let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
+        match presence::read_live_peers(&repository, node, now).await {
+            Ok(told) => {
+                let fresh =
+                    told.peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
+                let differs = |peer: &PeerPresence| {
+                    presence::config_drift(&peer.node, &self.runner.config_hash).is_some()
+                        || presence::lease_drift(peer, self.role.lease).is_some()
+                };
+                let apart = fresh.filter(differs);
+                let apart: Vec<String> = apart.map(|peer| peer.node.name).collect();
+                self.monitor.configs_compared(&apart);
+            }
+            Err(error) => tracing::debug!("role {}: the other nodes: {error}", self.role.name),
+        }
+    }
+
+    /// Looks at the last days of the journal for what a single look does not show.
+    async fn audit(self, repository: Repository) {
+        let now = self.runner.env.clock.now();
+        let since = now.checked_sub(AUDIT_SINCE).unwrap_or(Timestamp::MIN);
+        let memory = |repo| LocalState::peek(&self.runner.env, &self.runner.state_dir, repo).last_view();
+        let (store, role) = (Arc::clone(&repository.store), &self.role);
+        match job::audit::audit(store, role, self.monitor.plan(), (since, now), &memory).await {
+            Ok(audit) => self.monitor.audit_ended(&audit.findings),
+            Err(error) => tracing::warn!("role {}: the audit: {error}", role.name),
+        }
+    }
+
+    /// Tells the other nodes of a failure of which nothing can be written down here.
+    async fn report_read_failure(self) {
+        match self.repository().await {
+            Ok(repository) => presence::announce_failure(&self.runner, &repository, self.role.lease).await,
+            Err(error) => tracing::debug!("the other nodes are not told of the failure: {error}"),
+        }
+    }
+
+    fn read_failed(&self, error: &GuardError, clock_offset: Option<SignedDuration>) -> JournalUpdate {
+        // Who has another time than the others does not know which slots are missed.
+        if !clock_offset.is_some_and(election::is_clock_off) {
+            self.monitor.journal_unreadable();
+        }
+        let cause = OutageCause::of(&self.role.name, RoleStep::Journal, error);
+        let is_own = matches!(cause, OutageCause::Role(..));
+        if self.stores.outages().note_error(&cause, error) {
+            // Of what all roles meet, which one met it first says nothing.
+            if is_own {
+                tracing::warn!("role {}: {error}", self.role.name);
+            } else {
+                tracing::warn!("{error}");
+            }
+        }
+        JournalUpdate { history: None, term: None, failed: true, heartbeat: None, clock_offset }
+    }
+
+    async fn is_journal_in_etcd(&self) -> bool {
+        let repository = self.repository.lock().await;
+        repository.as_ref().is_some_and(|repository| repository.format.journal != JournalLocation::Bucket)
+    }
+
+    /// As of the store's last answer.
+    async fn clock_offset(&self) -> Option<SignedDuration> {
+        self.repository.lock().await.as_ref().and_then(|repository| repository.store.clock_offset())
+    }
+
+    /// Appends a takeover, or goes on under this node's own.
+    pub(super) async fn take_over(
+        &self,
+        footing: &AdmissionBasis,
+        occasion: RetakeReason,
+    ) -> Result<JournalUpdate, GuardError> {
+        let turn = self.limits.takeovers.acquire().await;
+        let repository = self.repository().await?;
+        let runner = &self.runner;
+        let plan = guard::slot_plan(&self.runner, &self.role, &self.settings, false)?;
+        let (role, occasion) = (self.role.as_ref(), Some(occasion));
+        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
+        let view = self.lease_view(footing);
+        let term = match self.admit(&guard, footing, view).await? {
+            Admission::Active(admitted) => {
+                let AdmittedRun { opening, candidacy, .. } = *admitted;
+                let permit = Box::pin(opening.take_over(&candidacy)).await?.permit().clone();
+                // What paces takeovers is the store; a hook is this node's own affair.
+                drop(turn);
+                // One that hangs would keep the role from every node.
+                let runner = &NodeContext { cancel: runner.cancel.child(), progress: Arc::default(), ..runner.clone() };
+                let hook =
+                    HookRunner::new(runner, &self.role).on_takeover(permit.term(), permit.deadline(), &self.ending);
+                if let Some(stall) = watchdog::run_watched(runner, self.role.stall_timeout, &|_| {}, hook).await.stall {
+                    return Err(BackupError::Stalled(stall).into());
+                }
+                Some(permit.term())
+            }
+            Admission::Refused(_) => None,
+        };
+        Ok(JournalUpdate { term, ..Box::pin(self.try_read(false)).await? })
+    }
+
+    async fn admit<'a>(
+        &self,
+        guard: &RoleGuard<'a>,
+        footing: &AdmissionBasis,
+        view: LeaseView<'_>,
+    ) -> Result<Admission<'a>, GuardError> {
+        let _entered = tokio::select! {
+            biased;
+            entered = self.journal_lock.lock() => entered,
+            () = self.runner.cancel.cancelled() => return Err(BackupError::Interrupted.into()),
+        };
+        Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await
+    }
+
+    /// Waits for a turn to run, for what was due then. What is wanted by a person waits as long as that person does; a slot is offered to
+    /// another node when it has waited for longer than it may.
+    pub(super) async fn acquire_turn(&self, due: Option<Timestamp>) -> TurnOutcome {
+        let turn = self.limits.runs.acquire(due.unwrap_or(Timestamp::MIN));
+        let patience = async {
+            match due {
+                Some(_) => self.runner.env.sleep(self.role.missed_after).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            turn = turn => TurnOutcome::Turn(turn),
+            () = self.runner.cancel.cancelled() => TurnOutcome::Interrupted,
+            () = patience => TurnOutcome::Crowded,
+        }
+    }
+
+    /// The role's repository, with what is asked of it counted.
+    async fn counted_repository(&self) -> Result<(Repository, Arc<StoreCounters>), GuardError> {
+        let repository = self.repository().await?;
+        let (counting, counters) =
+            CountingStore::with_response_counter(Arc::clone(&repository.store), guard::store_answers(&self.runner));
+        let store: Arc<dyn Store> = Arc::new(counting);
+        self.runner.progress.set_store(&store);
+        Ok((Repository { store, ..repository }, counters))
+    }
+
+    /// One run, for the due slot or because somebody wants it.
+    pub(super) async fn back_up(
+        &self,
+        footing: &AdmissionBasis,
+        request: guard::BackupRequest,
+        occasion: Option<RetakeReason>,
+        lost: impl Future<Output = LostTo>,
+        turn: &RunTurn,
+    ) -> Result<GuardOutcome, GuardError> {
+        let limit = guard::stall_limit(&self.role, &self.settings);
+        let work = self.run(footing, request, occasion, lost);
+        guard::run_result(watchdog::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await)
+    }
+
+    async fn run(
+        &self,
+        footing: &AdmissionBasis,
+        request: guard::BackupRequest,
+        occasion: Option<RetakeReason>,
+        lost: impl Future<Output = LostTo>,
+    ) -> Result<GuardOutcome, GuardError> {
+        let runner = &self.runner;
+        let started = runner.env.clock.boottime();
+        let plan = guard::slot_plan(&self.runner, &self.role, &self.settings, request.scheduled)?;
+        let (repository, counters) = self.counted_repository().await?;
+        let (role, scheduled) = (self.role.as_ref(), request.scheduled);
+        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion };
+        let view = self.lease_view(footing);
+        let (report, reason) = match self.admit(&guard, footing, view).await? {
+            Admission::Refused(refused) => *refused,
+            Admission::Active(admitted) => {
+                let AdmittedRun { opening, candidacy, slot, .. } = *admitted;
+                self.monitor.run_begins(opening.view(), slot.map(|slot| slot.at));
+                let own_places = guard::own_paths(runner, &self.settings);
+                let ask = BackupOptions { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
+                Box::pin(guard.back_up(opening, &candidacy, &ask, lost)).await?
+            }
+        };
+        let duration = runner.env.clock.boottime().saturating_sub(started);
+        Ok((guard::with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
+    }
+
+    /// Prunes if it is time, after a run for a slot. `None`: it is not, or not here.
+    pub(super) async fn prune(
+        &self,
+        footing: &AdmissionBasis,
+        lost: impl Future<Output = LostTo>,
+        turn: &RunTurn,
+    ) -> Result<Option<PruneReport>, PruneError> {
+        let now = self.runner.env.clock.boottime();
+        let tried = *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.role.keep.is_none() || tried.is_some_and(|at| now.saturating_sub(at) < self.prune_interval) {
+            return Ok(None);
+        }
+        *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        let limit = guard::stall_limit(&self.role, &self.settings);
+        let work = self.prune_now(footing, lost);
+        prune::result_or_stall(
+            watchdog::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await,
+        )
+    }
+
+    async fn prune_now(
+        &self,
+        footing: &AdmissionBasis,
+        lost: impl Future<Output = LostTo>,
+    ) -> Result<Option<PruneReport>, PruneError> {
+        let ((repository, _), plan) =
+            (self.counted_repository().await?, guard::slot_plan(&self.runner, &self.role, &self.settings, false)?);
+        let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(RetakeReason::None));
+        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
+        let view = self.lease_view(footing);
+        let Admission::Active(admitted) = Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? else {
+            return Ok(None);
+        };
+        let AdmittedRun { opening, candidacy, .. } = *admitted;
+        let pruned = opening.view().state.pruned;
+        if pruned.is_some_and(|at| runner.env.clock.now().duration_since(at).unsigned_abs() < self.prune_interval) {
+            return Ok(None);
+        }
+        prune::prune_admitted(runner, role, &self.settings.timezone, opening, &candidacy, lost).await.map(Some)
+    }
+
+    /// What the journal says after a run that came to this.
+    pub(super) async fn read_after_run(&self, result: &Result<GuardOutcome, GuardError>) -> JournalUpdate {
+        if !matches!(result, Ok(_) | Err(GuardError::Backup(BackupError::Interrupted))) {
+            // Whatever was wrong may have to do with it.
+            *self.repository.lock().await = None;
+        }
+        let term = result.as_ref().ok().and_then(|(report, _)| report.term);
+        JournalUpdate { term, failed: result.is_err(), ..self.read_journal(false).await }
+    }
+
+    /// This node no longer works for the role, or gives it up.
+    pub(super) async fn run_lost_hook(&self) {
+        let limit = if self.ending.is_cancelled() { hooks::ENDING_MAX } else { self.role.hooks.timeout };
+        HookRunner::new(&self.runner, &self.role).on_lost(limit).await;
+    }
+
+    /// What is known when work on the journal did not end.
+    pub(super) fn read_timed_out(&self) -> JournalUpdate {
+        let why = no_answer_text(self.role.stall_timeout, self.stores.last_failure().as_deref());
+        if self.stores.outages().note_failure(&OutageCause::Store, &why) {
+            tracing::error!("the store: {why}");
+        }
+        self.monitor.journal_unreadable();
+        JournalUpdate { history: None, term: None, failed: true, heartbeat: None, clock_offset: None }
+    }
+
+    fn lease_view<'a>(&self, footing: &'a AdmissionBasis) -> LeaseView<'a> {
+        match &footing.deadline {
+            Some(deadline) if !deadline.passed(self.runner.env.clock.moment()) => LeaseView::Held(deadline),
+            _ if self.role.lease == LeaseKind::None => LeaseView::Unasked,
+            _ => LeaseView::Unreachable,
+        }
+    }
+}

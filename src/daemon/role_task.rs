@@ -1,0 +1,650 @@
+//! One role's task: it tells the role's duty what happens, and has done what that decides.
+//!
+//! Everything that takes time runs beside the loop and comes back as an event, so that a store or a probe that hangs keeps
+//! nothing else of the role from being decided.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::DaemonObserver;
+use super::clients::{RoleClients, RoleCommand, RunReply, RunRequest};
+use super::concurrency::ConcurrencyLimits;
+use super::outages::{OutageCause, RoleStep, UnansweredAsks};
+use super::protocol::DaemonResponse;
+use super::role_actions::{AdmissionBasis, RoleActions, TurnOutcome};
+use super::store_connector::StoreConnector;
+use crate::alert::dispatcher::AlertDispatcher;
+use crate::alert::monitor::AlertMonitor;
+use crate::config::{LeaseKind, RoleSettings, Settings};
+use crate::env::Env;
+use crate::ids::NodeId;
+use crate::job::admission::guard::{self, GuardError, NoCommitReason};
+use crate::job::backup::BackupError;
+use crate::job::backup::hooks::HookRunner;
+use crate::job::node::cancel::CancelToken;
+use crate::job::node::context::NodeContext;
+use crate::job::node::known_repository;
+use crate::job::prune::PruneError;
+use crate::job::report::whoami::RoleState;
+use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::whoami::DaemonRoleStatus;
+use crate::role::controller::{
+    JournalUpdate, LeaseUpdate, RoleController, RoleEffect, RoleEvent, RoleParams, RoleStatus, YieldReason,
+};
+use crate::role::election::{RetakeReason, StandbyReason, UnknownReason};
+use crate::role::lease::keep_alive::{self, LeaseKeepAlive, RenewalFailure};
+use crate::role::lease::{LeaseReply, LeaseService};
+use crate::role::permit::Deadline;
+use crate::role::probe::ProbeResult;
+use crate::role::slot::Slot;
+
+/// Events that wait to be looked at: the loop takes them at once.
+const EVENTS_MAX: usize = 64;
+
+/// How often it is looked whether what a stalled run left behind goes on.
+const BLOCKED_POLL: Duration = Duration::from_secs(1);
+
+/// What a role's task is started with.
+pub(super) struct RoleTask {
+    pub(super) runner: NodeContext,
+    pub(super) settings: Arc<Settings>,
+    pub(super) role: RoleSettings,
+    pub(super) stores: Arc<StoreConnector>,
+    pub(super) limits: Arc<ConcurrencyLimits>,
+    pub(super) voice: Arc<dyn DaemonObserver>,
+    pub(super) teller: Arc<AlertDispatcher>,
+    pub(super) observe: bool,
+    pub(super) prune_interval: Duration,
+}
+
+/// What comes back from what runs beside the loop.
+enum TaskCompletion {
+    Event(RoleEvent),
+    /// A run that leaves the role to another node, and what the journal says after it.
+    Yielded(YieldReason, JournalUpdate),
+    /// What asking for the lease came to, or why it cannot be asked for.
+    LeaseAnswered(Result<(Box<dyn LeaseService>, LeaseReply), Box<GuardError>>),
+}
+
+/// The loop.
+struct RoleLoop {
+    work: RoleActions,
+    voice: Arc<dyn DaemonObserver>,
+    controller: RoleController,
+    lease: Option<Box<dyn LeaseService>>,
+    unanswered_asks: UnansweredAsks,
+    /// The last renewal of the lease that is kept had no answer.
+    is_doubted: bool,
+    hints: Option<Arc<Notify>>,
+    keep_alive: Option<LeaseKeepAlive>,
+    /// What is running, to be ended.
+    running: Option<CancelToken>,
+    clients: RoleClients,
+    ttl: Duration,
+    completions: mpsc::Sender<TaskCompletion>,
+    stand: watch::Sender<Option<RoleStatus>>,
+}
+
+impl RoleTask {
+    /// Holds the role until it is told to stop, and everything has ended.
+    pub(super) async fn run(
+        self,
+        mut stop: watch::Receiver<bool>,
+        mut commands: mpsc::Receiver<RoleCommand>,
+        stand: watch::Sender<Option<RoleStatus>>,
+        turns: watch::Sender<u64>,
+    ) {
+        let Self { runner, settings, role, stores, limits, voice, teller, observe, prune_interval } = self;
+        let plan = match known_repository::slot_plan(&settings, &role, &runner.env, &runner.state_dir) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let why = error.to_string();
+                voice.work_failed(&role.name, &GuardError::Schedule { role: role.name.clone(), why });
+                None
+            }
+        };
+        let watch = Arc::new(AlertMonitor::new(teller, &runner, &role, plan.clone()));
+        let ttl = lease_ttl(&role, &settings);
+        let (ask_interval, retry_interval) =
+            (keep_alive::poll_interval(ttl, role.lease == LeaseKind::Etcd), keep_alive::retry_pause(ttl));
+        let (node, label) = (runner.node.id, runner.node.name.clone());
+        let roles = settings.roles.len();
+        let terms = RoleParams { role: role.clone(), node, label, plan, roles, ask_interval, retry_interval, observe };
+        let duty = RoleController::new(terms);
+        let (back, mut events) = mpsc::channel(EVENTS_MAX);
+        let repository = Arc::default();
+        let (role, ending) = (Arc::new(role), CancelToken::new());
+        let pruned = Arc::default();
+        let verified = Arc::default();
+        let work = RoleActions {
+            runner,
+            settings,
+            role,
+            stores,
+            limits,
+            ending,
+            monitor: watch,
+            observe,
+            prune_interval,
+            prune_tried_at: pruned,
+            head_verified_at: verified,
+            heartbeat: Arc::default(),
+            repository,
+            journal_lock: Arc::default(),
+        };
+        let mut this = RoleLoop {
+            work,
+            voice,
+            controller: duty,
+            lease: None,
+            unanswered_asks: UnansweredAsks::default(),
+            is_doubted: false,
+            hints: None,
+            keep_alive: None,
+            running: None,
+            clients: RoleClients::default(),
+            ttl,
+            completions: back,
+            stand,
+        };
+        if !observe {
+            let work = this.work.clone();
+            this.env().spawn(async move { HookRunner::new(&work.runner, &work.role).recover().await });
+        }
+        let senses = Arc::clone(&this.work.runner.inputs.probes);
+        let mut addresses = senses.hints(this.work.role.eligible.as_ref());
+        let mut returns = this.work.stores.recoveries();
+        let mut event = RoleEvent::Tick;
+        loop {
+            turns.send_modify(|turns| *turns += 1);
+            if matches!(event, RoleEvent::Stop) {
+                this.work.ending.cancel();
+            }
+            if this.handle_event(event) {
+                // Where a lease was given up, it was done before.
+                if !observe {
+                    this.work.run_lost_hook().await;
+                }
+                return;
+            }
+            let now = this.work.runner.env.clock.moment();
+            // Those that wait are served one after the other, and guests are counted when they come and go.
+            if let Some(news) =
+                this.clients.next_event(&this.work.role.name, now.boot, this.controller.is_run_requested())
+            {
+                event = news;
+                continue;
+            }
+            let wake = this.controller.next_wake(now).min(this.clients.patience().unwrap_or(Duration::MAX));
+            let wait = wake.saturating_sub(now.boot);
+            let env = this.env().clone();
+            event = tokio::select! {
+                biased;
+                back = events.recv() => match back {
+                    Some(back) => this.on_completion(back),
+                    // The loop itself has a sender.
+                    None => return,
+                },
+                Some(command) = commands.recv() => this.on_command(command),
+                () = env.sleep(wait) => RoleEvent::Tick,
+                () = keep_alive::wait_for_hint(this.hints.as_ref()) => RoleEvent::LeaseHint,
+                () = addresses.changed() => RoleEvent::ProbesChanged,
+                Ok(()) = returns.changed() => RoleEvent::StoreAnswered,
+                to = guard::lease_lost(this.keep_alive.as_ref()) => {
+                    this.keep_alive = None;
+                    RoleEvent::LeaseLost(to)
+                }
+                Ok(_) = stop.wait_for(|stop| *stop), if !this.controller.is_stopping() => RoleEvent::Stop,
+            };
+        }
+    }
+}
+
+impl RoleLoop {
+    fn env(&self) -> &Env {
+        &self.work.runner.env
+    }
+
+    /// Performs what follows from an event. True: that was all.
+    fn handle_event(&mut self, event: RoleEvent) -> bool {
+        let now = self.work.runner.env.clock.moment();
+        for effect in self.controller.on_event(now, event) {
+            match effect {
+                RoleEffect::Probe => {
+                    self.spawn_action(
+                        |work| async move { TaskCompletion::Event(RoleEvent::Assessed(work.assess().await)) },
+                    )
+                }
+                RoleEffect::AskLease => self.ask_lease(),
+                RoleEffect::ReleaseLease => self.release_lease(),
+                RoleEffect::ReadJournal => {
+                    let beat = matches!(self.controller.status(), Some(RoleStatus::Conflict(_)));
+                    self.spawn_action(move |work| async move {
+                        let read =
+                            work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read_journal(beat))).await;
+                        TaskCompletion::Event(RoleEvent::JournalUpdated(read.unwrap_or_else(|| work.read_timed_out())))
+                    });
+                }
+                RoleEffect::TakeOver { reason: occasion } => self.take_over(occasion),
+                RoleEffect::BackUp(slot) => self.back_up(None, Some(slot)),
+                RoleEffect::BackUpNow => {
+                    let wanted = self.clients.next_run();
+                    self.back_up(wanted, None);
+                }
+                RoleEffect::RefuseRuns => self.refuse_runs(),
+                // Guests end in the time that their last grant leaves them.
+                RoleEffect::EndBorrowers => self.clients.end_borrowers(now.boot + self.ttl),
+                RoleEffect::Cancel => self.running.iter().for_each(CancelToken::cancel),
+                RoleEffect::WouldBackUp(slot) => self.voice.would_run(&self.work.role.name, slot),
+                RoleEffect::ReportStatus => self.publish_status(),
+                RoleEffect::End => return true,
+            }
+        }
+        self.check_keep_alive();
+        false
+    }
+
+    fn on_completion(&mut self, back: TaskCompletion) -> RoleEvent {
+        let (lease, reply) = match back {
+            TaskCompletion::Event(event) => {
+                if let RoleEvent::JournalUpdated(_) = event {
+                    self.running = None;
+                }
+                return event;
+            }
+            TaskCompletion::Yielded(why, journal) => {
+                self.running = None;
+                // Work goes on, so this does not end the loop.
+                self.handle_event(RoleEvent::Yielded(why));
+                return RoleEvent::JournalUpdated(journal);
+            }
+            TaskCompletion::LeaseAnswered(Err(error)) => {
+                self.on_lease_error(&error);
+                return RoleEvent::LeaseUpdated(LeaseUpdate::Unreachable);
+            }
+            TaskCompletion::LeaseAnswered(Ok(asked)) => asked,
+        };
+        let answer = match reply {
+            LeaseReply::Held(grant) => {
+                self.lease_answered();
+                let keeper = LeaseKeepAlive::start(lease, grant, self.env());
+                let deadline = keeper.deadline().clone();
+                self.keep_alive = Some(keeper);
+                return RoleEvent::LeaseUpdated(LeaseUpdate::Held(deadline));
+            }
+            LeaseReply::Taken { by, .. } => LeaseUpdate::Taken(by),
+            LeaseReply::Free => LeaseUpdate::Free,
+            LeaseReply::Unknown { why } => {
+                self.on_renewal_failure(RenewalFailure { why, is_refusal: lease.is_refused() });
+                LeaseUpdate::Unreachable
+            }
+        };
+        if !matches!(answer, LeaseUpdate::Unreachable) {
+            self.lease_answered();
+        }
+        self.hints = self.lease.insert(lease).change_hints();
+        RoleEvent::LeaseUpdated(answer)
+    }
+
+    /// The lease was asked for in vain. A lost answer is nothing to tell; a store that takes no lease is.
+    fn on_renewal_failure(&mut self, doubt: RenewalFailure) {
+        self.log_lease_outage(&doubt);
+        let RenewalFailure { why, .. } = doubt;
+        if self.unanswered_asks.note_no_answer(&why, self.work.runner.env.clock.boottime()) {
+            let reason = NoCommitReason::LeaseUnknown { lease: self.work.role.lease, why };
+            let report = RoleReport::nothing(self.work.role.name.clone(), RunOutcome::Unknown);
+            self.work.monitor.takeover_failed(&self.voice.with_reason_text(&report, Some(&reason)));
+        }
+    }
+
+    /// What a lease is kept in does not answer, or refuses it. All roles that have theirs there meet the same.
+    fn log_lease_outage(&self, RenewalFailure { why, is_refusal }: &RenewalFailure) {
+        let cause = match self.work.role.lease {
+            LeaseKind::Etcd => OutageCause::Etcd,
+            LeaseKind::Bucket | LeaseKind::None if *is_refusal => OutageCause::Refusal,
+            LeaseKind::Bucket | LeaseKind::None => OutageCause::Store,
+        };
+        if self.work.stores.outages().note_failure(&cause, why) {
+            let store = &self.work.settings.store;
+            let endpoint = store.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+            // Errors of a store name it already.
+            let place = match cause {
+                OutageCause::Store | OutageCause::Refusal if !why.contains("://") => {
+                    format!("{}{endpoint}: ", store.url)
+                }
+                _ => String::new(),
+            };
+            tracing::warn!("the lease cannot be asked for: {place}{why}");
+        }
+    }
+
+    /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
+    fn on_lease_error(&mut self, error: &GuardError) {
+        let (role, why) = (&self.work.role.name, error.to_string());
+        if self.work.stores.outages().note_error(&OutageCause::of(role, RoleStep::Lease, error), error) {
+            self.voice.work_failed(role, error);
+        }
+        if self.unanswered_asks.note_failure(&why, self.work.runner.env.clock.boottime()) {
+            self.work.monitor.takeover_failed(&self.voice.report_failure(role, error).0);
+        }
+    }
+
+    fn lease_answered(&mut self) {
+        self.is_doubted = false;
+        self.etcd_answered();
+        self.work.stores.outages().note_answer(&OutageCause::Role(self.work.role.name.clone(), RoleStep::Lease));
+        if self.unanswered_asks.note_answer() {
+            self.work.monitor.lease_answered();
+        }
+    }
+
+    /// The lease was answered. A store's answers are heard as they come.
+    fn etcd_answered(&self) {
+        if self.work.role.lease == LeaseKind::Etcd {
+            self.work.stores.outages().note_answer(&OutageCause::Etcd);
+        }
+    }
+
+    /// How the renewals of the lease that is kept go. One that is late is nothing to tell while the lease lasts.
+    fn check_keep_alive(&mut self) {
+        let is_lost = matches!(self.controller.status(), Some(RoleStatus::Unknown(UnknownReason::Lease(_))));
+        let Some(keeper) = self.keep_alive.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
+        match keeper.doubt() {
+            Some(Some(doubt)) if is_lost => {
+                self.is_doubted = true;
+                self.log_lease_outage(&doubt);
+            }
+            Some(None) if self.is_doubted => {
+                self.is_doubted = false;
+                self.etcd_answered();
+            }
+            _ => {}
+        }
+    }
+
+    /// Does something beside the loop; what comes back is an event.
+    fn spawn_action<F>(&self, what: impl FnOnce(RoleActions) -> F)
+    where
+        F: Future<Output = TaskCompletion> + Send + 'static,
+    {
+        let (task, back) = (what(self.work.clone()), self.completions.clone());
+        self.env().spawn(async move {
+            let came = task.await;
+            // Nobody listens any more when the loop has ended, and then nothing is open.
+            let _ = back.send(came).await;
+        });
+    }
+
+    fn ask_lease(&mut self) {
+        let lease = self.lease.take();
+        self.spawn_action(move |work| async move {
+            let opened = match lease {
+                Some(lease) => Ok(lease),
+                None => work.lease().await,
+            };
+            match opened {
+                Ok(mut lease) => {
+                    let reply = work.ask_lease(lease.as_mut()).await;
+                    TaskCompletion::LeaseAnswered(Ok((lease, reply)))
+                }
+                Err(error) => TaskCompletion::LeaseAnswered(Err(Box::new(error))),
+            }
+        });
+    }
+
+    fn release_lease(&mut self) {
+        let keeper = self.keep_alive.take();
+        self.spawn_action(move |work| async move {
+            work.run_lost_hook().await;
+            guard::release(keeper).await;
+            TaskCompletion::Event(RoleEvent::Released)
+        });
+    }
+
+    fn take_over(&mut self, occasion: RetakeReason) {
+        let (footing, voice) = (self.admission_basis(), Arc::clone(&self.voice));
+        self.spawn_action(move |work| async move {
+            let taken = Box::pin(work.take_over(&footing, occasion));
+            let journal = match work.runner.env.timeout(work.role.stall_timeout + work.role.hooks.timeout, taken).await
+            {
+                None => work.read_timed_out(),
+                Some(Ok(journal)) => {
+                    if journal.term.is_some() {
+                        work.stores
+                            .outages()
+                            .note_answer(&OutageCause::Role(work.role.name.clone(), RoleStep::Takeover));
+                        work.monitor.role_taken();
+                    }
+                    journal
+                }
+                Some(Err(error)) => {
+                    let cause = OutageCause::of(&work.role.name, RoleStep::Takeover, &error);
+                    if work.stores.outages().note_error(&cause, &error) {
+                        voice.work_failed(&work.role.name, &error);
+                    }
+                    work.monitor.takeover_failed(&voice.report_failure(&work.role.name, &error).0);
+                    let result = Err(error);
+                    let journal = work.read_after_run(&result).await;
+                    if is_stalled(&result) {
+                        return TaskCompletion::Yielded(YieldReason::Stalled { blocked: false }, journal);
+                    }
+                    journal
+                }
+            };
+            TaskCompletion::Event(RoleEvent::JournalUpdated(journal))
+        });
+    }
+
+    /// A run for the due slot, or the one that somebody wants.
+    fn back_up(&mut self, wanted: Option<RunRequest>, slot: Option<Slot>) {
+        let (footing, voice, keeper) = (self.admission_basis(), Arc::clone(&self.voice), self.keep_alive.as_ref());
+        let (lost, lost_later) = (guard::lease_lost(keeper), guard::lease_lost(keeper));
+        let cancel = wanted.as_ref().map_or_else(CancelToken::new, |wanted| wanted.cancel.child());
+        let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
+        self.running = Some(cancel.clone());
+        let back = self.completions.clone();
+        // By the time of a slot this node has the role: nothing speaks for taking it back once more. A person answers for a run.
+        let (request, occasion) = match &wanted {
+            Some(wanted) => (wanted.request, wanted.request.occasion()),
+            None => {
+                (guard::BackupRequest { scheduled: true, ..guard::BackupRequest::default() }, Some(RetakeReason::None))
+            }
+        };
+        self.spawn_action(move |work| async move {
+            let runner = NodeContext { cancel, progress, ..work.runner.clone() };
+            let work = RoleActions { runner, ..work };
+            let waited = work.acquire_turn(slot.map(|slot| slot.starts)).await;
+            let (result, turn) = match waited {
+                TurnOutcome::Turn(turn) => (work.back_up(&footing, request, occasion, lost, &turn).await, Some(turn)),
+                TurnOutcome::Interrupted => (Err(BackupError::Interrupted.into()), None),
+                TurnOutcome::Crowded => {
+                    return TaskCompletion::Yielded(YieldReason::Crowded, work.read_journal(false).await);
+                }
+            };
+            let role = &work.role.name;
+            let mut stalled = is_stalled(&result);
+            let ended = match &result {
+                Ok((report, reason)) => {
+                    if report.snapshot.is_some() {
+                        work.stores.outages().note_answer(&OutageCause::Runs(role.clone()));
+                    }
+                    let report = voice.with_reason_text(report, reason.as_ref());
+                    voice.run_ended(&report);
+                    work.monitor.run_ended(&report, reason.as_ref());
+                    RunReply { report, exit: None }
+                }
+                Err(error) => {
+                    let (report, exit) = voice.report_failure(role, error);
+                    let is_interrupted = matches!(error, GuardError::Backup(BackupError::Interrupted));
+                    if !is_interrupted && work.stores.outages().note_error(&OutageCause::Runs(role.clone()), error) {
+                        voice.work_failed(role, error);
+                    }
+                    work.monitor.run_failed(error, &report);
+                    RunReply { report, exit: Some(exit) }
+                }
+            };
+            if let Some(wanted) = wanted {
+                // Whoever wanted it may have gone.
+                let _ = wanted.reply.send(ended);
+            }
+            let is_time = match &result {
+                Ok((report, _)) => report.snapshot.is_some(),
+                // Until there is room no run will be good again.
+                Err(error) => error.is_no_space(),
+            };
+            if let Some(turn) = turn
+                && request.scheduled
+                && is_time
+            {
+                // Whatever comes of it, what the run came to stands.
+                match Box::pin(work.prune(&footing, lost_later, &turn)).await {
+                    Ok(Some(report)) => voice.prune_ended(&report),
+                    Ok(None) | Err(PruneError::Session(BackupError::Interrupted)) => {}
+                    Err(error) => {
+                        stalled |= matches!(error, PruneError::Session(BackupError::Stalled(_)));
+                        voice.prune_failed(role, &error);
+                    }
+                }
+            }
+            let after = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read_after_run(&result))).await;
+            let journal = after.unwrap_or_else(|| work.read_timed_out());
+            if !stalled {
+                return TaskCompletion::Event(RoleEvent::JournalUpdated(journal));
+            }
+            let blocked = work.runner.progress.is_uninterruptible();
+            if blocked {
+                // Until then a further run would only wait as well.
+                work.runner.env.spawn(wait_unblocked(work.runner.clone(), back));
+            }
+            TaskCompletion::Yielded(YieldReason::Stalled { blocked }, journal)
+        });
+    }
+
+    /// What another process of this node wants.
+    fn on_command(&mut self, command: RoleCommand) -> RoleEvent {
+        match command {
+            RoleCommand::BackUp(wanted) => {
+                self.clients.queue_run(wanted);
+                RoleEvent::RunRequested
+            }
+            RoleCommand::BorrowLease { tell } => {
+                self.clients.add_borrower(tell);
+                RoleEvent::Tick
+            }
+            RoleCommand::Lease { reply } => {
+                let _ = reply.send(self.lend_lease());
+                RoleEvent::Tick
+            }
+            RoleCommand::Status { reply } => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.word());
+                RoleEvent::Tick
+            }
+            RoleCommand::BorrowerLeft => RoleEvent::Tick,
+            RoleCommand::ReadJournal => RoleEvent::JournalHint,
+        }
+    }
+
+    /// How the lease stands, for another process of this node.
+    fn lend_lease(&self) -> DaemonResponse {
+        let grant = self.keep_alive.as_ref().and_then(|keeper| keeper.deadline().grant());
+        match (grant, self.controller.status()) {
+            (Some(grant), _) if self.controller.lends_lease() => DaemonResponse::Held(grant),
+            (_, Some(RoleStatus::Standby(StandbyReason::LeaseTaken(by)))) => DaemonResponse::Taken(by.clone()),
+            _ => DaemonResponse::Unknown { why: self.refusal_text() },
+        }
+    }
+
+    /// What the probes said last.
+    fn evidence(&self) -> &[ProbeResult] {
+        self.controller.assessment().map(|assessment| assessment.results.as_slice()).unwrap_or_default()
+    }
+
+    /// Why this node stands as it does, in words.
+    fn refusal_text(&self) -> String {
+        self.voice.refusal_text(&self.work.role.name, self.controller.status(), self.evidence())
+    }
+
+    /// How this node stands, for whoever asks on it.
+    fn word(&self) -> DaemonRoleStatus {
+        let stand = self.controller.status();
+        let state = stand.map(|stand| match stand {
+            RoleStatus::Active { .. } => RoleState::Active,
+            RoleStatus::Candidate | RoleStatus::Standby(_) | RoleStatus::Away(_) => RoleState::Standby,
+            RoleStatus::Unknown(_) => RoleState::Unknown,
+            RoleStatus::Conflict(_) | RoleStatus::Cloned => RoleState::Conflict,
+            RoleStatus::Paused(_) => RoleState::Paused,
+        });
+        let why = self.refusal_text();
+        DaemonRoleStatus {
+            state,
+            why,
+            failure: self.work.monitor.last_failure(),
+            under_way: self.work.monitor.under_way(),
+        }
+    }
+
+    fn refuse_runs(&mut self) {
+        let Some(wanted) = self.clients.next_run() else { return };
+        let role = &self.work.role.name;
+        let outcome = match self.controller.status() {
+            Some(RoleStatus::Unknown(_)) | None => RunOutcome::Unknown,
+            Some(RoleStatus::Paused(_)) => RunOutcome::Skipped,
+            Some(_) => RunOutcome::Standby,
+        };
+        let reason = Some(self.refusal_text());
+        let report = RoleReport { reason, ..RoleReport::nothing(role.clone(), outcome) };
+        let _ = wanted.reply.send(RunReply { report, exit: None });
+    }
+
+    fn admission_basis(&self) -> AdmissionBasis {
+        let deadline: Option<Deadline> = self.keep_alive.as_ref().map(|keeper| keeper.deadline().clone());
+        AdmissionBasis { assessment: self.controller.assessment().cloned(), deadline }
+    }
+
+    fn publish_status(&self) {
+        if let Some(stand) = self.controller.status() {
+            self.voice.status_changed(&self.work.role.name, stand, self.evidence());
+            self.work.monitor.status_changed(stand, self.refusal_text());
+            // Where a lease is given up, it is done before that.
+            let keeps = self.keep_alive.is_some() && !matches!(stand, RoleStatus::Conflict(_));
+            if !self.work.observe && !keeps && is_elsewhere(stand, self.work.runner.node.id) {
+                let work = self.work.clone();
+                self.env().spawn(async move { work.run_lost_hook().await });
+            }
+            self.stand.send_replace(Some(stand.clone()));
+        }
+    }
+}
+
+fn is_stalled(result: &Result<guard::GuardOutcome, GuardError>) -> bool {
+    matches!(result, Err(GuardError::Backup(BackupError::Stalled(_))))
+}
+
+/// Tells when nothing of a run waits for the kernel any more.
+async fn wait_unblocked(runner: NodeContext, back: mpsc::Sender<TaskCompletion>) {
+    while runner.progress.is_uninterruptible() {
+        runner.env.sleep(BLOCKED_POLL).await;
+    }
+    // The loop may have ended.
+    let _ = back.send(TaskCompletion::Event(RoleEvent::Unblocked)).await;
+}
+
+/// Whether the role is not this node's.
+fn is_elsewhere(stand: &RoleStatus, node: NodeId) -> bool {
+    match stand {
+        RoleStatus::Standby(reason) => reason.is_elsewhere(node),
+        RoleStatus::Conflict(_) | RoleStatus::Cloned => true,
+        _ => false,
+    }
+}
+
+/// How long the role's lease lasts without being renewed.
+fn lease_ttl(role: &RoleSettings, settings: &Settings) -> Duration {
+    match (&settings.etcd, role.lease) {
+        (Some(etcd), LeaseKind::Etcd) => etcd.lease_ttl,
+        _ => role.bucket_lease_ttl,
+    }
+}

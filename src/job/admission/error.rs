@@ -1,0 +1,105 @@
+//! Why a guarded run failed.
+
+use crate::ids::RoleName;
+use crate::job::backup::BackupError;
+use crate::job::node::local_state::LockError;
+use crate::job::repository::open::OpenError;
+use crate::journal::log::AppendError;
+use crate::repo::reader::RepositoryReadError;
+use crate::store::proof::ProofFailure;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Why a guarded run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// The store cannot be connected to.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The repository.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// The run.
+    #[error("{0}")]
+    Backup(#[from] BackupError),
+    /// The store cannot hold the lease.
+    #[error("the store cannot hold the lease of role {role}: {error}")]
+    LeaseProof {
+        /// Which.
+        role: RoleName,
+        /// What it did.
+        error: ProofFailure,
+    },
+    /// No answer shows whether the store can hold the lease.
+    #[error("whether the store can hold the lease of role {role} cannot be told: {error}")]
+    LeaseUnproved {
+        /// Which.
+        role: RoleName,
+        /// What came instead.
+        error: ProofFailure,
+    },
+    /// `lease = "bucket"` where the journal is in etcd.
+    #[error("role {role} has its journal in etcd, so its lease cannot be in the bucket")]
+    LeaseInBucket {
+        /// Which.
+        role: RoleName,
+    },
+    /// `lease = "bucket"` where the bucket locks every version.
+    #[error(
+        "the bucket locks each version of an object for {time} by default, and the lease of role {role} would leave one with each renewal"
+    )]
+    LeaseLocked {
+        /// Which.
+        role: RoleName,
+        /// For how long.
+        time: String,
+    },
+    /// `lease = "etcd"` without an etcd.
+    #[error("role {role} has its lease in etcd, and none is configured")]
+    NoEtcd {
+        /// Which.
+        role: RoleName,
+    },
+    /// `--scheduled` for a role without a schedule.
+    #[error("role {role} has no schedule")]
+    NoSchedule {
+        /// Which.
+        role: RoleName,
+    },
+    /// The schedule.
+    #[error("the schedule of role {role}: {why}")]
+    Schedule {
+        /// Which.
+        role: RoleName,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl GuardError {
+    /// Whether the store has no room left.
+    pub fn is_no_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(error)
+            | Self::Backup(
+                BackupError::Store(error)
+                | BackupError::Repo(RepositoryReadError::Store(error))
+                | BackupError::Append(AppendError::Store { error, .. }),
+            ) if error.kind == StoreErrorKind::NoSpace
+        )
+    }
+
+    /// Whether this node's own state cannot be read or written.
+    pub(crate) fn is_local_state(&self) -> bool {
+        matches!(self, Self::Backup(BackupError::State { .. } | BackupError::Lock(LockError::Io { .. })))
+    }
+
+    /// Of a proof of the lease of `role`. A request that failed is no broken promise.
+    pub(crate) fn of_lease_proof(role: &RoleName, failure: ProofFailure) -> Self {
+        match failure.into_definite() {
+            Ok(error) if error.is_certain() => Self::LeaseProof { role: role.clone(), error },
+            Ok(error) => Self::LeaseUnproved { role: role.clone(), error },
+            Err(error) => Self::Store(error),
+        }
+    }
+}

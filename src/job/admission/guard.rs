@@ -1,0 +1,735 @@
+//! One guarded run: back up if this node is active for the role, else leave quietly.
+//!
+//! Probes are asked first, so that a standby needs no store. Then the journal: a scheduled run looks its slot up before it
+//! appends anything. Only then may a takeover happen.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::{LeaseKind, RoleSettings, Settings, StoreUrl};
+use crate::env::Env;
+pub use crate::job::admission::error::GuardError;
+pub use crate::job::backup::request::BackupRequest;
+use crate::job::backup::{BackupError, BackupOptions, CommittedBackup, RoleJournal};
+use crate::job::node::context::NodeContext;
+use crate::job::node::heartbeat::{self, Heartbeat};
+use crate::job::node::known_repository::{self, RepositoryLocation};
+use crate::job::node::leases;
+use crate::job::node::local_state::{LocalState, LockError};
+use crate::job::node::presence;
+use crate::job::node::progress::JobPhase;
+use crate::job::node::stall;
+use crate::job::node::watchdog::{WatchedRun, run_watched};
+use crate::job::report::{ByteCounts, RoleReport, RunOutcome};
+use crate::job::repository::open::Repository;
+use crate::journal::log::AppendError;
+use crate::journal::state::JournalView;
+use crate::repo::object_keys;
+use crate::repo::pack::PACK_TARGET_BYTES;
+use crate::role::election::{
+    self, ElectionInputs, ElectionOutcome, ElectionState, Eligibility, LeaseView, RetakeReason, RolePause,
+    StandbyReason, UnknownReason,
+};
+use crate::role::lease::keep_alive::{self, LeaseKeepAlive, LostTo};
+use crate::role::lease::{LeaseHolder, LeaseReply};
+use crate::role::permit::Candidacy;
+use crate::role::probe::{self, ProbeAssessment};
+use crate::role::slot::{Slot, SlotSchedule};
+use crate::store::counting::{CountingStore, RequestCounts, ResponseCounter, StoreCounters};
+use crate::store::{Store, StoreError};
+
+/// How often a run decides at most: each time but the first because somebody else wrote before it could.
+const DECISIONS_MAX: u32 = 4;
+
+/// How often a lease in the bucket is asked for that is not answered: its writes are sent once, so that one lost answer would
+/// cost the run.
+const LEASE_ATTEMPTS: u32 = 3;
+
+/// Why a run ended without a commit, where that is no failure; in words that `cli` chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoCommitReason {
+    /// This node stands by.
+    Standby(StandbyReason, Vec<probe::ProbeResult>),
+    /// It cannot tell.
+    Unknown(UnknownReason, Vec<probe::ProbeResult>),
+    /// It cannot tell, because its lease was asked for in vain.
+    LeaseUnknown {
+        /// Where the lease is.
+        lease: LeaseKind,
+        /// What came of the last try.
+        why: String,
+    },
+    /// Another node took the role, and this one was not asked to take it back.
+    Conflict {
+        /// Its label.
+        holder: String,
+    },
+    /// The due slot is committed.
+    SlotCommitted {
+        /// Which.
+        slot: Timestamp,
+    },
+    /// No slot has been due yet.
+    NothingDue,
+    /// The command of an earlier call still runs on this node.
+    CommandRunning {
+        /// The process that started it.
+        pid: Option<String>,
+    },
+    /// Another process of this node works for the role: a run for the slot is under way.
+    AlreadyRunning {
+        /// Which.
+        pid: Option<String>,
+    },
+    /// Another node had the role last, and what was asked for is no reason to take it.
+    HeldBy {
+        /// Its label.
+        holder: String,
+    },
+    /// This node exists twice.
+    Cloned,
+    /// A person paused the role.
+    Paused(RolePause),
+    /// Another process got the lease while this run went on, and has not written yet.
+    LeaseLost(Option<LeaseHolder>),
+    /// This node's clock and the store's are too far apart.
+    ClockOff {
+        /// Store minus own.
+        offset: SignedDuration,
+    },
+}
+
+/// Told when a run surely begins: what the journal said before, and for which slot it is.
+pub type BeginCallback<'a> = &'a (dyn Fn(&JournalView, Option<Timestamp>) + Sync);
+
+/// A report, and why there was no commit.
+pub type GuardOutcome = (RoleReport, Option<NoCommitReason>);
+
+/// Backs up `role` if this node is active for it. The store is connected to only if the probes do not say no: a standby whose
+/// disk is not mounted stands by as well as any other.
+pub async fn backup(
+    runner: &NodeContext,
+    settings: &Settings,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+    request: BackupRequest,
+    begins: BeginCallback<'_>,
+) -> Result<GuardOutcome, GuardError> {
+    // Set by the operator's signal, by the loss of the lease, and when nothing moves any more.
+    let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
+    let work = back_up(runner, settings, role, connect, request, begins);
+    run_result(run_watched(runner, stall_limit(role, settings), &|_| {}, work).await)
+}
+
+/// What shows that a run gets answers of its store.
+pub(crate) fn store_answers(runner: &NodeContext) -> ResponseCounter {
+    ResponseCounter { count: Arc::clone(&runner.progress.steps), is_progress: |key| !object_keys::is_live(key) }
+}
+
+/// How long a run of this role may be silent.
+pub(crate) fn stall_limit(role: &RoleSettings, settings: &Settings) -> Duration {
+    stall::stall_limit(role.stall_timeout, settings.store.limit_upload, PACK_TARGET_BYTES)
+}
+
+/// A run that came to its end has the last word, and so has one that knows what became of its record.
+pub(crate) fn run_result<T>(watched: WatchedRun<Result<T, GuardError>>) -> Result<T, GuardError> {
+    let knows = |error: &GuardError| {
+        let GuardError::Backup(BackupError::Append(error)) = error else { return false };
+        matches!(error, AppendError::Unknown { .. } | AppendError::Fenced(_))
+    };
+    match (watched.done, watched.stall) {
+        (Some(Ok(done)), _) => Ok(done),
+        (Some(Err(error)), stall) if stall.is_none() || knows(&error) => Err(error),
+        (_, Some(stall)) => Err(BackupError::Stalled(stall).into()),
+        (_, None) => unreachable!("only a run that stalled is not waited for"),
+    }
+}
+
+async fn back_up(
+    runner: &NodeContext,
+    settings: &Settings,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+    request: BackupRequest,
+    begins: BeginCallback<'_>,
+) -> Result<GuardOutcome, GuardError> {
+    let started = runner.env.clock.boottime();
+    let ended_early = |(report, reason): GuardOutcome| {
+        let duration = runner.env.clock.boottime().saturating_sub(started);
+        Ok((RoleReport { duration, ..report }, reason))
+    };
+    let approach = match precheck(runner, settings, role, connect, request.scheduled).await? {
+        Ok(approach) => approach,
+        Err(refused) => return ended_early(refused),
+    };
+    let Precheck { repository, plan, mut assessment, counters } = approach;
+    let scheduled = request.scheduled;
+    let stays = request.occasion();
+    // Without probes nothing but the journal says which node it is, as for a command.
+    if stays.is_some()
+        && role.eligible.is_none()
+        && let Some(refused) = held_elsewhere(runner, role, &repository).await?
+    {
+        return ended_early(refused);
+    }
+    let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion: stays };
+    let mut decisions = 0;
+    let (report, reason) = loop {
+        let admitted = match Box::pin(guard.admit(assessment)).await? {
+            Admission::Refused(refused) => break *refused,
+            Admission::Active(admitted) => admitted,
+        };
+        let AdmittedRun { opening, candidacy, slot, keeper } = *admitted;
+        let slot = slot.map(|slot| slot.at);
+        let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != runner.node.id);
+        if let Some(holder) = holder
+            && slot.is_none()
+            && role.eligible.is_none()
+            && decisions == 0
+        {
+            tracing::warn!(
+                "role {}: node {} had it last, and this run takes it over; --require-active leaves it there",
+                role.name,
+                holder.node.name
+            );
+        }
+        begins(opening.view(), slot);
+        let ask = BackupOptions { slot, rehash: request.rehash, own_places: own_paths(runner, settings) };
+        let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lease_lost(keeper.as_ref()))).await;
+        release(keeper).await;
+        decisions += 1;
+        match done {
+            // Somebody else wrote first, without a takeover: the slot may be committed by now, or the role paused.
+            Err(GuardError::Backup(BackupError::Append(AppendError::Moved(_)))) if decisions < DECISIONS_MAX => {
+                assessment = until_cancelled(runner, async { Ok(run_probes(runner, role, slot).await) }).await?;
+            }
+            done => break done?,
+        }
+    };
+    let duration = runner.env.clock.boottime().saturating_sub(started);
+    Ok((with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
+}
+
+/// A role's repository, and what is known before its journal is read.
+pub(crate) struct Precheck {
+    pub(crate) repository: Repository,
+    /// The role's schedule, if it has one.
+    pub(crate) plan: Option<SlotSchedule>,
+    pub(crate) assessment: Option<ProbeAssessment>,
+    /// Counts what is asked of the store.
+    pub(crate) counters: Arc<StoreCounters>,
+}
+
+/// The way up to the journal; `Err`: there is no need to go further, and why. The store is connected to only then: what is
+/// clear without lease and journal needs none.
+pub(crate) async fn precheck(
+    runner: &NodeContext,
+    settings: &Settings,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+    scheduled: bool,
+) -> Result<Result<Precheck, GuardOutcome>, GuardError> {
+    let plan = slot_plan(runner, role, settings, scheduled)?;
+    let due = plan.as_ref().filter(|_| scheduled).and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
+    let assessment = until_cancelled(runner, async { Ok(run_probes(runner, role, due).await) }).await?;
+    if let Some(refused) = ineligible(runner, role, assessment.as_ref()) {
+        return Ok(Err(refused));
+    }
+    let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
+    let (counting, counters) = CountingStore::with_response_counter(connected, store_answers(runner));
+    let store: Arc<dyn Store> = Arc::new(counting);
+    runner.progress.set_store(&store);
+    let place = RepositoryLocation::new(&settings.store, &role.name);
+    let repository = until_cancelled(runner, open(runner, role, store, Some(&place))).await?;
+    Ok(Ok(Precheck { repository, plan, assessment, counters }))
+}
+
+/// The role's journal as anybody sees it, for somebody who does not work.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn read_view(
+    runner: &NodeContext,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+) -> Result<JournalView, GuardError> {
+    let repository = open(runner, role, connect().await?, None).await?;
+    Ok(RoleJournal::peek(runner, &repository).await?.1)
+}
+
+/// Tells the other nodes of this one once more, after a run that failed: how it did is news for them.
+///
+/// # Errors
+/// The store or the journal.
+pub async fn announce(
+    runner: &NodeContext,
+    role: &RoleSettings,
+    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
+) -> Result<(), GuardError> {
+    let repository = open(runner, role, connect().await?, None).await?;
+    match RoleJournal::open(runner, &repository).await {
+        Ok(mut opening) => drop(opening.announce(role.lease).await?),
+        Err(error) => {
+            let error = GuardError::from(error);
+            if error.is_local_state() {
+                presence::announce_failure(runner, &repository, role.lease).await;
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// A role's repository, as this node opened it last. `place`: where it is to be remembered.
+pub(crate) async fn open(
+    runner: &NodeContext,
+    role: &RoleSettings,
+    store: Arc<dyn Store>,
+    place: Option<&RepositoryLocation>,
+) -> Result<Repository, GuardError> {
+    let (env, state_dir) = (&runner.env, runner.state_dir.as_path());
+    let slot = LocalState::last_key_slot_of(env, Some(state_dir));
+    let opened = Repository::open_by(store, &role.name, &role.key, slot).await;
+    let Some(place) = place else { return Ok(opened?) };
+    let repository = opened.map_err(|error| place.refine_error(env, Some(state_dir), error))?;
+    place.remember(env, state_dir, &repository)?;
+    Ok(repository)
+}
+
+/// A report with what the run took, and what its records were dated by.
+pub fn with_measurements(report: RoleReport, duration: Duration, counts: &RequestCounts, env: &Env) -> RoleReport {
+    let wrote = report.snapshot.is_some() || report.takeover;
+    let clock_doubt = env.clock_doubts.of(&report.role).filter(|_| wrote);
+    let uploaded = if report.snapshot.is_some() { counts.bytes_up } else { report.bytes.uploaded };
+    let bytes = ByteCounts { uploaded, ..report.bytes };
+    RoleReport { duration, requests: counts.requests(), bytes, clock_doubt, ..report }
+}
+
+/// Leave to work, with everything that was opened on the way to it.
+#[derive(Debug)]
+pub struct AdmittedRun<'a> {
+    /// The journal, with the lock of this host's other runs held.
+    pub opening: RoleJournal<'a>,
+    /// The election's word.
+    pub candidacy: Candidacy,
+    /// The slot that is to be run.
+    pub slot: Option<Slot>,
+    /// Keeps the lease, if the role has one.
+    pub keeper: Option<LeaseKeepAlive>,
+}
+
+/// What the guard says.
+#[derive(Debug)]
+pub enum Admission<'a> {
+    /// This node is active.
+    Active(Box<AdmittedRun<'a>>),
+    /// It is not; why not.
+    Refused(Box<GuardOutcome>),
+}
+
+/// The way to a role, with its repository open.
+#[derive(Debug)]
+pub struct RoleGuard<'a> {
+    /// Who asks. Its `cancel` is also set when the lease is lost.
+    pub runner: &'a NodeContext,
+    /// For what.
+    pub role: &'a RoleSettings,
+    /// Where.
+    pub repository: &'a Repository,
+    /// The role's schedule, if it has one.
+    pub plan: Option<SlotSchedule>,
+    /// It is to be caught up with; otherwise somebody asks by hand.
+    pub scheduled: bool,
+    /// What speaks for taking the role back; `None`: the slot, or the hand.
+    pub occasion: Option<RetakeReason>,
+}
+
+impl<'a> RoleGuard<'a> {
+    /// Decides whether this node may work for the role now, and gets the lease if it takes one.
+    pub async fn admit(&self, mut assessment: Option<ProbeAssessment>) -> Result<Admission<'a>, GuardError> {
+        let opened = until_cancelled(self.runner, async {
+            Ok(if self.runner.leases.are_borrowed() {
+                Box::pin(RoleJournal::open_unlocked(self.runner, self.repository)).await?
+            } else {
+                Box::pin(RoleJournal::open(self.runner, self.repository)).await?
+            })
+        })
+        .await;
+        let mut opening = match opened {
+            // The next call looks whether the slot is committed by then.
+            Err(GuardError::Backup(BackupError::Lock(LockError::Busy { pid }))) if self.scheduled => {
+                let report = report_without_commit(self.role, RunOutcome::Skipped);
+                return Ok(Admission::Refused(Box::new((report, Some(NoCommitReason::AlreadyRunning { pid })))));
+            }
+            opened => opened?.with_schedule(self.plan.as_ref().map(SlotSchedule::id)),
+        };
+        until_cancelled(self.runner, async { Ok(opening.announce(self.role.lease).await?) }).await?;
+        let slot = match self.slot(opening.view()) {
+            Ok(slot) => slot,
+            Err(done) => return Ok(Admission::Refused(done)),
+        };
+        let verdict = self.decide(&opening, slot, assessment.as_ref(), LeaseView::Unasked);
+        let ElectionState::Candidate = verdict.state else { return Ok(self.conclude(opening, slot, verdict)) };
+        if let Some(wait) = self.takeover_wait(&opening, slot) {
+            // The node that had the role last goes first: a role that moves without need is read anew for nothing.
+            let waited = until_cancelled(self.runner, async {
+                let until = self.runner.env.clock.boottime() + wait;
+                while let Some(left) =
+                    until.checked_sub(self.runner.env.clock.boottime()).filter(|left| !left.is_zero())
+                {
+                    // It waits on purpose.
+                    self.runner.progress.step();
+                    self.runner.env.sleep(left.min(stall::check_interval(self.role.stall_timeout))).await;
+                }
+                Ok(())
+            });
+            self.runner.progress.during(JobPhase::Turn, Box::pin(waited)).await?;
+            let due = slot.map(|slot| slot.at);
+            assessment =
+                until_cancelled(self.runner, async { Ok(run_probes(self.runner, self.role, due).await) }).await?;
+        }
+        let asked =
+            until_cancelled(self.runner, self.runner.progress.during(JobPhase::Lease, Box::pin(self.acquire())))
+                .await?;
+        match self.admit_with(opening, assessment.as_ref(), &asked).await {
+            Ok(Admission::Active(admitted)) => {
+                Ok(Admission::Active(Box::new(AdmittedRun { keeper: asked.ok(), ..*admitted })))
+            }
+            refused => {
+                release(asked.ok()).await;
+                refused
+            }
+        }
+    }
+
+    /// Decides with what asking for the lease came to, and with what was committed while this node waited.
+    async fn admit_with(
+        &self,
+        mut opening: RoleJournal<'a>,
+        assessment: Option<&ProbeAssessment>,
+        asked: &Result<LeaseKeepAlive, LeaseRefusal>,
+    ) -> Result<Admission<'a>, GuardError> {
+        until_cancelled(self.runner, async { Ok(opening.refresh().await?) }).await?;
+        let slot = match self.slot(opening.view()) {
+            Ok(slot) => slot,
+            Err(done) => return Ok(Admission::Refused(done)),
+        };
+        let lease = match asked {
+            Ok(keeper) => LeaseView::Held(keeper.deadline()),
+            Err(LeaseRefusal::Taken(by)) => LeaseView::Taken(by.as_ref()),
+            Err(LeaseRefusal::Unreachable(_)) => LeaseView::Unreachable,
+        };
+        let verdict = self.decide(&opening, slot, assessment, lease);
+        if let (ElectionState::Unknown(UnknownReason::Lease(lease)), Err(LeaseRefusal::Unreachable(why))) =
+            (&verdict.state, asked)
+        {
+            let reason = NoCommitReason::LeaseUnknown { lease: *lease, why: why.clone() };
+            return Ok(Admission::Refused(Box::new((
+                report_without_commit(self.role, RunOutcome::Unknown),
+                Some(reason),
+            ))));
+        }
+        Ok(self.conclude(opening, slot, verdict))
+    }
+
+    /// The same for a process that keeps the role's lease all the time, and knows how it stands.
+    pub async fn admit_under(
+        &self,
+        assessment: Option<&ProbeAssessment>,
+        lease: LeaseView<'_>,
+    ) -> Result<Admission<'a>, GuardError> {
+        let opening = until_cancelled(self.runner, async {
+            Ok(Box::pin(RoleJournal::open(self.runner, self.repository)).await?)
+        })
+        .await?;
+        let opening = opening.with_schedule(self.plan.as_ref().map(SlotSchedule::id));
+        let slot = match self.slot(opening.view()) {
+            Ok(slot) => slot,
+            Err(done) => return Ok(Admission::Refused(done)),
+        };
+        let verdict = self.decide(&opening, slot, assessment, lease);
+        Ok(self.conclude(opening, slot, verdict))
+    }
+
+    /// What a verdict means for somebody who wants to work.
+    fn conclude(&self, opening: RoleJournal<'a>, slot: Option<Slot>, verdict: ElectionOutcome) -> Admission<'a> {
+        let ElectionOutcome { state, results: evidence } = verdict;
+        let (outcome, reason) = match state {
+            ElectionState::Active { candidacy, .. } => {
+                return Admission::Active(Box::new(AdmittedRun { opening, candidacy, slot, keeper: None }));
+            }
+            ElectionState::Standby(why) => (RunOutcome::Standby, NoCommitReason::Standby(why, evidence)),
+            ElectionState::Candidate => {
+                (RunOutcome::Standby, NoCommitReason::Standby(StandbyReason::LeaseTaken(None), evidence))
+            }
+            ElectionState::Unknown(UnknownReason::Clock { offset }) => {
+                (RunOutcome::Unknown, NoCommitReason::ClockOff { offset })
+            }
+            ElectionState::Unknown(why) => (RunOutcome::Unknown, NoCommitReason::Unknown(why, evidence)),
+            ElectionState::Conflict { holder } => {
+                (RunOutcome::Standby, NoCommitReason::Conflict { holder: holder.label })
+            }
+            ElectionState::Paused(pause) => (RunOutcome::Skipped, NoCommitReason::Paused(pause)),
+            ElectionState::Cloned => (RunOutcome::Unknown, NoCommitReason::Cloned),
+        };
+        Admission::Refused(Box::new((report_without_commit(self.role, outcome), Some(reason))))
+    }
+
+    /// The slot to run; `Err`: there is none, and why.
+    fn slot(&self, view: &JournalView) -> Result<Option<Slot>, Box<GuardOutcome>> {
+        let Some(plan) = self.plan.as_ref().filter(|_| self.scheduled) else { return Ok(None) };
+        let done = |report, reason| Err(Box::new((report, Some(reason))));
+        if let Some(offset) = self.repository.store.clock_offset().filter(|offset| election::is_clock_off(*offset)) {
+            return done(report_without_commit(self.role, RunOutcome::Unknown), NoCommitReason::ClockOff { offset });
+        }
+        let (now, commits) = (self.runner.env.clock.now(), view.commits());
+        match (plan.pending(&commits, now), plan.due(now)) {
+            (Some(slot), _) => Ok(Some(slot)),
+            (None, Some(due)) => {
+                let report = RoleReport { slot: Some(due.at), ..report_without_commit(self.role, RunOutcome::Skipped) };
+                done(report, NoCommitReason::SlotCommitted { slot: due.at })
+            }
+            (None, None) => done(report_without_commit(self.role, RunOutcome::Skipped), NoCommitReason::NothingDue),
+        }
+    }
+
+    fn decide(
+        &self,
+        opening: &RoleJournal<'_>,
+        slot: Option<Slot>,
+        assessment: Option<&ProbeAssessment>,
+        lease: LeaseView<'_>,
+    ) -> ElectionOutcome {
+        election::decide(ElectionInputs {
+            role: self.role,
+            node: self.runner.node.id,
+            label: &self.runner.node.name,
+            now: self.runner.env.clock.now(),
+            clock_offset: self.repository.store.clock_offset(),
+            assessment,
+            lease,
+            history: Some(&opening.history()),
+            plan: self.plan.as_ref(),
+            retake_reason: self
+                .occasion
+                .unwrap_or(slot.map_or(RetakeReason::ByHand, |slot| RetakeReason::DueSlot(slot.at))),
+        })
+    }
+
+    /// How long this node leaves the slot to the one that had the role last.
+    fn takeover_wait(&self, opening: &RoleJournal<'_>, slot: Option<Slot>) -> Option<Duration> {
+        let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != self.runner.node.id)?;
+        let until = slot?.starts.saturating_add(self.role.takeover_delay).ok()?;
+        let wait = Duration::try_from(until.duration_since(self.runner.env.clock.now())).ok()?;
+        tracing::info!("leaving the slot to node {} for {}", holder.node.name, humantime::format_duration(wait));
+        Some(wait)
+    }
+
+    /// Asks for the role's lease.
+    async fn acquire(&self) -> Result<Result<LeaseKeepAlive, LeaseRefusal>, GuardError> {
+        let mut lease = leases::role_lease(self.runner, self.role, self.repository, leases::LeaseDuration::Run).await?;
+        // Only a lease in the bucket is watched: a dead holder's runs out in its own time, which may have begun a moment
+        // ago. Etcd says at once who lives.
+        let ttl = self.role.bucket_lease_ttl;
+        let patience = ttl + keep_alive::retry_pause(ttl) * 2;
+        let mut left = if self.role.lease == LeaseKind::Bucket { LEASE_ATTEMPTS } else { 1 };
+        loop {
+            left -= 1;
+            return Ok(match keep_alive::acquire(lease.as_mut(), ttl, patience, &self.runner.env).await {
+                LeaseReply::Held(grant) => Ok(LeaseKeepAlive::start(lease, grant, &self.runner.env)),
+                LeaseReply::Taken { by, .. } => Err(LeaseRefusal::Taken(by)),
+                LeaseReply::Unknown { why } if left > 0 => {
+                    tracing::debug!(why, "the lease is asked for again");
+                    self.runner.env.sleep(keep_alive::retry_pause(ttl)).await;
+                    continue;
+                }
+                LeaseReply::Unknown { why } => Err(LeaseRefusal::Unreachable(why)),
+                // Nobody was seen to hold it, and this process does not.
+                LeaseReply::Free => Err(LeaseRefusal::Unreachable("it is free, and was not given".to_owned())),
+            });
+        }
+    }
+
+    /// Backs up until it is done, or until the lease is `lease_lost` to somebody else.
+    pub async fn back_up(
+        &self,
+        opening: RoleJournal<'a>,
+        candidacy: &Candidacy,
+        ask: &BackupOptions,
+        lost: impl Future<Output = LostTo>,
+    ) -> Result<GuardOutcome, GuardError> {
+        let start_by = self.plan.as_ref().and_then(|plan| Some(plan.start_by(plan.slot_at(ask.slot?)?)));
+        let cause = heartbeat::HeartbeatSlot { slot: ask.slot, start_by };
+        let _beat = Heartbeat::start(self.runner, self.role, self.repository, cause);
+        let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
+        let (result, lost_to) = tokio::select! {
+            biased;
+            result = &mut work => (result, None),
+            to = lost => {
+                self.runner.cancel.cancel();
+                ((&mut work).await, Some(to))
+            }
+        };
+        drop(work);
+        match (result, lost_to) {
+            (Ok(done), _) => Ok((report_of_commit(self.role, done, ask.slot), None)),
+            (Err(BackupError::Interrupted | BackupError::Append(AppendError::Expired)), Some(to)) => {
+                // Whoever has the lease now may not have written yet; the journal tells whether this run is fenced.
+                let opening = RoleJournal::open(self.runner, self.repository).await?;
+                match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {
+                    Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
+                    None => {
+                        Ok((report_without_commit(self.role, RunOutcome::Unknown), Some(NoCommitReason::LeaseLost(to))))
+                    }
+                }
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+}
+
+/// Resolves when the lease is somebody else's; never where there is none.
+pub fn lease_lost(keeper: Option<&LeaseKeepAlive>) -> impl Future<Output = LostTo> + Send + use<> {
+    let lost = keeper.map(LeaseKeepAlive::lost);
+    async move {
+        match lost {
+            Some(lost) => lost.await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Why a lease was not given.
+enum LeaseRefusal {
+    Taken(Option<LeaseHolder>),
+    Unreachable(String),
+}
+
+/// Gives the lease up, after the work that it guarded.
+pub async fn release(keeper: Option<LeaseKeepAlive>) {
+    if let Some(keeper) = keeper {
+        keeper.release().await;
+    }
+}
+
+/// Work that has changed nothing yet ends with the operator's signal.
+async fn until_cancelled<T>(
+    runner: &NodeContext,
+    work: impl Future<Output = Result<T, GuardError>>,
+) -> Result<T, GuardError> {
+    tokio::select! {
+        biased;
+        result = work => result,
+        () = runner.cancel.cancelled() => Err(BackupError::Interrupted.into()),
+    }
+}
+
+/// A store in a directory, and what this node remembers: both may lie inside a source.
+pub fn own_paths(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
+    let store = match &settings.store.url {
+        StoreUrl::Dir(path) => Some(path.clone()),
+        StoreUrl::S3 { .. } => None,
+    };
+    store.into_iter().chain([runner.state_dir.clone()]).filter(|path| path.is_absolute()).collect()
+}
+
+/// What the probes say of `role` here; `None` for a role without any.
+pub async fn run_probes(runner: &NodeContext, role: &RoleSettings, slot: Option<Timestamp>) -> Option<ProbeAssessment> {
+    let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
+    let (context, senses) = (runner.probe_context(role, None, slot), runner.inputs.probes.as_ref());
+    Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)
+}
+
+/// Why this node is not even a candidate, as far as settings and probes tell.
+pub(crate) fn ineligible(
+    runner: &NodeContext,
+    role: &RoleSettings,
+    assessment: Option<&ProbeAssessment>,
+) -> Option<GuardOutcome> {
+    let evidence = || assessment.map(|a| a.results.clone()).unwrap_or_default();
+    match election::eligibility(role, &runner.node.name, assessment) {
+        Eligibility::Yes | Eligibility::Fallback => None,
+        Eligibility::No(why) => {
+            Some((report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::Standby(why, evidence()))))
+        }
+        Eligibility::Unknown(why) => {
+            Some((report_without_commit(role, RunOutcome::Unknown), Some(NoCommitReason::Unknown(why, evidence()))))
+        }
+    }
+}
+
+/// That another node had the role last, for work that is no reason to move it; `None`: this one had it, or none.
+pub(crate) async fn held_elsewhere(
+    runner: &NodeContext,
+    role: &RoleSettings,
+    repository: &Repository,
+) -> Result<Option<GuardOutcome>, BackupError> {
+    let (history, _) = RoleJournal::peek(runner, repository).await?;
+    let holder = history.holder.filter(|holder| holder.node != runner.node.id);
+    Ok(holder.map(|holder| {
+        (report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::HeldBy { holder: holder.label }))
+    }))
+}
+
+/// The role's schedule; one that is to be kept to must be there.
+pub(crate) fn slot_plan(
+    runner: &NodeContext,
+    role: &RoleSettings,
+    settings: &Settings,
+    scheduled: bool,
+) -> Result<Option<SlotSchedule>, GuardError> {
+    let plan = known_repository::slot_plan(settings, role, &runner.env, &runner.state_dir)
+        .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
+    match plan {
+        None if scheduled => Err(GuardError::NoSchedule { role: role.name.clone() }),
+        plan => Ok(plan),
+    }
+}
+
+/// A report on a run that committed nothing.
+fn report_without_commit(role: &RoleSettings, outcome: RunOutcome) -> RoleReport {
+    RoleReport::nothing(role.name.clone(), outcome)
+}
+
+fn report_of_commit(role: &RoleSettings, done: CommittedBackup, slot: Option<Timestamp>) -> RoleReport {
+    let unchanged = done.previous.as_ref().is_some_and(|p| p.root == done.snapshot.root);
+    RoleReport {
+        outcome: if unchanged { RunOutcome::Unchanged } else { RunOutcome::Committed },
+        snapshot: Some(done.snapshot.id),
+        previous: done.previous.map(|p| p.time),
+        term: Some(done.snapshot.term),
+        slot,
+        takeover: done.takeover,
+        files: done.files,
+        bytes: done.bytes,
+        problems: done.problems,
+        problem_count: done.problem_count,
+        empty_sources: done.empty_sources,
+        loss: done.loss,
+        ..RoleReport::nothing(role.name.clone(), RunOutcome::Committed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Seq;
+    use crate::job::node::stall::RunStall;
+
+    #[test]
+    fn what_is_known_of_a_commit_is_not_hidden_by_a_stall() {
+        let stall = || Some(RunStall { silent: Duration::from_mins(15), last: None, store_error: None });
+        let settled = |done| run_result(WatchedRun { done, stall: stall() }).map_err(|error| error.to_string());
+        assert_eq!(settled(Some(Ok(7))), Ok(7), "it is committed");
+        let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };
+        let text = unknown.to_string();
+        assert_eq!(settled(Some(Err(BackupError::Append(unknown).into()))), Err(text));
+        let stalled = Err("made no progress for 15m: the store was waited for".to_owned());
+        assert_eq!(settled(Some(Err(BackupError::Interrupted.into()))), stalled);
+        assert_eq!(settled(None), stalled);
+    }
+}

@@ -1,0 +1,332 @@
+//! Which chunks the repository has already, so that only new ones are stored.
+//!
+//! The reuse rule lives here: a session counts on a chunk only if the journal vouches for it at the session's starting head (it
+//! is in an index that the head names), or if it stands in a pack that was listed in the store after that head was read.
+//! The index is loaded when the first chunk is asked for that the newest manifest does not answer: a run without changes
+//! needs it only to compare it with the store, once a day. What the store has lost by that comparison nobody counts on.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::ids::{ChunkId, IndexId, PackId};
+use crate::job::admission::session;
+use crate::job::backup::lost_content::{HealingSummary, LostContent};
+use crate::job::backup::{BackupError, RoleSession, indexes, inventory, orphans};
+use crate::journal::log::Journal;
+use crate::journal::state::JournalView;
+use crate::repo::crypto::DerivedKeys;
+use crate::repo::index::ChunkIndex;
+use crate::repo::loss::PackLosses;
+use crate::repo::pack::PackTable;
+use crate::repo::reader::{self, IndexCache, load_index_with_damaged_packs};
+use crate::store::Store;
+
+/// What the store had when the session began.
+#[derive(Debug, Default)]
+pub(crate) struct KnownChunks {
+    /// What the journal vouches for.
+    pub(crate) index: Arc<ChunkIndex>,
+    /// Packs that a broken run left, seen in the store after the head was read.
+    pub(crate) orphans: OrphanPacks,
+    /// What of the index the store has not got; `None`: nobody looked.
+    pub(crate) lost: Option<LostContent>,
+}
+
+/// What a run takes stock for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IndexLoadOptions {
+    /// A broken run may have left packs.
+    pub(crate) unfinished: bool,
+    /// The index is compared with the store, and these packs with what they should be; `None`: it is taken at its word.
+    pub(crate) compare: Option<PackLosses>,
+    /// Packs in which something is lost, as an earlier run found: what is in them is stored again.
+    pub(crate) known: PackLosses,
+}
+
+/// What a session needs to find out what the store had when it began.
+pub(crate) struct IndexLoader {
+    store: Arc<dyn Store>,
+    keys: DerivedKeys,
+    indexes: Vec<IndexId>,
+    shelf: IndexCache,
+    condemned: HashSet<PackId>,
+    survey: IndexLoadOptions,
+    journal: Journal,
+    view: JournalView,
+}
+
+impl IndexLoader {
+    /// As of the session's starting head.
+    pub(crate) fn new(session: &RoleSession<'_>, survey: IndexLoadOptions) -> Self {
+        let (repository, state) = (session.repository, &session.view.state);
+        Self {
+            store: repository.store.clone(),
+            keys: repository.keys.clone(),
+            indexes: state.indexes.clone(),
+            shelf: session.local.index_cache(),
+            condemned: state.condemned.iter().flat_map(|c| &c.packs).copied().collect(),
+            survey,
+            journal: session.journal.clone(),
+            view: session.view.clone(),
+        }
+    }
+
+    /// Whether it compares the index with the store.
+    pub(crate) fn compares_with_store(&self) -> bool {
+        self.survey.compare.is_some()
+    }
+
+    pub(crate) async fn load(&self) -> Result<KnownChunks, BackupError> {
+        let Self { store, keys, indexes: named, shelf, condemned, survey, .. } = self;
+        #[cfg(feature = "planted")]
+        let (named, condemned) = (&self.trusted(named).await?, &excluded_packs(condemned));
+        let Some(noted) = &survey.compare else {
+            let known = |id: &PackId| survey.known.missing.contains(id) || survey.known.damaged.contains(id);
+            let index = load_index_with_damaged_packs(store.as_ref(), keys, named, Some(shelf), known).await?;
+            return Ok(KnownChunks { index: Arc::new(index), orphans: OrphanPacks::default(), lost: None });
+        };
+        if named.is_empty() && !survey.unfinished {
+            return Ok(KnownChunks { lost: Some(LostContent::default()), ..KnownChunks::default() });
+        }
+        let listed = inventory::list_packs(store.as_ref(), keys).await?;
+        let missing = indexes::missing(store.as_ref(), keys, named).await?;
+        if !missing.is_empty() {
+            self.check_prunes().await?;
+            indexes::put_back(store.as_ref(), keys, &missing, shelf).await?;
+        }
+        let tables = reader::stream_tables(store.as_ref(), keys, named, Some(shelf));
+        let (index, lost) = inventory::compare(store.as_ref(), keys, tables, &listed, noted).await?;
+        if !lost.packs.is_empty() {
+            self.check_prunes().await?;
+        }
+        let orphans = if survey.unfinished {
+            let mut found = orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?;
+            // Of an older generation it may be a former key holder's, and have none of what it says.
+            found.retain(|table| table.salt.generation == keys.generation());
+            if self.view.state.repaired.is_empty() {
+                found
+            } else {
+                orphans::verified_only(store.as_ref(), keys, found).await?
+            }
+        } else {
+            Vec::new()
+        };
+        Ok(KnownChunks { index: Arc::new(index), orphans: OrphanPacks::new(orphans), lost: Some(lost) })
+    }
+
+    /// A prune that ran meanwhile deletes as well.
+    async fn check_prunes(&self) -> Result<(), BackupError> {
+        let now = self.journal.refresh(self.view.clone()).await?;
+        if session::is_pruned(&self.view.state, &now.state) { Err(BackupError::Pruned) } else { Ok(()) }
+    }
+
+    #[cfg(feature = "planted")]
+    async fn trusted(&self, named: &[IndexId]) -> Result<Vec<IndexId>, BackupError> {
+        use crate::repo::object_keys;
+        let mut trusted = named.to_vec();
+        if crate::planted::is(crate::planted::PlantedBug::UnnamedIndexIsTrusted) {
+            let listed =
+                crate::store::list_all(self.store.as_ref(), &object_keys::index_prefix(self.keys.role())).await?;
+            trusted.extend(listed.iter().filter_map(|object| object_keys::parse_index(self.keys.role(), &object.key)));
+        }
+        Ok(trusted)
+    }
+}
+
+#[cfg(feature = "planted")]
+fn excluded_packs(condemned: &HashSet<PackId>) -> HashSet<PackId> {
+    let reused = crate::planted::is(crate::planted::PlantedBug::CondemnedIsReused);
+    if reused { HashSet::new() } else { condemned.clone() }
+}
+
+/// Packs that no index names.
+#[derive(Debug, Default)]
+pub(crate) struct OrphanPacks {
+    packs: Vec<(PackTable, AtomicBool)>,
+    chunks: HashMap<ChunkId, usize>,
+}
+
+impl OrphanPacks {
+    pub(crate) fn new(tables: Vec<PackTable>) -> Self {
+        let mut chunks = HashMap::new();
+        for (number, table) in tables.iter().enumerate() {
+            for chunk in table.frames.iter().flat_map(|f| &f.chunks) {
+                chunks.entry(chunk.id).or_insert(number);
+            }
+        }
+        Self { packs: tables.into_iter().map(|t| (t, AtomicBool::new(false))).collect(), chunks }
+    }
+
+    /// Whether one of them has it; that pack must be named by this session's index then.
+    fn claim(&self, id: &ChunkId) -> bool {
+        self.chunks.get(id).is_some_and(|&number| {
+            self.packs[number].1.store(true, Ordering::Relaxed);
+            true
+        })
+    }
+
+    /// Whether a pack has it of which something was used: it is named then.
+    fn is_used(&self, id: &ChunkId) -> bool {
+        self.chunks.get(id).is_some_and(|&number| self.packs[number].1.load(Ordering::Relaxed))
+    }
+
+    /// The packs of which something was used.
+    pub(crate) fn used(&self) -> impl Iterator<Item = &PackTable> {
+        self.packs.iter().filter(|(_, used)| used.load(Ordering::Relaxed)).map(|(table, _)| table)
+    }
+}
+
+/// Answers whether a chunk must be stored, each one once.
+pub(crate) struct DedupIndex<'a> {
+    /// Chunks of the newest manifest itself: known without the index.
+    nodes: HashSet<ChunkId>,
+    known_chunks: OnceLock<KnownChunks>,
+    loading: Mutex<()>,
+    load: Box<dyn Fn() -> Result<KnownChunks, BackupError> + Send + Sync + 'a>,
+    fresh: Mutex<CompactIdSet>,
+}
+
+/// IDs in short sorted lists, by how they begin: 32 bytes for each and an eighth more, where a hash table takes up to 66, and
+/// another half of that while it grows.
+#[derive(Default)]
+struct CompactIdSet(Vec<Vec<ChunkId>>);
+
+impl CompactIdSet {
+    /// With a hundred million IDs a list is 200 KiB long, of which half is moved for each that comes in.
+    const LISTS: usize = 1 << 14;
+
+    fn contains(&self, id: &ChunkId) -> bool {
+        let number = usize::from(u16::from_be_bytes([id.0[0], id.0[1]])) % Self::LISTS;
+        self.0.get(number).is_some_and(|list| list.binary_search(id).is_ok())
+    }
+
+    /// False: it is in already.
+    fn insert(&mut self, id: &ChunkId) -> bool {
+        if self.0.is_empty() {
+            self.0.resize(Self::LISTS, Vec::new());
+        }
+        let number = usize::from(u16::from_be_bytes([id.0[0], id.0[1]])) % Self::LISTS;
+        let list = &mut self.0[number];
+        let Err(at) = list.binary_search(id) else { return false };
+        if list.len() == list.capacity() {
+            list.reserve_exact((list.len() / 8).max(4));
+        }
+        list.insert(at, *id);
+        true
+    }
+}
+
+impl<'a> DedupIndex<'a> {
+    pub(crate) fn new(
+        nodes: HashSet<ChunkId>,
+        stock: Option<KnownChunks>,
+        load: impl Fn() -> Result<KnownChunks, BackupError> + Send + Sync + 'a,
+    ) -> Self {
+        // What of the manifest itself is lost is stored again, also where a repair took its pack out of the index.
+        let compared = stock.as_ref().filter(|stock| stock.lost.is_some()).map(|stock| Arc::clone(&stock.index));
+        let nodes = match compared {
+            Some(index) => nodes.into_iter().filter(|id| index.is_in_sound_pack(id)).collect(),
+            None => nodes,
+        };
+        let stock = stock.map_or_else(OnceLock::new, OnceLock::from);
+        let (loading, fresh) = (Mutex::new(()), Mutex::default());
+        Self { nodes, known_chunks: stock, loading, load: Box::new(load), fresh }
+    }
+
+    /// What the store had, loaded at the first call.
+    pub(crate) fn stock(&self) -> Result<&KnownChunks, BackupError> {
+        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stock) = self.known_chunks.get() {
+            return Ok(stock);
+        }
+        let stock = (self.load)()?;
+        Ok(self.known_chunks.get_or_init(|| stock))
+    }
+
+    /// True: the caller must store it. Everybody else who asks for the same chunk is told false.
+    pub(crate) fn claim(&self, id: &ChunkId) -> Result<bool, BackupError> {
+        if self.nodes.contains(id) {
+            return Ok(false);
+        }
+        let stock = match self.known_chunks.get() {
+            Some(stock) => stock,
+            None => self.stock()?,
+        };
+        if stock.index.is_in_sound_pack(id) || stock.orphans.claim(id) {
+            return Ok(false);
+        }
+        Ok(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(id))
+    }
+
+    /// The index, if it was compared with the store: then nothing else tells what is stored.
+    pub(crate) fn compared_index(&self) -> Option<&ChunkIndex> {
+        self.known_chunks.get().filter(|stock| stock.lost.is_some()).map(|stock| stock.index.as_ref())
+    }
+
+    /// What became of what was lost; `None`: nobody looked.
+    pub(crate) fn healing(&self) -> Option<HealingSummary> {
+        let stock = self.known_chunks.get()?;
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = |id: &ChunkId| fresh.contains(id) || stock.orphans.is_used(id);
+        Some(HealingSummary::of(stock.lost.as_ref()?, &stock.index, stored))
+    }
+
+    /// Whether the repository has these, as far as was looked: what the newest manifest refers to the journal vouches for.
+    pub(crate) fn has_all(&self, ids: &[ChunkId]) -> bool {
+        self.known_chunks.get().is_none_or(|stock| ids.iter().all(|id| stock.index.contains(id)))
+    }
+
+    /// The packs of broken runs that this session used.
+    pub(crate) fn used_orphans(&self) -> Vec<PackTable> {
+        self.known_chunks.get().map(|stock| stock.orphans.used().cloned().collect()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::pack::{ChunkEntry, FrameEntry};
+
+    fn table(pack: u8, chunks: &[u8]) -> PackTable {
+        let chunks = chunks.iter().map(|&c| ChunkEntry { id: ChunkId([c; 32]), len: 1 }).collect();
+        let frames = vec![FrameEntry { stored_len: 1, compressed: false, chunks }];
+        PackTable { id: PackId([pack; 16]), salt: [0; 32].into(), frames }
+    }
+
+    #[test]
+    fn each_id_is_claimed_once_whatever_they_begin_with() {
+        let ids = |seed: u8| {
+            (0..40_000u32).map(move |n| ChunkId(*blake3::hash(&[&[seed], &n.to_be_bytes()[..]].concat()).as_bytes()))
+        };
+        let mut claimed = CompactIdSet::default();
+        assert!(ids(1).all(|id| claimed.insert(&id)) && !ids(1).any(|id| claimed.insert(&id)));
+        assert!(ids(2).all(|id| claimed.insert(&id)), "others are others");
+        let kept: usize = claimed.0.iter().map(Vec::capacity).sum();
+        assert!(kept < 120_000, "{kept} places for 80,000");
+        let alike = |last| ChunkId([[7; 31].as_slice(), &[last]].concat().try_into().unwrap());
+        assert!((0..=255).rev().all(|last| claimed.insert(&alike(last))) && !claimed.insert(&alike(9)));
+    }
+
+    #[test]
+    fn each_new_chunk_is_claimed_once_and_used_orphans_are_named() {
+        let loads = Mutex::new(0);
+        let ledger = DedupIndex::new(HashSet::from([ChunkId([9; 32])]), None, || {
+            *loads.lock().unwrap() += 1;
+            let mut index = ChunkIndex::default();
+            index.add(&table(1, &[1]));
+            index.sort();
+            Ok(KnownChunks {
+                index: Arc::new(index),
+                orphans: OrphanPacks::new(vec![table(2, &[2]), table(3, &[3])]),
+                lost: None,
+            })
+        });
+        assert!(!ledger.claim(&ChunkId([9; 32])).unwrap());
+        assert_eq!(*loads.lock().unwrap(), 0, "what the newest manifest vouches for needs no index");
+        let claims = [1, 2, 4, 4].map(|c| ledger.claim(&ChunkId([c; 32])).unwrap());
+        assert_eq!(claims, [false, false, true, false]);
+        assert_eq!(*loads.lock().unwrap(), 1);
+        assert_eq!(ledger.used_orphans(), [table(2, &[2])]);
+    }
+}

@@ -1,0 +1,162 @@
+//! What to do about one entry of the tree: keep what is known, describe it, or read it. Pure.
+
+use std::sync::Arc;
+
+use crate::ids::ChunkId;
+use crate::job::backup::tree_cache::CachedEntry;
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::tree::compare::{is_unchanged_since_cached, matches_size_and_mtime};
+use crate::tree::stat::{FileType, Stat};
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EntryDecision {
+    /// Nothing of it changed since this node saw it.
+    Keep(Arc<ManifestEntry>),
+    /// It is a further name of this file.
+    Link(TreePath),
+    /// Its content is believed to be this; owner, attributes and the like are read.
+    Trust(EntryKind),
+    /// It has no content; the rest is read.
+    Describe,
+    /// It is read.
+    Read,
+}
+
+/// What is known of an entry before it is looked at closer.
+pub(crate) struct KnownEntry<'a> {
+    /// As this node saw it when it made the cache.
+    pub(crate) cached: Option<&'a CachedEntry>,
+    /// As it stands in the newest snapshot.
+    pub(crate) base: Option<&'a ManifestEntry>,
+    /// The name under which the same file came before in this walk.
+    pub(crate) first_name: Option<&'a TreePath>,
+    /// Size and modification time are believed even when another node made the newest snapshot.
+    pub(crate) trust_mtime: bool,
+}
+
+/// Decides. `stored` tells whether the repository has a chunk: what a cache remembers of an older snapshot may be gone, and what the
+/// newest one refers to may be lost.
+pub(crate) fn decide(stat: &Stat, known: &KnownEntry<'_>, stored: &dyn Fn(&ChunkId) -> bool) -> EntryDecision {
+    let vouched = known
+        .cached
+        .filter(|c| c.local.is_some_and(|local| is_unchanged_since_cached(&c.entry, &local, stat)))
+        .map(|c| &c.entry)
+        .filter(|entry| entry.kind.chunks().iter().all(stored));
+    if let Some(first) = known.first_name {
+        return match vouched {
+            Some(entry) if matches!(&entry.kind, EntryKind::Hardlink { target } if target == first) => {
+                EntryDecision::Keep(Arc::clone(entry))
+            }
+            _ => EntryDecision::Link(first.clone()),
+        };
+    }
+    // A cached link whose first name is gone has the content now, and the cache does not know it.
+    if let Some(entry) = vouched.filter(|entry| !matches!(entry.kind, EntryKind::Hardlink { .. })) {
+        return EntryDecision::Keep(Arc::clone(entry));
+    }
+    if stat.kind != FileType::File {
+        return EntryDecision::Describe;
+    }
+    match known.base {
+        Some(base)
+            if known.trust_mtime
+                && matches!(base.kind, EntryKind::File { .. })
+                && matches_size_and_mtime(base, stat)
+                && base.kind.chunks().iter().all(stored) =>
+        {
+            EntryDecision::Trust(base.kind.clone())
+        }
+        _ => EntryDecision::Read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::entry::{OwnerAndMode, UnixNanos};
+    use crate::tree::compare::CachedStat;
+
+    fn stat() -> Stat {
+        Stat {
+            kind: FileType::File,
+            mode: 0o644,
+            uid: 1,
+            gid: 2,
+            size: 3,
+            mtime: UnixNanos(50),
+            ctime: UnixNanos(60),
+            dev: 9,
+            ino: 7,
+            nlink: 2,
+            rdev: (0, 0),
+            blocks: 8,
+            flags: crate::tree::flags::FileFlags::default(),
+        }
+    }
+
+    fn path(p: &str) -> TreePath {
+        TreePath::new(p).unwrap()
+    }
+
+    fn entry(kind: EntryKind) -> ManifestEntry {
+        let owner = OwnerAndMode { mode: 0o644, uid: 1, gid: 2, ..OwnerAndMode::default() };
+        ManifestEntry { path: path("b"), kind, owner, mtime: UnixNanos(50), xattrs: Vec::new() }
+    }
+
+    fn file() -> EntryKind {
+        EntryKind::File { size: 3, extents: None, chunks: vec![ChunkId([1; 32])] }
+    }
+
+    fn link() -> EntryKind {
+        EntryKind::Hardlink { target: path("a") }
+    }
+
+    fn cached(kind: EntryKind) -> CachedEntry {
+        CachedEntry { entry: Arc::new(entry(kind)), local: Some(CachedStat { ino: 7, ctime: UnixNanos(60) }) }
+    }
+
+    const YES: fn(&ChunkId) -> bool = |_| true;
+
+    #[test]
+    fn what_the_cache_vouches_for_is_kept_only_while_its_chunks_are_stored() {
+        let c = cached(file());
+        let known = KnownEntry { cached: Some(&c), base: None, first_name: None, trust_mtime: false };
+        assert_eq!(decide(&stat(), &known, &YES), EntryDecision::Keep(Arc::new(entry(file()))));
+        assert_eq!(decide(&stat(), &known, &|_| false), EntryDecision::Read);
+        assert_eq!(decide(&Stat { ctime: UnixNanos(61), ..stat() }, &known, &YES), EntryDecision::Read);
+        let no_local = CachedEntry { local: None, ..c.clone() };
+        let known = KnownEntry { cached: Some(&no_local), ..known };
+        assert_eq!(decide(&stat(), &known, &YES), EntryDecision::Read);
+    }
+
+    #[test]
+    fn another_nodes_word_counts_only_where_it_is_trusted() {
+        let base = entry(file());
+        let known = KnownEntry { cached: None, base: Some(&base), first_name: None, trust_mtime: false };
+        assert_eq!(decide(&stat(), &known, &YES), EntryDecision::Read);
+        let known = KnownEntry { trust_mtime: true, ..known };
+        assert_eq!(decide(&stat(), &known, &YES), EntryDecision::Trust(file()));
+        assert_eq!(decide(&Stat { mtime: UnixNanos(51), ..stat() }, &known, &YES), EntryDecision::Read);
+        assert_eq!(decide(&stat(), &known, &|_| false), EntryDecision::Read, "its content is lost");
+        let base = entry(link());
+        let known = KnownEntry { base: Some(&base), ..known };
+        assert_eq!(decide(&stat(), &known, &YES), EntryDecision::Read, "a link has no content to take over");
+        assert_eq!(decide(&Stat { kind: FileType::Dir, ..stat() }, &known, &YES), EntryDecision::Describe);
+    }
+
+    #[test]
+    fn of_several_names_the_first_has_the_content() {
+        let (first, other) = (path("a"), path("a2"));
+        let c = cached(link());
+        let known = KnownEntry { cached: Some(&c), base: None, first_name: Some(&first), trust_mtime: false };
+        assert_eq!(decide(&stat(), &known, &YES), EntryDecision::Keep(Arc::new(entry(link()))));
+        let moved = KnownEntry { first_name: Some(&other), ..known };
+        assert_eq!(decide(&stat(), &moved, &YES), EntryDecision::Link(other.clone()));
+        let now_first = KnownEntry { cached: Some(&c), base: None, first_name: None, trust_mtime: false };
+        assert_eq!(decide(&stat(), &now_first, &YES), EntryDecision::Read);
+        let was_first = cached(file());
+        let known = KnownEntry { cached: Some(&was_first), base: None, first_name: Some(&first), trust_mtime: false };
+        assert_eq!(decide(&stat(), &known, &YES), EntryDecision::Link(first.clone()));
+    }
+}

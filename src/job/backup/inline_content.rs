@@ -1,0 +1,164 @@
+//! The content of a run that somebody brings along instead of naming sources: small files, one chunk each, stored by one task
+//! without threads. Everything that decides what is stored, reused and named is what a run over a tree uses.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::ids::{ChunkId, PackId};
+use crate::job::backup::dedup_index::{DedupIndex, IndexLoadOptions, IndexLoader};
+use crate::job::backup::entry_stream::next_readable;
+use crate::job::backup::finish_stage::BackupStats;
+use crate::job::backup::pipeline::PipelineOutput;
+use crate::job::backup::{BackupError, RoleSession};
+use crate::job::node::progress::JobProgress;
+use crate::journal::state::Snapshot;
+use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath, UnixNanos};
+use crate::repo::manifest::{ManifestChunkSink, ManifestWriter};
+use crate::repo::object_keys;
+use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable, PackedFrame};
+use crate::repo::reader::RepositoryReader;
+use crate::role::permit::Permit;
+use crate::tree::compare::{self, PathChange};
+
+/// Content that is brought along.
+pub trait InlineContent: Debug + Send + Sync {
+    /// Resolves when they can be read. Content that hangs never does.
+    fn ready(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// The files as they are now, for a run under this permit.
+    fn files(&self, permit: &Permit) -> BTreeMap<TreePath, Bytes>;
+}
+
+/// Chunks of one kind on their way into a pack.
+struct PackWriter<'a> {
+    session: &'a RoleSession<'a>,
+    ledger: &'a DedupIndex<'a>,
+    compressor: FrameCompressor,
+    frames: Vec<PackedFrame>,
+    ids: Vec<ChunkId>,
+    new_bytes: u64,
+}
+
+impl<'a> PackWriter<'a> {
+    fn new(session: &'a RoleSession<'a>, ledger: &'a DedupIndex<'a>) -> Self {
+        let (compressor, frames, ids) = (FrameCompressor::default(), Vec::new(), Vec::new());
+        Self { session, ledger, compressor, frames, ids, new_bytes: 0 }
+    }
+
+    fn store(&mut self, content: &[u8]) -> Result<ChunkId, BackupError> {
+        let id = self.session.repository.keys.chunk_id(content);
+        if self.ledger.claim(&id)? {
+            let chunk = ChunkEntry { id, len: content.len() as u32 };
+            self.frames.push(self.compressor.pack(content, vec![chunk]));
+            self.new_bytes += content.len() as u64;
+        }
+        Ok(id)
+    }
+
+    async fn upload(self) -> Result<Option<PackTable>, BackupError> {
+        let (runner, repository) = (self.session.runner, self.session.repository);
+        if self.frames.is_empty() {
+            return Ok(None);
+        }
+        let mut pack = PackBuilder::new(&repository.keys, PackId(runner.env.random_bytes()), runner.env.random_bytes());
+        for frame in self.frames {
+            pack.push(frame);
+        }
+        let (bytes, table) = pack.finish();
+        let len = bytes.len() as u64;
+        repository.store.put(&object_keys::pack(repository.role(), table.id), bytes).await?;
+        JobProgress::add(&runner.progress.bytes_uploaded, len);
+        Ok(Some(table))
+    }
+}
+
+impl ManifestChunkSink for PackWriter<'_> {
+    type Error = BackupError;
+
+    fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, BackupError> {
+        let id = self.store(&bytes)?;
+        self.ids.push(id);
+        Ok(id)
+    }
+}
+
+/// Stores what is new of `content`.
+pub(in crate::job) async fn gather(
+    session: &RoleSession<'_>,
+    content: &dyn InlineContent,
+    base: Option<&Snapshot>,
+    survey: IndexLoadOptions,
+) -> Result<PipelineOutput, BackupError> {
+    content.ready().await;
+    let files = content.files(&session.permit);
+    let stocktaking = IndexLoader::new(session, survey);
+    let stock = stocktaking.load().await?;
+    let repository = session.repository;
+    let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), stock.index.clone());
+    let mut before = BTreeMap::new();
+    if let Some(base) = base {
+        let mut manifest = reader.manifest(base.root);
+        while let Some(entries) = next_readable(&mut manifest).await? {
+            before.extend(entries.into_iter().map(|entry| (entry.path.clone(), entry)));
+        }
+    }
+    let ledger = DedupIndex::new(HashSet::new(), Some(stock), || unreachable!("it was loaded"));
+    let (mut data, mut tally) = (PackWriter::new(session, &ledger), BackupStats::default());
+    let mut manifest = ManifestWriter::new(PackWriter::new(session, &ledger));
+    let mut read_bytes = 0;
+    for (path, bytes) in files {
+        let chunks = if bytes.is_empty() { Vec::new() } else { vec![data.store(&bytes)?] };
+        read_bytes += bytes.len() as u64;
+        let kind = EntryKind::File { size: bytes.len() as u64, extents: None, chunks };
+        let entry =
+            ManifestEntry { path, kind, owner: OwnerAndMode::default(), mtime: UnixNanos(0), xattrs: Vec::new() };
+        let was = before.remove(&entry.path);
+        match compare::path_change(was.as_ref(), Some(&entry)) {
+            Some(PathChange::New) => tally.files.new += 1,
+            Some(PathChange::Unchanged) => tally.files.unchanged += 1,
+            _ => tally.files.changed += 1,
+        }
+        if was.as_ref() != Some(&entry) {
+            tally.changed_set.update(entry.path.as_bytes()).update(b"\0");
+        }
+        tally.regular += 1;
+        tally.content += 1;
+        tally.source_bytes += bytes.len() as u64;
+        manifest.push(entry)?;
+    }
+    for path in before.keys() {
+        tally.changed_set.update(path.as_bytes()).update(b"\0-");
+    }
+    let (root, entries, nodes) = manifest.finish()?;
+    tally.entries = entries;
+    let (ids, new_bytes) = (nodes.ids.clone(), data.new_bytes);
+    let mut packs = Vec::new();
+    for lane in [data, nodes] {
+        if session.runner.cancel.is_cancelled() {
+            return Err(BackupError::Interrupted);
+        }
+        packs.extend(lane.upload().await?);
+    }
+    packs.extend(ledger.used_orphans());
+    let healing = ledger.healing();
+    Ok(PipelineOutput {
+        root,
+        nodes: ids,
+        removed: before.len() as u64,
+        changed_set: *tally.changed_set.finalize().as_bytes(),
+        stats: Box::new(tally),
+        sources: Vec::new(),
+        indexes: Vec::new(),
+        packs,
+        cache: None,
+        healing,
+        mounts: Vec::new(),
+        read_bytes,
+        new_bytes,
+    })
+}

@@ -1,0 +1,309 @@
+//! Which repository this node knows in which store: a store that shows none where there was one is not mounted, was emptied or is
+//! another one, and a second repository there would be a second history. One that shows another repository is another disk or bucket,
+//! or somebody began a new history; an operator says which.
+//!
+//! And since when this node knows a role's schedule: no slot of a schedule is owed from before it was in force, and of nothing else
+//! is the date sure to stay. A config is written anew at each deployment, and may be dated ahead.
+//!
+//! It is a file each for a role and store in the state directory. Losing them loses the warning, and has slots be owed since the last
+//! commit; nothing else.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::value::ValueError;
+use crate::config::{RoleSettings, Settings, StoreSettings};
+use crate::env::Env;
+use crate::ids::{RepoId, RoleName, ScheduleId};
+use crate::job::repository::open::{OpenError, Repository};
+use crate::role::slot::SlotSchedule;
+
+/// Below the state directory.
+const DIR: &str = "stores";
+
+/// Where it is noted which schedules are known, below the state directory.
+const SCHEDULES_DIR: &str = "schedules";
+
+/// How many schedules of a role are remembered, those that were seen first last.
+const SCHEDULES_KEPT: usize = 32;
+
+/// How much of the digest of store and role names a file, in hexadecimal digits.
+const NAME_LEN: usize = 32;
+
+/// A role in a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryLocation {
+    store: String,
+    /// The server, where the store's URL does not name it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    endpoint: Option<String>,
+    role: RoleName,
+}
+
+/// What is remembered of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KnownRepository {
+    #[serde(flatten)]
+    place: RepositoryLocation,
+    repository: RepoId,
+}
+
+/// Which schedules of a role this node has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KnownSchedules {
+    #[serde(flatten)]
+    place: RepositoryLocation,
+    /// In the order in which they were seen first.
+    seen: Vec<ScheduleFirstSeen>,
+}
+
+/// When this node saw a schedule first, by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct ScheduleFirstSeen {
+    schedule: ScheduleId,
+    since: Timestamp,
+}
+
+/// The role's plan, known to this node from now on.
+///
+/// # Errors
+/// As [`SlotSchedule::new`].
+pub fn slot_plan(
+    settings: &Settings,
+    role: &RoleSettings,
+    env: &Env,
+    state_dir: &Path,
+) -> Result<Option<SlotSchedule>, ValueError> {
+    let plan = SlotSchedule::new(role, &settings.timezone)?;
+    let place = RepositoryLocation::new(&settings.store, &role.name);
+    Ok(plan.map(|plan| {
+        let since = place.note_schedule(env, state_dir, plan.id());
+        plan.with_first_seen(Some(since))
+    }))
+}
+
+/// The same for somebody who only looks: notes nothing.
+///
+/// # Errors
+/// As [`SlotSchedule::new`].
+pub fn recalled_slot_plan(
+    settings: &Settings,
+    role: &RoleSettings,
+    env: &Env,
+    state_dir: Option<&Path>,
+) -> Result<Option<SlotSchedule>, ValueError> {
+    let plan = SlotSchedule::new(role, &settings.timezone)?;
+    let place = RepositoryLocation::new(&settings.store, &role.name);
+    Ok(plan.map(|plan| {
+        let since = state_dir.and_then(|dir| place.schedule_seen_at(env, dir, plan.id()));
+        plan.with_first_seen(since)
+    }))
+}
+
+impl RepositoryLocation {
+    /// Where `role` is by these settings.
+    pub fn new(settings: &StoreSettings, role: &RoleName) -> Self {
+        Self { store: settings.url.to_string(), endpoint: settings.endpoint.clone(), role: role.clone() }
+    }
+
+    /// The store, in the config's words.
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// The role.
+    pub fn role(&self) -> &RoleName {
+        &self.role
+    }
+
+    fn file(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(DIR).join(self.file_name())
+    }
+
+    fn schedules_file(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(SCHEDULES_DIR).join(self.file_name())
+    }
+
+    fn file_name(&self) -> String {
+        let parts = [self.store.as_str(), self.endpoint.as_deref().unwrap_or_default(), self.role.as_str()];
+        blake3::hash(parts.join("\0").as_bytes()).to_hex()[..NAME_LEN].to_owned()
+    }
+
+    fn schedules(&self, env: &Env, state_dir: &Path) -> Vec<ScheduleFirstSeen> {
+        let bytes = env.files.read(&self.schedules_file(state_dir)).unwrap_or_default();
+        let known: Option<KnownSchedules> = serde_json::from_slice(&bytes).ok();
+        known.filter(|known| known.place == *self).map(|known| known.seen).unwrap_or_default()
+    }
+
+    /// When this node saw this schedule of the role first, where it remembers.
+    fn schedule_seen_at(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Option<Timestamp> {
+        self.schedules(env, state_dir).iter().find(|seen| seen.schedule == schedule).map(|seen| seen.since)
+    }
+
+    /// The same, which is now at the latest: a clock that was ahead then is set right.
+    fn note_schedule(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Timestamp {
+        let (now, mut seen) = (env.clock.now(), self.schedules(env, state_dir));
+        match seen.iter_mut().find(|seen| seen.schedule == schedule) {
+            Some(known) if known.since <= now => return known.since,
+            Some(known) => known.since = now,
+            None => seen.push(ScheduleFirstSeen { schedule, since: now }),
+        }
+        seen.drain(..seen.len().saturating_sub(SCHEDULES_KEPT));
+        let write = || {
+            env.files.make_dir(&state_dir.join(SCHEDULES_DIR))?;
+            let mut line = serde_json::to_vec(&KnownSchedules { place: self.clone(), seen: seen.clone() })?;
+            line.push(b'\n');
+            env.files.replace(&self.schedules_file(state_dir), &line)
+        };
+        let written: io::Result<()> = write();
+        if let Err(error) = written {
+            tracing::warn!("since when role {} has its schedule is not remembered: {error}", self.role);
+        }
+        now
+    }
+
+    /// The repository that this node knows there; `None`: it knows none, or remembers nothing.
+    ///
+    /// # Errors
+    /// What it remembers cannot be read, or is damaged.
+    pub fn load_repository_id(&self, env: &Env, state_dir: Option<&Path>) -> io::Result<Option<RepoId>> {
+        let Some(state_dir) = state_dir else { return Ok(None) };
+        let known: Option<KnownRepository> = env
+            .read_json(&self.file(state_dir))
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.file(state_dir).display())))?;
+        Ok(known.filter(|known| known.place == *self).map(|known| known.repository))
+    }
+
+    /// The same for whoever works on where it cannot be read: that is said, and what is there is remembered anew.
+    pub fn load_repository_id_or_warn(&self, env: &Env, state_dir: Option<&Path>) -> Option<RepoId> {
+        self.load_repository_id(env, state_dir).unwrap_or_else(|error| {
+            tracing::warn!("which repository this node knows in {} cannot be read: {error}", self.store);
+            None
+        })
+    }
+
+    /// Remembers the repository that is there, where this node knows none.
+    ///
+    /// # Errors
+    /// It knows another one.
+    pub fn remember(&self, env: &Env, state_dir: &Path, repository: &Repository) -> Result<(), OpenError> {
+        if let Some(known) = self.differing_repository(env, Some(state_dir), repository) {
+            let (role, store, found) = (self.role.clone(), self.store.clone(), repository.keys.repo());
+            return Err(OpenError::Another { role, store, known, found });
+        }
+        self.accept(env, state_dir, repository);
+        Ok(())
+    }
+
+    /// The repository that this node knows there, if it is another one.
+    pub fn differing_repository(&self, env: &Env, state_dir: Option<&Path>, repository: &Repository) -> Option<RepoId> {
+        self.load_repository_id_or_warn(env, state_dir).filter(|known| *known != repository.keys.repo())
+    }
+
+    /// Remembers the repository that is there, whatever was there before. Makes no state directory: whose it is to be is settled by
+    /// the first that needs one.
+    pub fn accept(&self, env: &Env, state_dir: &Path, repository: &Repository) {
+        let id = repository.keys.repo();
+        if self.load_repository_id(env, Some(state_dir)).is_ok_and(|known| known == Some(id)) {
+            return;
+        }
+        if let Err(error) = self.write(env, state_dir, id) {
+            tracing::warn!("which repository is in {} is not remembered: {error}", self.store);
+        }
+    }
+
+    fn write(&self, env: &Env, state_dir: &Path, repository: RepoId) -> io::Result<()> {
+        env.files.make_dir(&state_dir.join(DIR))?;
+        let mut line = serde_json::to_vec(&KnownRepository { place: self.clone(), repository })?;
+        line.push(b'\n');
+        env.files.replace(&self.file(state_dir), &line)
+    }
+
+    /// That the repository is gone, where this node knows one.
+    pub fn refine_error(&self, env: &Env, state_dir: Option<&Path>, error: OpenError) -> OpenError {
+        match (error, self.load_repository_id_or_warn(env, state_dir)) {
+            (OpenError::NoRepository { role, store }, Some(repository)) => OpenError::Gone { role, store, repository },
+            (error, _) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KeySource, StoreUrl};
+    use crate::job::testing::JobFixture;
+
+    fn place(url: &str, endpoint: Option<&str>, role: &str) -> RepositoryLocation {
+        let url = StoreUrl::Dir(url.into());
+        let endpoint = endpoint.map(str::to_owned);
+        RepositoryLocation::new(
+            &StoreSettings { endpoint, ..StoreSettings::new(url, KeySource::None) },
+            &role.parse().unwrap(),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_repository_is_known_by_store_server_and_role() {
+        let rig = JobFixture::new().await;
+        let (env, state_dir) = (&rig.env, rig.state_dir());
+        let here = place("/b", None, "app");
+        assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), None);
+        here.remember(env, &state_dir, &rig.repository).unwrap();
+        let id = rig.repository.keys.repo();
+        assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), Some(id));
+        for other in [place("/c", None, "app"), place("/b", Some("https://s3"), "app"), place("/b", None, "db")] {
+            assert_eq!(other.load_repository_id(env, Some(&state_dir)).unwrap(), None);
+        }
+        let none = || OpenError::NoRepository { role: rig.role.name.clone(), store: "file:///b".to_owned() };
+        assert!(
+            matches!(here.refine_error(env, Some(&state_dir), none()), OpenError::Gone { repository, .. } if repository == id)
+        );
+        assert!(
+            matches!(here.refine_error(env, None, none()), OpenError::NoRepository { .. }),
+            "who remembers nothing"
+        );
+
+        let again = JobFixture::new().await;
+        let refused = here.remember(env, &state_dir, &again.repository);
+        assert!(matches!(refused, Err(OpenError::Another { known, .. }) if known == id), "{refused:?}");
+        assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), Some(id), "until an operator accepts it");
+        here.accept(env, &state_dir, &again.repository);
+        here.remember(env, &state_dir, &again.repository).unwrap();
+        assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), Some(again.repository.keys.repo()));
+        std::fs::write(here.file(&state_dir), "{").unwrap();
+        assert!(here.load_repository_id(env, Some(&state_dir)).is_err(), "a damaged memory is not taken for none");
+    }
+
+    #[test]
+    fn when_a_schedule_was_seen_first_does_not_move() {
+        let (dir, env) = (tempfile::tempdir().unwrap(), Env::host());
+        let (app, mail) = (place("/srv/a", None, "app"), place("/srv/a", None, "mail"));
+        let (old, new) = (ScheduleId([1; 8]), ScheduleId([2; 8]));
+        assert_eq!(app.schedule_seen_at(&env, dir.path(), old), None);
+        let first = app.note_schedule(&env, dir.path(), old);
+        app.note_schedule(&env, dir.path(), new);
+        assert_eq!(app.note_schedule(&env, dir.path(), old), first, "whatever came between");
+        assert_eq!(
+            (app.schedule_seen_at(&env, dir.path(), old), mail.schedule_seen_at(&env, dir.path(), old)),
+            (Some(first), None)
+        );
+
+        // By a clock that was ahead.
+        let ahead = first + jiff::SignedDuration::from_hours(9000);
+        let seen = vec![ScheduleFirstSeen { schedule: old, since: ahead }];
+        let bytes = serde_json::to_vec(&KnownSchedules { place: app.clone(), seen }).unwrap();
+        std::fs::write(app.schedules_file(dir.path()), bytes).unwrap();
+        let now = app.note_schedule(&env, dir.path(), old);
+        assert!(now < ahead && app.schedule_seen_at(&env, dir.path(), old) == Some(now));
+
+        for n in 0..=SCHEDULES_KEPT as u8 {
+            app.note_schedule(&env, dir.path(), ScheduleId([100 + n; 8]));
+        }
+        assert_eq!(app.schedules(&env, dir.path()).len(), SCHEDULES_KEPT);
+        assert_eq!(app.schedule_seen_at(&env, dir.path(), old), None, "the one that was seen first goes first");
+    }
+}

@@ -1,0 +1,289 @@
+//! How a role's last run on this node failed: kept in the state directory until the next commit, for whoever asks how the role
+//! stands, and told to the other nodes. A run that was committed needs no memory: the journal has it.
+//!
+//! The state directory may be what fails. So a process knows by itself what it could not write there, and a daemon says it to whoever asks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::env::Env;
+use crate::ids::RoleName;
+use crate::job::node::context::NodeContext;
+use crate::job::report::whoami::{PeerPresence, RunStep, RunSummary};
+use crate::job::report::{ADVICE, RunOutcome};
+use crate::repo::crypto::{DerivedKeys, SALT_LEN, SealedPart};
+use crate::text;
+
+/// The most of an error that is kept, in characters: it is read in one line of monitoring, and put into one small object.
+const ERROR_MAX: usize = 300;
+
+/// The largest sealed failure that is opened: an object of another origin may be of any size.
+const SEALED_MAX: usize = 16 << 10;
+
+/// A run that ended without a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFailure {
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// What was tried.
+    #[serde(default)]
+    pub step: RunStep,
+    /// When, by this node's clock.
+    pub time: Timestamp,
+    /// For which slot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<Timestamp>,
+    /// Why.
+    pub error: String,
+    /// How many failed one after the other.
+    pub failures: u32,
+    /// The number of the newest commit's record as it was known then; 0: there was none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<u64>,
+}
+
+impl RunFailure {
+    /// One more failure after those that are remembered.
+    pub(crate) fn after(self, before: Option<&Self>) -> Self {
+        let failures = before.map_or(1, |before| before.failures.saturating_add(1));
+        Self { failures, error: bounded_error(&self.error), ..self }
+    }
+
+    /// Whether it is not even known who has the role.
+    fn is_doubt(&self) -> bool {
+        (self.step, self.outcome) == (RunStep::Takeover, RunOutcome::Unknown)
+    }
+
+    /// What of it is news for the other nodes: not each repetition.
+    pub(crate) fn fingerprint(&self) -> (RunOutcome, RunStep, &str) {
+        (self.outcome, self.step, &self.error)
+    }
+
+    /// As it is reported of the node with this label.
+    pub(crate) fn into_report(self, node: String) -> RunSummary {
+        let Self { outcome, step, time, slot, error, failures, after } = self;
+        RunSummary { node, outcome, step, time, slot, error: bounded_error(&error), failures, after }
+    }
+
+    /// For an object that the store's other users can read: errors name files and commands, which the store is not told.
+    pub(crate) fn seal(&self, keys: &DerivedKeys, id: [u8; 16], env: &Env) -> String {
+        let salt: [u8; SALT_LEN] = env.random_bytes();
+        let mut bytes = salt.to_vec();
+        bytes.extend(serde_json::to_vec(self).unwrap_or_default());
+        keys.object_sealer(id, keys.salt(salt)).seal(SealedPart::Notice, &mut bytes, SALT_LEN);
+        hex::encode(bytes)
+    }
+
+    /// The same, opened; `None`: it is not what a node of this role wrote there.
+    pub(crate) fn open(sealed: &str, keys: &DerivedKeys, id: [u8; 16]) -> Option<Self> {
+        let bytes = hex::decode(Some(sealed).filter(|sealed| sealed.len() <= SEALED_MAX)?).ok()?;
+        let (salt, sealed) = bytes.split_first_chunk::<SALT_LEN>()?;
+        serde_json::from_slice(&keys.object_sealer(id, keys.salt(*salt)).open(SealedPart::Notice, sealed).ok()?).ok()
+    }
+}
+
+/// An error's text in one line of bounded length, without anything that a terminal would take for a command, and without the
+/// advice: that is for whoever started the run.
+fn bounded_error(error: &str) -> String {
+    let error = error.split(&format!(". {ADVICE}")).next().unwrap_or_default();
+    let words = error.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = text::line(&words);
+    let mut out: String = shown.chars().take(ERROR_MAX).collect();
+    if shown.chars().nth(ERROR_MAX).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// The runs that ended without a commit, as one node knows of them: its own, and those that `peers` told of. What they told is opened
+/// with the repository's `keys`, so that it is known to be theirs.
+pub(crate) fn known_failures(
+    own: Option<RunFailure>,
+    label: &str,
+    peers: &[PeerPresence],
+    keys: Option<&DerivedKeys>,
+) -> Vec<RunSummary> {
+    let opened = |peer: &PeerPresence| RunFailure::open(peer.failure.as_deref()?, keys?, peer.node.id.0);
+    let told = peers.iter().filter_map(|peer| Some(opened(peer)?.into_report(peer.node.name.clone())));
+    own.map(|failure| failure.into_report(label.to_owned())).into_iter().chain(told).collect()
+}
+
+/// What a process knows of its roles' failures and could not write down, the end of one as well. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct UnsavedFailures(Arc<Mutex<BTreeMap<RoleName, Option<RunFailure>>>>);
+
+impl UnsavedFailures {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<RoleName, Option<RunFailure>>> {
+        // Each change is one step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where one role's failure is kept.
+#[derive(Debug, Clone)]
+pub struct RunFailureFile {
+    env: Env,
+    role: RoleName,
+    path: PathBuf,
+    unwritten: UnsavedFailures,
+}
+
+impl RunFailureFile {
+    /// For `role`, on the node of `runner`.
+    pub fn of_node(runner: &NodeContext, role: &RoleName) -> Self {
+        let unwritten = runner.memory.failures();
+        Self { unwritten, ..Self::at(&runner.env, &runner.state_dir, role) }
+    }
+
+    /// The same for whoever only looks.
+    pub fn at(env: &Env, state_dir: &Path, role: &RoleName) -> Self {
+        let path = state_dir.join("failures").join(format!("{role}.json"));
+        Self { env: env.clone(), role: role.clone(), path, unwritten: UnsavedFailures::default() }
+    }
+
+    /// The failure after which nothing was committed here; also none where it cannot be read, which is said.
+    pub fn load(&self) -> Option<RunFailure> {
+        self.try_load().unwrap_or_else(|error| {
+            tracing::warn!("whether the last run failed cannot be read: {}: {error}", self.path.display());
+            None
+        })
+    }
+
+    /// The same for whoever tells that it cannot be read.
+    pub fn try_load(&self) -> std::io::Result<Option<RunFailure>> {
+        let unwritten = self.unwritten.all().get(&self.role).cloned();
+        unwritten.map_or_else(|| self.env.read_json(&self.path), Ok)
+    }
+
+    /// Keeps one more.
+    pub(crate) fn add(&self, failure: RunFailure) {
+        let failure = failure.after(self.load().as_ref());
+        let kept = serde_json::to_vec(&failure).map_err(std::io::Error::other).and_then(|bytes| {
+            if let Some(dir) = self.path.parent() {
+                self.env.files.make_dir(dir)?;
+            }
+            self.env.files.replace(&self.path, &bytes)
+        });
+        let mut unwritten = self.unwritten.all();
+        match kept {
+            Ok(()) => drop(unwritten.remove(&self.role)),
+            Err(error) => {
+                if unwritten.insert(self.role.clone(), Some(failure)).is_none() {
+                    tracing::warn!("that the run failed cannot be written down: {}: {error}", self.path.display());
+                }
+            }
+        }
+    }
+
+    /// A run was committed.
+    pub(crate) fn clear(&self) {
+        let mut unwritten = self.unwritten.all();
+        match self.env.files.remove(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::debug!("{}: {error}", self.path.display());
+                unwritten.insert(self.role.clone(), None);
+            }
+            _ => drop(unwritten.remove(&self.role)),
+        }
+    }
+
+    /// The lease was answered: that it was not is over.
+    pub(crate) fn clear_doubt(&self) {
+        if self.load().is_some_and(|failure| failure.is_doubt()) {
+            self.clear();
+        }
+    }
+
+    /// The role was taken over: what stood in the way of that is gone.
+    pub(crate) fn clear_takeover(&self) {
+        if self.load().is_some_and(|failure| failure.step == RunStep::Takeover) {
+            self.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::crypto::Cipher;
+    use crate::repo::crypto::tests::keys;
+
+    fn failure(error: &str) -> RunFailure {
+        let time = Timestamp::UNIX_EPOCH;
+        RunFailure {
+            outcome: RunOutcome::Failed,
+            step: RunStep::Run,
+            time,
+            slot: None,
+            error: error.into(),
+            failures: 0,
+            after: None,
+        }
+    }
+
+    #[test]
+    fn failures_are_counted_until_a_commit_and_a_damaged_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = RunFailureFile::at(&Env::host(), dir.path(), &"app".parse().unwrap());
+        assert_eq!(kept.load(), None);
+        kept.clear();
+        kept.add(failure("one"));
+        kept.add(failure("two"));
+        let read = kept.load().unwrap();
+        assert_eq!((read.error.as_str(), read.failures), ("two", 2));
+        kept.clear_takeover();
+        assert!(kept.load().is_some(), "a run failed, and no takeover makes up for that");
+        kept.clear();
+        assert_eq!(kept.load(), None);
+        kept.add(RunFailure { step: RunStep::Takeover, ..failure("no room") });
+        kept.clear_takeover();
+        assert_eq!(kept.load(), None);
+        kept.add(failure("one"));
+        std::fs::write(&kept.path, b"{").unwrap();
+        assert_eq!(kept.load(), None);
+    }
+
+    #[test]
+    fn a_failure_that_cannot_be_written_down_is_known_to_the_process_and_ends_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = RunFailureFile::at(&Env::host(), dir.path(), &"app".parse().unwrap());
+        // Where the directory should be is a file: nothing can be written, as on a disk that is full.
+        std::fs::write(dir.path().join("failures"), b"").unwrap();
+        kept.add(failure("one"));
+        kept.clone().add(failure("two"));
+        assert_eq!(kept.load().map(|failure| (failure.error, failure.failures)), Some(("two".to_owned(), 2)));
+        kept.clear();
+        assert_eq!(kept.load(), None);
+        kept.add(failure("three"));
+        std::fs::remove_file(dir.path().join("failures")).unwrap();
+        kept.add(failure("four"));
+        let read = RunFailureFile::at(&Env::host(), dir.path(), &"app".parse().unwrap()).load().unwrap();
+        assert_eq!((read.error.as_str(), read.failures), ("four", 2), "another process reads it again");
+        kept.clear();
+        assert_eq!(kept.load(), None);
+    }
+
+    #[test]
+    fn an_error_is_one_short_line_without_advice_and_without_control_characters() {
+        let kept = failure("dump app.sql:\n exit\u{1b}[2J code 1. hint: run it by hand.").after(None);
+        assert_eq!(kept.error, "dump app.sql: exit\\u{1b}[2J code 1");
+        assert_eq!(failure(&"x".repeat(1000)).after(None).error.chars().count(), ERROR_MAX + 1);
+    }
+
+    #[test]
+    fn what_the_store_is_given_tells_nothing_and_opens_for_the_same_node_alone() {
+        let (env, keys) = (Env::host(), keys(Cipher::Aes256GcmSiv));
+        let failure = failure("/srv/secret: permission denied").after(None);
+        let sealed = failure.seal(&keys, [1; 16], &env);
+        assert!(!String::from_utf8_lossy(&hex::decode(&sealed).unwrap()).contains("secret"));
+        assert_eq!(RunFailure::open(&sealed, &keys, [1; 16]), Some(failure));
+        assert_eq!(RunFailure::open(&sealed, &keys, [2; 16]), None);
+        for damaged in ["", "00", "xyz", &"0".repeat(SEALED_MAX + 2)] {
+            assert_eq!(RunFailure::open(damaged, &keys, [1; 16]), None);
+        }
+    }
+}

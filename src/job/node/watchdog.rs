@@ -1,0 +1,95 @@
+//! Watches a run from beside it: ends it when it makes no progress, and waits no longer than it must for what does not end.
+//!
+//! The invariant that lives here: what was left behind cannot commit. A permit is part of the run, and a run that does not end is
+//! dropped with it; what may go on is a thread that waits for the kernel, and has none.
+
+use std::time::Duration;
+
+use crate::job::node::context::NodeContext;
+use crate::job::node::stall::{RunStall, StallDetector, StallState, check_interval};
+
+/// How long a run that was told to end is waited for: it leaves behind what is blocked, waits for the answer to an append, and
+/// runs its hook `after`.
+const END_MAX: Duration = Duration::from_mins(2);
+
+/// What became of a run.
+#[derive(Debug)]
+pub(crate) struct WatchedRun<T> {
+    /// What it came to; `None`: it did not end, and was dropped.
+    pub(crate) done: Option<T>,
+    /// Why it was ended, if it was.
+    pub(crate) stall: Option<RunStall>,
+}
+
+/// Does `work`, and ends it when nothing of it moves for longer than `limit`: its `cancel`, which must be its own, is set then.
+/// `pace` is told how it goes.
+pub(crate) async fn run_watched<T>(
+    runner: &NodeContext,
+    limit: Duration,
+    pace: &(dyn Fn(StallState) + Sync),
+    work: impl Future<Output = T>,
+) -> WatchedRun<T> {
+    let mut work = Box::pin(work);
+    let silent = tokio::select! {
+        biased;
+        done = &mut work => return WatchedRun { done: Some(done), stall: None },
+        silent = wait_for_stall(runner, limit, pace) => silent,
+    };
+    let stall = RunStall { silent, last: runner.progress.last_activity(), store_error: runner.progress.store_error() };
+    tracing::error!("a run {stall}; it is ended");
+    runner.cancel.cancel();
+    let done = runner.env.timeout(END_MAX, &mut work).await;
+    WatchedRun { done, stall: Some(stall) }
+}
+
+/// Resolves when nothing has moved for longer than `limit`, with how long that was.
+async fn wait_for_stall(runner: &NodeContext, limit: Duration, pace: &(dyn Fn(StallState) + Sync)) -> Duration {
+    let (env, progress) = (&runner.env, &runner.progress);
+    let mut judge = StallDetector::new(limit, env.clock.boottime(), progress.mark());
+    loop {
+        env.sleep(check_interval(limit)).await;
+        let seen = judge.observe(env.clock.boottime(), progress.mark());
+        pace(seen);
+        if let StallState::Stalled(silent) = seen {
+            return silent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::job::node::stall::RunActivity;
+    use crate::job::testing::JobFixture;
+
+    const LIMIT: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn who_moves_is_left_alone_and_who_does_not_is_ended() {
+        let rig = JobFixture::new().await;
+        let runner = rig.runner();
+        let moves = async {
+            for _ in 0..20 {
+                tokio::time::sleep(LIMIT / 6).await;
+                runner.progress.step();
+            }
+            7
+        };
+        let watched = run_watched(&runner, LIMIT, &|_| {}, moves).await;
+        assert!(watched.done == Some(7) && watched.stall.is_none() && !runner.cancel.is_cancelled());
+
+        let paces = Mutex::new(Vec::new());
+        let hangs = async {
+            runner.progress.begin(RunActivity::Hook("before"));
+            runner.cancel.cancelled().await;
+        };
+        let watched = run_watched(&runner, LIMIT, &|pace| paces.lock().unwrap().push(pace), hangs).await;
+        let stall = watched.stall.unwrap();
+        assert!(watched.done.is_some() && stall.silent >= LIMIT);
+        assert_eq!(stall.last, Some(RunActivity::Hook("before")));
+        let paces = paces.into_inner().unwrap();
+        assert!(paces.iter().any(|pace| matches!(pace, StallState::Silent(_))) && paces.len() > 3, "{paces:?}");
+    }
+}

@@ -1,0 +1,330 @@
+//! `init`: makes a role's repository, or finds that it is there. Safe to repeat, on one node or on all at once.
+//!
+//! `format` is written last and only if absent: before it is there nothing reads the prefix as a repository, so an `init` that
+//! was cut short is simply done again. A prefix that holds anything else is refused: a second repository over the remains of a
+//! first would make both unreadable. Where the store ignores conditions, etcd chooses the one `format` of those that are put at once.
+
+mod claim;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::config::{JournalPlacement, KeySource};
+use crate::env::Env;
+use crate::file;
+use crate::ids::{RepoId, RoleName, Seq};
+use crate::job::node::disk_reserve;
+use crate::job::node::known_repository::RepositoryLocation;
+use crate::job::report::setup::InitRoleReport;
+use crate::job::repository::journal_access::JournalAccess;
+use crate::job::repository::open::{OpenError, Repository, SecretFileError, read_secret};
+use crate::journal::etcd_head::EtcdHeadError;
+use crate::journal::register::RegisterError;
+use crate::repo::crypto::{Cipher, DerivedKeys};
+use crate::repo::format::{self, ChunkerParams, JournalLocation, RepositoryFormat};
+use crate::repo::keyring::{Keyring, RepositoryKey};
+use crate::repo::keyslot::{KeySlot, SlotSecret};
+use crate::repo::object_keys;
+use crate::store::proof::{self, ProofFailure};
+use crate::store::{ObjectMeta, PutOutcome, SizeLimit, Store, StoreError, list_filtered, put_idempotent};
+
+/// Formats and key slots are put by [`put_new`].
+const PUT_NEW_MAX: SizeLimit = SizeLimit::FORMAT;
+
+/// How often a put of unknown outcome is looked at again before `init` gives up.
+const PUT_ATTEMPTS: u32 = 5;
+
+/// Why `init` did not make a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// What is there cannot be opened.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// Nothing is there, where this node knows a repository.
+    #[error("{store} has no repository of role {role}, and this node knows one there ({repository}): is it mounted?")]
+    Gone {
+        /// Where.
+        store: String,
+        /// Which role.
+        role: RoleName,
+        /// The repository's ID.
+        repository: RepoId,
+    },
+    /// Whether this node knows a repository there is not known.
+    #[error(
+        "which repository this node knows in {store} cannot be read, so whether one is missing there cannot be told: {error}"
+    )]
+    Unread {
+        /// Where.
+        store: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Something else is there.
+    #[error("{store} holds {key}, but no repository: refusing to make one over it")]
+    NotEmpty {
+        /// Where.
+        store: String,
+        /// The first thing that was found.
+        key: String,
+    },
+    /// The store cannot hold a journal.
+    #[error("{store} cannot hold a journal: {failure}")]
+    Proof {
+        /// Where.
+        store: String,
+        /// How it failed.
+        failure: ProofFailure,
+    },
+    /// No answer shows whether it can.
+    #[error("whether {store} can hold a journal cannot be told: {failure}")]
+    Unproved {
+        /// Where.
+        store: String,
+        /// What came instead.
+        failure: ProofFailure,
+    },
+    /// The journal cannot be where it is, or shall be.
+    #[error("{0}")]
+    Seat(#[from] EtcdHeadError),
+    /// Etcd.
+    #[error("{0}")]
+    Register(#[from] RegisterError),
+    /// The key file could not be made.
+    #[error("{}: {error}", path.display())]
+    KeyFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A key from `key export` opens one repository and can make none.
+    #[error("{} holds the exported key of one repository; making a new one takes a key file or a passphrase", .0.display())]
+    ExportedKey(PathBuf),
+    /// It may be there or not.
+    #[error("whether {key} was written cannot be told: {why}")]
+    Unknown {
+        /// Which object.
+        key: String,
+        /// What came instead of an answer.
+        why: String,
+    },
+}
+
+/// Refuses to make a repository where this node knows one that is not there now: a file system that is not mounted, a store that was
+/// emptied. `store`: nothing, where it is a directory that does not exist.
+///
+/// # Errors
+/// It is gone, or the store does not answer.
+pub async fn refuse_gone(
+    store: Option<&dyn Store>,
+    place: &RepositoryLocation,
+    state_dir: Option<&Path>,
+    env: &Env,
+) -> Result<(), InitError> {
+    let known = place.load_repository_id(env, state_dir);
+    let known = known.map_err(|error| InitError::Unread { store: place.store().to_owned(), error })?;
+    let Some(repository) = known else { return Ok(()) };
+    if let Some(store) = store {
+        match store.get(&object_keys::format(place.role()), SizeLimit::FORMAT).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        // What is left of it is told first.
+        refuse_remains(store, place.role()).await?;
+    }
+    Err(InitError::Gone { store: place.store().to_owned(), role: place.role().clone(), repository })
+}
+
+/// Makes the repository of `role`, or opens the one that is there.
+pub async fn init(
+    store: Arc<dyn Store>,
+    role: &RoleName,
+    key: &KeySource,
+    seats: &JournalAccess,
+    env: &Env,
+) -> Result<(Repository, InitRoleReport), InitError> {
+    let mut report = InitRoleReport {
+        role: role.clone(),
+        store: store.describe(),
+        repository: RepoId([0; RepoId::LEN]),
+        created: false,
+        journal: JournalPlacement::Bucket,
+        proof_rounds: 0,
+        key: key.clone(),
+        key_file_created: false,
+        shared: false,
+    };
+    match Repository::open(store.clone(), role, key).await {
+        Ok(repository) => return existing_repository(repository, report, seats),
+        Err(OpenError::NoRepository { .. }) => {}
+        Err(e) => return Err(e.into()),
+    }
+    if let Err(error) = refuse_remains(store.as_ref(), role).await {
+        // Another node may have made it just now.
+        let repository = Repository::open(store, role, key).await;
+        return repository.map_err(|_| error).and_then(|repository| existing_repository(repository, report, seats));
+    }
+    let journal = choose_journal_home(store.as_ref(), role, seats, env).await?;
+    if journal == JournalLocation::Bucket {
+        report.proof_rounds = proof::ROUNDS as u32;
+    }
+
+    let (secret, created) = make_secret(key, env)?;
+    report.key_file_created = created;
+    let keyring = Keyring::from(RepositoryKey::new(env.random_bytes()));
+    let repo = RepoId(env.random_bytes());
+    let cipher = if secret.is_some() { Cipher::Aes256GcmSiv } else { Cipher::None };
+    let keys = DerivedKeys::new(cipher, repo, role.clone(), keyring.clone());
+    if let Some(secret) = &secret {
+        let Some(slot) = KeySlot::wrap(secret, &keyring, repo, env) else {
+            let (KeySource::KeyFile(path) | KeySource::PassphraseFile(path)) = key else {
+                unreachable!("a secret comes from a file")
+            };
+            return Err(InitError::ExportedKey(path.clone()));
+        };
+        put_new(store.as_ref(), &object_keys::key(role, slot.id()), slot.encode()).await?;
+    }
+    let format = RepositoryFormat {
+        v: format::VERSION,
+        role: role.clone(),
+        repo,
+        created: store_time(store.as_ref(), env.clock.now()),
+        cipher,
+        journal,
+        chunker: ChunkerParams::default(),
+        clear_key: secret.is_none().then(|| hex::encode(&keyring.first().0[..])),
+    };
+    // Of two nodes that do this at once one wins; both end up with the winner's repository.
+    let object = format.encode(&keys);
+    report.created = match journal {
+        JournalLocation::Bucket => put_new(store.as_ref(), &object_keys::format(role), object).await?,
+        JournalLocation::Etcd { .. } => claim::put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
+    };
+    let repository = Repository::open(store, role, key).await?;
+    disk_reserve::ensure_reserve(repository.store.as_ref(), role, env).await;
+    existing_repository(repository, report, seats)
+}
+
+/// The store's time, as far as it is known: slots are owed from then on.
+fn store_time(store: &dyn Store, now: Timestamp) -> Timestamp {
+    store.clock_offset().and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
+}
+
+/// The repository that is there, if it is what the config wants.
+fn existing_repository(
+    repository: Repository,
+    report: InitRoleReport,
+    seats: &JournalAccess,
+) -> Result<(Repository, InitRoleReport), InitError> {
+    seats.check_placement(&repository)?;
+    let report =
+        InitRoleReport { repository: repository.format.repo, journal: place(repository.format.journal), ..report };
+    Ok((repository, report))
+}
+
+/// Where a journal lives, in the config's words.
+fn place(home: JournalLocation) -> JournalPlacement {
+    match home {
+        JournalLocation::Bucket => JournalPlacement::Bucket,
+        JournalLocation::Etcd { .. } => JournalPlacement::Etcd,
+    }
+}
+
+/// Decides where the journal lives: once, since `format` says so from then on.
+async fn choose_journal_home(
+    store: &dyn Store,
+    role: &RoleName,
+    seats: &JournalAccess,
+    env: &Env,
+) -> Result<JournalLocation, InitError> {
+    let claim = seats.creation_register(role);
+    if seats.said() != JournalPlacement::Etcd {
+        let failure = match proof::prove(store, &object_keys::probe(role), env).await {
+            Ok(()) => return Ok(JournalLocation::Bucket),
+            Err(failure) => failure.into_definite()?,
+        };
+        if !failure.is_certain() {
+            return Err(InitError::Unproved { store: store.describe(), failure });
+        }
+        if seats.said() == JournalPlacement::Bucket || claim.is_none() {
+            return Err(InitError::Proof { store: store.describe(), failure });
+        }
+        tracing::info!("{} cannot hold a journal ({failure}): it goes to etcd", store.describe());
+    }
+    let claim = claim.ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
+    Ok(JournalLocation::Etcd { cluster: claim.read().await?.cluster })
+}
+
+/// Key slots and probes without a `format` are an `init` that was cut short; anything else is somebody's data.
+async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitError> {
+    let own = [object_keys::keys_prefix(role), object_keys::live_prefix(role)];
+    let not_empty = |key| InitError::NotEmpty { store: store.describe(), key };
+    let foreign = |object: ObjectMeta| (!own.iter().any(|prefix| object.key.starts_with(prefix))).then_some(object.key);
+    if let Some(key) = list_filtered(store, &object_keys::role_prefix(role), 1, foreign).await?.found.pop() {
+        return Err(not_empty(key));
+    }
+    // A listing may lack what is there. A journal begins with this record, and keeps it.
+    let first = object_keys::record(role, Seq(1));
+    match store.get(&first, SizeLimit::RECORD).await {
+        Ok(_) => Err(not_empty(first)),
+        Err(e) if e.is_not_found() => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Puts an object that nobody else writes the same way. True: it is ours; false: another one is there.
+pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8>) -> Result<bool, InitError> {
+    let object = Bytes::from(object);
+    let mut last = String::new();
+    for _ in 0..PUT_ATTEMPTS {
+        match put_idempotent(store, key, object.clone()).await {
+            Ok(PutOutcome::Created) => return Ok(true),
+            Ok(PutOutcome::Exists) => return Ok(store.get(key, PUT_NEW_MAX).await? == object),
+            Ok(PutOutcome::Unknown { why }) => last = why,
+            Err(error) if last.is_empty() => return Err(error.into()),
+            // A refusal tells nothing of an earlier put that may be in flight.
+            Err(error) => last = error.to_string(),
+        }
+        match store.get(key, PUT_NEW_MAX).await {
+            Ok(there) => return Ok(there == object),
+            Err(e) if e.is_not_found() => {}
+            Err(e) => last = e.to_string(),
+        }
+    }
+    Err(InitError::Unknown { key: key.to_owned(), why: last })
+}
+
+/// The configured secret. A key file that is missing is made, since nothing was encrypted with it yet; true if it was.
+fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<SlotSecret>, bool), InitError> {
+    match (key, read_secret(key)) {
+        (_, Ok(secret)) => Ok((secret.map(|(secret, _)| secret), false)),
+        (KeySource::KeyFile(path), Err(OpenError::Secret { error: SecretFileError::Io(e), .. }))
+            if e.kind() == std::io::ErrorKind::NotFound =>
+        {
+            let secret = SlotSecret::generate(env);
+            write_key_file(path, &secret).map_err(|error| InitError::KeyFile { path: path.clone(), error })?;
+            Ok((Some(secret), true))
+        }
+        (_, Err(e)) => Err(e.into()),
+    }
+}
+
+/// Writes a key file that nobody else can read, and that a crash cannot lose once something was encrypted with it.
+pub fn write_key_file(path: &Path, secret: &SlotSecret) -> std::io::Result<()> {
+    let text = secret.to_key_file_text().ok_or_else(|| std::io::Error::other("a passphrase has no key file"))?;
+    let parent = file::parent(path);
+    // One that is missing may be mistyped, or a disk that is not mounted.
+    if !parent.try_exists()? {
+        let why = format!("there is no directory {}", parent.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, why));
+    }
+    file::create(path, text.as_bytes())
+}

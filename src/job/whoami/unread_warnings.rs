@@ -1,0 +1,48 @@
+//! What a look could not read. It is told as not known, and never taken for nothing.
+
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+
+use super::PART_PATIENCE;
+use crate::env::Env;
+use crate::job::node::known_repository::RepositoryLocation;
+use crate::job::node::run_failure::RunFailureFile;
+use crate::job::report::whoami::{RoleWarning, UnreadableInput};
+use crate::outage::no_answer_text;
+use crate::role::identity;
+use crate::store::Store;
+
+/// A part of a look at `store`, as far as it came in time; `None`, and a warning, where it is not known.
+pub(super) async fn in_time<T, E: Display>(
+    what: UnreadableInput,
+    store: &dyn Store,
+    asked: impl Future<Output = Result<T, E>>,
+) -> (Option<T>, Option<RoleWarning>) {
+    let unread = |why, harmless| Some(RoleWarning::Unread { what, why, harmless });
+    match tokio::time::timeout(PART_PATIENCE, asked).await {
+        Ok(Ok(found)) => (Some(found), None),
+        Ok(Err(error)) => (None, unread(error.to_string(), false)),
+        Err(_) => (None, unread(no_answer_text(PART_PATIENCE, store.last_attempt_error().as_deref()), true)),
+    }
+}
+
+/// That a file of this node's cannot be read. That it is another user's says nothing of the node.
+pub(super) fn unread_file(what: UnreadableInput, error: &io::Error) -> RoleWarning {
+    RoleWarning::Unread { what, why: error.to_string(), harmless: error.kind() == io::ErrorKind::PermissionDenied }
+}
+
+/// What cannot be read in the state directory, beside the memory of the journal.
+pub(super) fn unread_local_files(env: &Env, state_dir: &Path, place: &RepositoryLocation) -> Vec<RoleWarning> {
+    let identity = identity::identity_read_error(state_dir).map(|error| unread_file(UnreadableInput::Identity, &error));
+    let last_run = RunFailureFile::at(env, state_dir, place.role()).try_load().err();
+    let last_run = last_run.map(|error| unread_file(UnreadableInput::LastRun, &error));
+    let repository = place
+        .load_repository_id(env, Some(state_dir))
+        .err()
+        .map(|error| unread_file(UnreadableInput::Repository, &error));
+    [identity, last_run, repository].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests;

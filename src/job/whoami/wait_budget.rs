@@ -1,0 +1,96 @@
+//! How long a look at a role's store may take, where the store's part and this machine's are counted apart.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::env::Env;
+use crate::job::repository::open::{UnlockProgress, UnlockStep};
+
+/// How long a role's key is waited for: its file, and its derivation from a passphrase. It is this machine's work and says nothing of the store, so
+/// it does not count against [`PATIENCE`](super::PATIENCE).
+pub(super) const KEY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whose time was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TimeoutSource {
+    /// The store's.
+    Store,
+    /// The key's.
+    Key(UnlockStep),
+}
+
+/// How much longer a look may take, for what the store does and for the key.
+#[derive(Debug)]
+pub(super) struct WaitBudget {
+    pub(super) store: Duration,
+    pub(super) key: Duration,
+}
+
+impl WaitBudget {
+    /// The `task`'s end, unless one of the two takes too long.
+    pub(super) async fn wait<T>(
+        &mut self,
+        env: &Env,
+        deriving: &UnlockProgress,
+        mut task: impl Future<Output = T> + Unpin,
+    ) -> Result<T, TimeoutSource> {
+        let mut turns = deriving.subscribe();
+        loop {
+            let work = *turns.borrow_and_update();
+            let (left, silent) = match work {
+                Some(work) => (&mut self.key, TimeoutSource::Key(work)),
+                None => (&mut self.store, TimeoutSource::Store),
+            };
+            let began = env.clock.boottime();
+            let ended = tokio::select! {
+                ended = &mut task => Some(Ok(ended)),
+                // The sender is here, so that it says nothing of an end.
+                _ = turns.changed() => None,
+                () = tokio::time::sleep(*left) => Some(Err(silent)),
+            };
+            *left = left.saturating_sub(env.clock.boottime().saturating_sub(began));
+            if let Some(ended) = ended {
+                return ended;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_mins(10);
+
+    /// What comes of a task that never ends, while this is done for the key.
+    async fn hangs(mut patience: WaitBudget, work: Option<UnlockStep>) -> Result<(), TimeoutSource> {
+        let deriving = UnlockProgress::default();
+        deriving.send_replace(work);
+        patience.wait(&Env::host(), &deriving, std::future::pending()).await
+    }
+
+    #[tokio::test]
+    async fn whose_time_is_up_is_said() {
+        assert_eq!(hangs(WaitBudget { store: SHORT, key: LONG }, None).await, Err(TimeoutSource::Store));
+        for work in [UnlockStep::Read, UnlockStep::Derive] {
+            assert_eq!(hangs(WaitBudget { store: LONG, key: SHORT }, Some(work)).await, Err(TimeoutSource::Key(work)));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_derivation_takes_nothing_of_the_stores_time() {
+        let mut patience = WaitBudget { store: LONG, key: LONG };
+        let deriving = UnlockProgress::default();
+        let teller = UnlockProgress::clone(&deriving);
+        let task = Box::pin(async move {
+            teller.send_replace(Some(UnlockStep::Derive));
+            tokio::time::sleep(SHORT).await;
+            teller.send_replace(None);
+            7
+        });
+        assert_eq!(patience.wait(&Env::host(), &deriving, task).await, Ok(7));
+        assert!(patience.key <= LONG.saturating_sub(SHORT), "{patience:?}");
+        assert!(patience.store > LONG.saturating_sub(Duration::from_mins(1)), "{patience:?}");
+    }
+}

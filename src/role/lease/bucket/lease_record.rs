@@ -1,0 +1,315 @@
+//! What stands in a role's lease object, and what follows from it. Pure: `V` is what names a version of the object, whatever its
+//! store makes of that.
+//!
+//! A paper stands for itself, or names the process object of its holder ([`Roster`](super::roster::Roster)), which says whether the
+//! holder lives. Versions of this program that know of no process object take every paper for one that stands for itself: so one that
+//! names a process says that it lasts for [`TTL_MAX`], and is rewritten in that time.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::process_record::ProcessKey;
+use crate::ids::{InstanceId, NodeId};
+use crate::role::lease::LeaseHolder;
+use crate::text;
+
+/// The longest lease that is respected: a longer one in the object is damage, and would lock everybody out.
+pub(super) const TTL_MAX: Duration = Duration::from_hours(1);
+
+/// A paper that names a process is rewritten so early that nobody who takes it for one that stands for itself sees it unchanged for its
+/// whole length, by a clock that is a tenth faster.
+const REWRITE_AFTER: Duration = Duration::from_mins(54);
+
+/// The version of the lease object.
+const FORMAT: u32 = 1;
+
+/// The content of the lease object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LeaseRecord {
+    v: u32,
+    node: NodeId,
+    name: String,
+    pub(super) instance: InstanceId,
+    /// How long it keeps others out, in milliseconds.
+    ttl_ms: u64,
+    /// Grows with every write, by whomever: no content comes twice.
+    count: u64,
+    /// Its holder gave it up.
+    pub(super) released: bool,
+    /// The object that says whether its holder lives, and still has the role. `None`: this one does, by changing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) process: Option<ProcessKey>,
+}
+
+impl LeaseRecord {
+    pub(super) fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms).min(TTL_MAX)
+    }
+
+    pub(super) fn holder(&self) -> LeaseHolder {
+        LeaseHolder { node: self.node, label: text::line(&self.name).into_owned(), instance: self.instance }
+    }
+
+    /// The same holder's next one.
+    pub(super) fn renewed(self) -> Self {
+        Self { count: self.count + 1, ..self }
+    }
+
+    /// The same, given up.
+    pub(super) fn released_record(self) -> Self {
+        Self { released: true, ..self.renewed() }
+    }
+}
+
+/// Whether a paper that names a process, and was last written at `written`, is to be rewritten before a grant of `ttl` is built on it.
+pub(super) fn is_rewrite_due(written: Duration, now: Duration, ttl: Duration) -> bool {
+    now.saturating_sub(written) + ttl >= REWRITE_AFTER
+}
+
+/// The object as it was found: a version, and what could be read of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FoundObject<V, P = LeaseRecord> {
+    pub(super) version: V,
+    pub(super) content: Option<P>,
+}
+
+/// What one process wrote.
+pub(super) trait HasInstance {
+    fn instance(&self) -> InstanceId;
+}
+
+impl HasInstance for LeaseRecord {
+    fn instance(&self) -> InstanceId {
+        self.instance
+    }
+}
+
+/// A version that is being watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WatchedVersion<V> {
+    pub(super) version: V,
+    /// The boot time when it was first known to be there.
+    pub(super) since: Duration,
+    /// Whether another version of the same holder was there before: it lives.
+    pub(super) renewed: bool,
+    instance: Option<InstanceId>,
+}
+
+/// Who asks, and for how long.
+#[derive(Debug, Clone)]
+pub(super) struct LeaseRequester {
+    pub(super) me: LeaseHolder,
+    pub(super) ttl: Duration,
+}
+
+impl LeaseRequester {
+    /// What it writes: a paper that stands for itself, or names its process.
+    pub(super) fn lease_record(&self, count: u64, process: Option<ProcessKey>) -> LeaseRecord {
+        let ttl = if process.is_some() { TTL_MAX } else { self.ttl };
+        LeaseRecord {
+            v: FORMAT,
+            node: self.me.node,
+            name: self.me.label.clone(),
+            instance: self.me.instance,
+            ttl_ms: ttl.as_millis() as u64,
+            count,
+            released: false,
+            process,
+        }
+    }
+}
+
+/// What to do about what was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BucketLeaseStep<V> {
+    /// There is none: create it, with this count.
+    Create(u64),
+    /// It is ours, free or dead: replace exactly this version, with this count.
+    Replace(V, u64),
+    /// Another process's, which is asked after by its own object: this version is replaced, with this count, if that one lives no more
+    /// or has the role no more.
+    AskFor(ProcessKey, V, u64),
+    /// Another process's.
+    Leave { by: Option<LeaseHolder>, alive: bool },
+}
+
+/// Decides. `asked` is the boot time at which the look at the object began: it was there then or later.
+pub(super) fn bucket_lease_step<V: Clone + Eq>(
+    asker: &LeaseRequester,
+    found: Option<&FoundObject<V>>,
+    watched: Option<&WatchedVersion<V>>,
+    asked: Duration,
+) -> BucketLeaseStep<V> {
+    let Some(found) = found else { return BucketLeaseStep::Create(1) };
+    // What cannot be read counts as somebody's lease of our own length: it may be of a newer version.
+    let (free, ttl, count) = match &found.content {
+        Some(there) => (there.released || there.instance == asker.me.instance, there.ttl(), there.count),
+        None => (false, asker.ttl, 0),
+    };
+    let process = found.content.as_ref().and_then(|there| there.process.clone()).filter(|_| !free);
+    if let Some(process) = process {
+        return BucketLeaseStep::AskFor(process, found.version.clone(), count + 1);
+    }
+    if free || has_expired(&found.version, watched, ttl, asked) {
+        return BucketLeaseStep::Replace(found.version.clone(), count + 1);
+    }
+    let alive = watched.is_some_and(|watched| watched.version == found.version && watched.renewed);
+    BucketLeaseStep::Leave { by: found.content.as_ref().map(LeaseRecord::holder), alive }
+}
+
+/// Whether this version was there all the time for as long as it lasts.
+pub(super) fn has_expired<V: Eq>(
+    version: &V,
+    watched: Option<&WatchedVersion<V>>,
+    ttl: Duration,
+    asked: Duration,
+) -> bool {
+    watched.is_some_and(|watched| watched.version == *version && asked.saturating_sub(watched.since) >= ttl)
+}
+
+/// Goes on watching: `seen` is the boot time by which the answer was there.
+pub(super) fn observe_version<V: Clone + Eq, P: HasInstance>(
+    before: Option<WatchedVersion<V>>,
+    found: Option<&FoundObject<V, P>>,
+    seen: Duration,
+) -> Option<WatchedVersion<V>> {
+    let found = found?;
+    let instance = found.content.as_ref().map(HasInstance::instance);
+    match before {
+        Some(before) if before.version == found.version => Some(before),
+        before => {
+            let renewed = before.is_some_and(|before| instance.is_some() && before.instance == instance);
+            Some(WatchedVersion { version: found.version.clone(), since: seen, renewed, instance })
+        }
+    }
+}
+
+/// The paper in an object; `None` if it is damaged, or of a newer version.
+pub(super) fn parse(bytes: &[u8]) -> Option<LeaseRecord> {
+    serde_json::from_slice::<LeaseRecord>(bytes).ok().filter(|paper| paper.v == FORMAT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    const TTL: Duration = Duration::from_mins(1);
+
+    fn holder(n: u8) -> LeaseHolder {
+        LeaseHolder { node: NodeId([n; 16]), label: format!("node{n}"), instance: InstanceId([n; 8]) }
+    }
+
+    fn found(version: u32, of: Option<u8>) -> FoundObject<u32> {
+        let paper = |n| LeaseRecord {
+            v: FORMAT,
+            node: holder(n).node,
+            name: holder(n).label,
+            instance: holder(n).instance,
+            ttl_ms: TTL.as_millis() as u64,
+            count: 7,
+            released: false,
+            process: None,
+        };
+        FoundObject { version, content: of.map(paper) }
+    }
+
+    #[test]
+    fn each_write_counts() {
+        let asker = LeaseRequester { me: holder(1), ttl: TTL };
+        assert_eq!(
+            bucket_lease_step::<u32>(&asker, None, None, Duration::ZERO),
+            BucketLeaseStep::Create(1),
+            "nobody has it"
+        );
+        assert_eq!(
+            bucket_lease_step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO),
+            BucketLeaseStep::Replace(3, 8),
+            "it is one's own"
+        );
+    }
+
+    /// A paper of node `n` that names its process.
+    fn naming(version: u32, n: u8) -> FoundObject<u32> {
+        let mut found = found(version, Some(n));
+        found.content.as_mut().unwrap().process = Some("app/live/processes/0202020202020202-1".parse().unwrap());
+        found
+    }
+
+    #[test]
+    fn a_paper_that_names_a_process_is_never_over_by_itself() {
+        let asker = LeaseRequester { me: holder(1), ttl: TTL };
+        let there = naming(3, 2);
+        let watched = observe_version(None, Some(&there), Duration::ZERO);
+        let long = TTL_MAX * 10;
+        let process = there.content.as_ref().unwrap().process.clone().unwrap();
+        assert_eq!(
+            bucket_lease_step(&asker, Some(&there), watched.as_ref(), long),
+            BucketLeaseStep::AskFor(process, 3, 8)
+        );
+        let released = FoundObject { content: there.content.map(LeaseRecord::released_record), ..there };
+        assert_eq!(
+            bucket_lease_step(&asker, Some(&released), None, Duration::ZERO),
+            BucketLeaseStep::Replace(3, 9),
+            "whatever the process says"
+        );
+        assert_eq!(
+            bucket_lease_step(&asker, Some(&naming(3, 1)), None, Duration::ZERO),
+            BucketLeaseStep::Replace(3, 8),
+            "it is one's own"
+        );
+    }
+
+    /// Who knows of no process object reads what it knows, and waits for an hour.
+    #[test]
+    fn who_knows_no_process_leaves_the_paper_alone_for_an_hour() {
+        #[derive(Deserialize)]
+        struct Old {
+            v: u32,
+            instance: InstanceId,
+            ttl_ms: u64,
+            released: bool,
+        }
+        let asker = LeaseRequester { me: holder(2), ttl: TTL };
+        let paper = asker.lease_record(7, naming(1, 2).content.unwrap().process);
+        let old: Old = serde_json::from_slice(&serde_json::to_vec(&paper).unwrap()).unwrap();
+        assert_eq!((old.v, old.instance, old.ttl_ms, old.released), (1, holder(2).instance, 3_600_000, false));
+        // It is rewritten in that time, whatever is granted meanwhile.
+        for ttl in [TTL, Duration::from_mins(20), TTL_MAX] {
+            let due =
+                (0..1 << 20).map(Duration::from_secs).find(|age| is_rewrite_due(Duration::ZERO, *age, ttl)).unwrap();
+            assert!(due + ttl <= (TTL_MAX * 9 / 10).max(ttl), "{ttl:?}: {due:?}");
+        }
+        let plain = serde_json::to_string(&asker.lease_record(7, None)).unwrap();
+        assert!(!plain.contains("process") && plain.contains("\"ttl_ms\":60000"), "{plain}");
+    }
+
+    #[test]
+    fn a_paper_that_names_something_else_cannot_be_read() {
+        let paper = LeaseRequester { me: holder(2), ttl: TTL }.lease_record(7, naming(1, 2).content.unwrap().process);
+        let text = serde_json::to_string(&paper).unwrap();
+        assert_eq!(parse(text.as_bytes()), Some(paper));
+        for other in ["app/journal/0000000000000007", "../x/live/processes/0202020202020202-1", ""] {
+            let text = text.replace("app/live/processes/0202020202020202-1", other);
+            assert_eq!(parse(text.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_who_wrote_before_has_renewed() {
+        let seen = |before: Option<&WatchedVersion<u32>>, found: &FoundObject<u32>, at| {
+            observe_version(before.cloned(), Some(found), Duration::from_secs(at)).unwrap()
+        };
+        let first = seen(None, &found(1, Some(2)), 10);
+        assert!(!first.renewed && first.since == Duration::from_secs(10));
+        let same = seen(Some(&first), &found(1, Some(2)), 20);
+        assert!(!same.renewed && same.since == Duration::from_secs(10), "it is the same paper");
+        let renewed = seen(Some(&same), &found(2, Some(2)), 30);
+        assert!(renewed.renewed && renewed.since == Duration::from_secs(30));
+        assert!(!seen(Some(&renewed), &found(3, Some(3)), 40).renewed, "another process has it now");
+        let unreadable = seen(Some(&renewed), &found(4, None), 40);
+        assert!(!unreadable.renewed, "who knows whose it is");
+        assert!(!seen(Some(&unreadable), &found(5, None), 50).renewed);
+    }
+}

@@ -1,0 +1,157 @@
+//! What this process sees of the objects of other processes: one look at each, whatever number of roles waits for it.
+//!
+//! The invariants that live here: a role that is free by what was seen was so after the version of its lease that names the process was
+//! read; and who has been silent for its whole length is ended before anything of it is taken, so that its own renewal fails.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::find;
+use super::lease_record::{FoundObject, LeaseRequester, WatchedVersion, observe_version};
+use super::process_record::{PeerStatus, ProcessKey, ProcessRecord, parse, peer_status};
+use crate::env::Env;
+use crate::ids::RoleName;
+use crate::role::lease::keep_alive;
+use crate::store::{ObjectVersion, ReplaceOutcome, Store, StoreError};
+
+/// All of them that somebody waits for, and who waits.
+#[derive(Debug, Default)]
+pub(super) struct PeerProcesses {
+    known: Mutex<BTreeMap<ProcessKey, Weak<PeerProcess>>>,
+    waiting: Mutex<Vec<Weak<Notify>>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct PeerProcess {
+    key: ProcessKey,
+    sight: tokio::sync::Mutex<PeerObservation>,
+}
+
+#[derive(Debug, Default)]
+struct PeerObservation {
+    /// The boot time at which the last look began.
+    looked: Option<Duration>,
+    found: Option<FoundObject<ObjectVersion, ProcessRecord>>,
+    watched: Option<WatchedVersion<ObjectVersion>>,
+}
+
+/// Who asks after one.
+#[derive(Debug)]
+pub(super) struct PeerQuery<'a> {
+    pub(super) env: &'a Env,
+    pub(super) store: &'a dyn Store,
+    pub(super) asker: &'a LeaseRequester,
+    pub(super) role: &'a RoleName,
+    /// The boot time at which the version of the role's lease was there that names the process.
+    pub(super) named: Duration,
+    /// Whether a silent one is ended; else nothing is written.
+    pub(super) ends: bool,
+}
+
+/// How it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PeerAnswer {
+    Has {
+        alive: bool,
+    },
+    HasNot,
+    /// Whether its end was written cannot be told.
+    Doubt,
+}
+
+impl PeerProcesses {
+    /// The one with this key.
+    pub(super) fn peer(&self, key: &ProcessKey) -> Arc<PeerProcess> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = known.get(key).and_then(Weak::upgrade) {
+            return peer;
+        }
+        known.retain(|_, peer| peer.strong_count() > 0);
+        let peer = Arc::new(PeerProcess { key: key.clone(), sight: tokio::sync::Mutex::default() });
+        known.insert(key.clone(), Arc::downgrade(&peer));
+        peer
+    }
+
+    /// Is notified when one is seen to have given something up, or to have ended.
+    pub(super) fn hints(&self) -> Arc<Notify> {
+        let notify = Arc::new(Notify::new());
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|waiting| waiting.strong_count() > 0);
+        waiting.push(Arc::downgrade(&notify));
+        notify
+    }
+
+    fn wake(&self) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.iter().filter_map(Weak::upgrade).for_each(|notify| notify.notify_one());
+    }
+}
+
+impl PeerProcess {
+    pub(super) fn key(&self) -> &ProcessKey {
+        &self.key
+    }
+
+    /// Whether it has the role. What was seen lately counts, if it was seen after the role's lease.
+    pub(super) async fn ask(&self, peers: &PeerProcesses, question: &PeerQuery<'_>) -> Result<PeerAnswer, StoreError> {
+        let PeerQuery { env, store, asker, role, named, ends } = *question;
+        let (key, lately) = (self.key.to_string(), keep_alive::retry_pause(asker.ttl) * 19 / 20);
+        let mut sight = self.sight.lock().await;
+        for _ in 0..2 {
+            let now = env.clock.boottime();
+            let is_fresh = |looked: Duration| looked > named && now.saturating_sub(looked) < lately;
+            if !sight.looked.is_some_and(is_fresh) && sight.look(env, store, &key).await? {
+                peers.wake();
+            }
+            let looked = sight.looked.unwrap_or_default();
+            tracing::trace!(key, %role, ?named, ?now, ?looked, found = ?sight.found, "a process object is seen");
+            match peer_status(role, &asker.me, asker.ttl, sight.found.as_ref(), sight.watched.as_ref(), looked) {
+                PeerStatus::Has { alive } => return Ok(PeerAnswer::Has { alive }),
+                PeerStatus::HasNot => return Ok(PeerAnswer::HasNot),
+                PeerStatus::Silent(..) if !ends => return Ok(PeerAnswer::Has { alive: false }),
+                PeerStatus::Silent(version, end) => {
+                    #[cfg(feature = "planted")]
+                    if crate::planted::is(crate::planted::PlantedBug::TakenWithoutEnd) {
+                        return Ok(PeerAnswer::HasNot);
+                    }
+                    tracing::debug!(key, "a process has been silent for its whole length: it is ended");
+                    let body = Bytes::from(serde_json::to_vec(&end).expect("plain data becomes JSON"));
+                    sight.looked = None;
+                    if let ReplaceOutcome::Replaced(version) = store.replace(&key, body, &version).await? {
+                        sight.found = Some(FoundObject { version, content: Some(end) });
+                        sight.watched = None;
+                        sight.looked = Some(now);
+                        peers.wake();
+                        return Ok(PeerAnswer::HasNot);
+                    }
+                    // It may live after all, or another process was the first to end it.
+                }
+            }
+        }
+        Ok(PeerAnswer::Doubt)
+    }
+}
+
+impl PeerObservation {
+    /// Looks. Whether a role is not listed any more.
+    async fn look(&mut self, env: &Env, store: &dyn Store, key: &str) -> Result<bool, StoreError> {
+        let asked = env.clock.boottime();
+        let found = find(store, key, parse).await?;
+        self.watched = observe_version(self.watched.take(), found.as_ref(), env.clock.boottime());
+        let roster = |found: &Option<FoundObject<ObjectVersion, ProcessRecord>>| {
+            found.as_ref().and_then(|found| found.content.clone())
+        };
+        let (before, after) = (roster(&self.found), roster(&found));
+        let gone = before.is_some_and(|before| {
+            let left = after.filter(|after| !after.ended).map(|after| after.roles).unwrap_or_default();
+            !before.roles.is_subset(&left)
+        });
+        (self.looked, self.found) = (Some(asked), found);
+        Ok(gone)
+    }
+}

@@ -1,0 +1,241 @@
+//! A store whose client is built anew when it is refused: credentials, profiles and certificates are exchanged on disk while a node goes on.
+//!
+//! The invariant that lives here: a request is sent again only when it was definitely refused, and once; what the new client is told is the
+//! answer. When a new one is built is decided in [`crate::client_renewal`].
+
+use std::fmt;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+use tokio::sync::Mutex;
+
+use super::{
+    ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
+    StoreErrorKind, Versioning,
+};
+use crate::client_renewal::{ClientRenewal, RenewalAction};
+use crate::env::Env;
+use crate::outage::Outage;
+
+/// A store that is being connected to.
+pub(super) type ConnectFuture = Pin<Box<dyn Future<Output = Result<Arc<dyn Store>, StoreError>> + Send>>;
+
+/// The store of now, and how the next one is made.
+pub(super) struct ReconnectingStore {
+    connect: Box<dyn Fn() -> ConnectFuture + Send + Sync>,
+    env: Env,
+    now: SyncMutex<ConnectionState>,
+    /// One at a time connects.
+    turn: Mutex<()>,
+}
+
+struct ConnectionState {
+    store: Arc<dyn Store>,
+    renewal: ClientRenewal,
+    /// An operator has asked for a new one.
+    is_asked: bool,
+    /// None can be built.
+    outage: Outage,
+}
+
+impl fmt::Debug for ReconnectingStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let now = self.now();
+        f.debug_struct("Renewing").field("store", &now.store).field("renewal", &now.renewal).finish_non_exhaustive()
+    }
+}
+
+impl ReconnectingStore {
+    /// The store that `connect` makes, now and whenever it is refused.
+    ///
+    /// # Errors
+    /// It cannot be connected to.
+    pub(super) async fn connect(
+        connect: impl Fn() -> ConnectFuture + Send + Sync + 'static,
+        env: &Env,
+    ) -> Result<Self, StoreError> {
+        let store = connect().await?;
+        let now = SyncMutex::new(ConnectionState {
+            store,
+            renewal: ClientRenewal::default(),
+            is_asked: false,
+            outage: Outage::default(),
+        });
+        Ok(Self { connect: Box::new(connect), env: env.clone(), now, turn: Mutex::default() })
+    }
+
+    /// The store of now, and which one it is.
+    async fn current_store(&self) -> (Arc<dyn Store>, u64) {
+        if self.now().is_asked {
+            let _turn = self.turn.lock().await;
+            if std::mem::take(&mut self.now().is_asked) {
+                self.reconnect().await;
+            }
+        }
+        let now = self.now();
+        (Arc::clone(&now.store), now.renewal.generation())
+    }
+
+    /// The store to ask after the one of `used` has refused; `None`: the refusal stands.
+    async fn store_after_refusal(&self, used: u64, error: &StoreError) -> Option<Arc<dyn Store>> {
+        if !is_client_refusal(error.kind) {
+            return None;
+        }
+        let _turn = self.turn.lock().await;
+        let decided = self.now().renewal.note_refusal(used, self.env.clock.boottime());
+        match decided {
+            RenewalAction::Stands => return None,
+            RenewalAction::UseNewer if std::mem::take(&mut self.now().is_asked) => {
+                self.reconnect().await;
+            }
+            RenewalAction::UseNewer => {}
+            RenewalAction::Build => {
+                tracing::debug!("{error}; asking again with the credentials and certificates that are on disk");
+                self.now().renewal.note_built(self.env.clock.boottime());
+                if !self.reconnect().await {
+                    return None;
+                }
+            }
+        }
+        Some(Arc::clone(&self.now().store))
+    }
+
+    /// One that cannot be built leaves the one before.
+    async fn reconnect(&self) -> bool {
+        match (self.connect)().await {
+            Ok(store) => {
+                self.now().store = store;
+                true
+            }
+            Err(error) => {
+                let (now, why) = (self.env.clock.boottime(), error.to_string());
+                if self.now().outage.note_failure(&why, now) {
+                    tracing::warn!("the store is asked with the credentials and certificates of before: {error}");
+                }
+                false
+            }
+        }
+    }
+
+    /// Asks the store of now, and once more the next one if that is refused.
+    async fn call_with_reconnect<T, F>(&self, ask: impl Fn(Arc<dyn Store>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let (store, used) = self.current_store().await;
+        let refused = match ask(store).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let Some(store) = self.store_after_refusal(used, &refused).await else { return Err(refused) };
+        let asked = ask(store).await;
+        if !asked.as_ref().is_err_and(|error| is_client_refusal(error.kind)) {
+            self.now().renewal.note_accepted();
+        }
+        asked
+    }
+
+    fn now(&self) -> MutexGuard<'_, ConnectionState> {
+        // Nothing that holds it can fail in between.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error may come of what the client has: its credentials are refused, or it refuses the server's certificate. Both are definite:
+/// nothing was done.
+fn is_client_refusal(kind: StoreErrorKind) -> bool {
+    matches!(
+        kind,
+        StoreErrorKind::Denied | StoreErrorKind::NoCredentials | StoreErrorKind::Invalid | StoreErrorKind::Untrusted
+    )
+}
+
+#[async_trait]
+impl Store for ReconnectingStore {
+    fn describe(&self) -> String {
+        self.now().store.describe()
+    }
+
+    fn capabilities(&self) -> StoreCapabilities {
+        self.now().store.capabilities()
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.call_with_reconnect(|store| {
+            let body = body.clone();
+            async move { store.put(key, body).await }
+        })
+        .await
+    }
+
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        self.call_with_reconnect(|store| {
+            let body = body.clone();
+            async move { store.put_if_absent(key, body).await }
+        })
+        .await
+    }
+
+    async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
+        // It is held once: the proof, which has put others before, begins again by itself.
+        self.current_store().await.0.put_if_absent_paused(key, body, hold).await
+    }
+
+    async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError> {
+        self.call_with_reconnect(|store| {
+            let body = body.clone();
+            async move { store.replace(key, body, expected).await }
+        })
+        .await
+    }
+
+    async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
+        self.call_with_reconnect(|store| async move { store.get(key, limit).await }).await
+    }
+
+    async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError> {
+        self.call_with_reconnect(|store| async move { store.get_versioned(key, limit).await }).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.call_with_reconnect(|store| {
+            let range = range.clone();
+            async move { store.get_range(key, range).await }
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
+        self.call_with_reconnect(|store| async move { store.list(prefix, after, limit).await }).await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.call_with_reconnect(|store| async move { store.delete(keys).await }).await
+    }
+
+    async fn measure_clock_offset(&self) {
+        self.current_store().await.0.measure_clock_offset().await;
+    }
+
+    async fn versioning(&self) -> Versioning {
+        self.current_store().await.0.versioning().await
+    }
+
+    fn reload_credentials(&self) {
+        let mut now = self.now();
+        now.renewal.request_rebuild();
+        now.is_asked = true;
+    }
+
+    fn last_attempt_error(&self) -> Option<String> {
+        self.now().store.last_attempt_error()
+    }
+
+    fn clock_offset(&self) -> Option<SignedDuration> {
+        self.now().store.clock_offset()
+    }
+}
