@@ -1,7 +1,7 @@
 //! The file tree: scan, compare, read, write back.
 //!
-//! Reading goes through [`roots::SourceRoots`]: every path is resolved below a descriptor of its source and without following
-//! a symbolic link, so that nobody who can write the tree can lead a backup out of it.
+//! Reading goes through [`roots::SourceRoots`]: every path is resolved below a descriptor of its source and without
+//! following a symbolic link, so that a process that can write the tree cannot lead a backup out of it.
 
 pub mod compare;
 pub mod exclude;

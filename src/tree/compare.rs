@@ -1,28 +1,28 @@
-//! Whether something changed, decided from what is remembered and what is seen. Pure.
+//! Decides whether an entry changed, from the cached and the current metadata. Pure.
 
 use crate::repo::entry::{EntryKind, ManifestEntry, UnixNanos};
 use crate::tree::stat::{FileType, Stat};
 
-/// What a node remembers for itself of an entry, beside the entry. Good on this node only. The device number is not part
-/// of it: it changes with the order in which disks are found, and a different file with the same inode number, ctime, size
-/// and mtime to the nanosecond is not to be feared.
+/// What a node caches of an entry beside the manifest entry; valid on this node only. The device number is left out: it
+/// changes with the order in which disks are found, and a different file with the same inode number, ctime, size and
+/// mtime to the nanosecond is not to be expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CachedStat {
-    /// The number within the file system.
+    /// The inode number within the file system.
     pub ino: u64,
-    /// When content or metadata last changed; nobody can set it back.
+    /// When content or metadata last changed; a user program cannot set it back.
     pub ctime: UnixNanos,
 }
 
-/// The kernel stamps files with a clock that ticks at least this often (100 Hz, and one tick to be safe).
+/// The longest time between two steps of the clock with which the kernel stamps files (100 Hz, doubled for safety).
 const TICK: UnixNanos = UnixNanos(20_000_000);
 
 /// The coarsest time stamps of a file system that has no nanoseconds (FAT: 2 s).
 const COARSE: UnixNanos = UnixNanos(2_000_000_000);
 
 impl CachedStat {
-    /// What to remember of an object that was seen as `stat` at `seen` or later, by this host's wall clock. `None` if it
-    /// changed so shortly before that it could change again without a new ctime.
+    /// The metadata to cache of an object that was read as `stat` at `seen` or later, by this host's wall clock. `None`
+    /// if the object changed so shortly before that it could change again without a new ctime.
     pub fn from_stat(stat: &Stat, seen: UnixNanos) -> Option<Self> {
         let has_nanoseconds = stat.ctime.seconds_and_nanos().1 != 0;
         let settled = stat.ctime.0 + if has_nanoseconds { TICK.0 } else { COARSE.0 };
@@ -30,17 +30,17 @@ impl CachedStat {
     }
 }
 
-/// Whether `entry` is still what `stat` shows, by what this node remembers of it: nothing of it needs to be read then,
-/// neither content nor link target nor attributes, because changing any of them changes the ctime.
+/// Whether `stat` and this node's cache show that `entry` is unchanged. Neither content nor link target nor attributes
+/// need to be read then, because changing any of them changes the ctime.
 ///
-/// Of a further name of a file it says only that the file is unchanged, not which name comes first.
+/// For a hard link it only says that the file is unchanged, not which of its names comes first.
 pub fn is_unchanged_since_cached(entry: &ManifestEntry, local: &CachedStat, stat: &Stat) -> bool {
     (local.ino, local.ctime) == (stat.ino, stat.ctime) && entry.mtime == stat.mtime && matches_kind(&entry.kind, stat)
 }
 
-/// Whether a regular file is believed to be `entry` by what `stat` shows: size and mtime, and everything else that
-/// it shows. For a role that came from another node and `takeover_trust = "mtime"`. Anything else costs no read of content
-/// and is never believed.
+/// Whether a regular file is taken to be `entry` because size, mtime and everything else in `stat` agree. Used for a
+/// role that came from another node with `takeover_trust = "mtime"`. Other types have no content to save a read for, so
+/// they never match.
 pub fn matches_size_and_mtime(entry: &ManifestEntry, stat: &Stat) -> bool {
     let owner = (entry.owner.mode, entry.owner.uid, entry.owner.gid);
     stat.kind == FileType::File
@@ -49,11 +49,11 @@ pub fn matches_size_and_mtime(entry: &ManifestEntry, stat: &Stat) -> bool {
         && matches_kind(&entry.kind, stat)
 }
 
-/// Type, size and device number, as far as the entry tells them.
+/// Whether type, size and device number agree, as far as the entry has them.
 fn matches_kind(kind: &EntryKind, stat: &Stat) -> bool {
     match kind {
         EntryKind::File { size, .. } => stat.kind == FileType::File && *size == stat.size,
-        // The size stands at the first name.
+        // The size is stored with the first name only.
         EntryKind::Hardlink { .. } => !matches!(stat.kind, FileType::Dir | FileType::Socket | FileType::Unknown),
         EntryKind::Dir => stat.kind == FileType::Dir,
         EntryKind::Symlink { target } => stat.kind == FileType::Symlink && target.len() as u64 == stat.size,
@@ -63,25 +63,25 @@ fn matches_kind(kind: &EntryKind, stat: &Stat) -> bool {
     }
 }
 
-/// What became of a path between two snapshots.
+/// How a path changed between two snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathChange {
-    /// Not there before.
+    /// The path is in the second snapshot only.
     New,
-    /// There, and different.
+    /// The path is in both snapshots and its entry differs.
     Changed {
         /// The type, the content, the link target or the device number differs.
         content: bool,
         /// Owner, permissions, mtime or extended attributes differ.
         metadata: bool,
     },
-    /// Equal.
+    /// The entries are equal.
     Unchanged,
-    /// No longer there.
+    /// The path is in the first snapshot only.
     Removed,
 }
 
-/// What became of a path. `None` if it is in neither snapshot.
+/// How a path changed between two snapshots. `None` if it is in neither.
 pub fn path_change(before: Option<&ManifestEntry>, now: Option<&ManifestEntry>) -> Option<PathChange> {
     Some(match (before, now) {
         (None, None) => return None,

@@ -1,8 +1,8 @@
-//! What a person does not want in the backup: patterns in gitignore syntax.
+//! What the operator excludes from the backup: patterns in gitignore syntax.
 //!
-//! Sources are absolute, so a pattern with a leading `/` (or a `/` inside) starts at the file system's root; without one it
-//! matches a name at any depth. The last pattern that matches decides, and `!` takes back. As in git, what lies inside an
-//! excluded directory cannot be taken back: the directory is not even opened.
+//! Sources are absolute, so a pattern with a leading `/` (or a `/` inside) starts at the file system's root; without
+//! one it matches a name at any depth. The last pattern that matches decides, and `!` includes again. As in git,
+//! nothing inside an excluded directory can be included again: the directory is not even opened.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -17,11 +17,11 @@ use crate::repo::entry::TreePath;
 #[derive(Debug, Clone)]
 pub struct ExcludePatterns(Gitignore);
 
-/// A pattern that means nothing.
+/// A pattern that cannot match anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("exclude pattern {pattern:?}: {why}")]
 pub struct BadPattern {
-    /// As it was written.
+    /// The pattern as it was written.
     pub pattern: String,
     /// What is wrong with it.
     pub why: String,
@@ -42,15 +42,15 @@ impl ExcludePatterns {
         builder.build().map(Self).map_err(|e| BadPattern { pattern: all(), why: e.to_string() })
     }
 
-    /// Excludes nothing.
+    /// An empty set of patterns, which excludes nothing.
     pub fn none() -> Self {
         Self(Gitignore::empty())
     }
 
-    /// Whether `path` itself is left out, and with it everything below. Says nothing about its parents: whoever walks
-    /// does not get below an excluded one.
+    /// Whether `path` itself is excluded, and with it everything below. The parents are not tested: the walk does not
+    /// descend into an excluded directory.
     pub fn excludes(&self, path: &TreePath, is_dir: bool) -> bool {
-        // The path is relative to `/`, the root of the patterns; `matched_path_or_any_parents` would panic elsewhere.
+        // The path is relative to `/`, the root of the patterns; `matched_path_or_any_parents` would panic otherwise.
         !self.0.is_empty() && self.0.matched(Path::new(OsStr::from_bytes(path.as_bytes())), is_dir).is_ignore()
     }
 }

@@ -1,33 +1,33 @@
-//! The flags of a file that are part of it, as chattr(1) sets them: append only, no dump, immutable. Pure.
+//! The file flags that are part of an entry, as chattr(1) sets them: append only, no dump, immutable. Pure.
 //!
-//! The walk sees them in the same call as everything else. In an entry they stand among the attributes, under a name that is in no
-//! namespace of Linux, so that the layout of entries is what it was.
+//! The walk reads them in the same call as the other metadata. An entry stores them as an attribute with a name outside
+//! Linux's namespaces, so the layout of entries did not have to change.
 
 use rustix::fs::{IFlags, StatxAttributes};
 
 use crate::repo::entry::Xattr;
 
-/// The name of the attribute that holds them.
+/// Name of the attribute that stores the flags.
 pub const ATTRIBUTE: &[u8] = b"runner.flags";
 
-/// Each flag: its letter in chattr(1), in order, and what the kernel calls it.
+/// Each flag: its letter in chattr(1), in order, and the kernel's constants.
 const FLAGS: [(u8, StatxAttributes, IFlags); 3] = [
     (b'a', StatxAttributes::APPEND, IFlags::APPEND),
     (b'd', StatxAttributes::NODUMP, IFlags::NODUMP),
     (b'i', StatxAttributes::IMMUTABLE, IFlags::IMMUTABLE),
 ];
 
-/// Flags of one file.
+/// The flags of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FileFlags(u8);
 
 impl FileFlags {
-    /// As statx(2) tells them.
+    /// The flags in an answer of statx(2).
     pub fn of_statx(attributes: StatxAttributes) -> Self {
         Self::select(|(_, shown, _)| attributes.contains(*shown))
     }
 
-    /// As an entry's attributes tell them. Letters that this version does not know mean nothing to it.
+    /// The flags stored in an entry's attributes. Letters that this version does not know are ignored.
     pub fn of_entry(xattrs: &[Xattr]) -> Self {
         let letters = xattrs.iter().find(|x| x.name == ATTRIBUTE).map_or(&[][..], |x| &x.value);
         Self::select(|(letter, ..)| letters.contains(letter))
@@ -41,23 +41,23 @@ impl FileFlags {
         FLAGS.iter().enumerate().filter(move |(n, _)| self.0 & (1 << n) != 0).map(|(_, flag)| flag)
     }
 
-    /// The attribute that an entry gets; `None`: it has no flag.
+    /// The attribute to store in an entry; `None` if no flag is set.
     pub fn attribute(self) -> Option<Xattr> {
         let value: Vec<u8> = self.list().map(|(letter, ..)| *letter).collect();
         (!value.is_empty()).then(|| Xattr { name: ATTRIBUTE.to_vec(), value })
     }
 
-    /// Whether there is none.
+    /// Whether no flag is set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether a file that has them can no longer be written, renamed or linked.
+    /// Whether a file with these flags can no longer be written, renamed or linked.
     pub fn prevent_changes(self) -> bool {
         self.list().any(|(_, _, flag)| IFlags::IMMUTABLE.union(IFlags::APPEND).contains(*flag))
     }
 
-    /// As ioctl_iflags(2) wants them.
+    /// The flags in the form that ioctl_iflags(2) takes.
     pub fn as_inode_flags(self) -> IFlags {
         self.list().fold(IFlags::empty(), |all, (_, _, flag)| all | *flag)
     }

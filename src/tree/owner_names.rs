@@ -1,4 +1,4 @@
-//! Names of owners. A restore on another host prefers them to the numbers, so each entry carries both.
+//! Names of users and groups. A restore on another host prefers them to the numbers, so each entry carries both.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +8,11 @@ use nix::unistd::{Gid, Group, Uid, User};
 use crate::repo::entry::OwnerAndMode;
 use crate::tree::stat::Stat;
 
-/// The most names that are remembered of each kind. A tree has few owners; one that has more (each file its own, as some
-/// container stores do) costs lookups, not memory.
+/// The most names that are cached of users, and of groups. A tree has few owners; one that has more (each file its own,
+/// as some container stores do) costs lookups, not memory.
 const NAMES_MAX: usize = 4096;
 
-/// Names by number, asked once each from the system's databases (which may be a directory server). Thread safe.
+/// Names by number, looked up once each in the system's databases (which may be a directory server). Thread safe.
 #[derive(Debug, Default)]
 pub struct OwnerNames {
     users: Mutex<HashMap<u32, Arc<str>>>,
@@ -20,7 +20,7 @@ pub struct OwnerNames {
 }
 
 impl OwnerNames {
-    /// Remembers nothing yet.
+    /// Creates an empty cache.
     pub fn new() -> Self {
         Self::default()
     }
@@ -48,12 +48,12 @@ impl OwnerNames {
 }
 
 fn lookup(known: &Mutex<HashMap<u32, Arc<str>>>, id: u32, ask: impl FnOnce(u32) -> Option<String>) -> Arc<str> {
-    // The map is whole after every statement, so a panic elsewhere does not spoil it.
+    // The map is consistent after every statement, so a panic of another thread does not spoil it.
     let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(name) = lock().get(&id) {
         return Arc::clone(name);
     }
-    // Not under the lock: a directory server may take its time, and others know their names already.
+    // Not under the lock: a directory server may be slow, and other threads find their names in the cache.
     let name: Arc<str> = ask(id).unwrap_or_default().into();
     let mut known = lock();
     if known.len() >= NAMES_MAX {

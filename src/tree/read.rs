@@ -1,7 +1,7 @@
-//! Reading what the cache does not vouch for: link targets, attributes, content. For worker threads; nothing here waits
+//! Reads what the cache does not cover: link targets, attributes, content. Runs in worker threads; nothing here waits
 //! for anything but the file system.
 //!
-//! An entry is made from what the opened object says of itself, never from what the walk saw under the name before.
+//! An entry is made from the metadata of the opened object, never from what the walk read under the name before.
 
 mod extents;
 mod xattrs;
@@ -24,44 +24,44 @@ use extents::DataRuns;
 pub use extents::EXTENTS_MAX;
 use xattrs::XattrTarget;
 
-/// Files from this size on are announced to the kernel as read from front to back, so that it reads further ahead.
+/// Files of at least this size are announced to the kernel as read sequentially, so that it reads further ahead.
 const SEQUENTIAL_MIN: u64 = 1 << 20;
 
-/// The most data of one file, in bytes, holes not counted. A file may claim more than there are disks for, and some file systems
-/// let one block appear in it any number of times.
+/// The most data of one file, in bytes, holes not counted. A file may claim more than there are disks for, and some
+/// file systems let one block appear in it any number of times.
 pub const DATA_MAX: u64 = 16 << 40;
 
-/// How often the holes of a file may move while they are looked for.
+/// How many times the holes of a file may move while they are searched.
 const HOLES_MOVED_MAX: u32 = 1000;
 
-/// An entry as it is stored, but for the content.
+/// An entry as it is stored, without the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadEntry {
-    /// The entry; a file has its size and no chunks yet.
+    /// The entry; for a file with its size and without chunks yet.
     pub entry: ManifestEntry,
-    /// What the object said of itself just before its attributes were read. The one to remember.
+    /// The object's metadata just before its attributes were read. This is the one to cache.
     pub stat: Stat,
-    /// Attributes that could not be read and are missing in the entry.
+    /// The attributes that could not be read and are missing in the entry.
     pub problem: Option<PathProblem>,
 }
 
 /// Reads everything but the content: link target, extended attributes, names of the owners.
 ///
-/// For a file whose content is to be read too, [`open_file`] and [`OpenFile::complete`] spare opening it twice.
+/// For a file whose content is read too, [`open_file`] and [`OpenFile::complete`] save a second open.
 ///
 /// # Errors
-/// It vanished, became something of another type, or cannot be read.
+/// The object vanished, its type changed, or it cannot be read.
 pub fn read_entry(roots: &SourceRoots, scanned: &ScannedEntry, names: &OwnerNames) -> Result<ReadEntry, PathProblem> {
     let path = &scanned.path;
     let failed = |e: io::Error| PathProblem::io(path.clone(), &e);
     if scanned.stat.kind == FileType::File {
         return Ok(open_file(roots, path)?.to_entry(path, names));
     }
-    // A directory that may be passed but not listed has attributes all the same.
+    // A directory that may be entered but not listed still has attributes.
     let listable = (scanned.stat.kind == FileType::Dir).then(|| roots.open_at(path, LIST).ok()).flatten();
     let (fd, readable) = match listable {
         Some(fd) => (fd, true),
-        // Nothing else may be opened for reading without effects. `O_PATH` only points to it.
+        // Opening anything else for reading may have effects. `O_PATH` only refers to it.
         None => (roots.open_at(path, OFlags::PATH).map_err(failed)?, false),
     };
     let stat = Stat::of(&fd).map_err(failed)?;
@@ -88,7 +88,7 @@ pub fn read_entry(roots: &SourceRoots, scanned: &ScannedEntry, names: &OwnerName
 
 fn assemble(path: &TreePath, kind: EntryKind, stat: Stat, names: &OwnerNames, object: XattrTarget<'_>) -> ReadEntry {
     let (mut xattrs, unread): (Vec<Xattr>, _) = object.xattrs();
-    // A name outside of the kernel's namespaces that a file system makes up would be taken for flags.
+    // A name outside the kernel's namespaces, made up by a file system, would be taken for flags.
     xattrs.retain(|x| x.name != flags::ATTRIBUTE);
     if matches!(stat.kind, FileType::File | FileType::Dir)
         && let Some(flags) = stat.flags.attribute()
@@ -111,7 +111,7 @@ pub struct OpenFile {
 /// Opens the regular file at `path`.
 ///
 /// # Errors
-/// It vanished, is no regular file (any more), or may not be read.
+/// The path vanished, is no regular file (any more), or may not be read.
 pub fn open_file(roots: &SourceRoots, path: &TreePath) -> Result<OpenFile, PathProblem> {
     let failed = |e: io::Error| PathProblem::io(path.clone(), &e);
     let fd = roots.open_file(path).map_err(failed)?;
@@ -120,25 +120,25 @@ pub fn open_file(roots: &SourceRoots, path: &TreePath) -> Result<OpenFile, PathP
         return Err(PathProblem { path: path.clone(), kind: PathProblemKind::Vanished });
     }
     if stat.size >= SEQUENTIAL_MIN {
-        // Only advice: what does not take it reads all the same.
+        // Only advice: a file system that ignores it is read all the same.
         let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Sequential);
     }
     Ok(OpenFile { fd, stat })
 }
 
-/// What [`OpenFile::read_whole`] did.
+/// The result of [`OpenFile::read_whole`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WholeRead {
     /// How many bytes were appended.
     pub len: usize,
     /// The file was written to meanwhile: the bytes may be a mixture of old and new, or fewer or more than its size.
     pub changed: bool,
-    /// The file says that it is empty, stayed what it was, and has content, as those of `/proc` have. Nothing was appended: how
-    /// much there is shows at the end alone.
+    /// The file reports size 0, did not change, and has content, as files in `/proc` do. Nothing was appended: only
+    /// reading to the end shows how much there is.
     pub unsized_content: bool,
 }
 
-/// Reads a file whose size is not known from front to back.
+/// Reads a file whose size is unknown, sequentially.
 #[derive(Debug)]
 pub struct SequentialReader<'a> {
     file: &'a OpenFile,
@@ -153,24 +153,24 @@ impl io::Read for SequentialReader<'_> {
     }
 }
 
-/// It has more data than [`DATA_MAX`].
+/// The error for a file with more data than [`DATA_MAX`].
 pub fn too_much_data_error() -> io::Error {
     io::Error::other(format!("it has more than {} TiB of data", DATA_MAX >> 40))
 }
 
 impl OpenFile {
-    /// What the file was when it was opened.
+    /// The file's metadata at the time it was opened.
     pub fn stat(&self) -> &Stat {
         &self.stat
     }
 
-    /// The file as an entry, without content: no chunks, no extents.
+    /// The file as an entry without content: no chunks, no extents.
     pub fn to_entry(&self, path: &TreePath, names: &OwnerNames) -> ReadEntry {
         let kind = EntryKind::File { size: self.stat.size, extents: None, chunks: Vec::new() };
         assemble(path, kind, self.stat, names, XattrTarget::Open(self.fd.as_fd()))
     }
 
-    /// Fills `buffer` from `offset`; less only at the end of the file.
+    /// Fills `buffer` from `offset`; fewer bytes only at the end of the file.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut len = 0;
         while len < buffer.len() {
@@ -182,11 +182,11 @@ impl OpenFile {
         Ok(len)
     }
 
-    /// Appends a small file's content to `buffer`, at most the size that it had when it was opened, and tells whether it
-    /// stayed what it was. One read as a rule: room for one byte more shows that the end was reached.
+    /// Appends a small file's content to `buffer`, at most the size it had when it was opened, and reports whether it
+    /// changed meanwhile. Usually this is one read: room for one byte more shows that the end was reached.
     ///
     /// # Errors
-    /// The read failed; `buffer` is as it was.
+    /// The read failed; `buffer` is unchanged.
     pub fn read_whole(&self, buffer: &mut Vec<u8>) -> io::Result<WholeRead> {
         let start = buffer.len();
         let size = usize::try_from(self.stat.size).map_err(|_| io::Error::from(Errno::FBIG))?;
@@ -200,7 +200,7 @@ impl OpenFile {
         Ok(WholeRead { len: len.min(size), changed: changed || (len != size && !unsized_content), unsized_content })
     }
 
-    /// The content from its beginning to where it ends, whatever the file says of its size.
+    /// A reader of the content from the beginning to the real end, whatever size the file reports.
     pub fn sequential_reader(&self) -> SequentialReader<'_> {
         SequentialReader { file: self, at: 0 }
     }
@@ -209,8 +209,8 @@ impl OpenFile {
         loop {
             let len = buffer.len() - start;
             let more = retry_on_intr(|| rustix::io::pread(&self.fd, spare_capacity(buffer), len as u64))?;
-            // A regular file gives less than asked for only at its end; network file systems sometimes break that, so it
-            // is believed only where the end is expected.
+            // A regular file returns less than asked for only at its end; network file systems sometimes break that, so
+            // a short read is believed only where the end is expected.
             if more == 0 || len + more >= size {
                 return Ok(());
             }
@@ -222,11 +222,11 @@ impl OpenFile {
         Ok(!self.stat.unchanged_in(&Stat::of(&self.fd)?))
     }
 
-    /// Where the file has data. `None` if it has no hole, or if the file system cannot tell. At most `max`, which is
-    /// [`EXTENTS_MAX`] but in tests: of a file with more the smallest holes count as data.
+    /// The ranges of the file that hold data. `None` if the file has no hole, or the file system cannot tell. Returns
+    /// at most `max` ranges, which is [`EXTENTS_MAX`] outside tests: beyond that the smallest holes count as data.
     ///
     /// # Errors
-    /// The holes move all the time.
+    /// The holes keep moving while they are searched.
     pub fn extents(&self, max: usize) -> io::Result<Option<Vec<Extent>>> {
         let size = self.stat.size;
         if self.stat.blocks.saturating_mul(512) >= size {
@@ -243,7 +243,7 @@ impl OpenFile {
             };
             match rustix::fs::seek(&self.fd, SeekFrom::Hole(offset)) {
                 Ok(end) if end > offset => at = runs.add(offset, end.min(size)),
-                // It is being punched or cut under our eyes, and will be found changed.
+                // The file is being punched or truncated at this moment, and will be found changed.
                 Ok(_) | Err(Errno::NXIO) if moved < HOLES_MOVED_MAX => moved += 1,
                 Ok(_) | Err(Errno::NXIO) => return Err(io::Error::other("its holes move while they are looked for")),
                 Err(_) => return Ok(None),

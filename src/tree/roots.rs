@@ -1,8 +1,8 @@
-//! The sources of a backup, held open, and the way from them to everything below.
+//! The sources of a backup, held open, and the path resolution from them to everything below.
 //!
-//! The invariant that lives here: below a source no symbolic link is ever followed, not even in the middle of a path that
-//! somebody swaps while we are on our way. How a source itself is reached is the operator's business: its parents may
-//! be links. A path may be longer than the kernel takes at once.
+//! The invariant that lives here: below a source no symbolic link is ever followed, not even in the middle of a path
+//! that another process swaps during the resolution. How a source itself is reached is the operator's choice: its
+//! parents may be links. A path may be longer than the kernel takes at once.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -21,21 +21,22 @@ use crate::tree::stat::{FileType, Stat};
 /// The longest path that the kernel takes, with its NUL.
 const PATH_MAX: usize = 4096;
 
-/// Looks at a directory without reading it, so that no read permission is needed.
+/// Flags to open a directory without reading it, so that no read permission is needed.
 pub(super) const PASS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
-/// Lists a directory.
+/// Flags to list a directory.
 pub(super) const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
-/// Reads a file. `O_NONBLOCK` and `O_NOCTTY`, because it may have become a pipe or a terminal since it was looked at.
+/// Flags to read a file. `O_NONBLOCK` and `O_NOCTTY`, because it may have become a pipe or a terminal since it was
+/// listed.
 pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// How long a file is waited for that another process holds a lease on (`F_SETLEASE`): a file server for its client lets go within
-/// milliseconds when it is told, and whoever does not has it for as long as `fs.lease-break-time` (45 s). Anybody may take a lease on
-/// a file of theirs.
+/// How long a read waits for a file on which another process holds a lease (`F_SETLEASE`). A file server that holds one
+/// for its client releases it within milliseconds of the kernel's signal; a holder that ignores the signal keeps it for
+/// `fs.lease-break-time` (45 s). Any user may take a lease on a file of theirs.
 const LEASE_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// The same for all files of a walk together: then each is tried once.
+/// The limit of these waits for all files of a walk together; after it each file is tried once.
 const LEASE_WAITS_MAX: Duration = Duration::from_mins(1);
 
 /// The first and the longest pause between two tries.
@@ -45,7 +46,7 @@ const LEASE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::f
 #[derive(Debug, thiserror::Error)]
 #[error("source {}: {why}", source_path.display())]
 pub struct ScanError {
-    /// As it was configured.
+    /// The path as it was configured.
     pub source_path: PathBuf,
     /// What is wrong with it.
     pub why: ScanErrorKind,
@@ -54,38 +55,38 @@ pub struct ScanError {
 /// The kinds of [`ScanError`].
 #[derive(Debug, thiserror::Error)]
 pub enum ScanErrorKind {
-    /// There is nothing of that name.
+    /// No object has that name.
     #[error("it does not exist")]
     Missing,
-    /// It is there and cannot be read.
+    /// The object exists and cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(io::Error),
-    /// It is relative, or contains `..`.
+    /// The path is relative, or contains `..`.
     #[error("it is no absolute path without ..")]
     NotAbsolute,
-    /// It is a symbolic link. Only the link itself would be stored, never what it leads to.
+    /// The source is a symbolic link. Only the link itself would be stored, never its target.
     #[error("it is a symbolic link to {}", .0.display())]
     Link(PathBuf),
-    /// It is a socket, a pipe or a device, or nothing that Linux knows: it has a name and no content.
+    /// The source is a socket, a pipe, a device or an unknown type: it has a name and no content.
     #[error("there is nothing in it to back up")]
     Nothing,
 }
 
-/// The sources, in path order, none below another.
+/// The sources in path order, none of them below another.
 #[derive(Debug)]
 pub struct SourceRoots {
     sources: Vec<SourceRoot>,
     way: PathResolution,
-    /// For how long files under a lease were waited for, in milliseconds.
+    /// Time spent waiting for files under a lease, in milliseconds.
     lease_waited_ms: AtomicU64,
 }
 
-/// One source.
+/// One source that is held open.
 #[derive(Debug)]
 pub(super) struct SourceRoot {
-    /// Where it is.
+    /// The source's path.
     pub(super) path: TreePath,
-    /// What it was when it was opened.
+    /// The source's metadata at the time it was opened.
     pub(super) stat: Stat,
     /// The source itself if it is a directory, else its parent.
     base: OwnedFd,
@@ -103,7 +104,7 @@ enum PathResolution {
 }
 
 impl SourceRoots {
-    /// Opens `sources`. One that lies inside another must be there too, but belongs to that one and is dropped, as is a
+    /// Opens `sources`. A source inside another must exist too, but is covered by the other and dropped, as is a
     /// repeated one.
     ///
     /// # Errors
@@ -126,7 +127,7 @@ impl SourceRoots {
         Ok(Self { sources: roots, way, lease_waited_ms: AtomicU64::new(0) })
     }
 
-    /// Where the sources are, in path order.
+    /// The paths of the sources, in path order.
     pub fn paths(&self) -> impl Iterator<Item = &TreePath> {
         self.sources.iter().map(|r| &r.path)
     }
@@ -136,9 +137,9 @@ impl SourceRoots {
         &self.sources
     }
 
-    /// Opens what is at `path` without following links; `flags` say what for.
+    /// Opens `path` without following links, with `flags`.
     pub(super) fn open_at(&self, path: &TreePath, flags: OFlags) -> io::Result<OwnedFd> {
-        // None lies below another, so the last one that is not after `path` is the only one that it can be below.
+        // No source lies below another, so only the last one that is not after `path` can contain it.
         let after = self.sources.partition_point(|r| r.path <= *path);
         let root = after.checked_sub(1).map(|i| &self.sources[i]).filter(|r| path.starts_with(&r.path));
         let root = root.ok_or_else(|| io::Error::other("it is outside of the sources"))?;
@@ -152,12 +153,14 @@ impl SourceRoots {
         *self.lease_waited_ms.get_mut() = LEASE_WAITS_MAX.as_millis() as u64;
     }
 
-    /// Opens the file at `path` for reading, and waits for nobody longer than a bound. What is there now may be no file any more.
+    /// Opens the file at `path` for reading, with a bounded wait for leases. The object may have stopped being a file
+    /// meanwhile.
     pub(super) fn open_file(&self, path: &TreePath) -> io::Result<OwnedFd> {
         let (mut waited, mut pause) = (Duration::ZERO, LEASE_PAUSE.0);
         loop {
             match self.open_at(path, READ) {
-                // The holder of the lease has been told. Nothing but a lease, and hardly a device, answers so.
+                // The kernel has signalled the holder of the lease. Nothing but a lease, and hardly a device, gives
+                // this error.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     let all = Duration::from_millis(self.lease_waited_ms.load(Ordering::Relaxed));
                     if waited + pause > LEASE_WAIT_MAX || all + pause > LEASE_WAITS_MAX {
@@ -190,7 +193,7 @@ impl SourceRoot {
             .map_err(|e| failed(Errno::from_io_error(&e).expect("statx gives an errno")))?;
         match stat.kind {
             FileType::Dir => return Self::directory(path.clone(), base.as_fd(), path.name()),
-            // Below a source a link is an entry like any other; as the source it stands for what it leads to.
+            // Below a source a link is an entry like any other; a source that is a link stands for its target.
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&base, &name, Vec::new()).map_err(failed)?;
                 return Err(ScanErrorKind::Link(OsString::from_vec(target.into_bytes()).into()));
@@ -198,8 +201,8 @@ impl SourceRoot {
             FileType::Socket | FileType::Unknown | FileType::Fifo | FileType::CharDevice | FileType::BlockDevice => {
                 return Err(ScanErrorKind::Nothing);
             }
-            // Opening anything else may have effects; a file must be readable now rather than fail later. A lease on it is no
-            // reason to back up nothing.
+            // Opening anything else may have effects. A file must be readable now rather than fail later; a lease on it
+            // is no reason to fail the whole backup.
             FileType::File => match open_following_links(base.as_fd(), path.name(), READ | OFlags::NOFOLLOW) {
                 Ok(_) | Err(Errno::AGAIN) => {}
                 Err(e) => return Err(failed(e)),
@@ -220,7 +223,8 @@ fn error(source: &Path, why: ScanErrorKind) -> ScanError {
     ScanError { source_path: source.to_owned(), why }
 }
 
-/// The path below `/` that an absolute `source` names, as entries have it; `None`: it is no absolute path without `..`.
+/// The path below `/` that an absolute `source` names, in the form of entries; `None` if it is no absolute path without
+/// `..`.
 pub(crate) fn tree_path(source: &Path) -> Option<TreePath> {
     let mut components = source.components();
     if components.next() != Some(Component::RootDir) {
@@ -233,12 +237,12 @@ pub(crate) fn tree_path(source: &Path) -> Option<TreePath> {
     TreePath::new(names.collect::<Option<Vec<_>>>()?.join(&b'/'))
 }
 
-/// Where `path` is for everybody else.
+/// The absolute path in the file system of `path`.
 pub fn absolute_path(path: &TreePath) -> PathBuf {
     PathBuf::from(OsString::from_vec([b"/", path.as_bytes()].concat()))
 }
 
-/// Opens `path` below `base`, through links.
+/// Opens `path` below `base`, following links.
 fn open_following_links(base: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     open_in_pieces(base, path, flags, |fd, piece, flags| openat(fd, OsStr::from_bytes(piece), flags, Mode::empty()))
 }
@@ -265,7 +269,7 @@ impl PathResolution {
     }
 }
 
-/// Opens `path` below `base` in pieces that the kernel takes. Never more than two descriptors are open.
+/// Opens `path` below `base` in pieces that the kernel takes. At most two descriptors are open at a time.
 fn open_in_pieces(
     base: BorrowedFd<'_>,
     path: &[u8],
@@ -371,7 +375,7 @@ mod tests {
             let error = SourceRoots::open(&[dir.path().join(name)]).unwrap_err();
             assert!(matches!(&error.why, ScanErrorKind::Link(to) if to == Path::new(target)), "{error}");
         }
-        // Also where another source covers it: whoever names it means the data.
+        // The same where another source covers the link: the operator who names it means the data.
         let both = SourceRoots::open(&[dir.path().to_owned(), dir.path().join("link")]);
         assert!(matches!(both.unwrap_err().why, ScanErrorKind::Link(_)));
         let around = SourceRoots::open(&[dir.path().to_owned()]).unwrap();

@@ -1,12 +1,11 @@
-//! A walk over the sources that gives every entry with its metadata, in path order.
+//! A walk over the sources that returns every entry with its metadata, in path order.
 //!
-//! Nothing is opened but directories (and `CACHEDIR.TAG`): no content, no link target, no extended attribute. Two threads
-//! work ahead of the consumer, who gets batches in the order of [`TreePath`].
+//! Only directories (and `CACHEDIR.TAG`) are opened: no content, no link target, no extended attribute is read. Two
+//! threads work ahead of the consumer, which gets batches in the order of [`TreePath`].
 //!
-//! Memory: [`RUN_AHEAD`] bytes of results (and at most three pieces of work more), plus the sorted names of the directories
-//! between a source and the current position that are not finished (usually one large one: its names and 10 bytes for
-//! each), plus one path a level.
-//! However many entries a tree has, and however deep it is, there is nothing else.
+//! Memory: [`RUN_AHEAD`] bytes of results (plus at most three tasks), the sorted names of the unfinished directories
+//! between a source and the current position (usually one large one: its names and 10 bytes for each), and one path for
+//! each level. This bound does not depend on the number of entries or the depth of the tree.
 
 mod listing;
 mod queue;
@@ -25,30 +24,31 @@ use crate::tree::stat::Stat;
 use queue::{QueueLimits, QueuePoll, WalkQueue};
 use walk::{TreeWalker, WalkTask};
 
-/// How many threads walk. On warm caches the kernel's path lookups scale to two threads well and to more hardly; on cold
-/// ones two keep a disk busy.
+/// Number of walker threads. On warm caches the kernel's path lookups scale well to two threads and hardly to more; on
+/// cold ones two keep a disk busy.
 const WALKERS: usize = 2;
 
-/// How many bytes of results may wait for the consumer, but for a few pieces of work of 256 KiB. About 20,000
-/// entries: enough that a consumer who reads files never waits for the walk.
+/// How many bytes of results may wait for the consumer, apart from a few tasks of 256 KiB. About 20,000 entries: enough
+/// that a consumer that reads files never waits for the walk.
 pub const RUN_AHEAD: usize = 4 << 20;
 
-/// Walkers that have stopped at [`RUN_AHEAD`] go on when half of it is consumed, not for every batch.
+/// Walkers that stopped at [`RUN_AHEAD`] continue when half of it is consumed, not for every batch.
 const RESUME: usize = RUN_AHEAD / 2;
 
-/// How many bytes of results make a batch worth waking the consumer for: about 1,000 entries.
+/// How many bytes of results make a batch that is worth waking the consumer for: about 1,000 entries.
 const BATCH: usize = 256 << 10;
 
 /// What to walk.
 #[derive(Debug, Clone)]
 pub struct ScanOptions {
-    /// Where: absolute paths of directories, or of anything else.
+    /// Absolute paths of directories, or of single objects.
     pub sources: Vec<PathBuf>,
-    /// What to leave out. A source itself is never left out.
+    /// Patterns to leave out. A source itself is never left out.
     pub exclude: ExcludePatterns,
     /// Stay on the file system of each source: a mount point below it appears as an empty directory.
     pub one_file_system: bool,
-    /// Of a directory with a valid `CACHEDIR.TAG`, only the directory and the tag. The tag says nothing in a root itself.
+    /// Of a directory with a valid `CACHEDIR.TAG`, keep only the directory and the tag. A tag in a source itself is
+    /// ignored.
     pub exclude_caches: bool,
     /// Leave out regular files larger than this, in bytes.
     pub exclude_larger_than: Option<u64>,
@@ -57,23 +57,24 @@ pub struct ScanOptions {
 /// One step of the walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScanItem {
-    /// Something to back up.
+    /// An entry to back up.
     Entry(ScannedEntry),
-    /// Something that is left out, and not because of a pattern.
+    /// An entry that is left out for another reason than a pattern.
     Skipped {
-        /// Where.
+        /// The path that is left out.
         path: TreePath,
-        /// Why.
+        /// The reason.
         why: SkipReason,
     },
-    /// Something that could not be looked at. For a directory that cannot be listed it follows its entry.
+    /// An object whose metadata could not be read. For a directory that cannot be listed it follows the directory's
+    /// entry.
     Problem(PathProblem),
 }
 
 /// Why an entry is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
-    /// There is nothing in a socket to back up.
+    /// A socket has no content to back up.
     Socket,
     /// Larger than [`ScanOptions::exclude_larger_than`].
     Larger {
@@ -85,14 +86,14 @@ pub enum SkipReason {
 /// An entry as the walk sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScannedEntry {
-    /// Where it is.
+    /// The entry's path.
     pub path: TreePath,
-    /// What is known without opening it.
+    /// The metadata that is known without opening it.
     pub stat: Stat,
 }
 
 impl ScanItem {
-    /// Which path this is about.
+    /// The path that this item is about.
     pub fn path(&self) -> &TreePath {
         match self {
             Self::Entry(ScannedEntry { path, .. }) | Self::Skipped { path, .. } => path,
@@ -101,8 +102,8 @@ impl ScanItem {
     }
 }
 
-/// A running walk: batches of what it finds. Dropping it stops the threads after their current piece of work; it does not
-/// wait for them, because a file system that hangs must not take its user with it.
+/// A running walk: an iterator over batches of items. Dropping it stops the threads after their current task; it does
+/// not wait for them, because a file system that hangs must not block the caller.
 #[derive(Debug)]
 pub struct TreeScan {
     shared: Arc<ScanShared>,
@@ -113,9 +114,9 @@ struct ScanShared {
     options: ScanOptions,
     roots: Arc<SourceRoots>,
     state: Mutex<ScanState>,
-    /// There is work, or no reason to wait for any.
+    /// Signalled when there is work, or no more work will come.
     work: Condvar,
-    /// There are results, or no reason to wait for any.
+    /// Signalled when there are results, or no more results will come.
     results: Condvar,
 }
 
@@ -124,17 +125,17 @@ struct ScanState {
     queue: WalkQueue<WalkTask, ScanItem>,
     walkers_waiting: usize,
     consumer_waiting: bool,
-    /// A walker panicked; what it had taken will never come.
+    /// A walker panicked; the results of its task will never come.
     panicked: bool,
 }
 
 /// Opens the sources and starts to walk.
 ///
 /// # Errors
-/// A source that is missing or cannot be read. Nothing should be committed then.
+/// A source is missing or cannot be read. No snapshot should be committed then.
 ///
 /// # Panics
-/// If the system gives no threads.
+/// The system cannot start threads.
 pub fn scan(options: ScanOptions) -> Result<TreeScan, ScanError> {
     let roots = Arc::new(SourceRoots::open(&options.sources)?);
     let limits = QueueLimits { run_ahead: RUN_AHEAD, resume: RESUME, batch: BATCH };
@@ -153,7 +154,7 @@ pub fn scan(options: ScanOptions) -> Result<TreeScan, ScanError> {
 }
 
 impl TreeScan {
-    /// The open sources, to read what the walk finds.
+    /// The open sources, to read the files that the walk finds.
     pub fn roots(&self) -> Arc<SourceRoots> {
         self.shared.roots.clone()
     }
@@ -162,7 +163,7 @@ impl TreeScan {
 impl Iterator for TreeScan {
     type Item = Vec<ScanItem>;
 
-    /// The next batch, never an empty one. Blocks.
+    /// The next batch, never an empty one. Blocks until it is ready.
     fn next(&mut self) -> Option<Vec<ScanItem>> {
         let mut state = self.shared.lock();
         loop {
@@ -176,7 +177,7 @@ impl Iterator for TreeScan {
                 }
                 QueuePoll::End => return None,
                 QueuePoll::Wait => {
-                    // The walkers may have stopped because the consumer had enough; it has not any more.
+                    // The walkers may have stopped because the consumer had enough results; now it has not.
                     if state.walkers_waiting > 0 && state.queue.wants_walkers(0) {
                         self.shared.work.notify_all();
                     }
@@ -198,11 +199,11 @@ impl Drop for TreeScan {
 
 impl ScanShared {
     fn lock(&self) -> MutexGuard<'_, ScanState> {
-        // Only a bug panics while it holds the lock, and `panicked` tells of it.
+        // Only a bug panics while the lock is held, and `panicked` reports it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What each walker does until there is nothing left.
+    /// The loop of each walker until no work is left.
     fn walk(&self) {
         let _alarm = WalkerPanicGuard(self);
         let mut walker = TreeWalker::new(&self.options, &self.roots);
@@ -232,7 +233,7 @@ impl ScanShared {
     }
 }
 
-/// Tells the consumer when a walker panics, which would otherwise wait for ever.
+/// Wakes the consumer when a walker panics; it would otherwise wait for ever.
 struct WalkerPanicGuard<'a>(&'a ScanShared);
 
 impl Drop for WalkerPanicGuard<'_> {

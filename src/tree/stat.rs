@@ -1,4 +1,4 @@
-//! What `statx(2)` says about one object.
+//! The metadata of one object, from `statx(2)`.
 
 use std::ffi::CStr;
 use std::io;
@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Statx, StatxFlags};
 use crate::repo::entry::UnixNanos;
 use crate::tree::flags::FileFlags;
 
-/// What kind of object stands under a name.
+/// The type of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// A regular file.
@@ -26,7 +26,7 @@ pub enum FileType {
     BlockDevice,
     /// A socket.
     Socket,
-    /// Something that Linux has no name for: a damaged file system.
+    /// A type that Linux does not define: a damaged file system.
     Unknown,
 }
 
@@ -46,10 +46,10 @@ impl From<rustix::fs::FileType> for FileType {
     }
 }
 
-/// The metadata of one object, as far as one call tells it.
+/// The metadata of one object, as far as one call returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is.
+    /// The type of the object.
     pub kind: FileType,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u16,
@@ -61,52 +61,54 @@ pub struct Stat {
     pub size: u64,
     /// When the content last changed.
     pub mtime: UnixNanos,
-    /// When content or metadata last changed; nobody can set it.
+    /// When content or metadata last changed; a user program cannot set it.
     pub ctime: UnixNanos,
-    /// The file system it is on. Not stable over reboots; on overlayfs files may differ from their directory.
+    /// The device number of its file system. Not stable over reboots; on overlayfs files may differ from their
+    /// directory.
     pub dev: u64,
-    /// The number within the file system.
+    /// The inode number within the file system.
     pub ino: u64,
-    /// How many names it has.
+    /// Number of names (hard links) of the object.
     pub nlink: u32,
     /// Major and minor number, if it is a device.
     pub rdev: (u32, u32),
     /// Allocated space in units of 512 bytes.
     pub blocks: u64,
-    /// The flags that are part of it.
+    /// The file flags that are part of an entry.
     pub flags: FileFlags,
 }
 
-/// Never mount anything just to look at it.
+/// Reading metadata must never mount a file system.
 const FLAGS: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 
-/// Which object of the file system something is.
+/// Identifies an object of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ObjectId {
-    /// The file system.
+    /// The device number of the file system.
     pub dev: u64,
-    /// The inode.
+    /// The inode number.
     pub ino: u64,
 }
 
 impl Stat {
-    /// Of `name` in the directory `dir`; of a symbolic link itself.
+    /// The metadata of `name` in the directory `dir`; of a symbolic link itself, not of its target.
     pub fn at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Self> {
         Ok(Self::from(&rustix::fs::statx(dir, name, FLAGS, StatxFlags::BASIC_STATS)?))
     }
 
-    /// Of an open object.
+    /// The metadata of an open object.
     pub fn of(fd: impl AsFd) -> io::Result<Self> {
         let flags = FLAGS.union(AtFlags::EMPTY_PATH);
         Ok(Self::from(&rustix::fs::statx(fd.as_fd(), c"", flags, StatxFlags::BASIC_STATS)?))
     }
 
-    /// Which object of the file system it is, whatever its name.
+    /// The identity of the object, independent of its name.
     pub fn object(&self) -> ObjectId {
         ObjectId { dev: self.dev, ino: self.ino }
     }
 
-    /// Whether it has other names, here or elsewhere. A directory has none: what counts as its links are those below it.
+    /// Whether the object has further names, here or elsewhere. Always false for a directory, whose link count counts
+    /// its subdirectories.
     pub fn has_more_names(&self) -> bool {
         self.nlink > 1 && self.kind != FileType::Dir
     }

@@ -1,16 +1,16 @@
-//! The names of what a restore has not completed. Pure.
+//! The names of files that a restore has not completed. Pure.
 //!
-//! A name tells by itself what it is: part of it is a hash of the rest, so that no file of anybody else has one by accident. A backup
-//! leaves such files out, and a restore removes those that an earlier one left behind.
+//! Such a name can be recognised by itself: part of it is a hash of the rest, so that no file of another program has
+//! one by accident. A backup leaves such files out, and a restore removes those that an earlier one left behind.
 
-/// What all begin with.
+/// The prefix of all such names.
 const START: &[u8] = b".runner-";
 
-/// Hexadecimal digits of the random number, and of its hash.
+/// Number of hexadecimal digits of the random number, and of its hash.
 const RANDOM: usize = 16;
 const CHECK: usize = 12;
 
-/// What the names of a process with this random number begin with.
+/// The prefix of the names that a process with this random number uses.
 pub(crate) fn prefix(random: [u8; RANDOM / 2]) -> String {
     let random = hex::encode(random);
     format!(".runner-{random}{}-", check(&random))
@@ -24,7 +24,7 @@ fn check(random: &str) -> String {
     digits
 }
 
-/// Whether `name` is one that a restore gives to what is not complete, whichever restore it was.
+/// Whether `name` is a temporary name of any restore.
 pub fn is_unfinished(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(START) else { return false };
     let Some((random, rest)) = rest.split_at_checked(RANDOM) else { return false };

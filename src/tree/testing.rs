@@ -1,4 +1,4 @@
-//! What the tests of this room share.
+//! Helpers that the tests of this module share.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use crate::repo::entry::TreePath;
 
-/// A fresh directory that every user may enter, and where it is.
+/// A fresh directory that every user may enter, and its path in a tree.
 pub(crate) fn dir() -> (tempfile::TempDir, TreePath) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -26,8 +26,8 @@ pub(crate) fn at(base: &TreePath, below: impl AsRef<[u8]>) -> TreePath {
     TreePath::new([base.as_bytes(), b"/", below.as_ref()].concat()).unwrap()
 }
 
-/// Runs `f` in a thread that has no more rights on files than `nobody`, whoever runs the tests. The file system user
-/// belongs to the thread, and leaving 0 takes away the capabilities that override permissions.
+/// Runs `f` in a thread that has no more rights on files than the user `nobody`, whichever user runs the tests. The
+/// file system user belongs to the thread, and leaving 0 takes away the capabilities that override permissions.
 pub(crate) fn without_privileges<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     let run = || {
         if Uid::effective().is_root() {

@@ -1,9 +1,9 @@
 //! Writing a tree below one directory, and nowhere else.
 //!
-//! Every name is resolved from the target's own descriptor without following a single symbolic link, whoever put it
-//! there, and no path has a `..` ([`TreePath`] cannot hold one). Without that a snapshot with `a -> /etc` and `a/passwd`
-//! would write outside of the target. What is created appears under a temporary name and is renamed when it is
-//! complete, so that an interrupted restore leaves no half file under a real name.
+//! Every name is resolved from the target's own descriptor without following a single symbolic link, and no path has a
+//! `..` ([`TreePath`] cannot hold one). Without that a snapshot with `a -> /etc` and `a/passwd` would write outside of
+//! the target. What is created appears under a temporary name and is renamed when it is complete, so that an
+//! interrupted restore leaves no half file under a real name.
 
 mod file;
 mod leftovers;
@@ -35,19 +35,20 @@ pub use remove::RemovalReport;
 /// The directory that a tree is written below.
 #[derive(Debug)]
 pub struct RestoreTarget {
-    /// As the operator named it, for messages.
+    /// The path that the operator named, for messages.
     path: PathBuf,
     resolver: resolver::DirResolver,
-    /// What temporary names of this process start with: nobody can put something there beforehand.
+    /// The prefix of this process's temporary names. It is random, so another process cannot create such a name
+    /// beforehand.
     temporary_prefix: String,
     temporary_count: AtomicU64,
     ids: OwnerResolver,
     troubles: meta::MetadataFailures,
-    /// What gets its flags at the end.
+    /// Files that get their flags at the end.
     flagged: meta::DeferredFlags,
-    /// Held while the restore goes on, so that no other one takes its files for leftovers.
+    /// Held during the restore, so that no other restore takes its files for leftovers.
     _lock: Option<OwnedFd>,
-    /// Since when, by the wall clock, no other restore is at work below the same target; `None`: one may be.
+    /// The wall-clock time since which no other restore is at work below the same target; `None` if one may be.
     alone_since: Option<UnixNanos>,
 }
 
@@ -55,9 +56,9 @@ pub struct RestoreTarget {
 #[derive(Debug, thiserror::Error)]
 #[error("target {}: {source}", path.display())]
 pub struct TargetError {
-    /// The target.
+    /// The target's path.
     pub path: PathBuf,
-    /// The system's answer.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -65,37 +66,37 @@ pub struct TargetError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {kind}", path.display())]
 pub struct WriteError {
-    /// Which path, below the target.
+    /// The path concerned, below the target.
     pub path: TreePath,
-    /// Why.
+    /// The cause.
     pub kind: WriteErrorKind,
 }
 
 /// The kinds of [`WriteError`]; they carry the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteErrorKind {
-    /// No space, no inodes, or a quota. What is smaller may still fit.
+    /// No space, no inodes, or a quota. A smaller file may still fit.
     #[error("no space left in the target")]
     NoSpace,
     /// The target is mounted read-only: nothing can be written.
     #[error("the target is read-only")]
     ReadOnly,
-    /// This user may not.
+    /// This user lacks the permission.
     #[error("permission denied")]
     Denied,
-    /// A symbolic link or something else that is no directory stands where a directory is needed.
+    /// A symbolic link or another non-directory stands where a directory is needed.
     #[error("a symbolic link or another non-directory stands where a directory is needed")]
     Blocked,
-    /// A directory with content stands where something else should be.
+    /// A directory that is not empty stands where another type of object is to be written.
     #[error("a directory that is not empty is in the way")]
     NotEmpty,
-    /// Another process put something else there, or gave it a further name, while the restore was at work.
+    /// Another process replaced the object, or gave it a further name, during the restore.
     #[error("it was changed during the restore")]
     Changed,
-    /// A file system is mounted there; its content is left alone.
+    /// A file system is mounted at the path; its content is left alone.
     #[error("a file system is mounted there")]
     MountPoint,
-    /// Nothing is there.
+    /// The path does not exist.
     #[error("not found")]
     NotFound,
     /// Anything else.
@@ -104,7 +105,7 @@ pub enum WriteErrorKind {
 }
 
 impl WriteErrorKind {
-    /// Whether every further write will fail the same way.
+    /// Whether every further write will fail for the same reason.
     pub fn is_fatal(self) -> bool {
         matches!(self, Self::ReadOnly)
     }
@@ -125,7 +126,7 @@ impl From<Errno> for WriteErrorKind {
     }
 }
 
-/// Attaches the path to a system error.
+/// Adds the path to a system error.
 pub(crate) trait AttachPath<T> {
     fn at_path(self, path: &TreePath) -> Result<T, WriteError>;
 }
@@ -142,31 +143,31 @@ impl<T> AttachPath<T> for io::Result<T> {
     }
 }
 
-/// What stands at a path of the target.
+/// The metadata of an object that exists below the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExistingObject {
-    /// Its type.
+    /// The type of the object.
     pub kind: FileType,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// When its content last changed.
+    /// When the content last changed.
     pub mtime: UnixNanos,
-    /// The low 12 bits of its mode.
+    /// The low 12 bits of the mode.
     pub mode: u16,
-    /// Its owner.
+    /// The numeric owner.
     pub uid: u32,
-    /// Its group.
+    /// The numeric group.
     pub gid: u32,
-    /// Device and inode: equal for two names of one file.
+    /// Device and inode number: equal for two names of one file.
     pub inode: (u64, u64),
-    /// How many names it has; of a directory those below it count.
+    /// The link count; for a directory it includes its subdirectories.
     pub names: u64,
-    /// What a device file stands for: major and minor.
+    /// Major and minor number of a device file.
     pub device: (u32, u32),
 }
 
 impl ExistingObject {
-    /// Whether it has other names: what is changed under this one is changed under those too, wherever they are.
+    /// Whether the object has further names: a change under this name is a change under those too, wherever they are.
     pub fn has_more_names(&self) -> bool {
         self.names > 1 && !self.is_dir()
     }
@@ -199,9 +200,9 @@ impl From<Stat> for ExistingObject {
 }
 
 impl RestoreTarget {
-    /// Opens the directory, and with `create` makes it and its parents if it is not there. Without, nothing is below it.
-    /// The second value tells whether it is new or empty. The way to the target may lead through symbolic links: it is
-    /// the operator's word.
+    /// Opens the target directory. With `create` it is made with its parents if it is missing; without, a missing
+    /// target counts as empty. The second value tells whether it is new or empty. The path to the target may contain
+    /// symbolic links, because the operator chose it.
     pub fn open(path: &Path, create: bool, ids: OwnerResolver, env: &Env) -> Result<(Self, bool), TargetError> {
         let fail = |source| TargetError { path: path.to_owned(), source };
         let open = || {
@@ -231,36 +232,36 @@ impl RestoreTarget {
         };
         let empty = match target.is_empty_dir(&TreePath::default()) {
             Err(e) if e.kind == WriteErrorKind::NotFound => true,
-            // Who may not list it may still be able to write into what is below.
+            // A user who may not list the directory may still be able to write below it.
             Err(_) => false,
             Ok(empty) => empty,
         };
         Ok((target, empty))
     }
 
-    /// For a restore in place: the way to `path` may lead through links that belong to root or to this user. If it leads
-    /// nowhere, or through somebody else's link, nothing changes: what is missing is made, and a link is in the way.
+    /// For a restore in place: lets the path to `path` contain links that belong to root or to this user. If it leads
+    /// nowhere, or through a link of another user, nothing changes: what is missing is made, and a link is an error.
     pub fn anchor(&mut self, path: &TreePath) {
-        // The walk that needs it will meet the same obstacle and name it.
+        // The write that needs this path will fail at the same place and report it.
         let _ = self.resolver.anchor(path);
     }
 
-    /// Whether `path` is a directory that [`RestoreTarget::anchor`] vouches for.
+    /// Whether `path` is a directory that [`RestoreTarget::anchor`] accepted.
     pub fn is_anchored(&self, path: &TreePath) -> bool {
         self.resolver.leads_to_anchor(path)
     }
 
-    /// The target as the operator named it.
+    /// The target's path as the operator named it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Metadata that could not be set so far, once per kind.
+    /// The metadata that could not be set so far, one item for each kind.
     pub fn metadata_failures(&self) -> Vec<MetadataFailure> {
         self.troubles.list()
     }
 
-    /// What stands at `path`; a symbolic link is not followed.
+    /// The metadata of the object at `path`; a symbolic link is not followed.
     pub fn stat(&self, path: &TreePath) -> Result<Option<ExistingObject>, WriteError> {
         let found = match path.parent() {
             None => self.resolver.root().and_then(|root| rustix::fs::statat(root, "", AtFlags::EMPTY_PATH)),
@@ -276,7 +277,7 @@ impl RestoreTarget {
         }
     }
 
-    /// Makes a directory; `false` if something stands there already. It is its owner's alone until its metadata are set.
+    /// Makes a directory; `false` if the path exists already. Only its owner may enter it until its metadata are set.
     pub fn make_dir(&self, path: &TreePath, mode: u16) -> Result<bool, WriteError> {
         let dir = self.parent_of(path)?;
         match rustix::fs::mkdirat(&*dir, path.name(), Mode::from_raw_mode(u32::from(mode))) {
@@ -286,8 +287,8 @@ impl RestoreTarget {
         }
     }
 
-    /// Gives the owner of an existing directory the right to write into it, if the owner is this user and lacks it. Its
-    /// own mode comes back with its metadata.
+    /// Gives the owner of an existing directory write permission, if the owner is this user and lacks it. The
+    /// directory's real mode is set later with its metadata.
     pub fn make_writable(&self, path: &TreePath, found: &ExistingObject) -> Result<(), WriteError> {
         let uid = rustix::process::geteuid();
         if uid.is_root() || found.uid != uid.as_raw() || found.mode & 0o700 == 0o700 {
@@ -300,16 +301,16 @@ impl RestoreTarget {
         rustix::fs::chmod(meta::proc_path(&*dir), Mode::from_raw_mode(u32::from(found.mode | 0o700))).at_path(path)
     }
 
-    /// Space that this user may still write in the directory of `path`, in bytes.
+    /// Free space for this user in the directory of `path`, in bytes.
     pub fn free_bytes(&self, path: &TreePath) -> Result<u64, WriteError> {
         let dir = self.parent_of(path)?;
         file::free_bytes(&*dir).at_path(path)
     }
 
-    /// Opens an existing regular file for reading; anything else is an error, and so is another one than `expected`.
+    /// Opens an existing regular file for reading. Fails if it is of another type, or not the object `expected`.
     pub fn open_file(&self, path: &TreePath, expected: Option<&ExistingObject>) -> Result<std::fs::File, WriteError> {
         let dir = self.parent_of(path)?;
-        // Should a pipe or a device have taken its place, the open must not wait for it.
+        // If a pipe or a device has taken its place, the open must not block.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&*dir, path.name(), flags, Mode::empty()).at_path(path)?;
         let found = ExistingObject::from(rustix::fs::fstat(&fd).at_path(path)?);
@@ -323,7 +324,7 @@ impl RestoreTarget {
     }
 
     fn parent_of(&self, path: &TreePath) -> Result<Arc<OwnedFd>, WriteError> {
-        // The root has no parent to be created, replaced or removed in.
+        // The target itself has no parent directory in which it could be created, replaced or removed.
         let parent = path.parent().ok_or(Errno::INVAL).at_path(path)?;
         self.resolver.dir(&parent).at_path(path)
     }
@@ -332,7 +333,7 @@ impl RestoreTarget {
         format!("{}{:x}", self.temporary_prefix, self.temporary_count.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether `name` is one that this process gives to what is not complete.
+    /// Whether `name` is a temporary name of this process.
     pub fn is_temporary(&self, name: &[u8]) -> bool {
         name.starts_with(self.temporary_prefix.as_bytes())
     }

@@ -1,36 +1,36 @@
-//! Where a sparse file has data, in a bounded number of runs. Pure.
+//! The data ranges of a sparse file, in a bounded number of runs. Pure.
 //!
-//! What a file says of itself is bounded before it is believed: neither the number of its holes nor its size decides how much memory
-//! its description takes, or how often it is asked. Of a file with more runs than are kept the smallest holes are filled, and those
-//! that matter stay.
+//! What a file reports of itself is bounded before it is used: neither the number of its holes nor its size decides how
+//! much memory its description takes, or how many calls are made. If a file has more runs than are kept, the smallest
+//! holes are filled, and the large ones stay.
 
 use crate::repo::entry::Extent;
 
-/// The most runs of data that are kept of one file: 16 MiB of memory.
+/// The most data runs that are kept of one file: 16 MiB of memory.
 pub const EXTENTS_MAX: usize = 1 << 20;
 
-/// The smallest hole that can be: what most file systems allocate.
+/// The smallest possible hole: the block size of most file systems.
 const GRAIN_MIN: u64 = 4096;
 
-/// The runs of data of one file, added in ascending order.
+/// The data runs of one file, added in ascending order.
 #[derive(Debug)]
 pub(super) struct DataRuns {
     list: Vec<Extent>,
     max: usize,
-    /// Holes shorter than this are filled, and data is looked for at this distance. 0: each hole is kept.
+    /// Holes shorter than this are filled, and data is searched at this distance. 0: each hole is kept.
     grain: u64,
-    /// Runs that were added since `grain` is what it is.
+    /// Number of runs added since `grain` was last set.
     added: usize,
     size: u64,
 }
 
 impl DataRuns {
-    /// Of a file of `size` bytes, at most `max` (at least 2) of them.
+    /// For a file of `size` bytes, at most `max` (at least 2) runs.
     pub(super) fn new(size: u64, max: usize) -> Self {
         Self { list: Vec::new(), max, grain: 0, added: 0, size }
     }
 
-    /// There is data from `start` to `end`. Returns where to look on.
+    /// Adds the data from `start` to `end`. Returns the offset to search from next.
     pub(super) fn add(&mut self, start: u64, end: u64) -> u64 {
         if self.added >= self.max {
             self.coarsen();
@@ -41,7 +41,7 @@ impl DataRuns {
         end
     }
 
-    /// The extents. `None`: there is no hole.
+    /// The extents. `None` if there is no hole.
     pub(super) fn finish(self) -> Option<Vec<Extent>> {
         let whole = Extent { offset: 0, len: self.size };
         (self.list != [whole]).then_some(self.list)
@@ -61,7 +61,7 @@ impl DataRuns {
         }
     }
 
-    /// Doubles the grain until half of the room is free, so that each step pays for what comes after it.
+    /// Doubles the grain until half of the room is free, so that the cost is spread over the runs that follow.
     fn coarsen(&mut self) {
         loop {
             self.grain = self.grain.max(GRAIN_MIN).saturating_mul(2);
@@ -110,7 +110,7 @@ mod tests {
         assert!(kept.len() <= 16 && total < 256 * block, "{kept:?}");
     }
 
-    /// Data in every other block of a file of 2^63 bytes: it is not asked more often than the number of steps allows.
+    /// Data in every other block of a file of 2^63 bytes: the number of calls stays within the number of steps.
     #[test]
     fn how_often_a_file_is_asked_does_not_depend_on_its_size() {
         let (size, max) = (i64::MAX as u64, 64);

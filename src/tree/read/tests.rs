@@ -122,7 +122,7 @@ fn attributes_of_what_cannot_be_opened() {
     let p = dir.path();
     symlink("nowhere", p.join("link")).unwrap();
     nix::unistd::mkfifo(&p.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // Links and pipes take no `user.` attributes, and the others are for root. Whoever is not root sees none.
+    // Links and pipes take no `user.` attributes, and the others are for root. Other users see none.
     let root = nix::unistd::Uid::effective().is_root();
     if root {
         set(&p.join("link"), "trusted.x", b"link");
@@ -273,10 +273,10 @@ fn holes_are_found() {
     assert_eq!(extents(0, &[]), None, "no content");
 }
 
-/// As many blocks of data as an unprivileged user can make with little space, and a size that no disk has.
+/// As many data blocks as an unprivileged user can make with little space, and a size that no disk has.
 #[test]
 fn a_file_of_countless_holes_has_bounded_extents_and_keeps_the_large_ones() {
-    // tmpfs, for a file that claims so much.
+    // tmpfs accepts a file of that size.
     let shm = tempfile::tempdir_in("/dev/shm").unwrap();
     let file = File::create(shm.path().join("file")).unwrap();
     file.set_len(i64::MAX as u64).unwrap();
@@ -308,7 +308,7 @@ fn a_file_that_says_it_is_empty_is_read_to_its_end() {
     assert_eq!(content, fs::read("/proc/version").unwrap());
 }
 
-/// An unprivileged owner exchanges a file with a pipe: whatever is met, nothing waits.
+/// An unprivileged owner exchanges a file with a pipe: no open may block.
 #[test]
 fn a_file_that_becomes_a_pipe_holds_nobody_up() {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -342,7 +342,7 @@ fn a_file_that_becomes_a_pipe_holds_nobody_up() {
     assert!(files > 0 && pipes > 0, "{files} files, {pipes} pipes");
 }
 
-/// Takes a lease on a file and ends with the signal that asks for it back; with `stubborn` it stays.
+/// Takes a lease on a file and ends with the signal that asks for it back; with `stubborn` it keeps the lease.
 fn lease(file: &Path, stubborn: bool) -> std::process::Child {
     let script = "import fcntl, os, signal, sys, time
 signal.signal(signal.SIGIO, signal.SIG_IGN if sys.argv[2] == 'True' else signal.SIG_DFL)
@@ -373,7 +373,7 @@ fn a_lease_is_waited_for_as_long_as_its_holder_is_willing() {
     roots.has_waited_enough();
     let problem = open_file(&roots, &at(&base, "file")).unwrap_err();
     assert!(matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.contains("lease")), "{problem:?}");
-    // Also where the source is that file: it is named, and the others are backed up.
+    // The same where the source is that file: it is named, and the others are backed up.
     assert_eq!(SourceRoots::open(&[file]).unwrap().paths().count(), 1);
     holder.kill().unwrap();
     holder.wait().unwrap();

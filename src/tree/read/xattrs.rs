@@ -1,4 +1,4 @@
-//! Extended attributes, of whatever object. Access control lists and capabilities are attributes like any other.
+//! Extended attributes of any object. Access control lists and capabilities are attributes like any other.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -7,34 +7,35 @@ use rustix::io::Errno;
 
 use crate::repo::entry::Xattr;
 
-/// What most objects need: a list of names, or one value.
+/// Buffer size that is enough for a list of names, or one value, of most objects.
 const SMALL: usize = 1 << 10;
 
-/// What Linux allows for the list and for each value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+/// Linux's limit for the list and for each value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const LARGE: usize = 64 << 10;
 
-/// The most that the attributes of one object may take, names and values: some file systems have room for thousands of the largest.
+/// The most that the attributes of one object may take, names and values; some file systems have room for thousands of
+/// the largest.
 const ALL: usize = 4 << 20;
 
-/// So many attributes of one object that could not be read are named.
+/// The most unreadable attributes of one object that are named in the problem.
 const NAMED_MAX: usize = 8;
 
-/// An object to ask.
+/// The object whose attributes are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum XattrTarget<'a> {
     /// Open for reading.
     Open(BorrowedFd<'a>),
-    /// Opened with `O_PATH`: the calls for descriptors refuse it, but its name in `/proc/self/fd` works for every type,
-    /// whatever the length of its path, and does not follow a link that the object is.
+    /// Opened with `O_PATH`. The calls for descriptors refuse it; its name in `/proc/self/fd` works for every type and
+    /// any length of path, and does not follow the object if it is a link.
     PathOnly(BorrowedFd<'a>),
 }
 
 impl XattrTarget<'_> {
-    /// All attributes that this process may see, sorted by name, and what could not be read.
+    /// All attributes that this process may see, sorted by name, and a description of those that could not be read.
     pub(super) fn xattrs(self) -> (Vec<Xattr>, Option<String>) {
         let names = match call_with_growing_buffer(|buffer| self.list(buffer)) {
             Ok(names) => names,
-            // The file system has none, or not for this type of object.
+            // The file system has no attributes, or none for this type of object.
             Err(Errno::NOTSUP | Errno::NODATA) => return (Vec::new(), None),
             Err(e) => return (Vec::new(), Some(text(e))),
         };
@@ -51,7 +52,7 @@ impl XattrTarget<'_> {
                     taken += name.count_bytes() + value.len();
                     xattrs.push(Xattr { name: name.to_bytes().to_owned(), value });
                 }
-                // Removed meanwhile.
+                // The attribute was removed meanwhile.
                 Err(Errno::NODATA) => {}
                 Err(e) => unread.push(format!("{}: {}", name.to_string_lossy(), text(e))),
             }
@@ -88,7 +89,7 @@ fn text(e: Errno) -> String {
     std::io::Error::from(e).to_string()
 }
 
-/// Calls with a small buffer, and if that is too small with one that is large enough for anything.
+/// Calls with a small buffer, and if that is too small with one that fits the largest answer.
 fn call_with_growing_buffer(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
     let mut small = [0; SMALL];
     match call(&mut small) {

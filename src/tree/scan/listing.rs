@@ -10,24 +10,24 @@ use rustix::io::Errno;
 
 use crate::tree::stat::FileType;
 
-/// How much the kernel gives at once. Less costs calls, more gains nothing.
+/// How much the kernel returns in one call. Less costs calls, more gains nothing.
 pub(super) const BUFFER_LEN: usize = 64 << 10;
 
-/// The names of one directory in bytewise order, without `.` and `..`. Takes the names and 10 bytes for each.
+/// The names of one directory in bytewise order, without `.` and `..`. Takes the names and 10 bytes for each of them.
 #[derive(Debug, Default)]
 pub(super) struct DirListing {
-    /// For each entry: one byte that says what it is, the name, NUL.
+    /// For each entry: one byte for its type, the name, NUL.
     bytes: Vec<u8>,
-    /// Where in `bytes` each entry begins.
+    /// The offset in `bytes` at which each entry begins.
     starts: Vec<usize>,
 }
 
-/// What a listing says of an entry, before anybody looks at it.
+/// The type of an entry according to the listing, before its metadata is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryTypeHint {
     Dir,
     NoDir,
-    /// Some file systems do not tell.
+    /// The file system does not report types.
     Unknown,
 }
 
@@ -37,7 +37,7 @@ impl DirListing {
     /// Reads all names of `dir`, reusing what `self` has allocated.
     ///
     /// # Errors
-    /// What the kernel said; the names that it gave before are there, in order.
+    /// The kernel's error; the names that were read before it are kept, in order.
     pub(super) fn read(&mut self, dir: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<()> {
         self.bytes.clear();
         self.starts.clear();
@@ -62,7 +62,7 @@ impl DirListing {
             self.bytes.push(hint as u8);
             self.bytes.extend_from_slice(name);
         };
-        // Two names differ at the NUL of the shorter one at the latest, so what stands behind them does not count.
+        // Two names differ at the NUL of the shorter one at the latest, so the bytes behind it do not count.
         self.starts.sort_unstable_by(|&a, &b| self.bytes[a + 1..].cmp(&self.bytes[b + 1..]));
         result
     }
@@ -71,7 +71,7 @@ impl DirListing {
         self.starts.len()
     }
 
-    /// The `index`th name.
+    /// The name at `index`.
     pub(super) fn get(&self, index: usize) -> (&CStr, EntryTypeHint) {
         let start = self.starts[index];
         (name_at(&self.bytes, start), HINTS[usize::from(self.bytes[start])])
@@ -86,7 +86,7 @@ impl DirListing {
         self.starts.binary_search_by(|&start| name_at(&self.bytes, start).to_bytes().cmp(name.to_bytes())).ok()
     }
 
-    /// Forgets every name but this one.
+    /// Drops every name but this one.
     pub(super) fn keep_only(&mut self, name: &CStr) {
         let kept = self.find(name).map(|i| self.starts[i]);
         self.starts.clear();

@@ -1,67 +1,68 @@
-//! What the walkers have found and what they have yet to look at, as one list in path order.
+//! The results of the walkers and the tasks still to be done, as one list in path order.
 //!
-//! Pure: no threads, no files. The list is a stack whose top is the first in path order. Each node is a piece of work
-//! (waiting or taken) with the results that come right before it. When a piece of work is finished its node is replaced,
-//! in place, by what came out of it: results, and more work. So the order of the results does not depend on who finishes when.
+//! Pure: no threads, no files. The list is a stack whose top is the first in path order. Each node is a task (waiting
+//! or taken) with the results that come right before it. When a task is finished its node is replaced, in place, by its
+//! output: results, and more tasks. So the order of the results does not depend on the order in which the walkers
+//! finish.
 //!
-//! Walkers take the first piece of work that waits. Once [`QueueLimits::run_ahead`] is reached they only take the very piece
-//! that the consumer is waiting for, so that the limit can never lock the two against each other. Such a piece must end with
-//! the first further work that comes out of it: results behind that work would wait for it, and one level further down
-//! the same again, so that the limit would count for each level of a tree and not for the whole.
+//! Walkers take the first task that waits. Once [`QueueLimits::run_ahead`] is reached they only take the very task that
+//! the consumer is waiting for, so that the limit can never deadlock the two. Such a task must end with the first
+//! further task that comes out of it: results behind that task would wait for it, and one level further down the same
+//! again, so that the limit would count for each level of a tree and not for the whole.
 
 use std::collections::VecDeque;
 
 /// Sizes, in units of weight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueLimits {
-    /// Results that wait for the consumer: beyond this nobody runs ahead of it.
+    /// Results that may wait for the consumer; beyond this the walkers stop running ahead.
     pub(super) run_ahead: usize,
-    /// Walkers that have stopped are worth waking below this.
+    /// Below this, walkers that have stopped are woken.
     pub(super) resume: usize,
-    /// The consumer is worth waking above this. Less than `resume`.
+    /// Above this, the consumer is woken. Less than `resume`.
     pub(super) batch: usize,
 }
 
-/// One thing that came out of a piece of work.
+/// One part of a task's output.
 #[derive(Debug)]
 pub(super) enum TaskOutput<W, T> {
     /// Results, with their weight.
     Results(Vec<T>, usize),
-    /// More work, whose results come here.
+    /// A further task, whose results belong at this place.
     Task(W),
 }
 
-/// The answer to who asks for work or for results.
+/// The answer to a request for a task or for results.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum QueuePoll<V> {
-    /// Here it is.
+    /// The task or the results.
     Ready(V),
-    /// Not yet.
+    /// Nothing is ready yet.
     Wait,
-    /// Never again.
+    /// Nothing will come any more.
     End,
 }
 
-/// A taken piece of work, to be given back with its results.
+/// The receipt of a taken task, to be handed back with its results.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TaskTicket(u64);
 
-/// How much of a piece of work is wanted.
+/// How much of a task is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TaskScope {
-    /// All of it.
+    /// The whole task.
     All,
-    /// Nothing behind the first further work: the limit is reached. The rest comes back as work.
+    /// Nothing behind the first further task, because the limit is reached. The rest comes back as a task.
     UpToFirstTask,
 }
 
 #[derive(Debug)]
 pub(super) struct WalkQueue<W, T> {
     limits: QueueLimits,
-    /// The first of these is the end of the list: no work, only what comes before the end.
+    /// The first of these marks the end of the list: it has no task, only the results before the end.
     stack: Vec<QueueNode<W, T>>,
     nodes_made: u64,
-    /// How many nodes are taken.
+    /// Number of nodes that are taken.
     taken: usize,
     /// The weight of all results that wait.
     ready: usize,
@@ -73,12 +74,12 @@ struct QueueNode<W, T> {
     id: u64,
     /// Results that come before this node's own.
     before: VecDeque<(Vec<T>, usize)>,
-    /// `None`: taken.
+    /// `None` while the task is taken.
     work: Option<W>,
 }
 
 impl<W, T> WalkQueue<W, T> {
-    /// A list of `work`, in path order.
+    /// A list of the tasks `work`, in path order.
     pub(super) fn new(limits: QueueLimits, work: impl DoubleEndedIterator<Item = W>) -> Self {
         let end = QueueNode { id: 0, before: VecDeque::new(), work: None };
         let mut queue = Self { limits, stack: vec![end], nodes_made: 1, taken: 0, ready: 0, closed: false };
@@ -95,7 +96,7 @@ impl<W, T> WalkQueue<W, T> {
         QueueNode { id, before, work: Some(work) }
     }
 
-    /// The next piece of work for a walker.
+    /// The next task for a walker.
     pub(super) fn take(&mut self) -> QueuePoll<(TaskTicket, W, TaskScope)> {
         if self.closed || self.stack.len() == 1 {
             return QueuePoll::End;
@@ -104,14 +105,14 @@ impl<W, T> WalkQueue<W, T> {
         if want == TaskScope::UpToFirstTask && !self.starving() {
             return QueuePoll::Wait;
         }
-        // As many are taken as there are walkers, so this looks at few.
+        // There are as many taken tasks as walkers, so this looks at few nodes.
         let mut from_top = self.stack.iter_mut().skip(1).rev();
         let waiting = from_top.find_map(|n| n.work.take().map(|work| (TaskTicket(n.id), work, want)));
         self.taken += usize::from(waiting.is_some());
         waiting.map_or(QueuePoll::Wait, QueuePoll::Ready)
     }
 
-    /// Puts what came out of a piece of work into its place.
+    /// Puts the output of a task into its place.
     pub(super) fn finish(&mut self, TaskTicket(id): TaskTicket, parts: impl IntoIterator<Item = TaskOutput<W, T>>) {
         if self.closed {
             return;
@@ -129,14 +130,14 @@ impl<W, T> WalkQueue<W, T> {
                 TaskOutput::Task(work) => later.push(self.node(work, std::mem::take(&mut before))),
             }
         }
-        // The end is never taken, so there is a node after each that is.
+        // The end node is never taken, so there is a node after each taken one.
         let after = &mut self.stack[place - 1].before;
         before.append(after);
         *after = before;
         self.stack.splice(place..place, later.into_iter().rev());
     }
 
-    /// Results for the consumer, everything that is ready in path order but not much more than a batch.
+    /// Results for the consumer: everything that is ready in path order, but not much more than a batch.
     pub(super) fn pop(&mut self) -> QueuePoll<Vec<T>> {
         let finished = self.stack.len() == 1;
         let top = self.stack.last_mut().expect("the end stays");
@@ -163,26 +164,26 @@ impl<W, T> WalkQueue<W, T> {
         QueuePoll::Ready(results)
     }
 
-    /// Whether a walker that waits would now find something to do, when `busy` others are about to take some.
+    /// Whether a waiting walker would now find a task, when `busy` others are about to take one.
     pub(super) fn wants_walkers(&self, busy: usize) -> bool {
         let over = self.closed || self.stack.len() == 1;
         let waiting = self.stack.len() - 1 - self.taken.min(self.stack.len() - 1);
         over || (waiting > busy && (self.ready < self.limits.resume || self.starving()))
     }
 
-    /// Whether a consumer that waits would now find something.
+    /// Whether a waiting consumer would now find results.
     pub(super) fn wants_consumer(&self) -> bool {
         let finished = self.stack.len() == 1;
         let some = self.stack.last().is_some_and(|n| !n.before.is_empty());
         self.closed || finished || (some && self.ready >= self.limits.batch)
     }
 
-    /// Whether the consumer needs the result of a piece of work that nobody has taken.
+    /// Whether the consumer needs the result of a task that no walker has taken.
     fn starving(&self) -> bool {
         self.stack.last().is_some_and(|n| n.before.is_empty() && n.work.is_some())
     }
 
-    /// Ends everything; what is there is dropped.
+    /// Ends the queue and drops its content.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.stack.truncate(1);
@@ -201,7 +202,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A directory: its entries, some of which are directories.
+    /// A directory and its entries, some of which are directories.
     #[derive(Debug, Clone)]
     struct Tree(Vec<Option<Tree>>);
 
@@ -222,7 +223,7 @@ mod tests {
         }
     }
 
-    /// A directory, and the first of its entries that is still to be looked at.
+    /// A directory, and the first of its entries that is still to be scanned.
     type Work = (Path, Tree, usize);
 
     fn parts((path, tree, start): Work, want: TaskScope) -> Vec<TaskOutput<Work, Path>> {
@@ -244,8 +245,9 @@ mod tests {
     const LIMITS: QueueLimits = QueueLimits { run_ahead: 8, resume: 5, batch: 3 };
 
     proptest! {
-        /// Whatever the walkers and the consumer do when, results come in path order, nothing is lost, nobody waits for ever,
-        /// and the walkers run ahead by no more than the limit, one piece of work each, and the one that is waited for.
+        /// In every interleaving of the walkers and the consumer, results come in path order, nothing is lost, no side
+        /// waits for ever, and the walkers run ahead by no more than the limit, one task each, and the one that is
+        /// waited for.
         #[test]
         fn any_interleaving_gives_path_order(tree in tree(), choices in prop::collection::vec(0..4_usize, 1..60)) {
             let mut queue = WalkQueue::new(LIMITS, [(vec![], tree.clone(), 0)].into_iter());

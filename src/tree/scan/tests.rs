@@ -45,7 +45,7 @@ fn entries(found: &[ScanItem]) -> impl Iterator<Item = &ScannedEntry> {
     })
 }
 
-/// What the standard library sees: path → (inode, size, mode).
+/// The tree as the standard library reads it: path → (inode, size, mode).
 fn walked(path: &Path, into: &mut BTreeMap<TreePath, (u64, u64, u32)>) {
     let meta = fs::symlink_metadata(path).unwrap();
     into.insert(tree_path(path), (meta.ino(), meta.len(), meta.mode() & 0o7777));
@@ -140,12 +140,12 @@ fn a_missing_source_stops_everything() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Names with bytes below, at and above the separator, in any nesting: what comes is what is there, sorted.
+    /// Names with bytes below, at and above the separator, in any nesting: the walk returns what exists, sorted.
     #[test]
     fn any_tree_comes_whole_and_sorted(paths in prop::collection::vec(prop::collection::vec("[ab \\-.0\u{1}ÿ]{1,3}", 1..5), 0..40)) {
         let (dir, _) = dir();
         for components in paths.iter().filter(|p| p.iter().all(|c| c != "." && c != "..")) {
-            // Fails where a file stands in the way, which is fine.
+            // Fails where a file has that name already, which is fine.
             if fs::create_dir_all(dir.path().join(components[..components.len() - 1].join("/"))).is_ok() {
                 let _ = fs::write(dir.path().join(components.join("/")), "");
             }
@@ -175,7 +175,7 @@ fn paths_longer_than_the_kernel_takes() {
     assert_eq!((found.len(), entries(&found).count()), (141, 141));
     assert_eq!(found[60].path(), &path);
     assert!(path.as_bytes().len() > 12_000);
-    // So long that these entries are not one piece of work, though they are few.
+    // So long that these few entries are more than one task.
     let below: Vec<_> = (10..90).map(|i| at(&path, i.to_string())).collect();
     assert_eq!(found[61..].iter().map(ScanItem::path).collect::<Vec<_>>(), below.iter().collect::<Vec<_>>());
 }
@@ -191,7 +191,7 @@ fn what_is_excluded_is_not_even_opened() {
         fs::write(p.join(path), "").unwrap();
     }
     fs::write(p.join(OsStr::from_bytes(b"\xfe.tmp")), "").unwrap();
-    // Whoever opened it would report it.
+    // Opening it would be reported as a problem.
     fs::set_permissions(p.join("cache"), fs::Permissions::from_mode(0o0)).unwrap();
     let anchored = format!("{}/cache", p.display());
     // The source's own name matches a pattern too.
@@ -274,7 +274,7 @@ fn an_unreadable_directory_is_named_and_the_rest_goes_on() {
     fs::write(dir.path().join("z"), "").unwrap();
     let mode = |name, mode| fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
     mode("closed", 0o700);
-    // Its names can be read, but nothing behind them.
+    // The names in it can be read, but not their metadata.
     mode("listed", 0o744);
     let found = without_privileges(|| all(options(&[dir.path()])));
     assert_eq!(names(&found, &base), ["", "closed", "closed", "listed", "listed/below", "z"]);
@@ -322,7 +322,7 @@ fn what_vanishes_under_the_walk_is_reported_and_harms_nothing() {
     assert_eq!(names(&all(options(&[&p.join("d7")])), &at(&base, "d7")), ["", "stays"]);
 }
 
-/// Waits, bounded, until `done`.
+/// Waits until `done`, with a time limit.
 fn eventually(what: &str, done: impl Fn() -> bool) {
     for _ in 0..6000 {
         if done() {
@@ -339,17 +339,17 @@ fn fifty_thousand_names_in_one_directory_with_bounded_run_ahead() {
     for i in 0..50_000 {
         fs::File::create(dir.path().join(format!("{i}"))).unwrap();
     }
-    // The empty directory right in the middle comes when it is its turn.
+    // The empty directory right in the middle comes at its place in the order.
     fs::create_dir(dir.path().join("25000-dir")).unwrap();
     let weight =
         |found: &[ScanItem]| -> usize { found.iter().map(|f| size_of::<ScanItem>() + f.path().as_bytes().len()).sum() };
     let mut scan = scan(options(&[dir.path()])).unwrap();
     let mut found = vec![];
-    // Nobody consumes: the walkers stop at the limit, after what each was at.
+    // No consumer yet: the walkers stop at the limit, after each has finished its task.
     eventually("the walkers stop", || scan.shared.lock().walkers_waiting == WALKERS);
     let waiting = scan.shared.lock().queue.ready();
     assert!((RUN_AHEAD..RUN_AHEAD + WALKERS * 2 * BATCH).contains(&waiting), "{waiting}");
-    // The consumer consumes: they go on, to the end.
+    // The consumer reads: the walkers continue to the end.
     for batch in scan.by_ref() {
         assert!(!batch.is_empty() && weight(&batch) < 4 * BATCH);
         found.extend(batch);
@@ -365,7 +365,7 @@ fn fifty_thousand_names_in_one_directory_with_bounded_run_ahead() {
 #[test]
 fn a_deep_and_wide_tree_stays_below_the_limit_too() {
     let (dir, base) = dir();
-    // Each level has as much behind its directory as a piece of work holds.
+    // Each level has as many entries behind its directory as a task holds.
     let mut path = dir.path().to_owned();
     for _ in 0..30 {
         for i in 0..400 {
@@ -419,7 +419,7 @@ fn what_a_restore_has_not_completed_is_left_out() {
     assert!(found.iter().all(|f| f.path() != &at(&base, &name)));
 }
 
-/// Directories in directories, which take next to no space: the walk ends, and says where.
+/// Deeply nested directories, which take next to no space: the walk ends, and names the path.
 #[test]
 fn a_directory_with_an_endless_path_is_named_and_not_entered() {
     let (dir, base) = dir();

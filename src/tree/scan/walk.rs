@@ -1,4 +1,4 @@
-//! What a walker does with one piece of work: list a directory, look at its entries, leave out what nobody wants.
+//! One task of a walker: list a directory, read the metadata of its entries, leave out what is excluded.
 
 use std::ffi::CStr;
 use std::io;
@@ -18,45 +18,46 @@ use crate::tree::roots::{LIST, READ, SourceRoots};
 use crate::tree::stat::{FileType, Stat};
 use crate::tree::temporary;
 
-/// How many entries of a directory are one piece of work. A larger directory is cut, so that both walkers can work on it,
-/// and so that it does not come as one result.
+/// Number of entries in one task. A larger directory is split, so that both walkers can work on it, and so that it does
+/// not come as one result.
 const PIECE_LEN: usize = 512;
 
-/// A piece of work ends early when its results weigh this much: paths may be very long.
+/// A task ends early when its results weigh this much: paths may be very long.
 const PIECE_WEIGHT: usize = 256 << 10;
 
-/// The longest path of a directory that is listed, in bytes. Everything in it repeats its path, each directory above it is held with its
-/// own, and directories in directories take next to no space: with this, at most 64 MiB for the deepest tree.
+/// The longest path of a directory that is listed, in bytes. Each entry repeats its directory's path, each directory
+/// above is held with its own, and nested directories take next to no space on disk. With this limit the deepest tree
+/// takes at most 64 MiB.
 const DIR_PATH_MAX: usize = 16 << 10;
 
-/// A directory that marks itself as a cache has a file of this name…
+/// A cache directory contains a file of this name…
 const CACHE_TAG: &CStr = c"CACHEDIR.TAG";
 
-/// …that begins with this (<https://bford.info/cachedir/>).
+/// …that begins with this signature (<https://bford.info/cachedir/>).
 const CACHE_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// A piece of work.
+/// A task of a walker.
 #[derive(Debug)]
 pub(super) enum WalkTask {
-    /// A source, by its number.
+    /// The source with this index.
     Root(usize),
-    /// List a directory.
+    /// A directory to list.
     Dir(DirTask),
-    /// Look at some entries of a listed directory.
+    /// Some entries of a listed directory, whose metadata is to be read.
     Entries(Arc<ListedDir>, Range<usize>),
 }
 
-/// A directory to list. Its path is put together when it is its turn: there may be many that wait.
+/// A directory to list. Its path is built only when the task runs, because many tasks may wait.
 #[derive(Debug)]
 pub(super) struct DirTask {
     parent: Arc<TreePath>,
-    /// `None`: the parent itself, a source.
+    /// `None`: the parent itself, which is a source.
     name: Option<Box<[u8]>>,
-    /// The file system that its source is on.
+    /// The device number of its source.
     root_dev: u64,
 }
 
-/// A listed directory.
+/// A directory whose names have been read.
 #[derive(Debug)]
 pub(super) struct ListedDir {
     path: Arc<TreePath>,
@@ -64,23 +65,23 @@ pub(super) struct ListedDir {
     root_dev: u64,
 }
 
-/// What a walker needs and keeps between pieces of work.
+/// What a walker needs, and the buffers it keeps between tasks.
 pub(super) struct TreeWalker<'a> {
     options: &'a ScanOptions,
     roots: &'a SourceRoots,
     buffer: Vec<MaybeUninit<u8>>,
-    /// Names of the last small directory, for its memory.
+    /// The names of the last small directory, kept to reuse the memory.
     names: DirListing,
 }
 
-/// What comes out of a piece of work.
+/// The output of one task, collected in order.
 #[derive(Default)]
 struct TaskOutputs {
     done: Vec<TaskOutput<WalkTask, ScanItem>>,
     push_item: Vec<ScanItem>,
     weight: usize,
     weight_total: usize,
-    /// There is further work among them.
+    /// Whether there is a further task among the output.
     branched: bool,
 }
 
@@ -159,10 +160,10 @@ impl<'a> TreeWalker<'a> {
             Err(e) => return parts.problem(TreePath::clone(&path), &e),
         };
         if let Err(e) = self.names.read(fd.as_fd(), &mut self.buffer) {
-            // What was listed before is still worth having.
+            // The names that were listed before the error are still backed up.
             parts.problem(TreePath::clone(&path), &e);
         }
-        // A source is named to be backed up: that whoever may write there calls it a cache says nothing against it.
+        // The operator named the source to be backed up, so a cache tag that a program wrote there is ignored.
         let is_source = self.roots.all().iter().any(|root| root.path == *path);
         if self.options.exclude_caches && !is_source && self.names.contains(CACHE_TAG) && is_cache(fd.as_fd()) {
             self.names.keep_only(CACHE_TAG);
@@ -183,8 +184,8 @@ impl<'a> TreeWalker<'a> {
         }
     }
 
-    /// Looks at the entries of `range`. Returns those that are left: when the results have become too heavy, or behind the
-    /// first directory if no more is wanted.
+    /// Reads the metadata of the entries of `range`. Returns those that are left: when the results have become too
+    /// heavy, or behind the first directory if no more is wanted.
     fn scan_entries(
         &self,
         fd: BorrowedFd<'_>,
@@ -211,7 +212,7 @@ impl<'a> TreeWalker<'a> {
             let kind = PathProblemKind::Unreadable(format!("the file system lists an impossible name, {name:?}"));
             return parts.found(ScanItem::Problem(PathProblem { path: TreePath::clone(&listed.path), kind }));
         };
-        // Before looking at it: that an excluded file vanishes is nobody's problem.
+        // Before the metadata is read: an excluded file that vanishes is no problem to report.
         if hint != EntryTypeHint::Unknown && self.options.exclude.excludes(&path, hint == EntryTypeHint::Dir) {
             return;
         }
@@ -231,7 +232,7 @@ impl<'a> TreeWalker<'a> {
         }
     }
 
-    /// Notes an object, or why it is left out. Returns whether there is something below it.
+    /// Adds an object, or the reason why it is left out. Returns whether it is a directory to descend into.
     fn push_object(&self, path: TreePath, stat: Stat, parts: &mut TaskOutputs) -> bool {
         let larger = self.options.exclude_larger_than.is_some_and(|limit| stat.size > limit);
         parts.found(match stat.kind {
@@ -247,7 +248,8 @@ impl<'a> TreeWalker<'a> {
     }
 }
 
-/// Whether the directory's tag is a regular file with the signature. What cannot be read does not exclude anything.
+/// Whether the directory's tag is a regular file with the signature. A tag that cannot be read does not exclude
+/// anything.
 fn is_cache(dir: BorrowedFd<'_>) -> bool {
     let flags = READ | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(fd) = openat(dir, CACHE_TAG, flags, Mode::empty()) else { return false };

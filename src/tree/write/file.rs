@@ -1,4 +1,4 @@
-//! A regular file that is being written: under a temporary name until it is complete.
+//! Writes a regular file under a temporary name until it is complete.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,7 @@ use super::meta::MetadataHandle;
 use super::{AttachPath as _, ExistingObject, RestoreTarget, WriteError};
 use crate::repo::entry::{ManifestEntry, TreePath};
 
-/// A file under its temporary name. Dropped before [`RestoreTarget::finish_file`], it is removed.
+/// A file under its temporary name. Dropping it before [`RestoreTarget::finish_file`] removes it.
 #[derive(Debug)]
 pub struct NewFile {
     path: TreePath,
@@ -22,24 +22,26 @@ pub struct NewFile {
     file: Option<File>,
     /// Where the furthest write ended, which is the size so far.
     end: AtomicU64,
-    /// It has more data than there was space for when it was begun: others must not run out of it for its sake.
+    /// The file has more data than there was free space when it was begun. It must not use up the space of the other
+    /// files.
     may_not_fit: bool,
 }
 
-/// What a file with more data than there is space leaves to others, in bytes: more than is written at the same time.
+/// Free space that a file too large for the target leaves to other files, in bytes: more than is written at the same
+/// time.
 const SPACE_LEFT: u64 = 32 << 20;
 
-/// The block in which holes are made.
+/// The size of the block in which holes are made.
 const BLOCK: u64 = 4096;
 
-/// Space that this user may still write on the file system of `fd`, in bytes.
+/// Free space for this user on the file system of `fd`, in bytes.
 pub(super) fn free_bytes(fd: impl AsFd) -> rustix::io::Result<u64> {
     let space = rustix::fs::fstatvfs(fd)?;
     let free = if rustix::process::geteuid().is_root() { space.f_bfree } else { space.f_bavail };
     Ok(free.saturating_mul(space.f_frsize))
 }
 
-/// The runs of `bytes`, which stand at `offset`, that are not blocks of zeros.
+/// The runs of `bytes`, which belong at `offset`, that are not blocks of zeros.
 fn nonzero_runs(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut at = 0;
     let block_end = move |at: usize| {
@@ -61,7 +63,7 @@ fn nonzero_runs(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])>
 }
 
 impl NewFile {
-    /// Writes `bytes` at `offset`. What is never written stays a hole.
+    /// Writes `bytes` at `offset`. Ranges that are never written stay holes.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
         self.file().write_all_at(bytes, offset).at_path(&self.path)?;
         self.end.fetch_max(offset + bytes.len() as u64, Ordering::AcqRel);
@@ -73,7 +75,7 @@ impl NewFile {
         nonzero_runs(offset, bytes).try_for_each(|(offset, part)| self.write_at(offset, part))
     }
 
-    /// Fails if others would soon run out of space because of this file.
+    /// Fails if other files would soon run out of space because of this file.
     pub fn check_free_space(&self) -> Result<(), WriteError> {
         if self.may_not_fit && free_bytes(self.file()).at_path(&self.path)? < SPACE_LEFT {
             return Err(Errno::NOSPC).at_path(&self.path);
@@ -88,7 +90,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // After the rename there is nothing under this name, and no other process can have guessed it.
+        // After the rename this name is free, and another process cannot have guessed it.
         if !self.temporary.is_empty() {
             let _ = rustix::fs::unlinkat(&*self.dir, self.temporary.as_str(), AtFlags::empty());
         }
@@ -96,10 +98,10 @@ impl Drop for NewFile {
 }
 
 impl RestoreTarget {
-    /// Begins a regular file that gets so many bytes of data. Until it is finished nothing changes at `path`.
+    /// Begins a regular file that gets `data_bytes` of data. Until it is finished nothing changes at `path`.
     pub fn create_file(&self, path: &TreePath, data_bytes: u64) -> Result<NewFile, WriteError> {
         let dir = self.parent_of(path)?;
-        // What cannot be asked is written as far as it goes.
+        // If the free space is unknown, the file is written as far as possible.
         let may_not_fit = data_bytes > SPACE_LEFT && free_bytes(&*dir).is_ok_and(|free| free < data_bytes);
         let temporary = self.temporary_name();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -107,12 +109,13 @@ impl RestoreTarget {
         Ok(NewFile { path: path.clone(), dir, temporary, file: Some(fd.into()), end: AtomicU64::new(0), may_not_fit })
     }
 
-    /// Gives the file its size and metadata and puts it in the place of whatever had its name, unless that is a directory.
+    /// Sets the file's size and metadata and renames it to its path. An existing object is replaced, unless it is a
+    /// directory.
     pub fn finish_file(&self, mut new: NewFile, entry: &ManifestEntry) -> Result<(), WriteError> {
         if *new.end.get_mut() != entry.kind.size() {
             new.file().set_len(entry.kind.size()).at_path(&new.path)?;
         }
-        // To look costs less than to set an owner that it has already.
+        // A stat costs less than setting an owner that the file has already.
         let found = ExistingObject::from(rustix::fs::fstat(new.file()).at_path(&new.path)?);
         self.apply(MetadataHandle::Open(new.file().as_fd()), entry, &found);
         if let Some(file) = new.file.take() {
@@ -139,7 +142,7 @@ mod tests {
             nonzero_runs(offset, bytes).map(|(at, part)| (at, part.len())).collect::<Vec<_>>()
         };
         assert_eq!(runs(0, &bytes), [(4096, 8192), (4 * 4096, 4096)]);
-        // A block counts where it stands in the file.
+        // Blocks are aligned to the file, not to the buffer.
         assert_eq!(runs(8192 - 10, &bytes), [(8192, 8192), (24_576, 4086)]);
         assert_eq!(runs(5, &[0; 100]), []);
         assert_eq!(runs(5, &[]), []);

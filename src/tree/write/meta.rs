@@ -1,7 +1,7 @@
-//! Owner, mode, attributes and time of what was written.
+//! Sets owner, mode, attributes and time of what was written.
 //!
-//! The order is not free: a change of owner drops set-ID bits and capabilities, an ACL changes the mode's group bits,
-//! and all of them need the file to be still its owner's.
+//! The order matters: a change of owner drops set-ID bits and capabilities, an ACL changes the mode's group bits, and
+//! all of them require that this user still owns the file.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
@@ -17,10 +17,10 @@ use crate::tree::flags::{self, FileFlags};
 const SETUID: u16 = 0o4000;
 const SETGID: u16 = 0o2000;
 
-/// What kind of metadata could not be set.
+/// The kinds of metadata that may fail to be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MetadataKind {
-    /// Owner or group. Set-ID bits that would serve somebody else are then left out.
+    /// Owner or group. Set-ID bits are then left out, because they would lend rights of another user.
     Owner,
     /// Permissions.
     Mode,
@@ -32,24 +32,24 @@ pub enum MetadataKind {
     Xattr,
     /// The modification time.
     Time,
-    /// A device file, which only root can make: it is missing.
+    /// A device file, which only root can make; it is missing.
     Device,
-    /// A hard link that became a file of its own.
+    /// A hard link that became a separate file.
     Hardlink,
     /// File flags: immutable, append only, no dump.
     Flags,
 }
 
-/// One kind of metadata that could not be set, however many entries it concerns.
+/// One kind of metadata that could not be set, with the number of entries concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataFailure {
     /// What could not be set.
     pub kind: MetadataKind,
-    /// On how many entries.
+    /// Number of entries concerned.
     pub count: u64,
-    /// The first of them.
+    /// The first of these entries.
     pub first: TreePath,
-    /// The system's answer there.
+    /// The system's error for the first entry.
     pub error: String,
 }
 
@@ -69,33 +69,33 @@ impl MetadataFailures {
     }
 }
 
-/// Files that get their flags when everything else is done: they can then no longer be renamed, linked or written into.
+/// Files that get their flags at the end: afterwards they can no longer be renamed, linked or written.
 #[derive(Debug, Default)]
 pub(super) struct DeferredFlags(Mutex<Vec<DeferredFlagFile>>);
 
 #[derive(Debug)]
 struct DeferredFlagFile {
     path: TreePath,
-    /// Device and inode.
+    /// Device and inode number.
     inode: (u64, u64),
     wanted: FileFlags,
 }
 
-/// Files whose flags wait for the end.
+/// The most files whose flags may wait for the end.
 const FLAGGED_MAX: usize = 65_536;
 
-/// The file that a descriptor stands for, by name: for the calls that refuse a descriptor opened with `O_PATH`. The
-/// kernel goes from here to exactly that file, be it a symbolic link.
+/// The path in `/proc` of an open file, for the calls that refuse a descriptor opened with `O_PATH`. The kernel
+/// resolves it to exactly that file, even if it is a symbolic link.
 pub(super) fn proc_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
 
-/// How the file is held.
+/// How the file is opened.
 #[derive(Clone, Copy)]
 pub(super) enum MetadataHandle<'a> {
     /// Opened for reading or writing.
     Open(BorrowedFd<'a>),
-    /// Opened with `O_PATH`: links, pipes, devices, and what this user may not read.
+    /// Opened with `O_PATH`: links, pipes, devices, and files that this user may not read.
     PathOnly(BorrowedFd<'a>),
 }
 
@@ -155,7 +155,7 @@ impl MetadataHandle<'_> {
 
     /// The names of the attributes, each ended by a NUL.
     fn xattr_names(self) -> rustix::io::Result<Vec<u8>> {
-        // Most files have none or a label; the second size is the kernel's limit.
+        // Most files have no attributes or one label; the second size is the kernel's limit.
         let mut small = [0; 512];
         match self.list_xattrs(&mut small) {
             Ok(n) => Ok(small[..n].to_vec()),
@@ -195,7 +195,7 @@ fn add_flags(fd: BorrowedFd<'_>, wanted: FileFlags) -> rustix::io::Result<()> {
     rustix::fs::ioctl_setflags(fd, now | wanted.as_inode_flags())
 }
 
-/// Whether what stands there is of the entry's type, and the same device if it is one.
+/// Whether the existing object is of the entry's type, and the same device if it is one.
 pub(super) fn is_of_kind(found: &ExistingObject, kind: &EntryKind) -> bool {
     match kind {
         EntryKind::File { .. } => found.is_file(),
@@ -220,20 +220,20 @@ fn xattr_kind(name: &[u8]) -> MetadataKind {
     }
 }
 
-/// Attributes that are content of the tree: what the snapshot does not have of them goes. Labels and the like
+/// Attributes that belong to the tree's content: those that the snapshot lacks are removed. Labels and the like
 /// (`security.selinux`, `trusted.*`) belong to the host and stay.
 fn is_restored_xattr(name: &[u8]) -> bool {
     name.starts_with(b"user.") || xattr_kind(name) != MetadataKind::Xattr
 }
 
-/// The attributes that an entry has besides the flags.
+/// The attributes of an entry without the flags.
 fn attributes(entry: &ManifestEntry) -> impl Iterator<Item = &Xattr> {
     entry.xattrs.iter().filter(|x| x.name != flags::ATTRIBUTE)
 }
 
 impl RestoreTarget {
-    /// Gives the existing thing at the entry's path the entry's metadata, and tells whether any was different. It must be what was
-    /// `expected` (device and inode), and have no other name that would change with it.
+    /// Sets the entry's metadata on the existing object at its path, and returns whether any was different. The object
+    /// must be `expected` (device and inode number), and have no other name that would change with it.
     pub fn set_metadata(&self, entry: &ManifestEntry, expected: Option<(u64, u64)>) -> Result<bool, WriteError> {
         self.with_existing(entry, expected, |held, found| {
             if found.has_more_names() {
@@ -248,7 +248,8 @@ impl RestoreTarget {
         })
     }
 
-    /// Whether the existing thing at the entry's path, which must be `expected`, has other metadata than the entry.
+    /// Whether the metadata of the existing object at the entry's path, which must be `expected`, differ from the
+    /// entry's.
     pub fn metadata_differ(&self, entry: &ManifestEntry, expected: &ExistingObject) -> Result<bool, WriteError> {
         self.with_existing(entry, Some(expected.inode), |held, found| Ok(self.differs(held, entry, found)))
     }
@@ -284,7 +285,8 @@ impl RestoreTarget {
         act(if named { MetadataHandle::PathOnly(fd.as_fd()) } else { MetadataHandle::Open(fd.as_fd()) }, &found)
     }
 
-    /// Gives what was just made in `dir` under a temporary name its metadata. Who may write there may have exchanged it.
+    /// Sets the metadata of an object just made in `dir` under a temporary name. A user who may write to `dir` may have
+    /// exchanged it.
     pub(super) fn set_metadata_of_new(
         &self,
         dir: BorrowedFd<'_>,
@@ -314,7 +316,7 @@ impl RestoreTarget {
             || flags_missing(held, entry).is_ok_and(|missing| missing)
     }
 
-    /// Sets the flags that the entry has and the file has not: at once, or at the end if they would keep it from being renamed.
+    /// Sets the flags that the entry has and the file lacks: at once, or at the end if they would prevent the rename.
     fn sync_flags(&self, held: MetadataHandle<'_>, entry: &ManifestEntry, found: &ExistingObject) -> bool {
         let wanted = FileFlags::of_entry(&entry.xattrs);
         let note = |error: &str| self.note_trouble(MetadataKind::Flags, &entry.path, error);
@@ -341,7 +343,7 @@ impl RestoreTarget {
         }
     }
 
-    /// Sets the flags that would have been in the way. To be called when everything is in its place.
+    /// Sets the deferred flags. To be called when every file has its final name.
     pub fn set_flags(&self) {
         let flagged = std::mem::take(&mut *self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner));
         for DeferredFlagFile { path, inode, wanted } in flagged {
@@ -361,7 +363,7 @@ impl RestoreTarget {
         }
     }
 
-    /// Sets what differs from `found`. Whatever cannot be set is noted once a kind.
+    /// Sets what differs from `found`. What cannot be set is noted once for each kind.
     pub(super) fn apply(&self, held: MetadataHandle<'_>, entry: &ManifestEntry, found: &ExistingObject) -> bool {
         let note = |kind, errno: Errno| {
             self.troubles.note(kind, &entry.path, || std::io::Error::from(errno).to_string());
@@ -376,14 +378,14 @@ impl RestoreTarget {
             match held.chown(Some(uid), Some(gid)) {
                 Ok(()) => changed = true,
                 Err(errno) => {
-                    // Without privileges a file can still go to another of one's own groups.
+                    // Without privileges the group can still be set to another of the user's own groups.
                     let group_set = held.chown(None, Some(gid)).is_ok();
                     changed |= group_set && found.gid != gid;
                     let own = uid == found.uid;
                     if !(own && group_set) {
                         note(MetadataKind::Owner, errno);
                     }
-                    // POSIX: who cannot be made the owner must not lend rights by set-ID bits either.
+                    // POSIX: if the owner cannot be set, set-ID bits must not lend this user's rights.
                     if !own {
                         mode &= !SETUID;
                     }
@@ -418,7 +420,7 @@ impl RestoreTarget {
     }
 
     fn sync_xattrs(&self, held: MetadataHandle<'_>, entry: &ManifestEntry) -> bool {
-        // A link inherits no ACL, and cannot have attributes of users.
+        // A link inherits no ACL, and cannot have user attributes.
         if entry.xattrs.is_empty() && matches!(entry.kind, EntryKind::Symlink { .. }) {
             return false;
         }
@@ -428,7 +430,7 @@ impl RestoreTarget {
             });
         };
         let mut changed = false;
-        // New files may have attributes too: a default ACL of the directory above is inherited.
+        // New files may have attributes too: the default ACL of the parent directory is inherited.
         let names = held.xattr_names().unwrap_or_default();
         let names = || names.split(|&b| b == 0).filter(|n| !n.is_empty());
         for name in names().filter(|n| is_restored_xattr(n)) {
@@ -451,7 +453,7 @@ impl RestoreTarget {
         changed
     }
 
-    /// Notes metadata that could not be set for another reason than the system's.
+    /// Notes metadata that could not be set for a reason other than a system error.
     pub fn note_trouble(&self, kind: MetadataKind, path: &TreePath, error: &str) {
         self.troubles.note(kind, path, || error.to_owned());
     }

@@ -1,4 +1,4 @@
-//! Everything that is neither a regular file nor a directory: links, pipes, devices.
+//! Writes what is neither a regular file nor a directory: links, pipes, devices.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -9,21 +9,22 @@ use super::meta::{MetadataKind, is_of_kind};
 use super::{AttachPath as _, ExistingObject, RestoreTarget, WriteError, WriteErrorKind};
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 
-/// What became of an entry.
+/// The result of writing one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaceOutcome {
-    /// It was made, or replaced what was there.
+    /// The entry was created, or replaced an existing object.
     Created,
-    /// It was there; some of its metadata were set.
+    /// The entry existed; some of its metadata were set.
     MetadataUpdated,
-    /// It was there and equal.
+    /// The entry existed and was equal.
     Unchanged,
-    /// It cannot be made by this user; noted as [`MetadataKind::Device`].
+    /// This user may not create it; noted as [`MetadataKind::Device`].
     NotAllowed,
 }
 
 impl RestoreTarget {
-    /// Whether what is there is already the link, pipe or device that the entry describes, whatever its metadata.
+    /// Whether the existing object is already the link, pipe or device that the entry describes, apart from its
+    /// metadata.
     pub fn is_same_node(&self, entry: &ManifestEntry, found: &ExistingObject) -> Result<bool, WriteError> {
         if !is_of_kind(found, &entry.kind) {
             return Ok(false);
@@ -39,7 +40,8 @@ impl RestoreTarget {
         })
     }
 
-    /// Makes the symbolic link, pipe or device in the place of whatever has its name, unless that is a directory.
+    /// Creates the symbolic link, pipe or device. An existing object of that name is replaced, unless it is a
+    /// directory.
     pub fn place_node(
         &self,
         entry: &ManifestEntry,
@@ -48,7 +50,7 @@ impl RestoreTarget {
         let path = &entry.path;
         if let Some(found) = found
             && self.is_same_node(entry, found)?
-            // What has other names elsewhere is replaced: they must not change with it.
+            // An object with further names elsewhere is replaced, so that they do not change with it.
             && !(found.has_more_names() && self.metadata_differ(entry, found)?)
         {
             let touched = self.set_metadata(entry, Some(found.inode))?;
@@ -76,9 +78,9 @@ impl RestoreTarget {
         placed.map(|()| PlaceOutcome::Created)
     }
 
-    /// Makes the entry's path a further name of the file at `first`, in the place of whatever has that name, unless that is a
-    /// directory. With `checked`, a file in another directory must be of the owner that the entry has: who may write there may have
-    /// put something else in its place, and may not write here.
+    /// Makes the entry's path a further name of the file at `first`. An existing object of that name is replaced,
+    /// unless it is a directory. With `checked`, a file in another directory must have the entry's owner: a user who
+    /// may write there, and not here, may have put another file in its place.
     pub fn link(&self, first: &TreePath, entry: &ManifestEntry, checked: bool) -> Result<PlaceOutcome, WriteError> {
         let path = &entry.path;
         let from = self.stat(first)?.ok_or(Errno::NOENT).at_path(first)?;
@@ -107,7 +109,7 @@ impl RestoreTarget {
         entry: &ManifestEntry,
         checked: bool,
     ) -> Result<(), WriteError> {
-        // Where owners cannot be set there is nothing to compare.
+        // If owners cannot be set there is nothing to compare.
         if !checked || self.metadata_failures().iter().any(|trouble| trouble.kind == MetadataKind::Owner) {
             return Ok(());
         }

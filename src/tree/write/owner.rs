@@ -1,15 +1,15 @@
-//! Whose a restored file becomes: the name counts where this host knows it, because two hosts seldom give one service
-//! the same number; the number counts otherwise.
+//! The owner of a restored file. The name counts if this host knows it, because two hosts seldom give one service the
+//! same number; otherwise the number counts.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::repo::entry::OwnerAndMode;
 
-/// Names remembered. A host has few; a manifest that invents them must not fill the memory.
+/// The most names that are cached. A host has few; a manifest with invented names must not fill the memory.
 const NAMES_MAX: usize = 4096;
 
-/// Turns stored owners into numbers of this host.
+/// Maps stored owners to numbers of this host.
 #[derive(Debug, Default)]
 pub struct OwnerResolver {
     numeric: bool,
@@ -18,12 +18,12 @@ pub struct OwnerResolver {
 }
 
 impl OwnerResolver {
-    /// Names first, or with `numeric` the numbers alone.
+    /// Prefers names, or with `numeric` uses the numbers alone.
     pub fn new(numeric: bool) -> Self {
         Self { numeric, ..Self::default() }
     }
 
-    /// User and group to give to what had this owner. Number 0 stays 0 whatever name it had: root is root.
+    /// The user and group number for a stored owner. Number 0 stays 0 whatever its name: root is root.
     pub fn resolve(&self, owner: &OwnerAndMode) -> (u32, u32) {
         let by_name = |known: &Mutex<_>, name: &str, number: u32, ask: &dyn Fn(&str) -> Option<u32>| {
             if self.numeric || name.is_empty() || number == 0 {

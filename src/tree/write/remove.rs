@@ -1,4 +1,4 @@
-//! Listing and removing what is below the target.
+//! Lists and removes objects below the target.
 
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
@@ -9,26 +9,26 @@ use rustix::io::Errno;
 use super::{AttachPath as _, RestoreTarget, WriteError, WriteErrorKind};
 use crate::repo::entry::TreePath;
 
-/// What a removal did.
+/// The result of a removal.
 #[derive(Debug, Default)]
 pub struct RemovalReport {
-    /// Files, directories, links and so on that went.
+    /// Number of files, directories, links and other objects that were removed.
     pub count: u64,
-    /// Whether something below was kept on purpose, so that the directories above it stay too.
+    /// Whether an object below was kept on purpose, so that the directories above it stay too.
     pub kept: bool,
     /// What could not be removed, at most [`FAILURES_MAX`].
     pub failures: Vec<WriteError>,
 }
 
-/// Failures that one removal names: enough to see the reason.
+/// The most failures that one removal names: enough to see the reason.
 const FAILURES_MAX: usize = 100;
 
-/// The buffer for raw directory entries.
+/// The size of the buffer for raw directory entries.
 const LISTING_BUFFER: usize = 32 * 1024;
 
 impl RestoreTarget {
-    /// The names in a directory with whether each is a directory, in descending order, so that they are taken in
-    /// ascending order from the end.
+    /// The names in a directory, each with whether it is a directory, in descending order, so that popping from the end
+    /// gives ascending order.
     pub fn list(&self, path: &TreePath) -> Result<Vec<(Vec<u8>, bool)>, WriteError> {
         let dir = self.resolver.dir(path).at_path(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -43,7 +43,7 @@ impl RestoreTarget {
                 continue;
             }
             let kind = match item.file_type() {
-                // Some file systems do not tell.
+                // Some file systems do not report the type.
                 FileType::Unknown => match rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     Err(Errno::NOENT) => continue,
@@ -62,7 +62,7 @@ impl RestoreTarget {
         Ok(self.list(path)?.is_empty())
     }
 
-    /// Removes what is no directory.
+    /// Removes an object that is not a directory.
     pub fn unlink(&self, path: &TreePath) -> Result<(), WriteError> {
         let dir = self.parent_of(path)?;
         rustix::fs::unlinkat(&*dir, path.name(), AtFlags::empty()).at_path(path)
@@ -75,7 +75,7 @@ impl RestoreTarget {
         rustix::fs::unlinkat(&*dir, path.name(), AtFlags::REMOVEDIR).at_path(path)
     }
 
-    /// Removes what is at `path` with everything below, but what `keep` (path, is it a directory) wants to keep and what
+    /// Removes the object at `path` with everything below, except what `keep` (path, is it a directory) keeps and what
     /// lies on another file system. With `dry` it only counts.
     pub fn remove(&self, path: &TreePath, keep: &dyn Fn(&TreePath, bool) -> bool, dry: bool) -> RemovalReport {
         let mut removed = RemovalReport::default();
@@ -98,8 +98,8 @@ impl RestoreTarget {
         struct Open {
             path: TreePath,
             rest: Vec<(Vec<u8>, bool)>,
-            /// Whether something was kept, and how much failed, before this directory was entered. It is empty at its end
-            /// if nothing came to that.
+            /// Whether an object was kept, and how many failures there were, before this directory was entered. The
+            /// directory is empty at its end if neither increased.
             kept: bool,
             failures: usize,
         }
@@ -177,7 +177,7 @@ impl RestoreTarget {
 
 impl RemovalReport {
     fn fail(&mut self, e: WriteError) {
-        // A failure that is not named still keeps the directories above it from being removed: they are not empty.
+        // A failure that is not named still keeps the directories above from being removed: they are not empty.
         if self.failures.len() < FAILURES_MAX {
             self.failures.push(e);
         }

@@ -1,4 +1,4 @@
-//! From the target's descriptor to a directory below it, following no link.
+//! Resolves paths from the target's descriptor to a directory below it, following no link.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,10 +9,11 @@ use rustix::io::Errno;
 
 use crate::repo::entry::TreePath;
 
-/// Directories kept open. Neighbours in path order share parents; more than two writers' worth of nesting buys nothing.
+/// The most directories kept open. Neighbours in path order share parents; more than the nesting of two writers gains
+/// nothing.
 const RECENT_MAX: usize = 32;
 
-/// Links on the way to an anchor, as many as the kernel would follow.
+/// The most links on the path to an anchor, as many as the kernel would follow.
 const LINKS_MAX: u32 = 40;
 
 /// The longest path given to the kernel at once: below its `PATH_MAX` of 4096 with the final NUL.
@@ -29,7 +30,7 @@ pub(super) struct DirResolver {
     /// Kernels before 5.6 and some container filters have no `openat2`; then every component is opened on its own.
     openat2: bool,
     recent: Mutex<VecDeque<(TreePath, Arc<OwnedFd>)>>,
-    /// Directories that the operator's own links lead to.
+    /// Directories that links of root or of this user lead to.
     anchors: Vec<(TreePath, Arc<OwnedFd>)>,
 }
 
@@ -53,7 +54,7 @@ impl DirResolver {
     pub(super) fn dir(&self, path: &TreePath) -> rustix::io::Result<Arc<OwnedFd>> {
         let (base, rest) = {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            // The deepest known ancestor saves the most; the directory itself saves everything.
+            // The deepest known ancestor saves the most calls; the directory itself saves all of them.
             let best = (0..recent.len())
                 .filter(|&i| path.starts_with(&recent[i].0))
                 .max_by_key(|&i| recent[i].0.as_bytes().len());
@@ -67,7 +68,7 @@ impl DirResolver {
                 None => (None, path.as_bytes()),
             }
         };
-        // An anchor stands for its path: on the way from the root there may be a link.
+        // An anchor replaces its path, because there may be a link on the path from the root.
         let anchor =
             self.anchors.iter().filter(|(at, _)| path.starts_with(at)).max_by_key(|(at, _)| at.as_bytes().len());
         let (base, rest) = match anchor {
@@ -93,8 +94,8 @@ impl DirResolver {
         Ok(dir)
     }
 
-    /// Lets `path` stand for where it leads to, through links too if they are root's or this user's: anybody else's could
-    /// have been put there to lead a restore astray. A path that leads nowhere is no anchor.
+    /// Lets `path` stand for the directory it resolves to, through links of root or of this user. A link of another
+    /// user could have been put there to redirect the restore. A path that does not resolve is no anchor.
     pub(super) fn anchor(&mut self, path: &TreePath) -> rustix::io::Result<()> {
         let own = |uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw();
         let mut at = rustix::fs::openat(self.root()?, ".", DIRECTORY, Mode::empty())?;
@@ -106,7 +107,7 @@ impl DirResolver {
             let stat = rustix::fs::fstat(&next)?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => at = next,
-                // What it leads to is walked as well: the links on that way count like this one.
+                // The link's target is walked as well: its links count like this one.
                 FileType::Symlink if own(stat.st_uid) && links < LINKS_MAX => {
                     links += 1;
                     let to = rustix::fs::readlinkat(&next, "", Vec::new())?.into_bytes();
@@ -124,17 +125,17 @@ impl DirResolver {
         Ok(())
     }
 
-    /// Whether `path` is an anchor or on the way to one.
+    /// Whether `path` is an anchor or an ancestor of one.
     pub(super) fn leads_to_anchor(&self, path: &TreePath) -> bool {
         self.anchors.iter().any(|(anchor, _)| anchor.starts_with(path))
     }
 
-    /// Forgets `path` and all below it: it was removed, and another may take its name.
+    /// Drops `path` and everything below it from the cache: it was removed, and its name may be used again.
     pub(super) fn forget(&self, path: &TreePath) {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| !known.starts_with(path));
     }
 
-    /// Whether a file system is mounted on the directory `name` of `dir`. Where the kernel cannot be asked directly a
+    /// Whether a file system is mounted on the directory `name` of `dir`. If the kernel cannot be asked directly, a
     /// mount of the same file system goes unnoticed.
     pub(super) fn is_mount_point(&self, dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<bool> {
         if self.openat2 {
