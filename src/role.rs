@@ -1,7 +1,7 @@
 //! Who is active for a role: probes, leases, the election's verdict, slots and schedule.
 //!
-//! The decisions are pure; what talks to the kernel, to etcd or to a command stands in adapters. Nobody but this room can
-//! make a [`permit::Candidacy`], and without one there is no permit, and without a permit no append.
+//! The decisions are pure. Adapters talk to the kernel, to etcd and to commands. Only this module can make a
+//! [`permit::Candidacy`]; without a candidacy there is no permit, and without a permit no append.
 
 pub mod clock_tolerance;
 pub mod clone_detection;

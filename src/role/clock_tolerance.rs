@@ -1,23 +1,24 @@
-//! What counts as the present. The clock of one host is evidence and may be wrong by years, so an instant that another host wrote is
-//! compared with the present before anything is concluded from it. Pure.
+//! What counts as the present. A host's clock may be wrong by years, so an instant written by another host is compared
+//! with the present before it is used. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The largest difference between two clocks that is taken for the same time. A node whose clock is further than this from the
-/// store's runs no slots: it would run the wrong ones. An instant further than this ahead was written by a wrong clock.
+/// The largest difference between two clocks that still counts as the same time. A node whose clock is further than
+/// this from the store's clock runs no slots, because it would run the wrong ones. An instant further than this in the
+/// future was written by a wrong clock.
 pub const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_mins(5);
 
-/// Whether a clock is so far from the store's (the difference of the two) that it must not name slots.
+/// Whether `offset`, the difference between a clock and the store's clock, is too large for the clock to name slots.
 pub fn is_clock_off(offset: SignedDuration) -> bool {
     offset.abs() > CLOCK_OFFSET_MAX
 }
 
-/// The last instant that may have been written by a clock that is right.
+/// The last instant that a correct clock may have written.
 pub fn future_horizon(now: Timestamp) -> Timestamp {
     now.saturating_add(CLOCK_OFFSET_MAX).unwrap_or(Timestamp::MAX)
 }
 
-/// Whether `at` lies so far after `now` that a wrong clock wrote it.
+/// Whether `at` is so far after `now` that a wrong clock must have written it.
 pub fn is_in_future(at: Timestamp, now: Timestamp) -> bool {
     at > future_horizon(now)
 }

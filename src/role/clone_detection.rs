@@ -1,35 +1,36 @@
-//! Whether this node exists twice: a machine that was cloned, state directory included, has the same node ID and the same
-//! permit, so neither the fence nor the machine's fingerprint tells the two apart. Pure.
+//! Whether this node exists twice: a machine that was cloned, state directory included, has the same node ID and the
+//! same permit, so neither the fence nor the machine's fingerprint tells the two apart. Pure.
 //!
-//! Each process has a random ID of its own, and notes it in its node's state directory before it appends a record. A record with
-//! this node's ID by a process that is not noted there was written with a copy of that directory, or the directory was set back
-//! and its node meets its own past. What tells the two apart are the same notes in memory of this boot, which are not set back with
-//! it: who wrote since they began, and is not in them, is on another machine. Where they are missing or not complete nothing
-//! does, and nothing is concluded. Records are judged once, when they are first seen: what was noted about older ones may be
-//! gone, and says nothing.
+//! Each process has a random ID, and notes it in its node's state directory before it appends a record. A record with
+//! this node's ID by a process that is not noted there has two possible causes: a copy of the directory is in use on
+//! another machine, or the directory was set back to an earlier state. The same notes are kept in memory for this boot,
+//! and are not set back with the directory: a process that wrote after those notes began, and is not among them, runs
+//! on another machine. If the notes in memory are missing or incomplete, nothing is concluded. Records are judged once,
+//! when they are first seen: the notes about older ones may be gone.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, Seq};
 
-/// How many of one node's processes a view keeps, those that wrote last.
+/// The most processes of one node that a view keeps: those that wrote last.
 const AUTHORS_MAX: usize = 16;
 
-/// A second record by an unknown process counts only if it is at most so many records after the first, and so long.
+/// The second record by an unknown process counts only if it is at most this many records, and this long, after the
+/// first.
 const SIGHTING_RECORDS_MAX: u64 = 64;
 const SIGHTING_AGE_MAX: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// The newest record that one process wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessAuthor {
-    /// Its number.
+    /// The record's number.
     pub seq: Seq,
-    /// The process.
+    /// The process that wrote it.
     pub instance: InstanceId,
 }
 
-/// Adds the newest record of a node to what is known of its `authors`, who are sorted by their records.
+/// Adds a node's newest record to `authors`, which are sorted by their records.
 pub fn add_author(authors: &mut Vec<ProcessAuthor>, newest: ProcessAuthor) {
     authors.retain(|author| author.instance != newest.instance);
     authors.push(newest);
@@ -37,20 +38,21 @@ pub fn add_author(authors: &mut Vec<ProcessAuthor>, newest: ProcessAuthor) {
     authors.drain(..surplus);
 }
 
-/// A record with this node's ID by a process that this node did not know.
+/// A record with this node's ID by a process that is not noted in this node's state directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneSighting {
-    /// Its number.
+    /// The record's number.
     pub seq: Seq,
     /// The process that wrote it.
     pub instance: InstanceId,
-    /// The newest record there was then.
+    /// The newest record at the time of the sighting.
     #[serde(default)]
     pub head: Seq,
-    /// The mark of the notes in memory by which it was judged; `None`: they were not complete, or an earlier version remembered this.
+    /// The mark of the notes in memory by which the record was judged; `None` if the notes were not complete, or an
+    /// earlier version wrote this.
     #[serde(default)]
     pub mark: Option<u64>,
-    /// When this node saw it.
+    /// When this node saw the record.
     pub at: Timestamp,
 }
 
@@ -59,34 +61,35 @@ pub struct CloneSighting {
 pub struct CloneEvidence<'a> {
     /// The processes that wrote with this node's ID.
     pub authors: &'a [ProcessAuthor],
-    /// The processes of this node that wrote since record `judged`, complete but for what was lost when the state directory was set back.
+    /// The processes of this node that wrote since record `judged`: complete, except for what is lost when the state
+    /// directory is set back.
     pub own: &'a [InstanceId],
-    /// Those of this machine in this boot.
+    /// The processes of this machine in this boot.
     pub boot: &'a [InstanceId],
-    /// Since the notes in memory have this mark `boot` is complete; `None`: it is not.
+    /// The mark since which `boot` is complete; `None` if it is not complete.
     pub mark: Option<u64>,
     /// The newest record.
     pub head: Seq,
     /// Records up to this one were judged before.
     pub judged: Seq,
-    /// What was seen last.
+    /// The last sighting.
     pub before: Option<CloneSighting>,
-    /// This moment.
+    /// This node's wall clock.
     pub now: Timestamp,
 }
 
-/// What is to be thought of the records since the last judgement.
+/// The verdict on the records since the last judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloneSuspicion {
-    /// They are this node's own.
+    /// All records are this node's own.
     None,
-    /// They are this machine's own, and its state directory was set back since this one was written.
+    /// All records are this machine's own, and its state directory was set back after this record was written.
     SetBack(Seq),
-    /// One was written by a process that this node does not know: to be remembered.
+    /// A process that this node does not know wrote a record. The sighting is to be remembered.
     First(CloneSighting),
-    /// As was to be expected after what was seen before.
+    /// The records agree with the sighting that is remembered.
     Known,
-    /// There is a second node with this ID, to which this process belongs.
+    /// A second node has this ID, and this process belongs to it.
     Clone(InstanceId),
 }
 
@@ -115,8 +118,8 @@ pub fn detect_clone(evidence: CloneEvidence<'_>) -> CloneSuspicion {
     if !is_same_boot(before.mark, mark) {
         return first;
     }
-    // Who wrote it had seen the one before. So it began to write when that was there: this number may have been under way since before a
-    // reboot, and any later one began under the eyes of these notes.
+    // The process that wrote this record had read the previous one, so it began the record after that. A record with
+    // this number may have been on its way since before a reboot; any later one was begun while these notes were kept.
     if seq.0 <= before.head.0.saturating_add(1) {
         return CloneSuspicion::Known;
     }
@@ -125,13 +128,13 @@ pub fn detect_clone(evidence: CloneEvidence<'_>) -> CloneSuspicion {
     if instance == before.instance || is_near { CloneSuspicion::Clone(instance) } else { first }
 }
 
-/// Whether two things were seen by the same complete notes of one boot. What is not known is not the same.
+/// Whether two sightings were judged by the same complete notes of one boot. An unknown mark equals nothing.
 pub fn is_same_boot(before: Option<u64>, now: Option<u64>) -> bool {
     before.is_some() && before == now
 }
 
-/// Whether `found`, the process that wrote last where only this node writes, is none of this node's. `own`: those that may have written;
-/// `None`: that is not known.
+/// Whether `found`, the last writer of an object that only this node writes, is not a process of this node. `own`: the
+/// processes of this node that may have written; `None` if they are not known.
 pub fn is_foreign_process(found: Option<InstanceId>, own: Option<&[InstanceId]>) -> bool {
     found.zip(own).is_some_and(|(found, own)| !own.contains(&found))
 }
@@ -140,7 +143,7 @@ pub fn is_foreign_process(found: Option<InstanceId>, own: Option<&[InstanceId]>)
 mod tests {
     use super::*;
 
-    /// The marks of two boots' notes in memory.
+    /// The marks of the notes in memory of two boots.
     const BOOT: Option<u64> = Some(1);
     const NEXT_BOOT: Option<u64> = Some(2);
 
@@ -170,7 +173,7 @@ mod tests {
             Self { judged: 4, before: None, mark: BOOT, now: 0 }
         }
 
-        /// Sees these records, the newest last, and remembers them.
+        /// Judges these records, the newest last, and remembers them.
         fn see(&mut self, authors: &[ProcessAuthor]) -> CloneSuspicion {
             let [one, two, three] = [1, 2, 3].map(|n| InstanceId([n; 8]));
             let suspicion = detect_clone(CloneEvidence {
@@ -217,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_before_says_nothing() {
-        // Nothing is known any more of who wrote it.
+        // The writers of these records are no longer known.
         let mut judge = Judge { judged: 9, ..Judge::new() };
         assert_eq!(judge.see(&[by(3, 8), by(9, 9)]), CloneSuspicion::None);
         assert_eq!(judge.see(&[by(3, 8), by(9, 9), by(10, 1)]), CloneSuspicion::None);
@@ -256,7 +259,7 @@ mod tests {
     fn a_machine_that_is_set_back_again_and_again_is_no_twin() {
         let mut judge = Judge::new();
         for n in 1..9 {
-            // It comes back with what it remembered a day ago, its suspicion among that.
+            // The state directory is restored as it was a day ago, with its suspicion.
             let seq = 10 * n;
             judge.mark = Some(n);
             judge.sees_first(&[by(seq, 100 + n as u8)], seq);

@@ -1,13 +1,13 @@
-//! One role on one long-running node: what to do next, from what was seen. Pure: it is told events with the time at which
-//! they happened, and answers with effects that somebody else performs.
+//! The controller of one role on one long-running node. It decides what to do next from what was observed. Pure: it is
+//! given events with the time at which they happened, and returns effects that its caller performs.
 //!
-//! The invariants that live here: a role's journal is worked on by one effect at a time; nothing is started on an answer that
-//! was not a clear yes; a lease is given up only when the work that it guarded has ended; and whoever stops for good stops
+//! The invariants that live here: one effect at a time works on a role's journal; nothing is started without a clear
+//! yes; a lease is given up only after the work that it guarded has ended; and a controller that stops for good stops
 //! its work first.
 //!
-//! What the election cannot see in one look is remembered here: whether this node's eligibility has gone and come back since
-//! another node took the role, since when the probes cannot tell, and when this node took the role over, so that a due slot is
-//! not run on a machine that is still finding its feet.
+//! State that the election cannot see in a single evaluation is kept here: whether this node's eligibility was lost and
+//! came back since another node took the role, since when the probes cannot tell, and when this node took the role
+//! over, so that a due slot is not run on a machine that has only just become active.
 
 mod backoff;
 mod event;
@@ -31,18 +31,18 @@ use crate::clock_reading::ClockReading;
 use crate::config::{LeaseKind, RoleSettings};
 use crate::ids::{Digest, NodeId, Term};
 
-/// How often the probes are asked. An event of the machine makes it sooner.
+/// The interval between two evaluations of the probes. A change on the machine makes the next one sooner.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A clock that differs from what it was by less than this is where it was: the store's time comes in whole seconds.
+/// A clock that moved by less than this counts as unmoved: the store's time has whole seconds.
 const CLOCK_MOVED_MIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// The longest that nothing is looked at: time may be set, and leases pass without an event.
+/// The longest time between two ticks: a clock may be set, and a lease may expire, without an event.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 enum LeaseStatus {
-    /// Nobody asked, or it was given up.
+    /// The lease was not asked for, or was given up.
     NotHeld,
     Mine(Deadline),
     Taken(Option<LeaseHolder>),
@@ -57,60 +57,60 @@ enum ActiveWork {
     Working,
 }
 
-/// How a node stands for a role, in words that last longer than the proof that goes with them.
+/// This node's status for a role. Unlike [`ElectionState`] it carries no proof, so it can be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoleStatus {
-    /// It works for the role; without a term: it would, and only observes.
+    /// The node works for the role. In observe mode there is no term: the node would work for it.
     Active {
-        /// Its term.
+        /// The node's term.
         term: Option<Term>,
     },
-    /// It would take a lease that nobody holds, and only observes.
+    /// The lease is free; observe mode does not take it.
     Candidate,
-    /// It should not.
+    /// The node should not work for the role.
     Standby(StandbyReason),
-    /// It cannot tell.
+    /// The node cannot tell.
     Unknown(UnknownReason),
     /// Another node took the role while this one was eligible as well.
     Conflict(TakeoverInfo),
-    /// A person said that nobody runs it.
+    /// A person paused the role on all nodes.
     Paused(RolePause),
     /// This node exists twice.
     Cloned,
-    /// It has left the role to another node for a while.
+    /// The node has left the role to other nodes for a while.
     Away(YieldReason),
 }
 
-/// What a [`RoleController`] is about.
+/// What a [`RoleController`] needs to know about its role and node.
 #[derive(Debug)]
 pub struct RoleParams {
-    /// The role.
+    /// The role's settings.
     pub role: RoleSettings,
     /// This node.
     pub node: NodeId,
-    /// Its label.
+    /// This node's label.
     pub label: String,
     /// The role's schedule, if it has one.
     pub plan: Option<SlotSchedule>,
-    /// How many roles this process has.
+    /// The number of roles of this process.
     pub roles: usize,
-    /// How often the lease is asked for while another process has it.
+    /// The interval between requests for the lease while another process has it.
     pub ask_interval: Duration,
-    /// The pause after its service did not answer.
+    /// The pause after the lease service did not answer.
     pub retry_interval: Duration,
-    /// Asks and decides, and takes nothing.
+    /// Observe mode: probes and decides, but takes nothing.
     pub observe: bool,
 }
 
-/// A role that is left to other nodes.
+/// A period in which the role is left to other nodes.
 #[derive(Debug, Clone, Copy)]
 struct AwayPeriod {
     why: YieldReason,
-    /// As boot time.
+    /// The end of the period, as boot time.
     until: Duration,
 }
 
-/// The machine.
+/// The state machine of one role on one node.
 #[derive(Debug)]
 pub struct RoleController {
     role: RoleSettings,
@@ -123,19 +123,19 @@ pub struct RoleController {
     observe: bool,
     assessment: Option<ProbeAssessment>,
     probes_unknown_since: Option<Duration>,
-    /// Since when the journal cannot be read.
+    /// The boot time since which the journal cannot be read.
     journal_unreadable_since: Option<Duration>,
     history: Option<ElectionHistory>,
-    /// When it was read.
+    /// When `history` was read.
     read_at: Timestamp,
     clock_offset: Option<SignedDuration>,
-    /// The last event's time.
+    /// The time of the last event.
     last: Option<ClockReading>,
     lease: LeaseStatus,
     term: Option<Term>,
     /// The probes said no since this node last had the role.
     was_away: bool,
-    /// The boot time before which a slot that another node did not run is left alone.
+    /// The boot time before which this node leaves alone a slot that another node did not run.
     settled_at: Duration,
     busy: Option<ActiveWork>,
     probing: bool,
@@ -149,31 +149,32 @@ pub struct RoleController {
     ended: bool,
     next_probe: Duration,
     next_ask: Duration,
-    /// When the journal was read last, as boot time; `None`: it is to be read at once.
+    /// The boot time of the last read of the journal; `None` if it is to be read at once.
     last_read: Option<Duration>,
-    /// A hint came while something was under way.
+    /// A hint came while an effect was under way.
     hinted: bool,
     reading: Backoff,
     working: Backoff,
-    /// How much later than others this one goes on when the store answers again.
+    /// This role's own delay before it goes on when the store answers again, so that many roles do not start at once.
     spread: Duration,
     away_reason: Option<AwayPeriod>,
-    /// Runs in a row that were stalled.
+    /// Stalled runs in a row.
     stalls: u32,
-    /// The slot for which the role was offered to other nodes: once is enough, or two that are crowded hand it back and forth.
+    /// The slot for which the role was offered to other nodes. It is offered once per slot; otherwise two busy nodes
+    /// would hand it back and forth.
     offered_slot: Option<Timestamp>,
     announced_slot: Option<Timestamp>,
-    /// The holder's beat, and the boot time at which it changed last.
+    /// The holder's heartbeat, and the boot time at which it changed last.
     holder_heartbeat: Option<(Digest, Duration)>,
-    /// How often this node took the role from a silent one: each time it waits twice as long.
+    /// Number of times this node took the role from a silent holder. Each time it waits twice as long.
     retakes: u32,
-    /// What speaks for the takeover that is under way.
+    /// The reason of the takeover that is under way.
     takeover_reason: Option<RetakeReason>,
     reported: Option<RoleStatus>,
 }
 
 impl RoleController {
-    /// Before anything has happened.
+    /// A controller that has seen no event.
     pub fn new(terms: RoleParams) -> Self {
         let RoleParams { role, node, label, plan, roles, ask_interval, retry_interval, observe } = terms;
         let spread = backoff::resume_jitter(&role.name, node);
@@ -225,22 +226,22 @@ impl RoleController {
         }
     }
 
-    /// How this node stands, as last told.
+    /// The status that was last reported.
     pub fn status(&self) -> Option<&RoleStatus> {
         self.reported.as_ref()
     }
 
-    /// Whether it has been told to stop.
+    /// Whether the role has been told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping
     }
 
-    /// Whether a run is wanted that has neither begun nor been refused.
+    /// Whether a requested run has neither begun nor been refused.
     pub fn is_run_requested(&self) -> bool {
         self.run_requested
     }
 
-    /// Whether another process of this node may work under this one's lease.
+    /// Whether another process of this node may work under this process's lease.
     pub fn lends_lease(&self) -> bool {
         self.term.is_some()
             && !self.borrowers_told_to_end
@@ -253,9 +254,10 @@ impl RoleController {
         self.assessment.as_ref()
     }
 
-    /// Takes note of an event, and says what follows.
+    /// Handles an event and returns the effects to perform.
     pub fn on_event(&mut self, now: ClockReading, event: RoleEvent) -> Vec<RoleEffect> {
-        // The clock was set, or the machine was stopped: what the store says of time, and of other nodes, is asked for at once.
+        // The clock was set, or the machine was suspended: the store's time and the other nodes' records are read again
+        // at once.
         if self.last.replace(now).is_some_and(|last| now.drift_since(last) >= CLOCK_MOVED_MIN) {
             self.last_read = None;
         }
@@ -265,7 +267,7 @@ impl RoleController {
         effects
     }
 
-    /// When to come back with a tick, as boot time.
+    /// The boot time at which the next tick is due.
     pub fn next_wake(&self, now: ClockReading) -> Duration {
         let in_time = |at: Option<Timestamp>| {
             let left = at.map_or(SignedDuration::MAX, |at| at.duration_since(now.wall));
@@ -310,7 +312,7 @@ impl RoleController {
             }
             RoleEvent::JournalHint => {
                 self.last_read = None;
-                // What is under way may have looked before.
+                // The effect that is under way may have read before the change.
                 self.hinted = self.busy.is_some();
             }
             RoleEvent::LeaseUpdated(answer) => {
@@ -333,7 +335,7 @@ impl RoleController {
             }
             RoleEvent::Released => {
                 (self.releasing, self.lease, self.term) = (false, LeaseStatus::NotHeld, None);
-                // Whoever waits for it goes first.
+                // A process that waits for the lease goes first.
                 self.next_ask = now.boot + self.ask_interval;
             }
             RoleEvent::JournalUpdated(done) => self.apply_journal(now, done),
@@ -347,7 +349,7 @@ impl RoleController {
             }
             RoleEvent::RunRequested => {
                 self.run_requested = true;
-                // Whoever asks answers for it.
+                // The person who asks for a run answers for it.
                 self.away_reason = None;
             }
             RoleEvent::Borrowers(guests) => {
@@ -376,13 +378,13 @@ impl RoleController {
         {
             self.holder_heartbeat = Some((beat, now.boot));
         }
-        // The same skew is told once.
+        // The same skew is reported once.
         if let Some(offset) = done.clock_offset
             && self.clock_offset.is_none_or(|was| offset.saturating_sub(was).abs() >= CLOCK_MOVED_MIN)
         {
             self.clock_offset = Some(offset);
         }
-        // What cannot be read is not known any more.
+        // A journal that cannot be read is not known any more.
         (self.history, self.read_at) = (done.history, now.wall);
         let holder = self.history.as_ref().and_then(|h| h.holder.as_ref());
         if self.term.is_some_and(|term| holder.is_none_or(|h| h.node != self.node || h.term != term)) {
@@ -407,14 +409,16 @@ impl RoleController {
         }
     }
 
-    /// Ends all waiting that has the store's, or the lease service's, silence as its cause. What failed for another cause fails again.
+    /// Ends all waiting that was caused by a store or lease service that did not answer. An effect that failed for
+    /// another cause fails again.
     fn retry_soon(&mut self, now: ClockReading) {
         let at = now.boot + self.spread;
         self.reading.shorten(at);
         self.working.shorten(at);
     }
 
-    /// Leaves the role to other nodes for a while. Where no lease says who has it there is nothing to give; then this node only waits.
+    /// Leaves the role to other nodes for a while. Without a lease there is nothing to give up; then this node only
+    /// waits.
     fn step_aside(&mut self, now: ClockReading, why: YieldReason) {
         let until = match why {
             YieldReason::Stalled { blocked } => {
@@ -434,7 +438,7 @@ impl RoleController {
         self.away_reason = Some(AwayPeriod { why, until });
     }
 
-    /// Why the role is left to other nodes now.
+    /// The reason why the role is left to other nodes now.
     fn away(&self, now: ClockReading) -> Option<YieldReason> {
         self.away_reason.filter(|away| now.boot < away.until).map(|away| away.why)
     }
@@ -484,11 +488,12 @@ impl RoleController {
         }
     }
 
-    /// What to do with the journal now.
+    /// The next effect on the journal.
     fn next_work(&self, now: ClockReading, state: &ElectionState) -> Option<RoleEffect> {
         let read = (now.boot >= self.reads_at(now)).then_some(RoleEffect::ReadJournal);
         let ElectionState::Active { .. } = state else {
-            // A node that probes and list exclude needs no store; one that never read the journal cannot tell anything else.
+            // A node that probes and `nodes` exclude needs no store; a node that never read the journal cannot tell
+            // anything else.
             return read.filter(|_| !self.is_excluded());
         };
         if self.observe || now.boot < self.working.until || self.away(now).is_some() {
@@ -500,9 +505,9 @@ impl RoleController {
         self.pending(now).filter(|_| now.boot >= self.settled_at).map(RoleEffect::BackUp).or(read)
     }
 
-    /// A run that somebody wants starts as soon as nothing else goes on, if this node has the role.
+    /// Starts a requested run as soon as nothing else is under way, if this node has the role.
     fn serve_run_request(&mut self, now: ClockReading, effects: &mut Vec<RoleEffect>) {
-        // It is not clear yet whether it has.
+        // It is not clear yet whether this node has the role.
         let settling = self.is_settling()
             || matches!(self.elect(now, RetakeReason::ByHand), ElectionState::Candidate)
                 && !matches!(self.lease, LeaseStatus::Taken(_));
@@ -519,7 +524,7 @@ impl RoleController {
         }
     }
 
-    /// Whoever only observes says once for each slot what it would do.
+    /// In observe mode: reports once per slot that it would be backed up.
     fn observe_slots(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
         let would = matches!(state, ElectionState::Active { .. }) || self.reported == Some(RoleStatus::Candidate);
         let slot = self.pending(now).filter(|slot| would && self.announced_slot != Some(slot.at));
@@ -539,7 +544,7 @@ impl RoleController {
         if self.busy.is_some_and(|busy| busy != ActiveWork::Reading) {
             self.cancel(effects);
         } else if self.releasing || self.asking || self.borrowers > 0 {
-            // Its answer comes.
+            // The answer to the request is still to come.
         } else if let LeaseStatus::Mine(_) = self.lease {
             self.releasing = true;
             effects.push(RoleEffect::ReleaseLease);
@@ -549,9 +554,9 @@ impl RoleController {
         }
     }
 
-    /// Whether the lease goes to whoever wants it: this node should not have it, does not know the time, has
-    /// not been able to ask its probes or to read the journal for as long as a due slot is left to the node that had the role last, or
-    /// gets no run done. Another one may be able to.
+    /// Whether the lease is to be given up. This is so if this node should not have the role; if its clock is wrong; if
+    /// it could not evaluate its probes or read the journal for as long as a due slot is left to the last holder; or if
+    /// it completes no run. Another node may be able to.
     fn must_give_up_role(&self, now: ClockReading, state: &ElectionState) -> bool {
         let LeaseStatus::Mine(_) = &self.lease else {
             return self.role.lease == LeaseKind::None && Self::must_stop_work(state);
@@ -561,12 +566,13 @@ impl RoleController {
         Self::must_stop_work(state) || Self::has_wrong_clock(state) || for_long || self.away(now).is_some()
     }
 
-    /// A state in which work must not go on. A pause lets it end, and what cannot be told is the lease's business.
+    /// Whether work must stop in this state. A pause lets work end, and an unknown state is covered by the lease.
     fn must_stop_work(state: &ElectionState) -> bool {
         matches!(state, ElectionState::Standby(_) | ElectionState::Cloned)
     }
 
-    /// A state in which this node runs no slots, however long it waits. Another one may know what time it is.
+    /// Whether this node's clock is too wrong to run slots. Waiting does not help, and another node's clock may be
+    /// right.
     fn has_wrong_clock(state: &ElectionState) -> bool {
         matches!(state, ElectionState::Unknown(UnknownReason::Clock { .. }))
     }
@@ -607,7 +613,7 @@ impl RoleController {
             }
             (ElectionState::Candidate, LeaseStatus::Free) if self.observe => RoleStatus::Candidate,
             (ElectionState::Candidate, LeaseStatus::NotHeld) if let Some(why) = self.away(now) => RoleStatus::Away(why),
-            // It stands as it did until the lease has been asked for, and the takeover is in the journal.
+            // The status stays as it was until the lease has been asked for and the takeover is in the journal.
             (ElectionState::Candidate, _) => return,
             (ElectionState::Active { .. }, _) if self.term.is_none() && !self.observe => return,
             (ElectionState::Active { .. }, _) => RoleStatus::Active { term: self.term },
@@ -620,7 +626,7 @@ impl RoleController {
         };
         if self.reported.as_ref() != Some(&stand) {
             if !matches!(stand, RoleStatus::Conflict(_)) {
-                // What it was in an earlier conflict says nothing about the next.
+                // The heartbeat of an earlier conflict says nothing about the next one.
                 self.holder_heartbeat = None;
             }
             self.reported = Some(stand);
@@ -632,7 +638,7 @@ impl RoleController {
         let lease = match &self.lease {
             LeaseStatus::Mine(deadline) if deadline.passed(now) => LeaseView::Unreachable,
             LeaseStatus::Mine(deadline) => LeaseView::Held(deadline),
-            // A lease that was taken is asked for again and again.
+            // A lease that another process has is asked for again and again.
             LeaseStatus::NotHeld | LeaseStatus::Taken(_) | LeaseStatus::Free => LeaseView::Unasked,
             LeaseStatus::Unreachable => LeaseView::Unreachable,
         };
@@ -651,7 +657,7 @@ impl RoleController {
         election::decide(asked).state
     }
 
-    /// What speaks for taking the role back from a node that took it.
+    /// The reason for taking the role back from a node that took it.
     fn retake_reason(&self, now: ClockReading) -> RetakeReason {
         if self.was_away {
             RetakeReason::Returned
@@ -662,8 +668,8 @@ impl RoleController {
         }
     }
 
-    /// Whether the node that took the role lets its slots pass, and its beat has not changed for long enough. A slot that passed
-    /// after the journal was read may well be committed by now.
+    /// Whether the holder lets its slots pass and its heartbeat has not changed for long enough. A slot that passed
+    /// after the last read of the journal may be committed by now.
     fn is_holder_silent(&self, now: ClockReading) -> bool {
         let wait = self.role.takeover_after.saturating_mul(1 << self.retakes.min(16));
         if self.holder_heartbeat.is_none_or(|(_, since)| now.boot < since + wait) {
@@ -673,7 +679,8 @@ impl RoleController {
         self.plan.as_ref().is_some_and(|plan| !plan.missed(&commits, &[], self.read_at).slots.is_empty())
     }
 
-    /// Whether the lease is to be asked for; a service that could not be reached is asked again, whatever this node does meanwhile.
+    /// Whether the lease is to be asked for. A service that could not be reached is asked again, whatever this node
+    /// does meanwhile.
     fn asks_for_lease(&self, now: ClockReading, state: &ElectionState) -> bool {
         match state {
             ElectionState::Candidate => self.away(now).is_none(),
@@ -691,7 +698,7 @@ impl RoleController {
         )
     }
 
-    /// Whether what it would stand on has not been asked for yet.
+    /// Whether evidence for the decision has not been gathered yet.
     fn is_settling(&self) -> bool {
         let unasked = self.role.eligible.is_some() && self.assessment.is_none();
         unasked || (self.history.is_none() && self.reading.failures == 0)

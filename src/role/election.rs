@@ -1,11 +1,11 @@
-//! The election: who is active, decided from evidence that others gathered. Pure, no clock, no I/O.
+//! The election decides which node is active, from evidence that the callers gathered. Pure, no clock, no I/O.
 //!
-//! The invariant that lives here: nobody else makes a [`Candidacy`], and it is made for a clear yes only. A probe that
-//! cannot tell, a journal that cannot be read and a lease that is not held are all `unknown` or less, never active.
+//! The invariant that lives here: only this code makes a [`Candidacy`], and only for a clear yes. A probe that cannot
+//! tell, a journal that cannot be read and a lease that is not held all lead to `unknown` or less, never to active.
 //!
 //! Where only the journal excludes others (`lease = "none"`), two nodes may both be eligible. The newest takeover wins.
-//! The node that lost it goes on only on an occasion that cannot repeat by itself, otherwise both would take the role from
-//! each other for ever: that is a [`ElectionState::Conflict`].
+//! The node that lost goes on only for a reason that cannot repeat by itself; otherwise both nodes would take the role
+//! from each other for ever. Without such a reason the state is [`ElectionState::Conflict`].
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -18,45 +18,45 @@ use super::slot_commits::SlotCommits;
 use crate::config::{LeaseKind, LeaseUnreachablePolicy, RoleSettings};
 use crate::ids::{NodeId, Term};
 
-/// Everything that a decision rests on.
+/// All inputs of a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct ElectionInputs<'a> {
-    /// The role.
+    /// The role's settings.
     pub role: &'a RoleSettings,
     /// This node.
     pub node: NodeId,
-    /// Its label: what `nodes` lists.
+    /// This node's label, as `nodes` lists it.
     pub label: &'a str,
     /// This node's wall clock.
     pub now: Timestamp,
-    /// The store's clock minus that one; `None` when the store has not told.
+    /// The store's clock minus this node's; `None` if the store has not told its time.
     pub clock_offset: Option<SignedDuration>,
-    /// What the probes said; `None` when they were not asked.
+    /// The answer of the probes; `None` if they were not evaluated.
     pub assessment: Option<&'a ProbeAssessment>,
-    /// What the lease service said.
+    /// The lease service's answer.
     pub lease: LeaseView<'a>,
-    /// What the journal says; `None` when it cannot be read.
+    /// The journal's content; `None` if it cannot be read.
     pub history: Option<&'a ElectionHistory>,
     /// The role's schedule, if it has one.
     pub plan: Option<&'a SlotSchedule>,
-    /// What speaks for taking the role again after another node took it.
+    /// The reason for taking the role again after another node took it.
     pub retake_reason: RetakeReason,
 }
 
-/// What is known of the role's lease.
+/// What is known about the role's lease.
 #[derive(Debug, Clone, Copy)]
 pub enum LeaseView<'a> {
-    /// Nobody asked yet.
+    /// The lease has not been asked for yet.
     Unasked,
-    /// This process holds it, until then.
+    /// This process holds the lease until this deadline.
     Held(&'a Deadline),
-    /// Another process holds it.
+    /// Another process holds the lease.
     Taken(Option<&'a LeaseHolder>),
-    /// The service cannot be reached.
+    /// The lease service cannot be reached.
     Unreachable,
 }
 
-/// What the journal says about who had the role.
+/// What the journal says about the holders of the role.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ElectionHistory {
     /// The newest takeover; `None` in an empty journal.
@@ -65,7 +65,7 @@ pub struct ElectionHistory {
     pub own_term: Option<Term>,
     /// The slots that are committed.
     pub commits: SlotCommits,
-    /// Somebody paused the role.
+    /// The pause that is in force.
     pub paused: Option<RolePause>,
     /// This node exists twice: another machine has its ID.
     pub cloned: bool,
@@ -74,102 +74,102 @@ pub struct ElectionHistory {
 /// One takeover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakeoverInfo {
-    /// Whose.
+    /// The node that took the role.
     pub node: NodeId,
-    /// That node's label then.
+    /// That node's label at that time.
     pub label: String,
-    /// Its term.
+    /// The term that began.
     pub term: Term,
-    /// When, by that node's clock.
+    /// When the takeover happened, by that node's clock.
     pub since: Timestamp,
-    /// When a person gave it the role, where it has it since then, in whichever term.
+    /// When a person gave the role to this node, if the node has had it since then, in any term.
     pub handed_over: Option<Timestamp>,
-    /// No eligible node did what was due.
+    /// The takeover was a fallback: no eligible node did what was due.
     pub stood_in: bool,
 }
 
-/// A role that nobody runs, because a person said so.
+/// A pause: a person told all nodes not to run the role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolePause {
-    /// On which node it was said.
+    /// The label of the node on which the role was paused.
     pub by: String,
-    /// When, by that node's clock.
+    /// When it was paused, by that node's clock.
     pub since: Timestamp,
-    /// Until when; `None`: until somebody says `resume`.
+    /// The end of the pause; `None` if it lasts until `resume`.
     pub until: Option<Timestamp>,
-    /// Why, in that person's words.
+    /// The reason, in that person's words.
     pub why: Option<String>,
 }
 
-/// What may let a node that was overtaken take the role again.
+/// A reason for which a node that lost the role may take it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetakeReason {
-    /// Nothing: somebody only looks, or a long-running node just goes on.
+    /// No reason: a command that only reads, or a long-running node that just goes on.
     None,
     /// A person started the run, and answers for it.
     ByHand,
-    /// This node's own eligibility had gone, and has come back.
+    /// This node's own eligibility was lost and came back.
     Returned,
-    /// Whoever took it lets slots pass and gives no sign of life.
+    /// The holder lets slots pass and shows no sign of life.
     HolderSilent,
-    /// A run for this slot. It counts while the slot is not committed, so once for each slot.
+    /// A run for this slot. The reason counts while the slot is not committed, so once for each slot.
     DueSlot(Timestamp),
 }
 
-/// What was decided, and on what.
+/// The result of a decision, with the evidence.
 #[derive(Debug, Clone)]
 pub struct ElectionOutcome {
-    /// What this node is for the role.
+    /// This node's state for the role.
     pub state: ElectionState,
-    /// What the probes found.
+    /// The results of the probes.
     pub results: Vec<ProbeResult>,
 }
 
-/// What a node is for a role.
+/// A node's state for a role.
 #[derive(Debug, Clone)]
 pub enum ElectionState {
-    /// It may take the role over, or go on with it.
+    /// The node may take the role over, or go on with it.
     Active {
-        /// The proof.
+        /// The proof that the election agreed.
         candidacy: Candidacy,
-        /// What it builds on.
+        /// What the claim builds on.
         claim: ClaimBasis,
     },
-    /// Nothing but the lease is missing, and nobody has asked for it: it may.
+    /// Only the lease is missing, and it has not been asked for: the node may ask.
     Candidate,
-    /// It should not.
+    /// The node should not work for the role.
     Standby(StandbyReason),
-    /// It cannot tell.
+    /// The node cannot tell.
     Unknown(UnknownReason),
-    /// It is eligible, and so was another node that took the role from it.
+    /// The node is eligible, and so was another node that took the role from it.
     Conflict {
-        /// That node's takeover.
+        /// The other node's takeover.
         holder: TakeoverInfo,
     },
-    /// A person said that nobody runs it.
+    /// A person paused the role.
     Paused(RolePause),
-    /// This node exists twice: which of the two has the role, nobody can tell.
+    /// This node exists twice, and nothing tells which of the two has the role.
     Cloned,
 }
 
 /// What an active node's claim builds on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimBasis {
-    /// Nobody had the role before.
+    /// No node had the role before.
     First,
-    /// This node has it.
+    /// This node has the role.
     Mine {
         /// Its term.
         term: Term,
     },
-    /// Another node had it, and this one never.
+    /// Another node had the role, and this one never did.
     Moved {
-        /// The other one's takeover.
+        /// The other node's takeover.
         from: TakeoverInfo,
     },
-    /// This node had it, then another one; now it takes it again.
+    /// This node had the role, then another node did; now this node takes it again.
     Again {
-        /// The other one's takeover.
+        /// The other node's takeover.
         from: TakeoverInfo,
     },
 }
@@ -181,24 +181,24 @@ pub enum StandbyReason {
     NotListed,
     /// The probes say no.
     NotEligible,
-    /// It is not eligible, and would stand in; eligible nodes have until then. `None`: nothing is due.
+    /// The node is not eligible, but may work as a fallback after eligible nodes had their time.
     Fallback {
-        /// Until then.
+        /// The end of the eligible nodes' time; `None` if nothing is due.
         from: Option<Timestamp>,
     },
-    /// Another process holds the lease; `None`: which one cannot be read.
+    /// Another process holds the lease; `None` if its record cannot be read.
     LeaseTaken(Option<LeaseHolder>),
-    /// An operator gave the role to another node, and that one has until then to show itself.
+    /// An operator gave the role to another node, and that node still has time to show itself.
     HandedOver {
         /// That node's takeover.
         to: TakeoverInfo,
-        /// Until then.
+        /// The end of that time.
         until: Timestamp,
     },
 }
 
 impl StandbyReason {
-    /// Whether the role is not that of `node`: another process of the same node may have the lease.
+    /// Whether another node than `node` has the role: the lease may be held by another process of the same node.
     pub fn is_elsewhere(&self, node: NodeId) -> bool {
         match self {
             Self::LeaseTaken(by) => by.as_ref().is_some_and(|by| by.node != node),
@@ -210,33 +210,34 @@ impl StandbyReason {
 /// Why a node cannot tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownReason {
-    /// The probes cannot.
+    /// The probes cannot tell.
     Probes,
-    /// The journal cannot be read, and it decides who won.
+    /// The journal cannot be read, and it decides which node won.
     Journal,
     /// The lease service cannot be reached.
     Lease(LeaseKind),
-    /// This node's clock is too far from the store's, so it cannot tell which slot is due.
+    /// This node's clock is too far from the store's, so the node cannot tell which slot is due.
     Clock {
-        /// Store minus own.
+        /// The store's clock minus this node's.
         offset: SignedDuration,
     },
 }
 
-/// What a node is for a role as far as that is told without lease and journal.
+/// Whether a node may work for a role, as far as settings and probes tell without lease and journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eligibility {
-    /// It may stand for the role; whether it has it, lease and journal decide.
+    /// The node may have the role; lease and journal decide.
     Yes,
-    /// It may stand in, if the journal says that no eligible node did it.
+    /// The node may work as a fallback, if the journal says that no eligible node did.
     Fallback,
-    /// It should not.
+    /// The node should not work for the role.
     No(StandbyReason),
-    /// It cannot tell.
+    /// The node cannot tell.
     Unknown(UnknownReason),
 }
 
-/// What settings and probes alone say: enough to send a standby away without the store, never enough to change the repository.
+/// What settings and probes alone say. It is enough to end a standby's run without the store, and never enough to
+/// change the repository.
 pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&ProbeAssessment>) -> Eligibility {
     if role.nodes.as_ref().is_some_and(|nodes| !nodes.iter().any(|node| node == label)) {
         return Eligibility::No(StandbyReason::NotListed);
@@ -253,7 +254,7 @@ pub fn eligibility(role: &RoleSettings, label: &str, assessment: Option<&ProbeAs
     Eligibility::Yes
 }
 
-/// Decides.
+/// Makes the decision.
 pub fn decide(inputs: ElectionInputs<'_>) -> ElectionOutcome {
     let evidence = inputs.assessment.map(|a| a.results.clone()).unwrap_or_default();
     ElectionOutcome { state: elect(inputs), results: evidence }
@@ -261,24 +262,25 @@ pub fn decide(inputs: ElectionInputs<'_>) -> ElectionOutcome {
 
 fn elect(inputs: ElectionInputs<'_>) -> ElectionState {
     let role = inputs.role;
-    // It comes before the journal: a standby knows that it is one also while the store cannot be reached.
+    // Settings and probes come before the journal: a standby knows that it is one even while the store cannot be
+    // reached.
     let stands_in = match eligibility(role, inputs.label, inputs.assessment) {
         Eligibility::Yes => false,
         Eligibility::Fallback => true,
         Eligibility::No(reason) => return ElectionState::Standby(reason),
         Eligibility::Unknown(reason) => return ElectionState::Unknown(reason),
     };
-    // Probes and leases may say yes to both, and a permit fences neither.
+    // Probes and leases may say yes to both clones, and a permit fences neither.
     if inputs.history.is_some_and(|history| history.cloned) {
         return ElectionState::Cloned;
     }
-    // What a person said comes before all that machines say.
+    // A person's decision comes before all evidence of machines.
     if let Some(pause) = inputs.history.and_then(|history| history.paused.as_ref())
         && pause.until.is_none_or(|until| inputs.now < until)
     {
         return ElectionState::Paused(pause.clone());
     }
-    // Slots are instants. Who asks for a run by hand needs none.
+    // Slots are instants, so they need a correct clock. A run by hand does not.
     if let Some(offset) = inputs.clock_offset.filter(|offset| is_clock_off(*offset))
         && role.schedule.is_some()
         && inputs.retake_reason != RetakeReason::ByHand
@@ -301,7 +303,8 @@ fn elect(inputs: ElectionInputs<'_>) -> ElectionState {
         (None, _) => ClaimBasis::First,
         (Some(holder), _) if holder.node == inputs.node => ClaimBasis::Mine { term: holder.term },
         (Some(holder), None) => ClaimBasis::Moved { from: holder.clone() },
-        // Whoever stands in does it for one slot, and whoever it stood in for is back: neither goes on for ever.
+        // A fallback works for one slot only; then the node that it replaced takes the role again. So neither repeats
+        // for ever.
         (Some(holder), Some(_))
             if exclusive || stands_in || holder.stood_in || retake_reason_counts(inputs, history) =>
         {
@@ -313,26 +316,26 @@ fn elect(inputs: ElectionInputs<'_>) -> ElectionState {
     ElectionState::Active { candidacy: if stands_in { candidacy.standing_in() } else { candidacy }, claim }
 }
 
-/// When the oldest slot that nobody committed has waited long enough for an eligible node.
+/// When the oldest uncommitted slot has waited long enough for an eligible node.
 fn stands_in_from(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Option<Timestamp> {
     let fallback = inputs.role.fallback.as_ref()?;
     let waiting = inputs.plan?.first_waiting(&history.commits, inputs.now)?;
     Some(waiting.starts.saturating_add(fallback.after).unwrap_or(Timestamp::MAX))
 }
 
-/// What the lease allows: until when to work, or why not at all.
+/// What the lease allows: the deadline for work, or the state that forbids it.
 fn lease_deadline(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Result<Deadline, Box<ElectionState>> {
     let role = inputs.role;
     if role.lease == LeaseKind::None {
         return Ok(Deadline::endless());
     }
     let mine = history.holder.as_ref().is_some_and(|holder| holder.node == inputs.node);
-    // The lease's holder would otherwise take the role straight back from the node that an operator gave it to.
+    // Otherwise the lease's holder would take the role straight back from the node that an operator gave it to.
     if let Some(holder) = history.holder.as_ref().filter(|_| !mine)
         && let Some(since) = holder.handed_over
     {
         let until = since.saturating_add(role.takeover_after).unwrap_or(Timestamp::MAX);
-        // By a clock that is ahead it would have its time for as long as that is.
+        // A handover dated by a clock that is ahead would reserve the role for as long as that clock is ahead.
         let is_ahead = is_clock_off(inputs.now.duration_since(since)) && inputs.now < since;
         if inputs.now < until && !is_ahead {
             return Err(Box::new(ElectionState::Standby(StandbyReason::HandedOver { to: holder.clone(), until })));
@@ -342,7 +345,7 @@ fn lease_deadline(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Resu
         LeaseView::Held(deadline) => Ok(deadline.clone()),
         LeaseView::Unasked => Err(Box::new(ElectionState::Candidate)),
         LeaseView::Taken(by) => Err(Box::new(ElectionState::Standby(StandbyReason::LeaseTaken(by.cloned())))),
-        // The journal still fences; that is what the operator chose to rely on.
+        // The journal still fences, and the operator chose to rely on it.
         LeaseView::Unreachable if mine && role.on_lease_unreachable == LeaseUnreachablePolicy::HolderContinues => {
             Ok(Deadline::endless())
         }
@@ -350,7 +353,7 @@ fn lease_deadline(inputs: ElectionInputs<'_>, history: &ElectionHistory) -> Resu
     }
 }
 
-/// What an operator's `takeover` needs: a person answers for it, whatever probes and leases say.
+/// The candidacy for an operator's `takeover`: a person answers for it, whatever probes and leases say.
 pub fn operator_candidacy(role: &RoleSettings) -> Candidacy {
     Candidacy::new(role.name.clone(), Deadline::endless())
 }

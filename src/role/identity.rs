@@ -1,6 +1,6 @@
-//! Who this node is: a random ID in the state directory, beside a fingerprint of the machine. A copy of the disk on
-//! another machine finds a foreign fingerprint and becomes a node of its own: a standby that was cloned from its primary
-//! must not be taken for it. The hostname is only a label.
+//! This node's identity: a random ID in the state directory, with a fingerprint of the machine. A copy of the disk on
+//! another machine finds a foreign fingerprint and becomes a node of its own, so that a standby that was cloned from
+//! its primary is not taken for the primary. The hostname is only a label.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -15,22 +15,23 @@ use crate::file::access::{self, FileExposure};
 use crate::file::{self, FileLock};
 use crate::ids::{InstanceId, NodeId};
 
-/// The identity's file in the state directory.
+/// Name of the identity's file in the state directory.
 const FILE: &str = "node.json";
 
-/// Held while the file is written, so that of many first starts one makes the identity.
+/// Name of the lock that is held while the file is written: of many processes that start for the first time, one makes
+/// the identity.
 const LOCK: &str = "node.lock";
 
-/// This node, in this process.
+/// This node's identity, as this process uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeIdentity {
-    /// Its ID.
+    /// The node's ID.
     pub id: NodeId,
-    /// What it is called: `--node NAME`, else the hostname.
+    /// The node's label: `--node NAME`, else the hostname.
     pub label: String,
-    /// What the host is called.
+    /// The host's name.
     pub hostname: String,
-    /// This process.
+    /// The ID of this process.
     pub instance: InstanceId,
     /// Whether the identity is new, and why.
     pub origin: IdentityOrigin,
@@ -39,25 +40,25 @@ pub struct NodeIdentity {
 /// Where an identity comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityOrigin {
-    /// It was there.
+    /// The identity was there.
     Kept,
-    /// There was none.
+    /// There was no identity: this is the first start.
     First,
-    /// There was one, of another machine: this one was cloned, or the state directory was copied.
+    /// The identity was made on another machine: this machine was cloned, or the state directory was copied.
     OtherMachine {
-        /// Its ID, which goes on belonging to that machine.
+        /// The ID in that identity, which stays with the other machine.
         was: NodeId,
     },
-    /// There was one that cannot be read.
+    /// The identity cannot be read.
     Damaged,
 }
 
-/// What tells machines apart, as hashes; `None` for what cannot be read (the product's UUID only root can).
+/// Hashes that tell machines apart; `None` for what cannot be read (only root can read the product's UUID).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MachineFingerprint {
-    /// Of `/etc/machine-id`.
+    /// Hash of `/etc/machine-id`.
     pub machine_id: Option<String>,
-    /// Of the DMI product UUID.
+    /// Hash of the DMI product UUID.
     pub product_uuid: Option<String>,
 }
 
@@ -67,7 +68,7 @@ struct StoredIdentity {
     machine: MachineFingerprint,
 }
 
-/// What is in the state directory.
+/// What was found in the state directory.
 #[derive(Debug)]
 enum FoundIdentity {
     Nothing,
@@ -79,7 +80,7 @@ enum FoundIdentity {
 #[derive(Debug, PartialEq, Eq)]
 enum IdentityDecision {
     Keep(NodeId),
-    /// Ours; write it again, because more is known of the machine now.
+    /// The identity is ours; it is written again, because more is known about the machine now.
     Complete(StoredIdentity),
     Make(IdentityOrigin),
 }
@@ -87,18 +88,18 @@ enum IdentityDecision {
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// Neither told nor to be derived.
+    /// No state directory was given, and none can be derived.
     #[error("there is no place for this node's state: $HOME is not set")]
     NoPlace,
-    /// The directory cannot be made.
+    /// The state directory cannot be made.
     #[error("the state directory {} cannot be made ({source})", path.display())]
     Directory {
-        /// Which.
+        /// The state directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// Everybody may write there.
+    /// Other users of this host may change the state directory.
     #[error(
         "the state directory {} is not used, since other users of this host can change what this node remembers: {exposure} (take the right \
          away: {})",
@@ -106,20 +107,20 @@ pub enum IdentityError {
         exposure.remedy()
     )]
     Exposed {
-        /// Which.
+        /// The state directory.
         path: PathBuf,
-        /// Where and how.
+        /// The path that other users may change, and how.
         exposure: FileExposure,
     },
-    /// The file cannot be read or written.
+    /// The identity's file cannot be read or written.
     #[error("this node's identity {} cannot be read or written ({source})", path.display())]
     File {
-        /// Which.
+        /// The identity's file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// It was another node's all of a sudden.
+    /// The file holds another node's identity than this process works with.
     #[error(
         "this process is node {was}, and its identity {} is node {is} now: the state directory was replaced, or `runner init \
          --new-identity` was run. Start it again to go on as node {is}, or put the former directory back first to go on as node {was}",
@@ -128,12 +129,12 @@ pub enum IdentityError {
     Replaced {
         /// The identity's file.
         path: PathBuf,
-        /// Whom this process works as.
+        /// The node that this process works as.
         was: NodeId,
-        /// What the file says.
+        /// The node that the file names.
         is: NodeId,
     },
-    /// It is gone, and cannot be written again.
+    /// The file was deleted and cannot be written again.
     #[error(
         "this node's identity {} was deleted while node {id} works with it, and cannot be written again ({source}); without it \
          every other process here would be another node",
@@ -142,19 +143,19 @@ pub enum IdentityError {
     Lost {
         /// The identity's file.
         path: PathBuf,
-        /// Whom this process works as.
+        /// The node that this process works as.
         id: NodeId,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// How a process that works as a node finds its identity.
+/// What a running process finds when it checks its node's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityCheck {
-    /// It is as it was.
+    /// The identity is unchanged.
     There,
-    /// It was gone or damaged, and is written again.
+    /// The identity was gone or damaged, and was written again.
     Restored,
 }
 
@@ -183,10 +184,10 @@ pub fn state_dir(
     Ok(home.join(".local/state/runner"))
 }
 
-/// Where this process would keep its state. Makes nothing.
+/// Where this process would keep its state. Creates nothing.
 ///
 /// # Errors
-/// There is no place.
+/// No state directory was given, and none can be derived.
 pub fn find_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError> {
     let env = |name| env::variable(name).map(PathBuf::from);
     let root = nix::unistd::geteuid().is_root();
@@ -196,7 +197,7 @@ pub fn find_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError>
 /// The state directory of this process, made (0700) if it is missing.
 ///
 /// # Errors
-/// There is no place, or it cannot be made.
+/// No state directory was given and none can be derived, or the directory cannot be made.
 pub fn open_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError> {
     let path = find_state_dir(explicit)?;
     match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
@@ -209,7 +210,7 @@ pub fn open_state_dir(explicit: Option<&Path>) -> Result<PathBuf, IdentityError>
 }
 
 impl NodeIdentity {
-    /// Who this node is, by its state directory; makes the identity at the first start. `name`: `--node NAME`.
+    /// Reads this node's identity from its state directory; makes one at the first start. `name` is `--node NAME`.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -220,7 +221,7 @@ impl NodeIdentity {
         Ok(Self::named(id, origin, name, env))
     }
 
-    /// The node that the daemon on this host says it is, whatever has become of the state directory. Makes nothing.
+    /// The node that the daemon on this host reports, whatever the state directory holds. Creates nothing.
     pub fn from_daemon(id: NodeId, name: Option<&str>, env: &Env) -> Self {
         Self::named(id, IdentityOrigin::Kept, name, env)
     }
@@ -234,11 +235,11 @@ impl NodeIdentity {
     }
 }
 
-/// Sees to it that the state directory goes on saying what the living process that works as `id` knows: with the file gone, the
-/// next process would make an identity of its own, and the two would take roles from each other.
+/// Ensures that the state directory still holds the identity of the running process that works as `id`. If the file is
+/// gone, the next process would make another identity, and the two would take roles from each other.
 ///
 /// # Errors
-/// It says another one ([`IdentityError::Replaced`]), cannot be read, or is gone and cannot be written again
+/// The file names another node ([`IdentityError::Replaced`]), cannot be read, or is gone and cannot be written again
 /// ([`IdentityError::Lost`]).
 pub fn ensure_identity(state_dir: &Path, id: NodeId) -> Result<IdentityCheck, IdentityError> {
     let path = state_dir.join(FILE);
@@ -256,7 +257,7 @@ pub fn ensure_identity(state_dir: &Path, id: NodeId) -> Result<IdentityCheck, Id
     let lost = |source| IdentityError::Lost { path: path.clone(), id, source };
     file::make_dir(state_dir).map_err(lost)?;
     let lock = FileLock::try_take(&state_dir.join(LOCK)).map_err(lost)?;
-    // Another process that makes an identity at this moment is looked at the next time.
+    // If another process is making an identity at this moment, the check is repeated the next time.
     let _lock = lock.ok_or_else(|| lost(io::ErrorKind::WouldBlock.into()))?;
     if let Some(kept) = look()? {
         return Ok(kept);
@@ -265,8 +266,8 @@ pub fn ensure_identity(state_dir: &Path, id: NodeId) -> Result<IdentityCheck, Id
     Ok(IdentityCheck::Restored)
 }
 
-/// Who this node is, for somebody who only looks and makes nothing: the identity, if there is one already that is this
-/// machine's and can be read, and the label. `name`: `--node NAME`.
+/// This node's identity for a command that only reads: the ID, if there is an identity of this machine that can be
+/// read, and the label. Creates nothing. `name` is `--node NAME`.
 pub fn peek_identity(state_dir: Option<&Path>, name: Option<&str>) -> (Option<NodeId>, String) {
     let found = state_dir.and_then(|dir| read(&dir.join(FILE)).ok()).unwrap_or(FoundIdentity::Nothing);
     let id = match decide(found, &MachineFingerprint::here()) {
@@ -279,13 +280,13 @@ pub fn peek_identity(state_dir: Option<&Path>, name: Option<&str>) -> (Option<No
     (id, label)
 }
 
-/// When this node was made, by this host's clock, as far as its state directory tells.
+/// When this node's identity was made, by this host's clock, if the state directory tells.
 pub fn identity_created_at(state_dir: &Path) -> Option<Timestamp> {
     let made = std::fs::metadata(state_dir.join(FILE)).ok()?.modified().ok()?;
     Timestamp::try_from(made).ok()
 }
 
-/// Why the identity cannot be read, for a command that only looks; `None`: it can, or there is none.
+/// Why the identity cannot be read, for a command that only reads; `None` if it can be read, or there is none.
 pub fn identity_read_error(state_dir: &Path) -> Option<io::Error> {
     read(&state_dir.join(FILE)).err()
 }
@@ -303,7 +304,7 @@ fn load_or_create_identity(
     if let IdentityDecision::Keep(id) = decide(read(&path)?, machine) {
         return Ok((id, IdentityOrigin::Kept));
     }
-    // Something is to be written: alone, and after another look.
+    // The file is to be written: take the lock, and read once more under it.
     let _lock = FileLock::take(&state_dir.join(LOCK))?;
     match decide(read(&path)?, machine) {
         IdentityDecision::Keep(id) => Ok((id, IdentityOrigin::Kept)),
@@ -319,7 +320,7 @@ fn load_or_create_identity(
     }
 }
 
-/// The longest identity that is read.
+/// The largest identity file that is read, in bytes.
 const STORED_MAX: u64 = 64 << 10;
 
 fn read(path: &Path) -> io::Result<FoundIdentity> {
@@ -337,7 +338,8 @@ fn decide(found: FoundIdentity, here: &MachineFingerprint) -> IdentityDecision {
         FoundIdentity::Damaged => return IdentityDecision::Make(IdentityOrigin::Damaged),
         FoundIdentity::Identity(stored) => stored,
     };
-    // What one side does not know speaks neither for nor against: without root the product's UUID cannot be read.
+    // A value that one side does not know speaks neither for nor against: without root the product's UUID cannot be
+    // read.
     let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
     let was = &stored.machine;
     if differ(&was.machine_id, &here.machine_id) || differ(&was.product_uuid, &here.product_uuid) {
@@ -354,7 +356,7 @@ fn decide(found: FoundIdentity, here: &MachineFingerprint) -> IdentityDecision {
     }
 }
 
-/// Makes this node a new one. What it was stays the name of whoever else is that.
+/// Gives this node a new ID. The old ID stays with the other machine that uses it.
 ///
 /// # Errors
 /// The state directory cannot be written.
@@ -367,7 +369,7 @@ pub fn renew_identity(state_dir: &Path, env: &Env) -> Result<NodeId, IdentityErr
     Ok(id)
 }
 
-/// With the lock held.
+/// Writes the file. The lock is held.
 fn write(path: &Path, stored: &StoredIdentity) -> io::Result<()> {
     let mut line = serde_json::to_vec(stored)?;
     line.push(b'\n');
@@ -375,7 +377,7 @@ fn write(path: &Path, stored: &StoredIdentity) -> io::Result<()> {
 }
 
 impl MachineFingerprint {
-    /// The machine that this runs on.
+    /// The fingerprint of this machine.
     pub fn here() -> Self {
         let first = |paths: &[&str]| paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
         Self {
@@ -385,7 +387,7 @@ impl MachineFingerprint {
     }
 }
 
-/// A hash, because a machine ID is confidential by its own specification. `None` for an ID that is not set.
+/// A hash of the ID, because a machine ID is confidential by its own specification. `None` for an ID that is not set.
 fn fingerprint(text: &str) -> Option<String> {
     let text = text.trim().to_lowercase();
     let set = !matches!(text.as_str(), "" | "uninitialized") && text.chars().any(|c| c != '0' && c != '-');
@@ -501,7 +503,7 @@ mod tests {
         let replaced = ensure_identity(&dir, node.id).unwrap_err();
         assert!(matches!(replaced, IdentityError::Replaced { was, is, .. } if was == node.id && is == other));
         assert_eq!(peek_identity(Some(&dir), None).0, Some(other), "nothing is written over it");
-        // It cannot be written, or it cannot be told.
+        // The state directory cannot be written, or there is none.
         std::fs::remove_dir_all(&dir).unwrap();
         std::fs::write(&dir, "").unwrap();
         assert!(matches!(

@@ -1,7 +1,8 @@
-//! Leases: exclusivity for as long as a service, and this node's own clock, vouch for it.
+//! Leases: one process has the exclusive right to a role, for as long as a service and this node's own clock vouch for
+//! it.
 //!
-//! A lease is never trusted alone: the journal fences whoever was wrong about it. What it buys is that the wrong ones do not
-//! even start, and that commands outside the repository end in time.
+//! A lease is never trusted alone: the journal fences a process that was wrong about its lease. The lease keeps such a
+//! process from starting at all, and ends commands outside the repository in time.
 
 pub mod bucket;
 #[cfg(feature = "etcd")]
@@ -21,59 +22,60 @@ use crate::ids::{InstanceId, NodeId};
 /// A process that holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseHolder {
-    /// Its node.
+    /// The process's node.
     pub node: NodeId,
     /// That node's label.
     pub label: String,
-    /// Which process.
+    /// The process's ID.
     pub instance: InstanceId,
 }
 
-/// What asking for a lease came to.
+/// The answer to a request for a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseReply {
     /// This process holds it.
     Held(LeaseGrant),
     /// Another process holds it.
     Taken {
-        /// Which; `None` where it left nothing readable.
+        /// The holder; `None` if its record cannot be read.
         by: Option<LeaseHolder>,
-        /// Whether it has been seen doing something about it. If not it may be dead, and the lease about to run out.
+        /// Whether the holder has been seen renewing the lease. If not, it may be dead, and the lease about to expire.
         alive: bool,
     },
-    /// Nobody holds it. Only a look says this.
+    /// The lease is free. Only [`LeaseService::inspect`] says this.
     Free,
-    /// It cannot be told.
+    /// The lease's state cannot be told.
     Unknown {
         /// What came instead of an answer.
         why: String,
     },
 }
 
-/// One role's lease, as one process sees it.
+/// The lease of one role, as seen by one process.
 #[async_trait]
 pub trait LeaseService: Debug + Send {
-    /// Asks for the lease, or for more of it.
+    /// Requests the lease, or renews it.
     async fn acquire_or_renew(&mut self) -> LeaseReply;
 
-    /// Looks who holds it, and changes nothing.
+    /// Reads which process holds the lease, and changes nothing.
     async fn inspect(&mut self) -> LeaseReply;
 
-    /// Gives it up, if this process holds it, so that another may have it at once. Work that it guarded has ended.
+    /// Gives the lease up, if this process holds it, so that another process may have it at once. The work that it
+    /// guarded has ended.
     async fn release(&mut self);
 
-    /// How the last try to ask failed, where the lease repeats them by itself and none has had an answer since.
+    /// How the last attempt failed, if the lease service repeats attempts by itself and none has been answered since.
     fn last_failure(&self) -> Option<String> {
         None
     }
 
-    /// Whether the last ask had no answer because what keeps the lease refused it, and not because it is away.
+    /// Whether the last request was refused by the lease service, as opposed to not answered.
     fn is_refused(&self) -> bool {
         false
     }
 
-    /// Is notified when something may have changed about the lease, so that who waits for it, or has it, asks at once. Only a
-    /// hint: it may be missing, late or wrong. `None` where there is no such thing.
+    /// Is notified when the lease may have changed, so that a process that waits for it, or has it, asks at once. It is
+    /// only a hint: it may be missing, late or wrong. `None` if the service has no such hints.
     fn change_hints(&mut self) -> Option<Arc<Notify>> {
         None
     }

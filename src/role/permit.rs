@@ -1,8 +1,9 @@
 //! Proof, in types, that the election agreed, and for how long.
 //!
-//! The invariants that live here: a deadline is dated from the moment the lease was *asked for*, never from the answer, on the
-//! clock that runs through suspend; and a machine whose wall clock ran ahead of that clock was stopped by somebody, so that
-//! its deadline means nothing any more. Only the role room makes a [`Candidacy`], and only it moves a [`Deadline`].
+//! The invariants that live here: a deadline is dated from the moment at which the lease was *requested*, never from
+//! the answer, on the clock that runs through suspend; and if the wall clock of a machine ran ahead of that clock, the
+//! machine was stopped, so its deadline is void. Only the role module makes a [`Candidacy`], and only it moves a
+//! [`Deadline`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,21 +13,21 @@ use serde::{Deserialize, Serialize};
 use crate::clock_reading::ClockReading;
 use crate::ids::{Digest, RoleName, Term};
 
-/// The least that is kept back of a lease: stopping work takes about that long.
+/// The smallest safety margin of a lease: stopping work takes about that long.
 const MARGIN_MIN: Duration = Duration::from_millis(200);
 
-/// What is kept back of a lease of this length: a tenth, at least 200 ms, at most half. Work ends by so much before the server
-/// would let another node in; clocks that drift apart by less than a tenth are covered.
+/// The safety margin of a lease of length `ttl`: a tenth, at least 200 ms, at most half. Work ends this long before the
+/// service would let another node in. Clocks that drift apart by less than a tenth are covered.
 pub fn safety_margin(ttl: Duration) -> Duration {
     (ttl / 10).max(MARGIN_MIN).min(ttl / 2)
 }
 
-/// A lease as it was granted.
+/// A lease as the service granted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseGrant {
-    /// When it was asked for.
+    /// When the lease was requested.
     pub asked: ClockReading,
-    /// How long the service keeps others out, from some moment after that on.
+    /// How long the service keeps other processes out, counted from some moment after `asked`.
     pub ttl: Duration,
 }
 
@@ -36,45 +37,45 @@ impl LeaseGrant {
         self.asked.boot + self.ttl.saturating_sub(safety_margin(self.ttl))
     }
 
-    /// Whether it no longer counts at `now`.
+    /// Whether the lease has expired at `now`.
     pub fn passed(&self, now: ClockReading) -> bool {
         now.boot >= self.work_until() || self.machine_stopped_for(now) > safety_margin(self.ttl)
     }
 
-    /// By how much the wall clock ran ahead of the boot clock since: the hypervisor stopped this machine for so long, and
-    /// other machines went on.
+    /// How long the machine was stopped by its hypervisor since the request, while other machines went on: by how much
+    /// the wall clock ran ahead of the boot clock.
     fn machine_stopped_for(&self, now: ClockReading) -> Duration {
         let wall = Duration::try_from(now.wall.duration_since(self.asked.wall)).unwrap_or_default();
         wall.saturating_sub(now.boot.saturating_sub(self.asked.boot))
     }
 }
 
-/// Until when whoever has it may work. Clones share it: the election moves it on while a run goes on.
+/// Until when its holder may work. Copies share one state: the election extends it while a run goes on.
 #[derive(Debug, Clone)]
 pub struct Deadline(Arc<Mutex<DeadlineState>>);
 
 #[derive(Debug, Clone, Copy)]
 enum DeadlineState {
-    /// Nothing but the journal excludes others.
+    /// No lease: only the journal excludes others.
     Endless,
     /// A lease.
     Granted(LeaseGrant),
-    /// It is over, whatever the clock says.
+    /// The deadline was ended, whatever the clock says.
     Ended,
 }
 
 impl Deadline {
-    /// None: only the journal excludes others.
+    /// A deadline without an end: only the journal excludes others.
     pub(in crate::role) fn endless() -> Self {
         Self(Arc::new(Mutex::new(DeadlineState::Endless)))
     }
 
-    /// Of a lease.
+    /// The deadline of a lease.
     pub(in crate::role) fn granted(grant: LeaseGrant) -> Self {
         Self(Arc::new(Mutex::new(DeadlineState::Granted(grant))))
     }
 
-    /// The lease was renewed. Never moves back, and never brings back what was ended.
+    /// Extends the deadline after a renewal. It never moves back, and a deadline that was ended stays ended.
     pub(in crate::role) fn renew(&self, grant: LeaseGrant) {
         let mut span = self.span();
         if let DeadlineState::Granted(before) = *span
@@ -84,12 +85,12 @@ impl Deadline {
         }
     }
 
-    /// The lease is lost, or given up.
+    /// Ends the deadline: the lease is lost, or given up.
     pub(in crate::role) fn end(&self) {
         *self.span() = DeadlineState::Ended;
     }
 
-    /// Whether work must have stopped at this moment.
+    /// Whether work must have stopped at `now`.
     pub fn passed(&self, now: ClockReading) -> bool {
         match *self.span() {
             DeadlineState::Endless => false,
@@ -98,7 +99,7 @@ impl Deadline {
         }
     }
 
-    /// The boot time at which work must stop, as far as is known now; `None` where there is no end.
+    /// The boot time at which work must stop, as far as is known now; `None` if there is no end.
     pub fn until(&self) -> Option<Duration> {
         match *self.span() {
             DeadlineState::Endless => None,
@@ -107,7 +108,7 @@ impl Deadline {
         }
     }
 
-    /// The newest grant that it rests on, for another process of this host; `None`: there is none, or it is over.
+    /// The newest grant, for another process of this host; `None` if there is none, or the deadline was ended.
     pub fn grant(&self) -> Option<LeaseGrant> {
         match *self.span() {
             DeadlineState::Granted(grant) => Some(grant),
@@ -115,18 +116,18 @@ impl Deadline {
         }
     }
 
-    /// Whether it was ended: unlike one that only passed, it will not be renewed.
+    /// Whether the deadline was ended: unlike one that only passed, it will not be renewed.
     pub fn is_ended(&self) -> bool {
         matches!(*self.span(), DeadlineState::Ended)
     }
 
     fn span(&self) -> MutexGuard<'_, DeadlineState> {
-        // It is replaced as a whole.
+        // The state is replaced as a whole, so a poisoned lock holds a valid one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The election's word that this node may take over a role now. Only the role room makes one.
+/// Proof that the election lets this node take over a role now. Only the role module makes one.
 #[derive(Debug, Clone)]
 pub struct Candidacy {
     role: RoleName,
@@ -143,29 +144,30 @@ impl Candidacy {
         Self { stands_in: true, ..self }
     }
 
-    /// Whether no eligible node did what this one is to do.
+    /// Whether this node works as a fallback: no eligible node did what was due.
     pub fn stands_in(&self) -> bool {
         self.stands_in
     }
 
-    /// The role it is about.
+    /// The role.
     pub fn role(&self) -> &RoleName {
         &self.role
     }
 
-    /// Until when.
+    /// The deadline for work.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }
 
-    /// The permit that the takeover record with this digest gives. The journal calls it when that record is in.
+    /// The permit that follows from the takeover record with this digest. The journal calls this when the record is
+    /// appended.
     pub fn permit(&self, term: Term, takeover: Digest) -> Permit {
         Permit { role: self.role.clone(), term, takeover, deadline: self.deadline.clone() }
     }
 }
 
-/// What work that may change the repository must show: role, digest of the takeover record, deadline. Bound to the
-/// record, not to its number: the same number in another history is another permit.
+/// What work that may change the repository must show: role, digest of the takeover record, deadline. It is bound to
+/// the record, not to its number: the same number in another history is another permit.
 #[derive(Debug, Clone)]
 pub struct Permit {
     role: RoleName,
@@ -175,7 +177,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The role it is for.
+    /// The role.
     pub fn role(&self) -> &RoleName {
         &self.role
     }
@@ -185,12 +187,12 @@ impl Permit {
         self.term
     }
 
-    /// The takeover record it is bound to.
+    /// The digest of the takeover record to which the permit is bound.
     pub fn takeover(&self) -> Digest {
         self.takeover
     }
 
-    /// Until when.
+    /// The deadline for work.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }
@@ -201,7 +203,7 @@ pub(crate) mod testing {
     use super::{Candidacy, Deadline, LeaseGrant};
     use crate::ids::RoleName;
 
-    /// A node's that holds this lease.
+    /// The candidacy of a node that holds this lease.
     pub(crate) fn candidacy(role: &RoleName, grant: LeaseGrant) -> Candidacy {
         Candidacy::new(role.clone(), Deadline::granted(grant))
     }

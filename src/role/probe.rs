@@ -1,7 +1,8 @@
-//! Probes: evidence on this node that it should be active. Three answers, because a node that cannot tell must not act as
-//! if it could: `unknown` stays unknown under `not`, and only a decisive other probe can outvote it (Kleene's logic).
+//! Probes: evidence on this node that it should be active. There are three answers, because a node that cannot tell
+//! must not act as if it could: `unknown` stays unknown under `not`, and only another probe with a decisive answer can
+//! outvote it (Kleene's logic).
 //!
-//! Every probe is asked, also where the first one decides: whoever wants to know why deserves all the evidence.
+//! Every probe is evaluated, even if the first one decides, so that status and logs show all the evidence.
 
 mod command;
 mod http;
@@ -26,19 +27,19 @@ use crate::ids::{RoleName, Term};
 /// How many probes of one role run at the same time: each may be a process.
 const CONCURRENT_MAX: usize = 8;
 
-/// What a probe says.
+/// The answer of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProbeAnswer {
     /// This node should be active.
     Yes,
-    /// It should not.
+    /// This node should not be active.
     No,
-    /// It cannot be told.
+    /// The probe cannot tell.
     Unknown,
 }
 
 impl ProbeAnswer {
-    /// The opposite; unknown stays unknown.
+    /// The opposite answer; unknown stays unknown.
     pub fn negated(self) -> Self {
         match self {
             ProbeAnswer::Yes => ProbeAnswer::No,
@@ -51,7 +52,7 @@ impl ProbeAnswer {
         }
     }
 
-    /// Yes if all are, no if one is, else unknown.
+    /// Yes if all answers are yes, no if one is no, else unknown.
     pub fn all(answers: impl IntoIterator<Item = ProbeAnswer>) -> Self {
         answers.into_iter().fold(ProbeAnswer::Yes, |so_far, next| match (so_far, next) {
             (ProbeAnswer::No, _) | (_, ProbeAnswer::No) => ProbeAnswer::No,
@@ -60,37 +61,37 @@ impl ProbeAnswer {
         })
     }
 
-    /// Yes if one is, no if all are, else unknown.
+    /// Yes if one answer is yes, no if all are no, else unknown.
     pub fn any(answers: impl IntoIterator<Item = ProbeAnswer>) -> Self {
         ProbeAnswer::all(answers.into_iter().map(ProbeAnswer::negated)).negated()
     }
 }
 
-/// What one probe found.
+/// The result of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult {
-    /// What was asked.
+    /// What was probed.
     pub subject: ProbeSubject,
-    /// What it says, before any `not` around it.
+    /// The answer, before any `not` around the probe.
     pub answer: ProbeAnswer,
-    /// Why.
+    /// The reason for the answer.
     pub detail: ProbeDetail,
     /// How long the answer took.
     pub latency: Duration,
-    /// When it was complete, as boot time.
+    /// When the answer was complete, as boot time.
     pub answered_at: Duration,
-    /// It speaks for standing in only.
+    /// The probe belongs to `fallback`: it decides only whether this node may work as a fallback.
     pub fallback: bool,
 }
 
 impl ProbeResult {
-    /// How old it is at this boot time.
+    /// The result's age at this boot time.
     pub fn age(&self, boottime: Duration) -> Duration {
         boottime.saturating_sub(self.answered_at)
     }
 }
 
-/// What a probe is about.
+/// What a probe looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeSubject {
     /// An address on this machine.
@@ -117,45 +118,45 @@ impl fmt::Display for ProbeSubject {
     }
 }
 
-/// Why a probe answered as it did.
+/// The reason for a probe's answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeDetail {
-    /// The address is there.
+    /// The address is on an interface.
     #[error("on {interface}")]
     Present {
-        /// Where.
+        /// The interface.
         interface: String,
     },
-    /// The address is nowhere.
+    /// The address is on no interface.
     #[error("not on this machine")]
     Absent,
-    /// It is on `lo`, where every real server behind a balancer has it.
+    /// The address is only on `lo`, where every real server behind a load balancer has it.
     #[error("only on {interface}, which counts only with interface = {interface:?}")]
     Loopback {
         /// The loopback interface's name.
         interface: String,
     },
-    /// It is somewhere else than configured.
+    /// The address is on another interface than configured.
     #[error("on {found}, not on {wanted}")]
     Elsewhere {
-        /// Where it is.
+        /// The interface that has the address.
         found: String,
-        /// Where it should be.
+        /// The interface that should have it.
         wanted: String,
     },
-    /// Its interface is down.
+    /// The interface with the address is down.
     #[error("on {interface}, which is down")]
     Down {
         /// The interface.
         interface: String,
     },
-    /// IPv6: whether another machine has it is still being asked.
+    /// IPv6: duplicate address detection for the address is still running.
     #[error("tentative on {interface}: duplicate address detection is running")]
     Tentative {
         /// The interface.
         interface: String,
     },
-    /// IPv6: another machine has it.
+    /// IPv6: another machine has the address.
     #[error("refused on {interface}: another machine has this address")]
     Duplicate {
         /// The interface.
@@ -164,20 +165,20 @@ pub enum ProbeDetail {
     /// The kernel did not say which addresses there are.
     #[error("the addresses of this machine cannot be read: {0}")]
     Unlisted(String),
-    /// The command ended.
+    /// The command exited.
     #[error("exit {code}{}", line_suffix(line.as_ref()))]
     Exit {
         /// Its exit code.
         code: i32,
-        /// The first line it wrote.
+        /// The first line that the command wrote.
         line: Option<String>,
     },
-    /// The command was killed by somebody.
+    /// The command was killed by a signal.
     #[error("killed by signal {signal}{}", line_suffix(line.as_ref()))]
     Signal {
         /// The signal's number.
         signal: i32,
-        /// The first line it wrote.
+        /// The first line that the command wrote.
         line: Option<String>,
     },
     /// The command took too long, and was killed with all its children.
@@ -185,41 +186,41 @@ pub enum ProbeDetail {
     TimedOut {
         /// The limit.
         after: Duration,
-        /// The first line it wrote.
+        /// The first line that the command wrote.
         line: Option<String>,
     },
     /// The command could not be started or watched.
     #[error("cannot be run: {0}")]
     NotRun(String),
-    /// The server's answer is the one wanted.
+    /// The server's answer is the configured one.
     #[error("answered {status}{}", if *body { " with the text wanted" } else { "" })]
     Answered {
-        /// Its status.
+        /// The HTTP status.
         status: u16,
-        /// Whether its body was looked at, too.
+        /// Whether the body was checked, too.
         body: bool,
     },
     /// The server's answer has another status.
     #[error("answered {status}, not {wanted}{}", if *redirect { "; redirects are not followed" } else { "" })]
     OtherStatus {
-        /// Its status.
+        /// The HTTP status.
         status: u16,
-        /// `2xx`, or those that were configured.
+        /// The configured statuses, or `2xx`.
         wanted: String,
-        /// It points somewhere else.
+        /// The status is a redirect.
         redirect: bool,
     },
-    /// The server's answer has the right status and another body.
+    /// The server's answer has the right status, but its body lacks the configured text.
     #[error("answered {status}, but without {wanted:?}{}", line_suffix(line.as_ref()))]
     OtherBody {
-        /// Its status.
+        /// The HTTP status.
         status: u16,
-        /// The text that should be in it.
+        /// The text that the body should contain.
         wanted: String,
-        /// The first line of what is.
+        /// The first line of the body.
         line: Option<String>,
     },
-    /// The server did not answer, or nothing that could be understood or trusted.
+    /// The server did not answer, or its answer could not be understood or trusted.
     #[error("no answer: {0}")]
     NoAnswer(String),
     /// A file system is mounted there.
@@ -227,30 +228,30 @@ pub enum ProbeDetail {
     Mounted {
         /// The device or share.
         device: String,
-        /// Its kind.
+        /// The type of the file system.
         filesystem: String,
     },
-    /// The path is no mount point.
+    /// The path is not a mount point.
     #[error("nothing is mounted there")]
     NotMounted,
-    /// The path is one that autofs would mount something on, if somebody looked.
+    /// The path is an autofs trap: a file system would be mounted on the first access.
     #[error("only an automount point; nothing is mounted on it now")]
     Automount,
     /// The kernel did not say what is mounted.
     #[error("the mounts of this machine cannot be read: {0}")]
     MountsUnlisted(String),
-    /// What systemd says of the unit.
+    /// The state of the unit, as systemd reports it.
     #[error("{active} ({sub})")]
     UnitState {
-        /// Its state in general.
+        /// The general state (`ActiveState`).
         active: String,
-        /// Its state in the terms of its type.
+        /// The state in the terms of the unit's type (`SubState`).
         sub: String,
     },
     /// The unit is neither loaded nor running.
     #[error("systemd knows no such unit")]
     NoUnit,
-    /// systemctl ended well and told nothing.
+    /// systemctl succeeded, but reported no state.
     #[error("systemctl does not tell its state")]
     UnitUnread,
 }
@@ -259,7 +260,7 @@ fn line_suffix(line: Option<&String>) -> String {
     line.map(|line| format!(": {line}")).unwrap_or_default()
 }
 
-/// What commands are told in their environment.
+/// The environment variables that commands of a role get.
 #[derive(Debug, Clone)]
 pub struct CommandVariables {
     /// `RUNNER_NODE`: the node's label.
@@ -270,17 +271,17 @@ pub struct CommandVariables {
     pub term: Option<Term>,
     /// `RUNNER_SLOT`, where there is one.
     pub slot: Option<Timestamp>,
-    /// What the config gives the role's commands.
+    /// The variables that the config sets for the role's commands.
     pub environment: EnvironmentSettings,
 }
 
 impl CommandVariables {
-    /// Of a role on a node, with no term, slot or variables of the config.
+    /// The variables of a role on a node, without term, slot and the config's variables.
     pub fn new(node: impl Into<String>, role: RoleName) -> Self {
         Self { node: node.into(), role, term: None, slot: None, environment: EnvironmentSettings::default() }
     }
 
-    /// The variables, without those that are not known.
+    /// The variables whose values are known.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![("RUNNER_NODE", self.node.clone()), ("RUNNER_ROLE", self.role.to_string())];
         variables.extend(self.term.map(|term| ("RUNNER_TERM", term.to_string())));
@@ -289,14 +290,14 @@ impl CommandVariables {
     }
 }
 
-/// The answer to a whole probe, and what it rests on.
+/// The answer of a role's probes, with the results behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeAssessment {
-    /// Whether this node is eligible: all of it together.
+    /// Whether this node is eligible, from all results together.
     pub answer: ProbeAnswer,
-    /// Whether it may stand in where no eligible node does it; `None`: the role has no fallback.
+    /// Whether this node may work as a fallback if no eligible node does; `None` if the role has no fallback.
     pub fallback: Option<ProbeAnswer>,
-    /// Every simple probe in the order of the config.
+    /// The results of all simple probes, in the order of the config.
     pub results: Vec<ProbeResult>,
 }
 
@@ -307,17 +308,17 @@ impl ProbeAssessment {
     }
 }
 
-/// What asks simple probes.
+/// Evaluates simple probes.
 #[async_trait]
 pub trait ProbeRunner: Debug + Send + Sync {
-    /// Asks `leaf`, which is not made of others.
+    /// Evaluates `leaf`, a probe that is not made of others.
     async fn ask(&self, leaf: &Probe, context: &CommandVariables) -> (ProbeAnswer, ProbeDetail);
 
-    /// When to ask `probe` again before the next poll.
+    /// Hints for evaluating `probe` again before the next poll.
     fn hints(&self, probe: Option<&Probe>) -> ProbeHints;
 }
 
-/// This host: its addresses and mounts, and the commands, servers and units that it can ask.
+/// The probes of this host: its addresses and mounts, and the commands, servers and units that it can ask.
 #[derive(Debug, Clone, Copy)]
 pub struct HostProbeRunner;
 
@@ -342,7 +343,7 @@ impl ProbeRunner for HostProbeRunner {
     }
 }
 
-/// Asks every simple probe of `eligible` and `fallback`, and combines the answers.
+/// Evaluates every simple probe of `eligible` and `fallback`, and combines the answers.
 pub async fn assess(
     eligible: &Probe,
     fallback: Option<&Probe>,
@@ -356,7 +357,7 @@ pub async fn assess(
     if let Some(fallback) = fallback {
         collect_leaves(fallback, &mut leaves);
     }
-    // Made one by one: a closure over a borrowing future could not be sent to another thread.
+    // The futures are made one by one: a closure over a borrowing future could not be sent to another thread.
     let mut asked = Vec::new();
     for leaf in leaves {
         asked.push(ask(leaf, context, senses, env));
@@ -383,7 +384,7 @@ async fn ask(leaf: &Probe, context: &CommandVariables, senses: &dyn ProbeRunner,
     }
 }
 
-/// What a simple probe is about.
+/// The subject of a simple probe.
 fn subject(leaf: &Probe) -> ProbeSubject {
     match leaf {
         Probe::Vip { address, .. } => ProbeSubject::Vip(*address),
@@ -405,13 +406,13 @@ fn collect_leaves<'a>(probe: &'a Probe, leaves: &mut Vec<&'a Probe>) {
     }
 }
 
-/// The answer of a whole probe, given those of its simple ones in the order of [`collect_leaves`].
+/// The answer of a whole probe, from the answers of its simple probes in the order of [`collect_leaves`].
 fn combine(probe: &Probe, leaves: &mut dyn Iterator<Item = ProbeAnswer>) -> ProbeAnswer {
     match probe {
         Probe::Vip { .. } | Probe::Command { .. } | Probe::Http { .. } | Probe::Mounted { .. } | Probe::Unit { .. } => {
             leaves.next().unwrap_or(ProbeAnswer::Unknown)
         }
-        // Collected first: every leaf below must be taken from the iterator, also after the answer is clear.
+        // Collected first: every leaf below must be taken from the iterator, even after the answer is clear.
         Probe::All(probes) => ProbeAnswer::all(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
         Probe::Any(probes) => ProbeAnswer::any(probes.iter().map(|p| combine(p, leaves)).collect::<Vec<_>>()),
         Probe::Not(inner) => combine(inner, leaves).negated(),

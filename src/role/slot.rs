@@ -1,11 +1,12 @@
-//! Slots: the scheduled instants of a role, in UTC. Every node computes the same ones from the same config, so that "this
-//! slot is committed" means the same everywhere.
+//! Slots: the scheduled instants of a role, in UTC. Every node computes the same ones from the same config, so that
+//! "this slot is committed" means the same everywhere.
 //!
 //! A cron line is meant in a named zone. It is stepped through on the civil calendar, where every day has 24 hours, and
-//! only then brought to UTC: a civil time that a transition skips becomes the instant as much later as the clocks jumped,
-//! a civil time that happens twice is its first instant, and two civil times on one instant are one slot. croner's own
-//! handling of transitions is not used: it depends on how the line is written (a line with `*` runs through both passes
-//! of a repeated hour, one with numbers does not), and stepping backwards has to find exactly what stepping forwards found.
+//! only then brought to UTC: a civil time that a transition skips becomes the instant as much later as the clocks
+//! jumped, a civil time that happens twice is its first instant, and two civil times on one instant are one slot.
+//! croner's own handling of transitions is not used: it depends on how the line is written (a line with `*` runs
+//! through both passes of a repeated hour, one with numbers does not), and stepping backwards has to find exactly what
+//! stepping forwards found.
 
 use std::time::Duration;
 
@@ -19,19 +20,19 @@ use crate::config::value::{self, ValueError};
 use crate::config::{RoleSettings, Schedule};
 use crate::ids::{RoleName, ScheduleId};
 
-/// The most slots that one answer lists: a role that missed more is reported with "and more".
+/// The most slots that one answer lists. A role that missed more is reported with "and more".
 pub const MISSED_MAX: usize = 1000;
 
 /// One scheduled instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
-    /// The instant that the schedule names. The slot's identity: what the journal records.
+    /// The instant that the schedule names. It is the slot's identity, and what the journal records.
     pub at: Timestamp,
-    /// When this role starts on it: `at` plus the role's own part of the jitter.
+    /// When this role starts on the slot: `at` plus the role's own jitter.
     pub starts: Timestamp,
 }
 
-/// A role's schedule, ready to be asked.
+/// A role's schedule in a zone, with the methods that find its slots.
 #[derive(Debug, Clone)]
 pub struct SlotSchedule {
     rule: ScheduleRule,
@@ -39,48 +40,48 @@ pub struct SlotSchedule {
     offset: SignedDuration,
     missed_after: SignedDuration,
     id: ScheduleId,
-    /// When this node saw this schedule first, where it remembers.
+    /// When this node first saw this schedule, if it remembers.
     seen_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
 enum ScheduleRule {
     Cron(Box<croner::Cron>),
-    /// Seconds.
+    /// The interval in seconds.
     Every(i64),
 }
 
-/// How a slot stands.
+/// The status of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotStatus {
-    /// It is committed, or a later one is that has come.
+    /// The slot is committed, or a later slot that has come is.
     Committed,
-    /// There is still time.
+    /// A run for the slot may still begin.
     Open {
-        /// Until then.
+        /// The end of that time.
         until: Timestamp,
     },
-    /// Nobody started on it in time.
+    /// No run began on the slot in time.
     NotStarted,
-    /// Somebody started, but the next slot came before a commit.
+    /// A run began, but the next slot came before a commit.
     NotFinished,
 }
 
-/// The slots since the last committed one that nobody will commit in time any more.
+/// The slots since the last committed one that can no longer be committed in time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MissedSlots {
     /// Ascending, at most [`MISSED_MAX`].
     pub slots: Vec<Slot>,
-    /// There are more than these.
+    /// There are more missed slots than the list shows.
     pub more: bool,
 }
 
-/// How far apart the offsets of a zone may be looked for around a transition. The largest real jump is a day (Samoa
-/// left out 2011-12-30).
+/// How far around a transition the offsets of a zone are compared. The largest real jump is a day (Samoa left out
+/// 2011-12-30).
 const AROUND: SignedDuration = SignedDuration::from_hours(48);
 
 impl SlotSchedule {
-    /// The role's plan; `None` for a role that is only backed up by hand.
+    /// The role's schedule; `None` for a role that is only backed up by hand.
     ///
     /// # Errors
     /// The cron line does not parse. The config's check has refused such a line already.
@@ -88,7 +89,7 @@ impl SlotSchedule {
         let Some(schedule) = &role.schedule else { return Ok(None) };
         let rule = match schedule {
             Schedule::Cron(line) => ScheduleRule::Cron(Box::new(value::cron(line)?)),
-            // A second at least: zero would have every instant be a slot.
+            // At least one second: with zero every instant would be a slot.
             Schedule::Every(every) => ScheduleRule::Every(i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1)),
         };
         Ok(Some(Self {
@@ -101,17 +102,18 @@ impl SlotSchedule {
         }))
     }
 
-    /// The same, known to this node since then. It must not move while the schedule stays: an anchor that moves excuses every slot.
+    /// The same schedule, first seen by this node at `at`. The date must not move while the schedule stays: if it
+    /// moves, every slot before it is excused.
     pub fn with_first_seen(self, at: Option<Timestamp>) -> Self {
         Self { seen_at: at, ..self }
     }
 
-    /// Which schedule this is: slots that another one committed tell nothing of what this one is owed.
+    /// The ID of this schedule. Slots that were committed by another schedule do not tell which slots this one is owed.
     pub fn id(&self) -> ScheduleId {
         self.id
     }
 
-    /// The latest slot that has started. `None` only at the ends of the calendar.
+    /// The latest slot that has started; `None` only at the ends of the calendar.
     pub fn due(&self, now: Timestamp) -> Option<Slot> {
         self.latest(now.checked_sub(self.offset).ok()?).and_then(|at| self.slot(at))
     }
@@ -121,12 +123,12 @@ impl SlotSchedule {
         self.earliest(now.checked_sub(self.offset).ok()?).and_then(|at| self.slot(at))
     }
 
-    /// The slot after this one.
+    /// The slot after `slot`.
     pub fn following(&self, slot: Slot) -> Option<Slot> {
         self.earliest(slot.at).and_then(|at| self.slot(at))
     }
 
-    /// The slot before this one.
+    /// The slot before `slot`.
     pub fn preceding(&self, slot: Slot) -> Option<Slot> {
         let before = slot.at.checked_sub(SignedDuration::from_nanos(1)).ok()?;
         self.latest(before).and_then(|at| self.slot(at))
@@ -152,13 +154,13 @@ impl SlotSchedule {
         commits.newest(now.checked_sub(self.offset).ok()?)
     }
 
-    /// Whether no run may commit it any more.
+    /// Whether no run may commit the slot any more.
     fn is_closed(&self, slot: Slot, commits: &SlotCommits, now: Timestamp) -> bool {
         commits.is_closed(slot.at, now.checked_sub(self.offset).unwrap_or(Timestamp::MIN))
     }
 
-    /// The first slot that is owed and not closed, once it has started. Where it is not known from when on slots are owed, a role
-    /// that never committed one waits for the due one.
+    /// The first slot that is owed and not closed, once it has started. If the instant since which slots are owed is
+    /// not known, a role that never committed a slot waits for the due one.
     pub fn first_waiting(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
         match self.first_owed(commits, now) {
             Some(slot) => Some(slot).filter(|slot| slot.starts <= now),
@@ -166,22 +168,22 @@ impl SlotSchedule {
         }
     }
 
-    /// The first slot that can be missed: after the newest committed one, and not from before the role existed. `None`: it is not
-    /// known from when on slots are owed.
+    /// The first slot that can be missed: after the newest committed one, and not before the role existed. `None` if
+    /// the instant since which slots are owed is not known.
     fn first_owed(&self, commits: &SlotCommits, now: Timestamp) -> Option<Slot> {
         let after = self.newest(commits, now).and_then(|at| self.earliest(at)).and_then(|at| self.slot(at));
         after.max(self.owed_after(commits, now).and_then(|at| self.next(at)))
     }
 
-    /// The instant after which slots of this schedule are owed, where that is known: those that started before the role existed are
-    /// not, and not those from before it had this schedule.
+    /// The instant after which slots of this schedule are owed, if it is known. Slots before the role existed, or
+    /// before it had this schedule, are not owed.
     pub fn owed_after(&self, commits: &SlotCommits, now: Timestamp) -> Option<Timestamp> {
-        // A date from beyond the present says nothing.
+        // A date in the future says nothing.
         let sound = |at: Option<Timestamp>| at.filter(|at| !clock_tolerance::is_in_future(*at, now));
         let (seen_at, newest) = (sound(self.seen_at), self.newest(commits, now));
         let changed = match (commits.schedule(), newest) {
             (Some(last), _) if last.id == self.id => None,
-            // It was changed since the last commit: when exactly tells only a node that saw it first.
+            // The schedule was changed since the last commit; only a node that saw it before knows when.
             (Some(_), _) => seen_at.max(newest),
             (None, Some(at)) if self.slot_at(at).is_none() => seen_at.max(newest),
             (None, None) if commits.is_unscheduled() => seen_at.or(sound(commits.last_snapshot())),
@@ -190,7 +192,7 @@ impl SlotSchedule {
         let created = sound(commits.created());
         let lost = commits.created().is_some() && created.is_none() && newest.is_none() && changed.is_none();
         if lost {
-            // It exists, and its date of origin is wrong: the slot whose time is over is owed at least.
+            // The role exists, but its date of origin is wrong. At least the slot whose time is over is owed.
             return seen_at.or_else(|| self.before_last_expired(now));
         }
         created.max(changed)
@@ -202,7 +204,7 @@ impl SlotSchedule {
         over.starts.checked_sub(SignedDuration::from_nanos(1)).ok()
     }
 
-    /// How `slot` stands when `started` tells of a run that is under way for it.
+    /// The status of `slot`. `started`: a run for it is under way.
     pub fn slot_status(&self, slot: Slot, commits: &SlotCommits, started: bool, now: Timestamp) -> SlotStatus {
         if self.is_closed(slot, commits, now) {
             return SlotStatus::Committed;
@@ -219,12 +221,12 @@ impl SlotSchedule {
         }
     }
 
-    /// Until when a run for this slot may begin.
+    /// The latest instant at which a run for this slot may begin.
     pub fn start_by(&self, slot: Slot) -> Timestamp {
         self.start_before(slot, self.end(slot))
     }
 
-    /// When the slot after it starts.
+    /// When the next slot starts.
     fn end(&self, slot: Slot) -> Timestamp {
         self.following(slot).map_or(Timestamp::MAX, |next| next.starts)
     }
@@ -233,14 +235,15 @@ impl SlotSchedule {
         slot.starts.saturating_add(self.missed_after).map_or(Timestamp::MAX, |at| at.min(next))
     }
 
-    /// Everything missed since the newest committed slot that has come, or since the role exists: a role that never committed one has
-    /// missed all since then. Where that is not known either, nothing is called missed. `running`: the slots for which a run is under way.
+    /// Everything missed since the newest committed slot that has come, or since the role exists: a role that never
+    /// committed a slot has missed all slots since then. If that is not known either, nothing counts as missed.
+    /// `running`: the slots for which a run is under way.
     pub fn missed(&self, commits: &SlotCommits, running: &[Timestamp], now: Timestamp) -> MissedSlots {
         self.missed_except(commits, running, now, |_| None)
     }
 
-    /// The same without what is excused: `excuse` tells of a slot until when every run is. What is excused is left out before
-    /// the list is cut.
+    /// The missed slots without the excused ones. `excuse` returns, for a slot, the instant until which every slot is
+    /// excused. Excused slots are left out before the list is cut.
     pub fn missed_except(
         &self,
         commits: &SlotCommits,
@@ -252,7 +255,7 @@ impl SlotSchedule {
         let mut slot = self.first_owed(commits, now);
         while let Some(this) = slot.filter(|slot| slot.starts <= now) {
             if let Some(until) = excuse(this) {
-                // Every slot is excused whose following one starts before the end.
+                // A slot is excused if the slot after it starts before `until`.
                 let last = self.due(until.min(now)).and_then(|last| self.preceding(last));
                 slot = last.filter(|last| last.at > this.at).or_else(|| self.following(this));
                 continue;
@@ -282,8 +285,8 @@ impl SlotSchedule {
             }
             ScheduleRule::Cron(cron) => cron,
         };
-        // Near a transition the order of civil times is not the order of instants, by as much as the clocks jump. So
-        // begin that much later, and having found one look that much further.
+        // Near a transition the order of civil times is not the order of instants; they differ by as much as the clocks
+        // jump. So the search begins that much later, and continues that much further after the first match.
         let start = self.civil(now).checked_add(self.jump(now)).ok()?;
         let mut civil = cron.find_previous_occurrence(&start, true).ok()?;
         let mut best: Option<(Timestamp, DateTime)> = None;
@@ -338,8 +341,8 @@ impl SlotSchedule {
         self.zone.to_datetime(at)
     }
 
-    /// A civil time's instant: skipped ones move on by the jump, of repeated ones the first counts (RFC 5545 reads
-    /// local times the same way).
+    /// The instant of a civil time. A skipped time moves on by the jump; of a repeated time the first instant counts
+    /// (RFC 5545 reads local times the same way).
     fn instant(&self, civil: DateTime) -> Option<Timestamp> {
         self.zone.to_ambiguous_timestamp(civil).compatible().ok()
     }
@@ -358,7 +361,7 @@ impl SlotSchedule {
     }
 }
 
-/// The role's own part of the jitter: the same on every node, always less than `jitter`, in whole seconds.
+/// The role's own jitter: the same on every node, always less than `jitter`, in whole seconds.
 pub fn jitter_offset(role: &RoleName, jitter: Duration) -> Duration {
     let hash = blake3::derive_key("runner 2026 slot jitter of a role", role.as_str().as_bytes());
     let word = u64::from_le_bytes(hash[..8].try_into().expect("8 of 32 bytes"));
@@ -366,7 +369,7 @@ pub fn jitter_offset(role: &RoleName, jitter: Duration) -> Duration {
     Duration::from_secs(((u128::from(word) * u128::from(jitter.as_secs())) >> 64) as u64)
 }
 
-/// A name for everything that the instants of a schedule's slots follow from.
+/// The ID of a schedule: a hash of everything that its slots follow from.
 fn schedule_id(schedule: &Schedule, zone: &TimeZone) -> ScheduleId {
     let text = match schedule {
         // The zone's name is that of the config, which is an IANA name.
@@ -377,7 +380,7 @@ fn schedule_id(schedule: &Schedule, zone: &TimeZone) -> ScheduleId {
     ScheduleId(hash[..8].try_into().expect("8 of 32 bytes"))
 }
 
-/// The whole second that `at` is in. Before 1970, too, where [`Timestamp::as_second`] gives the one after it.
+/// The whole second that `at` is in. Before 1970 [`Timestamp::as_second`] gives the second after it.
 fn epoch_second(at: Timestamp) -> i64 {
     at.as_second() - i64::from(at.subsec_nanosecond() < 0)
 }
@@ -420,7 +423,7 @@ mod tests {
         SlotCommits::new(slots.map(at), None)
     }
 
-    /// The slots from `from` on, each the next of the one before.
+    /// `count` slots from `from` on, each found as the next of the previous one.
     fn walk(plan: &SlotSchedule, from: &str, count: usize) -> Vec<String> {
         let mut slots = Vec::new();
         let mut now = at(from);
@@ -615,7 +618,7 @@ mod tests {
         );
         assert_eq!(missed(&minutely, None, "2026-11-15T01:10:30Z"), 9, "records of an older version do not say");
 
-        // Backed up by hand for a year, then scheduled.
+        // The role was backed up by hand for a year, then scheduled.
         let made = SlotCommits::new([], Some(at("2025-11-20T12:00:00Z")));
         let count = |commits: &SlotCommits| minutely.missed(commits, &[], at("2026-11-20T12:10:30Z")).slots.len();
         let by_hand = made.clone().with_schedule(None, Some(at("2026-11-20T12:06:30Z")));
@@ -662,7 +665,7 @@ mod tests {
     #[test]
     fn the_jitter_is_the_roles_own_and_stays() {
         let offset = |name: &str, secs| jitter_offset(&name.parse().unwrap(), Duration::from_secs(secs)).as_secs();
-        // Pinned: a change would move every role's start on an upgrade, and on half of the nodes first.
+        // The values are pinned: a change would move every role's start on an upgrade, and on some of the nodes first.
         assert_eq!([offset("app", 300), offset("orders-db", 300), offset("app", 3600)], [173, 292, 2085]);
         assert_eq!([offset("app", 0), offset("app", 1)], [0, 0]);
         let spread: BTreeSet<u64> = (0..200).map(|i| offset(&format!("role{i}"), 300)).collect();
@@ -696,7 +699,7 @@ mod tests {
         (minute, hour, day).prop_map(|(minute, hour, day)| format!("{minute} {hour} {day}"))
     }
 
-    /// A moment near a transition of the zone, or just somewhere in its year.
+    /// A moment near a transition of the zone, or anywhere in its year.
     fn moment(zone: &TimeZone, year: i64, which: usize, minutes: i64) -> Timestamp {
         let from = at("2009-01-01T00:00:00Z") + SignedDuration::from_hours(24 * 365 * year);
         let around = zone.following(from).nth(which).map_or(from, |t| t.timestamp());
@@ -706,7 +709,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
-        /// Against the definition, minute by minute: every civil minute that matches, brought to its instant, as a set.
+        /// The slots equal the definition: the set of the instants of all matching civil minutes.
         #[test]
         fn slots_are_the_matching_civil_minutes(
             line in line(), zone in prop::sample::select(ZONES.to_vec()), year in 0..20i64, which in 0..3usize, minutes in -1500..1500i64,
@@ -735,7 +738,7 @@ mod tests {
             }
         }
 
-        /// Forwards and backwards agree, without a gap or a repetition.
+        /// Stepping forwards and backwards agree, without a gap or a repetition.
         #[test]
         fn due_and_next_are_neighbours(
             line in line(), zone in prop::sample::select(ZONES.to_vec()), year in 0..20i64, which in 0..3usize, minutes in -1500..1500i64,

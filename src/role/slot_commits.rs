@@ -1,9 +1,10 @@
 //! The committed slots of a role, as its journal shows them. Pure.
 //!
-//! The invariant that lives here: a slot is committed because a record commits *it*, never because some record commits a later one.
-//! A later commit closes older slots only once its own slot has come by the clock of who asks: they are past their time then, since
-//! the next slot has come. A commit for a slot that has not come was written by a clock that is ahead, by seconds or by years, and
-//! closes its own slot alone. A commit that an operator amended closes its own slot still, and counts as the newest of none.
+//! The invariant that lives here: a slot is committed because a record commits *it*, never because a record commits a
+//! later one. A later commit closes older slots only once its own slot has come by this node's clock: their time is
+//! over then, since the next slot has come. A commit for a slot in the future was written by a clock that is ahead, by
+//! seconds or by years, and closes its own slot alone. A commit that an operator amended still closes its own slot, but
+//! never counts as the newest one.
 
 use std::sync::Arc;
 
@@ -13,40 +14,40 @@ use serde::{Deserialize, Serialize};
 use super::clock_tolerance;
 use crate::ids::ScheduleId;
 
-/// The schedule that slots were committed by last.
+/// The schedule of the last committed slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduleInForce {
-    /// Which.
+    /// The schedule's ID.
     pub id: ScheduleId,
-    /// The first slot that was committed by it; `None`: no record names another one before it.
+    /// The first slot that was committed by this schedule; `None` if no record names another schedule before it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub since: Option<Timestamp>,
 }
 
 impl ScheduleInForce {
-    /// What is in force after `slot` was committed by schedule `id`; versions before this one did not say which.
+    /// The schedule in force after `slot` was committed by schedule `id`. Earlier versions did not record the ID.
     pub fn after(before: Option<Self>, id: Option<ScheduleId>, slot: Timestamp) -> Option<Self> {
         let Some(id) = id.filter(|id| before.is_none_or(|before| before.id != *id)) else { return before };
         Some(Self { id, since: before.map(|_| slot) })
     }
 }
 
-/// The committed slots, and what is known of when slots are owed.
+/// The committed slots, and what is known about when slots are owed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SlotCommits {
-    /// Ascending, each once. Shared, because every look at a journal hands it on.
+    /// Ascending, without duplicates. Shared, because every view of a journal passes it on.
     slots: Arc<[Timestamp]>,
-    /// The slots of amended commits, ascending, each once.
+    /// The slots of amended commits, ascending, without duplicates.
     amended: Arc<[Timestamp]>,
     created: Option<Timestamp>,
     schedule: Option<ScheduleInForce>,
-    /// The date of the newest snapshot, for a slot or not.
+    /// The date of the newest snapshot, whether or not it was for a slot.
     last_snapshot: Option<Timestamp>,
-    /// Commits for slots from before this one may be forgotten; `None`: all are remembered.
+    /// Commits for slots before this one may be forgotten; `None` if all are remembered.
     oldest: Option<Timestamp>,
 }
 
-/// Ascending, each once.
+/// The slots ascending, without duplicates.
 fn sorted(slots: impl IntoIterator<Item = Timestamp>) -> Arc<[Timestamp]> {
     let mut slots: Vec<Timestamp> = slots.into_iter().collect();
     slots.sort_unstable();
@@ -55,7 +56,7 @@ fn sorted(slots: impl IntoIterator<Item = Timestamp>) -> Arc<[Timestamp]> {
 }
 
 impl SlotCommits {
-    /// These slots of a repository that was made at `created`; `None`: that is not known.
+    /// These slots of a repository that was made at `created`; `None` if that is not known.
     pub fn new(slots: impl IntoIterator<Item = Timestamp>, created: Option<Timestamp>) -> Self {
         Self {
             slots: sorted(slots),
@@ -67,22 +68,22 @@ impl SlotCommits {
         }
     }
 
-    /// The same with what else the journal tells of how its slots came about: `last_snapshot` is the date of the newest one.
+    /// The same commits, with the schedule in force and the date of the newest snapshot.
     pub fn with_schedule(self, schedule: Option<ScheduleInForce>, last_snapshot: Option<Timestamp>) -> Self {
         Self { schedule, last_snapshot, ..self }
     }
 
-    /// The same with the slots of commits that an operator amended.
+    /// The same commits, with the slots of commits that an operator amended.
     pub fn with_amended(self, slots: impl IntoIterator<Item = Timestamp>) -> Self {
         Self { amended: sorted(slots), ..self }
     }
 
-    /// The same where commits for slots from before `oldest` may be forgotten.
+    /// The same commits, where those for slots before `oldest` may be forgotten.
     pub fn with_oldest(self, oldest: Option<Timestamp>) -> Self {
         Self { oldest, ..self }
     }
 
-    /// The schedule that slots were committed by last, where records say which.
+    /// The schedule of the last committed slot, if records name it.
     pub fn schedule(&self) -> Option<ScheduleInForce> {
         self.schedule
     }
@@ -92,17 +93,17 @@ impl SlotCommits {
         self.slots.is_empty() && self.amended.is_empty()
     }
 
-    /// Whether the role was backed up, and never for a slot: it had no schedule then.
+    /// Whether the role was backed up, but never for a slot: it had no schedule then.
     pub fn is_unscheduled(&self) -> bool {
         self.is_empty() && self.last_snapshot.is_some()
     }
 
-    /// The date of the newest snapshot, for a slot or not.
+    /// The date of the newest snapshot, whether or not it was for a slot.
     pub fn last_snapshot(&self) -> Option<Timestamp> {
         self.last_snapshot
     }
 
-    /// When the repository was made: the role owes no slot from before.
+    /// When the repository was made. The role owes no slot from before.
     pub fn created(&self) -> Option<Timestamp> {
         self.created
     }
@@ -125,8 +126,8 @@ impl SlotCommits {
         self.slots.binary_search(&slot).is_ok() || self.amended.binary_search(&slot).is_ok()
     }
 
-    /// Whether no run may commit `slot` any more: it is committed, a later one is that has come, or whether it is committed may be
-    /// forgotten.
+    /// Whether no run may commit `slot` any more: it is committed, a later slot that has come is committed, or its
+    /// commit may be forgotten.
     pub fn is_closed(&self, slot: Timestamp, now: Timestamp) -> bool {
         let is_forgotten = |oldest: Timestamp| slot < oldest && !clock_tolerance::is_in_future(oldest, now);
         self.contains(slot)
@@ -134,7 +135,7 @@ impl SlotCommits {
             || self.oldest.is_some_and(is_forgotten)
     }
 
-    /// The committed slots that lie beyond the present.
+    /// The committed slots that lie in the future.
     pub fn in_future(&self, now: Timestamp) -> &[Timestamp] {
         let horizon = clock_tolerance::future_horizon(now);
         &self.slots[self.slots.partition_point(|slot| *slot <= horizon)..]
@@ -215,7 +216,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the definition, with sets.
+        /// The answers equal those of plain sets.
         #[test]
         fn it_is_what_the_set_says(minutes in prop::collection::vec(-500..500i64, 0..20), now in -600..600i64, slot in -500..500i64) {
             let commits = commits(&minutes);

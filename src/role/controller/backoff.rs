@@ -1,33 +1,34 @@
-//! How long what failed waits before it is tried again, and how long a role is left to others. Pure.
+//! The pauses before a failed effect is repeated, and the periods in which a role is left to other nodes. Pure.
 
 use std::time::Duration;
 
 use crate::ids::{NodeId, RoleName};
 
-/// The pause after something failed for the first time.
+/// The pause after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// What it grows to after runs and takeovers.
+/// The longest pause after failed runs and takeovers.
 pub(super) const WORK_MAX: Duration = Duration::from_mins(5);
 
-/// What it grows to after the journal could not be read: so many pauses between two questions to a silent lease service, which come
-/// to half a lease, between these. Longer would leave a store that is back alone for longer than a failover takes; shorter asks one
-/// that is down for no use.
+/// The longest pause after a failed read of the journal, in pauses between two requests to a lease service that does
+/// not answer; this comes to half a lease. A longer pause would notice a store that is back later than a failover
+/// takes; a shorter one would only load a store that is down.
 const READ_PART: u32 = 6;
 const READ_MAX: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 
-/// Roles whose store answers again go on one after the other within this, so that a hundred of them do not ask at once.
+/// When the store answers again, its roles go on one after the other within this period, so that a hundred of them do
+/// not ask at once.
 pub(super) const RETURN_SPREAD: Duration = Duration::from_secs(2);
 
-/// How long a node leaves a role alone after its run was stalled, and what it grows to by doubling: long enough for another node
-/// to see that the lease is free, and then so rare that a source that hangs costs little.
+/// How long a node leaves a role to others after a stalled run, and the maximum to which this doubles. It is long
+/// enough for another node to see that the lease is free, and then so rare that a source that hangs costs little.
 pub(super) const AWAY: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
 
-/// How long a node leaves a role alone that it has no free run for, in pauses between two questions for the lease. Whoever waits
-/// for it has asked several times by then.
+/// How long a node leaves a role to others because no run is free for it, in pauses between two requests for the lease.
+/// A node that waits for the lease has asked several times by then.
 pub(super) const OFFER_ASKS: u32 = 12;
 
-/// Tries that failed, and until when the next one waits.
+/// The failed attempts in a row, and the time before which the next one waits.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     pub(super) failures: u32,
@@ -35,29 +36,30 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Waits twice as long as before, at most `longest`.
+    /// Doubles the pause, up to `longest`.
     pub(super) fn note_failure(&mut self, now: Duration, longest: Duration) {
         self.until = now + exponential_backoff(FIRST, self.failures, longest);
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Waits no longer than until then. What fails again waits as long as it would have.
+    /// Shortens the pause to end at `at`. An attempt that fails again waits as long as it would have.
     pub(super) fn shorten(&mut self, at: Duration) {
         self.until = self.until.min(at);
     }
 }
 
-/// `first`, doubled so many times, at most `longest`.
+/// `first`, doubled `times` times, at most `longest`.
 pub(super) fn exponential_backoff(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(1 << times.min(16)).min(longest)
 }
 
-/// The longest pause between two reads, where a silent lease service is asked again after `retry_interval`.
+/// The longest pause between two reads, for a lease service that is asked again after `retry_interval` if it does not
+/// answer.
 pub(super) fn read_backoff_max(retry_interval: Duration) -> Duration {
     (retry_interval * READ_PART).clamp(READ_MAX.0, READ_MAX.1)
 }
 
-/// A part of [`RETURN_SPREAD`] that is each role's and node's own.
+/// The part of [`RETURN_SPREAD`] that this role and node wait.
 pub(super) fn resume_jitter(role: &RoleName, node: NodeId) -> Duration {
     let hash = blake3::Hasher::new().update(role.as_str().as_bytes()).update(&node.0).finalize();
     RETURN_SPREAD * u32::from(hash.as_bytes()[0]) / u32::from(u8::MAX)
@@ -83,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_journal_is_read_again_within_half_a_lease() {
-        // A lease of 3 s, of a minute, of an hour: its service is asked every twelfth of it, at most every 5 s.
+        // Leases of 3 s, a minute and an hour: the service is asked every twelfth of the lease, at most every 5 s.
         let longest = [250, 5_000, 5_000].map(|retry| read_backoff_max(Duration::from_millis(retry)).as_secs());
         assert_eq!(longest, [5, 30, 30]);
     }

@@ -1,4 +1,4 @@
-//! What a role's task tells the controller, and what the controller tells it to do.
+//! The events that a role's task sends to the controller, and the effects that the controller returns.
 
 use jiff::SignedDuration;
 
@@ -11,17 +11,17 @@ use crate::role::permit::Deadline;
 use crate::role::probe::ProbeAssessment;
 use crate::role::slot::Slot;
 
-/// What has happened.
+/// An event.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one at a time is made, handed over and taken apart")]
 pub enum RoleEvent {
-    /// The time that [`RoleController::wake`] named has come, or any other.
+    /// The time that [`RoleController::next_wake`](super::RoleController::next_wake) named has come, or any other.
     Tick,
-    /// Something on this machine changed that the probes may see.
+    /// Something changed on this machine that the probes may see.
     ProbesChanged,
-    /// The probes answered; `None`: the role has none.
+    /// The probes answered; `None` if the role has no probes.
     Assessed(Option<ProbeAssessment>),
-    /// The lease may have come free.
+    /// The lease may be free.
     LeaseHint,
     /// The journal may have a new record.
     JournalHint,
@@ -35,88 +35,89 @@ pub enum RoleEvent {
     JournalUpdated(JournalUpdate),
     /// The store answers again, after it did not.
     StoreAnswered,
-    /// The run that was started leaves the role to another node; [`RoleEvent::Journal`] follows.
+    /// The run that is under way leaves the role to another node; [`RoleEvent::JournalUpdated`] follows.
     Yielded(YieldReason),
-    /// What was left behind by a run that was stalled goes on.
+    /// A thread of a stalled run that was blocked goes on.
     Unblocked,
-    /// Somebody asks for a run now.
+    /// A person asks for a run now.
     RunRequested,
-    /// So many other processes of this node work under this one's lease now.
+    /// The number of other processes of this node that work under this process's lease now.
     Borrowers(usize),
     /// This node stops working for the role.
     Stop,
 }
 
-/// Why a node leaves a role that it may have to another one.
+/// Why a node leaves a role to another node although it may have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum YieldReason {
-    /// Its run made no progress, and was ended.
+    /// The run made no progress, and was ended.
     Stalled {
-        /// Something of it cannot be ended: it waits for the kernel. A further run would wait as well.
+        /// A part of the run cannot be ended: it waits for the kernel. Another run would wait as well.
         blocked: bool,
     },
-    /// Its run has waited for longer than `missed_after` until others end.
+    /// The run has waited longer than `missed_after` for other runs to end.
     Crowded,
 }
 
-/// What asking for the lease came to.
+/// The answer to a request for a lease.
 #[derive(Debug)]
 pub enum LeaseUpdate {
-    /// This process holds it, until then; the deadline moves while it is renewed.
+    /// This process holds the lease; the deadline moves while the lease is renewed.
     Held(Deadline),
-    /// Another process holds it.
+    /// Another process holds the lease.
     Taken(Option<LeaseHolder>),
-    /// Nobody does: only somebody who observes is told this.
+    /// The lease is free. Only observe mode gets this answer.
     Free,
-    /// It cannot be told.
+    /// The lease's state cannot be told.
     Unreachable,
 }
 
-/// What work on the journal came to.
+/// The result of an effect on the journal.
 #[derive(Debug)]
 pub struct JournalUpdate {
-    /// What it says now; `None`: it could not be read.
+    /// The journal's content now; `None` if it could not be read.
     pub history: Option<ElectionHistory>,
     /// The term under which this process works now.
     pub term: Option<Term>,
-    /// Whether what was tried is to be tried again.
+    /// Whether the effect failed and is to be repeated.
     pub failed: bool,
-    /// What changes while the holder works without a lease; `None`: nobody looked.
+    /// The holder's heartbeat, which changes while it works without a lease; `None` if it was not read.
     pub heartbeat: Option<Digest>,
-    /// The store's clock minus this node's; `None`: the store has not told.
+    /// The store's clock minus this node's; `None` if the store has not told its time.
     pub clock_offset: Option<SignedDuration>,
 }
 
-/// What is to be done. Each effect is answered by the event of the same matter.
+/// An effect to perform. Each effect is answered by the event that its variant names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoleEffect {
-    /// Ask the probes: [`RoleEvent::Assessed`].
+    /// Evaluate the probes: [`RoleEvent::Assessed`].
     Probe,
-    /// Ask for the lease: [`RoleEvent::Lease`].
+    /// Ask for the lease: [`RoleEvent::LeaseUpdated`].
     AskLease,
     /// Give the lease up: [`RoleEvent::Released`].
     ReleaseLease,
-    /// Read the journal on: [`RoleEvent::Journal`].
+    /// Read the journal's new records: [`RoleEvent::JournalUpdated`].
     ReadJournal,
-    /// Append a takeover, or go on under this node's own: [`RoleEvent::Journal`].
+    /// Append a takeover, or go on under this node's own: [`RoleEvent::JournalUpdated`].
     TakeOver {
-        /// What speaks for it where another node took the role meanwhile.
+        /// The reason for the takeover, if another node took the role meanwhile.
         reason: RetakeReason,
     },
-    /// Back up for this slot: [`RoleEvent::Journal`].
+    /// Back up for this slot: [`RoleEvent::JournalUpdated`].
     BackUp(Slot),
-    /// Say that this slot would be backed up now; no answer is awaited.
+    /// Report that this slot would be backed up now; no answer follows.
     WouldBackUp(Slot),
-    /// Do the run that was wanted: [`RoleEvent::Journal`].
+    /// Do the requested run: [`RoleEvent::JournalUpdated`].
     BackUpNow,
-    /// Tell whoever wanted a run that this node does not work for the role; no answer is awaited.
+    /// Refuse the requested runs: this node does not work for the role; no answer follows.
     RefuseRuns,
-    /// End the work that is under way; its own event tells when it has.
+    /// End the work that is under way; its own event tells when it has ended.
     Cancel,
-    /// Tell the processes that work under this one's lease to end; they are gone when [`RoleEvent::Guests`] says so.
+    /// Tell the processes that work under this process's lease to end; they have ended when [`RoleEvent::Borrowers`]
+    /// says 0.
     EndBorrowers,
-    /// This node stands differently than before; no answer is awaited.
+    /// The status changed and is to be reported; no answer follows.
     ReportStatus,
-    /// All work has ended and nothing is held: nothing more comes.
+    /// All work has ended and nothing is held: this is the last effect.
     End,
 }

@@ -1,4 +1,4 @@
-//! How often a journal is looked at. Each look is a request that is paid for, and what is not looked at is seen late.
+//! How often a journal is read. Each read is a request that costs money, and what is read rarely is seen late.
 
 use std::time::Duration;
 
@@ -7,33 +7,34 @@ use crate::clock_reading::ClockReading;
 use crate::config::LeaseKind;
 use crate::role::slot::Slot;
 
-/// How often the journal is read while something may happen in it that this node has to see soon, and nothing else reads it.
+/// The interval between reads while a record may come that this node has to see soon, and nothing else reads the
+/// journal.
 pub const READ_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often it is read while nothing is due: what may come then is what an operator says on another node, and a takeover by a node
-/// that must get the lease first.
+/// The interval between reads while nothing is due. Only two records may come then: an operator's decision on another
+/// node, and a takeover by a node that must get the lease first.
 pub const READ_INTERVAL_IDLE: Duration = Duration::from_mins(1);
 
-/// One process looks at the journals of all its idle roles no more often than this, so that what that costs does not grow with their
-/// number.
+/// One process reads the journals of all its idle roles no more often than this, so that the cost does not grow with
+/// their number.
 const READ_SPACING: Duration = Duration::from_millis(2500);
 
-/// However many roles a process has, each journal is looked at so often: a third of the time after which a slot counts as missed by
+/// The longest interval, however many roles a process has: a third of the time after which a slot counts as missed by
 /// default.
 const READ_INTERVAL_MAX: Duration = Duration::from_mins(10);
 
 /// How closely a journal is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadUrgency {
-    /// A slot waits for its commit, work of another process rests on this one's role, or it is not clear how this node stands.
+    /// A slot waits for its commit, another process works under this role's lease, or the status is not clear.
     Close,
-    /// Nothing is due, and nothing but the journal tells this node that it has lost the role.
+    /// Nothing is due, and only the journal tells this node that it has lost the role.
     JournalOnly,
     /// Nothing is due.
     Idle,
 }
 
-/// How long after one look at a journal the next one comes, in a process that has so many roles.
+/// The interval between two reads of a journal, in a process with `roles` roles.
 pub(super) fn journal_read_interval(attention: ReadUrgency, roles: usize) -> Duration {
     let least = match attention {
         ReadUrgency::Close => return READ_INTERVAL,
@@ -51,7 +52,7 @@ impl RoleController {
         self.plan.as_ref().and_then(|plan| plan.pending(&commits, now.wall))
     }
 
-    /// When the journal is to be read, as boot time.
+    /// The boot time at which the journal is to be read.
     pub(super) fn reads_at(&self, now: ClockReading) -> Duration {
         match self.last_read {
             _ if self.history.is_none() => self.reading.until,
@@ -69,7 +70,7 @@ impl RoleController {
             Some(RoleStatus::Away(_) | RoleStatus::Unknown(_) | RoleStatus::Conflict(_) | RoleStatus::Cloned)
             | None => false,
         };
-        // Work that is under way reads for itself.
+        // Work that is under way reads the journal itself.
         if !settled || self.run_requested || self.borrowers > 0 || self.pending(now).is_some() {
             ReadUrgency::Close
         } else if self.role.lease == LeaseKind::None && matches!(self.reported, Some(RoleStatus::Active { .. })) {
@@ -87,7 +88,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// However many roles a process has, it looks at all of them together no more often than that; and at none too seldom.
+        /// All roles of a process together are read no more often than the spacing, and each role no less often than
+        /// the maximum interval.
         #[test]
         fn looks_are_bounded(roles in 1usize..240, attention in 0usize..3) {
             let attention = [ReadUrgency::Close, ReadUrgency::JournalOnly, ReadUrgency::Idle][attention];

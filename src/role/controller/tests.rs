@@ -1,4 +1,4 @@
-//! Stories of one role on one node, told event by event.
+//! Scenarios of one role on one node, event by event.
 
 mod away;
 mod wake;
@@ -15,18 +15,18 @@ use crate::role::slot_commits::SlotCommits;
 
 const ME: NodeId = NodeId([1; 16]);
 const OTHER: NodeId = NodeId([2; 16]);
-/// Longer than any story: whether a lease has run out is the permit's business.
+/// Longer than any scenario: whether a lease has expired is the permit's concern.
 const TTL: Duration = Duration::from_hours(10);
 const ASK: Duration = Duration::from_secs(5);
 
-/// A node, and the time.
+/// A node's controller, and the time.
 struct Stage {
     duty: RoleController,
     now: ClockReading,
 }
 
 impl Stage {
-    /// A role with a slot every hour; it is ten minutes past one.
+    /// A role with a slot every hour, at ten minutes past one.
     fn new(change: impl FnOnce(&mut RoleSettings)) -> Self {
         let probe = Probe::Vip { address: "192.0.2.1".parse().unwrap(), interface: None };
         let mut role = RoleSettings {
@@ -48,7 +48,7 @@ impl Stage {
         self.duty.on_event(self.now, event)
     }
 
-    /// Time passes, and nobody looks.
+    /// Time passes without a tick.
     fn wait(&mut self, time: Duration) {
         self.now.boot += time;
         self.now.wall += time;
@@ -78,7 +78,7 @@ impl Stage {
         (deadline, effects)
     }
 
-    /// From the start to the question for the lease, with a journal whose newest takeover is this.
+    /// From the start to the request for the lease, with a journal whose newest takeover is this.
     fn apply(&mut self, holder: Option<TakeoverInfo>) {
         assert_eq!(self.on(RoleEvent::Tick), [RoleEffect::Probe, RoleEffect::ReadJournal]);
         assert_eq!(self.probes(ProbeAnswer::Yes), []);
@@ -133,7 +133,7 @@ fn taken(term: u64) -> RoleEvent {
     })
 }
 
-/// A run that committed the slot.
+/// The result of a run that committed the slot.
 fn committed(slot: &str) -> RoleEvent {
     let history = ElectionHistory { commits: commits(slot), ..history(Some(holding(ME, 7))) };
     RoleEvent::JournalUpdated(JournalUpdate {
@@ -527,7 +527,7 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
         stage.on(RoleEvent::JournalUpdated(journal))
     };
     assert_eq!(beat(&mut stage, 1), [RoleEffect::ReportStatus], "conflict");
-    // The slot of one is missed at half past; the holder works on something long.
+    // A slot is missed at half past; the holder still works on a long one.
     for n in 2..20 {
         stage.pass(Duration::from_mins(5));
         assert_eq!(beat(&mut stage, n), []);
@@ -538,7 +538,7 @@ fn a_silent_node_loses_the_role_to_one_that_is_there_all_the_time() {
     assert_eq!(stage.pass(Duration::from_secs(1)), [RoleEffect::TakeOver { reason: RetakeReason::HolderSilent }]);
     stage.on(taken(9));
     assert_eq!(stage.duty.retakes, 1);
-    // The other one takes it back, and falls silent again.
+    // The other node takes the role back, and falls silent again.
     assert_eq!(beat(&mut stage, 30), [RoleEffect::ReportStatus], "conflict");
     stage.pass(Duration::from_hours(2));
     assert_eq!(beat(&mut stage, 31), []);
@@ -566,7 +566,7 @@ fn a_clock_that_went_wrong_leaves_the_role_to_another_node_until_it_is_right() {
         stage.begin(None);
         assert_eq!(stage.on(at_offset(-1, ONE)), []);
         stage.now.wall = stage.now.wall.checked_sub(SignedDuration::from_secs(offset)).unwrap();
-        // A slot that only this clock says is due is refused by the run itself, which looks at the store's.
+        // A slot that only this clock calls due is refused by the run itself, which checks the store's clock.
         let due = if offset > 0 { "2026-11-21T00:00:00Z" } else { "2026-11-21T02:00:00Z" };
         let next = RoleEffect::BackUp(slot(due));
         assert_eq!(stage.on(RoleEvent::Tick), [next], "a clock that was set is looked after at once");
@@ -613,7 +613,7 @@ fn a_slot_that_passed_since_the_journal_was_read_is_nobodys_silence_yet() {
         [RoleEffect::ReportStatus],
         "conflict; the slot of one is due"
     );
-    // Its time is over at half past. The holder may have committed it a second before.
+    // The slot's time is over at half past. The holder may have committed it a second before.
     stage.pass(Duration::from_mins(20).saturating_sub(Duration::from_secs(2)));
     assert_eq!(look(&mut stage, "2026-11-21T00:00:00Z"), []);
     assert_eq!(stage.pass(Duration::from_secs(9)), [], "who knows");
@@ -653,7 +653,7 @@ fn who_observes_asks_and_takes_nothing() {
     assert_eq!(stage.pass(Duration::from_secs(1)), [], "said once");
 }
 
-/// What the world may do next; effects that are under way are answered among it.
+/// What may happen next, including the answers to effects that are under way.
 #[derive(Debug, Clone, Copy)]
 enum World {
     Pass(u16),
@@ -680,8 +680,8 @@ fn world() -> impl Strategy<Value = World> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: one thing at a time, nothing on less than a yes, and everything that was begun is
-    /// ended before the lease goes and before the end.
+    /// In any order of events: one effect at a time, nothing without a yes, and everything that was begun ends before
+    /// the lease is given up and before the end.
     #[test]
     fn in_every_order(steps in prop::collection::vec(world(), 1..200), exclusive: bool) {
         let mut stage = Stage::new(|role| if !exclusive { role.lease = LeaseKind::None });

@@ -1,16 +1,16 @@
-//! The lease in the bucket: a small object of the role's, and for a process that stays one of the process's own, rewritten by
-//! compare-and-set.
+//! The lease in the bucket, written by compare-and-swap: a small object for the role (the lease record), and for a
+//! long-running process one more for the process itself (the process object).
 //!
-//! A run that ends holds a role by the role's object alone, which it renews. A daemon renews one object for all its roles; each role's
-//! object names it, and changes when the role moves.
+//! A one-shot run holds a role by the role's object alone, which it renews. A daemon renews one process object for all
+//! its roles; each role's object names it, and changes when the role moves.
 //!
-//! The invariants that live here: no clock of another host is ever compared with ours, so that a foreign lease is over only
-//! when its object has not changed for its whole length *while this process watched*; the role's object is replaced in exactly the version
-//! that was judged, whoever lists the role; and release counts on instead of
-//! resetting, so that no content comes twice and an old version is never taken for the present one.
+//! The invariants that live here: no clock of another host is ever compared with ours, so a foreign lease is over only
+//! when its object has not changed for its whole length *while this process watched*; the role's object is replaced in
+//! exactly the version that was judged, whichever process lists the role; and a release increments the counter instead
+//! of resetting it, so that no content comes twice and an old version is never taken for the present one.
 //!
-//! The protocol is that of client-go's leader election (`resourceVersion` there, the ETag here), without its timestamps.
-//! What to do is decided by `bucket_lease_step` and `standing`, pure functions; [`BucketLease`] does it.
+//! The protocol is that of client-go's leader election (`resourceVersion` there, the ETag here), without its
+//! timestamps. The pure functions `bucket_lease_step` and `peer_status` decide what to do; [`BucketLease`] does it.
 
 mod lease_record;
 mod peer_processes;
@@ -40,7 +40,8 @@ use crate::ids::RoleName;
 use crate::role::permit::LeaseGrant;
 use crate::store::{ObjectVersion, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind};
 
-/// What names a process that has the role is read again after this time, in case that it was changed by who knows of no process object.
+/// A role's object that names another process is read again after this time: a process of a version without process
+/// objects may have changed it.
 const REREAD_AFTER: Duration = Duration::from_hours(1);
 
 /// One role's lease object.
@@ -51,42 +52,43 @@ pub struct BucketLease {
     role: RoleName,
     env: Env,
     asker: LeaseRequester,
-    /// Whose object this process renews; `None`: it renews the role's own.
+    /// The process object that this process renews; `None` if it renews the role's own object.
     process: Option<Arc<ProcessObject>>,
     peers: Arc<PeerProcesses>,
     hints: Arc<Notify>,
     watched: Option<WatchedVersion<ObjectVersion>>,
-    /// The role's object that names another process, and the boot time when it was read. It is not read again while that process has
-    /// the role.
+    /// The role's object that names another process, and the boot time when it was read. It is not read again while
+    /// that process has the role.
     named: Option<(FoundObject<ObjectVersion>, Duration)>,
     peer: Option<Arc<PeerProcess>>,
     held: Option<WrittenLease>,
-    /// Since when this process's object lists the role, as far as this lease knows.
+    /// The serial number under which this process's object lists the role, as far as this lease knows.
     listed: Option<u64>,
-    /// The last ask was refused by the store.
+    /// The store refused the last request.
     is_refused: bool,
 }
 
-/// What this process wrote last into the role's object.
+/// What this process last wrote into the role's object.
 #[derive(Debug)]
 struct WrittenLease {
     paper: LeaseRecord,
     version: ObjectVersion,
-    /// The boot time when it was sent.
+    /// The boot time at which the write was sent.
     written: Duration,
-    /// What was granted last.
+    /// The last grant.
     grant: LeaseGrant,
 }
 
-/// What follows from a look.
+/// What to do after a read.
 enum LeaseDecision {
-    /// Write over this version, or anew, with this count.
+    /// Write over this version, or create the object, with this count.
     Write(Option<ObjectVersion>, u64),
     Reply(LeaseReply),
 }
 
 impl BucketLease {
-    /// The lease object `key` of `role`, asked for by `me`, for `ttl` at a time; with `processes` by the object of this process.
+    /// The lease object `key` of `role`, requested by `me` for `ttl` at a time; with `processes`, by the object of this
+    /// process.
     pub fn new(
         store: Arc<dyn Store>,
         (role, key): (RoleName, String),
@@ -117,7 +119,8 @@ impl BucketLease {
         }
     }
 
-    /// What stands in the role's object, or stood there when it was last read, if it names another process.
+    /// The content of the role's object. If it named another process when it was last read, that content is returned
+    /// again.
     async fn find(&mut self) -> Result<(Option<FoundObject<ObjectVersion>>, Duration), StoreError> {
         let asked = self.env.clock.boottime();
         if let Some((found, seen)) = &self.named
@@ -141,7 +144,7 @@ impl BucketLease {
             _ => self.peers.peer(key),
         };
         let Self { env, asker, role, .. } = &*self;
-        // When this version of the role's object was first there.
+        // The boot time at which this version of the role's object was first seen.
         let named = self.watched.as_ref().map_or(Duration::MAX, |watched| watched.since);
         let store = self.store.as_ref();
         let answer = peer.ask(&self.peers, &PeerQuery { env, store, asker, role, named, ends }).await;
@@ -175,14 +178,16 @@ impl BucketLease {
                     return Ok(LeaseDecision::Reply(LeaseReply::Taken { by, alive }));
                 }
                 PeerAnswer::Doubt => return Ok(LeaseDecision::Reply(LeaseReply::Unknown { why: CHANGES.to_owned() })),
-                // Its holder writes that it gives the role up, after its process object: what was read before may be another version.
+                // The holder writes that it gives the role up after its process object; what was read before may be an
+                // older version.
                 PeerAnswer::HasNot if was_known => self.named = None,
                 PeerAnswer::HasNot => return Ok(LeaseDecision::Write(Some(version), count)),
             }
         }
     }
 
-    /// Writes `paper` over `expected`, or anew, under `grant`, or what this write grants. `None`: the object is another one than expected.
+    /// Writes the record `paper` over `expected`, or creates the object, under `grant`, or under what this write
+    /// grants. `None` if the object is not the expected one.
     async fn write(
         &mut self,
         expected: Option<ObjectVersion>,
@@ -195,7 +200,8 @@ impl BucketLease {
         let body = Bytes::from(serde_json::to_vec(&paper).expect("plain data becomes JSON"));
         let (version, doubt) = match &expected {
             None => match self.store.put_if_absent(&self.key, body.clone()).await? {
-                // The version has to be looked up; and whoever does not know looks, too.
+                // The store does not tell the version, so it is looked up; so is the outcome of a write that was not
+                // answered.
                 PutOutcome::Created => (None, None),
                 PutOutcome::Unknown { why } => (None, Some(why)),
                 PutOutcome::Exists => return Ok(None),
@@ -210,7 +216,7 @@ impl BucketLease {
             Some(version) => version,
             None => match self.store.get_versioned(&self.key, SizeLimit::LIVE).await {
                 Ok((there, version)) if there == body => version,
-                // It was not answered, and has done nothing yet.
+                // The write was not answered, and has had no effect yet.
                 Ok((_, version)) if Some(&version) == expected.as_ref() => {
                     return Ok(Some(LeaseReply::Unknown { why: doubt.unwrap_or_else(|| CHANGES.to_owned()) }));
                 }
@@ -227,14 +233,14 @@ impl BucketLease {
         Ok(Some(LeaseReply::Held(grant)))
     }
 
-    /// Holds on to what is held; `None`: it may not be held any more.
+    /// Renews what is held; `None` if it may not be held any more.
     async fn renew_held(&mut self, held: WrittenLease) -> Result<Option<LeaseReply>, StoreError> {
         let Some(process) = self.process.clone() else {
             return self.write(Some(held.version), held.paper.renewed(), None).await;
         };
-        // Giving it up was cut short.
+        // An earlier release was cut short.
         let Some(listed) = self.listed else { return Ok(None) };
-        // After a gap somebody may have taken the role who knows of no process object.
+        // After a gap, a process of a version without process objects may have taken the role.
         let gap = held.grant.passed(self.env.clock.moment());
         #[cfg(feature = "planted")]
         let gap = gap && !crate::planted::is(crate::planted::PlantedBug::TakenWithoutEnd);
@@ -260,7 +266,8 @@ impl BucketLease {
         Ok(Some(LeaseReply::Held(grant)))
     }
 
-    /// Takes what is free or dead; `None`: another process wrote at the same time, or an earlier request of this one arrived late.
+    /// Takes a lease that is free or dead; `None` if another process wrote at the same time, or an earlier request of
+    /// this process arrived late.
     async fn write_new(
         &mut self,
         expected: Option<ObjectVersion>,
@@ -286,7 +293,7 @@ impl BucketLease {
 
     async fn try_ask(&mut self) -> Result<LeaseReply, StoreError> {
         if let Some(held) = self.held.take() {
-            // It is its own, whatever it says of whose it was.
+            // The object is this process's own now, whatever process it named before.
             self.named = None;
             if let Some(reply) = self.renew_held(held).await? {
                 return Ok(reply);
@@ -299,14 +306,14 @@ impl BucketLease {
         if let Some(reply) = self.write_new(expected, count).await? {
             return Ok(reply);
         }
-        // What is there tells. Only another process's paper is a reason to say that another process has the lease.
+        // The object decides. Only another process's record is a reason to say that another process has the lease.
         match self.decide().await? {
             LeaseDecision::Reply(reply) => Ok(self.note_taken_reply(reply).await),
             LeaseDecision::Write(..) => Ok(LeaseReply::Unknown { why: CHANGES.to_owned() }),
         }
     }
 
-    /// Nothing is listed for a role that another process has.
+    /// Removes the role from this process's object, since another process has the lease.
     async fn note_taken_reply(&mut self, reply: LeaseReply) -> LeaseReply {
         if let LeaseReply::Taken { .. } = reply {
             self.unlist().await;
@@ -336,8 +343,8 @@ impl BucketLease {
     }
 }
 
-/// Looks at an object. What is no object of the format, by its size for example, is one that cannot be read, where the store can
-/// replace it: it keeps others out for no longer than a lease that is not renewed.
+/// Reads an object. One that does not have the format, because of its size for example, counts as one that cannot be
+/// read, if the store can replace it: it keeps other processes out for no longer than a lease that is not renewed.
 async fn find<P>(
     store: &dyn Store,
     key: &str,
@@ -351,7 +358,7 @@ async fn find<P>(
     }
 }
 
-/// Said of an ask that nobody is seen to have won.
+/// The reason for a request that no process is seen to have won.
 const CHANGES: &str = "the lease object changed while it was asked for";
 
 #[async_trait]
@@ -371,7 +378,7 @@ impl LeaseService for BucketLease {
         self.unlist().await;
         self.named = None;
         let held = match held {
-            // The last ask was cut short; it may have succeeded.
+            // The last request was cut short; it may have succeeded.
             None => match self.find().await {
                 Ok((Some(FoundObject { version, content: Some(paper) }), _)) => Some((paper, version)),
                 _ => None,
@@ -382,7 +389,7 @@ impl LeaseService for BucketLease {
         let held = held.filter(|(paper, _)| paper.instance == self.asker.me.instance && !paper.released);
         let Some((paper, version)) = held else { return };
         let body = Bytes::from(serde_json::to_vec(&paper.released_record()).expect("plain data becomes JSON"));
-        // It runs out by itself, only later.
+        // If this fails the lease expires by itself, only later.
         match self.store.replace(&self.key, body, &version).await {
             Ok(ReplaceOutcome::Replaced(_)) => tracing::debug!(key = self.key, "the lease is given up"),
             Ok(_) => tracing::debug!(key = self.key, "the lease was not given up; it runs out"),

@@ -1,21 +1,24 @@
-//! The lease in etcd: a role's key, on the one lease that this process keeps alive.
+//! The lease in etcd: a key for the role, attached to the one etcd lease that this process keeps alive.
 //!
-//! The invariants that live here: this process holds a role only if a linearizable read saw its key on its own living lease, under
-//! a keep-alive that the same leader, or a later one, answered; the grant is dated from that keep-alive's send; and nothing is
-//! ever deleted or replaced by name alone. What etcd is known to do to those who trust it more:
+//! The invariants that live here: this process holds a role only if a linearizable read saw its key on its own living
+//! lease, under a keep-alive that was answered by the same leader or a later one; the grant is dated from the send of
+//! that keep-alive; and nothing is ever deleted or replaced by name alone. What etcd is known to do to clients that
+//! trust it more:
 //!
-//! - a campaign returns although one's own lease has died: here the lease's death is an answer of the claim, or of the next
-//!   keep-alive, and the claim starts anew;
-//! - a retried delete removes the key of whoever came next: deletes name the revision that created the key;
-//! - a delete without an answer comes late, when its own process has asked for the role again: what was given up is deleted for
-//!   sure before there is a grant, and the grant is for a new key, which that delete does not name;
-//! - a retried put makes a key after it was given up: claims name the process's badge, and giving up after doubt changes it;
+//! - a campaign returns although one's own lease has died: here the lease's death is an answer of the claim, or of the
+//!   next keep-alive, and the claim starts anew;
+//! - a retried delete removes the key of the next holder: deletes name the revision that created the key;
+//! - a delete without an answer arrives late, when its own process has asked for the role again: a key that was given
+//!   up is certainly deleted before there is a grant, and the grant is for a new key, which that delete does not name;
+//! - a retried put makes a key after it was given up: claims name the revision of the process's registration, and
+//!   giving up after doubt changes it;
 //! - a keep-alive of a dead lease answers TTL 0, or nothing: that is no grant;
 //! - a deposed leader answers keep-alives for a while: its raft term is older than that of the read;
 //! - a new leader restarts all TTLs: a dead holder's key goes late, never early;
 //! - serializable reads are stale: none is ever made.
 //!
-//! A key in etcd hangs on a lease that somebody keeps alive, so who finds one need not watch it for its TTL.
+//! A key in etcd is attached to a lease that its process keeps alive, so a process that finds a key need not watch it
+//! for its TTL.
 
 mod lease_key;
 mod lease_key_watch;
@@ -37,19 +40,20 @@ use super::{LeaseReply, LeaseService};
 use crate::etcd::EtcdError;
 use crate::ids::RepoId;
 
-/// How often a claim starts anew when what it builds on changes under it.
+/// How often a claim starts anew when its preconditions change meanwhile.
 const ROUNDS: usize = 4;
 
-/// One role's key in etcd.
+/// The key of one role in etcd.
 #[derive(Debug)]
 pub struct EtcdLease {
     session: EtcdSession,
     key: String,
-    /// The revision that created our key.
+    /// The revision that created this process's key.
     created: Option<i64>,
-    /// The badge of a claim that may still be under way.
+    /// The registration's revision in a claim that may still be on its way.
     doubt: Option<i64>,
-    /// Somebody else's key was there. A claim is written to etcd's log even where it comes to nothing, so that whoever waits looks first.
+    /// Another process's key was there. A claim is written to etcd's log even if it fails, so a process that waits
+    /// reads first.
     taken: bool,
     hints: Option<LeaseKeyWatch>,
 }
@@ -70,7 +74,7 @@ impl EtcdLease {
                 let (kv, read_in) = self.session.get(&self.key).await?;
                 (kv.as_ref().map(lease_key_state), read_in)
             } else {
-                // Until etcd has answered the first and only try, it may be under way.
+                // Until etcd has answered the first and only attempt, the claim may be on its way.
                 let doubt = self.doubt.replace(vouched.registration_rev);
                 let (claimed, tries) = self.session.claim(&self.key, vouched).await?;
                 if tries == 1 {
@@ -86,7 +90,7 @@ impl EtcdLease {
                         return Ok(LeaseReply::Held(vouched.grant));
                     }
                     ClaimOutcome::Not { found: None, registration_rev: badge, .. } => {
-                        // Another role of this process changed it, or an operator removed the registration.
+                        // Another role of this process changed the registration, or an operator removed it.
                         if badge != vouched.registration_rev {
                             self.session.register_again(vouched.registration_rev).await?;
                         }
@@ -110,11 +114,12 @@ impl EtcdLease {
                     if vouched.term >= read_in {
                         return Ok(LeaseReply::Held(vouched.grant));
                     }
-                    // Whoever answered the keep-alive was no longer the leader, or is not any more.
+                    // The member that answered the keep-alive was no longer the leader, or is no longer.
                     term = read_in;
                 }
                 EtcdLeaseStep::Adopt { created, from } => {
-                    // Also without an answer it is ours, to be given up by this revision whatever it hangs on.
+                    // Even without an answer the key is ours, and will be given up by this revision, whatever lease it
+                    // is attached to.
                     self.created = Some(created);
                     self.session.adopt(&self.key, created, from, vouched).await?;
                 }
@@ -136,9 +141,9 @@ impl EtcdLease {
     }
 
     async fn try_release(&mut self) -> Result<(), EtcdError> {
-        // What is known is forgotten only when it is answered: who did not get through may try again.
+        // The state is forgotten only when the request is answered: a release that failed may be repeated.
         if let Some(badge) = self.doubt {
-            // First nothing can come any more, then what is there is looked at.
+            // First no earlier claim may take effect any more; then the key is read.
             self.session.register_again(badge).await?;
             let (kv, _) = self.session.get(&self.key).await?;
             let mine = kv.as_ref().map(lease_key_state).filter(|found| {

@@ -1,4 +1,4 @@
-//! Keeping a lease while work goes on, and telling the work when it is gone.
+//! Keeps a lease while work goes on, and tells the work when it is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use crate::env::{Env, TaskHandle};
 use crate::outage::no_answer_text;
 use crate::role::permit::{Deadline, LeaseGrant};
 
-/// A lease is renewed when this part of it is over: two more tries fit before its end.
+/// A lease is renewed when this part of it is over: two more attempts fit before its end.
 pub const RENEW_PART: u32 = 3;
 
-/// The pause after an ask that came to nothing, as a part of the lease, and its bounds.
+/// The pause after a request that was not granted, as a part of the lease, and its bounds.
 const PAUSE_PART: u32 = 12;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// The pause between two asks for a lease of this length.
+/// The pause between two requests for a lease of this length.
 pub fn retry_pause(ttl: Duration) -> Duration {
     (ttl / PAUSE_PART).clamp(PAUSE.0, PAUSE.1)
 }
 
-/// How often a lease that another process has is asked for; `watched`: its service tells when something changes, and then it is
-/// only looked after in case that it did not.
+/// The interval between requests for a lease that another process has. `watched`: the service reports changes, so the
+/// requests only cover missed reports.
 pub fn poll_interval(ttl: Duration, watched: bool) -> Duration {
     if watched { ttl / RENEW_PART } else { retry_pause(ttl) }
 }
 
-/// Asks for a lease until it is clear who has it: this process, or another one that is alive. A holder that is dead is
-/// waited out, which takes as long as its lease; `patience` bounds it all.
+/// Requests a lease until the holder is clear: this process, or another one that is alive. A dead holder's lease is
+/// waited out; `patience` bounds all of it.
 pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Duration, env: &Env) -> LeaseReply {
     let started = env.clock.boottime();
     loop {
@@ -51,7 +51,8 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
     }
 }
 
-/// A lease that is kept by a task of its own. Dropped without [`LeaseKeepAlive::release`] it is kept no longer, and runs out.
+/// A lease that a background task renews. If it is dropped without [`LeaseKeepAlive::release`], it is renewed no
+/// longer, and expires.
 #[derive(Debug)]
 pub struct LeaseKeepAlive {
     deadline: Deadline,
@@ -66,17 +67,17 @@ pub struct LeaseKeepAlive {
 /// A renewal that was not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenewalFailure {
-    /// What came instead.
+    /// What came instead of an answer.
     pub why: String,
-    /// What keeps the lease refused it.
+    /// The lease service refused the renewal.
     pub is_refusal: bool,
 }
 
-/// Who has the lease now; `None`: it cannot be told.
+/// The process that has the lease now; `None` if it cannot be told.
 pub type LostTo = Option<LeaseHolder>;
 
 impl LeaseKeepAlive {
-    /// Keeps `lease`, which was granted.
+    /// Starts to renew `lease`, which was granted.
     pub fn start(lease: Box<dyn LeaseService>, grant: LeaseGrant, env: &Env) -> Self {
         #[cfg(feature = "planted")]
         let grant = late(grant, env);
@@ -97,14 +98,15 @@ impl LeaseKeepAlive {
         }
     }
 
-    /// Until when work may go on; it moves while the lease is renewed.
+    /// The deadline for work; it moves while the lease is renewed.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }
 
-    /// What came of the last renewal instead of an answer, the inner `None` where it was answered; `None`: there was none since the last call.
+    /// The outcome of the last renewal since the previous call: an inner failure, or an inner `None` if it was
+    /// answered. `None` if there was no renewal.
     pub fn doubt(&mut self) -> Option<Option<RenewalFailure>> {
-        // The task's end changes nothing.
+        // The end of the task changes nothing.
         self.take_renewal_failure
             .has_changed()
             .unwrap_or(false)
@@ -118,7 +120,7 @@ impl LeaseKeepAlive {
             let to = lost.wait_for(Option::is_some).await.ok().map(|to| to.clone().flatten());
             match to {
                 Some(to) => to,
-                // The task has ended without losing it.
+                // The task ended without losing the lease.
                 None => std::future::pending().await,
             }
         }
@@ -130,7 +132,7 @@ impl LeaseKeepAlive {
         self.stop.notify_one();
         let kept = self.task.take().expect("only release takes it").join().await;
         if let Some(mut lease) = kept {
-            // A service that does not answer lets it run out in that time.
+            // If the service does not answer, the lease expires in that time.
             let _ = self.env.timeout(self.ttl, lease.release()).await;
         } else {
             tracing::warn!("the lease's keeper has ended by itself; the lease runs out");
@@ -145,7 +147,7 @@ impl Drop for LeaseKeepAlive {
     }
 }
 
-/// What a keeper tells.
+/// What the background task reports.
 struct KeepAliveSenders {
     lost: watch::Sender<Option<LostTo>>,
     doubt: watch::Sender<Option<RenewalFailure>>,
@@ -197,7 +199,7 @@ async fn run_keep_alive(
                 told.doubt.send_replace(Some(RenewalFailure { why, is_refusal: false }));
                 retry_pause(ttl)
             }
-            // Nobody can be named: it may be a race, or damage. The deadline decides.
+            // No other holder is known: it may be a race, or damage. The deadline decides.
             Some(LeaseReply::Taken { by: None, .. } | LeaseReply::Free) => retry_pause(ttl),
         };
     }
@@ -209,7 +211,7 @@ fn late(grant: LeaseGrant, env: &Env) -> LeaseGrant {
     if planted::is(PlantedBug::DeadlineFromAnswer) { LeaseGrant { asked: env.clock.moment(), ..grant } } else { grant }
 }
 
-/// Resolves when something may have changed about the lease; never where nobody tells.
+/// Resolves when the lease may have changed; never if there are no hints.
 pub async fn wait_for_hint(hints: Option<&Arc<Notify>>) {
     match hints {
         Some(hints) => hints.notified().await,

@@ -1,6 +1,6 @@
 //! A command as evidence: exit 0 is yes, 1 is no, everything else is unknown, a timeout too.
 //!
-//! It runs in its own process group, so that a timeout ends the children of a shell script as well.
+//! The command runs in its own process group, so that a timeout ends the children of a shell script as well.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::{CommandVariables, ProbeAnswer, ProbeDetail};
 use crate::process::{CommandBuilder, ProcessExit};
 use crate::text;
 
-/// How much output is kept to find its first line in.
+/// How much output is kept, in bytes, to find its first line.
 const OUTPUT_MAX: usize = 4096;
 
-/// How much of the first line is shown.
+/// How much of the first line is shown, in bytes.
 const LINE_MAX: usize = 200;
 
-/// How long output is waited for after the command ended. What it wrote is in the pipe by then; only a child that it left
-/// behind can keep the pipe open, and nobody waits for that.
+/// How long to wait for output after the command ended. What it wrote is in the pipe by then; only a child that it left
+/// behind can keep the pipe open, and the probe does not wait for that.
 const DRAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn ask(
@@ -39,16 +39,16 @@ pub(super) async fn ask(
     (answer, finished.detail(timeout))
 }
 
-/// How a command ended, and the beginning of what it wrote.
+/// How a command ended, and the beginning of its output.
 pub(super) struct FinishedCommand {
-    /// `None`: its time was up.
+    /// `None`: the command timed out.
     pub(super) ended: Option<ProcessExit>,
     pub(super) out: Vec<u8>,
     err: Vec<u8>,
 }
 
 impl FinishedCommand {
-    /// The end in words, with the first line it wrote.
+    /// How the command ended, with the first line of its output.
     pub(super) fn detail(&self, timeout: Duration) -> ProbeDetail {
         let line = first_line(&self.err).or_else(|| first_line(&self.out));
         match self.ended {
@@ -59,10 +59,10 @@ impl FinishedCommand {
     }
 }
 
-/// Runs a command to its end, or until the time is up.
+/// Runs a command until it ends, or until the timeout.
 ///
 /// # Errors
-/// It could not be started or watched.
+/// The command could not be started or watched.
 pub(super) async fn run(
     command: &[String],
     timeout: Duration,
@@ -76,7 +76,7 @@ pub(super) async fn run(
         Some(ended?)
     } else {
         group.kill();
-        // Reaped, so that no zombie is left. After SIGKILL this is a matter of the kernel only.
+        // Reaped, so that no zombie is left. After SIGKILL only the kernel can delay this.
         group.wait().await?;
         None
     };
@@ -106,16 +106,16 @@ impl OutputHead {
         Self { kept, reading }
     }
 
-    /// What came until the end of the stream, or until [`DRAIN`] is over.
+    /// What was read until the end of the stream, or until [`DRAIN`] is over.
     async fn finish(mut self) -> Vec<u8> {
-        // An end in time or not, what came so far is the answer.
+        // Whether or not the stream ended in time, what was read so far is the answer.
         let _ = tokio::time::timeout(DRAIN, &mut self.reading).await;
         self.reading.abort();
         std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The first line with something in it, made safe to show.
+/// The first line that is not empty, made safe to show.
 pub(super) fn first_line(output: &[u8]) -> Option<String> {
     let output = String::from_utf8_lossy(output);
     let line = output.lines().map(str::trim).find(|line| !line.is_empty())?;
@@ -174,7 +174,7 @@ mod tests {
         let (answer, why) = sh(&script, Duration::from_secs(2)).await;
         assert_eq!((answer, why.as_str()), (ProbeAnswer::Unknown, "no answer within 2s: waiting"));
         let child: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
-        // Gone, or a zombie that nobody has reaped yet.
+        // The process is gone, or a zombie that is not reaped yet.
         let alive = || match std::fs::read_to_string(format!("/proc/{child}/stat")) {
             Ok(stat) => !stat.rsplit(')').next().unwrap().trim().starts_with('Z'),
             Err(_) => false,

@@ -1,5 +1,6 @@
-//! What a server answers as evidence. An answer is a yes or a no, whatever it says; where none came (refused, too slow,
-//! TLS that cannot be trusted, an answer that breaks off, a gateway's own word) it cannot be told.
+//! A server's answer as evidence. An answer is a yes or a no, whatever it says. Without an answer from the server
+//! itself (refused, too slow, TLS that cannot be trusted, an answer that breaks off, a gateway's own status) the probe
+//! is unknown.
 
 use std::future::poll_fn;
 use std::path::Path;
@@ -14,25 +15,25 @@ use super::{ProbeAnswer, ProbeDetail};
 use crate::config::HttpUrl;
 use crate::http::{self, chain};
 
-/// How much of a body is read to find a text in. Pages that say who is active are short, and one without an end must not
-/// fill the memory.
+/// How much of a body is read to find a text in it. Pages that say which node is active are short, and an endless page
+/// must not fill the memory.
 const BODY_MAX: usize = 64 * 1024;
 
-/// Statuses of a gateway whose server did not answer, and of one that wants somebody to sign in first: the server that was asked has said
-/// nothing. A 503 is what such servers say of themselves when they are not the primary.
+/// Statuses of a gateway whose server did not answer, and of one that requires a sign-in first: the server itself has
+/// said nothing. A 503 is not among them: servers answer it themselves when they are not the primary.
 const GATEWAYS: [u16; 4] = [407, 502, 504, 511];
 
-/// What is asked, and which answer is a yes.
+/// What to request, and which answer is a yes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HttpProbe<'a> {
     pub(super) url: &'a HttpUrl,
-    /// Empty: every 2xx.
+    /// The statuses that are a yes. Empty: every 2xx.
     pub(super) status: &'a [u16],
     pub(super) body: Option<&'a str>,
     pub(super) ca_file: Option<&'a Path>,
 }
 
-/// Asks the server.
+/// Sends the request and judges the answer.
 pub(super) async fn ask(question: HttpProbe<'_>, timeout: Duration) -> (ProbeAnswer, ProbeDetail) {
     let asked = http::Question { url: question.url, body: None, ca_file: question.ca_file };
     let talk = http::ask(asked, |response| judge(question, response));
@@ -65,9 +66,9 @@ async fn judge(question: HttpProbe<'_>, response: Response<Incoming>) -> Result<
     while read.len() < BODY_MAX {
         let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await else { break };
         let frame = frame.map_err(|e| chain(&e))?;
-        // What is no data is a trailer.
+        // A frame without data is a trailer.
         let Some(data) = frame.data_ref() else { continue };
-        // The text may have begun in what came before.
+        // The text may have begun in the previous frame.
         let from = (read.len() + 1).saturating_sub(text.len());
         read.extend_from_slice(&data[..data.len().min(BODY_MAX - read.len())]);
         if contains(&read[from..], text.as_bytes()) {

@@ -1,9 +1,9 @@
-//! Is a file system mounted at a path? The kernel's list tells, and the path itself is never touched: a dead server behind
-//! it would hang whoever does. So links are not followed either; the path is the one that `findmnt` shows.
+//! Whether a file system is mounted at a path. The kernel's list tells, and the path itself is never touched: if its
+//! server is dead, any access would hang. So links are not followed either; the path is the one that `findmnt` shows.
 //!
-//! The list is that of this process's mount namespace. Three things in it look like a mount and are none: what lies hidden
-//! below a mount further up, a trap of autofs that nothing has been mounted on yet, and a directory bound onto itself,
-//! which is how systemd opens paths to a service in a sandbox.
+//! The list is that of this process's mount namespace. Three kinds of entries look like a mount and are none: an entry
+//! hidden by a mount further up, an autofs trap on which nothing has been mounted yet, and a directory bound onto
+//! itself, which is how systemd opens paths to a service in a sandbox.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::{ProbeAnswer, ProbeDetail};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// Asks the kernel.
+/// Reads the kernel's list.
 pub(super) async fn ask(path: &Path) -> (ProbeAnswer, ProbeDetail) {
     match tokio::fs::read(MOUNTINFO).await {
         Ok(list) => decide(&list, path),
@@ -22,8 +22,8 @@ pub(super) async fn ask(path: &Path) -> (ProbeAnswer, ProbeDetail) {
 
 /// What the kernel's list, as in proc_pid_mountinfo(5), says about a path that is absolute and not the root. Pure.
 ///
-/// It walks down as the kernel does: from the root through every directory above, at each onto whatever is mounted there
-/// on the mount it stands in, and again on top of that.
+/// It walks down as the kernel does: from the root through every directory above; at each it enters whatever is mounted
+/// there on the current mount, and again whatever is mounted on top of that.
 pub fn decide(list: &[u8], path: &Path) -> (ProbeAnswer, ProbeDetail) {
     let mut mounts = Vec::new();
     for line in list.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -42,7 +42,7 @@ pub fn decide(list: &[u8], path: &Path) -> (ProbeAnswer, ProbeDetail) {
     above.reverse();
     for step in above {
         let is_last = step == path;
-        // Each turn goes to another mount, so there are no more of them than mounts.
+        // Each iteration enters another mount, so there are at most as many as mounts.
         for _ in 0..mounts.len() {
             let here = |mount: &&MountEntry<'_>| mount.point == step.as_os_str().as_bytes() && mount.is_on(on, &mounts);
             let Some(next) = mounts.iter().find(here) else { break };
@@ -67,18 +67,19 @@ pub fn decide(list: &[u8], path: &Path) -> (ProbeAnswer, ProbeDetail) {
 struct MountEntry<'a> {
     id: &'a [u8],
     parent: &'a [u8],
-    /// Major and minor number: the file system.
+    /// Major and minor number of the file system.
     number: &'a [u8],
-    /// Which of the file system's directories is shown.
+    /// The directory of the file system that is shown.
     root: Vec<u8>,
-    /// Where.
+    /// The mount point.
     point: Vec<u8>,
     filesystem: &'a [u8],
     device: Vec<u8>,
 }
 
 impl<'a> MountEntry<'a> {
-    /// ID, parent, major:minor, root, mount point, options, any number of other fields, `-`, type, source, options.
+    /// The fields are: ID, parent, major:minor, root, mount point, options, any number of other fields, `-`, type,
+    /// source, options.
     fn parse(line: &'a [u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
         let (id, parent, number) = (fields.next()?, fields.next()?, fields.next()?);
@@ -96,7 +97,8 @@ impl<'a> MountEntry<'a> {
         })
     }
 
-    /// Whether it is mounted on `below`. In a changed root the mount that everything stands in is not on the list.
+    /// Whether the entry is mounted on `below`. In a changed root the mount that contains everything is not on the
+    /// list.
     fn is_on(&self, below: Option<&MountEntry<'_>>, mounts: &[MountEntry<'_>]) -> bool {
         match below {
             Some(below) => self.parent == below.id && self.id != below.id,
@@ -104,7 +106,7 @@ impl<'a> MountEntry<'a> {
         }
     }
 
-    /// Whether it shows the very directory that it hides.
+    /// Whether the entry shows the very directory that it hides.
     fn shows_what_was_there(&self, below: Option<&MountEntry<'_>>) -> bool {
         let Some(below) = below.filter(|below| below.number == self.number) else { return false };
         let deeper =
@@ -160,7 +162,7 @@ mod tests {
         for other in ["/srv", "/srv/app/data", "/srv/app2", "/srv/ap"] {
             assert_eq!(at(other, list), no(), "{other}");
         }
-        // No optional fields, and a deleted mount point.
+        // A line without optional fields, and a deleted mount point.
         let bare =
             "40 22 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n41 22 8:17 / /srv/old//deleted rw - xfs /dev/sdb1 rw\n";
         assert_eq!(at("/srv/app", bare).0, ProbeAnswer::Yes);
@@ -211,7 +213,8 @@ mod tests {
         assert_eq!(at("/srv/app", itself), no());
         let another = "40 22 8:1 /data/app /srv/app rw - ext4 /dev/sda1 rw\n";
         assert_eq!(at("/srv/app", another).0, ProbeAnswer::Yes);
-        // Bound over a real mount, that one still counts; on a file system of its own the whole of it is bound.
+        // If a real mount is bound over itself, the real mount still counts; on a file system of its own the whole file
+        // system is bound.
         let real = "39 22 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n40 39 8:17 / /srv/app rw - xfs /dev/sdb1 rw\n";
         assert_eq!(at("/srv/app", real), yes("mounted from /dev/sdb1 (xfs)"));
         let below = "39 22 8:17 /vol /srv rw - xfs /dev/sdb1 rw\n40 39 8:17 /vol/app /srv/app rw - xfs /dev/sdb1 rw\n";

@@ -1,5 +1,5 @@
-//! Is a systemd unit active? What `systemctl is-active` calls so, and the two things that it does not tell apart: a unit on
-//! its way up or down, and a systemd that does not answer, are unknown.
+//! Whether a systemd unit is active, as `systemctl is-active` defines it. Two cases that it does not tell apart are
+//! unknown: a unit on its way up or down, and a systemd that does not answer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub fn decide(properties: &str) -> (ProbeAnswer, ProbeDetail) {
         _ => ProbeAnswer::Unknown,
     };
     let detail = match (active, property("LoadState")) {
-        // systemctl in a changed root prints a sentence instead, with exit code 0.
+        // In a changed root systemctl prints a sentence instead, with exit code 0.
         ("", _) => ProbeDetail::UnitUnread,
         ("inactive", "not-found") => ProbeDetail::NoUnit,
         _ => ProbeDetail::UnitState { active: active.to_owned(), sub: sub.to_owned() },
@@ -69,7 +69,7 @@ mod tests {
             ("masked", "inactive", "dead", ProbeAnswer::No, "inactive (dead)"),
             ("loaded", "failed", "failed", ProbeAnswer::No, "failed (failed)"),
             ("not-found", "inactive", "dead", ProbeAnswer::No, "systemd knows no such unit"),
-            // Its file was removed while it runs: it still runs.
+            // The unit's file was removed while it runs: it still runs.
             ("not-found", "active", "running", ProbeAnswer::Yes, "active (running)"),
             ("loaded", "activating", "start-pre", ProbeAnswer::Unknown, "activating (start-pre)"),
             ("loaded", "deactivating", "stop-sigterm", ProbeAnswer::Unknown, "deactivating (stop-sigterm)"),
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// What comes of it when `systemctl` is this script.
+    /// The answer when `systemctl` is this script.
     async fn with(script: &str, timeout: Duration) -> (ProbeAnswer, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("systemctl");

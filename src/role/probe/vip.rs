@@ -1,8 +1,8 @@
-//! Is an address on this machine? Addresses are compared, never texts: `2001:db8::50` is written in many ways.
+//! Whether an address is on this machine. Addresses are compared, never texts: `2001:db8::50` is written in many ways.
 //!
-//! What having an address does not prove: that no other machine has it too (VRRP split brain, a paused machine, a frozen
-//! keepalived). That is what leases and the journal are for. And a process in another network namespace sees that
-//! namespace's addresses.
+//! Having an address does not prove that no other machine has it too (VRRP split brain, a paused machine, a frozen
+//! keepalived); leases and the journal cover that case. A process in another network namespace sees the addresses of
+//! that namespace.
 
 pub mod events;
 
@@ -19,11 +19,11 @@ use super::{ProbeAnswer, ProbeDetail};
 pub struct InterfaceAddress {
     /// The address.
     pub ip: IpAddr,
-    /// The interface, without an alias label: the kernel shows `eth0:vip` for what is on `eth0`.
+    /// The interface, without an alias label: an address that the kernel shows on `eth0:vip` is on `eth0`.
     pub interface: String,
     /// The interface is up.
     pub up: bool,
-    /// It is a loopback interface.
+    /// The interface is a loopback interface.
     pub loopback: bool,
     /// IPv6: duplicate address detection is still running.
     pub tentative: bool,
@@ -31,7 +31,7 @@ pub struct InterfaceAddress {
     pub duplicate: bool,
 }
 
-/// Asks the kernel.
+/// Reads the kernel's list of addresses.
 pub(super) fn ask(address: IpAddr, interface: Option<&str>) -> (ProbeAnswer, ProbeDetail) {
     match addresses() {
         Ok(list) => decide(&list, address, interface),
@@ -41,12 +41,12 @@ pub(super) fn ask(address: IpAddr, interface: Option<&str>) -> (ProbeAnswer, Pro
 
 /// What the addresses of this machine say about one of them. Pure.
 ///
-/// The address may be there several times; one good place is enough, else the reason nearest to a yes is given.
+/// The address may be on several interfaces. One good place is enough; otherwise the reason nearest to a yes is given.
 pub fn decide(list: &[InterfaceAddress], address: IpAddr, interface: Option<&str>) -> (ProbeAnswer, ProbeDetail) {
     let address = address.to_canonical();
     let place = |found: &InterfaceAddress| {
         let name = found.interface.clone();
-        // Small is nearer to a yes.
+        // A small rank is nearer to a yes.
         if interface.is_some_and(|wanted| wanted != name) {
             (4, ProbeDetail::Elsewhere { found: name, wanted: interface.unwrap_or_default().to_owned() })
         } else if found.loopback && interface.is_none() {
@@ -72,7 +72,7 @@ pub fn decide(list: &[InterfaceAddress], address: IpAddr, interface: Option<&str
 /// The addresses of this machine, in this network namespace.
 ///
 /// # Errors
-/// The kernel's words, when it does not list them.
+/// The kernel's message, if it does not list the addresses.
 pub fn addresses() -> Result<Vec<InterfaceAddress>, String> {
     let list = getifaddrs().map_err(|e| format!("getifaddrs: {e}"))?;
     // getifaddrs does not give the flags of an address, and for IPv6 they decide. Without IPv6 there is no such file.
@@ -91,7 +91,7 @@ pub fn addresses() -> Result<Vec<InterfaceAddress>, String> {
         let interface = entry.interface_name.split(':').next().unwrap_or_default().to_owned();
         let flags = match ip {
             IpAddr::V4(_) => 0,
-            // Listed a moment ago and not in the table: it is coming or going, so not to be relied on.
+            // The address was just listed and is not in the table: it is coming or going, so it is not to be relied on.
             IpAddr::V6(v6) => table.get(&(v6, interface.clone())).copied().unwrap_or(IFA_F_TENTATIVE),
         };
         Some(InterfaceAddress {
@@ -110,8 +110,8 @@ pub fn addresses() -> Result<Vec<InterfaceAddress>, String> {
 const IFA_F_DADFAILED: u32 = 0x08;
 const IFA_F_TENTATIVE: u32 = 0x40;
 
-/// The flags by address and interface. A line is: address as 32 hex digits, interface index, prefix length, scope, flags,
-/// interface name, all numbers in hex. The same link-local address may be on several interfaces.
+/// The flags by address and interface. A line is: address as 32 hex digits, interface index, prefix length, scope,
+/// flags, interface name, all numbers in hex. The same link-local address may be on several interfaces.
 fn parse_if_inet6(text: &str) -> HashMap<(Ipv6Addr, String), u32> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -150,7 +150,7 @@ mod tests {
         for same in ["2001:db8::50", "2001:0DB8:0:0:0:0:0:50", "::ffff:10.0.0.5", "10.0.0.5"] {
             assert_eq!(says(&list, same, None), (ProbeAnswer::Yes, "on eth0".into()), "{same}");
         }
-        // A text that begins alike is another address.
+        // An address whose text begins alike is another address.
         assert_eq!(says(&list, "10.0.0.50", None), (ProbeAnswer::No, "not on this machine".into()));
         assert_eq!(says(&[], "10.0.0.50", None).0, ProbeAnswer::No);
     }
@@ -203,8 +203,8 @@ mod tests {
         assert_eq!(decide(&list, "192.0.2.77".parse().unwrap(), None), (ProbeAnswer::No, ProbeDetail::Absent));
     }
 
-    /// Runs `setup` in a network namespace, and there the test of that name below this module: a namespace cannot be entered
-    /// without privileges or another process.
+    /// Runs `setup` in a new network namespace, and there the test of that name in this module: entering a namespace
+    /// takes privileges or another process.
     pub(super) fn inside_a_network_of_its_own(setup: &str, test: &str) {
         let script = format!("set -e; {setup}; exec \"$0\" --exact role::probe::vip::{test} --ignored");
         let mut refusals = Vec::new();
@@ -224,7 +224,7 @@ mod tests {
         panic!("no way into a network namespace; run the tests as root, or allow user namespaces: {refusals:#?}");
     }
 
-    /// The states that a network really goes through, with two ends of a cable.
+    /// The states that a real network goes through, with the two ends of a virtual cable.
     #[test]
     fn a_real_network_is_judged() {
         let setup = "ip link set lo up; ip link add v0 type veth peer name v1; ip link set v0 up

@@ -1,16 +1,16 @@
-//! When a role is left to other nodes, and when what failed is tried again.
+//! When a role is left to other nodes, and when a failed effect is repeated.
 
 use super::*;
 
 const STALLED: YieldReason = YieldReason::Stalled { blocked: false };
 
-/// A run that came to nothing.
+/// The result of a failed run.
 fn failed() -> RoleEvent {
     let history = Some(history(Some(holding(ME, 7))));
     RoleEvent::JournalUpdated(JournalUpdate { history, term: None, failed: true, heartbeat: None, clock_offset: None })
 }
 
-/// The journal could not be read.
+/// The result of a failed read of the journal.
 fn unread() -> RoleEvent {
     RoleEvent::JournalUpdated(JournalUpdate {
         history: None,
@@ -21,7 +21,7 @@ fn unread() -> RoleEvent {
     })
 }
 
-/// A node whose run for the slot has begun, with what it then tells.
+/// A node whose run for the slot has begun.
 fn running() -> Stage {
     let mut stage = Stage::new(|_| {});
     let effects = stage.begin(None);

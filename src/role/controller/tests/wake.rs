@@ -1,8 +1,9 @@
-//! When it is to be woken.
+//! When the controller asks to be woken.
 
 use super::*;
 
-/// Sleeps until it is woken, again and again; probes take two seconds, a look into the journal three. What it did, and when.
+/// Sleeps until each wake-up in turn; probes take two seconds, a read of the journal three. Returns the effects with
+/// their times.
 fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, RoleEffect)> {
     let (start, end) = (stage.now.boot, stage.now.boot + time);
     let (mut probed, mut read_at): (Option<Duration>, Option<Duration>) = (None, None);
@@ -14,7 +15,7 @@ fn timetable(stage: &mut Stage, time: Duration) -> Vec<(u128, RoleEffect)> {
         if next > end {
             return told;
         }
-        // A moment before there is nothing to do, unless somebody comes with news.
+        // Just before the wake-up there is nothing to do, unless an event arrives.
         let early = next.saturating_sub(stage.now.boot).saturating_sub(Duration::from_millis(1));
         assert_eq!(stage.pass(early), [], "{:?} late", stage.now.boot);
         let mut effects = stage.pass(Duration::from_millis(1));
@@ -50,7 +51,7 @@ fn who_sleeps_until_it_is_woken_is_never_late() {
     let probes: Vec<_> = told.iter().filter(|t| t.1 == RoleEffect::Probe).map(|t| t.0).take(3).collect();
     assert_eq!(probes, [4_300, 11_300, 18_300]);
     assert_eq!(reads(&told), [59_300, 122_300], "nothing is due");
-    // Another process works under its role.
+    // Another process works under this role's lease.
     let mut stage = Stage::new(|_| {});
     stage.begin(None);
     stage.on(committed(ONE));
@@ -68,7 +69,7 @@ fn a_lease_service_that_is_silent_is_asked_again_in_time() {
     assert_eq!(stage.duty.next_wake(stage.now), stage.now.boot + ASK / 4 * 3, "it is being asked");
 }
 
-/// When a standby looks at the journal, from ten past one on, while it shows this slot as the last.
+/// When a standby reads the journal, from ten past one on, while the journal shows this slot as the last.
 fn looks(last_slot: &str, roles: usize, minutes: u64) -> Vec<u64> {
     let mut stage = Stage::new(|_| {});
     stage.duty.roles = roles;

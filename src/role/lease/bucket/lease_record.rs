@@ -1,9 +1,10 @@
-//! What stands in a role's lease object, and what follows from it. Pure: `V` is what names a version of the object, whatever its
-//! store makes of that.
+//! The content of a role's lease object, and what follows from it. Pure: `V` names a version of the object, whatever
+//! the store uses for that.
 //!
-//! A paper stands for itself, or names the process object of its holder ([`Roster`](super::roster::Roster)), which says whether the
-//! holder lives. Versions of this program that know of no process object take every paper for one that stands for itself: so one that
-//! names a process says that it lasts for [`TTL_MAX`], and is rewritten in that time.
+//! A lease record stands for itself, or names the process object of its holder
+//! ([`ProcessRecord`](super::process_record::ProcessRecord)), which says whether the holder lives. Versions of this
+//! program without process objects take every record for one that stands for itself. So a record that names a process
+//! says that it lasts for [`TTL_MAX`], and is rewritten in that time.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use crate::ids::{InstanceId, NodeId};
 use crate::role::lease::LeaseHolder;
 use crate::text;
 
-/// The longest lease that is respected: a longer one in the object is damage, and would lock everybody out.
+/// The longest lease that is respected: a longer one in the object is damage, and would lock all processes out.
 pub(super) const TTL_MAX: Duration = Duration::from_hours(1);
 
-/// A paper that names a process is rewritten so early that nobody who takes it for one that stands for itself sees it unchanged for its
-/// whole length, by a clock that is a tenth faster.
+/// A lease record that names a process is rewritten this early: a process that takes it for one that stands for itself
+/// never sees it unchanged for its whole length, even by a clock that is a tenth faster.
 const REWRITE_AFTER: Duration = Duration::from_mins(54);
 
-/// The version of the lease object.
+/// The format version of the lease object.
 const FORMAT: u32 = 1;
 
 /// The content of the lease object.
@@ -31,13 +32,14 @@ pub(super) struct LeaseRecord {
     node: NodeId,
     name: String,
     pub(super) instance: InstanceId,
-    /// How long it keeps others out, in milliseconds.
+    /// How long the record keeps other processes out, in milliseconds.
     ttl_ms: u64,
-    /// Grows with every write, by whomever: no content comes twice.
+    /// Grows with every write by any process, so that no content comes twice.
     count: u64,
-    /// Its holder gave it up.
+    /// The holder gave the lease up.
     pub(super) released: bool,
-    /// The object that says whether its holder lives, and still has the role. `None`: this one does, by changing.
+    /// The process object that says whether the holder lives, and still has the role. `None`: this object does, by
+    /// changing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) process: Option<ProcessKey>,
 }
@@ -51,30 +53,31 @@ impl LeaseRecord {
         LeaseHolder { node: self.node, label: text::line(&self.name).into_owned(), instance: self.instance }
     }
 
-    /// The same holder's next one.
+    /// The same holder's next record.
     pub(super) fn renewed(self) -> Self {
         Self { count: self.count + 1, ..self }
     }
 
-    /// The same, given up.
+    /// The next record, which gives the lease up.
     pub(super) fn released_record(self) -> Self {
         Self { released: true, ..self.renewed() }
     }
 }
 
-/// Whether a paper that names a process, and was last written at `written`, is to be rewritten before a grant of `ttl` is built on it.
+/// Whether a record that names a process, last written at `written`, must be rewritten before a grant of `ttl` is built
+/// on it.
 pub(super) fn is_rewrite_due(written: Duration, now: Duration, ttl: Duration) -> bool {
     now.saturating_sub(written) + ttl >= REWRITE_AFTER
 }
 
-/// The object as it was found: a version, and what could be read of it.
+/// An object as it was found: its version, and what could be read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundObject<V, P = LeaseRecord> {
     pub(super) version: V,
     pub(super) content: Option<P>,
 }
 
-/// What one process wrote.
+/// The process that wrote a record.
 pub(super) trait HasInstance {
     fn instance(&self) -> InstanceId;
 }
@@ -89,14 +92,14 @@ impl HasInstance for LeaseRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WatchedVersion<V> {
     pub(super) version: V,
-    /// The boot time when it was first known to be there.
+    /// The boot time when this version was first known to be there.
     pub(super) since: Duration,
-    /// Whether another version of the same holder was there before: it lives.
+    /// Whether another version of the same holder was there before: the holder lives.
     pub(super) renewed: bool,
     instance: Option<InstanceId>,
 }
 
-/// Who asks, and for how long.
+/// The process that requests the lease, and for how long.
 #[derive(Debug, Clone)]
 pub(super) struct LeaseRequester {
     pub(super) me: LeaseHolder,
@@ -104,7 +107,7 @@ pub(super) struct LeaseRequester {
 }
 
 impl LeaseRequester {
-    /// What it writes: a paper that stands for itself, or names its process.
+    /// The record that the process writes: it stands for itself, or names `process`.
     pub(super) fn lease_record(&self, count: u64, process: Option<ProcessKey>) -> LeaseRecord {
         let ttl = if process.is_some() { TTL_MAX } else { self.ttl };
         LeaseRecord {
@@ -120,21 +123,22 @@ impl LeaseRequester {
     }
 }
 
-/// What to do about what was found.
+/// What to do about the object that was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BucketLeaseStep<V> {
-    /// There is none: create it, with this count.
+    /// There is no object: create it, with this count.
     Create(u64),
-    /// It is ours, free or dead: replace exactly this version, with this count.
+    /// The lease is ours, free or dead: replace exactly this version, with this count.
     Replace(V, u64),
-    /// Another process's, which is asked after by its own object: this version is replaced, with this count, if that one lives no more
-    /// or has the role no more.
+    /// The lease names another process, whose own object decides. If that process is dead or no longer has the role,
+    /// replace this version, with this count.
     AskFor(ProcessKey, V, u64),
-    /// Another process's.
+    /// Another process has the lease.
     Leave { by: Option<LeaseHolder>, alive: bool },
 }
 
-/// Decides. `asked` is the boot time at which the look at the object began: it was there then or later.
+/// Decides what to do. `asked` is the boot time at which the read of the object began: the object was there then or
+/// later.
 pub(super) fn bucket_lease_step<V: Clone + Eq>(
     asker: &LeaseRequester,
     found: Option<&FoundObject<V>>,
@@ -142,7 +146,7 @@ pub(super) fn bucket_lease_step<V: Clone + Eq>(
     asked: Duration,
 ) -> BucketLeaseStep<V> {
     let Some(found) = found else { return BucketLeaseStep::Create(1) };
-    // What cannot be read counts as somebody's lease of our own length: it may be of a newer version.
+    // A record that cannot be read counts as another process's lease of our own length: it may be of a newer version.
     let (free, ttl, count) = match &found.content {
         Some(there) => (there.released || there.instance == asker.me.instance, there.ttl(), there.count),
         None => (false, asker.ttl, 0),
@@ -158,7 +162,7 @@ pub(super) fn bucket_lease_step<V: Clone + Eq>(
     BucketLeaseStep::Leave { by: found.content.as_ref().map(LeaseRecord::holder), alive }
 }
 
-/// Whether this version was there all the time for as long as it lasts.
+/// Whether this version has been there for as long as the lease lasts.
 pub(super) fn has_expired<V: Eq>(
     version: &V,
     watched: Option<&WatchedVersion<V>>,
@@ -168,7 +172,7 @@ pub(super) fn has_expired<V: Eq>(
     watched.is_some_and(|watched| watched.version == *version && asked.saturating_sub(watched.since) >= ttl)
 }
 
-/// Goes on watching: `seen` is the boot time by which the answer was there.
+/// Continues the watch: `seen` is the boot time by which the answer was there.
 pub(super) fn observe_version<V: Clone + Eq, P: HasInstance>(
     before: Option<WatchedVersion<V>>,
     found: Option<&FoundObject<V, P>>,
@@ -185,7 +189,7 @@ pub(super) fn observe_version<V: Clone + Eq, P: HasInstance>(
     }
 }
 
-/// The paper in an object; `None` if it is damaged, or of a newer version.
+/// The lease record in an object; `None` if it is damaged, or of a newer version.
 pub(super) fn parse(bytes: &[u8]) -> Option<LeaseRecord> {
     serde_json::from_slice::<LeaseRecord>(bytes).ok().filter(|paper| paper.v == FORMAT)
 }
@@ -230,7 +234,7 @@ mod tests {
         );
     }
 
-    /// A paper of node `n` that names its process.
+    /// A lease record of node `n` that names its process.
     fn naming(version: u32, n: u8) -> FoundObject<u32> {
         let mut found = found(version, Some(n));
         found.content.as_mut().unwrap().process = Some("app/live/processes/0202020202020202-1".parse().unwrap());
@@ -261,7 +265,7 @@ mod tests {
         );
     }
 
-    /// Who knows of no process object reads what it knows, and waits for an hour.
+    /// A process of a version without process objects reads what it knows, and waits for an hour.
     #[test]
     fn who_knows_no_process_leaves_the_paper_alone_for_an_hour() {
         #[derive(Deserialize)]
@@ -275,7 +279,7 @@ mod tests {
         let paper = asker.lease_record(7, naming(1, 2).content.unwrap().process);
         let old: Old = serde_json::from_slice(&serde_json::to_vec(&paper).unwrap()).unwrap();
         assert_eq!((old.v, old.instance, old.ttl_ms, old.released), (1, holder(2).instance, 3_600_000, false));
-        // It is rewritten in that time, whatever is granted meanwhile.
+        // The record is rewritten in that time, whatever is granted meanwhile.
         for ttl in [TTL, Duration::from_mins(20), TTL_MAX] {
             let due =
                 (0..1 << 20).map(Duration::from_secs).find(|age| is_rewrite_due(Duration::ZERO, *age, ttl)).unwrap();

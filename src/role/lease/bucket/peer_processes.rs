@@ -1,7 +1,8 @@
-//! What this process sees of the objects of other processes: one look at each, whatever number of roles waits for it.
+//! What this process sees of the process objects of other processes: one read of each, however many roles wait for it.
 //!
-//! The invariants that live here: a role that is free by what was seen was so after the version of its lease that names the process was
-//! read; and who has been silent for its whole length is ended before anything of it is taken, so that its own renewal fails.
+//! The invariants that live here: a role that was judged free was so after the version of its lease that names the
+//! process was read; and the object of a process that has been silent for its whole length is ended before any of its
+//! roles is taken, so that the process's own renewal fails.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,14 +19,14 @@ use crate::ids::RoleName;
 use crate::role::lease::keep_alive;
 use crate::store::{ObjectVersion, ReplaceOutcome, Store, StoreError};
 
-/// All of them that somebody waits for, and who waits.
+/// The other processes that roles of this process wait for, and a hint for those roles.
 #[derive(Debug, Default)]
 pub(super) struct PeerProcesses {
     known: Mutex<BTreeMap<ProcessKey, Weak<PeerProcess>>>,
     waiting: Mutex<Vec<Weak<Notify>>>,
 }
 
-/// One of them.
+/// Another process.
 #[derive(Debug)]
 pub(super) struct PeerProcess {
     key: ProcessKey,
@@ -34,38 +35,38 @@ pub(super) struct PeerProcess {
 
 #[derive(Debug, Default)]
 struct PeerObservation {
-    /// The boot time at which the last look began.
+    /// The boot time at which the last read began.
     looked: Option<Duration>,
     found: Option<FoundObject<ObjectVersion, ProcessRecord>>,
     watched: Option<WatchedVersion<ObjectVersion>>,
 }
 
-/// Who asks after one.
+/// A question about another process.
 #[derive(Debug)]
 pub(super) struct PeerQuery<'a> {
     pub(super) env: &'a Env,
     pub(super) store: &'a dyn Store,
     pub(super) asker: &'a LeaseRequester,
     pub(super) role: &'a RoleName,
-    /// The boot time at which the version of the role's lease was there that names the process.
+    /// The boot time at which the version of the role's lease that names the process was there.
     pub(super) named: Duration,
-    /// Whether a silent one is ended; else nothing is written.
+    /// Whether the object of a silent process is ended; otherwise nothing is written.
     pub(super) ends: bool,
 }
 
-/// How it stands.
+/// The answer to a question about another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PeerAnswer {
     Has {
         alive: bool,
     },
     HasNot,
-    /// Whether its end was written cannot be told.
+    /// It cannot be told whether the end of the object was written.
     Doubt,
 }
 
 impl PeerProcesses {
-    /// The one with this key.
+    /// The process with this key.
     pub(super) fn peer(&self, key: &ProcessKey) -> Arc<PeerProcess> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peer) = known.get(key).and_then(Weak::upgrade) {
@@ -77,7 +78,7 @@ impl PeerProcesses {
         peer
     }
 
-    /// Is notified when one is seen to have given something up, or to have ended.
+    /// Is notified when a process is seen to have given a role up, or to have ended.
     pub(super) fn hints(&self) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +98,7 @@ impl PeerProcess {
         &self.key
     }
 
-    /// Whether it has the role. What was seen lately counts, if it was seen after the role's lease.
+    /// Whether the process has the role. An earlier read counts, if it was made after that of the role's lease.
     pub(super) async fn ask(&self, peers: &PeerProcesses, question: &PeerQuery<'_>) -> Result<PeerAnswer, StoreError> {
         let PeerQuery { env, store, asker, role, named, ends } = *question;
         let (key, lately) = (self.key.to_string(), keep_alive::retry_pause(asker.ttl) * 19 / 20);
@@ -129,7 +130,7 @@ impl PeerProcess {
                         peers.wake();
                         return Ok(PeerAnswer::HasNot);
                     }
-                    // It may live after all, or another process was the first to end it.
+                    // The process may live after all, or another process was the first to end it.
                 }
             }
         }
@@ -138,7 +139,7 @@ impl PeerProcess {
 }
 
 impl PeerObservation {
-    /// Looks. Whether a role is not listed any more.
+    /// Reads the object. Returns whether a role is no longer listed.
     async fn look(&mut self, env: &Env, store: &dyn Store, key: &str) -> Result<bool, StoreError> {
         let asked = env.clock.boottime();
         let found = find(store, key, parse).await?;

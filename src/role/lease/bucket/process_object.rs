@@ -1,8 +1,8 @@
 //! The object of this process: one for all roles that it holds, renewed for all of them at once.
 //!
-//! The invariants that live here: a role is listed before its lease names the object, and until nothing is granted on it any more; what
-//! is granted is dated from the moment at which the write that lists the role was sent; and a process that finds its object ended, gone
-//! or another's has lost all roles at once, and begins another object under another name.
+//! The invariants that live here: a role is listed before its lease names the object, and until nothing is granted on
+//! it any more; a grant is dated from the moment at which the write that lists the role was sent; and a process that
+//! finds its object ended, gone or another's has lost all roles at once, and begins another object under another name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,10 +21,11 @@ use crate::role::lease::keep_alive::RENEW_PART;
 use crate::role::permit::LeaseGrant;
 use crate::store::{ObjectVersion, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError};
 
-/// So often a write is tried when the object was found to be another version than expected.
+/// Number of attempts to write when the object was found in another version than expected.
 const TRIES: usize = 3;
 
-/// The objects of this process, one for each length of a lease, and what it sees of those of other processes. Clones are the same.
+/// The objects of this process, one for each length of a lease, and what it sees of those of other processes. Copies
+/// share the same state.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessObjects(Arc<SharedProcessObjects>);
 
@@ -35,7 +36,7 @@ struct SharedProcessObjects {
 }
 
 impl ProcessObjects {
-    /// For roles whose lease has this length.
+    /// The object for roles whose lease has this length.
     pub(super) fn for_ttl(&self, env: &Env, me: &LeaseHolder, ttl: Duration) -> Arc<ProcessObject> {
         let mut own = self.0.own.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(own.entry(ttl).or_insert_with(|| Arc::new(ProcessObject::new(env.clone(), me.clone(), ttl))))
@@ -46,20 +47,20 @@ impl ProcessObjects {
     }
 }
 
-/// What asking for a role's place in the object came to.
+/// The answer to a request for a role's place in the object.
 #[derive(Debug)]
 pub(super) enum RoleListing {
     /// The role is listed.
     Yes { grant: LeaseGrant, key: ProcessKey, serial: u64 },
-    /// It cannot be told.
+    /// Whether the role is listed cannot be told.
     Unknown { why: String },
 }
 
-/// What a write came to.
+/// The outcome of a write.
 enum ObjectWriteOutcome {
     Yes,
     Unknown(String),
-    /// The object is not this process's any more.
+    /// The object is no longer this process's.
     Lost,
 }
 
@@ -74,7 +75,7 @@ pub(super) struct ProcessObject {
 
 #[derive(Debug)]
 struct ProcessObjectState {
-    /// Of the present object, or else of the last one.
+    /// The number of the present object, or else of the last one.
     number: u64,
     own: Option<CurrentObject>,
     wanted: BTreeMap<RoleName, ListedRole>,
@@ -86,22 +87,22 @@ struct ProcessObjectState {
 struct CurrentObject {
     store: Arc<dyn Store>,
     key: ProcessKey,
-    /// A write was sent, so that it may be there.
+    /// A write was sent, so the object may exist.
     sent: bool,
-    /// It was seen to be there.
+    /// The object was seen.
     seen: bool,
-    /// What stands in it; `None`: it has to be looked at.
+    /// The object's content; `None` if it has to be read.
     last: Option<(ProcessRecord, ObjectVersion)>,
-    /// By the last write, if it is known to have been done, and none may come after it.
+    /// The grant of the last write, if that write is known to be done and no other can come after it.
     granted: Option<LeaseGrant>,
 }
 
 /// A role that is to be listed.
 #[derive(Debug)]
 struct ListedRole {
-    /// Of all listings: whoever lost one and got another one knows.
+    /// A number that no other listing has: a role that lost its listing and got another one notices.
     serial: u64,
-    /// The boot time until which something may be granted on it.
+    /// The boot time until which something may be granted on the listing.
     until: Duration,
 }
 
@@ -119,13 +120,14 @@ impl ProcessObjectState {
 
 impl ProcessObject {
     fn new(env: Env, me: LeaseHolder, ttl: Duration) -> Self {
-        // An object of the same process, made before its config was read anew, has another number.
+        // The number is random: an object that the same process made before a reload of the config has another one.
         let number = u64::from(u32::from_be_bytes(env.random_bytes()));
         let state = ProcessObjectState { number, own: None, wanted: BTreeMap::new(), serial: 0 };
         Self { env, me, ttl, state: tokio::sync::Mutex::new(state) }
     }
 
-    /// Lists `role`, in an object that is made in `store` if there is none. Nothing was granted on an earlier listing.
+    /// Lists `role`, in an object that is created in `store` if there is none. Nothing was granted on an earlier
+    /// listing.
     pub(super) async fn list(&self, store: &Arc<dyn Store>, role: &RoleName) -> Result<RoleListing, StoreError> {
         let mut state = self.state.lock().await;
         for _ in 0..TRIES {
@@ -147,7 +149,7 @@ impl ProcessObject {
         Ok(RoleListing::Unknown { why: CHANGES.to_owned() })
     }
 
-    /// Keeps `role` listed, as it was since this serial number; `None`: it was not.
+    /// Keeps `role` listed, if it has been since this serial number; otherwise `None`.
     pub(super) async fn renew(&self, role: &RoleName, serial: u64) -> Result<Option<RoleListing>, StoreError> {
         let mut state = self.state.lock().await;
         if state.wanted.get(role).is_none_or(|wanted| wanted.serial != serial) {
@@ -156,7 +158,8 @@ impl ProcessObject {
         self.serve(&mut state, role).await
     }
 
-    /// Lists it no more, if it is since this serial number. Work that was granted on it has ended.
+    /// Removes `role` from the list, if it has been there since this serial number. Work that was granted on it has
+    /// ended.
     pub(super) async fn unlist(&self, role: &RoleName, serial: u64) {
         let mut guard = self.state.lock().await;
         let state = &mut *guard;
@@ -173,20 +176,20 @@ impl ProcessObject {
         if !last {
             return;
         }
-        // Whatever becomes of what follows, nothing is written to it any more.
+        // Whatever the outcome below, nothing is written to the object any more.
         let own = state.own.take();
         state.forget_object();
         if let Some(own) = own.filter(|_| is_done) {
-            // It has ended, so that nobody needs it. Who may not delete leaves it.
+            // The object has ended, so it is not needed any more. Without the permission to delete it stays.
             let deleted = own.store.delete(&[own.key.to_string()]).await;
             let is_deleted = deleted.is_ok();
             tracing::debug!(key = %own.key, is_deleted, "the process object has ended");
         }
     }
 
-    /// What is granted to a role that is wanted; `None`: all roles are lost.
+    /// The grant for a role that is wanted; `None` if all roles are lost.
     async fn serve(&self, state: &mut ProcessObjectState, role: &RoleName) -> Result<Option<RoleListing>, StoreError> {
-        // Whoever asks no more is listed no more, some time later: as a lease that is not renewed.
+        // A role that no longer asks is dropped from the list some time later, like a lease that is not renewed.
         if let Some(wanted) = state.wanted.get_mut(role) {
             wanted.until = wanted.until.max(self.env.clock.boottime() + self.ttl);
         }
@@ -207,7 +210,7 @@ impl ProcessObject {
         Ok(Some(RoleListing::Yes { grant, key: own.key.clone(), serial: wanted.serial }))
     }
 
-    /// Whether the role is listed, and nothing is to be renewed yet.
+    /// Whether the role is listed, and no renewal is due yet.
     fn is_fresh(&self, state: &ProcessObjectState, role: &RoleName) -> bool {
         let now = self.env.clock.moment();
         state.own.as_ref().is_some_and(|own| {
@@ -218,8 +221,8 @@ impl ProcessObject {
         })
     }
 
-    /// Writes the object anew with all roles that are wanted, or ends it. Nobody waits for longer than that two more tries fit into the
-    /// lease.
+    /// Writes the object anew with all wanted roles, or ends it. The write takes at most so long that two more attempts
+    /// fit into the lease.
     async fn write(&self, state: &mut ProcessObjectState, end: bool) -> Result<ObjectWriteOutcome, StoreError> {
         let limit = self.ttl / RENEW_PART;
         if let Some(written) = self.env.timeout(limit, self.try_write(state, end)).await {
@@ -234,13 +237,13 @@ impl ProcessObject {
         let Some(own) = &mut state.own else { return Ok(ObjectWriteOutcome::Lost) };
         let (store, key) = (Arc::clone(&own.store), own.key.to_string());
         for _ in 0..TRIES {
-            // A write that looks like this one may arrive at any time from now on.
+            // A write with this content may arrive at any time from now on.
             let asked = self.env.clock.moment();
             if own.sent && own.last.is_none() && !self.look(own).await? {
                 return Ok(ObjectWriteOutcome::Lost);
             }
-            // Until it is known what came of it, nothing is; and what may still arrive may list other roles, until a later write has
-            // taken its place.
+            // Nothing is granted until the outcome of this write is known. A write that may still arrive may list other
+            // roles, until a later write has taken its place.
             own.granted = None;
             let (before, expected) = match own.last.take() {
                 Some((roster, version)) => (roster, Some(version)),
@@ -273,7 +276,7 @@ impl ProcessObject {
                 own.granted = Some(LeaseGrant { asked, ttl: self.ttl });
                 return Ok(ObjectWriteOutcome::Yes);
             }
-            // It was not answered, and has done nothing yet; or an earlier write of this process arrived late.
+            // The write was not answered and has had no effect yet; or an earlier write of this process arrived late.
             let is_unchanged = own.last.as_ref().map(|(_, version)| version) == expected.as_ref();
             if let Some(why) = doubt.filter(|_| is_unchanged) {
                 return Ok(ObjectWriteOutcome::Unknown(why));
@@ -282,7 +285,7 @@ impl ProcessObject {
         Ok(ObjectWriteOutcome::Unknown(CHANGES.to_owned()))
     }
 
-    /// Looks what stands in it. `false`: it is not this process's any more.
+    /// Reads the object. `false`: it is no longer this process's.
     async fn look(&self, own: &mut CurrentObject) -> Result<bool, StoreError> {
         match own.store.get_versioned(&own.key.to_string(), SizeLimit::LIVE).await {
             Ok((bytes, version)) => {
@@ -291,14 +294,14 @@ impl ProcessObject {
                 own.last = mine.map(|roster| (roster, version));
                 Ok(own.last.is_some())
             }
-            // It was never there, as far as is known: it may be made yet.
+            // As far as is known the object was never there: it may still be created.
             Err(e) if e.is_not_found() => Ok(!own.seen),
-            // Others put it there: no write of this process makes such.
+            // Other programs put it there: no write of this process makes such an object.
             Err(e) if e.is_not_an_object() => Ok(false),
             Err(e) => Err(e),
         }
     }
 }
 
-/// Said of a write that nobody is seen to have won.
+/// The reason for a write that no process is seen to have won.
 const CHANGES: &str = "the process object changed while it was written";

@@ -1,7 +1,8 @@
-//! What stands in a process object, and what follows from it for a role whose lease names it. Pure, like [`paper`](super::paper).
+//! The content of a process object, and what follows from it for a role whose lease names it. Pure, like
+//! [`lease_record`](super::lease_record).
 //!
-//! The invariants that live here: a process object that has ended never lives again, for no other process and no later object has its
-//! key; and a role is free only by an end, by an absence, or by a list without it.
+//! The invariants that live here: a process object that has ended never lives again, because no other process and no
+//! later object has its key; and a role is free only by an end, by an absence, or by a list without it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,16 +15,16 @@ use super::lease_record::{FoundObject, HasInstance, TTL_MAX, WatchedVersion, has
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::role::lease::LeaseHolder;
 
-/// The version of the process object.
+/// The format version of the process object.
 const FORMAT: u32 = 1;
 
-/// Where a process object is: below the prefix of one of its roles, under a name that never comes twice. Nothing else is ever read or
-/// written because a lease names it.
+/// The place of a process object: below the prefix of one of its roles, under a name that never comes twice. A key in a
+/// lease leads to no other object, for reads or for writes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ProcessKey {
     pub(super) role: RoleName,
     pub(super) instance: InstanceId,
-    /// Of all process objects of this process.
+    /// A number that no other object of this process has.
     pub(super) number: u64,
 }
 
@@ -33,7 +34,7 @@ impl fmt::Display for ProcessKey {
     }
 }
 
-/// A text that is no such key.
+/// A text that is not the key of a process object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no key of a process object")]
 pub(super) struct InvalidProcessKey;
@@ -71,13 +72,13 @@ pub(super) struct ProcessRecord {
     node: NodeId,
     name: String,
     instance: InstanceId,
-    /// How long it keeps others out, in milliseconds.
+    /// How long the object keeps other processes out, in milliseconds.
     ttl_ms: u64,
-    /// Grows with every write, by whomever: no content comes twice.
+    /// Grows with every write by any process, so that no content comes twice.
     pub(super) count: u64,
-    /// Its process gave it up, or another one found it silent for its whole length. It has no roles.
+    /// The process gave the object up, or another process found it silent for its whole length. It has no roles.
     pub(super) ended: bool,
-    /// What the process holds, or is about to.
+    /// The roles that the process holds, or is about to.
     pub(super) roles: BTreeSet<RoleName>,
 }
 
@@ -88,7 +89,7 @@ impl HasInstance for ProcessRecord {
 }
 
 impl ProcessRecord {
-    /// The first one of a process, which renews it in less than `ttl`.
+    /// The first record of a process, which renews it in less than `ttl`.
     pub(super) fn new(me: &LeaseHolder, ttl: Duration) -> Self {
         Self {
             v: FORMAT,
@@ -102,12 +103,12 @@ impl ProcessRecord {
         }
     }
 
-    /// The next one, with these roles.
+    /// The next record, with these roles.
     pub(super) fn with_roles(&self, roles: BTreeSet<RoleName>) -> Self {
         Self { count: self.count + 1, roles, ..self.clone() }
     }
 
-    /// The last one.
+    /// The last record.
     pub(super) fn ended_record(&self) -> Self {
         Self { ended: true, ..self.with_roles(BTreeSet::new()) }
     }
@@ -117,23 +118,25 @@ impl ProcessRecord {
     }
 }
 
-/// The roster in an object; `None` if it is damaged, or of a newer version.
+/// The process record in an object; `None` if it is damaged, or of a newer version.
 pub(super) fn parse(bytes: &[u8]) -> Option<ProcessRecord> {
     serde_json::from_slice::<ProcessRecord>(bytes).ok().filter(|roster| roster.v == FORMAT)
 }
 
-/// How the process stands whose object a role's lease names.
+/// The status of the process whose object a role's lease names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PeerStatus<V> {
-    /// It has the role.
+    /// The process has the role.
     Has { alive: bool },
-    /// It has it no more: its object has ended, is gone, or does not list the role.
+    /// The process no longer has the role: its object has ended, is gone, or does not list the role.
     HasNot,
-    /// It has shown nothing for as long as its object lasts: end exactly this version, with this content, and it has it no more.
+    /// The process has shown no sign of life for as long as its object lasts. After exactly this version is ended, with
+    /// this content, the process no longer has the role.
     Silent(V, ProcessRecord),
 }
 
-/// Decides. `asked` is the boot time at which the look at the object began; `own` what a process object of this process lasts.
+/// Decides the status. `asked` is the boot time at which the read of the object began; `own` is how long a process
+/// object of this process lasts.
 pub(super) fn peer_status<V: Clone + Eq>(
     role: &RoleName,
     me: &LeaseHolder,

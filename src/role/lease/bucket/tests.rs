@@ -15,7 +15,7 @@ use crate::store::memory::MemoryStore;
 
 const TTL: Duration = Duration::from_mins(1);
 
-/// A clock that is moved by hand.
+/// A clock that tests move by hand.
 #[derive(Debug, Default)]
 struct Hand(Mutex<Duration>);
 
@@ -35,7 +35,7 @@ impl Clock for Hand {
     }
 }
 
-/// Two nodes whose clocks have nothing to do with each other.
+/// Two nodes whose clocks are unrelated.
 struct Pair {
     store: MemoryStore,
     clocks: [Arc<Hand>; 2],
@@ -128,7 +128,8 @@ async fn no_content_ever_comes_twice() {
     assert_eq!(distinct.len(), seen.len());
 }
 
-/// Puts of the lease without an answer: nobody else's paper is seen, so nobody else is said to have it.
+/// Writes of the lease without an answer: no other process's record is seen, so no other process is named as the
+/// holder.
 #[tokio::test]
 async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
     for fault in [InjectedFault::LostRequest, InjectedFault::Refused] {
@@ -138,7 +139,7 @@ async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
                 assert_eq!(says(&two.acquire_or_renew().await), "held");
                 two.release().await;
             }
-            // A look, and then the write.
+            // Each request is a read, and then the write.
             let plan = FaultPlan::exactly([(1, fault), (4, fault)]);
             one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), plan));
             for _ in 0..2 {
@@ -146,7 +147,7 @@ async fn a_put_without_an_answer_is_unknown_and_no_other_holder() {
             }
             assert_eq!(says(&one.acquire_or_renew().await), "held");
             clocks[0].advance(TTL / 3);
-            // So with a renewal.
+            // The same holds for a renewal.
             one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), FaultPlan::exactly([(0, fault)])));
             assert!(says(&one.acquire_or_renew().await).starts_with("unknown: "), "{fault:?}, first: {is_first}");
             assert_eq!(says(&one.acquire_or_renew().await), "held");
@@ -162,7 +163,7 @@ async fn a_put_that_worked_without_an_answer_holds() {
     assert_eq!(says(&one.acquire_or_renew().await), "held");
 }
 
-/// More than a lease object may have.
+/// More bytes than a lease object may have.
 static TOO_LARGE: [u8; (64 << 10) + 1] = [b' '; (64 << 10) + 1];
 
 #[tokio::test]
@@ -182,7 +183,7 @@ async fn damage_locks_nobody_out_for_ever() {
     assert_eq!(says(&one.acquire_or_renew().await), "node2");
 }
 
-/// A process that stays, with its own clock, and what it asks of the store.
+/// A long-running process with its own clock, and what it requests from the store.
 struct Host {
     store: Arc<dyn Store>,
     counters: Arc<StoreCounters>,
@@ -214,7 +215,7 @@ impl Host {
         self.clock.advance(by);
     }
 
-    /// Writes and reads so far.
+    /// Number of writes and reads so far.
     fn counts(&self) -> (u64, u64) {
         let counts = self.counters.snapshot();
         (counts.put + counts.put_if_absent + counts.replace, counts.get)
@@ -229,7 +230,7 @@ async fn all_say(leases: &mut [BucketLease], expected: &str) {
     }
 }
 
-/// The process objects that there are.
+/// The process objects in the store.
 fn rosters(store: &MemoryStore) -> Vec<serde_json::Value> {
     let all = store.objects();
     let all = all.iter().filter(|(key, _)| key.contains("/live/processes/"));
@@ -272,7 +273,7 @@ async fn a_role_moves_while_the_others_stay() {
     here[1].release().await;
     let hints = there[1].change_hints().unwrap();
     two.advance(keeper_pause());
-    // Whoever looks first wakes the one whom it concerns.
+    // The first role that reads the process object wakes the role that is concerned.
     assert_eq!(says(&there[0].acquire_or_renew().await), "node1, alive");
     hints.notified().await;
     assert_eq!(says(&there[1].inspect().await), "free");
@@ -311,13 +312,13 @@ async fn a_dead_process_is_waited_out_once_for_all_its_roles() {
     all_say(&mut there, "node1").await;
     one.advance(TTL * 100);
     all_say(&mut there, "node1").await;
-    // The wait begins when it is first seen, and a change begins it anew.
+    // The wait begins when the version is first seen, and a change begins it anew.
     two.advance(TTL.saturating_sub(Duration::from_millis(1)));
     all_say(&mut here, "held").await;
     all_say(&mut there, "node1, alive").await;
     two.advance(TTL.saturating_sub(Duration::from_millis(1)));
     all_say(&mut there, "node1, alive").await;
-    // By then it has not been looked for a while, as it would be.
+    // By then the object has not been read for a while, as in a real process.
     two.advance(keeper_pause());
     all_say(&mut there, "held").await;
     one.advance(TTL / 3);
@@ -334,7 +335,7 @@ async fn who_finds_its_object_ended_has_lost_all_roles_and_gets_back_what_nobody
     all_say(&mut there, "node1").await;
     two.advance(TTL);
     all_say(&mut there, "held").await;
-    // Its own clock says that nothing has passed: its object alone tells it.
+    // By its own clock no time has passed: only its object tells it.
     one.advance(TTL / 3);
     assert_eq!(says(&here[0].acquire_or_renew().await), "node2");
     let before = here[1].held.as_ref().unwrap().paper.process.clone();
@@ -351,7 +352,7 @@ async fn a_renewal_without_an_answer_is_doubt_for_all_and_dated_from_its_sending
         one.store = faulty.clone();
         let mut here = one.leases(ROLES);
         all_say(&mut here, "held").await;
-        // For each a look, its place in the process object, its own; where they are made they are looked at.
+        // For each role a read, its place in the process object, and its own object; new objects are read once more.
         assert_eq!(faulty.calls(), 13);
         one.advance(TTL / 3);
         for lease in &mut here[..2] {
@@ -372,7 +373,8 @@ async fn a_renewal_without_an_answer_is_doubt_for_all_and_dated_from_its_sending
     all_say(&mut here, "held").await;
 }
 
-/// What was not answered may still be done, and takes the role from the list: a place there counts when a later write gave it.
+/// A write that was not answered may still arrive and remove the role from the list: a place there counts only when a
+/// later write gave it.
 #[tokio::test]
 async fn a_role_that_was_given_up_without_an_answer_is_listed_anew() {
     let (store, mut one, _) = two_hosts();
@@ -391,7 +393,7 @@ async fn a_role_that_was_given_up_without_an_answer_is_listed_anew() {
 #[tokio::test]
 async fn what_was_cut_short_when_it_had_ended_its_object_begins_another() {
     let (store, mut one, two) = two_hosts();
-    // When the role is given up for the first time, deleting takes for ever.
+    // When the role is given up for the first time, the delete never ends.
     let plan = FaultPlan::exactly([(6, InjectedFault::Delay(TTL_MAX))]);
     one.store = Arc::new(FaultyStore::new(Arc::new(store.clone()), plan));
     let mut here = one.lease("app");
@@ -437,8 +439,8 @@ async fn a_run_and_a_daemon_exclude_each_other() {
     assert_eq!(says(&daemon.acquire_or_renew().await), "node3, alive");
 }
 
-/// Who knows of no process object may have taken the role after an hour; and who was stopped for some time asks what the role's object
-/// says.
+/// A process of a version without process objects may have taken the role after an hour, and a process that was stopped
+/// for some time reads the role's object again.
 #[tokio::test]
 async fn the_roles_object_is_read_after_a_gap_and_rewritten_within_an_hour() {
     for gap in [true, false] {
@@ -480,7 +482,7 @@ async fn damage_to_a_process_object_locks_nobody_out_for_ever() {
         all_say(&mut there, "held").await;
         one.advance(TTL / 3);
         all_say(&mut here, "node2").await;
-        // Who comes back has an object that can be read.
+        // A process that comes back has an object that can be read.
         for lease in &mut there {
             lease.release().await;
         }

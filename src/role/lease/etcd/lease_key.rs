@@ -1,8 +1,8 @@
-//! Whose a role is by its key in etcd, decided from what was read. Pure.
+//! Which process has a role by its key in etcd, decided from what was read. Pure.
 //!
-//! The invariant that lives here: a key is this process's own only if it says so *and* hangs on the lease that this process
-//! keeps alive now. A key of ours on another lease is about to go, or was brought back by a restored etcd. And one that this
-//! process gave up is never kept: the delete may be under way still.
+//! The invariant that lives here: a key is this process's own only if it says so *and* is attached to the lease that
+//! this process keeps alive now. A key of ours on another lease is about to expire, or was brought back by a restored
+//! etcd. A key that this process gave up is never kept: its delete may still be on its way.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::ids::{InstanceId, NodeId};
 use crate::role::lease::LeaseHolder;
 use crate::text;
 
-/// The version of the values in etcd.
+/// The format version of the values in etcd.
 pub(super) const FORMAT: u32 = 1;
 
 /// The value of a role's key.
@@ -25,7 +25,7 @@ pub(super) struct LeaseKeyValue {
 }
 
 impl LeaseKeyValue {
-    /// What stands in the key; `None` for what this version cannot read.
+    /// The value of the key; `None` if this version cannot read it.
     pub(super) fn parse(value: &[u8]) -> Option<Self> {
         serde_json::from_slice::<Self>(value).ok().filter(|claim| claim.v == FORMAT)
     }
@@ -39,29 +39,29 @@ impl LeaseKeyValue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LeaseKeyState {
     pub(super) claim: Option<LeaseKeyValue>,
-    /// The lease that it hangs on; 0 for none.
+    /// The lease that the key is attached to; 0 for none.
     pub(super) lease: i64,
-    /// The revision that created it: another key of the same name has another one.
+    /// The revision that created the key. Another key of the same name has another one.
     pub(super) created: i64,
 }
 
-/// What to do about what was found.
+/// What to do about the key that was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum EtcdLeaseStep {
-    /// Nobody has it: claim it.
+    /// There is no key: claim the role.
     Claim,
-    /// It is this process's, and was given up: delete exactly this key, so that a late delete of it finds nothing.
+    /// The key is this process's, and was given up: delete exactly this key, so that a late delete of it finds nothing.
     Delete { created: i64 },
-    /// It is this process's, on its present lease.
+    /// The key is this process's, on its present lease.
     Keep { created: i64 },
-    /// It is this process's, on a lease that it no longer keeps: hang exactly this key on the present one.
+    /// The key is this process's, on a lease that it no longer keeps: attach exactly this key to the present one.
     Adopt { created: i64, from: i64 },
-    /// Somebody else's.
+    /// The key is another process's.
     Leave { by: Option<LeaseHolder> },
 }
 
-/// Decides, for the process `me` that keeps `lease` alive; `given_up` is the key whose delete had no answer, by the revision that
-/// created it.
+/// Decides what to do, for the process `me` that keeps `lease` alive. `given_up` is the key whose delete had no answer,
+/// by the revision that created it.
 pub(super) fn etcd_lease_step(
     me: InstanceId,
     lease: i64,

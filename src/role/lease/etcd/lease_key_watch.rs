@@ -1,4 +1,4 @@
-//! A watch on a role's key. It only says "look now": what it misses, the next poll finds.
+//! A watch on a role's key. It is only a hint to read now: the next poll finds what the watch misses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::session::EtcdSession;
 /// The pause before a broken watch is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs until it is dropped.
+/// The watch runs until this is dropped.
 #[derive(Debug)]
 pub(super) struct LeaseKeyWatch {
     notify: Arc<Notify>,
@@ -48,7 +48,8 @@ async fn run(session: EtcdSession, key: String, notify: Arc<Notify>) {
         };
         match pool.call_on(index, watch).await {
             Ok(Ok(mut stream)) => {
-                // The first answer says that the watch is there. What happened before is not told, so that it is a hint, too.
+                // The first answer says that the watch is established. Earlier changes are not reported, so it is a
+                // hint, too.
                 while let Ok(Some(answer)) = stream.message().await {
                     notify.notify_one();
                     if answer.canceled() {

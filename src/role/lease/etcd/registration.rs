@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, NodeId};
 
-/// One living process: the value of its registration.
+/// A living process: the value of its registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessRegistration {
-    /// The version of this value.
+    /// The format version of this value.
     pub v: u32,
-    /// Its node.
+    /// The process's node.
     pub node: NodeId,
-    /// Which process.
+    /// The process's ID.
     pub instance: InstanceId,
-    /// What the node is called.
+    /// The node's label.
     pub name: String,
-    /// What its host is called.
+    /// The host's name.
     pub hostname: String,
     /// The program's version.
     pub version: String,

@@ -1,8 +1,9 @@
-//! One lease in etcd for a whole process: it says that the process lives, and every role's key hangs on it.
+//! One lease in etcd for a whole process: it says that the process lives, and the key of every role is attached to it.
 //!
-//! The invariants that live here: a keep-alive is dated from its send; one that came back with a TTL of 0, or not at all, vouches
-//! for nothing; a request of an earlier claim that arrives late finds its badge changed and does nothing; and a delete is
-//! remembered from before it is sent until it is answered, whichever of a role's lease objects sent it.
+//! The invariants that live here: a keep-alive is dated from its send; one that was answered with a TTL of 0, or not at
+//! all, vouches for nothing; a request of an earlier claim that arrives late finds the registration's revision changed
+//! and does nothing; and a delete is remembered from before it is sent until it is answered, whichever of a role's
+//! lease objects sent it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard as StdGuard, PoisonError};
@@ -24,19 +25,19 @@ use crate::ids::RepoId;
 use crate::role::identity::NodeIdentity;
 use crate::role::permit::LeaseGrant;
 
-/// A keep-alive that is younger than this part of the lease serves for every role that asks.
+/// A keep-alive that is younger than this part of the lease serves every role that asks.
 const SHARED_PART: u32 = 6;
 
-/// The most registrations that are read: more processes than that share no etcd prefix.
+/// The most registrations that are read: no etcd prefix is shared by more processes.
 const PEERS_MAX: i64 = 10_000;
 
-/// What etcd says of a lease whose number is taken.
+/// Etcd's message for a lease whose number is taken.
 const LEASE_EXISTS: &str = "lease already exists";
 
-/// How long the end of a session may take: etcd ends the lease by itself, only later.
+/// How long the end of a session may take: if it fails the lease expires by itself, only later.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// This process's session with etcd. Clones are the same session. Nothing is sent before the first role asks.
+/// This process's session with etcd. Copies are the same session. Nothing is sent before the first role asks.
 #[derive(Debug, Clone)]
 pub struct EtcdSession(Arc<EtcdSessionInner>);
 
@@ -46,8 +47,8 @@ struct EtcdSessionInner {
     env: Env,
     me: ProcessRegistration,
     state: Mutex<EtcdSessionState>,
-    /// Each role's key whose delete has had no answer, by the revision that created it. It outlives the lease: a restored etcd
-    /// may bring such a key back. One of another revision says that it is gone.
+    /// The keys whose delete has had no answer, by the revision that created them. They outlive the lease: a restored
+    /// etcd may bring such a key back. A key of another revision says that the old one is gone.
     given_up: std::sync::Mutex<BTreeMap<String, i64>>,
 }
 
@@ -55,14 +56,15 @@ struct EtcdSessionInner {
 struct EtcdSessionState {
     life: Option<SessionLease>,
     closed: bool,
-    /// The last attempt that failed, and when: who waited for it meanwhile need not wait as long again.
+    /// The last attempt that failed, and when: a role that waited for it meanwhile need not wait as long again.
     failed: Option<(Duration, EtcdError)>,
 }
 
 /// A lease that etcd granted.
 struct SessionLease {
     lease: i64,
-    /// The revision of this process's registration. A claim names it; changed, it stops those that are still under way.
+    /// The revision of this process's registration. A claim names it; a change of it makes all claims fail that are
+    /// still on their way.
     registration_rev: i64,
     beat: KeepAliveAnswer,
     stream: Option<KeepAliveStream>,
@@ -82,18 +84,18 @@ impl std::fmt::Debug for SessionLease {
 #[derive(Debug, Clone, Copy)]
 struct KeepAliveAnswer {
     grant: LeaseGrant,
-    /// The raft term of whoever answered.
+    /// The raft term of the member that answered.
     term: u64,
 }
 
-/// Keep-alives go through one stream as long as its member answers.
+/// A stream for keep-alives, used for as long as its member answers.
 struct KeepAliveStream {
     index: usize,
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
 }
 
-/// What vouches for a role's key.
+/// The proof that vouches for a role's key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SessionProof {
     pub(super) lease: i64,
@@ -102,34 +104,34 @@ pub(super) struct SessionProof {
     pub(super) term: u64,
 }
 
-/// What a claim came to.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub(super) enum ClaimOutcome {
     /// The key is this process's.
     Done { created: i64, term: u64 },
-    /// It was there already, or the badge had changed.
+    /// The key was there already, or the registration's revision had changed.
     Not { found: Option<LeaseKeyState>, registration_rev: i64, term: u64 },
     /// The lease has ended.
     LeaseGone,
 }
 
-/// What can be seen of an etcd without asking for anything.
+/// The state of an etcd as far as it can be read without claiming anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdMemberStatus {
-    /// Who answered.
+    /// The endpoint that answered.
     pub endpoint: String,
-    /// Its member ID.
+    /// The member ID of that endpoint.
     pub member: u64,
     /// The leader's member ID; 0 for none.
     pub leader: u64,
-    /// The term of raft.
+    /// The raft term.
     pub raft_term: u64,
     /// The server's version.
     pub version: String,
 }
 
 impl EtcdSession {
-    /// A session for `node`; `config_hash` is what its peers are told.
+    /// A session for `node`; `config_hash` is reported to its peers.
     pub fn new(settings: EtcdSettings, env: Env, node: &NodeIdentity, config_hash: &str) -> Self {
         let me = ProcessRegistration {
             v: FORMAT,
@@ -143,7 +145,7 @@ impl EtcdSession {
         Self::of(settings, env, me)
     }
 
-    /// A session of exactly this process.
+    /// A session for the process that `me` describes.
     pub fn of(settings: EtcdSettings, env: Env, me: ProcessRegistration) -> Self {
         let pool = Arc::new(EtcdPool::new(settings));
         Self(Arc::new(EtcdSessionInner {
@@ -165,12 +167,13 @@ impl EtcdSession {
         self.0.pool.settings().lease_ttl
     }
 
-    /// The way to etcd, for whatever else this process asks it.
+    /// The connections to etcd, for other requests of this process.
     pub fn pool(&self) -> &Arc<EtcdPool> {
         &self.0.pool
     }
 
-    /// The key of a role. By its repository, so that two deployments that share an etcd do not shut each other out.
+    /// The key of a role. It names the repository, so that two deployments that share an etcd do not shut each other
+    /// out.
     pub(super) fn key(&self, repository: RepoId) -> String {
         format!("{}/{repository}/holder", self.0.pool.settings().prefix)
     }
@@ -195,8 +198,8 @@ impl EtcdSession {
         format!("{}{}/{}", self.nodes_prefix(), self.0.me.node, self.0.me.instance)
     }
 
-    /// What vouches for this process now, by a keep-alive that is young and of raft term `term` at least; granted anew if
-    /// there is no lease, or none any more.
+    /// The proof that this process lives now, by a keep-alive that is young and at least of raft term `term`. A new
+    /// lease is granted if there is none, or none any more.
     pub(super) async fn prove_session(&self, term: u64) -> Result<SessionProof, EtcdError> {
         let began = self.0.env.clock.boottime();
         let mut state = self.0.state.lock().await;
@@ -249,10 +252,11 @@ impl EtcdSession {
         Ok(vouched)
     }
 
-    /// Asks for a lease, and registers this process on it.
+    /// Grants a lease, and registers this process on it.
     async fn grant_lease(&self) -> Result<SessionLease, EtcdError> {
         let (env, pool) = (&self.0.env, &self.0.pool);
-        // Named here, so that a request which reaches etcd twice grants one lease. Etcd takes positive numbers.
+        // The lease is numbered here, so that a request that reaches etcd twice grants one lease. Etcd takes positive
+        // numbers.
         let lease = (i64::from_le_bytes(env.random_bytes()) & i64::MAX).max(1);
         let seconds = self.ttl().as_secs() as i64;
         let asked = env.clock.moment();
@@ -264,7 +268,7 @@ impl EtcdSession {
             .await;
         let (ttl, term) = match granted {
             Ok(answer) => answer.value,
-            // An earlier try of the same call got through: nobody else draws this number.
+            // An earlier attempt of the same call succeeded: no other process draws this random number.
             Err(EtcdError::Refused { message, .. }) if message.contains(LEASE_EXISTS) => (seconds, 0),
             Err(error) => return Err(error),
         };
@@ -291,15 +295,15 @@ impl EtcdSession {
             .await;
         match put {
             Ok(answer) if answer.tries == 1 => Ok(answer.value),
-            // An earlier try may arrive after this one: what stands there is looked up, and if it changes again, claims fail
-            // and look again.
+            // An earlier attempt may arrive after this one. The registration is read; if it changes again, claims fail
+            // and read again.
             Ok(_) => Ok(self.get(&key).await?.0.map_or(0, |kv| kv.mod_revision())),
             Err(EtcdError::Refused { code: NOT_FOUND, .. }) => Err(EtcdError::LeaseGone),
             Err(error) => Err(error),
         }
     }
 
-    /// Sends one keep-alive: through the stream there is, else through a new one of the next member that answers.
+    /// Sends one keep-alive: through the present stream, else through a new one of the next member that answers.
     async fn keep_alive(&self, life: &mut SessionLease) -> Result<KeepAliveAnswer, EtcdError> {
         let pool = &self.0.pool;
         if let Some(mut stream) = life.stream.take() {
@@ -308,7 +312,7 @@ impl EtcdSession {
                     life.stream = Some(stream);
                     return beat.ok_or(EtcdError::LeaseGone);
                 }
-                // The others are asked; the lease may well be alive.
+                // The other members are asked; the lease may well be alive.
                 Ok(Err(error)) => tracing::debug!("etcd's keep-alive stream: {error}"),
                 Err(_) => tracing::debug!("etcd's keep-alive stream: no answer"),
             }
@@ -323,11 +327,12 @@ impl EtcdSession {
                 match client.lease_keep_alive(lease).await {
                     Ok((keeper, answers)) => {
                         let mut stream = KeepAliveStream { index, keeper, answers };
-                        // Opening it is a keep-alive whose answer is not shown; the second one is dated and read.
+                        // Opening the stream sends a keep-alive whose answer is not shown; the second one is dated and
+                        // read.
                         let beat = self.send_keep_alive(&mut stream).await?;
                         Ok(beat.map(|beat| (stream, beat)))
                     }
-                    // What the client makes of a TTL of 0.
+                    // The client's error for a TTL of 0.
                     Err(Error::LeaseKeepAliveError(_)) => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -345,7 +350,7 @@ impl EtcdSession {
         Err(EtcdError::Unreachable { tried })
     }
 
-    /// One keep-alive; `None`: the lease is gone.
+    /// Sends one keep-alive; `None` if the lease is gone.
     async fn send_keep_alive(&self, stream: &mut KeepAliveStream) -> Result<Option<KeepAliveAnswer>, Error> {
         let asked: ClockReading = self.0.env.clock.moment();
         stream.keeper.keep_alive().await?;
@@ -357,7 +362,7 @@ impl EtcdSession {
         Ok((!ttl.is_zero()).then_some(KeepAliveAnswer { grant: LeaseGrant { asked, ttl }, term }))
     }
 
-    /// Forgets a lease that etcd says is gone, unless another one has taken its place.
+    /// Forgets a lease that etcd reports as gone, unless another one has taken its place.
     pub(super) async fn forget_lease(&self, lease: i64) {
         let mut state = self.0.state.lock().await;
         if state.life.as_ref().is_some_and(|life| life.lease == lease) {
@@ -365,7 +370,7 @@ impl EtcdSession {
         }
     }
 
-    /// Registers anew if the badge is still `seen`, so that claims which named it come to nothing.
+    /// Registers anew if the registration's revision is still `seen`, so that claims that name it fail.
     pub(super) async fn register_again(&self, seen: i64) -> Result<(), EtcdError> {
         let mut state = self.0.state.lock().await;
         let Some(life) = state.life.as_mut().filter(|life| life.registration_rev == seen) else { return Ok(()) };
@@ -377,7 +382,7 @@ impl EtcdSession {
         Ok(())
     }
 
-    /// A linearizable read of one key, and the raft term of whoever answered.
+    /// A linearizable read of one key, and the raft term of the member that answered.
     pub(super) async fn get(&self, key: &str) -> Result<(Option<KeyValue>, u64), EtcdError> {
         let answer = self
             .0
@@ -391,8 +396,8 @@ impl EtcdSession {
         Ok(answer.value)
     }
 
-    /// Puts the role's key there if nobody's is, on the lease and under the badge that `vouched` names. The number of tries
-    /// tells whether another one may be under way.
+    /// Creates the role's key if there is none, on the lease and under the registration that `vouched` names. The
+    /// number of attempts tells whether another one may be on its way.
     pub(super) async fn claim(&self, key: &str, vouched: SessionProof) -> Result<(ClaimOutcome, usize), EtcdError> {
         let badge = self.registration();
         let value = serde_json::to_vec(&self.lease_key_value()).expect("plain data becomes JSON");
@@ -431,7 +436,7 @@ impl EtcdSession {
         Ok((ClaimOutcome::Not { found, registration_rev: badge, term }, answer.tries))
     }
 
-    /// Hangs this process's own key, which hangs on another lease, on the one that `vouched` names.
+    /// Moves this process's own key from another lease to the one that `vouched` names.
     pub(super) async fn adopt(
         &self,
         key: &str,
@@ -457,19 +462,19 @@ impl EtcdSession {
             .map(drop)
     }
 
-    /// The key of this name whose delete has had no answer, by the revision that created it.
+    /// The revision that created the key of this name whose delete has had no answer.
     pub(super) fn given_up(&self, key: &str) -> Option<i64> {
         self.lock_given_up().get(key).copied()
     }
 
     fn lock_given_up(&self) -> StdGuard<'_, BTreeMap<String, i64>> {
-        // Each entry is replaced as a whole.
+        // Each entry is replaced as a whole, so a poisoned lock holds valid ones.
         self.0.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Deletes exactly the key that revision `created` created: one of the same name that came after it stays. Each member is
-    /// asked once at most; an answer says that the key is gone, whatever else is under way. Without one it may go at any later
-    /// time, and whoever asks next deletes it again.
+    /// Deletes exactly the key that revision `created` created: a later key of the same name stays. Each member is
+    /// asked at most once; an answer says that the key is gone, whatever else is on its way. Without an answer the key
+    /// may go at any later time, and the next request for it deletes it again.
     pub(super) async fn delete(&self, key: &str, created: i64) -> Result<(), EtcdError> {
         self.lock_given_up().insert(key.to_owned(), created);
         self.0
@@ -485,7 +490,7 @@ impl EtcdSession {
         Ok(())
     }
 
-    /// Every living process that shares this prefix, this one included once a role has asked for its lease.
+    /// All living processes that share this prefix, this one included once one of its roles has asked for its lease.
     ///
     /// # Errors
     /// Etcd does not answer.
@@ -506,7 +511,7 @@ impl EtcdSession {
         Ok(answer.value.iter().filter_map(parse).collect())
     }
 
-    /// How etcd itself is.
+    /// The state of etcd itself.
     ///
     /// # Errors
     /// Etcd does not answer.
@@ -522,7 +527,8 @@ impl EtcdSession {
         })
     }
 
-    /// Ends it: the lease is revoked, and every key that hangs on it goes. All work that it guarded has ended.
+    /// Ends the session: the lease is revoked, and every key that is attached to it goes. All work that it guarded has
+    /// ended.
     pub async fn close(&self) {
         let life = {
             let mut state = self.0.state.lock().await;

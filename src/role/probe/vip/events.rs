@@ -1,6 +1,6 @@
-//! The kernel tells when an address or an interface comes, goes or changes (rtnetlink). It is a hint to look now instead of at
-//! the next poll, never an answer: what is true is what [`super::addresses`] says, and the poll stays, because the kernel may
-//! drop messages.
+//! The kernel reports when an address or an interface comes, goes or changes (rtnetlink). A report is a hint to
+//! evaluate the probe now instead of at the next poll, never an answer. The answer comes from [`super::addresses`], and
+//! the poll stays, because the kernel may drop messages.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,21 +15,22 @@ use tokio::io::unix::AsyncFd;
 use super::super::collect_leaves;
 use crate::config::Probe;
 
-/// What is listened to: interfaces, and the addresses of both families.
+/// The groups that are listened to: interfaces, and the addresses of both families.
 const GROUPS: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
 
-/// What counts as a change. IPv6: also the end of duplicate address detection is a new address.
+/// The messages that count as a change. IPv6: the end of duplicate address detection is reported as a new address, too.
 const KINDS: [u16; 5] =
     [libc::RTM_NEWLINK, libc::RTM_DELLINK, libc::RTM_NEWADDR, libc::RTM_DELADDR, libc::NLMSG_OVERRUN as u16];
 
-/// What the kernel sends at once fits (netlink(7)); of what does not, the first message is there and says enough.
+/// What the kernel sends at once fits into this (netlink(7)). Of a longer datagram the first message is there, which is
+/// enough.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// How many messages one change takes up at most: a storm must not keep the listener from looking.
+/// The most messages that one change reads: a storm must not keep the listener from answering.
 const MESSAGES_MAX: usize = 1024;
 
-/// How long one change is given to become whole before anybody looks: an address comes in several steps, and a host that
-/// starts a hundred containers must not have its probes asked a thousand times.
+/// How long to wait after a change before it is reported: an address comes in several steps, and a host that starts a
+/// hundred containers must not have its probes evaluated a thousand times.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// A message's header: length (4 bytes), kind (2), flags (2), number (4), sender (4), in the machine's byte order.
@@ -42,11 +43,11 @@ pub struct AddressEvents {
 }
 
 impl AddressEvents {
-    /// Listens from now on. Needs no privileges, and a tokio runtime.
+    /// Listens from now on. It needs no privileges, but a tokio runtime.
     ///
     /// # Errors
-    /// The kernel has no such socket for this process: a sandbox without `AF_NETLINK`, too many open files. Polling goes on
-    /// without it.
+    /// The kernel gives this process no such socket: a sandbox without `AF_NETLINK`, or too many open files. Polling
+    /// goes on without it.
     pub fn open() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
@@ -60,11 +61,11 @@ impl AddressEvents {
         Ok(Self { socket })
     }
 
-    /// Resolves when something changed since it was opened or last resolved; what changed together is told once. Nothing is lost
-    /// when it is dropped before.
+    /// Resolves when something has changed since the listener was opened or this last resolved. Changes that come
+    /// together are reported once. Nothing is lost when the future is dropped before.
     ///
     /// # Errors
-    /// The socket is broken. Whoever goes on polling loses nothing but time.
+    /// The socket is broken. Polling goes on, and only reacts later.
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
             let mut ready = self.socket.readable().await?;
@@ -79,16 +80,16 @@ impl AddressEvents {
     }
 }
 
-/// When to ask a probe again before the next poll: for whoever polls as well.
+/// Hints when to evaluate a probe before the next poll. Polling stays necessary.
 #[derive(Debug)]
 pub struct ProbeHints {
     events: Option<AddressEvents>,
-    /// Something changed, and nobody was told yet.
+    /// A change that has not been reported yet.
     pending: bool,
 }
 
 impl ProbeHints {
-    /// For the probe of a role. Without a virtual IP in it, and where the kernel does not tell, there are none.
+    /// The hints for a role's probe. There are none without a virtual IP in it, or if the kernel does not report.
     pub fn of(probe: Option<&Probe>) -> Self {
         let mut leaves = Vec::new();
         if let Some(probe) = probe {
@@ -100,12 +101,12 @@ impl ProbeHints {
         Self { events, pending: false }
     }
 
-    /// None.
+    /// No hints.
     pub fn none() -> Self {
         Self { events: None, pending: false }
     }
 
-    /// Resolves soon after something changed; never where there are no hints. Nothing is lost when it is dropped before.
+    /// Resolves soon after a change; never if there are no hints. Nothing is lost when the future is dropped before.
     pub async fn changed(&mut self) {
         if !self.pending {
             let Some(events) = &mut self.events else { return std::future::pending().await };
@@ -120,12 +121,12 @@ impl ProbeHints {
     }
 }
 
-/// What was read.
+/// The outcome of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NetlinkRead {
-    /// A change was among it.
+    /// A change was among the messages.
     change: bool,
-    /// There is no more for now.
+    /// There are no more messages for now.
     all: bool,
 }
 
@@ -137,7 +138,7 @@ fn read_events(socket: &OwnedFd) -> io::Result<NetlinkRead> {
             Ok(length) => change |= is_address_change(&buffer[..length]),
             Err(Errno::EAGAIN) => return Ok(NetlinkRead { change, all: true }),
             Err(Errno::EINTR) => {}
-            // The kernel dropped messages: there were changes, only not which.
+            // The kernel dropped messages: there were changes, but not which ones.
             Err(Errno::ENOBUFS) => change = true,
             Err(errno) => return Err(errno.into()),
         }
@@ -152,7 +153,7 @@ fn is_address_change(mut datagram: &[u8]) -> bool {
         if KINDS.contains(&u16::from_ne_bytes([k0, k1])) {
             return true;
         }
-        // A length that cannot be ends it; each message begins at a multiple of 4.
+        // An impossible length ends the loop; each message begins at a multiple of 4.
         let length = (u32::from_ne_bytes([l0, l1, l2, l3]) as usize).max(HEADER_BYTES);
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -170,7 +171,7 @@ mod tests {
     /// Longer than the kernel takes on a busy machine.
     const SURELY: Duration = Duration::from_secs(20);
 
-    /// Long enough to call it quiet.
+    /// Long enough without a message to call it quiet.
     const QUIET: Duration = Duration::from_millis(300);
 
     fn message(kind: u16, payload: usize) -> Vec<u8> {
@@ -189,7 +190,7 @@ mod tests {
         assert!(is_address_change(&address[..HEADER_BYTES]), "cut off behind its header");
         assert!(!is_address_change(&[noise.clone(), noise.clone()].concat()));
         assert!(!is_address_change(&address[..HEADER_BYTES - 1]));
-        // Lengths that cannot be: nothing, and more than there is.
+        // Impossible lengths: zero, and more than there is.
         assert!(!is_address_change(&[0; 64]));
         assert!(!is_address_change(&[&[0xff; 4], &noise[4..]].concat()));
     }
@@ -203,7 +204,7 @@ mod tests {
         assert!(!hints(None) && !hints(Some(Probe::All(vec![mounted()]))));
         let mut none = ProbeHints::of(None);
         assert!(tokio::time::timeout(SETTLE * 2, none.changed()).await.is_err());
-        // A change that nobody waited out is told to the next who asks.
+        // A change whose wait was cancelled is reported to the next call.
         none.pending = true;
         assert!(tokio::time::timeout(SETTLE / 10, none.changed()).await.is_err());
         tokio::time::timeout(SURELY, none.changed()).await.unwrap();
@@ -226,7 +227,7 @@ mod tests {
         tokio::time::timeout(QUIET, events.changed()).await.is_err()
     }
 
-    /// What follows by itself, a link-local address for example, comes soon after.
+    /// Waits for changes that follow by themselves, a link-local address for example.
     async fn settle(events: &mut AddressEvents) {
         while !quiet(events).await {}
     }
@@ -250,7 +251,7 @@ mod tests {
             tokio::time::timeout(SURELY, events.changed()).await.expect(change).unwrap();
             settle(&mut events).await;
         }
-        // What comes while nobody listens is told afterwards, once.
+        // Changes while no call waits are reported afterwards, once.
         ip("addr add 192.0.2.50/24 dev d0");
         ip("addr del 192.0.2.50/24 dev d0");
         events.changed().await.unwrap();

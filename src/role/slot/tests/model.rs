@@ -1,9 +1,9 @@
-//! Slots and what is said of them, against a model that has no arithmetic: it walks the clock minute by minute and looks at
-//! the wall.
+//! Slots and their statuses, against a model without arithmetic: it walks the clock minute by minute and reads the wall
+//! clock.
 
 use super::*;
 
-/// A cron line and what it means.
+/// A cron line and its meaning.
 #[derive(Debug, Clone)]
 struct Line {
     text: String,
@@ -16,7 +16,7 @@ struct Line {
 enum Day {
     Every,
     Sundays,
-    /// From the 28th on.
+    /// The 28th or later.
     Late,
     First,
 }
@@ -55,22 +55,22 @@ fn lines() -> impl Strategy<Value = Line> {
     })
 }
 
-/// How far the model walks, before and after the moment that is asked about.
+/// How far the model walks, before and after the moment in question.
 const WALK: SignedDuration = SignedDuration::from_hours(96);
 
-/// Every minute of the clock, and what the wall shows. A wall time that comes again is none; one that never comes fires as much
-/// later as it would have come.
+/// The matching minutes of the clock, by what the wall clock shows. A wall time that comes again does not match; one
+/// that never comes fires as much later as it would have come.
 fn by_the_wall(line: &Line, zone: &TimeZone, now: Timestamp) -> BTreeSet<Timestamp> {
     let minute = SignedDuration::from_mins(1);
     let mut slots = BTreeSet::new();
-    // A day earlier: what is repeated there was shown before.
+    // The walk begins a day earlier: what is repeated there was shown before.
     let from = now - WALK - SignedDuration::from_hours(24);
     let mut at = Timestamp::from_second(from.as_second().div_euclid(60) * 60).unwrap();
     let mut expected = zone.to_datetime(at);
     while at < now + WALK {
         let wall = zone.to_datetime(at);
         let mut late = at;
-        // What the wall would show had it not jumped.
+        // What the wall clock would show if it had not jumped.
         let mut missing = expected;
         while missing < wall {
             if line.matches(missing) {
@@ -90,26 +90,27 @@ fn by_the_wall(line: &Line, zone: &TimeZone, now: Timestamp) -> BTreeSet<Timesta
     slots.split_off(&(now - WALK))
 }
 
-/// Every second of the clock that is a multiple.
+/// Every second of the clock that is a multiple of `every`.
 fn by_the_second(every: i64, now: Timestamp) -> BTreeSet<Timestamp> {
     let seconds = (now - WALK).as_second()..(now + WALK).as_second();
     seconds.filter(|second| second % every == 0).map(|second| Timestamp::from_second(second).unwrap()).collect()
 }
 
-/// What is asked.
+/// A question to the schedule.
 #[derive(Debug, Clone)]
 struct Question {
     jitter: i64,
     missed_after: i64,
-    /// Minutes from the newest commit to now, and whether that was for the slot before then.
+    /// Minutes from the newest commit to now, and whether it was for the slot before then.
     committed: Option<(i64, bool)>,
     /// Minutes from now to a commit that a wrong clock wrote.
     poison: Option<i64>,
-    /// Minutes from when the role was made to now.
+    /// Minutes from the making of the role to now.
     created: Option<i64>,
-    /// Which slot from the newest backwards somebody works on.
+    /// The slot that a run is working on, counted from the newest backwards.
     running: Option<usize>,
-    /// Asked around a turning point: of which slot near this moment, of its instant, start or limit, and so many nanoseconds later.
+    /// For a question around a turning point: which slot near this moment, whether its instant, start or limit, and how
+    /// many nanoseconds later.
     turn: Option<(usize, u8, i64)>,
 }
 
@@ -124,7 +125,7 @@ prop_compose! {
     }
 }
 
-/// Everything that a plan answers, from the set of its slots around `near`.
+/// Checks all answers of a schedule against the set of its slots around `near`.
 fn assert_answers(plan: &mut SlotSchedule, slots: &BTreeSet<Timestamp>, near: Timestamp, question: &Question) {
     let seconds = SignedDuration::from_secs;
     (plan.offset, plan.missed_after) = (seconds(question.jitter), seconds(question.missed_after));
@@ -142,13 +143,13 @@ fn assert_answers(plan: &mut SlotSchedule, slots: &BTreeSet<Timestamp>, near: Ti
     let next = all.get(started).copied();
     let is = |slot: Option<Slot>, expected: Option<Timestamp>| match expected {
         Some(at) => assert_eq!(slot, Some(Slot { at, starts: starts(at) })),
-        // It is farther than the model walks.
+        // The slot is farther away than the model walks.
         None => assert!(slot.is_none_or(|slot| slot.at < near - WALK || slot.at >= near + WALK), "{slot:?}"),
     };
     is(plan.due(now), due);
     is(plan.next(now), next);
 
-    // Each leads to its neighbours: none twice, none left out.
+    // Each slot leads to its neighbours: none twice, none left out.
     for pair in all.windows(2).take(started + 8).skip(started.saturating_sub(8)) {
         let [a, b] = [pair[0], pair[1]].map(|at| Slot { at, starts: starts(at) });
         assert_eq!((plan.following(a), plan.preceding(b)), (Some(b), Some(a)));
@@ -165,11 +166,11 @@ fn assert_answers(plan: &mut SlotSchedule, slots: &BTreeSet<Timestamp>, near: Ti
     let commits = SlotCommits::new(committed.into_iter().chain(poison), made);
     let newest = committed.filter(|at| starts(*at) <= now);
     let created = made.filter(|at| *at <= horizon);
-    // Its date of origin is wrong: the slot before the due one is the first that is owed.
+    // The date of origin is wrong: the slot before the due one is the first that is owed.
     let lost = made.is_some() && created.is_none() && newest.is_none();
     let over = started.checked_sub(2).map(|n| all[n]);
     if lost && over.is_none() {
-        // It is farther than the model walks.
+        // The slot is farther away than the model walks.
         return;
     }
     let is_closed = |at: Timestamp| committed == Some(at) || newest.is_some_and(|newest| newest >= at);
@@ -213,7 +214,7 @@ fn assert_answers(plan: &mut SlotSchedule, slots: &BTreeSet<Timestamp>, near: Ti
             SlotStatus::Committed => assert!(is_closed(at)),
             SlotStatus::NotFinished => assert!(works && is_missed(&at)),
             SlotStatus::NotStarted => assert!(!works && is_missed(&at)),
-            // The end of the last one is farther than the model walks.
+            // The end of the last slot is farther away than the model walks.
             SlotStatus::Open { until } => assert!(!is_missed(&at) && (until == limit || end == Timestamp::MAX)),
         }
         assert_eq!(standing == SlotStatus::Committed, is_closed(at));
