@@ -1,11 +1,11 @@
 //! The object store: whole objects under text keys, in a bucket, a directory or memory.
 //!
-//! The invariant that lives here is [`Store::put_if_absent`]: of all the writers of one key exactly one is told
-//! [`PutOutcome::Created`], and nobody who was told [`PutOutcome::Exists`] has changed a byte. The journal's fencing is
-//! this and nothing else. Beside it stands [`Store::replace`]: of all who replace one content of an object exactly one
-//! succeeds. Whether a real server keeps these is not believed but proved, by the proof.
+//! The invariant that lives here is [`Store::put_if_absent`]: of all the writers of one key exactly one gets
+//! [`PutOutcome::Created`], and a writer that got [`PutOutcome::Exists`] has not changed a byte. The journal's fencing
+//! is this and nothing else. Beside it stands [`Store::replace`]: of all writers that replace one content of an object
+//! exactly one succeeds. Whether a real server keeps these promises is not assumed but tested, by [`proof`].
 //!
-//! Wrappers (faults, counting, bandwidth limit) implement the same trait; one contract suite runs over all.
+//! Wrappers (faults, counting, bandwidth limit) implement the same trait; one contract suite runs over all of them.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -38,57 +38,59 @@ pub mod throttled;
 pub use connect::{connect, create};
 pub use limit::{RANGE_BYTES_MAX, SizeLimit};
 
-/// What a conditional put came to. There is no fourth outcome: a definite refusal (no permission, no such bucket, no
+/// The outcome of a conditional put. There is no fourth outcome: a definite refusal (no permission, no such bucket, no
 /// space) is a [`StoreError`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutOutcome {
     /// The object did not exist and now holds exactly our bytes.
     Created,
-    /// The key was occupied; nothing was written. It may be our own earlier put that succeeded: read back and compare.
+    /// The key was occupied; nothing was written. The existing object may come from our own earlier put: read it back
+    /// and compare.
     Exists,
-    /// No answer, or one that does not tell (timeout, 409, 5xx). The put may still be in flight and land later.
+    /// No answer, or an ambiguous one (timeout, 409, 5xx). The put may still be in flight and take effect later.
     Unknown {
-        /// What came instead of an answer.
+        /// What was received instead of a clear answer.
         why: String,
     },
 }
 
-/// Names one content of an object as its store sees it (an ETag, a hash): equal versions are the same content. Opaque.
+/// Identifies one content of an object as its store sees it (an ETag, a hash): equal versions mean equal content.
+/// Opaque.
 ///
-/// Content that comes back brings its version back: whoever needs to know that nothing happened in between writes content
-/// that never repeats (a counter, a random number).
+/// If the same content is written again, it has the same version again. A caller that must know that nothing happened
+/// in between writes content that never repeats (a counter, a random number).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectVersion(String);
 
 impl ObjectVersion {
-    /// As the backend writes it.
+    /// The version in the backend's notation.
     pub(in crate::store) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// For backends whose objects carry no name of their content: its hash.
+    /// A version for backends that have none of their own: the hash of the content.
     pub(in crate::store) fn of_content(body: &[u8]) -> Self {
         Self::new(blake3::hash(body).to_hex().as_str())
     }
 
-    /// Well formed everywhere, an ETag too, and the version of nothing.
+    /// A version that every backend accepts as well formed, also as an ETag, and that no content has.
     pub(in crate::store) fn matching_nothing() -> Self {
         Self::new("\"00000000000000000000000000000000\"")
     }
 }
 
-/// What a [`Store::replace`] came to. As with [`PutOutcome`], a definite refusal is a [`StoreError`].
+/// The outcome of a [`Store::replace`]. As with [`PutOutcome`], a definite refusal is a [`StoreError`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplaceOutcome {
-    /// The object was what was expected and now holds exactly our bytes, under this version.
+    /// The object had the expected version and now holds exactly our bytes, under this version.
     Replaced(ObjectVersion),
-    /// It has other content or is gone; nothing was written. It may be our own earlier `replace` that succeeded: read
-    /// back and compare.
+    /// The object has other content or is gone; nothing was written. The change may come from our own earlier
+    /// `replace`: read it back and compare.
     Changed,
-    /// No answer, or one that does not tell. The request may still be in flight and land later, as long as the
-    /// object still is what was expected.
+    /// No answer, or an ambiguous one. The request may still be in flight and take effect later, as long as the object
+    /// still has the expected version.
     Unknown {
-        /// What came instead of an answer.
+        /// What was received instead of a clear answer.
         why: String,
     },
 }
@@ -109,7 +111,7 @@ pub struct ObjectMeta {
 pub struct ListPage {
     /// The objects.
     pub objects: Vec<ObjectMeta>,
-    /// There are more after the last of these.
+    /// More objects follow after the last of these.
     pub truncated: bool,
 }
 
@@ -119,74 +121,74 @@ pub const LIST_PAGE_MAX: usize = 1000;
 /// The most keys one [`Store::delete`] takes; S3's own limit.
 pub const DELETE_BATCH_MAX: usize = 1000;
 
-/// What a backend can do. What it cannot is an error when asked for, never a silent fallback.
+/// The capabilities of a backend. A call to an unsupported one is an error, never a silent fallback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreCapabilities {
-    /// It claims conditional puts; whether it keeps the claim is for the proof to find out.
+    /// The backend claims to support conditional puts; the proof checks the claim.
     pub put_if_absent: bool,
-    /// It claims [`Store::replace`]; that too is for the proof to find out.
+    /// The backend claims to support [`Store::replace`]; the proof checks that too.
     pub replace: bool,
-    /// What it holds is bounded by a disk that may be full.
+    /// The capacity is limited by a disk that may be full.
     pub has_finite_space: bool,
 }
 
 /// What a store keeps of objects that are overwritten or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Versioning {
-    /// Nothing: what is deleted is gone.
+    /// Nothing is kept: a deleted object is gone.
     None,
-    /// A version of each, until a rule of the bucket's removes it.
+    /// A version of each object is kept, until a rule of the bucket removes it.
     Kept {
-        /// Whether rules may.
+        /// Whether the versions are locked.
         lock: ObjectLock,
     },
-    /// These credentials may not ask.
+    /// These credentials may not read the setting.
     Denied {
-        /// The store's words.
+        /// The store's error message.
         why: String,
     },
-    /// The store does not say; most that do not know the question keep nothing.
+    /// The store's answer does not say. Most stores without this setting keep nothing.
     Unknown {
-        /// What came instead.
+        /// What the store answered instead.
         why: String,
     },
 }
 
-/// Whether versions are locked against everybody.
+/// Whether versions are locked against deletion by every user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectLock {
-    /// Not unless a put asks for it.
+    /// Versions are not locked unless a put asks for it.
     None,
-    /// Each one, for so long.
+    /// Each version is locked for a default time.
     ByDefault {
-        /// `30 days`.
+        /// The time as text, for example `30 days`.
         time: String,
     },
-    /// These credentials may not ask.
+    /// These credentials may not read the setting.
     Denied {
-        /// The store's words.
+        /// The store's error message.
         why: String,
     },
 }
 
-/// Catches a conditional put in the middle, see [`Store::put_if_absent_held`].
+/// Pauses a conditional put in the middle, see [`Store::put_if_absent_paused`].
 #[derive(Debug)]
 pub struct PutPause {
     started: oneshot::Sender<()>,
     release: oneshot::Receiver<()>,
 }
 
-/// The other end of a [`PutPause`].
+/// The caller's end of a [`PutPause`].
 #[derive(Debug)]
 pub struct PutPauseHandle {
-    /// Resolves when the put has begun and is held; fails when it ended without ever being held.
+    /// Resolves when the put has begun and is paused; fails when the put ended without a pause.
     pub started: oneshot::Receiver<()>,
-    /// Lets the put go on; dropping it does the same.
+    /// Resumes the put; dropping it does the same.
     pub release: oneshot::Sender<()>,
 }
 
 impl PutPause {
-    /// Both ends.
+    /// Makes both ends.
     pub fn new() -> (PutPause, PutPauseHandle) {
         let (started_tx, started_rx) = oneshot::channel();
         let (release_tx, release_rx) = oneshot::channel();
@@ -196,9 +198,9 @@ impl PutPause {
         )
     }
 
-    /// Says that the put has begun; what is returned resolves when it may go on.
+    /// Reports that the put has begun; the returned receiver resolves when the put may go on.
     pub fn begin(self) -> oneshot::Receiver<()> {
-        // Nobody waits for the start: then the put is simply not observed, but still held.
+        // If the receiver is gone, the put is not observed, but still paused.
         let _ = self.started.send(());
         self.release
     }
@@ -206,14 +208,14 @@ impl PutPause {
 
 /// An object store.
 ///
-/// Keys are what [`key::check`] accepts, relative to the root that the URL names. Idempotent calls retry inside with backoff
-/// and jitter; `put_if_absent` and `replace` send exactly one request.
+/// [`key::check`] defines the valid keys; they are relative to the root that the URL names. Idempotent calls retry
+/// inside with backoff and jitter; `put_if_absent` and `replace` send exactly one request.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
-    /// The URL as a person would write it, without secrets.
+    /// The URL as the operator would write it, without secrets.
     fn describe(&self) -> String;
 
-    /// What this backend can do.
+    /// The capabilities of this backend.
     fn capabilities(&self) -> StoreCapabilities;
 
     /// Writes a whole object, replacing what is there. When it returns the object is durable.
@@ -222,68 +224,69 @@ pub trait Store: Debug + Send + Sync {
     /// Writes a whole object if the key is free. One request, never retried inside.
     ///
     /// # Errors
-    /// Only for a definite refusal; everything that leaves doubt is [`PutOutcome::Unknown`].
+    /// Only for a definite refusal; every ambiguous answer is [`PutOutcome::Unknown`].
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError>;
 
-    /// [`Store::put_if_absent`] of a slow writer: it begins, and before the object could be complete waits until `hold`
-    /// is released. Only the proof needs it: a store that checks the condition before the body has arrived, and not
-    /// again after, lets such a writer overwrite.
+    /// [`Store::put_if_absent`] by a slow writer: the put begins, and waits until `hold` is released before the object
+    /// can be complete. Only the proof needs it: a store that checks the condition before the body has arrived, and not
+    /// again after, lets such a writer overwrite an object.
     ///
     /// # Errors
     /// As for [`Store::put_if_absent`].
     async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError>;
 
-    /// Replaces the object if it still is `expected`. One request, never retried inside. It never makes an object: the
-    /// first content comes by [`Store::put_if_absent`].
+    /// Replaces the object if it still has the version `expected`. One request, never retried inside. It never creates
+    /// an object: the first content is written by [`Store::put_if_absent`].
     ///
     /// # Errors
-    /// Only for a definite refusal; everything that leaves doubt is [`ReplaceOutcome::Unknown`].
+    /// Only for a definite refusal; every ambiguous answer is [`ReplaceOutcome::Unknown`].
     async fn replace(&self, key: &str, body: Bytes, expected: &ObjectVersion) -> Result<ReplaceOutcome, StoreError>;
 
-    /// Reads a whole object. No more than `limit` is ever held, whatever size the object has or is said to have.
+    /// Reads a whole object. Never holds more than `limit`, whatever size the object has or the server claims.
     ///
     /// # Errors
-    /// [`StoreErrorKind::TooLarge`] if it has more than `limit`, which no retry mends.
+    /// [`StoreErrorKind::TooLarge`] if the object has more than `limit`; a retry does not help.
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError>;
 
     /// Reads a whole object with its version.
     ///
     /// # Errors
-    /// As for [`Store::get`], and [`StoreErrorKind::Unsupported`] if the store names no versions. What is no object has a version as
-    /// well, where the store can replace it: [`StoreError::version`].
+    /// As for [`Store::get`], and [`StoreErrorKind::Unsupported`] if the store has no versions. If something that is
+    /// not an object has the key, and the store can replace it, the error carries its version: [`StoreError::version`].
     async fn get_versioned(&self, key: &str, limit: SizeLimit) -> Result<(Bytes, ObjectVersion), StoreError>;
 
-    /// Reads `range` of an object; shorter than asked only where the object ends. A range that starts at or after the
-    /// end gives no bytes.
+    /// Reads `range` of an object; fewer bytes than asked for only at the object's end. A range that starts at or after
+    /// the end gives no bytes.
     ///
     /// # Errors
-    /// [`StoreErrorKind::TooLarge`] if that are more than [`RANGE_BYTES_MAX`], or the store gives more than was asked for.
+    /// [`StoreErrorKind::TooLarge`] if the range is longer than [`RANGE_BYTES_MAX`], or the store returns more than was
+    /// asked for.
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// The objects whose key starts with `prefix` and is greater than `after`, at most `limit` (and never more than
-    /// [`LIST_PAGE_MAX`]; 0 counts as 1). A listing may be stale on some stores: it is a hint, never the truth.
+    /// [`LIST_PAGE_MAX`]; 0 counts as 1). On some stores a listing may be stale, so callers treat it as a hint.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError>;
 
     /// Deletes the objects that exist among `keys`, at most [`DELETE_BATCH_MAX`]; a missing one is no error.
     ///
     /// # Errors
-    /// The first refusal. Some of the others may have been deleted.
+    /// The first refusal. Some of the other objects may have been deleted.
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
 
-    /// The store that this one passes its calls on to, if it does: what has an answer of its own below goes there unasked.
+    /// The store that this wrapper forwards its calls to; `None` for a backend. A default method forwards to it.
     fn inner(&self) -> Option<&dyn Store> {
         None
     }
 
-    /// Learns the store's time where none of its answers tells it by itself; [`Store::clock_offset`] says it then. For those who may write:
-    /// it may take a write.
+    /// Measures the store's time if its normal answers do not carry it; [`Store::clock_offset`] returns it afterwards.
+    /// Only for callers with write permission, because it may take a write.
     async fn measure_clock_offset(&self) {
         if let Some(beneath) = self.inner() {
             beneath.measure_clock_offset().await;
         }
     }
 
-    /// What it keeps of objects that are overwritten or deleted.
+    /// What the store keeps of objects that are overwritten or deleted.
     async fn versioning(&self) -> Versioning {
         match self.inner() {
             Some(beneath) => beneath.versioning().await,
@@ -291,27 +294,29 @@ pub trait Store: Debug + Send + Sync {
         }
     }
 
-    /// Reads credentials and certificates from disk again before the next call, where there are any.
+    /// Makes the next call read credentials and certificates from disk again, if the store uses any.
     fn reload_credentials(&self) {
         if let Some(beneath) = self.inner() {
             beneath.reload_credentials();
         }
     }
 
-    /// How the last try of any call failed, where the store repeats calls by itself and none has had an answer since. A caller whose time is
-    /// over reports it as the cause.
+    /// The error of the last attempt of any call, if the store retries by itself and no attempt since has had an
+    /// answer. A caller that hits its deadline reports it as the cause.
     fn last_attempt_error(&self) -> Option<String> {
         self.inner().and_then(Store::last_attempt_error)
     }
 
-    /// Store clock minus own clock, as of the last answer that carried the store's time; `None` before the first.
+    /// The store's clock minus this host's, as of the last answer that carried the store's time; `None` before the
+    /// first.
     fn clock_offset(&self) -> Option<SignedDuration>;
 }
 
-/// [`Store::put_if_absent`], or a plain put where the store has no conditions: for a key of which all writers put the same.
+/// [`Store::put_if_absent`], or a plain put if the store has no conditional puts. For keys to which all writers write
+/// the same bytes.
 ///
 /// # Errors
-/// As for either.
+/// As for [`Store::put_if_absent`] and [`Store::put`].
 pub async fn put_idempotent(store: &dyn Store, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
     match store.put_if_absent(key, body.clone()).await {
         Err(error) if error.kind == StoreErrorKind::Unsupported => {
@@ -321,7 +326,7 @@ pub async fn put_idempotent(store: &dyn Store, key: &str, body: Bytes) -> Result
     }
 }
 
-/// The most objects that [`list_all`] holds: of packs, 16 TiB.
+/// The most objects that [`list_all`] holds: for packs, 16 TiB.
 pub const LISTED_MAX: usize = 1_000_000;
 
 /// All objects under `prefix`, page after page.
@@ -337,17 +342,17 @@ pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectMeta>
     Ok(picked.found)
 }
 
-/// What [`list_filtered`] found.
+/// The result of [`list_filtered`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilteredListing<T> {
-    /// At most as many as were asked for, in the order of their keys.
+    /// The items found, in key order, at most as many as asked for.
     pub found: Vec<T>,
-    /// There is more of it.
+    /// There are further items.
     pub more: bool,
 }
 
-/// What `pick` makes of the objects under `prefix`, as far as it makes anything of them, and at most `max` of it. Only that is held: what
-/// others put beside it costs requests and no memory.
+/// Applies `pick` to the objects under `prefix` and returns what it picks, at most `max` items. Only those are held in
+/// memory: unrelated objects under the prefix cost requests and no memory.
 pub async fn list_filtered<T: Send>(
     store: &dyn Store,
     prefix: &str,
@@ -369,7 +374,7 @@ pub async fn list_filtered<T: Send>(
         if !page.truncated {
             return Ok(FilteredListing { found, more: false });
         }
-        // It cannot be gone on from, and it is not the end: what it does not show may well be there.
+        // The listing cannot be continued, and it is not complete: an object that it does not show may well exist.
         if last.is_none() {
             return Err(incomplete_listing_error(store, prefix));
         }
@@ -377,11 +382,11 @@ pub async fn list_filtered<T: Send>(
     }
 }
 
-/// Of the large ones among objects that are read at the same time, see [`get_with_large_read_lock`].
+/// Lets only one large object be read at a time, see [`get_with_large_read_lock`].
 pub type LargeReadLock = tokio::sync::Mutex<()>;
 
-/// Reads one of many objects that are read at the same time: up to `small` together with the others, larger ones up to `limit` one after
-/// the other, under `turn`. What is returned keeps the turn: whoever has it drops the object first.
+/// Reads one of many objects that are read concurrently: objects up to `small` in parallel, larger ones up to `limit`
+/// one at a time, under `turn`. The returned guard keeps the lock: the caller drops the object before the guard.
 ///
 /// # Errors
 /// As for [`Store::get`] with `limit`.
@@ -400,33 +405,33 @@ pub async fn get_with_large_read_lock<'a>(
     }
 }
 
-/// A listing that says that there is more, and does not show it: nothing may be concluded from what it lacks.
+/// The error for a listing that claims further objects and does not return them. An object missing in it may exist.
 pub fn incomplete_listing_error(store: &dyn Store, prefix: &str) -> StoreError {
     let detail = "the listing stopped before its end, so what it lacks may be there";
     StoreError::new(StoreErrorKind::Unreachable, &store.describe(), Some(prefix), detail)
 }
 
-/// Why a store did not do what was asked.
+/// An error of a store.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{store}: {}{}{}", kind.message(store), key.as_ref().map(|k| format!(": {k}")).unwrap_or_default(), if detail.is_empty() { String::new() } else { format!(" ({detail})") })]
 pub struct StoreError {
-    /// What went wrong, as a rule for what to do about it.
+    /// The kind of error, which decides how callers react.
     pub kind: StoreErrorKind,
-    /// The store: its URL, which is what [`Store::describe`] gives, and on S3 also where it is asked.
+    /// The store's URL as in [`Store::describe`]; for S3 also the endpoint.
     pub store: String,
-    /// The object concerned.
+    /// The key of the object concerned.
     pub key: Option<String>,
-    /// The backend's own words.
+    /// The backend's own message.
     pub detail: String,
-    /// What names the thing that stands there and [is no object](Self::is_no_object), for a [`Store::replace`] of exactly it;
-    /// told by [`Store::get_versioned`].
+    /// The version of the thing at the key that [is no object](Self::is_not_an_object), so that a [`Store::replace`]
+    /// can replace exactly it; set by [`Store::get_versioned`].
     pub version: Option<Box<ObjectVersion>>,
 }
 
-/// The kinds of [`StoreError`]; they carry the policy.
+/// The kinds of [`StoreError`]; callers decide by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreErrorKind {
-    /// There is no such object.
+    /// The object does not exist.
     #[error("not found")]
     NotFound,
     /// The bucket or the root directory itself does not exist.
@@ -435,7 +440,7 @@ pub enum StoreErrorKind {
     /// The credentials or file permissions do not allow it.
     #[error("access denied")]
     Denied,
-    /// None were found, so nothing was asked.
+    /// No credentials were found, so no request was sent.
     #[error("no credentials")]
     NoCredentials,
     /// The file system is mounted read-only.
@@ -447,22 +452,23 @@ pub enum StoreErrorKind {
     /// The disk reported an I/O error.
     #[error("the store's disk failed")]
     DiskFault,
-    /// No answer, or a temporary refusal, or an answer that is not recognisably the store's; retried already where that may help.
+    /// No answer, a temporary refusal, or an answer that is not recognisably the store's. Retries, where they may help,
+    /// were already made.
     #[error("cannot be reached")]
     Unreachable,
-    /// It is larger than any object of its kind; nothing of it was kept.
+    /// The object is larger than any object of its kind may be; none of it was kept.
     #[error("too large")]
     TooLarge,
-    /// What stands where the object should be is none: a link, a FIFO, a device, a socket. Only a directory has such.
+    /// A link, a FIFO, a device or a socket is in the place of the object. Only directory stores have such.
     #[error("not an object")]
     NotAnObject,
-    /// The backend cannot do this at all.
+    /// The backend does not support this call.
     #[error("the store cannot do this")]
     Unsupported,
     /// The request is wrong (bad key, bad region, clock skew that breaks the signature …).
     #[error("the store refused the request")]
     Invalid,
-    /// Nothing was asked: the certificate that the server shows is not trusted, out of date, or another host's.
+    /// The server's certificate is not trusted, out of date, or another host's. No request was sent.
     #[error("the server's certificate is not accepted")]
     Untrusted,
     /// Anything else.
@@ -471,12 +477,12 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
-    /// Whether the store answers, and does not do what it is for.
+    /// Whether the store answers, but refuses to do its work.
     pub fn is_refusal(self) -> bool {
         matches!(self, Self::Denied | Self::ReadOnly | Self::NoSpace | Self::Invalid | Self::Untrusted)
     }
 
-    /// Its words, of a store with this URL.
+    /// The message of this kind, for a store with this URL.
     fn message(self, store: &str) -> String {
         match self {
             Self::NoSuchStore if store.starts_with("s3:") => "there is no such bucket".to_owned(),
@@ -487,13 +493,14 @@ impl StoreErrorKind {
 }
 
 impl StoreError {
-    /// An error of `store` about `key`. What it says may be a server's words, and stays one line of the report that it will stand in.
+    /// An error of `store` about `key`. `detail` may be a server's text; it is reduced to one line, because it becomes
+    /// part of a one-line report.
     pub fn new(kind: StoreErrorKind, store: &str, key: Option<&str>, detail: impl Into<String>) -> Self {
         let detail = text::line(&detail.into()).into_owned();
         Self { kind, store: store.to_owned(), key: key.map(str::to_owned), detail, version: None }
     }
 
-    /// The same about a version of the object.
+    /// Adds the version of the thing at the key.
     pub(in crate::store) fn with_version(self, version: Option<ObjectVersion>) -> Self {
         Self { version: version.map(Box::new), ..self }
     }
@@ -503,12 +510,13 @@ impl StoreError {
         self.kind == StoreErrorKind::NotFound
     }
 
-    /// Something stands there that no version of this program put there: as good as an object whose bytes are damaged.
+    /// The key is occupied by something that this program never writes; it is treated like an object whose bytes are
+    /// damaged.
     pub fn is_not_an_object(&self) -> bool {
         matches!(self.kind, StoreErrorKind::TooLarge | StoreErrorKind::NotAnObject)
     }
 
-    /// It says something of one object alone: that it is none, or that a sector below it is bad.
+    /// The error concerns this object alone: it is no object, or a disk sector under it is bad.
     pub fn concerns_one_object(&self) -> bool {
         self.is_not_an_object() || matches!(self.kind, StoreErrorKind::DiskFault | StoreErrorKind::Other)
     }

@@ -1,4 +1,4 @@
-//! From checked settings to a store.
+//! Opens a store from checked settings.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use super::{Store, StoreError, StoreErrorKind};
 use crate::config::{StoreSettings, StoreUrl};
 use crate::env::Env;
 
-/// The store that `settings` name, held to their `limit_upload`. A directory must exist; S3 is not asked anything yet.
+/// Opens the store that `settings` describe, with their `limit_upload`. A directory must exist; S3 is not contacted
+/// yet.
 ///
-/// One store carries one limit: connect once for each `[store]` section and share the handle.
+/// Each connection has its own limit: connect once for each `[store]` section and share the handle.
 ///
 /// # Errors
 /// A directory that does not exist, a CA file that cannot be used, an S3 URL in a build without S3.
@@ -19,8 +20,8 @@ pub async fn connect(settings: &StoreSettings, env: &Env) -> Result<Arc<dyn Stor
     open(settings, env, false).await
 }
 
-/// [`connect`], but a directory that does not exist is made. For `init` alone: anywhere else an unmounted disk would become a
-/// new, empty store.
+/// Like [`connect`], but makes a directory that does not exist. For `init` alone: anywhere else an unmounted disk would
+/// become a new, empty store.
 ///
 /// # Errors
 /// As for [`connect`], and a directory that cannot be made.
@@ -40,7 +41,7 @@ async fn open(settings: &StoreSettings, env: &Env, make: bool) -> Result<Arc<dyn
     })
 }
 
-/// On a server that hangs already to look at it does.
+/// Opens the directory in a thread that may block: on a network file system whose server hangs, a stat blocks too.
 async fn directory(root: PathBuf, env: &Env, make: bool) -> Result<DirStore, StoreError> {
     let (of, name) = (env.clone(), format!("file://{}", root.display()));
     let opened =

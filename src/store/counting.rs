@@ -1,4 +1,4 @@
-//! Counts what is asked of a store, and the bytes that go up and down.
+//! Counts the requests to a store, and the bytes written and read.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ pub struct CountingStore {
     counters: Arc<StoreCounters>,
 }
 
-/// The counters, to be read while the store is in use. A call counts when it is made, whatever comes of it; retries and parts
-/// inside the backend do not count again.
+/// The counters, readable while the store is in use. A call counts when it is made, whatever its outcome; retries and
+/// parts inside the backend do not count again.
 #[derive(Debug, Default)]
 pub struct StoreCounters {
     put: AtomicU64,
@@ -35,12 +35,13 @@ pub struct StoreCounters {
     answers: Option<ResponseCounter>,
 }
 
-/// For whoever looks whether work on a store moves.
+/// Counts answers, to detect whether work on a store makes progress.
 #[derive(Debug, Clone)]
 pub struct ResponseCounter {
-    /// Moves with each answer.
+    /// Incremented with each answer.
     pub count: Arc<AtomicU64>,
-    /// Whether an answer about this key, or prefix, is one to the work: leases are renewed beside it, whether it moves or not.
+    /// Whether an answer about this key, or prefix, is progress of the work. Renewals of leases are not: they go on
+    /// even if the work stands still.
     pub is_progress: fn(&str) -> bool,
 }
 
@@ -61,7 +62,7 @@ pub struct RequestCounts {
     pub list: u64,
     /// Calls of `delete`: batches.
     pub delete: u64,
-    /// Bytes of all bodies that were handed over to be written.
+    /// Bytes of all bodies passed in to be written.
     pub bytes_up: u64,
     /// Bytes of all bodies that were read.
     pub bytes_down: u64,
@@ -100,7 +101,7 @@ impl StoreCounters {
         self.bytes_down.fetch_add(body.len() as u64, Ordering::Relaxed);
     }
 
-    /// That there is no such object is an answer, too. What came instead of one is none.
+    /// "Not found" is an answer, too. An error without an answer is not counted.
     fn record_response<T>(&self, key: &str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Some(answers) = &self.answers
             && (answers.is_progress)(key)
@@ -113,12 +114,12 @@ impl StoreCounters {
 }
 
 impl CountingStore {
-    /// `inner`, counted, and where to read the numbers.
+    /// Wraps `inner`; also returns the counters.
     pub fn new(inner: Arc<dyn Store>) -> (Self, Arc<StoreCounters>) {
         Self::with(inner, None)
     }
 
-    /// The same, and its answers are told.
+    /// Like [`CountingStore::new`], and also counts answers in `answers`.
     pub fn with_response_counter(inner: Arc<dyn Store>, answers: ResponseCounter) -> (Self, Arc<StoreCounters>) {
         Self::with(inner, Some(answers))
     }

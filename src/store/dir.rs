@@ -1,14 +1,15 @@
 //! A store in a directory: `file:///path`. One object is one file.
 //!
-//! The invariants that live here: a name appears only when the bytes behind it are durable; it appears at once and whole; and
-//! when a call has returned, the name is durable too, with every directory above it. So: temporary file, fsync, `rename` (or
-//! `link`, which never replaces), fsync of the directory. Without the last step a power cut takes back a journal record
-//! that somebody has already acted upon.
+//! The invariants that live here: a name appears only when the bytes behind it are durable; it appears at once and
+//! whole; and when a call has returned, the name is durable too, with every directory above it. So: temporary file,
+//! fsync, `rename` (or `link`, which never replaces), fsync of the directory. Without the last step a power cut takes
+//! back a journal record that a node has already acted upon.
 //!
-//! Objects that [`Store::replace`] changes have a lock beside them, see `dir/replace.rs`.
+//! A directory whose objects [`Store::replace`] changes also has a lock file, see `dir/replace.rs`.
 //!
-//! The root itself is never created in passing: an unmounted disk must not become a new, empty store. Each call opens it anew,
-//! compares it with what was opened first, and works beneath its descriptor, where no link is followed (`dir/beneath.rs`).
+//! The root itself is never created by a write: an unmounted disk must not become a new, empty store. Each call opens
+//! it anew, compares it with the directory that was opened first, and works below its descriptor, where no link is
+//! followed (`dir/open_dir.rs`).
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -44,19 +45,19 @@ use super::{
 use crate::clock_reading::ClockReading;
 use crate::env::Env;
 
-/// How often a put is begun anew, with a new temporary file, after an fsync has failed. Once more is for a passing fault; a
-/// disk that fails twice is for a person.
+/// How many times a put is tried, each time with a new temporary file, when an fsync fails. The second try is for a
+/// passing fault; if it fails too, the operator must look at the disk.
 const SYNC_ATTEMPTS: usize = 2;
 
-/// How many directories are remembered as durable; a repository has some 260 for each role. Beyond it all are forgotten, which
-/// costs an fsync each.
+/// How many directories are remembered as durable; a repository has some 260 for each role. Beyond it all are dropped,
+/// which costs an fsync each.
 const DURABLE_DIRS_MAX: usize = 65_536;
 
-/// How long the file system's clock is believed to go as the host's does, before it is looked at again. A host's clock gains or loses less
-/// than a millisecond meanwhile.
+/// How long a measurement of the file system's clock is valid. The host's clock drifts less than a millisecond in this
+/// time.
 const CLOCK_AGE_MAX: Duration = Duration::from_mins(1);
 
-/// A directory.
+/// A store in a directory.
 #[derive(Debug, Clone)]
 pub struct DirStore(Arc<DirStoreInner>);
 
@@ -64,34 +65,35 @@ pub struct DirStore(Arc<DirStoreInner>);
 struct DirStoreInner {
     name: String,
     root: PathBuf,
-    /// Device and inode of the root as it was opened.
+    /// Device and inode number of the root at the first open.
     root_id: (u64, u64),
     disk: Arc<dyn FileSystem>,
     env: Env,
-    /// Directories whose own names this process has made durable, relative to the root. That a directory exists does not say
-    /// so: another writer may have made it a moment ago, or died before its fsync.
+    /// Directories whose own names this process has made durable, relative to the root. A directory that exists is not
+    /// necessarily durable: another writer may have made it a moment ago, or died before its fsync.
     durable_dirs: Mutex<HashSet<PathBuf>>,
-    /// The file system's clock, as the newest file of this process shows it.
+    /// The file system's clock, measured with the newest file of this process.
     clock: Mutex<Option<DirClock>>,
     turns: Arc<Semaphore>,
 }
 
-/// Requests at a time. On a server that hangs each keeps its thread for ever; the threads of the whole process are a few hundred.
+/// The most requests at a time. On a server that hangs each blocks its thread for ever; the whole process has a few
+/// hundred threads.
 const BLOCKED_MAX: usize = 64;
 
 impl DirStore {
-    /// The store in an existing directory.
+    /// Opens a store in an existing directory.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NoSuchStore`] if there is none.
+    /// [`StoreErrorKind::NoSuchStore`] if the directory does not exist.
     pub fn open(root: &Path, env: &Env) -> Result<Self, StoreError> {
         Self::with_disk(root, env, Arc::new(HostFileSystem))
     }
 
-    /// The store in a directory that is made, with its parents, if it is missing. For `init` alone.
+    /// Opens a store in a directory, making it with its parents if it is missing. For `init` alone.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// The directory cannot be made.
     pub fn create(root: &Path, env: &Env) -> Result<Self, StoreError> {
         let missing: Vec<&Path> =
             root.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
@@ -102,7 +104,7 @@ impl DirStore {
         Self::open(root, env)
     }
 
-    /// [`DirStore::open`] with something between the store and the kernel.
+    /// [`DirStore::open`] with a [`FileSystem`] of the caller's between the store and the kernel.
     ///
     /// # Errors
     /// As for [`DirStore::open`].
@@ -115,7 +117,7 @@ impl DirStore {
         Ok(Self(Arc::new(DirStoreInner { name, root, root_id, disk, env, durable_dirs, clock, turns })))
     }
 
-    /// Runs file work where it may block.
+    /// Runs file work in a thread that may block.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&DirStoreInner) -> Result<T, StoreError> + Send + 'static,
@@ -124,32 +126,34 @@ impl DirStore {
         done.unwrap_or_else(|why| Err(StoreError::new(StoreErrorKind::Other, &self.0.name, None, why)))
     }
 
-    /// The same for what is done once and leaves doubt when it breaks down in the middle: the outer error.
+    /// Like `blocking`, for work that must not be repeated. The outer error means that the work broke off and its
+    /// effect is unknown.
     async fn blocking_once<T: Send + 'static>(
         &self,
         work: impl FnOnce(&DirStoreInner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Result<T, StoreError>, String> {
         let inner = Arc::clone(&self.0);
-        // Held by the work, not by who waits for it: what hangs is given up by those, and goes on holding its thread.
+        // The work itself holds the permit, not its caller: if the work hangs, the caller gives up and the thread stays
+        // busy.
         let turn = Arc::clone(&inner.turns).acquire_owned().await;
         tokio::task::spawn_blocking(move || (work(&inner), turn).0).await.map_err(|e| e.to_string())
     }
 }
 
-/// What is told of a key where a directory is.
+/// The detail of the error for a key where a directory is.
 const IN_ITS_PLACE: &str = "a directory stands in its place";
 
-/// What a directory's name as a store begins with.
+/// The scheme at the beginning of a directory store's name.
 const SCHEME: &str = "file://";
 
-/// The most that is read of the list of mounts; a host with thousands has a megabyte.
+/// The most that is read of the list of mounts; a host with thousands of mounts has a megabyte.
 const MOUNTINFO_MAX: u64 = 16 << 20;
 
 fn name_of(root: &Path) -> String {
     format!("{SCHEME}{}", root.display())
 }
 
-/// The root, and what it is.
+/// Opens the root, and returns its identity.
 fn open_root(root: &Path, name: &str) -> Result<(OpenDir, (u64, u64)), StoreError> {
     let no_store = |why: &str| StoreError::new(StoreErrorKind::NoSuchStore, name, None, why);
     let opened = OpenDir::root(root).and_then(|root| root.id().map(|id| (root, id)));
@@ -240,13 +244,13 @@ impl Store for DirStore {
         self.blocking(move |inner| inner.delete(&keys)).await
     }
 
-    /// By the date of a file that is made and removed again; a directory that cannot be written tells nothing.
+    /// Measures by the date of a file that is made and removed again. Fails silently if the directory is not writable.
     async fn measure_clock_offset(&self) {
         let asked = self.blocking(|inner| {
             inner.ask_time();
             Ok(())
         });
-        // What cannot be asked stays unknown.
+        // If the measurement fails, the offset stays unknown.
         let _ = asked.await;
     }
 
@@ -255,11 +259,11 @@ impl Store for DirStore {
     }
 }
 
-/// Why a put that may be begun anew did not succeed.
+/// Why an attempt of a put failed.
 enum PutAttemptError {
-    /// Writing or fsync failed: try again under a new name.
+    /// Writing or fsync failed: a new attempt uses a new name.
     Retry(io::Error),
-    /// Nothing that a second try would mend.
+    /// A second attempt would not help.
     Final(StoreError),
 }
 
@@ -268,12 +272,12 @@ impl DirStoreInner {
         io_error(&self.name, Some(key), e)
     }
 
-    /// Whoever reads finds no object there, and nobody can put one.
+    /// A reader finds no object there, and a writer cannot put one.
     fn is_directory_error(&self, key: &str) -> StoreError {
         StoreError::new(StoreErrorKind::NotAnObject, &self.name, Some(key), IN_ITS_PLACE)
     }
 
-    /// The root, if it still is the directory that was opened.
+    /// Opens the root, and checks that it still is the directory that was opened first.
     fn root(&self) -> Result<OpenDir, StoreError> {
         match open_root(&self.root, &self.name)? {
             (root, id) if id == self.root_id => Ok(root),
@@ -284,7 +288,7 @@ impl DirStoreInner {
         }
     }
 
-    /// Where `key` is or would be: `None` if there is not even its directory.
+    /// The location of `key`: `None` if not even its directory exists.
     fn find(root: &OpenDir, key: &str) -> io::Result<Option<FileAt>> {
         let (parent, name) = split_key(key);
         match root.dir(parent) {
@@ -294,12 +298,12 @@ impl DirStoreInner {
         }
     }
 
-    /// The object `key`, and how long it is.
+    /// Opens the object `key`; also returns its length.
     fn open(&self, key: &str) -> Result<(File, u64), StoreError> {
         key::check(&self.name, key)?;
         let opened = self.root()?.file(key).and_then(|file| file.metadata().map(|meta| (file, meta.len())));
         opened.map_err(|e| match e.kind() {
-            // A directory, or something below a file: on S3 there would simply be no such object.
+            // A directory, or a path below a file: on S3 there would simply be no such object.
             ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
                 StoreError::new(StoreErrorKind::NotFound, &self.name, Some(key), "")
             }
@@ -311,7 +315,7 @@ impl DirStoreInner {
         let (file, len) = self.open(key)?;
         limit.check(&self.name, key, len)?;
         let mut body = Vec::with_capacity(len as usize);
-        // It may grow meanwhile.
+        // The file may grow meanwhile.
         file.take(limit.bytes() + 1).read_to_end(&mut body).map_err(|e| self.error(key, &e))?;
         limit.check(&self.name, key, body.len() as u64)?;
         Ok(body.into())
@@ -327,12 +331,12 @@ impl DirStoreInner {
     }
 
     fn durable_dirs(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
-        // A set of names is whole whatever panicked.
+        // The set stays consistent if another thread panics.
         self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clock(&self) -> MutexGuard<'_, Option<DirClock>> {
-        // It is replaced as a whole.
+        // The value is replaced as a whole, so it stays consistent.
         self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -345,7 +349,7 @@ impl DirStoreInner {
         let Ok(root) = self.root() else { return };
         let temp = FileAt::new(Arc::new(root), self.temp_name());
         let Ok(mut file) = self.disk.create(&temp) else { return };
-        // Some file systems date a file only when something is written.
+        // Some file systems set a file's date only when it is written.
         if file.write_all(b"\n").is_ok() {
             self.note_time(file.as_ref(), before);
         }
@@ -353,7 +357,7 @@ impl DirStoreInner {
         self.discard(&temp);
     }
 
-    /// Takes note of the date of a file that this process has written since `before`.
+    /// Records the clock from the date of a file that this process has written since `before`.
     fn note_time(&self, file: &dyn WritableFile, before: ClockReading) {
         if let Ok(modified) = file.modified() {
             *self.clock() = Some(DirClock::read(before, modified, self.env.clock.moment()));
@@ -364,12 +368,12 @@ impl DirStoreInner {
         format!("{}{}", key::TEMP_PREFIX, hex::encode(self.env.random_bytes::<16>()))
     }
 
-    /// Where `key` is to be: the directory that it is in, and every one above it, is there and durable.
+    /// The location of `key`, after its directory and every one above it exist and are durable.
     fn make_parent_dirs(&self, key: &str) -> Result<FileAt, StoreError> {
         key::check(&self.name, key)?;
         let root = Arc::new(self.root()?);
         let placed = self.make_parents(&root, key).or_else(|e| {
-            // Somebody tidied up an empty directory that we remember.
+            // Another process removed an empty directory that this one remembers.
             if e.kind() != ErrorKind::NotFound {
                 return Err(e);
             }
@@ -401,7 +405,7 @@ impl DirStoreInner {
         Ok(FileAt::new(Arc::new(root.dir(parent)?), name))
     }
 
-    /// A durable temporary file beside `at`, or none at all.
+    /// Writes a durable temporary file beside `at`, or leaves none at all.
     fn write_temp(
         &self,
         key: &str,
@@ -427,7 +431,7 @@ impl DirStoreInner {
         }
     }
 
-    /// Removes a temporary file. What stays behind is ignored by every listing.
+    /// Removes a temporary file. One that stays behind is ignored by every listing.
     fn discard(&self, temp: &FileAt) {
         if let Err(e) = self.disk.remove(temp) {
             tracing::debug!(path = %temp.path().display(), error = %e, "a temporary file stays behind");
@@ -470,7 +474,8 @@ impl DirStoreInner {
                     return Err(StoreError::new(StoreErrorKind::Unsupported, &self.name, Some(key), detail));
                 }
                 Ok(()) => Ok(()),
-                // What was to be renamed is gone: a request that was sent twice finds what its first sending did.
+                // The temporary file is gone: a network file system sent the rename twice, and the first one took
+                // effect.
                 Err(e) if errno(&e) == Some(Errno::NOENT) => {
                     return Ok(PutOutcome::Unknown { why: format!("rename: {e}") });
                 }
@@ -489,10 +494,10 @@ impl DirStoreInner {
             Err(e) if e.kind() == ErrorKind::AlreadyExists && is_dir(&at) => return Err(self.is_directory_error(key)),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => PutOutcome::Exists,
             Err(e) if is_refusal(&e) => return Err(self.error(key, &e)),
-            // A network file system may have lost the answer only.
+            // On a network file system perhaps only the answer was lost.
             Err(e) => return Ok(PutOutcome::Unknown { why: e.to_string() }),
         };
-        // Also after `Exists`: the caller will act on what is there, and whoever wrote it may not have got to this.
+        // Also after `Exists`: the caller will act on the existing object, and its writer may not have synced it yet.
         match self.disk.sync_dir(at.dir()) {
             Ok(()) => Ok(outcome),
             Err(e) => Ok(PutOutcome::Unknown { why: format!("fsync of the directory: {e}") }),
@@ -543,7 +548,7 @@ impl DirStoreInner {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Whether it was there.
+    /// Deletes one object; returns whether it existed.
     fn delete_one(&self, root: &OpenDir, key: &str) -> Result<bool, StoreError> {
         let Some(at) = Self::find(root, key).map_err(|e| self.error(key, &e))? else { return Ok(false) };
         let lock = self.lock_if_replaced(key, &at)?;
@@ -557,12 +562,12 @@ impl DirStoreInner {
     }
 }
 
-/// The folder that `path` is in, without a slash at its end, and its name there.
+/// The folder of `path`, without a slash at its end, and the name in it.
 fn split_key(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// Waits on a thread that may block. A sender that is dropped releases, too.
+/// Waits for the release on a thread that may block. A dropped sender releases, too.
 fn wait_for_release(release: oneshot::Receiver<()>) {
     let _ = release.blocking_recv();
 }
@@ -584,7 +589,8 @@ fn cannot_rename_new(e: &io::Error) -> bool {
     matches!(errno(e), Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL))
 }
 
-/// Errors of `link(2)` after which the name was certainly not made; those of a rename, but for `ENOENT`.
+/// Whether an error of `link(2)` means that the name was certainly not made. Also used for a rename, except for
+/// `ENOENT`.
 fn is_refusal(e: &io::Error) -> bool {
     matches!(
         errno(e),
@@ -593,14 +599,15 @@ fn is_refusal(e: &io::Error) -> bool {
 }
 
 fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
-    // Of what was opened with care: a link, a socket, a FIFO, a device.
+    // From an open without following links: a link, a socket, a FIFO, a device.
     if matches!(errno(e), Some(Errno::LOOP | Errno::NXIO)) || e.kind() == ErrorKind::InvalidInput && errno(e).is_none()
     {
         let what = if errno(e) == Some(Errno::LOOP) { "a symbolic link" } else { "not a regular file" };
         let detail = format!("{what} stands in its place; nothing below the store's directory is reached through one");
         return StoreError::new(StoreErrorKind::NotAnObject, store, key, detail);
     }
-    // Something else stands where an object, or a folder of the store, should be. Not every such error has the kernel's number.
+    // Something of another type is in the place of an object or a folder of the store. Some of these errors have no
+    // kernel error number.
     match e.kind() {
         ErrorKind::NotADirectory => {
             let detail = "something that is no directory stands where a directory of the store should be";
@@ -628,7 +635,7 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
             | Errno::NOTCONN
             | Errno::SHUTDOWN
             | Errno::STALE
-            // A lease on the file that its holder does not give up.
+            // A lease on the file that its holder does not release.
             | Errno::AGAIN,
         ) => StoreErrorKind::Unreachable,
         _ => StoreErrorKind::Other,
@@ -642,13 +649,13 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
     StoreError::new(kind, store, key, e.to_string())
 }
 
-/// Where it cannot be told it is not said.
+/// `false` if it cannot be determined.
 fn are_inodes_used_up(store: &str) -> bool {
     let root = store.strip_prefix(SCHEME);
     root.is_some_and(|root| rustix::fs::statvfs(root).is_ok_and(|fs| inodes::are_used_up(&fs)))
 }
 
-/// Where it cannot be told it is not said.
+/// `false` if it cannot be determined.
 fn is_read_only_here_alone(store: &str) -> bool {
     let Some(root) = store.strip_prefix(SCHEME).and_then(|root| Path::new(root).canonicalize().ok()) else {
         return false;

@@ -1,7 +1,7 @@
 //! A store that fails as networks and servers do, by plan or by seed, always the same way for the same seed.
 //!
-//! For tests and the simulation. What matters most is what a caller cannot see: a request that never arrived, an answer that was
-//! lost after the effect, and an effect that comes when the caller has long gone on.
+//! For tests and the simulator. The most important faults are those that a caller cannot see: a request that never
+//! arrived, an answer that was lost after the effect, and an effect that comes long after the caller has given up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -17,46 +17,46 @@ use super::{
     StoreErrorKind,
 };
 
-/// What goes wrong with one call.
+/// The fault injected into one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InjectedFault {
     /// The request never arrives.
     LostRequest,
-    /// The request does what it should; the answer never arrives.
+    /// The request takes effect; the answer never arrives.
     LostAnswer,
-    /// A conditional put or replace gets no answer, arrives this much later, and does what it should. Other calls are merely
-    /// lost.
+    /// A conditional put or replace gets no answer, arrives this much later, and takes effect then. Other calls are
+    /// merely lost.
     LateEffect(Duration),
-    /// It takes this long, and then works.
+    /// The call takes this long, and then works.
     Delay(Duration),
-    /// The server refuses for the moment, 503, and does nothing.
+    /// The server answers 503 and does nothing.
     Refused,
     /// The credentials do not allow it. Conditional puts and replaces work.
     Denied,
-    /// A listing lacks what was written last. Other calls work.
+    /// A listing lacks the newest objects. Other calls work.
     StaleListing,
 }
 
-/// When calls go wrong.
+/// Which calls fail, and how.
 #[derive(Debug, Clone)]
 pub struct FaultPlan {
-    /// Faults by the number of the call, the first being 0.
+    /// Faults by the number of the call; the first call is 0.
     pub at: BTreeMap<u64, InjectedFault>,
-    /// Beside those, so many calls in a thousand go wrong.
+    /// In addition, how many calls in a thousand fail at random.
     pub per_mille: u64,
-    /// What may happen to them; each as likely as the others.
+    /// The possible random faults, all equally likely.
     pub faults: Vec<InjectedFault>,
-    /// Decides which.
+    /// The seed of the random choice.
     pub seed: u64,
 }
 
 impl FaultPlan {
-    /// Exactly these.
+    /// A plan with exactly these faults.
     pub fn exactly(faults: impl IntoIterator<Item = (u64, InjectedFault)>) -> Self {
         Self { at: faults.into_iter().collect(), per_mille: 0, faults: Vec::new(), seed: 0 }
     }
 
-    /// By chance.
+    /// A plan with random faults only.
     pub fn random(seed: u64, per_mille: u64, faults: &[InjectedFault]) -> Self {
         Self { at: BTreeMap::new(), per_mille, faults: faults.to_vec(), seed }
     }
@@ -65,7 +65,7 @@ impl FaultPlan {
 /// How many of the newest keys a stale listing may lack.
 const STALE_KEYS_MAX: usize = 16;
 
-/// A store that fails.
+/// A store that fails by plan.
 #[derive(Debug)]
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
@@ -80,12 +80,12 @@ struct FaultyStoreState {
 }
 
 impl FaultyStore {
-    /// `inner`, failing as `plan` has it.
+    /// Wraps `inner`, which then fails as `plan` says.
     pub fn new(inner: Arc<dyn Store>, plan: FaultPlan) -> Self {
         Self { inner, state: Mutex::new(FaultyStoreState { plan, calls: 0, recent: VecDeque::new() }) }
     }
 
-    /// How many calls there were.
+    /// How many calls were made.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
@@ -102,7 +102,7 @@ impl FaultyStore {
         if let Some(fault) = plan.at.get(&call) {
             return Some(*fault);
         }
-        // A number of its own for each call, so that one fault more or less does not change all that follow.
+        // Each call has its own random number, so that one more fault does not change all that follow.
         let luck = mix(plan.seed ^ mix(call));
         if luck % 1000 >= plan.per_mille || plan.faults.is_empty() {
             return None;
@@ -122,7 +122,8 @@ impl FaultyStore {
         StoreError::new(StoreErrorKind::Unreachable, &self.inner.describe(), key, "no answer")
     }
 
-    /// An idempotent call: retries would hide single faults, so what is injected here is what is left after them.
+    /// An idempotent call. Its retries would hide single faults, so what is injected here is a failure after all
+    /// retries.
     async fn idempotent<T>(
         &self,
         fault: Option<InjectedFault>,
@@ -148,7 +149,7 @@ impl FaultyStore {
         }
     }
 
-    /// A call of which only one request is sent; `unknown` is its outcome when no answer comes.
+    /// A call that sends one request only; `unknown` is its outcome when no answer comes.
     async fn single_request<T: Send + 'static>(
         &self,
         fault: Option<InjectedFault>,
@@ -170,7 +171,7 @@ impl FaultyStore {
             Some(InjectedFault::LateEffect(time)) => {
                 tokio::spawn(async move {
                     tokio::time::sleep(time).await;
-                    // Nobody is there any more to be told.
+                    // The caller has given up, so the result is dropped.
                     let _ = call.await;
                 });
                 "still under way"

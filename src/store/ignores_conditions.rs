@@ -1,5 +1,5 @@
-//! A store that ignores conditions and says that it kept them, as some servers do. For tests: what these must not hold, and what
-//! stands in for them.
+//! A store that ignores conditions and reports success, as some servers do. For tests that the proof refuses such a
+//! store, and of what is used instead of a conditional put.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,21 +1,22 @@
-//! What may be a key, the same for every backend, so that a repository can be copied from one to any other.
+//! Which keys are valid. The rules are the same for every backend, so that a repository can be copied from one to any
+//! other.
 
 use super::{DELETE_BATCH_MAX, StoreError, StoreErrorKind};
 
-/// The longest key in bytes; S3 ends at 1024, and the URL's prefix must fit before it.
+/// The longest key in bytes; S3 allows 1024, and the URL's prefix must fit before it.
 pub const KEY_LEN_MAX: usize = 512;
 
-/// The longest component of a key in bytes; file systems end at 255.
+/// The longest component of a key in bytes; file systems allow 255.
 pub const COMPONENT_LEN_MAX: usize = 255;
 
-/// How the names of temporary files begin. No component of a key does, so a listing can leave them out.
+/// The prefix of temporary files' names. No component of a key begins with it, so a listing can leave them out.
 pub const TEMP_PREFIX: &str = ".tmp-";
 
-/// The name of the file in each directory that is locked while one of its objects is replaced. No component of a key looks
-/// like it, and no temporary file has this name: theirs go on with random hex digits.
+/// The name of the lock file in each directory in which objects are replaced. No component of a key begins like it, and
+/// no temporary file has this name: theirs continue with random hex digits.
 pub const LOCK_NAME: &str = ".tmp-lock";
 
-/// Whether `component` may stand between two slashes of a key.
+/// Whether `component` is valid between two slashes of a key.
 pub fn is_valid_component(component: &str) -> bool {
     !component.is_empty()
         && component.len() <= COMPONENT_LEN_MAX
@@ -29,13 +30,13 @@ fn is_valid_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"._-".contains(&b)
 }
 
-/// Whether `key` names an object: 1 to [`KEY_LEN_MAX`] bytes of `a-z A-Z 0-9 . _ - /`, no component empty, `.`, `..`, longer than
-/// [`COMPONENT_LEN_MAX`] or beginning with [`TEMP_PREFIX`].
+/// Whether `key` is valid: 1 to [`KEY_LEN_MAX`] bytes of `a-z A-Z 0-9 . _ - /`, no component empty, `.`, `..`, longer
+/// than [`COMPONENT_LEN_MAX`] or beginning with [`TEMP_PREFIX`].
 pub fn is_valid(key: &str) -> bool {
     key.len() <= KEY_LEN_MAX && key.split('/').all(is_valid_component)
 }
 
-/// Refuses what is not a key.
+/// Fails if `key` is not valid.
 ///
 /// # Errors
 /// [`StoreErrorKind::Invalid`].
@@ -46,7 +47,7 @@ pub fn check(store: &str, key: &str) -> Result<(), StoreError> {
     Err(StoreError::new(StoreErrorKind::Invalid, store, Some(key), "this is not a valid object key"))
 }
 
-/// Refuses what no key can begin with. The last component may be a part of one, or empty.
+/// Fails if no valid key can begin with `prefix`. Its last component may be a part of one, or empty.
 ///
 /// # Errors
 /// [`StoreErrorKind::Invalid`].
@@ -58,7 +59,7 @@ pub fn check_prefix(store: &str, prefix: &str) -> Result<(), StoreError> {
     Err(StoreError::new(StoreErrorKind::Invalid, store, Some(prefix), "no object key begins like this"))
 }
 
-/// Refuses a batch of deletes that is too long or names what is not a key.
+/// Fails if a batch of deletes is too long or contains an invalid key.
 ///
 /// # Errors
 /// [`StoreErrorKind::Invalid`].

@@ -1,4 +1,4 @@
-//! A store in memory, for tests, for the simulation, and as the shortest statement of what a store is.
+//! A store in memory, for tests, for the simulator, and as the shortest definition of a store.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::env::Env;
 
-/// Objects in memory. Clones are handles on the same objects.
+/// Objects in memory. Clones share the same objects.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
     shared: Arc<Mutex<MemoryStoreState>>,
@@ -30,7 +30,7 @@ struct MemoryStoreState {
 const NAME: &str = "memory:";
 
 impl MemoryStore {
-    /// An empty store whose clock agrees with `env`'s.
+    /// An empty store whose clock is the clock of `env`.
     pub fn new(env: &Env) -> Self {
         Self { shared: Arc::default(), env: env.clone() }
     }
@@ -40,12 +40,12 @@ impl MemoryStore {
         self.state().clock_offset = offset;
     }
 
-    /// All objects as they are, for a test to look at, damage or put back.
+    /// A copy of all objects, for a test to inspect, damage or restore.
     pub fn objects(&self) -> BTreeMap<String, Bytes> {
         self.state().objects.iter().map(|(k, (body, _))| (k.clone(), body.clone())).collect()
     }
 
-    /// Replaces, or with `None` removes, an object behind everybody's back.
+    /// Replaces, or with `None` removes, an object without a normal call.
     pub fn tamper(&self, key: &str, body: Option<Bytes>) {
         let modified = self.env.clock.now();
         match body {
@@ -55,7 +55,7 @@ impl MemoryStore {
     }
 
     fn state(&self) -> MutexGuard<'_, MemoryStoreState> {
-        // Nothing below panics between two changes, so a poisoned lock guards a whole state.
+        // Nothing below panics between two changes, so the state is consistent even if the lock is poisoned.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -66,7 +66,7 @@ impl MemoryStore {
     }
 
     fn insert(&self, state: &mut MemoryStoreState, key: &str, body: &Bytes) {
-        // Own copy: the caller's buffer may be a slice of something much larger.
+        // Copied, because the caller's buffer may be a slice of something much larger.
         let modified = self.env.clock.now().saturating_add(state.clock_offset).unwrap_or(Timestamp::MAX);
         state.objects.insert(key.to_owned(), (Bytes::copy_from_slice(body), modified));
     }

@@ -1,4 +1,4 @@
-//! A store for tests that counts how many bytes of the objects that it gave out are held at the same time.
+//! A store for tests that counts how many bytes of returned objects are held at the same time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) struct MemoryTrackingStore {
     count: Arc<OutstandingBytes>,
 }
 
-/// The count.
+/// The counters.
 #[derive(Debug, Default)]
 pub(crate) struct OutstandingBytes {
     now: AtomicUsize,
@@ -27,13 +27,13 @@ pub(crate) struct OutstandingBytes {
 }
 
 impl OutstandingBytes {
-    /// The most that were held at the same time since this was asked last.
+    /// The most bytes held at the same time since the last call.
     pub(crate) fn take_max(&self) -> usize {
         self.max.swap(self.now.load(Ordering::SeqCst), Ordering::SeqCst)
     }
 }
 
-/// An object that counts for as long as it is there.
+/// The bytes of an object, counted as long as they exist.
 struct TrackedBytes {
     bytes: Bytes,
     count: Arc<OutstandingBytes>,
@@ -52,7 +52,7 @@ impl Drop for TrackedBytes {
 }
 
 impl MemoryTrackingStore {
-    /// Over `inner`, with its count.
+    /// Wraps `inner`; also returns the counters.
     pub(crate) fn new(inner: Arc<dyn Store>) -> (Self, Arc<OutstandingBytes>) {
         let count = Arc::<OutstandingBytes>::default();
         (Self { inner, count: Arc::clone(&count) }, count)
@@ -92,7 +92,7 @@ impl Store for MemoryTrackingStore {
     }
 
     async fn get(&self, key: &str, limit: SizeLimit) -> Result<Bytes, StoreError> {
-        // Others have their turn, as over a network.
+        // Lets other tasks run, as a network request would.
         tokio::task::yield_now().await;
         let bytes = self.counted(self.inner.get(key, limit).await?);
         tokio::task::yield_now().await;

@@ -1,10 +1,11 @@
-//! Whether a store keeps what [`Store::put_if_absent`] and [`Store::replace`] promise. It is not believed, it is tried.
+//! Tests whether a store keeps the promises of [`Store::put_if_absent`] and [`Store::replace`].
 //!
-//! Some servers ignore the condition and answer success; some check it when the request begins and write when the body has
-//! come; some do both in order, but not for two at once. Each of these would let two nodes write one number of a
-//! journal. A sequential test finds the first kind only, so there are racing rounds and a writer that is held back.
+//! Some servers ignore the condition and answer success. Some check it when the request begins and write when the body
+//! has arrived. Some do both in order, but not for two requests at once. Each of these would let two nodes write one
+//! number of a journal. A sequential test finds the first kind only, so there are racing rounds and a writer that is
+//! paused.
 //!
-//! What is read off the outcomes is a pure function, [`judge`].
+//! The verdict on the outcomes is a pure function, [`judge`].
 
 use std::time::Duration;
 
@@ -14,32 +15,33 @@ use futures_util::future::join_all;
 use super::{ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind};
 use crate::env::Env;
 
-/// Racing rounds. Of rounds on bare s3s-fs 99 in 100 have several winners, so these find its like many times over. They do not find a
-/// race as narrow as the one in `moto_server` 5.2 (one round in about a thousand), nor would any number that a person
-/// waits for: the proof refuses stores that do not lock, it is no licence for those that nearly do.
+/// Number of racing rounds. On bare s3s-fs 99 of 100 rounds have several winners, so these rounds find such a store
+/// many times over. They do not find a race as narrow as the one in `moto_server` 5.2 (one round in about a thousand),
+/// nor would any number of rounds that an operator would wait for. The proof rejects stores that do not lock; it cannot
+/// certify those that nearly do.
 pub const ROUNDS: usize = 12;
 
 /// Writers in one round.
 pub const RACERS: usize = 8;
 
-/// Rounds that may end in doubt (timeouts, 409) before nothing can be told.
+/// Number of inconclusive rounds (timeouts, 409) after which the proof gives up.
 const DOUBTS_MAX: usize = 6;
 
 /// Size of a racer's body: more than one network packet, so that the bodies interleave.
 const BODY_BYTES: usize = 4096;
 
-/// How long the held writer is given to begin, and the other one to finish, before the hold is released anyway. A store may well
-/// make the second wait for the first; the client's own timeout is longer than both together.
+/// How long the paused writer may take to begin, and the other one to finish, before the pause ends anyway. A store may
+/// make the second writer wait for the first; the client's own timeout is longer than both together.
 const HOLD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the held writer's first half is given to reach the server: it has left the client, but the proof is none
-/// if the other request overtakes it.
+/// How long the paused writer's first half gets to reach the server. It has left the client by then, but the round
+/// proves nothing if the other request overtakes it.
 const HOLD_SETTLE: Duration = Duration::from_millis(300);
 
-/// How often [`check`] asks again when no answer comes.
+/// How many times [`check`] tries again when no answer comes.
 const CHECK_ATTEMPTS: usize = 3;
 
-/// What is proved, as S3 writes it.
+/// The condition under test, by its S3 name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteCondition {
     /// [`Store::put_if_absent`].
@@ -63,7 +65,7 @@ impl WriteCondition {
         }
     }
 
-    /// The condition does not hold.
+    /// Describes a condition that does not hold.
     fn broken_message(self) -> &'static str {
         match self {
             Self::Absent => "it existed",
@@ -71,7 +73,7 @@ impl WriteCondition {
         }
     }
 
-    /// The condition holds.
+    /// Describes a condition that holds.
     fn kept_message(self) -> &'static str {
         match self {
             Self::Absent => "it did not exist",
@@ -80,7 +82,7 @@ impl WriteCondition {
     }
 }
 
-/// Why a store may hold no journal, or no lease.
+/// Why a store cannot hold a journal, or a lease.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ProofFailure {
     /// More than one writer was told that it created the object, or replaced the same content of it.
@@ -89,17 +91,17 @@ pub enum ProofFailure {
         condition.verb(), condition.header()
     )]
     SeveralWinners {
-        /// What was tried.
+        /// The condition tested.
         condition: WriteCondition,
         /// The probe key.
         key: String,
-        /// How many.
+        /// Number of winners.
         winners: usize,
     },
-    /// The object holds what a writer wrote that was refused, or that came later.
+    /// The object holds the bytes of a writer that was refused, or that came later.
     #[error("{key} was overwritten although {}: this store ignores {}", condition.broken_message(), condition.header())]
     Overwritten {
-        /// What was tried.
+        /// The condition tested.
         condition: WriteCondition,
         /// The probe key.
         key: String,
@@ -107,7 +109,7 @@ pub enum ProofFailure {
     /// All writers were refused although the condition held.
     #[error("no writer was allowed to {} {key}, although {}", condition.verb(), condition.kept_message())]
     NobodyWon {
-        /// What was tried.
+        /// The condition tested.
         condition: WriteCondition,
         /// The probe key.
         key: String,
@@ -115,16 +117,17 @@ pub enum ProofFailure {
     /// Too many answers were missing.
     #[error("it cannot be told whether this store keeps conditional puts: {why}")]
     CannotTell {
-        /// What came instead of answers.
+        /// What was received instead of answers.
         why: String,
     },
-    /// A request failed for good, which proves nothing but where the store can do no such thing at all.
+    /// A request failed with a definite error. That proves nothing, unless the store does not support the call at all.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl ProofFailure {
-    /// Tells what the store was seen to do, or not to be able to, from requests that failed as any may: a full disk, a lost connection.
+    /// Separates what the proof found about the store from failed requests as any call may have them: a full disk, a
+    /// lost connection.
     ///
     /// # Errors
     /// The request that failed.
@@ -135,7 +138,7 @@ impl ProofFailure {
         }
     }
 
-    /// Whether the store was seen to break its promise, or cannot give it.
+    /// Whether the store certainly breaks its promise, or does not support the call.
     pub fn is_certain(&self) -> bool {
         match self {
             Self::SeveralWinners { .. } | Self::Overwritten { .. } | Self::NobodyWon { .. } => true,
@@ -145,11 +148,11 @@ impl ProofFailure {
     }
 }
 
-/// Tries [`Store::put_if_absent`] thoroughly: once, at `init`. `prefix` names the probe key, `<role>/live/probe`; keys that begin with
-/// it are used and, where that is allowed, deleted again. The probe key itself stays, for [`check`].
+/// Tests [`Store::put_if_absent`] thoroughly, once, at `init`. `prefix` is the probe key, `<role>/live/probe`; keys
+/// that begin with it are used and, if permitted, deleted again. The probe key itself stays, for [`check`].
 ///
 /// # Errors
-/// How the store failed. It may still hold data, but no journal.
+/// What the proof found. The store may still hold data, but no journal.
 pub async fn prove(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
     if !store.capabilities().put_if_absent {
         return Err(unsupported(store, "it has no conditional puts"));
@@ -161,11 +164,11 @@ pub async fn prove(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
     check(store, prefix, env).await
 }
 
-/// Tries [`Store::replace`] thoroughly: before the first lease in the store. Otherwise as [`prove`]; the probe key stays for
-/// [`check_replace`], and may be the same.
+/// Tests [`Store::replace`] thoroughly, before the first lease in the store. Otherwise like [`prove`]; the probe key
+/// stays for [`check_replace`], and may be the same.
 ///
 /// # Errors
-/// How the store failed. It may still hold data, and a journal if it passed [`prove`], but no lease.
+/// What the proof found. The store may still hold data, and a journal if it passed [`prove`], but no lease.
 pub async fn prove_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
     if !store.capabilities().replace {
         return Err(unsupported(store, "it cannot replace an object conditionally"));
@@ -181,7 +184,7 @@ fn unsupported(store: &dyn Store, detail: &str) -> ProofFailure {
     StoreError::new(StoreErrorKind::Unsupported, &store.describe(), None, detail).into()
 }
 
-/// The keys of one proof: fresh ones, also when two nodes prove at once.
+/// The keys of one proof. They are random, so that two nodes can run a proof at the same time.
 struct ProofKeys {
     stem: String,
     used: Vec<String>,
@@ -200,13 +203,13 @@ impl ProofKeys {
 
     async fn clear(self, store: &dyn Store) {
         if let Err(e) = store.delete(&self.used).await {
-            // Credentials that may not delete are a good idea; a few small objects stay.
+            // Credentials without delete permission are a good practice; a few small objects stay.
             tracing::debug!(error = %e, "the proof's keys stay behind");
         }
     }
 }
 
-/// Rounds that proved nothing.
+/// Counts the rounds that proved nothing.
 #[derive(Default)]
 struct InconclusiveRounds(usize);
 
@@ -220,7 +223,7 @@ impl InconclusiveRounds {
 async fn run_rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> Result<(), ProofFailure> {
     let mut doubts = InconclusiveRounds::default();
     let mut left = ROUNDS;
-    // The held writer's round is one more; it is the last, so that slow stores have failed before.
+    // The round with the paused writer comes last, so that a bad store has usually failed before.
     while left > 0 {
         let held = left == 1;
         let key = names.next_key();
@@ -259,14 +262,15 @@ async fn replace_rounds(store: &dyn Store, names: &mut ProofKeys, env: &Env) -> 
         match judge(WriteCondition::Unchanged, &key, &bodies, &told, content(store, &key).await?.as_ref())? {
             RoundVerdict::Kept => {
                 left -= 1;
-                // On from the version that the winner was told, as its holder would: it must be the object's.
+                // The next round replaces the version that the winner got, as a lease holder would: it must be the
+                // object's version.
                 let won = outcomes.into_iter().find_map(|o| match o {
                     ReplaceOutcome::Replaced(version) => Some(version),
                     ReplaceOutcome::Changed | ReplaceOutcome::Unknown { .. } => None,
                 });
                 next = won.map(|version| (key, version));
             }
-            // On with another key: a request of this round may still arrive at this one, and be right to win.
+            // The next round uses another key: a late request of this round may still arrive, and rightly win.
             RoundVerdict::Inconclusive { why } => doubts.add(why)?,
         }
     }
@@ -301,7 +305,7 @@ async fn paused_round(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<
     let (hold, handle) = PutPause::new();
     let slow = store.put_if_absent_paused(key, bodies[0].clone(), hold);
     let fast = async {
-        // If it ended without ever being held, its outcome tells; if it hangs, the hold is released below.
+        // If the put ended without a pause, its outcome is judged; if it hangs, the pause ends below.
         let _ = tokio::time::timeout(HOLD_PATIENCE, handle.started).await;
         tokio::time::sleep(HOLD_SETTLE).await;
         let fast = store.put_if_absent(key, bodies[1].clone());
@@ -317,16 +321,16 @@ async fn paused_round(store: &dyn Store, key: &str, bodies: &[Bytes]) -> Result<
     Ok(vec![slow?, fast?])
 }
 
-/// What a writer was told.
+/// The answer that a writer got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum WriterOutcome {
-    /// That it wrote the object.
+    /// The writer was told that it wrote the object.
     Won,
-    /// That the condition did not hold.
+    /// The writer was told that the condition did not hold.
     Refused,
-    /// Nothing.
+    /// The writer got no clear answer.
     Unknown {
-        /// What came instead.
+        /// What was received instead.
         why: String,
     },
 }
@@ -351,19 +355,19 @@ impl From<ReplaceOutcome> for WriterOutcome {
     }
 }
 
-/// What one round says.
+/// The verdict on one round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RoundVerdict {
-    /// One winner, and the object is the winner's.
+    /// There is one winner, and the object holds the winner's bytes.
     Kept,
     /// Answers are missing, so that the round proves nothing.
     Inconclusive {
-        /// What came instead.
+        /// What was received instead.
         why: String,
     },
 }
 
-/// Reads a round: writer `i` wrote `bodies[i]` and was told `told[i]`, and afterwards `content` was there.
+/// Judges a round: writer `i` wrote `bodies[i]` and got the answer `told[i]`, and afterwards the object held `content`.
 fn judge(
     condition: WriteCondition,
     key: &str,
@@ -378,7 +382,7 @@ fn judge(
     if winners.len() > 1 {
         return Err(ProofFailure::SeveralWinners { condition, key: key(), winners: winners.len() });
     }
-    // Whoever was refused must not have changed a byte.
+    // A writer that was refused must not have changed a byte.
     if holder.is_some_and(|i| told[i] == WriterOutcome::Refused) {
         return Err(ProofFailure::Overwritten { condition, key: key() });
     }
@@ -390,11 +394,11 @@ fn judge(
     }
 }
 
-/// Tries the store briefly: at each start. One conditional put on the probe key that [`prove`] left must be refused. If the key is gone,
-/// which `live/` may be, it is made again and then tried.
+/// Tests the store briefly, at each start. One conditional put on the probe key that [`prove`] left must be refused. If
+/// the key is gone, which is allowed for `live/`, it is written again and then tested.
 ///
 /// # Errors
-/// How the store failed.
+/// What the test found.
 pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
     let mut created: Option<Bytes> = None;
     let mut last = None;
@@ -406,7 +410,7 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
             }
             PutOutcome::Created => created = Some(body),
             PutOutcome::Exists => {
-                // Only what was created just now is known; that one must still be there.
+                // Only the content that was written just now is known; it must still be there.
                 let Some(created) = created else { return Ok(()) };
                 let kept = store.get(prefix, SizeLimit::LIVE).await? == created;
                 return if kept { Ok(()) } else { Err(broken_promise_failure(WriteCondition::Absent, prefix)) };
@@ -421,16 +425,16 @@ pub async fn check(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), Pro
     Err(undecided_failure(prefix, last))
 }
 
-/// Tries the store briefly: at each start. One replace of the probe key by who expects another version must be refused.
+/// Tests the store briefly, at each start. One replace of the probe key that expects another version must be refused.
 ///
 /// # Errors
-/// How the store failed.
+/// What the test found.
 pub async fn check_replace(store: &dyn Store, prefix: &str, env: &Env) -> Result<(), ProofFailure> {
     match store.get_versioned(prefix, SizeLimit::LIVE).await {
         Ok(_) => {}
-        // `live/` may have been emptied. Whoever makes it, there is something to be kept.
+        // `live/` may have been emptied. It does not matter which node writes the object: it only has to exist.
         Err(e) if e.is_not_found() => drop(store.put_if_absent(prefix, body(env)).await?),
-        // Others put it there, and it is nothing that could be kept.
+        // Another program put something there that is no object; it is replaced.
         Err(StoreError { version: Some(version), .. }) => drop(store.replace(prefix, body(env), &version).await?),
         Err(e) => return Err(e.into()),
     }
@@ -453,7 +457,7 @@ fn broken_promise_failure(condition: WriteCondition, key: &str) -> ProofFailure 
     ProofFailure::Overwritten { condition, key: key.to_owned() }
 }
 
-/// What came last instead of a verdict, in the store's own words.
+/// The failure for missing answers, with the store's last message.
 fn undecided_failure(key: &str, last: Option<String>) -> ProofFailure {
     let last = last.unwrap_or_else(|| "it was made only now".to_owned());
     ProofFailure::CannotTell { why: format!("{key}: {last}") }

@@ -1,7 +1,8 @@
-//! A store whose client is built anew when it is refused: credentials, profiles and certificates are exchanged on disk while a node goes on.
+//! A store that builds a new client when the current one is refused: credentials, profiles and certificates may be
+//! replaced on disk while a node runs.
 //!
-//! The invariant that lives here: a request is sent again only when it was definitely refused, and once; what the new client is told is the
-//! answer. When a new one is built is decided in [`crate::client_renewal`].
+//! The invariant that lives here: a request is sent again only when it was definitely refused, and only once; the
+//! answer to the new client is final. [`crate::client_renewal`] decides when a new client is built.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,24 +22,24 @@ use crate::client_renewal::{ClientRenewal, RenewalAction};
 use crate::env::Env;
 use crate::outage::Outage;
 
-/// A store that is being connected to.
+/// A pending connection to a store.
 pub(super) type ConnectFuture = Pin<Box<dyn Future<Output = Result<Arc<dyn Store>, StoreError>> + Send>>;
 
-/// The store of now, and how the next one is made.
+/// The current store, and how to make the next one.
 pub(super) struct ReconnectingStore {
     connect: Box<dyn Fn() -> ConnectFuture + Send + Sync>,
     env: Env,
     now: SyncMutex<ConnectionState>,
-    /// One at a time connects.
+    /// Held while connecting, so that only one task connects.
     turn: Mutex<()>,
 }
 
 struct ConnectionState {
     store: Arc<dyn Store>,
     renewal: ClientRenewal,
-    /// An operator has asked for a new one.
+    /// The operator has asked for a new client.
     is_asked: bool,
-    /// None can be built.
+    /// The outage during which no new client can be built.
     outage: Outage,
 }
 
@@ -50,10 +51,10 @@ impl fmt::Debug for ReconnectingStore {
 }
 
 impl ReconnectingStore {
-    /// The store that `connect` makes, now and whenever it is refused.
+    /// Wraps the store that `connect` makes, at first and after each refusal.
     ///
     /// # Errors
-    /// It cannot be connected to.
+    /// `connect` failed.
     pub(super) async fn connect(
         connect: impl Fn() -> ConnectFuture + Send + Sync + 'static,
         env: &Env,
@@ -68,7 +69,7 @@ impl ReconnectingStore {
         Ok(Self { connect: Box::new(connect), env: env.clone(), now, turn: Mutex::default() })
     }
 
-    /// The store of now, and which one it is.
+    /// The current store and its number.
     async fn current_store(&self) -> (Arc<dyn Store>, u64) {
         if self.now().is_asked {
             let _turn = self.turn.lock().await;
@@ -80,7 +81,7 @@ impl ReconnectingStore {
         (Arc::clone(&now.store), now.renewal.generation())
     }
 
-    /// The store to ask after the one of `used` has refused; `None`: the refusal stands.
+    /// The store to try after store number `used` was refused; `None` if the refusal is final.
     async fn store_after_refusal(&self, used: u64, error: &StoreError) -> Option<Arc<dyn Store>> {
         if !is_client_refusal(error.kind) {
             return None;
@@ -104,7 +105,7 @@ impl ReconnectingStore {
         Some(Arc::clone(&self.now().store))
     }
 
-    /// One that cannot be built leaves the one before.
+    /// Builds a new client; on failure the previous one stays.
     async fn reconnect(&self) -> bool {
         match (self.connect)().await {
             Ok(store) => {
@@ -121,7 +122,7 @@ impl ReconnectingStore {
         }
     }
 
-    /// Asks the store of now, and once more the next one if that is refused.
+    /// Sends the request to the current store, and if that is refused once more to the next one.
     async fn call_with_reconnect<T, F>(&self, ask: impl Fn(Arc<dyn Store>) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send,
@@ -140,13 +141,13 @@ impl ReconnectingStore {
     }
 
     fn now(&self) -> MutexGuard<'_, ConnectionState> {
-        // Nothing that holds it can fail in between.
+        // No holder of the lock can fail in between.
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether an error may come of what the client has: its credentials are refused, or it refuses the server's certificate. Both are definite:
-/// nothing was done.
+/// Whether an error may come from the client itself: its credentials are refused, or it refuses the server's
+/// certificate. Both are definite: nothing was written.
 fn is_client_refusal(kind: StoreErrorKind) -> bool {
     matches!(
         kind,
@@ -181,7 +182,7 @@ impl Store for ReconnectingStore {
     }
 
     async fn put_if_absent_paused(&self, key: &str, body: Bytes, hold: PutPause) -> Result<PutOutcome, StoreError> {
-        // It is held once: the proof, which has put others before, begins again by itself.
+        // The pause works only once. The proof, which has put other objects before, starts again by itself.
         self.current_store().await.0.put_if_absent_paused(key, body, hold).await
     }
 

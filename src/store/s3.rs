@@ -1,12 +1,13 @@
 //! A store in an S3 bucket, over the AWS SDK.
 //!
 //! The invariant that lives here: [`put_if_absent`](Store::put_if_absent) sends one request with `If-None-Match: *`,
-//! [`replace`](Store::replace) one with `If-Match`, and nobody below repeats them. A retry would meet the first attempt's own
-//! object and report `Exists` where it was `Created`; worse, it could land after the caller has gone on.
+//! [`replace`](Store::replace) one with `If-Match`, and no layer below repeats them. A retry would meet the first
+//! attempt's own object and report `Exists` where it was `Created`; worse, it could take effect after the caller has
+//! gone on.
 //!
-//! **Payload signing.** Bodies carry a CRC32C. Over TLS, and over plain HTTP on the loopback, they are not hashed a second
-//! time for the signature: that costs half a second of CPU for each GB and adds nothing to what TLS does. Over
-//! plain HTTP to another host they are, since there the signature is all that keeps somebody in between from changing them.
+//! **Payload signing.** Bodies carry a CRC32C. Over TLS, and over plain HTTP on the loopback, they are not hashed a
+//! second time for the signature: that costs half a second of CPU for each GB and adds nothing to TLS. Over plain HTTP
+//! to another host they are, because there only the signature protects them against changes in transit.
 
 use std::ops::Range;
 
@@ -39,42 +40,45 @@ use super::{
 use crate::config::StoreSettings;
 use crate::env::Env;
 
-/// What no config file says.
+/// Settings that are not in the config file.
 #[derive(Debug, Clone)]
 pub struct S3Options {
-    /// Larger bodies are sent in parts.
+    /// Bodies larger than this are sent in parts.
     pub single_put_bytes: usize,
-    /// Size of a part; S3 takes nothing below 5 MiB.
+    /// Size of a part; S3 allows at least 5 MiB.
     pub part_bytes: usize,
-    /// Credentials, instead of those that the profile, the environment or the machine's role gives.
+    /// Credentials to use instead of those from the profile, the environment or the machine's role.
     pub credentials: Option<Credentials>,
 }
 
 impl Default for S3Options {
-    /// Packs of the usual size go in one request, which S3 charges for; a part is what is worth sending again.
+    /// Packs of the usual size are sent in one request, because S3 charges for each; a part is the amount worth sending
+    /// again.
     fn default() -> Self {
         Self { single_put_bytes: 64 << 20, part_bytes: 16 << 20, credentials: None }
     }
 }
 
-/// How often a download is begun that breaks off in its body; the SDK retries only up to the headers.
+/// How many times a download that breaks off in its body is started; the SDK retries only up to the headers.
 const BODY_ATTEMPTS: u32 = 4;
 
-/// Pages of one listing in a row that show nothing of ours, before it is given up. Buckets with many deleted versions have some.
+/// How many pages of one listing in a row may contain none of our objects before it fails. Buckets with many deleted
+/// versions have some.
 const EMPTY_PAGES_MAX: usize = 10_000;
 
-/// What is taken at once for a body whose server says it is long. More is taken as it comes.
+/// The most memory reserved at once for a body by the length that the server states. More is allocated as the body
+/// arrives.
 const BODY_RESERVE_MAX: u64 = 16 << 20;
 
-/// A bucket, or a prefix in one.
+/// A store in a bucket, or under a prefix in one.
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: Client,
     url: String,
-    /// The bucket and who is asked for it, as errors name it.
+    /// The bucket and its endpoint, as errors name them.
     place: String,
     bucket: String,
-    /// Empty, or with a slash at its end.
+    /// The prefix: empty, or with a slash at its end.
     root: String,
     storage_class: Option<StorageClass>,
     sse: Option<ServerSideEncryption>,
@@ -86,10 +90,10 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// A client for `bucket`; nothing is sent yet.
+    /// Makes a client for `bucket`; no request is sent yet.
     ///
     /// # Errors
-    /// A CA file that cannot be read or holds no certificates.
+    /// A CA file cannot be read or contains no certificates.
     pub async fn connect(
         settings: &StoreSettings,
         bucket: &str,
@@ -129,7 +133,7 @@ impl S3Store {
         format!("{}{key}", self.root)
     }
 
-    /// Packs alone: all else is small and read often, and colder classes charge for both.
+    /// Only packs get a storage class: all other objects are small and read often, and colder classes charge for both.
     fn storage_class(&self, key: &str) -> Option<StorageClass> {
         let is_pack = key.split('/').nth(1) == Some("packs");
         self.storage_class.clone().filter(|_| is_pack)
@@ -149,8 +153,8 @@ impl S3Store {
             .set_ssekms_key_id(self.sse_kms_key_id.clone())
     }
 
-    /// What is returned is the ETag of what was written, if the server names one. Every S3 server does: who has written without a condition
-    /// must not go on without it.
+    /// Writes the object and returns its ETag, if the server sends one. Every S3 server does; a caller that writes
+    /// without a condition must treat a missing one as an error.
     async fn put_whole(
         &self,
         key: &str,
@@ -169,8 +173,8 @@ impl S3Store {
         Ok(request.config_override(config.timeout_config(timeouts)).send().await?.e_tag)
     }
 
-    /// One download, from the request to the last byte, and the ETag that came with it. What the server says of its length is
-    /// believed only where it says that it is too much.
+    /// One download, from the request to the last byte, with its ETag. The length that the server states is used only
+    /// to reject a body that is too long.
     async fn read(
         &self,
         key: &str,
@@ -215,39 +219,40 @@ impl S3Store {
                 Err(DownloadFailure::Body(detail)) if left == 0 => {
                     return Err(S3Failure::interrupted_download(detail));
                 }
-                // Bytes were coming a moment ago, so there is no crowd to avoid; the next attempt backs off if need be.
+                // The connection worked a moment ago, so no pause is needed; the next attempt backs off if necessary.
                 Err(DownloadFailure::Body(detail)) => tracing::debug!(key, detail, "a download broke off"),
             }
         }
     }
 }
 
-/// On what a put depends.
+/// The condition of a put.
 enum PutCondition<'a> {
     None,
     Absent,
     Version(&'a ObjectVersion),
 }
 
-/// What one page of a listing says about what comes after it.
+/// What one page of a listing says about the following page.
 #[derive(Debug, PartialEq, Eq)]
 enum ListContinuation {
-    /// It was the last one.
+    /// This is the last page.
     End,
-    /// There is more, under this token if there is one.
+    /// There are more objects, to be continued with this token if there is one.
     More(Option<String>),
-    /// It does not say, or contradicts itself: nothing may be concluded from what it lacks.
+    /// The page does not say, or contradicts itself: an object missing in the listing may exist.
     Unclear(String),
 }
 
 impl ListContinuation {
-    /// Of an answer to a request with `token`; beside it what the page shows.
+    /// From an answer to a request with `token`; also returns the objects on the page.
     fn of(answer: ListObjectsV2Output, token: Option<&str>) -> (Self, Vec<Object>) {
         let contents = answer.contents.unwrap_or_default();
         let next = answer.next_continuation_token.filter(|next| !next.is_empty());
         let shown = contents.len() + answer.common_prefixes.map_or(0, |prefixes| prefixes.len());
         let end = match (answer.is_truncated, next) {
-            // By its own count it lacks some. Counts of more than is asked for at once are taken as the number of all.
+            // By its own count the page lacks some. A count larger than a page is taken for the total number of
+            // objects.
             _ if answer.key_count.is_some_and(|count| usize::try_from(count).is_ok_and(|count| count > shown))
                 && answer.key_count <= answer.max_keys.or(Some(LIST_PAGE_MAX as i32)) =>
             {
@@ -267,21 +272,21 @@ impl ListContinuation {
 }
 
 enum DownloadFailure {
-    /// Refused, or retried in vain.
+    /// The request was refused, or all retries failed.
     Answer(S3Failure),
-    /// It broke off.
+    /// The body broke off.
     Body(String),
 }
 
-/// Whether somebody in between could change what is sent to `endpoint`.
+/// Whether bodies sent to `endpoint` could be changed in transit.
 fn is_unencrypted_remote(endpoint: &str) -> bool {
     endpoint.starts_with("http://") && !client::is_on_loopback(endpoint)
 }
 
-/// Said of a success without one: nothing shows that the store gave it.
+/// The error for a success without an ETag: nothing shows that the store sent it.
 const NO_ETAG: &str = "the server's answer has no ETag";
 
-/// What a conditional put came to whose answer has a status of success.
+/// The outcome of a conditional put whose answer has a status of success.
 fn put_outcome(etag: Option<&str>) -> PutOutcome {
     match etag {
         Some(_) => PutOutcome::Created,
@@ -293,7 +298,7 @@ fn put_outcome(etag: Option<&str>) -> PutOutcome {
 fn version_from_etag(etag: Option<String>) -> Result<ObjectVersion, &'static str> {
     match etag {
         None => Err(NO_ETAG),
-        // `If-Match` never matches these. nginx makes them when it compresses what passes through.
+        // `If-Match` never matches weak ETags. nginx makes them when it compresses a body.
         Some(weak) if weak.starts_with("W/") => Err("the server, or a proxy before it, gives weak ETags only"),
         Some(etag) => Ok(ObjectVersion::new(etag)),
     }
@@ -338,8 +343,8 @@ impl Store for S3Store {
         let config = without_retries()
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(client::timeouts(body.len() as u64));
-        // Unsigned and with a checksum that is made here, or the SDK would wrap the stream into chunks of its own. Buckets with a default
-        // retention refuse puts that have none.
+        // Unsigned and with a checksum made here, because the SDK would otherwise wrap the stream into its own chunks.
+        // Buckets with a default retention reject puts without a checksum.
         let checksum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
         let checksum = aws_smithy_types::base64::encode(checksum.as_ref());
         let request = self
@@ -358,7 +363,8 @@ impl Store for S3Store {
         match self.put_whole(key, body, without_retries(), PutCondition::Version(expected)).await {
             Ok(etag) => Ok(match version_from_etag(etag) {
                 Ok(version) => ReplaceOutcome::Replaced(version),
-                // No refusal, since the object has changed: who reads it back is told that it has no version.
+                // Not a refusal, because the object has changed: a caller that reads it back finds that it has no
+                // version.
                 Err(why) => ReplaceOutcome::Unknown { why: why.to_owned() },
             }),
             Err(failure) => failure.into_replace_outcome(&self.place, key),
@@ -386,11 +392,11 @@ impl Store for S3Store {
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         key::check(&self.place, key)?;
-        // HTTP cannot ask for nothing.
+        // HTTP has no empty range.
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        // Servers keep numbers in 63 bits.
+        // Servers hold numbers in 63 bits.
         let header = match i64::try_from(range.end - 1) {
             Ok(last) => format!("bytes={}-{last}", range.start),
             Err(_) => format!("bytes={}-", range.start),
@@ -420,7 +426,7 @@ impl Store for S3Store {
                 .map_err(|e| S3Failure::from(e).for_bucket(&self.place, None))?;
             let (end, contents) = ListContinuation::of(answer, token.as_deref());
             let last = contents.last().and_then(|o| o.key.clone());
-            // A console's folder markers and other people's files are no objects of ours.
+            // Folder markers of consoles and other programs' files are not ours.
             let objects: Vec<ObjectMeta> = contents
                 .into_iter()
                 .filter_map(|o| {
@@ -438,7 +444,7 @@ impl Store for S3Store {
                 (ListContinuation::More(_), _) if !objects.is_empty() => {
                     return Ok(ListPage { objects, truncated: true });
                 }
-                // Nothing of ours in it, which is not the end.
+                // The page contains none of our objects, but it is not the end.
                 (ListContinuation::More(_), Some(last)) => (after, token) = (Some(last), None),
                 (ListContinuation::More(next @ Some(_)), None) => token = next,
                 (ListContinuation::More(None), None) => break,

@@ -1,8 +1,8 @@
 //! The bandwidth limit: `limit_upload`, over everything that is sent through one [`BandwidthLimiter`].
 //!
-//! A whole object goes out at line speed and is paid for before the next one may start, so the limit holds over seconds,
-//! not over each moment. Conditional puts are paid for like all others, but they never wait: they are small, and a lease that
-//! waited for the debt of a pack would run out in the middle of its holder's own upload.
+//! A whole object is sent at line speed, and the next one waits until the limit allows it, so the limit holds over
+//! seconds, not at each moment. Conditional puts count like all others, but they never wait: they are small, and a
+//! lease that waited for the debt of a pack would expire in the middle of its holder's own upload.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::env::Env;
 
-/// How much unused bandwidth is carried over: small objects after a pause need not wait.
+/// How much unused bandwidth is carried over, so that small objects after a pause need not wait.
 const BURST: Duration = Duration::from_secs(1);
 
-/// A bandwidth shared by all who hold a clone.
+/// A bandwidth limit shared by all clones.
 #[derive(Debug, Clone)]
 pub struct BandwidthLimiter {
     bucket: Arc<Mutex<TokenBucket>>,
@@ -41,18 +41,18 @@ impl BandwidthLimiter {
         }
     }
 
-    /// Counts, and tells how long whoever waits has to.
+    /// Counts the bytes, and returns how long the caller has to wait.
     fn take(&self, bytes: usize) -> Duration {
         let now = self.env.clock.boottime();
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now, bytes as u64)
     }
 }
 
-/// A token bucket that may go into debt: each taker waits until the debt before it is paid.
+/// A token bucket that may go into debt: each caller waits until the debt before it is paid.
 #[derive(Debug)]
 struct TokenBucket {
     bytes_per_second: u64,
-    /// When all that was taken so far is paid for.
+    /// The time at which all bytes taken so far are paid for.
     paid_at: Duration,
 }
 
@@ -69,7 +69,7 @@ impl TokenBucket {
     }
 }
 
-/// A store whose uploads keep to a [`BandwidthLimiter`].
+/// A store whose uploads respect a [`BandwidthLimiter`].
 #[derive(Debug)]
 pub struct ThrottledStore {
     inner: Arc<dyn Store>,
@@ -77,7 +77,7 @@ pub struct ThrottledStore {
 }
 
 impl ThrottledStore {
-    /// `inner`, limited.
+    /// Wraps `inner` with the limit.
     pub fn new(inner: Arc<dyn Store>, limiter: BandwidthLimiter) -> Self {
         Self { inner, limiter }
     }

@@ -1,24 +1,26 @@
-//! The clock of a directory: the time that its file system gives to a file which this process has just written. On a network file system
-//! it is the server's. Elsewhere it is the kernel's, which a process may still see wrongly, under a library that fakes the time. Pure.
+//! The clock of a directory store: the time that its file system gives to a file which this process has just written.
+//! On a network file system it is the server's clock. Elsewhere it is the kernel's, which this process may read
+//! differently under a library that fakes the time. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock_reading::ClockReading;
 
-/// File systems tell times in steps of up to two seconds, and kernels a few milliseconds late.
+/// The precision of file dates: file systems store them in steps of up to two seconds, and kernels set them a few
+/// milliseconds late.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
 
-/// One look at it.
+/// One measurement of the file system's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DirClock {
-    /// The file system's time at the host's moment `taken`.
+    /// The file system's time at the host's time `taken`.
     time: Timestamp,
     taken: ClockReading,
 }
 
 impl DirClock {
-    /// From the time of a file that was written between two moments. Where that lies between them the two clocks agree, however long
-    /// the writing took.
+    /// From the date of a file that was written between `before` and `after`. If the date lies between them the two
+    /// clocks agree, however long the writing took.
     pub(super) fn read(before: ClockReading, modified: Timestamp, after: ClockReading) -> Self {
         let offset = if modified < before.wall.min(after.wall) {
             modified.duration_since(before.wall.min(after.wall))
@@ -32,14 +34,15 @@ impl DirClock {
         Self { time: after.wall.checked_add(offset).unwrap_or(far), taken: after }
     }
 
-    /// The file system's clock minus the host's, at `now`: the host's wall clock may have been set since, its boot clock was not.
+    /// The file system's clock minus the host's, at `now`. Correct even if the host's wall clock was set since, because
+    /// the boot clock was not.
     pub(super) fn offset(&self, now: ClockReading) -> SignedDuration {
         let passed = SignedDuration::try_from(now.boot.saturating_sub(self.taken.boot)).unwrap_or(SignedDuration::MAX);
         let offset = self.time.duration_since(now.wall).saturating_add(passed);
         if offset.abs() <= STEP { SignedDuration::ZERO } else { offset }
     }
 
-    /// How old it is.
+    /// The age of the measurement.
     pub(super) fn age(&self, now: ClockReading) -> std::time::Duration {
         now.boot.saturating_sub(self.taken.boot)
     }

@@ -1,5 +1,6 @@
-//! The seam under the directory store: everything that changes the file system, and its locks, goes through [`FileSystem`], so that a test can
-//! stand in between and find out what would be left if the power failed after any one of these steps.
+//! The interface under the directory store. Everything that changes the file system, and its locks, goes through
+//! [`FileSystem`], so that a test can intercept it and check what would be left if the power failed after any one of
+//! these steps.
 
 use std::fmt::Debug;
 use std::fs::{File, TryLockError};
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 
 use super::open_dir::{FileAt, OpenDir};
 
-/// The changes that a directory store makes, each in a directory that is open: no link is followed.
+/// The changes that a directory store makes. Each works in an open directory and follows no link.
 pub trait FileSystem: Debug + Send + Sync {
     /// Creates a file that must not exist yet, mode 0600.
     fn create(&self, at: &FileAt) -> io::Result<Box<dyn WritableFile>>;
@@ -35,8 +36,8 @@ pub trait FileSystem: Debug + Send + Sync {
     /// `fsync(2)` of a directory: the names in it are durable afterwards.
     fn sync_dir(&self, dir: &OpenDir) -> io::Result<()>;
 
-    /// Takes the exclusive `flock(2)` of the file `at`, without waiting; `WouldBlock` while somebody else has it. With
-    /// `make` a missing file is made, mode 0600, else it is `NotFound`. Closing the file gives the lock back, and so
+    /// Takes the exclusive `flock(2)` of the file `at`, without waiting; `WouldBlock` while another process has it.
+    /// With `make` a missing file is made, mode 0600, else it is `NotFound`. Closing the file releases the lock, and so
     /// does the kernel when the process dies.
     fn lock(&self, at: &FileAt, make: bool) -> io::Result<File>;
 }
@@ -46,17 +47,17 @@ pub trait WritableFile: Send {
     /// Appends all of `bytes`.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// `fdatasync(2)`: what was written is durable afterwards. After an error the kernel may have dropped the pages and call
-    /// them clean, so a second try on the same file would lie.
+    /// `fdatasync(2)`: what was written is durable afterwards. After an error the kernel may have dropped the pages and
+    /// marked them clean, so a second try on the same file would report a false success.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// When the file system says that it was changed last: on a network file system by its server's clock.
+    /// The file's modification time by the file system's clock; on a network file system the server's.
     fn modified(&self) -> io::Result<Timestamp> {
         Err(ErrorKind::Unsupported.into())
     }
 }
 
-/// The kernel's.
+/// The real file system.
 #[derive(Debug, Clone, Copy)]
 pub struct HostFileSystem;
 
@@ -98,7 +99,7 @@ impl FileSystem for HostFileSystem {
             TryLockError::WouldBlock => ErrorKind::WouldBlock.into(),
             TryLockError::Error(e) => e,
         })?;
-        // Somebody may have tidied the file away between the two steps; the next one would lock another.
+        // Another process may have removed the file between the two steps; the next caller would lock a different file.
         let locked = file.metadata()?;
         match rustix::fs::statat(at.dir(), at.name(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) if (locked.dev(), locked.ino()) == (there.st_dev, there.st_ino) => Ok(file),
@@ -109,19 +110,20 @@ impl FileSystem for HostFileSystem {
 }
 
 fn open_lock(at: &FileAt, make: bool) -> io::Result<File> {
-    // Writable, although nothing is written: NFS gives no exclusive lock otherwise.
+    // Opened for writing, although nothing is written: NFS gives no exclusive lock otherwise.
     let make = if make { OFlags::CREATE } else { OFlags::empty() };
     at.open(OFlags::RDWR | make, Mode::RUSR | Mode::WUSR)
 }
 
-/// Whether it says that a FIFO, a link, a socket, a device or a directory is there.
+/// Whether the error means that a FIFO, a link, a socket, a device or a directory is there.
 fn is_no_file(e: &io::Error) -> bool {
     matches!(Errno::from_io_error(e), Some(Errno::LOOP | Errno::NXIO | Errno::NODEV))
         || matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::IsADirectory)
 }
 
-/// Removes what is in the place of a lock's file and is no file, so that the file can be made. False: this file system has no lock for
-/// the directory itself, which keeps a file from being removed that another process has just put there.
+/// Removes an object that is no file from the place of a lock file, so that the file can be made. `false` if this file
+/// system has no lock on directories; that lock keeps this call from removing a file that another process has just
+/// made.
 fn remove_non_file(at: &FileAt) -> io::Result<bool> {
     let dir = File::from(at.dir().readable()?);
     match dir.try_lock() {
@@ -144,7 +146,7 @@ fn remove_non_file(at: &FileAt) -> io::Result<bool> {
             tracing::warn!(path = %at.path().display(), "what stood in the place of a lock's file, and was no file, is removed");
             Ok(true)
         }
-        // A directory that is not empty stays: its content is not the store's.
+        // A directory that is not empty stays: its content does not belong to the store.
         Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
         Err(e) => Err(e.into()),
     }

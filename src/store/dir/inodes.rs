@@ -1,12 +1,13 @@
-//! Whether a file system that takes no more files has used up its inodes: then there is space, and `df` shows it. Pure.
+//! Whether a file system that refuses new files has used up its inodes, although `df` shows free space. Pure.
 
 use rustix::fs::StatVfs;
 
-/// What is told of it, behind the kernel's words.
+/// The explanation that is added to the kernel's error message.
 pub(super) const TOLD: &str = "its file system has no inodes left, which 'df -i' shows. Each file needs one, however much space is free, and a prune \
                                needs some, too: remove files that are not the store's";
 
-/// Judges what the file system says. Some have no fixed number of inodes, and count none; of a quota nothing is seen here.
+/// Judges by the file system's counters. Some file systems have no fixed number of inodes and report none; quotas are
+/// not visible here.
 pub(super) fn are_used_up(fs: &StatVfs) -> bool {
     fs.f_files > 0 && fs.f_favail == 0 && fs.f_bavail > 0
 }
@@ -21,9 +22,9 @@ mod tests {
         for (files, free, blocks, expected) in [
             (1000, 0, 50, true),
             (1000, 1, 50, false),
-            // Both are used up: space comes first.
+            // Both are used up: the lack of space is reported.
             (1000, 0, 0, false),
-            // btrfs makes inodes as it needs them.
+            // btrfs creates inodes on demand.
             (0, 0, 50, false),
         ] {
             let fs = StatVfs { f_files: files, f_favail: free, f_bavail: blocks, ..fs };

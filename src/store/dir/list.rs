@@ -1,5 +1,5 @@
-//! Listing a directory tree in the byte order of its keys, one page at a time, holding no more than a page of names for each
-//! level of the tree.
+//! Lists a directory tree in the byte order of its keys, one page at a time. Holds no more than a page of names for
+//! each level of the tree.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use super::open_dir::OpenDir;
 use crate::store::{ListPage, ObjectMeta, key};
 
-/// The keys below `root` that start with `prefix` and are greater than `after`. A folder that is missing gives an empty page;
-/// one that is a link is an error, since what it lacks may be there. Links that stand among others are no objects.
+/// The keys below `root` that start with `prefix` and are greater than `after`. A missing folder gives an empty page; a
+/// folder that is a link is an error, because the objects may be behind it. Links inside a folder are no objects and
+/// are skipped.
 pub(super) fn list(root: &OpenDir, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<ListPage> {
-    // Only one folder can hold what starts with this.
+    // Only one folder can contain keys with this prefix.
     let folder = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
     let mut walk = KeyListing { root, prefix, after: after.unwrap_or(""), limit, page: ListPage::default() };
     walk.folder(folder)?;
@@ -35,12 +36,13 @@ type NameBatch = BTreeMap<String, ListedName>;
 enum ListedName {
     Folder,
     Object(ObjectMeta),
-    /// Deleted since its name was read.
+    /// The entry was deleted after its name was read.
     Gone,
 }
 
 impl KeyListing<'_> {
-    /// Adds what is in `folder` (empty, or with a slash at its end); `page.truncated` says that no more fits.
+    /// Adds the content of `folder` (empty, or with a slash at its end) to the page; sets `page.truncated` when the
+    /// page is full.
     fn folder(&mut self, folder: &str) -> io::Result<()> {
         let mut done = String::new();
         loop {
@@ -59,7 +61,7 @@ impl KeyListing<'_> {
                     return Ok(());
                 }
             }
-            // Folders may turn out empty, so a full batch need not have filled the page.
+            // Folders may be empty, so a full batch need not have filled the page.
             match last {
                 Some(last) if more => done = last,
                 _ => return Ok(()),
@@ -67,8 +69,8 @@ impl KeyListing<'_> {
         }
     }
 
-    /// The first names after `done` in `folder` that may matter, and whether there are more. A directory's name ends with a
-    /// slash, which is what makes the order of the names the order of the keys: `a-b` comes before `a/c`.
+    /// The first names after `done` in `folder` that may match, and whether there are more. A directory's name ends
+    /// with a slash, so that the order of the names is the order of the keys: `a-b` comes before `a/c`.
     fn batch(&self, folder: &str, done: &str) -> io::Result<(NameBatch, bool)> {
         let mut names = BTreeMap::new();
         let mut more = false;
@@ -124,14 +126,14 @@ fn object(dir: &OpenDir, folder: &str, name: &str) -> io::Result<ListedName> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok(ListedName::Gone);
     }
-    // Its writer may have set any date.
+    // The file's writer may have set any date.
     let far = if stat.st_mtime < 0 { Timestamp::MIN } else { Timestamp::MAX };
     let modified = Timestamp::new(stat.st_mtime, stat.st_mtime_nsec as i32).unwrap_or(far);
     let size = u64::try_from(stat.st_size).map_err(io::Error::other)?;
     Ok(ListedName::Object(ObjectMeta { key: format!("{folder}{name}"), size, modified }))
 }
 
-/// `None` for what has gone.
+/// `None` if the entry has been deleted.
 fn stat(dir: &OpenDir, name: &str) -> io::Result<Option<Stat>> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),

@@ -1,6 +1,6 @@
-//! Directories and files beneath a store's root, by descriptor. The path to the root is the operator's, and may have links in
-//! it; what is below was put there by whoever may write to the store. So no link below the root is followed, and nothing is
-//! opened that would wait for somebody: a file is asked what it is before it is read.
+//! Directories and files below a store's root, by descriptor. The path to the root is the operator's, and may contain
+//! links; the content below can be written by every user with access to the store. So no link below the root is
+//! followed, and no open can block: the type of a file is checked before it is read.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,12 +14,12 @@ use rustix::io::Errno;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A FIFO is opened at once, a terminal does not become this process's, and a link is an error.
+/// A FIFO is opened without waiting, a terminal does not become this process's, and a link is an error.
 const CAREFUL: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
-/// A directory that is open: what happens in it happens there, whatever its path leads to meanwhile.
+/// An open directory. Operations work on this directory even if its path leads elsewhere meanwhile.
 #[derive(Debug)]
 pub struct OpenDir {
     fd: OwnedFd,
@@ -35,13 +35,13 @@ pub struct FileAt {
 }
 
 impl OpenDir {
-    /// The directory at `path`. Links are followed: it is the operator who says where the store is.
+    /// Opens the directory at `path`. Links are followed: the operator chose the path.
     ///
     /// # Errors
-    /// There is none, or it may not be entered.
+    /// The directory does not exist, or may not be entered.
     pub fn root(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // With the dot a file system that is mounted on demand is mounted.
+        // The dot makes the kernel mount a file system that is mounted on demand.
         let fd = rustix::fs::openat(CWD, path.join("."), flags, Mode::empty())?;
         Ok(Self { fd, path: path.to_owned(), openat2: has_openat2() })
     }
@@ -52,24 +52,24 @@ impl OpenDir {
         self
     }
 
-    /// Its path when it was opened, for people.
+    /// The path at the time of the open, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Device and inode.
+    /// Device and inode number.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// The metadata cannot be read.
     pub fn id(&self) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::fstat(&self.fd)?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// The directory at `path` below this one; an empty path is this one.
+    /// Opens the directory at `path` below this one; an empty path is this one.
     ///
     /// # Errors
-    /// `ELOOP` where there is a link on the way.
+    /// `ELOOP` if a component is a link.
     pub fn dir(&self, path: &str) -> io::Result<Self> {
         let path = path.trim_end_matches('/');
         let fd = if path.is_empty() {
@@ -80,19 +80,19 @@ impl OpenDir {
         Ok(Self { fd, path: self.path.join(path), openat2: self.openat2 })
     }
 
-    /// The regular file at `path` below this directory, for reading.
+    /// Opens the regular file at `path` below this directory for reading.
     ///
     /// # Errors
-    /// `ELOOP` where there is a link on the way or at the end; [`ErrorKind::IsADirectory`] for a directory;
-    /// [`ErrorKind::InvalidInput`] for anything else that is no regular file.
+    /// `ELOOP` if a component is a link; [`ErrorKind::IsADirectory`] for a directory; [`ErrorKind::InvalidInput`] for
+    /// anything else that is no regular file.
     pub fn file(&self, path: &str) -> io::Result<File> {
         require_regular(self.open(path, OFlags::RDONLY | CAREFUL)?.into())
     }
 
-    /// The directory itself, for listing or `fsync(2)`.
+    /// The directory opened for listing or `fsync(2)`.
     ///
     /// # Errors
-    /// It may not be read.
+    /// The directory may not be read.
     pub fn readable(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.fd, ".", flags, Mode::empty())?)
@@ -100,7 +100,7 @@ impl OpenDir {
 
     fn open(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
         if self.openat2 {
-            // The link itself would be opened, and then be no directory.
+            // Otherwise the link itself would be opened, and fail as no directory.
             let flags = flags.difference(OFlags::NOFOLLOW);
             return Ok(rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), BENEATH)?);
         }
@@ -130,10 +130,10 @@ impl FileAt {
         Self { dir, name: name.into() }
     }
 
-    /// What `path` names, links on the way followed, but not at its end.
+    /// The file that `path` names. Links in its directory part are followed, a link at its end is not.
     ///
     /// # Errors
-    /// There is no such directory, or `path` ends in none of its names.
+    /// The directory does not exist, or `path` does not end in a name.
     pub fn of(path: &Path) -> io::Result<Self> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(ErrorKind::InvalidInput.into());
@@ -147,22 +147,23 @@ impl FileAt {
         Self { dir: Arc::clone(&self.dir), name: name.into() }
     }
 
-    /// The directory it is in.
+    /// The directory that contains the name.
     pub fn dir(&self) -> &OpenDir {
         &self.dir
     }
 
-    /// Its name there.
+    /// The name in its directory.
     pub fn name(&self) -> &OsStr {
         &self.name
     }
 
-    /// Its path when the directory was opened, for people.
+    /// The path at the time the directory was opened, for messages.
     pub fn path(&self) -> PathBuf {
         self.dir.path.join(&self.name)
     }
 
-    /// Opens it with `flags`, and with `mode` where it is made: a regular file, and not through a link.
+    /// Opens the file with `flags`, and with `mode` if it is created. It must be a regular file; a link is not
+    /// followed.
     ///
     /// # Errors
     /// As for [`OpenDir::file`].
@@ -171,7 +172,7 @@ impl FileAt {
     }
 }
 
-/// `file` if it is a regular one.
+/// Returns `file` if it is a regular file.
 fn require_regular(file: File) -> io::Result<File> {
     let kind = file.metadata()?.file_type();
     if kind.is_file() {
@@ -188,7 +189,8 @@ fn is_link(dir: BorrowedFd<'_>, name: &str) -> bool {
     stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
-/// Kernels before 5.6 and some container filters have none; then every component is opened on its own.
+/// Whether the kernel has `openat2`. Kernels before 5.6 and some container filters do not; every component is then
+/// opened on its own.
 fn has_openat2() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| rustix::fs::openat2(CWD, ".", DIRECTORY, Mode::empty(), BENEATH).is_ok())

@@ -1,17 +1,20 @@
-//! Compare-and-set on a file: whoever replaces an object holds a lock while looking at it and renaming over it.
+//! Compare-and-set on a file: a `replace` holds a lock while it reads the object and renames over it.
 //!
-//! The lock is a `flock(2)` on one file in each directory where objects are replaced. It is a lock between processes, and
-//! between hosts where the file system passes it on (NFS, CIFS, CephFS, GFS2; not NFS mounted with `nolock` or
-//! `local_lock=flock`, which no one can tell from in here). The kernel gives it back when its holder dies, so it never
-//! goes stale, and the file stays: who deletes it while the lock is held lets two in at once. Between locking and unlocking
-//! there is one read and one rename, since nobody else gets on while a holder is frozen there.
+//! The lock is a `flock(2)` on one file in each directory where objects are replaced. It is a lock between processes,
+//! and between hosts if the file system supports it (NFS, CIFS, CephFS, GFS2; not NFS mounted with `nolock` or
+//! `local_lock=flock`, which this program cannot detect). The kernel releases it when its holder dies, so it never goes
+//! stale. The file must stay: deleting it while the lock is held would let two processes hold the lock at once. Between
+//! locking and unlocking there is one read and one rename, because all other writers wait while the holder is frozen
+//! there.
 //!
-//! What else writes such a key takes part as far as it must:
-//! - `put_if_absent` needs no lock: it fails while the object exists, and the object exists from the look to the rename.
-//! - `put` and `delete` take the lock where its file is there, so that no `replace` overwrites what it has not seen or brings
-//!   back what was deleted. Where it is not there nothing has been replaced yet, and the price of looking is one failed
-//!   `open`. That leaves one gap: the very first `replace` in a directory may cross with a `put` or `delete` that looked
-//!   just before. Keys that are replaced should be created by `put_if_absent` and not be deleted while in use.
+//! Other writers of such a key take part as far as necessary:
+//! - `put_if_absent` needs no lock: it fails while the object exists, and the object exists from the read to the
+//!   rename.
+//! - `put` and `delete` take the lock if its file exists, so that no `replace` overwrites content it has not read or
+//!   brings back a deleted object. If the file does not exist nothing has been replaced yet, and the check costs one
+//!   failed `open`. That leaves one gap: the very first `replace` in a directory may cross with a `put` or `delete`
+//!   that checked just before. Keys that are replaced should be created by `put_if_absent` and not be deleted while in
+//!   use.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -23,8 +26,8 @@ use super::open_dir::FileAt;
 use super::{DirStoreInner, PutAttemptError, errno, is_refusal};
 use crate::store::{ObjectVersion, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind, key};
 
-/// How often a busy lock is asked for, [`LOCK_POLL`] apart: two seconds and a bit, which is far longer than a rename takes, and
-/// short beside the TTL of any lease.
+/// How many times a busy lock is tried, [`LOCK_POLL`] apart: a little over two seconds, far longer than a rename takes,
+/// and short compared with the TTL of any lease.
 const LOCK_ATTEMPTS: usize = 400;
 
 /// The pause between two attempts.
@@ -37,7 +40,7 @@ impl DirStoreInner {
         body: &[u8],
         expected: &ObjectVersion,
     ) -> Result<ReplaceOutcome, StoreError> {
-        // Before anything is written: most who come too late came long too late.
+        // Checked before anything is written, because most outdated callers are outdated already now.
         match self.version(key)? {
             Some(there) if there == *expected => {}
             Some(_) => return Ok(self.durable(&self.make_parent_dirs(key)?, ReplaceOutcome::Changed)),
@@ -87,7 +90,8 @@ impl DirStoreInner {
         let is_expected = self.version(key).map_err(RenameFailure::Refused)?.as_ref() == Some(expected);
         if is_expected {
             self.disk.rename(temp, at).map_err(|e| {
-                // A network file system may have lost the answer only; asked again, it does not find the temporary file.
+                // On a network file system perhaps only the answer was lost: the client repeats the rename and does not
+                // find the temporary file.
                 if is_refusal(&e) && e.kind() != ErrorKind::NotFound {
                     RenameFailure::Refused(self.error(key, &e))
                 } else {
@@ -99,19 +103,19 @@ impl DirStoreInner {
         Ok(is_expected)
     }
 
-    /// The version of what is there now.
+    /// The version of the existing object.
     pub(super) fn version(&self, key: &str) -> Result<Option<ObjectVersion>, StoreError> {
         match self.read(key, SizeLimit::REPLACED) {
             Ok(body) => Ok(Some(ObjectVersion::of_content(&body))),
             Err(e) if e.is_not_found() => Ok(None),
-            // Nobody who replaces put it there.
+            // No `replace` has put it there.
             Err(e) if e.is_not_an_object() => Ok(Some(ObjectVersion::matching_nothing())),
             Err(e) => Err(e),
         }
     }
 
-    /// `outcome` once it would survive a power cut. Also for `Changed`: the caller will act on what is there, and whoever wrote
-    /// it may not have got to this.
+    /// Returns `outcome` after the directory is synced. Also for `Changed`: the caller will act on the existing object,
+    /// and its writer may not have synced it yet.
     fn durable(&self, at: &FileAt, outcome: ReplaceOutcome) -> ReplaceOutcome {
         match self.disk.sync_dir(at.dir()) {
             Ok(()) => outcome,
@@ -119,7 +123,7 @@ impl DirStoreInner {
         }
     }
 
-    /// The lock of the directory that `at` is in, if objects are replaced there.
+    /// Takes the lock of `at`'s directory, if objects are replaced there.
     pub(super) fn lock_if_replaced(&self, key: &str, at: &FileAt) -> Result<Option<File>, StoreError> {
         match self.lock(at, false) {
             Ok(lock) => Ok(Some(lock)),
@@ -131,7 +135,7 @@ impl DirStoreInner {
         }
     }
 
-    /// About the lock's file, not about the object beside it.
+    /// An error about the lock file, not about the object beside it.
     fn lock_error(&self, at: &FileAt, e: &io::Error) -> StoreError {
         let path = lock_file_of(at).path().display().to_string();
         if e.kind() == ErrorKind::IsADirectory {
@@ -154,11 +158,11 @@ impl DirStoreInner {
     }
 }
 
-/// Why [`DirStoreInner::rename_if`] did neither.
+/// Why [`DirStoreInner::rename_if`] has no result.
 enum RenameFailure {
-    /// It certainly changed nothing.
+    /// Certainly nothing was changed.
     Refused(StoreError),
-    /// It may have renamed, or nobody could look.
+    /// The rename may have happened, or the object could not be read.
     Unknown(String),
 }
 

@@ -1,18 +1,18 @@
-//! Whether a directory is read-only for this process alone: the mount is, and the file system behind it is not. Systemd's
-//! `ProtectSystem=strict` makes such mounts. Pure.
+//! Whether a directory is read-only for this process alone: the mount is, but the file system behind it is not.
+//! Systemd's `ProtectSystem=strict` makes such mounts. Pure.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What is told of a store that is read-only for this process alone, behind the kernel's words.
+/// The explanation that is added to the kernel's error message for a store that is read-only for this process alone.
 pub(super) const TOLD: &str = "for this process alone, as a systemd unit's sandbox makes it: 'runner config show --systemd' prints the \
                                setting that opens it";
 
-/// Judges `mountinfo`, which has the form of `/proc/self/mountinfo`. Of a path that no mount holds nothing is claimed.
+/// Judges `mountinfo`, which has the form of `/proc/self/mountinfo`. `false` if no mount contains the path.
 pub(super) fn is_read_only_here_alone(mountinfo: &[u8], path: &Path) -> bool {
     let mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(MountInfoEntry::read);
-    // The deepest mount, and of several at one place the last: it covers the others.
+    // The deepest mount, and of several at one path the last: it covers the others.
     let holding = mounts.filter(|mount| path.starts_with(OsStr::from_bytes(&mount.point)));
     holding
         .max_by_key(|mount| mount.point.len())
@@ -26,7 +26,8 @@ struct MountInfoEntry {
 }
 
 impl MountInfoEntry {
-    /// One line: ID, parent, device, root, mount point, options, further fields up to a dash, type, source, options of the file system.
+    /// Parses one line: ID, parent, device, root, mount point, options, further fields up to a dash, type, source,
+    /// options of the file system.
     fn read(line: &[u8]) -> Option<Self> {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;

@@ -1,5 +1,5 @@
-//! Answers of HTTP servers, cut off where no honest one goes on. The SDK reads whole documents (listings, refusals, credentials) into
-//! memory before it looks at them; only an object's content is handed on as it comes, and counted there.
+//! Limits the length of HTTP answers. The SDK reads whole documents (listings, refusals, credentials) into memory
+//! before it parses them; only an object's content is streamed, and limited by the reader.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -14,15 +14,16 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// The longest document. A full page of a listing has 1000 keys with some 500 bytes of markup each, and keys of up to 1024 bytes.
+/// The longest document accepted. A full page of a listing has 1000 keys with some 500 bytes of markup each, and keys
+/// of up to 1024 bytes.
 pub(super) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
 
-/// It went on.
+/// The error for a document longer than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server's answer is longer than {DOCUMENT_BYTES_MAX} bytes")]
 pub(super) struct ResponseTooLong;
 
-/// An HTTP client whose documents end.
+/// An HTTP client that limits the length of documents.
 #[derive(Debug)]
 pub(super) struct BoundedHttpClient<T>(T);
 
@@ -52,13 +53,13 @@ impl HttpConnector for BoundedHttpClient<SharedHttpConnector> {
     }
 }
 
-/// Whether it asks for an object's content. The SDK says in each request what it is.
+/// Whether the request downloads an object's content. The SDK names the operation in each request.
 fn is_download(request: &HttpRequest) -> bool {
     let query = request.uri().split_once('?').map_or("", |(_, query)| query);
     request.method() == "GET" && query.split('&').any(|part| part == "x-id=GetObject")
 }
 
-/// Whether an error was made of [`ResponseTooLong`].
+/// Whether an error was caused by [`ResponseTooLong`].
 pub(super) fn is_too_long(error: &(dyn Error + 'static)) -> bool {
     crate::store::s3::error::error_chain(error).any(<dyn Error>::is::<ResponseTooLong>)
 }

@@ -1,4 +1,4 @@
-//! Making the client: endpoint, region, credentials, trust, timeouts, retries.
+//! Builds the client: endpoint, region, credentials, trust, timeouts, retries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,26 +44,27 @@ use crate::store::s3::credentials::CredentialChain;
 use crate::store::s3::error::{attempt_failure, is_bad_certificate, is_error_document};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a connection may take. A server in another continent answers in a third of a second; what takes ten times as
-/// long is down.
+/// How long a connection attempt may take. A server on another continent answers in a third of a second; one that takes
+/// more than ten times as long is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one attempt may take beside the time for its bytes. S3 answers slow requests after some 20 s with 503.
+/// How long one attempt may take in addition to the time for its bytes. S3 answers slow requests after some 20 s with
+/// 503.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The slowest line that is still worth waiting for, in bytes per second.
+/// The slowest transfer rate that is still waited for, in bytes per second.
 const RATE_MIN: u64 = 64 * 1024;
 
-/// Attempts of an idempotent call, the first included. With the delays below that bridges about 20 s.
+/// Attempts of an idempotent call, the first included. With the delays below they bridge about 20 s.
 pub(super) const ATTEMPTS_MAX: u32 = 6;
 
-/// The first retry comes after up to this long (jittered), each later one after twice as long.
+/// The first retry comes after up to this long (jittered); the delay doubles with each further one.
 const BACKOFF_INITIAL: Duration = Duration::from_millis(500);
 
-/// No retry waits longer than this: slots are minutes apart, and the caller has a deadline of its own.
+/// The longest delay before a retry: slots are minutes apart, and the caller has its own deadline.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// Where AWS's own tools look when nobody names a region; also what most S3-compatible servers accept.
+/// The default region of AWS's own tools; most S3-compatible servers accept it too.
 const REGION_DEFAULT: &str = "us-east-1";
 
 /// How long one attempt that carries `bytes` may take.
@@ -72,12 +73,12 @@ pub(super) fn attempt_timeout(bytes: u64) -> Duration {
 }
 
 pub(super) fn timeouts(bytes: u64) -> TimeoutConfig {
-    // No read timeout: it would count from the first byte sent, and each value of it has a connection pool of its own.
+    // No read timeout: it would count from the first byte sent, and each value of it has its own connection pool.
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(attempt_timeout(bytes)).build()
 }
 
-/// An HTTP client that takes `Date` off what does not look like a store's answer, before the SDK learns from it what time to sign requests
-/// with: by the clock of a proxy the store would refuse them.
+/// An HTTP client that removes `Date` from answers that do not look like a store's. The SDK takes from it the time to
+/// sign requests with, and the store would refuse requests signed with a proxy's clock.
 #[derive(Debug)]
 struct ForeignDateFilter<T>(T);
 
@@ -100,7 +101,8 @@ impl HttpConnector for ForeignDateFilter<SharedHttpConnector> {
     }
 }
 
-/// A client for `settings`; `clock` learns the server's time from each of its answers, and `troubles` how tries fail.
+/// Builds a client for `settings`; `clock` gets the server's time from each answer, and `troubles` the failures of
+/// attempts.
 pub(super) async fn connect(
     settings: &StoreSettings,
     name: &str,
@@ -121,8 +123,8 @@ pub(super) async fn connect(
         .with_max_attempts(ATTEMPTS_MAX)
         .with_initial_backoff(BACKOFF_INITIAL)
         .with_max_backoff(BACKOFF_MAX);
-    // Built from nothing, not from the SDK's environment: the environment gives credentials and a region, no endpoint
-    // and no behaviour.
+    // Built from an empty config, not from the SDK's environment: the environment may give credentials and a region,
+    // but no endpoint and no behaviour.
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(region)
@@ -132,7 +134,7 @@ pub(super) async fn connect(
         .timeout_config(timeouts(0))
         .retry_config(retries)
         .retry_classifier(NoRetryOnBadCertificate)
-        // Downloads are verified by what was stored in them.
+        // Downloads are verified by the repository format itself.
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(ClockInterceptor { clock, env: env.clone() })
         .interceptor(AttemptErrorInterceptor(troubles));
@@ -143,17 +145,18 @@ pub(super) async fn connect(
     Ok(Client::from_conf(config.build()))
 }
 
-/// An endpoint with a path ends in a slash: the SDK would put the bucket's name right behind the path.
+/// An endpoint with a path must end in a slash: the SDK appends the bucket's name directly to the path.
 fn with_final_slash(endpoint: &str) -> String {
     let endpoint = endpoint.trim_end_matches('/');
     let has_path = endpoint.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
     if has_path { format!("{endpoint}/") } else { endpoint.to_owned() }
 }
 
-/// How much of a file with certificates is read.
+/// The most that is read of a CA file.
 const CA_FILE_MAX: u64 = 4 << 20;
 
-/// One HTTP client for the store and one for the providers of credentials, which need TLS even when the store does not.
+/// Builds one HTTP client for the store and one for the providers of credentials, which need TLS even when the store
+/// does not.
 fn http_clients(
     settings: &StoreSettings,
     name: &str,
@@ -166,7 +169,7 @@ fn http_clients(
             StoreError::new(StoreErrorKind::Invalid, name, None, detail)
         };
         let pem = file::read(path, CA_FILE_MAX).map_err(|e| bad(e.to_string()))?;
-        // The client would panic on what it cannot parse.
+        // The client would panic on certificates that it cannot parse.
         check_certificates(&pem).map_err(bad)?;
         trust.add_pem_certificate(pem);
     }
@@ -175,7 +178,7 @@ fn http_clients(
         let context = TlsContext::builder().with_trust_store(trust).build();
         let context =
             context.map_err(|e| StoreError::new(StoreErrorKind::Invalid, name, None, format!("TLS settings: {e}")))?;
-        // The SDK's shorter ways know no proxies.
+        // The SDK's simpler builders do not support proxies.
         Ok(aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
             let mut builder = Connector::builder().proxy_config(proxies.clone());
             builder.set_connector_settings(settings.cloned());
@@ -184,18 +187,18 @@ fn http_clients(
         }))
     };
     let for_credentials = https(trust.clone(), ProxyConfig::from_env())?;
-    // Without TLS the system's certificates are not needed, and need not be there.
+    // Without TLS the system's certificates are not needed, and need not exist.
     let for_store = https(if plain { trust.with_native_roots(false) } else { trust }, proxies)?;
     Ok((BoundedHttpClient::over(for_store), BoundedHttpClient::over(for_credentials)))
 }
 
-/// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; they are the operator's own way of setting a proxy. No proxy reaches this
-/// host's own loopback.
+/// The proxy from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, with which operators set proxies. No proxy
+/// is used for this host's own loopback.
 fn proxies(endpoint: Option<&str>) -> ProxyConfig {
     if endpoint.is_some_and(is_on_loopback) { ProxyConfig::disabled() } else { ProxyConfig::from_env() }
 }
 
-/// Whether an endpoint is on this host: what is sent to it does not leave the host.
+/// Whether an endpoint is on this host, so that requests do not leave it.
 pub(super) fn is_on_loopback(endpoint: &str) -> bool {
     let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or(rest);
@@ -221,7 +224,8 @@ async fn region(settings: &StoreSettings) -> Region {
         profile = profile.profile_name(name);
     }
     let configured = settings.region.clone().map(Region::new);
-    // Not the metadata service of a cloud: outside of one it costs seconds, and another provider's says nothing.
+    // The cloud's metadata service is not asked: outside of a cloud it costs seconds, and another provider's answer is
+    // wrong.
     let chain = RegionProviderChain::first_try(configured)
         .or_else(EnvironmentVariableRegionProvider::new())
         .or_else(profile.build());
@@ -238,7 +242,7 @@ impl ServerClock {
     }
 }
 
-/// How the last try failed, if none has had an answer since.
+/// The failure of the last attempt, if no attempt since has had an answer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LastAttemptError(Arc<Mutex<Option<String>>>);
 
@@ -248,7 +252,7 @@ impl LastAttemptError {
     }
 }
 
-/// Takes note of each try of a request. Between two of them nobody hears of the first.
+/// Records each attempt of a request. The SDK reports only the last one.
 #[derive(Debug)]
 struct AttemptErrorInterceptor(LastAttemptError);
 
@@ -271,7 +275,7 @@ impl Intercept for AttemptErrorInterceptor {
     }
 }
 
-/// A certificate that was refused is refused again: whoever waits for the backup should hear of it at once.
+/// A certificate that was refused once is refused again, so there is no retry: the error is reported at once.
 #[derive(Debug)]
 struct NoRetryOnBadCertificate;
 
@@ -279,7 +283,7 @@ impl ClassifyRetry for NoRetryOnBadCertificate {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let error = context.output_or_error().and_then(Result::err).and_then(OrchestratorError::as_connector_error);
         let refused = error.is_some_and(|e| is_bad_certificate(e));
-        // A document that goes on for ever does so again.
+        // An endless document would be endless again.
         let endless = context.output_or_error().and_then(Result::err).is_some_and(|e| is_too_long(e));
         if refused || endless { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
     }
@@ -289,8 +293,8 @@ impl ClassifyRetry for NoRetryOnBadCertificate {
     }
 }
 
-/// Reads `Date` off each answer of the store's, refusals included, and refuses what is no answer of a store's although its status says
-/// success.
+/// Reads `Date` from each answer of the store, refusals included, and rejects answers that are no store's although
+/// their status says success.
 #[derive(Debug)]
 struct ClockInterceptor {
     clock: ServerClock,
@@ -310,7 +314,7 @@ impl Intercept for ClockInterceptor {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response();
-        // The SDK takes every 200 for the success of a put, and a captive portal's page for an object's content.
+        // The SDK takes every 200 for a successful put, and a captive portal's page for an object's content.
         if response.status().is_success() && is_browser_page(response) {
             return Err("a page for browsers".into());
         }
@@ -324,7 +328,7 @@ impl Intercept for ClockInterceptor {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response();
-        // A proxy has a clock of its own.
+        // A proxy has its own clock.
         if !is_store_response(response, context.output_or_error().is_ok()) {
             return Ok(());
         }
@@ -337,8 +341,8 @@ impl Intercept for ClockInterceptor {
     }
 }
 
-/// Whether it is a page for browsers. Objects of a repository are never stored as such; a server that says so of answers without a
-/// body has headers of S3 beside it.
+/// Whether the answer is a page for browsers. Objects of a repository are never stored with that type; a server that
+/// sends it with empty answers also sends S3 headers.
 fn is_browser_page(response: &HttpResponse) -> bool {
     let headers = response.headers();
     let kind = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
@@ -346,21 +350,21 @@ fn is_browser_page(response: &HttpResponse) -> bool {
     is_html && !headers.iter().any(|(name, _)| name.starts_with("x-amz"))
 }
 
-/// Whether its headers are a store's, as far as they tell before there is a body.
+/// Whether the headers are a store's, as far as they show before the body is read.
 fn has_store_headers(response: &HttpResponse) -> bool {
     let headers = response.headers();
     let is_xml = headers.get("content-type").is_some_and(|kind| kind.contains("xml"));
     !is_browser_page(response) && (is_xml || headers.get("etag").is_some() || headers.get("x-amz-request-id").is_some())
 }
 
-/// Whether a store gave this answer: a refusal with an S3 error document, or a success with what a store puts on it.
+/// Whether a store gave this answer: a refusal with an S3 error document, or a success with a store's headers.
 fn is_store_response(response: &HttpResponse, is_understood: bool) -> bool {
     let body = response.body().bytes().unwrap_or_default();
     if !response.status().is_success() {
         return is_error_document(body);
     }
     let headers = response.headers();
-    // A body that was understood is one of the S3 documents.
+    // A body that could be parsed is one of the S3 documents.
     is_understood && (!body.is_empty() || headers.get("etag").is_some() || headers.get("x-amz-request-id").is_some())
 }
 
@@ -400,7 +404,7 @@ mod tests {
     const NO_SUCH_KEY: &str = "HTTP/1.1 404 Not Found\r\ncontent-type: application/xml\r\ncontent-length: 47\r\nconnection: close\r\n\r\n\
                                <Error><Code>NoSuchKey</Code><Message/></Error>";
 
-    /// A store behind a server that gives one of these answers to each request, and then none any more.
+    /// A store behind a server that gives one of these answers to each request in turn, and then stops answering.
     async fn answering(answers: &[&'static str]) -> S3Store {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -440,7 +444,7 @@ mod tests {
         let store = answering(&[SLOW_DOWN, NO_SUCH_KEY]).await;
         assert!(store.get("k", SizeLimit::LIVE).await.unwrap_err().is_not_found());
         assert_eq!(store.last_attempt_error(), None, "it has answered since");
-        // Nobody listens there.
+        // No server listens on this port.
         let store = at("http://127.0.0.1:1".to_owned()).await;
         let asked = tokio::time::timeout(Duration::from_millis(300), store.get("k", SizeLimit::LIVE)).await;
         assert!(asked.is_err(), "{asked:?}");

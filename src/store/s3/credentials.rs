@@ -1,7 +1,8 @@
-//! Where S3 credentials come from: what the config names, else the places that AWS tools look at, in their order.
+//! Finds S3 credentials: those that the config names, else the sources that AWS tools search, in their order.
 //!
-//! The invariant that lives here: an error names each place that was looked at and what was found there, in one line without what is
-//! secret. A place that has something that cannot be used ends the search: what comes after it would be credentials of another user.
+//! The invariant that lives here: an error names each source that was searched and what was found there, in one line
+//! without secrets. A source with unusable credentials ends the search: the next source would give credentials of
+//! another user.
 
 use std::error::Error;
 use std::fmt;
@@ -23,26 +24,27 @@ use super::error::{LAYERS, error_chain};
 use crate::config::StoreSettings;
 use crate::{env, file};
 
-/// How long the search may take: less than the five seconds after which the SDK gives it up without a word of where it was.
+/// How long the search may take: less than the five seconds after which the SDK gives up without saying where the time
+/// went.
 const SEARCH_TIMEOUT: Duration = Duration::from_millis(4500);
 
-/// The most that is told of what a place said.
+/// The most characters of a source's message that are reported.
 const WORDS_MAX: usize = 160;
 
-/// The most of a credentials file that is read.
+/// The most that is read of a credentials file.
 const FILE_MAX: u64 = 1 << 20;
 
-/// What the SDK puts before the words about a file that it cannot use.
+/// The SDK's prefix of messages about a file that it cannot use.
 const UNBUILT: &str = "ProfileFile provider could not be built: ";
 
-/// The profile of a file when none is named.
+/// The profile that is used when none is named.
 const PROFILE_DEFAULT: &str = "default";
 
-/// The places, in the order in which they are looked at.
+/// The sources, in the order in which they are searched.
 #[derive(Debug)]
 pub(super) struct CredentialChain {
     places: Vec<CredentialSource>,
-    /// Credentials were found: the machine's role is one that this node has, and what fails now is its service.
+    /// Credentials were found before, so this node has a machine role: a failure now is a failure of its service.
     were_found: AtomicBool,
 }
 
@@ -58,7 +60,7 @@ impl CredentialSource {
     }
 }
 
-/// What the search came to.
+/// The result of the search.
 #[derive(Debug)]
 pub(super) struct NoCredentialsFound(Vec<(String, String)>);
 
@@ -72,11 +74,11 @@ impl fmt::Display for NoCredentialsFound {
 }
 
 impl CredentialChain {
-    /// The places of `settings`.
+    /// The sources for `settings`.
     pub(super) fn of(settings: &StoreSettings, config: &ProviderConfig) -> Self {
         let profile = settings.profile.as_deref();
         let places = match (&settings.credentials_file, profile) {
-            // Named in the config, so nothing else is asked.
+            // Named in the config, so no other source is used.
             (Some(path), _) => {
                 let name = format!("profile {} of credentials_file {}", profile_name(profile), path.display());
                 let profile = profile.map(str::to_owned);
@@ -93,7 +95,7 @@ impl CredentialChain {
         Self { places, were_found: AtomicBool::new(false) }
     }
 
-    /// Those of AWS tools.
+    /// The default sources of AWS tools.
     fn aws_default_sources(config: &ProviderConfig) -> Vec<CredentialSource> {
         let profile = ProfileFileCredentialsProvider::builder().configure(config).build();
         let token = WebIdentityTokenCredentialsProvider::builder().configure(config).build();
@@ -132,7 +134,7 @@ impl CredentialChain {
                 CredentialsError::InvalidConfiguration(_) => {
                     return Err(CredentialsError::invalid_configuration(NoCredentialsFound(looked)));
                 }
-                // Outside of a cloud something else answers at that address, or nothing.
+                // Outside of a cloud another service, or none, answers at that address.
                 _ if never_found => {}
                 _ => return Err(CredentialsError::provider_error(NoCredentialsFound(looked))),
             }
@@ -150,7 +152,7 @@ impl ProvideCredentials for CredentialChain {
     }
 }
 
-/// A file in the form of AWS's own credentials file, read anew each time.
+/// A file in the format of AWS's own credentials file, read anew each time.
 #[derive(Debug)]
 struct CredentialsFile {
     path: PathBuf,
@@ -187,7 +189,7 @@ fn profile_name(profile: Option<&str>) -> String {
     format!("{:?}", profile.unwrap_or(PROFILE_DEFAULT))
 }
 
-/// A profile of AWS's own files, and which files these are for this process.
+/// Describes a profile of AWS's own files, and which files these are for this process.
 fn profile_description(profile: Option<&str>) -> String {
     let variable = |name| env::variable(name).filter(|value| !value.is_empty());
     let given = variable("AWS_PROFILE").map(|name| name.to_string_lossy().into_owned());
@@ -203,7 +205,7 @@ fn profile_description(profile: Option<&str>) -> String {
     format!("profile {} of {files}", profile_name(profile.or(given.as_deref())))
 }
 
-/// What a place said, without the wrapping of the SDK.
+/// A source's message, without the SDK's wrapping.
 fn provider_message(error: &CredentialsError) -> String {
     if matches!(error, CredentialsError::ProviderTimedOut(_)) {
         return "no answer in time".to_owned();
@@ -228,7 +230,7 @@ mod tests {
     use super::*;
     use crate::config::{KeySource, StoreUrl};
 
-    /// Answers in turn.
+    /// Gives these answers in turn.
     #[derive(Debug)]
     struct Answers(std::sync::Mutex<Vec<provider::Result>>);
 

@@ -1,4 +1,5 @@
-//! What the many S3 servers answer, as kinds. What an answer shows is decided in [`crate::store::response`]; here is what the SDK makes of it.
+//! Maps errors of the SDK to kinds. [`crate::store::response`] decides what an answer means; this file extracts the
+//! answer from the SDK's error.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -13,11 +14,11 @@ use crate::store::response::{StoreResponse, WriteResponse};
 use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind};
 use crate::text;
 
-/// What is left of an SDK's error.
+/// The relevant parts of an SDK error.
 #[derive(Debug)]
 pub(super) struct S3Failure {
     pub(super) kind: StoreErrorKind,
-    /// The HTTP status, where there was an answer.
+    /// The HTTP status, if there was an answer.
     pub(super) status: Option<u16>,
     /// The server's error code.
     pub(super) code: Option<String>,
@@ -26,14 +27,14 @@ pub(super) struct S3Failure {
     /// The request was certainly not sent.
     pub(super) is_unsent: bool,
     pub(super) detail: String,
-    /// Of the object that is too large.
+    /// The ETag of an object that is too large.
     pub(super) etag: Option<String>,
 }
 
-/// Within so many bytes an error document has its code.
+/// An error document has its code within this many bytes.
 const DOCUMENT_LEN: usize = 4096;
 
-/// The most that is told of an answer that is not the store's.
+/// The most characters that are reported of an answer that is not the store's.
 const PAGE_CHARS_MAX: usize = 80;
 
 impl<E> From<SdkError<E, HttpResponse>> for S3Failure
@@ -45,7 +46,7 @@ where
         let status = response.map(|r| r.status().as_u16());
         let body = response.map(|r| r.body().bytes());
         let is_bare = body.is_some_and(|body| body.is_some_and(<[u8]>::is_empty));
-        // The SDK gives an empty 404 a code that the server never said.
+        // The SDK gives an empty 404 a code that the server never sent.
         let code = e.as_service_error().and_then(|e| e.code()).filter(|_| !is_bare).map(str::to_owned);
         let answer = StoreResponse { status, code: code.as_deref(), has_no_body: is_bare };
         if let Some(error) = credentials_error(&e) {
@@ -74,7 +75,7 @@ where
     }
 }
 
-/// The operation whose error this is, by S3's name for it: `GetObject`.
+/// The S3 name of the operation with this error type: `GetObject`.
 fn operation<E>() -> &'static str {
     let name = std::any::type_name::<E>();
     let name = name.rsplit("::").next().unwrap_or(name);
@@ -92,15 +93,15 @@ fn unsent_kind<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpRespons
     }
 }
 
-/// Why there are no credentials: without them the SDK does not even try.
+/// The reason why there are no credentials: without them the SDK does not send the request.
 fn credentials_error<E: Error + Send + Sync + 'static>(error: &SdkError<E, HttpResponse>) -> Option<&CredentialsError> {
     let SdkError::DispatchFailure(failure) = error else { return None };
     error_chain(failure.as_connector_error()?).find_map(|e| e.downcast_ref())
 }
 
-/// What is told of an answer that has no S3 error document.
+/// Describes an answer that has no S3 error document.
 fn describe_page(status: u16, kind: Option<&str>, body: Option<&[u8]>, words: &str) -> String {
-    // Words begin within so many bytes.
+    // The text begins within this many bytes.
     let body = body.map(|body| &body[..body.len().min(16 * PAGE_CHARS_MAX)]);
     let text = String::from_utf8_lossy(body.unwrap_or_default());
     let short = |text: &str| -> String {
@@ -127,7 +128,8 @@ pub(super) fn is_error_document(body: &[u8]) -> bool {
     root && text.contains("<Code>")
 }
 
-/// What the layers of the client say of the one below them. It is no news beside what the lowest one says.
+/// Messages with which the layers of the client only wrap the error of the layer below. They add nothing to the lowest
+/// one.
 pub(super) const LAYERS: [&str; 7] = [
     "dispatch failure",
     "service error",
@@ -138,7 +140,7 @@ pub(super) const LAYERS: [&str; 7] = [
     "tcp connect error",
 ];
 
-/// What an error says, and what it was made of, each once.
+/// The messages of an error and its causes, each once.
 fn error_chain_text(error: &(dyn Error + 'static)) -> String {
     let all: Vec<String> = error_chain(error).map(ToString::to_string).collect();
     let mut words: Vec<&str> = all.iter().map(String::as_str).filter(|words| !LAYERS.contains(words)).collect();
@@ -150,7 +152,7 @@ fn error_chain_text(error: &(dyn Error + 'static)) -> String {
     text::without_os_error(&text::of_tls(&words)).into_owned()
 }
 
-/// How one try failed, in a few words; `None`: it had an answer that counts, whatever that says.
+/// Describes in a few words why one attempt failed; `None` if it had a valid answer, whatever that says.
 pub(super) fn attempt_failure(error: &(dyn Error + 'static), response: Option<&HttpResponse>) -> Option<String> {
     let Some(response) = response else { return Some(error_chain_text(error)) };
     let (status, body) = (response.status(), response.body().bytes().unwrap_or_default());
@@ -160,21 +162,21 @@ pub(super) fn attempt_failure(error: &(dyn Error + 'static), response: Option<&H
         let code = code.map(|(code, _)| format!("{}, ", text::line(code))).unwrap_or_default();
         return Some(format!("{code}status {}", status.as_u16()));
     }
-    // A success that is none: a page, a body that breaks off.
+    // A success whose body is a page or breaks off.
     status.is_success().then(|| error_chain_text(error))
 }
 
-/// Whether the server's certificate was refused: by an unknown authority, for another host, out of date.
+/// Whether the server's certificate was refused: unknown authority, another host, out of date.
 pub(super) fn is_bad_certificate(error: &(dyn Error + 'static)) -> bool {
     error_chain(error).any(|e| matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
 }
 
-/// An error, and what it was made of.
+/// An error and its causes.
 pub(super) fn error_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |e| source_of(*e))
 }
 
-/// What an error was made of. One of `io` does not name what it carries as its source, only what is behind that.
+/// The cause of an error. An `io::Error` does not return the error it carries as its source, only that error's source.
 fn source_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|e| e as _),
@@ -187,7 +189,7 @@ impl S3Failure {
         Self { kind, status: None, code: None, is_bare: false, is_unsent: false, detail, etag: None }
     }
 
-    /// Nothing was sent: there are no credentials, or what gives them does not answer.
+    /// No request was sent: there are no credentials, or their source does not answer.
     fn without_credentials(error: &CredentialsError) -> Self {
         let kind = match error {
             CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
@@ -203,24 +205,24 @@ impl S3Failure {
         Self { is_unsent: true, ..Self::without_answer(kind, detail) }
     }
 
-    /// A download that broke off in its body, each time.
+    /// A download that broke off in its body at every attempt.
     pub(super) fn interrupted_download(detail: String) -> Self {
         Self::without_answer(StoreErrorKind::Unreachable, detail)
     }
 
-    /// An object that is larger than it may be; nobody asks for it again.
+    /// An object that is larger than allowed; it is not requested again.
     pub(super) fn too_large(limit: SizeLimit, size: Option<u64>, etag: Option<String>) -> Self {
         let StoreError { kind, detail, .. } = limit.exceeded("", "", size);
         Self { etag, ..Self::without_answer(kind, detail) }
     }
 
     pub(super) fn for_key(self, store: &str, key: Option<&str>) -> StoreError {
-        // Nothing was asked, of whatever object.
+        // No request was sent, so the error concerns no object.
         let key = key.filter(|_| self.kind != StoreErrorKind::NoCredentials);
         StoreError::new(self.kind, store, key, self.detail)
     }
 
-    /// For calls that do not speak of one existing object: what is not found is the bucket.
+    /// For calls that are not about one existing object: "not found" then means the bucket.
     pub(super) fn for_bucket(mut self, store: &str, key: Option<&str>) -> StoreError {
         if self.kind == StoreErrorKind::NotFound {
             self.kind = StoreErrorKind::NoSuchStore;
@@ -228,19 +230,19 @@ impl S3Failure {
         self.for_key(store, key)
     }
 
-    /// What a conditional put came to that was not answered by success.
+    /// The outcome of a conditional put that did not succeed.
     pub(super) fn into_outcome(self, store: &str, key: &str) -> Result<PutOutcome, StoreError> {
         match self.write_response() {
             WriteResponse::ConditionFailed => Ok(PutOutcome::Exists),
             WriteResponse::Refused(kind) => Err(Self { kind, ..self }.for_key(store, Some(key))),
-            // A put makes what is not there: then it is not the answer to this one.
+            // A put creates missing objects, so this cannot be the answer to it.
             WriteResponse::NoSuchKey | WriteResponse::Unknown => {
                 Ok(PutOutcome::Unknown { why: self.doubt_reason(store) })
             }
         }
     }
 
-    /// The same for a replace, which needs the object to be there.
+    /// The same for a replace, which needs the object to exist.
     pub(super) fn into_replace_outcome(self, store: &str, key: &str) -> Result<ReplaceOutcome, StoreError> {
         match self.write_response() {
             WriteResponse::ConditionFailed | WriteResponse::NoSuchKey => Ok(ReplaceOutcome::Changed),
@@ -249,7 +251,7 @@ impl S3Failure {
         }
     }
 
-    /// What came instead of an answer, and from where.
+    /// Describes what was received instead of an answer, and from where.
     fn doubt_reason(self, store: &str) -> String {
         format!("{store}: {}", self.detail)
     }

@@ -1,4 +1,4 @@
-//! Large objects in parts, so that a broken connection costs one part and not the whole.
+//! Uploads large objects in parts, so that a broken connection costs one part and not the whole.
 
 use aws_sdk_s3::operation::upload_part::UploadPartOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -10,14 +10,14 @@ use super::error::S3Failure;
 use super::{S3Store, client};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Parts of one object that are under way at once: enough to fill a line whose latency is not small.
+/// How many parts of one object are sent at once: enough to fill a line with a noticeable latency.
 const PARTS_AT_ONCE: usize = 4;
 
-/// S3's own limit.
+/// S3's limit of parts in one upload.
 const PARTS_MAX: usize = 10_000;
 
 impl S3Store {
-    /// Writes `body` in parts. What was sent of an upload that fails is given up.
+    /// Writes `body` in parts. A failed upload is aborted.
     pub(super) async fn put_in_parts(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let created = self
             .client
@@ -42,11 +42,11 @@ impl S3Store {
     }
 
     async fn send_parts(&self, key: &str, id: &str, body: &Bytes) -> Result<(), StoreError> {
-        // Too many parts for one object make the parts larger.
+        // A body with too many parts gets larger parts.
         let size = self.options.part_bytes.max(body.len().div_ceil(PARTS_MAX)).max(1);
         let parts = (0..body.len().div_ceil(size)).map(|i| {
             let slice = body.slice(i * size..((i + 1) * size).min(body.len()));
-            // At most PARTS_MAX of them.
+            // The number is at most PARTS_MAX.
             self.send_part(key, id, i as i32 + 1, slice)
         });
         let parts: Vec<CompletedPart> = stream::iter(parts).buffered(PARTS_AT_ONCE).try_collect().await?;
@@ -60,10 +60,10 @@ impl S3Store {
             .send()
             .await;
         match completed.map_err(S3Failure::from) {
-            // A success of the store's names what it made.
+            // A success of the store names the object that it made.
             Ok(done) if done.e_tag.is_some() || self.has_size(key, body.len()).await => Ok(()),
             Ok(_) => Err(StoreError::new(StoreErrorKind::Unreachable, &self.place, Some(key), super::NO_ETAG)),
-            // A retry after the success whose answer was lost finds the upload gone; then the object is there.
+            // A retry after a success with a lost answer finds the upload gone; the object then exists.
             Err(f) if f.code.as_deref() == Some("NoSuchUpload") && self.has_size(key, body.len()).await => Ok(()),
             Err(f) => Err(f.for_bucket(&self.place, Some(key))),
         }
@@ -96,7 +96,7 @@ impl S3Store {
         head.is_ok_and(|head| head.content_length == Some(size as i64))
     }
 
-    /// Frees what was sent; if even that fails, the bucket's own rule for unfinished uploads has to.
+    /// Frees the parts that were sent; if even that fails, the bucket's rule for unfinished uploads has to.
     async fn abort(&self, key: &str, id: &str) {
         let aborted = self
             .client

@@ -1,4 +1,4 @@
-//! A request body that comes in two halves with a pause between, for the proof.
+//! A request body that is sent in two halves with a pause between, for the proof.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::store::PutPause;
 
-/// `paused_body`, held back after its first half.
+/// `body`, paused after its first half.
 pub(super) fn paused_body(body: Bytes, hold: PutPause) -> ByteStream {
     let len = body.len() as u64;
     ByteStream::from_body_1_x(PausedBody { rest: body, len, state: PauseState::First(hold) })
@@ -26,11 +26,11 @@ struct PausedBody {
 }
 
 enum PauseState {
-    /// Nothing was sent.
+    /// Nothing was sent yet.
     First(PutPause),
-    /// The first half was handed over, which does not say that it is on the wire yet.
+    /// The first half was handed to the client, which does not mean that it has been sent.
     Half(PutPause),
-    /// Waiting.
+    /// Paused, waiting for the release.
     Held(oneshot::Receiver<()>),
     /// Everything was handed over.
     Done,
@@ -50,7 +50,7 @@ impl Body for PausedBody {
                         return Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(half)))));
                     }
                 }
-                // Asked for more: the client has taken headers and first half, and flushes them while it waits.
+                // The client asks for more: it has taken headers and first half, and sends them while it waits.
                 PauseState::Half(hold) => self.state = PauseState::Held(hold.begin()),
                 PauseState::Held(mut release) => {
                     if Pin::new(&mut release).poll(cx).is_pending() {
@@ -69,7 +69,7 @@ impl Body for PausedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // All of it, whatever was sent: it becomes the content length.
+        // The full length, because it becomes the content length.
         SizeHint::with_exact(self.len)
     }
 }

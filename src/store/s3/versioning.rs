@@ -13,7 +13,7 @@ impl S3Store {
             Ok(answer) if answer.status == Some(BucketVersioningStatus::Enabled) => {
                 Versioning::Kept { lock: self.ask_lock().await }
             }
-            // Suspended: what is written from now on has no version that would stay.
+            // Suspended: new objects have no version that would be kept.
             Ok(_) => Versioning::None,
             Err(failure) if failure.kind == StoreErrorKind::Denied => Versioning::Denied { why: failure.detail },
             Err(failure) => Versioning::Unknown { why: failure.detail },
@@ -25,7 +25,7 @@ impl S3Store {
         match asked.map_err(S3Failure::from) {
             Ok(answer) => lock(answer.object_lock_configuration),
             Err(failure) if failure.kind == StoreErrorKind::Denied => ObjectLock::Denied { why: failure.detail },
-            // Without a configuration the answer is 404; servers that have no locks do not know the question.
+            // Without a configuration the answer is 404; servers without locks do not know the request.
             Err(_) => ObjectLock::None,
         }
     }
