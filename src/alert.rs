@@ -1,8 +1,8 @@
-//! Who is told when something is wrong: once for each thing, again after a day while it lasts, and once when it is over.
+//! Alerts: each condition is reported once, again after a day while it lasts, and once when it is over.
 //!
-//! What happened is an [`event::AlertEvent`]. Whether it is to be told now, and by this node of a pair, is decided by the
-//! [`ledger::AlertLedger`], which is pure. A [`dispatcher::AlertDispatcher`] keeps the ledger in the state directory and sends what it says in
-//! tasks of its own: nobody who backs up waits for anybody who is told.
+//! An [`event::AlertEvent`] describes what happened. The [`ledger::AlertLedger`], which is pure, decides whether it is
+//! to be reported now, and by which node of a pair. An [`dispatcher::AlertDispatcher`] keeps the ledger in the state
+//! directory and sends what the ledger decides in tasks of its own: a backup never waits for a delivery.
 
 mod channel;
 mod conditions;

@@ -1,4 +1,4 @@
-//! The ways an alert leaves this node. Each sends one message and says whether it was taken.
+//! The channels through which alerts leave this node. Each sends one message and says whether it was accepted.
 
 pub(super) mod command;
 pub(super) mod webhook;

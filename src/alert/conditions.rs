@@ -1,5 +1,5 @@
-//! What there is to tell of a role, from its journal and from what an audit of it found. Pure: what is so now, kind by kind; the
-//! ledger knows what was told.
+//! The alert conditions of a role, from its journal and from the findings of an audit. Pure: it returns what is true
+//! now, kind by kind; the ledger knows what was reported.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -15,24 +15,24 @@ use crate::journal::record::TakeoverReason;
 use crate::journal::state::JournalView;
 use crate::role::slot::SlotSchedule;
 
-/// A takeover that is older than this is no news, whoever has forgotten that it was told.
+/// A takeover that is older than this is not reported, even if the ledger has forgotten that it was.
 const NEWS: SignedDuration = SignedDuration::from_hours(24);
 
-/// How far back slots are looked at for a second commit.
+/// How far back slots are checked for a second commit.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24 * 7);
 
-/// What matters of a journal here.
+/// What alerts need to know of a journal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct JournalSummary {
     holder: Option<(NodeId, Term, Timestamp, TakeoverReason)>,
-    /// The number of the holder's newest record, as far as a state tells.
+    /// The number of the holder's newest record, if the state has it.
     holder_newest: u64,
     /// `None`: the journal was never read.
     past: Option<RoleHistory>,
     duplicates: Vec<(Timestamp, u64)>,
-    /// What the newest snapshot could not read.
+    /// Number of entries that the newest snapshot could not read.
     unreadable: u64,
-    /// Of how many sources and dumps it has nothing.
+    /// Number of sources and dumps of which the newest snapshot has nothing.
     empty: u64,
     future: Option<FutureDates>,
 }
@@ -58,12 +58,13 @@ impl JournalSummary {
             duplicates: audit::duplicates(state, since).into_iter().filter_map(duplicate).collect(),
             unreadable: state.snapshots.last().map_or(0, |snapshot| snapshot.changes.unreadable),
             empty: state.snapshots.last().and_then(|s| s.empty.as_ref()).map_or(0, |empty| empty.len() as u64),
-            // Which clock is to blame is asked by nobody here.
+            // Which clock is wrong does not matter here.
             future: future_dates(view, NodeId([0; NodeId::LEN]), now, None),
         }
     }
 
-    /// How `node` stands to the role; `vouched`: it sees that the process of the holder lives. A holder that has begun a command is not vouched for.
+    /// The status of `node` for the role. `vouched`: the node sees that the holder's process lives. A holder that has
+    /// begun a command is not vouched for.
     pub(super) fn reporter_status(&self, node: NodeId, vouched: bool) -> ReporterStatus {
         match self.holder {
             Some((holder, ..)) if holder == node => ReporterStatus::Holder,
@@ -74,18 +75,18 @@ impl JournalSummary {
         }
     }
 
-    /// Whether the holder has begun a command, and the journal shows no end of it.
+    /// Whether the holder has begun a command whose end is not in the journal.
     fn runs_command(&self) -> bool {
         let running = self.past.as_ref().and_then(|past| past.running.as_ref());
         self.holder.zip(running).is_some_and(|((holder, ..), running)| running.node.id == holder)
     }
 
-    /// The number of the newest commit's record; 0: there is none. `None`: the journal was never read.
+    /// The number of the newest commit's record; 0 if there is none. `None`: the journal was never read.
     pub(super) fn committed(&self) -> Option<u64> {
         self.past.as_ref().map(|past| past.committed().map_or(0, |(seq, _)| seq))
     }
 
-    /// Whether this failure is over: by a commit after it, and of a command by one for its slot or a later one.
+    /// Whether this failure is over: by a commit after it, or, for a command, by one for its slot or a later one.
     pub(super) fn ends_failure(&self, failure: &AlertEvent, now: Timestamp) -> bool {
         if failure.mark == COMMAND {
             return self.past.as_ref().is_some_and(|past| past.failed_command(now).is_none());
@@ -102,7 +103,7 @@ impl JournalSummary {
     }
 }
 
-/// Who looks, and when.
+/// The node that checks, and the time of the check.
 #[derive(Debug, Clone)]
 pub(super) struct ConditionChecker<'a> {
     pub(super) role: &'a RoleName,
@@ -110,13 +111,13 @@ pub(super) struct ConditionChecker<'a> {
     pub(super) label: &'a str,
     pub(super) plan: Option<&'a SlotSchedule>,
     pub(super) now: Timestamp,
-    /// The slot of a run of this node that is under way.
+    /// The slot of this node's run that is under way.
     pub(super) running: Option<Timestamp>,
     /// How this node's last run failed.
     pub(super) failure: Option<String>,
-    /// Why this node is not active, in words.
+    /// The reason, in words, why this node is not active.
     pub(super) idle: Option<String>,
-    /// The role may be empty.
+    /// An empty source is allowed.
     pub(super) allow_empty: bool,
 }
 
@@ -125,7 +126,7 @@ impl ConditionChecker<'_> {
         AlertEvent::new(kind, self.role.clone(), self.label.to_owned(), self.now)
     }
 
-    /// What is so, for each kind of which that can be told now.
+    /// The conditions that are true, for each kind that can be decided now.
     pub(super) fn conditions(&self, glimpse: &JournalSummary) -> Vec<(AlertKind, Vec<AlertEvent>)> {
         let mut seen = vec![
             (AlertKind::Duplicate, self.duplicates(glimpse)),
@@ -140,7 +141,7 @@ impl ConditionChecker<'_> {
         seen
     }
 
-    /// Everything since the last committed slot is one event, however many slots it comes to.
+    /// All slots missed since the last committed one are one event, however many there are.
     pub(super) fn missed_slots(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let missed = glimpse.past.as_ref()?.missed(self.plan?, self.running, self.now);
         let (slot, count) = (Some(missed.first()?.at), Some(missed.len() as u64));
@@ -159,7 +160,7 @@ impl ConditionChecker<'_> {
         glimpse.duplicates.iter().map(duplicate).collect()
     }
 
-    /// The node that took the role tells it.
+    /// A takeover is reported by the node that took the role.
     fn takeover(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let (holder, term, time, why) = glimpse.holder?;
         let moved = matches!(why, TakeoverReason::Moved | TakeoverReason::Operator | TakeoverReason::Fallback);
@@ -174,14 +175,14 @@ impl ConditionChecker<'_> {
         (unreadable > 0).then(|| AlertEvent { count: Some(unreadable), ..self.event(AlertKind::Incomplete) })
     }
 
-    /// Of so many sources the newest snapshot has nothing, which may not be meant.
+    /// The newest snapshot has nothing of `count` sources, which may be a mistake.
     pub(super) fn empty_sources(&self, count: u64) -> Option<AlertEvent> {
         let told = count > 0 && !self.allow_empty;
         let (mark, cause) = ("empty_source".to_owned(), Some(FailureCause::EmptySource));
         told.then(|| AlertEvent { count: Some(count), mark, cause, ..self.event(AlertKind::Incomplete) })
     }
 
-    /// What a run could not store again.
+    /// Content that a run could not store again.
     pub(super) fn lost_content(&self, loss: Option<&LossReport>) -> Option<AlertEvent> {
         let files = loss.map(|loss| loss.missing_files.unwrap_or(1)).filter(|files| *files > 0)?;
         Some(AlertEvent { count: Some(files), ..self.event(AlertKind::Lost) })
@@ -196,7 +197,7 @@ impl ConditionChecker<'_> {
         })
     }
 
-    /// Records that are dated beyond the present, as far as a state tells.
+    /// Records that are dated in the future, as far as the state shows them.
     pub(super) fn future_dates(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         let future = glimpse.future.as_ref()?;
         let detail = future.node.as_ref().map(|node| node.name.clone());
@@ -208,13 +209,13 @@ impl ConditionChecker<'_> {
         })
     }
 
-    /// That the role has lost its schedule.
+    /// The role no longer has a schedule.
     pub(super) fn schedule_missing(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
         glimpse.past.as_ref()?.schedule_missing(self.plan)?;
         Some(AlertEvent { mark: "schedule_missing".to_owned(), ..self.event(AlertKind::Anomaly) })
     }
 
-    /// What an audit found, and what is seen in the state.
+    /// The findings of an audit, and what is seen in the state.
     pub(super) fn anomalies(&self, findings: &[AuditFinding], glimpse: &JournalSummary) -> Vec<AlertEvent> {
         let anomaly = |finding: &AuditFinding| {
             let (mark, count, detail) = match finding {
@@ -241,7 +242,7 @@ impl ConditionChecker<'_> {
         for event in
             findings.iter().filter_map(anomaly).chain(self.future_dates(glimpse)).chain(self.schedule_missing(glimpse))
         {
-            // Of several of one kind the first is told.
+            // Of several findings of one kind the first is reported.
             if events.iter().all(|other| other.mark != event.mark) {
                 events.push(event);
             }

@@ -1,5 +1,5 @@
-//! Sends what the ledger says, in a task for each way of telling. Whoever reports an event waits for nothing: a queue that is full
-//! leaves the letter in the outbox, from which it is taken later, by this process or the next one of this node.
+//! Queues and delivers alerts, in a task for each channel. Reporting an event never waits: if a queue is full the
+//! message stays in the outbox, from which it is taken later, by this process or the next one of this node.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -20,30 +20,31 @@ use crate::env::Env;
 use crate::ids::RoleName;
 use crate::outage::Outage;
 
-/// Letters that wait for one way of telling. What does not fit waits in the outbox.
+/// Messages that wait for one channel. What does not fit waits in the outbox.
 const QUEUE_MAX: usize = 64;
 
-/// How often a ping is tried. It is not kept: the next run pings again.
+/// Number of attempts to send a ping. Pings are not stored: the next run pings again.
 const PING_ATTEMPTS_MAX: u32 = 3;
 
-/// How long a run's end waits for the run's start to be heard. A process that ends goes on telling for a few seconds in all.
+/// How long the ping of a run's end waits for that of its start to be delivered. A process that ends goes on sending
+/// for a few seconds in all.
 const START_GRACE: Duration = Duration::from_secs(1);
 
-/// The most of a failure that is told in a ping, in bytes.
+/// The most of a failure's text that a ping carries, in bytes.
 const PING_BODY_MAX: usize = 10_000;
 
-/// Where a run stands, for those who wait for its end.
+/// The ping that tells a healthchecks service how far a run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HealthcheckPing {
-    /// It begins.
+    /// The run begins.
     Start,
-    /// It ended well.
+    /// The run succeeded.
     Success,
-    /// It ended badly; why.
+    /// The run failed, with the reason.
     Fail(String),
 }
 
-/// One way of telling.
+/// A channel, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum AlertChannel {
     Command(Vec<String>, EnvironmentSettings),
@@ -51,24 +52,24 @@ enum AlertChannel {
     Healthchecks(HttpUrl),
 }
 
-/// What goes one way.
+/// An item to send through a channel.
 #[derive(Debug)]
 enum ChannelItem {
     Message(OutboxMessage),
     Ping(RoleName, HealthcheckPing),
 }
 
-/// A way, with the task that goes it.
+/// A channel and its delivery task.
 struct ChannelTask {
     name: &'static str,
     queue: mpsc::Sender<ChannelItem>,
     task: JoinHandle<()>,
 }
 
-/// Letters that this process sees to.
+/// The numbers of the messages that this process delivers.
 type ClaimedMessages = Arc<Mutex<BTreeSet<u64>>>;
 
-/// Tells.
+/// Queues and delivers alerts.
 pub struct AlertDispatcher {
     ledger_file: Arc<AlertLedgerFile>,
     env: Env,
@@ -84,7 +85,7 @@ impl fmt::Debug for AlertDispatcher {
 }
 
 impl AlertDispatcher {
-    /// Tells whom `settings` name, and remembers it in the state directory.
+    /// Sends to the channels that `settings` name, and keeps the ledger in the state directory.
     pub fn new(settings: &NotifySettings, state_dir: &Path, env: Env, words: Arc<dyn AlertFormatter>) -> Self {
         let (book, channels) = (Arc::new(AlertLedgerFile::new(state_dir)), Mutex::default());
         let teller = Self { ledger_file: book, env, formatter: words, channels, claimed: ClaimedMessages::default() };
@@ -92,7 +93,7 @@ impl AlertDispatcher {
         teller
     }
 
-    /// From now on whom these settings name. What is on its way goes on.
+    /// Uses these settings from now on. Messages that are on their way are still sent.
     pub fn configure(&self, settings: &NotifySettings) {
         let ways = [
             settings.command.clone().map(|command| AlertChannel::Command(command, settings.environment.clone())),
@@ -112,22 +113,22 @@ impl AlertDispatcher {
             let task = tokio::spawn(run_channel(hearer, items, book, mine));
             ChannelTask { name, queue, task }
         };
-        // Without its sender a task ends when its queue is empty.
+        // A task whose sender is dropped ends when its queue is empty.
         *self.channels() = ways.into_iter().flatten().map(start).collect();
     }
 
-    /// Whether nobody is told anything.
+    /// Whether no channel is configured.
     pub fn has_no_channels(&self) -> bool {
         self.channels().is_empty()
     }
 
-    /// Sends what `note` says is to be told, and what a process that is gone has left.
+    /// Sends the alerts that `note` returns, and the messages that a process that is gone has left.
     pub fn dispatch(&self, note: impl FnOnce(&mut AlertLedger, Timestamp) -> Vec<AlertNotification>) {
         let channels = self.channels();
         if channels.is_empty() {
             return;
         }
-        // A ping is no letter.
+        // Pings are not stored as messages.
         let names: Vec<&str> = channels.iter().map(|channel| channel.name).filter(|name| *name != PINGED).collect();
         let now = self.env.clock.now();
         let claimed = now.checked_add(CLAIM).unwrap_or(Timestamp::MAX);
@@ -151,7 +152,7 @@ impl AlertDispatcher {
         }
     }
 
-    /// Tells whoever waits for runs how this one stands.
+    /// Tells the healthchecks service how far this run is.
     pub fn ping(&self, role: &RoleName, ping: &HealthcheckPing) {
         for channel in self.channels().iter().filter(|channel| channel.name == PINGED) {
             if channel.queue.try_send(ChannelItem::Ping(role.clone(), ping.clone())).is_err() {
@@ -160,7 +161,7 @@ impl AlertDispatcher {
         }
     }
 
-    /// Sends what is on its way, for no longer than `patience`. What is left is sent by the next process of this node.
+    /// Sends what is on its way, for no longer than `patience`. The next process of this node sends the rest.
     pub async fn close(&self, patience: Duration) {
         let channels = std::mem::take(&mut *self.channels());
         let mut tasks: Vec<JoinHandle<()>> = channels.into_iter().map(|channel| channel.task).collect();
@@ -189,7 +190,7 @@ impl AlertDispatcher {
     }
 }
 
-/// The way of those who wait for runs.
+/// The name of the channel for pings.
 const PINGED: &str = "healthchecks";
 
 impl AlertChannel {
@@ -218,13 +219,13 @@ impl AlertChannel {
                 let url = webhook::ping(url, role.as_str(), behind);
                 webhook::send(&url, body.map(|body| (body, "text/plain; charset=utf-8")), timeout).await
             }
-            // Nobody puts these together.
+            // The channel gets no such item.
             _ => Ok(()),
         }
     }
 }
 
-/// Whoever is at the end of a way.
+/// The sending end of a channel.
 struct ChannelSender {
     channel: AlertChannel,
     timeout: Duration,
@@ -233,12 +234,12 @@ struct ChannelSender {
 }
 
 impl ChannelSender {
-    /// One more failure. True: it is logged.
+    /// Counts one more failure. Returns whether it is to be logged.
     fn note_failure(&self, why: &str) -> bool {
         lock(&self.outage).note_failure(why, self.env.clock.boottime())
     }
 
-    /// Sends one thing. What came instead of an answer is logged as often as it should be, with what follows from it.
+    /// Sends one item. A failure is logged, as often as it should be, with what follows from it.
     async fn send(&self, item: &ChannelItem, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
         let name = self.channel.name();
         let Err(why) = self.channel.send(item, self.timeout).await else {
@@ -250,7 +251,7 @@ impl ChannelSender {
         let wait = then();
         let is_logged = self.note_failure(&why);
         match (item, wait) {
-            // The letter is dropped for good.
+            // The message is dropped for good.
             (ChannelItem::Message(_), None) => tracing::error!("{name}: {why}; given up"),
             (_, wait) => {
                 let then =
@@ -266,8 +267,8 @@ impl ChannelSender {
     }
 }
 
-/// Sends one thing after the other, in their order, until the queue is closed. A run's start that is not heard by the time that its end is to
-/// be told is left out: a service that waits for runs needs the end.
+/// Sends the items in order until the queue is closed. A start ping that is not delivered by the time its end is to be
+/// sent is left out: the service needs the end.
 async fn run_channel(
     hearer: ChannelSender,
     mut items: mpsc::Receiver<ChannelItem>,
@@ -286,7 +287,7 @@ async fn run_channel(
             biased;
             () = sent => grace = START_GRACE,
             () = wait_superseded(&item, &mut items, &mut waiting, grace) => {
-                // Other roles' ends wait behind the same service.
+                // The ends of other roles wait for the same service.
                 grace = Duration::ZERO;
                 let why = "the start of a run was not heard before its end, and is left out";
                 if hearer.note_failure(why) {
@@ -300,7 +301,8 @@ async fn run_channel(
     }
 }
 
-/// Resolves when a later ping of the same role has waited for this one for so long; what comes meanwhile waits. Only a start is left for it.
+/// Resolves when a later ping of the same role has waited this long for this one; items that come meanwhile wait. Then
+/// only a start ping is left out.
 async fn wait_superseded(
     item: &ChannelItem,
     items: &mut mpsc::Receiver<ChannelItem>,
@@ -318,7 +320,7 @@ async fn wait_superseded(
     tokio::time::sleep(grace).await;
 }
 
-/// Sends one thing until it is heard or given up.
+/// Sends one item until it is delivered or given up.
 async fn send_until_done(hearer: &ChannelSender, item: &ChannelItem, book: &AlertLedgerFile) {
     let mut pings = 0;
     loop {
@@ -342,7 +344,7 @@ async fn send_until_done(hearer: &ChannelSender, item: &ChannelItem, book: &Aler
     }
 }
 
-/// Nothing that holds these locks can fail in between.
+/// Locks the mutex. The code that holds these locks cannot panic in between.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What can be told. Pure data.
+//! The events that alerts report. Pure data.
 
 use std::fmt::Debug;
 
@@ -7,41 +7,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{RoleName, Term};
 
-/// What has happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertKind {
-    /// A run failed. Over when the role is backed up again, by any node.
+    /// A run failed. Over when any node has backed the role up again.
     Failed,
     /// A newer takeover ended a run. Over when the role is backed up again.
     Fenced,
-    /// Slots that nobody will commit in time any more. Over when one after them is committed.
+    /// Slots can no longer be committed in time. Over when a later slot is committed.
     Missed,
     /// A slot has more than one commit.
     Duplicate,
     /// The role went to another node.
     Takeover,
-    /// This node is eligible, and another one took the role. Over when it stands clear again.
+    /// This node is eligible, and another node took the role. Over when the conflict is resolved.
     Conflict,
-    /// Another live node has this one's identity. Over when it is no longer seen.
+    /// Another live node has this node's identity. Over when it is no longer seen.
     Clone,
-    /// The nodes are configured differently. Over when they are not.
+    /// The nodes are configured differently. Over when their configs agree.
     Drift,
     /// This node's clock is too far from the store's. Over when it is right.
     ClockOff,
-    /// The journal shows what it should not: the same changes run after run, a hole, a role that cannot stay where it is. Over
-    /// when an audit of the last days finds it no longer.
+    /// The journal shows something that should not happen: the same changes run after run, a hole, a role that keeps
+    /// moving between nodes. Over when an audit of the last days no longer finds it.
     Anomaly,
-    /// The role is paused, without an end, for a long time. Over when it is resumed.
+    /// The role has been paused, without an end, for a long time. Over when it is resumed.
     PausedTooLong,
-    /// The newest snapshot lacks files that could not be read. Over when one is complete.
+    /// The newest snapshot lacks files that could not be read. Over when a snapshot is complete.
     Incomplete,
-    /// Snapshots need content that the store has lost and no source has. Over when none does.
+    /// Snapshots need content that the store has lost and that no source has. Over when none does.
     Lost,
 }
 
 impl AlertKind {
-    /// Who tells it.
+    /// The node that reports this kind.
     pub fn reporter(self) -> AlertReporter {
         match self {
             AlertKind::Failed
@@ -57,12 +57,12 @@ impl AlertKind {
         }
     }
 
-    /// Whether it goes on until something ends it; else it has happened, and is told once.
+    /// Whether the event lasts until something ends it. Otherwise it is reported once.
     pub fn is_ongoing(self) -> bool {
         !matches!(self, AlertKind::Duplicate | AlertKind::Takeover)
     }
 
-    /// Its name in documents.
+    /// The kind's name in documents.
     pub fn name(self) -> &'static str {
         match self {
             AlertKind::Failed => "failed",
@@ -82,56 +82,57 @@ impl AlertKind {
     }
 }
 
-/// Which node of a role tells something.
+/// Which node of a role reports an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlertReporter {
     /// The node that it happened to.
     AffectedNode,
-    /// The node that has the role; another one when that one gives no sign of life.
+    /// The node that has the role; another node if the holder shows no sign of life.
     Holder,
-    /// The same for what a record of that node shows: it lived when it wrote it, so the others wait longer.
+    /// As [`AlertReporter::Holder`], for what a record of the holder shows: it lived when it wrote the record, so the
+    /// other nodes wait longer.
     HolderByRecord,
 }
 
-/// What tells the failure of a guarded command from that of a run.
+/// The mark that tells the failure of a guarded command from that of a run.
 pub const COMMAND: &str = "command";
 
-/// Something that happened to a role.
+/// An event of a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertEvent {
-    /// What.
+    /// The kind of the event.
     pub kind: AlertKind,
-    /// To which role.
+    /// The role.
     pub role: RoleName,
     /// The label of the node that it happened to, or that saw it.
     pub node: String,
-    /// When, by that node's clock.
+    /// When it happened, by that node's clock.
     pub time: Timestamp,
-    /// For which slot.
+    /// The slot that is concerned.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<Timestamp>,
-    /// Under which term.
+    /// The term in which it happened.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub term: Option<Term>,
-    /// How many, where there may be several.
+    /// A count, for kinds that may have one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub count: Option<u64>,
-    /// What tells it from others of its kind: two duplicates are of two slots.
+    /// The mark that tells the event from others of its kind: two duplicates are of two slots.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub mark: String,
-    /// The number of the newest snapshot's record when it happened, where that was known: a later one ends a failure, whatever the
-    /// clocks say.
+    /// The number of the newest snapshot's record when the event happened, if it was known: a later snapshot ends a
+    /// failure, whatever the clocks say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after: Option<u64>,
-    /// What kind of failure it was, where that is known.
+    /// The cause of a failure, if it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cause: Option<FailureCause>,
-    /// More of it, in words.
+    /// Details, in words.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
 }
 
-/// A kind of failure that is told by its name.
+/// A cause of failure that alerts name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCause {
@@ -139,12 +140,12 @@ pub enum FailureCause {
     Stalled,
     /// Sources or dumps held no file.
     EmptySource,
-    /// The node that tells is not active; the detail is why.
+    /// The node that reports is not active; `detail` says why.
     NotActive,
 }
 
 impl AlertEvent {
-    /// An event of which no more is known.
+    /// An event without details.
     pub fn new(kind: AlertKind, role: RoleName, node: String, time: Timestamp) -> Self {
         let mark = String::new();
         let (cause, detail) = (None, None);
@@ -152,31 +153,31 @@ impl AlertEvent {
     }
 }
 
-/// Where in its course an event is.
+/// The phase of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertPhase {
-    /// It is told for the first time.
+    /// The event is reported for the first time.
     Begun,
-    /// It goes on since a day or more.
+    /// The event has lasted for a day or more.
     Lasts,
-    /// It is over.
+    /// The event is over.
     Over,
 }
 
-/// An event that is to be told.
+/// An event that is to be reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertNotification {
-    /// Where in its course it is.
+    /// The phase of the event.
     pub phase: AlertPhase,
-    /// When it began, by this node's clock.
+    /// When the event began, by this node's clock.
     pub since: Timestamp,
     /// The event.
     pub event: AlertEvent,
 }
 
 impl AlertNotification {
-    /// The JSON document that is handed on, with its sentence.
+    /// The JSON document that is sent, with `text` as its sentence.
     pub fn document(&self, text: &str) -> String {
         let AlertEvent { kind, role, node, time, slot, term, count, cause, detail, .. } = &self.event;
         let document = serde_json::json!({
@@ -187,8 +188,8 @@ impl AlertNotification {
     }
 }
 
-/// Makes sentences of notices. They are made in one place only.
+/// Turns alerts into sentences. They are made in one place only.
 pub trait AlertFormatter: Debug + Send + Sync {
-    /// One sentence.
+    /// The sentence for an alert.
     fn format(&self, notice: &AlertNotification) -> String;
 }

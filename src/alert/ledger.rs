@@ -1,9 +1,9 @@
-//! What was told, what is to be told, and by whom. Pure.
+//! What was reported, what is to be reported, and by which node. Pure.
 //!
-//! Of a pair one node tells. What happens to a node itself, it tells itself. What everybody sees in the journal is told by the node
-//! that has the role; another node tells it when [`SILENCE`] has passed since it saw it without a newer sign of life of the
-//! holder: a record of its own, or the lease in its hands. A holder that lives, writes nothing and has no lease is not told from
-//! a dead one, so that both may tell: that is the side to err on.
+//! Of a pair one node reports. A node reports what happens to itself. What all nodes see in the journal is reported by
+//! the node that has the role. Another node reports it when [`SILENCE`] has passed since it saw it, without a newer
+//! sign of life of the holder: a record of the holder, or its hold on the lease. A holder that lives, writes nothing
+//! and has no lease cannot be told from a dead one, so both nodes may report: two alerts are better than none.
 
 use std::time::Duration;
 
@@ -14,71 +14,72 @@ use super::event::{AlertEvent, AlertKind, AlertNotification, AlertPhase, AlertRe
 use crate::ids::RoleName;
 use crate::role::clock_tolerance;
 
-/// After this long something that lasts is told again.
+/// After this time an event that lasts is reported again.
 pub const REPEAT: SignedDuration = SignedDuration::from_hours(24);
 
-/// How long a node that has not the role waits for a sign of life of the one that has.
+/// How long a standby waits for a sign of life of the holder.
 pub const SILENCE: SignedDuration = SignedDuration::from_mins(2);
 
-/// The same for what a record shows: whoever wrote it lived then. By this time a holder has had a slot.
+/// As [`SILENCE`], for what a record shows: the node that wrote it lived then. By this time a holder has had a slot.
 pub const SILENCE_AFTER_RECORD: SignedDuration = SignedDuration::from_hours(24);
 
-/// How long something that happened once is remembered as told: longer than anybody looks back for it.
+/// How long the ledger remembers that an event which happened once was reported: longer than any condition looks back.
 const MEMORY: SignedDuration = SignedDuration::from_hours(24 * 30);
 
-/// The most letters that wait. More of them are a storm, and the oldest tell what is no longer new.
+/// The most messages that wait. More of them are a storm, and the oldest are out of date.
 pub const OUTBOX_MAX: usize = 256;
 
-/// How long a process sees to a letter before another one may: longer than all its tries take.
+/// How long a process owns a message before another process may send it: longer than all its attempts take.
 pub const CLAIM: SignedDuration = SignedDuration::from_mins(30);
 
-/// How often one letter is tried.
+/// Number of attempts to send a message.
 pub const ATTEMPTS_MAX: u32 = 8;
 
-/// How this node stands to the role that it watches.
+/// This node's status for the role that it watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReporterStatus {
-    /// It has the role.
+    /// This node has the role.
     Holder,
-    /// Another node has it, or nobody.
+    /// Another node has the role, or none has.
     Standby {
-        /// The number of the newest record of the node that has it.
+        /// The number of the holder's newest record.
         holder_newest: u64,
-        /// The lease shows that its process lives.
+        /// The lease shows that the holder's process lives.
         is_holder_alive: bool,
     },
 }
 
-/// Something that is, or was told.
+/// An event that lasts, or was reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct AlertEntry {
     event: AlertEvent,
     /// When it was first seen.
     since: Timestamp,
-    /// When it was last told.
+    /// When it was last reported.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     told: Option<Timestamp>,
-    /// The holder's newest sign of life, and when this node first saw that it was this one.
+    /// The number of the holder's newest sign of life, and when this node first saw that number.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     sign: Option<(u64, Timestamp)>,
 }
 
-/// A document on its way to one of those who are told.
+/// A document on its way through a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxMessage {
-    /// Its number.
+    /// The message's number.
     pub id: u64,
-    /// By which way.
+    /// The channel's name.
     pub channel: String,
-    /// What it says.
+    /// The document.
     pub document: String,
-    /// How often it was tried.
+    /// Number of attempts so far.
     pub attempts: u32,
-    /// Until then a process sees to it; after that it has died, and another one may.
+    /// Until then the process that claimed the message sends it; later another process may.
     pub claimed: Timestamp,
 }
 
-/// What this node remembers about telling. It is kept in a file; where that is lost, everything that lasts is told once more.
+/// What this node remembers about its alerts. It is kept in a file; if the file is lost, every event that lasts is
+/// reported once more.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AlertLedger {
     #[serde(default)]
@@ -90,7 +91,7 @@ pub struct AlertLedger {
 }
 
 impl AlertLedger {
-    /// Something is so. Says whether to tell it now.
+    /// Notes that the event is true. Returns the alert if it is to be reported now.
     pub fn raise(&mut self, event: AlertEvent, watcher: ReporterStatus, now: Timestamp) -> Option<AlertNotification> {
         let same =
             |e: &AlertEntry| e.event.kind == event.kind && e.event.role == event.role && e.event.mark == event.mark;
@@ -99,7 +100,7 @@ impl AlertLedger {
             self.entries.len() - 1
         });
         let entry = &mut self.entries[at];
-        // The newest words, under the old date.
+        // The newest text, under the old date.
         entry.event = event;
         if !entry.is_reported_here(watcher, now) {
             return None;
@@ -116,7 +117,8 @@ impl AlertLedger {
         Some(AlertNotification { phase, since: entry.since, event: entry.event.clone() })
     }
 
-    /// Something is not so any more, but for what is in `still`. What was told is told to be over, once for each.
+    /// Notes that events of this kind are over, except those in `still`. Returns an alert for each event that was
+    /// reported.
     pub fn resolve(
         &mut self,
         role: &RoleName,
@@ -133,7 +135,7 @@ impl AlertLedger {
                 return true;
             }
             if !kind.is_ongoing() {
-                // It has happened, whether it can still be seen or not.
+                // The event happened once, whether or not it can still be seen.
                 clamp_future_date(&mut entry.since, now);
                 return !has_elapsed(entry.since, MEMORY, now);
             }
@@ -146,14 +148,15 @@ impl AlertLedger {
         over
     }
 
-    /// The marks of what is so of this kind, of those of which `is` holds.
+    /// The marks of the events of this kind for which `is` holds.
     pub fn marks(&self, role: &RoleName, kind: AlertKind, is: impl Fn(&AlertEvent) -> bool) -> Vec<String> {
         let events = self.entries.iter().map(|entry| &entry.event);
         let these = events.filter(|event| event.kind == kind && event.role == *role && is(event));
         these.map(|event| event.mark.clone()).collect()
     }
 
-    /// Puts a document into the outbox, once for each channel. Returns the letters, which the caller sees to until `claimed`.
+    /// Puts a document into the outbox, once for each channel. Returns the messages, which the caller owns until
+    /// `claimed`.
     pub fn enqueue(&mut self, document: &str, channels: &[&str], claimed: Timestamp) -> Vec<OutboxMessage> {
         let mut letters = Vec::new();
         for channel in channels {
@@ -167,8 +170,8 @@ impl AlertLedger {
         letters
     }
 
-    /// The letters that nobody sees to, for these channels; now the caller does until `claimed`. Those for channels that are no
-    /// longer configured are dropped.
+    /// The messages for these channels that no process owns; the caller owns them until `claimed`. Messages for
+    /// channels that are no longer configured are dropped.
     pub fn claim(&mut self, channels: &[&str], now: Timestamp, claimed: Timestamp) -> Vec<OutboxMessage> {
         self.outbox.retain(|letter| letter.is_claimed(now) || channels.contains(&letter.channel.as_str()));
         let free = self.outbox.iter_mut().filter(|letter| !letter.is_claimed(now));
@@ -179,12 +182,13 @@ impl AlertLedger {
         .collect()
     }
 
-    /// A letter has arrived.
+    /// Removes a message that was delivered.
     pub fn note_delivered(&mut self, id: u64) {
         self.outbox.retain(|letter| letter.id != id);
     }
 
-    /// A try came to nothing. `None`: it was the last one, and the letter is given up; else how long to wait for the next.
+    /// Counts a failed attempt. Returns the pause before the next one; `None` if it was the last one, and the message
+    /// is dropped.
     pub fn note_failed(&mut self, id: u64) -> Option<Duration> {
         let letter = self.outbox.iter_mut().find(|letter| letter.id == id)?;
         letter.attempts += 1;
@@ -195,7 +199,7 @@ impl AlertLedger {
         Some(retry_pause(letter.attempts))
     }
 
-    /// Nobody sees to these any more: the process ends.
+    /// Releases these messages: the process that owns them ends.
     pub fn unclaim(&mut self, ids: &[u64], now: Timestamp) {
         for letter in self.outbox.iter_mut().filter(|letter| ids.contains(&letter.id)) {
             letter.claimed = now;
@@ -203,25 +207,26 @@ impl AlertLedger {
     }
 }
 
-/// The pause after so many tries: doubled each time, a minute at most.
+/// The pause after this many attempts: doubled each time, at most a minute.
 pub fn retry_pause(attempts: u32) -> Duration {
     Duration::from_secs(1 << attempts.saturating_sub(1).min(6)).min(Duration::from_mins(1))
 }
 
-/// What this node dated while its clock was ahead counts from now on: otherwise it would wait until that date.
+/// A date that this node wrote while its clock was ahead counts from now on; otherwise the ledger would wait until that
+/// date.
 fn clamp_future_date(since: &mut Timestamp, now: Timestamp) {
     if clock_tolerance::is_in_future(*since, now) {
         *since = now;
     }
 }
 
-/// Whether something at `since` is so long past.
+/// Whether `long` has passed since `since`.
 fn has_elapsed(since: Timestamp, long: SignedDuration, now: Timestamp) -> bool {
     now.duration_since(since) >= long
 }
 
 impl OutboxMessage {
-    /// Whether a process sees to it, as far as the clock was right when it said so.
+    /// Whether a process owns the message, as far as its clock was right when it claimed it.
     fn is_claimed(&self, now: Timestamp) -> bool {
         self.claimed > now
             && !clock_tolerance::is_in_future(self.claimed, now.saturating_add(CLAIM).unwrap_or(Timestamp::MAX))
@@ -229,7 +234,7 @@ impl OutboxMessage {
 }
 
 impl AlertEntry {
-    /// Whether this node is the one of the pair to tell it.
+    /// Whether this node is the one of the pair that reports the event.
     fn is_reported_here(&mut self, watcher: ReporterStatus, now: Timestamp) -> bool {
         let ReporterStatus::Standby { holder_newest: sign, is_holder_alive: vouched } = watcher else { return true };
         let silence = match self.event.kind.reporter() {

@@ -1,5 +1,6 @@
-//! The ledger's file in the state directory. Several processes of a node may write it: each reads, changes and replaces it under a
-//! lock that the kernel drops with the process. Where it cannot be kept, this process goes on with what it knows.
+//! The ledger's file in the state directory. Several processes of a node may write it: each reads, changes and replaces
+//! it under a lock that the kernel releases with the process. If the file cannot be written, this process goes on with
+//! its own copy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,31 +9,31 @@ use std::sync::{Mutex, PoisonError};
 use super::ledger::AlertLedger;
 use crate::file::{self, FileLock};
 
-/// The ledger's file.
+/// The name of the ledger's file.
 const FILE: &str = "notices.json";
 
-/// The largest ledger that is read.
+/// The largest ledger file that is read, in bytes.
 const BOOK_MAX: u64 = 16 << 20;
 
-/// Held while it is changed.
+/// The name of the lock that is held while the ledger is changed.
 const LOCK: &str = "notices.lock";
 
-/// The ledger, kept.
+/// The ledger and its file.
 #[derive(Debug)]
 pub(super) struct AlertLedgerFile {
     dir: PathBuf,
-    /// As this process knows it.
+    /// The ledger as this process knows it.
     last: Mutex<CachedLedger>,
 }
 
 #[derive(Debug, Default)]
 struct CachedLedger {
     ledger: AlertLedger,
-    /// What the file had when it could not be written: as long as it has the same, this process knows better.
+    /// The file's content when it could not be written. While the file still has it, this process's copy is newer.
     stale: Option<LedgerRead>,
 }
 
-/// What the file had; `None`: nothing that can be read.
+/// The file's content; `None`: nothing that can be read.
 #[derive(Debug, PartialEq)]
 struct LedgerRead(Option<AlertLedger>);
 
@@ -41,10 +42,10 @@ impl AlertLedgerFile {
         Self { dir: state_dir.to_owned(), last: Mutex::default() }
     }
 
-    /// Changes it.
+    /// Changes the ledger and writes its file.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut AlertLedger) -> T) -> T {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        // Held until the new one is written.
+        // Held until the new file is written.
         let _lock = FileLock::take(&self.dir.join(LOCK))
             .inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display()));
         let read = self.read().inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display())).ok().flatten();
@@ -72,7 +73,8 @@ impl AlertLedgerFile {
         result
     }
 
-    /// `None`: there is none, or none that can be read. Then everything that lasts is told once more.
+    /// Reads the file; `None` if there is none, or none that can be read. Then every event that lasts is reported once
+    /// more.
     fn read(&self) -> io::Result<Option<AlertLedger>> {
         match file::read_own(&self.dir.join(FILE), BOOK_MAX) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
@@ -110,7 +112,7 @@ mod tests {
             book.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
         };
         assert_eq!(post(&one), 0);
-        // The file can be read, and not be written: as on a disk that is full.
+        // The file can be read but not written, as on a disk that is full.
         let temporary = dir.path().join(FILE).with_extension("new");
         fs::create_dir(&temporary).unwrap();
         assert_eq!((post(&one), post(&one)), (1, 2), "it does not begin anew from the file each time");

@@ -1,5 +1,5 @@
-//! Watches one role on one node, and has told what there is to tell: what its own runs came to, how it stands, and what every node
-//! of the role sees in the journal. A run without a daemon uses the same.
+//! Watches one role on one node, and reports its events: the outcomes of this node's own runs, its status, and what
+//! every node of the role sees in the journal. A run without a daemon uses the same code.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,16 +29,16 @@ use crate::role::controller::RoleStatus;
 use crate::role::election::{StandbyReason, UnknownReason};
 use crate::role::slot::SlotSchedule;
 
-/// How often a long-running node audits its journals; first so long after its start.
+/// How often a long-running node audits its journals.
 const AUDIT_INTERVAL: Duration = Duration::from_hours(6);
 
-/// The same for the first time.
+/// How long after its start a long-running node audits its journals for the first time.
 const AUDIT_FIRST: Duration = Duration::from_mins(10);
 
-/// So many of the paths that could not be read are named in an alert. The run's own report has more.
+/// How many of the paths that could not be read an alert names. The run's own report has more.
 const UNREAD_NAMED_MAX: usize = 5;
 
-/// Whom a role's events are reported to.
+/// Watches a role and reports its events.
 #[derive(Debug)]
 pub struct AlertMonitor {
     teller: Arc<AlertDispatcher>,
@@ -48,12 +48,12 @@ pub struct AlertMonitor {
     label: String,
     plan: Option<SlotSchedule>,
     allow_empty: bool,
-    /// How the last run failed, for whoever asks.
+    /// How the last run failed, kept for `status`.
     kept: RunFailureFile,
     lock_state: Mutex<MonitorState>,
 }
 
-/// A run of this node.
+/// A run of this node that is under way.
 #[derive(Debug, Clone, Copy)]
 struct ActiveRun {
     slot: Option<Timestamp>,
@@ -65,19 +65,19 @@ struct MonitorState {
     summary: JournalSummary,
     /// The run that is under way.
     running: Option<ActiveRun>,
-    /// Before it another node had the role.
+    /// Another node had the role before this run.
     was_elsewhere: bool,
-    /// The lease is in the hands of a process that lives.
+    /// A process that lives holds the lease.
     is_holder_alive: bool,
-    /// This node is active, or would be if it could tell.
+    /// This node is active, or its status cannot be told.
     is_active: bool,
-    /// Why it is not active, in words.
+    /// The reason, in words, why this node is not active.
     inactive_reason: Option<String>,
     audit_at: Duration,
 }
 
 impl AlertMonitor {
-    /// Watches `role` as the node of `runner`.
+    /// A monitor of `role` on the node of `runner`.
     pub fn new(
         teller: Arc<AlertDispatcher>,
         runner: &NodeContext,
@@ -108,12 +108,12 @@ impl AlertMonitor {
         }
     }
 
-    /// Whether nobody is told anything.
+    /// Whether no channel is configured.
     pub fn has_no_channels(&self) -> bool {
         self.teller.has_no_channels()
     }
 
-    /// The journal was read.
+    /// Handles a read of the journal.
     pub fn journal_read(&self, view: &JournalView) {
         if self.has_no_channels() {
             return;
@@ -125,7 +125,8 @@ impl AlertMonitor {
         self.evaluate(&seen, watcher);
     }
 
-    /// The journal cannot be read. What was not committed when it could is not committed as far as anybody here knows.
+    /// Handles a failed read of the journal. As far as this node knows, what was not committed at the last read still
+    /// is not.
     pub fn journal_unreadable(&self) {
         let seen = self.seen();
         let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
@@ -135,7 +136,7 @@ impl AlertMonitor {
         }
     }
 
-    /// How this node stands for the role, and `why` in words.
+    /// Handles a change of this node's status for the role; `why` gives it in words.
     pub fn status_changed(&self, stand: &RoleStatus, why: String) {
         let mut seen = self.seen();
         seen.inactive_reason =
@@ -151,13 +152,13 @@ impl AlertMonitor {
             RoleStatus::Unknown(UnknownReason::Clock { offset }) => {
                 self.raise(self.clock_off(&seen, *offset), ReporterStatus::Holder);
             }
-            // It may well go on.
+            // The conflict or the clone may still be there.
             RoleStatus::Unknown(_) => {}
             _ => self.resolve(&[AlertKind::Conflict, AlertKind::Clone, AlertKind::ClockOff]),
         }
     }
 
-    /// A run begins. What was missed until now is told by whoever does it.
+    /// Handles the begin of a run. The node that runs reports what was missed until now.
     pub fn run_begins(&self, view: &JournalView, slot: Option<Timestamp>) {
         let now = self.env.clock.now();
         let mut seen = self.seen();
@@ -168,7 +169,7 @@ impl AlertMonitor {
         self.evaluate(&seen, ReporterStatus::Holder);
     }
 
-    /// A run ended, or never began; the report has its reason in words.
+    /// Handles the end of a run, or a run that never began; the report has the reason in words.
     pub fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
         self.note_end(report, reason, None);
     }
@@ -176,7 +177,7 @@ impl AlertMonitor {
     fn note_end(&self, report: &RoleReport, reason: Option<&NoCommitReason>, cause: Option<FailureCause>) {
         let mut seen = self.seen();
         let running = seen.running.take();
-        // Why a run without a daemon was none: what it sees of missed slots is told next.
+        // The reason why a run without a daemon did nothing is kept: the alert for missed slots reports it.
         if matches!(
             reason,
             Some(NoCommitReason::Standby(..) | NoCommitReason::Unknown(..) | NoCommitReason::LeaseUnknown { .. })
@@ -210,10 +211,10 @@ impl AlertMonitor {
                 let open = vec![(AlertKind::Incomplete, incomplete.clone().into_iter().chain(lacks).collect())];
                 self.teller.dispatch(|ledger, now| self.settle(ledger, open, ReporterStatus::Holder, now));
                 match incomplete.and_then(|event| event.detail) {
-                    // One without a source is what its exit code says: done.
+                    // A run that lacks a source still ends with the exit code of success.
                     None => self.teller.ping(&self.role, &HealthcheckPing::Success),
                     Some(unread) => {
-                        // Who pings after a command goes by its exit code, and that is not 0 here.
+                        // A ping after a command follows the command's exit code, which is not 0 here.
                         self.teller.ping(&self.role, &HealthcheckPing::Fail(format!("incomplete: {unread}")));
                     }
                 }
@@ -249,7 +250,7 @@ impl AlertMonitor {
                     seen.is_holder_alive = true;
                     self.resolve(&[AlertKind::Conflict]);
                 }
-                // Whoever looked for a slot knows what time it is.
+                // A run that looked for a slot has a correct clock.
                 Some(NoCommitReason::SlotCommitted { .. } | NoCommitReason::NothingDue) => {
                     self.resolve(&[AlertKind::Conflict, AlertKind::ClockOff]);
                 }
@@ -258,7 +259,8 @@ impl AlertMonitor {
         }
     }
 
-    /// A guarded command for a slot ended, and the journal has it. `error`: how, if not well.
+    /// Handles the end of a guarded command for a slot, which the journal has recorded. `error`: how it failed, if it
+    /// did.
     pub fn command_ended(&self, slot: Option<Timestamp>, term: Option<Term>, error: Option<String>) {
         let Some(error) = error else {
             self.seen().running = None;
@@ -277,7 +279,8 @@ impl AlertMonitor {
         self.teller.ping(&self.role, &HealthcheckPing::Fail(error));
     }
 
-    /// Something was committed, for a slot or not: what it was to end is over. That a command failed a slot's commit alone ends.
+    /// Handles a commit, for a slot or not: it ends what it is meant to end. The failure of a command is ended only by
+    /// a slot's commit.
     fn committed(&self, slot: Option<Timestamp>) {
         self.kept.clear();
         self.resolve(&[AlertKind::Fenced, AlertKind::Conflict, AlertKind::Clone]);
@@ -290,14 +293,15 @@ impl AlertMonitor {
         }
     }
 
-    /// What stands between this node and its role: a lease or a takeover came to an error. No alert: it is tried again at once, and
-    /// a slot that passes meanwhile is told.
+    /// Handles an error between this node and its role, in the lease or a takeover. There is no alert: it is tried
+    /// again at once, and a slot that is missed meanwhile is reported.
     pub fn takeover_failed(&self, report: &RoleReport) {
         let seen = self.seen();
         self.remember_failure(report, RunStep::Takeover, &seen, None);
     }
 
-    /// The journal cannot be followed for this error of the node's own. True: that keeps it from its role; whoever stands by has none.
+    /// Handles a failed read of the journal that has a cause on this node. Returns whether it keeps the node from its
+    /// role; a standby has none to be kept from.
     pub(crate) fn note_read_failure(&self, error: &GuardError) -> bool {
         let seen = self.seen();
         if seen.is_active {
@@ -319,17 +323,17 @@ impl AlertMonitor {
         Some(RunningBackup { node: self.label.clone(), slot: slot?, since })
     }
 
-    /// The lease is answered again, whatever the answer.
+    /// Handles an answer for the lease, whichever it is.
     pub fn lease_answered(&self) {
         self.kept.clear_doubt();
     }
 
-    /// This node has the role.
+    /// Handles that this node took the role.
     pub fn role_taken(&self) {
         self.kept.clear_takeover();
     }
 
-    /// How the last run failed is remembered for whoever asks.
+    /// Stores how the last run failed, for `status`.
     fn remember_failure(&self, report: &RoleReport, step: RunStep, seen: &MonitorState, running: Option<ActiveRun>) {
         let (outcome, time, after) = (report.outcome, self.env.clock.now(), seen.summary.committed());
         let slot = report.slot.or(running.and_then(|running| running.slot));
@@ -337,7 +341,7 @@ impl AlertMonitor {
         self.kept.add(RunFailure { outcome, step, time, slot, error, failures: 0, after });
     }
 
-    /// A run came to an error, which this report tells. Says whether it failed by that.
+    /// Handles an error of a run. Returns whether the run failed by it.
     pub fn run_failed(&self, error: &GuardError, report: &RoleReport) -> bool {
         let failed = is_run_failure(error);
         if failed {
@@ -349,7 +353,7 @@ impl AlertMonitor {
         failed
     }
 
-    /// Whether it is time for an audit; it is begun then.
+    /// Whether an audit is due. If so, it counts as begun.
     pub fn audit_is_due(&self) -> bool {
         let now = self.env.clock.boottime();
         let mut seen = self.seen();
@@ -360,12 +364,12 @@ impl AlertMonitor {
         due
     }
 
-    /// The schedule.
+    /// The role's schedule.
     pub fn plan(&self) -> Option<&SlotSchedule> {
         self.plan.as_ref()
     }
 
-    /// An audit of the last days found this.
+    /// Handles the findings of an audit of the last days.
     pub fn audit_ended(&self, findings: &[AuditFinding]) {
         let seen = self.seen();
         let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
@@ -373,7 +377,7 @@ impl AlertMonitor {
         self.teller.dispatch(|ledger, now| self.settle(ledger, vec![(AlertKind::Anomaly, anomalies)], watcher, now));
     }
 
-    /// These other nodes are not set up like this one; all others are.
+    /// Handles a comparison of configs: the nodes in `apart` are configured differently, all others agree.
     pub(crate) fn configs_compared(&self, apart: &[String]) {
         let seen = self.seen();
         let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
@@ -389,13 +393,13 @@ impl AlertMonitor {
     fn evaluate(&self, seen: &MonitorState, watcher: ReporterStatus) {
         let sight = self.checker(seen);
         let kinds = sight.conditions(&seen.summary);
-        // That it is over an audit says, as of all anomalies.
+        // As with all anomalies, only an audit ends them.
         for event in sight.future_dates(&seen.summary).into_iter().chain(sight.schedule_missing(&seen.summary)) {
             self.raise(event, watcher);
         }
         self.teller.dispatch(|ledger, now| {
             let mut notices = self.settle(ledger, kinds, watcher, now);
-            // Whoever did it.
+            // Whichever node made the commit.
             for kind in [AlertKind::Failed, AlertKind::Fenced] {
                 let still = ledger.marks(&self.role, kind, |event| !seen.summary.ends_failure(event, now));
                 notices.extend(ledger.resolve(&self.role, kind, &still, &self.label, now));
@@ -404,7 +408,7 @@ impl AlertMonitor {
         });
     }
 
-    /// Notes all that is so of these kinds: what is new is told, and what is no more is over.
+    /// Notes all conditions of these kinds: new ones are reported, and those that are no longer true are over.
     fn settle(
         &self,
         ledger: &mut AlertLedger,
@@ -421,7 +425,7 @@ impl AlertMonitor {
         notices
     }
 
-    /// By how many seconds it is off.
+    /// The event that this node's clock is off by `offset`.
     fn clock_off(&self, seen: &MonitorState, offset: SignedDuration) -> AlertEvent {
         AlertEvent { count: Some(offset.unsigned_abs().as_secs()), ..self.checker(seen).event(AlertKind::ClockOff) }
     }
@@ -451,12 +455,12 @@ impl AlertMonitor {
     }
 
     fn seen(&self) -> MutexGuard<'_, MonitorState> {
-        // Each change is one step.
+        // Each change is one step, so a poisoned lock holds a valid state.
         self.lock_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The first paths that a run could not read, for those who are told.
+/// The text about the first paths that a run could not read.
 fn unreadable_text(report: &RoleReport) -> String {
     let unreadable = |problem: &PathProblem| match &problem.kind {
         PathProblemKind::Unreadable(why) => Some(format!("{}: {why}", problem.path.display())),
@@ -470,15 +474,15 @@ fn unreadable_text(report: &RoleReport) -> String {
     named.join("; ")
 }
 
-/// The first of these sources, for those who are told.
+/// The text about the first of these sources.
 fn source_names_text(empty: &[TreePath]) -> String {
     let mut named: Vec<String> = empty.iter().take(UNREAD_NAMED_MAX).map(TreePath::display).collect();
     named.extend((empty.len() > UNREAD_NAMED_MAX).then(|| "…".to_owned()));
     named.join(", ")
 }
 
-/// Whether a run that ended like this failed. One that somebody ended did not, nor one that met another at work: that one goes on,
-/// or is tried again at once.
+/// Whether a run that ended with this error failed. A run that was ended on purpose did not, nor one that met another
+/// run at work: that run goes on, or is tried again at once.
 fn is_run_failure(error: &GuardError) -> bool {
     !matches!(
         error,

@@ -1,5 +1,5 @@
-//! What is told to a command: the document on its standard input. It runs in its own process group, so that its children end with
-//! it when the time is up.
+//! Sends an alert to a command: the document on its standard input. The command runs in its own process group, so that
+//! its children end with it on a timeout.
 
 use std::io;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use tokio::io::AsyncWriteExt as _;
 use crate::config::EnvironmentSettings;
 use crate::process::{CommandBuilder, ProcessExit, log_lines};
 
-/// How long a command that was told to end is given.
+/// How long a command that was told to end may still run.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long output is waited for after the command ended: a child that it left behind may keep the pipe open.
+/// How long to wait for output after the command ended: a child that it left behind may keep the pipe open.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// Runs the command. Exit code 0 is taken for heard. What it writes is in the log.
+/// Runs the command. Exit code 0 means that the alert was delivered. The command's output goes to the log.
 ///
 /// # Errors
-/// Why it was not heard.
+/// The reason why it was not delivered.
 pub(in crate::alert) async fn send(
     command: &[String],
     environment: &EnvironmentSettings,
@@ -37,7 +37,7 @@ pub(in crate::alert) async fn send(
     ];
     let work = async {
         if let Some(mut input) = input {
-            // Who does not read it may be content all the same: the exit code tells.
+            // A command that does not read its input may still succeed: the exit code tells.
             let _ = input.write_all(format!("{document}\n").as_bytes()).await;
         }
         group.wait().await
@@ -54,7 +54,7 @@ pub(in crate::alert) async fn send(
         }
     };
     for mut stream in streams.into_iter().flatten() {
-        // What came so far is logged.
+        // The output so far is logged.
         let _ = tokio::time::timeout(DRAIN, &mut stream).await;
         stream.abort();
     }
@@ -80,7 +80,7 @@ mod tests {
         let long = Duration::from_mins(1);
         send(&sh(&format!("cat > {}", file.display())), "{\"a\":1}", long).await.unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"a\":1}\n");
-        // More than a pipe holds, and nobody reads it.
+        // The document is larger than a pipe holds, and the command does not read it.
         send(&sh("exit 0"), &"x".repeat(1 << 20), long).await.unwrap();
         assert!(send(&sh("exit 3"), "", long).await.unwrap_err().contains("exit code 3"));
         assert!(send(&["/no/such/program".to_owned()], "", long).await.unwrap_err().starts_with("/no/such/program"));

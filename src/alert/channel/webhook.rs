@@ -1,14 +1,14 @@
-//! What is told over HTTP: the document posted, a run's begin and end pinged.
+//! Sends alerts over HTTP: the document is posted, and the begin and end of a run are pinged.
 
 use std::time::Duration;
 
 use crate::config::HttpUrl;
 use crate::http::{self, Question};
 
-/// Posts a body of this type, or only asks. Any 2xx is taken for heard.
+/// Posts `body`, or sends a request without one. Any 2xx means that it was delivered.
 ///
 /// # Errors
-/// Why it was not heard.
+/// The reason why it was not delivered.
 pub(in crate::alert) async fn send(
     url: &HttpUrl,
     body: Option<(&str, &'static str)>,
@@ -19,7 +19,7 @@ pub(in crate::alert) async fn send(
         let status = response.status();
         if status.is_success() { Ok(()) } else { Err(format!("answers {status}")) }
     });
-    // The URL may be a secret: the server's name has to do.
+    // The URL may be a secret, so the error names only the server.
     let named = |why: String| format!("{}: {why}", url.authority());
     match tokio::time::timeout(timeout, asked).await {
         Ok(answered) => answered.map_err(named),
@@ -27,7 +27,7 @@ pub(in crate::alert) async fn send(
     }
 }
 
-/// Where a ping for this role goes: the URL with the role's name in it, and what is put behind its path.
+/// The URL of a ping for this role: the template with the role's name in it, and `behind` appended to its path.
 pub(in crate::alert) fn ping(template: &HttpUrl, role: &str, behind: &str) -> HttpUrl {
     let target = template.target.replace("{role}", role);
     let (path, query) = match target.split_once('?') {

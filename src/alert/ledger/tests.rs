@@ -17,7 +17,7 @@ fn standby(sign: u64) -> ReporterStatus {
     ReporterStatus::Standby { holder_newest: sign, is_holder_alive: false }
 }
 
-/// What raising it every minute from `from` to `to` tells, and when.
+/// What is reported, and when, if the event is raised every minute from `from` to `to`.
 fn told(
     ledger: &mut AlertLedger,
     kind: AlertKind,
@@ -71,7 +71,7 @@ fn a_standby_waits_for_a_sign_of_life_of_the_holder() {
     assert_eq!(told(&mut ledger, AlertKind::Missed, standby(8), 2, 4), [], "it wrote something");
     let vouched = ReporterStatus::Standby { holder_newest: 8, is_holder_alive: true };
     assert_eq!(told(&mut ledger, AlertKind::Missed, vouched, 4, 60), [], "it has the lease");
-    // Last vouched for at 59.
+    // The holder was last vouched for at 59.
     assert_eq!(told(&mut ledger, AlertKind::Missed, standby(8), 60, 70), [(61, AlertPhase::Begun)]);
     assert_eq!(
         ledger.resolve(&role(), AlertKind::Missed, &[], "west", at(80)).len(),
@@ -152,11 +152,11 @@ fn what_was_noted_while_the_clock_was_ahead_holds_nothing_up() {
     );
     let again = ledger.raise(event(AlertKind::Missed, 2 * day), ReporterStatus::Holder, at(2 * day)).unwrap();
     assert_eq!(again.phase, AlertPhase::Lasts, "a day after the clock was right again");
-    // A holder whose last sign of life was seen then is not waited for until that time.
+    // A holder whose last sign of life is dated then is not waited for until that time.
     assert!(ledger.raise(event(AlertKind::PausedTooLong, year), standby(3), at(year)).is_none());
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day)).is_none());
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day + 2)).is_some());
-    // A letter that a process took then is free.
+    // A message that a process claimed then is free.
     let [letter] = &ledger.enqueue("{}", &["webhook"], at(year + 30))[..] else { panic!("one letter") };
     assert_eq!(
         ledger.claim(&["webhook"], at(day), at(day + 30)),
