@@ -103,7 +103,7 @@ fuzz: ## each decoder's fuzz target for FUZZ_SECONDS (says which toolchain it us
 install: ## what `make build` built (or RUNNER=path/of/binary), into PREFIX (default /usr/local): program, units, sysusers, tmpfiles, man pages, completions, docs
 	@test -x "$(BUILT)" || { echo "run \"make build\" first, as a normal user" >&2; exit 1; }
 	install -D -m 0755 "$(BUILT)" "$(DESTDIR)$(PREFIX)/bin/runner"
-	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(SHARE)/man/man1" "$(SHARE)/doc/runner/docs" "$(SHARE)/bash-completion/completions" \
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system" "$(SHARE)/man/man1" "$(SHARE)/doc/runner/docs/decisions" "$(SHARE)/bash-completion/completions" \
 	    "$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
 	for unit in systemd/*.service systemd/*.timer; do \
 	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}" || exit 1; \
@@ -116,7 +116,8 @@ install: ## what `make build` built (or RUNNER=path/of/binary), into PREFIX (def
 	"$(BUILT)" completions zsh > "$(SHARE)/zsh/site-functions/_runner"
 	"$(BUILT)" completions fish > "$(SHARE)/fish/vendor_completions.d/runner.fish"
 	install -m 0644 config/runner.toml README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(SHARE)/doc/runner"
-	install -m 0644 docs/* "$(SHARE)/doc/runner/docs"
+	install -m 0644 docs/*.* "$(SHARE)/doc/runner/docs"
+	install -m 0644 docs/decisions/*.md "$(SHARE)/doc/runner/docs/decisions"
 
 clean: ## what was built; .tools (peers and test servers) stays
 	$(CARGO) clean
