@@ -1,17 +1,17 @@
-//! Bytes in, numbers out: the LEB128 integers and length-prefixed strings that every stored binary type is made of.
+//! Encodes and decodes the LEB128 integers and length-prefixed strings that every stored binary type is made of.
 //!
-//! A reader never trusts a count: it is checked against the bytes that are left before anything is allocated, so a
-//! damaged object costs an error, never memory.
+//! A reader never trusts a count: it is checked against the bytes that are left before anything is allocated, so that a
+//! damaged object causes an error and no large allocation.
 
-/// Bytes that are not what they should be.
+/// The error for bytes that do not decode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct DecodeError {
-    /// What was expected, or what is wrong.
+    /// What was expected, or what is wrong with the bytes.
     pub what: &'static str,
 }
 
-/// A [`DecodeError`] with these words.
+/// Returns a [`DecodeError`] with this text.
 pub(crate) fn decode_error<T>(what: &'static str) -> Result<T, DecodeError> {
     Err(DecodeError { what })
 }
@@ -52,7 +52,7 @@ impl<'a> ByteReader<'a> {
         self.rest.len()
     }
 
-    /// Fails unless everything was read: trailing bytes would make two encodings of one thing.
+    /// Fails unless every byte was read: with trailing bytes one value would have several encodings.
     pub(crate) fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { decode_error("bytes after the end") }
     }
@@ -81,7 +81,7 @@ impl<'a> ByteReader<'a> {
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
-                // One value, one encoding: a padded one would make equal things differ.
+                // One value has one encoding: a padded one would make equal values differ.
                 return if byte == 0 && shift > 0 { decode_error("an integer with padding") } else { Ok(value) };
             }
         }
@@ -97,7 +97,7 @@ impl<'a> ByteReader<'a> {
         u32::try_from(self.varint()?).or(decode_error("an integer over 32 bits"))
     }
 
-    /// A count of things that take at least `min_bytes` each.
+    /// Reads the number of items that take at least `min_bytes` each.
     pub(crate) fn count(&mut self, min_bytes: usize) -> Result<usize, DecodeError> {
         let count = self.varint()?;
         match usize::try_from(count) {
@@ -106,7 +106,7 @@ impl<'a> ByteReader<'a> {
         }
     }
 
-    /// Bytes with their length in front.
+    /// Reads bytes with their length in front.
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.count(1)?;
         self.take(len)
@@ -119,10 +119,10 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Numbers that no count can be: whoever allocates by one of them does not come back.
+    /// Numbers that are too large for any real count. A decoder that allocates by one of them fails.
     pub(crate) const LIES: [u64; 2] = [1 << 40, u64::MAX];
 
-    /// `bytes` with a number in the place of the byte at `at`.
+    /// Replaces the byte at `at` in `bytes` with an encoded number.
     pub(crate) fn with_number(bytes: &[u8], at: usize, number: u64) -> Vec<u8> {
         let mut out = bytes[..at].to_vec();
         put_varint(&mut out, number);
@@ -130,8 +130,8 @@ pub(crate) mod tests {
         out
     }
 
-    /// What every decoder of a type with one encoding must do: refuse whatever is cut short, accept nothing that no encoder
-    /// would have written, and believe no count. `again` decodes and encodes.
+    /// Asserts what holds for every decoder of a type with one encoding: it refuses truncated bytes, accepts only bytes
+    /// that an encoder would have written, and trusts no count. `again` decodes and encodes.
     pub(crate) fn assert_strict(bytes: &[u8], again: impl Fn(&[u8]) -> Result<Vec<u8>, DecodeError>) {
         let is_canonical = |bytes: &[u8]| again(bytes).is_ok_and(|written| written == bytes);
         assert!(is_canonical(bytes));

@@ -1,7 +1,7 @@
-//! The keys of one repository and what is done with them: naming chunks, sealing objects, vouching for journal lines.
+//! The keys of one repository and their uses: naming chunks, sealing objects, authenticating lines of JSON.
 //!
-//! Nothing is sealed twice under one key and nonce: each object has a key of its own, derived from the repository key and
-//! a random 32-byte salt, and numbers its parts. Should a cloned machine ever repeat a salt all the same, AES-256-GCM-SIV
+//! Nothing is sealed twice under one key and nonce: each object has its own key, derived from the repository key and a
+//! random 32-byte salt, and its parts are numbered. If a cloned machine repeats a salt all the same, AES-256-GCM-SIV
 //! (RFC 8452) reveals only whether the plaintexts were equal.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::repo::keyring::{Keyring, RepositoryKey};
 /// The salt of one sealed object, in bytes.
 pub const SALT_LEN: usize = 32;
 
-/// What sealing adds to each part, in bytes.
+/// Length of the tag that sealing adds to each part, in bytes.
 pub const TAG_LEN: usize = 16;
 
 /// How objects are protected.
@@ -24,13 +24,14 @@ pub enum Cipher {
     /// AES-256-GCM-SIV (RFC 8452).
     #[serde(rename = "aes-256-gcm-siv")]
     Aes256GcmSiv,
-    /// Not encrypted. The tag is a keyed BLAKE3, and the key stands in `format`: it shows damage, not malice.
+    /// Not encrypted. The tag is a keyed BLAKE3, and the key is stored in `format`, so it detects damage but no
+    /// tampering.
     #[serde(rename = "none")]
     None,
 }
 
 impl Cipher {
-    /// As it stands in binary headers.
+    /// The code in binary headers.
     pub(crate) fn code(self) -> u8 {
         match self {
             Cipher::None => 0,
@@ -39,7 +40,7 @@ impl Cipher {
     }
 }
 
-/// What a sealed part is; one kind never opens as another.
+/// The kind of a sealed part; a part of one kind cannot be opened as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SealedPart {
     /// Frame number n of a pack.
@@ -48,7 +49,7 @@ pub enum SealedPart {
     Trailer,
     /// An index object.
     Index,
-    /// What a node tells the others in an object that anybody who reads the store can read.
+    /// A message from one node to the others, in an object whose other content is not encrypted.
     Notice,
 }
 
@@ -63,22 +64,22 @@ impl SealedPart {
     }
 }
 
-/// A sealed part that does not open: damaged, cut off, moved, or of another repository.
+/// The error for a sealed part that does not open: damaged, truncated, moved, or of another repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("does not open: it is damaged, or belongs elsewhere")]
 pub struct UnsealError;
 
-/// What, with the object's ID, makes the key of one sealed object. It stands in the object's header.
+/// The salt of one sealed object, from its header. Together with the object's ID it determines the object's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Salt {
     /// The generation of the repository key that the object is sealed under.
     pub generation: KeyGeneration,
-    /// Random, one an object.
+    /// Random bytes, different for each object.
     pub bytes: [u8; SALT_LEN],
 }
 
 impl From<[u8; SALT_LEN]> for Salt {
-    /// Under the key that was made at `init`.
+    /// A salt for the first generation, the key made at `init`.
     fn from(bytes: [u8; SALT_LEN]) -> Self {
         Self { generation: KeyGeneration::FIRST, bytes }
     }
@@ -91,10 +92,10 @@ pub struct DerivedKeys {
     repo: RepoId,
     role: RoleName,
     keyring: Keyring,
-    /// What is written is sealed under this one.
+    /// The generation under which new objects are sealed.
     generation: KeyGeneration,
     chunk: Zeroizing<[u8; 32]>,
-    /// One a generation.
+    /// The MAC keys, one for each generation.
     macs: Vec<Zeroizing<[u8; 32]>>,
 }
 
@@ -104,18 +105,18 @@ impl fmt::Debug for DerivedKeys {
     }
 }
 
-// BLAKE3 derive_key contexts. Part of the format: never reworded.
+// Contexts for BLAKE3 derive_key. Part of the format: they must never change.
 const CONTEXT_CHUNK: &str = "runner 2026-11-21 v1 chunk id";
 const CONTEXT_MAC: &str = "runner 2026-11-21 v1 journal mac";
 const CONTEXT_OBJECT: &str = "runner 2026-11-21 v1 object key";
 
-/// The name of content by one generation of the repository key.
+/// The name of content under one generation of the repository key.
 fn keyed_digest(key: &RepositoryKey, content: &[u8]) -> ChunkId {
     ChunkId(*blake3::keyed_hash(&blake3::derive_key(CONTEXT_CHUNK, &key.0[..]), content).as_bytes())
 }
 
 impl DerivedKeys {
-    /// Derives all keys of one repository. It is written under the newest of them.
+    /// Derives all keys of one repository. New objects are sealed under the newest of them.
     pub fn new(cipher: Cipher, repo: RepoId, role: RoleName, keys: impl Into<Keyring>) -> Self {
         let keyring: Keyring = keys.into();
         let chunk = Zeroizing::new(blake3::derive_key(CONTEXT_CHUNK, &keyring.first().0[..]));
@@ -124,23 +125,24 @@ impl DerivedKeys {
         Self { cipher, repo, role, generation: keyring.generation(), keyring, chunk, macs }
     }
 
-    /// The same and one more, under which nothing is written yet: for the record that lets it be. `None`: there are too many.
+    /// These keys and one more, under which nothing is sealed yet: for the record that introduces it. `None` if there
+    /// are too many.
     pub(crate) fn with_staged_key(&self, key: RepositoryKey) -> Option<Self> {
         let keyring = self.keyring.with(key)?;
         Some(Self { generation: self.generation, ..Self::new(self.cipher, self.repo, self.role.clone(), keyring) })
     }
 
-    /// How this repository protects objects.
+    /// The cipher of this repository.
     pub fn cipher(&self) -> Cipher {
         self.cipher
     }
 
-    /// Which repository.
+    /// The repository's ID.
     pub fn repo(&self) -> RepoId {
         self.repo
     }
 
-    /// Which role.
+    /// The role's name.
     pub fn role(&self) -> &RoleName {
         &self.role
     }
@@ -150,46 +152,46 @@ impl DerivedKeys {
         &self.keyring
     }
 
-    /// The generation that is written under.
+    /// The generation under which new objects are sealed.
     pub fn generation(&self) -> KeyGeneration {
         self.generation
     }
 
-    /// The salt of an object that is to be written.
+    /// The salt of a new object.
     pub fn salt(&self, bytes: [u8; SALT_LEN]) -> Salt {
         Salt { generation: self.generation, bytes }
     }
 
-    /// The name of this content: BLAKE3 keyed from the first repository key, so that a name tells an outsider nothing and content that an
-    /// older generation stored is not stored again.
+    /// The name of this content: BLAKE3 keyed from the first repository key. The name reveals nothing without the key,
+    /// and content that an older generation stored is not stored again.
     pub fn chunk_id(&self, content: &[u8]) -> ChunkId {
         ChunkId(*blake3::keyed_hash(&self.chunk, content).as_bytes())
     }
 
-    /// A digest on which guesses are tested only with the generation that is written under.
+    /// A digest keyed by the current generation: testing guesses of the content requires that generation's key.
     pub fn sealed_digest(&self, content: &[u8]) -> ChunkId {
         let key = self.keyring.get(self.generation).expect("what is written under is in the keyring");
         keyed_digest(key, content)
     }
 
-    /// The same under each generation, the oldest first: for what is looked up and was written under one of them.
+    /// The digest under each generation, oldest first, to find a value that was written under an earlier one.
     pub fn sealed_digests(&self, content: &[u8]) -> impl Iterator<Item = ChunkId> {
         let written = usize::from(self.generation.0) + 1;
         self.keyring.iter().take(written).map(|key| keyed_digest(key, content))
     }
 
-    /// The MAC over the first line of a journal record, or of another object that stands in the clear.
+    /// The MAC over the first line of a journal record, or of another object that is not encrypted.
     pub fn line_mac(&self, line: &[u8]) -> [u8; 32] {
         self.line_mac_by(self.generation, line).expect("what is written under is in the keyring")
     }
 
-    /// The same under this generation, if it is known.
+    /// The MAC under this generation, if it is known.
     pub fn line_mac_by(&self, generation: KeyGeneration, line: &[u8]) -> Option<[u8; 32]> {
         let key = self.macs.get(usize::from(generation.0))?;
         Some(*blake3::keyed_hash(key, line).as_bytes())
     }
 
-    /// The key of the object with this salt. One of a generation that is not known opens nothing.
+    /// The sealer for the object with this salt. If the salt's generation is not known, it opens nothing.
     pub fn object_sealer(&self, id: [u8; 16], salt: impl Into<Salt>) -> ObjectSealer {
         let salt = salt.into();
         let key = self.keyring.get(salt.generation).map(|key| {
@@ -214,7 +216,7 @@ impl DerivedKeys {
     }
 }
 
-/// AES-256-GCM-SIV under this key.
+/// AES-256-GCM-SIV with this key.
 pub(crate) fn aead(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("the key has the cipher's length"))
 }
@@ -222,14 +224,14 @@ pub(crate) fn aead(key: &[u8; 32]) -> LessSafeKey {
 enum SealMethod {
     Aead(Box<LessSafeKey>),
     Mac(Zeroizing<[u8; 32]>),
-    /// Of a generation of the repository key that is not known.
+    /// The object's generation of the repository key is not known.
     Unknown,
 }
 
 /// Seals and opens the parts of one object.
 pub struct ObjectSealer {
     sealer: SealMethod,
-    /// The associated data up to the part: format, cipher, repository, role, object.
+    /// The associated data without the part's own: format, cipher, repository, role, object.
     context: Vec<u8>,
 }
 
@@ -281,7 +283,7 @@ impl ObjectSealer {
             SealMethod::Unknown => Err(UnsealError),
             SealMethod::Mac(key) => {
                 let tag: [u8; TAG_LEN] = sealed[len..].try_into().expect("split at the tag's length");
-                // No secret is compared here: the key stands in the store.
+                // No secret is compared here: the key is stored in the repository itself.
                 if Self::tag(key, &associated, &sealed[..len]) != tag {
                     return Err(UnsealError);
                 }
@@ -301,7 +303,7 @@ impl ObjectSealer {
 pub(crate) mod tests {
     use super::*;
 
-    /// Keys for tests of other modules.
+    /// Keys for the tests of other modules.
     pub(crate) fn keys(cipher: Cipher) -> DerivedKeys {
         DerivedKeys::new(cipher, RepoId([7; 16]), "app".parse().unwrap(), RepositoryKey::new([9; 32]))
     }
@@ -336,7 +338,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// The same after a rotation: knowing the next generation and still writing under the old one, and writing under the new one.
+    /// The keys after a rotation: first those that know the next generation and still seal under the old one, then
+    /// those that seal under the new one.
     pub(crate) fn rotated(old: &DerivedKeys) -> (DerivedKeys, DerivedKeys) {
         let between = old.with_staged_key(RepositoryKey::new([10; 32])).unwrap();
         let new = DerivedKeys::new(old.cipher(), old.repo(), old.role().clone(), between.keyring().clone());

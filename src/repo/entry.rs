@@ -1,7 +1,7 @@
 //! One entry of a manifest: a file, directory, link or special file as it is stored.
 //!
-//! Nothing here depends on the node that made it: inode, device and ctime stay out, so that the same tree seen by another
-//! node gives the same bytes. What a node remembers for itself stands in its cache.
+//! Nothing here depends on the node that made the entry: inode, device and ctime are left out, so that the same tree
+//! read by another node gives the same bytes. A node keeps those in its own cache.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::text;
 pub struct TreePath(Vec<u8>);
 
 impl TreePath {
-    /// The path made of these bytes. `None` if a component is empty, `.` or `..`, or if it holds a NUL: such a path could
-    /// lead a restore out of its target.
+    /// The path with these bytes. `None` if a component is empty, `.` or `..`, or if it contains a NUL: such a path
+    /// could lead a restore out of its target.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Option<Self> {
         let bytes = bytes.into();
         let sound = |name: &[u8]| !name.is_empty() && name != b"." && name != b".." && !name.contains(&0);
@@ -50,7 +50,7 @@ impl TreePath {
         &self.0[start..]
     }
 
-    /// The path one component deeper. `None` if `name` is no sound name.
+    /// The path one component deeper. `None` if `name` is not a valid name.
     pub fn join(&self, name: &[u8]) -> Option<TreePath> {
         let sound = !name.is_empty() && name != b"." && name != b".." && !name.contains(&0) && !name.contains(&b'/');
         sound.then(|| {
@@ -70,7 +70,7 @@ impl TreePath {
             || (self.0.starts_with(&other.0) && (self.0.len() == other.0.len() || self.0[other.0.len()] == b'/'))
     }
 
-    /// As a person reads it: absolute, with what is not UTF-8 or not printable escaped (`\xNN`, `\n`).
+    /// The path for messages: absolute, with bytes escaped that are not UTF-8 or not printable (`\xNN`, `\n`).
     pub fn display(&self) -> String {
         format!("/{}", text::exact(&self.0))
     }
@@ -99,13 +99,13 @@ impl std::fmt::Debug for TreePath {
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
         let common = common_prefix_len(&self.0, &other.0);
-        // A path that ends sorts first, then a separator, then the bytes.
+        // The end of a path sorts first, then a separator, then the other bytes.
         let rank = |p: &[u8]| p.get(common).map_or(0, |&b| if b == b'/' { 1 } else { u16::from(b) + 2 });
         rank(&self.0).cmp(&rank(&other.0))
     }
 }
 
-/// How many bytes two paths have in common at their beginnings.
+/// The length of the common beginning of two paths, in bytes.
 pub(crate) fn common_prefix_len(a: &[u8], b: &[u8]) -> usize {
     let (words, _) = a.as_chunks::<16>();
     let (others, _) = b.as_chunks::<16>();
@@ -119,7 +119,8 @@ impl PartialOrd for TreePath {
     }
 }
 
-/// A point in time in nanoseconds since 1970-01-01T00:00:00Z, negative before; what `stat(2)` gives as seconds and nanoseconds.
+/// A point in time in nanoseconds since 1970-01-01T00:00:00Z, negative before; `stat(2)` gives it as seconds and
+/// nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixNanos(pub i128);
 
@@ -153,22 +154,22 @@ pub struct OwnerAndMode {
 /// One extended attribute; POSIX ACLs (`system.posix_acl_access`) and capabilities (`security.capability`) are some.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xattr {
-    /// Name with its namespace.
+    /// The name with its namespace.
     pub name: Vec<u8>,
-    /// Value.
+    /// The value of the attribute.
     pub value: Vec<u8>,
 }
 
 /// A run of bytes of a sparse file that holds data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Extent {
-    /// Where it starts, in bytes.
+    /// The offset in the file, in bytes.
     pub offset: u64,
-    /// How long it is, in bytes; never 0.
+    /// The length in bytes; never 0.
     pub len: u64,
 }
 
-/// What an entry is.
+/// The type of an entry, with the data of that type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// A regular file.
@@ -176,21 +177,21 @@ pub enum EntryKind {
         /// Size in bytes, holes included.
         size: u64,
         /// `None`: the chunks are the whole content. `Some`: the file has holes; the chunks are the content of these
-        /// extents one after another, in ascending order, not touching each other.
+        /// extents one after another. The extents are in ascending order and do not touch each other.
         extents: Option<Vec<Extent>>,
-        /// The content, in order.
+        /// The chunks of the content, in order.
         chunks: Vec<ChunkId>,
     },
-    /// A further name of a file that stands earlier in the manifest.
+    /// A further name of a file whose entry comes earlier in the manifest.
     Hardlink {
-        /// The first name in path order, which has the content.
+        /// The first name in path order; its entry has the content.
         target: TreePath,
     },
     /// A directory.
     Dir,
     /// A symbolic link.
     Symlink {
-        /// What it points to, as written.
+        /// The target of the link, as written.
         target: Vec<u8>,
     },
     /// A named pipe.
@@ -212,7 +213,7 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    /// Size of the content in bytes, holes included; 0 for everything that is no regular file.
+    /// Size of the content in bytes, holes included; 0 for an entry that is no regular file.
     pub fn size(&self) -> u64 {
         match self {
             EntryKind::File { size, .. } => *size,
@@ -220,7 +221,7 @@ impl EntryKind {
         }
     }
 
-    /// The content; empty for everything that is no regular file.
+    /// The chunks of the content; empty for an entry that is no regular file.
     pub fn chunks(&self) -> &[ChunkId] {
         match self {
             EntryKind::File { chunks, .. } => chunks,
@@ -232,15 +233,15 @@ impl EntryKind {
 /// One entry of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ManifestEntry {
-    /// Where it is.
+    /// The path of the entry.
     pub path: TreePath,
-    /// What it is.
+    /// The type of the entry.
     pub kind: EntryKind,
-    /// Whose it is.
+    /// Owner and permissions.
     pub owner: OwnerAndMode,
-    /// When its content last changed.
+    /// When the content last changed.
     pub mtime: UnixNanos,
-    /// Its extended attributes, sorted by name.
+    /// The extended attributes, sorted by name.
     pub xattrs: Vec<Xattr>,
 }
 

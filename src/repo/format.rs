@@ -1,4 +1,5 @@
-//! The `format` object: what a repository is. Written once, at `init`; its presence makes the repository complete.
+//! The `format` object, which describes the repository. Written once, at `init`; its presence makes the repository
+//! complete.
 //!
 //! Like a journal record it is one line of JSON and a second line with its MAC, readable without the key.
 
@@ -17,34 +18,34 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepositoryFormat {
-    /// Format version of everything below this prefix.
+    /// Format version of all objects below this prefix.
     pub v: u32,
-    /// The role it was made for.
+    /// The role that the repository belongs to.
     pub role: RoleName,
-    /// The repository.
+    /// The repository's ID.
     pub repo: RepoId,
-    /// When it was made.
+    /// When the repository was made.
     pub created: Timestamp,
     /// How objects are sealed.
     pub cipher: Cipher,
-    /// Where the journal lives.
+    /// Where the journal is stored.
     pub journal: JournalLocation,
-    /// How files are cut.
+    /// The parameters by which files are cut into chunks.
     pub chunker: ChunkerParams,
-    /// The repository key in hex; only where the cipher is `none`.
+    /// The repository key in hex; only with the cipher `none`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub clear_key: Option<String>,
 }
 
-/// Where the journal of a repository lives.
+/// Where the journal of a repository is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JournalLocation {
-    /// In the store itself.
+    /// In the store.
     Bucket,
     /// In etcd, and mirrored into the store.
     Etcd {
-        /// The cluster at `init`; the journal names a later one.
+        /// The cluster at `init`; after a move the journal names the current one.
         cluster: ClusterId,
     },
 }
@@ -53,11 +54,11 @@ pub enum JournalLocation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkerParams {
-    /// No cut before this.
+    /// The smallest chunk; no cut comes earlier.
     pub min: u32,
-    /// The average to expect. A file smaller than this is one chunk.
+    /// The expected average. A file smaller than this is one chunk.
     pub average: u32,
-    /// A cut at the latest here.
+    /// The largest chunk; a cut comes here at the latest.
     pub max: u32,
     /// Chunking starts anew at multiples of this, so that a large file can be read by several threads.
     pub segment: u64,
@@ -70,9 +71,9 @@ impl Default for ChunkerParams {
 }
 
 impl ChunkerParams {
-    /// Whether a chunker can work with them; a `format` with others is refused.
+    /// Whether the chunker supports these parameters; a `format` with others is refused.
     pub fn is_valid(&self) -> bool {
-        // FastCDC's own limits; it looks at two bytes at a time, so sizes are even.
+        // FastCDC's own limits; it processes two bytes at a time, so sizes are even.
         (4096..=1 << 20).contains(&self.min)
             && self.min < self.average
             && self.average <= 1 << 22
@@ -83,30 +84,30 @@ impl ChunkerParams {
     }
 }
 
-/// A `format` that cannot be used.
+/// Why a `format` object cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// It cannot be read.
+    /// The object does not parse.
     #[error("`format` is damaged ({0})")]
     Damaged(String),
-    /// It is newer than this program.
+    /// The version is newer than this program.
     #[error("the repository has format version {0}; this program reads version {VERSION}. Update runner on this node")]
     Newer(u32),
     /// The repository belongs to another role.
     #[error("the repository at this place belongs to role {found}, not {wanted}")]
     OtherRole {
-        /// What `format` says.
+        /// The role in `format`.
         found: RoleName,
-        /// What was asked for.
+        /// The role that was asked for.
         wanted: RoleName,
     },
-    /// The MAC does not fit.
+    /// The MAC does not match.
     #[error("`format` was changed, or the key belongs to another repository")]
     Forged,
 }
 
 impl RepositoryFormat {
-    /// Reads the object without checking its MAC, which takes the keys that it leads to.
+    /// Parses the object without checking its MAC, because the keys for that are found with its content.
     pub fn parse(bytes: &[u8], wanted: &RoleName) -> Result<Self, FormatError> {
         let damaged = |e: String| FormatError::Damaged(e);
         let (first, ..) = mac_line::split(bytes).map_err(|e| damaged(e.to_string()))?;
@@ -128,7 +129,7 @@ impl RepositoryFormat {
         Ok(format)
     }
 
-    /// Checks the MAC of the object that this was parsed from.
+    /// Checks the MAC of the object from which this was parsed.
     pub fn verify(bytes: &[u8], keys: &DerivedKeys) -> Result<(), FormatError> {
         mac_line::open_by(bytes, keys, KeyGeneration::FIRST).map(|_| ()).map_err(|e| match e {
             MacLineError::Forged | MacLineError::Generation(_) => FormatError::Forged,
@@ -136,19 +137,19 @@ impl RepositoryFormat {
         })
     }
 
-    /// The keys of this repository under these repository keys.
+    /// Derives the keys of this repository from these repository keys.
     pub fn derive_keys(&self, keys: impl Into<Keyring>) -> DerivedKeys {
         DerivedKeys::new(self.cipher, self.repo, self.role.clone(), keys)
     }
 
-    /// The repository key, where it stands in the clear.
+    /// The repository key, if it is stored in `format` itself.
     pub fn plaintext_key(&self) -> Option<RepositoryKey> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(self.clear_key.as_deref()?, &mut bytes).ok()?;
         Some(RepositoryKey::new(bytes))
     }
 
-    /// The object: always the one that `init` made, by the first generation of the repository key.
+    /// Encodes the object. Its MAC is always by the first generation of the repository key, as `init` wrote it.
     pub fn encode(&self, keys: &DerivedKeys) -> Vec<u8> {
         let line = serde_json::to_vec(self).expect("plain data becomes JSON");
         mac_line::seal_by(&line, keys, KeyGeneration::FIRST)

@@ -1,28 +1,28 @@
 //! The plain header of packs and index objects.
 //!
-//! Version 1 is of the first generation of the repository key; version 2 names a later one. So a program that knows no generations refuses
-//! what it cannot open, as newer.
+//! Version 1 stands for the first generation of the repository key; version 2 names a later one. A program that does
+//! not know generations therefore refuses the object as newer instead of failing to open it.
 
 use crate::ids::KeyGeneration;
 use crate::repo::crypto::{Cipher, DerivedKeys, SALT_LEN, Salt};
 
-/// How long it is, in bytes.
+/// Length of the header in bytes.
 pub(crate) const LEN: usize = 8 + SALT_LEN;
 
 /// Why a header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeaderError {
-    /// There are fewer bytes.
+    /// The object is shorter than a header.
     Short,
-    /// It is of another kind of object.
+    /// The magic bytes are of another kind of object.
     Magic,
-    /// Another version or cipher.
+    /// The version or the cipher is not supported.
     Version,
-    /// A generation that is not known.
+    /// The generation of the repository key is not known.
     Generation,
 }
 
-/// Appends it.
+/// Appends the header.
 pub(crate) fn put(out: &mut Vec<u8>, magic: [u8; 4], cipher: Cipher, salt: Salt) {
     out.extend_from_slice(&magic);
     out.extend_from_slice(&[version(salt.generation), cipher.code()]);
@@ -30,7 +30,7 @@ pub(crate) fn put(out: &mut Vec<u8>, magic: [u8; 4], cipher: Cipher, salt: Salt)
     out.extend_from_slice(&salt.bytes);
 }
 
-/// The salt from it, and what comes after it.
+/// The salt from the header, and the bytes after it.
 pub(crate) fn take<'a>(object: &'a [u8], magic: [u8; 4], keys: &DerivedKeys) -> Result<(Salt, &'a [u8]), HeaderError> {
     let (header, rest) = object.split_at_checked(LEN).ok_or(HeaderError::Short)?;
     let (head, bytes) = header.split_at(8);

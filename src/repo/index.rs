@@ -1,8 +1,8 @@
-//! The index: which pack, frame and place holds a chunk.
+//! The index: maps each chunk to its pack, its frame and its offset in the frame.
 //!
-//! An index object lists the tables of the packs that one session wrote (or vouched for); the union of the objects that
-//! the journal names is the index of the repository. In memory it is one sorted list: 48 bytes a chunk, whatever the
-//! number of objects it came from.
+//! An index object lists the tables of the packs that one session wrote (or adopted); the index of the repository is
+//! the union of the objects that the journal names. In memory it is one sorted list: 48 bytes a chunk, whatever the
+//! number of index objects.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -15,10 +15,11 @@ use crate::repo::crypto::{DerivedKeys, SALT_LEN, Salt, SealedPart};
 use crate::repo::header::{self, HeaderError};
 use crate::repo::pack::PackTable;
 
-/// An index object is closed when its packs list this many chunks: about 9 MiB, so that it can be held and retried.
+/// An index object is closed when its packs list this many chunks: about 9 MiB, so that it can be held in memory and
+/// sent again.
 pub const INDEX_OBJECT_CHUNKS: usize = 1 << 18;
 
-/// How many of `packs` fit into one index object, from the first on; at least one.
+/// How many of `packs`, from the first on, fit into one index object; at least one.
 pub fn count_fitting_packs(packs: &[PackTable]) -> usize {
     let mut chunks = 0;
     let fits = packs.iter().take_while(|pack| {
@@ -31,9 +32,9 @@ pub fn count_fitting_packs(packs: &[PackTable]) -> usize {
 
 const MAGIC: &[u8; 4] = b"RUNI";
 
-/// Seals the tables of some packs as one object.
+/// Seals the tables of some packs as one index object.
 pub fn encode_index(keys: &DerivedKeys, id: IndexId, salt: [u8; SALT_LEN], packs: &[PackTable]) -> Bytes {
-    // As a rule enough: it may be large, and grows by doubling.
+    // Usually large enough: the buffer may be large, and would grow by doubling.
     let mut data = Vec::with_capacity(packs.iter().map(|pack| 1024 + pack.chunks() * (ChunkId::LEN + 4)).sum());
     let salt = keys.salt(salt);
     header::put(&mut data, *MAGIC, keys.cipher(), salt);
@@ -50,7 +51,7 @@ pub fn encode_index(keys: &DerivedKeys, id: IndexId, salt: [u8; SALT_LEN], packs
     Bytes::from(data)
 }
 
-/// The tables from an index object.
+/// The tables in an index object.
 pub fn decode_index(keys: &DerivedKeys, id: IndexId, object: &[u8]) -> Result<Vec<PackTable>, DecodeError> {
     let (salt, sealed) = match header::take(object, *MAGIC, keys) {
         Ok(taken) => taken,
@@ -65,7 +66,8 @@ pub fn decode_index(keys: &DerivedKeys, id: IndexId, object: &[u8]) -> Result<Ve
     decode_tables(&plain, salt.generation)
 }
 
-/// The tables from the plain content of an index object that this generation sealed. For fuzzing, which does not get past the seal.
+/// The tables in the plain content of an index object that this generation sealed. For fuzzing, which cannot produce a
+/// valid seal.
 pub fn decode_tables(plain: &[u8], sealed_by: KeyGeneration) -> Result<Vec<PackTable>, DecodeError> {
     let mut reader = ByteReader::new(plain);
     let count = reader.count(PackId::LEN + SALT_LEN + 1)?;
@@ -86,42 +88,42 @@ pub fn decode_tables(plain: &[u8], sealed_by: KeyGeneration) -> Result<Vec<PackT
     Ok(packs)
 }
 
-/// One frame, as a reader needs it.
+/// The location of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexedFrame {
-    /// Where it starts in the pack, in bytes.
+    /// The offset in the pack, in bytes.
     pub offset: u64,
-    /// How long it is there.
+    /// The length in the pack, in bytes.
     pub stored_len: u32,
-    /// How long its plain content is.
+    /// The length of the plain content.
     pub raw_len: u32,
-    /// Whether that is compressed.
+    /// Whether the content is compressed.
     pub compressed: bool,
 }
 
-/// Where a chunk is.
+/// The location of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexedChunk {
-    /// The pack.
+    /// The ID of the pack.
     pub pack: PackId,
-    /// The number of the frame in it.
+    /// The number of the frame in the pack.
     pub frame: u32,
-    /// Where in the frame's plain content it starts.
+    /// The offset in the frame's plain content.
     pub offset: u32,
-    /// Its plain length.
+    /// The length of the chunk's plain content.
     pub len: u32,
 }
 
-/// One pack, as a reader needs it.
+/// The data of one pack that a reader needs.
 #[derive(Debug, Clone)]
 pub struct IndexedPack {
-    /// Which.
+    /// The pack's ID.
     pub id: PackId,
-    /// The salt of its key.
+    /// The salt of the pack's key.
     pub salt: Salt,
-    /// Its frames in order.
+    /// The frames in order.
     pub frames: Vec<IndexedFrame>,
-    /// It was added as what is left of it.
+    /// Only the sound frames of a damaged pack were added.
     pub is_damaged: bool,
 }
 
@@ -134,7 +136,7 @@ struct IndexRow {
     len: u32,
 }
 
-/// All chunks that some index objects list.
+/// All chunks that a set of index objects lists.
 #[derive(Debug, Default)]
 pub struct ChunkIndex {
     packs: Vec<IndexedPack>,
@@ -143,12 +145,13 @@ pub struct ChunkIndex {
 }
 
 impl ChunkIndex {
-    /// Adds a pack. Call [`ChunkIndex::sort`] after the last.
+    /// Adds a pack. Call [`ChunkIndex::sort`] after the last one.
     pub fn add(&mut self, table: &PackTable) {
         self.add_frames(table, false, |_| true);
     }
 
-    /// Adds what is left of a damaged pack: the frames that pass. It is found only where no sound pack has the same.
+    /// Adds the frames of a damaged pack for which `passes` is true. A chunk is looked up there only if no sound pack
+    /// has it.
     pub fn add_damaged(&mut self, table: &PackTable, passes: impl Fn(u32) -> bool) {
         self.add_frames(table, true, passes);
     }
@@ -177,8 +180,8 @@ impl ChunkIndex {
         self.sorted = false;
     }
 
-    /// Makes everything added findable. A chunk in several packs is found in the one added last: what was lost is stored again in a
-    /// pack that a later index object lists.
+    /// Makes all added chunks available to lookups. A chunk in several packs is found in the one added last, because
+    /// lost chunks are stored again in a pack that a later index object lists.
     pub fn sort(&mut self) {
         let place =
             |row: &IndexRow| (self.packs[row.pack as usize].is_damaged, Reverse(row.pack), row.frame, row.offset);
@@ -193,17 +196,17 @@ impl ChunkIndex {
         self.rows.binary_search_by(|row| row.id.cmp(id)).ok().map(|at| &self.rows[at])
     }
 
-    /// Whether the chunk is there.
+    /// Whether the index has the chunk.
     pub fn contains(&self, id: &ChunkId) -> bool {
         self.row(id).is_some()
     }
 
-    /// Whether a pack that is not damaged has the chunk.
+    /// Whether a sound pack has the chunk.
     pub fn is_in_sound_pack(&self, id: &ChunkId) -> bool {
         self.row(id).is_some_and(|row| !self.packs[row.pack as usize].is_damaged)
     }
 
-    /// Where the chunk is: its place, and the pack that has it.
+    /// The location of the chunk, and the pack that contains it.
     pub fn find(&self, id: &ChunkId) -> Option<(IndexedChunk, &IndexedPack)> {
         self.row(id).map(|row| {
             let pack = &self.packs[row.pack as usize];
@@ -211,7 +214,7 @@ impl ChunkIndex {
         })
     }
 
-    /// The number of the chunk among all that it knows, in the order of their IDs.
+    /// The position of the chunk among all chunks of the index, in the order of their IDs.
     pub fn position(&self, id: &ChunkId) -> Option<usize> {
         self.rows.binary_search_by(|row| row.id.cmp(id)).ok()
     }
@@ -221,17 +224,17 @@ impl ChunkIndex {
         &self.packs
     }
 
-    /// The packs in which some chunk is found. Of the others every chunk is found elsewhere.
+    /// The packs in which at least one chunk is looked up. The chunks of the other packs are all found elsewhere.
     pub fn packs_in_use(&self) -> HashSet<PackId> {
         self.rows.iter().map(|row| self.packs[row.pack as usize].id).collect()
     }
 
-    /// How many chunks it knows.
+    /// Number of chunks in the index.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether it knows none.
+    /// Whether the index has no chunks.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -343,10 +346,10 @@ mod tests {
             assert_strict(&bytes, |bytes| decode_tables(bytes, KeyGeneration::FIRST).map(|packs| plain(&packs)));
         }
 
-        /// Whatever packs there are, in whatever order they were added: each chunk is found, where a pack says that it is.
+        /// With any packs, added in any order, each chunk is found in a pack that lists it.
         #[test]
         fn every_chunk_is_found_where_some_pack_has_it(mut packs in prop::collection::vec(tables(), 0..6), again: u8) {
-            // Chunks that several packs have, at different places.
+            // Chunks that several packs have, at different offsets.
             let shared: Vec<ChunkEntry> = packs.iter().flat_map(|p| &p.frames).flat_map(|f| &f.chunks).step_by(3).copied().collect();
             let frame = FrameEntry { stored_len: 9, compressed: false, chunks: shared.iter().take(4).copied().collect() };
             packs.push(PackTable { id: PackId([again; 16]), salt: [0; 32].into(), frames: vec![frame] });

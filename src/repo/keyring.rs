@@ -1,6 +1,6 @@
-//! The repository key in its generations: the first is made at `init`, each further one by `key rotate`.
+//! The repository key in its generations: `init` makes the first one, each `key rotate` a further one.
 //!
-//! A keyring has all generations up to its newest: what is written under a newer one stays shut to its holder.
+//! A keyring has all generations up to its newest one. Its holder cannot open objects of a newer generation.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use crate::ids::KeyGeneration;
 /// The most generations that a repository can have.
 pub const GENERATIONS_MAX: usize = 64;
 
-/// The secret that everything else of a repository is derived from: 32 random bytes.
+/// The secret from which all other keys of a repository are derived: 32 random bytes.
 #[derive(Clone)]
 pub struct RepositoryKey(pub(crate) Zeroizing<[u8; 32]>);
 
 impl RepositoryKey {
-    /// How long it is, in bytes.
+    /// Length of the key in bytes.
     pub const LEN: usize = 32;
 
     /// The key with these bytes.
@@ -31,7 +31,7 @@ impl fmt::Debug for RepositoryKey {
     }
 }
 
-/// All generations of a repository's key up to some one, the first one first; never empty.
+/// The generations of a repository's key from the first one up to some generation; never empty.
 #[derive(Clone)]
 pub struct Keyring(Vec<RepositoryKey>);
 
@@ -57,41 +57,41 @@ impl PartialEq for Keyring {
 }
 
 impl Keyring {
-    /// From the bytes of its keys, one after another. `None`: that is not a number of whole keys, none, or too many.
+    /// Parses the concatenated bytes of the keys. `None` if that is no whole number of keys, no key, or too many.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (keys, rest) = bytes.as_chunks::<{ RepositoryKey::LEN }>();
         let sound = rest.is_empty() && (1..=GENERATIONS_MAX).contains(&keys.len());
         sound.then(|| Self(keys.iter().map(|key| RepositoryKey::new(*key)).collect()))
     }
 
-    /// The bytes of its keys, one after another.
+    /// The concatenated bytes of the keys.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.0.len() * RepositoryKey::LEN));
         self.0.iter().for_each(|key| bytes.extend_from_slice(&key.0[..]));
         bytes
     }
 
-    /// The same and one more. `None`: there are too many.
+    /// This keyring with one more key. `None` if there are too many.
     pub fn with(&self, key: RepositoryKey) -> Option<Self> {
         (self.0.len() < GENERATIONS_MAX).then(|| Self(self.0.iter().cloned().chain([key]).collect()))
     }
 
-    /// The newest generation in it.
+    /// The newest generation in the keyring.
     pub fn generation(&self) -> KeyGeneration {
         KeyGeneration((self.0.len() - 1) as u16)
     }
 
-    /// The one that was made at `init`.
+    /// The key that was made at `init`.
     pub fn first(&self) -> &RepositoryKey {
         &self.0[0]
     }
 
-    /// This generation, if it is in it.
+    /// The key of this generation, if the keyring has it.
     pub fn get(&self, generation: KeyGeneration) -> Option<&RepositoryKey> {
         self.0.get(usize::from(generation.0))
     }
 
-    /// All, the first one first.
+    /// All keys, the first generation first.
     pub fn iter(&self) -> impl Iterator<Item = &RepositoryKey> {
         self.0.iter()
     }

@@ -1,7 +1,8 @@
 //! Key slots: the repository key, wrapped under a passphrase or a key file, one object each under `keys/`.
 //!
-//! Whoever opens one slot can open the repository; adding or removing a slot touches no data. The key file is the same on
-//! every node and for every role; each repository has a key of its own. After a rotation a slot gives all generations up to its own.
+//! The secret of one slot is enough to open the repository; adding or removing a slot touches no data. The key file is
+//! the same on every node and for every role; each repository has its own key. After a rotation a slot gives all
+//! generations up to the one it was made for.
 
 use std::ops::RangeInclusive;
 
@@ -14,29 +15,30 @@ use crate::ids::{KeyGeneration, KeyId, RepoId};
 use crate::repo::crypto::aead;
 use crate::repo::keyring::{Keyring, RepositoryKey};
 
-/// The version of the layout of a slot that gives the first generation alone, and of one that gives later ones.
+/// The layout version of a slot that gives only the first generation, and of one that gives later ones.
 const VERSION_FIRST: u32 = 1;
 const VERSION: u32 = 2;
 
 const CONTEXT_WRAP: &str = "runner 2026-11-21 v1 key slot";
 
-/// What a slot may ask of Argon2, from and to. Whoever can write to the store can write a slot, and opening a repository tries it: it must
-/// neither take the machine down nor be a slot that guesses are cheap on. This program writes 64 MiB, three passes, four lanes.
+/// The accepted range of a slot's Argon2 parameters. A user with write access to the store can write a slot, and
+/// opening a repository tries it: it must neither exhaust the machine nor make guesses cheap. This program writes 64
+/// MiB, three passes, four lanes.
 const ARGON2_MEMORY_KIB: RangeInclusive<u32> = 19 << 10..=256 << 10;
 const ARGON2_PASSES: RangeInclusive<u32> = 1..=16;
 const ARGON2_LANES: RangeInclusive<u32> = 1..=16;
 
-/// Memory times passes of one slot, in KiB.
+/// The accepted range of memory times passes of one slot, in KiB.
 const ARGON2_WORK_KIB: RangeInclusive<u64> = 32 << 10..=1 << 20;
 
-/// What opens a slot.
+/// A secret that opens a slot.
 #[derive(Clone)]
 pub enum SlotSecret {
     /// The random bytes of a key file.
     KeyFile(Zeroizing<[u8; 32]>),
-    /// What a person typed.
+    /// A passphrase.
     Passphrase(Zeroizing<Vec<u8>>),
-    /// The repository key itself, from `key export`: needs no slot.
+    /// The repository key itself, from `key export`; it needs no slot.
     Exported(RepoId, Keyring),
 }
 
@@ -50,25 +52,26 @@ impl std::fmt::Debug for SlotSecret {
     }
 }
 
-/// A key file's text is this and 64 hex characters.
+/// The prefix of a key file's text; 64 hex characters follow.
 const KEY_FILE_TAG: &str = "runner-key-1:";
 
-/// An exported repository key's text is this, the repository's ID, a colon and 64 hex characters.
+/// The prefix of an exported repository key's text; the repository's ID, a colon and 64 hex characters follow.
 const EXPORT_TAG: &str = "runner-repository-key-1:";
 
-/// That of one with later generations is this, the ID, and all of them, each after a colon and the first one first.
+/// The prefix of an exported key with later generations; the ID and all keys follow, each after a colon, the first
+/// generation first.
 const EXPORT_ALL_TAG: &str = "runner-repository-key-2:";
 
-/// A text that is no key.
+/// The error for a text that is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SlotSecretError {
-    /// Neither form.
+    /// The text has neither form.
     #[error("it holds no runner key: expected one line that starts with `{KEY_FILE_TAG}` or `{EXPORT_TAG}`")]
     NoKey,
-    /// The form is right, the rest is cut off or mistyped.
+    /// The form is right, but the rest is truncated or mistyped.
     #[error("the key in it is incomplete or mistyped: expected 64 hex characters after the last colon")]
     Mistyped,
-    /// An empty passphrase protects nothing, and neither does one of blanks.
+    /// The passphrase is empty or only blanks, which protects nothing.
     #[error("the passphrase in it is empty")]
     Empty,
 }
@@ -79,14 +82,14 @@ impl SlotSecret {
         SlotSecret::KeyFile(Zeroizing::new(env.random_bytes()))
     }
 
-    /// From the text of a key file, or of an exported key.
+    /// Parses the text of a key file, or of an exported key.
     pub fn parse_key_file(text: &str) -> Result<Self, SlotSecretError> {
         let key = |text: &str| {
             let mut bytes = Zeroizing::new([0; 32]);
             hex::decode_to_slice(text, &mut bytes[..]).map_err(|_| SlotSecretError::Mistyped)?;
             Ok(bytes)
         };
-        // Comment lines let people write down what the file is for.
+        // Comment lines let people note what the file is for.
         let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
         let (Some(line), None) = (lines.next(), lines.next()) else { return Err(SlotSecretError::NoKey) };
         if let Some(rest) = line.strip_prefix(KEY_FILE_TAG) {
@@ -110,7 +113,7 @@ impl SlotSecret {
         Ok(SlotSecret::Exported(repo, keyring))
     }
 
-    /// From the bytes of a passphrase file; one line end at its end is not part of it.
+    /// Parses the bytes of a passphrase file; one line end at its end is not part of the passphrase.
     pub fn parse_passphrase(bytes: &[u8]) -> Result<Self, SlotSecretError> {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
@@ -121,7 +124,7 @@ impl SlotSecret {
         }
     }
 
-    /// The line that a key file holds; `None` for a passphrase.
+    /// The line to store in a key file; `None` for a passphrase.
     pub fn to_key_file_text(&self) -> Option<Zeroizing<String>> {
         match self {
             SlotSecret::KeyFile(key) => Some(Zeroizing::new(format!("{KEY_FILE_TAG}{}\n", hex::encode(&key[..])))),
@@ -142,9 +145,9 @@ impl SlotSecret {
 #[serde(deny_unknown_fields)]
 pub struct KeySlot {
     v: u32,
-    /// The kind of secret that opens it, and how the wrapping key comes from it.
+    /// The kind of secret that opens the slot, and how the wrapping key is derived from it.
     pub kind: KeyWrapping,
-    /// The newest generation of the repository key that it gives.
+    /// The newest generation of the repository key in the slot.
     #[serde(default, skip_serializing_if = "KeyGeneration::is_first")]
     pub generation: KeyGeneration,
     salt: String,
@@ -172,12 +175,12 @@ impl KeyWrapping {
     /// RFC 9106's second recommendation: 64 MiB, three passes, four lanes.
     pub const PASSPHRASE: KeyWrapping = KeyWrapping::Passphrase { memory_kib: 64 << 10, passes: 3, lanes: 4 };
 
-    /// Whether it is what this program asks for.
+    /// Whether these are the parameters that this program writes.
     pub fn is_default(&self) -> bool {
         matches!(self, KeyWrapping::KeyFile) || *self == Self::PASSPHRASE
     }
 
-    /// What trying it costs: memory times passes, in KiB. Nothing for a key file.
+    /// The cost of trying the slot: memory times passes, in KiB. 0 for a key file.
     pub fn cost_kib(&self) -> u64 {
         match self {
             KeyWrapping::KeyFile => 0,
@@ -195,16 +198,16 @@ impl KeyWrapping {
     }
 }
 
-/// Why a slot does not give the key.
+/// Why a slot does not give the repository key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeySlotError {
-    /// It cannot be read.
+    /// The object does not parse.
     #[error("the key slot is damaged ({0})")]
     Damaged(String),
-    /// It is newer than this program.
+    /// The version is newer than this program.
     #[error("the key slot has version {0}; this program reads version {VERSION}. Update runner on this node")]
     Newer(u32),
-    /// It asks for what no version of this program asks for.
+    /// The Argon2 parameters are outside the range that any version of this program writes.
     #[error(
         "the key slot asks for {memory_kib} KiB of memory, {passes} passes and {lanes} lanes, which is beyond what is allowed"
     )]
@@ -216,7 +219,7 @@ pub enum KeySlotError {
         /// Lanes.
         lanes: u32,
     },
-    /// Another secret opens it, or it is damaged: the two cannot be told apart.
+    /// The secret is wrong, or the slot is damaged: the two cannot be told apart.
     #[error("this key or passphrase does not open it")]
     WrongSecret,
 }
@@ -241,7 +244,7 @@ impl KeySlot {
         Some(Self { v: version(generation), kind, generation, salt: hex::encode(salt), wrapped })
     }
 
-    /// The repository key, if this secret opens the slot.
+    /// Unwraps the repository key, if this secret opens the slot.
     pub fn unwrap(&self, secret: &SlotSecret, repo: RepoId) -> Result<Keyring, KeySlotError> {
         let damaged = |what: &str| KeySlotError::Damaged(what.to_owned());
         let mut salt = [0; 32];
@@ -256,15 +259,15 @@ impl KeySlot {
         keyring.ok_or_else(|| damaged("its key has another length"))
     }
 
-    /// The object.
+    /// The bytes of the object.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).expect("plain data becomes JSON");
         bytes.push(b'\n');
         bytes
     }
 
-    /// From the object under this name. A name that does not fit is damage, told without any secret: whoever holds this
-    /// slot's secret must not be the first to notice.
+    /// Parses the object with this name. A wrong name means damage, and is found without any secret, so that it is
+    /// noticed before the holder of this slot's secret needs it.
     pub fn open(id: KeyId, bytes: &[u8]) -> Result<Self, KeySlotError> {
         if slot_id(bytes) != id {
             return Err(KeySlotError::Damaged("it is not what its name says".to_owned()));
@@ -272,7 +275,7 @@ impl KeySlot {
         Self::decode(bytes)
     }
 
-    /// From the object.
+    /// Parses the object.
     pub fn decode(bytes: &[u8]) -> Result<Self, KeySlotError> {
         #[derive(Deserialize)]
         struct Version {
@@ -291,7 +294,7 @@ impl KeySlot {
         Ok(slot)
     }
 
-    /// Its name: the first bytes of the unkeyed BLAKE3 of the object.
+    /// The name of the slot: the first bytes of the unkeyed BLAKE3 of the object.
     pub fn id(&self) -> KeyId {
         slot_id(&self.encode())
     }
@@ -301,7 +304,7 @@ fn slot_id(object: &[u8]) -> KeyId {
     KeyId(blake3::hash(object).as_bytes()[..KeyId::LEN].try_into().expect("a hash is longer than a key's ID"))
 }
 
-/// `None` where this secret is of another kind than the slot, or the slot asks for what it must not.
+/// `None` if the secret is of another kind than the slot, or the slot's parameters are not accepted.
 fn wrapping_key(kind: &KeyWrapping, secret: &SlotSecret, salt: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
     let mut material = Zeroizing::new([0; 64]);
     material[32..].copy_from_slice(salt);
@@ -319,12 +322,13 @@ fn wrapping_key(kind: &KeyWrapping, secret: &SlotSecret, salt: &[u8; 32]) -> Opt
     Some(Zeroizing::new(blake3::derive_key(CONTEXT_WRAP, &material[..])))
 }
 
-/// The version of a slot that gives the keys up to this generation.
+/// The layout version of a slot that gives the keys up to this generation.
 fn version(generation: KeyGeneration) -> u32 {
     if generation.is_first() { VERSION_FIRST } else { VERSION }
 }
 
-/// The wrapping key is used once, so its nonce is zero; the kind, the repository and the generation are bound.
+/// The nonce and the associated data. A wrapping key is used once, so the nonce is zero; kind, repository and
+/// generation are authenticated.
 fn associated(kind: &KeyWrapping, repo: RepoId, generation: KeyGeneration) -> (Nonce, Vec<u8>) {
     let mut data = format!("runner key slot {} ", version(generation)).into_bytes();
     data.extend_from_slice(&serde_json::to_vec(kind).expect("plain data becomes JSON"));
@@ -375,7 +379,7 @@ mod tests {
                 flipped[at] ^= bit;
                 assert!(KeySlot::open(id, &flipped).is_err(), "byte {at}");
                 assert!(KeySlot::open(id, &object[..at]).is_err(), "cut at {at}");
-                // A hex digit in upper case, or other white space at the end, is the same slot.
+                // A hex digit in upper case, or other white space at the end, gives the same slot.
                 let key = KeySlot::decode(&flipped).and_then(|slot| slot.unwrap(&secret, repo));
                 assert!(key.is_err() || key.is_ok_and(|k| k == master), "byte {at}");
             }
@@ -418,7 +422,7 @@ mod tests {
             let mut flipped = object.clone();
             flipped[at] ^= 1 << bit;
             prop_assert!(KeySlot::open(id, &flipped).is_err() && KeySlot::open(id, &object[..at]).is_err());
-            // Also where its name is the attacker's.
+            // The same if the attacker also chooses the name.
             if let Ok(found) = KeySlot::decode(&flipped).and_then(|slot| slot.unwrap(&secret, repo)) {
                 prop_assert_eq!(&found, &keyring);
             }
@@ -429,7 +433,7 @@ mod tests {
         }
     }
 
-    /// A slot says what opening it costs, and whoever can write the store can write a slot.
+    /// A slot states the cost of opening it, and a user with write access to the store can write a slot.
     #[test]
     fn what_a_slot_may_not_ask_for_is_not_tried() {
         let secret = SlotSecret::parse_passphrase(b"correct horse").unwrap();
@@ -441,7 +445,7 @@ mod tests {
             (64 << 10, 17, 4),
             (64 << 10, 3, 17),
             (u32::MAX, u32::MAX, u32::MAX),
-            // Guesses would be cheap.
+            // Guesses would be too cheap.
             (8, 1, 1),
             (19 << 10, 1, 1),
             (64 << 10, 0, 4),

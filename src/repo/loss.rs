@@ -1,4 +1,4 @@
-//! What readers met that is not in the store any more, or is not what it was: a hint for the next run, which looks for itself.
+//! What readers found missing or damaged in the store. The list is a hint: the next run checks for itself.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,22 +10,22 @@ use crate::repo::object_keys;
 use crate::repo::reader::RepositoryReadError;
 use crate::store::StoreErrorKind;
 
-/// The most packs of a kind that are remembered by name: one of them is reason enough for a run to compare all.
+/// The most packs of a kind that are recorded by name. Even one makes a run compare all packs.
 pub const LOST_NAMED_MAX: usize = 256;
 
-/// Packs that a reader could not use.
+/// Packs that a reader could not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackLosses {
-    /// The store has not got them, or less than all of them: a listing shows it.
+    /// Packs that are missing or too short, which a listing shows.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub missing: BTreeSet<PackId>,
-    /// They are there, and something in them is not what was written: only reading them shows it.
+    /// Packs that exist with damaged content, which only reading them shows.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub damaged: BTreeSet<PackId>,
 }
 
 impl PackLosses {
-    /// What an error says of a pack of `role`; nothing where it says something of the store, or of no pack.
+    /// The loss that an error reports about a pack of `role`; empty if the error is about the store, or about no pack.
     pub fn from_error(error: &RepositoryReadError, role: &RoleName) -> Self {
         let mut losses = Self::default();
         match error {
@@ -34,7 +34,7 @@ impl PackLosses {
                     return losses;
                 };
                 match error.kind {
-                    // A listing shows what stands there.
+                    // A listing shows the size and type of the object.
                     _ if error.is_not_found() || error.is_not_an_object() => losses.add_missing(pack),
                     StoreErrorKind::DiskFault => losses.add_damaged(pack),
                     _ => {}
@@ -50,44 +50,44 @@ impl PackLosses {
         losses
     }
 
-    /// Whether there are none.
+    /// Whether no pack is recorded.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.damaged.is_empty()
     }
 
-    /// How many packs.
+    /// Number of packs recorded.
     pub fn packs(&self) -> u64 {
         self.missing.union(&self.damaged).count() as u64
     }
 
-    /// This pack, or a part of it, is gone.
+    /// Records that this pack, or a part of it, is missing.
     pub fn add_missing(&mut self, pack: PackId) {
         if self.missing.len() < LOST_NAMED_MAX {
             self.missing.insert(pack);
         }
     }
 
-    /// Something in this pack is not what was written.
+    /// Records that this pack has damaged content.
     pub fn add_damaged(&mut self, pack: PackId) {
         if self.damaged.len() < LOST_NAMED_MAX {
             self.damaged.insert(pack);
         }
     }
 
-    /// These as well.
+    /// Records all packs of `others`.
     pub fn add(&mut self, others: &Self) {
         others.missing.iter().for_each(|pack| self.add_missing(*pack));
         others.damaged.iter().for_each(|pack| self.add_damaged(*pack));
     }
 
-    /// Those of packs that pass.
+    /// Keeps only the packs for which `passes` is true.
     pub fn retain(&mut self, passes: impl Fn(&PackId) -> bool) {
         self.missing.retain(&passes);
         self.damaged.retain(&passes);
     }
 }
 
-/// What several readers met. Clones are the same.
+/// The losses that several readers share. Clones are handles on the same list.
 #[derive(Debug, Clone, Default)]
 pub struct LossLog(Arc<Mutex<PackLosses>>);
 
@@ -96,7 +96,7 @@ impl LossLog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this error says of a pack.
+    /// Records the loss that this error reports about a pack.
     pub fn record(&self, error: &RepositoryReadError, role: &RoleName) {
         let losses = PackLosses::from_error(error, role);
         if !losses.is_empty() {
@@ -104,7 +104,7 @@ impl LossLog {
         }
     }
 
-    /// What was met so far.
+    /// The losses recorded so far.
     pub fn snapshot(&self) -> PackLosses {
         self.losses().clone()
     }

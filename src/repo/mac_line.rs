@@ -1,7 +1,7 @@
 //! Objects that people can read: one line of JSON, and a second line with a MAC over the exact bytes of the first.
 //!
-//! The second line names the generation of the repository key that the MAC is made with, unless it is the first one. The reader decides which
-//! generations count: what is believed of the present is vouched for by the newest alone.
+//! The second line names the generation of the repository key that the MAC is made with, unless it is the first one.
+//! The reader decides which generations are accepted: a statement about the present needs the MAC of the newest one.
 
 use crate::ids::KeyGeneration;
 use crate::repo::crypto::DerivedKeys;
@@ -9,13 +9,13 @@ use crate::repo::crypto::DerivedKeys;
 /// Why such an object cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MacLineError {
-    /// It does not have the shape.
+    /// The object is not one line of JSON and a MAC line.
     #[error("not a line of JSON with a MAC line after it")]
     Shape,
-    /// The MAC does not fit the line.
+    /// The MAC does not match the line.
     #[error("its MAC does not fit: it was changed, or belongs to another repository")]
     Forged,
-    /// It is of a generation that is not to be believed here, or not known.
+    /// The MAC's generation is not accepted here, or not known.
     #[error("its MAC is of generation {0} of the repository key")]
     Generation(KeyGeneration),
 }
@@ -26,17 +26,17 @@ const MAC_SUFFIX: &[u8] = b"\"}\n";
 const GENERATION_PREFIX: &[u8] = b"\",\"generation\":";
 const GENERATION_SUFFIX: &[u8] = b"}\n";
 
-/// The object for this line, by the generation that is written under.
+/// The object for this line, with the MAC of the current generation.
 pub(crate) fn seal(line: &[u8], keys: &DerivedKeys) -> Vec<u8> {
     seal_by(line, keys, keys.generation())
 }
 
-/// The same by this generation, which the keys know.
+/// The object for this line, with the MAC of this generation, which the keys have.
 pub(crate) fn seal_by(line: &[u8], keys: &DerivedKeys, generation: KeyGeneration) -> Vec<u8> {
     seal_with(line, generation, keys.line_mac_by(generation, line).expect("what is written under is in the keyring"))
 }
 
-/// The same with this MAC of this generation.
+/// The object for this line, with this MAC of this generation.
 fn seal_with(line: &[u8], generation: KeyGeneration, mac: [u8; 32]) -> Vec<u8> {
     let mut object = line.to_vec();
     object.push(b'\n');
@@ -52,14 +52,14 @@ fn seal_with(line: &[u8], generation: KeyGeneration, mac: [u8; 32]) -> Vec<u8> {
     object
 }
 
-/// The first line, its MAC and the generation of that, unchecked.
+/// The first line, its MAC and the MAC's generation, unchecked.
 pub(crate) fn split(object: &[u8]) -> Result<(&[u8], [u8; 32], KeyGeneration), MacLineError> {
     let end = object.iter().position(|&b| b == b'\n').ok_or(MacLineError::Shape)?;
     let (line, rest) = (&object[..end], &object[end + 1..]);
     let rest = rest.strip_prefix(MAC_PREFIX).and_then(|rest| rest.split_at_checked(MAC_LEN));
     let (mac, rest) = rest.ok_or(MacLineError::Shape)?;
     let mut bytes = [0; 32];
-    // Lower case only: one object, one spelling.
+    // Lower case only, so that an object has one spelling.
     if mac.iter().any(u8::is_ascii_uppercase) || hex::decode_to_slice(mac, &mut bytes).is_err() {
         return Err(MacLineError::Shape);
     }
@@ -67,19 +67,19 @@ pub(crate) fn split(object: &[u8]) -> Result<(&[u8], [u8; 32], KeyGeneration), M
     Ok((line, bytes, generation.ok_or(MacLineError::Shape)?))
 }
 
-/// A later generation in its one spelling.
+/// Parses the number of a later generation, in its only spelling.
 fn generation(rest: &[u8]) -> Option<KeyGeneration> {
     let digits = rest.strip_prefix(GENERATION_PREFIX)?.strip_suffix(GENERATION_SUFFIX)?;
     let number: u16 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     (number > 0 && number.to_string().as_bytes() == digits).then_some(KeyGeneration(number))
 }
 
-/// The first line, if the MAC fits it and is of the generation that is written under.
+/// The first line, if the MAC matches and is of the current generation.
 pub(crate) fn open<'a>(object: &'a [u8], keys: &DerivedKeys) -> Result<&'a [u8], MacLineError> {
     open_by(object, keys, keys.generation())
 }
 
-/// The first line, if the MAC fits it and is of this generation.
+/// The first line, if the MAC matches and is of this generation.
 pub(crate) fn open_by<'a>(
     object: &'a [u8],
     keys: &DerivedKeys,
@@ -89,7 +89,7 @@ pub(crate) fn open_by<'a>(
     if generation == wanted { Ok(line) } else { Err(MacLineError::Generation(generation)) }
 }
 
-/// The first line and the generation of its MAC, if that fits.
+/// The first line and the generation of its MAC, if the MAC matches.
 pub(crate) fn open_any<'a>(object: &'a [u8], keys: &DerivedKeys) -> Result<(&'a [u8], KeyGeneration), MacLineError> {
     let (line, mac, generation) = split(object)?;
     let expected = keys.line_mac_by(generation, line).ok_or(MacLineError::Generation(generation))?;
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(open(&before, &new), Err(MacLineError::Generation(KeyGeneration(0))), "a holder of the old key");
         assert_eq!(open(&after, &old), Err(MacLineError::Generation(KeyGeneration(1))));
         assert_eq!(open_any(&before, &new), Ok((&b"{}"[..], KeyGeneration(0))));
-        // The old MAC under the new number, and the other way round.
+        // The old MAC with the new generation's number, and the new MAC with the old one.
         assert_eq!(open(&seal_with(b"{}", KeyGeneration(1), old.line_mac(b"{}")), &new), Err(MacLineError::Forged));
         assert_eq!(open_any(&seal_with(b"{}", KeyGeneration(0), new.line_mac(b"{}")), &new), Err(MacLineError::Forged));
     }

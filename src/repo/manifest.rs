@@ -1,8 +1,8 @@
 //! The manifest: the sorted list of entries of a snapshot, as a tree of content-addressed chunks.
 //!
-//! Entries are cut into segments, the references to segments into pages, and so on until one page is left: the root. Every
-//! cut is decided by the content next to it (a hash of the entry's path, or the referenced ID), so that the same entries give
-//! the same root on every node, and one changed file rewrites one segment and the pages above it.
+//! Entries are cut into segments, the references to segments into pages, and so on until one page is left: the root.
+//! Each cut depends only on the content next to it (a hash of the entry's path, or the referenced ID), so that the same
+//! entries give the same root on every node, and one changed file rewrites one segment and the pages above it.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -18,44 +18,44 @@ const CUT_AVERAGE: u32 = 32;
 /// …but not before it has this many, so that each level is at least eight times smaller than the one below,
 const ITEMS_MIN: usize = 8;
 
-/// …and at the latest here, so that what a reader holds is bounded.
+/// …and at this many items at the latest, so that the memory of a reader is bounded.
 const ITEMS_MAX: usize = 256;
 
-/// A segment also ends after the entry with which it lists this many chunks: about 130 KiB of IDs.
+/// A segment also ends after the entry that brings it to this many chunks: about 130 KiB of IDs.
 const SEGMENT_CHUNKS_MAX: usize = 4096;
 
-/// How deep a manifest may be: 8 to the power of 20 segments are more than there can be files.
+/// The deepest manifest accepted: 8 to the power of 20 segments are more than there can be files.
 const DEPTH_MAX: u8 = 20;
 
 const TAG_SEGMENT: u8 = b'S';
 const TAG_PAGE: u8 = b'P';
 
-/// What a page says of a segment or of a page below it.
+/// A page's reference to a segment or to a page below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestNodeRef {
-    /// Its chunk.
+    /// The ID of its chunk.
     pub id: ChunkId,
-    /// How many entries it holds, all levels below included.
+    /// Number of its entries, all levels below included.
     pub entries: u64,
     /// The path of its first entry.
     pub first: TreePath,
 }
 
-/// A decoded chunk of a manifest.
+/// A decoded chunk of a manifest: a segment or a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManifestNode {
-    /// Entries.
+    /// The entries of a segment.
     Segment(Vec<ManifestEntry>),
-    /// References, one level up.
+    /// References to nodes one level below.
     Page {
         /// 1 for a page of segments.
         level: u8,
-        /// In path order.
+        /// The references in path order.
         refs: Vec<ManifestNodeRef>,
     },
 }
 
-/// Decodes a chunk of a manifest, and checks what can be checked without its neighbours.
+/// Decodes a chunk of a manifest, and checks everything that can be checked without its neighbours.
 pub fn decode(bytes: &[u8]) -> Result<ManifestNode, DecodeError> {
     let mut reader = ByteReader::new(bytes);
     match reader.u8()? {
@@ -117,16 +117,16 @@ fn path_hash(path: &TreePath) -> [u8; 4] {
     hash.as_bytes()[..4].try_into().expect("a hash has 32 bytes")
 }
 
-/// Takes encoded segments and pages, and names them.
+/// Stores encoded segments and pages and returns their IDs.
 pub trait ManifestChunkSink {
-    /// What can go wrong with storing.
+    /// The error of storing a chunk.
     type Error;
 
     /// Stores one chunk of the manifest and returns its ID.
     fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, Self::Error>;
 }
 
-/// Builds a manifest from entries in path order. Holds one segment and one page a level.
+/// Builds a manifest from entries in path order. Holds one segment in memory, and one page for each level.
 #[derive(Debug)]
 pub struct ManifestWriter<S> {
     sink: S,
@@ -145,11 +145,11 @@ impl<S: ManifestChunkSink> ManifestWriter<S> {
     /// Appends an entry; its path must sort after all before.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     ///
     /// # Panics
-    /// If the path does not sort after the last one: the walk's order is an invariant, and a manifest out of order could
-    /// not be read.
+    /// If the path does not sort after the last one: the order of the walk is an invariant, and a manifest in another
+    /// order could not be read.
     pub fn push(&mut self, entry: impl Into<Arc<ManifestEntry>>) -> Result<(), S::Error> {
         let entry = entry.into();
         if let Some(last) = self.segment.last() {
@@ -198,10 +198,10 @@ impl<S: ManifestChunkSink> ManifestWriter<S> {
         self.push_ref(level + 1, ManifestNodeRef { id, entries, first })
     }
 
-    /// Writes what is left and returns the root, the number of entries, and the sink.
+    /// Writes the remaining segment and pages and returns the root, the number of entries, and the sink.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn finish(mut self) -> Result<(ChunkId, u64, S), S::Error> {
         if !self.segment.is_empty() || self.levels.iter().all(Vec::is_empty) {
             self.end_segment()?;
@@ -210,7 +210,7 @@ impl<S: ManifestChunkSink> ManifestWriter<S> {
         loop {
             let is_top = self.levels[level + 1..].iter().all(Vec::is_empty);
             match &self.levels[level][..] {
-                // One reference and nothing above: what it names is the root.
+                // A single reference with nothing above it: the node it refers to is the root.
                 [only] if is_top => return Ok((only.id, only.entries, self.sink)),
                 [] => {}
                 _ => self.end_page(level)?,
@@ -220,13 +220,13 @@ impl<S: ManifestChunkSink> ManifestWriter<S> {
     }
 }
 
-/// Walks a manifest from its root without doing the reading itself: it says which chunk it needs, and is given it.
+/// Walks a manifest from its root without reading by itself: it names the chunk it needs, and the caller provides it.
 ///
-/// Checks what one chunk alone cannot show: levels, counts, and the order across segments. With [`ManifestWalk::seek`]
-/// everything before a path is left out, without being read.
+/// Checks what one chunk alone cannot show: levels, counts, and the order across segments. [`ManifestWalk::seek`] skips
+/// everything before a path, without reading it.
 #[derive(Debug)]
 pub struct ManifestWalk {
-    /// Nodes still to visit, the next one last, with the level that its parent expects (`None` for the root).
+    /// Nodes still to visit, the next one last, each with the level that its parent expects (`None` for the root).
     stack: Vec<(ManifestNodeRef, Option<u8>)>,
     last: Option<TreePath>,
 }
@@ -238,29 +238,29 @@ impl ManifestWalk {
         Self { stack: vec![(root, None)], last: None }
     }
 
-    /// The chunk to give to [`ManifestWalk::give`] next; `None` at the end.
+    /// The chunk to pass to [`ManifestWalk::provide_chunk`] next; `None` at the end.
     pub fn wanted_chunk(&self) -> Option<ChunkId> {
         self.stack.last().map(|(node, _)| node.id)
     }
 
-    /// The chunks that will be wanted after this one, as far as known: worth fetching together.
+    /// The chunks that will be wanted after this one, as far as known, for prefetching.
     pub fn upcoming_chunks(&self) -> impl Iterator<Item = ChunkId> {
         self.stack.iter().rev().map(|(node, _)| node.id)
     }
 
-    /// What is known of the node wanted next; its ID alone tells whether it is the same as in another manifest.
+    /// What is known of the next node. If its ID is the same as in another manifest, its content is too.
     pub fn next_node(&self) -> Option<&ManifestNodeRef> {
         self.stack.last().filter(|(_, level)| level.is_some()).map(|(node, _)| node)
     }
 
-    /// Leaves out the node wanted next, with all below it.
+    /// Skips the next node, with everything below it.
     pub fn skip(&mut self) {
         self.stack.pop();
     }
 
-    /// Leaves out nodes that lie wholly before `path`. Entries before it may still come.
+    /// Skips nodes that lie wholly before `path`. Entries before it may still come.
     pub fn seek(&mut self, path: &TreePath) {
-        // A node ends where the one after it starts.
+        // A node ends before the first path of the next one.
         while let [.., (after, Some(_)), (_, Some(_))] = &self.stack[..] {
             if after.first <= *path {
                 self.stack.pop();
@@ -270,7 +270,7 @@ impl ManifestWalk {
         }
     }
 
-    /// Takes the chunk that was wanted; returns its entries if it was a segment.
+    /// Takes the wanted chunk; returns its entries if it is a segment.
     pub fn provide_chunk(&mut self, bytes: &[u8]) -> Result<Option<Vec<ManifestEntry>>, DecodeError> {
         let Some((expected, level)) = self.stack.pop() else { return decode_error("a chunk that nobody asked for") };
         match decode(bytes)? {
@@ -438,7 +438,7 @@ mod tests {
         assert!(decode(b"").is_err() && decode(b"X").is_err() && decode(b"P\x01\x00").is_err());
     }
 
-    /// Which of many entries there are, and in which of three versions.
+    /// Random subsets of many entries, each in one of three versions.
     fn lists() -> impl Strategy<Value = Vec<ManifestEntry>> {
         let list = prop::collection::btree_map(0..2000usize, 0..3u64, 0..700);
         list.prop_map(|list| list.into_iter().map(|(n, size)| entry(n, size)).collect())
@@ -470,7 +470,7 @@ mod tests {
             prop_assert_eq!(read(root, &chunks, None).0, entries);
         }
 
-        /// The root stands for the list, and for nothing else: not for how it came about.
+        /// The root depends on the list alone, and not on how it was built.
         #[test]
         fn two_roots_are_equal_where_the_lists_are(a in lists(), b in lists(), edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4u64), 0..3)) {
             let (root, chunks) = write(&a);
@@ -478,7 +478,7 @@ mod tests {
             prop_assert_eq!(&back, &a);
             prop_assert_eq!(reads, chunks.len(), "each part is read once, and there is none besides");
             prop_assert_eq!(write(&back).0, root);
-            // Nearly the same list.
+            // A list with a small change.
             let mut edited = a.clone();
             for (at, size) in edits.iter().filter(|_| !a.is_empty()) {
                 let at = at.index(edited.len());
@@ -495,7 +495,7 @@ mod tests {
             }
         }
 
-        /// From any path on, nothing is missing; and what lies wholly before it is not read.
+        /// After a seek to any path, no entry from there on is missing, and what lies wholly before it is not read.
         #[test]
         fn seeking_leaves_out_nothing_that_is_wanted(entries in lists(), n in 0..2100usize) {
             let (root, chunks) = write(&entries);

@@ -1,93 +1,93 @@
-//! Key names: where in the store each object of a role is. All are below the role's own prefix.
+//! The keys of a role's objects in the store. All of them begin with the role's own prefix.
 
 use crate::ids::{IndexId, KeyId, NodeId, PackId, RoleName, Seq};
 
-/// What the repository is and how it is read; written once.
+/// The key of the `format` object, which describes the repository; written once.
 pub fn format(role: &RoleName) -> String {
     format!("{role}/format")
 }
 
-/// One wrapped copy of the repository key.
+/// The key of a key slot: one wrapped copy of the repository key.
 pub fn key(role: &RoleName, id: KeyId) -> String {
     format!("{role}/keys/{id}")
 }
 
-/// Where the wrapped keys are.
+/// The prefix of the key slots.
 pub fn keys_prefix(role: &RoleName) -> String {
     format!("{role}/keys/")
 }
 
-/// A key slot of a rotation that is not finished. No reader looks for slots here.
+/// The key of a key slot of a rotation that is not finished. Readers do not look for slots here.
 pub fn staged_key(role: &RoleName, id: KeyId) -> String {
     format!("{}{id}", staged_keys_prefix(role))
 }
 
-/// Where those are.
+/// The prefix of the staged key slots.
 pub fn staged_keys_prefix(role: &RoleName) -> String {
     format!("{role}/rotate/")
 }
 
-/// A copy of the record of a rotation, which has this number in the journal.
+/// The key of the copy of a rotation's record, which has this number in the journal.
 pub fn rotation(role: &RoleName, seq: Seq) -> String {
     format!("{}{:016}", rotations_prefix(role), seq.0)
 }
 
-/// The number that a listed key names, if it is one of those.
+/// The record number in the key of such a copy; `None` for any other key.
 pub fn parse_rotation(role: &RoleName, key: &str) -> Option<Seq> {
     parse_seq(&rotations_prefix(role), key)
 }
 
-/// Where those are.
+/// The prefix of the copies of rotation records.
 pub fn rotations_prefix(role: &RoleName) -> String {
     format!("{role}/rotated/")
 }
 
-/// Whether a key, or a prefix, is below the part of a role in which its nodes tell each other how they are.
+/// Whether a key, or a prefix, is below the role's `live/`, where its nodes publish their status.
 pub fn is_live(key: &str) -> bool {
     key.split_once('/').is_some_and(|(_, rest)| rest.starts_with("live/"))
 }
 
-/// One journal record: sixteen decimal digits, so that a listing is in order.
+/// The key of a journal record. The number has sixteen decimal digits, so that a listing is in order.
 pub fn record(role: &RoleName, seq: Seq) -> String {
     format!("{role}/journal/{:016}", seq.0)
 }
 
-/// The record's number that a listed key names, if it is one.
+/// The record number in a journal record's key; `None` for any other key.
 pub fn parse_record(role: &RoleName, key: &str) -> Option<Seq> {
     parse_seq(&journal_prefix(role), key)
 }
 
-/// The number of sixteen digits that a listed key has after this prefix.
+/// The number of sixteen digits that follows this prefix in a key.
 fn parse_seq(prefix: &str, key: &str) -> Option<Seq> {
     let digits = key.strip_prefix(prefix)?;
     let seq = Seq(digits.parse().ok()?);
     (seq <= Seq::MAX && format!("{:016}", seq.0) == digits).then_some(seq)
 }
 
-/// Where the journal is.
+/// The prefix of the journal.
 pub fn journal_prefix(role: &RoleName) -> String {
     format!("{role}/journal/")
 }
 
-/// One pack, under the first byte of its ID.
+/// The key of a pack, grouped by the first byte of its ID.
 pub fn pack(role: &RoleName, id: PackId) -> String {
     let id = id.to_string();
     format!("{role}/packs/{}/{id}", &id[..2])
 }
 
-/// Where the packs are.
+/// The prefix of the packs.
 pub fn packs_prefix(role: &RoleName) -> String {
     format!("{role}/packs/")
 }
 
-/// The pack that a listed key names, if it is one.
+/// The pack ID in a pack's key; `None` for any other key.
 pub fn parse_pack(role: &RoleName, key: &str) -> Option<PackId> {
     let rest = key.strip_prefix(&packs_prefix(role))?;
     let id = rest.split_once('/')?.1.parse().ok()?;
     (pack(role, id) == key).then_some(id)
 }
 
-/// One index object.
+/// The key of an index object.
 pub fn index(role: &RoleName, id: IndexId) -> String {
     format!("{role}/index/{id}")
 }
@@ -98,62 +98,62 @@ pub fn parse_index(role: &RoleName, key: &str) -> Option<IndexId> {
     (index(role, id) == key).then_some(id)
 }
 
-/// Where the index objects are.
+/// The prefix of the index objects.
 pub fn index_prefix(role: &RoleName) -> String {
     format!("{role}/index/")
 }
 
-/// The only keys that are ever overwritten: probes of the store's conditional puts, leases, beats, nodes.
+/// The prefix of the only keys that are ever overwritten: probe objects, leases, heartbeats, node status.
 pub fn live_prefix(role: &RoleName) -> String {
     format!("{role}/live/")
 }
 
-/// Where the store's conditional puts are proved.
+/// The probe key for the store's conditional puts.
 pub fn probe(role: &RoleName) -> String {
     format!("{role}/live/probe")
 }
 
-/// The role's lease, where it is one in the bucket.
+/// The key of the role's lease, if the lease is in the bucket.
 pub fn lease(role: &RoleName) -> String {
     format!("{role}/live/lease")
 }
 
-/// What changes while a node works without a lease.
+/// The key of the heartbeat that a node without a lease updates while it works.
 pub fn beat(role: &RoleName) -> String {
     format!("{role}/live/beat")
 }
 
-/// What a node tells of itself.
+/// The key of a node's status.
 pub fn node(role: &RoleName, node: NodeId) -> String {
     format!("{role}/live/nodes/{node}")
 }
 
-/// Where the nodes tell of themselves.
+/// The prefix of the nodes' status.
 pub fn nodes_prefix(role: &RoleName) -> String {
     format!("{role}/live/nodes/")
 }
 
-/// What readers met that is lost, for the next run.
+/// The key of the losses that readers found, for the next run.
 pub fn loss(role: &RoleName) -> String {
     format!("{role}/live/loss")
 }
 
-/// Where the store's compare-and-set is proved.
+/// The probe key for the store's compare-and-set.
 pub fn lease_probe(role: &RoleName) -> String {
     format!("{role}/live/lease-probe")
 }
 
-/// Room that is kept back for a prune in a store on a disk.
+/// The key of the space reserve for a prune, in a store on a disk.
 pub fn reserve(role: &RoleName) -> String {
     format!("{role}/live/reserve")
 }
 
-/// What a prune writes to find out whether there is room.
+/// The key that a prune writes to find out whether there is free space.
 pub fn room_probe(role: &RoleName) -> String {
     format!("{role}/live/room")
 }
 
-/// Everything of a role.
+/// The prefix of all objects of a role.
 pub fn role_prefix(role: &RoleName) -> String {
     format!("{role}/")
 }

@@ -1,4 +1,5 @@
-//! Packs: the unit of upload. A header with the salt, sealed frames one after another, a sealed trailer that lists them.
+//! Packs: the unit of upload. A header with the salt, sealed frames one after another, a sealed trailer that lists
+//! them.
 //!
 //! ```text
 //! "RUNP" version:u8 cipher:u8 generation:u16 salt:32   40 bytes
@@ -7,8 +8,8 @@
 //! trailer_len:u32le "RUNE"                         8 bytes
 //! ```
 //!
-//! A frame is one chunk, or several small ones that were neighbours in path order, compressed together. The trailer makes a
-//! pack that no index names (what a broken run left) usable without reading its content.
+//! A frame is one chunk, or several small ones that were neighbours in path order, compressed together. The trailer
+//! makes a pack that no index lists (left by an interrupted run) usable without reading its content.
 
 use bytes::Bytes;
 
@@ -17,16 +18,18 @@ use crate::repo::codec::{ByteReader, DecodeError, decode_error, put_varint};
 use crate::repo::crypto::{Cipher, DerivedKeys, ObjectSealer, SALT_LEN, Salt, SealedPart, TAG_LEN};
 use crate::repo::header::{self, HeaderError};
 
-/// A pack is closed when it has grown to this size, its table included: fewer, larger uploads; one is held in memory while it grows.
+/// A pack is closed at this size, its table included. Larger packs mean fewer uploads, but a pack is held in memory
+/// while it grows.
 pub const PACK_TARGET_BYTES: usize = 16 << 20;
 
 /// A frame is closed when its plain content has reached this size.
 pub const FRAME_TARGET_BYTES: usize = 2 << 20;
 
-/// The largest plain content of a frame that a reader accepts; no writer comes near it.
+/// The largest plain content of a frame that a reader accepts; writers stay far below.
 pub const FRAME_BYTES_MAX: u32 = 1 << 30;
 
-/// The longest sealed trailer that a reader accepts. It is told by the pack's last bytes, which nothing vouches for.
+/// The longest sealed trailer that a reader accepts. The pack's last bytes state the length, and they are not
+/// authenticated.
 pub const TRAILER_BYTES_MAX: usize = 64 << 20;
 
 /// Header length in bytes.
@@ -35,7 +38,7 @@ pub const HEADER_LEN: usize = header::LEN;
 /// Footer length in bytes.
 pub const FOOTER_LEN: usize = 8;
 
-/// What a small chunk takes in a pack's table: its ID, and a length of two bytes.
+/// The size of a small chunk in a pack's table: its ID, and a length of two bytes.
 const CHUNK_IN_TABLE: usize = ChunkId::LEN + 2;
 
 const MAGIC_HEAD: &[u8; 4] = b"RUNP";
@@ -48,20 +51,20 @@ pub const ZSTD_LEVEL: i32 = 3;
 /// One chunk of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkEntry {
-    /// Its name.
+    /// The chunk's ID.
     pub id: ChunkId,
-    /// Its plain length in bytes.
+    /// The length of the plain content in bytes.
     pub len: u32,
 }
 
 /// One frame of a pack, as trailer and index list it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameEntry {
-    /// Bytes in the pack, tag included.
+    /// Length in the pack in bytes, tag included.
     pub stored_len: u32,
-    /// Whether the sealed content is zstd; else it is plain.
+    /// Whether the sealed content is zstd-compressed.
     pub compressed: bool,
-    /// The chunks, in the order in which they stand in the plain content.
+    /// The chunks, in their order in the plain content.
     pub chunks: Vec<ChunkEntry>,
 }
 
@@ -72,19 +75,19 @@ impl FrameEntry {
     }
 }
 
-/// What is in a pack.
+/// The table of a pack: its frames and chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackTable {
-    /// Which pack.
+    /// The pack's ID.
     pub id: PackId,
-    /// The salt of its key; it also stands in the pack's header.
+    /// The salt of the pack's key; the pack's header has it too.
     pub salt: Salt,
-    /// Its frames in order.
+    /// The frames in order.
     pub frames: Vec<FrameEntry>,
 }
 
 impl PackTable {
-    /// Where each frame starts in the pack.
+    /// The offsets of the frames in the pack.
     pub fn offsets(&self) -> impl Iterator<Item = u64> {
         self.frames.iter().scan(HEADER_LEN as u64, |at, frame| {
             let start = *at;
@@ -93,12 +96,12 @@ impl PackTable {
         })
     }
 
-    /// How many chunks are in it.
+    /// Number of chunks in the pack.
     pub fn chunks(&self) -> usize {
         self.frames.iter().map(|frame| frame.chunks.len()).sum()
     }
 
-    /// How long the whole object is, in bytes.
+    /// Length of the whole object in bytes.
     pub fn object_len(&self) -> u64 {
         let mut table = Vec::new();
         self.encode(&mut table);
@@ -157,7 +160,7 @@ impl PackTable {
     }
 }
 
-/// A frame ready to be sealed: compressed if that made it smaller.
+/// A frame ready to be sealed, compressed if that made it smaller.
 #[derive(Debug)]
 pub struct PackedFrame {
     data: Vec<u8>,
@@ -165,10 +168,10 @@ pub struct PackedFrame {
     chunks: Vec<ChunkEntry>,
 }
 
-/// Compresses frames; keeps zstd's working memory between them.
+/// Compresses frames; reuses zstd's working memory.
 pub struct FrameCompressor {
     zstd: zstd::bulk::Compressor<'static>,
-    /// Has room for the worst case, which never leaves: many frames may be on their way.
+    /// A buffer for the worst case. It is never handed out, because many frames may be in flight.
     room: Vec<u8>,
 }
 
@@ -185,12 +188,12 @@ impl Default for FrameCompressor {
 }
 
 impl FrameCompressor {
-    /// Compresses `content`, which is the chunks back to back. What does not shrink is kept as it is.
+    /// Compresses `content`, the concatenated chunks. Content that does not shrink is kept uncompressed.
     pub fn pack(&mut self, content: &[u8], chunks: Vec<ChunkEntry>) -> PackedFrame {
         self.pack_into(Vec::new(), content, chunks)
     }
 
-    /// The same in the memory of a frame that [`PackBuilder::push`] gave back.
+    /// Like [`FrameCompressor::pack`], reusing the memory of a frame that [`PackBuilder::push`] returned.
     pub fn pack_into(&mut self, mut data: Vec<u8>, content: &[u8], chunks: Vec<ChunkEntry>) -> PackedFrame {
         debug_assert_eq!(content.len() as u64, chunks.iter().map(|c| u64::from(c.len)).sum::<u64>());
         self.room.clear();
@@ -208,17 +211,17 @@ pub struct PackBuilder {
     key: ObjectSealer,
     data: Vec<u8>,
     table: PackTable,
-    /// Of the table, as far as its chunks make it: many small ones take more room in it than in the frames.
+    /// The size of the table so far. Many small chunks take more space in it than in the frames.
     table_len: usize,
 }
 
 impl PackBuilder {
-    /// An empty pack. ID and salt must be random and fresh.
+    /// An empty pack. ID and salt must be new random values.
     pub fn new(keys: &DerivedKeys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
         Self::with_buffer(Vec::with_capacity(PACK_TARGET_BYTES + FRAME_TARGET_BYTES), keys, id, salt)
     }
 
-    /// The same in the memory of another pack, whose content is of no use any more.
+    /// Like [`PackBuilder::new`], reusing the memory of another pack that is no longer needed.
     pub fn with_buffer(mut data: Vec<u8>, keys: &DerivedKeys, id: PackId, salt: [u8; SALT_LEN]) -> Self {
         data.clear();
         let salt = keys.salt(salt);
@@ -231,9 +234,9 @@ impl PackBuilder {
         }
     }
 
-    /// Seals and appends one frame, and gives its memory back.
+    /// Seals and appends one frame, and returns its memory for reuse.
     pub fn push(&mut self, mut frame: PackedFrame) -> Vec<u8> {
-        // Its table stays until the index is full.
+        // The frame's table stays in memory until the index object is full.
         frame.chunks.shrink_to_fit();
         let from = self.data.len();
         self.data.extend_from_slice(&frame.data);
@@ -244,17 +247,17 @@ impl PackBuilder {
         frame.data
     }
 
-    /// Whether it has reached its size.
+    /// Whether the pack has reached its target size.
     pub fn is_full(&self) -> bool {
         self.data.len() + self.table_len >= PACK_TARGET_BYTES
     }
 
-    /// Whether it has no frame.
+    /// Whether the pack has no frame.
     pub fn is_empty(&self) -> bool {
         self.table.frames.is_empty()
     }
 
-    /// The whole object and what is in it.
+    /// Returns the whole object and its table.
     pub fn finish(mut self) -> (Bytes, PackTable) {
         let from = self.data.len();
         self.table.encode(&mut self.data);
@@ -266,27 +269,27 @@ impl PackBuilder {
     }
 }
 
-/// A pack that is not what it should be.
+/// Why a pack, or a part of it, cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PackError {
-    /// Header or footer.
+    /// The header or the footer is wrong.
     #[error("is no pack of this repository ({0})")]
     Shape(&'static str),
-    /// A sealed part.
+    /// A sealed frame does not open.
     #[error("frame {frame} {source}")]
     Frame {
-        /// Which frame.
+        /// The number of the frame.
         frame: u32,
-        /// Why.
+        /// The error of the seal.
         source: crate::repo::crypto::UnsealError,
     },
-    /// The sealed content is sound but does not decompress to what the index says.
+    /// The sealed content opens, but does not decompress to the stated length.
     #[error("frame {frame} does not decompress to its stated length")]
     Content {
-        /// Which frame.
+        /// The number of the frame.
         frame: u32,
     },
-    /// The trailer.
+    /// The trailer does not open or parse.
     #[error("its trailer is damaged ({0})")]
     Trailer(String),
 }
@@ -303,7 +306,7 @@ pub fn open_header(keys: &DerivedKeys, header: &[u8]) -> Result<Salt, PackError>
     })
 }
 
-/// How long the trailer is, from the last [`FOOTER_LEN`] bytes of a pack.
+/// The length of the trailer, from the last [`FOOTER_LEN`] bytes of a pack.
 pub fn trailer_len(footer: &[u8]) -> Result<usize, PackError> {
     match footer.split_at_checked(4) {
         Some((len, magic)) if magic == MAGIC_FOOT => {
@@ -314,7 +317,7 @@ pub fn trailer_len(footer: &[u8]) -> Result<usize, PackError> {
     }
 }
 
-/// The table from a sealed trailer.
+/// The table in a sealed trailer.
 pub fn open_trailer(keys: &DerivedKeys, id: PackId, salt: Salt, sealed: &[u8]) -> Result<PackTable, PackError> {
     let plain = keys
         .object_sealer(id.0, salt)
@@ -323,7 +326,7 @@ pub fn open_trailer(keys: &DerivedKeys, id: PackId, salt: Salt, sealed: &[u8]) -
     decode_trailer(id, salt, &plain).map_err(|e| PackError::Trailer(e.to_string()))
 }
 
-/// The table from the plain content of a trailer. For fuzzing, which does not get past the seal.
+/// The table in the plain content of a trailer. For fuzzing, which cannot produce a valid seal.
 pub fn decode_trailer(id: PackId, salt: impl Into<Salt>, plain: &[u8]) -> Result<PackTable, DecodeError> {
     let mut reader = ByteReader::new(plain);
     let table = PackTable::decode(id, salt.into(), &mut reader)?;
@@ -365,7 +368,7 @@ pub(crate) mod tests {
     use crate::repo::codec::tests::assert_strict;
     use crate::repo::crypto::tests::keys;
 
-    /// Any table whose frames a reader accepts.
+    /// Random tables whose frames a reader accepts.
     pub(crate) fn tables() -> impl Strategy<Value = PackTable> {
         let chunk = (any::<[u8; 32]>(), prop_oneof![0..5000u32, 0..=FRAME_BYTES_MAX / 4]);
         let chunk = chunk.prop_map(|(id, len)| ChunkEntry { id: ChunkId(id), len });
@@ -375,7 +378,7 @@ pub(crate) mod tests {
         parts.prop_map(|(id, salt, frames)| PackTable { id: PackId(id), salt: salt.into(), frames })
     }
 
-    /// Everything that is in a pack, read as somebody does who knows only its name.
+    /// Reads everything in a pack, knowing only its ID.
     fn read(keys: &DerivedKeys, id: PackId, bytes: &[u8]) -> Result<(PackTable, Vec<Vec<u8>>), PackError> {
         let salt = open_header(keys, bytes)?;
         let key = keys.object_sealer(id.0, salt);
@@ -483,7 +486,7 @@ pub(crate) mod tests {
             prop_assert_eq!(is_read, frame.raw_len() <= u64::from(FRAME_BYTES_MAX));
         }
 
-        /// Frames of any chunks, of which some compress and some do not; and one change of any byte, or a cut.
+        /// Frames of random chunks, some compressible and some not; then any one byte changed, or the pack truncated.
         #[test]
         fn whatever_is_packed_is_read_back(
             frames in prop::collection::vec(prop::collection::vec((0..400usize, any::<bool>(), any::<u8>()), 1..5), 0..5),

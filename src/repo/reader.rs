@@ -1,6 +1,6 @@
-//! Reading a repository: index objects, frames, chunks, manifests. The adapter between the pure formats and the store.
+//! Reads a repository: index objects, frames, chunks, manifests. The adapter between the pure formats and the store.
 //!
-//! Nothing that comes out of here was not verified: a frame by its seal, a chunk by its name, an index and a manifest by both.
+//! Everything returned from here is verified: a frame by its seal, a chunk by its ID, an index and a manifest by both.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -21,57 +21,58 @@ use crate::repo::object_keys;
 use crate::repo::pack::{PackError, PackTable, open_frame};
 use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_with_large_read_lock};
 
-/// Index objects fetched at once.
+/// How many index objects are fetched at once.
 const INDEX_FETCHES: usize = 8;
 
-/// Decoded frames kept: neighbours in path order share frames, and a frame has about 2 MiB.
+/// How many decoded frames are cached: neighbours in path order share frames, and a frame has about 2 MiB.
 const FRAMES_KEPT: usize = 8;
 
-/// Frames that stand near each other are fetched with one request, up to this many bytes.
+/// The most bytes for which frames close to each other are fetched with one request.
 const FETCH_BYTES_MAX: u64 = 8 << 20;
 
-/// Near means at most this many bytes apart: at 100 MB/s that is cheaper than a second request over the shortest network.
+/// The largest gap between two such frames, in bytes: at 100 MB/s reading it is cheaper than a second request even over
+/// the fastest network.
 const FETCH_GAP_MAX: u64 = 128 << 10;
 
-/// Why something stored cannot be read.
+/// Why stored data cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RepositoryReadError {
-    /// The store.
+    /// The store returned an error.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// A pack.
+    /// A pack is damaged.
     #[error("pack {pack} {error}")]
     Pack {
-        /// Which.
+        /// The pack's ID.
         pack: PackId,
-        /// What is wrong with it.
+        /// The error in the pack.
         error: PackError,
     },
     /// An index object.
     #[error("index {index} is damaged ({error})")]
     Index {
-        /// Which.
+        /// The ID of the index object.
         index: IndexId,
-        /// What is wrong with it.
+        /// The error in the index object.
         error: DecodeError,
     },
-    /// No index names it.
+    /// No loaded index object lists the chunk.
     #[error("chunk {0} is in no pack that the index knows")]
     Missing(ChunkId),
-    /// A frame holds something else than its index says.
+    /// A frame's content differs from what its index lists.
     #[error("chunk {chunk} in pack {pack} has another content than its name says")]
     Content {
-        /// Which.
+        /// The chunk's ID.
         chunk: ChunkId,
-        /// Where.
+        /// The pack that contains it.
         pack: PackId,
     },
-    /// A part of a manifest.
+    /// A part of a manifest is damaged.
     #[error("the manifest is damaged at chunk {chunk} ({error})")]
     Manifest {
-        /// Which.
+        /// The chunk that does not decode.
         chunk: ChunkId,
-        /// What is wrong with it.
+        /// The error in the manifest.
         error: DecodeError,
     },
 }
@@ -83,15 +84,15 @@ pub struct RepositoryReader {
     keys: DerivedKeys,
     index: Arc<ChunkIndex>,
     frames: Mutex<VecDeque<((PackId, u32), Bytes)>>,
-    /// What was not there, or not what it should be.
+    /// Records what was missing or damaged.
     log: LossLog,
-    /// Chunks given so far: what a frame's neighbours cost does not show in requests.
+    /// Number of chunks returned so far, for tests: the cost of neighbours in a frame does not show in requests.
     #[cfg(test)]
     pub(crate) chunks_read: std::sync::atomic::AtomicU64,
 }
 
-/// The index made of these objects. With a shelf an object is fetched once: it never changes under its ID, and
-/// what the shelf holds is checked like what the store holds.
+/// Loads the index from these objects. With a cache each object is fetched once, because it never changes under its ID;
+/// a cached copy is checked like one from the store.
 pub async fn load_index(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -101,7 +102,7 @@ pub async fn load_index(
     load_index_with_damaged_packs(store, keys, ids, cache, |_| false).await
 }
 
-/// The same, with these packs taken for damaged.
+/// Like [`load_index`], with these packs treated as damaged.
 pub async fn load_index_with_damaged_packs(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -124,7 +125,7 @@ pub async fn load_index_with_damaged_packs(
     Ok(index)
 }
 
-/// What these index objects list, an object at a time; with a shelf as [`load_index`] does.
+/// The tables in these index objects, one object at a time; uses a cache like [`load_index`].
 pub fn stream_tables<'a>(
     store: &'a dyn Store,
     keys: &'a DerivedKeys,
@@ -155,29 +156,29 @@ pub fn stream_tables<'a>(
     stream::iter(ids.to_vec()).map(load).buffered(INDEX_FETCHES)
 }
 
-/// Where this node keeps index objects: files named by their ID.
+/// This node's cache of index objects: files named by their ID.
 #[derive(Debug, Clone)]
 pub struct IndexCache {
-    /// The directory.
+    /// The directory of the cache.
     pub dir: PathBuf,
-    /// Whose files they are.
+    /// The environment for file operations.
     pub env: Env,
 }
 
 impl IndexCache {
-    /// The copy of this object, if there is one. It is to be checked as the store's is.
+    /// The cached copy of this object, if there is one. The caller must check it like an object from the store.
     pub async fn get(&self, id: IndexId) -> Option<Vec<u8>> {
         let (path, files) = (self.dir.join(id.to_string()), Arc::clone(&self.env.files));
         self.env.blocking(move || files.read(&path).ok()).await.flatten()
     }
 
-    /// A cache that cannot be written costs the next run a request, nothing else.
+    /// If the cache cannot be written, the next run fetches the object again; nothing else is lost.
     async fn put(&self, id: IndexId, object: Bytes) {
         let (path, files) = (self.dir.join(id.to_string()), Arc::clone(&self.env.files));
         let _ = self.env.blocking(move || files.write(&path, &object)).await;
     }
 
-    /// Forgets what none of these is. What cannot be removed costs room, nothing else.
+    /// Removes the objects that are not in `named`. A file that cannot be removed only takes space.
     pub fn retain_only(&self, named: &[IndexId]) {
         for name in self.env.files.list(&self.dir).unwrap_or_default() {
             if name.parse().is_ok_and(|id: IndexId| !named.contains(&id)) {
@@ -188,7 +189,7 @@ impl IndexCache {
 }
 
 impl RepositoryReader {
-    /// A reader over what `index` knows.
+    /// A reader for the chunks in `index`.
     pub fn new(store: Arc<dyn Store>, keys: DerivedKeys, index: Arc<ChunkIndex>) -> Self {
         Self {
             store,
@@ -201,33 +202,34 @@ impl RepositoryReader {
         }
     }
 
-    /// Writes down there what it meets.
+    /// Records losses in `log`.
     pub fn with_loss_log(self, log: &LossLog) -> Self {
         Self { log: log.clone(), ..self }
     }
 
-    /// An error on its way to the caller, written down where it says that something is lost.
+    /// Records the error if it reports a loss, and returns it.
     fn record_loss(&self, error: RepositoryReadError) -> RepositoryReadError {
         self.log.record(&error, self.keys.role());
         error
     }
 
-    /// A chunk that is not what its name says.
+    /// The error for a chunk whose content does not match its ID.
     pub fn mismatch_error(&self, chunk: ChunkId, pack: PackId) -> RepositoryReadError {
         self.record_loss(RepositoryReadError::Content { chunk, pack })
     }
 
-    /// The index.
+    /// The index that the reader uses.
     pub fn index(&self) -> &ChunkIndex {
         &self.index
     }
 
-    /// The keys.
+    /// The keys of the repository.
     pub fn keys(&self) -> &DerivedKeys {
         &self.keys
     }
 
-    /// The plain content of frames `numbers` (ascending) of one pack, in that order; near ones with one request.
+    /// The plain content of frames `numbers` (ascending) of one pack, in that order; frames close to each other are
+    /// fetched with one request.
     pub async fn frames(&self, pack: &IndexedPack, numbers: &[u32]) -> Result<Vec<Bytes>, RepositoryReadError> {
         let place = |n: u32| &pack.frames[n as usize];
         let end = |n: u32| place(n).offset + u64::from(place(n).stored_len);
@@ -302,7 +304,7 @@ impl RepositoryReader {
         ManifestReader { reader: self, walk: ManifestWalk::new(root), from: None }
     }
 
-    /// One entry by its path.
+    /// Looks up one entry by its path.
     pub async fn entry(&self, root: ChunkId, path: &TreePath) -> Result<Option<ManifestEntry>, RepositoryReadError> {
         let mut manifest = self.manifest(root);
         manifest.seek(path);
@@ -321,12 +323,12 @@ impl RepositoryReader {
     }
 }
 
-/// A manifest being read, a segment at a time.
+/// Reads a manifest one segment at a time.
 #[derive(Debug)]
 pub struct ManifestReader<'a> {
     reader: &'a RepositoryReader,
     walk: ManifestWalk,
-    /// Where the last seek led to: pages that are opened later are entered there, too.
+    /// The path of the last seek, for pages that are opened later.
     from: Option<TreePath>,
 }
 
@@ -347,23 +349,23 @@ impl ManifestReader<'_> {
         Ok(None)
     }
 
-    /// Leaves out what lies wholly before `path`; entries before it may still come.
+    /// Skips what lies wholly before `path`; entries before it may still come.
     pub fn seek(&mut self, path: &TreePath) {
         self.walk.seek(path);
         self.from = Some(path.clone());
     }
 
-    /// The node that comes next, as far as it is known without reading it.
+    /// The next node, as far as it is known without reading it.
     pub fn next_node(&self) -> Option<&ManifestNodeRef> {
         self.walk.next_node()
     }
 
-    /// The chunk that comes next.
+    /// The chunk of the next node.
     pub fn next_chunk(&self) -> Option<ChunkId> {
         self.walk.wanted_chunk()
     }
 
-    /// Leaves out the node that comes next.
+    /// Skips the next node.
     pub fn skip(&mut self) {
         self.walk.skip();
     }

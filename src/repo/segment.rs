@@ -1,7 +1,8 @@
-//! The byte layout of a manifest segment: entries in columns, so that like stands beside like and compresses well.
+//! The byte layout of a manifest segment: entries in columns, so that similar values are next to each other and
+//! compress well.
 //!
-//! `docs/FORMAT.md` has the layout; the columns are read in the order in which they are written here. Chunk IDs come last:
-//! they do not compress, and whoever wants only the metadata can stop before them.
+//! `docs/FORMAT.md` has the layout; the columns are read in the order in which they are written here. Chunk IDs come
+//! last: they do not compress, and a reader of only the metadata can stop before them.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -12,20 +13,22 @@ use crate::repo::entry::{
     EntryKind, Extent, ManifestEntry, OwnerAndMode, TreePath, UnixNanos, Xattr, common_prefix_len,
 };
 
-/// A segment ends after the entry with which its entries take this much memory ([`decoded_weight`]), and a reader refuses one that goes
-/// on: columns name each distinct value once, so that a few bytes a reader did not bound could stand for gigabytes.
+/// A segment ends after the entry that brings its entries to this much memory ([`decoded_weight`]), and a reader
+/// refuses a segment that continues. Columns store each distinct value once, so without a limit a few bytes could
+/// decode to gigabytes.
 pub(crate) const HELD_MAX: usize = 16 << 20;
 
-/// What an attribute takes besides its bytes.
+/// The memory of an attribute besides its bytes.
 const XATTR_HELD: usize = 64;
 
-/// So many extents of a file do not count: no writer had more before those beyond counted.
+/// Number of extents of a file that are not counted: earlier writers had no more than this.
 const EXTENTS_UNCOUNTED: usize = 1 << 16;
 
-/// What each extent beyond them takes.
+/// The memory of each extent beyond them.
 const EXTENT_HELD: usize = 16;
 
-/// What an entry takes of [`HELD_MAX`]: what it may share with others where it is stored, and what a file of very many holes has.
+/// The part of [`HELD_MAX`] that an entry takes: values that entries may share in the stored form, and the extents of a
+/// file with very many holes.
 pub(crate) fn decoded_weight(entry: &ManifestEntry) -> usize {
     let xattrs: usize = entry.xattrs.iter().map(|x| XATTR_HELD + x.name.len() + x.value.len()).sum();
     let extents = match &entry.kind {
@@ -57,7 +60,7 @@ fn kind_code(kind: &EntryKind) -> u8 {
     }
 }
 
-/// A table of the distinct values, in order, and the number of each entry's value in it.
+/// The distinct values in order, and for each entry the index of its value.
 fn distinct_values<T: Ord>(values: impl Iterator<Item = T>) -> (Vec<T>, Vec<usize>) {
     let mut numbers = BTreeMap::new();
     let mut order = Vec::new();
@@ -149,7 +152,7 @@ pub(crate) fn encode<E: Borrow<ManifestEntry>>(entries: &[E], out: &mut Vec<u8>)
     }
 }
 
-/// One number an entry, each below `limit`.
+/// Reads one number for each entry, each below `limit`.
 fn read_numbers(reader: &mut ByteReader<'_>, count: usize, limit: usize) -> Result<Vec<usize>, DecodeError> {
     (0..count)
         .map(|_| match usize::try_from(reader.varint()?) {
@@ -159,8 +162,8 @@ fn read_numbers(reader: &mut ByteReader<'_>, count: usize, limit: usize) -> Resu
         .collect()
 }
 
-/// Paths ascend; every column is there; every count is true; there are at most `limit` entries, within [`HELD_MAX`], and no table
-/// has more in it than there are entries.
+/// Decodes and checks a segment: paths ascend; every column is complete; every count is right; there are at most
+/// `limit` entries, within [`HELD_MAX`], and no table has more values than there are entries.
 pub(crate) fn decode(reader: &mut ByteReader<'_>, limit: usize) -> Result<Vec<ManifestEntry>, DecodeError> {
     let count = reader.count(6)?;
     if count > limit {
@@ -399,7 +402,7 @@ pub(crate) mod tests {
             encode(&(0..count).map(one).collect::<Vec<_>>(), &mut out);
             decode_all(&out)
         };
-        // A megabyte, shared by all: sixteen of them are the limit.
+        // A megabyte that all entries share: sixteen of them are the limit.
         let large = "x".repeat(1 << 20);
         let path = |n: usize| entry(format!("{large}{n:03}"));
         let owner = |n: usize| ManifestEntry {
@@ -419,7 +422,7 @@ pub(crate) mod tests {
         assert!(of(&small, 257).is_err());
     }
 
-    /// An empty set of attributes takes a byte where it is stored, and a byte compresses a thousandfold.
+    /// An empty set of attributes takes one stored byte, and such bytes compress a thousandfold.
     #[test]
     fn a_table_has_no_more_in_it_than_there_are_entries() {
         let decode = |owners: u64, sets: u64| {
@@ -451,12 +454,12 @@ pub(crate) mod tests {
             encode(&entries, &mut out);
             let at = at.index(out.len());
             prop_assert!(decode_all(&out[..at]).is_err());
-            // A count that is a lie, and any other byte.
+            // A wrong count, and any other byte.
             let lies = LIES.map(|lie| with_number(&out, at, lie));
             out[at] = to;
             for damaged in [out].iter().chain(&lies) {
                 if let Ok(other) = decode_all(damaged) {
-                    // What is accepted is canonical enough to be written again.
+                    // Accepted bytes are canonical enough to be encoded again.
                     let mut again = Vec::new();
                     encode(&other, &mut again);
                     prop_assert_eq!(decode_all(&again), Ok(other));
