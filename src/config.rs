@@ -1,10 +1,11 @@
-//! Configuration: raw TOML in, checked settings out. What is here is already valid; nobody downstream checks again.
+//! Configuration: raw TOML in, checked settings out. Settings are always valid; no other module checks them again.
 //!
-//! The same file stands on every node. Nothing is guessed from the host: no time zone, no hostname, no environment
-//! except credentials of the store and where systemd puts a service's credentials.
+//! The same file is used on every node. Nothing is guessed from the host: no time zone, no hostname, no environment
+//! except the store's credentials and the directory of a service's systemd credentials.
 //!
-//! The way: text → `toml_document` (a tree with places) → `schema` (the schema: unknown keys, forms, what is not there yet) →
-//! `check` (does it make sense) → [`Settings`]. All problems are collected on the way; only then it fails.
+//! The steps: text → `toml_document` (a tree with locations) → `schema` (unknown keys, forms of values, keys that have
+//! no effect yet) → `check` (whether the values make sense) → [`Settings`]. All problems are collected on the way; only
+//! at the end parsing fails.
 
 mod check;
 mod error;
@@ -32,30 +33,31 @@ pub use url::HttpUrl;
 use crate::file::access::{self, FileExposure};
 use crate::ids::RoleName;
 
-/// Everything that the config file says.
+/// The content of the config files.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The files it was read from, in order; empty for the forms without config.
+    /// The files that were read, in order; empty for the forms without a config.
     pub files: Vec<PathBuf>,
-    /// BLAKE3 of the checked settings in canonical form, 16 hex characters: equal on two nodes that are configured alike.
+    /// BLAKE3 of the checked settings in canonical form, 16 hex characters: equal on two nodes that are configured
+    /// alike.
     pub hash: String,
-    /// The time zone that schedules are meant in (IANA name).
+    /// The time zone in which cron lines are read (IANA name).
     pub timezone: jiff::tz::TimeZone,
-    /// Where roles without a store of their own are kept.
+    /// The store of the roles that have none of their own.
     pub store: StoreSettings,
-    /// Where the config says where journals live, if it does.
+    /// The location of the key that says where journals live, if the config has it.
     pub journal_at: ConfigLocation,
-    /// Etcd, where there is one.
+    /// The etcd section, if the config has one.
     pub etcd: Option<EtcdSettings>,
-    /// Who is told when something is wrong.
+    /// The channels for alerts.
     pub notify: NotifySettings,
     /// The roles, by name.
     pub roles: BTreeMap<RoleName, RoleSettings>,
-    /// Keys that are right but have no effect in this version, and those that are dangerous where they lead.
+    /// Keys that are valid but have no effect in this version, and values that are dangerous in their place.
     pub warnings: Vec<ConfigProblem>,
 }
 
-/// What the config takes from the process that reads it.
+/// What the config reads from its process's environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigEnvironment {
     /// `$RUNNER_CONFIG`.
@@ -64,30 +66,32 @@ pub struct ConfigEnvironment {
     pub credentials_directory: Option<PathBuf>,
 }
 
-/// The role of the forms without config, if no name is given.
+/// The role's name in the forms without a config, if no name is given.
 pub const DEFAULT_ROLE: &str = "default";
 
 impl Settings {
-    /// Reads `flag` (`--config FILE`), else `$RUNNER_CONFIG`, else `/etc/runner/runner.toml`, and `conf.d/*.toml` beside it.
+    /// Reads `flag` (`--config FILE`), else `$RUNNER_CONFIG`, else `/etc/runner/runner.toml`, and `conf.d/*.toml`
+    /// beside it.
     ///
     /// # Errors
-    /// Everything that is wrong with them, all at once.
+    /// All problems of the files, at once.
     pub fn load(flag: Option<&Path>, host: &ConfigEnvironment) -> Result<Self, ConfigError> {
         files::load(flag, host)
     }
 
-    /// Settings from the texts of files, the main one first. Pure.
+    /// Settings from the texts of files, the main file first. Pure.
     ///
     /// # Errors
-    /// Everything that is wrong with them, all at once.
+    /// All problems of the texts, at once.
     pub fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Result<Self, ConfigError> {
         files::parse(texts, host)
     }
 
-    /// The forms without config: one role without schedule and probe. `sources` may be empty for those that only read.
+    /// The forms without a config: one role without schedule and probe. `sources` may be empty for commands that only
+    /// read.
     ///
     /// # Errors
-    /// Sources that are not absolute, or one inside another.
+    /// A source is not absolute, or lies inside another one.
     pub fn for_flags(
         sources: &[PathBuf],
         store: StoreUrl,
@@ -97,7 +101,8 @@ impl Settings {
         check::for_flags(sources, store, role, key)
     }
 
-    /// What others on this host may change, or read although it is secret, of the files that these settings come from and name.
+    /// The files of these settings, or named by them, that other users of this host may change, or that they may read
+    /// although they are secret.
     pub fn exposures(&self) -> Vec<FileExposure> {
         let secret_urls = self.notify.webhook.is_some() || self.notify.healthchecks.is_some();
         let mut files: Vec<(&Path, bool)> = self.files.iter().map(|file| (file.as_path(), secret_urls)).collect();
@@ -124,8 +129,8 @@ impl Settings {
         found
     }
 
-    /// The effective settings as TOML, defaults spelled out; reads back as the same settings, but for URLs that let whoever
-    /// knows them speak: of these only the server is shown.
+    /// The effective settings as TOML, with all defaults. They parse to the same settings, except for URLs that contain
+    /// a secret: of these only the server is shown.
     pub fn render(&self) -> String {
         render::render(self, render::SecretDisplay::Hidden)
     }
@@ -140,7 +145,7 @@ impl Settings {
 /// The object store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoreSettings {
-    /// Where.
+    /// The location of the store.
     pub url: StoreUrl,
     /// S3 only: the server, if it is not AWS.
     pub endpoint: Option<String>,
@@ -148,9 +153,10 @@ pub struct StoreSettings {
     pub region: Option<String>,
     /// S3 only: a profile of the AWS config files, or of `credentials_file`.
     pub profile: Option<String>,
-    /// S3 only: a file with credentials in the form of AWS's own; default: where AWS tools look.
+    /// S3 only: a file with credentials in the format of AWS; default: where AWS tools look.
     pub credentials_file: Option<PathBuf>,
-    /// S3 only: `true` puts the bucket into the path, `false` into the host name; default: path when there is an `endpoint`.
+    /// S3 only: `true` puts the bucket into the path, `false` into the host name; default: path when there is an
+    /// `endpoint`.
     pub path_style: Option<bool>,
     /// S3 only: storage class of packs (everything else is small and read often).
     pub storage_class: Option<String>,
@@ -158,18 +164,18 @@ pub struct StoreSettings {
     pub sse: Option<String>,
     /// S3 only: the key for `aws:kms`.
     pub sse_kms_key_id: Option<String>,
-    /// S3 only: PEM file with further roots of trust.
+    /// S3 only: PEM file with additional trusted root certificates.
     pub ca_file: Option<PathBuf>,
     /// How the repository key is unlocked.
     pub key: KeySource,
-    /// Bytes per second, over all uploads of the process.
+    /// Upload limit in bytes per second, over all uploads of the process.
     pub limit_upload: Option<u64>,
-    /// Where the journal shall live; settled at `init`.
+    /// Where new repositories keep their journal; decided at `init`.
     pub journal: JournalPlacement,
 }
 
 impl StoreSettings {
-    /// A store for which nothing else is configured.
+    /// A store with defaults for everything else.
     pub fn new(url: StoreUrl, key: KeySource) -> Self {
         Self {
             url,
@@ -189,44 +195,44 @@ impl StoreSettings {
     }
 }
 
-/// Etcd, which holds the leases of roles with `lease = "etcd"`.
+/// The etcd that holds the leases of roles with `lease = "etcd"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdSettings {
     /// `http://host:port` or `https://host:port`; never empty, tried in this order.
     pub endpoints: Vec<String>,
-    /// PEM file with the roots of trust; default: the system's.
+    /// PEM file with the trusted root certificates; default: the system's.
     pub ca_file: Option<PathBuf>,
     /// PEM file with this client's certificate.
     pub cert_file: Option<PathBuf>,
-    /// PEM file with its key.
+    /// PEM file with the key of that certificate.
     pub key_file: Option<PathBuf>,
-    /// Who this client is, where etcd asks for users.
+    /// The user name, if etcd requires authentication.
     pub user: Option<String>,
     /// File with that user's password (one trailing newline is not part of it).
     pub password_file: Option<PathBuf>,
-    /// What every key starts with: a slash first, none at the end.
+    /// The prefix of every key: it begins with a slash and does not end with one.
     pub prefix: String,
-    /// How long the lease of a process lasts without being renewed, in whole seconds.
+    /// TTL of a process's lease, in whole seconds.
     pub lease_ttl: Duration,
 }
 
-/// Who is told of alerts, and how.
+/// The channels for alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotifySettings {
-    /// Program and arguments; gets the event as JSON on its standard input.
+    /// Program and arguments; it gets the event as JSON on its standard input.
     pub command: Option<Vec<String>>,
-    /// What that finds in its environment.
+    /// The environment variables of that program.
     pub environment: EnvironmentSettings,
-    /// Where the event is posted to as JSON.
+    /// The URL to which the event is posted as JSON.
     pub webhook: Option<HttpUrl>,
-    /// What is told of every run, in the manner of healthchecks.io. `{role}` in it stands for the role's name.
+    /// The URL that is pinged for every run, as healthchecks.io expects. `{role}` in it stands for the role's name.
     pub healthchecks: Option<HttpUrl>,
-    /// How long one try may take.
+    /// Timeout of one attempt.
     pub timeout: Duration,
 }
 
 impl NotifySettings {
-    /// How long one try may take, where nothing is said.
+    /// The default timeout of one attempt.
     pub const TIMEOUT: Duration = Duration::from_secs(10);
 }
 
@@ -242,7 +248,7 @@ impl Default for NotifySettings {
     }
 }
 
-/// Where objects are kept.
+/// The location of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// `s3://bucket/prefix`.
@@ -263,60 +269,60 @@ pub enum KeySource {
     KeyFile(PathBuf),
     /// A file with a passphrase (one trailing newline is not part of it).
     PassphraseFile(PathBuf),
-    /// `encryption = "none"`, said explicitly: the repository is readable by whoever can read the store.
+    /// `encryption = "none"`, written explicitly: any reader of the store can read the repository.
     None,
 }
 
 /// Where a journal lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum JournalPlacement {
-    /// At `init`: the store if it passes the proof.
+    /// Decided at `init`: the store, if it proves that it honours conditional writes.
     #[default]
     Auto,
-    /// The store.
+    /// The journal lives in the store.
     Bucket,
-    /// Etcd.
+    /// The journal's head is kept in etcd.
     Etcd,
 }
 
-/// One role.
+/// The settings of a role.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoleSettings {
     /// Its name.
     pub name: RoleName,
     /// Its own key source, or the store's.
     pub key: KeySource,
-    /// Nodes (by `--node` or hostname) that may ever hold it; `None`: all.
+    /// Nodes (by `--node` or hostname) that may ever hold the role; `None`: all.
     pub nodes: Option<Vec<String>>,
-    /// When a node should be active.
+    /// The probe that decides whether a node should be active.
     pub eligible: Option<Probe>,
-    /// Which node may stand in when no eligible one did it.
+    /// Which node may work as a fallback if no eligible node does.
     pub fallback: Option<FallbackSettings>,
-    /// What makes it exclusive.
+    /// What makes the role exclusive.
     pub lease: LeaseKind,
-    /// What is backed up: absolute, none inside another, sorted.
+    /// What is backed up: absolute paths, none inside another, sorted.
     pub sources: Vec<PathBuf>,
     /// Patterns in gitignore syntax; a leading `/` means the file system's root.
     pub exclude: Vec<String>,
-    /// Stay on the file system that each source is on.
+    /// Stay on the file system of each source.
     pub one_file_system: bool,
     /// Leave out the content of directories with a valid `CACHEDIR.TAG`.
     pub exclude_caches: bool,
     /// Leave out files larger than this, in bytes.
     pub exclude_larger_than: Option<u64>,
-    /// File name in the snapshot → command.
+    /// The dumps, by their file names in the snapshot.
     pub dumps: BTreeMap<String, DumpSettings>,
-    /// When; `None`: only by hand.
+    /// When backups run; `None`: only by hand.
     pub schedule: Option<Schedule>,
     /// The role's offset into each slot is derived from its name and is less than this.
     pub jitter: Duration,
-    /// A slot must have started by then.
+    /// How late a run for a slot may start.
     pub missed_after: Duration,
-    /// A run that makes no progress for so long is ended, and the role left to another node.
+    /// A run that makes no progress for this long is ended, and the role is left to another node.
     pub stall_timeout: Duration,
-    /// How long a lease in the bucket lasts without being renewed.
+    /// TTL of a lease in the bucket.
     pub bucket_lease_ttl: Duration,
-    /// How long a node that did not hold the role last leaves a due slot to the one that did.
+    /// How long a node that did not hold the role last leaves a due slot to the node that did.
     pub takeover_delay: Duration,
     /// How long a silent holder, or an operator's takeover, keeps other nodes waiting.
     pub takeover_after: Duration,
@@ -324,31 +330,31 @@ pub struct RoleSettings {
     pub on_lease_unreachable: LeaseUnreachablePolicy,
     /// Whether files are read again after the role came from another node.
     pub takeover_trust: TakeoverTrust,
-    /// An empty source is believed.
+    /// An empty source is allowed.
     pub allow_empty: bool,
     /// Which snapshots a prune keeps; `None`: all, and nothing is pruned.
     pub keep: Option<RetentionPolicy>,
-    /// So many percent of what is stored may be unused before a prune moves content out of wasteful packs.
+    /// How much of what is stored, in percent, may be unused before a prune moves content out of wasteful packs.
     pub max_unused: u8,
-    /// How long what nothing needs any more is left to those who still read it.
+    /// How long a prune keeps unused content for readers that still need it.
     pub prune_grace: Duration,
     /// Commands around a run, and around the time in which this node has the role.
     pub hooks: HookCommands,
-    /// What hooks, probes and dumps find in their environment, and `exec`'s command beside what its caller gave it.
+    /// The environment variables of hooks, probes and dumps; `exec`'s command gets them in addition to its caller's.
     pub environment: EnvironmentSettings,
 }
 
-/// What the programs that are started find in their environment beside what every program may expect.
+/// The environment variables that started programs get, in addition to those that every program gets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EnvironmentSettings {
-    /// With these values.
+    /// Variables with the given values.
     pub set: BTreeMap<String, String>,
-    /// As this process has them, where it has.
+    /// Variables that keep the value they have in this process, if they are set.
     pub pass: Vec<String>,
 }
 
-/// Which snapshots are kept: the newest so many, the newest of so many hours, days, weeks, months and years that have any, and all
-/// that are not older than the newest by more than `within`.
+/// Which snapshots are kept: the newest `last`; the newest of each of that many hours, days, weeks, months and years
+/// that have any; and all that are at most `within` older than the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "one line above says it of all")]
 pub struct RetentionPolicy {
@@ -361,40 +367,40 @@ pub struct RetentionPolicy {
     pub within: Option<Duration>,
 }
 
-/// Who may do what no eligible node did.
+/// Which node may do what no eligible node did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FallbackSettings {
-    /// Evidence that a node may.
+    /// The probe that decides whether a node may work as a fallback.
     pub probe: Probe,
     /// How long a slot must have been due without a commit.
     pub after: Duration,
 }
 
 impl FallbackSettings {
-    /// How long eligible nodes have, where nothing is said: half of what makes a slot a missed one.
+    /// The default for `after`: half of the time after which a slot counts as missed.
     pub const AFTER: Duration = Duration::from_mins(15);
 }
 
-/// A role's commands: program and arguments, no shell.
+/// The hook commands of a role: program and arguments, no shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookCommands {
-    /// Before a run reads anything. The run fails if it does.
+    /// Runs before a backup reads anything. If it fails, the run fails.
     pub before: Option<Vec<String>>,
-    /// After a run for which `before` was started, however it ended.
+    /// Runs after a backup for which `before` was started, however it ended.
     pub after: Option<Vec<String>>,
-    /// When this node begins to work for the role.
+    /// Runs when this node begins to work for the role.
     pub on_takeover: Option<Vec<String>>,
-    /// When it no longer does.
+    /// Runs when this node no longer works for the role.
     pub on_lost: Option<Vec<String>>,
-    /// Each is killed after this long.
+    /// Each command is killed after this time.
     pub timeout: Duration,
 }
 
 impl HookCommands {
-    /// How long each may take, where nothing is said.
+    /// The default timeout of a hook.
     pub const TIMEOUT: Duration = Duration::from_mins(10);
 
-    /// Whether there are none.
+    /// Whether there are no hooks.
     pub fn is_empty(&self) -> bool {
         [&self.before, &self.after, &self.on_takeover, &self.on_lost].iter().all(|hook| hook.is_none())
     }
@@ -407,7 +413,7 @@ impl Default for HookCommands {
 }
 
 impl RoleSettings {
-    /// A role that backs up `sources` by hand, on any node, with every default of the config file.
+    /// A role that backs up `sources` by hand, on any node, with every default of the config.
     pub fn new(name: RoleName, key: KeySource, sources: Vec<PathBuf>) -> Self {
         Self {
             name,
@@ -444,10 +450,10 @@ impl RoleSettings {
 /// What the node that holds the newest term does while its lease service cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LeaseUnreachablePolicy {
-    /// It starts nothing, and what runs waits with its commit.
+    /// The node starts nothing, and a run that is under way waits with its commit.
     #[default]
     Stop,
-    /// It goes on with backups while its probes say yes; the journal fences.
+    /// The node goes on with backups while its probes say yes; the journal fences.
     HolderContinues,
 }
 
@@ -456,11 +462,11 @@ pub enum LeaseUnreachablePolicy {
 pub struct DumpSettings {
     /// Program and arguments; no shell.
     pub command: Vec<String>,
-    /// Run as this user.
+    /// The user that runs the command.
     pub user: Option<String>,
-    /// What it finds in its environment: the role's, and its own.
+    /// The environment variables of the command: the role's, and its own.
     pub environment: EnvironmentSettings,
-    /// Killed after this long.
+    /// The command is killed after this time.
     pub timeout: Duration,
 }
 
@@ -475,53 +481,53 @@ pub enum LeaseKind {
     None,
 }
 
-/// Evidence for eligibility, as configured.
+/// A probe for eligibility, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
     /// An address that is on this machine.
     Vip {
         /// The address.
         address: std::net::IpAddr,
-        /// Only on this interface. The only way to accept an address on `lo`.
+        /// The interface that must have the address. Only this way an address on `lo` is accepted.
         interface: Option<String>,
     },
     /// A command: exit 0 is yes, 1 is no, anything else and a timeout are unknown.
     Command {
         /// Program and arguments.
         command: Vec<String>,
-        /// Default 10 s.
+        /// The timeout; 10 s by default.
         timeout: Duration,
     },
-    /// A question to a server: an answer that matches is yes, another one is no, none is unknown.
+    /// A request to a server: an answer that matches is yes, another answer is no, no answer is unknown.
     Http {
-        /// Where.
+        /// The URL.
         url: HttpUrl,
         /// The statuses that match, sorted; empty: every 2xx.
         status: Vec<u16>,
-        /// This text must be in the body.
+        /// The text that the body must contain.
         body: Option<String>,
-        /// Default 5 s.
+        /// The timeout; 5 s by default.
         timeout: Duration,
-        /// PEM file with the roots to trust instead of the system's.
+        /// PEM file with the root certificates to trust instead of the system's.
         ca_file: Option<PathBuf>,
     },
     /// A path where a file system is mounted.
     Mounted {
-        /// Absolute, without links.
+        /// The absolute path, without links.
         path: PathBuf,
     },
     /// A systemd unit that is active.
     Unit {
-        /// Its full name.
+        /// The unit's full name.
         unit: String,
-        /// Default 5 s.
+        /// The timeout; 5 s by default.
         timeout: Duration,
     },
-    /// All of these.
+    /// All of these probes must say yes.
     All(Vec<Probe>),
-    /// At least one of these.
+    /// At least one of these probes must say yes.
     Any(Vec<Probe>),
-    /// The opposite; unknown stays unknown.
+    /// The opposite answer; unknown stays unknown.
     Not(Box<Probe>),
 }
 
@@ -534,12 +540,12 @@ pub enum Schedule {
     Every(Duration),
 }
 
-/// What is believed of files after the role came from another node.
+/// Which file attributes are trusted after the role came from another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TakeoverTrust {
-    /// Nothing that this node's own cache does not vouch for: read and hash again.
+    /// Only what this node's own cache confirms: all other files are read and hashed again.
     #[default]
     Rehash,
-    /// Size and modification time.
+    /// Size and modification time are trusted.
     Mtime,
 }

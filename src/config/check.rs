@@ -1,4 +1,4 @@
-//! The document that fits the schema → settings that make sense. Pure: files and environment are passed in.
+//! Turns a document that fits the schema into settings that make sense. Pure: files and environment are passed in.
 
 mod etcd;
 mod notify;
@@ -19,17 +19,19 @@ use super::{
 };
 use crate::ids::RoleName;
 
-/// The counts of a retention.
+/// The keys of `keep` that are counts.
 const KEEPS: [&str; 6] = ["last", "hourly", "daily", "weekly", "monthly", "yearly"];
 
-/// How long a lease in the bucket may last: shorter ones are lost to a slow request, longer ones keep the other node out for
-/// nothing.
+/// The allowed TTL of a lease in the bucket: a shorter one is lost to a slow request, a longer one keeps the other node
+/// out for no use.
 const BUCKET_LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
-/// How long a run may make no progress: a healthy one may wait for a slow request for some seconds, and a week is for ever.
+/// How long a run may make no progress: a healthy run may wait some seconds for a slow request, and a week is as good
+/// as for ever.
 const STALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(7 * 24);
 
-/// How long a dump may take. Long enough for any real one; without an end a hanging one would block the role for ever.
+/// The default timeout of a dump. It is long enough for any real one; without a timeout a dump that hangs would block
+/// the role for ever.
 const DUMP_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// `key_file = "credential:NAME"`: systemd's credential of that name.
@@ -38,7 +40,7 @@ const CREDENTIAL: &str = "credential:";
 /// Checks the merged document.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of files and lines.
+/// All problems, in the order of files and lines.
 pub(super) fn settings(
     document: &TomlTable,
     files: Vec<PathBuf>,
@@ -192,7 +194,8 @@ impl SettingsChecker<'_> {
         })
     }
 
-    /// Warns of a server that is asked over the network without TLS, and says what whoever stands in between can do.
+    /// Warns about a server that is reached over the network without TLS, and says what an attacker on the way could
+    /// do.
     fn warn_of_plain<T>(&mut self, at: &LocatedValue<T>, url: &str, danger: &str) {
         let Ok(url) = url.parse::<HttpUrl>() else { return };
         if !url.secure && !url.is_loopback() {
@@ -203,7 +206,7 @@ impl SettingsChecker<'_> {
         }
     }
 
-    /// The key source that this table names; at most one may stand there.
+    /// The key source that this table names; at most one is allowed.
     fn key(&mut self, section: &ConfigSection<'_>) -> Option<KeySource> {
         let there: Vec<LocatedValue<&str>> = KEYS.iter().filter_map(|key| section.text(key)).collect();
         if let [first, second, ..] = there.as_slice() {
@@ -346,7 +349,7 @@ impl SettingsChecker<'_> {
         })
     }
 
-    /// What is kept. Whoever writes `keep` wants to have something left.
+    /// The retention policy. `keep` must keep something.
     fn keep(&mut self, section: &ConfigSection<'_>) -> RetentionPolicy {
         let count = |key| section.count(key).unwrap_or_default();
         let keep = RetentionPolicy {
@@ -358,7 +361,7 @@ impl SettingsChecker<'_> {
             yearly: count("yearly"),
             within: section.duration("within").map(|at| at.value),
         };
-        // Whatever is written wrong was meant to keep something.
+        // A key with an invalid value was meant to keep something.
         let sound = |key| KEEPS.contains(&key) && section.count(key).is_some();
         if keep == RetentionPolicy::default() && section.keys().all(sound) {
             self.problems.push(section.problem("keeps nothing").hint("write { daily = 14, weekly = 8 }, or remove it"));
@@ -366,7 +369,8 @@ impl SettingsChecker<'_> {
         keep
     }
 
-    /// Who may stand in. It is told from the slots that nobody committed, so there must be slots, and somebody to stand in for.
+    /// The fallback. It follows from slots that were not committed, so the role needs a schedule, and eligible nodes to
+    /// fall back from.
     fn fallback(&mut self, role: &ConfigSection<'_>, section: &ConfigSection<'_>) -> Option<FallbackSettings> {
         let mut sound = true;
         for (given, what, hint) in [
@@ -391,7 +395,7 @@ impl SettingsChecker<'_> {
         sound.then_some(FallbackSettings { probe, after })
     }
 
-    /// The lease, by the contract: what is written; else etcd if configured, else none beside a probe, else the bucket.
+    /// The lease: as configured; else etcd if it is configured, else none beside a probe, else the bucket.
     fn lease(&mut self, section: &ConfigSection<'_>, has_etcd: bool) -> Option<LeaseKind> {
         let eligible = section.has("eligible");
         let (lease, at) = match section.text("lease") {
@@ -399,7 +403,7 @@ impl SettingsChecker<'_> {
                 "etcd" => (LeaseKind::Etcd, Some(at)),
                 "bucket" => (LeaseKind::Bucket, Some(at)),
                 "none" => (LeaseKind::None, Some(at)),
-                // The schema has reported the word.
+                // The schema has reported the invalid word.
                 _ => return None,
             },
             None if section.has("lease") => return None,
@@ -484,7 +488,7 @@ impl SettingsChecker<'_> {
         let of_role = section.environment();
         let mut dumps = BTreeMap::new();
         for (name, dump) in section.section("dumps").map(|s| s.sections()).unwrap_or_default() {
-            // 255 is where file systems end a name.
+            // File systems limit a name to 255 bytes.
             if name.is_empty() || name.len() > 255 || name == "." || name == ".." || name.contains(['/', '\0']) {
                 self.problems.push(
                     dump.problem(format!("{name:?} is not a file name")).hint("write a plain one, like \"app.sql\""),
@@ -505,7 +509,7 @@ impl SettingsChecker<'_> {
     }
 }
 
-/// What a dump finds of its role, and what it has of its own, which wins.
+/// The environment variables of a dump: the role's and its own, of which its own win.
 fn merged_environment(role: &EnvironmentSettings, own: EnvironmentSettings) -> EnvironmentSettings {
     let set = role.set.iter().map(|(name, value)| (name.clone(), value.clone())).chain(own.set).collect();
     let mut pass = role.pass.clone();
@@ -523,10 +527,10 @@ fn hooks(section: &ConfigSection<'_>) -> HookCommands {
     }
 }
 
-/// The keys that say how the repository is unlocked.
+/// The keys that say how the repository key is unlocked.
 const KEYS: [&str; 3] = ["key_file", "passphrase_file", "encryption"];
 
-/// Why `path` cannot stand beside `sources`, if it cannot: one inside another would be read twice.
+/// The problem, if `path` overlaps with one of `sources`: one inside the other would be read twice.
 fn overlapping_source(sources: &[PathBuf], path: &Path) -> Option<String> {
     sources.iter().find_map(|other| {
         if other == path {
@@ -544,7 +548,7 @@ fn overlapping_source(sources: &[PathBuf], path: &Path) -> Option<String> {
 /// The settings of the forms without a config file.
 ///
 /// # Errors
-/// Sources that are not absolute, or one inside another.
+/// A source is not absolute, or lies inside another one.
 pub(super) fn for_flags(
     sources: &[PathBuf],
     url: StoreUrl,

@@ -1,4 +1,4 @@
-//! What is wrong with a config, said so that it can be put right without the manual: file, line, key, what to write.
+//! The problems of a config, each with all that is needed to fix it without the manual: file, line, key, what to write.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,22 +6,22 @@ use std::sync::Arc;
 
 use crate::text::ADVICE;
 
-/// Where something stands.
+/// A location in the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigLocation {
     /// The file; `None` for what came from the command line.
     pub file: Option<Arc<PathBuf>>,
-    /// The line, from 1; `None` where the whole file is meant.
+    /// The line, from 1; `None` for the whole file.
     pub line: Option<usize>,
 }
 
 impl ConfigLocation {
-    /// Not in any file.
+    /// A location outside of all files.
     pub fn nowhere() -> Self {
         Self { file: None, line: None }
     }
 
-    /// A file as a whole.
+    /// The location of a whole file.
     pub fn file(file: impl Into<PathBuf>) -> Self {
         Self { file: Some(Arc::new(file.into())), line: None }
     }
@@ -37,39 +37,39 @@ impl fmt::Display for ConfigLocation {
     }
 }
 
-/// One thing that is wrong, or (as a warning) has no effect.
+/// A problem of the config, or (as a warning) something that has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// Where.
+    /// The location of the problem.
     pub place: ConfigLocation,
-    /// The dotted key, `role.app.schedule`; empty where no key is concerned.
+    /// The dotted key, `role.app.schedule`; empty if no key is concerned.
     pub key: String,
-    /// What is wrong, one clause.
+    /// The problem, in one clause.
     pub what: String,
-    /// What to do about it, one line each.
+    /// Hints what to do, one line each.
     pub hints: Vec<String>,
 }
 
 impl ConfigProblem {
-    /// A problem without advice yet.
+    /// A problem without hints yet.
     pub fn new(place: &ConfigLocation, key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { place: place.clone(), key: key.into(), what: what.into(), hints: Vec::new() }
     }
 
-    /// With one more line of advice.
+    /// Adds a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 }
 
-/// The width that is read without wrapping on every terminal.
+/// The width that every terminal shows without wrapping.
 const WIDTH: usize = 80;
 
 const INDENT: &str = "    ";
 
-/// Breaks a text at blanks: the first line begins with `first`, the others are indented by so many columns. A word that is too long stays whole: it
-/// is a path or a piece of TOML to copy.
+/// Breaks a text at blanks: the first line begins with `first`, the others are indented by `indent` columns. A word
+/// that is too long stays whole: it is a path or a piece of TOML to copy.
 fn wrap(first: &str, indent: usize, text: &str) -> Vec<String> {
     let mut lines = vec![first.to_owned()];
     let mut is_fresh = true;
@@ -87,7 +87,7 @@ fn wrap(first: &str, indent: usize, text: &str) -> Vec<String> {
 }
 
 impl ConfigProblem {
-    /// Where, and what is wrong there.
+    /// The location, the key and the problem.
     fn head(&self) -> String {
         let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
         format!("{}: {key}", self.place)
@@ -116,27 +116,27 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// Everything that is wrong with a config, in the order of files and lines.
+/// All problems of a config, in the order of files and lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Never empty.
+    /// The problems; never empty.
     pub problems: Vec<ConfigProblem>,
 }
 
 impl ConfigError {
-    /// A single problem.
+    /// An error with a single problem.
     pub fn one(problem: ConfigProblem) -> Self {
         Self { problems: vec![problem] }
     }
 
-    /// What is wrong, a line for each problem.
+    /// The problems, one line each.
     pub fn what(&self) -> String {
         let lines: Vec<String> =
             self.problems.iter().map(|problem| format!("{}{}", problem.head(), problem.what)).collect();
         lines.join("\n")
     }
 
-    /// What to do about it, a line each.
+    /// The hints, one line each.
     pub fn hints(&self) -> Option<String> {
         let hints: Vec<&str> = self.problems.iter().flat_map(|problem| &problem.hints).map(String::as_str).collect();
         (!hints.is_empty()).then(|| hints.join("\n"))

@@ -1,4 +1,4 @@
-//! Which files are read, and in which order.
+//! Which config files are read, and in which order.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -12,10 +12,10 @@ use crate::env;
 use crate::file::access;
 use crate::text;
 
-/// Where the config is when nothing else is said.
+/// The default path of the config.
 pub(crate) const DEFAULT: &str = "/etc/runner/runner.toml";
 
-/// The most that one file may hold. A config of a thousand roles has some 500 KB; more is the wrong file.
+/// The largest config file, in bytes. A config of a thousand roles has some 500 KB; a larger file is the wrong one.
 const FILE_MAX: u64 = 16 << 20;
 
 impl ConfigEnvironment {
@@ -66,14 +66,14 @@ pub(super) fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Re
             Err(more) => problems.extend(more),
         }
     }
-    // What a half-read document means is not worth guessing.
+    // The meaning of a config that was read in part is not worth guessing.
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
     check::settings(&document, texts.iter().map(|(file, _)| file.clone()).collect(), host)
 }
 
-/// `conf.d/*.toml` beside the main file in the order of their names. Hidden files are editors' temporary ones.
+/// `conf.d/*.toml` beside the main file, in the order of their names. Hidden files are editors' temporary ones.
 fn fragments(main: &Path, problems: &mut Vec<ConfigProblem>) -> Vec<PathBuf> {
     let directory = main.parent().unwrap_or(Path::new("")).join("conf.d");
     let names = std::fs::read_dir(&directory)
@@ -93,7 +93,7 @@ fn fragments(main: &Path, problems: &mut Vec<ConfigProblem>) -> Vec<PathBuf> {
     names.into_iter().map(|name| directory.join(name)).collect()
 }
 
-/// What others may read or change that this config is made of.
+/// The files of this config that other users may read or change.
 fn exposed(settings: &Settings) -> Vec<ConfigProblem> {
     let told = settings.exposures().into_iter();
     told.map(|exposure| {
@@ -133,7 +133,7 @@ fn unreadable(file: &Path, error: &io::Error) -> ConfigProblem {
 
 fn read(file: &Path) -> Result<String, ConfigFileError> {
     let problem = |what: String| ConfigProblem::new(&ConfigLocation::file(file), "", what);
-    // What it names is run, as this user.
+    // The commands that the file names run as this user.
     if let Some(exposure) = access::refusal(file) {
         let problem = ConfigProblem::new(&ConfigLocation::file(exposure.path.clone()), "", exposure.what());
         return Err(problem.hint(exposure.remedy()).into());

@@ -1,11 +1,11 @@
-//! Patterns in gitignore syntax: what counts as one, for the config's check and for the run alike.
+//! Patterns in gitignore syntax: which ones are valid, for the config's check and for the run alike.
 
 use ignore::gitignore::GitignoreBuilder;
 
-/// Patterns that start at the root, none yet.
+/// A builder for patterns that start at the root, with none yet.
 pub fn builder() -> GitignoreBuilder {
     let mut builder = GitignoreBuilder::new("/");
-    // git reads `a[b` as a class that never ends and matches nothing; it was written for something else.
+    // git reads `a[b` as a class that never ends and matches nothing; its author meant something else.
     builder.allow_unclosed_class(false);
     builder
 }
@@ -13,9 +13,9 @@ pub fn builder() -> GitignoreBuilder {
 /// Adds a pattern.
 ///
 /// # Errors
-/// It cannot match anything: it is no glob, empty, or a comment. The text says why.
+/// The pattern cannot match anything: it is no glob, empty, or a comment. The text says why.
 pub fn add(builder: &mut GitignoreBuilder, pattern: &str) -> Result<(), String> {
-    // A gitignore file may hold these; in a list of patterns they are mistakes that would exclude nothing.
+    // A gitignore file may contain these; in a list of patterns they are mistakes that would exclude nothing.
     if pattern.starts_with('#') {
         return Err("it is a comment; write \\# for a name that starts with #".to_owned());
     }

@@ -1,7 +1,8 @@
 //! Settings back to TOML: what `config show` prints, and the canonical form that the hash is over.
 //!
-//! It reads back as the same settings. Secrets are not in it, only the paths of their files: of URLs that let whoever knows them
-//! speak, the server alone. (The hash is over these too: two nodes that tell different people are not configured alike.)
+//! The output parses to the same settings. It contains no secrets, only the paths of their files, and only the server
+//! of a URL that contains a secret. (The hash covers whole URLs: two nodes whose alerts go to different people are not
+//! configured alike.)
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,7 +14,7 @@ use super::{
     TakeoverTrust,
 };
 
-/// A text as TOML writes it.
+/// A text as a TOML string.
 fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -26,7 +27,7 @@ fn list<T>(items: &[T], one: impl Fn(&T) -> String) -> String {
     format!("[{}]", items.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
-/// Lines of `key = value` below a header.
+/// Writes lines of `key = value` below a header.
 struct TomlWriter(String);
 
 impl TomlWriter {
@@ -52,7 +53,7 @@ impl TomlWriter {
         }
     }
 
-    /// What a variable holds may be a password.
+    /// The value of a variable may be a password.
     fn environment(&mut self, environment: &EnvironmentSettings, secrets: SecretDisplay) {
         if !environment.set.is_empty() {
             let shown = |value: &String| if secrets == SecretDisplay::Shown { quote(value) } else { quote("…") };
@@ -65,7 +66,7 @@ impl TomlWriter {
     }
 }
 
-/// Whether what must not be shown is told.
+/// Whether secrets are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SecretDisplay {
     Hidden,
@@ -128,7 +129,7 @@ fn notify(out: &mut TomlWriter, notify: &NotifySettings, secrets: SecretDisplay)
     let url = |url: &HttpUrl| match secrets {
         SecretDisplay::Shown => url.to_string(),
         SecretDisplay::Hidden if url.target == "/" => url.to_string(),
-        // No URL has such a character: what is shown is not taken for the whole.
+        // No URL contains `…`, so what is shown is not taken for the whole URL.
         SecretDisplay::Hidden => HttpUrl { target: "/…".to_owned(), ..url.clone() }.to_string(),
     };
     out.header("notify");

@@ -1,20 +1,21 @@
-//! The whole schema: every key of the contract, the form of its value, and whether this version acts on it.
+//! The schema of the config: every key, the form of its value, and whether this version supports it.
 //!
-//! A key that the contract has and this version has not is known here too, so that it is refused or said, never
-//! ignored in silence. When a later version learns it, its [`KeySupport`] becomes [`KeySupport::Ready`] and `check` reads it.
+//! A planned key that this version does not support is listed here too, so that it is refused or reported, and never
+//! ignored silently. When a later version supports it, its [`KeySupport`] becomes [`KeySupport::Supported`] and `check`
+//! reads it.
 
 use super::error::ConfigProblem;
 use super::toml_document::{TomlEntry, TomlNode, TomlTable, TomlValue, dotted};
 use super::value;
 
-/// One key of a table.
+/// A key of a table.
 pub(super) struct KeySchema {
     pub(super) name: &'static str,
     form: ValueForm,
     support: KeySupport,
 }
 
-/// What a value must look like.
+/// The form of a value.
 #[derive(Clone, Copy)]
 enum ValueForm {
     Text,
@@ -30,26 +31,27 @@ enum ValueForm {
     Command,
     /// A table with these keys.
     Table(&'static [KeySchema]),
-    /// A table of tables with these keys, by free names.
+    /// A table of tables with these keys, under names that the config chooses.
     NamedTables(&'static [KeySchema]),
-    /// Texts by the names of variables.
+    /// Values by the names of environment variables.
     Variables,
-    /// Names of variables.
+    /// Names of environment variables.
     VariableNames,
-    /// How many of something.
+    /// A number of things.
     Count,
     /// The status of an HTTP answer, or a list of them.
     Statuses,
-    /// Evidence; `true` where `after` may stand beside it.
+    /// A probe; `true` if it may have the key `after`.
     Probe(bool),
 }
 
-/// What this version does with a key.
+/// How this version supports a key.
 #[derive(Clone, Copy)]
 enum KeySupport {
-    /// It acts on it.
+    /// The key has its effect.
     Supported,
-    /// It says that the key has no effect yet: convenience only, what is backed up and by whom is the same without it.
+    /// The key has no effect yet, which is reported. This is only for convenience keys: what is backed up, and by which
+    /// node, does not depend on them.
     NoEffect(&'static str),
 }
 
@@ -59,14 +61,14 @@ const fn key(name: &'static str, form: ValueForm, support: KeySupport) -> KeySch
     KeySchema { name, form, support }
 }
 
-/// What commands are told of their run: see [`crate::config`]'s example and docs/ELECTION.md.
+/// The variables that runs set for their commands: see [`crate::config`]'s example and docs/ELECTION.md.
 const TOLD: [&str; 6] =
     ["RUNNER_NODE", "RUNNER_ROLE", "RUNNER_TERM", "RUNNER_SLOT", "RUNNER_OUTCOME", "RUNNER_DEADLINE"];
 
-/// The deepest nesting of `all`, `any` and `not`: more is a mistake, and the recursion needs an end.
+/// The deepest nesting of `all`, `any` and `not`: deeper nesting is a mistake, and the recursion needs a bound.
 const PROBE_DEPTH_MAX: usize = 16;
 
-/// The top of the file.
+/// The keys at the top of the file.
 pub(super) static ROOT: &[KeySchema] = &[
     key("timezone", ValueForm::Text, Supported),
     key("store", ValueForm::Table(STORE), Supported),
@@ -171,10 +173,10 @@ static NOTIFY: &[KeySchema] = &[
 
 static LISTEN: &[KeySchema] = &[key("address", ValueForm::Text, Supported)];
 
-/// What a probe's table says it is. Exactly one of these stands in each.
+/// The kinds of probes. Each probe's table has exactly one of these keys.
 pub(super) static PROBE_KINDS: &[&str] = &["vip", "http", "command", "mounted", "unit", "all", "any", "not"];
 
-/// What may stand beside a kind of probe: option, form, and the kinds that it goes with.
+/// The options of probes: key, form, and the kinds that have it.
 static PROBE_OPTIONS: &[(&str, ValueForm, &[&str])] = &[
     ("interface", ValueForm::Text, &["vip"]),
     ("status", ValueForm::Statuses, &["http"]),
@@ -185,7 +187,7 @@ static PROBE_OPTIONS: &[(&str, ValueForm, &[&str])] = &[
 
 const PROBE_EXAMPLE: &str = r#"write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }"#;
 
-/// Every key that may be written, with dots, `*` for a free name: what the example file must show.
+/// Every key of the schema, with dots, `*` for a chosen name: the example file must show them all.
 #[cfg(test)]
 pub(super) fn all_keys() -> Vec<String> {
     fn walk(path: &str, keys: &'static [KeySchema], out: &mut Vec<String>) {
@@ -209,16 +211,16 @@ pub(super) fn open_table(path: &[&str]) -> bool {
     matches!(path, ["store" | "etcd" | "role" | "notify" | "listen"] | ["role", _] | ["role", _, "dumps"])
 }
 
-/// What the schema found.
+/// The findings of the schema's check.
 #[derive(Default)]
 pub(super) struct SchemaFindings {
-    /// These make the config invalid.
+    /// Problems, which make the config invalid.
     pub(super) problems: Vec<ConfigProblem>,
-    /// These only have no effect.
+    /// Warnings about keys that have no effect.
     pub(super) warnings: Vec<ConfigProblem>,
 }
 
-/// Holds the whole document against the schema.
+/// Checks the whole document against the schema.
 pub(super) fn validate(document: &TomlTable) -> SchemaFindings {
     let mut findings = SchemaFindings::default();
     findings.table(document, "", ROOT);
@@ -237,7 +239,7 @@ impl SchemaFindings {
                 self.unknown(entry, &name, keys);
                 continue;
             };
-            // The form first: a typo inside a part that is not there yet is worth hearing of now.
+            // The form comes first: a typo inside a key that has no effect yet is reported, too.
             self.form(&entry.node, &name, key.form);
             if let NoEffect(why) = key.support {
                 self.warnings.push(ConfigProblem::new(&entry.place, name, format!("no effect: {why}")));
@@ -251,7 +253,7 @@ impl SchemaFindings {
         let near =
             value::nearest(&entry.key, keys.iter().map(|k| k.name)).map(|near| format!("did you mean {near:?}?"));
         let list = || format!("known here: {}", keys.iter().map(|k| k.name).collect::<Vec<_>>().join(", "));
-        // The exact name in another table says more than a similar one here.
+        // The exact name in another table is a better hint than a similar name here.
         let hint = elsewhere().or(near);
         self.problem(match hint {
             Some(hint) => problem.hint(hint),
@@ -367,7 +369,7 @@ impl SchemaFindings {
         }
     }
 
-    /// What a shell can name, and not what runs tell their commands themselves.
+    /// Refuses names that a shell cannot use, and those that runs set for their commands themselves.
     fn variable_name(&mut self, variable: &str, at: &ConfigProblem) {
         let sound = !variable.is_empty()
             && !variable.starts_with(|c: char| c.is_ascii_digit())
@@ -399,7 +401,7 @@ impl SchemaFindings {
         }
     }
 
-    /// A probe's table has one key that says what it is, and that kind's own options.
+    /// A probe's table has one key that names its kind, and the options of that kind.
     fn probe(&mut self, node: &TomlNode, table: &TomlTable, path: &str, after: bool, depth: usize) {
         if depth > PROBE_DEPTH_MAX {
             let what = format!("nested more than {PROBE_DEPTH_MAX} deep");
@@ -473,7 +475,7 @@ impl SchemaFindings {
 }
 
 impl ValueForm {
-    /// What is expected, and how it is written.
+    /// The expected form, and an example of it.
     fn expected(self) -> (&'static str, &'static str) {
         match self {
             ValueForm::Text | ValueForm::Word(_) => ("a text", r#"put it in quotes: "…""#),
@@ -510,7 +512,7 @@ fn home_of(name: &str) -> Option<&'static str> {
     ];
     let mut homes = tables.iter().filter(|(_, keys)| keys.iter().any(|k| k.name == name)).map(|(home, _)| *home);
     match (homes.next(), homes.next()) {
-        // Several homes: no advice is better than the wrong one.
+        // If several tables have the key, no hint is better than a wrong one.
         (Some(home), None) if !home.is_empty() => Some(home),
         _ => None,
     }

@@ -1,5 +1,5 @@
-//! Typed reading of a table that the schema has seen. A value of the wrong form reads as absent: the schema has
-//! reported it already, and saying "is missing" on top would send people the wrong way; [`ConfigSection::has`] tells.
+//! Typed reading of a table that the schema has checked. A value of the wrong form reads as absent. The schema has
+//! already reported it; a second message that it is missing would mislead. [`ConfigSection::has`] tells the difference.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::error::{ConfigLocation, ConfigProblem};
 use super::toml_document::{TomlNode, TomlTable, TomlValue, dotted};
 use super::value::{self, ValueError};
 
-/// A value, its dotted key and where it stands.
+/// A value with its dotted key and its location.
 #[derive(Debug, Clone)]
 pub(super) struct LocatedValue<T> {
     pub(super) value: T,
@@ -24,7 +24,7 @@ impl<T> LocatedValue<T> {
     }
 }
 
-/// One table with its dotted name.
+/// A table with its dotted name.
 #[derive(Debug, Clone)]
 pub(super) struct ConfigSection<'a> {
     table: &'a TomlTable,
@@ -37,12 +37,12 @@ impl<'a> ConfigSection<'a> {
         Self { table, name: name.into(), place: place.clone() }
     }
 
-    /// Everything that stands there, well-formed or not.
+    /// All keys of the table, with valid values or not.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.table.entries.iter().map(|entry| entry.key.as_str())
     }
 
-    /// Whether the key stands there at all, well-formed or not.
+    /// Whether the table has the key, with a valid value or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
     }
@@ -84,8 +84,8 @@ impl<'a> ConfigSection<'a> {
         .map(|at| at.value)
     }
 
-    /// A list's texts, each with its own line. What is not a text is left out: the schema has refused it, and the others
-    /// are worth checking.
+    /// The texts of a list, each with its own line. Items that are not texts are left out: the schema has refused them,
+    /// and the others are worth checking.
     pub(super) fn texts(&self, key: &str) -> Option<LocatedValue<Vec<LocatedValue<&'a str>>>> {
         let list = self.read(key, |v| if let TomlValue::List(list) = v { Some(list) } else { None })?;
         let text = |node: &'a TomlNode| match &node.value {
@@ -102,7 +102,7 @@ impl<'a> ConfigSection<'a> {
         self.texts(key).map(|list| list.value.iter().map(|at| at.value.to_owned()).collect())
     }
 
-    /// What `environment` and `pass_environment` say.
+    /// The values of `environment` and `pass_environment`.
     pub(super) fn environment(&self) -> EnvironmentSettings {
         let variables = |table: &'a TomlTable| {
             let text =
@@ -134,7 +134,7 @@ impl<'a> ConfigSection<'a> {
         Some(ConfigSection { table: at.value, name: at.key, place: at.place })
     }
 
-    /// A list's tables, each with its own line; what is none is left out, see [`ConfigSection::texts`].
+    /// The tables of a list, each with its own line. Other items are left out, see [`ConfigSection::texts`].
     pub(super) fn list_of_sections(&self, key: &str) -> Option<Vec<ConfigSection<'a>>> {
         let list = self.read(key, |v| if let TomlValue::List(list) = v { Some(list) } else { None })?;
         let section = |node: &'a TomlNode| match &node.value {
@@ -144,7 +144,7 @@ impl<'a> ConfigSection<'a> {
         Some(list.value.iter().filter_map(section).collect())
     }
 
-    /// The tables below this one, by name; the place is that of the name.
+    /// The tables below this one, by name, with the location of the name.
     pub(super) fn sections(&self) -> Vec<(&'a str, ConfigSection<'a>)> {
         let one = |e: &'a crate::config::toml_document::TomlEntry| match &e.node.value {
             TomlValue::Table(table) => {
@@ -156,14 +156,14 @@ impl<'a> ConfigSection<'a> {
         self.table.entries.iter().filter_map(one).collect()
     }
 
-    /// An absolute path, or its problem.
+    /// An absolute path; an invalid one becomes a problem.
     pub(super) fn path(&self, key: &str, problems: &mut Vec<ConfigProblem>) -> Option<PathBuf> {
         let at = self.text(key)?;
         accept(&at, value::absolute(at.value), problems)
     }
 }
 
-/// The value, or its problem put on the list.
+/// The value, or `None` after its error was added to the problems.
 pub(super) fn accept<T, U>(
     at: &LocatedValue<U>,
     result: Result<T, ValueError>,

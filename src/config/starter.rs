@@ -1,10 +1,10 @@
-//! The file that `config init` writes: small, and right as it stands.
+//! The config that `config init` writes: small, and valid as it is.
 
 use std::path::PathBuf;
 
 use super::StoreUrl;
 
-/// Two nodes with a directory each would both be active.
+/// The warning about a store in a directory: two nodes with a directory each would both be active.
 const SHARED: &str = "\
 # A directory: every node must reach this same one, by NFS or the like. With one
 # of its own each node makes a history of its own.

@@ -1,5 +1,5 @@
-//! What a config needs of the systemd units: their sandbox makes everything read-only but their own state, and a store that is a directory
-//! is none of that. Pure.
+//! What a config needs from the systemd units. Their sandbox makes everything read-only except their own state, so a
+//! store in a directory has to be allowed. Pure.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,19 @@ use super::{Settings, StoreUrl};
 /// The units that work with the store.
 pub const UNITS: [&str; 2] = ["runner.service", "runner-backup@.service"];
 
-/// The name of the drop-in that [`drop_in`] is for, in the unit's `.d` directory.
+/// The name of the drop-in file that [`drop_in`] renders, in the unit's `.d` directory.
 pub const DROP_IN: &str = "50-runner-config.conf";
 
-/// What the command line said that the units must be told, too.
+/// The values of the command line that the units need, too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitEnvironment {
-    /// The config file, where it is not the default one.
+    /// The config file, if it is not the default one.
     pub config: Option<PathBuf>,
-    /// The state directory, where it is not the default one.
+    /// The state directory, if it is not the default one.
     pub state_dir: Option<PathBuf>,
 }
 
-/// Directories of these settings that a run writes to, beside its state.
+/// Directories of these settings to which a run writes, besides its state.
 pub fn writable_paths(settings: &Settings) -> Vec<&Path> {
     match &settings.store.url {
         StoreUrl::Dir(path) => vec![path],
@@ -29,7 +29,7 @@ pub fn writable_paths(settings: &Settings) -> Vec<&Path> {
     }
 }
 
-/// The drop-in, the same for each of [`UNITS`].
+/// The text of the drop-in, the same for each of [`UNITS`].
 pub fn drop_in(settings: &Settings, environment: &UnitEnvironment) -> String {
     let mut out = "# Made by 'runner config show --systemd' from the config: make it again when [store] url changes.\n"
         .to_owned();
@@ -41,7 +41,7 @@ pub fn drop_in(settings: &Settings, environment: &UnitEnvironment) -> String {
     }
     out += "[Service]\n";
     for path in paths {
-        // A directory that is not there, such as one that is not mounted, does not keep the service from starting.
+        // With `-`, a missing directory, such as one that is not mounted, does not keep the service from starting.
         let _ = writeln!(out, "ReadWritePaths={}", quoted(&format!("-{}", path.display())));
     }
     let variables = [("RUNNER_CONFIG", &environment.config), ("RUNNER_STATE_DIR", &environment.state_dir)];
@@ -58,7 +58,7 @@ fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
 }
 
-/// Of these directories, those that a unit may not write to. `texts`: the unit file, then its drop-ins in order.
+/// The directories of `paths` to which a unit may not write. `texts`: the unit file, then its drop-ins in order.
 pub fn unwritable_paths<'a>(texts: &[String], paths: &[&'a Path]) -> Vec<&'a Path> {
     let mut strict = false;
     let mut open: Vec<String> = Vec::new();
@@ -75,7 +75,7 @@ pub fn unwritable_paths<'a>(texts: &[String], paths: &[&'a Path]) -> Vec<&'a Pat
     paths.iter().copied().filter(|path| strict && !is_open(path)).collect()
 }
 
-/// The words of a setting.
+/// The words of a setting's value.
 fn words(value: &str) -> Vec<String> {
     let (mut found, mut word, mut quote, mut chars) = (Vec::new(), String::new(), None, value.chars().peekable());
     while let Some(c) = chars.next() {

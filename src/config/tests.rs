@@ -16,7 +16,7 @@ fn refused(text: &str) -> String {
     text
 }
 
-/// A role that is right, with more lines added.
+/// A valid role, with more lines added.
 fn role(lines: &str) -> String {
     format!(
         "[store]\nurl = \"/backups\"\nkey_file = \"/k\"\n[role.app]\nlease = \"none\"\nsources = [\"/srv\"]\n{lines}\n"
@@ -639,7 +639,7 @@ fn several_files_are_one_config() {
         hint: it is also in r.toml:2
           keep one of them
     ");
-    // An inline probe is one value: half of it from each file would be a third probe that nobody wrote.
+    // An inline probe is one value: half of it from each file would be a third probe that no file contains.
     let probe = format!("{SMALLEST}eligible = {{ vip = \"10.0.0.1\" }}\n");
     assert!(
         files(&probe, "[role.app.eligible]\ninterface = \"lo\"").unwrap_err().to_string().contains("defined twice")
@@ -744,7 +744,8 @@ fn flags_are_checked_like_files() {
 }
 
 proptest::proptest! {
-    /// Whatever an editor, a merge conflict or a broken disk makes of a config: it is right, or the error says something.
+    /// A config that an editor, a merge conflict or a broken disk has damaged is either valid, or its error says
+    /// something.
     #[test]
     fn damage_is_an_error_and_never_a_panic(from in 0..EXAMPLE.len(), len in 0..200usize, with in "[ -~\n]{0,20}") {
         // The example is ASCII but for a few characters in comments.

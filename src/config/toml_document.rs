@@ -1,6 +1,6 @@
-//! TOML text as a tree whose every key and value knows its file and line, and the merge of several files.
+//! TOML text as a tree in which every key and value has its file and line, and the merge of several files.
 //!
-//! Not serde's derive: that stops at the first problem, and a person with five typos wants to hear of five.
+//! This is not serde's derive, which stops at the first problem: a person with five typos wants to see all five.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigLocation, ConfigProblem};
 
-/// A value and where it stands.
+/// A value and its location.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TomlNode {
     pub(super) place: ConfigLocation,
     pub(super) value: TomlValue,
 }
 
-/// What TOML can say.
+/// A TOML value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum TomlValue {
     Text(String),
-    /// As written; whoever wants a number parses it, so that the range error is theirs.
+    /// A number as written. The code that needs a number parses it, so that it reports the range error.
     Whole(String),
     Flag(bool),
     /// Floats and dates: no key takes one.
@@ -31,7 +31,7 @@ pub(super) enum TomlValue {
 }
 
 impl TomlValue {
-    /// What it is, for "expected …, found …".
+    /// The kind of the value, for "expected …, found …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
             TomlValue::Text(_) => "a text",
@@ -50,7 +50,7 @@ pub(super) struct TomlTable {
     pub(super) entries: Vec<TomlEntry>,
 }
 
-/// One pair; `place` is the key's.
+/// A pair; `place` is the location of the key.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TomlEntry {
     pub(super) key: String,
@@ -64,17 +64,17 @@ impl TomlTable {
     }
 }
 
-/// The dotted name of `key` below `parent`, quoted where TOML wants it quoted.
+/// The dotted name of `key` below `parent`, quoted if TOML requires it.
 pub(super) fn dotted(parent: &str, key: &str) -> String {
     let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     let key = if bare { key.to_owned() } else { format!("{key:?}") };
     if parent.is_empty() { key } else { format!("{parent}.{key}") }
 }
 
-/// Reads one file's text.
+/// Parses the text of one file.
 ///
 /// # Errors
-/// Every syntax error of the file.
+/// All syntax errors of the file.
 pub(super) fn parse(file: &Arc<PathBuf>, text: &str) -> Result<TomlTable, Vec<ConfigProblem>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let reader = TomlReader { file, ends: text.match_indices('\n').map(|(at, _)| at).collect() };
@@ -90,7 +90,7 @@ pub(super) fn parse(file: &Arc<PathBuf>, text: &str) -> Result<TomlTable, Vec<Co
     Err(errors.iter().map(problem).collect())
 }
 
-/// A line of the file as it is shown in an error: enough to recognise it.
+/// A line of the file, short enough to be shown in an error.
 fn shorten(line: &str) -> String {
     const MAX: usize = 70;
     if line.chars().count() <= MAX { line.to_owned() } else { line.chars().take(MAX - 1).chain(['…']).collect() }
@@ -98,7 +98,7 @@ fn shorten(line: &str) -> String {
 
 struct TomlReader<'a> {
     file: &'a Arc<PathBuf>,
-    /// Where the lines end.
+    /// The offsets at which the lines end.
     ends: Vec<usize>,
 }
 
@@ -134,8 +134,9 @@ impl TomlReader<'_> {
     }
 }
 
-/// Adds `from` to `into`. Tables for which `open` says yes (by the names down to them) are joined; any other key that
-/// both have is a problem that names both places: with "the last one wins" nobody would notice which one that is.
+/// Merges `from` into `into`. Tables for which `open` returns true (by the names that lead to them) are joined. Any
+/// other key in both is a problem that names both locations: if the last one won, a person would not notice which one
+/// that is.
 pub(super) fn merge(
     into: &mut TomlTable,
     from: TomlTable,

@@ -1,4 +1,4 @@
-//! The URL of an `http` probe or of somebody who is told, taken apart once, so that asking it cannot fail for how it is written.
+//! The URL of an `http` probe or of an alert channel, parsed once, so that a request cannot fail because of its form.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,24 +9,24 @@ use super::value::{ValueError, refuse};
 /// `http://host[:port][/path][?query]`, or with `https`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpUrl {
-    /// `https`.
+    /// Whether the scheme is `https`.
     pub secure: bool,
     /// A name or an address; an IPv6 address without its brackets.
     pub host: String,
-    /// The port, by default that of the scheme.
+    /// The port; by default that of the scheme.
     pub port: u16,
-    /// Path and query as they are asked for; begins with `/`.
+    /// Path and query as they are requested; begins with `/`.
     pub target: String,
 }
 
 impl HttpUrl {
-    /// Whether it is on this host by its name.
+    /// Whether the host's name or address is this host's loopback.
     pub fn is_loopback(&self) -> bool {
         let named = self.host == "localhost" || self.host.ends_with(".localhost");
         named || self.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
     }
 
-    /// What the server is called in a request: `host`, or `host:port` where the port is not the scheme's.
+    /// The server's name in a request: `host`, or `host:port` if the port is not the scheme's default.
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == default_port(self.secure) { host } else { format!("{host}:{}", self.port) }
@@ -56,7 +56,7 @@ impl FromStr for HttpUrl {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         if authority.contains('@') {
-            // The text is not repeated: it holds a secret.
+            // The text is not repeated in the error: it contains a secret.
             return refuse(
                 "a URL here holds no credentials",
                 "name a command = [\"…\"] instead, with a script that has them",
@@ -86,7 +86,7 @@ impl FromStr for HttpUrl {
             None => None,
         };
         let Some(port) = port else { return refuse(format!("{text:?} has no valid port"), HINT) };
-        // RFC 3986: what else there is must be written with a % and two digits.
+        // RFC 3986: all other characters must be written as % and two digits.
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?%".contains(c);
         if let Some(c) = target.chars().find(|c| !allowed(*c)) {
             return refuse(

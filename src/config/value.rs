@@ -1,6 +1,6 @@
-//! Single values as people write them: durations, sizes, URLs, cron lines, absolute paths.
+//! Parsers for single values as people write them: durations, sizes, URLs, cron lines, absolute paths.
 //!
-//! Each parser says in its error what to write instead, because the caller only knows where it stood.
+//! The error of each parser says what to write instead, because its caller only knows the location.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::StoreUrl;
 
-/// A value that is not what it should be.
+/// A value that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct ValueError {
-    /// What is wrong.
+    /// The problem.
     pub what: String,
     /// What to write instead.
     pub hint: String,
@@ -61,7 +61,7 @@ pub fn size(text: &str) -> Result<u64, ValueError> {
         unit => SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor),
     };
     let Some(factor) = factor else { return refuse(format!("{text:?} is not a size"), HINT) };
-    // Integers exactly; a fraction only has to be good to the byte where floats are.
+    // Integers are exact; a fraction need only be as exact as a float.
     let bytes = match number.parse::<u64>() {
         Ok(whole) => whole.checked_mul(factor),
         Err(_) => number
@@ -82,7 +82,7 @@ pub fn format_size(bytes: u64) -> String {
     }
 }
 
-/// What the fields of a cron line are, and what may stand there.
+/// The names of a cron line's fields, and their allowed values.
 const CRON_FIELDS: [(&str, &str); 5] = [
     ("minute", "0 to 59"),
     ("hour", "0 to 23"),
@@ -91,7 +91,8 @@ const CRON_FIELDS: [(&str, &str); 5] = [
     ("weekday", "0 to 7, or SUN to SAT"),
 ];
 
-/// A cron line with exactly five fields (minute, hour, day of month, month, day of week) that comes round at all.
+/// Checks a cron line: exactly five fields (minute, hour, day of month, month, day of week), and at least one matching
+/// time.
 pub fn cron(line: &str) -> Result<croner::Cron, ValueError> {
     use croner::parser::{CronParser, Seconds, Year};
     const HINT: &str = r#"write minute, hour, day, month, weekday: "0 1 * * *" is every day at 01:00"#;
@@ -101,7 +102,7 @@ pub fn cron(line: &str) -> Result<croner::Cron, ValueError> {
     }
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
     let Ok(cron) = parser.parse(line) else {
-        // The library says what is wrong in its own words, and not where: each field is tried by itself.
+        // The library's error does not say which field is wrong, so each field is tried by itself.
         let alone = |at: usize, field: &str| {
             let mut fields = ["*"; 5];
             fields[at] = field;
@@ -111,7 +112,7 @@ pub fn cron(line: &str) -> Result<croner::Cron, ValueError> {
         let why = odd.map(|(at, field)| format!(": {field:?} is no {} ({})", CRON_FIELDS[at].0, CRON_FIELDS[at].1));
         return refuse(format!("{line:?} is not a cron line{}", why.unwrap_or_default()), HINT);
     };
-    // The start does not matter: what occurs at all occurs within the leap years' cycle after it.
+    // The start does not matter: a time that occurs at all occurs within the following cycle of leap years.
     if cron.find_next_occurrence(&jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0), true).is_err() {
         return refuse(format!("{line:?} never comes round"), "that day is in no month it names");
     }
@@ -120,7 +121,8 @@ pub fn cron(line: &str) -> Result<croner::Cron, ValueError> {
 
 /// The time zone with this IANA name.
 pub fn timezone(name: &str) -> Result<jiff::tz::TimeZone, ValueError> {
-    // jiff also knows POSIX strings and, as "local", the host's zone: neither is the same everywhere by name alone.
+    // jiff also accepts POSIX strings and, as "local", the host's zone. Neither is the same on every host by name
+    // alone.
     if let Ok(zone) = jiff::tz::TimeZone::get(name)
         && zone.iana_name().is_some()
     {
@@ -136,7 +138,7 @@ pub fn timezone(name: &str) -> Result<jiff::tz::TimeZone, ValueError> {
     refuse(format!("there is no time zone {name:?}"), hint)
 }
 
-/// An absolute path without `.`, doubled or trailing slashes. `..` is refused: what it means depends on links.
+/// An absolute path without `.`, doubled or trailing slashes. `..` is refused: its meaning depends on links.
 pub fn absolute(text: &str) -> Result<PathBuf, ValueError> {
     let path = Path::new(text);
     if text.contains('\0') {
@@ -156,16 +158,16 @@ pub fn absolute(text: &str) -> Result<PathBuf, ValueError> {
     Ok(path.components().collect())
 }
 
-/// The status of an HTTP answer. 1xx announces one and is none.
+/// An HTTP status. A 1xx status only announces another one, so it is refused.
 pub(super) fn status(text: &str) -> Option<u16> {
     text.parse().ok().filter(|status| (200..=599).contains(status))
 }
 
-/// What the name of a systemd unit may end in.
+/// The suffixes of systemd unit names.
 const UNIT_TYPES: [&str; 11] =
     ["service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope"];
 
-/// The name of one systemd unit with its type, as systemd.unit(5) has it; no pattern and no template.
+/// The name of one systemd unit with its type, as in systemd.unit(5); not a pattern, and not a template.
 pub fn unit(name: &str) -> Result<&str, ValueError> {
     const HINT: &str = r#"write it like "app.service" or "postgresql@15-main.service""#;
     let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
@@ -191,13 +193,13 @@ pub fn unit(name: &str) -> Result<&str, ValueError> {
     }
 }
 
-/// The candidate that a person probably meant, if one is near enough.
+/// The candidate that a person probably meant, if one is similar enough.
 pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = text.to_lowercase();
     candidates
         .into_iter()
         .map(|c| (strsim::osa_distance(&lower, &c.to_lowercase()), c))
-        // A third of the letters wrong is a typo, more is another word.
+        // If at most a third of the letters differ it is a typo, otherwise another word.
         .filter(|(distance, c)| *distance <= (c.len().max(text.len()) / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, c)| c)
@@ -240,7 +242,7 @@ impl FromStr for StoreUrl {
 fn s3_url(text: &str, rest: &str) -> Result<StoreUrl, ValueError> {
     const HINT: &str = r#"write "s3://bucket" or "s3://bucket/prefix""#;
     if rest.contains('@') {
-        // The text is not repeated: it holds a secret.
+        // The text is not repeated in the error: it contains a secret.
         return refuse(
             "an S3 URL holds no credentials",
             "they come from the AWS environment, a profile or the machine's role",

@@ -1,4 +1,4 @@
-//! `[etcd]`: where the leases are that roles with `lease = "etcd"` ask for.
+//! `[etcd]`: the etcd that holds the leases of roles with `lease = "etcd"`.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -9,8 +9,8 @@ use super::super::error::ConfigProblem;
 use super::super::section::{ConfigSection, LocatedValue};
 use super::SettingsChecker;
 
-/// How long the lease may last. Etcd itself grants nothing under two election timeouts; a longer one than this keeps the other
-/// node out of a dead one's roles for nothing.
+/// The allowed TTL of the lease. Etcd itself grants nothing under two election timeouts; a longer TTL than this keeps
+/// the other node out of a dead node's roles for no use.
 const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(10);
 
 const LEASE_TTL_DEFAULT: Duration = Duration::from_secs(30);
@@ -18,7 +18,7 @@ const LEASE_TTL_DEFAULT: Duration = Duration::from_secs(30);
 const PREFIX_DEFAULT: &str = "/runner";
 
 impl SettingsChecker<'_> {
-    /// `None`: its problems are on the list.
+    /// The settings; `None` if there are problems, which are on the list.
     pub(super) fn etcd(&mut self, section: &ConfigSection<'_>) -> Option<EtcdSettings> {
         let before = self.problems.len();
         if !cfg!(feature = "etcd") {
@@ -73,7 +73,7 @@ impl SettingsChecker<'_> {
         })
     }
 
-    /// What a role cannot have where etcd decides its journal.
+    /// Reports keys that a role cannot have if etcd keeps its journal's head.
     pub(super) fn beside_etcd(&mut self, role: &ConfigSection<'_>) {
         if let Some(at) = role.text("lease").filter(|at| at.value == "bucket") {
             self.problems.push(
@@ -133,7 +133,7 @@ impl SettingsChecker<'_> {
     }
 }
 
-/// Something is to be in etcd, and there is none; `instead` is what else to write.
+/// The problem that something needs etcd and there is none; `instead` is the alternative.
 pub(super) fn missing(at: &LocatedValue<&str>, instead: &str) -> ConfigProblem {
     if cfg!(feature = "etcd") {
         at.problem("\"etcd\" needs an [etcd] table")
@@ -147,12 +147,12 @@ pub(super) fn missing(at: &LocatedValue<&str>, instead: &str) -> ConfigProblem {
     }
 }
 
-/// `http://host:port` or `https://host:port`, nothing behind it.
+/// `http://host:port` or `https://host:port`, with nothing after it.
 fn endpoint(at: &LocatedValue<&str>) -> Result<String, ConfigProblem> {
     let text = at.value.strip_suffix('/').unwrap_or(at.value);
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let Some(authority) = authority else {
-        // Somebody may have written user and password.
+        // The text may contain a user and a password.
         let hint = if text.contains(['/', '@']) { "https://etcd1:2379".to_owned() } else { format!("https://{text}") };
         return Err(at.problem("is not a URL").hint(format!("write \"{hint}\"")));
     };
@@ -164,13 +164,13 @@ fn endpoint(at: &LocatedValue<&str>) -> Result<String, ConfigProblem> {
         _ => (authority, None),
     };
     let named = !host.is_empty() && !host.contains(|c: char| !c.is_ascii_alphanumeric() && !".-_:[]".contains(c));
-    // A bare IPv6 address would lose its last group to the port.
+    // Without brackets, the last group of an IPv6 address would be taken for the port.
     let bracketed = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
     if !named || !bracketed || port.is_some_and(|port| port.parse::<u16>().is_err()) {
         return Err(at
             .problem(format!("{:?} is not an endpoint", at.value))
             .hint("write it like \"https://etcd1:2379\" or \"https://[2001:db8::1]:2379\""));
     }
-    // Without one it would be 443, which etcd is never at.
+    // Without a port the client would use 443, which etcd never uses.
     Ok(if port.is_some() { text.to_owned() } else { format!("{text}:2379") })
 }

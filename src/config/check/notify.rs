@@ -1,4 +1,4 @@
-//! `[notify]`: who is told.
+//! `[notify]`: the channels for alerts.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::super::section::{ConfigSection, accept};
 use super::super::{HttpUrl, NotifySettings};
 use super::SettingsChecker;
 
-/// How long one try may take: a process that ends waits for it, and a server that takes longer is not there.
+/// The allowed timeout of one attempt: a process that ends waits for it, and a server that takes longer counts as down.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(2);
 
 impl SettingsChecker<'_> {
@@ -36,7 +36,7 @@ impl SettingsChecker<'_> {
         let Some((before, after)) = at.value.split_once(ROLE).filter(|_| key == "healthchecks") else {
             return accept(&at, at.value.parse(), &mut self.problems);
         };
-        // The place of the role's name is no part of a URL, what will stand there is.
+        // `{role}` is not allowed in a URL, but the name that replaces it is.
         let url: HttpUrl = accept(&at, format!("{before}{STAND_IN}{after}").parse(), &mut self.problems)?;
         let target = url.target.replace(STAND_IN, ROLE);
         if !target.contains(ROLE) {
@@ -46,8 +46,8 @@ impl SettingsChecker<'_> {
     }
 }
 
-/// Where the role's name stands.
+/// The placeholder for the role's name.
 const ROLE: &str = "{role}";
 
-/// A role's name.
+/// A valid role name, put in place of the placeholder for the check.
 const STAND_IN: &str = "role-name-is-put-here";

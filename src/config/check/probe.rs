@@ -1,4 +1,4 @@
-//! Probes: one kind each, with that kind's options and defaults.
+//! Probes: one kind each, with the options and defaults of that kind.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -8,17 +8,17 @@ use super::super::section::{ConfigSection, LocatedValue, accept};
 use super::super::{HttpUrl, Probe, value};
 use super::SettingsChecker;
 
-/// How long a command may think.
+/// The default timeout of a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a server may think. Patroni answers from memory; what takes longer hangs.
+/// The default timeout of a server. Patroni answers from memory; a slower server hangs.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long systemd may think: like a server, it answers from memory.
+/// The default timeout of systemd: like Patroni, it answers from memory.
 const UNIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl SettingsChecker<'_> {
-    /// `None`: its problems are on the list.
+    /// The probe; `None` if there are problems, which are on the list.
     pub(super) fn probe(&mut self, section: &ConfigSection<'_>) -> Option<Probe> {
         if let Some(at) = section.text("vip") {
             return Some(Probe::Vip { address: self.address(&at)?, interface: section.owned("interface") });
@@ -48,7 +48,7 @@ impl SettingsChecker<'_> {
         }
         for (key, make) in [("all", Probe::All as fn(Vec<Probe>) -> Probe), ("any", Probe::Any)] {
             if let Some(list) = section.list_of_sections(key) {
-                // All of them are read before giving up, so that all their problems are found.
+                // All probes are read before giving up, so that all their problems are found.
                 let probes: Vec<Option<Probe>> = list.iter().map(|inner| self.probe(inner)).collect();
                 return probes.into_iter().collect::<Option<Vec<Probe>>>().map(make);
             }

@@ -1,4 +1,4 @@
-//! What commands find around themselves, and what goes over the network in the clear.
+//! The environment variables of commands, and what is sent over the network in the clear.
 
 use super::*;
 
