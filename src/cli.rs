@@ -1,6 +1,7 @@
-//! What a person types and sees: arguments, rendering, exit codes. The only room that writes sentences.
+//! What a person types and sees: arguments, rendering, exit codes. Only this module writes sentences.
 //!
-//! Nothing is decided here about backups: a verb turns arguments into a job's request and the job's report into text.
+//! Nothing about backups is decided here: a command turns arguments into a job's request, and the job's report into
+//! text.
 
 #![allow(clippy::format_push_string, reason = "short texts for people: they should read like what they print")]
 

@@ -1,4 +1,5 @@
-//! The one place for colours: verdicts and labels, on a terminal that shows them. Pure: whether it does is the terminal's affair.
+//! The one place for colours: verdicts and labels, on a terminal that shows them. Pure: the terminal module decides
+//! whether it does.
 
 use anstyle::{AnsiColor, Style};
 
@@ -7,7 +8,7 @@ const ODD: Style = AnsiColor::Yellow.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 const LABEL: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Verdicts, wherever they stand as a word of their own: reports write nothing else in capitals.
+/// Verdicts, anywhere in a line: reports write nothing else in capitals.
 const ANYWHERE: &[(&str, Style)] = &[
     ("BROKEN", BAD),
     ("CONFLICT", BAD),
@@ -30,7 +31,7 @@ const ANYWHERE: &[(&str, Style)] = &[
     ("WARNING", ODD),
 ];
 
-/// Words that mean this only where a line begins with them.
+/// Words that are verdicts only at the beginning of a line.
 const FIRST: &[(&str, Style)] = &[
     ("error:", BAD),
     ("ALL", ODD),
@@ -44,7 +45,7 @@ const FIRST: &[(&str, Style)] = &[
     ("Usage:", LABEL),
 ];
 
-/// Words that mean this only behind the name that begins a line: `app: ACTIVE`.
+/// Words that are verdicts only after the name at the beginning of a line: `app: ACTIVE`.
 const AFTER_NAME: &[(&str, Style)] = &[("ACTIVE", GOOD), ("CANNOT", ODD)];
 
 /// `text`, which is safe to show, with its verdicts in colour.

@@ -62,7 +62,7 @@ pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> R
     Ok(ExitKind::Done)
 }
 
-/// Writes a new file. It holds no secrets, so it may be read by everyone.
+/// Writes a new file. It contains no secrets, so everyone may read it.
 fn create(file: &Path, text: &str) -> Result<(), Error> {
     let mut opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(file).map_err(|e| {
         match e.kind() {
@@ -77,7 +77,7 @@ fn create(file: &Path, text: &str) -> Result<(), Error> {
     Ok(opened.write_all(text.as_bytes())?)
 }
 
-/// What a file is to be made in is not made with it: it may be mistyped, or a disk that is not mounted.
+/// The error for a missing parent directory. It is not created: the path may be mistyped, or a disk not mounted.
 pub(super) fn missing_parent(file: &Path) -> Error {
     let dir = crate::file::parent(file);
     UsageError {

@@ -1,4 +1,4 @@
-//! What a person reads when something fails: the error, its causes, and as the last line what to do.
+//! The text of an error for a person: the error, its causes, and as the last line a hint.
 
 use std::error::Error as StdError;
 
@@ -10,25 +10,25 @@ use crate::job::report::{RoleReport, RunOutcome};
 use crate::text;
 pub use crate::text::ADVICE;
 
-/// Any room's error on its way out.
+/// An error of any module.
 pub type Error = Box<dyn StdError + Send + Sync>;
 
-/// Wrong usage that only shows after the command line was read.
+/// Wrong usage that is found only after the command line was parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct UsageError {
-    /// What is wrong.
+    /// The problem.
     pub message: String,
     /// What to write instead.
     pub hint: String,
 }
 
-/// The operator's signal ended the command.
+/// A signal of the operator ended the command.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
 
-/// The error's own words, for a person.
+/// The error's own text, for a person.
 fn message(error: &(dyn StdError + 'static)) -> String {
     text::without_os_error(&error.to_string()).into_owned()
 }
@@ -49,7 +49,7 @@ pub fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     causes
 }
 
-/// One role's error does not keep the others from being backed up: it becomes that role's report.
+/// The report of a role whose backup ended with an error. The other roles are still backed up.
 pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport, ExitKind) {
     let (exit, _) = exit_and_hint(error);
     let outcome = match exit {
@@ -62,7 +62,7 @@ pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport,
     (report, exit)
 }
 
-/// Advice on a role that is known: it can be copied as it stands.
+/// A hint with the role's name in it, so that it can be copied.
 pub fn hint_for_role(advice: String, role: Option<&RoleName>) -> String {
     match role {
         Some(role) => advice.replace(" ROLE", &format!(" {role}")),
@@ -70,7 +70,7 @@ pub fn hint_for_role(advice: String, role: Option<&RoleName>) -> String {
     }
 }
 
-/// An error of a role with its causes and what to do, in one paragraph.
+/// An error of a role with its causes and a hint, in one paragraph.
 pub fn with_causes_and_hint(error: &(dyn StdError + 'static), role: &RoleName) -> String {
     let mut text = message(error);
     for cause in causes(error) {
@@ -85,7 +85,7 @@ pub fn with_causes_and_hint(error: &(dyn StdError + 'static), role: &RoleName) -
 /// The text for standard error.
 pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: PageLayout) -> String {
     let text = message(error);
-    // Several problems stand below each other.
+    // Several problems are written one below the other.
     let mut out = if text.contains('\n') {
         format!("error:\n{}", page.wrap_lines(&text))
     } else {
@@ -129,7 +129,7 @@ mod tests {
         insta::assert_snapshot!("on_40_columns", render(&error, hint.as_deref(), PageLayout::terminal(40)));
     }
 
-    /// A directory may be called as the word is that stands for the role in advice.
+    /// A directory may have the name that stands for the role in hints.
     #[test]
     fn the_role_is_named_in_the_advice_and_nothing_else_is_changed() {
         #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,7 @@
-//! What follows from an error: the exit code and the advice. Kinds of errors carry the policy; this is the one table that reads
-//! them.
+//! The exit code and the hint of each error. The kind of an error decides; this is the one table of those decisions.
 //!
-//! Errors wrap each other, some transparently, so that the wrapped one is not in the chain of sources: each enum that wraps
-//! is taken apart here.
+//! Errors wrap each other, some transparently, so that the wrapped error is not in the chain of sources. Each enum that
+//! wraps another error is matched here.
 
 mod journal;
 
@@ -41,10 +40,10 @@ use crate::role::identity::IdentityError;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::tree::scan::{ScanError, ScanErrorKind};
 
-/// An exit code, and what to do where the error's own text does not say.
+/// An exit code, and a hint if the error's own text has none.
 type ErrorPolicy = (ExitKind, Option<&'static str>);
 
-/// How the program ends because of `error`, and what to do about it.
+/// The exit code for `error`, and the hint.
 pub fn exit_and_hint(error: &(dyn StdError + 'static)) -> (ExitKind, Option<String>) {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -62,7 +61,7 @@ pub fn exit_and_hint(error: &(dyn StdError + 'static)) -> (ExitKind, Option<Stri
     (ExitKind::Failed, None)
 }
 
-/// The policy of one link of the chain, if it is of a kind that has one.
+/// The policy of one error of the chain, if its kind has one.
 fn policy_of(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
     if error.is::<Interrupted>() {
         return Some((ExitKind::Interrupted, None));
@@ -116,7 +115,7 @@ fn policy_of(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
         ));
     }
     if error.is::<ConfigError>() {
-        // Each problem says itself what to do about it.
+        // Each problem has its own hints.
         return Some((ExitKind::Usage, None));
     }
     if error.is::<UnvouchedError>() {
@@ -155,29 +154,29 @@ fn policy_of(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
         .or_else(repair)
 }
 
-/// Failed, with this advice.
+/// The exit code for a failure, with this hint.
 fn failed(advice: &'static str) -> ErrorPolicy {
     (ExitKind::Failed, Some(advice))
 }
 
-/// A passphrase that is not there.
+/// The hint for a passphrase file that is missing.
 const PASSPHRASE: &str = "write the passphrase into it, on one line, and 'chmod 600' it: 'runner init' makes none. For a repository that exists, it is \
                           the one that the other nodes have.";
 
-/// A store with more key slots than are tried.
+/// The hint for a store with more key slots than are tried.
 const TOO_MANY_SLOTS: &str = "find out who writes to the store: slots that nobody of yours made keep yours from being tried. A node that has opened \
                               the repository before remembers its slot, and a key from 'runner key export' needs none: list them there ('runner \
                               key list ROLE'), and delete the others from the bucket.";
 
-/// A store that shows nothing of what was in it.
+/// The hint for a store that no longer shows what was in it.
 const GONE: &str = "mount it, or correct [store] url. Only if that history is lost for good, 'runner init --new ROLE' begins another one \
                     beside what other nodes may still see.";
 
-/// A store that shows another history than it did.
+/// The hint for a store that shows another history than before.
 const ANOTHER: &str = "find out which of the two is right: another disk may be mounted, or another bucket meant. Only if an operator began a new \
                        history on purpose, 'runner init --new ROLE' on this node accepts the one that is there.";
 
-/// Failed, and the text says it all.
+/// The exit code for a failure; the error's text needs no hint.
 const PLAIN: ErrorPolicy = (ExitKind::Failed, None);
 
 fn store(error: &StoreError) -> ErrorPolicy {
@@ -288,7 +287,7 @@ fn open(error: &OpenError) -> ErrorPolicy {
     }
 }
 
-/// What keeps this node from knowing itself.
+/// The policy for errors of this node's identity.
 fn identity(error: &IdentityError) -> ErrorPolicy {
     match error {
         IdentityError::NoPlace => failed("name a directory with --state-dir DIR, or set HOME."),
@@ -363,7 +362,7 @@ fn init(error: &InitError) -> ErrorPolicy {
 fn backup(error: &BackupError) -> ErrorPolicy {
     match error {
         BackupError::Interrupted => (ExitKind::Interrupted, None),
-        // What keeps it is the store then, whatever it was seen at.
+        // In this case the store is the cause, wherever the stall was noticed.
         BackupError::Stalled(RunStall { store_error: Some(_), .. }) => {
             failed("see whether the store answers: 'runner whoami' shows it.")
         }
@@ -421,7 +420,7 @@ fn select(error: &SelectError) -> ErrorPolicy {
     }
 }
 
-/// Paths that may have been meant are part of the advice.
+/// Similar paths that may have been meant are part of the hint.
 fn browse(error: &BrowseError) -> (ExitKind, Option<String>) {
     let advice = match error {
         BrowseError::NotFound { hint: Some(PathHint::Near(path)), .. } => format!("did you mean {}?", path.display()),
@@ -543,7 +542,7 @@ fn prune(error: &PruneError) -> Option<ErrorPolicy> {
             "make so much room on the store's disk by moving away what is not the repository's, then run it again. Nothing was forgotten \
              or deleted.",
         ),
-        // What they come from is judged.
+        // Their source decides.
         PruneError::Session(_) | PruneError::Guard(_) | PruneError::Store(_) => return None,
     })
 }
@@ -624,7 +623,7 @@ mod tests {
     use crate::repo::keyslot::SlotSecretError;
     use jiff::Timestamp;
 
-    /// What a job would wrap around it.
+    /// An error of a job that wraps another one.
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
     struct Wrapped(#[source] BackupError);
@@ -728,7 +727,7 @@ mod tests {
         assert!(exit_and_hint(&Wrapped(broken.into())).1.unwrap().contains("no more backups"));
     }
 
-    /// What an attacker needs done, no advice names before all else.
+    /// No hint begins with a step that an attacker needs.
     #[test]
     fn no_advice_completes_an_attack() {
         let role = || "app".parse().unwrap();

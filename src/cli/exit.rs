@@ -1,4 +1,4 @@
-//! Exit codes: part of the outside contract, so every outcome and every kind of error ends in this one table.
+//! Exit codes. They are part of the public contract, so this one table has every outcome and every kind of error.
 
 use std::process::ExitCode;
 
@@ -26,28 +26,29 @@ pub enum ExitKind {
     Unknown,
     /// 5: fenced, a newer takeover exists.
     Fenced,
-    /// 6: committed, but some source files could not be read; restored what is whole, and some was not.
+    /// 6: committed, but some source files could not be read; or `restore` wrote what is whole, and some files were
+    /// not.
     Unreadable,
     /// 7: `verify`, `audit` or `repair` found something.
     Findings,
     /// 130: interrupted.
     Interrupted,
-    /// `whoami --check` alone follows monitoring plugins.
+    /// Only `whoami --check` has the exit codes of monitoring plugins.
     Plugin(PluginStatus),
-    /// What a guarded command ended with, or what `exec --skip-exit` asks for.
+    /// The exit code of a guarded command, or the one that `exec --skip-exit` sets.
     Command(u8),
 }
 
-/// What a monitoring plugin tells by its exit code.
+/// The status of a monitoring plugin, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PluginStatus {
-    /// 0.
+    /// 0: fine.
     Fine,
-    /// 1.
+    /// 1: a warning.
     Warning,
-    /// 2.
+    /// 2: critical.
     Critical,
-    /// 3.
+    /// 3: unknown.
     Unknown,
 }
 
@@ -63,7 +64,7 @@ impl From<Severity> for PluginStatus {
 }
 
 impl PluginStatus {
-    /// The number.
+    /// The exit code.
     pub fn code(self) -> u8 {
         match self {
             PluginStatus::Fine => 0,
@@ -73,12 +74,12 @@ impl PluginStatus {
         }
     }
 
-    /// The worse of the two; not to know is worse than a warning, because backups may be missing.
+    /// The worse of the two. Unknown is worse than a warning, because backups may be missing.
     pub fn or_worse(self, other: PluginStatus) -> PluginStatus {
         if other.severity() > self.severity() { other } else { self }
     }
 
-    /// How bad it is, the worst highest.
+    /// The severity; the worst has the highest number.
     pub fn severity(self) -> u8 {
         match self {
             PluginStatus::Fine => 0,
@@ -90,7 +91,7 @@ impl PluginStatus {
 }
 
 impl ExitKind {
-    /// The exit code that another process of this program named; what it cannot name is a failure.
+    /// The exit kind for a code that another process of this program returned; an unknown code is a failure.
     pub fn of_code(code: u8) -> Self {
         let named = [
             ExitKind::Done,
@@ -104,7 +105,7 @@ impl ExitKind {
         named.into_iter().find(|exit| exit.code() == code).unwrap_or(ExitKind::Failed)
     }
 
-    /// The number.
+    /// The exit code.
     pub fn code(self) -> u8 {
         match self {
             ExitKind::Done => 0,
@@ -121,12 +122,13 @@ impl ExitKind {
         }
     }
 
-    /// Among several roles the one that most needs a person wins: first what was surely not backed up (1, then 5, where at
-    /// least another node has taken over), then what cannot be told (4), then what was backed up incompletely (7, 6), then
-    /// what was not this node's turn (3). An interrupt and wrong usage concern all of them and stand above.
+    /// Among several roles, the exit kind that most needs a person wins: first what was surely not backed up (1, then
+    /// 5, where at least another node has taken over), then what cannot be told (4), then what was backed up
+    /// incompletely (7, 6), then what was not this node's turn (3). An interrupt and wrong usage concern all roles and
+    /// rank above these.
     fn severity(self) -> u8 {
         match self {
-            // A plugin's and a command's code are never combined with another.
+            // A plugin's or a command's exit kind is never combined with another.
             ExitKind::Done | ExitKind::Plugin(_) | ExitKind::Command(_) => 0,
             ExitKind::NotActive => 1,
             ExitKind::Unreadable => 2,
@@ -144,8 +146,8 @@ impl ExitKind {
         if other.severity() > self.severity() { other } else { self }
     }
 
-    /// What it becomes when the operator interrupted the run: work that came to its end keeps its code, anything else
-    /// ended because of the interrupt.
+    /// The exit kind after the operator interrupted the run: work that was finished keeps its code, anything else ended
+    /// because of the interrupt.
     pub fn interrupted(self) -> ExitKind {
         match self {
             ExitKind::Done
@@ -179,7 +181,8 @@ pub fn of_backup_role(report: &RoleReport, require_active: bool) -> ExitKind {
     }
 }
 
-/// The code of a restore. One that was asked to write what is whole did that, as a backup that could not read all of its source did.
+/// The code of a restore. One that was asked to write what is whole ends like a backup that could not read all of its
+/// sources.
 pub fn of_restore(restored: &RestoredSnapshot) -> ExitKind {
     match (restored.report.is_success() && restored.is_vouched_for, restored.salvage) {
         (true, _) => ExitKind::Done,
@@ -188,7 +191,7 @@ pub fn of_restore(restored: &RestoredSnapshot) -> ExitKind {
     }
 }
 
-/// The code of a repair: like `verify` where something is found on a dry run, or stays lost.
+/// The code of a repair: like `verify` if something is found on a dry run, or stays lost.
 pub fn of_repair(report: &RepairReport) -> ExitKind {
     let stays = || report.lost_files() + report.left_out() > 0 || report.unwritten_slot().is_some();
     let finds = if report.dry_run { report.found_any() } else { stays() };
@@ -200,7 +203,7 @@ pub fn of_verify(report: &VerifyReport) -> ExitKind {
     if report.damage_count == 0 { ExitKind::Done } else { ExitKind::Findings }
 }
 
-/// The code of one role's audit. Whatever kept it from being told, it cannot be told.
+/// The code of one role's audit. Any error means that the audit cannot tell.
 pub fn of_audit(audited: &RoleAuditResult) -> ExitKind {
     match &audited.result {
         Ok(audit) if audit.finding_count == 0 => ExitKind::Done,
@@ -213,22 +216,22 @@ pub fn of_audit(audited: &RoleAuditResult) -> ExitKind {
 pub fn of_is_active(state: RoleState) -> ExitKind {
     match state {
         RoleState::Active => ExitKind::Done,
-        // In a conflict another node has the newest takeover, and in a pause nobody runs the role.
+        // In a conflict another node has the newest takeover, and a pause stops the role on all nodes.
         RoleState::Standby | RoleState::Conflict | RoleState::Paused => ExitKind::NotActive,
         RoleState::Unknown => ExitKind::Unknown,
     }
 }
 
-/// What `timeout` of coreutils exits with as well.
+/// The exit code for a timeout, as coreutils' `timeout` has it.
 const TIMED_OUT: u8 = 124;
 
-/// The code of `exec`: the command's own; `skip` where this node is not active.
+/// The code of `exec`: the command's own; `skip` if this node is not active.
 pub fn of_exec(executed: &ExecOutcome, skip: u8) -> ExitKind {
     match executed {
         ExecOutcome::Ran { ended, .. } => ExitKind::Command(ended.code()),
         ExecOutcome::Stopped { cause: ExecStopCause::Fenced(_), .. } => ExitKind::Fenced,
         ExecOutcome::Stopped { cause: ExecStopCause::TimedOut(_), .. } => ExitKind::Command(TIMED_OUT),
-        // Somebody else may be active by now, or not.
+        // Another node may be active by now, or not.
         ExecOutcome::Stopped { .. } => ExitKind::Unknown,
         ExecOutcome::Refused(refused) if refused.0.outcome == RunOutcome::Unknown => ExitKind::Unknown,
         ExecOutcome::Refused(_) => ExitKind::Command(skip),
@@ -241,7 +244,7 @@ mod tests {
     use crate::cli::render::samples;
     use crate::job::report::audited::AuditReport;
 
-    /// The contract's table, written down a second time.
+    /// The contract's table, written a second time.
     #[test]
     fn every_outcome_has_its_code() {
         let table = [

@@ -1,4 +1,4 @@
-//! What is made from the command tree: completions and manual pages.
+//! Files generated from the command tree: completions and manual pages.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::args::command;
 
 /// The completions for a shell.
 pub fn completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
-    // The generator ends the process when it cannot write, so it writes to memory.
+    // The generator ends the process if it cannot write, so it writes to memory.
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command(), "runner", &mut text);
     out.write_all(&text)
@@ -20,7 +20,7 @@ pub fn man(out: &mut dyn Write) -> io::Result<()> {
     clap_mangen::Man::new(command()).render(out)
 }
 
-/// One manual page per command, `runner-backup.1` and so on, into a directory that is made if it is missing.
+/// One manual page per command, `runner-backup.1` and so on, into a directory that is created if it is missing.
 pub fn man_pages(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     clap_mangen::generate_to(command().disable_help_subcommand(true), dir)

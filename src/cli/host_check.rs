@@ -1,5 +1,5 @@
-//! What a config needs on this node and does not find there, for `config check`. All of it is a warning: the same file is read on
-//! every node, and what one node lacks another may have, or get when it takes over.
+//! What a config needs on this node and is missing here, for `config check`. These are only warnings: the same file is
+//! read on every node, and what one node lacks another may have, or get when it takes over.
 
 use std::env::split_paths;
 use std::ffi::OsStr;
@@ -12,10 +12,10 @@ use rustix::fs::{Access, access};
 use crate::config::{ConfigLocation, ConfigProblem, KeySource, LeaseKind, Probe, RoleSettings, Settings};
 use crate::env;
 
-/// Where programs are looked for without a `PATH`.
+/// Where programs are searched without a `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What is missing on this node, whose name is `node`.
+/// What is missing on this node, whose label is `node`.
 pub(super) fn host_problems(settings: &Settings, node: &str) -> Vec<ConfigProblem> {
     let place = settings.files.first().map_or_else(ConfigLocation::nowhere, ConfigLocation::file);
     let mut found =
@@ -114,7 +114,7 @@ impl HostChecker {
         }
     }
 
-    /// The files of keys; that they are there says nothing about what is in them.
+    /// Checks that the key files exist; their content is not checked.
     fn key(&mut self, section: &str, key: &KeySource) {
         match key {
             KeySource::KeyFile(file) => self.secret(&format!("{section}.key_file"), file, &[
@@ -186,7 +186,7 @@ impl HostChecker {
     }
 }
 
-/// Whether nothing is there; what cannot be told is for the run to say.
+/// Whether the path does not exist. If that cannot be told, the run will report it.
 fn is_gone(path: &Path) -> bool {
     path.symlink_metadata()
         .is_err_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))

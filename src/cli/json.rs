@@ -1,5 +1,6 @@
-//! Reports as JSON documents: part of the outside contract, versioned by `"schema"`. Paths are absolute and escaped as
-//! people see them (`\xNN` for what is not UTF-8, `\\` for a backslash), times are RFC 3339 in UTC, durations seconds.
+//! Reports as JSON documents. They are part of the public contract, versioned by `"schema"`. Paths are absolute and
+//! escaped as people see them (`\xNN` for bytes that are not UTF-8, `\\` for a backslash), times are RFC 3339 in UTC,
+//! durations are in seconds.
 
 pub mod audit;
 pub mod pruned;
@@ -38,7 +39,7 @@ use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::text;
 use crate::tree::write::MetadataKind;
 
-/// The version of all documents. It grows when a field goes away or changes its meaning, not when one comes.
+/// The version of all documents. It grows when a field is removed or changes its meaning, not when one is added.
 const SCHEMA: u32 = 1;
 
 /// A document: the schema's number and the fields.
@@ -86,7 +87,7 @@ struct BackupRoleJson<'a> {
     loss: Option<Value>,
 }
 
-/// `backup`. `created` are the repositories that the run made first.
+/// `backup`. `created` are the repositories that the run created first.
 pub fn backup(created: &[InitRoleReport], roles: &[RoleReport]) -> String {
     let roles: Vec<BackupRoleJson<'_>> = roles
         .iter()
@@ -118,13 +119,14 @@ pub fn backup(created: &[InitRoleReport], roles: &[RoleReport]) -> String {
     document(json!({ "created": created, "roles": roles }))
 }
 
-/// What speaks against the clock that dated what was recorded; `seconds` the store's clock is ahead of this node's, where it is known.
+/// Evidence against the clock that dated a record; `seconds` is how far the store's clock is ahead of this node's, if
+/// known.
 fn clock_doubt(doubt: &ClockDoubt) -> Value {
     let seconds = doubt.offset().map(|offset| offset.as_secs());
     json!({ "kind": "clock_off", "seconds": seconds, "text": doubt.to_string(), "hint": doubt.remedy() })
 }
 
-/// A document on something that was recorded, with what speaks against the clock that dated it.
+/// A document about a record, with the evidence against the clock that dated it.
 pub fn with_clock_doubt(document: String, doubt: Option<&ClockDoubt>) -> String {
     match (doubt, document.strip_suffix("}\n")) {
         (Some(doubt), Some(head)) => {
@@ -134,7 +136,7 @@ pub fn with_clock_doubt(document: String, doubt: Option<&ClockDoubt>) -> String 
     }
 }
 
-/// What the store had lost; `missing_files` is null where it could not be told.
+/// The content that the store had lost; `missing_files` is null if the number is not known.
 fn loss(loss: &LossReport) -> Value {
     let file = |file: &MissingFile| json!({ "snapshot": file.snapshot, "path": file.path.display() });
     json!({
@@ -154,7 +156,7 @@ fn problem(problem: &PathProblem) -> Value {
     json!({ "path": problem.path.display(), "kind": kind, "detail": detail })
 }
 
-/// Why what a document shows may not be all that there was: `null` where the journal was read to its end.
+/// Why the document may lack newer records: `null` if the journal was read to its end.
 pub fn journal_doubt(why: Option<&JournalError>) -> Value {
     let Some(why) = why else { return Value::Null };
     let kind = match why {
@@ -246,7 +248,7 @@ fn rotation(report: &KeyReport) -> Value {
     })
 }
 
-/// `journal show`: the records' own fields, and what `journal show` adds for people.
+/// `journal show`: the records' own fields, and those that `journal show` adds for people.
 pub fn journal(role: &RoleName, lines: &[JournalEntry], doubt: &Value) -> String {
     let (mut records, mut void, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for line in lines {
@@ -376,10 +378,10 @@ pub fn config(
     }))
 }
 
-/// What every command writes when it fails instead of its own document.
+/// The document of a command that fails, instead of its own.
 pub fn error(error: &(dyn Error + 'static), exit: ExitKind, hint: Option<&str>) -> String {
     let causes = super::error::causes(error);
-    // What to do about a config stands with each of its problems.
+    // Each problem of a config has its own hints.
     let (message, hint) = match error.downcast_ref::<ConfigError>() {
         Some(config) => (config.what(), config.hints()),
         None => (error.to_string(), hint.map(str::to_owned)),
@@ -409,7 +411,7 @@ pub fn entry(entry: &ManifestEntry) -> Value {
     })
 }
 
-/// One hit of `find`.
+/// One match of `find`.
 pub fn found(found: &FindMatch) -> Value {
     let mut value = entry(&found.entry);
     value["snapshot"] = json!(found.snapshot);
@@ -429,7 +431,7 @@ pub fn diff_total(counts: &DiffCounts) -> Value {
     json!({ "counts": counts })
 }
 
-/// A document with one long list, written item by item so that memory does not grow with the tree.
+/// A document with one long list, written item by item, so that memory does not grow with the tree.
 #[derive(Debug)]
 pub struct JsonListWriter<W> {
     out: W,
@@ -440,7 +442,7 @@ impl<W: Write> JsonListWriter<W> {
     /// Starts a document with these fields and the list `name`.
     pub fn open(mut out: W, fields: &Value, name: &str) -> io::Result<Self> {
         let head = document(fields);
-        // Without the document's own closing brace; one more may belong to a field.
+        // Without the document's own closing brace; another brace may belong to a field.
         let head = head.strip_suffix("}\n").unwrap_or(&head);
         write!(out, "{head},\"{name}\":[")?;
         Ok(Self { out, any: false })
@@ -455,7 +457,7 @@ impl<W: Write> JsonListWriter<W> {
         self.out.write_all(text::json(&item.to_string()).as_bytes())
     }
 
-    /// Ends the list, adds the fields of the object `fields`, ends the document, gives the output back.
+    /// Ends the list, adds the fields of the object `fields`, ends the document, and returns the output.
     pub fn finish(mut self, fields: &Value) -> io::Result<W> {
         self.out.write_all(b"]")?;
         for (name, value) in fields.as_object().into_iter().flatten() {
@@ -474,7 +476,7 @@ mod tests {
     use crate::ids::RepoId;
     use crate::repo::entry::{OwnerAndMode, TreePath, UnixNanos, Xattr};
 
-    /// A document as it stands in the contract: one line, schema 1.
+    /// Parses a document and checks the contract: one line, schema 1.
     fn read(text: &str) -> Value {
         assert_eq!(text.trim_end().lines().count(), 1);
         let value: Value = serde_json::from_str(text).unwrap();

@@ -1,4 +1,4 @@
-//! Logs: on standard error, for whoever looks into a problem. What a command has to say stands in its report, not here.
+//! Logs on standard error, for people who look into a problem. A command's results are in its report, not here.
 
 use std::fmt::{self, Debug};
 use std::io::{self, Write};
@@ -22,8 +22,8 @@ use crate::text;
 /// Overrides `-v` and `-q`: the filter syntax of `tracing_subscriber`, `runner::journal=trace`.
 pub const LOG_VARIABLE: &str = "RUNNER_LOG";
 
-/// What is logged with this many `-v`, or with `-q`. What runs for long says what it does without being asked. Warnings of `aws_config` are
-/// dumps of what the error of the request says in a sentence.
+/// The level for this many `-v`, or for `-q`. Long-running commands log what they do by default. Warnings of
+/// `aws_config` only repeat, as dumps, what the error of the request says in a sentence.
 pub fn level(verbose: u8, quiet: bool, long_running: bool) -> &'static str {
     match (quiet, verbose) {
         (true, _) => "error",
@@ -34,20 +34,20 @@ pub fn level(verbose: u8, quiet: bool, long_running: bool) -> &'static str {
     }
 }
 
-/// How lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy)]
 struct LogFormat {
-    /// Dated, to the second. A command's few warnings need no date, and the journal dates its lines itself.
+    /// With the date, to the second. A command's few warnings need no date, and the journal dates its lines itself.
     is_dated: bool,
-    /// Begun with the priority that the journal files it under: `journalctl -p err` finds it by that.
+    /// Begins with the priority under which the journal stores the line: `journalctl -p err` finds it by that.
     has_priority: bool,
-    /// With the module that says it.
+    /// With the name of the module that logs.
     has_target: bool,
     is_painted: bool,
     page: PageLayout,
 }
 
-/// Starts logging. Lines and progress share the terminal, so lines are written while `bars` are hidden.
+/// Starts logging. Log lines and progress share the terminal, so lines are written while `bars` are hidden.
 pub fn start(verbose: u8, quiet: bool, long_running: bool, bars: MultiProgress) {
     let asked = env::variable(LOG_VARIABLE).and_then(|filter| EnvFilter::try_new(filter.to_str()?).ok());
     let is_dated = long_running || verbose > 0 || asked.is_some();
@@ -80,7 +80,7 @@ where
         ctx.format_fields(Writer::new(&mut message), event)?;
         let level = match *event.metadata().level() {
             Level::INFO | Level::DEBUG | Level::TRACE if self.has_priority => "",
-            // The words of errors, for a command that says nothing else.
+            // The prefix of errors, for a command that logs nothing else.
             Level::ERROR if !self.is_dated => "error: ",
             Level::WARN if !self.is_dated => "warning: ",
             Level::ERROR => "ERROR ",
@@ -114,7 +114,7 @@ where
     }
 }
 
-/// What happened is one line, whatever stands in a name or in somebody else's words.
+/// An event is one line, whatever a name or an external text contains.
 fn field(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     let value = format!("{value:?}");
     let value = text::line(&value);
@@ -149,7 +149,7 @@ impl Write for &LogWriter {
 mod tests {
     use super::*;
 
-    /// What is logged by `what` with this look.
+    /// The lines that `what` logs in this format.
     fn logged(look: LogFormat, what: impl FnOnce()) -> String {
         let (reader, writer) = io::pipe().unwrap();
         let subscriber = tracing_subscriber::fmt()

@@ -1,4 +1,4 @@
-//! The daemon's words, in the log.
+//! The daemon's log messages.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 use crate::text;
 
-/// Speaks in the time zone of the config that the daemon was started with.
+/// Logs the daemon's events, in the time zone of the config that the daemon was started with.
 #[derive(Debug)]
 pub(super) struct LogObserver {
     globals: GlobalArgs,
@@ -37,13 +37,13 @@ impl LogObserver {
     }
 }
 
-/// The sentences of alerts, in this time zone.
+/// Formats alerts as sentences, in this time zone.
 #[derive(Debug)]
 pub(super) struct AlertTextFormatter(pub(super) TimeZone);
 
 impl AlertFormatter for AlertTextFormatter {
     fn format(&self, notice: &AlertNotification) -> String {
-        // Sent on to terminals and mails as it is.
+        // Alerts are passed on to terminals and mails, so control characters are escaped.
         text::line(&text::without_os_error(&render::alert::text(notice, &self.0))).into_owned()
     }
 }

@@ -1,4 +1,4 @@
-//! Standard output, for a reader who may leave.
+//! Standard output, whose reader may close it early.
 
 use std::fmt::{self, Debug};
 use std::io::{self, BufWriter, Write};
@@ -10,7 +10,7 @@ use super::json::JsonListWriter;
 use super::render::layout::screen;
 use crate::text;
 
-/// A buffered output that remembers whether its reader left: `runner ls app | head` is no error.
+/// A buffered output that remembers whether its reader closed it: `runner ls app | head` is not an error.
 pub struct CommandOutput {
     out: Box<dyn Write + Send>,
     left: bool,
@@ -24,33 +24,35 @@ impl CommandOutput {
         Self { out: Box::new(BufWriter::new(out)), left: false, used: false, is_painted: false }
     }
 
-    /// Whether the reader left. Then a failed write, or a command that failed because of it, is a good end.
+    /// Whether the reader closed the output. Then a failed write, or a command that failed because of it, counts as
+    /// success.
     pub fn reader_left(&self) -> bool {
         self.left
     }
 
-    /// Whether anything was written. Then the one document of `--json` has begun already.
+    /// Whether anything was written. If so, the one document of `--json` has begun already.
     pub fn is_used(&self) -> bool {
         self.used
     }
 
-    /// The same for a terminal that shows colours.
+    /// The same output, with colours if `is_painted`.
     pub fn in_colour(self, is_painted: bool) -> Self {
         Self { is_painted, ..self }
     }
 
-    /// Writes the end of what there is to say, safe to show. That nobody reads it changes nothing about what was done.
+    /// Writes the final text, made safe to show. A reader that closed the output does not change the result of the
+    /// command.
     pub fn print(&mut self, text: &str) -> io::Result<()> {
         let shown = self.shown(text);
         self.end(&shown)
     }
 
-    /// Writes a document that programs read: it means what it says, and has no colours.
+    /// Writes a document for programs: unchanged, and without colours.
     pub fn document(&mut self, text: &str) -> io::Result<()> {
         self.end(&text::lines(text))
     }
 
-    /// Writes `text` over what a terminal of so many rows shows.
+    /// Writes `text` over what a terminal of `rows` rows shows.
     pub fn draw(&mut self, text: &str, rows: usize) -> io::Result<()> {
         let shown = self.shown(text);
         self.end(&screen(&shown, rows))
@@ -96,12 +98,12 @@ impl Debug for CommandOutput {
     }
 }
 
-/// A list that comes item by item: text lines, or one JSON document.
+/// A list that is written item by item: text lines, or one JSON document.
 #[derive(Debug)]
 pub enum ListOutput<'a> {
-    /// Lines.
+    /// Text lines.
     Text(&'a mut CommandOutput),
-    /// A document.
+    /// A JSON document.
     Json(JsonListWriter<&'a mut CommandOutput>),
 }
 
@@ -111,7 +113,7 @@ impl<'a> ListOutput<'a> {
         Ok(if json { Self::Json(JsonListWriter::open(out, fields, name)?) } else { Self::Text(out) })
     }
 
-    /// Writes one item in the form that is asked for.
+    /// Writes one item in the requested format.
     pub fn item(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> io::Result<()> {
         match self {
             Self::Text(out) => out.write_all(text::lines(&text()).as_bytes()),

@@ -1,6 +1,6 @@
 //! Progress: a bar on a terminal, a line now and then elsewhere, nothing with `--json` or `-q`.
 //!
-//! A thread of its own looks at the job's numbers, so that it goes on when every worker of the runtime is busy.
+//! A thread of its own reads the job's numbers, so that the display goes on when every worker of the runtime is busy.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use super::units::{bytes, counted, duration};
 use crate::env::Clock;
 use crate::job::node::progress::{JobPhase, JobProgress};
 
-/// How often the bar is drawn: fluent for eyes, nothing for the CPU.
+/// How often the bar is drawn: smooth for the eye, cheap for the CPU.
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often a line is written where nobody watches: a long run shows that it lives, a log stays readable.
+/// How often a line is written without a terminal: a long run shows that it lives, and a log stays readable.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How many looks the rate is taken over: 10 s of drawing.
+/// Number of samples for the rate: 10 s of drawing.
 const RATE_LOOKS: usize = 50;
 
 /// How progress is shown.
@@ -32,11 +32,11 @@ pub enum ProgressMode {
     Bar,
     /// A line every [`LINE_INTERVAL`].
     Lines,
-    /// Not at all.
+    /// No progress is shown.
     Silent,
 }
 
-/// How progress is shown on this standard error.
+/// The mode for this standard error.
 pub fn mode(json: bool, quiet: bool, terminal: bool) -> ProgressMode {
     match (json || quiet, terminal) {
         (true, _) => ProgressMode::Silent,
@@ -86,13 +86,13 @@ impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A display that panicked has nothing to say about the job.
+            // A display that panicked says nothing about the job.
             let _ = thread.join();
         }
     }
 }
 
-/// Whether `interval` passed without a word from the owner.
+/// Whether `interval` passed without a message from the owner.
 fn wait_interval(stopped: &mpsc::Receiver<()>, interval: Duration) -> bool {
     stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout)
 }
@@ -109,7 +109,7 @@ fn draw(label: &str, progress: &JobProgress, bars: &MultiProgress, clock: &dyn C
         let room = columns.saturating_sub(label.chars().count() + SPINNER_COLUMNS);
         let has_bar = now.has_end() && columns >= BAR_COLUMNS_MIN;
         let room = if has_bar { room.saturating_sub(BAR_COLUMNS) } else { room };
-        // Each of these may draw: the message first, since it is made for what leaves the least room.
+        // Each of these may draw, so the message comes first: it fits into the smallest room.
         bar.set_message(line(&now, rate, room));
         bar.set_length(now.bytes_total);
         bar.set_position(now.bytes_done.min(now.bytes_total));
@@ -123,13 +123,14 @@ fn draw(label: &str, progress: &JobProgress, bars: &MultiProgress, clock: &dyn C
 const SPINNER: &str = "{spinner} {prefix}: {wide_msg}";
 const BAR: &str = "{spinner} {prefix}: [{bar:16}] {wide_msg}";
 
-/// The columns of a spinner's line beside label and message, and the last one, which some terminals do not write to without a new line.
+/// The columns of a spinner's line beside label and message, and the last column, into which some terminals do not
+/// write without a new line.
 const SPINNER_COLUMNS: usize = 5;
 
-/// What a bar takes more.
+/// The additional columns of a bar.
 const BAR_COLUMNS: usize = 19;
 
-/// The narrowest terminal with a bar: on others the numbers tell more.
+/// The narrowest terminal with a bar: on narrower ones the numbers are more useful.
 const BAR_COLUMNS_MIN: usize = 60;
 
 fn write(label: &str, progress: &JobProgress, clock: &dyn Clock, stopped: &mpsc::Receiver<()>) {
@@ -142,20 +143,20 @@ fn write(label: &str, progress: &JobProgress, clock: &dyn Clock, stopped: &mpsc:
     }
 }
 
-/// [`JobProgress`] at one moment.
+/// The values of [`JobProgress`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct ProgressSample {
     phase: JobPhase,
     files: u64,
     bytes_done: u64,
     bytes_total: u64,
-    /// Whether the total grows still.
+    /// Whether the total still grows.
     is_counting: bool,
     bytes_uploaded: u64,
 }
 
 impl ProgressSample {
-    /// Whether it is known how much there is to do.
+    /// Whether the total is known.
     fn has_end(&self) -> bool {
         let counts = matches!(self.phase, JobPhase::Backup | JobPhase::Restore | JobPhase::Verify);
         counts && self.bytes_total > 0 && !self.is_counting
@@ -173,7 +174,7 @@ fn sample(progress: &JobProgress) -> ProgressSample {
     }
 }
 
-/// The rate over the last looks of one phase: what was waited for before is not counted.
+/// The rate over the last samples of one phase: time spent waiting before the phase does not count.
 #[derive(Debug, Default)]
 struct RateMeter {
     phase: JobPhase,
@@ -181,7 +182,7 @@ struct RateMeter {
 }
 
 impl RateMeter {
-    /// Notes one more look; bytes per second since the oldest that is remembered.
+    /// Adds a sample; returns the bytes per second since the oldest one that is kept.
     fn rate(&mut self, at: Duration, now: &ProgressSample) -> u64 {
         if self.phase != now.phase {
             self.phase = now.phase;
@@ -197,7 +198,8 @@ impl RateMeter {
     }
 }
 
-/// The numbers in words, in so many columns: what matters least goes first, and nothing is cut.
+/// The numbers in words, in at most `columns` columns: the least important parts are left out first, and nothing is
+/// cut.
 fn line(now: &ProgressSample, rate: u64, columns: usize) -> String {
     let waits = match now.phase {
         JobPhase::Opening => Some(["opening the repository", "opening"]),
@@ -313,7 +315,7 @@ mod tests {
         assert_eq!(meter.looks.len(), RATE_LOOKS);
     }
 
-    /// A terminal that remembers the last text it was given.
+    /// A terminal that remembers the last text that was written to it.
     #[derive(Debug, Clone, Default)]
     struct Screen(Arc<std::sync::Mutex<String>>);
 

@@ -1,4 +1,5 @@
-//! Reports as text for people: pure functions, a file per kind of report. [`layout`] breaks lines; the first line is the verdict.
+//! Reports as text for people: pure functions, a file per kind of report. [`layout`] breaks lines; the first line is
+//! the verdict.
 
 pub mod audited;
 pub mod backup;
@@ -28,14 +29,14 @@ use crate::ids::Digest;
 /// The most single paths or objects that a report for people names; the rest is counted. `--json` has them all.
 const NAMED_MAX: usize = 20;
 
-/// From where a reader looks at times.
+/// The reader's time zone, time and page.
 #[derive(Debug, Clone)]
 pub struct RenderContext {
     /// The config's time zone.
     pub zone: TimeZone,
-    /// Now.
+    /// The present.
     pub now: Timestamp,
-    /// How wide it may get.
+    /// The width of the page.
     pub page: PageLayout,
 }
 

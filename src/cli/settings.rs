@@ -1,4 +1,4 @@
-//! From the command line to checked settings: from a config file, or from `--store` and its companions alone.
+//! From the command line to checked settings: from a config file, or from `--store` and the options that go with it.
 
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub fn from_flags(
     let key = match (&direct.key.key_file, &direct.key.passphrase_file) {
         (Some(file), _) => KeySource::KeyFile(file.clone()),
         (None, Some(file)) => KeySource::PassphraseFile(file.clone()),
-        // The command line is refused without a key unless it says so.
+        // The argument parser refuses a command line without a key, unless it says so explicitly.
         (None, None) => KeySource::None,
     };
     let sources = sources.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
@@ -71,18 +71,18 @@ pub fn role<'a>(settings: &'a Settings, name: &RoleName) -> Result<&'a RoleSetti
     })
 }
 
-/// A source that is a symbolic link on this node: no run takes it.
+/// A source that is a symbolic link on this node; no run backs it up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SymlinkedSource {
-    /// Whose source.
+    /// The role with that source.
     pub role: RoleName,
-    /// Which.
+    /// The source.
     pub source: PathBuf,
-    /// What it leads to, as written.
+    /// The target of the link, as written.
     pub target: PathBuf,
 }
 
-/// The sources that are symbolic links here. One that is not there is none: a standby may well have no volume.
+/// The sources that are symbolic links here. A missing source is not one: a standby may well have no volume.
 pub fn symlinked_sources(settings: &Settings) -> Vec<SymlinkedSource> {
     let of = |role: &RoleSettings| {
         let name = role.name.clone();
@@ -95,7 +95,7 @@ pub fn symlinked_sources(settings: &Settings) -> Vec<SymlinkedSource> {
     settings.roles.values().flat_map(of).collect()
 }
 
-/// The settings of these roles, or of all.
+/// The settings of these roles, or of all roles.
 pub fn roles<'a>(settings: &'a Settings, names: &[RoleName]) -> Result<Vec<&'a RoleSettings>, UsageError> {
     if names.is_empty() {
         return Ok(settings.roles.values().collect());

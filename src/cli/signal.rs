@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: the first asks the job to stop, the second ends the process where it stands. Both are safe: what is
-//! not committed is garbage for the next prune, and nothing stays locked.
+//! SIGINT and SIGTERM: the first asks the job to stop, the second ends the process at once. Both are safe: uncommitted
+//! data is garbage for the next prune, and nothing stays locked.
 
 use std::io;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::job::node::cancel::CancelToken;
 
 const STOPPING: &str = "stopping: what runs comes to its end first; a second signal ends it at once";
 
-/// How a person hears that a signal was heard.
+/// How the first signal is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalNotice {
-    /// In a sentence: what runs may take a while.
+    /// With a sentence, because stopping may take a while.
     Message,
-    /// In the log, which is what a daemon says.
+    /// With a log message, as a daemon does.
     Log,
-    /// Not at all: there is nothing that takes time, and a signal is how it ends.
+    /// Not at all: nothing takes time, and a signal is the usual end.
     Silent,
 }
 
 impl SignalNotice {
     fn print(self) {
         match self {
-            // Below the `^C` that a terminal shows, or the bar.
+            // Below the `^C` that a terminal shows, or below the bar.
             Self::Message if terminal::errors_are_seen() => {
                 terminal::write_error(&format!("\n{}", terminal::error_page().wrap("", 2, STOPPING)));
             }
@@ -37,14 +37,14 @@ impl SignalNotice {
     }
 }
 
-/// How long a command may take to end. Everything in them ends sooner; a thread that waits for a server that hangs does
-/// not, and a service manager kills it without a word: by the units that are shipped after 60 and 90 seconds.
+/// How long a command may take to end. All work ends sooner, except a thread that waits for a server that hangs. A
+/// service manager would kill it without a message: with the shipped units after 60 and 90 seconds.
 pub const END_MAX: Duration = Duration::from_secs(55);
-/// The same for a daemon.
+/// As [`END_MAX`], for a daemon.
 pub const DAEMON_END_MAX: Duration = Duration::from_secs(88);
 
-/// Turns the first signal into `cancel` and ends the process with 130 on the second, or when what is told to end
-/// does not.
+/// Turns the first signal into `cancel`. Ends the process with exit code 130 on the second one, or if the job does not
+/// end in time.
 ///
 /// # Errors
 /// The handlers cannot be installed.
@@ -62,7 +62,7 @@ pub fn watch(cancel: CancelToken, end_max: Duration, announced: SignalNotice) ->
             }
             cancel.cancel();
             announced.print();
-            // A thread of its own: whatever hangs, it does not.
+            // A thread of its own, so that nothing else can block it.
             std::thread::spawn(move || exit_after(end_max));
         }
     });

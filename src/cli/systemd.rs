@@ -1,4 +1,4 @@
-//! The systemd units on this host, as far as the config concerns them.
+//! The installed systemd units, as far as they concern the config.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use crate::config::systemd::{self, DROP_IN, UNITS, UnitEnvironment};
 use crate::config::{ConfigLocation, ConfigProblem, Settings};
 use crate::file;
 
-/// Where systemd finds units and drop-ins; the first that has a unit decides.
+/// Where systemd finds units and drop-ins; the first directory with a unit decides.
 const PLACES: [&str; 5] = [
     "etc/systemd/system",
     "run/systemd/system",
@@ -22,10 +22,10 @@ const PLACES: [&str; 5] = [
     "lib/systemd/system",
 ];
 
-/// The most of a unit's file that is read.
+/// The largest unit file that is read, in bytes.
 const UNIT_MAX: u64 = 1 << 20;
 
-/// What the units must be told of this command line.
+/// The options of this command line that the units need.
 pub(super) fn environment(globals: &GlobalArgs) -> Result<UnitEnvironment, Error> {
     let other = |given: &Option<PathBuf>, usual: &str| {
         given.as_ref().filter(|path| *path != Path::new(usual)).map(std::path::absolute).transpose()
@@ -36,7 +36,7 @@ pub(super) fn environment(globals: &GlobalArgs) -> Result<UnitEnvironment, Error
     })
 }
 
-/// Writes the drop-in for each unit below `dir`, and returns which files these are.
+/// Writes the drop-in for each unit below `dir`, and returns the paths of the files.
 pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
     if !dir.is_dir() {
         return Err(missing_parent(&dir.join(DROP_IN)));
@@ -58,7 +58,8 @@ pub(super) fn write(dir: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
     UNITS.iter().map(write).collect()
 }
 
-/// Warns of the installed units that may not write to a store in a directory. Nothing is said of units that are not there.
+/// Warns about the installed units that may not write to a store in a directory. Units that are not installed are
+/// ignored.
 pub(super) fn unwritable_stores(settings: &Settings, root: &Path) -> Vec<ConfigProblem> {
     let paths = systemd::writable_paths(settings);
     let closed = UNITS.iter().filter_map(|unit| {
@@ -80,7 +81,7 @@ pub(super) fn unwritable_stores(settings: &Settings, root: &Path) -> Vec<ConfigP
         .collect()
 }
 
-/// A file of a unit that can be read; the warning is of those alone.
+/// A unit's file, if it can be read; only those are checked.
 fn text(path: &Path) -> Option<String> {
     String::from_utf8(file::read(path, UNIT_MAX).ok()?).ok()
 }

@@ -1,5 +1,6 @@
-//! The streams that a person reads: the only file that names standard output and standard error. What others wrote (names of files and nodes,
-//! words of stores and dumps) is made safe to show here, once, and not where each text is made; so are colours given.
+//! Standard output and standard error: only this file names them. Text from elsewhere (names of files and nodes,
+//! messages of stores and dumps) is made safe to show here, once, and not where each text is made; colours are added
+//! here, too.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -14,93 +15,96 @@ use super::render::layout::PageLayout;
 use crate::env;
 use crate::text;
 
-/// Columns and rows of a terminal that does not say how many it has.
+/// Columns and rows of a terminal that does not report its size.
 const USUAL: (usize, usize) = (80, 24);
 
-/// Says something on standard error. Where even that is closed, the exit code remains.
+/// Writes a message to standard error. If that is closed, the exit code remains.
 pub fn write_error(words: &str) {
     let shown = text::lines(words);
     let shown = if errors_have_colours() { paint(&shown) } else { shown.into_owned() };
-    // The journal files each line by itself.
+    // The journal treats each line by itself.
     let is_error = shown.starts_with("error:") && goes_to_journal();
     let shown = if is_error { format!("<3>{}\n", shown.trim_end().replace('\n', "\n<3>")) } else { shown };
     let _ = io::stderr().write_all(shown.as_bytes());
 }
 
-/// Whether the journal reads standard error: it dates each line itself, and files it under the priority that the line begins with.
+/// Whether standard error goes to the systemd journal, which dates each line itself, and stores it under the priority
+/// that the line begins with.
 pub fn goes_to_journal() -> bool {
     let variable = env::variable("JOURNAL_STREAM").and_then(|stream| stream.into_string().ok());
     let stream = fstat(io::stderr()).map(|stat| (stat.st_dev, stat.st_ino)).unwrap_or_default();
     is_stream(variable.as_deref(), stream.0, stream.1)
 }
 
-/// `$JOURNAL_STREAM` names device and inode of the stream that systemd gave, and children that redirect theirs inherit the variable nevertheless.
+/// Whether `$JOURNAL_STREAM` names this stream. It holds the device and inode of the stream that systemd gave; children
+/// that redirect theirs inherit the variable nevertheless.
 fn is_stream(variable: Option<&str>, device: u64, inode: u64) -> bool {
     variable.is_some_and(|v| v == format!("{device}:{inode}"))
 }
 
-/// Whether a person sees standard error.
+/// Whether standard error is a terminal.
 pub fn errors_are_seen() -> bool {
     isatty(io::stderr())
 }
 
-/// Whether a person sees standard output.
+/// Whether standard output is a terminal.
 pub fn output_is_seen() -> bool {
     isatty(io::stdout())
 }
 
-/// How wide reports on standard output are.
+/// The page of reports on standard output.
 pub fn output_page() -> PageLayout {
     size(io::stdout()).map_or_else(file_page, |(columns, _)| PageLayout::terminal(columns))
 }
 
-/// A file's or a pipe's: what reads it may say by `COLUMNS` how wide it is.
+/// The page of a file or a pipe. Its reader may tell its width by `COLUMNS`.
 fn file_page() -> PageLayout {
     let columns = env::variable("COLUMNS").and_then(|text| text.to_str()?.parse().ok());
     columns.map_or(PageLayout::FILE, PageLayout::file)
 }
 
-/// How many columns standard output has, where it is a terminal.
+/// The number of columns of standard output, if it is a terminal.
 pub fn output_columns() -> Option<usize> {
     size(io::stdout()).map(|(columns, _)| columns)
 }
 
-/// How many rows standard output has.
+/// The number of rows of standard output.
 pub fn output_rows() -> usize {
     size(io::stdout()).map_or(USUAL.1, |(_, rows)| rows)
 }
 
-/// How wide reports on standard error are.
+/// The page of reports on standard error.
 pub fn report_page() -> PageLayout {
     size(io::stderr()).map_or_else(file_page, |(columns, _)| PageLayout::terminal(columns))
 }
 
-/// How wide messages on standard error are: without a terminal each is a line.
+/// The page of messages on standard error: without a terminal each message is one line.
 pub fn error_page() -> PageLayout {
     size(io::stderr()).map_or(PageLayout::LOG, |(columns, _)| PageLayout::terminal(columns))
 }
 
-/// How many columns standard error has.
+/// The number of columns of standard error.
 pub fn error_columns() -> usize {
     size(io::stderr()).map_or(USUAL.0, |(columns, _)| columns)
 }
 
-/// Whether what is said on standard error is in colour.
+/// Whether standard error gets colours.
 pub fn errors_have_colours() -> bool {
     has_colours(&io::stderr())
 }
 
-/// Whether what is printed on standard output is in colour.
+/// Whether standard output gets colours.
 pub fn output_has_colours() -> bool {
     has_colours(&io::stdout())
 }
 
-/// By the conventions: `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb`; without any of them where a terminal is.
+/// By the conventions: `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb`; without any of them, colours if it is a
+/// terminal.
 fn has_colours(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// Columns and rows, where it is a terminal.
+/// Columns and rows of a terminal; `None` for other streams.
 fn size(stream: impl AsFd) -> Option<(usize, usize)> {
     if !isatty(&stream) {
         return None;
@@ -110,12 +114,12 @@ fn size(stream: impl AsFd) -> Option<(usize, usize)> {
     Some((or_usual(said.0, USUAL.0), or_usual(said.1, USUAL.1)))
 }
 
-/// Standard output as it is, for [`super::output::CommandOutput`].
+/// Plain standard output, for [`super::output::CommandOutput`].
 pub fn output() -> impl Write + Send + 'static {
     io::stdout()
 }
 
-/// Standard error as it is, for the log, whose messages and values are safe when they come here.
+/// Plain standard error, for the log, whose messages and values are already safe to show.
 pub fn log() -> impl Write {
     io::stderr()
 }

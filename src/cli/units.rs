@@ -54,7 +54,7 @@ pub fn duration(d: Duration) -> String {
     }
 }
 
-/// `2026-11-20 01:00:00 +01:00`: local time with its offset, so that nobody has to guess.
+/// `2026-11-20 01:00:00 +01:00`: local time with its offset, so that it is unambiguous.
 pub fn time(t: Timestamp, zone: &TimeZone) -> String {
     t.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
@@ -64,7 +64,7 @@ pub fn minute(t: Timestamp, zone: &TimeZone) -> String {
     t.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %:z").to_string()
 }
 
-/// A file's time like [`minute`]; beyond the years that a calendar has, the seconds since 1970.
+/// A file's time like [`minute`]; outside the calendar's years, the seconds since 1970.
 pub fn file_time(t: UnixNanos, zone: &TimeZone) -> String {
     match Timestamp::from_nanosecond(t.0) {
         Ok(t) => minute(t, zone),
@@ -75,7 +75,7 @@ pub fn file_time(t: UnixNanos, zone: &TimeZone) -> String {
 /// `just now`, `5 min ago`, `in 2 h`: how far `t` is from `now`, in its largest unit.
 pub fn relative(t: Timestamp, now: Timestamp) -> String {
     let apart = now.duration_since(t);
-    // What is to come is rounded: a pause for 2 h that was asked for a moment ago lasts 2 h, not 119 min.
+    // Future times are rounded: a pause for 2 h that began a moment ago lasts 2 h, not 119 min.
     let half = |unit: u64| if apart.is_negative() { unit / 2 } else { 0 };
     let seconds = (apart.unsigned_abs() + Duration::from_millis(if apart.is_negative() { 500 } else { 0 })).as_secs();
     let span = match seconds {

@@ -1,4 +1,4 @@
-//! A command line that is refused: clap's words, and as the last line what to do, as with every error.
+//! A command line that is refused: clap's text, and as the last line a hint, as with every error.
 
 use std::ffi::OsString;
 
@@ -9,13 +9,13 @@ use super::error::{ADVICE, UsageError};
 use super::exit::ExitKind;
 use super::json;
 
-/// How clap ends its texts; which command's help is meant it does not say.
+/// The last line of clap's texts. It does not say which command's help is meant.
 const CLAPS_ADVICE: &str = "For more information, try '--help'.";
 
-/// How clap names a similar word.
+/// How clap suggests a similar word.
 const CLAPS_TIP: &str = "  tip: ";
 
-/// The command that these words name, with what led to it.
+/// The command that these words name, with the names of its parents.
 fn command_named_by<'a>(command: &'a Command, words: &[OsString]) -> (&'a Command, Vec<&'a str>) {
     let (mut command, mut path) = (command, vec!["runner"]);
     for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
@@ -30,7 +30,7 @@ fn command_named_by<'a>(command: &'a Command, words: &[OsString]) -> (&'a Comman
     (command, path)
 }
 
-/// An option whose value was written behind a blank, where it takes one only behind `=`.
+/// The hint for an option whose value follows a blank, but which takes it only after `=`.
 fn missing_equals_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidArg) else { return None };
     let at = words
@@ -45,7 +45,7 @@ fn missing_equals_hint(command: &Command, error: &clap::Error, words: &[OsString
         .then(|| format!("a value of --{option} stands behind '=': --{option}={value}"))
 }
 
-/// What to do about it.
+/// The hint.
 fn usage_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> String {
     let (command, path) = command_named_by(command, words);
     let help = format!("'{} --help' tells what it takes.", path.join(" "));

@@ -1,4 +1,4 @@
-//! Errors of a journal: reading it, appending to it, where its head is.
+//! Errors of a journal: reading it, appending to it, and the location of its head.
 
 use super::{ErrorPolicy, PLAIN, failed, store};
 use crate::cli::exit::ExitKind;
@@ -52,7 +52,7 @@ pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
     }
 }
 
-/// Here an error may mean more than that the command failed.
+/// An append error may mean more than that the command failed.
 pub(super) fn append(error: &AppendError) -> ErrorPolicy {
     match error {
         AppendError::Fenced(_) => (ExitKind::Fenced, Some("'runner whoami ROLE' shows which node has the role now.")),

@@ -6,7 +6,7 @@ use super::{document, utc};
 use crate::cli::render::audited::RoleAuditResult;
 use crate::job::report::audited::{AuditFinding, AuditNote, IncompleteStreak, SnapshotStreak};
 
-/// The document: each role with its findings, or with the error that kept them from being told.
+/// The document: each role with its findings, or with the error that prevented its audit.
 pub fn report(all: &[RoleAuditResult]) -> String {
     document(json!({ "roles": all.iter().map(role).collect::<Vec<_>>() }))
 }

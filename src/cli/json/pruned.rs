@@ -20,7 +20,7 @@ pub fn report(report: &PruneReport, dry_run: bool) -> String {
     }))
 }
 
-/// The document of one that was not done here.
+/// The document of a prune that this node refused.
 pub fn refused(report: &RoleReport, why: &str) -> String {
     document(json!({ "role": report.role, "dry_run": false, "outcome": report.outcome, "reason": why }))
 }

@@ -178,7 +178,7 @@ fn warning(warning: &RoleWarning) -> Value {
     value
 }
 
-/// A lease in the config's word.
+/// The config's word for a lease.
 fn lease_name(lease: LeaseKind) -> &'static str {
     match lease {
         LeaseKind::Etcd => "etcd",
@@ -187,7 +187,7 @@ fn lease_name(lease: LeaseKind) -> &'static str {
     }
 }
 
-/// Where a journal lives; which cluster it is stands in `format`.
+/// Where a journal lives; `format` names the cluster.
 fn home(home: JournalLocation) -> &'static str {
     match home {
         JournalLocation::Bucket => "bucket",
@@ -197,7 +197,7 @@ fn home(home: JournalLocation) -> &'static str {
 
 fn etcd(etcd: &EtcdState) -> Value {
     let mut state = json!({ "endpoints": etcd.endpoints, "holder": etcd.holder });
-    // IDs of etcd are hexadecimal wherever else it shows them, and too large for numbers in JSON.
+    // Elsewhere etcd shows its IDs in hexadecimal, and they are too large for numbers in JSON.
     let more = match &etcd.status {
         EtcdHealth::Ok { endpoint, member, leader, raft_term, version, nodes, .. } => json!({
             "status": "ok", "error": null, "endpoint": endpoint, "member": format!("{member:x}"),

@@ -1,4 +1,4 @@
-//! What an alert says: one sentence, for people who have nothing else before them.
+//! The text of an alert: one sentence, for people who see nothing else.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use crate::alert::event::{AlertEvent, AlertKind, AlertNotification, AlertPhase, COMMAND, FailureCause};
 use crate::cli::units;
 
-/// The sentence.
+/// The sentence for an alert.
 pub fn text(notice: &AlertNotification, zone: &TimeZone) -> String {
     let AlertEvent { kind, role, node, .. } = &notice.event;
     let since = units::minute(notice.since, zone);
@@ -50,7 +50,7 @@ fn what(event: &AlertEvent, zone: &TimeZone) -> String {
         AlertKind::Missed => {
             let slots =
                 if count == 1 { format!("the slot {slot}") } else { format!("{count} slots, the first {slot}") };
-            // It is about the node that tells.
+            // The event is about the node that reports it.
             let why = detail.as_ref().map(|why| match cause {
                 Some(FailureCause::NotActive) => format!(". {node} is not active: {why}"),
                 _ => format!(". The last run on {node} failed: {why}"),

@@ -1,4 +1,4 @@
-//! `audit`: the verdict on each role, how its slots stand, and each finding with what it rests on.
+//! `audit`: the verdict on each role, the statuses of its slots, and each finding with its evidence.
 
 use jiff::Timestamp;
 
@@ -11,18 +11,18 @@ use crate::job::report::audited::{
     AuditFinding, AuditNote, AuditReport, CommitInfo, IncompleteStreak, SlotAttempt, SlotCounts, SnapshotStreak,
 };
 
-/// One role's audit, or why nothing can be told.
+/// The audit of one role, or the reason why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleAuditResult {
-    /// Which role.
+    /// The role.
     pub role: RoleName,
-    /// From when on.
+    /// The begin of the audited period.
     pub since: Timestamp,
-    /// What the journal tells.
+    /// The audit, or the error that prevented it.
     pub result: Result<AuditReport, String>,
 }
 
-/// A paragraph a role.
+/// The report: one paragraph per role.
 pub fn report(all: &[RoleAuditResult], view: &RenderContext) -> String {
     all.iter().map(|audited| role(audited, view)).collect::<Vec<_>>().join("\n")
 }

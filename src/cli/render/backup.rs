@@ -1,4 +1,4 @@
-//! `backup`, one paragraph a role.
+//! `backup`: one paragraph per role.
 
 use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute};
@@ -26,7 +26,7 @@ pub fn role(report: &RoleReport, view: &RenderContext) -> String {
     out + &problems(report, view)
 }
 
-/// The first line, or as many as it takes.
+/// The first sentence, with the verdict.
 fn verdict(report: &RoleReport, view: &RenderContext) -> String {
     let name = &report.role;
     let reason = report.reason.as_deref();
@@ -56,7 +56,7 @@ fn none_is_zero(n: u64) -> String {
     if n == 0 { "0 bytes".to_owned() } else { bytes(n) }
 }
 
-/// What a commit came to, in one sentence.
+/// The changes of a commit, in one sentence.
 fn changes(report: &RoleReport) -> String {
     let files = &report.files;
     let mut parts =
@@ -74,10 +74,10 @@ fn changes(report: &RoleReport) -> String {
     )
 }
 
-/// What the reader can do about an outcome that is not the usual one.
+/// A hint for an outcome that is not the usual one.
 fn hint(report: &RoleReport) -> Option<String> {
     let role = &report.role;
-    // Its own advice is better than what holds for every outcome of that kind.
+    // The hint of the reason itself is better than one for every outcome of that kind.
     let is_advised = report.reason.as_deref().is_some_and(|reason| text::advised(reason).is_some());
     match report.outcome {
         RunOutcome::Committed | RunOutcome::Unchanged if report.files.unreadable > 0 => Some(incomplete(&report.files)),
@@ -91,12 +91,12 @@ fn hint(report: &RoleReport) -> Option<String> {
     }
 }
 
-/// Whether this user may not read it.
+/// Whether this user is not allowed to read the path.
 fn is_denied(problem: &PathProblem) -> bool {
     matches!(&problem.kind, PathProblemKind::Unreadable(why) if why.starts_with("Permission denied"))
 }
 
-/// What a snapshot lacks: what could not be read now, and was not read before either, is not in it.
+/// What a snapshot lacks: files that could not be read in this run, and were not read by an earlier one either.
 fn incomplete(files: &FileCounts) -> String {
     let FileCounts { unreadable, kept, .. } = *files;
     let (is, missing) = (|n| if n == 1 { "is" } else { "are" }, unreadable.saturating_sub(kept));
@@ -115,7 +115,7 @@ fn incomplete(files: &FileCounts) -> String {
     format!("INCOMPLETE: {} could not be read{joint}{what}.", counted(unreadable, "file", "files"))
 }
 
-/// Sources without a file, and a snapshot without content: told also where the rest made a snapshot.
+/// Sources without a file, and a snapshot without content. They are reported even if the rest made a snapshot.
 fn empty_sources(report: &RoleReport, view: &RenderContext) -> String {
     let line = |path: &TreePath| view.page.wrap("  ", 2, &format!("WARNING: {} holds no file.", path.display()));
     let sources: String = report.empty_sources.iter().map(line).collect();
@@ -124,7 +124,7 @@ fn empty_sources(report: &RoleReport, view: &RenderContext) -> String {
     if report.has_no_content() { sources + &view.page.wrap("  ", 2, whole) } else { sources }
 }
 
-/// What the store had lost, what of it is there again, and what is not.
+/// The content that the store had lost: what is stored again, and what is not.
 fn loss(loss: &LossReport, view: &RenderContext) -> String {
     let packs = counted(loss.packs, "pack", "packs");
     let healed = match loss.healed_bytes {
@@ -155,9 +155,9 @@ fn loss(loss: &LossReport, view: &RenderContext) -> String {
     out
 }
 
-/// The paths that went wrong, the worst first.
+/// The problems with single paths, the worst first.
 fn problems(report: &RoleReport, view: &RenderContext) -> String {
-    // Sockets are everywhere and nobody misses them: a number is enough.
+    // Sockets are common and not missed in a backup, so their number is enough.
     let (sockets, mut sorted): (Vec<&PathProblem>, Vec<&PathProblem>) =
         report.problems.iter().partition(|p| p.kind == PathProblemKind::Socket);
     sorted.sort_by_key(|p| rank(&p.kind));

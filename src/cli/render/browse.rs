@@ -1,4 +1,4 @@
-//! `ls`, `find` and `diff`: one line an entry.
+//! `ls`, `find` and `diff`: one line per entry.
 
 use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, count, counted, file_time};
@@ -6,7 +6,7 @@ use crate::job::report::browse::{DiffChange, DiffCounts, DiffLine, FindMatch};
 use crate::repo::entry::{EntryKind, ManifestEntry};
 use crate::text;
 
-/// One line of `ls`; with `long` as `ls -l` writes it.
+/// One line of `ls`; with `long` in the format of `ls -l`.
 pub fn entry(entry: &ManifestEntry, long: bool, view: &RenderContext) -> String {
     let path = entry.path.display();
     if !long {
@@ -32,7 +32,7 @@ pub fn entry(entry: &ManifestEntry, long: bool, view: &RenderContext) -> String 
     )
 }
 
-/// One hit of `find`.
+/// One match of `find`.
 pub fn found_entry(found: &FindMatch, long: bool, view: &RenderContext) -> String {
     format!("{}  {}", short_id(found.snapshot), entry(&found.entry, long, view))
 }
@@ -68,7 +68,7 @@ pub fn diff_total(counts: &DiffCounts) -> String {
     )
 }
 
-/// A link's target, which need not be a path that a snapshot could hold.
+/// The target of a link, which need not be a path that a snapshot could hold.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
     text::exact(bytes)
 }

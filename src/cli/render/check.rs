@@ -1,4 +1,4 @@
-//! `whoami --check`: what monitoring plugins print, and their exit code.
+//! `whoami --check`: the output of a monitoring plugin, and its exit code.
 
 use std::cmp::Reverse;
 
@@ -10,21 +10,21 @@ use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
 use crate::job::report::whoami::{self, RoleInfo, RoleWarning, StateReason, WhoamiReport};
 
-/// How a role stands, as monitoring sees it. A healthy standby is fine.
+/// The health of a role, as monitoring sees it. A healthy standby is fine.
 fn health(role: &RoleInfo) -> PluginStatus {
     let warnings = alarming(role).map(health::severity).max();
     warnings.max(health::of_state(role.state)).map_or(PluginStatus::Fine, PluginStatus::from)
 }
 
-/// What is a reason for an alarm, the worst first.
+/// The warnings that are reasons for an alarm, the worst first.
 fn alarming(role: &RoleInfo) -> impl Iterator<Item = &RoleWarning> {
     role.warnings.iter().filter(|found| health::severity(found) > Severity::Note)
 }
 
-/// The most of monitoring's first line, in characters: it is a cell of a table, or a text message.
+/// The longest first line, in characters: monitoring shows it in a cell of a table, or sends it as a text message.
 const CHECK_MAX: usize = 120;
 
-/// `whoami --check`: one line that begins with the worst, all of it in lines below, and the exit code.
+/// `whoami --check`: one line that begins with the worst problem, all problems in lines below, and the exit code.
 pub fn check(report: &WhoamiReport, view: &RenderContext) -> (String, PluginStatus) {
     let verdicts = report.roles.iter().map(|role| {
         let health = health(role);
@@ -33,7 +33,7 @@ pub fn check(report: &WhoamiReport, view: &RenderContext) -> (String, PluginStat
     });
     let verdicts: Vec<(PluginStatus, &RoleInfo, String, Option<&RoleWarning>)> = verdicts.collect();
     let worst = verdicts.iter().map(|(health, ..)| *health).fold(PluginStatus::Fine, PluginStatus::or_worse);
-    // Sorting keeps the config's order among those that stand alike.
+    // The sort keeps the config's order among roles with the same health.
     let mut ordered: Vec<_> = verdicts.iter().collect();
     ordered.sort_by_key(|(health, ..)| Reverse(health.severity()));
     let outcome = match worst {
@@ -45,7 +45,7 @@ pub fn check(report: &WhoamiReport, view: &RenderContext) -> (String, PluginStat
     let texts: Vec<&str> = ordered.iter().map(|(_, _, text, _)| text.as_str()).collect();
     let headline = format!("RUNNER {outcome} - {}", texts.join("; "));
     let mut out = shortened(&headline, CHECK_MAX);
-    // What the first line says in full is not said again.
+    // What the first line says in full is not repeated.
     let is_cut = out != headline;
     out.push('\n');
     for (_, role, _, said) in &verdicts {
@@ -55,17 +55,17 @@ pub fn check(report: &WhoamiReport, view: &RenderContext) -> (String, PluginStat
             let text = format!("{severity}: {}", warning::text(&role.role, found, view));
             out += &view.page.wrap(&format!("{} ", role.role), 2, &text);
         }
-        // Where the first line has a warning, it does not have why the node stands as it does.
+        // If the first line has a warning, it lacks the reason of the node's status.
         if health::of_state(role.state).is_some() && (is_cut || said.is_some()) {
             let text = format!("{}: {}", state_word(role.state).to_uppercase(), reason(role, view));
             out += &view.page.wrap(&format!("{} ", role.role), 2, &text);
         }
     }
-    // A bar begins the figures of a plugin.
+    // A bar separates the performance data of a plugin, so it is replaced.
     (out.replace('|', "/"), worst)
 }
 
-/// One role in monitoring's first line: its worst, else that it is well; and which warning that is.
+/// The part of one role in monitoring's first line: its worst warning, if any, else that it is well; and that warning.
 fn verdict<'a>(health: PluginStatus, role: &'a RoleInfo, view: &RenderContext) -> (String, Option<&'a RoleWarning>) {
     let state = state_word(role.state);
     let by_state = health::of_state(role.state).map(PluginStatus::from);
@@ -83,7 +83,7 @@ fn verdict<'a>(health: PluginStatus, role: &'a RoleInfo, view: &RenderContext) -
     }
 }
 
-/// Why the node stands as it does. Its probes are not listed here, so the one that cannot tell is named.
+/// The reason of the node's status. Its probes are not listed here, so the one that cannot tell is named.
 fn reason(role: &RoleInfo, view: &RenderContext) -> String {
     match whoami::undecided_probe(&role.evidence).filter(|_| role.reason == StateReason::ProbesUnknown) {
         Some(probe) => format!("the probes cannot tell, so nothing starts here: {}", escaped(probe.as_bytes())),
@@ -91,7 +91,7 @@ fn reason(role: &RoleInfo, view: &RenderContext) -> String {
     }
 }
 
-/// Whether a warning is what keeps a node from telling how it stands.
+/// Whether a warning is the reason why a node's status is unknown.
 fn explains(found: &RoleWarning, reason: &StateReason) -> bool {
     match reason {
         StateReason::JournalUnread => {
@@ -105,7 +105,7 @@ fn explains(found: &RoleWarning, reason: &StateReason) -> bool {
     }
 }
 
-/// In one line of at most so many characters.
+/// The text as one line of at most `most` characters.
 fn shortened(text: &str, most: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= most {

@@ -27,7 +27,7 @@ pub fn drop_ins(files: &[PathBuf], page: PageLayout) -> String {
     wrote + &page.row(ADVICE, 2, "'systemctl daemon-reload', and restart what runs.")
 }
 
-/// What a valid config comes to.
+/// The summary of a valid config.
 pub fn checked(settings: &Settings, links: &[SymlinkedSource], missing: &[ConfigProblem], page: PageLayout) -> String {
     let files: Vec<String> = settings.files.iter().map(|f| f.display().to_string()).collect();
     let mut out = page.wrap(
@@ -69,7 +69,7 @@ pub fn checked(settings: &Settings, links: &[SymlinkedSource], missing: &[Config
     out
 }
 
-/// A source that no run takes.
+/// A source that is a symbolic link, which no run backs up.
 pub fn link(link: &SymlinkedSource) -> String {
     let SymlinkedSource { role, source, target } = link;
     format!(

@@ -1,4 +1,4 @@
-//! What the daemon says: a line a happening, for the log and for systemd's status.
+//! The daemon's messages: one line per event, for the log and for systemd's status.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::role::controller::{RoleStatus, YieldReason};
 use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 
-/// How this node stands for a role, after the role's name.
+/// This node's status for a role, to follow the role's name.
 pub fn status_line(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
     let state = match stand {
         RoleStatus::Active { .. } | RoleStatus::Candidate | RoleStatus::Paused(_) => {
@@ -25,7 +25,7 @@ pub fn status_line(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone
     format!("{state}: {}", status_reason(stand, evidence, zone))
 }
 
-/// Why it stands so.
+/// The reason for the status.
 pub fn status_reason(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
     let why = match stand {
         RoleStatus::Active { term: Some(term) } => return format!("active, term {term}"),
@@ -53,12 +53,12 @@ pub fn status_reason(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZo
     reason::text(&why, zone)
 }
 
-/// A slot that somebody who only observes leaves alone.
+/// A slot that observe mode does not back up.
 pub fn would_run(slot: Slot, zone: &TimeZone) -> String {
     format!("this node would back up for the slot {} now, but only observes", units::minute(slot.at, zone))
 }
 
-/// How all roles stand, in one line: what is not as it should be first.
+/// The statuses of all roles, in one line: those that need attention first.
 pub fn summary(stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
     let names = |wanted: &dyn Fn(&Option<RoleStatus>) -> bool| {
         stands.iter().filter(|(_, stand)| wanted(stand)).map(|(name, _)| name.as_str()).collect::<Vec<_>>()

@@ -1,10 +1,10 @@
-//! `exec`: what is to be said beside the command's own output.
+//! `exec`: the messages beside the command's own output.
 
 use super::{RenderContext, reason};
 use crate::ids::RoleName;
 use crate::job::exec::{ExecOutcome, ExecStopCause, ProcessExit};
 
-/// Nothing where the command ran to its end.
+/// The message; `None` if the command ran to its end.
 pub fn text(role: &RoleName, executed: &ExecOutcome, view: &RenderContext) -> Option<String> {
     let text = match executed {
         ExecOutcome::Ran { .. } => return None,

@@ -7,7 +7,7 @@ use crate::ids::Seq;
 use crate::job::browse::{JournalEntry, VoidContent};
 use crate::journal::record::{Record, RecordBody, TakeoverReason};
 
-/// Oldest first.
+/// The table, oldest record first.
 pub fn lines(lines: &[JournalEntry], view: &RenderContext) -> String {
     if lines.is_empty() {
         return "the journal is empty\n".to_owned();

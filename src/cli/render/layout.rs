@@ -1,4 +1,4 @@
-//! The one place that breaks lines: sentences and tables at the width of what shows them.
+//! The one place that breaks lines: sentences and tables at the width of the page.
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -7,52 +7,53 @@ use crate::text::{self, ADVICE};
 /// The widest that sentences get, in columns, however wide the terminal is.
 pub const TEXT_WIDTH_MAX: usize = 80;
 
-/// The narrowest that a terminal is taken for: below it every word would stand alone.
+/// The narrowest width that is assumed for a terminal: below it each word would get a line of its own.
 const WIDTH_MIN: usize = 20;
 
-/// The narrowest that the last column of a table is broken to.
+/// The narrowest width to which the last column of a table is broken.
 const LAST_CELL_MIN: usize = 20;
 
-/// How wide a text may get, in columns.
+/// The width of a page, in columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageLayout {
-    /// Of sentences.
+    /// The width of sentences.
     text: usize,
-    /// Of what is one line by its nature: a row of a table, an entry of a listing.
+    /// The width of items that are one line by nature: a row of a table, an entry of a listing.
     line: usize,
 }
 
 impl PageLayout {
-    /// A file or a pipe. A row stays a line there, for grep.
+    /// The page of a file or a pipe. A row stays one line there, for grep.
     pub const FILE: Self = Self { text: TEXT_WIDTH_MAX, line: usize::MAX };
 
-    /// A log, or standard error where no terminal is: a message is a line.
+    /// The page of a log, or of standard error without a terminal: each message is one line.
     pub const LOG: Self = Self { text: usize::MAX, line: usize::MAX };
 
-    /// [`PageLayout::FILE`] for what shows so many columns.
+    /// [`PageLayout::FILE`] for a reader that shows `columns` columns.
     pub fn file(columns: usize) -> Self {
         Self { text: columns.clamp(WIDTH_MIN, TEXT_WIDTH_MAX), ..Self::FILE }
     }
 
-    /// A terminal of so many columns.
+    /// A terminal of `columns` columns.
     pub fn terminal(columns: usize) -> Self {
         let columns = columns.max(WIDTH_MIN);
         Self { text: columns.min(TEXT_WIDTH_MAX), line: columns }
     }
 
-    /// Whether `line` stays one line here.
+    /// Whether `line` fits into one line of this page.
     pub fn fits(self, line: &str) -> bool {
         width(line) <= self.line
     }
 
-    /// `text` in lines of this width, the first after `first`, the others indented by `indent`. Words longer than that stay whole, so
-    /// that paths can be copied. Ends with a newline.
+    /// Breaks `text` into lines of this width: the first after `first`, the others indented by `indent`. Words longer
+    /// than a line stay whole, so that paths can be copied. The result ends with a newline.
     pub fn wrap(self, first: &str, indent: usize, text: &str) -> String {
         // On a narrow page a deep indent would leave no room.
         fill(self.text, first, indent.min(self.text / 4), text)
     }
 
-    /// The same with what to do on a line of its own, where a text ends with that. In a log a message is a line.
+    /// As [`PageLayout::wrap`], with a hint at the end of the text on a line of its own. In a log a message stays one
+    /// line.
     pub fn wrap_advised(self, first: &str, indent: usize, text: &str) -> String {
         match text::advised(text).filter(|_| self.text < usize::MAX) {
             Some((what, todo)) => self.wrap(first, indent, what) + &self.wrap(&format!("  {ADVICE}"), 4, todo),
@@ -60,12 +61,13 @@ impl PageLayout {
         }
     }
 
-    /// [`PageLayout::wrap`] for what is one line by its nature, such as a path and what is wrong with it: only a terminal breaks it.
+    /// [`PageLayout::wrap`] for an item that is one line by nature, such as a path and its problem: only a terminal
+    /// breaks it.
     pub fn row(self, first: &str, indent: usize, text: &str) -> String {
         fill(self.line, first, indent, text)
     }
 
-    /// Lines that are made already, such as a message of several: each wrapped for itself, below its own indent.
+    /// Breaks a text of several lines: each line by itself, below its own indent.
     pub fn wrap_lines(self, text: &str) -> String {
         let line = |line: &str| {
             let rest = line.trim_start_matches(' ');
@@ -75,15 +77,16 @@ impl PageLayout {
         text.lines().map(line).collect()
     }
 
-    /// A table without lines; `right` says which columns are numbers. Where its rows do not fit, the last cell of each is broken; where there is
-    /// no room for that either, a row becomes a paragraph: its first cell, and the others below with their headings.
+    /// A table without rules; `right` tells which columns are numbers. If its rows do not fit, the last cell of each is
+    /// broken; if there is no room for that either, each row becomes a paragraph: its first cell, and the others below
+    /// with their headings.
     pub fn table<const N: usize>(
         self,
         header: [&str; N],
         right: [bool; N],
         rows: impl IntoIterator<Item = [String; N]>,
     ) -> String {
-        // A row is a line, whatever stands in its cells.
+        // A row is one line, whatever its cells contain.
         let rows: Vec<[String; N]> =
             rows.into_iter().map(|row| row.map(|cell| text::line(&cell).into_owned())).collect();
         let table = lines(header, right, &rows);
@@ -121,11 +124,11 @@ impl PageLayout {
     }
 }
 
-/// [`PageLayout::wrap`] in so many columns.
+/// [`PageLayout::wrap`] for `most` columns.
 fn fill(most: usize, first: &str, indent: usize, text: &str) -> String {
     let mut out = String::from(first);
     let mut column = width(first);
-    // What begins the line counts as a word of it: where the first one does not fit behind it, it goes below.
+    // The beginning of the line counts as a word of it: if the next word does not fit after it, that word goes below.
     let mut fresh = first.trim_end().is_empty();
     for word in glued(&text::without_os_error(text)) {
         let len = width(&word);
@@ -151,7 +154,8 @@ fn fill(most: usize, first: &str, indent: usize, text: &str) -> String {
 fn lines<const N: usize>(header: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    // Not by this library: [`PageLayout::table`] breaks what does not fit, and in a pipe a line stays a line for grep.
+    // This library does not break cells: [`PageLayout::table`] breaks what does not fit, and in a pipe a row stays one
+    // line for grep.
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     table.set_header(header);
     table.add_rows(rows.iter().cloned());
@@ -166,14 +170,14 @@ fn lines<const N: usize>(header: [&str; N], right: [bool; N], rows: &[[String; N
     shown
 }
 
-/// `text` for a screen of so many rows that shows another text: over it, row by row, without a moment in which it is empty. What does not
-/// fit is counted, so that nothing scrolls.
+/// `text` for a screen of `rows` rows that shows another text: it is written over it row by row, so that the screen is
+/// never empty. Lines that do not fit are counted, so that nothing scrolls.
 pub fn screen(text: &str, rows: usize) -> String {
     const HOME: &str = "\x1b[H";
     const END_LINE: &str = "\x1b[K\n";
     const CLEAR_BELOW: &str = "\x1b[J";
     let lines: Vec<&str> = text.lines().collect();
-    // The cursor stands on the last row.
+    // The last row is for the cursor.
     let room = rows.saturating_sub(1).max(2);
     let shown = if lines.len() > room { room - 1 } else { lines.len() };
     let mut out = String::from(HOME);
@@ -186,12 +190,12 @@ pub fn screen(text: &str, rows: usize) -> String {
     out + CLEAR_BELOW
 }
 
-/// The columns that `text` takes; what steers a terminal is not in it, or is written out when it is shown.
+/// The columns that `text` takes. Control characters are not in it, or are escaped when it is shown.
 fn width(text: &str) -> usize {
     text.width()
 }
 
-/// The words of `text`, a number together with its unit.
+/// The words of `text`; a number and its unit count as one word.
 fn glued(text: &str) -> Vec<String> {
     const UNITS: [&str; 14] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "bytes", "ms", "s", "min", "h", "d", "%"];
     let mut words: Vec<String> = Vec::new();

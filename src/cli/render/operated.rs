@@ -9,7 +9,7 @@ use crate::journal::future_dates::WrongClock;
 use crate::journal::state::JournalPause;
 use crate::role::controller::READ_INTERVAL_IDLE;
 
-/// What was done, and what it means.
+/// The action, and what follows from it.
 pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
     let role = &acted.role;
     let text = match &acted.change {
@@ -72,7 +72,7 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
     view.page.wrap(&format!("{role}: "), 2, &text)
 }
 
-/// As a sentence begins.
+/// The text with a capital first letter.
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()

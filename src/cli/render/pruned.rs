@@ -6,7 +6,7 @@ use crate::ids::RoleName;
 use crate::job::prune::retention::{KeepReason, RetentionRule};
 use crate::job::report::pruned::{PruneReport, RetentionVerdict};
 
-/// What was done or, on a dry run, what would be.
+/// What was pruned or, on a dry run, what would be.
 pub fn report(report: &PruneReport, dry_run: bool, view: &RenderContext) -> String {
     let gone = report.snapshots.iter().filter(|verdict| !verdict.kept).count() as u64;
     let kept = report.snapshots.len() as u64 - gone;
@@ -67,7 +67,7 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &RenderContext) -> Stri
     out
 }
 
-/// That nothing was done here.
+/// The message that this node did not prune.
 pub fn refused(role: &RoleName, why: &str, view: &RenderContext) -> String {
     view.page.wrap(&format!("{role}: "), 2, &format!("not pruned — {why}"))
 }
@@ -99,7 +99,7 @@ fn reason(reason: KeepReason) -> String {
     format!("{}{}", if reason.oldest { "oldest " } else { "" }, rule(reason.rule))
 }
 
-/// The config's word.
+/// The rule's key in the config.
 pub fn rule(rule: RetentionRule) -> &'static str {
     match rule {
         RetentionRule::Last => "last",

@@ -9,11 +9,11 @@ use crate::job::admission::guard::NoCommitReason;
 use crate::role::election::{RolePause, StandbyReason, UnknownReason};
 use crate::role::probe::{ProbeAnswer, ProbeResult};
 
-/// A node that exists twice, and what to do.
+/// The message about a node that exists twice, with a hint.
 pub const CLONED: &str = "this node exists twice, because a machine was cloned with its state directory. Neither of the two works; run \
      'runner init --new-identity' on each of them";
 
-/// One sentence without a full stop.
+/// The reason, as a sentence without a full stop.
 pub fn text(reason: &NoCommitReason, zone: &TimeZone) -> String {
     match reason {
         NoCommitReason::Standby(StandbyReason::NotListed, _) => "the config's nodes do not list this one".to_owned(),
@@ -88,19 +88,19 @@ fn paused(pause: &RolePause, zone: &TimeZone) -> String {
     format!("paused on {} at {}{until}{why}; 'runner resume' ends it", pause.by, units::minute(pause.since, zone))
 }
 
-/// A verdict that rests on probes saying no.
+/// A verdict that rests on probes that say no.
 pub fn not_eligible(verdict: &str, evidence: &[ProbeResult]) -> String {
     probes(verdict, evidence, ProbeAnswer::No)
 }
 
-/// The verdict with the probes that made it.
+/// A verdict with the probes that led to it.
 fn probes(verdict: &str, evidence: &[ProbeResult], decisive: ProbeAnswer) -> String {
     let named: Vec<String> = evidence
         .iter()
         .filter(|e| e.answer == decisive && !e.fallback)
         .map(|e| format!("{}: {}", e.subject, e.detail))
         .collect();
-    // Under `not` the decisive answer may be the opposite; then all of it is shown.
+    // Under `not` the decisive answer may be the opposite; then all probes are named.
     let named = if named.is_empty() {
         evidence.iter().map(|e| format!("{}: {}", e.subject, e.detail)).collect()
     } else {

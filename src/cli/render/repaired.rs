@@ -8,7 +8,7 @@ use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport, Sn
 /// The most entries that a text names below one snapshot.
 const LOST_NAMED_MAX: usize = 10;
 
-/// The verdict, what is lost and what becomes of it, then each snapshot that cannot be restored whole.
+/// The report: the verdict, what is lost and what happens to it, then each snapshot that cannot be restored whole.
 pub fn report(report: &RepairReport, view: &RenderContext) -> String {
     let lost = report.lost_files();
     let whole = report.snapshots.iter().filter(|snapshot| snapshot.lost_count == 0).count();

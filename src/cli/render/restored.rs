@@ -9,7 +9,7 @@ use crate::job::restore::RestoreProblemKind;
 use crate::repo::entry::TreePath;
 use crate::tree::write::{MetadataFailure, MetadataKind};
 
-/// The verdict, what it took, what could not be done.
+/// The report: the verdict, the time and amount, and what could not be restored.
 pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
     let (snapshot, report) = (&restored.snapshot, &restored.report);
     let n = &report.counts;
@@ -91,7 +91,8 @@ pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
     out
 }
 
-/// Why something was not restored. A chunk's ID is shown by its start, which is enough to compare it with another line.
+/// Why something was not restored. Only the start of a chunk's ID is shown, which is enough to compare it with another
+/// line.
 fn why(kind: &RestoreProblemKind) -> String {
     match kind {
         RestoreProblemKind::Missing(chunk) => format!("chunk {chunk:.8} is missing from the repository"),
@@ -128,7 +129,7 @@ fn data(report: &RestoreReport) -> String {
     format!("{} written{reused}, {} downloaded in {}", bytes(b.written), bytes(b.fetched), duration(report.duration))
 }
 
-/// Once a kind: a line a file would bury the rest.
+/// One line per kind of problem: a line per file would bury the rest.
 fn metadata_problem(trouble: &MetadataFailure) -> String {
     let (what, root) = match trouble.kind {
         MetadataKind::Owner => ("owner not set", true),

@@ -1,4 +1,4 @@
-//! Reports that the tests of this room render.
+//! Sample reports for the tests of the renderers.
 
 use std::time::Duration;
 
@@ -29,12 +29,12 @@ pub(crate) fn view() -> RenderContext {
     }
 }
 
-/// On a terminal of so many columns.
+/// A view for a terminal of `columns` columns.
 pub(crate) fn view_of(columns: usize) -> RenderContext {
     RenderContext { page: PageLayout::terminal(columns), ..view() }
 }
 
-/// What `render` makes of 80 and of 40 columns stays in them, but for a word that is longer by itself.
+/// Checks that the output of `render` for 80 and for 40 columns fits, except for a single word that is longer.
 pub(crate) fn assert_fits(render: impl Fn(&RenderContext) -> String) {
     for columns in [80, 40] {
         let text = render(&view_of(columns));
@@ -184,7 +184,7 @@ pub(crate) fn blind() -> RoleInfo {
     }
 }
 
-/// Its twin wrote the newest record, under the same name and term.
+/// A node whose clone wrote the newest record, under the same name and term.
 pub(crate) fn cloned() -> RoleInfo {
     RoleInfo { state: RoleState::Conflict, reason: StateReason::Cloned, evidence: Vec::new(), ..active() }
 }
@@ -210,7 +210,7 @@ fn committed(seq: u64, node: &str, time: &str) -> CommitInfo {
     }
 }
 
-/// What a clock two years ahead left behind.
+/// Records from a clock that was two years ahead.
 pub(crate) fn future() -> FutureDates {
     let node = WriterNode { id: NodeId([1; 16]), name: "app02".to_owned() };
     FutureDates { count: 2, latest: at("2028-11-19T01:00:00Z"), node: Some(node), clock: WrongClock::Writer }

@@ -1,4 +1,4 @@
-//! `init` and the keys' verbs.
+//! `init` and the `key` commands.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::config::{JournalPlacement, KeySource};
 use crate::ids::KeyId;
 use crate::job::report::setup::{InitReport, InitRoleReport, KeyChange, KeyReport, KeyRotation, KeySlotKind};
 
-/// One line a role, then what a person must do with each key, once.
+/// One line per role, then what a person must do with each key, once.
 pub fn init(report: &InitReport, page: PageLayout) -> String {
     let mut out = match &report.new_identity {
         Some(id) => page.wrap("", 2, &format!("this node is a new one now: {id}")),
@@ -34,7 +34,8 @@ pub fn init(report: &InitReport, page: PageLayout) -> String {
     out
 }
 
-/// Two nodes with a directory each would both be active, and neither would ever see the other.
+/// The warning about a store in a directory: two nodes with a directory each would both be active, and neither would
+/// ever see the other.
 const ONE_DIRECTORY: &str = "The store is a directory: every node of a role must reach this same one, by NFS or the like. With a directory of \
                              its own each node makes a history of its own, and each takes itself for the active one.";
 
@@ -81,7 +82,7 @@ fn key_copy_advice(key: &KeySource, made: bool, created: bool) -> String {
     }
 }
 
-/// What became of the keys, and which there are.
+/// What happened to the key slots, and which there are.
 pub fn keys(report: &KeyReport, page: PageLayout) -> String {
     let role = &report.role;
     let mut out = match &report.change {
@@ -109,7 +110,7 @@ pub fn keys(report: &KeyReport, page: PageLayout) -> String {
             (!report.generation.is_first() || !slot.generation.is_first())
                 .then(|| format!("generation {}", slot.generation)),
         );
-        // A key that does not open it cannot tell.
+        // A key that does not open the slot cannot tell.
         words.extend((slot.generation > report.generation).then(|| "(as it says; this key cannot tell)".to_owned()));
         words.extend(slot.opened.then(|| " opened the repository for this command".to_owned()));
         words.extend(slot.problem.as_ref().map(|problem| format!(" {problem}")));

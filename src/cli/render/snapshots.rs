@@ -4,7 +4,8 @@ use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, count, counted, minute};
 use crate::job::report::snapshot::SnapshotInfo;
 
-/// Oldest first, so that the newest stands above the prompt. `doubtful`: the journal may have more than could be read.
+/// Oldest first, so that the newest is next to the prompt. `doubtful`: the journal may have more records than could be
+/// read.
 pub fn list(snapshots: &[SnapshotInfo], doubtful: bool, view: &RenderContext) -> String {
     if snapshots.is_empty() {
         let none = if doubtful { "no snapshot in what can be read\n" } else { "no snapshots yet\n" };
@@ -37,13 +38,13 @@ pub fn list(snapshots: &[SnapshotInfo], doubtful: bool, view: &RenderContext) ->
     out
 }
 
-/// What is known later of sources without a file.
+/// The note about sources without a file, for an older snapshot.
 pub(super) fn empty(count: u64) -> String {
     let sources = counted(count, "source or dump", "sources or dumps");
     format!("{sources} held no file when it was made; nothing of that is in it")
 }
 
-/// What is known later of what a run could not read.
+/// The note about files that a run could not read, for an older snapshot.
 pub(super) fn unread(count: u64) -> String {
     format!(
         "{} could not be read when it was made; missing in it, or in it as read before",

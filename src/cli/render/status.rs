@@ -1,4 +1,4 @@
-//! `status`: every role in one table, and below it what needs a person.
+//! `status`: every role in one table, and below it what needs a person's attention.
 
 use super::whoami::state_word;
 use super::{RenderContext, warning};
@@ -7,10 +7,10 @@ use crate::job::health::{self, Severity};
 use crate::job::report::RunOutcome;
 use crate::job::report::whoami::{RoleInfo, RoleState, RoleWarning, RunStep, WhoamiReport};
 
-/// What stands where there is nothing to say.
+/// The mark of an empty cell.
 const NONE: &str = "-";
 
-/// A line a role, then a line a warning.
+/// A line per role, then a line per warning.
 pub fn text(report: &WhoamiReport, view: &RenderContext) -> String {
     let rows = report.roles.iter().map(|role| {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
@@ -39,7 +39,7 @@ pub fn text(report: &WhoamiReport, view: &RenderContext) -> String {
     out
 }
 
-/// A state; in capitals where it needs a person.
+/// A state; in capitals if it needs a person's attention.
 fn here(state: RoleState) -> String {
     match health::of_state(state) {
         Some(_) => state_word(state).to_uppercase(),
@@ -47,7 +47,7 @@ fn here(state: RoleState) -> String {
     }
 }
 
-/// In a word each; the lines below the table tell more.
+/// The risks in one word each; the lines below the table give details.
 fn risks(role: &RoleInfo) -> String {
     let word = |warning: &RoleWarning| match warning {
         RoleWarning::SlotsMissed { .. } => "missed",

@@ -9,7 +9,7 @@ use crate::job::report::verified::{DamageKind, DamagedObject, VerifyReport};
 /// The most files that a text names below one damage.
 const LOST_NAMED_MAX: usize = 10;
 
-/// The verdict, what was looked at, then each damage with the files it costs.
+/// The report: the verdict, what was checked, then each damage with the files that it affects.
 pub fn report(report: &VerifyReport, page: PageLayout) -> String {
     let verdict = match report.damage_count {
         0 => "no damage found".to_owned(),
@@ -35,7 +35,7 @@ pub fn report(report: &VerifyReport, page: PageLayout) -> String {
             duration(report.duration)
         ),
     );
-    // With an index gone, what it names is not referred to either.
+    // If an index is missing, what it names counts as unreferenced, too.
     if n.unreferenced > 0 && report.damage_count == 0 {
         let garbage = counted(n.unreferenced, "object that nothing refers to", "objects that nothing refers to");
         out += &page.wrap(

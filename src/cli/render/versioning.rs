@@ -1,4 +1,4 @@
-//! A bucket that keeps versions: what follows, and what to do about it.
+//! A bucket that keeps old versions: the consequences, and what to do about them.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::text::ADVICE;
 /// 30 days, in seconds.
 const MONTH: f64 = 30.0 * 86_400.0;
 
-/// What a person should know of it; `None`: nothing. `prefix`: where the repositories are in the bucket.
+/// The warning, if there is one. `prefix`: the location of the repositories in the bucket.
 pub fn warning(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -> Option<String> {
     match versioning {
-        // Servers that have no versions do not know the question.
+        // Servers that have no versions may not know the request.
         Versioning::None | Versioning::Unknown { .. } => None,
         Versioning::Denied { why } => Some(format!(
             "whether the bucket keeps versions cannot be told: these credentials may not ask ({why}). If it does, what is deleted stays \
@@ -45,13 +45,13 @@ pub fn warning(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -
     }
 }
 
-/// How often the objects of these roles' leases are written in a month, by one holder each.
+/// How often the objects of these roles' leases are written per month, by one holder each.
 fn rewrites_per_month(roles: &[&RoleSettings]) -> u64 {
     let ttls = roles.iter().filter(|role| role.lease == LeaseKind::Bucket).map(|role| role.bucket_lease_ttl);
     ttls.map(|ttl: Duration| (MONTH * f64::from(RENEW_PART) / ttl.as_secs_f64().max(1.0)).round() as u64).sum()
 }
 
-/// What removes old versions below `prefix`, and the marks of what is gone.
+/// The rule that removes old versions and delete markers below `prefix`.
 fn rule(prefix: &str) -> String {
     serde_json::json!({ "Rules": [{
         "ID": "runner-old-versions",

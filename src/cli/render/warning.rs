@@ -1,4 +1,4 @@
-//! What a person should look after in a role, a sentence each: for `whoami`, `status` and monitoring.
+//! The warnings of a role that need a person's attention, one sentence each: for `whoami`, `status` and monitoring.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::journal::future_dates::{FutureDates, WrongClock};
 use crate::repo::entry::TreePath;
 use crate::role::slot::MISSED_MAX;
 
-/// One sentence without a full stop. What matters most comes first: monitoring cuts it.
+/// One sentence without a full stop. The most important part comes first, because monitoring cuts it.
 pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext) -> String {
     match warning {
         RoleWarning::SlotsMissed { last, count, cause, .. } => {
@@ -157,13 +157,13 @@ pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext)
     }
 }
 
-/// That the state directory cannot be written, and what follows.
+/// The state directory cannot be written, and what follows.
 pub(super) fn state_unwritable(why: &str, stands_by: bool) -> String {
     let so = if stands_by { "this node could not take the role" } else { "no run can succeed here" };
     format!("the state directory cannot be written, so {so}: {why}")
 }
 
-/// That a role has lost its schedule, and what is to be done about it.
+/// A role has lost its schedule, with a hint.
 pub(super) fn schedule_missing(role: &RoleName, last: Timestamp, view: &RenderContext) -> String {
     format!(
         "the config has no schedule for this role, and had one: its last scheduled run is from {}, and no further one comes by itself. \
@@ -172,7 +172,7 @@ pub(super) fn schedule_missing(role: &RoleName, last: Timestamp, view: &RenderCo
     )
 }
 
-/// What is dated beyond the present, and what is to be done about it.
+/// Records are dated in the future, with a hint.
 fn future_dates(role: &RoleName, future: &FutureDates, view: &RenderContext) -> String {
     let dates = counted(future.count, "date lies", "dates lie");
     let latest = format!("{} ({})", minute(future.latest, &view.zone), relative(future.latest, view.now));
@@ -234,7 +234,7 @@ fn missed_cause(cause: &MissedCause, view: &RenderContext) -> String {
     }
 }
 
-/// So many empty sources are named.
+/// The most empty sources that are named.
 const EMPTY_NAMED_MAX: usize = 3;
 
 /// `nothing of /srv/b and 2 more sources is backed up`.
@@ -249,7 +249,7 @@ pub(super) fn empty_sources(empty: &EmptySources) -> String {
     format!("nothing of {} is backed up", parts.join(", "))
 }
 
-/// A slot's instant; seconds only where the schedule has them.
+/// The instant of a slot; with seconds only if the schedule has them.
 pub(super) fn instant(slot: Timestamp, view: &RenderContext) -> String {
     if slot.as_second() % 60 == 0 { minute(slot, &view.zone) } else { time(slot, &view.zone) }
 }
@@ -283,7 +283,7 @@ fn lease(lease: LeaseKind) -> &'static str {
     }
 }
 
-/// How bad it is, in the word of monitoring plugins.
+/// The severity, in the words of monitoring plugins.
 pub(super) fn severity(severity: Severity) -> &'static str {
     match severity {
         Severity::Note => "note   ",

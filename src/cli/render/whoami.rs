@@ -71,7 +71,7 @@ fn role(role: &RoleInfo, view: &RenderContext) -> String {
     out
 }
 
-/// The next slot, and who will run it as things are.
+/// The next slot, and the node that will run it as things are.
 fn next(role: &RoleInfo, view: &RenderContext) -> String {
     let Some(slot) = role.next_slot else {
         let why = if role.state == RoleState::Paused { "none while the pause lasts" } else { "no schedule" };
@@ -100,7 +100,7 @@ pub(super) fn state_word(state: RoleState) -> &'static str {
     }
 }
 
-/// One sentence, made of what it rests on.
+/// The reason of the state, in one sentence with its evidence.
 pub(super) fn why(role: &RoleInfo, view: &RenderContext) -> String {
     match &role.reason {
         StateReason::AlwaysActive => {
