@@ -1,4 +1,4 @@
-//! Who is active for a role: probes, leases, the election's verdict, slots and schedule.
+//! Which node is active for a role: probes, leases, the election, slots and schedule.
 //!
 //! The decisions are pure. Adapters talk to the kernel, to etcd and to commands. Only this module can make a
 //! [`permit::Candidacy`]; without a candidacy there is no permit, and without a permit no append.
