@@ -1,40 +1,42 @@
-//! When a client is built anew from the credentials and certificates on disk, because a server refused the ones it has. Pure.
+//! Decides when a client is rebuilt from the credentials and certificates on disk, after a server refused its current
+//! ones. Pure.
 //!
-//! The invariant that lives here: a refusal is answered by one new client and one more request at most, and refusals that go on build
-//! clients at growing intervals. So what was exchanged on disk is used at once, and what is refused for good costs next to nothing.
+//! The invariant that lives here: a refusal leads to at most one new client and one more request, and continuing
+//! refusals rebuild clients at growing intervals. So files that were replaced on disk are used at once, and a permanent
+//! refusal costs next to nothing.
 
 use std::time::Duration;
 
-/// The pause before the second new client, and the longest one.
+/// The pause before the second rebuild, and the longest pause.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Where one client stands.
+/// The renewal state of one client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClientRenewal {
     generation: u64,
-    /// No other one is built before this time, and the pause after which that is.
+    /// No rebuild before this time, and the pause that follows the next rebuild.
     until: Duration,
     pause: Duration,
 }
 
-/// What is done about a refusal.
+/// What to do about a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenewalAction {
-    /// Another caller has built a new client since: it is asked.
+    /// Another caller has built a new client since: send the request through that one.
     UseNewer,
-    /// A new one is built, and asked.
+    /// Build a new client and send the request through it.
     Build,
-    /// The refusal stands.
+    /// The refusal is final.
     Stands,
 }
 
 impl ClientRenewal {
-    /// Which client this is; each new one has a higher number.
+    /// The number of the current client; each new one has a higher number.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The client of generation `used` was refused at `now`.
+    /// Decides about a refusal of the client of generation `used` at `now`.
     pub fn note_refusal(&self, used: u64, now: Duration) -> RenewalAction {
         if self.generation > used {
             RenewalAction::UseNewer
@@ -45,18 +47,18 @@ impl ClientRenewal {
         }
     }
 
-    /// A new one is built at `now`, also where that came to nothing.
+    /// Records that a new client was built at `now`, or that the attempt failed.
     pub fn note_built(&mut self, now: Duration) {
         self.pause = (self.pause * 2).clamp(PAUSE.0, PAUSE.1);
         (self.generation, self.until) = (self.generation + 1, now + self.pause);
     }
 
-    /// The new one did what the one before was refused.
+    /// Records that the new client succeeded at what the previous one was refused.
     pub fn note_accepted(&mut self) {
         (self.until, self.pause) = (Duration::ZERO, Duration::ZERO);
     }
 
-    /// An operator asks for a new client: whatever was refused may be built anew at once.
+    /// Allows an immediate rebuild, because the operator asked for a new client.
     pub fn request_rebuild(&mut self) {
         self.note_accepted();
         self.generation += 1;

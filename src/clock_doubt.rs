@@ -1,7 +1,7 @@
-//! What speaks against this node's clock, which dates the records that it writes.
+//! Evidence that this node's clock is wrong. The clock dates the records that the node writes.
 //!
-//! A record is written all the same: an operator's act or a run by hand needs no slot. What must not be done by such a clock is refused
-//! before that (slots, prunes, the end of a pause).
+//! The record is written all the same: an operator's command or a manual run needs no slot. Actions that a wrong clock
+//! must not trigger (slots, prunes, the end of a pause) are refused before.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,24 +19,24 @@ use crate::text::ADVICE;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockDoubt {
-    /// The store's clock is another.
+    /// The store's clock differs.
     Store {
-        /// The store's minus this node's.
+        /// The store's clock minus this node's.
         offset: SignedDuration,
     },
-    /// What the journal dates lies beyond it, and nothing, or no other node, agrees with it.
+    /// Dates in the journal lie ahead of this node's clock, and nothing, or no other node, confirms the clock.
     Journal {
-        /// The latest date.
+        /// The latest date in the journal.
         latest: Timestamp,
-        /// By how much that is ahead.
+        /// How far that date is ahead of this node's clock.
         ahead: SignedDuration,
-        /// The label of the node that wrote it, where it is known.
+        /// The label of the node that wrote the date, if known.
         node: Option<String>,
     },
 }
 
 impl ClockDoubt {
-    /// The store's clock minus this node's, where that is what tells.
+    /// The store's clock minus this node's, if that is the evidence.
     pub fn offset(&self) -> Option<SignedDuration> {
         match self {
             Self::Store { offset } => Some(*offset),
@@ -44,12 +44,12 @@ impl ClockDoubt {
         }
     }
 
-    /// In one line, with what to do.
+    /// The doubt and the remedy in one line.
     pub fn with_hint(&self) -> String {
         format!("{self}. {ADVICE}{}", self.remedy())
     }
 
-    /// What to do.
+    /// The remedy, for the operator.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Store { offset } if offset.is_negative() => {
@@ -67,7 +67,7 @@ impl ClockDoubt {
 impl fmt::Display for ClockDoubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span = |time: &SignedDuration| {
-            // It is off by more than five minutes.
+            // The difference is more than five minutes, so whole minutes are enough.
             let whole = Duration::from_secs((time.unsigned_abs().as_secs() + 30) / 60 * 60);
             humantime::format_duration(whole).to_string()
         };
@@ -91,22 +91,23 @@ impl fmt::Display for ClockDoubt {
     }
 }
 
-/// What a process's appends to the journals of its roles found of its clock. Reports show it. Clones share it.
+/// The clock doubts that this process's appends to the journals of its roles found. Reports show them. Clones share the
+/// same list.
 #[derive(Debug, Clone, Default)]
 pub struct ClockDoubts(Arc<Mutex<BTreeMap<RoleName, ClockDoubt>>>);
 
 impl ClockDoubts {
-    /// What the last append of some role found, if that speaks against the clock.
+    /// A doubt that the last append to some role's journal found, if any.
     pub fn any(&self) -> Option<ClockDoubt> {
         self.found().values().next().cloned()
     }
 
-    /// What the last append to a role's journal found.
+    /// The doubt that the last append to this role's journal found.
     pub fn of(&self, role: &RoleName) -> Option<ClockDoubt> {
         self.found().get(role).cloned()
     }
 
-    /// Takes note of what an append to a role's journal found. Returns it if it is news.
+    /// Records the result of an append to a role's journal. Returns the doubt if it is new.
     pub fn record(&self, role: &RoleName, found: Option<ClockDoubt>) -> Option<ClockDoubt> {
         let Some(found) = found else {
             self.found().remove(role);
@@ -118,7 +119,7 @@ impl ClockDoubts {
     }
 
     fn found(&self) -> MutexGuard<'_, BTreeMap<RoleName, ClockDoubt>> {
-        // Each entry is replaced as a whole.
+        // Each entry is replaced as a whole, so the map stays consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Side by side the clocks show what neither shows alone: a machine that its hypervisor stopped finds its wall clock ahead of
-/// its boot clock.
+/// The difference of the two clocks shows what neither shows alone: after its hypervisor paused a machine, the wall
+/// clock is ahead of the boot clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
     /// Time since boot, suspend included.
@@ -16,7 +16,7 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
-    /// By how much more one of the clocks went on than the other since `then`.
+    /// How much more one of the clocks advanced than the other since `then`.
     pub fn drift_since(self, then: ClockReading) -> SignedDuration {
         let boot = SignedDuration::try_from(self.boot.saturating_sub(then.boot)).unwrap_or(SignedDuration::MAX);
         self.wall.duration_since(then.wall).saturating_sub(boot).abs()

@@ -1,6 +1,6 @@
-//! What the host gives: clocks, random numbers, tasks that run beside and wait, and small files. What elects, journals, commits and
-//! prunes asks for them here and nowhere else, so that all of it can be run on one seed: under simulated clocks, in an order of
-//! its tasks that the seed chooses, with a host that stops, crashes and comes back.
+//! The interface to the host: clocks, random numbers, background tasks and timers, and small files. Election, journal,
+//! commit and prune use the host only through it, so that all of them can be simulated from one seed: under simulated
+//! clocks, in a task order that the seed chooses, with a host that stops, crashes and restarts.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,12 +20,13 @@ use crate::clock_reading::ClockReading;
 use crate::file;
 pub use crate::file::boot::BootDir;
 
-/// What this process was given in its environment under this name. Nothing else in the program asks for it.
+/// This process's environment variable `name`. The rest of the program reads the environment only through this
+/// function.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// All that this process was given in its environment.
+/// All environment variables of this process.
 pub fn variables() -> BTreeMap<OsString, OsString> {
     std::env::vars_os().collect()
 }
@@ -35,15 +36,16 @@ pub trait Clock: Debug + Send + Sync {
     /// Wall time. It may jump; never measure with it.
     fn now(&self) -> Timestamp;
 
-    /// Time since boot, suspend included (`CLOCK_BOOTTIME`). Measures durations and deadlines.
+    /// Time since boot, suspend included (`CLOCK_BOOTTIME`). Used for durations and deadlines.
     fn boottime(&self) -> Duration;
 
-    /// Which boot of the machine this is: a clone has another one, whatever else it copied. `None` where it cannot be told.
+    /// The ID of this boot of the machine. A cloned machine has another one, whatever else was copied. `None` if
+    /// unknown.
     fn boot_id(&self) -> Option<[u8; 32]> {
         None
     }
 
-    /// Both clocks at once.
+    /// Reads both clocks.
     fn moment(&self) -> ClockReading {
         ClockReading { boot: self.boottime(), wall: self.now() }
     }
@@ -55,21 +57,21 @@ pub trait RandomSource: Debug + Send + Sync {
     fn fill(&self, buffer: &mut [u8]);
 }
 
-/// What runs beside, and what waits.
+/// Timers and background tasks.
 pub trait AsyncRuntime: Debug + Send + Sync {
-    /// Resolves when so much time has passed on this host.
+    /// Resolves after this time on this host's clock.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
 
-    /// Starts a task. It goes on whatever becomes of the handle.
+    /// Starts a task. It goes on if the handle is dropped.
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn AbortableTask>;
 
-    /// Does work that blocks where that holds up nothing else.
+    /// Runs blocking work in a thread where it delays no other task.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
 }
 
-/// A task that can be ended from outside.
+/// A task that can be aborted.
 pub trait AbortableTask: Debug + Send + Sync {
-    /// Drops it at the place where it waits; nothing if it has ended.
+    /// Drops the task at its current wait; does nothing if it has ended.
     fn abort(&self);
 }
 
@@ -78,53 +80,55 @@ pub trait NodeFiles: Debug + Send + Sync {
     /// Reads a whole file of at most [`FILE_BYTES_MAX`].
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// Replaces what a file holds: after a crash it is the old content or the new one. One process at a time.
+    /// Replaces a file's content: after a crash it is the old content or the new one. Only one process may do so at a
+    /// time.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
     /// Writes a file that may be lost or damaged by a crash.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
-    /// Adds to the end of a file, made if it is missing. What several processes add at the same time does not mix, and it stays
-    /// when the machine dies after this.
+    /// Appends to a file, creating it if it is missing. Concurrent appends of several processes do not interleave, and
+    /// the bytes are durable when this returns.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// The names of what is in a directory.
+    /// The names of a directory's entries.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
-    /// Makes a directory for this user alone, and those above it.
+    /// Makes a directory for this user alone, with its parents.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Takes the lock of this name without waiting; `None`: somebody has it.
+    /// Takes the lock at `path` without waiting; `None` if it is held.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
 
-    /// Whether the lock of this name is held. Two calls at once do not see each other; [`NodeFiles::lock`] may see one, for a moment.
+    /// Whether the lock at `path` is held. Two concurrent calls do not see each other; [`NodeFiles::lock`] may fail
+    /// because of one, for a moment.
     fn is_locked(&self, path: &Path) -> io::Result<bool>;
 
-    /// A directory in memory for what concerns the state directory at `state_dir` and is of this boot of the machine alone.
+    /// The directory in memory that belongs to the state directory at `state_dir` and lasts until the machine reboots.
     fn boot_dir(&self, state_dir: &Path) -> io::Result<BootDir>;
 }
 
-/// A lock, until it is dropped.
+/// A lock that is held until the guard is dropped.
 pub trait LockGuard: Debug + Send + Sync {
-    /// Leaves this process's number in the file, for whoever finds it locked and says so. Nothing relies on it.
+    /// Writes this process's ID into the file, for messages of a process that finds it locked. Nothing relies on it.
     fn write_pid(&self);
 }
 
-/// The host, passed to whoever needs it.
+/// Access to the host, passed to each component that needs it.
 #[derive(Debug, Clone)]
 pub struct Env {
-    /// The clocks.
+    /// The host's clocks.
     pub clock: Arc<dyn Clock>,
-    /// The random numbers.
+    /// The source of random bytes.
     pub random: Arc<dyn RandomSource>,
-    /// What runs beside.
+    /// Timers and background tasks.
     pub runtime: Arc<dyn AsyncRuntime>,
-    /// The small files.
+    /// The node's small files.
     pub files: Arc<dyn NodeFiles>,
-    /// What speaks against the wall clock, as those found who date records by it.
+    /// Evidence against the wall clock, as found by those who date records with it.
     pub clock_doubts: ClockDoubts,
 }
 
@@ -140,10 +144,10 @@ impl Env {
         }
     }
 
-    /// What a small file of JSON holds; `None`: there is none.
+    /// Reads a small JSON file; `None` if it does not exist.
     ///
     /// # Errors
-    /// It cannot be read, or is not what was written there.
+    /// The file cannot be read, or does not parse.
     pub fn read_json<T: DeserializeOwned>(&self, path: &Path) -> io::Result<Option<T>> {
         match self.files.read(path) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -152,12 +156,12 @@ impl Env {
         }
     }
 
-    /// Waits.
+    /// Waits for this time.
     pub async fn sleep(&self, time: Duration) {
         self.runtime.sleep(time).await;
     }
 
-    /// What `work` comes to within `limit`; `None`: it was dropped unfinished.
+    /// The result of `work`, if it ends within `limit`; `None`: it was dropped unfinished.
     pub async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -166,17 +170,17 @@ impl Env {
         }
     }
 
-    /// Starts `work` beside.
+    /// Starts `work` as a background task.
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> TaskHandle<T> {
         let (tell, told) = oneshot::channel();
         let handle = self.runtime.spawn(Box::pin(async move {
-            // Whoever started it may not want to know.
+            // The caller may have dropped the handle.
             let _ = tell.send(work.await);
         }));
         TaskHandle { handle, result: told }
     }
 
-    /// Does `work`, which blocks, where that holds up nothing else; `None`: it panicked.
+    /// Runs blocking `work` in a thread where it delays no other task; `None`: it panicked.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (tell, told) = oneshot::channel();
         let work = move || {
@@ -194,7 +198,7 @@ impl Env {
     }
 }
 
-/// A task that was started; it goes on without this.
+/// A handle on a background task; dropping it does not end the task.
 #[derive(Debug)]
 pub struct TaskHandle<T> {
     handle: Box<dyn AbortableTask>,
@@ -202,12 +206,12 @@ pub struct TaskHandle<T> {
 }
 
 impl<T> TaskHandle<T> {
-    /// Ends it where it waits.
+    /// Aborts the task at its current wait.
     pub fn abort(&self) {
         self.handle.abort();
     }
 
-    /// What it came to; `None`: it was aborted, or panicked.
+    /// The task's result; `None`: it was aborted, or panicked.
     pub async fn join(self) -> Option<T> {
         self.result.await.ok()
     }
@@ -234,19 +238,19 @@ impl Clock for HostClock {
     }
 }
 
-/// The kernel's `getrandom(2)`, asked at each use: a generator with state in the process would repeat itself in a
-/// cloned virtual machine, the kernel's is reseeded.
+/// The kernel's `getrandom(2)`, called at each use: a generator with its state in the process would repeat itself in a
+/// cloned virtual machine, while the kernel's is reseeded.
 #[derive(Debug, Clone, Copy)]
 pub struct HostRandom;
 
 impl RandomSource for HostRandom {
     fn fill(&self, buffer: &mut [u8]) {
-        // It fails only where the system call does not exist, and nothing secret can be made there.
+        // Fails only if the system call does not exist; no secret can be made there.
         getrandom::fill(buffer).expect("the kernel gives random bytes");
     }
 }
 
-/// The tasks of the runtime that this is called in.
+/// Tasks of the tokio runtime in which it is called.
 #[derive(Debug, Clone, Copy)]
 pub struct TokioRuntime;
 
@@ -262,7 +266,7 @@ impl AsyncRuntime for TokioRuntime {
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
         let running = tokio::task::spawn_blocking(work);
         Box::pin(async move {
-            // What a panic leaves undone shows in what the work did not tell.
+            // A panic shows in the missing result of the work.
             let _ = running.await;
         })
     }
@@ -274,10 +278,10 @@ impl AbortableTask for tokio::task::AbortHandle {
     }
 }
 
-/// The most bytes of a file that is read as a whole: a kept index object has at most so many, and all else is small.
+/// The most bytes of a file that is read as a whole: the largest cached index object; all other files are small.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The file system.
+/// The real file system.
 #[derive(Debug, Clone, Copy)]
 pub struct HostFiles;
 

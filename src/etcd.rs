@@ -1,8 +1,10 @@
-//! The way to etcd: one client for each endpoint, asked in turn, each for a limited time. Leases and journals share it.
+//! The connection to etcd: one client for each endpoint, tried in turn, each for a limited time. Leases and journals
+//! share it.
 //!
-//! The invariant that lives here: no call hangs. A member that is stopped keeps its connections open and answers nothing, so
-//! a client that leaves the choice to its connections would wait for it. Here the next one is asked, and asked first from
-//! then on. So a request may reach etcd twice, and late: whoever sends one that writes guards it by what it has read.
+//! The invariant that lives here: no call hangs. A stopped member keeps its connections open and answers nothing, so a
+//! client that balances over its connections would wait for it. Here the next member is tried, and tried first from
+//! then on. So a request may reach etcd twice, and late: a caller that writes must guard the write with a comparison to
+//! what it has read.
 
 use std::future::Future;
 use std::io;
@@ -21,68 +23,70 @@ use crate::file;
 use crate::outage;
 use crate::text;
 
-/// The longest that one member is waited for.
+/// The longest wait for one member.
 const TRY_MAX: Duration = Duration::from_secs(5);
 
-/// How often an idle connection is tried. Etcd refuses more than one in five seconds.
+/// The interval of keep-alive pings on an idle connection. Etcd refuses more than one in five seconds.
 const PING: Duration = Duration::from_secs(10);
 
-/// Why etcd gave no answer.
+/// Why a request to etcd failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EtcdError {
-    /// No member could be asked.
+    /// No member answered.
     #[error("etcd: {}", tried.join("; "))]
     Unreachable {
-        /// Each endpoint, and what came of it.
+        /// Each endpoint with its error.
         tried: Vec<String>,
     },
-    /// Etcd answered with a refusal.
+    /// Etcd refused the request.
     #[error("etcd at {endpoint}: {message}")]
     Refused {
-        /// Who.
+        /// The endpoint that answered.
         endpoint: String,
-        /// The code of gRPC.
+        /// The gRPC status code.
         code: i32,
-        /// Its words.
+        /// Etcd's message.
         message: String,
     },
-    /// A file that the config names.
+    /// A file that the config names cannot be read.
     #[error("cannot read {}: {why}", path.display())]
     File {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// What came instead.
+        /// The error.
         why: String,
     },
-    /// The lease of this process ran out.
+    /// The lease of this process expired.
     #[error("etcd: the lease of this process ended")]
     LeaseGone,
-    /// Somebody closed the session.
+    /// The session was closed.
     #[error("etcd: the session is closed")]
     Closed,
-    /// What etcd says changes too fast.
+    /// Etcd's data changes too fast to be read consistently.
     #[error("etcd: {0}")]
     Unsettled(&'static str),
 }
 
 impl EtcdError {
-    /// Etcd refuses the token or the password, whatever was asked: who logs in anew, with what is on disk, may have another answer.
+    /// Whether etcd refused the token or the password, independent of the request. A new login, with the credentials on
+    /// disk, may succeed.
     fn is_of_login(&self) -> bool {
         matches!(self, Self::Refused { code, message, .. } if is_login_refused(*code, message))
     }
 }
 
-/// gRPC's code for a wrong argument; etcd says it also of a password, and of a token from before its users changed.
+/// The gRPC code for an invalid argument. Etcd also uses it for a wrong password, and for a token from before its users
+/// changed.
 const INVALID_ARGUMENT: i32 = 3;
 
-/// gRPC's code for a token that etcd does not know.
+/// The gRPC code for a token that etcd does not know.
 const UNAUTHENTICATED: i32 = 16;
 
-/// Whether a refusal of etcd's is about who asks, and not about what that user may do.
+/// Whether etcd refused the login, and not the user's permission for this request.
 fn is_login_refused(code: i32, message: &str) -> bool {
     match code {
         UNAUTHENTICATED => true,
-        // The last: users were turned on since the client connected.
+        // The last one: authentication was enabled after the client connected.
         INVALID_ARGUMENT => ["revision of auth store is old", "authentication failed", "user name is empty"]
             .iter()
             .any(|words| message.contains(words)),
@@ -90,36 +94,36 @@ fn is_login_refused(code: i32, message: &str) -> bool {
     }
 }
 
-/// gRPC's code for what does not exist; etcd says it of leases.
+/// The gRPC code for a missing object; etcd uses it for leases.
 pub(crate) const NOT_FOUND: i32 = 5;
 
-/// An answer, and how sure it is that nothing else of the same call is under way.
+/// An answer, and the number of requests that may have been sent for it.
 #[derive(Debug)]
 pub(crate) struct EtcdAnswer<T> {
     pub(crate) value: T,
-    /// How many members were sent the request.
+    /// The number of members to which the request was sent. With more than one, an earlier one may still take effect.
     pub(crate) tries: usize,
 }
 
-/// The members of an etcd.
+/// The members of an etcd cluster.
 #[derive(Debug)]
 pub struct EtcdPool {
     settings: EtcdSettings,
     members: Mutex<Vec<EtcdEndpoint>>,
-    /// Who answered last.
+    /// The index of the member that answered last.
     preferred: AtomicUsize,
-    /// Who did not answer last and what came instead, if nobody has answered since.
+    /// The error of the last member that did not answer, if no member has answered since.
     last_failure: Mutex<Option<String>>,
     started: Instant,
 }
 
-/// One endpoint.
+/// The state of one endpoint.
 #[derive(Default)]
 struct EtcdEndpoint {
-    /// Connected, and with the certificates and the token of then.
+    /// A connected client, with the certificates and the token of its login.
     client: Option<Client>,
     renewal: ClientRenewal,
-    /// What a client that was built from what is on disk was told when it logged in.
+    /// The login error of a client that was built from the files on disk.
     refused: Option<EtcdError>,
 }
 
@@ -130,7 +134,7 @@ impl std::fmt::Debug for EtcdEndpoint {
 }
 
 impl EtcdPool {
-    /// Those that `settings` name. Nothing is connected before somebody asks.
+    /// The endpoints in `settings`. Each is connected at its first use.
     pub fn new(settings: EtcdSettings) -> Self {
         let members = Mutex::new(settings.endpoints.iter().map(|_| EtcdEndpoint::default()).collect());
         Self {
@@ -142,7 +146,7 @@ impl EtcdPool {
         }
     }
 
-    /// Every request from now on goes through clients that are built from the password and certificates that are on disk then.
+    /// Makes all later requests use clients built from the password and certificates that are on disk then.
     pub fn request_new_clients(&self) {
         for member in self.members().iter_mut() {
             member.renewal.request_rebuild();
@@ -154,30 +158,32 @@ impl EtcdPool {
         &self.settings
     }
 
-    /// How long one member is waited for: a third of the lease, half of that where there is another to ask; at most 5 s.
+    /// How long to wait for one member: a third of the lease, half of that if there is another member to try; at most 5
+    /// s.
     pub(crate) fn patience(&self) -> Duration {
         let part = if self.settings.endpoints.len() > 1 { 6 } else { 3 };
         (self.settings.lease_ttl / part).min(TRY_MAX)
     }
 
-    /// How the last request failed, if none has been answered since. A caller whose time is over reports it as the cause.
+    /// The failure of the last request, if none has been answered since. A caller that hits its deadline reports it as
+    /// the cause.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes note of whether a member answered.
+    /// Records whether a member answered.
     fn note_answer<T>(&self, index: usize, answer: Result<T, String>) -> Result<T, String> {
         let answer = answer.map_err(|why| format!("{}: {why}", self.settings.endpoints[index]));
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = answer.as_ref().err().cloned();
         answer
     }
 
-    /// The endpoint that is asked first.
+    /// The endpoint that is tried first.
     pub(crate) fn preferred(&self) -> usize {
         self.preferred.load(Ordering::Relaxed)
     }
 
-    /// Asks members in turn until one answers, each at most once.
+    /// Sends the request to members in turn until one answers, to each at most once.
     pub(crate) async fn call<T, F>(&self, op: impl Fn(Client) -> F) -> Result<EtcdAnswer<T>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
@@ -195,15 +201,15 @@ impl EtcdPool {
                 Err(why) => tried.push(why),
             }
         }
-        // Whoever asks next begins with another one.
+        // The next request begins with another member.
         self.preferred.store((first + 1) % count, Ordering::Relaxed);
         Err(EtcdError::Unreachable { tried })
     }
 
-    /// Asks one member, once. Another one is asked first from then on if it did not answer.
+    /// Sends the request to one member, once. If it does not answer, another one is tried first from then on.
     ///
     /// # Errors
-    /// The outer error is an answer, the inner one is none: what was sent may be done still.
+    /// The outer error is an answer. The inner one means no answer: the request may still take effect.
     pub(crate) async fn call_once<T, F>(&self, op: impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
@@ -217,8 +223,8 @@ impl EtcdPool {
         Ok(answer)
     }
 
-    /// Asks one member; once more, by a client that is built anew, if it refuses the token or the password. The outer error is an answer,
-    /// the inner one is none.
+    /// Sends the request to one member, and once more through a rebuilt client if it refuses the token or the password.
+    /// The outer error is an answer, the inner one means no answer.
     pub(crate) async fn call_on<T, F>(
         &self,
         index: usize,
@@ -231,7 +237,7 @@ impl EtcdPool {
             let members = self.members();
             let EtcdEndpoint { renewal, refused, .. } = &members[index];
             let used = renewal.generation();
-            // To log in is work for etcd: hashing the password takes it longer than most requests.
+            // Logins are expensive for etcd: hashing the password takes longer than most requests.
             if let Some(refused) = refused
                 && renewal.note_refusal(used, self.now()) == RenewalAction::Stands
             {
@@ -243,7 +249,7 @@ impl EtcdPool {
             Err(error) if error.is_of_login() => error,
             asked => return asked,
         };
-        // Etcd looks at who asks before it does anything, so that a request which it refused this way was not done.
+        // Etcd checks the login before anything else, so a request that was refused this way had no effect.
         let decided = self.members()[index].renewal.note_refusal(used, self.now());
         match decided {
             RenewalAction::Stands => return Err(refused),
@@ -270,7 +276,7 @@ impl EtcdPool {
         asked
     }
 
-    /// Asks one member, once.
+    /// Sends the request to one member, once.
     async fn ask<T, F>(&self, index: usize, op: &impl Fn(Client) -> F) -> Result<Result<T, String>, EtcdError>
     where
         F: Future<Output = Result<T, Error>> + Send,
@@ -304,7 +310,7 @@ impl EtcdPool {
         }
     }
 
-    /// The client of an endpoint, connected if it is not there yet. The outer error is a file that cannot be read.
+    /// The client of an endpoint, connected if necessary. The outer error means that a file cannot be read.
     pub(crate) async fn client(&self, index: usize) -> Result<Result<Client, Error>, EtcdError> {
         if let Some(client) = &self.members()[index].client {
             return Ok(Ok(client.clone()));
@@ -319,7 +325,8 @@ impl EtcdPool {
         }
     }
 
-    /// Forgets a client that did not answer: the next one connects anew, with the certificates and passwords of then.
+    /// Drops a client that did not answer: the next one connects anew, with the certificates and passwords on disk
+    /// then.
     pub(crate) fn drop_client(&self, index: usize) {
         self.members()[index].client = None;
     }
@@ -329,7 +336,7 @@ impl EtcdPool {
     }
 
     fn members(&self) -> std::sync::MutexGuard<'_, Vec<EtcdEndpoint>> {
-        // Nothing that holds it can fail in between.
+        // No holder of the lock can fail in between.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -361,7 +368,7 @@ impl EtcdPool {
     }
 }
 
-/// The longest file of certificates, or with a key or password.
+/// The most that is read of a file with certificates, a key or a password.
 const CREDENTIAL_MAX: u64 = 4 << 20;
 
 async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, EtcdError> {
@@ -373,12 +380,13 @@ async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, EtcdError> {
     }
 }
 
-/// gRPC's code for space that is used up, or a request that is larger than is taken.
+/// The gRPC code for used-up space, or a request that is too large.
 pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
 
-/// Whether a status is etcd's own word, the same from every member: a wrong argument, something missing, somebody not
-/// allowed. Everything else may be one member's trouble: gone, too slow, without a leader. Or it is not etcd's at all: the client makes
-/// statuses of a stream that was reset and of what a proxy answers in plain HTTP, and there etcd may have done what it was asked.
+/// Whether a status is etcd's own answer, the same from every member: an invalid argument, a missing object, a lack of
+/// permission. Every other status may be one member's problem: gone, too slow, without a leader. Or it does not come
+/// from etcd: the client makes statuses of a stream that was reset and of a proxy's plain HTTP answer, and in these
+/// cases etcd may have executed the request.
 fn is_answer(code: i32, message: &str) -> bool {
     const ALREADY_EXISTS: i32 = 6;
     const PERMISSION_DENIED: i32 = 7;
@@ -387,7 +395,7 @@ fn is_answer(code: i32, message: &str) -> bool {
         INVALID_ARGUMENT | NOT_FOUND | ALREADY_EXISTS | PERMISSION_DENIED | FAILED_PRECONDITION | UNAUTHENTICATED => {
             message.starts_with(OWN_WORDS)
         }
-        // The second are those of etcd's gRPC server, which has not looked at the request then.
+        // The second kind comes from etcd's gRPC server, which has not looked at the request then.
         RESOURCE_EXHAUSTED => {
             message.starts_with(OWN_WORDS) || message.starts_with("grpc: received message larger than max")
         }
@@ -395,10 +403,10 @@ fn is_answer(code: i32, message: &str) -> bool {
     }
 }
 
-/// What every error of etcd's own begins with.
+/// The prefix of every error of etcd's own.
 const OWN_WORDS: &str = "etcdserver: ";
 
-/// The error, and what is behind it: gRPC says "transport error" of everything.
+/// The error with its causes: gRPC itself says "transport error" for everything.
 fn error_text(error: &Error) -> String {
     let mut words = match error {
         Error::GRpcStatus(status) => status.message().to_owned(),
@@ -449,14 +457,14 @@ mod tests {
             (8, "grpc: received message larger than max (2 vs. 1)", true),
             (9, "etcdserver: lease already exists", true),
             (16, "etcdserver: invalid auth token", true),
-            // What the client makes of a proxy's answer in plain HTTP, and of a stream that was reset.
+            // The client's statuses for a proxy's answer in plain HTTP, and for a stream that was reset.
             (7, "grpc-status header missing, mapped from HTTP status code 403", false),
             (16, "grpc-status header missing, mapped from HTTP status code 401", false),
             (7, "h2 protocol error: http2 error: stream error received: unsuitable security for stream", false),
             (8, "h2 protocol error: http2 error: stream error received: excessive load", false),
             (8, "too many connections", false),
             (3, "", false),
-            // Etcd's words, and they do not tell.
+            // Etcd's own errors that do not say whether the request took effect.
             (14, "etcdserver: request timed out", false),
             (14, "etcdserver: no leader", false),
             (2, "etcdserver: stopped", false),

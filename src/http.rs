@@ -1,7 +1,7 @@
-//! One HTTP request: what probes ask and what alerts are posted with.
+//! One HTTP request, for probes and alerts.
 //!
-//! One connection, one request: no redirect is followed, because where it leads is somebody else's answer, and no proxy of
-//! the environment is used, because what is asked and told is about this node.
+//! One connection, one request. No redirect is followed, because its answer would come from another server. No proxy of
+//! the environment is used, because probes and alerts are about this node.
 
 mod connect;
 mod trust;
@@ -22,27 +22,27 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::HttpUrl;
 
-/// What is sent, and to whom.
+/// One request.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// Where.
+    /// The URL.
     pub url: &'a HttpUrl,
-    /// What is posted, and its type; `None`: a GET.
+    /// The body to post, and its content type; `None`: a GET.
     pub body: Option<(&'a str, &'static str)>,
     /// PEM file with the roots to trust instead of the system's.
     pub ca_file: Option<&'a Path>,
 }
 
-/// Sends it, and has `judge` read the answer while the connection is there. Whoever asks bounds it with a timeout.
+/// Sends the request, and calls `judge` on the answer while the connection is open. The caller sets the timeout.
 ///
 /// # Errors
-/// Why there was no answer, or what `judge` says.
+/// Why there was no answer, or the error of `judge`.
 pub async fn ask<T, F>(question: Question<'_>, judge: impl FnOnce(Response<Incoming>) -> F) -> Result<T, String>
 where
     F: Future<Output = Result<T, String>>,
 {
     let url = question.url;
-    // First, so that a mistake in it is seen whether the server runs or not.
+    // The TLS config is built first, so that an error in it is reported whether the server runs or not.
     let tls = if url.secure { Some(trust::client_config(question.ca_file).await?) } else { None };
     let stream = connect::connect(&url.host, url.port).await.map_err(|e| chain(&e))?;
     let Some(tls) = tls else { return exchange(question, stream, judge).await };
@@ -52,7 +52,7 @@ where
     exchange(question, stream, judge).await
 }
 
-/// One request over the connection, and what its answer means.
+/// Sends one request over the connection and judges its answer.
 async fn exchange<T, F>(
     question: Question<'_>,
     stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -72,7 +72,7 @@ where
         .header(CONNECTION, "close");
     let (request, body) = match question.body {
         Some((body, kind)) => (request.header(CONTENT_TYPE, kind), body.to_owned()),
-        // A body of nothing: this type needs no other crate.
+        // An empty body: a String needs no other crate.
         None => (request, String::new()),
     };
     let request = request.body(body).map_err(|e| chain(&e))?;
@@ -82,13 +82,13 @@ where
     });
     match select(answer, pin!(connection)).await {
         Either::Left((said, _)) => said,
-        // The server has closed the connection. What it had said by then is still on its way to the other half, and if it
-        // is not enough, that half knows why.
+        // The server has closed the connection. An answer it sent before is still on its way to the other half; if that
+        // is incomplete, the other half reports why.
         Either::Right((_, answer)) => answer.await,
     }
 }
 
-/// An error with what is behind it, each word once: the outer one often says only that something went wrong.
+/// An error with its causes, each text once: the outer error often says only that something failed.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut inner = error.source();

@@ -1,4 +1,4 @@
-//! The names that everything else is keyed by, as types: an ID of one kind never stands where another belongs.
+//! The IDs by which everything else is keyed, as types, so that an ID of one kind cannot be used as another.
 //!
 //! Byte IDs are written as lower-case hex, in JSON and in key names alike.
 
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A text that is not the ID it should be.
+/// The error for a text that is no valid ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {kind}: {why}")]
 pub struct ParseIdError {
@@ -85,15 +85,15 @@ macro_rules! byte_id {
 pub struct KeyGeneration(pub u16);
 
 impl KeyGeneration {
-    /// The one that is made at `init`.
+    /// The generation that is made at `init`.
     pub const FIRST: Self = Self(0);
 
-    /// The one after it.
+    /// The next generation.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// Whether it is the one that is made at `init`.
+    /// Whether this is the generation that is made at `init`.
     pub fn is_first(&self) -> bool {
         *self == Self::FIRST
     }
@@ -114,7 +114,8 @@ byte_id!(
     Digest, 32, "digest"
 );
 byte_id!(
-    /// A source or dump of a role, named to whoever has the repository key: the start of a keyed BLAKE3 of its path.
+    /// A source or dump of a role, by the start of a keyed BLAKE3 of its path: only holders of the repository key can
+    /// match it to the path.
     SourceMark, 8, "source mark"
 );
 byte_id!(
@@ -138,7 +139,8 @@ byte_id!(
     RepoId, 16, "repository ID"
 );
 byte_id!(
-    /// A role's schedule: the start of the BLAKE3 of what its slots follow from. Two schedules with the same ID have the same slots.
+    /// A role's schedule: the start of the BLAKE3 of everything that determines its slots. Two schedules with the same
+    /// ID have the same slots.
     ScheduleId, 8, "schedule ID"
 );
 byte_id!(
@@ -151,7 +153,7 @@ byte_id!(
 );
 
 byte_id!(
-    /// An etcd cluster, as it names itself in its answers. Clusters that were started alike have the same.
+    /// An etcd cluster, by the ID in its answers. Clusters that were started alike have the same ID.
     ClusterId, 8, "cluster ID"
 );
 
@@ -166,7 +168,7 @@ impl fmt::Display for Term {
     }
 }
 
-/// The place of a record in its journal; the first is 1.
+/// The number of a record in its journal; the first is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
@@ -175,7 +177,7 @@ impl Seq {
     /// The first record of every journal.
     pub const FIRST: Seq = Seq(1);
 
-    /// The largest that its object's name has digits for.
+    /// The largest number that fits the digits of its object's name.
     pub const MAX: Seq = Seq(9_999_999_999_999_999);
 
     /// The number after this one.
@@ -196,7 +198,7 @@ impl fmt::Display for Seq {
 pub struct RoleName(String);
 
 impl RoleName {
-    /// The longest name, in characters: it is part of every key, and file systems end at 255.
+    /// The longest name, in characters: it is part of every key, and file systems allow 255.
     pub const MAX_LEN: usize = 64;
 
     /// The name as text.
@@ -215,7 +217,7 @@ impl FromStr for RoleName {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let bad = |why: String| Err(ParseIdError { kind: "role name", text: text.to_owned(), why });
-        // `points` is the store's own folder beside the roles'.
+        // `points` is the store's own folder next to those of the roles.
         if text == "points" {
             return bad("the name is reserved".to_owned());
         }

@@ -1,4 +1,4 @@
-//! Parse, build, run, exit code.
+//! Parses the arguments, builds the runtime, runs the command and sets the exit code.
 
 use std::process::ExitCode;
 
@@ -7,25 +7,26 @@ use runner::cli::output::CommandOutput;
 use runner::cli::{run, terminal, usage_hints};
 use runner::process::harden;
 
-/// Threads of the runtime: it waits for stores and timers, while reading, hashing and compressing have threads of their own.
+/// Number of runtime threads: they wait for stores and timers, while reading, hashing and compressing have their own
+/// threads.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     harden::keep_memory_secret();
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        // Help and versions come this way, too, and go to standard output with code 0.
+        // Help and version texts come as errors too; they go to standard output with code 0.
         Err(e) if !e.use_stderr() => e.exit(),
         Err(e) => {
             let words: Vec<_> = std::env::args_os().collect();
             let (text, document) = usage_hints::refusal(&args::shown_command(), &e, &words);
             terminal::write_error(&terminal::error_page().wrap_lines(&text));
-            // Where nobody reads it the exit code says the same.
+            // If standard output is closed the exit code says the same.
             let _ = document.map(|document| CommandOutput::new(terminal::output()).document(&document));
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };
-    // A guarded command is its caller's own, and is given what its caller had open.
+    // A command under `exec` belongs to the caller, and keeps the caller's open descriptors.
     if !matches!(cli.command, CliCommand::Exec(_)) {
         harden::keep_descriptors();
     }
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         harden::keep_ignored_signals();
         run::run(cli).await
     });
-    // Whatever still runs in the background was given up: its result would be nobody's.
+    // Work that is still running in the background was given up; its result is not needed.
     runtime.shutdown_background();
     exit.into()
 }

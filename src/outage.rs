@@ -1,27 +1,27 @@
-//! Something that is asked again and again and does not answer: which of its failures are logged. Pure.
+//! Decides which failures of a repeated request are logged while a service does not answer. Pure.
 //!
-//! The invariant that lives here: one cause writes one line a minute at most, however many callers meet it and however often its words change;
-//! and an end is told only of an outage that was told.
+//! The invariant that lives here: one cause writes at most one line a minute, however many callers meet it and however
+//! often its text changes; and the end of an outage is logged only if the outage was.
 
 use std::time::Duration;
 
-/// How often the same words are logged.
+/// How often the same text is logged.
 const SAME_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Other words are logged no more often than this: an error may have a number in it that is new each time.
+/// A different text is logged no more often than this: an error may contain a number that is new each time.
 const OTHER_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The failures of one cause.
 #[derive(Debug, Clone, Default)]
 pub struct Outage {
-    /// The words that were logged last, and when.
+    /// The text that was logged last, and when.
     logged: Option<(String, Duration)>,
-    /// Some of it was logged, and there was no answer since.
+    /// A failure was logged, and there was no answer since.
     is_logged: bool,
 }
 
 impl Outage {
-    /// One more failure, at `now`. True: it is logged.
+    /// Records a failure at `now`. True: it should be logged.
     pub fn note_failure(&mut self, why: &str, now: Duration) -> bool {
         let is_due =
             |(words, at): &(String, Duration)| now >= *at + if words == why { SAME_INTERVAL } else { OTHER_INTERVAL };
@@ -33,19 +33,19 @@ impl Outage {
         is_logged
     }
 
-    /// There was an answer. True: an outage that was logged is over.
+    /// Records an answer. True: an outage that was logged is over.
     pub fn note_answer(&mut self) -> bool {
         std::mem::take(&mut self.is_logged)
     }
 
-    /// Whether an outage that was logged is not over.
+    /// Whether a logged outage is not over.
     #[cfg(test)]
     pub fn is_told(&self) -> bool {
         self.is_logged
     }
 }
 
-/// That nothing came within `patience`, and how the `last` try failed, if one is known.
+/// The message that nothing came within `patience`, with the failure of the `last` attempt, if known.
 pub fn no_answer_text(patience: Duration, last: Option<&str>) -> String {
     let silent = format!("no answer within {}", humantime::format_duration(patience));
     match last {
@@ -78,7 +78,7 @@ mod tests {
         assert!(!outage.note_failure("reset", at(7)));
         assert!(outage.note_answer());
         assert!(!outage.note_answer());
-        // One that comes and goes fills the log neither with its failures nor with its ends.
+        // An outage that comes and goes fills the log neither with its failures nor with its ends.
         assert!(!outage.note_failure("reset", at(11)));
         assert!(!outage.note_answer());
     }

@@ -1,7 +1,8 @@
 //! A connection to a host that has several addresses, of which some may not answer (RFC 8305, "happy eyeballs").
 //!
-//! A host whose IPv6 is filtered on the way has an address whose packets vanish: waiting for it alone takes the whole time limit, each
-//! time. Here the next address is tried soon beside it, and the first that answers is taken.
+//! If a host's IPv6 is filtered on the network path, packets to one of its addresses vanish, and waiting for that
+//! address alone takes the whole time limit, each time. Here the next address is tried soon in parallel, and the first
+//! that answers is used.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,16 +13,16 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 
-/// How long an address is tried alone; what RFC 8305 recommends.
+/// How long an address is tried alone; RFC 8305 recommends this value.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Of more addresses than that the rest is not tried.
+/// The most addresses that are tried.
 const ADDRESSES_MAX: usize = 16;
 
 /// Connects to `host` by whichever of its addresses answers first.
 ///
 /// # Errors
-/// It has none, or none of them answers.
+/// The host has no address, or none of them answers.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     first_to_answer(in_turn(tokio::net::lookup_host((host, port)).await?)).await
 }

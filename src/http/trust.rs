@@ -1,7 +1,8 @@
-//! Which servers' certificates are trusted: those that the roots of trust vouch for, and exactly those that `ca_file` contains.
+//! Decides which server certificates are trusted: those issued by trusted roots, and exactly those that `ca_file`
+//! contains.
 //!
-//! `openssl req -x509` makes a certificate that is its own authority. A verifier of chains refuses it as a server's, whatever file names it;
-//! an operator who puts this one into `ca_file` has pinned it.
+//! `openssl req -x509` makes a certificate that is its own authority. A chain verifier refuses it as a server
+//! certificate, even if it is in the file; here an operator who puts it into `ca_file` has pinned it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,14 +18,15 @@ use tokio::io::AsyncReadExt;
 
 use super::chain;
 
-/// How much of a file with certificates is read: more than any bundle of them, less than a file that is named by mistake may have.
+/// The most that is read of a file with certificates: more than any bundle of them, less than a file named by mistake
+/// may have.
 const CA_FILE_MAX: u64 = 4 * 1024 * 1024;
 
-/// Trust in what the file contains and nothing else, or in the system's roots. Files are read each time: they are exchanged while a
-/// long-running node goes on.
+/// Trusts the certificates in the file and nothing else, or the system's roots. Files are read each time, because they
+/// are replaced while a long-running node goes on.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// The error in the file.
 pub(super) async fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
@@ -44,7 +46,7 @@ pub(super) async fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig
 async fn system_roots() -> Result<RootCertStore, String> {
     let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await.map_err(|e| chain(&e))?;
     let mut roots = RootCertStore::empty();
-    // Of hundreds a few may be odd; without any of them nothing is trusted, and that says enough.
+    // Of hundreds of roots a few may be malformed; without any root every server is refused, which is error enough.
     roots.add_parsable_certificates(found.certs);
     Ok(roots)
 }
@@ -57,7 +59,7 @@ async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Strin
     CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| bad(format!("not PEM: {e}")))
 }
 
-/// A verifier of chains that also takes the very certificates that it was given.
+/// A chain verifier that also accepts exactly the certificates that it was given.
 #[derive(Debug)]
 struct Pinning {
     chains: Arc<WebPkiServerVerifier>,
@@ -78,7 +80,8 @@ impl Pinning {
     }
 }
 
-/// Whether a certificate is refused because it is an authority's, and for nothing that is looked at before: its dates are.
+/// Whether a certificate is refused only because it is an authority's. The checks before that one have passed: its
+/// dates are valid.
 fn is_own_authority(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(CertificateError::Other(other)) if format!("{other:?}").contains("CaUsedAsEndEntity"))
 }
@@ -133,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// What `openssl req -x509` makes for `localhost`.
+    /// A certificate for `localhost` as `openssl req -x509` makes it.
     fn own_authority(until: i32) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
