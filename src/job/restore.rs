@@ -1,9 +1,9 @@
 //! Restore: a snapshot's entries become a tree again, in a fresh directory or over an existing one.
 //!
-//! Three stages, joined by short queues. *Inspect* (one thread, in path order) compares each entry with what stands in
-//! the target, makes directories, deletes what is too much, and cuts the rest into batches of bounded size. *Fetch*
-//! (async) gets the frames of several batches at once. *Write* (two threads) verifies every chunk by its keyed hash and
-//! writes. Nothing is written that was not verified, and no file appears under its name before it is whole.
+//! Three stages, joined by short queues. *Inspect* (one thread, in path order) compares each entry with what the target
+//! has, makes directories, deletes surplus objects, and cuts the rest into batches of bounded size. *Fetch* (async)
+//! gets the frames of several batches at once. *Write* (two threads) verifies every chunk by its keyed hash and writes
+//! it. Unverified bytes are never written, and no file appears under its name before it is complete.
 
 mod fetch;
 mod inspect;
@@ -37,131 +37,133 @@ use shared::RestoreContext;
 use crate::tree::exclude::BadPattern;
 use crate::tree::write::{MetadataFailure, OwnerResolver, RestoreTarget, TargetError, WriteError, WriteErrorKind};
 
-/// Batches that are fetched at the same time. With [`plan::BATCH_BYTES`] each, one waiting and one at each writer, and
-/// [`plan::KEPT_BYTES`] of frames, most of which are theirs, this is the memory of a restore.
+/// Batches that are fetched at the same time. A restore's memory is bounded by these batches of [`plan::BATCH_BYTES`]
+/// each, one waiting batch, one at each writer, and [`plan::KEPT_BYTES`] of kept frames, most of which belong to these
+/// batches.
 const FETCH_AHEAD: usize = 3;
 
-/// Threads that write. Creating files is bound by the kernel's locks on the directory; two is where it stops paying.
+/// Threads that write. Creating files is bound by the kernel's locks on the directory; more than two bring nothing.
 const WRITERS: usize = 2;
 
 /// Batches of manifest entries waiting to be inspected.
 const ENTRY_BATCHES: usize = 2;
 
-/// Where a chunk is.
+/// Where a chunk is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkLocation {
-    /// The pack.
+    /// The pack that holds the chunk.
     pub pack: PackId,
     /// The number of the frame in its pack.
     pub frame: u32,
-    /// Where the chunk begins in the plain frame, in bytes.
+    /// Offset of the chunk in the plain frame, in bytes.
     pub offset_in_frame: u32,
-    /// How long the chunk is, in bytes.
+    /// Length of the plain chunk, in bytes.
     pub len: u32,
-    /// Where the frame begins in the pack, in bytes.
+    /// Offset of the frame in the pack, in bytes.
     pub stored_offset: u64,
-    /// How long the frame is in the pack, in bytes.
+    /// Length of the stored frame, in bytes.
     pub stored_len: u32,
 }
 
-/// Where content comes from: an opened snapshot.
+/// The source of content: an opened snapshot.
 #[async_trait]
 pub trait SnapshotSource: Send + Sync {
-    /// Where a chunk is; `None` if the index does not know it.
+    /// Location of a chunk; `None` if the index does not have it.
     fn locate(&self, chunk: &ChunkId) -> Option<ChunkLocation>;
 
-    /// The plain bytes of whole frames, in the order asked for. The frames ascend and lie so close together that one
-    /// request serves them all.
+    /// The plain bytes of whole frames, in the order of `frames`. The frame numbers ascend and lie so close together
+    /// that one request serves them all.
     async fn frames(&self, pack: PackId, frames: &[u32]) -> Result<Vec<Bytes>, SourceError>;
 
     /// The keyed hash that names content.
     fn chunk_id(&self, bytes: &[u8]) -> ChunkId;
 
-    /// The snapshot's entry at this path.
+    /// The snapshot's entry at `path`.
     async fn entry(&self, path: &TreePath) -> Result<Option<ManifestEntry>, SourceError>;
 
-    /// Reads the index again, because a pack was gone or a chunk unknown: a prune may have moved things. `false` if
-    /// there is nothing newer than what is known.
+    /// Reads the index again after a pack was missing or a chunk unknown: a prune may have moved chunks. `false` if the
+    /// store has no newer index.
     async fn refresh(&self) -> bool;
 }
 
 /// The entries of a snapshot in path order.
 #[async_trait]
 pub trait EntryReader: Send {
-    /// The next entries; `None` after the last.
+    /// The next entries; `None` after the last batch.
     async fn next_batch(&mut self) -> Result<Option<Vec<ManifestEntry>>, SourceError>;
 }
 
-/// Why a source did not give what was asked for.
+/// A failed read from a [`SnapshotSource`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
 pub struct SourceError {
-    /// What follows from it.
+    /// Decides whether files fail or the restore ends.
     pub kind: SourceErrorKind,
-    /// Which object and what about it.
+    /// The object concerned and what is wrong with it.
     pub detail: String,
 }
 
-/// The kinds of [`SourceError`]; they carry the policy.
+/// The kinds of [`SourceError`]; the restore's reaction depends on the kind alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceErrorKind {
-    /// The pack is not in the store: the index is read again once; then the chunks count as lost.
+    /// The pack is not in the store. The index is read again once; then the chunks count as lost.
     Gone,
-    /// What is there is not what was written. The files concerned fail, the others go on.
+    /// The stored bytes are not what was written. The files concerned fail, the others go on.
     Damaged,
     /// The store does not answer: the restore ends.
     Unavailable,
 }
 
-/// What happens to a file that is there already.
+/// What happens to a file that exists in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OverwritePolicy {
-    /// Its content is compared whatever its size and time say.
+    /// Its content is compared, whatever its size and time are.
     #[default]
     Always,
-    /// Equal size and modification time: its content is believed.
+    /// Equal size and modification time: its content counts as equal without being read.
     IfChanged,
-    /// It stays as it is, metadata included.
+    /// It stays as it is, including its metadata.
     Never,
 }
 
 /// What to restore and how.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
-    /// The directory to write below.
+    /// The directory into which the tree is restored.
     pub target: PathBuf,
-    /// Write to where it came from: `target` is `/`, and the way to each of the `roots` may lead through links of root's or
-    /// this user's, as it may for a backup.
+    /// Restores to the original place: `target` is `/`. The path to each of the `roots` may lead through symbolic links
+    /// of root or of this user, as for a backup.
     pub in_place: bool,
-    /// What the snapshot was made of: its sources. Directories above them are made if they are missing and otherwise left
-    /// as they are, and [`RestoreOptions::delete`] works below them only.
+    /// The sources of the snapshot. Directories above them are made if they are missing and otherwise left as they are,
+    /// and [`RestoreOptions::delete`] works below them only.
     pub roots: Vec<TreePath>,
-    /// Restore only these and what is below them; empty: everything.
+    /// Restores only these paths and what is below them; empty: everything.
     pub paths: Vec<TreePath>,
-    /// Leave these alone, in the snapshot and in the target: gitignore syntax, a leading `/` is the root of the tree.
+    /// Leaves these paths alone, in the snapshot and in the target: gitignore syntax, a leading `/` is the root of the
+    /// tree.
     pub exclude: Vec<String>,
-    /// Remove what the snapshot does not have, below [`RestoreOptions::roots`] and [`RestoreOptions::paths`].
+    /// Removes what the snapshot does not have, below [`RestoreOptions::roots`] and [`RestoreOptions::paths`].
     pub delete: bool,
-    /// What happens to files that are there.
+    /// What happens to files that exist in the target.
     pub overwrite: OverwritePolicy,
-    /// Change nothing, fetch nothing; count what would be.
+    /// Changes nothing and fetches nothing; counts what would be done.
     pub dry_run: bool,
-    /// Owners by number even where this host knows the name.
+    /// Sets owners by number even if this host knows the name.
     pub numeric_ids: bool,
 }
 
-/// Why a restore ended early. What was restored before is whole.
+/// Why a restore ended early. Files that were restored before are complete.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The target cannot be opened or made.
     #[error("{0}")]
     Target(#[from] TargetError),
-    /// The target is read-only.
+    /// The target cannot be written to at all, for example because it is read-only.
     #[error("{target}: {error}; files that are complete are in place, no file is half written", target = .target.display())]
     Write {
-        /// The target.
+        /// The directory of [`RestoreOptions::target`].
         target: PathBuf,
-        /// What could not be written.
+        /// The write that failed.
         error: WriteError,
     },
     /// The manifest or the store cannot be read.
@@ -170,38 +172,38 @@ pub enum RestoreError {
     /// The manifest's entries are not in path order.
     #[error("the manifest is not sound: {} does not come after the entry before it", .path.display())]
     Unsorted {
-        /// The entry.
+        /// The first entry that is out of order.
         path: TreePath,
     },
-    /// A pattern to exclude is not valid.
+    /// A pattern of [`RestoreOptions::exclude`] is not valid.
     #[error(transparent)]
     Pattern(#[from] BadPattern),
-    /// A thread ended that should not have.
+    /// A thread of the restore ended unexpectedly.
     #[error("internal error: {0}")]
     Broken(String),
 }
 
-/// How a restore went.
+/// Result of a restore.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreReport {
-    /// Entries.
+    /// Entries by outcome.
     pub counts: RestoreCounts,
-    /// Bytes.
+    /// Bytes by origin.
     pub bytes: RestoreBytes,
-    /// Metadata that could not be set, once a kind. Not a failure.
+    /// Metadata that could not be set, one example of each kind. Not a failure.
     pub metadata: Vec<MetadataFailure>,
-    /// What failed, at most [`PROBLEMS_MAX`](crate::job::report::PROBLEMS_MAX).
+    /// The first failures, at most [`PROBLEMS_MAX`](crate::job::report::PROBLEMS_MAX).
     pub problems: Vec<RestoreProblem>,
-    /// Paths asked for that the snapshot does not have.
+    /// Requested paths that the snapshot does not have.
     pub unmatched: Vec<TreePath>,
-    /// Nothing was changed.
+    /// Whether this was a dry run, which changes nothing.
     pub dry_run: bool,
-    /// How long it took.
+    /// Duration of the restore.
     pub duration: Duration,
 }
 
 impl RestoreReport {
-    /// Names parts of the manifest that are lost.
+    /// Adds a failure for each lost part of the manifest.
     pub fn add_lost(&mut self, lost: impl IntoIterator<Item = (TreePath, u64)>) {
         for (path, entries) in lost {
             self.counts.failed += entries;
@@ -212,67 +214,68 @@ impl RestoreReport {
         self.problems.sort_by(|a, b| a.path.cmp(&b.path));
     }
 
-    /// Whether everything that was asked for is there.
+    /// Whether everything requested was restored.
     pub fn is_success(&self) -> bool {
         self.counts.failed == 0 && self.unmatched.is_empty()
     }
 }
 
-/// Entries by what became of them. Directories count in `directories`, and in `failed` if they failed.
+/// Entries by outcome. Directories count in `directories`, and in `failed` if they failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct RestoreCounts {
-    /// Written: made or replaced.
+    /// Made or replaced.
     pub restored: u64,
-    /// Content was right; owner, mode, time or attributes were set.
+    /// The content was right; owner, mode, time or attributes were set.
     pub touched: u64,
-    /// Equal already.
+    /// Already equal.
     pub unchanged: u64,
-    /// Of the files in `touched` and `unchanged`, those whose content was believed by size and time: [`OverwritePolicy::IfChanged`].
+    /// Files of `touched` and `unchanged` whose content was not read, because size and time were equal:
+    /// [`OverwritePolicy::IfChanged`].
     pub trusted: u64,
     /// Kept because of `--overwrite never`, or a device file that this user may not make.
     pub skipped: u64,
     /// Removed from the target, directories included.
     pub deleted: u64,
-    /// Files that an interrupted restore left under temporary names, and that are removed.
+    /// Removed files that an interrupted restore had left under temporary names.
     pub leftovers: u64,
     /// Not restored; the first of them are in [`RestoreReport::problems`].
     pub failed: u64,
-    /// Directories that are there now.
+    /// Directories that exist after the restore.
     pub directories: u64,
 }
 
-/// Bytes by where they came from.
+/// Bytes by origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct RestoreBytes {
-    /// Got from the store, as stored (compressed).
+    /// Fetched from the store, as stored (compressed).
     pub fetched: u64,
-    /// Taken from files that were in the target.
+    /// Reused from files of the target.
     pub reused: u64,
-    /// Written to the target, reused ones included.
+    /// Written to the target, including the reused bytes.
     pub written: u64,
 }
 
-/// Something that was not restored.
+/// A path that was not restored, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreProblem {
-    /// Which path.
+    /// The path that failed.
     pub path: TreePath,
-    /// Why.
+    /// The reason.
     pub kind: RestoreProblemKind,
 }
 
-/// Why something was not restored.
+/// Why a path was not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreProblemKind {
     /// A chunk is not in the repository.
     #[error("chunk {0} is missing from the repository")]
     Missing(ChunkId),
-    /// A chunk is not what it was.
+    /// A chunk's bytes do not match its keyed hash, or cannot be decrypted.
     #[error("chunk {chunk} is damaged: {detail}")]
     Damaged {
-        /// The chunk.
+        /// The damaged chunk.
         chunk: ChunkId,
-        /// What was found.
+        /// What is wrong with its bytes.
         detail: String,
     },
     /// The entry contradicts itself.
@@ -284,19 +287,19 @@ pub enum RestoreProblemKind {
     /// It could not be removed.
     #[error("not deleted: {0}")]
     Delete(WriteErrorKind),
-    /// The file whose further name it is was not restored.
+    /// The entry is a further hard link of this path, which was not restored.
     #[error("its first name {} was not restored", .0.display())]
     FirstName(TreePath),
-    /// The list of what comes from this path on is lost.
+    /// The part of the manifest that begins at this path is lost, with this number of entries.
     #[error("{0} entries from here on are lost: their list is not in the repository")]
     Listing(u64),
-    /// What should be reused of the existing file changed during the restore.
+    /// The existing file, of which content should be reused, changed during the restore.
     #[error("the file in the target changed during the restore")]
     Changed,
 }
 
 impl RestoreProblemKind {
-    /// How many entries it is about.
+    /// Number of entries that the problem stands for.
     pub fn entries(&self) -> u64 {
         match self {
             RestoreProblemKind::Listing(entries) => *entries,
@@ -314,7 +317,7 @@ impl From<WriteError> for RestoreProblemKind {
 /// Restores `entries` with content from `source`.
 ///
 /// # Errors
-/// What ends the whole restore. What concerns single paths is in the report.
+/// An error that ends the whole restore. Problems of single paths are in the report.
 pub async fn restore(
     source: Arc<dyn SnapshotSource>,
     entries: Box<dyn EntryReader>,
@@ -352,7 +355,7 @@ pub async fn restore(
         .collect();
     drop(write_receiver);
 
-    // Whichever of them fails tells `shared`, and the first failure counts.
+    // The stage that fails first records its error in `shared`; later errors are dropped.
     tokio::join!(read_entries(&shared, entries, entry_sender), fetch_batches(&shared, plan_receiver, write_sender));
     let broken = |e: tokio::task::JoinError| RestoreError::Broken(e.to_string());
     let unmatched = inspector.await.map_err(broken)?;
@@ -372,13 +375,13 @@ pub async fn restore(
     Ok(report)
 }
 
-/// How long a restore that is given up waits for its threads to remove what they have not completed.
+/// Longest wait for the threads of an abandoned restore to remove their unfinished files.
 const END_MAX: Duration = Duration::from_secs(2);
 
-/// So often it looks.
+/// Number of times in [`END_MAX`] that [`AbortGuard`] checks whether the threads have ended.
 const END_LOOKS: u32 = 200;
 
-/// Ends the threads of a restore that is given up: what it is dropped with.
+/// Ends the threads of the restore when its future is dropped.
 struct AbortGuard(Weak<RestoreContext>);
 
 impl Drop for AbortGuard {
@@ -386,7 +389,7 @@ impl Drop for AbortGuard {
         if let Some(shared) = self.0.upgrade() {
             shared.end();
         }
-        // Of a restore that went to its end nobody but the caller is left.
+        // After a restore that ended normally only the caller holds the context.
         for _ in 0..END_LOOKS {
             if self.0.strong_count() <= 1 {
                 break;

@@ -1,6 +1,6 @@
-//! Goes through the entries in path order, compares each with what stands in the target, and hands on what is to do.
+//! Walks the entries in path order, compares each with what the target has, and passes the remaining work on.
 //!
-//! It makes the directories and deletes what is too much; everything else is left to the writers.
+//! This stage makes the directories and deletes surplus objects; everything else is left to the writers.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,20 +24,19 @@ use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::temporary;
 use crate::tree::write::{ExistingObject, MetadataKind, WriteErrorKind};
 
-/// First names outside of the selection that have got a name inside. Hard links beyond it become files of their own,
-/// and the report says so.
+/// Limit of [`TargetInspector::leaders`]. Hard links beyond it become separate files, and the report says so.
 const LEADERS_MAX: usize = 65_536;
 
-/// The block size of nearly every file system, in which holes are made.
+/// The block size of nearly every file system; holes consist of such blocks.
 const BLOCK: usize = 4096;
 
-/// Mode of directories that no entry describes.
+/// Mode of directories that have no entry in the manifest.
 const IMPLIED_MODE: u16 = 0o755;
 
-/// Mode of directories until their content is there: nobody else looks in meanwhile.
+/// Mode of directories until their content is complete: other users cannot look in meanwhile.
 const PRIVATE_MODE: u16 = 0o700;
 
-/// Inspects all entries; returns the paths asked for that never came.
+/// Inspects all entries; returns the requested paths that no entry matched.
 pub(super) fn run(
     shared: &RestoreContext,
     fresh: bool,
@@ -75,16 +74,16 @@ struct TargetInspector<'a> {
     shared: &'a RestoreContext,
     selector: EntrySelector,
     fresh: bool,
-    /// The directories from the target's root to where the walk is.
+    /// The directories from the target's root to the current position of the walk.
     levels: Vec<DirLevel>,
-    /// Directories above what is selected, for the case that they must be made.
+    /// Directories above the selection, in case they must be made.
     above: Vec<ManifestEntry>,
     last: Option<TreePath>,
-    /// The last entry that is no directory: nothing can be below it.
+    /// The last entry that is not a directory: nothing can be below it.
     leaf: Option<TreePath>,
     /// A directory that could not be made, and why: everything below fails.
     blocked: Option<(TreePath, RestoreProblemKind)>,
-    /// First name outside of the selection → the name inside that got its content.
+    /// First name outside of the selection → the selected name that got its content.
     leaders: HashMap<TreePath, TreePath>,
     batch: WriteBatch,
     items: usize,
@@ -94,11 +93,11 @@ struct TargetInspector<'a> {
 
 struct DirLevel {
     dir: Arc<PendingDir>,
-    /// With `delete`: what was in it and has not been passed yet, the next one last.
+    /// With `delete`: names in the directory that the walk has not passed yet; the next one is last.
     listing: Vec<(Vec<u8>, bool)>,
 }
 
-/// Whether a directory was there, and which it is: device and inode, where that is known.
+/// Whether the directory existed, and its device and inode if they are known.
 enum MadeDir {
     New(Option<(u64, u64)>),
     Existed(Option<(u64, u64)>),
@@ -182,7 +181,7 @@ impl TargetInspector<'_> {
         self.enter(dir);
     }
 
-    /// The directory that the entry at `path` is in, made if need be.
+    /// The parent directory of the entry at `path`, made if it is missing.
     fn parent(&mut self, path: &TreePath) -> InspectResult<Arc<PendingDir>> {
         if self.levels.is_empty() {
             self.enter_root(None);
@@ -193,7 +192,7 @@ impl TargetInspector<'_> {
             if here.path == parent {
                 return Ok(here);
             }
-            // The next component on the way down.
+            // The next component of the path towards the entry.
             let below = &parent.as_bytes()[here.path.as_bytes().len()..];
             let name = below.split(|&b| b == b'/').find(|name| !name.is_empty()).unwrap_or_default();
             let next = here.path.join(name).ok_or(RestoreProblemKind::Unsound("a name is impossible"))?;
@@ -227,7 +226,7 @@ impl TargetInspector<'_> {
         Ok(())
     }
 
-    /// Makes a directory unless it is there. Something else in its place goes if the entry may `replace` it.
+    /// Makes a directory unless it exists. Another object at its path is removed if `replace` is set.
     fn make(&self, path: &TreePath, above: &PendingDir, mode: u16, replace: bool) -> InspectResult<MadeDir> {
         let (target, dry) = (&self.shared.target, self.shared.options.dry_run);
         if target.is_anchored(path) {
@@ -272,7 +271,7 @@ impl TargetInspector<'_> {
             match self.shared.target.list(&dir.path) {
                 Ok(names) => listing = names,
                 Err(e) if delete => self.shared.fail(&dir.path, &RestoreProblemKind::Delete(e.kind)),
-                // Who may not list a directory may still write into it.
+                // A directory that may not be listed may still be writable.
                 Err(_) => {}
             }
             if clear {
@@ -292,7 +291,7 @@ impl TargetInspector<'_> {
         }
     }
 
-    /// Deletes what the snapshot does not have before the name that it has next.
+    /// Deletes the names before `name` that the snapshot does not have.
     fn delete_before(&mut self, name: &[u8]) {
         let Some(level) = self.levels.last_mut() else { return };
         while let Some((there, _)) = level.listing.last()
@@ -314,7 +313,8 @@ impl TargetInspector<'_> {
 
     // Everything else.
 
-    /// What stands at the entry's path, and whether it is a directory that will have to go. `None`: it stays as it is.
+    /// What the target has at the entry's path, and whether it is a directory that has to be removed. `None`: it stays
+    /// as it is.
     fn look(&self, path: &TreePath, dir: &PendingDir) -> InspectResult<Option<(Option<ExistingObject>, bool)>> {
         let found = if dir.fresh { None } else { self.shared.target.stat(path)? };
         let Some(there) = found else { return Ok(Some((None, false))) };
@@ -355,13 +355,13 @@ impl TargetInspector<'_> {
         Ok(())
     }
 
-    /// With [`OverwritePolicy::Never`]: whether the first name is a file of the target that is not the snapshot's. A link to it
+    /// With [`OverwritePolicy::Never`]: whether the first name is a file of the target with other content. A link to it
     /// would have the wrong content.
     fn is_kept_and_different(&self, target: &TreePath, first: &TreePath) -> InspectResult<bool> {
         if self.shared.options.overwrite != OverwritePolicy::Never {
             return Ok(false);
         }
-        // Not there: it is being restored.
+        // It does not exist: it is being restored.
         let Some(found) = self.shared.target.stat(first)? else { return Ok(false) };
         let original = self.original(target)?;
         let same = match &original.kind {
@@ -371,7 +371,7 @@ impl TargetInspector<'_> {
         Ok(!same)
     }
 
-    /// The first name is not restored, so this name gets the content, and the names after it become links to it.
+    /// The first name is not restored, so this name gets the content, and later names become links to it.
     fn promote_link(&mut self, target: TreePath, entry: ManifestEntry, dir: Arc<PendingDir>) -> InspectResult<()> {
         let original = self.original(&target)?;
         if self.leaders.len() < LEADERS_MAX {
@@ -405,7 +405,7 @@ impl TargetInspector<'_> {
             return Ok(());
         };
         let found = found.filter(ExistingObject::is_file);
-        // What has other names, in the tree or elsewhere, is left or replaced, never changed under all of them.
+        // A file with further names, in the tree or elsewhere, is left alone or replaced, never changed in place.
         let replace = match &found {
             Some(found) if found.has_more_names() => self.shared.target.metadata_differ(&entry, found)?,
             _ => false,
@@ -430,7 +430,7 @@ impl TargetInspector<'_> {
         }
         let equal = match &found {
             Some(found) => {
-                // What cannot be read is replaced.
+                // An unreadable file is replaced.
                 let old = self.shared.target.open_file(&entry.path, Some(found)).ok();
                 let equal = old.as_ref().map(|old| self.compare(&entry, &layout, old, found)).unwrap_or_default();
                 let whole = found.size == entry.kind.size() && !equal.contains(&false);
@@ -447,7 +447,7 @@ impl TargetInspector<'_> {
         Ok(())
     }
 
-    /// Which chunks the existing file has at their places.
+    /// For each chunk, whether the existing file has it at its place.
     fn compare(&self, entry: &ManifestEntry, layout: &FileLayout, old: &File, found: &ExistingObject) -> Vec<bool> {
         let mut buffer = Vec::new();
         let mut at = 0;
@@ -455,7 +455,7 @@ impl TargetInspector<'_> {
             let Some(place) = self.shared.source.locate(chunk) else { return false };
             let range = at..at + u64::from(place.len);
             at = range.end;
-            // Most of what differs is beyond the end: nothing is read for it.
+            // A chunk beyond the end of the existing file differs without being read.
             let fits = layout.spans(range.clone()).all(|(offset, part)| offset + part.len() as u64 <= found.size);
             fits && {
                 buffer.resize(place.len as usize, 0);
@@ -467,7 +467,7 @@ impl TargetInspector<'_> {
         entry.kind.chunks().iter().map(equal).collect()
     }
 
-    /// Cuts a file into pieces: a batch ends where the next chunk needs a frame that no longer fits.
+    /// Cuts a file into pieces: a batch ends before the chunk whose frame no longer fits into it.
     fn pieces(
         &mut self,
         entry: ManifestEntry,
@@ -490,7 +490,7 @@ impl TargetInspector<'_> {
                 return;
             }
             let Some(place) = self.shared.source.locate(chunk) else {
-                // It was there a moment ago; the index was read again in between.
+                // The chunk was known a moment ago; the index was read again in between.
                 file.fail(RestoreProblemKind::Missing(*chunk));
                 break;
             };
@@ -538,7 +538,7 @@ impl TargetInspector<'_> {
         let next = WriteBatch { number: self.batch.number + 1, ..WriteBatch::default() };
         let batch = std::mem::replace(&mut self.batch, next);
         self.items = 0;
-        // Nobody takes it: the restore has ended, and whoever ended it said why.
+        // A closed queue means that the restore has ended; the stage that ended it recorded the error.
         let _ = self.batches.blocking_send(batch);
     }
 
@@ -551,7 +551,7 @@ impl TargetInspector<'_> {
     }
 }
 
-/// Removes what an interrupted restore left; `false`: it is not that, or stays.
+/// Removes a file that an interrupted restore left. `false` if the name is something else, or the file stays.
 fn clear_leftover(shared: &RestoreContext, dir: &TreePath, name: &[u8]) -> bool {
     if !temporary::is_unfinished(name) {
         return false;
@@ -582,7 +582,7 @@ fn delete(shared: &RestoreContext, dir: &TreePath, name: &[u8], is_dir: bool) {
     }
 }
 
-/// Whether nothing is stored where the file should have holes. Where a hole shares a block with data, zeros will do.
+/// Whether the holes of the file hold no data. Where a hole shares a block with data, zeros are accepted.
 fn holes_are_empty(layout: &FileLayout, old: &File) -> bool {
     layout.holes().all(|hole| {
         let from = hole.start.next_multiple_of(BLOCK as u64).min(hole.end);

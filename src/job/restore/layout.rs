@@ -1,10 +1,10 @@
-//! Where content lies in a file: one run after another, or with holes between. Pure.
+//! Maps a file's content to offsets in the file: contiguous, or with holes. Pure.
 
 use std::ops::Range;
 
 use crate::repo::entry::{EntryKind, Extent};
 
-/// The runs of a file that its content fills, in order.
+/// The ranges of a file that hold content, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::job) struct FileLayout {
     runs: Vec<ContentRun>,
@@ -13,24 +13,24 @@ pub(in crate::job) struct FileLayout {
 
 #[derive(Debug, PartialEq, Eq)]
 struct ContentRun {
-    /// Where the run begins in the content.
+    /// Offset of the run in the content.
     content: u64,
-    /// Where it begins in the file.
+    /// Offset of the run in the file.
     file: u64,
     len: u64,
 }
 
 impl FileLayout {
-    /// The layout of a regular file with `content` bytes in its chunks. What an entry says of itself is believed only if
-    /// it adds up: otherwise bytes would be lost or land in the wrong place.
+    /// The layout of a regular file with `content` bytes in its chunks. The entry's sizes are used only if they add up;
+    /// otherwise bytes would be lost or written to the wrong place.
     pub(in crate::job) fn new(kind: &EntryKind, content: u64) -> Result<Self, &'static str> {
         let EntryKind::File { size, extents, .. } = kind else { return Err("not a regular file") };
         Self::of(*size, extents.as_deref(), content)
     }
 
-    /// The layout of a file of `size` bytes with `content` bytes of data in these extents; `None`: it is all data.
+    /// The layout of a file of `size` bytes with `content` bytes of data in these extents; `None`: no holes.
     pub(in crate::job) fn of(size: u64, extents: Option<&[Extent]>, content: u64) -> Result<Self, &'static str> {
-        // off_t is signed: beyond it the kernel cannot address.
+        // off_t is signed: larger offsets cannot be addressed.
         if size > i64::MAX as u64 {
             return Err("the size is impossible");
         }
@@ -47,7 +47,7 @@ impl FileLayout {
         self.runs.last().map_or(0, |run| run.content + run.len)
     }
 
-    /// Where `content` (a range of the content) lies in the file: offset there and which part of the range.
+    /// The parts of the file that a range of the content fills: file offset, and which part of the range goes there.
     pub(in crate::job) fn spans(&self, content: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
         let first = self.runs.partition_point(|run| run.content + run.len <= content.start);
         self.runs[first..].iter().take_while(move |run| run.content < content.end).map(move |run| {
@@ -57,7 +57,7 @@ impl FileLayout {
         })
     }
 
-    /// The ranges of the file that hold nothing.
+    /// The holes of the file.
     pub(super) fn holes(&self) -> impl Iterator<Item = Range<u64>> {
         let ends = std::iter::once(0).chain(self.runs.iter().map(|run| run.file + run.len));
         let starts = self.runs.iter().map(|run| run.file).chain(std::iter::once(self.size));

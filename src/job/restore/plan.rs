@@ -1,29 +1,29 @@
-//! Which frames a batch of work needs, and which requests get them. Pure.
+//! Decides which frames a batch of work needs, and which requests fetch them. Pure.
 
 use std::collections::BTreeMap;
 
 use super::ChunkLocation;
 use crate::ids::PackId;
 
-/// The plain bytes that a batch may need at once. Several batches are in memory at the same time, see
+/// Limit of plain bytes that a batch needs at once. Several batches are in memory at the same time, see
 /// [`super::FETCH_AHEAD`]; together they stay within about 64 MiB.
 pub(super) const BATCH_BYTES: u64 = 8 << 20;
 
-/// The plain size assumed of a frame: usual, and known only when it is there.
+/// The assumed plain size of a frame. The real size is known only after the fetch.
 const FRAME_BYTES: u64 = 2 << 20;
 
-/// Chunks and entries of one batch: bounds the memory where there is little or nothing to fetch.
+/// Chunks and entries of one batch: bounds the memory where there is little to fetch.
 pub(super) const BATCH_ITEMS: usize = 4096;
 
-/// Two frames of a pack with at most this many bytes between them come with one request: at 100 MB/s that is cheaper
-/// than a second request over the shortest network.
+/// Two frames of a pack with at most this many bytes between them are fetched with one request: at 100 MB/s that costs
+/// less than a second request over the shortest network.
 const GAP_MAX: u64 = 128 << 10;
 
-/// The plain bytes of frames that are kept for the batches that follow: files that are alike lie near each other more often than not, and
-/// two workers packed their frames in turns. Most of them are in batches that are not yet written anyway.
+/// Plain bytes of frames that are kept for later batches: similar files often lie near each other, and two workers
+/// packed their frames in turns. Most of the kept frames belong to batches that are not yet written anyway.
 pub(super) const KEPT_BYTES: u64 = 32 << 20;
 
-/// Names a frame.
+/// A frame by pack and number.
 pub(super) type FrameKey = (PackId, u32);
 
 /// One request: frames of one pack, ascending and close together.
@@ -33,7 +33,7 @@ pub(super) struct FrameRequest {
     pub(super) frames: Vec<u32>,
 }
 
-/// Frames that are needed.
+/// The frames that a batch needs.
 #[derive(Debug, Default)]
 pub(super) struct FrameSet {
     frames: BTreeMap<FrameKey, StoredFrame>,
@@ -48,7 +48,7 @@ struct StoredFrame {
 }
 
 impl FrameSet {
-    /// Whether the chunk's frame is here, or there is room for it.
+    /// Whether the chunk's frame is in the set, or still fits into it.
     pub(super) fn fits(&self, place: &ChunkLocation) -> bool {
         self.frames.is_empty()
             || self.frames.contains_key(&(place.pack, place.frame))
@@ -67,23 +67,23 @@ impl FrameSet {
         stored.plain = stored.plain.max(plain);
     }
 
-    /// Leaves out the frames that `is_there`, of so many plain bytes.
+    /// Removes the frames for which `is_there` returns true; its second argument is the assumed plain size.
     pub(super) fn leave_out(&mut self, mut is_there: impl FnMut(FrameKey, u64) -> bool) {
         self.frames.retain(|&key, stored| !is_there(key, stored.plain));
         self.plain_bytes = self.frames.values().map(|stored| stored.plain).sum();
     }
 
-    /// Bytes of the frame as stored.
+    /// Stored size of the frame in bytes.
     pub(super) fn stored_len(&self, key: FrameKey) -> u64 {
         self.frames.get(&key).map_or(0, |stored| stored.len.into())
     }
 
-    /// Bytes of all frames as stored.
+    /// Stored size of all frames in bytes.
     pub(super) fn stored_bytes(&self) -> u64 {
         self.frames.values().map(|stored| u64::from(stored.len)).sum()
     }
 
-    /// The requests that get them all.
+    /// The requests that fetch all frames.
     pub(super) fn requests(&self) -> Vec<FrameRequest> {
         let mut requests: Vec<FrameRequest> = Vec::new();
         let mut end = 0;

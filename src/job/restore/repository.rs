@@ -16,7 +16,7 @@ use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::manifest::ManifestWalk;
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
-/// One snapshot. Clones share what they know.
+/// One snapshot of a repository. Clones share the index.
 #[derive(Debug, Clone)]
 pub struct RepositorySource(Arc<SourceState>);
 
@@ -25,17 +25,17 @@ struct SourceState {
     archive: ReadOnlyRepository,
     root: ChunkId,
     known: RwLock<Arc<SourceIndex>>,
-    /// What is lost of the manifest, where that is passed over: where it begins, and how many entries it has. `None`: it ends the
+    /// Lost parts of the manifest that were skipped: first path and number of entries. `None`: a lost part ends the
     /// restore.
     lost: Option<Mutex<Vec<(TreePath, u64)>>>,
 }
 
-/// What is known of where things are.
+/// The index and what is derived from it.
 #[derive(Debug)]
 struct SourceIndex {
     view: JournalView,
     reader: RepositoryReader,
-    /// Where a pack stands in the reader's index.
+    /// Position of each pack in the reader's index.
     packs: HashMap<PackId, usize>,
 }
 
@@ -51,27 +51,27 @@ impl SourceIndex {
 }
 
 impl RepositorySource {
-    /// The snapshot with this manifest.
+    /// Opens the snapshot with this manifest root.
     pub async fn open(archive: ReadOnlyRepository, root: ChunkId) -> Result<Self, RepositoryReadError> {
         let known = RwLock::new(Arc::new(SourceIndex::load(&archive).await?));
         Ok(Self(Arc::new(SourceState { archive, root, known, lost: None })))
     }
 
-    /// The same where some of it is lost: by this reader alone, which knows all that is left, and beyond parts of the manifest that
-    /// cannot be read.
+    /// Opens a snapshot of which parts are lost. `reader` alone is used, since it has all that is left, and unreadable
+    /// parts of the manifest are skipped.
     pub fn salvage(archive: ReadOnlyRepository, root: ChunkId, reader: RepositoryReader) -> Self {
         let known = RwLock::new(Arc::new(SourceIndex::new(archive.view.clone(), reader)));
         Self(Arc::new(SourceState { archive, root, known, lost: Some(Mutex::default()) }))
     }
 
-    /// What was passed over.
+    /// Parts of the manifest that were skipped: first path and number of entries.
     pub fn lost(&self) -> Vec<(TreePath, u64)> {
         let lost = self.0.lost.as_ref().map(|lost| lost.lock().unwrap_or_else(PoisonError::into_inner).clone());
         lost.unwrap_or_default()
     }
 
-    /// Its entries, of those that a restore of `paths` looks at: what is at and below them, and what leads there. No
-    /// paths: all.
+    /// The entries that a restore of `paths` needs: those at and below them, and their ancestors. An empty list means
+    /// all entries.
     pub fn entries(&self, paths: &[TreePath]) -> RepositoryEntries {
         let mut wanted = Vec::new();
         for path in paths {
@@ -82,12 +82,12 @@ impl RepositorySource {
         if paths.is_empty() {
             wanted.push((TreePath::default(), PathScope::Subtree));
         }
-        // The next one last; of the same path `Below` comes first and takes the other with it.
+        // Sorted so that the next one is last. Of equal paths `Subtree` comes first and covers `Exact`.
         wanted.sort_by(|a, b| b.cmp(a));
         RepositoryEntries { source: self.clone(), walk: ManifestWalk::new(self.0.root), wanted }
     }
 
-    /// The snapshot's sources.
+    /// The sources of the snapshot.
     pub async fn roots(&self) -> Result<Vec<TreePath>, RepositoryReadError> {
         browse::source_roots(&self.index().reader, self.0.root).await
     }
@@ -96,7 +96,7 @@ impl RepositorySource {
         Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A chunk of the manifest; the index is read again if it is not where it should be.
+    /// Reads a chunk of the manifest; reads the index again if the chunk is not where the index says.
     async fn chunk(&self, id: &ChunkId) -> Result<Bytes, SourceError> {
         match self.index().reader.chunk(id).await.map_err(|e| source_error(&e)) {
             Err(e) if e.kind == SourceErrorKind::Gone && self.refresh().await => {
@@ -106,7 +106,7 @@ impl RepositorySource {
         }
     }
 
-    /// How many entries the snapshot has, as its record says.
+    /// Number of entries of the snapshot according to its record.
     fn entries_count(&self) -> u64 {
         let snapshots = self.0.archive.snapshots().iter();
         snapshots.filter(|snapshot| snapshot.root == self.0.root).map(|snapshot| snapshot.entries).max().unwrap_or(1)
@@ -166,7 +166,7 @@ impl SnapshotSource for RepositorySource {
             }
             SourceIndex::load(&ReadOnlyRepository { view, ..self.0.archive.clone() }).await.ok()
         };
-        // A failure is no more than nothing newer: what is missing then fails by its own name.
+        // A failure counts as "no newer index"; a chunk that is missing then fails on its own.
         match newer.await {
             Some(newer) => {
                 *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(newer);
@@ -177,12 +177,12 @@ impl SnapshotSource for RepositorySource {
     }
 }
 
-/// What follows from an error.
+/// The restore's reaction to a read error.
 fn source_error(error: &RepositoryReadError) -> SourceError {
     let kind = match error {
         RepositoryReadError::Store(e) if e.is_not_found() => SourceErrorKind::Gone,
         RepositoryReadError::Missing(_) => SourceErrorKind::Gone,
-        // A bad sector under one object; the others may be whole.
+        // For example a bad sector under one object; the other objects may be readable.
         RepositoryReadError::Store(e) if e.concerns_one_object() => SourceErrorKind::Damaged,
         RepositoryReadError::Store(_) => SourceErrorKind::Unavailable,
         RepositoryReadError::Pack { .. }
@@ -193,12 +193,12 @@ fn source_error(error: &RepositoryReadError) -> SourceError {
     SourceError { kind, detail: error.to_string() }
 }
 
-/// What of a manifest is wanted from a path on.
+/// How much of the manifest is wanted at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum PathScope {
-    /// The path and everything below.
+    /// The path and everything below it.
     Subtree,
-    /// The path itself.
+    /// Only the path itself.
     Exact,
 }
 
@@ -207,12 +207,12 @@ enum PathScope {
 pub struct RepositoryEntries {
     source: RepositorySource,
     walk: ManifestWalk,
-    /// The next one last.
+    /// The wanted paths in descending order: the next one is last.
     wanted: Vec<(TreePath, PathScope)>,
 }
 
 impl RepositoryEntries {
-    /// Keeps what is wanted, and drops what is wanted no more because the entries are beyond it.
+    /// Keeps the wanted entries, and drops the wanted paths that the entries have passed.
     fn pick(&mut self, entries: Vec<ManifestEntry>) -> Vec<ManifestEntry> {
         let mut picked = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -272,7 +272,7 @@ impl EntryReader for RepositoryEntries {
 }
 
 impl RepositoryEntries {
-    /// Notes that the node which comes next is lost; whether it is passed over.
+    /// Records that the manifest node that comes next is lost. Returns whether it may be skipped.
     fn pass_over(&self) -> bool {
         let Some(lost) = &self.source.0.lost else { return false };
         let node = self.walk.next_node().map(|node| (node.first.clone(), node.entries));
@@ -281,7 +281,7 @@ impl RepositoryEntries {
         true
     }
 
-    /// Whether all that comes next is beyond what is wanted next.
+    /// Whether all remaining entries of the current subtree lie beyond the next wanted path.
     fn beyond(&self) -> bool {
         let (Some(node), Some((path, wanted))) = (self.walk.next_node(), self.wanted.last()) else { return false };
         match wanted {

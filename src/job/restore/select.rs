@@ -1,21 +1,21 @@
-//! What of a snapshot is restored, and what of the target may be deleted. Pure.
+//! Decides what of a snapshot is restored, and what of the target may be deleted. Pure.
 
 use super::{RestoreError, RestoreOptions};
 use crate::repo::entry::TreePath;
 use crate::tree::exclude::ExcludePatterns;
 
-/// What follows for one entry.
+/// How one entry is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntrySelection {
     /// It is restored.
     Selected,
-    /// It is above something that may be restored: made if that is, and left alone if it exists.
+    /// It is an ancestor of something that may be restored: made if a descendant is restored, left alone if it exists.
     Above,
     /// It is left out.
     Excluded,
 }
 
-/// What the operator asked for.
+/// The operator's selection.
 #[derive(Debug)]
 pub(super) struct RestoreScope {
     roots: Vec<TreePath>,
@@ -29,19 +29,19 @@ impl RestoreScope {
         Ok(Self { roots: options.roots.clone(), paths: options.paths.clone(), exclude })
     }
 
-    /// Whether the entry at `path`, which is no directory, is restored; asked in any order.
+    /// Whether the entry at `path`, which is not a directory, is restored. May be called in any order.
     pub(super) fn selects(&self, path: &TreePath) -> bool {
         self.select(path) == EntrySelection::Selected
             && !self.excludes(path, false)
             && !std::iter::successors(path.parent(), TreePath::parent).any(|dir| self.excludes(&dir, true))
     }
 
-    /// Whether a pattern excludes this path, without regard to what is above it.
+    /// Whether a pattern excludes this path itself, without regard to its ancestors.
     pub(super) fn excludes(&self, path: &TreePath, is_dir: bool) -> bool {
         self.exclude.excludes(path, is_dir)
     }
 
-    /// Whether what the snapshot does not have at or below `path` may be deleted.
+    /// Whether objects at or below `path` that the snapshot does not have may be deleted.
     pub(super) fn may_delete_at(&self, path: &TreePath) -> bool {
         within(&self.roots, path) && (self.paths.is_empty() || within(&self.paths, path))
     }
@@ -66,12 +66,12 @@ fn within(all: &[TreePath], path: &TreePath) -> bool {
     all.iter().any(|one| path.starts_with(one))
 }
 
-/// Goes along with the entries in path order.
+/// Classifies the entries in path order.
 #[derive(Debug)]
 pub(super) struct EntrySelector {
-    /// Per path asked for, whether it came.
+    /// For each requested path, whether an entry matched it.
     matched: Vec<bool>,
-    /// The last excluded directory: what is below it comes next.
+    /// The last excluded directory: the entries below it come next.
     excluded: Option<TreePath>,
 }
 
@@ -95,7 +95,7 @@ impl EntrySelector {
         verdict
     }
 
-    /// Paths asked for that never came.
+    /// Requested paths that no entry matched.
     pub(super) fn unmatched(self, scope: &RestoreScope) -> Vec<TreePath> {
         scope.paths.iter().zip(self.matched).filter(|(_, matched)| !matched).map(|(path, _)| path.clone()).collect()
     }

@@ -21,7 +21,7 @@ fn path(text: impl Into<Vec<u8>>) -> TreePath {
     TreePath::new(text).unwrap()
 }
 
-/// A snapshot in the making.
+/// Builder of a snapshot for the tests.
 #[derive(Default)]
 struct Snapshot {
     entries: Vec<ManifestEntry>,
@@ -67,7 +67,7 @@ impl Snapshot {
         self.entry(at, EntryKind::Hardlink { target: path(first) })
     }
 
-    /// Changes the entry added last.
+    /// Changes the entry that was added last.
     fn with(mut self, change: impl FnOnce(&mut ManifestEntry)) -> Self {
         change(self.entries.last_mut().unwrap());
         self
@@ -78,7 +78,7 @@ impl Snapshot {
         self.with(|e| e.xattrs.push(xattr))
     }
 
-    /// The source, with the entries in path order.
+    /// Builds the source, with the entries in path order.
     fn build(mut self) -> Arc<Fake> {
         self.entries.sort_by(|a, b| a.path.cmp(&b.path));
         self.build_as_is()
@@ -91,7 +91,7 @@ impl Snapshot {
     }
 }
 
-/// Bytes that do not repeat.
+/// Pseudo-random bytes without repetition.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
@@ -116,7 +116,7 @@ fn as_path(bytes: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(bytes))
 }
 
-/// What a tree looks like from outside: every path with type, content, mode and time.
+/// Every path below `root` with type, content, mode and time.
 fn look(root: &Path) -> BTreeMap<TreePath, String> {
     let mut seen = BTreeMap::new();
     let mut inodes = BTreeMap::<u64, TreePath>::new();
@@ -153,7 +153,7 @@ fn look(root: &Path) -> BTreeMap<TreePath, String> {
     seen
 }
 
-/// What [`look`] must see after the restore of these entries.
+/// What [`look`] must return after the restore of these entries.
 fn expected(fake: &Fake) -> BTreeMap<TreePath, String> {
     let by_path: BTreeMap<_, _> = fake.entries.iter().map(|e| (e.path.clone(), e)).collect();
     let describe = |e: &ManifestEntry| {

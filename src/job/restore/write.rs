@@ -1,4 +1,4 @@
-//! The writers: verify, write, finish.
+//! The writer threads: verify chunks, write files, finish metadata.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -14,7 +14,7 @@ use crate::job::node::progress::JobProgress;
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::tree::write::{ExistingObject, NewFile, PlaceOutcome, WriteErrorKind};
 
-/// Works until no more batches come.
+/// Works until the queue of batches is closed.
 pub(super) fn run(shared: &RestoreContext, batches: &Mutex<Receiver<FetchedBatch>>) {
     loop {
         let next = lock(batches).blocking_recv();
@@ -30,7 +30,7 @@ pub(super) fn run(shared: &RestoreContext, batches: &Mutex<Receiver<FetchedBatch
             }
         }
         if !links.is_empty() {
-            // Their first names may be in a batch that the other writer is still at.
+            // The first names may be in a batch that the other writer still works on.
             shared.order.wait_for_those_before(number);
             for job in links {
                 run_job(shared, &fetched, job);
@@ -64,7 +64,7 @@ fn run_job(shared: &RestoreContext, fetched: &FetchedBatch, job: WriteJob) {
     }
 }
 
-/// Counts what became of an entry.
+/// Counts the outcome of one entry.
 fn count_placed(shared: &RestoreContext, path: &TreePath, placed: Result<PlaceOutcome, RestoreProblemKind>) {
     match placed {
         Ok(PlaceOutcome::Created) => shared.count(|c| c.restored += 1),
@@ -109,7 +109,7 @@ fn link(
         let same = inode(first).is_some_and(|first| inode(path) == Some(first));
         return Ok(if same { PlaceOutcome::Unchanged } else { PlaceOutcome::Created });
     }
-    // What was kept as it was has the owner that it had.
+    // A file kept by `OverwritePolicy::Never` keeps its owner too, so the owner is not compared.
     let checked = shared.options.overwrite != OverwritePolicy::Never;
     shared.target.link(first, entry, checked).map_err(|e| match e.kind {
         WriteErrorKind::NotFound if e.path == *first => RestoreProblemKind::FirstName(first.clone()),
@@ -117,7 +117,7 @@ fn link(
     })
 }
 
-/// Takes a directory out of the way of what is ready to stand there.
+/// Removes a directory that stands at the path of a finished object.
 fn clear_obstacle(shared: &RestoreContext, path: &TreePath) -> Result<(), RestoreProblemKind> {
     if shared.options.delete && shared.scope.may_delete_at(path) {
         shared.remove(path);

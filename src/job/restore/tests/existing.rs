@@ -1,4 +1,4 @@
-//! Over a tree that is there.
+//! Restores over an existing tree.
 
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::sync::atomic::Ordering;
@@ -11,7 +11,8 @@ fn touch(path: &Path, mtime: UnixNanos) {
     std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
-/// What changed without a new size or time is found unless it is asked not to look, and then that is told.
+/// A change that keeps size and time is found by `Always`; `IfChanged` does not read the file and counts it as
+/// `trusted`.
 #[tokio::test(flavor = "multi_thread")]
 async fn content_is_compared_and_what_is_believed_is_told() {
     let tmp = tempfile::tempdir().unwrap();
@@ -27,7 +28,7 @@ async fn content_is_compared_and_what_is_believed_is_told() {
     assert_restored(&fake, tmp.path());
 }
 
-/// A hard link to somebody else's file stands in the tree: that one keeps its owner, mode and time, and its content.
+/// The tree contains a hard link to a file outside: that file keeps its owner, mode, time and content.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_a_name_elsewhere_is_replaced_and_not_changed() {
     for overwrite in [OverwritePolicy::Always, OverwritePolicy::IfChanged] {
@@ -68,7 +69,7 @@ async fn what_has_a_name_elsewhere_is_replaced_and_not_changed() {
     }
 }
 
-/// Names of one file that all lie in the tree stay names of one file.
+/// Hard links that all lie in the tree stay links of one file.
 #[tokio::test(flavor = "multi_thread")]
 async fn hard_links_of_the_tree_stay_together() {
     let tmp = tempfile::tempdir().unwrap();
@@ -81,7 +82,7 @@ async fn hard_links_of_the_tree_stay_together() {
     assert_eq!((report.counts.restored, report.bytes.fetched), (3, 0));
 }
 
-/// What an interrupted restore left goes, and what only looks like it stays.
+/// Files that an interrupted restore left are removed; files that only look similar stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn leftovers_of_an_interrupted_restore_go() {
     let tmp = tempfile::tempdir().unwrap();
@@ -98,7 +99,7 @@ async fn leftovers_of_an_interrupted_restore_go() {
     let report = run(&fake, RestoreOptions { dry_run: true, ..into(tmp.path()) }).await;
     assert_eq!((report.counts.leftovers, left[0].exists()), (0, true));
     {
-        // Another restore is at work on them.
+        // Another restore holds the lock on the target.
         let dir = std::fs::File::open(tmp.path()).unwrap();
         dir.lock_shared().unwrap();
         assert_eq!(run(&fake, into(tmp.path())).await.counts.leftovers, 0);
@@ -117,7 +118,7 @@ async fn only_what_differs_is_fetched() {
     }
     let fake = snapshot.file("large", &noise(5000, 8 << 20)).build();
     run(&fake, into(tmp.path())).await;
-    // 1 % of the files: ten neighbours. And two places of the large one.
+    // 1 % of the files, ten neighbours, and two places of the large file.
     for i in 500..510 {
         std::fs::write(tmp.path().join(format!("f{i:04}")), "changed").unwrap();
     }
@@ -132,7 +133,7 @@ async fn only_what_differs_is_fetched() {
     assert_eq!(report.bytes.reused, (8 << 20) - 2 * fake::CHUNK as u64);
     assert_eq!(report.bytes.written, (8 << 20) + 10 * 4000);
     assert_eq!(report.bytes.fetched, fake.fetched.load(Ordering::SeqCst));
-    // One or two frames for the ten, one for each place.
+    // One or two frames for the ten files, one for each place.
     assert!(report.bytes.fetched <= 4 * (128 << 10), "{} bytes", report.bytes.fetched);
 }
 

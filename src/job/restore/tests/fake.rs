@@ -1,4 +1,4 @@
-//! A repository in memory that counts what is asked of it, and fails on demand.
+//! A repository in memory that counts requests and fails on demand.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -19,13 +19,13 @@ pub(super) struct Fake {
     open: Vec<u8>,
     next_frame: u32,
     next_offset: u64,
-    /// Frames that cannot be opened.
+    /// Frames that cannot be decrypted.
     pub(super) damaged: Mutex<BTreeSet<(PackId, u32)>>,
-    /// Packs that are not there (any more).
+    /// Packs that are missing from the store.
     pub(super) gone: Mutex<BTreeSet<PackId>>,
-    /// What the index says after it was read again.
+    /// The index after it was read again.
     pub(super) newer: Mutex<Option<HashMap<ChunkId, ChunkLocation>>>,
-    /// The store answers so many requests, then no more. 0: always.
+    /// Number of requests that the store answers before it fails. 0: no limit.
     pub(super) answers: u64,
     pub(super) requests: AtomicU64,
     pub(super) fetched: AtomicU64,
@@ -67,7 +67,7 @@ impl Fake {
             .collect()
     }
 
-    /// Ends the open frame.
+    /// Closes the open frame.
     pub(super) fn seal(&mut self) {
         if self.open.is_empty() {
             return;
@@ -92,7 +92,7 @@ impl Fake {
         self.locate(&entry.kind.chunks()[0]).unwrap()
     }
 
-    /// As a prune does: everything of one pack is in another from now on, and the index will say so.
+    /// Moves everything of one pack to another, as a prune does; the next read of the index shows it.
     pub(super) fn repack(self: &mut Arc<Self>, from: PackId, to: PackId) {
         let fake = Arc::get_mut(self).unwrap();
         let old: Vec<_> = fake.frames.keys().copied().filter(|(pack, _)| *pack == from).collect();
@@ -111,7 +111,7 @@ impl Fake {
         self.places.lock().unwrap().remove(chunk);
     }
 
-    /// Lets the index name other content for a chunk.
+    /// Lets the index give the location of other content for a chunk of `one`.
     pub(super) fn confuse(&self, one: &str, other: &str) {
         let place = self.place_of(other);
         let id = self.entries.iter().find(|e| e.path == path(one)).unwrap().kind.chunks()[0];
@@ -178,7 +178,7 @@ impl SnapshotSource for Fake {
     }
 }
 
-/// Entries in batches of a few.
+/// Entries in small batches.
 pub(super) struct List(std::collections::VecDeque<ManifestEntry>);
 
 impl List {

@@ -1,4 +1,4 @@
-//! Into a directory that is new or empty.
+//! Restores into a new or empty directory.
 
 use std::sync::atomic::Ordering;
 
@@ -72,7 +72,7 @@ async fn neighbouring_frames_come_with_few_requests_and_each_once() {
     assert_restored(&fake, tmp.path());
     let content = 400 * 20_000 + (20 << 20);
     assert_eq!((report.bytes.fetched, report.bytes.written), (content, content));
-    // 28 MB in packs of 2 MiB; a batch ends within a pack now and then.
+    // 28 MB in packs of 2 MiB; some batches end within a pack.
     let requests = fake.requests.load(Ordering::SeqCst);
     assert!(requests <= 80, "{requests} requests");
 }
@@ -83,7 +83,7 @@ async fn what_a_batch_before_got_lately_is_not_fetched_again() {
     for turn in 0..4 {
         snapshot = snapshot.dir(format!("{turn}"));
         for i in 0..12_u64 {
-            // A frame each.
+            // Each file is one frame.
             snapshot = snapshot.file(format!("{turn}/{i:02}"), &noise(i, 128 << 10));
         }
     }
@@ -155,7 +155,7 @@ async fn links_whose_first_name_is_left_out_become_links_of_each_other() {
     assert_eq!(inode("b/one"), inode("c/two"));
     let again = run(&fake, options).await;
     assert_eq!((again.counts.restored, again.counts.unchanged), (0, 2));
-    // Now the first name too: all three are one.
+    // Now the first name is selected too: all three are links of one file.
     run(&fake, into(tmp.path())).await;
     assert_restored(&fake, tmp.path());
 }
@@ -212,7 +212,7 @@ async fn a_dry_run_counts_and_changes_nothing() {
     assert_eq!(look(tmp.path()), before);
 }
 
-/// Flags that would keep a file from being linked or a directory from being filled come last, and stay.
+/// Flags that forbid linking a file or filling a directory are set last, and stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn file_flags_come_back_when_everything_is_in_place() {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
@@ -239,7 +239,7 @@ async fn file_flags_come_back_when_everything_is_in_place() {
     {
         let file = std::fs::File::open(tmp.path().join(name)).unwrap();
         let now = ioctl_getflags(&file).unwrap();
-        // Whatever is found, the directory can be removed at the end.
+        // Flags are cleared so that the directory can be removed at the end.
         ioctl_setflags(&file, now - (IFlags::IMMUTABLE | IFlags::APPEND)).unwrap();
         flags.push(now & (IFlags::IMMUTABLE | IFlags::APPEND | IFlags::NODUMP) == plain);
     }

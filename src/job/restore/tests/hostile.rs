@@ -1,10 +1,10 @@
-//! Manifests that lie, repositories that are damaged, links that somebody put there.
+//! Contradictory manifests, damaged repositories, and symbolic or hard links planted by other users.
 
 use std::sync::atomic::Ordering;
 
 use super::*;
 
-/// A target, and beside it a directory that must stay as it is.
+/// A target, and beside it a directory that must stay unchanged.
 fn stage() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let tmp = tempfile::tempdir().unwrap();
     let (target, outside) = (tmp.path().join("target"), tmp.path().join("outside"));
@@ -56,7 +56,7 @@ async fn a_link_in_the_target_is_not_followed() {
 async fn a_link_above_what_is_restored_stops_it() {
     let (_tmp, target, outside) = stage();
     std::os::unix::fs::symlink(&outside, target.join("a")).unwrap();
-    // No entry for `a` itself: the snapshot does not say that the link should go.
+    // `a` has no entry of its own: the snapshot does not say that the link should be removed.
     let fake = Snapshot::new().file("a/b", b"inside").dir("a/c").file("a/c/d", b"x").file("z", b"z").build();
     let report = run(&fake, RestoreOptions { roots: vec![path("a/c")], ..into(&target) }).await;
     assert_eq!((report.counts.failed, report.counts.restored), (3, 1), "{report:?}");
@@ -231,7 +231,7 @@ async fn a_store_that_vanishes_ends_the_restore_and_leaves_no_half_file() {
     assert!(left.iter().all(|p| p == "/a"), "{left:?}");
 }
 
-/// While a file is restored in place, its owner exchanges it with a hard link to somebody else's file all the time.
+/// While a file is restored in place, its owner keeps exchanging it with a hard link to another user's file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hard_link_that_comes_and_goes_changes_nothing_elsewhere() {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -273,7 +273,7 @@ async fn a_hard_link_that_comes_and_goes_changes_nothing_elsewhere() {
     assert_untouched(&outside);
 }
 
-/// What stands under a name by now is not what was looked at: its metadata are left alone.
+/// The object at the path is no longer the inspected one: its metadata are left alone.
 #[test]
 fn metadata_are_set_on_what_was_looked_at_and_on_nothing_else() {
     let (_tmp, target, _) = stage();
@@ -288,7 +288,7 @@ fn metadata_are_set_on_what_was_looked_at_and_on_nothing_else() {
     let before = mode();
     assert_eq!(place.set_metadata(entry, Some(found.inode)).unwrap_err().kind, WriteErrorKind::Changed);
     assert_eq!(place.open_file(&entry.path, Some(&found)).unwrap_err().kind, WriteErrorKind::Changed);
-    // It is the right one, and has another name by now.
+    // It is the inspected object, and has another name by now.
     let found = place.stat(&entry.path).unwrap().unwrap();
     std::fs::hard_link(target.join("f"), target.join("h")).unwrap();
     assert_eq!(place.set_metadata(entry, Some(found.inode)).unwrap_err().kind, WriteErrorKind::Changed);
@@ -298,7 +298,8 @@ fn metadata_are_set_on_what_was_looked_at_and_on_nothing_else() {
     assert_eq!(mode(), 0o600);
 }
 
-/// Who may write where a file's first name is puts a file of theirs there: it gets no name where they may not write.
+/// A user who can write where a file's first name is puts an own file there: it gets no second name where that user
+/// cannot write.
 #[test]
 fn a_further_name_elsewhere_is_of_the_owner_that_the_snapshot_says() {
     let (_tmp, target, _) = stage();

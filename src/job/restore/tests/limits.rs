@@ -1,4 +1,4 @@
-//! Full disks, read-only targets, and users who may not do everything. These need a process of their own: the test
+//! Full disks, read-only targets, and users without some rights. These tests need a process of their own: the test
 //! starts itself again, in a mount namespace or as another user.
 
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -7,10 +7,10 @@ use std::process::Command;
 
 use super::*;
 
-/// Tells the child what it is.
+/// The directory of the test; set only in the child process.
 const STAGE: &str = "RUNNER_TEST_STAGE";
 
-/// The command that runs only the test `name` of this binary, as the child.
+/// The command that runs only the test `name` of this binary as the child.
 fn this_test(binary: &Path, name: &str, stage: &Path) -> Command {
     let mut command = Command::new(binary);
     command.args([&format!("job::restore::tests::limits::{name}"), "--exact", "--nocapture"]).env(STAGE, stage);
@@ -23,7 +23,7 @@ fn assert_passed(mut command: Command) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-/// Runs the test again where `mount` (arguments of mount(8) for a tmpfs) is on `stage`, in a namespace that ends with it.
+/// Runs the test again in a mount namespace of its own, with a tmpfs with these `options` at the stage directory.
 fn with_tmpfs(name: &str, options: &str) {
     let tmp = tempfile::tempdir().unwrap();
     let this = std::env::current_exe().unwrap();
@@ -65,7 +65,7 @@ async fn what_does_not_fit_is_named_and_the_others_go_on() {
     for i in 0..50 {
         assert_eq!(std::fs::read(target.join(format!("c/f{i}"))).unwrap(), noise(i, 100_000));
     }
-    // The second time it is known before anything is fetched.
+    // The second time the lack of space is known before anything is fetched.
     let again = run(&fake, RestoreOptions { overwrite: OverwritePolicy::Never, ..into(&target) }).await;
     assert_eq!(
         (problems(&again), again.counts.skipped),
@@ -113,7 +113,7 @@ async fn delete_does_not_enter_a_mounted_file_system() {
 async fn what_only_root_may_set_is_said_once_a_kind() {
     let root = nix::unistd::geteuid().is_root();
     if root {
-        // The binary may be where nobody else may look.
+        // The binary may lie where other users cannot look.
         let tmp = tempfile::tempdir().unwrap();
         let binary = tmp.path().join("test");
         std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
@@ -154,7 +154,7 @@ async fn what_only_root_may_set_is_said_once_a_kind() {
     assert_eq!(mode("setuid"), 0o755, "a set-ID bit of somebody else is not lent to this user's file");
     assert_eq!(mode("own"), 0o4755);
 
-    // A directory that its owner closed opens for the restore, and is closed again.
+    // A directory without write permission is opened for the restore, and gets its mode back.
     let fake = Snapshot::new().dir("").dir("closed").with(|e| e.owner.mode = 0o500).file("closed/f", b"1").build();
     assert!(run(&fake, into(&tmp.path().join("c"))).await.is_success());
     let fake = Snapshot::new().dir("").dir("closed").with(|e| e.owner.mode = 0o500).file("closed/g", b"2").build();
@@ -164,11 +164,11 @@ async fn what_only_root_may_set_is_said_once_a_kind() {
     std::fs::set_permissions(tmp.path().join("c/closed"), std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
-/// With the rights for it: owners, devices, capabilities, ACLs, and attributes of links.
+/// With root's rights: owners, devices, capabilities, ACLs, and attributes of links are set.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_root_may_set_is_set() {
     let Some(stage) = stage() else {
-        // The mapped root of a user namespace may not make devices; there the test above has said so.
+        // The mapped root of a user namespace may not make devices; the test above covers that case.
         if nix::unistd::geteuid().is_root() {
             with_tmpfs("what_root_may_set_is_set", "size=1m");
         }
@@ -207,7 +207,7 @@ async fn what_root_may_set_is_set() {
         .dir("shared")
         .with(|e| e.owner.mode = 0o2775)
         .build();
-    // What a default ACL above would add is no part of the snapshot.
+    // Entries that a default ACL of the parent would add are not part of the snapshot.
     std::fs::create_dir(&target).unwrap();
     rustix::fs::setxattr(&target, "system.posix_acl_default", &acl, rustix::fs::XattrFlags::empty()).unwrap();
     let report = run(&fake, into(&target)).await;

@@ -1,4 +1,4 @@
-//! Any snapshot over any tree: with `delete` the result is the snapshot.
+//! Any snapshot over any tree: with `delete` the result equals the snapshot.
 
 use proptest::collection::btree_map;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ enum Node {
     File(u64, usize),
     Symlink,
     Fifo,
-    /// A further name of the regular file that comes before it, or a file if there is none.
+    /// A further name of the regular file before it, or a file if there is none.
     Again,
 }
 
@@ -25,14 +25,14 @@ fn node() -> impl Strategy<Value = Node> {
     ]
 }
 
-/// Trees over few names, so that two of them get in each other's way.
+/// Trees over few names, so that two trees often collide.
 fn tree() -> impl Strategy<Value = BTreeMap<Vec<&'static str>, Node>> {
     let names = prop::collection::vec(prop::sample::select(vec!["a", "a-", "b", "\u{e9}"]), 1..4);
     btree_map(names, node(), 0..14)
 }
 
-/// Without `links` every file is one of its own: that two names are one file where the snapshot has two is not seen when
-/// size and time are right.
+/// Without `links` every file is separate: a restore does not notice that two names are one file when size and time are
+/// right.
 fn snapshot(tree: &BTreeMap<Vec<&'static str>, Node>, links: bool) -> Arc<Fake> {
     let mut sorted: Vec<_> = tree.iter().map(|(names, node)| (path(names.join("/")), node.clone())).collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
@@ -55,7 +55,7 @@ fn snapshot(tree: &BTreeMap<Vec<&'static str>, Node>, links: bool) -> Arc<Fake> 
                 snapshot.entry(bytes, EntryKind::Hardlink { target: file.clone().unwrap() })
             }
             Node::Again => snapshot.file(bytes, b"on its own"),
-            // The seed in the time: what has the same size and time has the same content.
+            // The time contains the seed: equal size and time imply equal content.
             Node::File(seed, len) => {
                 file = Some(at.clone());
                 snapshot.file(bytes, &noise(seed, len)).with(|e| e.mtime = UnixNanos(MTIME.0 + i128::from(seed)))
