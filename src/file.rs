@@ -1,5 +1,5 @@
-//! Small files that several processes of a node share: locks that the kernel drops with their process, and content that is
-//! replaced as a whole.
+//! Small files that several processes of a node share: locks that the kernel releases when their process ends, and
+//! content that is replaced as a whole.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -14,18 +14,18 @@ use rustix::process::geteuid;
 pub mod access;
 pub mod boot;
 
-/// The bytes that are written to try a directory: a block, which a full disk does not have.
+/// Length of the probe file: one block, which a full disk does not have.
 const PROBE_LEN: usize = 4096;
 
-/// The longest number of a process, and a little more.
+/// The most that is read of a lock's file: a little more than the longest process ID.
 const SIGNATURE_MAX: u64 = 64;
 
-/// Held until it is dropped, at the latest by the kernel when this process dies.
+/// A lock that is held until it is dropped, at the latest until this process dies.
 #[derive(Debug)]
 pub struct FileLock(File);
 
 impl FileLock {
-    /// Takes the lock at `path`, without waiting; `None`: another process has it, or this one has it elsewhere.
+    /// Takes the lock at `path` without waiting; `None` if another process, or another part of this one, holds it.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -38,7 +38,8 @@ impl FileLock {
         }
     }
 
-    /// Whether the lock at `path` is held. Two calls at once do not see each other; [`FileLock::try_take`] may see one, for a moment.
+    /// Whether the lock at `path` is held. Two concurrent calls do not see each other; [`FileLock::try_take`] may fail
+    /// because of one, for a moment.
     ///
     /// # Errors
     /// The file cannot be opened; it is not made.
@@ -51,7 +52,7 @@ impl FileLock {
         }
     }
 
-    /// Waits for the lock at `path`, which nobody may hold for long.
+    /// Waits for the lock at `path`, which is never held for long.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -61,18 +62,18 @@ impl FileLock {
         Ok(Self(file))
     }
 
-    /// Leaves this process's number in the file, for whoever finds it locked and says so. Nothing relies on it.
+    /// Writes this process's ID into the file, for messages of a process that finds it locked. Nothing relies on it.
     pub fn write_pid(&self) {
         let _ = self.0.set_len(0).and_then(|()| (&self.0).write_all(std::process::id().to_string().as_bytes()));
     }
 }
 
-/// The number of the process that [signed](Lock::sign) the lock at `path` last.
+/// The ID that the last [`FileLock::write_pid`] left in the lock at `path`.
 pub fn lock_owner_pid(path: &Path) -> Option<String> {
     String::from_utf8(read_own(path, SIGNATURE_MAX).ok()?).ok().filter(|pid| !pid.is_empty())
 }
 
-/// A lock's file is written to: not what a link in its place leads to.
+/// Opens a lock's file for writing; a link in its place is not followed.
 fn open(path: &Path) -> io::Result<File> {
     open_regular_with(
         OFlags::NOFOLLOW,
@@ -81,7 +82,7 @@ fn open(path: &Path) -> io::Result<File> {
     )
 }
 
-/// Opens a file of this program's own. What stands in its place and is no file is waited for by nobody.
+/// Opens a file of this program's own. If something else than a file is in its place, the open does not block.
 fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     open_regular_with(OFlags::empty(), path, options)
 }
@@ -98,15 +99,15 @@ fn open_regular_with(more: OFlags, path: &Path, options: &mut OpenOptions) -> io
     if file.metadata()?.is_file() { Ok(file) } else { Err(none()) }
 }
 
-/// A file that this program wrote, to read from: only a regular one.
+/// Opens a file that this program wrote for reading; it must be a regular file.
 ///
 /// # Errors
-/// It cannot be opened.
+/// The file cannot be opened.
 pub fn open_own(path: &Path) -> io::Result<File> {
     open_regular(path, OpenOptions::new().read(true))
 }
 
-/// [`read`] of a file that this program wrote: only of a regular file.
+/// Like [`read`], for a file that this program wrote; it must be a regular file.
 ///
 /// # Errors
 /// As for [`read`].
@@ -114,10 +115,11 @@ pub fn read_own(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     bounded(open_own(path)?, max)
 }
 
-/// The whole file at `path`, if it has at most `max` bytes. Whatever size it is said to have, no more than that is held.
+/// Reads the whole file at `path`, if it has at most `max` bytes. Never holds more than that, whatever size the file
+/// reports.
 ///
 /// # Errors
-/// It cannot be read, or is larger.
+/// The file cannot be read, or is larger.
 pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     bounded(File::open(path)?, max)
 }
@@ -132,24 +134,24 @@ fn bounded(file: File, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes the file at `path` anew, for nobody who reads it at the same time.
+/// Rewrites the file at `path`. For files that no process reads at the same time.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     open_regular(path, OpenOptions::new().write(true).create(true).truncate(true))?.write_all(bytes)
 }
 
-/// The directory that `path` is in.
+/// The directory of `path`.
 pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the file at `path`, for its owner alone: a process that is killed leaves the whole of it, or nothing. Where there are no files
-/// without a name, or none can be given one later, a part may be left.
+/// Creates the file at `path`, readable by its owner only. A process that is killed leaves the whole file, or none. If
+/// the file system has no unnamed files, or one cannot be named later, a partial file may be left.
 ///
 /// # Errors
-/// There is one already, or it cannot be written.
+/// The file exists, or cannot be written.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = parent(path);
     if !create_whole(parent, path, bytes)? {
@@ -160,7 +162,7 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Makes the file without a name, and names it when it is whole. False: that cannot be done here.
+/// Creates an unnamed file, and names it when it is complete. `false` if that is not possible here.
 fn create_whole(parent: &Path, path: &Path, bytes: &[u8]) -> io::Result<bool> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let mut file = match openat(CWD, parent, flags, Mode::RUSR | Mode::WUSR) {
@@ -170,7 +172,8 @@ fn create_whole(parent: &Path, path: &Path, bytes: &[u8]) -> io::Result<bool> {
     };
     file.write_all(bytes)?;
     file.sync_all()?;
-    // By itself it gets a name where the kernel lets this process, else by its place in /proc. Without either nothing is said to be there.
+    // The file is named directly if the kernel allows it, else by its path in /proc. If neither works the error is
+    // `NotFound`.
     let named = linkat(&file, "", CWD, path, AtFlags::EMPTY_PATH).or_else(|error| match error {
         Errno::NOENT | Errno::PERM | Errno::INVAL => {
             linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, path, AtFlags::SYMLINK_FOLLOW)
@@ -184,10 +187,11 @@ fn create_whole(parent: &Path, path: &Path, bytes: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// Replaces what the file at `path` holds: after a crash it is the old content or the new one. One process at a time.
+/// Replaces the content of the file at `path`: after a crash it is the old content or the new one. Only one process may
+/// do so at a time.
 ///
 /// # Errors
-/// It cannot be written; then the old content is still there.
+/// The file cannot be written; the old content is still there.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = open_regular(&temporary, OpenOptions::new().write(true).create(true).truncate(true).mode(0o600))?;
@@ -197,11 +201,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
-/// Tries whether something can be written in the directory `dir`: a small file is made there, renamed and removed. That there is no
-/// such directory, or that this process may not write in one of another user, is no error: it says nothing about who may.
+/// Tests whether a file can be written in the directory `dir`: a small file is created, renamed and removed. A missing
+/// directory, or another user's in which this process may not write, is no error, because it says nothing about the
+/// user who will.
 ///
 /// # Errors
-/// It cannot.
+/// The file cannot be written.
 pub fn probe_writable(dir: &Path) -> io::Result<()> {
     let Ok(meta) = fs::metadata(dir) else { return Ok(()) };
     let name = |end: &str| dir.join(format!("probe-{}.{end}", std::process::id()));
@@ -215,21 +220,21 @@ pub fn probe_writable(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Adds to the end of the file at `path` with one write: what several processes add at the same time does not mix. It stays
-/// when the machine dies after this.
+/// Appends to the file at `path` with one write: concurrent appends of several processes do not interleave. The bytes
+/// are durable when this returns.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = open_regular(path, OpenOptions::new().create(true).append(true).mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_data()
 }
 
-/// Makes the directory `dir` for this user alone, and those above it.
+/// Makes the directory `dir` for this user alone, with its parents.
 ///
 /// # Errors
-/// It cannot be made.
+/// The directory cannot be made.
 pub fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
@@ -270,7 +275,7 @@ mod tests {
         assert!(FileLock::try_take(&path).unwrap().is_none() && FileLock::is_taken(&path).unwrap());
         assert_eq!(lock_owner_pid(&path), Some(std::process::id().to_string()));
         drop(lock);
-        // Who asks has not taken it.
+        // A query does not take the lock.
         let asks = File::open(&path).unwrap();
         asks.try_lock_shared().unwrap();
         assert!(!FileLock::is_taken(&path).unwrap());
@@ -285,7 +290,7 @@ mod tests {
         probe_writable(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         probe_writable(&dir.path().join("none")).unwrap();
-        // Nothing can be made in what is no directory.
+        // No file can be created below something that is no directory.
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(probe_writable(&file).is_err());
@@ -298,11 +303,11 @@ mod tests {
         fs::write(&path, b"12345").unwrap();
         assert_eq!(read(&path, 5).unwrap(), b"12345");
         assert_eq!(read(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        // Without an end, and with a size of nothing.
+        // An endless file that reports size 0.
         assert_eq!(read(Path::new("/dev/zero"), 9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 
-    /// Where the test runs again: a directory, and there is no /proc.
+    /// The variable that names the directory when the test runs again, without /proc.
     const STAGE: &str = "RUNNER_TEST_WITHOUT_PROC";
 
     #[test]
@@ -322,7 +327,7 @@ mod tests {
             return make(Path::new(&stage));
         }
         make(tempfile::tempdir().unwrap().path());
-        // As root of the machine, who may name what has none, and as one who is root of nothing else.
+        // Once as root of the machine, which may name an unnamed file, and once as root of a user namespace only.
         let plain = geteuid().is_root().then_some(&["--mount"][..]);
         for more in plain.into_iter().chain([&["--mount", "--map-root-user"][..]]) {
             let dir = tempfile::tempdir().unwrap();

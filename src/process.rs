@@ -1,5 +1,6 @@
-//! Programs that are started: in surroundings that are the same wherever this process runs, and as a group which does not outlive whoever
-//! started it. What is told to end has its grace as a group and ends with all its children, and what is dropped is killed.
+//! Starts programs: in an environment that does not depend on how this process was started, and as a group that does
+//! not outlive its owner. A terminated group has a grace period and ends with all its children; a dropped group is
+//! killed.
 
 mod account;
 mod cgroup;
@@ -24,20 +25,20 @@ pub use members::{ProcessTree, cpu_ticks, is_cpu_work};
 pub use output::log_lines;
 pub use program::CommandBuilder;
 
-/// How often a command that was told to end is looked at.
+/// How often a terminated command is checked.
 const POLL: Duration = Duration::from_millis(20);
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessExit {
-    /// With this exit code.
+    /// The command exited with this code.
     Exit(i32),
-    /// By this signal.
+    /// The command was killed by this signal.
     Signal(i32),
 }
 
 impl ProcessExit {
-    /// What a shell would make of it: the exit code, or 128 and the signal's number.
+    /// The code that a shell would report: the exit code, or 128 plus the signal's number.
     pub fn code(self) -> u8 {
         let code = match self {
             ProcessExit::Exit(code) => code,
@@ -54,7 +55,7 @@ impl ProcessExit {
     }
 }
 
-/// A command with all that it started. Kills all of it if it is dropped while the command runs.
+/// A command with all processes that it started. Dropping it while the command runs kills all of them.
 #[derive(Debug)]
 pub struct ProcessGroup {
     child: Child,
@@ -66,23 +67,23 @@ impl ProcessGroup {
         Self { child, members }
     }
 
-    /// Its pipes, where they were asked for.
+    /// The pipes, if they were requested.
     pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
         (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take())
     }
 
-    /// Waits for the command's end. What it left behind goes on.
+    /// Waits for the command's end. Its remaining children go on.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel does not report the exit status.
     pub async fn wait(&mut self) -> io::Result<ProcessExit> {
         self.child.wait().await.map(ProcessExit::of)
     }
 
-    /// Waits for the command's end, and does not reap it: [`ProcessGroup::settle`] may follow.
+    /// Waits for the command's end without reaping it, so that [`ProcessGroup::end_remaining`] may follow.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel does not report the end.
     pub async fn ended(&self) -> io::Result<()> {
         let mut ends = signal(SignalKind::child())?;
         while self.members().is_some_and(|members| !members.first_has_ended()) {
@@ -91,7 +92,7 @@ impl ProcessGroup {
         Ok(())
     }
 
-    /// Gone once the command is reaped, so that the number cannot belong to anybody else.
+    /// `None` once the command is reaped, because its number may then belong to another process.
     pub fn id(&self) -> Option<Pid> {
         self.members().map(ProcessTree::group)
     }
@@ -100,28 +101,28 @@ impl ProcessGroup {
         self.members.as_ref().filter(|_| self.child.id().is_some())
     }
 
-    /// Sends a signal to all of it.
+    /// Sends a signal to all processes.
     pub fn signal(&self, signal: Signal) {
         if let Some(members) = self.members() {
             members.send(signal);
         }
     }
 
-    /// `SIGTERM`, time for all of it to end, then `SIGKILL` to whatever is left.
+    /// Sends `SIGTERM`, waits up to `grace` for all processes to end, then kills the rest.
     ///
     /// # Errors
-    /// The kernel does not tell how the command ended.
+    /// The kernel does not report how the command ended.
     pub async fn terminate(&mut self, grace: Duration) -> io::Result<ProcessExit> {
         self.signal(Signal::SIGTERM);
-        // A stopped process handles no signal but this and SIGKILL.
+        // A stopped process handles no signal but this one and SIGKILL.
         self.signal(Signal::SIGCONT);
         self.end_remaining(grace).await
     }
 
-    /// Time for all of it to end, then `SIGKILL` to whatever is left.
+    /// Waits up to `grace` for all processes to end, then kills the rest.
     ///
     /// # Errors
-    /// The kernel does not tell how the command ended.
+    /// The kernel does not report how the command ended.
     pub async fn end_remaining(&mut self, grace: Duration) -> io::Result<ProcessExit> {
         let left = async {
             while self.members().is_some_and(ProcessTree::is_alive) {
@@ -129,12 +130,12 @@ impl ProcessGroup {
             }
         };
         let _ = tokio::time::timeout(grace, left).await;
-        // Before the command is reaped: only as long is the group surely its own.
+        // Before the command is reaped: only until then the group certainly belongs to it.
         self.kill();
         self.wait().await
     }
 
-    /// `SIGKILL` to all of it.
+    /// Sends `SIGKILL` to all processes.
     pub fn kill(&self) {
         if let Some(members) = self.members() {
             members.kill();

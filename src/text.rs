@@ -1,12 +1,14 @@
-//! Text that others wrote, made safe to show: the one place that says which characters may steer a terminal, forge a line or look like something
-//! that they are not. Everything that is shown goes through it where it leaves the program: standard output and standard error, the log, alerts.
+//! Makes foreign text safe to show: the one place that decides which characters may control a terminal, forge a line or
+//! look like something else. All text passes through it where it leaves the program: standard output and standard
+//! error, the log, alerts.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-/// Characters that show nothing, or turn the direction of what is around them: a name with one of them reads as another name.
+/// Invisible characters, or characters that change the direction of the text around them: a name with one of them reads
+/// as another name.
 const DECEPTIVE: [(char, char); 18] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -28,13 +30,13 @@ const DECEPTIVE: [(char, char); 18] = [
     ('\u{f0000}', '\u{10ffff}'),
 ];
 
-/// They join or part letters, which some scripts and emoji need; beside a Latin letter they only hide.
+/// They join or separate letters, which some scripts and emoji need; next to a Latin letter they only hide something.
 const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
 
-/// They choose how the sign before them is drawn; behind a Latin letter they only hide.
+/// They select the form of the character before them; behind a Latin letter they only hide something.
 const VARIATIONS: std::ops::RangeInclusive<char> = '\u{fe00}'..='\u{fe0f}';
 
-/// Whether `c` is shown as it is, between the characters before and after it.
+/// Whether `c` is shown unchanged, between the characters before and after it.
 fn is_plain(before: Option<char>, c: char, after: Option<char>) -> bool {
     if JOINERS.contains(&c) {
         return [before, after]
@@ -47,7 +49,7 @@ fn is_plain(before: Option<char>, c: char, after: Option<char>) -> bool {
     !c.is_control() && !DECEPTIVE.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
-/// `text` with what `keep` does not spare written by `write`.
+/// Replaces with `write` the characters of `text` that are neither plain nor accepted by `keep`.
 fn replaced(text: &str, keep: impl Fn(char) -> bool, write: impl Fn(&mut String, char)) -> Cow<'_, str> {
     // Almost all text is printable ASCII.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~') || keep(byte.into()) && byte.is_ascii()) {
@@ -66,27 +68,28 @@ fn replaced(text: &str, keep: impl Fn(char) -> bool, write: impl Fn(&mut String,
     Cow::Owned(out)
 }
 
-/// What stands before what to do, in the words of an error. Others are told of the error without it: it is for the user who made the run.
+/// The prefix of the remedy in an error's message. Alerts omit it, because the hint is for the user who started the
+/// run.
 pub const ADVICE: &str = "hint: ";
 
-/// An error's words in two: what is wrong, with its full stop, and what to do about it.
+/// Splits an error's message into the error, with its full stop, and the hint.
 pub fn advised(said: &str) -> Option<(&str, &str)> {
     let at = said.find(&format!(". {ADVICE}"))?;
     Some((&said[..=at], &said[at + 2 + ADVICE.len()..]))
 }
 
-/// As one line: line breaks too are escaped, as in a literal (`\n`, `\u{202e}`).
+/// The text as one line: line breaks too are escaped, as in a literal (`\n`, `\u{202e}`).
 pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, |_| false, |out, c| out.extend(c.escape_default()))
 }
 
-/// As lines: breaks between them and tabs are what they are, all else as in [`line`].
+/// The text as lines: line breaks and tabs stay, everything else is escaped as in [`line`].
 pub fn lines(text: &str) -> Cow<'_, str> {
     replaced(text, |c| matches!(c, '\n' | '\t'), |out, c| out.extend(c.escape_default()))
 }
 
-/// A JSON document whose texts show nothing deceptive either. It means the same: such a character can only stand in a text, where JSON has
-/// an escape for it.
+/// A JSON document with deceptive characters escaped. Its meaning stays the same: such a character can only occur in a
+/// string, where JSON has an escape for it.
 pub fn json(document: &str) -> Cow<'_, str> {
     replaced(
         document,
@@ -99,7 +102,7 @@ pub fn json(document: &str) -> Cow<'_, str> {
     )
 }
 
-/// Bytes that should be text, as one line without doubt what they are: what is no UTF-8 as `\xNN`, and a backslash as two.
+/// Bytes as one unambiguous line: invalid UTF-8 as `\xNN`, and a backslash as two.
 pub fn exact(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -116,9 +119,10 @@ pub fn exact(bytes: &[u8]) -> String {
     out
 }
 
-/// An error's words, with what the library for TLS says of certificates and of servers without TLS put so that a person can act on it.
+/// An error's message with the TLS library's texts about certificates and plain HTTP servers replaced by texts that
+/// help the operator.
 pub fn of_tls(said: &str) -> Cow<'_, str> {
-    /// What it says, and what a person makes of it; the longer names before those that they contain.
+    /// The library's text and its replacement; longer texts come before those that they contain.
     const WORDS: [(&str, &str); 4] = [
         ("Other(OtherError(CaUsedAsEndEntity))", OWN_AUTHORITY),
         ("OtherError(CaUsedAsEndEntity)", OWN_AUTHORITY),
@@ -137,7 +141,7 @@ pub fn of_tls(said: &str) -> Cow<'_, str> {
     }
 }
 
-/// The words about a certificate that is out of date, with dates instead of seconds since 1970.
+/// The message about an expired certificate, with dates instead of seconds since 1970.
 fn out_of_date(said: &str) -> Option<String> {
     let (before, rest) = said.split_once(": verification time ")?;
     let (now, rest) = rest.split_once(" (UNIX), but certificate is not valid ")?;
@@ -148,7 +152,7 @@ fn out_of_date(said: &str) -> Option<String> {
     Some(format!("{before}: it is not valid {word} {}, and here it is {}{after}", date(limit)?, date(now)?))
 }
 
-/// An error's words without the numbers that the standard library puts behind the words of the operating system, which say the same.
+/// An error's message without the error number that the standard library appends to the operating system's text.
 pub fn without_os_error(said: &str) -> Cow<'_, str> {
     const BEFORE: &str = " (os error ";
     let (mut out, mut rest) = (String::new(), said);

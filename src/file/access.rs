@@ -1,43 +1,44 @@
-//! Who beside this process's user and root may change, or read, a file that decides what happens or is secret.
+//! Finds users, besides root and this process's user, that may change, or read, a file that controls this program or is
+//! secret.
 
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What others may do, and where.
+/// A permission that other users have, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileExposure {
-    /// The file, or a directory on the way to it.
+    /// The file, or a directory that contains it.
     pub path: PathBuf,
-    /// Its permission bits.
+    /// The permission bits.
     pub mode: u32,
-    /// What that means.
+    /// The kind of access.
     pub kind: ExposureKind,
 }
 
 /// The kinds of [`FileExposure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExposureKind {
-    /// Everybody on this host can change it, or put another one in its place.
+    /// Every user of this host can change the file, or replace it.
     WritableByAll,
-    /// A group can.
+    /// A group can change it.
     WritableByGroup(u32),
-    /// It is another user's, who can change it.
+    /// The file belongs to another user, who can change it.
     Foreign(u32),
-    /// Everybody on this host can read it, and it is secret.
+    /// Every user of this host can read the file, and it is secret.
     ReadableByAll,
-    /// A group can.
+    /// A group can read it.
     ReadableByGroup(u32),
 }
 
 impl FileExposure {
-    /// Nobody goes on with such a file: whoever has an account here decides what it says.
+    /// Whether the file is refused: any user with an account on this host could decide its content.
     pub fn is_refused(&self) -> bool {
         self.kind == ExposureKind::WritableByAll
     }
 
-    /// The command that ends it.
+    /// The command that removes the exposure.
     pub fn remedy(&self) -> String {
         let change = match self.kind {
             ExposureKind::WritableByAll => "chmod o-w",
@@ -48,7 +49,7 @@ impl FileExposure {
         format!("{change} {}", self.path.display())
     }
 
-    /// What is wrong, without the path.
+    /// Describes the exposure, without the path.
     pub fn what(&self) -> String {
         let mode = self.mode;
         match self.kind {
@@ -73,10 +74,10 @@ impl fmt::Display for FileExposure {
     }
 }
 
-/// What others may do with the file or directory at `path`, and with the directories that it is in; nothing of one that is not there, and of
-/// what is no file. `secret`: nobody else should read it.
+/// The exposures of the file or directory at `path` and of the directories that contain it; empty if it is missing or
+/// no file. `secret`: no other user should be able to read it.
 pub fn exposures(path: &Path, secret: bool) -> Vec<FileExposure> {
-    // By way of links it is another file that counts.
+    // If links lead to it, the exposure of the target counts.
     let Ok(path) = path.canonicalize() else { return Vec::new() };
     let Ok(meta) = fs::metadata(&path) else { return Vec::new() };
     if !meta.is_file() && !meta.is_dir() {
@@ -91,7 +92,7 @@ pub fn exposures(path: &Path, secret: bool) -> Vec<FileExposure> {
     found
 }
 
-/// The first of these that is refused.
+/// The first exposure that is refused.
 pub fn refusal(path: &Path) -> Option<FileExposure> {
     exposures(path, false).into_iter().find(FileExposure::is_refused)
 }
@@ -131,7 +132,7 @@ fn of_file(path: &Path, meta: &Metadata, secret: bool, us: ProcessUser) -> Vec<F
     found
 }
 
-/// With the sticky bit nobody removes or renames what is another's.
+/// With the sticky bit a user cannot remove or rename other users' files.
 fn of_dir(path: &Path, meta: &Metadata, us: ProcessUser) -> Option<FileExposure> {
     let mode = meta.mode() & 0o7777;
     let at = |kind| Some(FileExposure { path: path.to_owned(), mode, kind });
@@ -182,7 +183,7 @@ mod tests {
         assert!(exposure.is_refused() && exposure.to_string().contains("mode 0602"), "{exposure}");
         assert_eq!(exposure.remedy(), format!("chmod o-w {}", file.canonicalize().unwrap().display()));
 
-        // Another one may be put into its place.
+        // The file could be replaced by another one.
         set(&file, 0o600);
         set(&dir, 0o777);
         assert_eq!(kinds(&file, true), [ExposureKind::WritableByAll]);
@@ -195,7 +196,7 @@ mod tests {
         assert!(refusal(&base.path().join("link")).is_some());
         assert_eq!(kinds(&base.path().join("none"), true), []);
         assert_eq!(kinds(Path::new("/dev/null"), true), [], "no file");
-        // A directory where everybody may put something is no place for what a node remembers, sticky or not.
+        // A directory in which every user may create files is unsuitable for a node's state, sticky or not.
         assert_eq!(kinds(&dir, false), [ExposureKind::WritableByAll]);
     }
 

@@ -1,7 +1,9 @@
-//! A directory in memory that ends with the boot of the machine: `/run/runner-boot` for root, else `/dev/shm/runner-<uid>`.
+//! A directory in memory that ends with the boot of the machine: `/run/runner-boot` for root, else
+//! `/dev/shm/runner-<uid>`.
 //!
-//! What is in it cannot be set back to an earlier state while the machine runs, and a copy of a disk does not have it. That holds
-//! only in a tmpfs, and only where no other user can write: everything else is refused, and nothing is concluded from it.
+//! Its content cannot be set back to an earlier state while the machine runs, and a copy of a disk does not contain it.
+//! That holds only in a tmpfs, and only where no other user can write: everything else is refused, and nothing is
+//! concluded from it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,13 +17,13 @@ use rustix::fs::{CWD, Mode, OFlags, fstat, fstatfs, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// The type of a file system in memory, as `statfs(2)` has it.
+/// The `statfs(2)` type of a file system in memory.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// The most state directories that have a directory here. Those that were changed longest ago go first.
+/// The most state directories that have a directory here. Those that were changed longest ago are removed first.
 const PLACES_MAX: usize = 1024;
 
-/// The directory of one state directory. What is opened by its path is opened below a descriptor, so that no link leads elsewhere.
+/// The directory of one state directory. Its path goes through a descriptor, so that no link leads elsewhere.
 #[derive(Debug, Clone)]
 pub struct BootDir {
     path: PathBuf,
@@ -29,25 +31,25 @@ pub struct BootDir {
 }
 
 impl BootDir {
-    /// One at this path, which its maker vouches for.
+    /// A directory at this path, which the caller guarantees to be suitable.
     pub fn at(path: PathBuf) -> Self {
         Self { path, _held: None }
     }
 
-    /// Where it is, for as long as this is there.
+    /// The path, valid as long as this value exists.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// The directory in memory of this process's user, for the state directory at `state_dir`; made if it is missing.
+/// The directory in memory of this process's user for the state directory at `state_dir`; created if it is missing.
 ///
 /// # Errors
-/// There is none that only this user can write and that ends with this boot.
+/// There is no directory that only this user can write and that ends with this boot.
 pub fn open(state_dir: &Path) -> io::Result<BootDir> {
     let uid = geteuid().as_raw();
     let run = Path::new("/run");
-    // Only root makes anything in /run. In a container it is often on a disk.
+    // Only root creates files in /run. In a container it is often on a disk.
     if uid == 0 && is_memory(open_dir(run)?)? {
         return below(run, "runner-boot", state_dir);
     }
@@ -67,7 +69,7 @@ fn below(parent: &Path, name: &str, state_dir: &Path) -> io::Result<BootDir> {
     Ok(BootDir { path, _held: Some(dir) })
 }
 
-/// The directory `name` in `parent`, which is this user's alone and no link.
+/// Opens the directory `name` in `parent`, which must belong to this user alone and be no link.
 fn open_own(parent: &Path, name: &str) -> io::Result<OwnedFd> {
     let parent = open_dir(parent)?;
     let open = || {
@@ -105,10 +107,11 @@ fn refused(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
-/// The name of a state directory's place: the same for as long as the directory that it is in is, whatever becomes of itself.
+/// The name of a state directory's place. It depends on the parent directory, so it stays the same if the state
+/// directory itself is replaced.
 fn place(state_dir: &Path) -> io::Result<String> {
     let real = match state_dir.canonicalize() {
-        // It was deleted under this process.
+        // The directory was deleted while this process runs.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (Some(parent), Some(name)) = (state_dir.parent(), state_dir.file_name()) else { return Err(error) };
             parent.canonicalize()?.join(name)
@@ -121,7 +124,7 @@ fn place(state_dir: &Path) -> io::Result<String> {
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 
-/// Makes the directory at `path` in `base`, and room for it.
+/// Makes the directory at `path` in `base`, and removes old ones if there are too many.
 fn make_place(base: &Path, path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -133,7 +136,7 @@ fn make_place(base: &Path, path: &Path) -> io::Result<()> {
     let surplus = (others.len() + 1).saturating_sub(PLACES_MAX);
     for (_, other) in others.drain(..surplus) {
         match std::fs::remove_dir_all(other) {
-            // Another process made room as well.
+            // Another process removed an old one as well.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -167,7 +170,7 @@ mod tests {
         fs::write(at(&state).path().join("file"), "noted").unwrap();
         assert_eq!((mode(&memory.path().join("runner-boot")), mode(at(&state).path())), (0o700, 0o700));
         assert_ne!(place(&state), place(&other), "each has its own");
-        // By another way it is the same one, and after it was deleted or replaced.
+        // The place is the same through another path, and after the directory was deleted or replaced.
         symlink(&state, disk.path().join("link")).unwrap();
         assert_eq!(place(&disk.path().join("link")), place(&state));
         let before = place(&state);
@@ -175,7 +178,7 @@ mod tests {
         assert_eq!(place(&state), before);
         fs::create_dir(&state).unwrap();
         assert_eq!(fs::read(at(&state).path().join("file")).unwrap(), b"noted");
-        // What is in the place of the directory above it is another machine's, or another disk.
+        // A different parent directory means another machine, or another disk.
         fs::rename(disk.path(), disk.path().with_extension("was")).unwrap();
         fs::create_dir_all(&state).unwrap();
         assert_ne!(place(&state), before);
@@ -201,7 +204,7 @@ mod tests {
         fs::remove_file(&dir).unwrap();
         fs::write(&dir, "").unwrap();
         refused(memory.path());
-        // /proc is no tmpfs, and this is neither, where the tests run on a disk.
+        // /proc is no tmpfs, and neither is this one if the tests run on a disk.
         if !is_memory(open_dir(disk.path()).unwrap()).unwrap() {
             assert!(refused(disk.path()).contains("no tmpfs"));
         }

@@ -1,4 +1,4 @@
-//! Who a program runs as: the user with all of its groups, as a login would have them, and none of this process's own.
+//! The user a program runs as, with all groups of that user, as after a login, and none of this process's own.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -9,22 +9,22 @@ use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 /// A user of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserAccount {
-    /// Its name; the number where nothing gives it one.
+    /// The user name; the number as text if there is no name.
     pub name: String,
-    /// Its number.
+    /// The numeric user ID.
     pub uid: Uid,
-    /// Its own group.
+    /// The primary group.
     pub gid: Gid,
-    /// Where it is at home.
+    /// The home directory.
     pub home: PathBuf,
-    /// What it types into.
+    /// The login shell.
     pub shell: PathBuf,
-    /// All groups that it is in, its own included.
+    /// All groups of the user, the primary one included.
     pub groups: Vec<Gid>,
 }
 
 impl UserAccount {
-    /// The user of this name; `None`: there is none.
+    /// Looks up the user of this name; `None` if there is none.
     ///
     /// # Errors
     /// The list of users or groups cannot be read.
@@ -34,12 +34,12 @@ impl UserAccount {
         Ok(Some(Self { groups, ..Self::of(user) }))
     }
 
-    /// Whom this process runs as. The groups are those that it has, and stay.
+    /// The user that this process runs as. Its groups are the current ones and are not changed.
     pub(super) fn own(home: Option<&OsStr>) -> Self {
         if let Ok(Some(user)) = User::from_uid(geteuid()) {
             return Self::of(user);
         }
-        // A container's user may stand in no list.
+        // A container's user may have no entry in the list of users.
         let own = Self::with_name_only(&geteuid().to_string());
         Self { home: home.map_or(own.home, PathBuf::from), ..own }
     }
@@ -49,7 +49,7 @@ impl UserAccount {
         Self { name, uid, gid, home, shell, groups: Vec::new() }
     }
 
-    /// Somebody of whom nothing but the name is known.
+    /// A user of whom only the name is known.
     pub(super) fn with_name_only(name: &str) -> Self {
         Self {
             name: name.to_owned(),

@@ -1,7 +1,9 @@
-//! A cgroup for each command, where this process may make one: what has left the process group is in it all the same, and ends with it.
+//! A cgroup for each command, if this process may create one: a process that leaves the process group stays in the
+//! cgroup, and ends with it.
 //!
-//! It may below a cgroup that systemd has delegated to it (`Delegate=yes`), and on a host without systemd where it may write there. Elsewhere
-//! there is only the process group, and whoever leaves that outlives the command.
+//! Creation is allowed below a cgroup that systemd has delegated (`Delegate=yes`), and on a host without systemd where
+//! the directory is writable. Elsewhere there is only the process group, and a process that leaves it outlives the
+//! command.
 
 use std::fs;
 use std::io;
@@ -12,21 +14,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// What the names of ours begin with.
+/// The prefix of our cgroups' names.
 const PREFIX: &str = "runner-";
 
-/// How often the members are killed one by one where the kernel cannot do it at once: each round may find what was started meanwhile.
+/// How many rounds of single kills are made if the kernel cannot kill a cgroup at once: each round may find processes
+/// started meanwhile.
 const ROUNDS_MAX: usize = 100;
 
-/// By these systemd says that a cgroup is delegated.
+/// The attributes with which systemd marks a delegated cgroup.
 const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
 
-/// A directory below this process's own cgroup; removed when it is dropped, if nothing is left in it.
+/// A cgroup directory below this process's own; removed on drop, if no process is left in it.
 #[derive(Debug)]
 pub(super) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// A new one; `None`: it cannot be made here.
+    /// Creates a new one; `None` if that is not possible here.
     pub(super) fn create() -> Option<Self> {
         static OWN: OnceLock<Option<PathBuf>> = OnceLock::new();
         static MADE: AtomicU64 = AtomicU64::new(0);
@@ -40,7 +43,7 @@ impl Cgroup {
             own
         });
         let own = own.as_ref()?;
-        // Those in which a command left something behind that has ended by now.
+        // Removes old cgroups whose remaining processes have ended by now.
         for old in fs::read_dir(own).into_iter().flatten().flatten() {
             let number = std::process::id();
             if old.file_name().to_string_lossy().starts_with(&format!("{PREFIX}{number}-")) && !populated(&old.path()) {
@@ -53,23 +56,23 @@ impl Cgroup {
         Some(Self(made))
     }
 
-    /// Moves a process here, and with it what it will start; `false`: it cannot be moved, or is gone.
+    /// Moves a process here, together with its future children; `false` if it cannot be moved, or is gone.
     pub(super) fn add(&self, id: Pid) -> bool {
         fs::write(self.0.join("cgroup.procs"), id.to_string()).is_ok()
     }
 
-    /// Those that are in it at this moment.
+    /// The processes that are in the cgroup at this moment.
     pub(super) fn members(&self) -> Vec<Pid> {
         let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw).collect()
     }
 
-    /// Whether anything lives in it.
+    /// Whether any process in the cgroup is alive.
     pub(super) fn is_populated(&self) -> bool {
         populated(&self.0)
     }
 
-    /// Kills everything in it.
+    /// Kills all processes in the cgroup.
     pub(super) fn kill(&self) {
         if fs::write(self.0.join("cgroup.kill"), "1").is_ok() {
             return;
@@ -89,7 +92,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What a command left behind keeps it; it is removed when the next one is made, or with the unit's.
+        // A remaining process keeps the directory; it is removed when the next cgroup is created, or with the unit's.
         let _ = fs::remove_dir(&self.0);
     }
 }
@@ -99,7 +102,7 @@ fn populated(cgroup: &Path) -> bool {
     events.lines().any(|line| line == "populated 1")
 }
 
-/// This process's own cgroup, if it may make others below it.
+/// This process's own cgroup, if it may create others below it.
 fn delegated() -> Option<PathBuf> {
     let read = |path: &str| fs::read_to_string(path).ok();
     let own = place(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)?;
@@ -107,7 +110,7 @@ fn delegated() -> Option<PathBuf> {
         let mut value = [0; 8];
         rustix::fs::getxattr(&own, name, &mut value).is_ok_and(|len| &value[..len] == b"1")
     };
-    // Where systemd manages the tree, what it has not delegated is not to be touched.
+    // Where systemd manages the tree, cgroups that it has not delegated must not be touched.
     (DELEGATED.iter().any(|name| marked(name)) || !is_managed()).then_some(own)
 }
 
@@ -115,8 +118,8 @@ fn is_managed() -> bool {
     !matches!(fs::symlink_metadata("/run/systemd/system"), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Where the cgroup of `/proc/self/cgroup` stands among the mounts of `/proc/self/mountinfo`; `None`: there is no second version of cgroups,
-/// or it cannot be seen from here.
+/// The path of the cgroup of `/proc/self/cgroup`, according to the mounts in `/proc/self/mountinfo`; `None` if cgroups
+/// v2 does not exist, or is not visible from here.
 fn place(cgroup: &str, mounts: &str) -> Option<PathBuf> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     mounts.lines().find_map(|line| {
@@ -124,7 +127,7 @@ fn place(cgroup: &str, mounts: &str) -> Option<PathBuf> {
         if kind.split(' ').next() != Some("cgroup2") {
             return None;
         }
-        // Number, parent, device, what of the file system is mounted, where.
+        // ID, parent, device, the mounted part of the file system, mount point.
         let mut fields = mount.split(' ').skip(3);
         let (root, at) = (fields.next()?, fields.next()?);
         let below = Path::new(path).strip_prefix(root).ok()?;

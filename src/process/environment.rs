@@ -1,5 +1,6 @@
-//! What a program that the config names finds in its environment: what every program may expect, what the config gives it, and nothing
-//! else. The environment of this process holds the credentials of the store, and which shell or timer started it changes no run.
+//! The environment of a program that the config names: standard variables, those from the config, and nothing else.
+//! This process's own environment contains the credentials of the store, and the shell or timer that started it must
+//! not influence a run.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -8,17 +9,17 @@ use std::path::Path;
 use super::account::UserAccount;
 use crate::config::EnvironmentSettings;
 
-/// Where programs are looked for if this process has no `PATH` to go by.
+/// The search path if this process has no `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Passed on as they are here: language and time zone, and where a `runner` that a hook calls finds config and state.
+/// Passed on unchanged: language and time zone, and the paths of config and state for a hook that calls `runner`.
 const PASSED: [&str; 5] = ["LANG", "LANGUAGE", "TZ", "RUNNER_CONFIG", "RUNNER_STATE_DIR"];
 
-/// What all names of the locale's categories begin with.
+/// The prefix of the locale variables' names.
 const LOCALE: &[u8] = b"LC_";
 
-/// What of this process's environment is a secret of its own: the credentials of the store. `exec`, which otherwise passes on what it
-/// was given, leaves these out.
+/// Secrets in this process's environment: the credentials of the store. `exec`, which otherwise passes on the whole
+/// environment, leaves them out.
 pub(super) const SECRETS: [&str; 5] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -30,8 +31,9 @@ pub(super) const SECRETS: [&str; 5] = [
 /// Variables by their names.
 pub(super) type Variables = BTreeMap<OsString, OsString>;
 
-/// The whole environment of a program that runs as `account`, where this process has `host`. What the config passes on wins over what is
-/// there by default, what it sets over both, and nothing over `told`: what a run tells its commands.
+/// Builds the environment of a program that runs as `account`; `host` is this process's environment. Variables that the
+/// config passes on override the defaults, those that it sets override both, and `told`, which a run passes to its
+/// commands, overrides all.
 pub(super) fn build_environment(
     host: &Variables,
     account: &UserAccount,
@@ -59,7 +61,7 @@ pub(super) fn build_environment(
     found
 }
 
-/// The absolute places of a search path: an empty one is the directory that a program happens to stand in.
+/// The absolute directories of a search path. An empty one would mean the current directory.
 fn path(host: Option<&OsString>) -> OsString {
     let host = host.map(OsString::as_os_str).unwrap_or_default();
     let places = std::env::split_paths(host).filter(|place| Path::new(place).is_absolute());

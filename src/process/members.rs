@@ -1,4 +1,4 @@
-//! The processes that a command started: those of its process group, and where it has a cgroup, those too that left the group.
+//! The processes of a command: those of its process group, and with a cgroup also those that left the group.
 
 use std::fs;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::cgroup::Cgroup;
 
-/// All processes of a command, as long as it is not reaped: until then its number is surely its own.
+/// All processes of a command that is not reaped yet: until then its number certainly belongs to it.
 #[derive(Debug)]
 pub struct ProcessTree {
     group: Pid,
@@ -17,12 +17,12 @@ pub struct ProcessTree {
 }
 
 impl ProcessTree {
-    /// Those of the command that has just been started as the first of its process group, to be moved into `cgroup`.
+    /// The processes of a command just started as the first of its process group, which is moved into `cgroup`.
     pub(super) fn of(id: u32, cgroup: Option<Cgroup>) -> Option<Self> {
         let group = Pid::from_raw(i32::try_from(id).ok().filter(|id| *id > 0)?);
         let cgroup = cgroup.filter(|cgroup| cgroup.add(group));
         if let Some(cgroup) = &cgroup {
-            // What it starts from now on is there as well; what it started before it was moved is looked for.
+            // Its future children are in the cgroup as well; those it started before are searched for.
             let mut found = vec![group];
             while let Some(parent) = found.pop() {
                 found.extend(
@@ -35,14 +35,14 @@ impl ProcessTree {
         Some(Self { group, cgroup })
     }
 
-    /// The process group, which has the number of its first process.
+    /// The process group, whose number is that of its first process.
     pub fn group(&self) -> Pid {
         self.group
     }
 
-    /// Sends a signal to all of them.
+    /// Sends a signal to all processes.
     pub fn send(&self, signal: Signal) {
-        // An error means that all of them are gone already.
+        // An error means that all of them have ended.
         let _ = killpg(self.group, signal);
         let strays = self.cgroup.iter().flat_map(Cgroup::members);
         for stray in strays.filter(|id| group_of(*id).is_some_and(|group| group != self.group)) {
@@ -50,7 +50,7 @@ impl ProcessTree {
         }
     }
 
-    /// `SIGKILL` to all of them, whatever they start meanwhile.
+    /// Sends `SIGKILL` to all processes, including those started meanwhile.
     pub fn kill(&self) {
         let _ = killpg(self.group, Signal::SIGKILL);
         if let Some(cgroup) = &self.cgroup {
@@ -64,7 +64,7 @@ impl ProcessTree {
         !matches!(waitid(Id::Pid(self.group), flags), Ok(WaitStatus::StillAlive))
     }
 
-    /// Whether any of them lives.
+    /// Whether any of the processes is alive.
     pub fn is_alive(&self) -> bool {
         if !self.first_has_ended() {
             return true;
@@ -76,26 +76,27 @@ impl ProcessTree {
     }
 }
 
-/// The kernel's ticks in a second, as it counts them for programs on every architecture.
+/// The kernel's ticks per second, as reported to programs on every architecture.
 const TICKS_PER_SECOND: u32 = 100;
 
-/// A process group that burns less than this part of a processor waits: a loop that looks for something every moment burns some hundredths.
+/// A process group that uses less than this fraction of a processor counts as waiting: a polling loop uses some
+/// hundredths.
 const WORK_PART: u32 = 20;
 
-/// Whether so much processor time, in ticks, within that time is work, and no mere looking whether there is any.
+/// Whether this processor time, in ticks, within this time is work and not mere polling.
 pub fn is_cpu_work(ticks: u64, within: Duration) -> bool {
     let burnt = Duration::from_secs(ticks) / TICKS_PER_SECOND;
     ticks > 0 && burnt >= within / WORK_PART
 }
 
-/// How much processor time a process group has burnt so far, its children that have ended included, in ticks of the kernel. 0 where
-/// that cannot be told.
+/// The processor time that a process group has used so far, in kernel ticks, including its ended children. 0 if
+/// unknown.
 pub fn cpu_ticks(group: Pid) -> u64 {
     let all = stats().filter_map(|stat| ProcessStat::read(&stat));
     all.filter(|process| process.group == group.as_raw()).fold(0, |sum, process| sum.wrapping_add(process.ticks))
 }
 
-/// What a process has started that is still its own; nothing where the kernel keeps no such list.
+/// The children of a process; empty if the kernel keeps no such list.
 fn children(of: Pid) -> Vec<Pid> {
     let list = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(|id| id.parse().ok()).map(Pid::from_raw).collect()
@@ -106,14 +107,14 @@ fn group_of(id: Pid) -> Option<Pid> {
     Some(Pid::from_raw(ProcessStat::read(&stat)?.group))
 }
 
-/// What proc_pid_stat(5) says of every process; nothing where that cannot be told.
+/// The text of proc_pid_stat(5) for every process; empty if unavailable.
 fn stats() -> impl Iterator<Item = String> {
     let list = fs::read_dir("/proc").into_iter().flatten().flatten();
     list.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
         .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
 }
 
-/// What of one process is of interest here.
+/// The relevant fields of one process.
 #[derive(Debug, PartialEq, Eq)]
 struct ProcessStat {
     group: i32,
@@ -122,7 +123,7 @@ struct ProcessStat {
 }
 
 impl ProcessStat {
-    /// A command's name may hold anything, blanks and brackets included.
+    /// The command's name may contain anything, blanks and brackets included.
     fn read(stat: &str) -> Option<Self> {
         // After the name: state, parent, group, and with number 14 of the line the four times.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();

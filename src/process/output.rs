@@ -1,4 +1,4 @@
-//! What a command writes, in the log.
+//! Logs the output of a command.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::task::JoinHandle;
@@ -9,8 +9,8 @@ use crate::text;
 const LINES_MAX: usize = 1000;
 const LINE_MAX: usize = 1000;
 
-/// Logs a stream line by line, each after `label`; `moved` hears of everything that comes. What is too much is read all the same, so that the
-/// command never blocks on a full pipe.
+/// Logs a stream line by line, each after `label`; `moved` is called for everything that arrives. Output beyond the
+/// limits is still read, so that the command never blocks on a full pipe.
 pub fn log_lines(
     mut stream: impl AsyncRead + Unpin + Send + 'static,
     label: String,

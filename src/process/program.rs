@@ -1,5 +1,5 @@
-//! The one place that starts programs: environment, user, groups, directory, umask, descriptors, signals and cgroup of what is started are
-//! decided here, and are the same from a shell, a timer and a service.
+//! The one place that starts programs. Environment, user, groups, directory, umask, descriptors, signals and cgroup of
+//! a started program are decided here, and are the same from a shell, a timer and a service.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -17,13 +17,13 @@ use super::{ProcessGroup, environment};
 use crate::config::EnvironmentSettings;
 use crate::env;
 
-/// Where a program stands: what is given as a relative path would depend on who started this process.
+/// The working directory. A relative path would otherwise depend on how this process was started.
 const DIRECTORY: &str = "/";
 
-/// What a program may not give to others of the files that it makes.
+/// The umask: files that a program creates are not accessible to other users.
 const UMASK: Mode = Mode::S_IRWXG.union(Mode::S_IRWXO);
 
-/// A program, and what it finds around itself.
+/// A program to start, with its environment.
 #[derive(Debug)]
 pub struct CommandBuilder {
     command: Command,
@@ -33,12 +33,12 @@ pub struct CommandBuilder {
 }
 
 impl CommandBuilder {
-    /// A program that the config names, with its arguments: in a clean environment with `given` and `told`, as `account` (else as whom this
-    /// process is), in `/`, with umask 077, without standard input and output, with no other descriptor, and with every signal as it is by
-    /// default.
+    /// A program that the config names, with its arguments: in a clean environment with `given` and `told`, as
+    /// `account` (by default the user of this process), in `/`, with umask 077, without standard input and output, with
+    /// no other descriptor, and with default signal handling.
     ///
     /// # Errors
-    /// `words` names no program.
+    /// `words` is empty.
     pub fn configured(
         words: &[String],
         given: &EnvironmentSettings,
@@ -51,16 +51,16 @@ impl CommandBuilder {
         let mut program = Self::of(words)?;
         program.command.env_clear().envs(variables).current_dir(DIRECTORY);
         program.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // A change from oneself to oneself needs a right that a user has not.
+        // A change to the same user needs a privilege that an ordinary user lacks.
         program.account = account.filter(|account| geteuid().is_root() || account.uid != geteuid());
         Ok(program)
     }
 
-    /// A program that a person typed: with what this process was given, all three streams, directory, umask and other descriptors, but
-    /// for the store's credentials, which `given` may pass on all the same.
+    /// A program from the command line: with this process's environment, all three streams, directory, umask and other
+    /// descriptors, but without the store's credentials, which `given` may still pass on.
     ///
     /// # Errors
-    /// `words` names no program.
+    /// `words` is empty.
     pub fn from_command_line(
         words: &[String],
         given: &EnvironmentSettings,
@@ -83,7 +83,7 @@ impl CommandBuilder {
         Ok(Self { command, name: name.clone(), account: None, inherits_caller_environment: false })
     }
 
-    /// With pipes to standard input (if so), standard output and standard error.
+    /// Adds pipes for standard input (if requested), standard output and standard error.
     #[must_use]
     pub fn piped(mut self, input: bool) -> Self {
         if input {
@@ -93,12 +93,12 @@ impl CommandBuilder {
         self
     }
 
-    /// Starts it in a group of its own.
+    /// Starts the program in its own process group.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn start(self) -> io::Result<ProcessGroup> {
-        // The runtime's own threads know it, the one that starts the program does not.
+        // The runtime's own threads know the handle; the thread that starts the program does not.
         let runtime = tokio::runtime::Handle::current();
         let cgroup = Cgroup::create();
         self.launch(move |command| {
@@ -109,10 +109,10 @@ impl CommandBuilder {
         })
     }
 
-    /// The same for a thread that may wait.
+    /// Like [`Program::start`], for a thread that may block.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn start_blocking(self) -> io::Result<(Child, ProcessTree)> {
         let cgroup = Cgroup::create();
         self.launch(|mut command| {
@@ -131,7 +131,7 @@ impl CommandBuilder {
         if let Some(account) = &account {
             command.uid(account.uid.as_raw());
         }
-        // What a program inherits from the thread that starts it is changed on one that ends with that.
+        // Attributes that a program inherits from the starting thread are changed on a thread that ends with the start.
         let started = std::thread::scope(|scope| {
             let starting = std::thread::Builder::new().name("start".to_owned()).spawn_scoped(scope, || {
                 set_credentials(account.as_ref())?;
@@ -143,10 +143,10 @@ impl CommandBuilder {
     }
 }
 
-/// Makes this thread one whose children are `account`'s but for the user, which they take on themselves: as long as this thread
-/// is, its user stays the one that nobody else may send a signal to.
+/// Gives this thread's children the credentials of `account`, except for the user, which each child sets itself: until
+/// then this thread keeps its user, so that no other user may send it a signal.
 fn set_credentials(account: Option<&UserAccount>) -> io::Result<()> {
-    // A container may refuse it: then the umask of this process stays.
+    // A container may refuse this; then the umask of this process stays.
     if unshare(CloneFlags::CLONE_FS).is_ok() {
         umask(UMASK);
     }
@@ -155,7 +155,7 @@ fn set_credentials(account: Option<&UserAccount>) -> io::Result<()> {
     set_thread_groups(&account.groups.iter().map(gid).collect::<Vec<_>>())?;
     let own = gid(&account.gid);
     set_thread_res_gid(own, own, own)?;
-    // With a right over groups, whoever changes its user drops all of them first.
+    // With a capability over groups, a process that changes its user first drops all of its groups.
     let mut sets = capabilities(None)?;
     sets.effective.remove(CapabilitySet::SETGID);
     sets.permitted.remove(CapabilitySet::SETGID);

@@ -1,4 +1,4 @@
-//! Real commands: what they find around themselves, and how they end.
+//! Real commands: their environment, and how they end.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ fn sh(script: &str) -> CommandBuilder {
     CommandBuilder::configured(&words, &EnvironmentSettings::default(), &[], None).unwrap()
 }
 
-/// What the script prints as this user.
+/// The output of the script, run as this user.
 fn said(script: &str, user: Option<&str>) -> String {
     let account = user.map(|user| UserAccount::named(user).unwrap().unwrap());
     let words = ["/bin/sh", "-c", script].map(str::to_owned);
@@ -30,7 +30,7 @@ async fn wait_for(path: &Path) {
     }
 }
 
-/// The process whose number is in this file is no more, or a zombie that waits for its parent.
+/// Waits until the process whose number is in this file has ended, or is a zombie that waits for its parent.
 async fn is_gone(file: &Path) {
     let pid = fs::read_to_string(file).unwrap().trim().to_owned();
     loop {
@@ -63,7 +63,7 @@ fn another_user_has_its_own_groups_and_surroundings_and_none_of_roots_rights() {
         said(script, Some("nobody")),
         format!("{}\n{}\n{home} nobody nobody\nCapEff:\t{capabilities}\n", account.uid, groups.join(" "))
     );
-    // One that is in several groups has all of them.
+    // A user in several groups gets all of them.
     let several = fs::read_to_string("/etc/group").unwrap().lines().find_map(|line| {
         let user = line.rsplit(':').next()?.split(',').next().filter(|user| !user.is_empty())?;
         UserAccount::named(user).unwrap().filter(|account| account.groups.len() > 1 && !account.uid.is_root())
@@ -92,7 +92,7 @@ async fn what_cannot_be_started_is_named() {
 async fn the_grace_is_the_groups() {
     let dir = tempfile::tempdir().unwrap();
     let (ready, done) = (dir.path().join("ready"), dir.path().join("done"));
-    // The shell goes at once; its job takes its time.
+    // The shell ends at once; its background job takes longer.
     let job = format!(
         "trap 'sleep 0.3; touch {}; exit 0' TERM; touch {}; while :; do sleep 0.05; done",
         done.display(),
@@ -129,7 +129,7 @@ async fn with_a_cgroup_what_left_the_group_ends_too() {
     if own.is_some() {
         is_gone(&pid).await;
     } else {
-        // Where there is none, the documentation says that it goes on: then it is ended here.
+        // Without a cgroup the process survives, as documented; it is killed here.
         nix::sys::signal::kill(Pid::from_raw(stray), Signal::SIGKILL).unwrap();
     }
 }
