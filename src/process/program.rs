@@ -109,7 +109,7 @@ impl CommandBuilder {
         })
     }
 
-    /// Like [`Program::start`], for a thread that may block.
+    /// Like [`CommandBuilder::start`], for a thread that may block.
     ///
     /// # Errors
     /// The program cannot be started.
