@@ -1,10 +1,11 @@
-//! `prune`: forgets snapshots by the role's retention, and frees the space that nothing needs any more.
+//! `prune`: forgets snapshots by the role's retention policy, and frees the space that is no longer referenced.
 //!
-//! The one verb that destroys, so everything about it is in the journal first. Order, and nothing of it is optional: read all manifests
-//! that stay; write what is moved out of wasteful packs; write the index that no longer knows what goes; append the record that
-//! forgets and condemns, by compare-and-set on the head that all of this was decided on; wait the grace for those who still read;
-//! delete; append that it is deleted. What is condemned stays condemned: no run refers to it, not even one that finds it in the store.
-//! A crash anywhere leaves garbage for the next prune, or a deletion that the next one finishes. It takes no lock.
+//! Prune is the only command that deletes data, so every step is in the journal first. The order is fixed: read all
+//! manifests of the kept snapshots; write what is moved out of wasteful packs; write an index without what is removed;
+//! append the record that forgets snapshots and condemns packs, by compare-and-set on the head that all of this was
+//! decided on; wait for the grace period, since other readers may still use the packs; delete; append a record of the
+//! deletion. A condemned object stays condemned: no run refers to it, even if the run finds it in the store. A crash at
+//! any point leaves garbage for the next prune, or a deletion that the next prune finishes. Prune takes no lock.
 
 mod plan;
 mod repack;
@@ -48,42 +49,43 @@ use crate::role::lease::keep_alive::LostTo;
 use crate::role::permit::Candidacy;
 use crate::store::{Store, StoreError, StoreErrorKind, Versioning};
 
-/// What no record ever named is condemned when it is this old by the store's time: a first upload may take days.
+/// Age by the store's time at which an object that no record names is condemned: a first upload may take days.
 const STRAY_AGE: SignedDuration = SignedDuration::from_hours(24 * 7);
 
-/// The most packs that one prune condemns: its record stays below 300 KB. The next one goes on.
+/// The most packs that one prune condemns, so that its record stays below 300 KB. The next prune continues.
 const PACKS_MAX: usize = 8192;
 
-/// So many index objects are made one, even if nothing else is to be done: whoever reads fetches them all.
+/// From this number on, index objects are merged even if nothing else is to be done, because every reader fetches all
+/// of them.
 const INDEXES_MAX: usize = 32;
 
-/// Why a prune did not do what it should.
+/// Why a prune did not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// The role keeps everything.
+    /// The role keeps all snapshots.
     #[error("role {0} keeps every snapshot: its config has no keep")]
     KeepsAll(RoleName),
-    /// What a snapshot that stays needs cannot be read: nothing was changed.
+    /// Content that a kept snapshot needs cannot be read: nothing was changed.
     #[error("snapshot {snapshot} cannot be read whole, so nothing is pruned: {error}")]
     Damaged {
-        /// Which.
+        /// The kept snapshot.
         snapshot: Digest,
-        /// What is wrong.
+        /// The failed read.
         error: RepositoryReadError,
     },
     /// The index cannot be read: nothing was changed.
     #[error("the index cannot be read, so nothing is pruned: {0}")]
     Index(RepositoryReadError),
-    /// Moving content.
+    /// Reading the content that is moved to new packs failed.
     #[error("{0}")]
     Read(#[from] RepositoryReadError),
-    /// The journal, or the way to it.
+    /// Appending to the journal, or preparing the run, failed.
     #[error("{0}")]
     Session(#[from] BackupError),
-    /// The way to the role.
+    /// This node could not be admitted to work for the role.
     #[error("{0}")]
     Guard(#[from] GuardError),
-    /// The store.
+    /// A request to the store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
     /// The store is full: nothing was deleted.
@@ -91,9 +93,9 @@ pub enum PruneError {
         "a prune writes its index and its record before it deletes, and there is no room for their {needed} bytes: {error}"
     )]
     NoRoom {
-        /// How many they have.
+        /// Bytes that the index and the record need.
         needed: u64,
-        /// What the store said.
+        /// The store's error.
         error: StoreError,
     },
     /// The store's credentials are append-only.
@@ -103,22 +105,22 @@ pub enum PruneError {
     MayNotDelete(StoreError),
 }
 
-/// What a prune would do, and what that was decided on.
+/// What a prune would do, and the data that the decision is based on.
 pub struct PrunePlan {
     report: PruneReport,
     forgotten: Vec<Digest>,
     usage: RepositoryUsage,
     actions: Vec<(PackId, PackAction)>,
     orphans: OrphanObjects,
-    /// There are too many index objects.
+    /// There are so many index objects that they are merged.
     too_many_indexes: bool,
 }
 
 impl PrunePlan {
-    /// Decides, and changes nothing. `view` is the journal, `now` this node's clock.
+    /// Decides without changing anything. `view` is the journal, `now` this node's clock.
     ///
     /// # Errors
-    /// Something that stays cannot be read whole.
+    /// The manifest of a kept snapshot, or content that it needs, cannot be read.
     pub async fn make(
         repository: &Repository,
         view: &JournalView,
@@ -155,7 +157,7 @@ impl PrunePlan {
         Ok(Self { report, forgotten, usage: survey, actions: fates, orphans: strays, too_many_indexes: untidy })
     }
 
-    /// What it says.
+    /// The report of the plan.
     pub fn report(self) -> PruneReport {
         self.report
     }
@@ -168,10 +170,11 @@ impl PrunePlan {
     }
 }
 
-/// Prunes, as the node that has the role.
+/// Prunes as the node that holds the role.
 ///
 /// # Errors
-/// Nothing is deleted that anything needs, whatever the error. [`PruneError::MayNotDelete`]: the rest was done.
+/// Needed content is never deleted, whatever the error. [`PruneError::MayNotDelete`]: everything but the deletion was
+/// done.
 pub(crate) async fn prune(
     session: &mut RoleSession<'_>,
     role: &RoleSettings,
@@ -180,7 +183,7 @@ pub(crate) async fn prune(
     let (runner, repository) = (session.runner, session.repository);
     runner.progress.enter(JobPhase::Prune);
     if role.keep.is_none() && !session.view.state.condemned.is_empty() {
-        // The role keeps everything from now on; what was condemned before nothing needs all the same.
+        // The role keeps everything from now on; what was condemned before is still unreferenced, and is deleted.
         let report = PruneReport::idle(role.name.clone(), &session.view.state.snapshots);
         return Ok(PruneReport { swept: sweep_due(session, role).await?, ..report });
     }
@@ -229,13 +232,13 @@ pub(crate) async fn prune(
     Ok(PruneReport { swept: sweep_due(session, role).await?, ..plan.report })
 }
 
-/// Tells the next run what was met of losses.
+/// Records lost packs that this prune met, so that the next backup uploads their content again.
 async fn note_losses(session: &RoleSession<'_>, met: &PackLosses) {
     let (runner, local) = (session.runner, Some(&session.local));
     loss_notes::note_losses(session.repository, local, &runner.env, &runner.node.name, met).await;
 }
 
-/// The same for what ended a prune.
+/// The same for the packs that the error names.
 async fn note_losses_of(session: &RoleSession<'_>, error: PruneError) -> PruneError {
     if let PruneError::Damaged { error, .. } | PruneError::Read(error) = &error {
         note_losses(session, &PackLosses::from_error(error, session.repository.role())).await;
@@ -243,10 +246,11 @@ async fn note_losses_of(session: &RoleSession<'_>, error: PruneError) -> PruneEr
     error
 }
 
-/// What is added for the takeover, the record and what a file system rounds up.
+/// Room for the takeover, the record and rounding by the file system.
 const RECORDS_BYTES: u64 = 512 << 10;
 
-/// An error of writing the index of `tables`, with the room that it takes where that is what is missing.
+/// Maps an error of writing the index of `tables`; if the store is full, the result names the room that the prune
+/// needs.
 fn no_room(repository: &Repository, tables: &[PackTable], error: BackupError) -> PruneError {
     match error {
         BackupError::Store(error) if error.kind == StoreErrorKind::NoSpace => {
@@ -256,7 +260,7 @@ fn no_room(repository: &Repository, tables: &[PackTable], error: BackupError) ->
     }
 }
 
-/// Deletes what has waited long enough.
+/// Deletes what was condemned at least a grace period ago.
 async fn sweep_due(session: &mut RoleSession<'_>, role: &RoleSettings) -> Result<SweepCounts, PruneError> {
     let now = store_time(session.repository, session.runner.env.clock.now());
     match sweep::sweep(session, now, role.prune_grace).await {
@@ -265,19 +269,19 @@ async fn sweep_due(session: &mut RoleSession<'_>, role: &RoleSettings) -> Result
     }
 }
 
-/// What became of a prune that was asked for.
+/// Outcome of a requested prune.
 #[derive(Debug)]
 pub enum PruneOutcome {
-    /// It was done.
+    /// The prune is complete.
     Done(PruneReport),
-    /// This node does not work for the role now; why not.
+    /// This node does not work for the role now, with the reason.
     Refused(Box<GuardOutcome>),
 }
 
 /// Prunes `role` if this node is active for it.
 ///
 /// # Errors
-/// [`prune`]'s, and those of the way to the role.
+/// The errors of [`prune`], and those of the admission to the role.
 pub async fn run(
     runner: &NodeContext,
     settings: &Settings,
@@ -289,7 +293,7 @@ pub async fn run(
     result_or_stall(run_watched(runner, guard::stall_limit(role, settings), &|_| {}, work).await)
 }
 
-/// A prune that came to its end has the last word.
+/// The result of a watched prune; a prune that completed counts even if a stall was reported.
 pub(crate) fn result_or_stall<T>(watched: WatchedRun<Result<T, PruneError>>) -> Result<T, PruneError> {
     match (watched.done, watched.stall) {
         (Some(Ok(done)), _) => Ok(done),
@@ -311,16 +315,16 @@ async fn admit_and_prune(
     };
     let Precheck { repository, plan, assessment, .. } = approach;
     repository.store.measure_clock_offset().await;
-    // Also where no slot is told by it: it tells what has waited long enough.
+    // This holds also without a schedule: the clock decides which grace periods are over.
     if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_clock_off(*offset)) {
         let report = RoleReport::nothing(role.name.clone(), RunOutcome::Unknown);
         return Ok(PruneOutcome::Refused(Box::new((report, Some(NoCommitReason::ClockOff { offset })))));
     }
-    // A prune is no reason to move a role: whoever has it reads it anew.
+    // A prune does not move the role: if another node holds it, this prune is refused.
     if let Some(refused) = guard::held_elsewhere(runner, role, &repository).await? {
         return Ok(PruneOutcome::Refused(Box::new(refused)));
     }
-    // The lease is written, too.
+    // The lease is written to the store too, so room is made first.
     let is_tight = disk_reserve::release_if_full(repository.store.as_ref(), &role.name, &runner.env).await?;
     let guard =
         RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(RetakeReason::None) };
@@ -341,10 +345,11 @@ async fn admit_and_prune(
     }
 }
 
-/// Prunes as the node that the election named, until it is done or the lease is `lost`.
+/// Prunes as the elected node, until the prune is done or the lease is `lost`.
 ///
 /// # Errors
-/// [`prune`]'s. Another run of this node is going on: neither is to decide on what the other changes.
+/// The errors of [`prune`], or another run of this node is going on: the two runs must not decide on each other's
+/// changes.
 pub(crate) async fn prune_admitted(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -357,7 +362,7 @@ pub(crate) async fn prune_admitted(
     Box::pin(prune_with_room(is_tight, runner, role, zone, opening, candidacy, lost)).await
 }
 
-/// The same where it is known whether there is little room.
+/// Prunes; `is_tight` says that the store has little room.
 async fn prune_with_room(
     is_tight: bool,
     runner: &NodeContext,
@@ -368,7 +373,7 @@ async fn prune_with_room(
     lost: impl Future<Output = LostTo>,
 ) -> Result<PruneReport, PruneError> {
     let repository = opening.repository();
-    // What moves content needs room for it first.
+    // Repacking needs room first, so a full store is pruned without it.
     let frugal = RoleSettings { max_unused: 100, ..role.clone() };
     let work = async {
         let opening = Box::pin(opening.with_lock()).await?;
@@ -388,8 +393,8 @@ async fn prune_with_room(
     done
 }
 
-/// When each snapshot was made, in the journal's order, for retention: clocks that are no further apart than is allowed do not change
-/// that order. The store's time is in whole seconds, so two runs in a row may be dated the wrong way round.
+/// Times of the snapshots in the journal's order, for retention. Clock differences within the tolerance do not change
+/// that order. The store's time is in whole seconds, so two consecutive runs may otherwise be dated in reverse.
 fn settled_times(snapshots: &[Snapshot]) -> Vec<Timestamp> {
     let mut before: Option<Timestamp> = None;
     let settle = |snapshot: &Snapshot| {
@@ -403,8 +408,8 @@ fn settled_times(snapshots: &[Snapshot]) -> Vec<Timestamp> {
     snapshots.iter().map(settle).collect()
 }
 
-/// Why each snapshot stays, or that it goes; in the journal's order. The newest one stays whatever the clocks said: the next run
-/// goes on from it.
+/// For each snapshot, in the journal's order, why it is kept or that it is removed. The newest snapshot is always kept,
+/// whatever the clocks said: the next run continues from it.
 fn retain(keep: &RetentionPolicy, snapshots: &[Snapshot], now: Timestamp, zone: &TimeZone) -> Vec<RetentionVerdict> {
     let settled = settled_times(snapshots);
     let mut order: Vec<usize> = (0..snapshots.len()).collect();
@@ -428,7 +433,7 @@ fn retain(keep: &RetentionPolicy, snapshots: &[Snapshot], now: Timestamp, zone: 
     snapshots.iter().zip(reasons).enumerate().map(verdict).collect()
 }
 
-/// The store's time, as far as it is known.
+/// The store's time if its clock offset is known, else this node's.
 fn store_time(repository: &Repository, now: Timestamp) -> Timestamp {
     repository.store.clock_offset().and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
 }

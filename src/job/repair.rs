@@ -1,9 +1,10 @@
-//! `repair`: what a store lost comes back from what is left, or is named.
+//! `repair`: restores what a store lost from what is left, and names what cannot be restored.
 //!
-//! A plan first, which changes nothing and is all that a dry run does: the way in ([`recovery`]), the journal ([`crate::journal::salvage`]), the
-//! index, and what of each snapshot is lost. Then it is applied in the order of every writer: what leads in, packs, index objects, and
-//! last one record, a takeover at the number after the last, by compare-and-set. So a repair fences whoever else writes, is fenced
-//! itself, and one that was cut short is done again. Nothing is deleted, and nothing is overwritten but objects that cannot be read.
+//! The plan comes first, changes nothing, and is all that a dry run does: opening the repository ([`recovery`]), the
+//! journal ([`crate::journal::salvage`]), the index, and the losses of each snapshot. It is then applied in the order
+//! of every writer: `format` and key slot, packs, index objects, and last one record, a takeover at the number after
+//! the last, by compare-and-set. So a repair fences every other writer and can be fenced itself, and an interrupted
+//! repair can be run again. Nothing is deleted, and only unreadable objects are overwritten.
 
 mod index;
 mod losses;
@@ -41,77 +42,77 @@ use crate::role::probe::ProbeAssessment;
 use crate::store::proof::{self, ProofFailure};
 use crate::store::{Store, StoreError};
 
-/// How long a repair goes on while others append.
+/// How long a repair retries while other nodes append.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// A frame of moved chunks is closed when it has so many bytes.
+/// A frame of moved chunks is closed at this size.
 const FRAME_BYTES: usize = 2 << 20;
 
 /// Why nothing was repaired.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
-    /// There is no way in.
+    /// The repository cannot be opened.
     #[error("{0}")]
     Open(#[from] OpenError),
-    /// The store.
+    /// A request to the store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The journal cannot be told, or is not one.
+    /// What is left of the journal cannot be determined, or is not a journal.
     #[error("{0}")]
     Mend(#[from] SalvageError),
-    /// Where the journal is.
+    /// The place of the journal's head cannot be used.
     #[error("{0}")]
     Journal(#[from] JournalError),
-    /// Others appended all the time.
+    /// Other nodes appended to the journal during the whole time.
     #[error("records were appended for {} s, each before the repair could be", .0.as_secs())]
     Busy(Duration),
-    /// The record that says what is lost.
+    /// The record of the repair could not be appended.
     #[error("{0}")]
     Append(#[from] AppendError),
-    /// This node would have the role and not work for it.
+    /// This node would get the role although it may not work for it.
     #[error("{0}")]
     Operate(#[from] OperateError),
-    /// Etcd.
+    /// The request to etcd failed.
     #[error("{0}")]
     Register(#[from] RegisterError),
-    /// `format` says where the journal is, and is lost.
+    /// `format` is lost, which says where the journal's head is.
     #[error("`format` of role {0} is lost, the config says that the journal is in etcd, and etcd has no head of it")]
     NoHead(RoleName),
-    /// What could give the key was not tried in whole.
+    /// Not every key slot that could hold the key was tried.
     #[error(
         "`format` of role {role} is lost or of no use, and {untried} of its key slots were not tried: there are too many"
     )]
     UntriedSlots {
-        /// Which role.
+        /// The role of the repository.
         role: RoleName,
-        /// How many.
+        /// The number of key slots that were not tried.
         untried: usize,
     },
-    /// The store cannot hold the journal that `format` said it holds.
+    /// The store cannot keep the journal in the way that the lost `format` would have said.
     #[error(
         "`format` of role {role} is lost, no etcd has the head of its journal, and the store cannot hold it: {failure}"
     )]
     Proof {
-        /// Which role.
+        /// The role of the repository.
         role: RoleName,
-        /// How the store failed.
+        /// How the proof of the store failed.
         failure: ProofFailure,
     },
-    /// A part of the way in could not be written.
+    /// `format` or the key slot could not be written.
     #[error("{0}")]
     Put(InitError),
-    /// What was to be moved cannot be read.
+    /// Content that has to be moved cannot be read.
     #[error("{0}")]
     Read(RepositoryReadError),
-    /// Tables of packs.
+    /// Writing the packs of moved chunks failed.
     #[error("{0}")]
     Packs(#[from] BackupError),
 }
 
-/// Who repairs, and what was asked for.
+/// Inputs of a repair.
 #[derive(Debug, Clone)]
 pub struct RepairRequest<'a> {
-    /// The way in.
+    /// What is needed to open the repository.
     pub inputs: RecoveryInputs<'a>,
     /// This node.
     pub node: WriterNode,
@@ -119,37 +120,37 @@ pub struct RepairRequest<'a> {
     pub instance: InstanceId,
     /// The role's settings.
     pub role: &'a RoleSettings,
-    /// What the probes said.
+    /// What the probes said; `None` if they were not asked.
     pub assessment: Option<&'a ProbeAssessment>,
-    /// Also where they do not say that this node is active.
+    /// Repairs even if the probes do not say that this node is active.
     pub force: bool,
-    /// Write the key slot again that this node remembers.
+    /// Writes the key slot that this node remembers to the store again.
     pub key_slot: bool,
-    /// Read every pack, whatever its size.
+    /// Reads every pack, whatever its size.
     pub read_data: bool,
 }
 
-/// What is lost and what is to be done; nothing is changed yet.
+/// What is lost and what has to be done; making the plan changes nothing.
 struct RepairPlan {
     recovered: RecoveredRepository,
     journal: Journal,
     mending: SalvageProgress,
     index: IndexPlan,
     copy: Option<WrongRotationCopy>,
-    /// The key slots that there are, and what is wrong with each.
+    /// The key slots in the store, with the error of each unreadable one.
     keys: Vec<(KeyId, Option<String>)>,
 }
 
-/// What a repair has written already: nothing of it is written again when it has to try again.
+/// What a repair has written so far, so that a retry does not write it again.
 #[derive(Debug, Default)]
 struct RepairProgress {
-    /// What leads in, and copies of index objects.
+    /// `format`, the key slot and the copies of index objects.
     entry_objects: bool,
-    /// The numbers that are lost are occupied.
+    /// The numbers of lost records are occupied.
     occupied: bool,
-    /// The chunks that were moved, and the tables of the packs that have them.
+    /// The moved chunks, and the tables of the packs that hold them.
     moved: (Vec<ChunkId>, Vec<PackTable>),
-    /// The tables that were listed in index objects, and those.
+    /// The tables in new index objects, and these objects.
     listed: (Vec<PackTable>, Vec<IndexId>),
 }
 
@@ -158,7 +159,7 @@ impl RepairPlan {
         let step = by.inputs;
         let entered = recovery::open_damaged(store, step).await?;
         let repository = &entered.repository;
-        // What an operator has not accepted is not repaired in the place of what this node knows.
+        // A repository that differs from the one this node knows is repaired only after an operator has accepted it.
         if let Some(known) = step.place.differing_repository(step.env, step.state_dir, repository) {
             let (role, found) = (step.role.clone(), repository.keys.repo());
             return Err(OpenError::Another { role, store: step.place.store().to_owned(), known, found }.into());
@@ -176,7 +177,7 @@ impl RepairPlan {
         Ok(Self { recovered: entered, journal, mending, index, copy, keys })
     }
 
-    /// The plan with what was appended since, which is all that is read. `None`: it is to be made anew.
+    /// Extends the plan by the records appended since; only those are read. `None`: the plan has to be made anew.
     async fn extend(self) -> Result<Option<Self>, RepairError> {
         let Some(mending) = self.journal.continue_salvage(&self.mending).await? else { return Ok(None) };
         let index = self.index.extend(&self.recovered.repository, &mending.salvaged.view.state).await?;
@@ -216,13 +217,13 @@ impl RepairPlan {
         }
     }
 
-    /// Whether the journal is to say something.
+    /// Whether a record has to be appended.
     fn needs_record(&self) -> bool {
         let mended = &self.mending.salvaged;
         !mended.is_sound() || !mended.remembered_snapshots.is_empty() || self.index.changes(&mended.view.state)
     }
 
-    /// `None`: something was appended meanwhile, or came back.
+    /// `None`: a record was appended meanwhile, or a lost object is back.
     async fn apply(
         &self,
         by: &RepairRequest<'_>,
@@ -283,13 +284,13 @@ impl RepairPlan {
         }
     }
 
-    /// What leads into the repository.
+    /// Writes `format` and the key slot.
     async fn write_entry_objects(&self, by: &RepairRequest<'_>) -> Result<(), RepairError> {
         let repository = &self.recovered.repository;
         let (store, role) = (repository.store.as_ref(), repository.role());
         if let Some((id, object)) = self.recovered.slot.as_ref().filter(|_| by.key_slot) {
             let key = object_keys::key(role, *id);
-            // It is named after what it holds: what stands there is damaged.
+            // The object is named after its content, so an object with other content is damaged.
             let is_damaged = match put_new(store, &key, object.to_vec()).await {
                 Ok(ours) => !ours,
                 Err(InitError::Store(error)) if error.is_not_an_object() => true,
@@ -313,25 +314,25 @@ impl RepairPlan {
         if what == index::MISSING {
             put_new(store, &key, object).await.map_err(RepairError::Put)?;
         } else {
-            // What stands there is of no use to anybody.
+            // The object in the store is unusable.
             store.put(&key, Bytes::from(object)).await?;
         }
         Ok(())
     }
 }
 
-/// Looks what is lost, and changes nothing.
+/// Finds out what is lost, and changes nothing.
 ///
 /// # Errors
-/// There is no way in, or the store does not answer.
+/// The repository cannot be opened, or the store does not answer.
 pub async fn dry_run(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<RepairReport, RepairError> {
     Ok(Box::pin(RepairPlan::make(store, by)).await?.report(by))
 }
 
-/// Repairs what can be.
+/// Repairs what can be repaired.
 ///
 /// # Errors
-/// Nothing is in the journal then, or it cannot be told whether it is.
+/// No record was appended, or it is unknown whether it was.
 pub async fn repair(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<RepairReport, RepairError> {
     let clock = &by.inputs.env.clock;
     let started = clock.boottime();
@@ -349,7 +350,7 @@ pub async fn repair(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Rep
         if clock.boottime().saturating_sub(started) >= PATIENCE {
             return Err(RepairError::Busy(PATIENCE));
         }
-        // A journal that others append to all the time is no reason to look at everything again: what they append is far less.
+        // If other nodes keep appending, only their records are read, which is far less than reading everything again.
         plan = if let Some(plan) = Box::pin(plan.extend()).await? {
             plan
         } else {
@@ -359,21 +360,22 @@ pub async fn repair(store: Arc<dyn Store>, by: &RepairRequest<'_>) -> Result<Rep
     }
 }
 
-/// What is left of a repository.
+/// What is left of a damaged repository.
 #[derive(Debug)]
 pub struct SalvagedRepository {
     /// The repository, with what is left of its journal.
     pub archive: ReadOnlyRepository,
-    /// Snapshots that only records tell of which nothing vouches for: a former key holder can have made them up.
+    /// Snapshots that are known only from unverified records: the holder of a former key can have made them up.
     pub unvouched: Vec<Snapshot>,
-    /// The index objects that those name.
+    /// The index objects that those records name.
     indexes: Vec<IndexId>,
-    /// What the journal lost may have named further index objects.
+    /// Lost records may have named further index objects.
     more: bool,
 }
 
 impl SalvagedRepository {
-    /// A reader of all that there is; for a snapshot that nothing vouches for also by what such records name.
+    /// A reader of everything that is left; for a snapshot that is not vouched for, also of the index objects that
+    /// unverified records name.
     ///
     /// # Errors
     /// The store does not answer.
@@ -386,10 +388,10 @@ impl SalvagedRepository {
     }
 }
 
-/// What is left of a repository, for whoever only reads: nothing is written, neither to the store nor to this node's state.
+/// Opens what is left of a repository for reading: writes nothing, neither to the store nor to this node's state.
 ///
 /// # Errors
-/// There is no way in, or the store does not answer.
+/// The repository cannot be opened, or the store does not answer.
 pub async fn open_salvaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<SalvagedRepository, RepairError> {
     let RecoveredRepository { repository, .. } = recovery::open_damaged(store, step).await?;
     let journal = read_only_journal(&repository, step.env);
@@ -417,7 +419,7 @@ pub async fn open_salvaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> R
     Ok(SalvagedRepository { archive, unvouched, indexes, more })
 }
 
-/// Packs these chunks anew.
+/// Writes these chunks to new packs.
 async fn move_chunks(
     repository: &Repository,
     reader: &RepositoryReader,

@@ -1,37 +1,37 @@
-//! What becomes of each pack. Pure.
+//! Decides what happens to each pack. Pure.
 
 use crate::ids::PackId;
 
-/// A pack and how much of it something needs.
+/// A pack, and how much of it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackUsage {
     pub(super) pack: PackId,
-    /// Bytes of the object.
+    /// Size of the object in bytes.
     pub(super) stored: u64,
-    /// Of these, what the snapshots that stay need.
+    /// Bytes of the object that the kept snapshots need.
     pub(super) needed: u64,
 }
 
 impl PackUsage {
-    /// Bytes that nothing needs.
+    /// Bytes that no kept snapshot needs.
     pub(super) fn unused(&self) -> u64 {
         self.stored.saturating_sub(self.needed)
     }
 }
 
-/// What becomes of it.
+/// What happens to a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PackAction {
-    /// It stays.
+    /// The pack stays.
     Keep,
-    /// What is needed of it is written anew, and the rest goes with it.
+    /// Its needed content is written to a new pack, and the pack is removed.
     Repack,
-    /// Nothing needs it.
+    /// The pack is removed: no snapshot needs it.
     Drop,
 }
 
-/// Decides: packs that nothing needs go; of the others the most wasteful are written anew, until at most `max_unused` percent of
-/// what stays is unused. At most `packs_max` go at once.
+/// Unneeded packs are dropped; of the others the most wasteful are repacked until at most `max_unused` percent of the
+/// remaining bytes are unused. At most `packs_max` packs are removed at once.
 pub(super) fn decide(packs: &[PackUsage], max_unused: u8, packs_max: usize) -> Vec<(PackId, PackAction)> {
     let mut fates: Vec<(PackId, PackAction)> = packs.iter().map(|pack| (pack.pack, PackAction::Keep)).collect();
     let mut left = packs_max;
@@ -43,12 +43,12 @@ pub(super) fn decide(packs: &[PackUsage], max_unused: u8, packs_max: usize) -> V
     }
     let mut wasteful: Vec<usize> =
         (0..packs.len()).filter(|n| packs[*n].needed > 0 && packs[*n].unused() > 0).collect();
-    // By share: what is freed for each byte that is written.
+    // Ordered by bytes to write for each byte freed.
     wasteful.sort_by_key(|n| (packs[*n].needed.saturating_mul(1000) / packs[*n].unused(), packs[*n].pack));
     let needed: u128 = packs.iter().map(|pack| u128::from(pack.needed)).sum();
     let mut unused: u128 = wasteful.iter().map(|n| u128::from(packs[*n].unused())).sum();
     for n in wasteful {
-        // Unused, as a part of all that would be stored.
+        // Unused share of all bytes that would be stored.
         if unused * 100 <= (needed + unused) * u128::from(max_unused) || left == 0 {
             break;
         }

@@ -1,4 +1,5 @@
-//! Writes what is needed of wasteful packs into new ones. Every chunk is checked against its name on the way: damage is not carried on.
+//! Copies the needed chunks of wasteful packs into new packs. Every chunk is checked against its ID, so damage is not
+//! copied.
 
 use std::collections::HashMap;
 
@@ -13,10 +14,10 @@ use crate::job::node::progress::JobProgress;
 use crate::repo::object_keys;
 use crate::repo::pack::{ChunkEntry, FRAME_TARGET_BYTES, FrameCompressor, PackBuilder, PackTable};
 
-/// Frames of one pack that are fetched together.
+/// Frames of one pack that are fetched with one call.
 const FRAMES_AT_ONCE: usize = 8;
 
-/// Chunks on their way into a pack.
+/// Chunks that are collected for the next pack.
 #[derive(Default)]
 struct RepackBuffer {
     content: Vec<u8>,
@@ -24,7 +25,7 @@ struct RepackBuffer {
     pack: Option<PackBuilder>,
 }
 
-/// Writes them; returns what the new packs hold.
+/// Copies the needed chunks; returns the tables of the new packs.
 pub(super) async fn repack(
     session: &RoleSession<'_>,
     survey: &RepositoryUsage,
@@ -32,7 +33,7 @@ pub(super) async fn repack(
 ) -> Result<Vec<PackTable>, PruneError> {
     let fates: HashMap<PackId, PackAction> = fates.iter().copied().collect();
     let mut moving = Repacker { session, compressor: FrameCompressor::default(), tables: Vec::new() };
-    // Content and manifest are kept apart, so that reading a manifest does not drag content along.
+    // Content and manifest nodes go into separate packs, so that reading a manifest does not fetch content too.
     let (mut data, mut nodes) = (RepackBuffer::default(), RepackBuffer::default());
     for table in survey.tables.iter().filter(|table| fates.get(&table.id) == Some(&PackAction::Repack)) {
         let place = survey.reader.index().packs().iter().find(|place| place.id == table.id);

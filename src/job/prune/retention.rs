@@ -1,14 +1,15 @@
-//! Which snapshots a role keeps, and why. Pure.
+//! Decides which snapshots a role keeps, and why. Pure.
 //!
-//! The rules are those of restic's `forget`: each rule looks at the snapshots from the newest to the oldest and keeps the newest one
-//! of each hour, day, week, month or year until it has kept as many as it was told; hours without a snapshot do not count. Where a
-//! rule has some left when it comes to the oldest snapshot, it keeps that one as well. A snapshot is kept if one rule keeps it.
-//! The newest complete snapshot is always kept: one that lacks what could not be read never takes its place.
+//! The rules are those of restic's `forget`: each rule looks at the snapshots from the newest to the oldest and keeps
+//! the newest snapshot of each hour, day, week, month or year until it has kept its configured number; periods without
+//! a snapshot do not count. A rule that has some left when it reaches the oldest snapshot keeps that one as well. A
+//! snapshot is kept if one rule keeps it. The newest complete snapshot is always kept: an incomplete snapshot never
+//! takes its place.
 //!
-//! `within` counts back from the newest snapshot, not from now: a role that is not backed up any more loses nothing by waiting.
+//! `within` counts back from the newest snapshot, not from now: a role without new backups loses nothing by waiting.
 //!
-//! A snapshot that is dated beyond the present was dated by a wrong clock. It is kept and counts for no rule: as the newest one it
-//! would let `within` forget all that are dated right.
+//! A snapshot that is dated in the future was dated by a wrong clock. It is kept and counts for no rule: if it counted
+//! as the newest, `within` would forget all snapshots with a right date.
 
 use std::time::Duration;
 
@@ -22,36 +23,36 @@ use crate::role::clock_tolerance;
 /// Why a snapshot is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetentionRule {
-    /// It is one of the newest.
+    /// It is among the newest `last` snapshots.
     Last,
-    /// It is the newest of its hour.
+    /// It is the newest snapshot of its hour.
     Hourly,
-    /// It is the newest of its day.
+    /// It is the newest snapshot of its day.
     Daily,
-    /// It is the newest of its week, which begins on Monday.
+    /// It is the newest snapshot of its week, which begins on Monday.
     Weekly,
-    /// It is the newest of its month.
+    /// It is the newest snapshot of its month.
     Monthly,
-    /// It is the newest of its year.
+    /// It is the newest snapshot of its year.
     Yearly,
-    /// It is not much older than the newest one.
+    /// It is within the configured duration before the newest snapshot.
     Within,
-    /// It is dated beyond the present.
+    /// It is dated in the future.
     Future,
-    /// It is the newest that is complete: those that came after it lack what could not be read.
+    /// It is the newest complete snapshot: the ones after it lack entries that could not be read.
     Complete,
 }
 
 /// One reason to keep a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepReason {
-    /// By which rule.
+    /// The rule that keeps the snapshot.
     pub rule: RetentionRule,
-    /// It is the oldest of all, and the rule has some left.
+    /// The snapshot is the oldest of all, and the rule keeps it because the rule's number is not used up.
     pub oldest: bool,
 }
 
-/// What to do with the snapshots of these times, oldest first: why to keep each of them; without a reason it is to go.
+/// For snapshots with these times, oldest first: the reasons to keep each of them. No reason means that it is removed.
 pub fn decide(keep: &RetentionPolicy, times: &[Timestamp], now: Timestamp, zone: &TimeZone) -> Vec<Vec<KeepReason>> {
     let present = times.partition_point(|time| !clock_tolerance::is_in_future(*time, now));
     let mut reasons = by_rules(keep, &times[..present], zone);
@@ -87,8 +88,9 @@ fn by_rules(keep: &RetentionPolicy, times: &[Timestamp], zone: &TimeZone) -> Vec
     reasons
 }
 
-/// The snapshot that [`RetentionRule::Complete`] keeps, of these, oldest first: `complete` tells whether each is. None where the newest one is
-/// complete, for then the other rules say it all, and none where there is no complete one.
+/// Position of the snapshot that [`RetentionRule::Complete`] keeps; `complete` says for each snapshot, oldest first,
+/// whether it is complete. `None` if the newest snapshot is complete, because the other rules suffice then, or if no
+/// snapshot is complete.
 pub fn newest_complete(complete: &[bool]) -> Option<usize> {
     complete.iter().rposition(|complete| *complete).filter(|n| n + 1 < complete.len())
 }
@@ -109,11 +111,11 @@ fn oldest_within(newest: Timestamp, within: Duration) -> Timestamp {
     newest.saturating_sub(within).unwrap_or(Timestamp::MIN)
 }
 
-/// What the snapshots of one period have in common: the first instant of its hour, day, week, month or year, on the civil calendar.
+/// Identifies the period of a snapshot: the first instant of its hour, day, week, month or year, on the civil calendar.
 fn period(rule: RetentionRule, number: usize, time: DateTime) -> (Date, usize) {
     let day = time.date();
     match rule {
-        // Each is its own.
+        // Each snapshot is a period of its own.
         RetentionRule::Last | RetentionRule::Within | RetentionRule::Future | RetentionRule::Complete => (day, number),
         RetentionRule::Hourly => (day, usize::try_from(time.hour()).unwrap_or_default()),
         RetentionRule::Daily => (day, 0),

@@ -1,7 +1,7 @@
-//! Deletes what was condemned long enough ago, and says in the journal that it is gone.
+//! Deletes objects whose grace period is over, and records the deletion in the journal.
 //!
-//! It needs no permit to be safe, only to be recorded: what is condemned stays condemned, so that a deletion may come late, twice, or
-//! from a node that was fenced meanwhile.
+//! The permit is needed only for the record, not for safety: a condemned object stays condemned, so a deletion may
+//! happen late, twice, or from a node that was fenced meanwhile.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::journal::record::{RecordBody, SweepBody};
 use crate::repo::object_keys;
 use crate::store::DELETE_BATCH_MAX;
 
-/// Deletes what was condemned before `now` by `grace`.
+/// Deletes the objects that were condemned at least `grace` before `now`.
 pub(super) async fn sweep(
     session: &mut RoleSession<'_>,
     now: Timestamp,
@@ -24,7 +24,7 @@ pub(super) async fn sweep(
     let (mut due, mut waiting) = (Vec::new(), Vec::new());
     let repairs = session.journal.repairs(&session.view).await?;
     for condemned in session.view.state.condemned.clone() {
-        // Of a void number it is the repair that says so since.
+        // The prune record of a void number is restated by the repair that voided it.
         let said = repairs.voided_by(condemned.seq).unwrap_or(condemned.seq);
         let over = is_due(condemned.time, now, grace) && is_record_settled(session, said, now, grace).await?;
         if over { &mut due } else { &mut waiting }.push(condemned);
@@ -35,7 +35,7 @@ pub(super) async fn sweep(
     }
     let role = session.repository.role();
     for condemned in &due {
-        // Index objects first: whoever still has one finds a pack missing, not the other way round.
+        // Index objects first: a reader with an old index then finds a pack missing, and no index names a deleted pack.
         let indexes = condemned.indexes.iter().map(|id| object_keys::index(role, *id));
         let keys: Vec<String> = indexes.chain(condemned.packs.iter().map(|id| object_keys::pack(role, *id))).collect();
         for batch in keys.chunks(DELETE_BATCH_MAX) {
@@ -52,8 +52,9 @@ pub(super) async fn sweep(
     Ok(swept)
 }
 
-/// Whether the record that condemned has been in the store for the grace: whoever read the journal there before goes by the one
-/// before it. Where etcd decides it may come there long after it was written.
+/// Whether the prune record has been in the store for the grace period. A reader that read the journal before it
+/// appeared still works by the record before it. With the head in etcd the record may appear in the store long after it
+/// was appended.
 async fn is_record_settled(
     session: &RoleSession<'_>,
     seq: Seq,
@@ -67,13 +68,13 @@ async fn is_record_settled(
     let (key, before) =
         (object_keys::record(role, seq), seq.0.checked_sub(1).map(|seq| object_keys::record(role, Seq(seq))));
     let page = store.list(&object_keys::journal_prefix(role), before.as_deref(), 1).await?;
-    // A listing may be stale: then the next prune sees it.
+    // If the listing is stale, the next prune sees the record.
     let listed = page.objects.first().filter(|object| object.key == key);
     Ok(listed.is_some_and(|object| is_due(object.modified, now, grace)))
 }
 
-/// Whether the grace is over since `time`. A clock that was set back makes it wait; where no time is given, none is compared: a store
-/// tells its own in whole seconds.
+/// Whether the grace period since `time` is over. A clock that was set back prolongs the wait. A grace of zero compares
+/// no times, because the store's time is in whole seconds.
 fn is_due(time: Timestamp, now: Timestamp, grace: Duration) -> bool {
     let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
     #[cfg(feature = "planted")]

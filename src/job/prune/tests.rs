@@ -1,4 +1,4 @@
-//! Over a store in memory: what stays can be restored, what goes is gone, and nothing else happens.
+//! Prunes over a store in memory: kept snapshots can be restored, the rest is gone, and nothing else changes.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::store::list_all;
 
 const MIB: usize = 1 << 20;
 
-/// Prunes as the rig's node, whatever the config says of eligibility.
+/// Prunes as the fixture's node, without asking the probes.
 async fn prune_now(
     rig: &JobFixture,
     keep: RetentionPolicy,
@@ -31,7 +31,7 @@ async fn prune_now(
     prune_admitted(&runner, &role, &TimeZone::UTC, opening, &candidacy, std::future::pending()).await
 }
 
-/// A rig with so many snapshots of one file, of which nothing stays the same.
+/// A fixture with this number of snapshots of one file whose content changes entirely each time.
 async fn rewritten(times: u64) -> JobFixture {
     let rig = JobFixture::new().await;
     for n in 0..times {
@@ -50,7 +50,7 @@ async fn objects(rig: &JobFixture, kind: &str) -> Vec<String> {
     list_all(rig.store.as_ref(), &prefix).await.unwrap().into_iter().map(|object| object.key).collect()
 }
 
-/// Every snapshot is whole, content included, and nothing is there that is not referred to or condemned.
+/// Every snapshot is complete, content included, and the store has no object that is neither referenced nor condemned.
 async fn assert_sound(rig: &JobFixture) {
     let report = verify(rig.store.clone(), &rig.role.name, &rig.role.key, 100, &|_| None, &Arc::default(), &rig.env)
         .await
@@ -91,7 +91,7 @@ async fn what_is_forgotten_is_condemned_and_after_the_grace_deleted() {
     let head = rig.archive().await.view.head;
     prune_now(&rig, last(2), 100, Duration::ZERO).await.unwrap();
     assert_eq!(rig.archive().await.view.head, head, "nothing to do is no record");
-    // The next run goes on from what is left.
+    // The next run continues from what is left.
     assert_eq!(rig.backup().await.bytes.new, 0);
     rig.write("big", noise(0, 3 * MIB));
     assert!(rig.backup().await.bytes.new >= 3 * MIB as u64, "what was forgotten is stored anew");
@@ -105,7 +105,7 @@ async fn the_grace_counts_from_when_the_record_is_where_readers_look() {
     let condemned = prune_now(&rig, last(1), 100, day).await.unwrap().packs_condemned;
     assert!(condemned > 0);
     let record = object_keys::record(&rig.role.name, rig.archive().await.view.head.unwrap().seq);
-    // Another place decided on it, and it came into the store a day later.
+    // The record was decided in etcd, and came into the store a day later.
     rig.memory.set_clock_offset(SignedDuration::from_hours(25));
     let object = rig.store.get(&record, SizeLimit::INDEX).await.unwrap();
     rig.store.put(&record, object).await.unwrap();
@@ -208,7 +208,7 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
     assert_eq!(plan(now + STRAY_AGE).await, (vec![PackId([0xaa; 16])], vec![IndexId([0xbb; 16])]));
 }
 
-/// A session of the rig's node that other runs of it are let beside, as those of a clone are.
+/// A session of the fixture's node beside which its other runs may work, as the runs of a clone do.
 async fn begun<'a>(rig: &'a JobFixture, runner: &'a NodeContext) -> RoleSession<'a> {
     let opening = RoleJournal::open(runner, &rig.repository).await.unwrap();
     let mut session = opening.take_over(&rig.candidacy()).await.unwrap();
@@ -218,7 +218,7 @@ async fn begun<'a>(rig: &'a JobFixture, runner: &'a NodeContext) -> RoleSession<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
-    // One that deletes at once, and one that only condemns.
+    // One prune that deletes at once, and one that only condemns.
     for grace in [Duration::ZERO, Duration::from_hours(24)] {
         let rig = JobFixture::new().await;
         let pack = object_keys::pack(&rig.role.name, PackId([0xaa; 16]));
@@ -244,7 +244,7 @@ async fn a_commit_that_meets_other_index_objects_is_refused() {
     let rig = rewritten(2).await;
     let runner = rig.runner();
     let session = begun(&rig, &runner).await;
-    // What it reads is still there.
+    // The content that the session refers to is still there.
     prune_now(&rig, last(1), 100, Duration::from_hours(24)).await.unwrap();
     let before = roots(&rig).await;
     rig.write("file", noise(9, MIB));

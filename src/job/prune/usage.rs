@@ -1,4 +1,4 @@
-//! What is in the repository, and what of it the snapshots that stay need.
+//! Determines what the repository holds, and what of it the kept snapshots need.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,37 +19,37 @@ use crate::repo::pack::PackTable;
 use crate::repo::reader::{self, RepositoryReader};
 use crate::store::{ObjectMeta, list_all, list_filtered};
 
-/// The most packs, and index objects, that nothing names of which one prune frees the store. The next one goes on.
+/// The most unreferenced packs, and index objects, that one prune condemns. The next prune continues.
 const UNNAMED_MAX: usize = 65_536;
 
-/// Everything that a prune decides on.
+/// The data that a prune decides on.
 pub(super) struct RepositoryUsage {
-    /// What the index lists, pack by pack.
+    /// The tables of all packs that the index lists.
     pub(super) tables: Vec<PackTable>,
-    /// Reads them.
+    /// Reader over the index of these tables.
     pub(super) reader: RepositoryReader,
-    /// Chunks of manifests that stay.
+    /// Manifest chunks of the kept snapshots.
     pub(super) nodes: HashSet<ChunkId>,
-    /// A bit for each chunk that the index knows: something that stays refers to it.
+    /// One bit for each chunk of the index: a kept snapshot refers to it.
     needed: Vec<u64>,
-    /// Packs that the store has not got, or not as long as they should be.
+    /// Packs that the store lacks, or has with another size.
     lost: HashSet<PackId>,
-    /// Every pack and index object that the store lists, and nothing names.
+    /// Packs in the store that no record names.
     unnamed_packs: Vec<(PackId, ObjectMeta)>,
     unnamed_indexes: Vec<(IndexId, ObjectMeta)>,
 }
 
-/// What a broken run left, long enough ago.
+/// Objects of interrupted runs that are old enough to be removed.
 #[derive(Debug, Default)]
 pub(super) struct OrphanObjects {
     pub(super) packs: Vec<PackId>,
     pub(super) indexes: Vec<IndexId>,
-    /// Of the packs.
+    /// Size of the packs in bytes.
     pub(super) bytes: u64,
 }
 
 impl RepositoryUsage {
-    /// Reads the index, every manifest that stays, and the store's listing.
+    /// Reads the index, the manifests of the kept snapshots, and the store's listing.
     pub(super) async fn scan(
         repository: &Repository,
         state: &JournalState,
@@ -59,7 +59,7 @@ impl RepositoryUsage {
         let role = repository.role();
         let fetched = reader::stream_tables(store.as_ref(), &keys, &state.indexes, None).try_concat().await;
         let mut tables = fetched.map_err(PruneError::Index)?;
-        // Two sessions may have named the same pack: what one of them vouches for is enough.
+        // Two sessions may have named the same pack; its table is needed once.
         let mut seen = HashSet::new();
         tables.retain(|table| seen.insert(table.id));
         let mut index = ChunkIndex::default();
@@ -103,7 +103,7 @@ impl RepositoryUsage {
         Ok(survey)
     }
 
-    /// Marks all that a manifest refers to. What it shares with one that was walked before is not read again.
+    /// Marks everything that a manifest refers to. Nodes that an earlier manifest has too are not read again.
     async fn walk(&mut self, root: ChunkId) -> Result<(), RepositoryReadError> {
         let mut walk = ManifestWalk::new(root);
         while let Some(id) = walk.wanted_chunk() {
@@ -128,14 +128,14 @@ impl RepositoryUsage {
         Ok(())
     }
 
-    /// Whether something that stays refers to the chunk, and finds it in this pack.
+    /// Whether a kept snapshot refers to the chunk, and the index finds it in this pack.
     pub(super) fn is_needed_in(&self, chunk: &ChunkId, pack: PackId) -> bool {
         let index = self.reader.index();
         let marked = index.position(chunk).is_some_and(|number| self.needed[number / 64] & (1 << (number % 64)) != 0);
         marked && index.find(chunk).is_some_and(|(place, _)| place.pack == pack)
     }
 
-    /// The packs that something needs, and that the store has not got as they should be.
+    /// Needed packs that the store lacks, or has with another size.
     pub(super) fn lost(&self) -> PackLosses {
         let mut lost = PackLosses::default();
         self.packs().iter().filter(|pack| pack.needed > 0).for_each(|pack| {
@@ -146,8 +146,8 @@ impl RepositoryUsage {
         lost
     }
 
-    /// How much of each pack is needed. A frame of which only a part is needed counts by that part. Nothing can be moved out of what is
-    /// lost: it counts as needed whole, or not at all.
+    /// How much of each pack is needed. A frame of which only a part is needed counts by that part. Nothing can be
+    /// moved out of a lost pack: it counts as needed whole, or not at all.
     pub(super) fn packs(&self) -> Vec<PackUsage> {
         let of = |table: &PackTable| {
             let stored = table.object_len();
@@ -159,17 +159,17 @@ impl RepositoryUsage {
                 let (count, wanted) = wanted.fold((0, 0), |(n, sum), chunk| (n + 1, sum + u64::from(chunk.len)));
                 all &= count == frame.chunks.len();
                 let share = u128::from(frame.stored_len) * u128::from(wanted) / u128::from(raw);
-                // A needed chunk without content is needed all the same.
+                // A needed chunk of length zero counts too.
                 needed += (share as u64).max(u64::from(count > 0));
             }
-            // Header and trailer are no waste.
+            // Header and trailer do not count as waste.
             let is_full = (all && !table.frames.is_empty()) || (needed > 0 && self.lost.contains(&table.id));
             PackUsage { pack: table.id, stored, needed: if is_full { stored } else { needed } }
         };
         self.tables.iter().map(of).collect()
     }
 
-    /// What nothing names and is older than `age`.
+    /// Objects older than `age` that no record names.
     pub(super) fn orphans(&self, now: Timestamp, age: SignedDuration) -> OrphanObjects {
         let old = |object: &ObjectMeta| now.duration_since(object.modified) >= age;
         let packs = self.unnamed_packs.iter().filter(|(_, object)| old(object)).take(super::PACKS_MAX / 2);

@@ -1,4 +1,4 @@
-//! The index, as far as it can be told from its objects, this node's copies of them and the packs' own tables.
+//! Rebuilds the index from its objects, this node's copies of them and the packs' own tables.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,49 +19,49 @@ use crate::repo::pack::PackTable;
 use crate::repo::reader::{IndexCache, RepositoryReader};
 use crate::store::{SizeLimit, StoreError, list_all};
 
-/// What is said of an object that is not there.
+/// The description of a missing object.
 pub(super) const MISSING: &str = "is missing";
 
-/// This node's copy of an object that is lost, and why that one cannot be read.
+/// This node's copy of a lost object, and why the object itself cannot be read.
 type LostCopy = (Bytes, String);
 
-/// What the objects say that the journal names.
+/// The index objects that the journal names.
 #[derive(Debug, Default)]
 struct LoadedIndexes {
-    /// Each with the tables of its packs; `Some`: it is this node's copy of a lost one.
+    /// Each object with the tables of its packs; `Some`: the tables come from this node's copy of a lost object.
     objects: Vec<(IndexId, Vec<PackTable>, Option<LostCopy>)>,
-    /// Objects that are lost, and why.
+    /// Lost objects, with the reason.
     lost: Vec<(IndexId, String)>,
 }
 
-/// The index as it should be.
+/// The planned index.
 #[derive(Debug)]
 pub(super) struct IndexPlan {
     evidence: IndexEvidence,
     /// Objects that stay as they are.
     pub(super) kept: Vec<IndexId>,
-    /// This node's copies of lost objects, which are written again.
+    /// This node's copies of lost objects, which are written to the store again.
     pub(super) copies: Vec<(IndexId, Bytes)>,
-    /// Packs that are listed in new objects.
+    /// Packs that new objects will list.
     pub(super) listed: Vec<PackTable>,
     /// Chunks that are moved to a new pack.
     pub(super) moved: Vec<ChunkId>,
-    /// What was found.
+    /// What is reported.
     pub(super) findings: Vec<RepairFinding>,
 }
 
 impl IndexPlan {
-    /// Reads all that there is.
+    /// A reader of everything that is left.
     pub(super) fn reader(&self) -> &RepositoryReader {
         &self.evidence.reader
     }
 
-    /// What each snapshot lost.
+    /// The losses of each snapshot.
     pub(super) fn losses(&self) -> &[SnapshotLoss] {
         &self.evidence.walked.losses.snapshots
     }
 
-    /// The plan with what was committed since, which is all that is read. `None`: it is to be made anew.
+    /// Extends the plan by the snapshots committed since; only those are read. `None`: the plan has to be made anew.
     ///
     /// # Errors
     /// The store does not answer.
@@ -73,14 +73,14 @@ impl IndexPlan {
         Ok(self.evidence.extend(repository, state).await?.map(IndexEvidence::plan))
     }
 
-    /// Whether the journal has to name other index objects than it does.
+    /// Whether the journal has to name other index objects than it does now.
     pub(super) fn changes(&self, state: &JournalState) -> bool {
         self.kept != state.indexes || !self.listed.is_empty() || !self.moved.is_empty()
     }
 }
 
-/// A reader of all that there is, without looking at any snapshot: for whoever restores what is left. `more`: what the journal lost may
-/// have named further objects.
+/// A reader of everything that is left, for a restore; no snapshot is read. `more`: lost records may have named further
+/// index objects.
 ///
 /// # Errors
 /// The store does not answer.
@@ -93,14 +93,15 @@ pub(super) async fn reader(
     let named = LoadedIndexes::load(repository, &state.indexes, shelf).await?;
     let mut tables: Vec<PackTable> = named.objects.into_iter().flat_map(|(_, tables, _)| tables).collect();
     if more || !named.lost.is_empty() {
-        // What the journal names counts more: of a chunk the place that comes last.
+        // If several packs hold a chunk, the last table counts; packs that the journal names come last.
         let others = unlisted_packs(repository, &index_of(&tables), state).await?;
         tables.splice(0..0, others);
     }
     Ok(RepositoryReader::new(repository.store.clone(), repository.keys.clone(), Arc::new(index_of(&tables))))
 }
 
-/// Plans the index of these snapshots. `more`: what the journal lost may have named further objects. `read_data`: every pack is read.
+/// Plans the index of these snapshots. `more`: lost records may have named further index objects. `read_data`: every
+/// pack is read.
 ///
 /// # Errors
 /// The store does not answer.
@@ -131,7 +132,8 @@ pub(super) async fn plan(
         others = unlisted_packs(repository, &index_of(&tables), state).await?;
         if !others.is_empty() {
             (reader, walked) = look(&others, &suspects).await?;
-            // The index is whole and does not list what snapshots need: an earlier repair took it out, because it is damaged.
+            // The index is complete and does not list what snapshots need: an earlier repair removed a damaged pack
+            // from it.
             others.retain(|table| walked.losses.used.contains(&table.id));
             if suspects.read(repository, &others).await? {
                 (reader, walked) = look(&others, &suspects).await?;
@@ -142,17 +144,17 @@ pub(super) async fn plan(
     Ok(IndexEvidence { named, tables, others, suspects, walked, snapshots, reader }.plan())
 }
 
-/// What an index is planned on: all that was read for it.
+/// What was read to plan the index.
 #[derive(Debug)]
 struct IndexEvidence {
     named: LoadedIndexes,
-    /// Of the packs that the objects list and that are there.
+    /// Tables of the packs that the index objects list and that exist.
     tables: Vec<PackTable>,
-    /// Of packs that none of them lists.
+    /// Tables of the packs that no index object lists.
     others: Vec<PackTable>,
     suspects: SuspectPacks,
     walked: WalkedSnapshots,
-    /// The snapshots that were walked.
+    /// The snapshots whose manifests were walked.
     snapshots: HashSet<Digest>,
     reader: RepositoryReader,
 }
@@ -190,7 +192,7 @@ impl IndexEvidence {
                 self.reader.index().find(chunk).is_some_and(|(place, _)| !suspects.is_bad(place.pack, place.frame))
             });
             chunks.sort_unstable();
-            // Nothing was to be had of it before either.
+            // No chunk could be read from it before either.
             if chunks.is_empty() && suspects.unlisted.contains(id) {
                 continue;
             }
@@ -200,11 +202,11 @@ impl IndexEvidence {
         IndexPlan { evidence: self, kept, copies, listed, moved, findings }
     }
 
-    /// The same with what was committed since. `None`: what it needs was not looked at.
+    /// Extends the evidence by what was committed since. `None`: more packs would have to be read.
     async fn extend(mut self, repository: &Repository, state: &JournalState) -> Result<Option<Self>, RepairError> {
         let known: HashSet<IndexId> = self.named.ids().collect();
         let fresh: Vec<IndexId> = state.indexes.iter().filter(|id| !known.contains(id)).copied().collect();
-        // What was written a moment ago is in the store, and in no copy of this node's.
+        // Objects that were written a moment ago are in the store, and not among this node's copies.
         let added = LoadedIndexes::load(repository, &fresh, None).await?;
         if !added.lost.is_empty() {
             return Ok(None);
@@ -218,7 +220,7 @@ impl IndexEvidence {
         let Self { tables, others, suspects, .. } = &self;
         (self.reader, self.walked) = walk_snapshots(repository, tables, others, suspects, &snapshots, before).await?;
         self.snapshots.extend(snapshots.iter().map(|snapshot| snapshot.id));
-        // A pack that nothing listed may have the rest.
+        // If more chunks are unknown now, an unlisted pack may hold them.
         Ok((self.walked.losses.unknown.len() == unknown).then_some(self))
     }
 }
@@ -231,7 +233,8 @@ async fn walk_snapshots(
     snapshots: &[Snapshot],
     before: WalkedSnapshots,
 ) -> Result<(RepositoryReader, WalkedSnapshots), RepairError> {
-    // A sound pack counts more than one that is damaged, and what the journal names more than what it does not: the last one counts.
+    // The last table of a chunk counts: sound packs come after damaged ones, and packs that the journal names after the
+    // others.
     let (sound, damaged): (Vec<&PackTable>, Vec<&PackTable>) =
         others.iter().chain(tables).partition(|table| !suspects.damaged.contains_key(&table.id));
     let mut index = ChunkIndex::default();
@@ -253,7 +256,8 @@ fn index_of(tables: &[PackTable]) -> ChunkIndex {
     index
 }
 
-/// The tables of packs that no object lists and nothing condemned. They are listed after the journal was read.
+/// The tables of packs that no index object lists and no prune condemned. The store is listed after the journal was
+/// read.
 async fn unlisted_packs(
     repository: &Repository,
     index: &ChunkIndex,
@@ -262,12 +266,13 @@ async fn unlisted_packs(
     let condemned: HashSet<PackId> = state.condemned.iter().flat_map(|c| &c.packs).copied().collect();
     let listed = list_packs(repository).await?;
     let mut found = orphans::find(repository.store.as_ref(), &repository.keys, index, &listed, &condemned).await?;
-    // A former key holder can have made one of an older generation: of several places of a chunk the newest goes last, and counts.
+    // The holder of a former key can have made a pack of an older generation: of several packs with a chunk the one of
+    // the newest generation comes last, and counts.
     found.sort_by_key(|table| (table.salt.generation, table.id));
     Ok(found)
 }
 
-/// Every pack that the store lists, and its size.
+/// Every pack that the store lists, with its size.
 async fn list_packs(repository: &Repository) -> Result<HashMap<PackId, u64>, StoreError> {
     let role = repository.role();
     let objects = list_all(repository.store.as_ref(), &object_keys::packs_prefix(role)).await?.into_iter();
@@ -313,14 +318,14 @@ impl LoadedIndexes {
     }
 }
 
-/// Packs that are not what the index says.
+/// Packs that differ from the index.
 #[derive(Debug, Default)]
 struct SuspectPacks {
     missing: HashSet<PackId>,
-    /// Which of their frames are lost.
+    /// The lost frames of damaged packs.
     damaged: HashMap<PackId, HashSet<u32>>,
     why: Vec<(PackId, String)>,
-    /// Those that no index object lists.
+    /// Packs of `missing` and `damaged` that no index object lists.
     unlisted: HashSet<PackId>,
 }
 
@@ -333,7 +338,7 @@ impl SuspectPacks {
         self.missing.contains(&pack) || self.damaged.get(&pack).is_some_and(|bad| bad.contains(&frame))
     }
 
-    /// Reads packs that no index object lists. True: one of them is damaged.
+    /// Reads packs that no index object lists. Returns whether one of them is damaged.
     async fn read(&mut self, repository: &Repository, tables: &[PackTable]) -> Result<bool, RepairError> {
         let mut any = false;
         for table in tables {
@@ -346,7 +351,7 @@ impl SuspectPacks {
         Ok(any)
     }
 
-    /// Reads a pack. True: it is not what it should be.
+    /// Reads a pack. Returns whether it is damaged.
     async fn read_one(&mut self, repository: &Repository, table: &PackTable) -> Result<bool, RepairError> {
         match content::lost_frames(repository.store.as_ref(), &repository.keys, table).await {
             Ok(None) => return Ok(false),
@@ -367,7 +372,8 @@ impl SuspectPacks {
         Ok(true)
     }
 
-    /// By names and sizes; of those that have another size every frame is read, and with `read_data` of all.
+    /// Finds them by names and sizes. All frames of a pack with another size are read; `read_data` reads those of every
+    /// pack.
     async fn find(repository: &Repository, tables: &[&PackTable], read_data: bool) -> Result<Self, RepairError> {
         let (store, role) = (repository.store.as_ref(), repository.role());
         let sizes = list_packs(repository).await?;
@@ -387,7 +393,7 @@ impl SuspectPacks {
                     suspects.why.push((table.id, format!("has {size} bytes instead of {}", table.object_len())));
                     suspects.damaged.insert(table.id, bad.into_iter().collect());
                 }
-                // A listing may lag; the object itself is the truth.
+                // A listing may lag, so the object itself is asked for.
                 None => match store.get_range(&object_keys::pack(role, table.id), 0..1).await {
                     Ok(_) => {}
                     Err(error) if error.is_not_found() => {

@@ -1,4 +1,4 @@
-//! What of each snapshot cannot be restored, and which packs the rest needs.
+//! Determines what of each snapshot cannot be restored, and which packs the rest needs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,32 +11,32 @@ use crate::repo::manifest::ManifestWalk;
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 use crate::store::StoreError;
 
-/// Lost files of a snapshot that are remembered for the sake of their hard links.
+/// Lost files of a snapshot that are remembered because of their hard links.
 const FIRST_NAMES_MAX: usize = 65_536;
 
-/// What the snapshots need.
+/// Needs and losses of the snapshots.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotNeeds {
-    /// What each of them lost.
+    /// The losses of each snapshot.
     pub(super) snapshots: Vec<SnapshotLoss>,
-    /// Packs that have something which they need.
+    /// Packs that hold needed content.
     pub(super) used: HashSet<PackId>,
-    /// What they need and the index finds in one of the `watched` packs.
+    /// Needed chunks that the index finds in one of the `watched` packs.
     pub(super) watched: HashMap<PackId, HashSet<ChunkId>>,
-    /// What they need and the index does not know.
+    /// Needed chunks that the index does not have.
     pub(super) unknown: HashSet<ChunkId>,
 }
 
-/// What was walked.
+/// The snapshots that were walked so far.
 #[derive(Debug, Default)]
 pub(super) struct WalkedSnapshots {
-    /// What the snapshots need.
+    /// Needs and losses of these snapshots.
     pub(super) losses: SnapshotNeeds,
-    /// Segments of which nothing is lost, nor can be through hard links.
+    /// Manifest segments that lose nothing, not even through hard links.
     clean: HashSet<ChunkId>,
 }
 
-/// Walks these snapshots, after those that were walked `before`. `is_lost`: what the index finds at this place is not there.
+/// Walks these snapshots, in addition to those of `before`. `is_lost`: whether the frame that the index names is lost.
 ///
 /// # Errors
 /// The store does not answer.
@@ -105,7 +105,7 @@ impl SnapshotWalk<'_> {
         Ok(())
     }
 
-    /// Notes that a chunk is needed; whether it is there.
+    /// Records that a chunk is needed; returns whether it is available.
     fn need(&mut self, chunk: &ChunkId) -> bool {
         let Some((place, _)) = self.reader.index().find(chunk) else {
             self.losses.unknown.insert(*chunk);
@@ -131,7 +131,7 @@ impl SnapshotWalk<'_> {
                     clean = false;
                     !first_names.contains(target)
                 }
-                // Each is looked at: the others are needed all the same.
+                // Every chunk is visited, so that all of them are recorded as needed.
                 kind => kind.chunks().iter().filter(|chunk| !self.need(chunk)).count() == 0,
             };
             if !whole {

@@ -1,7 +1,8 @@
-//! The way into a repository whose `format` or key slot is lost.
+//! Opens a repository whose `format` or key slot is lost.
 //!
-//! The invariant: what comes out is never weaker than what was. A `format` is taken from this node's memory, whose MAC the key fits, or
-//! made from a key that opens a slot and fits the MAC of a record; such a one is always encrypted. Nothing is written here.
+//! The invariant: the result is never weaker than the lost object. A `format` is either this node's copy with a MAC
+//! that fits the key, or rebuilt from a key that opens a slot and fits the MAC of a record; a rebuilt one is always
+//! encrypted. This module writes nothing.
 
 use std::cmp::Reverse;
 use std::path::Path;
@@ -30,41 +31,41 @@ use crate::repo::keyslot::{KeySlot, SlotSecret};
 use crate::repo::object_keys;
 use crate::store::{LIST_PAGE_MAX, SizeLimit, Store};
 
-/// Records that are looked at to find out which repository this is. One that is whole is enough.
+/// Records that are read to identify the repository. One readable record is enough.
 const SAMPLES: usize = 16;
 
-/// Where the repository should be, and what this node has to get into it.
+/// The location of the repository, and what this node has to open it.
 #[derive(Debug, Clone, Copy)]
 pub struct RecoveryInputs<'a> {
-    /// Which role.
+    /// The role to open.
     pub role: &'a RoleName,
-    /// Its key.
+    /// The source of its key.
     pub key: &'a KeySource,
-    /// The store, as this node remembers repositories by.
+    /// The location under which this node remembers the repository.
     pub place: &'a RepositoryLocation,
-    /// Where this node remembers.
+    /// This node's state directory.
     pub state_dir: Option<&'a Path>,
-    /// Where journals may have their heads.
+    /// Access to the journals' heads.
     pub seats: &'a JournalAccess,
     /// Clock and randomness.
     pub env: &'a Env,
 }
 
-/// A repository that opened.
+/// A repository that was opened despite losses.
 #[derive(Debug)]
 pub struct RecoveredRepository {
-    /// The repository.
+    /// The opened repository.
     pub repository: Repository,
-    /// Its `format` is to be written: what is wrong with the one that is there, and where this one comes from.
+    /// `Some` if its `format` has to be written: what is wrong with the stored one, and the origin of the new one.
     pub format: Option<(String, FormatSource)>,
     /// The key slot that this node remembers and the store lacks.
     pub slot: Option<(KeyId, Bytes)>,
 }
 
-/// Opens the repository, whatever is left of what leads there.
+/// Opens the repository from what is left of `format` and key slots.
 ///
 /// # Errors
-/// There is no way in: each says why.
+/// The repository cannot be opened; the error says why.
 pub async fn open_damaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Result<RecoveredRepository, RepairError> {
     let key = object_keys::format(step.role);
     let object = match store.get(&key, SizeLimit::FORMAT).await {
@@ -95,7 +96,7 @@ pub async fn open_damaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> Re
     }
 }
 
-/// What is wrong with a `format` that may be another one than was written.
+/// What is wrong with a `format` that may have been replaced since it was written.
 fn replaced(error: &OpenError) -> Option<String> {
     match error {
         OpenError::Format { error: error @ (FormatError::Damaged(_) | FormatError::Forged), .. } => {
@@ -113,7 +114,7 @@ impl RecoveryInputs<'_> {
         Some(LocalState::peek(self.env, self.state_dir?, repo))
     }
 
-    /// Opens it by this `format`; by the slot that this node remembers where none of the store's does it.
+    /// Opens the repository by this `format`. If no slot of the store opens it, the remembered slot is used.
     async fn open(
         &self,
         store: &Arc<dyn Store>,
@@ -145,7 +146,7 @@ impl RecoveryInputs<'_> {
         Ok(master.map(|master| (slot.id(), Bytes::from(slot.encode()), master)))
     }
 
-    /// `format` anew; `None`: nothing says what it was.
+    /// Rebuilds `format`; `None`: nothing says what it contained.
     async fn rebuild(&self, store: &Arc<dyn Store>) -> Result<Option<(Bytes, FormatSource)>, RepairError> {
         let secret = read_secret(self.key)?.map(|(secret, _)| secret);
         let samples = self.samples(store.as_ref()).await?;
@@ -165,7 +166,7 @@ impl RecoveryInputs<'_> {
             if let Some(object) = self.local(repo).and_then(|local| local.format())
                 && let Ok(format) = RepositoryFormat::parse(&object, self.role)
                 && format.repo == repo
-                // What the config says of encryption goes before what is remembered.
+                // The config decides about encryption, not the remembered copy.
                 && (format.cipher != Cipher::None) == secret.is_some()
                 && self.open(store, &object).await.is_ok()
             {
@@ -188,7 +189,7 @@ impl RecoveryInputs<'_> {
         }
     }
 
-    /// A few objects of the journal, the first ones: those that are read at once, as all of them are held.
+    /// The first few objects of the journal that may be read at once, since all of them are held in memory.
     async fn samples(&self, store: &dyn Store) -> Result<Vec<Bytes>, RepairError> {
         let page = store.list(&object_keys::journal_prefix(self.role), None, LIST_PAGE_MAX).await?;
         let records: Vec<Seq> = page
@@ -208,7 +209,7 @@ impl RecoveryInputs<'_> {
         Ok(samples)
     }
 
-    /// What the secret opens of these slots, as far as it is a key of that repository's.
+    /// The keys that the secret opens in these slots, as far as they belong to that repository.
     async fn opened_keys(
         &self,
         found: &[StoredKeySlot],
@@ -224,7 +225,7 @@ impl RecoveryInputs<'_> {
             masters.extend(trial.unwrap(slot, secret, repo).await.and_then(Result::ok));
         }
         masters.extend(self.remembered(repo)?.map(|(.., master)| master));
-        // One of an older generation gives less.
+        // A key of an older generation derives fewer keys, so newer ones come first.
         masters.sort_by_key(|master| Reverse(master.generation()));
         Ok(masters)
     }

@@ -1,4 +1,4 @@
-//! The ways in, over a store in memory; tests/loss/ has every object and every harm.
+//! Opening damaged repositories over a store in memory; tests/loss/ covers every object and every kind of damage.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -105,7 +105,7 @@ async fn a_format_comes_back_as_it_was_or_from_the_key_and_is_never_weaker() {
             RepositoryFormat::verify(&there, &scene.rig.repository.keys).unwrap();
         }
     }
-    // What a node was made to remember is not believed either.
+    // A forged copy in the node's state directory is not accepted either.
     let local = LocalState::peek(&scene.rig.env, &scene.rig.state_dir(), scene.rig.repository.format.repo);
     local.save_unlock_objects(&planted, None).unwrap();
     memory.tamper(&key, None);
@@ -183,12 +183,12 @@ async fn a_plan_that_grew_is_the_one_that_is_made_anew_also_over_damaged_packs()
     rig.backup().await;
     let packs = rig.memory.objects().into_iter().filter(|(key, _)| key.contains("/packs/"));
     let (pack, object) = packs.max_by_key(|(_, object)| object.len()).unwrap();
-    // Its end is gone: some of its frames are whole, and snapshots need the others as well.
+    // The end of the pack is gone: some of its frames are complete, and snapshots need the others as well.
     rig.memory.tamper(&pack, Some(object.slice(..object.len() / 2)));
     let by = scene.by(None);
     let plan = Box::pin(RepairPlan::make(rig.store.clone(), &by)).await.unwrap();
     assert!(!plan.index.moved.is_empty() && plan.report(&by).lost_files() > 0, "{:?}", plan.report(&by));
-    // What is committed meanwhile refers to the same pack.
+    // A snapshot that is committed meanwhile refers to the same pack.
     rig.write("small", "what comes after");
     rig.backup().await;
     let Some(grown) = Box::pin(plan.extend()).await.unwrap() else { panic!("what was committed is no other loss") };
@@ -207,7 +207,7 @@ async fn a_plan_that_grew_is_the_one_that_is_made_anew_also_over_damaged_packs()
     assert_eq!(again.lost_files(), report.lost_files());
 }
 
-/// A clock that runs away: ten minutes pass with each look at it.
+/// A clock that advances ten minutes with each reading.
 #[derive(Debug)]
 struct Hasty(Arc<dyn Clock>, AtomicU64);
 
@@ -225,7 +225,7 @@ impl Clock for Hasty {
     }
 }
 
-/// Random numbers that a repair needs before it appends: then somebody else appends.
+/// A random source that lets another node append a record when the repair asks for random bytes before its own append.
 #[derive(Debug)]
 struct Meddling(Arc<dyn RandomSource>, MemoryStore, (String, Bytes));
 
@@ -299,7 +299,7 @@ async fn what_is_not_the_copy_of_a_rotation_is_named_and_written_again() {
     assert_eq!(verify().await, []);
 }
 
-/// Whoever writes to the bucket chooses how large and how many the objects of a journal are.
+/// An attacker with write access to the bucket chooses the size and number of the journal's objects.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promised() {
     const HELD_MAX: usize = 128 << 20;
@@ -311,7 +311,8 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
     let (held, count) = MemoryTrackingStore::new(rig.store.clone());
     let store: Arc<dyn Store> = Arc::new(held);
     let (genuine, progress) = (rig.memory.objects(), JobProgress::default());
-    // Many that are read at once, and many that are each as large as a record may be. All are the same bytes: the test holds them once.
+    // Many objects that are read at once, and many of the maximum size. All share the same bytes, so the test holds
+    // them once.
     for (size, end) in [(1 << 20, 300), (64 << 20, 12)] {
         let planted = Bytes::from(vec![b'{'; size]);
         let repository = Repository::open(store.clone(), &rig.role.name, &rig.role.key).await.unwrap();
@@ -341,7 +342,7 @@ async fn whatever_is_planted_in_a_journal_its_readers_hold_no_more_than_is_promi
         looked("journal show");
         shown.journal.with_all_dates(far).await.unwrap();
         looked("the dates");
-        // What says which repository it is.
+        // The object that identifies the repository.
         rig.memory.tamper(&object_keys::format(&rig.role.name), None);
         let _ = dry_run(store.clone(), &scene.by(None)).await;
         looked("repair without a format");

@@ -1,4 +1,4 @@
-//! Against an independent model, and against answers worked out by hand and with restic 0.18.
+//! Compares with an independent model, and with results worked out by hand and with restic 0.18.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// The times that are kept, newest first, as `day hour` with their reasons.
+/// The kept times, newest first, as `day hour` with their reasons.
 fn kept(keep: &RetentionPolicy, times: &[Timestamp], zone: &TimeZone) -> Vec<String> {
     let reasons = decide(keep, times, Timestamp::MAX, zone);
     let line = |(time, reasons): (&Timestamp, &Vec<KeepReason>)| {
@@ -23,7 +23,7 @@ fn kept(keep: &RetentionPolicy, times: &[Timestamp], zone: &TimeZone) -> Vec<Str
     times.iter().zip(&reasons).rev().filter(|(_, reasons)| !reasons.is_empty()).map(line).collect()
 }
 
-/// Every six hours from 2026-01-01 on.
+/// Every six hours, starting on 2026-01-01.
 fn six_hourly(count: i64) -> Vec<Timestamp> {
     (0..count).map(|n| at("2026-01-01T00:00:00Z") + SignedDuration::from_hours(6 * n)).collect()
 }
@@ -78,11 +78,11 @@ fn days_are_those_of_the_zone_and_weeks_begin_on_monday() {
         ["2026-01-05 23:30: weekly", "2026-01-04 23:30: weekly"],
         "the 5th is a Monday"
     );
-    // The hour that is repeated in autumn is one hour.
+    // The hour that is repeated in autumn counts as one hour.
     let repeated = [at("2026-10-25T00:10:00Z"), at("2026-10-25T00:40:00Z"), at("2026-10-25T01:10:00Z")];
     let hours = RetentionPolicy { hourly: 1, ..RetentionPolicy::default() };
     assert_eq!(kept(&hours, &repeated, &berlin), ["2026-10-25 02:10: hourly"]);
-    // A week may begin in another year.
+    // A week may begin in the year before.
     let new_year = [at("2025-12-29T12:00:00Z"), at("2026-01-01T12:00:00Z")];
     assert_eq!(kept(&RetentionPolicy { weekly: 1, ..weeks }, &new_year, &TimeZone::UTC).len(), 1);
 }
@@ -116,7 +116,8 @@ fn an_incomplete_snapshot_takes_no_complete_ones_place() {
     }
 }
 
-/// The same said in another way: of all periods that have a snapshot the newest so many, and of each the newest snapshot.
+/// The same rules in another form: of all periods that have a snapshot take the newest ones, and of each the newest
+/// snapshot.
 fn model(keep: &RetentionPolicy, times: &[Timestamp]) -> BTreeSet<usize> {
     let text =
         |format: &'static str| move |time: Timestamp| TimeZone::UTC.to_datetime(time).strftime(format).to_string();
@@ -162,7 +163,7 @@ fn policy() -> impl Strategy<Value = RetentionPolicy> {
 proptest! {
     #[test]
     fn it_is_what_the_model_says(keep in policy(), mut gaps in prop::collection::vec(1i64..20_000, 0..60)) {
-        // Minutes apart, up to two weeks.
+        // Gaps in minutes, up to two weeks.
         let mut time = at("2025-11-20T00:00:00Z");
         let times: Vec<Timestamp> = gaps.drain(..).map(|gap| { time += SignedDuration::from_mins(gap); time }).collect();
         let kept: BTreeSet<usize> =
@@ -171,7 +172,7 @@ proptest! {
         if keep != RetentionPolicy::default() && !times.is_empty() {
             prop_assert!(kept.contains(&(times.len() - 1)), "the newest is always kept");
         }
-        // A clock that was ahead changes nothing for those that were right.
+        // Snapshots dated in the future change nothing for the others.
         let with_future: Vec<Timestamp> = times.iter().copied().chain((1..4).map(|n| time + SignedDuration::from_hours(n))).collect();
         let decided = decide(&keep, &with_future, time, &TimeZone::UTC);
         prop_assert_eq!(&decided[..times.len()], &decide(&keep, &times, time, &TimeZone::UTC)[..]);
