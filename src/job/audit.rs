@@ -1,8 +1,8 @@
-//! `audit`: what a role's own journal tells of the past weeks. Slots without a commit, with more than one, or late; holes and
-//! breaks; runs that report the same changes again and again; takeovers back and forth.
+//! `audit`: examines a role's own journal for the past weeks. Findings are slots without a commit, with more than one,
+//! or late; holes and breaks; runs that report the same changes again and again; takeovers back and forth.
 //!
-//! It only looks. The journal is read as `verify` reads it, from a checkpoint before the time in question; the judgement is pure
-//! and takes the records one by one, so that memory grows with the slots and not with the journal.
+//! It changes nothing. The journal is read as `verify` reads it, from a checkpoint before the period; the judgement is
+//! pure and takes the records one by one, so that memory grows with the slots and not with the journal.
 
 pub(crate) mod account;
 pub(crate) mod completeness;
@@ -34,13 +34,14 @@ use crate::journal::state::JournalState;
 use crate::role::slot::SlotSchedule;
 use crate::store::Store;
 
-/// How much earlier than asked the journal is entered: clocks differ, and what a run is compared with came before it.
+/// How much earlier than the period the reading begins: clocks differ, and the first runs are compared with earlier
+/// ones.
 const LEAD: SignedDuration = SignedDuration::from_hours(1);
 
 /// Judges one role's journal. `plan` is its schedule, if it has one.
 ///
 /// # Errors
-/// What keeps it from telling anything. What is wrong with the journal is in the report.
+/// An error that prevents the audit. Damage of the journal is in the report.
 pub async fn audit(
     store: Arc<dyn Store>,
     role: &RoleSettings,
@@ -51,36 +52,36 @@ pub async fn audit(
     audit_here(store, role, plan, (since, now), remembered, None).await
 }
 
-/// Who audits, and so knows of runs that left no trace in the journal.
+/// The node that runs the audit: it knows of runs that left no trace in the journal.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditingNode<'a> {
-    /// The host.
+    /// Clock, file system and randomness of the host.
     pub env: &'a Env,
-    /// Where this node keeps its state, if it has a place for it.
+    /// This node's state directory, if it has one.
     pub state_dir: Option<&'a Path>,
-    /// This node; `None`: it never was one of the role's.
+    /// This node's ID; `None`: it never took part in the role.
     pub node: Option<NodeId>,
-    /// Its label.
+    /// This node's label.
     pub label: &'a str,
-    /// How its last run failed, as its daemon says, which may not have been able to write that down.
+    /// The last failed run as reported by the daemon, which may not have been able to write it to disk.
     pub reported_failure: Option<&'a RunFailure>,
-    /// Why its state directory cannot be written.
+    /// Why the state directory is not writable.
     pub unwritable: Option<&'a str>,
 }
 
 impl AuditingNode<'_> {
-    /// Whether it has the role. One that cannot read who it is goes by its label.
+    /// Whether this node holds the role. If its ID is unknown, the label decides.
     fn holds(&self, state: &JournalState) -> bool {
         let is_own = |node: &WriterNode| self.node.map_or(node.name == self.label, |own| node.id == own);
         state.holder.as_ref().is_some_and(|holder| is_own(&holder.node))
     }
 }
 
-/// The same, with what the `looker` knows of runs that failed, its own and those that other nodes told of: the present is judged as
-/// `whoami` judges it.
+/// As [`audit`], with the failed runs that the `looker` knows of, both its own and those reported by other nodes: the
+/// present is judged as `whoami` judges it.
 ///
 /// # Errors
-/// As [`audit`].
+/// The errors of [`audit`].
 pub async fn audit_here(
     store: Arc<dyn Store>,
     role: &RoleSettings,
@@ -114,7 +115,7 @@ pub async fn audit_here(
     Ok(AuditReport { records: read.records, ..audit })
 }
 
-/// The runs that failed, and the backups that are under way, as the looker knows of them.
+/// The failed runs and the running backups that the looker knows of.
 async fn unrecorded(
     repository: &Repository,
     looker: &AuditingNode<'_>,
@@ -131,7 +132,7 @@ async fn unrecorded(
     (run_failure::known_failures(own, looker.label, &told.peers, Some(&repository.keys)), told.under_way)
 }
 
-/// Slots with more than one commit, the last of them in the time from `since` on, as far as a state tells.
+/// Slots with more than one commit, the last of them at or after `since`, as far as the state has them.
 pub(crate) fn duplicates(state: &JournalState, since: Timestamp) -> Vec<AuditFinding> {
     SlotLedger::of_state(state, None).duplicates(since)
 }

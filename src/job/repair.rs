@@ -60,7 +60,7 @@ pub enum RepairError {
     /// What is left of the journal cannot be determined, or is not a journal.
     #[error("{0}")]
     Mend(#[from] SalvageError),
-    /// The place of the journal's head cannot be used.
+    /// The journal cannot be opened or read.
     #[error("{0}")]
     Journal(#[from] JournalError),
     /// Other nodes appended to the journal during the whole time.

@@ -1,12 +1,12 @@
-//! `verify`: is everything there that the journal says, and is it what was written?
+//! `verify`: checks that everything the journal names exists, and is what was written.
 //!
-//! The structure always: `format`, key slots, every journal record from the first on, every index object, every pack by name
-//! and size, every manifest. With `read_percent` the content of packs as well, to each chunk's keyed hash. A damage never ends
-//! it: it is noted, its consequences are set aside, and the rest is checked. Only a store that does not answer ends it early, for
-//! then nothing can be said.
+//! The structure is always checked: `format`, key slots, every journal record from the first one on, every index
+//! object, every pack by name and size, every manifest. With `read_percent` the content of packs is checked too, down
+//! to each chunk's keyed hash. Damage never ends the check: it is recorded, what depends on it is set aside, and the
+//! rest is checked. Only a store that does not answer ends it early, because then nothing can be said.
 //!
-//! It changes nothing, so it may be ended at any moment by dropping it. Memory grows with the number of chunks as every reader's
-//! index does (48 bytes each), never with the number of files or the size of the content.
+//! It changes nothing, so it may be ended at any moment by dropping it. Memory grows with the number of chunks like
+//! every reader's index (48 bytes each), never with the number of files or the size of the content.
 
 mod affected;
 pub(in crate::job) mod content;
@@ -37,41 +37,43 @@ use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_filtered}
 use damage_log::DamageLog;
 use inventory::StoreInventory;
 
-/// Why nothing can be said.
+/// Why the check could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The repository does not open, and not because it is damaged.
+    /// The repository does not open, for a reason other than damage.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The store does not answer, or not this caller.
+    /// The store does not answer, or refuses this caller.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A newer version wrote here.
+    /// A newer version of the program wrote the record.
     #[error("journal record {seq} {error}")]
     Newer {
-        /// Which.
+        /// The record's number.
         seq: Seq,
-        /// What it says.
+        /// What the record says of its version.
         error: RecordError,
     },
-    /// The journal goes on under a newer key than the one at hand.
+    /// The journal continues under a newer key than the given one.
     #[error(transparent)]
     Rotated(JournalError),
-    /// A newer version wrote here. What it counts as live cannot be told, so nothing can be called missing.
+    /// A newer version of the program wrote records of unknown kinds. They decide what is live, so nothing can be
+    /// called missing.
     #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
     NotUnderstood(String),
-    /// A thread ended that should not have.
+    /// A thread ended unexpectedly.
     #[error("internal error: {0}")]
     Broken(String),
 }
 
-/// What this node remembers of a repository's journal, if it does: newest records that were removed can be missed by nobody else.
+/// Returns this node's last view of a repository's journal, if it has one: only this view shows that the newest records
+/// were removed.
 pub type RememberedView<'a> = &'a (dyn Fn(RepoId) -> Option<JournalView> + Send + Sync);
 
 /// Checks one role's repository. `read_percent` of the packs, chosen at random, are read and hashed; 0: none.
 ///
 /// # Errors
-/// What keeps it from telling anything. Damage is in the report.
+/// An error that prevents the check. Damage is in the report.
 pub async fn verify(
     store: Arc<dyn Store>,
     role: &RoleName,
@@ -137,7 +139,7 @@ async fn check(
     })
 }
 
-/// The entries of `snapshots` that need these chunks, which are lost: the first of them by name, and how many there are.
+/// The entries of `snapshots` that need these lost chunks: the first of them by name, and their number.
 ///
 /// # Errors
 /// The store does not answer.
@@ -164,7 +166,7 @@ pub(crate) async fn affected_entries(
     Ok(damages.into_iter().next().map(|damage| (damage.affected, damage.affected_count)).unwrap_or_default())
 }
 
-/// Slots that another secret opens are checked by their names; whoever holds that secret must not be the first to notice.
+/// Slots that another secret opens are checked by their names: damage must be found before that secret is needed.
 async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut DamageLog) -> Result<(), VerifyError> {
     for StoredKeySlot { id, slot, .. } in open::list_key_slots(store, role).await?.found {
         if let Err(error @ (KeySlotError::Damaged(_) | KeySlotError::Excessive { .. })) = slot {
@@ -174,7 +176,7 @@ async fn check_slots(store: &dyn Store, role: &RoleName, found: &mut DamageLog) 
     Ok(())
 }
 
-/// Tells damage that keeps a repository from being opened from all the other reasons, which are the caller's to know.
+/// Separates damage that prevents opening, which is reported, from all other errors, which are returned.
 async fn report_open_failure(
     store: &dyn Store,
     role: &RoleName,
@@ -204,7 +206,7 @@ async fn report_open_failure(
     if found.is_empty() { Err(error.into()) } else { Ok(()) }
 }
 
-/// Whether there is anything that only a complete repository has.
+/// Whether the store has objects that only a complete repository has.
 async fn holds_data(store: &dyn Store, role: &RoleName) -> Result<bool, StoreError> {
     for prefix in [object_keys::journal_prefix(role), object_keys::packs_prefix(role), object_keys::index_prefix(role)]
     {
@@ -215,21 +217,21 @@ async fn holds_data(store: &dyn Store, role: &RoleName) -> Result<bool, StoreErr
     Ok(false)
 }
 
-/// What is said of an object that is not there.
+/// The description of a missing object.
 pub(crate) const MISSING: &str = "is missing";
 
-/// What an error of the store says about this one object; other errors say something about the store, and end it all.
+/// The description of an error that concerns one object; an error that concerns the whole store ends the check.
 fn object_trouble(error: StoreError) -> Result<String, VerifyError> {
     match error.kind {
         StoreErrorKind::NotFound => Ok(MISSING.to_owned()),
-        // A bad sector under one file of a directory store, for example.
+        // For example a bad sector under one file of a directory store.
         StoreErrorKind::DiskFault | StoreErrorKind::Other => Ok(format!("cannot be read ({})", error.detail)),
         StoreErrorKind::TooLarge | StoreErrorKind::NotAnObject => Ok(format!("is {} ({})", error.kind, error.detail)),
         _ => Err(error.into()),
     }
 }
 
-/// Looks at all objects under a prefix without holding more than a page of them.
+/// Visits all objects under a prefix without holding more than a page of them.
 async fn each_listed(
     store: &dyn Store,
     prefix: &str,

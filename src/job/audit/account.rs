@@ -1,4 +1,4 @@
-//! The judgement on a journal: takes its records one by one and says what is to be told. Pure.
+//! Judges a journal record by record. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,16 +23,16 @@ use crate::journal::state::{CommandEnd, JournalPause, JournalState, JournalView}
 use crate::role::clock_tolerance;
 use crate::role::slot::SlotSchedule;
 
-/// The time in question.
+/// The period that the audit covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AuditPeriod {
-    /// From then on.
+    /// The begin of the period.
     pub(crate) since: Timestamp,
-    /// Until now.
+    /// The present.
     pub(crate) now: Timestamp,
 }
 
-/// A journal on its way to a verdict.
+/// The state of an audit between records.
 #[derive(Debug)]
 pub(crate) struct JournalAudit<'a> {
     plan: Option<&'a SlotSchedule>,
@@ -40,27 +40,27 @@ pub(crate) struct JournalAudit<'a> {
     ledger: SlotLedger,
     snapshots: RepetitionDetector,
     completeness: CompletenessCheck,
-    /// The newest snapshots, if they have nothing of some sources.
+    /// The newest snapshots, if some of their sources are empty.
     pub(crate) empty_sources: Option<EmptySourceStreak>,
     takeovers: FlappingDetector,
     nodes: BTreeMap<String, NodeShare>,
     future: FutureRecords,
-    /// The newest commit's number and time.
+    /// Number and time of the newest commit.
     newest: Option<(u64, Timestamp)>,
-    /// How the guarded command for a slot ended that ended last.
+    /// The end of the scheduled guarded command that ended last.
     command: Option<CommandEnd>,
     /// Runs that ended without a commit.
     failures: Vec<RunSummary>,
     /// The newest term.
     term: Term,
-    /// When a slot was committed last, as far as the journal's newest state remembers.
+    /// The last committed slot, as far as the journal's newest state has it.
     scheduled: Option<Timestamp>,
     order: DateOrderCheck,
     notes: Vec<AuditNote>,
 }
 
 impl<'a> JournalAudit<'a> {
-    /// An account of the records that come after those of `base`, in a repository that was made at `created`.
+    /// Begins an audit of the records after those of `base`, in a repository that was made at `created`.
     pub(crate) fn new(
         plan: Option<&'a SlotSchedule>,
         period: AuditPeriod,
@@ -103,7 +103,8 @@ impl<'a> JournalAudit<'a> {
         }
     }
 
-    /// Runs failed, or are under way in the newest term, that the journal knows nothing of. All records are taken before.
+    /// Adds failed runs, and a run of the newest term, that the journal does not contain. All records must be added
+    /// before.
     pub(crate) fn add_unrecorded_runs(&mut self, failures: Vec<RunSummary>, under_way: Option<&RunningBackup>) {
         self.failures = failures;
         if let Some(run) = under_way {
@@ -111,12 +112,12 @@ impl<'a> JournalAudit<'a> {
         }
     }
 
-    /// A slot was committed last then, as far as the journal's newest state remembers.
+    /// Sets the last committed slot, as far as the journal's newest state has it.
     pub(crate) fn scheduled(&mut self, last: Option<Timestamp>) {
         self.scheduled = last;
     }
 
-    /// The next record, whose object has this digest.
+    /// Adds the next record, whose object has this digest.
     pub(crate) fn add_record(&mut self, record: &Record, digest: Digest) {
         let time = record.written_at();
         self.future.add_record(record, self.period.now);
@@ -159,7 +160,7 @@ impl<'a> JournalAudit<'a> {
             }
             RecordBody::Takeover(body) => match body.why {
                 TakeoverReason::Moved | TakeoverReason::Restart => self.takeovers.add_takeover(time, &record.node.name),
-                // A person's act is meant, and who stands in gives it back.
+                // An operator's act is intended, and a fallback node gives the role back.
                 TakeoverReason::First
                 | TakeoverReason::Operator
                 | TakeoverReason::Adopt
@@ -195,7 +196,7 @@ impl<'a> JournalAudit<'a> {
         }
     }
 
-    /// The verdict, with what was found on the way: what was `seen` beside the journal comes first, then damages.
+    /// Returns the report. `seen`, which was found outside of the journal, comes first, then the damages.
     pub(crate) fn finish(
         self,
         role: RoleName,
@@ -244,16 +245,16 @@ impl<'a> JournalAudit<'a> {
     }
 }
 
-/// What is dated beyond the present.
+/// Records that are dated in the future.
 #[derive(Debug, Default)]
 struct FutureRecords {
-    /// By the latest instant that each record names, with the node's name where it is known.
+    /// The latest instant that each record names, with the node's name if it is known.
     dates: Vec<(Timestamp, Option<String>)>,
-    /// When the repository was made, where that lies beyond the present.
+    /// The creation time of the repository, if it is in the future.
     made: Option<Timestamp>,
-    /// Something is dated in the present or before.
+    /// Some record is dated in the present or before.
     sound: bool,
-    /// A record is that comes after all of these.
+    /// Some record after all of these is dated in the present or before.
     sound_after: bool,
 }
 
@@ -268,7 +269,7 @@ impl FutureRecords {
         }
     }
 
-    /// An operator said at `present` that what is dated beyond it is not.
+    /// An operator declared at `present` that all later dates are wrong.
     fn amend(&mut self, present: Timestamp, by: &str) -> Option<AuditNote> {
         let is_beyond = |at: &Timestamp| clock_tolerance::is_in_future(*at, present);
         let records = self.dates.extract_if(.., |(latest, _)| is_beyond(latest)).map(|(latest, _)| latest);
@@ -287,14 +288,15 @@ impl FutureRecords {
     }
 }
 
-/// How much earlier than a record before it one must be dated to be told: clocks differ, and a run is dated when it ends.
+/// How much earlier than a preceding record a record must be dated to be reported: clocks differ, and a run is dated
+/// when it ends.
 const BACK_MIN: SignedDuration = SignedDuration::from_hours(1);
 
-/// Whether the dates of the records follow their order.
+/// Checks whether the dates of the records ascend.
 #[derive(Debug, Default)]
 struct DateOrderCheck {
     newest: Option<Timestamp>,
-    /// How many are dated before one that comes before them, the farthest, and by whom.
+    /// Number of records dated before a preceding one, the largest difference, and the nodes that wrote them.
     backdated: Option<(u64, SignedDuration, BTreeSet<String>)>,
 }
 

@@ -1,4 +1,4 @@
-//! Snapshots that lack files that could not be read. Pure.
+//! Finds snapshots that lack files that could not be read. Pure.
 
 use jiff::Timestamp;
 
@@ -10,13 +10,13 @@ use crate::journal::state::Snapshot;
 #[derive(Debug)]
 pub(crate) struct CompletenessCheck {
     since: Timestamp,
-    /// The incomplete ones since the last complete one.
+    /// The incomplete snapshots since the last complete one.
     open: Option<IncompleteStreak>,
     past: Vec<IncompleteStreak>,
 }
 
 impl CompletenessCheck {
-    /// Of the time from `since` on, after these live snapshots.
+    /// Begins a check from `since` on, after these live snapshots.
     pub(crate) fn new(since: Timestamp, before: &[Snapshot]) -> Self {
         let mut completeness = Self { since, open: None, past: Vec::new() };
         for snapshot in before {
@@ -25,7 +25,7 @@ impl CompletenessCheck {
         completeness
     }
 
-    /// The next snapshot, which could not read so many entries.
+    /// Adds the next snapshot, with the number of its unreadable entries.
     pub(crate) fn add_snapshot(&mut self, time: Timestamp, id: Digest, unreadable: u64) {
         match (&mut self.open, unreadable) {
             (open, 0) => self.past.extend(open.take().filter(|open| open.last >= self.since)),
@@ -39,25 +39,26 @@ impl CompletenessCheck {
         }
     }
 
-    /// The newest snapshot is a finding however old it is: it is what a restore takes.
+    /// An incomplete newest snapshot is a finding however old it is, because a restore takes it by default.
     pub(crate) fn finish(self) -> (Option<AuditFinding>, Vec<AuditNote>) {
         (self.open.map(AuditFinding::Incomplete), self.past.into_iter().map(AuditNote::Incomplete).collect())
     }
 }
 
-/// Snapshots one after the other that have nothing of some sources.
+/// Consecutive snapshots of which some sources are empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EmptySourceStreak {
     pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
     pub(crate) snapshot: Digest,
     pub(crate) runs: u64,
-    /// Those of the last.
+    /// The empty sources of the last snapshot.
     pub(crate) marks: Vec<SourceMark>,
 }
 
 impl EmptySourceStreak {
-    /// After the next snapshot. One that has some of everything ends it, as does one of which it is not known.
+    /// The streak after the next snapshot. It ends with a snapshot that has no empty source, or of which this is
+    /// unknown.
     pub(crate) fn after(
         before: Option<Self>,
         time: Timestamp,

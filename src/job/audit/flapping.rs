@@ -1,4 +1,4 @@
-//! Takeovers back and forth: a role that cannot stay where it is. Pure.
+//! Finds takeovers back and forth: a role that does not stay on one node. Pure.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -6,20 +6,21 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::job::report::audited::AuditFinding;
 
-/// The most takeovers within [`WITHIN`] that are no finding: a planned switch there and back, and a bad night.
+/// The most takeovers within [`WITHIN`] that are not reported: enough for a planned switch there and back, and a bad
+/// night.
 const CALM_MAX: usize = 6;
 
-/// The time within which they are counted.
+/// The time within which takeovers are counted.
 const WITHIN: SignedDuration = SignedDuration::from_hours(24);
 
-/// Counts them, in the journal's order.
+/// Counts takeovers in the journal's order.
 #[derive(Debug, Default)]
 pub(crate) struct FlappingDetector {
-    /// Those within the time, and who took the role.
+    /// Takeovers within [`WITHIN`], with the new holder's name.
     recent: VecDeque<(Timestamp, String)>,
-    /// The spell that goes on.
+    /// The current episode.
     current: Option<FlappingEpisode>,
-    /// Those that are over.
+    /// Episodes that are over.
     over: Vec<FlappingEpisode>,
 }
 
@@ -32,9 +33,9 @@ struct FlappingEpisode {
 }
 
 impl FlappingDetector {
-    /// A node took the role.
+    /// Adds a takeover by `node`.
     pub(crate) fn add_takeover(&mut self, at: Timestamp, node: &str) {
-        // What a clock that was ahead dated is as far away as what is old.
+        // A takeover dated by a fast clock is dropped like an old one.
         self.recent.retain(|(before, _)| at.duration_since(*before).abs() < WITHIN);
         self.recent.push_back((at, node.to_owned()));
         if self.recent.len() <= CALM_MAX {
@@ -58,7 +59,7 @@ impl FlappingDetector {
         }
     }
 
-    /// What was too much, as far as it reached into the time from `since` on.
+    /// The episodes that reach into the time from `since` on.
     pub(crate) fn finish(self, since: Timestamp) -> Vec<AuditFinding> {
         let spells = self.over.into_iter().chain(self.current).filter(|spell| spell.last >= since);
         spells

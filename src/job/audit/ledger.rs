@@ -1,7 +1,7 @@
-//! What happened for each slot, held against the schedule. Pure.
+//! Compares what happened for each slot with the schedule. Pure.
 //!
-//! The schedule is the one that the config has now. Where the journal shows that it was another one, that is between two commits one
-//! of which is for an instant that is no slot, nothing is called missed.
+//! The schedule is the present one of the config. Between two commits of which one is for an instant that is not a slot
+//! of this schedule, the journal shows that another schedule was in force: there no slot counts as missed.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -18,15 +18,15 @@ use crate::role::clock_tolerance;
 use crate::role::slot::{Slot, SlotSchedule, SlotStatus};
 use crate::role::slot_commits::{ScheduleInForce, SlotCommits};
 
-/// So many slots are counted where somebody asks how a role stands.
+/// Number of recent slots in the status of a role.
 const RECENT_SLOTS: usize = 10;
 
-/// What happened for one slot.
+/// The history of one slot.
 #[derive(Debug, Clone, Default)]
 struct SlotHistory {
-    /// It has a commit of which no more is known.
+    /// The journal's state says that the slot is committed, and nothing more.
     is_committed_by_state: bool,
-    /// It had a commit that a prune has forgotten.
+    /// The slot had a commit that a prune has forgotten.
     forgotten: bool,
     commits: Vec<CommitInfo>,
     attempts: Vec<(InstanceId, SlotAttempt)>,
@@ -38,25 +38,25 @@ impl SlotHistory {
     }
 }
 
-/// What happened for all slots that a record names.
+/// The history of all slots that a record names.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SlotLedger {
     slots: BTreeMap<Timestamp, SlotHistory>,
-    /// When the repository was made: no slot from before is missed or late.
+    /// Creation time of the repository: no earlier slot counts as missed or late.
     created: Option<Timestamp>,
-    /// The schedule that slots were committed by last.
+    /// The schedule of the last committed slots.
     schedule: Option<ScheduleInForce>,
     last_snapshot: Option<Timestamp>,
-    /// When nobody was to run.
+    /// Periods in which the role was paused.
     pub(crate) pauses: PauseHistory,
 }
 
-/// Which slots are owed to the schedule.
+/// The slots that the schedule requires.
 #[derive(Debug, Clone, Copy)]
 struct ExpectedSlots {
-    /// Those that start after this.
+    /// Only slots that start after this time.
     after: Option<Timestamp>,
-    /// Those from this one on: it was the first that this schedule committed.
+    /// Only slots from this one on, the first one that this schedule committed.
     from: Option<Timestamp>,
 }
 
@@ -66,17 +66,17 @@ impl ExpectedSlots {
     }
 }
 
-/// How the slots of a period stand.
+/// Summary of the slots of a period.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SlotSummary {
     pub(crate) counts: SlotCounts,
     pub(crate) findings: Vec<AuditFinding>,
     pub(crate) notes: Vec<AuditNote>,
-    /// The last one's reason, for slots one after the other that have the same.
+    /// Consecutive slots up to now that are not committed for the same reason.
     run: Option<UncommittedStreak>,
 }
 
-/// Slots one after the other without a commit.
+/// Consecutive slots without a commit.
 #[derive(Debug, Clone)]
 struct UncommittedStreak {
     first: Timestamp,
@@ -92,7 +92,7 @@ enum UncommittedReason {
 }
 
 impl SlotLedger {
-    /// What a state still knows of its slots, in a repository that was made at `created`.
+    /// The slots that a state still has, in a repository that was made at `created`.
     pub(crate) fn of_state(state: &JournalState, created: Option<Timestamp>) -> Self {
         let (schedule, last_snapshot) = (state.schedule, state.snapshots.last().map(|snapshot| snapshot.time));
         let created = created.map(|at| state.created_at(at));
@@ -107,11 +107,11 @@ impl SlotLedger {
         for slot in state.past_slots.iter().chain(&state.amended_slots) {
             ledger.slots.entry(*slot).or_default().forgotten = true;
         }
-        // A good end of a guarded command leaves no more than this.
+        // A successful guarded command leaves only this entry.
         for slot in &state.command_slots {
             ledger.slots.entry(*slot).or_default().is_committed_by_state = true;
         }
-        // In a state of an older version the last one alone.
+        // A state of an older version has only the last slot.
         if let Some(slot) = state.last_slot {
             let tries = ledger.slots.entry(slot).or_default();
             tries.is_committed_by_state |= !tries.is_committed();
@@ -122,38 +122,38 @@ impl SlotLedger {
         ledger
     }
 
-    /// An operator said at `present` that what is dated beyond it was dated by a wrong clock. A slot that was committed stays so.
+    /// An operator declared at `present` that all later dates are wrong. A committed slot stays committed.
     pub(crate) fn amend(&mut self, present: Timestamp) {
         self.created = self.created.map(|at| if clock_tolerance::is_in_future(at, present) { present } else { at });
     }
 
-    /// A snapshot was committed then, for a slot or not.
+    /// Adds a snapshot, scheduled or not.
     pub(crate) fn snapshot(&mut self, time: Timestamp) {
         self.last_snapshot = Some(time);
     }
 
-    /// A slot was committed by this schedule.
+    /// Adds the schedule by which a slot was committed.
     pub(crate) fn scheduled(&mut self, slot: Timestamp, schedule: Option<ScheduleId>) {
         self.schedule = ScheduleInForce::after(self.schedule, schedule, slot);
     }
 
-    /// A slot got a commit.
+    /// Adds a commit of a slot.
     pub(crate) fn commit(&mut self, slot: Timestamp, commit: CommitInfo) {
         self.slots.entry(slot).or_default().commits.push(commit);
     }
 
-    /// A guarded command was begun by this process.
+    /// Adds the begin of a guarded command by this process.
     pub(crate) fn begin(&mut self, slot: Timestamp, instance: InstanceId, attempt: SlotAttempt) {
         self.slots.entry(slot).or_default().attempts.push((instance, attempt));
     }
 
-    /// A backup is under way that no record tells of, under this term.
+    /// Adds a running backup of this term that the journal does not contain.
     pub(crate) fn under_way(&mut self, run: &RunningBackup, term: Term) {
         let attempt = SlotAttempt { node: run.node.clone(), term, began: run.since, end: None };
         self.begin(run.slot, InstanceId([0; InstanceId::LEN]), attempt);
     }
 
-    /// It has ended. Returns when it was begun, if that is known.
+    /// Adds the end of a guarded command. Returns when it began, if that is known.
     pub(crate) fn end(&mut self, slot: Timestamp, instance: InstanceId, end: AttemptEnd) -> Option<Timestamp> {
         let attempts = &mut self.slots.entry(slot).or_default().attempts;
         let open = attempts.iter_mut().rfind(|(by, attempt)| *by == instance && attempt.end.is_none());
@@ -163,7 +163,7 @@ impl SlotLedger {
         })
     }
 
-    /// Slots with more than one commit, the last of them in the time from `since` on.
+    /// Slots with more than one commit, the last of them at or after `since`.
     pub(crate) fn duplicates(&self, since: Timestamp) -> Vec<AuditFinding> {
         let twice =
             self.slots.iter().filter(|(_, tries)| tries.commits.len() + usize::from(tries.is_committed_by_state) > 1);
@@ -179,10 +179,10 @@ impl SlotLedger {
         SlotCommits::new(slots, self.created).with_schedule(self.schedule, self.last_snapshot)
     }
 
-    /// Holds the slots from `since` to `now` against the schedule.
+    /// Judges the slots from `since` to `now` by the schedule.
     pub(crate) fn judge(&self, plan: &SlotSchedule, since: Timestamp, now: Timestamp) -> SlotSummary {
         let mut verdict = SlotSummary::default();
-        // What a wrong clock wrote tells nothing of the schedule.
+        // Slots that a wrong clock wrote say nothing about the schedule.
         let horizon = clock_tolerance::future_horizon(now);
         let first = self.slots.range(..=horizon).next().map(|(slot, _)| *slot);
         let commits = self.commits();
@@ -190,7 +190,7 @@ impl SlotLedger {
             after: plan.owed_after(&commits, now),
             from: self.schedule.filter(|last| last.id == plan.id()).and_then(|last| last.since),
         };
-        // Whether a role that never had a slot should have had one, only its date of origin tells.
+        // For a role without any slot only the repository's creation time tells whether slots were due.
         let Some(first) = first.into_iter().chain(owed.after).min() else { return verdict };
         let known = self.slots.range(..since).next_back().map_or(since, |(slot, _)| *slot);
         let known = known.min(horizon);
@@ -284,7 +284,7 @@ impl SlotLedger {
 }
 
 impl SlotSummary {
-    /// One more slot without a commit.
+    /// Adds a slot without a commit.
     fn extend(&mut self, slot: Timestamp, why: UncommittedReason) {
         match &mut self.run {
             Some(run) if run.why == why => {
@@ -298,7 +298,7 @@ impl SlotSummary {
         }
     }
 
-    /// The slots one after the other have come to an end.
+    /// Ends the current streak.
     fn flush(&mut self) {
         let Some(UncommittedStreak { first, last, count, why }) = self.run.take() else { return };
         match why {
@@ -310,16 +310,17 @@ impl SlotSummary {
     }
 }
 
-/// Whether the schedule was this one when `slot` came, as far as the slots tell that records name before and after it.
+/// Whether this schedule was in force for `slot`, judged by the recorded slots before and after it.
 fn was_planned(planned: &BTreeMap<Timestamp, bool>, slot: Slot) -> bool {
     let after = planned.range((Bound::Excluded(slot.at), Bound::Unbounded)).next();
     let before = planned.range(..slot.at).next_back();
-    // What comes after the newest is owed to the schedule of today.
+    // Slots after the newest recorded one are judged by the present schedule.
     after.is_none_or(|(_, after)| *after && before.is_none_or(|(_, before)| *before))
 }
 
-/// How the newest slots stand, as far as a state tells: it has every snapshot and the newest slots of guarded commands, but no pause
-/// that is over. `None`: it is not known from when on slots are owed, or not which ones guarded commands have committed.
+/// Counts of the newest slots, as far as a state has them: it has every snapshot and the newest slots of guarded
+/// commands, but no past pauses. `None`: it is unknown since when slots are due, or which ones guarded commands have
+/// committed.
 pub(crate) fn recent(
     plan: &SlotSchedule,
     view: &JournalView,
@@ -338,7 +339,7 @@ pub(crate) fn recent(
     for _ in 1..RECENT_SLOTS {
         first = plan.preceding(first)?;
     }
-    // Older ones may be left out.
+    // The state may have dropped older slots of guarded commands.
     let vouched = ledger.slots.iter().find(|(_, tries)| tries.is_committed_by_state);
     if vouched.is_some_and(|(oldest, _)| *oldest > first.at) {
         return None;
@@ -346,7 +347,7 @@ pub(crate) fn recent(
     Some(RecentSlots { since: first.at, counts: ledger.judge(plan, first.at, now).counts })
 }
 
-/// So many milliseconds before.
+/// The time this number of milliseconds before `time`.
 pub(crate) fn before(time: Timestamp, milliseconds: u64) -> Timestamp {
     let span = jiff::SignedDuration::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX));
     time.checked_sub(span).unwrap_or(Timestamp::MIN)

@@ -1,37 +1,37 @@
-//! When a role was paused, as the journal tells. Pure.
+//! The pauses of a role according to its journal. Pure.
 
 use jiff::Timestamp;
 
 use crate::journal::state::JournalPause;
 use crate::role::clock_tolerance;
 
-/// One pause. The end is not part of it.
+/// One pause. The end instant is not part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PauseInterval {
     pub(crate) from: Timestamp,
-    /// `None`: it goes on.
+    /// `None`: the pause has no end yet.
     until: Option<Timestamp>,
-    /// A record ended it, and not its stated end.
+    /// A record ended the pause, instead of its stated end.
     ended: bool,
-    /// On which node it was said.
+    /// The node on which the operator paused the role.
     pub(crate) by: String,
-    /// Why.
+    /// The operator's reason.
     pub(crate) why: Option<String>,
 }
 
-/// All pauses, oldest first, none over another.
+/// All pauses, oldest first, without overlap.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PauseHistory(Vec<PauseInterval>);
 
 impl PauseHistory {
-    /// A pause begins, in place of one that still goes on.
+    /// Begins a pause, which replaces one that has not ended.
     pub(crate) fn begin(&mut self, paused: &JournalPause) {
         self.end(paused.time);
         let (by, why) = (paused.node.name.clone(), paused.why.clone());
         self.0.push(PauseInterval { from: paused.time, until: paused.until, ended: false, by, why });
     }
 
-    /// One that a record ended, at its `until` at the latest.
+    /// Adds a past pause that a record ended, at its `until` at the latest.
     pub(crate) fn past(&mut self, paused: &JournalPause) {
         self.begin(paused);
         if let Some(last) = self.0.last_mut() {
@@ -39,7 +39,7 @@ impl PauseHistory {
         }
     }
 
-    /// An operator ended it.
+    /// Ends the last pause at `at`, if it has not ended.
     pub(crate) fn end(&mut self, at: Timestamp) {
         if let Some(last) = self.0.last_mut()
             && last.until.is_none_or(|until| until > at)
@@ -48,13 +48,13 @@ impl PauseHistory {
         }
     }
 
-    /// The one that no person has ended.
+    /// The last pause, if it has no end.
     pub(crate) fn open(&self) -> Option<&PauseInterval> {
         self.0.last().filter(|span| span.until.is_none())
     }
 
-    /// The first of the pauses that together leave no moment from `from` to `to` free, and the end of the last of them. One whose
-    /// end was recorded and lies beyond the present is over already, and nothing tells since when: it covers nothing.
+    /// The first of the pauses that together cover `from` to `to` without a gap, and the end of the last of them. A
+    /// pause whose recorded end is in the future is over already, and its real end is unknown: it covers nothing.
     pub(crate) fn covering(
         &self,
         from: Timestamp,
@@ -102,7 +102,7 @@ mod tests {
         };
         assert_eq!(covers(&pauses, 10, 99).as_deref(), Some("swap"));
         assert_eq!((covers(&pauses, 9, 50), covers(&pauses, 50, 100), covers(&pauses, 200, 201)), (None, None, None));
-        // It is said again, with another end and reason; then somebody resumes.
+        // The pause is repeated with another end and reason; then an operator resumes the role.
         pauses.begin(&paused(40, None, "still"));
         assert_eq!(covers(&pauses, 20, 500).as_deref(), Some("swap"), "together they leave nothing free");
         pauses.end(at(60));

@@ -1,9 +1,9 @@
-//! What snapshots say changed, against what really did. Pure.
+//! Compares the changes that snapshots report with the changes that really happened. Pure.
 //!
-//! A run that compares with something stale reports the same changes for ever; nobody looks twice at one such run, so it has to
-//! be the sequence that tells. Whether content was new is not recorded, only how many bytes were; those of the list of files, which any
-//! change rewrites in part, are among them. What tells of a few small files is the tree: one that was never there before in the
-//! sequence has really changed, and a comparison with something stale reports the same tree again.
+//! A run that compares with stale data reports the same changes again and again. One such run looks normal, so the
+//! sequence is judged. The journal does not record whether content was new, only the number of new bytes, which
+//! includes the manifest nodes that any change rewrites. For a few small files the root of the manifest decides: a root
+//! that is new in the sequence is a real change, while a comparison with stale data reports the same root again.
 
 use std::collections::VecDeque;
 
@@ -13,40 +13,41 @@ use crate::ids::{ChunkId, Digest};
 use crate::job::report::audited::{AuditFinding, AuditNote, SnapshotStreak};
 use crate::journal::record::{ChangeCounts, SnapshotBody};
 
-/// So many snapshots with the same changed set are no chance.
+/// From this number on, consecutive snapshots with the same changed set are reported.
 const SAME_MIN: u64 = 3;
 
-/// So many of a sequence's last trees are remembered: a few nodes in turns, each with its own times, show themselves.
+/// Number of a sequence's last roots that are remembered: enough to recognize a few nodes that run in turns, each with
+/// its own file times.
 const ROOTS_MAX: usize = 64;
 
-/// A single file that was touched is nothing to talk about.
+/// A single changed file is not reported.
 const EVERYTHING_FILES_MIN: u64 = 2;
 
-/// More than this an entry does not take in the list of files, its chunks left aside.
+/// Limit of an entry's size in the manifest, without its chunks.
 const ENTRY_BYTES_MAX: u64 = 1024;
 
-/// A chunk's part of the list of files is at most so much smaller than the chunk: 32 bytes of at least 256 KiB.
+/// Minimum ratio of a chunk's size to its reference in the manifest: 32 bytes for at least 256 KiB.
 const CHUNK_TO_LIST: u64 = 8192;
 
-/// A snapshot, as far as it matters here.
+/// The identity of a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SnapshotRoot {
-    /// When.
+    /// The time of the snapshot.
     pub(crate) time: Timestamp,
-    /// The digest of its manifest.
+    /// The root of its manifest.
     pub(crate) root: ChunkId,
-    /// Its own.
+    /// The ID of the snapshot.
     pub(crate) id: Digest,
 }
 
-/// Snapshots that report the same changes.
+/// Consecutive snapshots that report the same changes.
 #[derive(Debug)]
 struct RepeatedChanges {
     changed_set: ChunkId,
     streak: SnapshotStreak,
-    /// Each of them has brought what was not there before.
+    /// Each of them has new content.
     has_new_content: bool,
-    /// Their trees, the last ones, and the one before the first.
+    /// Their last roots, and the root before the first of them.
     roots: VecDeque<ChunkId>,
 }
 
@@ -54,7 +55,7 @@ struct RepeatedChanges {
 #[derive(Debug)]
 pub(crate) struct RepetitionDetector {
     since: Timestamp,
-    /// The tree of the snapshot before.
+    /// The root of the previous snapshot.
     root: Option<ChunkId>,
     same: Option<RepeatedChanges>,
     everything: Option<SnapshotStreak>,
@@ -63,12 +64,12 @@ pub(crate) struct RepetitionDetector {
 }
 
 impl RepetitionDetector {
-    /// Snapshots after one with this tree; what ended before `since` is not told.
+    /// Begins after a snapshot with this root; sequences that ended before `since` are not reported.
     pub(crate) fn new(since: Timestamp, root: Option<ChunkId>) -> Self {
         Self { since, root, same: None, everything: None, findings: Vec::new(), notes: Vec::new() }
     }
 
-    /// The next one.
+    /// Adds the next snapshot.
     pub(crate) fn add_snapshot(&mut self, seen: SnapshotRoot, body: &SnapshotBody) {
         self.same(seen, body);
         self.everything(seen, body);
@@ -103,7 +104,7 @@ impl RepetitionDetector {
         let ChangeCounts { new, changed, .. } = body.changes;
         let same_tree = self.root == Some(seen.root);
         let all = new == 0 && changed >= body.files && body.files >= EVERYTHING_FILES_MIN;
-        // With less content than such a list takes nothing can be told.
+        // If the content is smaller than the manifest may be, nothing can be concluded.
         let nothing_new =
             same_tree || (body.cost.new_bytes <= list_bytes_max(body) && body.bytes > 2 * list_bytes_max(body));
         if !(all && nothing_new && self.root.is_some()) {
@@ -127,7 +128,7 @@ impl RepetitionDetector {
         if streak.runs < SAME_MIN || streak.last < self.since {
             return;
         }
-        // A database in one file changes every night, and nothing is wrong with that.
+        // A database in one file changes every night, which is normal.
         if real {
             self.notes.push(AuditNote::SameFiles(streak));
         } else {
@@ -141,7 +142,7 @@ impl RepetitionDetector {
         );
     }
 
-    /// What was found.
+    /// The findings and notes.
     pub(crate) fn finish(mut self) -> (Vec<AuditFinding>, Vec<AuditNote>) {
         self.end_same();
         self.end_everything();
@@ -152,7 +153,7 @@ impl RepetitionDetector {
 impl SnapshotStreak {
     fn first(seen: SnapshotRoot, body: &SnapshotBody) -> Self {
         let (first, changes) = (seen.time, reported(&body.changes));
-        // The first of equal runs may well have been right.
+        // The first of equal runs may have been correct.
         Self { first, last: first, snapshot: seen.id, runs: 1, changes, new_bytes: 0, same_tree: true }
     }
 
@@ -170,7 +171,7 @@ fn reported(changes: &ChangeCounts) -> u64 {
     changes.new + changes.changed + changes.removed
 }
 
-/// The most that writing the whole list of files anew can take.
+/// Upper limit of the size of a completely rewritten manifest.
 fn list_bytes_max(body: &SnapshotBody) -> u64 {
     body.entries.saturating_mul(ENTRY_BYTES_MAX).saturating_add(body.bytes / CHUNK_TO_LIST)
 }
@@ -186,7 +187,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A snapshot of 10 files, a mebibyte each.
+    /// A snapshot of 10 files, one MiB each.
     fn snapshot(root: u8, set: u8, changed: u64, new_bytes: u64) -> SnapshotBody {
         SnapshotBody {
             root: ChunkId([root; 32]),
@@ -201,7 +202,7 @@ mod tests {
         }
     }
 
-    /// What is told of these, one an hour: `same 3`, `files 5`, `all 1`.
+    /// The findings and notes for these snapshots, one an hour: `same 3`, `files 5`, `all 1`.
     fn told(since: i64, bodies: &[SnapshotBody]) -> Vec<String> {
         let at = |hour: i64| Timestamp::from_second(hour * 3600).unwrap();
         let mut sequence = RepetitionDetector::new(at(since), None);
@@ -230,9 +231,9 @@ mod tests {
         let run = snapshot(1, 7, 9, 0);
         assert_eq!(told(0, &vec![run.clone(); 2]), [""; 0]);
         assert_eq!(told(0, &vec![run.clone(); 5]), ["same 5 of 9, one tree"]);
-        // Also where it was the index that got lost, and all is stored again each time.
+        // The same holds if the index was lost and everything is stored again each time.
         assert_eq!(told(0, &vec![snapshot(1, 7, 9, 9 * MIB); 4]), ["same 4 of 9, one tree"]);
-        // Two nodes whose copies have different times, in turns.
+        // Two nodes in turns whose copies have different times.
         let turns: Vec<_> = (0..6).map(|n| snapshot(n % 2, 7, 4, 2_000)).collect();
         assert_eq!(told(0, &turns), ["same 6 of 4"]);
         assert_eq!(told(6, &turns), [""; 0], "it ended before the time in question");
@@ -266,7 +267,7 @@ mod tests {
         let tiny = |n: u8| SnapshotBody { bytes: 30, files: 3, entries: 4, ..snapshot(n, 7, 3, 700) };
         let runs: Vec<_> = (1..20).map(tiny).collect();
         assert_eq!(told(0, &runs), ["files 19, 0 MiB"]);
-        // Beside a gigabyte that does not change.
+        // Beside a GiB that does not change.
         let beside: Vec<_> = runs.iter().map(|run| SnapshotBody { bytes: 1 << 30, files: 10, ..run.clone() }).collect();
         assert_eq!(told(0, &beside), ["files 19, 0 MiB"]);
         let mut again = runs;

@@ -1,4 +1,4 @@
-//! Over real repositories: what is read of a journal, and what of it is told.
+//! Audits of real repositories: which records are read, and what is reported.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn missed_doubled_and_late_slots_are_told() {
     let audit = audit(rig.store.clone(), &rig.role, Some(&plan), (now - DAY, now), &|_| None).await.unwrap();
     let slots = audit.slots.unwrap();
     assert_eq!((slots.expected, slots.committed, slots.missed + slots.open), (4, 1, 3));
-    // The run that commits it comes hours after it.
+    // The run that commits the slot comes hours after it.
     let [
         AuditFinding::Duplicate { slot, commits },
         AuditFinding::Late { .. },
@@ -136,11 +136,11 @@ async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
     rig.store.delete(&[key(&rig, 5)]).await.unwrap();
     assert_eq!(told(&rig, long, None).await.findings, [AuditFinding::Hole { record: key(&rig, 5) }]);
     assert_eq!(told(&rig, short, None).await.findings, [], "the checkpoint stands for all before it");
-    // The newest is gone: only who has seen it can tell.
+    // The newest record is gone: only a node that has seen it can tell.
     rig.store.delete(&[key(&rig, 72)]).await.unwrap();
     assert_eq!(told(&rig, short, None).await.findings, []);
     assert_eq!(told(&rig, short, Some(known)).await.findings, [AuditFinding::Hole { record: key(&rig, 72) }]);
-    // A record that somebody else's key made, or nobody's.
+    // A damaged record, as if it was written with another key.
     let object = rig.store.get(&key(&rig, 70), SizeLimit::INDEX).await.unwrap();
     let mut broken = object.to_vec();
     broken[40] ^= 1;
@@ -148,7 +148,7 @@ async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
     rig.store.put(&key(&rig, 70), broken.into()).await.unwrap();
     let findings = told(&rig, short, None).await.findings;
     assert!(matches!(&findings[..], [AuditFinding::Broken { record, .. }] if *record == key(&rig, 70)), "{findings:?}");
-    // A checkpoint that cannot be read is no place to begin.
+    // The reading does not begin at an unreadable checkpoint.
     rig.store.delete(&[key(&rig, 64)]).await.unwrap();
     let audit = told(&rig, short, None).await;
     assert_eq!((audit.records, audit.finding_count), (69, 3));

@@ -1,6 +1,7 @@
-//! From what is lost back to the files: which of them, in which snapshots, cannot be restored any more.
+//! Finds the files, in which snapshots, that cannot be restored because of lost chunks.
 //!
-//! Only done when something is lost. Segments that turned out to be untouched are not read for the next snapshot again.
+//! Only runs when something is lost. Segments that turned out to be unaffected are not read for the next snapshot
+//! again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,10 +13,10 @@ use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
-/// Lost files that are remembered for the sake of their hard links, at most so many a snapshot.
+/// Limit of lost files per snapshot that are remembered because of their hard links.
 const FIRST_NAMES_MAX: usize = 65_536;
 
-/// Tells `found` which entries each damage costs.
+/// Adds to `found` the entries that each damage affects.
 pub(super) async fn find(
     reader: &RepositoryReader,
     snapshots: &[Snapshot],
@@ -36,9 +37,9 @@ struct AffectedSearch<'a> {
     reader: &'a RepositoryReader,
     snapshot: &'a Snapshot,
     found: &'a mut DamageLog,
-    /// Segments that lose nothing.
+    /// Segments without a lost chunk.
     clean: &'a mut HashSet<ChunkId>,
-    /// Lost files of this snapshot, and what to.
+    /// Lost files of this snapshot, with the damages that cause the loss.
     first_names: HashMap<TreePath, Vec<DamageNumber>>,
 }
 
@@ -64,7 +65,7 @@ impl AffectedSearch<'_> {
                     walk.skip();
                     continue;
                 }
-                // The check of the manifests has noted what is wrong with it.
+                // The check of the manifests has recorded the damage.
                 Err(_) => {
                     walk.skip();
                     continue;
@@ -79,7 +80,7 @@ impl AffectedSearch<'_> {
         Ok(())
     }
 
-    /// All entries below a node are lost; of their names only the first is known.
+    /// Counts all entries below a node as lost; of their names only the first is known.
     fn lose_node(&mut self, causes: &[DamageNumber], node: Option<&ManifestNodeRef>) {
         let root = TreePath::default();
         let (path, count) = node.map_or((&root, self.snapshot.entries), |node| (&node.first, node.entries));
@@ -88,7 +89,7 @@ impl AffectedSearch<'_> {
         }
     }
 
-    /// Whether nothing of the segment is lost, nor can be through hard links.
+    /// Whether the segment loses nothing, not even through hard links.
     fn segment(&mut self, entries: &[ManifestEntry]) -> bool {
         let mut clean = true;
         for entry in entries {

@@ -1,7 +1,7 @@
-//! The content of packs: header, trailer against the index, every frame's seal, every chunk's keyed hash.
+//! Checks the content of packs: header, trailer against the index, every frame's MAC, every chunk's keyed hash.
 //!
-//! What a pack should hold comes from the index objects once more, one after another: the index in memory has forgotten which
-//! pack lists a chunk second.
+//! The expected content of a pack is read from the index objects again, one after another: the index in memory keeps
+//! only one pack for each chunk.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
@@ -23,23 +23,23 @@ use crate::repo::object_keys;
 use crate::repo::pack::{self, ChunkEntry, FOOTER_LEN, FrameEntry, PackError, PackTable, open_frame};
 use crate::store::{LargeReadLock, Store, StoreError, StoreErrorKind};
 
-/// Packs fetched or checked at once: about 20 MiB each.
+/// Packs that are fetched or checked at the same time: about 20 MiB each.
 const PACKS_AT_ONCE: usize = 4;
 
-/// One thing that is wrong with a pack.
+/// A defect of a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum PackDefect {
-    /// With all of it.
+    /// The whole pack is unusable.
     Whole(String),
-    /// With what stands around the frames: they can still be read.
+    /// Header or trailer are damaged; the frames can still be read.
     Framing(String),
-    /// With a frame.
+    /// A frame is damaged.
     Frame(u32, String),
-    /// With a chunk of a sound frame.
+    /// A chunk of an intact frame does not match its ID.
     Chunk(ChunkId, String),
 }
 
-/// Reads `percent` of the packs. What is wrong with a part of one that was stored again elsewhere is no damage.
+/// Reads `percent` of the packs. A defect of content that was stored again in another pack is not damage.
 pub(super) async fn check(
     repository: &Repository,
     (indexes, index): (&[IndexId], &ChunkIndex),
@@ -56,7 +56,7 @@ pub(super) async fn check(
     let turn = LargeReadLock::default();
     let tables = stream::iter(indexes.to_vec())
         .then(|id| inventory::load(repository, id, &turn))
-        // What is wrong with an index object was noted when it was read first.
+        // The damage of an index object was recorded when it was read first.
         .map_ok(|tables| stream::iter(tables.unwrap_or_default()).map(Ok::<_, VerifyError>))
         .try_flatten()
         .try_filter(|table| std::future::ready(left.remove(&table.id)));
@@ -86,7 +86,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// So many percent of the packs, at least one, by chance: by the rank of a hash of their IDs.
+/// Chooses `percent` of the packs at random, at least one: by the rank of a keyed hash of their IDs.
 fn sample_packs(packs: &HashMap<PackId, u64>, percent: u8, seed: [u8; 32]) -> HashSet<PackId> {
     let count = (packs.len() * usize::from(percent)).div_ceil(100);
     let rank = |id: &PackId| *blake3::keyed_hash(&seed, &id.0).as_bytes();
@@ -102,7 +102,7 @@ async fn read(
     progress: &JobProgress,
 ) -> Result<Vec<PackDefect>, VerifyError> {
     let len = table.object_len();
-    // One byte more than there should be shows that there is more.
+    // One byte more than expected shows a pack that is too long.
     let object = match repository.store.get_range(&object_keys::pack(repository.role(), table.id), 0..len + 1).await {
         Ok(object) => object,
         Err(error)
@@ -135,10 +135,10 @@ async fn read(
     Ok(troubles)
 }
 
-/// The frames of a pack that cannot be used, where something is wrong with it; `None`: it is what it should be.
+/// The unusable frames of a defective pack; `None`: the pack is sound.
 ///
 /// # Errors
-/// The store, where it says nothing of this pack.
+/// An error of the store that does not concern this pack.
 pub(in crate::job) async fn lost_frames(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -170,7 +170,7 @@ pub(in crate::job) async fn lost_frames(
     Ok((!troubles.is_empty()).then(|| troubles.iter().flat_map(frames).collect()))
 }
 
-/// Holds a pack against what the index says of it. Pure.
+/// Compares a pack with what the index says of it. Pure.
 fn inspect(keys: &DerivedKeys, table: &PackTable, object: &Bytes) -> Vec<PackDefect> {
     let mut troubles = Vec::new();
     let around = |error: PackError| PackDefect::Framing(error.to_string());
@@ -215,7 +215,7 @@ fn inspect(keys: &DerivedKeys, table: &PackTable, object: &Bytes) -> Vec<PackDef
     troubles
 }
 
-/// Whether the pack's own list is the index's.
+/// Whether the pack's own table equals the index's.
 fn trailer_matches(keys: &DerivedKeys, table: &PackTable, object: &[u8]) -> Result<bool, PackError> {
     let short = || PackError::Shape("it is cut off");
     let end = object.len().checked_sub(FOOTER_LEN).ok_or_else(short)?;
@@ -231,7 +231,7 @@ mod tests {
     use crate::repo::crypto::tests::keys;
     use crate::repo::pack::{FrameCompressor, PackBuilder};
 
-    /// A pack of two frames; the second chunk of the first does not have the name that the table gives it if `wrong`.
+    /// A pack of two frames. If `wrong`, the second chunk of the first frame does not match the ID in the table.
     fn pack(wrong: bool) -> (DerivedKeys, PackTable, Bytes) {
         let keys = keys(Cipher::Aes256GcmSiv);
         let mut pack = PackBuilder::new(&keys, PackId([5; 16]), [6; 32]);

@@ -1,4 +1,4 @@
-//! What was found: the damages, one an object, and what of the content is lost with them.
+//! Collects the damages, one for each object, and the content that is lost with them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -10,23 +10,23 @@ use crate::repo::entry::TreePath;
 use crate::repo::index::ChunkIndex;
 use crate::repo::loss::PackLosses;
 
-/// The most that is said about one object; beyond it there is only a number.
+/// The most lines about one object; further ones are only counted.
 const SAID_MAX: usize = 5;
 
-/// Which damage: objects in the order in which they were found damaged.
+/// The number of a damage: damaged objects in the order in which they were found.
 pub(super) type DamageNumber = usize;
 
-/// Everything found so far. Names [`PROBLEMS_MAX`] objects and counts the others.
+/// All damages found so far. Names [`PROBLEMS_MAX`] objects and counts the others.
 #[derive(Debug, Default)]
 pub(crate) struct DamageLog {
     named: Vec<(DamagedObject, DamageMessages)>,
     by_key: HashMap<String, DamageNumber>,
     packs: HashMap<PackId, PackLoss>,
-    /// Chunks whose frame is sound but which are not what they should be.
+    /// Chunks of sound frames that do not match their ID.
     chunks: HashMap<ChunkId, DamageNumber>,
-    /// What may be to blame for chunks that no index lists.
+    /// Damages that may be the reason why no index lists some chunks.
     index_losses: Vec<DamageNumber>,
-    /// Packs that the next run is told of.
+    /// Lost packs that are reported to the next backup.
     pub(super) losses: PackLosses,
 }
 
@@ -36,7 +36,7 @@ struct DamageMessages {
     more: usize,
 }
 
-/// What is lost of a pack.
+/// The lost part of a pack.
 #[derive(Debug)]
 struct PackLoss {
     number: DamageNumber,
@@ -45,7 +45,7 @@ struct PackLoss {
 }
 
 impl DamageLog {
-    /// Notes that something is wrong with an object.
+    /// Records damage of an object.
     pub(super) fn damage(&mut self, kind: DamageKind, key: String, what: &str) -> DamageNumber {
         let next = self.by_key.len();
         let number = *self.by_key.entry(key).or_insert_with_key(|key| {
@@ -73,12 +73,12 @@ impl DamageLog {
         number
     }
 
-    /// Nothing of this pack can be read.
+    /// Records that the whole pack is unreadable.
     pub(super) fn lose_pack(&mut self, pack: PackId, number: DamageNumber) {
         self.pack_loss(pack, number).whole = true;
     }
 
-    /// Nothing of this frame can be read.
+    /// Records that this frame is unreadable.
     pub(super) fn lose_frame(&mut self, pack: PackId, frame: u32, number: DamageNumber) {
         self.pack_loss(pack, number).frames.insert(frame);
     }
@@ -87,22 +87,22 @@ impl DamageLog {
         self.packs.entry(pack).or_insert(PackLoss { number, whole: false, frames: BTreeSet::new() })
     }
 
-    /// This chunk can be read and is wrong.
+    /// Records that this chunk is readable and wrong.
     pub(super) fn lose_chunk(&mut self, chunk: ChunkId, number: DamageNumber) {
         self.chunks.entry(chunk).or_insert(number);
     }
 
-    /// This damage may be why no index lists some chunks.
+    /// Records that this damage may be the reason why no index lists some chunks.
     pub(super) fn lose_index(&mut self, number: DamageNumber) {
         self.index_losses.push(number);
     }
 
-    /// Whether an index object, or a record that names some, is damaged.
+    /// Whether all index objects, and all records that may name some, are undamaged.
     pub(super) fn index_is_whole(&self) -> bool {
         self.index_losses.is_empty()
     }
 
-    /// The damages that keep this chunk from being read; none: it can be, as far as is known.
+    /// The damages that make this chunk unreadable; empty: it is readable as far as is known.
     pub(super) fn causes(&self, index: &ChunkIndex, chunk: &ChunkId) -> Vec<DamageNumber> {
         let Some((place, _)) = index.find(chunk) else { return self.index_losses.clone() };
         let frame = self
@@ -113,7 +113,7 @@ impl DamageLog {
         frame.or_else(|| self.chunks.get(chunk).copied()).into_iter().collect()
     }
 
-    /// Notes that a damage costs `count` entries of a snapshot, the first of them at `path`.
+    /// Adds `count` affected entries of a snapshot to a damage, the first of them at `path`.
     pub(super) fn add_affected(&mut self, number: DamageNumber, snapshot: Digest, path: &TreePath, count: u64) {
         let Some((damage, _)) = self.named.get_mut(number) else { return };
         damage.affected_count += count;
@@ -132,7 +132,7 @@ impl DamageLog {
         self.by_key.is_empty()
     }
 
-    /// The damages for the report, and how many there are.
+    /// The damages for the report, and their total number.
     pub(crate) fn into_damages(self) -> (Vec<DamagedObject>, u64) {
         let count = self.by_key.len() as u64;
         let finish = |(mut damage, said): (DamagedObject, DamageMessages)| {

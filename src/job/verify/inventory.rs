@@ -1,4 +1,4 @@
-//! What should be in the store by the journal and its index, against what is.
+//! Compares what should be in the store, by the journal and its index, with what is there.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,18 +15,18 @@ use crate::repo::object_keys;
 use crate::repo::pack::PackTable;
 use crate::store::{LargeReadLock, SizeLimit, get_with_large_read_lock};
 
-/// Index objects fetched at once; each has about 9 MiB at the most.
+/// Index objects fetched at the same time; each has about 9 MiB at most.
 const INDEX_FETCHES: usize = 4;
 
-/// Packs looked at one by once because the listing does not show them.
+/// Unlisted packs that are requested singly at the same time.
 const LOOKS: usize = 8;
 
-/// What the journal vouches for.
+/// The objects that the journal names.
 pub(super) struct StoreInventory {
     pub(super) index: ChunkIndex,
-    /// Each pack and how long it should be.
+    /// Each pack with its expected size.
     pub(super) packs: HashMap<PackId, u64>,
-    /// Packs and index objects in the store that nothing refers to, and objects that are neither.
+    /// Number of packs and index objects in the store that nothing refers to, and of objects that are neither.
     pub(super) unreferenced: u64,
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn check_inventory(
     drop(tables);
     index.sort();
     let in_use = index.packs_in_use();
-    // What a prune condemned is on its way out, and nobody's accident.
+    // Objects condemned by a prune are deleted soon; one that is gone or still there is not damage.
     let role = repository.role();
     let condemned = history.state.condemned.iter().flat_map(|condemned| {
         let packs = condemned.packs.iter().map(|id| object_keys::pack(role, *id));
@@ -87,8 +87,8 @@ pub(super) async fn load(
     }
 }
 
-/// Looks whether every pack is there and has its size; returns how many others there are, and which packs are gone, in whole or in
-/// part, without a loss: all that was in them was stored again.
+/// Checks that every pack exists with its size. Returns the number of other packs, and the packs that are missing or
+/// cut short without a loss, because all their content was stored again.
 async fn list_packs(
     repository: &Repository,
     packs: &HashMap<PackId, u64>,
@@ -111,13 +111,13 @@ async fn list_packs(
             replaced.insert(id);
         } else if object.size != size {
             found.losses.add_missing(id);
-            // What of it is lost shows when its content is read.
+            // The lost frames show when the content is read.
             let what = format!("has {} bytes instead of {size}", object.size);
             found.damage(DamageKind::Pack, object.key.clone(), &what);
         }
     })
     .await?;
-    // A listing is a hint; the object itself is the truth.
+    // A listing may lag, so the object itself is asked for.
     let mut looks = stream::iter(missing)
         .map(|id| async move {
             let look = store.get_range(&object_keys::pack(role, id), 0..1).await;

@@ -1,4 +1,5 @@
-//! Every live snapshot's manifest, each distinct node once: what a snapshot shares with an older one was checked there.
+//! Checks the manifest of every live snapshot, each distinct node once: what a snapshot shares with an older one was
+//! checked there.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,10 +17,10 @@ use crate::repo::object_keys;
 use crate::repo::pack::PackError;
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
-/// Hard links whose first names are looked up together. One look-up may read a segment; together, neighbours share it.
+/// Hard links whose first names are looked up together. One look-up may read a segment; neighbours share it.
 const LINKS_AT_ONCE: usize = 4096;
 
-/// Walks them all; returns how many distinct chunks they refer to, those of the manifests included.
+/// Walks all manifests; returns the number of distinct chunks that they refer to, manifest chunks included.
 pub(super) async fn check(
     reader: &RepositoryReader,
     role: &RoleName,
@@ -49,16 +50,16 @@ struct ManifestCheck<'a> {
     role: &'a RoleName,
     progress: &'a JobProgress,
     found: &'a mut DamageLog,
-    /// Nodes that were checked, with what the page above says of them: the same node under another description is checked
-    /// again. Half a hash each.
+    /// Checked nodes together with their description in the parent node: the same node under another description is
+    /// checked again. Half a hash each.
     visited: HashSet<[u8; 16]>,
-    /// Roots that were checked, and how many entries they have.
+    /// Checked roots, and the number of their entries.
     roots: HashMap<ChunkId, Option<u64>>,
-    /// Chunks that were referred to, a bit for each that the index knows.
+    /// Referenced chunks: one bit for each chunk of the index.
     referred: Vec<u64>,
     /// Hard links whose first name is elsewhere in the manifest.
     links: Vec<(TreePath, TreePath, ChunkId)>,
-    /// Entries of the manifest being walked, as far as it can be read.
+    /// Readable entries of the current manifest.
     entries: u64,
 }
 
@@ -78,7 +79,7 @@ impl ManifestCheck<'_> {
         Ok(())
     }
 
-    /// Walks a manifest; returns the number of its entries if its root can be read.
+    /// Walks a manifest; returns the number of its entries if its root is readable.
     async fn walk(&mut self, root: ChunkId) -> Result<Option<u64>, VerifyError> {
         self.entries = 0;
         let mut walk = ManifestWalk::new(root);
@@ -120,7 +121,7 @@ impl ManifestCheck<'_> {
         Ok(root_read.then_some(self.entries))
     }
 
-    /// A chunk of a manifest; `None` if it cannot be read, which is noted then.
+    /// Reads a chunk of a manifest; `None` if it is unreadable, which is recorded as damage.
     async fn read(&mut self, id: &ChunkId) -> Result<Option<Bytes>, VerifyError> {
         if !self.found.causes(self.reader.index(), id).is_empty() {
             return Ok(None);
@@ -166,7 +167,7 @@ impl ManifestCheck<'_> {
         self.found.damage(DamageKind::Pack, object_keys::pack(self.role, pack), what)
     }
 
-    /// Something is wrong with what stands in a chunk: the pack that has it is named.
+    /// Records that the content of a chunk is wrong, as damage of the pack that holds it.
     fn damage(&mut self, chunk: &ChunkId, what: &str) -> usize {
         match self.reader.index().find(chunk) {
             Some((place, _)) => self.damage_pack(place.pack, what),
@@ -174,7 +175,7 @@ impl ManifestCheck<'_> {
         }
     }
 
-    /// Notes that a chunk is needed.
+    /// Marks a chunk as referenced.
     fn mark_referred(&mut self, id: ChunkId) {
         if let Some(number) = self.reader.index().position(&id) {
             self.referred[number / 64] |= 1 << (number % 64);
@@ -213,14 +214,14 @@ impl ManifestCheck<'_> {
         JobProgress::add(&self.progress.entries, entries.len() as u64);
     }
 
-    /// Looks the first names of the gathered hard links up.
+    /// Looks up the first names of the collected hard links.
     async fn check_links(&mut self, root: ChunkId) -> Result<(), VerifyError> {
         let mut links = std::mem::take(&mut self.links);
         links.sort();
         for (target, path, id) in links {
             match self.reader.entry(root, &target).await {
                 Ok(entry) => self.check_target(id, &path, &target, entry.as_ref()),
-                // What keeps the target from being read is a damage of its own.
+                // An unreadable target is a damage of its own.
                 Err(RepositoryReadError::Store(error)) => drop(object_trouble(error)?),
                 Err(_) => {}
             }
@@ -240,7 +241,7 @@ impl ManifestCheck<'_> {
     }
 }
 
-/// A node as the page above it describes it.
+/// Identifies a node together with its description in the parent node.
 fn visit_key(node: &ManifestNodeRef) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&node.id.0).update(&node.entries.to_le_bytes()).update(node.first.as_bytes());

@@ -1,4 +1,4 @@
-//! Stories with their verdicts, and any story against a model that goes minute by minute.
+//! Examples with their expected results, and random histories against a model that goes minute by minute.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::ids::{ChunkId, Digest, NodeId, RepoId, Seq, Term};
 use crate::journal::record::{ChangeCounts, RunCost, WriterNode};
 use crate::journal::state::{JournalPause, Snapshot};
 
-/// Every hour, to be begun within half of it.
+/// Every hour, to be started within half an hour.
 fn hourly() -> SlotSchedule {
     let role = RoleSettings {
         schedule: Some(Schedule::Every(Duration::from_hours(1))),
@@ -31,14 +31,14 @@ fn paused(minute: i64, until: Option<i64>) -> JournalPause {
 }
 
 impl SlotLedger {
-    /// Commits the slot that starts at minute `slot`: the work from minute `began` to `time`.
+    /// Commits the slot that starts at minute `slot`, with a run from minute `began` to `time`.
     fn with(mut self, slot: i64, began: i64, time: i64) -> Self {
         let (seq, node) = (Seq(1), "east".to_owned());
         self.commit(at(slot), CommitInfo { seq, node, term: Term(1), began: at(began), time: at(time) });
         self
     }
 
-    /// A guarded command for that slot that ends badly.
+    /// Adds a guarded command for that slot that fails.
     fn tried(mut self, slot: i64, began: i64) -> Self {
         let instance = InstanceId([began as u8; 8]);
         let attempt = SlotAttempt { node: "west".to_owned(), term: Term(1), began: at(began), end: None };
@@ -47,7 +47,7 @@ impl SlotLedger {
         self
     }
 
-    /// What is said of the time until minute `now`, in short.
+    /// The summary at minute `now`, in short.
     fn told(&self, plan: &SlotSchedule, since: i64, now: i64) -> String {
         let SlotSummary { counts: c, findings, notes, .. } = self.judge(plan, at(since), at(now));
         assert_eq!(c.expected, c.committed + c.missed + c.paused + c.open, "{c:?}");
@@ -137,7 +137,7 @@ fn a_pause_explains_what_lies_wholly_in_it() {
 
 #[test]
 fn a_schedule_that_was_another_one_is_not_held_against_it() {
-    // Half past until the fifth hour, then on the hour.
+    // Half past the hour until the fifth hour, then on the hour.
     let plan = hourly();
     let mut ledger = SlotLedger::default().with(390, 391, 392).with(420, 421, 422);
     for slot in [90, 150, 210, 270, 330] {
@@ -155,13 +155,13 @@ fn a_doubled_slot_is_told() {
     let [AuditFinding::Duplicate { slot, commits }] = &ledger.duplicates(at(126))[..] else { panic!("{ledger:?}") };
     assert_eq!((*slot, commits.len()), (at(60), 2));
     assert_eq!(ledger.duplicates(at(127)), [], "long ago");
-    // By a guarded command before the checkpoint, and again after it.
+    // Committed by a guarded command before the checkpoint, and again after it.
     let state = JournalState { last_slot: Some(at(60)), ..JournalState::default() };
     assert_eq!(SlotLedger::of_state(&state, None).with(60, 61, 62).duplicates(at(0)).len(), 1);
     assert_eq!(SlotLedger::of_state(&state, None).duplicates(at(0)), []);
 }
 
-/// A snapshot for the slot at this minute, in time.
+/// A timely snapshot for the slot at this minute.
 fn snapshot(slot: i64) -> Snapshot {
     Snapshot {
         id: Digest([slot as u8; 32]),
@@ -264,7 +264,7 @@ fn what_a_state_tells_of_the_newest_slots() {
 #[derive(Debug, Clone)]
 enum Act {
     Nothing,
-    /// Begun, committed after so many more.
+    /// The run's begin, and its duration until the commit.
     Commit(i64, i64),
     Fails(i64),
     FailsThenCommit(i64, i64),
@@ -282,13 +282,13 @@ fn act() -> impl Strategy<Value = Act> {
 /// What has happened for the slot at this minute.
 struct Happened {
     slot: i64,
-    /// Begun, committed.
+    /// Begin and commit.
     commits: Vec<(i64, i64)>,
-    /// Begun, and ended badly.
+    /// The begins of failed runs.
     fails: Vec<i64>,
 }
 
-/// How a slot stands, in the model.
+/// The state of a slot in the model.
 #[derive(Debug, PartialEq, Eq)]
 enum Stands {
     Committed { late: bool },
@@ -300,7 +300,7 @@ enum Stands {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Pauses are (begin, length, whether it is resumed rather than limited), one after the other.
+    /// Pauses are (gap before it, length, whether it is resumed instead of limited), one after the other.
     #[test]
     fn the_counts_are_those_of_a_model_that_looks_at_each_minute(
         acts in prop::collection::vec(act(), 1..14),
@@ -319,12 +319,12 @@ proptest! {
             ledger.pauses.begin(&paused(clock, (!resumed).then_some(clock + length)));
             is_paused[clock as usize..(clock + length) as usize].fill(true);
             clock += length;
-            // What comes after `now` has not happened.
+            // Nothing happens after `now`.
             if resumed && clock <= now {
                 ledger.pauses.end(at(clock));
             }
         }
-        // What comes after `now` has not happened.
+        // Nothing happens after `now`.
         let mut happened: Vec<Happened> = Vec::new();
         for (n, act) in (0..).zip(&acts) {
             let slot = n * 60;
@@ -369,7 +369,7 @@ proptest! {
         };
         let verdict = ledger.judge(&hourly(), at(since), at(now));
         prop_assert_eq!(verdict.counts, model);
-        // The findings are those counts, in other words.
+        // The findings give the same counts.
         let sum = |what: &dyn Fn(&AuditFinding) -> u64| verdict.findings.iter().map(what).sum::<u64>();
         prop_assert_eq!(sum(&|f| if let AuditFinding::Missed { count, .. } = f { *count } else { 0 }), model.missed);
         prop_assert_eq!(sum(&|f| u64::from(matches!(f, AuditFinding::Late { .. }))), model.late);
