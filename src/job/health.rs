@@ -1,7 +1,7 @@
-//! How a role stands, judged from what a node sees: what keeps it from being backed up, how bad that is, and why. Pure.
+//! Judges a role from what a node sees: what prevents its backups, how severe that is, and why. Pure.
 //!
-//! `whoami` and its `--check`, `status`, the present of an `audit` and the alerts all ask here, so that there is one opinion. A
-//! verdict claims only what was seen: that no node is active is never known to a node that is not.
+//! `whoami` and its `--check`, `status`, the present state in `audit` and the alerts all use this module, so they
+//! always agree. A verdict claims only what was observed: an inactive node never knows that no node is active.
 
 use std::cmp::Reverse;
 
@@ -19,68 +19,70 @@ use crate::role::clock_tolerance;
 use crate::role::slot::{Slot, SlotSchedule};
 use crate::role::slot_commits::SlotCommits;
 
-/// A pause without a stated end that is older than this was forgotten: a day is the longest work that people do without a plan.
+/// A pause without a stated end counts as forgotten after this time: a day is the longest work that people do without a
+/// plan.
 pub(crate) const PAUSED_MAX: SignedDuration = SignedDuration::from_hours(24);
 
-/// How bad something is, the worst last. Not to know is worse than a warning, because backups may be missing.
+/// Severity of a warning, the worst last. An unknown state is worse than a warning, because backups may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// It may well be meant: told to people who ask, and no reason for an alarm.
+    /// It may be intended: shown on request, without an alert.
     Note,
-    /// It works, but not as it should, or may soon not work any more.
+    /// It works, but not as it should, or may stop working soon.
     Warning,
-    /// Whether the role is backed up cannot be told.
+    /// It is unknown whether the role is backed up.
     Unknown,
     /// The role is not backed up.
     Critical,
 }
 
-/// A backup that was begun for a slot, and of whose end nothing is known. The journal does not show it: a daemon says so, or a beat.
+/// A backup that was started for a slot and has not ended as far as is known. The journal does not contain it: the
+/// daemon or a heartbeat reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningBackup {
     /// The label of the node that runs it.
     pub node: String,
-    /// For which slot.
+    /// The slot of the backup.
     pub slot: Timestamp,
-    /// When it was begun, by that node's clock.
+    /// When it was started, by that node's clock.
     pub since: Timestamp,
 }
 
 impl RunningBackup {
-    /// What the journal shows the same of: a guarded command for a slot.
+    /// The same for a guarded command of a slot, which the journal contains.
     pub(crate) fn from_command(running: &RunningCommand) -> Option<Self> {
         Some(Self { node: running.node.name.clone(), slot: running.slot?, since: running.time })
     }
 }
 
-/// What a journal says of the past, as far as a verdict needs it.
+/// The parts of a journal that a verdict needs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RoleHistory {
-    /// The committed slots, and from when on slots are owed.
+    /// The committed slots, and since when slots are due.
     pub(crate) commits: SlotCommits,
-    /// The number of the newest snapshot's record, and when it was committed.
+    /// Record number and time of the newest snapshot.
     pub(crate) snapshot: Option<(u64, Timestamp)>,
-    /// When a slot was committed last, as far as that is remembered.
+    /// The last committed slot, as far as the journal has it.
     pub(crate) scheduled: Option<Timestamp>,
-    /// What the newest snapshot could not read.
+    /// Number of entries that the newest snapshot could not read.
     pub(crate) unreadable: u64,
-    /// The pause that was said last and not ended by a person.
+    /// The newest pause that no operator has ended.
     pub(crate) paused: Option<JournalPause>,
-    /// When no node was to run.
+    /// All pauses.
     pub(crate) pauses: PauseHistory,
-    /// The guarded command of whose end the journal shows nothing.
+    /// The guarded command without a recorded end.
     pub(crate) running: Option<RunningCommand>,
-    /// That was begun on this node, and no process of this node runs it any more.
+    /// Whether `running` was started on this node, and no process of this node runs it any more.
     pub(crate) running_ended: bool,
-    /// How the guarded command for a slot ended that ended last.
+    /// The end of the scheduled guarded command that ended last.
     pub(crate) command: Option<CommandEnd>,
-    /// The backups that are under way, as far as that is told.
+    /// The running backups that are known.
     pub(crate) under_way: Vec<RunningBackup>,
 }
 
 impl RoleHistory {
-    /// What `view` says.
+    /// The history in `view`.
     pub(crate) fn of(view: &JournalView) -> Self {
         let mut pauses = PauseHistory::default();
         if let Some(past) = &view.past_pause {
@@ -103,18 +105,18 @@ impl RoleHistory {
         }
     }
 
-    /// The number and the time of the record that the newest commit is: a snapshot, or the good end of a guarded command.
+    /// Record number and time of the newest commit: a snapshot, or a successful guarded command.
     pub(crate) fn committed(&self) -> Option<(u64, Timestamp)> {
         newest_commit(self.snapshot, self.command.as_ref())
     }
 
-    /// The guarded command that ended last, if it failed and its slot is still to be committed.
+    /// The guarded command that ended last, if it failed and its slot is not committed yet.
     pub(crate) fn failed_command(&self, now: Timestamp) -> Option<RunSummary> {
         failed_command(self.command.as_ref()?, |slot| self.commits.is_closed(slot, now))
     }
 
-    /// The slots that no node will commit in time any more, and that no pause excuses. `own`: the slot of a run of this node
-    /// that is under way. Where no slot was ever committed they count from the making of the repository.
+    /// The slots that no node can commit in time any more, without those that a pause covers. `own`: the slot of a
+    /// running backup of this node. If no slot was ever committed, slots count from the creation of the repository.
     pub(crate) fn missed(&self, plan: &SlotSchedule, own: Option<Timestamp>, now: Timestamp) -> Vec<Slot> {
         let excuse = |slot: Slot| self.pauses.covering(slot.starts, plan.start_by(slot), now).map(|(_, until)| until);
         let command = self.running.as_ref().and_then(|running| running.slot);
@@ -122,19 +124,19 @@ impl RoleHistory {
         plan.missed_except(&self.commits, &running, now, excuse).slots
     }
 
-    /// When a slot was committed last, where the config has no schedule for the role.
+    /// The last committed slot, if the config has no schedule for the role.
     pub(crate) fn schedule_missing(&self, plan: Option<&SlotSchedule>) -> Option<Timestamp> {
         self.scheduled.filter(|_| plan.is_none())
     }
 
-    /// The pause that goes on, and whether it was forgotten.
+    /// The current pause, and whether it counts as forgotten.
     pub(crate) fn pause(&self, now: Timestamp) -> Option<(&JournalPause, bool)> {
         let paused = self.paused.as_ref().filter(|paused| paused.until.is_none_or(|until| until > now))?;
         Some((paused, is_forgotten(paused.time, paused.until, now)))
     }
 }
 
-/// The number and the time of the newest commit, by these two: a command that failed is none.
+/// Record number and time of the newer of these two commits; a failed command is not a commit.
 pub(crate) fn newest_commit(
     snapshot: Option<(u64, Timestamp)>,
     command: Option<&CommandEnd>,
@@ -143,8 +145,8 @@ pub(crate) fn newest_commit(
     snapshot.into_iter().chain(command).max_by_key(|(seq, _)| *seq)
 }
 
-/// The newest of these failures that had no commit after it. `newest`: the newest commit's number and time. Numbers tell it whatever
-/// the clocks say.
+/// The newest of these failures without a later commit. `newest`: record number and time of the newest commit. The
+/// record number decides, so clock differences do not matter.
 pub(crate) fn open_failure(failures: &[RunSummary], newest: Option<(u64, Timestamp)>) -> Option<&RunSummary> {
     let is_over = |run: &RunSummary| match (newest, run.after) {
         (Some((seq, _)), Some(after)) => seq > after,
@@ -154,7 +156,7 @@ pub(crate) fn open_failure(failures: &[RunSummary], newest: Option<(u64, Timesta
     failures.iter().filter(|run| !is_over(run)).max_by_key(|run| run.time)
 }
 
-/// How a guarded command ended that failed, after the words for what it is.
+/// How a failed guarded command ended, as a continuation of its name.
 pub(crate) fn ended(end: &EndBody) -> String {
     let ended = match end.signal {
         Some(signal) => format!("was ended by signal {signal}"),
@@ -167,8 +169,8 @@ pub(crate) fn ended(end: &EndBody) -> String {
     }
 }
 
-/// How the guarded command failed that ended last, unless its slot `is_closed` by now. A command that a person ran for no slot is none of
-/// these: it owes nothing.
+/// The failure of the guarded command that ended last, unless its slot `is_closed`. A command that an operator started
+/// without a slot does not count.
 pub(crate) fn failed_command(last: &CommandEnd, is_closed: impl FnOnce(Timestamp) -> bool) -> Option<RunSummary> {
     let CommandEnd { node, time, slot, end, .. } = last;
     if end.is_success() || is_closed(*slot) {
@@ -186,44 +188,44 @@ pub(crate) fn failed_command(last: &CommandEnd, is_closed: impl FnOnce(Timestamp
     })
 }
 
-/// Whether a pause lasts for too long: one with a stated end is meant for that long. Of one that is dated beyond the present it is
-/// not known how old it is.
+/// Whether a pause lasts too long. A pause with a stated end is intended for that long. The age of a pause that is
+/// dated in the future is unknown.
 pub(crate) fn is_forgotten(since: Timestamp, until: Option<Timestamp>, now: Timestamp) -> bool {
     until.is_none() && (now.duration_since(since) >= PAUSED_MAX || clock_tolerance::is_in_future(since, now))
 }
 
-/// What a verdict rests on.
+/// The inputs of a verdict.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HealthFacts<'a> {
     pub(crate) now: Timestamp,
-    /// The election's verdict on this node, and its reason.
+    /// The election's result for this node, and its reason.
     pub(crate) state: RoleState,
     pub(crate) reason: &'a StateReason,
-    /// What the probes said.
+    /// The answers of the probes.
     pub(crate) evidence: &'a [ProbeReport],
     pub(crate) plan: Option<&'a SlotSchedule>,
     /// The store's clock minus this node's, in seconds.
     pub(crate) clock_offset_seconds: Option<i64>,
     pub(crate) store: &'a StoreStatus,
-    /// The store shows less than this node has seen.
+    /// The store has older records than this node has read.
     pub(crate) rolled_back: bool,
     /// `None`: the journal cannot be read.
     pub(crate) past: Option<&'a RoleHistory>,
-    /// Runs that ended without a commit, by this node and by those that told of theirs.
+    /// Runs without a commit, of this node and of the nodes that reported theirs.
     pub(crate) failures: &'a [RunSummary],
-    /// What the daemon of this node says of the role, where it answers.
+    /// The answer of this node's daemon, if there is one.
     pub(crate) daemon: Option<&'a str>,
-    /// What was seen besides: drift, the journal's head, the lease.
+    /// Warnings from other observations: drift, the journal's head, the lease.
     pub(crate) observed: &'a [RoleWarning],
 }
 
-/// Everything that a person should look after, the worst first.
+/// All conditions that need an operator's attention, the worst first.
 pub(crate) fn health_warnings(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
     let mut found = Vec::new();
     match facts.store {
         StoreStatus::Failed(why) => found.push(RoleWarning::StoreUnreadable { why: why.clone() }),
         StoreStatus::NotInitialised => found.push(RoleWarning::NoRepository),
-        // One that this node knows and that is gone is among what was seen.
+        // A known repository that is gone is among the observed warnings.
         StoreStatus::Ok | StoreStatus::Gone => {}
     }
     if facts.rolled_back {
@@ -245,7 +247,7 @@ pub(crate) fn health_warnings(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
         if past.unreadable > 0 {
             found.push(RoleWarning::Incomplete { unreadable: past.unreadable });
         }
-        // A role whose slots are committed by a command of `exec` has none.
+        // A role whose slots are committed by a command of `exec` has no snapshots.
         if past.snapshot.is_none() && past.commits.is_empty() && *facts.store == StoreStatus::Ok {
             let since = past.commits.created().filter(|at| !clock_tolerance::is_in_future(*at, facts.now));
             found.push(RoleWarning::NoSnapshot { since });
@@ -256,7 +258,7 @@ pub(crate) fn health_warnings(facts: &HealthFacts<'_>) -> Vec<RoleWarning> {
     found
 }
 
-/// What was tried and failed, and nothing was committed since: the newest run or takeover, and the newest guarded command. The newest first.
+/// Failures without a later commit: the newest run or takeover, and the newest guarded command. The newest comes first.
 pub(crate) fn failures_since_commit(facts: &HealthFacts<'_>) -> Vec<RunSummary> {
     let run = open_failure(facts.failures, facts.past.and_then(RoleHistory::committed)).cloned();
     let command = facts.past.and_then(|past| past.failed_command(corrected_now(facts)));
@@ -297,7 +299,8 @@ fn slots_missed(facts: &HealthFacts<'_>, past: &RoleHistory) -> Option<RoleWarni
     Some(RoleWarning::SlotsMissed { first, last, count, cause })
 }
 
-/// The run that was begun for one of these slots or one before them, unless a run failed after that, and whether it is a command.
+/// The run that was started for one of these slots or an earlier one, unless a run failed after that, and whether it is
+/// a guarded command.
 fn blocking_run(facts: &HealthFacts<'_>, past: &RoleHistory, missed: &[Slot]) -> Option<(RunningBackup, bool)> {
     let command = past.running.as_ref().and_then(RunningBackup::from_command);
     let is_open = |run: &RunningBackup| {
@@ -313,8 +316,8 @@ fn is_state_dir_warning(warning: &RoleWarning) -> bool {
     matches!(warning, RoleWarning::StateUnwritable { .. })
 }
 
-/// Now, by the store's clock where this node's is known to be off: its own would count slots that have not come, or leave out some
-/// that have.
+/// The present by the store's clock if this node's clock is known to be off: its own would count slots that have not
+/// started, or omit some that have.
 fn corrected_now(facts: &HealthFacts<'_>) -> Timestamp {
     let offset = facts
         .clock_offset_seconds
@@ -323,10 +326,10 @@ fn corrected_now(facts: &HealthFacts<'_>) -> Timestamp {
     offset.and_then(|offset| facts.now.checked_add(offset).ok()).unwrap_or(facts.now)
 }
 
-/// How bad it is.
+/// The severity of a warning.
 pub fn severity(warning: &RoleWarning) -> Severity {
     match warning {
-        // Another node may have the role, and back it up.
+        // Another node may hold the role and back it up.
         RoleWarning::RunFailed(run) if (run.step, run.outcome) == (RunStep::Takeover, RunOutcome::Unknown) => {
             Severity::Unknown
         }
@@ -365,7 +368,7 @@ pub fn severity(warning: &RoleWarning) -> Severity {
     }
 }
 
-/// How bad a verdict on a node is by itself; `None`: it is as it should be. A pause is a warning of its own.
+/// The severity of a node's state by itself; `None`: the state is normal. A pause has its own warning.
 pub fn of_state(state: RoleState) -> Option<Severity> {
     match state {
         RoleState::Active | RoleState::Standby | RoleState::Paused => None,

@@ -1,5 +1,5 @@
-//! What jobs report: plain data, no sentences. `cli` makes prose and JSON of it, and the JSON is part of the outside
-//! contract.
+//! What jobs report: plain data without sentences. `cli` renders it as text and JSON, and the JSON is part of the
+//! external contract.
 
 pub mod audited;
 pub mod browse;
@@ -23,19 +23,19 @@ pub use crate::tree::problem::{PathProblem, PathProblemKind};
 
 pub use crate::text::ADVICE;
 
-/// How a run over one role ended.
+/// How a run of one role ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunOutcome {
     /// A snapshot with changes was committed.
     Committed,
-    /// A snapshot was committed; its manifest root is the one before.
+    /// A snapshot was committed whose manifest root equals the previous one's.
     Unchanged,
     /// Another node is active.
     Standby,
     /// The slot is committed already, or none is due.
     Skipped,
-    /// The election, or whether the commit went through, cannot be told.
+    /// The result of the election or of the commit is unknown.
     Unknown,
     /// A newer takeover exists; nothing was committed.
     Fenced,
@@ -43,108 +43,110 @@ pub enum RunOutcome {
     Failed,
 }
 
-/// Files by what became of them, compared with the snapshot before.
+/// Files by their difference from the previous snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileCounts {
-    /// Not there before.
+    /// Not in the previous snapshot.
     pub new: u64,
     /// Content or metadata differs.
     pub changed: u64,
-    /// Equal.
+    /// Equal in both.
     pub unchanged: u64,
-    /// No longer there.
+    /// No longer in the source.
     pub removed: u64,
-    /// Could not be read. [`RoleReport::problems`] names each, or the directory above it; one of which nothing is known counts as one.
+    /// Could not be read. [`RoleReport::problems`] names each of them, or the directory above it; an unreadable
+    /// directory with unknown content counts as one.
     pub unreadable: u64,
-    /// Those of them that are in the snapshot as they were read last.
+    /// Those of `unreadable` that the snapshot contains as they were last read.
     #[serde(default)]
     pub kept: u64,
 }
 
-/// Bytes by where they went.
+/// Bytes by processing step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ByteCounts {
     /// Size of all regular files of the snapshot.
     pub source: u64,
     /// Read from files.
     pub read: u64,
-    /// Content that the repository did not have, before compression.
+    /// Content that was new to the repository, before compression.
     pub new: u64,
-    /// Sent to the store, everything included.
+    /// Sent to the store in total.
     pub uploaded: u64,
 }
 
-/// What the store had lost of what the index names, and what a run did about it.
+/// Indexed content that the store had lost, and what the run did about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LossReport {
-    /// Packs that are missing, or have not what they should have.
+    /// Packs that are missing or incomplete.
     pub packs: u64,
-    /// Bytes of their content that were stored again, before compression.
+    /// Bytes of their content that the run stored again, before compression.
     pub healed_bytes: u64,
-    /// Files of snapshots that need what is still missing, counted once a snapshot; `None`: it could not be told.
+    /// Files of snapshots that need what is still missing, counted once for each snapshot; `None`: unknown.
     pub missing_files: Option<u64>,
-    /// The first of them, at most [`verified::AFFECTED_MAX`].
+    /// The first of these files, at most [`verified::AFFECTED_MAX`].
     pub missing: Vec<MissingFile>,
 }
 
 /// A file of a snapshot whose content is lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingFile {
-    /// The snapshot.
+    /// The snapshot that contains the file.
     pub snapshot: Digest,
-    /// The file; where a part of a manifest is lost, the first in it.
+    /// Path of the file; if a part of a manifest is lost, the first path in it.
     pub path: TreePath,
 }
 
-/// How a backup of one role went.
+/// Result of a backup of one role.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoleReport {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
-    /// How it ended.
+    /// How the run ended.
     pub outcome: RunOutcome,
-    /// Why, where the outcome alone does not tell: the probe that said no, the error that ended it.
+    /// Explains the outcome if it does not explain itself: the probe that said no, or the error that ended the run.
     pub reason: Option<String>,
-    /// The committed snapshot: the digest of its record.
+    /// ID of the committed snapshot: the digest of its record.
     pub snapshot: Option<Digest>,
-    /// When the snapshot that this run was compared with was taken; `None` for a first run.
+    /// Time of the snapshot that this run was compared with; `None` for a first run.
     pub previous: Option<Timestamp>,
-    /// The fencing token it ran under.
+    /// The fencing token of the run.
     pub term: Option<Term>,
-    /// The slot it was for.
+    /// The slot of the run; `None` for an unscheduled run.
     pub slot: Option<Timestamp>,
     /// Whether this run appended a takeover.
     pub takeover: bool,
-    /// Counts.
+    /// Numbers of files.
     pub files: FileCounts,
-    /// Counts.
+    /// Numbers of bytes.
     pub bytes: ByteCounts,
     /// Requests sent to the store.
     pub requests: u64,
-    /// How long it took.
+    /// Duration of the run.
     pub duration: Duration,
-    /// What went wrong with single paths, at most [`PROBLEMS_MAX`].
+    /// Problems of single paths, at most [`PROBLEMS_MAX`].
     pub problems: Vec<PathProblem>,
-    /// How many problems there were, those included that `problems` has no room for.
+    /// Number of all problems, including those that `problems` has no room for.
     pub problem_count: u64,
-    /// Sources in which no file was found. [`crate::config::RoleSettings::allow_empty`] or the other sources let the run go on.
+    /// Sources in which no file was found, but which did not stop the run because of
+    /// [`crate::config::RoleSettings::allow_empty`] or the other sources.
     #[serde(default)]
     pub empty_sources: Vec<TreePath>,
-    /// What the store had lost; `None`: nothing was found missing.
+    /// Content that the store had lost; `None`: nothing was found missing.
     #[serde(default)]
     pub loss: Option<LossReport>,
-    /// What speaks against the clock that dated the run's records.
+    /// Evidence that the clock of the run's records was wrong.
     #[serde(default)]
     pub clock_doubt: Option<ClockDoubt>,
 }
 
 impl RoleReport {
-    /// Whether there is a snapshot, and not a byte of content in it.
+    /// Whether there is a snapshot without any content.
     pub fn has_no_content(&self) -> bool {
         self.snapshot.is_some() && self.bytes.source == 0
     }
 
-    /// A report on a run that committed nothing.
+    /// The report of a run that committed nothing.
     pub fn nothing(role: RoleName, outcome: RunOutcome) -> Self {
         Self {
             role,
@@ -168,5 +170,5 @@ impl RoleReport {
     }
 }
 
-/// The most problems that a report names one by one; beyond it they are only counted.
+/// The most problems that a report names; further ones are only counted.
 pub const PROBLEMS_MAX: usize = 1000;

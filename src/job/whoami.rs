@@ -1,14 +1,17 @@
-//! `whoami` and `is-active`: who this node is, where it stands for its roles, and why. They only look: nothing is taken over,
-//! written or made, neither in the store nor in the state directory, except that `whoami` tries whether the latter can be written.
+//! `whoami` and `is-active`: the node's identity, its state for each role, and why. Both are read-only: they take no
+//! role over, and write neither to the store nor to the state directory, except that `whoami` tests whether the latter
+//! is writable.
 //!
-//! Where a daemon does this node's work it is asked how it stands: it knows what a look does not show, that its lease has run out or that
-//! its last run failed and could not be written down. Its word makes an `active` less, and nothing more.
+//! If a daemon runs this node's backups, it is asked for its state, because it knows more: that its lease ran out, or
+//! that its last run failed and could not be recorded. The daemon's answer can turn `active` into another state, never
+//! another state into `active`.
 //!
-//! They answer different questions. `whoami` asks the election, so it says `active` only of a node whose journal was read and does
-//! not contradict. `is-active` is a guard that scripts run often, so where probes decide it goes by them alone: a store that
-//! cannot be reached must not stop a node's other work. Where a lease decides it has to look who has it.
+//! The two commands answer different questions. `whoami` runs the election, so it reports `active` only if the journal
+//! was read and does not contradict. `is-active` is a guard that scripts call often, so for a role with probes it uses
+//! the probes alone: an unreachable store must not stop a node's other work. For a role with a lease it has to read the
+//! lease's holder.
 //!
-//! The answer comes soon also where the store or a probe hangs: whoever asks is often somebody whose night is spoiled already.
+//! Both answer quickly even if the store or a probe hangs, because they are often called during an incident.
 
 mod verdict;
 
@@ -57,66 +60,66 @@ use crate::role::lease::{LeaseReply, LeaseService as _};
 use crate::role::probe::{self, HostProbeRunner, ProbeAssessment};
 use crate::store::{Store, StoreError};
 
-/// How long stores and probes are waited for, so that the whole answer is there within two seconds.
+/// Longest wait for stores and probes, so that the whole answer takes less than two seconds.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How much longer than the patience etcd may take after a slow store, as a part of it.
+/// Additional time for etcd after a slow store, as a fraction of the time limit.
 const ETCD_AFTER_PART: u32 = 6;
 
-/// Who asks, from where.
+/// Inputs of `whoami` and `is-active`.
 #[derive(Debug, Clone, Copy)]
 pub struct WhoamiRequest<'a> {
-    /// Everything configured.
+    /// The whole config.
     pub settings: &'a Settings,
-    /// `--node NAME`.
+    /// The value of `--node`.
     pub name: Option<&'a str>,
-    /// Who this node is, if a daemon said so.
+    /// This node's ID as reported by its daemon.
     pub daemon_node_id: Option<NodeId>,
-    /// Where this node keeps its state, if it has a place for it.
+    /// This node's state directory, if it has one.
     pub state_dir: Option<&'a Path>,
-    /// What others on this host may do with the files that it works with.
+    /// Files of this node that other users of the host may change or read.
     pub exposures: &'a [FileExposure],
-    /// The clocks.
+    /// Clock and randomness.
     pub env: &'a Env,
-    /// How long stores and probes are waited for.
+    /// Longest wait for stores and probes.
     pub timeout: Duration,
 }
 
-/// What a daemon says of one role.
+/// A daemon's state of one role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonRoleStatus {
-    /// How it stands; `None`: it has not found out yet.
+    /// The state; `None`: not yet determined.
     pub state: Option<RoleState>,
-    /// The same in words, without a full stop.
+    /// The reason in words, without a full stop.
     pub why: String,
-    /// How its last run failed, if nothing was committed since.
+    /// The last failed run, if nothing was committed since.
     pub failure: Option<RunFailure>,
-    /// The run for a slot that is under way.
+    /// The running backup of a slot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub under_way: Option<RunningBackup>,
 }
 
-/// The daemon of this node.
+/// The answer of this node's daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum DaemonAnswer {
-    /// There is none, or it cannot be asked.
+    /// There is no daemon, or it cannot be asked.
     #[default]
     None,
-    /// It does not answer.
+    /// The daemon does not answer.
     Silent,
-    /// It answers.
+    /// The daemon answered.
     Answered(BTreeMap<RoleName, DaemonRoleStatus>),
 }
 
 impl DaemonAnswer {
-    /// What it says of this role.
+    /// The daemon's state of this role.
     pub(crate) fn of(&self, role: &RoleName) -> Option<&DaemonRoleStatus> {
         let Self::Answered(words) = self else { return None };
         words.get(role)
     }
 }
 
-/// Looks at everything at once, the store of each role by `connect`, while the `daemon` is asked.
+/// Examines all roles at the same time: probes, stores (opened by `connect`), etcd and the `daemon`.
 pub async fn whoami(
     asker: &WhoamiRequest<'_>,
     roles: &[&RoleSettings],
@@ -125,7 +128,7 @@ pub async fn whoami(
 ) -> WhoamiReport {
     let (stored, label) = identity::peek_identity(asker.state_dir, asker.name);
     let id = asker.daemon_node_id.or(stored);
-    // Somebody without an identity never had a role, as any ID tells that nobody has.
+    // A node without an ID never held a role; a random ID gives the same result.
     let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
     let connected = connect.boxed().shared();
     let sessions = LeaseSessions::read_only(asker.settings, asker.env, asker.timeout);
@@ -158,7 +161,7 @@ pub async fn whoami(
     }
 }
 
-/// Whether this node is active. Without a lease that is what settings and probes tell, and no store is asked.
+/// Whether this node is active. Without a lease the config and the probes decide, and the store is not asked.
 pub async fn is_active(
     asker: &WhoamiRequest<'_>,
     role: &RoleSettings,
@@ -178,7 +181,7 @@ pub async fn is_active(
     }
 }
 
-/// What the probes say; `patience` cuts short those that may take longer.
+/// Runs the probes; `patience` shortens their time limits.
 async fn run_probes(
     role: &RoleSettings,
     label: &str,
@@ -197,7 +200,7 @@ async fn run_probes(
     let context = probe::CommandVariables { environment, ..probe::CommandVariables::new(label, role.name.clone()) };
     let asked = probe::assess(&probe, fallback.as_ref(), &context, &HostProbeRunner, env);
     let Some(patience) = patience else { return Some(asked.await) };
-    // Only so many commands run at once: with more of them the last may start when the time is up.
+    // The number of commands that run at the same time is limited, so the last one may start when the time is over.
     let unknown = ProbeAssessment { answer: probe::ProbeAnswer::Unknown, fallback: None, results: Vec::new() };
     Some(tokio::time::timeout(patience + patience / 10, asked).await.unwrap_or(unknown))
 }
@@ -217,11 +220,11 @@ fn cap_probe_timeouts(probe: &mut Probe, most: Duration) {
 #[derive(Debug)]
 struct LocalInspection {
     daemon: DaemonAnswer,
-    /// Why the state directory cannot be written.
+    /// Why the state directory is not writable.
     state_dir_error: Option<String>,
 }
 
-/// Why the state directory cannot be written, if that can be told: a small file is written there and removed.
+/// Tests whether the state directory is writable, by writing and removing a small file. Returns the error.
 pub(crate) async fn try_state_dir(asker: &WhoamiRequest<'_>) -> Option<String> {
     let dir = asker.state_dir?.to_owned();
     let shown = dir.display().to_string();
@@ -234,47 +237,48 @@ pub(crate) async fn try_state_dir(asker: &WhoamiRequest<'_>) -> Option<String> {
     Some(format!("{shown}: {why}"))
 }
 
-/// What a look at the store came to.
+/// What was read from the store.
 #[derive(Debug)]
 struct StoreInspection {
     state: StoreState,
     archive: Option<ReadOnlyRepository>,
     memory: SavedState,
-    /// What the lease's object says, where there is one.
+    /// The state of the lease, if the role has one.
     lease: Option<LeaseReply>,
     peers: Vec<PeerPresence>,
-    /// The backup that is under way, on any node.
+    /// The running backup of any node.
     under_way: Option<RunningBackup>,
-    /// What is known of losses.
+    /// The newest note about lost packs.
     loss: Option<LossNote>,
-    /// That the journal cannot be written, where its head is in etcd.
+    /// The journal's head is in etcd and unusable.
     head: Option<RoleWarning>,
-    /// That records of the journal are lost which this node has read.
+    /// Records that this node has read are missing from the store.
     lost_records: Option<RoleWarning>,
-    /// What of all this could not be read.
+    /// The inputs that could not be read.
     unread: Vec<RoleWarning>,
 }
 
-/// What another node told of itself longer ago may not be so any more: a daily cron job tells it once a day.
+/// Older announcements are not compared, because they may be outdated: a daily cron job renews its announcement once a
+/// day.
 const DRIFT_MAX: SignedDuration = SignedDuration::from_hours(25);
 
-/// How long each part beside the journal is waited for: none is a reason to know less of this node.
+/// Longest wait for each additional input: if one does not come, the report on this node is still complete.
 const PART_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How etcd itself is, within the patience.
+/// The state of etcd, or a timeout.
 async fn etcd_status(asker: &WhoamiRequest<'_>, sessions: LeaseSessions) -> Option<EtcdHealth> {
     let asked = tokio::time::timeout(asker.timeout, sessions.etcd_status()).await;
     let silent = || EtcdHealth::Failed(etcd_timeout_text(asker, &sessions, asker.timeout));
     asked.unwrap_or_else(|_| Some(silent()))
 }
 
-/// That etcd did not answer in time, whoever was asked of it.
+/// The text for an etcd that did not answer in time.
 fn etcd_timeout_text(asker: &WhoamiRequest<'_>, sessions: &LeaseSessions, patience: Duration) -> String {
     let endpoints = asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.join(", ")).unwrap_or_default();
     format!("etcd: {endpoints}: {}", no_answer_text(patience, sessions.etcd_last_error().as_deref()))
 }
 
-/// That the store did not answer in time. Its URL stands beside it.
+/// The text for a store that did not answer in time. The report shows its URL beside it.
 fn store_timeout_text(asker: &WhoamiRequest<'_>, connecting: &StoreConnection) -> String {
     let from = asker.settings.store.endpoint.as_ref().map(|endpoint| format!("{endpoint}: ")).unwrap_or_default();
     let trouble = connecting.peek().and_then(|store| store.as_ref().ok()?.last_attempt_error());
@@ -283,7 +287,7 @@ fn store_timeout_text(asker: &WhoamiRequest<'_>, connecting: &StoreConnection) -
 
 type StoreConnection = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
 
-/// Looks at a role's store, in a task of its own: one that blocks its thread keeps nobody waiting either.
+/// Reads a role's store in a task of its own, so that a blocked thread does not delay the answer.
 async fn inspect_store(
     asker: &WhoamiRequest<'_>,
     node: NodeId,
@@ -336,7 +340,8 @@ async fn inspect_store(
             })
         }
     };
-    // The key in etcd is named after the repository, so the store has to be read first. A store that took its time leaves little.
+    // The key in etcd contains the repository's ID, so the store has to be read first. After a slow store little time
+    // is left.
     let left = patience.store + asker.timeout / ETCD_AFTER_PART;
     let Some(archive) = &looked.archive else {
         if role.lease == LeaseKind::Etcd && looked.state.status == StoreStatus::NotInitialised {
@@ -366,7 +371,7 @@ async fn inspect_store(
     looked
 }
 
-/// That the journal of `archive` cannot be written, if that can be seen.
+/// A warning if the head of `archive`'s journal is unusable.
 async fn look_at_head(env: &Env, archive: &ReadOnlyRepository, sessions: &LeaseSessions) -> Option<RoleWarning> {
     let nobody = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let journal = sessions.seats().journal(&archive.repository, env, &nobody, InstanceId([0; InstanceId::LEN]));
@@ -399,7 +404,7 @@ async fn read(
             LeaseKind::Etcd | LeaseKind::None => None,
         }
     };
-    // What cannot be seen of them in time is told as that: nothing of this node rests on it.
+    // If they cannot be read in time, a warning says so; this node's state does not depend on them.
     let peers = async |repository: Repository| {
         unread_warnings::in_time(
             UnreadableInput::Peers,
@@ -476,7 +481,7 @@ fn status(
     let view = looked.archive.as_ref().map(|archive| &archive.view);
     let history = match &looked.state.status {
         StoreStatus::NotInitialised => Some(ElectionHistory::default()),
-        // What it shows is not the history any more: nothing starts on it.
+        // A store that was rolled back has no valid history, and no run starts on it.
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
         _ => view.map(|view| election_history(view, &looked.memory, node)),
     };
@@ -543,7 +548,7 @@ fn status(
     {
         seen.push(RoleWarning::AnotherRepository { known, found: archive.repository.keys.repo() });
     }
-    // Who lives by etcd's word is taken at that.
+    // The announcement in etcd is newer than the one in the store.
     let (registered, unlisted) = match &etcd {
         Some(EtcdHealth::Ok { nodes, unread, .. }) => (nodes.as_slice(), unread.clone()),
         _ => (&[][..], None),
@@ -554,7 +559,8 @@ fn status(
         harmless: false,
     });
     seen.extend(unlisted);
-    // What this node was before its state directory was lost is no other node, and runs no more.
+    // A former identity of this node, from before it lost its state directory, is not another node and has no
+    // processes.
     let born = asker.state_dir.and_then(identity::identity_created_at);
     let is_former = |peer: &PeerPresence| presence::is_former_identity(peer, label, born);
     let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX);
@@ -626,7 +632,7 @@ fn status(
     }
 }
 
-/// The next slot that a run may begin for, as far as a pause has an end.
+/// The next slot for which a run may start, after the end of a pause.
 fn next_slot(
     plan: &crate::role::slot::SlotSchedule,
     now: jiff::Timestamp,
@@ -636,7 +642,7 @@ fn next_slot(
     plan.next(from).map(|slot| slot.at)
 }
 
-/// That content is lost, as it was noted.
+/// The warning for a note about lost packs.
 fn loss_warning(note: &LossNote) -> RoleWarning {
     let (by, time) = (note.node.clone(), note.time);
     match &note.remains {
@@ -647,7 +653,7 @@ fn loss_warning(note: &LossNote) -> RoleWarning {
     }
 }
 
-/// Whether a journal shows this node's work, and that of no other.
+/// Whether all work in the journal is this node's.
 fn is_only_author(node: NodeId, view: &JournalView) -> bool {
     let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.node.id);
     let Some(holder) = view.state.holder.as_ref().map(|holder| holder.node.id) else { return false };
@@ -658,7 +664,7 @@ fn is_unread_part(found: &RoleWarning, part: UnreadableInput) -> bool {
     matches!(found, RoleWarning::Unread { what, .. } if *what == part)
 }
 
-/// That who has the lease cannot be read, and why.
+/// The warning that the lease's holder cannot be read.
 fn lease_unread(looked: &StoreInspection, etcd: Option<&EtcdHealth>) -> Option<RoleWarning> {
     let why = match (etcd, &looked.lease) {
         (Some(EtcdHealth::Failed(why)), _) | (_, Some(LeaseReply::Unknown { why })) => why.clone(),
@@ -667,8 +673,8 @@ fn lease_unread(looked: &StoreInspection, etcd: Option<&EtcdHealth>) -> Option<R
     Some(RoleWarning::LeaseUnread { why })
 }
 
-/// Runs that ended without a commit: this node's, and those that the others told of. What they told is opened with the repository's
-/// key, so that it is known to be theirs.
+/// Failed runs of this node and of the other nodes. The others' reports are encrypted with the repository's key, so
+/// their origin is authenticated.
 fn failures(
     asker: &WhoamiRequest<'_>,
     role: &RoleSettings,
@@ -684,7 +690,7 @@ fn failures(
     run_failure::known_failures(own, label, &looked.peers, keys)
 }
 
-/// The newest snapshot, as the run that it was.
+/// The newest snapshot as a run.
 fn last_commit(view: &JournalView) -> Option<RunSummary> {
     let snapshots = &view.state.snapshots;
     let snapshot = snapshots.last()?;

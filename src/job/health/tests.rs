@@ -13,7 +13,7 @@ fn at(minutes: i64) -> Timestamp {
     Timestamp::from_second(minutes * 60).unwrap()
 }
 
-/// A slot each hour, which must have begun half an hour later.
+/// A slot every hour, to be started within half an hour.
 fn plan() -> SlotSchedule {
     let mut role = RoleSettings::new("app".parse().unwrap(), KeySource::None, Vec::new());
     role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
@@ -38,14 +38,14 @@ fn failure(minute: i64, after: Option<u64>) -> RunSummary {
     }
 }
 
-/// A command for the slot of this minute that ended a minute later with this exit code.
+/// A command for the slot at this minute that ended a minute later with this exit code.
 fn command(slot: i64, exit: u8) -> CommandEnd {
     let node = WriterNode { id: NodeId([1; 16]), name: "east".to_owned() };
     let end = EndBody { exit, ..EndBody::default() };
     CommandEnd { seq: Seq(9), node, time: at(slot + 1), slot: at(slot), end }
 }
 
-/// A role that was made in the first minute and has a commit for the slot of 10:00, seen at 10:10.
+/// A role that was created in the first minute and has a commit for the slot of 10:00, seen at 10:10.
 struct Scene {
     past: RoleHistory,
     failures: Vec<RunSummary>,
@@ -104,7 +104,7 @@ impl Scene {
         })
     }
 
-    /// The worst of it, by warnings and by state.
+    /// The worst severity, by warnings and by state.
     fn worst(&self) -> Option<Severity> {
         self.judged().iter().map(severity).max().max(of_state(self.state))
     }
@@ -387,7 +387,7 @@ fn a_command_that_failed_is_critical_at_once_and_on_every_node_until_its_slot_is
     let stopped = told("was stopped, because its node was no longer active, and ended with exit code 0");
     assert_eq!(with(&|end| end.stopped = true), stopped, "it was not done");
     assert_eq!(with(&|end| end.exit = 137), told("ended with exit code 137"), "as older versions recorded it");
-    // What ends it.
+    // Conditions that end the warning.
     let none = (None, Vec::new());
     assert_eq!(scene(command(660, 0), &|_| ()), none);
     assert_eq!(scene(command(600, 3), &|s| s.now = 610), none, "a backup has committed its slot");

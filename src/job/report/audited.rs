@@ -1,4 +1,4 @@
-//! What `audit` reports: how the slots stand, and what a person should know of a journal.
+//! What `audit` reports: the state of the slots, and what an operator should know about a journal.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -7,80 +7,80 @@ use super::snapshot::EmptySources;
 use super::whoami::RunSummary;
 use crate::ids::{Digest, RoleName, Seq, Term};
 
-/// What a role's journal tells of the time since some instant.
+/// Result of an audit for the time since some instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditReport {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
-    /// From when on.
+    /// Begin of the audited period.
     pub since: Timestamp,
-    /// Journal records read.
+    /// Number of journal records that were read.
     pub records: u64,
-    /// How its slots stand; `None` for a role without a schedule.
+    /// Counts of the slots; `None` for a role without a schedule.
     pub slots: Option<SlotCounts>,
-    /// Who did the work, by name.
+    /// The nodes that ran the role, by name.
     pub nodes: Vec<NodeShare>,
-    /// What is wrong, at most [`super::PROBLEMS_MAX`].
+    /// Problems, at most [`super::PROBLEMS_MAX`].
     pub findings: Vec<AuditFinding>,
-    /// How many there were.
+    /// Number of all findings.
     pub finding_count: u64,
-    /// What looks like a finding and is none, at most [`super::PROBLEMS_MAX`].
+    /// Conditions that look like a finding and are explained, at most [`super::PROBLEMS_MAX`].
     pub notes: Vec<AuditNote>,
 }
 
-/// Slots by how they stand. Each that is expected is committed, missed, paused or open.
+/// Slots by state. Each expected slot is committed, missed, paused or open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct SlotCounts {
-    /// That have started, as the schedule says now. Those before the first commit that is known are not expected.
+    /// Slots of the present schedule that have started. Slots before the first known commit are not expected.
     pub expected: u64,
-    /// That have a commit.
+    /// Slots with a commit.
     pub committed: u64,
-    /// That nobody will commit in time any more.
+    /// Slots that no node can commit in time any more.
     pub missed: u64,
-    /// Of the committed ones those that were begun or committed too late.
+    /// Committed slots whose run began or ended too late.
     pub late: u64,
-    /// That have no commit because the role was paused.
+    /// Slots without a commit because the role was paused.
     pub paused: u64,
-    /// That have still time.
+    /// Slots that can still be committed in time.
     pub open: u64,
-    /// Commits for instants that the schedule does not have: it was another one then.
+    /// Commits for instants that the present schedule does not contain: another schedule was in force.
     pub unplanned: u64,
 }
 
-/// What one node did.
+/// The runs of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct NodeShare {
-    /// Its label.
+    /// The node's label.
     pub node: String,
-    /// Snapshots, and guarded commands that ended well for a slot.
+    /// Snapshots, and scheduled guarded commands that succeeded.
     pub commits: u64,
-    /// Guarded commands that were begun for a slot.
+    /// Scheduled guarded commands that were started.
     pub attempts: u64,
 }
 
-/// What commits a slot: a snapshot, or the good end of a guarded command.
+/// The commit of a slot: a snapshot, or a successful guarded command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CommitInfo {
     /// The record's number.
     pub seq: Seq,
     /// The label of the node that wrote it.
     pub node: String,
-    /// The fencing token.
+    /// The fencing token of the commit.
     pub term: Term,
-    /// When its work was begun.
+    /// When the run began.
     pub began: Timestamp,
-    /// When it was written, by the store's clock if the writer saw it.
+    /// When the record was written, by the store's clock if the writer saw it.
     pub time: Timestamp,
 }
 
-/// A guarded command that was begun for a slot.
+/// A guarded command that was started for a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SlotAttempt {
     /// The label of the node that ran it.
     pub node: String,
-    /// The fencing token.
+    /// The fencing token of the command.
     pub term: Term,
-    /// When it was begun.
+    /// When the command started.
     pub began: Timestamp,
     /// How it ended; `None`: no end was recorded.
     pub end: Option<AttemptEnd>,
@@ -89,187 +89,187 @@ pub struct SlotAttempt {
 /// How a guarded command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct AttemptEnd {
-    /// Its exit code; 128 and the number for a signal.
+    /// Its exit code; 128 plus the signal number if a signal ended it.
     pub exit: u8,
-    /// It was ended because its node was no longer active.
+    /// It was stopped because its node was no longer active.
     pub stopped: bool,
 }
 
-/// Snapshots one after the other that say the same.
+/// Consecutive snapshots with the same property.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotStreak {
-    /// The first of them.
+    /// Time of the first of them.
     pub first: Timestamp,
-    /// The last of them.
+    /// Time of the last of them.
     pub last: Timestamp,
-    /// The last one's ID.
+    /// ID of the last of them.
     pub snapshot: Digest,
-    /// How many.
+    /// Number of snapshots.
     pub runs: u64,
     /// Entries that the last one reported as new, changed or removed.
     pub changes: u64,
-    /// Bytes of new content in all of them but the first, lists of files included.
+    /// Bytes of new content in all of them but the first, manifest nodes included.
     pub new_bytes: u64,
-    /// The trees are equal, although changes were reported.
+    /// Their manifest roots are equal, although changes were reported.
     pub same_tree: bool,
 }
 
-/// Snapshots one after the other that lack files that could not be read.
+/// Consecutive snapshots that lack files that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IncompleteStreak {
-    /// The first of them that is known.
+    /// Time of the first known one.
     pub first: Timestamp,
-    /// The last of them.
+    /// Time of the last of them.
     pub last: Timestamp,
-    /// The last one's ID.
+    /// ID of the last of them.
     pub snapshot: Digest,
-    /// How many.
+    /// Number of snapshots.
     pub runs: u64,
     /// Entries that the last one could not read.
     pub unreadable: u64,
 }
 
-/// Something that is not as it should be.
+/// A problem that the audit found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditFinding {
-    /// The last run, or the last try to take the role, failed, and nothing was committed since. The journal does not have it: it is what
-    /// the node that audits knows, and what the others told.
+    /// The last run, or the last attempt to take the role, failed, and nothing was committed since. The journal does
+    /// not contain it: the auditing node knows it, or another node reported it.
     Failed(RunSummary),
-    /// The state directory of the node that audits, and that has the role, cannot be written.
+    /// The state directory of the auditing node, which holds the role, is not writable.
     StateUnwritable {
-        /// Why.
+        /// The error of the write.
         why: String,
     },
-    /// Slots one after the other without a commit.
+    /// Consecutive slots without a commit.
     Missed {
-        /// The first of them.
+        /// The first slot.
         first: Timestamp,
-        /// The last of them.
+        /// The last slot.
         last: Timestamp,
-        /// How many.
+        /// Number of slots.
         count: u64,
-        /// Who tried; only where there is one slot.
+        /// The attempts; only for a single slot.
         attempts: Vec<SlotAttempt>,
     },
-    /// The config has no schedule for the role, and slots were committed by one.
+    /// The config has no schedule for the role, but slots were committed by one.
     ScheduleMissing {
-        /// When one was committed last.
+        /// The last committed slot.
         last: Timestamp,
     },
-    /// A slot that was begun after `missed_after`, or committed after the next one had started.
+    /// A slot whose run began after `missed_after`, or that was committed after the next slot had started.
     Late {
-        /// Which.
+        /// The late slot.
         slot: Timestamp,
-        /// By whom, and when.
+        /// Its commit.
         commit: CommitInfo,
     },
     /// A slot with more than one commit.
     Duplicate {
-        /// Which.
+        /// The slot.
         slot: Timestamp,
-        /// All of them.
+        /// All its commits.
         commits: Vec<CommitInfo>,
     },
-    /// A record that is gone, although later ones are there or this node has seen it.
+    /// A missing record, although later records exist or this node has read it.
     Hole {
         /// Its key in the store.
         record: String,
     },
-    /// A record that cannot be used, or does not continue the one before.
+    /// A record that is unusable, or does not continue the one before.
     Broken {
         /// Its key in the store.
         record: String,
-        /// Why.
+        /// What is wrong with it.
         what: String,
     },
-    /// The same changed set run after run.
+    /// Consecutive runs report the same changed set.
     SameChanges(SnapshotStreak),
-    /// Every file was reported as changed, and no content was new.
+    /// Every file was reported as changed, although no content was new.
     EverythingChanged(SnapshotStreak),
-    /// Records that are dated beyond the present.
+    /// Records that are dated in the future.
     Future {
-        /// How many, slots included of which no record is known any more.
+        /// Number of records and of slots whose record no longer exists.
         count: u64,
         /// The latest date.
         latest: Timestamp,
-        /// The nodes that wrote them, by name, as far as records tell.
+        /// The nodes that wrote them, by name, as far as the records name them.
         nodes: Vec<String>,
-        /// This node's clock is the one that is probably wrong: nothing is dated by it, or several nodes agree against it.
+        /// Probably this node's own clock is wrong: nothing is dated by it, or several nodes agree against it.
         reader: bool,
     },
-    /// Records that are dated much earlier than one that comes before them.
+    /// Records that are dated much earlier than a preceding record.
     Backdated {
-        /// How many.
+        /// Number of records.
         count: u64,
-        /// By how much, at most.
+        /// The largest difference.
         by: SignedDuration,
         /// The nodes that wrote them, by name.
         nodes: Vec<String>,
     },
     /// The newest snapshot lacks files that could not be read.
     Incomplete(IncompleteStreak),
-    /// The newest snapshot has nothing of some sources or dumps.
+    /// Some sources or dumps of the newest snapshot are empty.
     EmptySources {
-        /// The first snapshot in a row that lacks some.
+        /// Time of the first consecutive snapshot with an empty source.
         first: Timestamp,
-        /// The last.
+        /// Time of the last one.
         last: Timestamp,
-        /// The last one's ID.
+        /// ID of the last one.
         snapshot: Digest,
-        /// How many.
+        /// Number of snapshots.
         runs: u64,
-        /// Which, of the last one.
+        /// The empty sources of the last one.
         empty: EmptySources,
     },
-    /// More takeovers than a pair needs.
+    /// More takeovers than a pair of nodes needs.
     Flapping {
-        /// The first of them.
+        /// Time of the first takeover.
         first: Timestamp,
-        /// The last of them.
+        /// Time of the last takeover.
         last: Timestamp,
-        /// How many.
+        /// Number of takeovers.
         count: u64,
-        /// Who took the role, by name.
+        /// The nodes that took the role, by name.
         nodes: Vec<String>,
     },
     /// A pause without a stated end that lasts for more than a day.
     PausedTooLong {
-        /// Since when.
+        /// Begin of the pause.
         since: Timestamp,
-        /// On which node it was said.
+        /// The node on which the operator paused the role.
         by: String,
-        /// Why.
+        /// The operator's reason.
         why: Option<String>,
     },
 }
 
-/// Something that looks like a finding, with what explains it.
+/// A condition that looks like a finding, with its explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditNote {
-    /// Slots one after the other without a commit, because of a pause.
+    /// Consecutive slots without a commit because of a pause.
     Paused {
-        /// The first of them.
+        /// The first slot.
         first: Timestamp,
-        /// The last of them.
+        /// The last slot.
         last: Timestamp,
-        /// How many.
+        /// Number of slots.
         count: u64,
-        /// On which node it was said.
+        /// The node on which the operator paused the role.
         by: String,
-        /// Why.
+        /// The operator's reason.
         why: Option<String>,
     },
-    /// Records that were dated beyond the present, and that an operator has amended.
+    /// Records that were dated in the future, which an operator has amended.
     Amended {
-        /// How many.
+        /// Number of records.
         count: u64,
         /// The latest date.
         latest: Timestamp,
-        /// On which node.
+        /// The node on which the operator amended the dates.
         by: String,
     },
-    /// The same changed set run after run, but each run brought new content.
+    /// Consecutive runs report the same changed set, but each run has new content.
     SameFiles(SnapshotStreak),
-    /// Snapshots one after the other lack files that could not be read; a complete one came after them.
+    /// Consecutive snapshots lack files that could not be read; a complete one came after them.
     Incomplete(IncompleteStreak),
 }

@@ -1,27 +1,27 @@
-//! What a look inside snapshots finds. These come one by one, so that memory does not grow with the tree.
+//! What `ls`, `find` and `diff` report. Results come one by one, so that memory does not grow with the tree.
 
 use serde::Serialize;
 
 use crate::ids::Digest;
 use crate::repo::entry::{ManifestEntry, TreePath};
 
-/// One hit of `find`.
+/// One match of `find`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FindMatch {
-    /// The snapshot it is in.
+    /// The snapshot that contains the entry.
     pub snapshot: Digest,
-    /// The entry.
+    /// The matching entry.
     pub entry: ManifestEntry,
 }
 
 /// One difference between two snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiffLine {
-    /// Which path.
+    /// The path that differs.
     pub path: TreePath,
     /// How it differs.
     pub change: DiffChange,
-    /// Size in the first snapshot; 0 where it is not in there or no regular file.
+    /// Size in the first snapshot; 0 if it does not contain a regular file at this path.
     pub size_before: u64,
     /// Size in the second snapshot, likewise.
     pub size_after: u64,
@@ -31,31 +31,31 @@ pub struct DiffLine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiffChange {
-    /// Only in the second.
+    /// Only in the second snapshot.
     New,
-    /// Only in the first.
+    /// Only in the first snapshot.
     Removed,
-    /// Other content, or another kind of thing.
+    /// Other content, or another file type.
     Content,
     /// Same content; owner, mode, time or attributes differ.
     Metadata,
 }
 
-/// What a whole `diff` came to.
+/// Totals of a `diff`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct DiffCounts {
-    /// Only in the second.
+    /// Paths only in the second snapshot.
     pub new: u64,
-    /// Only in the first.
+    /// Paths only in the first snapshot.
     pub removed: u64,
-    /// Other content.
+    /// Paths with other content.
     pub content: u64,
-    /// Other metadata.
+    /// Paths with other metadata only.
     pub metadata: u64,
 }
 
 impl DiffCounts {
-    /// Counts one more.
+    /// Counts one difference.
     pub fn add(&mut self, change: DiffChange) {
         *match change {
             DiffChange::New => &mut self.new,

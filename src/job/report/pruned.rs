@@ -6,31 +6,31 @@ use crate::ids::{Digest, RoleName};
 use crate::job::prune::retention::KeepReason;
 use crate::journal::state::Snapshot;
 
-/// How a prune of one role went, or would go.
+/// Result of a prune of one role, or of its dry run.
 #[derive(Debug, Clone)]
 pub struct PruneReport {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
-    /// Every snapshot, in the journal's order.
+    /// Every snapshot with its verdict, in the journal's order.
     pub snapshots: Vec<RetentionVerdict>,
-    /// Packs that nothing needs any more.
+    /// Packs that no kept snapshot needs.
     pub packs_condemned: u64,
-    /// Packs whose needed part was written anew.
+    /// Packs whose needed content was copied to new packs.
     pub packs_repacked: u64,
-    /// Bytes that are freed when the grace is over.
+    /// Bytes that are freed after the grace period.
     pub bytes_freed: u64,
-    /// Bytes that nothing needs, and that stay because moving the rest is not worth it.
+    /// Unneeded bytes that stay, because repacking is not worth it.
     pub bytes_unused: u64,
-    /// Packs that something needs and that the store has not got as they should be: nothing is moved out of them.
+    /// Needed packs that the store lacks or has with another size: they are not repacked.
     pub packs_lost: u64,
-    /// What was deleted, of this and of earlier prunes.
+    /// What was deleted, of this prune and of earlier ones.
     pub swept: SweepCounts,
-    /// The store keeps versions of what is deleted: nothing is freed by it alone.
+    /// The store keeps versions of deleted objects, so deletes alone free no space.
     pub is_versioned: bool,
 }
 
 impl PruneReport {
-    /// Where everything stays and nothing is freed.
+    /// The report of a prune that keeps everything and frees nothing.
     pub fn idle(role: RoleName, snapshots: &[Snapshot]) -> Self {
         let verdict = |snapshot: &Snapshot| RetentionVerdict {
             snapshot: snapshot.id,
@@ -53,28 +53,28 @@ impl PruneReport {
     }
 }
 
-/// A snapshot, and what becomes of it.
+/// Whether a snapshot is kept.
 #[derive(Debug, Clone)]
 pub struct RetentionVerdict {
-    /// Which.
+    /// ID of the snapshot.
     pub snapshot: Digest,
-    /// When it was taken.
+    /// Time of the snapshot.
     pub time: Timestamp,
-    /// By which node.
+    /// The node that made it.
     pub node: String,
-    /// Whether it stays.
+    /// Whether it is kept.
     pub kept: bool,
-    /// Why.
+    /// The reasons to keep it.
     pub reasons: Vec<KeepReason>,
 }
 
-/// What a sweep deleted.
+/// What a sweep deleted, and what it will delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SweepCounts {
-    /// Packs.
+    /// Deleted packs.
     pub packs: u64,
-    /// Index objects.
+    /// Deleted index objects.
     pub indexes: u64,
-    /// Packs whose grace is not over.
+    /// Condemned packs whose grace period is not over.
     pub waiting: u64,
 }

@@ -5,22 +5,22 @@ use crate::repo::entry::TreePath;
 
 use super::snapshot::SnapshotInfo;
 
-/// What is lost, what was mended, and what stays lost.
+/// What is lost, what was repaired, and what stays lost.
 #[derive(Debug, Clone)]
 pub struct RepairReport {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
-    /// Nothing was changed.
+    /// Whether this was a dry run, which changes nothing.
     pub dry_run: bool,
-    /// What was found, in the order in which a reader would meet it.
+    /// What was found, in the order in which a reader needs it.
     pub findings: Vec<RepairFinding>,
-    /// The key slots that the store has, and what is wrong with those that are damaged.
+    /// The key slots in the store, with the error of each damaged one.
     pub keys: Vec<(KeyId, Option<String>)>,
-    /// Every live snapshot, oldest first, with what of it cannot be restored.
+    /// Every live snapshot, oldest first, with its losses.
     pub snapshots: Vec<SnapshotLoss>,
-    /// Every pack was read; else those alone whose size is another than the index says.
+    /// Whether every pack was read; otherwise only packs whose size differs from the index.
     pub read_data: bool,
-    /// The record that says so; `None`: none was needed, or it is a dry run.
+    /// The record of the repair; `None`: none was needed, or it is a dry run.
     pub record: Option<(Seq, Term)>,
 }
 
@@ -30,7 +30,7 @@ impl RepairReport {
         !self.findings.is_empty() || self.lost_files() > 0
     }
 
-    /// Snapshots that are left out, since nothing vouches for them.
+    /// Number of snapshots that are left out because nothing vouches for them.
     pub fn left_out(&self) -> u64 {
         let left_out = |finding: &RepairFinding| match finding {
             RepairFinding::Unvouched { snapshots, .. } => snapshots.len() as u64,
@@ -39,7 +39,8 @@ impl RepairReport {
         self.findings.iter().map(left_out).sum()
     }
 
-    /// The key slot that nobody asked to be written again: nothing in the store opens with the key at hand until it is.
+    /// The remembered key slot that was not written again because `--key-slot` was not given: until then the store has
+    /// no slot that the given key opens.
     pub fn unwritten_slot(&self) -> Option<KeyId> {
         self.findings.iter().find_map(|finding| match finding {
             RepairFinding::KeySlot { id, put_back: false } => Some(*id),
@@ -47,120 +48,124 @@ impl RepairReport {
         })
     }
 
-    /// Entries of live snapshots that nothing brings back.
+    /// Number of entries of live snapshots that stay lost.
     pub fn lost_files(&self) -> u64 {
         self.snapshots.iter().map(|snapshot| snapshot.lost_count).sum()
     }
 }
 
-/// One thing that is not as it should be, and what becomes of it.
+/// One problem, and what the repair does about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RepairFinding {
-    /// `format` is lost or not this repository's; it is written again.
+    /// `format` is lost or belongs to another repository; it is written again.
     Format {
-        /// What is wrong with it.
+        /// What is wrong with the stored one.
         what: String,
-        /// What it is made from.
+        /// The origin of the new one.
         source: FormatSource,
     },
-    /// No key slot in the store opens with the key at hand, and this node remembers the one that did.
+    /// The given key opens no key slot in the store, but this node remembers a slot that it opens.
     KeySlot {
-        /// Which.
+        /// ID of the remembered slot.
         id: KeyId,
-        /// Whether it is written again: only if that is asked for, since somebody may have removed it on purpose.
+        /// Whether it is written again: only on request, since an operator may have removed it on purpose.
         put_back: bool,
     },
-    /// A journal record is lost; a record is appended that says so.
+    /// A journal record is lost; a record is appended that declares the loss.
     Record {
-        /// Which.
+        /// Number of the lost record.
         seq: Seq,
         /// What is wrong with it.
         what: String,
-        /// What it said is known: a later record or this node's memory has it.
+        /// Whether its content is known, from a later record or from this node's memory.
         known: bool,
     },
     /// The newest records are lost.
     End {
-        /// The first.
+        /// The first lost number.
         from: Seq,
-        /// The last.
+        /// The last lost number.
         to: Seq,
     },
-    /// The record of the rotation to this generation of the repository key is lost, and all after it: the journal goes on under it.
+    /// The record of the rotation to this generation of the repository key, and all records after it, are lost: the
+    /// journal continues under this generation.
     Rotation(KeyGeneration),
-    /// Another object stands in the place of the copy of the newest rotation's record; the copy is written again.
+    /// The copy of the newest rotation's record was replaced by another object; the copy is written again.
     RotationCopy {
-        /// Its key.
+        /// Key of the copy.
         object: String,
         /// What is wrong with it.
         what: String,
     },
-    /// Records of an older generation that nothing of the newest vouches for, nor this node: they are left out.
+    /// Records of an older generation for which neither a record of the newest generation nor this node vouches: they
+    /// are left out.
     Unvouched {
-        /// The first.
+        /// The first number.
         from: Seq,
-        /// The last.
+        /// The last number.
         to: Seq,
-        /// The snapshots that only they tell of.
+        /// The snapshots that only these records contain.
         snapshots: Vec<Digest>,
     },
-    /// A snapshot whose record is lost, as this node remembers it: it is in the journal again.
+    /// A snapshot whose record is lost, and which this node remembers: it is added to the journal again.
     Snapshot(Digest),
     /// An index object is lost.
     Index {
-        /// Which.
+        /// ID of the index object.
         id: IndexId,
         /// What is wrong with it.
         what: String,
-        /// This node has a copy, which is written again; else what it listed is listed anew from the packs' own tables.
+        /// Whether this node has a copy, which is written again; otherwise its packs are listed again from their own
+        /// tables.
         copy: bool,
     },
-    /// Packs that no index object lists and that snapshots need: they are listed again.
+    /// Packs that snapshots need and no index object lists: they are listed again.
     Listed {
-        /// How many.
+        /// Number of packs.
         packs: u64,
-        /// How many chunks they have.
+        /// Number of their chunks.
         chunks: u64,
     },
-    /// A pack is lost: the index no longer lists it, so that the next backup stores its content again where the source has it.
+    /// A pack is lost: the index no longer lists it, so that the next backup stores its content again if the source
+    /// still has it.
     Pack {
-        /// Which.
+        /// ID of the pack.
         id: PackId,
         /// What is wrong with it.
         what: String,
-        /// Chunks that snapshots need and that were moved out of it.
+        /// Number of needed chunks that were moved out of it.
         moved: u64,
     },
 }
 
-/// What `format` is made from.
+/// The origin of a rebuilt `format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormatSource {
-    /// This node's memory of it: the very same object.
+    /// This node's copy of the original object.
     Memory,
     /// The key and the journal's records.
     Journal,
 }
 
-/// A live snapshot.
+/// Losses of a live snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotLoss {
-    /// Which.
+    /// The snapshot.
     pub info: SnapshotInfo,
-    /// What of it cannot be restored, at most [`LOST_NAMED_MAX`].
+    /// The entries that cannot be restored, at most [`LOST_NAMED_MAX`].
     pub lost: Vec<LostEntry>,
-    /// How many entries.
+    /// Number of all lost entries.
     pub lost_count: u64,
 }
 
-/// What cannot be restored.
+/// A part of a snapshot that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostEntry {
-    /// The file, or the first path of several of which the list itself is lost.
+    /// The file, or the first path of a lost part of the manifest.
     pub path: TreePath,
-    /// How many entries follow it in path order, itself included: 1 for a file.
+    /// Number of lost entries from this path on, itself included: 1 for a file.
     pub entries: u64,
 }
 
-/// The most entries that are named for one snapshot.
+/// The most lost entries that are named for one snapshot.
 pub const LOST_NAMED_MAX: usize = 1000;

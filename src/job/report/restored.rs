@@ -6,17 +6,18 @@ use super::snapshot::SnapshotInfo;
 pub use crate::job::restore::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind, RestoreReport};
 pub use crate::tree::write::{MetadataFailure, MetadataKind};
 
-/// A restore, with what it was about.
+/// A restore with its snapshot and target.
 #[derive(Debug, Clone)]
 pub struct RestoredSnapshot {
-    /// What was restored.
+    /// The restored snapshot.
     pub snapshot: SnapshotInfo,
-    /// Below which directory; `None`: in place.
+    /// The target directory; `None`: in place.
     pub target: Option<PathBuf>,
-    /// What is whole was asked for, and the rest named.
+    /// Whether lost parts were skipped and named, as requested.
     pub salvage: bool,
-    /// The journal as it is tells of this snapshot. Else a former holder of the repository key can have made it up.
+    /// Whether the present journal vouches for this snapshot. Otherwise the holder of a former repository key can have
+    /// made it up.
     pub is_vouched_for: bool,
-    /// How it went.
+    /// Result of the restore.
     pub report: RestoreReport,
 }

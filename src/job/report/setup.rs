@@ -1,4 +1,4 @@
-//! What `init` and the keys' verbs report.
+//! What `init` and the `key` commands report.
 
 use std::path::PathBuf;
 
@@ -7,57 +7,57 @@ use jiff::Timestamp;
 use crate::config::{JournalPlacement, KeySource};
 use crate::ids::{KeyGeneration, KeyId, NodeId, RepoId, RoleName};
 
-/// What `init` came to, role by role.
+/// Result of `init` for all roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitReport {
-    /// The roles that were asked for, in their order.
+    /// The requested roles, in their order.
     pub roles: Vec<InitRoleReport>,
-    /// The ID of the node that this one has become.
+    /// The new ID of this node, if it got one.
     pub new_identity: Option<NodeId>,
 }
 
 /// One role's repository after `init`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitRoleReport {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
-    /// The store, as it describes itself.
+    /// Description of the store.
     pub store: String,
-    /// The repository.
+    /// ID of the repository.
     pub repository: RepoId,
-    /// `false`: it was there already, complete and with the same parameters.
+    /// `false`: the repository existed already, complete and with the same parameters.
     pub created: bool,
-    /// Where the journal lives; never `Auto`.
+    /// Place of the journal's head; never `Auto`.
     pub journal: JournalPlacement,
-    /// How many rounds of racing puts the store passed; 0 when nothing was created.
+    /// Number of proof rounds of racing puts that the store passed; 0 if nothing was created.
     pub proof_rounds: u32,
     /// How the repository key is unlocked.
     pub key: KeySource,
-    /// This run created the key file that `key` names.
+    /// Whether this run created the key file that `key` names.
     pub key_file_created: bool,
-    /// Every node reaches the store, whatever it is mounted on: it is no directory.
+    /// Whether all nodes reach the store independently of mounts: it is not a directory.
     pub shared: bool,
 }
 
-/// What a change of the key slots came to.
+/// Result of a command on key slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyReport {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
     /// What was done.
     pub change: KeyChange,
-    /// The generation of the repository key that this command knows as the newest.
+    /// The newest generation of the repository key that this command knows.
     pub generation: KeyGeneration,
-    /// The slots that unlock the repository now.
+    /// The slots that unlock the repository.
     pub slots: Vec<KeySlotInfo>,
-    /// So many more were not looked at.
+    /// Number of further slots that were not read.
     pub passed_over: usize,
 }
 
-/// What was done about a key.
+/// The change of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyChange {
-    /// Nothing: they are listed.
+    /// No change: the slots are listed.
     None,
     /// The repository key was written to this file.
     Exported(PathBuf),
@@ -65,61 +65,61 @@ pub enum KeyChange {
     Added(KeyId),
     /// A slot was removed.
     Removed(KeyId),
-    /// There is a new repository key.
+    /// The repository key was rotated.
     Rotated(KeyRotation),
 }
 
-/// What a rotation came to.
+/// Result of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRotation {
-    /// The generation that everything is written under from now on.
+    /// The generation of everything written from now on.
     pub generation: KeyGeneration,
-    /// Nothing was changed.
+    /// Whether this was a dry run, which changes nothing.
     pub dry_run: bool,
-    /// An earlier one was cut short, and is finished now.
+    /// Whether an earlier, interrupted rotation was finished.
     pub finished: bool,
-    /// The slots that give it.
+    /// The slots that hold the new key.
     pub written: Vec<KeyId>,
-    /// The slots that are removed, or would be.
+    /// The slots that were removed, or would be.
     pub removed: Vec<KeyId>,
-    /// The slots that the store does not let go: they give what was written before.
+    /// The old slots that the store did not delete: they still open what was written before.
     pub left: Vec<KeyId>,
-    /// The key file that was made.
+    /// The key file that was created.
     pub created_file: Option<PathBuf>,
 }
 
 impl KeyRotation {
-    /// One to this generation, of which no more is known.
+    /// A rotation to this generation without further details.
     pub fn of(generation: KeyGeneration) -> Self {
         let (written, removed, left) = (Vec::new(), Vec::new(), Vec::new());
         Self { generation, dry_run: false, finished: false, written, removed, left, created_file: None }
     }
 }
 
-/// One way to unlock a repository.
+/// A key slot of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySlotInfo {
-    /// Its name in the store.
+    /// ID of the slot.
     pub id: KeyId,
-    /// The newest generation of the repository key that it gives.
+    /// The newest generation of the repository key in the slot.
     pub generation: KeyGeneration,
-    /// What it takes.
+    /// The kind of secret that opens it.
     pub kind: KeySlotKind,
     /// When it was written, by the store's clock.
     pub written: Timestamp,
-    /// This one opened the repository for this command.
+    /// Whether this slot opened the repository for this command.
     pub opened: bool,
-    /// Why nobody can use it.
+    /// Why the slot is unusable.
     pub problem: Option<String>,
 }
 
-/// What a key slot takes.
+/// The kind of secret that opens a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySlotKind {
     /// A key file.
     KeyFile,
     /// A passphrase.
     Passphrase,
-    /// Nobody knows: it is damaged, or newer than this program.
+    /// Unknown: the slot is damaged, or newer than this program.
     Unreadable,
 }

@@ -8,70 +8,70 @@ use crate::ids::{Digest, RoleName};
 use crate::repo::entry::TreePath;
 use crate::repo::loss::PackLosses;
 
-/// What was checked and what was found.
+/// Result of a verification.
 #[derive(Debug, Clone)]
 pub struct VerifyReport {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
-    /// What was looked at.
+    /// What was checked.
     pub checked: VerifyCounts,
     /// Percentage of the packs whose content was read and hashed; 0: only the structure.
     pub read_percent: u8,
-    /// How long it took.
+    /// Duration of the check.
     pub duration: Duration,
-    /// What is damaged, at most [`super::PROBLEMS_MAX`].
+    /// The damaged objects, at most [`super::PROBLEMS_MAX`].
     pub damages: Vec<DamagedObject>,
-    /// How many there were.
+    /// Number of all damaged objects.
     pub damage_count: u64,
-    /// The packs among them, for the next run.
+    /// The damaged packs, for the next backup.
     pub losses: PackLosses,
 }
 
-/// What was looked at.
+/// What was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct VerifyCounts {
-    /// Journal records.
+    /// Number of journal records.
     pub records: u64,
-    /// Snapshots whose manifests were walked.
+    /// Number of snapshots whose manifests were walked.
     pub snapshots: u64,
-    /// Index objects.
+    /// Number of index objects.
     pub indexes: u64,
-    /// Packs.
+    /// Number of packs.
     pub packs: u64,
-    /// Chunks that snapshots refer to.
+    /// Number of chunks that snapshots refer to.
     pub chunks: u64,
     /// Bytes received from the store.
     pub bytes_read: u64,
-    /// Objects that nothing refers to: what broken runs left. No damage; a prune removes them.
+    /// Objects that nothing refers to, from interrupted runs. Not damage; a prune removes them.
     pub unreferenced: u64,
 }
 
-/// One object that is missing or not what it should be.
+/// An object that is missing or damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedObject {
-    /// What it is.
+    /// The kind of the object.
     pub kind: DamageKind,
     /// Its key in the store.
     pub object: String,
     /// What is wrong with it.
     pub what: String,
-    /// The files that cannot be restored because of it, at most [`AFFECTED_MAX`].
+    /// Files that cannot be restored because of it, at most [`AFFECTED_MAX`].
     pub affected: Vec<AffectedFile>,
-    /// How many there are.
+    /// Number of all these files.
     pub affected_count: u64,
 }
 
-/// The kinds of object that can be damaged; what follows from a damage depends on it.
+/// The kinds of objects that can be damaged; the consequences of damage depend on the kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DamageKind {
-    /// What the repository is: nothing can be read without it.
+    /// The description of the repository: nothing can be read without it.
     Format,
     /// One wrapped key. Others may still open the repository.
     Key,
-    /// A journal record: what the journal says from here on cannot be relied on.
+    /// A journal record: the journal from this record on is not reliable.
     Record,
-    /// The copy of the record of a rotation: it is needed where the record is lost.
+    /// The copy of a rotation's record: it is needed if the record is lost.
     RotationCopy,
     /// An index object, or the index as a whole.
     Index,
@@ -82,11 +82,11 @@ pub enum DamageKind {
 /// The most files that one [`DamagedObject`] names.
 pub const AFFECTED_MAX: usize = 100;
 
-/// One file that a damage concerns.
+/// A file that cannot be restored because of a damage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AffectedFile {
-    /// In which snapshot.
+    /// The snapshot that contains it.
     pub snapshot: Digest,
-    /// Which path.
+    /// Path of the file.
     pub path: TreePath,
 }

@@ -1,4 +1,4 @@
-//! What `whoami` reports: who this node is, whether it is active, and the evidence for it.
+//! What `whoami` reports: the node's identity, whether it is active, and the evidence.
 
 use std::time::Duration;
 
@@ -15,93 +15,93 @@ use crate::job::report::snapshot::EmptySources;
 use crate::journal::future_dates::FutureDates;
 use crate::repo::format::JournalLocation;
 
-/// This node, and every role that was asked about.
+/// This node and the requested roles.
 #[derive(Debug, Clone)]
 pub struct WhoamiReport {
-    /// This node.
+    /// Identity of this node.
     pub node: NodeInfo,
-    /// The roles.
+    /// The requested roles.
     pub roles: Vec<RoleInfo>,
 }
 
-/// This node.
+/// Identity of this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeInfo {
-    /// Its ID; `None` until its first backup, and for who may not read it.
+    /// The node ID; `None` before the first backup, or if this user may not read it.
     pub id: Option<NodeId>,
     /// Its label: `--node`, else the hostname.
     pub hostname: String,
-    /// This process.
+    /// ID of this process.
     pub instance: InstanceId,
-    /// This program's version.
+    /// Version of this program.
     pub version: String,
     /// [`crate::config::Settings::hash`].
     pub config_hash: String,
 }
 
-/// Where this node stands for one role.
+/// State of one role on this node.
 #[derive(Debug, Clone)]
 pub struct RoleInfo {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
-    /// The verdict.
+    /// Whether this node runs the role.
     pub state: RoleState,
-    /// What it rests on.
+    /// The reason for `state`.
     pub reason: StateReason,
-    /// Every probe that was asked.
+    /// All probes and their answers.
     pub evidence: Vec<ProbeReport>,
     /// The fencing tokens.
     pub term: TermInfo,
-    /// The newest snapshot; `None` also when the store could not be read.
+    /// The newest snapshot; `None` also if the store could not be read.
     pub last_backup: Option<SnapshotInfo>,
-    /// How the newest run ended, on any node that is known of: a failure with nothing committed after it, else the newest snapshot's.
+    /// The end of the newest known run on any node: a failure without a later commit, else the newest snapshot.
     pub last_run: Option<RunSummary>,
     /// The next slot; `None` without a schedule.
     pub next_slot: Option<Timestamp>,
-    /// How the newest slots stand; `None` where the state of the journal does not tell.
+    /// Counts of the newest slots; `None` if the journal's state does not contain them.
     pub slots: Option<RecentSlots>,
     /// The store.
     pub store: StoreState,
-    /// Etcd, where the role's lease is there.
+    /// State of etcd, if the role's lease is there.
     pub etcd: Option<EtcdState>,
-    /// What a person should look after, the worst first.
+    /// Conditions that need an operator's attention, the worst first.
     pub warnings: Vec<RoleWarning>,
     /// Whether a daemon on this node has the role's schedule.
     pub has_daemon: bool,
-    /// The other nodes of the role, as far as they told of themselves in the store lately.
+    /// The other nodes of the role, as they recently announced themselves in the store.
     pub peers: Vec<PeerPresence>,
 }
 
-/// How the newest slots stand, those that have started.
+/// Counts of the newest slots that have started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RecentSlots {
-    /// The first of them.
+    /// The first of these slots.
     pub since: Timestamp,
-    /// How many stand how.
+    /// Numbers of slots by state.
     #[serde(flatten)]
     pub counts: SlotCounts,
 }
 
-/// The verdict on one role.
+/// Whether a node runs a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoleState {
-    /// This node does the role's backups.
+    /// This node runs the role's backups.
     Active,
-    /// Another node does.
+    /// Another node runs the role.
     Standby,
-    /// It cannot tell, and therefore does nothing.
+    /// The node cannot determine its state, and therefore does nothing.
     Unknown,
     /// It should be active, but another node has the newest takeover.
     Conflict,
-    /// An operator said that nobody runs the role.
+    /// An operator paused the role on all nodes.
     Paused,
 }
 
-/// What a [`RoleState`] rests on.
+/// The reason for a [`RoleState`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateReason {
-    /// The role has no probes and no lease: whoever runs it is active.
+    /// The role has neither probes nor a lease: every node that runs it is active.
     AlwaysActive,
     /// The config's `nodes` does not name this node.
     NotListed,
@@ -109,87 +109,87 @@ pub enum StateReason {
     ProbesYes,
     /// The probes say no.
     ProbesNo,
-    /// The probes cannot tell.
+    /// The probes have no answer.
     ProbesUnknown,
-    /// No eligible node did what was due, and this one stands in.
+    /// No eligible node ran the due slot, so this fallback node runs it.
     StandsIn,
-    /// The probes do not say yes, and this node would stand in.
+    /// The probes do not say yes, but this node is a fallback node.
     Fallback {
-        /// When, if nobody does what is due; `None`: nothing is.
+        /// When this node starts if no eligible node runs the due slot; `None`: no slot is due.
         from: Option<Timestamp>,
     },
-    /// Nothing speaks against this node, but the journal, which says who has the role, could not be read.
+    /// Everything known speaks for this node, but the journal, which names the role's holder, could not be read.
     JournalUnread,
     /// A process on this node holds the lease.
     LeaseHeld,
-    /// Nobody holds the lease now, and this node had the role last: it goes first.
+    /// The lease is free, and this node held the role last: it may take the lease first.
     LeaseFreeMine,
-    /// Nobody holds the lease now.
+    /// The lease is free.
     LeaseFree {
-        /// The label of the node that had the role last.
+        /// The label of the node that held the role last.
         last: Option<String>,
     },
     /// A process on another node holds the lease.
     LeaseTaken {
-        /// That node's label, where it can be read.
+        /// That node's label, if it can be read.
         by: Option<String>,
     },
-    /// Who holds the lease cannot be read.
+    /// The holder of the lease cannot be read.
     LeaseUnread,
-    /// This node's clock is too far from the store's; a warning has by how much.
+    /// This node's clock differs too much from the store's; a warning says by how much.
     ClockOff,
-    /// An operator gave the role to another node.
+    /// An operator handed the role over to another node.
     HandedOver {
         /// That node's label.
         to: String,
-        /// So long it has for showing itself.
+        /// That node must take the role by then.
         until: Timestamp,
     },
-    /// The daemon of this node, which does its work, is not active for the role.
+    /// The daemon of this node, which runs its backups, is not active for the role.
     Daemon {
-        /// Its words.
+        /// The daemon's reason.
         why: String,
     },
-    /// This node exists twice.
+    /// This node exists twice: its state directory was copied.
     Cloned,
-    /// An operator said that nobody runs the role.
+    /// An operator paused the role on all nodes.
     Paused {
-        /// On which node.
+        /// The node on which the operator paused the role.
         by: String,
-        /// When.
+        /// Begin of the pause.
         since: Timestamp,
-        /// Until when; `None`: until a resume.
+        /// End of the pause; `None`: until a resume.
         until: Option<Timestamp>,
-        /// Why.
+        /// The operator's reason.
         why: Option<String>,
     },
-    /// The probes say yes, but this other node took the role over since.
+    /// The probes say yes, but another node took the role over since.
     TakenOver {
-        /// Its label.
+        /// That node's label.
         by: String,
-        /// Under which term.
+        /// The term of its takeover.
         term: Term,
     },
 }
 
-/// One probe and what it said.
+/// A probe and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeReport {
     /// The probe, in the config's words: `vip 10.0.0.50`, `command /usr/local/bin/is-primary`.
     pub probe: String,
-    /// What it said.
+    /// The answer.
     pub answer: ProbeVerdict,
     /// The fact behind it: `on eth0`, `exit 1`, `timed out`. May be empty.
     pub detail: String,
-    /// How long it took to answer.
+    /// Time until the answer.
     pub latency: Duration,
-    /// How long ago that was.
+    /// Time since the answer.
     pub age: Duration,
-    /// It speaks for standing in only.
+    /// Whether the probe is one of `fallback`.
     pub fallback: bool,
 }
 
-/// The first probe that cannot tell, with its reason.
+/// The first probe without an answer, with its reason.
 pub fn undecided_probe(evidence: &[ProbeReport]) -> Option<String> {
     let unknown = |found: &&ProbeReport| found.answer == ProbeVerdict::Unknown;
     let decides = |found: &&ProbeReport| !found.fallback;
@@ -197,7 +197,7 @@ pub fn undecided_probe(evidence: &[ProbeReport]) -> Option<String> {
     Some(if found.detail.is_empty() { found.probe.clone() } else { format!("{}: {}", found.probe, found.detail) })
 }
 
-/// What a probe says.
+/// The answer of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeVerdict {
@@ -205,356 +205,359 @@ pub enum ProbeVerdict {
     Yes,
     /// Not active.
     No,
-    /// It cannot tell.
+    /// The probe has no answer.
     Unknown,
 }
 
 /// The fencing tokens of a role, seen from this node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct TermInfo {
-    /// The newest term this node itself has had; `None`: none that it remembers.
+    /// The newest term of this node; `None`: none that it remembers.
     pub mine: Option<Term>,
-    /// The journal's; `None`: an empty or unreadable journal.
+    /// The newest term of the journal; `None`: an empty or unreadable journal.
     pub current: Option<Term>,
-    /// The label of the node that holds it.
+    /// The label of the node that holds this term.
     pub holder: Option<String>,
 }
 
-/// Whether the store could be read.
+/// State of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreState {
-    /// The store, as it describes itself.
+    /// Description of the store.
     pub url: String,
-    /// How the attempt ended.
+    /// Result of the attempt to read it.
     pub status: StoreStatus,
-    /// Where the journal lives, where `format` could be read.
+    /// Place of the journal's head, if `format` could be read.
     pub journal: Option<JournalLocation>,
-    /// Store clock minus own clock, in seconds, where the store told.
+    /// Store clock minus own clock, in seconds, if the store sent its time.
     pub clock_offset_seconds: Option<i64>,
 }
 
-/// How an attempt to read a role's repository ended.
+/// Result of an attempt to read a role's repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreStatus {
     /// It was read.
     Ok,
     /// There is no repository of this role yet.
     NotInitialised,
-    /// There is none, where this node knows one: the store is not mounted, was emptied, or is another one.
+    /// The store has no repository, but this node knows one there: the store is not mounted, was emptied, or is another
+    /// one.
     Gone,
-    /// It could not be read; the error's own words.
+    /// It could not be read, with the error's text.
     Failed(String),
 }
 
-/// Etcd, as this node sees it.
+/// State of etcd as seen by this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdState {
-    /// Where it is.
+    /// The configured endpoints.
     pub endpoints: Vec<String>,
-    /// How it is.
+    /// Result of the status request.
     pub status: EtcdHealth,
-    /// The label of the node that holds the role's lease; `None`: nobody does, or it could not be read.
+    /// The label of the node that holds the role's lease; `None`: the lease is free or could not be read.
     pub holder: Option<String>,
 }
 
-/// A node, as it tells of itself in etcd or in the store.
+/// A node as it describes itself in etcd or in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerInfo {
-    /// Its ID.
+    /// The node's ID.
     pub id: NodeId,
-    /// Its label.
+    /// The node's label.
     pub name: String,
-    /// Its program's version.
+    /// The version of its program.
     pub version: String,
-    /// Its config's hash.
+    /// The hash of its config.
     pub config_hash: String,
 }
 
-/// A node that told of itself in the store.
+/// A node that announced itself in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PeerPresence {
-    /// Which, and how it is set up.
+    /// The node with its version and config.
     #[serde(flatten)]
     pub node: PeerInfo,
-    /// When, by the store's clock.
+    /// When it announced itself, by the store's clock.
     pub seen: Timestamp,
-    /// By which lease it excludes others from the role, where it tells.
+    /// The kind of lease that it uses, if it says so.
     #[serde(skip)]
     pub lease: Option<LeaseKind>,
-    /// How its last run failed, sealed.
+    /// Its last failed run, encrypted.
     #[serde(skip)]
     pub failure: Option<String>,
 }
 
-/// What was tried when it failed.
+/// The step of a run that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStep {
-    /// A run.
+    /// The run itself.
     #[default]
     Run,
-    /// To become the node that runs: its lease, or the takeover's record. Where its end is not known, the lease was asked for in vain.
+    /// Becoming the active node: taking the lease, or appending the takeover. If the end is not known, the lease was
+    /// not obtained.
     Takeover,
-    /// A command of `exec --scheduled`, as the journal tells.
+    /// A command of `exec --scheduled`, recorded in the journal.
     Command,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSummary {
     /// The label of the node that ran it.
     pub node: String,
-    /// How it ended.
+    /// The outcome of the run.
     pub outcome: RunOutcome,
-    /// What was tried.
+    /// The step that ended it.
     pub step: RunStep,
-    /// When.
+    /// When it ended.
     pub time: Timestamp,
-    /// For which slot.
+    /// The slot of the run.
     pub slot: Option<Timestamp>,
-    /// Why nothing was committed; empty where something was.
+    /// Why nothing was committed; empty after a commit.
     pub error: String,
-    /// How many failed one after the other.
+    /// Number of consecutive failures.
     pub failures: u32,
-    /// The number of the newest commit's record as that node knew it then.
+    /// The number of the newest commit's record that the node knew at that time.
     pub after: Option<u64>,
 }
 
-/// Why slots were missed, as far as it is seen from one node.
+/// Why slots were missed, as far as one node can see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MissedCause {
-    /// This node is not eligible. Whether another one is, it does not see.
+    /// This node is not eligible. It does not see whether another node is.
     NotEligible,
     /// The config does not list this node.
     NotListed,
-    /// This node's clock is off, so that it runs none.
+    /// This node's clock is off, so it runs no slots.
     ClockOff,
-    /// That node holds the lease.
+    /// This node holds the lease.
     HeldBy(String),
     /// This node is active, and did not run them.
     ActiveHere,
-    /// What was tried failed, and is told by itself.
+    /// The attempts failed; another warning reports this.
     Failing,
-    /// The daemon of this node answers; these are its words.
+    /// The answer of this node's daemon.
     Daemon(String),
-    /// A run was begun, and nothing shows its end.
+    /// A run was started, and its end is unknown.
     Running {
-        /// The label of the node that began it.
+        /// The label of the node that started it.
         node: String,
-        /// When.
+        /// When it was started.
         since: Timestamp,
-        /// It is a guarded command, which the journal shows, and no backup.
+        /// Whether it is a guarded command, which the journal shows, and not a backup.
         is_command: bool,
-        /// It was on this node, and no process of it is left here.
+        /// Whether it was on this node, and no process of it is left.
         gone: bool,
     },
-    /// The probes cannot tell here; the first one that cannot, and why.
+    /// The probes have no answer here; the first one without, and why.
     ProbesUnknown(Option<String>),
     /// No node holds the lease.
     LeaseFree,
-    /// The journal says that node has the role.
+    /// According to the journal this node holds the role.
     HasRole(String),
-    /// Nothing that this node sees.
+    /// The cause is not visible from this node.
     NotSeen,
 }
 
-/// How an etcd is.
+/// Result of a status request to etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EtcdHealth {
-    /// It answers.
+    /// Etcd answered.
     Ok {
-        /// Which endpoint did.
+        /// The endpoint that answered.
         endpoint: String,
         /// That member's ID.
         member: u64,
-        /// The leader's; 0 for none.
+        /// The leader's member ID; 0 for none.
         leader: u64,
-        /// The term of raft.
+        /// The raft term.
         raft_term: u64,
         /// The server's version.
         version: String,
-        /// The processes that have a lease there, one for each node, by label.
+        /// The nodes that have a session there, ordered by label.
         nodes: Vec<PeerInfo>,
-        /// Why these cannot be read; the error's own words.
+        /// Why these nodes cannot be read, with the error's text.
         unread: Option<String>,
     },
-    /// It does not; the error's own words.
+    /// Etcd did not answer, with the error's text.
     Failed(String),
 }
 
-/// A part of what a look goes by.
+/// An input of `whoami`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnreadableInput {
-    /// What the other nodes tell of themselves.
+    /// The announcements of the other nodes.
     Peers,
     /// Whether the store still has the records that this node has read.
     Records,
-    /// What was noted of losses.
+    /// The notes about lost packs.
     Losses,
-    /// What this node remembers of the journal.
+    /// This node's saved view of the journal.
     Memory,
     /// Whether this node's last run failed.
     LastRun,
-    /// Which repository this node knows in the store.
+    /// The repository that this node knows in the store.
     Repository,
-    /// Who this node is.
+    /// The identity of this node.
     Identity,
 }
 
-/// Something that works, but not as it should.
+/// A condition that needs attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoleWarning {
-    /// Slots have passed without a commit.
+    /// Slots passed without a commit.
     SlotsMissed {
-        /// The oldest of them.
+        /// The oldest slot.
         first: Timestamp,
-        /// The newest of them.
+        /// The newest slot.
         last: Timestamp,
-        /// How many; at least so many if it is [`MISSED_MAX`](crate::role::slot::MISSED_MAX).
+        /// Number of slots; a lower limit if it is [`MISSED_MAX`](crate::role::slot::MISSED_MAX).
         count: usize,
-        /// Why, as far as this node sees.
+        /// The cause, as far as this node sees it.
         cause: MissedCause,
     },
     /// The last run committed nothing, and nothing was committed since.
     RunFailed(RunSummary),
-    /// There is no repository: nothing can be backed up.
+    /// There is no repository, so nothing can be backed up.
     NoRepository,
-    /// Nothing was ever committed.
+    /// The role has no commit yet.
     NoSnapshot {
-        /// Since the repository was made.
+        /// Creation time of the repository.
         since: Option<Timestamp>,
     },
-    /// The config has no schedule for the role, and the journal shows that slots were committed by one.
+    /// The config has no schedule for the role, but the journal shows that slots were committed by one.
     ScheduleMissing {
-        /// When one was committed last.
+        /// The last committed slot.
         last: Timestamp,
     },
-    /// A person said that no node runs the role.
+    /// An operator paused the role on all nodes.
     Paused {
-        /// On which node.
+        /// The node on which the operator paused the role.
         by: String,
-        /// When.
+        /// Begin of the pause.
         since: Timestamp,
-        /// Until when; `None`: until a resume.
+        /// End of the pause; `None`: until a resume.
         until: Option<Timestamp>,
-        /// Why.
+        /// The operator's reason.
         why: Option<String>,
-        /// It has no stated end, and lasts for more than a day.
+        /// Whether the pause has no stated end and lasts for more than a day.
         too_long: bool,
     },
-    /// Another node excludes others by another lease, so that both may be active at the same time.
+    /// Another node uses another kind of lease, so both nodes may be active at the same time.
     LeaseDrift {
-        /// Its label.
+        /// That node's label.
         node: String,
-        /// By which.
+        /// The lease of that node.
         theirs: LeaseKind,
-        /// And this one.
+        /// The lease of this node.
         own: LeaseKind,
     },
-    /// Who holds the lease cannot be read, so this node cannot take the role.
+    /// The holder of the lease cannot be read, so this node cannot take the role.
     LeaseUnread {
-        /// The error's own words.
+        /// The error's text.
         why: String,
     },
-    /// This node's state directory cannot be written, so that no run of it can succeed.
+    /// This node's state directory is not writable, so its runs cannot succeed.
     StateUnwritable {
-        /// The error's own words.
+        /// The error's text.
         why: String,
-        /// The role is another node's.
+        /// Whether another node holds the role.
         stands_by: bool,
     },
-    /// Others on this host may change, or read although it is secret, a file that this node works with.
+    /// Other users of this host may change a file that this node uses, or read a secret one.
     Exposed(FileExposure),
-    /// A daemon of this node has its socket open and does not answer.
+    /// A daemon of this node listens on its socket but does not answer.
     DaemonSilent,
     /// This node's clock and the store's are this many seconds apart (positive: the store is ahead).
     ClockOff(i64),
-    /// Records are dated beyond the present: a clock is, or was, wrong.
+    /// Records are dated in the future: a clock is, or was, wrong.
     FutureDates(FutureDates),
-    /// The store could not be read, so terms and snapshots are not known.
+    /// The store could not be read, so terms and snapshots are unknown.
     StoreUnreadable {
-        /// The error's own words.
+        /// The error's text.
         why: String,
     },
-    /// The store shows less than this node has already seen: it was rolled back.
+    /// The store has older records than this node has already read: it was rolled back.
     StoreRolledBack,
-    /// A part of what a look goes by cannot be read, so what it would tell is not known.
+    /// An input cannot be read, so the warnings that depend on it are unknown.
     Unread {
-        /// Which part.
+        /// The unreadable input.
         what: UnreadableInput,
-        /// The error's own words.
+        /// The error's text.
         why: String,
-        /// It may be so only for this look: no answer came in its short time, or the file is another user's.
+        /// Whether the problem may be temporary or local: no answer came within the short time limit, or the file
+        /// belongs to another user.
         harmless: bool,
     },
-    /// The store has lost records that this node has read: who knows nothing cannot read on beyond them.
+    /// The store has lost records that this node has read: a node without a saved view cannot read beyond them.
     RecordsLost {
-        /// The first of them.
+        /// The first lost record.
         first: Seq,
-        /// How many.
+        /// Number of lost records.
         count: u64,
     },
     /// The newest snapshot lacks files that could not be read.
     Incomplete {
-        /// How many.
+        /// Number of unreadable entries.
         unreadable: u64,
     },
-    /// The newest snapshot has entries and not a byte of content, and nothing says that this is meant.
+    /// The newest snapshot has entries but no content, although the config does not allow it.
     NoContent,
-    /// The newest snapshot has nothing of these sources and dumps, and nothing says that this is meant.
+    /// These sources and dumps of the newest snapshot are empty, although the config does not allow it.
     EmptySources(EmptySources),
     /// Content is lost in the store.
     Lost {
-        /// Packs that are missing or damaged, or have a part that is; at least so many.
+        /// Number of missing or damaged packs; a lower limit.
         packs: u64,
-        /// Files of snapshots that need what no run could store again; `None`: no run has looked yet.
+        /// Files of snapshots with content that no run could store again; `None`: no run has checked yet.
         files: Option<u64>,
         /// The label of the node that found it.
         by: String,
-        /// When.
+        /// When it was found.
         time: Timestamp,
     },
-    /// No other node was ever seen for the role, and the store is a directory, which may be this node's alone. It may well be meant, so
-    /// this is only a note.
+    /// No other node of the role was ever seen, and the store is a directory, which other nodes may not reach. It may
+    /// be intended, so this is only a note.
     OnlyNode,
-    /// Other nodes of this one's name told of themselves lately, and not since this one has its ID: it was they before its state directory
-    /// was lost. It may be meant, so this is only a note.
+    /// Other nodes with this node's label announced themselves recently, but not since this node has its present ID:
+    /// they are this node before it lost its state directory. It may be intended, so this is only a note.
     FormerNodes {
-        /// How many.
+        /// Number of such nodes.
         count: u64,
     },
-    /// The store has no repository, where this node knows one.
+    /// The store has no repository, but this node knows one there.
     RepositoryGone {
-        /// Its ID.
+        /// ID of the known repository.
         repository: RepoId,
     },
-    /// The store has another repository than this node knows there.
+    /// The store has another repository than this node knows.
     AnotherRepository {
-        /// The one that is known.
+        /// ID of the known repository.
         known: RepoId,
-        /// The one that is there.
+        /// ID of the repository in the store.
         found: RepoId,
     },
-    /// A process that is none of this node's tells of itself as this node, again and again.
+    /// A process of another machine repeatedly announces itself with this node's ID.
     Twin {
-        /// The process.
+        /// ID of that process.
         other: InstanceId,
     },
-    /// The journal cannot be written.
+    /// The journal cannot be appended to.
     JournalHead {
-        /// Its head in etcd is lost, or the config has no way there; else etcd does not answer.
+        /// Whether its head in etcd is lost, or the config has no etcd; otherwise etcd does not answer.
         lost: bool,
-        /// The error's own words.
+        /// The error's text.
         why: String,
     },
-    /// Another node runs with another config or program than this one has.
+    /// Another node has another config or version than this node.
     Drift {
-        /// Its label.
+        /// That node's label.
         node: String,
-        /// Its program's version, where that is another.
+        /// Its program's version, if it differs.
         version: Option<String>,
-        /// Whether its config is another.
+        /// Whether its config differs.
         config: bool,
     },
 }

@@ -15,7 +15,7 @@ use crate::store::{
     ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, StoreCapabilities, StoreErrorKind,
 };
 
-/// Short where something hangs on purpose, long where nothing should.
+/// Short for tests in which something hangs on purpose, long for tests in which nothing should.
 const SHORT: Duration = Duration::from_millis(400);
 pub(super) const LONG: Duration = Duration::from_mins(1);
 
@@ -25,7 +25,7 @@ pub(super) fn settings(rig: &JobFixture) -> Settings {
     Settings::for_flags(&sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap()
 }
 
-/// What `whoami` says of the rig's role.
+/// The report on the fixture's role.
 pub(super) async fn ask(
     rig: &JobFixture,
     store: Result<Arc<dyn Store>, StoreError>,
@@ -34,7 +34,7 @@ pub(super) async fn ask(
     ask_beside(rig, store, patience, DaemonAnswer::None).await
 }
 
-/// The same beside a daemon.
+/// The same with a daemon.
 async fn ask_beside(
     rig: &JobFixture,
     store: Result<Arc<dyn Store>, StoreError>,
@@ -60,7 +60,7 @@ fn command(script: &str) -> Probe {
     Probe::Command { command, timeout: Duration::from_mins(10) }
 }
 
-/// Gives the rig the identity of its state directory, as a backup would.
+/// Creates the identity in the fixture's state directory, as a backup would.
 pub(super) fn identify(rig: &mut JobFixture) {
     std::fs::create_dir_all(rig.state_dir()).unwrap();
     rig.node = identity::NodeIdentity::open(&rig.state_dir(), Some("east"), &rig.env).unwrap().id;
@@ -130,7 +130,7 @@ async fn a_state_directory_that_takes_nothing_is_seen() {
         })
     };
     assert_eq!(is_seen(&rig).await, None);
-    // Nothing can be made in what is no directory, as on a disk that is full.
+    // No file can be created below a path that is not a directory, as on a full disk.
     std::fs::rename(rig.state_dir(), rig.state_dir().with_extension("away")).unwrap();
     std::fs::write(rig.state_dir(), "").unwrap();
     assert_eq!(is_seen(&rig).await, Some((false, health::Severity::Critical)));
@@ -153,7 +153,7 @@ async fn the_journal_tells_who_holds_the_role() {
     assert_eq!(role.term, TermInfo { mine: Some(one), current: Some(one), holder: Some("east".to_owned()) });
     assert_eq!(role.last_backup.unwrap().id, first.snapshot.id);
 
-    // Another node takes over; this one's probes still say yes.
+    // Another node takes over; this node's probes still say yes.
     let state = rig.state_dir();
     std::fs::rename(&state, rig.dir.path().join("kept")).unwrap();
     rig.node = NodeId([2; 16]);
@@ -193,14 +193,14 @@ async fn without_the_store_a_yes_of_the_probes_is_not_enough() {
             )
         );
     }
-    // What came of the tries before is said.
+    // The error of the last attempt is shown.
     let troubled: Arc<dyn Store> = Arc::new(Hanging { trouble: Some("SlowDown, status 503") });
     let (_, role) = ask(&rig, Ok(troubled), SHORT).await;
     let StoreStatus::Failed(said) = &role.store.status else { panic!("{role:?}") };
     assert_eq!(said, "no answer within 400ms; the last try failed: SlowDown, status 503");
     let (_, always) = (rig.role.eligible.take(), ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await.1);
     assert_eq!((always.state, always.reason), (RoleState::Unknown, StateReason::JournalUnread));
-    // What is no yes stays what it is.
+    // A verdict other than active stays as it is.
     rig.role.eligible = Some(command("exit 1"));
     let (_, role) = ask(&rig, Ok(Arc::new(Hanging::default())), SHORT).await;
     assert_eq!((role.state, role.reason), (RoleState::Standby, StateReason::ProbesNo));
@@ -226,7 +226,7 @@ async fn a_directory_in_which_no_other_node_was_seen_is_noted_unless_none_is_mea
     assert_eq!(ask(&rig, Ok(rig.store.clone()), LONG).await.1.warnings, []);
     rig.role.nodes = Some(vec!["east".to_owned(), "west".to_owned()]);
     assert_eq!(ask(&rig, Ok(rig.store.clone()), LONG).await.1.warnings, [RoleWarning::OnlyNode]);
-    // Another one has worked here.
+    // Another node has worked for the role.
     let (me, state) = (rig.node, rig.state_dir());
     std::fs::rename(&state, rig.dir.path().join("kept")).unwrap();
     rig.node = NodeId([2; 16]);

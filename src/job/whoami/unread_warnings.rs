@@ -1,4 +1,4 @@
-//! What a look could not read. It is told as not known, and never taken for nothing.
+//! Warnings for inputs that could not be read. Such an input counts as unknown, never as absent.
 
 use std::fmt::Display;
 use std::io;
@@ -13,7 +13,7 @@ use crate::outage::no_answer_text;
 use crate::role::identity;
 use crate::store::Store;
 
-/// A part of a look at `store`, as far as it came in time; `None`, and a warning, where it is not known.
+/// Reads an input from `store` within the time limit; `None` and a warning if it is unknown.
 pub(super) async fn in_time<T, E: Display>(
     what: UnreadableInput,
     store: &dyn Store,
@@ -27,12 +27,12 @@ pub(super) async fn in_time<T, E: Display>(
     }
 }
 
-/// That a file of this node's cannot be read. That it is another user's says nothing of the node.
+/// The warning that a file of this node cannot be read. A file of another user says nothing about the node.
 pub(super) fn unread_file(what: UnreadableInput, error: &io::Error) -> RoleWarning {
     RoleWarning::Unread { what, why: error.to_string(), harmless: error.kind() == io::ErrorKind::PermissionDenied }
 }
 
-/// What cannot be read in the state directory, beside the memory of the journal.
+/// Warnings for unreadable files in the state directory, except the saved view of the journal.
 pub(super) fn unread_local_files(env: &Env, state_dir: &Path, place: &RepositoryLocation) -> Vec<RoleWarning> {
     let identity = identity::identity_read_error(state_dir).map(|error| unread_file(UnreadableInput::Identity, &error));
     let last_run = RunFailureFile::at(env, state_dir, place.role()).try_load().err();

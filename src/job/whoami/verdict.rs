@@ -1,4 +1,4 @@
-//! The verdict on a node, out of what the election, the lease and the daemon say.
+//! The state of a node for a role, from the election, the lease and the daemon.
 
 use super::DaemonRoleStatus;
 use crate::config::RoleSettings;
@@ -9,7 +9,8 @@ use crate::role::election::{self, ElectionHistory, StandbyReason, UnknownReason}
 use crate::role::lease::LeaseReply;
 use crate::role::probe;
 
-/// A node whose daemon is not active does no work, whatever a look shows.
+/// The state with the daemon's answer: if the daemon is not active, the node runs no backups, whatever the probes and
+/// the journal say.
 pub(super) fn state_by_daemon(
     state: RoleState,
     reason: StateReason,
@@ -25,7 +26,8 @@ pub(super) fn state_by_daemon(
     }
 }
 
-/// The holder of a role whose lease decides. This look asks for no lease, so the node that holds it, or had the role last, has it.
+/// The state for a role whose lease decides. `whoami` does not take the lease, so the node that holds it, or held the
+/// role last, counts as the holder.
 pub(super) fn state_by_lease(
     node: NodeId,
     lease: Option<&LeaseReply>,
@@ -50,7 +52,7 @@ pub(super) fn state_by_lease(
     }
 }
 
-/// The election's verdict.
+/// The state and reason for the result of an election.
 pub(super) fn state_of_election(role: &RoleSettings, state: election::ElectionState) -> (RoleState, StateReason) {
     match state {
         election::ElectionState::Active { .. } if role.eligible.is_none() => {
@@ -87,7 +89,7 @@ pub(super) fn state_of_election(role: &RoleSettings, state: election::ElectionSt
     }
 }
 
-/// A probe's answer, as it is reported.
+/// A probe's answer for the report.
 pub(super) fn describe(evidence: &probe::ProbeResult, env: &Env) -> ProbeReport {
     ProbeReport {
         probe: evidence.subject.to_string(),

@@ -1,4 +1,4 @@
-//! How long a look at a role's store may take, where the store's part and this machine's are counted apart.
+//! Limits the time to read a role's store, with separate budgets for the store and for this machine's own work.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use crate::env::Env;
 use crate::job::repository::open::{UnlockProgress, UnlockStep};
 
-/// How long a role's key is waited for: its file, and its derivation from a passphrase. It is this machine's work and says nothing of the store, so
-/// it does not count against [`PATIENCE`](super::PATIENCE).
+/// Longest wait for a role's key: reading its file, and deriving it from a passphrase. This is work of this machine and
+/// says nothing about the store, so it does not count against [`PATIENCE`](super::PATIENCE).
 pub(super) const KEY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whose time was up.
+/// The step whose time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimeoutSource {
-    /// The store's.
+    /// Requests to the store.
     Store,
-    /// The key's.
+    /// Reading or deriving the key.
     Key(UnlockStep),
 }
 
-/// How much longer a look may take, for what the store does and for the key.
+/// The remaining time for the store and for the key.
 #[derive(Debug)]
 pub(super) struct WaitBudget {
     pub(super) store: Duration,
@@ -27,7 +27,7 @@ pub(super) struct WaitBudget {
 }
 
 impl WaitBudget {
-    /// The `task`'s end, unless one of the two takes too long.
+    /// Waits for the end of `task`, unless one of the two budgets is used up.
     pub(super) async fn wait<T>(
         &mut self,
         env: &Env,
@@ -44,7 +44,7 @@ impl WaitBudget {
             let began = env.clock.boottime();
             let ended = tokio::select! {
                 ended = &mut task => Some(Ok(ended)),
-                // The sender is here, so that it says nothing of an end.
+                // The sender is in this function, so the channel is not closed before the end.
                 _ = turns.changed() => None,
                 () = tokio::time::sleep(*left) => Some(Err(silent)),
             };
@@ -63,7 +63,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_mins(10);
 
-    /// What comes of a task that never ends, while this is done for the key.
+    /// Waits for a task that never ends, while this step of unlocking is active.
     async fn hangs(mut patience: WaitBudget, work: Option<UnlockStep>) -> Result<(), TimeoutSource> {
         let deriving = UnlockProgress::default();
         deriving.send_replace(work);

@@ -1,4 +1,4 @@
-//! Each part of a look that cannot be read is told, and nothing green is made of it.
+//! Each unreadable input is reported, and never counts as healthy.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::store::{
     StoreErrorKind,
 };
 
-/// What of the rig's role cannot be read, and the worst severity of that.
+/// The inputs of the fixture's role that cannot be read, and the worst severity of these warnings.
 async fn unread(rig: &JobFixture, store: Arc<dyn Store>) -> (Vec<UnreadableInput>, Option<Severity>) {
     let (_, role) = ask(rig, Ok(store), LONG).await;
     let found = role.warnings.iter().filter(|found| matches!(found, RoleWarning::Unread { .. }));
@@ -50,7 +50,7 @@ async fn what_the_store_does_not_list_is_told_as_unknown() {
     assert_eq!(unread(&rig, refusing(&live, 0, true)).await, (vec![UnreadableInput::Peers], Some(Severity::Note)));
     let (_, seen) = ask(&rig, Ok(refusing(&live, 0, false)), LONG).await;
     assert!(!seen.warnings.contains(&RoleWarning::OnlyNode), "whether there is another one is not known");
-    // The journal's last listing is the one for records that are lost.
+    // The last listing of the journal looks for lost records.
     let whole = refusing(&journal, usize::MAX, false);
     assert_eq!(unread(&rig, whole.clone()).await, (vec![], None));
     let last = whole.listed.load(Ordering::Relaxed) - 1;
@@ -95,12 +95,12 @@ async fn what_this_node_remembers_and_cannot_be_read_is_told_as_unknown() {
     assert_eq!(severity(&unread_file(UnreadableInput::Memory, &refused)), Severity::Note, "it is another user's");
 }
 
-/// A store that lists nothing of what begins so.
+/// A store that fails to list keys with this prefix.
 #[derive(Debug)]
 struct Refusing {
     inner: Arc<dyn Store>,
     prefix: String,
-    /// So many listings of it are answered.
+    /// Number of listings that succeed before the first failure.
     from: usize,
     hangs: bool,
     listed: AtomicUsize,
