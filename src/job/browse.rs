@@ -1,7 +1,8 @@
-//! Looking inside snapshots: `snapshots`, `ls`, `cat`, `find`, `diff`, `journal show`. Nothing here writes to the store, and
-//! nothing makes anything in this node's state directory.
+//! Read-only commands on snapshots: `snapshots`, `ls`, `cat`, `find`, `diff`, `journal show`. They write neither to the
+//! store nor to this node's state directory.
 //!
-//! Manifests are entered where something is looked for; a tree of millions costs the few chunks on the way there.
+//! Manifests are entered at the requested path; even in a tree of millions of entries only the few chunks on the way
+//! there are read.
 
 mod cat;
 mod cursor;
@@ -28,62 +29,62 @@ use crate::ids::ChunkId;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
-/// What is done with each item of a listing. An error ends it.
+/// Called with each item of a listing. An error ends the listing.
 pub type ItemCallback<'a, T> = &'a mut (dyn FnMut(&T) -> io::Result<()> + Send);
 
-/// Why a look inside a snapshot failed.
+/// Why a command on a snapshot failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrowseError {
-    /// What is stored cannot be read.
+    /// The repository cannot be read.
     #[error("{0}")]
     Repo(#[from] RepositoryReadError),
-    /// There is no such path.
+    /// The snapshot has no such path.
     #[error("{}: not in this snapshot", path.display())]
     NotFound {
-        /// What was asked for.
+        /// The requested path.
         path: TreePath,
         /// What may have been meant.
         hint: Option<PathHint>,
     },
-    /// It has no content.
+    /// The path is not a regular file.
     #[error("{}: {}, not a file", path.display(), name_of(kind))]
     NotAFile {
-        /// What was asked for.
+        /// The requested path.
         path: TreePath,
-        /// What it is.
+        /// The kind of its entry.
         kind: EntryKind,
     },
-    /// What is stored contradicts itself.
+    /// An entry contradicts itself.
     #[error("{}: the manifest is not sound: {why}", path.display())]
     Unsound {
-        /// Where.
+        /// The path of the entry.
         path: TreePath,
-        /// How.
+        /// What is wrong with it.
         why: &'static str,
     },
-    /// The pattern means nothing.
+    /// The pattern is not valid.
     #[error("pattern {pattern:?}: {why}")]
     Pattern {
-        /// As it was written.
+        /// The pattern as given.
         pattern: String,
         /// What is wrong with it.
         why: String,
     },
-    /// Whoever reads the output.
+    /// Writing the output failed.
     #[error("{0}")]
     Output(#[from] io::Error),
 }
 
-/// What may have been meant by a path that is not there.
+/// What may have been meant by a path that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathHint {
-    /// This is there, and is written nearly like it.
+    /// A similar path exists.
     Near(TreePath),
-    /// On the way stands a symbolic link, which is not followed.
+    /// A symbolic link is on the way; links are not followed.
     Link {
-        /// The link.
+        /// The path of the link.
         at: TreePath,
-        /// Where it leads, as written.
+        /// The target of the link.
         target: Vec<u8>,
     },
 }
@@ -98,10 +99,10 @@ fn name_of(kind: &EntryKind) -> &'static str {
     }
 }
 
-/// The most names of a directory that are compared with one that is not there.
+/// The most names of a directory that are compared with a missing one.
 const NEAR_NAMES_MAX: usize = 4096;
 
-/// That `path` is not there, and what may have been meant.
+/// The error for a missing `path`, with what may have been meant.
 async fn not_found(reader: &RepositoryReader, root: ChunkId, path: &TreePath) -> BrowseError {
     match path_hint(reader, root, path).await {
         Ok(hint) => BrowseError::NotFound { path: path.clone(), hint },
@@ -130,7 +131,7 @@ async fn path_hint(
     Ok(None)
 }
 
-/// Of the names in `parent` the one that `name` may have been meant to be.
+/// The name in `parent` that `name` may have been meant to be.
 async fn similar_name(
     reader: &RepositoryReader,
     root: ChunkId,

@@ -1,8 +1,9 @@
-//! `exec`: any command, only while this node is active for the role, and ended when it no longer is.
+//! `exec`: runs any command only while this node is active for the role, and stops it when the node is no longer
+//! active.
 //!
-//! What is promised: it does not start where this node is not active, and it is told to end, then made to, before the lease
-//! that vouches for it runs out. What is not: nothing outside the repository is fenced. The command gets its term, so that
-//! it can pass it on to something that checks it.
+//! Guaranteed: the command does not start on a node that is not active, and it gets SIGTERM, then SIGKILL, before the
+//! lease that protects it runs out. Not guaranteed: nothing outside of the repository is fenced. The command gets its
+//! term, so that it can pass the term on to a service that checks it.
 
 mod child;
 #[cfg(test)]
@@ -33,57 +34,58 @@ use crate::role::permit::{Deadline, safety_margin};
 use crate::role::probe::{ProbeAnswer, ProbeResult};
 use crate::store::{Store, StoreError};
 
-/// How often the probes and the journal are asked again while the command runs; the probes also when an address changes.
+/// Interval at which the probes and the journal are asked while the command runs; the probes also after a change of
+/// addresses.
 const WATCH: Duration = Duration::from_secs(10);
 
-/// How often the deadline is looked at.
+/// Interval at which the deadline is checked.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long a command that was told to end is given where no lease sets the limit.
+/// Time between SIGTERM and SIGKILL if no lease sets a limit.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What is to be run.
+/// A command to run.
 #[derive(Debug, Clone)]
 pub struct ExecRequest {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Only if a slot is due and not committed; begin, end and outcome are recorded.
+    /// Runs only if a slot is due and not committed; begin, end and exit code are recorded.
     pub scheduled: bool,
-    /// How long the command may take; then it is ended, and the role's lease is free.
+    /// Time limit of the command; after it the command is stopped and the role's lease released.
     pub timeout: Option<Duration>,
 }
 
-/// What became of it.
+/// Result of `exec`.
 #[derive(Debug)]
 pub enum ExecOutcome {
-    /// It ran to its end.
+    /// The command ran to its end.
     Ran {
-        /// How it ended.
+        /// The exit of the command.
         ended: ProcessExit,
-        /// Under which term.
+        /// The term of the run.
         term: Term,
-        /// For which slot.
+        /// The slot of the run.
         slot: Option<Timestamp>,
     },
-    /// It was ended, because this node was no longer active, or its time was over.
+    /// The command was stopped, because this node was no longer active or the time limit was reached.
     Stopped {
-        /// How it ended.
+        /// The exit of the command.
         ended: ProcessExit,
-        /// Why.
+        /// Why it was stopped.
         cause: ExecStopCause,
-        /// Under which term.
+        /// The term of the run.
         term: Term,
-        /// For which slot.
+        /// The slot of the run.
         slot: Option<Timestamp>,
-        /// The journal has its end.
+        /// Whether the end is recorded in the journal.
         recorded: bool,
     },
-    /// It was not run.
+    /// The command was not run.
     Refused(Box<GuardOutcome>),
 }
 
 impl ExecOutcome {
-    /// How it ended, in the words that the journal's record of it is told in; `None`: well, or it was not run.
+    /// The failure in the same words as for the journal's record; `None`: it succeeded or was not run.
     pub fn failure(&self) -> Option<String> {
         let (ended, cause) = match self {
             ExecOutcome::Ran { ended, .. } => (*ended, None),
@@ -95,10 +97,10 @@ impl ExecOutcome {
     }
 }
 
-/// Why a command was ended.
+/// Why a command was stopped.
 #[derive(Debug)]
 pub enum ExecStopCause {
-    /// Another process has the lease.
+    /// Another process holds the lease.
     LeaseLost(Option<LeaseHolder>),
     /// The lease could not be renewed in time.
     Expired,
@@ -106,24 +108,24 @@ pub enum ExecStopCause {
     NotEligible(Vec<ProbeResult>),
     /// Another node took the role over.
     Fenced(Box<RoleHolder>),
-    /// It took longer than this.
+    /// It took longer than this time limit.
     TimedOut(Duration),
 }
 
-/// Why a command could not be run at all.
+/// Why a command could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    /// The way to the role, and the journal.
+    /// The admission to the role or the journal failed.
     #[error("{0}")]
     Guard(#[from] GuardError),
-    /// The command could not be started, or not be waited for; of one for a slot the journal has it.
+    /// The command could not be started or waited for; for a slot this is recorded in the journal.
     #[error("{error}")]
     Command {
-        /// Why.
+        /// The error of the operating system.
         error: std::io::Error,
-        /// Under which term.
+        /// The term of the run.
         term: Term,
-        /// For which slot.
+        /// The slot of the run.
         slot: Option<Timestamp>,
     },
 }
@@ -134,10 +136,10 @@ impl From<BackupError> for ExecError {
     }
 }
 
-/// Runs the command if this node is active for `role`. `begins`: told when one for a slot does.
+/// Runs the command if this node is active for `role`. `begins` is called when a scheduled command starts.
 ///
 /// # Errors
-/// Whether this node is active cannot be found out, or the command cannot be started.
+/// It cannot be determined whether this node is active, or the command cannot be started.
 pub async fn exec(
     runner: &NodeContext,
     settings: &Settings,
@@ -151,14 +153,15 @@ pub async fn exec(
         Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
     };
     let Precheck { repository, plan, assessment, .. } = approach;
-    // Before the slot is looked up: whoever runs it has committed it when this is free.
+    // Before the slot is looked up: once the lock is free, the process that held it has committed its slot.
     let _turn = match lock_command(runner, role, &repository, request).await? {
         Ok(turn) => turn,
         Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
     };
     let scheduled = request.scheduled;
-    // Where only a lease decides, and nobody holds it between runs, each node could have it in turn and run the same command: it goes
-    // where `is-active` says yes. A slot is committed once, so the role moves with that.
+    // If only a lease decides and it is free between runs, each node could take it in turn and run the same command. An
+    // unscheduled command therefore runs on the node for which `is-active` says yes. A slot is committed once, so a
+    // scheduled command may move the role.
     if !scheduled
         && role.eligible.is_none()
         && let Some(refused) = guard::held_elsewhere(runner, role, &repository).await?
@@ -183,7 +186,7 @@ pub async fn exec(
     }
 }
 
-/// Keeps other scheduled commands of the role on this node off until it is dropped; `Err`: one is running.
+/// Locks out other scheduled commands of the role on this node until the lock is dropped; `Err`: one is running.
 async fn lock_command(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -217,7 +220,7 @@ async fn run(
     }
     session.unlock();
     let variables = variables(runner, role, term, slot, &deadline);
-    // What is kept back of the lease, wherever that is, is all the time there is to end in.
+    // The command has to end within the lease's safety margin.
     let grace = deadline.grant().map_or(GRACE, |grant| safety_margin(grant.ttl) / 2);
     let started = runner.env.clock.boottime();
     let stop = async {
@@ -233,7 +236,7 @@ async fn run(
     let (ended, cause) = match done {
         Ok(done) => done,
         Err(error) => {
-            // Without an end it would seem to run still.
+            // Without an end record the command would seem to be running.
             let body = EndBody { exit: start_error_code(&error), duration_ms: duration(), ..EndBody::default() };
             if request.scheduled
                 && let Err(error) = session.append(RecordBody::End(body), slot).await
@@ -246,7 +249,8 @@ async fn run(
     let mut recorded = request.scheduled;
     if request.scheduled {
         let body = end_body(ended, cause.as_ref(), duration());
-        // Only a good end commits the slot. Where another node has the role by now there is nothing to say any more.
+        // Only success commits the slot. If the command was stopped, another node may hold the role, and the record is
+        // optional.
         if let Err(error) = session.append(RecordBody::End(body), slot).await {
             if cause.is_none() {
                 return Err(error.into());
@@ -261,7 +265,7 @@ async fn run(
     })
 }
 
-/// What is recorded of an end.
+/// The end record.
 fn end_body(ended: ProcessExit, cause: Option<&ExecStopCause>, duration_ms: u64) -> EndBody {
     let signal = match ended {
         ProcessExit::Signal(signal) => u8::try_from(signal).ok(),
@@ -271,7 +275,7 @@ fn end_body(ended: ProcessExit, cause: Option<&ExecStopCause>, duration_ms: u64)
     EndBody { exit: ended.code(), stopped: cause.is_some(), duration_ms, signal, timed_out }
 }
 
-/// The exit code of a command that could not be started, as shells give it.
+/// The exit code of a command that could not be started, as shells define it.
 fn start_error_code(error: &std::io::Error) -> u8 {
     if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
 }
@@ -286,12 +290,12 @@ fn variables(
     let now = runner.env.clock.moment();
     let until = deadline.until().and_then(|until| now.wall.checked_add(until.saturating_sub(now.boot)).ok());
     let mut variables = runner.probe_context(role, Some(term), slot).variables();
-    // As it stands at the start; it moves on while the lease is renewed.
+    // The deadline at the start; it moves while the lease is renewed.
     variables.extend(until.map(|until| ("RUNNER_DEADLINE", until.to_string())));
     variables
 }
 
-/// Resolves when the command's time is over.
+/// Waits until the time limit of the command.
 async fn timed_out(runner: &NodeContext, timeout: Option<Duration>) -> ExecStopCause {
     match timeout {
         Some(timeout) => {
@@ -302,19 +306,19 @@ async fn timed_out(runner: &NodeContext, timeout: Option<Duration>) -> ExecStopC
     }
 }
 
-/// Resolves when work must have stopped.
+/// Waits until the deadline.
 pub(crate) async fn deadline_passed(runner: &NodeContext, deadline: &Deadline) {
     while !deadline.passed(runner.env.clock.moment()) {
         runner.env.sleep(TICK).await;
     }
 }
 
-/// Resolves when the probes or the journal say that the role is not here any more. What cannot be told is no reason: that is
-/// what the lease is for.
+/// Waits until the probes or the journal say that this node no longer holds the role. An unknown answer does not stop
+/// the command: the lease covers that case.
 async fn stop_cause(runner: &NodeContext, role: &RoleSettings, session: &RoleSession<'_>) -> ExecStopCause {
     let mut hints = runner.inputs.probes.hints(role.eligible.as_ref());
     let mut poll = tokio::time::interval(WATCH);
-    // The first one is now.
+    // The first tick is immediate.
     poll.tick().await;
     loop {
         let polled = tokio::select! {
@@ -327,7 +331,7 @@ async fn stop_cause(runner: &NodeContext, role: &RoleSettings, session: &RoleSes
         {
             return ExecStopCause::NotEligible(assessment.results);
         }
-        // What the kernel tells is about this node alone.
+        // A change of addresses concerns the probes alone.
         if !polled {
             continue;
         }

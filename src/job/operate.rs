@@ -1,5 +1,6 @@
-//! What operators do to a role: `pause`, `resume`, `takeover`, `journal amend`. Recorded in the journal with the node's name, so that everybody
-//! can see who did what; they need no permit, because a person answers for them.
+//! The acts of operators on a role: `pause`, `resume`, `takeover`, `journal amend`. They are recorded in the journal
+//! with the node's name, so that every node can see what was done where. They need no permit, because a person is
+//! responsible for them.
 
 pub mod adopt;
 
@@ -24,17 +25,17 @@ use crate::role::clock_tolerance;
 use crate::role::election::{self, Eligibility};
 use crate::role::probe::ProbeAssessment;
 
-/// How often an act is tried again after something else was appended meanwhile.
+/// Number of attempts of an act when other records are appended meanwhile.
 pub(super) const ATTEMPTS: u32 = 16;
 
-/// How long an act waits for a store. One that answers needs seconds, and a record whose fate is not known is asked after for a minute;
-/// a server that hangs behind a directory answers never.
+/// Longest wait of an act for the store. A working store needs seconds, and an append with an unknown result is
+/// resolved within a minute; a directory on a hanging server never answers.
 pub const PATIENCE: Duration = Duration::from_mins(5);
 
-/// Does `act` on a store, and waits for it no longer than `patience`. `trouble`: how the store's last request failed.
+/// Runs `act` and waits for it no longer than `patience`. `trouble` returns the error of the store's last request.
 ///
 /// # Errors
-/// Those of the act, and that it took too long.
+/// The errors of the act, and a timeout.
 pub async fn with_timeout<T, E: From<OperateError>>(
     env: &Env,
     patience: Duration,
@@ -47,25 +48,25 @@ pub async fn with_timeout<T, E: From<OperateError>>(
     }
 }
 
-/// Who acts.
+/// The context of an operator's act.
 #[derive(Debug, Clone)]
 pub struct OperatorContext<'a> {
-    /// The node it is done on.
+    /// The node on which the command runs.
     pub node: WriterNode,
-    /// This process.
+    /// ID of this process.
     pub instance: InstanceId,
     /// Clock and randomness.
     pub env: &'a Env,
-    /// What this node remembers: a store that was rolled back takes no acts.
+    /// This node's state directory: a store that was rolled back accepts no acts.
     pub state_dir: Option<&'a Path>,
-    /// Where journals are written.
+    /// Access to the journals' heads.
     pub seats: JournalAccess,
 }
 
 /// Why an operator's act was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum OperateError {
-    /// This node would have the role and not work for it.
+    /// This node would get the role although it may not work for it.
     #[error(
         "this node {} for role {role}{}: it would have the role and not back it up, and what the node that works for it \
          does could not commit any more",
@@ -73,77 +74,77 @@ pub enum OperateError {
         if evidence.is_empty() { String::new() } else { format!(" ({evidence})") }
     )]
     NotEligible {
-        /// Which role.
+        /// Name of the role.
         role: RoleName,
-        /// Its probes cannot tell; else they say no, or the config does not list it.
+        /// Whether the probes have no answer; otherwise they say no, or the config does not list the node.
         unknown: bool,
-        /// What the probes said.
+        /// The answers of the probes.
         evidence: String,
     },
     /// The store did not answer in time.
     #[error("whether it is recorded cannot be told: the store: {why}")]
     StoreTimeout {
-        /// For how long, and what came of the last try.
+        /// The time limit, and the error of the last attempt.
         why: String,
     },
-    /// The journal cannot be read or written; another node took the role at the same moment.
+    /// The journal cannot be read or written, or another node took the role at the same moment.
     #[error("{0}")]
     Append(#[from] AppendError),
 }
 
-/// What was asked for, and how the role stands now.
+/// Result of an operator's act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperateReport {
-    /// Which role.
+    /// Name of the role.
     pub role: RoleName,
-    /// What happened.
+    /// What the act did.
     pub change: RoleChange,
 }
 
-/// What happened.
+/// What an act did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoleChange {
-    /// Nobody runs the role now.
+    /// The role is paused.
     Paused(JournalPause),
-    /// A pause has ended.
+    /// A pause was ended.
     Resumed(JournalPause),
-    /// There was no pause. The act is recorded all the same: a pause whose outcome was not known may still be on its way, and finds its
-    /// number taken then.
+    /// There was no pause. The act is recorded nevertheless: a pause with an unknown result may still be in flight, and
+    /// then finds its number taken.
     NotPaused,
-    /// This node has the role now.
+    /// This node holds the role now.
     TookOver {
         /// The new term.
         term: Term,
-        /// Who had it before.
+        /// The holder before.
         from: Option<RoleHolder>,
-        /// What keeps nodes apart beside the journal; it is not this node's yet.
+        /// The kind of lease that also separates the nodes; this node does not hold it yet.
         lease: LeaseKind,
     },
-    /// This node had it already; nothing was written.
+    /// This node held the role already; nothing was written.
     AlreadyHolder {
-        /// The term.
+        /// The present term.
         term: Term,
     },
-    /// The journal goes on from the store's last record.
+    /// The store's last record is the journal's head again.
     Adopted {
-        /// What was wrong with its head.
+        /// What was wrong with the head.
         was: HeadConflict,
-        /// The record that is the head now.
+        /// The number of the new head.
         seq: Seq,
-        /// The term of this node.
+        /// The new term of this node.
         term: Term,
     },
-    /// Its head in etcd is sound; nothing was written.
+    /// The head in etcd is sound; nothing was written.
     HeadSound,
-    /// The journal is in the store: there is no head to adopt.
+    /// The journal's head is in the store, so there is no head to adopt.
     JournalInBucket,
-    /// What was dated beyond the present is dated now. Its slots stay committed.
+    /// Dates in the future were amended to the present. The slots stay committed.
     Amended(FutureDates),
-    /// Nothing was; nothing was written.
+    /// There were no future dates; nothing was written.
     NoFutureDates,
-    /// This node's clock is probably the one that is wrong; nothing was written.
+    /// Probably this node's clock is wrong; nothing was written.
     OwnClockSuspect(FutureDates),
-    /// This node does not know what the present is; nothing was written.
+    /// This node's clock differs too much from the store's; nothing was written.
     ClockOff {
         /// The store's clock minus its own.
         offset: SignedDuration,
@@ -151,7 +152,7 @@ pub enum RoleChange {
 }
 
 impl OperatorContext<'_> {
-    /// The journal to act on, and what this node remembers of it.
+    /// The journal, and this node's saved view of it.
     pub(crate) fn journal(&self, repository: &Repository) -> Result<(Journal, Option<JournalView>), JournalError> {
         let local = self.state_dir.map(|dir| LocalState::peek(self.env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(LocalState::last_view);
@@ -164,7 +165,7 @@ impl OperatorContext<'_> {
         Ok((journal, view))
     }
 
-    /// Says that nobody runs the role, until `until` or a resume.
+    /// Pauses the role on all nodes, until `until` or a resume.
     ///
     /// # Errors
     /// The journal cannot be read or written.
@@ -174,7 +175,7 @@ impl OperatorContext<'_> {
         until: Option<Timestamp>,
         why: Option<String>,
     ) -> Result<OperateReport, AppendError> {
-        // Its end would come for every node when this one's wrong clock shows it.
+        // Every node would end the pause by this node's wrong clock.
         if until.is_some()
             && let Some(off) = clock_off(repository).await
         {
@@ -185,8 +186,8 @@ impl OperatorContext<'_> {
         Ok(OperateReport { role: view.role, change: RoleChange::Paused(paused) })
     }
 
-    /// Ends a pause, also one that is still on its way to the journal. It is over by the store's time, where that is known: a role runs
-    /// again whatever this node's clock says.
+    /// Ends a pause, even one whose append is still in flight. The end is dated by the store's time if it is known, so
+    /// the role runs again whatever this node's clock says.
     ///
     /// # Errors
     /// The journal cannot be read or written.
@@ -202,20 +203,20 @@ impl OperatorContext<'_> {
         Ok(OperateReport { role: view.role, change: before.map_or(RoleChange::NotPaused, RoleChange::Resumed) })
     }
 
-    /// Says that whatever is dated beyond the present was dated by a wrong clock. Unless it is `force`d, not where this node's clock is
-    /// more likely to be the wrong one.
+    /// Declares that all dates in the future were written by a wrong clock. Without `force` this is refused if probably
+    /// this node's clock is wrong.
     ///
     /// # Errors
     /// The journal cannot be read or written.
     pub async fn amend(&self, repository: &Repository, force: bool) -> Result<OperateReport, AppendError> {
-        // The act would date whatever is right at this node's wrong time.
+        // The act would amend correct dates to this node's wrong time.
         if let Some(off) = clock_off(repository).await {
             return Ok(off);
         }
         let store = repository.store.as_ref();
         let look = |view: &JournalView| future_dates(view, self.node.id, self.env.clock.now(), store.clock_offset());
         let (journal, view) = self.open(repository).await?;
-        // An audit reads records that this node's memory, or the newest checkpoint, says nothing of.
+        // An audit reads older records, which are neither in this node's saved view nor in the newest checkpoint.
         let known = if look(&view).is_none() { Some(journal.with_all_dates(view).await?) } else { None };
         let mut found = None;
         self.note(repository, UnfencedAction::Amend, |view| {
@@ -231,7 +232,8 @@ impl OperatorContext<'_> {
         Ok(OperateReport { role: repository.role().clone(), change })
     }
 
-    /// Appends `act` if it `makes_sense`; the view after it, or the one in which it made none.
+    /// Appends `act` if `makes_sense` returns true. Returns the view after it, or the view for which `makes_sense`
+    /// returned false.
     async fn note(
         &self,
         repository: &Repository,
@@ -251,10 +253,11 @@ impl OperatorContext<'_> {
         Err(AppendError::Moved(Box::new(view)))
     }
 
-    /// Gives the role to this node. Unless it is `force`d, only if settings and probes say that it may work for it.
+    /// Gives the role to this node. Without `force` only if config and probes say that this node may work for it.
     ///
     /// # Errors
-    /// This node would not work for the role. The journal cannot be read or written; another node took the role at the same moment.
+    /// This node may not work for the role; the journal cannot be read or written; another node took the role at the
+    /// same moment.
     pub async fn take_over(
         &self,
         repository: &Repository,
@@ -286,10 +289,10 @@ impl OperatorContext<'_> {
     }
 }
 
-/// Whether a takeover by this node has to be `force`d: settings and probes do not say that it may work for the role.
+/// Whether a takeover by this node is forced, because config and probes do not say that it may work for the role.
 ///
 /// # Errors
-/// It would have to be, and is not.
+/// A takeover would have to be forced, and `force` is not set.
 pub(crate) fn require_eligible(
     role: &RoleSettings,
     node: &str,
@@ -309,19 +312,19 @@ pub(crate) fn require_eligible(
     }
 }
 
-/// Whether it is more likely this node's clock that is wrong.
+/// Whether probably this node's clock is wrong.
 fn is_reader_clock_suspect(found: &FutureDates) -> bool {
     matches!(found.clock, WrongClock::Reader | WrongClock::LikelyReader)
 }
 
-/// What an act comes to whose meaning rests on this node's clock, where the store's is another.
+/// The result of an act that depends on this node's clock, if the clock differs too much from the store's.
 async fn clock_off(repository: &Repository) -> Option<OperateReport> {
     repository.store.measure_clock_offset().await;
     let offset = repository.store.clock_offset().filter(|offset| clock_tolerance::is_clock_off(*offset))?;
     Some(OperateReport { role: repository.role().clone(), change: RoleChange::ClockOff { offset } })
 }
 
-/// What the probes said, each with its fact.
+/// The answers of the probes with their details.
 fn evidence_text(assessment: Option<&ProbeAssessment>) -> String {
     let evidence = assessment.map(|assessment| assessment.results.as_slice()).unwrap_or_default();
     evidence.iter().map(|e| format!("{}: {}", e.subject, e.detail)).collect::<Vec<_>>().join("; ")
@@ -389,7 +392,7 @@ mod tests {
         rig.write("a", "1");
         let year = SignedDuration::from_hours(365 * 24);
         let now = rig.env.clock.now();
-        // Dated by the store's clock, which is what was wrong here.
+        // Dated by the store's clock, which is wrong here.
         rig.memory.set_clock_offset(year);
         let ask = BackupOptions { slot: Some(now + year), ..BackupOptions::default() };
         let wrong = rig.backup_as(&rig.runner(), &ask).await.snapshot;
@@ -433,7 +436,7 @@ mod tests {
         assert!(with_timeout(&env, PATIENCE, || None, async { Ok::<_, OperateError>(()) }).await.is_ok());
     }
 
-    /// The host's wall clock, five hours on.
+    /// A clock five hours ahead of the host's.
     #[derive(Debug)]
     struct Ahead;
 
@@ -473,7 +476,7 @@ mod tests {
         let hours = SignedDuration::from_hours(5);
         let env = Env { clock_doubts: ClockDoubts::default(), ..rig.env.clone() };
         let (first, second) = (operator(&rig, 1), OperatorContext { env: &env, ..operator(&rig, 2) });
-        // By the store's clock, which is what was wrong here.
+        // Dated by the store's clock, which is wrong here.
         rig.memory.set_clock_offset(hours);
         second.take_over(&rig.repository, &rig.role, None, false).await.unwrap();
         assert_eq!(env.clock_doubts.of(&rig.role.name), Some(ClockDoubt::Store { offset: hours }));
@@ -487,7 +490,7 @@ mod tests {
         for _ in 0..8 {
             first.resume(&rig.repository).await.unwrap();
         }
-        // It remembers nothing, and begins at a checkpoint that says nothing of it, as an audit may not.
+        // This operator has no saved view, and begins at a checkpoint without these dates, as an audit may not.
         let (_, view) = first.open(&rig.repository).await.unwrap();
         assert_eq!(future(&view), None);
         let RoleChange::Amended(found) = first.amend(&rig.repository, false).await.unwrap().change else {

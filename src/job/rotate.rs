@@ -1,10 +1,11 @@
-//! `key rotate`: a new repository key for what is written from now on.
+//! `key rotate`: a new repository key for everything written from now on.
 //!
-//! The order of the writes is what keeps the repository open at each of them: a takeover, so that no other writer is in between; the new
-//! slots where no reader looks for slots; the record, which alone decides; the slots in their place, from where they are read back; and
-//! only then the old ones go. One that was cut short before its record changed nothing; one that was cut short after it is finished by the
-//! next `key rotate`: the record names the slots, and their names are their digests. A secret that opens one of them has to be at hand, because
-//! the old slots go: they may be the only ones that still open.
+//! The order of the writes keeps the repository open at every moment: a takeover, so that no other writer appends in
+//! between; the new slots under staging keys, where no reader looks; the record, which alone decides; the slots in
+//! their final place, from which they are read back; and only then the old slots are deleted. A rotation interrupted
+//! before its record changed nothing; one interrupted after it is finished by the next `key rotate`: the record names
+//! the slots, and their names are their digests. Finishing needs a secret that opens one of the new slots, because it
+//! deletes the old ones, which may be the only ones that still open.
 
 pub mod plan;
 
@@ -32,41 +33,42 @@ use crate::role::permit::Permit;
 use crate::role::probe::ProbeAssessment;
 use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, StoreErrorKind, list_filtered};
 
-/// The most staged slots that are looked at.
+/// The most staged slots that are read.
 const STAGED_MAX: usize = 1024;
 
-/// What is asked for.
+/// Inputs of a rotation.
 #[derive(Debug, Clone)]
 pub struct RotateRequest<'a> {
     /// The key that opened the repository for this command.
     pub current: &'a KeySource,
-    /// A key that opens it from then on, too. A key file that is missing is made.
+    /// A further key that opens the repository after the rotation. A missing key file is created.
     pub new: Option<KeySource>,
-    /// Keys that go on to open it.
+    /// Keys that still open the repository after the rotation.
     pub keep: Vec<KeySource>,
-    /// Slots that are not renewed.
+    /// Slots that are removed.
     pub drop: Vec<KeyId>,
-    /// Say what would be done, and change nothing.
+    /// Reports what would be done, and changes nothing.
     pub dry_run: bool,
 }
 
-/// The node that does it, as far as it may have the role.
+/// The node that rotates the key, and whether it may hold the role.
 #[derive(Debug)]
 pub struct KeyRotator<'a> {
-    /// The node, and how it reaches the journal.
+    /// The node and its access to the journal.
     pub operator: OperatorContext<'a>,
     /// The role's settings.
     pub role: &'a RoleSettings,
-    /// What the probes said.
+    /// The answers of the probes.
     pub assessment: Option<&'a ProbeAssessment>,
-    /// Also where they do not say that this node is active.
+    /// Rotates even if the probes do not say that this node is active.
     pub force: bool,
 }
 
-/// Gives the repository a new key, or finishes doing that.
+/// Gives the repository a new key, or finishes an interrupted rotation.
 ///
 /// # Errors
-/// Before the record nothing is changed. Whether it was written may not be known: then the next one tells.
+/// Before the record is appended nothing is changed. If the result of the append is unknown, the next rotation finds
+/// out.
 pub async fn rotate(
     repository: &Repository,
     by: &KeyRotator<'_>,
@@ -84,7 +86,8 @@ pub async fn rotate(
     }
 }
 
-/// Whether another rotation, which came first, may be the reason: its slots and its record are not what this one has read before.
+/// Whether an earlier rotation by another node may be the cause: this one would not have read its slots and its record
+/// yet.
 fn may_be_late(error: &KeysError) -> bool {
     matches!(
         error,
@@ -98,7 +101,8 @@ fn may_be_late(error: &KeysError) -> bool {
     )
 }
 
-/// The generation that another rotation made, if the key that opened a slot of the store a moment ago is not the newest any more.
+/// The generation of another node's rotation, if the key that opened a slot of the store a moment ago is no longer the
+/// newest.
 async fn is_overtaken(repository: &Repository, by: &KeyRotator<'_>) -> Option<KeyGeneration> {
     repository.slot?;
     let (journal, _) = by.operator.journal(repository).ok()?;
@@ -150,7 +154,7 @@ async fn attempt(
     match append(&journal, &permit, view, &body).await {
         Ok(seq) => journal.save_rotation_copy(seq).await?,
         Err(error) => {
-            // One that may be in the journal needs them.
+            // If the record may be in the journal, it needs the staged slots.
             if !matches!(error, AppendError::Unknown { .. }) {
                 delete(repository.store.as_ref(), ids.iter().map(|id| object_keys::staged_key(repository.role(), *id)))
                     .await?;
@@ -158,7 +162,7 @@ async fn attempt(
             return Err(error.into());
         }
     }
-    // What was staged by others before this node had the role is of no use any more.
+    // Slots that other nodes staged before this takeover are obsolete.
     let leftover = staged.iter().chain(&ids).copied().collect::<Vec<_>>();
     let left = settle(repository, &made, &removed, &leftover).await?;
     let rotation = KeyRotation {
@@ -171,21 +175,21 @@ async fn attempt(
     keys::report(&rotated_now(&rotating), KeyChange::Rotated(rotation)).await
 }
 
-/// The repository under its new key.
+/// The repository with its new key.
 fn rotated_now(rotating: &Repository) -> Repository {
     let keys = rotating.format.derive_keys(rotating.keys.keyring().clone());
     Repository { keys, slot: None, slot_object: None, ..rotating.clone() }
 }
 
-/// The slots that are staged, by their names.
+/// The IDs of the staged slots.
 async fn staged(repository: &Repository) -> Result<Vec<KeyId>, StoreError> {
     let prefix = object_keys::staged_keys_prefix(repository.role());
     let id = |object: ObjectMeta| object.key.strip_prefix(&prefix)?.parse().ok();
     Ok(list_filtered(repository.store.as_ref(), &prefix, STAGED_MAX, id).await?.found)
 }
 
-/// The newest rotation, if slots of it are staged and not in their place; for a caller `behind` it also if they are: what it was to remove
-/// may be left.
+/// The newest rotation, if some of its staged slots are not in their final place. `behind` (the caller's key is older):
+/// also if all are, because old slots may be left.
 async fn unfinished(
     repository: &Repository,
     journal: &Journal,
@@ -196,7 +200,7 @@ async fn unfinished(
     if staged.is_empty() {
         return Ok(None);
     }
-    // Of a journal that goes on from there an older key reads no more.
+    // An older key cannot read the journal after the rotation.
     let record = match journal.read_record(seq).await {
         Ok(record) => record.map(|(record, _)| record.body),
         Err(JournalError::Rotated { .. }) => None,
@@ -217,7 +221,7 @@ async fn unfinished(
     Ok(None)
 }
 
-/// Puts the slots of a rotation that is in the journal in their place, and removes what is of the generations before it.
+/// Moves the slots of a recorded rotation to their final place, and removes the slots of older generations.
 async fn finish(
     repository: &Repository,
     (journal, seq): (&Journal, Seq),
@@ -241,7 +245,8 @@ async fn finish(
     if !is_at_hand(repository, made.iter().chain(there), body.generation, ask).await? {
         return Err(KeysError::NotAtHand(body.generation));
     }
-    // Where one is lost its secret opens what was written before by the old one alone.
+    // If a new slot is lost, its secret opens only the old slot, and only what was written before, so the old slots
+    // stay.
     let is_whole = body.slots.iter().all(is_there);
     let older = found.iter().filter(|found| found.slot.as_ref().is_ok_and(|slot| slot.generation < body.generation));
     let removed: Vec<KeyId> = older.filter(|_| is_whole).map(|found| found.id).collect();
@@ -255,7 +260,7 @@ async fn finish(
     keys::report(repository, KeyChange::Rotated(rotation)).await
 }
 
-/// Whether one of the secrets that are given opens one of these slots.
+/// Whether one of the given secrets opens one of these slots.
 async fn is_at_hand(
     repository: &Repository,
     slots: impl Iterator<Item = &KeySlot>,
@@ -283,7 +288,7 @@ async fn is_at_hand(
     Ok(false)
 }
 
-/// The secrets that go on to open the repository, and the slots that are there now.
+/// The secrets that open the repository after the rotation, and the slots to remove.
 async fn choose(repository: &Repository, ask: &RotateRequest<'_>) -> Result<(Vec<SlotSecret>, Vec<KeyId>), KeysError> {
     let KeySlotList { found, skipped: passed_over } =
         list_key_slots(repository.store.as_ref(), repository.role()).await?;
@@ -334,7 +339,7 @@ async fn choose(repository: &Repository, ask: &RotateRequest<'_>) -> Result<(Vec
     Ok((kept, removed))
 }
 
-/// The secret of a key that is there. A key file that is missing is made later, and opens nothing yet.
+/// The secret of an existing key. A missing key file is created later, and opens nothing yet.
 fn present(source: &KeySource) -> Result<Option<SlotSecret>, KeysError> {
     match source {
         KeySource::KeyFile(path) if !path.exists() => Ok(None),
@@ -342,7 +347,7 @@ fn present(source: &KeySource) -> Result<Option<SlotSecret>, KeysError> {
     }
 }
 
-/// The new key, and its file if that was made.
+/// The new secret, and its file if it was created.
 fn new_secret(
     ask: &RotateRequest<'_>,
     by: &KeyRotator<'_>,
@@ -372,7 +377,7 @@ async fn take_over(
     Err(AppendError::Moved(Box::new(view)))
 }
 
-/// Appends the record, and tells its number.
+/// Appends the record, and returns its number.
 async fn append(
     journal: &Journal,
     permit: &Permit,
@@ -388,7 +393,7 @@ async fn append(
     Err(AppendError::Moved(Box::new(view)))
 }
 
-/// Wraps the new key for each secret, and puts that where no reader looks for slots.
+/// Wraps the new key for each secret, and writes the slots under staging keys.
 async fn stage(
     repository: &Repository,
     keyring: &Keyring,
@@ -406,7 +411,8 @@ async fn stage(
     Ok(made)
 }
 
-/// Puts `made` in its place, and when it is there removes the slots `removed` and what is `staged`. Those that the store does not let go.
+/// Writes `made` to the final place and verifies it, then deletes the slots `removed` and `staged`. Returns the slots
+/// that the store did not delete.
 async fn settle(
     repository: &Repository,
     made: &[KeySlot],
@@ -429,7 +435,7 @@ async fn settle(
     Ok(left)
 }
 
-/// False: the store does not allow it.
+/// `false`: the store does not allow deletes.
 async fn delete(store: &dyn Store, keys: impl Iterator<Item = String>) -> Result<bool, StoreError> {
     let keys: Vec<String> = keys.collect();
     if keys.is_empty() {

@@ -548,7 +548,7 @@ fn status(
     {
         seen.push(RoleWarning::AnotherRepository { known, found: archive.repository.keys.repo() });
     }
-    // The announcement in etcd is newer than the one in the store.
+    // For a node that is registered in etcd, the registration counts, not its announcement in the store.
     let (registered, unlisted) = match &etcd {
         Some(EtcdHealth::Ok { nodes, unread, .. }) => (nodes.as_slice(), unread.clone()),
         _ => (&[][..], None),

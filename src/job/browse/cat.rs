@@ -1,4 +1,4 @@
-//! `cat`: one file's content, every chunk verified before it is given away.
+//! `cat`: writes the content of a file; every chunk is verified first.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -12,10 +12,10 @@ use crate::job::restore::layout::FileLayout;
 use crate::repo::entry::{EntryKind, TreePath};
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
-/// Frames fetched ahead of the one that is written. A frame has a few MiB.
+/// Frames that are fetched ahead of the output. A frame has a few MiB.
 const FRAMES_AHEAD: usize = 4;
 
-/// Zeros for holes, written over and over.
+/// Zeros for holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Writes the file's content to `out`, its holes as zeros.
@@ -62,7 +62,7 @@ fn content_len(reader: &RepositoryReader, chunks: &[ChunkId]) -> Result<u64, Rep
     chunks.iter().map(len).sum()
 }
 
-/// Runs of chunks that stand in the same frame, so that each frame is fetched once.
+/// Runs of chunks in the same frame, so that each frame is fetched once.
 fn shared_frames(reader: &RepositoryReader, chunks: &[ChunkId]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut last = None;
@@ -77,7 +77,7 @@ fn shared_frames(reader: &RepositoryReader, chunks: &[ChunkId]) -> Vec<Range<usi
     runs
 }
 
-/// The contents of chunks of one frame.
+/// The contents of the chunks of one frame.
 async fn fetch(reader: &RepositoryReader, chunks: &[ChunkId]) -> Result<Vec<Bytes>, RepositoryReadError> {
     let mut contents = Vec::with_capacity(chunks.len());
     let mut frame = None;

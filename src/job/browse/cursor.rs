@@ -1,4 +1,4 @@
-//! Going through a manifest entry by entry, and from anywhere to anywhere further on.
+//! Walks a manifest entry by entry, and skips forward to any path.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use crate::ids::ChunkId;
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::reader::{ManifestReader, RepositoryReadError, RepositoryReader};
 
-/// A place in a manifest.
+/// A position in a manifest.
 #[derive(Debug)]
 pub struct ManifestCursor<'a> {
     manifest: ManifestReader<'a>,
@@ -15,7 +15,7 @@ pub struct ManifestCursor<'a> {
 }
 
 impl<'a> ManifestCursor<'a> {
-    /// Before the first entry.
+    /// A cursor before the first entry.
     pub fn new(reader: &'a RepositoryReader, root: ChunkId) -> Self {
         Self { manifest: reader.manifest(root), batch: VecDeque::new(), from: TreePath::default() }
     }
@@ -32,7 +32,7 @@ impl<'a> ManifestCursor<'a> {
         }
     }
 
-    /// Goes on at `path`, or at the first entry after it. Only forwards.
+    /// Moves forward to `path`, or to the first entry after it.
     pub fn seek(&mut self, path: &TreePath) {
         self.from = path.clone();
         self.drop_before();
@@ -50,12 +50,12 @@ impl<'a> ManifestCursor<'a> {
 /// The first path that can come after everything below `path`; `None`: nothing comes after the root.
 pub fn path_after_subtree(path: &TreePath) -> Option<TreePath> {
     let bytes = path.as_bytes();
-    // Below comes after a slash, which sorts first; the smallest other byte of a name is 1.
+    // Descendants follow after a slash, which sorts first; the smallest other byte of a name is 1.
     (!bytes.is_empty())
         .then(|| TreePath::new([bytes, b"\x01"].concat()).expect("a sound name stays one with a byte more"))
 }
 
-/// The snapshot's sources, and its dumps: what lies below nothing else. One descent into the manifest for each.
+/// The snapshot's sources and dumps: the entries without a parent entry. One descent into the manifest for each.
 pub async fn source_roots(reader: &RepositoryReader, root: ChunkId) -> Result<Vec<TreePath>, RepositoryReadError> {
     let mut cursor = ManifestCursor::new(reader, root);
     let mut roots = Vec::new();
@@ -70,7 +70,7 @@ pub async fn source_roots(reader: &RepositoryReader, root: ChunkId) -> Result<Ve
     Ok(roots)
 }
 
-/// The paths that a person means: one above sources, which no snapshot has itself, stands for those sources.
+/// Replaces a path above sources, which no snapshot contains itself, by these sources.
 pub fn expand_to_roots(paths: &[TreePath], roots: &[TreePath]) -> Vec<TreePath> {
     let mut expanded = Vec::with_capacity(paths.len());
     for path in paths {

@@ -1,4 +1,4 @@
-//! `diff`: two manifests side by side. Parts that both have are known by their ID, and are not read.
+//! `diff`: compares two manifests. Nodes with the same ID are equal, and are not read.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -11,10 +11,10 @@ use crate::repo::manifest::ManifestWalk;
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 use crate::tree::compare::{self, path_change};
 
-/// Gives what differs between two manifests at and below `path`, in path order.
+/// Passes the differences between two manifests at and below `path` to `each`, in path order.
 ///
 /// # Errors
-/// `path` is in neither of them.
+/// Neither manifest contains `path`.
 pub async fn diff(
     reader: &RepositoryReader,
     [before, after]: [ChunkId; 2],
@@ -61,7 +61,7 @@ async fn is_in(reader: &RepositoryReader, root: ChunkId, path: &TreePath) -> Res
     Ok(cursor.next().await?.is_some_and(|entry| entry.path.starts_with(path)))
 }
 
-/// Goes on where neither side has an entry at hand. False at the end of both.
+/// Reads or skips the next node of the sides that have no entries left. `false` at the end of both.
 async fn open_one(a: &mut DiffSide<'_>, b: &mut DiffSide<'_>) -> Result<bool, RepositoryReadError> {
     match (a.next_node(), b.next_node()) {
         (None, None) => return Ok(false),
@@ -72,8 +72,8 @@ async fn open_one(a: &mut DiffSide<'_>, b: &mut DiffSide<'_>) -> Result<bool, Re
         (Some(_), None) => a.open().await?,
         (None, Some(_)) => b.open().await?,
         (Some(_), Some(_)) => {
-            // What starts earlier has something that the other does not have; of two that start alike the larger one may
-            // have the smaller one in it. A root, of which nothing is known, goes first.
+            // The side that starts earlier has entries that the other one lacks; of two nodes with the same start the
+            // larger one may contain the smaller one. A root, of which nothing is known, comes first.
             let key =
                 |side: &DiffSide<'_>| side.walk.next_node().map(|n| (n.first.clone(), std::cmp::Reverse(n.entries)));
             if key(a) <= key(b) { a.open().await? } else { b.open().await? }
@@ -88,7 +88,7 @@ struct DiffSide<'a> {
     walk: ManifestWalk,
     batch: VecDeque<ManifestEntry>,
     from: &'a TreePath,
-    /// Nothing from here on is wanted.
+    /// The first path after the requested part.
     end: Option<TreePath>,
     ended: bool,
 }
@@ -99,7 +99,7 @@ impl<'a> DiffSide<'a> {
         Self { reader, walk, batch: VecDeque::new(), from: path, end: path_after_subtree(path), ended: false }
     }
 
-    /// Leaves out what is before and after the part that is wanted.
+    /// Skips what is before and after the requested part.
     fn settle(&mut self) {
         if self.batch.is_empty() {
             self.walk.seek(self.from);
@@ -112,12 +112,12 @@ impl<'a> DiffSide<'a> {
         if self.ended { None } else { self.walk.wanted_chunk() }
     }
 
-    /// Whether all that may come is after `path`.
+    /// Whether all remaining entries are after `path`.
     fn is_beyond(&self, path: &TreePath) -> bool {
         self.next_node().is_none() || self.walk.next_node().is_some_and(|node| node.first > *path)
     }
 
-    /// Reads the next part.
+    /// Reads the next node.
     async fn open(&mut self) -> Result<(), RepositoryReadError> {
         let Some(chunk) = self.next_node() else { return Ok(()) };
         let bytes = self.reader.chunk(&chunk).await?;

@@ -1,4 +1,5 @@
-//! `find`: entries by name or path, in one snapshot or in all. What snapshots have in common and matches nothing is read once.
+//! `find`: entries by name or path, in one snapshot or in all. Nodes that several snapshots share and that contain no
+//! match are read once.
 
 use std::collections::HashSet;
 
@@ -11,10 +12,10 @@ use crate::repo::manifest::ManifestWalk;
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 use crate::tree::exclude::ExcludePatterns;
 
-/// Parts of manifests that are remembered as having no hit: 32 MiB of IDs, parts of some thirty million entries.
+/// Limit of remembered nodes without a match: 32 MiB of IDs, for about thirty million entries.
 const BARREN_MAX: usize = 1 << 20;
 
-/// Gives every entry whose name or path matches `pattern` (gitignore syntax), snapshot by snapshot.
+/// Passes every entry whose name or path matches `pattern` (gitignore syntax) to `each`, snapshot by snapshot.
 pub async fn find(
     reader: &RepositoryReader,
     snapshots: &[Snapshot],
@@ -33,7 +34,7 @@ struct NamePattern(ExcludePatterns);
 
 impl NamePattern {
     fn new(pattern: &str) -> Result<Self, BrowseError> {
-        // Here these are no comment and no exception, but the beginning of a name.
+        // Here these characters begin a name, not a comment or an exception.
         let plain = if pattern.starts_with(['#', '!']) { format!("\\{pattern}") } else { pattern.to_owned() };
         let bad = |why| BrowseError::Pattern { pattern: pattern.to_owned(), why };
         ExcludePatterns::new(&[plain]).map(Self).map_err(|e| bad(e.why))
@@ -44,10 +45,10 @@ impl NamePattern {
     }
 }
 
-/// A part of a manifest that is being read.
+/// A manifest node whose descendants are being read.
 struct OpenManifestNode {
     id: ChunkId,
-    /// Parts that come after it.
+    /// Number of chunks that come after it.
     rest: usize,
     hit: bool,
 }

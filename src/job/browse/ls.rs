@@ -1,12 +1,12 @@
-//! `ls`: a directory's entries, or all below it.
+//! `ls`: the entries of a directory, or all entries below it.
 
 use super::{BrowseError, ItemCallback, ManifestCursor, not_found, path_after_subtree};
 use crate::ids::ChunkId;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::reader::RepositoryReader;
 
-/// Gives what is in the directory `path`, or all below it, in path order; of a path that is no directory, itself. The root
-/// and other directories above the sources have the sources in them.
+/// Passes the entries of the directory `path`, or all below it, to `each` in path order; if `path` is not a directory,
+/// the entry itself. The root and other directories above the sources contain the sources.
 pub async fn ls(
     reader: &RepositoryReader,
     root: ChunkId,

@@ -1,4 +1,5 @@
-//! Which snapshot a person means: by the start of its ID, by its place from the newest, or by a time. Pure.
+//! Finds the snapshot that a selector names: by a prefix of its ID, by its position from the newest, or by a time.
+//! Pure.
 
 use std::fmt;
 
@@ -9,67 +10,67 @@ use jiff::{SignedDuration, Timestamp};
 use crate::ids::Digest;
 use crate::journal::state::Snapshot;
 
-/// Fewer characters of an ID would be a guess.
+/// Minimum length of an ID prefix.
 const ID_CHARS_MIN: usize = 4;
 
-/// The most candidates that an error names.
+/// The most candidates that an error lists.
 const CANDIDATES_MAX: usize = 10;
 
-/// Why no snapshot is meant.
+/// Why a selector names no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
-    /// It says nothing.
+    /// The selector has no known form.
     #[error(
         "{0:?} names no snapshot: expected latest, latest~2, at least {ID_CHARS_MIN} characters of an ID, 2026-11-20, \
          2026-11-20T15:00 or \"2h ago\""
     )]
     Syntax(String),
-    /// There is nothing to choose from.
+    /// The role has no snapshots.
     #[error("there are no snapshots yet")]
     NoSnapshots,
-    /// None has an ID like this.
+    /// No snapshot has this ID prefix.
     #[error("no snapshot has an ID that starts with {0}")]
     NoSuchId(String),
-    /// Several have.
+    /// Several snapshots have this ID prefix.
     #[error("{prefix} is the start of several IDs: {}", CandidateList(candidates))]
     Ambiguous {
-        /// What was given.
+        /// The given prefix.
         prefix: String,
-        /// The snapshots that it fits, with their times.
+        /// The matching snapshots with their times.
         candidates: Vec<(Digest, Timestamp)>,
     },
-    /// There are not so many.
+    /// There are fewer snapshots than the selector counts back.
     #[error("there is no {selector}: only {count} snapshots are there")]
     TooFewSnapshots {
-        /// What was given.
+        /// The given selector.
         selector: String,
-        /// How many there are.
+        /// The number of snapshots.
         count: usize,
     },
-    /// None is so old.
+    /// No snapshot is that old.
     #[error("no snapshot is from {selector} or before; the oldest is {} from {}", ShortId(oldest), time.strftime("%Y-%m-%d %H:%M UTC"))]
     NoneBefore {
-        /// What was given.
+        /// The given selector.
         selector: String,
-        /// The oldest one.
+        /// The oldest snapshot.
         oldest: Digest,
         /// Its time.
         time: Timestamp,
     },
 }
 
-/// Whether `selector` names a snapshot by its ID, whatever else there is.
+/// Whether `selector` has the form of an ID.
 pub fn is_id(selector: &str) -> bool {
     let text = selector.trim();
     text.len() >= ID_CHARS_MIN && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// The ID that `selector` is, with every character of it.
+/// The ID, if `selector` is a complete ID.
 pub fn whole_id(selector: &str) -> Option<Digest> {
     selector.trim().to_ascii_lowercase().parse().ok()
 }
 
-/// As much of an ID as tells it from others, and can be given again.
+/// Displays a prefix of an ID that is unique enough, and that is accepted as a selector.
 struct ShortId<'a>(&'a Digest);
 
 impl fmt::Display for ShortId<'_> {
@@ -93,10 +94,10 @@ impl fmt::Display for CandidateList<'_> {
     }
 }
 
-/// The one of `snapshots` (oldest first) that `selector` means. Days are those of `zone`.
+/// The one of `snapshots` (oldest first) that `selector` names. Days are those of `zone`.
 ///
 /// # Errors
-/// It means none or several of them, or nothing at all.
+/// The selector names none or several of them, or has no known form.
 pub fn select<'a>(
     snapshots: &'a [Snapshot],
     selector: &str,
@@ -120,7 +121,7 @@ pub fn select<'a>(
                 _ => Err(SelectError::Ambiguous { prefix, candidates: fits.iter().map(|s| (s.id, s.time)).collect() }),
             }
         }
-        // By place, not by time: where clocks disagree the journal's order is the true one.
+        // By position, not by time: if clocks disagree, the journal's order decides.
         SnapshotSelector::Before(end) => snapshots.iter().rfind(|s| s.time < end).ok_or_else(|| {
             SelectError::NoneBefore { selector: selector.to_owned(), oldest: oldest.id, time: oldest.time }
         }),
@@ -129,11 +130,11 @@ pub fn select<'a>(
 
 #[derive(Debug, PartialEq, Eq)]
 enum SnapshotSelector {
-    /// So many before the newest.
+    /// This number of snapshots before the newest.
     FromNewest(usize),
-    /// The start of an ID.
+    /// A prefix of an ID.
     Id(String),
-    /// The newest that is older than this.
+    /// The newest snapshot before this time.
     Before(Timestamp),
 }
 
@@ -249,7 +250,7 @@ mod tests {
             (Ok(2), Ok(3), Ok(4))
         );
         assert_eq!((number("2026-11-20T23:29:59Z"), number("2026-11-20T23:30:00Z")), (Ok(3), Ok(4)));
-        // It is 09:00: 9 h and a half before that is exactly the newest.
+        // The present is 09:00; nine and a half hours before is exactly the time of the newest snapshot.
         assert_eq!((number("1m ago"), number("9h 30m ago"), number("9h 31m ago")), (Ok(4), Ok(4), Ok(3)));
         assert_eq!((number("1d ago"), number("2d ago")), (Ok(2), Ok(2)));
     }

@@ -1,4 +1,4 @@
-//! Looking inside snapshots that the backup job made.
+//! Read-only commands on snapshots that the backup job made.
 
 mod property;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::job::testing::{JobFixture, noise};
 use crate::journal::state::Snapshot;
 
-/// How many chunks of manifests were read since it was asked the last time.
+/// Number of manifest chunks that were read since the last call.
 fn reads(reader: &RepositoryReader) -> u64 {
     reader.chunks_read.swap(0, Ordering::Relaxed)
 }
@@ -169,7 +169,7 @@ async fn cat_gives_the_whole_content() {
     assert!(matches!(get("big").await, Err(BrowseError::Repo(RepositoryReadError::Pack { .. }))));
 }
 
-/// Takes so many writes.
+/// A writer that fails after this number of writes.
 struct Full(u32);
 
 impl io::Write for Full {
@@ -225,7 +225,7 @@ async fn a_large_manifest_is_entered_where_something_is_looked_for() {
     std::fs::remove_file(rig.src().join("100/file-05000")).unwrap();
     std::fs::set_permissions(rig.src().join("119/file-05999"), PermissionsExt::from_mode(0o600)).unwrap();
     rig.backup().await;
-    // Nothing changes: the same manifest again.
+    // Nothing changes, so the manifest is the same.
     rig.backup().await;
     let archive = rig.archive().await;
     let snapshots = archive.snapshots();
@@ -270,7 +270,7 @@ async fn a_large_manifest_is_entered_where_something_is_looked_for() {
     assert!(differences(&rig, &reader, between(1, 2), &TreePath::default()).await.is_empty());
     assert_eq!(reads(&reader), 0, "equal roots are not read");
 
-    // The second snapshot has little that the first had not, the third nothing.
+    // The second snapshot adds little to the first one, the third nothing.
     let hits = found(&rig, &reader, snapshots, "new").await;
     assert_eq!(hits, [(1, "/077/new".to_owned()), (2, "/077/new".to_owned())]);
     let read = reads(&reader);
@@ -327,7 +327,7 @@ async fn a_journal_is_read_as_far_as_it_goes() {
     assert_eq!(cut.snapshots(), &whole.snapshots()[..2]);
     assert!(cut.damaged.unwrap().to_string().contains("journal record 4"));
 
-    // This node remembers the record that is gone.
+    // This node's saved view contains the missing record.
     rig.memory.tamper(&key, None);
     let known = ReadOnlyRepository::open(rig.repository.clone(), &rig.env, Some(&rig.state_dir())).await.unwrap();
     assert!(known.rolled_back.is_some() && known.damaged.is_none());

@@ -1,5 +1,5 @@
-//! A guarded command: it runs in its own process group, gets the signals that this program gets, and does not outlive its
-//! leave.
+//! A guarded command: it runs in a process group of its own, gets the signals that this program gets, and does not
+//! outlive its permission to run.
 
 use std::future::Future;
 use std::io::{self, IsTerminal as _};
@@ -16,21 +16,23 @@ use crate::config::EnvironmentSettings;
 use crate::process::CommandBuilder;
 pub use crate::process::ProcessExit;
 
-/// The signals that are passed on: those that people and service managers send. `SIGKILL` and `SIGSTOP` cannot be.
+/// The signals that are passed on: those that people and service managers send. `SIGKILL` and `SIGSTOP` cannot be
+/// passed on.
 const PASSED_ON: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 
-/// Signals that wait to be passed on. More of them at once are one.
+/// Limit of signals that wait to be passed on; further ones are dropped.
 const SIGNALS_MAX: usize = 16;
 
-/// Signals that ask for an end.
+/// Signals that ask for the end of the command.
 const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
-/// Runs `command` until it ends, or until `stop` says that it must: then all of it gets `SIGTERM`, and `SIGKILL` after `grace`. What was told to
-/// end by a signal that was passed on has as long to follow its first process. Tells how that ended, and what `stop` said.
+/// Runs `command` until it ends, or until `stop` resolves: then the whole process group gets `SIGTERM`, and `SIGKILL`
+/// after `grace`. If a passed-on signal asked for the end, the remaining processes have `grace` to end after the first
+/// process. Returns the exit and the result of `stop`.
 ///
 /// # Errors
-/// It cannot be started or waited for.
+/// The command cannot be started or waited for.
 pub(super) async fn run<T>(
     command: &[String],
     environment: &EnvironmentSettings,
@@ -38,7 +40,7 @@ pub(super) async fn run<T>(
     grace: Duration,
     stop: impl Future<Output = T>,
 ) -> io::Result<(ProcessExit, Option<T>)> {
-    // Before the command is there: a signal that comes in between must not be lost.
+    // Before the command starts, so that a signal in between is not lost.
     let mut signals = signals()?;
     let mut group = CommandBuilder::from_command_line(command, environment, variables)?.start()?;
     let terminal = ControllingTerminal::hand_to(group.id());
@@ -71,7 +73,7 @@ fn signals() -> io::Result<mpsc::Receiver<Signal>> {
         let tell = tell.clone();
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
-                // Nobody listens any more, or so many wait that one more changes nothing.
+                // `Closed`: the receiver is gone. A full queue drops the signal, since enough signals are waiting.
                 if let Err(mpsc::error::TrySendError::Closed(_)) = tell.try_send(passed) {
                     return;
                 }
@@ -81,20 +83,21 @@ fn signals() -> io::Result<mpsc::Receiver<Signal>> {
     Ok(told)
 }
 
-/// The terminal, lent to the command's process group: a group in the background that reads from it would be stopped.
+/// The terminal while it is given to the command's process group: a background group that reads from it would be
+/// stopped.
 struct ControllingTerminal {
     own: rustix::process::Pid,
     masked: SigSet,
 }
 
 impl ControllingTerminal {
-    /// `None` where standard input is no terminal, or not ours.
+    /// `None` if standard input is not a terminal, or not controlled by this process group.
     fn hand_to(group: Option<Pid>) -> Option<Self> {
         let (group, own) = (rustix::process::Pid::from_raw(group?.as_raw())?, getpgrp());
         if !io::stdin().is_terminal() || tcgetpgrp(io::stdin()) != Ok(own) {
             return None;
         }
-        // Taking it back is done from the background, and would stop this process.
+        // The terminal is taken back from the background, which would stop this process.
         let mut masked = SigSet::empty();
         masked.add(Signal::SIGTTOU);
         masked.thread_block().ok()?;
@@ -105,7 +108,7 @@ impl ControllingTerminal {
 
 impl Drop for ControllingTerminal {
     fn drop(&mut self) {
-        // The task may be on another thread by now; each has a mask of its own.
+        // The task may run on another thread now, and each thread has its own mask.
         let _ = self.masked.thread_block();
         let _ = tcsetpgrp(io::stdin(), self.own);
         let _ = self.masked.thread_unblock();
@@ -116,7 +119,7 @@ impl Drop for ControllingTerminal {
 mod tests {
     use super::*;
 
-    /// How often something that surely comes is looked for.
+    /// Interval at which the tests check for an expected change.
     const POLL: Duration = Duration::from_millis(20);
 
     const LONG: Duration = Duration::from_mins(1);
@@ -177,7 +180,7 @@ mod tests {
         let (ended, why) = run(&sh(&deaf), &[], POLL, stop()).await.unwrap();
         assert_eq!((ended, why), (ProcessExit::Signal(9), Some("over")));
         let child: i32 = std::fs::read_to_string(&child).unwrap().trim().parse().unwrap();
-        // Killed with the group. It dies when the kernel gets to it, and is then a zombie until init reaps it.
+        // The child was killed with the group. It is a zombie until init reaps it.
         let state = || std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         for _ in 0..1000 {
             if state().is_empty() || state().contains(") Z ") {

@@ -1,11 +1,11 @@
-//! Over a real repository, with real commands.
+//! Commands over a real repository.
 
 use super::*;
 use crate::config::{Schedule, StoreUrl};
 use crate::job::backup::RoleJournal;
 use crate::job::testing::JobFixture;
 
-/// Runs a shell's script for the rig's role.
+/// Runs a shell script for the fixture's role.
 pub(crate) async fn call(rig: &JobFixture, script: &str, scheduled: bool) -> ExecOutcome {
     let url = StoreUrl::Dir("/srv/backups".into());
     let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
@@ -45,7 +45,7 @@ async fn a_scheduled_command_does_not_overlap_itself() {
     let (outcome, why) = reason(second);
     assert!(matches!(why, NoCommitReason::CommandRunning { pid: Some(_) }), "{why:?}");
     assert_eq!((outcome, exit(&first), exit(&by_hand)), (RunOutcome::Skipped, 1, 7));
-    // It failed, so the slot is still to be had, and then no more.
+    // The first command failed, so the slot is still open; the next one commits it.
     assert_eq!(exit(&call(&rig, &note, true).await), 0);
     assert!(matches!(
         reason(call(&rig, &note, true).await),

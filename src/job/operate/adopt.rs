@@ -1,4 +1,4 @@
-//! `journal adopt`: lets a journal go on whose head in etcd is gone. The store has all of it; what is lost is only who decides.
+//! `journal adopt`: restores the head in etcd of a journal. The store has all records; only the head is lost.
 
 use crate::job::operate::{OperateReport, OperatorContext, RoleChange};
 use crate::job::repository::open::Repository;
@@ -6,10 +6,10 @@ use crate::journal::etcd_head::AdoptOutcome;
 use crate::journal::log::AppendError;
 use crate::repo::format::JournalLocation;
 
-/// Makes the head again from the store's last record, by a takeover of this node's. Safe to repeat, and on several nodes at once.
+/// Sets the head to the store's last record, by a takeover of this node. Safe to repeat, and on several nodes at once.
 ///
 /// # Errors
-/// Etcd or the store; the store itself lost records.
+/// Etcd or the store fails, or the store itself lost records.
 pub async fn adopt(operator: &OperatorContext<'_>, repository: &Repository) -> Result<OperateReport, AppendError> {
     let role = repository.role().clone();
     if repository.format.journal == JournalLocation::Bucket {

@@ -1,59 +1,59 @@
-//! What becomes of each key slot in a rotation. Pure.
+//! Decides what happens to each key slot in a rotation. Pure.
 //!
-//! The invariant: no slot loses what is written from then on without a word. One whose secret is not at hand cannot be renewed, and is
-//! removed only by its ID.
+//! The invariant: no secret loses access to future snapshots silently. A slot whose secret is not given cannot be
+//! renewed, and is removed only by its ID.
 
 use crate::ids::{KeyGeneration, KeyId};
 
-/// Which key opens a slot.
+/// The key that opens a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySlotOpener {
-    /// A key that is to stay.
+    /// A key that the operator wants to keep.
     Kept,
-    /// The key that this command was given.
+    /// The key that opened the repository for this command.
     Given,
-    /// None of those that are at hand.
+    /// None of the given keys.
     Unknown,
 }
 
-/// A slot as it stands.
+/// A slot before the rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySlotState {
-    /// Its name.
+    /// ID of the slot.
     pub id: KeyId,
-    /// The newest generation that it gives; `None`: it cannot be read.
+    /// The newest generation in the slot; `None`: the slot is unreadable.
     pub generation: Option<KeyGeneration>,
-    /// Which key opens it.
+    /// The key that opens it.
     pub opener: KeySlotOpener,
 }
 
-/// Why a rotation is not begun.
+/// Why a rotation is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RotatePlanError {
-    /// Slots that nothing was said of.
+    /// Slots that are neither kept, replaced nor removed by the request.
     #[error(
         "nothing that is written after the rotation would open by {}: none of the given files opens {}",
         list(.0),
         if .0.len() == 1 { "it" } else { "them" }
     )]
     Unaccounted(Vec<KeyId>),
-    /// A slot is to be removed, and a key that opens it is to stay.
+    /// A slot is to be removed, but a key that opens it is to be kept.
     #[error("key {0} is to be removed, and a file that is to be kept opens it")]
     Contradiction(KeyId),
-    /// What is to be removed is not there.
+    /// The slot to remove does not exist.
     #[error("the repository has no key {id}; it has {}", list(known))]
     NoSuchKey {
-        /// The ID that was given.
+        /// The given ID.
         id: KeyId,
-        /// Those that there are.
+        /// The existing slots.
         known: Vec<KeyId>,
     },
 }
 
-/// The slots that are removed after the new ones are in their place: all of them, or the rotation is refused.
+/// The slots to remove after the new ones are in place: all of them, or the rotation is refused.
 ///
 /// # Errors
-/// A slot would be lost that was not named.
+/// A slot would be lost that the request does not name.
 pub fn plan(
     slots: &[KeySlotState],
     now: KeyGeneration,
@@ -68,10 +68,10 @@ pub fn plan(
         return Err(RotatePlanError::Contradiction(slot.id));
     }
     let accounted = |slot: &KeySlotState| {
-        // One of an older generation opens nothing of today any more.
+        // A slot of an older generation does not open present data anyway.
         slot.generation.is_some_and(|generation| generation < now)
             || slot.opener == KeySlotOpener::Kept
-            // A new key takes the place of the one that was given.
+            // The new key replaces the given one.
             || slot.opener == KeySlotOpener::Given && has_new
             || drop.contains(&slot.id)
     };

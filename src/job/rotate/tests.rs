@@ -1,4 +1,5 @@
-//! Rotations of a repository in memory: cut short at each request, two at once, under a writer, and as a holder of the old key sees them.
+//! Rotations of a repository in memory: interrupted at each request, two at once, beside a writer, and as seen by the
+//! holder of the old key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,7 @@ async fn opened(rig: &JobFixture, key: &KeySource) -> Result<Repository, OpenErr
     Repository::open(rig.store.clone(), &rig.role.name, key).await
 }
 
-/// The snapshots as a host sees them that has this key and nothing else, each with the content of file `name`.
+/// The content of file `name` in each snapshot, as read by a host that has only this key.
 async fn contents(rig: &JobFixture, key: &KeySource, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
     let repository = opened(rig, key).await.unwrap();
     let archive = ReadOnlyRepository::open(repository, &rig.env, None).await?;
@@ -84,7 +85,7 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
     assert_eq!(contents(&rig, &new, "f").await.unwrap(), [noise(1, 3 << 20), noise(2, 3 << 20)]);
     assert_eq!(contents(&rig, &new, "g").await.unwrap(), [noise(1, 100), noise(1, 100)]);
 
-    // Each object that is new, against the old key.
+    // Tries the old key on each new object.
     let role = &rig.role.name;
     let (mut packs, mut indexes, mut records, mut told) = (0, 0, 0, 0);
     for (key, object) in rig.memory.objects().iter().filter(|(key, object)| before.get(*key) != Some(*object)) {
@@ -105,7 +106,7 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
             indexes += 1;
         } else if object_keys::parse_record(role, key).is_some() {
             let found = Record::decode(object, Some(&thief.keys));
-            // The takeover of the rotation and the rotation itself are the last that it reads.
+            // The old key can still read the rotation's takeover and the rotation itself.
             records += usize::from(found == Err(RecordError::Rotated(KeyGeneration(1))));
         } else if key.contains("/live/nodes/") || key.ends_with("/live/beat") {
             assert!(mac_line::open(object, &thief.keys).is_err(), "{key}");
@@ -119,7 +120,7 @@ async fn what_is_written_after_a_rotation_does_not_open_with_the_old_key() {
     }
     assert!(packs > 0 && indexes > 0 && records > 0, "{packs} {indexes} {records} {told}");
 
-    // What was before it still reads, and is told to be all that the old key gives.
+    // Everything before the rotation is readable, and reported as all that the old key opens.
     let archive = ReadOnlyRepository::open(thief.clone(), &rig.env, None).await.unwrap();
     assert_eq!(archive.snapshots().len(), 1);
     assert!(matches!(archive.damaged, Some(JournalError::Rotated { generation: KeyGeneration(1), .. })));
@@ -140,7 +141,7 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     let last = *numbers.last().unwrap();
     let read = async || contents(&rig, &new, "f").await;
 
-    // A record after the newest, by the old key.
+    // A record after the newest one, made with the old key.
     let rotate_object = &genuine[&object_keys::record(&role, last)];
     let rotated = Record::decode(rotate_object, Some(&thief.keys)).unwrap();
     let forged = |seq: Seq, body: RecordBody, prev: &Bytes| Record {
@@ -159,7 +160,7 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     rig.memory.tamper(&object_keys::record(&role, last.next()), None);
     assert_eq!(read().await.unwrap(), [b"one"]);
 
-    // Another rotation in the place of the genuine one, with other slots.
+    // Another rotation with other slots in place of the genuine one.
     let RecordBody::Rotate(body) = rotated.body.clone() else { panic!("{rotated:?}") };
     let mut other = Record { body: RecordBody::Rotate(RotateBody { slots: Vec::new(), ..body }), ..rotated.clone() };
     other.add_rotation_proof(&thief.keys);
@@ -173,20 +174,20 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     };
     assert!(refused.as_ref().is_err_and(is_refused), "what is before it is not believed either: {refused:?}");
 
-    // The journal as it was before, by whatever means: the key proves that there was more.
+    // The journal without its rotation: the newer key proves that a record is missing.
     rig.memory.tamper(&object_keys::record(&role, last), None);
     let refused = read().await;
     let is_refused =
         matches!(refused, Err(JournalError::OlderThanKey { now: KeyGeneration(0), given: KeyGeneration(1) }));
     assert!(is_refused, "{refused:?}");
 
-    // What it writes below `live/` does not count.
+    // Objects that the old key's holder writes below `live/` are ignored.
     rig.memory.tamper(&object_keys::record(&role, last), Some(rotate_object.clone()));
     rig.repository = opened(&rig, &new).await.unwrap();
     assert!(mac_line::open(&mac_line::seal(b"{}", &thief.keys), &rig.repository.keys).is_err());
 }
 
-/// Runs the command until its request `calls`, which is never answered. False: it has fewer.
+/// Runs the command until request number `calls`, which is never answered. `false`: the command sends fewer requests.
 async fn is_cut_short(rig: &JobFixture, old: &KeySource, new: &KeySource, calls: u64) -> bool {
     let hang = InjectedFault::Delay(Duration::from_hours(1));
     let faulty = Arc::new(FaultyStore::new(rig.store.clone(), FaultPlan::exactly([(calls, hang)])));
@@ -205,7 +206,7 @@ async fn is_cut_short(rig: &JobFixture, old: &KeySource, new: &KeySource, calls:
     }
 }
 
-/// The command is run, cut short before each of its requests in turn, and run again.
+/// The command is run, interrupted before each of its requests in turn, and run again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finished() {
     let mut cut = 0;
@@ -219,7 +220,7 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
         if !died {
             break;
         }
-        // One of the two keys opens it at every moment, and the same command goes on.
+        // At every moment one of the two keys opens the repository, and the same command continues.
         match opened(&rig, &old).await {
             Ok(repository) => {
                 let report = rotate(&repository, &by(&rig, 1), &ask(&old, &new)).await.unwrap();
@@ -242,7 +243,7 @@ async fn a_rotation_that_is_cut_short_at_any_request_loses_nothing_and_is_finish
     assert!(begun_anew > 5 && finished > 2 && was_done > 0, "{begun_anew} {finished} {was_done}");
 }
 
-/// The file of the first try is gone: nothing is removed that a secret at hand opens.
+/// The new key file of the first attempt is lost: no slot is removed that a given secret opens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_whose_key_is_lost_is_not_finished_and_the_old_key_opens() {
     let mut was_refused = 0;
@@ -299,7 +300,7 @@ async fn of_two_rotations_at_once_one_is_and_the_repository_opens() {
         assert!(both.0.is_ok() || both.1.is_ok(), "round {round}: {both:?}");
         let mut open = 0;
         for key in [&east, &west] {
-            // A file that was made before the other one won holds a key of nothing.
+            // The file that the losing rotation made opens nothing.
             if let Ok(repository) = opened(&rig, key).await {
                 assert_eq!(repository.keys.generation(), KeyGeneration(1));
                 assert_eq!(contents(&rig, key, "f").await.unwrap(), [b"one"]);
@@ -372,7 +373,7 @@ async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
     for (key, opens) in [(&new, true), (&phrase, true), (&old, false), (&other, false)] {
         assert_eq!(opened(&rig, key).await.is_ok(), opens, "{key:?}");
     }
-    // The next one keeps what it was given, and an exported key has all generations.
+    // The next rotation keeps the given keys, and an exported key contains all generations.
     let asked =
         RotateRequest { new: None, keep: vec![new.clone(), phrase], current: &new, drop: Vec::new(), dry_run: false };
     let repository = opened(&rig, &new).await.unwrap();
@@ -385,7 +386,7 @@ async fn what_is_kept_is_renewed_and_nothing_is_dropped_without_a_word() {
     assert_eq!(exported.keys.keyring(), repository.keys.keyring());
 }
 
-/// Slots that somebody planted before a rotation are older than those that it made, and a fresh host remembers none.
+/// Slots that an attacker planted before a rotation are older than the rotation's own, and a fresh host remembers none.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_slots_that_a_rotation_made_are_tried_before_planted_ones() {
     let rig = JobFixture::new().await;
@@ -395,7 +396,7 @@ async fn the_slots_that_a_rotation_made_are_tried_before_planted_ones() {
     rig.plant_slots(1000);
     let repository = opened(&rig, &phrase).await.unwrap();
     assert_eq!(repository.keys.generation(), KeyGeneration(1));
-    // Nobody goes on from there before they are gone: among them may be somebody's.
+    // A rotation is refused until the planted slots are removed, since some of them may belong to other users.
     let again = rotate(&repository, &by(&rig, 1), &ask(&phrase, &file(&rig, "new"))).await;
     assert!(matches!(again, Err(KeysError::TooManySlots(937))), "{again:?}");
 }

@@ -1,4 +1,5 @@
-//! Any two manifests side by side: what is told is what differs, each path once and in order, and both sides are accounted for.
+//! Compares any two manifests: the reported lines are the differences, each path once and in order, and every entry of
+//! both sides is accounted for.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,7 +22,7 @@ use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::tree::compare;
 
-/// Paths of three depths, a path of one version or another at each.
+/// Paths of three depths, each with an entry of one of several versions.
 type List = BTreeMap<TreePath, ManifestEntry>;
 
 fn path_of(n: usize) -> TreePath {
@@ -39,7 +40,7 @@ fn entry(n: usize, version: u8) -> ManifestEntry {
         2 => EntryKind::Dir,
         _ => EntryKind::File { size: 1, extents: None, chunks: vec![ChunkId([1; 32])] },
     };
-    // Two versions have the same content, and another owner.
+    // Two versions have the same content and different metadata.
     let owner = OwnerAndMode { mode: if version == 3 { 0o600 } else { 0o644 }, ..OwnerAndMode::default() };
     ManifestEntry { path: path_of(n), kind, owner, mtime: UnixNanos(n as i128), xattrs: Vec::new() }
 }
@@ -48,7 +49,7 @@ fn list(versions: &BTreeMap<usize, u8>) -> List {
     versions.iter().map(|(n, version)| (path_of(*n), entry(*n, *version))).collect()
 }
 
-/// Two lists, unlike or nearly alike; long ones have manifests of several levels.
+/// Two lists, different or similar; long ones have manifests of several levels.
 fn lists() -> impl Strategy<Value = [List; 2]> {
     let any_list = |len| prop::collection::btree_map(0..2000usize, 0..4u8, 0..len);
     let stretch =
@@ -69,7 +70,7 @@ fn lists() -> impl Strategy<Value = [List; 2]> {
     prop_oneof![3 => near, 1 => unlike].prop_map(|lists| lists.map(|versions| list(&versions)))
 }
 
-/// Chunks on their way into a pack.
+/// Chunks for the next pack.
 struct Packing {
     keys: DerivedKeys,
     compressor: FrameCompressor,
@@ -85,7 +86,7 @@ impl ManifestChunkSink for Packing {
     }
 }
 
-/// A repository that has nothing but these manifests.
+/// A repository with nothing but these manifests.
 async fn stored(lists: &[List; 2]) -> (RepositoryReader, [ChunkId; 2]) {
     let (keys, store) = (keys(Cipher::None), MemoryStore::new(&Env::host()));
     let mut index = ChunkIndex::default();
@@ -108,7 +109,7 @@ async fn stored(lists: &[List; 2]) -> (RepositoryReader, [ChunkId; 2]) {
     (RepositoryReader::new(Arc::new(store), keys, Arc::new(index)), roots)
 }
 
-/// What differs at and below `path`, by looking each path up on both sides.
+/// The differences at and below `path`, found by looking up each path on both sides.
 fn model([before, after]: &[List; 2], path: &TreePath) -> Vec<DiffLine> {
     let mut all: Vec<&TreePath> = before.keys().chain(after.keys()).filter(|p| p.starts_with(path)).collect();
     all.sort();
@@ -133,7 +134,7 @@ proptest! {
 
     #[test]
     fn a_diff_is_what_a_look_at_each_path_tells(lists in lists(), within in prop::option::of((0..2000usize, 0..3usize))) {
-        // A path that may be there, the directory that it is in, or the one above.
+        // A path that may exist, its directory, or the one above.
         let within = within.map(|(n, up)| (0..up).fold(path_of(n), |path, _| path.parent().unwrap()));
         let path = within.unwrap_or_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -162,7 +163,7 @@ proptest! {
         }
     }
 
-    /// New, changed, removed and unchanged are all of both sides, and nothing is counted twice.
+    /// The counts of new, changed, removed and unchanged paths add up to both sides, without double counting.
     #[test]
     fn every_path_of_both_sides_is_accounted_for(lists in lists()) {
         let [before, after] = &lists;
