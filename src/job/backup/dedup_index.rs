@@ -1,9 +1,10 @@
-//! Which chunks the repository has already, so that only new ones are stored.
+//! Determines which chunks the repository already has, so that only new ones are stored.
 //!
-//! The reuse rule lives here: a session counts on a chunk only if the journal vouches for it at the session's starting head (it
-//! is in an index that the head names), or if it stands in a pack that was listed in the store after that head was read.
-//! The index is loaded when the first chunk is asked for that the newest manifest does not answer: a run without changes
-//! needs it only to compare it with the store, once a day. What the store has lost by that comparison nobody counts on.
+//! The reuse rule lives here: a session relies on a chunk only if the journal vouches for it at the session's starting
+//! head (it is in an index that the head names), or if it is in a pack that was listed in the store after that head was
+//! read. The index is loaded at the first request for a chunk that is not in the newest manifest: a run without changes
+//! needs it only for the daily comparison with the store. Content that the store has lost according to this comparison
+//! is not relied on.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,29 +23,29 @@ use crate::repo::pack::PackTable;
 use crate::repo::reader::{self, IndexCache, load_index_with_damaged_packs};
 use crate::store::Store;
 
-/// What the store had when the session began.
+/// The chunks in the repository when the session began.
 #[derive(Debug, Default)]
 pub(crate) struct KnownChunks {
-    /// What the journal vouches for.
+    /// The index that the journal names.
     pub(crate) index: Arc<ChunkIndex>,
-    /// Packs that a broken run left, seen in the store after the head was read.
+    /// Packs of interrupted runs that were seen in the store after the head was read.
     pub(crate) orphans: OrphanPacks,
-    /// What of the index the store has not got; `None`: nobody looked.
+    /// Indexed content that the store has lost; `None`: the index was not compared with the store.
     pub(crate) lost: Option<LostContent>,
 }
 
-/// What a run takes stock for.
+/// Options for loading the index.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IndexLoadOptions {
-    /// A broken run may have left packs.
+    /// Interrupted runs may have left packs.
     pub(crate) unfinished: bool,
-    /// The index is compared with the store, and these packs with what they should be; `None`: it is taken at its word.
+    /// `Some`: the index is compared with the store, and these packs are read. `None`: the index is trusted.
     pub(crate) compare: Option<PackLosses>,
-    /// Packs in which something is lost, as an earlier run found: what is in them is stored again.
+    /// Packs with losses that an earlier run found: their content is stored again.
     pub(crate) known: PackLosses,
 }
 
-/// What a session needs to find out what the store had when it began.
+/// Loads the index as of the session's starting head.
 pub(crate) struct IndexLoader {
     store: Arc<dyn Store>,
     keys: DerivedKeys,
@@ -57,7 +58,7 @@ pub(crate) struct IndexLoader {
 }
 
 impl IndexLoader {
-    /// As of the session's starting head.
+    /// A loader for the session's starting head.
     pub(crate) fn new(session: &RoleSession<'_>, survey: IndexLoadOptions) -> Self {
         let (repository, state) = (session.repository, &session.view.state);
         Self {
@@ -72,7 +73,7 @@ impl IndexLoader {
         }
     }
 
-    /// Whether it compares the index with the store.
+    /// Whether the index is compared with the store.
     pub(crate) fn compares_with_store(&self) -> bool {
         self.survey.compare.is_some()
     }
@@ -102,7 +103,8 @@ impl IndexLoader {
         }
         let orphans = if survey.unfinished {
             let mut found = orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?;
-            // Of an older generation it may be a former key holder's, and have none of what it says.
+            // A pack of an older generation may be made by the holder of a former key, with a table that does not match
+            // its content.
             found.retain(|table| table.salt.generation == keys.generation());
             if self.view.state.repaired.is_empty() {
                 found
@@ -115,7 +117,7 @@ impl IndexLoader {
         Ok(KnownChunks { index: Arc::new(index), orphans: OrphanPacks::new(orphans), lost: Some(lost) })
     }
 
-    /// A prune that ran meanwhile deletes as well.
+    /// Checks that the loss is not the work of a prune that ran meanwhile.
     async fn check_prunes(&self) -> Result<(), BackupError> {
         let now = self.journal.refresh(self.view.clone()).await?;
         if session::is_pruned(&self.view.state, &now.state) { Err(BackupError::Pruned) } else { Ok(()) }
@@ -158,7 +160,7 @@ impl OrphanPacks {
         Self { packs: tables.into_iter().map(|t| (t, AtomicBool::new(false))).collect(), chunks }
     }
 
-    /// Whether one of them has it; that pack must be named by this session's index then.
+    /// Whether an orphan has the chunk; this session's index must then name that pack.
     fn claim(&self, id: &ChunkId) -> bool {
         self.chunks.get(id).is_some_and(|&number| {
             self.packs[number].1.store(true, Ordering::Relaxed);
@@ -166,18 +168,18 @@ impl OrphanPacks {
         })
     }
 
-    /// Whether a pack has it of which something was used: it is named then.
+    /// Whether a used orphan, which this session's index will name, has the chunk.
     fn is_used(&self, id: &ChunkId) -> bool {
         self.chunks.get(id).is_some_and(|&number| self.packs[number].1.load(Ordering::Relaxed))
     }
 
-    /// The packs of which something was used.
+    /// The orphans of which some content was used.
     pub(crate) fn used(&self) -> impl Iterator<Item = &PackTable> {
         self.packs.iter().filter(|(_, used)| used.load(Ordering::Relaxed)).map(|(table, _)| table)
     }
 }
 
-/// Answers whether a chunk must be stored, each one once.
+/// Decides whether a chunk must be stored; of several requests for a chunk only one gets `true`.
 pub(crate) struct DedupIndex<'a> {
     /// Chunks of the newest manifest itself: known without the index.
     nodes: HashSet<ChunkId>,
@@ -187,13 +189,13 @@ pub(crate) struct DedupIndex<'a> {
     fresh: Mutex<CompactIdSet>,
 }
 
-/// IDs in short sorted lists, by how they begin: 32 bytes for each and an eighth more, where a hash table takes up to 66, and
-/// another half of that while it grows.
+/// A set of IDs in short sorted lists, chosen by the first bytes of the ID: 32 bytes for each ID plus an eighth, while
+/// a hash table takes up to 66 bytes, and half as much again while it grows.
 #[derive(Default)]
 struct CompactIdSet(Vec<Vec<ChunkId>>);
 
 impl CompactIdSet {
-    /// With a hundred million IDs a list is 200 KiB long, of which half is moved for each that comes in.
+    /// With a hundred million IDs a list has 200 KiB, of which half is moved for each insertion.
     const LISTS: usize = 1 << 14;
 
     fn contains(&self, id: &ChunkId) -> bool {
@@ -201,7 +203,7 @@ impl CompactIdSet {
         self.0.get(number).is_some_and(|list| list.binary_search(id).is_ok())
     }
 
-    /// False: it is in already.
+    /// `false`: the ID is in the set already.
     fn insert(&mut self, id: &ChunkId) -> bool {
         if self.0.is_empty() {
             self.0.resize(Self::LISTS, Vec::new());
@@ -223,7 +225,7 @@ impl<'a> DedupIndex<'a> {
         stock: Option<KnownChunks>,
         load: impl Fn() -> Result<KnownChunks, BackupError> + Send + Sync + 'a,
     ) -> Self {
-        // What of the manifest itself is lost is stored again, also where a repair took its pack out of the index.
+        // Lost manifest nodes are stored again, even if a repair removed their pack from the index.
         let compared = stock.as_ref().filter(|stock| stock.lost.is_some()).map(|stock| Arc::clone(&stock.index));
         let nodes = match compared {
             Some(index) => nodes.into_iter().filter(|id| index.is_in_sound_pack(id)).collect(),
@@ -234,7 +236,7 @@ impl<'a> DedupIndex<'a> {
         Self { nodes, known_chunks: stock, loading, load: Box::new(load), fresh }
     }
 
-    /// What the store had, loaded at the first call.
+    /// The known chunks, loaded at the first call.
     pub(crate) fn stock(&self) -> Result<&KnownChunks, BackupError> {
         let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stock) = self.known_chunks.get() {
@@ -244,7 +246,7 @@ impl<'a> DedupIndex<'a> {
         Ok(self.known_chunks.get_or_init(|| stock))
     }
 
-    /// True: the caller must store it. Everybody else who asks for the same chunk is told false.
+    /// `true`: the caller must store the chunk. Every other request for the same chunk gets `false`.
     pub(crate) fn claim(&self, id: &ChunkId) -> Result<bool, BackupError> {
         if self.nodes.contains(id) {
             return Ok(false);
@@ -259,12 +261,12 @@ impl<'a> DedupIndex<'a> {
         Ok(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(id))
     }
 
-    /// The index, if it was compared with the store: then nothing else tells what is stored.
+    /// The index, if it was compared with the store: then it alone decides what is stored.
     pub(crate) fn compared_index(&self) -> Option<&ChunkIndex> {
         self.known_chunks.get().filter(|stock| stock.lost.is_some()).map(|stock| stock.index.as_ref())
     }
 
-    /// What became of what was lost; `None`: nobody looked.
+    /// What happened to lost content; `None`: the index was not compared with the store.
     pub(crate) fn healing(&self) -> Option<HealingSummary> {
         let stock = self.known_chunks.get()?;
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
@@ -272,12 +274,13 @@ impl<'a> DedupIndex<'a> {
         Some(HealingSummary::of(stock.lost.as_ref()?, &stock.index, stored))
     }
 
-    /// Whether the repository has these, as far as was looked: what the newest manifest refers to the journal vouches for.
+    /// Whether the repository has these chunks, as far as is known: the journal vouches for the content of the newest
+    /// manifest.
     pub(crate) fn has_all(&self, ids: &[ChunkId]) -> bool {
         self.known_chunks.get().is_none_or(|stock| ids.iter().all(|id| stock.index.contains(id)))
     }
 
-    /// The packs of broken runs that this session used.
+    /// The orphans that this session used.
     pub(crate) fn used_orphans(&self) -> Vec<PackTable> {
         self.known_chunks.get().map(|stock| stock.orphans.used().cloned().collect()).unwrap_or_default()
     }

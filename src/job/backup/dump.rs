@@ -1,7 +1,7 @@
 //! Commands whose standard output becomes a file of the snapshot.
 //!
-//! A command that fails, is killed, or runs too long fails the whole run: half a dump is no backup. One that prints nothing does so as
-//! well, unless the role may be empty: of a database there is always something to say.
+//! A command that fails, is killed, or runs too long fails the whole run, because a partial dump is not a backup. A
+//! command without output fails too, unless the role may be empty, because even an empty database has a dump.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -16,10 +16,10 @@ use crate::job::node::stall::{RunActivity, check_interval};
 use crate::process::{self, CommandBuilder, ProcessTree, UserAccount};
 use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath};
 
-/// How much of what a failed command wrote to standard error is shown, in bytes from its end.
+/// Bytes of a failed command's standard error that are shown, from its end.
 const STDERR_TAIL: usize = 2000;
 
-/// How often a running command is looked at for an interrupt.
+/// Interval at which a running command is checked for an interrupt.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Why a dump failed.
@@ -28,32 +28,32 @@ pub enum DumpError {
     /// The name leads out of the snapshot, or into a source.
     #[error("is no name for a file of the snapshot, or stands inside a source")]
     Name,
-    /// No such user.
+    /// The user does not exist.
     #[error("there is no user {0}")]
     User(String),
-    /// It could not be started.
+    /// The command could not be started.
     #[error("could not be started: {0}")]
     Start(std::io::Error),
-    /// Its output could not be read.
+    /// The output could not be read.
     #[error("its output could not be read: {0}")]
     Read(std::io::Error),
-    /// It ended badly.
+    /// The command failed.
     #[error("{status}{}", if stderr.is_empty() { String::new() } else { format!(": {stderr}") })]
     Status {
-        /// How.
+        /// The exit status or signal.
         status: String,
-        /// The end of what it wrote to standard error.
+        /// The end of its standard error.
         stderr: String,
     },
-    /// It ended well and printed nothing.
+    /// The command succeeded without output.
     #[error("it ended well and printed nothing")]
     Empty,
-    /// It ran too long and was killed.
+    /// The command ran too long and was killed.
     #[error("killed after {}", humantime::format_duration(*.0))]
     Timeout(Duration),
 }
 
-/// Runs one dump and stores its output.
+/// Runs one dump command and stores its output.
 pub(crate) fn run(
     shared: &PipelineContext,
     worker: &mut ReadWorker<'_>,
@@ -111,15 +111,15 @@ pub(crate) fn run(
     })
 }
 
-/// An output that is what it was keeps the time that it had, so that an unchanged dump is an unchanged snapshot.
+/// Keeps the modification time of an unchanged output, so that an unchanged dump gives an unchanged snapshot.
 pub(crate) fn keep_time(entry: &mut ManifestEntry, base: &ManifestEntry) {
     if entry.kind == base.kind && entry.owner == base.owner {
         entry.mtime = base.mtime;
     }
 }
 
-/// Kills the command when its time is over or the run is to stop. True if its time was over. A command that prints nothing goes on as
-/// long as it burns processor time.
+/// Kills the command when its time is over or the run is stopped. Returns true if the time was over. A command without
+/// output may go on as long as it uses processor time.
 fn enforce_timeout(
     shared: &PipelineContext,
     members: &ProcessTree,
@@ -137,7 +137,7 @@ fn enforce_timeout(
         let now = shared.env.clock.boottime();
         if now.saturating_sub(looked) >= look {
             looked = now;
-            // Whatever moves already need not be looked at.
+            // If the run makes progress elsewhere, the processor time is not examined.
             let moved = std::mem::replace(&mut mark, shared.progress.mark()) != mark;
             if !moved {
                 let (before, since) = std::mem::replace(&mut burnt, (process::cpu_ticks(members.group()), now));

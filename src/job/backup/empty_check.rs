@@ -1,21 +1,21 @@
-//! Whether what a run found can be meant: a source without a file is an unmounted volume, and a snapshot without a file is no
-//! backup, until somebody says otherwise. Pure.
+//! Decides whether an empty result can be intended: a source without files is probably an unmounted volume, and a
+//! snapshot without files is not a backup, unless the config allows it. Pure.
 
 use crate::job::backup::BackupError;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::problem::PathProblem;
 
-/// What one source has, and had in the newest snapshot. The source itself is an entry as well.
+/// Counts of one source, now and in the newest snapshot. The source itself is an entry too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SourceCount {
     pub(crate) path: TreePath,
-    /// Entries that are there, or are kept because they could not be read.
+    /// Entries that exist, or are kept because they could not be read.
     pub(crate) entries: u64,
-    /// Those of them that are no directories.
+    /// Those of `entries` that are not directories.
     pub(crate) files: u64,
     pub(crate) entries_before: u64,
     pub(crate) files_before: u64,
-    /// Something of it could not be read: what was not seen may be there.
+    /// Something of the source could not be read, so it may not be empty.
     pub(crate) unread: bool,
 }
 
@@ -24,7 +24,7 @@ impl SourceCount {
         Self { path, entries: 0, files: 0, entries_before: 0, files_before: 0, unread: false }
     }
 
-    /// What a dump printed. Where it may not be empty an empty one has failed before.
+    /// Counts of a dump. If the role may not be empty, an empty dump has failed before.
     pub(crate) fn of_dump(entry: &ManifestEntry) -> Self {
         let printed = matches!(entry.kind, EntryKind::File { size: 1.., .. });
         Self { entries: 1, files: u64::from(printed), ..Self::new(entry.path.clone()) }
@@ -34,34 +34,35 @@ impl SourceCount {
         self.files == 0 && !self.unread
     }
 
-    /// It had files and has none, or had directories and has nothing: the directories that volumes are mounted at stay when the
+    /// The source had files and has none, or had directories and has nothing: the mount points stay when volumes are
+    /// unmounted.
     /// volumes go.
     fn was_emptied(&self) -> bool {
         self.is_empty() && (self.files_before > 0 || self.entries <= 1 && self.entries_before > 1)
     }
 }
 
-/// What all sources and dumps came to.
+/// Counts of all sources and dumps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ContentTotals {
-    /// Entries that are no directories.
+    /// Entries that are not directories.
     pub(crate) content: u64,
     /// Symbolic links among them.
     pub(crate) links: u64,
-    /// Bytes of the files among them, as they were read.
+    /// Bytes of the regular files among them, as they were read.
     pub(crate) bytes: u64,
-    /// There is no snapshot yet.
+    /// The role has no snapshot yet.
     pub(crate) first: bool,
     pub(crate) unreadable: u64,
-    /// One of those.
+    /// One of the problems.
     pub(crate) problem: Option<PathProblem>,
 }
 
-/// Refuses what cannot be meant; returns the sources in which there is no file.
+/// Refuses an unintended empty result; returns the sources without files.
 ///
 /// # Errors
-/// A source lost all its files, or there is nothing to store at all: no entry, or in a first snapshot nothing but empty files, pipes and
-/// devices. Links may be what is meant.
+/// A source lost all its files, or there is nothing to store: no entry, or in a first snapshot nothing but empty files,
+/// pipes and devices. Links count as content.
 pub(crate) fn check_not_empty(
     allow_empty: bool,
     sources: &[SourceCount],
@@ -97,7 +98,7 @@ mod tests {
         SourceCount { path, entries, files, entries_before, files_before, unread: false }
     }
 
-    /// What is said of these sources by default, and how many are named as empty where the role may be empty.
+    /// The message about these sources, and the number of sources that are recorded as empty if the role may be empty.
     fn said(sources: &[SourceCount], found: &ContentTotals) -> (String, usize) {
         let strict =
             check_not_empty(false, sources, found).map_or_else(|e| e.to_string(), |empty| format!("{empty:?}"));

@@ -1,5 +1,5 @@
-//! The sources and dumps of which a snapshot has nothing. Its record names them by keyed marks: whoever can list the store can read a
-//! record, and no path stands there. Pure.
+//! The empty sources and dumps of a snapshot. Its record names them by keyed marks, because everyone who can read the
+//! store may be able to read records, and records contain no paths. Pure.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,19 +11,19 @@ use crate::repo::crypto::DerivedKeys;
 use crate::repo::entry::TreePath;
 use crate::tree::roots::tree_path;
 
-/// So many are named in one record. More of them are no more alarming, and a state repeats them for each snapshot.
+/// Limit of marks in one record. More are not more alarming, and the journal's state repeats them for each snapshot.
 pub(crate) const MARKED_MAX: usize = 64;
 
-/// What is before the path where the mark is made.
+/// The context before the path in the hash of a mark.
 const CONTEXT: &[u8] = b"empty source\0";
 
-/// What a record says of these.
+/// The marks of these sources for a record.
 pub(crate) fn source_marks(empty: &[TreePath], keys: &DerivedKeys) -> Vec<SourceMark> {
     empty.iter().take(MARKED_MAX).filter_map(|path| mark(path, keys).last()).collect()
 }
 
-/// What is to be told of a snapshot whose record has these marks; `None`: nothing, or the role may be empty. A mark that no source of this
-/// config has is told as well: whether anybody still wants it, the next snapshot shows.
+/// The empty sources of a snapshot whose record has these marks; `None`: there are none, or the role may be empty. A
+/// mark that matches no source of this config counts too, until the next snapshot.
 pub(crate) fn empty_sources(
     marks: Option<&[SourceMark]>,
     role: &RoleSettings,
@@ -40,7 +40,7 @@ pub(crate) fn empty_sources(
     Some(EmptySources { named, unnamed })
 }
 
-/// The marks of a path under each generation of the key; the last one is what is written.
+/// The marks of a path under each generation of the key; new records use the last one.
 fn mark(path: &TreePath, keys: &DerivedKeys) -> impl Iterator<Item = SourceMark> {
     let content = [CONTEXT, path.as_bytes()].concat();
     keys.sealed_digests(&content)

@@ -1,4 +1,4 @@
-//! What to do about one entry of the tree: keep what is known, describe it, or read it. Pure.
+//! Decides about one entry of the tree: keep the known entry, describe it, or read it. Pure.
 
 use std::sync::Arc;
 
@@ -8,35 +8,35 @@ use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::compare::{is_unchanged_since_cached, matches_size_and_mtime};
 use crate::tree::stat::{FileType, Stat};
 
-/// What to do.
+/// How an entry is processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EntryDecision {
-    /// Nothing of it changed since this node saw it.
+    /// It is unchanged since this node saw it.
     Keep(Arc<ManifestEntry>),
-    /// It is a further name of this file.
+    /// It is a further hard link of this file.
     Link(TreePath),
-    /// Its content is believed to be this; owner, attributes and the like are read.
+    /// Its content is trusted to be unchanged; owner and attributes are read.
     Trust(EntryKind),
-    /// It has no content; the rest is read.
+    /// It has no content; its metadata are read.
     Describe,
-    /// It is read.
+    /// Its content and metadata are read.
     Read,
 }
 
-/// What is known of an entry before it is looked at closer.
+/// What is known of an entry before it is opened.
 pub(crate) struct KnownEntry<'a> {
-    /// As this node saw it when it made the cache.
+    /// The entry in this node's cache.
     pub(crate) cached: Option<&'a CachedEntry>,
-    /// As it stands in the newest snapshot.
+    /// The entry in the newest snapshot.
     pub(crate) base: Option<&'a ManifestEntry>,
-    /// The name under which the same file came before in this walk.
+    /// The earlier name of the same file in this walk.
     pub(crate) first_name: Option<&'a TreePath>,
-    /// Size and modification time are believed even when another node made the newest snapshot.
+    /// Size and modification time are trusted even if another node made the newest snapshot.
     pub(crate) trust_mtime: bool,
 }
 
-/// Decides. `stored` tells whether the repository has a chunk: what a cache remembers of an older snapshot may be gone, and what the
-/// newest one refers to may be lost.
+/// Decides about an entry. `stored` says whether the repository has a chunk: chunks of an older snapshot in the cache
+/// may be deleted, and chunks of the newest one may be lost.
 pub(crate) fn decide(stat: &Stat, known: &KnownEntry<'_>, stored: &dyn Fn(&ChunkId) -> bool) -> EntryDecision {
     let vouched = known
         .cached
@@ -51,7 +51,7 @@ pub(crate) fn decide(stat: &Stat, known: &KnownEntry<'_>, stored: &dyn Fn(&Chunk
             _ => EntryDecision::Link(first.clone()),
         };
     }
-    // A cached link whose first name is gone has the content now, and the cache does not know it.
+    // A cached hard link whose first name is gone becomes a first name, and the cache does not have its content.
     if let Some(entry) = vouched.filter(|entry| !matches!(entry.kind, EntryKind::Hardlink { .. })) {
         return EntryDecision::Keep(Arc::clone(entry));
     }

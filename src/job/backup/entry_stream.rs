@@ -1,4 +1,4 @@
-//! What is known of a tree before it is walked, as one stream in path order: this node's cache, or a manifest from the store.
+//! The known entries of a tree as one stream in path order: from this node's cache, or from a manifest in the store.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use crate::job::backup::tree_cache::{CacheReader, CachedEntry};
 use crate::repo::entry::ManifestEntry;
 use crate::repo::reader::{ManifestReader, RepositoryReadError};
 
-/// Something that gives blocks of items in path order.
+/// A source of blocks of entries in path order.
 pub(crate) enum EntryBlocks<'a> {
-    /// Nothing.
+    /// No entries.
     None,
     /// This node's cache.
     Cache(Box<CacheReader>),
-    /// A manifest from the store, as far as it is not lost. Read from a thread that may block.
+    /// A manifest in the store, without its lost parts. Read from a thread that may block.
     Manifest(Box<ManifestReader<'a>>, Handle),
 }
 
@@ -33,7 +33,7 @@ impl EntryBlocks<'_> {
     }
 }
 
-/// The next entries of a manifest, over what the index has not got: nothing is known of it then, and all of it is new.
+/// The next entries of a manifest. Nodes that the index lacks are skipped: their entries count as new.
 pub(crate) async fn next_readable(
     reader: &mut ManifestReader<'_>,
 ) -> Result<Option<Vec<ManifestEntry>>, RepositoryReadError> {
@@ -45,7 +45,7 @@ pub(crate) async fn next_readable(
     }
 }
 
-/// A stream that can be looked at before it is taken from.
+/// A stream with a look at the next entry before it is taken.
 pub(crate) struct EntryStream<'a> {
     blocks: EntryBlocks<'a>,
     block: std::vec::IntoIter<CachedEntry>,
@@ -57,7 +57,7 @@ impl<'a> EntryStream<'a> {
         Self { blocks, block: Vec::new().into_iter(), ended: false }
     }
 
-    /// Takes the next item if it passes.
+    /// Takes the next entry if `passes` returns true for it.
     pub(crate) fn next_if(
         &mut self,
         passes: impl Fn(&CachedEntry) -> bool,

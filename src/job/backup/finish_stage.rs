@@ -1,5 +1,5 @@
-//! The end of the pipeline: takes results in path order, compares them with the newest snapshot, writes the manifest and the
-//! cache, and counts.
+//! The last stage of the pipeline: takes results in path order, compares them with the newest snapshot, writes the
+//! manifest and the cache, and counts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::tree::compare::{self, PathChange};
 use crate::tree::problem::{PathProblem, PathProblemKind};
 use crate::tree::stat::FileType;
 
-/// What the finisher counted.
+/// Counts of the finish stage.
 #[derive(Debug, Default)]
 pub(crate) struct BackupStats {
     pub(crate) files: FileCounts,
@@ -29,15 +29,15 @@ pub(crate) struct BackupStats {
     pub(crate) regular: u64,
     /// Bytes of those files.
     pub(crate) source_bytes: u64,
-    /// Entries that are no directories: without any the snapshot holds nothing.
+    /// Entries that are not directories: a snapshot without any is empty.
     pub(crate) content: u64,
     /// Symbolic links among them.
     pub(crate) links: u64,
-    /// BLAKE3 over paths and kinds of what is new or changed, or went away before it was read.
+    /// BLAKE3 over paths and kinds of entries that are new or changed, or were removed before they were read.
     pub(crate) changed_set: blake3::Hasher,
     pub(crate) problems: Vec<PathProblem>,
     pub(crate) problem_count: u64,
-    /// The first path that could not be read, also where `problems` has no room for it.
+    /// The first path that could not be read, even if `problems` has no room for it.
     pub(crate) first_unread: Option<PathProblem>,
 }
 
@@ -47,11 +47,11 @@ pub(crate) struct FinishedManifest {
     /// All chunks of the manifest itself.
     pub(crate) nodes: Vec<ChunkId>,
     pub(crate) stats: Box<BackupStats>,
-    /// The cache, not yet in place; `None` if it could not be written.
+    /// The cache under its temporary name; `None` if it could not be written.
     pub(crate) cache: Option<CacheWriter>,
 }
 
-/// Stores the chunks of the manifest and remembers them.
+/// Stores the chunks of the manifest and collects their IDs.
 struct ManifestSink<'a> {
     storer: ChunkWriter<'a>,
     ids: Vec<ChunkId>,
@@ -66,17 +66,17 @@ impl ManifestChunkSink for ManifestSink<'_> {
     }
 }
 
-/// The finisher.
+/// The finish stage.
 pub(crate) struct FinishStage<'a> {
     shared: &'a PipelineContext,
     manifest: ManifestWriter<ManifestSink<'a>>,
-    /// Reads again what changed while it was read.
+    /// Reads files again that changed while they were read.
     worker: ReadWorker<'a>,
     cache: Option<CacheWriter>,
     stats: BackupStats,
-    /// First names that no longer led to what the walk saw, and which name stands in for each.
+    /// First names that no longer lead to the file that the walk saw, with the name that replaces each.
     lost_firsts: HashMap<TreePath, Option<TreePath>>,
-    /// First names that stay as they were read last.
+    /// First names that stay as they were last read.
     kept_firsts: HashSet<TreePath>,
 }
 
@@ -92,7 +92,7 @@ impl<'a> FinishStage<'a> {
         Self { shared, manifest, worker, cache, stats: BackupStats::default(), lost_firsts, kept_firsts }
     }
 
-    /// Takes everything.
+    /// Takes all results until the channel is closed.
     pub(crate) fn run(mut self, slots: &Receiver<PendingResult>) -> Result<FinishedManifest, BackupError> {
         for slot in slots {
             match slot {
@@ -118,7 +118,7 @@ impl<'a> FinishStage<'a> {
         Ok(FinishedManifest { root, nodes: nodes.ids, stats: Box::new(self.stats), cache: self.cache })
     }
 
-    /// Puts the segments together; if the file changed meanwhile it is read again front to back.
+    /// Joins the segments of a large file; if the file changed meanwhile, it is read again from the start.
     fn large(&mut self, large: LargeFile) -> Result<EntryResult, BackupError> {
         let LargeFile { scanned, base, completed, content, segments, seen } = large;
         let mut all = Vec::new();
@@ -132,7 +132,7 @@ impl<'a> FinishStage<'a> {
                 break;
             }
         }
-        // Nobody needs to read on.
+        // The remaining segments need not be read.
         drop(segments);
         let end_of_file = error.as_ref().is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof);
         if end_of_file || content.file.changed().unwrap_or(true) {
@@ -151,8 +151,8 @@ impl<'a> FinishStage<'a> {
         Ok(done)
     }
 
-    /// A further name of a file whose first name did not lead to it any more when it was read: this one has the content then, or
-    /// the next.
+    /// Repairs a hard link whose first name no longer led to the file when it was read: the first such link gets the
+    /// content, and later ones refer to it.
     fn repair_link(&mut self, mut done: EntryResult) -> Result<EntryResult, BackupError> {
         if let Some(lost) = done.lost_first_name.take() {
             if done.kept {
@@ -167,7 +167,7 @@ impl<'a> FinishStage<'a> {
             Some(Some(instead)) => Arc::make_mut(entry).kind = EntryKind::Hardlink { target: instead.clone() },
             Some(none) => {
                 let mut instead = self.worker.read_as_first_name(scanned, done.base.take())?;
-                // As unreadable as the first name, and as well kept.
+                // It is as unreadable as the first name, and is kept if the first name was kept.
                 if let (None, Some(base), Some(problem)) = (&instead.entry, &instead.base, instead.problems.first())
                     && matches!(problem.kind, PathProblemKind::Unreadable(_))
                     && matches!(&base.kind, EntryKind::Hardlink { target } if self.kept_firsts.contains(target))
@@ -198,19 +198,19 @@ impl<'a> FinishStage<'a> {
             }
         }
         let Some(entry) = done.entry.filter(|entry| !done.kept || self.worker.has(entry)) else {
-            // It was there and is not any more, unless it merely cannot be read; then it was counted as that.
+            // The file is gone, unless it only cannot be read; then it was counted as unreadable.
             if let Some(base) = done.base.filter(|_| !unreadable) {
                 self.stats.files.removed += 1;
                 self.stats.changed_set.update(base.path.as_bytes()).update(b"\0");
             }
             return Ok(());
         };
-        // What is vouched for is the very entry that was known.
+        // An unchanged entry is the same object as the known one.
         let same = done.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, &entry));
         let change =
             if same { Some(PathChange::Unchanged) } else { compare::path_change(done.base.as_deref(), Some(&entry)) };
         match change {
-            // It is counted as unreadable.
+            // It is counted as unreadable too.
             _ if done.kept => self.stats.files.kept += 1,
             Some(PathChange::New) => self.stats.files.new += 1,
             Some(PathChange::Unchanged) => self.stats.files.unchanged += 1,
@@ -233,7 +233,7 @@ impl<'a> FinishStage<'a> {
         if let Some(cache) = &mut self.cache
             && let Err(error) = cache.push(Arc::clone(&entry), done.local)
         {
-            // Without it the next run reads more; that is no reason to fail this one.
+            // Without the cache the next run reads more, which is no reason to fail this run.
             tracing::warn!("the tree cache cannot be written: {error}");
             self.cache = None;
         }

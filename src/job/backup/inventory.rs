@@ -1,4 +1,4 @@
-//! The index held against the store: a listing of the packs, and a look at each that it does not show as it should be.
+//! Compares the index with the store: lists the packs, and examines each pack whose size differs or that is not listed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -16,23 +16,24 @@ use crate::repo::pack::PackTable;
 use crate::repo::reader::RepositoryReadError;
 use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_filtered};
 
-/// Packs looked at one by one.
+/// Packs that are examined at the same time.
 const LOOKS: usize = 8;
 
-/// Packs read at once because a note says that they are damaged: about 20 MiB each.
+/// Packs that are read at the same time because a note calls them damaged: about 20 MiB each.
 const READS: usize = 2;
 
-/// Every pack that the store lists, and how long it is.
+/// Every pack that the store lists, with its size.
 ///
 /// # Errors
-/// The store, or a listing that did not come to its end.
+/// An error of the store, or an incomplete listing.
 pub(super) async fn list_packs(store: &dyn Store, keys: &DerivedKeys) -> Result<HashMap<PackId, u64>, StoreError> {
     let role = keys.role();
     let pack = |object: ObjectMeta| Some((object_keys::parse_pack(role, &object.key)?, object.size));
     Ok(list_filtered(store, &object_keys::packs_prefix(role), usize::MAX, pack).await?.found.into_iter().collect())
 }
 
-/// The index of what `tables` give and the store has, and what it has not. Packs that a note calls damaged are read.
+/// Builds the index of those `tables` whose content is in the store, and determines what is lost. Packs that a note
+/// calls damaged are read.
 pub(super) async fn compare(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -77,8 +78,8 @@ pub(super) async fn compare(
     Ok((index, lost))
 }
 
-/// The frames that a pack lacks which is not as it should be; `None`: it is. A listing is a hint, the object itself is the truth: its
-/// last byte tells.
+/// The frames that a defective pack lacks; `None`: the pack is complete. A listing may lag, so the object itself is
+/// asked for its last byte.
 async fn check_pack(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -92,7 +93,7 @@ async fn check_pack(
         Err(error) if error.is_not_found() || error.is_not_an_object() => {
             Ok(Some(lost_content::truncated_frames(table, 0)))
         }
-        // A bad sector under the end of one object.
+        // A bad sector under the end of the object.
         Err(error) if error.kind == StoreErrorKind::DiskFault => Ok(Some(lost_content::truncated_frames(table, 0))),
         Err(error) => Err(error),
     }

@@ -1,6 +1,7 @@
-//! What of the index the store has not got any more, by a listing that was read to its end. Pure.
+//! Determines which indexed content the store has lost, from a complete listing. Pure.
 //!
-//! Nothing of it counts as stored: a run reads the files again that need it, and puts their content into new packs.
+//! Lost content does not count as stored: the run reads the files that need it again, and puts their content into new
+//! packs.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,18 +21,18 @@ pub(crate) fn is_comparison_due(before: Option<&IndexComparison>, pruned: Option
     before.is_none_or(|before| day(before.at) != day(now) || before.pruned != pruned)
 }
 
-/// What a listing says of a pack that the index names.
+/// What a listing says of an indexed pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PackListing {
-    /// It is there, as long as it should be.
+    /// The pack is listed with its expected size.
     Whole,
-    /// It has other bytes than it should have: so many.
+    /// The pack is listed with this other size.
     WrongSize(u64),
-    /// It is not listed.
+    /// The pack is not listed.
     Missing,
 }
 
-/// Judges a pack of `len` bytes by the size that a listing shows.
+/// Judges a pack of `len` bytes by its listed size.
 pub(crate) fn check_listing(len: u64, shown: Option<u64>) -> PackListing {
     match shown {
         Some(size) if size == len => PackListing::Whole,
@@ -46,20 +47,20 @@ pub(crate) fn truncated_frames(table: &PackTable, size: u64) -> BTreeSet<u32> {
     (0..).zip(ends).filter(|(_, end)| *end > size).map(|(number, _)| number).collect()
 }
 
-/// What is lost.
+/// The lost content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LostContent {
-    /// Packs of which something is.
+    /// Packs with lost content.
     pub(crate) packs: BTreeSet<PackId>,
-    /// Those of them that only reading shows: they have the size that they should have.
+    /// Those of them with the expected size, so that only reading shows the loss.
     pub(crate) damaged: BTreeSet<PackId>,
-    /// The chunks in them that no sound pack has, which pack had each, and how long they are. What the index still finds can be read, and is stored again
-    /// where its source is there.
+    /// The chunks of these packs that no sound pack has, with their pack and length. A chunk that the index still finds
+    /// is readable, and is stored again if its source still has it.
     pub(crate) chunks: HashMap<ChunkId, (PackId, u32)>,
 }
 
 impl LostContent {
-    /// Adds what is left of a damaged pack without these frames to the index, and notes the pack.
+    /// Adds the remaining frames of a damaged pack to the index, and records the pack.
     pub(crate) fn add_damaged_pack(&mut self, index: &mut ChunkIndex, table: &PackTable, frames: &BTreeSet<u32>) {
         index.add_damaged(table, |frame| !frames.contains(&frame));
         self.packs.insert(table.id);
@@ -67,7 +68,8 @@ impl LostContent {
         self.chunks.extend(chunks.map(|chunk| (chunk.id, (table.id, chunk.len))));
     }
 
-    /// The index is complete: what a sound pack has is not lost, and neither is a pack of which that has everything.
+    /// Called with the complete index: removes the chunks that a sound pack has too, and then the packs without lost
+    /// chunks.
     pub(crate) fn drop_recovered(&mut self, index: &ChunkIndex) {
         self.chunks.retain(|id, _| !index.is_in_sound_pack(id));
         let packs: BTreeSet<PackId> = self.chunks.values().map(|(pack, _)| *pack).collect();
@@ -76,23 +78,23 @@ impl LostContent {
     }
 }
 
-/// What a run did about what was lost.
+/// What a run did about lost content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HealingSummary {
-    /// Packs of which something was lost.
+    /// Packs with lost content.
     pub(crate) packs: BTreeSet<PackId>,
-    /// Those of them that only reading shows.
+    /// Those of them for which only reading shows the loss.
     pub(crate) damaged: BTreeSet<PackId>,
-    /// Chunks that were stored again.
+    /// Number of chunks that were stored again.
     pub(crate) chunks: u64,
-    /// Their length, before compression.
+    /// Bytes of these chunks, before compression.
     pub(crate) bytes: u64,
-    /// Those that nothing has, and that were not.
+    /// Chunks that were not stored again, and that no pack has.
     pub(crate) gone: Vec<ChunkId>,
 }
 
 impl HealingSummary {
-    /// `stored`: whether this run has stored a chunk, or found it in what a broken run left.
+    /// `stored`: whether this run stored the chunk, or found it in an orphan.
     pub(crate) fn of(lost: &LostContent, index: &ChunkIndex, stored: impl Fn(&ChunkId) -> bool) -> Self {
         let mut healing = Self { packs: lost.packs.clone(), damaged: lost.damaged.clone(), ..Self::default() };
         for (id, (_, len)) in &lost.chunks {
@@ -107,7 +109,7 @@ impl HealingSummary {
         healing
     }
 
-    /// The packs, for a note, and whether there are more of them than it names.
+    /// The packs for a loss note, and whether the note omits some.
     pub(crate) fn losses(&self) -> (PackLosses, bool) {
         let mut losses = PackLosses::default();
         for pack in &self.packs {

@@ -1,31 +1,31 @@
-//! Volumes below the sources. Where one was mounted and an empty directory of the file system above is now, what it holds is not gone: it
-//! could not be looked at. Pure.
+//! Detects unmounted volumes below the sources. If a directory was a mount point and is an empty directory of the
+//! parent file system now, its content is not removed: it could not be read. Pure.
 //!
-//! A manifest knows no file systems, so each node remembers where it saw one. A node that never did takes the empty directory for what
-//! it is.
+//! A manifest does not record file systems, so each node remembers the mount points that it saw. A node that never saw
+//! one treats the directory as empty.
 
 use std::collections::BTreeSet;
 
 use crate::repo::entry::TreePath;
 
-/// How many volumes are remembered.
+/// Limit of remembered mount points.
 const MOUNTS_MAX: usize = 1024;
 
-/// What is known of them, while a walk goes on.
+/// Known and present mount points during a walk.
 #[derive(Debug, Default)]
 pub(crate) struct MountTracker {
-    /// Where this node saw one, as far as the walk has not been there.
+    /// Mount points that this node saw before, and that the walk has not reached.
     known: BTreeSet<TreePath>,
-    /// Where there is one now, or should be.
+    /// Directories where a volume is mounted, or should be.
     found: BTreeSet<TreePath>,
-    /// The directories from a source down to where the walk is, and on which file system each is.
+    /// The directories from the source to the current position, each with its file system.
     ancestors: Vec<(TreePath, u64)>,
-    /// The newest of them, where a volume was and none is, until something is found in it.
+    /// The last directory, if a volume was mounted there before and none is now, until an entry is found in it.
     empty_mount: Option<TreePath>,
 }
 
 impl MountTracker {
-    /// Those that this node saw.
+    /// Starts with the mount points that this node saw before.
     pub(crate) fn new(known: impl IntoIterator<Item = TreePath>) -> Self {
         Self { known: known.into_iter().collect(), ..Self::default() }
     }
@@ -37,24 +37,25 @@ impl MountTracker {
         match self.ancestors.last() {
             Some((_, above)) if *above != dev => drop(self.found.insert(path.clone())),
             Some(_) if was_mounted => self.empty_mount = Some(path.clone()),
-            // How a source itself is mounted is no business of this: it is never empty without a word.
+            // The mount of a source itself is not tracked: an empty source is reported anyway.
             _ => {}
         }
         self.ancestors.push((path.clone(), dev));
     }
 
-    /// The walk goes on to `next`, or is at its end. Returns the directory in which a volume was, and nothing is now.
+    /// Called before the walk proceeds to `next`, or at its end. Returns the directory where a volume was mounted and
+    /// nothing is now.
     pub(crate) fn missing_mount(&mut self, next: Option<&TreePath>) -> Option<TreePath> {
         let bare = self.empty_mount.take()?;
         next.is_none_or(|next| !next.starts_with(&bare)).then_some(bare)
     }
 
-    /// A volume belongs there, and is looked for the next time as well.
+    /// Keeps a mount point, so that the next run expects it as well.
     pub(crate) fn keep(&mut self, path: TreePath) {
         self.found.insert(path);
     }
 
-    /// Where there are volumes, or should be: those also that the walk did not get to.
+    /// Directories where volumes are mounted, or should be, including those that the walk did not reach.
     pub(crate) fn finish(self) -> Vec<TreePath> {
         self.found.into_iter().chain(self.known).take(MOUNTS_MAX).collect()
     }
@@ -68,7 +69,7 @@ mod tests {
         TreePath::new(text).unwrap()
     }
 
-    /// What a walk over these tells, in the end as well; a directory has the number of its file system.
+    /// The results of a walk over these directories; each directory has the number of its file system.
     fn walk(known: &[&str], found: &[(&str, Option<u64>)]) -> (Vec<TreePath>, Vec<TreePath>) {
         let mut mounts = MountTracker::new(known.iter().map(|p| path(p)));
         let mut bare = Vec::new();

@@ -1,4 +1,5 @@
-//! What a broken run left: packs that nothing names, and that the next run may refer to instead of sending them again.
+//! Packs of interrupted runs: no index names them, and the next run may refer to them instead of uploading their
+//! content again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,24 +14,26 @@ use crate::repo::object_keys;
 use crate::repo::pack::{self, PackTable};
 use crate::store::{Store, StoreError};
 
-/// Trailers of packs that a broken run left, fetched at once.
+/// Trailers of orphans that are fetched at the same time.
 const ORPHAN_FETCHES: usize = 8;
 
-/// Orphans read at once: about 20 MiB each.
+/// Orphans that are read at the same time: about 20 MiB each.
 const ORPHAN_READS: usize = 2;
 
-/// The most orphans that are looked at: half a terabyte of a run that broke off. What is in others is stored again.
+/// The most orphans that are examined: half a terabyte of an interrupted run. The content of further ones is stored
+/// again.
 const ORPHANS_MAX: usize = 32_768;
 
-/// How much of a pack's end is fetched to find its trailer; a longer one takes a second request.
+/// Bytes that are fetched from a pack's end to find its trailer; a longer trailer takes a second request.
 const TRAILER_GUESS: u64 = 64 << 10;
 
-/// The longest trailer that is fetched: a full pack of files of some 50 bytes has one of this length. What a pack with a longer one
-/// holds is stored again.
+/// The longest trailer that is fetched: that of a full pack of files of some 50 bytes. The content of a pack with a
+/// longer trailer is stored again.
 const TRAILER_READ_MAX: usize = 8 << 20;
 
-/// Packs that are `listed` in the store and in no index: what a broken run left. Listed after the head was read, so that none of them
-/// can have been deleted by a prune that the head knows of, and none that one has `condemned`. One that cannot be read is left alone.
+/// Packs that are `listed` in the store and in no index: they belong to an interrupted run. The listing is newer than
+/// the head, so none of them can have been deleted by a prune that the head knows of; `condemned` packs are excluded.
+/// An unreadable pack is left alone.
 pub(crate) async fn find(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -54,8 +57,8 @@ pub(crate) async fn find(
     Ok(tables.into_iter().flatten().collect())
 }
 
-/// Those of `orphans` of which every chunk is right: all of them are read. In a journal that was repaired an orphan may be what
-/// a repair found damaged and took out of the index.
+/// Those of `orphans` whose chunks all match their IDs; all packs are read. In a repaired journal an orphan may be a
+/// pack that a repair found damaged and removed from the index.
 pub(crate) async fn verified_only(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -72,7 +75,7 @@ pub(crate) async fn verified_only(
     Ok(read.into_iter().flatten().collect())
 }
 
-/// What an orphan holds. A listing may still show one that is gone: there is nothing to refer to then.
+/// The table of an orphan. A listing may still show a deleted pack, which then has no table.
 async fn table(store: &dyn Store, keys: &DerivedKeys, id: PackId, size: u64) -> Result<Option<PackTable>, StoreError> {
     match read_table(store, keys, id, &object_keys::pack(keys.role(), id), size).await {
         Err(error) if error.is_not_found() || error.is_not_an_object() => Ok(None),
@@ -120,13 +123,13 @@ mod tests {
     use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
     use crate::store::memory::MemoryStore;
 
-    /// What is found where nothing is named.
+    /// The orphans if no index names any pack.
     async fn found(store: &MemoryStore, keys: &DerivedKeys) -> Vec<PackTable> {
         let listed = inventory::list_packs(store, keys).await.unwrap();
         find(store, keys, &ChunkIndex::default(), &listed, &HashSet::new()).await.unwrap()
     }
 
-    /// A pack with so many chunks of a byte each, in the store.
+    /// Stores a pack with this number of chunks of one byte each.
     async fn put(store: &MemoryStore, keys: &DerivedKeys, id: PackId, chunks: usize) -> PackTable {
         let content: Vec<u8> = (0..chunks).map(|n| n as u8).collect();
         let entries = (0..chunks as u64).map(|n| {
@@ -158,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn a_table_of_any_length_is_read_and_what_is_none_is_passed_over() {
         let (store, keys) = (MemoryStore::new(&Env::host()), keys(Cipher::None));
-        // The second one's table is longer than what is fetched at first.
+        // The second pack's table is longer than the first fetch.
         for chunks in [1, 4_000] {
             let id = PackId([7; 16]);
             let table = put(&store, &keys, id, chunks).await;

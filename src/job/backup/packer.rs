@@ -1,4 +1,4 @@
-//! Gathering frames into packs and sending them off: one thread that builds, a task that uploads.
+//! Collects frames into packs and uploads them: one thread builds, a task uploads.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::repo::object_keys;
 use crate::repo::pack::{PackBuilder, PackTable, PackedFrame};
 use crate::store::Store;
 
-/// Packs in flight at once. Two keep a network busy while one is waited for; each is held in memory.
+/// Packs that are uploaded at the same time. Two keep a network busy; each is held in memory.
 const UPLOADS: usize = 2;
 
-/// A frame, and which pack it belongs to: content and manifest are kept apart, so that reading a manifest does not drag content
-/// along.
+/// A frame for one of the two kinds of packs: content and manifest nodes go into separate packs, so that reading a
+/// manifest does not fetch content too.
 #[derive(Debug)]
 pub(crate) enum PackerInput {
     /// Content of files.
@@ -28,17 +28,18 @@ pub(crate) enum PackerInput {
     Meta(PackedFrame),
 }
 
-/// A finished object on its way to the store.
+/// A finished object that waits for its upload.
 #[derive(Debug)]
 pub(crate) enum PendingUpload {
     /// A pack.
     Pack(PackId, Bytes),
-    /// The index of packs that are in the store.
+    /// The index of uploaded packs.
     Index(IndexId, Bytes),
 }
 
 impl PendingUpload {
-    /// How many turns it takes. An index takes all: whatever was sent before it has arrived then.
+    /// Number of upload turns that the object takes. An index takes all of them, so every earlier upload is complete
+    /// before it.
     fn turns(&self) -> usize {
         match self {
             PendingUpload::Pack(..) => 1,
@@ -47,24 +48,24 @@ impl PendingUpload {
     }
 }
 
-/// What was built.
+/// Result of the packer.
 #[derive(Debug, Default)]
 pub(crate) struct PackerOutput {
-    /// The index objects that are on their way.
+    /// The index objects that were sent to the uploader.
     pub(crate) indexes: Vec<IndexId>,
-    /// Packs that none of them lists.
+    /// Packs that none of these index objects lists.
     pub(crate) packs: Vec<PackTable>,
 }
 
-/// Turns to have a pack in flight: a builder waits for one before it lets go of a pack, so that no further pack waits in memory.
+/// The turns for uploads: the builder waits for a turn before it sends a pack, so that no further pack waits in memory.
 pub(crate) fn upload_turns() -> (Sender<()>, Receiver<()>) {
     let (back, turns) = bounded(UPLOADS);
     (0..UPLOADS).for_each(|_| back.send(()).expect("there is room for all turns"));
     (back, turns)
 }
 
-/// Builds packs from frames until there are no more, and an index of them whenever it is full: memory does not grow with the
-/// number of packs.
+/// Builds packs from frames until the channel is closed, and an index object whenever its size is reached, so that
+/// memory does not grow with the number of packs.
 pub(crate) fn build(
     shared: &PipelineContext,
     frames: &Receiver<PackerInput>,
@@ -120,7 +121,8 @@ fn new_pack(shared: &PipelineContext) -> PackBuilder {
     }
 }
 
-/// Puts objects into the store, some at once, until there are no more. Their IDs are random, so nothing is ever overwritten.
+/// Uploads objects, some at the same time, until the channel is closed. Their IDs are random, so nothing is
+/// overwritten.
 pub(crate) async fn upload(
     shared: Arc<PipelineContext>,
     store: Arc<dyn Store>,
@@ -139,11 +141,11 @@ pub(crate) async fn upload(
             },
             Some(done) = running.join_next() => {
                 for _ in 0..done.map_err(|e| BackupError::Internal(e.to_string()))?? {
-                    // Whoever had asked for it may be gone.
+                    // The builder that waits for the turn may have ended.
                     let _ = turns.send(());
                 }
             }
-            // Dropping the set ends what is under way: a store that hangs must not hold an operator who has had enough.
+            // Dropping the set aborts the uploads: a hanging store must not delay an operator who stops the run.
             () = shared.stop.cancelled() => return Err(BackupError::Interrupted),
         }
     }
@@ -173,7 +175,7 @@ mod tests {
     use crate::repo::index::{INDEX_OBJECT_CHUNKS, decode_index};
     use crate::repo::pack::{ChunkEntry, FrameCompressor, PACK_TARGET_BYTES};
 
-    /// A frame that fills a pack, as far as its size is concerned.
+    /// A frame that fills a pack by its size.
     fn frame(number: u8, chunks: usize) -> PackerInput {
         let id =
             |n: usize| ChunkId([&[number; 24], &(n as u64).to_be_bytes()[..]].concat().try_into().expect("32 bytes"));
@@ -188,7 +190,7 @@ mod tests {
         let here = tempfile::tempdir().unwrap();
         let shared = shared(SMALL, here.path());
         let (frames_in, frames) = crossbeam_channel::unbounded();
-        // The second does not fit beside the first; the third does beside the second.
+        // The second frame does not fit beside the first; the third fits beside the second.
         for (number, chunks) in [(1, INDEX_OBJECT_CHUNKS - 1), (2, 2), (3, 3)] {
             frames_in.send(frame(number, chunks)).unwrap();
         }

@@ -1,8 +1,9 @@
-//! The pipeline: walk → workers → packs → store, and results in path order → manifest. Threads for what blocks, tasks for
-//! what waits for the network, a bounded channel between each two.
+//! The pipeline: walk → workers → packs → store, and results in path order → manifest. Threads do blocking work, tasks
+//! wait for the network, and a bounded channel connects each two stages.
 //!
-//! Memory: two workers with a frame of 2 MiB each, its compressed form, and a window of 8 MiB; some frames on their way; a pack
-//! growing and two being sent; the tables of the packs of one index object. Beyond that, 36 bytes for each chunk that is new.
+//! Memory: two workers with a frame of 2 MiB each, its compressed form, and a window of 8 MiB; some frames in channels;
+//! one growing pack and two being uploaded; the tables of the packs of one index object. In addition 36 bytes for each
+//! new chunk.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,19 +35,19 @@ use crate::store::Store;
 use crate::tree::exclude::ExcludePatterns;
 use crate::tree::scan::TreeScan;
 
-/// Threads that read and compress. More than the machine has cores only wait for each other.
+/// Threads that read and compress. More threads than cores only wait for each other.
 const WORKERS: usize = 2;
 
 /// Tasks that wait for a worker.
 const TASKS_WAITING: usize = 8;
 
-/// Results that wait for the finisher. Each is a batch of entries, or an open large file.
+/// Results that wait for the finish stage. Each is a batch of entries, or an open large file.
 const SLOTS_WAITING: usize = 32;
 
 /// Frames that wait for the packer.
 const FRAMES_WAITING: usize = 2;
 
-/// What a run over a tree needs.
+/// Inputs of the pipeline.
 pub(crate) struct PipelineInput<'a> {
     pub(crate) shared: Arc<PipelineContext>,
     pub(crate) store: Arc<dyn Store>,
@@ -57,33 +58,33 @@ pub(crate) struct PipelineInput<'a> {
     pub(crate) trust_mtime: bool,
     pub(crate) dumps: Vec<(&'a str, &'a DumpSettings)>,
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// A dump may print nothing.
+    /// Whether a dump may have no output.
     pub(crate) allow_empty: bool,
-    /// What is left out of what is kept unread.
+    /// Excluded entries are not kept when they cannot be read.
     pub(crate) exclude: ExcludePatterns,
     pub(crate) mounts: MountTracker,
     pub(crate) cache_writer: Option<CacheWriter>,
     pub(crate) handle: Handle,
 }
 
-/// What a run over a tree came to. All packs are durable in the store.
+/// Result of the pipeline. All packs are durable in the store.
 pub(crate) struct PipelineOutput {
     pub(crate) root: ChunkId,
     pub(crate) nodes: Vec<ChunkId>,
     pub(crate) stats: Box<BackupStats>,
-    /// Entries of the newest snapshot that are no longer there.
+    /// Entries of the newest snapshot that no longer exist.
     pub(crate) removed: u64,
-    /// BLAKE3 over what is new, changed or removed.
+    /// BLAKE3 over all new, changed and removed entries.
     pub(crate) changed_set: [u8; 32],
     pub(crate) sources: Vec<SourceCount>,
-    /// Index objects that are in the store as well.
+    /// Index objects that were uploaded.
     pub(crate) indexes: Vec<IndexId>,
-    /// Packs that none of them lists.
+    /// Packs that none of these index objects lists.
     pub(crate) packs: Vec<PackTable>,
     pub(crate) cache: Option<CacheWriter>,
-    /// What became of what the store had lost; `None`: nobody looked.
+    /// What happened to content that the store had lost; `None`: the index was not compared with the store.
     pub(crate) healing: Option<HealingSummary>,
-    /// Where volumes are below the sources, or should be.
+    /// Directories below the sources where volumes are mounted, or should be.
     pub(crate) mounts: Vec<TreePath>,
     /// Bytes read from files.
     pub(crate) read_bytes: u64,
@@ -91,7 +92,7 @@ pub(crate) struct PipelineOutput {
     pub(crate) new_bytes: u64,
 }
 
-/// Runs the pipeline to its end. Blocks; call it where that is allowed.
+/// Runs the pipeline to its end. Blocks, so it needs a thread that may block.
 pub(crate) fn gather(input: PipelineInput<'_>) -> Result<PipelineOutput, BackupError> {
     let shared = &*input.shared;
     let (task_out, task_in) = bounded(TASKS_WAITING);
@@ -142,7 +143,7 @@ pub(crate) fn gather(input: PipelineInput<'_>) -> Result<PipelineOutput, BackupE
     });
     let uploaded = handle.block_on(uploader).map_err(|e| BackupError::Internal(e.to_string())).flatten();
     let (fed, workers, finished, built) = results;
-    // Of several errors the one that is no mere consequence of another is the one to tell.
+    // Of several errors the cause is returned, not a consequence in another stage.
     let mut errors = Vec::new();
     let fed = note(fed, &mut errors);
     for worker in workers {
@@ -198,7 +199,7 @@ fn first_cause(mut errors: Vec<BackupError>) -> Option<BackupError> {
     (!errors.is_empty()).then(|| errors.swap_remove(cause))
 }
 
-/// Dumps come before the walk: an application that freezes itself for its dump should not wait for a walk.
+/// Dumps run before the walk: an application that freezes for its dump should not wait for the walk.
 fn run_dumps(
     shared: &PipelineContext,
     mut worker: ReadWorker<'_>,
@@ -221,7 +222,7 @@ fn run_dumps(
 }
 
 impl PipelineContext {
-    /// Remembers that a part of the pipeline failed, so that the others do not finish what must not be finished.
+    /// Records that a stage failed, so that the other stages do not complete.
     fn noting<T>(&self, result: Result<T, BackupError>) -> Result<T, BackupError> {
         if result.is_err() {
             self.failed.store(true, Ordering::SeqCst);

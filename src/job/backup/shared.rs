@@ -1,4 +1,4 @@
-//! What all parts of a run share: keys, clocks, the sources, and whether there is a point in going on.
+//! The context that all stages of a run share: keys, clocks, the sources, and whether the run is stopped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::repo::format::ChunkerParams;
 use crate::tree::owner_names::OwnerNames;
 use crate::tree::roots::SourceRoots;
 
-/// What all parts of a run share.
+/// The context that all stages of a run share.
 #[derive(Debug)]
 pub(crate) struct PipelineContext {
     pub(crate) keys: DerivedKeys,
@@ -29,13 +29,13 @@ pub(crate) struct PipelineContext {
     pub(crate) counts: WorkerCounters,
     pub(crate) buffers: BufferPool,
     pub(crate) stall_timeout: Duration,
-    /// Threads of the run may wait for the kernel when everything else of it has ended.
+    /// Held because threads of the run may still wait for the kernel after the rest of it has ended.
     #[expect(dead_code, reason = "that it is held is all")]
     pub(crate) presence: UninterruptibleGuard,
 }
 
-/// Memory of frames that are packed and of packs that are stored, to be used again: the kernel gives large pieces page by page, and an
-/// allocator keeps them for a while. There are never more than were in use at the same time.
+/// Buffers of compressed frames and uploaded packs, for reuse: the kernel provides large allocations page by page, and
+/// an allocator keeps them for a while. The pool never holds more buffers than were in use at the same time.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool {
     frames: Mutex<Vec<Vec<u8>>>,
@@ -43,7 +43,7 @@ pub(crate) struct BufferPool {
 }
 
 impl BufferPool {
-    /// Of a frame; empty if there is none.
+    /// The buffer of a frame; empty if the pool has none.
     pub(crate) fn frame(&self) -> Vec<u8> {
         lock(&self.frames).pop().unwrap_or_default()
     }
@@ -66,7 +66,7 @@ fn lock(memory: &Mutex<Vec<Vec<u8>>>) -> MutexGuard<'_, Vec<Vec<u8>>> {
 }
 
 impl PipelineContext {
-    /// The wall clock now: what is looked at from here on was seen at this time or later.
+    /// The wall clock: files that are examined from now on are observed at this time or later.
     pub(crate) fn observed_at(&self) -> UnixNanos {
         UnixNanos(self.env.clock.now().as_nanosecond())
     }
@@ -75,7 +75,7 @@ impl PipelineContext {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Fails if there is no point in going on.
+    /// Fails if the run is stopped or has failed.
     pub(crate) fn check(&self) -> Result<(), BackupError> {
         match (self.stop.is_cancelled(), self.failed()) {
             (true, _) => Err(BackupError::Interrupted),

@@ -1,9 +1,9 @@
-//! The tree cache: what this node saw of its own files when it made a snapshot, so that the next run reads only what
-//! changed.
+//! The tree cache: what this node saw of its own files when it made a snapshot, so that the next run reads only changed
+//! files.
 //!
-//! One file: a header, then compressed blocks of entries with what only this node knows of them (inode and ctime), each with a
-//! checksum, then an end mark. It is bound to the digest of the snapshot's record; a cache of a record that is not in the
-//! journal is dropped, and so is one that is damaged anywhere.
+//! One file: a header, then compressed blocks of entries with the data that only this node has (inode and ctime), each
+//! with a checksum, then an end mark. The cache is bound to the digest of the snapshot's record. It is dropped if that
+//! record is not in the journal, or if any part of it is damaged.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -22,19 +22,19 @@ use crate::tree::compare::CachedStat;
 /// Entries of one block.
 const BLOCK_ENTRIES: usize = 1024;
 
-/// The largest block that a reader accepts, in bytes: files have at most so many chunks.
+/// The largest block that a reader accepts, in bytes: the number of a file's chunks is limited too.
 const BLOCK_BYTES_MAX: u32 = 1 << 28;
 
 const MAGIC: &[u8; 8] = b"RUNTREE1";
 const CHECKSUM_LEN: usize = 16;
 
-/// zstd's fastest level: the file is read back within seconds of CPU time of a run, from the page cache.
+/// zstd's fastest level: the file is read back from the page cache within seconds of CPU time.
 const LEVEL: i32 = 1;
 
-/// Which snapshot a cache belongs to.
+/// The snapshot to which a cache belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheSnapshot {
-    /// The repository.
+    /// ID of the repository.
     pub repo: RepoId,
     /// The number of the snapshot's record.
     pub seq: Seq,
@@ -42,16 +42,16 @@ pub struct CacheSnapshot {
     pub snapshot: Digest,
 }
 
-/// An entry with what this node knows of it.
+/// An entry with this node's data about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedEntry {
-    /// As it stands in the manifest.
+    /// The entry of the manifest.
     pub entry: Arc<ManifestEntry>,
-    /// What only this node knows; `None` for what does not come from the tree.
+    /// Inode and ctime on this node; `None` for entries that do not come from the tree.
     pub local: Option<CachedStat>,
 }
 
-/// Writes a cache beside the old one; [`CacheWriter::finish`] puts it in place.
+/// Writes a cache under a temporary name; [`CacheWriter::finish`] replaces the old one.
 pub struct CacheWriter {
     path: PathBuf,
     temporary: PathBuf,
@@ -59,7 +59,7 @@ pub struct CacheWriter {
     entries: Vec<Arc<ManifestEntry>>,
     held: usize,
     locals: Vec<Option<CachedStat>>,
-    /// A block as it is put together.
+    /// The plain content of the block being built.
     plain: Vec<u8>,
     zstd: zstd::bulk::Compressor<'static>,
 }
@@ -71,17 +71,17 @@ impl std::fmt::Debug for CacheWriter {
 }
 
 impl CacheWriter {
-    /// Starts a cache that will be at `path`.
+    /// Starts a cache that [`CacheWriter::finish`] puts at `path`.
     pub fn create(path: &Path) -> io::Result<Self> {
         let temporary = path.with_extension("new");
-        // A run that was left behind may still write to the one that it made.
+        // A process left over from an earlier run may still write to its own temporary file.
         match std::fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         let mut file = BufWriter::with_capacity(1 << 18, file);
-        // The header is filled in at the end: before the commit the snapshot has no digest.
+        // The header is written at the end: before the commit the snapshot has no digest.
         file.write_all(&[0; HEADER_LEN])?;
         Ok(Self {
             path: path.to_owned(),
@@ -127,7 +127,7 @@ impl CacheWriter {
         Ok(())
     }
 
-    /// Ends the cache, binds it to a snapshot and puts it in place of the old one. `nodes` are the chunks of the snapshot's
+    /// Completes the cache, binds it to a snapshot and replaces the old one. `nodes` are the chunks of the snapshot's
     /// manifest itself.
     pub fn finish(mut self, bound: CacheSnapshot, nodes: &[ChunkId]) -> io::Result<()> {
         if !self.entries.is_empty() {
@@ -162,13 +162,13 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
     blake3::hash(bytes).as_bytes()[..CHECKSUM_LEN].try_into().expect("a hash is longer than a checksum")
 }
 
-/// Why a cache cannot be read on. It is dropped then, and the run starts again without it.
+/// Why a cache cannot be used. It is dropped, and the run starts again without it.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// The file.
+    /// The file cannot be read.
     #[error("the tree cache cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// Its content.
+    /// The content of the file is damaged.
     #[error("the tree cache is damaged: {0}")]
     Damaged(#[from] DecodeError),
 }
@@ -205,12 +205,12 @@ impl CacheReader {
         (header(bound, nodes_at) == head).then_some(Self { file, bound, nodes_at, done: false, zstd })
     }
 
-    /// What it is bound to.
+    /// The snapshot to which the cache belongs.
     pub fn bound(&self) -> CacheSnapshot {
         self.bound
     }
 
-    /// The chunks of the snapshot's manifest itself; `None` where they cannot be read.
+    /// The chunks of the snapshot's manifest itself; `None` if they cannot be read.
     pub fn nodes(&self) -> Option<Vec<ChunkId>> {
         let file = self.file.get_ref();
         let len = file.metadata().ok()?.len().checked_sub(self.nodes_at)?;
@@ -249,7 +249,7 @@ impl CacheReader {
     }
 }
 
-/// The entries of a block from its plain content. For fuzzing, which does not get past the checksum.
+/// Decodes the plain content of a block. For fuzzing, which does not get past the checksum.
 pub fn decode_block(plain: &[u8]) -> Result<Vec<CachedEntry>, DecodeError> {
     let mut reader = ByteReader::new(plain);
     let entries = segment::decode(&mut reader, BLOCK_ENTRIES)?;

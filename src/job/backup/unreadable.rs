@@ -1,41 +1,42 @@
-//! What stays in a snapshot although it could not be read: everything that the newest snapshot has below a directory that cannot be
-//! listed. It is not known to be gone, so it is neither removed nor lost. Pure.
+//! Decides which entries stay in a snapshot although they could not be read: everything that the newest snapshot has
+//! below a directory that cannot be listed. It is not known to be removed, so it counts neither as removed nor as lost.
+//! Pure.
 
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::exclude::ExcludePatterns;
 
-/// What becomes of an entry of the newest snapshot that the walk did not find.
+/// What happens to an entry of the newest snapshot that the walk did not find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AbsentEntryOutcome {
-    /// The walk would have found it: it is no longer there, or no longer wanted.
+    /// The walk would have found it: it was removed, or is excluded now.
     Gone,
-    /// It could not be looked for: it stays as it is.
+    /// It could not be looked for, and stays as it is.
     Kept {
-        /// The directory above it was counted for it.
+        /// The directory above it was counted instead of it.
         counted: bool,
     },
-    /// It could not be looked for, and cannot stay: what it refers to may have changed.
+    /// It could not be looked for, and cannot stay, because the file that it refers to may have changed.
     Lost {
-        /// The directory above it was counted for it.
+        /// The directory above it was counted instead of it.
         counted: bool,
     },
 }
 
-/// A directory that was not listed, or not to its end.
+/// A directory that was not listed completely.
 #[derive(Debug)]
 struct UnlistedDir {
     dir: TreePath,
-    /// Its newest child that was listed all the same. Below it the walk knows what there is.
+    /// Its newest child that was listed. Below this child the walk is complete.
     child: Option<TreePath>,
-    /// Not everything in it stays as it was, so a further name of a file in it may refer to nothing.
+    /// Not all its entries stay as they were, so a hard link in it may refer to a missing file.
     partial: bool,
-    /// It is itself counted as unreadable, for the first entry below it.
+    /// The directory itself is counted as unreadable, in place of the first entry below it.
     counted: bool,
-    /// What is excluded by now, and everything below it.
+    /// The excluded path that the entries being judged lie below.
     excluded: Option<TreePath>,
 }
 
-/// The directories that could not be listed, from the outermost in, as far as the walk is still inside them.
+/// The directories that could not be listed and that the walk is still inside of, the outermost first.
 #[derive(Debug)]
 pub(crate) struct UnreadableDirs {
     exclude: ExcludePatterns,
@@ -43,12 +44,12 @@ pub(crate) struct UnreadableDirs {
 }
 
 impl UnreadableDirs {
-    /// None yet. `exclude`: what is not wanted does not stay either.
+    /// No directories yet. `exclude`: excluded entries do not stay.
     pub(crate) fn new(exclude: ExcludePatterns) -> Self {
         Self { exclude, dirs: Vec::new() }
     }
 
-    /// The walk could not look at `path`, or not into it. `kept`: its own entry stays, and counts.
+    /// The walk could not read `path`, or not list it. `kept`: its own entry stays, and counts.
     pub(crate) fn problem(&mut self, path: &TreePath, kept: bool) {
         self.leave(path);
         if self.dirs.last().is_none_or(|last| last.dir != *path) {
@@ -71,7 +72,8 @@ impl UnreadableDirs {
         }
     }
 
-    /// What becomes of `entry`, which the walk has passed and did not find. `stored`: its content is in the repository.
+    /// Judges an `entry` that the walk has passed without finding it. `stored`: whether its content is in the
+    /// repository.
     pub(crate) fn judge_absent(
         &mut self,
         entry: &ManifestEntry,
@@ -90,7 +92,7 @@ impl UnreadableDirs {
         }
         let counted = std::mem::take(&mut last.counted);
         let whole = match &entry.kind {
-            // The names of one file that all lie below stay what they were.
+            // Hard links whose first name lies below the same directory stay as they were.
             EntryKind::Hardlink { target } => !last.partial && target.starts_with(&last.dir),
             _ => stored(entry),
         };
@@ -98,18 +100,18 @@ impl UnreadableDirs {
         if whole { AbsentEntryOutcome::Kept { counted } } else { AbsentEntryOutcome::Lost { counted } }
     }
 
-    /// Whether the walk is inside none.
+    /// Whether the walk is not inside of such a directory.
     pub(crate) fn is_clear(&self) -> bool {
         self.dirs.is_empty()
     }
 
-    /// Forgets the directories that lie behind.
+    /// Removes the directories that the walk has left.
     fn leave(&mut self, path: &TreePath) {
         while self.dirs.pop_if(|last| !path.starts_with(&last.dir)).is_some() {}
     }
 }
 
-/// The child of `dir` that `path` is or lies below.
+/// The child of `dir` that is `path` or an ancestor of it.
 fn child_above(dir: &TreePath, path: &TreePath) -> Option<TreePath> {
     let name = path.components().nth(dir.components().count())?;
     dir.join(name)
@@ -172,7 +174,7 @@ mod tests {
         assert_eq!(unread.judge_absent(&file("s/d/b/z/1"), |_| true), KEPT, "unless that cannot be listed itself");
         assert_eq!(unread.judge_absent(&file("s/d/b/zz"), |_| true), AbsentEntryOutcome::Gone);
         assert_eq!(unread.judge_absent(&file("s/d/c"), |_| true), AbsentEntryOutcome::Kept { counted: true });
-        // A name that was a directory once and is a file now has nothing below it.
+        // A path that was a directory and is a file now has no entries below it.
         unread.found(&path("s/d/f"));
         assert_eq!(unread.judge_absent(&file("s/d/f/1"), |_| true), AbsentEntryOutcome::Gone);
     }

@@ -1,5 +1,5 @@
-//! The walk, merged with what is known: each entry meets itself in this node's cache and in the newest snapshot, gets its
-//! decision, and goes to the workers if there is something to read. One thread, in path order.
+//! The first stage of the pipeline: merges the walk with this node's cache and the newest snapshot, decides about each
+//! entry, and sends it to the workers if it has to be read. One thread, in path order.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -27,67 +27,68 @@ use crate::tree::read::{self, ReadEntry};
 use crate::tree::scan::{ScanItem, ScannedEntry, SkipReason, TreeScan};
 use crate::tree::stat::{FileType, ObjectId};
 
-/// The most entries that one worker gets at once.
+/// The most entries of one worker task.
 const BATCH_ENTRIES: usize = 1024;
 
-/// Segments of one large file that are read, or wait to be taken. A file may claim any number of them.
+/// Segments of one large file that are in progress or wait for the finish stage. A file may claim any number of
+/// segments.
 const SEGMENTS_AHEAD: usize = 64;
 
-/// What is said of a directory in which a volume was.
+/// The problem of a directory in which a volume was mounted.
 const NOT_MOUNTED: &str = "not mounted: another file system was here at the last backup, and the directory is empty. Mount it; if it is gone for \
                            good, remove the directory, or set allow_empty = true for one run";
 
-/// What the finisher gets, in path order.
+/// A result for the finish stage, in path order.
 pub(crate) enum PendingResult {
-    /// Nothing to wait for.
+    /// Results that are complete.
     Ready(Vec<EntryResult>),
-    /// A worker has so many entries, and hands them on in parts.
+    /// The results of a worker, which come in parts, and their number.
     Pending(Receiver<Result<Vec<EntryResult>, BackupError>>, usize),
-    /// A large file whose segments workers have.
+    /// A large file whose segments are read by workers.
     Large(Box<LargeFile>),
 }
 
-/// A large file being read.
+/// A large file in progress.
 pub(crate) struct LargeFile {
     pub(crate) scanned: ScannedEntry,
     pub(crate) base: Option<Arc<ManifestEntry>>,
     pub(crate) completed: ReadEntry,
     pub(crate) content: Arc<FileContent>,
-    /// Those of its segments, in order.
+    /// The results of its segments, in order.
     pub(crate) segments: Receiver<Receiver<Result<SegmentResult, BackupError>>>,
     pub(crate) seen: crate::repo::entry::UnixNanos,
 }
 
-/// What the feed counted besides.
+/// Counts of the walk stage.
 #[derive(Debug, Default)]
 pub(crate) struct WalkStats {
-    /// Entries of the newest snapshot that are no longer there.
+    /// Entries of the newest snapshot that no longer exist.
     pub(crate) removed: u64,
-    /// BLAKE3 over their paths.
+    /// BLAKE3 over the paths of the removed entries.
     pub(crate) removed_set: blake3::Hasher,
-    /// Entries of the newest snapshot below directories that could not be listed, as far as no problem stands for them.
+    /// Entries of the newest snapshot below directories that could not be listed, without those that a problem names.
     pub(crate) unreadable: u64,
-    /// Where volumes are, or should be.
+    /// Directories where volumes are mounted, or should be.
     pub(crate) mounts: Vec<TreePath>,
 }
 
-/// Where the feed sends things.
+/// The channels to the next stages.
 pub(crate) struct StageOutputs {
     pub(crate) tasks: Sender<WorkerTask>,
     pub(crate) results: Sender<PendingResult>,
 }
 
-/// The feed.
+/// The walk stage.
 pub(crate) struct WalkStage<'a> {
     pub(crate) shared: &'a PipelineContext,
     pub(crate) ledger: &'a DedupIndex<'a>,
     pub(crate) outputs: StageOutputs,
     /// This node's cache.
     pub(crate) cache: EntryStream<'a>,
-    /// The newest snapshot, where the cache is not that already.
+    /// The newest snapshot, if the cache is of an older one.
     pub(crate) base: Option<EntryStream<'a>>,
     pub(crate) trust_mtime: bool,
-    /// Entries that do not come from the tree, in path order, first one last.
+    /// Entries that do not come from the tree, in descending path order: the next one is last.
     pub(crate) extra: Vec<EntryResult>,
     pub(crate) sources: Vec<SourceCount>,
     pub(crate) stats: WalkStats,
@@ -119,7 +120,7 @@ impl WalkStage<'_> {
                 ScanItem::Skipped { path, why: SkipReason::Socket } => {
                     self.problem(PathProblem { path, kind: PathProblemKind::Socket })?;
                 }
-                // Left out on request.
+                // Excluded by the config.
                 ScanItem::Skipped { .. } => {}
                 ScanItem::Problem(problem) => self.problem(problem)?,
             }
@@ -152,7 +153,8 @@ impl WalkStage<'_> {
         Ok(())
     }
 
-    /// What cache and newest snapshot say of this path; entries of the snapshot before it are counted as removed, or stay unread.
+    /// The entries of the cache and of the newest snapshot for this path. Entries of the snapshot before it are counted
+    /// as removed, or kept unread.
     fn known(&mut self, path: &TreePath) -> Result<(Option<CachedEntry>, Option<Arc<ManifestEntry>>), BackupError> {
         let base = self.skip_base(Some(path))?;
         if self.base.is_none() {
@@ -210,9 +212,10 @@ impl WalkStage<'_> {
         Ok(found)
     }
 
-    /// What becomes of an entry of the newest snapshot that the walk did not find.
+    /// Judges an entry of the newest snapshot that the walk did not find.
     fn judge_absent(&mut self, known: &CachedEntry) -> Result<AbsentEntryOutcome, BackupError> {
-        // Where the cache is the newest snapshot, the journal vouches for all its chunks, as long as nobody looked in the store.
+        // If the cache is of the newest snapshot, the journal vouches for all its chunks, unless this run compared the
+        // index with the store.
         let index = match self.ledger.compared_index() {
             Some(index) => Some(index),
             None if self.base.is_some() && !self.unread.is_clear() => Some(self.ledger.stock()?.index.as_ref()),
@@ -223,7 +226,7 @@ impl WalkStage<'_> {
         Ok(self.unread.judge_absent(&known.entry, stored))
     }
 
-    /// An entry that stays as it was read last. What this node's cache knows of it is as true as before.
+    /// The result for an entry that stays as it was last read. Its cached data stay valid.
     fn kept(&self, known: CachedEntry) -> EntryResult {
         let local = known.local.filter(|_| self.base.is_none());
         EntryResult {
@@ -240,7 +243,8 @@ impl WalkStage<'_> {
     }
 
     fn problem(&mut self, problem: PathProblem) -> Result<(), BackupError> {
-        // The entry of an unreadable directory came before its problem; for everything else this is the entry's place.
+        // The entry of an unreadable directory came before its problem; for other entries this is the place in path
+        // order.
         let base = self.known(&problem.path)?.1;
         self.end_batch()?;
         let (path, unreadable) = (problem.path.clone(), matches!(problem.kind, PathProblemKind::Unreadable(_)));
@@ -257,7 +261,8 @@ impl WalkStage<'_> {
         self.send(PendingResult::Ready(vec![done]))
     }
 
-    /// The walk goes on to `next`: what a volume had that is not mounted any more could not be read.
+    /// Called before the walk proceeds to `next`: reports the previous directory as unreadable if a volume is no longer
+    /// mounted there.
     fn unmounted(&mut self, next: Option<&TreePath>) -> Result<(), BackupError> {
         let Some(path) = self.mounts.missing_mount(next) else { return Ok(()) };
         let stream = self.base.as_mut().unwrap_or(&mut self.cache);
@@ -290,7 +295,7 @@ impl WalkStage<'_> {
         };
         let decision = match self.ledger.compared_index() {
             Some(index) => decide(&scanned.stat, &known, &|id| index.is_in_sound_pack(id)),
-            // The cache is the newest snapshot: the journal vouches for all its chunks.
+            // The cache is of the newest snapshot, so the journal vouches for all its chunks.
             None if self.base.is_none() => decide(&scanned.stat, &known, &|_| true),
             None => {
                 let stock = self.ledger.stock()?;
@@ -326,7 +331,7 @@ impl WalkStage<'_> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        // The next one is about as long.
+        // The next batch has about the same length.
         let next = Vec::with_capacity(self.batch.len());
         let todos = std::mem::replace(&mut self.batch, next);
         self.batch_bytes = 0;
@@ -368,7 +373,7 @@ impl WalkStage<'_> {
             self.shared.check()?;
             let (reply, answer) = bounded(1);
             if answers.send(answer).is_err() {
-                // The finisher needs no more of it: it cannot be read, or is read again as a whole.
+                // The finish stage needs no more segments: the file is unreadable, or is read again from the start.
                 return Ok(());
             }
             let segment = FileSegment { content: content.clone(), start, len: step.min(total - start) };

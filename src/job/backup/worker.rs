@@ -1,5 +1,5 @@
-//! Reading files: whole small ones into shared frames, large ones cut into chunks, each named, claimed and, if it is new,
-//! compressed. Several workers do this side by side; each keeps a frame of its own.
+//! Reads files: small ones whole into shared frames, large ones cut into chunks. Each chunk gets its ID, is claimed in
+//! the dedup index, and compressed if it is new. Several workers run at the same time; each has a frame of its own.
 
 use std::io;
 use std::sync::Arc;
@@ -25,46 +25,46 @@ use crate::tree::read::{self, OpenFile, ReadEntry};
 use crate::tree::scan::ScannedEntry;
 use crate::tree::stat::{FileType, ObjectId};
 
-/// How often a file that changes while it is read is read again before what was read last is taken.
+/// Number of times that a file is read again if it changes while it is read; then the last content is used.
 pub(crate) const CHANGED_RETRIES: u32 = 3;
 
-/// The most of a file that is read at once: what a source that gives 64 KiB a second gives in a quarter of a minute.
+/// The most bytes of one read: a source with 64 KiB/s gives them in a quarter of a minute.
 const READ_BYTES_MAX: usize = 1 << 20;
 
-/// Results weigh this much when they are handed on before their batch is done: attributes, paths and extents may be large.
+/// Results of this total size are sent before their batch is complete: attributes, paths and extents may be large.
 const DONE_WEIGHT_MAX: usize = 4 << 20;
 
-/// One entry on its way into the manifest.
+/// An entry that a worker has to process.
 #[derive(Debug)]
 pub(crate) struct PendingEntry {
     pub(crate) scanned: ScannedEntry,
     pub(crate) decision: EntryDecision,
-    /// As it stands in the newest snapshot.
+    /// The entry in the newest snapshot.
     pub(crate) base: Option<Arc<ManifestEntry>>,
 }
 
-/// One entry that is ready, or is known not to become so.
+/// The result of processing one entry; `entry` is `None` if it could not be read.
 #[derive(Debug, Default)]
 pub(crate) struct EntryResult {
     pub(crate) entry: Option<Arc<ManifestEntry>>,
     pub(crate) local: Option<CachedStat>,
     pub(crate) base: Option<Arc<ManifestEntry>>,
     pub(crate) problems: Vec<PathProblem>,
-    /// What the entry was made of when it was opened; `None` where nothing was.
+    /// The file that was opened for the entry; `None` if none was opened.
     pub(crate) object: Option<ObjectId>,
-    /// The path, where it is the first of several names of what the walk saw and no longer leads there: the others cannot
-    /// refer to it.
+    /// The path, if it is the first name of a hard-linked file and no longer leads to the file that the walk saw: later
+    /// names cannot refer to it.
     pub(crate) lost_first_name: Option<TreePath>,
-    /// For a further name, what the walk saw under it: it may have to be the first.
+    /// For a further hard link, the scanned entry: it may have to become the first name.
     pub(crate) hard_link: Option<Box<ScannedEntry>>,
-    /// The entry is that of the newest snapshot, because what is there now could not be read.
+    /// Whether the entry is taken from the newest snapshot because the file could not be read.
     pub(crate) kept: bool,
 }
 
 impl EntryResult {
-    /// What went wrong with what the walk `saw`, or (`None`) could not even look at. What could not be read stays in the snapshot as
-    /// it was read last, where that is still an entry of its own: a further name may be one of something else by now, and a directory
-    /// is none without what is in it.
+    /// The result for an entry with a problem; `saw` is its type in the walk, `None` if the walk could not see it. An
+    /// unreadable entry stays in the snapshot as it was last read, if it still stands for itself: a hard link may refer
+    /// to another file by now, and a directory needs its content.
     pub(crate) fn problem(problem: PathProblem, base: Option<Arc<ManifestEntry>>, saw: Option<FileType>) -> Self {
         let unreadable = matches!(problem.kind, PathProblemKind::Unreadable(_));
         let fits = |entry: &Arc<ManifestEntry>| match (&entry.kind, saw) {
@@ -77,14 +77,14 @@ impl EntryResult {
         Self { entry, base, kept, problems: vec![problem], ..Self::default() }
     }
 
-    /// A completed entry whose content is known by now.
+    /// The result for an entry whose content is known.
     pub(crate) fn completed(done: ReadEntry, base: Option<Arc<ManifestEntry>>, seen: UnixNanos) -> Self {
         let local = CachedStat::from_stat(&done.stat, seen);
         let (object, problems) = (Some(done.stat.object()), done.problem.into_iter().collect());
         Self { entry: Some(Arc::new(done.entry)), local, base, problems, object, ..Self::default() }
     }
 
-    /// About how many bytes it takes, content not counted.
+    /// Approximate size in bytes, without content.
     fn weight(&self) -> usize {
         let Some(entry) = &self.entry else { return size_of::<Self>() };
         let xattrs: usize = entry.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
@@ -95,8 +95,8 @@ impl EntryResult {
         size_of::<Self>() + entry.path.as_bytes().len() + xattrs + extents
     }
 
-    /// Tells the further names of what the walk saw if this entry is not made of that: it went away meanwhile, cannot be read, or
-    /// something else has its name now.
+    /// Sets [`EntryResult::lost_first_name`] if this entry does not describe the hard-linked file that the walk saw: it
+    /// was removed meanwhile, cannot be read, or another file has its name now.
     pub(crate) fn first_of(mut self, scanned: &ScannedEntry) -> Self {
         let stat = &scanned.stat;
         if stat.has_more_names() && self.object != Some(stat.object()) {
@@ -106,16 +106,16 @@ impl EntryResult {
     }
 }
 
-/// Work for a worker. The answer goes back through the channel that comes with it.
+/// A task for a worker, with the channel for its results.
 #[derive(Debug)]
 pub(crate) enum WorkerTask {
-    /// Neighbours in path order. The answer comes in parts, as many entries in all as were asked for.
+    /// Neighbouring entries in path order. The results come in parts, one for each entry.
     Entries(Vec<PendingEntry>, Sender<Result<Vec<EntryResult>, BackupError>>),
     /// One segment of a large file.
     Segment(FileSegment, Sender<Result<SegmentResult, BackupError>>),
 }
 
-/// A part of a large file's content that is chunked by itself.
+/// A part of a large file's content that is chunked independently.
 #[derive(Debug)]
 pub(crate) struct FileSegment {
     pub(crate) content: Arc<FileContent>,
@@ -123,7 +123,7 @@ pub(crate) struct FileSegment {
     pub(crate) len: u64,
 }
 
-/// What a segment came to.
+/// The result of a segment.
 #[derive(Debug)]
 pub(crate) struct SegmentResult {
     pub(crate) chunks: Vec<ChunkId>,
@@ -131,7 +131,7 @@ pub(crate) struct SegmentResult {
     pub(crate) error: Option<io::Error>,
 }
 
-/// The content of an open file: all of it, or the extents of a sparse one back to back.
+/// The content of an open file: all of it, or the extents of a sparse file without its holes.
 #[derive(Debug)]
 pub(crate) struct FileContent {
     pub(crate) file: OpenFile,
@@ -141,10 +141,10 @@ pub(crate) struct FileContent {
 }
 
 impl FileContent {
-    /// Of a file as it is now.
+    /// The present content of a file.
     ///
     /// # Errors
-    /// It has more data than a file may have ([`read::DATA_MAX`]), or its holes move all the time.
+    /// The file has more data than allowed ([`read::DATA_MAX`]), or its holes keep changing.
     pub(crate) fn of(file: OpenFile) -> io::Result<Self> {
         Self::within(file, read::EXTENTS_MAX, read::DATA_MAX)
     }
@@ -160,12 +160,12 @@ impl FileContent {
         Ok(Self { file, extents, layout, len })
     }
 
-    /// How many bytes it is, holes not counted.
+    /// Length in bytes without holes.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Fills `buffer` from `at`; less only where the file ends before it should.
+    /// Fills `buffer` from `at`; less only if the file ends too early.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut filled = 0;
         for (offset, part) in self.layout.spans(at..at + buffer.len() as u64) {
@@ -179,8 +179,8 @@ impl FileContent {
         Ok(filled)
     }
 
-    /// Size and extents of what was read, of which there are `len` bytes. A file that was cut meanwhile ends with them; its holes
-    /// stay holes.
+    /// Size and extents of the content that was read, which has `len` bytes. A file that was truncated meanwhile ends
+    /// there; its holes stay holes.
     fn measure(self, len: u64) -> (u64, Option<Vec<Extent>>) {
         let Some(mut extents) = self.extents else { return (len, None) };
         if len >= self.len {
@@ -196,22 +196,22 @@ impl FileContent {
     }
 }
 
-/// What reading a file came to.
+/// The result of reading a file.
 struct FileReadResult {
     chunks: Vec<ChunkId>,
     len: u64,
-    /// It was written to meanwhile.
+    /// The file was written to meanwhile.
     changed: bool,
 }
 
-/// Counts that all workers add to.
+/// Counts of all workers.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerCounters {
     pub(crate) read_bytes: AtomicU64,
     pub(crate) new_bytes: AtomicU64,
 }
 
-/// Names chunks, claims them, and gathers new ones into frames.
+/// Computes chunk IDs, claims chunks, and collects new ones into frames.
 pub(crate) struct ChunkWriter<'a> {
     shared: &'a PipelineContext,
     ledger: &'a DedupIndex<'a>,
@@ -233,7 +233,7 @@ impl<'a> ChunkWriter<'a> {
         Self { shared, ledger, packer, wrap, compressor: FrameCompressor::default(), frame, chunks }
     }
 
-    /// Stores a chunk unless the repository has it; returns its name.
+    /// Stores a chunk unless the repository has it; returns its ID.
     pub(crate) fn store(&mut self, content: &[u8]) -> Result<ChunkId, BackupError> {
         let id = self.shared.keys.chunk_id(content);
         if self.ledger.claim(&id)? {
@@ -244,19 +244,19 @@ impl<'a> ChunkWriter<'a> {
         Ok(id)
     }
 
-    /// Ends the frame if `len` more bytes would make it larger than it should be.
+    /// Closes the frame if `len` more bytes would make it too large.
     fn make_room(&mut self, len: usize) -> Result<(), BackupError> {
         if !self.frame.is_empty() && self.frame.len() + len > FRAME_TARGET_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// The last `len` bytes of the frame are a new chunk.
+    /// Adds the last `len` bytes of the frame as a new chunk.
     fn added(&mut self, id: ChunkId, len: usize) -> Result<(), BackupError> {
         self.chunks.push(ChunkEntry { id, len: len as u32 });
         self.shared.counts.new_bytes.fetch_add(len as u64, Ordering::Relaxed);
         if self.frame.len() >= FRAME_TARGET_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Sends what has been gathered to the packer.
+    /// Sends the open frame to the packer.
     pub(crate) fn flush(&mut self) -> Result<(), BackupError> {
         if self.chunks.is_empty() {
             return Ok(());
@@ -272,7 +272,7 @@ impl<'a> ChunkWriter<'a> {
 pub(crate) struct ReadWorker<'a> {
     storer: ChunkWriter<'a>,
     shared: &'a PipelineContext,
-    /// Where large content is cut: twice the largest chunk, so that each refill gives at least one chunk.
+    /// Buffer in which large content is cut: twice the largest chunk, so that each refill gives at least one chunk.
     window: Vec<u8>,
 }
 
@@ -281,13 +281,13 @@ impl<'a> ReadWorker<'a> {
         Self { storer: ChunkWriter::new(shared, ledger, packer, PackerInput::Data), shared, window: Vec::new() }
     }
 
-    /// Works until there is no more.
+    /// Works until the task queue is closed.
     pub(crate) fn run(mut self, tasks: &Receiver<WorkerTask>) -> Result<(), BackupError> {
         for task in tasks {
             if self.shared.stop.is_cancelled() {
                 return Err(BackupError::Interrupted);
             }
-            // A receiver that is gone means that the run has failed already.
+            // A closed channel means that the run has failed already.
             match task {
                 WorkerTask::Entries(todos, reply) => self.entries(todos, &reply),
                 WorkerTask::Segment(segment, reply) => {
@@ -339,14 +339,15 @@ impl<'a> ReadWorker<'a> {
         }
     }
 
-    /// An entry for which nothing is opened.
+    /// The result for an entry for which nothing is opened.
     fn known(&self, entry: Arc<ManifestEntry>, scanned: ScannedEntry, base: Option<Arc<ManifestEntry>>) -> EntryResult {
         let local = CachedStat::from_stat(&scanned.stat, self.shared.observed_at());
         let further = matches!(entry.kind, EntryKind::Hardlink { .. }).then(|| Box::new(scanned));
         EntryResult { entry: Some(entry), local, base, hard_link: further, ..EntryResult::default() }
     }
 
-    /// A file whose content is believed to be known: of what the walk saw, and of nothing that has its name by now.
+    /// The result for a file whose content is trusted by size and time, if the path still leads to the file that the
+    /// walk saw.
     fn trust(
         &mut self,
         scanned: &ScannedEntry,
@@ -372,12 +373,12 @@ impl<'a> ReadWorker<'a> {
         }
     }
 
-    /// Whether the content of an entry is in the repository, as far as was looked.
+    /// Whether the repository has the content of an entry, as far as is known.
     pub(crate) fn has(&self, entry: &ManifestEntry) -> bool {
         self.storer.ledger.has_all(entry.kind.chunks())
     }
 
-    /// Makes a further name the first.
+    /// Turns a further hard link into the first name.
     pub(crate) fn read_as_first_name(
         &mut self,
         scanned: &ScannedEntry,
@@ -390,7 +391,7 @@ impl<'a> ReadWorker<'a> {
         }
     }
 
-    /// Reads a file, again if it changes meanwhile.
+    /// Reads a file, and reads it again if it changes meanwhile.
     pub(crate) fn read(
         &mut self,
         path: &TreePath,
@@ -430,7 +431,8 @@ impl<'a> ReadWorker<'a> {
                 Arc::make_mut(entry).kind = EntryKind::File { size, extents, chunks: read.chunks };
             }
             if read.changed {
-                // What was read may be no state that the file ever had: the next run must look again.
+                // The content that was read may never have existed as a whole, so the next run must read the file
+                // again.
                 done.local = None;
                 done.problems.push(PathProblem { path: path.clone(), kind: PathProblemKind::Changed });
             }
@@ -439,7 +441,7 @@ impl<'a> ReadWorker<'a> {
         unreachable!("the last attempt returns")
     }
 
-    /// Reads a small file straight into the frame.
+    /// Reads a small file directly into the frame.
     fn read_small(&mut self, file: &OpenFile) -> Result<io::Result<FileReadResult>, BackupError> {
         self.storer.make_room(file.stat().size as usize)?;
         let start = self.storer.frame.len();
@@ -464,7 +466,7 @@ impl<'a> ReadWorker<'a> {
         Ok(Ok(FileReadResult { chunks, len: whole.len as u64, changed: whole.changed }))
     }
 
-    /// Reads a file that says it is empty and is not.
+    /// Reads a file that reports size zero but has content.
     fn unsized_content(&mut self, file: &OpenFile) -> Result<io::Result<FileReadResult>, BackupError> {
         let (chunks, len) = match self.stream(&mut file.sequential_reader())? {
             Ok(read) => read,
@@ -473,7 +475,7 @@ impl<'a> ReadWorker<'a> {
         Ok(file.changed().map(|changed| FileReadResult { chunks, len, changed }))
     }
 
-    /// Reads a large file front to back.
+    /// Reads a large file from start to end.
     fn all_segments(&mut self, content: &FileContent) -> Result<io::Result<FileReadResult>, BackupError> {
         let total = content.len();
         let mut chunks = Vec::new();
@@ -506,7 +508,7 @@ impl<'a> ReadWorker<'a> {
         Ok(SegmentResult { chunks, error })
     }
 
-    /// Cuts what `read(buffer, offset)` gives, up to `len` bytes, into chunks and stores them.
+    /// Cuts up to `len` bytes from `read(buffer, offset)` into chunks and stores them.
     fn chunk(
         &mut self,
         read: &mut dyn FnMut(&mut [u8], u64) -> io::Result<usize>,
@@ -526,7 +528,7 @@ impl<'a> ReadWorker<'a> {
                 from = 0;
                 let failed = loop {
                     let room = usize::try_from(len - *got).unwrap_or(usize::MAX).min(window.len() - filled);
-                    // In pieces, so that a slow source shows that it moves.
+                    // In small reads, so that a slow source shows progress.
                     let want = room.min(READ_BYTES_MAX);
                     match read(&mut window[filled..filled + want], *got) {
                         Ok(n) => {
@@ -564,7 +566,7 @@ impl<'a> ReadWorker<'a> {
         result
     }
 
-    /// Stores a stream whose length nobody knows, segment by segment; returns its chunks and its length.
+    /// Stores a stream of unknown length, segment by segment; returns its chunks and its length.
     pub(crate) fn stream(&mut self, source: &mut dyn io::Read) -> Result<io::Result<(Vec<ChunkId>, u64)>, BackupError> {
         let mut chunks = Vec::new();
         let mut total = 0;
@@ -594,7 +596,7 @@ impl<'a> ReadWorker<'a> {
         }
     }
 
-    /// Sends what is left to the packer.
+    /// Sends the last frame to the packer.
     pub(crate) fn finish(mut self) -> Result<(), BackupError> {
         self.storer.flush()
     }

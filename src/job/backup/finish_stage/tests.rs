@@ -1,4 +1,4 @@
-//! Names that go away, or lead elsewhere, after the walk saw them and before they are read.
+//! Names that are removed or lead elsewhere after the walk saw them and before they are read.
 
 use std::fs;
 use std::path::Path;
@@ -16,8 +16,8 @@ use crate::job::node::progress::{JobPhase, JobProgress};
 use crate::job::testing::{JobFixture, noise};
 use crate::repo::entry::{EntryKind, ManifestEntry};
 
-/// A clock that does something to the tree when the run looks at it for the first time after the walk: before an entry is
-/// opened the time is noted, and a batch of entries goes to the workers when the walk has seen them all.
+/// A clock that changes the tree at its first reading after the walk: the time is read before an entry is opened, and a
+/// batch of entries goes to the workers when the walk has seen them all.
 struct Meddling {
     progress: Arc<JobProgress>,
     done: AtomicBool,
@@ -43,7 +43,7 @@ impl Clock for Meddling {
     }
 }
 
-/// Backs up while `act` meddles with the source; returns what the snapshot has in it, and what went wrong.
+/// Backs up while `act` changes the source; returns the content of the snapshot and the problems.
 async fn snapshot(rig: &JobFixture, act: impl Fn(&Path) + Send + Sync + 'static) -> Vec<String> {
     let (src, mut runner) = (rig.src().to_owned(), rig.runner());
     let meddling =
@@ -82,7 +82,7 @@ async fn snapshot(rig: &JobFixture, act: impl Fn(&Path) + Send + Sync + 'static)
     said
 }
 
-/// `/a`, `/b` and `/c`, all the same file.
+/// `/a`, `/b` and `/c` are hard links of one file.
 async fn three_names(content: &[u8]) -> JobFixture {
     let rig = JobFixture::new().await;
     rig.write("a", content);
@@ -107,7 +107,7 @@ async fn the_next_name_takes_the_content_of_a_first_name_that_vanishes() {
     let rig = three_names(b"one").await;
     let said = snapshot(&rig, |_| {}).await;
     assert_eq!(said, ["/a has one", "/b is /a", "/c is /a"]);
-    // So that it is read again, and compared with what was.
+    // The file is changed, so that it is read again and compared.
     rig.write("a", "two");
     let said = snapshot(&rig, |src| remove(src, &["a"])).await;
     assert_eq!(said, ["/b has two", "/c is /b", "1 removed", "/a Vanished"]);

@@ -1,4 +1,5 @@
-//! Over a store in memory that loses things: what is lost comes back with the next run that looks, or is named.
+//! Over a store in memory that loses objects: lost content is stored again by the next run that compares, or is
+//! reported.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::store::counting::CountingStore;
 
 const MIB: usize = 1 << 20;
 
-/// A rig with a snapshot of some files, of which `big` has a pack of its own kind.
+/// A fixture with a snapshot of some files, of which `big` has packs of its own.
 async fn rig() -> JobFixture {
     let rig = JobFixture::new().await;
     rig.write("big", noise(1, 3 * MIB));
@@ -38,13 +39,13 @@ async fn chunk_of(rig: &JobFixture, name: &str) -> ChunkId {
     reader.entry(root, &rig.path(name)).await.unwrap().unwrap().kind.chunks()[0]
 }
 
-/// The key of the pack that has a chunk.
+/// The key of the pack that holds a chunk.
 async fn pack_of(rig: &JobFixture, chunk: &ChunkId) -> String {
     let reader = rig.archive().await.reader().await.unwrap();
     object_keys::pack(&rig.role.name, reader.index().find(chunk).unwrap().0.pack)
 }
 
-/// The key of the pack that has a file.
+/// The key of the pack that holds a file.
 async fn pack_with(rig: &JobFixture, name: &str) -> String {
     pack_of(rig, &chunk_of(rig, name).await).await
 }
@@ -54,7 +55,7 @@ async fn check(rig: &JobFixture) -> VerifyReport {
     verify(rig.store.clone(), &role.name, &role.key, 100, &|_| None, &Arc::default(), &rig.env).await.unwrap()
 }
 
-/// Every snapshot is whole, content included.
+/// Every snapshot is complete, content included.
 async fn assert_whole(rig: &JobFixture) {
     let report = check(rig).await;
     assert_eq!(report.damage_count, 0, "{:?}", report.damages);
@@ -65,7 +66,7 @@ fn local(rig: &JobFixture) -> LocalState {
     LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap()
 }
 
-/// As if the last comparison had been the day before.
+/// Dates the last comparison back by a day.
 fn next_day(rig: &JobFixture) {
     let (local, mut memory) = (local(rig), local(rig).load(rig.node));
     let compared = memory.compared.unwrap();
@@ -73,7 +74,7 @@ fn next_day(rig: &JobFixture) {
     local.save(&memory).unwrap();
 }
 
-/// As verify does.
+/// Notes the losses as verify does.
 async fn tell(rig: &JobFixture, local: Option<&LocalState>) {
     let losses = check(rig).await.losses;
     assert!(!losses.is_empty());
@@ -86,7 +87,7 @@ fn other_node(rig: &JobFixture) -> NodeContext {
     runner
 }
 
-/// A loss of which nothing is left.
+/// Asserts that nothing stays lost.
 #[track_caller]
 fn healed(committed: &CommittedBackup, bytes: usize) {
     let loss = committed.loss.as_ref().expect("it was found");
@@ -162,7 +163,7 @@ async fn a_lost_manifest_comes_back_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_cut_off_or_damaged_comes_back_as_well() {
-    // The last byte of the trailer, all but the head, a byte of a frame, a byte of the trailer.
+    // Removes the last byte of the trailer, or all but the header; changes a byte of a frame, or of the trailer.
     type Change = fn(&[u8]) -> Vec<u8>;
     let flip = |at: usize| {
         move |whole: &[u8]| {
@@ -217,7 +218,7 @@ async fn what_has_no_source_is_named_and_nothing_counts_on_it() {
         assert_eq!(loss.missing.iter().map(|file| rig.below(&file.path)).collect::<Vec<_>>(), ["/big"]);
         let known = LossReport { packs: 1, missing_files: Some(1), ..LossReport::default() };
         assert_eq!(rig.backup().await.loss, Some(known), "it is told until it is not so any more");
-        // The content comes again, on the same day: the index says that it is there, and it is not.
+        // The content comes again on the same day: the index has it, but the store does not.
         rig.write("big", &content);
         let committed = rig.backup().await;
         assert!(committed.bytes.new >= 3 * MIB as u64, "{committed:?}");
@@ -250,14 +251,14 @@ async fn a_day_of_unchanged_runs_costs_one_listing_of_each_kind() {
     }
     let lists: Vec<u64> = listings.iter().map(|(list, _)| *list).collect();
     let usual = lists[0];
-    // One of the packs, and one of the index objects.
+    // One listing of the packs, and one of the index objects.
     assert_eq!(lists, [usual, usual, usual, usual + 2, usual, usual]);
-    // The index object is fetched once, and kept. A word to the other nodes may be due in one run or another.
+    // The index object is fetched once, and cached. Some runs also write a presence object.
     let most = listings[0].1 + 1;
     assert!(listings.iter().all(|(_, gets)| *gets <= most), "{listings:?}");
 }
 
-/// The packs that the newest index names, compared with a listing that shows these.
+/// Compares the packs of the newest index with this listing.
 async fn compare_with(rig: &JobFixture, listed: &HashMap<PackId, u64>) -> (ChunkIndex, LostContent) {
     let (store, keys) = (rig.store.as_ref(), &rig.repository.keys);
     let view = rig.archive().await.view;

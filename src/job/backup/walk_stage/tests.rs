@@ -1,5 +1,5 @@
-//! Any tree after any other: the walk meets the newest snapshot, and this node's cache of it or of an older one. What is counted
-//! is what changed, and the manifest is the tree's, whoever made it and whatever they knew.
+//! Any tree after any other: the walk is merged with the newest snapshot, and with this node's cache of it or of an
+//! older one. The counts are the real changes, and the manifest describes the tree, whichever node made it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
@@ -18,7 +18,7 @@ use crate::job::report::FileCounts;
 use crate::job::testing::{JobFixture, noise};
 use crate::repo::entry::TreePath;
 
-/// A clock that runs ahead by more than a file's time stamps are coarse: what was written before the run has settled.
+/// A clock that is ahead by more than the granularity of file times: files written before the run count as settled.
 #[derive(Debug)]
 struct Ahead;
 
@@ -32,7 +32,7 @@ impl Clock for Ahead {
     }
 }
 
-/// What is at a path. The time of a file tells its content, as it does where nobody sets times back.
+/// The object at a path. A file's time determines its content, as if times were never set back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
     Dir {
@@ -44,7 +44,7 @@ enum Node {
         private: bool,
     },
     Symlink(u8),
-    /// A further name of this file, which comes before it.
+    /// A further hard link of this file, which comes before it.
     Link {
         target: TreePath,
         file: Box<Node>,
@@ -53,7 +53,7 @@ enum Node {
 
 type Tree = BTreeMap<TreePath, Node>;
 
-/// Trees over few names, so that two of them have much in common.
+/// Trees over few names, so that two trees have much in common.
 fn tree() -> impl Strategy<Value = Tree> {
     let node = prop_oneof![
         3 => any::<bool>().prop_map(|private| Some(Node::Dir { private })),
@@ -89,7 +89,7 @@ fn tree() -> impl Strategy<Value = Tree> {
     )
 }
 
-/// The paths that share a file with another.
+/// The paths that share a file with another path.
 fn linked(tree: &Tree) -> BTreeSet<&TreePath> {
     let of = |(path, node): (_, &'_ Node)| if let Node::Link { .. } = node { Some(path) } else { None };
     let targets =
@@ -97,11 +97,11 @@ fn linked(tree: &Tree) -> BTreeSet<&TreePath> {
     tree.iter().filter_map(|(path, node)| of((path, node))).chain(targets).collect()
 }
 
-/// Makes the tree `after` out of `before`, and touches nothing that is in both.
+/// Turns the tree `before` into `after`, without touching common objects.
 fn lay(src: &Path, before: &Tree, after: &Tree) {
     let at = |path: &TreePath| src.join(std::str::from_utf8(path.as_bytes()).unwrap());
     let is_dir = |node: Option<&Node>| matches!(node, Some(Node::Dir { .. }));
-    // Of names of one file all are made anew.
+    // All names of a hard-linked file are created anew.
     let (old_links, new_links) = (linked(before), linked(after));
     let anew = |path: &TreePath| old_links.contains(path) || new_links.contains(path);
     let stays = |path: &TreePath| {
@@ -140,7 +140,7 @@ fn lay(src: &Path, before: &Tree, after: &Tree) {
     }
 }
 
-/// What a run must count. The source itself is an entry as well.
+/// The expected counts. The source itself is an entry too.
 fn expected(before: Option<&Tree>, after: &Tree) -> FileCounts {
     let none = Tree::new();
     let old = before.unwrap_or(&none);
@@ -156,7 +156,7 @@ fn expected(before: Option<&Tree>, after: &Tree) -> FileCounts {
     }
 }
 
-/// A run of one node, which has its own cache.
+/// A run of one node, which has a cache of its own.
 async fn back_up(rig: &mut JobFixture, node: u8) -> CommittedBackup {
     rig.node = NodeId([node; 16]);
     let mut runner = rig.runner();
@@ -178,7 +178,7 @@ proptest! {
                 rig.role.takeover_trust = TakeoverTrust::Mtime;
             }
             let mut before: Option<&Tree> = None;
-            // The same node again; another one; and the first, whose cache is older than the newest snapshot.
+            // The same node twice; another node; and the first, whose cache is older than the newest snapshot.
             for (tree, node) in trees.iter().zip([1, 1, 2, 1]) {
                 lay(rig.src(), before.unwrap_or(&Tree::new()), tree);
                 let made = back_up(&mut rig, node).await;
@@ -187,7 +187,7 @@ proptest! {
                 assert_eq!(made.snapshot.entries, tree.len() as u64 + 1);
                 before = Some(tree);
             }
-            // Nothing happens: whoever looks again, with a cache or without, makes the same manifest and stores nothing.
+            // Without changes every node, with or without a cache, makes the same manifest and stores nothing.
             let root = rig.archive().await.snapshots().last().unwrap().root;
             for node in [1, 2, 3] {
                 let again = back_up(&mut rig, node).await;

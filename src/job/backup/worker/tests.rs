@@ -1,4 +1,5 @@
-//! How content is cut: all of it and nothing else, between the bounds, by what it is and not by how it was read.
+//! Cutting content into chunks: the chunks are the whole content, within the size limits, and depend on the content
+//! alone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -24,7 +25,7 @@ use crate::repo::pack::PackBuilder;
 use crate::tree::owner_names::OwnerNames;
 use crate::tree::roots::SourceRoots;
 
-/// As small as chunks may be.
+/// The smallest allowed chunk sizes.
 pub(crate) const SMALL: ChunkerParams =
     ChunkerParams { min: 4 << 10, average: 8 << 10, max: 16 << 10, segment: 64 << 10 };
 
@@ -45,7 +46,7 @@ pub(crate) fn shared(chunker: ChunkerParams, sources: &Path) -> PipelineContext 
     }
 }
 
-/// What a worker makes of something: the names in order, and the length of each chunk that it stored.
+/// Runs `work` on a worker; returns its result, and the ID and length of each stored chunk.
 fn cut<T>(shared: &PipelineContext, work: impl FnOnce(&mut ReadWorker<'_>) -> T) -> (T, HashMap<ChunkId, usize>) {
     let (frames_in, frames) = unbounded();
     let ledger = DedupIndex::new(HashSet::new(), Some(KnownChunks::default()), || unreachable!());
@@ -64,7 +65,7 @@ fn cut<T>(shared: &PipelineContext, work: impl FnOnce(&mut ReadWorker<'_>) -> T)
     (result, stored)
 }
 
-/// Gives what it has in pieces of these sizes, again and again.
+/// A reader that gives its content in pieces of these sizes, repeated.
 struct Pieces<'a>(&'a [u8], std::iter::Cycle<std::slice::Iter<'a, usize>>);
 
 impl io::Read for Pieces<'_> {
@@ -97,7 +98,7 @@ fn chunks<'a>(shared: &PipelineContext, bytes: &'a [u8], pieces: &[usize]) -> Ve
     chunks
 }
 
-/// Runs of noise, of one byte, and of what came before.
+/// Runs of noise, of one repeated byte, and of earlier content.
 fn content(max: usize) -> impl Strategy<Value = Vec<u8>> {
     let run = prop_oneof![
         4 => (any::<u64>(), 1..max).prop_map(|(seed, len)| noise(seed, len)),
@@ -131,14 +132,14 @@ proptest! {
             prop_assert_eq!(at / segment, (end - 1) / segment, "a chunk in two segments");
             at = end;
         }
-        // The window through which a file is seen does not show: the cuts are those of each segment as a whole.
+        // The window does not influence the cuts: they are those of each segment as a whole.
         let whole = bytes.chunks(segment).flat_map(|part| {
             FastCDC::new(part, min, SMALL.average as usize, max).map(|chunk| chunk.length)
         });
         prop_assert_eq!(lens(&all), whole.collect::<Vec<_>>());
     }
 
-    /// What is put in, taken out or changed near the front moves everything behind it, and costs a few chunks.
+    /// An insertion, removal or change near the start moves everything behind it, and costs a few chunks.
     #[test]
     fn most_chunks_outlive_a_change(seed: u64, at in 0..1000usize, put in 0..3000usize, cut in 0..3000usize) {
         let dir = tempfile::tempdir().unwrap();
@@ -153,7 +154,7 @@ proptest! {
         prop_assert!(new <= 24, "{new} of {} are new", after.len());
     }
 
-    /// A large file is read by several threads, or front to back, or comes as a stream: its chunks are the same.
+    /// A large file is read by several threads, or from start to end, or as a stream: its chunks are the same.
     #[test]
     fn a_files_chunks_do_not_depend_on_who_reads_it(
         runs in prop::collection::vec((0..40usize, content(40 << 10)), 1..4), sparse: bool,
@@ -189,7 +190,7 @@ proptest! {
         let (read, _) = cut(&shared, |worker| worker.all_segments(&open()).unwrap().unwrap());
         prop_assert_eq!((read.len, read.changed), (plain.len() as u64, false));
         prop_assert_eq!(&read.chunks, &streamed);
-        // The last segment first, as it may happen.
+        // The last segment first, which may happen.
         let (mut parts, _) = cut(&shared, |worker| {
             let starts: Vec<u64> = (0..plain.len() as u64).step_by(SMALL.segment as usize).collect();
             let part = |start: u64| FileSegment { content: open(), start, len: SMALL.segment.min(plain.len() as u64 - start) };
@@ -201,7 +202,7 @@ proptest! {
     }
 }
 
-/// A file that is shorter than it was when it was opened: what is missing is told, and the rest is not lost.
+/// A file that shrank since it was opened: the missing part is reported, and the rest is not lost.
 #[test]
 fn a_file_that_shrinks_is_told() {
     let dir = tempfile::tempdir().unwrap();
@@ -218,11 +219,12 @@ fn a_file_that_shrinks_is_told() {
     assert_eq!(done.error.map(|e| e.kind()), Some(io::ErrorKind::UnexpectedEof));
 }
 
-/// A sparse file that never holds still: its holes are not read as data, however often it changes.
+/// A sparse file that keeps changing: its holes are not read as data.
 #[test]
 fn a_sparse_file_keeps_its_holes_however_often_it_changes() {
     const SIZE: u64 = 1 << 40;
-    // Reading this takes longer than a processor is kept: where there is one alone, the file changes meanwhile as well.
+    // Reading this takes longer than a scheduler's time slice, so the file changes meanwhile even on a single
+    // processor.
     const DATA: usize = 16 << 20;
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let shared = shared(SMALL, dir.path());
@@ -255,7 +257,7 @@ fn a_sparse_file_keeps_its_holes_however_often_it_changes() {
     assert!(restless, "it changed during each of the attempts once");
 }
 
-/// What was cut away while it was read is not in the extents either: size, extents and content agree.
+/// Content that was truncated during the read is not in the extents either: size, extents and content agree.
 #[test]
 fn a_sparse_file_that_shrinks_ends_with_what_was_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -276,7 +278,7 @@ fn a_sparse_file_that_shrinks_ends_with_what_was_read() {
     assert_eq!(content().measure(0), (0, extents(&[])));
 }
 
-/// A file with more data than a file may have is told, and nothing is set aside for it.
+/// A file with more data than allowed is reported, and no memory is reserved for it.
 #[test]
 fn a_file_that_claims_more_than_there_can_be_is_told() {
     let dir = tempfile::tempdir().unwrap();
@@ -299,7 +301,7 @@ fn a_file_of_proc_has_its_content() {
     assert_eq!(stored.values().sum::<usize>(), len);
 }
 
-/// The walk saw one file, and another has its name now: what is known of the first is not believed of the second.
+/// The walk saw one file, and another has its name now: the known content of the first is not used for the second.
 #[test]
 fn what_is_believed_of_a_file_is_not_believed_of_its_successor() {
     let dir = tempfile::tempdir().unwrap();
@@ -326,7 +328,7 @@ fn what_is_believed_of_a_file_is_not_believed_of_its_successor() {
     assert_eq!(cut(&shared, entry).0.chunks(), [shared.keys.chunk_id(b"after!")]);
 }
 
-/// Entries with large attributes do not pile up: they are handed on as they come.
+/// Entries with large attributes do not accumulate: they are sent as they come.
 #[test]
 fn a_batch_is_handed_on_in_parts() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
