@@ -118,8 +118,8 @@ pub(crate) fn keep_time(entry: &mut ManifestEntry, base: &ManifestEntry) {
     }
 }
 
-/// Kills the command when its time is over or the run is stopped. Returns true if the time was over. A command without
-/// output may go on as long as it uses processor time.
+/// Kills the command when its time is over or the run is stopped. Returns true if the time was over. The processor time
+/// of a command without output counts as progress of the run.
 fn enforce_timeout(
     shared: &PipelineContext,
     members: &ProcessTree,

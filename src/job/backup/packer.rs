@@ -145,7 +145,8 @@ pub(crate) async fn upload(
                     let _ = turns.send(());
                 }
             }
-            // Dropping the set aborts the uploads: a hanging store must not delay an operator who stops the run.
+            // Dropping the set aborts the uploads: a hanging store must not delay the end of a run that an operator
+            // stops.
             () = shared.stop.cancelled() => return Err(BackupError::Interrupted),
         }
     }

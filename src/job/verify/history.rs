@@ -1,8 +1,9 @@
-//! The journal, from its first record or a checkpoint on: MAC, chain, fold, checkpoints. `audit` reads it the same way.
+//! Checks the journal, from its first record or a checkpoint on: MAC, chain, fold, checkpoints. `audit` reads it the
+//! same way.
 //!
-//! After a damaged record the rest is still worth checking, so the fold is taken up again at the next sound record, from what was
-//! known before (and, at the next checkpoint, from what that says). Each damage is told once; nobody is told that the records
-//! after a lost one do not continue it.
+//! After a damaged record the rest is still worth checking, so the fold resumes at the next sound record, from the
+//! state known before (and at the next checkpoint from the checkpoint's state). Each damage is reported once; that the
+//! record after a lost one does not continue it is not reported.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -25,50 +26,50 @@ use crate::repo::crypto::DerivedKeys;
 use crate::repo::object_keys;
 use crate::store::{SizeLimit, StoreErrorKind};
 
-/// Records fetched at once.
+/// Records that are fetched at the same time.
 const READ_AHEAD: usize = 16;
 
-/// How far the journal goes, as far as the store lists it and this node remembers it.
+/// The end of the journal, as listed by the store or remembered by this node.
 pub(crate) struct JournalExtent {
     last: u64,
-    /// Objects beside the records that are none.
+    /// Number of listed objects that are not records.
     foreign_objects: u64,
-    /// A number far beyond the others, of which something is there.
+    /// A number far beyond the others under which an object exists.
     far: Option<Seq>,
-    /// The repairs that it has.
+    /// The repairs in the journal.
     repairs: RepairHistory,
-    /// Records that were read to find them.
+    /// Records that were read to find the repairs.
     fetched: FetchedRecords,
 }
 
-/// What the journal says.
+/// The content of the journal.
 pub(crate) struct JournalHistory {
-    /// Records read.
+    /// Number of records that were read.
     pub(crate) records: u64,
-    /// What they add up to, as far as they can be read.
+    /// The state after all readable records.
     pub(crate) state: JournalState,
-    /// Objects beside the records that are none.
+    /// Number of listed objects that are not records.
     pub(crate) foreign_objects: u64,
 }
 
-/// Where it ends.
+/// Finds the end of the journal.
 pub(crate) async fn find_extent(
     repository: &Repository,
     known: Option<&JournalView>,
 ) -> Result<JournalExtent, VerifyError> {
     let (mut last, mut strangers, mut far) = (0, 0, None);
-    // The newest record that this node saw was there once, whatever the listing says.
+    // The newest record that this node saw existed, whatever the listing shows.
     let seen = known.and_then(|view| view.head.as_ref()).map_or(0, |head| head.seq.0);
     let prefix = object_keys::journal_prefix(repository.role());
     each_listed(repository.store.as_ref(), &prefix, |object| match parse_seq(&object.key[prefix.len()..]) {
-        // Nobody looks at all numbers before one that somebody made up.
+        // A planted object with a huge number must not make the reader look at all numbers before it.
         Some(seq) if seq - 1 > last.max(seen) + VOID_MAX as u64 => far = far.or(Some(Seq(seq))),
         Some(seq) => last = last.max(seq),
         None => strangers += 1,
     })
     .await?;
     last = last.max(seen);
-    // There was a first one.
+    // The first record existed.
     if last == 0 && Box::pin(emptied::is_emptied(repository.store.as_ref(), &repository.keys)).await? {
         last = 1;
     }
@@ -76,20 +77,21 @@ pub(crate) async fn find_extent(
     Ok(JournalExtent { last, foreign_objects: strangers, far, repairs, fetched })
 }
 
-/// The view before the newest checkpoint that was written before `time`, to begin there. `None`: begin at the first record.
+/// The view before the newest checkpoint that was written before `time`, from which the reading can begin. `None`:
+/// begin at the first record.
 pub(crate) async fn checkpoint_before(
     repository: &Repository,
     extent: &JournalExtent,
     time: Timestamp,
 ) -> Result<Option<JournalView>, VerifyError> {
     let keys = &repository.keys;
-    // By the ones that are always there: a few records more cost less than looking for one that is nearer.
+    // Only the regular checkpoints are tried: reading a few more records costs less than looking for a nearer one.
     for number in (1..=extent.last / record::CHECKPOINT_EVERY).rev() {
         let seq = Seq(number * record::CHECKPOINT_EVERY);
         if extent.repairs.is_void(seq) {
             continue;
         }
-        // One that cannot be used is passed over here; whoever reads on from the one before it will find out why.
+        // An unusable checkpoint is skipped here; the reading from an earlier one reports it.
         let Ok(object) = get_record(repository, seq).await? else { continue };
         let Ok(record) = Record::decode(&object, Some(keys)) else { continue };
         if record.is_at(seq, keys) && record.time.max(record.written_at()) < time {
@@ -99,7 +101,7 @@ pub(crate) async fn checkpoint_before(
     Ok(None)
 }
 
-/// One record's object, or what is wrong with it.
+/// The object of a record, or what is wrong with it.
 async fn get_record(repository: &Repository, seq: Seq) -> Result<Result<Bytes, String>, VerifyError> {
     match repository.store.get(&object_keys::record(repository.role(), seq), SizeLimit::RECORD).await {
         Ok(object) => Ok(Ok(object)),
@@ -107,7 +109,7 @@ async fn get_record(repository: &Repository, seq: Seq) -> Result<Result<Bytes, S
     }
 }
 
-/// The same while others are read as well; `None` for a large one.
+/// The same for reading ahead; `None` for a large record.
 async fn prefetch_record(repository: &Repository, seq: Seq) -> Result<Option<Result<Bytes, String>>, VerifyError> {
     match repository.store.get(&object_keys::record(repository.role(), seq), SizeLimit::RECORD_AHEAD).await {
         Ok(object) => Ok(Some(Ok(object))),
@@ -116,7 +118,7 @@ async fn prefetch_record(repository: &Repository, seq: Seq) -> Result<Option<Res
     }
 }
 
-/// Reads it all, or on from the view `from`. `each` sees the records that can be used, in their order.
+/// Reads the journal, from the view `from` if there is one. `each` is called with the usable records in their order.
 pub(crate) async fn read(
     repository: &Repository,
     known: Option<&JournalView>,
@@ -151,7 +153,7 @@ pub(crate) async fn read(
         fold.add_record(seq, object)?;
     }
     drop(objects);
-    // A listing may lag behind what was written.
+    // A listing may lag behind new records.
     let mut next = Seq(extent.last + 1);
     loop {
         match get_record(repository, next).await? {
@@ -180,7 +182,7 @@ pub(crate) async fn read(
     Ok(JournalHistory { records, state: view.state, foreign_objects: extent.foreign_objects })
 }
 
-/// The number that the last part of a record's key is.
+/// The number in the last part of a record's key.
 fn parse_seq(name: &str) -> Option<u64> {
     let sound = name.len() == 16 && name.bytes().all(|b| b.is_ascii_digit());
     sound.then(|| name.parse().ok()).flatten().filter(|&seq| seq > 0)
@@ -188,22 +190,22 @@ fn parse_seq(name: &str) -> Option<u64> {
 
 struct JournalFold<'a> {
     keys: &'a DerivedKeys,
-    /// The newest record that this node saw, and its term.
+    /// The newest record that this node saw; `known_term` is its term.
     known: Option<&'a JournalHead>,
     known_term: Term,
-    /// What stands in its place.
+    /// What is wrong with the record now under its number.
     other: Option<String>,
-    /// The last record that could be used.
+    /// The last usable record.
     last_good: Seq,
     found: &'a mut DamageLog,
     each: &'a mut (dyn FnMut(&Record, Digest) + Send),
     view: JournalView,
     records: u64,
-    /// The record before the next one was not used, so the next one cannot be held against it.
+    /// The previous record was unusable, so the next one cannot be compared with it.
     gap: bool,
-    /// Something is missing from the state until a checkpoint brings it back.
+    /// The state is incomplete until the next checkpoint.
     partial: bool,
-    /// What is wrong with which record; a later one may say that this is known.
+    /// Damaged records; a later record may declare the damage as known.
     damages: Vec<(Seq, String)>,
     repairs: Vec<RepairEntry>,
 }
@@ -237,7 +239,7 @@ impl<'a> JournalFold<'a> {
         }
     }
 
-    /// What comes next is this number: those before it that were not taken are void.
+    /// Called before record `next`: the skipped numbers before it are void.
     fn pass_over(&mut self, next: Seq) {
         if self.view.next_seq() != next && !self.gap {
             (self.gap, self.partial) = (true, true);
@@ -263,7 +265,7 @@ impl<'a> JournalFold<'a> {
         match Record::decode(&object, Some(self.keys)) {
             Ok(record) => self.apply(seq, &record, digest),
             Err(error @ RecordError::Newer(_)) => return Err(VerifyError::Newer { seq, error }),
-            // A generation that no record begins is damage.
+            // A record of a generation that no record begins is damaged.
             Err(RecordError::Rotated(generation)) if generation <= self.view.generation() => {
                 let given = self.keys.generation();
                 return Err(VerifyError::Rotated(JournalError::Rotated { seq, generation, given }));
@@ -307,7 +309,7 @@ impl<'a> JournalFold<'a> {
         }
     }
 
-    /// Takes the fold up again at this record, as if everything before it were in order.
+    /// Resumes the fold at this record, as if everything before it were in order.
     fn resume_at(&mut self, seq: Seq, record: &Record) {
         let before = self.view.term();
         if record.term < before {
@@ -317,7 +319,7 @@ impl<'a> JournalFold<'a> {
         if let Some(state) = &record.state {
             self.view.state = state.clone();
         } else {
-            // Whoever held the role before this record, as the record itself tells.
+            // The holder before this record, according to the record itself.
             let (term, takeover) = match record.body {
                 RecordBody::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
                 _ => (record.term, record.takeover),
@@ -346,7 +348,7 @@ impl<'a> JournalFold<'a> {
         });
     }
 
-    /// A record that cannot be used at all.
+    /// Records an unusable record.
     fn broken(&mut self, seq: Seq, what: &str) {
         self.damage(seq, what);
         self.gap = true;
@@ -357,7 +359,7 @@ impl<'a> JournalFold<'a> {
         self.damages.push((seq, what.to_owned()));
     }
 
-    /// Tells the damages, but for what a repair has named.
+    /// Reports the damages, without those that a repair has named.
     fn finish(mut self) -> (JournalView, u64) {
         if let Some((what, known)) = self.other.take().zip(self.known)
             && !self.repairs.iter().any(|repaired| repaired.covers(known.seq, known.digest, self.known_term))
@@ -374,7 +376,7 @@ impl<'a> JournalFold<'a> {
                 continue;
             }
             let number = self.found.damage(DamageKind::Record, object_keys::record(self.keys.role(), seq), &what);
-            // It may have named index objects.
+            // The record may have named index objects.
             self.found.lose_index(number);
         }
         (self.view, self.records)
