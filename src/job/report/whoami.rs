@@ -150,7 +150,7 @@ pub enum StateReason {
         /// The daemon's reason.
         why: String,
     },
-    /// This node exists twice: its state directory was copied.
+    /// This node exists twice: another machine uses a copy of its state directory.
     Cloned,
     /// An operator paused the role on all nodes.
     Paused {
@@ -539,7 +539,7 @@ pub enum RoleWarning {
         /// ID of the repository in the store.
         found: RepoId,
     },
-    /// A process of another machine repeatedly announces itself with this node's ID.
+    /// A process that does not belong to this node repeatedly announces itself with this node's ID.
     Twin {
         /// ID of that process.
         other: InstanceId,
