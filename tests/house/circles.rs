@@ -1,0 +1,386 @@
+//! Files of `src` use one another in one direction. A file uses the file that defines what it names, by whatever re-export it
+//! names it; test modules do not count.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{is_name, paths, sources, tokens, without_tests};
+
+/// Circles that are allowed, with the reason. Each circle that is found must lie within one of them; a folder stands for
+/// its files.
+const KNOWN: &[(&[&str], &str)] = &[
+    (&["cli.rs", "cli/"], "its files are being parted"),
+    (
+        &[
+            "config.rs",
+            "config/check.rs",
+            "config/check/etcd.rs",
+            "config/files.rs",
+            "config/render.rs",
+            "config/schema.rs",
+            "config/section.rs",
+            "config/starter.rs",
+            "config/url.rs",
+            "config/value.rs",
+        ],
+        "a file and its parts",
+    ),
+    (&["daemon.rs", "daemon/role_task.rs", "daemon/state_dir.rs"], "a file and its parts"),
+    (&["http.rs", "http/trust.rs"], "a file and its parts"),
+    (
+        &[
+            "job/admission/error.rs",
+            "job/admission/guard.rs",
+            "job/admission/session.rs",
+            "job/backup.rs",
+            "job/backup/dedup_index.rs",
+            "job/backup/dump.rs",
+            "job/backup/empty_check.rs",
+            "job/backup/entry_stream.rs",
+            "job/backup/error.rs",
+            "job/backup/finish_stage.rs",
+            "job/backup/hooks.rs",
+            "job/backup/inline_content.rs",
+            "job/backup/inventory.rs",
+            "job/backup/lost_content.rs",
+            "job/backup/orphans.rs",
+            "job/backup/packer.rs",
+            "job/backup/pipeline.rs",
+            "job/backup/shared.rs",
+            "job/backup/tree.rs",
+            "job/backup/walk_stage.rs",
+            "job/backup/worker.rs",
+            "job/exec.rs",
+            "job/node/authors/boot.rs",
+            "job/node/context.rs",
+            "job/node/heartbeat.rs",
+            "job/node/known_repository.rs",
+            "job/node/leases.rs",
+            "job/node/local_state.rs",
+            "job/node/presence.rs",
+            "job/node/run_failure.rs",
+            "job/node/watchdog.rs",
+            "job/repository/journal_access.rs",
+            "job/repository/loss_notes.rs",
+            "job/repository/open.rs",
+            "job/repository/read_only.rs",
+            "job/verify.rs",
+            "job/verify/affected.rs",
+            "job/verify/content.rs",
+            "job/verify/history.rs",
+            "job/verify/inventory.rs",
+            "job/verify/manifests.rs",
+        ],
+        "the items of these files are being sorted by room",
+    ),
+    (
+        &["job/browse.rs", "job/browse/cat.rs", "job/browse/diff.rs", "job/browse/find.rs", "job/browse/ls.rs"],
+        "a file and its parts",
+    ),
+    (&["job/prune.rs", "job/prune/repack.rs", "job/prune/sweep.rs", "job/prune/usage.rs"], "a file and its parts"),
+    (&["job/repair.rs", "job/repair/index.rs", "job/repair/recovery.rs"], "a file and its parts"),
+    (&["job/report/audited.rs", "job/report/whoami.rs"], "each report shows a part of the other one"),
+    (&["job/repository/init.rs", "job/repository/init/claim.rs"], "a file and its parts"),
+    (
+        &[
+            "job/restore.rs",
+            "job/restore/fetch.rs",
+            "job/restore/inspect.rs",
+            "job/restore/plan.rs",
+            "job/restore/repository.rs",
+            "job/restore/select.rs",
+            "job/restore/shared.rs",
+            "job/restore/write.rs",
+        ],
+        "a file and its parts",
+    ),
+    (&["job/whoami.rs", "job/whoami/unread_warnings.rs", "job/whoami/verdict.rs"], "a file and its parts"),
+    (&["journal.rs", "journal/"], "its files are being parted"),
+    (&["process.rs", "process/program.rs"], "a file and its parts"),
+    (&["repo/loss.rs", "repo/reader.rs"], "an error names losses, and the reader notes them"),
+    (&["role/controller.rs", "role/controller/event.rs", "role/controller/read_interval.rs"], "a file and its parts"),
+    (
+        &["role/lease/bucket.rs", "role/lease/bucket/peer_processes.rs", "role/lease/bucket/process_object.rs"],
+        "a file and its parts",
+    ),
+    (
+        &["role/lease/bucket/lease_record.rs", "role/lease/bucket/process_record.rs"],
+        "each record names what the other one is about",
+    ),
+    (
+        &[
+            "role/probe.rs",
+            "role/probe/command.rs",
+            "role/probe/http.rs",
+            "role/probe/mounted.rs",
+            "role/probe/unit.rs",
+            "role/probe/vip.rs",
+            "role/probe/vip/events.rs",
+        ],
+        "a file and its parts",
+    ),
+    (
+        &[
+            "store.rs",
+            "store/connect.rs",
+            "store/dir.rs",
+            "store/dir/list.rs",
+            "store/key.rs",
+            "store/limit.rs",
+            "store/reconnecting.rs",
+            "store/response.rs",
+            "store/s3.rs",
+            "store/s3/bounded_http.rs",
+            "store/s3/client.rs",
+            "store/s3/credentials.rs",
+            "store/s3/error.rs",
+            "store/s3/paused_body.rs",
+            "store/throttled.rs",
+        ],
+        "a file and its parts",
+    ),
+    (&["tree/scan.rs", "tree/scan/walk.rs"], "a file and its parts"),
+    (
+        &[
+            "tree/write.rs",
+            "tree/write/file.rs",
+            "tree/write/leftovers.rs",
+            "tree/write/meta.rs",
+            "tree/write/node.rs",
+            "tree/write/remove.rs",
+        ],
+        "a file and its parts",
+    ),
+];
+
+/// Which file uses which, and what of it.
+type FileGraph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+/// A file as a module: its path below the crate, what it defines, and what it imports under which name.
+struct FileModule {
+    file: String,
+    items: BTreeSet<String>,
+    imports: BTreeMap<String, Vec<String>>,
+    used: BTreeSet<Vec<String>>,
+}
+
+/// All files by the path of their module.
+struct FileModules(BTreeMap<Vec<String>, FileModule>);
+
+impl FileModules {
+    fn parse(sources: &[(String, String)]) -> Self {
+        let code = sources.iter().map(|(file, text)| (file, without_tests(file, text)));
+        let code = code.filter(|(file, text)| !text.is_empty() && file.as_str() != "main.rs");
+        let modules = code.map(|(file, text)| {
+            let path = file.trim_end_matches(".rs").split('/').map(str::to_owned);
+            let path = if file == "lib.rs" { Vec::new() } else { path.collect() };
+            let module = FileModule {
+                file: file.clone(),
+                items: defined_items(text),
+                imports: imports(text),
+                used: paths(text).into_iter().map(|(_, path)| path).filter(|path| path.len() > 1).collect(),
+            };
+            (path, module)
+        });
+        Self(modules.collect())
+    }
+
+    /// The file that defines what `path` names in the module `at`; `None`: it is not of this crate, or names a module.
+    fn defining_file(&self, at: &[String], path: &[String], redirects: usize) -> Option<(&str, String)> {
+        if redirects > 8 {
+            return None;
+        }
+        let mut module = at.to_vec();
+        let mut inside = false;
+        for (position, name) in path.iter().enumerate() {
+            let is_last = position + 1 == path.len();
+            let here = self.0.get(&module);
+            match name.as_str() {
+                "crate" => module = Vec::new(),
+                "super" => drop(module.pop()),
+                "self" => {}
+                name => {
+                    let child: Vec<String> = module.iter().cloned().chain([name.to_owned()]).collect();
+                    let defined = here.is_some_and(|here| here.items.contains(name));
+                    if self.0.contains_key(&child) && !(defined && is_last) {
+                        module = child;
+                    } else if defined {
+                        return Some((&here?.file, name.to_owned()));
+                    } else if let Some(import) = here.and_then(|here| here.imports.get(name)) {
+                        let import = import.iter().chain(&path[position + 1..]).cloned().collect::<Vec<_>>();
+                        return self.defining_file(&module, &import, redirects + 1);
+                    } else {
+                        // What a macro defines is not seen by its name.
+                        return here.filter(|_| inside).map(|here| (here.file.as_str(), name.to_owned()));
+                    }
+                }
+            }
+            inside = true;
+        }
+        None
+    }
+
+    fn graph(&self) -> FileGraph {
+        let mut graph = FileGraph::new();
+        for (path, module) in &self.0 {
+            let uses = graph.entry(module.file.clone()).or_default();
+            for used in &module.used {
+                if let Some((file, item)) = self.defining_file(path, used, 0).filter(|(file, _)| *file != module.file) {
+                    uses.entry(file.to_owned()).or_default().insert(item);
+                }
+            }
+        }
+        graph
+    }
+}
+
+/// The names that are defined at the top of a file.
+fn defined_items(text: &str) -> BTreeSet<String> {
+    const KINDS: &[&str] = &["struct", "enum", "trait", "union", "type", "const", "static", "fn", "macro_rules"];
+    const NO_NAMES: &[&str] = &["fn", "unsafe", "async", "extern", "mut"];
+    let tokens = tokens(text);
+    let mut depth = 0_usize;
+    let mut items = BTreeSet::new();
+    for (at, (_, token)) in tokens.iter().enumerate() {
+        match token.as_str() {
+            "{" | "(" | "[" => depth += 1,
+            "}" | ")" | "]" => depth = depth.saturating_sub(1),
+            kind if depth == 0 && KINDS.contains(&kind) => {
+                let rest =
+                    tokens[at + 1..].iter().map(|(_, token)| token).find(|token| *token != "mut" && *token != "!");
+                items.extend(rest.filter(|name| is_name(name) && !NO_NAMES.contains(&name.as_str())).cloned());
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+/// What a file's `use` lines bring in: the path by its local name.
+fn imports(text: &str) -> BTreeMap<String, Vec<String>> {
+    let tokens: Vec<String> = tokens(text).into_iter().map(|(_, token)| token).collect();
+    let mut found = BTreeMap::new();
+    for start in (0..tokens.len()).filter(|at| tokens[*at] == "use") {
+        let end = tokens[start..].iter().position(|token| token == ";").map_or(tokens.len(), |end| start + end);
+        import_tree(&tokens[start + 1..end], &[], &mut found);
+    }
+    found
+}
+
+fn import_tree(tree: &[String], prefix: &[String], found: &mut BTreeMap<String, Vec<String>>) {
+    let mut path = prefix.to_vec();
+    let mut alias = None;
+    for (at, token) in tree.iter().enumerate() {
+        match token.as_str() {
+            "::" | "as" => {}
+            "{" => {
+                let (mut depth, mut start) = (0, at + 1);
+                for (end, token) in tree.iter().enumerate().skip(at) {
+                    match token.as_str() {
+                        "{" => depth += 1,
+                        "}" => depth -= 1,
+                        _ => {}
+                    }
+                    let branch_ends = (token == "," && depth == 1) || (token == "}" && depth == 0);
+                    if branch_ends {
+                        if start < end {
+                            import_tree(&tree[start..end], &path, found);
+                        }
+                        start = end + 1;
+                    }
+                }
+                return;
+            }
+            name if at > 0 && tree[at - 1] == "as" => alias = Some(name.to_owned()),
+            "self" if !path.is_empty() => {}
+            name => path.push(name.to_owned()),
+        }
+    }
+    if let Some(name) = alias.or_else(|| path.last().cloned()) {
+        found.insert(name, path);
+    }
+}
+
+/// The sets of files that reach one another.
+fn circles(graph: &FileGraph) -> Vec<BTreeSet<String>> {
+    let reached: BTreeMap<&String, BTreeSet<&String>> = graph
+        .keys()
+        .map(|file| {
+            let (mut seen, mut open) = (BTreeSet::new(), vec![file]);
+            while let Some(at) = open.pop() {
+                let next = graph.get(at).into_iter().flat_map(BTreeMap::keys);
+                open.extend(next.filter(|next| seen.insert(*next)));
+            }
+            (file, seen)
+        })
+        .collect();
+    let reaches = |from: &String, to: &String| reached.get(from).is_some_and(|seen| seen.contains(to));
+    let circle = |file: &String| -> BTreeSet<String> {
+        graph.keys().filter(|other| reaches(file, other) && reaches(other, file)).cloned().collect()
+    };
+    let circles: BTreeSet<BTreeSet<String>> = graph.keys().map(circle).filter(|circle| circle.len() > 1).collect();
+    circles.into_iter().collect()
+}
+
+/// The arrows within a circle, a line each.
+fn arrows_within(graph: &FileGraph, circle: &BTreeSet<String>) -> String {
+    let mut lines = vec![format!("a circle of {} files:", circle.len())];
+    for file in circle {
+        for (used, items) in graph[file].iter().filter(|(used, _)| circle.contains(*used)) {
+            let items = items.iter().map(String::as_str).collect::<Vec<_>>();
+            lines.push(format!("  {file} -> {used}: {}", items.join(", ")));
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn no_files_use_one_another_in_a_circle() {
+    let graph = FileModules::parse(&sources()).graph();
+    let covers = |known: &str, file: &str| known == file || (known.ends_with('/') && file.starts_with(known));
+    let is_known = |circle: &BTreeSet<String>| {
+        KNOWN.iter().any(|(files, _)| circle.iter().all(|file| files.iter().any(|known| covers(known, file))))
+    };
+    let circles = circles(&graph).into_iter().filter(|circle| !is_known(circle));
+    let wrong: Vec<String> = circles.map(|circle| arrows_within(&graph, &circle)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_circle_is_seen_through_re_exports_modules_and_parents() {
+    let found = |files: &[(&str, &str)]| {
+        let sources: Vec<(String, String)> =
+            files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();
+        let graph = FileModules::parse(&sources).graph();
+        circles(&graph).iter().map(|circle| arrows_within(&graph, circle)).collect::<Vec<_>>()
+    };
+    let both = "a circle of 2 files:\n  a.rs -> b.rs: B\n  b.rs -> a.rs: A";
+    assert_eq!(
+        found(&[("a.rs", "use crate::b::B;\npub struct A;"), ("b.rs", "use super::a::A;\nstruct B(A);")]),
+        [both]
+    );
+    assert_eq!(
+        found(&[("a.rs", "use crate::b::{self};\nstruct A(b::B);"), ("b.rs", "struct B(crate::a::A);")]),
+        [both],
+        "a path in the code is a use, also below an imported module"
+    );
+    assert_eq!(
+        found(&[
+            ("a.rs", "use crate::b::B;\nstruct A;"),
+            ("b.rs", "struct B;\n#[cfg(test)]\nmod tests { use crate::a::A; }")
+        ]),
+        [""; 0],
+        "tests do not count"
+    );
+    let (parent, right) = (("a.rs", "mod l;\nmod r;\npub use l::L;"), ("a/r.rs", "use super::L;\npub struct R(L);"));
+    assert_eq!(found(&[parent, right, ("a/l.rs", "pub struct L;")]), [""; 0], "a re-export is what it names");
+    assert_eq!(
+        found(&[parent, right, ("a/l.rs", "use crate::a::r::R;\npub struct L;")]),
+        ["a circle of 2 files:\n  a/l.rs -> a/r.rs: R\n  a/r.rs -> a/l.rs: L"]
+    );
+    let child = ("a/c.rs", "use super::Error;\npub fn f() -> Error {}");
+    assert_eq!(found(&[("a.rs", "mod c;\npub enum Error {}"), child]), [""; 0]);
+    assert_eq!(
+        found(&[("a.rs", "mod c;\npub enum Error {}\nfn g() { c::f() }"), child]),
+        ["a circle of 2 files:\n  a.rs -> a/c.rs: f\n  a/c.rs -> a.rs: Error"]
+    );
+}
