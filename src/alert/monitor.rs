@@ -226,7 +226,7 @@ impl AlertMonitor {
                 self.teller.ping(&self.role, &HealthcheckPing::Fail(why()));
             }
             RunOutcome::Unknown if reason == Some(&NoCommitReason::Cloned) => {
-                self.raise(event(AlertKind::Clone), ReporterStatus::Holder)
+                self.raise(event(AlertKind::Clone), ReporterStatus::Holder);
             }
             RunOutcome::Unknown if let Some(NoCommitReason::ClockOff { offset }) = reason => {
                 self.raise(self.clock_off(&seen, *offset), ReporterStatus::Holder);

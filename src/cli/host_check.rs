@@ -153,7 +153,7 @@ impl HostChecker {
             }
             Err(error) => self.push_problem(key, format!("{shown} cannot be looked at by this user ({error})"), &[]),
             Ok(found) if found.is_dir() => {
-                self.push_problem(key, format!("{shown} is a directory"), &["name the file in it"])
+                self.push_problem(key, format!("{shown} is a directory"), &["name the file in it"]);
             }
             Ok(_) if access(file, Access::READ_OK).is_err() => {
                 self.push_problem(

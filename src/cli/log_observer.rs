@@ -69,7 +69,7 @@ impl DaemonObserver for LogObserver {
         let text = render::daemon::status_line(stand, evidence, &self.zone);
         match stand {
             RoleStatus::Conflict(_) | RoleStatus::Cloned | RoleStatus::Unknown(_) | RoleStatus::Away(_) => {
-                tracing::warn!("{role}: {text}")
+                tracing::warn!("{role}: {text}");
             }
             _ => tracing::info!("{role}: {text}"),
         }

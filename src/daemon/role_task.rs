@@ -215,7 +215,7 @@ impl RoleLoop {
                 RoleEffect::Probe => {
                     self.spawn_action(
                         |work| async move { TaskCompletion::Event(RoleEvent::Assessed(work.assess().await)) },
-                    )
+                    );
                 }
                 RoleEffect::AskLease => self.ask_lease(),
                 RoleEffect::ReleaseLease => self.release_lease(),

@@ -656,7 +656,7 @@ impl JournalView {
                 self.running = Some(RunningCommand { node, instance, time, slot });
             }
             RecordBody::End(_) => {
-                self.running = self.running.take().filter(|running| running.instance != record.instance)
+                self.running = self.running.take().filter(|running| running.instance != record.instance);
             }
             RecordBody::Takeover(_) => self.running = None,
             _ => {}

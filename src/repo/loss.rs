@@ -41,7 +41,7 @@ impl PackLosses {
                 }
             }
             RepositoryReadError::Pack { pack, .. } | RepositoryReadError::Content { pack, .. } => {
-                losses.add_damaged(*pack)
+                losses.add_damaged(*pack);
             }
             RepositoryReadError::Index { .. }
             | RepositoryReadError::Missing(_)

@@ -34,7 +34,7 @@ impl CompletenessCheck {
                 open.runs += 1;
             }
             (None, _) => {
-                self.open = Some(IncompleteStreak { first: time, last: time, snapshot: id, runs: 1, unreadable })
+                self.open = Some(IncompleteStreak { first: time, last: time, snapshot: id, runs: 1, unreadable });
             }
         }
     }

@@ -303,7 +303,7 @@ impl SlotSummary {
         let Some(UncommittedStreak { first, last, count, why }) = self.run.take() else { return };
         match why {
             UncommittedReason::NotTried => {
-                self.findings.push(AuditFinding::Missed { first, last, count, attempts: Vec::new() })
+                self.findings.push(AuditFinding::Missed { first, last, count, attempts: Vec::new() });
             }
             UncommittedReason::Paused { by, why } => self.notes.push(AuditNote::Paused { first, last, count, by, why }),
         }

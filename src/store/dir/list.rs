@@ -52,7 +52,7 @@ impl KeyListing<'_> {
                 match found {
                     ListedName::Folder => self.folder(&format!("{folder}{name}"))?,
                     ListedName::Object(object) if self.page.objects.len() < self.limit => {
-                        self.page.objects.push(object)
+                        self.page.objects.push(object);
                     }
                     ListedName::Object(_) => self.page.truncated = true,
                     ListedName::Gone => {}
