@@ -3,7 +3,7 @@
 CARGO  ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-# What `make demo` runs and backs up, and `make install` installs. RUNNER=… takes a binary that is there; otherwise it is built.
+# What `make demo` and `make check-cases` run, and `make install` installs. RUNNER=… takes a binary that is there; otherwise it is built.
 RUNNER ?=
 BUILT = $(or $(RUNNER),target/release/runner)
 SHARE = $(DESTDIR)$(PREFIX)/share
@@ -17,23 +17,37 @@ MUTANTS_ARGS ?=
 SEED ?= 0
 # The cases that `make check-cases` runs, of all: by name (ha/*) or file name (fail-lease*).
 CASE ?=
+# How many tests run at once: most wait more than they compute (.config/nextest.toml).
+TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
+NEXTEST = PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) nextest run --locked
+# A build for what computes for minutes: optimised, without the clients of S3 and etcd, with the bugs that can be planted.
+OPTIMISED = --no-default-features --features planted --config 'profile.dev.package.runner.opt-level=1'
+SIM = $(OPTIMISED) --test sim
+LONG = binary(sim) | binary(damage) | binary(durability)
 
-.PHONY: help build debug demo test check-large check-pair check-slots check-hostile check-long-life check-cases check-cases-slow soak replay planted mutants fmt lint deny advisories bench fuzz install clean
+.PHONY: help build debug demo test suite long check-large check-pair check-slots check-hostile check-long-life check-cases check-cases-slow soak replay planted mutants fmt lint deny advisories bench fuzz install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-16s %s\n' "$$t" "$$d"; done
 
-build: ## the release binary, target/release/runner
+build: ## the release binary, target/release/runner, and its line tables beside it, target/release/runner.debug
 	$(CARGO) build --release --locked
+	@scripts/split-debug target/release/runner
 
-demo: $(if $(RUNNER),,build) ## the main job on real input: make demo [SOURCE=/etc] [RUNNER=path/of/binary]
-	@RUNNER="$(or $(RUNNER),target/release/runner)" SOURCE="$(SOURCE)" scripts/demo
+demo: $(if $(RUNNER),,debug) ## the main job on real input: make demo [SOURCE=/etc] [RUNNER=path/of/binary]
+	@RUNNER="$(or $(RUNNER),target/debug/runner)" SOURCE="$(SOURCE)" scripts/demo
 
-test: ## installs what the tests need and is missing, then runs them all
+test: suite long ## installs what the tests need and is missing, then runs them all
+
+suite: ## the tests but for the long ones
 	@scripts/setup-tests
 	@scripts/test-tools
 	@scripts/cargo-tool nextest
-	PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) nextest run --locked
+	$(NEXTEST) --test-threads $(TEST_THREADS) -E 'not ($(LONG))'
+
+long: ## the long tests: the simulator with and without planted bugs, damage to every byte, a power cut after every change
+	@scripts/cargo-tool nextest
+	$(NEXTEST) $(SIM) --test damage --test durability -E '$(LONG)'
 
 check-large: ## the core story on 100,000 real files, to a directory and to S3; minutes, and some 10 GB in TMPDIR
 	@scripts/check-large
@@ -64,24 +78,23 @@ debug:
 	$(CARGO) build --locked
 
 soak: ## the simulator's stories on every core until it is stopped; says seed and commit of each that ends badly
-	SIM_COMMIT="$$(git rev-parse --short HEAD 2>/dev/null)" $(CARGO) test --locked --no-default-features --test sim -- --ignored --exact seeds::soak --nocapture
+	SIM_COMMIT="$$(git rev-parse --short HEAD 2>/dev/null)" $(CARGO) test --locked $(SIM) -- --ignored --exact seeds::soak --nocapture
 
 replay: ## the story of one seed, with what the program logs: make replay SEED=n
-	SIM_SEED="$(SEED)" SIM_LOG=info $(CARGO) test --locked --no-default-features --test sim -- --ignored --exact seeds::replay --nocapture
+	SIM_SEED="$(SEED)" SIM_LOG=info $(CARGO) test --locked $(SIM) -- --ignored --exact seeds::replay --nocapture
 
 mutants: ## cargo mutants on what decides: which change of an expression no unit test notices; hours
 	@scripts/cargo-tool mutants
 	PROPTEST_CASES=64 PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) mutants --output target $(MUTANTS_ARGS)
 
 planted: ## whether the simulator finds each of the bugs that are planted for it
-	$(CARGO) test --locked --no-default-features --features planted --test sim -- planted --nocapture
+	$(CARGO) test --locked $(SIM) -- planted --nocapture
 
 fmt: ## formats the code
 	$(CARGO) fmt --all
 
-lint: ## clippy, with and without the clients of S3 and etcd, and with the bugs that are planted
+lint: ## clippy, with and without the clients of S3 and etcd; without both, with the bugs that are planted
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features s3 -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features etcd -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features planted -- -D warnings

@@ -34,13 +34,23 @@ fn share(part: usize, of: usize) {
 }
 
 #[test]
-fn every_other_planted_bug_is_found() {
-    share(0, 2);
+fn the_first_quarter_of_the_planted_bugs_is_found() {
+    share(0, 4);
 }
 
 #[test]
-fn the_other_planted_bugs_are_found_as_well() {
-    share(1, 2);
+fn the_second_quarter_of_the_planted_bugs_is_found() {
+    share(1, 4);
+}
+
+#[test]
+fn the_third_quarter_of_the_planted_bugs_is_found() {
+    share(2, 4);
+}
+
+#[test]
+fn the_fourth_quarter_of_the_planted_bugs_is_found() {
+    share(3, 4);
 }
 
 /// How many seeds each takes, in the middle of several hunts.

@@ -80,14 +80,28 @@ fn share(part: u64, of: u64) {
     assert!(names.is_empty(), "seeds {names:?}; the first: {:#?}", sum.broken[0].broken);
 }
 
-#[test]
-fn stories_of_even_seeds_end_well() {
-    share(0, 2);
+/// One test for each share of the seeds, so that they run beside each other.
+macro_rules! shares {
+    ($of:literal: $($test:ident = $part:literal),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                share($part, $of);
+            }
+        )*
+    };
 }
 
-#[test]
-fn stories_of_odd_seeds_end_well() {
-    share(1, 2);
+shares! {
+    8:
+    stories_of_the_first_share_end_well = 0,
+    stories_of_the_second_share_end_well = 1,
+    stories_of_the_third_share_end_well = 2,
+    stories_of_the_fourth_share_end_well = 3,
+    stories_of_the_fifth_share_end_well = 4,
+    stories_of_the_sixth_share_end_well = 5,
+    stories_of_the_seventh_share_end_well = 6,
+    stories_of_the_eighth_share_end_well = 7,
 }
 
 #[test]

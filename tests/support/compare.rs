@@ -300,11 +300,9 @@ fn first_difference(left: &mut impl Read, right: &mut impl Read) -> std::io::Res
     let mut offset = 0;
     loop {
         let (m, n) = (fill(left, &mut a)?, fill(right, &mut b)?);
-        if let Some(at) = a[..m].iter().zip(&b[..n]).position(|(x, y)| x != y) {
-            return Ok(Some(offset + at as u64));
-        }
-        if m != n {
-            return Ok(Some(offset + m.min(n) as u64));
+        if a[..m] != b[..n] {
+            let at = a[..m].iter().zip(&b[..n]).position(|(x, y)| x != y);
+            return Ok(Some(offset + at.unwrap_or(m.min(n)) as u64));
         }
         if m == 0 {
             return Ok(None);
