@@ -1,4 +1,4 @@
-//! Why a guarded run failed.
+//! Errors of a guarded run.
 
 use crate::ids::RoleName;
 use crate::job::backup::BackupError;
@@ -15,62 +15,62 @@ pub enum GuardError {
     /// The store cannot be connected to.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The repository.
+    /// The repository cannot be opened.
     #[error("{0}")]
     Open(#[from] OpenError),
-    /// The run.
+    /// The backup itself failed.
     #[error("{0}")]
     Backup(#[from] BackupError),
-    /// The store cannot hold the lease.
+    /// The store does not keep the conditions that a lease needs.
     #[error("the store cannot hold the lease of role {role}: {error}")]
     LeaseProof {
-        /// Which.
+        /// Role whose lease the store cannot hold.
         role: RoleName,
-        /// What it did.
+        /// How the store broke the condition.
         error: ProofFailure,
     },
-    /// No answer shows whether the store can hold the lease.
+    /// The proof was inconclusive: it is unknown whether the store can hold the lease.
     #[error("whether the store can hold the lease of role {role} cannot be told: {error}")]
     LeaseUnproved {
-        /// Which.
+        /// Role whose lease the store was to hold.
         role: RoleName,
-        /// What came instead.
+        /// Answer or failure that left the proof inconclusive.
         error: ProofFailure,
     },
     /// `lease = "bucket"` where the journal is in etcd.
     #[error("role {role} has its journal in etcd, so its lease cannot be in the bucket")]
     LeaseInBucket {
-        /// Which.
+        /// Role whose lease is configured in the bucket.
         role: RoleName,
     },
-    /// `lease = "bucket"` where the bucket locks every version.
+    /// `lease = "bucket"` where the bucket's object lock retains every version.
     #[error(
         "the bucket locks each version of an object for {time} by default, and the lease of role {role} would leave one with each renewal"
     )]
     LeaseLocked {
-        /// Which.
+        /// Role whose lease is configured in the bucket.
         role: RoleName,
-        /// For how long.
+        /// Default retention of a version, as the bucket reports it.
         time: String,
     },
     /// `lease = "etcd"` without an etcd.
     #[error("role {role} has its lease in etcd, and none is configured")]
     NoEtcd {
-        /// Which.
+        /// Role whose lease is configured in etcd.
         role: RoleName,
     },
     /// `--scheduled` for a role without a schedule.
     #[error("role {role} has no schedule")]
     NoSchedule {
-        /// Which.
+        /// Role that has no schedule.
         role: RoleName,
     },
-    /// The schedule.
+    /// The schedule of the role is invalid.
     #[error("the schedule of role {role}: {why}")]
     Schedule {
-        /// Which.
+        /// Role whose schedule is invalid.
         role: RoleName,
-        /// What is wrong with it.
+        /// What is wrong with the schedule.
         why: String,
     },
 }
@@ -94,7 +94,8 @@ impl GuardError {
         matches!(self, Self::Backup(BackupError::State { .. } | BackupError::Lock(LockError::Io { .. })))
     }
 
-    /// Of a proof of the lease of `role`. A request that failed is no broken promise.
+    /// The error for a failed proof of the lease of `role`. A request that failed says nothing about the conditions, so
+    /// it stays a store error.
     pub(crate) fn of_lease_proof(role: &RoleName, failure: ProofFailure) -> Self {
         match failure.into_definite() {
             Ok(error) if error.is_certain() => Self::LeaseProof { role: role.clone(), error },

@@ -1,7 +1,7 @@
-//! One guarded run: back up if this node is active for the role, else leave quietly.
+//! One guarded run: back up if this node is active for the role, else end quietly.
 //!
-//! Probes are asked first, so that a standby needs no store. Then the journal: a scheduled run looks its slot up before it
-//! appends anything. Only then may a takeover happen.
+//! The probes run first, so that a standby needs no store. The journal comes next: a scheduled run looks up its slot
+//! before it appends anything. Only then may a takeover happen.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -42,75 +42,76 @@ use crate::role::slot::{Slot, SlotSchedule};
 use crate::store::counting::{CountingStore, RequestCounts, ResponseCounter, StoreCounters};
 use crate::store::{Store, StoreError};
 
-/// How often a run decides at most: each time but the first because somebody else wrote before it could.
+/// Maximum number of decisions of one run. Each one after the first follows a record that another process appended
+/// before this run could.
 const DECISIONS_MAX: u32 = 4;
 
-/// How often a lease in the bucket is asked for that is not answered: its writes are sent once, so that one lost answer would
-/// cost the run.
+/// Number of requests for a lease in the bucket whose outcome is unknown. The lease sends each write once, so without a
+/// retry one lost answer would cost the run.
 const LEASE_ATTEMPTS: u32 = 3;
 
-/// Why a run ended without a commit, where that is no failure; in words that `cli` chooses.
+/// Why a run ended without a commit although it did not fail. `cli` renders it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoCommitReason {
     /// This node stands by.
     Standby(StandbyReason, Vec<probe::ProbeResult>),
-    /// It cannot tell.
+    /// It is unknown whether this node is active.
     Unknown(UnknownReason, Vec<probe::ProbeResult>),
-    /// It cannot tell, because its lease was asked for in vain.
+    /// It is unknown whether this node is active, because no request for its lease was answered.
     LeaseUnknown {
         /// Where the lease is.
         lease: LeaseKind,
-        /// What came of the last try.
+        /// Result of the last attempt.
         why: String,
     },
-    /// Another node took the role, and this one was not asked to take it back.
+    /// Another node took the role, and this run has no reason to take it back.
     Conflict {
-        /// Its label.
+        /// Label of the other node.
         holder: String,
     },
-    /// The due slot is committed.
+    /// The slot that is due is committed already.
     SlotCommitted {
-        /// Which.
+        /// The due slot.
         slot: Timestamp,
     },
     /// No slot has been due yet.
     NothingDue,
-    /// The command of an earlier call still runs on this node.
+    /// The command of an earlier call is still running on this node.
     CommandRunning {
         /// The process that started it.
         pid: Option<String>,
     },
-    /// Another process of this node works for the role: a run for the slot is under way.
+    /// Another process of this node is working for the role: a run for the slot is in progress.
     AlreadyRunning {
-        /// Which.
+        /// The process that works for the role.
         pid: Option<String>,
     },
-    /// Another node had the role last, and what was asked for is no reason to take it.
+    /// Another node had the role last, and this kind of work is no reason to take the role over.
     HeldBy {
-        /// Its label.
+        /// Label of the other node.
         holder: String,
     },
-    /// This node exists twice.
+    /// Two machines use this node's ID.
     Cloned,
     /// A person paused the role.
     Paused(RolePause),
-    /// Another process got the lease while this run went on, and has not written yet.
+    /// Another process got the lease during this run, and has not appended a record yet.
     LeaseLost(Option<LeaseHolder>),
     /// This node's clock and the store's are too far apart.
     ClockOff {
-        /// Store minus own.
+        /// Store time minus this node's time.
         offset: SignedDuration,
     },
 }
 
-/// Told when a run surely begins: what the journal said before, and for which slot it is.
+/// Called when it is certain that a run begins, with the journal as it was before and the run's slot.
 pub type BeginCallback<'a> = &'a (dyn Fn(&JournalView, Option<Timestamp>) + Sync);
 
-/// A report, and why there was no commit.
+/// A report, and the reason if there was no commit.
 pub type GuardOutcome = (RoleReport, Option<NoCommitReason>);
 
-/// Backs up `role` if this node is active for it. The store is connected to only if the probes do not say no: a standby whose
-/// disk is not mounted stands by as well as any other.
+/// Backs up `role` if this node is active for it. The store is connected to only if the probes do not rule this node
+/// out, so a standby whose disk is not mounted stands by like any other.
 pub async fn backup(
     runner: &NodeContext,
     settings: &Settings,
@@ -119,23 +120,24 @@ pub async fn backup(
     request: BackupRequest,
     begins: BeginCallback<'_>,
 ) -> Result<GuardOutcome, GuardError> {
-    // Set by the operator's signal, by the loss of the lease, and when nothing moves any more.
+    // The child token is set by an interrupt of the operator, by the loss of the lease, and by a stall.
     let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
     let work = back_up(runner, settings, role, connect, request, begins);
     run_result(run_watched(runner, stall_limit(role, settings), &|_| {}, work).await)
 }
 
-/// What shows that a run gets answers of its store.
+/// Counts the store's answers as progress of the run.
 pub(crate) fn store_answers(runner: &NodeContext) -> ResponseCounter {
     ResponseCounter { count: Arc::clone(&runner.progress.steps), is_progress: |key| !object_keys::is_live(key) }
 }
 
-/// How long a run of this role may be silent.
+/// How long a run of this role may go without progress.
 pub(crate) fn stall_limit(role: &RoleSettings, settings: &Settings) -> Duration {
     stall::stall_limit(role.stall_timeout, settings.store.limit_upload, PACK_TARGET_BYTES)
 }
 
-/// A run that came to its end has the last word, and so has one that knows what became of its record.
+/// The result of a watched run. A run that completed keeps its result even if it was reported as stalled, and so does
+/// an error that settles what became of the record.
 pub(crate) fn run_result<T>(watched: WatchedRun<Result<T, GuardError>>) -> Result<T, GuardError> {
     let knows = |error: &GuardError| {
         let GuardError::Backup(BackupError::Append(error)) = error else { return false };
@@ -169,7 +171,7 @@ async fn back_up(
     let Precheck { repository, plan, mut assessment, counters } = approach;
     let scheduled = request.scheduled;
     let stays = request.occasion();
-    // Without probes nothing but the journal says which node it is, as for a command.
+    // Without probes only the journal says which node has the role, as for a command.
     if stays.is_some()
         && role.eligible.is_none()
         && let Some(refused) = held_elsewhere(runner, role, &repository).await?
@@ -203,7 +205,7 @@ async fn back_up(
         release(keeper).await;
         decisions += 1;
         match done {
-            // Somebody else wrote first, without a takeover: the slot may be committed by now, or the role paused.
+            // Another process wrote first, without a takeover: the slot may be committed by now, or the role paused.
             Err(GuardError::Backup(BackupError::Append(AppendError::Moved(_)))) if decisions < DECISIONS_MAX => {
                 assessment = until_cancelled(runner, async { Ok(run_probes(runner, role, slot).await) }).await?;
             }
@@ -214,18 +216,18 @@ async fn back_up(
     Ok((with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
 }
 
-/// A role's repository, and what is known before its journal is read.
+/// A role's opened repository, and what is known before its journal is read.
 pub(crate) struct Precheck {
     pub(crate) repository: Repository,
     /// The role's schedule, if it has one.
     pub(crate) plan: Option<SlotSchedule>,
     pub(crate) assessment: Option<ProbeAssessment>,
-    /// Counts what is asked of the store.
+    /// Counts the requests to the store.
     pub(crate) counters: Arc<StoreCounters>,
 }
 
-/// The way up to the journal; `Err`: there is no need to go further, and why. The store is connected to only then: what is
-/// clear without lease and journal needs none.
+/// Runs the checks that come before the journal; `Err` is the outcome if they end the run. The store is connected to
+/// last: a refusal that follows from settings and probes needs none.
 pub(crate) async fn precheck(
     runner: &NodeContext,
     settings: &Settings,
@@ -248,10 +250,10 @@ pub(crate) async fn precheck(
     Ok(Ok(Precheck { repository, plan, assessment, counters }))
 }
 
-/// The role's journal as anybody sees it, for somebody who does not work.
+/// Reads the role's journal without working for the role.
 ///
 /// # Errors
-/// It cannot be read.
+/// The repository or its journal cannot be read.
 pub async fn read_view(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -261,10 +263,10 @@ pub async fn read_view(
     Ok(RoleJournal::peek(runner, &repository).await?.1)
 }
 
-/// Tells the other nodes of this one once more, after a run that failed: how it did is news for them.
+/// Publishes this node's presence once more after a failed run, so that the other nodes see the failure.
 ///
 /// # Errors
-/// The store or the journal.
+/// The store or the journal cannot be read or written.
 pub async fn announce(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -284,7 +286,8 @@ pub async fn announce(
     Ok(())
 }
 
-/// A role's repository, as this node opened it last. `place`: where it is to be remembered.
+/// Opens a role's repository, first with the key slot that this node used last. `place` is where the repository is
+/// remembered.
 pub(crate) async fn open(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -300,7 +303,7 @@ pub(crate) async fn open(
     Ok(repository)
 }
 
-/// A report with what the run took, and what its records were dated by.
+/// Completes a report with the run's duration, its requests, and the doubt about the clock that dated its records.
 pub fn with_measurements(report: RoleReport, duration: Duration, counts: &RequestCounts, env: &Env) -> RoleReport {
     let wrote = report.snapshot.is_some() || report.takeover;
     let clock_doubt = env.clock_doubts.of(&report.role).filter(|_| wrote);
@@ -309,42 +312,42 @@ pub fn with_measurements(report: RoleReport, duration: Duration, counts: &Reques
     RoleReport { duration, requests: counts.requests(), bytes, clock_doubt, ..report }
 }
 
-/// Leave to work, with everything that was opened on the way to it.
+/// Permission to work, with everything that was opened on the way to it.
 #[derive(Debug)]
 pub struct AdmittedRun<'a> {
-    /// The journal, with the lock of this host's other runs held.
+    /// The journal, and with it the lock that keeps out other runs of this host.
     pub opening: RoleJournal<'a>,
-    /// The election's word.
+    /// The election's proof that this node may take the role over.
     pub candidacy: Candidacy,
-    /// The slot that is to be run.
+    /// The slot to run.
     pub slot: Option<Slot>,
-    /// Keeps the lease, if the role has one.
+    /// Renews the lease, if the role has one.
     pub keeper: Option<LeaseKeepAlive>,
 }
 
-/// What the guard says.
+/// Result of the guard.
 #[derive(Debug)]
 pub enum Admission<'a> {
     /// This node is active.
     Active(Box<AdmittedRun<'a>>),
-    /// It is not; why not.
+    /// This node is not active; the report and the reason.
     Refused(Box<GuardOutcome>),
 }
 
-/// The way to a role, with its repository open.
+/// The guard of one role, with its repository open.
 #[derive(Debug)]
 pub struct RoleGuard<'a> {
-    /// Who asks. Its `cancel` is also set when the lease is lost.
+    /// The node that asks. Its `cancel` is also set when the lease is lost.
     pub runner: &'a NodeContext,
-    /// For what.
+    /// The role to be admitted to.
     pub role: &'a RoleSettings,
-    /// Where.
+    /// The role's repository.
     pub repository: &'a Repository,
     /// The role's schedule, if it has one.
     pub plan: Option<SlotSchedule>,
-    /// It is to be caught up with; otherwise somebody asks by hand.
+    /// The run catches up with the schedule; otherwise it was started by hand.
     pub scheduled: bool,
-    /// What speaks for taking the role back; `None`: the slot, or the hand.
+    /// The reason that would justify taking the role back; `None`: the due slot, or the start by hand.
     pub occasion: Option<RetakeReason>,
 }
 
@@ -360,7 +363,7 @@ impl<'a> RoleGuard<'a> {
         })
         .await;
         let mut opening = match opened {
-            // The next call looks whether the slot is committed by then.
+            // The next call checks whether the slot has been committed by then.
             Err(GuardError::Backup(BackupError::Lock(LockError::Busy { pid }))) if self.scheduled => {
                 let report = report_without_commit(self.role, RunOutcome::Skipped);
                 return Ok(Admission::Refused(Box::new((report, Some(NoCommitReason::AlreadyRunning { pid })))));
@@ -375,13 +378,14 @@ impl<'a> RoleGuard<'a> {
         let verdict = self.decide(&opening, slot, assessment.as_ref(), LeaseView::Unasked);
         let ElectionState::Candidate = verdict.state else { return Ok(self.conclude(opening, slot, verdict)) };
         if let Some(wait) = self.takeover_wait(&opening, slot) {
-            // The node that had the role last goes first: a role that moves without need is read anew for nothing.
+            // The node that had the role last goes first: a role that moves without need costs a full read of its
+            // sources.
             let waited = until_cancelled(self.runner, async {
                 let until = self.runner.env.clock.boottime() + wait;
                 while let Some(left) =
                     until.checked_sub(self.runner.env.clock.boottime()).filter(|left| !left.is_zero())
                 {
-                    // It waits on purpose.
+                    // The run waits on purpose, so the wait counts as progress.
                     self.runner.progress.step();
                     self.runner.env.sleep(left.min(stall::check_interval(self.role.stall_timeout))).await;
                 }
@@ -406,7 +410,7 @@ impl<'a> RoleGuard<'a> {
         }
     }
 
-    /// Decides with what asking for the lease came to, and with what was committed while this node waited.
+    /// Decides again with the result of the lease request, and with what was committed while this node waited.
     async fn admit_with(
         &self,
         mut opening: RoleJournal<'a>,
@@ -436,7 +440,7 @@ impl<'a> RoleGuard<'a> {
         Ok(self.conclude(opening, slot, verdict))
     }
 
-    /// The same for a process that keeps the role's lease all the time, and knows how it stands.
+    /// The same for a process that holds the role's lease permanently and passes its state as `lease`.
     pub async fn admit_under(
         &self,
         assessment: Option<&ProbeAssessment>,
@@ -455,7 +459,7 @@ impl<'a> RoleGuard<'a> {
         Ok(self.conclude(opening, slot, verdict))
     }
 
-    /// What a verdict means for somebody who wants to work.
+    /// Turns the election's outcome into an admission.
     fn conclude(&self, opening: RoleJournal<'a>, slot: Option<Slot>, verdict: ElectionOutcome) -> Admission<'a> {
         let ElectionOutcome { state, results: evidence } = verdict;
         let (outcome, reason) = match state {
@@ -479,7 +483,7 @@ impl<'a> RoleGuard<'a> {
         Admission::Refused(Box::new((report_without_commit(self.role, outcome), Some(reason))))
     }
 
-    /// The slot to run; `Err`: there is none, and why.
+    /// The slot to run; `Err` holds the outcome if there is none.
     fn slot(&self, view: &JournalView) -> Result<Option<Slot>, Box<GuardOutcome>> {
         let Some(plan) = self.plan.as_ref().filter(|_| self.scheduled) else { return Ok(None) };
         let done = |report, reason| Err(Box::new((report, Some(reason))));
@@ -520,7 +524,7 @@ impl<'a> RoleGuard<'a> {
         })
     }
 
-    /// How long this node leaves the slot to the one that had the role last.
+    /// How long this node waits before it runs the slot, so that the node that had the role last can run it first.
     fn takeover_wait(&self, opening: &RoleJournal<'_>, slot: Option<Slot>) -> Option<Duration> {
         let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != self.runner.node.id)?;
         let until = slot?.starts.saturating_add(self.role.takeover_delay).ok()?;
@@ -529,11 +533,11 @@ impl<'a> RoleGuard<'a> {
         Some(wait)
     }
 
-    /// Asks for the role's lease.
+    /// Requests the role's lease.
     async fn acquire(&self) -> Result<Result<LeaseKeepAlive, LeaseRefusal>, GuardError> {
         let mut lease = leases::role_lease(self.runner, self.role, self.repository, leases::LeaseDuration::Run).await?;
-        // Only a lease in the bucket is watched: a dead holder's runs out in its own time, which may have begun a moment
-        // ago. Etcd says at once who lives.
+        // Only a lease in the bucket is watched: the lease of a dead holder runs out after a TTL that may have begun a
+        // moment ago. Etcd knows at once which sessions are alive.
         let ttl = self.role.bucket_lease_ttl;
         let patience = ttl + keep_alive::retry_pause(ttl) * 2;
         let mut left = if self.role.lease == LeaseKind::Bucket { LEASE_ATTEMPTS } else { 1 };
@@ -548,13 +552,13 @@ impl<'a> RoleGuard<'a> {
                     continue;
                 }
                 LeaseReply::Unknown { why } => Err(LeaseRefusal::Unreachable(why)),
-                // Nobody was seen to hold it, and this process does not.
+                // No holder was seen, and this process does not hold it either.
                 LeaseReply::Free => Err(LeaseRefusal::Unreachable("it is free, and was not given".to_owned())),
             });
         }
     }
 
-    /// Backs up until it is done, or until the lease is `lease_lost` to somebody else.
+    /// Backs up until it is done, or until `lost` reports that another process has the lease.
     pub async fn back_up(
         &self,
         opening: RoleJournal<'a>,
@@ -578,7 +582,8 @@ impl<'a> RoleGuard<'a> {
         match (result, lost_to) {
             (Ok(done), _) => Ok((report_of_commit(self.role, done, ask.slot), None)),
             (Err(BackupError::Interrupted | BackupError::Append(AppendError::Expired)), Some(to)) => {
-                // Whoever has the lease now may not have written yet; the journal tells whether this run is fenced.
+                // The new holder of the lease may not have appended anything yet; the journal tells whether this run is
+                // fenced.
                 let opening = RoleJournal::open(self.runner, self.repository).await?;
                 match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {
                     Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
@@ -592,7 +597,7 @@ impl<'a> RoleGuard<'a> {
     }
 }
 
-/// Resolves when the lease is somebody else's; never where there is none.
+/// Resolves when another process has the lease; never if there is no lease.
 pub fn lease_lost(keeper: Option<&LeaseKeepAlive>) -> impl Future<Output = LostTo> + Send + use<> {
     let lost = keeper.map(LeaseKeepAlive::lost);
     async move {
@@ -603,20 +608,20 @@ pub fn lease_lost(keeper: Option<&LeaseKeepAlive>) -> impl Future<Output = LostT
     }
 }
 
-/// Why a lease was not given.
+/// Why a lease was not granted.
 enum LeaseRefusal {
     Taken(Option<LeaseHolder>),
     Unreachable(String),
 }
 
-/// Gives the lease up, after the work that it guarded.
+/// Releases the lease after the work under it has ended.
 pub async fn release(keeper: Option<LeaseKeepAlive>) {
     if let Some(keeper) = keeper {
         keeper.release().await;
     }
 }
 
-/// Work that has changed nothing yet ends with the operator's signal.
+/// Runs work that has not changed anything yet, and ends it when `cancel` is set.
 async fn until_cancelled<T>(
     runner: &NodeContext,
     work: impl Future<Output = Result<T, GuardError>>,
@@ -628,7 +633,7 @@ async fn until_cancelled<T>(
     }
 }
 
-/// A store in a directory, and what this node remembers: both may lie inside a source.
+/// Paths of this node's own data: a store in a directory, and the state directory. Both may lie inside a source.
 pub fn own_paths(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
     let store = match &settings.store.url {
         StoreUrl::Dir(path) => Some(path.clone()),
@@ -637,14 +642,14 @@ pub fn own_paths(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
     store.into_iter().chain([runner.state_dir.clone()]).filter(|path| path.is_absolute()).collect()
 }
 
-/// What the probes say of `role` here; `None` for a role without any.
+/// Runs the probes of `role`; `None` if the role has none.
 pub async fn run_probes(runner: &NodeContext, role: &RoleSettings, slot: Option<Timestamp>) -> Option<ProbeAssessment> {
     let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
     let (context, senses) = (runner.probe_context(role, None, slot), runner.inputs.probes.as_ref());
     Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)
 }
 
-/// Why this node is not even a candidate, as far as settings and probes tell.
+/// The outcome if settings and probes rule out that this node is a candidate.
 pub(crate) fn ineligible(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -662,7 +667,8 @@ pub(crate) fn ineligible(
     }
 }
 
-/// That another node had the role last, for work that is no reason to move it; `None`: this one had it, or none.
+/// The outcome if another node had the role last, for work that is no reason to move it; `None`: this node had it, or
+/// no node did.
 pub(crate) async fn held_elsewhere(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -675,7 +681,7 @@ pub(crate) async fn held_elsewhere(
     }))
 }
 
-/// The role's schedule; one that is to be kept to must be there.
+/// The role's schedule. A scheduled run without a schedule is an error.
 pub(crate) fn slot_plan(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -690,7 +696,7 @@ pub(crate) fn slot_plan(
     }
 }
 
-/// A report on a run that committed nothing.
+/// The report of a run that committed nothing.
 fn report_without_commit(role: &RoleSettings, outcome: RunOutcome) -> RoleReport {
     RoleReport::nothing(role.name.clone(), outcome)
 }

@@ -1,4 +1,4 @@
-//! A role taken over: the tree is gathered, then index objects are put, then the record that commits it all.
+//! A run under a permit: the tree is gathered, then the index objects are put, then the record that commits it all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,24 +33,25 @@ use crate::repo::object_keys;
 use crate::repo::pack::PackTable;
 use crate::role::permit::Permit;
 
-/// How often a commit is tried again after operators' acts were appended meanwhile.
+/// Number of attempts to append, each one after the first because an operator's record was appended in between.
 const COMMIT_ATTEMPTS: u32 = 16;
 
-/// How long a commit waits for a lease service that cannot be reached. After that the run is over; what it uploaded is found by
-/// the next.
+/// How long a commit waits for a lease service that cannot be reached. After that the run ends; the next run finds what
+/// it uploaded.
 const COMMIT_PATIENCE: Duration = Duration::from_mins(15);
 
-/// How often it looks meanwhile.
+/// Interval at which a waiting commit checks its permit.
 const PERMIT_POLL: Duration = Duration::from_millis(100);
 
-/// How long a run that was told to end is waited for. What moves at all ends within that; what waits for the kernel, a file on a
-/// server that hangs, may never, and is left behind: it has no permit.
+/// How long a cancelled run is waited for. A run that still makes progress ends within that time. A thread that is
+/// blocked in the kernel, for example by a file on a server that hangs, may never end; it is left behind and has no
+/// permit.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
 
-/// The same while a record is being appended: to know what became of it is worth more.
+/// The same while a record is being appended: it is worth more to know the outcome of the append.
 const LEAVE_APPEND_AFTER: Duration = Duration::from_mins(1);
 
-/// A role taken over, with the lock of this host's other runs held.
+/// A role taken over, and with it the lock that keeps out other runs of this host.
 pub(crate) struct RoleSession<'a> {
     pub(crate) runner: &'a NodeContext,
     pub(crate) repository: &'a Repository,
@@ -62,33 +63,33 @@ pub(crate) struct RoleSession<'a> {
     pub(crate) view: JournalView,
     pub(crate) takeover: bool,
     pub(crate) started: Duration,
-    /// The number of the record that is being appended; 0: none is.
+    /// Sequence number of the record that is being appended; 0: none is.
     pub(crate) appending: AtomicU64,
 }
 
 impl RoleSession<'_> {
-    /// What lets it write.
+    /// The permit that this session appends under.
     pub(crate) fn permit(&self) -> &Permit {
         &self.permit
     }
 
-    /// Appends a record of its own.
+    /// Appends a record of this session.
     pub(crate) async fn append(&mut self, body: RecordBody, slot: Option<Timestamp>) -> Result<(), BackupError> {
         self.view = self.append_to(self.view.clone(), &body, slot).await?;
         if self.lock.is_none() {
-            // Another run may be remembering something else.
+            // Without the lock another run may be saving its own state.
             return Ok(());
         }
         remember_view(self.runner, &self.local, &mut self.memory, &self.view);
         self.remember(&self.memory)
     }
 
-    /// Lets other runs of this host at the repository, for as long as something goes on that does not touch it.
+    /// Lets other runs of this host open the repository while this session does something that does not touch it.
     pub(crate) fn unlock(&mut self) {
         self.lock = None;
     }
 
-    /// Who took the role over meanwhile, if anybody did.
+    /// The node that took the role over in the meantime, if one did.
     pub(crate) async fn superseded_by(&self) -> Result<Option<RoleHolder>, JournalError> {
         let now = self.journal.read(Some(&self.view)).await?;
         Ok(now.state.holder.filter(|holder| holder.takeover != self.permit.takeover()))
@@ -98,7 +99,7 @@ impl RoleSession<'_> {
         self.local.save(memory).map_err(|error| BackupError::State { path: self.local.saved_state_file(), error })
     }
 
-    /// Backs up until it is done, or until it is to end and does not.
+    /// Backs up until it is done. A run that is cancelled and does not end is abandoned.
     pub(crate) async fn back_up_or_abandon(
         &self,
         role: &RoleSettings,
@@ -134,7 +135,8 @@ impl RoleSession<'_> {
         }
     }
 
-    /// Backs up, and once more without the cache if that is of no use, or without the packs that turn out to be lost.
+    /// Backs up, and a second time without the tree cache if it is damaged, or without the packs that turn out to be
+    /// lost.
     pub(crate) async fn back_up_with_retry(
         &self,
         role: &RoleSettings,
@@ -144,7 +146,7 @@ impl RoleSession<'_> {
         let heard = loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
         match self.back_up(role, ask, &heard, None).await {
             Err(BackupError::Cache(error)) => {
-                // Everything else is still good.
+                // Only the tree cache is damaged; everything else is still good.
                 tracing::warn!("{error}; reading everything again");
                 let path = self.local.tree_cache();
                 self.runner.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
@@ -156,7 +158,7 @@ impl RoleSession<'_> {
                     return Err(error.into());
                 }
                 tracing::warn!("{error}; going on without what is lost");
-                // Also for the next run, should this one not come to its end.
+                // The note also serves the next run if this one does not complete.
                 loss_notes::note_losses(repository, Some(&self.local), &self.runner.env, label, &met).await;
                 let heard =
                     loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
@@ -179,8 +181,8 @@ impl RoleSession<'_> {
         let before = memory.compared.as_ref();
         let is_elsewhere = base.is_some_and(|base| base.node.id != self.runner.node.id);
         let now = self.runner.env.clock.now();
-        // It may have taken packs out of the index: what was in them is known to the cache, and stored nowhere.
-        // Terms tell the order: a snapshot that a repair brought back may have a later number than the repair.
+        // A repair may have taken packs out of the index: their chunks are in the tree cache, and stored nowhere. Terms
+        // tell the order: a snapshot that a repair brought back may have a higher number than the repair.
         let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.term > base.term));
         let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || heard.has_more();
         let due = asked || lost_content::is_comparison_due(before, state.pruned, now);
@@ -206,7 +208,7 @@ impl RoleSession<'_> {
     ) -> Result<CommittedBackup, BackupError> {
         let base = self.view.state.snapshots.last();
         let survey = self.index_load_options(base, ask, heard, met);
-        // From here on something may be left in the store that no record names.
+        // From here on the store may contain objects that no record names.
         self.remember(&SavedState { clean: None, ..self.memory.clone() })?;
         let progress = &self.runner.progress;
         progress.enter(JobPhase::Backup);
@@ -243,7 +245,7 @@ impl RoleSession<'_> {
         Ok(CommittedBackup { empty_sources, loss, ..committed })
     }
 
-    /// Tells what became of what was lost, now that the snapshot is committed.
+    /// Reports the losses that this run met, now that its snapshot is committed.
     async fn report_losses(
         &self,
         healing: &HealingSummary,
@@ -261,17 +263,17 @@ impl RoleSession<'_> {
             Some(LossReport { packs, healed_bytes: healing.bytes, missing_files, missing })
         };
         let (lost, more) = healing.losses();
-        // What could not be told may well be needed.
+        // If the number is unknown, the lost content may well be needed.
         let files = report.as_ref().map_or(0, |report| report.missing_files.unwrap_or(1));
         let remains = (!healing.gone.is_empty()).then_some(UnhealedLosses { lost, more, files });
         loss_notes::record_unhealed(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
-        // What was known, changed nothing and costs no snapshot a file is no news.
+        // Losses that were known before, changed nothing and cost no snapshot a file are not reported again.
         let known = heard.still_lost();
         let is_known = |pack| known.missing.contains(pack) || known.damaged.contains(pack);
         report.filter(|_| healing.bytes > 0 || files > 0 || !healing.packs.iter().all(is_known))
     }
 
-    /// The files of snapshots that need what is still lost, the first by name.
+    /// The files of snapshots that need what is still lost: the first ones by name, and how many there are.
     async fn missing_files(&self, healing: &HealingSummary, view: &JournalView) -> Option<(Vec<MissingFile>, u64)> {
         let (repository, state) = (self.repository, &view.state);
         let shelf = self.local.index_cache();
@@ -353,7 +355,7 @@ impl RoleSession<'_> {
         let mut memory = SavedState { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
         remember_view(self.runner, &self.local, &mut memory, &view);
         self.remember(&memory)
-            // It is committed; a memory that cannot be written costs the next run time.
+            // The snapshot is committed; a saved state that cannot be written only costs the next run time.
             .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));
         let committed = CommittedBackup {
             snapshot,
@@ -369,7 +371,8 @@ impl RoleSession<'_> {
         Ok((committed, view))
     }
 
-    /// Appends the record. What others append meanwhile without taking over is looked at, and then it is tried again.
+    /// Appends the record. Records that others append in the meantime without taking over are examined, and then the
+    /// append is retried.
     async fn append_to(
         &self,
         mut view: JournalView,
@@ -390,24 +393,24 @@ impl RoleSession<'_> {
                     view = *now;
                 }
                 Err(AppendError::Moved(now)) => {
-                    // What this run refers to must still be what the journal vouches for. A command refers to nothing.
+                    // The journal must still vouch for everything that this run refers to. A command refers to nothing.
                     if !matches!(body, RecordBody::Begin(_) | RecordBody::End(_))
                         && is_pruned(&self.view.state, &now.state)
                     {
                         return Err(BackupError::Pruned);
                     }
-                    // What stays was decided on all that was there.
+                    // The prune decided what to keep from exactly the snapshots that it saw.
                     if matches!(body, RecordBody::Prune(_)) && now.state.snapshots != self.view.state.snapshots {
                         return Err(AppendError::Moved(now).into());
                     }
-                    // Another process under the same permit, on a copy of this node's state, had the same slot.
+                    // Another process under the same permit, on a copy of this node's state, ran the same slot.
                     let present = self.runner.env.clock.now();
                     if slot.is_some_and(|slot| now.commits().is_closed(slot, present)) {
                         return Err(AppendError::Moved(now).into());
                     }
                     view = *now;
                 }
-                // It may be renewed yet.
+                // The lease may still be renewed.
                 Err(AppendError::Expired) if !self.permit.deadline().is_ended() => {}
                 result => return Ok(result?),
             }
@@ -415,7 +418,7 @@ impl RoleSession<'_> {
         Err(AppendError::Moved(Box::new(view)).into())
     }
 
-    /// A commit waits while it cannot be told who has the lease, but not for ever, and not for one that is lost.
+    /// Waits while it is unknown which process has the lease, but not for ever, and not for a lease that is lost.
     async fn await_permit(&self) -> Result<(), BackupError> {
         let clock = &self.runner.env.clock;
         let (deadline, started) = (self.permit.deadline(), clock.boottime());
@@ -427,7 +430,7 @@ impl RoleSession<'_> {
             if deadline.is_ended() || waited >= COMMIT_PATIENCE {
                 return Err(AppendError::Expired.into());
             }
-            // It waits on purpose, and for so long.
+            // The run waits on purpose and for a bounded time, so the wait counts as progress.
             self.runner.progress.step();
             self.runner.env.sleep(PERMIT_POLL).await;
         }
@@ -442,7 +445,7 @@ impl RoleSession<'_> {
     }
 }
 
-/// Whether the journal no longer vouches for all that it did.
+/// Whether the journal no longer vouches for everything that it did before.
 pub(in crate::job) fn is_pruned(was: &JournalState, is: &JournalState) -> bool {
     let all_named = was.indexes.iter().all(|id| is.indexes.contains(id));
     was.pruned != is.pruned || was.condemned != is.condemned || !all_named
@@ -468,14 +471,14 @@ pub(crate) async fn put_indexes(
     Ok(ids)
 }
 
-/// What a run has to store.
+/// Totals of the gathered content, for the check that the sources are not empty.
 fn content_totals(gathered: &PipelineOutput, first: bool) -> empty_check::ContentTotals {
     let tally = &gathered.stats;
     let (content, links, bytes, unreadable) = (tally.content, tally.links, tally.source_bytes, tally.files.unreadable);
     empty_check::ContentTotals { content, links, bytes, first, unreadable, problem: tally.first_unread.clone() }
 }
 
-/// How many bytes the index objects of these packs have.
+/// Size in bytes of the index objects of these packs.
 pub(crate) fn indexes_len(repository: &Repository, packs: &[PackTable]) -> u64 {
     let (mut bytes, mut rest) = (0, packs);
     while !rest.is_empty() {
