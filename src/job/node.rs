@@ -1,5 +1,5 @@
-//! What every verb has of the node it runs on: the context that is passed down, the leases this process holds, the files of the
-//! state directory, and what a run says of itself while it goes on (progress, heartbeat, presence).
+//! What each verb needs from the node it runs on: the context that is passed down, the leases that this process holds,
+//! the files of the state directory, and what a run reports while it goes on (progress, heartbeat, presence).
 //!
 //! This room decides nothing about a role and writes nothing to a journal.
 

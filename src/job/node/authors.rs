@@ -1,10 +1,13 @@
-//! Which processes of this node append to a journal. Each notes itself and the number of its record before it appends, so that a
-//! record with this node's ID that nobody here wrote is noticed (`role::twin`).
+//! Notes of which processes of this node append to a journal. Each process notes itself and the number of its record
+//! before it appends. A record with this node's ID that no noted process wrote comes from a clone
+//! (`role::clone_detection`).
 //!
-//! A process that only looks notes nothing. What is noted about records that were judged is not needed any more, and only that is
-//! forgotten. A file that was lost, damaged or replaced is no evidence of anything: its mark is not the one that was remembered.
+//! A process that only reads notes nothing. Notes about records that have been judged are no longer needed, and only
+//! these are dropped. A file that was lost, damaged or replaced is no evidence: its mark differs from the remembered
+//! one.
 //!
-//! A state directory may be set back, so each process notes itself in memory of this boot as well (`boot`), and says here under which mark.
+//! A state directory may be set back. Therefore each process also notes itself in memory that lasts for this boot
+//! (`boot`), and its note here names the mark of those notes.
 
 pub(crate) mod boot;
 
@@ -15,21 +18,22 @@ use std::time::Duration;
 use crate::env::{Env, LockGuard};
 use crate::ids::{InstanceId, Seq};
 
-/// From so many notes on those that are not needed any more are dropped.
+/// Above this number of notes, those that are no longer needed are dropped.
 const NOTES_MAX: usize = 256;
 
-/// So many of the newest are kept in any case.
+/// Number of newest notes that are always kept.
 const NOTES_KEPT: usize = 64;
 
-/// How often the lock is asked for that keeps a note from being lost while others are dropped, and the pause between. It is held for
-/// a few system calls, so that a process that still has it then has been stopped, and is not waited for.
+/// Number of attempts to get the lock, and the pause between them. The lock keeps a note from being lost while others
+/// are dropped. It is held for a few system calls, so a process that still has it after all attempts has been stopped,
+/// and is not waited for.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// What the first line begins with; the file's mark follows.
+/// Prefix of the first line; the file's mark follows.
 const MARK: &str = "authors ";
 
-/// What the third word of a note begins with; the mark of the notes in memory follows.
+/// Prefix of the third word of a note; the mark of the notes in memory follows.
 const BOOT_MARK: &str = "boot:";
 
 /// The notes of one repository.
@@ -39,23 +43,23 @@ pub struct AuthorNotes {
     env: Env,
 }
 
-/// What is noted.
+/// Contents of the notes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecordedAuthors {
-    /// The file's mark; `None`: the file is missing or damaged, and what is here may not be all.
+    /// The file's mark; `None`: the file is missing or damaged, and `notes` may be incomplete.
     pub mark: Option<u64>,
-    /// The processes.
+    /// One note for each append that was announced, oldest first.
     pub notes: Vec<AuthorNote>,
 }
 
-/// One process.
+/// The note of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuthorNote {
-    /// The process.
+    /// The process that noted itself.
     pub instance: InstanceId,
-    /// The number that it was about to append; 0: it only looked, or this is a note in memory.
+    /// The number of the record that it was about to append; 0: it only read, or this is a note in memory.
     pub seq: Seq,
-    /// The mark of the notes in memory in which it is as well; `None`: it is in none.
+    /// The mark of the notes in memory that also name this process; `None`: none do.
     pub boot: Option<u64>,
 }
 
@@ -63,7 +67,8 @@ impl AuthorNote {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let (instance, seq) = (words.next()?.parse().ok()?, Seq(words.next()?.parse().ok()?));
-        // A line that was cut short and the next one are none together: with this in it there are too many words, without it too few.
+        // A truncated line joined with the next one must not parse: with this word it has too many words, without it
+        // too few.
         let boot = match words.next() {
             Some(word) => Some(word.strip_prefix(BOOT_MARK)?.parse().ok()?),
             None => None,
@@ -78,13 +83,13 @@ impl AuthorNote {
 }
 
 impl RecordedAuthors {
-    /// The processes.
+    /// The noted processes.
     pub fn instances(&self) -> impl Iterator<Item = InstanceId> {
         self.notes.iter().map(|note| note.instance)
     }
 
-    /// Whether each process that was noted here since the notes in memory got `mark` is noted there as well. Another user's process, or one that
-    /// may not write there, is not.
+    /// Whether each process that was noted here since the notes in memory got `mark` is noted there as well. A process
+    /// of another user, or one that may not write there, is not.
     pub fn all_noted_under(&self, mark: u64) -> bool {
         let mut since = self.notes.iter().skip_while(|note| note.boot != Some(mark));
         since.all(|note| note.boot == Some(mark))
@@ -92,7 +97,7 @@ impl RecordedAuthors {
 }
 
 impl AuthorNotes {
-    /// Those in this directory.
+    /// The notes in the directory `dir`.
     pub fn new(dir: PathBuf, env: Env) -> Self {
         Self { dir, env }
     }
@@ -105,7 +110,7 @@ impl AuthorNotes {
         self.dir.join("authors.lock")
     }
 
-    /// Notes that a process is about to append a record. It must not append without.
+    /// Notes that a process is about to append a record. The process must not append without a note.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -119,13 +124,13 @@ impl AuthorNotes {
     /// The same without waiting for the lock.
     ///
     /// # Errors
-    /// The file cannot be written, or a process is noting itself.
+    /// The file cannot be written, or another process is writing its note.
     pub fn try_note(&self, note: AuthorNote) -> io::Result<()> {
         let _held = self.env.files.lock(&self.lock())?.ok_or(io::ErrorKind::WouldBlock)?;
         self.env.files.append(&self.file(), note.line().as_bytes())
     }
 
-    /// The lock; `None`: a process that was stopped has it.
+    /// The lock; `None`: a stopped process has it.
     async fn hold(&self) -> io::Result<Option<Box<dyn LockGuard>>> {
         let mut tries = LOCK_TRIES;
         loop {
@@ -133,7 +138,7 @@ impl AuthorNotes {
                 Ok(Some(held)) => return Ok(Some(held)),
                 Ok(None) if tries == 0 => return Ok(None),
                 Ok(None) => self.env.sleep(LOCK_PAUSE).await,
-                // The state directory was deleted under this process.
+                // The state directory was deleted while this process runs.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
                     self.env.files.make_dir(&self.dir)?;
                 }
@@ -143,7 +148,7 @@ impl AuthorNotes {
         }
     }
 
-    /// What is noted now. What was appended to the journal by now is among it.
+    /// The current notes. They include each process whose record is in the journal by now.
     pub fn read(&self) -> RecordedAuthors {
         let bytes = self.env.files.read(&self.file()).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
@@ -161,10 +166,10 @@ impl AuthorNotes {
         RecordedAuthors { mark: mark.filter(|_| whole), notes }
     }
 
-    /// Makes the file anew, with a new mark, out of what is left of it.
+    /// Rewrites the file with a new mark, from what is left of it.
     ///
     /// # Errors
-    /// It cannot be written, or a process is noting itself.
+    /// The file cannot be written, or another process is writing its note.
     pub fn renew(&self) -> io::Result<u64> {
         let _held = self.env.files.lock(&self.lock())?.ok_or(io::ErrorKind::WouldBlock)?;
         let mark = self.random_mark();
@@ -172,17 +177,18 @@ impl AuthorNotes {
         Ok(mark)
     }
 
-    /// A mark that none had before.
+    /// A new random mark.
     fn random_mark(&self) -> u64 {
         u64::from_le_bytes(self.env.random_bytes())
     }
 
-    /// Drops what is noted about records up to `judged`, if it has become much. With the lock of this host's other runs held.
+    /// Drops the notes about records up to `judged` if there are too many notes. The caller holds the lock that keeps
+    /// out other runs of this host.
     pub fn trim(&self, judged: Seq) {
         if self.read().notes.len() <= NOTES_MAX {
             return;
         }
-        // Whoever notes itself at this moment goes first.
+        // A process that is writing its note at this moment goes first.
         let Ok(Some(_held)) = self.env.files.lock(&self.lock()) else { return };
         let RecordedAuthors { mark: Some(mark), mut notes } = self.read() else { return };
         let newest = notes.len().saturating_sub(NOTES_KEPT);
@@ -196,7 +202,8 @@ impl AuthorNotes {
         }
     }
 
-    /// The bug that takes a look for a record, and keeps the newest of either: what counts is pushed out by what does not.
+    /// Planted bug: a read is noted like an append, and only the newest notes of either kind are kept, so that notes of
+    /// reads push out notes of appends.
     #[cfg(feature = "planted")]
     pub async fn note_look(&self, instance: InstanceId) -> io::Result<()> {
         const LOOKS_KEPT: usize = 16;
@@ -265,7 +272,7 @@ mod tests {
         assert_eq!(whole, RecordedAuthors { mark: Some(mark), notes: vec![by(1, 1)] }, "what is left of it stays");
         notes.note(by(2, 2)).await.unwrap();
         assert_eq!(notes.read().notes.last(), Some(&by(2, 2)));
-        // A crash cut a note short, or a full disk did.
+        // A crash or a full disk truncated a note.
         let file = dir.path().join("authors");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, &text[..text.len() - 1]).unwrap();
@@ -275,7 +282,7 @@ mod tests {
         let renewed = notes.renew().unwrap();
         assert_ne!(renewed, mark);
         assert_eq!(notes.read().mark, Some(renewed));
-        // Wherever it is cut, the two halves of two notes make none.
+        // Wherever the note is cut, the halves of two notes do not parse as one.
         let whole = AuthorNote { boot: Some(12), ..by(4, 34) }.line();
         for cut in 1..whole.len() - 1 {
             for next in [by(5, 6), AuthorNote { boot: Some(7), ..by(5, 6) }] {
@@ -299,7 +306,7 @@ mod tests {
         drop(held);
         notes.trim(Seq(9));
         assert_eq!(notes.read().notes.len(), NOTES_KEPT);
-        // A process that was stopped while it had the lock keeps nobody from writing.
+        // A process that was stopped while it holds the lock does not keep others from writing.
         let _held = Env::host().files.lock(&notes.lock()).unwrap().unwrap();
         notes.note(by(7, 10)).await.unwrap();
         assert_eq!(notes.read().notes.last(), Some(&by(7, 10)));

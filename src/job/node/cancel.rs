@@ -1,25 +1,25 @@
-//! The operator's wish that a job ends: one flag that threads ask and tasks await.
+//! The operator's request that a job ends: one flag that threads poll and tasks await.
 
 use std::sync::Arc;
 
 use futures_util::future::select_all;
 use tokio::sync::watch;
 
-/// Clones share the flag. Once set it stays set.
+/// A flag that is shared by its clones. Once set it stays set.
 #[derive(Debug, Clone)]
 pub struct CancelToken {
     flag: Arc<watch::Sender<bool>>,
-    /// Whoever is set with it.
+    /// The token that also sets this one.
     parent: Option<Arc<CancelToken>>,
 }
 
 impl CancelToken {
-    /// Not set.
+    /// A token that is not set.
     pub fn new() -> Self {
         Self { flag: Arc::new(watch::Sender::new(false)), parent: None }
     }
 
-    /// One that is set with this one, and can be set without it.
+    /// A token that is set together with this one, and can be set alone.
     pub fn child(&self) -> Self {
         Self { parent: Some(Arc::new(self.clone())), ..Self::new() }
     }
@@ -40,7 +40,7 @@ impl CancelToken {
             .map(|cancel| cancel.flag.subscribe())
             .collect();
         let waits = receivers.iter_mut().map(|receiver| Box::pin(receiver.wait_for(|&set| set)));
-        // It fails only without a sender, and `crate::job::node::cancel` is one.
+        // An error means that the sender is gone, and `self` owns a sender.
         let _ = select_all(waits).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Who does the work on this node, and with what.
+//! The node and the process that do the work, with what they need for it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,49 +16,49 @@ use crate::job::node::progress::JobProgress;
 use crate::journal::record::WriterNode;
 use crate::role::probe::{CommandVariables, HostProbeRunner, ProbeRunner};
 
-/// One process of this node, as it works for its roles.
+/// One process of this node, in which jobs for roles run.
 #[derive(Debug, Clone)]
 pub struct NodeContext {
-    /// Clock and randomness.
+    /// Clock, randomness and files.
     pub env: Env,
-    /// This node.
+    /// This node, as records name it.
     pub node: WriterNode,
-    /// This process.
+    /// Instance ID of this process.
     pub instance: InstanceId,
-    /// Where this node keeps what it remembers.
+    /// The state directory.
     pub state_dir: PathBuf,
-    /// An operator's interrupt.
+    /// Set by the operator's interrupt.
     pub cancel: CancelToken,
-    /// How far it is.
+    /// Counters of the job's progress.
     pub progress: Arc<JobProgress>,
-    /// [`Settings::hash`](crate::config::Settings::hash), for the other nodes.
+    /// [`Settings::hash`](crate::config::Settings::hash), published to the other nodes.
     pub config_hash: String,
-    /// What the leases of this process have in common.
+    /// What the leases of this process share.
     pub leases: LeaseSessions,
-    /// What this process remembers of its repositories, whatever becomes of the state directory.
+    /// What this process remembers of its repositories, even if the state directory is lost.
     pub memory: ProcessMemory,
-    /// What is around it.
+    /// Probes and content that the job takes from its host.
     pub inputs: NodeInputs,
 }
 
-/// What a node finds around itself: evidence for its probes, and content for its backups.
+/// Inputs of a node: evidence for its probes, and content for its backups.
 #[derive(Debug, Clone)]
 pub struct NodeInputs {
-    /// What its probes ask.
+    /// Runs the probes.
     pub probes: Arc<dyn ProbeRunner>,
-    /// Content that is brought along instead of being read from a role's sources.
+    /// Content that is passed in memory instead of being read from a role's sources.
     pub content: Option<Arc<dyn InlineContent>>,
 }
 
 impl Default for NodeInputs {
-    /// This host, and its files.
+    /// The probes of this host, and its files.
     fn default() -> Self {
         Self { probes: Arc::new(HostProbeRunner), content: None }
     }
 }
 
 impl NodeContext {
-    /// What every command that it starts for a role gets to know, as far as it is known.
+    /// Variables for each command that is started for a role; `term` and `slot` if known.
     pub fn probe_context(&self, role: &RoleSettings, term: Option<Term>, slot: Option<Timestamp>) -> CommandVariables {
         let (node, environment) = (self.node.name.clone(), role.environment.clone());
         CommandVariables { node, role: role.name.clone(), term, slot, environment }

@@ -1,8 +1,9 @@
-//! Room that is kept back in a store on a disk, so that a prune has some for its records when there is none left.
+//! Space that is kept back in a store on a disk, so that a prune can write its records when the disk is full.
 //!
-//! A prune writes before it deletes: a takeover, a new index, the record that condemns. On a full disk it could do none of that, and so
-//! free nothing. The reserve is one object that holds nothing. A prune that finds no room deletes it, and puts it back
-//! when it is done; in between it moves no content into new packs, which would need more room than the reserve gives.
+//! A prune writes before it deletes: a takeover, a new index, the record that condemns. On a full disk it could write
+//! none of these, and so free nothing. The reserve is one object that holds nothing. A prune that finds no space
+//! deletes it, and puts it back when it is done. In between it does not repack, because that would need more space than
+//! the reserve gives.
 
 use bytes::Bytes;
 
@@ -11,18 +12,18 @@ use crate::ids::RoleName;
 use crate::repo::object_keys;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// Size of the reserve. An index object of this size names the content of some 100 GB in files of middling size; the records of a prune
-/// are a tenth of it at most.
+/// Size of the reserve. An index object of this size names the content of about 100 GB in files of middling size; the
+/// records of a prune take at most a tenth of it.
 const RESERVE_BYTES: usize = 4 << 20;
 
-/// Where so much does not fit, half of it is tried, down to this: room for the records alone.
+/// If the reserve does not fit, half of it is tried, down to this size: space for the records alone.
 const RESERVE_BYTES_MIN: usize = 256 << 10;
 
-/// A prune that can write so much at once goes on without the reserve.
+/// A prune that can write this much at once goes on without the reserve.
 const PROBE_BYTES: usize = 1 << 20;
 
-/// Puts the reserve into a store that a disk bounds, if it is not there or is smaller than it should be. That it cannot is no error: who
-/// writes next hears of that.
+/// Puts the reserve into a store on a disk, if it is missing or too small. Failure is no error: the next write reports
+/// a full store.
 pub(crate) async fn ensure_reserve(store: &dyn Store, role: &RoleName, env: &Env) {
     if !store.capabilities().has_finite_space {
         return;
@@ -42,10 +43,10 @@ pub(crate) async fn ensure_reserve(store: &dyn Store, role: &RoleName, env: &Env
     }
 }
 
-/// Finds out whether a store that a disk bounds is full, and deletes the reserve if it is. True: there is little room.
+/// Checks whether a store on a disk is full, and deletes the reserve if it is. Returns whether the store is full.
 ///
 /// # Errors
-/// Something else keeps it from being told.
+/// Another failure of the store leaves it unknown.
 pub(crate) async fn release_if_full(store: &dyn Store, role: &RoleName, env: &Env) -> Result<bool, StoreError> {
     if !store.capabilities().has_finite_space {
         return Ok(false);
@@ -65,7 +66,7 @@ pub(crate) async fn release_if_full(store: &dyn Store, role: &RoleName, env: &En
     }
 }
 
-/// Bytes that no file system makes smaller.
+/// Random bytes, which no file system can compress.
 fn reserve_content(size: usize, env: &Env) -> Bytes {
     let mut bytes = vec![0; size];
     env.random.fill(&mut bytes);

@@ -1,9 +1,11 @@
-//! The beat of a backup: one small object below `live/` that changes while a run goes on, however long the run takes and however little it
-//! commits. A node that would take the role from a silent holder that has no lease looks whether it changes; and whoever looks how the role
-//! stands sees for which slot a run is under way, which no record tells before its end.
+//! The heartbeat of a backup: one small object below `live/` that changes while a run goes on, however long the run
+//! takes and however little it commits. A node that considers taking the role from a silent holder without a lease
+//! checks whether it changes. A command that shows the role's status learns from it for which slot a run is in
+//! progress, which no record tells before its end.
 //!
-//! It proves nothing: the journal fences. It only keeps a healthy long upload from being taken for a dead node. And nobody else keeps a
-//! role for a dead one: what counts is sealed with the repository's key, and a beat that is played back later counts no more.
+//! It proves nothing: the journal fences. It only keeps a healthy long upload from being taken for a dead node. It
+//! cannot be forged to keep a role for a dead node: it is sealed with the repository's key, and a heartbeat that is
+//! replayed later is too old to count.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,11 +24,12 @@ use crate::repo::{mac_line, object_keys};
 use crate::store::{SizeLimit, StoreError};
 use crate::text;
 
-/// How often it changes: four times within the silence that others wait for, between these.
+/// The heartbeat changes four times within the silence that others wait for, within these bounds.
 const PART: u32 = 4;
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
 
-/// How far apart the clocks of two nodes may be that work at all: each is at most five minutes away from the store's.
+/// Maximum difference between the clocks of two nodes that work at all: each is at most five minutes away from the
+/// store's.
 const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 /// The first line of the object.
@@ -36,37 +39,37 @@ struct HeartbeatRecord {
     name: String,
     instance: InstanceId,
     time: Timestamp,
-    /// So that no two are equal.
+    /// Random, so that no two heartbeats are equal.
     n: String,
-    /// The slot that the run is for.
+    /// Slot of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     slot: Option<Timestamp>,
-    /// When the run was begun.
+    /// Start of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     since: Option<Timestamp>,
 }
 
-/// What a run beats for.
+/// What a run publishes its heartbeat for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeartbeatSlot {
-    /// Its slot; `None`: a run by hand.
+    /// The slot; `None`: a run by hand.
     pub slot: Option<Timestamp>,
-    /// Until when a run for that slot is to be begun: by then it must be seen that this one was.
+    /// Latest start of a run for that slot: by then the heartbeat must show that this one has started.
     pub start_by: Option<Timestamp>,
 }
 
-/// Beats until it is dropped.
+/// Publishes the heartbeat until it is dropped.
 #[derive(Debug)]
 pub struct Heartbeat(TaskHandle<()>);
 
 impl Heartbeat {
-    /// Beats for a run that begins now.
+    /// Publishes heartbeats for a run that begins now.
     pub fn start(runner: &NodeContext, role: &RoleSettings, repository: &Repository, cause: HeartbeatSlot) -> Self {
         let (runner, repository, key) = (runner.clone(), repository.clone(), object_keys::beat(&role.name));
         let interval = (role.takeover_after / PART).clamp(INTERVAL.0, INTERVAL.1);
         let since = runner.env.clock.now();
         let left = cause.start_by.map(|by| Duration::try_from(by.duration_since(since)).unwrap_or_default());
-        // A run that is shorter than that needs no beat.
+        // A run that is shorter than the first pause needs no heartbeat.
         let mut pause = left.map_or(interval, |left| interval.min(left / 2));
         let env = runner.env.clone();
         Self(env.spawn(async move {
@@ -95,10 +98,11 @@ fn object(runner: &NodeContext, repository: &Repository, slot: Option<Timestamp>
     mac_line::seal(&serde_json::to_vec(&beat).unwrap_or_default(), &repository.keys).into()
 }
 
-/// The backup that is under way for a slot, on any node, as its beat says; `None`: none beats, or none that says for which slot.
+/// The backup in progress for a slot, on any node, according to its heartbeat; `None`: there is no heartbeat, or it
+/// names no slot.
 ///
 /// # Errors
-/// The store.
+/// The store fails.
 pub(crate) async fn running_backup(
     repository: &Repository,
     now: Timestamp,
@@ -106,7 +110,7 @@ pub(crate) async fn running_backup(
     Ok(read(repository).await?.and_then(|(beat, _)| fresh_backup(&beat, now)))
 }
 
-/// The beat, and the digest of its object; `None`: there is none, or none of a holder of the key.
+/// The heartbeat, and the digest of its object; `None`: it is missing, or not sealed with the repository's key.
 async fn read(repository: &Repository) -> Result<Option<(HeartbeatRecord, Digest)>, StoreError> {
     let object = match repository.store.get(&object_keys::beat(repository.role()), SizeLimit::LIVE).await {
         Ok(object) => object,
@@ -117,7 +121,7 @@ async fn read(repository: &Repository) -> Result<Option<(HeartbeatRecord, Digest
     Ok(beat.map(|beat| (beat, Digest(*blake3::hash(&object).as_bytes()))))
 }
 
-/// What a beat says, if it is not so old that its run has surely ended.
+/// The backup that a heartbeat names, unless the heartbeat is so old that its run has surely ended.
 fn fresh_backup(beat: &HeartbeatRecord, now: Timestamp) -> Option<RunningBackup> {
     let fresh = CLOCKS_APART_MAX.saturating_add(SignedDuration::try_from(INTERVAL.1 * 2).unwrap_or_default());
     let is_fresh = now.duration_since(beat.time).abs() <= fresh;
@@ -125,14 +129,15 @@ fn fresh_backup(beat: &HeartbeatRecord, now: Timestamp) -> Option<RunningBackup>
     Some(RunningBackup { node: text::line(&beat.name).into_owned(), slot, since })
 }
 
-/// What a process last saw of a role's beat.
+/// The heartbeat of a role that this process saw last.
 #[derive(Debug, Default)]
 pub struct LastHeartbeat(Mutex<Option<Digest>>);
 
-/// The beat as it is now, to be compared with what it was. Where there is none, or none that counts, it has not changed since `last`.
+/// Digest of the current heartbeat, to be compared with an earlier one. A missing, stale or forged heartbeat counts as
+/// unchanged since `last`.
 ///
 /// # Errors
-/// The store.
+/// The store fails.
 pub async fn current_heartbeat(
     repository: &Repository,
     role: &RoleSettings,
@@ -192,7 +197,7 @@ mod tests {
         rig.store.put(&key, first.clone()).await.unwrap();
         let seen = look(now).await;
         assert_ne!(seen, none);
-        // Words of somebody who has no key, nothing at all, and what no version writes.
+        // A forgery by a writer without the key, an object without content, and one that no version writes.
         let forged = String::from_utf8(first.to_vec()).unwrap().replace("\"n\":\"", "\"n\":\"00");
         for object in [Some(Bytes::from(forged)), Some(Bytes::from(vec![b' '; 1 << 20])), None] {
             match object {
@@ -204,7 +209,7 @@ mod tests {
         rig.store.put(&key, object(&runner, &rig.repository, None, now)).await.unwrap();
         let second = look(now).await;
         assert_ne!(second, seen);
-        // Played back when its node is long gone.
+        // A replay long after its node has gone.
         rig.store.put(&key, first).await.unwrap();
         let later = now + SignedDuration::try_from(rig.role.takeover_after).unwrap() + CLOCKS_APART_MAX * 2;
         assert_eq!(look(later).await, second);

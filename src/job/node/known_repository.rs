@@ -1,12 +1,13 @@
-//! Which repository this node knows in which store: a store that shows none where there was one is not mounted, was emptied or is
-//! another one, and a second repository there would be a second history. One that shows another repository is another disk or bucket,
-//! or somebody began a new history; an operator says which.
+//! The repository that this node knows in each store. A store that shows none where there was one is not mounted, was
+//! emptied or is another store; a second repository there would begin a second history. A store that shows another
+//! repository is another disk or bucket, or a person began a new history; an operator says which.
 //!
-//! And since when this node knows a role's schedule: no slot of a schedule is owed from before it was in force, and of nothing else
-//! is the date sure to stay. A config is written anew at each deployment, and may be dated ahead.
+//! This module also keeps the time since when this node knows a role's schedule: no slot is owed from before its
+//! schedule was in force, and no other date is reliable. A config is rewritten at each deployment, and may be dated
+//! ahead.
 //!
-//! It is a file each for a role and store in the state directory. Losing them loses the warning, and has slots be owed since the last
-//! commit; nothing else.
+//! Each role and store has a file for either in the state directory. Losing them loses the warning, and makes slots
+//! owed since the last commit; nothing else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,29 +22,29 @@ use crate::ids::{RepoId, RoleName, ScheduleId};
 use crate::job::repository::open::{OpenError, Repository};
 use crate::role::slot::SlotSchedule;
 
-/// Below the state directory.
+/// Directory of the known repositories, below the state directory.
 const DIR: &str = "stores";
 
-/// Where it is noted which schedules are known, below the state directory.
+/// Directory of the known schedules, below the state directory.
 const SCHEDULES_DIR: &str = "schedules";
 
-/// How many schedules of a role are remembered, those that were seen first last.
+/// Number of schedules of a role that are remembered, the latest first seen.
 const SCHEDULES_KEPT: usize = 32;
 
-/// How much of the digest of store and role names a file, in hexadecimal digits.
+/// Length of a file name in hexadecimal digits: the start of the digest of store and role.
 const NAME_LEN: usize = 32;
 
 /// A role in a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryLocation {
     store: String,
-    /// The server, where the store's URL does not name it.
+    /// The server, if the store's URL does not name it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     endpoint: Option<String>,
     role: RoleName,
 }
 
-/// What is remembered of one.
+/// Contents of a file in [`DIR`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct KnownRepository {
     #[serde(flatten)]
@@ -51,23 +52,23 @@ struct KnownRepository {
     repository: RepoId,
 }
 
-/// Which schedules of a role this node has seen.
+/// Contents of a file in [`SCHEDULES_DIR`]: the schedules of a role that this node has seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct KnownSchedules {
     #[serde(flatten)]
     place: RepositoryLocation,
-    /// In the order in which they were seen first.
+    /// In the order in which they were first seen.
     seen: Vec<ScheduleFirstSeen>,
 }
 
-/// When this node saw a schedule first, by its own clock.
+/// When this node first saw a schedule, by its own clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct ScheduleFirstSeen {
     schedule: ScheduleId,
     since: Timestamp,
 }
 
-/// The role's plan, known to this node from now on.
+/// The role's slot schedule. This node remembers it from now on.
 ///
 /// # Errors
 /// As [`SlotSchedule::new`].
@@ -85,7 +86,7 @@ pub fn slot_plan(
     }))
 }
 
-/// The same for somebody who only looks: notes nothing.
+/// The same for a command that only reads: it notes nothing.
 ///
 /// # Errors
 /// As [`SlotSchedule::new`].
@@ -104,17 +105,17 @@ pub fn recalled_slot_plan(
 }
 
 impl RepositoryLocation {
-    /// Where `role` is by these settings.
+    /// The location of `role` according to these settings.
     pub fn new(settings: &StoreSettings, role: &RoleName) -> Self {
         Self { store: settings.url.to_string(), endpoint: settings.endpoint.clone(), role: role.clone() }
     }
 
-    /// The store, in the config's words.
+    /// The store's URL, as in the config.
     pub fn store(&self) -> &str {
         &self.store
     }
 
-    /// The role.
+    /// The role whose repository this is.
     pub fn role(&self) -> &RoleName {
         &self.role
     }
@@ -138,12 +139,13 @@ impl RepositoryLocation {
         known.filter(|known| known.place == *self).map(|known| known.seen).unwrap_or_default()
     }
 
-    /// When this node saw this schedule of the role first, where it remembers.
+    /// When this node first saw this schedule of the role, if it remembers.
     fn schedule_seen_at(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Option<Timestamp> {
         self.schedules(env, state_dir).iter().find(|seen| seen.schedule == schedule).map(|seen| seen.since)
     }
 
-    /// The same, which is now at the latest: a clock that was ahead then is set right.
+    /// Notes the schedule, and returns when it was first seen: now at the latest, which corrects a date from a clock
+    /// that was ahead.
     fn note_schedule(&self, env: &Env, state_dir: &Path, schedule: ScheduleId) -> Timestamp {
         let (now, mut seen) = (env.clock.now(), self.schedules(env, state_dir));
         match seen.iter_mut().find(|seen| seen.schedule == schedule) {
@@ -165,10 +167,10 @@ impl RepositoryLocation {
         now
     }
 
-    /// The repository that this node knows there; `None`: it knows none, or remembers nothing.
+    /// The repository that this node knows there; `None`: it knows none, or has no state directory.
     ///
     /// # Errors
-    /// What it remembers cannot be read, or is damaged.
+    /// The file cannot be read, or is damaged.
     pub fn load_repository_id(&self, env: &Env, state_dir: Option<&Path>) -> io::Result<Option<RepoId>> {
         let Some(state_dir) = state_dir else { return Ok(None) };
         let known: Option<KnownRepository> = env
@@ -177,7 +179,8 @@ impl RepositoryLocation {
         Ok(known.filter(|known| known.place == *self).map(|known| known.repository))
     }
 
-    /// The same for whoever works on where it cannot be read: that is said, and what is there is remembered anew.
+    /// The same for a caller that goes on if the file cannot be read: a warning is logged, and the repository is
+    /// remembered anew.
     pub fn load_repository_id_or_warn(&self, env: &Env, state_dir: Option<&Path>) -> Option<RepoId> {
         self.load_repository_id(env, state_dir).unwrap_or_else(|error| {
             tracing::warn!("which repository this node knows in {} cannot be read: {error}", self.store);
@@ -185,10 +188,10 @@ impl RepositoryLocation {
         })
     }
 
-    /// Remembers the repository that is there, where this node knows none.
+    /// Remembers the repository that is there, if this node knows none.
     ///
     /// # Errors
-    /// It knows another one.
+    /// This node knows another repository there.
     pub fn remember(&self, env: &Env, state_dir: &Path, repository: &Repository) -> Result<(), OpenError> {
         if let Some(known) = self.differing_repository(env, Some(state_dir), repository) {
             let (role, store, found) = (self.role.clone(), self.store.clone(), repository.keys.repo());
@@ -198,13 +201,13 @@ impl RepositoryLocation {
         Ok(())
     }
 
-    /// The repository that this node knows there, if it is another one.
+    /// The repository that this node knows there, if it differs from `repository`.
     pub fn differing_repository(&self, env: &Env, state_dir: Option<&Path>, repository: &Repository) -> Option<RepoId> {
         self.load_repository_id_or_warn(env, state_dir).filter(|known| *known != repository.keys.repo())
     }
 
-    /// Remembers the repository that is there, whatever was there before. Makes no state directory: whose it is to be is settled by
-    /// the first that needs one.
+    /// Remembers the repository that is there, whatever was there before. Creates no state directory: the first command
+    /// that needs one settles its owner.
     pub fn accept(&self, env: &Env, state_dir: &Path, repository: &Repository) {
         let id = repository.keys.repo();
         if self.load_repository_id(env, Some(state_dir)).is_ok_and(|known| known == Some(id)) {
@@ -222,7 +225,7 @@ impl RepositoryLocation {
         env.files.replace(&self.file(state_dir), &line)
     }
 
-    /// That the repository is gone, where this node knows one.
+    /// Replaces "no repository" by "the repository is gone", if this node knows one there.
     pub fn refine_error(&self, env: &Env, state_dir: Option<&Path>, error: OpenError) -> OpenError {
         match (error, self.load_repository_id_or_warn(env, state_dir)) {
             (OpenError::NoRepository { role, store }, Some(repository)) => OpenError::Gone { role, store, repository },
@@ -292,7 +295,7 @@ mod tests {
             (Some(first), None)
         );
 
-        // By a clock that was ahead.
+        // Written while the clock was ahead.
         let ahead = first + jiff::SignedDuration::from_hours(9000);
         let seen = vec![ScheduleFirstSeen { schedule: old, since: ahead }];
         let bytes = serde_json::to_vec(&KnownSchedules { place: app.clone(), seen }).unwrap();

@@ -1,4 +1,4 @@
-//! Which lease a role has, ready to be asked.
+//! The lease of a role, and what the leases of one process share.
 
 #[cfg(feature = "etcd")]
 use std::collections::BTreeMap;
@@ -33,10 +33,10 @@ use crate::role::lease::etcd::{EtcdLease, EtcdSession, ProcessRegistration};
 use crate::role::lease::{LeaseHolder, LeaseReply, LeaseService};
 use crate::store::{ObjectLock, Store, Versioning, proof};
 
-/// Tries whether the store can hold the lease of `role`, if that is where it belongs. Once, at `init`.
+/// Proves that the store can hold the lease of `role`, if the lease belongs into the bucket. Done once, at `init`.
 ///
 /// # Errors
-/// It cannot.
+/// The store cannot hold the lease.
 pub async fn prove_lease_store(role: &RoleSettings, repository: &Repository, env: &Env) -> Result<(), GuardError> {
     if role.lease != LeaseKind::Bucket {
         return Ok(());
@@ -50,14 +50,14 @@ pub async fn prove_lease_store(role: &RoleSettings, repository: &Repository, env
         .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))
 }
 
-/// Another process of this node that holds its roles' leases all the time, and lets this one work under them.
+/// Another process of this node that holds its roles' leases permanently, and lets this process work under them.
 pub trait LeaseLender: Debug + Send + Sync {
-    /// The lease of a role.
+    /// The lease of `role`, as the lender holds it.
     fn lease(&self, role: &RoleName) -> Box<dyn LeaseService>;
 }
 
-/// What this process's leases have in common: one session with etcd, where there is one, and in a bucket the process's object. Clones are
-/// the same.
+/// What the leases of this process share: one session with etcd, if it is configured, and in a bucket the process
+/// object. Clones share the same state.
 #[derive(Debug, Clone, Default)]
 pub struct LeaseSessions {
     lender: Option<Arc<dyn LeaseLender>>,
@@ -68,7 +68,7 @@ pub struct LeaseSessions {
 }
 
 impl LeaseSessions {
-    /// Those that `settings` name, for this process. Nothing is connected before a role asks.
+    /// The lease sessions that `settings` name. A connection is made only when a role asks for its lease.
     #[cfg(feature = "etcd")]
     pub fn new(settings: &Settings, env: &Env, node: &NodeIdentity) -> Self {
         let open = |etcd: &EtcdSettings| EtcdSession::new(etcd.clone(), env.clone(), node, &settings.hash);
@@ -83,18 +83,18 @@ impl LeaseSessions {
         Self { journal_access: seats, etcd, ..Self::default() }
     }
 
-    /// None: this program was built without etcd.
+    /// Without sessions: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     pub fn new(settings: &Settings, _: &Env, _: &NodeIdentity) -> Self {
         Self { journal_access: JournalAccess::new(settings, None), ..Self::default() }
     }
 
-    /// With journals written there.
+    /// Replaces the access to journals.
     pub fn with_journal_access(self, seats: JournalAccess) -> Self {
         Self { journal_access: seats, ..self }
     }
 
-    /// What was read of passwords and certificates is read again before the next request.
+    /// Makes the next request read passwords and certificates again.
     pub fn renew(&self) {
         #[cfg(feature = "etcd")]
         if let Some(etcd) = &self.etcd {
@@ -102,34 +102,34 @@ impl LeaseSessions {
         }
     }
 
-    /// Where journals are written.
+    /// Access to the journals of the roles.
     pub fn seats(&self) -> &JournalAccess {
         &self.journal_access
     }
 
-    /// The objects by which this process holds roles in a bucket.
+    /// The process objects by which this process holds roles in a bucket.
     pub fn processes(&self) -> &ProcessObjects {
         &self.processes
     }
 
-    /// With every lease from there.
+    /// Takes every lease from `lender`.
     pub fn with_lender(mut self, lender: Arc<dyn LeaseLender>) -> Self {
         self.lender = Some(lender);
         self
     }
 
-    /// Whether they are another process's, which has the roles.
+    /// Whether the leases belong to another process, which holds the roles.
     pub fn are_borrowed(&self) -> bool {
         self.lender.is_some()
     }
 
-    /// The session with etcd.
+    /// The session with etcd, if it is configured.
     #[cfg(feature = "etcd")]
     pub fn etcd(&self) -> Option<&EtcdSession> {
         self.etcd.as_ref()
     }
 
-    /// The lease in etcd of the role with this repository; `None`: there is no etcd.
+    /// The lease in etcd of the role with this repository; `None`: etcd is not configured.
     #[cfg(feature = "etcd")]
     fn etcd_lease(&self, repository: RepoId) -> Option<Box<dyn LeaseService>> {
         Some(Box::new(EtcdLease::new(self.etcd.clone()?, repository)))
@@ -141,8 +141,8 @@ impl LeaseSessions {
         None
     }
 
-    /// For somebody who only looks, and waits for one member of an etcd no longer than a third of `patience`, or for the only
-    /// one twice that.
+    /// Sessions for a command that only reads. It waits at most a third of `patience` for one etcd member, or two
+    /// thirds for the only one.
     #[cfg(feature = "etcd")]
     pub fn read_only(settings: &Settings, env: &Env, patience: Duration) -> Self {
         let open = |etcd: &EtcdSettings| {
@@ -160,13 +160,13 @@ impl LeaseSessions {
         Self::of(settings, settings.etcd.as_ref().map(open))
     }
 
-    /// Nothing to look at: this program was built without etcd.
+    /// Without sessions: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     pub fn read_only(settings: &Settings, _: &Env, _: Duration) -> Self {
         Self { journal_access: JournalAccess::new(settings, None), ..Self::default() }
     }
 
-    /// Who holds the lease in etcd of the role with this repository; `None`: there is no etcd.
+    /// The holder of the lease in etcd of the role with this repository; `None`: etcd is not configured.
     pub async fn read_etcd_lease(&self, repository: RepoId) -> Option<LeaseReply> {
         match self.etcd_lease(repository) {
             Some(mut lease) => Some(lease.inspect().await),
@@ -174,7 +174,7 @@ impl LeaseSessions {
         }
     }
 
-    /// How etcd itself is; `None`: there is none.
+    /// Health of etcd itself; `None`: etcd is not configured.
     #[cfg(feature = "etcd")]
     pub async fn etcd_status(&self) -> Option<EtcdHealth> {
         let etcd = self.etcd.as_ref()?;
@@ -193,27 +193,27 @@ impl LeaseSessions {
         }
     }
 
-    /// There is none.
+    /// Always `None`: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     #[allow(clippy::unused_async, clippy::unused_self, reason = "with etcd there is something in it")]
     pub async fn etcd_status(&self) -> Option<EtcdHealth> {
         None
     }
 
-    /// How the last request to etcd failed, if none has been answered since.
+    /// Error of the last request to etcd, if none has been answered since.
     #[cfg(feature = "etcd")]
     pub fn etcd_last_error(&self) -> Option<String> {
         self.etcd.as_ref()?.pool().trouble()
     }
 
-    /// There is none.
+    /// Always `None`: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     #[allow(clippy::unused_self, reason = "with etcd there is something in it")]
     pub fn etcd_last_error(&self) -> Option<String> {
         None
     }
 
-    /// Ends them, after the work that they guarded.
+    /// Ends the sessions, after the work under their leases has ended.
     #[cfg(feature = "etcd")]
     pub async fn close(&self) {
         if let Some(etcd) = &self.etcd {
@@ -221,13 +221,13 @@ impl LeaseSessions {
         }
     }
 
-    /// There are none.
+    /// Does nothing: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     #[allow(clippy::unused_async, clippy::unused_self, reason = "with etcd there is something in it")]
     pub async fn close(&self) {}
 }
 
-/// One process of each node: a daemon and the commands beside it have the same config.
+/// One entry for each node: a daemon and the commands beside it have the same config.
 #[cfg(feature = "etcd")]
 fn peer_infos(peers: Vec<ProcessRegistration>) -> Vec<PeerInfo> {
     let info = |peer: ProcessRegistration| {
@@ -239,19 +239,19 @@ fn peer_infos(peers: Vec<ProcessRegistration>) -> Vec<PeerInfo> {
     nodes
 }
 
-/// Who asks for a lease.
+/// How long a process holds its leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseDuration {
-    /// A process that holds it for one run.
+    /// For one run.
     Run,
-    /// One that holds its roles as long as it goes on, and renews all of them at once where that can be.
+    /// As long as the process runs. All roles are renewed at once if the lease service can do that.
     Daemon,
 }
 
-/// The lease of `role`, to be asked for by this process.
+/// The lease of `role`, for this process to request.
 ///
 /// # Errors
-/// The store fails the proof of compare-and-set; there is no etcd.
+/// The store fails the proof of compare-and-swap, or etcd is not configured.
 pub async fn role_lease(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -275,7 +275,8 @@ pub async fn role_lease(
     Ok(Box::new(bucket_lease(store, role, &runner.env, me, processes)))
 }
 
-/// A lease in the store needs the very conditions for whose want the journal is in etcd.
+/// A lease in the store needs the same conditions as a journal in the store, and a journal is in etcd because the store
+/// lacks them.
 fn require_bucket_journal(repository: &Repository) -> Result<(), GuardError> {
     match repository.format.journal {
         JournalLocation::Bucket => Ok(()),
@@ -283,7 +284,8 @@ fn require_bucket_journal(repository: &Repository) -> Result<(), GuardError> {
     }
 }
 
-/// The lease object in the role's bucket, for whoever renews it by itself, or by the object of its process.
+/// The lease in the role's bucket. With `processes` it is renewed by the process object, otherwise by the lease object
+/// itself.
 pub fn bucket_lease(
     store: &Arc<dyn Store>,
     role: &RoleSettings,
@@ -295,7 +297,7 @@ pub fn bucket_lease(
     BucketLease::new(store.clone(), object, env.clone(), me, role.bucket_lease_ttl, processes)
 }
 
-/// Somebody who only looks.
+/// A random holder for commands that only read.
 pub fn anonymous_holder(env: &Env) -> LeaseHolder {
     let (node, instance) = (NodeId(env.random_bytes()), InstanceId(env.random_bytes()));
     LeaseHolder { node, label: String::new(), instance }

@@ -1,6 +1,7 @@
-//! What a node keeps for itself about a repository: a cache, and the memory of the newest record it saw.
+//! What a node keeps for itself about a repository: a cache, and its memory of the newest record that it saw.
 //!
-//! Losing it costs time. It is keyed by the repository's ID, so that two stores with a role of the same name do not meet.
+//! Losing it costs time. It is keyed by the repository's ID, so that two stores with a role of the same name do not
+//! collide.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,17 +24,18 @@ use crate::repo::entry::TreePath;
 use crate::repo::reader::IndexCache;
 use crate::role::clone_detection::CloneSighting;
 
-/// Where these directories are in the state directory.
+/// Parent directory of these directories, below the state directory.
 pub const REPOSITORIES: &str = "repositories";
 
-/// The repository's `format` and the key slot that opened it, beside the rest.
+/// Names of the copies of the repository's `format` and of the key slot that opened it.
 const FORMAT_FILE: &str = "format";
 const SLOT_OBJECT_FILE: &str = "key-slot";
 
-/// The lock of a scheduled command.
+/// Name of the lock of a scheduled command.
 const COMMAND_LOCK: &str = "command";
 
-/// How often a command tries again to take a lock that only a look holds, and after which pause. A look takes microseconds.
+/// Number of retries when a command finds its lock held only by a check, and the pause between them. A check takes
+/// microseconds.
 const LOOKS_MAX: u32 = 1000;
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -47,13 +49,13 @@ pub struct LocalState {
     memories: ProcessMemory,
 }
 
-/// What this process remembered of each repository. A state directory may be deleted or set back under a process that goes on: it
-/// still knows what it saw and what it took over.
+/// What this process has saved about each repository. A state directory may be deleted or set back while a process
+/// runs; the process still knows what it saw and what it took over.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessMemory {
     repositories: Arc<Mutex<BTreeMap<RepoId, SavedState>>>,
     failures: UnsavedFailures,
-    /// What the other nodes were told of this one, where that could not be written down.
+    /// What was published to the other nodes, if that could not be written to the state directory.
     last_announced: Arc<Mutex<BTreeMap<RepoId, (Digest, Timestamp)>>>,
 }
 
@@ -66,17 +68,17 @@ impl ProcessMemory {
         self.all().insert(repo, memory.clone());
     }
 
-    /// The repositories of which something is remembered.
+    /// The repositories about which something is remembered.
     pub fn repositories(&self) -> Vec<RepoId> {
         self.all().keys().copied().collect()
     }
 
-    /// How runs failed, as far as that could not be written down.
+    /// Failures of runs that could not be written to the state directory.
     pub(crate) fn failures(&self) -> UnsavedFailures {
         self.failures.clone()
     }
 
-    /// Whether the other nodes are to be told this now; then it is taken for told.
+    /// Whether `what` is due to be published to the other nodes; if so it counts as published from now on.
     pub(crate) fn claim_announcement(&self, repo: RepoId, what: Digest, now: Timestamp) -> bool {
         let mut told = self.last_announced.lock().unwrap_or_else(PoisonError::into_inner);
         let due = told.get(&repo).is_none_or(|(was, at)| *was != what || now.duration_since(*at).abs() >= INTERVAL);
@@ -98,31 +100,31 @@ pub struct SavedState {
     pub view: Option<JournalView>,
     /// The takeover that successive runs of this node inherit.
     pub own: Option<OwnTakeover>,
-    /// The snapshot after whose commit nothing was left unfinished in the store. Anything else, and the next run looks for
-    /// packs that a broken run left.
+    /// The snapshot after whose commit nothing was left unfinished in the store. If it is not the newest one, the next
+    /// run looks for packs that a broken run left.
     pub clean: Option<Digest>,
-    /// The node that remembers this: after it got a new identity, `own` is another's.
+    /// The node that saved this: once the machine has a new identity, `own` belongs to another node.
     #[serde(default)]
     pub node: Option<NodeId>,
-    /// Up to this record it was judged who wrote with this node's ID.
+    /// Newest record for which it has been judged which process wrote with this node's ID.
     #[serde(default)]
     pub judged: Option<Seq>,
-    /// The mark of the notes that this rests on: where they have another one, they are not those that were.
+    /// Mark of the author notes that `judged` rests on: if their mark differs, they were lost or replaced.
     #[serde(default)]
     pub notes: Option<u64>,
-    /// The last record that was written with this node's ID by a process that it did not know.
+    /// The last record with this node's ID that was written by an unknown process.
     #[serde(default)]
     pub sighting: Option<CloneSighting>,
-    /// A process of a second node with this node's ID, until the journal says so.
+    /// A process of a clone of this node, until the journal names it.
     #[serde(default)]
     pub twin: Option<InstanceId>,
-    /// What the other nodes were told of this one.
+    /// What this node last published to the other nodes.
     #[serde(default)]
     pub announced: Option<LastAnnouncement>,
-    /// When the index was compared with the store.
+    /// When the index was last compared with the store.
     #[serde(default)]
     pub compared: Option<IndexComparison>,
-    /// Where file systems are mounted below the sources, as the last snapshot saw them.
+    /// Mount points below the sources, as the last snapshot saw them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub mounts: Vec<TreePath>,
 }
@@ -132,63 +134,63 @@ impl SavedState {
         self.view.as_ref()?.head.as_ref().map(|head| head.seq)
     }
 
-    /// Up to this record nothing is to be judged; `None`: nothing was remembered with which to judge.
+    /// Newest record that needs no judging; `None`: nothing was remembered to judge with.
     pub fn settled(&self) -> Option<Seq> {
         self.judged.max(self.head())
     }
 }
 
-/// A takeover of this node's own.
+/// A takeover of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnTakeover {
-    /// The boot it was made in: a clone of this machine has another.
+    /// The boot in which it was made: a clone of this machine has another.
     pub boot: Digest,
-    /// The digest of its record.
+    /// Digest of the takeover record.
     pub takeover: Digest,
-    /// Its term.
+    /// Term that the takeover began.
     pub term: Term,
 }
 
 /// The last comparison of the index with the store. Losing it costs a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexComparison {
-    /// When, by this node's clock.
+    /// Time of the comparison, by this node's clock.
     pub at: Timestamp,
-    /// When the newest prune was that it knew of: the index was replaced then.
+    /// Time of the newest prune that the comparison knew of: a prune replaces the index.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pruned: Option<Timestamp>,
-    /// The note on losses in the store that it answered.
+    /// The note on losses in the store that the comparison handled.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub note: Option<Digest>,
 }
 
-/// Held while a run works on a repository on this host; the kernel lets go of it when the process dies.
+/// Held while a run works on a repository on this host; the kernel releases it when the process dies.
 #[derive(Debug)]
 pub struct LocalLock {
     _held: Box<dyn LockGuard>,
 }
 
-/// Why a lock was not given.
+/// Why a lock was not acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process has the lock.
     #[error("another run of this role is going on on this node{}", pid.as_ref().map(|p| format!(" (process {p})")).unwrap_or_default())]
     Busy {
-        /// Which.
+        /// The process that has the lock.
         pid: Option<String>,
     },
-    /// The state directory.
+    /// The state directory cannot be read or written.
     #[error("{}: {error}", path.display())]
     Io {
-        /// Which file.
+        /// File or directory of the failed operation.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         error: io::Error,
     },
 }
 
 impl LocalState {
-    /// The directory of repository `repo` below the node's state directory; made if it is missing.
+    /// The directory of repository `repo` below the node's state directory; it is created if it is missing.
     pub fn open(env: &Env, state_dir: &Path, repo: RepoId) -> Result<Self, LockError> {
         let local = Self::peek(env, state_dir, repo);
         let IndexCache { dir, .. } = local.index_cache();
@@ -196,44 +198,44 @@ impl LocalState {
         Ok(local)
     }
 
-    /// The same for somebody who only looks: makes nothing, and it may well not be there.
+    /// The same for a command that only reads: it creates nothing, and the directory may be missing.
     pub fn peek(env: &Env, state_dir: &Path, repo: RepoId) -> Self {
         let dir = state_dir.join(REPOSITORIES).join(repo.to_string());
         Self { state_dir: state_dir.to_owned(), dir, env: env.clone(), repo, memories: ProcessMemory::default() }
     }
 
-    /// With what this process remembered, which goes before a file that remembers less.
+    /// Adds what this process remembers; it takes precedence over a file that remembers less.
     pub fn with_process_memory(self, memories: &ProcessMemory) -> Self {
         Self { memories: memories.clone(), ..self }
     }
 
-    /// Where index objects are kept.
+    /// Cache of index objects.
     pub fn index_cache(&self) -> IndexCache {
         IndexCache { dir: self.dir.join("index"), env: self.env.clone() }
     }
 
-    /// What is remembered by [`LocalState::save`].
+    /// File that [`LocalState::save`] writes.
     pub fn saved_state_file(&self) -> PathBuf {
         self.dir.join("memory.json")
     }
 
-    /// The cache of the tree as this node saw it.
+    /// File of the tree cache.
     pub fn tree_cache(&self) -> PathBuf {
         self.dir.join("tree")
     }
 
-    /// The key slot that opened the repository last.
+    /// ID of the key slot that opened the repository last.
     pub fn last_key_slot(&self) -> Option<KeyId> {
         let bytes = self.env.files.read(&self.slot_file()).ok()?;
         String::from_utf8(bytes).ok()?.trim_end().parse().ok()
     }
 
-    /// The same, for whoever is about to open a repository whose ID it does not know yet.
+    /// The same for a caller that opens a repository whose ID is not known yet.
     pub fn last_key_slot_of(env: &Env, state_dir: Option<&Path>) -> impl FnOnce(RepoId) -> Option<KeyId> {
         move |repo| Self::peek(env, state_dir?, repo).last_key_slot()
     }
 
-    /// Remembers it, so that the next one to open it need not look for it.
+    /// Remembers the key slot, so that the next open need not search for it.
     pub fn remember_slot(&self, slot: KeyId) -> io::Result<()> {
         if self.last_key_slot() == Some(slot) {
             return Ok(());
@@ -241,20 +243,20 @@ impl LocalState {
         self.env.files.replace(&self.slot_file(), format!("{slot}\n").as_bytes())
     }
 
-    /// It gives a key that counts no more: the next one to open it looks for another.
+    /// Forgets the key slot, because its key is no longer valid; the next open searches for another.
     pub fn forget_slot(&self) -> io::Result<()> {
         self.env.files.replace(&self.slot_file(), b"\n")
     }
 
-    /// What was noted of losses; `None`: nothing was.
+    /// The note on losses; `None`: there is none.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn loss_note<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
         self.env.read_json(&self.loss_file())
     }
 
-    /// Notes it; `None`: there is nothing to note any more. A hint: what is not noted is found within a day.
+    /// Writes or removes the note on losses. It is a hint: a loss that is not noted is found within a day.
     pub fn save_loss_note(&self, note: Option<&[u8]>) {
         let path = self.loss_file();
         let written = match note {
@@ -271,8 +273,8 @@ impl LocalState {
         self.dir.join("loss.json")
     }
 
-    /// Remembers what leads into the repository: its `format`, and the key slot that opened it. Both stand in the store as well, and
-    /// neither opens anything without the key.
+    /// Remembers what is needed to unlock the repository: its `format`, and the key slot that opened it. Both are in
+    /// the store as well, and neither opens anything without the key.
     pub fn save_unlock_objects(&self, format: &[u8], slot: Option<&[u8]>) -> io::Result<()> {
         for (name, object) in [(FORMAT_FILE, Some(format)), (SLOT_OBJECT_FILE, slot)] {
             let path = self.dir.join(name);
@@ -285,12 +287,12 @@ impl LocalState {
         Ok(())
     }
 
-    /// The `format` of the repository, as it was last.
+    /// The repository's `format`, as this node read it last.
     pub fn format(&self) -> Option<Vec<u8>> {
         self.env.files.read(&self.dir.join(FORMAT_FILE)).ok()
     }
 
-    /// The key slot that opened it last, as it was stored.
+    /// The key slot that opened the repository last, as stored.
     pub fn slot_object(&self) -> Option<Vec<u8>> {
         self.env.files.read(&self.dir.join(SLOT_OBJECT_FILE)).ok()
     }
@@ -299,26 +301,26 @@ impl LocalState {
         self.dir.join("slot")
     }
 
-    /// Which processes of this node append.
+    /// Notes of the processes of this node that append.
     pub fn authors(&self) -> AuthorNotes {
         AuthorNotes::new(self.dir.clone(), self.env.clone())
     }
 
-    /// The same, in memory of this boot.
+    /// The same notes, in memory of this boot.
     ///
     /// # Errors
-    /// There is none.
+    /// This host has no such memory.
     pub fn boot_notes(&self) -> io::Result<BootAuthorNotes> {
         BootAuthorNotes::open(&self.env, &self.state_dir, self.repo)
     }
 
-    /// Takes the lock, without waiting.
+    /// Takes the lock without waiting.
     pub fn lock(&self) -> Result<LocalLock, LockError> {
         self.lock_named("lock")
     }
 
-    /// Takes the lock of a scheduled command: the other one is given back while the command runs. Does not wait for another command.
-    /// A look whether one runs holds the lock for a moment, and is no command.
+    /// Takes the lock of a scheduled command. The other lock is released while the command runs. Does not wait for
+    /// another command. A check whether a command runs holds this lock for a moment, and does not count as a command.
     pub async fn lock_command(&self) -> Result<LocalLock, LockError> {
         let mut tries = LOOKS_MAX;
         loop {
@@ -335,9 +337,10 @@ impl LocalState {
         self.env.files.is_locked(&path).map_err(|error| LockError::Io { path, error })
     }
 
-    /// Whether no process of this node runs a scheduled command; `None`: that cannot be told.
+    /// Whether no process of this node runs a scheduled command; `None`: unknown.
     pub fn is_without_command(&self) -> Option<bool> {
-        // A command that runs since before its lock was deleted has that of another file.
+        // A command that has been running since before its lock file was deleted holds a lock on another file, and is
+        // not seen.
         self.is_command_running().ok().map(|runs| !runs)
     }
 
@@ -358,12 +361,13 @@ impl LocalState {
         String::from_utf8(bytes).ok().filter(|pid| !pid.is_empty())
     }
 
-    /// What `node` remembered; nothing where it cannot be read: it is a cache. What another identity of this node remembered of
-    /// itself is none of its own.
+    /// The state that `node` saved, or the default if it cannot be read: it is a cache. What another identity of this
+    /// node saved about itself does not apply to `node`.
     pub fn load(&self, node: NodeId) -> SavedState {
         let stored = self.read();
         let memory = match self.memories.get(self.repo) {
-            // The journal only grows. The notes beside it are not those that this rests on.
+            // The journal only grows, so the higher head is newer. The author notes in the directory are not the ones
+            // that this state rests on.
             Some(known) if known.node == Some(node) && known.head() > stored.head() => {
                 SavedState { notes: None, ..known }
             }
@@ -378,11 +382,11 @@ impl LocalState {
         }
     }
 
-    /// Writes down again what this process remembers, where the file remembers less: the state directory was deleted or set back
-    /// under it. True: that was so.
+    /// Saves again what this process remembers if the file remembers less: the state directory was deleted or set back.
+    /// Returns whether that was so.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn rewrite_if_set_back(&self, node: NodeId) -> io::Result<bool> {
         let lost = self.memories.get(self.repo).is_some_and(|known| known.head() > self.read().head());
         if lost {
@@ -407,16 +411,16 @@ impl LocalState {
         Ok(self.env.read_json(&self.saved_state_file())?.unwrap_or_default())
     }
 
-    /// Why what is remembered cannot be read; `None`: it can, or there is none.
+    /// Why the saved state cannot be read; `None`: it can, or there is none.
     pub fn read_error(&self) -> Option<io::Error> {
         self.try_read().err()
     }
 
-    /// Remembers. The old memory stays whole if this is cut short.
+    /// Saves the state. If this is interrupted the old state stays whole.
     pub fn save(&self, memory: &SavedState) -> io::Result<()> {
         let bytes = serde_json::to_vec(memory).map_err(io::Error::other)?;
         match self.env.files.replace(&self.saved_state_file(), &bytes) {
-            // The state directory was deleted under this process.
+            // The state directory was deleted while this process runs.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.env.files.make_dir(&self.index_cache().dir)?;
                 self.env.files.replace(&self.saved_state_file(), &bytes)?;
@@ -468,7 +472,7 @@ mod tests {
         drop(lock);
         assert_eq!(local.is_without_command(), Some(true));
 
-        // One that is held up in its look, as two others look.
+        // A check that is held up while two others check.
         let looks =
             std::fs::File::open(dir.path().join("repositories").join(RepoId([1; 16]).to_string()).join(COMMAND_LOCK));
         let looks = looks.unwrap();
@@ -481,7 +485,7 @@ mod tests {
         });
         command.unwrap();
 
-        // Looks in a loop beside commands.
+        // Checks in a loop beside commands.
         let (over, looker) = (std::sync::atomic::AtomicBool::new(false), local.clone());
         std::thread::scope(|scope| {
             for _ in 0..3 {
@@ -534,7 +538,7 @@ mod tests {
         let other = LocalState::peek(&Env::host(), dir.path(), RepoId([1; 16]));
         assert_eq!(other.load(me), recalled, "every process has it again");
         assert_eq!(local.load(NodeId([2; 16])).own, None, "it is nobody else's");
-        // What another process saw meanwhile is newer.
+        // What another process saved in the meantime is newer.
         let newer = SavedState { view: Some(seen(6)), ..now };
         other.save(&newer).unwrap();
         assert_eq!(local.load(me), newer);

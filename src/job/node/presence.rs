@@ -1,9 +1,10 @@
-//! What each node tells the others of itself: one small object below `live/`, by which whoever looks sees who else there is, when
-//! it was last there, and whether it runs the same program with the same config. No decision on who works rests on it.
+//! What each node tells the others about itself: one small object below `live/`. It shows which nodes there are, when
+//! each was last there, and whether it runs the same program with the same config. No decision about who works rests on
+//! it.
 //!
-//! Only this node writes that object. A node that finds there what none of its own processes wrote, and finds it again after having
-//! written over it, has a living twin that otherwise keeps still, or somebody who can write to the store plays it back: a person is
-//! warned, and nothing stops.
+//! Only this node writes that object. If the node finds there an object that none of its own processes wrote, and finds
+//! one again after it has overwritten the first, there is a running clone that appends nothing, or a writer without the
+//! key replays an object: a person is warned, and nothing stops.
 
 use std::io;
 
@@ -28,25 +29,26 @@ use crate::role::clone_detection;
 use crate::store::{SizeLimit, StoreError};
 use crate::text;
 
-/// For so long a node that is there says nothing new.
+/// Interval at which a node that is there repeats unchanged information.
 pub const INTERVAL: SignedDuration = SignedDuration::from_hours(1);
 
-/// A node that has said nothing for so long is not there any more.
+/// A node that has published nothing for this long counts as gone.
 pub const GONE: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// The version of the object.
 const VERSION: u32 = 1;
 
-/// The most nodes of a role that are looked at.
+/// Maximum number of nodes of a role that are read.
 const NODES_MAX: usize = 64;
 
-/// Objects below `live/` that are none of nodes: the lease, the beat and their like.
+/// Objects below `live/` that belong to no node: the lease, the heartbeat and others.
 const LIVE_OTHERS_MAX: usize = 16;
 
-/// Objects fetched at once.
+/// Number of objects fetched at once.
 const CONCURRENT_MAX: usize = 8;
 
-/// The most processes that may have written this node's object, for want of an answer: with more of them it is not known any more.
+/// Maximum number of processes that may have written this node's object without getting an answer; with more of them
+/// the writer counts as unknown.
 const AUTHORS_MAX: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,56 +57,59 @@ struct PresenceRecord {
     #[serde(flatten)]
     node: PeerInfo,
     instance: InstanceId,
-    /// By the node's own clock. Who reads it goes by the store's.
+    /// By the node's own clock. A reader uses the store's time instead.
     time: Timestamp,
-    /// By which lease it excludes others, in the config's word.
+    /// The lease by which the node excludes others, in the config's word.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     lease: Option<String>,
-    /// How its last run failed, sealed.
+    /// How the node's last run failed, sealed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     failure: Option<String>,
-    /// The node could not remember that this process wrote it, so it says nothing about who lives.
+    /// The node could not remember that this process wrote the object, so the object is no evidence of a clone.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     unremembered: bool,
-    /// This process is in the notes in memory of its machine's boot: where it is not in those of this one, it is on another machine.
+    /// This process is in the notes in memory of its machine's boot. If the reader's notes lack it, it runs on another
+    /// machine.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     noted: bool,
 }
 
-/// What this node remembers of having told it.
+/// What this node remembers about its last announcement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastAnnouncement {
     what: Digest,
     at: Timestamp,
-    /// The process whose words were there before, where that is none of this node's: it told of itself as this node.
+    /// The process that wrote the object that was there before, if it is none of this node's: it announced itself as
+    /// this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stranger: Option<InstanceId>,
-    /// The same happened the time before that.
+    /// The announcement before that one also found a foreign process.
     #[serde(default)]
     again: bool,
     /// The mark of the notes in memory by which that was found; `None`: they were not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mark: Option<u64>,
-    /// This node's processes whose words may be there now; `None`: it is not known.
+    /// The processes of this node that may have written the current object; `None`: unknown.
     #[serde(default)]
     by: Option<Vec<InstanceId>>,
 }
 
 impl LastAnnouncement {
-    /// Whether this node, told like this, has to be told again.
+    /// Whether the announcement must be repeated or updated.
     fn is_due(&self, what: Digest, now: Timestamp) -> bool {
         // A clock that was set back makes it due as well.
         self.what != what || now.duration_since(self.at).abs() >= INTERVAL
     }
 
-    /// The process that tells of itself as this node again and again, and is none of its own.
+    /// The foreign process that repeatedly announces itself as this node.
     pub fn twin(&self) -> Option<InstanceId> {
         self.stranger.filter(|_| self.again)
     }
 }
 
-/// Tells that this node is here, by which `lease` it excludes others, and how its last run failed, if that is due, and returns what is to be remembered. `intend` remembers beforehand that it may
-/// have been told. What fails is tried again by the next one who looks: nothing rests on it.
+/// Publishes that this node is there, by which `lease` it excludes others, and how its last run failed, if that is due.
+/// Returns what to remember. `intend` saves beforehand that the object may have been written. A failed write is retried
+/// at the next call: nothing rests on it.
 pub(crate) async fn announce(
     runner: &NodeContext,
     repository: &Repository,
@@ -123,7 +128,8 @@ pub(crate) async fn announce(
     let failed = |error: &dyn std::fmt::Display| {
         tracing::debug!("role {role}: the other nodes are not told of this one: {error}");
     };
-    // What is not sealed with the repository's key was written by an earlier version, or by who has none: it is no evidence.
+    // An object that is not sealed with the repository's key was written by an earlier version, or by a writer without
+    // the key: it is no evidence.
     let found = match store.get(&key, SizeLimit::LIVE).await {
         Ok(object) => {
             let found = read(&object, &repository.keys, &key, role);
@@ -154,13 +160,13 @@ pub(crate) async fn announce(
     let is_second =
         |before: &LastAnnouncement| before.stranger.is_some() && clone_detection::is_same_boot(before.mark, mark);
     let again = stranger.is_some() && is_noted && before.is_some_and(is_second);
-    // It stays due until it is told.
+    // The announcement stays due until it is written.
     let (was, at) = before.map_or((Digest([0; 32]), now), |before| (before.what, before.at));
     let by = own.filter(|own| own.len() < AUTHORS_MAX || own.contains(&runner.instance)).map(|own| {
         let others = own.iter().filter(|other| **other != runner.instance);
         others.chain([&runner.instance]).copied().collect()
     });
-    // Where there is nothing yet there is nothing that may be another's.
+    // Without an earlier object there is nothing that another process may have written.
     let by = by.or_else(|| (before.is_none() && found.is_none()).then(|| vec![runner.instance]));
     let last = before.map(|before| (before.stranger, before.again, before.mark));
     let (last, met, by_mark) = last.unwrap_or_default();
@@ -179,8 +185,8 @@ pub(crate) async fn announce(
     }
 }
 
-/// Tells the others how this node's last run failed, where what was told of it cannot be remembered: the state directory may be why it
-/// failed. The same is told once an hour by one process.
+/// Publishes how this node's last run failed if the announcement cannot be remembered: the state directory may be why
+/// the run failed. One process publishes the same failure once an hour.
 pub(crate) async fn announce_failure(runner: &NodeContext, repository: &Repository, lease: LeaseKind) {
     put_failure(runner, repository, PresenceReport::of(runner, repository, lease)).await;
 }
@@ -195,17 +201,17 @@ async fn put_failure(runner: &NodeContext, repository: &Repository, word: Presen
     }
 }
 
-/// Where it stands that this process told of its node.
+/// Where it is noted that this process wrote the presence object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PresenceTrace {
     None,
     /// In the state directory.
     Disk,
-    /// In memory of this boot as well.
+    /// Also in memory of this boot.
     Memory,
 }
 
-/// What a node tells of itself.
+/// What a node publishes about itself.
 struct PresenceReport {
     node: PeerInfo,
     lease: &'static str,
@@ -223,7 +229,7 @@ impl PresenceReport {
         Self { node, lease: lease_name(lease), failure: RunFailureFile::of_node(runner, repository.role()).load() }
     }
 
-    /// What of it is news; the same failure once more is none.
+    /// Digest of what is worth publishing; a repetition of the same failure is not.
     fn digest(&self) -> Digest {
         let news = (&self.node, self.lease, self.failure.as_ref().map(RunFailure::fingerprint));
         Digest(*blake3::hash(&serde_json::to_vec(&news).unwrap_or_default()).as_bytes())
@@ -245,28 +251,28 @@ impl PresenceReport {
     }
 }
 
-/// What stands in such an object, if it is sealed with the repository's key and stands under its own node's name. What another version
-/// writes there is that version's; what somebody wrote who has no key is nothing.
+/// The presence in such an object, if it is sealed with the repository's key and is under its own node's name. An
+/// object of another version is ignored, and so is one of a writer without the key.
 fn read(object: &[u8], keys: &DerivedKeys, key: &str, role: &RoleName) -> Option<PresenceRecord> {
     let presence: PresenceRecord = serde_json::from_slice(mac_line::open(object, keys).ok()?).ok()?;
     (object_keys::node(role, presence.node.id) == key).then_some(presence)
 }
 
-/// What is told below `live/`.
+/// What is published below `live/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LivePeers {
-    /// The nodes that told of themselves within the last days, by label.
+    /// The nodes that announced themselves within the last days, by label.
     pub(crate) peers: Vec<PeerPresence>,
-    /// Somebody told of losses.
+    /// A node left a note on losses.
     pub(crate) has_losses: bool,
-    /// The backup that is under way, on any node.
+    /// The backup in progress, on any node.
     pub(crate) under_way: Option<RunningBackup>,
 }
 
-/// What is told, of the nodes but `me`. Who has no key tells nothing.
+/// What the nodes other than `me` have published. Objects without the key's seal are ignored.
 ///
 /// # Errors
-/// The store.
+/// The store fails.
 pub(crate) async fn read_live_peers(
     repository: &Repository,
     me: NodeId,
@@ -299,7 +305,7 @@ pub(crate) async fn read_live_peers(
     Ok(LivePeers { peers, has_losses, under_way })
 }
 
-/// What a node says of itself, in lines that it cannot end.
+/// A node's own information, with each text limited to one line.
 fn printable(node: &PeerInfo) -> PeerInfo {
     let line = |text: &str| text::line(text).into_owned();
     PeerInfo {
@@ -319,24 +325,25 @@ fn lease_name(lease: LeaseKind) -> &'static str {
     }
 }
 
-/// The lease of that word; `None`: a later version's.
+/// The lease of that word; `None`: the word of a later version.
 fn lease_of(name: &str) -> Option<LeaseKind> {
     [LeaseKind::Etcd, LeaseKind::Bucket, LeaseKind::None].into_iter().find(|lease| lease_name(*lease) == name)
 }
 
-/// That another node excludes others by another lease than this one: then neither sees the other's.
+/// The warning that another node uses another kind of lease: then neither sees the other's.
 pub(crate) fn lease_drift(peer: &PeerPresence, own: LeaseKind) -> Option<RoleWarning> {
     let theirs = peer.lease.filter(|theirs| *theirs != own)?;
     Some(RoleWarning::LeaseDrift { node: peer.node.name.clone(), theirs, own })
 }
 
-/// Whether `peer` has this node's name, `label`, and was not seen since this node was made: it was this one, before its state directory was
-/// lost. `born`: when that was; `None`: it is not made yet.
+/// Whether `peer` has this node's name, `label`, and was not seen since this node's identity was made: it is this
+/// machine before its state directory was lost. `born` is when the identity was made; `None`: not yet.
 pub(crate) fn is_former_identity(peer: &PeerPresence, label: &str, born: Option<Timestamp>) -> bool {
     peer.node.name == label && born.is_none_or(|born| peer.seen < born)
 }
 
-/// What another node has otherwise than this one: two nodes with two configs take turns at doing two different things.
+/// The warning that another node has another version or config: such nodes do different things as the role moves
+/// between them.
 pub(crate) fn config_drift(peer: &PeerInfo, config_hash: &str) -> Option<RoleWarning> {
     let version = (peer.version != env!("CARGO_PKG_VERSION")).then(|| peer.version.clone());
     let config = peer.config_hash != config_hash;
@@ -370,7 +377,7 @@ mod tests {
         assert!(!former("west", before, Some(born)) && !former("west", before, None));
     }
 
-    /// As if the last word were longer ago than a node keeps quiet.
+    /// As if the last announcement were longer ago than the interval.
     fn long_ago(announced: LastAnnouncement) -> LastAnnouncement {
         LastAnnouncement { at: announced.at - INTERVAL, ..announced }
     }
@@ -394,7 +401,7 @@ mod tests {
         assert_eq!(tell(&east, &rig, Some(&told)).await, None, "it is not due");
         let before = tell(&west, &rig, None).await.unwrap();
         rig.store.put(&format!("{}x", object_keys::nodes_prefix(role)), Bytes::from("{}")).await.unwrap();
-        // Nobody without the key is a node: neither by words of its own, nor by another node's.
+        // Without the key an object is no node: neither one of its own making, nor a copy of another node's.
         let theirs = rig.store.get(&object_keys::node(role, west.node.id), SizeLimit::LIVE).await.unwrap();
         rig.store.put(&object_keys::node(role, NodeId([3; 16])), theirs.clone()).await.unwrap();
         let unsealed = theirs.slice(..=theirs.iter().position(|&byte| byte == b'\n').unwrap());
@@ -445,7 +452,7 @@ mod tests {
     async fn a_twin_that_only_stands_by_is_found() {
         let rig = JobFixture::new().await;
         let mine = rig.runner();
-        // The clone has this node's past, and not its future, nor what is in memory.
+        // The clone has this node's past, but neither its future nor what is in memory.
         let elsewhere = rig.dir.path().join("elsewhere");
         let clone = NodeContext { instance: InstanceId([9; 8]), state_dir: elsewhere, ..rig.runner() };
         for runner in [&mine, &clone] {
@@ -473,11 +480,11 @@ mod tests {
         let local = LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
         let kept = long_ago(tell(&process(1), &rig, None).await.unwrap());
         for instance in 2..6 {
-            // Each finds what the one before told, and remembers what was there before that.
+            // Each finds what the one before published, and remembers what was there before that.
             let told = tell(&process(instance), &rig, Some(&kept)).await.unwrap();
             assert_eq!((told.stranger, told.twin()), (None, None), "it is noted in memory");
         }
-        // Where that is lost again and again it is a warning, and no more.
+        // If that is lost again and again, only a warning follows.
         let mut before = kept;
         for instance in 6..9 {
             let dir = rig.env.files.boot_dir(&rig.state_dir()).unwrap();
@@ -495,7 +502,7 @@ mod tests {
         let mine = rig.runner();
         let key = object_keys::node(&rig.role.name, mine.node.id);
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
-        // Anybody can write this, who can write to the store.
+        // Any writer with access to the store can write this.
         let forged = PresenceRecord {
             v: VERSION,
             node: PeerInfo { id: mine.node.id, name: "x".into(), version: "x".into(), config_hash: "x".into() },
@@ -511,12 +518,12 @@ mod tests {
             before = long_ago(tell(&mine, &rig, Some(&before)).await.unwrap());
             assert_eq!(before.stranger, None);
         }
-        // A memory of an earlier version, or one that was lost, does not say whose words they were.
+        // A state of an earlier version, or one that was lost, does not say which process wrote the object.
         for before in [None, Some(LastAnnouncement { by: None, ..before.clone() })] {
             let next = NodeContext { instance: InstanceId([3; 8]), ..rig.runner() };
             assert_eq!(tell(&next, &rig, before.as_ref()).await.unwrap().stranger, None);
         }
-        // A process that dies before it hears that it has told is this node's all the same.
+        // A process that dies before it gets the answer to its write still counts as this node's.
         let mut intended = None;
         let dying = NodeContext { instance: InstanceId([4; 8]), ..rig.runner() };
         let before = long_ago(tell(&mine, &rig, None).await.unwrap());
@@ -527,7 +534,7 @@ mod tests {
         announce(&dying, &rig.repository, LeaseKind::None, Some(&before), keep).await.unwrap();
         let after = tell(&mine, &rig, intended.as_ref()).await.unwrap();
         assert_eq!(after.stranger, None);
-        // Where that cannot be remembered nothing is told.
+        // If the announcement cannot be remembered, it is not written.
         let full = |_: &LastAnnouncement| Err(io::ErrorKind::StorageFull.into());
         assert_eq!(announce(&dying, &rig.repository, LeaseKind::None, Some(&long_ago(after)), full).await, None);
     }
@@ -563,7 +570,7 @@ mod tests {
             before = long_ago(tell(&mine, &rig, Some(&before)).await.unwrap());
             assert_eq!(before.stranger, None);
         }
-        // One process tells the same once.
+        // One process publishes the same failure once.
         let key = object_keys::node(role, mine.node.id);
         announce_failure(&mine, &rig.repository, LeaseKind::None).await;
         assert!(told().await.is_some());

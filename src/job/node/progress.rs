@@ -1,4 +1,4 @@
-//! How far a job is: counters that the job moves and a terminal reads, without waiting for each other.
+//! Progress of a job: counters that the job moves and a terminal reads, without waiting for each other.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -25,13 +25,13 @@ pub enum JobPhase {
     Restore = 3,
     /// Checking the structure or the data.
     Verify = 4,
-    /// Looking what is needed, moving it, deleting.
+    /// Finding what is needed, repacking it, deleting.
     Prune = 5,
-    /// Over.
+    /// The job is over.
     Done = 6,
     /// Waiting until another node's lease is given back or runs out.
     Lease = 7,
-    /// Leaving the slot to the node that had the role last, for a while.
+    /// Waiting so that the node that had the role last can run the slot.
     Turn = 8,
 }
 
@@ -53,31 +53,31 @@ impl JobPhase {
 #[derive(Debug, Default)]
 pub struct JobProgress {
     phase: AtomicU8,
-    /// Entries dealt with: files, directories, links, everything.
+    /// Entries processed: files, directories, links, everything.
     pub entries: AtomicU64,
-    /// Regular files dealt with.
+    /// Regular files processed.
     pub files: AtomicU64,
-    /// Content dealt with, in bytes. Backup: read or known to be unchanged. Restore: written, taken over or left alone.
+    /// Content processed, in bytes. Backup: read or known to be unchanged. Restore: written, taken over or left alone.
     pub bytes_read: AtomicU64,
     /// Bytes sent to the store.
     pub bytes_uploaded: AtomicU64,
-    /// Bytes that came from the store.
+    /// Bytes received from the store.
     pub bytes_fetched: AtomicU64,
-    /// What [`JobProgress::bytes_read`] is expected to become; 0 is unknown.
+    /// Expected final value of [`JobProgress::bytes_read`]; 0 is unknown.
     pub total_bytes: AtomicU64,
-    /// Whether that grows still, because the walk that counts it goes on.
+    /// Whether `total_bytes` still grows, because the walk that counts it goes on.
     pub total_grows: AtomicBool,
-    /// Moves with everything else that shows that the job goes on: answers of the store, output of commands, processor time
-    /// that they burn.
+    /// Moves with everything else that shows progress: answers of the store, output of commands, processor time that
+    /// they use.
     pub steps: Arc<AtomicU64>,
     seen: Mutex<Option<RunActivity>>,
-    /// Whose answers it waits for.
+    /// The store whose answers the job waits for.
     store: Mutex<Option<Arc<dyn Store>>>,
-    /// Shared with whatever of the job may outlive it.
+    /// Shared with each part of the job that may outlive it.
     uninterruptible: Arc<()>,
 }
 
-/// Held by a part of a job that cannot be ended while it waits for the kernel.
+/// Held by a part of a job that cannot be ended while it is blocked in the kernel.
 #[derive(Debug)]
 pub struct UninterruptibleGuard(#[expect(dead_code, reason = "that it is held is all")] Arc<()>);
 
@@ -119,7 +119,7 @@ impl JobProgress {
         }
     }
 
-    /// Takes over the numbers of a job that another process runs.
+    /// Copies the numbers of a job that another process runs.
     pub fn set(&self, counts: &ProgressCounts) {
         self.enter(counts.phase);
         let numbers = [
@@ -146,7 +146,7 @@ impl JobProgress {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Does `work` in a phase of its own, and goes back to the one before.
+    /// Runs `work` in a phase of its own, and returns to the phase before.
     pub async fn during<T>(&self, phase: JobPhase, work: impl Future<Output = T>) -> T {
         let before = self.phase();
         self.enter(phase);
@@ -155,30 +155,30 @@ impl JobProgress {
         done
     }
 
-    /// A number that is another one whenever something has moved.
+    /// A number that differs whenever something has moved.
     pub fn mark(&self) -> u64 {
         let ProgressCounts { phase, entries, files, bytes_read, bytes_uploaded, bytes_fetched, .. } = self.counts();
         let moved = [entries, files, bytes_read, bytes_uploaded, bytes_fetched, self.steps.load(Ordering::Relaxed)];
         moved.into_iter().fold(phase as u64, u64::wrapping_add)
     }
 
-    /// The job moved, and nothing else counts it.
+    /// Records progress that no other counter shows.
     pub fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The job begins to do this, which may take long.
+    /// Records that the job begins an activity that may take long.
     pub fn begin(&self, activity: RunActivity) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(activity);
         self.step();
     }
 
-    /// What it was last seen doing.
+    /// What the job was last seen doing.
     pub fn last_activity(&self) -> Option<RunActivity> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on it waits for answers of this store.
+    /// Sets the store whose answers the job waits for from now on.
     pub fn set_store(&self, store: &Arc<dyn Store>) {
         *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(store));
     }
@@ -188,12 +188,12 @@ impl JobProgress {
         self.store.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.last_attempt_error()
     }
 
-    /// To be held by what cannot be ended.
+    /// A guard for a part of the job that cannot be ended.
     pub fn enter_uninterruptible(&self) -> UninterruptibleGuard {
         UninterruptibleGuard(Arc::clone(&self.uninterruptible))
     }
 
-    /// Whether something that cannot be ended still goes on.
+    /// Whether a part that cannot be ended still runs.
     pub fn is_uninterruptible(&self) -> bool {
         Arc::strong_count(&self.uninterruptible) > 1
     }

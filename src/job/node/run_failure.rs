@@ -1,7 +1,8 @@
-//! How a role's last run on this node failed: kept in the state directory until the next commit, for whoever asks how the role
-//! stands, and told to the other nodes. A run that was committed needs no memory: the journal has it.
+//! How a role's last run on this node failed: kept in the state directory until the next commit, shown in the role's
+//! status, and published to the other nodes. A committed run needs no memory: the journal has it.
 //!
-//! The state directory may be what fails. So a process knows by itself what it could not write there, and a daemon says it to whoever asks.
+//! The state directory may be what fails. Therefore a process also keeps what it could not write there, and a daemon
+//! reports it in its status.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,10 @@ use crate::job::report::{ADVICE, RunOutcome};
 use crate::repo::crypto::{DerivedKeys, SALT_LEN, SealedPart};
 use crate::text;
 
-/// The most of an error that is kept, in characters: it is read in one line of monitoring, and put into one small object.
+/// Maximum length of a kept error, in characters: it is read in one line of monitoring, and put into one small object.
 const ERROR_MAX: usize = 300;
 
-/// The largest sealed failure that is opened: an object of another origin may be of any size.
+/// Maximum size of a sealed failure that is opened: an object of another origin may be of any size.
 const SEALED_MAX: usize = 16 << 10;
 
 /// A run that ended without a commit.
@@ -29,47 +30,48 @@ const SEALED_MAX: usize = 16 << 10;
 pub struct RunFailure {
     /// How it ended.
     pub outcome: RunOutcome,
-    /// What was tried.
+    /// The step that failed.
     #[serde(default)]
     pub step: RunStep,
-    /// When, by this node's clock.
+    /// When it ended, by this node's clock.
     pub time: Timestamp,
-    /// For which slot.
+    /// Slot of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<Timestamp>,
-    /// Why.
+    /// Text of the error.
     pub error: String,
-    /// How many failed one after the other.
+    /// Number of consecutive failures.
     pub failures: u32,
-    /// The number of the newest commit's record as it was known then; 0: there was none.
+    /// Sequence number of the newest commit known at that time; 0: there was none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after: Option<u64>,
 }
 
 impl RunFailure {
-    /// One more failure after those that are remembered.
+    /// This failure, counted on top of the remembered ones.
     pub(crate) fn after(self, before: Option<&Self>) -> Self {
         let failures = before.map_or(1, |before| before.failures.saturating_add(1));
         Self { failures, error: bounded_error(&self.error), ..self }
     }
 
-    /// Whether it is not even known who has the role.
+    /// Whether it is unknown which node has the role.
     fn is_doubt(&self) -> bool {
         (self.step, self.outcome) == (RunStep::Takeover, RunOutcome::Unknown)
     }
 
-    /// What of it is news for the other nodes: not each repetition.
+    /// The part that makes a failure news for the other nodes; repetitions are not.
     pub(crate) fn fingerprint(&self) -> (RunOutcome, RunStep, &str) {
         (self.outcome, self.step, &self.error)
     }
 
-    /// As it is reported of the node with this label.
+    /// The summary of this failure on the node with label `node`.
     pub(crate) fn into_report(self, node: String) -> RunSummary {
         let Self { outcome, step, time, slot, error, failures, after } = self;
         RunSummary { node, outcome, step, time, slot, error: bounded_error(&error), failures, after }
     }
 
-    /// For an object that the store's other users can read: errors name files and commands, which the store is not told.
+    /// Sealed for an object that other users of the store can read: errors name files and commands, which the store
+    /// must not learn.
     pub(crate) fn seal(&self, keys: &DerivedKeys, id: [u8; 16], env: &Env) -> String {
         let salt: [u8; SALT_LEN] = env.random_bytes();
         let mut bytes = salt.to_vec();
@@ -78,7 +80,7 @@ impl RunFailure {
         hex::encode(bytes)
     }
 
-    /// The same, opened; `None`: it is not what a node of this role wrote there.
+    /// Opens a sealed failure; `None`: a node of this role did not write it there.
     pub(crate) fn open(sealed: &str, keys: &DerivedKeys, id: [u8; 16]) -> Option<Self> {
         let bytes = hex::decode(Some(sealed).filter(|sealed| sealed.len() <= SEALED_MAX)?).ok()?;
         let (salt, sealed) = bytes.split_first_chunk::<SALT_LEN>()?;
@@ -86,8 +88,8 @@ impl RunFailure {
     }
 }
 
-/// An error's text in one line of bounded length, without anything that a terminal would take for a command, and without the
-/// advice: that is for whoever started the run.
+/// An error's text in one line of bounded length, without control sequences, and without the advice: that is for the
+/// person who started the run.
 fn bounded_error(error: &str) -> String {
     let error = error.split(&format!(". {ADVICE}")).next().unwrap_or_default();
     let words = error.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -99,8 +101,8 @@ fn bounded_error(error: &str) -> String {
     out
 }
 
-/// The runs that ended without a commit, as one node knows of them: its own, and those that `peers` told of. What they told is opened
-/// with the repository's `keys`, so that it is known to be theirs.
+/// The runs that ended without a commit, as one node knows them: its own, and those that `peers` published. What peers
+/// published is opened with the repository's `keys`, which proves that it is theirs.
 pub(crate) fn known_failures(
     own: Option<RunFailure>,
     label: &str,
@@ -112,18 +114,19 @@ pub(crate) fn known_failures(
     own.map(|failure| failure.into_report(label.to_owned())).into_iter().chain(told).collect()
 }
 
-/// What a process knows of its roles' failures and could not write down, the end of one as well. Clones are the same.
+/// Changes to a process's failures that it could not write down, including that a failure is over. Clones share the
+/// same state.
 #[derive(Debug, Clone, Default)]
 pub struct UnsavedFailures(Arc<Mutex<BTreeMap<RoleName, Option<RunFailure>>>>);
 
 impl UnsavedFailures {
     fn all(&self) -> MutexGuard<'_, BTreeMap<RoleName, Option<RunFailure>>> {
-        // Each change is one step.
+        // Each change is one step, so a poisoned lock protects nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where one role's failure is kept.
+/// File in which one role's failure is kept.
 #[derive(Debug, Clone)]
 pub struct RunFailureFile {
     env: Env,
@@ -139,13 +142,13 @@ impl RunFailureFile {
         Self { unwritten, ..Self::at(&runner.env, &runner.state_dir, role) }
     }
 
-    /// The same for whoever only looks.
+    /// The same for a command that only reads.
     pub fn at(env: &Env, state_dir: &Path, role: &RoleName) -> Self {
         let path = state_dir.join("failures").join(format!("{role}.json"));
         Self { env: env.clone(), role: role.clone(), path, unwritten: UnsavedFailures::default() }
     }
 
-    /// The failure after which nothing was committed here; also none where it cannot be read, which is said.
+    /// The failure since the last commit here; `None` with a warning if it cannot be read.
     pub fn load(&self) -> Option<RunFailure> {
         self.try_load().unwrap_or_else(|error| {
             tracing::warn!("whether the last run failed cannot be read: {}: {error}", self.path.display());
@@ -153,13 +156,13 @@ impl RunFailureFile {
         })
     }
 
-    /// The same for whoever tells that it cannot be read.
+    /// The same for a caller that reports the error itself.
     pub fn try_load(&self) -> std::io::Result<Option<RunFailure>> {
         let unwritten = self.unwritten.all().get(&self.role).cloned();
         unwritten.map_or_else(|| self.env.read_json(&self.path), Ok)
     }
 
-    /// Keeps one more.
+    /// Adds a failure.
     pub(crate) fn add(&self, failure: RunFailure) {
         let failure = failure.after(self.load().as_ref());
         let kept = serde_json::to_vec(&failure).map_err(std::io::Error::other).and_then(|bytes| {
@@ -179,7 +182,7 @@ impl RunFailureFile {
         }
     }
 
-    /// A run was committed.
+    /// Forgets the failure after a commit.
     pub(crate) fn clear(&self) {
         let mut unwritten = self.unwritten.all();
         match self.env.files.remove(&self.path) {
@@ -191,14 +194,14 @@ impl RunFailureFile {
         }
     }
 
-    /// The lease was answered: that it was not is over.
+    /// Forgets a failure to reach the lease, because it has been answered.
     pub(crate) fn clear_doubt(&self) {
         if self.load().is_some_and(|failure| failure.is_doubt()) {
             self.clear();
         }
     }
 
-    /// The role was taken over: what stood in the way of that is gone.
+    /// Forgets a failure to take over, because the role has been taken over.
     pub(crate) fn clear_takeover(&self) {
         if self.load().is_some_and(|failure| failure.step == RunStep::Takeover) {
             self.clear();
@@ -251,7 +254,7 @@ mod tests {
     fn a_failure_that_cannot_be_written_down_is_known_to_the_process_and_ends_there() {
         let dir = tempfile::tempdir().unwrap();
         let kept = RunFailureFile::at(&Env::host(), dir.path(), &"app".parse().unwrap());
-        // Where the directory should be is a file: nothing can be written, as on a disk that is full.
+        // A file is where the directory should be: nothing can be written, as on a full disk.
         std::fs::write(dir.path().join("failures"), b"").unwrap();
         kept.add(failure("one"));
         kept.clone().add(failure("two"));

@@ -1,29 +1,31 @@
 //! When a run makes no progress: judged from counters and the time, and from nothing else. Pure.
 //!
-//! The invariants that live here: only a time in which somebody looked, and saw nothing move, counts, so that a process that was itself
-//! stopped accuses none of its runs; and whatever a run is known to wait for on purpose counts as a move.
+//! The invariants that live here: only time between two observations without movement counts, so a process that was
+//! itself stopped does not accuse its runs; and whatever a run waits for on purpose counts as movement.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
 
 use crate::repo::entry::TreePath;
 
-/// So often is a run looked at within the time that it may be silent, and the bounds of the pause between two looks.
+/// Number of observations within the time that a run may be silent, and the bounds of the pause between two of them.
 const LOOKS: u32 = 20;
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// The most of the time since the last look that counts as silence, in pauses between two looks.
+/// Maximum silence that one observation adds, in pauses between two observations.
 const LOOK_LATE: u32 = 3;
 
-/// So many packs may wait for the bandwidth that `limit_upload` leaves them, before the first of them is through: two of each of eight runs.
+/// Number of packs that may wait for the bandwidth of `limit_upload` before the first of them is through: two of each
+/// of eight runs.
 const PACKS_WAITING: u64 = 16;
 
-/// The pause between two looks at a run that may be silent for so long.
+/// The pause between two observations of a run that may be silent for `limit`.
 pub fn check_interval(limit: Duration) -> Duration {
     (limit / LOOKS).clamp(LOOK.0, LOOK.1)
 }
 
-/// How long a run may be silent: what is configured, and where uploads are slowed down on purpose what that takes.
+/// How long a run may be silent: what is configured, and, if uploads are slowed down on purpose, the time that the
+/// slowdown takes.
 pub fn stall_limit(stall_timeout: Duration, limit_upload: Option<u64>, pack_bytes: usize) -> Duration {
     let sent = |rate: u64| Duration::from_secs(PACKS_WAITING * pack_bytes as u64 / rate.max(1));
     stall_timeout.saturating_add(limit_upload.map(sent).unwrap_or_default())
@@ -56,9 +58,9 @@ impl Display for RunActivity {
 /// A run that made no progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunStall {
-    /// For how long.
+    /// Length of the silence.
     pub silent: Duration,
-    /// What it was last seen doing; `None`: nothing but waiting for the store.
+    /// What the run was last seen doing; `None`: it only waited for the store.
     pub last: Option<RunActivity>,
     /// How the last request to the store failed, if none has had an answer since.
     pub store_error: Option<String>,
@@ -66,7 +68,7 @@ pub struct RunStall {
 
 impl Display for RunStall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Whole seconds are enough, where there are any.
+        // Whole seconds are enough if there is at least one.
         let silent = self.silent;
         let silent = if silent.as_secs() > 0 { Duration::from_secs(silent.as_secs()) } else { silent };
         write!(f, "made no progress for {}: ", humantime::format_duration(silent))?;
@@ -81,18 +83,18 @@ impl Display for RunStall {
     }
 }
 
-/// How a run goes.
+/// Progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StallState {
-    /// It has moved since the last look.
+    /// The run has moved since the last observation.
     Moving,
-    /// It has not moved for so long.
+    /// The run has not moved for this long.
     Silent(Duration),
-    /// It has not moved for longer than it may.
+    /// The run has not moved for longer than it may.
     Stalled(Duration),
 }
 
-/// Judges one run.
+/// Detects the stall of one run.
 #[derive(Debug)]
 pub struct StallDetector {
     limit: Duration,
@@ -103,12 +105,12 @@ pub struct StallDetector {
 }
 
 impl StallDetector {
-    /// Of a run that begins now, with its counters at `mark`, and may be silent for `stall_limit`.
+    /// For a run that begins now with its counters at `mark`, and may be silent for `limit`.
     pub fn new(limit: Duration, now: Duration, mark: u64) -> Self {
         Self { limit, counted_max: check_interval(limit) * LOOK_LATE, mark, looked: now, silent: Duration::ZERO }
     }
 
-    /// Looks at it: `mark` is another number whenever something has moved.
+    /// Observes the run; `mark` differs whenever something has moved.
     pub fn observe(&mut self, now: Duration, mark: u64) -> StallState {
         let passed = now.saturating_sub(self.looked).min(self.counted_max);
         self.looked = now;
@@ -146,7 +148,7 @@ mod tests {
     fn a_process_that_was_stopped_itself_accuses_nobody() {
         let at = Duration::from_secs;
         let mut judge = StallDetector::new(LIMIT, at(0), 7);
-        // Two seconds lie between two looks, so at most six of an hour count.
+        // Two seconds lie between two observations, so at most six of an hour count.
         assert_eq!(judge.observe(at(3600), 7), StallState::Silent(at(6)));
         assert_eq!(judge.observe(at(3602), 7), StallState::Silent(at(8)));
         assert_eq!(judge.observe(at(3600), 7), StallState::Silent(at(8)), "a clock that goes back counts for nothing");

@@ -1,28 +1,28 @@
-//! Watches a run from beside it: ends it when it makes no progress, and waits no longer than it must for what does not end.
+//! Watches a run from outside: ends it when it makes no progress, and bounds the wait for its end.
 //!
-//! The invariant that lives here: what was left behind cannot commit. A permit is part of the run, and a run that does not end is
-//! dropped with it; what may go on is a thread that waits for the kernel, and has none.
+//! The invariant that lives here: a run that was left behind cannot commit. A permit is part of the run, and a run that
+//! does not end is dropped with it; what may go on is a thread that is blocked in the kernel, and it has no permit.
 
 use std::time::Duration;
 
 use crate::job::node::context::NodeContext;
 use crate::job::node::stall::{RunStall, StallDetector, StallState, check_interval};
 
-/// How long a run that was told to end is waited for: it leaves behind what is blocked, waits for the answer to an append, and
+/// How long a cancelled run is waited for: it leaves behind what is blocked, waits for the answer to an append, and
 /// runs its hook `after`.
 const END_MAX: Duration = Duration::from_mins(2);
 
-/// What became of a run.
+/// How a watched run ended.
 #[derive(Debug)]
 pub(crate) struct WatchedRun<T> {
-    /// What it came to; `None`: it did not end, and was dropped.
+    /// Its result; `None`: it did not end, and was dropped.
     pub(crate) done: Option<T>,
-    /// Why it was ended, if it was.
+    /// The stall, if the run was ended because of one.
     pub(crate) stall: Option<RunStall>,
 }
 
-/// Does `work`, and ends it when nothing of it moves for longer than `limit`: its `cancel`, which must be its own, is set then.
-/// `pace` is told how it goes.
+/// Runs `work`, and ends it when nothing moves for longer than `limit`: then `runner.cancel`, which must belong to this
+/// run alone, is set. `pace` is called with each observation.
 pub(crate) async fn run_watched<T>(
     runner: &NodeContext,
     limit: Duration,
@@ -42,7 +42,7 @@ pub(crate) async fn run_watched<T>(
     WatchedRun { done, stall: Some(stall) }
 }
 
-/// Resolves when nothing has moved for longer than `limit`, with how long that was.
+/// Resolves when nothing has moved for longer than `limit`, with the length of the silence.
 async fn wait_for_stall(runner: &NodeContext, limit: Duration, pace: &(dyn Fn(StallState) + Sync)) -> Duration {
     let (env, progress) = (&runner.env, &runner.progress);
     let mut judge = StallDetector::new(limit, env.clock.boottime(), progress.mark());

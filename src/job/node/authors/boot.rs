@@ -1,7 +1,9 @@
-//! The same notes once more, in memory that ends with the boot of the machine ([`Files::boot_dir`](crate::env::Files::boot_dir)).
+//! A second copy of the notes, in memory that lasts for one boot of the machine
+//! ([`Files::boot_dir`](crate::env::Files::boot_dir)).
 //!
-//! A state directory that is set back loses what was noted in it, and a process of this machine then looks like a copy's. These notes are
-//! not set back with it. They are complete since they got their mark: whatever loses one of them gives them another mark, or none.
+//! A state directory that is set back loses the notes in it, and a process of this machine then looks like a process of
+//! a copy. These notes are not set back with it. They are complete since they got their mark: any loss of a note gives
+//! them a new mark, or none.
 
 use std::io;
 use std::path::Path;
@@ -11,25 +13,25 @@ use crate::ids::{InstanceId, RepoId, Seq};
 use crate::job::node::authors::{AuthorNote, AuthorNotes, RecordedAuthors};
 use crate::job::node::local_state::LocalState;
 
-/// The most processes. From so many on the oldest are dropped.
+/// Maximum number of processes. Above it the oldest are dropped.
 const PROCESSES_MAX: usize = 1024;
 
-/// So many of the newest are kept then.
+/// Number of newest processes that are kept then.
 const PROCESSES_KEPT: usize = 512;
 
 /// The notes of one repository in one state directory.
 #[derive(Debug)]
 pub struct BootAuthorNotes {
     notes: AuthorNotes,
-    /// It is their directory only as long as this is there.
+    /// Keeps the directory in place while the notes are in use.
     _dir: BootDir,
 }
 
 impl BootAuthorNotes {
-    /// Those of this boot.
+    /// The notes of this boot.
     ///
     /// # Errors
-    /// There is no such memory, or which boot this is cannot be told.
+    /// The host has no such memory, or its boot ID is unknown.
     pub fn open(env: &Env, state_dir: &Path, repo: RepoId) -> io::Result<Self> {
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "which boot of the machine this is cannot be told");
         let boot = env.clock.boot_id().ok_or_else(unknown)?;
@@ -41,15 +43,15 @@ impl BootAuthorNotes {
         Ok(Self { notes: AuthorNotes::new(place, env.clone()), _dir: dir })
     }
 
-    /// Who is noted.
+    /// The noted processes.
     pub fn read(&self) -> RecordedAuthors {
         self.notes.read()
     }
 
-    /// Notes this process, if it is not yet, and returns the mark of the notes.
+    /// Notes this process unless it is noted already, and returns the mark of the notes.
     ///
     /// # Errors
-    /// They cannot be written. Then they are removed, so that they are not taken for complete.
+    /// The notes cannot be written. They are removed then, so that they do not count as complete.
     pub async fn note(&self, instance: InstanceId) -> io::Result<u64> {
         let noted = match self.notes.hold().await {
             Ok(Some(held)) => {
@@ -69,7 +71,7 @@ impl BootAuthorNotes {
         noted
     }
 
-    /// With the lock held.
+    /// The caller holds the lock.
     fn add(&self, instance: InstanceId) -> io::Result<u64> {
         let RecordedAuthors { mark, mut notes } = self.notes.read();
         let is_noted = notes.iter().any(|note| note.instance == instance);
@@ -91,11 +93,11 @@ impl BootAuthorNotes {
         }
     }
 
-    /// The mark; where there is none the notes get one now. `announce` says in the state directory what it will be: who is noted
-    /// there later and not here is seen then.
+    /// The mark of the notes; if they have none they get one now. `announce` first writes the new mark into the state
+    /// directory, so that a process that is noted there later, but not here, is detected.
     ///
     /// # Errors
-    /// They cannot be written, or a process is noting itself.
+    /// The notes cannot be written, or another process is writing its note.
     pub fn mark(&self, announce: impl FnOnce(u64) -> io::Result<()>) -> io::Result<u64> {
         if let Some(mark) = self.notes.read().mark {
             return Ok(mark);
@@ -112,16 +114,16 @@ impl BootAuthorNotes {
     }
 }
 
-/// Notes that a process is about to append record `seq`: in memory if that is possible, and in the state directory.
+/// Notes that a process is about to append record `seq`: in memory if possible, and in the state directory.
 ///
 /// # Errors
-/// It cannot be noted in the state directory.
+/// The note cannot be written in the state directory.
 pub(crate) async fn note_author(local: &LocalState, instance: InstanceId, seq: Seq) -> io::Result<()> {
     let boot = note_in_boot_dir(local, instance).await;
     local.authors().note(AuthorNote { instance, seq, boot }).await
 }
 
-/// Notes a process in memory alone; the mark of the notes, `None`: it is not possible.
+/// Notes a process in memory only. Returns the mark of the notes, or `None` if they cannot be written.
 pub(crate) async fn note_in_boot_dir(local: &LocalState, instance: InstanceId) -> Option<u64> {
     let noted = match local.boot_notes() {
         Ok(notes) => notes.note(instance).await,
@@ -130,17 +132,17 @@ pub(crate) async fn note_in_boot_dir(local: &LocalState, instance: InstanceId) -
     noted.inspect_err(|error| tracing::debug!("the notes in memory of who appends: {error}")).ok()
 }
 
-/// What the notes in memory say of who wrote with this node's ID.
+/// What the notes in memory say about the processes that write with this node's ID.
 #[derive(Debug)]
 pub(crate) struct BootEvidence {
-    /// The processes of this machine, as far as they are noted.
+    /// The noted processes of this machine.
     pub(crate) own: Vec<InstanceId>,
     /// The mark of the notes, or why they are not complete.
     pub(crate) mark: Result<u64, String>,
 }
 
 impl BootEvidence {
-    /// Asks them on behalf of process `instance`; where there are none they begin here.
+    /// Reads the notes for process `instance`; if there are none, they begin now.
     pub(crate) fn collect(local: &LocalState, instance: InstanceId) -> Self {
         #[cfg(feature = "planted")]
         if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
@@ -199,7 +201,7 @@ mod tests {
             (witness.own.len(), witness.mark.ok())
         }
 
-        /// Does this to the state directory's disk.
+        /// Copies a directory as a backup or clone of the state directory's disk would.
         fn copy(&self, from: &str, to: &str) {
             let (from, to) = (self.dir.path().join(from), self.dir.path().join(to));
             let _ = std::fs::remove_dir_all(&to);
@@ -220,13 +222,13 @@ mod tests {
         }
         std::fs::remove_dir_all(place.dir.path().join("state")).unwrap();
         assert_eq!(place.note(5).await, mark);
-        // A copy elsewhere has none of them.
+        // A copy at another place has none of the notes.
         place.copy("kept", "copy");
         let copy = LocalState::peek(&Env::host(), &place.dir.path().join("copy"), RepoId([1; 16]));
         let theirs = BootEvidence::collect(&copy, process(9));
         assert_eq!(theirs.own, []);
         assert_ne!(theirs.mark, Ok(mark));
-        // Nor has another repository.
+        // Neither has another repository.
         let other = LocalState::open(&Env::host(), &place.dir.path().join("state"), RepoId([2; 16])).unwrap();
         assert_eq!(BootEvidence::collect(&other, process(9)).own, []);
     }
@@ -240,7 +242,7 @@ mod tests {
         let (own, renewed) = place.ask();
         assert_eq!(own, 0);
         assert!(renewed.is_some_and(|renewed| renewed != mark), "{}", file.display());
-        // Damaged: what is left counts, and is not all.
+        // Damaged: the remaining notes count, and are incomplete.
         place.note(2).await;
         std::fs::write(place.notes().notes.file(), format!("{} 0\n", process(3))).unwrap();
         let (own, again) = place.ask();
@@ -269,11 +271,11 @@ mod tests {
     async fn a_process_that_cannot_be_noted_makes_them_incomplete() {
         let place = Place::new();
         let mark = place.note(1).await;
-        // It writes and is in none: another user's, or in a sandbox.
+        // A process that appends and is not noted in memory: another user's, or one in a sandbox.
         place.local.authors().note(AuthorNote { instance: process(2), seq: Seq(2), boot: None }).await.unwrap();
         let why = BootEvidence::collect(&place.local, process(0)).mark.unwrap_err();
         assert!(why.contains("another user's"), "{why}");
-        // One that fails takes the file with it.
+        // A note that fails removes the file.
         let place = Place::new();
         assert_ne!(place.note(1).await, mark);
         let notes = place.notes();
@@ -285,7 +287,7 @@ mod tests {
         drop(held);
         let last = place.local.authors().read().notes.last().copied();
         assert_eq!(last, Some(AuthorNote { instance: process(3), seq: Seq(3), boot: None }));
-        // Somebody who only looks begins them anew, and says so.
+        // A process that only reads begins the notes again, and says so in the state directory.
         let (_, renewed) = place.ask();
         let last = place.local.authors().read().notes.last().copied();
         assert_eq!(last, Some(AuthorNote { instance: process(0), seq: Seq(0), boot: renewed }));
