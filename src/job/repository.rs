@@ -1,4 +1,4 @@
-//! The repository of a role as the verbs use it: created, opened with a key, or read only; and where its journal can be written.
+//! The repository of a role: how verbs create it, open it with a key or read only, and where its journal is written.
 
 pub mod init;
 pub mod journal_access;

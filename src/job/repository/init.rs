@@ -1,8 +1,9 @@
-//! `init`: makes a role's repository, or finds that it is there. Safe to repeat, on one node or on all at once.
+//! `init`: creates a role's repository, or finds that it exists. Safe to repeat, on one node or on all at once.
 //!
-//! `format` is written last and only if absent: before it is there nothing reads the prefix as a repository, so an `init` that
-//! was cut short is simply done again. A prefix that holds anything else is refused: a second repository over the remains of a
-//! first would make both unreadable. Where the store ignores conditions, etcd chooses the one `format` of those that are put at once.
+//! `format` is written last and only if absent: before it is there nothing reads the prefix as a repository, so an
+//! interrupted `init` is simply run again. A prefix that holds anything else is refused: a second repository over the
+//! remains of a first would make both unreadable. In a store that ignores conditions, etcd chooses one of the `format`
+//! objects that are put at the same time.
 
 mod claim;
 
@@ -31,97 +32,97 @@ use crate::repo::object_keys;
 use crate::store::proof::{self, ProofFailure};
 use crate::store::{ObjectMeta, PutOutcome, SizeLimit, Store, StoreError, list_filtered, put_idempotent};
 
-/// Formats and key slots are put by [`put_new`].
+/// Size limit for reading back what [`put_new`] wrote: formats and key slots.
 const PUT_NEW_MAX: SizeLimit = SizeLimit::FORMAT;
 
-/// How often a put of unknown outcome is looked at again before `init` gives up.
+/// Number of attempts of a put with unknown outcome before `init` gives up.
 const PUT_ATTEMPTS: u32 = 5;
 
-/// Why `init` did not make a repository.
+/// Why `init` did not create a repository.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// What is there cannot be opened.
+    /// The repository that is there cannot be opened.
     #[error("{0}")]
     Open(#[from] OpenError),
-    /// The store.
+    /// A request to the store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// Nothing is there, where this node knows a repository.
+    /// No repository is there, although this node knows one.
     #[error("{store} has no repository of role {role}, and this node knows one there ({repository}): is it mounted?")]
     Gone {
-        /// Where.
+        /// Store in which the repository is missing.
         store: String,
-        /// Which role.
+        /// Role of the missing repository.
         role: RoleName,
-        /// The repository's ID.
+        /// ID of the missing repository.
         repository: RepoId,
     },
-    /// Whether this node knows a repository there is not known.
+    /// It is unknown whether this node knows a repository there.
     #[error(
         "which repository this node knows in {store} cannot be read, so whether one is missing there cannot be told: {error}"
     )]
     Unread {
-        /// Where.
+        /// Store whose known repository cannot be read.
         store: String,
-        /// Why.
+        /// Error of reading the state directory.
         error: std::io::Error,
     },
-    /// Something else is there.
+    /// The prefix holds something other than a repository.
     #[error("{store} holds {key}, but no repository: refusing to make one over it")]
     NotEmpty {
-        /// Where.
+        /// Store with the foreign objects.
         store: String,
-        /// The first thing that was found.
+        /// Key of the first object that was found.
         key: String,
     },
-    /// The store cannot hold a journal.
+    /// The store does not keep the conditions that a journal needs.
     #[error("{store} cannot hold a journal: {failure}")]
     Proof {
-        /// Where.
+        /// Store that failed the proof.
         store: String,
-        /// How it failed.
+        /// How the store broke the condition.
         failure: ProofFailure,
     },
-    /// No answer shows whether it can.
+    /// The proof was inconclusive: it is unknown whether the store can hold a journal.
     #[error("whether {store} can hold a journal cannot be told: {failure}")]
     Unproved {
-        /// Where.
+        /// Store whose proof was inconclusive.
         store: String,
-        /// What came instead.
+        /// Answer or failure that left the proof inconclusive.
         failure: ProofFailure,
     },
-    /// The journal cannot be where it is, or shall be.
+    /// The journal cannot be in the place that the config or `format` names.
     #[error("{0}")]
     Seat(#[from] EtcdHeadError),
-    /// Etcd.
+    /// A request to etcd failed.
     #[error("{0}")]
     Register(#[from] RegisterError),
-    /// The key file could not be made.
+    /// The key file could not be created.
     #[error("{}: {error}", path.display())]
     KeyFile {
-        /// Which.
+        /// Path of the key file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         error: std::io::Error,
     },
-    /// A key from `key export` opens one repository and can make none.
+    /// A key from `key export` opens one repository and cannot create one.
     #[error("{} holds the exported key of one repository; making a new one takes a key file or a passphrase", .0.display())]
     ExportedKey(PathBuf),
-    /// It may be there or not.
+    /// It is unknown whether an object was written.
     #[error("whether {key} was written cannot be told: {why}")]
     Unknown {
-        /// Which object.
+        /// Key of the object.
         key: String,
         /// What came instead of an answer.
         why: String,
     },
 }
 
-/// Refuses to make a repository where this node knows one that is not there now: a file system that is not mounted, a store that was
-/// emptied. `store`: nothing, where it is a directory that does not exist.
+/// Refuses to create a repository where this node knows one that is missing now: the file system is not mounted, or the
+/// store was emptied. `store` is `None` if it is a directory that does not exist.
 ///
 /// # Errors
-/// It is gone, or the store does not answer.
+/// The known repository is gone, or the store does not answer.
 pub async fn refuse_gone(
     store: Option<&dyn Store>,
     place: &RepositoryLocation,
@@ -137,13 +138,13 @@ pub async fn refuse_gone(
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
-        // What is left of it is told first.
+        // If something is left of the repository, that is reported instead.
         refuse_remains(store, place.role()).await?;
     }
     Err(InitError::Gone { store: place.store().to_owned(), role: place.role().clone(), repository })
 }
 
-/// Makes the repository of `role`, or opens the one that is there.
+/// Creates the repository of `role`, or opens the existing one.
 pub async fn init(
     store: Arc<dyn Store>,
     role: &RoleName,
@@ -168,7 +169,7 @@ pub async fn init(
         Err(e) => return Err(e.into()),
     }
     if let Err(error) = refuse_remains(store.as_ref(), role).await {
-        // Another node may have made it just now.
+        // Another node may have created it at the same moment.
         let repository = Repository::open(store, role, key).await;
         return repository.map_err(|_| error).and_then(|repository| existing_repository(repository, report, seats));
     }
@@ -202,7 +203,7 @@ pub async fn init(
         chunker: ChunkerParams::default(),
         clear_key: secret.is_none().then(|| hex::encode(&keyring.first().0[..])),
     };
-    // Of two nodes that do this at once one wins; both end up with the winner's repository.
+    // If two nodes do this at once, one wins and both end up with the winner's repository.
     let object = format.encode(&keys);
     report.created = match journal {
         JournalLocation::Bucket => put_new(store.as_ref(), &object_keys::format(role), object).await?,
@@ -218,7 +219,7 @@ fn store_time(store: &dyn Store, now: Timestamp) -> Timestamp {
     store.clock_offset().and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
 }
 
-/// The repository that is there, if it is what the config wants.
+/// The existing repository, if its journal is where the config wants it.
 fn existing_repository(
     repository: Repository,
     report: InitRoleReport,
@@ -230,7 +231,7 @@ fn existing_repository(
     Ok((repository, report))
 }
 
-/// Where a journal lives, in the config's words.
+/// The location of a journal, in the config's words.
 fn place(home: JournalLocation) -> JournalPlacement {
     match home {
         JournalLocation::Bucket => JournalPlacement::Bucket,
@@ -238,7 +239,7 @@ fn place(home: JournalLocation) -> JournalPlacement {
     }
 }
 
-/// Decides where the journal lives: once, since `format` says so from then on.
+/// Decides where the journal lives. This is done once, because `format` records it.
 async fn choose_journal_home(
     store: &dyn Store,
     role: &RoleName,
@@ -263,7 +264,7 @@ async fn choose_journal_home(
     Ok(JournalLocation::Etcd { cluster: claim.read().await?.cluster })
 }
 
-/// Key slots and probes without a `format` are an `init` that was cut short; anything else is somebody's data.
+/// Key slots and probes without a `format` are left from an interrupted `init`; anything else is a person's data.
 async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitError> {
     let own = [object_keys::keys_prefix(role), object_keys::live_prefix(role)];
     let not_empty = |key| InitError::NotEmpty { store: store.describe(), key };
@@ -271,7 +272,7 @@ async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitEr
     if let Some(key) = list_filtered(store, &object_keys::role_prefix(role), 1, foreign).await?.found.pop() {
         return Err(not_empty(key));
     }
-    // A listing may lack what is there. A journal begins with this record, and keeps it.
+    // A listing may be incomplete. A journal begins with this record, and never loses it.
     let first = object_keys::record(role, Seq(1));
     match store.get(&first, SizeLimit::RECORD).await {
         Ok(_) => Err(not_empty(first)),
@@ -280,7 +281,8 @@ async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitEr
     }
 }
 
-/// Puts an object that nobody else writes the same way. True: it is ours; false: another one is there.
+/// Puts an object whose content no other process writes. Returns whether the stored object is this one; otherwise
+/// another one is there.
 pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8>) -> Result<bool, InitError> {
     let object = Bytes::from(object);
     let mut last = String::new();
@@ -290,7 +292,7 @@ pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8
             Ok(PutOutcome::Exists) => return Ok(store.get(key, PUT_NEW_MAX).await? == object),
             Ok(PutOutcome::Unknown { why }) => last = why,
             Err(error) if last.is_empty() => return Err(error.into()),
-            // A refusal tells nothing of an earlier put that may be in flight.
+            // A refusal says nothing about an earlier put that may still be in flight.
             Err(error) => last = error.to_string(),
         }
         match store.get(key, PUT_NEW_MAX).await {
@@ -302,7 +304,8 @@ pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8
     Err(InitError::Unknown { key: key.to_owned(), why: last })
 }
 
-/// The configured secret. A key file that is missing is made, since nothing was encrypted with it yet; true if it was.
+/// The configured secret. A missing key file is created, since nothing has been encrypted with it yet. Also returns
+/// whether it was created.
 fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<SlotSecret>, bool), InitError> {
     match (key, read_secret(key)) {
         (_, Ok(secret)) => Ok((secret.map(|(secret, _)| secret), false)),
@@ -317,11 +320,12 @@ fn make_secret(key: &KeySource, env: &Env) -> Result<(Option<SlotSecret>, bool),
     }
 }
 
-/// Writes a key file that nobody else can read, and that a crash cannot lose once something was encrypted with it.
+/// Writes a key file that only its owner can read, durably, so that a crash cannot lose it once something was encrypted
+/// with it.
 pub fn write_key_file(path: &Path, secret: &SlotSecret) -> std::io::Result<()> {
     let text = secret.to_key_file_text().ok_or_else(|| std::io::Error::other("a passphrase has no key file"))?;
     let parent = file::parent(path);
-    // One that is missing may be mistyped, or a disk that is not mounted.
+    // A missing directory may be a typing error, or a disk that is not mounted.
     if !parent.try_exists()? {
         let why = format!("there is no directory {}", parent.display());
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, why));

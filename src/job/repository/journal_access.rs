@@ -1,4 +1,5 @@
-//! Where a role's journal is written: in its store, or with its head in etcd. Settled at `init`; whoever only reads never comes here.
+//! Where a role's journal is written: in its store, or with its head in etcd. `init` settles it. Readers do not need
+//! this module.
 
 use std::sync::Arc;
 
@@ -14,25 +15,25 @@ use crate::journal::register::etcd::EtcdRegisters;
 use crate::journal::register::{self, Register, RegisterService};
 use crate::repo::format::JournalLocation;
 
-/// What this process can write journals to. Clones are the same.
+/// Access to the places where this process can write journals. Clones share the same state.
 #[derive(Debug, Clone, Default)]
 pub struct JournalAccess {
     registers: Option<Arc<dyn RegisterService>>,
-    /// What the config says of journals, and where it does.
+    /// The journal placement in the config, and its position there.
     placement: Option<(JournalPlacement, ConfigLocation)>,
-    /// Which store they belong to, for two of them that share an etcd.
+    /// Identifies the store, for two stores that share an etcd.
     store: String,
 }
 
 impl JournalAccess {
-    /// Those of `settings`, with these registers.
+    /// Access according to `settings`, with these registers.
     pub fn new(settings: &Settings, registers: Option<Arc<dyn RegisterService>>) -> Self {
         let (store, at) = (&settings.store, settings.journal_at.clone());
         let name = format!("{} {}", store.url, store.endpoint.as_deref().unwrap_or_default());
         Self { registers, placement: Some((store.journal, at)), store: name }
     }
 
-    /// Those of `settings`, with a way of their own to etcd.
+    /// Access according to `settings`, with a connection to etcd of its own.
     #[cfg(feature = "etcd")]
     pub fn connect(settings: &Settings) -> Self {
         let registers =
@@ -40,43 +41,43 @@ impl JournalAccess {
         Self::new(settings, registers)
     }
 
-    /// Stores alone: this program was built without etcd.
+    /// Access to journals in stores only: this program was built without etcd.
     #[cfg(not(feature = "etcd"))]
     pub fn connect(settings: &Settings) -> Self {
         Self::new(settings, None)
     }
 
-    /// Stores, and these registers.
+    /// Access to journals in stores, and in these registers.
     pub fn with(registers: Arc<dyn RegisterService>) -> Self {
         Self { registers: Some(registers), ..Self::default() }
     }
 
-    /// Where the config wants journals.
+    /// The journal placement in the config.
     pub fn said(&self) -> JournalPlacement {
         self.placement.as_ref().map_or(JournalPlacement::Auto, |(said, _)| *said)
     }
 
-    /// With a wish, for tests.
+    /// Sets the placement, for tests.
     #[cfg(test)]
     pub(crate) fn with_placement(self, said: JournalPlacement) -> Self {
         Self { placement: Some((said, ConfigLocation::nowhere())), ..self }
     }
 
-    /// The register that chooses the repository of a role, while that is made.
+    /// The register that chooses the repository of a role while it is created.
     pub fn creation_register(&self, role: &RoleName) -> Option<Arc<dyn Register>> {
         let store = blake3::hash(self.store.as_bytes());
         self.register(&format!("init/{role}/{}", hex::encode(&store.as_bytes()[..8])))
     }
 
-    /// A register of this name, if there are any.
+    /// The register of this name, if etcd is configured.
     pub fn register(&self, name: &str) -> Option<Arc<dyn Register>> {
         self.registers.as_ref().map(|registers| registers.register(name))
     }
 
-    /// The journal of a repository, to be read before something is done and appended to.
+    /// The journal of a repository, for writing.
     ///
     /// # Errors
-    /// The config says that it is elsewhere, or has no way to it. Nobody is asked.
+    /// The config names another placement, or has no access to the journal's place. No request is made.
     pub fn journal(
         &self,
         repository: &Repository,
@@ -94,10 +95,10 @@ impl JournalAccess {
         Ok(journal.with_etcd_head(EtcdHead { register, cluster: home }))
     }
 
-    /// Refuses a config that says of the journal what is not so.
+    /// Refuses a config that names another place for the journal than `format` does.
     ///
     /// # Errors
-    /// It does.
+    /// The two differ.
     pub fn check_placement(&self, repository: &Repository) -> Result<(), EtcdHeadError> {
         let Some((said, at)) = &self.placement else { return Ok(()) };
         let so = match (said, repository.format.journal) {

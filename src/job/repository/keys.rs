@@ -1,7 +1,7 @@
-//! The keys of a repository: export the repository key, add and remove the slots that give it out.
+//! The keys of a repository: export the repository key, add and remove the slots that hold it.
 //!
-//! The invariant: whoever removes a slot has shown a key that still opens the repository afterwards. Losing the last one
-//! loses every backup.
+//! The invariant: a slot is removed only by a caller with a key that still opens the repository afterwards. Losing the
+//! last key loses every backup.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,110 +27,110 @@ use crate::store::{StoreError, StoreErrorKind};
 /// Why keys were not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// There is no key.
+    /// The repository has no keys.
     #[error("the repository is not encrypted, so it has no keys")]
     NotEncrypted,
-    /// The new or the given key file.
+    /// The new or the given key file cannot be used.
     #[error("{0}")]
     Open(#[from] OpenError),
     /// A file could not be written.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         error: io::Error,
     },
     /// A key from `key export` is the repository key itself.
     #[error("{} holds an exported repository key, which needs no slot", .0.display())]
     ExportedKey(PathBuf),
-    /// It opens the repository already.
+    /// The new secret opens the repository already.
     #[error("{} opens the repository already, by key {id}", path.display())]
     AlreadyThere {
-        /// Which file.
+        /// File with the secret.
         path: PathBuf,
-        /// Its slot.
+        /// Slot that it opens.
         id: KeyId,
     },
-    /// No such slot.
+    /// The repository has no such slot.
     #[error("the repository has no key {id}; it has {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     NoSuchKey {
-        /// Which.
+        /// ID that was asked for.
         id: KeyId,
-        /// The ones that there are.
+        /// IDs of the existing slots.
         known: Vec<KeyId>,
     },
-    /// Nothing would open the repository any more.
+    /// The slot is the last one.
     #[error("key {0} is the last one: without it the backups would be lost")]
     Last(KeyId),
-    /// The given key would not open the repository any more.
+    /// The slot is the only one that the given key opens.
     #[error(
         "key {0} is the only one that the given key file or passphrase opens, so nothing shows that another one works"
     )]
     Own(KeyId),
-    /// The store does not let anybody delete it.
+    /// The store does not allow the slot to be deleted.
     #[error("the store does not allow key {id} to be deleted ({error}); as recommended, its policy protects keys")]
     Denied {
-        /// Which.
+        /// ID of the slot.
         id: KeyId,
         /// The store's answer.
         error: StoreError,
     },
-    /// Another key is the newest, and the given one does not give it.
+    /// The repository has a newer key, which the given one does not contain.
     #[error("the repository has generation {now} of its key, and the given key gives generation {given}")]
     Superseded {
-        /// The newest, as the journal says.
+        /// Newest generation, according to the journal.
         now: KeyGeneration,
-        /// What is at hand.
+        /// Newest generation in the given key.
         given: KeyGeneration,
     },
-    /// Of a rotation: what is to happen to some slot was not said.
+    /// Rotation: the request does not say what happens to some slot.
     #[error("{0}")]
     Plan(#[from] RotatePlanError),
-    /// Of a rotation: what is to be kept is of no use.
+    /// Rotation: the secret to be kept opens no slot.
     #[error("{} opens no key slot of the repository, so there is nothing to keep", .0.display())]
     OpensNothing(PathBuf),
-    /// Another rotation was made meanwhile.
+    /// Rotation: another one came first.
     #[error(
         "another rotation came first: the repository has generation {0} of its key now, which the given key does not give"
     )]
     Overtaken(KeyGeneration),
-    /// The new slots of a rotation that was cut short open by none of the given secrets.
+    /// Rotation: an interrupted one left new slots that none of the given secrets opens.
     #[error(
         "the rotation to generation {} was cut short or is still under way, and none of the given keys opens what it made: nothing is removed",
         .0.0
     )]
     NotAtHand(KeyGeneration),
-    /// Slots that were not looked at, or not tried, may be in use.
+    /// Slots that were not read or not tried may be in use.
     #[error("the repository has more key slots than are tried: {0} more, any of which may be in use")]
     TooManySlots(usize),
-    /// The new secret is a present one.
+    /// The new secret opens the repository already.
     #[error("the new key opens the repository already, and who has it would read what is written from now on as well")]
     InUse,
-    /// Of a rotation.
+    /// Rotation: the keyring is full.
     #[error("the repository key has had {GENERATIONS_MAX} generations, and no more fit into a key slot")]
     TooManyGenerations,
-    /// Of a rotation: the new slot is not what it was when it was written.
+    /// Rotation: the new slot in the store differs from what was written.
     #[error("the new key {0} does not stand in the store as it was written, so no old one is removed")]
     NotInPlace(KeyId),
-    /// Of a rotation: this node is not to have the role.
+    /// Rotation: this node may not have the role.
     #[error("{0}")]
     Operate(#[from] Box<OperateError>),
-    /// Of a rotation: the journal cannot be read.
+    /// Rotation: the journal cannot be read.
     #[error("{0}")]
     Journal(#[from] JournalError),
-    /// Of a rotation: its record is not in the journal, or that is not known.
+    /// Rotation: its record was not appended, or that is unknown.
     #[error("{0}")]
     Append(#[from] AppendError),
-    /// The store.
+    /// A request to the store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The new slot was not written, or nobody knows.
+    /// The new slot was not written, or that is unknown.
     #[error("{0}")]
     Put(InitError),
 }
 
-/// The text of the repository key, which opens this repository without any slot.
+/// The repository key as an exported secret, which opens this repository without any slot.
 pub fn export(repository: &Repository) -> Result<SlotSecret, KeysError> {
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
@@ -138,14 +138,14 @@ pub fn export(repository: &Repository) -> Result<SlotSecret, KeysError> {
     Ok(SlotSecret::Exported(repository.format.repo, repository.keys.keyring().clone()))
 }
 
-/// [`export`] to a new file that nobody else can read.
+/// [`export`] to a new file that only its owner can read.
 pub async fn export_to(repository: &Repository, path: &Path) -> Result<KeyReport, KeysError> {
     let secret = export(repository)?;
     write_key_file(path, &secret).map_err(|error| KeysError::File { path: path.to_owned(), error })?;
     report(repository, KeyChange::Exported(path.to_owned())).await
 }
 
-/// Lets what `new` names open the repository, too. A key file that is missing is made.
+/// Adds a slot for the secret that `new` names. A missing key file is created.
 pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<KeyReport, KeysError> {
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
@@ -153,11 +153,12 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
     let first = repository.slot.as_slice();
     let KeySlotList { found, skipped: passed_over } =
         slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
-    // One more than are looked at would open for nobody.
+    // A slot beyond those that are read would never be tried.
     if passed_over > 0 {
         return Err(KeysError::TooManySlots(passed_over));
     }
-    // A slot made from an old key would not open what is written now. What slots say of themselves proves nothing: the journal does.
+    // A slot made from an old key would not open what is written now. What slots say about their generation proves
+    // nothing; the journal does.
     match read_only_journal(repository, env).read(None).await {
         Err(JournalError::Rotated { generation, given, .. }) => {
             return Err(KeysError::Superseded { now: generation, given });
@@ -180,13 +181,13 @@ pub async fn add(repository: &Repository, new: &KeySource, env: &Env) -> Result<
     report(repository, KeyChange::Added(id)).await
 }
 
-/// Removes a slot. `given` is what opened the repository for this command; it must open another one.
+/// Removes a slot. `given` is the source that opened the repository for this command; it must open another slot, too.
 pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Result<KeyReport, KeysError> {
     let Some((secret, _)) = read_secret(given)? else { return Err(KeysError::NotEncrypted) };
     let first = repository.slot.as_slice();
     let KeySlotList { found, skipped: passed_over } =
         slots_to_try(repository.store.as_ref(), repository.role(), first).await?;
-    // Among those that were not looked at it may be, too.
+    // The slot may be among those that were not read.
     if passed_over == 0 && !found.iter().any(|found| found.id == id) {
         return Err(KeysError::NoSuchKey { id, known: found.into_iter().map(|found| found.id).collect() });
     }
@@ -196,14 +197,14 @@ pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Re
     }
     let (mut trial, mut shown) = (KeySlotTrial::default(), matches!(secret, SlotSecret::Exported(..)));
     for other in &others {
-        // What opened the repository for this command is tried already.
+        // The slot that opened the repository for this command has been tried already.
         shown = shown || repository.slot == Some(other.id) || opens(other, &secret, repository, &mut trial).await;
     }
     if !shown {
         trial.complete()?;
         return Err(KeysError::Own(id));
     }
-    // A rotation that was cut short may have left a copy.
+    // An interrupted rotation may have left a copy.
     let role = repository.role();
     match repository.store.delete(&[object_keys::key(role, id), object_keys::staged_key(role, id)]).await {
         Err(error) if error.kind == StoreErrorKind::Denied => return Err(KeysError::Denied { id, error }),
@@ -213,16 +214,16 @@ pub async fn remove(repository: &Repository, id: KeyId, given: &KeySource) -> Re
 }
 
 impl KeySlotTrial {
-    /// That every slot was tried.
+    /// Checks that every slot was tried.
     ///
     /// # Errors
-    /// So many were not.
+    /// Some slots were not tried; the error says how many.
     pub(in crate::job) fn complete(&self) -> Result<(), KeysError> {
         if self.untried > 0 { Err(KeysError::TooManySlots(self.untried)) } else { Ok(()) }
     }
 }
 
-/// Whether the secret gets the key of this very repository out of the slot.
+/// Whether the secret unwraps the key of this repository from the slot.
 pub(in crate::job) async fn opens(
     found: &StoredKeySlot,
     secret: &SlotSecret,
@@ -249,7 +250,7 @@ pub(in crate::job) fn secret_or_new(new: &KeySource, env: &Env) -> Result<(SlotS
     }
 }
 
-/// The slots that there are, and which one opened the repository for this command.
+/// Lists the slots, and which one opened the repository for this command.
 pub async fn list(repository: &Repository) -> Result<KeyReport, KeysError> {
     if !repository.is_encrypted() {
         return Err(KeysError::NotEncrypted);
@@ -412,7 +413,7 @@ mod tests {
         let listed = list(&opened(&rig, &rig.role.key).await.unwrap()).await.unwrap();
         assert_eq!(listed.slots.iter().filter(|slot| slot.opened).map(|slot| slot.id).collect::<Vec<_>>(), [own]);
 
-        // What is left of the work that one command does is not exceeded.
+        // The remaining work of the command is not exceeded.
         let secret = SlotSecret::parse_passphrase(b"correct horse").unwrap();
         let slot = KeySlot::wrap(&secret, rig.repository.keys.keyring(), rig.repository.format.repo, &rig.env).unwrap();
         let (mut trial, mut tried) = (KeySlotTrial::with_work_kib(slot.kind.cost_kib() * 2), 0);

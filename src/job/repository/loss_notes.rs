@@ -1,8 +1,9 @@
-//! What readers tell the next run of losses: a note in this node's state directory, and one object below `live/` for the other nodes.
+//! Notes on losses, left by readers for the next run: one in this node's state directory, and one object below `live/`
+//! for the other nodes.
 //!
-//! It is a hint and no more. A run that reads it compares the index with the store and reads the packs that it calls damaged; only what
-//! that shows counts. What is forged or too large is no note. The same object is answered once, so that one that is played back, or
-//! that this node may not write over, costs nothing more.
+//! A note is only a hint. A run that reads it compares the index with the store and reads the packs that it calls
+//! damaged; only the result counts. A forged or oversized note is ignored. Each object is handled once, so one that is
+//! replayed, or that this node may not overwrite, costs nothing more.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,10 +24,10 @@ use crate::store::{SizeLimit, Store, StoreError};
 /// The version of the object.
 const VERSION: u32 = 1;
 
-/// The most of a label that is kept, in characters.
+/// Maximum length of a kept label, in characters.
 const LABEL_MAX: usize = 64;
 
-/// What is known of losses.
+/// A note on losses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LossNote {
     loss: u32,
@@ -34,27 +35,27 @@ pub struct LossNote {
     pub time: Timestamp,
     /// The label of the node that wrote it.
     pub node: String,
-    /// What was met, and no run has looked for yet.
+    /// Losses that a reader met and that no run has examined yet.
     pub met: PackLosses,
-    /// What the last run that looked could not heal.
+    /// Losses that the last run could not heal.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub remains: Option<UnhealedLosses>,
 }
 
-/// What could not be stored again, because its source is gone.
+/// Losses that could not be stored again, because their source is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnhealedLosses {
-    /// Packs of which something is lost: no run counts on what stands in them.
+    /// Packs of which something is lost: no run relies on their content.
     pub lost: PackLosses,
     /// There are more of them than are named.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub more: bool,
-    /// Files of snapshots that need it, as far as it could be told.
+    /// Number of files of snapshots that need them, as far as it is known.
     pub files: u64,
 }
 
 impl LossNote {
-    /// Whether nothing that it says is wrong: what is lost and no snapshot needs harms nobody.
+    /// Whether the note reports no problem: a loss that no snapshot needs does no harm.
     pub fn is_empty(&self) -> bool {
         self.met.is_empty() && self.remains.as_ref().is_none_or(|remains| remains.files == 0)
     }
@@ -79,19 +80,19 @@ impl LossNote {
     }
 }
 
-/// What a run was told.
+/// The notes that a run found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LossNotes {
     /// This node's own note.
     own: Option<LossNote>,
-    /// The one in the store.
+    /// The note in the store.
     stored: Option<LossNote>,
-    /// The digest of that object.
+    /// Digest of the object with that note.
     object_digest: Option<Digest>,
 }
 
 impl LossNotes {
-    /// What to look for; `None`: nothing that was not looked for before. `answered`: the object that was.
+    /// Losses to examine; `None`: all have been examined before. `answered` is the object that was handled last.
     pub(crate) fn unhandled(&self, answered: Option<Digest>) -> Option<PackLosses> {
         let told = self.stored.as_ref().filter(|_| self.object_digest != answered);
         let mut met = PackLosses::default();
@@ -99,20 +100,21 @@ impl LossNotes {
         (!met.is_empty()).then_some(met)
     }
 
-    /// What was looked for before, and is still lost.
+    /// Losses that have been examined, and are still there.
     pub(crate) fn still_lost(&self) -> PackLosses {
         let mut known = PackLosses::default();
         self.remains().for_each(|remains| known.add(&remains.lost));
         known
     }
 
-    /// The packs in which something is still lost, and how many files of snapshots need it; `None`: none does.
+    /// The number of packs in which something is still lost, and the number of files of snapshots that need it; `None`:
+    /// no file does.
     pub(crate) fn remaining(&self) -> Option<(u64, u64)> {
         let files = self.remains().map(|remains| remains.files).max().filter(|files| *files > 0)?;
         Some((self.still_lost().packs(), files))
     }
 
-    /// Whether more than that is.
+    /// Whether more packs are lost than are named.
     pub(crate) fn has_more(&self) -> bool {
         self.remains().any(|remains| remains.more)
     }
@@ -121,33 +123,33 @@ impl LossNotes {
         self.own.iter().chain(&self.stored).filter_map(|note| note.remains.as_ref())
     }
 
-    /// The object that it is the answer to.
+    /// Digest of the note in the store, which the result of this run answers.
     pub(crate) fn object(&self) -> Option<Digest> {
         self.object_digest
     }
 
-    /// The newest note that says something.
+    /// The newest note that reports a problem.
     pub fn newest(self) -> Option<LossNote> {
         let notes = [self.own, self.stored].into_iter().flatten().filter(|note| !note.is_empty());
         notes.max_by_key(|note| note.time)
     }
 }
 
-/// What of that cannot be read.
+/// Why the notes cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LossNoteError {
-    /// The store.
+    /// A request to the store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// This node's own note.
+    /// This node's own note cannot be read.
     #[error("{0}")]
     File(#[from] io::Error),
 }
 
-/// The newest note here and, where there `is_told` one, in the store, for somebody who only looks.
+/// The newest note, for a command that only reads: this node's and, if `is_told`, the one in the store.
 ///
 /// # Errors
-/// One of them cannot be read.
+/// A note cannot be read.
 pub async fn read_newest_note(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -159,7 +161,7 @@ pub async fn read_newest_note(
     Ok(LossNotes { own, stored: told.and_then(|(note, _)| note), object_digest: None }.newest())
 }
 
-/// This node's own note, where it says something that this version understands.
+/// This node's own note, if this version understands it.
 fn own(local: Option<&LocalState>) -> io::Result<Option<LossNote>> {
     let Some(local) = local else { return Ok(None) };
     Ok(local.loss_note()?.filter(LossNote::is_understood))
@@ -176,7 +178,7 @@ async fn fetch(store: &dyn Store, keys: &DerivedKeys) -> Result<Option<(Option<L
     Ok(Some((note, Digest(*blake3::hash(&object).as_bytes()))))
 }
 
-/// What is noted here and in the store. A store that does not answer tells nothing: nothing rests on it.
+/// The notes here and in the store. A store that does not answer counts as one without a note: nothing rests on it.
 pub async fn read_notes(store: &dyn Store, keys: &DerivedKeys, local: Option<&LocalState>) -> LossNotes {
     let told = fetch(store, keys).await.unwrap_or_else(|error| {
         tracing::debug!("what others met of losses: {error}");
@@ -190,7 +192,8 @@ pub async fn read_notes(store: &dyn Store, keys: &DerivedKeys, local: Option<&Lo
     LossNotes { own, stored: told, object_digest: object }
 }
 
-/// Tells the next run, here and on other nodes, what was `met`. What cannot be told costs a day: the next comparison finds it.
+/// Notes for the next run, here and on other nodes, what was `met`. A note that cannot be written costs at most a day:
+/// the next comparison finds the loss.
 pub async fn note_losses(repository: &Repository, local: Option<&LocalState>, env: &Env, node: &str, met: &PackLosses) {
     if met.is_empty() {
         return;
@@ -205,7 +208,7 @@ pub async fn note_losses(repository: &Repository, local: Option<&LocalState>, en
     write(repository, local, &note).await;
 }
 
-/// A run has looked for what it `heard`: what it could not heal stays noted, and nothing else.
+/// Replaces the notes that this run has handled, `heard`, by what it could not heal.
 pub(crate) async fn record_unhealed(
     repository: &Repository,
     local: &LocalState,
@@ -227,7 +230,7 @@ pub(crate) async fn record_unhealed(
     if !is_news_there {
         return;
     }
-    // What somebody met meanwhile is for the next run.
+    // A note that was written in the meantime stays for the next run.
     match fetch(repository.store.as_ref(), &repository.keys).await {
         Ok(now) if now.as_ref().map(|(_, digest)| *digest) == heard.object_digest => put(repository, &note).await,
         Ok(_) => {}

@@ -1,4 +1,4 @@
-//! Opening a role's repository: find `format`, unlock the key, check that both belong together.
+//! Opening a role's repository: find `format`, unlock the key, check that the two belong together.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,73 +26,73 @@ use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, list_filtered};
 /// A role's repository, unlocked.
 #[derive(Debug, Clone)]
 pub struct Repository {
-    /// Where it is.
+    /// Store that holds it.
     pub store: Arc<dyn Store>,
-    /// What it is.
+    /// Its `format`.
     pub format: RepositoryFormat,
     /// Its keys.
     pub keys: DerivedKeys,
-    /// The key slot that gave them.
+    /// ID of the key slot that was used.
     pub slot: Option<KeyId>,
-    /// That slot as it is stored.
+    /// That slot, as stored.
     pub slot_object: Option<Vec<u8>>,
 }
 
 /// Why a repository cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Nothing is there.
+    /// The store has no repository of this role.
     #[error("there is no repository for role {role} in {store}")]
     NoRepository {
-        /// Which role.
+        /// Role of the missing repository.
         role: RoleName,
-        /// Where.
+        /// Store that was searched.
         store: String,
     },
-    /// Nothing is there, where this node knows a repository.
+    /// The store has no repository of this role, although this node knows one there.
     #[error("there is no repository for role {role} in {store}, and this node knows one there ({repository})")]
     Gone {
-        /// Which role.
+        /// Role of the missing repository.
         role: RoleName,
-        /// Where.
+        /// Store that was searched.
         store: String,
-        /// Its ID.
+        /// ID of the known repository.
         repository: RepoId,
     },
-    /// Another one is there than this node knows.
+    /// The store has another repository than this node knows there.
     #[error("{store} holds repository {found} of role {role}, and this node knows another one there ({known})")]
     Another {
-        /// Which role.
+        /// Role of both repositories.
         role: RoleName,
-        /// Where.
+        /// Store that was opened.
         store: String,
-        /// The one that is known.
+        /// ID of the known repository.
         known: RepoId,
-        /// The one that is there.
+        /// ID of the repository that is there.
         found: RepoId,
     },
-    /// The store.
+    /// A request to the store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The `format` object.
+    /// The `format` object cannot be used.
     #[error("the repository of role {role} cannot be used: {error}")]
     Format {
-        /// Which role.
+        /// Role of the repository.
         role: RoleName,
-        /// Why.
+        /// What is wrong with the object.
         error: FormatError,
     },
-    /// The key or passphrase file.
+    /// The key or passphrase file cannot be used.
     #[error("{}: {error}", path.display())]
     Secret {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Whether a person writes it: `init` makes key files alone.
+        /// Whether the file holds a passphrase, which a person writes: `init` creates key files only.
         is_passphrase: bool,
-        /// Why.
+        /// What is wrong with the file.
         error: SecretFileError,
     },
-    /// No slot opens with it.
+    /// The secret opens none of the slots.
     #[error(
         "the key or passphrase in {} does not open the repository of role {role} ({} tried{})",
         path.display(),
@@ -100,33 +100,33 @@ pub enum OpenError {
         if *untried > 0 { format!(", {untried} more not: there are too many") } else { String::new() }
     )]
     WrongSecret {
-        /// Which role.
+        /// Role of the repository.
         role: RoleName,
-        /// Which file.
+        /// File with the secret.
         path: PathBuf,
-        /// What each slot said.
+        /// Result of each slot that was tried.
         slots: Vec<(KeyId, KeySlotError)>,
-        /// Slots that were not tried, since there are too many, or trying them all would take too long.
+        /// Number of slots that were not tried, because there are too many, or trying all would take too long.
         untried: usize,
     },
-    /// The store shows no slot at all.
+    /// The store shows no key slot at all.
     #[error("the repository of role {role} is encrypted, and {store} shows none of its key slots")]
     NoKeySlots {
-        /// Which role.
+        /// Role of the repository.
         role: RoleName,
-        /// Where.
+        /// Store that was listed.
         store: String,
     },
     /// A key is configured, and the repository is not encrypted.
     #[error("the repository of role {role} is not encrypted, although a key is configured")]
     NotEncrypted {
-        /// Which role.
+        /// Role of the repository.
         role: RoleName,
     },
     /// The repository is encrypted, and no key is configured.
     #[error("the repository of role {role} is encrypted, and no key is configured")]
     KeyNeeded {
-        /// Which role.
+        /// Role of the repository.
         role: RoleName,
     },
 }
@@ -134,21 +134,21 @@ pub enum OpenError {
 /// Why a key or passphrase file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// Nothing came of it.
+    /// Reading the file did not end in time.
     #[error("it could not be read within {}", humantime::format_duration(*.0))]
     Silent(Duration),
-    /// It holds something else.
+    /// The file holds something else.
     #[error("{0}")]
     Content(#[from] SlotSecretError),
-    /// Everybody can put another one in its place.
+    /// Other users can replace the file or its content.
     #[error("it is not used, since other users of this host can change what is in it: {0}")]
     Exposed(FileExposure),
 }
 
-/// A file with a key or a passphrase, unless others can change it.
+/// Reads a file with a key or a passphrase, unless other users can change it.
 fn read_secret_file(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileError> {
     match access::refusal(path) {
         Some(exposure) => Err(SecretFileError::Exposed(exposure)),
@@ -156,16 +156,16 @@ fn read_secret_file(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFi
     }
 }
 
-/// The longest key or passphrase file that is read.
+/// Maximum size of a key or passphrase file.
 const SECRET_FILE_MAX: u64 = 64 << 10;
 
-/// How long it is waited for. It may be a FIFO, into which a person's password manager writes, or be on a server that hangs.
+/// Maximum time to read it. It may be a FIFO that a person's password manager writes to, or lie on a server that hangs.
 const SECRET_PATIENCE: Duration = Duration::from_mins(1);
 
-/// So many files that do not answer are waited for at a time; each keeps its thread.
+/// Maximum number of files that are being read at a time; each occupies a thread.
 const SECRETS_WAITING: usize = 32;
 
-/// Reads a file that may never have anything to read.
+/// Reads a file whose read may never return.
 fn read_in_time(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileError> {
     static WAITING: AtomicUsize = AtomicUsize::new(0);
     let silent = || Err(SecretFileError::Silent(patience));
@@ -176,7 +176,7 @@ fn read_in_time(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileEr
     let (tell, told) = mpsc::channel();
     let from = path.to_owned();
     let reading = thread::Builder::new().name("secret".to_owned()).spawn(move || {
-        // Whoever waited may have gone.
+        // The receiver may have given up.
         let _ = tell.send(file::read(&from, SECRET_FILE_MAX));
         WAITING.fetch_sub(1, Ordering::Relaxed);
     });
@@ -185,7 +185,7 @@ fn read_in_time(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileEr
         return Err(error.into());
     }
     let wait = || told.recv_timeout(patience);
-    // Others of the runtime's few threads go on with what this one had to do.
+    // On a multi-threaded runtime, other worker threads take over this thread's tasks.
     let came = match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
         _ => wait(),
@@ -193,7 +193,7 @@ fn read_in_time(path: &Path, patience: Duration) -> Result<Vec<u8>, SecretFileEr
     came.map_or_else(|_| silent(), |read| Ok(read?))
 }
 
-/// The secret that a key source names; `None` for no encryption.
+/// The secret that a key source names; `None` if there is no encryption.
 pub fn read_secret(source: &KeySource) -> Result<Option<(SlotSecret, &Path)>, OpenError> {
     let (path, secret) = match source {
         KeySource::None => return Ok(None),
@@ -217,12 +217,13 @@ pub fn read_secret(source: &KeySource) -> Result<Option<(SlotSecret, &Path)>, Op
 }
 
 impl Repository {
-    /// Opens the repository of `role` with what `key` names.
+    /// Opens the repository of `role` with the secret that `key` names.
     pub async fn open(store: Arc<dyn Store>, role: &RoleName, key: &KeySource) -> Result<Self, OpenError> {
         Self::open_by(store, role, key, |_| None).await
     }
 
-    /// The same by somebody who may remember which slot it was: the others are looked at only if that one is of no use.
+    /// The same with the ID of the slot that was used last, if `remembered` has it: the others are read only if that
+    /// slot does not open.
     pub async fn open_by(
         store: Arc<dyn Store>,
         role: &RoleName,
@@ -239,7 +240,8 @@ impl Repository {
         Self::open_object(store, &object, role, key, remembered).await
     }
 
-    /// The same, and `deriving` says while the key is read, or derived from a passphrase: that is work of this machine, not of the store.
+    /// The same; `deriving` tells when the key file is read or a key is derived from a passphrase: that is work of this
+    /// machine, not of the store.
     pub(crate) async fn open_watched(
         store: Arc<dyn Store>,
         role: &RoleName,
@@ -250,7 +252,7 @@ impl Repository {
         DERIVING.scope(Arc::clone(deriving), Self::open_by(store, role, key, remembered)).await
     }
 
-    /// The same by this `format`.
+    /// The same with this `format` object.
     pub(crate) async fn open_object(
         store: Arc<dyn Store>,
         object: &[u8],
@@ -277,7 +279,7 @@ impl Repository {
         Ok(Self { store, format, keys, slot, slot_object })
     }
 
-    /// Lets this node remember what leads into it.
+    /// Remembers on this node what is needed to unlock the repository.
     pub(crate) fn save_unlock_objects(&self, local: &LocalState) -> std::io::Result<()> {
         local.save_unlock_objects(&self.format.encode(&self.keys), self.slot_object.as_deref())
     }
@@ -293,25 +295,26 @@ impl Repository {
     }
 }
 
-/// One key slot of a role as it stands in the store.
+/// A key slot of a role, as stored.
 #[derive(Debug, Clone)]
 pub struct StoredKeySlot {
-    /// Its name.
+    /// ID of the slot.
     pub id: KeyId,
     /// When it was written, by the store's clock.
     pub written: Timestamp,
-    /// What it holds, or why that cannot be told.
+    /// Its content, or why it cannot be read.
     pub slot: Result<KeySlot, KeySlotError>,
 }
 
 impl StoredKeySlot {
-    /// The newest generation of the repository key that it gives, as it says: only to one that opens may this be believed.
+    /// The newest generation of the repository key that the slot claims to hold. Only a slot that opens may be
+    /// believed.
     pub fn generation(&self) -> KeyGeneration {
         self.slot.as_ref().map_or(KeyGeneration::FIRST, |slot| slot.generation)
     }
 
-    /// Its place among those that are tried, the lowest first: one of `first`, then one that asks for what this program asks for. What
-    /// others put there uses up the work that is allowed.
+    /// Rank in the order of trying, the lowest first: slots in `first`, then slots with this program's own cost. Slots
+    /// that others plant use up the allowed work.
     fn place(&self, first: &[KeyId]) -> (bool, bool) {
         (!first.contains(&self.id), !self.slot.as_ref().is_ok_and(|slot| slot.kind.is_default()))
     }
@@ -320,19 +323,19 @@ impl StoredKeySlot {
 /// The key slots of a role.
 #[derive(Debug, Clone, Default)]
 pub struct KeySlotList {
-    /// The oldest first: whoever fills a store with slots comes after those who made the repository.
+    /// Oldest first: slots that fill up a store come after those of the people who made the repository.
     pub found: Vec<StoredKeySlot>,
-    /// So many more were not looked at.
+    /// Number of further slots that were not read.
     pub skipped: usize,
 }
 
-/// The most key slots that are read.
+/// Maximum number of key slots that are read.
 const SLOTS_MAX: usize = 64;
 
-/// The most names below `keys/` that are looked at to find the oldest.
+/// Maximum number of names below `keys/` that are listed to find the oldest.
 const SLOT_NAMES_MAX: usize = 10_000;
 
-/// The most copies of rotations that are asked which slots those made.
+/// Maximum number of copies of rotation records that are read for the slots that they made.
 const COPIES_ASKED_MAX: usize = 4;
 
 /// The key slots of a role, readable or not, the oldest [`SLOTS_MAX`] of them.
@@ -342,8 +345,8 @@ pub async fn list_key_slots(store: &dyn Store, role: &RoleName) -> Result<KeySlo
     Ok(KeySlotList { found: read_slots(store, role, named).await?, skipped: passed_over })
 }
 
-/// The same in the order in which they are to be tried: those in `first`, which are not passed over, and, where there are more than are
-/// looked at, those of the newest rotations.
+/// The same in the order of trying. The slots in `first` are never skipped. If there are more slots than are tried,
+/// those of the newest rotations come first as well.
 pub(in crate::job) async fn slots_to_try(
     store: &dyn Store,
     role: &RoleName,
@@ -361,7 +364,7 @@ pub(in crate::job) async fn slots_to_try(
     Ok(KeySlotList { found, skipped: passed_over })
 }
 
-/// The names of slots, the oldest first, and whether there are more than can all be tried by a passphrase.
+/// The names of slots, oldest first, and whether there are more than a passphrase can be tried on.
 async fn slot_names(store: &dyn Store, role: &RoleName) -> Result<(Vec<(Timestamp, KeyId)>, bool), StoreError> {
     let prefix = object_keys::keys_prefix(role);
     let named = |object: ObjectMeta| Some((object.modified, object.key.strip_prefix(&prefix)?.parse::<KeyId>().ok()?));
@@ -383,8 +386,8 @@ async fn read_slots(
     Ok(found)
 }
 
-/// The slots that the newest rotations made, as the copies of their records say. No key has shown yet that these are genuine, so such a slot
-/// is tried before others and not believed more.
+/// The slots that the newest rotations made, according to the copies of their records. No key has verified these yet,
+/// so such a slot is tried earlier, but not trusted more.
 async fn made_by_rotations(store: &dyn Store, role: &RoleName) -> Result<Vec<KeyId>, StoreError> {
     let copy = |object: ObjectMeta| object_keys::parse_rotation(role, &object.key);
     let mut copies = list_filtered(store, &object_keys::rotations_prefix(role), SLOT_NAMES_MAX, copy).await?.found;
@@ -403,10 +406,11 @@ async fn made_by_rotations(store: &dyn Store, role: &RoleName) -> Result<Vec<Key
     Ok(made)
 }
 
-/// What trying slots may cost one command: memory times passes, in KiB. Twenty of this program's own passphrase slots, a few seconds.
+/// Maximum work for trying slots per command: memory times passes, in KiB. Twenty of this program's own passphrase
+/// slots, a few seconds.
 const SLOT_WORK_KIB_MAX: u64 = 4 << 20;
 
-/// What is done for a key, which says nothing of the store.
+/// A step of unlocking that takes time on this machine and says nothing about the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnlockStep {
     /// The key or passphrase file is read.
@@ -415,10 +419,10 @@ pub(crate) enum UnlockStep {
     Derive,
 }
 
-/// What of it is done at the moment.
+/// The step in progress, if any.
 pub(crate) type UnlockProgress = Arc<watch::Sender<Option<UnlockStep>>>;
 
-/// Tells whoever listens that this is done meanwhile.
+/// Publishes the step while `does` runs.
 fn with_unlock_step<T>(work: UnlockStep, does: impl FnOnce() -> T) -> T {
     let tell = |work| DERIVING.try_with(|deriving| deriving.send_replace(work));
     let _ = tell(Some(work));
@@ -428,15 +432,15 @@ fn with_unlock_step<T>(work: UnlockStep, does: impl FnOnce() -> T) -> T {
 }
 
 tokio::task_local! {
-    /// Who is told of it, if anybody.
+    /// Receives the step in progress, if the caller wants to know it.
     static DERIVING: UnlockProgress;
 }
 
-/// Tries slots, and does no more than so much work in all.
+/// Tries slots within a total limit of work.
 #[derive(Debug)]
 pub struct KeySlotTrial {
     left_kib: u64,
-    /// Slots that were not tried any more.
+    /// Number of slots that were not tried, because the limit was reached.
     pub untried: usize,
 }
 
@@ -447,13 +451,14 @@ impl Default for KeySlotTrial {
 }
 
 impl KeySlotTrial {
-    /// With less work, or more.
+    /// With another limit.
     #[cfg(test)]
     pub(crate) fn with_work_kib(left_kib: u64) -> Self {
         Self { left_kib, ..Self::default() }
     }
 
-    /// What the slot gives out for `secret`; `None`: it was not tried. What takes its time does so on a thread that may block.
+    /// Unwraps the key in the slot with `secret`; `None`: the slot was not tried. A derivation that takes long runs on
+    /// a blocking thread.
     pub async fn unwrap(
         &mut self,
         slot: &KeySlot,
@@ -478,7 +483,7 @@ impl KeySlotTrial {
     }
 }
 
-/// One of them, if it is there.
+/// Reads one slot, if it is there.
 async fn read_key_slot(
     store: &dyn Store,
     role: &RoleName,
@@ -492,8 +497,8 @@ async fn read_key_slot(
     }
 }
 
-/// Tries the slot that is remembered, and then every one. One that opens but gives a key that `format` does not know is left from an
-/// `init` that lost a race.
+/// Tries the remembered slot, and then every other. A slot that opens but holds a key that `format` does not confirm is
+/// left from an `init` that lost a race.
 async fn unlock(
     store: &dyn Store,
     object: &[u8],
@@ -524,13 +529,14 @@ async fn unlock(
     let mut refused = Vec::new();
     let mut opened = false;
     let KeySlotList { found, skipped: passed_over } = slots_to_try(store, &format.role, &[]).await?;
-    // There is one from the first moment on: the listing lacks them, or they were removed. The given secret was not even tried.
+    // A repository has a slot from its creation on: the listing lacks it, or it was removed. The given secret was not
+    // even tried.
     if found.is_empty() {
         return Err(OpenError::NoKeySlots { role: format.role.clone(), store: store.describe() });
     }
     let mut best: Option<(DerivedKeys, Option<KeySlot>)> = None;
     for found in found {
-        // An older slot that could not be deleted gives less than a newer one.
+        // An older slot that could not be deleted holds fewer generations than a newer one.
         if best.as_ref().is_some_and(|(keys, _)| found.generation() <= keys.generation()) {
             continue;
         }

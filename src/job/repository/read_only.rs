@@ -1,4 +1,4 @@
-//! A role's repository, opened to be read: by a node of the role, or by a host that has nothing but the store and the key.
+//! A role's repository opened for reading: by a node of the role, or by a host that has only the store and the key.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -17,82 +17,82 @@ use crate::repo::loss::{LossLog, PackLosses};
 use crate::repo::reader::{IndexCache, RepositoryReadError, RepositoryReader, load_index};
 use crate::store::LargeReadLock;
 
-/// Records fetched at once.
+/// Number of records that are fetched ahead.
 const RECORDS_AHEAD: usize = 16;
 
 /// How the end of a journal is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalEndLookup {
-    /// With a last request for the record after it.
+    /// By a listing and a request for the record after the last one.
     Probe,
-    /// By listing alone, for somebody who asks again if it matters: where listings lag it may be the journal of a moment ago.
+    /// By a listing only, for a caller that asks again if it matters: if listings lag, the result may be slightly old.
     ListOnly,
 }
 
-/// What a number of a journal has.
+/// What is at one number of a journal.
 #[derive(Debug, Clone)]
 pub enum JournalEntry {
     /// A record and its digest.
     Record(Digest, Box<Record>),
-    /// A repair called it void: whatever stands there says nothing.
+    /// A repair declared the number void: whatever is there has no meaning.
     Void {
-        /// The number.
+        /// The void number.
         seq: Seq,
         /// The number of the repair's record.
         by: Seq,
-        /// What stands there.
+        /// What the store has at that number.
         stands: VoidContent,
     },
-    /// A record that cannot be used, and that no repair has named.
+    /// A record that is missing or unusable, and that no repair has declared void.
     Lost {
-        /// Its number.
+        /// Number of the record.
         seq: Seq,
-        /// What is wrong with it.
+        /// What is wrong with the record.
         error: JournalError,
     },
 }
 
-/// What stands at a number that is void.
+/// What the store has at a void number.
 #[derive(Debug, Clone)]
 pub enum VoidContent {
-    /// Nothing.
+    /// No object.
     Absent,
     /// A record.
     Record,
-    /// What is none: a repair's placeholder, or what it found.
+    /// An object that is no record: a repair's placeholder, or what it found.
     Unusable(JournalError),
 }
 
-/// A repository and its journal as of now.
+/// A repository, and its journal as of now.
 #[derive(Debug, Clone)]
 pub struct ReadOnlyRepository {
     /// The repository.
     pub repository: Repository,
     /// Its journal.
     pub journal: Journal,
-    /// What the journal says.
+    /// State of the journal at its end.
     pub view: JournalView,
-    /// What this node saw of the journal is no longer in the store.
+    /// The store lacks something of the journal that this node has seen before.
     pub rolled_back: Option<JournalError>,
-    /// From this record on the journal cannot be read; the view is the one before it.
+    /// From this record on the journal cannot be read; `view` ends before it.
     pub damaged: Option<JournalError>,
-    /// Where this node keeps index objects, if it keeps any.
+    /// This node's cache of index objects, if it has one.
     pub index_cache: Option<IndexCache>,
-    /// What its readers met that is lost.
+    /// Losses that readers of this repository met.
     pub losses: LossLog,
 }
 
 impl ReadOnlyRepository {
-    /// The journal as of now.
+    /// Opens the journal as of now.
     pub async fn open(repository: Repository, env: &Env, state_dir: Option<&Path>) -> Result<Self, JournalError> {
         Self::read(repository, env, state_dir, JournalEndLookup::Probe).await
     }
 
-    /// Reads the journal on from what this node remembers of it, if it remembers anything in `state_dir`. Makes nothing
-    /// there.
+    /// Reads the journal on from what this node remembers in `state_dir`, if anything. Creates nothing there.
     ///
-    /// A store that was rolled back, or whose newest records are damaged, is read as far as it goes: it may be all that is
-    /// left. [`ReadOnlyRepository::rolled_back`] and [`ReadOnlyRepository::damaged`] tell, and it is for the caller to say so.
+    /// A store that was rolled back, or whose newest records are damaged, is read as far as possible: it may be all
+    /// that is left. [`ReadOnlyRepository::rolled_back`] and [`ReadOnlyRepository::damaged`] tell, and the caller must
+    /// report it.
     pub async fn read(
         repository: Repository,
         env: &Env,
@@ -102,7 +102,7 @@ impl ReadOnlyRepository {
         let local = state_dir.map(|dir| LocalState::peek(env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(LocalState::last_view);
         let journal = read_only_journal(&repository, env);
-        // Who knows nothing would take the end of a short listing for the journal's.
+        // A reader that remembers nothing would take the end of an incomplete listing for the journal's end.
         let reading = if known.is_some() { reading } else { JournalEndLookup::Probe };
         let read = async |known| match reading {
             JournalEndLookup::Probe => journal.read(known).await,
@@ -115,7 +115,7 @@ impl ReadOnlyRepository {
         let (view, damaged) = match read {
             Ok(view) => (view, None),
             Err(error) => match error.unusable_record().and_then(|seq| seq.0.checked_sub(1)).map(Seq) {
-                // If that cannot be read either, the first error is the one to tell.
+                // If that cannot be read either, the first error is reported.
                 Some(seq) => (Box::pin(view_before(&journal, seq, &error)).await?, Some(error)),
                 None => return Err(error),
             },
@@ -125,12 +125,13 @@ impl ReadOnlyRepository {
         Ok(Self { repository, journal, view, rolled_back, damaged, index_cache: shelf, losses })
     }
 
-    /// Why what it shows may not be all that there was, or is. A store that was rolled back comes first: somebody did that.
+    /// Why the content shown may be incomplete. A rolled back store comes first, because a person or an intruder caused
+    /// it.
     pub fn doubt(&self) -> Option<&JournalError> {
         self.rolled_back.as_ref().or(self.damaged.as_ref())
     }
 
-    /// Which role.
+    /// The role that the repository belongs to.
     pub fn role(&self) -> &RoleName {
         self.repository.role()
     }
@@ -140,10 +141,10 @@ impl ReadOnlyRepository {
         &self.view.state.snapshots
     }
 
-    /// What the newest `last` numbers of the journal have, oldest first.
+    /// The entries at the newest `last` numbers of the journal, oldest first.
     ///
     /// # Errors
-    /// The store does not answer, or the journal goes on under a key that is not at hand.
+    /// The store does not answer, or the journal continues under a key that is not available.
     pub async fn records(&self, last: u64) -> Result<Vec<JournalEntry>, JournalError> {
         let head = self.view.head.as_ref().map_or(0, |head| head.seq.0);
         let repairs = self.journal.repairs(&self.view).await?;
@@ -185,7 +186,7 @@ impl ReadOnlyRepository {
 }
 
 impl ReadOnlyRepository {
-    /// What its readers met that is lost, without what a prune moved away meanwhile.
+    /// The losses that readers met, without packs that a prune has removed in the meantime.
     pub async fn losses_met(&self) -> PackLosses {
         let mut met = self.losses.snapshot();
         if met.is_empty() {
@@ -202,9 +203,9 @@ impl ReadOnlyRepository {
     }
 }
 
-/// The journal up to record `until`, or to the last one before it that this key gives: of a journal that goes on under a newer one, checkpoints
-/// come first, and each shows no more than that. What was written under an older generation than the key's proves nothing without a newer
-/// record that continues it.
+/// The journal up to record `until`, or up to the last earlier record that this key can read. In a journal that
+/// continues under a newer key, checkpoints come first, and each shows no more than that. Records under an older
+/// generation than the key's prove nothing without a newer record that continues them.
 async fn view_before(journal: &Journal, mut until: Seq, error: &JournalError) -> Result<JournalView, JournalError> {
     let mut is_cut = false;
     loop {
@@ -214,7 +215,7 @@ async fn view_before(journal: &Journal, mut until: Seq, error: &JournalError) ->
             }
             Ok(view) => return Ok(view),
             Err(JournalError::Rotated { seq, .. }) if (Seq::FIRST..=until).contains(&seq) => until = Seq(seq.0 - 1),
-            // Many in a row are not records: what is before them may be.
+            // Many consecutive objects are no records; the ones before them may be.
             Err(other) if other.unusable_record().is_some() && !is_cut => {
                 let end = Box::pin(journal.sound_end()).await.map_err(|_| error.clone())?;
                 if end == Seq(0) || end >= until {
@@ -227,7 +228,7 @@ async fn view_before(journal: &Journal, mut until: Seq, error: &JournalError) ->
     }
 }
 
-/// The journal for somebody who only reads: nobody's name is needed.
+/// The journal for reading only, without the identity of a writer.
 pub(crate) fn read_only_journal(repository: &Repository, env: &Env) -> Journal {
     let nobody = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let (store, keys) = (repository.store.clone(), repository.keys.clone());
@@ -235,7 +236,7 @@ pub(crate) fn read_only_journal(repository: &Repository, env: &Env) -> Journal {
     journal.created(repository.format.created)
 }
 
-/// What is known of a snapshot without opening it.
+/// The part of a snapshot that is known without opening it.
 pub fn snapshot_info(role: &RoleName, snapshot: &Snapshot) -> SnapshotInfo {
     let changes = &snapshot.changes;
     SnapshotInfo {

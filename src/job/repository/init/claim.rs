@@ -1,8 +1,9 @@
-//! One `format` for several nodes that make a repository at the same time, in a store that would take each of theirs.
+//! One `format` for several nodes that create a repository at the same time, in a store that would accept each of
+//! theirs.
 //!
-//! The claim is a register that is empty but while somebody is at this: whoever finds a `format` in it puts that one into the store,
-//! unless there is one already, and empties it. So an `init` that is late, or was cut short, changes nothing that others have begun to
-//! use, and a store that was emptied can be used again.
+//! The claim is a register that is empty except during an `init`. A process that finds a `format` in it puts that one
+//! into the store, unless the store has one already, and empties the register. So a late or interrupted `init` changes
+//! nothing that others already use, and a store that was emptied can be used again.
 
 use std::time::Duration;
 
@@ -18,10 +19,11 @@ use crate::repo::format::RepositoryFormat;
 use crate::repo::object_keys;
 use crate::store::{SizeLimit, Store};
 
-/// The pause before etcd is asked again.
+/// Pause before etcd is asked again.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
 
-/// Puts the one `format` that etcd lets through of those that are put at the same time, whoever made it. True: it is `ours`.
+/// Puts the one `format` that etcd chooses among those that are put at the same time. Returns whether the stored one is
+/// `ours`.
 pub(in crate::job) async fn put_chosen(
     store: &dyn Store,
     role: &RoleName,
@@ -39,7 +41,7 @@ pub(in crate::job) async fn put_chosen(
             RepositoryFormat::parse(&chosen, role).map_err(|error| OpenError::Format { role: role.clone(), error })?;
         let head = seats.register(&register::head_name(format.repo));
         let head = head.ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
-        // Whoever opens the repository finds a journal without records.
+        // The head exists before the repository can be opened: a process that opens it finds a journal without records.
         written(head.as_ref()).await?;
         put_new(store, &key, chosen.to_vec()).await?;
     }
@@ -49,7 +51,7 @@ pub(in crate::job) async fn put_chosen(
     Ok(store.get(&key, SizeLimit::FORMAT).await? == ours)
 }
 
-/// The `format` in the claim: `ours`, if nobody else's is there.
+/// The `format` in the claim: `ours`, unless another one is there.
 async fn claimed(claim: &dyn Register, ours: &Bytes) -> Result<Bytes, InitError> {
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {
@@ -67,7 +69,7 @@ async fn claimed(claim: &dyn Register, ours: &Bytes) -> Result<Bytes, InitError>
     Err(InitError::Unknown { key: "the claim in etcd".to_owned(), why: last })
 }
 
-/// Makes the head of a journal without records, if there is none.
+/// Creates the head of a journal without records, if there is none.
 async fn written(head: &dyn Register) -> Result<(), InitError> {
     let mut last = String::new();
     for _ in 0..PUT_ATTEMPTS {

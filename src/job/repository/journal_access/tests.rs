@@ -31,7 +31,7 @@ use crate::store::memory::MemoryStore;
 
 const HOME: ClusterId = ClusterId([1; 8]);
 
-/// A repository whose journal went to a register because its store is careless.
+/// A repository whose journal is in a register because its store ignores conditions.
 struct Place {
     rig: JobFixture,
     registers: MemoryRegisters,
@@ -87,7 +87,8 @@ impl Place {
         objects.into_iter().filter_map(|(k, v)| Some((k.strip_prefix(&prefix)?.parse().unwrap(), v))).collect()
     }
 
-    /// Checks the mirror as a stranger reads it: every number once, each record continuing the one before, and the head at its end.
+    /// Checks the mirror as a reader sees it: every number once, each record continuing the one before, and the head at
+    /// its end.
     async fn check(&self) -> usize {
         let mirror = self.mirror();
         assert_eq!(mirror.keys().copied().collect::<Vec<_>>(), (1..=mirror.len() as u64).collect::<Vec<_>>());
@@ -102,7 +103,7 @@ impl Place {
     }
 }
 
-/// Appends until `count` are in, whatever others do.
+/// Appends until `count` records are in, whatever other writers do.
 async fn append(journal: &Journal, count: usize) -> BTreeSet<Seq> {
     let (mut view, mut seqs) = (journal.read(None).await.unwrap(), BTreeSet::new());
     while seqs.len() < count {
@@ -169,7 +170,7 @@ async fn a_permit_ends_with_the_next_takeover() {
 async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer() {
     let place = Place::new().await;
     append(&place.journal(1), 1).await;
-    // It reads the head and its number, looks what is in the store, and would put it there for ever.
+    // The writer reads the head and its number, checks the store, and then its put never ends.
     let store = FaultyStore::new(
         place.rig.store.clone(),
         FaultPlan::exactly([(4, InjectedFault::Delay(Duration::from_hours(1)))]),
@@ -192,7 +193,7 @@ async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer
     assert_eq!(place.check().await, 3);
 }
 
-/// A clock by which a minute passes between two looks.
+/// A clock on which a minute passes between two readings.
 #[derive(Debug, Default)]
 struct Hasty(AtomicU64);
 
@@ -210,7 +211,7 @@ impl Clock for Hasty {
 async fn a_store_that_fails_after_the_swap_leaves_it_unknown() {
     let place = Place::new().await;
     append(&place.journal(1), 1).await;
-    // After the head and its number were read nothing gets through.
+    // After the head and its number were read no request gets through.
     let store = FaultyStore::new(
         place.rig.store.clone(),
         FaultPlan::exactly((3..99).map(|call| (call, InjectedFault::LostRequest))),
@@ -229,7 +230,8 @@ async fn a_record_that_is_seen_in_the_store_is_put_again_until_that_is_answered(
     let place = Place::new().await;
     append(&place.journal(1), 1).await;
     let view = place.journal(1).read(None).await.unwrap();
-    // The head, its number, what is in the store, the put; then what is seen may not be durable: two looks and a put.
+    // The head, its number, the check of the store, the put; then the seen record may not be durable: two checks and a
+    // put.
     let store =
         Arc::new(FaultyStore::new(place.rig.store.clone(), FaultPlan::exactly([(3, InjectedFault::LostAnswer)])));
     let journal = place.journal_over(1, &place.seats(), store.clone(), &place.rig.env);
@@ -237,11 +239,11 @@ async fn a_record_that_is_seen_in_the_store_is_put_again_until_that_is_answered(
     assert_eq!((store.calls(), place.check().await), (8, 2));
 }
 
-/// A register whose answers get lost: by turns after the effect, and before it.
+/// A register whose answers get lost: alternately after the effect, and before it.
 #[derive(Debug)]
 struct Deaf {
     inner: Arc<dyn Register>,
-    /// What the next swaps come to: true, it happens; both without an answer.
+    /// Results of the next swaps: true, the swap happens; in both cases the answer is lost.
     silences: Mutex<Vec<bool>>,
 }
 
@@ -283,7 +285,7 @@ async fn a_swap_without_answer_is_found_or_done_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swap_without_answer_is_found_after_others_went_on() {
-    /// Lets another writer in between.
+    /// Lets another writer append in between.
     #[derive(Debug)]
     struct Overtaken {
         inner: Arc<dyn Register>,
@@ -329,7 +331,7 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
 async fn a_checkpoint_that_is_too_large_is_left_out() {
     let place = Place::new().await;
     let journal = place.journal(1);
-    // A pause stands in the state, as snapshots do.
+    // A pause is part of the state, as snapshots are.
     let pause = |bytes| UnfencedAction::Pause(record::PauseBody { until: None, why: Some("x".repeat(bytes)) });
     append(&journal, 62).await;
     let view = journal.read(None).await.unwrap();
@@ -343,7 +345,7 @@ async fn a_checkpoint_that_is_too_large_is_left_out() {
     assert_eq!(place.check().await, 65, "it is read from an earlier one on");
 }
 
-/// What is wrong, by who means to write.
+/// The head conflict that a writer gets.
 async fn rift(place: &Place) -> HeadConflict {
     match place.journal(3).read(None).await {
         Err(JournalError::HeadConflict(rift)) => rift,
@@ -362,7 +364,7 @@ async fn a_lost_head_stops_writers_until_it_is_adopted() {
     assert_eq!(acted.change, RoleChange::HeadSound);
     assert_eq!(place.check().await, 3, "nothing was written");
 
-    // Lost; set back; another's.
+    // Lost; set back; of another repository.
     for (value, expected) in [
         (None, HeadConflict::NoHead),
         (Some(old), HeadConflict::Behind { head: Seq(2), store: Seq(4) }),
@@ -381,7 +383,7 @@ async fn a_lost_head_stops_writers_until_it_is_adopted() {
     }
     append(&place.journal(1), 1).await;
     let head = place.check().await as u64;
-    // Two at once: one of them does it.
+    // Two operators at once: one of them adopts.
     place.registers.tamper(&name, None);
     let (one, two) = (place.operator(1), place.operator(2));
     let (one, two) = tokio::join!(adopt(&one, &place.rig.repository), adopt(&two, &place.rig.repository));
@@ -402,7 +404,7 @@ async fn another_cluster_is_refused_until_it_is_adopted() {
     assert_eq!(acted.change, RoleChange::Adopted { was: expected, seq: Seq(3), term: Term(1) });
     append(&place.journal(2), 1).await;
     assert_eq!(place.check().await, 4);
-    // Whoever still asks the old one is told.
+    // A process that still asks the old cluster gets a conflict.
     place.registers = old;
     assert_eq!(rift(&place).await, HeadConflict::Cluster { own: ClusterId([2; 8]), found: HOME });
 }
@@ -432,7 +434,7 @@ async fn of_two_inits_at_once_one_makes_the_repository() {
         .unwrap();
         let role = RoleSettings::new("app".parse().unwrap(), key, Vec::new());
         let nodes = (0..4).map(|node| {
-            // They are held up at every other request, for they would not meet otherwise.
+            // Every other request is delayed, because the nodes would not meet otherwise.
             let delays = FaultPlan::random(round * 4 + node, 500, &[InjectedFault::Delay(Duration::from_millis(3))]);
             let store = Arc::new(IgnoresConditions(Arc::new(FaultyStore::new(Arc::new(memory.clone()), delays))));
             let (role, seats) = (role.clone(), JournalAccess::with(Arc::new(registers.clone())));
@@ -464,7 +466,7 @@ async fn where_the_journal_lives_is_settled_once() {
     let alone = journal(&JournalAccess::default()).unwrap_err();
     assert!(matches!(alone, JournalError::Seat(EtcdHeadError::NoEtcd { .. })), "{alone}");
 
-    // A store that keeps conditions holds the journal itself, unless it is told otherwise.
+    // A store that keeps conditions holds the journal itself, unless the config says otherwise.
     let again = |seats: JournalAccess, memory: MemoryStore| {
         let (role, env) = (place.rig.role.clone(), place.rig.env.clone());
         async move { init(Arc::new(memory), &role.name, &role.key, &seats, &env).await }

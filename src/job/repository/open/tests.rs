@@ -1,4 +1,4 @@
-//! Opening a repository: key slots that a writer without the key planted, and a secret that is not read.
+//! Opening a repository: key slots planted by a writer without the key, and a secret that cannot be read.
 
 use super::*;
 use crate::config::{StoreSettings, StoreUrl};
@@ -12,10 +12,10 @@ use crate::job::repository::keys::{self, KeysError};
 use crate::job::testing::JobFixture;
 use crate::store::counting::CountingStore;
 
-/// A passphrase slot of this program's costs so much that no more of them are tried by one command.
+/// Number of this program's passphrase slots that one command tries at most.
 const TRIED_MAX: usize = (SLOT_WORK_KIB_MAX / (192 << 10)) as usize;
 
-/// A rig that a passphrase opens as well, and its slot.
+/// A fixture that a passphrase opens as well, and its slot.
 async fn rig() -> (JobFixture, KeySource, KeyId) {
     let rig = JobFixture::new().await;
     std::fs::write(rig.dir.path().join("phrase"), "correct horse\n").unwrap();
@@ -34,7 +34,7 @@ async fn a_thousand_planted_slots_cost_what_is_allowed_and_the_rest_is_told() {
     let store: Arc<dyn Store> = Arc::new(store);
     let open = async |slot| Repository::open_by(store.clone(), &rig.role.name, &phrase, |_| slot).await;
 
-    // Each slot that is named here was tried by deriving a key.
+    // For each slot that is named here a key was derived.
     let refused = open(None).await;
     let Err(error @ OpenError::WrongSecret { .. }) = refused else { panic!("{refused:?}") };
     let OpenError::WrongSecret { slots, untried, .. } = &error else { unreachable!() };
@@ -43,11 +43,11 @@ async fn a_thousand_planted_slots_cost_what_is_allowed_and_the_rest_is_told() {
     let text = error.to_string();
     assert!(text.contains("21 key slots tried, 981 more not"), "{text}");
 
-    // Who remembers the slot looks at no other one.
+    // With the remembered slot no other one is read.
     let before = counters.snapshot().requests();
     let repository = open(Some(own)).await.unwrap();
     assert_eq!((repository.slot, counters.snapshot().requests() - before), (Some(own), 2));
-    // What cannot be told is not said of it, and what can be done is done.
+    // A slot that was not tried is not called wrong, and removing a known slot still works.
     let planted = list_key_slots(store.as_ref(), &rig.role.name).await.unwrap().found[0].id;
     assert!(planted != own);
     keys::remove(&repository, planted, &phrase).await.unwrap();
@@ -65,7 +65,7 @@ async fn a_format_that_is_lost_among_planted_slots_says_what_was_not_tried() {
     rig.backup().await;
     rig.plant_slots(1000);
     rig.memory.tamper(&object_keys::format(&rig.role.name), None);
-    // Records of repositories that are none: each asks for another try of every slot.
+    // Records of repositories that do not exist: each asks for another try of every slot.
     for seq in 1..9 {
         let key = object_keys::record(&rig.role.name, Seq(1));
         let record = String::from_utf8(rig.memory.objects()[&key].to_vec()).unwrap();
@@ -79,7 +79,7 @@ async fn a_format_that_is_lost_among_planted_slots_says_what_was_not_tried() {
     let step = RecoveryInputs { role, key, place: &place, state_dir: None, seats, env: &rig.env };
     let refused = open_damaged(store, step).await;
     let Err(RepairError::UntriedSlots { untried, .. }) = refused else { panic!("{refused:?}") };
-    // Over all the repositories that are named no more than one command may cost.
+    // Over all repositories that are named, the work stays within the limit of one command.
     assert!(untried >= 938 + 9 * 62 - TRIED_MAX, "{untried}");
 }
 
@@ -95,7 +95,7 @@ fn a_secret_that_never_comes_is_given_up_and_said() {
         let fifo = fifo.clone();
         move || std::fs::write(fifo, "late")
     });
-    // The reader that was given up may be the one that gets it; then nobody else writes.
+    // The reader that was given up may be the one that gets the text; then no other writer follows.
     writer.join().unwrap().unwrap();
     std::fs::remove_file(&fifo).unwrap();
     std::fs::write(&fifo, "there").unwrap();
