@@ -1,4 +1,5 @@
-//! One verb a file: what a command does, from the first request to its report. No prose here; `cli` renders.
+//! One file for each verb: what a command does, from the first request to its report. No prose for people; `cli`
+//! renders.
 
 pub mod admission;
 pub mod audit;

@@ -1,8 +1,8 @@
 //! `backup`: one session of one role, from the journal's head to the record that commits it.
 //!
-//! Order, and nothing of it is optional: read the head; take the role over (or go on under this node's own takeover); look what
-//! the store has; put packs, then index objects, then the record, by compare-and-set on the head. Whatever goes wrong before
-//! the record leaves garbage for a prune, never a snapshot that is not whole.
+//! The order is fixed, and no step may be left out: read the head; take the role over (or continue under this node's
+//! own takeover); find out what the store has; put packs, then index objects, then the record, by compare-and-swap on
+//! the head. A failure before the record leaves garbage for a prune, never an incomplete snapshot.
 
 pub(in crate::job) mod dedup_index;
 mod dump;
@@ -65,45 +65,46 @@ use crate::role::permit::Candidacy;
 use crate::store::{Store, proof};
 use crate::tree::problem::PathProblem;
 
-/// How often a lock that another process of this host has for a moment is asked for, and the pause between.
+/// Number of attempts to get a lock that another process of this host holds for a moment, and the pause between them.
 const HOLD_TRIES: u32 = 30;
 const HOLD_PAUSE: Duration = Duration::from_millis(100);
 
-/// The same where a run may hold the lock. Everything else, such as a daemon that writes its memory again, holds it for some milliseconds.
+/// The same if a run may hold the lock. Every other holder, such as a daemon that rewrites its saved state, holds it
+/// for some milliseconds.
 const RUN_TRIES: u32 = 10;
 const RUN_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a run is asked to do beyond the role's settings.
+/// Options of a run beyond the role's settings.
 #[derive(Debug, Clone, Default)]
 pub struct BackupOptions {
-    /// The slot it is for.
+    /// Slot of the run.
     pub slot: Option<Timestamp>,
-    /// Read every file, whatever the cache says.
+    /// Read every file, whatever the tree cache says.
     pub rehash: bool,
-    /// Places that are never part of a backup: a store inside a source would grow by itself with each run.
+    /// Paths that are never part of a backup: a store inside a source would grow with each run.
     pub own_places: Vec<PathBuf>,
 }
 
 /// A committed backup.
 #[derive(Debug)]
 pub struct CommittedBackup {
-    /// The snapshot.
+    /// Its snapshot.
     pub snapshot: Snapshot,
-    /// The one before.
+    /// The snapshot before.
     pub previous: Option<Snapshot>,
     /// Whether this run appended a takeover.
     pub takeover: bool,
-    /// Counts.
+    /// Counts of files by kind of change.
     pub files: FileCounts,
-    /// Counts; `uploaded` counts packs and index objects.
+    /// Counts of bytes; `uploaded` counts packs and index objects.
     pub bytes: ByteCounts,
-    /// What went wrong with single paths.
+    /// Problems with single paths, the first ones.
     pub problems: Vec<PathProblem>,
-    /// How many there were.
+    /// Number of all problems.
     pub problem_count: u64,
     /// Sources in which no file was found.
     pub empty_sources: Vec<TreePath>,
-    /// What the store had lost; `None`: nothing, or nobody looked.
+    /// What the store had lost; `None`: nothing, or it was not compared.
     pub loss: Option<LossReport>,
 }
 
@@ -116,7 +117,7 @@ enum JournalReadMode {
     Next { verify: bool },
 }
 
-/// A role's journal as it is now, with the lock of this host's other runs held, before anything is decided.
+/// A role's current journal, before any decision. It holds the lock that keeps out other runs of this host.
 #[derive(Debug)]
 pub struct RoleJournal<'a> {
     runner: &'a NodeContext,
@@ -129,7 +130,7 @@ pub struct RoleJournal<'a> {
     started: Duration,
 }
 
-/// The lock of this host's runs, asked for again and again where another process has it.
+/// The lock of this host's runs, retried while another process has it.
 async fn lock_with_retry(local: &LocalState, env: &Env, tries: u32, pause: Duration) -> Result<LocalLock, LockError> {
     let mut tries = tries;
     loop {
@@ -149,8 +150,8 @@ impl<'a> RoleJournal<'a> {
         Self::read(runner, repository, local, Some(lock), JournalReadMode::Whole).await
     }
 
-    /// The same for a process that only looks whether anything is new, again and again: what it knows is asked for once more only with
-    /// `verify`. Whoever goes on to append finds out then.
+    /// The same for a process that polls for news: only with `verify` is the known head requested again. A later append
+    /// detects a difference anyway.
     pub async fn open_polling(
         runner: &'a NodeContext,
         repository: &'a Repository,
@@ -161,8 +162,8 @@ impl<'a> RoleJournal<'a> {
         Self::read(runner, repository, local, Some(lock), JournalReadMode::Next { verify }).await
     }
 
-    /// The same without the lock, for a process that works under the takeover of another one of this host: that one may be
-    /// backing up, and neither is to stand in the other's way.
+    /// The same without the lock, for a process that works under the takeover of another process of this host: that one
+    /// may be backing up, and neither must block the other.
     pub async fn open_unlocked(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
         let local = Self::local(runner, repository)?;
         Self::read(runner, repository, local, None, JournalReadMode::Whole).await
@@ -185,16 +186,16 @@ impl<'a> RoleJournal<'a> {
         if let Some(slot) = repository.slot.filter(|_| lock.is_some())
             && let Err(error) = local.remember_slot(slot)
         {
-            // It saves a request.
+            // The remembered slot only saves a request.
             tracing::warn!("the key slot cannot be remembered: {error}");
         }
         if lock.is_some()
             && let Err(error) = repository.save_unlock_objects(&local)
         {
-            // A repair has one source less.
+            // Without them a repair has one source less.
             tracing::warn!("what leads into the repository cannot be remembered: {error}");
         }
-        // Which slot is due, and how records are dated, rests on it.
+        // The due slot and the dates of records rest on the clock offset.
         repository.store.measure_clock_offset().await;
         let seats = runner.leases.seats();
         let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
@@ -209,15 +210,16 @@ impl<'a> RoleJournal<'a> {
         }
         let view = read?;
         let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
-        // Who has not the lock leaves it to who has.
+        // Without the lock the check is left to the process that has it.
         if opening.lock.is_some() {
             opening.detect_clone().await?;
         }
         Ok(opening)
     }
 
-    /// Whether a record of this node's was written by none of its processes. Once may be a machine that was set back; what cannot
-    /// be its past is another machine with its identity, and goes into the journal for both to see.
+    /// Checks whether a record with this node's ID was written by none of its processes. A single one may come from a
+    /// machine that was set back. A record that cannot be this machine's past comes from another machine with its
+    /// identity, and is reported in the journal for both to see.
     async fn detect_clone(&mut self) -> Result<(), BackupError> {
         let (runner, memory) = (self.runner, &mut self.memory);
         #[cfg(feature = "planted")]
@@ -242,7 +244,7 @@ impl<'a> RoleJournal<'a> {
         Ok(())
     }
 
-    /// The journal as it is now, for somebody who waits for no lock and remembers nothing.
+    /// The current journal, for a caller that waits for no lock and saves nothing.
     pub async fn peek(
         runner: &NodeContext,
         repository: &Repository,
@@ -257,8 +259,8 @@ impl<'a> RoleJournal<'a> {
         Ok((election_history(&view, &memory, runner.node.id), view))
     }
 
-    /// With the lock of this host's other runs, also where this process works under another one's lease. That one takes it for a
-    /// moment whenever it reads the journal.
+    /// Takes the lock of this host's runs, even if this process works under the lease of another one. That one takes
+    /// the lock for a moment whenever it reads the journal.
     pub(crate) async fn with_lock(mut self) -> Result<Self, BackupError> {
         if self.lock.is_none() {
             self.lock = Some(lock_with_retry(&self.local, &self.runner.env, HOLD_TRIES, HOLD_PAUSE).await?);
@@ -268,14 +270,15 @@ impl<'a> RoleJournal<'a> {
         Ok(self)
     }
 
-    /// Tells the other nodes of this one, which excludes others by `lease`, if it is time. True: it was.
+    /// Publishes this node's presence if it is due, with the kind of `lease` by which it excludes others. Returns
+    /// whether it was published.
     pub(crate) async fn announce(&mut self, lease: LeaseKind) -> Result<bool, BackupError> {
         if self.lock.is_none() {
             return Ok(false);
         }
         let Self { runner, repository, local, memory, .. } = self;
         let before = memory.announced.clone();
-        // Before this process writes there, it is remembered that it may have.
+        // Before this process writes the object, it saves that it may have.
         let intend = |announced: &LastAnnouncement| {
             memory.announced = Some(announced.clone());
             local.save(memory)
@@ -288,40 +291,40 @@ impl<'a> RoleJournal<'a> {
         Ok(true)
     }
 
-    /// The slots of what is written from here on are of this schedule.
+    /// Sets the schedule that the slots of the following records belong to.
     pub(crate) fn with_schedule(mut self, schedule: Option<ScheduleId>) -> Self {
         self.journal = self.journal.with_schedule(schedule);
         self
     }
 
-    /// Reads the journal on.
+    /// Reads the records that were appended since.
     pub async fn refresh(&mut self) -> Result<(), BackupError> {
         self.view = self.journal.refresh(self.view.clone()).await?;
         Ok(())
     }
 
-    /// The repository that it is the journal of.
+    /// The repository that the journal belongs to.
     pub(crate) fn repository(&self) -> &'a Repository {
         self.repository
     }
 
-    /// Where that is.
+    /// The store of the repository.
     pub(crate) fn store(&self) -> &'a dyn Store {
         self.repository.store.as_ref()
     }
 
-    /// The journal.
+    /// State of the journal at its head.
     pub fn view(&self) -> &JournalView {
         &self.view
     }
 
-    /// What the election wants to know of it.
+    /// The facts that the election needs from the journal.
     pub fn history(&self) -> ElectionHistory {
         election_history(&self.view, &self.memory, self.runner.node.id)
     }
 
-    /// Remembers what was read, and fetches what the index of the newest snapshot needs: a node that stands by does it, so that
-    /// its first run after a takeover starts at once.
+    /// Saves what was read, and fetches the index of the newest snapshot. A standby does this, so that its first run
+    /// after a takeover can start at once.
     pub async fn remember(self) -> Result<(ElectionHistory, JournalView), BackupError> {
         let Self { local, mut memory, view, repository, runner, .. } = self;
         if memory.view.as_ref() == Some(&view) {
@@ -336,7 +339,7 @@ impl<'a> RoleJournal<'a> {
         Ok((election_history(&view, &memory, runner.node.id), view))
     }
 
-    /// Backs the role up, as the node that the election named.
+    /// Backs the role up, as the node that won the election.
     pub async fn back_up(
         self,
         role: &RoleSettings,
@@ -359,7 +362,8 @@ impl<'a> RoleJournal<'a> {
         result
     }
 
-    /// Goes on under this node's own takeover, if that is still the newest and of this boot; else takes the role over.
+    /// Continues under this node's own takeover if that is still the newest and of this boot; otherwise takes the role
+    /// over.
     pub(crate) async fn take_over(self, candidacy: &Candidacy) -> Result<RoleSession<'a>, BackupError> {
         let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
         if repository.format.journal == JournalLocation::Bucket {
@@ -369,7 +373,8 @@ impl<'a> RoleJournal<'a> {
         let boot = runner.env.clock.boot_id().map(Digest);
         let own = memory.own.filter(|own| Some(own.boot) == boot);
         let holder = view.state.holder.clone();
-        // Who stood in and is eligible now has the role in another way, which other nodes must see.
+        // A node that stood in as fallback and is eligible now has the role for another reason, which the other nodes
+        // must see.
         let inherited = holder.as_ref().filter(|h| {
             own.is_some_and(|own| own.takeover == h.takeover)
                 && (h.why == TakeoverReason::Fallback) == candidacy.stands_in()
@@ -378,7 +383,7 @@ impl<'a> RoleJournal<'a> {
             (candidacy.permit(holder.term, holder.takeover), view, false)
         } else {
             if lock.is_none() {
-                // There is no takeover to work under: this process's own is remembered.
+                // There is no takeover to work under, so this process appends and saves its own.
                 lock = Some(local.lock()?);
                 memory = local.load(runner.node.id);
             }
@@ -418,7 +423,8 @@ impl<'a> RoleJournal<'a> {
     }
 }
 
-/// Notes that this process is about to append to `view`. Who cannot be noted must not append: it would be taken for a twin.
+/// Notes that this process is about to append to `view`. A process that cannot be noted must not append: it would be
+/// taken for a clone.
 pub(crate) async fn note_append_intent(
     runner: &NodeContext,
     local: &LocalState,
@@ -428,15 +434,16 @@ pub(crate) async fn note_append_intent(
     noted.map_err(|error| BackupError::State { path: local.saved_state_file(), error })
 }
 
-/// Remembers the journal up to here, and what is to be thought of those who wrote it. Only with the lock held.
+/// Adds the journal up to `view` to the saved state, after judging its authors. Only with the lock held.
 pub(crate) fn remember_view(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
     check_authors(runner, local, memory, view);
     memory.view = Some(view.clone());
 }
 
-/// Judges who wrote with this node's ID since that was judged last. Where there is nothing to judge it by, it begins here.
+/// Judges the processes that wrote with this node's ID since the last judgement. Without earlier notes the judging
+/// begins here.
 fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
-    // Read after the journal: what is in it by now was noted before.
+    // Read after the journal: the author of each record in it was noted before.
     let (notes, noted) = (local.authors(), local.authors().read());
     let head = view.head.as_ref().map(|head| head.seq);
     let is_whole = noted.mark.is_some() && noted.mark == memory.notes;
@@ -479,13 +486,13 @@ fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedSta
         }
     }
     if !is_whole {
-        // Without a mark nothing is judged: nothing more can be said on a disk that takes no notes.
+        // Without a mark nothing is judged: a disk that takes no notes gives no evidence.
         memory.notes = notes.renew().inspect_err(|error| tracing::debug!("the notes of who appends: {error}")).ok();
     }
     memory.judged = memory.judged.max(head);
 }
 
-/// What the election wants to know of a journal, and of what this node remembers of itself.
+/// The facts that the election needs from a journal, and from what this node saved about itself.
 pub fn election_history(view: &JournalView, memory: &SavedState, node: NodeId) -> ElectionHistory {
     let holding = |h: &RoleHolder| TakeoverInfo {
         node: h.node.id,

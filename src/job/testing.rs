@@ -1,4 +1,4 @@
-//! A role with real parts for this room's tests: a tree in a temporary directory, a store in memory, the backup job.
+//! A role with real parts for the tests of `job`: a tree in a temporary directory, a store in memory, the backup job.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -53,8 +53,8 @@ impl JobFixture {
         Self { env, dir, memory, store, role, repository, node: NodeId([1; 16]) }
     }
 
-    /// What somebody can do who writes to the store and has no key: so many slots for passphrases that nobody has, each as costly to try as
-    /// this program's own, and older than those that are there.
+    /// Does what a writer with access to the store and without a key can do: plants `count` slots for unknown
+    /// passphrases, each as costly to try as this program's own, and older than the existing ones.
     pub(crate) fn plant_slots(&self, count: usize) {
         let own: Vec<(String, Bytes)> =
             self.memory.objects().into_iter().filter(|(key, _)| key.contains("/keys/")).collect();
@@ -70,7 +70,7 @@ impl JobFixture {
         }
     }
 
-    /// As if it had been made then.
+    /// Sets the creation time of the repository.
     pub(crate) fn made_at(&mut self, at: Timestamp) {
         self.repository.format.created = at;
         let object = self.repository.format.encode(&self.repository.keys);
@@ -92,7 +92,7 @@ impl JobFixture {
         std::fs::write(path, content).unwrap();
     }
 
-    /// Where something of the source stands in a snapshot.
+    /// The path of a file of the source in a snapshot.
     pub(crate) fn path(&self, name: &str) -> TreePath {
         let path = if name.is_empty() { self.src().to_owned() } else { self.src().join(name) };
         TreePath::new(&path.as_os_str().as_bytes()[1..]).unwrap()
@@ -107,7 +107,7 @@ impl JobFixture {
         self.backup_by(&self.runner()).await
     }
 
-    /// What runs the rig's backups.
+    /// The node that runs the fixture's backups.
     pub(crate) fn runner(&self) -> NodeContext {
         NodeContext {
             env: self.env.clone(),
@@ -133,7 +133,7 @@ impl JobFixture {
         Box::pin(opening.back_up(role, &self.candidacy(), ask)).await.unwrap()
     }
 
-    /// The election's word for the rig's node, whatever its probes would say.
+    /// A won election for the fixture's node, whatever its probes would say.
     pub(crate) fn candidacy(&self) -> Candidacy {
         let history = ElectionHistory::default();
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
@@ -154,7 +154,7 @@ impl JobFixture {
         candidacy
     }
 
-    /// As a host sees it that has nothing but the store and the key.
+    /// The repository as seen by a host that has only the store and the key.
     pub(crate) async fn archive(&self) -> ReadOnlyRepository {
         let nowhere = self.dir.path().join("nowhere");
         let archive = ReadOnlyRepository::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
@@ -163,7 +163,7 @@ impl JobFixture {
     }
 }
 
-/// Bytes that do not repeat.
+/// Bytes without repetition.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);

@@ -1,4 +1,4 @@
-//! Why a backup committed nothing.
+//! Errors of a backup that committed nothing.
 
 use std::path::PathBuf;
 
@@ -19,105 +19,105 @@ use crate::tree::scan::ScanError;
 /// Why a backup committed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// An operator stopped it.
+    /// An operator interrupted it.
     #[error("interrupted")]
     Interrupted,
     /// It made no progress, and was ended.
     #[error("{0}")]
     Stalled(RunStall),
-    /// Another part of the run failed; that part tells why.
+    /// Another part of the run failed; that part has the reason.
     #[error("stopped by another failure")]
     Stopped,
-    /// A source.
+    /// A source cannot be walked.
     #[error("{0}")]
     Scan(#[from] ScanError),
-    /// A pattern of `exclude`.
+    /// A pattern of `exclude` is invalid.
     #[error("{0}")]
     Pattern(#[from] BadPattern),
-    /// The store.
+    /// A request to the store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// What is stored.
+    /// Stored data cannot be read.
     #[error("{0}")]
     Repo(#[from] RepositoryReadError),
-    /// The tree cache; it has been dropped.
+    /// The tree cache is damaged; it has been dropped.
     #[error("{0}")]
     Cache(#[from] CacheError),
     /// The journal cannot be read.
     #[error("{0}")]
     Journal(#[from] JournalError),
-    /// The record was not appended, or nobody knows.
+    /// The record was not appended, or that is unknown.
     #[error("{0}")]
     Append(#[from] AppendError),
-    /// The store does not keep its promise.
+    /// The store no longer keeps the conditions that a journal needs.
     #[error("the store no longer refuses what it must refuse: {0}")]
     Proof(ProofFailure),
-    /// No answer shows whether it does.
+    /// The proof was inconclusive: it is unknown whether the store keeps conditions.
     #[error("nothing is written before the store has shown that it keeps conditional writes apart: {0}")]
     Unproved(ProofFailure),
-    /// The local state.
+    /// The lock of the local state was not acquired.
     #[error("{0}")]
     Lock(#[from] LockError),
-    /// The local state.
+    /// The local state cannot be read or written.
     #[error("{}: {error}", path.display())]
     State {
-        /// Which file.
+        /// File of the failed operation.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         error: std::io::Error,
     },
     /// A source that had files has none now.
     #[error("{} holds no file, and held {before} in the newest snapshot", source_path.display())]
     EmptySource {
-        /// Which.
+        /// The empty source.
         source_path: TreePath,
-        /// How many it had; links and the like count as files.
+        /// Number of its files in the newest snapshot; links and the like count as files.
         before: u64,
     },
-    /// No source has a file, and there is no dump: the snapshot would hold nothing.
+    /// No source has a file, and there is no dump: the snapshot would be empty.
     #[error("there is nothing to store: {} no file that is not excluded", held(sources))]
     Nothing {
-        /// The sources.
+        /// The configured sources.
         sources: Vec<TreePath>,
     },
-    /// There are entries, and none of them holds anything.
+    /// There are entries, and none of them has content.
     #[error(
         "there is nothing to store: all that was found is {count} {}",
         if *count == 1 { "empty file, pipe or device" } else { "empty files, pipes or devices" }
     )]
     NoContent {
-        /// How many.
+        /// Number of entries.
         count: u64,
     },
-    /// Not one file could be read: the snapshot would hold nothing.
+    /// Not one file could be read: the snapshot would be empty.
     #[error("nothing could be read, and {} could not: {}", paths(*count), first(problem.as_ref()))]
     NothingRead {
-        /// How many paths could not be read.
+        /// Number of paths that could not be read.
         count: u64,
-        /// One of them.
+        /// One of the problems.
         problem: Option<PathProblem>,
     },
-    /// A dump.
+    /// A dump failed.
     #[error("dump {name:?}: {error}")]
     Dump {
-        /// Its name.
+        /// Name of the dump.
         name: String,
-        /// Why.
+        /// How the dump failed.
         error: DumpError,
     },
-    /// A hook.
+    /// A hook failed.
     #[error("{0}")]
     Hook(#[from] HookError),
-    /// A prune came between the start of this run and its end.
+    /// A prune ran between the start of this run and its end.
     #[error("what this run counted on was pruned meanwhile; run it again")]
     Pruned,
-    /// A bug.
+    /// A bug in this program.
     #[error("internal error: {0}")]
     Internal(String),
 }
 
 impl BackupError {
-    /// Whether the journal goes on under a repository key that was not known: it may be opened with another one.
+    /// Whether the journal continues under an unknown repository key: another key may open it.
     pub fn is_rotated(&self) -> bool {
         matches!(
             self,
@@ -145,7 +145,7 @@ fn first(problem: Option<&PathProblem>) -> String {
 }
 
 impl From<ProofFailure> for BackupError {
-    /// A request that failed is no broken promise.
+    /// A request that failed says nothing about the conditions, so it stays a store error.
     fn from(failure: ProofFailure) -> Self {
         match failure.into_definite() {
             Ok(failure) if failure.is_certain() => Self::Proof(failure),

@@ -1,9 +1,9 @@
 //! A role's hooks: commands around a run, and around the time in which this node has the role.
 //!
-//! The invariants that live here: `after` is run for every run whose pair was opened, whatever became of it; that a pair is open is
-//! written down before `before` is started, so that the next start finds it after a crash; and no hook goes on for longer
-//! than its time. `before` and `on_takeover` end when the permit ends. `after` does not: it gives back what `before` took, on
-//! this node only, and a machine that stays frozen is worse than one that is thawed late.
+//! The invariants that live here: `after` runs for every run whose pair was opened, whatever its outcome; an open pair
+//! is saved before `before` starts, so that the next start finds it after a crash; and no hook runs longer than its
+//! time limit. `before` and `on_takeover` end when the permit ends. `after` does not: it gives back what `before` took,
+//! on this node only, and a machine that stays frozen is worse than one that is thawed late.
 
 use std::io;
 use std::path::PathBuf;
@@ -29,59 +29,59 @@ use crate::journal::log::AppendError;
 use crate::process::{self, CommandBuilder, ProcessExit, log_lines};
 use crate::role::permit::{Deadline, safety_margin};
 
-/// How long a hook may go on when its process is to end: an `after` and an `on_lost` one after the other fit into what a service
-/// manager waits.
+/// How long a hook may go on when its process is to end. An `after` and an `on_lost` one after the other fit into the
+/// time that a service manager waits.
 pub const ENDING_MAX: Duration = Duration::from_secs(30);
 
-/// How long output is waited for after the hook ended: a child that it left behind may keep the pipe open.
+/// How long output is read after the hook ended: a child that it left behind may keep the pipe open.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// How often a lock that another process of this node has is asked for.
+/// Interval at which a lock of another process of this node is tried again.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Why a hook failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
-    /// It could not be started, or not be written down that it was.
+    /// The hook could not be started, or its start could not be saved.
     #[error("hook {hook}: {error}")]
     Start {
-        /// Which.
+        /// Name of the hook.
         hook: &'static str,
-        /// Why.
+        /// Error of the operating system.
         error: io::Error,
     },
-    /// It ended badly.
+    /// The hook ended with a failure.
     #[error("hook {hook}: {}", match ended { ProcessExit::Exit(code) => format!("exit code {code}"), ProcessExit::Signal(n) => format!("ended by signal {n}") })]
     Failed {
-        /// Which.
+        /// Name of the hook.
         hook: &'static str,
-        /// How.
+        /// How its process ended.
         ended: ProcessExit,
     },
-    /// It took too long.
+    /// The hook exceeded its time limit.
     #[error("hook {hook}: killed after {}", humantime::format_duration(*after))]
     Timeout {
-        /// Which.
+        /// Name of the hook.
         hook: &'static str,
-        /// How long it took.
+        /// Its time limit.
         after: Duration,
     },
-    /// The run that it belongs to was to end.
+    /// The run that the hook belongs to was to end.
     #[error("hook {hook}: ended, because the run was to end")]
     Stopped {
-        /// Which.
+        /// Name of the hook.
         hook: &'static str,
     },
 }
 
-/// What is written down of an open pair.
+/// The saved state of an open pair.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct HookPairRecord {
     term: Term,
     slot: Option<Timestamp>,
 }
 
-/// What is written down while this node has the role.
+/// Saved while this node has the role.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct RoleHeldRecord {
     term: Term,
@@ -94,7 +94,7 @@ pub struct HookRunner<'a> {
     role: &'a RoleSettings,
 }
 
-/// A pair of `before` and `after` that is open. The kernel drops its lock with the process; what is written down stays.
+/// An open pair of `before` and `after`. The kernel releases its lock with the process; the saved state stays.
 #[derive(Debug)]
 pub(crate) struct OpenHookPair<'a> {
     hooks: HookRunner<'a>,
@@ -103,12 +103,12 @@ pub(crate) struct OpenHookPair<'a> {
 }
 
 impl<'a> HookRunner<'a> {
-    /// Those of `role`, as this node.
+    /// The hooks of `role` on this node.
     pub fn new(runner: &'a NodeContext, role: &'a RoleSettings) -> Self {
         Self { runner, role }
     }
 
-    /// Opens a pair; `None`: the role has none. One that a crash left open is closed first.
+    /// Opens a pair; `None`: the role has no such hooks. A pair that a crash left open is closed first.
     pub(crate) async fn open(
         self,
         term: Term,
@@ -128,12 +128,12 @@ impl<'a> HookRunner<'a> {
         Ok(Some(OpenHookPair { hooks: self, open, _lock: lock }))
     }
 
-    /// Runs the `after` of a run that a crash cut short, if there is one and nobody of this node sees to it.
+    /// Runs the `after` of a run that a crash interrupted, unless another process of this node handles it.
     pub async fn recover(self) {
         if self.read::<HookPairRecord>(OPEN).is_none() {
             return;
         }
-        // Whoever has the lock is at work, or at this.
+        // The process that has the lock is running, or recovering the pair.
         if let Ok(Some(_lock)) = self.try_lock(OPEN) {
             self.close_left_open().await;
         }
@@ -145,7 +145,7 @@ impl<'a> HookRunner<'a> {
         self.run_after(open, "unknown").await;
     }
 
-    /// This node works for the role under this term now.
+    /// Runs `on_takeover` once for each term in which this node works for the role.
     pub(crate) async fn on_takeover(self, term: Term, deadline: &Deadline, ending: &CancelToken) {
         let hooks = &self.role.hooks;
         if hooks.on_takeover.is_none() && hooks.on_lost.is_none() {
@@ -171,14 +171,15 @@ impl<'a> HookRunner<'a> {
         }
     }
 
-    /// This node no longer works for the role, or gives it up. Takes no longer than `limit`.
+    /// Runs `on_lost` when this node no longer works for the role, or gives it up. The hook runs no longer than
+    /// `limit`.
     pub async fn on_lost(self, limit: Duration) {
         if self.read::<RoleHeldRecord>(HELD).is_none() {
             return;
         }
         let work = async {
             let _lock = self.lock(HELD).await.inspect_err(|error| tracing::error!("{error}"));
-            // Somebody else may have seen to it meanwhile.
+            // Another process may have handled it in the meantime.
             let Some(taken) = self.read::<RoleHeldRecord>(HELD) else { return };
             self.remove(HELD);
             if let Some(command) = &self.role.hooks.on_lost {
@@ -187,7 +188,7 @@ impl<'a> HookRunner<'a> {
                 self.log_failure(self.run("on_lost", command, &variables, limit, std::future::pending()).await);
             }
         };
-        // The hook ends by itself before that; a lock may be held by one that does not.
+        // The hook ends earlier by itself; the lock may be held by a process that does not.
         let _ = self.runner.env.timeout(limit + ENDING_MAX, work).await;
     }
 
@@ -203,21 +204,21 @@ impl<'a> HookRunner<'a> {
             let stopped = matches!(ended, Err(HookError::Stopped { .. }));
             self.log_failure(ended);
             if stopped {
-                // It is run again at the next start.
+                // It runs again at the next start.
                 return;
             }
         }
         self.remove(OPEN);
     }
 
-    /// A hook whose failure changes nothing else is loud in the log.
+    /// Logs the failure of a hook on which nothing else depends.
     fn log_failure(self, ended: Result<(), HookError>) {
         if let Err(error) = ended {
             tracing::error!("role {}: {error}", self.role.name);
         }
     }
 
-    /// Runs one hook to its end, or until its time is over or `stop` says so.
+    /// Runs one hook until it ends, its time limit is reached, or `stop` resolves.
     async fn run(
         self,
         hook: &'static str,
@@ -254,7 +255,7 @@ impl<'a> HookRunner<'a> {
             }
         };
         for mut stream in streams.into_iter().flatten() {
-            // What came so far is logged.
+            // The output so far is logged.
             let _ = tokio::time::timeout(DRAIN, &mut stream).await;
             stream.abort();
         }
@@ -269,7 +270,7 @@ impl<'a> HookRunner<'a> {
         self.runner.state_dir.join("hooks")
     }
 
-    /// By the role's name, because whoever stands by need not know the repository.
+    /// Named after the role, because a standby need not know the repository.
     fn file(self, what: &str, kind: &str) -> PathBuf {
         self.dir().join(format!("{}.{what}.{kind}", self.role.name))
     }
@@ -283,7 +284,7 @@ impl<'a> HookRunner<'a> {
         }
     }
 
-    /// `None`: another process has it.
+    /// `None`: another process has the lock.
     fn try_lock(self, what: &str) -> Result<Option<Box<dyn LockGuard>>, LockError> {
         let path = self.file(what, "lock");
         let io = |error: io::Error| LockError::Io { path: path.clone(), error };
@@ -292,7 +293,7 @@ impl<'a> HookRunner<'a> {
         files.lock(&path).map_err(io)
     }
 
-    /// `None`: there is none, or none that can be read, which is said.
+    /// `None`: the file is missing, or unreadable, which is logged.
     fn read<T: DeserializeOwned>(self, what: &str) -> Option<T> {
         let path = self.file(what, "json");
         self.runner.env.read_json(&path).unwrap_or_else(|error| {
@@ -306,7 +307,7 @@ impl<'a> HookRunner<'a> {
     }
 
     fn write(self, what: &str, value: &impl Serialize) -> io::Result<()> {
-        // A hook may stop the machine's disk or the machine.
+        // Durable, because a hook may stop the machine or its disk.
         self.runner.env.files.replace(&self.file(what, "json"), &serde_json::to_vec(value)?)
     }
 
@@ -319,14 +320,14 @@ impl<'a> HookRunner<'a> {
     }
 }
 
-/// What is open.
+/// Name of the files of an open pair.
 const OPEN: &str = "open";
 
-/// What is held.
+/// Name of the files that say that this node has the role.
 const HELD: &str = "held";
 
 impl OpenHookPair<'_> {
-    /// Runs `before`. Whatever it says, [`OpenHookPair::close`] follows.
+    /// Runs `before`. Whatever its result, [`OpenHookPair::run_after`] must follow.
     pub(crate) async fn run_before(&self, deadline: &Deadline) -> Result<(), BackupError> {
         let HookRunner { runner, role } = self.hooks;
         let Some(command) = &role.hooks.before else { return Ok(()) };
@@ -350,7 +351,7 @@ impl OpenHookPair<'_> {
     }
 }
 
-/// A run's end in a word, for `after`.
+/// The outcome of a run in a word, for `after`.
 fn outcome(result: &Result<CommittedBackup, BackupError>) -> &'static str {
     match result {
         Ok(done) if done.previous.as_ref().is_some_and(|previous| previous.root == done.snapshot.root) => "unchanged",
@@ -361,7 +362,7 @@ fn outcome(result: &Result<CommittedBackup, BackupError>) -> &'static str {
     }
 }
 
-/// A hook that prints nothing goes on as long as it burns processor time.
+/// Counts processor time as progress: a hook that prints nothing may run as long as it uses some.
 async fn watch_cpu_time(group: Option<Pid>, stall_timeout: Duration, progress: &JobProgress) {
     let Some(group) = group else { return std::future::pending().await };
     let (look, mut before) = (check_interval(stall_timeout), 0);
@@ -375,7 +376,7 @@ async fn watch_cpu_time(group: Option<Pid>, stall_timeout: Duration, progress: &
     }
 }
 
-/// What a hook writes is progress.
+/// Counts the output of a hook as progress.
 fn progress_step(progress: &Arc<JobProgress>) -> impl Fn() + Send + 'static {
     let progress = Arc::clone(progress);
     move || progress.step()

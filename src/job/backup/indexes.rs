@@ -1,4 +1,4 @@
-//! Index objects that the store lost while this node has a copy of them: they are put back, unchanged.
+//! Index objects that the store has lost while this node has a copy: they are put back, unchanged.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::repo::object_keys;
 use crate::repo::reader::IndexCache;
 use crate::store::{SizeLimit, Store, StoreError, list_filtered, put_idempotent};
 
-/// Those of `named` that a listing to its end does not show, and that are not there when they are asked for one by one.
+/// The IDs of `named` that a complete listing does not show, and that are missing when requested one by one.
 pub(super) async fn missing(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -29,7 +29,7 @@ pub(super) async fn missing(
         match store.get(&object_keys::index(role, *id), SizeLimit::INDEX).await {
             Ok(_) => {}
             Err(error) if error.is_not_found() => missing.push(*id),
-            // It is there, as something else: a repair replaces it.
+            // Something else is there: a repair replaces it.
             Err(error) if error.is_not_an_object() => {}
             Err(error) => return Err(error),
         }
@@ -37,7 +37,8 @@ pub(super) async fn missing(
     Ok(missing)
 }
 
-/// Puts back what this node has a sound copy of. What it has none of the index cannot be loaded without: that says so.
+/// Puts back each missing object of which this node has a sound copy. Without the others the index cannot be loaded,
+/// and loading reports that.
 pub(super) async fn put_back(
     store: &dyn Store,
     keys: &DerivedKeys,

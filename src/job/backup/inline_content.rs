@@ -1,5 +1,5 @@
-//! The content of a run that somebody brings along instead of naming sources: small files, one chunk each, stored by one task
-//! without threads. Everything that decides what is stored, reused and named is what a run over a tree uses.
+//! A run whose content is passed in memory instead of being read from sources: small files, one chunk each, stored by
+//! one task without threads. Every decision on what is stored, reused and named is the same as in a run over a tree.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
@@ -23,18 +23,18 @@ use crate::repo::reader::RepositoryReader;
 use crate::role::permit::Permit;
 use crate::tree::compare::{self, PathChange};
 
-/// Content that is brought along.
+/// Content that is passed in memory.
 pub trait InlineContent: Debug + Send + Sync {
-    /// Resolves when they can be read. Content that hangs never does.
+    /// Resolves when the files can be read. For content that hangs it never does.
     fn ready(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// The files as they are now, for a run under this permit.
+    /// The current files, for a run under this permit.
     fn files(&self, permit: &Permit) -> BTreeMap<TreePath, Bytes>;
 }
 
-/// Chunks of one kind on their way into a pack.
+/// Collects new chunks of one kind into a pack.
 struct PackWriter<'a> {
     session: &'a RoleSession<'a>,
     ledger: &'a DedupIndex<'a>,
@@ -87,7 +87,7 @@ impl ManifestChunkSink for PackWriter<'_> {
     }
 }
 
-/// Stores what is new of `content`.
+/// Stores the part of `content` that is new.
 pub(in crate::job) async fn gather(
     session: &RoleSession<'_>,
     content: &dyn InlineContent,

@@ -1,23 +1,23 @@
-//! What an operator asks of a run.
+//! What an operator requests from a run.
 
 use serde::{Deserialize, Serialize};
 
 use crate::role::election::RetakeReason;
 
-/// What the operator asked for.
+/// The options of a requested run.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct BackupRequest {
-    /// Only if a slot is due and not committed.
+    /// Run only if a slot is due and not committed.
     pub scheduled: bool,
-    /// Read every file, whatever the cache says.
+    /// Read every file, whatever the tree cache says.
     pub rehash: bool,
-    /// Only if this node is active without it: a run by hand is no reason to move the role.
+    /// Run only if this node is active already: a run by hand is no reason to move the role.
     #[serde(default)]
     pub require_active: bool,
 }
 
 impl BackupRequest {
-    /// What speaks for a takeover, where the request itself does not.
+    /// The reason for a takeover if the request says one; `None`: it follows from the slot or the start by hand.
     pub(crate) fn occasion(self) -> Option<RetakeReason> {
         (self.require_active && !self.scheduled).then_some(RetakeReason::None)
     }

@@ -26,7 +26,7 @@ use crate::tree::exclude::ExcludePatterns;
 use crate::tree::owner_names::OwnerNames;
 use crate::tree::scan::{ScanOptions, scan};
 
-/// Gathers it.
+/// Stores the new content of the role's sources and dumps.
 pub(in crate::job) async fn gather(
     session: &RoleSession<'_>,
     role: &RoleSettings,
@@ -49,7 +49,7 @@ pub(in crate::job) async fn gather(
     if let Some(source) = options.sources.first().and_then(|path| tree_path(path)) {
         runner.progress.begin(RunActivity::Walking(source));
     }
-    // Already to open a source may hang.
+    // Opening a source may already hang.
     let opened = runner.progress.enter_uninterruptible();
     let scan = runner.env.blocking(move || (scan(options), drop(opened)).0).await;
     let scan = scan.ok_or_else(|| BackupError::Internal("opening the sources panicked".to_owned()))??;
@@ -69,7 +69,7 @@ pub(in crate::job) async fn gather(
     });
     let (store, keys) = (session.repository.store.clone(), session.repository.keys.clone());
     let current = cache.as_ref().is_some_and(|(_, current)| *current);
-    // Whoever has not seen the newest snapshot being made has not seen its packs either.
+    // A tree cache from before the newest snapshot does not know its packs either.
     let compare = survey.compare.or_else(|| (!current).then(|| survey.known.clone()));
     let stocktaking = IndexLoader::new(session, IndexLoadOptions { compare, ..survey });
     let stock =
@@ -84,12 +84,13 @@ pub(in crate::job) async fn gather(
     let environment = runner.probe_context(role, Some(session.permit.term()), ask.slot).variables();
     let root = base.map(|b| b.root);
     let allow_empty = role.allow_empty;
-    // Where nothing below a volume is wanted, or an empty place is, there is none to miss.
+    // With `one_file_system` nothing below a mount point is wanted, and with `allow_empty` an empty source is; then no
+    // mount can be missed.
     let missed = !allow_empty && !role.one_file_system;
     let mounts = MountTracker::new(session.memory.mounts.iter().filter(|_| missed).cloned());
     let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
     let handle = Handle::current();
-    // The pipeline blocks; a blocking thread may, and a runtime's may not.
+    // The pipeline blocks, which a blocking thread may do and a worker of the runtime may not.
     tokio::task::spawn_blocking(move || {
         let ledger = DedupIndex::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), stock, {
             let handle = handle.clone();
@@ -129,7 +130,8 @@ fn tree_path(path: &Path) -> Option<TreePath> {
     TreePath::new(path.as_os_str().as_bytes().strip_prefix(b"/")?)
 }
 
-/// This node's cache, if the journal has the snapshot that it was made with. True: that is the newest one.
+/// This node's tree cache, if the journal has the snapshot that it was made with. Also returns whether that is the
+/// newest snapshot.
 async fn cache(session: &RoleSession<'_>, base: Option<&Snapshot>) -> Result<Option<(CacheReader, bool)>, BackupError> {
     let (Some(base), Some(cache)) = (base, CacheReader::open(&session.local.tree_cache())) else { return Ok(None) };
     let bound = cache.bound();
@@ -143,14 +145,15 @@ async fn cache(session: &RoleSession<'_>, base: Option<&Snapshot>) -> Result<Opt
     let vouched = vouched
         || match session.journal.read_record(bound.seq).await {
             Ok(known) => known.is_some_and(|(_, digest)| digest == bound.snapshot),
-            // A repair may have called it void; damage that nobody has named ended the reading of the journal.
+            // A repair may have declared the record void; damage that no repair names has already ended the reading of
+            // the journal.
             Err(error) if error.unusable_record().is_some() => false,
             Err(error) => return Err(error.into()),
         };
     Ok(vouched.then_some((cache, false)))
 }
 
-/// The gitignore pattern that means exactly this path.
+/// The gitignore pattern that matches exactly this path.
 fn literal_pattern(path: &Path) -> String {
     let mut pattern = String::new();
     for c in path.to_string_lossy().chars() {
