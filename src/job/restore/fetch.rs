@@ -1,4 +1,5 @@
-//! Getting a batch's frames, also when a prune has moved them. What another batch got lately, or is getting, is not fetched again.
+//! Fetching the frames of a batch, also if a prune has moved them. A frame that another batch has fetched recently, or
+//! is fetching, is not fetched again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -13,29 +14,30 @@ use super::{ChunkLocation, RestoreProblemKind, SourceError, SourceErrorKind};
 use crate::ids::ChunkId;
 use crate::job::node::progress::JobProgress;
 
-/// Requests of one batch at the same time. Frames scattered over old packs are fetched in a few round trips; neighbours
-/// are one request anyway.
+/// Concurrent requests of one batch. Frames scattered over old packs are fetched in a few round trips; neighbours are
+/// one request anyway.
 const REQUESTS: usize = 4;
 
-/// The frames of the last batches, there or on their way.
+/// The frames of the last batches, fetched or being fetched.
 #[derive(Debug, Default)]
 pub(super) struct FrameCache(Mutex<CachedFrames>);
 
 #[derive(Debug, Default)]
 struct CachedFrames {
-    /// The one that was wanted last comes last.
+    /// The most recently used frame comes last.
     frames: VecDeque<(FrameKey, FrameReceiver, u64)>,
     bytes: u64,
 }
 
-/// A frame, as soon as whoever fetches it has it. Closed without one if it could not be got.
+/// Receives a frame as soon as it has been fetched. Closed without one if the fetch failed.
 type FrameReceiver = watch::Receiver<Option<Bytes>>;
 
-/// The other end of that.
+/// Sends a frame to the batches that wait for it.
 type FrameSender = watch::Sender<Option<Bytes>>;
 
 impl FrameCache {
-    /// Takes from `set` what is there or on its way. The rest is the caller's to fetch, and to tell those who come later.
+    /// Takes from `set` the frames that are fetched or being fetched. The caller must fetch the rest, and send them to
+    /// later batches.
     fn claim(&self, set: &mut FrameSet) -> (HashMap<FrameKey, FrameReceiver>, HashMap<FrameKey, FrameSender>) {
         let (mut coming, mut claimed) = (HashMap::new(), HashMap::new());
         let mut kept = lock(&self.0);
@@ -61,13 +63,13 @@ impl FrameCache {
     }
 }
 
-/// A batch with the frames that could be got.
+/// A batch with the frames that could be fetched.
 pub(super) struct FetchedBatch {
     pub(super) batch: WriteBatch,
     frames: HashMap<FrameKey, Bytes>,
-    /// Who waits for them.
+    /// Channels to the batches that wait for its frames.
     senders: HashMap<FrameKey, FrameSender>,
-    /// Why a frame is not there.
+    /// Why a frame is missing.
     lost: HashMap<FrameKey, String>,
     /// Chunks that are not where they were when the batch was planned.
     moved: HashMap<ChunkId, ChunkLocation>,
@@ -117,7 +119,7 @@ pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Res
     }
     let mut gone = get_frames(shared, &set, &mut fetched).await?;
     fetched.senders.clear();
-    // Batches are fetched in their order, so that nobody waits for one who waits.
+    // Batches are fetched in order, so no two batches wait for each other.
     for (key, mut coming) in coming {
         if let Ok(frame) = coming.wait_for(Option::is_some).await {
             fetched.frames.extend(frame.clone().map(|frame| (key, frame)));
@@ -127,7 +129,7 @@ pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Res
     for (_, place) in wanted_chunks(&fetched.batch) {
         let key = (place.pack, place.frame);
         if !fetched.frames.contains_key(&key) && !fetched.lost.contains_key(&key) && !gone.contains_key(&key) {
-            // Whoever was at it could not get it; why must be known here as well.
+            // The batch that fetched it failed; the reason must be known here as well.
             failed.add(place);
         }
     }
@@ -135,7 +137,7 @@ pub(super) async fn fetch(shared: &RestoreContext, mut batch: WriteBatch) -> Res
     if gone.is_empty() {
         return Ok(fetched);
     }
-    // The packs were pruned meanwhile: what lives is elsewhere by now.
+    // The packs were pruned in the meantime: live chunks are elsewhere now.
     let mut again = FrameSet::default();
     let mut moved = HashMap::new();
     for (chunk, place) in wanted_chunks(&fetched.batch) {
@@ -164,7 +166,7 @@ fn wanted_chunks(batch: &WriteBatch) -> impl Iterator<Item = (&ChunkId, &ChunkLo
         .filter_map(|part| part.place.as_ref().map(|place| (&part.chunk, place)))
 }
 
-/// Gets all frames of the set; returns those whose pack is gone.
+/// Fetches all frames of the set; returns those whose pack is gone.
 async fn get_frames(
     shared: &RestoreContext,
     set: &FrameSet,
@@ -190,7 +192,7 @@ async fn get_frames(
                 Err(e) => match e.kind {
                     SourceErrorKind::Unavailable => return Err(e),
                     SourceErrorKind::Gone => gone.extend(keys.map(|key| (key, e.detail.clone()))),
-                    // One of them is damaged; the others shall not suffer for it.
+                    // One of the frames is damaged; the others are fetched one by one.
                     SourceErrorKind::Damaged if request.frames.len() > 1 => {
                         requests.extend(keys.map(|(pack, frame)| FrameRequest { pack, frames: vec![frame] }));
                     }

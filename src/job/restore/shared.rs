@@ -1,4 +1,4 @@
-//! What the stages of a restore share, and the work that they hand on.
+//! What the stages of a restore share, and the work items that they pass on.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -18,12 +18,12 @@ use crate::job::report::PROBLEMS_MAX;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::write::{ExistingObject, NewFile, RestoreTarget, WriteErrorKind};
 
-/// Names of failed entries kept for the sake of their hard links. With more of them no further link is made: it could
-/// lead to a file that is not the snapshot's.
+/// Maximum number of failed names that are kept for their hard links. Beyond it no further link is made: it could lead
+/// to a file that is not the snapshot's.
 const FAILED_NAMES_MAX: usize = 10_000;
 
-/// Reloads of the index that found nothing newer. After so many the chunks that are unknown are lost, and asking for
-/// each of thousands would only cost requests.
+/// Number of reloads of the index without news after which unknown chunks count as lost: reloading for each of
+/// thousands would only cost requests.
 const FRUITLESS_REFRESHES_MAX: u32 = 3;
 
 pub(super) struct RestoreContext {
@@ -40,7 +40,7 @@ pub(super) struct RestoreContext {
     error: Mutex<Option<RestoreError>>,
     refreshing: tokio::sync::Mutex<()>,
     empty_refreshes: AtomicU32,
-    /// Something did not fit: what follows is compared with the space before it is fetched.
+    /// Something did not fit: what follows is compared with the free space before it is fetched.
     full: AtomicBool,
 }
 
@@ -71,13 +71,13 @@ impl RestoreContext {
         }
     }
 
-    /// Ends the restore. The first reason counts.
+    /// Stops the restore. The first error counts.
     pub(super) fn stop(&self, error: RestoreError) {
         lock(&self.error).get_or_insert(error);
         self.stopped.store(true, Ordering::Release);
     }
 
-    /// Ends the restore, which nobody waits for any more.
+    /// Stops the restore because its caller is gone.
     pub(super) fn end(&self) {
         self.stopped.store(true, Ordering::Release);
     }
@@ -95,7 +95,8 @@ impl RestoreContext {
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "callers make it for this call")]
-    /// Something could not be restored or removed: it is named and the others go on, unless all of them would fail.
+    /// Records that something could not be restored or removed. The other entries continue, unless all of them would
+    /// fail.
     pub(super) fn fail(&self, path: &TreePath, kind: &RestoreProblemKind) {
         if let &(RestoreProblemKind::Write(write) | RestoreProblemKind::Delete(write)) = kind
             && write.is_fatal()
@@ -118,7 +119,7 @@ impl RestoreContext {
         }
     }
 
-    /// Whether it is known that so many bytes of data do not fit at `path`.
+    /// Whether `bytes` of data are known not to fit at `path`.
     pub(super) fn has_no_space_for(&self, path: &TreePath, bytes: u64) -> bool {
         self.full.load(Ordering::Relaxed) && self.target.free_bytes(path).is_ok_and(|free| free < bytes)
     }
@@ -129,7 +130,7 @@ impl RestoreContext {
         failed.len() >= FAILED_NAMES_MAX || failed.contains(path)
     }
 
-    /// Where a chunk is that is not at `known` any more; the index is read again if it knows nothing better.
+    /// The location of a chunk that is no longer at `known`; the index is reloaded if it has no other location.
     pub(super) async fn relocate(&self, chunk: &ChunkId, known: Option<&ChunkLocation>) -> Option<ChunkLocation> {
         let _one_at_a_time = self.refreshing.lock().await;
         let better = || self.source.locate(chunk).filter(|place| Some(place) != known);
@@ -145,7 +146,7 @@ impl RestoreContext {
         better()
     }
 
-    /// Removes what stands at `path`, but what is excluded; for directories only where the operator allowed it.
+    /// Removes what is at `path`, except excluded entries; directories only if the operator allowed it.
     pub(super) fn remove(&self, path: &TreePath) {
         let keep = |path: &TreePath, is_dir: bool| self.scope.excludes(path, is_dir);
         let removed = self.target.remove(path, &keep, self.options.dry_run);
@@ -170,17 +171,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A directory in whose tree something is still to be done. Whoever leaves it last sets its metadata, so that directories
-/// get theirs after their content, the deepest first, without a list of them all.
+/// A directory in whose tree work is left. The last one to leave it sets its metadata. So directories get theirs after
+/// their content, the deepest first, without a list of them all.
 #[derive(Debug)]
 pub(super) struct PendingDir {
     pub(super) path: TreePath,
-    /// What to set at the end; `None`: it is left as it is.
+    /// Metadata to set at the end; `None`: it is left as it is.
     pub(super) entry: Option<ManifestEntry>,
-    /// What was there or was made: device and inode.
+    /// Device and inode of the existing or created directory.
     pub(super) inode: Option<(u64, u64)>,
     pub(super) above: Option<Arc<PendingDir>>,
-    /// Nothing can be in it that this restore did not make.
+    /// The directory contains only what this restore created.
     pub(super) fresh: bool,
 }
 
@@ -201,7 +202,7 @@ impl PendingDir {
 }
 
 impl Drop for PendingDir {
-    /// Lets go of what is above step by step: a chain of a hundred thousand would overflow the stack.
+    /// Drops the chain of parents iteratively: a chain of a hundred thousand would overflow the stack.
     fn drop(&mut self) {
         let mut above = self.above.take();
         while let Some(mut dir) = above.and_then(Arc::into_inner) {
@@ -210,14 +211,14 @@ impl Drop for PendingDir {
     }
 }
 
-/// A regular file that is being restored, in one piece or many.
+/// A regular file that is being restored, in one piece or several.
 pub(super) struct FileJob {
     pub(super) entry: ManifestEntry,
     pub(super) layout: FileLayout,
     /// A directory is in the way.
     pub(super) obstacle: bool,
     pub(super) state: Mutex<FileState>,
-    /// Pieces that are not written yet; the last one counts from the beginning.
+    /// Number of pieces that are not written yet; the last one is included from the beginning.
     pub(super) pieces: AtomicUsize,
 }
 
@@ -234,7 +235,7 @@ impl FileJob {
         matches!(self.entry.kind, EntryKind::File { extents: Some(_), .. })
     }
 
-    /// What is written of it so far goes at once: others may need the space.
+    /// Drops what has been written so far at once: others may need the space.
     pub(super) fn fail(&self, kind: RestoreProblemKind) {
         let unfinished = {
             let mut state = lock(&self.state);
@@ -249,22 +250,22 @@ impl FileJob {
 #[derive(Debug)]
 pub(super) struct FileChunk {
     pub(super) chunk: ChunkId,
-    /// Where it begins in the file's content.
+    /// Offset in the file's content.
     pub(super) at: u64,
     pub(super) len: u32,
     /// Where to fetch it; `None`: the existing file has it at the same place.
     pub(super) place: Option<ChunkLocation>,
 }
 
-/// What a writer does.
+/// A work item of a writer.
 pub(super) enum WriteJob {
     /// Writes chunks of a file, and finishes it if they are the last.
     Piece { file: Arc<FileJob>, parts: Vec<FileChunk> },
     /// Makes a symbolic link, pipe or device.
     Node { entry: ManifestEntry, found: Option<ExistingObject>, obstacle: bool, dir: Arc<PendingDir> },
-    /// Sets the metadata of a file whose content is right, which is this very file (device and inode).
+    /// Sets the metadata of a file whose content is right already; device and inode identify it.
     Metadata { entry: ManifestEntry, inode: (u64, u64), dir: Arc<PendingDir> },
-    /// Gives a file a further name.
+    /// Adds a hard link to a file.
     Link { entry: ManifestEntry, first: TreePath, obstacle: bool, dir: Arc<PendingDir> },
 }
 
@@ -276,7 +277,7 @@ pub(super) struct WriteBatch {
     pub(super) frames: FrameSet,
 }
 
-/// Which batches are over: a hard link must wait for all work on its first name, which an earlier batch may hold.
+/// Which batches are finished: a hard link must wait for all work on its first name, which an earlier batch may hold.
 #[derive(Debug, Default)]
 pub(super) struct BatchOrder {
     finished: Mutex<FinishedBatches>,
@@ -285,19 +286,19 @@ pub(super) struct BatchOrder {
 
 #[derive(Debug, Default)]
 struct FinishedBatches {
-    /// All batches below this number are over.
+    /// All batches below this number are finished.
     below: u64,
-    /// And these.
+    /// Finished batches above it.
     ahead: BTreeSet<u64>,
 }
 
 impl BatchOrder {
-    /// The batch counts as over when the guard is dropped, also by a panic: nobody waits for ever.
+    /// The batch counts as finished when the guard is dropped, also by a panic, so that no batch waits for ever.
     pub(super) fn begin(&self, number: u64) -> BatchGuard<'_> {
         BatchGuard { order: self, number }
     }
 
-    /// Waits until all batches before `number` are over.
+    /// Waits until all batches before `number` are finished.
     pub(super) fn wait_for_those_before(&self, number: u64) {
         let over = lock(&self.finished);
         drop(self.changed.wait_while(over, |over| over.below < number).unwrap_or_else(PoisonError::into_inner));
