@@ -1,8 +1,9 @@
-//! The long-running node: every configured role elected, backed up on its schedule, and given up in good order.
+//! The long-running node: it runs the election of every configured role, backs each up on its schedule, and gives roles
+//! up in good order.
 //!
-//! Each role has a task of its own that performs what its [`Duty`](crate::role::duty::Duty) decides; nothing that one role
-//! does can hold up another's, beyond the bounded number of runs at a time. This room starts and stops those tasks, follows the config, and
-//! tells systemd how it goes.
+//! Each role has a task of its own that performs what its [`RoleController`](crate::role::controller::RoleController)
+//! decides. No role can hold up another one, except through the limit on concurrent runs. This room starts and stops
+//! those tasks, follows the config, and reports the status to systemd.
 
 pub mod client;
 mod clients;
@@ -51,83 +52,84 @@ use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 use crate::store::Store;
 
-/// How often the config's files are looked at.
+/// Interval at which the config's files are read again.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Callers that wait to be heard by one role.
+/// Capacity of the queue of commands to one role's task.
 const COMMANDS_MAX: usize = 16;
 
-/// How long the roles may take to stop: their work is told to end at once.
+/// How long the roles may take to stop: their work is cancelled at once.
 const STOP_PATIENCE: Duration = Duration::from_secs(80);
 
-/// How long a process that ends goes on telling.
+/// How long a process that ends goes on delivering alerts.
 pub const TELL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Something that went wrong, with its causes.
+/// An error with its causes.
 pub type Failure = Box<dyn StdError + Send + Sync>;
 
-/// What the daemon needs of whoever started it: the config, and words. Sentences are made in one place only.
+/// What the daemon needs from its caller: the config, and the rendering of reports. Text for people is made in one
+/// place only.
 pub trait DaemonObserver: Send + Sync + 'static {
     /// Reads the config again.
     ///
     /// # Errors
-    /// It is not valid.
+    /// The config is not valid.
     fn load_settings(&self) -> Result<Settings, Failure>;
-    /// A node stands differently for a role now.
+    /// This node's status for a role has changed.
     fn status_changed(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]);
-    /// The report with its reason in words.
+    /// The report with the text of its reason.
     fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport;
-    /// A run has ended; the report is explained.
+    /// A run has ended; the report has its reason in text.
     fn run_ended(&self, report: &RoleReport);
-    /// A report on a run that failed, and its exit code.
+    /// The report and exit code of a failed run.
     fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
-    /// Why this node, which stands like this, does not work for the role.
+    /// Why this node does not work for the role in its current status.
     fn refusal_text(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String;
-    /// A run, or something on the way to one, failed.
+    /// A run, or a step on the way to one, failed.
     fn work_failed(&self, role: &RoleName, error: &GuardError);
     /// A role was pruned.
     fn prune_ended(&self, report: &PruneReport);
-    /// It could not be.
+    /// Pruning a role failed.
     fn prune_failed(&self, role: &RoleName, error: &PruneError);
-    /// Who only observes would run this slot now.
+    /// In observe mode: this slot would run now.
     fn would_run(&self, role: &RoleName, slot: Slot);
-    /// One line on how all roles stand.
+    /// One line on the status of all roles.
     fn status_summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String;
 }
 
-/// What a daemon is started with.
+/// Parameters of a daemon.
 pub struct DaemonParams {
-    /// Who works, and with what. Its `cancel` ends the daemon.
+    /// The node that works. Its `cancel` ends the daemon.
     pub runner: NodeContext,
-    /// This node.
+    /// Identity of this node.
     pub node: NodeIdentity,
-    /// The settings to begin with.
+    /// The first settings; the config is read again while the daemon runs.
     pub settings: Settings,
-    /// Its words.
+    /// Receives status changes and reports, and renders them.
     pub observer: Arc<dyn DaemonObserver>,
-    /// Who is told when something is wrong.
+    /// Delivers alerts.
     pub alerts: Arc<AlertDispatcher>,
-    /// Decides and reports, and runs nothing.
+    /// Observe mode: decides and reports, but runs nothing.
     pub observe: bool,
-    /// Where the socket is put.
+    /// Directory of the socket.
     pub runtime_dir: PathBuf,
 }
 
 /// Why a daemon does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// Its socket.
+    /// The socket cannot be opened.
     #[error("{0}")]
     Socket(#[from] SocketError),
-    /// Its signals.
+    /// The signal handlers cannot be installed.
     #[error("{0}")]
     Signals(#[from] io::Error),
-    /// The state directory no longer says that this is the node that it works as.
+    /// The state directory no longer has the identity that the daemon works with.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
-/// Runs until it is told to stop, and all roles have stopped.
+/// Runs until it is cancelled and all roles have stopped.
 ///
 /// # Errors
 /// The signal handlers cannot be installed, another daemon runs on this node, or the state directory was replaced.
@@ -136,7 +138,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
     let (cancel, runtime_dir, runner) = (start.runner.cancel.clone(), start.runtime_dir.clone(), start.runner.clone());
     let mut office = Supervisor::new(start);
     let (ask_to_look, mut asked_to_look) = mpsc::channel(COMMANDS_MAX);
-    // Who only observes does nothing for anybody: the cron job that it is tried beside goes its own way.
+    // In observe mode no socket is opened, so a cron job beside it is unaffected.
     let mut state_dir = if office.observe {
         None
     } else {
@@ -175,7 +177,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
                     tracing::error!("the daemon stops: {error}");
                     break Err(error);
                 }
-                // Whoever asked may have gone.
+                // The client may have disconnected.
                 let _ = asked.map(|asked| asked.send(()));
             }
             _ = hangup.recv() => {
@@ -187,7 +189,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
             _ = reload.tick() => office.reload(false, &notifier).await,
             _ = beat.tick() => {
                 notifier.status(&office.summary());
-                // A role's task that answers to nothing any more must not look alive.
+                // A hung task of a role must not look alive.
                 if office.all_alive() {
                     notifier.ping_watchdog();
                 }
@@ -197,30 +199,30 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
     tracing::info!("the daemon stops");
     notifier.stopping();
     office.close(&notifier).await;
-    // Guests hung up; whoever calls now finds nobody.
+    // The borrowers have disconnected; a later client finds no socket.
     drop(state_dir);
     ended
 }
 
-/// What one role's task alone is started with, by somebody who has no config to follow and nobody to tell of it.
+/// Parameters of the task of one role alone, without a config to follow and without a socket.
 pub struct RoleTaskConfig {
-    /// Who works, and with what.
+    /// The node that works.
     pub runner: NodeContext,
-    /// What the role's settings are part of.
+    /// The settings that the role belongs to.
     pub settings: Settings,
-    /// The role.
+    /// Settings of the role.
     pub role: RoleSettings,
-    /// Where its repository is.
+    /// Store of the role's repository.
     pub store: Arc<dyn Store>,
-    /// Words.
+    /// Receives status changes and reports, and renders them.
     pub observer: Arc<dyn DaemonObserver>,
-    /// Who is told when something is wrong.
+    /// Delivers alerts.
     pub alerts: Arc<AlertDispatcher>,
-    /// How often it prunes.
+    /// Interval between prunes.
     pub prune_interval: Duration,
 }
 
-/// Holds one role until `stop` says so, and all its work has ended: what [`run`] does for each.
+/// Runs one role until `stop` is true and all its work has ended, as [`run`] does for each role.
 pub async fn run_role(hold: RoleTaskConfig, stop: watch::Receiver<bool>) {
     let RoleTaskConfig { runner, settings, role, store, observer: voice, alerts: teller, prune_interval } = hold;
     let stores = Arc::new(StoreConnector::connected_to(settings.store.clone(), runner.env.clone(), store));
@@ -241,18 +243,18 @@ struct Supervisor {
     stores: Arc<StoreConnector>,
     limits: Arc<ConcurrencyLimits>,
     roles: BTreeMap<RoleName, RoleHandle>,
-    /// Where each role's task is spoken to.
+    /// The command queue of each role's task.
     directory: RoleDirectory,
-    /// What was wrong with the config when it was last read.
+    /// The last error of reading the config, if it is not valid.
     config_error: Option<String>,
 }
 
-/// A role's task.
+/// Handle of a role's task.
 struct RoleHandle {
     role: RoleSettings,
     stop: watch::Sender<bool>,
     status: watch::Receiver<Option<RoleStatus>>,
-    /// Counts the turns of its loop.
+    /// Counts the iterations of its loop.
     loop_turns: watch::Receiver<u64>,
     loop_turns_seen: u64,
     task: JoinHandle<()>,
@@ -280,7 +282,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts every role that has no task.
+    /// Starts a task for every role that has none.
     fn start_missing_roles(&mut self) {
         for (name, role) in &self.settings.roles {
             if self.roles.contains_key(name) {
@@ -310,13 +312,13 @@ impl Supervisor {
         }
     }
 
-    /// What was read of credentials and certificates is read again before the next request. What a run sends goes on.
+    /// Makes the next request read credentials and certificates again. Requests in progress continue.
     async fn renew(&self) {
         self.runner.leases.renew();
         self.stores.renew_credentials().await;
     }
 
-    /// Reads the config again, and changes what has changed. One that is not valid changes nothing.
+    /// Reads the config again, and applies the changes. An invalid config changes nothing.
     async fn reload(&mut self, asked: bool, notifier: &ServiceManager) {
         let settings = match self.observer.load_settings() {
             Ok(settings) => settings,
@@ -357,7 +359,7 @@ impl Supervisor {
         self.start_missing_roles();
     }
 
-    /// Stops roles, all at the same time. It may take a while, in which systemd must not take this process for dead.
+    /// Stops roles, all at the same time. Meanwhile the watchdog of systemd is fed, because this may take long.
     async fn stop(&mut self, names: Vec<RoleName>, notifier: &ServiceManager) {
         let leaving: Vec<(RoleName, RoleHandle)> =
             names.into_iter().filter_map(|name| self.roles.remove_entry(&name)).collect();
@@ -389,7 +391,7 @@ impl Supervisor {
     }
 
     fn lock_directory(&self) -> MutexGuard<'_, BTreeMap<RoleName, mpsc::Sender<RoleCommand>>> {
-        // It is changed in one step.
+        // Each change is one step, so a poisoned lock protects nothing half done.
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -410,7 +412,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether every role's loop has turned since the last time that this was asked.
+    /// Whether every role's loop has moved since the last call.
     fn all_alive(&mut self) -> bool {
         let mut alive = true;
         for manned in self.roles.values_mut() {

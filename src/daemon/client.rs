@@ -1,4 +1,4 @@
-//! Another process of this node, which has the daemon back up or works under its lease.
+//! The client side of the socket: another process of this node that has the daemon back up, or works under its lease.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,37 +22,37 @@ use crate::job::report::RoleReport;
 use crate::job::whoami::DaemonRoleStatus;
 use crate::role::lease::{LeaseReply, LeaseService};
 
-/// How long the daemon's answer about a lease is waited for: it has it at hand.
+/// How long the daemon's answer about a lease is waited for; it answers from memory.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the daemon may say nothing while it backs a role up: it tells how far the run is several times a second, so one that is
-/// silent for so long is stopped or hangs.
+/// How long the daemon may be silent during a backup. It reports progress several times a second, so a daemon that is
+/// silent for longer is stopped or hangs.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
-/// Why a daemon that is there did not do it.
+/// Why a request to an existing daemon failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// It will not.
+    /// The daemon refused.
     #[error("the daemon on this node refuses: {0}")]
     Refused(String),
-    /// It says nothing.
+    /// The daemon did not answer in time.
     #[error("the daemon on this node did not answer within {}", humantime::format_duration(*.0))]
     Silent(Duration),
-    /// It was doing a run for us and says nothing any more. The run may go on, and may be committed.
+    /// The daemon stopped answering during a run for this client. The run may go on, and may be committed.
     #[error("the daemon on this node has said nothing for {}: it is stopped, or hangs", humantime::format_duration(*.0))]
     Stuck(Duration),
-    /// It hung up. A run that it was doing for us may have been committed.
+    /// The daemon disconnected. Its run for this client may have been committed.
     #[error("the daemon on this node stopped before it said how the run ended")]
     HungUp,
-    /// This user may not.
+    /// This user may not open the socket's directory.
     #[error("the socket of this node's daemon is in {}, and this user may not go there (permission denied)", .0.display())]
     Denied(PathBuf),
-    /// The socket.
+    /// The socket failed.
     #[error("the daemon's socket: {0}")]
     Io(#[from] io::Error),
 }
 
-/// A daemon that answers.
+/// Client of the daemon on this node.
 #[derive(Debug)]
 pub struct DaemonClient {
     runtime_dir: PathBuf,
@@ -83,10 +83,10 @@ impl DaemonClient {
         Ok((BufReader::new(reader), writer))
     }
 
-    /// Asks it who this node is, and waits so long for the answer.
+    /// Asks the daemon for this node's ID, for at most `patience`.
     ///
     /// # Errors
-    /// It does not say.
+    /// The daemon does not answer in time, or refuses.
     pub async fn node(&self, patience: Duration) -> Result<NodeId, ClientError> {
         let asked = async {
             let (mut reader, _writer) = self.ask(DaemonRequestKind::Node).await?;
@@ -99,10 +99,10 @@ impl DaemonClient {
         tokio::time::timeout(patience, asked).await.unwrap_or(Err(ClientError::Silent(patience)))
     }
 
-    /// Asks it how this node stands for its roles, and waits so long for the answer.
+    /// Asks the daemon for this node's status for each role, for at most `patience`.
     ///
     /// # Errors
-    /// It does not say.
+    /// The daemon does not answer in time, or refuses.
     pub async fn role_statuses(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonRoleStatus>, ClientError> {
         let asked = async {
             let (mut reader, _writer) = self.ask(DaemonRequestKind::Stands).await?;
@@ -115,18 +115,19 @@ impl DaemonClient {
         tokio::time::timeout(patience, asked).await.unwrap_or(Err(ClientError::Silent(patience)))
     }
 
-    /// Has it look at a role's journal, to which this process has appended. Nothing rests on it: it looks by itself, too.
+    /// Has the daemon read a role's journal, to which this process has appended. Nothing rests on it, because the
+    /// daemon polls as well.
     pub async fn notify_appended(&self, role: &RoleName) {
         if let Err(error) = self.ask(DaemonRequestKind::Look { role: role.clone() }).await {
             tracing::debug!("the daemon is not told of the new record: {error}");
         }
     }
 
-    /// Has a role backed up; `progress` follows what the daemon counts. Dropping the future ends the run. The exit code is given
-    /// where the report alone does not tell it.
+    /// Has the daemon back up a role; `progress` follows the daemon's counters. Dropping the future ends the run. The
+    /// exit code is given if the report alone does not determine it.
     ///
     /// # Errors
-    /// It is not known how the run ended, or there was none. A daemon that says nothing for a minute is not waited for any longer.
+    /// It is unknown how the run ended, or there was none. The wait ends when the daemon is silent for a minute.
     pub async fn back_up(
         &self,
         role: &RoleName,
@@ -162,7 +163,7 @@ impl LeaseLender for DaemonClient {
     }
 }
 
-/// The daemon's lease, as another process of its node has it.
+/// The daemon's lease, as another process of its node borrows it.
 #[derive(Debug)]
 struct BorrowedLease {
     runtime_dir: PathBuf,
@@ -171,7 +172,7 @@ struct BorrowedLease {
     changed: Arc<Notify>,
 }
 
-/// A conversation about it. As long as it lasts, the daemon knows that somebody works under its lease.
+/// The connection of a borrower. As long as it is open, the daemon counts this process as working under its lease.
 #[derive(Debug)]
 struct BorrowConnection {
     writer: OwnedWriteHalf,
@@ -205,7 +206,7 @@ impl BorrowedLease {
     }
 
     async fn try_ask(&mut self) -> Result<LeaseReply, ClientError> {
-        // The first answer comes without being asked for.
+        // The daemon sends the first answer without another request.
         let call = match self.call.take() {
             Some(mut call) => {
                 write_line(&mut call.writer, &()).await?;
@@ -266,7 +267,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let progress = serde_json::to_string(&DaemonResponse::Progress(JobProgress::default().counts())).unwrap();
             stream.write_all(format!("{progress}\n").as_bytes()).await.unwrap();
-            // Stopped: the connection stays open, and nothing more is said.
+            // A stopped daemon: the connection stays open without further answers.
             std::future::pending::<()>().await;
         });
         let client = DaemonClient { silence_max: Duration::from_millis(50), ..DaemonClient::of(dir.path().to_owned()) };

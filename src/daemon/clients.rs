@@ -1,4 +1,4 @@
-//! Other processes of this node that want something of one role's task: a run, or to work under its lease.
+//! Clients of one role's task: other processes of this node that request a run, or borrow its lease.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,83 +15,84 @@ use crate::job::report::RoleReport;
 use crate::job::whoami::DaemonRoleStatus;
 use crate::role::controller::RoleEvent;
 
-/// What another process of this node wants of the role.
+/// A command from another process of this node.
 #[derive(Debug)]
 pub(super) enum RoleCommand {
-    /// A run.
+    /// Requests a run.
     BackUp(RunRequest),
-    /// To work under the lease, from now on. Told when something changes about it, gone when nobody listens.
+    /// Registers a lease borrower. `tell` signals each change of the lease, and is closed when the borrower
+    /// disconnects.
     BorrowLease { tell: mpsc::Sender<()> },
-    /// How the lease stands.
+    /// Requests the state of the lease.
     Lease { reply: oneshot::Sender<DaemonResponse> },
-    /// Somebody who had entered has gone.
+    /// A borrower has disconnected.
     BorrowerLeft,
     /// Another process of this node has appended to the journal.
     ReadJournal,
-    /// How this node stands for the role.
+    /// Requests this node's status for the role.
     Status { reply: oneshot::Sender<DaemonRoleStatus> },
 }
 
-/// A run that somebody wants.
+/// A requested run.
 #[derive(Debug)]
 pub(super) struct RunRequest {
     pub(super) request: BackupRequest,
-    /// Set when nobody waits for it any more.
+    /// Set when the client has disconnected.
     pub(super) cancel: CancelToken,
     pub(super) progress: Arc<JobProgress>,
     pub(super) reply: oneshot::Sender<RunReply>,
 }
 
-/// How a run that somebody wanted ended.
+/// Result of a requested run.
 #[derive(Debug)]
 pub(super) struct RunReply {
     pub(super) report: RoleReport,
-    /// The exit code, where the report alone does not tell it.
+    /// The exit code, if the report alone does not determine it.
     pub(super) exit: Option<u8>,
 }
 
-/// Those that wait, and those that work under the lease.
+/// The run requests that wait, and the lease borrowers.
 #[derive(Debug, Default)]
 pub(super) struct RoleClients {
     run_requests: VecDeque<RunRequest>,
     borrowers: Vec<mpsc::Sender<()>>,
-    /// How many guests the duty knows of.
+    /// Number of borrowers that the role controller knows of.
     borrowers_reported: usize,
-    /// When guests that were told to end are not waited for any more, as boot time.
+    /// Boot time after which borrowers that were asked to end are no longer waited for.
     borrowers_deadline: Option<Duration>,
 }
 
 impl RoleClients {
-    /// Somebody wants a run.
+    /// Queues a run request.
     pub(super) fn queue_run(&mut self, wanted: RunRequest) {
         self.run_requests.push_back(wanted);
     }
 
-    /// Whoever has waited longest for a run.
+    /// Takes the oldest run request.
     pub(super) fn next_run(&mut self) -> Option<RunRequest> {
         self.run_requests.pop_front()
     }
 
-    /// Somebody works under the lease from now on.
+    /// Adds a lease borrower.
     pub(super) fn add_borrower(&mut self, guest: mpsc::Sender<()>) {
         self.borrowers.push(guest);
     }
 
-    /// Tells the guests to end, and waits for them until then.
+    /// Asks the borrowers to end, and waits for them until the boot time `until`.
     pub(super) fn end_borrowers(&mut self, until: Duration) {
         self.borrowers_deadline = Some(until);
         for guest in &self.borrowers {
-            // One that has not read the last word yet reads it now.
+            // If the channel is full, the borrower has an unread signal already, which is enough.
             let _ = guest.try_send(());
         }
     }
 
-    /// When to look again, as boot time, whatever else happens.
+    /// Boot time at which the task must check the borrowers again.
     pub(super) fn patience(&self) -> Option<Duration> {
         self.borrowers_deadline
     }
 
-    /// What the duty has to be told before anything else happens; `asked`: it knows that a run is wanted.
+    /// The next event for the role controller; `asked` tells that it knows of a run request already.
     pub(super) fn next_event(&mut self, role: &RoleName, now: Duration, asked: bool) -> Option<RoleEvent> {
         if self.borrowers_deadline.is_some_and(|patience| now >= patience) {
             tracing::warn!("role {role}: a process that works under this one's lease did not end");

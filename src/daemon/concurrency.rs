@@ -1,8 +1,8 @@
-//! How much of everything goes on at the same time, over all roles of a process.
+//! Limits on concurrent work, over all roles of a process.
 //!
-//! The invariant that lives here: what waits for the world outside keeps nothing else waiting. A run that makes no progress for
-//! [`LENT_AFTER`] lends its place in line to the next one until it moves again; only then are more at work for a moment than the
-//! machine is meant for, and never more than [`LENT_PART`] times as many have begun.
+//! The invariant that lives here: work that waits for the outside world keeps no other work waiting. A run without
+//! progress for [`LENT_AFTER`] lends its place to the next one until it moves again. Only then may more runs be active
+//! for a moment than the machine is meant for, and never more than [`LENT_PART`] times as many have begun.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, oneshot};
 
-/// Runs at a time: at least two, so that one large role does not hold up all others; at most eight, since more only share the same
-/// disks and the same network.
+/// Bounds on concurrent runs: at least two, so that one large role does not hold up all others; at most eight, since
+/// more only share the same disks and the same network.
 const RUNS: (usize, usize) = (2, 8);
 
 /// Processors for each run: it reads and compresses in two threads.
@@ -21,22 +21,22 @@ const RUN_CPUS: usize = 2;
 /// Memory for each run, in bytes: what one was measured to take at most.
 const RUN_MEMORY_BYTES: u64 = 160 << 20;
 
-/// The part of the machine's memory that runs may take, with all places lent: a half.
+/// The part of the machine's memory that runs may take, with all places lent: one half.
 const RUNS_MEMORY_PART: u64 = 2;
 
-/// How many times as many runs may have begun as there are places, where the others wait for the world.
+/// Maximum number of runs that have begun, as a multiple of the places, when the others wait for the outside world.
 const LENT_PART: usize = 4;
 
-/// A run that has made no progress for so long lends its place.
+/// Time without progress after which a run lends its place.
 pub(super) const LENT_AFTER: Duration = Duration::from_mins(1);
 
-/// Takeovers at a time: a node that inherits a hundred roles does not ask the store for all of them in one second.
+/// Concurrent takeovers: a node that inherits a hundred roles does not ask the store for all of them in one second.
 const TAKEOVERS_MAX: usize = 8;
 
-/// Journals that are read at a time.
+/// Concurrent reads of journals.
 const READS_MAX: usize = 8;
 
-/// Shared by all roles.
+/// Limits that are shared by all roles.
 #[derive(Debug)]
 pub(super) struct ConcurrencyLimits {
     pub(super) runs: Arc<RunQueue>,
@@ -45,7 +45,7 @@ pub(super) struct ConcurrencyLimits {
 }
 
 impl ConcurrencyLimits {
-    /// Those that fit this machine.
+    /// Limits that fit this machine.
     pub(super) fn new() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -56,13 +56,13 @@ impl ConcurrencyLimits {
     }
 }
 
-/// How many runs a machine with so many processors and so much memory is meant for.
+/// Number of concurrent runs that a machine with this many processors and this much memory is meant for.
 fn run_places(cpus: usize, memory_bytes: u64) -> usize {
     let fit = memory_bytes / RUNS_MEMORY_PART / LENT_PART as u64 / RUN_MEMORY_BYTES;
     (cpus / RUN_CPUS).min(usize::try_from(fit).unwrap_or(usize::MAX)).clamp(RUNS.0, RUNS.1)
 }
 
-/// The memory that this process may use: the machine's, or what its control group is held to.
+/// The memory that this process may use: the machine's, or the limit of its control group.
 fn memory_bytes() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -76,32 +76,32 @@ fn memory_bytes() -> u64 {
     machine.unwrap_or(u64::MAX).min(group.unwrap_or(u64::MAX))
 }
 
-/// Turns to run. What is due first goes first, however often it had to come back.
+/// A queue of runs. The run that was due first goes first, however often it had to come back.
 #[derive(Debug)]
 pub(super) struct RunQueue(Mutex<RunQueueState>);
 
-/// Who has a turn, and who waits for one.
+/// The runs that have begun, and those that wait.
 #[derive(Debug)]
 struct RunQueueState {
     places: usize,
-    /// Runs that have begun, and those of them that lend their places.
+    /// Number of runs that have begun, and how many of them lend their places.
     begun: usize,
     lent: usize,
     next: u64,
     waiting: BTreeMap<QueuePosition, oneshot::Sender<RunTurn>>,
 }
 
-/// In line: when what waits was due, and when it came.
+/// Position in the queue: when the run was due, and its number in order of arrival.
 type QueuePosition = (Timestamp, u64);
 
-/// A turn, until it is dropped.
+/// The right to run, until it is dropped.
 #[derive(Debug)]
 pub(super) struct RunTurn {
     turns: Arc<RunQueue>,
     lent: Mutex<bool>,
 }
 
-/// A place in line, given up when it is dropped.
+/// A position in the queue, given up when it is dropped.
 #[derive(Debug)]
 struct QueuedRun {
     turns: Arc<RunQueue>,
@@ -114,7 +114,7 @@ impl RunQueueState {
         self.begun - self.lent < self.places && self.begun < self.places * LENT_PART
     }
 
-    /// Who waits and may begin.
+    /// Takes the first waiting run if it may begin.
     fn take_next(&mut self) -> Option<oneshot::Sender<RunTurn>> {
         if !self.has_room() {
             return None;
@@ -130,7 +130,7 @@ impl RunQueue {
         Arc::new(Self(Mutex::new(RunQueueState { places, begun: 0, lent: 0, next: 0, waiting: BTreeMap::new() })))
     }
 
-    /// Waits for a turn for something that was `due` then. Dropped, it leaves the line.
+    /// Waits for a turn for a run that was due at `due`. Dropping the future leaves the queue.
     pub(super) async fn acquire(self: &Arc<Self>, due: Timestamp) -> RunTurn {
         let (call, called) = oneshot::channel();
         let place = {
@@ -145,29 +145,29 @@ impl RunQueue {
         if let Ok(turn) = called.await {
             return turn;
         }
-        // Only this one takes it out of the line.
+        // Only this future removes its entry from the queue, so the channel is never closed earlier.
         drop(waiting);
         std::future::pending().await
     }
 
-    /// Lets begin who may.
+    /// Starts waiting runs while there is room.
     fn wake_next(self: &Arc<Self>) {
         loop {
             let Some(call) = self.lock().take_next() else { return };
             let turn = RunTurn { turns: Arc::clone(self), lent: Mutex::new(false) };
-            // Where nobody waits any more the turn comes back, and is dropped.
+            // If the run no longer waits, the turn comes back and is dropped.
             let _ = call.send(turn);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, RunQueueState> {
-        // Each change is one step.
+        // Each change is one step, so a poisoned lock protects nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RunTurn {
-    /// Whether the run waits for the world, and needs no place.
+    /// Sets whether the run waits for the outside world and needs no place.
     pub(super) fn set_lent(&self, lent: bool) {
         let mut was = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         if *was == lent {
@@ -196,7 +196,7 @@ impl Drop for RunTurn {
 
 impl Drop for QueuedRun {
     fn drop(&mut self) {
-        // A turn that was given meanwhile is dropped with its channel, outside of the lock.
+        // A turn that was granted in the meantime is dropped with its channel, outside of the lock.
         let call = self.turns.lock().waiting.remove(&self.place);
         drop(call);
     }
@@ -236,7 +236,7 @@ mod tests {
         assert!(late.as_mut().now_or_never().is_none());
         let third = early.as_mut().now_or_never().expect("it was due first");
         drop(second);
-        // A turn that was given and never looked at comes back.
+        // A turn that was granted and never received comes back.
         drop(late);
         let fourth = turns.acquire(at(5)).now_or_never().expect("there is a place");
         drop((third, fourth));

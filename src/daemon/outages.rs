@@ -1,5 +1,5 @@
-//! What is asked in vain, again and again: what of it is logged, over all roles of a process, and when a lease that does not answer is kept for
-//! people who ask.
+//! Repeated requests without an answer: which of the failures are logged, over all roles of a process, and when an
+//! unanswered lease is kept as a failure for the role's status.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -14,44 +14,44 @@ use crate::journal::register::RegisterError;
 use crate::outage::Outage;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// So many questions in a row without an answer are no lost answer any more.
+/// Number of consecutive unanswered requests above which a lost answer is no longer the likely cause.
 const KEPT_FROM: u32 = 3;
 
-/// What keeps this node from its work. All roles meet the same.
+/// A cause that keeps this node from its work. All roles meet the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum OutageCause {
     /// The store does not answer.
     Store,
-    /// The store answers, and refuses.
+    /// The store answers, but refuses.
     Refusal,
     /// Etcd does not answer.
     Etcd,
-    /// Something of one role alone, in this step.
+    /// Failure of one role alone, in this step.
     Role(RoleName, RoleStep),
-    /// A role's runs fail. Each of them is a slot that nobody commits, whatever else is logged at that time.
+    /// A role's runs fail. Each failure is a slot that may be missed, so it is logged independently of other causes.
     Runs(RoleName),
 }
 
-/// What a role does on its way to a run. Each ends its own failures only.
+/// A step of a role on its way to a run. Success in a step ends only that step's failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RoleStep {
     /// Reading its journal.
     Journal,
-    /// Asking for its lease.
+    /// Requesting its lease.
     Lease,
-    /// Taking it over.
+    /// Taking the role over.
     Takeover,
 }
 
 impl OutageCause {
-    /// The cause of what `role` met in this `step`.
+    /// The cause of an error that `role` met in this `step`.
     pub(super) fn of(role: &RoleName, step: RoleStep, error: &(dyn StdError + 'static)) -> Self {
         for error in error_chain(error) {
             if let Some(error) = error.downcast_ref::<StoreError>() {
                 match store_answered(error.kind) {
                     Some(false) => return Self::Store,
                     None => return Self::Refusal,
-                    // The object's own matter.
+                    // The error concerns one object, not the store.
                     Some(true) => {}
                 }
             }
@@ -62,7 +62,7 @@ impl OutageCause {
         Self::Role(role.clone(), step)
     }
 
-    /// Said when it is over. Only what was seen.
+    /// Logged at the end of the outage. It states only what was seen.
     fn recovery_text(&self) -> String {
         match self {
             Self::Store | Self::Etcd => format!("{self} answers again"),
@@ -75,7 +75,7 @@ impl OutageCause {
     }
 }
 
-/// An error, and what it was made of.
+/// An error and its chain of sources.
 fn error_chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     iter::successors(Some(error), |&error| error.source())
 }
@@ -90,7 +90,7 @@ impl fmt::Display for OutageCause {
     }
 }
 
-/// Whether an error of this kind shows that the store answers. `None`: it does, and not as a store that does what it is for.
+/// Whether an error of this kind shows that the store answers. `None`: the store answers, but refuses.
 pub(super) fn store_answered(kind: StoreErrorKind) -> Option<bool> {
     let is_away = matches!(
         kind,
@@ -103,7 +103,7 @@ pub(super) fn store_answered(kind: StoreErrorKind) -> Option<bool> {
     (!kind.is_refusal()).then_some(!is_away)
 }
 
-/// What is logged of all causes together: see [`Outage`].
+/// Decides what is logged of all causes together: see [`Outage`].
 #[derive(Debug)]
 pub(super) struct OutageLog {
     env: Env,
@@ -115,7 +115,7 @@ impl OutageLog {
         Self { env: env.clone(), causes: Mutex::default() }
     }
 
-    /// One more failure. True: it is to be logged.
+    /// Notes a failure. Returns whether it is to be logged.
     pub(super) fn note_failure(&self, cause: &OutageCause, why: &str) -> bool {
         let now = self.env.clock.boottime();
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,20 +127,20 @@ impl OutageLog {
         is_logged
     }
 
-    /// One more failure, by this error. Which object a store was asked for says nothing new about the store.
+    /// Notes a failure with this error. A different object in the request is no news about the store.
     pub(super) fn note_error(&self, cause: &OutageCause, error: &(dyn StdError + 'static)) -> bool {
         let store = error_chain(error).find_map(|error| error.downcast_ref::<StoreError>());
         let words = store.map(|error| format!("{}: {} ({})", error.store, error.kind, error.detail));
         self.note_failure(cause, &words.unwrap_or_else(|| error.to_string()))
     }
 
-    /// Whether its end is still to be told.
+    /// Whether the end of the outage is still to be logged.
     #[cfg(test)]
     pub(super) fn is_logged(&self, cause: &OutageCause) -> bool {
         self.causes.lock().unwrap().get(cause).is_some_and(Outage::is_told)
     }
 
-    /// It is over.
+    /// Notes that the outage is over.
     pub(super) fn note_answer(&self, cause: &OutageCause) {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = causes.get_mut(cause).is_some_and(Outage::note_answer);
@@ -151,19 +151,21 @@ impl OutageLog {
     }
 }
 
-/// Questions in a row that had no answer.
+/// Consecutive lease requests without an answer.
 #[derive(Debug, Default)]
 pub(super) struct UnansweredAsks {
     count: u32,
     outage: Outage,
-    /// Some were kept.
+    /// A failure was kept for the role's status.
     is_kept: bool,
-    /// An earlier process may have kept some; the first answer takes them back.
+    /// Whether this process has had an answer. An earlier process may have kept a failure, which the first answer
+    /// clears.
     was_answered: bool,
 }
 
 impl UnansweredAsks {
-    /// One more question without an answer, at `now`. True: it is kept for people who ask how the role stands.
+    /// Notes a lease request without an answer, at `now`. Returns whether it is to be kept as a failure for the role's
+    /// status.
     pub(super) fn note_no_answer(&mut self, why: &str, now: Duration) -> bool {
         self.count = self.count.saturating_add(1);
         let is_news = self.outage.note_failure(why, now);
@@ -172,13 +174,14 @@ impl UnansweredAsks {
         is_kept
     }
 
-    /// The lease cannot even be asked for, for a reason that is known: kept from the first time on. True: it is kept anew.
+    /// Notes that the lease cannot be requested, for a known reason. This is kept from the first time on. Returns
+    /// whether it is to be kept again.
     pub(super) fn note_failure(&mut self, why: &str, now: Duration) -> bool {
         self.is_kept = true;
         self.outage.note_failure(why, now)
     }
 
-    /// There was an answer. True: what was kept is over.
+    /// Notes an answer. Returns whether the kept failure is over.
     pub(super) fn note_answer(&mut self) -> bool {
         let is_over = self.is_kept || !self.was_answered;
         *self = Self { outage: std::mem::take(&mut self.outage), was_answered: true, ..Self::default() };

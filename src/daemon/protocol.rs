@@ -1,5 +1,5 @@
-//! What is said over the daemon's socket: lines of JSON, a question first. Both ends are the same program on the same host; a
-//! line that is not understood ends the conversation.
+//! The protocol of the daemon's socket: lines of JSON, beginning with a request. Both ends are the same program on the
+//! same host; a line that is not understood ends the connection.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use crate::job::whoami::DaemonRoleStatus;
 use crate::role::lease::LeaseHolder;
 use crate::role::permit::LeaseGrant;
 
-/// The version of these lines.
+/// Version of the protocol.
 pub(super) const VERSION: u32 = 1;
 
-/// The longest line that is read: a report names at most a thousand problems.
+/// Maximum length of a line: a report names at most a thousand problems.
 pub(super) const LINE_MAX: usize = 16 << 20;
 
-/// The question.
+/// A request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct DaemonRequest {
     pub(super) v: u32,
@@ -27,42 +27,43 @@ pub(super) struct DaemonRequest {
     pub(super) ask: DaemonRequestKind,
 }
 
-/// What is asked for.
+/// Kinds of requests.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(super) enum DaemonRequestKind {
-    /// A run now. Answers: progress, then a report. Hanging up ends the run.
+    /// Runs a backup now. Answers: progress, then a report. Disconnecting ends the run.
     Backup { role: RoleName, request: BackupRequest },
-    /// Who this node is.
+    /// Asks for this node's ID.
     Node,
-    /// How it stands for each role.
+    /// Asks for this node's status for each role.
     Stands,
-    /// To work under the daemon's lease, until hanging up. An answer to this line, and to each empty line after it.
+    /// Borrows the daemon's lease until disconnecting. There is an answer to this line, and to each empty line after
+    /// it.
     Lease { role: RoleName },
-    /// To look at the journal now: another process of this node has appended to it. No answer.
+    /// Has the daemon read the journal now: another process of this node has appended to it. No answer.
     Look { role: RoleName },
 }
 
-/// The daemon's lines.
+/// The daemon's answers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DaemonResponse {
-    /// How far the run is.
+    /// Progress of the run.
     Progress(ProgressCounts),
-    /// How it ended. `exit` is there where the report alone does not tell the exit code.
+    /// Result of the run. `exit` is given if the report alone does not determine the exit code.
     Report { report: Box<RoleReport>, exit: Option<u8> },
-    /// This node, as the daemon works as it.
+    /// ID of this node, as the daemon uses it.
     Node(NodeId),
-    /// How it stands.
+    /// Status for each role.
     Stands(BTreeMap<RoleName, DaemonRoleStatus>),
-    /// The lease is held, and whoever asked may work under it.
+    /// The lease is held, and the borrower may work under it.
     Held(LeaseGrant),
-    /// Another process holds it.
+    /// Another process holds the lease.
     Taken(Option<LeaseHolder>),
-    /// It cannot be told, or not now.
+    /// The state of the lease is unknown, or the lease cannot be lent now.
     Unknown { why: String },
-    /// Something has changed about the lease: ask again at once. Comes unasked.
+    /// The lease has changed: request again at once. Sent without a request.
     Changed,
-    /// There is no such role in the daemon's config, or the question is of another version.
+    /// The daemon's config has no such role, or the request is of another version.
     Refused { why: String },
 }

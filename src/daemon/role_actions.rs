@@ -1,4 +1,4 @@
-//! What a role's duty asks for, done: the probes, the lease, the journal, a run.
+//! The actions that a role's controller asks for: the probes, the lease, the journal, a run.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,17 +39,17 @@ use super::outages::{OutageCause, RoleStep};
 use super::store_connector::StoreConnector;
 use crate::alert::monitor::AlertMonitor;
 
-/// How far back a long-running node audits: a week of nights shows what one does not.
+/// How far back a long-running node audits: a week of nights shows what one night does not.
 const AUDIT_SINCE: SignedDuration = SignedDuration::from_hours(24 * 7);
 
-/// How often a long-running node prunes. A little less than a day, so that a daily slot finds it due.
+/// Interval between prunes. A little less than a day, so that a daily slot finds the prune due.
 pub(super) const PRUNE_INTERVAL: Duration = Duration::from_hours(23);
 
-/// How often it is looked whether the store still has the newest record that this node knows, where each look is paid for. Whoever
-/// appends looks every time.
+/// Interval at which a read verifies that the store still has the newest known record, in a store where requests cost
+/// money. An append verifies it every time.
 const VERIFY_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Everything that one role's work needs. Clones are the same.
+/// Everything that the work for one role needs. Clones share the same state.
 #[derive(Debug, Clone)]
 pub(super) struct RoleActions {
     pub(super) runner: NodeContext,
@@ -59,45 +59,45 @@ pub(super) struct RoleActions {
     pub(super) limits: Arc<ConcurrencyLimits>,
     /// Set when this node is to stop working for the role.
     pub(super) ending: CancelToken,
-    /// Whom its events are reported to.
+    /// Receives the role's events.
     pub(super) monitor: Arc<AlertMonitor>,
-    /// Writes nothing, not even into this node's own state.
+    /// Observe mode: writes nothing, not even this node's own state.
     pub(super) observe: bool,
-    /// How often it prunes.
+    /// Interval between prunes.
     pub(super) prune_interval: Duration,
-    /// When a prune was last tried, as boot time.
+    /// Boot time of the last attempt to prune.
     pub(super) prune_tried_at: Arc<Mutex<Option<Duration>>>,
-    /// When the newest known record was last seen to be in the store, as boot time.
+    /// Boot time at which the newest known record was last verified in the store.
     pub(super) head_verified_at: Arc<Mutex<Option<Duration>>>,
-    /// The holder's beat as it was last.
+    /// The holder's last heartbeat.
     pub(super) heartbeat: Arc<heartbeat::LastHeartbeat>,
-    /// Opened once; dropped when something goes wrong with it.
+    /// Opened once; dropped after an error.
     pub(super) repository: Arc<tokio::sync::Mutex<Option<Repository>>>,
-    /// Held while the journal is looked at, and while a run or a takeover begins: each takes the lock of this node's runs, and would
-    /// find the other in its way. A look lasts long while the store does not answer.
+    /// Held while the journal is read, and while a run or a takeover begins: each takes the lock of this node's runs,
+    /// and would block the other. A read takes long while the store does not answer.
     pub(super) journal_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What waiting for a turn to run came to.
+/// Result of waiting for a turn to run.
 #[derive(Debug)]
 pub(super) enum TurnOutcome {
     Turn(RunTurn),
-    /// Nobody wants the run any more.
+    /// The run was cancelled.
     Interrupted,
-    /// Others take too long.
+    /// Other runs take too long.
     Crowded,
 }
 
-/// A run that has not moved for some time needs no place.
+/// Lends the place of a run that has been silent for some time.
 fn lend_while_silent(turn: &RunTurn, pace: StallState) {
     turn.set_lent(matches!(pace, StallState::Silent(silent) if silent >= LENT_AFTER));
 }
 
-/// What the work rests on.
+/// What the admission rests on.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AdmissionBasis {
     pub(super) assessment: Option<ProbeAssessment>,
-    /// Until when the lease is held, where it is.
+    /// The deadline of the lease, if it is held.
     pub(super) deadline: Option<Deadline>,
 }
 
@@ -113,24 +113,25 @@ impl RoleActions {
         }
         let store = self.stores.store().await?;
         let place = RepositoryLocation::new(&self.settings.store, &self.role.name);
-        // Who only observes remembers nothing.
+        // Observe mode remembers nothing.
         let place = Some(&place).filter(|_| !self.observe);
         let repository = guard::open(&self.runner, &self.role, store, place).await?;
         *opened = Some(repository.clone());
         Ok(repository)
     }
 
-    /// The role's lease, to be asked for.
+    /// The role's lease, to be requested.
     pub(super) async fn lease(&self) -> Result<Box<dyn LeaseService>, GuardError> {
         leases::role_lease(&self.runner, &self.role, &self.repository().await?, leases::LeaseDuration::Daemon).await
     }
 
-    /// Asks for the lease; whoever only observes looks.
+    /// Requests the lease; in observe mode it is only inspected.
     pub(super) async fn ask_lease(&self, lease: &mut dyn LeaseService) -> LeaseReply {
         if self.observe { lease.inspect().await } else { lease.acquire_or_renew().await }
     }
 
-    /// Reads the journal on, and keeps what a first run after a takeover needs; looks for the holder's `beat` if asked to.
+    /// Reads the journal on, and keeps what a first run after a takeover needs. With `beat` it also reads the holder's
+    /// heartbeat.
     pub(super) async fn read_journal(&self, beat: bool) -> JournalUpdate {
         let _turn = self.limits.reads.acquire().await;
         match Box::pin(self.try_read(beat)).await {
@@ -158,7 +159,7 @@ impl RoleActions {
     async fn try_read(&self, beat: bool) -> Result<JournalUpdate, GuardError> {
         let repository = self.repository().await?;
         if self.observe {
-            // A run beside it must find nothing in its way.
+            // A run beside the daemon must not be blocked.
             let (history, _) = RoleJournal::peek(&self.runner, &repository).await?;
             let clock_offset = repository.store.clock_offset();
             return Ok(JournalUpdate {
@@ -178,7 +179,7 @@ impl RoleActions {
                 }
                 opening.remember().await?
             }
-            // Another process of this node works on it, and will keep what it finds.
+            // Another process of this node works on the repository, and will save what it finds.
             Err(BackupError::Lock(LockError::Busy { .. })) => RoleJournal::peek(&self.runner, &repository).await?,
             Err(error) => return Err(error.into()),
         };
@@ -205,8 +206,8 @@ impl RoleActions {
         Ok(JournalUpdate { history: Some(history), term: None, failed: false, heartbeat: beat, clock_offset })
     }
 
-    /// Whether the next look at the journal includes what this node knows of it already. In a directory that costs nothing, and shows a
-    /// disk that is no longer mounted.
+    /// Whether the next read of the journal includes the known head. In a directory this is free, and detects a disk
+    /// that is no longer mounted.
     fn is_verify_due(&self) -> bool {
         let now = self.runner.env.clock.boottime();
         let last = *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,7 +215,7 @@ impl RoleActions {
         !paid || last.is_none_or(|at| now.saturating_sub(at) >= VERIFY_INTERVAL)
     }
 
-    /// Looks whether the other nodes are set up like this one.
+    /// Compares the configs and versions of the other nodes with this node's.
     async fn compare_configs(self, repository: Repository) {
         let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
         match presence::read_live_peers(&repository, node, now).await {
@@ -233,7 +234,7 @@ impl RoleActions {
         }
     }
 
-    /// Looks at the last days of the journal for what a single look does not show.
+    /// Audits the last days of the journal for problems that a single read does not show.
     async fn audit(self, repository: Repository) {
         let now = self.runner.env.clock.now();
         let since = now.checked_sub(AUDIT_SINCE).unwrap_or(Timestamp::MIN);
@@ -245,7 +246,7 @@ impl RoleActions {
         }
     }
 
-    /// Tells the other nodes of a failure of which nothing can be written down here.
+    /// Publishes to the other nodes a failure that cannot be saved here.
     async fn report_read_failure(self) {
         match self.repository().await {
             Ok(repository) => presence::announce_failure(&self.runner, &repository, self.role.lease).await,
@@ -254,14 +255,14 @@ impl RoleActions {
     }
 
     fn read_failed(&self, error: &GuardError, clock_offset: Option<SignedDuration>) -> JournalUpdate {
-        // Who has another time than the others does not know which slots are missed.
+        // With a wrong clock it is unknown which slots are missed.
         if !clock_offset.is_some_and(election::is_clock_off) {
             self.monitor.journal_unreadable();
         }
         let cause = OutageCause::of(&self.role.name, RoleStep::Journal, error);
         let is_own = matches!(cause, OutageCause::Role(..));
         if self.stores.outages().note_error(&cause, error) {
-            // Of what all roles meet, which one met it first says nothing.
+            // If all roles meet the failure, the role that met it first is no information.
             if is_own {
                 tracing::warn!("role {}: {error}", self.role.name);
             } else {
@@ -276,12 +277,12 @@ impl RoleActions {
         repository.as_ref().is_some_and(|repository| repository.format.journal != JournalLocation::Bucket)
     }
 
-    /// As of the store's last answer.
+    /// The clock offset of the store's last answer.
     async fn clock_offset(&self) -> Option<SignedDuration> {
         self.repository.lock().await.as_ref().and_then(|repository| repository.store.clock_offset())
     }
 
-    /// Appends a takeover, or goes on under this node's own.
+    /// Appends a takeover, or continues under this node's own.
     pub(super) async fn take_over(
         &self,
         footing: &AdmissionBasis,
@@ -298,9 +299,9 @@ impl RoleActions {
             Admission::Active(admitted) => {
                 let AdmittedRun { opening, candidacy, .. } = *admitted;
                 let permit = Box::pin(opening.take_over(&candidacy)).await?.permit().clone();
-                // What paces takeovers is the store; a hook is this node's own affair.
+                // The limit on takeovers protects the store; a hook concerns only this node.
                 drop(turn);
-                // One that hangs would keep the role from every node.
+                // A hook that hangs would keep the role from every node.
                 let runner = &NodeContext { cancel: runner.cancel.child(), progress: Arc::default(), ..runner.clone() };
                 let hook =
                     HookRunner::new(runner, &self.role).on_takeover(permit.term(), permit.deadline(), &self.ending);
@@ -328,8 +329,8 @@ impl RoleActions {
         Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await
     }
 
-    /// Waits for a turn to run, for what was due then. What is wanted by a person waits as long as that person does; a slot is offered to
-    /// another node when it has waited for longer than it may.
+    /// Waits for a turn for a run that was due at `due`. A requested run waits as long as its client does. A slot is
+    /// yielded to another node when it has waited for longer than allowed.
     pub(super) async fn acquire_turn(&self, due: Option<Timestamp>) -> TurnOutcome {
         let turn = self.limits.runs.acquire(due.unwrap_or(Timestamp::MIN));
         let patience = async {
@@ -346,7 +347,7 @@ impl RoleActions {
         }
     }
 
-    /// The role's repository, with what is asked of it counted.
+    /// The role's repository, with its requests counted.
     async fn counted_repository(&self) -> Result<(Repository, Arc<StoreCounters>), GuardError> {
         let repository = self.repository().await?;
         let (counting, counters) =
@@ -356,7 +357,7 @@ impl RoleActions {
         Ok((Repository { store, ..repository }, counters))
     }
 
-    /// One run, for the due slot or because somebody wants it.
+    /// Runs one backup, for the due slot or on request.
     pub(super) async fn back_up(
         &self,
         footing: &AdmissionBasis,
@@ -398,7 +399,7 @@ impl RoleActions {
         Ok((guard::with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
     }
 
-    /// Prunes if it is time, after a run for a slot. `None`: it is not, or not here.
+    /// Prunes if a prune is due, after a run for a slot. `None`: none is due, or this node is not active.
     pub(super) async fn prune(
         &self,
         footing: &AdmissionBasis,
@@ -439,23 +440,23 @@ impl RoleActions {
         prune::prune_admitted(runner, role, &self.settings.timezone, opening, &candidacy, lost).await.map(Some)
     }
 
-    /// What the journal says after a run that came to this.
+    /// Reads the journal after a run with this result.
     pub(super) async fn read_after_run(&self, result: &Result<GuardOutcome, GuardError>) -> JournalUpdate {
         if !matches!(result, Ok(_) | Err(GuardError::Backup(BackupError::Interrupted))) {
-            // Whatever was wrong may have to do with it.
+            // The repository may be the cause of the error, so it is opened again.
             *self.repository.lock().await = None;
         }
         let term = result.as_ref().ok().and_then(|(report, _)| report.term);
         JournalUpdate { term, failed: result.is_err(), ..self.read_journal(false).await }
     }
 
-    /// This node no longer works for the role, or gives it up.
+    /// Runs the hook `on_lost`: this node no longer works for the role, or gives it up.
     pub(super) async fn run_lost_hook(&self) {
         let limit = if self.ending.is_cancelled() { hooks::ENDING_MAX } else { self.role.hooks.timeout };
         HookRunner::new(&self.runner, &self.role).on_lost(limit).await;
     }
 
-    /// What is known when work on the journal did not end.
+    /// The update when work on the journal did not end in time.
     pub(super) fn read_timed_out(&self) -> JournalUpdate {
         let why = no_answer_text(self.role.stall_timeout, self.stores.last_failure().as_deref());
         if self.stores.outages().note_failure(&OutageCause::Store, &why) {

@@ -1,7 +1,7 @@
-//! One role's task: it tells the role's duty what happens, and has done what that decides.
+//! One role's task: it passes events to the role's controller, and has its decisions carried out.
 //!
-//! Everything that takes time runs beside the loop and comes back as an event, so that a store or a probe that hangs keeps
-//! nothing else of the role from being decided.
+//! Everything that takes time runs beside the loop and comes back as an event. So a store or a probe that hangs does
+//! not keep the controller from deciding anything else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,13 +40,13 @@ use crate::role::permit::Deadline;
 use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 
-/// Events that wait to be looked at: the loop takes them at once.
+/// Capacity of the event queue: the loop takes events at once.
 const EVENTS_MAX: usize = 64;
 
-/// How often it is looked whether what a stalled run left behind goes on.
+/// Interval at which the task checks whether the blocked rest of a stalled run still exists.
 const BLOCKED_POLL: Duration = Duration::from_secs(1);
 
-/// What a role's task is started with.
+/// Parameters of a role's task.
 pub(super) struct RoleTask {
     pub(super) runner: NodeContext,
     pub(super) settings: Arc<Settings>,
@@ -59,27 +59,27 @@ pub(super) struct RoleTask {
     pub(super) prune_interval: Duration,
 }
 
-/// What comes back from what runs beside the loop.
+/// The result of an action beside the loop.
 enum TaskCompletion {
     Event(RoleEvent),
-    /// A run that leaves the role to another node, and what the journal says after it.
+    /// A run that yields the role to another node, and the journal after it.
     Yielded(YieldReason, JournalUpdate),
-    /// What asking for the lease came to, or why it cannot be asked for.
+    /// The answer to a lease request, or why it cannot be requested.
     LeaseAnswered(Result<(Box<dyn LeaseService>, LeaseReply), Box<GuardError>>),
 }
 
-/// The loop.
+/// State of the loop.
 struct RoleLoop {
     work: RoleActions,
     voice: Arc<dyn DaemonObserver>,
     controller: RoleController,
     lease: Option<Box<dyn LeaseService>>,
     unanswered_asks: UnansweredAsks,
-    /// The last renewal of the lease that is kept had no answer.
+    /// The last renewal of the held lease had no answer.
     is_doubted: bool,
     hints: Option<Arc<Notify>>,
     keep_alive: Option<LeaseKeepAlive>,
-    /// What is running, to be ended.
+    /// Cancels the run in progress.
     running: Option<CancelToken>,
     clients: RoleClients,
     ttl: Duration,
@@ -88,7 +88,7 @@ struct RoleLoop {
 }
 
 impl RoleTask {
-    /// Holds the role until it is told to stop, and everything has ended.
+    /// Works for the role until `stop` is true and everything has ended.
     pub(super) async fn run(
         self,
         mut stop: watch::Receiver<bool>,
@@ -163,14 +163,14 @@ impl RoleTask {
                 this.work.ending.cancel();
             }
             if this.handle_event(event) {
-                // Where a lease was given up, it was done before.
+                // If a lease was released, the hook ran before that.
                 if !observe {
                     this.work.run_lost_hook().await;
                 }
                 return;
             }
             let now = this.work.runner.env.clock.moment();
-            // Those that wait are served one after the other, and guests are counted when they come and go.
+            // Run requests are served one after the other, and borrowers are counted when they come and go.
             if let Some(news) =
                 this.clients.next_event(&this.work.role.name, now.boot, this.controller.is_run_requested())
             {
@@ -184,7 +184,7 @@ impl RoleTask {
                 biased;
                 back = events.recv() => match back {
                     Some(back) => this.on_completion(back),
-                    // The loop itself has a sender.
+                    // The loop itself has a sender, so the channel is never closed.
                     None => return,
                 },
                 Some(command) = commands.recv() => this.on_command(command),
@@ -207,7 +207,7 @@ impl RoleLoop {
         &self.work.runner.env
     }
 
-    /// Performs what follows from an event. True: that was all.
+    /// Performs the effects of an event. Returns whether the task has ended.
     fn handle_event(&mut self, event: RoleEvent) -> bool {
         let now = self.work.runner.env.clock.moment();
         for effect in self.controller.on_event(now, event) {
@@ -234,7 +234,7 @@ impl RoleLoop {
                     self.back_up(wanted, None);
                 }
                 RoleEffect::RefuseRuns => self.refuse_runs(),
-                // Guests end in the time that their last grant leaves them.
+                // Borrowers must end within the time that their last grant leaves them.
                 RoleEffect::EndBorrowers => self.clients.end_borrowers(now.boot + self.ttl),
                 RoleEffect::Cancel => self.running.iter().for_each(CancelToken::cancel),
                 RoleEffect::WouldBackUp(slot) => self.voice.would_run(&self.work.role.name, slot),
@@ -256,7 +256,7 @@ impl RoleLoop {
             }
             TaskCompletion::Yielded(why, journal) => {
                 self.running = None;
-                // Work goes on, so this does not end the loop.
+                // A run was in progress, so this event does not end the loop.
                 self.handle_event(RoleEvent::Yielded(why));
                 return RoleEvent::JournalUpdated(journal);
             }
@@ -288,7 +288,7 @@ impl RoleLoop {
         RoleEvent::LeaseUpdated(answer)
     }
 
-    /// The lease was asked for in vain. A lost answer is nothing to tell; a store that takes no lease is.
+    /// A lease request had no answer. A single lost answer is not reported; a store that does not answer repeatedly is.
     fn on_renewal_failure(&mut self, doubt: RenewalFailure) {
         self.log_lease_outage(&doubt);
         let RenewalFailure { why, .. } = doubt;
@@ -299,7 +299,8 @@ impl RoleLoop {
         }
     }
 
-    /// What a lease is kept in does not answer, or refuses it. All roles that have theirs there meet the same.
+    /// Logs that the service that keeps the lease does not answer, or refuses. All roles with a lease there meet the
+    /// same.
     fn log_lease_outage(&self, RenewalFailure { why, is_refusal }: &RenewalFailure) {
         let cause = match self.work.role.lease {
             LeaseKind::Etcd => OutageCause::Etcd,
@@ -309,7 +310,7 @@ impl RoleLoop {
         if self.work.stores.outages().note_failure(&cause, why) {
             let store = &self.work.settings.store;
             let endpoint = store.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
-            // Errors of a store name it already.
+            // Errors of a store name the store already.
             let place = match cause {
                 OutageCause::Store | OutageCause::Refusal if !why.contains("://") => {
                     format!("{}{endpoint}: ", store.url)
@@ -320,7 +321,8 @@ impl RoleLoop {
         }
     }
 
-    /// It cannot be asked for. That is tried as often as a lease is asked for, and told as rarely as a lease that does not answer.
+    /// The lease cannot be requested. The attempt is repeated as often as a lease is requested, and reported as rarely
+    /// as an unanswered lease.
     fn on_lease_error(&mut self, error: &GuardError) {
         let (role, why) = (&self.work.role.name, error.to_string());
         if self.work.stores.outages().note_error(&OutageCause::of(role, RoleStep::Lease, error), error) {
@@ -340,14 +342,14 @@ impl RoleLoop {
         }
     }
 
-    /// The lease was answered. A store's answers are heard as they come.
+    /// Notes an answer of etcd. Answers of a store are noted by [`StoreConnector`].
     fn etcd_answered(&self) {
         if self.work.role.lease == LeaseKind::Etcd {
             self.work.stores.outages().note_answer(&OutageCause::Etcd);
         }
     }
 
-    /// How the renewals of the lease that is kept go. One that is late is nothing to tell while the lease lasts.
+    /// Checks the renewals of the held lease. A late renewal is not reported while the lease lasts.
     fn check_keep_alive(&mut self) {
         let is_lost = matches!(self.controller.status(), Some(RoleStatus::Unknown(UnknownReason::Lease(_))));
         let Some(keeper) = self.keep_alive.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
@@ -364,7 +366,7 @@ impl RoleLoop {
         }
     }
 
-    /// Does something beside the loop; what comes back is an event.
+    /// Runs an action beside the loop; its result comes back as an event.
     fn spawn_action<F>(&self, what: impl FnOnce(RoleActions) -> F)
     where
         F: Future<Output = TaskCompletion> + Send + 'static,
@@ -372,7 +374,7 @@ impl RoleLoop {
         let (task, back) = (what(self.work.clone()), self.completions.clone());
         self.env().spawn(async move {
             let came = task.await;
-            // Nobody listens any more when the loop has ended, and then nothing is open.
+            // The receiver is gone when the loop has ended, and then no action is open.
             let _ = back.send(came).await;
         });
     }
@@ -437,7 +439,7 @@ impl RoleLoop {
         });
     }
 
-    /// A run for the due slot, or the one that somebody wants.
+    /// Runs a backup for the due slot, or for a client's request.
     fn back_up(&mut self, wanted: Option<RunRequest>, slot: Option<Slot>) {
         let (footing, voice, keeper) = (self.admission_basis(), Arc::clone(&self.voice), self.keep_alive.as_ref());
         let (lost, lost_later) = (guard::lease_lost(keeper), guard::lease_lost(keeper));
@@ -445,7 +447,8 @@ impl RoleLoop {
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
         let back = self.completions.clone();
-        // By the time of a slot this node has the role: nothing speaks for taking it back once more. A person answers for a run.
+        // At the time of a slot this node has the role already, so nothing justifies taking it back. A requested run is
+        // a person's decision.
         let (request, occasion) = match &wanted {
             Some(wanted) => (wanted.request, wanted.request.occasion()),
             None => {
@@ -486,19 +489,19 @@ impl RoleLoop {
                 }
             };
             if let Some(wanted) = wanted {
-                // Whoever wanted it may have gone.
+                // The client may have disconnected.
                 let _ = wanted.reply.send(ended);
             }
             let is_time = match &result {
                 Ok((report, _)) => report.snapshot.is_some(),
-                // Until there is room no run will be good again.
+                // Until there is space no run will succeed.
                 Err(error) => error.is_no_space(),
             };
             if let Some(turn) = turn
                 && request.scheduled
                 && is_time
             {
-                // Whatever comes of it, what the run came to stands.
+                // A failed prune does not change the result of the run.
                 match Box::pin(work.prune(&footing, lost_later, &turn)).await {
                     Ok(Some(report)) => voice.prune_ended(&report),
                     Ok(None) | Err(PruneError::Session(BackupError::Interrupted)) => {}
@@ -515,14 +518,14 @@ impl RoleLoop {
             }
             let blocked = work.runner.progress.is_uninterruptible();
             if blocked {
-                // Until then a further run would only wait as well.
+                // Until then a further run would be blocked as well.
                 work.runner.env.spawn(wait_unblocked(work.runner.clone(), back));
             }
             TaskCompletion::Yielded(YieldReason::Stalled { blocked }, journal)
         });
     }
 
-    /// What another process of this node wants.
+    /// Handles a command from another process of this node.
     fn on_command(&mut self, command: RoleCommand) -> RoleEvent {
         match command {
             RoleCommand::BackUp(wanted) => {
@@ -538,7 +541,7 @@ impl RoleLoop {
                 RoleEvent::Tick
             }
             RoleCommand::Status { reply } => {
-                // Whoever asked may have gone.
+                // The client may have disconnected.
                 let _ = reply.send(self.word());
                 RoleEvent::Tick
             }
@@ -547,7 +550,7 @@ impl RoleLoop {
         }
     }
 
-    /// How the lease stands, for another process of this node.
+    /// The state of the lease, for a borrower.
     fn lend_lease(&self) -> DaemonResponse {
         let grant = self.keep_alive.as_ref().and_then(|keeper| keeper.deadline().grant());
         match (grant, self.controller.status()) {
@@ -557,17 +560,17 @@ impl RoleLoop {
         }
     }
 
-    /// What the probes said last.
+    /// The last results of the probes.
     fn evidence(&self) -> &[ProbeResult] {
         self.controller.assessment().map(|assessment| assessment.results.as_slice()).unwrap_or_default()
     }
 
-    /// Why this node stands as it does, in words.
+    /// Why this node has its current status, in text.
     fn refusal_text(&self) -> String {
         self.voice.refusal_text(&self.work.role.name, self.controller.status(), self.evidence())
     }
 
-    /// How this node stands, for whoever asks on it.
+    /// This node's status, for a client that asks.
     fn word(&self) -> DaemonRoleStatus {
         let stand = self.controller.status();
         let state = stand.map(|stand| match stand {
@@ -608,7 +611,7 @@ impl RoleLoop {
         if let Some(stand) = self.controller.status() {
             self.voice.status_changed(&self.work.role.name, stand, self.evidence());
             self.work.monitor.status_changed(stand, self.refusal_text());
-            // Where a lease is given up, it is done before that.
+            // If a lease is released, the hook runs before that.
             let keeps = self.keep_alive.is_some() && !matches!(stand, RoleStatus::Conflict(_));
             if !self.work.observe && !keeps && is_elsewhere(stand, self.work.runner.node.id) {
                 let work = self.work.clone();
@@ -623,7 +626,7 @@ fn is_stalled(result: &Result<guard::GuardOutcome, GuardError>) -> bool {
     matches!(result, Err(GuardError::Backup(BackupError::Stalled(_))))
 }
 
-/// Tells when nothing of a run waits for the kernel any more.
+/// Reports when no part of a run is blocked in the kernel any more.
 async fn wait_unblocked(runner: NodeContext, back: mpsc::Sender<TaskCompletion>) {
     while runner.progress.is_uninterruptible() {
         runner.env.sleep(BLOCKED_POLL).await;
@@ -632,7 +635,7 @@ async fn wait_unblocked(runner: NodeContext, back: mpsc::Sender<TaskCompletion>)
     let _ = back.send(TaskCompletion::Event(RoleEvent::Unblocked)).await;
 }
 
-/// Whether the role is not this node's.
+/// Whether the role belongs to another node.
 fn is_elsewhere(stand: &RoleStatus, node: NodeId) -> bool {
     match stand {
         RoleStatus::Standby(reason) => reason.is_elsewhere(node),
@@ -641,7 +644,7 @@ fn is_elsewhere(stand: &RoleStatus, node: NodeId) -> bool {
     }
 }
 
-/// How long the role's lease lasts without being renewed.
+/// The TTL of the role's lease.
 fn lease_ttl(role: &RoleSettings, settings: &Settings) -> Duration {
     match (&settings.etcd, role.lease) {
         (Some(etcd), LeaseKind::Etcd) => etcd.lease_ttl,

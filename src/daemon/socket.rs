@@ -1,7 +1,9 @@
-//! The daemon's socket: other processes of this node have it back up, work under its lease, and ask it who this node is.
+//! The daemon's socket: other processes of this node have the daemon back up, work under its lease, and ask it for the
+//! node's ID.
 //!
-//! Its file may be deleted, with the state directory that it is in. So the daemon looks after it, and meanwhile answers under a
-//! second address that is no file. Anybody on the host may take that one, so both sides look whom they speak to.
+//! The socket's file may be deleted, together with the state directory that it is in. So the daemon checks the file,
+//! and until it is created again it answers under a second address that is no file. Any process on the host may take
+//! that address, so both sides check the peer's user.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,22 +31,22 @@ use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::JobProgress;
 use crate::job::whoami::DaemonRoleStatus;
 
-/// How often a run's progress is told.
+/// Interval at which the progress of a run is sent.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The pause after a connection that could not be accepted: the process may be out of files.
+/// The pause after a failed accept: the process may be out of file descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const SOCKET: &str = "daemon.sock";
 const LOCK: &str = "daemon.lock";
 
-/// Where the socket is in a runtime directory.
+/// Path of the socket in a runtime directory.
 pub fn socket_path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join(SOCKET)
 }
 
-/// The second address of the daemon that has its socket in a runtime directory, as a path of the abstract kind. It is this user's, and
-/// this root directory's: a container that shares the host's network has a daemon of its own.
+/// The second address of the daemon with this runtime directory, in the abstract namespace. It depends on the user and
+/// on the root directory: a container that shares the host's network has a daemon of its own.
 fn second_socket_path(runtime_dir: &Path) -> io::Result<PathBuf> {
     let root = fs::metadata("/")?;
     let dir = std::path::absolute(runtime_dir)?;
@@ -55,10 +57,10 @@ fn second_socket_path(runtime_dir: &Path) -> io::Result<PathBuf> {
     Ok(PathBuf::from(format!("\0runner/{}", hex::encode(&hasher.finalize().as_bytes()[..16]))))
 }
 
-/// Connects to the daemon that has its socket in a runtime directory; `None`: there is none.
+/// Connects to the daemon with this runtime directory; `None`: there is none.
 pub(super) async fn connect(runtime_dir: &Path) -> io::Result<Option<UnixStream>> {
     let is_nobody = |error: &io::Error| {
-        // Nobody listens: a daemon that was killed leaves its socket.
+        // No process listens: a daemon that was killed leaves its socket.
         matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
     };
     match UnixStream::connect(socket_path(runtime_dir)).await {
@@ -73,62 +75,62 @@ pub(super) async fn connect(runtime_dir: &Path) -> io::Result<Option<UnixStream>
     }
 }
 
-/// Whether the other side is this process's user, or root, who may do everything anyway.
+/// Whether the peer is this process's user, or root, who may do everything anyway.
 fn is_trusted(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw())
 }
 
-/// Why the socket cannot be had.
+/// Why the socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Another daemon has it.
+    /// Another daemon has the lock.
     #[error("another daemon runs on this node{}", pid.as_ref().map(|p| format!(" (process {p})")).unwrap_or_default())]
     Busy {
-        /// Which.
+        /// The process that has the lock.
         pid: Option<String>,
     },
-    /// The file system.
+    /// The file system failed.
     #[error("the daemon's socket {}: {error}", path.display())]
     Io {
-        /// Which file.
+        /// Path of the failed operation.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         error: io::Error,
     },
 }
 
-/// The roles' tasks, by name.
+/// The command queues of the roles' tasks, by name.
 pub(super) type RoleDirectory = Arc<Mutex<BTreeMap<RoleName, mpsc::Sender<RoleCommand>>>>;
 
-/// What callers are told of, and led to.
+/// What connections need to be served.
 #[derive(Debug, Clone)]
 pub(super) struct SocketContext {
-    /// Who this node is.
+    /// ID of this node.
     pub(super) node: NodeId,
     /// The roles' tasks.
     pub(super) directory: RoleDirectory,
-    /// Has the state directory looked after at once.
+    /// Has the state directory checked at once.
     pub(super) look: mpsc::Sender<oneshot::Sender<()>>,
 }
 
-/// The listening socket, and the lock that says whose it is.
+/// The listening socket, and the lock that protects it.
 #[derive(Debug)]
 pub(super) struct DaemonSocket {
     dir: PathBuf,
-    /// The socket's file, as it was made: its device and its number.
+    /// Device and inode of the socket's file when it was created.
     file: (u64, u64),
     lock: FileLock,
     serving: JoinHandle<()>,
-    /// Answers under the second address. None where that is taken: it is somebody else's who may not even speak for this user.
+    /// Serves the second address. `None`: the address is taken, for example by another user's process.
     spare: Option<JoinHandle<()>>,
 }
 
 impl DaemonSocket {
-    /// Opens it in `dir`, which is made if it is missing, and answers whoever calls, until it is dropped. What a daemon that was killed
-    /// left there is replaced.
+    /// Opens the socket in `dir`, which is created if it is missing, and serves it until it is dropped. A socket that a
+    /// killed daemon left is replaced.
     pub(super) async fn open(dir: &Path, reception: &SocketContext) -> Result<Self, SocketError> {
         let busy = || SocketError::Busy { pid: file::lock_owner_pid(&dir.join(LOCK)) };
-        // The lock is no evidence where the directory was deleted under the daemon that has it.
+        // The lock is no evidence if the directory was deleted while a daemon has it.
         let spare = match second_socket_path(dir).and_then(UnixListener::bind) {
             Ok(listener) => Some(tokio::spawn(serve(listener, reception.clone(), is_trusted))),
             Err(_) if matches!(connect(dir).await, Ok(Some(_))) => return Err(busy()),
@@ -142,13 +144,13 @@ impl DaemonSocket {
         Ok(Self { dir: dir.to_owned(), file, lock, serving, spare })
     }
 
-    /// Makes it again where its file is gone. True: it was.
+    /// Creates the socket again if its file is gone. Returns whether it was.
     pub(super) fn ensure_bound(&mut self, reception: &SocketContext) -> Result<bool, SocketError> {
         let path = socket_path(&self.dir);
         match fs::metadata(&path) {
             Ok(meta) if (meta.dev(), meta.ino()) == self.file => return Ok(false),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SocketError::Io { path, error }),
-            // What stands there now is another's, who must have had the lock for it.
+            // A file that is there now belongs to another process, which must have had the lock for it.
             _ => {}
         }
         let (lock, listener, file) = bind(&self.dir)?;
@@ -179,7 +181,8 @@ fn bind(dir: &Path) -> Result<(FileLock, UnixListener, (u64, u64)), SocketError>
         move |error| SocketError::Io { path, error }
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))?;
-    // Who may write there may have a socket of its own in its place, and is told what this node's processes ask.
+    // A user who may write there could put another socket in its place, and receive the requests of this node's
+    // processes.
     if let Some(exposure) = access::refusal(dir) {
         return Err(at(dir)(io::Error::new(io::ErrorKind::PermissionDenied, exposure.to_string())));
     }
@@ -193,13 +196,13 @@ fn bind(dir: &Path) -> Result<(FileLock, UnixListener, (u64, u64)), SocketError>
         _ => {}
     }
     let listener = UnixListener::bind(&path).map_err(at(&path))?;
-    // Whoever may connect may have everything backed up: only the daemon's own user.
+    // A process that may connect can start backups: only the daemon's own user may.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at(&path))?;
     let meta = fs::metadata(&path).map_err(at(&path))?;
     Ok((lock, listener, (meta.dev(), meta.ino())))
 }
 
-/// Answers whoever calls and is let in, for ever.
+/// Serves accepted connections for ever, if `is_let_in` allows them.
 async fn serve(listener: UnixListener, reception: SocketContext, is_let_in: fn(&UnixStream) -> bool) {
     loop {
         match listener.accept().await {
@@ -215,14 +218,14 @@ async fn serve(listener: UnixListener, reception: SocketContext, is_let_in: fn(&
     }
 }
 
-/// One line, without its end; `None`: the other side has hung up, or says too much.
+/// One line, without its end; `None`: the peer has disconnected, or the line is too long.
 pub(super) async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     let read = reader.take(LINE_MAX as u64).read_until(b'\n', &mut line).await.ok()?;
     (read > 0 && line.pop() == Some(b'\n')).then_some(line)
 }
 
-/// Says one line.
+/// Writes one line.
 pub(super) async fn write_line(writer: &mut OwnedWriteHalf, what: &impl serde::Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
@@ -246,7 +249,8 @@ async fn handle_connection(stream: UnixStream, reception: SocketContext) {
         | DaemonRequestKind::Lease { role }
         | DaemonRequestKind::Look { role } => role,
         DaemonRequestKind::Node => {
-            // Whoever asks is about to read there what this daemon remembers. It is told who it is in any case.
+            // The client is about to read there what this daemon remembers, so the directory is checked first. The ID
+            // is sent in any case.
             let (reply, looked) = oneshot::channel();
             if reception.look.send(reply).await.is_ok() {
                 let _ = tokio::time::timeout(PAUSE, looked).await;
@@ -265,7 +269,7 @@ async fn handle_connection(stream: UnixStream, reception: SocketContext) {
         let _ = write_line(&mut writer, &DaemonResponse::Refused { why }).await;
         return;
     };
-    // Whoever has hung up hears nothing.
+    // The client may have disconnected.
     let _ = match question.ask {
         DaemonRequestKind::Backup { request, .. } => serve_backup(&mut reader, &mut writer, &post, request).await,
         DaemonRequestKind::Lease { .. } => serve_lease(&mut reader, &mut writer, &post).await,
@@ -277,7 +281,7 @@ async fn handle_connection(stream: UnixStream, reception: SocketContext) {
     };
 }
 
-/// How this node stands for each role. One whose task does not answer is left out.
+/// This node's status for each role. A role whose task does not answer is left out.
 async fn role_statuses(reception: &SocketContext) -> BTreeMap<RoleName, DaemonRoleStatus> {
     let posts = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let asked = posts.into_iter().map(|(role, post)| async move {
@@ -345,7 +349,7 @@ async fn serve_lease(
     };
     let result: io::Result<()> = result.await;
     drop(told);
-    // A post that is gone has no guests to count.
+    // A task that has ended has no borrowers to count.
     let _ = post.send(RoleCommand::BorrowerLeft).await;
     result
 }

@@ -1,6 +1,6 @@
-//! The state directory under a daemon that goes on for months: it may be deleted, set back or replaced beneath it. The daemon is the
-//! one that knows better: it writes its identity and its memories again, and makes its socket again. Where the directory says that
-//! this is another node by now there would be two on one machine, and it stops.
+//! Watches the state directory under a daemon that runs for months: it may be deleted, set back or replaced. What the
+//! daemon remembers is newer, so it writes its identity and its saved states again, and creates its socket again. If
+//! the directory has another node's identity, two nodes would run on one machine, and the daemon stops.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -13,32 +13,33 @@ use crate::ids::NodeId;
 use crate::job::node::local_state::{LocalState, LockError, ProcessMemory, REPOSITORIES};
 use crate::role::identity::{self, IdentityCheck, IdentityError};
 
-/// How often it is looked at: a small file is read. Meanwhile other processes ask the daemon who this node is.
+/// Interval between checks; each reads a small file. Meanwhile other processes ask the daemon for the node's ID.
 pub(super) const INTERVAL: Duration = Duration::from_secs(2);
 
-/// For so long an identity that cannot be written again is tried: a disk may be full for a moment, or be mounted again.
+/// How long the daemon tries to write a lost identity again: a disk may be full or unmounted for a moment.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What the daemon keeps in it.
+/// The state directory as the daemon watches it.
 pub(super) struct StateDirMonitor {
     pub(super) dir: PathBuf,
     pub(super) node: NodeId,
     pub(super) env: Env,
-    /// What the roles' tasks remember.
+    /// The saved states of the roles' tasks.
     pub(super) memories: ProcessMemory,
     pub(super) reception: SocketContext,
     pub(super) socket: DaemonSocket,
-    /// The directories whose files are not looked at one by one, by device and number. Where these are others, those are.
+    /// Device and inode of the directories whose files are not checked one by one. If a directory is another one, so
+    /// are its files.
     pub(super) seen: Vec<Option<(u64, u64)>>,
-    /// What was wrong with it when it was last looked at, and since when, as boot time.
+    /// The error of the last check, and since when, as boot time.
     pub(super) trouble: Option<(String, Duration)>,
 }
 
 impl StateDirMonitor {
-    /// Puts right what can be.
+    /// Checks the directory, and repairs what can be repaired.
     ///
     /// # Errors
-    /// The daemon cannot go on as this node.
+    /// The daemon cannot continue as this node.
     pub(super) fn check(&mut self) -> Result<(), DaemonError> {
         match identity::ensure_identity(&self.dir, self.node) {
             Ok(IdentityCheck::There) => {}
@@ -57,7 +58,7 @@ impl StateDirMonitor {
                 return Ok(());
             }
             Err(error @ IdentityError::Replaced { .. }) => return Err(error.into()),
-            // Whether it is there cannot be told.
+            // It is unknown whether the identity is there.
             Err(error) => {
                 self.note_trouble(&error);
                 return Ok(());
@@ -82,7 +83,7 @@ impl StateDirMonitor {
         Ok(())
     }
 
-    /// Says what is wrong, once, and returns for how long it has been.
+    /// Logs an error once, and returns how long it has lasted.
     fn note_trouble(&mut self, error: &dyn std::fmt::Display) -> Duration {
         let (now, text) = (self.env.clock.boottime(), error.to_string());
         if self.trouble.as_ref().is_none_or(|(was, _)| *was != text) {
@@ -93,12 +94,12 @@ impl StateDirMonitor {
         now.saturating_sub(since)
     }
 
-    /// Other processes of this node go on under the takeovers that the daemon remembers.
+    /// Writes the saved states again, because other processes of this node continue under the takeovers in them.
     fn restore_memories(&self) {
         for repo in self.memories.repositories() {
             let restored = LocalState::open(&self.env, &self.dir, repo).map(|local| {
                 let local = local.with_process_memory(&self.memories);
-                // A process that has the lock is about to remember more.
+                // A process that has the lock is about to save something newer.
                 match local.lock() {
                     Ok(_lock) => local.rewrite_if_set_back(self.node).map(|_| ()),
                     Err(LockError::Busy { .. }) => Ok(()),

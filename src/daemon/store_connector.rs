@@ -1,5 +1,5 @@
-//! The store, connected to when it is first needed, by all roles together: its limits are the process's, and so is what is known of
-//! how it is. Whatever it answers to anybody after it was silent ends the waiting of all.
+//! The store, connected to when it is first needed and shared by all roles: its limits are the process's, and so is its
+//! health. After an outage the first answer to any role ends the waiting of all.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -18,11 +18,11 @@ use crate::store::{
     ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
 };
 
-/// A store that has answered nothing for less than this was not away: one request of many may fail, and what waits after it waits
-/// for a moment only.
+/// A silence that is shorter than this is no outage: one request of many may fail, and its retries wait only for a
+/// moment.
 const SILENCE_MIN: Duration = Duration::from_secs(5);
 
-/// Connects once.
+/// Connects to the store once.
 #[derive(Debug)]
 pub(super) struct StoreConnector {
     settings: StoreSettings,
@@ -37,14 +37,14 @@ impl StoreConnector {
         Self { settings, env, connected: Mutex::new(None), health }
     }
 
-    /// The one that this is already.
+    /// A connector with an existing connection.
     pub(super) fn connected_to(settings: StoreSettings, env: Env, store: Arc<dyn Store>) -> Self {
         let health = Arc::new(StoreHealth::new(&env));
         let store: Arc<dyn Store> = Arc::new(MonitoredStore { inner: store, health: Arc::clone(&health) });
         Self { settings, env, connected: Mutex::new(Some(store)), health }
     }
 
-    /// The store. One that cannot be connected to is tried again at the next call.
+    /// The store. A failed connection is tried again at the next call.
     pub(super) async fn store(&self) -> Result<Arc<dyn Store>, StoreError> {
         let mut connected = self.connected.lock().await;
         if let Some(store) = &*connected {
@@ -56,41 +56,41 @@ impl StoreConnector {
         Ok(store)
     }
 
-    /// How the last try failed, if none has had an answer since. Of a store that is being connected to nothing is known.
+    /// Error of the last attempt, if none has been answered since. `None` while the store is being connected to.
     pub(super) fn last_failure(&self) -> Option<String> {
         self.connected.try_lock().ok()?.as_ref()?.last_attempt_error()
     }
 
-    /// Credentials and certificates are read again before its next request.
+    /// Makes the next request read credentials and certificates again.
     pub(super) async fn renew_credentials(&self) {
         if let Some(store) = &*self.connected.lock().await {
             store.reload_credentials();
         }
     }
 
-    /// What all roles together ask in vain.
+    /// The outages that all roles meet together.
     pub(super) fn outages(&self) -> &OutageLog {
         &self.health.outages
     }
 
-    /// Changes whenever the store answers again after it did not.
+    /// Changes whenever the store answers again after an outage.
     pub(super) fn recoveries(&self) -> watch::Receiver<u64> {
         self.health.recoveries.subscribe()
     }
 }
 
-/// Whether a store answers, as all who ask it see together.
+/// Whether a store answers, as observed by all its users together.
 #[derive(Debug)]
 struct StoreHealth {
     env: Env,
     last_answer: SyncMutex<LastAnswer>,
     outages: OutageLog,
-    /// What it refused and has not done since.
+    /// Refused requests that have not succeeded since.
     refused: SyncMutex<BTreeSet<(StoreOperation, String)>>,
     recoveries: watch::Sender<u64>,
 }
 
-/// A kind of request. One that is allowed says nothing of another.
+/// A kind of request. Success of one kind says nothing about another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum StoreOperation {
     Put,
@@ -100,8 +100,8 @@ enum StoreOperation {
     List,
 }
 
-/// The part of a role's folder that this key, or prefix, is in. Credentials may be limited to some, and what is full for packs may have room
-/// for a lease.
+/// The part of a role's folder that contains this key or prefix. Credentials may be limited to some parts, and a store
+/// that is full for packs may have room for a lease.
 fn key_area(key: &str) -> &str {
     let end = key.match_indices('/').nth(1).map_or(key.len(), |(at, _)| at);
     &key[..end]
@@ -115,7 +115,7 @@ struct LastAnswer {
 }
 
 impl LastAnswer {
-    /// Takes note of an answer, or of none. True: the store is back.
+    /// Notes an answer, or a failure. Returns whether an outage has ended.
     fn note(&mut self, now: Duration, answered: bool) -> bool {
         if !answered {
             self.failed = true;
@@ -153,13 +153,13 @@ impl StoreHealth {
     fn observe<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         match &answer {
             Ok(_) => self.note(true),
-            // One that is neither is no answer of a store that does what it is for again.
+            // A refusal shows neither an outage nor its end.
             Err(error) => store_answered(error.kind).into_iter().for_each(|answered| self.note(answered)),
         }
         answer
     }
 
-    /// The same of a request that is refused, or done.
+    /// The same for a request that may be refused or succeed.
     fn observe_request<T>(
         &self,
         op: StoreOperation,
@@ -176,7 +176,7 @@ impl StoreHealth {
         self.observe(answer)
     }
 
-    /// It was done.
+    /// Notes that a request succeeded.
     fn clear_refusal(&self, op: StoreOperation, key: &str) {
         let mut refused = self.refused();
         let is_over = refused.remove(&(op, key_area(key).to_owned())) && refused.is_empty();
@@ -191,7 +191,7 @@ impl StoreHealth {
     }
 }
 
-/// A store whose answers are heard by all.
+/// A store that reports the result of each request to [`StoreHealth`].
 #[derive(Debug)]
 struct MonitoredStore {
     inner: Arc<dyn Store>,
@@ -202,7 +202,8 @@ impl MonitoredStore {
     fn put(&self, key: &str, put: Result<PutOutcome, StoreError>) -> Result<PutOutcome, StoreError> {
         match put {
             Ok(PutOutcome::Unknown { .. }) => self.health.note(false),
-            // Nothing was written.
+            // The object exists already, so nothing was written: this is an answer, and does not end a refusal of
+            // writes.
             Ok(PutOutcome::Exists) => self.health.note(true),
             put => return self.health.observe_request(StoreOperation::PutIfAbsent, key, put),
         }
@@ -322,7 +323,7 @@ mod tests {
         let stores = StoreConnector::connected_to(settings, Env::host(), Arc::new(MemoryStore::new(&Env::host())));
         let mut heard = stores.recoveries();
         stores.health.note(false);
-        // It has been away for some time.
+        // The store has been away for some time.
         stores.health.last_answer.lock().unwrap().answered = Duration::ZERO;
         let store = stores.store().await.unwrap();
         assert!(!heard.has_changed().unwrap());

@@ -1,13 +1,13 @@
-//! What systemd is told: ready, how it goes, that it lives. Without systemd nobody is told anything.
+//! Notifications to systemd: ready, status, watchdog. Without systemd they do nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// How often, where systemd does not say.
+/// Interval if systemd does not set one.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Speaks the protocol of `sd_notify(3)`.
+/// Implements the protocol of `sd_notify(3)`.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
     watchdog: Option<Duration>,
@@ -18,7 +18,7 @@ impl ServiceManager {
         Self { watchdog: sd_notify::watchdog_enabled() }
     }
 
-    /// A third of what systemd gives: two more come before it loses patience.
+    /// A third of the watchdog's time limit: two more notifications come before it ends.
     pub(super) fn watchdog_interval(&self) -> Duration {
         self.watchdog.map_or(INTERVAL, |given| (given / 3).clamp(Duration::from_millis(100), INTERVAL))
     }
