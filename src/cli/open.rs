@@ -1,4 +1,4 @@
-//! From the settings to a store, and to a repository that is only read.
+//! From the settings to a store, and to a repository that is opened read only.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,18 +22,18 @@ use crate::repo::loss::PackLosses;
 use crate::role::identity::{self, find_state_dir};
 use crate::store::{self, Store, StoreError, StoreErrorKind};
 
-/// The store of the settings.
+/// Connects to the store of the settings.
 pub async fn store(context: &CommandContext) -> Result<Arc<dyn Store>, Error> {
     Ok(store::connect(&context.settings.store, &context.env).await?)
 }
 
-/// That the store did not answer within so long.
+/// The error of a store that did not answer within `patience`.
 pub fn timeout_error(context: &CommandContext, patience: Duration) -> StoreError {
     let store = context.settings.store.url.to_string();
     StoreError::new(StoreErrorKind::Unreachable, &store, None, outage::no_answer_text(patience, None))
 }
 
-/// Says what follows for these roles where the store keeps versions of what is deleted.
+/// Warns what follows for these roles if the store keeps versions of deleted objects.
 pub async fn warn_of_versioning(context: &CommandContext, store: &dyn Store, roles: &[&RoleSettings]) {
     let StoreUrl::S3 { prefix, .. } = &context.settings.store.url else { return };
     let prefix = match prefix.trim_matches('/') {
@@ -54,11 +54,11 @@ pub async fn repository(context: &CommandContext, role: &RoleSettings) -> Result
     Ok(opened.map_err(|error| place.refine_error(&context.env, state_dir.as_deref(), error))?)
 }
 
-/// The snapshot that a selector means.
+/// The snapshot that a selector names.
 ///
 /// # Errors
-/// None or several, or the newest ones of a journal that is damaged, or of a store that was rolled back: there may be newer ones, or
-/// were, so which one is meant must be said by its ID.
+/// The selector names none or several. If the journal is damaged or the store was rolled back, there may be newer
+/// snapshots, so a relative selector is refused and an ID is required.
 pub fn select_snapshot<'a>(
     context: &CommandContext,
     archive: &'a ReadOnlyRepository,
@@ -70,11 +70,11 @@ pub fn select_snapshot<'a>(
     Ok(select(archive.snapshots(), selector, &context.settings.timezone, context.env.clock.now())?)
 }
 
-/// The snapshot that a selector means among what is left, and whether the journal vouches for it. One that it does not vouch for is meant by
-/// its whole ID alone: who can make one up can make up one whose ID starts as another does.
+/// The snapshot that a selector names among those that are left, and whether the journal vouches for it. A snapshot
+/// that it does not vouch for must be named by its whole ID: an attacker can forge one whose ID starts as another does.
 ///
 /// # Errors
-/// It means none or several of them, or nothing at all.
+/// The selector names none or several of them, or is invalid.
 pub fn select_salvaged_snapshot<'a>(
     context: &CommandContext,
     remains: &'a SalvagedRepository,
@@ -94,33 +94,33 @@ pub fn select_salvaged_snapshot<'a>(
     remains.unvouched.iter().find(|snapshot| snapshot.id == id).map(|snapshot| (snapshot, false)).ok_or(error)
 }
 
-/// Nothing vouches for the snapshots that are left.
+/// Snapshots are left, but the journal vouches for none that the selector names.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the journal vouches for no such snapshot. {count} more are told of by records of before a rotation of the repository key, which no record \
      after it follows: a former holder of the key can have made them up. The newest of them has the ID {newest}"
 )]
 pub struct UnvouchedError {
-    /// How many there are.
+    /// Number of such snapshots.
     count: usize,
-    /// The newest of them.
+    /// ID of the newest of them.
     newest: Digest,
 }
 
-/// That the archive shows the journal as it is, to its end.
+/// Checks that the archive shows the whole journal.
 ///
 /// # Errors
-/// It shows what is left of it.
+/// It shows only what is left of it.
 pub fn require_complete_journal(archive: &ReadOnlyRepository) -> Result<(), Error> {
     archive.doubt().map_or(Ok(()), |why| Err(why.clone().into()))
 }
 
-/// A role's snapshots, to look inside. Makes nothing in the state directory.
+/// A role's repository, opened read only. Creates nothing in the state directory.
 pub async fn read_only(context: &CommandContext, role: &RoleSettings) -> Result<ReadOnlyRepository, Error> {
     read(context, role, JournalEndLookup::Probe).await
 }
 
-/// The same with a request less on a node that knew the journal before, only to be shown.
+/// The same with one request less on a node that has read the journal before; only for display.
 pub async fn read_only_from_listing(
     context: &CommandContext,
     role: &RoleSettings,
@@ -144,12 +144,12 @@ async fn read(
     Ok(archive)
 }
 
-/// Tells the next run what was met of losses while an archive was read.
+/// Notes for the next run which losses the readers of an archive met.
 pub async fn note_reader_losses(context: &CommandContext, archive: &ReadOnlyRepository) {
     note_losses(context, &archive.repository, &archive.losses_met().await).await;
 }
 
-/// Tells the next run of these losses.
+/// Notes these losses for the next run.
 pub async fn note_losses(context: &CommandContext, repository: &Repository, met: &PackLosses) {
     let state_dir = state_dir(context);
     let (_, label) = identity::peek_identity(state_dir.as_deref(), context.node.as_deref());
@@ -157,7 +157,7 @@ pub async fn note_losses(context: &CommandContext, repository: &Repository, met:
     loss_notes::note_losses(repository, local.as_ref(), &context.env, &label, met).await;
 }
 
-/// Somebody who has no place for a state has none.
+/// Without a place for a state directory there is none.
 fn state_dir(context: &CommandContext) -> Option<PathBuf> {
     find_state_dir(context.state_dir.as_deref()).ok()
 }

@@ -1,4 +1,4 @@
-//! From a command line to an exit code: settings, the job, its report as text or JSON.
+//! From a command line to an exit code: the settings, the job, and its report as text or JSON.
 
 use std::fmt::Display as Shown;
 use std::future::Future;
@@ -38,31 +38,31 @@ use crate::journal::state::Snapshot;
 /// The role of `backup --source` without `--role`.
 const DIRECT_ROLE: &str = crate::config::DEFAULT_ROLE;
 
-/// How often `whoami --watch` looks.
+/// Interval of `whoami --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The `--snapshot` of `find` that means every one.
+/// The value of `--snapshot` of `find` that means all snapshots.
 const ALL: &str = "all";
 
-/// What a job needs besides its request.
+/// What a job needs in addition to its request.
 #[derive(Debug)]
 pub struct CommandContext {
     /// The checked settings.
     pub settings: Settings,
     /// This node's name, if the command line or the environment gives one; else the hostname.
     pub node: Option<String>,
-    /// Where this node keeps its cache, if the command line or the environment says so.
+    /// State directory, if the command line or the environment gives one.
     pub state_dir: Option<PathBuf>,
-    /// Clocks and random numbers.
+    /// Clocks, random numbers and files.
     pub env: Env,
-    /// Set when the operator wants it to end.
+    /// Set when the operator interrupts the program.
     pub cancel: CancelToken,
     mode: ProgressMode,
     bars: MultiProgress,
 }
 
 impl CommandContext {
-    /// Numbers for a job to count in, and their display, which lasts until it is dropped.
+    /// Counters for a job, and their display, which lasts until it is dropped.
     pub fn progress(&self, label: &str) -> (Arc<JobProgress>, ProgressDisplay) {
         let progress = Arc::new(JobProgress::default());
         let clock = Arc::clone(&self.env.clock);
@@ -70,14 +70,14 @@ impl CommandContext {
         (progress, display)
     }
 
-    /// Where a daemon on this node has its socket.
+    /// Runtime directory, where a daemon on this node has its socket.
     pub fn runtime_dir(&self) -> PathBuf {
         let variable = |name| env::variable(name).map(PathBuf::from);
         let root = rustix::process::geteuid().is_root();
         runtime_dir(self.state_dir.as_deref(), root, variable("XDG_RUNTIME_DIR"))
     }
 
-    /// For what goes to standard output.
+    /// The rendering context of standard output.
     fn view(&self) -> RenderContext {
         self.view_on(terminal::output_page())
     }
@@ -87,7 +87,7 @@ impl CommandContext {
     }
 }
 
-/// A node that has its state where somebody says has its socket there as well: several may share a host.
+/// A node with a configured state directory has its socket there as well: several nodes may share a host.
 fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<PathBuf>) -> PathBuf {
     match (state_dir, root, of_user) {
         (Some(dir), _, _) => dir.to_owned(),
@@ -96,7 +96,7 @@ fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<PathBuf>) -
     }
 }
 
-/// Everything that is there before the settings are.
+/// State of the program before the settings are read.
 pub(super) struct CliSession {
     pub(super) globals: GlobalArgs,
     env: Env,
@@ -119,13 +119,13 @@ impl CliSession {
         }
     }
 
-    /// Prints a report in the form that is asked for.
+    /// Prints a report as text or as JSON.
     pub(super) fn report(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> Result<(), Error> {
         let said = if self.globals.json { self.out.document(&json()) } else { self.out.print(&text()) };
         Ok(said?)
     }
 
-    /// The same of what a command did: with `-q` only where it is no good end.
+    /// The same for the result of a command: with `-q` a good result is not printed.
     fn report_result(
         &mut self,
         exit: ExitKind,
@@ -140,7 +140,7 @@ impl CliSession {
         exit
     }
 
-    /// A report that cannot be written changes nothing about what was done, which the exit code tells.
+    /// Warns about a report that cannot be written. This does not change what was done, which the exit code tells.
     fn warn_if_unwritten(&self, said: Result<(), impl Shown>) {
         if let Err(error) = said
             && !self.out.reader_left()
@@ -150,13 +150,13 @@ impl CliSession {
         }
     }
 
-    /// Whether `-q` keeps an end to itself: everything but an error, which a skip is not.
+    /// Whether `-q` suppresses a result: a success, or a skip because the node is not active.
     fn is_suppressed(&self, exit: ExitKind) -> bool {
         self.globals.quiet && matches!(exit, ExitKind::Done | ExitKind::NotActive)
     }
 }
 
-/// Runs the command and tells how the program ends.
+/// Runs the command and returns how the program ends.
 pub async fn run(cli: Cli) -> ExitKind {
     let globals = cli.globals;
     let style = progress::mode(globals.json, globals.quiet, terminal::errors_are_seen());
@@ -190,15 +190,15 @@ pub async fn run(cli: Cli) -> ExitKind {
         Err(e) => Err(e.into()),
     };
     let exit = finish(&mut session, result, role.as_ref());
-    // To be told to end is how a daemon ends.
+    // A signal is the normal end of a daemon.
     if cancel.is_cancelled() && !long_running { exit.interrupted() } else { exit }
 }
 
-/// Says what went wrong, if something did.
+/// Prints the error, if there is one.
 fn finish(session: &mut CliSession, result: Result<ExitKind, Error>, role: Option<&RoleName>) -> ExitKind {
     let error = match result {
         Ok(exit) => return exit,
-        // It failed because nobody reads any more: head(1) has what it wanted.
+        // The output failed because its reader has gone: head(1) has what it wanted.
         Err(_) if session.out.reader_left() => return ExitKind::Done,
         Err(error) => error,
     };
@@ -262,7 +262,7 @@ async fn dispatch(session: &mut CliSession, command: CliCommand) -> Result<ExitK
     }
 }
 
-/// Work that changes nothing and may end anywhere: it ends with the operator's signal.
+/// Runs work that changes nothing and may end anywhere, until it is done or the operator interrupts it.
 pub async fn until_cancelled<T>(
     cancel: &CancelToken,
     work: impl Future<Output = Result<T, Error>>,
@@ -273,7 +273,7 @@ pub async fn until_cancelled<T>(
     }
 }
 
-/// Says what others on this host may do with the files of these settings, which only somebody with a hand in them can mend.
+/// Warns about files of these settings that other users of this host can change; only a person can correct that.
 fn warn_of_exposures(settings: &Settings) {
     for exposure in settings.exposures() {
         tracing::warn!("{exposure}. {ADVICE}{}", exposure.remedy());
@@ -292,7 +292,7 @@ async fn init(session: &mut CliSession, args: &verbs::InitArgs) -> Result<ExitKi
         match wire::init(&context, role, args.new).await {
             Ok(done) => report.roles.push(done),
             Err(error) => {
-                // What was created so far has a key that must be copied: say so before the error.
+                // The key of a repository that was created must be copied: print this before the error.
                 if !session.globals.json && !report.roles.is_empty() {
                     session.out.print(&render::setup::init(&report, terminal::output_page()))?;
                 }
@@ -300,7 +300,7 @@ async fn init(session: &mut CliSession, args: &verbs::InitArgs) -> Result<ExitKi
             }
         }
     }
-    // A key that was made is named before anything else can fail.
+    // A created key is printed before anything else can fail.
     let exit = session.report_result(
         ExitKind::Done,
         || render::setup::init(&report, terminal::output_page()),
@@ -366,10 +366,10 @@ async fn backup(session: &mut CliSession, args: &verbs::BackupArgs) -> Result<Ex
             Err(error) => error::report(&role.name, error.as_ref()),
         };
         worst = worst.or_worse(exit);
-        // Each role at once: an operator who stops the run later still knows about the first.
+        // Print each role at once: an operator who stops the run later still learns about the first.
         match report.outcome {
             _ if session.globals.json || session.is_suppressed(exit) => {}
-            // `runner backup > /dev/null` in a crontab must still say so.
+            // `runner backup > /dev/null` in a crontab must still show failures.
             RunOutcome::Failed | RunOutcome::Fenced | RunOutcome::Unknown => {
                 terminal::write_error(&render::backup::role(&report, &context.view_on(terminal::report_page())));
             }
@@ -396,7 +396,7 @@ async fn snapshots(session: &mut CliSession, args: &verbs::SnapshotsArgs) -> Res
         || render::snapshots::list(&list, archive.doubt().is_some(), &context.view()),
         || json::snapshots(&list, &json::journal_doubt(archive.doubt())),
     )?;
-    // What is left can be chosen from, by ID; it is not all.
+    // A snapshot can be chosen from what is left, by ID; the list is incomplete.
     open::require_complete_journal(&archive)?;
     Ok(ExitKind::Done)
 }
@@ -453,7 +453,7 @@ async fn find(session: &mut CliSession, args: &verbs::FindArgs) -> Result<ExitKi
         open::note_reader_losses(&context, &archive).await;
         read?;
         list.finish("", &json!({}))?;
-        // Of all that is left; what it lacks may have been there.
+        // The search covered what is left; the rest may have had matches.
         if snapshot.is_none() { open::require_complete_journal(&archive) } else { Ok(()) }
     }))
     .await?;
@@ -493,7 +493,7 @@ async fn restore(session: &mut CliSession, args: &verbs::RestoreArgs) -> Result<
     }
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
     let role = settings::role(&context.settings, &args.role)?;
-    // No half file ever stands under its own name, so it may end anywhere.
+    // A file gets its name only when it is complete, so a restore may end anywhere.
     let (report, doubt) = Box::pin(until_cancelled(&context.cancel, async {
         if args.salvage {
             return Ok((Box::pin(wire::salvage(&context, role, args)).await?, Value::Null));
@@ -531,7 +531,7 @@ async fn repair(session: &mut CliSession, args: &verbs::RepairArgs) -> Result<Ex
     let report = wire::repair(&context, role, args).await?;
     let exit = exit::of_repair(&report);
     if args.dry_run {
-        // It is asked for what it says.
+        // A dry run is always printed: its report is what was asked for.
         session.report(|| render::repaired::report(&report, &context.view()), || json::repaired::report(&report))?;
         return Ok(exit);
     }
@@ -547,7 +547,7 @@ async fn prune(session: &mut CliSession, args: &verbs::PruneArgs) -> Result<Exit
     let role = settings::role(&context.settings, &args.role)?;
     let view = context.view();
     match wire::prune(&context, role, args.dry_run).await? {
-        // A dry run is asked for what it says.
+        // A dry run is always printed: its report is what was asked for.
         PruneOutcome::Done(report) if args.dry_run => {
             session.report(|| render::pruned::report(&report, true, &view), || json::pruned::report(&report, true))?;
             Ok(ExitKind::Done)
@@ -590,7 +590,7 @@ async fn whoami(session: &mut CliSession, args: &verbs::WhoamiArgs) -> Result<Ex
     Ok(if args.check { ExitKind::Plugin(health) } else { ExitKind::Done })
 }
 
-/// The same again and again, on a terminal in the same place. To be interrupted is how it ends.
+/// Prints the report repeatedly, on a terminal in the same place. An interrupt is its normal end.
 async fn watch(session: &mut CliSession, context: &CommandContext, roles: &[&RoleSettings]) -> Result<ExitKind, Error> {
     if session.globals.json {
         return Err(UsageError {
@@ -630,7 +630,7 @@ async fn audit(session: &mut CliSession, args: &verbs::AuditArgs) -> Result<Exit
     let since = context.env.clock.now().checked_sub(back).unwrap_or(Timestamp::MIN);
     let mut all = Vec::new();
     for role in roles {
-        // One role's error does not keep the others from being told.
+        // One role's error does not suppress the reports of the others.
         let result = until_cancelled(&context.cancel, wire::audit(&context, role, since)).await;
         let result = match result {
             Err(error) if error.is::<Interrupted>() => return Err(error),
@@ -642,7 +642,8 @@ async fn audit(session: &mut CliSession, args: &verbs::AuditArgs) -> Result<Exit
     Ok(session.report_result(exit, || render::audited::report(&all, &context.view()), || json::audit::report(&all)))
 }
 
-/// Prints nothing but errors. A script must never take "cannot tell" for an answer, so every failure but wrong usage is that.
+/// Prints errors only. A script must never take a failure for an answer, so every failure except wrong usage and an
+/// interrupt exits as unknown.
 async fn is_active(session: &mut CliSession, args: &verbs::IsActiveArgs) -> ExitKind {
     let asked: Result<RoleState, Error> = async {
         let context = session.context(settings::from_file(&session.globals)?);
@@ -660,18 +661,18 @@ async fn is_active(session: &mut CliSession, args: &verbs::IsActiveArgs) -> Exit
     }
 }
 
-/// Says nothing where the command ran: its output is what counts.
+/// Prints nothing if the command ran: its output is what counts.
 async fn exec(session: &mut CliSession, args: &verbs::ExecArgs) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let role = settings::role(&context.settings, &args.role)?;
     let executed = wire::exec(&context, role, args).await?;
     let exit = exit::of_exec(&executed, args.skip_exit);
-    // Not to be active is no error, whatever the exit code is to be.
+    // A node that is not active is no error, whatever exit code was configured.
     let skipped = matches!(&executed, ExecOutcome::Refused(_)) && matches!(exit, ExitKind::Command(_));
     if !(session.globals.quiet && skipped)
         && let Some(text) = render::executed::text(&args.role, &executed, &context.view_on(terminal::report_page()))
     {
-        // Standard output is the command's.
+        // Standard output belongs to the command.
         terminal::write_error(&text);
     }
     Ok(exit)
@@ -687,7 +688,7 @@ async fn daemon(session: &mut CliSession, args: &verbs::DaemonArgs) -> Result<Ex
 async fn operate(session: &mut CliSession, role: &RoleName, act: &wire::OperateAction) -> Result<ExitKind, Error> {
     let context = session.context(settings::from_file(&session.globals)?);
     let settings = settings::role(&context.settings, role)?;
-    // Not stopped in the middle: what an act came to must be told.
+    // Not interruptible: the result of an operator's act must be reported.
     let acted = wire::operate(&context, settings, act).await?;
     let undone = matches!(acted.change, RoleChange::ClockOff { .. } | RoleChange::OwnClockSuspect(_));
     let exit = if undone { ExitKind::Unknown } else { ExitKind::Done };

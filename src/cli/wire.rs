@@ -1,4 +1,5 @@
-//! The seam to the jobs: one function a verb. Each turns arguments into the job's request and gives its report back.
+//! The connection between command line and jobs: one function for each verb. It turns arguments into the job's request
+//! and returns its report.
 
 mod exec;
 mod key;
@@ -65,11 +66,13 @@ use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::role::identity::{self, IdentityOrigin, NodeIdentity, find_state_dir, open_state_dir};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// How long a daemon is waited for to say who this node is. It has that at hand; whoever only looks goes on without.
+/// How long the daemon's answer with the node's ID is waited for; it answers from memory. Commands that only read use
+/// the shorter time, and continue without an answer.
 const IDENTITY_PATIENCE: Duration = Duration::from_secs(5);
 const IDENTITY_GLANCE: Duration = Duration::from_millis(300);
 
-/// Creates one role's repository, or finds it. `new`: also where this node knows one that is gone, or another one than is there.
+/// Creates one role's repository, or finds it. `new` also allows it where this node knows one that is gone, or another
+/// one than is there.
 pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> Result<InitRoleReport, Error> {
     let (settings, env) = (&context.settings.store, &context.env);
     let place = RepositoryLocation::new(settings, &role.name);
@@ -96,7 +99,7 @@ pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> R
     Ok(InitRoleReport { shared: matches!(settings.url, StoreUrl::S3 { .. }), ..report })
 }
 
-/// Makes this node a new one.
+/// Gives this node a new identity.
 pub fn new_identity(context: &CommandContext) -> Result<NodeId, Error> {
     let state_dir = open_state_dir(context.state_dir.as_deref())?;
     Ok(identity::renew_identity(&state_dir, &context.env)?)
@@ -104,7 +107,8 @@ pub fn new_identity(context: &CommandContext) -> Result<NodeId, Error> {
 
 /// Backs one role up, if this node is active for it.
 ///
-/// A daemon that runs on this node does it; it has the role's lease. The exit code is given where the report alone does not tell.
+/// If a daemon runs on this node, it does the backup, because it has the role's lease. The exit code is given if the
+/// report alone does not determine it.
 pub async fn backup(
     context: &CommandContext,
     role: &RoleSettings,
@@ -122,7 +126,7 @@ pub async fn backup(
         let done =
             until_cancelled(&context.cancel, async { Ok(daemon.back_up(&role.name, request, &progress).await?) });
         let (report, exit) = done.await?;
-        // The daemon's log is elsewhere.
+        // The daemon's log is in another place.
         if let Some(news) = context.env.clock_doubts.record(&role.name, report.clock_doubt.clone()) {
             tracing::warn!("role {}: {}", role.name, news.with_hint());
         }
@@ -165,7 +169,8 @@ fn is_idle(report: &RoleReport, reason: Option<&NoCommitReason>) -> bool {
     matches!(report.outcome, RunOutcome::Standby | RunOutcome::Unknown) || reason.is_some_and(stays)
 }
 
-/// Tells the other nodes that a run `failed`; a node whose run was `idle` looks for missed slots: it may be the only one that sees them.
+/// If the run `failed`, publishes that to the other nodes. If it was `idle`, looks for missed slots: this node may be
+/// the only one that sees them.
 async fn announce_outcome(
     runner: &NodeContext,
     role: &RoleSettings,
@@ -183,7 +188,7 @@ async fn announce_outcome(
         format!("the store: {}", no_answer_text(TELL_PATIENCE, trouble.as_deref()))
     };
     if failed {
-        // Nothing rests on it, and a store that did not take the run may not take this.
+        // Nothing rests on it, and a store that did not take the run may not take this either.
         match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(runner, role, &connect))).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!("the other nodes are not told of the failure: {error}"),
@@ -199,7 +204,7 @@ async fn announce_outcome(
     }
 }
 
-/// Has told how a run without a daemon went. Says whether it failed.
+/// Reports the result of a run without a daemon to the alert monitor. Returns whether the run failed.
 fn report_to_observer(
     watch: &AlertMonitor,
     role: &RoleSettings,
@@ -214,7 +219,7 @@ fn report_to_observer(
     }
 }
 
-/// Whether a run found that the role is not this node's.
+/// Whether a run found that the role belongs to another node.
 fn role_is_elsewhere(done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>, node: NodeId) -> bool {
     match done {
         Ok((_, Some(NoCommitReason::Standby(reason, _)))) => reason.is_elsewhere(node),
@@ -228,12 +233,13 @@ fn alert_dispatcher(context: &CommandContext, runner: &NodeContext, settings: &N
     AlertDispatcher::new(settings, &runner.state_dir, context.env.clone(), words)
 }
 
-/// This node as a worker, its identity made if there is none.
+/// This node's context, with its identity created if there is none.
 async fn node_context(context: &CommandContext, progress: Arc<JobProgress>) -> Result<NodeContext, Error> {
     Ok(open_node(context, progress).await?.0)
 }
 
-/// Who this node is, as the daemon that runs on it says: it knows also where the state directory was deleted or replaced under it.
+/// This node's ID as its daemon knows it, which is right even if the state directory was deleted or replaced. `None`:
+/// no daemon runs.
 async fn daemon_node_id(context: &CommandContext, patience: Duration) -> Result<Option<NodeId>, ClientError> {
     match DaemonClient::find(&context.runtime_dir()).await? {
         Some(daemon) => daemon.node(patience).await.map(Some),
@@ -248,7 +254,8 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
     let node = match told {
         Ok(Some(id)) => NodeIdentity::from_daemon(id, name, env),
         Ok(None) => NodeIdentity::open(&state_dir, name, env)?,
-        // A daemon that does not say it keeps nobody from being what the state directory says, but from making something up.
+        // If the daemon does not answer, the identity in the state directory may be used, but no new one may be
+        // created.
         Err(error) if identity::peek_identity(Some(&state_dir), name).0.is_some() => {
             tracing::debug!("who this node is: {error}");
             NodeIdentity::open(&state_dir, name, env)?
@@ -277,7 +284,7 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
     Ok((runner, node))
 }
 
-/// A role without a schedule cannot be asked to keep to it.
+/// The usage error for `--scheduled` of a role without a schedule.
 fn no_schedule(role: &RoleName) -> Error {
     UsageError {
         message: format!("role {role} has no schedule"),
@@ -286,19 +293,19 @@ fn no_schedule(role: &RoleName) -> Error {
     .into()
 }
 
-/// Holds every role until the operator's signal.
+/// Runs the daemon until it is interrupted.
 pub async fn daemon(context: &CommandContext, globals: GlobalArgs, observe: bool) -> Result<(), Error> {
     let (runner, node) = open_node(context, Arc::default()).await?;
     let voice = Arc::new(LogObserver::new(globals, context.settings.timezone.clone(), context.env.clone()));
     let (settings, runtime_dir) = (context.settings.clone(), context.runtime_dir());
-    // Whoever only observes is heard in the log.
+    // Observe mode only logs, and sends no alerts.
     let notify = if observe { NotifySettings::default() } else { settings.notify.clone() };
     let teller = Arc::new(alert_dispatcher(context, &runner, &notify));
     Ok(daemon::run(DaemonParams { runner, node, settings, observer: voice, alerts: teller, observe, runtime_dir })
         .await?)
 }
 
-/// Prunes a role, if this node is active for it; with `dry_run` any node may look.
+/// Prunes a role, if this node is active for it; a dry run is allowed on any node.
 pub async fn prune(context: &CommandContext, role: &RoleSettings, dry_run: bool) -> Result<PruneOutcome, Error> {
     let zone = &context.settings.timezone;
     if dry_run {
@@ -319,33 +326,33 @@ pub async fn prune(context: &CommandContext, role: &RoleSettings, dry_run: bool)
     Ok(pruned?)
 }
 
-/// What an operator does to a role.
+/// An operator's act on a role.
 #[derive(Debug)]
 pub enum OperateAction {
-    /// Gives it to this node.
+    /// Moves the role to this node.
     Takeover {
-        /// Also where its probes do not say that it is active.
+        /// Even if this node's probes do not say that it is active.
         force: bool,
     },
-    /// Stops its runs, for so long.
+    /// Pauses the role.
     Pause {
-        /// `None`: until a resume.
+        /// Duration of the pause; `None`: until a resume.
         lasts: Option<Duration>,
-        /// Why.
+        /// The operator's reason.
         why: Option<String>,
     },
-    /// Ends that.
+    /// Ends a pause.
     Resume,
-    /// Lets the journal go on from the store's last record.
+    /// Makes the store's last record the head of the journal.
     Adopt,
-    /// Takes back what is dated beyond the present.
+    /// Takes back dates that lie in the future.
     Amend {
-        /// Also where this node's clock is more likely to be the wrong one.
+        /// Even if this node's clock is more likely to be the wrong one.
         force: bool,
     },
 }
 
-/// Does it.
+/// Performs an operator's act.
 pub async fn operate(
     context: &CommandContext,
     role: &RoleSettings,
@@ -384,7 +391,7 @@ pub async fn operate(
         Box::pin(work),
     )
     .await?;
-    // What was said is in the journal, whether the daemon of this node hears of it now or later.
+    // The act is in the journal already; the daemon of this node only learns about it sooner.
     if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
         daemon.notify_appended(&role.name).await;
     }
@@ -440,7 +447,7 @@ pub async fn diff(
     Ok(browse::diff(&archive.reader().await?, between.map(|s| s.root), &path, each).await?)
 }
 
-/// Writes files back.
+/// Restores files from a snapshot.
 pub async fn restore(
     context: &CommandContext,
     archive: &ReadOnlyRepository,
@@ -462,7 +469,7 @@ pub async fn restore(
     Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: false, is_vouched_for: true, report })
 }
 
-/// Writes back what is whole, whatever is lost, and names the rest.
+/// Restores everything that is whole, whatever is lost, and names the rest.
 pub async fn salvage(
     context: &CommandContext,
     role: &RoleSettings,
@@ -478,7 +485,7 @@ pub async fn salvage(
     let (snapshot, is_vouched_for) = open::select_salvaged_snapshot(context, &remains, &args.snapshot)?;
     let reader = remains.reader(is_vouched_for).await?;
     let source = RepositorySource::salvage(archive.clone(), snapshot.root, reader);
-    // Of a list that is lost as a whole nothing is written.
+    // If the whole list of entries is lost, nothing is restored.
     let roots = source.roots().await.unwrap_or_else(|_| vec![TreePath::default()]);
     let paths = browse::expand_to_roots(&args.paths, &roots);
     let options = restore_options(args, roots, paths, args.overwrite.into());
@@ -518,7 +525,7 @@ fn recovery_inputs<'a>(
     RecoveryInputs { role: &role.name, key: &role.key, place, state_dir, seats, env: &context.env }
 }
 
-/// Repairs what a store lost, or says what would be.
+/// Repairs what a store has lost, or reports what a repair would do.
 pub async fn repair(
     context: &CommandContext,
     role: &RoleSettings,
@@ -551,14 +558,14 @@ pub async fn repair(
         read_data: args.read_data,
     };
     let report = Box::pin(job::repair::repair(store, &by)).await?;
-    // The daemon of this node hears of it now rather than later.
+    // The daemon of this node learns about the repair sooner.
     if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
         daemon.notify_appended(&role.name).await;
     }
     Ok(report)
 }
 
-/// Checks a repository.
+/// Verifies a repository.
 pub async fn verify(
     context: &CommandContext,
     role: &RoleSettings,
@@ -566,7 +573,7 @@ pub async fn verify(
 ) -> Result<VerifyReport, Error> {
     let store = open::store(context).await?;
     let (progress, _display) = context.progress(&format!("verify {}", role.name));
-    // A host that has nothing but the bucket and the key remembers nothing.
+    // A host that has only the bucket and the key remembers nothing.
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let remembered = move |repo| LocalState::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let percent = args.read_data.unwrap_or(0);
@@ -582,7 +589,7 @@ pub async fn verify(
     Ok(report)
 }
 
-/// What a role's journal tells of the time from `since` on.
+/// Audits a role's journal from `since` on.
 pub async fn audit(context: &CommandContext, role: &RoleSettings, since: Timestamp) -> Result<AuditReport, Error> {
     let store = open::store(context).await?;
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
@@ -603,7 +610,7 @@ pub async fn audit(context: &CommandContext, role: &RoleSettings, since: Timesta
     Ok(Box::pin(job::audit::audit_here(store, role, plan.as_ref(), period, &remembered, Some(looker))).await?)
 }
 
-/// Who this node is, and where it stands for these roles.
+/// This node's identity, and its status for these roles.
 pub async fn whoami(context: &CommandContext, roles: &[&RoleSettings]) -> Result<WhoamiReport, Error> {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = daemon_node_id(context, IDENTITY_GLANCE).await.ok().flatten();
@@ -622,13 +629,13 @@ pub async fn is_active(context: &CommandContext, role: &RoleSettings) -> RoleSta
     Box::pin(job::whoami::is_active(&asker, role, store_connection(context), ask_daemon(context))).await
 }
 
-/// What the daemon of this node says.
+/// The answer of this node's daemon to a status request.
 async fn ask_daemon(context: &CommandContext) -> DaemonAnswer {
     let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await else { return DaemonAnswer::None };
     match daemon.role_statuses(job::whoami::PATIENCE).await {
         Ok(words) => DaemonAnswer::Answered(words),
         Err(ClientError::Silent(_)) => DaemonAnswer::Silent,
-        // One of another version does not understand the question.
+        // A daemon of another version does not understand the request.
         Err(_) => DaemonAnswer::None,
     }
 }
@@ -657,7 +664,7 @@ fn store_connection(
     async move { crate::store::connect(&settings, &env).await }
 }
 
-/// What the newest `last` numbers have, oldest first.
+/// The entries at the newest `last` numbers of the journal, oldest first.
 pub async fn journal(archive: &ReadOnlyRepository, last: u64) -> Result<Vec<JournalEntry>, Error> {
     Ok(archive.records(last).await?)
 }

@@ -13,7 +13,7 @@ use crate::job::node::known_repository;
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::journal::state::JournalView;
 
-/// Runs a command, if this node is active for the role. One for a slot is told of as a backup is.
+/// Runs a command, if this node is active for the role. A command for a slot is reported like a backup.
 pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::ExecArgs) -> Result<ExecOutcome, Error> {
     let mut runner = node_context(context, Arc::default()).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
@@ -39,7 +39,8 @@ pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::E
     }
 }
 
-/// Has told how a command for a slot went. Says whether it failed and the journal does not have it.
+/// Reports the result of a command for a slot to the alert monitor. Returns whether it failed without a record in the
+/// journal.
 fn report_exec_to_observer(
     watch: &AlertMonitor,
     context: &CommandContext,

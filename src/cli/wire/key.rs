@@ -12,7 +12,8 @@ use crate::job::report::setup::KeyReport;
 use crate::job::repository::keys;
 use crate::job::rotate::{KeyRotator, RotateRequest, rotate};
 
-/// Changes the keys of a repository. `None`: the key was written to standard output, and nothing else belongs there.
+/// Shows or changes the keys of a repository. `None`: the key was written to standard output, which must contain
+/// nothing else.
 pub async fn key(
     context: &CommandContext,
     role: &RoleSettings,
@@ -59,7 +60,7 @@ async fn rotated(
         dry_run: args.dry_run,
     };
     let report = rotate(&repository, &by, &ask).await?;
-    // The daemon of this node hears of it now rather than later.
+    // The daemon of this node learns about the rotation sooner.
     if let Ok(Some(daemon)) = DaemonClient::find(&context.runtime_dir()).await {
         daemon.notify_appended(&role.name).await;
     }
