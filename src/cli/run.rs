@@ -273,7 +273,8 @@ pub async fn until_cancelled<T>(
     }
 }
 
-/// Warns about files of these settings that other users of this host can change; only a person can correct that.
+/// Warns about files of these settings that other users of this host can change, or read although they are secret. Only
+/// a person can correct that.
 fn warn_of_exposures(settings: &Settings) {
     for exposure in settings.exposures() {
         tracing::warn!("{exposure}. {ADVICE}{}", exposure.remedy());

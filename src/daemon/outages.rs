@@ -14,7 +14,7 @@ use crate::journal::register::RegisterError;
 use crate::outage::Outage;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Number of consecutive unanswered requests above which a lost answer is no longer the likely cause.
+/// From this number of consecutive unanswered requests on, a lost answer is no longer the likely cause.
 const KEPT_FROM: u32 = 3;
 
 /// A cause that keeps this node from its work. All roles meet the same.

@@ -1,5 +1,5 @@
 //! Notes of which processes of this node append to a journal. Each process notes itself and the number of its record
-//! before it appends. A record with this node's ID that no noted process wrote comes from a clone
+//! before it appends. So a record with this node's ID that no process of this node wrote is noticed
 //! (`role::clone_detection`).
 //!
 //! A process that only reads notes nothing. Notes about records that have been judged are no longer needed, and only

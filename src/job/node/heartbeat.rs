@@ -197,7 +197,7 @@ mod tests {
         rig.store.put(&key, first.clone()).await.unwrap();
         let seen = look(now).await;
         assert_ne!(seen, none);
-        // A forgery by a writer without the key, an object without content, and one that no version writes.
+        // A forgery by a writer without the key, an object that no version writes, and no object.
         let forged = String::from_utf8(first.to_vec()).unwrap().replace("\"n\":\"", "\"n\":\"00");
         for object in [Some(Bytes::from(forged)), Some(Bytes::from(vec![b' '; 1 << 20])), None] {
             match object {

@@ -28,7 +28,7 @@ const DIR: &str = "stores";
 /// Directory of the known schedules, below the state directory.
 const SCHEDULES_DIR: &str = "schedules";
 
-/// Number of schedules of a role that are remembered, the latest first seen.
+/// Number of schedules of a role that are remembered: those that were first seen most recently.
 const SCHEDULES_KEPT: usize = 32;
 
 /// Length of a file name in hexadecimal digits: the start of the digest of store and role.

@@ -230,7 +230,7 @@ pub(super) struct FileState {
 }
 
 impl FileJob {
-    /// Whether it had holes.
+    /// Whether the file is sparse.
     pub(super) fn is_sparse(&self) -> bool {
         matches!(self.entry.kind, EntryKind::File { extents: Some(_), .. })
     }
