@@ -128,7 +128,7 @@ install: ## what `make build` built (or RUNNER=path/of/binary), into PREFIX (def
 	"$(BUILT)" completions bash > "$(SHARE)/bash-completion/completions/runner"
 	"$(BUILT)" completions zsh > "$(SHARE)/zsh/site-functions/_runner"
 	"$(BUILT)" completions fish > "$(SHARE)/fish/vendor_completions.d/runner.fish"
-	install -m 0644 config/runner.toml README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(SHARE)/doc/runner"
+	install -m 0644 config/runner.toml README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE-MIT LICENSE-APACHE "$(SHARE)/doc/runner"
 	install -m 0644 docs/*.* "$(SHARE)/doc/runner/docs"
 	install -m 0644 docs/decisions/*.md "$(SHARE)/doc/runner/docs/decisions"
 

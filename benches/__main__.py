@@ -19,12 +19,12 @@ import report
 import space
 import tools
 from bench import Bench
-from book import Book
+from results import Results
 from inputs import Sizes
 from measure import tally
 from programs import PROGRAMS
 from rows import large, many, prune, records, tree
-from tools import Missing
+from tools import MissingTool
 
 # Rows that create many files come first: a deletion slows them down.
 GROUPS: dict[str, tuple[str, Callable[[Bench], None]]] = {
@@ -42,7 +42,7 @@ def names(given: str, known: list[str], option: str) -> list[str]:
     chosen = list(dict.fromkeys(n.strip() for n in given.split(",") if n.strip()))
     for name in chosen:
         if name not in known:
-            raise Missing(f"{option} does not know {name!r}; it knows {', '.join(known)}")
+            raise MissingTool(f"{option} does not know {name!r}; it knows {', '.join(known)}")
     return [n for n in known if n in chosen]
 
 
@@ -63,17 +63,17 @@ def arguments() -> argparse.Namespace:
     return args.parse_args()
 
 
-def measure(given: argparse.Namespace, work: Path, book: Book, groups: list[str], programs: list[str]) -> None:
+def measure(given: argparse.Namespace, work: Path, book: Results, groups: list[str], programs: list[str]) -> None:
     sizes = Sizes().quick() if given.quick else Sizes()
     if given.tree:
         for path in given.tree:
             if not path.is_dir():
-                raise Missing(f"--tree {path} is no directory")
+                raise MissingTool(f"--tree {path} is no directory")
         counts = [tally(path) for path in given.tree]
         sizes = Sizes(**{**vars(sizes), "tree_files": sum(c[1] for c in counts), "tree_bytes": sum(c[2] for c in counts)})
     runner = Path(given.runner).resolve()
     if not runner.is_file() or not tools.version(runner, "--version"):
-        raise Missing(f"{runner} is not there or does not run: build it (make build), or name another with --runner")
+        raise MissingTool(f"{runner} is not there or does not run: build it (make build), or name another with --runner")
     wanted = [n for n in tools.GET if n in programs or n == "zstd" or (n == "b3sum" and "large" in groups)]
     repeat = 1 if given.quick else given.repeat
     said = space.check(work, groups, sizes, programs, repeat)
@@ -95,7 +95,7 @@ def measure(given: argparse.Namespace, work: Path, book: Book, groups: list[str]
 def main() -> int:
     given = arguments()
     if given.repeat < 1:
-        raise Missing("--repeat is at least 1")
+        raise MissingTool("--repeat is at least 1")
     groups, programs = names(given.only, list(GROUPS), "--only"), names(given.programs, list(PROGRAMS), "--programs")
     tools.TOOLS.mkdir(exist_ok=True)
     if given.prepare:
@@ -105,12 +105,12 @@ def main() -> int:
     passing = given.quick and not given.work
     work = Path(tempfile.mkdtemp(prefix="runner-bench-quick.")) if passing else (given.work or Path(tempfile.gettempdir()) / "runner-bench").resolve()
     if work.is_relative_to(tools.PROJECT):
-        raise Missing(f"--work {work} is inside the project; take another place")
+        raise MissingTool(f"--work {work} is inside the project; take another place")
     work.mkdir(parents=True, exist_ok=True)
     try:
-        book = Book(work / "results.jsonl")
+        book = Results(work / "results.jsonl")
         if given.report and not book.results:
-            raise Missing(f"{book.file} has no results")
+            raise MissingTool(f"{book.file} has no results")
         if not given.report:
             measure(given, work, book, groups, programs)
         if given.json:
@@ -128,7 +128,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except Missing as e:
+    except MissingTool as e:
         sys.exit(f"benches: {e}")
     except KeyboardInterrupt:
         sys.exit("benches: interrupted; run it again with the same --work to go on")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import inputs
 import space
-from book import Book
+from results import Results
 from inputs import Input, Sizes
-from measure import Failed, execute, warm
+from measure import CommandFailed, execute, warm
 from programs import PROGRAMS, Limit, Program
-from server import Server
-from tools import Missing, filesystem
+from s3_process import S3Process
+from tools import MissingTool, filesystem
 
 # ext4 without a journal does not use an inode again for five minutes after a deletion and searches past all of them meanwhile:
 # files are created up to ten times more slowly.
@@ -25,13 +25,13 @@ More = Callable[[], dict[str, float]]
 class Bench:
     """The programs, the inputs and the places of one run."""
 
-    def __init__(self, book: Book, binaries: dict[str, str], names: list[str], work: Path, sizes: Sizes, repeat: int,
+    def __init__(self, book: Results, binaries: dict[str, str], names: list[str], work: Path, sizes: Sizes, repeat: int,
                  trees: list[Path], quick: bool) -> None:
         self.book, self.binaries, self.names, self.work, self.sizes = book, binaries, names, work, sizes
         self.repeat, self.trees, self.quick = repeat, trees, quick
         self.run = f"{os.getpid()}"
         self.places: list[Path] = []
-        self.servers: list[Server] = []
+        self.servers: list[S3Process] = []
         # Its time is that of the last deletion, also for the next run.
         self.deleted = work / "deleted"
         self.slow_after_deletion = not quick and filesystem(work) == "ext4"
@@ -79,7 +79,7 @@ class Bench:
 
     def make_room(self, what: str, bytes_: float) -> None:
         if not self.room(bytes_):
-            raise Missing(f"{what}: {space.text(bytes_)} are needed below {self.work}, {space.text(space.free(self.work))} are free")
+            raise MissingTool(f"{what}: {space.text(bytes_)} are needed below {self.work}, {space.text(space.free(self.work))} are free")
 
     def settle(self) -> None:
         """Waits until a deletion does not slow down the creation of files any more."""
@@ -97,8 +97,8 @@ class Bench:
         self.deleted.touch()
         self.servers, self.places = [], []
 
-    def server(self, *names: object) -> Server:
-        server = Server(self.place("s3", *names))
+    def server(self, *names: object) -> S3Process:
+        server = S3Process(self.place("s3", *names))
         self.servers.append(server)
         return server
 
@@ -119,7 +119,7 @@ class Bench:
             for name in names:
                 self.book.write({"done": group, "program": name, "round": round_})
 
-    def players(self, group: str, round_: int, names: list[str], source: Path, server: Server | None = None, extra: str = "") -> list[Program]:
+    def players(self, group: str, round_: int, names: list[str], source: Path, server: S3Process | None = None, extra: str = "") -> list[Program]:
         players = []
         for name in names:
             kind = Limit if name == "limit" else PROGRAMS[name]
@@ -128,7 +128,7 @@ class Bench:
             players.append(player)
             try:
                 player.setup()
-            except Failed as e:
+            except CommandFailed as e:
                 player.failed = f"cannot begin: {e}"
         return players
 
@@ -154,9 +154,9 @@ class Bench:
             if player.server:
                 facts |= player.server.requests()
             if check and not check():
-                raise Failed("restored something else than the source")
+                raise CommandFailed("restored something else than the source")
             facts |= more() if more else {}
-        except Failed as e:
+        except CommandFailed as e:
             player.failed = f"did not get this far: {e}"
             self.fail(row, player, str(e))
             return

@@ -25,7 +25,7 @@ print(os.waitstatus_to_exitcode(status), time.monotonic() - start, usage.ru_utim
 """
 
 
-class Failed(Exception):
+class CommandFailed(Exception):
     """A program that could not do a row; the text goes into the table."""
 
 
@@ -55,10 +55,10 @@ def execute(command: list[str], env: dict[str, str] | None = None) -> Usage:
         try:
             code, wall, cpu, peak = map(float, answer.split())
         except ValueError:
-            raise Failed(f"{command[0]}: {answer}") from None
+            raise CommandFailed(f"{command[0]}: {answer}") from None
         said = out.read().decode(errors="replace")
         if code != 0:
-            raise Failed(f"exit code {code:.0f}: {complaint(err.read().decode(errors='replace') or said)}")
+            raise CommandFailed(f"exit code {code:.0f}: {complaint(err.read().decode(errors='replace') or said)}")
     return Usage(wall, cpu, peak, said)
 
 

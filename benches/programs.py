@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from measure import Failed, execute, stored
-from server import Server
+from measure import CommandFailed, execute, stored
+from s3_process import S3Process
 
 PASSWORD = "benchmark"
 
@@ -17,7 +17,7 @@ class Program:
     name = ""
     s3 = True
 
-    def __init__(self, binary: str, place: Path, source: Path, server: Server | None = None, extra: str = "") -> None:
+    def __init__(self, binary: str, place: Path, source: Path, server: S3Process | None = None, extra: str = "") -> None:
         self.binary, self.place, self.source, self.server, self.extra = binary, place, source, server, extra
         self.repo = server.bucket / place.name if server else place / "repo"
         self.node = 1
@@ -45,7 +45,7 @@ class Program:
 
     def forget(self, keep: int) -> list[str]:
         """Keeps the newest, and frees the space."""
-        raise Failed("has no such command here")
+        raise CommandFailed("has no such command here")
 
     def move(self) -> None:
         """Another node goes on, which has nothing but the repository."""
@@ -184,12 +184,12 @@ class Runner(Program):
         role = document.get("roles", [{}])[0]
         if "outcome" in role:
             if role["outcome"] not in ("committed", "unchanged"):
-                raise Failed(f"{role['outcome']}: {role['reason']}")
+                raise CommandFailed(f"{role['outcome']}: {role['reason']}")
             return {"uploaded": role["bytes"]["uploaded"], "read": role["bytes"]["read"], "requests": role["requests"]}
         if "entries" in document:
             return {"fetched": document["bytes"]["fetched"]}
         if document.get("outcome", "pruned") != "pruned":
-            raise Failed(f"{document['outcome']}: {document['reason']}")
+            raise CommandFailed(f"{document['outcome']}: {document['reason']}")
         return {"freed": document["bytes"]["freed"], "deleted": document["packs"]["deleted"]} if "packs" in document else {}
 
     def packs(self) -> int:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import targets
-from book import Book
+from results import Results
 from plot import Line, plot
 from rows import large, many, prune, records, tree
 from targets import MIB
@@ -26,7 +26,7 @@ def table(head: list[str], lines: list[list[str]]) -> list[str]:
     return [shown[0], "|---" * len(head) + "|", *shown[1:], ""]
 
 
-def cell(book: Book, row: str, program: str, show: str) -> str:
+def cell(book: Results, row: str, program: str, show: str) -> str:
     found = book.of(row, program)
     if not found:
         why = book.failure(row, program)
@@ -40,7 +40,7 @@ def cell(book: Book, row: str, program: str, show: str) -> str:
     return f"{cpu:.2f} s, {max(e['peak'] for e in found) / MIB:.0f}"
 
 
-def header(book: Book) -> list[str]:
+def header(book: Results) -> list[str]:
     identity = dict(book.identity)
     machine = identity.pop("machine", "?")
     identity.pop("inputs", None)
@@ -58,7 +58,7 @@ SETTINGS = """\
 - Settings: each program's defaults, encryption and compression on; runner with a key file, the peers with a password (its hash takes them some tenths of a second).
   Peers' nodes share a host name, so that each finds its last snapshot; restic restores with `--overwrite if-changed`, as rustic does by default, and every restore is into a new place;
   pruning frees the space at once everywhere (`prune_grace = "0s"`, rustic's `--instant-delete`)
-- S3: `benches/bucket.py`, a server on loopback with atomic conditional puts, which does little itself: it checks no signatures and
+- S3: `benches/s3_server.py`, a server on loopback with atomic conditional puts, which does little itself: it checks no signatures and
   syncs nothing, for all programs alike. It counts the requests
 - `limit` is what plain tools need for about the same; it is named in the row"""
 
@@ -68,7 +68,7 @@ MiB: all of the repository, what the run added to it (`limit`: what `tar | zstd 
 as the server counts them (to a directory: as runner does), PUTs among them, and new packs. Medians."""
 
 
-def growth(book: Book) -> tuple[list[str], dict[str, str]]:
+def growth(book: Results) -> tuple[list[str], dict[str, str]]:
     """The section and the pictures."""
     sizes = sorted({int(m[1]) for row in book.rows() if (m := re.fullmatch(r"growth-(\d+)\..*", row))})
     if not sizes:
@@ -92,14 +92,14 @@ def growth(book: Book) -> tuple[list[str], dict[str, str]]:
     return section, pictures
 
 
-def cell_both(book: Book, row: str, program: str) -> str:
+def cell_both(book: Results, row: str, program: str) -> str:
     wall, peak = book.median(row, program, "wall"), book.median(row, program, "peak")
     if wall is None or peak is None:
         return f"**failed**: {why}" if (why := book.failure(row, program)) else "–"
     return f"{wall:.2f} s, {peak / MIB:.0f}"
 
 
-def store_lines(book: Book, rows: list[str]) -> list[list[str]]:
+def store_lines(book: Results, rows: list[str]) -> list[list[str]]:
     """What came into the store, and how many requests it took."""
     lines = []
     for row in rows:
@@ -115,7 +115,7 @@ def store_lines(book: Book, rows: list[str]) -> list[list[str]]:
     return lines
 
 
-def document(book: Book, notes: str) -> tuple[str, dict[str, str]]:
+def document(book: Results, notes: str) -> tuple[str, dict[str, str]]:
     rows = [row for row in TITLES if row in book.rows()]
     judged = targets.judged(book)
     lines = ["# Benchmarks", "", "Written by `make bench`: every program on the same input, in turns.", "", *header(book), SETTINGS, ""]
@@ -141,7 +141,7 @@ def document(book: Book, notes: str) -> tuple[str, dict[str, str]]:
     return "\n".join([*lines, *section]).rstrip() + "\n", pictures
 
 
-def write(book: Book, out: Path) -> None:
+def write(book: Results, out: Path) -> None:
     """Writes `BENCHMARKS.md` and the pictures into `out`, and keeps the notes that stand there."""
     file = out / "BENCHMARKS.md"
     old = file.read_text() if file.exists() else ""

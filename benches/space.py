@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from inputs import CHANGED_SHARE, SMALL_ON_DISK, Sizes
-from tools import Missing
+from tools import MissingTool
 
 MARGIN = 1_000_000_000
 
@@ -81,9 +81,9 @@ def check(work: Path, groups: list[str], sizes: Sizes, names: list[str], repeat:
     inodes += sizes.tree_files * (len(names) + 2) if "tree" in groups else 0
     have, left = free(work), os.statvfs(work).f_favail
     if least > have:
-        raise Missing(f"{text(least)} are needed below {work} (at most while {worst!r} runs, {text(inputs)} for inputs in all); {text(have)} are free. "
+        raise MissingTool(f"{text(least)} are needed below {work} (at most while {worst!r} runs, {text(inputs)} for inputs in all); {text(have)} are free. "
                       "Use another --work, or --only with fewer rows in several runs, or fewer --programs")
     if left and inodes > left:
-        raise Missing(f"{inodes:,.0f} inodes are needed below {work}, {left:,} are free. Use another --work, or --only without tiny and growth")
+        raise MissingTool(f"{inodes:,.0f} inodes are needed below {work}, {left:,} are free. Use another --work, or --only without tiny and growth")
     how = "nothing is deleted before the end" if inputs + most <= have else "earlier rounds are deleted between rounds"
     return f"{text(inputs)} for inputs and up to {text(inputs + most)} in all, {text(have)} are free below {work}: {how}"

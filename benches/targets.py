@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from book import Book
+from results import Results
 
 PEERS = ["restic", "rustic", "borg"]
 MIB = 1 << 20
@@ -19,7 +19,7 @@ class NotMeasured(Exception):
 class Values:
     """Medians out of the book."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Results) -> None:
         self.book = book
 
     def of(self, row: str, what: str = "wall", program: str = "runner") -> float:
@@ -135,7 +135,7 @@ TARGETS = [
 ]
 
 
-def judged(book: Book) -> list[tuple[Target, str, str]]:
+def judged(book: Results) -> list[tuple[Target, str, str]]:
     """Each target with what was measured and whether it is met."""
     values, out = Values(book), []
     for target in TARGETS:

@@ -17,7 +17,7 @@ RUSTIC = "0.11.4"
 RESTIC_AT_LEAST = (0, 18)
 
 
-class Missing(Exception):
+class MissingTool(Exception):
     """What somebody has to do before it works."""
 
 
@@ -45,11 +45,11 @@ def get_restic() -> str:
     # so that the machine's apt never hears of it.
     wanted = ".".join(map(str, RESTIC_AT_LEAST))
     if not shutil.which("apt-get"):
-        raise Missing(f"restic {wanted} or newer is not here, and there is no apt-get to fetch it: install it")
+        raise MissingTool(f"restic {wanted} or newer is not here, and there is no apt-get to fetch it: install it")
     listed = run("apt-get", "indextargets", "--format", "$(ORIGIN)|$(REPO_URI)", "Created-By: Packages", capture_output=True)
     mirrors = [line.split("|")[1] for line in listed.stdout.splitlines() if line.startswith("Debian|") and "security" not in line]
     if not mirrors:
-        raise Missing(f"restic {wanted} or newer is not here, and this machine has no Debian mirror: install it")
+        raise MissingTool(f"restic {wanted} or newer is not here, and this machine has no Debian mirror: install it")
     apt = TOOLS / "apt"
     for part in ("lists/partial", "archives/partial"):
         (apt / part).mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def by_apt(package: str, binary: str) -> str:
             run(*root, "apt-get", "-qq", "install", "-y", "--no-install-recommends", package, stdout=subprocess.DEVNULL,
                 env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
         except (OSError, subprocess.CalledProcessError):
-            raise Missing(f"{binary} is not here and apt-get could not install {package}: install it") from None
+            raise MissingTool(f"{binary} is not here and apt-get could not install {package}: install it") from None
         found = shutil.which(binary)
     return str(found)
 

@@ -8,7 +8,7 @@ import time
 
 from bench import Bench
 from inputs import CHANGED_SHARE, make_small, rewrite
-from measure import Failed, complaint, execute
+from measure import CommandFailed, complaint, execute
 from programs import Program
 
 TITLES = {
@@ -47,7 +47,7 @@ def back_up(p: Program) -> None:
     if not p.failed:
         try:
             p.facts(execute(p.backup(), p.env()).said)
-        except Failed as e:
+        except CommandFailed as e:
             p.failed = f"cannot make the snapshots: {e}"
 
 

@@ -2,7 +2,7 @@
 
 from bench import Bench
 from inputs import make_small
-from measure import Failed, execute
+from measure import CommandFailed, execute
 from programs import Runner
 
 TITLES = {
@@ -25,7 +25,7 @@ def run(bench: Bench) -> None:
             snapshots = min(SNAPSHOTS, bench.sizes.records // 4)
             count = fill(bench, player, snapshots)
             bench.book.note("records", f"{count:,} records, made by {snapshots + 1} backups and, between them, by `pause` and `resume` in turns")
-        except Failed as e:
+        except CommandFailed as e:
             player.failed = f"cannot fill the journal: {e}"
         for round_ in range(bench.repeat):
             for verb in ("whoami", "snapshots"):

@@ -12,7 +12,7 @@ use crate::etcd::EtcdCluster;
 use crate::s3_foreign::ForeignS3Server;
 use crate::site::{Site, role, wait_for, words};
 use crate::support::compare::assert_same;
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 use crate::support::tree;
 
 const KEYS: [&str; 2] = ["runnertestkey", "runnertestsecret"];

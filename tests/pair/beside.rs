@@ -16,7 +16,7 @@ use crate::rig::{
 };
 use crate::s3_server::{BUCKET, S3Server, ServerFault};
 use crate::site::{Site, role, words};
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 
 /// Each place in a document, with the kind of what stands there.
 fn shape(value: &Value, at: &str) -> BTreeSet<String> {

@@ -9,7 +9,7 @@ use crate::rig::{
     taken_by, takeovers, wait_for,
 };
 use crate::site::Site;
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 use crate::support::tree::TreeRng;
 
 /// Both daemons, with a dump that lasts as long as the test wants, and the first one at it.

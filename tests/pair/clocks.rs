@@ -10,7 +10,7 @@ use crate::etcd::EtcdCluster;
 use crate::rig::{TTL, TestDaemon, assert_stays, now, s3_site, wait_for};
 use crate::s3_server::S3Server;
 use crate::site::{Site, role};
-use crate::support::promises::{CheckedJournal, check_journal, missed_by_audit};
+use crate::support::invariants::{CheckedJournal, check_journal, missed_by_audit};
 
 const EVERY: i64 = 2;
 const SLOTS: &str = "every = \"2s\"\njitter = \"0s\"\n";

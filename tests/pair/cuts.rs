@@ -11,7 +11,7 @@ use crate::rig::{TTL, TestDaemon, assert_stays, boottime, s3_site, since, wait_f
 use crate::s3_server::S3Server;
 use crate::site::Site;
 use crate::support::cli::TestNode;
-use crate::support::promises::{CheckedJournal, check_journal};
+use crate::support::invariants::{CheckedJournal, check_journal};
 
 /// How long after the end of a fault exactly one is active at the latest.
 const RECOVERY: Duration = Duration::from_secs(TTL.as_secs() * 3);

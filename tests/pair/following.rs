@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::rig::{ONE_SLOT, TTL, TestDaemon, assert_stays, boottime, bucket_site, since, wait_within};
 use crate::site::Site;
 use crate::support::cli::TestNode;
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 
 /// What a machine with other work may add to an interval.
 const SLACK: Duration = Duration::from_secs(5);

@@ -18,7 +18,7 @@ use crate::etcd::{CertificateAuthority, EtcdCluster, enable_auth};
 use crate::rig::{AT_ONCE, TTL, TestDaemon, boottime, memory, now, since};
 use crate::s3_server::{BUCKET, S3Server};
 use crate::site::{Site, words};
-use crate::support::promises::{check_journal, missed_by_audit};
+use crate::support::invariants::{check_journal, missed_by_audit};
 use crate::support::tree::TreeRng;
 
 /// A slot each so many seconds.

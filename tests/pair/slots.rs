@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::etcd::EtcdCluster;
 use crate::rig::{AT_ONCE, TTL, TestDaemon, boottime, etcd_site};
 use crate::site::Site;
-use crate::support::promises::{CheckedJournal, check_journal, missed_by_audit};
+use crate::support::invariants::{CheckedJournal, check_journal, missed_by_audit};
 use crate::support::tree::TreeRng;
 
 const EVERY: i64 = 2;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::rig::{TestDaemon, assert_stays, bucket_site, now, taken_by, wait_for};
 use crate::site::{Site, role, words};
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 
 /// Who a node says it is, and how it stands.
 fn whoami(site: &Site, name: &str) -> (Value, Value) {

@@ -13,7 +13,7 @@ use crate::rig::{
     End, ONE_SLOT, TTL, TestDaemon, all_is_whole, begun, etcd_site, let_go, now, seconds, slow_dump, taken_by, wait_for,
 };
 use crate::site::Site;
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 use crate::support::tree::TreeRng;
 
 /// From the end of the holder's key to the takeover record.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::site::{Site, below, files, number, role};
 use crate::support::cli::{ProgramRun, TestNode};
 use crate::support::compare::assert_same;
-use crate::support::hearer::WebhookServer;
+use crate::support::webhook_server::WebhookServer;
 
 /// A user who is neither root nor the owner of anything.
 const NOBODY: u32 = 65_534;

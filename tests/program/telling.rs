@@ -9,7 +9,7 @@ use serde_json::Value;
 use runner::env::Env;
 
 use crate::site::{Site, wait_for, words};
-use crate::support::hearer::WebhookServer;
+use crate::support::webhook_server::WebhookServer;
 
 /// What was told, as `event phase`.
 fn told(site: &Site) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use runner::role::probe::ProbeAnswer;
 
 use crate::hosts::ThawedClock;
-use crate::net::NetworkFaults;
+use crate::network::NetworkFaults;
 use crate::node::OperatorAction;
 
 /// What happens.

@@ -25,11 +25,11 @@ use runner::store::counting::{CountingStore, RequestCounts, StoreCounters};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::judge::InvariantChecker;
+use crate::ground_truth::{GroundTruth, SimObserver, SimProbes};
+use crate::invariant_checker::InvariantChecker;
 use crate::leases::LeaseServer;
-use crate::senses::{GroundTruth, SimObserver, SimProbes};
 use crate::setup::{EligibilityRule, make_repository};
-use crate::wire::SimBucket;
+use crate::sim_store::SimBucket;
 use crate::world::World;
 
 /// The first hour has the first slot and its commit.

@@ -16,7 +16,7 @@ use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
 use runner::role::permit::LeaseGrant;
 use tokio::sync::Notify;
 
-use crate::net::{Network, NoAnswer, RequestKind};
+use crate::network::{Network, NoAnswer, RequestKind};
 use crate::tasks::SimProcess;
 use crate::world::WorldHandle;
 use runner::env::Clock as _;

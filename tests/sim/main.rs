@@ -10,26 +10,26 @@ mod clock;
 mod costs;
 mod failover;
 mod files;
+mod ground_truth;
 mod hosts;
-mod judge;
+mod invariant_checker;
 mod leases;
-mod net;
+mod network;
 mod node;
-mod plain;
 #[cfg(feature = "planted")]
 mod planted;
 mod reader;
 mod registers;
 mod rng;
+mod scenario;
+mod scripted;
+mod scripted_cases;
 mod seeds;
-mod senses;
 mod setup;
-mod situations;
+mod sim_store;
 mod steps;
-mod story;
 mod tasks;
 mod timers;
-mod wire;
 mod world;
 
 #[path = "world/granting.rs"]

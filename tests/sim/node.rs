@@ -31,13 +31,13 @@ use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
 use runner::store::Store;
 use tokio::sync::watch;
 
-use crate::judge::{InvariantChecker, SECOND};
+use crate::ground_truth::{GroundTruth, SimObserver, SimProbes};
+use crate::invariant_checker::{InvariantChecker, SECOND};
 use crate::leases::LeaseServer;
 use crate::registers::RegisterServer;
 use crate::rng::Rng;
-use crate::senses::{GroundTruth, SimObserver, SimProbes};
 use crate::setup::{ClusterSetup, EligibilityRule, GRACE, LaunchMode, TTL, make_repository};
-use crate::wire::SimBucket;
+use crate::sim_store::SimBucket;
 use crate::world::World;
 
 /// Where a node keeps what it remembers.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use runner::planted::{self, ALL, PlantedBug};
 
-use crate::story;
+use crate::scenario;
 
 /// So many seeds are played for each.
 const BUDGET: u64 = 1000;
@@ -14,7 +14,7 @@ const BUDGET: u64 = 1000;
 fn find_planted_bug(bug: PlantedBug, first: u64, budget: u64) -> Option<(u64, String)> {
     planted::plant(Some(bug));
     let found = (0..budget).find_map(|n| {
-        let told = catch_unwind(AssertUnwindSafe(|| story::run_seed(first + n, false)));
+        let told = catch_unwind(AssertUnwindSafe(|| scenario::run_seed(first + n, false)));
         let broken = told.map_or_else(|_| vec!["it panicked".to_owned()], |told| told.broken);
         Some((n + 1, broken.first()?.clone()))
     });

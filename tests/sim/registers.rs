@@ -9,9 +9,9 @@ use runner::ids::ClusterId;
 use runner::journal::register::memory::MemoryRegisters;
 use runner::journal::register::{CasOutcome, Register, RegisterError, RegisterService, RegisterValue};
 
-use crate::net::{Network, NoAnswer, RequestKind};
+use crate::network::{Network, NoAnswer, RequestKind};
+use crate::sim_store::{EffectObserver, EffectPlace, StoredEffect};
 use crate::tasks::SimProcess;
-use crate::wire::{EffectObserver, EffectPlace, StoredEffect};
 use crate::world::WorldHandle;
 
 /// The cluster that has them.

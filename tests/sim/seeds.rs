@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use crate::story::{self, SeedResult};
+use crate::scenario::{self, SeedResult};
 
 /// What many seeds came to.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ fn share(part: u64, of: u64) {
     let (started, mut sum) = (real_time(), SeedTotals::default());
     let (first, count) = (number("SIM_FIRST", 0), number("SIM_SEEDS", 2000));
     for seed in (first..first + count).filter(|seed| seed % of == part) {
-        sum.add(story::run_seed(seed, false));
+        sum.add(scenario::run_seed(seed, false));
     }
     sum.say(started);
     let names: Vec<u64> = sum.broken.iter().map(|told| told.seed).collect();
@@ -107,7 +107,7 @@ shares! {
 #[test]
 fn equal_seeds_tell_equal_stories() {
     for seed in 0..40 {
-        let (one, other) = (story::run_seed(seed, true), story::run_seed(seed, true));
+        let (one, other) = (scenario::run_seed(seed, true), scenario::run_seed(seed, true));
         assert_eq!(one.story, other.story, "seed {seed}");
         assert_eq!((one.trace, one.steps, one.count), (other.trace, other.steps, other.count), "seed {seed}");
     }
@@ -123,7 +123,7 @@ fn replay() {
         .with_ansi(false)
         .with_writer(std::io::stdout)
         .init();
-    let told = story::run_seed(number("SIM_SEED", 0), true);
+    let told = scenario::run_seed(number("SIM_SEED", 0), true);
     println!("{:#?}", told.setup);
     println!("{} steps, {} requests, {:?}", told.steps, told.requests, told.count);
     assert!(told.broken.is_empty(), "{:#?}", told.broken);
@@ -141,7 +141,7 @@ fn soak() {
             let sum = &sum;
             scope.spawn(move || {
                 for n in (core..count).step_by(cores as usize) {
-                    let told = story::run_seed(first + n, false);
+                    let told = scenario::run_seed(first + n, false);
                     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                     sum.add(told);
                     if sum.seeds.is_multiple_of(1000) {

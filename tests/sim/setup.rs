@@ -16,7 +16,7 @@ use runner::store::Store as _;
 
 use crate::registers::CLUSTER;
 use crate::rng::Rng;
-use crate::wire::SimBucket;
+use crate::sim_store::SimBucket;
 
 /// How long what is condemned stays.
 pub const GRACE: Duration = Duration::from_secs(100);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use runner::config::LeaseKind;
 
-use crate::plain::ScriptedScenario;
+use crate::scripted::ScriptedScenario;
 use crate::setup::{ClusterSetup, EligibilityRule, LaunchMode};
 
 /// Two retained snapshots of five, packs rewritten at the least waste.

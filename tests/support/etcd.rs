@@ -16,10 +16,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-#[path = "authority.rs"]
-mod authority;
+#[path = "certificate_authority.rs"]
+mod certificate_authority;
 
-pub use authority::CertificateAuthority;
+pub use certificate_authority::CertificateAuthority;
 
 /// How often a cluster is begun.
 const STARTS: u32 = 5;

@@ -6,6 +6,6 @@
 
 pub mod cli;
 pub mod compare;
-pub mod hearer;
-pub mod promises;
+pub mod invariants;
 pub mod tree;
+pub mod webhook_server;

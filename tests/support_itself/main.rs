@@ -258,7 +258,7 @@ fn runs_of_the_program_are_told_apart_by_exit_code_and_files_are_counted() {
 mod promises {
     use serde_json::{Value, json};
 
-    use crate::support::promises::{CheckedJournal, check_records};
+    use crate::support::invariants::{CheckedJournal, check_records};
 
     fn record(seq: u64, term: u64, kind: &str, node: &str, slot: Option<u32>) -> Value {
         let slot = slot.map(|second| format!("2026-11-20T01:00:{second:02}Z"));

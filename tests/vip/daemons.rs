@@ -8,7 +8,7 @@ use runner::role::controller::READ_INTERVAL;
 use crate::Pair;
 use crate::daemon::{TestDaemon, assert_stays, wait_for};
 use crate::netns::{East, LanHost, West};
-use crate::support::promises::{check_journal, missed_by_audit};
+use crate::support::invariants::{check_journal, missed_by_audit};
 
 const EVERY: i64 = 3;
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::netns::{East, LanHost, West};
 use crate::site::wait_for;
 use crate::support::compare::assert_same;
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 use crate::{Pair, ended_well};
 
 /// Slots are so long that several runs fit in one, and so short that a test can wait for the next.

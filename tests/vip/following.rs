@@ -6,7 +6,7 @@ use runner::env::Env;
 
 use crate::Pair;
 use crate::netns::{East, LanHost, West};
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 
 /// How often `exec` asks the probes by itself, less what this test may need until it pulls the link.
 const POLL: Duration = Duration::from_secs(8);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::netns::{East, LanHost, West};
 use crate::site::{Site, wait_for};
 use crate::support::cli::TestNode;
-use crate::support::promises::check_journal;
+use crate::support::invariants::check_journal;
 use crate::{Pair, ended_well};
 
 const EVERY: i64 = 2;

@@ -7,7 +7,7 @@ use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::role::lease::{LeaseHolder, LeaseReply};
 
 use crate::leases::LeaseServer;
-use crate::net::NetworkFaults;
+use crate::network::NetworkFaults;
 use crate::world::World;
 use runner::env::AsyncRuntime as _;
 

@@ -8,9 +8,9 @@ use jiff::SignedDuration;
 use runner::journal::register::{CasOutcome, RegisterService as _};
 use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind};
 
-use crate::net::NetworkFaults;
+use crate::network::NetworkFaults;
 use crate::registers::RegisterServer;
-use crate::wire::{EffectObserver, SimBucket, SimStore, StoredEffect};
+use crate::sim_store::{EffectObserver, SimBucket, SimStore, StoredEffect};
 use crate::world::World;
 
 const BODY: Bytes = Bytes::from_static(b"body");

@@ -1,4 +1,4 @@
-"""A small S3 server on loopback: what the S3 rows of the benchmark talk to. Run as `bucket.py ROOT LOG`, it prints its port.
+"""A small S3 server on loopback: what the S3 rows of the benchmark talk to. Run as `s3_server.py ROOT LOG`, it prints its port.
 
 Objects are files below ROOT/BUCKET. A conditional put is decided and made visible under one lock, which a repository's journal
 needs and other small servers do not do. Bodies go from the socket into the file inside the kernel. Signatures and checksums
@@ -25,7 +25,7 @@ BLOCK = 1 << 20
 NS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
-class Answer(Exception):
+class S3Response(Exception):
     def __init__(self, status: int, body: bytes | str = b"", headers: dict[str, str] | None = None) -> None:
         self.status, self.headers = status, headers or {}
         self.body = body.encode() if isinstance(body, str) else body
@@ -34,16 +34,16 @@ class Answer(Exception):
         self.start = self.length = 0
 
 
-def error(status: int, code: str) -> Answer:
-    return Answer(status, f"<Error><Code>{code}</Code><Message>{code}</Message></Error>", {"Content-Type": "application/xml"})
+def error(status: int, code: str) -> S3Response:
+    return S3Response(status, f"<Error><Code>{code}</Code><Message>{code}</Message></Error>", {"Content-Type": "application/xml"})
 
 
-def xml(name: str, body: str) -> Answer:
+def xml(name: str, body: str) -> S3Response:
     text = f'<?xml version="1.0" encoding="UTF-8"?><{name} {NS}>{body}</{name}>'
-    return Answer(200, text, {"Content-Type": "application/xml"})
+    return S3Response(200, text, {"Content-Type": "application/xml"})
 
 
-class Wire:
+class HttpConnection:
     """One connection: lines and bodies, read from one buffer."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -96,7 +96,7 @@ class Wire:
         return total
 
 
-class Bucket:
+class S3Bucket:
     def __init__(self, root: Path, log: int) -> None:
         self.root, self.log, self.lock = root, log, threading.Lock()
         self.etags: dict[str, str] = {}
@@ -106,7 +106,7 @@ class Bucket:
 
     def serve(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wire = Wire(sock)
+        wire = HttpConnection(sock)
         try:
             while True:
                 lines = wire.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
@@ -120,7 +120,7 @@ class Bucket:
                         with open(body, "wb") as out:
                             size = wire.body(headers, out.fileno())
                     answer = self.answer(method, target, headers, body)
-                except Answer as raised:
+                except S3Response as raised:
                     answer = raised
                 except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                     answer = error(404, "NoSuchKey")
@@ -133,7 +133,7 @@ class Bucket:
         finally:
             wire.close()
 
-    def reply(self, sock: socket.socket, method: str, answer: Answer) -> None:
+    def reply(self, sock: socket.socket, method: str, answer: S3Response) -> None:
         length = answer.length if answer.file else len(answer.body)
         head = [f"HTTP/1.1 {answer.status} X", f"Content-Length: {length}", f"x-amz-request-id: {uuid.uuid4().hex}", f"Date: {formatdate(usegmt=True)}"]
         head += [f"{k}: {v}" for k, v in answer.headers.items()]
@@ -143,7 +143,7 @@ class Bucket:
                 if method == "GET" and length:
                     sock.sendfile(file, answer.start, length)
 
-    def answer(self, method: str, target: str, headers: dict[str, str], body: Path) -> Answer:
+    def answer(self, method: str, target: str, headers: dict[str, str], body: Path) -> S3Response:
         parts = urlsplit(target)
         query = {k: v[0] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
         bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
@@ -154,17 +154,17 @@ class Bucket:
             return self.multipart(method, bucket, key, query, body)
         if method == "PUT" and key.endswith("/"):  # A marker of a folder, which OpenDAL makes.
             path.mkdir(parents=True, exist_ok=True)
-            return Answer(200)
+            return S3Response(200)
         if method == "PUT":
             return self.put(path, headers, body)
         if method in ("GET", "HEAD"):
             return self.get(path, headers)
         if method == "DELETE":
             path.unlink(missing_ok=True)
-            return Answer(204)
+            return S3Response(204)
         raise error(501, "NotImplemented")
 
-    def put(self, path: Path, headers: dict[str, str], body: Path) -> Answer:
+    def put(self, path: Path, headers: dict[str, str], body: Path) -> S3Response:
         path.parent.mkdir(parents=True, exist_ok=True)
         etag = f'"{uuid.uuid4().hex}"'
         with self.lock:
@@ -175,12 +175,12 @@ class Bucket:
                 raise error(412 if there else 404, "PreconditionFailed" if there else "NoSuchKey")
             os.rename(body, path)
             self.etags[str(path)] = etag
-        return Answer(200, b"", {"ETag": etag})
+        return S3Response(200, b"", {"ETag": etag})
 
     def etag(self, path: Path) -> str:
         return self.etags.setdefault(str(path), f'"{uuid.uuid4().hex}"')
 
-    def get(self, path: Path, headers: dict[str, str]) -> Answer:
+    def get(self, path: Path, headers: dict[str, str]) -> S3Response:
         with self.lock:
             file, etag = path.open("rb"), self.etag(path)
         stat = os.fstat(file.fileno())
@@ -194,14 +194,14 @@ class Bucket:
                 file.close()
                 raise error(416, "InvalidRange")
             status, found["Content-Range"] = 206, f"bytes {start}-{end - 1}/{stat.st_size}"
-        answer = Answer(status, b"", {**found, "Accept-Ranges": "bytes"})
+        answer = S3Response(status, b"", {**found, "Accept-Ranges": "bytes"})
         answer.file, answer.start, answer.length = file, start, end - start
         return answer
 
-    def on_bucket(self, method: str, bucket: str, query: dict[str, str], body: Path) -> Answer:
+    def on_bucket(self, method: str, bucket: str, query: dict[str, str], body: Path) -> S3Response:
         if method == "PUT":
             (self.root / bucket).mkdir(exist_ok=True)
-            return Answer(200)
+            return S3Response(200)
         if method == "POST" and "delete" in query:
             keys = re.findall(r"<Key>(.*?)</Key>", body.read_text())
             for key in keys:
@@ -210,12 +210,12 @@ class Bucket:
         if not (self.root / bucket).is_dir():
             raise error(404, "NoSuchBucket")
         if method == "HEAD":
-            return Answer(200)
+            return S3Response(200)
         if "location" in query:
             return xml("LocationConstraint", "")
         return self.listing(bucket, query)
 
-    def listing(self, bucket: str, query: dict[str, str]) -> Answer:
+    def listing(self, bucket: str, query: dict[str, str]) -> S3Response:
         top, prefix = self.root / bucket, query.get("prefix", "")
         at = top / prefix.rpartition("/")[0]
         after = query.get("continuation-token") or query.get("start-after") or query.get("marker") or ""
@@ -248,7 +248,7 @@ class Bucket:
         return xml("ListBucketResult", f"<Name>{bucket}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(items)}</KeyCount>"
                    f"<MaxKeys>{limit}</MaxKeys><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(items)}")
 
-    def multipart(self, method: str, bucket: str, key: str, query: dict[str, str], body: Path) -> Answer:
+    def multipart(self, method: str, bucket: str, key: str, query: dict[str, str], body: Path) -> S3Response:
         if method == "POST" and "uploads" in query:
             upload = uuid.uuid4().hex
             self.parts[upload] = {}
@@ -258,14 +258,14 @@ class Bucket:
             number = int(query["partNumber"])
             parts[number] = body.with_suffix(".part")
             os.rename(body, parts[number])
-            return Answer(200, b"", {"ETag": f'"{number}"'})
+            return S3Response(200, b"", {"ETag": f'"{number}"'})
         for number in sorted(parts) if method == "POST" else []:
             with open(parts[number], "rb") as part, open(body.with_suffix(".whole"), "ab") as whole:
                 shutil.copyfileobj(part, whole, BLOCK)
         for part_path in parts.values():
             part_path.unlink(missing_ok=True)
         if method == "DELETE":
-            return Answer(204)
+            return S3Response(204)
         done = self.put(self.root / bucket / key, {}, body.with_suffix(".whole"))
         return xml("CompleteMultipartUploadResult", f"<Key>{escape(key)}</Key><ETag>{done.headers['ETag']}</ETag>")
 
@@ -278,7 +278,7 @@ def leave_with_parent() -> None:
 def main() -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
     root, log = Path(sys.argv[1]), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    bucket = Bucket(root, log)
+    bucket = S3Bucket(root, log)
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     print(listener.getsockname()[1], flush=True)
     while True:

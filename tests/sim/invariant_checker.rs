@@ -13,7 +13,7 @@ use serde_json::Value;
 
 pub use crate::reader::Files;
 use crate::reader::{ChunkPosition, FormatReader, Id};
-use crate::wire::{EffectObserver, EffectPlace as Where, StoredEffect};
+use crate::sim_store::{EffectObserver, EffectPlace as Where, StoredEffect};
 use crate::world::WorldHandle;
 
 /// A probe's answer is believed for so long by whoever asked: it is asked every five seconds, and work on it may wait for an answer.

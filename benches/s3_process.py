@@ -1,4 +1,4 @@
-"""Starts `bucket.py` and reads what it was asked."""
+"""Starts `s3_server.py` and reads what it was asked."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 
-class Server:
+class S3Process:
     """A running S3 server; its bucket is a directory."""
 
     KEY = "AKIABENCHMARK"
@@ -17,7 +17,7 @@ class Server:
         self.bucket = place / "objects" / "bench"
         self.bucket.mkdir(parents=True)
         self.log = place / "requests"
-        command = [sys.executable, str(Path(__file__).with_name("bucket.py")), str(self.bucket.parent), str(self.log)]
+        command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), str(self.bucket.parent), str(self.log)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"

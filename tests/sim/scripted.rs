@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::judge::RecordCounts;
+use crate::invariant_checker::RecordCounts;
 use crate::node::SimCluster;
 use crate::rng::Rng;
+use crate::scenario::{Scenario, ScenarioAction};
 use crate::setup::{ClusterSetup, EVERY};
-use crate::story::{Scenario, ScenarioAction};
 
 /// A story in which nothing happens but what it is told.
 pub struct ScriptedScenario(Scenario);

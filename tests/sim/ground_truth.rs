@@ -27,7 +27,7 @@ use runner::role::probe::vip::events::ProbeHints;
 use runner::role::probe::{CommandVariables, ProbeAnswer, ProbeDetail, ProbeResult, ProbeRunner};
 use runner::role::slot::Slot;
 
-use crate::judge::{Files, InvariantChecker};
+use crate::invariant_checker::{Files, InvariantChecker};
 use crate::node::prune_summary;
 use crate::rng::Rng;
 use crate::setup::EligibilityRule;

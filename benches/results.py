@@ -5,12 +5,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tools import Missing
+from tools import MissingTool
 
 Entry = dict[str, Any]
 
 
-class Book:
+class Results:
     """All results of a work directory. The last one for a row, program and round counts."""
 
     def __init__(self, file: Path) -> None:
@@ -44,7 +44,7 @@ class Book:
         """Refuses to mix what was measured elsewhere or with other programs."""
         for key in self.identity.keys() & now.keys():
             if self.identity[key] != now[key]:
-                raise Missing(f"{self.file} was measured with {key} {self.identity[key]!r}, and this is {now[key]!r}: "
+                raise MissingTool(f"{self.file} was measured with {key} {self.identity[key]!r}, and this is {now[key]!r}: "
                               "take another --work, or remove that file")
         if now.keys() - self.identity.keys():
             self.write({"identity": now})

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use runner::config::LeaseKind;
 
-use crate::plain::ScriptedScenario;
+use crate::scenario::{LOOKS, ScenarioAction};
+use crate::scripted::ScriptedScenario;
 use crate::setup::{ClusterSetup, EligibilityRule, LaunchMode};
 use crate::steps::PAIR;
-use crate::story::{LOOKS, ScenarioAction};
 
 const MINUTE: Duration = Duration::from_mins(1);
 

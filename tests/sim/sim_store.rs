@@ -20,7 +20,7 @@ use runner::store::{
     StoreCapabilities, StoreError, StoreErrorKind, key,
 };
 
-use crate::net::{Network, NoAnswer, RequestKind};
+use crate::network::{Network, NoAnswer, RequestKind};
 use crate::tasks::SimProcess;
 use crate::world::{WORLD, WorldHandle};
 use runner::env::Clock as _;
