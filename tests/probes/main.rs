@@ -282,24 +282,6 @@ async fn no_answer_is_unknown() {
     assert_eq!(ask(&url, text).await, said(No, "answered 200, but without \"primary\": role: replica"));
 }
 
-/// What `nc` and scripts below xinetd do: the answer is there as soon as the connection is, and the request is read by nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_answers_before_it_is_asked_is_heard() {
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 8\r\n\r\nprimary\n";
-    let url = raw(|mut stream: TcpStream| async move {
-        stream.write_all(ANSWER.as_bytes()).await?;
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).await.map(drop)
-    });
-    let url = url.await;
-    let mut heard = Vec::new();
-    for _ in 0..50 {
-        heard.push(ask(&url, Wanted { body: Some("primary"), ..Wanted::default() }).await);
-    }
-    let lost: Vec<_> = heard.iter().filter(|heard| **heard != said(Yes, "answered 200 with the text wanted")).collect();
-    assert!(lost.is_empty(), "{} of {}, like {:?}", lost.len(), heard.len(), lost[0]);
-}
-
 #[tokio::test]
 async fn a_server_that_hangs_is_unknown_when_the_time_is_up() {
     let text = Wanted { body: Some("primary"), ..Wanted::default() };

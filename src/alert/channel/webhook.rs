@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::HttpUrl;
-use crate::http::{self, HttpError, HttpRequest};
+use crate::http::{self, Question};
 
 /// Posts `body`, or sends a request without one. Any 2xx means that it was delivered.
 ///
@@ -14,19 +14,17 @@ pub(in crate::alert) async fn send(
     body: Option<(&str, &'static str)>,
     timeout: Duration,
 ) -> Result<(), String> {
-    let request = HttpRequest { url, body, ca_file: None, timeout };
-    let asked = http::ask(request, |response| async move {
+    let question = Question { url, body, ca_file: None };
+    let asked = http::ask(question, |response| async move {
         let status = response.status();
         if status.is_success() { Ok(()) } else { Err(format!("answers {status}")) }
     });
-    asked.await.map_err(|error| {
-        let why = match error {
-            HttpError::TimedOut => format!("no answer in {}", humantime::format_duration(timeout)),
-            HttpError::Failed(why) => why,
-        };
-        // The URL may be a secret, so the error names only the server.
-        format!("{}: {why}", url.authority())
-    })
+    // The URL may be a secret, so the error names only the server.
+    let named = |why: String| format!("{}: {why}", url.authority());
+    match tokio::time::timeout(timeout, asked).await {
+        Ok(answered) => answered.map_err(named),
+        Err(_) => Err(named(format!("no answer in {}", humantime::format_duration(timeout)))),
+    }
 }
 
 /// The URL of a ping for this role: the template with the role's name in it, and `behind` appended to its path.

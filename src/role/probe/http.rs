@@ -13,7 +13,7 @@ use hyper::body::{Body, Incoming};
 use super::command::first_line;
 use super::{ProbeAnswer, ProbeDetail};
 use crate::config::HttpUrl;
-use crate::http::{self, HttpError, chain};
+use crate::http::{self, chain};
 
 /// How much of a body is read to find a text in it. Pages that say which node is active are short, and an endless page
 /// must not fill the memory.
@@ -35,11 +35,12 @@ pub(super) struct HttpProbe<'a> {
 
 /// Sends the request and judges the answer.
 pub(super) async fn ask(question: HttpProbe<'_>, timeout: Duration) -> (ProbeAnswer, ProbeDetail) {
-    let asked = http::HttpRequest { url: question.url, body: None, ca_file: question.ca_file, timeout };
-    match http::ask(asked, |response| judge(question, response)).await {
-        Ok(said) => said,
-        Err(HttpError::Failed(why)) => (ProbeAnswer::Unknown, ProbeDetail::NoAnswer(why)),
-        Err(HttpError::TimedOut) => (ProbeAnswer::Unknown, ProbeDetail::TimedOut { after: timeout, line: None }),
+    let asked = http::Question { url: question.url, body: None, ca_file: question.ca_file };
+    let talk = http::ask(asked, |response| judge(question, response));
+    match tokio::time::timeout(timeout, talk).await {
+        Ok(Ok(said)) => said,
+        Ok(Err(why)) => (ProbeAnswer::Unknown, ProbeDetail::NoAnswer(why)),
+        Err(_) => (ProbeAnswer::Unknown, ProbeDetail::TimedOut { after: timeout, line: None }),
     }
 }
 
