@@ -93,11 +93,12 @@ planted: ## whether the simulator finds each of the bugs that are planted for it
 fmt: ## formats the code
 	$(CARGO) fmt --all
 
-lint: ## clippy, with and without the clients of S3 and etcd; without both, with the bugs that are planted
+lint: ## clippy, with and without the clients of S3 and etcd; without both, with the bugs that are planted; links of the docs
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features s3 -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features etcd -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features planted -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib --document-private-items
 
 deny: ## licences, banned crates, sources
 	@scripts/cargo-tool deny

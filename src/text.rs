@@ -83,7 +83,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, |_| false, |out, c| out.extend(c.escape_default()))
 }
 
-/// The text as lines: line breaks and tabs stay, everything else is escaped as in [`line`].
+/// The text as lines: line breaks and tabs stay, everything else is escaped as in [`line()`].
 pub fn lines(text: &str) -> Cow<'_, str> {
     replaced(text, |c| matches!(c, '\n' | '\t'), |out, c| out.extend(c.escape_default()))
 }

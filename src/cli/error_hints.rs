@@ -16,7 +16,7 @@ use super::render::browse::escaped;
 use crate::config::ConfigError;
 use crate::daemon::SocketError;
 use crate::daemon::client::ClientError;
-use crate::job::admission::guard::GuardError;
+use crate::job::admission::error::GuardError;
 use crate::job::backup::{BackupError, DumpError};
 use crate::job::browse::select::SelectError;
 use crate::job::browse::{BrowseError, PathHint};

@@ -23,7 +23,6 @@ use super::settings::SymlinkedSource;
 use crate::clock_doubt::ClockDoubt;
 use crate::config::{ConfigError, JournalPlacement, KeySource, Settings};
 use crate::ids::{Digest, RoleName, Term};
-use crate::job::browse::{JournalEntry, VoidContent};
 use crate::job::operate::{OperateReport, RoleChange};
 use crate::job::report::browse::{DiffCounts, DiffLine, FindMatch};
 use crate::job::report::restored::{RestoreProblem, RestoredSnapshot};
@@ -33,6 +32,7 @@ use crate::job::report::verified::VerifyReport;
 use crate::job::report::{
     ByteCounts, FileCounts, LossReport, MissingFile, PathProblem, PathProblemKind, RoleReport, RunOutcome,
 };
+use crate::job::repository::read_only::{JournalEntry, VoidContent};
 use crate::journal::log::{JournalError, RecordReplacement};
 use crate::journal::state::JournalPause;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};

@@ -30,7 +30,7 @@ const RATE_LOOKS: usize = 50;
 pub enum ProgressMode {
     /// A bar.
     Bar,
-    /// A line every [`LINE_INTERVAL`].
+    /// A line every `LINE_INTERVAL`.
     Lines,
     /// No progress is shown.
     Silent,

@@ -1,13 +1,16 @@
 //! Reports as text for people: pure functions, a file per kind of report. [`layout`] breaks lines; the first line is
 //! the verdict.
 
+pub mod alert;
 pub mod audited;
 pub mod backup;
+pub mod browse;
 pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod executed;
 pub mod journal;
+pub mod layout;
 pub mod operated;
 pub mod pruned;
 pub mod reason;
@@ -53,9 +56,6 @@ fn more(shown: usize, total: u64) -> String {
     if rest == 0 { String::new() } else { format!("  ... and {} more\n", super::units::count(rest)) }
 }
 
-pub mod alert;
-pub mod browse;
-pub mod layout;
 #[cfg(test)]
 pub(super) mod samples;
 

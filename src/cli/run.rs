@@ -23,7 +23,6 @@ use super::{configure, generate, json, log, open, settings, signal, terminal, wi
 use crate::config::{RoleSettings, Settings};
 use crate::env::{self, Env};
 use crate::ids::RoleName;
-use crate::job::browse::{JournalEntry, ReadOnlyRepository};
 use crate::job::exec::ExecOutcome;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::JobProgress;
@@ -33,6 +32,7 @@ use crate::job::report::RunOutcome;
 use crate::job::report::browse::{DiffCounts, DiffLine};
 use crate::job::report::setup::InitReport;
 use crate::job::report::whoami::RoleState;
+use crate::job::repository::read_only::{JournalEntry, ReadOnlyRepository};
 use crate::journal::state::Snapshot;
 
 /// The role of `backup --source` without `--role`.

@@ -29,11 +29,13 @@ use crate::daemon::{self, DaemonParams, TELL_PATIENCE};
 use crate::file::access::{self, FileExposure};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
-use crate::job::admission::guard::{self, GuardError, NoCommitReason};
+use crate::job::admission::error::GuardError;
+use crate::job::admission::guard::{self, NoCommitReason};
 use crate::job::audit::AuditingNode;
 use crate::job::backup::BackupError;
 use crate::job::backup::hooks::HookRunner;
-use crate::job::browse::{self, ItemCallback, JournalEntry, ReadOnlyRepository};
+use crate::job::backup::request::BackupRequest;
+use crate::job::browse::{self, ItemCallback};
 use crate::job::node::context::{NodeContext, NodeInputs};
 use crate::job::node::known_repository::{self, RepositoryLocation};
 use crate::job::node::leases::LeaseSessions;
@@ -55,6 +57,7 @@ use crate::job::report::whoami::{RoleState, WhoamiReport};
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::OpenError;
+use crate::job::repository::read_only::{JournalEntry, ReadOnlyRepository, snapshot_info};
 use crate::job::restore::{self, RepositorySource, RestoreOptions};
 use crate::job::verify;
 use crate::job::whoami::{DaemonAnswer, WhoamiRequest};
@@ -115,8 +118,7 @@ pub async fn backup(
     args: &verbs::BackupArgs,
 ) -> Result<(RoleReport, Option<ExitKind>), Error> {
     let (progress, display) = context.progress(role.name.as_str());
-    let request =
-        guard::BackupRequest { scheduled: args.scheduled, rehash: args.rehash, require_active: args.require_active };
+    let request = BackupRequest { scheduled: args.scheduled, rehash: args.rehash, require_active: args.require_active };
     if args.source.is_empty()
         && let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await?
     {
@@ -400,7 +402,7 @@ pub async fn operate(
 
 /// An archive's snapshots, oldest first.
 pub fn snapshots(archive: &ReadOnlyRepository) -> Vec<SnapshotInfo> {
-    archive.snapshots().iter().map(|snapshot| browse::snapshot_info(archive.role(), snapshot)).collect()
+    archive.snapshots().iter().map(|snapshot| snapshot_info(archive.role(), snapshot)).collect()
 }
 
 /// The entries of a snapshot.
@@ -465,7 +467,7 @@ pub async fn restore(
     let options = restore_options(args, roots, paths, overwrite);
     let entries = Box::new(source.entries(&options.paths));
     let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
-    let snapshot = browse::snapshot_info(archive.role(), snapshot);
+    let snapshot = snapshot_info(archive.role(), snapshot);
     Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: false, is_vouched_for: true, report })
 }
 
@@ -492,7 +494,7 @@ pub async fn salvage(
     let entries = Box::new(source.entries(&options.paths));
     let mut report = restore::restore(Arc::new(source.clone()), entries, options, progress, &context.env).await?;
     report.add_lost(source.lost());
-    let snapshot = browse::snapshot_info(archive.role(), snapshot);
+    let snapshot = snapshot_info(archive.role(), snapshot);
     Ok(RestoredSnapshot { snapshot, target: args.target.clone(), salvage: true, is_vouched_for, report })
 }
 

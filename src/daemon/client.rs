@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::protocol::{DaemonRequest, DaemonRequestKind, DaemonResponse, VERSION};
 use super::socket::{self, read_line, write_line};
 use crate::ids::{NodeId, RoleName};
-use crate::job::admission::guard::BackupRequest;
+use crate::job::backup::request::BackupRequest;
 use crate::job::node::leases::LeaseLender;
 use crate::job::node::progress::JobProgress;
 use crate::job::report::RoleReport;

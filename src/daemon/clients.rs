@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::protocol::DaemonResponse;
 use crate::ids::RoleName;
-use crate::job::admission::guard::BackupRequest;
+use crate::job::backup::request::BackupRequest;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::JobProgress;
 use crate::job::report::RoleReport;

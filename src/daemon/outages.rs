@@ -192,7 +192,7 @@ impl UnansweredAsks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::admission::guard::GuardError;
+    use crate::job::admission::error::GuardError;
     use crate::job::backup::BackupError;
     use crate::journal::error::JournalError;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{NodeId, RoleName};
-use crate::job::admission::guard::BackupRequest;
+use crate::job::backup::request::BackupRequest;
 use crate::job::node::progress::ProgressCounts;
 use crate::job::report::RoleReport;
 use crate::job::whoami::DaemonRoleStatus;

@@ -7,18 +7,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{LeaseKind, RoleSettings, Settings, StoreUrl};
 use crate::job;
-use crate::job::admission::guard::{self, Admission, AdmittedRun, GuardError, GuardOutcome, RoleGuard};
+use crate::job::admission::error::GuardError;
+use crate::job::admission::guard::{self, Admission, AdmittedRun, GuardOutcome, RoleGuard};
 use crate::job::backup::hooks::{self, HookRunner};
+use crate::job::backup::request::BackupRequest;
 use crate::job::backup::{BackupError, BackupOptions, RoleJournal};
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
-use crate::job::node::heartbeat;
 use crate::job::node::known_repository::RepositoryLocation;
-use crate::job::node::leases;
 use crate::job::node::local_state::{LocalState, LockError};
-use crate::job::node::presence;
 use crate::job::node::stall::StallState;
-use crate::job::node::watchdog;
+use crate::job::node::{heartbeat, leases, presence, watchdog};
 use crate::job::prune::{self, PruneError};
 use crate::job::report::pruned::PruneReport;
 use crate::job::report::whoami::PeerPresence;
@@ -361,7 +360,7 @@ impl RoleActions {
     pub(super) async fn back_up(
         &self,
         footing: &AdmissionBasis,
-        request: guard::BackupRequest,
+        request: BackupRequest,
         occasion: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
         turn: &RunTurn,
@@ -374,7 +373,7 @@ impl RoleActions {
     async fn run(
         &self,
         footing: &AdmissionBasis,
-        request: guard::BackupRequest,
+        request: BackupRequest,
         occasion: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
     ) -> Result<GuardOutcome, GuardError> {

@@ -20,9 +20,11 @@ use crate::alert::monitor::AlertMonitor;
 use crate::config::{LeaseKind, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::job::admission::guard::{self, GuardError, NoCommitReason};
+use crate::job::admission::error::GuardError;
+use crate::job::admission::guard::{self, NoCommitReason};
 use crate::job::backup::BackupError;
 use crate::job::backup::hooks::HookRunner;
+use crate::job::backup::request::BackupRequest;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
 use crate::job::node::known_repository;
@@ -451,9 +453,7 @@ impl RoleLoop {
         // a person's decision.
         let (request, occasion) = match &wanted {
             Some(wanted) => (wanted.request, wanted.request.occasion()),
-            None => {
-                (guard::BackupRequest { scheduled: true, ..guard::BackupRequest::default() }, Some(RetakeReason::None))
-            }
+            None => (BackupRequest { scheduled: true, ..BackupRequest::default() }, Some(RetakeReason::None)),
         };
         self.spawn_action(move |work| async move {
             let runner = NodeContext { cancel, progress, ..work.runner.clone() };

@@ -23,10 +23,9 @@ use tokio::task::JoinHandle;
 
 use super::clients::{RoleCommand, RunReply, RunRequest};
 use super::protocol::{DaemonRequest, DaemonRequestKind, DaemonResponse, LINE_MAX, VERSION};
-use crate::file::access;
-use crate::file::{self, FileLock};
+use crate::file::{self, FileLock, access};
 use crate::ids::{NodeId, RoleName};
-use crate::job::admission::guard::BackupRequest;
+use crate::job::backup::request::BackupRequest;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::JobProgress;
 use crate::job::whoami::DaemonRoleStatus;

@@ -3,4 +3,4 @@
 
 pub mod error;
 pub mod guard;
-pub mod session;
+pub(crate) mod session;

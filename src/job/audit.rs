@@ -6,8 +6,10 @@
 
 pub(crate) mod account;
 pub(crate) mod completeness;
+pub(crate) mod flapping;
 pub(crate) mod ledger;
 pub(crate) mod pauses;
+pub(crate) mod repetition;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -137,7 +139,5 @@ pub(crate) fn duplicates(state: &JournalState, since: Timestamp) -> Vec<AuditFin
     SlotLedger::of_state(state, None).duplicates(since)
 }
 
-pub(crate) mod flapping;
-pub(crate) mod repetition;
 #[cfg(test)]
 mod tests;

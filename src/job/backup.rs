@@ -38,7 +38,7 @@ use jiff::Timestamp;
 use crate::config::{LeaseKind, RoleSettings};
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, NodeId, ScheduleId};
-pub(crate) use crate::job::admission::session::{RoleSession, indexes_len, put_indexes};
+use crate::job::admission::session::RoleSession;
 pub use crate::job::backup::dump::DumpError;
 pub use crate::job::backup::error::BackupError;
 use crate::job::backup::hooks::HookRunner;

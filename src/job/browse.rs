@@ -15,10 +15,6 @@ mod tests;
 
 use std::io;
 
-pub(crate) use crate::job::repository::read_only::read_only_journal;
-pub use crate::job::repository::read_only::{
-    JournalEndLookup, JournalEntry, ReadOnlyRepository, VoidContent, snapshot_info,
-};
 pub use cat::cat;
 pub use cursor::{ManifestCursor, expand_to_roots, path_after_subtree, source_roots};
 pub use diff::diff;

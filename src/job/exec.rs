@@ -17,10 +17,12 @@ use jiff::Timestamp;
 pub use self::child::ProcessExit;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
+use crate::job::admission::error::GuardError;
 use crate::job::admission::guard::{
-    self, Admission, AdmittedRun, BeginCallback, GuardError, GuardOutcome, NoCommitReason, Precheck, RoleGuard,
+    self, Admission, AdmittedRun, BeginCallback, GuardOutcome, NoCommitReason, Precheck, RoleGuard,
 };
-use crate::job::backup::{BackupError, RoleSession};
+use crate::job::admission::session::RoleSession;
+use crate::job::backup::BackupError;
 use crate::job::health;
 use crate::job::node::context::NodeContext;
 use crate::job::node::local_state::{LocalLock, LocalState, LockError};

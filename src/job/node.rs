@@ -6,7 +6,7 @@
 pub mod authors;
 pub mod cancel;
 pub mod context;
-pub mod disk_reserve;
+pub(crate) mod disk_reserve;
 pub mod heartbeat;
 pub mod known_repository;
 pub mod leases;

@@ -26,10 +26,10 @@ use self::retention::KeepReason as Why;
 use self::usage::{OrphanObjects, RepositoryUsage};
 use crate::config::{RetentionPolicy, RoleSettings, Settings};
 use crate::ids::{Digest, PackId, RoleName};
-use crate::job::admission::guard::{
-    self, Admission, AdmittedRun, GuardError, GuardOutcome, NoCommitReason, Precheck, RoleGuard,
-};
-use crate::job::backup::{BackupError, RoleJournal, RoleSession, indexes_len, put_indexes};
+use crate::job::admission::error::GuardError;
+use crate::job::admission::guard::{self, Admission, AdmittedRun, GuardOutcome, NoCommitReason, Precheck, RoleGuard};
+use crate::job::admission::session::{RoleSession, indexes_len, put_indexes};
+use crate::job::backup::{BackupError, RoleJournal};
 use crate::job::node::context::NodeContext;
 use crate::job::node::disk_reserve;
 use crate::job::node::progress::JobPhase;
@@ -281,7 +281,7 @@ pub enum PruneOutcome {
 /// Prunes `role` if this node is active for it.
 ///
 /// # Errors
-/// The errors of [`prune`], and those of the admission to the role.
+/// The errors of `prune`, and those of the admission to the role.
 pub async fn run(
     runner: &NodeContext,
     settings: &Settings,

@@ -8,6 +8,7 @@
 
 mod index;
 mod losses;
+pub mod recovery;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +21,12 @@ use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, InstanceId, KeyId, PackId, RoleName};
 use crate::job::backup::BackupError;
-use crate::job::browse::{ReadOnlyRepository, read_only_journal};
 use crate::job::node::local_state::LocalState;
 use crate::job::operate::{OperateError, require_eligible};
 use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport};
 use crate::job::repository::init::{InitError, put_new};
 use crate::job::repository::open::{OpenError, Repository, list_key_slots};
+use crate::job::repository::read_only::{ReadOnlyRepository, read_only_journal};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
 use crate::journal::record::WriterNode;
 use crate::journal::register::RegisterError;
@@ -448,6 +449,5 @@ async fn move_chunks(
     Ok(tables)
 }
 
-pub mod recovery;
 #[cfg(test)]
 mod tests;

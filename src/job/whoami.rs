@@ -13,7 +13,9 @@
 //!
 //! Both answer quickly even if the store or a probe hangs, because they are often called during an incident.
 
+mod unread_warnings;
 mod verdict;
+mod wait_budget;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -33,9 +35,7 @@ use crate::file::access::FileExposure;
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job;
 use crate::job::audit::ledger::recent;
-use crate::job::backup::election_history;
-use crate::job::backup::empty_sources;
-use crate::job::browse::{JournalEndLookup, ReadOnlyRepository, snapshot_info};
+use crate::job::backup::{election_history, empty_sources};
 use crate::job::health::{self, HealthFacts, RoleHistory, RunningBackup};
 use crate::job::node::known_repository::{self, RepositoryLocation};
 use crate::job::node::leases::LeaseSessions;
@@ -49,6 +49,7 @@ use crate::job::report::whoami::{
 };
 use crate::job::repository::loss_notes::{self, LossNote};
 use crate::job::repository::open::{OpenError, Repository, UnlockProgress, UnlockStep};
+use crate::job::repository::read_only::{JournalEndLookup, ReadOnlyRepository, snapshot_info};
 use crate::job::whoami::wait_budget::{KEY_PATIENCE, TimeoutSource, WaitBudget};
 use crate::journal::future_dates::future_dates;
 use crate::journal::record::WriterNode;
@@ -709,5 +710,3 @@ fn last_commit(view: &JournalView) -> Option<RunSummary> {
 
 #[cfg(test)]
 mod tests;
-mod unread_warnings;
-mod wait_budget;

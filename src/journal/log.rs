@@ -15,15 +15,14 @@ use jiff::Timestamp;
 
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, KeyGeneration, ScheduleId, Seq, Term};
-use crate::journal::emptied;
 use crate::journal::etcd_head::{self, EtcdHead};
-use crate::journal::future_dates;
 use crate::journal::head_search::{HeadSearch, ListedRecords};
 use crate::journal::record::{
     self, AmendBody, CloneBody, PauseBody, Record, RecordBody, RecordError, TakeoverBody, TakeoverReason, WriterNode,
 };
 use crate::journal::rotation::RotationState;
 use crate::journal::state::{FoldError, JournalHead, JournalView};
+use crate::journal::{emptied, future_dates};
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::object_keys;
 use crate::role::permit::{Candidacy, Deadline, Permit};
@@ -136,7 +135,8 @@ impl Journal {
         }
     }
 
-    /// [`Journal::object`] for whoever reads the record: what stands there and is no object is a record that cannot be read.
+    /// [`Journal::read_object`] for a reader of the record: what has its name and is no object is a record that cannot be
+    /// read.
     pub(super) async fn read_usable_object(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
         self.read_object(seq).await.map_err(|e| unreadable_error(seq, e))
     }

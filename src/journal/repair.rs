@@ -11,14 +11,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::ids::{Digest, RepoId, RoleName, Seq};
-use crate::journal::emptied;
 use crate::journal::error::JournalError;
 use crate::journal::log::{self, AppendError, Journal};
 use crate::journal::record::{self, Record, RecordBody, RecordError, TakeoverBody, TakeoverReason};
 use crate::journal::rotation::RotationState;
 use crate::journal::salvage::{JournalSalvager, LostRecord, SalvagedJournal};
 use crate::journal::state::{JournalState, JournalView};
-use crate::journal::void_numbers;
+use crate::journal::{emptied, void_numbers};
 use crate::repo::{mac_line, object_keys};
 use crate::role::permit::{Candidacy, Permit};
 use crate::store::{
@@ -116,7 +115,7 @@ impl Journal {
         Ok(self.start_salvage(known).await?.salvaged)
     }
 
-    /// [`Journal::mend`] for reading alone: where more is lost than one repair names, what is before that.
+    /// [`Journal::salvage`] for reading alone: where more is lost than one repair names, what is before that.
     ///
     /// # Errors
     /// The store does not answer, a newer version wrote here, or nothing is left.
@@ -130,10 +129,10 @@ impl Journal {
         }
     }
 
-    /// [`Journal::mend`] with what [`Journal::mend_on`] goes on from.
+    /// [`Journal::salvage`] with what [`Journal::continue_salvage`] goes on from.
     ///
     /// # Errors
-    /// As [`Journal::mend`].
+    /// As [`Journal::salvage`].
     pub async fn start_salvage(&self, known: Option<&JournalView>) -> Result<SalvageProgress, SalvageError> {
         Box::pin(self.start_salvage_to(known, None)).await
     }
@@ -223,7 +222,7 @@ impl Journal {
         Ok(None)
     }
 
-    /// Keeps a copy of a rotation's record. With it [`Journal::mend`] needs nothing but the store and the key.
+    /// Keeps a copy of a rotation's record. With it [`Journal::salvage`] needs nothing but the store and the key.
     ///
     /// # Errors
     /// The store does not answer.
@@ -384,7 +383,7 @@ impl Journal {
     }
 
     /// Appends that the records which `mended` misses are lost, and that `state` is what is left. Fences as every takeover does. The
-    /// numbers are occupied before, by [`Journal::occupy`].
+    /// numbers are occupied before, by [`Journal::fill_void_numbers`].
     ///
     /// # Errors
     /// [`AppendError::Moved`]: something was appended since it was read.
@@ -436,7 +435,7 @@ impl Journal {
     }
 
     /// The numbers among the newest that this view has read and that the store no longer has. One request tells what is not listed; the
-    /// first [`GAPS_ASKED_MAX`] of these are asked for by themselves, because a listing may lack what is there, and the rest is believed
+    /// first `GAPS_ASKED_MAX` of these are asked for by themselves, because a listing may lack what is there, and the rest is believed
     /// to be gone only if all of those are. What a repair named is known to be lost.
     ///
     /// # Errors

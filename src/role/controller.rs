@@ -11,6 +11,7 @@
 
 mod backoff;
 mod event;
+mod read_interval;
 
 use std::time::Duration;
 
@@ -705,6 +706,5 @@ impl RoleController {
     }
 }
 
-mod read_interval;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 //! number of a journal. A sequential test finds the first kind only, so there are racing rounds and a writer that is
 //! paused.
 //!
-//! The verdict on the outcomes is a pure function, [`judge`].
+//! The verdict on the outcomes is a pure function, `judge`.
 
 use std::time::Duration;
 

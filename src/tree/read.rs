@@ -47,7 +47,7 @@ pub struct ReadEntry {
 
 /// Reads everything but the content: link target, extended attributes, names of the owners.
 ///
-/// For a file whose content is read too, [`open_file`] and [`OpenFile::complete`] save a second open.
+/// For a file whose content is read too, [`open_file`] and [`OpenFile::to_entry`] save a second open.
 ///
 /// # Errors
 /// The object vanished, its type changed, or it cannot be read.

@@ -4,7 +4,7 @@ use super::browse::escaped;
 use super::{RenderContext, short_id};
 use crate::cli::units::{counted, minute, time};
 use crate::ids::Seq;
-use crate::job::browse::{JournalEntry, VoidContent};
+use crate::job::repository::read_only::{JournalEntry, VoidContent};
 use crate::journal::record::{Record, RecordBody, TakeoverReason};
 
 /// The table, oldest record first.

@@ -7,7 +7,7 @@ use super::{
     no_schedule, node_context, render, verbs,
 };
 use crate::config::RoleSettings;
-use crate::job::admission::guard::GuardError;
+use crate::job::admission::error::GuardError;
 use crate::job::exec::{self, ExecError, ExecOutcome, ExecStopCause};
 use crate::job::node::known_repository;
 use crate::job::report::{RoleReport, RunOutcome};

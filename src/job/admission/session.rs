@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use crate::config::RoleSettings;
 use crate::ids::{ChunkId, IndexId, Seq, SourceMark};
 use crate::job::backup::dedup_index::IndexLoadOptions;
-use crate::job::backup::empty_sources;
 use crate::job::backup::lost_content::{self, HealingSummary};
 use crate::job::backup::pipeline::PipelineOutput;
 use crate::job::backup::tree_cache::{CacheSnapshot, CacheWriter};
 use crate::job::backup::{
-    BackupError, BackupOptions, CommittedBackup, empty_check, inline_content, note_append_intent, remember_view, tree,
+    BackupError, BackupOptions, CommittedBackup, empty_check, empty_sources, inline_content, note_append_intent,
+    remember_view, tree,
 };
 use crate::job::node::context::NodeContext;
 use crate::job::node::local_state::{IndexComparison, LocalLock, LocalState, SavedState};

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::ids::{ChunkId, PackId};
+use crate::job::admission::session::RoleSession;
+use crate::job::backup::BackupError;
 use crate::job::backup::dedup_index::{DedupIndex, IndexLoadOptions, IndexLoader};
 use crate::job::backup::entry_stream::next_readable;
 use crate::job::backup::finish_stage::BackupStats;
 use crate::job::backup::pipeline::PipelineOutput;
-use crate::job::backup::{BackupError, RoleSession};
 use crate::job::node::progress::JobProgress;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath, UnixNanos};

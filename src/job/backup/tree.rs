@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{DumpSettings, RoleSettings, TakeoverTrust};
 use crate::ids::ChunkId;
+use crate::job::admission::session::RoleSession;
 use crate::job::backup::dedup_index::{DedupIndex, IndexLoadOptions, IndexLoader};
 use crate::job::backup::entry_stream::EntryBlocks;
 use crate::job::backup::mounts::MountTracker;
@@ -17,7 +18,7 @@ use crate::job::backup::pipeline::{self, PipelineInput, PipelineOutput};
 use crate::job::backup::shared::BufferPool;
 use crate::job::backup::tree_cache::{CacheReader, CacheWriter};
 use crate::job::backup::worker::WorkerCounters;
-use crate::job::backup::{BackupError, BackupOptions, PipelineContext, RoleSession};
+use crate::job::backup::{BackupError, BackupOptions, PipelineContext};
 use crate::job::node::stall::RunActivity;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::TreePath;

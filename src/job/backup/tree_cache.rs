@@ -13,10 +13,9 @@ use std::sync::Arc;
 
 use crate::file;
 use crate::ids::{ChunkId, Digest, RepoId, Seq};
-use crate::repo::DecodeError;
 use crate::repo::codec::{ByteReader, decode_error, put_varint};
 use crate::repo::entry::{ManifestEntry, UnixNanos};
-use crate::repo::segment;
+use crate::repo::{DecodeError, segment};
 use crate::tree::compare::CachedStat;
 
 /// Entries of one block.

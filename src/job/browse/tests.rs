@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::job::repository::read_only::{JournalEntry, ReadOnlyRepository};
 use crate::job::testing::{JobFixture, noise};
 use crate::journal::state::Snapshot;
 

@@ -11,7 +11,7 @@ use crate::config::EtcdSettings;
 use crate::config::{LeaseKind, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName};
-use crate::job::admission::guard::GuardError;
+use crate::job::admission::error::GuardError;
 use crate::job::node::context::NodeContext;
 use crate::job::report::whoami::EtcdHealth;
 #[cfg(feature = "etcd")]

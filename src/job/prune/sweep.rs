@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::PruneError;
 use crate::ids::Seq;
-use crate::job::backup::{BackupError, RoleSession};
+use crate::job::admission::session::RoleSession;
+use crate::job::backup::BackupError;
 use crate::job::report::pruned::SweepCounts;
 use crate::journal::record::{RecordBody, SweepBody};
 use crate::repo::object_keys;

@@ -12,8 +12,7 @@ use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
 use crate::journal::record::{BeginBody, EndBody};
 use crate::repo::object_keys;
-use crate::store::SizeLimit;
-use crate::store::list_all;
+use crate::store::{SizeLimit, list_all};
 
 const MIB: usize = 1 << 20;
 

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::ids::{ChunkId, PackId, RoleName};
-use crate::job::browse::snapshot_info;
 use crate::job::report::repaired::{LOST_NAMED_MAX, LostEntry, SnapshotLoss};
+use crate::job::repository::read_only::snapshot_info;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::manifest::ManifestWalk;

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use crate::config::KeySource;
 use crate::env::Env;
 use crate::ids::{KeyGeneration, KeyId};
-use crate::job::browse::read_only_journal;
 use crate::job::operate::OperateError;
 use crate::job::report::setup::{KeyChange, KeyReport, KeySlotInfo as SlotReport, KeySlotKind};
 use crate::job::repository::init::{InitError, put_new, write_key_file};
@@ -17,6 +16,7 @@ use crate::job::repository::open::{
     KeySlotList, KeySlotTrial, OpenError, Repository, SecretFileError, StoredKeySlot, list_key_slots, read_secret,
     slots_to_try,
 };
+use crate::job::repository::read_only::read_only_journal;
 use crate::job::rotate::plan::RotatePlanError;
 use crate::journal::error::{AppendError, JournalError};
 use crate::repo::keyring::GENERATIONS_MAX;

@@ -338,7 +338,7 @@ const SLOT_NAMES_MAX: usize = 10_000;
 /// Maximum number of copies of rotation records that are read for the slots that they made.
 const COPIES_ASKED_MAX: usize = 4;
 
-/// The key slots of a role, readable or not, the oldest [`SLOTS_MAX`] of them.
+/// The key slots of a role, readable or not, the oldest `SLOTS_MAX` of them.
 pub async fn list_key_slots(store: &dyn Store, role: &RoleName) -> Result<KeySlotList, StoreError> {
     let (mut named, _) = slot_names(store, role).await?;
     let passed_over = named.split_off(named.len().min(SLOTS_MAX)).len();

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::{ChunkLocation, EntryReader, SnapshotSource, SourceError, SourceErrorKind};
 use crate::ids::{ChunkId, PackId};
-use crate::job::browse::{self, ReadOnlyRepository, path_after_subtree};
+use crate::job::browse::{self, path_after_subtree};
+use crate::job::repository::read_only::ReadOnlyRepository;
 use crate::journal::log::Journal;
 use crate::journal::state::JournalView;
 use crate::repo::crypto::DerivedKeys;

@@ -16,7 +16,7 @@ pub struct RemovalReport {
     pub count: u64,
     /// Whether an object below was kept on purpose, so that the directories above it stay too.
     pub kept: bool,
-    /// What could not be removed, at most [`FAILURES_MAX`].
+    /// What could not be removed, at most `FAILURES_MAX`.
     pub failures: Vec<WriteError>,
 }
 

@@ -1,5 +1,5 @@
 //! A second copy of the notes, in memory that lasts for one boot of the machine
-//! ([`Files::boot_dir`](crate::env::Files::boot_dir)).
+//! ([`NodeFiles::boot_dir`](crate::env::NodeFiles::boot_dir)).
 //!
 //! A state directory that is set back loses the notes in it, and a process of this machine then looks like a process of
 //! a copy. These notes are not set back with it. They are complete since they got their mark: any loss of a note gives

@@ -24,7 +24,7 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Puts the one `format` that etcd chooses among those that are put at the same time. Returns whether the stored one is
 /// `ours`.
-pub(in crate::job) async fn put_chosen(
+pub(super) async fn put_chosen(
     store: &dyn Store,
     role: &RoleName,
     seats: &JournalAccess,
