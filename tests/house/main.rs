@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 mod circles;
 mod unknown;
 
-/// Which rooms a room may name. `main → cli, daemon → job → role, journal, repo, tree → store`, and nothing points back.
+/// Which rooms a room may name. `main → cli → daemon → alert → job → role, journal, repo, tree → store`, and nothing
+/// points back.
 ///
-/// Beyond those arrows: `ids`, `clock_reading` and `env` are leaves that every room may use, and `planted` is one that only the simulator's builds have; `process`, `http` and `etcd` are what several
-/// rooms start commands and ask servers with; the types of `config` are settings that every
-/// room below may be given; a tree is scanned into and written back from `repo::entry`; an append asks for a
-/// `role::permit`, a view keeps what `role::clone_detection` judges and shows `role::slot_commits`, whoever reads a date asks `role::clock_tolerance`, and a record is MACed, framed and named as the repository's other objects are. A name with `::` allows that module and nothing else of its room.
+/// Beyond those arrows: `ids`, `clock_reading` and `env` are leaves for every room, and `planted` is one that only the
+/// simulator's builds have; `process`, `http` and `etcd` are what several rooms start commands and ask servers with; the
+/// types of `config` are settings that the rooms below receive. `tree` scans into `repo::entry` and writes back from it.
+/// An append asks for a `role::permit`; a view keeps what `role::clone_detection` judges and shows `role::slot_commits`;
+/// dates are read by `role::clock_tolerance`; a record is MACed, framed and named as the repository's other objects are.
+/// A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("clock_reading", &[]),
@@ -93,11 +96,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "alert",
         &[
-            "store",
-            "role",
-            "journal",
-            "repo",
-            "job",
             "ids",
             "text",
             "clock_reading",
@@ -107,7 +105,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "process",
             "config",
             "http",
-            "role::clock_tolerance",
+            "repo",
+            "role",
+            "journal",
+            "job",
         ],
     ),
     (
@@ -579,7 +580,7 @@ fn what_is_simulated_has_time_tasks_files_and_chance_from_the_simulator() {
             wrong.push(format!("{simulated}: listed as simulated, but there is no such file"));
             continue;
         };
-        let found = hosts_own(text.split("#[cfg(test)]\nmod tests {").next().expect("a first part"));
+        let found = hosts_own(before_tests(text));
         wrong.extend(found.into_iter().map(|(line, what)| format!("{simulated}:{line}: {what}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -643,7 +644,7 @@ fn trees_of_others_are_touched_through_descriptors_alone() {
         if !room || test {
             continue;
         }
-        let text = text.split("#[cfg(test)]\nmod tests {").next().expect("a first part");
+        let text = before_tests(&text);
         for (line, what) in by_name(text) {
             match BY_NAME_ALLOWED.iter().find(|(at, allowed, _)| *at == file && *allowed == what) {
                 Some(allowed) => drop(used.insert(allowed)),
@@ -690,7 +691,12 @@ fn no_size_of_others_is_believed() {
 /// A source up to its tests; nothing of a file of tests.
 fn without_tests<'a>(file: &str, text: &'a str) -> &'a str {
     let is_test = file.ends_with("tests.rs") || file.contains("/tests/") || file.ends_with("testing.rs");
-    if is_test { "" } else { text.split("#[cfg(test)]\nmod tests {").next().expect("a first part") }
+    if is_test { "" } else { before_tests(text) }
+}
+
+/// A source up to the tests at its end.
+fn before_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().expect("a first part")
 }
 
 /// The lines with one of these calls, comments left out.
@@ -926,7 +932,7 @@ fn misplaced(file: &str, text: &str) -> Vec<(usize, String, &'static Place)> {
     if tests {
         return Vec::new();
     }
-    let code = text.split("#[cfg(test)]\nmod tests {").next().expect("a first part");
+    let code = before_tests(text);
     let mut named: Vec<(usize, String)> =
         paths(code).into_iter().map(|(line, path)| (line, path[path.len().saturating_sub(2)..].join("::"))).collect();
     let tokens = tokens(code);
@@ -969,14 +975,17 @@ fn by_name(text: &str) -> Vec<(usize, String)> {
 /// All paths of a source text, with their lines: `a::b::{c, d::e}` gives `a::b::c` and `a::b::d::e`, and a lone
 /// identifier is a path of one.
 fn paths(text: &str) -> Vec<(usize, Vec<String>)> {
-    let tokens = tokens(text);
+    paths_of(&tokens(text))
+}
+
+fn paths_of(tokens: &[(usize, String)]) -> Vec<(usize, Vec<String>)> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
         if tokens[at].1 == "::" || !is_name(&tokens[at].1) {
             at += 1;
         } else {
-            at = path(&tokens, at, &[], &mut found);
+            at = path(tokens, at, &[], &mut found);
         }
     }
     found
