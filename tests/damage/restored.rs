@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runner::job::browse::ReadOnlyRepository;
 use runner::job::node::progress::JobProgress;
+use runner::job::repository::read_only::ReadOnlyRepository;
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
 use runner::repo::entry::EntryKind;
 

@@ -22,7 +22,7 @@ use runner::config::{KeySource, RetentionPolicy, RoleSettings, Settings, StoreUr
 use runner::env::Env;
 use runner::ids::{Digest, InstanceId, NodeId};
 use runner::job::admission::guard;
-use runner::job::browse::ReadOnlyRepository;
+use runner::job::backup::request::BackupRequest;
 use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
@@ -33,6 +33,7 @@ use runner::job::report::{RoleReport, RunOutcome};
 use runner::job::repository::init::init;
 use runner::job::repository::journal_access::JournalAccess;
 use runner::job::repository::open::{OpenError, Repository};
+use runner::job::repository::read_only::ReadOnlyRepository;
 use runner::job::restore::{RepositorySource, RestoreOptions, restore};
 use runner::job::verify::verify;
 use runner::journal::record::WriterNode;
@@ -142,7 +143,7 @@ impl Story {
     }
 
     async fn run(&self, node: &str, store: Arc<dyn Store>, states: &Path) -> RoleReport {
-        let (runner, request) = (self.runner(node, states), guard::BackupRequest::default());
+        let (runner, request) = (self.runner(node, states), BackupRequest::default());
         let done = guard::backup(&runner, &self.settings, self.role(), async || Ok(store), request, &|_, _| ()).await;
         done.unwrap_or_else(|e| panic!("{node}: {e}")).0
     }
