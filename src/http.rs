@@ -5,6 +5,7 @@
 
 mod connect;
 mod trust;
+mod write_first;
 
 use std::path::Path;
 use std::pin::pin;
@@ -20,6 +21,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+use self::write_first::WriteFirst;
 use crate::config::HttpUrl;
 
 /// One request.
@@ -62,7 +64,8 @@ where
     F: Future<Output = Result<T, String>>,
 {
     let url = question.url;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| chain(&e))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(WriteFirst::new(stream))).await.map_err(|e| chain(&e))?;
     let request = Request::builder()
         .method(if question.body.is_some() { Method::POST } else { Method::GET })
         .uri(&url.target)
@@ -100,4 +103,36 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         inner = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that sends its response before it reads anything, and then waits until the client has closed.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_response_that_comes_before_the_request_counts() {
+        const REQUESTS: usize = 50;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            for _ in 0..REQUESTS {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsoon").await.unwrap();
+                // That the client closes with a reset is no failure of this server.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        });
+        let url = format!("http://127.0.0.1:{port}/").parse::<HttpUrl>().unwrap();
+        for _ in 0..REQUESTS {
+            let question = Question { url: &url, body: None, ca_file: None };
+            let status = ask(question, |response| async move { Ok(response.status()) }).await;
+            assert_eq!(status.as_ref().map(StatusCode::as_u16), Ok(200), "{status:?}");
+        }
+        server.await.unwrap();
+    }
 }
