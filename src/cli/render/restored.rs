@@ -3,8 +3,7 @@
 use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::ADVICE;
-use crate::job::report::restored::RestoreReport;
-use crate::job::report::restored::RestoredSnapshot;
+use crate::job::report::restored::{RestoreReport, RestoredSnapshot};
 use crate::job::restore::RestoreProblemKind;
 use crate::repo::entry::TreePath;
 use crate::tree::write::{MetadataFailure, MetadataKind};
@@ -70,7 +69,10 @@ pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
         |kind: &RestoreProblemKind| matches!(kind, RestoreProblemKind::Missing(_) | RestoreProblemKind::Damaged { .. });
     if report.problems.iter().any(|problem| is_lost(&problem.kind)) {
         let role = &snapshot.role;
-        let hint = format!("{ADVICE}'runner repair {role} --dry-run' tells what comes back.");
+        // A repair that does not read the packs sees no damage inside one of the right size.
+        let is_damaged = |kind: &RestoreProblemKind| matches!(kind, RestoreProblemKind::Damaged { .. });
+        let depth = if report.problems.iter().any(|problem| is_damaged(&problem.kind)) { " --read-data" } else { "" };
+        let hint = format!("{ADVICE}'runner repair {role} --dry-run{depth}' tells what comes back.");
         out += &view.page.row("  ", 2, &hint);
     }
     if n.trusted > 0 {
