@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{is_name, paths, paths_of, sources, tokens, without_tests};
+use super::{is_name, paths_of, sources, tokens, without_tests};
 
 /// Circles that are allowed, with the reason. Each circle that is found must lie within one of them; a folder stands for
 /// its files.
@@ -177,7 +177,11 @@ impl FileModules {
                 file: file.clone(),
                 items: defined_items(text),
                 imports: imports(text),
-                used: paths(text).into_iter().map(|(_, path)| path).filter(|path| path.len() > 1).collect(),
+                used: aliased_paths(&tokens(text))
+                    .into_iter()
+                    .map(|(path, _)| path)
+                    .filter(|path| path.len() > 1)
+                    .collect(),
             };
             (path, module)
         });
@@ -255,16 +259,25 @@ fn defined_items(text: &str) -> BTreeSet<String> {
     items
 }
 
+/// All paths, each with its local name if `as` gives it one.
+fn aliased_paths(tokens: &[(usize, String)]) -> Vec<(Vec<String>, Option<String>)> {
+    let mut found = Vec::new();
+    let mut named = paths_of(tokens).into_iter().map(|(_, path)| path).peekable();
+    while let Some(path) = named.next() {
+        let is_alias = |next: &Vec<String>| next.last().is_some_and(|name| name == "as");
+        let alias = named.next_if(is_alias).and_then(|_| named.next()).and_then(|alias| alias.last().cloned());
+        found.push((path, alias));
+    }
+    found
+}
+
 /// What a file's `use` lines bring in: the path by its local name.
 fn imports(text: &str) -> BTreeMap<String, Vec<String>> {
     let tokens = tokens(text);
     let mut found = BTreeMap::new();
     for start in (0..tokens.len()).filter(|at| tokens[*at].1 == "use") {
         let tree = tokens[start + 1..].split(|(_, token)| token == ";").next().unwrap_or_default();
-        let mut named = paths_of(tree).into_iter().map(|(_, path)| path).peekable();
-        while let Some(mut path) = named.next() {
-            let is_alias = |next: &Vec<String>| next.last().is_some_and(|name| name == "as");
-            let alias = named.next_if(is_alias).and_then(|_| named.next()).and_then(|alias| alias.last().cloned());
+        for (mut path, alias) in aliased_paths(tree) {
             path.pop_if(|name| name == "self");
             if let Some(name) = alias.or_else(|| path.last().cloned()) {
                 found.insert(name, path);
