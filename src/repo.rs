@@ -6,6 +6,7 @@
 pub(crate) mod codec;
 pub mod crypto;
 pub mod entry;
+pub mod file_layout;
 pub mod format;
 pub(crate) mod header;
 pub mod index;

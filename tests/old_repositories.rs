@@ -11,22 +11,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+
 use runner::config::{KeySource, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{ChunkId, InstanceId, NodeId};
-use runner::job::admission::guard;
 use runner::job::audit::audit;
 use runner::job::backup::request::BackupRequest;
+use runner::job::backup::run;
+use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
-use runner::job::node::local_state::ProcessMemory;
 use runner::job::node::progress::JobProgress;
 use runner::job::prune::{self, PruneOutcome};
 use runner::job::report::RunOutcome;
 use runner::job::repository::open::Repository;
 use runner::job::repository::read_only::ReadOnlyRepository;
-use runner::job::restore::{RepositorySource, RestoreOptions, restore};
+use runner::job::restore::options::RestoreOptions;
+use runner::job::restore::{RepositorySource, restore};
 use runner::job::verify::verify;
 use runner::journal::record::WriterNode;
 use runner::repo::entry::{EntryKind, TreePath};
@@ -197,7 +199,7 @@ async fn a_node_of_today_goes_on_from_them_and_prunes_them() {
         let settings = settings.unwrap();
         let role = settings.roles.values().next().unwrap();
         let connect = async || Ok(store(&copy));
-        let done = guard::backup(&runner, &settings, role, connect, BackupRequest::default(), &|_, _| ()).await;
+        let done = run::backup(&runner, &settings, role, connect, BackupRequest::default(), &|_, _| ()).await;
         let report = done.unwrap().0;
         assert_eq!(report.outcome, RunOutcome::Committed, "{report:?}");
         let after = open(&copy).await;

@@ -16,21 +16,21 @@ use super::render::browse::escaped;
 use crate::config::ConfigError;
 use crate::daemon::SocketError;
 use crate::daemon::client::ClientError;
-use crate::job::admission::error::GuardError;
-use crate::job::backup::{BackupError, DumpError};
+use crate::job::browse::error::{BrowseError, PathHint};
 use crate::job::browse::select::SelectError;
-use crate::job::browse::{BrowseError, PathHint};
-use crate::job::node::local_state::LockError;
+use crate::job::error::{BackupError, DumpError, GuardError};
+use crate::job::keys::KeysError;
+use crate::job::keys::rotate::plan::RotatePlanError;
+use crate::job::local_state::LockError;
 use crate::job::node::stall::{RunActivity, RunStall};
 use crate::job::operate::OperateError;
-use crate::job::prune::PruneError;
-use crate::job::repair::RepairError;
-use crate::job::repository::init::InitError;
-use crate::job::repository::keys::KeysError;
+use crate::job::prune::error::PruneError;
+use crate::job::repair::error::RepairError;
+use crate::job::repository::init::error::InitError;
 use crate::job::repository::open::{OpenError, SecretFileError};
-use crate::job::restore::{RestoreError, SourceErrorKind};
-use crate::job::rotate::plan::RotatePlanError;
-use crate::job::verify::VerifyError;
+use crate::job::restore::error::RestoreError;
+use crate::job::restore::source::SourceErrorKind;
+use crate::job::verify::error::VerifyError;
 use crate::journal::log::{AppendError, JournalError};
 use crate::journal::repair::SalvageError;
 use crate::repo::entry::EntryKind;
@@ -613,15 +613,18 @@ fn restore(error: &RestoreError) -> ErrorPolicy {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
-    use crate::ids::KeyGeneration;
-    use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
+    use crate::ids::{Digest, InstanceId, KeyGeneration, NodeId, Seq, Term};
+    use crate::job::error::GuardError;
+    use crate::job::repository::init::error::InitError;
+    use crate::job::restore::error::RestoreError;
     use crate::journal::error::RecordReplacement;
     use crate::journal::head_state::HeadConflict;
     use crate::journal::record::{TakeoverReason, WriterNode};
     use crate::journal::state::RoleHolder;
     use crate::repo::keyslot::SlotSecretError;
-    use jiff::Timestamp;
 
     /// An error of a job that wraps another one.
     #[derive(Debug, thiserror::Error)]

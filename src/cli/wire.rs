@@ -28,18 +28,18 @@ use crate::daemon::client::{ClientError, DaemonClient};
 use crate::daemon::{self, DaemonParams, TELL_PATIENCE};
 use crate::file::access::{self, FileExposure};
 use crate::ids::{InstanceId, NodeId, RoleName};
-use crate::job;
-use crate::job::admission::error::GuardError;
-use crate::job::admission::guard::{self, NoCommitReason};
+use crate::job::admission::reason::NoCommitReason;
+use crate::job::admission::{guard, lease};
 use crate::job::audit::AuditingNode;
-use crate::job::backup::BackupError;
 use crate::job::backup::hooks::HookRunner;
 use crate::job::backup::request::BackupRequest;
-use crate::job::browse::{self, ItemCallback};
+use crate::job::backup::run;
+use crate::job::browse::error::ItemCallback;
+use crate::job::error::{BackupError, GuardError};
+use crate::job::local_state::LocalState;
+use crate::job::local_state::process_memory::ProcessMemory;
 use crate::job::node::context::{NodeContext, NodeInputs};
-use crate::job::node::known_repository::{self, RepositoryLocation};
 use crate::job::node::leases::LeaseSessions;
-use crate::job::node::local_state::{LocalState, ProcessMemory};
 use crate::job::node::progress::JobProgress;
 use crate::job::operate::adopt::adopt;
 use crate::job::operate::{self, OperateReport, OperatorContext};
@@ -56,11 +56,14 @@ use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{RoleState, WhoamiReport};
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::journal_access::JournalAccess;
+use crate::job::repository::known_repository::{self, RepositoryLocation};
 use crate::job::repository::open::OpenError;
 use crate::job::repository::read_only::{JournalEntry, ReadOnlyRepository, snapshot_info};
-use crate::job::restore::{self, RepositorySource, RestoreOptions};
-use crate::job::verify;
-use crate::job::whoami::{DaemonAnswer, WhoamiRequest};
+use crate::job::restore::options::{OverwritePolicy, RestoreOptions};
+use crate::job::restore::{self, RepositorySource};
+use crate::job::whoami::WhoamiRequest;
+use crate::job::whoami::daemon_answer::DaemonAnswer;
+use crate::job::{self, browse, verify};
 use crate::journal::log::AppendError;
 use crate::journal::record::WriterNode;
 use crate::journal::state::{JournalView, Snapshot};
@@ -91,7 +94,7 @@ pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> R
     let store = crate::store::create(settings, env).await?;
     let seats = JournalAccess::connect(&context.settings);
     let (repository, report) = job::repository::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
-    job::node::leases::prove_lease_store(role, &repository, &context.env).await?;
+    lease::prove_lease_store(role, &repository, &context.env).await?;
     if let Some(state_dir) = &state_dir {
         if new {
             place.accept(env, state_dir, &repository);
@@ -142,7 +145,7 @@ pub async fn backup(
     let hooks = HookRunner::new(&runner, role);
     hooks.recover().await;
     let begins = |view: &JournalView, slot| watch.run_begins(view, slot);
-    let done = Box::pin(guard::backup(&runner, &context.settings, role, connect, request, &begins)).await;
+    let done = Box::pin(run::backup(&runner, &context.settings, role, connect, request, &begins)).await;
     runner.leases.close().await;
     drop(display);
     let done = done.map(|(report, reason)| {
@@ -463,7 +466,7 @@ pub async fn restore(
     if paths.is_empty() {
         progress.total_bytes.store(snapshot.bytes, Ordering::Relaxed);
     }
-    let overwrite = if args.trust_mtime { restore::OverwritePolicy::IfChanged } else { args.overwrite.into() };
+    let overwrite = if args.trust_mtime { OverwritePolicy::IfChanged } else { args.overwrite.into() };
     let options = restore_options(args, roots, paths, overwrite);
     let entries = Box::new(source.entries(&options.paths));
     let report = restore::restore(Arc::new(source), entries, options, progress, &context.env).await?;
@@ -502,7 +505,7 @@ fn restore_options(
     args: &verbs::RestoreArgs,
     roots: Vec<TreePath>,
     paths: Vec<TreePath>,
-    overwrite: restore::OverwritePolicy,
+    overwrite: OverwritePolicy,
 ) -> RestoreOptions {
     RestoreOptions {
         target: args.target.clone().unwrap_or_else(|| PathBuf::from("/")),

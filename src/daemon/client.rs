@@ -19,7 +19,7 @@ use crate::job::backup::request::BackupRequest;
 use crate::job::node::leases::LeaseLender;
 use crate::job::node::progress::JobProgress;
 use crate::job::report::RoleReport;
-use crate::job::whoami::DaemonRoleStatus;
+use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 use crate::role::lease::{LeaseReply, LeaseService};
 
 /// How long the daemon's answer about a lease is waited for; it answers from memory.

@@ -12,7 +12,7 @@ use crate::job::backup::request::BackupRequest;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::JobProgress;
 use crate::job::report::RoleReport;
-use crate::job::whoami::DaemonRoleStatus;
+use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 use crate::role::controller::RoleEvent;
 
 /// A command from another process of this node.

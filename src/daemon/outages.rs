@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::fmt;
-use std::iter;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, iter};
 
 use crate::env::Env;
 use crate::ids::RoleName;
@@ -192,8 +191,7 @@ impl UnansweredAsks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::admission::error::GuardError;
-    use crate::job::backup::BackupError;
+    use crate::job::error::{BackupError, GuardError};
     use crate::journal::error::JournalError;
 
     #[test]

@@ -9,7 +9,7 @@ use crate::ids::{NodeId, RoleName};
 use crate::job::backup::request::BackupRequest;
 use crate::job::node::progress::ProgressCounts;
 use crate::job::report::RoleReport;
-use crate::job::whoami::DaemonRoleStatus;
+use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 use crate::role::lease::LeaseHolder;
 use crate::role::permit::LeaseGrant;
 

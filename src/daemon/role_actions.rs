@@ -5,23 +5,31 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::concurrency::{ConcurrencyLimits, LENT_AFTER, RunTurn};
+use super::outages::{OutageCause, RoleStep};
+use super::store_connector::StoreConnector;
+use crate::alert::monitor::AlertMonitor;
 use crate::config::{LeaseKind, RoleSettings, Settings, StoreUrl};
-use crate::job;
-use crate::job::admission::error::GuardError;
-use crate::job::admission::guard::{self, Admission, AdmittedRun, GuardOutcome, RoleGuard};
+use crate::job::admission::guard::{self, Admission, AdmittedRun, RoleGuard};
+use crate::job::admission::lease::{self, LeaseDuration};
+use crate::job::admission::reason::GuardOutcome;
+use crate::job::admission::role_journal::RoleJournal;
 use crate::job::backup::hooks::{self, HookRunner};
-use crate::job::backup::request::BackupRequest;
-use crate::job::backup::{BackupError, BackupOptions, RoleJournal};
+use crate::job::backup::request::{BackupOptions, BackupRequest};
+use crate::job::backup::run;
+use crate::job::error::{BackupError, GuardError};
+use crate::job::local_state::saved_state::ANNOUNCEMENT_INTERVAL;
+use crate::job::local_state::{LocalState, LockError};
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
-use crate::job::node::known_repository::RepositoryLocation;
-use crate::job::node::local_state::{LocalState, LockError};
 use crate::job::node::stall::StallState;
-use crate::job::node::{heartbeat, leases, presence, watchdog};
-use crate::job::prune::{self, PruneError};
+use crate::job::node::{heartbeat, presence, watchdog};
+use crate::job::prune::error::PruneError;
 use crate::job::report::pruned::PruneReport;
 use crate::job::report::whoami::PeerPresence;
+use crate::job::repository::known_repository::RepositoryLocation;
 use crate::job::repository::open::Repository;
+use crate::job::{self, prune};
 use crate::outage::no_answer_text;
 use crate::repo::format::JournalLocation;
 use crate::role::controller::JournalUpdate;
@@ -32,11 +40,6 @@ use crate::role::permit::Deadline;
 use crate::role::probe::ProbeAssessment;
 use crate::store::Store;
 use crate::store::counting::{CountingStore, StoreCounters};
-
-use super::concurrency::{ConcurrencyLimits, LENT_AFTER, RunTurn};
-use super::outages::{OutageCause, RoleStep};
-use super::store_connector::StoreConnector;
-use crate::alert::monitor::AlertMonitor;
 
 /// How far back a long-running node audits: a week of nights shows what one night does not.
 const AUDIT_SINCE: SignedDuration = SignedDuration::from_hours(24 * 7);
@@ -121,7 +124,7 @@ impl RoleActions {
 
     /// The role's lease, to be requested.
     pub(super) async fn lease(&self) -> Result<Box<dyn LeaseService>, GuardError> {
-        leases::role_lease(&self.runner, &self.role, &self.repository().await?, leases::LeaseDuration::Daemon).await
+        lease::role_lease(&self.runner, &self.role, &self.repository().await?, LeaseDuration::Daemon).await
     }
 
     /// Requests the lease; in observe mode it is only inspected.
@@ -220,7 +223,7 @@ impl RoleActions {
         match presence::read_live_peers(&repository, node, now).await {
             Ok(told) => {
                 let fresh =
-                    told.peers.into_iter().filter(|peer| now.duration_since(peer.seen) < presence::INTERVAL * 2);
+                    told.peers.into_iter().filter(|peer| now.duration_since(peer.seen) < ANNOUNCEMENT_INTERVAL * 2);
                 let differs = |peer: &PeerPresence| {
                     presence::config_drift(&peer.node, &self.runner.config_hash).is_some()
                         || presence::lease_drift(peer, self.role.lease).is_some()
@@ -365,9 +368,9 @@ impl RoleActions {
         lost: impl Future<Output = LostTo>,
         turn: &RunTurn,
     ) -> Result<GuardOutcome, GuardError> {
-        let limit = guard::stall_limit(&self.role, &self.settings);
+        let limit = run::stall_limit(&self.role, &self.settings);
         let work = self.run(footing, request, occasion, lost);
-        guard::run_result(watchdog::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await)
+        run::run_result(watchdog::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await)
     }
 
     async fn run(
@@ -389,13 +392,13 @@ impl RoleActions {
             Admission::Active(admitted) => {
                 let AdmittedRun { opening, candidacy, slot, .. } = *admitted;
                 self.monitor.run_begins(opening.view(), slot.map(|slot| slot.at));
-                let own_places = guard::own_paths(runner, &self.settings);
+                let own_places = run::own_paths(runner, &self.settings);
                 let ask = BackupOptions { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
                 Box::pin(guard.back_up(opening, &candidacy, &ask, lost)).await?
             }
         };
         let duration = runner.env.clock.boottime().saturating_sub(started);
-        Ok((guard::with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
+        Ok((run::with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
     }
 
     /// Prunes if a prune is due, after a run for a slot. `None`: none is due, or this node is not active.
@@ -411,7 +414,7 @@ impl RoleActions {
             return Ok(None);
         }
         *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        let limit = guard::stall_limit(&self.role, &self.settings);
+        let limit = run::stall_limit(&self.role, &self.settings);
         let work = self.prune_now(footing, lost);
         prune::result_or_stall(
             watchdog::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await,

@@ -20,18 +20,18 @@ use crate::alert::monitor::AlertMonitor;
 use crate::config::{LeaseKind, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::job::admission::error::GuardError;
-use crate::job::admission::guard::{self, NoCommitReason};
-use crate::job::backup::BackupError;
+use crate::job::admission::guard;
+use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
 use crate::job::backup::hooks::HookRunner;
 use crate::job::backup::request::BackupRequest;
+use crate::job::error::{BackupError, GuardError};
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
-use crate::job::node::known_repository;
-use crate::job::prune::PruneError;
+use crate::job::prune::error::PruneError;
 use crate::job::report::whoami::RoleState;
 use crate::job::report::{RoleReport, RunOutcome};
-use crate::job::whoami::DaemonRoleStatus;
+use crate::job::repository::known_repository;
+use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 use crate::role::controller::{
     JournalUpdate, LeaseUpdate, RoleController, RoleEffect, RoleEvent, RoleParams, RoleStatus, YieldReason,
 };
@@ -622,7 +622,7 @@ impl RoleLoop {
     }
 }
 
-fn is_stalled(result: &Result<guard::GuardOutcome, GuardError>) -> bool {
+fn is_stalled(result: &Result<GuardOutcome, GuardError>) -> bool {
     matches!(result, Err(GuardError::Backup(BackupError::Stalled(_))))
 }
 

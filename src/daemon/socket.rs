@@ -6,13 +6,12 @@
 //! that address, so both sides check the peer's user.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
 use futures_util::future::join_all;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -28,7 +27,7 @@ use crate::ids::{NodeId, RoleName};
 use crate::job::backup::request::BackupRequest;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::JobProgress;
-use crate::job::whoami::DaemonRoleStatus;
+use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 
 /// Interval at which the progress of a run is sent.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);

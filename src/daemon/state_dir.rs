@@ -10,7 +10,8 @@ use super::DaemonError;
 use super::socket::{DaemonSocket, SocketContext, SocketError};
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::job::node::local_state::{LocalState, LockError, ProcessMemory, REPOSITORIES};
+use crate::job::local_state::process_memory::ProcessMemory;
+use crate::job::local_state::{LocalState, LockError, REPOSITORIES};
 use crate::role::identity::{self, IdentityCheck, IdentityError};
 
 /// Interval between checks; each reads a small file. Meanwhile other processes ask the daemon for the node's ID.

@@ -17,15 +17,14 @@ use jiff::Timestamp;
 pub use self::child::ProcessExit;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
-use crate::job::admission::error::GuardError;
-use crate::job::admission::guard::{
-    self, Admission, AdmittedRun, BeginCallback, GuardOutcome, NoCommitReason, Precheck, RoleGuard,
-};
+use crate::job::admission::guard::{self, Admission, AdmittedRun, BeginCallback, Precheck, RoleGuard};
+use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
 use crate::job::admission::session::RoleSession;
-use crate::job::backup::BackupError;
+use crate::job::error::{BackupError, GuardError};
 use crate::job::health;
+use crate::job::local_state::{LocalLock, LocalState, LockError};
 use crate::job::node::context::NodeContext;
-use crate::job::node::local_state::{LocalLock, LocalState, LockError};
+use crate::job::node::deadline::deadline_passed;
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::open::Repository;
 use crate::journal::record::{BeginBody, EndBody, RecordBody};
@@ -39,9 +38,6 @@ use crate::store::{Store, StoreError};
 /// Interval at which the probes and the journal are asked while the command runs; the probes also after a change of
 /// addresses.
 const WATCH: Duration = Duration::from_secs(10);
-
-/// Interval at which the deadline is checked.
-const TICK: Duration = Duration::from_millis(50);
 
 /// Time between SIGTERM and SIGKILL if no lease sets a limit.
 const GRACE: Duration = Duration::from_secs(10);
@@ -305,13 +301,6 @@ async fn timed_out(runner: &NodeContext, timeout: Option<Duration>) -> ExecStopC
             ExecStopCause::TimedOut(timeout)
         }
         None => std::future::pending().await,
-    }
-}
-
-/// Waits until the deadline.
-pub(crate) async fn deadline_passed(runner: &NodeContext, deadline: &Deadline) {
-    while !deadline.passed(runner.env.clock.moment()) {
-        runner.env.sleep(TICK).await;
     }
 }
 

@@ -3,16 +3,17 @@
 //! `whoami` and its `--check`, `status`, the present state in `audit` and the alerts all use this module, so they
 //! always agree. A verdict claims only what was observed: an inactive node never knows that no node is active.
 
+pub(crate) mod pauses;
+
 use std::cmp::Reverse;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::job::audit::pauses::PauseHistory;
+use crate::job::health::pauses::PauseHistory;
 use crate::job::report::RunOutcome;
-use crate::job::report::whoami::{
-    self, MissedCause, ProbeReport, RoleState, RoleWarning, RunStep, RunSummary, StateReason, StoreStatus,
-};
+use crate::job::report::run_summary::{RunStep, RunSummary};
+use crate::job::report::whoami::{self, MissedCause, ProbeReport, RoleState, RoleWarning, StateReason, StoreStatus};
 use crate::journal::record::EndBody;
 use crate::journal::state::{CommandEnd, JournalPause, JournalView, RunningCommand};
 use crate::role::clock_tolerance;

@@ -3,16 +3,13 @@
 //!
 //! This room decides nothing about a role and writes nothing to a journal.
 
-pub mod authors;
 pub mod cancel;
 pub mod context;
-pub(crate) mod disk_reserve;
+pub(crate) mod deadline;
 pub mod heartbeat;
-pub mod known_repository;
 pub mod leases;
-pub mod local_state;
 pub mod presence;
 pub mod progress;
-pub mod run_failure;
+pub(crate) mod run_failure_file;
 pub mod stall;
 pub mod watchdog;

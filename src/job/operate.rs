@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::{LeaseKind, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, RoleName, Seq, Term};
-use crate::job::node::local_state::LocalState;
+use crate::job::local_state::LocalState;
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::Repository;
 use crate::journal::future_dates::{FutureDates, WrongClock, future_dates};
@@ -339,7 +339,7 @@ mod tests {
     use crate::config::Probe;
     use crate::env::Clock;
     use crate::ids::NodeId;
-    use crate::job::backup::BackupOptions;
+    use crate::job::backup::request::BackupOptions;
     use crate::job::repository::init::init;
     use crate::job::testing::JobFixture;
     use crate::role::probe::ProbeAnswer;

@@ -7,6 +7,7 @@
 //! deletion. A condemned object stays condemned: no run refers to it, even if the run finds it in the store. A crash at
 //! any point leaves garbage for the next prune, or a deletion that the next prune finishes. Prune takes no lock.
 
+pub mod error;
 mod plan;
 mod repack;
 pub mod retention;
@@ -22,22 +23,25 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use self::plan::PackAction;
-use self::retention::KeepReason as Why;
 use self::usage::{OrphanObjects, RepositoryUsage};
 use crate::config::{RetentionPolicy, RoleSettings, Settings};
-use crate::ids::{Digest, PackId, RoleName};
-use crate::job::admission::error::GuardError;
-use crate::job::admission::guard::{self, Admission, AdmittedRun, GuardOutcome, NoCommitReason, Precheck, RoleGuard};
-use crate::job::admission::session::{RoleSession, indexes_len, put_indexes};
-use crate::job::backup::{BackupError, RoleJournal};
+use crate::ids::{Digest, PackId};
+use crate::job::admission::guard::{self, Admission, AdmittedRun, Precheck, RoleGuard};
+use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
+use crate::job::admission::role_journal::RoleJournal;
+use crate::job::admission::session::RoleSession;
+use crate::job::backup::index_objects::{indexes_len, put_indexes};
+use crate::job::backup::run;
+use crate::job::error::BackupError;
 use crate::job::node::context::NodeContext;
-use crate::job::node::disk_reserve;
 use crate::job::node::progress::JobPhase;
 use crate::job::node::watchdog::{WatchedRun, run_watched};
-use crate::job::report::pruned::{PruneReport, RetentionVerdict, SweepCounts};
+use crate::job::prune::error::PruneError;
+use crate::job::prune::usage::PACKS_MAX;
+use crate::job::report::pruned::{KeepReason as Why, PruneReport, RetentionRule, RetentionVerdict, SweepCounts};
 use crate::job::report::{RoleReport, RunOutcome};
-use crate::job::repository::loss_notes;
 use crate::job::repository::open::Repository;
+use crate::job::repository::{disk_reserve, loss_notes};
 use crate::journal::record::{PruneBody, RecordBody};
 use crate::journal::state::{JournalView, Snapshot};
 use crate::repo::loss::PackLosses;
@@ -52,58 +56,9 @@ use crate::store::{Store, StoreError, StoreErrorKind, Versioning};
 /// Age by the store's time at which an object that no record names is condemned: a first upload may take days.
 const STRAY_AGE: SignedDuration = SignedDuration::from_hours(24 * 7);
 
-/// The most packs that one prune condemns, so that its record stays below 300 KB. The next prune continues.
-const PACKS_MAX: usize = 8192;
-
 /// From this number on, index objects are merged even if nothing else is to be done, because every reader fetches all
 /// of them.
 const INDEXES_MAX: usize = 32;
-
-/// Why a prune did not complete.
-#[derive(Debug, thiserror::Error)]
-pub enum PruneError {
-    /// The role keeps all snapshots.
-    #[error("role {0} keeps every snapshot: its config has no keep")]
-    KeepsAll(RoleName),
-    /// Content that a kept snapshot needs cannot be read: nothing was changed.
-    #[error("snapshot {snapshot} cannot be read whole, so nothing is pruned: {error}")]
-    Damaged {
-        /// The kept snapshot.
-        snapshot: Digest,
-        /// The failed read.
-        error: RepositoryReadError,
-    },
-    /// The index cannot be read: nothing was changed.
-    #[error("the index cannot be read, so nothing is pruned: {0}")]
-    Index(RepositoryReadError),
-    /// Reading the content that is moved to new packs failed.
-    #[error("{0}")]
-    Read(#[from] RepositoryReadError),
-    /// Appending to the journal, or preparing the run, failed.
-    #[error("{0}")]
-    Session(#[from] BackupError),
-    /// This node could not be admitted to work for the role.
-    #[error("{0}")]
-    Guard(#[from] GuardError),
-    /// A request to the store failed.
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    /// The store is full: nothing was deleted.
-    #[error(
-        "a prune writes its index and its record before it deletes, and there is no room for their {needed} bytes: {error}"
-    )]
-    NoRoom {
-        /// Bytes that the index and the record need.
-        needed: u64,
-        /// The store's error.
-        error: StoreError,
-    },
-    /// The store's credentials are append-only.
-    #[error(
-        "the snapshots are forgotten, but these credentials may not delete: no space is freed until prune is run with credentials that may ({0})"
-    )]
-    MayNotDelete(StoreError),
-}
 
 /// What a prune would do, and the data that the decision is based on.
 pub struct PrunePlan {
@@ -290,7 +245,7 @@ pub async fn run(
 ) -> Result<PruneOutcome, PruneError> {
     let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
     let work = admit_and_prune(runner, settings, role, connect);
-    result_or_stall(run_watched(runner, guard::stall_limit(role, settings), &|_| {}, work).await)
+    result_or_stall(run_watched(runner, run::stall_limit(role, settings), &|_| {}, work).await)
 }
 
 /// The result of a watched prune; a prune that completed counts even if a stall was reported.
@@ -421,7 +376,7 @@ fn retain(keep: &RetentionPolicy, snapshots: &[Snapshot], now: Timestamp, zone: 
     }
     let complete: Vec<bool> = snapshots.iter().map(|snapshot| snapshot.changes.unreadable == 0).collect();
     if let Some(n) = retention::newest_complete(&complete) {
-        reasons[n].push(Why { rule: retention::RetentionRule::Complete, oldest: false });
+        reasons[n].push(Why { rule: RetentionRule::Complete, oldest: false });
     }
     let verdict = |(n, (snapshot, reasons)): (usize, (&Snapshot, Vec<Why>))| RetentionVerdict {
         snapshot: snapshot.id,

@@ -6,6 +6,7 @@
 //! the last, by compare-and-set. So a repair fences every other writer and can be fenced itself, and an interrupted
 //! repair can be run again. Nothing is deleted, and only unreadable objects are overwritten.
 
+pub mod error;
 mod index;
 mod losses;
 pub mod recovery;
@@ -19,96 +20,36 @@ use self::index::IndexPlan;
 use self::recovery::{RecoveredRepository, RecoveryInputs};
 use crate::config::RoleSettings;
 use crate::env::Env;
-use crate::ids::{ChunkId, IndexId, InstanceId, KeyId, PackId, RoleName};
-use crate::job::backup::BackupError;
-use crate::job::node::local_state::LocalState;
-use crate::job::operate::{OperateError, require_eligible};
+use crate::ids::{ChunkId, IndexId, InstanceId, KeyId, PackId};
+use crate::job::local_state::LocalState;
+use crate::job::operate::require_eligible;
+use crate::job::repair::error::RepairError;
 use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport};
-use crate::job::repository::init::{InitError, put_new};
+use crate::job::repository::init::error::InitError;
+
+use crate::job::repository::init::new_object::put_new;
 use crate::job::repository::open::{OpenError, Repository, list_key_slots};
 use crate::job::repository::read_only::{ReadOnlyRepository, read_only_journal};
 use crate::journal::log::{self, AppendError, Journal, JournalError};
 use crate::journal::record::WriterNode;
-use crate::journal::register::RegisterError;
-use crate::journal::repair::{SalvageError, SalvageProgress, WrongRotationCopy};
+use crate::journal::repair::{SalvageProgress, WrongRotationCopy};
 use crate::journal::state::{JournalState, Snapshot};
 use crate::repo::format::JournalLocation;
 use crate::repo::index::{count_fitting_packs, encode_index};
 use crate::repo::loss::LossLog;
 use crate::repo::object_keys;
 use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable};
-use crate::repo::reader::{RepositoryReadError, RepositoryReader};
+use crate::repo::reader::RepositoryReader;
 use crate::role::election;
 use crate::role::probe::ProbeAssessment;
-use crate::store::proof::{self, ProofFailure};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store::proof::{self};
 
 /// How long a repair retries while other nodes append.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A frame of moved chunks is closed at this size.
 const FRAME_BYTES: usize = 2 << 20;
-
-/// Why nothing was repaired.
-#[derive(Debug, thiserror::Error)]
-pub enum RepairError {
-    /// The repository cannot be opened.
-    #[error("{0}")]
-    Open(#[from] OpenError),
-    /// A request to the store failed.
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    /// What is left of the journal cannot be determined, or is not a journal.
-    #[error("{0}")]
-    Mend(#[from] SalvageError),
-    /// The journal cannot be opened or read.
-    #[error("{0}")]
-    Journal(#[from] JournalError),
-    /// Other nodes appended to the journal during the whole time.
-    #[error("records were appended for {} s, each before the repair could be", .0.as_secs())]
-    Busy(Duration),
-    /// The record of the repair could not be appended.
-    #[error("{0}")]
-    Append(#[from] AppendError),
-    /// This node would get the role although it may not work for it.
-    #[error("{0}")]
-    Operate(#[from] OperateError),
-    /// The request to etcd failed.
-    #[error("{0}")]
-    Register(#[from] RegisterError),
-    /// `format` is lost, which says where the journal's head is.
-    #[error("`format` of role {0} is lost, the config says that the journal is in etcd, and etcd has no head of it")]
-    NoHead(RoleName),
-    /// Not every key slot that could hold the key was tried.
-    #[error(
-        "`format` of role {role} is lost or of no use, and {untried} of its key slots were not tried: there are too many"
-    )]
-    UntriedSlots {
-        /// The role of the repository.
-        role: RoleName,
-        /// The number of key slots that were not tried.
-        untried: usize,
-    },
-    /// The store cannot keep the journal in the way that the lost `format` would have said.
-    #[error(
-        "`format` of role {role} is lost, no etcd has the head of its journal, and the store cannot hold it: {failure}"
-    )]
-    Proof {
-        /// The role of the repository.
-        role: RoleName,
-        /// How the proof of the store failed.
-        failure: ProofFailure,
-    },
-    /// `format` or the key slot could not be written.
-    #[error("{0}")]
-    Put(InitError),
-    /// Content that has to be moved cannot be read.
-    #[error("{0}")]
-    Read(RepositoryReadError),
-    /// Writing the packs of moved chunks failed.
-    #[error("{0}")]
-    Packs(#[from] BackupError),
-}
 
 /// Inputs of a repair.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ pub mod browse;
 pub mod pruned;
 pub mod repaired;
 pub mod restored;
+pub mod run_summary;
 pub mod setup;
 pub mod snapshot;
 pub mod verified;

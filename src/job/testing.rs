@@ -10,11 +10,16 @@ use jiff::Timestamp;
 use crate::config::{KeySource, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, KeyId, NodeId};
-use crate::job::backup::{BackupOptions, CommittedBackup, RoleJournal};
+use crate::job::admission::role_journal::RoleJournal;
+
+use crate::job::backup::outcome::CommittedBackup;
+use crate::job::backup::request::BackupOptions;
+
+use crate::job::local_state::process_memory::ProcessMemory;
+
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::{NodeContext, NodeInputs};
 use crate::job::node::leases::LeaseSessions;
-use crate::job::node::local_state::ProcessMemory;
 use crate::job::repository::init::init;
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::Repository;

@@ -11,6 +11,7 @@
 mod affected;
 pub(in crate::job) mod content;
 pub(crate) mod damage_log;
+pub mod error;
 pub(crate) mod history;
 mod inventory;
 mod manifests;
@@ -18,53 +19,24 @@ mod manifests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use damage_log::DamageLog;
+use inventory::StoreInventory;
+
 use crate::config::KeySource;
 use crate::env::Env;
-use crate::ids::{ChunkId, IndexId, RepoId, RoleName, Seq};
+use crate::ids::{ChunkId, IndexId, RepoId, RoleName};
 use crate::job::node::progress::{JobPhase, JobProgress};
 use crate::job::report::verified::{AffectedFile, DamageKind, VerifyCounts, VerifyReport};
 use crate::job::repository::open::{self, OpenError, Repository, StoredKeySlot};
 use crate::job::repository::read_only::read_only_journal;
-use crate::journal::error::JournalError;
-use crate::journal::record::RecordError;
+use crate::job::verify::error::{MISSING, VerifyError, object_trouble};
 use crate::journal::state::{JournalView, Snapshot};
 use crate::repo::format::FormatError;
 use crate::repo::keyslot::KeySlotError;
 use crate::repo::object_keys;
 use crate::repo::reader::{IndexCache, RepositoryReadError, RepositoryReader, load_index};
 use crate::store::counting::CountingStore;
-use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, list_filtered};
-use damage_log::DamageLog;
-use inventory::StoreInventory;
-
-/// Why the check could not be completed.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The repository does not open, for a reason other than damage.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The store does not answer, or refuses this caller.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A newer version of the program wrote the record.
-    #[error("journal record {seq} {error}")]
-    Newer {
-        /// The record's number.
-        seq: Seq,
-        /// What the record says of its version.
-        error: RecordError,
-    },
-    /// The journal continues under a newer key than the given one.
-    #[error(transparent)]
-    Rotated(JournalError),
-    /// A newer version of the program wrote records of unknown kinds. They decide what is live, so nothing can be
-    /// called missing.
-    #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
-    NotUnderstood(String),
-    /// A thread ended unexpectedly.
-    #[error("internal error: {0}")]
-    Broken(String),
-}
+use crate::store::{Store, StoreError};
 
 /// Returns this node's last view of a repository's journal, if it has one: only this view shows that the newest records
 /// were removed.
@@ -215,31 +187,4 @@ async fn holds_data(store: &dyn Store, role: &RoleName) -> Result<bool, StoreErr
         }
     }
     Ok(false)
-}
-
-/// The description of a missing object.
-pub(crate) const MISSING: &str = "is missing";
-
-/// The description of an error that concerns one object; an error that concerns the whole store ends the check.
-fn object_trouble(error: StoreError) -> Result<String, VerifyError> {
-    match error.kind {
-        StoreErrorKind::NotFound => Ok(MISSING.to_owned()),
-        // For example a bad sector under one file of a directory store.
-        StoreErrorKind::DiskFault | StoreErrorKind::Other => Ok(format!("cannot be read ({})", error.detail)),
-        StoreErrorKind::TooLarge | StoreErrorKind::NotAnObject => Ok(format!("is {} ({})", error.kind, error.detail)),
-        _ => Err(error.into()),
-    }
-}
-
-/// Visits all objects under a prefix without holding more than a page of them.
-async fn each_listed(
-    store: &dyn Store,
-    prefix: &str,
-    mut look: impl FnMut(&ObjectMeta) + Send,
-) -> Result<(), StoreError> {
-    let pick = |object: ObjectMeta| -> Option<()> {
-        look(&object);
-        None
-    };
-    list_filtered(store, prefix, 0, pick).await.map(|_| ())
 }

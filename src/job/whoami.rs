@@ -13,11 +13,11 @@
 //!
 //! Both answer quickly even if the store or a probe hangs, because they are often called during an incident.
 
+pub mod daemon_answer;
 mod unread_warnings;
 mod verdict;
 mod wait_budget;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,30 +26,32 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, join_all};
 use jiff::SignedDuration;
-use serde::{Deserialize, Serialize};
 
 use crate::config::{KeySource, LeaseKind, Probe, RoleSettings, Settings, StoreUrl};
 use crate::env::Env;
-use crate::file;
 use crate::file::access::FileExposure;
-use crate::ids::{InstanceId, NodeId, RoleName};
-use crate::job;
+use crate::ids::{InstanceId, NodeId};
+use crate::job::admission::lease;
+use crate::job::admission::role_journal::election_history;
 use crate::job::audit::ledger::recent;
-use crate::job::backup::{election_history, empty_sources};
+use crate::job::backup::empty_sources;
 use crate::job::health::{self, HealthFacts, RoleHistory, RunningBackup};
-use crate::job::node::known_repository::{self, RepositoryLocation};
+use crate::job::local_state::saved_state::{LastAnnouncement, SavedState};
+use crate::job::local_state::{LocalState, run_failure};
 use crate::job::node::leases::LeaseSessions;
-use crate::job::node::local_state::{LocalState, SavedState};
-use crate::job::node::presence::{self, LastAnnouncement, LivePeers};
-use crate::job::node::run_failure::{self, RunFailure, RunFailureFile};
+use crate::job::node::presence::{self, LivePeers};
+use crate::job::node::run_failure_file::RunFailureFile;
 use crate::job::report::RunOutcome;
+use crate::job::report::run_summary::{RunStep, RunSummary};
 use crate::job::report::whoami::{
-    EtcdHealth, EtcdState, NodeInfo, PeerPresence, ProbeReport, RoleInfo, RoleState, RoleWarning, RunStep, RunSummary,
-    StoreState, StoreStatus, TermInfo, UnreadableInput, WhoamiReport,
+    EtcdHealth, EtcdState, NodeInfo, PeerPresence, ProbeReport, RoleInfo, RoleState, RoleWarning, StoreState,
+    StoreStatus, TermInfo, UnreadableInput, WhoamiReport,
 };
+use crate::job::repository::known_repository::{self, RepositoryLocation};
 use crate::job::repository::loss_notes::{self, LossNote};
 use crate::job::repository::open::{OpenError, Repository, UnlockProgress, UnlockStep};
 use crate::job::repository::read_only::{JournalEndLookup, ReadOnlyRepository, snapshot_info};
+use crate::job::whoami::daemon_answer::{DaemonAnswer, DaemonRoleStatus};
 use crate::job::whoami::wait_budget::{KEY_PATIENCE, TimeoutSource, WaitBudget};
 use crate::journal::future_dates::future_dates;
 use crate::journal::record::WriterNode;
@@ -60,6 +62,7 @@ use crate::role::identity;
 use crate::role::lease::{LeaseReply, LeaseService as _};
 use crate::role::probe::{self, HostProbeRunner, ProbeAssessment};
 use crate::store::{Store, StoreError};
+use crate::{file, job};
 
 /// Longest wait for stores and probes, so that the whole answer takes less than two seconds.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
@@ -84,40 +87,6 @@ pub struct WhoamiRequest<'a> {
     pub env: &'a Env,
     /// Longest wait for stores and probes.
     pub timeout: Duration,
-}
-
-/// A daemon's state of one role.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DaemonRoleStatus {
-    /// The state; `None`: not yet determined.
-    pub state: Option<RoleState>,
-    /// The reason in words, without a full stop.
-    pub why: String,
-    /// The last failed run, if nothing was committed since.
-    pub failure: Option<RunFailure>,
-    /// The running backup of a slot.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub under_way: Option<RunningBackup>,
-}
-
-/// The answer of this node's daemon.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum DaemonAnswer {
-    /// There is no daemon, or it cannot be asked.
-    #[default]
-    None,
-    /// The daemon does not answer.
-    Silent,
-    /// The daemon answered.
-    Answered(BTreeMap<RoleName, DaemonRoleStatus>),
-}
-
-impl DaemonAnswer {
-    /// The daemon's state of this role.
-    pub(crate) fn of(&self, role: &RoleName) -> Option<&DaemonRoleStatus> {
-        let Self::Answered(words) = self else { return None };
-        words.get(role)
-    }
 }
 
 /// Examines all roles at the same time: probes, stores (opened by `connect`), etcd and the `daemon`.
@@ -263,9 +232,6 @@ struct StoreInspection {
 /// day.
 const DRIFT_MAX: SignedDuration = SignedDuration::from_hours(25);
 
-/// Longest wait for each additional input: if one does not come, the report on this node is still complete.
-const PART_PATIENCE: Duration = Duration::from_millis(500);
-
 /// The state of etcd, or a timeout.
 async fn etcd_status(asker: &WhoamiRequest<'_>, sessions: LeaseSessions) -> Option<EtcdHealth> {
     let asked = tokio::time::timeout(asker.timeout, sessions.etcd_status()).await;
@@ -398,7 +364,7 @@ async fn read(
     let lease = async {
         match role.lease {
             LeaseKind::Bucket => Some(
-                job::node::leases::bucket_lease(&store, &role, &env, job::node::leases::anonymous_holder(&env), None)
+                lease::bucket_lease(&store, &role, &env, job::node::leases::anonymous_holder(&env), None)
                     .inspect()
                     .await,
             ),

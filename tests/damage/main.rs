@@ -13,7 +13,7 @@ mod rig;
 use bytes::Bytes;
 use rig::{Read, Rig};
 use runner::job::report::verified::VerifyReport;
-use runner::job::verify::VerifyError;
+pub(crate) use runner::job::verify::error::VerifyError;
 use runner::repo::object_keys;
 
 /// Objects up to this size have every bit flipped, larger ones one bit of each byte.

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use runner::job::node::progress::JobProgress;
-use runner::job::repository::read_only::ReadOnlyRepository;
-use runner::job::restore::{RepositorySource, RestoreOptions, restore};
-use runner::repo::entry::EntryKind;
 
 use super::rig::{Content, Rig};
+use runner::job::node::progress::JobProgress;
+use runner::job::repository::read_only::ReadOnlyRepository;
+use runner::job::restore::options::RestoreOptions;
+use runner::job::restore::{RepositorySource, restore};
+use runner::repo::entry::EntryKind;
 
 /// Flips of one object, spread over it.
 const FLIPS: usize = 8;

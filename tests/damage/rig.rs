@@ -9,18 +9,23 @@ use bytes::Bytes;
 use runner::config::{KeySource, LeaseKind, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
-use runner::job::backup::{BackupOptions, RoleJournal};
+use runner::job::admission::role_journal::RoleJournal;
+
+use runner::job::backup::request::BackupOptions;
+
+use runner::job::local_state::process_memory::ProcessMemory;
+
 use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
-use runner::job::node::local_state::ProcessMemory;
 use runner::job::node::progress::JobProgress;
 use runner::job::prune::{self, PruneOutcome};
 use runner::job::report::verified::VerifyReport;
 use runner::job::repository::init::init;
 use runner::job::repository::journal_access::JournalAccess;
 use runner::job::repository::open::Repository;
-use runner::job::verify::{VerifyError, verify};
+pub(crate) use runner::job::verify::error::VerifyError;
+use runner::job::verify::verify;
 use runner::journal::log::Journal;
 use runner::journal::record::WriterNode;
 use runner::journal::state::JournalView;

@@ -10,23 +10,25 @@ mod support;
 #[path = "../support/crash_disk.rs"]
 mod crash_disk;
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use crash_disk::{CrashFileSystem, UnsyncedChanges};
 use futures_util::{StreamExt as _, stream};
+use support::compare::assert_same;
+use support::tree::TreeRng;
+
 use runner::config::{KeySource, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{Digest, InstanceId, NodeId};
-use runner::job::admission::guard;
 use runner::job::backup::request::BackupRequest;
+use runner::job::backup::run;
+use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
-use runner::job::node::local_state::ProcessMemory;
 use runner::job::node::progress::JobProgress;
 use runner::job::prune::{self, PruneOutcome};
 use runner::job::report::{RoleReport, RunOutcome};
@@ -34,7 +36,8 @@ use runner::job::repository::init::init;
 use runner::job::repository::journal_access::JournalAccess;
 use runner::job::repository::open::{OpenError, Repository};
 use runner::job::repository::read_only::ReadOnlyRepository;
-use runner::job::restore::{RepositorySource, RestoreOptions, restore};
+use runner::job::restore::options::RestoreOptions;
+use runner::job::restore::{RepositorySource, restore};
 use runner::job::verify::verify;
 use runner::journal::record::WriterNode;
 use runner::journal::state::Snapshot;
@@ -42,8 +45,6 @@ use runner::store::Store;
 use runner::store::dir::DirStore;
 use runner::store::dir::file_system::{FileSystem, WritableFile};
 use runner::store::dir::open_dir::{FileAt, OpenDir};
-use support::compare::assert_same;
-use support::tree::TreeRng;
 
 /// Wrecks that are looked at at once.
 const AT_ONCE: usize = 4;
@@ -144,7 +145,7 @@ impl Story {
 
     async fn run(&self, node: &str, store: Arc<dyn Store>, states: &Path) -> RoleReport {
         let (runner, request) = (self.runner(node, states), BackupRequest::default());
-        let done = guard::backup(&runner, &self.settings, self.role(), async || Ok(store), request, &|_, _| ()).await;
+        let done = run::backup(&runner, &self.settings, self.role(), async || Ok(store), request, &|_, _| ()).await;
         done.unwrap_or_else(|e| panic!("{node}: {e}")).0
     }
 

@@ -26,74 +26,6 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["daemon.rs", "daemon/role_task.rs", "daemon/state_dir.rs"], "a file and its parts"),
     (&["http.rs", "http/trust.rs"], "a file and its parts"),
-    (
-        &[
-            "job/admission/error.rs",
-            "job/admission/guard.rs",
-            "job/admission/session.rs",
-            "job/backup.rs",
-            "job/backup/dedup_index.rs",
-            "job/backup/dump.rs",
-            "job/backup/empty_check.rs",
-            "job/backup/entry_stream.rs",
-            "job/backup/error.rs",
-            "job/backup/finish_stage.rs",
-            "job/backup/hooks.rs",
-            "job/backup/inline_content.rs",
-            "job/backup/inventory.rs",
-            "job/backup/lost_content.rs",
-            "job/backup/orphans.rs",
-            "job/backup/packer.rs",
-            "job/backup/pipeline.rs",
-            "job/backup/shared.rs",
-            "job/backup/tree.rs",
-            "job/backup/walk_stage.rs",
-            "job/backup/worker.rs",
-            "job/exec.rs",
-            "job/node/authors/boot.rs",
-            "job/node/context.rs",
-            "job/node/heartbeat.rs",
-            "job/node/known_repository.rs",
-            "job/node/leases.rs",
-            "job/node/local_state.rs",
-            "job/node/presence.rs",
-            "job/node/run_failure.rs",
-            "job/node/watchdog.rs",
-            "job/repository/journal_access.rs",
-            "job/repository/loss_notes.rs",
-            "job/repository/open.rs",
-            "job/repository/read_only.rs",
-            "job/verify.rs",
-            "job/verify/affected.rs",
-            "job/verify/content.rs",
-            "job/verify/history.rs",
-            "job/verify/inventory.rs",
-            "job/verify/manifests.rs",
-        ],
-        "the items of these files are being sorted by room",
-    ),
-    (
-        &["job/browse.rs", "job/browse/cat.rs", "job/browse/diff.rs", "job/browse/find.rs", "job/browse/ls.rs"],
-        "a file and its parts",
-    ),
-    (&["job/prune.rs", "job/prune/repack.rs", "job/prune/sweep.rs", "job/prune/usage.rs"], "a file and its parts"),
-    (&["job/repair.rs", "job/repair/index.rs", "job/repair/recovery.rs"], "a file and its parts"),
-    (&["job/report/audited.rs", "job/report/whoami.rs"], "each report shows a part of the other one"),
-    (&["job/repository/init.rs", "job/repository/init/claim.rs"], "a file and its parts"),
-    (
-        &[
-            "job/restore.rs",
-            "job/restore/fetch.rs",
-            "job/restore/inspect.rs",
-            "job/restore/plan.rs",
-            "job/restore/repository.rs",
-            "job/restore/select.rs",
-            "job/restore/shared.rs",
-            "job/restore/write.rs",
-        ],
-        "a file and its parts",
-    ),
-    (&["job/whoami.rs", "job/whoami/unread_warnings.rs", "job/whoami/verdict.rs"], "a file and its parts"),
     (&["journal/"], "its files are being parted"),
     (&["process.rs", "process/program.rs"], "a file and its parts"),
     (&["repo/loss.rs", "repo/reader.rs"], "an error names losses, and the reader notes them"),
@@ -150,6 +82,29 @@ const KNOWN: &[(&[&str], &str)] = &[
         ],
         "a file and its parts",
     ),
+];
+
+/// The rooms inside `job`, lowest first: a room uses only those before it. A file beside its folder belongs to the same
+/// room.
+const JOB_ROOMS: &[&str] = &[
+    "report",
+    "health",
+    "local_state",
+    "repository",
+    "node",
+    "error",
+    "admission",
+    "verify",
+    "backup",
+    "browse",
+    "restore",
+    "audit",
+    "whoami",
+    "exec",
+    "prune",
+    "operate",
+    "repair",
+    "keys",
 ];
 
 /// Which file uses which, and what of it.
@@ -336,6 +291,53 @@ fn no_files_use_one_another_in_a_circle() {
         wrong.extend(gone.map(|known| format!("{known}: listed, and in no circle any more")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The uses of a room inside `job` by one that stands before it, or by one that is not listed.
+fn upward_arrows(graph: &FileGraph) -> Vec<String> {
+    let room = |file: &str| {
+        let inside = file.strip_prefix("job/")?;
+        let name = inside.split('/').next()?.trim_end_matches(".rs");
+        Some((JOB_ROOMS.iter().position(|room| *room == name), name.to_owned()))
+    };
+    let mut wrong = Vec::new();
+    for (file, uses) in graph {
+        let Some((from, name)) = room(file) else { continue };
+        let Some(from) = from else {
+            wrong.push(format!("{file}: the room `{name}` is not in the list"));
+            continue;
+        };
+        for (used, items) in uses {
+            let upward = room(used).is_some_and(|(to, _)| to.is_none_or(|to| to > from));
+            if upward {
+                let items = items.iter().map(String::as_str).collect::<Vec<_>>();
+                wrong.push(format!("{file} -> {used}: {}", items.join(", ")));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_arrow_inside_job_points_down() {
+    let wrong = upward_arrows(&FileModules::parse(&sources()).graph());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_upward_arrow_and_an_unknown_room_are_seen() {
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    let sources = [
+        file("job.rs", "mod backup;"),
+        file("job/backup.rs", "mod run;"),
+        file("job/report.rs", "use crate::job::backup::run::A;\npub struct B(A);"),
+        file("job/backup/run.rs", "use crate::job::report::B;\npub struct A;"),
+        file("job/newcomer.rs", "use crate::job::report::B;"),
+    ];
+    assert_eq!(
+        upward_arrows(&FileModules::parse(&sources).graph()),
+        ["job/newcomer.rs: the room `newcomer` is not in the list", "job/report.rs -> job/backup/run.rs: A"]
+    );
 }
 
 #[test]

@@ -7,21 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, fs};
 
-use runner::alert::dispatcher::AlertDispatcher;
-use runner::alert::event::{AlertFormatter, AlertNotification};
-use runner::config::{ConfigEnvironment, LeaseKind, NotifySettings, RoleSettings, Settings};
-use runner::daemon::{self, RoleTaskConfig};
-use runner::ids::{InstanceId, NodeId};
-use runner::job::node::cancel::CancelToken;
-use runner::job::node::context::{NodeContext, NodeInputs};
-use runner::job::node::leases::LeaseSessions;
-use runner::job::node::local_state::ProcessMemory;
-use runner::journal::record::WriterNode;
-use runner::role::controller::RoleStatus;
-use runner::role::lease::LeaseHolder;
-use runner::role::probe::ProbeAnswer;
-use runner::store::Store;
-use runner::store::counting::{CountingStore, RequestCounts, StoreCounters};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -31,6 +16,21 @@ use crate::leases::LeaseServer;
 use crate::setup::{EligibilityRule, make_repository};
 use crate::sim_store::SimBucket;
 use crate::world::World;
+use runner::alert::dispatcher::AlertDispatcher;
+use runner::alert::event::{AlertFormatter, AlertNotification};
+use runner::config::{ConfigEnvironment, LeaseKind, NotifySettings, RoleSettings, Settings};
+use runner::daemon::{self, RoleTaskConfig};
+use runner::ids::{InstanceId, NodeId};
+use runner::job::local_state::process_memory::ProcessMemory;
+use runner::job::node::cancel::CancelToken;
+use runner::job::node::context::{NodeContext, NodeInputs};
+use runner::job::node::leases::LeaseSessions;
+use runner::journal::record::WriterNode;
+use runner::role::controller::RoleStatus;
+use runner::role::lease::LeaseHolder;
+use runner::role::probe::ProbeAnswer;
+use runner::store::Store;
+use runner::store::counting::{CountingStore, RequestCounts, StoreCounters};
 
 /// The first hour has the first slot and its commit.
 const WARM_UP: Duration = Duration::from_hours(1);

@@ -7,17 +7,22 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+use crate::invariant_checker::{Files, InvariantChecker};
+use crate::node::prune_summary;
+use crate::rng::Rng;
+use crate::setup::EligibilityRule;
+use crate::world::WorldHandle;
 use runner::config::{Probe, Settings};
 use runner::daemon::{DaemonObserver, Failure};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RoleName};
-use runner::job::admission::error::GuardError;
-use runner::job::admission::guard::NoCommitReason;
-use runner::job::backup::{BackupError, InlineContent};
+pub(crate) use runner::job::admission::reason::NoCommitReason;
+pub(crate) use runner::job::error::{BackupError, GuardError};
+use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::cancel::CancelToken;
-use runner::job::node::context::{NodeContext, NodeInputs};
-use runner::job::node::local_state::ProcessMemory;
-use runner::job::prune::PruneError;
+use runner::job::node::context::{InlineContent, NodeContext, NodeInputs};
+pub(crate) use runner::job::prune::error::PruneError;
 use runner::job::report::pruned::PruneReport;
 use runner::job::report::{RoleReport, RunOutcome};
 use runner::journal::log::AppendError;
@@ -27,12 +32,6 @@ use runner::role::permit::Permit;
 use runner::role::probe::vip::events::ProbeHints;
 use runner::role::probe::{CommandVariables, ProbeAnswer, ProbeDetail, ProbeResult, ProbeRunner};
 use runner::role::slot::Slot;
-
-use crate::invariant_checker::{Files, InvariantChecker};
-use crate::node::prune_summary;
-use crate::rng::Rng;
-use crate::setup::EligibilityRule;
-use crate::world::WorldHandle;
 
 /// How often it is looked whether what hangs still does.
 const HANG_LOOK: Duration = Duration::from_secs(5);

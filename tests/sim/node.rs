@@ -7,29 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use runner::alert::dispatcher::AlertDispatcher;
-use runner::alert::event::{AlertFormatter, AlertNotification};
-use runner::config::{LeaseKind, NotifySettings, RoleSettings, Settings};
-use runner::daemon::{self, DaemonObserver, RoleTaskConfig};
-use runner::env::Env;
-use runner::ids::{InstanceId, NodeId};
-use runner::job::admission::guard;
-use runner::job::backup::request::BackupRequest;
-use runner::job::node::cancel::CancelToken;
-use runner::job::node::context::{NodeContext, NodeInputs};
-use runner::job::node::leases::{self, LeaseSessions};
-use runner::job::node::local_state::ProcessMemory;
-use runner::job::operate::OperatorContext;
-use runner::job::prune::{self, PruneError};
-use runner::job::report::pruned::PruneReport;
-use runner::job::repository::journal_access::JournalAccess;
-use runner::job::repository::open::Repository;
-use runner::journal::record::WriterNode;
-use runner::journal::register;
-use runner::role::lease::bucket::ProcessObjects;
-use runner::role::lease::keep_alive::{self, LeaseKeepAlive};
-use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
-use runner::store::Store;
 use tokio::sync::watch;
 
 use crate::ground_truth::{GroundTruth, SimObserver, SimProbes};
@@ -40,6 +17,31 @@ use crate::rng::Rng;
 use crate::setup::{ClusterSetup, EligibilityRule, GRACE, LaunchMode, TTL, make_repository};
 use crate::sim_store::SimBucket;
 use crate::world::World;
+use runner::alert::dispatcher::AlertDispatcher;
+use runner::alert::event::{AlertFormatter, AlertNotification};
+use runner::config::{LeaseKind, NotifySettings, RoleSettings, Settings};
+use runner::daemon::{self, DaemonObserver, RoleTaskConfig};
+use runner::env::Env;
+use runner::ids::{InstanceId, NodeId};
+use runner::job::admission::lease;
+use runner::job::backup::request::BackupRequest;
+use runner::job::backup::run;
+use runner::job::local_state::process_memory::ProcessMemory;
+use runner::job::node::cancel::CancelToken;
+use runner::job::node::context::{NodeContext, NodeInputs};
+use runner::job::node::leases::LeaseSessions;
+use runner::job::operate::OperatorContext;
+use runner::job::prune;
+pub(crate) use runner::job::prune::error::PruneError;
+use runner::job::report::pruned::PruneReport;
+use runner::job::repository::journal_access::JournalAccess;
+use runner::job::repository::open::Repository;
+use runner::journal::record::WriterNode;
+use runner::journal::register;
+use runner::role::lease::bucket::ProcessObjects;
+use runner::role::lease::keep_alive::{self, LeaseKeepAlive};
+use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
+use runner::store::Store;
 
 /// Where a node keeps what it remembers.
 const STATE_DIR: &str = "/var/lib/runner";
@@ -317,7 +319,7 @@ impl SecondRole {
 
     fn lease(&self) -> Box<dyn LeaseService> {
         let Self { env, role, store, me, processes, .. } = self;
-        Box::new(leases::bucket_lease(store, role, env, me.clone(), Some(processes)))
+        Box::new(lease::bucket_lease(store, role, env, me.clone(), Some(processes)))
     }
 
     fn say(&self, what: &str, of: impl std::fmt::Debug) {
@@ -410,7 +412,7 @@ async fn run_once_if_due(
     let voice = SimObserver { instance: instance.to_string(), ..voice.clone() };
     let request = BackupRequest { scheduled: true, ..BackupRequest::default() };
     let store = Arc::clone(store);
-    match guard::backup(&runner, settings, role, async move || Ok(store), request, &|_, _| {}).await {
+    match run::backup(&runner, settings, role, async move || Ok(store), request, &|_, _| {}).await {
         Ok((report, reason)) => voice.run_ended(&voice.with_reason_text(&report, reason.as_ref())),
         Err(error) => voice.work_failed(&role.name, &error),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::config::value;
-use crate::job::restore;
+use crate::job::restore::options::OverwritePolicy;
 use crate::repo::entry::TreePath;
 
 /// A path inside a snapshot: absolute as on the node that made it. Any bytes; slashes at the end or doubled do not matter.
@@ -61,7 +61,7 @@ pub enum OverwriteArg {
     Never,
 }
 
-impl From<OverwriteArg> for restore::OverwritePolicy {
+impl From<OverwriteArg> for OverwritePolicy {
     fn from(when: OverwriteArg) -> Self {
         match when {
             OverwriteArg::Always => Self::Always,

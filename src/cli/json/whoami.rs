@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::{document, seconds, snapshot, utc};
 use crate::config::LeaseKind;
 use crate::job::health;
+use crate::job::report::run_summary::{RunStep, RunSummary};
 use crate::job::report::whoami::{
-    EtcdHealth, EtcdState, MissedCause, PeerPresence, RoleInfo, RoleWarning, RunStep, RunSummary, StateReason,
-    StoreStatus, WhoamiReport,
+    EtcdHealth, EtcdState, MissedCause, PeerPresence, RoleInfo, RoleWarning, StateReason, StoreStatus, WhoamiReport,
 };
 use crate::journal::future_dates::WrongClock;
 use crate::repo::format::JournalLocation;

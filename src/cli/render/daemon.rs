@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use super::reason;
 use crate::cli::units;
 use crate::ids::RoleName;
-use crate::job::admission::guard::NoCommitReason;
+use crate::job::admission::reason::NoCommitReason;
+
 use crate::role::controller::{RoleStatus, YieldReason};
 use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;

@@ -3,8 +3,7 @@
 use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, counted, minute};
 use crate::ids::RoleName;
-use crate::job::prune::retention::{KeepReason, RetentionRule};
-use crate::job::report::pruned::{PruneReport, RetentionVerdict};
+use crate::job::report::pruned::{KeepReason, PruneReport, RetentionRule, RetentionVerdict};
 
 /// What was pruned or, on a dry run, what would be.
 pub fn report(report: &PruneReport, dry_run: bool, view: &RenderContext) -> String {
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::Digest;
-    use crate::job::report::pruned::SweepCounts;
+    use crate::job::report::pruned::{RetentionRule, SweepCounts};
 
     fn verdict(n: u8, time: &str, rules: &[RetentionRule]) -> RetentionVerdict {
         RetentionVerdict {

@@ -3,8 +3,7 @@
 use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::ADVICE;
-use crate::job::report::restored::{RestoreReport, RestoredSnapshot};
-use crate::job::restore::RestoreProblemKind;
+use crate::job::report::restored::{RestoreProblemKind, RestoreReport, RestoredSnapshot};
 use crate::repo::entry::TreePath;
 use crate::tree::write::{MetadataFailure, MetadataKind};
 

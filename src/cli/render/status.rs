@@ -5,7 +5,8 @@ use super::{RenderContext, warning};
 use crate::cli::units::relative;
 use crate::job::health::{self, Severity};
 use crate::job::report::RunOutcome;
-use crate::job::report::whoami::{RoleInfo, RoleState, RoleWarning, RunStep, WhoamiReport};
+use crate::job::report::run_summary::RunStep;
+use crate::job::report::whoami::{RoleInfo, RoleState, RoleWarning, WhoamiReport};
 
 /// The mark of an empty cell.
 const NONE: &str = "-";

@@ -7,10 +7,11 @@ use super::{
     no_schedule, node_context, render, verbs,
 };
 use crate::config::RoleSettings;
-use crate::job::admission::error::GuardError;
+use crate::job::error::GuardError;
+
 use crate::job::exec::{self, ExecError, ExecOutcome, ExecStopCause};
-use crate::job::node::known_repository;
 use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::repository::known_repository;
 use crate::journal::state::JournalView;
 
 /// Runs a command, if this node is active for the role. A command for a slot is reported like a backup.

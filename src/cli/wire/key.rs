@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::{CommandContext, DaemonClient, Error, node_context, open, verbs};
 use crate::config::{KeySource, RoleSettings};
 use crate::job::admission::guard;
+use crate::job::keys;
+use crate::job::keys::rotate::{KeyRotator, RotateRequest, rotate};
 use crate::job::node::context::NodeContext;
 use crate::job::operate::OperatorContext;
 use crate::job::report::setup::KeyReport;
-use crate::job::repository::keys;
-use crate::job::rotate::{KeyRotator, RotateRequest, rotate};
 
 /// Shows or changes the keys of a repository. `None`: the key was written to standard output, which must contain
 /// nothing else.

@@ -4,214 +4,44 @@
 //! before it appends anything. Only then may a takeover happen.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use crate::config::{LeaseKind, RoleSettings, Settings, StoreUrl};
-use crate::env::Env;
-use crate::job::admission::error::GuardError;
-use crate::job::backup::request::BackupRequest;
-use crate::job::backup::{BackupError, BackupOptions, CommittedBackup, RoleJournal};
+use crate::config::{LeaseKind, RoleSettings, Settings};
+use crate::job::admission::lease::{self, LeaseDuration};
+use crate::job::admission::reason::{GuardOutcome, NoCommitReason, report_without_commit};
+use crate::job::admission::role_journal::RoleJournal;
+use crate::job::error::{BackupError, GuardError};
+use crate::job::local_state::{LocalState, LockError};
 use crate::job::node::context::NodeContext;
-use crate::job::node::heartbeat::{self, Heartbeat};
-use crate::job::node::known_repository::{self, RepositoryLocation};
-use crate::job::node::local_state::{LocalState, LockError};
 use crate::job::node::progress::JobPhase;
-use crate::job::node::watchdog::{WatchedRun, run_watched};
-use crate::job::node::{leases, presence, stall};
-use crate::job::report::{ByteCounts, RoleReport, RunOutcome};
+use crate::job::node::{presence, stall};
+use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::repository::known_repository::{self, RepositoryLocation};
 use crate::job::repository::open::Repository;
-use crate::journal::log::AppendError;
 use crate::journal::state::JournalView;
 use crate::repo::object_keys;
-use crate::repo::pack::PACK_TARGET_BYTES;
 use crate::role::election::{
-    self, ElectionInputs, ElectionOutcome, ElectionState, Eligibility, LeaseView, RetakeReason, RolePause,
-    StandbyReason, UnknownReason,
+    self, ElectionInputs, ElectionOutcome, ElectionState, Eligibility, LeaseView, RetakeReason, StandbyReason,
+    UnknownReason,
 };
 use crate::role::lease::keep_alive::{self, LeaseKeepAlive, LostTo};
 use crate::role::lease::{LeaseHolder, LeaseReply};
 use crate::role::permit::Candidacy;
 use crate::role::probe::{self, ProbeAssessment};
 use crate::role::slot::{Slot, SlotSchedule};
-use crate::store::counting::{CountingStore, RequestCounts, ResponseCounter, StoreCounters};
+use crate::store::counting::{CountingStore, ResponseCounter, StoreCounters};
 use crate::store::{Store, StoreError};
-
-/// Maximum number of decisions of one run. Each one after the first follows a record that another process appended
-/// before this run could.
-const DECISIONS_MAX: u32 = 4;
 
 /// Number of requests for a lease in the bucket whose outcome is unknown. The lease sends each write once, so without a
 /// retry one lost answer would cost the run.
 const LEASE_ATTEMPTS: u32 = 3;
 
-/// Why a run ended without a commit although it did not fail. `cli` renders it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoCommitReason {
-    /// This node stands by.
-    Standby(StandbyReason, Vec<probe::ProbeResult>),
-    /// It is unknown whether this node is active.
-    Unknown(UnknownReason, Vec<probe::ProbeResult>),
-    /// It is unknown whether this node is active, because no request for its lease was answered.
-    LeaseUnknown {
-        /// Where the lease is.
-        lease: LeaseKind,
-        /// Result of the last attempt.
-        why: String,
-    },
-    /// Another node took the role, and this run has no reason to take it back.
-    Conflict {
-        /// Label of the other node.
-        holder: String,
-    },
-    /// The slot that is due is committed already.
-    SlotCommitted {
-        /// The due slot.
-        slot: Timestamp,
-    },
-    /// No slot has been due yet.
-    NothingDue,
-    /// The command of an earlier call is still running on this node.
-    CommandRunning {
-        /// The process that started it.
-        pid: Option<String>,
-    },
-    /// Another process of this node is working for the role: a run for the slot is in progress.
-    AlreadyRunning {
-        /// The process that works for the role.
-        pid: Option<String>,
-    },
-    /// Another node had the role last, and this kind of work is no reason to take the role over.
-    HeldBy {
-        /// Label of the other node.
-        holder: String,
-    },
-    /// Two machines use this node's ID.
-    Cloned,
-    /// A person paused the role.
-    Paused(RolePause),
-    /// Another process got the lease during this run, and has not appended a record yet.
-    LeaseLost(Option<LeaseHolder>),
-    /// This node's clock and the store's are too far apart.
-    ClockOff {
-        /// Store time minus this node's time.
-        offset: SignedDuration,
-    },
-}
-
-/// Called when it is certain that a run begins, with the journal as it was before and the run's slot.
-pub type BeginCallback<'a> = &'a (dyn Fn(&JournalView, Option<Timestamp>) + Sync);
-
-/// A report, and the reason if there was no commit.
-pub type GuardOutcome = (RoleReport, Option<NoCommitReason>);
-
-/// Backs up `role` if this node is active for it. The store is connected to only if the probes do not rule this node
-/// out, so a standby whose disk is not mounted stands by like any other.
-pub async fn backup(
-    runner: &NodeContext,
-    settings: &Settings,
-    role: &RoleSettings,
-    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
-    request: BackupRequest,
-    begins: BeginCallback<'_>,
-) -> Result<GuardOutcome, GuardError> {
-    // The child token is set by an interrupt of the operator, by the loss of the lease, and by a stall.
-    let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
-    let work = back_up(runner, settings, role, connect, request, begins);
-    run_result(run_watched(runner, stall_limit(role, settings), &|_| {}, work).await)
-}
-
 /// Counts the store's answers as progress of the run.
 pub(crate) fn store_answers(runner: &NodeContext) -> ResponseCounter {
     ResponseCounter { count: Arc::clone(&runner.progress.steps), is_progress: |key| !object_keys::is_live(key) }
-}
-
-/// How long a run of this role may go without progress.
-pub(crate) fn stall_limit(role: &RoleSettings, settings: &Settings) -> Duration {
-    stall::stall_limit(role.stall_timeout, settings.store.limit_upload, PACK_TARGET_BYTES)
-}
-
-/// The result of a watched run. A run that completed keeps its result even if it was reported as stalled, and so does
-/// an error that settles what became of the record.
-pub(crate) fn run_result<T>(watched: WatchedRun<Result<T, GuardError>>) -> Result<T, GuardError> {
-    let knows = |error: &GuardError| {
-        let GuardError::Backup(BackupError::Append(error)) = error else { return false };
-        matches!(error, AppendError::Unknown { .. } | AppendError::Fenced(_))
-    };
-    match (watched.done, watched.stall) {
-        (Some(Ok(done)), _) => Ok(done),
-        (Some(Err(error)), stall) if stall.is_none() || knows(&error) => Err(error),
-        (_, Some(stall)) => Err(BackupError::Stalled(stall).into()),
-        (_, None) => unreachable!("only a run that stalled is not waited for"),
-    }
-}
-
-async fn back_up(
-    runner: &NodeContext,
-    settings: &Settings,
-    role: &RoleSettings,
-    connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
-    request: BackupRequest,
-    begins: BeginCallback<'_>,
-) -> Result<GuardOutcome, GuardError> {
-    let started = runner.env.clock.boottime();
-    let ended_early = |(report, reason): GuardOutcome| {
-        let duration = runner.env.clock.boottime().saturating_sub(started);
-        Ok((RoleReport { duration, ..report }, reason))
-    };
-    let approach = match precheck(runner, settings, role, connect, request.scheduled).await? {
-        Ok(approach) => approach,
-        Err(refused) => return ended_early(refused),
-    };
-    let Precheck { repository, plan, mut assessment, counters } = approach;
-    let scheduled = request.scheduled;
-    let stays = request.occasion();
-    // Without probes only the journal says which node has the role, as for a command.
-    if stays.is_some()
-        && role.eligible.is_none()
-        && let Some(refused) = held_elsewhere(runner, role, &repository).await?
-    {
-        return ended_early(refused);
-    }
-    let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion: stays };
-    let mut decisions = 0;
-    let (report, reason) = loop {
-        let admitted = match Box::pin(guard.admit(assessment)).await? {
-            Admission::Refused(refused) => break *refused,
-            Admission::Active(admitted) => admitted,
-        };
-        let AdmittedRun { opening, candidacy, slot, keeper } = *admitted;
-        let slot = slot.map(|slot| slot.at);
-        let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != runner.node.id);
-        if let Some(holder) = holder
-            && slot.is_none()
-            && role.eligible.is_none()
-            && decisions == 0
-        {
-            tracing::warn!(
-                "role {}: node {} had it last, and this run takes it over; --require-active leaves it there",
-                role.name,
-                holder.node.name
-            );
-        }
-        begins(opening.view(), slot);
-        let ask = BackupOptions { slot, rehash: request.rehash, own_places: own_paths(runner, settings) };
-        let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lease_lost(keeper.as_ref()))).await;
-        release(keeper).await;
-        decisions += 1;
-        match done {
-            // Another process wrote first, without a takeover: the slot may be committed by now, or the role paused.
-            Err(GuardError::Backup(BackupError::Append(AppendError::Moved(_)))) if decisions < DECISIONS_MAX => {
-                assessment = until_cancelled(runner, async { Ok(run_probes(runner, role, slot).await) }).await?;
-            }
-            done => break done?,
-        }
-    };
-    let duration = runner.env.clock.boottime().saturating_sub(started);
-    Ok((with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
 }
 
 /// A role's opened repository, and what is known before its journal is read.
@@ -299,15 +129,6 @@ pub(crate) async fn open(
     let repository = opened.map_err(|error| place.refine_error(env, Some(state_dir), error))?;
     place.remember(env, state_dir, &repository)?;
     Ok(repository)
-}
-
-/// Completes a report with the run's duration, its requests, and the doubt about the clock that dated its records.
-pub fn with_measurements(report: RoleReport, duration: Duration, counts: &RequestCounts, env: &Env) -> RoleReport {
-    let wrote = report.snapshot.is_some() || report.takeover;
-    let clock_doubt = env.clock_doubts.of(&report.role).filter(|_| wrote);
-    let uploaded = if report.snapshot.is_some() { counts.bytes_up } else { report.bytes.uploaded };
-    let bytes = ByteCounts { uploaded, ..report.bytes };
-    RoleReport { duration, requests: counts.requests(), bytes, clock_doubt, ..report }
 }
 
 /// Permission to work, with everything that was opened on the way to it.
@@ -533,7 +354,7 @@ impl<'a> RoleGuard<'a> {
 
     /// Requests the role's lease.
     async fn acquire(&self) -> Result<Result<LeaseKeepAlive, LeaseRefusal>, GuardError> {
-        let mut lease = leases::role_lease(self.runner, self.role, self.repository, leases::LeaseDuration::Run).await?;
+        let mut lease = lease::role_lease(self.runner, self.role, self.repository, LeaseDuration::Run).await?;
         // Only a lease in the bucket is watched: the lease of a dead holder runs out after a TTL that may have begun a
         // moment ago. Etcd knows at once which sessions are alive.
         let ttl = self.role.bucket_lease_ttl;
@@ -553,44 +374,6 @@ impl<'a> RoleGuard<'a> {
                 // No holder was seen, and this process does not hold it either.
                 LeaseReply::Free => Err(LeaseRefusal::Unreachable("it is free, and was not given".to_owned())),
             });
-        }
-    }
-
-    /// Backs up until it is done, or until `lost` reports that another process has the lease.
-    pub async fn back_up(
-        &self,
-        opening: RoleJournal<'a>,
-        candidacy: &Candidacy,
-        ask: &BackupOptions,
-        lost: impl Future<Output = LostTo>,
-    ) -> Result<GuardOutcome, GuardError> {
-        let start_by = self.plan.as_ref().and_then(|plan| Some(plan.start_by(plan.slot_at(ask.slot?)?)));
-        let cause = heartbeat::HeartbeatSlot { slot: ask.slot, start_by };
-        let _beat = Heartbeat::start(self.runner, self.role, self.repository, cause);
-        let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
-        let (result, lost_to) = tokio::select! {
-            biased;
-            result = &mut work => (result, None),
-            to = lost => {
-                self.runner.cancel.cancel();
-                ((&mut work).await, Some(to))
-            }
-        };
-        drop(work);
-        match (result, lost_to) {
-            (Ok(done), _) => Ok((report_of_commit(self.role, done, ask.slot), None)),
-            (Err(BackupError::Interrupted | BackupError::Append(AppendError::Expired)), Some(to)) => {
-                // The new holder of the lease may not have appended anything yet; the journal tells whether this run is
-                // fenced.
-                let opening = RoleJournal::open(self.runner, self.repository).await?;
-                match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {
-                    Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
-                    None => {
-                        Ok((report_without_commit(self.role, RunOutcome::Unknown), Some(NoCommitReason::LeaseLost(to))))
-                    }
-                }
-            }
-            (Err(error), _) => Err(error.into()),
         }
     }
 }
@@ -620,7 +403,7 @@ pub async fn release(keeper: Option<LeaseKeepAlive>) {
 }
 
 /// Runs work that has not changed anything yet, and ends it when `cancel` is set.
-async fn until_cancelled<T>(
+pub(crate) async fn until_cancelled<T>(
     runner: &NodeContext,
     work: impl Future<Output = Result<T, GuardError>>,
 ) -> Result<T, GuardError> {
@@ -629,15 +412,6 @@ async fn until_cancelled<T>(
         result = work => result,
         () = runner.cancel.cancelled() => Err(BackupError::Interrupted.into()),
     }
-}
-
-/// Paths of this node's own data: a store in a directory, and the state directory. Both may lie inside a source.
-pub fn own_paths(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
-    let store = match &settings.store.url {
-        StoreUrl::Dir(path) => Some(path.clone()),
-        StoreUrl::S3 { .. } => None,
-    };
-    store.into_iter().chain([runner.state_dir.clone()]).filter(|path| path.is_absolute()).collect()
 }
 
 /// Runs the probes of `role`; `None` if the role has none.
@@ -694,46 +468,5 @@ pub(crate) fn slot_plan(
     }
 }
 
-/// The report of a run that committed nothing.
-fn report_without_commit(role: &RoleSettings, outcome: RunOutcome) -> RoleReport {
-    RoleReport::nothing(role.name.clone(), outcome)
-}
-
-fn report_of_commit(role: &RoleSettings, done: CommittedBackup, slot: Option<Timestamp>) -> RoleReport {
-    let unchanged = done.previous.as_ref().is_some_and(|p| p.root == done.snapshot.root);
-    RoleReport {
-        outcome: if unchanged { RunOutcome::Unchanged } else { RunOutcome::Committed },
-        snapshot: Some(done.snapshot.id),
-        previous: done.previous.map(|p| p.time),
-        term: Some(done.snapshot.term),
-        slot,
-        takeover: done.takeover,
-        files: done.files,
-        bytes: done.bytes,
-        problems: done.problems,
-        problem_count: done.problem_count,
-        empty_sources: done.empty_sources,
-        loss: done.loss,
-        ..RoleReport::nothing(role.name.clone(), RunOutcome::Committed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::Seq;
-    use crate::job::node::stall::RunStall;
-
-    #[test]
-    fn what_is_known_of_a_commit_is_not_hidden_by_a_stall() {
-        let stall = || Some(RunStall { silent: Duration::from_mins(15), last: None, store_error: None });
-        let settled = |done| run_result(WatchedRun { done, stall: stall() }).map_err(|error| error.to_string());
-        assert_eq!(settled(Some(Ok(7))), Ok(7), "it is committed");
-        let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };
-        let text = unknown.to_string();
-        assert_eq!(settled(Some(Err(BackupError::Append(unknown).into()))), Err(text));
-        let stalled = Err("made no progress for 15m: the store was waited for".to_owned());
-        assert_eq!(settled(Some(Err(BackupError::Interrupted.into()))), stalled);
-        assert_eq!(settled(None), stalled);
-    }
-}
+/// Called when it is certain that a run begins, with the journal as it was before and the run's slot.
+pub type BeginCallback<'a> = &'a (dyn Fn(&JournalView, Option<Timestamp>) + Sync);

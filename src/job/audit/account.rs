@@ -14,9 +14,10 @@ use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::audited::{
     AttemptEnd, AuditFinding, AuditNote, AuditReport, CommitInfo, NodeShare, SlotAttempt,
 };
+use crate::job::report::run_summary::RunSummary;
 use crate::job::report::verified::DamagedObject;
-use crate::job::report::whoami::{RoleWarning, RunSummary};
-use crate::job::verify::MISSING;
+use crate::job::report::whoami::RoleWarning;
+use crate::job::verify::error::MISSING;
 use crate::journal::future_dates;
 use crate::journal::record::{Record, RecordBody, TakeoverReason};
 use crate::journal::state::{CommandEnd, JournalPause, JournalState, JournalView};

@@ -9,8 +9,8 @@ use std::ops::Bound;
 use jiff::Timestamp;
 
 use crate::ids::{InstanceId, ScheduleId, Term};
-use crate::job::audit::pauses::PauseHistory;
 use crate::job::health::RunningBackup;
+use crate::job::health::pauses::PauseHistory;
 use crate::job::report::audited::{AttemptEnd, AuditFinding, AuditNote, CommitInfo, SlotAttempt, SlotCounts};
 use crate::job::report::whoami::RecentSlots;
 use crate::journal::state::{JournalState, JournalView};

@@ -7,13 +7,15 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::config::Schedule;
 use crate::ids::{Digest, InstanceId, NodeId, Seq};
-use crate::job::backup::BackupOptions;
+use crate::job::backup::request::BackupOptions;
+
 use crate::job::node::context::NodeContext;
 use crate::job::operate::OperatorContext;
 use crate::job::report::audited::{AuditFinding, AuditNote};
+use crate::job::report::run_summary::RunStep;
+
 use crate::job::report::snapshot::EmptySources;
 use crate::job::report::verified::{DamageKind, DamagedObject};
-use crate::job::report::whoami::RunStep;
 use crate::job::report::{PROBLEMS_MAX, RunOutcome};
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::testing::JobFixture;

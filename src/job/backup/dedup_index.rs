@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::ids::{ChunkId, IndexId, PackId};
-use crate::job::admission::session;
-use crate::job::admission::session::RoleSession;
+use crate::job::admission::session::{self, RoleSession};
 use crate::job::backup::lost_content::{HealingSummary, LostContent};
-use crate::job::backup::{BackupError, indexes, inventory, orphans};
+use crate::job::backup::{indexes, inventory, orphans};
+use crate::job::error::BackupError;
 use crate::journal::log::Journal;
 use crate::journal::state::JournalView;
 use crate::repo::crypto::DerivedKeys;

@@ -10,8 +10,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::config::DumpSettings;
+use crate::job::backup::shared::PipelineContext;
 use crate::job::backup::worker::{EntryResult, ReadWorker};
-use crate::job::backup::{BackupError, PipelineContext};
+use crate::job::error::{BackupError, DumpError};
 use crate::job::node::stall::{RunActivity, check_interval};
 use crate::process::{self, CommandBuilder, ProcessTree, UserAccount};
 use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath};
@@ -21,37 +22,6 @@ const STDERR_TAIL: usize = 2000;
 
 /// Interval at which a running command is checked for an interrupt.
 const POLL: Duration = Duration::from_millis(100);
-
-/// Why a dump failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DumpError {
-    /// The name leads out of the snapshot, or into a source.
-    #[error("is no name for a file of the snapshot, or stands inside a source")]
-    Name,
-    /// The user does not exist.
-    #[error("there is no user {0}")]
-    User(String),
-    /// The command could not be started.
-    #[error("could not be started: {0}")]
-    Start(std::io::Error),
-    /// The output could not be read.
-    #[error("its output could not be read: {0}")]
-    Read(std::io::Error),
-    /// The command failed.
-    #[error("{status}{}", if stderr.is_empty() { String::new() } else { format!(": {stderr}") })]
-    Status {
-        /// The exit status or signal.
-        status: String,
-        /// The end of its standard error.
-        stderr: String,
-    },
-    /// The command succeeded without output.
-    #[error("it ended well and printed nothing")]
-    Empty,
-    /// The command ran too long and was killed.
-    #[error("killed after {}", humantime::format_duration(*.0))]
-    Timeout(Duration),
-}
 
 /// Runs one dump command and stores its output.
 pub(crate) fn run(

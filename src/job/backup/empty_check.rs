@@ -1,7 +1,7 @@
 //! Decides whether an empty result can be intended: a source without files is probably an unmounted volume, and a
 //! snapshot without files is not a backup, unless the config allows it. Pure.
 
-use crate::job::backup::BackupError;
+use crate::job::error::BackupError;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::problem::PathProblem;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::job::backup::BackupError;
 use crate::job::backup::tree_cache::{CacheReader, CachedEntry};
+use crate::job::error::BackupError;
 use crate::repo::entry::ManifestEntry;
 use crate::repo::reader::{ManifestReader, RepositoryReadError};
 

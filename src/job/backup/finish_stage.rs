@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::ids::ChunkId;
+use crate::job::backup::shared::PipelineContext;
 use crate::job::backup::tree_cache::CacheWriter;
 use crate::job::backup::walk_stage::{LargeFile, PendingResult};
 use crate::job::backup::worker::{ChunkWriter, EntryResult, ReadWorker};
-use crate::job::backup::{BackupError, PipelineContext};
+use crate::job::error::BackupError;
 use crate::job::node::progress::JobProgress;
 use crate::job::report::{FileCounts, PROBLEMS_MAX};
 use crate::repo::entry::{EntryKind, TreePath};

@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use crate::config::RoleSettings;
 use crate::env::LockGuard;
 use crate::ids::Term;
-use crate::job::backup::{BackupError, CommittedBackup};
-use crate::job::exec::deadline_passed;
+use crate::job::backup::outcome::CommittedBackup;
+use crate::job::error::{BackupError, HookError};
+use crate::job::local_state::LockError;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
-use crate::job::node::local_state::LockError;
+use crate::job::node::deadline::deadline_passed;
 use crate::job::node::progress::JobProgress;
 use crate::job::node::stall::{RunActivity, check_interval};
 use crate::journal::log::AppendError;
@@ -38,41 +39,6 @@ const DRAIN: Duration = Duration::from_millis(200);
 
 /// Interval at which a lock of another process of this node is tried again.
 const POLL: Duration = Duration::from_millis(100);
-
-/// Why a hook failed.
-#[derive(Debug, thiserror::Error)]
-pub enum HookError {
-    /// The hook could not be started, or its start could not be saved.
-    #[error("hook {hook}: {error}")]
-    Start {
-        /// Name of the hook.
-        hook: &'static str,
-        /// Error of the operating system.
-        error: io::Error,
-    },
-    /// The hook ended with a failure.
-    #[error("hook {hook}: {}", match ended { ProcessExit::Exit(code) => format!("exit code {code}"), ProcessExit::Signal(n) => format!("ended by signal {n}") })]
-    Failed {
-        /// Name of the hook.
-        hook: &'static str,
-        /// How its process ended.
-        ended: ProcessExit,
-    },
-    /// The hook exceeded its time limit.
-    #[error("hook {hook}: killed after {}", humantime::format_duration(*after))]
-    Timeout {
-        /// Name of the hook.
-        hook: &'static str,
-        /// Its time limit.
-        after: Duration,
-    },
-    /// The run that the hook belongs to was to end.
-    #[error("hook {hook}: ended, because the run was to end")]
-    Stopped {
-        /// Name of the hook.
-        hook: &'static str,
-    },
-}
 
 /// The saved state of an open pair.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

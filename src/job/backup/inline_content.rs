@@ -2,38 +2,23 @@
 //! one task without threads. Every decision on what is stored, reused and named is the same as in a run over a tree.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Debug;
-
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 
 use crate::ids::{ChunkId, PackId};
 use crate::job::admission::session::RoleSession;
-use crate::job::backup::BackupError;
 use crate::job::backup::dedup_index::{DedupIndex, IndexLoadOptions, IndexLoader};
 use crate::job::backup::entry_stream::next_readable;
 use crate::job::backup::finish_stage::BackupStats;
 use crate::job::backup::pipeline::PipelineOutput;
+use crate::job::error::BackupError;
+use crate::job::node::context::InlineContent;
 use crate::job::node::progress::JobProgress;
 use crate::journal::state::Snapshot;
-use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, TreePath, UnixNanos};
+use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, UnixNanos};
 use crate::repo::manifest::{ManifestChunkSink, ManifestWriter};
 use crate::repo::object_keys;
 use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable, PackedFrame};
 use crate::repo::reader::RepositoryReader;
-use crate::role::permit::Permit;
 use crate::tree::compare::{self, PathChange};
-
-/// Content that is passed in memory.
-pub trait InlineContent: Debug + Send + Sync {
-    /// Resolves when the files can be read. For content that hangs it never does.
-    fn ready(&self) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    /// The current files, for a run under this permit.
-    fn files(&self, permit: &Permit) -> BTreeMap<TreePath, Bytes>;
-}
 
 /// Collects new chunks of one kind into a pack.
 struct PackWriter<'a> {

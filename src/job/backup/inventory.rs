@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::ids::PackId;
-use crate::job::backup::BackupError;
 use crate::job::backup::lost_content::{self, LostContent, PackListing};
+use crate::job::error::BackupError;
 use crate::job::verify::content;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::ChunkIndex;

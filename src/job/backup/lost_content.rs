@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use crate::ids::{ChunkId, PackId};
-use crate::job::node::local_state::IndexComparison;
+use crate::job::local_state::saved_state::IndexComparison;
 use crate::repo::index::ChunkIndex;
 use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::ids::PackId;
-use crate::job::backup::BackupError;
+use crate::job::error::BackupError;
 use crate::job::verify::content;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::ChunkIndex;

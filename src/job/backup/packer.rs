@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::ids::{IndexId, PackId};
-use crate::job::backup::{BackupError, PipelineContext};
+use crate::job::backup::shared::PipelineContext;
+use crate::job::error::BackupError;
 use crate::job::node::progress::JobProgress;
 use crate::repo::index::{self, encode_index};
 use crate::repo::object_keys;

@@ -17,17 +17,19 @@ use tokio::sync::mpsc;
 use crate::config::DumpSettings;
 use crate::ids::{ChunkId, IndexId};
 use crate::job::backup::dedup_index::DedupIndex;
+use crate::job::backup::dump;
 use crate::job::backup::empty_check::SourceCount;
 use crate::job::backup::entry_stream::{EntryBlocks, EntryStream};
 use crate::job::backup::finish_stage::{BackupStats, FinishStage, FinishedManifest};
 use crate::job::backup::lost_content::HealingSummary;
 use crate::job::backup::mounts::MountTracker;
 use crate::job::backup::packer::{self, PackerInput, PackerOutput};
+use crate::job::backup::shared::PipelineContext;
 use crate::job::backup::tree_cache::CacheWriter;
 use crate::job::backup::unreadable::UnreadableDirs;
 use crate::job::backup::walk_stage::{StageOutputs, WalkStage, WalkStats};
 use crate::job::backup::worker::{ChunkWriter, EntryResult, ReadWorker};
-use crate::job::backup::{BackupError, PipelineContext, dump};
+use crate::job::error::{BackupError, DumpError};
 use crate::repo::entry::TreePath;
 use crate::repo::pack::PackTable;
 use crate::store::Store;
@@ -211,7 +213,7 @@ fn run_dumps(
         let done = dump::run(shared, &mut worker, (name, dump), environment, allow_empty)?;
         let inside = |path: &TreePath| shared.roots.paths().any(|s| path.starts_with(s) || s.starts_with(path));
         if done.entry.as_ref().is_some_and(|e| inside(&e.path)) {
-            return Err(BackupError::Dump { name: (*name).to_owned(), error: dump::DumpError::Name });
+            return Err(BackupError::Dump { name: (*name).to_owned(), error: DumpError::Name });
         }
         extra.push(done);
     }

@@ -1,5 +1,8 @@
 //! What an operator requests from a run.
 
+use std::path::PathBuf;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::role::election::RetakeReason;
@@ -21,4 +24,15 @@ impl BackupRequest {
     pub(crate) fn occasion(self) -> Option<RetakeReason> {
         (self.require_active && !self.scheduled).then_some(RetakeReason::None)
     }
+}
+
+/// Options of a run beyond the role's settings.
+#[derive(Debug, Clone, Default)]
+pub struct BackupOptions {
+    /// Slot of the run.
+    pub slot: Option<Timestamp>,
+    /// Read every file, whatever the tree cache says.
+    pub rehash: bool,
+    /// Paths that are never part of a backup: a store inside a source would grow with each run.
+    pub own_places: Vec<PathBuf>,
 }

@@ -1,12 +1,11 @@
 //! The context that all stages of a run share: keys, clocks, the sources, and whether the run is stopped.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::env::Env;
-use crate::job::backup::BackupError;
-use crate::job::backup::worker::WorkerCounters;
+use crate::job::error::BackupError;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::{JobProgress, UninterruptibleGuard};
 use crate::repo::crypto::DerivedKeys;
@@ -83,4 +82,11 @@ impl PipelineContext {
             _ => Ok(()),
         }
     }
+}
+
+/// Counts of all workers.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerCounters {
+    pub(crate) read_bytes: AtomicU64,
+    pub(crate) new_bytes: AtomicU64,
 }

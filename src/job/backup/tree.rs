@@ -15,10 +15,10 @@ use crate::job::backup::dedup_index::{DedupIndex, IndexLoadOptions, IndexLoader}
 use crate::job::backup::entry_stream::EntryBlocks;
 use crate::job::backup::mounts::MountTracker;
 use crate::job::backup::pipeline::{self, PipelineInput, PipelineOutput};
-use crate::job::backup::shared::BufferPool;
+use crate::job::backup::request::BackupOptions;
+use crate::job::backup::shared::{BufferPool, PipelineContext, WorkerCounters};
 use crate::job::backup::tree_cache::{CacheReader, CacheWriter};
-use crate::job::backup::worker::WorkerCounters;
-use crate::job::backup::{BackupError, BackupOptions, PipelineContext};
+use crate::job::error::BackupError;
 use crate::job::node::stall::RunActivity;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::TreePath;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::file;
 use crate::ids::{ChunkId, Digest, RepoId, Seq};
+use crate::job::error::CacheError;
 use crate::repo::codec::{ByteReader, decode_error, put_varint};
 use crate::repo::entry::{ManifestEntry, UnixNanos};
 use crate::repo::{DecodeError, segment};
@@ -159,17 +160,6 @@ fn header(bound: CacheSnapshot, nodes_at: u64) -> Vec<u8> {
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
     blake3::hash(bytes).as_bytes()[..CHECKSUM_LEN].try_into().expect("a hash is longer than a checksum")
-}
-
-/// Why a cache cannot be used. It is dropped, and the run starts again without it.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// The file cannot be read.
-    #[error("the tree cache cannot be read: {0}")]
-    Io(#[from] io::Error),
-    /// The content of the file is damaged.
-    #[error("the tree cache is damaged: {0}")]
-    Damaged(#[from] DecodeError),
 }
 
 /// Reads a cache block by block.

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
 use fastcdc::v2020::FastCDC;
@@ -12,11 +12,12 @@ use crate::ids::ChunkId;
 use crate::job::backup::dedup_index::DedupIndex;
 use crate::job::backup::entry_decision::EntryDecision;
 use crate::job::backup::packer::PackerInput;
-use crate::job::backup::{BackupError, PipelineContext};
+use crate::job::backup::shared::PipelineContext;
+use crate::job::error::BackupError;
 use crate::job::node::progress::JobProgress;
 use crate::job::node::stall::RunActivity;
-use crate::job::restore::layout::FileLayout;
 use crate::repo::entry::{EntryKind, Extent, ManifestEntry, TreePath, UnixNanos};
+use crate::repo::file_layout::FileLayout;
 use crate::repo::format::ChunkerParams;
 use crate::repo::pack::{ChunkEntry, FRAME_TARGET_BYTES, FrameCompressor, PackedFrame};
 use crate::tree::compare::CachedStat;
@@ -202,13 +203,6 @@ struct FileReadResult {
     len: u64,
     /// The file was written to meanwhile.
     changed: bool,
-}
-
-/// Counts of all workers.
-#[derive(Debug, Default)]
-pub(crate) struct WorkerCounters {
-    pub(crate) read_bytes: AtomicU64,
-    pub(crate) new_bytes: AtomicU64,
 }
 
 /// Computes chunk IDs, claims chunks, and collects new ones into frames.

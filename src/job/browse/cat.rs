@@ -6,10 +6,12 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{BrowseError, not_found};
 use crate::ids::ChunkId;
-use crate::job::restore::layout::FileLayout;
+use crate::job::browse::error::BrowseError;
+
+use crate::job::browse::path_hint::not_found;
 use crate::repo::entry::{EntryKind, TreePath};
+use crate::repo::file_layout::FileLayout;
 use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
 /// Frames that are fetched ahead of the output. A frame has a few MiB.

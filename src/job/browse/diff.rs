@@ -3,8 +3,10 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::{BrowseError, ItemCallback, not_found, path_after_subtree};
+use super::path_after_subtree;
 use crate::ids::ChunkId;
+use crate::job::browse::error::{BrowseError, ItemCallback};
+use crate::job::browse::path_hint::not_found;
 use crate::job::report::browse::{DiffChange, DiffLine};
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::manifest::ManifestWalk;

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::{BrowseError, ItemCallback};
 use crate::ids::ChunkId;
+use crate::job::browse::error::{BrowseError, ItemCallback};
 use crate::job::report::browse::FindMatch;
 use crate::journal::state::Snapshot;
 use crate::repo::entry::{EntryKind, ManifestEntry};

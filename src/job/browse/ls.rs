@@ -1,7 +1,9 @@
 //! `ls`: the entries of a directory, or all entries below it.
 
-use super::{BrowseError, ItemCallback, ManifestCursor, not_found, path_after_subtree};
+use super::{ManifestCursor, path_after_subtree};
 use crate::ids::ChunkId;
+use crate::job::browse::error::{BrowseError, ItemCallback};
+use crate::job::browse::path_hint::not_found;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::reader::RepositoryReader;
 

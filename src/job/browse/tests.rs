@@ -7,9 +7,13 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::ids::ChunkId;
+use crate::job::browse::error::{BrowseError, PathHint};
 use crate::job::repository::read_only::{JournalEntry, ReadOnlyRepository};
 use crate::job::testing::{JobFixture, noise};
 use crate::journal::state::Snapshot;
+use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::repo::reader::{RepositoryReadError, RepositoryReader};
 
 /// Number of manifest chunks that were read since the last call.
 fn reads(reader: &RepositoryReader) -> u64 {

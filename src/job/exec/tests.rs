@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{Schedule, StoreUrl};
-use crate::job::backup::RoleJournal;
+use crate::job::admission::role_journal::RoleJournal;
+
 use crate::job::testing::JobFixture;
 
 /// Runs a shell script for the fixture's role.

@@ -6,7 +6,9 @@ use super::*;
 use crate::config::{KeySource, LeaseKind, RoleSettings, Schedule};
 use crate::ids::{InstanceId, NodeId, RepoId, Seq};
 use crate::job::report::RunOutcome;
-use crate::job::report::whoami::{ProbeVerdict, RunStep};
+use crate::job::report::run_summary::RunStep;
+
+use crate::job::report::whoami::ProbeVerdict;
 use crate::journal::record::WriterNode;
 
 fn at(minutes: i64) -> Timestamp {

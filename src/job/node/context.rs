@@ -1,19 +1,24 @@
 //! The node and the process that do the work, with what they need for it.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{InstanceId, Term};
-use crate::job::backup::InlineContent;
+use crate::job::local_state::process_memory::ProcessMemory;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::leases::LeaseSessions;
-use crate::job::node::local_state::ProcessMemory;
 use crate::job::node::progress::JobProgress;
 use crate::journal::record::WriterNode;
+use crate::repo::entry::TreePath;
+use crate::role::permit::Permit;
 use crate::role::probe::{CommandVariables, HostProbeRunner, ProbeRunner};
 
 /// One process of this node, in which jobs for roles run.
@@ -63,4 +68,15 @@ impl NodeContext {
         let (node, environment) = (self.node.name.clone(), role.environment.clone());
         CommandVariables { node, role: role.name.clone(), term, slot, environment }
     }
+}
+
+/// Content that is passed in memory.
+pub trait InlineContent: Debug + Send + Sync {
+    /// Resolves when the files can be read. For content that hangs it never does.
+    fn ready(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// The current files, for a run under this permit.
+    fn files(&self, permit: &Permit) -> BTreeMap<TreePath, Bytes>;
 }

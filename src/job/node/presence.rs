@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::LeaseKind;
 use crate::ids::{Digest, InstanceId, NodeId, RoleName};
 use crate::job::health::RunningBackup;
-use crate::job::node::authors::boot::{self, BootEvidence};
+use crate::job::local_state::LocalState;
+use crate::job::local_state::authors::boot_evidence::{self, BootEvidence};
+use crate::job::local_state::run_failure::RunFailure;
+use crate::job::local_state::saved_state::LastAnnouncement;
 use crate::job::node::context::NodeContext;
 use crate::job::node::heartbeat;
-use crate::job::node::local_state::LocalState;
-use crate::job::node::run_failure::{RunFailure, RunFailureFile};
+use crate::job::node::run_failure_file::RunFailureFile;
 use crate::job::report::whoami::{PeerInfo, PeerPresence, RoleWarning};
 use crate::job::repository::open::Repository;
 use crate::repo::crypto::DerivedKeys;
@@ -28,9 +30,6 @@ use crate::repo::{mac_line, object_keys};
 use crate::role::clone_detection;
 use crate::store::{SizeLimit, StoreError};
 use crate::text;
-
-/// Interval at which a node that is there repeats unchanged information.
-pub const INTERVAL: SignedDuration = SignedDuration::from_hours(1);
 
 /// A node that has published nothing for this long counts as gone.
 pub const GONE: SignedDuration = SignedDuration::from_hours(24 * 7);
@@ -72,39 +71,6 @@ struct PresenceRecord {
     /// machine.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     noted: bool,
-}
-
-/// What this node remembers about its last announcement.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastAnnouncement {
-    what: Digest,
-    at: Timestamp,
-    /// The process that wrote the object that was there before, if it is none of this node's: it announced itself as
-    /// this node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    stranger: Option<InstanceId>,
-    /// The announcement before that one also found a foreign process.
-    #[serde(default)]
-    again: bool,
-    /// The mark of the notes in memory by which that was found; `None`: they were not complete.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mark: Option<u64>,
-    /// The processes of this node that may have written the current object; `None`: unknown.
-    #[serde(default)]
-    by: Option<Vec<InstanceId>>,
-}
-
-impl LastAnnouncement {
-    /// Whether the announcement must be repeated or updated.
-    fn is_due(&self, what: Digest, now: Timestamp) -> bool {
-        // A clock that was set back makes it due as well.
-        self.what != what || now.duration_since(self.at).abs() >= INTERVAL
-    }
-
-    /// The foreign process that repeatedly announces itself as this node.
-    pub fn twin(&self) -> Option<InstanceId> {
-        self.stranger.filter(|_| self.again)
-    }
 }
 
 /// Publishes that this node is there, by which `lease` it excludes others, and how its last run failed, if that is due.
@@ -175,7 +141,7 @@ pub(crate) async fn announce(
         put_failure(runner, repository, word).await;
         return None;
     }
-    let noted = boot::note_in_boot_dir(&local, runner.instance).await.is_some();
+    let noted = boot_evidence::note_in_boot_dir(&local, runner.instance).await.is_some();
     match word.write(runner, repository, if noted { PresenceTrace::Memory } else { PresenceTrace::Disk }).await {
         Ok(()) => Some(LastAnnouncement { what, at: now, stranger, again, mark, by: Some(vec![runner.instance]) }),
         Err(error) => {
@@ -353,14 +319,20 @@ pub(crate) fn config_drift(peer: &PeerInfo, config_hash: &str) -> Option<RoleWar
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::local_state::process_memory::ProcessMemory;
+    use crate::job::local_state::saved_state::ANNOUNCEMENT_INTERVAL;
+    use crate::job::node::run_failure_file::RunFailureFile;
     use crate::job::report::RunOutcome;
-    use crate::job::report::whoami::RunStep;
+    use crate::job::report::run_summary::RunStep;
     use crate::job::testing::JobFixture;
 
     #[test]
     fn a_node_of_the_same_name_that_is_seen_no_more_is_what_this_one_was() {
-        let (before, born, after) =
-            (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + INTERVAL, Timestamp::UNIX_EPOCH + INTERVAL * 2);
+        let (before, born, after) = (
+            Timestamp::UNIX_EPOCH,
+            Timestamp::UNIX_EPOCH + ANNOUNCEMENT_INTERVAL,
+            Timestamp::UNIX_EPOCH + ANNOUNCEMENT_INTERVAL * 2,
+        );
         let peer = |name: &str, seen| {
             let node = PeerInfo {
                 id: NodeId([2; 16]),
@@ -379,7 +351,7 @@ mod tests {
 
     /// As if the last announcement were longer ago than the interval.
     fn long_ago(announced: LastAnnouncement) -> LastAnnouncement {
-        LastAnnouncement { at: announced.at - INTERVAL, ..announced }
+        LastAnnouncement { at: announced.at - ANNOUNCEMENT_INTERVAL, ..announced }
     }
 
     async fn tell(
@@ -551,11 +523,8 @@ mod tests {
                 .map(|failure| failure.error)
         };
         for instance in [5, 6, 7] {
-            let run = NodeContext {
-                instance: InstanceId([instance; 8]),
-                memory: crate::job::node::local_state::ProcessMemory::default(),
-                ..rig.runner()
-            };
+            let run =
+                NodeContext { instance: InstanceId([instance; 8]), memory: ProcessMemory::default(), ..rig.runner() };
             RunFailureFile::of_node(&run, role).add(RunFailure {
                 outcome: RunOutcome::Failed,
                 step: RunStep::Run,

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::RepositoryReadError;
 use super::plan::PackAction;
 use super::usage::RepositoryUsage;
-use super::{PruneError, RepositoryReadError};
 use crate::ids::{ChunkId, PackId};
 use crate::job::admission::session::RoleSession;
-use crate::job::backup::BackupError;
+use crate::job::error::BackupError;
 use crate::job::node::progress::JobProgress;
+use crate::job::prune::error::PruneError;
 use crate::repo::object_keys;
 use crate::repo::pack::{ChunkEntry, FRAME_TARGET_BYTES, FrameCompressor, PackBuilder, PackTable};
 

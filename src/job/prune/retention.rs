@@ -18,39 +18,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::RetentionPolicy;
+use crate::job::report::pruned::{KeepReason, RetentionRule};
 use crate::role::clock_tolerance;
-
-/// Why a snapshot is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetentionRule {
-    /// It is among the newest `last` snapshots.
-    Last,
-    /// It is the newest snapshot of its hour.
-    Hourly,
-    /// It is the newest snapshot of its day.
-    Daily,
-    /// It is the newest snapshot of its week, which begins on Monday.
-    Weekly,
-    /// It is the newest snapshot of its month.
-    Monthly,
-    /// It is the newest snapshot of its year.
-    Yearly,
-    /// It is within the configured duration before the newest snapshot.
-    Within,
-    /// It is dated in the future.
-    Future,
-    /// It is the newest complete snapshot: the ones after it lack entries that could not be read.
-    Complete,
-}
-
-/// One reason to keep a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeepReason {
-    /// The rule that keeps the snapshot.
-    pub rule: RetentionRule,
-    /// The snapshot is the oldest of all, and the rule keeps it because the rule's number is not used up.
-    pub oldest: bool,
-}
 
 /// For snapshots with these times, oldest first: the reasons to keep each of them. No reason means that it is removed.
 pub fn decide(keep: &RetentionPolicy, times: &[Timestamp], now: Timestamp, zone: &TimeZone) -> Vec<Vec<KeepReason>> {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::PruneError;
 use crate::ids::Seq;
 use crate::job::admission::session::RoleSession;
-use crate::job::backup::BackupError;
+use crate::job::error::BackupError;
+use crate::job::prune::error::PruneError;
 use crate::job::report::pruned::SweepCounts;
 use crate::journal::record::{RecordBody, SweepBody};
 use crate::repo::object_keys;

@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::config::StoreUrl;
 use crate::ids::{ChunkId, IndexId};
-use crate::job::backup::BackupOptions;
+use crate::job::backup::request::BackupOptions;
+
 use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
 use crate::journal::record::{BeginBody, EndBody};

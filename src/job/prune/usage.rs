@@ -6,9 +6,11 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 
+use super::RepositoryReadError;
 use super::plan::PackUsage;
-use super::{PruneError, RepositoryReadError};
 use crate::ids::{ChunkId, IndexId, PackId};
+use crate::job::prune::error::PruneError;
+
 use crate::job::repository::open::Repository;
 use crate::journal::state::{JournalState, Snapshot};
 use crate::repo::index::ChunkIndex;
@@ -172,7 +174,7 @@ impl RepositoryUsage {
     /// Objects older than `age` that no record names.
     pub(super) fn orphans(&self, now: Timestamp, age: SignedDuration) -> OrphanObjects {
         let old = |object: &ObjectMeta| now.duration_since(object.modified) >= age;
-        let packs = self.unnamed_packs.iter().filter(|(_, object)| old(object)).take(super::PACKS_MAX / 2);
+        let packs = self.unnamed_packs.iter().filter(|(_, object)| old(object)).take(PACKS_MAX / 2);
         OrphanObjects {
             bytes: packs.clone().map(|(_, object)| object.size).sum(),
             packs: packs.map(|(id, _)| *id).collect(),
@@ -180,3 +182,6 @@ impl RepositoryUsage {
         }
     }
 }
+
+/// The most packs that one prune condemns, so that its record stays below 300 KB. The next prune continues.
+pub(crate) const PACKS_MAX: usize = 8192;

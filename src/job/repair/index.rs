@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::RepairError;
 use super::losses::{self, WalkedSnapshots};
 use crate::ids::{ChunkId, Digest, IndexId, PackId};
 use crate::job::backup::orphans;
+use crate::job::repair::error::RepairError;
 use crate::job::report::repaired::{RepairFinding, SnapshotLoss};
 use crate::job::repository::open::Repository;
 use crate::job::verify::content;

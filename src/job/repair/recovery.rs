@@ -11,14 +11,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::RepairError;
 use crate::config::{JournalPlacement, KeySource};
 use crate::env::Env;
 use crate::ids::{KeyId, RepoId, RoleName, Seq};
-use crate::job::node::known_repository::RepositoryLocation;
-use crate::job::node::local_state::LocalState;
+use crate::job::local_state::LocalState;
+use crate::job::repair::error::RepairError;
+
 use crate::job::report::repaired::FormatSource;
 use crate::job::repository::journal_access::JournalAccess;
+use crate::job::repository::known_repository::RepositoryLocation;
 use crate::job::repository::open::{
     KeySlotList, KeySlotTrial, OpenError, Repository, StoredKeySlot, read_secret, slots_to_try,
 };

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::snapshot::EmptySources;
-use super::whoami::RunSummary;
 use crate::ids::{Digest, RoleName, Seq, Term};
+use crate::job::report::run_summary::RunSummary;
 
 /// Result of an audit for the time since some instant.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::ids::{Digest, RoleName};
-use crate::job::prune::retention::KeepReason;
+
 use crate::journal::state::Snapshot;
 
 /// Result of a prune of one role, or of its dry run.
@@ -77,4 +77,36 @@ pub struct SweepCounts {
     pub indexes: u64,
     /// Condemned packs whose grace period is not over.
     pub waiting: u64,
+}
+
+/// Why a snapshot is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetentionRule {
+    /// It is among the newest `last` snapshots.
+    Last,
+    /// It is the newest snapshot of its hour.
+    Hourly,
+    /// It is the newest snapshot of its day.
+    Daily,
+    /// It is the newest snapshot of its week, which begins on Monday.
+    Weekly,
+    /// It is the newest snapshot of its month.
+    Monthly,
+    /// It is the newest snapshot of its year.
+    Yearly,
+    /// It is within the configured duration before the newest snapshot.
+    Within,
+    /// It is dated in the future.
+    Future,
+    /// It is the newest complete snapshot: the ones after it lack entries that could not be read.
+    Complete,
+}
+
+/// One reason to keep a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepReason {
+    /// The rule that keeps the snapshot.
+    pub rule: RetentionRule,
+    /// The snapshot is the oldest of all, and the rule keeps it because the rule's number is not used up.
+    pub oldest: bool,
 }

@@ -10,7 +10,7 @@ use super::snapshot::SnapshotInfo;
 use crate::config::LeaseKind;
 use crate::file::access::FileExposure;
 use crate::ids::{InstanceId, NodeId, RepoId, RoleName, Seq, Term};
-use crate::job::report::RunOutcome;
+use crate::job::report::run_summary::RunSummary;
 use crate::job::report::snapshot::EmptySources;
 use crate::journal::future_dates::FutureDates;
 use crate::repo::format::JournalLocation;
@@ -285,41 +285,6 @@ pub struct PeerPresence {
     /// Its last failed run, encrypted.
     #[serde(skip)]
     pub failure: Option<String>,
-}
-
-/// The step of a run that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunStep {
-    /// The run itself.
-    #[default]
-    Run,
-    /// Becoming the active node: taking the lease, or appending the takeover. If the end is not known, the lease was
-    /// not obtained.
-    Takeover,
-    /// A command of `exec --scheduled`, recorded in the journal.
-    Command,
-}
-
-/// The end of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunSummary {
-    /// The label of the node that ran it.
-    pub node: String,
-    /// The outcome of the run.
-    pub outcome: RunOutcome,
-    /// The step that ended it.
-    pub step: RunStep,
-    /// When it ended.
-    pub time: Timestamp,
-    /// The slot of the run.
-    pub slot: Option<Timestamp>,
-    /// Why nothing was committed; empty after a commit.
-    pub error: String,
-    /// Number of consecutive failures.
-    pub failures: u32,
-    /// The number of the newest commit's record that the node knew at that time.
-    pub after: Option<u64>,
 }
 
 /// Why slots were missed, as far as one node can see.

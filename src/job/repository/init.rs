@@ -6,8 +6,10 @@
 //! objects that are put at the same time.
 
 mod claim;
+pub mod error;
+pub(crate) mod new_object;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,106 +19,21 @@ use crate::config::{JournalPlacement, KeySource};
 use crate::env::Env;
 use crate::file;
 use crate::ids::{RepoId, RoleName, Seq};
-use crate::job::node::disk_reserve;
-use crate::job::node::known_repository::RepositoryLocation;
 use crate::job::report::setup::InitRoleReport;
+use crate::job::repository::disk_reserve;
+use crate::job::repository::init::error::InitError;
+use crate::job::repository::init::new_object::put_new;
 use crate::job::repository::journal_access::JournalAccess;
+use crate::job::repository::known_repository::RepositoryLocation;
 use crate::job::repository::open::{OpenError, Repository, SecretFileError, read_secret};
 use crate::journal::etcd_head::EtcdHeadError;
-use crate::journal::register::RegisterError;
 use crate::repo::crypto::{Cipher, DerivedKeys};
 use crate::repo::format::{self, ChunkerParams, JournalLocation, RepositoryFormat};
 use crate::repo::keyring::{Keyring, RepositoryKey};
 use crate::repo::keyslot::{KeySlot, SlotSecret};
 use crate::repo::object_keys;
-use crate::store::proof::{self, ProofFailure};
-use crate::store::{ObjectMeta, PutOutcome, SizeLimit, Store, StoreError, list_filtered, put_idempotent};
-
-/// Size limit for reading back what [`put_new`] wrote: formats and key slots.
-const PUT_NEW_MAX: SizeLimit = SizeLimit::FORMAT;
-
-/// Number of attempts of a put with unknown outcome before `init` gives up.
-const PUT_ATTEMPTS: u32 = 5;
-
-/// Why `init` did not create a repository.
-#[derive(Debug, thiserror::Error)]
-pub enum InitError {
-    /// The repository that is there cannot be opened.
-    #[error("{0}")]
-    Open(#[from] OpenError),
-    /// A request to the store failed.
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    /// No repository is there, although this node knows one.
-    #[error("{store} has no repository of role {role}, and this node knows one there ({repository}): is it mounted?")]
-    Gone {
-        /// Store in which the repository is missing.
-        store: String,
-        /// Role of the missing repository.
-        role: RoleName,
-        /// ID of the missing repository.
-        repository: RepoId,
-    },
-    /// It is unknown whether this node knows a repository there.
-    #[error(
-        "which repository this node knows in {store} cannot be read, so whether one is missing there cannot be told: {error}"
-    )]
-    Unread {
-        /// Store whose known repository cannot be read.
-        store: String,
-        /// Error of reading the state directory.
-        error: std::io::Error,
-    },
-    /// The prefix holds something other than a repository.
-    #[error("{store} holds {key}, but no repository: refusing to make one over it")]
-    NotEmpty {
-        /// Store with the foreign objects.
-        store: String,
-        /// Key of the first object that was found.
-        key: String,
-    },
-    /// The store does not keep the conditions that a journal needs.
-    #[error("{store} cannot hold a journal: {failure}")]
-    Proof {
-        /// Store that failed the proof.
-        store: String,
-        /// How the store broke the condition.
-        failure: ProofFailure,
-    },
-    /// The proof was inconclusive: it is unknown whether the store can hold a journal.
-    #[error("whether {store} can hold a journal cannot be told: {failure}")]
-    Unproved {
-        /// Store whose proof was inconclusive.
-        store: String,
-        /// Answer or failure that left the proof inconclusive.
-        failure: ProofFailure,
-    },
-    /// The journal cannot be in the place that the config or `format` names.
-    #[error("{0}")]
-    Seat(#[from] EtcdHeadError),
-    /// A request to etcd failed.
-    #[error("{0}")]
-    Register(#[from] RegisterError),
-    /// The key file could not be created.
-    #[error("{}: {error}", path.display())]
-    KeyFile {
-        /// Path of the key file.
-        path: PathBuf,
-        /// Error of the operating system.
-        error: std::io::Error,
-    },
-    /// A key from `key export` opens one repository and cannot create one.
-    #[error("{} holds the exported key of one repository; making a new one takes a key file or a passphrase", .0.display())]
-    ExportedKey(PathBuf),
-    /// It is unknown whether an object was written.
-    #[error("whether {key} was written cannot be told: {why}")]
-    Unknown {
-        /// Key of the object.
-        key: String,
-        /// What came instead of an answer.
-        why: String,
-    },
-}
+use crate::store::proof::{self};
+use crate::store::{ObjectMeta, SizeLimit, Store, list_filtered};
 
 /// Refuses to create a repository where this node knows one that is missing now: the file system is not mounted, or the
 /// store was emptied. `store` is `None` if it is a directory that does not exist.
@@ -279,29 +196,6 @@ async fn refuse_remains(store: &dyn Store, role: &RoleName) -> Result<(), InitEr
         Err(e) if e.is_not_found() => Ok(()),
         Err(e) => Err(e.into()),
     }
-}
-
-/// Puts an object whose content no other process writes. Returns whether the stored object is this one; otherwise
-/// another one is there.
-pub(in crate::job) async fn put_new(store: &dyn Store, key: &str, object: Vec<u8>) -> Result<bool, InitError> {
-    let object = Bytes::from(object);
-    let mut last = String::new();
-    for _ in 0..PUT_ATTEMPTS {
-        match put_idempotent(store, key, object.clone()).await {
-            Ok(PutOutcome::Created) => return Ok(true),
-            Ok(PutOutcome::Exists) => return Ok(store.get(key, PUT_NEW_MAX).await? == object),
-            Ok(PutOutcome::Unknown { why }) => last = why,
-            Err(error) if last.is_empty() => return Err(error.into()),
-            // A refusal says nothing about an earlier put that may still be in flight.
-            Err(error) => last = error.to_string(),
-        }
-        match store.get(key, PUT_NEW_MAX).await {
-            Ok(there) => return Ok(there == object),
-            Err(e) if e.is_not_found() => {}
-            Err(e) => last = e.to_string(),
-        }
-    }
-    Err(InitError::Unknown { key: key.to_owned(), why: last })
 }
 
 /// The configured secret. A missing key file is created, since nothing has been encrypted with it yet. Also returns

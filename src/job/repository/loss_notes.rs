@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::ids::Digest;
-use crate::job::node::local_state::LocalState;
+use crate::job::local_state::LocalState;
 use crate::job::repository::open::Repository;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::loss::{LOST_NAMED_MAX, PackLosses};

@@ -14,7 +14,7 @@ use crate::config::KeySource;
 use crate::file;
 use crate::file::access::{self, FileExposure};
 use crate::ids::{KeyGeneration, KeyId, RepoId, RoleName};
-use crate::job::node::local_state::LocalState;
+use crate::job::local_state::LocalState;
 use crate::journal::record::{Record, RecordBody};
 use crate::repo::crypto::{Cipher, DerivedKeys};
 use crate::repo::format::{FormatError, RepositoryFormat};

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::env::Env;
 use crate::ids::{Digest, InstanceId, NodeId, PackId, RoleName, Seq};
-use crate::job::node::local_state::LocalState;
+use crate::job::local_state::LocalState;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::repository::open::Repository;
 use crate::journal::log::{Journal, JournalError};

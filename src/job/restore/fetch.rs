@@ -1,67 +1,22 @@
 //! Fetching the frames of a batch, also if a prune has moved them. A frame that another batch has fetched recently, or
 //! is fetching, is not fetched again.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::sync::watch;
 
-use super::plan::{FrameKey, FrameRequest, FrameSet, KEPT_BYTES};
-use super::shared::{FileChunk, RestoreContext, WriteBatch, WriteJob, lock};
-use super::{ChunkLocation, RestoreProblemKind, SourceError, SourceErrorKind};
+use super::plan::{FrameKey, FrameRequest, FrameSet};
+use super::shared::{FileChunk, RestoreContext, WriteBatch, WriteJob};
 use crate::ids::ChunkId;
 use crate::job::node::progress::JobProgress;
+use crate::job::report::restored::RestoreProblemKind;
+use crate::job::restore::frame_cache::FrameSender;
+use crate::job::restore::source::{ChunkLocation, SourceError, SourceErrorKind};
 
 /// Concurrent requests of one batch. Frames scattered over old packs are fetched in a few round trips; neighbours are
 /// one request anyway.
 const REQUESTS: usize = 4;
-
-/// The frames of the last batches, fetched or being fetched.
-#[derive(Debug, Default)]
-pub(super) struct FrameCache(Mutex<CachedFrames>);
-
-#[derive(Debug, Default)]
-struct CachedFrames {
-    /// The most recently used frame comes last.
-    frames: VecDeque<(FrameKey, FrameReceiver, u64)>,
-    bytes: u64,
-}
-
-/// Receives a frame as soon as it has been fetched. Closed without one if the fetch failed.
-type FrameReceiver = watch::Receiver<Option<Bytes>>;
-
-/// Sends a frame to the batches that wait for it.
-type FrameSender = watch::Sender<Option<Bytes>>;
-
-impl FrameCache {
-    /// Takes from `set` the frames that are fetched or being fetched. The caller must fetch the rest, and send them to
-    /// later batches.
-    fn claim(&self, set: &mut FrameSet) -> (HashMap<FrameKey, FrameReceiver>, HashMap<FrameKey, FrameSender>) {
-        let (mut coming, mut claimed) = (HashMap::new(), HashMap::new());
-        let mut kept = lock(&self.0);
-        set.leave_out(|key, plain| {
-            if let Some(at) = kept.frames.iter().position(|(there, ..)| *there == key) {
-                let found = kept.frames.remove(at).expect("it was found there");
-                coming.insert(key, found.1.clone());
-                kept.frames.push_back(found);
-                return true;
-            }
-            let (sender, receiver) = watch::channel(None);
-            claimed.insert(key, sender);
-            kept.frames.push_back((key, receiver, plain));
-            kept.bytes += plain;
-            while kept.bytes > KEPT_BYTES
-                && let Some((.., plain)) = kept.frames.pop_front()
-            {
-                kept.bytes -= plain;
-            }
-            false
-        });
-        (coming, claimed)
-    }
-}
 
 /// A batch with the frames that could be fetched.
 pub(super) struct FetchedBatch {

@@ -13,13 +13,19 @@ use rustix::fs::SeekFrom;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::layout::FileLayout;
 use super::plan::BATCH_ITEMS;
 use super::select::{EntrySelection, EntrySelector};
 use super::shared::{FileChunk, FileJob, FileState, PendingDir, RestoreContext, WriteBatch, WriteJob};
-use super::{ChunkLocation, OverwritePolicy, RestoreError, RestoreProblemKind};
 use crate::ids::ChunkId;
 use crate::job::node::progress::JobProgress;
+use crate::job::report::restored::RestoreProblemKind;
+use crate::repo::file_layout::FileLayout;
+
+use crate::job::restore::error::RestoreError;
+
+use crate::job::restore::options::OverwritePolicy;
+
+use crate::job::restore::source::ChunkLocation;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::tree::temporary;
 use crate::tree::write::{ExistingObject, MetadataKind, WriteErrorKind};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::ChunkLocation;
 use crate::ids::PackId;
+use crate::job::restore::source::ChunkLocation;
 
 /// Limit of plain bytes that a batch needs at once. Several batches are in memory at the same time, see
 /// [`super::FETCH_AHEAD`]; together they stay within about 64 MiB.

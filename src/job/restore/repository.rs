@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ChunkLocation, EntryReader, SnapshotSource, SourceError, SourceErrorKind};
 use crate::ids::{ChunkId, PackId};
 use crate::job::browse::{self, path_after_subtree};
 use crate::job::repository::read_only::ReadOnlyRepository;
+use crate::job::restore::source::{ChunkLocation, EntryReader, SnapshotSource, SourceError, SourceErrorKind};
 use crate::journal::log::Journal;
 use crate::journal::state::JournalView;
 use crate::repo::crypto::DerivedKeys;
@@ -296,7 +296,9 @@ impl RepositoryEntries {
 mod tests {
     use super::*;
     use crate::env::Env;
-    use crate::job::restore::{RestoreOptions, restore};
+    use crate::job::restore::options::RestoreOptions;
+    use crate::job::restore::restore;
+    use crate::job::restore::source::SourceErrorKind;
     use crate::job::testing::{JobFixture, noise};
 
     async fn paths(rig: &JobFixture, source: &RepositorySource, wanted: &[&str]) -> Vec<String> {

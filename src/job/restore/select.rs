@@ -1,6 +1,7 @@
 //! Decides what of a snapshot is restored, and what of the target may be deleted. Pure.
 
-use super::{RestoreError, RestoreOptions};
+use crate::job::restore::error::RestoreError;
+use crate::job::restore::options::RestoreOptions;
 use crate::repo::entry::TreePath;
 use crate::tree::exclude::ExcludePatterns;
 
@@ -104,6 +105,7 @@ impl EntrySelector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::restore::options::RestoreOptions;
 
     fn path(text: &str) -> TreePath {
         TreePath::new(text).unwrap()

@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::fetch::FrameCache;
-use super::layout::FileLayout;
 use super::plan::FrameSet;
 use super::select::RestoreScope;
-use super::{
-    ChunkLocation, RestoreBytes, RestoreCounts, RestoreError, RestoreOptions, RestoreProblem, RestoreProblemKind,
-    RestoreReport, SnapshotSource,
-};
 use crate::ids::ChunkId;
 use crate::job::node::progress::JobProgress;
 use crate::job::report::PROBLEMS_MAX;
+use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind, RestoreReport};
+use crate::job::restore::error::RestoreError;
+use crate::job::restore::frame_cache::{FrameCache, lock};
+use crate::job::restore::options::RestoreOptions;
+use crate::job::restore::source::{ChunkLocation, SnapshotSource};
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::repo::file_layout::FileLayout;
 use crate::tree::write::{ExistingObject, NewFile, RestoreTarget, WriteErrorKind};
 
 /// Maximum number of failed names that are kept for their hard links. Beyond it no further link is made: it could lead
@@ -165,10 +165,6 @@ impl RestoreContext {
         report.problems.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(report)
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A directory in whose tree work is left. The last one to leave it sets its metadata. So directories get theirs after

@@ -13,9 +13,11 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::*;
-use crate::repo::entry::{EntryKind, Extent, OwnerAndMode, UnixNanos, Xattr};
 use fake::{Fake, List};
+
+use super::*;
+use crate::job::report::restored::RestoreCounts;
+use crate::repo::entry::{EntryKind, Extent, OwnerAndMode, UnixNanos, Xattr};
 
 fn path(text: impl Into<Vec<u8>>) -> TreePath {
     TreePath::new(text).unwrap()

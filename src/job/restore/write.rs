@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::Receiver;
 
 use super::fetch::FetchedBatch;
-use super::shared::{FileChunk, FileJob, RestoreContext, WriteJob, lock};
-use super::{OverwritePolicy, RestoreError, RestoreProblemKind};
+use super::shared::{FileChunk, FileJob, RestoreContext, WriteJob};
 use crate::job::node::progress::JobProgress;
+use crate::job::report::restored::RestoreProblemKind;
+use crate::job::restore::error::RestoreError;
+use crate::job::restore::frame_cache::lock;
+use crate::job::restore::options::OverwritePolicy;
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::tree::write::{ExistingObject, NewFile, PlaceOutcome, WriteErrorKind};
 

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::damage_log::{DamageLog, DamageNumber};
-use super::{VerifyError, object_trouble};
 use crate::ids::ChunkId;
+use crate::job::verify::error::{VerifyError, object_trouble};
 use crate::journal::state::Snapshot;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};

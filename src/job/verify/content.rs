@@ -11,12 +11,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::damage_log::DamageLog;
 use super::inventory;
-use super::{VerifyError, object_trouble};
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, PackId};
 use crate::job::node::progress::JobProgress;
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::open::Repository;
+use crate::job::verify::error::{VerifyError, object_trouble};
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::ChunkIndex;
 use crate::repo::object_keys;

@@ -10,10 +10,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::damage_log::DamageLog;
-use super::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::ids::{Digest, Seq, Term};
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::open::Repository;
+use crate::job::verify::error::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::journal::emptied;
 use crate::journal::error::JournalError;
 use crate::journal::record::{self, Record, RecordBody, RecordError, TakeoverReason};

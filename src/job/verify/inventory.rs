@@ -6,10 +6,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::damage_log::DamageLog;
 use super::history::JournalHistory;
-use super::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::ids::{IndexId, PackId};
 use crate::job::report::verified::DamageKind;
 use crate::job::repository::open::Repository;
+use crate::job::verify::error::{MISSING, VerifyError, each_listed, object_trouble};
 use crate::repo::index::{ChunkIndex, decode_index};
 use crate::repo::object_keys;
 use crate::repo::pack::PackTable;

@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 
 use super::damage_log::DamageLog;
-use super::{VerifyError, object_trouble};
 use crate::ids::{ChunkId, PackId, RoleName};
 use crate::job::node::progress::JobProgress;
 use crate::job::report::verified::DamageKind;
+use crate::job::verify::error::{VerifyError, object_trouble};
 use crate::journal::state::Snapshot;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};

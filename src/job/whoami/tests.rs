@@ -1,5 +1,6 @@
 //! Over real repositories, probes that are real commands, and stores that do not answer.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use async_trait::async_trait;
@@ -8,7 +9,8 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::config::{KeySource, Schedule, StoreUrl};
-use crate::job::backup::BackupOptions;
+use crate::job::backup::request::BackupOptions;
+use crate::job::local_state::run_failure::RunFailure;
 use crate::job::report::whoami::StateReason;
 use crate::job::testing::JobFixture;
 use crate::store::{

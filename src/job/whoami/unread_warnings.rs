@@ -3,12 +3,12 @@
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use super::PART_PATIENCE;
 use crate::env::Env;
-use crate::job::node::known_repository::RepositoryLocation;
-use crate::job::node::run_failure::RunFailureFile;
+use crate::job::node::run_failure_file::RunFailureFile;
 use crate::job::report::whoami::{RoleWarning, UnreadableInput};
+use crate::job::repository::known_repository::RepositoryLocation;
 use crate::outage::no_answer_text;
 use crate::role::identity;
 use crate::store::Store;
@@ -43,6 +43,9 @@ pub(super) fn unread_local_files(env: &Env, state_dir: &Path, place: &Repository
         .map(|error| unread_file(UnreadableInput::Repository, &error));
     [identity, last_run, repository].into_iter().flatten().collect()
 }
+
+/// Longest wait for each additional input: if one does not come, the report on this node is still complete.
+pub(crate) const PART_PATIENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 //! The state of a node for a role, from the election, the lease and the daemon.
 
-use super::DaemonRoleStatus;
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::NodeId;
 use crate::job::report::whoami::{ProbeReport, ProbeVerdict, RoleState, StateReason};
+use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 use crate::role::election::{self, ElectionHistory, StandbyReason, UnknownReason};
 use crate::role::lease::LeaseReply;
 use crate::role::probe;

@@ -8,9 +8,11 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ids::{ChunkId, NodeId};
-use crate::job::backup::{BackupOptions, CommittedBackup};
+use crate::job::backup::outcome::CommittedBackup;
+use crate::job::backup::request::BackupOptions;
+use crate::job::local_state::LocalState;
+use crate::job::local_state::saved_state::{IndexComparison, SavedState};
 use crate::job::node::context::NodeContext;
-use crate::job::node::local_state::{IndexComparison, LocalState};
 use crate::job::report::LossReport;
 use crate::job::report::verified::VerifyReport;
 use crate::job::repository::loss_notes;
@@ -116,7 +118,7 @@ async fn a_lost_pack_comes_back_whoever_finds_it() {
                     }
                     "a broken run" => {
                         let memory = local(&rig).load(rig.node);
-                        local(&rig).save(&crate::job::node::local_state::SavedState { clean: None, ..memory }).unwrap();
+                        local(&rig).save(&SavedState { clean: None, ..memory }).unwrap();
                     }
                     _ => next_day(&rig),
                 }
@@ -282,7 +284,7 @@ async fn a_listing_that_lacks_what_is_there_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prune_moves_nothing_out_of_what_is_lost_and_drops_it_when_it_is_replaced() {
     use crate::config::{RetentionPolicy, RoleSettings};
-    use crate::job::backup::RoleJournal;
+    use crate::job::admission::role_journal::RoleJournal;
     use crate::job::prune::prune_admitted;
     let mut rig = rig().await;
     rig.write("gone", noise(9, 2 * MIB));

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use crate::config::TakeoverTrust;
 use crate::env::{Clock, HostClock};
 use crate::ids::NodeId;
-use crate::job::backup::CommittedBackup;
+use crate::job::backup::outcome::CommittedBackup;
 use crate::job::report::FileCounts;
 use crate::job::testing::{JobFixture, noise};
 use crate::repo::entry::TreePath;

@@ -16,7 +16,7 @@ use super::*;
 use crate::env::Env;
 use crate::ids::PackId;
 use crate::job::backup::dedup_index::KnownChunks;
-use crate::job::backup::shared::BufferPool;
+use crate::job::backup::shared::{BufferPool, WorkerCounters};
 use crate::job::node::cancel::CancelToken;
 use crate::job::testing::noise;
 use crate::repo::crypto::Cipher;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{InitError, PUT_ATTEMPTS, put_new};
 use crate::ids::RoleName;
+use crate::job::repository::init::error::InitError;
+use crate::job::repository::init::new_object::{PUT_ATTEMPTS, put_new};
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::OpenError;
 use crate::journal::etcd_head::EtcdHeadError;

@@ -15,7 +15,9 @@ use crate::env::Clock;
 use crate::ids::{ClusterId, NodeId, Seq, Term};
 use crate::job::operate::adopt::adopt;
 use crate::job::operate::{OperatorContext, RoleChange};
-use crate::job::repository::init::{InitError, init};
+use crate::job::repository::init::error::InitError;
+
+use crate::job::repository::init::init;
 use crate::job::testing::JobFixture;
 use crate::journal::head_state::HeadConflict;
 use crate::journal::log::{AppendError, UnfencedAction};

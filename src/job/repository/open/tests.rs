@@ -3,12 +3,13 @@
 use super::*;
 use crate::config::{StoreSettings, StoreUrl};
 use crate::ids::Seq;
-use crate::job::node::known_repository::RepositoryLocation;
-use crate::job::repair::RepairError;
+use crate::job::repair::error::RepairError;
+
+use crate::job::keys::{self, KeysError};
 use crate::job::repair::recovery::{RecoveryInputs, open_damaged};
 use crate::job::report::setup::KeyChange;
 use crate::job::repository::journal_access::JournalAccess;
-use crate::job::repository::keys::{self, KeysError};
+use crate::job::repository::known_repository::RepositoryLocation;
 use crate::job::testing::JobFixture;
 use crate::store::counting::CountingStore;
 

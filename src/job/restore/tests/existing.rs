@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
+use crate::job::report::restored::{RestoreBytes, RestoreCounts};
+use crate::job::restore::options::OverwritePolicy;
 
 fn touch(path: &Path, mtime: UnixNanos) {
     let time = std::time::UNIX_EPOCH + Duration::from_nanos(mtime.0 as u64);

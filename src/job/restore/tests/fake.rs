@@ -4,7 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
+use bytes::Bytes;
+
 use super::*;
+use crate::ids::{ChunkId, PackId};
+use crate::job::restore::source::{ChunkLocation, SourceError, SourceErrorKind};
 
 /// Fixed sizes, small enough that a file of a few MB has many of each.
 pub(super) const CHUNK: usize = 16 << 10;

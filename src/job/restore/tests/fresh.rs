@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::job::report::restored::{RestoreBytes, RestoreProblemKind};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_entry_comes_back() {

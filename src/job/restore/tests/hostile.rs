@@ -1,8 +1,12 @@
 //! Contradictory manifests, damaged repositories, and symbolic or hard links planted by other users.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::ids::PackId;
+use crate::job::restore::options::OverwritePolicy;
+use crate::tree::write::WriteErrorKind;
 
 /// A target, and beside it a directory that must stay unchanged.
 fn stage() -> (tempfile::TempDir, PathBuf, PathBuf) {

@@ -3,9 +3,11 @@
 
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
+use crate::job::restore::options::OverwritePolicy;
 
 /// The directory of the test; set only in the child process.
 const STAGE: &str = "RUNNER_TEST_STAGE";

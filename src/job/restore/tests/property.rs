@@ -4,6 +4,7 @@ use proptest::collection::btree_map;
 use proptest::prelude::*;
 
 use super::*;
+use crate::job::report::restored::RestoreBytes;
 
 #[derive(Debug, Clone)]
 enum Node {

@@ -11,8 +11,10 @@ use jiff::SignedDuration;
 use super::*;
 use crate::ids::RoleName;
 use crate::job::health::{Severity, severity};
-use crate::job::node::local_state::LocalState;
-use crate::job::repository::init::{InitError, refuse_gone};
+use crate::job::local_state::LocalState;
+use crate::job::repository::init::error::InitError;
+
+use crate::job::repository::init::refuse_gone;
 use crate::job::testing::JobFixture;
 use crate::job::whoami::tests::{LONG, ask, identify, settings};
 use crate::repo::object_keys;

@@ -10,8 +10,7 @@ use std::path::Path;
 
 use crate::env::{BootDir, Env};
 use crate::ids::{InstanceId, RepoId, Seq};
-use crate::job::node::authors::{AuthorNote, AuthorNotes, RecordedAuthors};
-use crate::job::node::local_state::LocalState;
+use crate::job::local_state::authors::{AuthorNote, AuthorNotes, RecordedAuthors};
 
 /// Maximum number of processes. Above it the oldest are dropped.
 const PROCESSES_MAX: usize = 1024;
@@ -114,61 +113,12 @@ impl BootAuthorNotes {
     }
 }
 
-/// Notes that a process is about to append record `seq`: in memory if possible, and in the state directory.
-///
-/// # Errors
-/// The note cannot be written in the state directory.
-pub(crate) async fn note_author(local: &LocalState, instance: InstanceId, seq: Seq) -> io::Result<()> {
-    let boot = note_in_boot_dir(local, instance).await;
-    local.authors().note(AuthorNote { instance, seq, boot }).await
-}
-
-/// Notes a process in memory only. Returns the mark of the notes, or `None` if they cannot be written.
-pub(crate) async fn note_in_boot_dir(local: &LocalState, instance: InstanceId) -> Option<u64> {
-    let noted = match local.boot_notes() {
-        Ok(notes) => notes.note(instance).await,
-        Err(error) => Err(error),
-    };
-    noted.inspect_err(|error| tracing::debug!("the notes in memory of who appends: {error}")).ok()
-}
-
-/// What the notes in memory say about the processes that write with this node's ID.
-#[derive(Debug)]
-pub(crate) struct BootEvidence {
-    /// The noted processes of this machine.
-    pub(crate) own: Vec<InstanceId>,
-    /// The mark of the notes, or why they are not complete.
-    pub(crate) mark: Result<u64, String>,
-}
-
-impl BootEvidence {
-    /// Reads the notes for process `instance`; if there are none, they begin now.
-    pub(crate) fn collect(local: &LocalState, instance: InstanceId) -> Self {
-        #[cfg(feature = "planted")]
-        if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
-            return Self { own: Vec::new(), mark: Ok(0) };
-        }
-        let (authors, notes) = (
-            local.authors(),
-            match local.boot_notes() {
-                Ok(notes) => notes,
-                Err(error) => return Self { own: Vec::new(), mark: Err(error.to_string()) },
-            },
-        );
-        let mark = notes.mark(|mark| authors.try_note(AuthorNote { instance, seq: Seq(0), boot: Some(mark) }));
-        let mark = mark.map_err(|error| error.to_string()).and_then(|mark| {
-            let lacking =
-                || "a process that may not write there, or another user's, uses this state directory".to_owned();
-            if authors.read().all_noted_under(mark) { Ok(mark) } else { Err(lacking()) }
-        });
-        Self { own: notes.read().instances().collect(), mark }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::env::Env;
+    use crate::job::local_state::LocalState;
+    use crate::job::local_state::authors::boot_evidence::{BootEvidence, note_author};
 
     fn process(n: u64) -> InstanceId {
         InstanceId(n.to_le_bytes())

@@ -5,7 +5,6 @@
 //! reports it in its status.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -13,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::job::node::context::NodeContext;
-use crate::job::report::whoami::{PeerPresence, RunStep, RunSummary};
+use crate::job::report::run_summary::{RunStep, RunSummary};
+use crate::job::report::whoami::PeerPresence;
 use crate::job::report::{ADVICE, RunOutcome};
 use crate::repo::crypto::{DerivedKeys, SALT_LEN, SealedPart};
 use crate::text;
@@ -55,7 +54,7 @@ impl RunFailure {
     }
 
     /// Whether it is unknown which node has the role.
-    fn is_doubt(&self) -> bool {
+    pub(crate) fn is_doubt(&self) -> bool {
         (self.step, self.outcome) == (RunStep::Takeover, RunOutcome::Unknown)
     }
 
@@ -120,98 +119,17 @@ pub(crate) fn known_failures(
 pub struct UnsavedFailures(Arc<Mutex<BTreeMap<RoleName, Option<RunFailure>>>>);
 
 impl UnsavedFailures {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<RoleName, Option<RunFailure>>> {
+    pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<RoleName, Option<RunFailure>>> {
         // Each change is one step, so a poisoned lock protects nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// File in which one role's failure is kept.
-#[derive(Debug, Clone)]
-pub struct RunFailureFile {
-    env: Env,
-    role: RoleName,
-    path: PathBuf,
-    unwritten: UnsavedFailures,
-}
-
-impl RunFailureFile {
-    /// For `role`, on the node of `runner`.
-    pub fn of_node(runner: &NodeContext, role: &RoleName) -> Self {
-        let unwritten = runner.memory.failures();
-        Self { unwritten, ..Self::at(&runner.env, &runner.state_dir, role) }
-    }
-
-    /// The same for a command that only reads.
-    pub fn at(env: &Env, state_dir: &Path, role: &RoleName) -> Self {
-        let path = state_dir.join("failures").join(format!("{role}.json"));
-        Self { env: env.clone(), role: role.clone(), path, unwritten: UnsavedFailures::default() }
-    }
-
-    /// The failure since the last commit here; `None` with a warning if it cannot be read.
-    pub fn load(&self) -> Option<RunFailure> {
-        self.try_load().unwrap_or_else(|error| {
-            tracing::warn!("whether the last run failed cannot be read: {}: {error}", self.path.display());
-            None
-        })
-    }
-
-    /// The same for a caller that reports the error itself.
-    pub fn try_load(&self) -> std::io::Result<Option<RunFailure>> {
-        let unwritten = self.unwritten.all().get(&self.role).cloned();
-        unwritten.map_or_else(|| self.env.read_json(&self.path), Ok)
-    }
-
-    /// Adds a failure.
-    pub(crate) fn add(&self, failure: RunFailure) {
-        let failure = failure.after(self.load().as_ref());
-        let kept = serde_json::to_vec(&failure).map_err(std::io::Error::other).and_then(|bytes| {
-            if let Some(dir) = self.path.parent() {
-                self.env.files.make_dir(dir)?;
-            }
-            self.env.files.replace(&self.path, &bytes)
-        });
-        let mut unwritten = self.unwritten.all();
-        match kept {
-            Ok(()) => drop(unwritten.remove(&self.role)),
-            Err(error) => {
-                if unwritten.insert(self.role.clone(), Some(failure)).is_none() {
-                    tracing::warn!("that the run failed cannot be written down: {}: {error}", self.path.display());
-                }
-            }
-        }
-    }
-
-    /// Forgets the failure after a commit.
-    pub(crate) fn clear(&self) {
-        let mut unwritten = self.unwritten.all();
-        match self.env.files.remove(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::debug!("{}: {error}", self.path.display());
-                unwritten.insert(self.role.clone(), None);
-            }
-            _ => drop(unwritten.remove(&self.role)),
-        }
-    }
-
-    /// Forgets a failure to reach the lease, because it has been answered.
-    pub(crate) fn clear_doubt(&self) {
-        if self.load().is_some_and(|failure| failure.is_doubt()) {
-            self.clear();
-        }
-    }
-
-    /// Forgets a failure to take over, because the role has been taken over.
-    pub(crate) fn clear_takeover(&self) {
-        if self.load().is_some_and(|failure| failure.step == RunStep::Takeover) {
-            self.clear();
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::node::run_failure_file::RunFailureFile;
+    use crate::job::report::run_summary::RunStep;
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 

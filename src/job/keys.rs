@@ -3,21 +3,25 @@
 //! The invariant: a slot is removed only by a caller with a key that still opens the repository afterwards. Losing the
 //! last key loses every backup.
 
+pub mod rotate;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::KeySource;
 use crate::env::Env;
 use crate::ids::{KeyGeneration, KeyId};
+use crate::job::keys::rotate::plan::RotatePlanError;
 use crate::job::operate::OperateError;
 use crate::job::report::setup::{KeyChange, KeyReport, KeySlotInfo as SlotReport, KeySlotKind};
-use crate::job::repository::init::{InitError, put_new, write_key_file};
+use crate::job::repository::init::error::InitError;
+use crate::job::repository::init::new_object::put_new;
+use crate::job::repository::init::write_key_file;
 use crate::job::repository::open::{
     KeySlotList, KeySlotTrial, OpenError, Repository, SecretFileError, StoredKeySlot, list_key_slots, read_secret,
     slots_to_try,
 };
 use crate::job::repository::read_only::read_only_journal;
-use crate::job::rotate::plan::RotatePlanError;
 use crate::journal::error::{AppendError, JournalError};
 use crate::repo::keyring::GENERATIONS_MAX;
 use crate::repo::keyslot::{KeySlot, KeyWrapping, SlotSecret};

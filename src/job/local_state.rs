@@ -3,26 +3,25 @@
 //! Losing it costs time. It is keyed by the repository's ID, so that two stores with a role of the same name do not
 //! collide.
 
-use std::collections::BTreeMap;
+pub mod authors;
+pub mod process_memory;
+pub mod run_failure;
+pub mod saved_state;
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::env::{Env, LockGuard};
-use crate::ids::{Digest, InstanceId, KeyId, NodeId, RepoId, Seq, Term};
-use crate::job::node::authors::AuthorNotes;
-use crate::job::node::authors::boot::BootAuthorNotes;
-use crate::job::node::presence::{INTERVAL, LastAnnouncement};
-use crate::job::node::run_failure::UnsavedFailures;
+use crate::ids::{KeyId, NodeId, RepoId};
+use crate::job::local_state::authors::AuthorNotes;
+use crate::job::local_state::authors::boot::BootAuthorNotes;
+use crate::job::local_state::process_memory::ProcessMemory;
+use crate::job::local_state::saved_state::SavedState;
 use crate::journal::state::JournalView;
-use crate::repo::entry::TreePath;
 use crate::repo::reader::IndexCache;
-use crate::role::clone_detection::CloneSighting;
 
 /// Parent directory of these directories, below the state directory.
 pub const REPOSITORIES: &str = "repositories";
@@ -47,121 +46,6 @@ pub struct LocalState {
     env: Env,
     repo: RepoId,
     memories: ProcessMemory,
-}
-
-/// What this process has saved about each repository. A state directory may be deleted or set back while a process
-/// runs; the process still knows what it saw and what it took over.
-#[derive(Debug, Clone, Default)]
-pub struct ProcessMemory {
-    repositories: Arc<Mutex<BTreeMap<RepoId, SavedState>>>,
-    failures: UnsavedFailures,
-    /// What was published to the other nodes, if that could not be written to the state directory.
-    last_announced: Arc<Mutex<BTreeMap<RepoId, (Digest, Timestamp)>>>,
-}
-
-impl ProcessMemory {
-    fn get(&self, repo: RepoId) -> Option<SavedState> {
-        self.all().get(&repo).cloned()
-    }
-
-    fn set(&self, repo: RepoId, memory: &SavedState) {
-        self.all().insert(repo, memory.clone());
-    }
-
-    /// The repositories about which something is remembered.
-    pub fn repositories(&self) -> Vec<RepoId> {
-        self.all().keys().copied().collect()
-    }
-
-    /// Failures of runs that could not be written to the state directory.
-    pub(crate) fn failures(&self) -> UnsavedFailures {
-        self.failures.clone()
-    }
-
-    /// Whether `what` is due to be published to the other nodes; if so it counts as published from now on.
-    pub(crate) fn claim_announcement(&self, repo: RepoId, what: Digest, now: Timestamp) -> bool {
-        let mut told = self.last_announced.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = told.get(&repo).is_none_or(|(was, at)| *was != what || now.duration_since(*at).abs() >= INTERVAL);
-        if due {
-            told.insert(repo, (what, now));
-        }
-        due
-    }
-
-    fn all(&self) -> MutexGuard<'_, BTreeMap<RepoId, SavedState>> {
-        self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What is remembered between runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedState {
-    /// The journal as it was last seen: a store that shows less has been rolled back.
-    pub view: Option<JournalView>,
-    /// The takeover that successive runs of this node inherit.
-    pub own: Option<OwnTakeover>,
-    /// The snapshot after whose commit nothing was left unfinished in the store. If it is not the newest one, the next
-    /// run looks for packs that a broken run left.
-    pub clean: Option<Digest>,
-    /// The node that saved this: once the machine has a new identity, `own` belongs to another node.
-    #[serde(default)]
-    pub node: Option<NodeId>,
-    /// Newest record for which it has been judged which process wrote with this node's ID.
-    #[serde(default)]
-    pub judged: Option<Seq>,
-    /// Mark of the author notes that `judged` rests on: if their mark differs, they were lost or replaced.
-    #[serde(default)]
-    pub notes: Option<u64>,
-    /// The last record with this node's ID that was written by an unknown process.
-    #[serde(default)]
-    pub sighting: Option<CloneSighting>,
-    /// A process of a clone of this node, until the journal names it.
-    #[serde(default)]
-    pub twin: Option<InstanceId>,
-    /// What this node last published to the other nodes.
-    #[serde(default)]
-    pub announced: Option<LastAnnouncement>,
-    /// When the index was last compared with the store.
-    #[serde(default)]
-    pub compared: Option<IndexComparison>,
-    /// Mount points below the sources, as the last snapshot saw them.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub mounts: Vec<TreePath>,
-}
-
-impl SavedState {
-    fn head(&self) -> Option<Seq> {
-        self.view.as_ref()?.head.as_ref().map(|head| head.seq)
-    }
-
-    /// Newest record that needs no judging; `None`: nothing was remembered to judge with.
-    pub fn settled(&self) -> Option<Seq> {
-        self.judged.max(self.head())
-    }
-}
-
-/// A takeover of this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnTakeover {
-    /// The boot in which it was made: a clone of this machine has another.
-    pub boot: Digest,
-    /// Digest of the takeover record.
-    pub takeover: Digest,
-    /// Term that the takeover began.
-    pub term: Term,
-}
-
-/// The last comparison of the index with the store. Losing it costs a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IndexComparison {
-    /// Time of the comparison, by this node's clock.
-    pub at: Timestamp,
-    /// Time of the newest prune that the comparison knew of: a prune replaces the index.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub pruned: Option<Timestamp>,
-    /// The note on losses in the store that the comparison handled.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub note: Option<Digest>,
 }
 
 /// Held while a run works on a repository on this host; the kernel releases it when the process dies.
@@ -434,7 +318,11 @@ impl LocalState {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::ids::{Digest, Seq, Term};
+    use crate::job::local_state::saved_state::OwnTakeover;
     use crate::journal::record::WriterNode;
     use crate::journal::state::JournalHead;
 

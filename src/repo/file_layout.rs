@@ -6,7 +6,7 @@ use crate::repo::entry::{EntryKind, Extent};
 
 /// The ranges of a file that hold content, in order.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::job) struct FileLayout {
+pub(crate) struct FileLayout {
     runs: Vec<ContentRun>,
     size: u64,
 }
@@ -23,13 +23,13 @@ struct ContentRun {
 impl FileLayout {
     /// The layout of a regular file with `content` bytes in its chunks. The entry's sizes are used only if they add up;
     /// otherwise bytes would be lost or written to the wrong place.
-    pub(in crate::job) fn new(kind: &EntryKind, content: u64) -> Result<Self, &'static str> {
+    pub(crate) fn new(kind: &EntryKind, content: u64) -> Result<Self, &'static str> {
         let EntryKind::File { size, extents, .. } = kind else { return Err("not a regular file") };
         Self::of(*size, extents.as_deref(), content)
     }
 
     /// The layout of a file of `size` bytes with `content` bytes of data in these extents; `None`: no holes.
-    pub(in crate::job) fn of(size: u64, extents: Option<&[Extent]>, content: u64) -> Result<Self, &'static str> {
+    pub(crate) fn of(size: u64, extents: Option<&[Extent]>, content: u64) -> Result<Self, &'static str> {
         // off_t is signed: larger offsets cannot be addressed.
         if size > i64::MAX as u64 {
             return Err("the size is impossible");
@@ -43,12 +43,12 @@ impl FileLayout {
     }
 
     /// Bytes of data.
-    pub(super) fn content_len(&self) -> u64 {
+    pub(crate) fn content_len(&self) -> u64 {
         self.runs.last().map_or(0, |run| run.content + run.len)
     }
 
     /// The parts of the file that a range of the content fills: file offset, and which part of the range goes there.
-    pub(in crate::job) fn spans(&self, content: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
+    pub(crate) fn spans(&self, content: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
         let first = self.runs.partition_point(|run| run.content + run.len <= content.start);
         self.runs[first..].iter().take_while(move |run| run.content < content.end).map(move |run| {
             let from = content.start.max(run.content);
@@ -58,7 +58,7 @@ impl FileLayout {
     }
 
     /// The holes of the file.
-    pub(super) fn holes(&self) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn holes(&self) -> impl Iterator<Item = Range<u64>> {
         let ends = std::iter::once(0).chain(self.runs.iter().map(|run| run.file + run.len));
         let starts = self.runs.iter().map(|run| run.file).chain(std::iter::once(self.size));
         ends.zip(starts).map(|(from, to)| from..to).filter(|hole| !hole.is_empty())
@@ -67,7 +67,7 @@ impl FileLayout {
 
 fn runs(extents: &[Extent], size: u64, content: u64) -> Result<Vec<ContentRun>, &'static str> {
     let (mut at, mut end) = (0_u64, 0_u64);
-    let mut runs = Vec::with_capacity(extents.len());
+    let mut runs = Vec::new();
     for extent in extents {
         if extent.len == 0 || extent.offset < end {
             return Err("the extents are not in order");

@@ -8,9 +8,13 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ids::{InstanceId, KeyGeneration, NodeId, PackId};
-use crate::job::backup::{BackupError, BackupOptions, RoleJournal};
+use crate::job::admission::role_journal::RoleJournal;
+
+use crate::job::backup::request::BackupOptions;
+use crate::job::error::BackupError;
+
+use crate::job::keys::export;
 use crate::job::repository::journal_access::JournalAccess;
-use crate::job::repository::keys::export;
 use crate::job::repository::open::OpenError;
 use crate::job::repository::read_only::ReadOnlyRepository;
 use crate::job::testing::{JobFixture, noise};

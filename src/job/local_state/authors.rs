@@ -10,6 +10,7 @@
 //! (`boot`), and its note here names the mark of those notes.
 
 pub(crate) mod boot;
+pub(crate) mod boot_evidence;
 
 use std::io;
 use std::path::PathBuf;

@@ -1,0 +1,355 @@
+//! A role's current journal on this node, before any decision, and the takeover that makes a session of it.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crate::config::LeaseKind;
+use crate::env::Env;
+use crate::ids::{Digest, NodeId, ScheduleId};
+use crate::job::admission::author_check::{check_authors, note_append_intent, remember_view};
+use crate::job::admission::session::RoleSession;
+use crate::job::error::BackupError;
+use crate::job::local_state::saved_state::{LastAnnouncement, OwnTakeover, SavedState};
+use crate::job::local_state::{LocalLock, LocalState, LockError};
+use crate::job::node::context::NodeContext;
+use crate::job::node::presence;
+use crate::job::repository::disk_reserve;
+use crate::job::repository::open::Repository;
+use crate::journal::error::JournalError;
+use crate::journal::log::{Journal, UnfencedAction};
+use crate::journal::record::{CloneBody, TakeoverReason};
+use crate::journal::state::{JournalView, RoleHolder};
+use crate::repo::format::JournalLocation;
+use crate::repo::object_keys;
+use crate::repo::reader::load_index;
+use crate::role::election::{ElectionHistory, RolePause, TakeoverInfo};
+use crate::role::permit::Candidacy;
+use crate::store::{Store, proof};
+
+/// Number of attempts to get a lock that another process of this host holds for a moment, and the pause between them.
+const HOLD_TRIES: u32 = 30;
+
+const HOLD_PAUSE: Duration = Duration::from_millis(100);
+
+/// The same if a run may hold the lock. Every other holder, such as a daemon that rewrites its saved state, holds it
+/// for some milliseconds.
+const RUN_TRIES: u32 = 10;
+
+const RUN_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a journal is read.
+#[derive(Debug, Clone, Copy)]
+enum JournalReadMode {
+    /// From what this node knew, which must still be there, to the head.
+    Whole,
+    /// Only if something follows what this node knew; with `verify` that must still be there.
+    Next { verify: bool },
+}
+
+/// A role's current journal, before any decision. It holds the lock that keeps out other runs of this host.
+#[derive(Debug)]
+pub struct RoleJournal<'a> {
+    pub(crate) runner: &'a NodeContext,
+    repository: &'a Repository,
+    journal: Journal,
+    local: LocalState,
+    lock: Option<LocalLock>,
+    memory: SavedState,
+    view: JournalView,
+    started: Duration,
+}
+
+/// The lock of this host's runs, retried while another process has it.
+async fn lock_with_retry(local: &LocalState, env: &Env, tries: u32, pause: Duration) -> Result<LocalLock, LockError> {
+    let mut tries = tries;
+    loop {
+        match local.lock() {
+            Err(LockError::Busy { .. }) if tries > 0 => tries -= 1,
+            lock => return lock,
+        }
+        env.sleep(pause).await;
+    }
+}
+
+impl<'a> RoleJournal<'a> {
+    /// Takes the lock and reads the journal on from what this node knew.
+    pub async fn open(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
+        let local = Self::local(runner, repository)?;
+        let lock = lock_with_retry(&local, &runner.env, RUN_TRIES, RUN_PAUSE).await?;
+        Self::read(runner, repository, local, Some(lock), JournalReadMode::Whole).await
+    }
+
+    /// The same for a process that polls for news: only with `verify` is the known head requested again. A later append
+    /// detects a difference anyway.
+    pub async fn open_polling(
+        runner: &'a NodeContext,
+        repository: &'a Repository,
+        verify: bool,
+    ) -> Result<Self, BackupError> {
+        let local = Self::local(runner, repository)?;
+        let lock = local.lock()?;
+        Self::read(runner, repository, local, Some(lock), JournalReadMode::Next { verify }).await
+    }
+
+    /// The same without the lock, for a process that works under the takeover of another process of this host: that one
+    /// may be backing up, and neither must block the other.
+    pub async fn open_unlocked(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
+        let local = Self::local(runner, repository)?;
+        Self::read(runner, repository, local, None, JournalReadMode::Whole).await
+    }
+
+    fn local(runner: &NodeContext, repository: &Repository) -> Result<LocalState, BackupError> {
+        let local = LocalState::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
+        Ok(local.with_process_memory(&runner.memory))
+    }
+
+    async fn read(
+        runner: &'a NodeContext,
+        repository: &'a Repository,
+        local: LocalState,
+        lock: Option<LocalLock>,
+        reading: JournalReadMode,
+    ) -> Result<Self, BackupError> {
+        let started = runner.env.clock.boottime();
+        let memory = local.load(runner.node.id);
+        if let Some(slot) = repository.slot.filter(|_| lock.is_some())
+            && let Err(error) = local.remember_slot(slot)
+        {
+            // The remembered slot only saves a request.
+            tracing::warn!("the key slot cannot be remembered: {error}");
+        }
+        if lock.is_some()
+            && let Err(error) = repository.save_unlock_objects(&local)
+        {
+            // Without them a repair has one source less.
+            tracing::warn!("what leads into the repository cannot be remembered: {error}");
+        }
+        // The due slot and the dates of records rest on the clock offset.
+        repository.store.measure_clock_offset().await;
+        let seats = runner.leases.seats();
+        let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
+        let read = match reading {
+            JournalReadMode::Whole => journal.read(memory.view.as_ref()).await,
+            JournalReadMode::Next { verify } => journal.poll(memory.view.as_ref(), verify).await,
+        };
+        if let Err(JournalError::Rotated { .. }) = &read
+            && let Err(error) = local.forget_slot()
+        {
+            tracing::warn!("the key slot of an old repository key is still remembered: {error}");
+        }
+        let view = read?;
+        let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
+        // Without the lock the check is left to the process that has it.
+        if opening.lock.is_some() {
+            opening.detect_clone().await?;
+        }
+        Ok(opening)
+    }
+
+    /// Checks whether a record with this node's ID was written by none of its processes. A single one may come from a
+    /// machine that was set back. A record that cannot be this machine's past comes from another machine with its
+    /// identity, and is reported in the journal for both to see.
+    async fn detect_clone(&mut self) -> Result<(), BackupError> {
+        let (runner, memory) = (self.runner, &mut self.memory);
+        #[cfg(feature = "planted")]
+        if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
+            let noted = self.local.authors().note_look(runner.instance).await;
+            noted.map_err(|error| BackupError::State { path: self.local.saved_state_file(), error })?;
+        }
+        if let Some(head) = memory.settled() {
+            self.local.authors().trim(head);
+        }
+        let before = (memory.sighting, memory.notes);
+        check_authors(runner, &self.local, memory, &self.view);
+        if before != (memory.sighting, memory.notes) {
+            let path = self.local.saved_state_file();
+            self.local.save(memory).map_err(|error| BackupError::State { path, error })?;
+        }
+        let Some(other) = memory.twin.take().filter(|_| !self.view.state.clones.contains(&runner.node.id)) else {
+            return Ok(());
+        };
+        note_append_intent(runner, &self.local, &self.view).await?;
+        self.view = self.journal.append_unfenced(&self.view, UnfencedAction::Clone(CloneBody { other })).await?;
+        Ok(())
+    }
+
+    /// The current journal, for a caller that waits for no lock and saves nothing.
+    pub async fn peek(
+        runner: &NodeContext,
+        repository: &Repository,
+    ) -> Result<(ElectionHistory, JournalView), BackupError> {
+        let keys = repository.keys.clone();
+        let local = LocalState::peek(&runner.env, &runner.state_dir, keys.repo()).with_process_memory(&runner.memory);
+        let memory = local.load(runner.node.id);
+        let (store, env) = (repository.store.clone(), runner.env.clone());
+        let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
+        let journal = journal.created(repository.format.created);
+        let view = journal.read(memory.view.as_ref()).await?;
+        Ok((election_history(&view, &memory, runner.node.id), view))
+    }
+
+    /// Takes the lock of this host's runs, even if this process works under the lease of another one. That one takes
+    /// the lock for a moment whenever it reads the journal.
+    pub(crate) async fn with_lock(mut self) -> Result<Self, BackupError> {
+        if self.lock.is_none() {
+            self.lock = Some(lock_with_retry(&self.local, &self.runner.env, HOLD_TRIES, HOLD_PAUSE).await?);
+            self.memory = self.local.load(self.runner.node.id);
+            self.refresh().await?;
+        }
+        Ok(self)
+    }
+
+    /// Publishes this node's presence if it is due, with the kind of `lease` by which it excludes others. Returns
+    /// whether it was published.
+    pub(crate) async fn announce(&mut self, lease: LeaseKind) -> Result<bool, BackupError> {
+        if self.lock.is_none() {
+            return Ok(false);
+        }
+        let Self { runner, repository, local, memory, .. } = self;
+        let before = memory.announced.clone();
+        // Before this process writes the object, it saves that it may have.
+        let intend = |announced: &LastAnnouncement| {
+            memory.announced = Some(announced.clone());
+            local.save(memory)
+        };
+        let Some(announced) = presence::announce(runner, repository, lease, before.as_ref(), intend).await else {
+            return Ok(false);
+        };
+        memory.announced = Some(announced);
+        local.save(memory).map_err(|error| BackupError::State { path: local.saved_state_file(), error })?;
+        Ok(true)
+    }
+
+    /// Sets the schedule that the slots of the following records belong to.
+    pub(crate) fn with_schedule(mut self, schedule: Option<ScheduleId>) -> Self {
+        self.journal = self.journal.with_schedule(schedule);
+        self
+    }
+
+    /// Reads the records that were appended since.
+    pub async fn refresh(&mut self) -> Result<(), BackupError> {
+        self.view = self.journal.refresh(self.view.clone()).await?;
+        Ok(())
+    }
+
+    /// The repository that the journal belongs to.
+    pub(crate) fn repository(&self) -> &'a Repository {
+        self.repository
+    }
+
+    /// The store of the repository.
+    pub(crate) fn store(&self) -> &'a dyn Store {
+        self.repository.store.as_ref()
+    }
+
+    /// State of the journal at its head.
+    pub fn view(&self) -> &JournalView {
+        &self.view
+    }
+
+    /// The facts that the election needs from the journal.
+    pub fn history(&self) -> ElectionHistory {
+        election_history(&self.view, &self.memory, self.runner.node.id)
+    }
+
+    /// Saves what was read, and fetches the index of the newest snapshot. A standby does this, so that its first run
+    /// after a takeover can start at once.
+    pub async fn remember(self) -> Result<(ElectionHistory, JournalView), BackupError> {
+        let Self { local, mut memory, view, repository, runner, .. } = self;
+        if memory.view.as_ref() == Some(&view) {
+            return Ok((election_history(&view, &memory, runner.node.id), view));
+        }
+        let (store, keys) = (repository.store.as_ref(), &repository.keys);
+        let shelf = local.index_cache();
+        load_index(store, keys, &view.state.indexes, Some(&shelf)).await?;
+        shelf.retain_only(&view.state.indexes);
+        remember_view(runner, &local, &mut memory, &view);
+        local.save(&memory).map_err(|error| BackupError::State { path: local.saved_state_file(), error })?;
+        Ok((election_history(&view, &memory, runner.node.id), view))
+    }
+
+    /// Continues under this node's own takeover if that is still the newest and of this boot; otherwise takes the role
+    /// over.
+    pub(crate) async fn take_over(self, candidacy: &Candidacy) -> Result<RoleSession<'a>, BackupError> {
+        let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
+        if repository.format.journal == JournalLocation::Bucket {
+            let probe = object_keys::probe(repository.role());
+            proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
+        }
+        let boot = runner.env.clock.boot_id().map(Digest);
+        let own = memory.own.filter(|own| Some(own.boot) == boot);
+        let holder = view.state.holder.clone();
+        // A node that stood in as fallback and is eligible now has the role for another reason, which the other nodes
+        // must see.
+        let inherited = holder.as_ref().filter(|h| {
+            own.is_some_and(|own| own.takeover == h.takeover)
+                && (h.why == TakeoverReason::Fallback) == candidacy.stands_in()
+        });
+        let (permit, view, takeover) = if let Some(holder) = inherited {
+            (candidacy.permit(holder.term, holder.takeover), view, false)
+        } else {
+            if lock.is_none() {
+                // There is no takeover to work under, so this process appends and saves its own.
+                lock = Some(local.lock()?);
+                memory = local.load(runner.node.id);
+            }
+            let why = match &holder {
+                _ if candidacy.stands_in() => TakeoverReason::Fallback,
+                None => TakeoverReason::First,
+                Some(h) if h.node.id == runner.node.id => TakeoverReason::Restart,
+                Some(_) => TakeoverReason::Moved,
+            };
+            note_append_intent(runner, &local, &view).await?;
+            let (permit, view) = journal.take_over(&view, candidacy, why).await?;
+            (permit, view, true)
+        };
+        memory.own = boot.map(|boot| OwnTakeover { boot, takeover: permit.takeover(), term: permit.term() });
+        remember_view(runner, &local, &mut memory, &view);
+        let appending = AtomicU64::new(0);
+        let session = RoleSession {
+            runner,
+            repository,
+            journal,
+            local,
+            lock,
+            memory,
+            permit,
+            view,
+            takeover,
+            started,
+            appending,
+        };
+        if session.lock.is_some() {
+            session.remember(&session.memory)?;
+        }
+        if takeover {
+            disk_reserve::ensure_reserve(repository.store.as_ref(), repository.role(), &runner.env).await;
+        }
+        Ok(session)
+    }
+}
+
+/// The facts that the election needs from a journal, and from what this node saved about itself.
+pub(crate) fn election_history(view: &JournalView, memory: &SavedState, node: NodeId) -> ElectionHistory {
+    let holding = |h: &RoleHolder| TakeoverInfo {
+        node: h.node.id,
+        label: h.node.name.clone(),
+        term: h.term,
+        since: h.time,
+        handed_over: h.handed_over,
+        stood_in: h.why == TakeoverReason::Fallback,
+    };
+    let paused = view.state.paused.as_ref().map(|p| RolePause {
+        by: p.node.name.clone(),
+        since: p.time,
+        until: p.until,
+        why: p.why.clone(),
+    });
+    ElectionHistory {
+        holder: view.state.holder.as_ref().map(holding),
+        own_term: memory.own.map(|own| own.term),
+        commits: view.commits(),
+        paused,
+        cloned: view.state.clones.contains(&node),
+    }
+}
