@@ -28,6 +28,8 @@ use crate::journal::log::AppendError;
 use crate::journal::record::{ChangeCounts, RecordBody, RunCost, SnapshotBody};
 use crate::journal::state::{JournalView, Snapshot};
 use crate::repo::loss::PackLosses;
+#[cfg(feature = "planted")]
+use crate::repo::object_keys;
 
 impl RoleSession<'_> {
     /// Backs up until it is done. A run that is cancelled and does not end is abandoned.

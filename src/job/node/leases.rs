@@ -114,7 +114,7 @@ impl LeaseSessions {
 
     #[cfg(not(feature = "etcd"))]
     #[allow(clippy::unused_self, reason = "with etcd there is something in it")]
-    fn etcd_lease(&self, _: RepoId) -> Option<Box<dyn LeaseService>> {
+    pub(crate) fn etcd_lease(&self, _: RepoId) -> Option<Box<dyn LeaseService>> {
         None
     }
 
