@@ -21,6 +21,7 @@ pub(in crate::job) mod lost_content;
 pub(crate) mod mounts;
 pub(crate) mod orphans;
 pub mod outcome;
+pub(in crate::job) mod pack_writer;
 mod packer;
 pub(in crate::job) mod pipeline;
 pub mod request;

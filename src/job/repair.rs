@@ -20,7 +20,8 @@ use self::index::IndexPlan;
 use self::recovery::{RecoveredRepository, RecoveryInputs};
 use crate::config::RoleSettings;
 use crate::env::Env;
-use crate::ids::{ChunkId, IndexId, InstanceId, KeyId, PackId};
+use crate::ids::{ChunkId, IndexId, InstanceId, KeyId};
+use crate::job::backup::pack_writer::PackWriter;
 use crate::job::local_state::LocalState;
 use crate::job::operate::require_eligible;
 use crate::job::repair::error::RepairError;
@@ -38,7 +39,7 @@ use crate::repo::format::JournalLocation;
 use crate::repo::index::{count_fitting_packs, encode_index};
 use crate::repo::loss::LossLog;
 use crate::repo::object_keys;
-use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable};
+use crate::repo::pack::{ChunkEntry, PackTable};
 use crate::repo::reader::RepositoryReader;
 use crate::role::election;
 use crate::role::probe::ProbeAssessment;
@@ -47,9 +48,6 @@ use crate::store::proof::{self};
 
 /// How long a repair retries while other nodes append.
 const PATIENCE: Duration = Duration::from_mins(5);
-
-/// A frame of moved chunks is closed at this size.
-const FRAME_BYTES: usize = 2 << 20;
 
 /// Inputs of a repair.
 #[derive(Debug, Clone)]
@@ -368,26 +366,12 @@ async fn move_chunks(
     chunks: &[ChunkId],
     env: &Env,
 ) -> Result<Vec<PackTable>, RepairError> {
-    let (store, keys, role) = (repository.store.as_ref(), &repository.keys, repository.role());
-    let builder = || PackBuilder::new(keys, PackId(env.random_bytes()), env.random_bytes());
-    let (mut tables, mut compressor) = (Vec::new(), FrameCompressor::default());
-    let (mut pack, mut content, mut entries) = (builder(), Vec::new(), Vec::new());
-    for (number, &id) in chunks.iter().enumerate() {
+    let mut writer = PackWriter::new(repository, env, None);
+    for &id in chunks {
         let bytes = reader.chunk(&id).await.map_err(RepairError::Read)?;
-        content.extend_from_slice(&bytes);
-        entries.push(ChunkEntry { id, len: bytes.len() as u32 });
-        let is_last = number + 1 == chunks.len();
-        if content.len() >= FRAME_BYTES || is_last {
-            pack.push(compressor.pack(&content, std::mem::take(&mut entries)));
-            content.clear();
-        }
-        if pack.is_full() || is_last {
-            let (object, table) = std::mem::replace(&mut pack, builder()).finish();
-            store.put(&object_keys::pack(role, table.id), object).await?;
-            tables.push(table);
-        }
+        writer.push(ChunkEntry { id, len: bytes.len() as u32 }, &bytes).await?;
     }
-    Ok(tables)
+    Ok(writer.finish().await?)
 }
 
 #[cfg(test)]

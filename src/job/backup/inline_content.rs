@@ -3,71 +3,51 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::ids::{ChunkId, PackId};
+use crate::ids::ChunkId;
 use crate::job::admission::session::RoleSession;
 use crate::job::backup::dedup_index::{DedupIndex, IndexLoadOptions, IndexLoader};
 use crate::job::backup::entry_stream::next_readable;
 use crate::job::backup::finish_stage::BackupStats;
+use crate::job::backup::pack_writer::PackWriter;
 use crate::job::backup::pipeline::PipelineOutput;
 use crate::job::error::BackupError;
 use crate::job::node::context::InlineContent;
-use crate::job::node::progress::JobProgress;
 use crate::journal::state::Snapshot;
+use crate::repo::crypto::DerivedKeys;
 use crate::repo::entry::{EntryKind, ManifestEntry, OwnerAndMode, UnixNanos};
 use crate::repo::manifest::{ManifestChunkSink, ManifestWriter};
-use crate::repo::object_keys;
-use crate::repo::pack::{ChunkEntry, FrameCompressor, PackBuilder, PackTable, PackedFrame};
+use crate::repo::pack::ChunkEntry;
 use crate::repo::reader::RepositoryReader;
 use crate::tree::compare::{self, PathChange};
 
-/// Collects new chunks of one kind into a pack.
-struct PackWriter<'a> {
-    session: &'a RoleSession<'a>,
-    ledger: &'a DedupIndex<'a>,
-    compressor: FrameCompressor,
-    frames: Vec<PackedFrame>,
+/// Collects the new chunks of one kind.
+struct NewChunks<'a> {
+    keys: &'a DerivedKeys,
+    dedup: &'a DedupIndex<'a>,
+    /// The chunks, with their content.
+    chunks: Vec<(ChunkEntry, Vec<u8>)>,
+    /// The IDs of all chunks, new or not.
     ids: Vec<ChunkId>,
-    new_bytes: u64,
 }
 
-impl<'a> PackWriter<'a> {
-    fn new(session: &'a RoleSession<'a>, ledger: &'a DedupIndex<'a>) -> Self {
-        let (compressor, frames, ids) = (FrameCompressor::default(), Vec::new(), Vec::new());
-        Self { session, ledger, compressor, frames, ids, new_bytes: 0 }
+impl<'a> NewChunks<'a> {
+    fn new(keys: &'a DerivedKeys, dedup: &'a DedupIndex<'a>) -> Self {
+        Self { keys, dedup, chunks: Vec::new(), ids: Vec::new() }
     }
 
-    fn store(&mut self, content: &[u8]) -> Result<ChunkId, BackupError> {
-        let id = self.session.repository.keys.chunk_id(content);
-        if self.ledger.claim(&id)? {
-            let chunk = ChunkEntry { id, len: content.len() as u32 };
-            self.frames.push(self.compressor.pack(content, vec![chunk]));
-            self.new_bytes += content.len() as u64;
-        }
-        Ok(id)
-    }
-
-    async fn upload(self) -> Result<Option<PackTable>, BackupError> {
-        let (runner, repository) = (self.session.runner, self.session.repository);
-        if self.frames.is_empty() {
-            return Ok(None);
-        }
-        let mut pack = PackBuilder::new(&repository.keys, PackId(runner.env.random_bytes()), runner.env.random_bytes());
-        for frame in self.frames {
-            pack.push(frame);
-        }
-        let (bytes, table) = pack.finish();
-        let len = bytes.len() as u64;
-        repository.store.put(&object_keys::pack(repository.role(), table.id), bytes).await?;
-        JobProgress::add(&runner.progress.bytes_uploaded, len);
-        Ok(Some(table))
+    fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|(_, content)| content.len() as u64).sum()
     }
 }
 
-impl ManifestChunkSink for PackWriter<'_> {
+impl ManifestChunkSink for NewChunks<'_> {
     type Error = BackupError;
 
-    fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId, BackupError> {
-        let id = self.store(&bytes)?;
+    fn put(&mut self, content: Vec<u8>) -> Result<ChunkId, BackupError> {
+        let id = self.keys.chunk_id(&content);
+        if self.dedup.claim(&id)? {
+            self.chunks.push((ChunkEntry { id, len: content.len() as u32 }, content));
+        }
         self.ids.push(id);
         Ok(id)
     }
@@ -93,12 +73,12 @@ pub(in crate::job) async fn gather(
             before.extend(entries.into_iter().map(|entry| (entry.path.clone(), entry)));
         }
     }
-    let ledger = DedupIndex::new(HashSet::new(), Some(stock), || unreachable!("it was loaded"));
-    let (mut data, mut tally) = (PackWriter::new(session, &ledger), BackupStats::default());
-    let mut manifest = ManifestWriter::new(PackWriter::new(session, &ledger));
+    let dedup = DedupIndex::new(HashSet::new(), Some(stock), || unreachable!("it was loaded"));
+    let (mut data, mut tally) = (NewChunks::new(&repository.keys, &dedup), BackupStats::default());
+    let mut manifest = ManifestWriter::new(NewChunks::new(&repository.keys, &dedup));
     let mut read_bytes = 0;
     for (path, bytes) in files {
-        let chunks = if bytes.is_empty() { Vec::new() } else { vec![data.store(&bytes)?] };
+        let chunks = if bytes.is_empty() { Vec::new() } else { vec![data.put(bytes.to_vec())?] };
         read_bytes += bytes.len() as u64;
         let kind = EntryKind::File { size: bytes.len() as u64, extents: None, chunks };
         let entry =
@@ -122,16 +102,20 @@ pub(in crate::job) async fn gather(
     }
     let (root, entries, nodes) = manifest.finish()?;
     tally.entries = entries;
-    let (ids, new_bytes) = (nodes.ids.clone(), data.new_bytes);
+    let (ids, new_bytes) = (nodes.ids.clone(), data.bytes());
     let mut packs = Vec::new();
-    for lane in [data, nodes] {
+    for collected in [data, nodes] {
         if session.runner.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
-        packs.extend(lane.upload().await?);
+        let mut writer = PackWriter::new(repository, &session.runner.env, Some(&session.runner.progress));
+        for (chunk, content) in collected.chunks {
+            writer.push(chunk, &content).await?;
+        }
+        packs.extend(writer.finish().await?);
     }
-    packs.extend(ledger.used_orphans());
-    let healing = ledger.healing();
+    packs.extend(dedup.used_orphans());
+    let healing = dedup.healing();
     Ok(PipelineOutput {
         root,
         nodes: ids,

@@ -3,29 +3,18 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
-
 use super::RepositoryReadError;
 use super::plan::PackAction;
 use super::usage::RepositoryUsage;
-use crate::ids::{ChunkId, PackId};
+use crate::ids::PackId;
 use crate::job::admission::session::RoleSession;
+use crate::job::backup::pack_writer::PackWriter;
 use crate::job::error::BackupError;
-use crate::job::node::progress::JobProgress;
 use crate::job::prune::error::PruneError;
-use crate::repo::object_keys;
-use crate::repo::pack::{ChunkEntry, FRAME_TARGET_BYTES, FrameCompressor, PackBuilder, PackTable};
+use crate::repo::pack::PackTable;
 
 /// Frames of one pack that are fetched with one call.
 const FRAMES_AT_ONCE: usize = 8;
-
-/// Chunks that are collected for the next pack.
-#[derive(Default)]
-struct RepackBuffer {
-    content: Vec<u8>,
-    chunks: Vec<ChunkEntry>,
-    pack: Option<PackBuilder>,
-}
 
 /// Copies the needed chunks; returns the tables of the new packs.
 pub(super) async fn repack(
@@ -34,9 +23,9 @@ pub(super) async fn repack(
     fates: &[(PackId, PackAction)],
 ) -> Result<Vec<PackTable>, PruneError> {
     let fates: HashMap<PackId, PackAction> = fates.iter().copied().collect();
-    let mut moving = Repacker { session, compressor: FrameCompressor::default(), tables: Vec::new() };
-    // Content and manifest nodes go into separate packs, so that reading a manifest does not fetch content too.
-    let (mut data, mut nodes) = (RepackBuffer::default(), RepackBuffer::default());
+    let (repository, runner) = (session.repository, session.runner);
+    let writer = || PackWriter::new(repository, &runner.env, Some(&runner.progress));
+    let (mut data, mut nodes) = (writer(), writer());
     for table in survey.tables.iter().filter(|table| fates.get(&table.id) == Some(&PackAction::Repack)) {
         let place = survey.reader.index().packs().iter().find(|place| place.id == table.id);
         let place = place.expect("every table is in the index");
@@ -45,7 +34,7 @@ pub(super) async fn repack(
         };
         let frames: Vec<u32> = (0..table.frames.len() as u32).filter(wanted).collect();
         for numbers in frames.chunks(FRAMES_AT_ONCE) {
-            if session.runner.cancel.is_cancelled() {
+            if runner.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted.into());
             }
             let contents = survey.reader.frames(place, numbers).await?;
@@ -57,68 +46,16 @@ pub(super) async fn repack(
                     if !survey.is_needed_in(&chunk.id, table.id) {
                         continue;
                     }
-                    moving.check(&chunk.id, &bytes, table.id)?;
-                    let lane = if survey.nodes.contains(&chunk.id) { &mut nodes } else { &mut data };
-                    moving.push(lane, *chunk, &bytes).await?;
+                    if repository.keys.chunk_id(&bytes) != chunk.id {
+                        return Err(RepositoryReadError::Content { chunk: chunk.id, pack: table.id }.into());
+                    }
+                    let writer = if survey.nodes.contains(&chunk.id) { &mut nodes } else { &mut data };
+                    writer.push(*chunk, &bytes).await?;
                 }
             }
         }
     }
-    moving.finish(data).await?;
-    moving.finish(nodes).await?;
-    Ok(moving.tables)
-}
-
-struct Repacker<'a> {
-    session: &'a RoleSession<'a>,
-    compressor: FrameCompressor,
-    tables: Vec<PackTable>,
-}
-
-impl Repacker<'_> {
-    fn check(&self, id: &ChunkId, content: &[u8], pack: PackId) -> Result<(), RepositoryReadError> {
-        if self.session.repository.keys.chunk_id(content) == *id {
-            return Ok(());
-        }
-        Err(RepositoryReadError::Content { chunk: *id, pack })
-    }
-
-    async fn push(&mut self, lane: &mut RepackBuffer, chunk: ChunkEntry, content: &[u8]) -> Result<(), PruneError> {
-        lane.content.extend_from_slice(content);
-        lane.chunks.push(chunk);
-        if lane.content.len() < FRAME_TARGET_BYTES {
-            return Ok(());
-        }
-        self.close_frame(lane);
-        if lane.pack.as_ref().is_some_and(PackBuilder::is_full) {
-            self.upload(lane).await?;
-        }
-        Ok(())
-    }
-
-    async fn finish(&mut self, mut lane: RepackBuffer) -> Result<(), PruneError> {
-        if !lane.chunks.is_empty() {
-            self.close_frame(&mut lane);
-        }
-        self.upload(&mut lane).await
-    }
-
-    fn close_frame(&mut self, lane: &mut RepackBuffer) {
-        let frame = self.compressor.pack(&lane.content, std::mem::take(&mut lane.chunks));
-        lane.content.clear();
-        let (keys, env) = (&self.session.repository.keys, &self.session.runner.env);
-        let new = || PackBuilder::new(keys, PackId(env.random_bytes()), env.random_bytes());
-        lane.pack.get_or_insert_with(new).push(frame);
-    }
-
-    async fn upload(&mut self, lane: &mut RepackBuffer) -> Result<(), PruneError> {
-        let Some(pack) = lane.pack.take() else { return Ok(()) };
-        let (bytes, table): (Bytes, PackTable) = pack.finish();
-        let (repository, progress) = (self.session.repository, &self.session.runner.progress);
-        let len = bytes.len() as u64;
-        repository.store.put(&object_keys::pack(repository.role(), table.id), bytes).await?;
-        JobProgress::add(&progress.bytes_uploaded, len);
-        self.tables.push(table);
-        Ok(())
-    }
+    let mut tables = data.finish().await?;
+    tables.extend(nodes.finish().await?);
+    Ok(tables)
 }
