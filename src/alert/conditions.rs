@@ -364,8 +364,8 @@ mod tests {
         };
         assert_eq!(seen(&pausing(None), 400, |_| ()), [""; 0]);
         assert_eq!(seen(&pausing(None), 100 + 24 * 60, |_| ()), ["paused_too_long 0"]);
-        assert_eq!(seen(&pausing(Some(5000)), 4000, |_| ()), [""; 0], "somebody said how long");
-        assert_eq!(seen(&pausing(None), 94, |_| ()), ["paused_too_long 0"], "how old it is nobody knows");
+        assert_eq!(seen(&pausing(Some(5000)), 4000, |_| ()), [""; 0], "the pause has an end");
+        assert_eq!(seen(&pausing(None), 94, |_| ()), ["paused_too_long 0"], "its age is unknown");
     }
 
     #[test]
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(
             JournalSummary::of(&view, at(0)).reporter_status(ME, true),
             ReporterStatus::Standby { holder_newest: 0, is_holder_alive: true },
-            "nobody has it"
+            "the role has no holder"
         );
         view.state.last_slot = Some(at(60));
         assert_eq!(JournalSummary::of(&view, at(0)).future.map(|future| future.latest), Some(at(60)));

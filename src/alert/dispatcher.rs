@@ -156,7 +156,7 @@ impl AlertDispatcher {
     pub fn ping(&self, role: &RoleName, ping: &HealthcheckPing) {
         for channel in self.channels().iter().filter(|channel| channel.name == PINGED) {
             if channel.queue.try_send(ChannelItem::Ping(role.clone(), ping.clone())).is_err() {
-                tracing::warn!("{PINGED}: too many runs wait to be told of");
+                tracing::warn!("{PINGED}: too many run reports wait to be sent");
             }
         }
     }
@@ -177,7 +177,7 @@ impl AlertDispatcher {
         let left: Vec<u64> = lock(&self.claimed).iter().copied().collect();
         if !left.is_empty() {
             tracing::warn!(
-                "{} alerts were not heard yet, and are sent again when runner starts the next time",
+                "{} alerts were not delivered yet, and are sent again when runner starts the next time",
                 left.len()
             );
             let now = self.env.clock.now();
@@ -289,7 +289,7 @@ async fn run_channel(
             () = wait_superseded(&item, &mut items, &mut waiting, grace) => {
                 // The ends of other roles wait for the same service.
                 grace = Duration::ZERO;
-                let why = "the start of a run was not heard before its end, and is left out";
+                let why = "the start of a run was not delivered before its end, and is left out";
                 if hearer.note_failure(why) {
                     tracing::warn!("{}: {why}", hearer.channel.name());
                 }

@@ -64,7 +64,10 @@ impl AlertLedgerFile {
                 Ok(()) => last.stale = None,
                 Err(error) => {
                     if last.stale.is_none() {
-                        tracing::warn!("what was told is not written down: {}: {error}", self.dir.join(FILE).display());
+                        tracing::warn!(
+                            "the list of sent alerts cannot be written: {}: {error}",
+                            self.dir.join(FILE).display()
+                        );
                     }
                     last.stale = Some(read);
                 }
