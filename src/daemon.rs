@@ -157,7 +157,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
         office.settings.hash,
         office.settings.roles.len(),
         if office.settings.roles.len() == 1 { "role" } else { "roles" },
-        if office.observe { "; it only observes: it takes no role, writes nothing and runs nothing" } else { "" }
+        if office.observe { "; observe mode: it takes no role, writes nothing and runs nothing" } else { "" }
     );
     let notifier = ServiceManager::new();
     notifier.ready(&office.summary());
@@ -385,7 +385,7 @@ impl Supervisor {
         tokio::select! {
             () = all => {}
             () = tokio::time::sleep(STOP_PATIENCE) => {
-                tracing::error!("some work did not end in time; its lease runs out by itself");
+                tracing::error!("some work did not end in time; its lease expires by itself");
             }
             () = alive => {}
         }

@@ -42,7 +42,7 @@ pub enum ClientError {
     #[error("the daemon on this node has said nothing for {}: it is stopped, or hangs", humantime::format_duration(*.0))]
     Stuck(Duration),
     /// The daemon disconnected. Its run for this client may have been committed.
-    #[error("the daemon on this node stopped before it said how the run ended")]
+    #[error("the daemon on this node stopped before it reported how the run ended")]
     HungUp,
     /// This user may not open the socket's directory.
     #[error("the socket of this node's daemon is in {}, and this user may not go there (permission denied)", .0.display())]
@@ -119,7 +119,7 @@ impl DaemonClient {
     /// daemon polls as well.
     pub async fn notify_appended(&self, role: &RoleName) {
         if let Err(error) = self.ask(DaemonRequestKind::Look { role: role.clone() }).await {
-            tracing::debug!("the daemon is not told of the new record: {error}");
+            tracing::debug!("the daemon cannot be told of the new record: {error}");
         }
     }
 

@@ -95,7 +95,7 @@ impl RoleClients {
     /// The next event for the role controller; `asked` tells that it knows of a run request already.
     pub(super) fn next_event(&mut self, role: &RoleName, now: Duration, asked: bool) -> Option<RoleEvent> {
         if self.borrowers_deadline.is_some_and(|patience| now >= patience) {
-            tracing::warn!("role {role}: a process that works under this one's lease did not end");
+            tracing::warn!("role {role}: a process that works under this daemon's lease did not end");
             self.borrowers.clear();
         }
         self.borrowers.retain(|guest| !guest.is_closed());

@@ -229,7 +229,9 @@ impl RoleActions {
                 let apart: Vec<String> = apart.map(|peer| peer.node.name).collect();
                 self.monitor.configs_compared(&apart);
             }
-            Err(error) => tracing::debug!("role {}: the other nodes: {error}", self.role.name),
+            Err(error) => {
+                tracing::debug!("role {}: the status of the other nodes cannot be read: {error}", self.role.name)
+            }
         }
     }
 
@@ -241,7 +243,7 @@ impl RoleActions {
         let (store, role) = (Arc::clone(&repository.store), &self.role);
         match job::audit::audit(store, role, self.monitor.plan(), (since, now), &memory).await {
             Ok(audit) => self.monitor.audit_ended(&audit.findings),
-            Err(error) => tracing::warn!("role {}: the audit: {error}", role.name),
+            Err(error) => tracing::warn!("role {}: the audit failed: {error}", role.name),
         }
     }
 
@@ -249,7 +251,7 @@ impl RoleActions {
     async fn report_read_failure(self) {
         match self.repository().await {
             Ok(repository) => presence::announce_failure(&self.runner, &repository, self.role.lease).await,
-            Err(error) => tracing::debug!("the other nodes are not told of the failure: {error}"),
+            Err(error) => tracing::debug!("the failure cannot be published to the other nodes: {error}"),
         }
     }
 

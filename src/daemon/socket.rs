@@ -134,7 +134,7 @@ impl DaemonSocket {
             Ok(listener) => Some(tokio::spawn(serve(listener, reception.clone(), is_trusted))),
             Err(_) if matches!(connect(dir).await, Ok(Some(_))) => return Err(busy()),
             Err(error) => {
-                tracing::debug!("the daemon has no second address: {error}");
+                tracing::debug!("the daemon cannot listen on its second address: {error}");
                 None
             }
         };
@@ -302,7 +302,7 @@ async fn serve_backup(
     let (cancel, progress) = (CancelToken::new(), Arc::new(JobProgress::default()));
     let wanted = RunRequest { request, cancel: cancel.clone(), progress: Arc::clone(&progress), reply };
     if post.send(RoleCommand::BackUp(wanted)).await.is_err() {
-        return write_line(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await;
+        return write_line(writer, &DaemonResponse::Refused { why: "the role was just released".to_owned() }).await;
     }
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
@@ -310,7 +310,7 @@ async fn serve_backup(
             ended = &mut replied => {
                 return match ended {
                     Ok(RunReply { report, exit }) => write_line(writer, &DaemonResponse::Report { report: Box::new(report), exit }).await,
-                    Err(_) => write_line(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await,
+                    Err(_) => write_line(writer, &DaemonResponse::Refused { why: "the role was just released".to_owned() }).await,
                 };
             }
             _ = tick.tick() => write_line(writer, &DaemonResponse::Progress(progress.counts())).await.inspect_err(|_| cancel.cancel())?,
@@ -328,7 +328,7 @@ async fn serve_lease(
     post: &mpsc::Sender<RoleCommand>,
 ) -> io::Result<()> {
     let (tell, mut told) = mpsc::channel(1);
-    let gone = || io::Error::other("the role was given up");
+    let gone = || io::Error::other("the role was released");
     post.send(RoleCommand::BorrowLease { tell }).await.map_err(|_| gone())?;
     let result = async {
         loop {

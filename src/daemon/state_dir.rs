@@ -45,8 +45,8 @@ impl StateDirMonitor {
             Ok(IdentityCheck::There) => {}
             Ok(IdentityCheck::Restored) => {
                 tracing::error!(
-                    "the state directory {} lost this node's identity while this daemon ran; it is written again, as node {}. What \
-                     deletes files there should be found: caches are lost each time",
+                    "the state directory {} lost this node's identity while this daemon ran; it is written again, as \
+                     node {}. hint: find out what deletes files there; caches are lost each time",
                     self.dir.display(),
                     self.node
                 );
@@ -72,7 +72,7 @@ impl StateDirMonitor {
         }
         match self.socket.ensure_bound(&self.reception) {
             Ok(false) => {}
-            Ok(true) => tracing::warn!("the daemon's socket was gone; it is made again"),
+            Ok(true) => tracing::warn!("the daemon's socket was missing; it is made again"),
             Err(error @ SocketError::Busy { .. }) => return Err(error.into()),
             Err(error) => {
                 self.note_trouble(&error);
@@ -111,7 +111,7 @@ impl StateDirMonitor {
                 Ok(Ok(())) => continue,
                 Err(error) => error.to_string(),
             };
-            tracing::warn!("what was remembered of repository {repo} is not written again: {failed}");
+            tracing::warn!("the notes on repository {repo} cannot be written again: {failed}");
         }
     }
 }
