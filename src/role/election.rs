@@ -518,7 +518,7 @@ mod tests {
             "standby NotEligible"
         );
         assert_eq!(with(Some(ProbeAnswer::Unknown)), "unknown Probes");
-        assert_eq!(with(None), "unknown Probes", "a probe that nobody asked has not said yes");
+        assert_eq!(with(None), "unknown Probes", "a probe that was not asked has not said yes");
         assert_eq!(says(&role(false), None, Some(&empty), RetakeReason::None), "active first", "always active");
     }
 
@@ -549,7 +549,7 @@ mod tests {
             let with = |lease| with_lease(&role, Some(ProbeAnswer::Yes), lease, Some(&history), RetakeReason::None);
             assert_eq!(with(LeaseView::Unasked), "candidate");
             assert_eq!(with(LeaseView::Taken(Some(&other))), "standby, west has the lease");
-            assert_eq!(with(LeaseView::Taken(None)), "standby, somebody has the lease");
+            assert_eq!(with(LeaseView::Taken(None)), "standby, an unknown node has the lease");
             assert_eq!(with(LeaseView::Unreachable), format!("unknown Lease({kind:?})"));
             assert_eq!(
                 with(LeaseView::Held(&deadline)),

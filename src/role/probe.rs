@@ -193,7 +193,7 @@ pub enum ProbeDetail {
     #[error("cannot be run: {0}")]
     NotRun(String),
     /// The server's answer is the configured one.
-    #[error("answered {status}{}", if *body { " with the text wanted" } else { "" })]
+    #[error("answered {status}{}", if *body { " with the expected text" } else { "" })]
     Answered {
         /// The HTTP status.
         status: u16,

@@ -58,7 +58,7 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     // It goes: another node can have it at once.
     fs::write(site.path("runner.toml"), &good).unwrap();
     east.signal(Signal::HUP);
-    wait_within(SLACK, "the lease is given up", || {
+    wait_within(SLACK, "the lease is released", || {
         fs::read_to_string(site.path("store/more/live/lease")).unwrap().contains("\"released\":true").then_some(())
     });
     assert_eq!(site.backup("east")["outcome"], "committed");

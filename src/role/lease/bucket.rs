@@ -391,9 +391,9 @@ impl LeaseService for BucketLease {
         let body = Bytes::from(serde_json::to_vec(&paper.released_record()).expect("plain data becomes JSON"));
         // If this fails the lease expires by itself, only later.
         match self.store.replace(&self.key, body, &version).await {
-            Ok(ReplaceOutcome::Replaced(_)) => tracing::debug!(key = self.key, "the lease is given up"),
-            Ok(_) => tracing::debug!(key = self.key, "the lease was not given up; it runs out"),
-            Err(error) => tracing::debug!(key = self.key, "the lease was not given up; it runs out: {error}"),
+            Ok(ReplaceOutcome::Replaced(_)) => tracing::debug!(key = self.key, "the lease is released"),
+            Ok(_) => tracing::debug!(key = self.key, "the lease was not released; it expires"),
+            Err(error) => tracing::debug!(key = self.key, "the lease was not released; it expires: {error}"),
         }
     }
 

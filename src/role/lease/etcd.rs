@@ -171,7 +171,7 @@ impl LeaseService for EtcdLease {
 
     async fn release(&mut self) {
         if let Err(error) = self.try_release().await {
-            tracing::warn!("the lease was not given up, and ends with this process: {error}");
+            tracing::warn!("the lease was not released, and ends with this process: {error}");
         }
     }
 

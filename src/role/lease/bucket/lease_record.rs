@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(
             bucket_lease_step::<u32>(&asker, None, None, Duration::ZERO),
             BucketLeaseStep::Create(1),
-            "nobody has it"
+            "the role has no holder"
         );
         assert_eq!(
             bucket_lease_step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO),
@@ -308,7 +308,7 @@ mod tests {
         let first = seen(None, &found(1, Some(2)), 10);
         assert!(!first.renewed && first.since == Duration::from_secs(10));
         let same = seen(Some(&first), &found(1, Some(2)), 20);
-        assert!(!same.renewed && same.since == Duration::from_secs(10), "it is the same paper");
+        assert!(!same.renewed && same.since == Duration::from_secs(10), "the record is the same");
         let renewed = seen(Some(&same), &found(2, Some(2)), 30);
         assert!(renewed.renewed && renewed.since == Duration::from_secs(30));
         assert!(!seen(Some(&renewed), &found(3, Some(3)), 40).renewed, "another process has it now");

@@ -120,7 +120,7 @@ impl PeerProcess {
                     if crate::planted::is(crate::planted::PlantedBug::TakenWithoutEnd) {
                         return Ok(PeerAnswer::HasNot);
                     }
-                    tracing::debug!(key, "a process has been silent for its whole length: it is ended");
+                    tracing::debug!(key, "a process was silent for the whole length of its lease: its object is ended");
                     let body = Bytes::from(serde_json::to_vec(&end).expect("plain data becomes JSON"));
                     sight.looked = None;
                     if let ReplaceOutcome::Replaced(version) = store.replace(&key, body, &version).await? {

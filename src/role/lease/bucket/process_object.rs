@@ -171,7 +171,7 @@ impl ProcessObject {
         let written = self.write(state, last).await;
         let is_done = matches!(written, Ok(ObjectWriteOutcome::Yes));
         if !is_done {
-            tracing::debug!("the role was not taken from the process object; it runs out");
+            tracing::debug!("the role was not removed from the process object; its lease expires");
         }
         if !last {
             return;

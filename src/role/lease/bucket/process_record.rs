@@ -197,7 +197,11 @@ mod tests {
         );
         let damaged = FoundObject { version: 3, content: None };
         for there in [found(listing(&["app", "db"])), damaged] {
-            assert_eq!(of(Some(&there), None, TTL * 100), PeerStatus::Has { alive: false }, "nobody has watched it");
+            assert_eq!(
+                of(Some(&there), None, TTL * 100),
+                PeerStatus::Has { alive: false },
+                "the object was not watched"
+            );
             let watched = observe_version(None, Some(&there), Duration::from_secs(7));
             let just_before = (Duration::from_secs(7) + TTL).saturating_sub(Duration::from_millis(1));
             assert_eq!(of(Some(&there), watched.as_ref(), just_before), PeerStatus::Has { alive: false });

@@ -179,7 +179,7 @@ async fn damage_locks_nobody_out_for_ever() {
     let Pair { leases: [mut one, mut two], store, .. } = pair();
     one.acquire_or_renew().await;
     store.tamper("app/live/lease", None);
-    assert_eq!(says(&two.acquire_or_renew().await), "held", "nobody has what is not there");
+    assert_eq!(says(&two.acquire_or_renew().await), "held", "a lease without an object has no holder");
     assert_eq!(says(&one.acquire_or_renew().await), "node2");
 }
 

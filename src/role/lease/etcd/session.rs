@@ -540,8 +540,8 @@ impl EtcdSession {
         let revoked = self.0.pool.call(|mut client| async move { client.lease_revoke(lease).await.map(drop) });
         match tokio::time::timeout(CLOSE_PATIENCE, revoked).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!("etcd's lease was not revoked, and runs out: {error}"),
-            Err(_) => tracing::debug!("etcd's lease was not revoked, and runs out: no answer"),
+            Ok(Err(error)) => tracing::debug!("etcd's lease was not revoked, and expires: {error}"),
+            Err(_) => tracing::debug!("etcd's lease was not revoked, and expires: no answer"),
         }
     }
 }
