@@ -282,7 +282,7 @@ impl DirStoreInner {
         match open_root(&self.root, &self.name)? {
             (root, id) if id == self.root_id => Ok(root),
             _ => {
-                let why = "another directory is in its place; was a disk mounted or unmounted?";
+                let why = "another directory is in its place: a disk may have been mounted or unmounted";
                 Err(StoreError::new(StoreErrorKind::NoSuchStore, &self.name, None, why))
             }
         }
