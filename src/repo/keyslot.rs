@@ -270,7 +270,7 @@ impl KeySlot {
     /// noticed before the holder of this slot's secret needs it.
     pub fn open(id: KeyId, bytes: &[u8]) -> Result<Self, KeySlotError> {
         if slot_id(bytes) != id {
-            return Err(KeySlotError::Damaged("it is not what its name says".to_owned()));
+            return Err(KeySlotError::Damaged("its content does not match its name".to_owned()));
         }
         Self::decode(bytes)
     }

@@ -60,7 +60,7 @@ pub enum RepositoryReadError {
     #[error("chunk {0} is in no pack that the index knows")]
     Missing(ChunkId),
     /// A frame's content differs from what its index lists.
-    #[error("chunk {chunk} in pack {pack} has another content than its name says")]
+    #[error("chunk {chunk} in pack {pack} has content that does not match its name")]
     Content {
         /// The chunk's ID.
         chunk: ChunkId,
