@@ -187,13 +187,13 @@ impl<'a> RoleJournal<'a> {
             && let Err(error) = local.remember_slot(slot)
         {
             // The remembered slot only saves a request.
-            tracing::warn!("the key slot cannot be remembered: {error}");
+            tracing::warn!("the key slot cannot be saved: {error}");
         }
         if lock.is_some()
             && let Err(error) = repository.save_unlock_objects(&local)
         {
             // Without them a repair has one source less.
-            tracing::warn!("what leads into the repository cannot be remembered: {error}");
+            tracing::warn!("the copies of `format` and of the key slot cannot be saved: {error}");
         }
         // The due slot and the dates of records rest on the clock offset.
         repository.store.measure_clock_offset().await;
@@ -206,7 +206,7 @@ impl<'a> RoleJournal<'a> {
         if let Err(JournalError::Rotated { .. }) = &read
             && let Err(error) = local.forget_slot()
         {
-            tracing::warn!("the key slot of an old repository key is still remembered: {error}");
+            tracing::warn!("the saved key slot of an old repository key cannot be removed: {error}");
         }
         let view = read?;
         let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
@@ -471,7 +471,8 @@ fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedSta
             CloneSuspicion::First(sighting) => {
                 let undecided = witness.mark.err().map(|why| {
                     format!(
-                        "; which of the two it is cannot be told, because who writes here is not noted in memory: {why}"
+                        "; the two cannot be told apart, because the notes of this boot's writers are not complete: \
+                         {why}"
                     )
                 });
                 tracing::warn!(
@@ -487,7 +488,8 @@ fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedSta
     }
     if !is_whole {
         // Without a mark nothing is judged: a disk that takes no notes gives no evidence.
-        memory.notes = notes.renew().inspect_err(|error| tracing::debug!("the notes of who appends: {error}")).ok();
+        memory.notes =
+            notes.renew().inspect_err(|error| tracing::debug!("the notes of this boot's writers: {error}")).ok();
     }
     memory.judged = memory.judged.max(head);
 }

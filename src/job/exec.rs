@@ -243,7 +243,7 @@ async fn run(
             if request.scheduled
                 && let Err(error) = session.append(RecordBody::End(body), slot).await
             {
-                tracing::warn!("that the command did not run is not recorded: {error}");
+                tracing::warn!("the failed start of the command cannot be recorded: {error}");
             }
             return Err(ExecError::Command { error, term, slot });
         }
@@ -258,7 +258,7 @@ async fn run(
                 return Err(error.into());
             }
             recorded = false;
-            tracing::debug!("the end is not recorded: {error}");
+            tracing::debug!("the end of the command cannot be recorded: {error}");
         }
     }
     Ok(match cause {

@@ -68,8 +68,8 @@ pub struct OperatorContext<'a> {
 pub enum OperateError {
     /// This node would get the role although it may not work for it.
     #[error(
-        "this node {} for role {role}{}: it would have the role and not back it up, and what the node that works for it \
-         does could not commit any more",
+        "this node {} for role {role}{}: it would have the role and not back it up, and the work of the active node \
+         could no longer commit",
         if *unknown { "cannot tell whether it is to be active" } else { "is not to be active" },
         if evidence.is_empty() { String::new() } else { format!(" ({evidence})") }
     )]
@@ -82,7 +82,7 @@ pub enum OperateError {
         evidence: String,
     },
     /// The store did not answer in time.
-    #[error("whether it is recorded cannot be told: the store: {why}")]
+    #[error("it is unknown whether it was recorded: the store: {why}")]
     StoreTimeout {
         /// The time limit, and the error of the last attempt.
         why: String,
@@ -431,7 +431,8 @@ mod tests {
         let error = with_timeout(&env, short, trouble, hangs).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "whether it is recorded cannot be told: the store: no answer within 20ms; the last try failed: SlowDown, status 503"
+            "it is unknown whether it was recorded: the store: no answer within 20ms; the last try failed: SlowDown, \
+             status 503"
         );
         assert!(with_timeout(&env, PATIENCE, || None, async { Ok::<_, OperateError>(()) }).await.is_ok());
     }
@@ -486,7 +487,7 @@ mod tests {
         let future = |view: &JournalView| future_dates(view, first.node.id, rig.env.clock.now(), None);
         let (_, view) = first.open(&rig.repository).await.unwrap();
         let found = future(&view).unwrap();
-        assert_eq!((found.count, found.node.unwrap().id), (1, second.node.id), "whoever has the role by now");
+        assert_eq!((found.count, found.node.unwrap().id), (1, second.node.id), "the node that has the role by now");
         for _ in 0..8 {
             first.resume(&rig.repository).await.unwrap();
         }

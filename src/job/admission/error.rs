@@ -30,7 +30,7 @@ pub enum GuardError {
         error: ProofFailure,
     },
     /// The proof was inconclusive: it is unknown whether the store can hold the lease.
-    #[error("whether the store can hold the lease of role {role} cannot be told: {error}")]
+    #[error("it is unknown whether the store can hold the lease of role {role}: {error}")]
     LeaseUnproved {
         /// Role whose lease the store was to hold.
         role: RoleName,

@@ -192,7 +192,8 @@ async fn back_up(
             && decisions == 0
         {
             tracing::warn!(
-                "role {}: node {} had it last, and this run takes it over; --require-active leaves it there",
+                "role {}: node {} had the role last, and this run takes it over. hint: --require-active leaves the \
+                 role there",
                 role.name,
                 holder.node.name
             );

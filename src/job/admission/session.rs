@@ -123,13 +123,14 @@ impl RoleSession<'_> {
         drop(work);
         match self.appending.load(Ordering::Relaxed) {
             0 => {
-                tracing::warn!("what the run still waits for is left behind; it cannot commit");
+                tracing::warn!("the run is abandoned while it still waits; it cannot commit");
                 Err(BackupError::Interrupted)
             }
             seq => {
                 let trouble =
                     self.repository.store.last_attempt_error().map(|why| format!(" (the last try failed: {why})"));
-                let why = format!("the store does not answer{}, and the run was to end", trouble.unwrap_or_default());
+                let why =
+                    format!("the store does not answer{}, and the run was told to stop", trouble.unwrap_or_default());
                 Err(AppendError::Unknown { seq: Seq(seq), why }.into())
             }
         }
@@ -157,7 +158,7 @@ impl RoleSession<'_> {
                 if met.is_empty() {
                     return Err(error.into());
                 }
-                tracing::warn!("{error}; going on without what is lost");
+                tracing::warn!("{error}; continuing without the lost content");
                 // The note also serves the next run if this one does not complete.
                 loss_notes::note_losses(repository, Some(&self.local), &self.runner.env, label, &met).await;
                 let heard =
@@ -283,7 +284,7 @@ impl RoleSession<'_> {
                 Some((affected.into_iter().map(name).collect(), count))
             }
             Err(error) => {
-                tracing::warn!("which files of older snapshots are lost cannot be told: {error}");
+                tracing::warn!("it is unknown which files of older snapshots are lost: {error}");
                 None
             }
         }

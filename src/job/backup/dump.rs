@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
     /// The name leads out of the snapshot, or into a source.
-    #[error("is no name for a file of the snapshot, or stands inside a source")]
+    #[error("is no valid file name in the snapshot, or is inside a source")]
     Name,
     /// The user does not exist.
     #[error("there is no user {0}")]
@@ -46,7 +46,7 @@ pub enum DumpError {
         stderr: String,
     },
     /// The command succeeded without output.
-    #[error("it ended well and printed nothing")]
+    #[error("it succeeded and printed nothing")]
     Empty,
     /// The command ran too long and was killed.
     #[error("killed after {}", humantime::format_duration(*.0))]

@@ -50,7 +50,7 @@ pub enum BackupError {
     #[error("{0}")]
     Append(#[from] AppendError),
     /// The store no longer keeps the conditions that a journal needs.
-    #[error("the store no longer refuses what it must refuse: {0}")]
+    #[error("the store no longer refuses the writes that it must refuse: {0}")]
     Proof(ProofFailure),
     /// The proof was inconclusive: it is unknown whether the store keeps conditions.
     #[error("nothing is written before the store has shown that it keeps conditional writes apart: {0}")]
@@ -109,7 +109,7 @@ pub enum BackupError {
     #[error("{0}")]
     Hook(#[from] HookError),
     /// A prune ran between the start of this run and its end.
-    #[error("what this run counted on was pruned meanwhile; run it again")]
+    #[error("content that this run refers to was pruned meanwhile")]
     Pruned,
     /// A bug in this program.
     #[error("internal error: {0}")]

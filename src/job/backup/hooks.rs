@@ -67,7 +67,7 @@ pub enum HookError {
         after: Duration,
     },
     /// The run that the hook belongs to was to end.
-    #[error("hook {hook}: ended, because the run was to end")]
+    #[error("hook {hook}: ended, because the run was told to stop")]
     Stopped {
         /// Name of the hook.
         hook: &'static str,
@@ -141,7 +141,7 @@ impl<'a> HookRunner<'a> {
 
     async fn close_left_open(self) {
         let Some(open) = self.read::<HookPairRecord>(OPEN) else { return };
-        tracing::warn!("role {}: a run was cut short after its hook before; running after", self.role.name);
+        tracing::warn!("role {}: a run was interrupted after its hook 'before'; running 'after' now", self.role.name);
         self.run_after(open, "unknown").await;
     }
 
@@ -299,7 +299,7 @@ impl<'a> HookRunner<'a> {
         self.runner.env.read_json(&path).unwrap_or_else(|error| {
             let role = &self.role.name;
             tracing::error!(
-                "role {role}: which hooks are due cannot be read, none is run: {}: {error}",
+                "role {role}: the notes on due hooks cannot be read, none is run: {}: {error}",
                 path.display()
             );
             None

@@ -49,7 +49,9 @@ pub(super) async fn put_back(
         let Some(copy) = shelf.get(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };
         let key = object_keys::index(keys.role(), *id);
         put_idempotent(store, &key, Bytes::from(copy)).await?;
-        tracing::warn!("the store had lost {key}: it is put back from this node's copy; find out what became of it");
+        tracing::warn!(
+            "the store had lost {key}: it is written again from this node's copy. hint: find out what happened to it"
+        );
     }
     Ok(())
 }

@@ -31,14 +31,14 @@ pub(crate) async fn ensure_reserve(store: &dyn Store, role: &RoleName, env: &Env
     let key = object_keys::reserve(role);
     let there = match store.list(&key, None, 1).await {
         Ok(page) => page.objects.first().filter(|object| object.key == key).map_or(0, |object| object.size),
-        Err(error) => return tracing::debug!(%error, "the reserve is not looked after"),
+        Err(error) => return tracing::debug!(%error, "the reserve cannot be read"),
     };
     let mut size = RESERVE_BYTES;
     while size >= RESERVE_BYTES_MIN && there < size as u64 {
         match store.put(&key, reserve_content(size, env)).await {
             Ok(()) => return,
             Err(error) if error.kind == StoreErrorKind::NoSpace => size /= 2,
-            Err(error) => return tracing::debug!(%error, "there is no reserve"),
+            Err(error) => return tracing::debug!(%error, "the reserve cannot be written"),
         }
     }
 }

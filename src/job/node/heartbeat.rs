@@ -77,7 +77,7 @@ impl Heartbeat {
                 runner.env.sleep(pause).await;
                 let object = object(&runner, &repository, cause.slot, since);
                 if let Err(error) = repository.store.put(&key, object).await {
-                    tracing::debug!("the beat: {error}");
+                    tracing::debug!("the heartbeat: {error}");
                 }
                 pause = interval;
             }
@@ -182,7 +182,7 @@ mod tests {
         let forged = rig.store.get(&key, SizeLimit::LIVE).await.unwrap();
         let forged = String::from_utf8(forged.to_vec()).unwrap().replace("\"n\":\"", "\"n\":\"00");
         rig.store.put(&key, Bytes::from(forged)).await.unwrap();
-        assert_eq!(told(now).await, None, "of somebody who has no key");
+        assert_eq!(told(now).await, None, "of a writer without the key");
     }
 
     #[tokio::test]

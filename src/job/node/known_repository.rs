@@ -162,7 +162,7 @@ impl RepositoryLocation {
         };
         let written: io::Result<()> = write();
         if let Err(error) = written {
-            tracing::warn!("since when role {} has its schedule is not remembered: {error}", self.role);
+            tracing::warn!("the start of the schedule of role {} cannot be saved: {error}", self.role);
         }
         now
     }
@@ -183,7 +183,7 @@ impl RepositoryLocation {
     /// remembered anew.
     pub fn load_repository_id_or_warn(&self, env: &Env, state_dir: Option<&Path>) -> Option<RepoId> {
         self.load_repository_id(env, state_dir).unwrap_or_else(|error| {
-            tracing::warn!("which repository this node knows in {} cannot be read: {error}", self.store);
+            tracing::warn!("this node's note on the repository in {} cannot be read: {error}", self.store);
             None
         })
     }
@@ -214,7 +214,7 @@ impl RepositoryLocation {
             return;
         }
         if let Err(error) = self.write(env, state_dir, id) {
-            tracing::warn!("which repository is in {} is not remembered: {error}", self.store);
+            tracing::warn!("the note on the repository in {} cannot be saved: {error}", self.store);
         }
     }
 

@@ -126,7 +126,7 @@ pub(crate) async fn announce(
     let (store, role) = (repository.store.as_ref(), repository.role());
     let key = object_keys::node(role, runner.node.id);
     let failed = |error: &dyn std::fmt::Display| {
-        tracing::debug!("role {role}: the other nodes are not told of this one: {error}");
+        tracing::debug!("role {role}: this node's status cannot be published to the other nodes: {error}");
     };
     // An object that is not sealed with the repository's key was written by an earlier version, or by a writer without
     // the key: it is no evidence.
@@ -152,8 +152,8 @@ pub(crate) async fn announce(
     });
     if let Some(stranger) = stranger {
         tracing::warn!(
-            "role {role}: process {stranger} told of itself as this node, and is none of its own: either this machine was set \
-             back to an earlier state, or it exists twice"
+            "role {role}: process {stranger} published its status as this node, and this node did not start it: \
+             either this machine was set back to an earlier state, or it exists twice"
         );
     }
     let is_noted = found.as_ref().is_some_and(|found| found.noted);
@@ -197,7 +197,7 @@ async fn put_failure(runner: &NodeContext, repository: &Repository, word: Presen
         return;
     }
     if let Err(error) = word.write(runner, repository, PresenceTrace::None).await {
-        tracing::debug!("role {role}: the other nodes are not told of the failure: {error}");
+        tracing::debug!("role {role}: the failure cannot be published to the other nodes: {error}");
     }
 }
 

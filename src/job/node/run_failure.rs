@@ -151,7 +151,7 @@ impl RunFailureFile {
     /// The failure since the last commit here; `None` with a warning if it cannot be read.
     pub fn load(&self) -> Option<RunFailure> {
         self.try_load().unwrap_or_else(|error| {
-            tracing::warn!("whether the last run failed cannot be read: {}: {error}", self.path.display());
+            tracing::warn!("the result of the last run cannot be read: {}: {error}", self.path.display());
             None
         })
     }
@@ -176,7 +176,7 @@ impl RunFailureFile {
             Ok(()) => drop(unwritten.remove(&self.role)),
             Err(error) => {
                 if unwritten.insert(self.role.clone(), Some(failure)).is_none() {
-                    tracing::warn!("that the run failed cannot be written down: {}: {error}", self.path.display());
+                    tracing::warn!("the failure of the run cannot be saved: {}: {error}", self.path.display());
                 }
             }
         }

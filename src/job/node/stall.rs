@@ -141,7 +141,7 @@ mod tests {
             assert_eq!(judge.observe(at(139 + second), 8), StallState::Silent(at(second)));
         }
         assert_eq!(judge.observe(at(179), 8), StallState::Stalled(LIMIT));
-        assert_eq!(judge.observe(at(180), 9), StallState::Moving, "whoever judges may let it go on");
+        assert_eq!(judge.observe(at(180), 9), StallState::Moving, "the judge may let it continue");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub enum InitError {
     #[error("{0}")]
     Store(#[from] StoreError),
     /// No repository is there, although this node knows one.
-    #[error("{store} has no repository of role {role}, and this node knows one there ({repository}): is it mounted?")]
+    #[error("{store} has no repository of role {role}, and this node knows one there ({repository})")]
     Gone {
         /// Store in which the repository is missing.
         store: String,
@@ -59,7 +59,8 @@ pub enum InitError {
     },
     /// It is unknown whether this node knows a repository there.
     #[error(
-        "which repository this node knows in {store} cannot be read, so whether one is missing there cannot be told: {error}"
+        "this node's note on the repository in {store} cannot be read, so it is unknown whether one is missing \
+         there: {error}"
     )]
     Unread {
         /// Store whose known repository cannot be read.
@@ -84,7 +85,7 @@ pub enum InitError {
         failure: ProofFailure,
     },
     /// The proof was inconclusive: it is unknown whether the store can hold a journal.
-    #[error("whether {store} can hold a journal cannot be told: {failure}")]
+    #[error("it is unknown whether {store} can hold a journal: {failure}")]
     Unproved {
         /// Store whose proof was inconclusive.
         store: String,
@@ -109,7 +110,7 @@ pub enum InitError {
     #[error("{} holds the exported key of one repository; making a new one takes a key file or a passphrase", .0.display())]
     ExportedKey(PathBuf),
     /// It is unknown whether an object was written.
-    #[error("whether {key} was written cannot be told: {why}")]
+    #[error("it is unknown whether {key} was written: {why}")]
     Unknown {
         /// Key of the object.
         key: String,

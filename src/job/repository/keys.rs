@@ -97,7 +97,8 @@ pub enum KeysError {
     Overtaken(KeyGeneration),
     /// Rotation: an interrupted one left new slots that none of the given secrets opens.
     #[error(
-        "the rotation to generation {} was cut short or is still under way, and none of the given keys opens what it made: nothing is removed",
+        "the rotation to generation {} was interrupted or is still running, and none of the given keys opens what it \
+         made: nothing is removed",
         .0.0
     )]
     NotAtHand(KeyGeneration),
@@ -105,13 +106,13 @@ pub enum KeysError {
     #[error("the repository has more key slots than are tried: {0} more, any of which may be in use")]
     TooManySlots(usize),
     /// The new secret opens the repository already.
-    #[error("the new key opens the repository already, and who has it would read what is written from now on as well")]
+    #[error("the new key opens the repository already: a holder of it could also read what is written from now on")]
     InUse,
     /// Rotation: the keyring is full.
     #[error("the repository key has had {GENERATIONS_MAX} generations, and no more fit into a key slot")]
     TooManyGenerations,
     /// Rotation: the new slot in the store differs from what was written.
-    #[error("the new key {0} does not stand in the store as it was written, so no old one is removed")]
+    #[error("the store does not hold the new key {0} as it was written, so no old key is removed")]
     NotInPlace(KeyId),
     /// Rotation: this node may not have the role.
     #[error("{0}")]

@@ -181,12 +181,12 @@ async fn fetch(store: &dyn Store, keys: &DerivedKeys) -> Result<Option<(Option<L
 /// The notes here and in the store. A store that does not answer counts as one without a note: nothing rests on it.
 pub async fn read_notes(store: &dyn Store, keys: &DerivedKeys, local: Option<&LocalState>) -> LossNotes {
     let told = fetch(store, keys).await.unwrap_or_else(|error| {
-        tracing::debug!("what others met of losses: {error}");
+        tracing::debug!("the losses that other nodes noted: {error}");
         None
     });
     let (told, object) = told.map_or((None, None), |(note, digest)| (note, Some(digest)));
     let own = own(local).unwrap_or_else(|error| {
-        tracing::warn!("what this node met of losses cannot be read; the next comparison finds it again: {error}");
+        tracing::warn!("the losses that this node noted cannot be read; the next comparison finds them again: {error}");
         None
     });
     LossNotes { own, stored: told, object_digest: object }
@@ -249,7 +249,7 @@ async fn put(repository: &Repository, note: &LossNote) {
     let object = mac_line::seal(&serde_json::to_vec(note).unwrap_or_default(), &repository.keys);
     let key = object_keys::loss(repository.role());
     if let Err(error) = repository.store.put(&key, Bytes::from(object)).await {
-        tracing::debug!("the other nodes are not told of the loss: {error}");
+        tracing::debug!("the loss cannot be published to the other nodes: {error}");
     }
 }
 

@@ -33,7 +33,7 @@ impl BootAuthorNotes {
     /// # Errors
     /// The host has no such memory, or its boot ID is unknown.
     pub fn open(env: &Env, state_dir: &Path, repo: RepoId) -> io::Result<Self> {
-        let unknown = || io::Error::new(io::ErrorKind::NotFound, "which boot of the machine this is cannot be told");
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "the boot ID of this machine is unknown");
         let boot = env.clock.boot_id().ok_or_else(unknown)?;
         let dir = env.files.boot_dir(state_dir)?;
         let mut hasher = blake3::Hasher::new();
@@ -66,7 +66,7 @@ impl BootAuthorNotes {
             && let Err(error) = self.notes.env.files.remove(&self.notes.file())
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::debug!("the notes in memory of who appends: {error}");
+            tracing::debug!("the notes of this boot's writers: {error}");
         }
         noted
     }
@@ -129,7 +129,7 @@ pub(crate) async fn note_in_boot_dir(local: &LocalState, instance: InstanceId) -
         Ok(notes) => notes.note(instance).await,
         Err(error) => Err(error),
     };
-    noted.inspect_err(|error| tracing::debug!("the notes in memory of who appends: {error}")).ok()
+    noted.inspect_err(|error| tracing::debug!("the notes of this boot's writers: {error}")).ok()
 }
 
 /// What the notes in memory say about the processes that write with this node's ID.
@@ -157,8 +157,9 @@ impl BootEvidence {
         );
         let mark = notes.mark(|mark| authors.try_note(AuthorNote { instance, seq: Seq(0), boot: Some(mark) }));
         let mark = mark.map_err(|error| error.to_string()).and_then(|mark| {
-            let lacking =
-                || "a process that may not write there, or another user's, uses this state directory".to_owned();
+            let lacking = || {
+                "a process without the right to write there, or of another user, uses this state directory".to_owned()
+            };
             if authors.read().all_noted_under(mark) { Ok(mark) } else { Err(lacking()) }
         });
         Self { own: notes.read().instances().collect(), mark }
@@ -274,7 +275,7 @@ mod tests {
         // A process that appends and is not noted in memory: another user's, or one in a sandbox.
         place.local.authors().note(AuthorNote { instance: process(2), seq: Seq(2), boot: None }).await.unwrap();
         let why = BootEvidence::collect(&place.local, process(0)).mark.unwrap_err();
-        assert!(why.contains("another user's"), "{why}");
+        assert!(why.contains("of another user"), "{why}");
         // A note that fails removes the file.
         let place = Place::new();
         assert_ne!(place.note(1).await, mark);

@@ -188,7 +188,7 @@ async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer
     assert_eq!(place.rig.archive().await.view.head.unwrap().seq, Seq(1), "who looks sees what is in the store");
     let west = place.journal(2);
     assert_eq!(west.read(None).await.unwrap().head.unwrap().seq, Seq(2));
-    assert_eq!(place.mirror().len(), 2, "whoever means to append has put it there");
+    assert_eq!(place.mirror().len(), 2, "the appender has put it there");
     append(&west, 1).await;
     assert_eq!(place.check().await, 3);
 }

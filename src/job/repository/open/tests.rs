@@ -55,7 +55,7 @@ async fn a_thousand_planted_slots_cost_what_is_allowed_and_the_rest_is_told() {
     assert!(matches!(refused, Err(KeysError::TooManySlots(_))), "{refused:?}");
     let more = KeySource::KeyFile(rig.dir.path().join("more"));
     let refused = keys::add(&repository, &more, &rig.env).await;
-    assert!(matches!(refused, Err(KeysError::TooManySlots(_))), "nobody would find it: {refused:?}");
+    assert!(matches!(refused, Err(KeysError::TooManySlots(_))), "the slot would not be found: {refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
