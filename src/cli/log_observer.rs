@@ -101,7 +101,7 @@ impl DaemonObserver for LogObserver {
     fn refusal_text(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
         match stand {
             Some(stand) => render::daemon::status_reason(stand, evidence, &self.zone),
-            None => format!("the daemon has not found out yet how this node stands for role {role}"),
+            None => format!("the daemon does not know this node's state for role {role} yet"),
         }
     }
 

@@ -193,15 +193,15 @@ async fn announce_outcome(
         // Nothing rests on it, and a store that did not take the run may not take this either.
         match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(runner, role, &connect))).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("the other nodes are not told of the failure: {error}"),
-            Err(_) => tracing::debug!("the other nodes are not told of the failure: {}", unanswered()),
+            Ok(Err(error)) => tracing::debug!("the failure cannot be published to the other nodes: {error}"),
+            Err(_) => tracing::debug!("the failure cannot be published to the other nodes: {}", unanswered()),
         }
     }
     if idle && !watch.has_no_channels() {
         match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::read_view(runner, role, &connect))).await {
             Ok(Ok(view)) => watch.journal_read(&view),
-            Ok(Err(error)) => tracing::warn!("whether slots were missed cannot be told: {error}"),
-            Err(_) => tracing::warn!("whether slots were missed cannot be told: {}", unanswered()),
+            Ok(Err(error)) => tracing::warn!("missed slots cannot be checked: {error}"),
+            Err(_) => tracing::warn!("missed slots cannot be checked: {}", unanswered()),
         }
     }
 }
@@ -259,14 +259,14 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
         // If the daemon does not answer, the identity in the state directory may be used, but no new one may be
         // created.
         Err(error) if identity::peek_identity(Some(&state_dir), name).0.is_some() => {
-            tracing::debug!("who this node is: {error}");
+            tracing::debug!("the daemon does not tell the node ID: {error}");
             NodeIdentity::open(&state_dir, name, env)?
         }
         Err(error) => return Err(error.into()),
     };
     if let IdentityOrigin::OtherMachine { was } = node.origin {
         tracing::warn!(
-            "the state directory is of another machine (node {was}); this one is node {} from now on",
+            "the state directory belongs to another machine (node {was}); this machine is node {} from now on",
             node.id
         );
     }
@@ -585,7 +585,7 @@ pub async fn verify(
     if !report.losses.is_empty() {
         match open::repository(context, role).await {
             Ok(repository) => open::note_losses(context, &repository, &report.losses).await,
-            Err(error) => tracing::debug!("the next run is not told of the loss: {error}"),
+            Err(error) => tracing::debug!("the loss cannot be noted for the next run: {error}"),
         }
     }
     Ok(report)

@@ -29,20 +29,18 @@ pub fn status_line(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone
 pub fn status_reason(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
     let why = match stand {
         RoleStatus::Active { term: Some(term) } => return format!("active, term {term}"),
-        RoleStatus::Active { term: None } => return "this node would be active, but only observes".to_owned(),
+        RoleStatus::Active { term: None } => return "this node would be active; observe mode takes no role".to_owned(),
         RoleStatus::Candidate => {
-            return "no node holds the lease; this one would take it, but only observes".to_owned();
+            return "the lease is free; observe mode does not take it".to_owned();
         }
         RoleStatus::Away(YieldReason::Stalled { blocked: true }) => {
-            return "left to other nodes: the last run made no progress, and something of it cannot be ended"
-                .to_owned();
+            return "left to other nodes: the last run made no progress, and part of it cannot be ended".to_owned();
         }
         RoleStatus::Away(YieldReason::Stalled { blocked: false }) => {
             return "left to other nodes for a while: the last run made no progress".to_owned();
         }
         RoleStatus::Away(YieldReason::Crowded) => {
-            return "left to other nodes for a while: as many other runs go on here as the machine is meant for"
-                .to_owned();
+            return "left to other nodes for a while: this node already runs as many jobs as it may".to_owned();
         }
         RoleStatus::Conflict(holder) => return format!("node {} took the role from this one", holder.label),
         RoleStatus::Standby(why) => NoCommitReason::Standby(why.clone(), evidence.to_vec()),
@@ -55,7 +53,7 @@ pub fn status_reason(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZo
 
 /// A slot that observe mode does not back up.
 pub fn would_run(slot: Slot, zone: &TimeZone) -> String {
-    format!("this node would back up for the slot {} now, but only observes", units::minute(slot.at, zone))
+    format!("this node would back up for the slot {} now; observe mode does not", units::minute(slot.at, zone))
 }
 
 /// The statuses of all roles, in one line: those that need attention first.
