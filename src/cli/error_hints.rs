@@ -352,7 +352,7 @@ fn init(error: &InitError) -> ErrorPolicy {
             "nothing was created. Use a server that keeps conditional writes, or a directory (file://), or configure \
                  [etcd]: the journal can live there.",
         ),
-        InitError::Seat(error) => etcd_head(error),
+        InitError::EtcdHead(error) => etcd_head(error),
         InitError::Register(error) => register(error),
         InitError::KeyFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
             failed("make it first (mkdir), or name another key_file.")

@@ -105,9 +105,9 @@ impl DaemonClient {
     /// The daemon does not answer in time, or refuses.
     pub async fn role_statuses(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonRoleStatus>, ClientError> {
         let asked = async {
-            let (mut reader, _writer) = self.ask(DaemonRequestKind::Stands).await?;
+            let (mut reader, _writer) = self.ask(DaemonRequestKind::RoleStatuses).await?;
             match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
-                DaemonResponse::Stands(words) => Ok(words),
+                DaemonResponse::RoleStatuses(words) => Ok(words),
                 DaemonResponse::Refused { why } => Err(ClientError::Refused(why)),
                 _ => Err(ClientError::HungUp),
             }
@@ -224,7 +224,7 @@ impl BorrowedLease {
             DaemonResponse::Progress(_)
             | DaemonResponse::Report { .. }
             | DaemonResponse::Node(_)
-            | DaemonResponse::Stands(_)
+            | DaemonResponse::RoleStatuses(_)
             | DaemonResponse::Changed => Err(ClientError::HungUp),
         }
     }

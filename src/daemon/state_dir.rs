@@ -26,7 +26,7 @@ pub(super) struct StateDirMonitor {
     pub(super) env: Env,
     /// The saved states of the roles' tasks.
     pub(super) memories: ProcessMemory,
-    pub(super) reception: SocketContext,
+    pub(super) socket_context: SocketContext,
     pub(super) socket: DaemonSocket,
     /// Device and inode of the directories whose files are not checked one by one. If a directory is another one, so
     /// are its files.
@@ -70,7 +70,7 @@ impl StateDirMonitor {
             self.restore_memories();
             self.seen = found;
         }
-        match self.socket.ensure_bound(&self.reception) {
+        match self.socket.ensure_bound(&self.socket_context) {
             Ok(false) => {}
             Ok(true) => tracing::warn!("the daemon's socket was missing; it is made again"),
             Err(error @ SocketError::Busy { .. }) => return Err(error.into()),

@@ -60,7 +60,7 @@ pub struct OperatorContext<'a> {
     /// This node's state directory: a store that was rolled back accepts no acts.
     pub state_dir: Option<&'a Path>,
     /// Access to the journals' heads.
-    pub seats: JournalAccess,
+    pub journal_access: JournalAccess,
 }
 
 /// Why an operator's act was not done.
@@ -156,7 +156,7 @@ impl OperatorContext<'_> {
     pub(crate) fn journal(&self, repository: &Repository) -> Result<(Journal, Option<JournalView>), JournalError> {
         let local = self.state_dir.map(|dir| LocalState::peek(self.env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(LocalState::last_view);
-        Ok((self.seats.journal(repository, self.env, &self.node, self.instance)?, known))
+        Ok((self.journal_access.journal(repository, self.env, &self.node, self.instance)?, known))
     }
 
     async fn open(&self, repository: &Repository) -> Result<(Journal, JournalView), AppendError> {
@@ -353,7 +353,7 @@ mod tests {
             instance: InstanceId([n; 8]),
             env: &rig.env,
             state_dir: None,
-            seats: JournalAccess::default(),
+            journal_access: JournalAccess::default(),
         }
     }
 
@@ -395,7 +395,7 @@ mod tests {
         // Dated by the store's clock, which is wrong here.
         rig.memory.set_clock_offset(year);
         let ask = BackupOptions { slot: Some(now + year), ..BackupOptions::default() };
-        let wrong = rig.backup_as(&rig.runner(), &ask).await.snapshot;
+        let wrong = rig.backup_as(&rig.node_context(), &ask).await.snapshot;
         assert!(wrong.time.duration_since(now) > year / 2);
         let operator = operator(&rig, 1);
         let RoleChange::ClockOff { offset } = operator.amend(&rig.repository, true).await.unwrap().change else {

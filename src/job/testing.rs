@@ -104,11 +104,11 @@ impl JobFixture {
     }
 
     pub(crate) async fn backup(&self) -> CommittedBackup {
-        self.backup_by(&self.runner()).await
+        self.backup_by(&self.node_context()).await
     }
 
     /// The node that runs the fixture's backups.
-    pub(crate) fn runner(&self) -> NodeContext {
+    pub(crate) fn node_context(&self) -> NodeContext {
         NodeContext {
             env: self.env.clone(),
             node: WriterNode { id: self.node, name: "east".to_owned() },
@@ -123,13 +123,13 @@ impl JobFixture {
         }
     }
 
-    pub(crate) async fn backup_by(&self, runner: &NodeContext) -> CommittedBackup {
-        self.backup_as(runner, &BackupOptions::default()).await
+    pub(crate) async fn backup_by(&self, node_context: &NodeContext) -> CommittedBackup {
+        self.backup_as(node_context, &BackupOptions::default()).await
     }
 
-    pub(crate) async fn backup_as(&self, runner: &NodeContext, ask: &BackupOptions) -> CommittedBackup {
+    pub(crate) async fn backup_as(&self, node_context: &NodeContext, ask: &BackupOptions) -> CommittedBackup {
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
-        let opening = RoleJournal::open(runner, &self.repository).await.unwrap();
+        let opening = RoleJournal::open(node_context, &self.repository).await.unwrap();
         Box::pin(opening.back_up(role, &self.candidacy(), ask)).await.unwrap()
     }
 

@@ -608,7 +608,7 @@ impl RoleController {
     }
 
     fn update_status(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
-        let stand = match (state, &self.lease) {
+        let status = match (state, &self.lease) {
             (ElectionState::Candidate, LeaseStatus::Taken(by)) => {
                 RoleStatus::Standby(StandbyReason::LeaseTaken(by.clone()))
             }
@@ -625,12 +625,12 @@ impl RoleController {
             (ElectionState::Paused(pause), _) => RoleStatus::Paused(pause.clone()),
             (ElectionState::Cloned, _) => RoleStatus::Cloned,
         };
-        if self.reported.as_ref() != Some(&stand) {
-            if !matches!(stand, RoleStatus::Conflict(_)) {
+        if self.reported.as_ref() != Some(&status) {
+            if !matches!(status, RoleStatus::Conflict(_)) {
                 // The heartbeat of an earlier conflict says nothing about the next one.
                 self.holder_heartbeat = None;
             }
-            self.reported = Some(stand);
+            self.reported = Some(status);
             effects.push(RoleEffect::ReportStatus);
         }
     }

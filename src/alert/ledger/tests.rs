@@ -124,14 +124,14 @@ fn it_outlives_its_process() {
 #[test]
 fn a_letter_is_tried_by_one_process_at_a_time_and_not_for_ever() {
     let mut ledger = AlertLedger::default();
-    let letters = ledger.enqueue("document", &["command", "webhook"], at(30));
-    assert_eq!(letters.len(), 2);
+    let messages = ledger.enqueue("document", &["command", "webhook"], at(30));
+    assert_eq!(messages.len(), 2);
     assert_eq!(ledger.claim(&["command", "webhook"], at(1), at(31)), [], "another process sends them");
-    ledger.note_delivered(letters[0].id);
-    ledger.unclaim(&[letters[1].id], at(2));
+    ledger.note_delivered(messages[0].id);
+    ledger.unclaim(&[messages[1].id], at(2));
     let claimed = ledger.claim(&["command", "webhook"], at(2), at(32));
-    assert_eq!(claimed.iter().map(|l| l.id).collect::<Vec<_>>(), [letters[1].id]);
-    let pauses: Vec<u64> = std::iter::from_fn(|| ledger.note_failed(letters[1].id)).map(|p| p.as_secs()).collect();
+    assert_eq!(claimed.iter().map(|l| l.id).collect::<Vec<_>>(), [messages[1].id]);
+    let pauses: Vec<u64> = std::iter::from_fn(|| ledger.note_failed(messages[1].id)).map(|p| p.as_secs()).collect();
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60]);
     assert_eq!(ledger.claim(&["command", "webhook"], at(99), at(100)), [], "given up");
     let gone = ledger.enqueue("document", &["webhook"], at(0));
@@ -165,10 +165,10 @@ fn what_was_noted_while_the_clock_was_ahead_holds_nothing_up() {
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day)).is_none());
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day + 2)).is_some());
     // A message that a process claimed then is free.
-    let [letter] = &ledger.enqueue("{}", &["webhook"], at(year + 30))[..] else { panic!("one letter") };
+    let [message] = &ledger.enqueue("{}", &["webhook"], at(year + 30))[..] else { panic!("one letter") };
     assert_eq!(
         ledger.claim(&["webhook"], at(day), at(day + 30)),
-        [OutboxMessage { claimed: at(day + 30), ..letter.clone() }]
+        [OutboxMessage { claimed: at(day + 30), ..message.clone() }]
     );
     assert_eq!(ledger.claim(&["webhook"], at(day + 1), at(day + 31)), []);
 }

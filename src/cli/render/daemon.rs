@@ -13,21 +13,21 @@ use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 
 /// This node's status for a role, to follow the role's name.
-pub fn status_line(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
-    let state = match stand {
+pub fn status_line(status: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
+    let state = match status {
         RoleStatus::Active { .. } | RoleStatus::Candidate | RoleStatus::Paused(_) => {
-            return status_reason(stand, evidence, zone);
+            return status_reason(status, evidence, zone);
         }
         RoleStatus::Standby(_) | RoleStatus::Away(_) => "standby",
         RoleStatus::Unknown(_) => "unknown",
         RoleStatus::Conflict(_) | RoleStatus::Cloned => "CONFLICT",
     };
-    format!("{state}: {}", status_reason(stand, evidence, zone))
+    format!("{state}: {}", status_reason(status, evidence, zone))
 }
 
 /// The reason for the status.
-pub fn status_reason(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
-    let why = match stand {
+pub fn status_reason(status: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
+    let why = match status {
         RoleStatus::Active { term: Some(term) } => return format!("active, term {term}"),
         RoleStatus::Active { term: None } => return "this node would be active; observe mode takes no role".to_owned(),
         RoleStatus::Candidate => {
@@ -57,9 +57,9 @@ pub fn would_run(slot: Slot, zone: &TimeZone) -> String {
 }
 
 /// The statuses of all roles, in one line: those that need attention first.
-pub fn summary(stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
+pub fn summary(statuses: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
     let names = |wanted: &dyn Fn(&Option<RoleStatus>) -> bool| {
-        stands.iter().filter(|(_, stand)| wanted(stand)).map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+        statuses.iter().filter(|(_, status)| wanted(status)).map(|(name, _)| name.as_str()).collect::<Vec<_>>()
     };
     let parts = [
         ("CONFLICT", names(&|s| matches!(s, Some(RoleStatus::Conflict(_) | RoleStatus::Cloned)))),
@@ -91,15 +91,15 @@ mod tests {
     fn what_needs_somebody_comes_first() {
         let role = |name: &str| name.parse::<RoleName>().unwrap();
         let active = || Some(RoleStatus::Active { term: Some(Term(3)) });
-        let mut stands = BTreeMap::from([
+        let mut statuses = BTreeMap::from([
             (role("app"), active()),
             (role("db"), Some(RoleStatus::Unknown(UnknownReason::Probes))),
             (role("web"), None),
         ]);
-        assert_eq!(summary(&stands), "unknown: db; active: app; starting: web");
-        stands
+        assert_eq!(summary(&statuses), "unknown: db; active: app; starting: web");
+        statuses
             .extend((0..9).map(|n| (role(&format!("more{n}")), Some(RoleStatus::Standby(StandbyReason::NotEligible)))));
-        assert_eq!(summary(&stands), "unknown: db; active: app; standby: 9 roles; starting: web");
+        assert_eq!(summary(&statuses), "unknown: db; active: app; standby: 9 roles; starting: web");
         assert_eq!(summary(&BTreeMap::new()), "no roles are configured");
         let says = status_line(&RoleStatus::Standby(StandbyReason::NotListed), &[], &TimeZone::UTC);
         assert_eq!(says, "standby: the config's nodes do not list this one");

@@ -22,8 +22,8 @@ pub fn lines(lines: &[JournalEntry], view: &RenderContext) -> String {
             short_id(*digest),
             what(record, view),
         ],
-        JournalEntry::Void { seq, by, stands } => {
-            bare(*seq, format!("void, by the repair of record {by}: {}", void(stands)))
+        JournalEntry::Void { seq, by, content } => {
+            bare(*seq, format!("void, by the repair of record {by}: {}", void(content)))
         }
         JournalEntry::Lost { seq, .. } => {
             bare(*seq, "lost: no usable record, and no repair has declared it void".to_owned())
@@ -32,8 +32,8 @@ pub fn lines(lines: &[JournalEntry], view: &RenderContext) -> String {
     view.page.table(["SEQ", "TIME", "NODE", "TERM", "DIGEST", "WHAT"], [true, false, false, true, false, false], rows)
 }
 
-fn void(stands: &VoidContent) -> &'static str {
-    match stands {
+fn void(content: &VoidContent) -> &'static str {
+    match content {
         VoidContent::Absent => "nothing is there",
         VoidContent::Record => "the record there does not count",
         VoidContent::Unusable(_) => "the object there is no usable record",
@@ -123,7 +123,7 @@ mod tests {
             };
             JournalEntry::Record(samples::digest(seq as u8), Box::new(record))
         };
-        let void = |seq, stands| JournalEntry::Void { seq: Seq(seq), by: Seq(18), stands };
+        let void = |seq, content| JournalEntry::Void { seq: Seq(seq), by: Seq(18), content };
         let snapshot = SnapshotBody {
             root: ChunkId([0; 32]),
             indexes: Vec::new(),

@@ -15,23 +15,23 @@ use crate::journal::state::JournalView;
 
 /// Runs a command, if this node is active for the role. A command for a slot is reported like a backup.
 pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::ExecArgs) -> Result<ExecOutcome, Error> {
-    let mut runner = node_context(context, Arc::default()).await?;
+    let mut node_context = node_context(context, Arc::default()).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
-        runner.leases = runner.leases.with_lender(Arc::new(daemon));
+        node_context.leases = node_context.leases.with_lender(Arc::new(daemon));
     }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let teller = Arc::new(alert_dispatcher(context, &runner, &context.settings.notify));
-    let plan = known_repository::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
-    let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
+    let dispatcher = Arc::new(alert_dispatcher(context, &node_context, &context.settings.notify));
+    let plan = known_repository::slot_plan(&context.settings, role, &context.env, &node_context.state_dir)?;
+    let watch = AlertMonitor::new(Arc::clone(&dispatcher), &node_context, role, plan);
     let begins = |view: &JournalView, slot| watch.run_begins(view, slot);
     let request = exec::ExecRequest { command: args.command.clone(), scheduled: args.scheduled, timeout: args.timeout };
-    let executed = Box::pin(exec::exec(&runner, &context.settings, role, connect, &request, &begins)).await;
-    runner.leases.close().await;
+    let executed = Box::pin(exec::exec(&node_context, &context.settings, role, connect, &request, &begins)).await;
+    node_context.leases.close().await;
     if args.scheduled {
         let failed = report_exec_to_observer(&watch, context, role, &executed);
         let idle = matches!(&executed, Ok(ExecOutcome::Refused(refused)) if is_idle(&refused.0, refused.1.as_ref()));
-        Box::pin(announce_outcome(&runner, role, connect, &watch, (failed, idle))).await;
-        teller.close(TELL_PATIENCE).await;
+        Box::pin(announce_outcome(&node_context, role, connect, &watch, (failed, idle))).await;
+        dispatcher.close(TELL_PATIENCE).await;
     }
     match executed {
         Err(ExecError::Guard(GuardError::NoSchedule { role })) => Err(no_schedule(&role)),

@@ -53,7 +53,7 @@ const LEAVE_APPEND_AFTER: Duration = Duration::from_mins(1);
 
 /// A role taken over, and with it the lock that keeps out other runs of this host.
 pub(crate) struct RoleSession<'a> {
-    pub(crate) runner: &'a NodeContext,
+    pub(crate) node_context: &'a NodeContext,
     pub(crate) repository: &'a Repository,
     pub(crate) journal: Journal,
     pub(crate) local: LocalState,
@@ -80,7 +80,7 @@ impl RoleSession<'_> {
             // Without the lock another run may be saving its own state.
             return Ok(());
         }
-        remember_view(self.runner, &self.local, &mut self.memory, &self.view);
+        remember_view(self.node_context, &self.local, &mut self.memory, &self.view);
         self.remember(&self.memory)
     }
 
@@ -105,7 +105,7 @@ impl RoleSession<'_> {
         role: &RoleSettings,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
-        let (env, cancel) = (&self.runner.env, &self.runner.cancel);
+        let (env, cancel) = (&self.node_context.env, &self.node_context.cancel);
         let mut work = Box::pin(self.back_up_with_retry(role, ask));
         tokio::select! {
             biased;
@@ -143,14 +143,14 @@ impl RoleSession<'_> {
         role: &RoleSettings,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
-        let (repository, label) = (self.repository, &self.runner.node.name);
+        let (repository, label) = (self.repository, &self.node_context.node.name);
         let heard = loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
         match self.back_up(role, ask, &heard, None).await {
             Err(BackupError::Cache(error)) => {
                 // Only the tree cache is damaged; everything else is still good.
                 tracing::warn!("{error}; reading everything again");
                 let path = self.local.tree_cache();
-                self.runner.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
+                self.node_context.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
                 self.back_up(role, ask, &heard, None).await
             }
             Err(BackupError::Repo(error)) => {
@@ -160,7 +160,7 @@ impl RoleSession<'_> {
                 }
                 tracing::warn!("{error}; continuing without the lost content");
                 // The note also serves the next run if this one does not complete.
-                loss_notes::note_losses(repository, Some(&self.local), &self.runner.env, label, &met).await;
+                loss_notes::note_losses(repository, Some(&self.local), &self.node_context.env, label, &met).await;
                 let heard =
                     loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
                 self.back_up(role, ask, &heard, Some(met)).await
@@ -180,8 +180,8 @@ impl RoleSession<'_> {
         let (memory, state) = (&self.memory, &self.view.state);
         let unfinished = memory.clean.is_none() || memory.clean != base.map(|b| b.id);
         let before = memory.compared.as_ref();
-        let is_elsewhere = base.is_some_and(|base| base.node.id != self.runner.node.id);
-        let now = self.runner.env.clock.now();
+        let is_elsewhere = base.is_some_and(|base| base.node.id != self.node_context.node.id);
+        let now = self.node_context.env.clock.now();
         // A repair may have taken packs out of the index: their chunks are in the tree cache, and stored nowhere. Terms
         // tell the order: a snapshot that a repair brought back may have a higher number than the repair.
         let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.term > base.term));
@@ -211,12 +211,12 @@ impl RoleSession<'_> {
         let survey = self.index_load_options(base, ask, heard, met);
         // From here on the store may contain objects that no record names.
         self.remember(&SavedState { clean: None, ..self.memory.clone() })?;
-        let progress = &self.runner.progress;
+        let progress = &self.node_context.progress;
         progress.enter(JobPhase::Backup);
         let (since, rehash) = (base.map(|base| base.id.to_string()), ask.rehash);
         tracing::debug!(role = %role.name, since, rehash, slot = ?ask.slot, compares_store = survey.compare.is_some(), "the run begins");
 
-        let gathered = match &self.runner.inputs.content {
+        let gathered = match &self.node_context.inputs.content {
             Some(content) => Box::pin(inline_content::gather(self, content.as_ref(), base, survey)).await?,
             None => Box::pin(tree::gather(self, role, base, survey, ask)).await?,
         };
@@ -231,7 +231,7 @@ impl RoleSession<'_> {
             "the sources are read: the index, the manifest and the record follow"
         );
         let mut indexes = gathered.indexes.clone();
-        indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
+        indexes.extend(put_indexes(self.node_context, self.repository, &gathered.packs).await?);
         let healing = gathered.healing.clone();
         let empty = empty_sources::source_marks(&empty_sources, &self.repository.keys);
         let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, heard).await?;
@@ -253,7 +253,7 @@ impl RoleSession<'_> {
         view: &JournalView,
         heard: &LossNotes,
     ) -> Option<LossReport> {
-        let (repository, runner) = (self.repository, self.runner);
+        let (repository, node_context) = (self.repository, self.node_context);
         let report = if healing.packs.is_empty() {
             None
         } else {
@@ -267,7 +267,15 @@ impl RoleSession<'_> {
         // If the number is unknown, the lost content may well be needed.
         let files = report.as_ref().map_or(0, |report| report.missing_files.unwrap_or(1));
         let remains = (!healing.gone.is_empty()).then_some(UnhealedLosses { lost, more, files });
-        loss_notes::record_unhealed(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
+        loss_notes::record_unhealed(
+            repository,
+            &self.local,
+            &node_context.env,
+            &node_context.node.name,
+            heard,
+            remains,
+        )
+        .await;
         // Losses that were known before, changed nothing and cost no snapshot a file are not reported again.
         let known = heard.still_lost();
         let is_known = |pack| known.missing.contains(pack) || known.damaged.contains(pack);
@@ -277,8 +285,9 @@ impl RoleSession<'_> {
     /// The files of snapshots that need what is still lost: the first ones by name, and how many there are.
     async fn missing_files(&self, healing: &HealingSummary, view: &JournalView) -> Option<(Vec<MissingFile>, u64)> {
         let (repository, state) = (self.repository, &view.state);
-        let shelf = self.local.index_cache();
-        match verify::affected_entries(repository, &state.indexes, &state.snapshots, &shelf, &healing.gone).await {
+        let index_cache = self.local.index_cache();
+        match verify::affected_entries(repository, &state.indexes, &state.snapshots, &index_cache, &healing.gone).await
+        {
             Ok((affected, count)) => {
                 let name = |file: AffectedFile| MissingFile { snapshot: file.snapshot, path: file.path };
                 Some((affected.into_iter().map(name).collect(), count))
@@ -300,14 +309,14 @@ impl RoleSession<'_> {
     ) -> Result<(CommittedBackup, JournalView), BackupError> {
         let PipelineOutput { root, nodes, stats: tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
         let files = FileCounts { removed, ..tally.files };
-        let shared = &self.runner.progress;
+        let shared = &self.node_context.progress;
         let bytes = ByteCounts {
             source: tally.source_bytes,
             read: gathered.read_bytes,
             new: gathered.new_bytes,
             uploaded: shared.bytes_uploaded.load(Ordering::Relaxed),
         };
-        let elapsed = self.runner.env.clock.boottime().saturating_sub(self.started);
+        let elapsed = self.node_context.env.clock.boottime().saturating_sub(self.started);
         let body = RecordBody::Snapshot(SnapshotBody {
             root,
             indexes,
@@ -330,7 +339,7 @@ impl RoleSession<'_> {
             },
             empty: Some(empty),
         });
-        if self.runner.cancel.is_cancelled() {
+        if self.node_context.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
         #[cfg(feature = "planted")]
@@ -351,10 +360,11 @@ impl RoleSession<'_> {
         let view = appended?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
-        let now = IndexComparison { at: self.runner.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
+        let now =
+            IndexComparison { at: self.node_context.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
         let compared = healing.map(|_| now).or(self.memory.compared);
         let mut memory = SavedState { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
-        remember_view(self.runner, &self.local, &mut memory, &view);
+        remember_view(self.node_context, &self.local, &mut memory, &view);
         self.remember(&memory)
             // The snapshot is committed; a saved state that cannot be written only costs the next run time.
             .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));
@@ -382,7 +392,7 @@ impl RoleSession<'_> {
     ) -> Result<JournalView, BackupError> {
         for _ in 0..COMMIT_ATTEMPTS {
             self.await_permit().await?;
-            note_append_intent(self.runner, &self.local, &view).await?;
+            note_append_intent(self.node_context, &self.local, &view).await?;
             self.appending.store(view.head.as_ref().map_or(0, |head| head.seq.0) + 1, Ordering::Relaxed);
             let appended = self.journal.append(&self.permit, &view, body.clone(), slot).await;
             self.appending.store(0, Ordering::Relaxed);
@@ -405,7 +415,7 @@ impl RoleSession<'_> {
                         return Err(AppendError::Moved(now).into());
                     }
                     // Another process under the same permit, on a copy of this node's state, ran the same slot.
-                    let present = self.runner.env.clock.now();
+                    let present = self.node_context.env.clock.now();
                     if slot.is_some_and(|slot| now.commits().is_closed(slot, present)) {
                         return Err(AppendError::Moved(now).into());
                     }
@@ -421,10 +431,10 @@ impl RoleSession<'_> {
 
     /// Waits while it is unknown which process has the lease, but not for ever, and not for a lease that is lost.
     async fn await_permit(&self) -> Result<(), BackupError> {
-        let clock = &self.runner.env.clock;
+        let clock = &self.node_context.env.clock;
         let (deadline, started) = (self.permit.deadline(), clock.boottime());
         while deadline.passed(clock.moment()) {
-            if self.runner.cancel.is_cancelled() {
+            if self.node_context.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted);
             }
             let waited = clock.boottime().saturating_sub(started);
@@ -432,8 +442,8 @@ impl RoleSession<'_> {
                 return Err(AppendError::Expired.into());
             }
             // The run waits on purpose and for a bounded time, so the wait counts as progress.
-            self.runner.progress.step();
-            self.runner.env.sleep(PERMIT_POLL).await;
+            self.node_context.progress.step();
+            self.node_context.env.sleep(PERMIT_POLL).await;
         }
         Ok(())
     }
@@ -454,7 +464,7 @@ pub(in crate::job) fn is_pruned(was: &JournalState, is: &JournalState) -> bool {
 
 /// Puts the index of these packs, in objects of bounded size.
 pub(crate) async fn put_indexes(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     repository: &Repository,
     packs: &[PackTable],
 ) -> Result<Vec<IndexId>, BackupError> {
@@ -462,9 +472,9 @@ pub(crate) async fn put_indexes(
     let mut rest = packs;
     while !rest.is_empty() {
         let (part, more) = rest.split_at(index::count_fitting_packs(rest));
-        let id = IndexId(runner.env.random_bytes());
-        let object: Bytes = encode_index(&repository.keys, id, runner.env.random_bytes(), part);
-        JobProgress::add(&runner.progress.bytes_uploaded, object.len() as u64);
+        let id = IndexId(node_context.env.random_bytes());
+        let object: Bytes = encode_index(&repository.keys, id, node_context.env.random_bytes(), part);
+        JobProgress::add(&node_context.progress.bytes_uploaded, object.len() as u64);
         repository.store.put(&object_keys::index(repository.role(), id), object).await?;
         ids.push(id);
         rest = more;

@@ -62,18 +62,22 @@ impl<'a> PackWriter<'a> {
     }
 
     async fn upload(self) -> Result<Option<PackTable>, BackupError> {
-        let (runner, repository) = (self.session.runner, self.session.repository);
+        let (node_context, repository) = (self.session.node_context, self.session.repository);
         if self.frames.is_empty() {
             return Ok(None);
         }
-        let mut pack = PackBuilder::new(&repository.keys, PackId(runner.env.random_bytes()), runner.env.random_bytes());
+        let mut pack = PackBuilder::new(
+            &repository.keys,
+            PackId(node_context.env.random_bytes()),
+            node_context.env.random_bytes(),
+        );
         for frame in self.frames {
             pack.push(frame);
         }
         let (bytes, table) = pack.finish();
         let len = bytes.len() as u64;
         repository.store.put(&object_keys::pack(repository.role(), table.id), bytes).await?;
-        JobProgress::add(&runner.progress.bytes_uploaded, len);
+        JobProgress::add(&node_context.progress.bytes_uploaded, len);
         Ok(Some(table))
     }
 }
@@ -97,10 +101,10 @@ pub(in crate::job) async fn gather(
 ) -> Result<PipelineOutput, BackupError> {
     content.ready().await;
     let files = content.files(&session.permit);
-    let stocktaking = IndexLoader::new(session, survey);
-    let stock = stocktaking.load().await?;
+    let index_loader = IndexLoader::new(session, survey);
+    let known_chunks = index_loader.load().await?;
     let repository = session.repository;
-    let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), stock.index.clone());
+    let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), known_chunks.index.clone());
     let mut before = BTreeMap::new();
     if let Some(base) = base {
         let mut manifest = reader.manifest(base.root);
@@ -108,7 +112,7 @@ pub(in crate::job) async fn gather(
             before.extend(entries.into_iter().map(|entry| (entry.path.clone(), entry)));
         }
     }
-    let ledger = DedupIndex::new(HashSet::new(), Some(stock), || unreachable!("it was loaded"));
+    let ledger = DedupIndex::new(HashSet::new(), Some(known_chunks), || unreachable!("it was loaded"));
     let (mut data, mut tally) = (PackWriter::new(session, &ledger), BackupStats::default());
     let mut manifest = ManifestWriter::new(PackWriter::new(session, &ledger));
     let mut read_bytes = 0;
@@ -140,7 +144,7 @@ pub(in crate::job) async fn gather(
     let (ids, new_bytes) = (nodes.ids.clone(), data.new_bytes);
     let mut packs = Vec::new();
     for lane in [data, nodes] {
-        if session.runner.cancel.is_cancelled() {
+        if session.node_context.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
         packs.extend(lane.upload().await?);

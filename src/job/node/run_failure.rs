@@ -136,10 +136,10 @@ pub struct RunFailureFile {
 }
 
 impl RunFailureFile {
-    /// For `role`, on the node of `runner`.
-    pub fn of_node(runner: &NodeContext, role: &RoleName) -> Self {
-        let unwritten = runner.memory.failures();
-        Self { unwritten, ..Self::at(&runner.env, &runner.state_dir, role) }
+    /// For `role`, on the node of `node_context`.
+    pub fn of_node(node_context: &NodeContext, role: &RoleName) -> Self {
+        let unwritten = node_context.memory.failures();
+        Self { unwritten, ..Self::at(&node_context.env, &node_context.state_dir, role) }
     }
 
     /// The same for a command that only reads.

@@ -44,7 +44,7 @@ pub(super) async fn repack(
         };
         let frames: Vec<u32> = (0..table.frames.len() as u32).filter(wanted).collect();
         for numbers in frames.chunks(FRAMES_AT_ONCE) {
-            if session.runner.cancel.is_cancelled() {
+            if session.node_context.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted.into());
             }
             let contents = survey.reader.frames(place, numbers).await?;
@@ -105,7 +105,7 @@ impl Repacker<'_> {
     fn close_frame(&mut self, lane: &mut RepackBuffer) {
         let frame = self.compressor.pack(&lane.content, std::mem::take(&mut lane.chunks));
         lane.content.clear();
-        let (keys, env) = (&self.session.repository.keys, &self.session.runner.env);
+        let (keys, env) = (&self.session.repository.keys, &self.session.node_context.env);
         let new = || PackBuilder::new(keys, PackId(env.random_bytes()), env.random_bytes());
         lane.pack.get_or_insert_with(new).push(frame);
     }
@@ -113,7 +113,7 @@ impl Repacker<'_> {
     async fn upload(&mut self, lane: &mut RepackBuffer) -> Result<(), PruneError> {
         let Some(pack) = lane.pack.take() else { return Ok(()) };
         let (bytes, table): (Bytes, PackTable) = pack.finish();
-        let (repository, progress) = (self.session.repository, &self.session.runner.progress);
+        let (repository, progress) = (self.session.repository, &self.session.node_context.progress);
         let len = bytes.len() as u64;
         repository.store.put(&object_keys::pack(repository.role(), table.id), bytes).await?;
         JobProgress::add(&progress.bytes_uploaded, len);

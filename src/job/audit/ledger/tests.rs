@@ -290,7 +290,7 @@ struct Happened {
 
 /// The state of a slot in the model.
 #[derive(Debug, PartialEq, Eq)]
-enum Stands {
+enum ModelSlotState {
     Committed { late: bool },
     Missed,
     Paused,
@@ -345,26 +345,26 @@ proptest! {
             happened.push(Happened { slot, commits, fails });
         }
         let first = happened.iter().find(|h| !h.commits.is_empty() || !h.fails.is_empty()).map(|h| h.slot);
-        let mut stands = Vec::new();
+        let mut states = Vec::new();
         for slot in (0..=now).step_by(60).filter(|slot| *slot >= since && first.is_some_and(|first| *slot >= first)) {
             let (commits, fails) = happened.iter().find(|h| h.slot == slot).map(|h| (h.commits.clone(), h.fails.clone())).unwrap_or_default();
             let all_paused = (slot..=slot + 30).all(|minute| is_paused[minute as usize]);
-            stands.push(match commits.first() {
-                Some((began, time)) => Stands::Committed { late: !all_paused && (*began > slot + 30 || *time >= slot + 60) },
+            states.push(match commits.first() {
+                Some((began, time)) => ModelSlotState::Committed { late: !all_paused && (*began > slot + 30 || *time >= slot + 60) },
                 None if now >= slot + 60 || fails.is_empty() && now > slot + 30 => {
-                    if all_paused { Stands::Paused } else { Stands::Missed }
+                    if all_paused { ModelSlotState::Paused } else { ModelSlotState::Missed }
                 }
-                None => Stands::Open,
+                None => ModelSlotState::Open,
             });
         }
-        let count = |what: &dyn Fn(&Stands) -> bool| stands.iter().filter(|s| what(s)).count() as u64;
+        let count = |what: &dyn Fn(&ModelSlotState) -> bool| states.iter().filter(|s| what(s)).count() as u64;
         let model = SlotCounts {
-            expected: stands.len() as u64,
-            committed: count(&|s| matches!(s, Stands::Committed { .. })),
-            missed: count(&|s| *s == Stands::Missed),
-            late: count(&|s| *s == Stands::Committed { late: true }),
-            paused: count(&|s| *s == Stands::Paused),
-            open: count(&|s| *s == Stands::Open),
+            expected: states.len() as u64,
+            committed: count(&|s| matches!(s, ModelSlotState::Committed { .. })),
+            missed: count(&|s| *s == ModelSlotState::Missed),
+            late: count(&|s| *s == ModelSlotState::Committed { late: true }),
+            paused: count(&|s| *s == ModelSlotState::Paused),
+            open: count(&|s| *s == ModelSlotState::Open),
             unplanned: 0,
         };
         let verdict = ledger.judge(&hourly(), at(since), at(now));

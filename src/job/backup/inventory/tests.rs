@@ -82,9 +82,9 @@ async fn tell(rig: &JobFixture, local: Option<&LocalState>) {
 }
 
 fn other_node(rig: &JobFixture) -> NodeContext {
-    let mut runner = NodeContext { state_dir: rig.dir.path().join("other"), ..rig.runner() };
-    runner.node.id = NodeId([2; 16]);
-    runner
+    let mut node_context = NodeContext { state_dir: rig.dir.path().join("other"), ..rig.node_context() };
+    node_context.node.id = NodeId([2; 16]);
+    node_context
 }
 
 /// Asserts that nothing stays lost.
@@ -99,13 +99,13 @@ fn healed(committed: &CommittedBackup, bytes: usize) {
 async fn a_lost_pack_comes_back_whoever_finds_it() {
     for way in ["the same node, the next day", "rehash", "another node", "a note", "this node's note", "a broken run"] {
         let rig = rig().await;
-        let (runner, mut ask) = (rig.runner(), BackupOptions::default());
+        let (node_context, mut ask) = (rig.node_context(), BackupOptions::default());
         rig.memory.tamper(&pack_with(&rig, "big").await, None);
         let committed = match way {
             "another node" => rig.backup_by(&other_node(&rig)).await,
             "rehash" => {
                 ask.rehash = true;
-                rig.backup_as(&runner, &ask).await
+                rig.backup_as(&node_context, &ask).await
             }
             way => {
                 match way {
@@ -296,10 +296,12 @@ async fn a_prune_moves_nothing_out_of_what_is_lost_and_drops_it_when_it_is_repla
         ..rig.role
     };
     let prune = async || {
-        let runner = rig.runner();
-        let opening = RoleJournal::open(&runner, &rig.repository).await.unwrap();
+        let node_context = rig.node_context();
+        let opening = RoleJournal::open(&node_context, &rig.repository).await.unwrap();
         let zone = jiff::tz::TimeZone::UTC;
-        prune_admitted(&runner, &rig.role, &zone, opening, &rig.candidacy(), std::future::pending()).await.unwrap()
+        prune_admitted(&node_context, &rig.role, &zone, opening, &rig.candidacy(), std::future::pending())
+            .await
+            .unwrap()
     };
     let key = pack_with(&rig, "big").await;
     let whole = rig.memory.objects()[&key].clone();

@@ -198,8 +198,8 @@ mod tests {
         }
 
         fn ask(&self) -> (usize, Option<u64>) {
-            let witness = BootEvidence::collect(&self.local, process(0));
-            (witness.own.len(), witness.mark.ok())
+            let evidence = BootEvidence::collect(&self.local, process(0));
+            (evidence.own.len(), evidence.mark.ok())
         }
 
         /// Copies a directory as a backup or clone of the state directory's disk would.

@@ -75,8 +75,8 @@ async fn a_format_that_is_lost_among_planted_slots_says_what_was_not_tried() {
     let store = rig.store.clone();
     let place =
         RepositoryLocation::new(&StoreSettings::new(StoreUrl::Dir("/b".into()), KeySource::None), &rig.role.name);
-    let (role, key, seats) = (&rig.role.name, &phrase, &JournalAccess::default());
-    let step = RecoveryInputs { role, key, place: &place, state_dir: None, seats, env: &rig.env };
+    let (role, key, journal_access) = (&rig.role.name, &phrase, &JournalAccess::default());
+    let step = RecoveryInputs { role, key, place: &place, state_dir: None, journal_access, env: &rig.env };
     let refused = open_damaged(store, step).await;
     let Err(RepairError::UntriedSlots { untried, .. }) = refused else { panic!("{refused:?}") };
     // Over all repositories that are named, the work stays within the limit of one command.

@@ -120,7 +120,7 @@ impl ProcessRecord {
 
 /// The process record in an object; `None` if it is damaged, or of a newer version.
 pub(super) fn parse(bytes: &[u8]) -> Option<ProcessRecord> {
-    serde_json::from_slice::<ProcessRecord>(bytes).ok().filter(|roster| roster.v == FORMAT)
+    serde_json::from_slice::<ProcessRecord>(bytes).ok().filter(|process_record| process_record.v == FORMAT)
 }
 
 /// The status of the process whose object a role's lease names.
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_role_is_free_by_an_end_an_absence_or_a_list_without_it_alone() {
-        let found = |roster: ProcessRecord| FoundObject { version: 3, content: Some(roster) };
+        let found = |process_record: ProcessRecord| FoundObject { version: 3, content: Some(process_record) };
         assert_eq!(of(None, None, Duration::ZERO), PeerStatus::HasNot, "it is gone");
         assert_eq!(of(Some(&found(listing(&["db"]))), None, Duration::ZERO), PeerStatus::HasNot, "not listed");
         assert_eq!(
