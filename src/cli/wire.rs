@@ -139,10 +139,10 @@ pub async fn backup(
     let connect = || crate::store::connect(&context.settings.store, &context.env);
     let dispatcher = Arc::new(alert_dispatcher(context, &node_context, &context.settings.notify));
     let plan = known_repository::slot_plan(&context.settings, role, &context.env, &node_context.state_dir)?;
-    let watch = AlertMonitor::new(Arc::clone(&dispatcher), &node_context, role, plan);
+    let monitor = AlertMonitor::new(Arc::clone(&dispatcher), &node_context, role, plan);
     let hooks = HookRunner::new(&node_context, role);
     hooks.recover().await;
-    let begins = |view: &JournalView, slot| watch.run_begins(view, slot);
+    let begins = |view: &JournalView, slot| monitor.run_begins(view, slot);
     let done = Box::pin(guard::backup(&node_context, &context.settings, role, connect, request, &begins)).await;
     node_context.leases.close().await;
     drop(display);
@@ -150,12 +150,12 @@ pub async fn backup(
         let words = reason.as_ref().map(|r| render::reason::text(r, &context.settings.timezone));
         (RoleReport { reason: words, ..report }, reason)
     });
-    let failed = report_to_observer(&watch, role, &done);
+    let failed = report_to_observer(&monitor, role, &done);
     if role_is_elsewhere(&done, node_context.node.id) {
         hooks.on_lost(role.hooks.timeout).await;
     }
     let idle = args.scheduled && done.as_ref().is_ok_and(|(report, reason)| is_idle(report, reason.as_ref()));
-    Box::pin(announce_outcome(&node_context, role, connect, &watch, (failed, idle))).await;
+    Box::pin(announce_outcome(&node_context, role, connect, &monitor, (failed, idle))).await;
     dispatcher.close(TELL_PATIENCE).await;
     match done {
         Ok((report, _)) => Ok((report, None)),
@@ -178,7 +178,7 @@ async fn announce_outcome(
     node_context: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFn() -> Result<Arc<dyn Store>, StoreError>,
-    watch: &AlertMonitor,
+    monitor: &AlertMonitor,
     (failed, idle): (bool, bool),
 ) {
     let asked = OnceLock::new();
@@ -198,9 +198,9 @@ async fn announce_outcome(
             Err(_) => tracing::debug!("the failure cannot be published to the other nodes: {}", unanswered()),
         }
     }
-    if idle && !watch.has_no_channels() {
+    if idle && !monitor.has_no_channels() {
         match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::read_view(node_context, role, &connect))).await {
-            Ok(Ok(view)) => watch.journal_read(&view),
+            Ok(Ok(view)) => monitor.journal_read(&view),
             Ok(Err(error)) => tracing::warn!("missed slots cannot be checked: {error}"),
             Err(_) => tracing::warn!("missed slots cannot be checked: {}", unanswered()),
         }
@@ -209,16 +209,16 @@ async fn announce_outcome(
 
 /// Reports the result of a run without a daemon to the alert monitor. Returns whether the run failed.
 fn report_to_observer(
-    watch: &AlertMonitor,
+    monitor: &AlertMonitor,
     role: &RoleSettings,
     done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>,
 ) -> bool {
     match done {
         Ok((report, reason)) => {
-            watch.run_ended(report, reason.as_ref());
+            monitor.run_ended(report, reason.as_ref());
             false
         }
-        Err(error) => watch.run_failed(error, &super::error::report(&role.name, error).0),
+        Err(error) => monitor.run_failed(error, &super::error::report(&role.name, error).0),
     }
 }
 

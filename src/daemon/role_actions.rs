@@ -238,7 +238,7 @@ impl RoleActions {
                 self.monitor.configs_compared(&apart);
             }
             Err(error) => {
-                tracing::debug!("role {}: the status of the other nodes cannot be read: {error}", self.role.name)
+                tracing::debug!("role {}: the status of the other nodes cannot be read: {error}", self.role.name);
             }
         }
     }
@@ -295,14 +295,14 @@ impl RoleActions {
     pub(super) async fn take_over(
         &self,
         basis: &AdmissionBasis,
-        occasion: RetakeReason,
+        retake_reason: RetakeReason,
     ) -> Result<JournalUpdate, GuardError> {
         let turn = self.limits.takeovers.acquire().await;
         let repository = self.repository().await?;
         let node_context = &self.node_context;
         let plan = guard::slot_plan(&self.node_context, &self.role, &self.settings, false)?;
-        let (role, occasion) = (self.role.as_ref(), Some(occasion));
-        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled: false, occasion };
+        let (role, retake_reason) = (self.role.as_ref(), Some(retake_reason));
+        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled: false, retake_reason };
         let view = self.lease_view(basis);
         let term = match self.admit(&guard, basis, view).await? {
             Admission::Active(admitted) => {
@@ -382,12 +382,12 @@ impl RoleActions {
         &self,
         basis: &AdmissionBasis,
         request: BackupRequest,
-        occasion: Option<RetakeReason>,
+        retake_reason: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
         turn: &RunTurn,
     ) -> Result<GuardOutcome, GuardError> {
         let limit = guard::stall_limit(&self.role, &self.settings);
-        let work = self.run(basis, request, occasion, lost);
+        let work = self.run(basis, request, retake_reason, lost);
         guard::run_result(
             watchdog::run_watched(&self.node_context, limit, &|pace| lend_while_silent(turn, pace), work).await,
         )
@@ -397,7 +397,7 @@ impl RoleActions {
         &self,
         basis: &AdmissionBasis,
         request: BackupRequest,
-        occasion: Option<RetakeReason>,
+        retake_reason: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
     ) -> Result<GuardOutcome, GuardError> {
         let node_context = &self.node_context;
@@ -405,7 +405,7 @@ impl RoleActions {
         let plan = guard::slot_plan(&self.node_context, &self.role, &self.settings, request.scheduled)?;
         let (repository, counters) = self.counted_repository().await?;
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
-        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, occasion };
+        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason };
         let view = self.lease_view(basis);
         let (report, reason) = match self.admit(&guard, basis, view).await? {
             Admission::Refused(refused) => *refused,
@@ -450,8 +450,8 @@ impl RoleActions {
             self.counted_repository().await?,
             guard::slot_plan(&self.node_context, &self.role, &self.settings, false)?,
         );
-        let (node_context, role, occasion) = (&self.node_context, self.role.as_ref(), Some(RetakeReason::None));
-        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled: false, occasion };
+        let (node_context, role, retake_reason) = (&self.node_context, self.role.as_ref(), Some(RetakeReason::None));
+        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled: false, retake_reason };
         let view = self.lease_view(basis);
         let Admission::Active(admitted) = Box::pin(guard.admit_under(basis.assessment.as_ref(), view)).await? else {
             return Ok(None);

@@ -107,14 +107,14 @@ impl RoleTask {
                 None
             }
         };
-        let watch = Arc::new(AlertMonitor::new(dispatcher, &node_context, &role, plan.clone()));
+        let monitor = Arc::new(AlertMonitor::new(dispatcher, &node_context, &role, plan.clone()));
         let ttl = lease_ttl(&role, &settings);
         let (ask_interval, retry_interval) =
             (keep_alive::poll_interval(ttl, role.lease == LeaseKind::Etcd), keep_alive::retry_pause(ttl));
         let (node, label) = (node_context.node.id, node_context.node.name.clone());
         let roles = settings.roles.len();
         let terms = RoleParams { role: role.clone(), node, label, plan, roles, ask_interval, retry_interval, observe };
-        let duty = RoleController::new(terms);
+        let controller = RoleController::new(terms);
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
         let (role, ending) = (Arc::new(role), CancelToken::new());
@@ -127,7 +127,7 @@ impl RoleTask {
             stores,
             limits,
             ending,
-            monitor: watch,
+            monitor,
             observe,
             prune_interval,
             prune_tried_at: pruned,
@@ -139,7 +139,7 @@ impl RoleTask {
         let mut this = RoleLoop {
             work,
             observer,
-            controller: duty,
+            controller,
             lease: None,
             unanswered_asks: UnansweredAsks::default(),
             is_doubted: false,
@@ -232,7 +232,7 @@ impl RoleLoop {
                         TaskCompletion::Event(RoleEvent::JournalUpdated(read.unwrap_or_else(|| work.read_timed_out())))
                     });
                 }
-                RoleEffect::TakeOver { reason: occasion } => self.take_over(occasion),
+                RoleEffect::TakeOver { reason: retake_reason } => self.take_over(retake_reason),
                 RoleEffect::BackUp(slot) => self.back_up(None, Some(slot)),
                 RoleEffect::BackUpNow => {
                     let wanted = self.clients.next_run();
@@ -410,10 +410,10 @@ impl RoleLoop {
         });
     }
 
-    fn take_over(&mut self, occasion: RetakeReason) {
+    fn take_over(&mut self, retake_reason: RetakeReason) {
         let (basis, observer) = (self.admission_basis(), Arc::clone(&self.observer));
         self.spawn_action(move |work| async move {
-            let taken = Box::pin(work.take_over(&basis, occasion));
+            let taken = Box::pin(work.take_over(&basis, retake_reason));
             let journal =
                 match work.node_context.env.timeout(work.role.stall_timeout + work.role.hooks.timeout, taken).await {
                     None => work.read_timed_out(),
@@ -455,8 +455,8 @@ impl RoleLoop {
         let back = self.completions.clone();
         // At the time of a slot this node has the role already, so nothing justifies taking it back. A requested run is
         // a person's decision.
-        let (request, occasion) = match &wanted {
-            Some(wanted) => (wanted.request, wanted.request.occasion()),
+        let (request, retake_reason) = match &wanted {
+            Some(wanted) => (wanted.request, wanted.request.retake_reason()),
             None => (BackupRequest { scheduled: true, ..BackupRequest::default() }, Some(RetakeReason::None)),
         };
         self.spawn_action(move |work| async move {
@@ -464,7 +464,9 @@ impl RoleLoop {
             let work = RoleActions { node_context, ..work };
             let waited = work.acquire_turn(slot.map(|slot| slot.starts)).await;
             let (result, turn) = match waited {
-                TurnOutcome::Turn(turn) => (work.back_up(&basis, request, occasion, lost, &turn).await, Some(turn)),
+                TurnOutcome::Turn(turn) => {
+                    (work.back_up(&basis, request, retake_reason, lost, &turn).await, Some(turn))
+                }
                 TurnOutcome::Interrupted => (Err(BackupError::Interrupted.into()), None),
                 TurnOutcome::Crowded => {
                     return TaskCompletion::Yielded(YieldReason::Crowded, work.read_journal(false).await);

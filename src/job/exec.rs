@@ -170,7 +170,7 @@ pub async fn exec(
     {
         return Ok(ExecOutcome::Refused(Box::new(refused)));
     }
-    let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, occasion: None };
+    let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason: None };
     match Box::pin(guard.admit(assessment)).await? {
         Admission::Refused(refused) => Ok(ExecOutcome::Refused(refused)),
         Admission::Active(admitted) => {

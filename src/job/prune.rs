@@ -332,7 +332,7 @@ async fn admit_and_prune(
         repository: &repository,
         plan,
         scheduled: false,
-        occasion: Some(RetakeReason::None),
+        retake_reason: Some(RetakeReason::None),
     };
     let admission = Box::pin(guard.admit(assessment)).await;
     if is_tight && !matches!(admission, Ok(Admission::Active(_))) {

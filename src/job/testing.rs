@@ -137,7 +137,7 @@ impl JobFixture {
     pub(crate) fn candidacy(&self) -> Candidacy {
         let history = ElectionHistory::default();
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
-        let occasion = RetakeReason::ByHand;
+        let retake_reason = RetakeReason::ByHand;
         let inputs = ElectionInputs {
             role,
             node: self.node,
@@ -148,7 +148,7 @@ impl JobFixture {
             lease: LeaseView::Unasked,
             history: Some(&history),
             plan: None,
-            retake_reason: occasion,
+            retake_reason,
         };
         let ElectionState::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
         candidacy
@@ -158,7 +158,7 @@ impl JobFixture {
     pub(crate) async fn archive(&self) -> ReadOnlyRepository {
         let nowhere = self.dir.path().join("nowhere");
         let archive = ReadOnlyRepository::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
-        assert!(!nowhere.exists(), "looking makes nothing");
+        assert!(!nowhere.exists(), "reading creates nothing");
         archive
     }
 }

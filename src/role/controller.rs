@@ -479,7 +479,7 @@ impl RoleController {
         }
         if let Some(effect) = self.next_work(now, &state) {
             self.takeover_reason =
-                if let RoleEffect::TakeOver { reason: occasion } = effect { Some(occasion) } else { None };
+                if let RoleEffect::TakeOver { reason: retake_reason } = effect { Some(retake_reason) } else { None };
             self.busy = Some(match effect {
                 RoleEffect::TakeOver { .. } => ActiveWork::TakingOver,
                 RoleEffect::ReadJournal => ActiveWork::Reading,
@@ -635,7 +635,7 @@ impl RoleController {
         }
     }
 
-    fn elect(&self, now: ClockReading, occasion: RetakeReason) -> ElectionState {
+    fn elect(&self, now: ClockReading, retake_reason: RetakeReason) -> ElectionState {
         let lease = match &self.lease {
             LeaseStatus::Mine(deadline) if deadline.passed(now) => LeaseView::Unreachable,
             LeaseStatus::Mine(deadline) => LeaseView::Held(deadline),
@@ -653,7 +653,7 @@ impl RoleController {
             lease,
             history: self.history.as_ref(),
             plan: self.plan.as_ref(),
-            retake_reason: occasion,
+            retake_reason,
         };
         election::decide(asked).state
     }

@@ -528,7 +528,7 @@ mod tests {
         assert_eq!(peek_identity(Some(dir.path()), Some("east")), (Some(east.id), "east".to_owned()));
         let nowhere = dir.path().join("nowhere");
         assert_eq!(peek_identity(Some(&nowhere), None), (None, again.hostname));
-        assert!(!nowhere.exists(), "looking makes nothing");
+        assert!(!nowhere.exists(), "reading creates nothing");
         let error = NodeIdentity::open(&dir.path().join("missing"), None, &env).unwrap_err().to_string();
         assert!(error.contains("missing/node.json"), "{error}");
     }

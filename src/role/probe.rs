@@ -252,7 +252,7 @@ pub enum ProbeDetail {
     #[error("systemd knows no such unit")]
     NoUnit,
     /// systemctl succeeded, but reported no state.
-    #[error("systemctl does not tell its state")]
+    #[error("systemctl does not show its state")]
     UnitUnread,
 }
 

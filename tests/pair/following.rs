@@ -37,7 +37,7 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     east.waits_to_say("the config is not valid, the one before stays in force");
     east.waits_to_say("surces");
     // The daemon goes on; whoever calls it needs a valid one.
-    assert_stays(Duration::from_secs(1), "it holds its role", || east.stand().as_deref() == Some("active"));
+    assert_stays(Duration::from_secs(1), "it holds its role", || east.status().as_deref() == Some("active"));
 
     // A role comes.
     fs::write(site.path("runner.toml"), &good).unwrap();

@@ -110,8 +110,8 @@ impl IdlePair {
     pub fn has_lease(&self, role: usize, host: usize) -> bool {
         let name = if role == 0 { "app".to_owned() } else { format!("app{role}") };
         let objects = self.bucket.store().objects();
-        let paper: Value = serde_json::from_slice(&objects[&format!("{name}/live/lease")]).expect("a lease");
-        paper["released"] == false && paper["instance"] == InstanceId([host as u8; 8]).to_string()
+        let record: Value = serde_json::from_slice(&objects[&format!("{name}/live/lease")]).expect("a lease");
+        record["released"] == false && record["instance"] == InstanceId([host as u8; 8]).to_string()
     }
 
     fn start(

@@ -88,7 +88,7 @@ impl SimCluster {
         let settings = setup.settings();
         let role = settings.roles.values().next().expect("there is one").clone();
         let mut rng = world.rng();
-        let repo = make_repository(&bucket, &role.name, setup.seated, &mut rng);
+        let repo = make_repository(&bucket, &role.name, setup.journal_in_etcd, &mut rng);
         registers.registers().tamper(&register::head_name(repo), Some(Bytes::new()));
         let probes = setup.eligible != EligibilityRule::Always;
         // Where the store tells no time, a grace is as long as the clock of the node that prunes says.
@@ -245,7 +245,7 @@ impl SimCluster {
         let instance = InstanceId(self.rng.next().to_le_bytes());
         let node = WriterNode { id: self.ids[&host], name: format!("node{host}") };
         let mut sessions = LeaseSessions::default();
-        if self.setup.seated {
+        if self.setup.journal_in_etcd {
             sessions = sessions.with_journal_access(JournalAccess::with(self.registers.wire(process.clone())));
         }
         if self.setup.lease == LeaseKind::Etcd {

@@ -311,7 +311,7 @@ impl Scenario {
     }
 
     fn has_etcd(&self) -> bool {
-        self.cluster.setup.lease == LeaseKind::Etcd || self.cluster.setup.seated
+        self.cluster.setup.lease == LeaseKind::Etcd || self.cluster.setup.journal_in_etcd
     }
 
     pub fn act(&mut self, action: ScenarioAction) {

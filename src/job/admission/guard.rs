@@ -168,7 +168,7 @@ async fn back_up(
     };
     let Precheck { repository, plan, mut assessment, counters } = approach;
     let scheduled = request.scheduled;
-    let stays = request.occasion();
+    let stays = request.retake_reason();
     // Without probes only the journal says which node has the role, as for a command.
     if stays.is_some()
         && role.eligible.is_none()
@@ -176,7 +176,7 @@ async fn back_up(
     {
         return ended_early(refused);
     }
-    let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, occasion: stays };
+    let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason: stays };
     let mut decisions = 0;
     let (report, reason) = loop {
         let admitted = match Box::pin(guard.admit(assessment)).await? {
@@ -349,7 +349,7 @@ pub struct RoleGuard<'a> {
     /// The run catches up with the schedule; otherwise it was started by hand.
     pub scheduled: bool,
     /// The reason that would justify taking the role back; `None`: the due slot, or the start by hand.
-    pub occasion: Option<RetakeReason>,
+    pub retake_reason: Option<RetakeReason>,
 }
 
 impl<'a> RoleGuard<'a> {
@@ -523,7 +523,7 @@ impl<'a> RoleGuard<'a> {
             history: Some(&opening.history()),
             plan: self.plan.as_ref(),
             retake_reason: self
-                .occasion
+                .retake_reason
                 .unwrap_or(slot.map_or(RetakeReason::ByHand, |slot| RetakeReason::DueSlot(slot.at))),
         })
     }
@@ -744,7 +744,7 @@ mod tests {
         let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };
         let text = unknown.to_string();
         assert_eq!(settled(Some(Err(BackupError::Append(unknown).into()))), Err(text));
-        let stalled = Err("made no progress for 15m: the store was waited for".to_owned());
+        let stalled = Err("made no progress for 15m: it waited for the store".to_owned());
         assert_eq!(settled(Some(Err(BackupError::Interrupted.into()))), stalled);
         assert_eq!(settled(None), stalled);
     }

@@ -144,14 +144,14 @@ impl RoleSession<'_> {
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
         let (repository, label) = (self.repository, &self.node_context.node.name);
-        let heard = loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
-        match self.back_up(role, ask, &heard, None).await {
+        let noted_losses = loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
+        match self.back_up(role, ask, &noted_losses, None).await {
             Err(BackupError::Cache(error)) => {
                 // Only the tree cache is damaged; everything else is still good.
                 tracing::warn!("{error}; reading everything again");
                 let path = self.local.tree_cache();
                 self.node_context.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
-                self.back_up(role, ask, &heard, None).await
+                self.back_up(role, ask, &noted_losses, None).await
             }
             Err(BackupError::Repo(error)) => {
                 let met = PackLosses::from_error(&error, repository.role());
@@ -161,9 +161,9 @@ impl RoleSession<'_> {
                 tracing::warn!("{error}; continuing without the lost content");
                 // The note also serves the next run if this one does not complete.
                 loss_notes::note_losses(repository, Some(&self.local), &self.node_context.env, label, &met).await;
-                let heard =
+                let noted_losses =
                     loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
-                self.back_up(role, ask, &heard, Some(met)).await
+                self.back_up(role, ask, &noted_losses, Some(met)).await
             }
             result => result,
         }
@@ -174,7 +174,7 @@ impl RoleSession<'_> {
         &self,
         base: Option<&Snapshot>,
         ask: &BackupOptions,
-        heard: &LossNotes,
+        noted_losses: &LossNotes,
         met: Option<PackLosses>,
     ) -> IndexLoadOptions {
         let (memory, state) = (&self.memory, &self.view.state);
@@ -185,10 +185,10 @@ impl RoleSession<'_> {
         // A repair may have taken packs out of the index: their chunks are in the tree cache, and stored nowhere. Terms
         // tell the order: a snapshot that a repair brought back may have a higher number than the repair.
         let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.term > base.term));
-        let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || heard.has_more();
+        let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || noted_losses.has_more();
         let due = asked || lost_content::is_comparison_due(before, state.pruned, now);
-        let known = heard.still_lost();
-        let news = heard.unhandled(before.and_then(|before| before.note)).into_iter().chain(met);
+        let known = noted_losses.still_lost();
+        let news = noted_losses.unhandled(before.and_then(|before| before.note)).into_iter().chain(met);
         let noted = news.reduce(|mut all, more| {
             all.add(&more);
             all
@@ -204,11 +204,11 @@ impl RoleSession<'_> {
         &self,
         role: &RoleSettings,
         ask: &BackupOptions,
-        heard: &LossNotes,
+        noted_losses: &LossNotes,
         met: Option<PackLosses>,
     ) -> Result<CommittedBackup, BackupError> {
         let base = self.view.state.snapshots.last();
-        let survey = self.index_load_options(base, ask, heard, met);
+        let survey = self.index_load_options(base, ask, noted_losses, met);
         // From here on the store may contain objects that no record names.
         self.remember(&SavedState { clean: None, ..self.memory.clone() })?;
         let progress = &self.node_context.progress;
@@ -234,10 +234,10 @@ impl RoleSession<'_> {
         indexes.extend(put_indexes(self.node_context, self.repository, &gathered.packs).await?);
         let healing = gathered.healing.clone();
         let empty = empty_sources::source_marks(&empty_sources, &self.repository.keys);
-        let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, heard).await?;
+        let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, noted_losses).await?;
         let loss = match &healing {
-            Some(healing) => self.report_losses(healing, &view, heard).await,
-            None => heard.remaining().map(|(packs, files)| LossReport {
+            Some(healing) => self.report_losses(healing, &view, noted_losses).await,
+            None => noted_losses.remaining().map(|(packs, files)| LossReport {
                 packs,
                 missing_files: Some(files),
                 ..LossReport::default()
@@ -251,7 +251,7 @@ impl RoleSession<'_> {
         &self,
         healing: &HealingSummary,
         view: &JournalView,
-        heard: &LossNotes,
+        noted_losses: &LossNotes,
     ) -> Option<LossReport> {
         let (repository, node_context) = (self.repository, self.node_context);
         let report = if healing.packs.is_empty() {
@@ -272,12 +272,12 @@ impl RoleSession<'_> {
             &self.local,
             &node_context.env,
             &node_context.node.name,
-            heard,
+            noted_losses,
             remains,
         )
         .await;
         // Losses that were known before, changed nothing and cost no snapshot a file are not reported again.
-        let known = heard.still_lost();
+        let known = noted_losses.still_lost();
         let is_known = |pack| known.missing.contains(pack) || known.damaged.contains(pack);
         report.filter(|_| healing.bytes > 0 || files > 0 || !healing.packs.iter().all(is_known))
     }
@@ -305,7 +305,7 @@ impl RoleSession<'_> {
         gathered: PipelineOutput,
         (indexes, empty): (Vec<IndexId>, Vec<SourceMark>),
         slot: Option<Timestamp>,
-        heard: &LossNotes,
+        noted_losses: &LossNotes,
     ) -> Result<(CommittedBackup, JournalView), BackupError> {
         let PipelineOutput { root, nodes, stats: tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
         let files = FileCounts { removed, ..tally.files };
@@ -360,8 +360,11 @@ impl RoleSession<'_> {
         let view = appended?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
-        let now =
-            IndexComparison { at: self.node_context.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
+        let now = IndexComparison {
+            at: self.node_context.env.clock.now(),
+            pruned: view.state.pruned,
+            note: noted_losses.object(),
+        };
         let compared = healing.map(|_| now).or(self.memory.compared);
         let mut memory = SavedState { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
         remember_view(self.node_context, &self.local, &mut memory, &view);

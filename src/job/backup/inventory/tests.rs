@@ -126,8 +126,8 @@ async fn a_lost_pack_comes_back_whoever_finds_it() {
         healed(&committed, 3 * MIB);
         assert_eq!(committed.files.changed, 0, "{way}: no file has changed");
         assert_whole(&rig).await;
-        let heard = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
-        assert_eq!(heard.newest(), None, "{way}: what was noted is done");
+        let noted_losses = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
+        assert_eq!(noted_losses.newest(), None, "{way}: what was noted is done");
         assert_eq!(rig.backup().await.loss, None, "{way}");
     }
 }
@@ -226,9 +226,9 @@ async fn what_has_no_source_is_named_and_nothing_counts_on_it() {
         assert_whole(&rig).await;
         next_day(&rig);
         assert_eq!(rig.backup().await.loss, None);
-        let heard = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
-        assert_eq!(heard, loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, None).await);
-        assert_eq!(heard.newest(), None);
+        let noted_losses = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
+        assert_eq!(noted_losses, loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, None).await);
+        assert_eq!(noted_losses.newest(), None);
     }
 }
 

@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(
             bucket_lease_step(&requester, Some(&found(3, Some(1))), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 8),
-            "it is one's own"
+            "it is this process's own"
         );
     }
 
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(
             bucket_lease_step(&requester, Some(&naming(3, 1)), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 8),
-            "it is one's own"
+            "it is this process's own"
         );
     }
 
@@ -313,7 +313,7 @@ mod tests {
         assert!(renewed.renewed && renewed.since == Duration::from_secs(30));
         assert!(!seen(Some(&renewed), &found(3, Some(3)), 40).renewed, "another process has it now");
         let unreadable = seen(Some(&renewed), &found(4, None), 40);
-        assert!(!unreadable.renewed, "who knows whose it is");
+        assert!(!unreadable.renewed, "the owner is unknown");
         assert!(!seen(Some(&unreadable), &found(5, None), 50).renewed);
     }
 }

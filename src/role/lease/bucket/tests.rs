@@ -59,7 +59,7 @@ fn says(reply: &LeaseReply) -> String {
     match reply {
         LeaseReply::Held(_) => "held".to_owned(),
         LeaseReply::Taken { by, alive } => {
-            let by = by.as_ref().map_or("somebody", |by| by.label.as_str());
+            let by = by.as_ref().map_or("an unknown node", |by| by.label.as_str());
             format!("{by}{}", if *alive { ", alive" } else { "" })
         }
         LeaseReply::Free => "free".to_owned(),
@@ -172,7 +172,7 @@ async fn damage_locks_nobody_out_for_ever() {
         let Pair { leases: [mut one, mut two], clocks, store } = pair();
         one.acquire_or_renew().await;
         store.tamper("app/live/lease", Some(Bytes::copy_from_slice(damage)));
-        assert_eq!(says(&two.acquire_or_renew().await), "somebody");
+        assert_eq!(says(&two.acquire_or_renew().await), "an unknown node");
         clocks[1].advance(TTL);
         assert_eq!(says(&two.acquire_or_renew().await), "held");
     }
