@@ -141,12 +141,12 @@ pub enum CliCommand {
         a change of its files. Roles of other nodes are followed.\n\n\
         Examples:\n  runner daemon\n  runner daemon --observe")]
     Daemon(verbs::DaemonArgs),
-    /// Forget old snapshots by the role's 'keep', and free what nothing needs any more
+    /// Forget old snapshots by the role's 'keep', and free unused space
     #[command(after_help = "Only on the node that has the role. Space is freed when 'prune_grace' is over,\n\
         by the next prune: running restores still find what they read.\n\n\
         Examples:\n  runner prune app --dry-run\n  runner prune app")]
     Prune(verbs::PruneArgs),
-    /// Bring back what the store lost, as far as anything is left of it
+    /// Repair what the store lost, as far as possible
     #[command(after_help = "Makes the index again from the packs, names the lost records of the journal in\n\
         it, and makes 'format' again. Deletes nothing. First run it with --dry-run, and\n\
         find out what happened to the store. Exit code 7: something is lost (--dry-run),\n\

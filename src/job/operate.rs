@@ -401,7 +401,7 @@ mod tests {
         let RoleChange::ClockOff { offset } = operator.amend(&rig.repository, true).await.unwrap().change else {
             panic!("amended")
         };
-        assert!(offset > year / 2, "a node whose clock is off does not say what the present is");
+        assert!(offset > year / 2, "a node with a wrong clock does not define the present");
         rig.memory.set_clock_offset(SignedDuration::ZERO);
         let RoleChange::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
             panic!("not amended")

@@ -330,13 +330,13 @@ async fn inspect_store(
                 TimeoutSource::Key(work) => {
                     let most = humantime::format_duration(KEY_PATIENCE);
                     let what = match (work, &role.key) {
-                        (UnlockStep::Derive, _) => "the key is not derived from the passphrase".to_owned(),
+                        (UnlockStep::Derive, _) => "the key could not be derived from the passphrase".to_owned(),
                         (UnlockStep::Read, KeySource::KeyFile(path) | KeySource::PassphraseFile(path)) => {
-                            format!("{} is not read", path.display())
+                            format!("{} could not be read", path.display())
                         }
-                        (UnlockStep::Read, KeySource::None) => "the key is not read".to_owned(),
+                        (UnlockStep::Read, KeySource::None) => "the key could not be read".to_owned(),
                     };
-                    format!("{what} after {most}; the store answers")
+                    format!("{what} within {most}; the store answers")
                 }
             })
         }

@@ -205,7 +205,7 @@ pub enum KeySlotError {
     #[error("the key slot is damaged ({0})")]
     Damaged(String),
     /// The version is newer than this program.
-    #[error("the key slot has version {0}; this program reads version {VERSION}. Update runner on this node")]
+    #[error("the key slot has version {0}; this program reads version {VERSION}. hint: update runner on this node")]
     Newer(u32),
     /// The Argon2 parameters are outside the range that any version of this program writes.
     #[error(

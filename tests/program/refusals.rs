@@ -519,7 +519,7 @@ fn without_any_config_a_directory_is_backed_up_and_comes_back() {
     let out = crate::site::below(&site.path("out"), &site.src());
     assert_eq!(fs::read(out.join("a")).unwrap(), b"one");
     assert!(!out.join("b.tmp").exists());
-    assert!(!rescue.state_dir.exists(), "looking makes nothing");
+    assert!(!rescue.state_dir.exists(), "reading creates nothing");
 
     // The key file is what opens it, and what is missing is not made where something is read.
     fs::rename(&key, site.path("moved")).unwrap();
@@ -544,7 +544,7 @@ fn a_passphrase_that_comes_late_is_waited_for_and_one_that_does_not_come_is_no_s
     // Nobody writes.
     let run = site.node("east").run(["whoami"]).expect(0);
     let said = run.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-    let silent = format!("{} is not read after 10s; the store answers", phrase.display());
+    let silent = format!("{} could not be read within 10s; the store answers", phrase.display());
     assert!(said.contains(&silent) && !said.contains("no answer"), "{said}");
     // A password manager does, when its person has typed.
     let mut backup = site.node("east").start(["backup", "app"]);

@@ -165,7 +165,7 @@ fn what_was_noted_while_the_clock_was_ahead_holds_nothing_up() {
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day)).is_none());
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day + 2)).is_some());
     // A message that a process claimed then is free.
-    let [message] = &ledger.enqueue("{}", &["webhook"], at(year + 30))[..] else { panic!("one letter") };
+    let [message] = &ledger.enqueue("{}", &["webhook"], at(year + 30))[..] else { panic!("one message") };
     assert_eq!(
         ledger.claim(&["webhook"], at(day), at(day + 30)),
         [OutboxMessage { claimed: at(day + 30), ..message.clone() }]

@@ -19,7 +19,7 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
                 || format!("until 'runner resume {role}'"),
                 |until| format!("until {} ({})", minute(until, &view.zone), relative(until, view.now)),
             );
-            format!("paused on every node {until}. A run that is under way goes on.")
+            format!("paused on every node {until}. A run that is in progress continues.")
         }
         RoleChange::Resumed(paused) => format!("resumed; it was {}.", pause_text(paused, view)),
         RoleChange::NotPaused => "was not paused.".to_owned(),
@@ -40,7 +40,7 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
             format!("this node has the role already, with term {term}; nothing to do.")
         }
         RoleChange::Adopted { was, seq, term } => format!(
-            "the journal goes on with record {seq}, by which this node has the role with term {term}. {}. Work that \
+            "the journal continues with record {seq}, which gives this node the role with term {term}. {}. Work that \
              was not in the store by then was never reported as done.",
             capital(&was.to_string())
         ),
@@ -61,7 +61,7 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
             minute(future.latest, &view.zone),
             match future.clock {
                 WrongClock::Reader => "the store's clock is ahead of it as well",
-                _ => "nothing that was recorded is dated by it, or several nodes agree against it",
+                _ => "no record is dated by it, or several nodes agree against it",
             }
         ),
         RoleChange::ClockOff { offset } => format!(

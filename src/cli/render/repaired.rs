@@ -83,10 +83,10 @@ fn text(report: &RepairReport, finding: &RepairFinding) -> String {
              node's memory"
         ),
         RepairFinding::Rotation(generation) => format!(
-            "the record of the rotation to generation {generation} of the repository key is lost, and what came \
-             after it: the journal {} under that generation. {ADVICE}run the repair first on a node that remembers \
-             those records: it can bring them back",
-            will("goes on", "would go on")
+            "the record of the rotation to generation {generation} of the repository key is lost, and so are the \
+             records after it: the journal {} under that generation. {ADVICE}run the repair first on a node that \
+             remembers those records: it can bring them back",
+            will("continues", "would continue")
         ),
         RepairFinding::RotationCopy { object, what } => {
             format!("{object} {what}: the copy {} from the record", will("is written again", "would be written again"))

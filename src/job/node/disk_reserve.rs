@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("app/live/reserve")).unwrap(), first, "what is there stays");
         std::fs::write(dir.path().join("app/live/reserve"), &first[..RESERVE_BYTES_MIN]).unwrap();
         ensure_reserve(&store, &role, &env).await;
-        assert_eq!(size(), Some(RESERVE_BYTES as u64), "what a full store had to make smaller grows again");
+        assert_eq!(size(), Some(RESERVE_BYTES as u64), "a reserve that a full store made smaller grows again");
         assert!(!release_if_full(&store, &role, &env).await.unwrap());
         assert_eq!(size(), Some(RESERVE_BYTES as u64), "there is room");
         assert!(!dir.path().join("app/live/room").exists());

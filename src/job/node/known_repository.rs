@@ -267,7 +267,7 @@ mod tests {
         );
         assert!(
             matches!(here.refine_error(env, None, none()), OpenError::NoRepository { .. }),
-            "who remembers nothing"
+            "a node without a memory"
         );
 
         let again = JobFixture::new().await;
@@ -278,7 +278,7 @@ mod tests {
         here.remember(env, &state_dir, &again.repository).unwrap();
         assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), Some(again.repository.keys.repo()));
         std::fs::write(here.file(&state_dir), "{").unwrap();
-        assert!(here.load_repository_id(env, Some(&state_dir)).is_err(), "a damaged memory is not taken for none");
+        assert!(here.load_repository_id(env, Some(&state_dir)).is_err(), "a damaged memory does not count as none");
     }
 
     #[test]

@@ -469,7 +469,7 @@ mod tests {
         let mut found = Vec::new();
         for round in 0..3 {
             theirs = long_ago(tell(&clone, &rig, Some(&theirs)).await.unwrap());
-            assert_eq!(theirs.stranger.is_some(), round > 0, "it knows its past");
+            assert_eq!(theirs.stranger.is_some(), round > 0, "its memory has its past");
             before = long_ago(tell(&mine, &rig, Some(&before)).await.unwrap());
             found.push(before.twin());
         }

@@ -107,7 +107,7 @@ pub enum InitError {
         error: std::io::Error,
     },
     /// A key from `key export` opens one repository and cannot create one.
-    #[error("{} holds the exported key of one repository; making a new one takes a key file or a passphrase", .0.display())]
+    #[error("{} holds the exported key of one repository; a new one needs a key file or a passphrase", .0.display())]
     ExportedKey(PathBuf),
     /// It is unknown whether an object was written.
     #[error("it is unknown whether {key} was written: {why}")]

@@ -77,7 +77,7 @@ pub enum KeysError {
         error: StoreError,
     },
     /// The repository has a newer key, which the given one does not contain.
-    #[error("the repository has generation {now} of its key, and the given key gives generation {given}")]
+    #[error("the repository has generation {now} of its key, and the given key opens generation {given}")]
     Superseded {
         /// Newest generation, according to the journal.
         now: KeyGeneration,
@@ -92,7 +92,8 @@ pub enum KeysError {
     OpensNothing(PathBuf),
     /// Rotation: another one came first.
     #[error(
-        "another rotation came first: the repository has generation {0} of its key now, which the given key does not give"
+        "another rotation came first: the repository has generation {0} of its key now, and the given key does not \
+         open it"
     )]
     Overtaken(KeyGeneration),
     /// Rotation: an interrupted one left new slots that none of the given secrets opens.

@@ -277,7 +277,7 @@ mod tests {
         let (here, there) = (at("here"), at("there"));
         assert_eq!(noted_losses(&rig, Some(&here)).await, LossNotes::default());
         note_losses(&rig.repository, Some(&here), &rig.env, "east", &PackLosses::default()).await;
-        assert!(!rig.memory.objects().contains_key("app/live/loss"), "nothing is nothing to tell");
+        assert!(!rig.memory.objects().contains_key("app/live/loss"), "an empty note is not published");
 
         note_losses(&rig.repository, Some(&here), &rig.env, "east", &met(1)).await;
         note_losses(&rig.repository, None, &rig.env, "restorer", &met(2)).await;

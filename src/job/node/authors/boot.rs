@@ -293,6 +293,6 @@ mod tests {
         let last = place.local.authors().read().notes.last().copied();
         assert_eq!(last, Some(AuthorNote { instance: process(0), seq: Seq(0), boot: renewed }));
         place.local.authors().note(AuthorNote { instance: process(4), seq: Seq(4), boot: None }).await.unwrap();
-        assert_eq!(place.ask().1, None, "who was noted since and is not there is seen");
+        assert_eq!(place.ask().1, None, "a process that was noted since and is missing is seen");
     }
 }
