@@ -77,7 +77,7 @@ pub trait DaemonObserver: Send + Sync + 'static {
     /// The config is not valid.
     fn load_settings(&self) -> Result<Settings, Failure>;
     /// This node's status for a role has changed.
-    fn status_changed(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]);
+    fn status_changed(&self, role: &RoleName, status: &RoleStatus, evidence: &[ProbeResult]);
     /// The report with the text of its reason.
     fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport;
     /// A run has ended; the report has its reason in text.
@@ -85,7 +85,7 @@ pub trait DaemonObserver: Send + Sync + 'static {
     /// The report and exit code of a failed run.
     fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
     /// Why this node does not work for the role in its current status.
-    fn refusal_text(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String;
+    fn refusal_text(&self, role: &RoleName, status: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String;
     /// A run, or a step on the way to one, failed.
     fn work_failed(&self, role: &RoleName, error: &GuardError);
     /// A role was pruned.
@@ -95,13 +95,13 @@ pub trait DaemonObserver: Send + Sync + 'static {
     /// In observe mode: this slot would run now.
     fn would_run(&self, role: &RoleName, slot: Slot);
     /// One line on the status of all roles.
-    fn status_summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String;
+    fn status_summary(&self, statuses: &BTreeMap<RoleName, Option<RoleStatus>>) -> String;
 }
 
 /// Parameters of a daemon.
 pub struct DaemonParams {
     /// The node that works. Its `cancel` ends the daemon.
-    pub runner: NodeContext,
+    pub node_context: NodeContext,
     /// Identity of this node.
     pub node: NodeIdentity,
     /// The first settings; the config is read again while the daemon runs.
@@ -136,31 +136,41 @@ pub enum DaemonError {
 /// The signal handlers cannot be installed, another daemon runs on this node, or the state directory was replaced.
 pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
     let mut hangup = signal(SignalKind::hangup())?;
-    let (cancel, runtime_dir, runner) = (start.runner.cancel.clone(), start.runtime_dir.clone(), start.runner.clone());
-    let mut office = Supervisor::new(start);
+    let (cancel, runtime_dir, node_context) =
+        (start.node_context.cancel.clone(), start.runtime_dir.clone(), start.node_context.clone());
+    let mut supervisor = Supervisor::new(start);
     let (ask_to_look, mut asked_to_look) = mpsc::channel(COMMANDS_MAX);
     // In observe mode no socket is opened, so a cron job beside it is unaffected.
-    let mut state_dir = if office.observe {
+    let mut state_dir = if supervisor.observe {
         None
     } else {
-        let (node, directory) = (runner.node.id, Arc::clone(&office.directory));
-        let reception = SocketContext { node, directory, look: ask_to_look };
-        let socket = DaemonSocket::open(&runtime_dir, &reception).await?;
-        let NodeContext { state_dir: dir, node, env, memory: memories, .. } = runner;
-        Some(StateDirMonitor { dir, node: node.id, env, memories, reception, socket, seen: Vec::new(), trouble: None })
+        let (node, directory) = (node_context.node.id, Arc::clone(&supervisor.directory));
+        let socket_context = SocketContext { node, directory, look: ask_to_look };
+        let socket = DaemonSocket::open(&runtime_dir, &socket_context).await?;
+        let NodeContext { state_dir: dir, node, env, memory: memories, .. } = node_context;
+        Some(StateDirMonitor {
+            dir,
+            node: node.id,
+            env,
+            memories,
+            socket_context,
+            socket,
+            seen: Vec::new(),
+            trouble: None,
+        })
     };
-    office.start_missing_roles();
+    supervisor.start_missing_roles();
     tracing::info!(
         "runner {} has started as node {}, config {}, {} {}{}",
         env!("CARGO_PKG_VERSION"),
-        office.node.label,
-        office.settings.hash,
-        office.settings.roles.len(),
-        if office.settings.roles.len() == 1 { "role" } else { "roles" },
-        if office.observe { "; it only observes: it takes no role, writes nothing and runs nothing" } else { "" }
+        supervisor.node.label,
+        supervisor.settings.hash,
+        supervisor.settings.roles.len(),
+        if supervisor.settings.roles.len() == 1 { "role" } else { "roles" },
+        if supervisor.observe { "; observe mode: it takes no role, writes nothing and runs nothing" } else { "" }
     );
     let notifier = ServiceManager::new();
-    notifier.ready(&office.summary());
+    notifier.ready(&supervisor.summary());
     let mut reload = tokio::time::interval(RELOAD_INTERVAL);
     let mut beat = tokio::time::interval(notifier.watchdog_interval());
     let mut look = tokio::time::interval(state_dir::INTERVAL);
@@ -183,15 +193,15 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
             }
             _ = hangup.recv() => {
                 notifier.reloading();
-                office.renew().await;
-                office.reload(true, &notifier).await;
-                notifier.ready(&office.summary());
+                supervisor.renew().await;
+                supervisor.reload(true, &notifier).await;
+                notifier.ready(&supervisor.summary());
             }
-            _ = reload.tick() => office.reload(false, &notifier).await,
+            _ = reload.tick() => supervisor.reload(false, &notifier).await,
             _ = beat.tick() => {
-                notifier.status(&office.summary());
+                notifier.status(&supervisor.summary());
                 // A hung task of a role must not look alive.
-                if office.all_alive() {
+                if supervisor.all_alive() {
                     notifier.ping_watchdog();
                 }
             }
@@ -199,7 +209,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
     };
     tracing::info!("the daemon stops");
     notifier.stopping();
-    office.close(&notifier).await;
+    supervisor.close(&notifier).await;
     // The borrowers have disconnected; a later client finds no socket.
     drop(state_dir);
     ended
@@ -208,7 +218,7 @@ pub async fn run(start: DaemonParams) -> Result<(), DaemonError> {
 /// Parameters of the task of one role alone, without a config to follow and without a socket.
 pub struct RoleTaskConfig {
     /// The node that works.
-    pub runner: NodeContext,
+    pub node_context: NodeContext,
     /// The settings that the role belongs to.
     pub settings: Settings,
     /// Settings of the role.
@@ -225,17 +235,17 @@ pub struct RoleTaskConfig {
 
 /// Runs one role until `stop` is true and all its work has ended, as [`run`] does for each role.
 pub async fn run_role(hold: RoleTaskConfig, stop: watch::Receiver<bool>) {
-    let RoleTaskConfig { runner, settings, role, store, observer: voice, alerts: teller, prune_interval } = hold;
-    let stores = Arc::new(StoreConnector::connected_to(settings.store.clone(), runner.env.clone(), store));
+    let RoleTaskConfig { node_context, settings, role, store, observer, alerts: dispatcher, prune_interval } = hold;
+    let stores = Arc::new(StoreConnector::connected_to(settings.store.clone(), node_context.env.clone(), store));
     let (settings, limits, observe) = (Arc::new(settings), Arc::new(ConcurrencyLimits::new()), false);
     let (_callers, commands) = mpsc::channel(COMMANDS_MAX);
-    let post = RoleTask { runner, settings, role, stores, limits, voice, teller, observe, prune_interval };
-    post.run(stop, commands, watch::channel(None).0, watch::channel(0).0).await;
+    let task = RoleTask { node_context, settings, role, stores, limits, observer, dispatcher, observe, prune_interval };
+    task.run(stop, commands, watch::channel(None).0, watch::channel(0).0).await;
 }
 
 /// All roles of this node.
 struct Supervisor {
-    runner: NodeContext,
+    node_context: NodeContext,
     node: NodeIdentity,
     settings: Arc<Settings>,
     observer: Arc<dyn DaemonObserver>,
@@ -263,21 +273,21 @@ struct RoleHandle {
 
 impl Supervisor {
     fn new(start: DaemonParams) -> Self {
-        let DaemonParams { runner, node, settings, observer: voice, alerts: teller, observe, .. } = start;
+        let DaemonParams { node_context, node, settings, observer, alerts: dispatcher, observe, .. } = start;
         let settings = Arc::new(settings);
-        let stores = Arc::new(StoreConnector::new(settings.store.clone(), runner.env.clone()));
+        let stores = Arc::new(StoreConnector::new(settings.store.clone(), node_context.env.clone()));
         let limits = Arc::new(ConcurrencyLimits::new());
-        let (posts, directory) = (BTreeMap::new(), RoleDirectory::default());
+        let (roles, directory) = (BTreeMap::new(), RoleDirectory::default());
         Self {
-            runner,
+            node_context,
             node,
             settings,
-            observer: voice,
-            alerts: teller,
+            observer,
+            alerts: dispatcher,
             observe,
             stores,
             limits,
-            roles: posts,
+            roles,
             directory,
             config_error: None,
         }
@@ -290,32 +300,32 @@ impl Supervisor {
                 continue;
             }
             let (stop, stopped) = watch::channel(false);
-            let (tell, stand) = watch::channel(None);
+            let (tell, status) = watch::channel(None);
             let (count, turns) = watch::channel(0);
             let (commander, commands) = mpsc::channel(COMMANDS_MAX);
             self.lock_directory().insert(name.clone(), commander);
-            let post = RoleTask {
-                runner: NodeContext { cancel: CancelToken::new(), ..self.runner.clone() },
+            let task = RoleTask {
+                node_context: NodeContext { cancel: CancelToken::new(), ..self.node_context.clone() },
                 settings: Arc::clone(&self.settings),
                 role: role.clone(),
                 stores: Arc::clone(&self.stores),
                 limits: Arc::clone(&self.limits),
-                voice: Arc::clone(&self.observer),
-                teller: Arc::clone(&self.alerts),
+                observer: Arc::clone(&self.observer),
+                dispatcher: Arc::clone(&self.alerts),
                 observe: self.observe,
                 prune_interval: role_actions::PRUNE_INTERVAL,
             };
-            let task = tokio::spawn(post.run(stopped, commands, tell, count));
+            let task = tokio::spawn(task.run(stopped, commands, tell, count));
             self.roles.insert(
                 name.clone(),
-                RoleHandle { role: role.clone(), stop, status: stand, loop_turns: turns, loop_turns_seen: 0, task },
+                RoleHandle { role: role.clone(), stop, status, loop_turns: turns, loop_turns_seen: 0, task },
             );
         }
     }
 
     /// Makes the next request read credentials and certificates again. Requests in progress continue.
     async fn renew(&self) {
-        self.runner.leases.renew();
+        self.node_context.leases.renew();
         self.stores.renew_credentials().await;
     }
 
@@ -343,19 +353,19 @@ impl Supervisor {
         tracing::info!("the config has changed: {} is in force now", settings.hash);
         let was = Arc::clone(&self.settings);
         let all = settings.store != was.store || settings.etcd != was.etcd || settings.timezone != was.timezone;
-        let kept = |name: &RoleName, manned: &RoleHandle| !all && settings.roles.get(name) == Some(&manned.role);
+        let kept = |name: &RoleName, handle: &RoleHandle| !all && settings.roles.get(name) == Some(&handle.role);
         let gone: Vec<RoleName> =
-            self.roles.iter().filter(|(name, manned)| !kept(name, manned)).map(|(name, _)| name.clone()).collect();
+            self.roles.iter().filter(|(name, handle)| !kept(name, handle)).map(|(name, _)| name.clone()).collect();
         self.stop(gone, notifier).await;
         if all {
-            self.runner.leases.close().await;
-            self.runner.leases = LeaseSessions::new(&settings, &self.runner.env, &self.node);
-            self.stores = Arc::new(StoreConnector::new(settings.store.clone(), self.runner.env.clone()));
+            self.node_context.leases.close().await;
+            self.node_context.leases = LeaseSessions::new(&settings, &self.node_context.env, &self.node);
+            self.stores = Arc::new(StoreConnector::new(settings.store.clone(), self.node_context.env.clone()));
         }
         if settings.notify != was.notify && !self.observe {
             self.alerts.configure(&settings.notify);
         }
-        self.runner.config_hash.clone_from(&settings.hash);
+        self.node_context.config_hash.clone_from(&settings.hash);
         self.settings = Arc::new(settings);
         self.start_missing_roles();
     }
@@ -364,13 +374,13 @@ impl Supervisor {
     async fn stop(&mut self, names: Vec<RoleName>, notifier: &ServiceManager) {
         let leaving: Vec<(RoleName, RoleHandle)> =
             names.into_iter().filter_map(|name| self.roles.remove_entry(&name)).collect();
-        for (name, manned) in &leaving {
+        for (name, handle) in &leaving {
             self.lock_directory().remove(name);
-            manned.stop.send_replace(true);
+            handle.stop.send_replace(true);
         }
         let all = async {
-            for (name, manned) in leaving {
-                if let Err(error) = manned.task.await {
+            for (name, handle) in leaving {
+                if let Err(error) = handle.task.await {
                     tracing::error!("role {name}: {error}");
                 }
             }
@@ -385,7 +395,7 @@ impl Supervisor {
         tokio::select! {
             () = all => {}
             () = tokio::time::sleep(STOP_PATIENCE) => {
-                tracing::error!("some work did not end in time; its lease runs out by itself");
+                tracing::error!("some work did not end in time; its lease expires by itself");
             }
             () = alive => {}
         }
@@ -399,13 +409,13 @@ impl Supervisor {
     async fn close(&mut self, notifier: &ServiceManager) {
         let names = self.roles.keys().cloned().collect();
         self.stop(names, notifier).await;
-        self.runner.leases.close().await;
+        self.node_context.leases.close().await;
         self.alerts.close(TELL_PATIENCE).await;
     }
 
     fn summary(&self) -> String {
-        let stands = self.roles.iter().map(|(name, manned)| (name.clone(), manned.status.borrow().clone())).collect();
-        let summary = self.observer.status_summary(&stands);
+        let statuses = self.roles.iter().map(|(name, handle)| (name.clone(), handle.status.borrow().clone())).collect();
+        let summary = self.observer.status_summary(&statuses);
         if self.config_error.is_some() {
             format!("config not valid, the one before is in force; {summary}")
         } else {
@@ -416,10 +426,10 @@ impl Supervisor {
     /// Whether every role's loop has moved since the last call.
     fn all_alive(&mut self) -> bool {
         let mut alive = true;
-        for manned in self.roles.values_mut() {
-            let turns = *manned.loop_turns.borrow();
-            alive &= turns != manned.loop_turns_seen && !manned.task.is_finished();
-            manned.loop_turns_seen = turns;
+        for handle in self.roles.values_mut() {
+            let turns = *handle.loop_turns.borrow();
+            alive &= turns != handle.loop_turns_seen && !handle.task.is_finished();
+            handle.loop_turns_seen = turns;
         }
         alive
     }

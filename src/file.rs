@@ -89,7 +89,7 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 
 fn open_regular_with(more: OFlags, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | more;
-    let none = || io::Error::new(io::ErrorKind::InvalidInput, "what stands in its place is no regular file; remove it");
+    let none = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file. hint: remove it");
     let file = match options.custom_flags(flags.bits() as i32).open(path) {
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NXIO | Errno::LOOP)) => {
             return Err(none());
@@ -128,7 +128,7 @@ fn bounded(file: File, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max {
-        let why = format!("it is larger than {max} bytes, so it is not what it should be");
+        let why = format!("it is larger than {max} bytes, so it is not the expected file");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(bytes)

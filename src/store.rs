@@ -407,7 +407,7 @@ pub async fn get_with_large_read_lock<'a>(
 
 /// The error for a listing that claims further objects and does not return them. An object missing in it may exist.
 pub fn incomplete_listing_error(store: &dyn Store, prefix: &str) -> StoreError {
-    let detail = "the listing stopped before its end, so what it lacks may be there";
+    let detail = "the listing stopped before its end, so missing objects may exist";
     StoreError::new(StoreErrorKind::Unreachable, &store.describe(), Some(prefix), detail)
 }
 

@@ -89,7 +89,9 @@ fn what_is_typed_for_another_thing_is_refused_with_a_hint() {
         runner(args).assert().code(2).stderr(predicate::str::contains("leave --node"));
     }
     let restore = runner(&["restore", "app", "3f2a91c0", "--target", "/tmp/x"]).assert().code(2);
-    restore.stderr(predicate::str::contains("hint: a snapshot is named so: runner restore app --snapshot 3f2a91c0"));
+    restore.stderr(predicate::str::contains(
+        "hint: name the snapshot with --snapshot: runner restore app --snapshot 3f2a91c0",
+    ));
 }
 
 #[test]
@@ -142,7 +144,7 @@ fn an_interrupt_ends_a_backup_with_130_and_the_next_run_is_free() {
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(130), "{}{errors}", String::from_utf8_lossy(&output.stdout));
-    assert!(errors.contains("stopping: what runs"), "{errors}");
+    assert!(errors.contains("stopping: the current work"), "{errors}");
 
     std::fs::write(&file, config("echo 1")).unwrap();
     runner(&options).args(["backup", "app"]).env("PATH", "/usr/bin:/bin").assert().code(0);

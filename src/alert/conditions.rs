@@ -127,42 +127,42 @@ impl ConditionChecker<'_> {
     }
 
     /// The conditions that are true, for each kind that can be decided now.
-    pub(super) fn conditions(&self, glimpse: &JournalSummary) -> Vec<(AlertKind, Vec<AlertEvent>)> {
+    pub(super) fn conditions(&self, summary: &JournalSummary) -> Vec<(AlertKind, Vec<AlertEvent>)> {
         let mut seen = vec![
-            (AlertKind::Duplicate, self.duplicates(glimpse)),
-            (AlertKind::Takeover, self.takeover(glimpse).into_iter().collect()),
-            (AlertKind::PausedTooLong, self.paused_too_long(glimpse).into_iter().collect()),
+            (AlertKind::Duplicate, self.duplicates(summary)),
+            (AlertKind::Takeover, self.takeover(summary).into_iter().collect()),
+            (AlertKind::PausedTooLong, self.paused_too_long(summary).into_iter().collect()),
             (
                 AlertKind::Incomplete,
-                self.incomplete(glimpse.unreadable).into_iter().chain(self.empty_sources(glimpse.empty)).collect(),
+                self.incomplete(summary.unreadable).into_iter().chain(self.empty_sources(summary.empty)).collect(),
             ),
         ];
-        seen.push((AlertKind::Missed, self.missed_slots(glimpse).into_iter().collect()));
+        seen.push((AlertKind::Missed, self.missed_slots(summary).into_iter().collect()));
         seen
     }
 
     /// All slots missed since the last committed one are one event, however many there are.
-    pub(super) fn missed_slots(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
-        let missed = glimpse.past.as_ref()?.missed(self.plan?, self.running, self.now);
+    pub(super) fn missed_slots(&self, summary: &JournalSummary) -> Option<AlertEvent> {
+        let missed = summary.past.as_ref()?.missed(self.plan?, self.running, self.now);
         let (slot, count) = (Some(missed.first()?.at), Some(missed.len() as u64));
         let cause = self.idle.as_ref().filter(|_| self.failure.is_none()).map(|_| FailureCause::NotActive);
         let detail = self.failure.clone().or_else(|| self.idle.clone());
         Some(AlertEvent { slot, count, cause, detail, ..self.event(AlertKind::Missed) })
     }
 
-    fn duplicates(&self, glimpse: &JournalSummary) -> Vec<AlertEvent> {
+    fn duplicates(&self, summary: &JournalSummary) -> Vec<AlertEvent> {
         let duplicate = |(slot, count): &(Timestamp, u64)| AlertEvent {
             slot: Some(*slot),
             count: Some(*count),
             mark: slot.to_string(),
             ..self.event(AlertKind::Duplicate)
         };
-        glimpse.duplicates.iter().map(duplicate).collect()
+        summary.duplicates.iter().map(duplicate).collect()
     }
 
     /// A takeover is reported by the node that took the role.
-    fn takeover(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
-        let (holder, term, time, why) = glimpse.holder?;
+    fn takeover(&self, summary: &JournalSummary) -> Option<AlertEvent> {
+        let (holder, term, time, why) = summary.holder?;
         let moved = matches!(why, TakeoverReason::Moved | TakeoverReason::Operator | TakeoverReason::Fallback);
         (holder == self.node && moved && self.now.duration_since(time) < NEWS).then(|| self.took_over(term))
     }
@@ -188,8 +188,8 @@ impl ConditionChecker<'_> {
         Some(AlertEvent { count: Some(files), ..self.event(AlertKind::Lost) })
     }
 
-    fn paused_too_long(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
-        let (paused, too_long) = glimpse.past.as_ref()?.pause(self.now)?;
+    fn paused_too_long(&self, summary: &JournalSummary) -> Option<AlertEvent> {
+        let (paused, too_long) = summary.past.as_ref()?.pause(self.now)?;
         too_long.then(|| AlertEvent {
             detail: paused.why.clone(),
             time: paused.time,
@@ -198,8 +198,8 @@ impl ConditionChecker<'_> {
     }
 
     /// Records that are dated in the future, as far as the state shows them.
-    pub(super) fn future_dates(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
-        let future = glimpse.future.as_ref()?;
+    pub(super) fn future_dates(&self, summary: &JournalSummary) -> Option<AlertEvent> {
+        let future = summary.future.as_ref()?;
         let detail = future.node.as_ref().map(|node| node.name.clone());
         Some(AlertEvent {
             mark: "future".to_owned(),
@@ -210,13 +210,13 @@ impl ConditionChecker<'_> {
     }
 
     /// The role no longer has a schedule.
-    pub(super) fn schedule_missing(&self, glimpse: &JournalSummary) -> Option<AlertEvent> {
-        glimpse.past.as_ref()?.schedule_missing(self.plan)?;
+    pub(super) fn schedule_missing(&self, summary: &JournalSummary) -> Option<AlertEvent> {
+        summary.past.as_ref()?.schedule_missing(self.plan)?;
         Some(AlertEvent { mark: "schedule_missing".to_owned(), ..self.event(AlertKind::Anomaly) })
     }
 
     /// The findings of an audit, and what is seen in the state.
-    pub(super) fn anomalies(&self, findings: &[AuditFinding], glimpse: &JournalSummary) -> Vec<AlertEvent> {
+    pub(super) fn anomalies(&self, findings: &[AuditFinding], summary: &JournalSummary) -> Vec<AlertEvent> {
         let anomaly = |finding: &AuditFinding| {
             let (mark, count, detail) = match finding {
                 AuditFinding::SameChanges(streak) => ("same_changes", streak.runs, None),
@@ -240,7 +240,7 @@ impl ConditionChecker<'_> {
         };
         let mut events: Vec<AlertEvent> = Vec::new();
         for event in
-            findings.iter().filter_map(anomaly).chain(self.future_dates(glimpse)).chain(self.schedule_missing(glimpse))
+            findings.iter().filter_map(anomaly).chain(self.future_dates(summary)).chain(self.schedule_missing(summary))
         {
             // Of several findings of one kind the first is reported.
             if events.iter().all(|other| other.mark != event.mark) {
@@ -273,9 +273,9 @@ mod tests {
         SlotSchedule::new(&role, &jiff::tz::TimeZone::UTC).unwrap().unwrap()
     }
 
-    fn seen(glimpse: &JournalSummary, now: i64, change: impl FnOnce(&mut ConditionChecker<'_>)) -> Vec<String> {
+    fn seen(summary: &JournalSummary, now: i64, change: impl FnOnce(&mut ConditionChecker<'_>)) -> Vec<String> {
         let (role, plan) = ("app".parse().unwrap(), plan());
-        let mut sight = ConditionChecker {
+        let mut checker = ConditionChecker {
             role: &role,
             node: ME,
             label: "east",
@@ -286,8 +286,8 @@ mod tests {
             idle: None,
             allow_empty: false,
         };
-        change(&mut sight);
-        let events = sight.conditions(glimpse).into_iter().flat_map(|(_, events)| events);
+        change(&mut checker);
+        let events = checker.conditions(summary).into_iter().flat_map(|(_, events)| events);
         events.map(|e| format!("{} {}", e.kind.name(), e.count.unwrap_or_default())).collect()
     }
 
@@ -305,14 +305,14 @@ mod tests {
 
     #[test]
     fn slots_are_missed_unless_they_run_or_were_paused() {
-        let glimpse = committed(60, |_| ());
-        assert_eq!(seen(&glimpse, 150, |_| ()), [""; 0], "there is still time");
-        assert_eq!(seen(&glimpse, 151, |_| ()), ["missed 1"]);
-        assert_eq!(seen(&glimpse, 151, |sight| sight.running = Some(at(120))), [""; 0]);
-        assert_eq!(seen(&glimpse, 400, |_| ()), ["missed 5"], "one event");
+        let summary = committed(60, |_| ());
+        assert_eq!(seen(&summary, 150, |_| ()), [""; 0], "there is still time");
+        assert_eq!(seen(&summary, 151, |_| ()), ["missed 1"]);
+        assert_eq!(seen(&summary, 151, |checker| checker.running = Some(at(120))), [""; 0]);
+        assert_eq!(seen(&summary, 400, |_| ()), ["missed 5"], "one event");
         let excused = committed(60, |past| past.pauses.begin(&paused(100, Some(350))));
         assert_eq!(seen(&excused, 400, |_| ()), ["missed 1"], "the slot of 06:00");
-        assert_eq!(seen(&glimpse, 400, |sight| sight.plan = None), [""; 0]);
+        assert_eq!(seen(&summary, 400, |checker| checker.plan = None), [""; 0]);
         assert_eq!(seen(&JournalSummary::default(), 400, |_| ()), [""; 0], "the journal was never read");
         let never = committed(0, |past| past.commits = SlotCommits::new([], Some(at(200))));
         assert_eq!(seen(&never, 271, |_| ()), ["missed 1"], "a role that never had a slot, since it was made");
@@ -320,11 +320,11 @@ mod tests {
 
     #[test]
     fn missed_slots_are_told_with_what_failed_else_with_why_nothing_was_tried() {
-        let glimpse = committed(60, |_| ());
+        let summary = committed(60, |_| ());
         let role = "app".parse().unwrap();
         let plan = plan();
         let told = |failure: Option<&str>, idle: Option<&str>| {
-            let sight = ConditionChecker {
+            let checker = ConditionChecker {
                 role: &role,
                 node: ME,
                 label: "east",
@@ -335,7 +335,7 @@ mod tests {
                 idle: idle.map(str::to_owned),
                 allow_empty: false,
             };
-            let event = sight.missed_slots(&glimpse).unwrap();
+            let event = checker.missed_slots(&summary).unwrap();
             (event.cause, event.detail)
         };
         let words = |words: &str| Some(words.to_owned());
@@ -346,12 +346,12 @@ mod tests {
 
     #[test]
     fn an_incomplete_snapshot_is_told_until_one_is_complete() {
-        let glimpse = |unreadable| JournalSummary { unreadable, ..JournalSummary::default() };
-        assert_eq!(seen(&glimpse(3), 10, |_| ()), ["incomplete 3"]);
-        assert_eq!(seen(&glimpse(0), 10, |_| ()), [""; 0]);
+        let summary = |unreadable| JournalSummary { unreadable, ..JournalSummary::default() };
+        assert_eq!(seen(&summary(3), 10, |_| ()), ["incomplete 3"]);
+        assert_eq!(seen(&summary(0), 10, |_| ()), [""; 0]);
         let empty = |unreadable| JournalSummary { empty: 2, unreadable, ..JournalSummary::default() };
         assert_eq!(seen(&empty(3), 10, |_| ()), ["incomplete 3", "incomplete 2"]);
-        assert_eq!(seen(&empty(0), 10, |sight| sight.allow_empty = true), [""; 0]);
+        assert_eq!(seen(&empty(0), 10, |checker| checker.allow_empty = true), [""; 0]);
     }
 
     #[test]
@@ -364,8 +364,8 @@ mod tests {
         };
         assert_eq!(seen(&pausing(None), 400, |_| ()), [""; 0]);
         assert_eq!(seen(&pausing(None), 100 + 24 * 60, |_| ()), ["paused_too_long 0"]);
-        assert_eq!(seen(&pausing(Some(5000)), 4000, |_| ()), [""; 0], "somebody said how long");
-        assert_eq!(seen(&pausing(None), 94, |_| ()), ["paused_too_long 0"], "how old it is nobody knows");
+        assert_eq!(seen(&pausing(Some(5000)), 4000, |_| ()), [""; 0], "the pause has an end");
+        assert_eq!(seen(&pausing(None), 94, |_| ()), ["paused_too_long 0"], "its age is unknown");
     }
 
     #[test]
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(
             JournalSummary::of(&view, at(0)).reporter_status(ME, true),
             ReporterStatus::Standby { holder_newest: 0, is_holder_alive: true },
-            "nobody has it"
+            "the role has no holder"
         );
         view.state.last_slot = Some(at(60));
         assert_eq!(JournalSummary::of(&view, at(0)).future.map(|future| future.latest), Some(at(60)));
@@ -393,9 +393,9 @@ mod tests {
             after,
             ..AlertEvent::new(AlertKind::Failed, view.role.clone(), "east".to_owned(), at(5))
         };
-        let glimpse = committed(60, |past| past.snapshot = Some((7, at(9))));
-        assert!(glimpse.ends_failure(&failure(None), at(9)) && glimpse.ends_failure(&failure(Some(6)), at(9)));
-        assert!(!glimpse.ends_failure(&failure(Some(7)), at(9)), "the store's clock is ahead: it was there before");
+        let summary = committed(60, |past| past.snapshot = Some((7, at(9))));
+        assert!(summary.ends_failure(&failure(None), at(9)) && summary.ends_failure(&failure(Some(6)), at(9)));
+        assert!(!summary.ends_failure(&failure(Some(7)), at(9)), "the store's clock is ahead: it was there before");
         assert!(!JournalSummary::of(&view, at(0)).is_elsewhere(ME));
         let command = |slot, exit| {
             let end = EndBody { exit, ..EndBody::default() };
@@ -404,10 +404,10 @@ mod tests {
         };
         let event = AlertEvent { mark: COMMAND.to_owned(), ..failure(Some(6)) };
         let ends = |slot, exit| {
-            let glimpse = committed(60, |past| {
+            let summary = committed(60, |past| {
                 (past.command, past.snapshot) = (Some(command(slot, exit)), Some((7, at(9))));
             });
-            glimpse.ends_failure(&event, at(130))
+            summary.ends_failure(&event, at(130))
         };
         assert!(!ends(120, 3), "a snapshot for no slot is no end of it");
         assert!(ends(60, 3) && ends(120, 0), "its slot is committed, or the next command was good");

@@ -80,17 +80,17 @@ pub struct AlertDispatcher {
 
 impl fmt::Debug for AlertDispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Teller").field("book", &self.ledger_file).finish()
+        f.debug_struct("AlertDispatcher").field("ledger_file", &self.ledger_file).finish()
     }
 }
 
 impl AlertDispatcher {
     /// Sends to the channels that `settings` name, and keeps the ledger in the state directory.
     pub fn new(settings: &NotifySettings, state_dir: &Path, env: Env, words: Arc<dyn AlertFormatter>) -> Self {
-        let (book, channels) = (Arc::new(AlertLedgerFile::new(state_dir)), Mutex::default());
-        let teller = Self { ledger_file: book, env, formatter: words, channels, claimed: ClaimedMessages::default() };
-        teller.configure(settings);
-        teller
+        let (ledger_file, channels) = (Arc::new(AlertLedgerFile::new(state_dir)), Mutex::default());
+        let dispatcher = Self { ledger_file, env, formatter: words, channels, claimed: ClaimedMessages::default() };
+        dispatcher.configure(settings);
+        dispatcher
     }
 
     /// Uses these settings from now on. Messages that are on their way are still sent.
@@ -103,14 +103,14 @@ impl AlertDispatcher {
         let start = |way: AlertChannel| {
             let (queue, items) = mpsc::channel(QUEUE_MAX);
             let name = way.name();
-            let hearer = ChannelSender {
+            let sender = ChannelSender {
                 channel: way,
                 timeout: settings.timeout,
                 env: self.env.clone(),
                 outage: Mutex::default(),
             };
-            let (book, mine) = (Arc::clone(&self.ledger_file), Arc::clone(&self.claimed));
-            let task = tokio::spawn(run_channel(hearer, items, book, mine));
+            let (ledger_file, mine) = (Arc::clone(&self.ledger_file), Arc::clone(&self.claimed));
+            let task = tokio::spawn(run_channel(sender, items, ledger_file, mine));
             ChannelTask { name, queue, task }
         };
         // A task whose sender is dropped ends when its queue is empty.
@@ -132,20 +132,20 @@ impl AlertDispatcher {
         let names: Vec<&str> = channels.iter().map(|channel| channel.name).filter(|name| *name != PINGED).collect();
         let now = self.env.clock.now();
         let claimed = now.checked_add(CLAIM).unwrap_or(Timestamp::MAX);
-        let letters = self.ledger_file.update(|ledger| {
-            let mut letters = ledger.claim(&names, now, claimed);
+        let messages = self.ledger_file.update(|ledger| {
+            let mut messages = ledger.claim(&names, now, claimed);
             for notice in note(ledger, now) {
                 let text = self.formatter.format(&notice);
                 tracing::debug!("telling: {text}");
-                letters.extend(ledger.enqueue(&notice.document(&text), &names, claimed));
+                messages.extend(ledger.enqueue(&notice.document(&text), &names, claimed));
             }
-            letters
+            messages
         });
-        for letter in letters {
-            let Some(channel) = channels.iter().find(|channel| channel.name == letter.channel) else { continue };
-            let id = letter.id;
+        for message in messages {
+            let Some(channel) = channels.iter().find(|channel| channel.name == message.channel) else { continue };
+            let id = message.id;
             lock(&self.claimed).insert(id);
-            if channel.queue.try_send(ChannelItem::Message(letter)).is_err() {
+            if channel.queue.try_send(ChannelItem::Message(message)).is_err() {
                 lock(&self.claimed).remove(&id);
                 self.ledger_file.update(|ledger| ledger.unclaim(&[id], now));
             }
@@ -156,7 +156,7 @@ impl AlertDispatcher {
     pub fn ping(&self, role: &RoleName, ping: &HealthcheckPing) {
         for channel in self.channels().iter().filter(|channel| channel.name == PINGED) {
             if channel.queue.try_send(ChannelItem::Ping(role.clone(), ping.clone())).is_err() {
-                tracing::warn!("{PINGED}: too many runs wait to be told of");
+                tracing::warn!("{PINGED}: too many run reports wait to be sent");
             }
         }
     }
@@ -177,7 +177,7 @@ impl AlertDispatcher {
         let left: Vec<u64> = lock(&self.claimed).iter().copied().collect();
         if !left.is_empty() {
             tracing::warn!(
-                "{} alerts were not heard yet, and are sent again when runner starts the next time",
+                "{} alerts were not delivered yet, and are sent again when runner starts the next time",
                 left.len()
             );
             let now = self.env.clock.now();
@@ -204,11 +204,11 @@ impl AlertChannel {
 
     async fn send(&self, item: &ChannelItem, timeout: Duration) -> Result<(), String> {
         match (self, item) {
-            (AlertChannel::Command(command, environment), ChannelItem::Message(letter)) => {
-                command::send(command, environment, &letter.document, timeout).await
+            (AlertChannel::Command(command, environment), ChannelItem::Message(message)) => {
+                command::send(command, environment, &message.document, timeout).await
             }
-            (AlertChannel::Webhook(url), ChannelItem::Message(letter)) => {
-                webhook::send(url, Some((&letter.document, "application/json")), timeout).await
+            (AlertChannel::Webhook(url), ChannelItem::Message(message)) => {
+                webhook::send(url, Some((&message.document, "application/json")), timeout).await
             }
             (AlertChannel::Healthchecks(url), ChannelItem::Ping(role, ping)) => {
                 let (behind, body) = match ping {
@@ -270,9 +270,9 @@ impl ChannelSender {
 /// Sends the items in order until the queue is closed. A start ping that is not delivered by the time its end is to be
 /// sent is left out: the service needs the end.
 async fn run_channel(
-    hearer: ChannelSender,
+    sender: ChannelSender,
     mut items: mpsc::Receiver<ChannelItem>,
-    book: Arc<AlertLedgerFile>,
+    ledger_file: Arc<AlertLedgerFile>,
     mine: ClaimedMessages,
 ) {
     let (mut waiting, mut grace) = (VecDeque::new(), START_GRACE);
@@ -282,21 +282,21 @@ async fn run_channel(
             None => items.recv().await,
         };
         let Some(item) = next else { return };
-        let sent = send_until_done(&hearer, &item, &book);
+        let sent = send_until_done(&sender, &item, &ledger_file);
         tokio::select! {
             biased;
             () = sent => grace = START_GRACE,
             () = wait_superseded(&item, &mut items, &mut waiting, grace) => {
                 // The ends of other roles wait for the same service.
                 grace = Duration::ZERO;
-                let why = "the start of a run was not heard before its end, and is left out";
-                if hearer.note_failure(why) {
-                    tracing::warn!("{}: {why}", hearer.channel.name());
+                let why = "the start of a run was not delivered before its end, and is left out";
+                if sender.note_failure(why) {
+                    tracing::warn!("{}: {why}", sender.channel.name());
                 }
             }
         }
-        if let ChannelItem::Message(letter) = &item {
-            lock(&mine).remove(&letter.id);
+        if let ChannelItem::Message(message) = &item {
+            lock(&mine).remove(&message.id);
         }
     }
 }
@@ -321,20 +321,20 @@ async fn wait_superseded(
 }
 
 /// Sends one item until it is delivered or given up.
-async fn send_until_done(hearer: &ChannelSender, item: &ChannelItem, book: &AlertLedgerFile) {
+async fn send_until_done(sender: &ChannelSender, item: &ChannelItem, ledger_file: &AlertLedgerFile) {
     let mut pings = 0;
     loop {
         let then = || match item {
-            ChannelItem::Message(letter) => book.update(|ledger| ledger.note_failed(letter.id)),
+            ChannelItem::Message(message) => ledger_file.update(|ledger| ledger.note_failed(message.id)),
             ChannelItem::Ping(..) => {
                 pings += 1;
                 (pings < PING_ATTEMPTS_MAX).then(|| retry_pause(pings))
             }
         };
-        match hearer.send(item, then).await {
+        match sender.send(item, then).await {
             Ok(()) => {
-                if let ChannelItem::Message(letter) = item {
-                    book.update(|ledger| ledger.note_delivered(letter.id));
+                if let ChannelItem::Message(message) = item {
+                    ledger_file.update(|ledger| ledger.note_delivered(message.id));
                 }
                 return;
             }

@@ -158,51 +158,51 @@ impl AlertLedger {
     /// Puts a document into the outbox, once for each channel. Returns the messages, which the caller owns until
     /// `claimed`.
     pub fn enqueue(&mut self, document: &str, channels: &[&str], claimed: Timestamp) -> Vec<OutboxMessage> {
-        let mut letters = Vec::new();
+        let mut messages = Vec::new();
         for channel in channels {
             let (id, channel, document) = (self.next, (*channel).to_owned(), document.to_owned());
-            letters.push(OutboxMessage { id, channel, document, attempts: 0, claimed });
+            messages.push(OutboxMessage { id, channel, document, attempts: 0, claimed });
             self.next += 1;
         }
-        self.outbox.extend(letters.iter().cloned());
+        self.outbox.extend(messages.iter().cloned());
         let excess = self.outbox.len().saturating_sub(OUTBOX_MAX);
         self.outbox.drain(..excess);
-        letters
+        messages
     }
 
     /// The messages for these channels that no process owns; the caller owns them until `claimed`. Messages for
     /// channels that are no longer configured are dropped.
     pub fn claim(&mut self, channels: &[&str], now: Timestamp, claimed: Timestamp) -> Vec<OutboxMessage> {
-        self.outbox.retain(|letter| letter.is_claimed(now) || channels.contains(&letter.channel.as_str()));
-        let free = self.outbox.iter_mut().filter(|letter| !letter.is_claimed(now));
-        free.map(|letter| {
-            letter.claimed = claimed;
-            letter.clone()
+        self.outbox.retain(|message| message.is_claimed(now) || channels.contains(&message.channel.as_str()));
+        let free = self.outbox.iter_mut().filter(|message| !message.is_claimed(now));
+        free.map(|message| {
+            message.claimed = claimed;
+            message.clone()
         })
         .collect()
     }
 
     /// Removes a message that was delivered.
     pub fn note_delivered(&mut self, id: u64) {
-        self.outbox.retain(|letter| letter.id != id);
+        self.outbox.retain(|message| message.id != id);
     }
 
     /// Counts a failed attempt. Returns the pause before the next one; `None` if it was the last one, and the message
     /// is dropped.
     pub fn note_failed(&mut self, id: u64) -> Option<Duration> {
-        let letter = self.outbox.iter_mut().find(|letter| letter.id == id)?;
-        letter.attempts += 1;
-        if letter.attempts >= ATTEMPTS_MAX {
+        let message = self.outbox.iter_mut().find(|message| message.id == id)?;
+        message.attempts += 1;
+        if message.attempts >= ATTEMPTS_MAX {
             self.note_delivered(id);
             return None;
         }
-        Some(retry_pause(letter.attempts))
+        Some(retry_pause(message.attempts))
     }
 
     /// Releases these messages: the process that owns them ends.
     pub fn unclaim(&mut self, ids: &[u64], now: Timestamp) {
-        for letter in self.outbox.iter_mut().filter(|letter| ids.contains(&letter.id)) {
-            letter.claimed = now;
+        for message in self.outbox.iter_mut().filter(|message| ids.contains(&message.id)) {
+            message.claimed = now;
         }
     }
 }

@@ -64,7 +64,10 @@ impl AlertLedgerFile {
                 Ok(()) => last.stale = None,
                 Err(error) => {
                     if last.stale.is_none() {
-                        tracing::warn!("what was told is not written down: {}: {error}", self.dir.join(FILE).display());
+                        tracing::warn!(
+                            "the list of sent alerts cannot be written: {}: {error}",
+                            self.dir.join(FILE).display()
+                        );
                     }
                     last.stale = Some(read);
                 }
@@ -94,29 +97,29 @@ mod tests {
     fn two_processes_of_a_node_keep_one_ledger_and_a_damaged_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (AlertLedgerFile::new(dir.path()), AlertLedgerFile::new(dir.path()));
-        let post = |book: &AlertLedgerFile| {
-            book.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
+        let enqueue = |ledger_file: &AlertLedgerFile| {
+            ledger_file.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
         };
-        assert_eq!((post(&one), post(&two), post(&one)), (0, 1, 2));
+        assert_eq!((enqueue(&one), enqueue(&two), enqueue(&one)), (0, 1, 2));
         fs::write(dir.path().join(FILE), b"{").unwrap();
-        assert_eq!(post(&AlertLedgerFile::new(dir.path())), 0);
+        assert_eq!(enqueue(&AlertLedgerFile::new(dir.path())), 0);
         let nowhere = AlertLedgerFile::new(Path::new("/nonexistent/state"));
-        assert_eq!((post(&nowhere), post(&nowhere)), (0, 1), "it goes on with what it knows");
+        assert_eq!((enqueue(&nowhere), enqueue(&nowhere)), (0, 1), "it goes on with what it knows");
     }
 
     #[test]
     fn what_could_not_be_written_is_known_to_the_process_until_the_file_says_something_else() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (AlertLedgerFile::new(dir.path()), AlertLedgerFile::new(dir.path()));
-        let post = |book: &AlertLedgerFile| {
-            book.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
+        let enqueue = |ledger_file: &AlertLedgerFile| {
+            ledger_file.update(|ledger| ledger.enqueue("x", &["command"], jiff::Timestamp::MAX)[0].id)
         };
-        assert_eq!(post(&one), 0);
+        assert_eq!(enqueue(&one), 0);
         // The file can be read but not written, as on a disk that is full.
         let temporary = dir.path().join(FILE).with_extension("new");
         fs::create_dir(&temporary).unwrap();
-        assert_eq!((post(&one), post(&one)), (1, 2), "it does not begin anew from the file each time");
+        assert_eq!((enqueue(&one), enqueue(&one)), (1, 2), "it does not begin anew from the file each time");
         fs::remove_dir(&temporary).unwrap();
-        assert_eq!((post(&one), post(&two)), (3, 4), "it is written when it can be");
+        assert_eq!((enqueue(&one), enqueue(&two)), (3, 4), "it is written when it can be");
     }
 }

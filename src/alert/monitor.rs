@@ -42,7 +42,7 @@ const UNREAD_NAMED_MAX: usize = 5;
 /// Watches a role and reports its events.
 #[derive(Debug)]
 pub struct AlertMonitor {
-    teller: Arc<AlertDispatcher>,
+    dispatcher: Arc<AlertDispatcher>,
     env: Env,
     role: RoleName,
     node: NodeId,
@@ -78,15 +78,16 @@ struct MonitorState {
 }
 
 impl AlertMonitor {
-    /// A monitor of `role` on the node of `runner`.
+    /// A monitor of `role` on the node of `node_context`.
     pub fn new(
-        teller: Arc<AlertDispatcher>,
-        runner: &NodeContext,
+        dispatcher: Arc<AlertDispatcher>,
+        node_context: &NodeContext,
         role: &RoleSettings,
         plan: Option<SlotSchedule>,
     ) -> Self {
         let (role, allow_empty) = (role.name.clone(), role.allow_empty);
-        let (env, node, kept) = (runner.env.clone(), &runner.node, RunFailureFile::of_node(runner, &role));
+        let (env, node, kept) =
+            (node_context.env.clone(), &node_context.node, RunFailureFile::of_node(node_context, &role));
         let seen = MonitorState {
             summary: JournalSummary::default(),
             running: None,
@@ -97,7 +98,7 @@ impl AlertMonitor {
             audit_at: env.clock.boottime() + AUDIT_FIRST,
         };
         Self {
-            teller,
+            dispatcher,
             env,
             role,
             node: node.id,
@@ -111,7 +112,7 @@ impl AlertMonitor {
 
     /// Whether no channel is configured.
     pub fn has_no_channels(&self) -> bool {
-        self.teller.has_no_channels()
+        self.dispatcher.has_no_channels()
     }
 
     /// Handles a read of the journal.
@@ -131,20 +132,20 @@ impl AlertMonitor {
     pub fn journal_unreadable(&self) {
         let seen = self.seen();
         let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
-        let missed = |sight: ConditionChecker<'_>| sight.missed_slots(&seen.summary);
+        let missed = |checker: ConditionChecker<'_>| checker.missed_slots(&seen.summary);
         if let Some(event) = missed(self.checker(&seen)) {
             self.raise(event, watcher);
         }
     }
 
     /// Handles a change of this node's status for the role; `why` gives it in words.
-    pub fn status_changed(&self, stand: &RoleStatus, why: String) {
+    pub fn status_changed(&self, status: &RoleStatus, why: String) {
         let mut seen = self.seen();
         seen.inactive_reason =
-            Some(why).filter(|_| !matches!(stand, RoleStatus::Active { .. } | RoleStatus::Paused(_)));
-        seen.is_holder_alive = matches!(stand, RoleStatus::Standby(StandbyReason::LeaseTaken(Some(_))));
-        seen.is_active = matches!(stand, RoleStatus::Active { .. } | RoleStatus::Unknown(_));
-        match stand {
+            Some(why).filter(|_| !matches!(status, RoleStatus::Active { .. } | RoleStatus::Paused(_)));
+        seen.is_holder_alive = matches!(status, RoleStatus::Standby(StandbyReason::LeaseTaken(Some(_))));
+        seen.is_active = matches!(status, RoleStatus::Active { .. } | RoleStatus::Unknown(_));
+        match status {
             RoleStatus::Conflict(holder) => {
                 let event = self.checker(&seen).event(AlertKind::Conflict);
                 self.raise(AlertEvent { detail: Some(holder.label.clone()), ..event }, ReporterStatus::Holder);
@@ -166,7 +167,7 @@ impl AlertMonitor {
         seen.summary = JournalSummary::of(view, now);
         seen.running = Some(ActiveRun { slot, since: now });
         seen.was_elsewhere = seen.summary.is_elsewhere(self.node);
-        self.teller.ping(&self.role, &HealthcheckPing::Start);
+        self.dispatcher.ping(&self.role, &HealthcheckPing::Start);
         self.evaluate(&seen, ReporterStatus::Holder);
     }
 
@@ -210,13 +211,13 @@ impl AlertMonitor {
                 let incomplete = self.checker(&seen).incomplete(report.files.unreadable);
                 let incomplete = incomplete.map(|event| AlertEvent { detail: Some(unreadable_text(report)), ..event });
                 let open = vec![(AlertKind::Incomplete, incomplete.clone().into_iter().chain(lacks).collect())];
-                self.teller.dispatch(|ledger, now| self.settle(ledger, open, ReporterStatus::Holder, now));
+                self.dispatcher.dispatch(|ledger, now| self.settle(ledger, open, ReporterStatus::Holder, now));
                 match incomplete.and_then(|event| event.detail) {
                     // A run that lacks a source still ends with the exit code of success.
-                    None => self.teller.ping(&self.role, &HealthcheckPing::Success),
+                    None => self.dispatcher.ping(&self.role, &HealthcheckPing::Success),
                     Some(unread) => {
                         // A ping after a command follows the command's exit code, which is not 0 here.
-                        self.teller.ping(&self.role, &HealthcheckPing::Fail(format!("incomplete: {unread}")));
+                        self.dispatcher.ping(&self.role, &HealthcheckPing::Fail(format!("incomplete: {unread}")));
                     }
                 }
             }
@@ -224,7 +225,7 @@ impl AlertMonitor {
                 let kind = if report.outcome == RunOutcome::Failed { AlertKind::Failed } else { AlertKind::Fenced };
                 self.remember_failure(report, RunStep::Run, &seen, running);
                 self.raise(event(kind), ReporterStatus::Holder);
-                self.teller.ping(&self.role, &HealthcheckPing::Fail(why()));
+                self.dispatcher.ping(&self.role, &HealthcheckPing::Fail(why()));
             }
             RunOutcome::Unknown if reason == Some(&NoCommitReason::Cloned) => {
                 self.raise(event(AlertKind::Clone), ReporterStatus::Holder);
@@ -234,7 +235,7 @@ impl AlertMonitor {
             }
             RunOutcome::Unknown if running.is_some() => {
                 self.remember_failure(report, RunStep::Run, &seen, running);
-                self.teller.ping(&self.role, &HealthcheckPing::Fail(why()));
+                self.dispatcher.ping(&self.role, &HealthcheckPing::Fail(why()));
             }
             RunOutcome::Unknown if let Some(NoCommitReason::LeaseUnknown { .. }) = reason => {
                 self.remember_failure(report, RunStep::Takeover, &seen, None);
@@ -266,7 +267,7 @@ impl AlertMonitor {
         let Some(error) = error else {
             self.seen().running = None;
             self.committed(slot);
-            self.teller.ping(&self.role, &HealthcheckPing::Success);
+            self.dispatcher.ping(&self.role, &HealthcheckPing::Success);
             return;
         };
         let mut seen = self.seen();
@@ -277,7 +278,7 @@ impl AlertMonitor {
             AlertEvent { slot, term, mark, after, detail: Some(error.clone()), ..event },
             ReporterStatus::Holder,
         );
-        self.teller.ping(&self.role, &HealthcheckPing::Fail(error));
+        self.dispatcher.ping(&self.role, &HealthcheckPing::Fail(error));
     }
 
     /// Handles a commit, for a slot or not: it ends what it is meant to end. The failure of a command is ended only by
@@ -285,7 +286,7 @@ impl AlertMonitor {
     fn committed(&self, slot: Option<Timestamp>) {
         self.kept.clear();
         self.resolve(&[AlertKind::Fenced, AlertKind::Conflict, AlertKind::Clone]);
-        self.teller.dispatch(|ledger, now| {
+        self.dispatcher.dispatch(|ledger, now| {
             let still = ledger.marks(&self.role, AlertKind::Failed, |event| event.mark == COMMAND && slot.is_none());
             ledger.resolve(&self.role, AlertKind::Failed, &still, &self.label, now)
         });
@@ -375,7 +376,8 @@ impl AlertMonitor {
         let seen = self.seen();
         let watcher = seen.summary.reporter_status(self.node, seen.is_holder_alive);
         let anomalies = self.checker(&seen).anomalies(findings, &seen.summary);
-        self.teller.dispatch(|ledger, now| self.settle(ledger, vec![(AlertKind::Anomaly, anomalies)], watcher, now));
+        self.dispatcher
+            .dispatch(|ledger, now| self.settle(ledger, vec![(AlertKind::Anomaly, anomalies)], watcher, now));
     }
 
     /// Handles a comparison of configs: the nodes in `apart` are configured differently, all others agree.
@@ -388,17 +390,17 @@ impl AlertMonitor {
             ..self.checker(&seen).event(AlertKind::Drift)
         };
         let events = apart.iter().map(event).collect();
-        self.teller.dispatch(|ledger, now| self.settle(ledger, vec![(AlertKind::Drift, events)], watcher, now));
+        self.dispatcher.dispatch(|ledger, now| self.settle(ledger, vec![(AlertKind::Drift, events)], watcher, now));
     }
 
     fn evaluate(&self, seen: &MonitorState, watcher: ReporterStatus) {
-        let sight = self.checker(seen);
-        let kinds = sight.conditions(&seen.summary);
+        let checker = self.checker(seen);
+        let kinds = checker.conditions(&seen.summary);
         // As with all anomalies, only an audit ends them.
-        for event in sight.future_dates(&seen.summary).into_iter().chain(sight.schedule_missing(&seen.summary)) {
+        for event in checker.future_dates(&seen.summary).into_iter().chain(checker.schedule_missing(&seen.summary)) {
             self.raise(event, watcher);
         }
-        self.teller.dispatch(|ledger, now| {
+        self.dispatcher.dispatch(|ledger, now| {
             let mut notices = self.settle(ledger, kinds, watcher, now);
             // Whichever node made the commit.
             for kind in [AlertKind::Failed, AlertKind::Fenced] {
@@ -432,11 +434,11 @@ impl AlertMonitor {
     }
 
     fn raise(&self, event: AlertEvent, watcher: ReporterStatus) {
-        self.teller.dispatch(|ledger, now| ledger.raise(event, watcher, now).into_iter().collect());
+        self.dispatcher.dispatch(|ledger, now| ledger.raise(event, watcher, now).into_iter().collect());
     }
 
     fn resolve(&self, kinds: &[AlertKind]) {
-        self.teller.dispatch(|ledger, now| {
+        self.dispatcher.dispatch(|ledger, now| {
             kinds.iter().flat_map(|kind| ledger.resolve(&self.role, *kind, &[], &self.label, now)).collect()
         });
     }

@@ -112,12 +112,12 @@ pub enum CliCommand {
         Example: runner whoami app")]
     Whoami(verbs::WhoamiArgs),
     /// Show every role in one table
-    #[command(after_help = "Who holds it, how old its last snapshot is, how its last 10 slots stand, and\n\
-        what needs a person. Answers within 2 seconds also where the store does not.\n\n\
+    #[command(after_help = "Its holder, the age of its last snapshot, its last 10 slots, and what needs\n\
+        attention. Answers within 2 seconds, even if the store does not.\n\n\
         Example: runner status")]
     Status,
     /// Find missed, late and doubled slots, and damage, in the journal
-    #[command(after_help = "Exit code 7 with findings, 4 if it cannot be told. docs/AUDIT.md says what each\n\
+    #[command(after_help = "Exit code 7: findings; 4: unknown. docs/AUDIT.md says what each\n\
         finding means and what to do.\n\n\
         Examples:\n  runner audit\n  runner audit app --since 7d")]
     Audit(verbs::AuditArgs),
@@ -131,37 +131,37 @@ pub enum CliCommand {
     #[command(after_help = "The command gets RUNNER_ROLE, RUNNER_TERM and RUNNER_DEADLINE, and is ended when\n\
         this node is no longer active: it and all that it started, with one grace. It\n\
         keeps its caller's environment but for AWS_* credentials ('pass_environment').\n\
-        Its exit code is passed on. Where it is not run, that is 3, or 4 if it cannot be\n\
+        Its exit code is passed on. If it is not run, the code is 3, or 4 if it cannot be\n\
         told whether this node is active.\n\n\
         Examples:\n  runner exec db -- /usr/local/bin/nightly-report\n  \
         runner exec --scheduled --skip-exit 0 db -- pgbackrest backup")]
     Exec(verbs::ExecArgs),
     /// Hold every role's election, run its schedule, take over when it is time
     #[command(after_help = "What systemd starts. It runs until SIGTERM; SIGHUP reads the config again, and so does\n\
-        a change of its files. Roles that this node is not active for are followed.\n\n\
+        a change of its files. Roles of other nodes are followed.\n\n\
         Examples:\n  runner daemon\n  runner daemon --observe")]
     Daemon(verbs::DaemonArgs),
-    /// Forget old snapshots by the role's 'keep', and free what nothing needs any more
+    /// Forget old snapshots by the role's 'keep', and free unused space
     #[command(after_help = "Only on the node that has the role. Space is freed when 'prune_grace' is over,\n\
-        by the next prune: restores that are under way still find what they read.\n\n\
+        by the next prune: running restores still find what they read.\n\n\
         Examples:\n  runner prune app --dry-run\n  runner prune app")]
     Prune(verbs::PruneArgs),
-    /// Bring back what the store lost, as far as anything is left of it
-    #[command(after_help = "The index is made again from the packs, lost records of the journal are named in\n\
-        it, 'format' is made again. Nothing is deleted. First look with --dry-run, and\n\
-        find out what became of the store. Exit code 7: something is lost (--dry-run),\n\
+    /// Repair what the store lost, as far as possible
+    #[command(after_help = "Makes the index again from the packs, names the lost records of the journal in\n\
+        it, and makes 'format' again. Deletes nothing. First run it with --dry-run, and\n\
+        find out what happened to the store. Exit code 7: something is lost (--dry-run),\n\
         or stays lost. docs/REPAIR.md says what comes back.\n\n\
         Examples:\n  runner repair app --dry-run\n  runner repair app")]
     Repair(verbs::RepairArgs),
     /// Give a role to this node
-    #[command(after_help = "Recorded in the role's journal. What the other node is doing for the role cannot\n\
-        commit any more. Refused where the probes say no (exit code 3) or cannot tell\n\
-        (4): this node would have the role and not back it up, and the node that does\n\
-        would be stopped. With --force it is done all the same, and the record says so.\n\n\
+    #[command(after_help = "Recorded in the role's journal. Work of the other node for the role can no longer\n\
+        commit. Refused if the probes say no (exit code 3) or cannot tell (4): this node\n\
+        would have the role and not back it up, and the node that does would be stopped.\n\
+        --force takes the role over anyway, and the record says so.\n\n\
         Example: runner takeover app")]
     Takeover(verbs::TakeoverArgs),
     /// Stop a role's runs on every node
-    #[command(after_help = "Recorded in the role's journal. A run that is under way goes on.\n\n\
+    #[command(after_help = "Recorded in the role's journal. A run that is in progress continues.\n\n\
         Example: runner pause app --for 2h --why 'disk-swap'")]
     Pause(verbs::PauseArgs),
     /// End a pause

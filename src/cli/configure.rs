@@ -10,6 +10,7 @@ use super::exit::ExitKind;
 use super::run::CliSession;
 use super::{host_check, json, render, settings, systemd as units, terminal};
 use crate::config::{starter, systemd};
+use crate::job::report::ADVICE;
 use crate::role::identity;
 
 pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> Result<ExitKind, Error> {
@@ -18,7 +19,8 @@ pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> R
             let sources = args.source.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
             for (source, target) in sources.iter().filter_map(|source| Some((source, source.read_link().ok()?))) {
                 tracing::warn!(
-                    "{} is a symbolic link to {}: no run takes it. Name what it leads to as the source",
+                    "{} is a symbolic link to {}: a run refuses a link as a source. {ADVICE}name its target as the \
+                     source",
                     source.display(),
                     target.display()
                 );

@@ -89,7 +89,7 @@ pub fn render(error: &(dyn StdError + 'static), hint: Option<&str>, page: PageLa
     let mut out = if text.contains('\n') {
         format!("error:\n{}", page.wrap_lines(&text))
     } else {
-        page.wrap("error: ", 2, &text)
+        page.wrap_advised("error: ", 2, &text)
     };
     for cause in causes(error) {
         out += &page.wrap("  because: ", 4, &cause);

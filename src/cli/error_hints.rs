@@ -81,7 +81,7 @@ fn policy_of(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
     if let Some(GuardError::LeaseInBucket { .. }) = error.downcast_ref::<GuardError>() {
         return Some((
             ExitKind::Usage,
-            Some("write lease = \"etcd\" in the role: its store ignores the conditions of a lease."),
+            Some("write lease = \"etcd\" in the role: its store ignores the conditional writes that a lease needs."),
         ));
     }
     if let Some(ClientError::Denied(_)) = error.downcast_ref::<ClientError>() {
@@ -111,7 +111,7 @@ fn policy_of(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
     }
     if let Some(SocketError::Busy { .. }) = error.downcast_ref::<SocketError>() {
         return Some(failed(
-            "one is enough: 'runner whoami' shows what it does, and SIGHUP has it read its config again.",
+            "use the daemon that runs: 'runner whoami' shows its state, and SIGHUP makes it read the config again.",
         ));
     }
     if error.is::<ConfigError>() {
@@ -160,21 +160,23 @@ fn failed(advice: &'static str) -> ErrorPolicy {
 }
 
 /// The hint for a passphrase file that is missing.
-const PASSPHRASE: &str = "write the passphrase into it, on one line, and 'chmod 600' it: 'runner init' makes none. For a repository that exists, it is \
-                          the one that the other nodes have.";
+const PASSPHRASE: &str = "write the passphrase into it, on one line, and 'chmod 600' it: 'runner init' makes none. \
+                          An existing repository needs the passphrase that the other nodes have.";
 
 /// The hint for a store with more key slots than are tried.
-const TOO_MANY_SLOTS: &str = "find out who writes to the store: slots that nobody of yours made keep yours from being tried. A node that has opened \
-                              the repository before remembers its slot, and a key from 'runner key export' needs none: list them there ('runner \
-                              key list ROLE'), and delete the others from the bucket.";
+const TOO_MANY_SLOTS: &str = "find out who writes to the store: foreign key slots keep yours from being tried. A \
+                              node that has opened the repository before remembers its slot, and a key from 'runner \
+                              key export' needs no slot: list the slots there ('runner key list ROLE'), and delete \
+                              the foreign ones from the bucket.";
 
 /// The hint for a store that no longer shows what was in it.
-const GONE: &str = "mount it, or correct [store] url. Only if that history is lost for good, 'runner init --new ROLE' begins another one \
-                    beside what other nodes may still see.";
+const GONE: &str = "mount it, or correct [store] url. Only if that history is lost for good, 'runner init --new \
+                    ROLE' begins a new one; other nodes may still see the old one.";
 
 /// The hint for a store that shows another history than before.
-const ANOTHER: &str = "find out which of the two is right: another disk may be mounted, or another bucket meant. Only if an operator began a new \
-                       history on purpose, 'runner init --new ROLE' on this node accepts the one that is there.";
+const ANOTHER: &str = "find out which of the two is right: another disk may be mounted, or another bucket may be \
+                       meant. Only if an operator began a new history on purpose, 'runner init --new ROLE' on this \
+                       node accepts the repository in the store.";
 
 /// The exit code for a failure; the error's text needs no hint.
 const PLAIN: ErrorPolicy = (ExitKind::Failed, None);
@@ -185,12 +187,12 @@ fn store(error: &StoreError) -> ErrorPolicy {
             "'runner verify ROLE' tells whether more is missing, and 'runner repair ROLE --dry-run' what comes back.",
         ),
         StoreErrorKind::NoSuchStore if error.store.starts_with("s3:") => failed(
-            "check [store] url and endpoint. Where there was a store, keep what is there and find out what became of it; make the bucket \
-             only for a new one.",
+            "check [store] url and endpoint. If there was a store, keep what is there and find out what happened to \
+             it; create the bucket only for a new store.",
         ),
         StoreErrorKind::NoSuchStore => failed(
-            "check [store] url, and whether the disk is mounted. Where there was a store, keep what is there and find out what became \
-             of it; make the directory only for a new one.",
+            "check [store] url, and whether the disk is mounted. If there was a store, keep what is there and find \
+             out what happened to it; create the directory only for a new store.",
         ),
         StoreErrorKind::Denied if error.store.starts_with("file:") => failed(
             "run it as the user that makes the backups, which is root for the units (sudo runner …), or check the directory's owner and mode.",
@@ -202,9 +204,9 @@ fn store(error: &StoreError) -> ErrorPolicy {
              /etc/runner/environment.",
         ),
         StoreErrorKind::ReadOnly => failed(
-            "where only a systemd unit's sandbox keeps it from being written, 'runner config show --systemd=/etc/systemd/system' opens it. Else \
-             find out why the store's file system is read-only (a disk that fails, a mount option) and make it writable. What is there can be \
-             restored meanwhile.",
+            "if only a systemd unit's sandbox prevents writing, 'runner config show --systemd=/etc/systemd/system' \
+             opens it. Otherwise find out why the store's file system is read-only (a disk that fails, a mount \
+             option) and make it writable. Restores work meanwhile.",
         ),
         StoreErrorKind::NoSpace => failed(
             "make room on the store's disk or raise the quota; 'runner prune ROLE' frees what retention no longer keeps. Earlier \
@@ -217,18 +219,18 @@ fn store(error: &StoreError) -> ErrorPolicy {
             failed("check the network and [store] endpoint (http or https, host and port), then try again: it is safe.")
         }
         StoreErrorKind::TooLarge => failed(
-            "this program writes none of that size: another program did, or the disk is damaged. Find out who can write to the store, and keep \
-             what is there; 'runner verify ROLE' tells what it costs.",
+            "runner writes no object of that size: another program wrote it, or the disk is damaged. Find out who \
+             can write to the store, and keep what is there; 'runner verify ROLE' names what is affected.",
         ),
         StoreErrorKind::NotAnObject => failed(
-            "find out who put it there, and remove it: this program puts none there. A folder of the store that lies on another disk is mounted \
-             there, not linked to.",
+            "find out who put it there, and remove it: runner does not. If a folder of the store is on another disk, \
+             mount it there instead of linking to it.",
         ),
         StoreErrorKind::Unsupported => PLAIN,
         StoreErrorKind::Invalid => failed("check [store] region, endpoint and ca_file, and this node's clock."),
         StoreErrorKind::Untrusted => failed(
-            "name the authority that signed it with [store] ca_file, have it renewed if it is out of date, and check that [store] endpoint is \
-             written as in it, and this node's clock.",
+            "name the authority that signed the certificate with [store] ca_file, and have an expired certificate \
+             renewed. Check that [store] endpoint matches the name in the certificate, and check this node's clock.",
         ),
         StoreErrorKind::Other => failed("look at the store's disk or the server's log."),
     }
@@ -251,20 +253,21 @@ fn open(error: &OpenError) -> ErrorPolicy {
     match error {
         OpenError::Store(error) => store(error),
         OpenError::NoRepository { .. } => failed(
-            "if there should be one, keep the store as it is and find out what became of it: check the role's name, [store] url and \
-             whether the disk is mounted. For a new role 'runner init' makes it.",
+            "if there should be one, keep the store as it is and find out what happened to it: check the role's \
+             name, [store] url and whether the disk is mounted. For a new role 'runner init' makes it.",
         ),
         OpenError::Another { .. } => failed(ANOTHER),
         OpenError::Gone { .. } => failed(
-            "mount it, or correct [store] url. If other objects of it are there, 'runner repair ROLE --dry-run' tells what is left. Only if \
-             that history is lost for good, 'runner init --new ROLE' begins another one beside what other nodes may still see.",
+            "mount it, or correct [store] url. If other objects of it are there, 'runner repair ROLE --dry-run' \
+             tells what is left. Only if that history is lost for good, 'runner init --new ROLE' begins a new one; \
+             other nodes may still see the old one.",
         ),
         OpenError::Secret { error, is_passphrase, .. } => secret(error, *is_passphrase),
         OpenError::WrongSecret { untried: 1.., .. } => failed(TOO_MANY_SLOTS),
         OpenError::WrongSecret { .. } => failed(
-            "take the key file or passphrase of the node that makes the backups. 'runner key rotate' on another node may have replaced this one. \
-             Or its key slot is damaged: 'runner verify ROLE' tells, and 'runner repair ROLE --key-slot' on a node that opened the repository \
-             before writes it again.",
+            "use the key file or passphrase of the node that makes the backups. 'runner key rotate' on another node \
+             may have replaced this one. Or its key slot is damaged: 'runner verify ROLE' tells, and 'runner repair \
+             ROLE --key-slot' on a node that opened the repository before writes it again.",
         ),
         OpenError::NoKeySlots { .. } => failed(
             "keep the store as it is. Run it again: the store may have listed too little. If it stays so, find out who removed the key \
@@ -272,9 +275,9 @@ fn open(error: &OpenError) -> ErrorPolicy {
              opened it before writes its slot again.",
         ),
         OpenError::NotEncrypted { .. } => failed(
-            "keep the store and the config as they are. If this repository was ever encrypted, another one has been put in its place: \
-             find out who did that, and compare with another copy of the store. Only whoever made it without encryption, and knows \
-             so, opens it without a key.",
+            "keep the store and the config as they are. If this repository was ever encrypted, another one has been \
+             put in its place: find out who did that, and compare with another copy of the store. Open it without a \
+             key only if you know that it was created without encryption.",
         ),
         OpenError::KeyNeeded { .. } => failed("name it: key_file or passphrase_file in the config, or --key-file."),
         OpenError::Format { error: FormatError::Newer(_), .. } => PLAIN,
@@ -305,8 +308,8 @@ fn identity(error: &IdentityError) -> ErrorPolicy {
 fn secret(error: &SecretFileError, is_passphrase: bool) -> ErrorPolicy {
     match error {
         SecretFileError::Exposed(_) => failed(
-            "take the right away (chmod o-w, of the file and of the directories that it is in), and make sure that it is still the right file: \
-             'runner key list ROLE' tells which key opens the repository.",
+            "remove the permission (chmod o-w, on the file and on the directories above it), and make sure that it \
+             is still the right file: 'runner key list ROLE' tells which key opens the repository.",
         ),
         SecretFileError::Io(error) => match error.kind() {
             io::ErrorKind::NotFound if is_passphrase => failed(PASSPHRASE),
@@ -314,7 +317,9 @@ fn secret(error: &SecretFileError, is_passphrase: bool) -> ErrorPolicy {
             io::ErrorKind::IsADirectory => {
                 failed("name the file in it: key_file = \"/etc/runner/repository.key\", for example.")
             }
-            io::ErrorKind::FileTooLarge => failed("another file is meant: correct key_file or passphrase_file."),
+            io::ErrorKind::FileTooLarge => failed(
+                "the file is too large for a key, so another file is meant: correct key_file or passphrase_file.",
+            ),
             io::ErrorKind::PermissionDenied => failed(
                 "run it as the user that makes the backups, which is root for the units (sudo runner …), or check the owner and mode of the file \
                  and of the directories that it is in.",
@@ -322,7 +327,8 @@ fn secret(error: &SecretFileError, is_passphrase: bool) -> ErrorPolicy {
             _ => failed("look at the disk that it is on."),
         },
         SecretFileError::Silent(_) => failed(
-            "is it a FIFO that nobody writes into, or on a disk or server that hangs? 'cat' shows whether it can be read.",
+            "check whether it is a FIFO without a writer, or on a disk or server that hangs: 'cat' shows whether it \
+             can be read.",
         ),
         SecretFileError::Content(_) if is_passphrase => failed(PASSPHRASE),
         SecretFileError::Content(_) => failed("copy the file again from the node on which 'runner init' made it."),
@@ -336,8 +342,8 @@ fn init(error: &InitError) -> ErrorPolicy {
         InitError::Gone { .. } => failed(GONE),
         InitError::Unread { .. } => failed("make that file readable. 'runner init --new ROLE' goes on without it."),
         InitError::NotEmpty { .. } => failed(
-            "choose another prefix in [store] url. If there was a repository here, keep what is left of it and find out what became \
-             of its format: 'runner verify ROLE' tells what is there.",
+            "choose another prefix in [store] url. If there was a repository here, keep what is left of it and find \
+             out what happened to its format: 'runner verify ROLE' tells what is there.",
         ),
         InitError::Unproved { .. } => {
             failed("nothing was created. Check the network and the store's server, then run init again: it is safe.")
@@ -346,7 +352,7 @@ fn init(error: &InitError) -> ErrorPolicy {
             "nothing was created. Use a server that keeps conditional writes, or a directory (file://), or configure \
                  [etcd]: the journal can live there.",
         ),
-        InitError::Seat(error) => etcd_head(error),
+        InitError::EtcdHead(error) => etcd_head(error),
         InitError::Register(error) => register(error),
         InitError::KeyFile { error, .. } if error.kind() == io::ErrorKind::NotFound => {
             failed("make it first (mkdir), or name another key_file.")
@@ -368,10 +374,12 @@ fn backup(error: &BackupError) -> ErrorPolicy {
         }
         BackupError::Stalled(stall) => match stall.last {
             Some(RunActivity::Walking(_) | RunActivity::Reading(_)) => failed(
-                "is what it reads on a disk or server that hangs? A run that is merely slow needs a longer stall_timeout.",
+                "check whether the files that it reads are on a disk or server that hangs. A run that is only slow \
+                 needs a longer stall_timeout.",
             ),
             Some(RunActivity::Dump(_) | RunActivity::Hook(_)) => failed(
-                "run the command by hand, and see what it waits for. One that is silent for long needs a longer stall_timeout.",
+                "run the command by hand, and see what it waits for. A command that prints nothing for a long time \
+                 needs a longer stall_timeout.",
             ),
             None => failed("see whether the store answers: 'runner whoami' shows it."),
         },
@@ -379,16 +387,16 @@ fn backup(error: &BackupError) -> ErrorPolicy {
         BackupError::Repo(error) => repo(error),
         BackupError::Journal(error) => journal(error),
         BackupError::Append(error) => append(error),
-        BackupError::Scan(ScanError { why: ScanErrorKind::Link(_), .. }) => failed(
-            "only the link would be stored, not what it leads to: name the directory or file that it leads to as the source.",
-        ),
-        BackupError::Scan(_) => failed("mount it, or correct the role's sources."),
-        BackupError::EmptySource { .. } => {
-            failed("is the volume mounted? If it is meant to be empty, set allow_empty = true for this role.")
+        BackupError::Scan(ScanError { why: ScanErrorKind::Link(_), .. }) => {
+            failed("name the target of the link as the source: only the link itself would be stored.")
         }
+        BackupError::Scan(_) => failed("mount it, or correct the role's sources."),
+        BackupError::EmptySource { .. } => failed(
+            "check that the volume is mounted. If it is meant to be empty, set allow_empty = true for this role.",
+        ),
         BackupError::Nothing { .. } | BackupError::NoContent { .. } => failed(
-            "is the volume mounted, and does exclude leave anything? If it is meant to be empty, set allow_empty = true \
-             for this role.",
+            "check that the volume is mounted, and that exclude leaves something. If it is meant to be empty, set \
+             allow_empty = true for this role.",
         ),
         BackupError::NothingRead { .. } => failed("run it as a user who may read the sources."),
         BackupError::Pattern(_) => failed("write it as in a .gitignore file."),
@@ -448,9 +456,7 @@ fn keys(error: &KeysError) -> ErrorPolicy {
         KeysError::Open(OpenError::Secret { error: SecretFileError::Io(error), .. })
             if error.kind() == io::ErrorKind::NotFound =>
         {
-            failed(
-                "name a file that is there: write the passphrase into it first. A file that --new-key-file names is made.",
-            )
+            failed("name an existing file: write the passphrase into it first. Only --new-key-file creates a file.")
         }
         KeysError::Open(error) => open(error),
         KeysError::Store(error) => store(error),
@@ -460,7 +466,8 @@ fn keys(error: &KeysError) -> ErrorPolicy {
         KeysError::Operate(error) => operate(error),
         KeysError::Superseded { .. } => failed("put the new key where the config says, or name it with --key-file."),
         KeysError::Plan(RotatePlanError::Unaccounted(_)) => failed(
-            "name the file of each key that is to stay with --keep-key-file or --keep-passphrase-file, and each other by --drop KEY.",
+            "name the file of each key that is to stay with --keep-key-file or --keep-passphrase-file, and each \
+             other key with --drop KEY.",
         ),
         KeysError::NotInPlace(_) => failed("find out who changed it, and run it again with the same files."),
         KeysError::Overtaken(_) => (
@@ -472,9 +479,10 @@ fn keys(error: &KeysError) -> ErrorPolicy {
         KeysError::NotAtHand(_) => (
             ExitKind::Fenced,
             Some(
-                "wait for the other one, if it is under way. Else run it again with the file of the first try as --new-key-file or --new-passphrase-file, or name one that it kept with \
-             --keep-key-file or --keep-passphrase-file. Nothing else opens what is written under the new key. What was backed up before opens \
-             by the key in use: 'runner restore ROLE --snapshot ID'.",
+                "if the other rotation is still running, wait for it. Otherwise run it again with the file of the \
+                 first try as --new-key-file or --new-passphrase-file, or name a file that it kept with \
+                 --keep-key-file or --keep-passphrase-file. Nothing else opens what is written under the new key. \
+                 The key in use still opens earlier backups: 'runner restore ROLE --snapshot ID'.",
             ),
         ),
         KeysError::TooManySlots(_) => failed(
@@ -482,9 +490,12 @@ fn keys(error: &KeysError) -> ErrorPolicy {
              key's).",
         ),
         KeysError::InUse => failed(
-            "name a file that does not exist yet: a new key is made in it. One that goes on is --keep-key-file or --keep-passphrase-file.",
+            "name a file that does not exist yet: a new key is made in it. A key that stays is named with \
+             --keep-key-file or --keep-passphrase-file.",
         ),
-        KeysError::OpensNothing(_) => failed("name a file that opens the repository now; a new one is --new-key-file."),
+        KeysError::OpensNothing(_) => {
+            failed("name a file that opens the repository now; a new key is named with --new-key-file.")
+        }
         KeysError::Last(_) => failed("add another key first: runner key add ROLE --new-key-file FILE"),
         KeysError::Own(_) => failed("run it with the key that is to stay: in the config, or by --key-file."),
         KeysError::Denied { .. } => failed("use credentials that may delete there."),
@@ -517,14 +528,15 @@ fn operate(error: &OperateError) -> ErrorPolicy {
         OperateError::NotEligible { unknown, .. } => (
             if *unknown { ExitKind::Unknown } else { ExitKind::NotActive },
             Some(
-                "do it on the node that is to be active, or make the probes say yes here first. With --force it is done all \
-                 the same.",
+                "run it on the node that is to be active, or make the probes say yes here first. --force does it \
+                 anyway.",
             ),
         ),
         OperateError::StoreTimeout { .. } => (
             ExitKind::Unknown,
             Some(
-                "see whether the store answers ('runner whoami'), and then what is recorded ('runner journal show ROLE'). Doing it again is safe.",
+                "check whether the store answers ('runner whoami'), and then what is recorded ('runner journal show \
+                 ROLE'). It is safe to run it again.",
             ),
         ),
         OperateError::Append(error) => append(error),
@@ -539,8 +551,8 @@ fn prune(error: &PruneError) -> Option<ErrorPolicy> {
         }
         PruneError::MayNotDelete(_) => failed("run it with credentials that may delete below packs/ and index/."),
         PruneError::NoRoom { .. } => failed(
-            "make so much room on the store's disk by moving away what is not the repository's, then run it again. Nothing was forgotten \
-             or deleted.",
+            "free that much space on the store's disk: move other files away, then run it again. Nothing was \
+             forgotten or deleted.",
         ),
         // Their source decides.
         PruneError::Session(_) | PruneError::Guard(_) | PruneError::Store(_) => return None,
@@ -553,8 +565,8 @@ fn repair(error: &RepairError) -> ErrorPolicy {
             failed(TOO_MANY_SLOTS)
         }
         RepairError::Open(OpenError::NoKeySlots { .. } | OpenError::WrongSecret { .. }) => failed(
-            "keep the store as it is. A key from 'runner key export', or another node that has opened the repository before, \
-             is a way in.",
+            "keep the store as it is. A key from 'runner key export', or another node that has opened the repository \
+             before, can open it.",
         ),
         RepairError::Open(OpenError::NoRepository { .. }) => failed(
             "check [store] url and whether the disk is mounted. `format` comes back on a node that has made a backup there, or by \
@@ -564,18 +576,19 @@ fn repair(error: &RepairError) -> ErrorPolicy {
         RepairError::Store(error) | RepairError::Mend(SalvageError::Store(error)) => store(error),
         RepairError::Mend(SalvageError::Newer { .. }) => PLAIN,
         RepairError::Mend(SalvageError::TooMany { .. }) => failed(
-            "keep the store as it is, and find out who changed it. An object that is no record of this journal is for whoever \
-             administers the store to move away; of an old copy 'runner restore --salvage' writes what is whole.",
+            "keep the store as it is, and find out who changed it. The administrator of the store can move an object \
+             away that is no record of this journal. If the store is an old copy, 'runner restore --salvage' writes \
+             what is whole.",
         ),
         RepairError::Journal(error) | RepairError::Mend(SalvageError::Rotated(error)) => journal(error),
         RepairError::Busy(_) => {
-            failed("run it again, after 'runner pause' of the role if its slots come one after the other.")
+            failed("run it again. If the role's slots follow each other closely, run 'runner pause ROLE' first.")
         }
         RepairError::Append(error) => append(error),
         RepairError::Operate(error) => operate(error),
         RepairError::Register(error) => register(error),
         RepairError::NoHead(_) => {
-            failed("bring the etcd back that has the head, or repair it on a node that remembers `format`.")
+            failed("bring back the etcd that has the head, or run the repair on a node that remembers `format`.")
         }
         RepairError::Proof { .. } => failed(
             "write [etcd] into the config if the journal was there; otherwise find out what changed in the store's server.",
@@ -590,7 +603,7 @@ fn restore(error: &RestoreError) -> ErrorPolicy {
     match error {
         RestoreError::Target(error) => match error.source.kind() {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                failed("a file stands there or on the way to it: name a directory with --target.")
+                failed("there is a file in its place or on the path to it: name a directory with --target.")
             }
             io::ErrorKind::PermissionDenied => {
                 failed("run it as root (sudo runner …), or choose a directory that this user may write to.")
@@ -695,7 +708,7 @@ mod tests {
             exit_and_hint(&RestoreError::Target(error)).1.unwrap()
         };
         assert!(target(io::ErrorKind::PermissionDenied).contains("sudo runner"));
-        assert!(target(io::ErrorKind::NotADirectory).contains("a file stands there"));
+        assert!(target(io::ErrorKind::NotADirectory).contains("there is a file in its place"));
         assert!(exit_and_hint(&IdentityError::NoPlace).1.unwrap().contains("--state-dir"));
     }
 

@@ -35,7 +35,7 @@ pub(super) fn host_problems(settings: &Settings, node: &str) -> Vec<ConfigProble
         found.push_problem(
             "role",
             format!("this node ({node}) is not in the nodes of {}", names.join(", ")),
-            &["right where other nodes hold these roles"],
+            &["nothing needs to change if other nodes hold these roles"],
         );
     }
     for role in own {
@@ -66,8 +66,8 @@ impl HostChecker {
         let name = |key: &str| format!("role.{}.{key}", role.name);
         let is_alone = role.nodes.as_ref().is_some_and(|nodes| nodes.len() == 1);
         if role.lease == LeaseKind::None && role.eligible.is_none() && !is_alone {
-            let what =
-                "nothing says which node is active: with \"none\" and without eligible every node is, at the same time";
+            let what = "nothing decides which node is active: with \"none\" and without eligible, every node is \
+                        active at the same time";
             self.push_problem(&name("lease"), what.to_owned(), &[
                 "remove the line (the lease is in the store then), give the role an eligible, or name one node in nodes",
             ]);
@@ -76,7 +76,7 @@ impl HostChecker {
             self.key(&format!("role.{}", role.name), &role.key);
         }
         for source in role.sources.iter().filter(|source| is_gone(source)) {
-            let what = format!("{} is not there on this node: a run here fails until it is", source.display());
+            let what = format!("{} does not exist on this node: a run here fails until it does", source.display());
             self.push_problem(&name("sources"), what, &["mount it, or correct the path"]);
         }
         for (file, dump) in &role.dumps {
@@ -149,9 +149,9 @@ impl HostChecker {
         let shown = file.display();
         match std::fs::metadata(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.push_problem(key, format!("{shown} is not there on this node"), hints);
+                self.push_problem(key, format!("{shown} does not exist on this node"), hints);
             }
-            Err(error) => self.push_problem(key, format!("{shown} cannot be looked at by this user ({error})"), &[]),
+            Err(error) => self.push_problem(key, format!("{shown} cannot be examined by this user ({error})"), &[]),
             Ok(found) if found.is_dir() => {
                 self.push_problem(key, format!("{shown} is a directory"), &["name the file in it"]);
             }

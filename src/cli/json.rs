@@ -260,8 +260,8 @@ pub fn journal(role: &RoleName, lines: &[JournalEntry], doubt: &Value) -> String
                     "time": utc(record.time), "slot": record.slot.map(utc), "body": body,
                 }));
             }
-            JournalEntry::Void { seq, by, stands } => {
-                let (found, what) = match stands {
+            JournalEntry::Void { seq, by, content } => {
+                let (found, what) = match content {
                     VoidContent::Absent => ("nothing", None),
                     VoidContent::Record => ("record", None),
                     VoidContent::Unusable(error) => ("unusable", Some(error.to_string())),

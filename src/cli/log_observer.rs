@@ -66,9 +66,9 @@ impl DaemonObserver for LogObserver {
         settings::from_file(&self.globals)
     }
 
-    fn status_changed(&self, role: &RoleName, stand: &RoleStatus, evidence: &[ProbeResult]) {
-        let text = render::daemon::status_line(stand, evidence, &self.zone);
-        match stand {
+    fn status_changed(&self, role: &RoleName, status: &RoleStatus, evidence: &[ProbeResult]) {
+        let text = render::daemon::status_line(status, evidence, &self.zone);
+        match status {
             RoleStatus::Conflict(_) | RoleStatus::Cloned | RoleStatus::Unknown(_) | RoleStatus::Away(_) => {
                 tracing::warn!("{role}: {text}");
             }
@@ -98,10 +98,10 @@ impl DaemonObserver for LogObserver {
         (report, exit.code())
     }
 
-    fn refusal_text(&self, role: &RoleName, stand: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
-        match stand {
-            Some(stand) => render::daemon::status_reason(stand, evidence, &self.zone),
-            None => format!("the daemon has not found out yet how this node stands for role {role}"),
+    fn refusal_text(&self, role: &RoleName, status: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
+        match status {
+            Some(status) => render::daemon::status_reason(status, evidence, &self.zone),
+            None => format!("the daemon does not know this node's state for role {role} yet"),
         }
     }
 
@@ -128,7 +128,7 @@ impl DaemonObserver for LogObserver {
         tracing::info!("{role}: {}", render::daemon::would_run(slot, &self.zone));
     }
 
-    fn status_summary(&self, stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
-        render::daemon::summary(stands)
+    fn status_summary(&self, statuses: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
+        render::daemon::summary(statuses)
     }
 }

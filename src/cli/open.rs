@@ -97,8 +97,9 @@ pub fn select_salvaged_snapshot<'a>(
 /// Snapshots are left, but the journal vouches for none that the selector names.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the journal vouches for no such snapshot. {count} more are told of by records of before a rotation of the repository key, which no record \
-     after it follows: a former holder of the key can have made them up. The newest of them has the ID {newest}"
+    "the journal confirms no such snapshot. {count} more are named only by records from before a rotation of the \
+     repository key, and no record after it continues them: a former holder of the key could have forged them. The \
+     newest of them has the ID {newest}"
 )]
 pub struct UnvouchedError {
     /// Number of such snapshots.

@@ -145,7 +145,7 @@ impl CliSession {
         if let Err(error) = said
             && !self.out.reader_left()
         {
-            let text = format!("{error}: what was done is done, and only its report is lost");
+            let text = format!("{error}: the work is done, only its report is lost");
             terminal::write_error(&terminal::error_page().wrap("warning: ", 2, &text));
         }
     }
@@ -309,7 +309,7 @@ async fn init(session: &mut CliSession, args: &verbs::InitArgs) -> Result<ExitKi
     );
     match open::store(&context).await {
         Ok(store) => open::warn_of_versioning(&context, store.as_ref(), &asked).await,
-        Err(error) => tracing::warn!("what the store keeps of deleted objects cannot be asked: {error}"),
+        Err(error) => tracing::warn!("it cannot be asked whether the bucket keeps versions: {error}"),
     }
     Ok(exit)
 }
@@ -488,8 +488,8 @@ async fn diff(session: &mut CliSession, args: &verbs::DiffArgs) -> Result<ExitKi
 
 async fn restore(session: &mut CliSession, args: &verbs::RestoreArgs) -> Result<ExitKind, Error> {
     if let Some(second) = &args.second {
-        let (what, role) = (format!("restore takes one role, and no {second:?} behind it"), &args.role);
-        let todo = format!("a snapshot is named so: runner restore {role} --snapshot {second} --target DIR");
+        let (what, role) = (format!("restore takes one role, and no further argument {second:?}"), &args.role);
+        let todo = format!("name the snapshot with --snapshot: runner restore {role} --snapshot {second} --target DIR");
         return Err(UsageError { message: what, hint: todo }.into());
     }
     let context = session.context(settings::for_role(&session.globals, &args.direct, &args.role)?);
@@ -596,7 +596,7 @@ async fn watch(session: &mut CliSession, context: &CommandContext, roles: &[&Rol
     if session.globals.json {
         return Err(UsageError {
             message: "--watch together with --json".to_owned(),
-            hint: "a document ends: leave one of them out.".to_owned(),
+            hint: "--watch does not end, and a JSON document has to: leave one of them out.".to_owned(),
         }
         .into());
     }
@@ -708,7 +708,7 @@ async fn key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitK
     if to_stdout && session.globals.json {
         return Err(UsageError {
             message: "--output - together with --json".to_owned(),
-            hint: "standard output holds one or the other: name a file, or leave --json out.".to_owned(),
+            hint: "both write to standard output: name a file, or leave --json out.".to_owned(),
         }
         .into());
     }

@@ -10,7 +10,7 @@ use super::exit::ExitKind;
 use super::terminal;
 use crate::job::node::cancel::CancelToken;
 
-const STOPPING: &str = "stopping: what runs comes to its end first; a second signal ends it at once";
+const STOPPING: &str = "stopping: the current work ends first; a second signal ends it at once";
 
 /// How the first signal is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +72,6 @@ pub fn watch(cancel: CancelToken, end_max: Duration, announced: SignalNotice) ->
 fn exit_after(end_max: Duration) {
     std::thread::sleep(end_max);
     let seconds = end_max.as_secs();
-    terminal::write_error(&format!(
-        "error: what was told to stop did not within {seconds} s: the process ends as it stands\n"
-    ));
+    terminal::write_error(&format!("error: the work did not stop within {seconds} s: the process exits now\n"));
     std::process::exit(ExitKind::Interrupted.code().into());
 }

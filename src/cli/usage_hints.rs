@@ -42,7 +42,7 @@ fn missing_equals_hint(command: &Command, error: &clap::Error, words: &[OsString
     command
         .get_arguments()
         .any(takes_it)
-        .then(|| format!("a value of --{option} stands behind '=': --{option}={value}"))
+        .then(|| format!("write the value of --{option} after '=': --{option}={value}"))
 }
 
 /// The hint.
@@ -105,7 +105,7 @@ mod tests {
     fn a_value_behind_a_blank_is_told_where_it_stands() {
         let text = refused("runner verify app --read-data 5").0;
         assert!(
-            text.contains("hint: a value of --read-data stands behind '=': --read-data=5. 'runner verify"),
+            text.contains("hint: write the value of --read-data after '=': --read-data=5. 'runner verify"),
             "{text}"
         );
     }

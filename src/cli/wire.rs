@@ -92,8 +92,9 @@ pub async fn init(context: &CommandContext, role: &RoleSettings, new: bool) -> R
         }
     }
     let store = crate::store::create(settings, env).await?;
-    let seats = JournalAccess::connect(&context.settings);
-    let (repository, report) = job::repository::init::init(store, &role.name, &role.key, &seats, &context.env).await?;
+    let journal_access = JournalAccess::connect(&context.settings);
+    let (repository, report) =
+        job::repository::init::init(store, &role.name, &role.key, &journal_access, &context.env).await?;
     lease::prove_lease_store(role, &repository, &context.env).await?;
     if let Some(state_dir) = &state_dir {
         if new {
@@ -137,28 +138,28 @@ pub async fn backup(
         }
         return Ok((report, exit.map(ExitKind::of_code)));
     }
-    let runner = node_context(context, progress).await?;
+    let node_context = node_context(context, progress).await?;
     let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let teller = Arc::new(alert_dispatcher(context, &runner, &context.settings.notify));
-    let plan = known_repository::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
-    let watch = AlertMonitor::new(Arc::clone(&teller), &runner, role, plan);
-    let hooks = HookRunner::new(&runner, role);
+    let dispatcher = Arc::new(alert_dispatcher(context, &node_context, &context.settings.notify));
+    let plan = known_repository::slot_plan(&context.settings, role, &context.env, &node_context.state_dir)?;
+    let monitor = AlertMonitor::new(Arc::clone(&dispatcher), &node_context, role, plan);
+    let hooks = HookRunner::new(&node_context, role);
     hooks.recover().await;
-    let begins = |view: &JournalView, slot| watch.run_begins(view, slot);
-    let done = Box::pin(run::backup(&runner, &context.settings, role, connect, request, &begins)).await;
-    runner.leases.close().await;
+    let begins = |view: &JournalView, slot| monitor.run_begins(view, slot);
+    let done = Box::pin(run::backup(&node_context, &context.settings, role, connect, request, &begins)).await;
+    node_context.leases.close().await;
     drop(display);
     let done = done.map(|(report, reason)| {
         let words = reason.as_ref().map(|r| render::reason::text(r, &context.settings.timezone));
         (RoleReport { reason: words, ..report }, reason)
     });
-    let failed = report_to_observer(&watch, role, &done);
-    if role_is_elsewhere(&done, runner.node.id) {
+    let failed = report_to_observer(&monitor, role, &done);
+    if role_is_elsewhere(&done, node_context.node.id) {
         hooks.on_lost(role.hooks.timeout).await;
     }
     let idle = args.scheduled && done.as_ref().is_ok_and(|(report, reason)| is_idle(report, reason.as_ref()));
-    Box::pin(announce_outcome(&runner, role, connect, &watch, (failed, idle))).await;
-    teller.close(TELL_PATIENCE).await;
+    Box::pin(announce_outcome(&node_context, role, connect, &monitor, (failed, idle))).await;
+    dispatcher.close(TELL_PATIENCE).await;
     match done {
         Ok((report, _)) => Ok((report, None)),
         Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
@@ -177,10 +178,10 @@ fn is_idle(report: &RoleReport, reason: Option<&NoCommitReason>) -> bool {
 /// If the run `failed`, publishes that to the other nodes. If it was `idle`, looks for missed slots: this node may be
 /// the only one that sees them.
 async fn announce_outcome(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFn() -> Result<Arc<dyn Store>, StoreError>,
-    watch: &AlertMonitor,
+    monitor: &AlertMonitor,
     (failed, idle): (bool, bool),
 ) {
     let asked = OnceLock::new();
@@ -194,33 +195,33 @@ async fn announce_outcome(
     };
     if failed {
         // Nothing rests on it, and a store that did not take the run may not take this either.
-        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(runner, role, &connect))).await {
+        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(node_context, role, &connect))).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("the other nodes are not told of the failure: {error}"),
-            Err(_) => tracing::debug!("the other nodes are not told of the failure: {}", unanswered()),
+            Ok(Err(error)) => tracing::debug!("the failure cannot be published to the other nodes: {error}"),
+            Err(_) => tracing::debug!("the failure cannot be published to the other nodes: {}", unanswered()),
         }
     }
-    if idle && !watch.has_no_channels() {
-        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::read_view(runner, role, &connect))).await {
-            Ok(Ok(view)) => watch.journal_read(&view),
-            Ok(Err(error)) => tracing::warn!("whether slots were missed cannot be told: {error}"),
-            Err(_) => tracing::warn!("whether slots were missed cannot be told: {}", unanswered()),
+    if idle && !monitor.has_no_channels() {
+        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::read_view(node_context, role, &connect))).await {
+            Ok(Ok(view)) => monitor.journal_read(&view),
+            Ok(Err(error)) => tracing::warn!("missed slots cannot be checked: {error}"),
+            Err(_) => tracing::warn!("missed slots cannot be checked: {}", unanswered()),
         }
     }
 }
 
 /// Reports the result of a run without a daemon to the alert monitor. Returns whether the run failed.
 fn report_to_observer(
-    watch: &AlertMonitor,
+    monitor: &AlertMonitor,
     role: &RoleSettings,
     done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>,
 ) -> bool {
     match done {
         Ok((report, reason)) => {
-            watch.run_ended(report, reason.as_ref());
+            monitor.run_ended(report, reason.as_ref());
             false
         }
-        Err(error) => watch.run_failed(error, &super::error::report(&role.name, error).0),
+        Err(error) => monitor.run_failed(error, &super::error::report(&role.name, error).0),
     }
 }
 
@@ -233,9 +234,13 @@ fn role_is_elsewhere(done: &Result<(RoleReport, Option<NoCommitReason>), GuardEr
     }
 }
 
-fn alert_dispatcher(context: &CommandContext, runner: &NodeContext, settings: &NotifySettings) -> AlertDispatcher {
+fn alert_dispatcher(
+    context: &CommandContext,
+    node_context: &NodeContext,
+    settings: &NotifySettings,
+) -> AlertDispatcher {
     let words = Arc::new(AlertTextFormatter(context.settings.timezone.clone()));
-    AlertDispatcher::new(settings, &runner.state_dir, context.env.clone(), words)
+    AlertDispatcher::new(settings, &node_context.state_dir, context.env.clone(), words)
 }
 
 /// This node's context, with its identity created if there is none.
@@ -262,19 +267,19 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
         // If the daemon does not answer, the identity in the state directory may be used, but no new one may be
         // created.
         Err(error) if identity::peek_identity(Some(&state_dir), name).0.is_some() => {
-            tracing::debug!("who this node is: {error}");
+            tracing::debug!("the daemon does not tell the node ID: {error}");
             NodeIdentity::open(&state_dir, name, env)?
         }
         Err(error) => return Err(error.into()),
     };
     if let IdentityOrigin::OtherMachine { was } = node.origin {
         tracing::warn!(
-            "the state directory is of another machine (node {was}); this one is node {} from now on",
+            "the state directory belongs to another machine (node {was}); this machine is node {} from now on",
             node.id
         );
     }
     let sessions = LeaseSessions::new(&context.settings, &context.env, &node);
-    let runner = NodeContext {
+    let node_context = NodeContext {
         leases: sessions,
         env: context.env.clone(),
         node: WriterNode { id: node.id, name: node.label.clone() },
@@ -286,7 +291,7 @@ async fn open_node(context: &CommandContext, progress: Arc<JobProgress>) -> Resu
         memory: ProcessMemory::default(),
         inputs: NodeInputs::default(),
     };
-    Ok((runner, node))
+    Ok((node_context, node))
 }
 
 /// The usage error for `--scheduled` of a role without a schedule.
@@ -300,13 +305,13 @@ fn no_schedule(role: &RoleName) -> Error {
 
 /// Runs the daemon until it is interrupted.
 pub async fn daemon(context: &CommandContext, globals: GlobalArgs, observe: bool) -> Result<(), Error> {
-    let (runner, node) = open_node(context, Arc::default()).await?;
-    let voice = Arc::new(LogObserver::new(globals, context.settings.timezone.clone(), context.env.clone()));
+    let (node_context, node) = open_node(context, Arc::default()).await?;
+    let observer = Arc::new(LogObserver::new(globals, context.settings.timezone.clone(), context.env.clone()));
     let (settings, runtime_dir) = (context.settings.clone(), context.runtime_dir());
     // Observe mode only logs, and sends no alerts.
     let notify = if observe { NotifySettings::default() } else { settings.notify.clone() };
-    let teller = Arc::new(alert_dispatcher(context, &runner, &notify));
-    Ok(daemon::run(DaemonParams { runner, node, settings, observer: voice, alerts: teller, observe, runtime_dir })
+    let dispatcher = Arc::new(alert_dispatcher(context, &node_context, &notify));
+    Ok(daemon::run(DaemonParams { node_context, node, settings, observer, alerts: dispatcher, observe, runtime_dir })
         .await?)
 }
 
@@ -321,13 +326,13 @@ pub async fn prune(context: &CommandContext, role: &RoleSettings, dry_run: bool)
         return Ok(PruneOutcome::Done(plan.report()));
     }
     let (progress, _display) = context.progress(&format!("prune {}", role.name));
-    let mut runner = node_context(context, progress).await?;
+    let mut node_context = node_context(context, progress).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
-        runner.leases = runner.leases.with_lender(Arc::new(daemon));
+        node_context.leases = node_context.leases.with_lender(Arc::new(daemon));
     }
     let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let pruned = Box::pin(prune::run(&runner, &context.settings, role, connect)).await;
-    runner.leases.close().await;
+    let pruned = Box::pin(prune::run(&node_context, &context.settings, role, connect)).await;
+    node_context.leases.close().await;
     Ok(pruned?)
 }
 
@@ -363,18 +368,18 @@ pub async fn operate(
     role: &RoleSettings,
     act: &OperateAction,
 ) -> Result<OperateReport, Error> {
-    let runner = node_context(context, Arc::default()).await?;
+    let node_context = node_context(context, Arc::default()).await?;
     let opened = open::repository(context, role);
     let silent = || OpenError::Store(open::timeout_error(context, operate::PATIENCE));
     let repository = context.env.timeout(operate::PATIENCE, opened).await.unwrap_or_else(|| Err(silent().into()))?;
-    known_repository::slot_plan(&context.settings, role, &context.env, &runner.state_dir)?;
+    known_repository::slot_plan(&context.settings, role, &context.env, &node_context.state_dir)?;
     let assessment = match act {
-        OperateAction::Takeover { .. } => guard::run_probes(&runner, role, None).await,
+        OperateAction::Takeover { .. } => guard::run_probes(&node_context, role, None).await,
         _ => None,
     };
-    let NodeContext { node, instance, state_dir, leases: sessions, .. } = runner;
-    let seats = sessions.seats().clone();
-    let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
+    let NodeContext { node, instance, state_dir, leases: sessions, .. } = node_context;
+    let journal_access = sessions.journal_access().clone();
+    let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), journal_access };
     let work = async {
         Ok::<OperateReport, Error>(match act {
             OperateAction::Takeover { force } => {
@@ -482,9 +487,9 @@ pub async fn salvage(
 ) -> Result<RestoredSnapshot, Error> {
     let (progress, _display) = context.progress(&format!("restore {}", role.name));
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-    let (place, seats) =
+    let (place, journal_access) =
         (RepositoryLocation::new(&context.settings.store, &role.name), JournalAccess::connect(&context.settings));
-    let step = recovery_inputs(context, role, &place, state_dir.as_deref(), &seats);
+    let step = recovery_inputs(context, role, &place, state_dir.as_deref(), &journal_access);
     let remains = Box::pin(job::repair::open_salvaged(open::store(context).await?, step)).await?;
     let archive = &remains.archive;
     let (snapshot, is_vouched_for) = open::select_salvaged_snapshot(context, &remains, &args.snapshot)?;
@@ -525,9 +530,9 @@ fn recovery_inputs<'a>(
     role: &'a RoleSettings,
     place: &'a RepositoryLocation,
     state_dir: Option<&'a Path>,
-    seats: &'a JournalAccess,
+    journal_access: &'a JournalAccess,
 ) -> RecoveryInputs<'a> {
-    RecoveryInputs { role: &role.name, key: &role.key, place, state_dir, seats, env: &context.env }
+    RecoveryInputs { role: &role.name, key: &role.key, place, state_dir, journal_access, env: &context.env }
 }
 
 /// Repairs what a store has lost, or reports what a repair would do.
@@ -537,11 +542,11 @@ pub async fn repair(
     args: &verbs::RepairArgs,
 ) -> Result<RepairReport, Error> {
     let store = open::store(context).await?;
-    let (place, seats) =
+    let (place, journal_access) =
         (RepositoryLocation::new(&context.settings.store, &role.name), JournalAccess::connect(&context.settings));
     if args.dry_run {
         let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
-        let step = recovery_inputs(context, role, &place, state_dir.as_deref(), &seats);
+        let step = recovery_inputs(context, role, &place, state_dir.as_deref(), &journal_access);
         let (node, instance) =
             (WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() }, InstanceId([0; InstanceId::LEN]));
         let (key_slot, read_data) = (args.key_slot, args.read_data);
@@ -549,13 +554,13 @@ pub async fn repair(
             RepairRequest { inputs: step, node, instance, role, assessment: None, force: false, key_slot, read_data };
         return Ok(Box::pin(job::repair::dry_run(store, &by)).await?);
     }
-    let runner = node_context(context, Arc::default()).await?;
-    let assessment = guard::run_probes(&runner, role, None).await;
-    let step = recovery_inputs(context, role, &place, Some(&runner.state_dir), &seats);
+    let node_context = node_context(context, Arc::default()).await?;
+    let assessment = guard::run_probes(&node_context, role, None).await;
+    let step = recovery_inputs(context, role, &place, Some(&node_context.state_dir), &journal_access);
     let by = RepairRequest {
         inputs: step,
-        node: runner.node.clone(),
-        instance: runner.instance,
+        node: node_context.node.clone(),
+        instance: node_context.instance,
         role,
         assessment: assessment.as_ref(),
         force: args.force,
@@ -588,7 +593,7 @@ pub async fn verify(
     if !report.losses.is_empty() {
         match open::repository(context, role).await {
             Ok(repository) => open::note_losses(context, &repository, &report.losses).await,
-            Err(error) => tracing::debug!("the next run is not told of the loss: {error}"),
+            Err(error) => tracing::debug!("the loss cannot be noted for the next run: {error}"),
         }
     }
     Ok(report)
@@ -602,8 +607,8 @@ pub async fn audit(context: &CommandContext, role: &RoleSettings, since: Timesta
     let remembered = |repo| LocalState::peek(&context.env, state_dir.as_ref()?, repo).last_view();
     let period = (since, context.env.clock.now());
     let (node, label) = identity::peek_identity(state_dir.as_deref(), context.node.as_deref());
-    let asker = whoami_request(context, state_dir.as_deref(), None, &[]);
-    let (daemon, unwritable) = tokio::join!(ask_daemon(context), job::whoami::try_state_dir(&asker));
+    let request = whoami_request(context, state_dir.as_deref(), None, &[]);
+    let (daemon, unwritable) = tokio::join!(ask_daemon(context), job::whoami::try_state_dir(&request));
     let looker = AuditingNode {
         env: &context.env,
         state_dir: state_dir.as_deref(),
@@ -622,16 +627,16 @@ pub async fn whoami(context: &CommandContext, roles: &[&RoleSettings]) -> Result
     let mut exposures = context.settings.exposures();
     exposures.extend(state_dir.iter().flat_map(|dir| access::exposures(dir, false)));
     exposures.dedup();
-    let asker = whoami_request(context, state_dir.as_deref(), told, &exposures);
-    Ok(Box::pin(job::whoami::whoami(&asker, roles, store_connection(context), ask_daemon(context))).await)
+    let request = whoami_request(context, state_dir.as_deref(), told, &exposures);
+    Ok(Box::pin(job::whoami::whoami(&request, roles, store_connection(context), ask_daemon(context))).await)
 }
 
 /// Whether this node is active for a role.
 pub async fn is_active(context: &CommandContext, role: &RoleSettings) -> RoleState {
     let state_dir = find_state_dir(context.state_dir.as_deref()).ok();
     let told = daemon_node_id(context, IDENTITY_GLANCE).await.ok().flatten();
-    let asker = whoami_request(context, state_dir.as_deref(), told, &[]);
-    Box::pin(job::whoami::is_active(&asker, role, store_connection(context), ask_daemon(context))).await
+    let request = whoami_request(context, state_dir.as_deref(), told, &[]);
+    Box::pin(job::whoami::is_active(&request, role, store_connection(context), ask_daemon(context))).await
 }
 
 /// The answer of this node's daemon to a status request.

@@ -42,7 +42,7 @@ pub enum ClientError {
     #[error("the daemon on this node has said nothing for {}: it is stopped, or hangs", humantime::format_duration(*.0))]
     Stuck(Duration),
     /// The daemon disconnected. Its run for this client may have been committed.
-    #[error("the daemon on this node stopped before it said how the run ended")]
+    #[error("the daemon on this node stopped before it reported how the run ended")]
     HungUp,
     /// This user may not open the socket's directory.
     #[error("the socket of this node's daemon is in {}, and this user may not go there (permission denied)", .0.display())]
@@ -105,9 +105,9 @@ impl DaemonClient {
     /// The daemon does not answer in time, or refuses.
     pub async fn role_statuses(&self, patience: Duration) -> Result<BTreeMap<RoleName, DaemonRoleStatus>, ClientError> {
         let asked = async {
-            let (mut reader, _writer) = self.ask(DaemonRequestKind::Stands).await?;
+            let (mut reader, _writer) = self.ask(DaemonRequestKind::RoleStatuses).await?;
             match answer(&mut reader).await.ok_or(ClientError::HungUp)? {
-                DaemonResponse::Stands(words) => Ok(words),
+                DaemonResponse::RoleStatuses(words) => Ok(words),
                 DaemonResponse::Refused { why } => Err(ClientError::Refused(why)),
                 _ => Err(ClientError::HungUp),
             }
@@ -119,7 +119,7 @@ impl DaemonClient {
     /// daemon polls as well.
     pub async fn notify_appended(&self, role: &RoleName) {
         if let Err(error) = self.ask(DaemonRequestKind::Look { role: role.clone() }).await {
-            tracing::debug!("the daemon is not told of the new record: {error}");
+            tracing::debug!("the daemon cannot be told of the new record: {error}");
         }
     }
 
@@ -224,7 +224,7 @@ impl BorrowedLease {
             DaemonResponse::Progress(_)
             | DaemonResponse::Report { .. }
             | DaemonResponse::Node(_)
-            | DaemonResponse::Stands(_)
+            | DaemonResponse::RoleStatuses(_)
             | DaemonResponse::Changed => Err(ClientError::HungUp),
         }
     }

@@ -74,16 +74,16 @@ impl RoleClients {
     }
 
     /// Adds a lease borrower.
-    pub(super) fn add_borrower(&mut self, guest: mpsc::Sender<()>) {
-        self.borrowers.push(guest);
+    pub(super) fn add_borrower(&mut self, borrower: mpsc::Sender<()>) {
+        self.borrowers.push(borrower);
     }
 
     /// Asks the borrowers to end, and waits for them until the boot time `until`.
     pub(super) fn end_borrowers(&mut self, until: Duration) {
         self.borrowers_deadline = Some(until);
-        for guest in &self.borrowers {
+        for borrower in &self.borrowers {
             // If the channel is full, the borrower has an unread signal already, which is enough.
-            let _ = guest.try_send(());
+            let _ = borrower.try_send(());
         }
     }
 
@@ -95,10 +95,10 @@ impl RoleClients {
     /// The next event for the role controller; `asked` tells that it knows of a run request already.
     pub(super) fn next_event(&mut self, role: &RoleName, now: Duration, asked: bool) -> Option<RoleEvent> {
         if self.borrowers_deadline.is_some_and(|patience| now >= patience) {
-            tracing::warn!("role {role}: a process that works under this one's lease did not end");
+            tracing::warn!("role {role}: a process that works under this daemon's lease did not end");
             self.borrowers.clear();
         }
-        self.borrowers.retain(|guest| !guest.is_closed());
+        self.borrowers.retain(|borrower| !borrower.is_closed());
         if self.borrowers.is_empty() {
             self.borrowers_deadline = None;
         }

@@ -65,11 +65,11 @@ impl OutageCause {
     fn recovery_text(&self) -> String {
         match self {
             Self::Store | Self::Etcd => format!("{self} answers again"),
-            Self::Refusal => format!("{self} does again what it refused"),
-            Self::Role(_, RoleStep::Journal) => format!("{self}: its journal is read again"),
-            Self::Role(_, RoleStep::Lease) => format!("{self}: its lease is answered again"),
-            Self::Role(_, RoleStep::Takeover) => format!("{self}: it is taken over now"),
-            Self::Runs(_) => format!("{self}: a run was good again"),
+            Self::Refusal => format!("{self} accepts again what it refused"),
+            Self::Role(_, RoleStep::Journal) => format!("{self}: its journal can be read again"),
+            Self::Role(_, RoleStep::Lease) => format!("{self}: its lease service answers again"),
+            Self::Role(_, RoleStep::Takeover) => format!("{self}: the takeover succeeded"),
+            Self::Runs(_) => format!("{self}: a run succeeded again"),
         }
     }
 }

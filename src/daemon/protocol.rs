@@ -36,7 +36,8 @@ pub(super) enum DaemonRequestKind {
     /// Asks for this node's ID.
     Node,
     /// Asks for this node's status for each role.
-    Stands,
+    #[serde(rename = "stands")]
+    RoleStatuses,
     /// Borrows the daemon's lease until disconnecting. There is an answer to this line, and to each empty line after
     /// it.
     Lease { role: RoleName },
@@ -55,7 +56,8 @@ pub(super) enum DaemonResponse {
     /// ID of this node, as the daemon uses it.
     Node(NodeId),
     /// Status for each role.
-    Stands(BTreeMap<RoleName, DaemonRoleStatus>),
+    #[serde(rename = "stands")]
+    RoleStatuses(BTreeMap<RoleName, DaemonRoleStatus>),
     /// The lease is held, and the borrower may work under it.
     Held(LeaseGrant),
     /// Another process holds the lease.

@@ -54,7 +54,7 @@ const VERIFY_INTERVAL: Duration = Duration::from_mins(10);
 /// Everything that the work for one role needs. Clones share the same state.
 #[derive(Debug, Clone)]
 pub(super) struct RoleActions {
-    pub(super) runner: NodeContext,
+    pub(super) node_context: NodeContext,
     pub(super) settings: Arc<Settings>,
     pub(super) role: Arc<RoleSettings>,
     pub(super) stores: Arc<StoreConnector>,
@@ -105,7 +105,7 @@ pub(super) struct AdmissionBasis {
 
 impl RoleActions {
     pub(super) async fn assess(&self) -> Option<ProbeAssessment> {
-        guard::run_probes(&self.runner, &self.role, None).await
+        guard::run_probes(&self.node_context, &self.role, None).await
     }
 
     async fn repository(&self) -> Result<Repository, GuardError> {
@@ -117,14 +117,14 @@ impl RoleActions {
         let place = RepositoryLocation::new(&self.settings.store, &self.role.name);
         // Observe mode remembers nothing.
         let place = Some(&place).filter(|_| !self.observe);
-        let repository = guard::open(&self.runner, &self.role, store, place).await?;
+        let repository = guard::open(&self.node_context, &self.role, store, place).await?;
         *opened = Some(repository.clone());
         Ok(repository)
     }
 
     /// The role's lease, to be requested.
     pub(super) async fn lease(&self) -> Result<Box<dyn LeaseService>, GuardError> {
-        lease::role_lease(&self.runner, &self.role, &self.repository().await?, LeaseDuration::Daemon).await
+        lease::role_lease(&self.node_context, &self.role, &self.repository().await?, LeaseDuration::Daemon).await
     }
 
     /// Requests the lease; in observe mode it is only inspected.
@@ -151,7 +151,7 @@ impl RoleActions {
                     *self.repository.lock().await = None;
                 }
                 if error.is_local_state() && self.monitor.note_read_failure(&error) {
-                    self.runner.env.spawn(self.clone().report_read_failure());
+                    self.node_context.env.spawn(self.clone().report_read_failure());
                 }
                 self.read_failed(&error, clock_offset)
             }
@@ -162,7 +162,7 @@ impl RoleActions {
         let repository = self.repository().await?;
         if self.observe {
             // A run beside the daemon must not be blocked.
-            let (history, _) = RoleJournal::peek(&self.runner, &repository).await?;
+            let (history, _) = RoleJournal::peek(&self.node_context, &repository).await?;
             let clock_offset = repository.store.clock_offset();
             return Ok(JournalUpdate {
                 history: Some(history),
@@ -174,26 +174,33 @@ impl RoleActions {
         }
         let verify = self.is_verify_due();
         let entered = self.journal_lock.lock().await;
-        let (history, view) = match RoleJournal::open_polling(&self.runner, &repository, verify).await {
+        let (history, view) = match RoleJournal::open_polling(&self.node_context, &repository, verify).await {
             Ok(mut opening) => {
                 if opening.announce(self.role.lease).await? {
-                    self.runner.env.spawn(self.clone().compare_configs(repository.clone()));
+                    self.node_context.env.spawn(self.clone().compare_configs(repository.clone()));
                 }
                 opening.remember().await?
             }
             // Another process of this node works on the repository, and will save what it finds.
-            Err(BackupError::Lock(LockError::Busy { .. })) => RoleJournal::peek(&self.runner, &repository).await?,
+            Err(BackupError::Lock(LockError::Busy { .. })) => {
+                RoleJournal::peek(&self.node_context, &repository).await?
+            }
             Err(error) => return Err(error.into()),
         };
         drop(entered);
         if verify {
-            let now = self.runner.env.clock.boottime();
+            let now = self.node_context.env.clock.boottime();
             *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         }
         let beat = if beat {
             Some(
-                heartbeat::current_heartbeat(&repository, &self.role, &self.heartbeat, self.runner.env.clock.now())
-                    .await?,
+                heartbeat::current_heartbeat(
+                    &repository,
+                    &self.role,
+                    &self.heartbeat,
+                    self.node_context.env.clock.now(),
+                )
+                .await?,
             )
         } else {
             None
@@ -203,7 +210,7 @@ impl RoleActions {
             self.monitor.journal_read(&view);
         }
         if self.monitor.audit_is_due() {
-            self.runner.env.spawn(self.clone().audit(repository));
+            self.node_context.env.spawn(self.clone().audit(repository));
         }
         Ok(JournalUpdate { history: Some(history), term: None, failed: false, heartbeat: beat, clock_offset })
     }
@@ -211,7 +218,7 @@ impl RoleActions {
     /// Whether the next read of the journal includes the known head. In a directory this is free, and detects a disk
     /// that is no longer mounted.
     fn is_verify_due(&self) -> bool {
-        let now = self.runner.env.clock.boottime();
+        let now = self.node_context.env.clock.boottime();
         let last = *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner);
         let paid = matches!(self.settings.store.url, StoreUrl::S3 { .. });
         !paid || last.is_none_or(|at| now.saturating_sub(at) >= VERIFY_INTERVAL)
@@ -219,40 +226,42 @@ impl RoleActions {
 
     /// Compares the configs and versions of the other nodes with this node's.
     async fn compare_configs(self, repository: Repository) {
-        let (node, now) = (self.runner.node.id, self.runner.env.clock.now());
+        let (node, now) = (self.node_context.node.id, self.node_context.env.clock.now());
         match presence::read_live_peers(&repository, node, now).await {
             Ok(told) => {
                 let fresh =
                     told.peers.into_iter().filter(|peer| now.duration_since(peer.seen) < ANNOUNCEMENT_INTERVAL * 2);
                 let differs = |peer: &PeerPresence| {
-                    presence::config_drift(&peer.node, &self.runner.config_hash).is_some()
+                    presence::config_drift(&peer.node, &self.node_context.config_hash).is_some()
                         || presence::lease_drift(peer, self.role.lease).is_some()
                 };
                 let apart = fresh.filter(differs);
                 let apart: Vec<String> = apart.map(|peer| peer.node.name).collect();
                 self.monitor.configs_compared(&apart);
             }
-            Err(error) => tracing::debug!("role {}: the other nodes: {error}", self.role.name),
+            Err(error) => {
+                tracing::debug!("role {}: the status of the other nodes cannot be read: {error}", self.role.name);
+            }
         }
     }
 
     /// Audits the last days of the journal for problems that a single read does not show.
     async fn audit(self, repository: Repository) {
-        let now = self.runner.env.clock.now();
+        let now = self.node_context.env.clock.now();
         let since = now.checked_sub(AUDIT_SINCE).unwrap_or(Timestamp::MIN);
-        let memory = |repo| LocalState::peek(&self.runner.env, &self.runner.state_dir, repo).last_view();
+        let memory = |repo| LocalState::peek(&self.node_context.env, &self.node_context.state_dir, repo).last_view();
         let (store, role) = (Arc::clone(&repository.store), &self.role);
         match job::audit::audit(store, role, self.monitor.plan(), (since, now), &memory).await {
             Ok(audit) => self.monitor.audit_ended(&audit.findings),
-            Err(error) => tracing::warn!("role {}: the audit: {error}", role.name),
+            Err(error) => tracing::warn!("role {}: the audit failed: {error}", role.name),
         }
     }
 
     /// Publishes to the other nodes a failure that cannot be saved here.
     async fn report_read_failure(self) {
         match self.repository().await {
-            Ok(repository) => presence::announce_failure(&self.runner, &repository, self.role.lease).await,
-            Err(error) => tracing::debug!("the other nodes are not told of the failure: {error}"),
+            Ok(repository) => presence::announce_failure(&self.node_context, &repository, self.role.lease).await,
+            Err(error) => tracing::debug!("the failure cannot be published to the other nodes: {error}"),
         }
     }
 
@@ -287,27 +296,36 @@ impl RoleActions {
     /// Appends a takeover, or continues under this node's own.
     pub(super) async fn take_over(
         &self,
-        footing: &AdmissionBasis,
-        occasion: RetakeReason,
+        basis: &AdmissionBasis,
+        retake_reason: RetakeReason,
     ) -> Result<JournalUpdate, GuardError> {
         let turn = self.limits.takeovers.acquire().await;
         let repository = self.repository().await?;
-        let runner = &self.runner;
-        let plan = guard::slot_plan(&self.runner, &self.role, &self.settings, false)?;
-        let (role, occasion) = (self.role.as_ref(), Some(occasion));
-        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
-        let view = self.lease_view(footing);
-        let term = match self.admit(&guard, footing, view).await? {
+        let node_context = &self.node_context;
+        let plan = guard::slot_plan(&self.node_context, &self.role, &self.settings, false)?;
+        let (role, retake_reason) = (self.role.as_ref(), Some(retake_reason));
+        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled: false, retake_reason };
+        let view = self.lease_view(basis);
+        let term = match self.admit(&guard, basis, view).await? {
             Admission::Active(admitted) => {
                 let AdmittedRun { opening, candidacy, .. } = *admitted;
                 let permit = Box::pin(opening.take_over(&candidacy)).await?.permit().clone();
                 // The limit on takeovers protects the store; a hook concerns only this node.
                 drop(turn);
                 // A hook that hangs would keep the role from every node.
-                let runner = &NodeContext { cancel: runner.cancel.child(), progress: Arc::default(), ..runner.clone() };
-                let hook =
-                    HookRunner::new(runner, &self.role).on_takeover(permit.term(), permit.deadline(), &self.ending);
-                if let Some(stall) = watchdog::run_watched(runner, self.role.stall_timeout, &|_| {}, hook).await.stall {
+                let node_context = &NodeContext {
+                    cancel: node_context.cancel.child(),
+                    progress: Arc::default(),
+                    ..node_context.clone()
+                };
+                let hook = HookRunner::new(node_context, &self.role).on_takeover(
+                    permit.term(),
+                    permit.deadline(),
+                    &self.ending,
+                );
+                if let Some(stall) =
+                    watchdog::run_watched(node_context, self.role.stall_timeout, &|_| {}, hook).await.stall
+                {
                     return Err(BackupError::Stalled(stall).into());
                 }
                 Some(permit.term())
@@ -320,15 +338,15 @@ impl RoleActions {
     async fn admit<'a>(
         &self,
         guard: &RoleGuard<'a>,
-        footing: &AdmissionBasis,
+        basis: &AdmissionBasis,
         view: LeaseView<'_>,
     ) -> Result<Admission<'a>, GuardError> {
         let _entered = tokio::select! {
             biased;
             entered = self.journal_lock.lock() => entered,
-            () = self.runner.cancel.cancelled() => return Err(BackupError::Interrupted.into()),
+            () = self.node_context.cancel.cancelled() => return Err(BackupError::Interrupted.into()),
         };
-        Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await
+        Box::pin(guard.admit_under(basis.assessment.as_ref(), view)).await
     }
 
     /// Waits for a turn for a run that was due at `due`. A requested run waits as long as its client does. A slot is
@@ -337,14 +355,14 @@ impl RoleActions {
         let turn = self.limits.runs.acquire(due.unwrap_or(Timestamp::MIN));
         let patience = async {
             match due {
-                Some(_) => self.runner.env.sleep(self.role.missed_after).await,
+                Some(_) => self.node_context.env.sleep(self.role.missed_after).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
             turn = turn => TurnOutcome::Turn(turn),
-            () = self.runner.cancel.cancelled() => TurnOutcome::Interrupted,
+            () = self.node_context.cancel.cancelled() => TurnOutcome::Interrupted,
             () = patience => TurnOutcome::Crowded,
         }
     }
@@ -352,94 +370,101 @@ impl RoleActions {
     /// The role's repository, with its requests counted.
     async fn counted_repository(&self) -> Result<(Repository, Arc<StoreCounters>), GuardError> {
         let repository = self.repository().await?;
-        let (counting, counters) =
-            CountingStore::with_response_counter(Arc::clone(&repository.store), guard::store_answers(&self.runner));
+        let (counting, counters) = CountingStore::with_response_counter(
+            Arc::clone(&repository.store),
+            guard::store_answers(&self.node_context),
+        );
         let store: Arc<dyn Store> = Arc::new(counting);
-        self.runner.progress.set_store(&store);
+        self.node_context.progress.set_store(&store);
         Ok((Repository { store, ..repository }, counters))
     }
 
     /// Runs one backup, for the due slot or on request.
     pub(super) async fn back_up(
         &self,
-        footing: &AdmissionBasis,
+        basis: &AdmissionBasis,
         request: BackupRequest,
-        occasion: Option<RetakeReason>,
+        retake_reason: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
         turn: &RunTurn,
     ) -> Result<GuardOutcome, GuardError> {
         let limit = run::stall_limit(&self.role, &self.settings);
-        let work = self.run(footing, request, occasion, lost);
-        run::run_result(watchdog::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await)
+        let work = self.run(basis, request, retake_reason, lost);
+        run::run_result(
+            watchdog::run_watched(&self.node_context, limit, &|pace| lend_while_silent(turn, pace), work).await,
+        )
     }
 
     async fn run(
         &self,
-        footing: &AdmissionBasis,
+        basis: &AdmissionBasis,
         request: BackupRequest,
-        occasion: Option<RetakeReason>,
+        retake_reason: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
     ) -> Result<GuardOutcome, GuardError> {
-        let runner = &self.runner;
-        let started = runner.env.clock.boottime();
-        let plan = guard::slot_plan(&self.runner, &self.role, &self.settings, request.scheduled)?;
+        let node_context = &self.node_context;
+        let started = node_context.env.clock.boottime();
+        let plan = guard::slot_plan(&self.node_context, &self.role, &self.settings, request.scheduled)?;
         let (repository, counters) = self.counted_repository().await?;
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
-        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion };
-        let view = self.lease_view(footing);
-        let (report, reason) = match self.admit(&guard, footing, view).await? {
+        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason };
+        let view = self.lease_view(basis);
+        let (report, reason) = match self.admit(&guard, basis, view).await? {
             Admission::Refused(refused) => *refused,
             Admission::Active(admitted) => {
                 let AdmittedRun { opening, candidacy, slot, .. } = *admitted;
                 self.monitor.run_begins(opening.view(), slot.map(|slot| slot.at));
-                let own_places = run::own_paths(runner, &self.settings);
+                let own_places = run::own_paths(node_context, &self.settings);
                 let ask = BackupOptions { slot: slot.map(|slot| slot.at), rehash: request.rehash, own_places };
                 Box::pin(guard.back_up(opening, &candidacy, &ask, lost)).await?
             }
         };
-        let duration = runner.env.clock.boottime().saturating_sub(started);
-        Ok((run::with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
+        let duration = node_context.env.clock.boottime().saturating_sub(started);
+        Ok((run::with_measurements(report, duration, &counters.snapshot(), &node_context.env), reason))
     }
 
     /// Prunes if a prune is due, after a run for a slot. `None`: none is due, or this node is not active.
     pub(super) async fn prune(
         &self,
-        footing: &AdmissionBasis,
+        basis: &AdmissionBasis,
         lost: impl Future<Output = LostTo>,
         turn: &RunTurn,
     ) -> Result<Option<PruneReport>, PruneError> {
-        let now = self.runner.env.clock.boottime();
+        let now = self.node_context.env.clock.boottime();
         let tried = *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner);
         if self.role.keep.is_none() || tried.is_some_and(|at| now.saturating_sub(at) < self.prune_interval) {
             return Ok(None);
         }
         *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         let limit = run::stall_limit(&self.role, &self.settings);
-        let work = self.prune_now(footing, lost);
+        let work = self.prune_now(basis, lost);
         prune::result_or_stall(
-            watchdog::run_watched(&self.runner, limit, &|pace| lend_while_silent(turn, pace), work).await,
+            watchdog::run_watched(&self.node_context, limit, &|pace| lend_while_silent(turn, pace), work).await,
         )
     }
 
     async fn prune_now(
         &self,
-        footing: &AdmissionBasis,
+        basis: &AdmissionBasis,
         lost: impl Future<Output = LostTo>,
     ) -> Result<Option<PruneReport>, PruneError> {
-        let ((repository, _), plan) =
-            (self.counted_repository().await?, guard::slot_plan(&self.runner, &self.role, &self.settings, false)?);
-        let (runner, role, occasion) = (&self.runner, self.role.as_ref(), Some(RetakeReason::None));
-        let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion };
-        let view = self.lease_view(footing);
-        let Admission::Active(admitted) = Box::pin(guard.admit_under(footing.assessment.as_ref(), view)).await? else {
+        let ((repository, _), plan) = (
+            self.counted_repository().await?,
+            guard::slot_plan(&self.node_context, &self.role, &self.settings, false)?,
+        );
+        let (node_context, role, retake_reason) = (&self.node_context, self.role.as_ref(), Some(RetakeReason::None));
+        let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled: false, retake_reason };
+        let view = self.lease_view(basis);
+        let Admission::Active(admitted) = Box::pin(guard.admit_under(basis.assessment.as_ref(), view)).await? else {
             return Ok(None);
         };
         let AdmittedRun { opening, candidacy, .. } = *admitted;
         let pruned = opening.view().state.pruned;
-        if pruned.is_some_and(|at| runner.env.clock.now().duration_since(at).unsigned_abs() < self.prune_interval) {
+        if pruned.is_some_and(|at| node_context.env.clock.now().duration_since(at).unsigned_abs() < self.prune_interval)
+        {
             return Ok(None);
         }
-        prune::prune_admitted(runner, role, &self.settings.timezone, opening, &candidacy, lost).await.map(Some)
+        prune::prune_admitted(node_context, role, &self.settings.timezone, opening, &candidacy, lost).await.map(Some)
     }
 
     /// Reads the journal after a run with this result.
@@ -455,7 +480,7 @@ impl RoleActions {
     /// Runs the hook `on_lost`: this node no longer works for the role, or gives it up.
     pub(super) async fn run_lost_hook(&self) {
         let limit = if self.ending.is_cancelled() { hooks::ENDING_MAX } else { self.role.hooks.timeout };
-        HookRunner::new(&self.runner, &self.role).on_lost(limit).await;
+        HookRunner::new(&self.node_context, &self.role).on_lost(limit).await;
     }
 
     /// The update when work on the journal did not end in time.
@@ -468,9 +493,9 @@ impl RoleActions {
         JournalUpdate { history: None, term: None, failed: true, heartbeat: None, clock_offset: None }
     }
 
-    fn lease_view<'a>(&self, footing: &'a AdmissionBasis) -> LeaseView<'a> {
-        match &footing.deadline {
-            Some(deadline) if !deadline.passed(self.runner.env.clock.moment()) => LeaseView::Held(deadline),
+    fn lease_view<'a>(&self, basis: &'a AdmissionBasis) -> LeaseView<'a> {
+        match &basis.deadline {
+            Some(deadline) if !deadline.passed(self.node_context.env.clock.moment()) => LeaseView::Held(deadline),
             _ if self.role.lease == LeaseKind::None => LeaseView::Unasked,
             _ => LeaseView::Unreachable,
         }

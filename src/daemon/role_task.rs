@@ -50,13 +50,13 @@ const BLOCKED_POLL: Duration = Duration::from_secs(1);
 
 /// Parameters of a role's task.
 pub(super) struct RoleTask {
-    pub(super) runner: NodeContext,
+    pub(super) node_context: NodeContext,
     pub(super) settings: Arc<Settings>,
     pub(super) role: RoleSettings,
     pub(super) stores: Arc<StoreConnector>,
     pub(super) limits: Arc<ConcurrencyLimits>,
-    pub(super) voice: Arc<dyn DaemonObserver>,
-    pub(super) teller: Arc<AlertDispatcher>,
+    pub(super) observer: Arc<dyn DaemonObserver>,
+    pub(super) dispatcher: Arc<AlertDispatcher>,
     pub(super) observe: bool,
     pub(super) prune_interval: Duration,
 }
@@ -73,7 +73,7 @@ enum TaskCompletion {
 /// State of the loop.
 struct RoleLoop {
     work: RoleActions,
-    voice: Arc<dyn DaemonObserver>,
+    observer: Arc<dyn DaemonObserver>,
     controller: RoleController,
     lease: Option<Box<dyn LeaseService>>,
     unanswered_asks: UnansweredAsks,
@@ -86,7 +86,7 @@ struct RoleLoop {
     clients: RoleClients,
     ttl: Duration,
     completions: mpsc::Sender<TaskCompletion>,
-    stand: watch::Sender<Option<RoleStatus>>,
+    status: watch::Sender<Option<RoleStatus>>,
 }
 
 impl RoleTask {
@@ -95,39 +95,39 @@ impl RoleTask {
         self,
         mut stop: watch::Receiver<bool>,
         mut commands: mpsc::Receiver<RoleCommand>,
-        stand: watch::Sender<Option<RoleStatus>>,
+        status: watch::Sender<Option<RoleStatus>>,
         turns: watch::Sender<u64>,
     ) {
-        let Self { runner, settings, role, stores, limits, voice, teller, observe, prune_interval } = self;
-        let plan = match known_repository::slot_plan(&settings, &role, &runner.env, &runner.state_dir) {
+        let Self { node_context, settings, role, stores, limits, observer, dispatcher, observe, prune_interval } = self;
+        let plan = match known_repository::slot_plan(&settings, &role, &node_context.env, &node_context.state_dir) {
             Ok(plan) => plan,
             Err(error) => {
                 let why = error.to_string();
-                voice.work_failed(&role.name, &GuardError::Schedule { role: role.name.clone(), why });
+                observer.work_failed(&role.name, &GuardError::Schedule { role: role.name.clone(), why });
                 None
             }
         };
-        let watch = Arc::new(AlertMonitor::new(teller, &runner, &role, plan.clone()));
+        let monitor = Arc::new(AlertMonitor::new(dispatcher, &node_context, &role, plan.clone()));
         let ttl = lease_ttl(&role, &settings);
         let (ask_interval, retry_interval) =
             (keep_alive::poll_interval(ttl, role.lease == LeaseKind::Etcd), keep_alive::retry_pause(ttl));
-        let (node, label) = (runner.node.id, runner.node.name.clone());
+        let (node, label) = (node_context.node.id, node_context.node.name.clone());
         let roles = settings.roles.len();
         let terms = RoleParams { role: role.clone(), node, label, plan, roles, ask_interval, retry_interval, observe };
-        let duty = RoleController::new(terms);
+        let controller = RoleController::new(terms);
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
         let (role, ending) = (Arc::new(role), CancelToken::new());
         let pruned = Arc::default();
         let verified = Arc::default();
         let work = RoleActions {
-            runner,
+            node_context,
             settings,
             role,
             stores,
             limits,
             ending,
-            monitor: watch,
+            monitor,
             observe,
             prune_interval,
             prune_tried_at: pruned,
@@ -138,8 +138,8 @@ impl RoleTask {
         };
         let mut this = RoleLoop {
             work,
-            voice,
-            controller: duty,
+            observer,
+            controller,
             lease: None,
             unanswered_asks: UnansweredAsks::default(),
             is_doubted: false,
@@ -149,13 +149,13 @@ impl RoleTask {
             clients: RoleClients::default(),
             ttl,
             completions: back,
-            stand,
+            status,
         };
         if !observe {
             let work = this.work.clone();
-            this.env().spawn(async move { HookRunner::new(&work.runner, &work.role).recover().await });
+            this.env().spawn(async move { HookRunner::new(&work.node_context, &work.role).recover().await });
         }
-        let senses = Arc::clone(&this.work.runner.inputs.probes);
+        let senses = Arc::clone(&this.work.node_context.inputs.probes);
         let mut addresses = senses.hints(this.work.role.eligible.as_ref());
         let mut returns = this.work.stores.recoveries();
         let mut event = RoleEvent::Tick;
@@ -171,7 +171,7 @@ impl RoleTask {
                 }
                 return;
             }
-            let now = this.work.runner.env.clock.moment();
+            let now = this.work.node_context.env.clock.moment();
             // Run requests are served one after the other, and borrowers are counted when they come and go.
             if let Some(news) =
                 this.clients.next_event(&this.work.role.name, now.boot, this.controller.is_run_requested())
@@ -206,12 +206,12 @@ impl RoleTask {
 
 impl RoleLoop {
     fn env(&self) -> &Env {
-        &self.work.runner.env
+        &self.work.node_context.env
     }
 
     /// Performs the effects of an event. Returns whether the task has ended.
     fn handle_event(&mut self, event: RoleEvent) -> bool {
-        let now = self.work.runner.env.clock.moment();
+        let now = self.work.node_context.env.clock.moment();
         for effect in self.controller.on_event(now, event) {
             match effect {
                 RoleEffect::Probe => {
@@ -224,12 +224,15 @@ impl RoleLoop {
                 RoleEffect::ReadJournal => {
                     let beat = matches!(self.controller.status(), Some(RoleStatus::Conflict(_)));
                     self.spawn_action(move |work| async move {
-                        let read =
-                            work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read_journal(beat))).await;
+                        let read = work
+                            .node_context
+                            .env
+                            .timeout(work.role.stall_timeout, Box::pin(work.read_journal(beat)))
+                            .await;
                         TaskCompletion::Event(RoleEvent::JournalUpdated(read.unwrap_or_else(|| work.read_timed_out())))
                     });
                 }
-                RoleEffect::TakeOver { reason: occasion } => self.take_over(occasion),
+                RoleEffect::TakeOver { reason: retake_reason } => self.take_over(retake_reason),
                 RoleEffect::BackUp(slot) => self.back_up(None, Some(slot)),
                 RoleEffect::BackUpNow => {
                     let wanted = self.clients.next_run();
@@ -239,7 +242,7 @@ impl RoleLoop {
                 // Borrowers must end within the time that their last grant leaves them.
                 RoleEffect::EndBorrowers => self.clients.end_borrowers(now.boot + self.ttl),
                 RoleEffect::Cancel => self.running.iter().for_each(CancelToken::cancel),
-                RoleEffect::WouldBackUp(slot) => self.voice.would_run(&self.work.role.name, slot),
+                RoleEffect::WouldBackUp(slot) => self.observer.would_run(&self.work.role.name, slot),
                 RoleEffect::ReportStatus => self.publish_status(),
                 RoleEffect::End => return true,
             }
@@ -271,9 +274,9 @@ impl RoleLoop {
         let answer = match reply {
             LeaseReply::Held(grant) => {
                 self.lease_answered();
-                let keeper = LeaseKeepAlive::start(lease, grant, self.env());
-                let deadline = keeper.deadline().clone();
-                self.keep_alive = Some(keeper);
+                let keep_alive = LeaseKeepAlive::start(lease, grant, self.env());
+                let deadline = keep_alive.deadline().clone();
+                self.keep_alive = Some(keep_alive);
                 return RoleEvent::LeaseUpdated(LeaseUpdate::Held(deadline));
             }
             LeaseReply::Taken { by, .. } => LeaseUpdate::Taken(by),
@@ -294,10 +297,10 @@ impl RoleLoop {
     fn on_renewal_failure(&mut self, doubt: RenewalFailure) {
         self.log_lease_outage(&doubt);
         let RenewalFailure { why, .. } = doubt;
-        if self.unanswered_asks.note_no_answer(&why, self.work.runner.env.clock.boottime()) {
+        if self.unanswered_asks.note_no_answer(&why, self.work.node_context.env.clock.boottime()) {
             let reason = NoCommitReason::LeaseUnknown { lease: self.work.role.lease, why };
             let report = RoleReport::nothing(self.work.role.name.clone(), RunOutcome::Unknown);
-            self.work.monitor.takeover_failed(&self.voice.with_reason_text(&report, Some(&reason)));
+            self.work.monitor.takeover_failed(&self.observer.with_reason_text(&report, Some(&reason)));
         }
     }
 
@@ -328,10 +331,10 @@ impl RoleLoop {
     fn on_lease_error(&mut self, error: &GuardError) {
         let (role, why) = (&self.work.role.name, error.to_string());
         if self.work.stores.outages().note_error(&OutageCause::of(role, RoleStep::Lease, error), error) {
-            self.voice.work_failed(role, error);
+            self.observer.work_failed(role, error);
         }
-        if self.unanswered_asks.note_failure(&why, self.work.runner.env.clock.boottime()) {
-            self.work.monitor.takeover_failed(&self.voice.report_failure(role, error).0);
+        if self.unanswered_asks.note_failure(&why, self.work.node_context.env.clock.boottime()) {
+            self.work.monitor.takeover_failed(&self.observer.report_failure(role, error).0);
         }
     }
 
@@ -354,8 +357,8 @@ impl RoleLoop {
     /// Checks the renewals of the held lease. A late renewal is not reported while the lease lasts.
     fn check_keep_alive(&mut self) {
         let is_lost = matches!(self.controller.status(), Some(RoleStatus::Unknown(UnknownReason::Lease(_))));
-        let Some(keeper) = self.keep_alive.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
-        match keeper.doubt() {
+        let Some(keep_alive) = self.keep_alive.as_mut().filter(|_| is_lost || self.is_doubted) else { return };
+        match keep_alive.doubt() {
             Some(Some(doubt)) if is_lost => {
                 self.is_doubted = true;
                 self.log_lease_outage(&doubt);
@@ -399,68 +402,71 @@ impl RoleLoop {
     }
 
     fn release_lease(&mut self) {
-        let keeper = self.keep_alive.take();
+        let keep_alive = self.keep_alive.take();
         self.spawn_action(move |work| async move {
             work.run_lost_hook().await;
-            guard::release(keeper).await;
+            guard::release(keep_alive).await;
             TaskCompletion::Event(RoleEvent::Released)
         });
     }
 
-    fn take_over(&mut self, occasion: RetakeReason) {
-        let (footing, voice) = (self.admission_basis(), Arc::clone(&self.voice));
+    fn take_over(&mut self, retake_reason: RetakeReason) {
+        let (basis, observer) = (self.admission_basis(), Arc::clone(&self.observer));
         self.spawn_action(move |work| async move {
-            let taken = Box::pin(work.take_over(&footing, occasion));
-            let journal = match work.runner.env.timeout(work.role.stall_timeout + work.role.hooks.timeout, taken).await
-            {
-                None => work.read_timed_out(),
-                Some(Ok(journal)) => {
-                    if journal.term.is_some() {
-                        work.stores
-                            .outages()
-                            .note_answer(&OutageCause::Role(work.role.name.clone(), RoleStep::Takeover));
-                        work.monitor.role_taken();
+            let taken = Box::pin(work.take_over(&basis, retake_reason));
+            let journal =
+                match work.node_context.env.timeout(work.role.stall_timeout + work.role.hooks.timeout, taken).await {
+                    None => work.read_timed_out(),
+                    Some(Ok(journal)) => {
+                        if journal.term.is_some() {
+                            work.stores
+                                .outages()
+                                .note_answer(&OutageCause::Role(work.role.name.clone(), RoleStep::Takeover));
+                            work.monitor.role_taken();
+                        }
+                        journal
                     }
-                    journal
-                }
-                Some(Err(error)) => {
-                    let cause = OutageCause::of(&work.role.name, RoleStep::Takeover, &error);
-                    if work.stores.outages().note_error(&cause, &error) {
-                        voice.work_failed(&work.role.name, &error);
+                    Some(Err(error)) => {
+                        let cause = OutageCause::of(&work.role.name, RoleStep::Takeover, &error);
+                        if work.stores.outages().note_error(&cause, &error) {
+                            observer.work_failed(&work.role.name, &error);
+                        }
+                        work.monitor.takeover_failed(&observer.report_failure(&work.role.name, &error).0);
+                        let result = Err(error);
+                        let journal = work.read_after_run(&result).await;
+                        if is_stalled(&result) {
+                            return TaskCompletion::Yielded(YieldReason::Stalled { blocked: false }, journal);
+                        }
+                        journal
                     }
-                    work.monitor.takeover_failed(&voice.report_failure(&work.role.name, &error).0);
-                    let result = Err(error);
-                    let journal = work.read_after_run(&result).await;
-                    if is_stalled(&result) {
-                        return TaskCompletion::Yielded(YieldReason::Stalled { blocked: false }, journal);
-                    }
-                    journal
-                }
-            };
+                };
             TaskCompletion::Event(RoleEvent::JournalUpdated(journal))
         });
     }
 
     /// Runs a backup for the due slot, or for a client's request.
     fn back_up(&mut self, wanted: Option<RunRequest>, slot: Option<Slot>) {
-        let (footing, voice, keeper) = (self.admission_basis(), Arc::clone(&self.voice), self.keep_alive.as_ref());
-        let (lost, lost_later) = (guard::lease_lost(keeper), guard::lease_lost(keeper));
+        let (basis, observer, keep_alive) =
+            (self.admission_basis(), Arc::clone(&self.observer), self.keep_alive.as_ref());
+        let (lost, lost_later) = (guard::lease_lost(keep_alive), guard::lease_lost(keep_alive));
         let cancel = wanted.as_ref().map_or_else(CancelToken::new, |wanted| wanted.cancel.child());
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
         let back = self.completions.clone();
         // At the time of a slot this node has the role already, so nothing justifies taking it back. A requested run is
         // a person's decision.
-        let (request, occasion) = match &wanted {
-            Some(wanted) => (wanted.request, wanted.request.occasion()),
+        let (request, retake_reason) = match &wanted {
+            Some(wanted) => (wanted.request, wanted.request.retake_reason()),
             None => (BackupRequest { scheduled: true, ..BackupRequest::default() }, Some(RetakeReason::None)),
         };
         self.spawn_action(move |work| async move {
-            let runner = NodeContext { cancel, progress, ..work.runner.clone() };
-            let work = RoleActions { runner, ..work };
+            let node_context = NodeContext { cancel, progress, ..work.node_context.clone() };
+            let work = RoleActions { node_context, ..work };
             let waited = work.acquire_turn(slot.map(|slot| slot.starts)).await;
             let (result, turn) = match waited {
-                TurnOutcome::Turn(turn) => (work.back_up(&footing, request, occasion, lost, &turn).await, Some(turn)),
+                TurnOutcome::Turn(turn) => {
+                    (work.back_up(&basis, request, retake_reason, lost, &turn).await, Some(turn))
+                }
                 TurnOutcome::Interrupted => (Err(BackupError::Interrupted.into()), None),
                 TurnOutcome::Crowded => {
                     return TaskCompletion::Yielded(YieldReason::Crowded, work.read_journal(false).await);
@@ -473,16 +479,16 @@ impl RoleLoop {
                     if report.snapshot.is_some() {
                         work.stores.outages().note_answer(&OutageCause::Runs(role.clone()));
                     }
-                    let report = voice.with_reason_text(report, reason.as_ref());
-                    voice.run_ended(&report);
+                    let report = observer.with_reason_text(report, reason.as_ref());
+                    observer.run_ended(&report);
                     work.monitor.run_ended(&report, reason.as_ref());
                     RunReply { report, exit: None }
                 }
                 Err(error) => {
-                    let (report, exit) = voice.report_failure(role, error);
+                    let (report, exit) = observer.report_failure(role, error);
                     let is_interrupted = matches!(error, GuardError::Backup(BackupError::Interrupted));
                     if !is_interrupted && work.stores.outages().note_error(&OutageCause::Runs(role.clone()), error) {
-                        voice.work_failed(role, error);
+                        observer.work_failed(role, error);
                     }
                     work.monitor.run_failed(error, &report);
                     RunReply { report, exit: Some(exit) }
@@ -502,24 +508,25 @@ impl RoleLoop {
                 && is_time
             {
                 // A failed prune does not change the result of the run.
-                match Box::pin(work.prune(&footing, lost_later, &turn)).await {
-                    Ok(Some(report)) => voice.prune_ended(&report),
+                match Box::pin(work.prune(&basis, lost_later, &turn)).await {
+                    Ok(Some(report)) => observer.prune_ended(&report),
                     Ok(None) | Err(PruneError::Session(BackupError::Interrupted)) => {}
                     Err(error) => {
                         stalled |= matches!(error, PruneError::Session(BackupError::Stalled(_)));
-                        voice.prune_failed(role, &error);
+                        observer.prune_failed(role, &error);
                     }
                 }
             }
-            let after = work.runner.env.timeout(work.role.stall_timeout, Box::pin(work.read_after_run(&result))).await;
+            let after =
+                work.node_context.env.timeout(work.role.stall_timeout, Box::pin(work.read_after_run(&result))).await;
             let journal = after.unwrap_or_else(|| work.read_timed_out());
             if !stalled {
                 return TaskCompletion::Event(RoleEvent::JournalUpdated(journal));
             }
-            let blocked = work.runner.progress.is_uninterruptible();
+            let blocked = work.node_context.progress.is_uninterruptible();
             if blocked {
                 // Until then a further run would be blocked as well.
-                work.runner.env.spawn(wait_unblocked(work.runner.clone(), back));
+                work.node_context.env.spawn(wait_unblocked(work.node_context.clone(), back));
             }
             TaskCompletion::Yielded(YieldReason::Stalled { blocked }, journal)
         });
@@ -552,7 +559,7 @@ impl RoleLoop {
 
     /// The state of the lease, for a borrower.
     fn lend_lease(&self) -> DaemonResponse {
-        let grant = self.keep_alive.as_ref().and_then(|keeper| keeper.deadline().grant());
+        let grant = self.keep_alive.as_ref().and_then(|keep_alive| keep_alive.deadline().grant());
         match (grant, self.controller.status()) {
             (Some(grant), _) if self.controller.lends_lease() => DaemonResponse::Held(grant),
             (_, Some(RoleStatus::Standby(StandbyReason::LeaseTaken(by)))) => DaemonResponse::Taken(by.clone()),
@@ -567,13 +574,13 @@ impl RoleLoop {
 
     /// Why this node has its current status, in text.
     fn refusal_text(&self) -> String {
-        self.voice.refusal_text(&self.work.role.name, self.controller.status(), self.evidence())
+        self.observer.refusal_text(&self.work.role.name, self.controller.status(), self.evidence())
     }
 
     /// This node's status, for a client that asks.
     fn word(&self) -> DaemonRoleStatus {
-        let stand = self.controller.status();
-        let state = stand.map(|stand| match stand {
+        let status = self.controller.status();
+        let state = status.map(|status| match status {
             RoleStatus::Active { .. } => RoleState::Active,
             RoleStatus::Candidate | RoleStatus::Standby(_) | RoleStatus::Away(_) => RoleState::Standby,
             RoleStatus::Unknown(_) => RoleState::Unknown,
@@ -603,21 +610,21 @@ impl RoleLoop {
     }
 
     fn admission_basis(&self) -> AdmissionBasis {
-        let deadline: Option<Deadline> = self.keep_alive.as_ref().map(|keeper| keeper.deadline().clone());
+        let deadline: Option<Deadline> = self.keep_alive.as_ref().map(|keep_alive| keep_alive.deadline().clone());
         AdmissionBasis { assessment: self.controller.assessment().cloned(), deadline }
     }
 
     fn publish_status(&self) {
-        if let Some(stand) = self.controller.status() {
-            self.voice.status_changed(&self.work.role.name, stand, self.evidence());
-            self.work.monitor.status_changed(stand, self.refusal_text());
+        if let Some(status) = self.controller.status() {
+            self.observer.status_changed(&self.work.role.name, status, self.evidence());
+            self.work.monitor.status_changed(status, self.refusal_text());
             // If a lease is released, the hook runs before that.
-            let keeps = self.keep_alive.is_some() && !matches!(stand, RoleStatus::Conflict(_));
-            if !self.work.observe && !keeps && is_elsewhere(stand, self.work.runner.node.id) {
+            let keeps = self.keep_alive.is_some() && !matches!(status, RoleStatus::Conflict(_));
+            if !self.work.observe && !keeps && is_elsewhere(status, self.work.node_context.node.id) {
                 let work = self.work.clone();
                 self.env().spawn(async move { work.run_lost_hook().await });
             }
-            self.stand.send_replace(Some(stand.clone()));
+            self.status.send_replace(Some(status.clone()));
         }
     }
 }
@@ -627,17 +634,17 @@ fn is_stalled(result: &Result<GuardOutcome, GuardError>) -> bool {
 }
 
 /// Reports when no part of a run is blocked in the kernel any more.
-async fn wait_unblocked(runner: NodeContext, back: mpsc::Sender<TaskCompletion>) {
-    while runner.progress.is_uninterruptible() {
-        runner.env.sleep(BLOCKED_POLL).await;
+async fn wait_unblocked(node_context: NodeContext, back: mpsc::Sender<TaskCompletion>) {
+    while node_context.progress.is_uninterruptible() {
+        node_context.env.sleep(BLOCKED_POLL).await;
     }
     // The loop may have ended.
     let _ = back.send(TaskCompletion::Event(RoleEvent::Unblocked)).await;
 }
 
 /// Whether the role belongs to another node.
-fn is_elsewhere(stand: &RoleStatus, node: NodeId) -> bool {
-    match stand {
+fn is_elsewhere(status: &RoleStatus, node: NodeId) -> bool {
+    match status {
         RoleStatus::Standby(reason) => reason.is_elsewhere(node),
         RoleStatus::Conflict(_) | RoleStatus::Cloned => true,
         _ => false,

@@ -126,24 +126,24 @@ pub(super) struct DaemonSocket {
 impl DaemonSocket {
     /// Opens the socket in `dir`, which is created if it is missing, and serves it until it is dropped. A socket that a
     /// killed daemon left is replaced.
-    pub(super) async fn open(dir: &Path, reception: &SocketContext) -> Result<Self, SocketError> {
+    pub(super) async fn open(dir: &Path, socket_context: &SocketContext) -> Result<Self, SocketError> {
         let busy = || SocketError::Busy { pid: file::lock_owner_pid(&dir.join(LOCK)) };
         // The lock is no evidence if the directory was deleted while a daemon has it.
         let spare = match second_socket_path(dir).and_then(UnixListener::bind) {
-            Ok(listener) => Some(tokio::spawn(serve(listener, reception.clone(), is_trusted))),
+            Ok(listener) => Some(tokio::spawn(serve(listener, socket_context.clone(), is_trusted))),
             Err(_) if matches!(connect(dir).await, Ok(Some(_))) => return Err(busy()),
             Err(error) => {
-                tracing::debug!("the daemon has no second address: {error}");
+                tracing::debug!("the daemon cannot listen on its second address: {error}");
                 None
             }
         };
         let (lock, listener, file) = bind(dir)?;
-        let serving = tokio::spawn(serve(listener, reception.clone(), |_| true));
+        let serving = tokio::spawn(serve(listener, socket_context.clone(), |_| true));
         Ok(Self { dir: dir.to_owned(), file, lock, serving, spare })
     }
 
     /// Creates the socket again if its file is gone. Returns whether it was.
-    pub(super) fn ensure_bound(&mut self, reception: &SocketContext) -> Result<bool, SocketError> {
+    pub(super) fn ensure_bound(&mut self, socket_context: &SocketContext) -> Result<bool, SocketError> {
         let path = socket_path(&self.dir);
         match fs::metadata(&path) {
             Ok(meta) if (meta.dev(), meta.ino()) == self.file => return Ok(false),
@@ -153,7 +153,7 @@ impl DaemonSocket {
         }
         let (lock, listener, file) = bind(&self.dir)?;
         self.serving.abort();
-        self.serving = tokio::spawn(serve(listener, reception.clone(), |_| true));
+        self.serving = tokio::spawn(serve(listener, socket_context.clone(), |_| true));
         (self.lock, self.file) = (lock, file);
         Ok(true)
     }
@@ -201,11 +201,11 @@ fn bind(dir: &Path) -> Result<(FileLock, UnixListener, (u64, u64)), SocketError>
 }
 
 /// Serves accepted connections for ever, if `is_let_in` allows them.
-async fn serve(listener: UnixListener, reception: SocketContext, is_let_in: fn(&UnixStream) -> bool) {
+async fn serve(listener: UnixListener, socket_context: SocketContext, is_let_in: fn(&UnixStream) -> bool) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) if is_let_in(&stream) => {
-                tokio::spawn(handle_connection(stream, reception.clone()));
+                tokio::spawn(handle_connection(stream, socket_context.clone()));
             }
             Ok(_) => {}
             Err(error) => {
@@ -230,7 +230,7 @@ pub(super) async fn write_line(writer: &mut OwnedWriteHalf, what: &impl serde::S
     writer.write_all(&line).await
 }
 
-async fn handle_connection(stream: UnixStream, reception: SocketContext) {
+async fn handle_connection(stream: UnixStream, socket_context: SocketContext) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let Some(line) = read_line(&mut reader).await else { return };
@@ -250,41 +250,41 @@ async fn handle_connection(stream: UnixStream, reception: SocketContext) {
             // The client is about to read there what this daemon remembers, so the directory is checked first. The ID
             // is sent in any case.
             let (reply, looked) = oneshot::channel();
-            if reception.look.send(reply).await.is_ok() {
+            if socket_context.look.send(reply).await.is_ok() {
                 let _ = tokio::time::timeout(PAUSE, looked).await;
             }
-            let _ = write_line(&mut writer, &DaemonResponse::Node(reception.node)).await;
+            let _ = write_line(&mut writer, &DaemonResponse::Node(socket_context.node)).await;
             return;
         }
-        DaemonRequestKind::Stands => {
-            let _ = write_line(&mut writer, &DaemonResponse::Stands(role_statuses(&reception).await)).await;
+        DaemonRequestKind::RoleStatuses => {
+            let _ = write_line(&mut writer, &DaemonResponse::RoleStatuses(role_statuses(&socket_context).await)).await;
             return;
         }
     };
-    let post = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).get(role).cloned();
-    let Some(post) = post else {
+    let commands = socket_context.directory.lock().unwrap_or_else(PoisonError::into_inner).get(role).cloned();
+    let Some(commands) = commands else {
         let why = format!("the daemon has no role {role}");
         let _ = write_line(&mut writer, &DaemonResponse::Refused { why }).await;
         return;
     };
     // The client may have disconnected.
     let _ = match question.ask {
-        DaemonRequestKind::Backup { request, .. } => serve_backup(&mut reader, &mut writer, &post, request).await,
-        DaemonRequestKind::Lease { .. } => serve_lease(&mut reader, &mut writer, &post).await,
+        DaemonRequestKind::Backup { request, .. } => serve_backup(&mut reader, &mut writer, &commands, request).await,
+        DaemonRequestKind::Lease { .. } => serve_lease(&mut reader, &mut writer, &commands).await,
         DaemonRequestKind::Look { .. } => {
-            let _ = post.send(RoleCommand::ReadJournal).await;
+            let _ = commands.send(RoleCommand::ReadJournal).await;
             Ok(())
         }
-        DaemonRequestKind::Node | DaemonRequestKind::Stands => Ok(()),
+        DaemonRequestKind::Node | DaemonRequestKind::RoleStatuses => Ok(()),
     };
 }
 
 /// This node's status for each role. A role whose task does not answer is left out.
-async fn role_statuses(reception: &SocketContext) -> BTreeMap<RoleName, DaemonRoleStatus> {
-    let posts = reception.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let asked = posts.into_iter().map(|(role, post)| async move {
+async fn role_statuses(socket_context: &SocketContext) -> BTreeMap<RoleName, DaemonRoleStatus> {
+    let roles = socket_context.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let asked = roles.into_iter().map(|(role, commands)| async move {
         let (reply, replied) = oneshot::channel();
-        post.send(RoleCommand::Status { reply }).await.ok()?;
+        commands.send(RoleCommand::Status { reply }).await.ok()?;
         Some((role, replied.await.ok()?))
     });
     let asked = asked.map(|asked| async { tokio::time::timeout(PAUSE, asked).await.ok().flatten() });
@@ -294,14 +294,14 @@ async fn role_statuses(reception: &SocketContext) -> BTreeMap<RoleName, DaemonRo
 async fn serve_backup(
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
-    post: &mpsc::Sender<RoleCommand>,
+    commands: &mpsc::Sender<RoleCommand>,
     request: BackupRequest,
 ) -> io::Result<()> {
     let (reply, mut replied) = oneshot::channel();
     let (cancel, progress) = (CancelToken::new(), Arc::new(JobProgress::default()));
     let wanted = RunRequest { request, cancel: cancel.clone(), progress: Arc::clone(&progress), reply };
-    if post.send(RoleCommand::BackUp(wanted)).await.is_err() {
-        return write_line(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await;
+    if commands.send(RoleCommand::BackUp(wanted)).await.is_err() {
+        return write_line(writer, &DaemonResponse::Refused { why: "the role was just released".to_owned() }).await;
     }
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
@@ -309,7 +309,7 @@ async fn serve_backup(
             ended = &mut replied => {
                 return match ended {
                     Ok(RunReply { report, exit }) => write_line(writer, &DaemonResponse::Report { report: Box::new(report), exit }).await,
-                    Err(_) => write_line(writer, &DaemonResponse::Refused { why: "the role was just given up".to_owned() }).await,
+                    Err(_) => write_line(writer, &DaemonResponse::Refused { why: "the role was just released".to_owned() }).await,
                 };
             }
             _ = tick.tick() => write_line(writer, &DaemonResponse::Progress(progress.counts())).await.inspect_err(|_| cancel.cancel())?,
@@ -324,15 +324,15 @@ async fn serve_backup(
 async fn serve_lease(
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
-    post: &mpsc::Sender<RoleCommand>,
+    commands: &mpsc::Sender<RoleCommand>,
 ) -> io::Result<()> {
     let (tell, mut told) = mpsc::channel(1);
-    let gone = || io::Error::other("the role was given up");
-    post.send(RoleCommand::BorrowLease { tell }).await.map_err(|_| gone())?;
+    let gone = || io::Error::other("the role was released");
+    commands.send(RoleCommand::BorrowLease { tell }).await.map_err(|_| gone())?;
     let result = async {
         loop {
             let (reply, replied) = oneshot::channel();
-            post.send(RoleCommand::Lease { reply }).await.map_err(|_| gone())?;
+            commands.send(RoleCommand::Lease { reply }).await.map_err(|_| gone())?;
             write_line(writer, &replied.await.map_err(|_| gone())?).await?;
             loop {
                 tokio::select! {
@@ -348,6 +348,6 @@ async fn serve_lease(
     let result: io::Result<()> = result.await;
     drop(told);
     // A task that has ended has no borrowers to count.
-    let _ = post.send(RoleCommand::BorrowerLeft).await;
+    let _ = commands.send(RoleCommand::BorrowerLeft).await;
     result
 }

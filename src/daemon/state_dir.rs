@@ -27,7 +27,7 @@ pub(super) struct StateDirMonitor {
     pub(super) env: Env,
     /// The saved states of the roles' tasks.
     pub(super) memories: ProcessMemory,
-    pub(super) reception: SocketContext,
+    pub(super) socket_context: SocketContext,
     pub(super) socket: DaemonSocket,
     /// Device and inode of the directories whose files are not checked one by one. If a directory is another one, so
     /// are its files.
@@ -46,8 +46,8 @@ impl StateDirMonitor {
             Ok(IdentityCheck::There) => {}
             Ok(IdentityCheck::Restored) => {
                 tracing::error!(
-                    "the state directory {} lost this node's identity while this daemon ran; it is written again, as node {}. What \
-                     deletes files there should be found: caches are lost each time",
+                    "the state directory {} lost this node's identity while this daemon ran; it is written again, as \
+                     node {}. hint: find out what deletes files there; caches are lost each time",
                     self.dir.display(),
                     self.node
                 );
@@ -71,9 +71,9 @@ impl StateDirMonitor {
             self.restore_memories();
             self.seen = found;
         }
-        match self.socket.ensure_bound(&self.reception) {
+        match self.socket.ensure_bound(&self.socket_context) {
             Ok(false) => {}
-            Ok(true) => tracing::warn!("the daemon's socket was gone; it is made again"),
+            Ok(true) => tracing::warn!("the daemon's socket was missing; it is made again"),
             Err(error @ SocketError::Busy { .. }) => return Err(error.into()),
             Err(error) => {
                 self.note_trouble(&error);
@@ -112,7 +112,7 @@ impl StateDirMonitor {
                 Ok(Ok(())) => continue,
                 Err(error) => error.to_string(),
             };
-            tracing::warn!("what was remembered of repository {repo} is not written again: {failed}");
+            tracing::warn!("the notes on repository {repo} cannot be written again: {failed}");
         }
     }
 }

@@ -282,7 +282,7 @@ mod tests {
     fn a_store_is_back_when_it_answers_after_a_silence() {
         let at = Duration::from_secs;
         let mut pulse = LastAnswer { answered: at(100), failed: false };
-        assert!(!pulse.note(at(500), true), "nobody asked in between");
+        assert!(!pulse.note(at(500), true), "there was no request in between");
         assert!(!pulse.note(at(501), false));
         assert!(!pulse.note(at(502), true), "one request of many");
         assert!(!pulse.note(at(503), false) && !pulse.note(at(506), false));

@@ -30,7 +30,7 @@ impl ServiceManager {
     pub(super) fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.send(&[NotifyState::Reloading, now]),
-            Err(error) => tracing::debug!("systemd is not told of the reload: {error}"),
+            Err(error) => tracing::debug!("systemd cannot be told of the reload: {error}"),
         }
     }
 
@@ -48,10 +48,10 @@ impl ServiceManager {
         self.send(&[NotifyState::Stopping]);
     }
 
-    #[allow(clippy::unused_self, reason = "whoever has no notifier tells nobody anything")]
+    #[allow(clippy::unused_self, reason = "without systemd it does nothing")]
     fn send(&self, state: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(state) {
-            tracing::debug!("systemd is not told: {error}");
+            tracing::debug!("systemd cannot be notified: {error}");
         }
     }
 }

@@ -129,7 +129,7 @@ async fn unrecorded(
     let own = kept.into_iter().chain(looker.reported_failure.cloned()).max_by_key(|failure| failure.time);
     let me = looker.node.unwrap_or(NodeId([0; NodeId::LEN]));
     let told = presence::read_live_peers(repository, me, now).await.unwrap_or_else(|error| {
-        tracing::warn!("role {role}: whether runs of other nodes failed, or go on, cannot be told: {error}");
+        tracing::warn!("role {role}: it is unknown whether runs of other nodes failed or are still running: {error}");
         LivePeers::default()
     });
     (run_failure::known_failures(own, looker.label, &told.peers, Some(&repository.keys)), told.under_way)

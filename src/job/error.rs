@@ -24,7 +24,7 @@ use crate::tree::scan::ScanError;
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
     /// The name leads out of the snapshot, or into a source.
-    #[error("is no name for a file of the snapshot, or stands inside a source")]
+    #[error("is no valid file name in the snapshot, or is inside a source")]
     Name,
     /// The user does not exist.
     #[error("there is no user {0}")]
@@ -44,7 +44,7 @@ pub enum DumpError {
         stderr: String,
     },
     /// The command succeeded without output.
-    #[error("it ended well and printed nothing")]
+    #[error("it succeeded and printed nothing")]
     Empty,
     /// The command ran too long and was killed.
     #[error("killed after {}", humantime::format_duration(*.0))]
@@ -79,7 +79,7 @@ pub enum HookError {
         after: Duration,
     },
     /// The run that the hook belongs to was to end.
-    #[error("hook {hook}: ended, because the run was to end")]
+    #[error("hook {hook}: ended, because the run was told to stop")]
     Stopped {
         /// Name of the hook.
         hook: &'static str,
@@ -131,7 +131,7 @@ pub enum BackupError {
     #[error("{0}")]
     Append(#[from] AppendError),
     /// The store no longer keeps the conditions that a journal needs.
-    #[error("the store no longer refuses what it must refuse: {0}")]
+    #[error("the store no longer refuses the writes that it must refuse: {0}")]
     Proof(ProofFailure),
     /// The proof was inconclusive: it is unknown whether the store keeps conditions.
     #[error("nothing is written before the store has shown that it keeps conditional writes apart: {0}")]
@@ -190,7 +190,7 @@ pub enum BackupError {
     #[error("{0}")]
     Hook(#[from] HookError),
     /// A prune ran between the start of this run and its end.
-    #[error("what this run counted on was pruned meanwhile; run it again")]
+    #[error("content that this run refers to was pruned meanwhile")]
     Pruned,
     /// A bug in this program.
     #[error("internal error: {0}")]
@@ -257,7 +257,7 @@ pub enum GuardError {
         error: ProofFailure,
     },
     /// The proof was inconclusive: it is unknown whether the store can hold the lease.
-    #[error("whether the store can hold the lease of role {role} cannot be told: {error}")]
+    #[error("it is unknown whether the store can hold the lease of role {role}: {error}")]
     LeaseUnproved {
         /// Role whose lease the store was to hold.
         role: RoleName,

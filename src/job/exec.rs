@@ -139,20 +139,20 @@ impl From<BackupError> for ExecError {
 /// # Errors
 /// It cannot be determined whether this node is active, or the command cannot be started.
 pub async fn exec(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     request: &ExecRequest,
     begins: BeginCallback<'_>,
 ) -> Result<ExecOutcome, ExecError> {
-    let approach = match guard::precheck(runner, settings, role, connect, request.scheduled).await? {
+    let approach = match guard::precheck(node_context, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
         Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
     };
     let Precheck { repository, plan, assessment, .. } = approach;
     // Before the slot is looked up: once the lock is free, the process that held it has committed its slot.
-    let _turn = match lock_command(runner, role, &repository, request).await? {
+    let _turn = match lock_command(node_context, role, &repository, request).await? {
         Ok(turn) => turn,
         Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
     };
@@ -162,23 +162,25 @@ pub async fn exec(
     // scheduled command may move the role.
     if !scheduled
         && role.eligible.is_none()
-        && let Some(refused) = guard::held_elsewhere(runner, role, &repository).await?
+        && let Some(refused) = guard::held_elsewhere(node_context, role, &repository).await?
     {
         return Ok(ExecOutcome::Refused(Box::new(refused)));
     }
-    let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion: None };
+    let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason: None };
     match Box::pin(guard.admit(assessment)).await? {
         Admission::Refused(refused) => Ok(ExecOutcome::Refused(refused)),
         Admission::Active(admitted) => {
-            let AdmittedRun { opening, candidacy, slot, keeper } = *admitted;
+            let AdmittedRun { opening, candidacy, slot, keep_alive } = *admitted;
             if request.scheduled {
                 begins(opening.view(), slot.map(|slot| slot.at));
             }
             let result = match Box::pin(opening.take_over(&candidacy)).await {
-                Ok(session) => run(runner, role, session, slot.map(|slot| slot.at), keeper.as_ref(), request).await,
+                Ok(session) => {
+                    run(node_context, role, session, slot.map(|slot| slot.at), keep_alive.as_ref(), request).await
+                }
                 Err(error) => Err(error.into()),
             };
-            guard::release(keeper).await;
+            guard::release(keep_alive).await;
             result
         }
     }
@@ -186,7 +188,7 @@ pub async fn exec(
 
 /// Locks out other scheduled commands of the role on this node until the lock is dropped; `Err`: one is running.
 async fn lock_command(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
     request: &ExecRequest,
@@ -194,7 +196,7 @@ async fn lock_command(
     if !request.scheduled {
         return Ok(Ok(None));
     }
-    match LocalState::open(&runner.env, &runner.state_dir, repository.keys.repo())?.lock_command().await {
+    match LocalState::open(&node_context.env, &node_context.state_dir, repository.keys.repo())?.lock_command().await {
         Err(LockError::Busy { pid }) => {
             let report = RoleReport::nothing(role.name.clone(), RunOutcome::Skipped);
             Ok(Err((report, Some(NoCommitReason::CommandRunning { pid }))))
@@ -204,11 +206,11 @@ async fn lock_command(
 }
 
 async fn run(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     mut session: RoleSession<'_>,
     slot: Option<Timestamp>,
-    keeper: Option<&LeaseKeepAlive>,
+    keep_alive: Option<&LeaseKeepAlive>,
     request: &ExecRequest,
 ) -> Result<ExecOutcome, ExecError> {
     let deadline = session.permit().deadline().clone();
@@ -217,20 +219,20 @@ async fn run(
         session.append(RecordBody::Begin(BeginBody {}), slot).await?;
     }
     session.unlock();
-    let variables = variables(runner, role, term, slot, &deadline);
+    let variables = variables(node_context, role, term, slot, &deadline);
     // The command has to end within the lease's safety margin.
     let grace = deadline.grant().map_or(GRACE, |grant| safety_margin(grant.ttl) / 2);
-    let started = runner.env.clock.boottime();
+    let started = node_context.env.clock.boottime();
     let stop = async {
         tokio::select! {
-            to = guard::lease_lost(keeper) => ExecStopCause::LeaseLost(to),
-            () = deadline_passed(runner, &deadline) => ExecStopCause::Expired,
-            cause = stop_cause(runner, role, &session) => cause,
-            cause = timed_out(runner, request.timeout) => cause,
+            to = guard::lease_lost(keep_alive) => ExecStopCause::LeaseLost(to),
+            () = deadline_passed(node_context, &deadline) => ExecStopCause::Expired,
+            cause = stop_cause(node_context, role, &session) => cause,
+            cause = timed_out(node_context, request.timeout) => cause,
         }
     };
     let done = child::run(&request.command, &role.environment, &variables, grace, stop).await;
-    let duration = || runner.env.clock.boottime().saturating_sub(started).as_millis() as u64;
+    let duration = || node_context.env.clock.boottime().saturating_sub(started).as_millis() as u64;
     let (ended, cause) = match done {
         Ok(done) => done,
         Err(error) => {
@@ -239,7 +241,7 @@ async fn run(
             if request.scheduled
                 && let Err(error) = session.append(RecordBody::End(body), slot).await
             {
-                tracing::warn!("that the command did not run is not recorded: {error}");
+                tracing::warn!("the failed start of the command cannot be recorded: {error}");
             }
             return Err(ExecError::Command { error, term, slot });
         }
@@ -254,7 +256,7 @@ async fn run(
                 return Err(error.into());
             }
             recorded = false;
-            tracing::debug!("the end is not recorded: {error}");
+            tracing::debug!("the end of the command cannot be recorded: {error}");
         }
     }
     Ok(match cause {
@@ -279,25 +281,25 @@ fn start_error_code(error: &std::io::Error) -> u8 {
 }
 
 fn variables(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     term: Term,
     slot: Option<Timestamp>,
     deadline: &Deadline,
 ) -> Vec<(&'static str, String)> {
-    let now = runner.env.clock.moment();
+    let now = node_context.env.clock.moment();
     let until = deadline.until().and_then(|until| now.wall.checked_add(until.saturating_sub(now.boot)).ok());
-    let mut variables = runner.probe_context(role, Some(term), slot).variables();
+    let mut variables = node_context.probe_context(role, Some(term), slot).variables();
     // The deadline at the start; it moves while the lease is renewed.
     variables.extend(until.map(|until| ("RUNNER_DEADLINE", until.to_string())));
     variables
 }
 
 /// Waits until the time limit of the command.
-async fn timed_out(runner: &NodeContext, timeout: Option<Duration>) -> ExecStopCause {
+async fn timed_out(node_context: &NodeContext, timeout: Option<Duration>) -> ExecStopCause {
     match timeout {
         Some(timeout) => {
-            runner.env.sleep(timeout).await;
+            node_context.env.sleep(timeout).await;
             ExecStopCause::TimedOut(timeout)
         }
         None => std::future::pending().await,
@@ -306,8 +308,8 @@ async fn timed_out(runner: &NodeContext, timeout: Option<Duration>) -> ExecStopC
 
 /// Waits until the probes or the journal say that this node no longer holds the role. An unknown answer does not stop
 /// the command: the lease covers that case.
-async fn stop_cause(runner: &NodeContext, role: &RoleSettings, session: &RoleSession<'_>) -> ExecStopCause {
-    let mut hints = runner.inputs.probes.hints(role.eligible.as_ref());
+async fn stop_cause(node_context: &NodeContext, role: &RoleSettings, session: &RoleSession<'_>) -> ExecStopCause {
+    let mut hints = node_context.inputs.probes.hints(role.eligible.as_ref());
     let mut poll = tokio::time::interval(WATCH);
     // The first tick is immediate.
     poll.tick().await;
@@ -316,7 +318,7 @@ async fn stop_cause(runner: &NodeContext, role: &RoleSettings, session: &RoleSes
             _ = poll.tick() => true,
             () = hints.changed() => false,
         };
-        if let Some(assessment) = guard::run_probes(runner, role, None).await
+        if let Some(assessment) = guard::run_probes(node_context, role, None).await
             && assessment.answer == ProbeAnswer::No
             && !assessment.may_work()
         {

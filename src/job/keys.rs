@@ -81,7 +81,7 @@ pub enum KeysError {
         error: StoreError,
     },
     /// The repository has a newer key, which the given one does not contain.
-    #[error("the repository has generation {now} of its key, and the given key gives generation {given}")]
+    #[error("the repository has generation {now} of its key, and the given key opens generation {given}")]
     Superseded {
         /// Newest generation, according to the journal.
         now: KeyGeneration,
@@ -96,12 +96,14 @@ pub enum KeysError {
     OpensNothing(PathBuf),
     /// Rotation: another one came first.
     #[error(
-        "another rotation came first: the repository has generation {0} of its key now, which the given key does not give"
+        "another rotation came first: the repository has generation {0} of its key now, and the given key does not \
+         open it"
     )]
     Overtaken(KeyGeneration),
     /// Rotation: an interrupted one left new slots that none of the given secrets opens.
     #[error(
-        "the rotation to generation {} was cut short or is still under way, and none of the given keys opens what it made: nothing is removed",
+        "the rotation to generation {} was interrupted or is still running, and none of the given keys opens what it \
+         made: nothing is removed",
         .0.0
     )]
     NotAtHand(KeyGeneration),
@@ -109,13 +111,13 @@ pub enum KeysError {
     #[error("the repository has more key slots than are tried: {0} more, any of which may be in use")]
     TooManySlots(usize),
     /// The new secret opens the repository already.
-    #[error("the new key opens the repository already, and who has it would read what is written from now on as well")]
+    #[error("the new key opens the repository already: a holder of it could also read what is written from now on")]
     InUse,
     /// Rotation: the keyring is full.
     #[error("the repository key has had {GENERATIONS_MAX} generations, and no more fit into a key slot")]
     TooManyGenerations,
     /// Rotation: the new slot in the store differs from what was written.
-    #[error("the new key {0} does not stand in the store as it was written, so no old one is removed")]
+    #[error("the store does not hold the new key {0} as it was written, so no old key is removed")]
     NotInPlace(KeyId),
     /// Rotation: this node may not have the role.
     #[error("{0}")]

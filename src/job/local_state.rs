@@ -58,7 +58,7 @@ pub struct LocalLock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has the lock.
-    #[error("another run of this role is going on on this node{}", pid.as_ref().map(|p| format!(" (process {p})")).unwrap_or_default())]
+    #[error("another run of this role is in progress on this node{}", pid.as_ref().map(|p| format!(" (process {p})")).unwrap_or_default())]
     Busy {
         /// The process that has the lock.
         pid: Option<String>,
@@ -286,7 +286,7 @@ impl LocalState {
 
     fn read(&self) -> SavedState {
         self.try_read().unwrap_or_else(|error| {
-            tracing::warn!("what this node remembers of the journal cannot be read, so it goes on without: {error}");
+            tracing::warn!("this node's memory of the journal cannot be read; continuing without it: {error}");
             SavedState::default()
         })
     }
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(local.is_without_command(), Some(true));
         let (command, ()) = tokio::join!(local.lock_command(), async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            assert_eq!(local.is_without_command(), Some(true), "nobody runs one");
+            assert_eq!(local.is_without_command(), Some(true), "no command runs");
             drop(looks);
         });
         command.unwrap();
@@ -425,7 +425,7 @@ mod tests {
         assert!(local.rewrite_if_set_back(me).unwrap());
         let other = LocalState::peek(&Env::host(), dir.path(), RepoId([1; 16]));
         assert_eq!(other.load(me), recalled, "every process has it again");
-        assert_eq!(local.load(NodeId([2; 16])).own, None, "it is nobody else's");
+        assert_eq!(local.load(NodeId([2; 16])).own, None, "it belongs to no other process");
         // What another process saved in the meantime is newer.
         let newer = SavedState { view: Some(seen(6)), ..now };
         other.save(&newer).unwrap();

@@ -60,7 +60,7 @@ pub struct OperatorContext<'a> {
     /// This node's state directory: a store that was rolled back accepts no acts.
     pub state_dir: Option<&'a Path>,
     /// Access to the journals' heads.
-    pub seats: JournalAccess,
+    pub journal_access: JournalAccess,
 }
 
 /// Why an operator's act was not done.
@@ -68,8 +68,8 @@ pub struct OperatorContext<'a> {
 pub enum OperateError {
     /// This node would get the role although it may not work for it.
     #[error(
-        "this node {} for role {role}{}: it would have the role and not back it up, and what the node that works for it \
-         does could not commit any more",
+        "this node {} for role {role}{}: it would have the role and not back it up, and the work of the active node \
+         could no longer commit",
         if *unknown { "cannot tell whether it is to be active" } else { "is not to be active" },
         if evidence.is_empty() { String::new() } else { format!(" ({evidence})") }
     )]
@@ -82,7 +82,7 @@ pub enum OperateError {
         evidence: String,
     },
     /// The store did not answer in time.
-    #[error("whether it is recorded cannot be told: the store: {why}")]
+    #[error("it is unknown whether it was recorded: the store: {why}")]
     StoreTimeout {
         /// The time limit, and the error of the last attempt.
         why: String,
@@ -156,7 +156,7 @@ impl OperatorContext<'_> {
     pub(crate) fn journal(&self, repository: &Repository) -> Result<(Journal, Option<JournalView>), JournalError> {
         let local = self.state_dir.map(|dir| LocalState::peek(self.env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(LocalState::last_view);
-        Ok((self.seats.journal(repository, self.env, &self.node, self.instance)?, known))
+        Ok((self.journal_access.journal(repository, self.env, &self.node, self.instance)?, known))
     }
 
     async fn open(&self, repository: &Repository) -> Result<(Journal, JournalView), AppendError> {
@@ -353,7 +353,7 @@ mod tests {
             instance: InstanceId([n; 8]),
             env: &rig.env,
             state_dir: None,
-            seats: JournalAccess::default(),
+            journal_access: JournalAccess::default(),
         }
     }
 
@@ -395,13 +395,13 @@ mod tests {
         // Dated by the store's clock, which is wrong here.
         rig.memory.set_clock_offset(year);
         let ask = BackupOptions { slot: Some(now + year), ..BackupOptions::default() };
-        let wrong = rig.backup_as(&rig.runner(), &ask).await.snapshot;
+        let wrong = rig.backup_as(&rig.node_context(), &ask).await.snapshot;
         assert!(wrong.time.duration_since(now) > year / 2);
         let operator = operator(&rig, 1);
         let RoleChange::ClockOff { offset } = operator.amend(&rig.repository, true).await.unwrap().change else {
             panic!("amended")
         };
-        assert!(offset > year / 2, "a node whose clock is off does not say what the present is");
+        assert!(offset > year / 2, "a node with a wrong clock does not define the present");
         rig.memory.set_clock_offset(SignedDuration::ZERO);
         let RoleChange::Amended(found) = operator.amend(&rig.repository, false).await.unwrap().change else {
             panic!("not amended")
@@ -431,7 +431,8 @@ mod tests {
         let error = with_timeout(&env, short, trouble, hangs).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "whether it is recorded cannot be told: the store: no answer within 20ms; the last try failed: SlowDown, status 503"
+            "it is unknown whether it was recorded: the store: no answer within 20ms; the last try failed: SlowDown, \
+             status 503"
         );
         assert!(with_timeout(&env, PATIENCE, || None, async { Ok::<_, OperateError>(()) }).await.is_ok());
     }
@@ -486,7 +487,7 @@ mod tests {
         let future = |view: &JournalView| future_dates(view, first.node.id, rig.env.clock.now(), None);
         let (_, view) = first.open(&rig.repository).await.unwrap();
         let found = future(&view).unwrap();
-        assert_eq!((found.count, found.node.unwrap().id), (1, second.node.id), "whoever has the role by now");
+        assert_eq!((found.count, found.node.unwrap().id), (1, second.node.id), "the node that has the role by now");
         for _ in 0..8 {
             first.resume(&rig.repository).await.unwrap();
         }

@@ -135,14 +135,14 @@ pub(crate) async fn prune(
     role: &RoleSettings,
     zone: &TimeZone,
 ) -> Result<PruneReport, PruneError> {
-    let (runner, repository) = (session.runner, session.repository);
-    runner.progress.enter(JobPhase::Prune);
+    let (node_context, repository) = (session.node_context, session.repository);
+    node_context.progress.enter(JobPhase::Prune);
     if role.keep.is_none() && !session.view.state.condemned.is_empty() {
         // The role keeps everything from now on; what was condemned before is still unreferenced, and is deleted.
         let report = PruneReport::idle(role.name.clone(), &session.view.state.snapshots);
         return Ok(PruneReport { swept: sweep_due(session, role).await?, ..report });
     }
-    let made = PrunePlan::make(repository, &session.view, role, zone, runner.env.clock.now()).await;
+    let made = PrunePlan::make(repository, &session.view, role, zone, node_context.env.clock.now()).await;
     let plan = match made {
         Ok(plan) => {
             note_losses(session, &plan.usage.lost()).await;
@@ -164,7 +164,7 @@ pub(crate) async fn prune(
         let tables: Vec<PackTable> = stays.chain(moved).collect();
         let body = PruneBody {
             forgotten: plan.forgotten.clone(),
-            indexes: put_indexes(runner, repository, &tables)
+            indexes: put_indexes(node_context, repository, &tables)
                 .await
                 .map_err(|error| no_room(repository, &tables, error))?,
             packs: gone.into_iter().chain(plan.orphans.packs.iter().copied()).collect(),
@@ -189,8 +189,8 @@ pub(crate) async fn prune(
 
 /// Records lost packs that this prune met, so that the next backup uploads their content again.
 async fn note_losses(session: &RoleSession<'_>, met: &PackLosses) {
-    let (runner, local) = (session.runner, Some(&session.local));
-    loss_notes::note_losses(session.repository, local, &runner.env, &runner.node.name, met).await;
+    let (node_context, local) = (session.node_context, Some(&session.local));
+    loss_notes::note_losses(session.repository, local, &node_context.env, &node_context.node.name, met).await;
 }
 
 /// The same for the packs that the error names.
@@ -217,7 +217,7 @@ fn no_room(repository: &Repository, tables: &[PackTable], error: BackupError) ->
 
 /// Deletes what was condemned at least a grace period ago.
 async fn sweep_due(session: &mut RoleSession<'_>, role: &RoleSettings) -> Result<SweepCounts, PruneError> {
-    let now = store_time(session.repository, session.runner.env.clock.now());
+    let now = store_time(session.repository, session.node_context.env.clock.now());
     match sweep::sweep(session, now, role.prune_grace).await {
         Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => Err(PruneError::MayNotDelete(error)),
         swept => swept,
@@ -238,14 +238,14 @@ pub enum PruneOutcome {
 /// # Errors
 /// The errors of `prune`, and those of the admission to the role.
 pub async fn run(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<PruneOutcome, PruneError> {
-    let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
-    let work = admit_and_prune(runner, settings, role, connect);
-    result_or_stall(run_watched(runner, run::stall_limit(role, settings), &|_| {}, work).await)
+    let node_context = &NodeContext { cancel: node_context.cancel.child(), ..node_context.clone() };
+    let work = admit_and_prune(node_context, settings, role, connect);
+    result_or_stall(run_watched(node_context, run::stall_limit(role, settings), &|_| {}, work).await)
 }
 
 /// The result of a watched prune; a prune that completed counts even if a stall was reported.
@@ -259,12 +259,12 @@ pub(crate) fn result_or_stall<T>(watched: WatchedRun<Result<T, PruneError>>) -> 
 }
 
 async fn admit_and_prune(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<PruneOutcome, PruneError> {
-    let approach = match guard::precheck(runner, settings, role, connect, false).await? {
+    let approach = match guard::precheck(node_context, settings, role, connect, false).await? {
         Ok(approach) => approach,
         Err(refused) => return Ok(PruneOutcome::Refused(Box::new(refused))),
     };
@@ -276,25 +276,32 @@ async fn admit_and_prune(
         return Ok(PruneOutcome::Refused(Box::new((report, Some(NoCommitReason::ClockOff { offset })))));
     }
     // A prune does not move the role: if another node holds it, this prune is refused.
-    if let Some(refused) = guard::held_elsewhere(runner, role, &repository).await? {
+    if let Some(refused) = guard::held_elsewhere(node_context, role, &repository).await? {
         return Ok(PruneOutcome::Refused(Box::new(refused)));
     }
     // The lease is written to the store too, so room is made first.
-    let is_tight = disk_reserve::release_if_full(repository.store.as_ref(), &role.name, &runner.env).await?;
-    let guard =
-        RoleGuard { runner, role, repository: &repository, plan, scheduled: false, occasion: Some(RetakeReason::None) };
+    let is_tight = disk_reserve::release_if_full(repository.store.as_ref(), &role.name, &node_context.env).await?;
+    let guard = RoleGuard {
+        node_context,
+        role,
+        repository: &repository,
+        plan,
+        scheduled: false,
+        retake_reason: Some(RetakeReason::None),
+    };
     let admission = Box::pin(guard.admit(assessment)).await;
     if is_tight && !matches!(admission, Ok(Admission::Active(_))) {
-        disk_reserve::ensure_reserve(repository.store.as_ref(), &role.name, &runner.env).await;
+        disk_reserve::ensure_reserve(repository.store.as_ref(), &role.name, &node_context.env).await;
     }
     match admission? {
         Admission::Refused(refused) => Ok(PruneOutcome::Refused(refused)),
         Admission::Active(admitted) => {
-            let AdmittedRun { opening, candidacy, keeper, .. } = *admitted;
-            let lost = guard::lease_lost(keeper.as_ref());
+            let AdmittedRun { opening, candidacy, keep_alive, .. } = *admitted;
+            let lost = guard::lease_lost(keep_alive.as_ref());
             let done =
-                Box::pin(prune_with_room(is_tight, runner, role, &settings.timezone, opening, &candidacy, lost)).await;
-            guard::release(keeper).await;
+                Box::pin(prune_with_room(is_tight, node_context, role, &settings.timezone, opening, &candidacy, lost))
+                    .await;
+            guard::release(keep_alive).await;
             done.map(PruneOutcome::Done)
         }
     }
@@ -306,21 +313,21 @@ async fn admit_and_prune(
 /// The errors of [`prune`], or another run of this node is going on: the two runs must not decide on each other's
 /// changes.
 pub(crate) async fn prune_admitted(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     zone: &TimeZone,
     opening: RoleJournal<'_>,
     candidacy: &Candidacy,
     lost: impl Future<Output = LostTo>,
 ) -> Result<PruneReport, PruneError> {
-    let is_tight = disk_reserve::release_if_full(opening.store(), &role.name, &runner.env).await?;
-    Box::pin(prune_with_room(is_tight, runner, role, zone, opening, candidacy, lost)).await
+    let is_tight = disk_reserve::release_if_full(opening.store(), &role.name, &node_context.env).await?;
+    Box::pin(prune_with_room(is_tight, node_context, role, zone, opening, candidacy, lost)).await
 }
 
 /// Prunes; `is_tight` says that the store has little room.
 async fn prune_with_room(
     is_tight: bool,
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     zone: &TimeZone,
     opening: RoleJournal<'_>,
@@ -338,13 +345,13 @@ async fn prune_with_room(
             biased;
             done = &mut work => done,
             _ = lost => {
-                runner.cancel.cancel();
+                node_context.cancel.cancel();
                 work.await
             }
         }
     };
     let done = work.await;
-    disk_reserve::ensure_reserve(repository.store.as_ref(), &role.name, &runner.env).await;
+    disk_reserve::ensure_reserve(repository.store.as_ref(), &role.name, &node_context.env).await;
     done
 }
 

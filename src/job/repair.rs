@@ -105,12 +105,13 @@ impl RepairPlan {
             return Err(OpenError::Another { role, store: step.place.store().to_owned(), known, found }.into());
         }
         repository.store.measure_clock_offset().await;
-        let journal = step.seats.journal(repository, step.env, &by.node, by.instance)?;
+        let journal = step.journal_access.journal(repository, step.env, &by.node, by.instance)?;
         let local = step.state_dir.map(|dir| LocalState::peek(step.env, dir, repository.keys.repo()));
         let known = local.as_ref().and_then(LocalState::last_view);
         let mending = journal.start_salvage(known.as_ref()).await?;
-        let (shelf, more) = (local.as_ref().map(LocalState::index_cache), mending.salvaged.may_lack_indexes());
-        let index = index::plan(repository, &mending.salvaged.view.state, shelf.as_ref(), more, by.read_data).await?;
+        let (index_cache, more) = (local.as_ref().map(LocalState::index_cache), mending.salvaged.may_lack_indexes());
+        let index =
+            index::plan(repository, &mending.salvaged.view.state, index_cache.as_ref(), more, by.read_data).await?;
         let copy = journal.wrong_copy(&mending.salvaged.view.state).await?;
         let keys = list_key_slots(repository.store.as_ref(), step.role).await?.found.into_iter();
         let keys = keys.map(|found| (found.id, found.slot.err().map(|error| error.to_string()))).collect();
@@ -338,7 +339,7 @@ pub async fn open_salvaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> R
     let local = step.state_dir.map(|dir| LocalState::peek(step.env, dir, repository.keys.repo()));
     let known = local.as_ref().and_then(LocalState::last_view);
     let mended = Box::pin(journal.salvage_readable(known.as_ref())).await?;
-    let shelf = local.map(|local| local.index_cache()).filter(|shelf| shelf.dir.is_dir());
+    let index_cache = local.map(|local| local.index_cache()).filter(|index_cache| index_cache.dir.is_dir());
     if mended.view.state.snapshots.is_empty()
         && mended.unverified.is_none()
         && let Some(lost) = mended.lost_records.first().filter(|lost| lost.missing)
@@ -353,7 +354,7 @@ pub async fn open_salvaged(store: Arc<dyn Store>, step: RecoveryInputs<'_>) -> R
         view: mended.view,
         rolled_back: None,
         damaged: None,
-        index_cache: shelf,
+        index_cache,
         losses: LossLog::default(),
     };
     Ok(SalvagedRepository { archive, unvouched, indexes, more })

@@ -109,11 +109,11 @@ impl JobFixture {
     }
 
     pub(crate) async fn backup(&self) -> CommittedBackup {
-        self.backup_by(&self.runner()).await
+        self.backup_by(&self.node_context()).await
     }
 
     /// The node that runs the fixture's backups.
-    pub(crate) fn runner(&self) -> NodeContext {
+    pub(crate) fn node_context(&self) -> NodeContext {
         NodeContext {
             env: self.env.clone(),
             node: WriterNode { id: self.node, name: "east".to_owned() },
@@ -128,13 +128,13 @@ impl JobFixture {
         }
     }
 
-    pub(crate) async fn backup_by(&self, runner: &NodeContext) -> CommittedBackup {
-        self.backup_as(runner, &BackupOptions::default()).await
+    pub(crate) async fn backup_by(&self, node_context: &NodeContext) -> CommittedBackup {
+        self.backup_as(node_context, &BackupOptions::default()).await
     }
 
-    pub(crate) async fn backup_as(&self, runner: &NodeContext, ask: &BackupOptions) -> CommittedBackup {
+    pub(crate) async fn backup_as(&self, node_context: &NodeContext, ask: &BackupOptions) -> CommittedBackup {
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
-        let opening = RoleJournal::open(runner, &self.repository).await.unwrap();
+        let opening = RoleJournal::open(node_context, &self.repository).await.unwrap();
         Box::pin(opening.back_up(role, &self.candidacy(), ask)).await.unwrap()
     }
 
@@ -142,7 +142,7 @@ impl JobFixture {
     pub(crate) fn candidacy(&self) -> Candidacy {
         let history = ElectionHistory::default();
         let role = &RoleSettings { eligible: None, ..self.role.clone() };
-        let occasion = RetakeReason::ByHand;
+        let retake_reason = RetakeReason::ByHand;
         let inputs = ElectionInputs {
             role,
             node: self.node,
@@ -153,7 +153,7 @@ impl JobFixture {
             lease: LeaseView::Unasked,
             history: Some(&history),
             plan: None,
-            retake_reason: occasion,
+            retake_reason,
         };
         let ElectionState::Active { candidacy, .. } = decide(inputs).state else { panic!("always active") };
         candidacy
@@ -163,7 +163,7 @@ impl JobFixture {
     pub(crate) async fn archive(&self) -> ReadOnlyRepository {
         let nowhere = self.dir.path().join("nowhere");
         let archive = ReadOnlyRepository::open(self.repository.clone(), &self.env, Some(&nowhere)).await.unwrap();
-        assert!(!nowhere.exists(), "looking makes nothing");
+        assert!(!nowhere.exists(), "reading creates nothing");
         archive
     }
 }

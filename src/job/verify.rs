@@ -119,11 +119,11 @@ pub(crate) async fn affected_entries(
     repository: &Repository,
     indexes: &[IndexId],
     snapshots: &[Snapshot],
-    shelf: &IndexCache,
+    index_cache: &IndexCache,
     chunks: &[ChunkId],
 ) -> Result<(Vec<AffectedFile>, u64), VerifyError> {
     let (store, keys) = (&repository.store, &repository.keys);
-    let index = load_index(store.as_ref(), keys, indexes, Some(shelf)).await.map_err(|error| match error {
+    let index = load_index(store.as_ref(), keys, indexes, Some(index_cache)).await.map_err(|error| match error {
         RepositoryReadError::Store(error) => VerifyError::Store(error),
         error => VerifyError::Broken(error.to_string()),
     })?;

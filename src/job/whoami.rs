@@ -91,32 +91,32 @@ pub struct WhoamiRequest<'a> {
 
 /// Examines all roles at the same time: probes, stores (opened by `connect`), etcd and the `daemon`.
 pub async fn whoami(
-    asker: &WhoamiRequest<'_>,
+    request: &WhoamiRequest<'_>,
     roles: &[&RoleSettings],
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
     daemon: impl Future<Output = DaemonAnswer>,
 ) -> WhoamiReport {
-    let (stored, label) = identity::peek_identity(asker.state_dir, asker.name);
-    let id = asker.daemon_node_id.or(stored);
+    let (stored, label) = identity::peek_identity(request.state_dir, request.name);
+    let id = request.daemon_node_id.or(stored);
     // A node without an ID never held a role; a random ID gives the same result.
-    let node = id.unwrap_or_else(|| NodeId(asker.env.random_bytes()));
+    let node = id.unwrap_or_else(|| NodeId(request.env.random_bytes()));
     let connected = connect.boxed().shared();
-    let sessions = LeaseSessions::read_only(asker.settings, asker.env, asker.timeout);
-    let etcd = etcd_status(asker, sessions.clone()).boxed().shared();
-    let (daemon, written) = (daemon.shared(), try_state_dir(asker).shared());
+    let sessions = LeaseSessions::read_only(request.settings, request.env, request.timeout);
+    let etcd = etcd_status(request, sessions.clone()).boxed().shared();
+    let (daemon, written) = (daemon.shared(), try_state_dir(request).shared());
     let statuses = roles.iter().map(|role| {
         let (connected, label, sessions, etcd) = (connected.clone(), &label, &sessions, etcd.clone());
         let (daemon, written) = (daemon.clone(), written.clone());
         async move {
             let (assessment, looked, etcd, daemon, written) = tokio::join!(
-                run_probes(role, label, asker.env, Some(asker.timeout)),
-                inspect_store(asker, node, role, connected, sessions),
+                run_probes(role, label, request.env, Some(request.timeout)),
+                inspect_store(request, node, role, connected, sessions),
                 async { if role.lease == LeaseKind::Etcd { etcd.await } else { None } },
                 daemon,
                 written,
             );
             let here = LocalInspection { daemon, state_dir_error: written };
-            status(asker, role, (node, label), assessment.as_ref(), &looked, etcd, &here)
+            status(request, role, (node, label), assessment.as_ref(), &looked, etcd, &here)
         }
     });
     WhoamiReport {
@@ -124,26 +124,26 @@ pub async fn whoami(
         node: NodeInfo {
             id,
             hostname: label.clone(),
-            instance: InstanceId(asker.env.random_bytes()),
+            instance: InstanceId(request.env.random_bytes()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_hash: asker.settings.hash.clone(),
+            config_hash: request.settings.hash.clone(),
         },
     }
 }
 
 /// Whether this node is active. Without a lease the config and the probes decide, and the store is not asked.
 pub async fn is_active(
-    asker: &WhoamiRequest<'_>,
+    request: &WhoamiRequest<'_>,
     role: &RoleSettings,
     connect: impl Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
     daemon: impl Future<Output = DaemonAnswer>,
 ) -> RoleState {
     if role.lease != LeaseKind::None || role.fallback.is_some() {
-        let report = Box::pin(whoami(asker, &[role], connect, daemon)).await;
+        let report = Box::pin(whoami(request, &[role], connect, daemon)).await;
         return report.roles.first().map_or(RoleState::Unknown, |role| role.state);
     }
-    let (_, label) = identity::peek_identity(asker.state_dir, asker.name);
-    let assessment = run_probes(role, &label, asker.env, None).await;
+    let (_, label) = identity::peek_identity(request.state_dir, request.name);
+    let assessment = run_probes(role, &label, request.env, None).await;
     match election::eligibility(role, &label, assessment.as_ref()) {
         Eligibility::Yes => RoleState::Active,
         Eligibility::No(_) | Eligibility::Fallback => RoleState::Standby,
@@ -195,14 +195,14 @@ struct LocalInspection {
 }
 
 /// Tests whether the state directory is writable, by writing and removing a small file. Returns the error.
-pub(crate) async fn try_state_dir(asker: &WhoamiRequest<'_>) -> Option<String> {
-    let dir = asker.state_dir?.to_owned();
+pub(crate) async fn try_state_dir(request: &WhoamiRequest<'_>) -> Option<String> {
+    let dir = request.state_dir?.to_owned();
     let shown = dir.display().to_string();
-    let tried = tokio::time::timeout(asker.timeout, asker.env.blocking(move || file::probe_writable(&dir))).await;
+    let tried = tokio::time::timeout(request.timeout, request.env.blocking(move || file::probe_writable(&dir))).await;
     let why = match tried {
         Ok(Some(Err(error))) => error.to_string(),
         Ok(_) => return None,
-        Err(_) => no_answer_text(asker.timeout, None),
+        Err(_) => no_answer_text(request.timeout, None),
     };
     Some(format!("{shown}: {why}"))
 }
@@ -233,44 +233,44 @@ struct StoreInspection {
 const DRIFT_MAX: SignedDuration = SignedDuration::from_hours(25);
 
 /// The state of etcd, or a timeout.
-async fn etcd_status(asker: &WhoamiRequest<'_>, sessions: LeaseSessions) -> Option<EtcdHealth> {
-    let asked = tokio::time::timeout(asker.timeout, sessions.etcd_status()).await;
-    let silent = || EtcdHealth::Failed(etcd_timeout_text(asker, &sessions, asker.timeout));
+async fn etcd_status(request: &WhoamiRequest<'_>, sessions: LeaseSessions) -> Option<EtcdHealth> {
+    let asked = tokio::time::timeout(request.timeout, sessions.etcd_status()).await;
+    let silent = || EtcdHealth::Failed(etcd_timeout_text(request, &sessions, request.timeout));
     asked.unwrap_or_else(|_| Some(silent()))
 }
 
 /// The text for an etcd that did not answer in time.
-fn etcd_timeout_text(asker: &WhoamiRequest<'_>, sessions: &LeaseSessions, patience: Duration) -> String {
-    let endpoints = asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.join(", ")).unwrap_or_default();
+fn etcd_timeout_text(request: &WhoamiRequest<'_>, sessions: &LeaseSessions, patience: Duration) -> String {
+    let endpoints = request.settings.etcd.as_ref().map(|etcd| etcd.endpoints.join(", ")).unwrap_or_default();
     format!("etcd: {endpoints}: {}", no_answer_text(patience, sessions.etcd_last_error().as_deref()))
 }
 
 /// The text for a store that did not answer in time. The report shows its URL beside it.
-fn store_timeout_text(asker: &WhoamiRequest<'_>, connecting: &StoreConnection) -> String {
-    let from = asker.settings.store.endpoint.as_ref().map(|endpoint| format!("{endpoint}: ")).unwrap_or_default();
+fn store_timeout_text(request: &WhoamiRequest<'_>, connecting: &StoreConnection) -> String {
+    let from = request.settings.store.endpoint.as_ref().map(|endpoint| format!("{endpoint}: ")).unwrap_or_default();
     let trouble = connecting.peek().and_then(|store| store.as_ref().ok()?.last_attempt_error());
-    format!("{from}{}", no_answer_text(asker.timeout, trouble.as_deref()))
+    format!("{from}{}", no_answer_text(request.timeout, trouble.as_deref()))
 }
 
 type StoreConnection = Shared<BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>>;
 
 /// Reads a role's store in a task of its own, so that a blocked thread does not delay the answer.
 async fn inspect_store(
-    asker: &WhoamiRequest<'_>,
+    request: &WhoamiRequest<'_>,
     node: NodeId,
     role: &RoleSettings,
     connecting: StoreConnection,
     sessions: &LeaseSessions,
 ) -> StoreInspection {
-    let (env, state_dir) = (asker.env.clone(), asker.state_dir.map(Path::to_owned));
-    let place = RepositoryLocation::new(&asker.settings.store, &role.name);
+    let (env, state_dir) = (request.env.clone(), request.state_dir.map(Path::to_owned));
+    let place = RepositoryLocation::new(&request.settings.store, &role.name);
     let deriving = UnlockProgress::default();
     let task =
         tokio::spawn(read(connecting.clone(), role.clone(), place, (env, state_dir), node, Arc::clone(&deriving)));
     let abort = task.abort_handle();
     let failed = |why: String| StoreInspection {
         state: StoreState {
-            url: asker.settings.store.url.to_string(),
+            url: request.settings.store.url.to_string(),
             status: StoreStatus::Failed(why),
             journal: None,
             clock_offset_seconds: None,
@@ -285,31 +285,31 @@ async fn inspect_store(
         lost_records: None,
         unread: Vec::new(),
     };
-    let mut patience = WaitBudget { store: asker.timeout, key: KEY_PATIENCE };
-    let mut looked = match patience.wait(asker.env, &deriving, task).await {
+    let mut patience = WaitBudget { store: request.timeout, key: KEY_PATIENCE };
+    let mut looked = match patience.wait(request.env, &deriving, task).await {
         Ok(Ok(looked)) => looked.unwrap_or_else(|e| failed(e.to_string())),
         Ok(Err(broken)) => failed(broken.to_string()),
         Err(silent) => {
             abort.abort();
             failed(match silent {
-                TimeoutSource::Store => store_timeout_text(asker, &connecting),
+                TimeoutSource::Store => store_timeout_text(request, &connecting),
                 TimeoutSource::Key(work) => {
                     let most = humantime::format_duration(KEY_PATIENCE);
                     let what = match (work, &role.key) {
-                        (UnlockStep::Derive, _) => "the key is not derived from the passphrase".to_owned(),
+                        (UnlockStep::Derive, _) => "the key could not be derived from the passphrase".to_owned(),
                         (UnlockStep::Read, KeySource::KeyFile(path) | KeySource::PassphraseFile(path)) => {
-                            format!("{} is not read", path.display())
+                            format!("{} could not be read", path.display())
                         }
-                        (UnlockStep::Read, KeySource::None) => "the key is not read".to_owned(),
+                        (UnlockStep::Read, KeySource::None) => "the key could not be read".to_owned(),
                     };
-                    format!("{what} after {most}; the store answers")
+                    format!("{what} within {most}; the store answers")
                 }
             })
         }
     };
     // The key in etcd contains the repository's ID, so the store has to be read first. After a slow store little time
     // is left.
-    let left = patience.store + asker.timeout / ETCD_AFTER_PART;
+    let left = patience.store + request.timeout / ETCD_AFTER_PART;
     let Some(archive) = &looked.archive else {
         if role.lease == LeaseKind::Etcd && looked.state.status == StoreStatus::NotInitialised {
             looked.lease = Some(LeaseReply::Free);
@@ -321,13 +321,13 @@ async fn inspect_store(
         if role.lease != LeaseKind::Etcd {
             return None;
         }
-        let silent = |_| Some(LeaseReply::Unknown { why: etcd_timeout_text(asker, sessions, left) });
+        let silent = |_| Some(LeaseReply::Unknown { why: etcd_timeout_text(request, sessions, left) });
         tokio::time::timeout(left, asked).await.unwrap_or_else(silent)
     };
     let head = async {
-        let looked = tokio::time::timeout(left, Box::pin(look_at_head(asker.env, archive, sessions))).await;
+        let looked = tokio::time::timeout(left, Box::pin(look_at_head(request.env, archive, sessions))).await;
         looked.unwrap_or_else(|_| {
-            Some(RoleWarning::JournalHead { lost: false, why: etcd_timeout_text(asker, sessions, left) })
+            Some(RoleWarning::JournalHead { lost: false, why: etcd_timeout_text(request, sessions, left) })
         })
     };
     let (lease, head) = tokio::join!(lease, head);
@@ -341,12 +341,13 @@ async fn inspect_store(
 /// A warning if the head of `archive`'s journal is unusable.
 async fn look_at_head(env: &Env, archive: &ReadOnlyRepository, sessions: &LeaseSessions) -> Option<RoleWarning> {
     let nobody = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
-    let journal = sessions.seats().journal(&archive.repository, env, &nobody, InstanceId([0; InstanceId::LEN]));
+    let journal =
+        sessions.journal_access().journal(&archive.repository, env, &nobody, InstanceId([0; InstanceId::LEN]));
     let warning = |lost, why| Some(RoleWarning::JournalHead { lost, why });
     match journal {
         Err(error) => warning(true, error.to_string()),
         Ok(journal) => match journal.check_head(&archive.view).await {
-            Ok(rift) => rift.and_then(|rift| warning(true, rift.to_string())),
+            Ok(conflict) => conflict.and_then(|conflict| warning(true, conflict.to_string())),
             Err(error) => warning(false, error.to_string()),
         },
     }
@@ -436,7 +437,7 @@ async fn read(
 }
 
 fn status(
-    asker: &WhoamiRequest<'_>,
+    request: &WhoamiRequest<'_>,
     role: &RoleSettings,
     (node, label): (NodeId, &str),
     assessment: Option<&ProbeAssessment>,
@@ -444,7 +445,7 @@ fn status(
     etcd: Option<EtcdHealth>,
     here: &LocalInspection,
 ) -> RoleInfo {
-    let now = asker.env.clock.now();
+    let now = request.env.clock.now();
     let view = looked.archive.as_ref().map(|archive| &archive.view);
     let history = match &looked.state.status {
         StoreStatus::NotInitialised => Some(ElectionHistory::default()),
@@ -452,7 +453,8 @@ fn status(
         _ if looked.archive.as_ref().is_some_and(|archive| archive.rolled_back.is_some()) => None,
         _ => view.map(|view| election_history(view, &looked.memory, node)),
     };
-    let plan = known_repository::recalled_slot_plan(asker.settings, role, asker.env, asker.state_dir).ok().flatten();
+    let plan =
+        known_repository::recalled_slot_plan(request.settings, role, request.env, request.state_dir).ok().flatten();
     let inputs = ElectionInputs {
         role,
         node,
@@ -466,7 +468,7 @@ fn status(
         retake_reason: RetakeReason::None,
     };
     let decided = election::decide(inputs);
-    let evidence: Vec<ProbeReport> = decided.results.iter().map(|e| verdict::describe(e, asker.env)).collect();
+    let evidence: Vec<ProbeReport> = decided.results.iter().map(|e| verdict::describe(e, request.env)).collect();
     let (state, reason) = match decided.state {
         election::ElectionState::Candidate => verdict::state_by_lease(node, looked.lease.as_ref(), history.as_ref()),
         decided => verdict::state_of_election(role, decided),
@@ -480,13 +482,13 @@ fn status(
     let under_way: Vec<RunningBackup> = looked.under_way.iter().cloned().chain(told).collect();
     let past = view.map(|view| {
         let own = view.running.as_ref().is_some_and(|running| running.node.id == node);
-        let local = asker.state_dir.filter(|_| own).map(|dir| LocalState::peek(asker.env, dir, view.repo));
+        let local = request.state_dir.filter(|_| own).map(|dir| LocalState::peek(request.env, dir, view.repo));
         let running_is_gone = local.and_then(|local| local.is_without_command()).unwrap_or_default();
         RoleHistory { running_ended: running_is_gone, under_way: under_way.clone(), ..RoleHistory::of(view) }
     });
     let mut seen: Vec<RoleWarning> = looked.head.iter().chain(&looked.lost_records).cloned().collect();
     seen.extend(lease_unread(looked, etcd.as_ref()));
-    seen.extend(asker.exposures.iter().cloned().map(RoleWarning::Exposed));
+    seen.extend(request.exposures.iter().cloned().map(RoleWarning::Exposed));
     let twin = looked.memory.announced.as_ref().and_then(LastAnnouncement::twin);
     seen.extend(twin.map(|other| RoleWarning::Twin { other }));
     seen.extend(looked.loss.as_ref().map(loss_warning));
@@ -500,18 +502,18 @@ fn status(
     let clock_offset = looked.state.clock_offset_seconds.map(SignedDuration::from_secs);
     let future = view.and_then(|view| future_dates(view, node, now, clock_offset));
     seen.extend(future.map(RoleWarning::FutureDates));
-    let place = RepositoryLocation::new(&asker.settings.store, &role.name);
+    let place = RepositoryLocation::new(&request.settings.store, &role.name);
     seen.extend(looked.unread.iter().cloned());
     seen.extend(
-        asker.state_dir.map(|dir| unread_warnings::unread_local_files(asker.env, dir, &place)).unwrap_or_default(),
+        request.state_dir.map(|dir| unread_warnings::unread_local_files(request.env, dir, &place)).unwrap_or_default(),
     );
     if looked.state.status == StoreStatus::Gone
-        && let Ok(Some(repository)) = place.load_repository_id(asker.env, asker.state_dir)
+        && let Ok(Some(repository)) = place.load_repository_id(request.env, request.state_dir)
     {
         seen.push(RoleWarning::RepositoryGone { repository });
     }
     if let Some(archive) = &looked.archive
-        && let Some(known) = place.differing_repository(asker.env, asker.state_dir, &archive.repository)
+        && let Some(known) = place.differing_repository(request.env, request.state_dir, &archive.repository)
     {
         seen.push(RoleWarning::AnotherRepository { known, found: archive.repository.keys.repo() });
     }
@@ -528,7 +530,7 @@ fn status(
     seen.extend(unlisted);
     // A former identity of this node, from before it lost its state directory, is not another node and has no
     // processes.
-    let born = asker.state_dir.and_then(identity::identity_created_at);
+    let born = request.state_dir.and_then(identity::identity_created_at);
     let is_former = |peer: &PeerPresence| presence::is_former_identity(peer, label, born);
     let lately = looked.peers.iter().filter(|peer| now.duration_since(peer.seen) < DRIFT_MAX);
     let (former, lately): (Vec<&PeerPresence>, Vec<&PeerPresence>) = lately.partition(|peer| is_former(peer));
@@ -537,9 +539,9 @@ fn status(
     }
     let told = lately.iter().map(|peer| &peer.node).filter(|peer| registered.iter().all(|other| other.id != peer.id));
     let others = registered.iter().filter(|peer| peer.id != node).chain(told);
-    seen.extend(others.filter_map(|peer| presence::config_drift(peer, &asker.settings.hash)));
+    seen.extend(others.filter_map(|peer| presence::config_drift(peer, &request.settings.hash)));
     seen.extend(lately.iter().filter_map(|peer| presence::lease_drift(peer, role.lease)));
-    let is_dir = matches!(asker.settings.store.url, StoreUrl::Dir(_));
+    let is_dir = matches!(request.settings.store.url, StoreUrl::Dir(_));
     let others_meant = role.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name != label));
     let is_alone =
         looked.peers.is_empty() && looked.unread.iter().all(|found| !is_unread_part(found, UnreadableInput::Peers));
@@ -552,7 +554,7 @@ fn status(
     if let Some(why) = here.state_dir_error.clone() {
         seen.push(RoleWarning::StateUnwritable { why, stands_by: state == RoleState::Standby });
     }
-    let failures = failures(asker, role, label, looked, word);
+    let failures = failures(request, role, label, looked, word);
     let facts = HealthFacts {
         now,
         state,
@@ -586,7 +588,7 @@ fn status(
         slots: plan.as_ref().zip(view).and_then(|(plan, view)| recent(plan, view, &under_way, now)),
         store: looked.state.clone(),
         etcd: etcd.map(|status| EtcdState {
-            endpoints: asker.settings.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default(),
+            endpoints: request.settings.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default(),
             status,
             holder: match &looked.lease {
                 Some(LeaseReply::Taken { by, .. }) => by.as_ref().map(|by| by.label.clone()),
@@ -643,14 +645,14 @@ fn lease_unread(looked: &StoreInspection, etcd: Option<&EtcdHealth>) -> Option<R
 /// Failed runs of this node and of the other nodes. The others' reports are encrypted with the repository's key, so
 /// their origin is authenticated.
 fn failures(
-    asker: &WhoamiRequest<'_>,
+    request: &WhoamiRequest<'_>,
     role: &RoleSettings,
     label: &str,
     looked: &StoreInspection,
     word: Option<&DaemonRoleStatus>,
 ) -> Vec<RunSummary> {
     let written =
-        asker.state_dir.and_then(|dir| RunFailureFile::at(asker.env, dir, &role.name).try_load().ok().flatten());
+        request.state_dir.and_then(|dir| RunFailureFile::at(request.env, dir, &role.name).try_load().ok().flatten());
     let told = word.and_then(|word| word.failure.clone());
     let own = written.into_iter().chain(told).max_by_key(|failure| failure.time);
     let keys = looked.archive.as_ref().map(|archive| &archive.repository.keys);

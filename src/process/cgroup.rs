@@ -37,7 +37,8 @@ impl Cgroup {
             let own = delegated();
             if own.is_none() {
                 tracing::info!(
-                    "no cgroup is delegated to this process: what leaves a command's process group outlives it"
+                    "no cgroup is delegated to this process: a process that leaves a command's process group is not \
+                     ended with it"
                 );
             }
             own

@@ -91,7 +91,9 @@ pub enum FormatError {
     #[error("`format` is damaged ({0})")]
     Damaged(String),
     /// The version is newer than this program.
-    #[error("the repository has format version {0}; this program reads version {VERSION}. Update runner on this node")]
+    #[error(
+        "the repository has format version {0}; this program reads version {VERSION}. hint: update runner on this node"
+    )]
     Newer(u32),
     /// The repository belongs to another role.
     #[error("the repository at this place belongs to role {found}, not {wanted}")]

@@ -205,7 +205,7 @@ pub enum KeySlotError {
     #[error("the key slot is damaged ({0})")]
     Damaged(String),
     /// The version is newer than this program.
-    #[error("the key slot has version {0}; this program reads version {VERSION}. Update runner on this node")]
+    #[error("the key slot has version {0}; this program reads version {VERSION}. hint: update runner on this node")]
     Newer(u32),
     /// The Argon2 parameters are outside the range that any version of this program writes.
     #[error(
@@ -270,7 +270,7 @@ impl KeySlot {
     /// noticed before the holder of this slot's secret needs it.
     pub fn open(id: KeyId, bytes: &[u8]) -> Result<Self, KeySlotError> {
         if slot_id(bytes) != id {
-            return Err(KeySlotError::Damaged("it is not what its name says".to_owned()));
+            return Err(KeySlotError::Damaged("its content does not match its name".to_owned()));
         }
         Self::decode(bytes)
     }

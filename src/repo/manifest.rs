@@ -272,15 +272,15 @@ impl ManifestWalk {
 
     /// Takes the wanted chunk; returns its entries if it is a segment.
     pub fn provide_chunk(&mut self, bytes: &[u8]) -> Result<Option<Vec<ManifestEntry>>, DecodeError> {
-        let Some((expected, level)) = self.stack.pop() else { return decode_error("a chunk that nobody asked for") };
+        let Some((expected, level)) = self.stack.pop() else { return decode_error("a chunk that was not requested") };
         match decode(bytes)? {
             ManifestNode::Segment(entries) => {
                 if level.is_some_and(|l| l != 0 || entries.len() as u64 != expected.entries || entries.is_empty()) {
-                    return decode_error("a segment that is not what its page says");
+                    return decode_error("a segment that does not match its page");
                 }
                 if let Some(first) = entries.first() {
                     if level.is_some() && first.path != expected.first {
-                        return decode_error("a segment that is not what its page says");
+                        return decode_error("a segment that does not match its page");
                     }
                     if self.last.as_ref().is_some_and(|last| *last >= first.path) {
                         return decode_error("segments out of order");
@@ -294,7 +294,7 @@ impl ManifestWalk {
                 let fits =
                     level.is_none_or(|l| l == found && total == expected.entries && refs[0].first == expected.first);
                 if !fits {
-                    return decode_error("a page that is not what the page above says");
+                    return decode_error("a page that does not match the page above");
                 }
                 self.stack.extend(refs.into_iter().rev().map(|r| (r, Some(found - 1))));
                 Ok(None)

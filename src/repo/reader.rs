@@ -60,7 +60,7 @@ pub enum RepositoryReadError {
     #[error("chunk {0} is in no pack that the index knows")]
     Missing(ChunkId),
     /// A frame's content differs from what its index lists.
-    #[error("chunk {chunk} in pack {pack} has another content than its name says")]
+    #[error("chunk {chunk} in pack {pack} has content that does not match its name")]
     Content {
         /// The chunk's ID.
         chunk: ChunkId,
@@ -136,8 +136,8 @@ pub fn stream_tables<'a>(
     let load = move |id: IndexId| {
         let turn = Arc::clone(&turn);
         async move {
-            if let Some(shelf) = cache
-                && let Some(object) = shelf.get(id).await
+            if let Some(index_cache) = cache
+                && let Some(object) = index_cache.get(id).await
                 && let Ok(tables) = decode_index(keys, id, &object)
             {
                 return Ok(tables);
@@ -147,8 +147,8 @@ pub fn stream_tables<'a>(
                 get_with_large_read_lock(store, &object_keys::index(keys.role(), id), limits, &turn).await?;
             let tables =
                 decode_index(keys, id, &object).map_err(|error| RepositoryReadError::Index { index: id, error })?;
-            if let Some(shelf) = cache {
-                shelf.put(id, object).await;
+            if let Some(index_cache) = cache {
+                index_cache.put(id, object).await;
             }
             Ok(tables)
         }

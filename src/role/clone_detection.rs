@@ -239,7 +239,11 @@ mod tests {
             );
             judge = kept.clone();
         }
-        assert_eq!(judge.see(&[by(5, 9), by(7, 8), by(9, 3)]), twin(8), "and one of a twin is none among its records");
+        assert_eq!(
+            judge.see(&[by(5, 9), by(7, 8), by(9, 3)]),
+            twin(8),
+            "and a process of a clone is not among its own records"
+        );
     }
 
     #[test]
@@ -277,8 +281,8 @@ mod tests {
         for instance in [9, 8] {
             let mut judge = Judge::new();
             judge.sees_first(&[by(5, 9), by(6, 1)], 5);
-            assert_eq!(judge.see(&[by(7, instance)]), CloneSuspicion::Known, "it follows what there was");
-            assert_eq!(judge.see(&[by(8, instance)]), twin(instance), "it follows what came since");
+            assert_eq!(judge.see(&[by(7, instance)]), CloneSuspicion::Known, "it follows the earlier records");
+            assert_eq!(judge.see(&[by(8, instance)]), twin(instance), "it follows the later records");
         }
         let mut judge = Judge::new();
         judge.sees_first(&[by(5, 9)], 5);

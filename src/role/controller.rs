@@ -479,7 +479,7 @@ impl RoleController {
         }
         if let Some(effect) = self.next_work(now, &state) {
             self.takeover_reason =
-                if let RoleEffect::TakeOver { reason: occasion } = effect { Some(occasion) } else { None };
+                if let RoleEffect::TakeOver { reason: retake_reason } = effect { Some(retake_reason) } else { None };
             self.busy = Some(match effect {
                 RoleEffect::TakeOver { .. } => ActiveWork::TakingOver,
                 RoleEffect::ReadJournal => ActiveWork::Reading,
@@ -608,7 +608,7 @@ impl RoleController {
     }
 
     fn update_status(&mut self, now: ClockReading, state: &ElectionState, effects: &mut Vec<RoleEffect>) {
-        let stand = match (state, &self.lease) {
+        let status = match (state, &self.lease) {
             (ElectionState::Candidate, LeaseStatus::Taken(by)) => {
                 RoleStatus::Standby(StandbyReason::LeaseTaken(by.clone()))
             }
@@ -625,17 +625,17 @@ impl RoleController {
             (ElectionState::Paused(pause), _) => RoleStatus::Paused(pause.clone()),
             (ElectionState::Cloned, _) => RoleStatus::Cloned,
         };
-        if self.reported.as_ref() != Some(&stand) {
-            if !matches!(stand, RoleStatus::Conflict(_)) {
+        if self.reported.as_ref() != Some(&status) {
+            if !matches!(status, RoleStatus::Conflict(_)) {
                 // The heartbeat of an earlier conflict says nothing about the next one.
                 self.holder_heartbeat = None;
             }
-            self.reported = Some(stand);
+            self.reported = Some(status);
             effects.push(RoleEffect::ReportStatus);
         }
     }
 
-    fn elect(&self, now: ClockReading, occasion: RetakeReason) -> ElectionState {
+    fn elect(&self, now: ClockReading, retake_reason: RetakeReason) -> ElectionState {
         let lease = match &self.lease {
             LeaseStatus::Mine(deadline) if deadline.passed(now) => LeaseView::Unreachable,
             LeaseStatus::Mine(deadline) => LeaseView::Held(deadline),
@@ -653,7 +653,7 @@ impl RoleController {
             lease,
             history: self.history.as_ref(),
             plan: self.plan.as_ref(),
-            retake_reason: occasion,
+            retake_reason,
         };
         election::decide(asked).state
     }

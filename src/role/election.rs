@@ -433,9 +433,9 @@ mod tests {
         role: &RoleSettings,
         answer: Option<ProbeAnswer>,
         history: Option<&ElectionHistory>,
-        occasion: RetakeReason,
+        retake_reason: RetakeReason,
     ) -> String {
-        with_lease(role, answer, LeaseView::Unasked, history, occasion)
+        with_lease(role, answer, LeaseView::Unasked, history, retake_reason)
     }
 
     fn with_lease(
@@ -443,7 +443,7 @@ mod tests {
         answer: Option<ProbeAnswer>,
         lease: LeaseView<'_>,
         history: Option<&ElectionHistory>,
-        occasion: RetakeReason,
+        retake_reason: RetakeReason,
     ) -> String {
         let assessment = answer.map(assessment);
         let (assessment, now): (Option<&ProbeAssessment>, _) = (assessment.as_ref(), at(AT));
@@ -459,7 +459,7 @@ mod tests {
             lease,
             history,
             plan,
-            retake_reason: occasion,
+            retake_reason,
         };
         let verdict = decide(inputs);
         assert_eq!(verdict.results.len(), usize::from(answer.is_some()), "evidence is shown whatever is decided");
@@ -489,7 +489,7 @@ mod tests {
                 }
             }
             ElectionState::Standby(StandbyReason::LeaseTaken(by)) => {
-                format!("standby, {} has the lease", by.map_or("somebody".to_owned(), |by| by.label))
+                format!("standby, {} has the lease", by.map_or("an unknown node".to_owned(), |by| by.label))
             }
             ElectionState::Standby(StandbyReason::HandedOver { to, .. }) => {
                 format!("standby, handed over to {}", to.term)
@@ -518,7 +518,7 @@ mod tests {
             "standby NotEligible"
         );
         assert_eq!(with(Some(ProbeAnswer::Unknown)), "unknown Probes");
-        assert_eq!(with(None), "unknown Probes", "a probe that nobody asked has not said yes");
+        assert_eq!(with(None), "unknown Probes", "a probe that was not asked has not said yes");
         assert_eq!(says(&role(false), None, Some(&empty), RetakeReason::None), "active first", "always active");
     }
 
@@ -549,7 +549,7 @@ mod tests {
             let with = |lease| with_lease(&role, Some(ProbeAnswer::Yes), lease, Some(&history), RetakeReason::None);
             assert_eq!(with(LeaseView::Unasked), "candidate");
             assert_eq!(with(LeaseView::Taken(Some(&other))), "standby, west has the lease");
-            assert_eq!(with(LeaseView::Taken(None)), "standby, somebody has the lease");
+            assert_eq!(with(LeaseView::Taken(None)), "standby, an unknown node has the lease");
             assert_eq!(with(LeaseView::Unreachable), format!("unknown Lease({kind:?})"));
             assert_eq!(
                 with(LeaseView::Held(&deadline)),
@@ -613,7 +613,7 @@ mod tests {
         let deadline = Deadline::granted(LeaseGrant { asked, ttl: Duration::from_mins(1) });
         let mine = history(Some(holding(ME, 5)), Some(5));
         let slots = RoleSettings { schedule: Some(Schedule::Every(Duration::from_hours(1))), ..role(true) };
-        let with = |role: &RoleSettings, answer, seconds, occasion| {
+        let with = |role: &RoleSettings, answer, seconds, retake_reason| {
             let assessment = assessment(answer);
             let state = decide(ElectionInputs {
                 role,
@@ -625,7 +625,7 @@ mod tests {
                 lease: LeaseView::Held(&deadline),
                 history: Some(&mine),
                 plan: None,
-                retake_reason: occasion,
+                retake_reason,
             });
             match state.state {
                 ElectionState::Active { .. } => "active".to_owned(),
@@ -713,7 +713,7 @@ mod tests {
     #[test]
     fn a_fenced_node_takes_again_only_on_an_occasion_that_ends() {
         let overtaken = history(Some(holding(OTHER, 6)), Some(5));
-        let with = |occasion| says(&role(true), Some(ProbeAnswer::Yes), Some(&overtaken), occasion);
+        let with = |retake_reason| says(&role(true), Some(ProbeAnswer::Yes), Some(&overtaken), retake_reason);
         assert_eq!(with(RetakeReason::ByHand), "active again 6");
         assert_eq!(with(RetakeReason::DueSlot(AT.parse().unwrap())), "active again 6");
         assert_eq!(

@@ -89,7 +89,7 @@ enum IdentityDecision {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// No state directory was given, and none can be derived.
-    #[error("there is no place for this node's state: $HOME is not set")]
+    #[error("this node has no state directory: $HOME is not set")]
     NoPlace,
     /// The state directory cannot be made.
     #[error("the state directory {} cannot be made ({source})", path.display())]
@@ -101,8 +101,8 @@ pub enum IdentityError {
     },
     /// Other users of this host may change the state directory.
     #[error(
-        "the state directory {} is not used, since other users of this host can change what this node remembers: {exposure} (take the right \
-         away: {})",
+        "the state directory {} is not used, since other users of this host can change it: {exposure}. hint: remove \
+         the permission: {}",
         path.display(),
         exposure.remedy()
     )]
@@ -122,8 +122,9 @@ pub enum IdentityError {
     },
     /// The file holds another node's identity than this process works with.
     #[error(
-        "this process is node {was}, and its identity {} is node {is} now: the state directory was replaced, or `runner init \
-         --new-identity` was run. Start it again to go on as node {is}, or put the former directory back first to go on as node {was}",
+        "this process is node {was}, and its identity {} is node {is} now: the state directory was replaced, or \
+         `runner init --new-identity` was run. hint: restart it to continue as node {is}, or put the former \
+         directory back first to continue as node {was}",
         path.display()
     )]
     Replaced {
@@ -527,7 +528,7 @@ mod tests {
         assert_eq!(peek_identity(Some(dir.path()), Some("east")), (Some(east.id), "east".to_owned()));
         let nowhere = dir.path().join("nowhere");
         assert_eq!(peek_identity(Some(&nowhere), None), (None, again.hostname));
-        assert!(!nowhere.exists(), "looking makes nothing");
+        assert!(!nowhere.exists(), "reading creates nothing");
         let error = NodeIdentity::open(&dir.path().join("missing"), None, &env).unwrap_err().to_string();
         assert!(error.contains("missing/node.json"), "{error}");
     }

@@ -193,7 +193,7 @@ pub enum ProbeDetail {
     #[error("cannot be run: {0}")]
     NotRun(String),
     /// The server's answer is the configured one.
-    #[error("answered {status}{}", if *body { " with the text wanted" } else { "" })]
+    #[error("answered {status}{}", if *body { " with the expected text" } else { "" })]
     Answered {
         /// The HTTP status.
         status: u16,
@@ -252,7 +252,7 @@ pub enum ProbeDetail {
     #[error("systemd knows no such unit")]
     NoUnit,
     /// systemctl succeeded, but reported no state.
-    #[error("systemctl does not tell its state")]
+    #[error("systemctl does not show its state")]
     UnitUnread,
 }
 

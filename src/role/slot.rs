@@ -458,7 +458,7 @@ mod tests {
         assert_eq!(
             walk(&cron("0 * * * *", "Europe/Berlin"), "2026-10-24T23:30:00Z", 3),
             ["2026-10-25T00:00:00Z", "2026-10-25T02:00:00Z", "2026-10-25T03:00:00Z"],
-            "each civil hour once: who wants even distances writes every"
+            "each civil hour once: `every` gives even distances"
         );
     }
 

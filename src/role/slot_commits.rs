@@ -183,7 +183,7 @@ mod tests {
             assert_eq!(closed, [58, 59, 60, 64], "at {now}");
             assert_eq!((commits.newest(at(now)), commits.in_future(at(now)).len()), (Some(at(60)), 0), "at {now}");
         }
-        assert!(commits.is_closed(at(61), at(64)), "the next one has come, and nobody runs this one any more");
+        assert!(commits.is_closed(at(61), at(64)), "the next slot has come, so no node runs this one any more");
     }
 
     #[test]

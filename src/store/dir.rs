@@ -141,7 +141,7 @@ impl DirStore {
 }
 
 /// The detail of the error for a key where a directory is.
-const IN_ITS_PLACE: &str = "a directory stands in its place";
+const IN_ITS_PLACE: &str = "a directory is in its place";
 
 /// The scheme at the beginning of a directory store's name.
 const SCHEME: &str = "file://";
@@ -282,7 +282,7 @@ impl DirStoreInner {
         match open_root(&self.root, &self.name)? {
             (root, id) if id == self.root_id => Ok(root),
             _ => {
-                let why = "another directory is in its place; was a disk mounted or unmounted?";
+                let why = "another directory is in its place: a disk may have been mounted or unmounted";
                 Err(StoreError::new(StoreErrorKind::NoSuchStore, &self.name, None, why))
             }
         }
@@ -603,14 +603,14 @@ fn io_error(store: &str, key: Option<&str>, e: &io::Error) -> StoreError {
     if matches!(errno(e), Some(Errno::LOOP | Errno::NXIO)) || e.kind() == ErrorKind::InvalidInput && errno(e).is_none()
     {
         let what = if errno(e) == Some(Errno::LOOP) { "a symbolic link" } else { "not a regular file" };
-        let detail = format!("{what} stands in its place; nothing below the store's directory is reached through one");
+        let detail = format!("{what} is in its place; no object of the store is read or written through one");
         return StoreError::new(StoreErrorKind::NotAnObject, store, key, detail);
     }
     // Something of another type is in the place of an object or a folder of the store. Some of these errors have no
     // kernel error number.
     match e.kind() {
         ErrorKind::NotADirectory => {
-            let detail = "something that is no directory stands where a directory of the store should be";
+            let detail = "something that is no directory is where a directory of the store should be";
             return StoreError::new(StoreErrorKind::NotAnObject, store, key, detail);
         }
         ErrorKind::IsADirectory => return StoreError::new(StoreErrorKind::NotAnObject, store, key, IN_ITS_PLACE),

@@ -204,7 +204,7 @@ impl ProofKeys {
     async fn clear(self, store: &dyn Store) {
         if let Err(e) = store.delete(&self.used).await {
             // Credentials without delete permission are a good practice; a few small objects stay.
-            tracing::debug!(error = %e, "the proof's keys stay behind");
+            tracing::debug!(error = %e, "the proof's objects cannot be deleted and stay");
         }
     }
 }

@@ -115,7 +115,7 @@ impl ReconnectingStore {
             Err(error) => {
                 let (now, why) = (self.env.clock.boottime(), error.to_string());
                 if self.now().outage.note_failure(&why, now) {
-                    tracing::warn!("the store is asked with the credentials and certificates of before: {error}");
+                    tracing::warn!("the store is still used with the former credentials and certificates: {error}");
                 }
                 false
             }

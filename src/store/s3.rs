@@ -260,7 +260,7 @@ impl ListContinuation {
                 Self::Unclear(format!("the listing counts {count} objects and shows {shown}"))
             }
             (_, Some(next)) if contents.is_empty() && token == Some(&next) => {
-                Self::Unclear("the listing goes on from where it is for ever".to_owned())
+                Self::Unclear("the listing continues from the same place for ever".to_owned())
             }
             (_, Some(next)) => Self::More(Some(next)),
             (Some(true), None) => Self::More(None),

@@ -85,10 +85,10 @@ pub enum WriteErrorKind {
     #[error("permission denied")]
     Denied,
     /// A symbolic link or another non-directory stands where a directory is needed.
-    #[error("a symbolic link or another non-directory stands where a directory is needed")]
+    #[error("a symbolic link or another non-directory is where a directory is needed")]
     Blocked,
     /// A directory that is not empty stands where another type of object is to be written.
-    #[error("a directory that is not empty is in the way")]
+    #[error("a directory that is not empty is in its place")]
     NotEmpty,
     /// Another process replaced the object, or gave it a further name, during the restore.
     #[error("it was changed during the restore")]

@@ -112,8 +112,8 @@ impl Place {
         let (env, role) = (Env::host(), "app".parse::<RoleName>().unwrap());
         let memory = MemoryStore::new(&env);
         let store: Arc<dyn Store> = Arc::new(IgnoresConditions(Arc::new(memory.clone())));
-        let seats = JournalAccess::with(registers(etcd));
-        let (repository, _) = init(store, &role, &KeySource::None, &seats, &env).await.unwrap();
+        let journal_access = JournalAccess::with(registers(etcd));
+        let (repository, _) = init(store, &role, &KeySource::None, &journal_access, &env).await.unwrap();
         Self { env, memory, repository }
     }
 

@@ -48,7 +48,7 @@ const RUN_FAILS: Way = Way {
 
 const NEVER_RUN: Way = Way {
     what: "no daemon and no timer runs",
-    says: "does its daemon or timer run?",
+    says: "check that its daemon or timer runs",
     risk: "missed",
     check: 2,
     audit: 7,
@@ -163,7 +163,7 @@ const DAEMON_HANGS: Way = Way {
 
 const CLOCK_WRONG: Way = Way {
     what: "the active node's clock is wrong by two hours",
-    says: "this node's clock is off, and it runs none",
+    says: "this node's clock is wrong, so it runs no slots",
     risk: "clock",
     check: 2,
     audit: 7,
@@ -190,7 +190,7 @@ const LEASE_REFUSED: Way = Way {
 
 const COMMAND_HANGS: Way = Way {
     what: "a command of `exec --scheduled` neither ends nor prints, and keeps the lease",
-    says: "the journal shows no end of it",
+    says: "the journal has no end of it",
     risk: "missed",
     check: 2,
     audit: 7,
@@ -226,7 +226,7 @@ const COMMAND_KILLED: Way = Way {
 
 const CLOCK_AHEAD: Way = Way {
     what: "the last run was made by a clock that was four minutes ahead, and none since",
-    says: "does its daemon or timer run?",
+    says: "check that its daemon or timer runs",
     risk: "missed",
     check: 2,
     audit: 7,
@@ -770,7 +770,7 @@ fn two_leases_of_one_role_are_critical_on_both_nodes() {
             fs::write(&config, text).unwrap();
         }
         let check = site.node(name).run(["whoami", "--check"]).expect(2).stdout;
-        assert!(check.contains("neither excludes the other"), "{check}");
+        assert!(check.contains("they do not exclude each other"), "{check}");
     }
 }
 

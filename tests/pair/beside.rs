@@ -184,7 +184,7 @@ fn a_deaf_command_without_a_daemon_is_gone_before_its_lease_in_etcd() {
 
 #[test]
 fn who_waits_for_a_backup_is_told_when_the_daemon_ends() {
-    for (signal, code, words) in [(Signal::TERM, 130, "interrupted"), (Signal::KILL, 4, "stopped before it said")] {
+    for (signal, code, words) in [(Signal::TERM, 130, "interrupted"), (Signal::KILL, 4, "stopped before it reported")] {
         let site = Site::leased("");
         site.config(&format!("bucket_lease_ttl = \"{TTL:?}\"\n{AT_ONCE}{}", slow_dump(&site)));
         site.init();
@@ -226,7 +226,7 @@ fn who_observes_changes_nothing_and_leaves_the_cron_job_alone() {
     let before = content();
     let mut east = TestDaemon::of(&site, &site.node("east"), &["--observe"]);
     east.waits_to_say("would back up for the slot");
-    assert!(east.said("no node holds the lease; this one would take it, but only observes"), "{}", east.log());
+    assert!(east.said("the lease is free; observe mode does not take it"), "{}", east.log());
     assert_stays(TTL, "the store is as it was", || content() == before);
     // The cron job that it observes beside.
     let cron = role(&site.node("east").run(["backup", "app", "--scheduled", "--json"]).expect(0));

@@ -46,7 +46,7 @@ fn a_killed_holder_is_waited_out_and_followed() {
     west_commits(&site, &west);
     let east = TestDaemon::settled(&site, "east", "standby");
     assert_stays(TTL, "who comes back does not take the role back", || {
-        (east.stand(), west.stand()) == (Some("standby".into()), Some("active".into())) && takeovers(&site).len() == 2
+        (east.status(), west.status()) == (Some("standby".into()), Some("active".into())) && takeovers(&site).len() == 2
     });
 }
 

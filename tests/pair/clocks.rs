@@ -48,10 +48,10 @@ impl Stage {
         let site = s3_site(&server, &etcd, SLOTS);
         let config = site.path("runner.toml");
         fs::write(&config, fs::read_to_string(&config).unwrap() + &site.telling()).unwrap();
-        let start = |name: &str, stand| {
+        let start = |name: &str, status| {
             let clock = NodeClock::new(site.dir(), name);
             let daemon = TestDaemon::of(&site, &clock.on(site.node(name)), &[]);
-            daemon.waits_to_be(stand);
+            daemon.waits_to_be(status);
             Host { daemon, clock }
         };
         let east = start("east", "active");
@@ -93,13 +93,13 @@ impl Stage {
     /// One goes on, and every slot of the time was committed once, or is known to be missed.
     #[track_caller]
     fn ends(mut self) -> CheckedJournal {
-        let stands = || [&self.east, &self.west].map(|host| host.daemon.stand());
-        let mut first = stands();
-        assert_stays(TTL, "one is active", || stands() == first);
+        let statuses = || [&self.east, &self.west].map(|host| host.daemon.status());
+        let mut first = statuses();
+        assert_stays(TTL, "one is active", || statuses() == first);
         first.sort();
         assert_eq!(first, [Some("active".to_owned()), Some("standby".to_owned())]);
         // The standby first: nothing moves.
-        let west_is_active = self.west.daemon.stand().as_deref() == Some("active");
+        let west_is_active = self.west.daemon.status().as_deref() == Some("active");
         let [first, then] =
             if west_is_active { [&mut self.east, &mut self.west] } else { [&mut self.west, &mut self.east] };
         first.daemon.stop();

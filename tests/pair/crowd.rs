@@ -56,7 +56,7 @@ fn a_hundred_roles_have_one_lease() {
                 .spawn(|| site.node("east").run(["init"].into_iter().chain(part.iter().map(String::as_str))).expect(0));
         }
     });
-    let roles = |daemon: &TestDaemon, stand: &str| daemon.log().matches(&format!(": {stand}")).count() as u64;
+    let roles = |daemon: &TestDaemon, status: &str| daemon.log().matches(&format!(": {status}")).count() as u64;
 
     let start = boottime();
     let mut east = TestDaemon::start(&site, "east");

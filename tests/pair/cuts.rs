@@ -57,14 +57,14 @@ impl Stage {
     }
 
     /// How both stand.
-    fn stands(&self) -> [Option<String>; 2] {
-        [self.east.stand(), self.west.stand()]
+    fn statuses(&self) -> [Option<String>; 2] {
+        [self.east.status(), self.west.status()]
     }
 
     fn exactly_one(&self) -> bool {
-        let mut stands = self.stands();
-        stands.sort();
-        stands == [Some("active".to_owned()), Some("standby".to_owned())]
+        let mut statuses = self.statuses();
+        statuses.sort();
+        statuses == [Some("active".to_owned()), Some("standby".to_owned())]
     }
 
     fn commits(&self, by: &str) -> usize {
@@ -75,13 +75,14 @@ impl Stage {
     #[track_caller]
     fn recovers(mut self) -> CheckedJournal {
         let (start, before) = (boottime(), ["east", "west"].map(|node| self.commits(node)));
-        let goes_on = |n: usize, node| self.stands()[n].as_deref() == Some("active") && self.commits(node) > before[n];
+        let goes_on =
+            |n: usize, node| self.statuses()[n].as_deref() == Some("active") && self.commits(node) > before[n];
         let one = || (self.exactly_one() && (goes_on(0, "east") || goes_on(1, "west"))).then_some(());
         wait_within(RECOVERY, "exactly one is active, and commits", one);
-        println!("recovered after {:?}: {:?}", since(start), self.stands());
+        println!("recovered after {:?}: {:?}", since(start), self.statuses());
         assert_stays(TTL, "it stays like that", || self.exactly_one());
         // The standby first: nothing moves.
-        let west_is_active = self.stands()[1].as_deref() == Some("active");
+        let west_is_active = self.statuses()[1].as_deref() == Some("active");
         let [first, then] =
             if west_is_active { [&mut self.east, &mut self.west] } else { [&mut self.west, &mut self.east] };
         first.stop();
@@ -96,7 +97,7 @@ impl Stage {
 /// West has the role, and commits.
 #[track_caller]
 fn west_goes_on(stage: &Stage) {
-    wait_within(TTL * 3, "west takes over", || (stage.west.stand().as_deref() == Some("active")).then_some(()));
+    wait_within(TTL * 3, "west takes over", || (stage.west.status().as_deref() == Some("active")).then_some(()));
     let before = stage.commits("west");
     wait_for("west commits", || (stage.commits("west") > before).then_some(()));
 }

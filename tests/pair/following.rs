@@ -37,7 +37,7 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     east.waits_to_say("the config is not valid, the one before stays in force");
     east.waits_to_say("surces");
     // The daemon goes on; whoever calls it needs a valid one.
-    assert_stays(Duration::from_secs(1), "it holds its role", || east.stand().as_deref() == Some("active"));
+    assert_stays(Duration::from_secs(1), "it holds its role", || east.status().as_deref() == Some("active"));
 
     // A role comes.
     fs::write(site.path("runner.toml"), &good).unwrap();
@@ -58,7 +58,7 @@ fn a_config_that_is_not_valid_changes_nothing_and_a_valid_one_is_followed() {
     // It goes: another node can have it at once.
     fs::write(site.path("runner.toml"), &good).unwrap();
     east.signal(Signal::HUP);
-    wait_within(SLACK, "the lease is given up", || {
+    wait_within(SLACK, "the lease is released", || {
         fs::read_to_string(site.path("store/more/live/lease")).unwrap().contains("\"released\":true").then_some(())
     });
     assert_eq!(site.backup("east")["outcome"], "committed");

@@ -57,9 +57,9 @@ fn outage(east: &TestDaemon, cause: &str, away: impl FnOnce(), back: impl FnOnce
     let log = east.log();
     let answers = format!("{cause} answers again");
     assert_eq!(log[before..].matches(&answers).count(), 1, "{log}");
-    let stands = |line: &&str| ["app", "db", "web"].iter().any(|role| line.contains(&format!(" {role}: unknown: ")));
+    let is_status = |line: &&str| ["app", "db", "web"].iter().any(|role| line.contains(&format!(" {role}: unknown: ")));
     let said: Vec<&str> = read(&log[before..end]);
-    let told: Vec<&str> = said.iter().copied().filter(|line| !stands(line)).collect();
+    let told: Vec<&str> = said.iter().copied().filter(|line| !is_status(line)).collect();
     assert!(said.len() - told.len() <= 6, "a role says how it stands when that changes: {said:#?}");
     told.iter().map(|line| (*line).to_owned()).collect()
 }

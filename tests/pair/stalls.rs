@@ -138,7 +138,7 @@ fn a_source_on_a_dead_server_is_left_behind_and_the_node_waits_until_it_is_back(
 
     // A daemon goes on, and ends when it is told to.
     let mut east = TestDaemon::start(&site, "east");
-    east.waits_to_say("something of it cannot be ended");
+    east.waits_to_say("part of it cannot be ended");
     assert!(east.log().contains("made no progress for 3s: last seen walking"), "{}", east.log());
     let start = boottime();
     east.stop();

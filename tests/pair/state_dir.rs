@@ -46,8 +46,8 @@ fn the_state_directory_is_deleted_under_a_daemon() {
         site.node("east").run(["daemon"]).expect(1);
     }
     assert!(east.said("is written again, as node"), "{}", east.log());
-    assert_eq!(east.stand().as_deref(), Some("active"));
-    assert_eq!(west.stand().as_deref(), Some("standby"));
+    assert_eq!(east.status().as_deref(), Some("active"));
+    assert_eq!(west.status().as_deref(), Some("standby"));
     assert_eq!(terms(&site), before, "{:?}", site.records());
     assert!(site.records().iter().all(|record| record["kind"] != "clone"));
     let ended = now();
@@ -97,7 +97,7 @@ fn a_daemon_whose_state_directory_is_another_nodes_stops_and_says_so() {
     assert_eq!(state, "active");
     assert_ne!(now, id);
     assert!(site.records().iter().all(|record| record["kind"] != "clone"));
-    assert_stays(std::time::Duration::from_secs(3), "it works", || again.stand().as_deref() == Some("active"));
+    assert_stays(std::time::Duration::from_secs(3), "it works", || again.status().as_deref() == Some("active"));
 }
 
 #[test]

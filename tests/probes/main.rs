@@ -226,7 +226,7 @@ async fn the_body_must_have_the_text_also_across_its_pieces() {
     let server = Server::start(None).await;
     let wanted = |body| Wanted { body: Some(body), ..Wanted::default() };
     let primary = server.url("/primary");
-    assert_eq!(ask(&primary, wanted("\"role\": \"primary\"")).await, said(Yes, "answered 200 with the text wanted"));
+    assert_eq!(ask(&primary, wanted("\"role\": \"primary\"")).await, said(Yes, "answered 200 with the expected text"));
     let other = "answered 200, but without \"replica\": {\"state\": \"running\", \"role\": \"primary\"}";
     assert_eq!(ask(&primary, wanted("replica")).await, said(No, other));
     // Not a pattern.
@@ -323,7 +323,7 @@ async fn tls_trusts_the_ca_file_and_nobody_else() {
     let url = format!("https://localhost:{}/primary", server.port);
     let with = |ca_file: PathBuf| Wanted { ca_file: Some(ca_file), body: Some("primary"), ..Wanted::default() };
     let trusted = ask(&url, with(dir.path().join("ca.pem"))).await;
-    assert_eq!(trusted, said(Yes, "answered 200 with the text wanted"));
+    assert_eq!(trusted, said(Yes, "answered 200 with the expected text"));
     let seen = server.seen.lock().unwrap().clone();
     assert_eq!(seen, [format!("GET /primary localhost:{} runner/{}", server.port, env!("CARGO_PKG_VERSION"))]);
 

@@ -127,7 +127,7 @@ fn what_a_former_key_holder_puts_before_a_rotation_is_never_the_latest() {
                 assert!(words(&start).contains("all its 64 characters"), "{}", start.stderr);
             }
             let named = salvage(&site, &forged, "forged", &[]).expect(6);
-            assert!(named.stdout.contains("NOTHING VOUCHES FOR THIS SNAPSHOT"), "{}", named.stdout);
+            assert!(named.stdout.contains("THE JOURNAL DOES NOT CONFIRM THIS SNAPSHOT"), "{}", named.stdout);
         }
 
         // Repaired by who knows nothing: what is left out is named, and the role goes on under the new key.

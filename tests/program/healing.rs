@@ -128,7 +128,7 @@ fn an_index_object_that_was_lost_comes_back_from_the_nodes_copy() {
     std::fs::remove_file(site.path("store").join(&index)).unwrap();
     site.write("f9", "another");
     let run = site.node("east").run(["backup", "app", "--rehash"]).expect(0);
-    assert!(words(&run).contains(&format!("the store had lost {index}: it is put back")), "{}", run.stderr);
+    assert!(words(&run).contains(&format!("the store had lost {index}: it is written again")), "{}", run.stderr);
     site.node("north").run(["verify", "app", "--read-data"]).expect(0);
     assert_same(&site.src(), &site.restore(&site.node("north"), "latest", "out"));
 }

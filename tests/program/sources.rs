@@ -250,9 +250,9 @@ fn what_was_read_before_and_cannot_be_read_now_stays_and_is_marked_until_it_can(
 
 #[test]
 fn an_incomplete_snapshot_is_told_and_no_success_is_pinged_for_it() {
-    let hearer = WebhookServer::start(&[]);
+    let webhook = WebhookServer::start(&[]);
     let site = Site::new("");
-    site.config(&format!("{}healthchecks = \"{}/ping\"\n", site.telling(), hearer.url));
+    site.config(&format!("{}healthchecks = \"{}/ping\"\n", site.telling(), webhook.url));
     site.write("file", "content");
     let secret = site.write("secret", "content");
     lower(&site);
@@ -272,7 +272,7 @@ fn an_incomplete_snapshot_is_told_and_no_success_is_pinged_for_it() {
     assert_eq!(told, ["\"incomplete\" \"begun\"", "\"incomplete\" \"over\""]);
     let text = site.told()[0]["text"].as_str().unwrap().to_owned();
     assert!(text.contains("1 file could not be read") && text.contains(secret.to_str().unwrap()), "{text}");
-    let heard = hearer.heard();
+    let heard = webhook.heard();
     let pings: Vec<&str> = heard.iter().map(|(line, _)| line.as_str()).collect();
     let [start, fail, success] = ["GET /ping/start", "POST /ping/fail", "GET /ping"];
     assert_eq!(pings, [start, fail, start, fail, start, success]);

@@ -86,15 +86,15 @@ fn slots_that_nobody_ran_are_told_by_the_next_run() {
 
 #[test]
 fn a_webhook_hears_it_when_it_answers_again_and_holds_nobody_up() {
-    let hearer = WebhookServer::start(&[500]);
+    let server = WebhookServer::start(&[500]);
     let site = Site::new("");
     let webhook = |url: &str| format!("[notify]\nwebhook = \"{url}/hook/s3cret\"\ntimeout = \"1s\"\n");
-    site.config(&webhook(&hearer.url));
+    site.config(&webhook(&server.url));
     site.write("file", "content");
     site.init();
     broken(&site, true);
     let run = site.node("east").run(["backup", "app"]).expect(1);
-    let heard = hearer.heard();
+    let heard = server.heard();
     assert_eq!(heard.len(), 2, "a 500 is not heard, and tried again: {heard:?}");
     assert_eq!(heard[0], heard[1], "the same document");
     assert_eq!(heard[0].0, "POST /hook/s3cret");
@@ -109,18 +109,18 @@ fn a_webhook_hears_it_when_it_answers_again_and_holds_nobody_up() {
     site.backup("east");
     let elapsed = Env::host().clock.boottime().saturating_sub(started);
     assert!(elapsed < Duration::from_secs(30), "{elapsed:?}");
-    site.config(&webhook(&hearer.url));
+    site.config(&webhook(&server.url));
     site.backup("east");
     let phases: Vec<Value> =
-        hearer.heard()[2..].iter().map(|(_, d)| serde_json::from_str::<Value>(d).unwrap()["phase"].clone()).collect();
+        server.heard()[2..].iter().map(|(_, d)| serde_json::from_str::<Value>(d).unwrap()["phase"].clone()).collect();
     assert_eq!(phases, ["over"]);
 }
 
 #[test]
 fn every_runs_begin_and_end_is_pinged() {
-    let hearer = WebhookServer::start(&[]);
+    let server = WebhookServer::start(&[]);
     let site = Site::new("");
-    let lines = site.probed(&format!("[notify]\nhealthchecks = \"{}/ping/{{role}}\"\n", hearer.url));
+    let lines = site.probed(&format!("[notify]\nhealthchecks = \"{}/ping/{{role}}\"\n", server.url));
     site.config(&lines);
     site.write("file", "content");
     site.init();
@@ -129,7 +129,7 @@ fn every_runs_begin_and_end_is_pinged() {
     broken(&site, true);
     site.refused("east", 1);
     site.node("west").run(["backup", "app"]).expect(0);
-    let heard = hearer.heard();
+    let heard = server.heard();
     let requests: Vec<&str> = heard.iter().map(|(request, _)| request.as_str()).collect();
     let expected = ["GET /ping/app/start", "GET /ping/app", "GET /ping/app/start", "POST /ping/app/fail"];
     assert_eq!(requests, expected, "a standby pings nobody");

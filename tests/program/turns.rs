@@ -37,7 +37,7 @@ fn a_run_by_hand_that_requires_to_be_active_moves_no_role() {
     assert_eq!(run["outcome"], "standby", "{run}");
     assert_eq!(site.records().len(), 2, "one takeover, one snapshot");
     let run = site.node("west").run(["backup", "app"]).expect(0);
-    assert!(run.stderr.contains("node east had it last, and this run takes it over"), "{}", run.stderr);
+    assert!(run.stderr.contains("node east had the role last, and this run takes it over"), "{}", run.stderr);
     role(&site.node("west").run(["backup", "app", "--require-active", "--json"]).expect(0));
 }
 

@@ -110,8 +110,8 @@ impl IdlePair {
     pub fn has_lease(&self, role: usize, host: usize) -> bool {
         let name = if role == 0 { "app".to_owned() } else { format!("app{role}") };
         let objects = self.bucket.store().objects();
-        let paper: Value = serde_json::from_slice(&objects[&format!("{name}/live/lease")]).expect("a lease");
-        paper["released"] == false && paper["instance"] == InstanceId([host as u8; 8]).to_string()
+        let record: Value = serde_json::from_slice(&objects[&format!("{name}/live/lease")]).expect("a lease");
+        record["released"] == false && record["instance"] == InstanceId([host as u8; 8]).to_string()
     }
 
     fn start(
@@ -151,7 +151,7 @@ impl IdlePair {
                 truth: Arc::clone(truth),
                 judge: Arc::clone(judge),
             });
-            let voice = Arc::new(SimObserver {
+            let observer = Arc::new(SimObserver {
                 host,
                 life,
                 node: node.id,
@@ -161,7 +161,7 @@ impl IdlePair {
                 truth: Arc::clone(truth),
                 judge: Arc::clone(judge),
             });
-            let runner = NodeContext {
+            let node_context = NodeContext {
                 env: env.clone(),
                 node: node.clone(),
                 instance: InstanceId([host as u8; 8]),
@@ -173,25 +173,29 @@ impl IdlePair {
                 memory: ProcessMemory::default(),
                 inputs: NodeInputs { probes: eyes.clone(), content: Some(eyes) },
             };
-            self.hold(host, runner, settings, role, Arc::clone(&store), voice);
+            self.hold(host, node_context, settings, role, Arc::clone(&store), observer);
         }
     }
 
     fn hold(
         &self,
         host: usize,
-        runner: NodeContext,
+        node_context: NodeContext,
         settings: &Settings,
         role: &RoleSettings,
         store: Arc<dyn Store>,
-        voice: Arc<SimObserver>,
+        observer: Arc<SimObserver>,
     ) {
         let state = Path::new("/var/lib/runner");
-        let teller =
-            AlertDispatcher::new(&NotifySettings::default(), state, runner.env.clone(), Arc::new(SilentAlertFormatter));
-        let (settings, role, teller) = (settings.clone(), role.clone(), Arc::new(teller));
+        let dispatcher = AlertDispatcher::new(
+            &NotifySettings::default(),
+            state,
+            node_context.env.clone(),
+            Arc::new(SilentAlertFormatter),
+        );
+        let (settings, role, dispatcher) = (settings.clone(), role.clone(), Arc::new(dispatcher));
         let prune_interval = Duration::from_hours(23);
-        let hold = RoleTaskConfig { runner, settings, role, store, observer: voice, alerts: teller, prune_interval };
+        let hold = RoleTaskConfig { node_context, settings, role, store, observer, alerts: dispatcher, prune_interval };
         let (keep, stop) = watch::channel(false);
         self.world.start(host, async move {
             daemon::run_role(hold, stop).await;
@@ -215,9 +219,9 @@ impl IdlePair {
     }
 
     /// Of the role with this number: how many nodes work for it, and how many stand by.
-    fn stands(&self, role: usize) -> (usize, usize) {
-        let stands = [1, 2].map(|host| self.truths[role].stand(host, self.world.life(host)));
-        let count = |of: fn(&RoleStatus) -> bool| stands.iter().flatten().filter(|stand| of(stand)).count();
+    fn statuses(&self, role: usize) -> (usize, usize) {
+        let statuses = [1, 2].map(|host| self.truths[role].status(host, self.world.life(host)));
+        let count = |of: fn(&RoleStatus) -> bool| statuses.iter().flatten().filter(|status| of(status)).count();
         (count(|s| matches!(s, RoleStatus::Active { term: Some(_) })), count(|s| matches!(s, RoleStatus::Standby(_))))
     }
 }
@@ -238,7 +242,7 @@ fn idle(roles: usize, lease: LeaseKind) -> RequestCost {
     pair.world.run_until(WARM_UP + COUNTED);
     let after = pair.counts();
     for role in 0..roles {
-        assert_eq!(pair.stands(role), (1, 1), "role {role} of {roles}, {lease:?}");
+        assert_eq!(pair.statuses(role), (1, 1), "role {role} of {roles}, {lease:?}");
     }
     let (writes, lists) = (|c: &RequestCounts| c.put + c.put_if_absent + c.replace, after.list - before.list);
     let writes = writes(&after) - writes(&before);

@@ -48,7 +48,7 @@ struct GroundTruthState {
     files: BTreeMap<Vec<u8>, Bytes>,
     /// On these hosts reading the files does not end.
     hangs: BTreeSet<usize>,
-    stands: BTreeMap<usize, (u64, RoleStatus)>,
+    statuses: BTreeMap<usize, (u64, RoleStatus)>,
     /// Now and then a probe takes seconds.
     probes_are_slow: bool,
     log: Option<Vec<String>>,
@@ -56,10 +56,10 @@ struct GroundTruthState {
 
 impl GroundTruth {
     pub fn new() -> Arc<Self> {
-        let (here, files, stands) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (here, files, statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let hangs = BTreeSet::new();
         Arc::new(Self {
-            state: Mutex::new(GroundTruthState { here, files, hangs, stands, probes_are_slow: true, log: None }),
+            state: Mutex::new(GroundTruthState { here, files, hangs, statuses, probes_are_slow: true, log: None }),
         })
     }
 
@@ -117,8 +117,8 @@ impl GroundTruth {
     }
 
     /// How this process of the host stands, if it has said so.
-    pub fn stand(&self, host: usize, life: u64) -> Option<RoleStatus> {
-        self.state().stands.get(&host).filter(|(of, _)| *of == life).map(|(_, stand)| stand.clone())
+    pub fn status(&self, host: usize, life: u64) -> Option<RoleStatus> {
+        self.state().statuses.get(&host).filter(|(of, _)| *of == life).map(|(_, status)| status.clone())
     }
 
     fn state(&self) -> MutexGuard<'_, GroundTruthState> {
@@ -198,13 +198,13 @@ pub struct SimObserver {
 
 impl SimObserver {
     /// The runner of another process of the same node.
-    pub fn as_instance(&self, runner: &NodeContext, instance: InstanceId) -> NodeContext {
+    pub fn as_instance(&self, node_context: &NodeContext, instance: InstanceId) -> NodeContext {
         let eyes = Arc::new(SimProbes {
             host: self.host,
             life: self.life,
             instance: instance.to_string(),
             eligible: self.eligible,
-            env: runner.env.clone(),
+            env: node_context.env.clone(),
             rng: Mutex::new(self.world.rng()),
             truth: Arc::clone(&self.truth),
             judge: Arc::clone(&self.judge),
@@ -215,7 +215,7 @@ impl SimObserver {
             inputs: surroundings,
             memory: ProcessMemory::default(),
             cancel: CancelToken::new(),
-            ..runner.clone()
+            ..node_context.clone()
         }
     }
 }
@@ -225,12 +225,12 @@ impl DaemonObserver for SimObserver {
         Err("nobody asks for it".into())
     }
 
-    fn status_changed(&self, _: &RoleName, stand: &RoleStatus, _: &[ProbeResult]) {
-        if *stand == RoleStatus::Cloned {
+    fn status_changed(&self, _: &RoleName, status: &RoleStatus, _: &[ProbeResult]) {
+        if *status == RoleStatus::Cloned {
             self.judge.called_clone(&self.node.to_string());
         }
-        self.truth.say(&self.world, || format!("host {}: {stand:?}", self.host));
-        self.truth.state().stands.insert(self.host, (self.life, stand.clone()));
+        self.truth.say(&self.world, || format!("host {}: {status:?}", self.host));
+        self.truth.state().statuses.insert(self.host, (self.life, status.clone()));
     }
 
     fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {

@@ -440,11 +440,11 @@ impl EffectObserver for InvariantChecker {
         };
         if let Some((role, "lease")) = what.key.split_once("/live/")
             && let Some(after) = &what.after
-            && let Ok(paper) = serde_json::from_slice::<Value>(after)
-            && paper["released"] == Value::Bool(false)
+            && let Ok(record) = serde_json::from_slice::<Value>(after)
+            && record["released"] == Value::Bool(false)
         {
             state.in_bucket.insert(role.to_owned());
-            let (role, to) = (role.to_owned(), text_of(&paper["instance"]));
+            let (role, to) = (role.to_owned(), text_of(&record["instance"]));
             drop(guard);
             self.lease_moved(&role, &to);
             return;

@@ -90,7 +90,7 @@ impl SimCluster {
         let settings = setup.settings();
         let role = settings.roles.values().next().expect("there is one").clone();
         let mut rng = world.rng();
-        let repo = make_repository(&bucket, &role.name, setup.seated, &mut rng);
+        let repo = make_repository(&bucket, &role.name, setup.journal_in_etcd, &mut rng);
         registers.registers().tamper(&register::head_name(repo), Some(Bytes::new()));
         let probes = setup.eligible != EligibilityRule::Always;
         // Where the store tells no time, a grace is as long as the clock of the node that prunes says.
@@ -136,30 +136,30 @@ impl SimCluster {
 
     /// Starts the program on a host.
     pub fn start(&mut self, host: usize) {
-        let runner = self.runner(host);
+        let node_context = self.node_context(host);
         let store: Arc<dyn Store> = self.bucket.wire(self.world.process(host));
         let (settings, role) = (self.settings.clone(), self.role.clone());
-        let voice = self.voice(host, &runner);
+        let observer = self.observer(host, &node_context);
         match self.setup.mode {
             LaunchMode::Daemon => {
                 if self.setup.second {
-                    let second = SecondRole::new(&runner, &self.role, Arc::clone(&store), Arc::clone(&voice));
+                    let second = SecondRole::new(&node_context, &self.role, Arc::clone(&store), Arc::clone(&observer));
                     let rng = self.world.rng();
                     self.world.start(host, second.hold(rng));
                 }
-                let teller = AlertDispatcher::new(
+                let dispatcher = AlertDispatcher::new(
                     &NotifySettings::default(),
                     Path::new(STATE_DIR),
-                    runner.env.clone(),
+                    node_context.env.clone(),
                     Arc::new(EmptyAlertFormatter),
                 );
                 let hold = RoleTaskConfig {
-                    runner,
+                    node_context,
                     settings,
                     role,
                     store,
-                    observer: voice,
-                    alerts: Arc::new(teller),
+                    observer,
+                    alerts: Arc::new(dispatcher),
                     prune_interval: PRUNE_INTERVAL,
                 };
                 let (keep, stop) = watch::channel(false);
@@ -170,18 +170,18 @@ impl SimCluster {
             }
             LaunchMode::Cron => {
                 let random = Mutex::new(self.world.rng());
-                self.world.start(host, run_cron(runner, settings, role, store, voice, random));
+                self.world.start(host, run_cron(node_context, settings, role, store, observer, random));
             }
         }
     }
 
     /// Runs something of the program by hand on a host, in a process of its own that shares the host's disk.
     pub fn prune(&mut self, host: usize) {
-        let (runner, settings, role) = (self.runner(host), self.settings.clone(), self.role.clone());
+        let (node_context, settings, role) = (self.node_context(host), self.settings.clone(), self.role.clone());
         let store: Arc<dyn Store> = self.bucket.wire(self.world.process(host));
         let (truth, world) = (Arc::clone(&self.truth), self.world.process(host).world);
         self.world.start(host, async move {
-            let done = prune::run(&runner, &settings, &role, async || Ok(store)).await;
+            let done = prune::run(&node_context, &settings, &role, async || Ok(store)).await;
             truth.say(&world, || format!("host {host}: pruned by hand: {}", pruned(&done)));
         });
     }
@@ -189,41 +189,41 @@ impl SimCluster {
     /// A timer on this host looks whether a slot is due, so many times, each time as a process of its own; nothing is: the role is paused
     /// meanwhile. Then there are a few slots, and then it does that again.
     pub fn look_often(&mut self, host: usize, looks: u32) {
-        let (runner, settings, role) = (self.runner(host), self.settings.clone(), self.role.clone());
+        let (node_context, settings, role) = (self.node_context(host), self.settings.clone(), self.role.clone());
         let store: Arc<dyn Store> = self.bucket.wire(self.world.process(host));
-        let voice = self.voice(host, &runner);
+        let observer = self.observer(host, &node_context);
         let mut random = self.world.rng();
         self.world.start(host, async move {
             for _ in 0..2 {
-                retry_operation(&runner, &role, &store, OperatorAction::Pause).await;
+                retry_operation(&node_context, &role, &store, OperatorAction::Pause).await;
                 for _ in 0..looks {
                     let instance = InstanceId(random.next().to_le_bytes());
-                    run_once_if_due(&voice, &runner, instance, &settings, &role, &store).await;
-                    runner.env.sleep(LOOK).await;
+                    run_once_if_due(&observer, &node_context, instance, &settings, &role, &store).await;
+                    node_context.env.sleep(LOOK).await;
                 }
-                retry_operation(&runner, &role, &store, OperatorAction::Resume).await;
-                runner.env.sleep(BETWEEN_LOOKS).await;
+                retry_operation(&node_context, &role, &store, OperatorAction::Resume).await;
+                node_context.env.sleep(BETWEEN_LOOKS).await;
             }
-            voice.truth.say(&voice.world, || format!("host {host}: looked {looks} times, twice"));
+            observer.truth.say(&observer.world, || format!("host {host}: looked {looks} times, twice"));
         });
     }
 
     /// What an operator says on a host.
     pub fn operate(&mut self, host: usize, act: OperatorAction) {
-        let (runner, role) = (self.runner(host), self.role.clone());
+        let (node_context, role) = (self.node_context(host), self.role.clone());
         let store: Arc<dyn Store> = self.bucket.wire(self.world.process(host));
         let (truth, world) = (Arc::clone(&self.truth), self.world.process(host).world);
         self.world.start(host, async move {
             // A person tries again.
             for _ in 0..20 {
-                let done = operate(&runner, &role, Arc::clone(&store), act).await;
+                let done = operate(&node_context, &role, Arc::clone(&store), act).await;
                 truth.say(&world, || {
                     format!("host {host}: {act:?}: {}", done.as_ref().map_or_else(Clone::clone, |()| "done".to_owned()))
                 });
                 if done.is_ok() {
                     return;
                 }
-                runner.env.sleep(Duration::from_secs(10)).await;
+                node_context.env.sleep(Duration::from_secs(10)).await;
             }
         });
     }
@@ -241,13 +241,13 @@ impl SimCluster {
         &self.settings
     }
 
-    fn runner(&mut self, host: usize) -> NodeContext {
+    fn node_context(&mut self, host: usize) -> NodeContext {
         let env: Env = self.world.env(host);
         let process = self.world.process(host);
         let instance = InstanceId(self.rng.next().to_le_bytes());
         let node = WriterNode { id: self.ids[&host], name: format!("node{host}") };
         let mut sessions = LeaseSessions::default();
-        if self.setup.seated {
+        if self.setup.journal_in_etcd {
             sessions = sessions.with_journal_access(JournalAccess::with(self.registers.wire(process.clone())));
         }
         if self.setup.lease == LeaseKind::Etcd {
@@ -280,12 +280,12 @@ impl SimCluster {
         }
     }
 
-    fn voice(&self, host: usize, runner: &NodeContext) -> Arc<SimObserver> {
+    fn observer(&self, host: usize, node_context: &NodeContext) -> Arc<SimObserver> {
         Arc::new(SimObserver {
             host,
             life: self.world.life(host),
-            node: runner.node.id,
-            instance: runner.instance.to_string(),
+            node: node_context.node.id,
+            instance: node_context.instance.to_string(),
             eligible: self.setup.eligible,
             world: self.world.process(host).world,
             truth: Arc::clone(&self.truth),
@@ -301,19 +301,19 @@ struct SecondRole {
     store: Arc<dyn Store>,
     me: LeaseHolder,
     processes: ProcessObjects,
-    voice: Arc<SimObserver>,
+    observer: Arc<SimObserver>,
 }
 
 impl SecondRole {
-    fn new(runner: &NodeContext, role: &RoleSettings, store: Arc<dyn Store>, voice: Arc<SimObserver>) -> Self {
-        let (node, instance) = (runner.node.clone(), runner.instance);
+    fn new(node_context: &NodeContext, role: &RoleSettings, store: Arc<dyn Store>, observer: Arc<SimObserver>) -> Self {
+        let (node, instance) = (node_context.node.clone(), node_context.instance);
         Self {
-            env: runner.env.clone(),
+            env: node_context.env.clone(),
             role: RoleSettings { name: SECOND.parse().expect("a name"), ..role.clone() },
             store,
             me: LeaseHolder { node: node.id, label: node.name, instance },
-            processes: runner.leases.processes().clone(),
-            voice,
+            processes: node_context.leases.processes().clone(),
+            observer,
         }
     }
 
@@ -323,7 +323,7 @@ impl SecondRole {
     }
 
     fn say(&self, what: &str, of: impl std::fmt::Debug) {
-        let SimObserver { host, truth, world, instance, .. } = &*self.voice;
+        let SimObserver { host, truth, world, instance, .. } = &*self.observer;
         truth.say(world, || format!("host {host} ({instance}): {what} {SECOND}: {of:?}"));
     }
 
@@ -336,13 +336,13 @@ impl SecondRole {
                 Some(LeaseReply::Held(grant)) => {
                     let keeper = LeaseKeepAlive::start(lease, grant, &self.env);
                     self.say("has", grant);
-                    let who = (self.voice.host, self.voice.life);
-                    self.voice.judge.works(SECOND, who, &self.me.instance.to_string(), keeper.deadline());
+                    let who = (self.observer.host, self.observer.life);
+                    self.observer.judge.works(SECOND, who, &self.me.instance.to_string(), keeper.deadline());
                     let ends = self.env.clock.boottime() + rng.time(Duration::from_secs(1), SECOND_HOLDS);
                     let mut lost = None;
                     while lost.is_none() && self.env.clock.boottime() < ends {
                         lost = self.env.timeout(SECOND_LOOKS, keeper.lost()).await;
-                        self.voice.judge.works(SECOND, who, &self.me.instance.to_string(), keeper.deadline());
+                        self.observer.judge.works(SECOND, who, &self.me.instance.to_string(), keeper.deadline());
                     }
                     self.say("ends", lost);
                     keeper.release().await;
@@ -365,18 +365,18 @@ pub enum OperatorAction {
 }
 
 async fn operate(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     store: Arc<dyn Store>,
     act: OperatorAction,
 ) -> Result<(), String> {
     let repository = Repository::open(store, &role.name, &role.key).await.map_err(|e| e.to_string())?;
     let operator = OperatorContext {
-        node: runner.node.clone(),
-        instance: runner.instance,
-        env: &runner.env,
-        state_dir: Some(&runner.state_dir),
-        seats: runner.leases.seats().clone(),
+        node: node_context.node.clone(),
+        instance: node_context.instance,
+        env: &node_context.env,
+        state_dir: Some(&node_context.state_dir),
+        journal_access: node_context.leases.journal_access().clone(),
     };
     let done = match act {
         // Which node the probes speak for is the story's own affair.
@@ -390,55 +390,57 @@ async fn operate(
 }
 
 /// A person tries again.
-async fn retry_operation(runner: &NodeContext, role: &RoleSettings, store: &Arc<dyn Store>, act: OperatorAction) {
+async fn retry_operation(node_context: &NodeContext, role: &RoleSettings, store: &Arc<dyn Store>, act: OperatorAction) {
     for _ in 0..20 {
-        if operate(runner, role, Arc::clone(store), act).await.is_ok() {
+        if operate(node_context, role, Arc::clone(store), act).await.is_ok() {
             return;
         }
-        runner.env.sleep(Duration::from_secs(10)).await;
+        node_context.env.sleep(Duration::from_secs(10)).await;
     }
 }
 
 /// A one-shot run for the due slot, if there is one, as a process of its own.
 async fn run_once_if_due(
-    voice: &SimObserver,
-    runner: &NodeContext,
+    observer: &SimObserver,
+    node_context: &NodeContext,
     instance: InstanceId,
     settings: &Settings,
     role: &RoleSettings,
     store: &Arc<dyn Store>,
 ) {
-    let runner = voice.as_instance(runner, instance);
-    let voice = SimObserver { instance: instance.to_string(), ..voice.clone() };
+    let node_context = observer.as_instance(node_context, instance);
+    let observer = SimObserver { instance: instance.to_string(), ..observer.clone() };
     let request = BackupRequest { scheduled: true, ..BackupRequest::default() };
     let store = Arc::clone(store);
-    match run::backup(&runner, settings, role, async move || Ok(store), request, &|_, _| {}).await {
-        Ok((report, reason)) => voice.run_ended(&voice.with_reason_text(&report, reason.as_ref())),
-        Err(error) => voice.work_failed(&role.name, &error),
+    match run::backup(&node_context, settings, role, async move || Ok(store), request, &|_, _| {}).await {
+        Ok((report, reason)) => observer.run_ended(&observer.with_reason_text(&report, reason.as_ref())),
+        Err(error) => observer.work_failed(&role.name, &error),
     }
 }
 
 /// A cron line: every twenty seconds, each time a process of its own, never two at once.
 async fn run_cron(
-    runner: NodeContext,
+    node_context: NodeContext,
     settings: Settings,
     role: RoleSettings,
     store: Arc<dyn Store>,
-    voice: Arc<SimObserver>,
+    observer: Arc<SimObserver>,
     random: Mutex<Rng>,
 ) {
     let mut runs = 0_u32;
     loop {
         let instance = InstanceId(random.lock().unwrap_or_else(PoisonError::into_inner).next().to_le_bytes());
-        run_once_if_due(&voice, &runner, instance, &settings, &role, &store).await;
+        run_once_if_due(&observer, &node_context, instance, &settings, &role, &store).await;
         runs += 1;
         if runs.is_multiple_of(5) {
-            let runner = voice.as_instance(&runner, instance);
+            let node_context = observer.as_instance(&node_context, instance);
             let store = Arc::clone(&store);
-            let done = prune::run(&runner, &settings, &role, async || Ok(store)).await;
-            voice.truth.say(&voice.world, || format!("host {}: pruned by cron: {}", voice.host, pruned(&done)));
+            let done = prune::run(&node_context, &settings, &role, async || Ok(store)).await;
+            observer
+                .truth
+                .say(&observer.world, || format!("host {}: pruned by cron: {}", observer.host, pruned(&done)));
         }
-        runner.env.sleep(CRON).await;
+        node_context.env.sleep(CRON).await;
     }
 }
 

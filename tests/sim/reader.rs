@@ -120,7 +120,7 @@ impl FormatReader {
         };
         let content = frame.slice(place.at..place.at + place.len);
         if hex::encode(blake3::keyed_hash(&self.chunk_key, &content).as_bytes()) != id {
-            return Err(format!("chunk {id} in pack {} has another content", place.pack));
+            return Err(format!("chunk {id} in pack {} has content that does not match its name", place.pack));
         }
         Ok(content)
     }

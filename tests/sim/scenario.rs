@@ -311,7 +311,7 @@ impl Scenario {
     }
 
     fn has_etcd(&self) -> bool {
-        self.cluster.setup.lease == LeaseKind::Etcd || self.cluster.setup.seated
+        self.cluster.setup.lease == LeaseKind::Etcd || self.cluster.setup.journal_in_etcd
     }
 
     pub fn act(&mut self, action: ScenarioAction) {
@@ -532,7 +532,7 @@ impl Scenario {
     fn active(&self) -> Vec<usize> {
         let SimCluster { world, truth, setup, .. } = &self.cluster;
         let is_active =
-            |host: &usize| matches!(truth.stand(*host, world.life(*host)), Some(RoleStatus::Active { term: Some(_) }));
+            |host: &usize| matches!(truth.status(*host, world.life(*host)), Some(RoleStatus::Active { term: Some(_) }));
         (1..=setup.nodes).filter(is_active).collect()
     }
 
@@ -541,14 +541,14 @@ impl Scenario {
         let SimCluster { world, truth, judge, setup, .. } = &self.cluster;
         let mut wrong = Vec::new();
         if setup.mode == LaunchMode::Daemon {
-            let stands = (1..=setup.nodes).map(|host| (host, truth.stand(host, world.life(host))));
+            let statuses = (1..=setup.nodes).map(|host| (host, truth.status(host, world.life(host))));
             let active = self.active();
             let right = match setup.eligible {
                 EligibilityRule::Always => active.len() == 1,
                 EligibilityRule::Vip | EligibilityRule::NotAway => active == [home],
             };
             if !right {
-                wrong.push(format!("the role is on host {home}; {:?}", stands.collect::<Vec<_>>()));
+                wrong.push(format!("the role is on host {home}; {:?}", statuses.collect::<Vec<_>>()));
             }
         }
         let committed = judge.slots();

@@ -19,7 +19,7 @@ fn setups() -> [ClusterSetup; 5] {
     [
         PAIR,
         ClusterSetup { lease: LeaseKind::Bucket, second: true, ..PAIR },
-        ClusterSetup { lease: LeaseKind::Etcd, seated: true, ..PAIR },
+        ClusterSetup { lease: LeaseKind::Etcd, journal_in_etcd: true, ..PAIR },
         ClusterSetup { mode: LaunchMode::Cron, ..PAIR },
         ClusterSetup { lease: LeaseKind::Bucket, mode: LaunchMode::Cron, eligible: EligibilityRule::Always, ..PAIR },
     ]

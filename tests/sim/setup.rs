@@ -50,7 +50,7 @@ pub struct ClusterSetup {
     pub mode: LaunchMode,
     pub lease: LeaseKind,
     /// The journal has its head in etcd.
-    pub seated: bool,
+    pub journal_in_etcd: bool,
     pub eligible: EligibilityRule,
     pub holder_continues: bool,
     pub keep: u32,
@@ -75,7 +75,7 @@ impl ClusterSetup {
             nodes: 2 + usize::from(rng.chance(300)),
             mode,
             lease,
-            seated: lease != LeaseKind::Bucket && rng.chance(350),
+            journal_in_etcd: lease != LeaseKind::Bucket && rng.chance(350),
             eligible,
             holder_continues: rng.chance(300),
             keep: 1 + rng.below(3) as u32,
@@ -98,7 +98,7 @@ impl ClusterSetup {
             EligibilityRule::Vip => "eligible = { vip = \"192.0.2.1\" }",
             EligibilityRule::NotAway => "eligible = { not = { command = [\"/away\"] } }",
         };
-        let unreachable = if self.holder_continues && !self.seated { "holder_continues" } else { "stop" };
+        let unreachable = if self.holder_continues && !self.journal_in_etcd { "holder_continues" } else { "stop" };
         let text = format!(
             "[store]\nurl = \"file:///sim\"\nencryption = \"none\"\n\
              [role.app]\n{eligible}\nlease = \"{lease}\"\nsources = [\"/srv\"]\nevery = \"{}s\"\njitter = \"0s\"\n\
@@ -119,14 +119,14 @@ impl ClusterSetup {
 
 /// What `init` makes, without its proof: a repository that is not encrypted, so that whoever checks reads it with nothing but the
 /// bytes.
-pub fn make_repository(bucket: &SimBucket, role: &RoleName, seated: bool, rng: &mut Rng) -> RepoId {
+pub fn make_repository(bucket: &SimBucket, role: &RoleName, journal_in_etcd: bool, rng: &mut Rng) -> RepoId {
     let mut key = [7; 32];
     key[..8].copy_from_slice(&rng.next().to_le_bytes());
     let mut repo = [3; 16];
     repo[..8].copy_from_slice(&rng.next().to_le_bytes());
     let (repo, master) = (RepoId(repo), RepositoryKey::new(key));
     let keys = DerivedKeys::new(Cipher::None, repo, role.clone(), master.clone());
-    let journal = if seated { JournalLocation::Etcd { cluster: CLUSTER } } else { JournalLocation::Bucket };
+    let journal = if journal_in_etcd { JournalLocation::Etcd { cluster: CLUSTER } } else { JournalLocation::Bucket };
     let format = RepositoryFormat {
         v: format::VERSION,
         role: role.clone(),

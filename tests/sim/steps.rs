@@ -14,7 +14,7 @@ pub const PAIR: ClusterSetup = ClusterSetup {
     nodes: 2,
     mode: LaunchMode::Daemon,
     lease: LeaseKind::None,
-    seated: false,
+    journal_in_etcd: false,
     eligible: EligibilityRule::Vip,
     holder_continues: false,
     keep: 2,
@@ -28,8 +28,8 @@ const SETUPS: [ClusterSetup; 7] = [
     ClusterSetup { lease: LeaseKind::Bucket, ..PAIR },
     ClusterSetup { lease: LeaseKind::Bucket, second: true, ..PAIR },
     ClusterSetup { lease: LeaseKind::Etcd, ..PAIR },
-    ClusterSetup { lease: LeaseKind::Etcd, seated: true, ..PAIR },
-    ClusterSetup { seated: true, ..PAIR },
+    ClusterSetup { lease: LeaseKind::Etcd, journal_in_etcd: true, ..PAIR },
+    ClusterSetup { journal_in_etcd: true, ..PAIR },
     ClusterSetup { lease: LeaseKind::Bucket, mode: LaunchMode::Cron, ..PAIR },
 ];
 

@@ -226,7 +226,7 @@ async fn a_lock_whose_place_somebody_keeps_is_named_and_what_is_in_it_stays() {
     plant("full directory", &lock, root.path());
     let error = store.replace("k", NEW, &version).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::NotAnObject, "{error}");
-    assert!(error.to_string().contains("a directory stands in its place"), "{error}");
+    assert!(error.to_string().contains("a directory is in its place"), "{error}");
     assert!(error.key.as_deref().is_some_and(|key| key.ends_with(LOCK_NAME)), "{error}");
     assert_eq!(store.put("k", NEW).await.unwrap_err().kind, StoreErrorKind::NotAnObject);
     assert_eq!(store.get("k", SizeLimit::LIVE).await.unwrap(), BODY);
@@ -242,7 +242,7 @@ async fn a_file_in_the_place_of_a_directory_is_named_by_whoever_writes_there() {
         let errors = [store.put(key, BODY).await.unwrap_err(), store.put_if_absent(key, BODY).await.unwrap_err()];
         for error in errors {
             assert_eq!((error.kind, error.key.as_deref()), (StoreErrorKind::NotAnObject, Some(key)), "{error}");
-            assert!(error.to_string().contains("no directory stands where a directory"), "{error}");
+            assert!(error.to_string().contains("no directory is where a directory"), "{error}");
         }
     }
     assert_eq!(files_in(root.path()), 1, "no temporary files");

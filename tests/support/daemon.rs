@@ -73,9 +73,9 @@ impl TestDaemon {
 
     /// The same, and it stands in some way for the role when this returns.
     #[track_caller]
-    pub fn settled(site: &Site, name: &str, stand: &str) -> Self {
+    pub fn settled(site: &Site, name: &str, status: &str) -> Self {
         let daemon = Self::start(site, name);
-        daemon.waits_to_be(stand);
+        daemon.waits_to_be(status);
         daemon
     }
 
@@ -97,7 +97,7 @@ impl TestDaemon {
     }
 
     /// How it stands for `app` by its own last word: `active`, `standby`, `unknown`, `CONFLICT` or `paused`.
-    pub fn stand(&self) -> Option<String> {
+    pub fn status(&self) -> Option<String> {
         const WORDS: [&str; 5] = ["active", "standby", "unknown", "CONFLICT", "paused"];
         let word = |line: &str| {
             let (_, text) = line.split_once(" app: ")?;
@@ -109,15 +109,15 @@ impl TestDaemon {
     }
 
     #[track_caller]
-    pub fn waits_to_be(&self, stand: &str) {
-        self.stands_within(PATIENCE, stand);
+    pub fn waits_to_be(&self, status: &str) {
+        self.stands_within(PATIENCE, status);
     }
 
     #[track_caller]
-    pub fn stands_within(&self, limit: Duration, stand: &str) {
+    pub fn stands_within(&self, limit: Duration, status: &str) {
         let start = boottime();
-        while self.stand().as_deref() != Some(stand) {
-            assert!(since(start) < limit, "{} is not {stand} within {limit:?}:\n{}", self.name, self.log());
+        while self.status().as_deref() != Some(status) {
+            assert!(since(start) < limit, "{} is not {status} within {limit:?}:\n{}", self.name, self.log());
             thread::sleep(POLL);
         }
     }

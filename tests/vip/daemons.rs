@@ -86,8 +86,8 @@ fn duty_follows_the_address_and_a_doubled_one_is_told_once() {
     wait_for("it is told", || (!stage.conflicts().is_empty()).then_some(()));
     stage.waits_for_commits(West, 1);
     assert_stays(DOUBLED, "one works, and the other one does not", || {
-        let stands = stage.daemons.each_ref().map(TestDaemon::stand);
-        stands == [Some("CONFLICT".to_owned()), Some("active".to_owned())] && stage.commits(East) == before
+        let statuses = stage.daemons.each_ref().map(TestDaemon::status);
+        statuses == [Some("CONFLICT".to_owned()), Some("active".to_owned())] && stage.commits(East) == before
     });
     assert_eq!(stage.conflicts(), ["east begun"], "one alert from the pair");
 

@@ -76,7 +76,7 @@ fn a_standby_waits_for_a_sign_of_life_of_the_holder() {
     assert_eq!(
         ledger.resolve(&role(), AlertKind::Missed, &[], "west", at(80)).len(),
         1,
-        "who told it tells that it is over"
+        "the node that reported it reports its end"
     );
 }
 
@@ -84,8 +84,16 @@ fn a_standby_waits_for_a_sign_of_life_of_the_holder() {
 fn of_a_pair_that_lives_only_the_holder_tells() {
     let (mut holder, mut other) = (AlertLedger::default(), AlertLedger::default());
     assert_eq!(told(&mut holder, AlertKind::Anomaly, ReporterStatus::Holder, 0, 60), [(0, AlertPhase::Begun)]);
-    assert_eq!(told(&mut other, AlertKind::Anomaly, standby(7), 0, 24 * 60), [], "whoever wrote a record lived then");
-    assert_eq!(other.resolve(&role(), AlertKind::Anomaly, &[], "west", at(70)), [], "who did not tell it says nothing");
+    assert_eq!(
+        told(&mut other, AlertKind::Anomaly, standby(7), 0, 24 * 60),
+        [],
+        "the writer of a record was alive then"
+    );
+    assert_eq!(
+        other.resolve(&role(), AlertKind::Anomaly, &[], "west", at(70)),
+        [],
+        "a node that did not report it does not report its end"
+    );
 }
 
 #[test]
@@ -116,18 +124,18 @@ fn it_outlives_its_process() {
 #[test]
 fn a_letter_is_tried_by_one_process_at_a_time_and_not_for_ever() {
     let mut ledger = AlertLedger::default();
-    let letters = ledger.enqueue("document", &["command", "webhook"], at(30));
-    assert_eq!(letters.len(), 2);
-    assert_eq!(ledger.claim(&["command", "webhook"], at(1), at(31)), [], "somebody sees to them");
-    ledger.note_delivered(letters[0].id);
-    ledger.unclaim(&[letters[1].id], at(2));
+    let messages = ledger.enqueue("document", &["command", "webhook"], at(30));
+    assert_eq!(messages.len(), 2);
+    assert_eq!(ledger.claim(&["command", "webhook"], at(1), at(31)), [], "another process sends them");
+    ledger.note_delivered(messages[0].id);
+    ledger.unclaim(&[messages[1].id], at(2));
     let claimed = ledger.claim(&["command", "webhook"], at(2), at(32));
-    assert_eq!(claimed.iter().map(|l| l.id).collect::<Vec<_>>(), [letters[1].id]);
-    let pauses: Vec<u64> = std::iter::from_fn(|| ledger.note_failed(letters[1].id)).map(|p| p.as_secs()).collect();
+    assert_eq!(claimed.iter().map(|l| l.id).collect::<Vec<_>>(), [messages[1].id]);
+    let pauses: Vec<u64> = std::iter::from_fn(|| ledger.note_failed(messages[1].id)).map(|p| p.as_secs()).collect();
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60]);
     assert_eq!(ledger.claim(&["command", "webhook"], at(99), at(100)), [], "given up");
     let gone = ledger.enqueue("document", &["webhook"], at(0));
-    assert_eq!(ledger.claim(&["command"], at(1), at(2)), [], "nobody is told that way any more");
+    assert_eq!(ledger.claim(&["command"], at(1), at(2)), [], "that channel is no longer configured");
     assert_eq!(ledger.note_failed(gone[0].id), None);
 }
 
@@ -157,10 +165,10 @@ fn what_was_noted_while_the_clock_was_ahead_holds_nothing_up() {
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day)).is_none());
     assert!(ledger.raise(event(AlertKind::PausedTooLong, day), standby(3), at(day + 2)).is_some());
     // A message that a process claimed then is free.
-    let [letter] = &ledger.enqueue("{}", &["webhook"], at(year + 30))[..] else { panic!("one letter") };
+    let [message] = &ledger.enqueue("{}", &["webhook"], at(year + 30))[..] else { panic!("one message") };
     assert_eq!(
         ledger.claim(&["webhook"], at(day), at(day + 30)),
-        [OutboxMessage { claimed: at(day + 30), ..letter.clone() }]
+        [OutboxMessage { claimed: at(day + 30), ..message.clone() }]
     );
     assert_eq!(ledger.claim(&["webhook"], at(day + 1), at(day + 31)), []);
 }

@@ -9,7 +9,7 @@ use crate::cli::terminal;
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Set up", &["config", "init", "key"]),
     ("Back up", &["backup", "daemon", "exec", "is-active", "prune"]),
-    ("See how it stands", &["whoami", "status", "audit", "verify"]),
+    ("Show the state", &["whoami", "status", "audit", "verify"]),
     ("Look inside and restore", &["snapshots", "ls", "cat", "find", "diff", "restore"]),
     ("Operate and repair", &["takeover", "pause", "resume", "journal", "repair"]),
     ("Other", &["completions", "man", "help"]),

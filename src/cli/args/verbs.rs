@@ -289,12 +289,12 @@ pub enum KeyCommand {
     Add(KeyAddArgs),
     /// Stop a key file or passphrase from unlocking the repository
     ///
-    /// The key opens nothing from now on. It shuts nobody out who had it before: the repository key that it gave out stays the
-    /// same, and a person who kept that, or a copy of the slot, can still read the backups, also those that are made from now on.
+    /// The key opens nothing from now on. It does not shut out a person who had it before: the repository key stays the
+    /// same, and a person who kept it, or a copy of the slot, can still read the backups, also those that are made from now on.
     /// Against such a person `runner key rotate` protects what is written from then on.
     #[command(after_help = "Example: runner key remove app 3f2a91c04be07d15")]
     Remove(KeyRemoveArgs),
-    /// Write from now on under a new repository key
+    /// Write new data under a new repository key
     ///
     /// For when a key was seen by a person who should not have it. What is written from now on does not open with the old key, and
     /// records that are made with it are refused. What was written before stays as it is: the new key opens it too, and so does the
@@ -425,16 +425,16 @@ pub enum JournalCommand {
     /// List the newest records: takeovers, snapshots, operators' acts
     #[command(after_help = "Example: runner journal show app --last 5")]
     Show(JournalShowArgs),
-    /// Go on from the store's last record when etcd has lost the head
-    #[command(after_help = "Takes the role over on this node. Does nothing where the head is sound. First see\n\
-        to it that no node writes through another etcd that still has the head.\n\n\
+    /// Continue from the store's last record when etcd has lost the head
+    #[command(after_help = "Takes the role over on this node. Does nothing where the head is sound. First make\n\
+        sure that no node writes through another etcd that still has the head.\n\n\
         Example: runner journal adopt app")]
     Adopt(RoleArgs),
-    /// Say that what is dated beyond the present was dated by a wrong clock
+    /// Correct dates beyond the present, which a wrong clock has written
     #[command(after_help = "Snapshots from beyond the present are dated now, so that retention counts\n\
         them. What they committed stays committed, and closes no other slot. Does\n\
-        nothing where all dates are past, nor where this node's clock is more likely\n\
-        to be the wrong one: first see to it that it is right.\n\n\
+        nothing if all dates are past, or if this node's clock is more likely to be\n\
+        wrong: first make sure that it is right.\n\n\
         Example: runner journal amend app")]
     Amend(AmendArgs),
 }

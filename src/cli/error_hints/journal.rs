@@ -22,22 +22,25 @@ pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
                  --dry-run' tells what is left.",
         ),
         JournalError::Unvouched(_) => failed(
-            "keep the store as it is and find out who changed it. 'runner repair ROLE --dry-run' tells what is left: first on a node that \
-             remembers the journal. A snapshot whose whole ID you know from before is written by 'runner restore ROLE --salvage --snapshot ID'.",
+            "keep the store as it is and find out who changed it. 'runner repair ROLE --dry-run' tells what is left: \
+             run it first on a node that remembers the journal. 'runner restore ROLE --salvage --snapshot ID' writes \
+             a snapshot whose whole ID you noted before.",
         ),
         JournalError::RolledBack { .. } => failed(
-            "if this is a copy of the store, or a mount of an older one, mount the other or name it in the config: the url below [store]. \
-             Else keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
-             again. What is left can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). Only if what is lost is lost \
-             for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
+            "if this is a copy of the store, or an older one is mounted, mount the right one or name it in the \
+             config: the url below [store]. Otherwise keep the store as it is, find out who rolled it back, and \
+             compare it with another copy, before anything is written to it again. What is left can be read: name a \
+             snapshot by its ID ('runner snapshots ROLE' lists them). Only if what is lost is lost for good, 'runner \
+             repair ROLE' lets the journal continue: run it with --dry-run first.",
         ),
         JournalError::Rotated { .. } => failed(
             "put the new key where the config says, or name it with --key-file. What was written before can be read with this one: name a \
              snapshot by its ID ('runner snapshots ROLE' lists them).",
         ),
         JournalError::OlderThanKey { .. } => failed(
-            "keep the store as it is, find out who rolled it back, and compare it with another copy, before anything is written to it \
-             again. Only if what is lost is lost for good, 'runner repair ROLE' lets the journal go on: first with --dry-run.",
+            "keep the store as it is, find out who rolled it back, and compare it with another copy, before anything \
+             is written to it again. Only if what is lost is lost for good, 'runner repair ROLE' lets the journal \
+             continue: run it with --dry-run first.",
         ),
         JournalError::Seat(error) => etcd_head(error),
         JournalError::Register(error) => register(error),
@@ -46,8 +49,8 @@ pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
              nothing else. Only when it is clear that the store is right, 'runner journal adopt ROLE' goes on from its last record.",
         ),
         JournalError::HeadConflict(_) => failed(
-            "the store has every backup, and restoring needs nothing else. Bring the etcd back that has the newest head; if there \
-             is none, 'runner journal adopt ROLE' lets the journal go on from the store's last record.",
+            "the store has every backup, and restoring needs nothing else. Bring back the etcd that has the newest \
+             head; if there is none, 'runner journal adopt ROLE' continues the journal from the store's last record.",
         ),
     }
 }
@@ -83,8 +86,8 @@ pub(super) fn register(error: &RegisterError) -> ErrorPolicy {
         RegisterError::Refused(why) if why.contains("authentication is not enabled") => {
             failed("remove user and password_file from [etcd], or enable etcd's authentication.")
         }
-        RegisterError::Refused(_) => failed(
-            "see what etcd says: who may write there, how much space it has (alarms), how large a request may be.",
-        ),
+        RegisterError::Refused(_) => {
+            failed("check in etcd who may write, how much space is left (alarms), and how large a request may be.")
+        }
     }
 }

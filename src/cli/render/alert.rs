@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::alert::event::{AlertEvent, AlertKind, AlertNotification, AlertPhase, COMMAND, FailureCause};
 use crate::cli::units;
+use crate::job::report::ADVICE;
 
 /// The sentence for an alert.
 pub fn text(notice: &AlertNotification, zone: &TimeZone) -> String {
@@ -13,18 +14,18 @@ pub fn text(notice: &AlertNotification, zone: &TimeZone) -> String {
     let since = units::minute(notice.since, zone);
     match notice.phase {
         AlertPhase::Begun => format!("{role}: {}", what(&notice.event, zone)),
-        AlertPhase::Lasts => format!("{role}: since {since}, and still so: {}", what(&notice.event, zone)),
+        AlertPhase::Lasts => format!("{role}: ongoing since {since}: {}", what(&notice.event, zone)),
         AlertPhase::Over => {
             let over = match kind {
                 AlertKind::Failed | AlertKind::Fenced => "is backed up again",
                 AlertKind::Missed => "a slot is committed again",
                 AlertKind::Conflict => "no longer in conflict",
-                AlertKind::Clone => "its twin is no longer seen",
-                AlertKind::Drift => "the nodes are configured alike again",
+                AlertKind::Clone => "no second node with its identity is seen any more",
+                AlertKind::Drift => "the nodes have the same config and version again",
                 AlertKind::ClockOff => "its clock is right again",
                 AlertKind::PausedTooLong => "no longer paused",
                 AlertKind::Incomplete if notice.event.cause == Some(FailureCause::EmptySource) => {
-                    "a snapshot has something of every source again"
+                    "a snapshot has files of every source again"
                 }
                 AlertKind::Incomplete => "a snapshot is complete again",
                 AlertKind::Lost => "no snapshot needs what is lost any more",
@@ -87,7 +88,7 @@ fn what(event: &AlertEvent, zone: &TimeZone) -> String {
                 "hole" => format!("a journal record is missing{behind}"),
                 _ => format!("a journal record cannot be used{behind}"),
             };
-            format!("{odd}. 'runner audit' tells more")
+            format!("{odd}. {ADVICE}'runner audit' tells more")
         }
         AlertKind::Incomplete if event.cause == Some(FailureCause::EmptySource) => {
             let sources = units::counted(count, "source or dump", "sources or dumps");
@@ -102,8 +103,8 @@ fn what(event: &AlertEvent, zone: &TimeZone) -> String {
         AlertKind::Lost => {
             let files = units::counted(count, "file", "files");
             format!(
-                "{files} of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by \
-                 {node}). 'runner verify {}' names them",
+                "{files} of earlier snapshots cannot be restored: the content is lost in the store, and the source \
+                 is gone (seen by {node}). {ADVICE}'runner verify {}' names them",
                 event.role
             )
         }
@@ -163,39 +164,39 @@ mod tests {
         }
         insta::assert_snapshot!(shown, @r"
         app: the backup on east failed: west
-        app: since 1970-01-01 02:00 +00:00, and still so: the backup on east failed: west
+        app: ongoing since 1970-01-01 02:00 +00:00: the backup on east failed: west
         app: is backed up again (seen by east; failed, since 1970-01-01 02:00 +00:00)
         app: east was fenced, nothing was committed: west
-        app: since 1970-01-01 02:00 +00:00, and still so: east was fenced, nothing was committed: west
+        app: ongoing since 1970-01-01 02:00 +00:00: east was fenced, nothing was committed: west
         app: is backed up again (seen by east; fenced, since 1970-01-01 02:00 +00:00)
         app: no backup was committed for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east). The last run on east failed: west
-        app: since 1970-01-01 02:00 +00:00, and still so: no backup was committed for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east). The last run on east failed: west
+        app: ongoing since 1970-01-01 02:00 +00:00: no backup was committed for 3 slots, the first 1970-01-01 01:00 +00:00 (seen by east). The last run on east failed: west
         app: a slot is committed again (seen by east; missed, since 1970-01-01 02:00 +00:00)
         app: the slot 1970-01-01 01:00 +00:00 was committed 3 times (seen by east)
         app: east took the role over with term 7
         app: east is eligible, and so was west, which took the role
-        app: since 1970-01-01 02:00 +00:00, and still so: east is eligible, and so was west, which took the role
+        app: ongoing since 1970-01-01 02:00 +00:00: east is eligible, and so was west, which took the role
         app: no longer in conflict (seen by east; conflict, since 1970-01-01 02:00 +00:00)
         app: another live node has the identity of east: west
-        app: since 1970-01-01 02:00 +00:00, and still so: another live node has the identity of east: west
-        app: its twin is no longer seen (seen by east; clone, since 1970-01-01 02:00 +00:00)
+        app: ongoing since 1970-01-01 02:00 +00:00: another live node has the identity of east: west
+        app: no second node with its identity is seen any more (seen by east; clone, since 1970-01-01 02:00 +00:00)
         app: east and west run with different configs or versions of runner
-        app: since 1970-01-01 02:00 +00:00, and still so: east and west run with different configs or versions of runner
-        app: the nodes are configured alike again (seen by east; drift, since 1970-01-01 02:00 +00:00)
+        app: ongoing since 1970-01-01 02:00 +00:00: east and west run with different configs or versions of runner
+        app: the nodes have the same config and version again (seen by east; drift, since 1970-01-01 02:00 +00:00)
         app: the clock of east is 3.0 s away from the store's: it runs no slots until it is set right
-        app: since 1970-01-01 02:00 +00:00, and still so: the clock of east is 3.0 s away from the store's: it runs no slots until it is set right
+        app: ongoing since 1970-01-01 02:00 +00:00: the clock of east is 3.0 s away from the store's: it runs no slots until it is set right
         app: its clock is right again (seen by east; clock_off, since 1970-01-01 02:00 +00:00)
-        app: a journal record cannot be used: west. 'runner audit' tells more
-        app: since 1970-01-01 02:00 +00:00, and still so: a journal record cannot be used: west. 'runner audit' tells more
+        app: a journal record cannot be used: west. hint: 'runner audit' tells more
+        app: ongoing since 1970-01-01 02:00 +00:00: a journal record cannot be used: west. hint: 'runner audit' tells more
         app: over (seen by east; anomaly, since 1970-01-01 02:00 +00:00)
         app: paused for more than a day, without an end: west
-        app: since 1970-01-01 02:00 +00:00, and still so: paused for more than a day, without an end: west
+        app: ongoing since 1970-01-01 02:00 +00:00: paused for more than a day, without an end: west
         app: no longer paused (seen by east; paused_too_long, since 1970-01-01 02:00 +00:00)
         app: the newest snapshot is incomplete: 3 files could not be read (seen by east): west
-        app: since 1970-01-01 02:00 +00:00, and still so: the newest snapshot is incomplete: 3 files could not be read (seen by east): west
+        app: ongoing since 1970-01-01 02:00 +00:00: the newest snapshot is incomplete: 3 files could not be read (seen by east): west
         app: a snapshot is complete again (seen by east; incomplete, since 1970-01-01 02:00 +00:00)
-        app: 3 files of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by east). 'runner verify app' names them
-        app: since 1970-01-01 02:00 +00:00, and still so: 3 files of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by east). 'runner verify app' names them
+        app: 3 files of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by east). hint: 'runner verify app' names them
+        app: ongoing since 1970-01-01 02:00 +00:00: 3 files of earlier snapshots cannot be restored: the content is lost in the store, and the source is gone (seen by east). hint: 'runner verify app' names them
         app: no snapshot needs what is lost any more (seen by east; lost, since 1970-01-01 02:00 +00:00)
         ");
     }

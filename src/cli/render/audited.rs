@@ -114,7 +114,7 @@ fn finding(role: &RoleName, finding: &AuditFinding, view: &RenderContext) -> (&'
         AuditFinding::EverythingChanged(streak) => (
             "ALL",
             format!(
-                "{} said that every file had changed, and brought no new content; the last is {} from {}",
+                "{} reported every file as changed, but brought no new content; the last is {} from {}",
                 counted(streak.runs, "run", "runs"),
                 short_id(streak.snapshot),
                 minute(streak.last, &view.zone)
@@ -128,7 +128,7 @@ fn finding(role: &RoleName, finding: &AuditFinding, view: &RenderContext) -> (&'
                 minute(*latest, &view.zone),
                 if nodes.is_empty() { String::new() } else { format!(", by {}", nodes.join(", ")) },
                 if *reader {
-                    "this node's clock is probably behind; compare it before anything else"
+                    "this node's clock is probably behind. hint: compare it with another clock first"
                 } else {
                     "a clock was wrong"
                 }
@@ -137,7 +137,7 @@ fn finding(role: &RoleName, finding: &AuditFinding, view: &RenderContext) -> (&'
         AuditFinding::Backdated { count: n, by, nodes } => (
             "BACKDATED",
             format!(
-                "{} before one that comes before, by up to {}, by {}: a clock was behind then, or ahead before",
+                "{} earlier than a record before it, by up to {}, by {}: a clock was behind then, or ahead before",
                 counted(*n, "record is dated", "records are dated"),
                 duration(by.unsigned_abs()),
                 nodes.join(", ")
@@ -165,7 +165,8 @@ fn finding(role: &RoleName, finding: &AuditFinding, view: &RenderContext) -> (&'
                 nodes.join(", "),
                 match nodes.len() {
                     1 =>
-                        ": its state directory does not stay, it restarts again and again, or several machines have this name",
+                        ": its state directory is not kept, it restarts again and again, or several machines have \
+                         this name",
                     _ => "",
                 }
             ),
@@ -248,13 +249,13 @@ fn note(note: &AuditNote, view: &RenderContext) -> String {
             format!("{} no run, as the role was paused on {by}{why}", slot_or_slots(*first, *last, *count, view))
         }
         AuditNote::Amended { count: n, latest, by } => format!(
-            "{} then, up to {}; amended on {by}",
-            counted(*n, "record was dated beyond the present of", "records were dated beyond the present of"),
+            "{}, up to {}; amended on {by}",
+            counted(*n, "record was dated beyond the present", "records were dated beyond the present"),
             minute(*latest, &view.zone)
         ),
         AuditNote::Incomplete(past) => format!("{}; a complete snapshot followed", incomplete(past, view)),
         AuditNote::SameFiles(streak) => {
-            format!("{}; each brought some: probably files that always change", same(streak, view))
+            format!("{}; each brought new content: probably files that always change", same(streak, view))
         }
     }
 }

@@ -18,8 +18,7 @@ pub fn role(report: &RoleReport, view: &RenderContext) -> String {
         out += &view.page.row("  ", 2, &todo);
     }
     if report.problems.iter().any(is_denied) {
-        out +=
-            &view.page.row("  ", 2, &format!("{ADVICE}run it as a user who may read them, which is root as a rule."));
+        out += &view.page.row("  ", 2, &format!("{ADVICE}run it as a user who may read them, usually root."));
     }
     out += &empty_sources(report, view);
     out += &report.loss.as_ref().map(|lost| loss(lost, view)).unwrap_or_default();
@@ -119,8 +118,7 @@ fn incomplete(files: &FileCounts) -> String {
 fn empty_sources(report: &RoleReport, view: &RenderContext) -> String {
     let line = |path: &TreePath| view.page.wrap("  ", 2, &format!("WARNING: {} holds no file.", path.display()));
     let sources: String = report.empty_sources.iter().map(line).collect();
-    let whole =
-        "WARNING: nothing in the snapshot has any content: empty files, links and special files are all that there is.";
+    let whole = "WARNING: the snapshot has no content: it holds only empty files, links and special files.";
     if report.has_no_content() { sources + &view.page.wrap("  ", 2, whole) } else { sources }
 }
 
@@ -134,11 +132,11 @@ fn loss(loss: &LossReport, view: &RenderContext) -> String {
     let missing = match loss.missing_files {
         Some(0) => ". Nothing of any snapshot is missing.".to_owned(),
         Some(n) => format!(
-            ". WARNING: {} of earlier snapshots cannot be restored, because the content is gone here as well; 'runner verify' names \
-             them all.",
+            ". WARNING: {} of earlier snapshots cannot be restored, because this node no longer has the content \
+             either. {ADVICE}'runner verify' names them all.",
             counted(n, "file", "files")
         ),
-        None => ". WARNING: which files of earlier snapshots lack it could not be told.".to_owned(),
+        None => ". WARNING: it could not be determined which files of earlier snapshots lack it.".to_owned(),
     };
     let mut out = view.page.wrap("  ", 2, &format!("the store had lost {packs}, in whole or in part{healed}{missing}"));
     for file in loss.missing.iter().take(NAMED_MAX) {
@@ -166,7 +164,7 @@ fn problems(report: &RoleReport, view: &RenderContext) -> String {
         let what = match &problem.kind {
             PathProblemKind::Unreadable(why) => format!("not read: {why}"),
             PathProblemKind::Changed => "kept changing while it was read; the last read is saved".to_owned(),
-            PathProblemKind::Vanished => "went away before it was read".to_owned(),
+            PathProblemKind::Vanished => "disappeared before it was read".to_owned(),
             PathProblemKind::Attribute(why) => format!("saved, but not all of its attributes: {why}"),
             PathProblemKind::Socket => "a socket, left out".to_owned(),
         };

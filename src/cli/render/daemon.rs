@@ -14,36 +14,34 @@ use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 
 /// This node's status for a role, to follow the role's name.
-pub fn status_line(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
-    let state = match stand {
+pub fn status_line(status: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
+    let state = match status {
         RoleStatus::Active { .. } | RoleStatus::Candidate | RoleStatus::Paused(_) => {
-            return status_reason(stand, evidence, zone);
+            return status_reason(status, evidence, zone);
         }
         RoleStatus::Standby(_) | RoleStatus::Away(_) => "standby",
         RoleStatus::Unknown(_) => "unknown",
         RoleStatus::Conflict(_) | RoleStatus::Cloned => "CONFLICT",
     };
-    format!("{state}: {}", status_reason(stand, evidence, zone))
+    format!("{state}: {}", status_reason(status, evidence, zone))
 }
 
 /// The reason for the status.
-pub fn status_reason(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
-    let why = match stand {
+pub fn status_reason(status: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZone) -> String {
+    let why = match status {
         RoleStatus::Active { term: Some(term) } => return format!("active, term {term}"),
-        RoleStatus::Active { term: None } => return "this node would be active, but only observes".to_owned(),
+        RoleStatus::Active { term: None } => return "this node would be active; observe mode takes no role".to_owned(),
         RoleStatus::Candidate => {
-            return "no node holds the lease; this one would take it, but only observes".to_owned();
+            return "the lease is free; observe mode does not take it".to_owned();
         }
         RoleStatus::Away(YieldReason::Stalled { blocked: true }) => {
-            return "left to other nodes: the last run made no progress, and something of it cannot be ended"
-                .to_owned();
+            return "left to other nodes: the last run made no progress, and part of it cannot be ended".to_owned();
         }
         RoleStatus::Away(YieldReason::Stalled { blocked: false }) => {
             return "left to other nodes for a while: the last run made no progress".to_owned();
         }
         RoleStatus::Away(YieldReason::Crowded) => {
-            return "left to other nodes for a while: as many other runs go on here as the machine is meant for"
-                .to_owned();
+            return "left to other nodes for a while: this node already runs as many jobs as it may".to_owned();
         }
         RoleStatus::Conflict(holder) => return format!("node {} took the role from this one", holder.label),
         RoleStatus::Standby(why) => NoCommitReason::Standby(why.clone(), evidence.to_vec()),
@@ -56,13 +54,13 @@ pub fn status_reason(stand: &RoleStatus, evidence: &[ProbeResult], zone: &TimeZo
 
 /// A slot that observe mode does not back up.
 pub fn would_run(slot: Slot, zone: &TimeZone) -> String {
-    format!("this node would back up for the slot {} now, but only observes", units::minute(slot.at, zone))
+    format!("this node would back up for the slot {} now; observe mode does not", units::minute(slot.at, zone))
 }
 
 /// The statuses of all roles, in one line: those that need attention first.
-pub fn summary(stands: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
+pub fn summary(statuses: &BTreeMap<RoleName, Option<RoleStatus>>) -> String {
     let names = |wanted: &dyn Fn(&Option<RoleStatus>) -> bool| {
-        stands.iter().filter(|(_, stand)| wanted(stand)).map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+        statuses.iter().filter(|(_, status)| wanted(status)).map(|(name, _)| name.as_str()).collect::<Vec<_>>()
     };
     let parts = [
         ("CONFLICT", names(&|s| matches!(s, Some(RoleStatus::Conflict(_) | RoleStatus::Cloned)))),
@@ -94,15 +92,15 @@ mod tests {
     fn what_needs_somebody_comes_first() {
         let role = |name: &str| name.parse::<RoleName>().unwrap();
         let active = || Some(RoleStatus::Active { term: Some(Term(3)) });
-        let mut stands = BTreeMap::from([
+        let mut statuses = BTreeMap::from([
             (role("app"), active()),
             (role("db"), Some(RoleStatus::Unknown(UnknownReason::Probes))),
             (role("web"), None),
         ]);
-        assert_eq!(summary(&stands), "unknown: db; active: app; starting: web");
-        stands
+        assert_eq!(summary(&statuses), "unknown: db; active: app; starting: web");
+        statuses
             .extend((0..9).map(|n| (role(&format!("more{n}")), Some(RoleStatus::Standby(StandbyReason::NotEligible)))));
-        assert_eq!(summary(&stands), "unknown: db; active: app; standby: 9 roles; starting: web");
+        assert_eq!(summary(&statuses), "unknown: db; active: app; standby: 9 roles; starting: web");
         assert_eq!(summary(&BTreeMap::new()), "no roles are configured");
         let says = status_line(&RoleStatus::Standby(StandbyReason::NotListed), &[], &TimeZone::UTC);
         assert_eq!(says, "standby: the config's nodes do not list this one");

@@ -22,21 +22,21 @@ pub fn lines(lines: &[JournalEntry], view: &RenderContext) -> String {
             short_id(*digest),
             what(record, view),
         ],
-        JournalEntry::Void { seq, by, stands } => {
-            bare(*seq, format!("void, by the repair of record {by}: {}", void(stands)))
+        JournalEntry::Void { seq, by, content } => {
+            bare(*seq, format!("void, by the repair of record {by}: {}", void(content)))
         }
         JournalEntry::Lost { seq, .. } => {
-            bare(*seq, "lost: nothing that can be used, and no repair has named it".to_owned())
+            bare(*seq, "lost: no usable record, and no repair has declared it void".to_owned())
         }
     });
     view.page.table(["SEQ", "TIME", "NODE", "TERM", "DIGEST", "WHAT"], [true, false, false, true, false, false], rows)
 }
 
-fn void(stands: &VoidContent) -> &'static str {
-    match stands {
+fn void(content: &VoidContent) -> &'static str {
+    match content {
         VoidContent::Absent => "nothing is there",
-        VoidContent::Record => "a record is there, and does not count",
-        VoidContent::Unusable(_) => "what is there is no record that can be used",
+        VoidContent::Record => "the record there does not count",
+        VoidContent::Unusable(_) => "the object there is no usable record",
     }
 }
 
@@ -78,15 +78,15 @@ fn what(record: &Record, view: &RenderContext) -> String {
             let why = pause.why.as_deref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!("paused{until}{why}")
         }
-        RecordBody::Clone(clone) => format!("this node exists twice: process {} is none of its own", clone.other),
+        RecordBody::Clone(clone) => format!("this node exists twice: it did not start process {}", clone.other),
         RecordBody::Resume => "resumed".to_owned(),
-        RecordBody::Amend(_) => "what is dated after this is dated now".to_owned(),
+        RecordBody::Amend(_) => "dates after this one were replaced by the present".to_owned(),
         RecordBody::Prune(prune) => format!(
             "prune: {} forgotten, {} condemned",
             counted(prune.forgotten.len() as u64, "snapshot", "snapshots"),
             counted(prune.packs.len() as u64, "pack", "packs")
         ),
-        RecordBody::Swept(_) => "what was condemned is deleted".to_owned(),
+        RecordBody::Swept(_) => "the condemned packs are deleted".to_owned(),
         RecordBody::Rotate(rotate) => format!("key rotated: generation {} from here on", rotate.generation),
         RecordBody::Unknown { kind, .. } => format!("{kind}: not known to this version"),
     }
@@ -123,7 +123,7 @@ mod tests {
             };
             JournalEntry::Record(samples::digest(seq as u8), Box::new(record))
         };
-        let void = |seq, stands| JournalEntry::Void { seq: Seq(seq), by: Seq(18), stands };
+        let void = |seq, content| JournalEntry::Void { seq: Seq(seq), by: Seq(18), content };
         let snapshot = SnapshotBody {
             root: ChunkId([0; 32]),
             indexes: Vec::new(),

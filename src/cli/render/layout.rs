@@ -185,7 +185,7 @@ pub fn screen(text: &str, rows: usize) -> String {
         out += &format!("{line}{END_LINE}");
     }
     if shown < lines.len() {
-        out += &format!("... {} more lines: a higher terminal shows them{END_LINE}", lines.len() - shown);
+        out += &format!("... {} more lines: a taller terminal shows them{END_LINE}", lines.len() - shown);
     }
     out + CLEAR_BELOW
 }

@@ -5,6 +5,7 @@ use super::browse::escaped;
 use crate::cli::units::{counted, duration, minute, relative};
 use crate::config::LeaseKind;
 use crate::job::operate::{OperateReport, RoleChange};
+use crate::job::report::ADVICE;
 use crate::journal::future_dates::WrongClock;
 use crate::journal::state::JournalPause;
 use crate::role::controller::READ_INTERVAL_IDLE;
@@ -18,20 +19,20 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
                 || format!("until 'runner resume {role}'"),
                 |until| format!("until {} ({})", minute(until, &view.zone), relative(until, view.now)),
             );
-            format!("paused on every node {until}. A run that is under way goes on.")
+            format!("paused on every node {until}. A run that is in progress continues.")
         }
         RoleChange::Resumed(paused) => format!("resumed; it was {}.", pause_text(paused, view)),
         RoleChange::NotPaused => "was not paused.".to_owned(),
         RoleChange::TookOver { term, from: None, .. } => format!("this node has the role now, with term {term}."),
         RoleChange::TookOver { term, from: Some(from), lease: LeaseKind::None } => format!(
-            "this node has the role now, with term {term}; {} had it. What that node is doing for the role cannot commit \
-             any more.",
+            "this node has the role now, with term {term}; {} had it before. Work of that node for the role can no \
+             longer commit.",
             from.node.name
         ),
         RoleChange::TookOver { term, from: Some(from), .. } => format!(
-            "the takeover is in the journal: term {term} is this node's, and what {from} is doing for the role cannot commit any more. \
-             The lease follows: a daemon on {from} gives it up when it reads that, within {}. Until then a run here is skipped; \
-             'runner whoami {role}' says when this node is active.",
+            "the takeover is in the journal: this node has term {term}, and work of {from} for the role can no \
+             longer commit. The lease follows: a daemon on {from} releases it when it reads the takeover, within {}. \
+             Until then a run here is skipped; 'runner whoami {role}' says when this node is active.",
             duration(READ_INTERVAL_IDLE),
             from = from.node.name
         ),
@@ -39,8 +40,8 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
             format!("this node has the role already, with term {term}; nothing to do.")
         }
         RoleChange::Adopted { was, seq, term } => format!(
-            "the journal goes on with record {seq}, by which this node has the role with term {term}. {}. Whatever was not \
-             in the store by then was never reported as done.",
+            "the journal continues with record {seq}, which gives this node the role with term {term}. {}. Work that \
+             was not in the store by then was never reported as done.",
             capital(&was.to_string())
         ),
         RoleChange::HeadSound => "the journal's head in etcd is sound; nothing to adopt.".to_owned(),
@@ -54,18 +55,18 @@ pub fn report(acted: &OperateReport, view: &RenderContext) -> String {
         ),
         RoleChange::NoFutureDates => "no record is dated beyond the present; nothing to amend.".to_owned(),
         RoleChange::OwnClockSuspect(future) => format!(
-            "nothing was written: {} beyond this node's clock, up to {}, and {}. This clock is probably behind. Compare it \
-             with another one and set it right; only where it is right, add --force.",
+            "nothing was written: {} beyond this node's clock, up to {}, and {}. This clock is probably behind. \
+             {ADVICE}compare it with another one and set it right; add --force only if it is right.",
             counted(future.count, "date lies", "dates lie"),
             minute(future.latest, &view.zone),
             match future.clock {
                 WrongClock::Reader => "the store's clock is ahead of it as well",
-                _ => "nothing that was recorded is dated by it, or several nodes agree against it",
+                _ => "no record is dated by it, or several nodes agree against it",
             }
         ),
         RoleChange::ClockOff { offset } => format!(
-            "nothing was written: this node's clock and the store's are {} apart, so what the present is cannot be told here. \
-             Set the clock right, or do it on another node.",
+            "nothing was written: this node's clock and the store's are {} apart, so this node cannot tell the \
+             present time. {ADVICE}set the clock right, or run it on another node.",
             duration(offset.unsigned_abs())
         ),
     };

@@ -45,8 +45,8 @@ pub fn report(report: &PruneReport, dry_run: bool, view: &RenderContext) -> Stri
     if report.packs_lost > 0 {
         let lost = counted(report.packs_lost, "pack is", "packs are");
         let text = format!(
-            "WARNING: {lost} missing in the store, or not as long as written, and snapshots need what was there: nothing is moved out \
-             of them. The next backup stores again what its sources have."
+            "WARNING: {lost} missing in the store or of the wrong length, and snapshots need their content: nothing \
+             is moved out of them. The next backup stores again what its sources have."
         );
         out += &view.page.wrap("  ", 2, &text);
     }

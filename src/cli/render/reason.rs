@@ -7,12 +7,13 @@ use crate::cli::units;
 use crate::config::LeaseKind;
 use crate::job::admission::reason::NoCommitReason;
 
+use crate::job::report::ADVICE;
 use crate::role::election::{RolePause, StandbyReason, UnknownReason};
 use crate::role::probe::{ProbeAnswer, ProbeResult};
 
 /// The message about a node that exists twice, with a hint.
-pub const CLONED: &str = "this node exists twice, because a machine was cloned with its state directory. Neither of the two works; run \
-     'runner init --new-identity' on each of them";
+pub const CLONED: &str = "this node exists twice, because a machine was cloned with its state directory. Neither of \
+                          the two works for the role. hint: run 'runner init --new-identity' on each of them";
 
 /// The reason, as a sentence without a full stop.
 pub fn text(reason: &NoCommitReason, zone: &TimeZone) -> String {
@@ -41,7 +42,8 @@ pub fn text(reason: &NoCommitReason, zone: &TimeZone) -> String {
         NoCommitReason::LeaseUnknown { lease, why } => format!("{}: {}", no_lease(*lease), escaped(why.as_bytes())),
         NoCommitReason::HeldBy { holder } => {
             format!(
-                "node {holder} had the role last: do it there, or give the role to this node with 'runner takeover'"
+                "node {holder} had the role last. {ADVICE}run it there, or give the role to this node with 'runner \
+                 takeover'"
             )
         }
         NoCommitReason::Conflict { holder } => format!("conflict: node {holder} took the role from this one"),
@@ -51,17 +53,20 @@ pub fn text(reason: &NoCommitReason, zone: &TimeZone) -> String {
         NoCommitReason::Paused(pause) => paused(pause, zone),
         NoCommitReason::Cloned => CLONED.to_owned(),
         NoCommitReason::LeaseLost(Some(to)) => {
-            format!("node {} got the lease while this run went on; nothing was committed", to.label)
+            format!("node {} got the lease during this run; nothing was committed", to.label)
         }
         NoCommitReason::LeaseLost(None) => {
-            "another node got the lease while this run went on; nothing was committed".to_owned()
+            "another node got the lease during this run; nothing was committed".to_owned()
         }
         NoCommitReason::NothingDue => "no slot has been due yet".to_owned(),
         NoCommitReason::CommandRunning { pid } => {
             format!("the command of an earlier call still runs on this node{}", process(pid.as_deref()))
         }
         NoCommitReason::AlreadyRunning { pid } => {
-            format!("another process of this node works for the role{}; what is due is its", process(pid.as_deref()))
+            format!(
+                "another process of this node works for the role{}; due slots are left to it",
+                process(pid.as_deref())
+            )
         }
         NoCommitReason::ClockOff { offset } | NoCommitReason::Unknown(UnknownReason::Clock { offset }, _) => format!(
             "this node's clock is {} {} the store's; no slot is run and nothing is pruned here until it is set right",

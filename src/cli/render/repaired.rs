@@ -67,23 +67,26 @@ fn text(report: &RepairReport, finding: &RepairFinding) -> String {
             "journal record {seq} {what}: it {} void. {}",
             will("is", "would be"),
             if *known {
-                "What it said is known from later records or from this node's memory"
+                "Its content is known from later records or from this node's memory"
             } else {
-                "What it said is lost: a snapshot, if it was one. A node that remembers the record can bring it back: see there first"
+                "Its content is lost; if it was a snapshot, the snapshot is lost. hint: run the repair first on a \
+                 node that remembers the record: it can bring it back"
             }
         ),
         RepairFinding::End { from, to } if from == to => {
             format!(
-                "journal record {from}, which this node has seen, is lost: what it said is known from this node's memory"
+                "journal record {from}, which this node has seen, is lost: its content is known from this node's memory"
             )
         }
         RepairFinding::End { from, to } => format!(
-            "journal records {from} to {to}, which this node has seen, are lost: what they said is known from this node's memory"
+            "journal records {from} to {to}, which this node has seen, are lost: their content is known from this \
+             node's memory"
         ),
         RepairFinding::Rotation(generation) => format!(
-            "the record of the rotation to generation {generation} of the repository key is lost, and what came after it: the journal {} under \
-             that generation. A node that remembers those records can bring them back: see there first",
-            will("goes on", "would go on")
+            "the record of the rotation to generation {generation} of the repository key is lost, and so are the \
+             records after it: the journal {} under that generation. {ADVICE}run the repair first on a node that \
+             remembers those records: it can bring them back",
+            will("continues", "would continue")
         ),
         RepairFinding::RotationCopy { object, what } => {
             format!("{object} {what}: the copy {} from the record", will("is written again", "would be written again"))
@@ -91,11 +94,13 @@ fn text(report: &RepairReport, finding: &RepairFinding) -> String {
         RepairFinding::Unvouched { from, to, snapshots } => {
             let records = if from == to {
                 format!(
-                    "journal record {from} is of an older generation of the repository key, and nothing of the newest vouches for it"
+                    "journal record {from} is of an older generation of the repository key, and no record of the \
+                     newest generation confirms it"
                 )
             } else {
                 format!(
-                    "journal records {from} to {to} are of an older generation of the repository key, and nothing of the newest vouches for them"
+                    "journal records {from} to {to} are of an older generation of the repository key, and no record \
+                     of the newest generation confirms them"
                 )
             };
             let named: Vec<String> = snapshots.iter().take(NAMED_MAX).map(ToString::to_string).collect();
@@ -103,15 +108,16 @@ fn text(report: &RepairReport, finding: &RepairFinding) -> String {
             let lost = match snapshots.len() {
                 0 => String::new(),
                 _ => format!(
-                    ". With {} {} left out: {}{}. A node that remembers them can bring them back: see there first. If you know the whole ID of \
-                     one from before, 'runner restore {role} --salvage --snapshot ID' writes it",
+                    ". With {} {} left out: {}{}. {ADVICE}run the repair first on a node that remembers them: it can \
+                     bring them back. 'runner restore {role} --salvage --snapshot ID' writes one whose whole ID you \
+                     noted before",
                     if from == to { "it" } else { "them" },
                     will("are", "would be"),
                     named.join(", "),
                     if more > 0 { format!(" and {more} more") } else { String::new() }
                 ),
             };
-            format!("{records}: a former holder of the key can have put other records there{lost}")
+            format!("{records}: a former holder of the key could have put other records there{lost}")
         }
         RepairFinding::Snapshot(id) => {
             format!("snapshot {} {} in the journal again", short_id(*id), will("is", "would be"))
@@ -186,12 +192,12 @@ fn advice(report: &RepairReport) -> String {
     let older = report.snapshots.iter().rev().skip(1).any(|snapshot| snapshot.lost_count > 0);
     let mut todo = Vec::new();
     if report.dry_run && !report.findings.is_empty() {
-        todo.push(format!("find out what became of the store, then 'runner repair {role}'."));
+        todo.push(format!("find out what happened to the store, then run 'runner repair {role}'."));
     }
     if report.unwritten_slot().is_some() {
         todo.push(format!(
-            "'runner repair {role} --key-slot' writes the key slot again: nothing else opens the repository with this key. Not if it was \
-             removed on purpose."
+            "'runner repair {role} --key-slot' writes the key slot again; without it this key does not open the \
+             repository. Do not run it if the slot was removed on purpose."
         ));
     }
     if newest {

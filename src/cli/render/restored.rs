@@ -45,9 +45,9 @@ pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
         );
     }
     if !restored.is_vouched_for {
-        let what = "NOTHING VOUCHES FOR THIS SNAPSHOT: a record of before a rotation of the repository key tells of it, and no record after the \
-                    rotation follows it. A former holder of the key can have made it up. It is the one of then only if its whole ID is one that \
-                    you know from before.";
+        let what = "THE JOURNAL DOES NOT CONFIRM THIS SNAPSHOT: only a record from before a rotation of the \
+                    repository key names it, and no record after the rotation continues it. A former holder of the \
+                    key could have forged it. Trust it only if you noted its whole ID before.";
         out += &view.page.wrap("  ", 2, what);
     }
     if let Some(empty @ 1..) = snapshot.empty {
@@ -76,11 +76,8 @@ pub fn report(restored: &RestoredSnapshot, view: &RenderContext) -> String {
     }
     if n.trusted > 0 {
         let files = counted(n.trusted, "file", "files");
-        out += &view.page.wrap(
-            "  ",
-            2,
-            &format!("{files} with equal size and time not read: the content is believed to be right."),
-        );
+        out +=
+            &view.page.wrap("  ", 2, &format!("{files} with equal size and time not read: their content is trusted."));
     }
     if n.leftovers > 0 {
         let files = counted(n.leftovers, "file", "files");
@@ -140,7 +137,7 @@ fn metadata_problem(trouble: &MetadataFailure) -> String {
         MetadataKind::Xattr => ("extended attributes not set", false),
         MetadataKind::Time => ("modification time not set", false),
         MetadataKind::Device => ("device node not made", true),
-        MetadataKind::Hardlink => ("hard link became a file of its own", false),
+        MetadataKind::Hardlink => ("hard link written as a separate file", false),
         MetadataKind::Flags => ("file flags (chattr) not set", true),
     };
     format!(

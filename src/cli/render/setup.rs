@@ -8,6 +8,7 @@ use super::layout::PageLayout;
 use crate::cli::units::{counted, time};
 use crate::config::{JournalPlacement, KeySource};
 use crate::ids::KeyId;
+use crate::job::report::ADVICE;
 use crate::job::report::setup::{InitReport, InitRoleReport, KeyChange, KeyReport, KeyRotation, KeySlotKind};
 
 /// One line per role, then what a person must do with each key, once.
@@ -36,8 +37,9 @@ pub fn init(report: &InitReport, page: PageLayout) -> String {
 
 /// The warning about a store in a directory: two nodes with a directory each would both be active, and neither would
 /// ever see the other.
-const ONE_DIRECTORY: &str = "The store is a directory: every node of a role must reach this same one, by NFS or the like. With a directory of \
-                             its own each node makes a history of its own, and each takes itself for the active one.";
+const ONE_DIRECTORY: &str = "The store is a directory: every node of a role must reach this same directory, by NFS \
+                             for example. Nodes with separate directories write separate histories, and each node \
+                             counts itself as active.";
 
 fn role(role: &InitRoleReport, page: PageLayout) -> String {
     if !role.created {
@@ -60,8 +62,8 @@ fn key_copy_advice(key: &KeySource, made: bool, created: bool) -> String {
             let made = match (made, created) {
                 (true, _) => "A new key was made. ",
                 (false, true) => {
-                    "The key was there before. If another node made backups of this role with it, this store is not the one that they are \
-                     in: check [store] url and what is mounted there. "
+                    "The key existed before. If another node made backups of this role with it, they are in another \
+                     store: check [store] url and what is mounted there. "
                 }
                 (false, false) => "",
             };
@@ -77,7 +79,7 @@ fn key_copy_advice(key: &KeySource, made: bool, created: bool) -> String {
             file.display()
         ),
         KeySource::None => {
-            "NOT ENCRYPTED (encryption = \"none\"): who can read the store can read the backups.".to_owned()
+            "NOT ENCRYPTED (encryption = \"none\"): anyone who can read the store can read the backups.".to_owned()
         }
     }
 }
@@ -93,8 +95,9 @@ pub fn keys(report: &KeyReport, page: PageLayout) -> String {
             &format!("{role}: "),
             2,
             &format!(
-                "key {id} removed. It opens nothing from now on. A person who had it before is not shut out: the repository key that it gave out \
-                 stays the same. Against that person, run: runner key rotate {role}"
+                "key {id} removed. It opens nothing from now on. A person who had it before may have kept the \
+                 repository key, which stays the same. {ADVICE}to protect new backups from that person, run: runner \
+                 key rotate {role}"
             ),
         ),
         KeyChange::Rotated(rotation) => rotated(role.as_str(), rotation, page),
@@ -111,14 +114,16 @@ pub fn keys(report: &KeyReport, page: PageLayout) -> String {
                 .then(|| format!("generation {}", slot.generation)),
         );
         // A key that does not open the slot cannot tell.
-        words.extend((slot.generation > report.generation).then(|| "(as it says; this key cannot tell)".to_owned()));
+        words.extend(
+            (slot.generation > report.generation).then(|| "(its own claim; this key cannot check it)".to_owned()),
+        );
         words.extend(slot.opened.then(|| " opened the repository for this command".to_owned()));
         words.extend(slot.problem.as_ref().map(|problem| format!(" {problem}")));
         out += &page.wrap(&format!("  {}  {kind:<14}  ", slot.id), 20, &words.join(" "));
     }
     if report.passed_over > 0 {
         let many = format!(
-            "{} more were not looked at: no repository needs so many. Find out who writes to the store.",
+            "{} more were not read: no repository needs so many. {ADVICE}find out who writes to the store.",
             report.passed_over
         );
         out += &page.wrap("  ", 2, &many);
@@ -130,24 +135,21 @@ fn rotated(role: &str, rotation: &KeyRotation, page: PageLayout) -> String {
     let generation = rotation.generation;
     let list = |ids: &[KeyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut sentences = vec![if rotation.dry_run && rotation.finished {
-        format!("the rotation to generation {generation} of the repository key was cut short, and would be finished.")
+        format!("the rotation to generation {generation} of the repository key was interrupted, and would be finished.")
     } else if rotation.dry_run {
         format!("generation {generation} of the repository key would be made. Nothing was changed.")
     } else if rotation.finished {
-        format!("the rotation to generation {generation} of the repository key was cut short, and is finished now.")
+        format!("the rotation to generation {generation} of the repository key was interrupted, and is finished now.")
     } else {
         format!(
-            "the repository key is rotated: what is written from now on is of generation {generation}, and does not open with the key before it. What \
-             was written before still does."
+            "the repository key is rotated: what is written from now on is of generation {generation}, and does not \
+             open with the old key. The old key still opens what was written before."
         )
     }];
     let removed = if rotation.dry_run { "would be removed" } else { "removed" };
     sentences.extend((!rotation.removed.is_empty()).then(|| format!("Keys {removed}: {}.", list(&rotation.removed))));
     sentences.extend((!rotation.left.is_empty()).then(|| {
-        format!(
-            "The store does not allow to delete {}: what was written before opens by them still.",
-            list(&rotation.left)
-        )
+        format!("The store does not allow deleting {}: they still open what was written before.", list(&rotation.left))
     }));
     sentences.extend(rotation.created_file.as_ref().map(|file| {
         format!(
@@ -230,7 +232,7 @@ mod tests {
         let slots = vec![
             slot(0x3f, KeySlotKind::KeyFile, None),
             KeySlotInfo { opened: true, ..slot(0x40, KeySlotKind::Passphrase, None) },
-            slot(0x42, KeySlotKind::Unreadable, Some("the key slot is damaged (it is not what its name says)")),
+            slot(0x42, KeySlotKind::Unreadable, Some("the key slot is damaged (its content does not match its name)")),
         ];
         let report = |change| KeyReport {
             role: samples::app(),

@@ -41,15 +41,12 @@ pub fn list(snapshots: &[SnapshotInfo], doubtful: bool, view: &RenderContext) ->
 /// The note about sources without a file, for an older snapshot.
 pub(super) fn empty(count: u64) -> String {
     let sources = counted(count, "source or dump", "sources or dumps");
-    format!("{sources} held no file when it was made; nothing of that is in it")
+    format!("{sources} held no file when it was made")
 }
 
 /// The note about files that a run could not read, for an older snapshot.
 pub(super) fn unread(count: u64) -> String {
-    format!(
-        "{} could not be read when it was made; missing in it, or in it as read before",
-        counted(count, "file", "files")
-    )
+    format!("{} could not be read when it was made: missing, or in it as last read", counted(count, "file", "files"))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub fn text(report: &WhoamiReport, view: &RenderContext) -> String {
     let mut out = view.page.table(header, [false, false, false, true, false, true, false, false], rows);
     for role in &report.roles {
         for found in role.warnings.iter().filter(|found| health::severity(found) > Severity::Note) {
-            out += &view.page.wrap(&format!("{}: ", role.role), 2, &warning::text(&role.role, found, view));
+            out += &view.page.wrap_advised(&format!("{}: ", role.role), 2, &warning::text(&role.role, found, view));
         }
     }
     out

@@ -14,7 +14,7 @@ pub fn report(report: &VerifyReport, page: PageLayout) -> String {
     let verdict = match report.damage_count {
         0 => "no damage found".to_owned(),
         n => {
-            format!("DAMAGED: {}", counted(n, "object is not what it should be", "objects are not what they should be"))
+            format!("DAMAGED: {}", counted(n, "object is missing or damaged", "objects are missing or damaged"))
         }
     };
     let n = &report.checked;
@@ -41,7 +41,7 @@ pub fn report(report: &VerifyReport, page: PageLayout) -> String {
         out += &page.wrap(
             "  ",
             2,
-            &format!("{garbage}. Broken runs leave such; so do the newest records, if somebody removed them."),
+            &format!("{garbage}. Interrupted runs leave such objects, and so does the removal of the newest records."),
         );
     }
     for damage in report.damages.iter().take(NAMED_MAX) {
@@ -68,7 +68,7 @@ fn damage(damage: &DamagedObject, page: PageLayout) -> String {
             out += &page.wrap("    ", 6, "a node that has its secret needs another key to open the repository");
         }
         (DamageKind::Record, _) => {
-            out += &page.wrap("    ", 6, "what the journal says from here on cannot be relied on");
+            out += &page.wrap("    ", 6, "the journal cannot be trusted from this record on");
         }
         (DamageKind::RotationCopy, _) => {
             out += &page.wrap("    ", 6, "it is needed only where the record of the rotation is lost");

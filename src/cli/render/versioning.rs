@@ -17,9 +17,9 @@ pub fn warning(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -
         // Servers that have no versions may not know the request.
         Versioning::None | Versioning::Unknown { .. } => None,
         Versioning::Denied { why } => Some(format!(
-            "whether the bucket keeps versions cannot be told: these credentials may not ask ({why}). If it does, what is deleted stays \
-             and costs until a lifecycle rule removes it. {ADVICE}allow s3:GetBucketVersioning and \
-             s3:GetBucketObjectLockConfiguration."
+            "whether the bucket keeps versions cannot be told: these credentials may not read the setting ({why}). \
+             If it does, deleted objects stay and cost money until a lifecycle rule removes them. {ADVICE}allow \
+             s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration."
         )),
         Versioning::Kept { lock } => {
             let leases = match rewrites_per_month(roles) {
@@ -32,13 +32,14 @@ pub fn warning(versioning: &Versioning, roles: &[&RoleSettings], prefix: &str) -
                     format!(" Each version is locked for {time}: no rule removes it before.")
                 }
                 ObjectLock::Denied { why } => format!(
-                    " Whether it locks them cannot be told: these credentials may not ask ({why}). {ADVICE}allow \
-                     s3:GetBucketObjectLockConfiguration."
+                    " Whether it locks them cannot be told: these credentials may not read the setting ({why}). \
+                     {ADVICE}allow s3:GetBucketObjectLockConfiguration."
                 ),
             };
             Some(format!(
-                "the bucket keeps versions: what prune deletes is only marked as deleted, stays, and costs until a lifecycle rule removes \
-                 it.{leases}{locked} {ADVICE}aws s3api put-bucket-lifecycle-configuration, with this rule: {}",
+                "the bucket keeps versions: what prune deletes is only marked as deleted; it stays and costs money \
+                 until a lifecycle rule removes it.{leases}{locked} {ADVICE}aws s3api \
+                 put-bucket-lifecycle-configuration, with this rule: {}",
                 rule(prefix)
             ))
         }

@@ -10,10 +10,10 @@ use crate::cli::units::{count, counted, duration, minute, relative, time};
 use crate::config::LeaseKind;
 use crate::ids::{RepoId, RoleName};
 use crate::job::health::Severity;
-use crate::job::report::RunOutcome;
 use crate::job::report::run_summary::{RunStep, RunSummary};
 use crate::job::report::snapshot::EmptySources;
 use crate::job::report::whoami::{MissedCause, RoleWarning, UnreadableInput};
+use crate::job::report::{ADVICE, RunOutcome};
 use crate::journal::future_dates::{FutureDates, WrongClock};
 use crate::repo::entry::TreePath;
 use crate::role::slot::MISSED_MAX;
@@ -31,8 +31,10 @@ pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext)
             format!("{missed}{}", missed_cause(cause, view))
         }
         RoleWarning::RunFailed(run) => failed(run, view),
-        RoleWarning::NoRepository => "there is no repository in the store, so nothing is backed up. If there should be one, check [store] url and \
-                                      whether the disk is mounted; for a new role 'runner init' makes it".to_owned(),
+        RoleWarning::NoRepository => format!(
+            "there is no repository in the store, so nothing is backed up. {ADVICE}if there should be one, check \
+             [store] url and whether the disk is mounted; for a new role 'runner init' makes it"
+        ),
         RoleWarning::NoSnapshot { since } => {
             let since = since.map(|since| format!(" since the repository was made {}", relative(since, view.now)));
             format!("no snapshot yet: nothing was committed{}", since.unwrap_or_default())
@@ -48,22 +50,22 @@ pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext)
             format!("paused {until} (on {by} {}){why}", relative(*since, view.now))
         }
         RoleWarning::LeaseDrift { node, theirs, own } => format!(
-            "{node} uses {} and this node {}: neither excludes the other, both may be active",
+            "{node} uses {} and this node uses {}: they do not exclude each other, so both nodes may be active",
             lease(*theirs),
             lease(*own)
         ),
         RoleWarning::LeaseUnread { why } => {
-            format!("who holds the lease cannot be read, so this node cannot take it: {why}")
+            format!("the holder of the lease cannot be read, so this node cannot take the lease: {why}")
         }
         RoleWarning::StateUnwritable { why, stands_by } => state_unwritable(why, *stands_by),
         RoleWarning::DaemonSilent => {
-            "the daemon of this node does not answer: it hangs, or has no processor time".to_owned()
+            "the daemon of this node does not answer: it may hang, or get no processor time".to_owned()
         }
-        RoleWarning::Exposed(exposure) => format!("{exposure} ({})", exposure.remedy()),
+        RoleWarning::Exposed(exposure) => format!("{exposure}. {ADVICE}{}", exposure.remedy()),
         RoleWarning::ClockOff(seconds) => {
             let way = if *seconds < 0 { "ahead of" } else { "behind" };
             let by = duration(Duration::from_secs(seconds.unsigned_abs()));
-            format!("this node's clock is {by} {way} the store's; set right the one that is wrong")
+            format!("this node's clock is {by} {way} the store's. {ADVICE}set the wrong clock right")
         }
         RoleWarning::StoreUnreadable { why } => {
             format!("the store cannot be read, so neither snapshots nor terms are known: {why}")
@@ -73,19 +75,21 @@ pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext)
             let config = config.then(|| "another config".to_owned());
             let what: Vec<String> = version.into_iter().chain(config).collect();
             format!(
-                "{node} runs {} than this node has: what it does after a takeover is something else",
+                "{node} differs from this node: it runs {}, and may act differently after a takeover",
                 what.join(" and ")
             )
         }
         RoleWarning::Incomplete { unreadable } => {
             format!("the newest snapshot is incomplete: {} could not be read", counted(*unreadable, "file", "files"))
         }
-        RoleWarning::NoContent => "nothing in the newest snapshot has any content: empty files, links and special files are all that there \
-                               is. If that is meant, set allow_empty = true for this role"
-            .to_owned(),
+        RoleWarning::NoContent => format!(
+            "the newest snapshot has no content: it holds only empty files, links and special files. {ADVICE}if that \
+             is meant, set allow_empty = true for this role"
+        ),
         RoleWarning::EmptySources(empty) => format!(
-            "{}: no file was there when the newest snapshot was made. Is it mounted, is the path right, does 'exclude' leave anything? It is \
-             told until a snapshot has some of it; what is never to be backed up is removed from the config",
+            "{}: no file was there when the newest snapshot was made. {ADVICE}check the mount, the path and \
+             'exclude'. The warning ends when a snapshot holds a file of it; what is never to be backed up is \
+             removed from the config",
             empty_sources(empty)
         ),
         RoleWarning::Lost { packs, files: None, by, time } => format!(
@@ -95,31 +99,32 @@ pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext)
             relative(*time, view.now)
         ),
         RoleWarning::Lost { files: Some(files), by, time, .. } => format!(
-            "{} of earlier snapshots cannot be restored: the content is lost in the store, and its source is gone (seen by {} {}). \
-             'runner verify {role}' names them",
+            "{} of earlier snapshots cannot be restored: the content is lost in the store, and its source is gone \
+             (seen by {} {}). {ADVICE}'runner verify {role}' names them",
             counted(*files, "file", "files"),
             escaped(by.as_bytes()),
             relative(*time, view.now)
         ),
-        RoleWarning::OnlyNode => {
-            "no other node was seen in this store. A node that backs this role up elsewhere must reach this same \
-             directory: with one of its own, both are active. Name this node in 'nodes' if there is no other."
-                .to_owned()
-        }
+        RoleWarning::OnlyNode => format!(
+            "no other node was seen in this store. All nodes of the role must reach this same directory: two nodes \
+             with separate directories are both active. {ADVICE}check the directory on the other nodes. If there is \
+             no other node, name this one in 'nodes'"
+        ),
         RoleWarning::FormerNodes { count } => format!(
-            "{} of this name, with other IDs, told of themselves before this one was made: its state directory does not stay, as in a \
-             container without a volume, or another machine has this name. Each start is then a new node, which waits until a lease that \
-             was not given back has run out and reads all files again. Keep the state directory (--state-dir)",
+            "{} of this name, with other IDs, seen before this one was created: the state directory is not kept, as \
+             in a container without a volume, or another machine has this name. Without its state directory each \
+             start is a new node: it waits until the old lease expires, and reads all files again. {ADVICE}keep the \
+             state directory (--state-dir)",
             counted(*count, "node", "nodes")
         ),
         RoleWarning::RepositoryGone { repository } => format!(
-            "no backup can be made: the repository that this node knows ({}) is not in the store. Is it mounted? Do not \
-             run 'runner init' before that is clear",
+            "no backup can be made: the repository that this node knows ({}) is not in the store. {ADVICE}check \
+             whether the store is mounted. Do not run 'runner init' before that is clear",
             short_repository_id(*repository)
         ),
         RoleWarning::AnotherRepository { known, found } => format!(
-            "no backup is made here: the store holds another repository ({}) than this node knows there ({}). Is the right \
-             disk mounted, or did an operator begin a new history?",
+            "no backup is made here: the store holds another repository ({}) than this node knows there ({}). \
+             {ADVICE}check which disk is mounted, and whether an operator began a new history on purpose",
             short_repository_id(*found),
             short_repository_id(*known)
         ),
@@ -127,31 +132,36 @@ pub(super) fn text(role: &RoleName, warning: &RoleWarning, view: &RenderContext)
             format!("no backup can be made, because the journal cannot be written: {why}")
         }
         RoleWarning::Twin { other } => format!(
-            "process {other} tells of itself as this node, again and again, and is none of its own. If a machine was copied \
-             with its state directory, stop the copy or make it a node of its own there: runner init --new-identity"
+            "process {other} uses this node's ID again and again, and this node did not start it. {ADVICE}if a \
+             machine was copied with its state directory, stop the copy, or give it an identity of its own there: \
+             runner init --new-identity"
         ),
         RoleWarning::StoreRolledBack => format!(
-            "the store shows less than this node has seen already: it is an older copy, or was rolled back. Nothing is backed up to it \
-             before it is known which: is the right store mounted, and named in the config? If what is missing is lost for good, \
-             'runner repair {role} --dry-run' tells what is left"
+            "the store shows less than this node has seen already: it is an older copy, or was rolled back. Nothing \
+             is backed up to it until that is resolved. {ADVICE}check that the right store is mounted, and named in \
+             the config. If what is missing is lost for good, 'runner repair {role} --dry-run' tells what is left"
         ),
         RoleWarning::Unread { what, why, .. } => {
             let what = match what {
-                UnreadableInput::Peers => "what the other nodes tell of themselves cannot be read",
-                UnreadableInput::Records => "whether the store still has all records of the journal cannot be seen",
-                UnreadableInput::Losses => "whether content is known to be lost in the store cannot be read",
-                UnreadableInput::Memory => {
-                    "what this node remembers of the journal cannot be read, so that the store was rolled back is not noticed"
+                UnreadableInput::Peers => "the status of the other nodes cannot be read",
+                UnreadableInput::Records => {
+                    "it cannot be checked whether the store still has all records of the journal"
                 }
-                UnreadableInput::LastRun => "whether this node's last run failed cannot be read",
-                UnreadableInput::Repository => "which repository this node knows in the store cannot be read",
-                UnreadableInput::Identity => "who this node is cannot be read, so the role counts as another node's here",
+                UnreadableInput::Losses => "the notes on content that is lost in the store cannot be read",
+                UnreadableInput::Memory => {
+                    "this node's memory of the journal cannot be read, so a rollback of the store would not be noticed"
+                }
+                UnreadableInput::LastRun => "the result of this node's last run cannot be read",
+                UnreadableInput::Repository => "this node's note on its repository in the store cannot be read",
+                UnreadableInput::Identity => {
+                    "this node's identity cannot be read, so the role counts as another node's here"
+                }
             };
             format!("{what}: {}", escaped(why.as_bytes()))
         }
         RoleWarning::RecordsLost { first, count } => format!(
-            "the store has lost {} of the journal, from record {first} on, which this node has read: a host that knows nothing cannot \
-             read on beyond that. 'runner repair {role} --dry-run' tells what is lost",
+            "the store has lost {} of the journal, from record {first} on. This node has read them; a host without \
+             that memory cannot read past the gap. {ADVICE}'runner repair {role} --dry-run' tells what is lost",
             counted(*count, "record", "records")
         ),
         RoleWarning::FutureDates(future) => future_dates(role, future, view),
@@ -167,8 +177,8 @@ pub(super) fn state_unwritable(why: &str, stands_by: bool) -> String {
 /// A role has lost its schedule, with a hint.
 pub(super) fn schedule_missing(role: &RoleName, last: Timestamp, view: &RenderContext) -> String {
     format!(
-        "the config has no schedule for this role, and had one: its last scheduled run is from {}, and no further one comes by itself. \
-         Set schedule or every in [role.{role}] again",
+        "the config has no schedule for this role, and had one: the last scheduled run is from {}, and no further \
+         run starts by itself. {ADVICE}set schedule or every in [role.{role}] again",
         relative(last, view.now)
     )
 }
@@ -180,18 +190,17 @@ fn future_dates(role: &RoleName, future: &FutureDates, view: &RenderContext) -> 
     let by = future.node.as_ref().map(|node| format!(" by {}", node.name)).unwrap_or_default();
     let todo = match future.clock {
         WrongClock::Writer => format!(
-            "a clock was wrong then. They close no other slot and count for no retention. 'runner journal amend {role}' dates \
-             them now"
+            "a clock was wrong then. They close no other slot and count for no retention. {ADVICE}'runner journal \
+             amend {role}' dates them now"
         ),
-        WrongClock::Reader => "this node's clock is behind the store's: set it right".to_owned(),
-        WrongClock::LikelyReader => {
-            "nothing that was recorded is dated by this node's clock, or several nodes agree against it: it is \
-                                     probably behind. Compare it with another and set it right"
-                .to_owned()
-        }
+        WrongClock::Reader => format!("this node's clock is behind the store's. {ADVICE}set it right"),
+        WrongClock::LikelyReader => format!(
+            "this node's clock is probably behind: no record is dated by it, or several nodes agree against it. \
+             {ADVICE}compare it with another one and set it right"
+        ),
         WrongClock::Unclear => format!(
-            "either the writer's clock was ahead, or this node's is behind; nothing tells which. Compare the clocks of the \
-             nodes; if this one is right, 'runner journal amend {role}'"
+            "either the writer's clock was ahead, or this node's clock is behind. {ADVICE}compare the clocks of the \
+             nodes. If this node's clock is right, run 'runner journal amend {role}'"
         ),
     };
     format!("{dates} beyond the present, the latest{by} at {latest}: {todo}")
@@ -201,27 +210,27 @@ fn missed_cause(cause: &MissedCause, view: &RenderContext) -> String {
     match cause {
         MissedCause::NotEligible => ": the probes say no here, and no node is seen to be active".to_owned(),
         MissedCause::NotListed => ": 'nodes' does not list this node, and no node is seen to be active".to_owned(),
-        MissedCause::ClockOff => ": this node's clock is off, and it runs none".to_owned(),
+        MissedCause::ClockOff => ": this node's clock is wrong, so it runs no slots".to_owned(),
         MissedCause::HeldBy(by) => format!(": {by} holds the lease, and committed nothing"),
-        MissedCause::ActiveHere => ": this node is active; does its daemon or timer run?".to_owned(),
-        MissedCause::Failing => ": what was tried failed".to_owned(),
+        MissedCause::ActiveHere => ": this node is active. hint: check that its daemon or timer runs".to_owned(),
+        MissedCause::Failing => ": the attempts failed".to_owned(),
         MissedCause::Daemon(says) => format!(": the daemon of this node runs, and says: {}", escaped(says.as_bytes())),
         MissedCause::Running { node, since, is_command: false, .. } => {
             format!(
-                ": {} began a backup {}, and nothing shows its end",
+                ": {} began a backup {}, and no end of it is recorded",
                 escaped(node.as_bytes()),
                 relative(*since, view.now)
             )
         }
         MissedCause::Running { node, since, is_command: true, gone: true } => format!(
-            ": {} began its command for 'runner exec' {}, the journal shows no end of it, and no process here runs it any more: it \
-             was killed, or the machine restarted. The next 'runner exec --scheduled' begins it again",
+            ": {} began its command for 'runner exec' {}, the journal has no end of it, and no process here runs it: \
+             it was killed, or the machine restarted. The next 'runner exec --scheduled' starts it again",
             escaped(node.as_bytes()),
             relative(*since, view.now)
         ),
         MissedCause::Running { node, since, is_command: true, gone: false } => format!(
-            ": {} began its command for 'runner exec' {}, and the journal shows no end of it. Look there whether it hangs: while it \
-             runs it keeps the lease, and only 'runner exec --timeout' ends it",
+            ": {} began its command for 'runner exec' {}, and the journal has no end of it. {ADVICE}check there \
+             whether it hangs. It keeps the lease while it runs, and only 'runner exec --timeout' ends it",
             escaped(node.as_bytes()),
             relative(*since, view.now)
         ),
@@ -229,7 +238,9 @@ fn missed_cause(cause: &MissedCause, view: &RenderContext) -> String {
             let why = why.as_ref().map(|why| format!(": {}", escaped(why.as_bytes()))).unwrap_or_default();
             format!(": the probes cannot tell whether this node is to be active{why}")
         }
-        MissedCause::LeaseFree => ": no node holds the lease; does a daemon or timer run on any of them?".to_owned(),
+        MissedCause::LeaseFree => ": no node holds the lease. hint: check that a daemon or timer runs on one of the \
+                                   nodes"
+            .to_owned(),
         MissedCause::HasRole(by) => format!(": {} has the role, and committed nothing", escaped(by.as_bytes())),
         MissedCause::NotSeen => String::new(),
     }

@@ -4,6 +4,7 @@ use super::browse::escaped;
 use super::{RenderContext, short_id, warning};
 use crate::cli::units::{count, counted, duration, minute, relative};
 use crate::job::health;
+use crate::job::report::ADVICE;
 use crate::job::report::audited::SlotCounts;
 use crate::job::report::whoami::{
     EtcdHealth, EtcdState, PeerPresence, ProbeVerdict, RoleInfo, RoleState, StateReason, StoreStatus, WhoamiReport,
@@ -66,7 +67,7 @@ fn role(role: &RoleInfo, view: &RenderContext) -> String {
     }
     for found in &role.warnings {
         let severity = warning::severity(health::severity(found));
-        out += &view.page.wrap(&format!("  {severity} "), 10, &warning::text(&role.role, found, view));
+        out += &view.page.wrap_advised(&format!("  {severity} "), 10, &warning::text(&role.role, found, view));
     }
     out
 }
@@ -130,8 +131,8 @@ pub(super) fn why(role: &RoleInfo, view: &RenderContext) -> String {
             relative(*from, view.now)
         ),
         StateReason::JournalUnread => {
-            "No backups here for now: nothing speaks against this node, but the journal, which says who has the role, \
-             cannot be read or is not what it was. Unknown is not yes, so nothing starts until it can."
+            "No backups here for now: the journal, which says who has the role, cannot be read or was rolled back. \
+             Unknown is not yes, so nothing starts until that is resolved."
                 .to_owned()
         }
         StateReason::LeaseHeld => "Backups run here: a process on this node holds the lease.".to_owned(),
@@ -157,8 +158,8 @@ pub(super) fn why(role: &RoleInfo, view: &RenderContext) -> String {
                 .to_owned()
         }
         StateReason::ClockOff => {
-            "No slots are run here: this node's clock is not the store's, so it cannot tell which one is due. Another \
-             node may take the role."
+            "No slots are run here: this node's clock differs from the store's, so it cannot tell which one is due. \
+             Another node may take the role."
                 .to_owned()
         }
         StateReason::HandedOver { to, until } => format!(
@@ -175,8 +176,8 @@ pub(super) fn why(role: &RoleInfo, view: &RenderContext) -> String {
         }
         StateReason::Cloned => format!("No backups here: {}.", super::reason::CLONED),
         StateReason::TakenOver { by, term } => format!(
-            "No backups here: the probes say yes, but {by} took the role over with term {term}. Two nodes believe they \
-             are active: find out which one should be."
+            "No backups here: the probes say yes, but {by} took the role over with term {term}. Two nodes believe \
+             they are active. {ADVICE}find out which one should be."
         ),
     }
 }

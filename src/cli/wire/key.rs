@@ -44,12 +44,12 @@ async fn rotated(
     role: &RoleSettings,
     args: &verbs::KeyRotateArgs,
 ) -> Result<KeyReport, Error> {
-    let runner = node_context(context, Arc::default()).await?;
+    let node_context = node_context(context, Arc::default()).await?;
     let repository = open::repository(context, role).await?;
-    let assessment = guard::run_probes(&runner, role, None).await;
-    let NodeContext { node, instance, state_dir, leases: sessions, .. } = runner;
-    let seats = sessions.seats().clone();
-    let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), seats };
+    let assessment = guard::run_probes(&node_context, role, None).await;
+    let NodeContext { node, instance, state_dir, leases: sessions, .. } = node_context;
+    let journal_access = sessions.journal_access().clone();
+    let operator = OperatorContext { node, instance, env: &context.env, state_dir: Some(&state_dir), journal_access };
     let by = KeyRotator { operator, role, assessment: assessment.as_ref(), force: args.force };
     let phrases = args.keep_passphrase_file.iter().cloned().map(KeySource::PassphraseFile);
     let ask = RotateRequest {

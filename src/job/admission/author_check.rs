@@ -13,23 +13,33 @@ use crate::role::clone_detection::{self, CloneEvidence, CloneSuspicion};
 /// Notes that this process is about to append to `view`. A process that cannot be noted must not append: it would be
 /// taken for a clone.
 pub(crate) async fn note_append_intent(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     local: &LocalState,
     view: &JournalView,
 ) -> Result<(), BackupError> {
-    let noted = boot_evidence::note_author(local, runner.instance, view.next_seq()).await;
+    let noted = boot_evidence::note_author(local, node_context.instance, view.next_seq()).await;
     noted.map_err(|error| BackupError::State { path: local.saved_state_file(), error })
 }
 
 /// Adds the journal up to `view` to the saved state, after judging its authors. Only with the lock held.
-pub(crate) fn remember_view(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
-    check_authors(runner, local, memory, view);
+pub(crate) fn remember_view(
+    node_context: &NodeContext,
+    local: &LocalState,
+    memory: &mut SavedState,
+    view: &JournalView,
+) {
+    check_authors(node_context, local, memory, view);
     memory.view = Some(view.clone());
 }
 
 /// Judges the processes that wrote with this node's ID since the last judgement. Without earlier notes the judging
 /// begins here.
-pub(crate) fn check_authors(runner: &NodeContext, local: &LocalState, memory: &mut SavedState, view: &JournalView) {
+pub(crate) fn check_authors(
+    node_context: &NodeContext,
+    local: &LocalState,
+    memory: &mut SavedState,
+    view: &JournalView,
+) {
     // Read after the journal: the author of each record in it was noted before.
     let (notes, noted) = (local.authors(), local.authors().read());
     let head = view.head.as_ref().map(|head| head.seq);
@@ -37,17 +47,17 @@ pub(crate) fn check_authors(runner: &NodeContext, local: &LocalState, memory: &m
     #[cfg(feature = "planted")]
     let is_whole = is_whole || crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged);
     if let Some(judged) = memory.settled().filter(|_| is_whole) {
-        let own: Vec<InstanceId> = noted.instances().chain([runner.instance]).collect();
-        let witness = BootEvidence::collect(local, runner.instance);
+        let own: Vec<InstanceId> = noted.instances().chain([node_context.instance]).collect();
+        let boot_evidence = BootEvidence::collect(local, node_context.instance);
         let evidence = CloneEvidence {
-            authors: view.authors.get(&runner.node.id).map_or(&[], Vec::as_slice),
+            authors: view.authors.get(&node_context.node.id).map_or(&[], Vec::as_slice),
             own: &own,
-            boot: &witness.own,
-            mark: witness.mark.as_ref().ok().copied(),
+            boot: &boot_evidence.own,
+            mark: boot_evidence.mark.as_ref().ok().copied(),
             head: head.unwrap_or(judged),
             judged,
             before: memory.sighting,
-            now: runner.env.clock.now(),
+            now: node_context.env.clock.now(),
         };
         match clone_detection::detect_clone(evidence) {
             CloneSuspicion::None | CloneSuspicion::Known => {}
@@ -56,9 +66,10 @@ pub(crate) fn check_authors(runner: &NodeContext, local: &LocalState, memory: &m
                  directory was set back to an earlier state"
             ),
             CloneSuspicion::First(sighting) => {
-                let undecided = witness.mark.err().map(|why| {
+                let undecided = boot_evidence.mark.err().map(|why| {
                     format!(
-                        "; which of the two it is cannot be told, because who writes here is not noted in memory: {why}"
+                        "; the two cannot be told apart, because the notes of this boot's writers are not complete: \
+                         {why}"
                     )
                 });
                 tracing::warn!(
@@ -74,7 +85,8 @@ pub(crate) fn check_authors(runner: &NodeContext, local: &LocalState, memory: &m
     }
     if !is_whole {
         // Without a mark nothing is judged: a disk that takes no notes gives no evidence.
-        memory.notes = notes.renew().inspect_err(|error| tracing::debug!("the notes of who appends: {error}")).ok();
+        memory.notes =
+            notes.renew().inspect_err(|error| tracing::debug!("the notes of this boot's writers: {error}")).ok();
     }
     memory.judged = memory.judged.max(head);
 }

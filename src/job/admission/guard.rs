@@ -40,8 +40,8 @@ use crate::store::{Store, StoreError};
 const LEASE_ATTEMPTS: u32 = 3;
 
 /// Counts the store's answers as progress of the run.
-pub(crate) fn store_answers(runner: &NodeContext) -> ResponseCounter {
-    ResponseCounter { count: Arc::clone(&runner.progress.steps), is_progress: |key| !object_keys::is_live(key) }
+pub(crate) fn store_answers(node_context: &NodeContext) -> ResponseCounter {
+    ResponseCounter { count: Arc::clone(&node_context.progress.steps), is_progress: |key| !object_keys::is_live(key) }
 }
 
 /// A role's opened repository, and what is known before its journal is read.
@@ -57,24 +57,25 @@ pub(crate) struct Precheck {
 /// Runs the checks that come before the journal; `Err` is the outcome if they end the run. The store is connected to
 /// last: a refusal that follows from settings and probes needs none.
 pub(crate) async fn precheck(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     scheduled: bool,
 ) -> Result<Result<Precheck, GuardOutcome>, GuardError> {
-    let plan = slot_plan(runner, role, settings, scheduled)?;
-    let due = plan.as_ref().filter(|_| scheduled).and_then(|plan| plan.due(runner.env.clock.now())).map(|slot| slot.at);
-    let assessment = until_cancelled(runner, async { Ok(run_probes(runner, role, due).await) }).await?;
-    if let Some(refused) = ineligible(runner, role, assessment.as_ref()) {
+    let plan = slot_plan(node_context, role, settings, scheduled)?;
+    let due =
+        plan.as_ref().filter(|_| scheduled).and_then(|plan| plan.due(node_context.env.clock.now())).map(|slot| slot.at);
+    let assessment = until_cancelled(node_context, async { Ok(run_probes(node_context, role, due).await) }).await?;
+    if let Some(refused) = ineligible(node_context, role, assessment.as_ref()) {
         return Ok(Err(refused));
     }
-    let connected = until_cancelled(runner, async { Ok(connect().await?) }).await?;
-    let (counting, counters) = CountingStore::with_response_counter(connected, store_answers(runner));
+    let connected = until_cancelled(node_context, async { Ok(connect().await?) }).await?;
+    let (counting, counters) = CountingStore::with_response_counter(connected, store_answers(node_context));
     let store: Arc<dyn Store> = Arc::new(counting);
-    runner.progress.set_store(&store);
+    node_context.progress.set_store(&store);
     let place = RepositoryLocation::new(&settings.store, &role.name);
-    let repository = until_cancelled(runner, open(runner, role, store, Some(&place))).await?;
+    let repository = until_cancelled(node_context, open(node_context, role, store, Some(&place))).await?;
     Ok(Ok(Precheck { repository, plan, assessment, counters }))
 }
 
@@ -83,12 +84,12 @@ pub(crate) async fn precheck(
 /// # Errors
 /// The repository or its journal cannot be read.
 pub async fn read_view(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<JournalView, GuardError> {
-    let repository = open(runner, role, connect().await?, None).await?;
-    Ok(RoleJournal::peek(runner, &repository).await?.1)
+    let repository = open(node_context, role, connect().await?, None).await?;
+    Ok(RoleJournal::peek(node_context, &repository).await?.1)
 }
 
 /// Publishes this node's presence once more after a failed run, so that the other nodes see the failure.
@@ -96,17 +97,17 @@ pub async fn read_view(
 /// # Errors
 /// The store or the journal cannot be read or written.
 pub async fn announce(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<(), GuardError> {
-    let repository = open(runner, role, connect().await?, None).await?;
-    match RoleJournal::open(runner, &repository).await {
+    let repository = open(node_context, role, connect().await?, None).await?;
+    match RoleJournal::open(node_context, &repository).await {
         Ok(mut opening) => drop(opening.announce(role.lease).await?),
         Err(error) => {
             let error = GuardError::from(error);
             if error.is_local_state() {
-                presence::announce_failure(runner, &repository, role.lease).await;
+                presence::announce_failure(node_context, &repository, role.lease).await;
             }
             return Err(error);
         }
@@ -117,12 +118,12 @@ pub async fn announce(
 /// Opens a role's repository, first with the key slot that this node used last. `place` is where the repository is
 /// remembered.
 pub(crate) async fn open(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     store: Arc<dyn Store>,
     place: Option<&RepositoryLocation>,
 ) -> Result<Repository, GuardError> {
-    let (env, state_dir) = (&runner.env, runner.state_dir.as_path());
+    let (env, state_dir) = (&node_context.env, node_context.state_dir.as_path());
     let slot = LocalState::last_key_slot_of(env, Some(state_dir));
     let opened = Repository::open_by(store, &role.name, &role.key, slot).await;
     let Some(place) = place else { return Ok(opened?) };
@@ -141,7 +142,7 @@ pub struct AdmittedRun<'a> {
     /// The slot to run.
     pub slot: Option<Slot>,
     /// Renews the lease, if the role has one.
-    pub keeper: Option<LeaseKeepAlive>,
+    pub keep_alive: Option<LeaseKeepAlive>,
 }
 
 /// Result of the guard.
@@ -157,7 +158,7 @@ pub enum Admission<'a> {
 #[derive(Debug)]
 pub struct RoleGuard<'a> {
     /// The node that asks. Its `cancel` is also set when the lease is lost.
-    pub runner: &'a NodeContext,
+    pub node_context: &'a NodeContext,
     /// The role to be admitted to.
     pub role: &'a RoleSettings,
     /// The role's repository.
@@ -167,17 +168,17 @@ pub struct RoleGuard<'a> {
     /// The run catches up with the schedule; otherwise it was started by hand.
     pub scheduled: bool,
     /// The reason that would justify taking the role back; `None`: the due slot, or the start by hand.
-    pub occasion: Option<RetakeReason>,
+    pub retake_reason: Option<RetakeReason>,
 }
 
 impl<'a> RoleGuard<'a> {
     /// Decides whether this node may work for the role now, and gets the lease if it takes one.
     pub async fn admit(&self, mut assessment: Option<ProbeAssessment>) -> Result<Admission<'a>, GuardError> {
-        let opened = until_cancelled(self.runner, async {
-            Ok(if self.runner.leases.are_borrowed() {
-                Box::pin(RoleJournal::open_unlocked(self.runner, self.repository)).await?
+        let opened = until_cancelled(self.node_context, async {
+            Ok(if self.node_context.leases.are_borrowed() {
+                Box::pin(RoleJournal::open_unlocked(self.node_context, self.repository)).await?
             } else {
-                Box::pin(RoleJournal::open(self.runner, self.repository)).await?
+                Box::pin(RoleJournal::open(self.node_context, self.repository)).await?
             })
         })
         .await;
@@ -189,7 +190,7 @@ impl<'a> RoleGuard<'a> {
             }
             opened => opened?.with_schedule(self.plan.as_ref().map(SlotSchedule::id)),
         };
-        until_cancelled(self.runner, async { Ok(opening.announce(self.role.lease).await?) }).await?;
+        until_cancelled(self.node_context, async { Ok(opening.announce(self.role.lease).await?) }).await?;
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),
@@ -199,28 +200,31 @@ impl<'a> RoleGuard<'a> {
         if let Some(wait) = self.takeover_wait(&opening, slot) {
             // The node that had the role last goes first: a role that moves without need costs a full read of its
             // sources.
-            let waited = until_cancelled(self.runner, async {
-                let until = self.runner.env.clock.boottime() + wait;
+            let waited = until_cancelled(self.node_context, async {
+                let until = self.node_context.env.clock.boottime() + wait;
                 while let Some(left) =
-                    until.checked_sub(self.runner.env.clock.boottime()).filter(|left| !left.is_zero())
+                    until.checked_sub(self.node_context.env.clock.boottime()).filter(|left| !left.is_zero())
                 {
                     // The run waits on purpose, so the wait counts as progress.
-                    self.runner.progress.step();
-                    self.runner.env.sleep(left.min(stall::check_interval(self.role.stall_timeout))).await;
+                    self.node_context.progress.step();
+                    self.node_context.env.sleep(left.min(stall::check_interval(self.role.stall_timeout))).await;
                 }
                 Ok(())
             });
-            self.runner.progress.during(JobPhase::Turn, Box::pin(waited)).await?;
+            self.node_context.progress.during(JobPhase::Turn, Box::pin(waited)).await?;
             let due = slot.map(|slot| slot.at);
             assessment =
-                until_cancelled(self.runner, async { Ok(run_probes(self.runner, self.role, due).await) }).await?;
+                until_cancelled(self.node_context, async { Ok(run_probes(self.node_context, self.role, due).await) })
+                    .await?;
         }
-        let asked =
-            until_cancelled(self.runner, self.runner.progress.during(JobPhase::Lease, Box::pin(self.acquire())))
-                .await?;
+        let asked = until_cancelled(
+            self.node_context,
+            self.node_context.progress.during(JobPhase::Lease, Box::pin(self.acquire())),
+        )
+        .await?;
         match self.admit_with(opening, assessment.as_ref(), &asked).await {
             Ok(Admission::Active(admitted)) => {
-                Ok(Admission::Active(Box::new(AdmittedRun { keeper: asked.ok(), ..*admitted })))
+                Ok(Admission::Active(Box::new(AdmittedRun { keep_alive: asked.ok(), ..*admitted })))
             }
             refused => {
                 release(asked.ok()).await;
@@ -236,13 +240,13 @@ impl<'a> RoleGuard<'a> {
         assessment: Option<&ProbeAssessment>,
         asked: &Result<LeaseKeepAlive, LeaseRefusal>,
     ) -> Result<Admission<'a>, GuardError> {
-        until_cancelled(self.runner, async { Ok(opening.refresh().await?) }).await?;
+        until_cancelled(self.node_context, async { Ok(opening.refresh().await?) }).await?;
         let slot = match self.slot(opening.view()) {
             Ok(slot) => slot,
             Err(done) => return Ok(Admission::Refused(done)),
         };
         let lease = match asked {
-            Ok(keeper) => LeaseView::Held(keeper.deadline()),
+            Ok(keep_alive) => LeaseView::Held(keep_alive.deadline()),
             Err(LeaseRefusal::Taken(by)) => LeaseView::Taken(by.as_ref()),
             Err(LeaseRefusal::Unreachable(_)) => LeaseView::Unreachable,
         };
@@ -265,8 +269,8 @@ impl<'a> RoleGuard<'a> {
         assessment: Option<&ProbeAssessment>,
         lease: LeaseView<'_>,
     ) -> Result<Admission<'a>, GuardError> {
-        let opening = until_cancelled(self.runner, async {
-            Ok(Box::pin(RoleJournal::open(self.runner, self.repository)).await?)
+        let opening = until_cancelled(self.node_context, async {
+            Ok(Box::pin(RoleJournal::open(self.node_context, self.repository)).await?)
         })
         .await?;
         let opening = opening.with_schedule(self.plan.as_ref().map(SlotSchedule::id));
@@ -283,7 +287,7 @@ impl<'a> RoleGuard<'a> {
         let ElectionOutcome { state, results: evidence } = verdict;
         let (outcome, reason) = match state {
             ElectionState::Active { candidacy, .. } => {
-                return Admission::Active(Box::new(AdmittedRun { opening, candidacy, slot, keeper: None }));
+                return Admission::Active(Box::new(AdmittedRun { opening, candidacy, slot, keep_alive: None }));
             }
             ElectionState::Standby(why) => (RunOutcome::Standby, NoCommitReason::Standby(why, evidence)),
             ElectionState::Candidate => {
@@ -309,7 +313,7 @@ impl<'a> RoleGuard<'a> {
         if let Some(offset) = self.repository.store.clock_offset().filter(|offset| election::is_clock_off(*offset)) {
             return done(report_without_commit(self.role, RunOutcome::Unknown), NoCommitReason::ClockOff { offset });
         }
-        let (now, commits) = (self.runner.env.clock.now(), view.commits());
+        let (now, commits) = (self.node_context.env.clock.now(), view.commits());
         match (plan.pending(&commits, now), plan.due(now)) {
             (Some(slot), _) => Ok(Some(slot)),
             (None, Some(due)) => {
@@ -329,32 +333,33 @@ impl<'a> RoleGuard<'a> {
     ) -> ElectionOutcome {
         election::decide(ElectionInputs {
             role: self.role,
-            node: self.runner.node.id,
-            label: &self.runner.node.name,
-            now: self.runner.env.clock.now(),
+            node: self.node_context.node.id,
+            label: &self.node_context.node.name,
+            now: self.node_context.env.clock.now(),
             clock_offset: self.repository.store.clock_offset(),
             assessment,
             lease,
             history: Some(&opening.history()),
             plan: self.plan.as_ref(),
             retake_reason: self
-                .occasion
+                .retake_reason
                 .unwrap_or(slot.map_or(RetakeReason::ByHand, |slot| RetakeReason::DueSlot(slot.at))),
         })
     }
 
     /// How long this node waits before it runs the slot, so that the node that had the role last can run it first.
     fn takeover_wait(&self, opening: &RoleJournal<'_>, slot: Option<Slot>) -> Option<Duration> {
-        let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != self.runner.node.id)?;
+        let holder =
+            opening.view().state.holder.as_ref().filter(|holder| holder.node.id != self.node_context.node.id)?;
         let until = slot?.starts.saturating_add(self.role.takeover_delay).ok()?;
-        let wait = Duration::try_from(until.duration_since(self.runner.env.clock.now())).ok()?;
+        let wait = Duration::try_from(until.duration_since(self.node_context.env.clock.now())).ok()?;
         tracing::info!("leaving the slot to node {} for {}", holder.node.name, humantime::format_duration(wait));
         Some(wait)
     }
 
     /// Requests the role's lease.
     async fn acquire(&self) -> Result<Result<LeaseKeepAlive, LeaseRefusal>, GuardError> {
-        let mut lease = lease::role_lease(self.runner, self.role, self.repository, LeaseDuration::Run).await?;
+        let mut lease = lease::role_lease(self.node_context, self.role, self.repository, LeaseDuration::Run).await?;
         // Only a lease in the bucket is watched: the lease of a dead holder runs out after a TTL that may have begun a
         // moment ago. Etcd knows at once which sessions are alive.
         let ttl = self.role.bucket_lease_ttl;
@@ -362,12 +367,12 @@ impl<'a> RoleGuard<'a> {
         let mut left = if self.role.lease == LeaseKind::Bucket { LEASE_ATTEMPTS } else { 1 };
         loop {
             left -= 1;
-            return Ok(match keep_alive::acquire(lease.as_mut(), ttl, patience, &self.runner.env).await {
-                LeaseReply::Held(grant) => Ok(LeaseKeepAlive::start(lease, grant, &self.runner.env)),
+            return Ok(match keep_alive::acquire(lease.as_mut(), ttl, patience, &self.node_context.env).await {
+                LeaseReply::Held(grant) => Ok(LeaseKeepAlive::start(lease, grant, &self.node_context.env)),
                 LeaseReply::Taken { by, .. } => Err(LeaseRefusal::Taken(by)),
                 LeaseReply::Unknown { why } if left > 0 => {
                     tracing::debug!(why, "the lease is asked for again");
-                    self.runner.env.sleep(keep_alive::retry_pause(ttl)).await;
+                    self.node_context.env.sleep(keep_alive::retry_pause(ttl)).await;
                     continue;
                 }
                 LeaseReply::Unknown { why } => Err(LeaseRefusal::Unreachable(why)),
@@ -379,8 +384,8 @@ impl<'a> RoleGuard<'a> {
 }
 
 /// Resolves when another process has the lease; never if there is no lease.
-pub fn lease_lost(keeper: Option<&LeaseKeepAlive>) -> impl Future<Output = LostTo> + Send + use<> {
-    let lost = keeper.map(LeaseKeepAlive::lost);
+pub fn lease_lost(keep_alive: Option<&LeaseKeepAlive>) -> impl Future<Output = LostTo> + Send + use<> {
+    let lost = keep_alive.map(LeaseKeepAlive::lost);
     async move {
         match lost {
             Some(lost) => lost.await,
@@ -396,39 +401,43 @@ enum LeaseRefusal {
 }
 
 /// Releases the lease after the work under it has ended.
-pub async fn release(keeper: Option<LeaseKeepAlive>) {
-    if let Some(keeper) = keeper {
-        keeper.release().await;
+pub async fn release(keep_alive: Option<LeaseKeepAlive>) {
+    if let Some(keep_alive) = keep_alive {
+        keep_alive.release().await;
     }
 }
 
 /// Runs work that has not changed anything yet, and ends it when `cancel` is set.
 pub(crate) async fn until_cancelled<T>(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     work: impl Future<Output = Result<T, GuardError>>,
 ) -> Result<T, GuardError> {
     tokio::select! {
         biased;
         result = work => result,
-        () = runner.cancel.cancelled() => Err(BackupError::Interrupted.into()),
+        () = node_context.cancel.cancelled() => Err(BackupError::Interrupted.into()),
     }
 }
 
 /// Runs the probes of `role`; `None` if the role has none.
-pub async fn run_probes(runner: &NodeContext, role: &RoleSettings, slot: Option<Timestamp>) -> Option<ProbeAssessment> {
+pub async fn run_probes(
+    node_context: &NodeContext,
+    role: &RoleSettings,
+    slot: Option<Timestamp>,
+) -> Option<ProbeAssessment> {
     let fallback = role.fallback.as_ref().map(|fallback| &fallback.probe);
-    let (context, senses) = (runner.probe_context(role, None, slot), runner.inputs.probes.as_ref());
-    Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &runner.env).await)
+    let (context, senses) = (node_context.probe_context(role, None, slot), node_context.inputs.probes.as_ref());
+    Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &node_context.env).await)
 }
 
 /// The outcome if settings and probes rule out that this node is a candidate.
 pub(crate) fn ineligible(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     assessment: Option<&ProbeAssessment>,
 ) -> Option<GuardOutcome> {
     let evidence = || assessment.map(|a| a.results.clone()).unwrap_or_default();
-    match election::eligibility(role, &runner.node.name, assessment) {
+    match election::eligibility(role, &node_context.node.name, assessment) {
         Eligibility::Yes | Eligibility::Fallback => None,
         Eligibility::No(why) => {
             Some((report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::Standby(why, evidence()))))
@@ -442,12 +451,12 @@ pub(crate) fn ineligible(
 /// The outcome if another node had the role last, for work that is no reason to move it; `None`: this node had it, or
 /// no node did.
 pub(crate) async fn held_elsewhere(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
 ) -> Result<Option<GuardOutcome>, BackupError> {
-    let (history, _) = RoleJournal::peek(runner, repository).await?;
-    let holder = history.holder.filter(|holder| holder.node != runner.node.id);
+    let (history, _) = RoleJournal::peek(node_context, repository).await?;
+    let holder = history.holder.filter(|holder| holder.node != node_context.node.id);
     Ok(holder.map(|holder| {
         (report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::HeldBy { holder: holder.label }))
     }))
@@ -455,12 +464,12 @@ pub(crate) async fn held_elsewhere(
 
 /// The role's schedule. A scheduled run without a schedule is an error.
 pub(crate) fn slot_plan(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     settings: &Settings,
     scheduled: bool,
 ) -> Result<Option<SlotSchedule>, GuardError> {
-    let plan = known_repository::slot_plan(settings, role, &runner.env, &runner.state_dir)
+    let plan = known_repository::slot_plan(settings, role, &node_context.env, &node_context.state_dir)
         .map_err(|e| GuardError::Schedule { role: role.name.clone(), why: e.to_string() })?;
     match plan {
         None if scheduled => Err(GuardError::NoSchedule { role: role.name.clone() }),

@@ -49,26 +49,30 @@ pub(crate) enum LeaseDuration {
 /// # Errors
 /// The store fails the proof of compare-and-swap, or etcd is not configured.
 pub(crate) async fn role_lease(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
     stay: LeaseDuration,
 ) -> Result<Box<dyn LeaseService>, GuardError> {
-    if let Some(lender) = &runner.leases.lender {
+    if let Some(lender) = &node_context.leases.lender {
         return Ok(lender.lease(&role.name));
     }
     if role.lease == LeaseKind::Etcd {
-        let lease = runner.leases.etcd_lease(repository.keys.repo());
+        let lease = node_context.leases.etcd_lease(repository.keys.repo());
         return lease.ok_or_else(|| GuardError::NoEtcd { role: role.name.clone() });
     }
     require_bucket_journal(repository)?;
     let (store, probe) = (&repository.store, object_keys::lease_probe(&role.name));
-    proof::check_replace(store.as_ref(), &probe, &runner.env)
+    proof::check_replace(store.as_ref(), &probe, &node_context.env)
         .await
         .map_err(|failure| GuardError::of_lease_proof(&role.name, failure))?;
-    let me = LeaseHolder { node: runner.node.id, label: runner.node.name.clone(), instance: runner.instance };
-    let processes = Some(runner.leases.processes()).filter(|_| stay == LeaseDuration::Daemon);
-    Ok(Box::new(bucket_lease(store, role, &runner.env, me, processes)))
+    let me = LeaseHolder {
+        node: node_context.node.id,
+        label: node_context.node.name.clone(),
+        instance: node_context.instance,
+    };
+    let processes = Some(node_context.leases.processes()).filter(|_| stay == LeaseDuration::Daemon);
+    Ok(Box::new(bucket_lease(store, role, &node_context.env, me, processes)))
 }
 
 /// A lease in the store needs the same conditions as a journal in the store, and a journal is in etcd because the store

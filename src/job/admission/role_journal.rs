@@ -49,7 +49,7 @@ enum JournalReadMode {
 /// A role's current journal, before any decision. It holds the lock that keeps out other runs of this host.
 #[derive(Debug)]
 pub struct RoleJournal<'a> {
-    pub(crate) runner: &'a NodeContext,
+    pub(crate) node_context: &'a NodeContext,
     repository: &'a Repository,
     journal: Journal,
     local: LocalState,
@@ -73,61 +73,62 @@ async fn lock_with_retry(local: &LocalState, env: &Env, tries: u32, pause: Durat
 
 impl<'a> RoleJournal<'a> {
     /// Takes the lock and reads the journal on from what this node knew.
-    pub async fn open(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
-        let local = Self::local(runner, repository)?;
-        let lock = lock_with_retry(&local, &runner.env, RUN_TRIES, RUN_PAUSE).await?;
-        Self::read(runner, repository, local, Some(lock), JournalReadMode::Whole).await
+    pub async fn open(node_context: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
+        let local = Self::local(node_context, repository)?;
+        let lock = lock_with_retry(&local, &node_context.env, RUN_TRIES, RUN_PAUSE).await?;
+        Self::read(node_context, repository, local, Some(lock), JournalReadMode::Whole).await
     }
 
     /// The same for a process that polls for news: only with `verify` is the known head requested again. A later append
     /// detects a difference anyway.
     pub async fn open_polling(
-        runner: &'a NodeContext,
+        node_context: &'a NodeContext,
         repository: &'a Repository,
         verify: bool,
     ) -> Result<Self, BackupError> {
-        let local = Self::local(runner, repository)?;
+        let local = Self::local(node_context, repository)?;
         let lock = local.lock()?;
-        Self::read(runner, repository, local, Some(lock), JournalReadMode::Next { verify }).await
+        Self::read(node_context, repository, local, Some(lock), JournalReadMode::Next { verify }).await
     }
 
     /// The same without the lock, for a process that works under the takeover of another process of this host: that one
     /// may be backing up, and neither must block the other.
-    pub async fn open_unlocked(runner: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
-        let local = Self::local(runner, repository)?;
-        Self::read(runner, repository, local, None, JournalReadMode::Whole).await
+    pub async fn open_unlocked(node_context: &'a NodeContext, repository: &'a Repository) -> Result<Self, BackupError> {
+        let local = Self::local(node_context, repository)?;
+        Self::read(node_context, repository, local, None, JournalReadMode::Whole).await
     }
 
-    fn local(runner: &NodeContext, repository: &Repository) -> Result<LocalState, BackupError> {
-        let local = LocalState::open(&runner.env, &runner.state_dir, repository.keys.repo())?;
-        Ok(local.with_process_memory(&runner.memory))
+    fn local(node_context: &NodeContext, repository: &Repository) -> Result<LocalState, BackupError> {
+        let local = LocalState::open(&node_context.env, &node_context.state_dir, repository.keys.repo())?;
+        Ok(local.with_process_memory(&node_context.memory))
     }
 
     async fn read(
-        runner: &'a NodeContext,
+        node_context: &'a NodeContext,
         repository: &'a Repository,
         local: LocalState,
         lock: Option<LocalLock>,
         reading: JournalReadMode,
     ) -> Result<Self, BackupError> {
-        let started = runner.env.clock.boottime();
-        let memory = local.load(runner.node.id);
+        let started = node_context.env.clock.boottime();
+        let memory = local.load(node_context.node.id);
         if let Some(slot) = repository.slot.filter(|_| lock.is_some())
             && let Err(error) = local.remember_slot(slot)
         {
             // The remembered slot only saves a request.
-            tracing::warn!("the key slot cannot be remembered: {error}");
+            tracing::warn!("the key slot cannot be saved: {error}");
         }
         if lock.is_some()
             && let Err(error) = repository.save_unlock_objects(&local)
         {
             // Without them a repair has one source less.
-            tracing::warn!("what leads into the repository cannot be remembered: {error}");
+            tracing::warn!("the copies of `format` and of the key slot cannot be saved: {error}");
         }
         // The due slot and the dates of records rest on the clock offset.
         repository.store.measure_clock_offset().await;
-        let seats = runner.leases.seats();
-        let journal = seats.journal(repository, &runner.env, &runner.node, runner.instance)?;
+        let journal_access = node_context.leases.journal_access();
+        let journal =
+            journal_access.journal(repository, &node_context.env, &node_context.node, node_context.instance)?;
         let read = match reading {
             JournalReadMode::Whole => journal.read(memory.view.as_ref()).await,
             JournalReadMode::Next { verify } => journal.poll(memory.view.as_ref(), verify).await,
@@ -135,10 +136,10 @@ impl<'a> RoleJournal<'a> {
         if let Err(JournalError::Rotated { .. }) = &read
             && let Err(error) = local.forget_slot()
         {
-            tracing::warn!("the key slot of an old repository key is still remembered: {error}");
+            tracing::warn!("the saved key slot of an old repository key cannot be removed: {error}");
         }
         let view = read?;
-        let mut opening = Self { runner, repository, journal, local, lock, memory, view, started };
+        let mut opening = Self { node_context, repository, journal, local, lock, memory, view, started };
         // Without the lock the check is left to the process that has it.
         if opening.lock.is_some() {
             opening.detect_clone().await?;
@@ -150,50 +151,51 @@ impl<'a> RoleJournal<'a> {
     /// machine that was set back. A record that cannot be this machine's past comes from another machine with its
     /// identity, and is reported in the journal for both to see.
     async fn detect_clone(&mut self) -> Result<(), BackupError> {
-        let (runner, memory) = (self.runner, &mut self.memory);
+        let (node_context, memory) = (self.node_context, &mut self.memory);
         #[cfg(feature = "planted")]
         if crate::planted::is(crate::planted::PlantedBug::OldRecordsAreJudged) {
-            let noted = self.local.authors().note_look(runner.instance).await;
+            let noted = self.local.authors().note_look(node_context.instance).await;
             noted.map_err(|error| BackupError::State { path: self.local.saved_state_file(), error })?;
         }
         if let Some(head) = memory.settled() {
             self.local.authors().trim(head);
         }
         let before = (memory.sighting, memory.notes);
-        check_authors(runner, &self.local, memory, &self.view);
+        check_authors(node_context, &self.local, memory, &self.view);
         if before != (memory.sighting, memory.notes) {
             let path = self.local.saved_state_file();
             self.local.save(memory).map_err(|error| BackupError::State { path, error })?;
         }
-        let Some(other) = memory.twin.take().filter(|_| !self.view.state.clones.contains(&runner.node.id)) else {
+        let Some(other) = memory.twin.take().filter(|_| !self.view.state.clones.contains(&node_context.node.id)) else {
             return Ok(());
         };
-        note_append_intent(runner, &self.local, &self.view).await?;
+        note_append_intent(node_context, &self.local, &self.view).await?;
         self.view = self.journal.append_unfenced(&self.view, UnfencedAction::Clone(CloneBody { other })).await?;
         Ok(())
     }
 
     /// The current journal, for a caller that waits for no lock and saves nothing.
     pub async fn peek(
-        runner: &NodeContext,
+        node_context: &NodeContext,
         repository: &Repository,
     ) -> Result<(ElectionHistory, JournalView), BackupError> {
         let keys = repository.keys.clone();
-        let local = LocalState::peek(&runner.env, &runner.state_dir, keys.repo()).with_process_memory(&runner.memory);
-        let memory = local.load(runner.node.id);
-        let (store, env) = (repository.store.clone(), runner.env.clone());
-        let journal = Journal::new(store, keys, env, runner.node.clone(), runner.instance);
+        let local = LocalState::peek(&node_context.env, &node_context.state_dir, keys.repo())
+            .with_process_memory(&node_context.memory);
+        let memory = local.load(node_context.node.id);
+        let (store, env) = (repository.store.clone(), node_context.env.clone());
+        let journal = Journal::new(store, keys, env, node_context.node.clone(), node_context.instance);
         let journal = journal.created(repository.format.created);
         let view = journal.read(memory.view.as_ref()).await?;
-        Ok((election_history(&view, &memory, runner.node.id), view))
+        Ok((election_history(&view, &memory, node_context.node.id), view))
     }
 
     /// Takes the lock of this host's runs, even if this process works under the lease of another one. That one takes
     /// the lock for a moment whenever it reads the journal.
     pub(crate) async fn with_lock(mut self) -> Result<Self, BackupError> {
         if self.lock.is_none() {
-            self.lock = Some(lock_with_retry(&self.local, &self.runner.env, HOLD_TRIES, HOLD_PAUSE).await?);
-            self.memory = self.local.load(self.runner.node.id);
+            self.lock = Some(lock_with_retry(&self.local, &self.node_context.env, HOLD_TRIES, HOLD_PAUSE).await?);
+            self.memory = self.local.load(self.node_context.node.id);
             self.refresh().await?;
         }
         Ok(self)
@@ -205,14 +207,14 @@ impl<'a> RoleJournal<'a> {
         if self.lock.is_none() {
             return Ok(false);
         }
-        let Self { runner, repository, local, memory, .. } = self;
+        let Self { node_context, repository, local, memory, .. } = self;
         let before = memory.announced.clone();
         // Before this process writes the object, it saves that it may have.
         let intend = |announced: &LastAnnouncement| {
             memory.announced = Some(announced.clone());
             local.save(memory)
         };
-        let Some(announced) = presence::announce(runner, repository, lease, before.as_ref(), intend).await else {
+        let Some(announced) = presence::announce(node_context, repository, lease, before.as_ref(), intend).await else {
             return Ok(false);
         };
         memory.announced = Some(announced);
@@ -249,34 +251,34 @@ impl<'a> RoleJournal<'a> {
 
     /// The facts that the election needs from the journal.
     pub fn history(&self) -> ElectionHistory {
-        election_history(&self.view, &self.memory, self.runner.node.id)
+        election_history(&self.view, &self.memory, self.node_context.node.id)
     }
 
     /// Saves what was read, and fetches the index of the newest snapshot. A standby does this, so that its first run
     /// after a takeover can start at once.
     pub async fn remember(self) -> Result<(ElectionHistory, JournalView), BackupError> {
-        let Self { local, mut memory, view, repository, runner, .. } = self;
+        let Self { local, mut memory, view, repository, node_context, .. } = self;
         if memory.view.as_ref() == Some(&view) {
-            return Ok((election_history(&view, &memory, runner.node.id), view));
+            return Ok((election_history(&view, &memory, node_context.node.id), view));
         }
         let (store, keys) = (repository.store.as_ref(), &repository.keys);
-        let shelf = local.index_cache();
-        load_index(store, keys, &view.state.indexes, Some(&shelf)).await?;
-        shelf.retain_only(&view.state.indexes);
-        remember_view(runner, &local, &mut memory, &view);
+        let index_cache = local.index_cache();
+        load_index(store, keys, &view.state.indexes, Some(&index_cache)).await?;
+        index_cache.retain_only(&view.state.indexes);
+        remember_view(node_context, &local, &mut memory, &view);
         local.save(&memory).map_err(|error| BackupError::State { path: local.saved_state_file(), error })?;
-        Ok((election_history(&view, &memory, runner.node.id), view))
+        Ok((election_history(&view, &memory, node_context.node.id), view))
     }
 
     /// Continues under this node's own takeover if that is still the newest and of this boot; otherwise takes the role
     /// over.
     pub(crate) async fn take_over(self, candidacy: &Candidacy) -> Result<RoleSession<'a>, BackupError> {
-        let Self { runner, repository, journal, local, mut lock, mut memory, view, started } = self;
+        let Self { node_context, repository, journal, local, mut lock, mut memory, view, started } = self;
         if repository.format.journal == JournalLocation::Bucket {
             let probe = object_keys::probe(repository.role());
-            proof::check(repository.store.as_ref(), &probe, &runner.env).await?;
+            proof::check(repository.store.as_ref(), &probe, &node_context.env).await?;
         }
-        let boot = runner.env.clock.boot_id().map(Digest);
+        let boot = node_context.env.clock.boot_id().map(Digest);
         let own = memory.own.filter(|own| Some(own.boot) == boot);
         let holder = view.state.holder.clone();
         // A node that stood in as fallback and is eligible now has the role for another reason, which the other nodes
@@ -291,23 +293,23 @@ impl<'a> RoleJournal<'a> {
             if lock.is_none() {
                 // There is no takeover to work under, so this process appends and saves its own.
                 lock = Some(local.lock()?);
-                memory = local.load(runner.node.id);
+                memory = local.load(node_context.node.id);
             }
             let why = match &holder {
                 _ if candidacy.stands_in() => TakeoverReason::Fallback,
                 None => TakeoverReason::First,
-                Some(h) if h.node.id == runner.node.id => TakeoverReason::Restart,
+                Some(h) if h.node.id == node_context.node.id => TakeoverReason::Restart,
                 Some(_) => TakeoverReason::Moved,
             };
-            note_append_intent(runner, &local, &view).await?;
+            note_append_intent(node_context, &local, &view).await?;
             let (permit, view) = journal.take_over(&view, candidacy, why).await?;
             (permit, view, true)
         };
         memory.own = boot.map(|boot| OwnTakeover { boot, takeover: permit.takeover(), term: permit.term() });
-        remember_view(runner, &local, &mut memory, &view);
+        remember_view(node_context, &local, &mut memory, &view);
         let appending = AtomicU64::new(0);
         let session = RoleSession {
-            runner,
+            node_context,
             repository,
             journal,
             local,
@@ -323,7 +325,7 @@ impl<'a> RoleJournal<'a> {
             session.remember(&session.memory)?;
         }
         if takeover {
-            disk_reserve::ensure_reserve(repository.store.as_ref(), repository.role(), &runner.env).await;
+            disk_reserve::ensure_reserve(repository.store.as_ref(), repository.role(), &node_context.env).await;
         }
         Ok(session)
     }

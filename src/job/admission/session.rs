@@ -28,7 +28,7 @@ const PERMIT_POLL: Duration = Duration::from_millis(100);
 
 /// A role taken over, and with it the lock that keeps out other runs of this host.
 pub(crate) struct RoleSession<'a> {
-    pub(crate) runner: &'a NodeContext,
+    pub(crate) node_context: &'a NodeContext,
     pub(crate) repository: &'a Repository,
     pub(crate) journal: Journal,
     pub(crate) local: LocalState,
@@ -55,7 +55,7 @@ impl RoleSession<'_> {
             // Without the lock another run may be saving its own state.
             return Ok(());
         }
-        remember_view(self.runner, &self.local, &mut self.memory, &self.view);
+        remember_view(self.node_context, &self.local, &mut self.memory, &self.view);
         self.remember(&self.memory)
     }
 
@@ -84,7 +84,7 @@ impl RoleSession<'_> {
     ) -> Result<JournalView, BackupError> {
         for _ in 0..COMMIT_ATTEMPTS {
             self.await_permit().await?;
-            note_append_intent(self.runner, &self.local, &view).await?;
+            note_append_intent(self.node_context, &self.local, &view).await?;
             self.appending.store(view.head.as_ref().map_or(0, |head| head.seq.0) + 1, Ordering::Relaxed);
             let appended = self.journal.append(&self.permit, &view, body.clone(), slot).await;
             self.appending.store(0, Ordering::Relaxed);
@@ -107,7 +107,7 @@ impl RoleSession<'_> {
                         return Err(AppendError::Moved(now).into());
                     }
                     // Another process under the same permit, on a copy of this node's state, ran the same slot.
-                    let present = self.runner.env.clock.now();
+                    let present = self.node_context.env.clock.now();
                     if slot.is_some_and(|slot| now.commits().is_closed(slot, present)) {
                         return Err(AppendError::Moved(now).into());
                     }
@@ -123,10 +123,10 @@ impl RoleSession<'_> {
 
     /// Waits while it is unknown which process has the lease, but not for ever, and not for a lease that is lost.
     async fn await_permit(&self) -> Result<(), BackupError> {
-        let clock = &self.runner.env.clock;
+        let clock = &self.node_context.env.clock;
         let (deadline, started) = (self.permit.deadline(), clock.boottime());
         while deadline.passed(clock.moment()) {
-            if self.runner.cancel.is_cancelled() {
+            if self.node_context.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted);
             }
             let waited = clock.boottime().saturating_sub(started);
@@ -134,8 +134,8 @@ impl RoleSession<'_> {
                 return Err(AppendError::Expired.into());
             }
             // The run waits on purpose and for a bounded time, so the wait counts as progress.
-            self.runner.progress.step();
-            self.runner.env.sleep(PERMIT_POLL).await;
+            self.node_context.progress.step();
+            self.node_context.env.sleep(PERMIT_POLL).await;
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(
             told(&[0, 4, 8, 12, 16, 20, 24, 28, 32, 36], 0),
             [],
-            "the first is a day old when the seventh comes"
+            "the first is a day old at the time of the seventh"
         );
         assert_eq!(told(&[0, 1, 2, 3, 4, 5, 23, 24, 30], 0), [(0, 24, 8)], "at 30 only three count");
         assert_eq!(told(&[0, 1, 2, 3, 4, 5, 6, 7, 8], 0), [(0, 8, 9)]);

@@ -35,8 +35,8 @@ async fn backup(rig: &JobFixture, slot: Option<Timestamp>) {
     if std::fs::read_dir(rig.src()).unwrap().next().is_none() {
         rig.write("file", "content");
     }
-    let runner: NodeContext = rig.runner();
-    rig.backup_as(&runner, &BackupOptions { slot, ..BackupOptions::default() }).await;
+    let node_context: NodeContext = rig.node_context();
+    rig.backup_as(&node_context, &BackupOptions { slot, ..BackupOptions::default() }).await;
 }
 
 fn key(rig: &JobFixture, seq: u64) -> String {
@@ -101,7 +101,7 @@ async fn what_a_wrong_clock_dated_is_told_until_it_is_amended() {
         instance: InstanceId([2; 8]),
         env: &rig.env,
         state_dir: None,
-        seats: JournalAccess::default(),
+        journal_access: JournalAccess::default(),
     };
     operator.amend(&rig.repository, false).await.unwrap();
     let audit = told(&rig, -DAY, None).await;
@@ -120,7 +120,7 @@ async fn holes_and_breaks_are_told_but_not_what_is_too_long_ago() {
         instance: InstanceId([2; 8]),
         env: &rig.env,
         state_dir: None,
-        seats: JournalAccess::default(),
+        journal_access: JournalAccess::default(),
     };
     for n in 0..70 {
         // Takeover and snapshot, then these: the 64th record is a checkpoint.
@@ -169,7 +169,7 @@ async fn a_pause_before_the_checkpoint_still_explains() {
         instance: InstanceId([2; 8]),
         env: &rig.env,
         state_dir: None,
-        seats: JournalAccess::default(),
+        journal_access: JournalAccess::default(),
     };
     for _ in 0..65 {
         operator.pause(&rig.repository, None, Some("disk swap".to_owned())).await.unwrap();
@@ -208,7 +208,7 @@ async fn a_failure_that_the_journal_does_not_have_is_a_finding_until_something_i
         failures: 0,
         after: Some(2),
     };
-    RunFailureFile::of_node(&rig.runner(), &rig.role.name).add(failure);
+    RunFailureFile::of_node(&rig.node_context(), &rig.role.name).add(failure);
     assert_eq!(failed().await, Some("no room".to_owned()));
     assert!(told(&rig, -DAY, None).await.findings.is_empty(), "the journal alone does not tell");
     backup(&rig, None).await;

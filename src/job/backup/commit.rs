@@ -38,7 +38,7 @@ impl RoleSession<'_> {
         role: &RoleSettings,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
-        let (env, cancel) = (&self.runner.env, &self.runner.cancel);
+        let (env, cancel) = (&self.node_context.env, &self.node_context.cancel);
         let mut work = Box::pin(self.back_up_with_retry(role, ask));
         tokio::select! {
             biased;
@@ -56,13 +56,14 @@ impl RoleSession<'_> {
         drop(work);
         match self.appending.load(Ordering::Relaxed) {
             0 => {
-                tracing::warn!("what the run still waits for is left behind; it cannot commit");
+                tracing::warn!("the run is abandoned while it still waits; it cannot commit");
                 Err(BackupError::Interrupted)
             }
             seq => {
                 let trouble =
                     self.repository.store.last_attempt_error().map(|why| format!(" (the last try failed: {why})"));
-                let why = format!("the store does not answer{}, and the run was to end", trouble.unwrap_or_default());
+                let why =
+                    format!("the store does not answer{}, and the run was told to stop", trouble.unwrap_or_default());
                 Err(AppendError::Unknown { seq: Seq(seq), why }.into())
             }
         }
@@ -75,27 +76,27 @@ impl RoleSession<'_> {
         role: &RoleSettings,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
-        let (repository, label) = (self.repository, &self.runner.node.name);
-        let heard = loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
-        match self.back_up(role, ask, &heard, None).await {
+        let (repository, label) = (self.repository, &self.node_context.node.name);
+        let noted_losses = loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
+        match self.back_up(role, ask, &noted_losses, None).await {
             Err(BackupError::Cache(error)) => {
                 // Only the tree cache is damaged; everything else is still good.
                 tracing::warn!("{error}; reading everything again");
                 let path = self.local.tree_cache();
-                self.runner.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
-                self.back_up(role, ask, &heard, None).await
+                self.node_context.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
+                self.back_up(role, ask, &noted_losses, None).await
             }
             Err(BackupError::Repo(error)) => {
                 let met = PackLosses::from_error(&error, repository.role());
                 if met.is_empty() {
                     return Err(error.into());
                 }
-                tracing::warn!("{error}; going on without what is lost");
+                tracing::warn!("{error}; continuing without the lost content");
                 // The note also serves the next run if this one does not complete.
-                loss_notes::note_losses(repository, Some(&self.local), &self.runner.env, label, &met).await;
-                let heard =
+                loss_notes::note_losses(repository, Some(&self.local), &self.node_context.env, label, &met).await;
+                let noted_losses =
                     loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
-                self.back_up(role, ask, &heard, Some(met)).await
+                self.back_up(role, ask, &noted_losses, Some(met)).await
             }
             result => result,
         }
@@ -106,21 +107,21 @@ impl RoleSession<'_> {
         &self,
         base: Option<&Snapshot>,
         ask: &BackupOptions,
-        heard: &LossNotes,
+        noted_losses: &LossNotes,
         met: Option<PackLosses>,
     ) -> IndexLoadOptions {
         let (memory, state) = (&self.memory, &self.view.state);
         let unfinished = memory.clean.is_none() || memory.clean != base.map(|b| b.id);
         let before = memory.compared.as_ref();
-        let is_elsewhere = base.is_some_and(|base| base.node.id != self.runner.node.id);
-        let now = self.runner.env.clock.now();
+        let is_elsewhere = base.is_some_and(|base| base.node.id != self.node_context.node.id);
+        let now = self.node_context.env.clock.now();
         // A repair may have taken packs out of the index: their chunks are in the tree cache, and stored nowhere. Terms
         // tell the order: a snapshot that a repair brought back may have a higher number than the repair.
         let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.term > base.term));
-        let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || heard.has_more();
+        let asked = unfinished || ask.rehash || is_elsewhere || is_repaired || noted_losses.has_more();
         let due = asked || lost_content::is_comparison_due(before, state.pruned, now);
-        let known = heard.still_lost();
-        let news = heard.unhandled(before.and_then(|before| before.note)).into_iter().chain(met);
+        let known = noted_losses.still_lost();
+        let news = noted_losses.unhandled(before.and_then(|before| before.note)).into_iter().chain(met);
         let noted = news.reduce(|mut all, more| {
             all.add(&more);
             all
@@ -136,19 +137,19 @@ impl RoleSession<'_> {
         &self,
         role: &RoleSettings,
         ask: &BackupOptions,
-        heard: &LossNotes,
+        noted_losses: &LossNotes,
         met: Option<PackLosses>,
     ) -> Result<CommittedBackup, BackupError> {
         let base = self.view.state.snapshots.last();
-        let survey = self.index_load_options(base, ask, heard, met);
+        let survey = self.index_load_options(base, ask, noted_losses, met);
         // From here on the store may contain objects that no record names.
         self.remember(&SavedState { clean: None, ..self.memory.clone() })?;
-        let progress = &self.runner.progress;
+        let progress = &self.node_context.progress;
         progress.enter(JobPhase::Backup);
         let (since, rehash) = (base.map(|base| base.id.to_string()), ask.rehash);
         tracing::debug!(role = %role.name, since, rehash, slot = ?ask.slot, compares_store = survey.compare.is_some(), "the run begins");
 
-        let gathered = match &self.runner.inputs.content {
+        let gathered = match &self.node_context.inputs.content {
             Some(content) => Box::pin(inline_content::gather(self, content.as_ref(), base, survey)).await?,
             None => Box::pin(tree::gather(self, role, base, survey, ask)).await?,
         };
@@ -163,13 +164,13 @@ impl RoleSession<'_> {
             "the sources are read: the index, the manifest and the record follow"
         );
         let mut indexes = gathered.indexes.clone();
-        indexes.extend(put_indexes(self.runner, self.repository, &gathered.packs).await?);
+        indexes.extend(put_indexes(self.node_context, self.repository, &gathered.packs).await?);
         let healing = gathered.healing.clone();
         let empty = empty_sources::source_marks(&empty_sources, &self.repository.keys);
-        let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, heard).await?;
+        let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, noted_losses).await?;
         let loss = match &healing {
-            Some(healing) => self.report_losses(healing, &view, heard).await,
-            None => heard.remaining().map(|(packs, files)| LossReport {
+            Some(healing) => self.report_losses(healing, &view, noted_losses).await,
+            None => noted_losses.remaining().map(|(packs, files)| LossReport {
                 packs,
                 missing_files: Some(files),
                 ..LossReport::default()
@@ -183,9 +184,9 @@ impl RoleSession<'_> {
         &self,
         healing: &HealingSummary,
         view: &JournalView,
-        heard: &LossNotes,
+        noted_losses: &LossNotes,
     ) -> Option<LossReport> {
-        let (repository, runner) = (self.repository, self.runner);
+        let (repository, node_context) = (self.repository, self.node_context);
         let report = if healing.packs.is_empty() {
             None
         } else {
@@ -199,9 +200,17 @@ impl RoleSession<'_> {
         // If the number is unknown, the lost content may well be needed.
         let files = report.as_ref().map_or(0, |report| report.missing_files.unwrap_or(1));
         let remains = (!healing.gone.is_empty()).then_some(UnhealedLosses { lost, more, files });
-        loss_notes::record_unhealed(repository, &self.local, &runner.env, &runner.node.name, heard, remains).await;
+        loss_notes::record_unhealed(
+            repository,
+            &self.local,
+            &node_context.env,
+            &node_context.node.name,
+            noted_losses,
+            remains,
+        )
+        .await;
         // Losses that were known before, changed nothing and cost no snapshot a file are not reported again.
-        let known = heard.still_lost();
+        let known = noted_losses.still_lost();
         let is_known = |pack| known.missing.contains(pack) || known.damaged.contains(pack);
         report.filter(|_| healing.bytes > 0 || files > 0 || !healing.packs.iter().all(is_known))
     }
@@ -209,14 +218,15 @@ impl RoleSession<'_> {
     /// The files of snapshots that need what is still lost: the first ones by name, and how many there are.
     async fn missing_files(&self, healing: &HealingSummary, view: &JournalView) -> Option<(Vec<MissingFile>, u64)> {
         let (repository, state) = (self.repository, &view.state);
-        let shelf = self.local.index_cache();
-        match verify::affected_entries(repository, &state.indexes, &state.snapshots, &shelf, &healing.gone).await {
+        let index_cache = self.local.index_cache();
+        match verify::affected_entries(repository, &state.indexes, &state.snapshots, &index_cache, &healing.gone).await
+        {
             Ok((affected, count)) => {
                 let name = |file: AffectedFile| MissingFile { snapshot: file.snapshot, path: file.path };
                 Some((affected.into_iter().map(name).collect(), count))
             }
             Err(error) => {
-                tracing::warn!("which files of older snapshots are lost cannot be told: {error}");
+                tracing::warn!("it is unknown which files of older snapshots are lost: {error}");
                 None
             }
         }
@@ -228,18 +238,18 @@ impl RoleSession<'_> {
         gathered: PipelineOutput,
         (indexes, empty): (Vec<IndexId>, Vec<SourceMark>),
         slot: Option<Timestamp>,
-        heard: &LossNotes,
+        noted_losses: &LossNotes,
     ) -> Result<(CommittedBackup, JournalView), BackupError> {
         let PipelineOutput { root, nodes, stats: tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
         let files = FileCounts { removed, ..tally.files };
-        let shared = &self.runner.progress;
+        let shared = &self.node_context.progress;
         let bytes = ByteCounts {
             source: tally.source_bytes,
             read: gathered.read_bytes,
             new: gathered.new_bytes,
             uploaded: shared.bytes_uploaded.load(Ordering::Relaxed),
         };
-        let elapsed = self.runner.env.clock.boottime().saturating_sub(self.started);
+        let elapsed = self.node_context.env.clock.boottime().saturating_sub(self.started);
         let body = RecordBody::Snapshot(SnapshotBody {
             root,
             indexes,
@@ -262,7 +272,7 @@ impl RoleSession<'_> {
             },
             empty: Some(empty),
         });
-        if self.runner.cancel.is_cancelled() {
+        if self.node_context.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
         #[cfg(feature = "planted")]
@@ -283,10 +293,14 @@ impl RoleSession<'_> {
         let view = appended?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
-        let now = IndexComparison { at: self.runner.env.clock.now(), pruned: view.state.pruned, note: heard.object() };
+        let now = IndexComparison {
+            at: self.node_context.env.clock.now(),
+            pruned: view.state.pruned,
+            note: noted_losses.object(),
+        };
         let compared = healing.map(|_| now).or(self.memory.compared);
         let mut memory = SavedState { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
-        remember_view(self.runner, &self.local, &mut memory, &view);
+        remember_view(self.node_context, &self.local, &mut memory, &view);
         self.remember(&memory)
             // The snapshot is committed; a saved state that cannot be written only costs the next run time.
             .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));

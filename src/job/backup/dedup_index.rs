@@ -51,7 +51,7 @@ pub(crate) struct IndexLoader {
     store: Arc<dyn Store>,
     keys: DerivedKeys,
     indexes: Vec<IndexId>,
-    shelf: IndexCache,
+    index_cache: IndexCache,
     condemned: HashSet<PackId>,
     survey: IndexLoadOptions,
     journal: Journal,
@@ -66,7 +66,7 @@ impl IndexLoader {
             store: repository.store.clone(),
             keys: repository.keys.clone(),
             indexes: state.indexes.clone(),
-            shelf: session.local.index_cache(),
+            index_cache: session.local.index_cache(),
             condemned: state.condemned.iter().flat_map(|c| &c.packs).copied().collect(),
             survey,
             journal: session.journal.clone(),
@@ -80,12 +80,12 @@ impl IndexLoader {
     }
 
     pub(crate) async fn load(&self) -> Result<KnownChunks, BackupError> {
-        let Self { store, keys, indexes: named, shelf, condemned, survey, .. } = self;
+        let Self { store, keys, indexes: named, index_cache, condemned, survey, .. } = self;
         #[cfg(feature = "planted")]
         let (named, condemned) = (&self.trusted(named).await?, &excluded_packs(condemned));
         let Some(noted) = &survey.compare else {
             let known = |id: &PackId| survey.known.missing.contains(id) || survey.known.damaged.contains(id);
-            let index = load_index_with_damaged_packs(store.as_ref(), keys, named, Some(shelf), known).await?;
+            let index = load_index_with_damaged_packs(store.as_ref(), keys, named, Some(index_cache), known).await?;
             return Ok(KnownChunks { index: Arc::new(index), orphans: OrphanPacks::default(), lost: None });
         };
         if named.is_empty() && !survey.unfinished {
@@ -95,9 +95,9 @@ impl IndexLoader {
         let missing = indexes::missing(store.as_ref(), keys, named).await?;
         if !missing.is_empty() {
             self.check_prunes().await?;
-            indexes::put_back(store.as_ref(), keys, &missing, shelf).await?;
+            indexes::put_back(store.as_ref(), keys, &missing, index_cache).await?;
         }
-        let tables = reader::stream_tables(store.as_ref(), keys, named, Some(shelf));
+        let tables = reader::stream_tables(store.as_ref(), keys, named, Some(index_cache));
         let (index, lost) = inventory::compare(store.as_ref(), keys, tables, &listed, noted).await?;
         if !lost.packs.is_empty() {
             self.check_prunes().await?;
@@ -223,28 +223,31 @@ impl CompactIdSet {
 impl<'a> DedupIndex<'a> {
     pub(crate) fn new(
         nodes: HashSet<ChunkId>,
-        stock: Option<KnownChunks>,
+        known_chunks: Option<KnownChunks>,
         load: impl Fn() -> Result<KnownChunks, BackupError> + Send + Sync + 'a,
     ) -> Self {
         // Lost manifest nodes are stored again, even if a repair removed their pack from the index.
-        let compared = stock.as_ref().filter(|stock| stock.lost.is_some()).map(|stock| Arc::clone(&stock.index));
+        let compared = known_chunks
+            .as_ref()
+            .filter(|known_chunks| known_chunks.lost.is_some())
+            .map(|known_chunks| Arc::clone(&known_chunks.index));
         let nodes = match compared {
             Some(index) => nodes.into_iter().filter(|id| index.is_in_sound_pack(id)).collect(),
             None => nodes,
         };
-        let stock = stock.map_or_else(OnceLock::new, OnceLock::from);
+        let known_chunks = known_chunks.map_or_else(OnceLock::new, OnceLock::from);
         let (loading, fresh) = (Mutex::new(()), Mutex::default());
-        Self { nodes, known_chunks: stock, loading, load: Box::new(load), fresh }
+        Self { nodes, known_chunks, loading, load: Box::new(load), fresh }
     }
 
     /// The known chunks, loaded at the first call.
-    pub(crate) fn stock(&self) -> Result<&KnownChunks, BackupError> {
+    pub(crate) fn known_chunks(&self) -> Result<&KnownChunks, BackupError> {
         let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stock) = self.known_chunks.get() {
-            return Ok(stock);
+        if let Some(known_chunks) = self.known_chunks.get() {
+            return Ok(known_chunks);
         }
-        let stock = (self.load)()?;
-        Ok(self.known_chunks.get_or_init(|| stock))
+        let known_chunks = (self.load)()?;
+        Ok(self.known_chunks.get_or_init(|| known_chunks))
     }
 
     /// `true`: the caller must store the chunk. Every other request for the same chunk gets `false`.
@@ -252,11 +255,11 @@ impl<'a> DedupIndex<'a> {
         if self.nodes.contains(id) {
             return Ok(false);
         }
-        let stock = match self.known_chunks.get() {
-            Some(stock) => stock,
-            None => self.stock()?,
+        let known_chunks = match self.known_chunks.get() {
+            Some(known_chunks) => known_chunks,
+            None => self.known_chunks()?,
         };
-        if stock.index.is_in_sound_pack(id) || stock.orphans.claim(id) {
+        if known_chunks.index.is_in_sound_pack(id) || known_chunks.orphans.claim(id) {
             return Ok(false);
         }
         Ok(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(id))
@@ -264,26 +267,29 @@ impl<'a> DedupIndex<'a> {
 
     /// The index, if it was compared with the store: then it alone decides what is stored.
     pub(crate) fn compared_index(&self) -> Option<&ChunkIndex> {
-        self.known_chunks.get().filter(|stock| stock.lost.is_some()).map(|stock| stock.index.as_ref())
+        self.known_chunks
+            .get()
+            .filter(|known_chunks| known_chunks.lost.is_some())
+            .map(|known_chunks| known_chunks.index.as_ref())
     }
 
     /// What happened to lost content; `None`: the index was not compared with the store.
     pub(crate) fn healing(&self) -> Option<HealingSummary> {
-        let stock = self.known_chunks.get()?;
+        let known_chunks = self.known_chunks.get()?;
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = |id: &ChunkId| fresh.contains(id) || stock.orphans.is_used(id);
-        Some(HealingSummary::of(stock.lost.as_ref()?, &stock.index, stored))
+        let stored = |id: &ChunkId| fresh.contains(id) || known_chunks.orphans.is_used(id);
+        Some(HealingSummary::of(known_chunks.lost.as_ref()?, &known_chunks.index, stored))
     }
 
     /// Whether the repository has these chunks, as far as is known: the journal vouches for the content of the newest
     /// manifest.
     pub(crate) fn has_all(&self, ids: &[ChunkId]) -> bool {
-        self.known_chunks.get().is_none_or(|stock| ids.iter().all(|id| stock.index.contains(id)))
+        self.known_chunks.get().is_none_or(|known_chunks| ids.iter().all(|id| known_chunks.index.contains(id)))
     }
 
     /// The orphans that this session used.
     pub(crate) fn used_orphans(&self) -> Vec<PackTable> {
-        self.known_chunks.get().map(|stock| stock.orphans.used().cloned().collect()).unwrap_or_default()
+        self.known_chunks.get().map(|known_chunks| known_chunks.orphans.used().cloned().collect()).unwrap_or_default()
     }
 }
 

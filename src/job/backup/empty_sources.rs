@@ -73,7 +73,7 @@ mod tests {
         let pair = role(&["/srv/a", "/srv/b/"]);
         assert_eq!(told(&marked, &pair), named(&["srv/b"], 0));
         assert_eq!(told(&[], &pair), None, "none was empty");
-        assert_eq!(empty_sources(None, &pair, &keys), None, "an older version did not say");
+        assert_eq!(empty_sources(None, &pair, &keys), None, "an older version did not record it");
         assert_eq!(told(&marked, &role(&["/srv/a"])), named(&[], 1), "of another config");
         assert_eq!(told(&marked, &RoleSettings { allow_empty: true, ..pair.clone() }), None);
         let dump = role(&["/srv/a"]);
@@ -84,7 +84,7 @@ mod tests {
         let again = source_marks(&paths(&["srv/b"]), &after);
         assert_ne!(again, marked);
         assert_eq!(empty_sources(Some(&again), &pair, &after), named(&["srv/b"], 0));
-        assert_eq!(told(&again, &pair), named(&[], 1), "the old key tells nothing of it");
+        assert_eq!(told(&again, &pair), named(&[], 1), "the old key does not open it");
         let many: Vec<TreePath> = (0..100).map(|n| TreePath::new(format!("srv/{n}")).unwrap()).collect();
         assert_eq!(source_marks(&many, &keys).len(), MARKED_MAX);
     }

@@ -56,7 +56,7 @@ struct RoleHeldRecord {
 /// One role's hooks on this node.
 #[derive(Debug, Clone, Copy)]
 pub struct HookRunner<'a> {
-    runner: &'a NodeContext,
+    node_context: &'a NodeContext,
     role: &'a RoleSettings,
 }
 
@@ -70,8 +70,8 @@ pub(crate) struct OpenHookPair<'a> {
 
 impl<'a> HookRunner<'a> {
     /// The hooks of `role` on this node.
-    pub fn new(runner: &'a NodeContext, role: &'a RoleSettings) -> Self {
-        Self { runner, role }
+    pub fn new(node_context: &'a NodeContext, role: &'a RoleSettings) -> Self {
+        Self { node_context, role }
     }
 
     /// Opens a pair; `None`: the role has no such hooks. A pair that a crash left open is closed first.
@@ -86,7 +86,7 @@ impl<'a> HookRunner<'a> {
         }
         let lock = tokio::select! {
             lock = self.lock(OPEN) => lock?,
-            () = self.runner.cancel.cancelled() => return Err(BackupError::Interrupted),
+            () = self.node_context.cancel.cancelled() => return Err(BackupError::Interrupted),
         };
         self.close_left_open().await;
         let open = HookPairRecord { term, slot };
@@ -107,7 +107,7 @@ impl<'a> HookRunner<'a> {
 
     async fn close_left_open(self) {
         let Some(open) = self.read::<HookPairRecord>(OPEN) else { return };
-        tracing::warn!("role {}: a run was cut short after its hook before; running after", self.role.name);
+        tracing::warn!("role {}: a run was interrupted after its hook 'before'; running 'after' now", self.role.name);
         self.run_after(open, "unknown").await;
     }
 
@@ -124,9 +124,9 @@ impl<'a> HookRunner<'a> {
         if let Some(command) = &hooks.on_takeover {
             let stop = async {
                 tokio::select! {
-                    () = deadline_passed(self.runner, deadline) => {}
+                    () = deadline_passed(self.node_context, deadline) => {}
                     () = ending.cancelled() => {}
-                    () = self.runner.cancel.cancelled() => {}
+                    () = self.node_context.cancel.cancelled() => {}
                 }
             };
             let variables = self.variables(term, None);
@@ -155,7 +155,7 @@ impl<'a> HookRunner<'a> {
             }
         };
         // The hook ends earlier by itself; the lock may be held by a process that does not.
-        let _ = self.runner.env.timeout(limit + ENDING_MAX, work).await;
+        let _ = self.node_context.env.timeout(limit + ENDING_MAX, work).await;
     }
 
     async fn run_after(self, open: HookPairRecord, outcome: &str) {
@@ -163,7 +163,7 @@ impl<'a> HookRunner<'a> {
             let mut variables = self.variables(open.term, open.slot);
             variables.push(("RUNNER_OUTCOME", outcome.to_owned()));
             let stop = async {
-                self.runner.cancel.cancelled().await;
+                self.node_context.cancel.cancelled().await;
                 tokio::time::sleep(ENDING_MAX).await;
             };
             let ended = self.run("after", command, &variables, self.role.hooks.timeout, stop).await;
@@ -199,7 +199,7 @@ impl<'a> HookRunner<'a> {
         let mut group = program.piped(false).start().map_err(start)?;
         let ((_, out, err), id) = (group.pipes(), group.id());
         let label = format!("role {}, {hook}", self.role.name);
-        let progress = &self.runner.progress;
+        let progress = &self.node_context.progress;
         progress.begin(RunActivity::Hook(hook));
         let streams = [
             out.map(|out| log_lines(out, label.clone(), progress_step(progress))),
@@ -229,11 +229,11 @@ impl<'a> HookRunner<'a> {
     }
 
     fn variables(self, term: Term, slot: Option<Timestamp>) -> Vec<(&'static str, String)> {
-        self.runner.probe_context(self.role, Some(term), slot).variables()
+        self.node_context.probe_context(self.role, Some(term), slot).variables()
     }
 
     fn dir(self) -> PathBuf {
-        self.runner.state_dir.join("hooks")
+        self.node_context.state_dir.join("hooks")
     }
 
     /// Named after the role, because a standby need not know the repository.
@@ -246,7 +246,7 @@ impl<'a> HookRunner<'a> {
             if let Some(lock) = self.try_lock(what)? {
                 return Ok(lock);
             }
-            self.runner.env.sleep(POLL).await;
+            self.node_context.env.sleep(POLL).await;
         }
     }
 
@@ -254,7 +254,7 @@ impl<'a> HookRunner<'a> {
     fn try_lock(self, what: &str) -> Result<Option<Box<dyn LockGuard>>, LockError> {
         let path = self.file(what, "lock");
         let io = |error: io::Error| LockError::Io { path: path.clone(), error };
-        let files = &self.runner.env.files;
+        let files = &self.node_context.env.files;
         files.make_dir(&self.dir()).map_err(io)?;
         files.lock(&path).map_err(io)
     }
@@ -262,10 +262,10 @@ impl<'a> HookRunner<'a> {
     /// `None`: the file is missing, or unreadable, which is logged.
     fn read<T: DeserializeOwned>(self, what: &str) -> Option<T> {
         let path = self.file(what, "json");
-        self.runner.env.read_json(&path).unwrap_or_else(|error| {
+        self.node_context.env.read_json(&path).unwrap_or_else(|error| {
             let role = &self.role.name;
             tracing::error!(
-                "role {role}: which hooks are due cannot be read, none is run: {}: {error}",
+                "role {role}: the notes on due hooks cannot be read, none is run: {}: {error}",
                 path.display()
             );
             None
@@ -274,11 +274,11 @@ impl<'a> HookRunner<'a> {
 
     fn write(self, what: &str, value: &impl Serialize) -> io::Result<()> {
         // Durable, because a hook may stop the machine or its disk.
-        self.runner.env.files.replace(&self.file(what, "json"), &serde_json::to_vec(value)?)
+        self.node_context.env.files.replace(&self.file(what, "json"), &serde_json::to_vec(value)?)
     }
 
     fn remove(self, what: &str) {
-        if let Err(error) = self.runner.env.files.remove(&self.file(what, "json"))
+        if let Err(error) = self.node_context.env.files.remove(&self.file(what, "json"))
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::error!("role {}: {error}", self.role.name);
@@ -295,17 +295,17 @@ const HELD: &str = "held";
 impl OpenHookPair<'_> {
     /// Runs `before`. Whatever its result, [`OpenHookPair::run_after`] must follow.
     pub(crate) async fn run_before(&self, deadline: &Deadline) -> Result<(), BackupError> {
-        let HookRunner { runner, role } = self.hooks;
+        let HookRunner { node_context, role } = self.hooks;
         let Some(command) = &role.hooks.before else { return Ok(()) };
         let stop = async {
             tokio::select! {
-                () = deadline_passed(runner, deadline) => {}
-                () = runner.cancel.cancelled() => {}
+                () = deadline_passed(node_context, deadline) => {}
+                () = node_context.cancel.cancelled() => {}
             }
         };
         let variables = self.hooks.variables(self.open.term, self.open.slot);
         match self.hooks.run("before", command, &variables, role.hooks.timeout, stop).await {
-            Err(HookError::Stopped { .. }) if runner.cancel.is_cancelled() => Err(BackupError::Interrupted),
+            Err(HookError::Stopped { .. }) if node_context.cancel.is_cancelled() => Err(BackupError::Interrupted),
             Err(HookError::Stopped { .. }) => Err(AppendError::Expired.into()),
             result => Ok(result?),
         }

@@ -13,7 +13,7 @@ use crate::repo::pack::PackTable;
 
 /// Puts the index of these packs, in objects of bounded size.
 pub(crate) async fn put_indexes(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     repository: &Repository,
     packs: &[PackTable],
 ) -> Result<Vec<IndexId>, BackupError> {
@@ -21,9 +21,9 @@ pub(crate) async fn put_indexes(
     let mut rest = packs;
     while !rest.is_empty() {
         let (part, more) = rest.split_at(index::count_fitting_packs(rest));
-        let id = IndexId(runner.env.random_bytes());
-        let object: Bytes = encode_index(&repository.keys, id, runner.env.random_bytes(), part);
-        JobProgress::add(&runner.progress.bytes_uploaded, object.len() as u64);
+        let id = IndexId(node_context.env.random_bytes());
+        let object: Bytes = encode_index(&repository.keys, id, node_context.env.random_bytes(), part);
+        JobProgress::add(&node_context.progress.bytes_uploaded, object.len() as u64);
         repository.store.put(&object_keys::index(repository.role(), id), object).await?;
         ids.push(id);
         rest = more;

@@ -43,13 +43,17 @@ pub(super) async fn put_back(
     store: &dyn Store,
     keys: &DerivedKeys,
     missing: &[IndexId],
-    shelf: &IndexCache,
+    index_cache: &IndexCache,
 ) -> Result<(), StoreError> {
     for id in missing {
-        let Some(copy) = shelf.get(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else { continue };
+        let Some(copy) = index_cache.get(*id).await.filter(|copy| decode_index(keys, *id, copy).is_ok()) else {
+            continue;
+        };
         let key = object_keys::index(keys.role(), *id);
         put_idempotent(store, &key, Bytes::from(copy)).await?;
-        tracing::warn!("the store had lost {key}: it is put back from this node's copy; find out what became of it");
+        tracing::warn!(
+            "the store had lost {key}: it is written again from this node's copy. hint: find out what happened to it"
+        );
     }
     Ok(())
 }

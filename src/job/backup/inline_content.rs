@@ -62,10 +62,10 @@ pub(in crate::job) async fn gather(
 ) -> Result<PipelineOutput, BackupError> {
     content.ready().await;
     let files = content.files(&session.permit);
-    let stocktaking = IndexLoader::new(session, survey);
-    let stock = stocktaking.load().await?;
+    let index_loader = IndexLoader::new(session, survey);
+    let known_chunks = index_loader.load().await?;
     let repository = session.repository;
-    let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), stock.index.clone());
+    let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), known_chunks.index.clone());
     let mut before = BTreeMap::new();
     if let Some(base) = base {
         let mut manifest = reader.manifest(base.root);
@@ -73,7 +73,7 @@ pub(in crate::job) async fn gather(
             before.extend(entries.into_iter().map(|entry| (entry.path.clone(), entry)));
         }
     }
-    let dedup = DedupIndex::new(HashSet::new(), Some(stock), || unreachable!("it was loaded"));
+    let dedup = DedupIndex::new(HashSet::new(), Some(known_chunks), || unreachable!("it was loaded"));
     let (mut data, mut tally) = (NewChunks::new(&repository.keys, &dedup), BackupStats::default());
     let mut manifest = ManifestWriter::new(NewChunks::new(&repository.keys, &dedup));
     let mut read_bytes = 0;
@@ -105,10 +105,10 @@ pub(in crate::job) async fn gather(
     let (ids, new_bytes) = (nodes.ids.clone(), data.bytes());
     let mut packs = Vec::new();
     for collected in [data, nodes] {
-        if session.runner.cancel.is_cancelled() {
+        if session.node_context.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
-        let mut writer = PackWriter::new(repository, &session.runner.env, Some(&session.runner.progress));
+        let mut writer = PackWriter::new(repository, &session.node_context.env, Some(&session.node_context.progress));
         for (chunk, content) in collected.chunks {
             writer.push(chunk, &content).await?;
         }

@@ -200,7 +200,7 @@ mod tests {
         let mut flipped = bytes.to_vec();
         flipped[pack::HEADER_LEN] ^= 1;
         store.tamper(&object_keys::pack(keys.role(), other.id), Some(Bytes::from(flipped)));
-        assert_eq!(found(&store, &keys).await, both, "its table tells nothing of it");
+        assert_eq!(found(&store, &keys).await, both, "its table does not list it");
         assert_eq!(verified_only(&store, &keys, both).await.unwrap(), [sound]);
     }
 

@@ -21,7 +21,7 @@ pub struct BackupRequest {
 
 impl BackupRequest {
     /// The reason for a takeover if the request says one; `None`: it follows from the slot or the start by hand.
-    pub(crate) fn occasion(self) -> Option<RetakeReason> {
+    pub(crate) fn retake_reason(self) -> Option<RetakeReason> {
         (self.require_active && !self.scheduled).then_some(RetakeReason::None)
     }
 }

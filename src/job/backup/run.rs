@@ -42,13 +42,13 @@ impl<'a> RoleGuard<'a> {
     ) -> Result<GuardOutcome, GuardError> {
         let start_by = self.plan.as_ref().and_then(|plan| Some(plan.start_by(plan.slot_at(ask.slot?)?)));
         let cause = heartbeat::HeartbeatSlot { slot: ask.slot, start_by };
-        let _beat = Heartbeat::start(self.runner, self.role, self.repository, cause);
+        let _beat = Heartbeat::start(self.node_context, self.role, self.repository, cause);
         let mut work = Box::pin(opening.back_up(self.role, candidacy, ask));
         let (result, lost_to) = tokio::select! {
             biased;
             result = &mut work => (result, None),
             to = lost => {
-                self.runner.cancel.cancel();
+                self.node_context.cancel.cancel();
                 ((&mut work).await, Some(to))
             }
         };
@@ -58,8 +58,8 @@ impl<'a> RoleGuard<'a> {
             (Err(BackupError::Interrupted | BackupError::Append(AppendError::Expired)), Some(to)) => {
                 // The new holder of the lease may not have appended anything yet; the journal tells whether this run is
                 // fenced.
-                let opening = RoleJournal::open(self.runner, self.repository).await?;
-                match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.runner.node.id) {
+                let opening = RoleJournal::open(self.node_context, self.repository).await?;
+                match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.node_context.node.id) {
                     Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
                     None => {
                         Ok((report_without_commit(self.role, RunOutcome::Unknown), Some(NoCommitReason::LeaseLost(to))))
@@ -79,11 +79,11 @@ impl RoleJournal<'_> {
         candidacy: &Candidacy,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
-        let runner = self.runner;
+        let node_context = self.node_context;
         let session = self.take_over(candidacy).await?;
-        let hooks = HookRunner::new(runner, role);
+        let hooks = HookRunner::new(node_context, role);
         let (term, deadline) = (session.permit().term(), session.permit().deadline());
-        hooks.on_takeover(term, deadline, &runner.cancel).await;
+        hooks.on_takeover(term, deadline, &node_context.cancel).await;
         let Some(around) = hooks.open(term, ask.slot).await? else {
             return session.back_up_or_abandon(role, ask).await;
         };
@@ -103,7 +103,7 @@ const DECISIONS_MAX: u32 = 4;
 /// Backs up `role` if this node is active for it. The store is connected to only if the probes do not rule this node
 /// out, so a standby whose disk is not mounted stands by like any other.
 pub async fn backup(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
@@ -111,9 +111,9 @@ pub async fn backup(
     begins: BeginCallback<'_>,
 ) -> Result<GuardOutcome, GuardError> {
     // The child token is set by an interrupt of the operator, by the loss of the lease, and by a stall.
-    let runner = &NodeContext { cancel: runner.cancel.child(), ..runner.clone() };
-    let work = back_up(runner, settings, role, connect, request, begins);
-    run_result(run_watched(runner, stall_limit(role, settings), &|_| {}, work).await)
+    let node_context = &NodeContext { cancel: node_context.cancel.child(), ..node_context.clone() };
+    let work = back_up(node_context, settings, role, connect, request, begins);
+    run_result(run_watched(node_context, stall_limit(role, settings), &|_| {}, work).await)
 }
 
 /// How long a run of this role may go without progress.
@@ -137,68 +137,70 @@ pub(crate) fn run_result<T>(watched: WatchedRun<Result<T, GuardError>>) -> Resul
 }
 
 pub(crate) async fn back_up(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     settings: &Settings,
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     request: BackupRequest,
     begins: BeginCallback<'_>,
 ) -> Result<GuardOutcome, GuardError> {
-    let started = runner.env.clock.boottime();
+    let started = node_context.env.clock.boottime();
     let ended_early = |(report, reason): GuardOutcome| {
-        let duration = runner.env.clock.boottime().saturating_sub(started);
+        let duration = node_context.env.clock.boottime().saturating_sub(started);
         Ok((RoleReport { duration, ..report }, reason))
     };
-    let approach = match precheck(runner, settings, role, connect, request.scheduled).await? {
+    let approach = match precheck(node_context, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
         Err(refused) => return ended_early(refused),
     };
     let Precheck { repository, plan, mut assessment, counters } = approach;
     let scheduled = request.scheduled;
-    let stays = request.occasion();
+    let stays = request.retake_reason();
     // Without probes only the journal says which node has the role, as for a command.
     if stays.is_some()
         && role.eligible.is_none()
-        && let Some(refused) = held_elsewhere(runner, role, &repository).await?
+        && let Some(refused) = held_elsewhere(node_context, role, &repository).await?
     {
         return ended_early(refused);
     }
-    let guard = RoleGuard { runner, role, repository: &repository, plan, scheduled, occasion: stays };
+    let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason: stays };
     let mut decisions = 0;
     let (report, reason) = loop {
         let admitted = match Box::pin(guard.admit(assessment)).await? {
             Admission::Refused(refused) => break *refused,
             Admission::Active(admitted) => admitted,
         };
-        let AdmittedRun { opening, candidacy, slot, keeper } = *admitted;
+        let AdmittedRun { opening, candidacy, slot, keep_alive } = *admitted;
         let slot = slot.map(|slot| slot.at);
-        let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != runner.node.id);
+        let holder = opening.view().state.holder.as_ref().filter(|holder| holder.node.id != node_context.node.id);
         if let Some(holder) = holder
             && slot.is_none()
             && role.eligible.is_none()
             && decisions == 0
         {
             tracing::warn!(
-                "role {}: node {} had it last, and this run takes it over; --require-active leaves it there",
+                "role {}: node {} had the role last, and this run takes it over. hint: --require-active leaves the \
+                 role there",
                 role.name,
                 holder.node.name
             );
         }
         begins(opening.view(), slot);
-        let ask = BackupOptions { slot, rehash: request.rehash, own_places: own_paths(runner, settings) };
-        let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lease_lost(keeper.as_ref()))).await;
-        release(keeper).await;
+        let ask = BackupOptions { slot, rehash: request.rehash, own_places: own_paths(node_context, settings) };
+        let done = Box::pin(guard.back_up(opening, &candidacy, &ask, lease_lost(keep_alive.as_ref()))).await;
+        release(keep_alive).await;
         decisions += 1;
         match done {
             // Another process wrote first, without a takeover: the slot may be committed by now, or the role paused.
             Err(GuardError::Backup(BackupError::Append(AppendError::Moved(_)))) if decisions < DECISIONS_MAX => {
-                assessment = until_cancelled(runner, async { Ok(run_probes(runner, role, slot).await) }).await?;
+                assessment =
+                    until_cancelled(node_context, async { Ok(run_probes(node_context, role, slot).await) }).await?;
             }
             done => break done?,
         }
     };
-    let duration = runner.env.clock.boottime().saturating_sub(started);
-    Ok((with_measurements(report, duration, &counters.snapshot(), &runner.env), reason))
+    let duration = node_context.env.clock.boottime().saturating_sub(started);
+    Ok((with_measurements(report, duration, &counters.snapshot(), &node_context.env), reason))
 }
 
 /// Completes a report with the run's duration, its requests, and the doubt about the clock that dated its records.
@@ -211,12 +213,12 @@ pub fn with_measurements(report: RoleReport, duration: Duration, counts: &Reques
 }
 
 /// Paths of this node's own data: a store in a directory, and the state directory. Both may lie inside a source.
-pub fn own_paths(runner: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
+pub fn own_paths(node_context: &NodeContext, settings: &Settings) -> Vec<PathBuf> {
     let store = match &settings.store.url {
         StoreUrl::Dir(path) => Some(path.clone()),
         StoreUrl::S3 { .. } => None,
     };
-    store.into_iter().chain([runner.state_dir.clone()]).filter(|path| path.is_absolute()).collect()
+    store.into_iter().chain([node_context.state_dir.clone()]).filter(|path| path.is_absolute()).collect()
 }
 
 fn report_of_commit(role: &RoleSettings, done: CommittedBackup, slot: Option<Timestamp>) -> RoleReport {
@@ -252,7 +254,7 @@ mod tests {
         let unknown = AppendError::Unknown { seq: Seq(3), why: "no answer".to_owned() };
         let text = unknown.to_string();
         assert_eq!(settled(Some(Err(BackupError::Append(unknown).into()))), Err(text));
-        let stalled = Err("made no progress for 15m: the store was waited for".to_owned());
+        let stalled = Err("made no progress for 15m: it waited for the store".to_owned());
         assert_eq!(settled(Some(Err(BackupError::Interrupted.into()))), stalled);
         assert_eq!(settled(None), stalled);
     }

@@ -39,7 +39,7 @@ pub(in crate::job) async fn gather(
     let mut exclude = role.exclude.clone();
     exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
     let exclude = ExcludePatterns::new(&exclude)?;
-    let runner = session.runner;
+    let node_context = session.node_context;
     let options = ScanOptions {
         sources: role.sources.clone(),
         exclude: exclude.clone(),
@@ -48,41 +48,41 @@ pub(in crate::job) async fn gather(
         exclude_larger_than: role.exclude_larger_than,
     };
     if let Some(source) = options.sources.first().and_then(|path| tree_path(path)) {
-        runner.progress.begin(RunActivity::Walking(source));
+        node_context.progress.begin(RunActivity::Walking(source));
     }
     // Opening a source may already hang.
-    let opened = runner.progress.enter_uninterruptible();
-    let scan = runner.env.blocking(move || (scan(options), drop(opened)).0).await;
+    let opened = node_context.progress.enter_uninterruptible();
+    let scan = node_context.env.blocking(move || (scan(options), drop(opened)).0).await;
     let scan = scan.ok_or_else(|| BackupError::Internal("opening the sources panicked".to_owned()))??;
     let shared = Arc::new(PipelineContext {
         keys: session.repository.keys.clone(),
         chunker: session.repository.format.chunker,
-        env: runner.env.clone(),
+        env: node_context.env.clone(),
         names: OwnerNames::new(),
         roots: scan.roots(),
-        stop: runner.cancel.clone(),
+        stop: node_context.cancel.clone(),
         failed: AtomicBool::new(false),
-        progress: runner.progress.clone(),
+        progress: node_context.progress.clone(),
         counts: WorkerCounters::default(),
         buffers: BufferPool::default(),
         stall_timeout: role.stall_timeout,
-        presence: runner.progress.enter_uninterruptible(),
+        presence: node_context.progress.enter_uninterruptible(),
     });
     let (store, keys) = (session.repository.store.clone(), session.repository.keys.clone());
     let current = cache.as_ref().is_some_and(|(_, current)| *current);
     // A tree cache from before the newest snapshot does not know its packs either.
     let compare = survey.compare.or_else(|| (!current).then(|| survey.known.clone()));
-    let stocktaking = IndexLoader::new(session, IndexLoadOptions { compare, ..survey });
-    let stock =
-        if base.is_some() && stocktaking.compares_with_store() { Some(stocktaking.load().await?) } else { None };
+    let index_loader = IndexLoader::new(session, IndexLoadOptions { compare, ..survey });
+    let known_chunks =
+        if base.is_some() && index_loader.compares_with_store() { Some(index_loader.load().await?) } else { None };
     let reader =
-        stock.as_ref().filter(|_| !current).map(|s| RepositoryReader::new(store.clone(), keys, s.index.clone()));
+        known_chunks.as_ref().filter(|_| !current).map(|s| RepositoryReader::new(store.clone(), keys, s.index.clone()));
     let nodes = cache.as_ref().filter(|_| current).and_then(|(c, _)| c.nodes()).unwrap_or_default();
     let cache_writer = CacheWriter::create(&session.local.tree_cache())
         .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
         .ok();
     let dumps: BTreeMap<String, DumpSettings> = role.dumps.clone();
-    let environment = runner.probe_context(role, Some(session.permit.term()), ask.slot).variables();
+    let environment = node_context.probe_context(role, Some(session.permit.term()), ask.slot).variables();
     let root = base.map(|b| b.root);
     let allow_empty = role.allow_empty;
     // With `one_file_system` nothing below a mount point is wanted, and with `allow_empty` an empty source is; then no
@@ -93,9 +93,9 @@ pub(in crate::job) async fn gather(
     let handle = Handle::current();
     // The pipeline blocks, which a blocking thread may do and a worker of the runtime may not.
     tokio::task::spawn_blocking(move || {
-        let ledger = DedupIndex::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), stock, {
+        let ledger = DedupIndex::new(nodes.into_iter().collect::<HashSet<ChunkId>>(), known_chunks, {
             let handle = handle.clone();
-            move || handle.block_on(stocktaking.load())
+            move || handle.block_on(index_loader.load())
         });
         let known = cache.map_or(EntryBlocks::None, |(reader, _)| EntryBlocks::Cache(Box::new(reader)));
         let manifest = reader

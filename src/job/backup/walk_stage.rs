@@ -219,7 +219,7 @@ impl WalkStage<'_> {
         // index with the store.
         let index = match self.ledger.compared_index() {
             Some(index) => Some(index),
-            None if self.base.is_some() && !self.unread.is_clear() => Some(self.ledger.stock()?.index.as_ref()),
+            None if self.base.is_some() && !self.unread.is_clear() => Some(self.ledger.known_chunks()?.index.as_ref()),
             None => None,
         };
         let stored =
@@ -299,8 +299,8 @@ impl WalkStage<'_> {
             // The cache is of the newest snapshot, so the journal vouches for all its chunks.
             None if self.base.is_none() => decide(&scanned.stat, &known, &|_| true),
             None => {
-                let stock = self.ledger.stock()?;
-                decide(&scanned.stat, &known, &|id| stock.index.contains(id))
+                let known_chunks = self.ledger.known_chunks()?;
+                decide(&scanned.stat, &known, &|id| known_chunks.index.contains(id))
             }
         };
         if many_names && !matches!(decision, EntryDecision::Link(_)) {

@@ -12,8 +12,10 @@ pub(crate) async fn call(rig: &JobFixture, script: &str, scheduled: bool) -> Exe
     let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
     let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     let request = ExecRequest { command, scheduled, timeout: None };
-    let runner = rig.runner();
-    Box::pin(exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &|_, _| {})).await.unwrap()
+    let node_context = rig.node_context();
+    Box::pin(exec(&node_context, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &|_, _| {}))
+        .await
+        .unwrap()
 }
 
 fn exit(executed: &ExecOutcome) -> i32 {
@@ -62,12 +64,12 @@ async fn what_cannot_be_started_has_an_end_in_the_journal() {
     let url = StoreUrl::Dir("/srv/backups".into());
     let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
     let request = ExecRequest { command: vec!["/nowhere/at/all".to_owned()], scheduled: true, timeout: None };
-    let (runner, begun) = (rig.runner(), std::sync::atomic::AtomicBool::new(false));
+    let (node_context, begun) = (rig.node_context(), std::sync::atomic::AtomicBool::new(false));
     let begins = |_: &crate::journal::state::JournalView, _| begun.store(true, std::sync::atomic::Ordering::Relaxed);
-    let run = exec(&runner, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &begins);
+    let run = exec(&node_context, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &begins);
     assert!(matches!(Box::pin(run).await, Err(ExecError::Command { slot: Some(_), .. })));
     assert!(begun.into_inner());
-    let view = guard::read_view(&runner, &rig.role, async || Ok(rig.store.clone())).await.unwrap();
+    let view = guard::read_view(&node_context, &rig.role, async || Ok(rig.store.clone())).await.unwrap();
     assert_eq!(view.running, None);
     assert_eq!(view.state.holder.unwrap().command.unwrap().end.exit, 127);
 }
@@ -76,15 +78,15 @@ async fn what_cannot_be_started_has_an_end_in_the_journal() {
 async fn who_has_the_lock_of_the_runs_for_a_moment_makes_no_run_fail() {
     let rig = JobFixture::new().await;
     let local = LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
-    let runner = rig.runner();
+    let node_context = rig.node_context();
     let held = local.lock().unwrap();
-    let (opening, ()) = tokio::join!(RoleJournal::open(&runner, &rig.repository), async {
+    let (opening, ()) = tokio::join!(RoleJournal::open(&node_context, &rig.repository), async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         drop(held);
     });
     assert!(local.lock().is_err(), "it is the run's");
     drop(opening.unwrap());
     let _held = local.lock().unwrap();
-    let beside = RoleJournal::open(&runner, &rig.repository).await;
+    let beside = RoleJournal::open(&node_context, &rig.repository).await;
     assert!(matches!(beside, Err(BackupError::Lock(LockError::Busy { .. }))), "{beside:?}");
 }

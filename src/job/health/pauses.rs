@@ -121,7 +121,7 @@ mod tests {
         pauses.begin(&paused(10, None, "swap"));
         assert!(pauses.covering(at(20), at(30), at(100)).is_some());
         pauses.end(at(9_000));
-        assert_eq!(pauses.covering(at(20), at(30), at(100)), None, "it is over, and nobody knows since when");
+        assert_eq!(pauses.covering(at(20), at(30), at(100)), None, "it is over, and its start is unknown");
         assert!(pauses.covering(at(20), at(30), at(9_000)).is_some());
         let mut stated = PauseHistory::default();
         stated.begin(&paused(10, Some(9_000), "swap"));

@@ -303,7 +303,7 @@ mod tests {
             Env::host().files.append(&notes.file(), format!("{} 1\n", process(n)).as_bytes()).unwrap();
         }
         notes.trim(Seq(9));
-        assert_eq!(notes.read().notes.len(), NOTES_MAX + 1, "whoever notes itself goes first");
+        assert_eq!(notes.read().notes.len(), NOTES_MAX + 1, "the process that notes itself comes first");
         drop(held);
         notes.trim(Seq(9));
         assert_eq!(notes.read().notes.len(), NOTES_KEPT);

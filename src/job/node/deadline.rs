@@ -9,8 +9,8 @@ use crate::role::permit::Deadline;
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// Waits until the deadline.
-pub(crate) async fn deadline_passed(runner: &NodeContext, deadline: &Deadline) {
-    while !deadline.passed(runner.env.clock.moment()) {
-        runner.env.sleep(TICK).await;
+pub(crate) async fn deadline_passed(node_context: &NodeContext, deadline: &Deadline) {
+    while !deadline.passed(node_context.env.clock.moment()) {
+        node_context.env.sleep(TICK).await;
     }
 }

@@ -64,20 +64,25 @@ pub struct Heartbeat(TaskHandle<()>);
 
 impl Heartbeat {
     /// Publishes heartbeats for a run that begins now.
-    pub fn start(runner: &NodeContext, role: &RoleSettings, repository: &Repository, cause: HeartbeatSlot) -> Self {
-        let (runner, repository, key) = (runner.clone(), repository.clone(), object_keys::beat(&role.name));
+    pub fn start(
+        node_context: &NodeContext,
+        role: &RoleSettings,
+        repository: &Repository,
+        cause: HeartbeatSlot,
+    ) -> Self {
+        let (node_context, repository, key) = (node_context.clone(), repository.clone(), object_keys::beat(&role.name));
         let interval = (role.takeover_after / PART).clamp(INTERVAL.0, INTERVAL.1);
-        let since = runner.env.clock.now();
+        let since = node_context.env.clock.now();
         let left = cause.start_by.map(|by| Duration::try_from(by.duration_since(since)).unwrap_or_default());
         // A run that is shorter than the first pause needs no heartbeat.
         let mut pause = left.map_or(interval, |left| interval.min(left / 2));
-        let env = runner.env.clone();
+        let env = node_context.env.clone();
         Self(env.spawn(async move {
             loop {
-                runner.env.sleep(pause).await;
-                let object = object(&runner, &repository, cause.slot, since);
+                node_context.env.sleep(pause).await;
+                let object = object(&node_context, &repository, cause.slot, since);
                 if let Err(error) = repository.store.put(&key, object).await {
-                    tracing::debug!("the beat: {error}");
+                    tracing::debug!("the heartbeat: {error}");
                 }
                 pause = interval;
             }
@@ -91,9 +96,9 @@ impl Drop for Heartbeat {
     }
 }
 
-fn object(runner: &NodeContext, repository: &Repository, slot: Option<Timestamp>, since: Timestamp) -> Bytes {
-    let (node, instance, time) = (runner.node.clone(), runner.instance, runner.env.clock.now());
-    let n = hex::encode(runner.env.random_bytes::<8>());
+fn object(node_context: &NodeContext, repository: &Repository, slot: Option<Timestamp>, since: Timestamp) -> Bytes {
+    let (node, instance, time) = (node_context.node.clone(), node_context.instance, node_context.env.clock.now());
+    let n = hex::encode(node_context.env.random_bytes::<8>());
     let beat = HeartbeatRecord { node: node.id, name: node.name, instance, time, n, slot, since: Some(since) };
     mac_line::seal(&serde_json::to_vec(&beat).unwrap_or_default(), &repository.keys).into()
 }
@@ -162,38 +167,39 @@ mod tests {
     #[tokio::test]
     async fn a_beat_tells_for_which_slot_a_run_is_under_way_while_it_beats() {
         let rig = JobFixture::new().await;
-        let (runner, key, now) = (rig.runner(), object_keys::beat(&rig.role.name), rig.env.clock.now());
+        let (node_context, key, now) = (rig.node_context(), object_keys::beat(&rig.role.name), rig.env.clock.now());
         let told = async |now| running_backup(&rig.repository, now).await.unwrap();
         assert_eq!(told(now).await, None);
-        rig.store.put(&key, object(&runner, &rig.repository, None, now)).await.unwrap();
+        rig.store.put(&key, object(&node_context, &rig.repository, None, now)).await.unwrap();
         assert_eq!(told(now).await, None, "a run by hand");
         let slot = now - SignedDuration::from_mins(1);
         let cause = HeartbeatSlot { slot: Some(slot), start_by: Some(now) };
-        let beat = Heartbeat::start(&runner, &rig.role, &rig.repository, cause);
+        let beat = Heartbeat::start(&node_context, &rig.role, &rig.repository, cause);
         let run = loop {
             if let Some(run) = told(now).await {
                 break run;
             }
             tokio::task::yield_now().await;
         };
-        assert_eq!((run.slot, run.node.as_str()), (slot, runner.node.name.as_str()));
+        assert_eq!((run.slot, run.node.as_str()), (slot, node_context.node.name.as_str()));
         drop(beat);
         assert_eq!(told(now + SignedDuration::from_mins(13)).await, None, "its node is gone");
         let forged = rig.store.get(&key, SizeLimit::LIVE).await.unwrap();
         let forged = String::from_utf8(forged.to_vec()).unwrap().replace("\"n\":\"", "\"n\":\"00");
         rig.store.put(&key, Bytes::from(forged)).await.unwrap();
-        assert_eq!(told(now).await, None, "of somebody who has no key");
+        assert_eq!(told(now).await, None, "of a writer without the key");
     }
 
     #[tokio::test]
     async fn only_a_fresh_beat_with_the_key_counts() {
         let rig = JobFixture::new().await;
-        let (runner, key, last) = (rig.runner(), object_keys::beat(&rig.role.name), LastHeartbeat::default());
+        let (node_context, key, last) =
+            (rig.node_context(), object_keys::beat(&rig.role.name), LastHeartbeat::default());
         let now = rig.env.clock.now();
         let look = async |now| current_heartbeat(&rig.repository, &rig.role, &last, now).await.unwrap();
         let none = look(now).await;
         assert_eq!(none, Digest([0; 32]));
-        let first = object(&runner, &rig.repository, None, now);
+        let first = object(&node_context, &rig.repository, None, now);
         rig.store.put(&key, first.clone()).await.unwrap();
         let seen = look(now).await;
         assert_ne!(seen, none);
@@ -206,7 +212,7 @@ mod tests {
             }
             assert_eq!(look(now).await, seen, "it has not changed");
         }
-        rig.store.put(&key, object(&runner, &rig.repository, None, now)).await.unwrap();
+        rig.store.put(&key, object(&node_context, &rig.repository, None, now)).await.unwrap();
         let second = look(now).await;
         assert_ne!(second, seen);
         // A replay long after its node has gone.

@@ -56,8 +56,8 @@ impl LeaseSessions {
     fn of(settings: &Settings, etcd: Option<EtcdSession>) -> Self {
         let registers =
             |etcd: &EtcdSession| -> Arc<dyn RegisterService> { Arc::new(EtcdRegisters::new(etcd.pool().clone())) };
-        let seats = JournalAccess::new(settings, etcd.as_ref().map(registers));
-        Self { journal_access: seats, etcd, ..Self::default() }
+        let journal_access = JournalAccess::new(settings, etcd.as_ref().map(registers));
+        Self { journal_access, etcd, ..Self::default() }
     }
 
     /// Without sessions: this program was built without etcd.
@@ -67,8 +67,8 @@ impl LeaseSessions {
     }
 
     /// Replaces the access to journals.
-    pub fn with_journal_access(self, seats: JournalAccess) -> Self {
-        Self { journal_access: seats, ..self }
+    pub fn with_journal_access(self, journal_access: JournalAccess) -> Self {
+        Self { journal_access, ..self }
     }
 
     /// Makes the next request read passwords and certificates again.
@@ -80,7 +80,7 @@ impl LeaseSessions {
     }
 
     /// Access to the journals of the roles.
-    pub fn seats(&self) -> &JournalAccess {
+    pub fn journal_access(&self) -> &JournalAccess {
         &self.journal_access
     }
 

@@ -77,22 +77,22 @@ struct PresenceRecord {
 /// Returns what to remember. `intend` saves beforehand that the object may have been written. A failed write is retried
 /// at the next call: nothing rests on it.
 pub(crate) async fn announce(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     repository: &Repository,
     lease: LeaseKind,
     before: Option<&LastAnnouncement>,
     mut intend: impl FnMut(&LastAnnouncement) -> io::Result<()>,
 ) -> Option<LastAnnouncement> {
-    let word = PresenceReport::of(runner, repository, lease);
+    let word = PresenceReport::of(node_context, repository, lease);
     let what = word.digest();
-    let now = runner.env.clock.now();
+    let now = node_context.env.clock.now();
     if before.is_some_and(|before| !before.is_due(what, now)) {
         return None;
     }
     let (store, role) = (repository.store.as_ref(), repository.role());
-    let key = object_keys::node(role, runner.node.id);
+    let key = object_keys::node(role, node_context.node.id);
     let failed = |error: &dyn std::fmt::Display| {
-        tracing::debug!("role {role}: the other nodes are not told of this one: {error}");
+        tracing::debug!("role {role}: this node's status cannot be published to the other nodes: {error}");
     };
     // An object that is not sealed with the repository's key was written by an earlier version, or by a writer without
     // the key: it is no evidence.
@@ -108,8 +108,8 @@ pub(crate) async fn announce(
         }
     };
     let own = before.and_then(|before| before.by.as_deref());
-    let local = LocalState::peek(&runner.env, &runner.state_dir, repository.keys.repo());
-    let BootEvidence { own: noted, mark } = BootEvidence::collect(&local, runner.instance);
+    let local = LocalState::peek(&node_context.env, &node_context.state_dir, repository.keys.repo());
+    let BootEvidence { own: noted, mark } = BootEvidence::collect(&local, node_context.instance);
     let mark = mark.ok();
     let instance = found.as_ref().map(|found| found.instance);
     let stranger = instance.filter(|_| {
@@ -118,8 +118,8 @@ pub(crate) async fn announce(
     });
     if let Some(stranger) = stranger {
         tracing::warn!(
-            "role {role}: process {stranger} told of itself as this node, and is none of its own: either this machine was set \
-             back to an earlier state, or it exists twice"
+            "role {role}: process {stranger} published its status as this node, and this node did not start it: \
+             either this machine was set back to an earlier state, or it exists twice"
         );
     }
     let is_noted = found.as_ref().is_some_and(|found| found.noted);
@@ -128,22 +128,24 @@ pub(crate) async fn announce(
     let again = stranger.is_some() && is_noted && before.is_some_and(is_second);
     // The announcement stays due until it is written.
     let (was, at) = before.map_or((Digest([0; 32]), now), |before| (before.what, before.at));
-    let by = own.filter(|own| own.len() < AUTHORS_MAX || own.contains(&runner.instance)).map(|own| {
-        let others = own.iter().filter(|other| **other != runner.instance);
-        others.chain([&runner.instance]).copied().collect()
+    let by = own.filter(|own| own.len() < AUTHORS_MAX || own.contains(&node_context.instance)).map(|own| {
+        let others = own.iter().filter(|other| **other != node_context.instance);
+        others.chain([&node_context.instance]).copied().collect()
     });
     // Without an earlier object there is nothing that another process may have written.
-    let by = by.or_else(|| (before.is_none() && found.is_none()).then(|| vec![runner.instance]));
+    let by = by.or_else(|| (before.is_none() && found.is_none()).then(|| vec![node_context.instance]));
     let last = before.map(|before| (before.stranger, before.again, before.mark));
     let (last, met, by_mark) = last.unwrap_or_default();
     if let Err(error) = intend(&LastAnnouncement { what: was, at, stranger: last, again: met, mark: by_mark, by }) {
         failed(&error);
-        put_failure(runner, repository, word).await;
+        put_failure(node_context, repository, word).await;
         return None;
     }
-    let noted = boot_evidence::note_in_boot_dir(&local, runner.instance).await.is_some();
-    match word.write(runner, repository, if noted { PresenceTrace::Memory } else { PresenceTrace::Disk }).await {
-        Ok(()) => Some(LastAnnouncement { what, at: now, stranger, again, mark, by: Some(vec![runner.instance]) }),
+    let noted = boot_evidence::note_in_boot_dir(&local, node_context.instance).await.is_some();
+    match word.write(node_context, repository, if noted { PresenceTrace::Memory } else { PresenceTrace::Disk }).await {
+        Ok(()) => {
+            Some(LastAnnouncement { what, at: now, stranger, again, mark, by: Some(vec![node_context.instance]) })
+        }
         Err(error) => {
             failed(&error);
             None
@@ -153,17 +155,17 @@ pub(crate) async fn announce(
 
 /// Publishes how this node's last run failed if the announcement cannot be remembered: the state directory may be why
 /// the run failed. One process publishes the same failure once an hour.
-pub(crate) async fn announce_failure(runner: &NodeContext, repository: &Repository, lease: LeaseKind) {
-    put_failure(runner, repository, PresenceReport::of(runner, repository, lease)).await;
+pub(crate) async fn announce_failure(node_context: &NodeContext, repository: &Repository, lease: LeaseKind) {
+    put_failure(node_context, repository, PresenceReport::of(node_context, repository, lease)).await;
 }
 
-async fn put_failure(runner: &NodeContext, repository: &Repository, word: PresenceReport) {
-    let (what, now, role) = (word.digest(), runner.env.clock.now(), repository.role());
-    if word.failure.is_none() || !runner.memory.claim_announcement(repository.keys.repo(), what, now) {
+async fn put_failure(node_context: &NodeContext, repository: &Repository, word: PresenceReport) {
+    let (what, now, role) = (word.digest(), node_context.env.clock.now(), repository.role());
+    if word.failure.is_none() || !node_context.memory.claim_announcement(repository.keys.repo(), what, now) {
         return;
     }
-    if let Err(error) = word.write(runner, repository, PresenceTrace::None).await {
-        tracing::debug!("role {role}: the other nodes are not told of the failure: {error}");
+    if let Err(error) = word.write(node_context, repository, PresenceTrace::None).await {
+        tracing::debug!("role {role}: the failure cannot be published to the other nodes: {error}");
     }
 }
 
@@ -185,14 +187,18 @@ struct PresenceReport {
 }
 
 impl PresenceReport {
-    fn of(runner: &NodeContext, repository: &Repository, lease: LeaseKind) -> Self {
+    fn of(node_context: &NodeContext, repository: &Repository, lease: LeaseKind) -> Self {
         let node = PeerInfo {
-            id: runner.node.id,
-            name: runner.node.name.clone(),
+            id: node_context.node.id,
+            name: node_context.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_hash: runner.config_hash.clone(),
+            config_hash: node_context.config_hash.clone(),
         };
-        Self { node, lease: lease_name(lease), failure: RunFailureFile::of_node(runner, repository.role()).load() }
+        Self {
+            node,
+            lease: lease_name(lease),
+            failure: RunFailureFile::of_node(node_context, repository.role()).load(),
+        }
     }
 
     /// Digest of what is worth publishing; a repetition of the same failure is not.
@@ -203,17 +209,17 @@ impl PresenceReport {
 
     async fn write(
         self,
-        runner: &NodeContext,
+        node_context: &NodeContext,
         repository: &Repository,
         trace: PresenceTrace,
     ) -> Result<(), StoreError> {
         let Self { node, lease, failure } = self;
-        let failure = failure.map(|failure| failure.seal(&repository.keys, runner.node.id.0, &runner.env));
-        let (instance, time, lease) = (runner.instance, runner.env.clock.now(), Some(lease.to_owned()));
+        let failure = failure.map(|failure| failure.seal(&repository.keys, node_context.node.id.0, &node_context.env));
+        let (instance, time, lease) = (node_context.instance, node_context.env.clock.now(), Some(lease.to_owned()));
         let (unremembered, noted) = (trace == PresenceTrace::None, trace == PresenceTrace::Memory);
         let presence = PresenceRecord { v: VERSION, node, instance, time, lease, failure, unremembered, noted };
         let object = mac_line::seal(&serde_json::to_vec(&presence).unwrap_or_default(), &repository.keys);
-        repository.store.put(&object_keys::node(repository.role(), runner.node.id), Bytes::from(object)).await
+        repository.store.put(&object_keys::node(repository.role(), node_context.node.id), Bytes::from(object)).await
     }
 }
 
@@ -355,19 +361,19 @@ mod tests {
     }
 
     async fn tell(
-        runner: &NodeContext,
+        node_context: &NodeContext,
         rig: &JobFixture,
         before: Option<&LastAnnouncement>,
     ) -> Option<LastAnnouncement> {
-        announce(runner, &rig.repository, LeaseKind::None, before, |_| Ok(())).await
+        announce(node_context, &rig.repository, LeaseKind::None, before, |_| Ok(())).await
     }
 
     #[tokio::test]
     async fn nodes_see_each_other_and_how_they_are_set_up() {
         let rig = JobFixture::new().await;
         let role = &rig.role.name;
-        let east = rig.runner();
-        let mut west = rig.runner();
+        let east = rig.node_context();
+        let mut west = rig.node_context();
         (west.node.id, west.node.name, west.config_hash) = (NodeId([2; 16]), "west".to_owned(), "other".to_owned());
         let told = tell(&east, &rig, None).await.unwrap();
         assert_eq!(tell(&east, &rig, Some(&told)).await, None, "it is not due");
@@ -423,19 +429,19 @@ mod tests {
     #[tokio::test]
     async fn a_twin_that_only_stands_by_is_found() {
         let rig = JobFixture::new().await;
-        let mine = rig.runner();
+        let mine = rig.node_context();
         // The clone has this node's past, but neither its future nor what is in memory.
         let elsewhere = rig.dir.path().join("elsewhere");
-        let clone = NodeContext { instance: InstanceId([9; 8]), state_dir: elsewhere, ..rig.runner() };
-        for runner in [&mine, &clone] {
-            LocalState::open(&rig.env, &runner.state_dir, rig.repository.keys.repo()).unwrap();
+        let clone = NodeContext { instance: InstanceId([9; 8]), state_dir: elsewhere, ..rig.node_context() };
+        for node_context in [&mine, &clone] {
+            LocalState::open(&rig.env, &node_context.state_dir, rig.repository.keys.repo()).unwrap();
         }
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let mut theirs = before.clone();
         let mut found = Vec::new();
         for round in 0..3 {
             theirs = long_ago(tell(&clone, &rig, Some(&theirs)).await.unwrap());
-            assert_eq!(theirs.stranger.is_some(), round > 0, "it knows its past");
+            assert_eq!(theirs.stranger.is_some(), round > 0, "its memory has its past");
             before = long_ago(tell(&mine, &rig, Some(&before)).await.unwrap());
             found.push(before.twin());
         }
@@ -448,7 +454,7 @@ mod tests {
     #[tokio::test]
     async fn a_state_directory_that_is_set_back_again_and_again_warns_of_no_twin() {
         let rig = JobFixture::new().await;
-        let process = |instance| NodeContext { instance: InstanceId([instance; 8]), ..rig.runner() };
+        let process = |instance| NodeContext { instance: InstanceId([instance; 8]), ..rig.node_context() };
         let local = LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
         let kept = long_ago(tell(&process(1), &rig, None).await.unwrap());
         for instance in 2..6 {
@@ -471,7 +477,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_known_and_sealed_is_evidence() {
         let rig = JobFixture::new().await;
-        let mine = rig.runner();
+        let mine = rig.node_context();
         let key = object_keys::node(&rig.role.name, mine.node.id);
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         // Any writer with access to the store can write this.
@@ -492,12 +498,12 @@ mod tests {
         }
         // A state of an earlier version, or one that was lost, does not say which process wrote the object.
         for before in [None, Some(LastAnnouncement { by: None, ..before.clone() })] {
-            let next = NodeContext { instance: InstanceId([3; 8]), ..rig.runner() };
+            let next = NodeContext { instance: InstanceId([3; 8]), ..rig.node_context() };
             assert_eq!(tell(&next, &rig, before.as_ref()).await.unwrap().stranger, None);
         }
         // A process that dies before it gets the answer to its write still counts as this node's.
         let mut intended = None;
-        let dying = NodeContext { instance: InstanceId([4; 8]), ..rig.runner() };
+        let dying = NodeContext { instance: InstanceId([4; 8]), ..rig.node_context() };
         let before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let keep = |announced: &LastAnnouncement| {
             intended = Some(announced.clone());
@@ -514,7 +520,7 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_told_although_nothing_can_be_remembered_and_is_no_evidence_of_a_twin() {
         let rig = JobFixture::new().await;
-        let (mine, role) = (rig.runner(), &rig.role.name);
+        let (mine, role) = (rig.node_context(), &rig.role.name);
         let mut before = long_ago(tell(&mine, &rig, None).await.unwrap());
         let full = |_: &LastAnnouncement| Err(io::ErrorKind::StorageFull.into());
         let told = || async {
@@ -523,8 +529,11 @@ mod tests {
                 .map(|failure| failure.error)
         };
         for instance in [5, 6, 7] {
-            let run =
-                NodeContext { instance: InstanceId([instance; 8]), memory: ProcessMemory::default(), ..rig.runner() };
+            let run = NodeContext {
+                instance: InstanceId([instance; 8]),
+                memory: ProcessMemory::default(),
+                ..rig.node_context()
+            };
             RunFailureFile::of_node(&run, role).add(RunFailure {
                 outcome: RunOutcome::Failed,
                 step: RunStep::Run,

@@ -18,10 +18,10 @@ pub(crate) struct RunFailureFile {
 }
 
 impl RunFailureFile {
-    /// For `role`, on the node of `runner`.
-    pub(crate) fn of_node(runner: &NodeContext, role: &RoleName) -> Self {
-        let unwritten = runner.memory.failures();
-        Self { unwritten, ..Self::at(&runner.env, &runner.state_dir, role) }
+    /// For `role`, on the node of `node_context`.
+    pub fn of_node(node_context: &NodeContext, role: &RoleName) -> Self {
+        let unwritten = node_context.memory.failures();
+        Self { unwritten, ..Self::at(&node_context.env, &node_context.state_dir, role) }
     }
 
     /// The same for a command that only reads.
@@ -33,7 +33,7 @@ impl RunFailureFile {
     /// The failure since the last commit here; `None` with a warning if it cannot be read.
     pub(crate) fn load(&self) -> Option<RunFailure> {
         self.try_load().unwrap_or_else(|error| {
-            tracing::warn!("whether the last run failed cannot be read: {}: {error}", self.path.display());
+            tracing::warn!("the result of the last run cannot be read: {}: {error}", self.path.display());
             None
         })
     }
@@ -58,7 +58,7 @@ impl RunFailureFile {
             Ok(()) => drop(unwritten.remove(&self.role)),
             Err(error) => {
                 if unwritten.insert(self.role.clone(), Some(failure)).is_none() {
-                    tracing::warn!("that the run failed cannot be written down: {}: {error}", self.path.display());
+                    tracing::warn!("the failure of the run cannot be saved: {}: {error}", self.path.display());
                 }
             }
         }

@@ -74,7 +74,7 @@ impl Display for RunStall {
         write!(f, "made no progress for {}: ", humantime::format_duration(silent))?;
         match &self.last {
             Some(last) => write!(f, "last seen {last}")?,
-            None => f.write_str("the store was waited for")?,
+            None => f.write_str("it waited for the store")?,
         }
         match &self.store_error {
             Some(trouble) => write!(f, "; the last request to the store failed: {trouble}"),
@@ -141,7 +141,7 @@ mod tests {
             assert_eq!(judge.observe(at(139 + second), 8), StallState::Silent(at(second)));
         }
         assert_eq!(judge.observe(at(179), 8), StallState::Stalled(LIMIT));
-        assert_eq!(judge.observe(at(180), 9), StallState::Moving, "whoever judges may let it go on");
+        assert_eq!(judge.observe(at(180), 9), StallState::Moving, "the judge may let it continue");
     }
 
     #[test]
@@ -177,11 +177,12 @@ mod tests {
             stall(Some(RunActivity::Dump("app.sql".to_owned()))),
             "made no progress for 15m: last seen waiting for the dump \"app.sql\""
         );
-        assert_eq!(stall(None), "made no progress for 15m: the store was waited for");
+        assert_eq!(stall(None), "made no progress for 15m: it waited for the store");
         let trouble = Some("SlowDown, status 503".to_owned());
         assert_eq!(
             RunStall { silent: Duration::from_mins(15), last: None, store_error: trouble }.to_string(),
-            "made no progress for 15m: the store was waited for; the last request to the store failed: SlowDown, status 503"
+            "made no progress for 15m: it waited for the store; the last request to the store failed: SlowDown, \
+             status 503"
         );
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct WatchedRun<T> {
 /// Runs `work`, and ends it when nothing moves for longer than `limit`: then `runner.cancel`, which must belong to this
 /// run alone, is set. `pace` is called with each observation.
 pub(crate) async fn run_watched<T>(
-    runner: &NodeContext,
+    node_context: &NodeContext,
     limit: Duration,
     pace: &(dyn Fn(StallState) + Sync),
     work: impl Future<Output = T>,
@@ -33,18 +33,22 @@ pub(crate) async fn run_watched<T>(
     let silent = tokio::select! {
         biased;
         done = &mut work => return WatchedRun { done: Some(done), stall: None },
-        silent = wait_for_stall(runner, limit, pace) => silent,
+        silent = wait_for_stall(node_context, limit, pace) => silent,
     };
-    let stall = RunStall { silent, last: runner.progress.last_activity(), store_error: runner.progress.store_error() };
+    let stall = RunStall {
+        silent,
+        last: node_context.progress.last_activity(),
+        store_error: node_context.progress.store_error(),
+    };
     tracing::error!("a run {stall}; it is ended");
-    runner.cancel.cancel();
-    let done = runner.env.timeout(END_MAX, &mut work).await;
+    node_context.cancel.cancel();
+    let done = node_context.env.timeout(END_MAX, &mut work).await;
     WatchedRun { done, stall: Some(stall) }
 }
 
 /// Resolves when nothing has moved for longer than `limit`, with the length of the silence.
-async fn wait_for_stall(runner: &NodeContext, limit: Duration, pace: &(dyn Fn(StallState) + Sync)) -> Duration {
-    let (env, progress) = (&runner.env, &runner.progress);
+async fn wait_for_stall(node_context: &NodeContext, limit: Duration, pace: &(dyn Fn(StallState) + Sync)) -> Duration {
+    let (env, progress) = (&node_context.env, &node_context.progress);
     let mut judge = StallDetector::new(limit, env.clock.boottime(), progress.mark());
     loop {
         env.sleep(check_interval(limit)).await;
@@ -69,23 +73,23 @@ mod tests {
     #[tokio::test]
     async fn who_moves_is_left_alone_and_who_does_not_is_ended() {
         let rig = JobFixture::new().await;
-        let runner = rig.runner();
+        let node_context = rig.node_context();
         let moves = async {
             for _ in 0..20 {
                 tokio::time::sleep(LIMIT / 6).await;
-                runner.progress.step();
+                node_context.progress.step();
             }
             7
         };
-        let watched = run_watched(&runner, LIMIT, &|_| {}, moves).await;
-        assert!(watched.done == Some(7) && watched.stall.is_none() && !runner.cancel.is_cancelled());
+        let watched = run_watched(&node_context, LIMIT, &|_| {}, moves).await;
+        assert!(watched.done == Some(7) && watched.stall.is_none() && !node_context.cancel.is_cancelled());
 
         let paces = Mutex::new(Vec::new());
         let hangs = async {
-            runner.progress.begin(RunActivity::Hook("before"));
-            runner.cancel.cancelled().await;
+            node_context.progress.begin(RunActivity::Hook("before"));
+            node_context.cancel.cancelled().await;
         };
-        let watched = run_watched(&runner, LIMIT, &|pace| paces.lock().unwrap().push(pace), hangs).await;
+        let watched = run_watched(&node_context, LIMIT, &|pace| paces.lock().unwrap().push(pace), hangs).await;
         let stall = watched.stall.unwrap();
         assert!(watched.done.is_some() && stall.silent >= LIMIT);
         assert_eq!(stall.last, Some(RunActivity::Hook("before")));

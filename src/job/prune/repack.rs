@@ -23,8 +23,8 @@ pub(super) async fn repack(
     fates: &[(PackId, PackAction)],
 ) -> Result<Vec<PackTable>, PruneError> {
     let fates: HashMap<PackId, PackAction> = fates.iter().copied().collect();
-    let (repository, runner) = (session.repository, session.runner);
-    let writer = || PackWriter::new(repository, &runner.env, Some(&runner.progress));
+    let (repository, node_context) = (session.repository, session.node_context);
+    let writer = || PackWriter::new(repository, &node_context.env, Some(&node_context.progress));
     let (mut data, mut nodes) = (writer(), writer());
     for table in survey.tables.iter().filter(|table| fates.get(&table.id) == Some(&PackAction::Repack)) {
         let place = survey.reader.index().packs().iter().find(|place| place.id == table.id);
@@ -34,7 +34,7 @@ pub(super) async fn repack(
         };
         let frames: Vec<u32> = (0..table.frames.len() as u32).filter(wanted).collect();
         for numbers in frames.chunks(FRAMES_AT_ONCE) {
-            if runner.cancel.is_cancelled() {
+            if node_context.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted.into());
             }
             let contents = survey.reader.frames(place, numbers).await?;

@@ -40,7 +40,7 @@ pub(super) async fn sweep(
         let indexes = condemned.indexes.iter().map(|id| object_keys::index(role, *id));
         let keys: Vec<String> = indexes.chain(condemned.packs.iter().map(|id| object_keys::pack(role, *id))).collect();
         for batch in keys.chunks(DELETE_BATCH_MAX) {
-            if session.runner.cancel.is_cancelled() {
+            if session.node_context.cancel.is_cancelled() {
                 return Err(BackupError::Interrupted.into());
             }
             session.repository.store.delete(batch).await?;

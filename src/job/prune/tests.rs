@@ -25,10 +25,10 @@ async fn prune_now(
     grace: Duration,
 ) -> Result<PruneReport, PruneError> {
     let role = RoleSettings { keep: Some(keep), max_unused, prune_grace: grace, ..rig.role.clone() };
-    let runner = rig.runner();
-    let opening = RoleJournal::open(&runner, &rig.repository).await?;
+    let node_context = rig.node_context();
+    let opening = RoleJournal::open(&node_context, &rig.repository).await?;
     let candidacy = rig.candidacy();
-    prune_admitted(&runner, &role, &TimeZone::UTC, opening, &candidacy, std::future::pending()).await
+    prune_admitted(&node_context, &role, &TimeZone::UTC, opening, &candidacy, std::future::pending()).await
 }
 
 /// A fixture with this number of snapshots of one file whose content changes entirely each time.
@@ -158,9 +158,9 @@ async fn the_newest_stays_and_a_role_without_keep_is_not_pruned() {
     let rig = JobFixture::new().await;
     rig.write("file", "content");
     rig.backup().await;
-    let runner = rig.runner();
+    let node_context = rig.node_context();
     let mut session =
-        RoleJournal::open(&runner, &rig.repository).await.unwrap().take_over(&rig.candidacy()).await.unwrap();
+        RoleJournal::open(&node_context, &rig.repository).await.unwrap().take_over(&rig.candidacy()).await.unwrap();
     let error = prune(&mut session, &rig.role, &TimeZone::UTC).await.unwrap_err();
     assert!(matches!(error, PruneError::KeepsAll(_)), "{error}");
     let none = retain(
@@ -209,8 +209,8 @@ async fn strays_of_a_week_are_condemned_and_younger_ones_are_not() {
 }
 
 /// A session of the fixture's node beside which its other runs may work, as the runs of a clone do.
-async fn begun<'a>(rig: &'a JobFixture, runner: &'a NodeContext) -> RoleSession<'a> {
-    let opening = RoleJournal::open(runner, &rig.repository).await.unwrap();
+async fn begun<'a>(rig: &'a JobFixture, node_context: &'a NodeContext) -> RoleSession<'a> {
+    let opening = RoleJournal::open(node_context, &rig.repository).await.unwrap();
     let mut session = opening.take_over(&rig.candidacy()).await.unwrap();
     session.unlock();
     session
@@ -224,8 +224,8 @@ async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
         let pack = object_keys::pack(&rig.role.name, PackId([0xaa; 16]));
         rig.store.put(&pack, bytes::Bytes::from_static(b"left by a broken run")).await.unwrap();
         rig.memory.set_clock_offset(STRAY_AGE);
-        let runner = rig.runner();
-        let session = begun(&rig, &runner).await;
+        let node_context = rig.node_context();
+        let session = begun(&rig, &node_context).await;
         assert!(session.view.state.indexes.is_empty() && session.view.state.condemned.is_empty());
         let report = prune_now(&rig, last(1), 100, grace).await.unwrap();
         assert_eq!((report.packs_condemned, report.swept.packs), (1, u64::from(grace.is_zero())));
@@ -242,8 +242,8 @@ async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_meets_other_index_objects_is_refused() {
     let rig = rewritten(2).await;
-    let runner = rig.runner();
-    let session = begun(&rig, &runner).await;
+    let node_context = rig.node_context();
+    let session = begun(&rig, &node_context).await;
     // The content that the session refers to is still there.
     prune_now(&rig, last(1), 100, Duration::from_hours(24)).await.unwrap();
     let before = roots(&rig).await;
@@ -257,9 +257,9 @@ async fn a_commit_that_meets_other_index_objects_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_refers_to_nothing_and_ends_whatever_was_pruned() {
     let rig = rewritten(2).await;
-    let runner = rig.runner();
+    let node_context = rig.node_context();
     let slot = Some(rig.env.clock.now());
-    let mut session = begun(&rig, &runner).await;
+    let mut session = begun(&rig, &node_context).await;
     session.append(RecordBody::Begin(BeginBody {}), slot).await.unwrap();
     assert!(prune_now(&rig, last(1), 100, Duration::ZERO).await.unwrap().swept.packs > 0);
     session.append(RecordBody::End(EndBody { exit: 0, duration_ms: 1, ..EndBody::default() }), slot).await.unwrap();
@@ -272,9 +272,9 @@ async fn what_was_condemned_goes_also_when_the_role_keeps_everything_since() {
     let condemned = prune_now(&rig, last(2), 100, Duration::from_hours(24)).await.unwrap().packs_condemned;
     let keeps_all = async |grace| {
         let role = RoleSettings { prune_grace: grace, ..rig.role.clone() };
-        let runner = rig.runner();
-        let opening = RoleJournal::open(&runner, &rig.repository).await?;
-        prune_admitted(&runner, &role, &TimeZone::UTC, opening, &rig.candidacy(), std::future::pending()).await
+        let node_context = rig.node_context();
+        let opening = RoleJournal::open(&node_context, &rig.repository).await?;
+        prune_admitted(&node_context, &role, &TimeZone::UTC, opening, &rig.candidacy(), std::future::pending()).await
     };
     let waits = keeps_all(Duration::from_hours(24)).await.unwrap();
     assert_eq!((waits.swept.packs, waits.swept.waiting), (0, condemned));
@@ -294,7 +294,7 @@ async fn a_node_whose_clock_is_off_prunes_nothing_without_a_schedule_either() {
     assert_eq!(role.schedule, None);
     let url = StoreUrl::Dir("/srv/backups".into());
     let settings = Settings::for_flags(&role.sources, url, role.name.clone(), role.key.clone()).unwrap();
-    let ask = async || run(&rig.runner(), &settings, &role, async || Ok(rig.store.clone())).await.unwrap();
+    let ask = async || run(&rig.node_context(), &settings, &role, async || Ok(rig.store.clone())).await.unwrap();
     rig.memory.set_clock_offset(SignedDuration::from_mins(6));
     let PruneOutcome::Refused(refused) = ask().await else { panic!("it was pruned") };
     assert_eq!(refused.1, Some(NoCommitReason::ClockOff { offset: SignedDuration::from_mins(6) }));

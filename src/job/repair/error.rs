@@ -30,7 +30,7 @@ pub enum RepairError {
     #[error("{0}")]
     Journal(#[from] JournalError),
     /// Other nodes appended to the journal during the whole time.
-    #[error("records were appended for {} s, each before the repair could be", .0.as_secs())]
+    #[error("other records were appended for {} s, so the repair found no free number", .0.as_secs())]
     Busy(Duration),
     /// The record of the repair could not be appended.
     #[error("{0}")]
@@ -46,7 +46,7 @@ pub enum RepairError {
     NoHead(RoleName),
     /// Not every key slot that could hold the key was tried.
     #[error(
-        "`format` of role {role} is lost or of no use, and {untried} of its key slots were not tried: there are too many"
+        "`format` of role {role} is lost or unusable, and {untried} of its key slots were not tried: there are too many"
     )]
     UntriedSlots {
         /// The role of the repository.

@@ -87,10 +87,10 @@ impl IndexPlan {
 pub(super) async fn reader(
     repository: &Repository,
     state: &JournalState,
-    shelf: Option<&IndexCache>,
+    index_cache: Option<&IndexCache>,
     more: bool,
 ) -> Result<RepositoryReader, RepairError> {
-    let named = LoadedIndexes::load(repository, &state.indexes, shelf).await?;
+    let named = LoadedIndexes::load(repository, &state.indexes, index_cache).await?;
     let mut tables: Vec<PackTable> = named.objects.into_iter().flat_map(|(_, tables, _)| tables).collect();
     if more || !named.lost.is_empty() {
         // If several packs hold a chunk, the last table counts; packs that the journal names come last.
@@ -108,11 +108,11 @@ pub(super) async fn reader(
 pub(super) async fn plan(
     repository: &Repository,
     state: &JournalState,
-    shelf: Option<&IndexCache>,
+    index_cache: Option<&IndexCache>,
     more: bool,
     read_data: bool,
 ) -> Result<IndexPlan, RepairError> {
-    let named = LoadedIndexes::load(repository, &state.indexes, shelf).await?;
+    let named = LoadedIndexes::load(repository, &state.indexes, index_cache).await?;
     let all: Vec<&PackTable> = named.objects.iter().flat_map(|(_, tables, _)| tables).collect();
     let mut suspects = SuspectPacks::find(repository, &all, read_data).await?;
     let tables: Vec<PackTable> =
@@ -285,7 +285,11 @@ impl LoadedIndexes {
         objects.chain(self.lost.iter().map(|(id, _)| *id))
     }
 
-    async fn load(repository: &Repository, ids: &[IndexId], shelf: Option<&IndexCache>) -> Result<Self, StoreError> {
+    async fn load(
+        repository: &Repository,
+        ids: &[IndexId],
+        index_cache: Option<&IndexCache>,
+    ) -> Result<Self, StoreError> {
         let mut named = Self::default();
         for &id in ids {
             let stored = match repository.store.get(&object_keys::index(repository.role(), id), SizeLimit::INDEX).await
@@ -304,8 +308,8 @@ impl LoadedIndexes {
                 }
                 Err(what) => what,
             };
-            let copy = match shelf {
-                Some(shelf) => shelf.get(id).await,
+            let copy = match index_cache {
+                Some(index_cache) => index_cache.get(id).await,
                 None => None,
             };
             let tables = copy.as_deref().and_then(|copy| decode_index(&repository.keys, id, copy).ok());

@@ -47,7 +47,7 @@ pub struct RecoveryInputs<'a> {
     /// This node's state directory.
     pub state_dir: Option<&'a Path>,
     /// Access to the journals' heads.
-    pub seats: &'a JournalAccess,
+    pub journal_access: &'a JournalAccess,
     /// Clock and randomness.
     pub env: &'a Env,
 }
@@ -232,14 +232,16 @@ impl RecoveryInputs<'_> {
     }
 
     async fn make(&self, repo: RepoId, created: Timestamp, keys: &DerivedKeys) -> Result<Bytes, RepairError> {
-        let register = self.seats.register(&register::head_name(repo));
+        let register = self.journal_access.register(&register::head_name(repo));
         let reading = match &register {
             Some(register) => Some(register.read().await?),
             None => None,
         };
         let journal = match reading {
             Some(reading) if reading.value.is_some() => JournalLocation::Etcd { cluster: reading.cluster },
-            _ if self.seats.said() == JournalPlacement::Etcd => return Err(RepairError::NoHead(self.role.clone())),
+            _ if self.journal_access.said() == JournalPlacement::Etcd => {
+                return Err(RepairError::NoHead(self.role.clone()));
+            }
             _ => JournalLocation::Bucket,
         };
         let (role, chunker) = (self.role.clone(), ChunkerParams::default());

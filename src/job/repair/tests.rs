@@ -27,7 +27,7 @@ use crate::store::memory_tracking::MemoryTrackingStore;
 struct Scene {
     rig: JobFixture,
     place: RepositoryLocation,
-    seats: JournalAccess,
+    journal_access: JournalAccess,
 }
 
 impl Scene {
@@ -39,13 +39,14 @@ impl Scene {
         let place =
             RepositoryLocation::new(&StoreSettings::new(StoreUrl::Dir("/b".into()), KeySource::None), &rig.role.name);
         place.remember(&rig.env, &rig.state_dir(), &rig.repository).unwrap();
-        Self { rig, place, seats: JournalAccess::default() }
+        Self { rig, place, journal_access: JournalAccess::default() }
     }
 
     fn by<'a>(&'a self, state_dir: Option<&'a std::path::Path>) -> RepairRequest<'a> {
         let rig = &self.rig;
         let (role, key, env) = (&rig.role.name, &rig.role.key, &rig.env);
-        let step = RecoveryInputs { role, key, place: &self.place, state_dir, seats: &self.seats, env };
+        let step =
+            RecoveryInputs { role, key, place: &self.place, state_dir, journal_access: &self.journal_access, env };
         let node = WriterNode { id: rig.node, name: "east".to_owned() };
         let (instance, role) = (InstanceId([7; 8]), &rig.role);
         RepairRequest {
@@ -271,8 +272,8 @@ async fn what_is_not_the_copy_of_a_rotation_is_named_and_written_again() {
         let rig = &scene.rig;
         let new = KeySource::KeyFile(rig.dir.path().join("new"));
         let node = WriterNode { id: rig.node, name: "east".to_owned() };
-        let (instance, seats) = (InstanceId([7; 8]), JournalAccess::default());
-        let operator = OperatorContext { node, instance, env: &rig.env, state_dir: None, seats };
+        let (instance, journal_access) = (InstanceId([7; 8]), JournalAccess::default());
+        let operator = OperatorContext { node, instance, env: &rig.env, state_dir: None, journal_access };
         let by = KeyRotator { operator, role: &rig.role, assessment: None, force: true };
         let (given, ask_new) = (&rig.role.key, Some(new.clone()));
         let ask = RotateRequest { current: given, new: ask_new, keep: Vec::new(), drop: Vec::new(), dry_run: false };

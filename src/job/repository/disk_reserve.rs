@@ -31,14 +31,14 @@ pub(crate) async fn ensure_reserve(store: &dyn Store, role: &RoleName, env: &Env
     let key = object_keys::reserve(role);
     let there = match store.list(&key, None, 1).await {
         Ok(page) => page.objects.first().filter(|object| object.key == key).map_or(0, |object| object.size),
-        Err(error) => return tracing::debug!(%error, "the reserve is not looked after"),
+        Err(error) => return tracing::debug!(%error, "the reserve cannot be read"),
     };
     let mut size = RESERVE_BYTES;
     while size >= RESERVE_BYTES_MIN && there < size as u64 {
         match store.put(&key, reserve_content(size, env)).await {
             Ok(()) => return,
             Err(error) if error.kind == StoreErrorKind::NoSpace => size /= 2,
-            Err(error) => return tracing::debug!(%error, "there is no reserve"),
+            Err(error) => return tracing::debug!(%error, "the reserve cannot be written"),
         }
     }
 }
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("app/live/reserve")).unwrap(), first, "what is there stays");
         std::fs::write(dir.path().join("app/live/reserve"), &first[..RESERVE_BYTES_MIN]).unwrap();
         ensure_reserve(&store, &role, &env).await;
-        assert_eq!(size(), Some(RESERVE_BYTES as u64), "what a full store had to make smaller grows again");
+        assert_eq!(size(), Some(RESERVE_BYTES as u64), "a reserve that a full store made smaller grows again");
         assert!(!release_if_full(&store, &role, &env).await.unwrap());
         assert_eq!(size(), Some(RESERVE_BYTES as u64), "there is room");
         assert!(!dir.path().join("app/live/room").exists());

@@ -66,7 +66,7 @@ pub async fn init(
     store: Arc<dyn Store>,
     role: &RoleName,
     key: &KeySource,
-    seats: &JournalAccess,
+    journal_access: &JournalAccess,
     env: &Env,
 ) -> Result<(Repository, InitRoleReport), InitError> {
     let mut report = InitRoleReport {
@@ -81,16 +81,18 @@ pub async fn init(
         shared: false,
     };
     match Repository::open(store.clone(), role, key).await {
-        Ok(repository) => return existing_repository(repository, report, seats),
+        Ok(repository) => return existing_repository(repository, report, journal_access),
         Err(OpenError::NoRepository { .. }) => {}
         Err(e) => return Err(e.into()),
     }
     if let Err(error) = refuse_remains(store.as_ref(), role).await {
         // Another node may have created it at the same moment.
         let repository = Repository::open(store, role, key).await;
-        return repository.map_err(|_| error).and_then(|repository| existing_repository(repository, report, seats));
+        return repository
+            .map_err(|_| error)
+            .and_then(|repository| existing_repository(repository, report, journal_access));
     }
-    let journal = choose_journal_home(store.as_ref(), role, seats, env).await?;
+    let journal = choose_journal_home(store.as_ref(), role, journal_access, env).await?;
     if journal == JournalLocation::Bucket {
         report.proof_rounds = proof::ROUNDS as u32;
     }
@@ -124,11 +126,13 @@ pub async fn init(
     let object = format.encode(&keys);
     report.created = match journal {
         JournalLocation::Bucket => put_new(store.as_ref(), &object_keys::format(role), object).await?,
-        JournalLocation::Etcd { .. } => claim::put_chosen(store.as_ref(), role, seats, Bytes::from(object)).await?,
+        JournalLocation::Etcd { .. } => {
+            claim::put_chosen(store.as_ref(), role, journal_access, Bytes::from(object)).await?
+        }
     };
     let repository = Repository::open(store, role, key).await?;
     disk_reserve::ensure_reserve(repository.store.as_ref(), role, env).await;
-    existing_repository(repository, report, seats)
+    existing_repository(repository, report, journal_access)
 }
 
 /// The store's time, as far as it is known: slots are owed from then on.
@@ -140,9 +144,9 @@ fn store_time(store: &dyn Store, now: Timestamp) -> Timestamp {
 fn existing_repository(
     repository: Repository,
     report: InitRoleReport,
-    seats: &JournalAccess,
+    journal_access: &JournalAccess,
 ) -> Result<(Repository, InitRoleReport), InitError> {
-    seats.check_placement(&repository)?;
+    journal_access.check_placement(&repository)?;
     let report =
         InitRoleReport { repository: repository.format.repo, journal: place(repository.format.journal), ..report };
     Ok((repository, report))
@@ -160,11 +164,11 @@ fn place(home: JournalLocation) -> JournalPlacement {
 async fn choose_journal_home(
     store: &dyn Store,
     role: &RoleName,
-    seats: &JournalAccess,
+    journal_access: &JournalAccess,
     env: &Env,
 ) -> Result<JournalLocation, InitError> {
-    let claim = seats.creation_register(role);
-    if seats.said() != JournalPlacement::Etcd {
+    let claim = journal_access.creation_register(role);
+    if journal_access.said() != JournalPlacement::Etcd {
         let failure = match proof::prove(store, &object_keys::probe(role), env).await {
             Ok(()) => return Ok(JournalLocation::Bucket),
             Err(failure) => failure.into_definite()?,
@@ -172,7 +176,7 @@ async fn choose_journal_home(
         if !failure.is_certain() {
             return Err(InitError::Unproved { store: store.describe(), failure });
         }
-        if seats.said() == JournalPlacement::Bucket || claim.is_none() {
+        if journal_access.said() == JournalPlacement::Bucket || claim.is_none() {
             return Err(InitError::Proof { store: store.describe(), failure });
         }
         tracing::info!("{} cannot hold a journal ({failure}): it goes to etcd", store.describe());

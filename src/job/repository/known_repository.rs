@@ -162,7 +162,7 @@ impl RepositoryLocation {
         };
         let written: io::Result<()> = write();
         if let Err(error) = written {
-            tracing::warn!("since when role {} has its schedule is not remembered: {error}", self.role);
+            tracing::warn!("the start of the schedule of role {} cannot be saved: {error}", self.role);
         }
         now
     }
@@ -183,7 +183,7 @@ impl RepositoryLocation {
     /// remembered anew.
     pub fn load_repository_id_or_warn(&self, env: &Env, state_dir: Option<&Path>) -> Option<RepoId> {
         self.load_repository_id(env, state_dir).unwrap_or_else(|error| {
-            tracing::warn!("which repository this node knows in {} cannot be read: {error}", self.store);
+            tracing::warn!("this node's note on the repository in {} cannot be read: {error}", self.store);
             None
         })
     }
@@ -214,7 +214,7 @@ impl RepositoryLocation {
             return;
         }
         if let Err(error) = self.write(env, state_dir, id) {
-            tracing::warn!("which repository is in {} is not remembered: {error}", self.store);
+            tracing::warn!("the note on the repository in {} cannot be saved: {error}", self.store);
         }
     }
 
@@ -267,7 +267,7 @@ mod tests {
         );
         assert!(
             matches!(here.refine_error(env, None, none()), OpenError::NoRepository { .. }),
-            "who remembers nothing"
+            "a node without a memory"
         );
 
         let again = JobFixture::new().await;
@@ -278,7 +278,7 @@ mod tests {
         here.remember(env, &state_dir, &again.repository).unwrap();
         assert_eq!(here.load_repository_id(env, Some(&state_dir)).unwrap(), Some(again.repository.keys.repo()));
         std::fs::write(here.file(&state_dir), "{").unwrap();
-        assert!(here.load_repository_id(env, Some(&state_dir)).is_err(), "a damaged memory is not taken for none");
+        assert!(here.load_repository_id(env, Some(&state_dir)).is_err(), "a damaged memory does not count as none");
     }
 
     #[test]

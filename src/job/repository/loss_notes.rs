@@ -181,12 +181,12 @@ async fn fetch(store: &dyn Store, keys: &DerivedKeys) -> Result<Option<(Option<L
 /// The notes here and in the store. A store that does not answer counts as one without a note: nothing rests on it.
 pub async fn read_notes(store: &dyn Store, keys: &DerivedKeys, local: Option<&LocalState>) -> LossNotes {
     let told = fetch(store, keys).await.unwrap_or_else(|error| {
-        tracing::debug!("what others met of losses: {error}");
+        tracing::debug!("the losses that other nodes noted: {error}");
         None
     });
     let (told, object) = told.map_or((None, None), |(note, digest)| (note, Some(digest)));
     let own = own(local).unwrap_or_else(|error| {
-        tracing::warn!("what this node met of losses cannot be read; the next comparison finds it again: {error}");
+        tracing::warn!("the losses that this node noted cannot be read; the next comparison finds them again: {error}");
         None
     });
     LossNotes { own, stored: told, object_digest: object }
@@ -199,29 +199,29 @@ pub async fn note_losses(repository: &Repository, local: Option<&LocalState>, en
         return;
     }
     let (store, keys) = (repository.store.as_ref(), &repository.keys);
-    let heard = read_notes(store, keys, local).await;
+    let noted_losses = read_notes(store, keys, local).await;
     let mut all = met.clone();
-    let notes = [heard.own.as_ref(), heard.stored.as_ref()];
+    let notes = [noted_losses.own.as_ref(), noted_losses.stored.as_ref()];
     notes.iter().flatten().for_each(|note| all.add(&note.met));
     let remains = notes.iter().flatten().find_map(|note| note.remains.clone());
     let note = LossNote::new(env.clock.now(), node, all, remains);
     write(repository, local, &note).await;
 }
 
-/// Replaces the notes that this run has handled, `heard`, by what it could not heal.
+/// Replaces the notes that this run has handled, `noted_losses`, by what it could not heal.
 pub(crate) async fn record_unhealed(
     repository: &Repository,
     local: &LocalState,
     env: &Env,
     node: &str,
-    heard: &LossNotes,
+    noted_losses: &LossNotes,
     remains: Option<UnhealedLosses>,
 ) {
     let is_news = |note: &Option<LossNote>| match note {
         Some(note) => !note.met.is_empty() || note.remains != remains,
         None => remains.is_some(),
     };
-    let (is_news_here, is_news_there) = (is_news(&heard.own), is_news(&heard.stored));
+    let (is_news_here, is_news_there) = (is_news(&noted_losses.own), is_news(&noted_losses.stored));
     let note = LossNote::new(env.clock.now(), node, PackLosses::default(), remains);
     if is_news_here {
         let text = note.remains.is_some().then(|| serde_json::to_vec(&note).unwrap_or_default());
@@ -232,7 +232,9 @@ pub(crate) async fn record_unhealed(
     }
     // A note that was written in the meantime stays for the next run.
     match fetch(repository.store.as_ref(), &repository.keys).await {
-        Ok(now) if now.as_ref().map(|(_, digest)| *digest) == heard.object_digest => put(repository, &note).await,
+        Ok(now) if now.as_ref().map(|(_, digest)| *digest) == noted_losses.object_digest => {
+            put(repository, &note).await;
+        }
         Ok(_) => {}
         Err(error) => tracing::debug!("the note on losses: {error}"),
     }
@@ -249,7 +251,7 @@ async fn put(repository: &Repository, note: &LossNote) {
     let object = mac_line::seal(&serde_json::to_vec(note).unwrap_or_default(), &repository.keys);
     let key = object_keys::loss(repository.role());
     if let Err(error) = repository.store.put(&key, Bytes::from(object)).await {
-        tracing::debug!("the other nodes are not told of the loss: {error}");
+        tracing::debug!("the loss cannot be published to the other nodes: {error}");
     }
 }
 
@@ -263,7 +265,7 @@ mod tests {
         PackLosses { missing: [PackId([pack; 16])].into(), ..PackLosses::default() }
     }
 
-    async fn heard(rig: &JobFixture, local: Option<&LocalState>) -> LossNotes {
+    async fn noted_losses(rig: &JobFixture, local: Option<&LocalState>) -> LossNotes {
         read_notes(rig.store.as_ref(), &rig.repository.keys, local).await
     }
 
@@ -273,31 +275,38 @@ mod tests {
         let at =
             |name: &str| LocalState::open(&rig.env, &rig.dir.path().join(name), rig.repository.keys.repo()).unwrap();
         let (here, there) = (at("here"), at("there"));
-        assert_eq!(heard(&rig, Some(&here)).await, LossNotes::default());
+        assert_eq!(noted_losses(&rig, Some(&here)).await, LossNotes::default());
         note_losses(&rig.repository, Some(&here), &rig.env, "east", &PackLosses::default()).await;
-        assert!(!rig.memory.objects().contains_key("app/live/loss"), "nothing is nothing to tell");
+        assert!(!rig.memory.objects().contains_key("app/live/loss"), "an empty note is not published");
 
         note_losses(&rig.repository, Some(&here), &rig.env, "east", &met(1)).await;
         note_losses(&rig.repository, None, &rig.env, "restorer", &met(2)).await;
         let mut both = met(1);
         both.add(&met(2));
-        let told = heard(&rig, Some(&there)).await;
+        let told = noted_losses(&rig, Some(&there)).await;
         assert_eq!(told.unhandled(None), Some(both));
         assert_eq!(told.unhandled(told.object()), None, "it is answered once");
         assert_eq!(
-            heard(&rig, Some(&here)).await.unhandled(told.object()),
+            noted_losses(&rig, Some(&here)).await.unhandled(told.object()),
             Some(met(1)),
             "this node's own counts until it is"
         );
 
         let remains = Some(UnhealedLosses { lost: met(1), more: false, files: 3 });
-        record_unhealed(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, remains.clone())
-            .await;
-        let left = heard(&rig, Some(&there)).await;
+        record_unhealed(
+            &rig.repository,
+            &here,
+            &rig.env,
+            "east",
+            &noted_losses(&rig, Some(&here)).await,
+            remains.clone(),
+        )
+        .await;
+        let left = noted_losses(&rig, Some(&there)).await;
         assert_eq!((left.unhandled(None), left.still_lost()), (None, met(1)));
         assert_eq!(left.newest().and_then(|note| note.remains), remains);
-        record_unhealed(&rig.repository, &here, &rig.env, "east", &heard(&rig, Some(&here)).await, None).await;
-        assert_eq!(heard(&rig, Some(&here)).await.newest(), None);
+        record_unhealed(&rig.repository, &here, &rig.env, "east", &noted_losses(&rig, Some(&here)).await, None).await;
+        assert_eq!(noted_losses(&rig, Some(&here)).await.newest(), None);
         assert!(own(Some(&here)).unwrap().is_none());
     }
 
@@ -306,10 +315,10 @@ mod tests {
         let rig = JobFixture::new().await;
         let local = LocalState::open(&rig.env, &rig.state_dir(), rig.repository.keys.repo()).unwrap();
         note_losses(&rig.repository, None, &rig.env, "west", &met(1)).await;
-        let before = heard(&rig, Some(&local)).await;
+        let before = noted_losses(&rig, Some(&local)).await;
         note_losses(&rig.repository, None, &rig.env, "west", &met(2)).await;
         record_unhealed(&rig.repository, &local, &rig.env, "east", &before, None).await;
-        assert!(heard(&rig, Some(&local)).await.unhandled(before.object()).is_some());
+        assert!(noted_losses(&rig, Some(&local)).await.unhandled(before.object()).is_some());
     }
 
     #[tokio::test]
@@ -327,7 +336,7 @@ mod tests {
             [(sealed, true), (forged, false), (text, false), (large, false), (vec![b'x'; 1 << 20], false)]
         {
             rig.store.put("app/live/loss", Bytes::from(object)).await.unwrap();
-            assert_eq!(heard(&rig, None).await.unhandled(None).is_some(), is_note);
+            assert_eq!(noted_losses(&rig, None).await.unhandled(None).is_some(), is_note);
         }
     }
 }

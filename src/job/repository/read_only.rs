@@ -41,7 +41,7 @@ pub enum JournalEntry {
         /// The number of the repair's record.
         by: Seq,
         /// What the store has at that number.
-        stands: VoidContent,
+        content: VoidContent,
     },
     /// A record that is missing or unusable, and that no repair has declared void.
     Lost {
@@ -120,9 +120,9 @@ impl ReadOnlyRepository {
                 None => return Err(error),
             },
         };
-        let shelf = local.map(|local| local.index_cache()).filter(|shelf| shelf.dir.is_dir());
+        let index_cache = local.map(|local| local.index_cache()).filter(|index_cache| index_cache.dir.is_dir());
         let losses = LossLog::default();
-        Ok(Self { repository, journal, view, rolled_back, damaged, index_cache: shelf, losses })
+        Ok(Self { repository, journal, view, rolled_back, damaged, index_cache, losses })
     }
 
     /// Why the content shown may be incomplete. A rolled back store comes first, because a person or an intruder caused
@@ -154,13 +154,13 @@ impl ReadOnlyRepository {
             .map(|seq| async move {
                 let read = self.journal.read_record_ahead(seq, turn).await;
                 if let Some(by) = repairs.voided_by(seq) {
-                    let stands = match read {
+                    let content = match read {
                         Ok(None) => VoidContent::Absent,
                         Ok(Some(_)) => VoidContent::Record,
                         Err(error) if error.unusable_record().is_some() => VoidContent::Unusable(error),
                         Err(error) => return Err(error),
                     };
-                    return Ok(JournalEntry::Void { seq, by, stands });
+                    return Ok(JournalEntry::Void { seq, by, content });
                 }
                 match read.and_then(|record| record.ok_or(JournalError::Hole(seq))) {
                     Ok((record, digest)) if record.seq == seq => Ok(JournalEntry::Record(digest, Box::new(record))),

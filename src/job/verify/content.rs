@@ -176,12 +176,12 @@ fn inspect(keys: &DerivedKeys, table: &PackTable, object: &Bytes) -> Vec<PackDef
     let around = |error: PackError| PackDefect::Framing(error.to_string());
     match pack::open_header(keys, object) {
         Ok(salt) if salt == table.salt => {}
-        Ok(_) => troubles.push(PackDefect::Framing("its header has another salt than the index".to_owned())),
+        Ok(_) => troubles.push(PackDefect::Framing("its salt differs from the one in the index".to_owned())),
         Err(error) => troubles.push(around(error)),
     }
     match trailer_matches(keys, table, object) {
         Ok(true) => {}
-        Ok(false) => troubles.push(PackDefect::Framing("its trailer lists something else than the index".to_owned())),
+        Ok(false) => troubles.push(PackDefect::Framing("its trailer does not match the index".to_owned())),
         Err(error) => troubles.push(around(error)),
     }
     if object.len() as u64 > table.object_len() {
@@ -205,7 +205,7 @@ fn inspect(keys: &DerivedKeys, table: &PackTable, object: &Bytes) -> Vec<PackDef
                     rest = after;
                     if keys.chunk_id(bytes) != chunk.id {
                         let what =
-                            format!("frame {number} has another content than the name of chunk {} says", chunk.id);
+                            format!("frame {number} has content that does not match the name of chunk {}", chunk.id);
                         troubles.push(PackDefect::Chunk(chunk.id, what));
                     }
                 }

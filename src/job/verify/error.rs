@@ -31,7 +31,9 @@ pub enum VerifyError {
     Rotated(JournalError),
     /// A newer version of the program wrote records of unknown kinds. They decide what is live, so nothing can be
     /// called missing.
-    #[error("the journal has records of a kind that this version does not know ({0}). Update runner on this node")]
+    #[error(
+        "the journal has records of a kind that this version does not know ({0}). hint: update runner on this node"
+    )]
     NotUnderstood(String),
     /// A thread ended unexpectedly.
     #[error("internal error: {0}")]

@@ -165,7 +165,7 @@ pub(crate) async fn read(
     let (view, records) = fold.finish();
     if let Some(far) = extent.far {
         let key = object_keys::record(repository.role(), far);
-        found.damage(DamageKind::Record, key, "lies far beyond the journal's end: somebody else put it there");
+        found.damage(DamageKind::Record, key, "lies far beyond the journal's end: runner did not write it there");
     }
     let given = keys.generation();
     if let Some(RotationState { seq, generation }) = view.state.rotated.filter(|now| now.generation > given) {
@@ -260,7 +260,7 @@ impl<'a> JournalFold<'a> {
             && known.seq == seq
             && known.digest != digest
         {
-            self.other = Some(format!("is another one than this node saw there ({})", known.digest));
+            self.other = Some(format!("differs from the record that this node saw there ({})", known.digest));
         }
         match Record::decode(&object, Some(self.keys)) {
             Ok(record) => self.apply(seq, &record, digest),

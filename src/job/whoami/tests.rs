@@ -44,7 +44,7 @@ async fn ask_beside(
     daemon: DaemonAnswer,
 ) -> (NodeInfo, RoleInfo) {
     let (settings, state_dir) = (settings(rig), rig.state_dir());
-    let asker = WhoamiRequest {
+    let request = WhoamiRequest {
         settings: &settings,
         name: Some("east"),
         daemon_node_id: None,
@@ -53,7 +53,7 @@ async fn ask_beside(
         env: &rig.env,
         timeout: patience,
     };
-    let mut report = whoami(&asker, &[&rig.role], async { store }, async { daemon }).await;
+    let mut report = whoami(&request, &[&rig.role], async { store }, async { daemon }).await;
     (report.node, report.roles.pop().unwrap())
 }
 
@@ -296,7 +296,7 @@ async fn what_needs_a_person_is_a_warning() {
         .unwrap()
         .at;
     let newest = rig
-        .backup_as(&rig.runner(), &BackupOptions { slot: Some(slot), ..BackupOptions::default() })
+        .backup_as(&rig.node_context(), &BackupOptions { slot: Some(slot), ..BackupOptions::default() })
         .await
         .snapshot
         .seq;
@@ -316,7 +316,7 @@ async fn is_active_asks_probes_alone() {
     let mut rig = JobFixture::new().await;
     let active = async |rig: &JobFixture| {
         let settings = settings(rig);
-        let asker = WhoamiRequest {
+        let request = WhoamiRequest {
             settings: &settings,
             name: Some("east"),
             daemon_node_id: None,
@@ -325,7 +325,7 @@ async fn is_active_asks_probes_alone() {
             env: &rig.env,
             timeout: SHORT,
         };
-        is_active(&asker, &rig.role, std::future::pending(), async { DaemonAnswer::None }).await
+        is_active(&request, &rig.role, std::future::pending(), async { DaemonAnswer::None }).await
     };
     assert_eq!(active(&rig).await, RoleState::Active);
     for (script, said) in

@@ -51,7 +51,7 @@ pub struct BucketLease {
     key: String,
     role: RoleName,
     env: Env,
-    asker: LeaseRequester,
+    requester: LeaseRequester,
     /// The process object that this process renews; `None` if it renews the role's own object.
     process: Option<Arc<ProcessObject>>,
     peers: Arc<PeerProcesses>,
@@ -71,7 +71,7 @@ pub struct BucketLease {
 /// What this process last wrote into the role's object.
 #[derive(Debug)]
 struct WrittenLease {
-    paper: LeaseRecord,
+    record: LeaseRecord,
     version: ObjectVersion,
     /// The boot time at which the write was sent.
     written: Duration,
@@ -100,13 +100,13 @@ impl BucketLease {
         let process = processes.map(|processes| processes.for_ttl(&env, &me, ttl));
         let peers = processes.map_or_else(Arc::default, |processes| Arc::clone(processes.peers()));
         let hints = peers.hints();
-        let asker = LeaseRequester { me, ttl };
+        let requester = LeaseRequester { me, ttl };
         Self {
             store,
             key,
             role,
             env,
-            asker,
+            requester,
             process,
             peers,
             hints,
@@ -143,11 +143,11 @@ impl BucketLease {
             Some(peer) if peer.key() == key => peer,
             _ => self.peers.peer(key),
         };
-        let Self { env, asker, role, .. } = &*self;
+        let Self { env, requester, role, .. } = &*self;
         // The boot time at which this version of the role's object was first seen.
         let named = self.watched.as_ref().map_or(Duration::MAX, |watched| watched.since);
         let store = self.store.as_ref();
-        let answer = peer.ask(&self.peers, &PeerQuery { env, store, asker, role, named, ends }).await;
+        let answer = peer.ask(&self.peers, &PeerQuery { env, store, requester, role, named, ends }).await;
         self.peer = Some(peer);
         answer.map_err(|error| match error.kind {
             StoreErrorKind::Denied => {
@@ -164,7 +164,7 @@ impl BucketLease {
             let was_known = self.named.is_some();
             let (found, asked) = self.find().await?;
             let (key, version, count) =
-                match bucket_lease_step(&self.asker, found.as_ref(), self.watched.as_ref(), asked) {
+                match bucket_lease_step(&self.requester, found.as_ref(), self.watched.as_ref(), asked) {
                     BucketLeaseStep::Create(count) => return Ok(LeaseDecision::Write(None, count)),
                     BucketLeaseStep::Replace(version, count) => return Ok(LeaseDecision::Write(Some(version), count)),
                     BucketLeaseStep::Leave { by, alive } => {
@@ -186,18 +186,18 @@ impl BucketLease {
         }
     }
 
-    /// Writes the record `paper` over `expected`, or creates the object, under `grant`, or under what this write
+    /// Writes the record `record` over `expected`, or creates the object, under `grant`, or under what this write
     /// grants. `None` if the object is not the expected one.
     async fn write(
         &mut self,
         expected: Option<ObjectVersion>,
-        paper: LeaseRecord,
+        record: LeaseRecord,
         grant: Option<LeaseGrant>,
     ) -> Result<Option<LeaseReply>, StoreError> {
         self.named = None;
         let asked = self.env.clock.moment();
-        let grant = grant.unwrap_or(LeaseGrant { asked, ttl: paper.ttl() });
-        let body = Bytes::from(serde_json::to_vec(&paper).expect("plain data becomes JSON"));
+        let grant = grant.unwrap_or(LeaseGrant { asked, ttl: record.ttl() });
+        let body = Bytes::from(serde_json::to_vec(&record).expect("plain data becomes JSON"));
         let (version, doubt) = match &expected {
             None => match self.store.put_if_absent(&self.key, body.clone()).await? {
                 // The store does not tell the version, so it is looked up; so is the outcome of a write that was not
@@ -228,15 +228,15 @@ impl BucketLease {
                 Err(e) => return Err(e),
             },
         };
-        tracing::trace!(key = self.key, ?paper, ?expected, ?grant, "the lease is held");
-        self.held = Some(WrittenLease { paper, version, written: asked.boot, grant });
+        tracing::trace!(key = self.key, ?record, ?expected, ?grant, "the lease is held");
+        self.held = Some(WrittenLease { record, version, written: asked.boot, grant });
         Ok(Some(LeaseReply::Held(grant)))
     }
 
     /// Renews what is held; `None` if it may not be held any more.
     async fn renew_held(&mut self, held: WrittenLease) -> Result<Option<LeaseReply>, StoreError> {
         let Some(process) = self.process.clone() else {
-            return self.write(Some(held.version), held.paper.renewed(), None).await;
+            return self.write(Some(held.version), held.record.renewed(), None).await;
         };
         // An earlier release was cut short.
         let Some(listed) = self.listed else { return Ok(None) };
@@ -259,8 +259,8 @@ impl BucketLease {
                 return Err(error);
             }
         };
-        if is_rewrite_due(held.written, self.env.clock.boottime(), self.asker.ttl) {
-            return self.write(Some(held.version), held.paper.renewed(), Some(grant)).await;
+        if is_rewrite_due(held.written, self.env.clock.boottime(), self.requester.ttl) {
+            return self.write(Some(held.version), held.record.renewed(), Some(grant)).await;
         }
         self.held = Some(WrittenLease { grant, ..held });
         Ok(Some(LeaseReply::Held(grant)))
@@ -274,13 +274,13 @@ impl BucketLease {
         count: u64,
     ) -> Result<Option<LeaseReply>, StoreError> {
         let Some(process) = self.process.clone() else {
-            return self.write(expected, self.asker.lease_record(count, None), None).await;
+            return self.write(expected, self.requester.lease_record(count, None), None).await;
         };
         match process.list(&self.store, &self.role).await? {
             RoleListing::Unknown { why } => Ok(Some(LeaseReply::Unknown { why })),
             RoleListing::Yes { grant, key, serial } => {
                 self.listed = Some(serial);
-                self.write(expected, self.asker.lease_record(count, Some(key)), Some(grant)).await
+                self.write(expected, self.requester.lease_record(count, Some(key)), Some(grant)).await
             }
         }
     }
@@ -324,10 +324,10 @@ impl BucketLease {
     async fn try_look(&mut self) -> Result<LeaseReply, StoreError> {
         loop {
             let was_known = self.named.is_some();
-            let Some(FoundObject { content: paper, .. }) = self.find().await?.0 else { return Ok(LeaseReply::Free) };
-            let by = paper.as_ref().map(LeaseRecord::holder);
-            match paper {
-                Some(paper) if paper.released => return Ok(LeaseReply::Free),
+            let Some(FoundObject { content: record, .. }) = self.find().await?.0 else { return Ok(LeaseReply::Free) };
+            let by = record.as_ref().map(LeaseRecord::holder);
+            match record {
+                Some(record) if record.released => return Ok(LeaseReply::Free),
                 Some(LeaseRecord { process: Some(key), .. }) => match self.ask_for(&key, false).await? {
                     PeerAnswer::Has { alive } => return Ok(LeaseReply::Taken { by, alive }),
                     PeerAnswer::HasNot if was_known => self.named = None,
@@ -380,20 +380,20 @@ impl LeaseService for BucketLease {
         let held = match held {
             // The last request was cut short; it may have succeeded.
             None => match self.find().await {
-                Ok((Some(FoundObject { version, content: Some(paper) }), _)) => Some((paper, version)),
+                Ok((Some(FoundObject { version, content: Some(record) }), _)) => Some((record, version)),
                 _ => None,
             },
-            Some(held) => Some((held.paper, held.version)),
+            Some(held) => Some((held.record, held.version)),
         };
         self.named = None;
-        let held = held.filter(|(paper, _)| paper.instance == self.asker.me.instance && !paper.released);
-        let Some((paper, version)) = held else { return };
-        let body = Bytes::from(serde_json::to_vec(&paper.released_record()).expect("plain data becomes JSON"));
+        let held = held.filter(|(record, _)| record.instance == self.requester.me.instance && !record.released);
+        let Some((record, version)) = held else { return };
+        let body = Bytes::from(serde_json::to_vec(&record.released_record()).expect("plain data becomes JSON"));
         // If this fails the lease expires by itself, only later.
         match self.store.replace(&self.key, body, &version).await {
-            Ok(ReplaceOutcome::Replaced(_)) => tracing::debug!(key = self.key, "the lease is given up"),
-            Ok(_) => tracing::debug!(key = self.key, "the lease was not given up; it runs out"),
-            Err(error) => tracing::debug!(key = self.key, "the lease was not given up; it runs out: {error}"),
+            Ok(ReplaceOutcome::Replaced(_)) => tracing::debug!(key = self.key, "the lease is released"),
+            Ok(_) => tracing::debug!(key = self.key, "the lease was not released; it expires"),
+            Err(error) => tracing::debug!(key = self.key, "the lease was not released; it expires: {error}"),
         }
     }
 

@@ -89,9 +89,9 @@ impl EtcdLease {
                         }
                         return Ok(LeaseReply::Held(vouched.grant));
                     }
-                    ClaimOutcome::Not { found: None, registration_rev: badge, .. } => {
+                    ClaimOutcome::Not { found: None, registration_rev, .. } => {
                         // Another role of this process changed the registration, or an operator removed it.
-                        if badge != vouched.registration_rev {
+                        if registration_rev != vouched.registration_rev {
                             self.session.register_again(vouched.registration_rev).await?;
                         }
                         continue;
@@ -142,9 +142,9 @@ impl EtcdLease {
 
     async fn try_release(&mut self) -> Result<(), EtcdError> {
         // The state is forgotten only when the request is answered: a release that failed may be repeated.
-        if let Some(badge) = self.doubt {
+        if let Some(registration_rev) = self.doubt {
             // First no earlier claim may take effect any more; then the key is read.
-            self.session.register_again(badge).await?;
+            self.session.register_again(registration_rev).await?;
             let (kv, _) = self.session.get(&self.key).await?;
             let mine = kv.as_ref().map(lease_key_state).filter(|found| {
                 found.claim.as_ref().is_some_and(|claim| claim.holder().instance == self.session.me().instance)
@@ -171,7 +171,7 @@ impl LeaseService for EtcdLease {
 
     async fn release(&mut self) {
         if let Err(error) = self.try_release().await {
-            tracing::warn!("the lease was not given up, and ends with this process: {error}");
+            tracing::warn!("the lease was not released, and ends with this process: {error}");
         }
     }
 

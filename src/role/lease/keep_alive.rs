@@ -35,7 +35,10 @@ pub async fn acquire(lease: &mut dyn LeaseService, ttl: Duration, patience: Dura
     loop {
         match lease.acquire_or_renew().await {
             LeaseReply::Taken { by, alive: false } if env.clock.boottime().saturating_sub(started) < patience => {
-                tracing::debug!(by = by.as_ref().map(|by| &by.label), "waiting whether the lease's holder is alive");
+                tracing::debug!(
+                    by = by.as_ref().map(|by| &by.label),
+                    "waiting to see whether the lease's holder is alive"
+                );
                 env.sleep(retry_pause(ttl)).await;
             }
             reply => {
@@ -135,7 +138,7 @@ impl LeaseKeepAlive {
             // If the service does not answer, the lease expires in that time.
             let _ = self.env.timeout(self.ttl, lease.release()).await;
         } else {
-            tracing::warn!("the lease's keeper has ended by itself; the lease runs out");
+            tracing::warn!("the keep-alive task has ended by itself; the lease expires");
         }
     }
 }

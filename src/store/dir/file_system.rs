@@ -143,7 +143,8 @@ fn remove_non_file(at: &FileAt) -> io::Result<bool> {
     };
     match rustix::fs::unlinkat(at.dir(), at.name(), flags) {
         Ok(()) => {
-            tracing::warn!(path = %at.path().display(), "what stood in the place of a lock's file, and was no file, is removed");
+            tracing::warn!(path = %at.path().display(), "something in the place of a lock file was no file, and is \
+                                                         removed");
             Ok(true)
         }
         // A directory that is not empty stays: its content does not belong to the store.

@@ -3,8 +3,8 @@
 use rustix::fs::StatVfs;
 
 /// The explanation that is added to the kernel's error message.
-pub(super) const TOLD: &str = "its file system has no inodes left, which 'df -i' shows. Each file needs one, however much space is free, and a prune \
-                               needs some, too: remove files that are not the store's";
+pub(super) const TOLD: &str = "its file system has no inodes left ('df -i' shows them). Each file needs one, even if \
+                               space is free, and a prune needs some, too: remove files that are not the store's";
 
 /// Judges by the file system's counters. Some file systems have no fixed number of inodes and report none; quotas are
 /// not visible here.

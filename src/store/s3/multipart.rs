@@ -107,7 +107,7 @@ impl S3Store {
             .send()
             .await;
         if let Err(e) = aborted {
-            tracing::debug!(key, error = %S3Failure::from(e).detail, "an unfinished upload stays behind");
+            tracing::debug!(key, error = %S3Failure::from(e).detail, "an unfinished upload cannot be aborted and stays");
         }
     }
 }

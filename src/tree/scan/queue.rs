@@ -276,7 +276,7 @@ mod tests {
                 };
                 prop_assert!(queue.ready() < LIMITS.run_ahead + 3 * 6);
                 idle = if moved { 0 } else { idle + 1 };
-                prop_assert!(idle < 7, "nobody can move: {queue:?}");
+                prop_assert!(idle < 7, "no walker can move: {queue:?}");
             }
             let mut all = vec![];
             expected(&tree, &vec![], &mut all);

@@ -80,7 +80,7 @@ fn a_slot_has_a_commit_or_is_missed() {
     assert_eq!(three.told(&plan, 0, 271), "3/4 missed 4-4 1 tried 0");
     let gap = three.with(480, 481, 482).with(600, 601, 602);
     assert_eq!(gap.told(&plan, 0, 602), "5/10 missed 4-7 4 tried 0 missed 9-9 1 tried 0");
-    assert_eq!(SlotLedger::default().told(&plan, 0, 602), "0/0", "whether there should have been one nobody knows");
+    assert_eq!(SlotLedger::default().told(&plan, 0, 602), "0/0", "it is unknown whether there should have been one");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_backup_that_is_under_way_has_time_until_the_next_slot() {
     let mut ledger = SlotLedger::default().with(60, 61, 62);
     ledger.under_way(&RunningBackup { node: "west".to_owned(), slot: at(120), since: at(121) }, Term(3));
     assert_eq!(ledger.told(&plan, 0, 179), "1/2");
-    assert_eq!(ledger.told(&plan, 0, 180), "1/3 missed 2-2 1 tried 1", "nobody says that there was no run");
+    assert_eq!(ledger.told(&plan, 0, 180), "1/3 missed 2-2 1 tried 1", "no claim is made that there was no run");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn nothing_is_missed_or_late_that_was_due_before_the_role_existed() {
         "a role that never committed one has missed them"
     );
     let first = SlotLedger { created: Some(at(285)), ..SlotLedger::default().with(240, 286, 287) };
-    assert_eq!(first.told(&plan, 0, 290), "1/1", "it is run late, and nobody is to blame");
+    assert_eq!(first.told(&plan, 0, 290), "1/1", "it is run late, and no node is to blame");
     assert_eq!(first.with(300, 340, 350).told(&plan, 0, 355), "2/2 late 5");
 }
 
@@ -207,7 +207,7 @@ fn what_another_schedule_let_pass_is_not_missed() {
     assert_eq!(
         changed.told(&plan, 0, 600),
         "1/10 missed 2-9 8 tried 0",
-        "nobody saw since when it is hourly: since the last commit"
+        "when it became hourly was not seen: it counts from the last commit"
     );
     let seen = plan.clone().with_first_seen(Some(at(430)));
     assert_eq!(changed.told(&seen, 0, 600), "1/4 missed 8-9 2 tried 0");
@@ -290,7 +290,7 @@ struct Happened {
 
 /// The state of a slot in the model.
 #[derive(Debug, PartialEq, Eq)]
-enum Stands {
+enum ModelSlotState {
     Committed { late: bool },
     Missed,
     Paused,
@@ -345,26 +345,26 @@ proptest! {
             happened.push(Happened { slot, commits, fails });
         }
         let first = happened.iter().find(|h| !h.commits.is_empty() || !h.fails.is_empty()).map(|h| h.slot);
-        let mut stands = Vec::new();
+        let mut states = Vec::new();
         for slot in (0..=now).step_by(60).filter(|slot| *slot >= since && first.is_some_and(|first| *slot >= first)) {
             let (commits, fails) = happened.iter().find(|h| h.slot == slot).map(|h| (h.commits.clone(), h.fails.clone())).unwrap_or_default();
             let all_paused = (slot..=slot + 30).all(|minute| is_paused[minute as usize]);
-            stands.push(match commits.first() {
-                Some((began, time)) => Stands::Committed { late: !all_paused && (*began > slot + 30 || *time >= slot + 60) },
+            states.push(match commits.first() {
+                Some((began, time)) => ModelSlotState::Committed { late: !all_paused && (*began > slot + 30 || *time >= slot + 60) },
                 None if now >= slot + 60 || fails.is_empty() && now > slot + 30 => {
-                    if all_paused { Stands::Paused } else { Stands::Missed }
+                    if all_paused { ModelSlotState::Paused } else { ModelSlotState::Missed }
                 }
-                None => Stands::Open,
+                None => ModelSlotState::Open,
             });
         }
-        let count = |what: &dyn Fn(&Stands) -> bool| stands.iter().filter(|s| what(s)).count() as u64;
+        let count = |what: &dyn Fn(&ModelSlotState) -> bool| states.iter().filter(|s| what(s)).count() as u64;
         let model = SlotCounts {
-            expected: stands.len() as u64,
-            committed: count(&|s| matches!(s, Stands::Committed { .. })),
-            missed: count(&|s| *s == Stands::Missed),
-            late: count(&|s| *s == Stands::Committed { late: true }),
-            paused: count(&|s| *s == Stands::Paused),
-            open: count(&|s| *s == Stands::Open),
+            expected: states.len() as u64,
+            committed: count(&|s| matches!(s, ModelSlotState::Committed { .. })),
+            missed: count(&|s| *s == ModelSlotState::Missed),
+            late: count(&|s| *s == ModelSlotState::Committed { late: true }),
+            paused: count(&|s| *s == ModelSlotState::Paused),
+            open: count(&|s| *s == ModelSlotState::Open),
             unplanned: 0,
         };
         let verdict = ledger.judge(&hourly(), at(since), at(now));

@@ -45,11 +45,14 @@ impl Clock for Meddling {
 
 /// Backs up while `act` changes the source; returns the content of the snapshot and the problems.
 async fn snapshot(rig: &JobFixture, act: impl Fn(&Path) + Send + Sync + 'static) -> Vec<String> {
-    let (src, mut runner) = (rig.src().to_owned(), rig.runner());
-    let meddling =
-        Meddling { progress: runner.progress.clone(), done: AtomicBool::new(false), act: Box::new(move || act(&src)) };
-    runner.env.clock = Arc::new(meddling);
-    let committed = Box::pin(rig.backup_by(&runner)).await;
+    let (src, mut node_context) = (rig.src().to_owned(), rig.node_context());
+    let meddling = Meddling {
+        progress: node_context.progress.clone(),
+        done: AtomicBool::new(false),
+        act: Box::new(move || act(&src)),
+    };
+    node_context.env.clock = Arc::new(meddling);
+    let committed = Box::pin(rig.backup_by(&node_context)).await;
 
     let archive = rig.archive().await;
     let reader = archive.reader().await.unwrap();

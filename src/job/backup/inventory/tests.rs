@@ -84,9 +84,9 @@ async fn tell(rig: &JobFixture, local: Option<&LocalState>) {
 }
 
 fn other_node(rig: &JobFixture) -> NodeContext {
-    let mut runner = NodeContext { state_dir: rig.dir.path().join("other"), ..rig.runner() };
-    runner.node.id = NodeId([2; 16]);
-    runner
+    let mut node_context = NodeContext { state_dir: rig.dir.path().join("other"), ..rig.node_context() };
+    node_context.node.id = NodeId([2; 16]);
+    node_context
 }
 
 /// Asserts that nothing stays lost.
@@ -101,13 +101,13 @@ fn healed(committed: &CommittedBackup, bytes: usize) {
 async fn a_lost_pack_comes_back_whoever_finds_it() {
     for way in ["the same node, the next day", "rehash", "another node", "a note", "this node's note", "a broken run"] {
         let rig = rig().await;
-        let (runner, mut ask) = (rig.runner(), BackupOptions::default());
+        let (node_context, mut ask) = (rig.node_context(), BackupOptions::default());
         rig.memory.tamper(&pack_with(&rig, "big").await, None);
         let committed = match way {
             "another node" => rig.backup_by(&other_node(&rig)).await,
             "rehash" => {
                 ask.rehash = true;
-                rig.backup_as(&runner, &ask).await
+                rig.backup_as(&node_context, &ask).await
             }
             way => {
                 match way {
@@ -128,8 +128,8 @@ async fn a_lost_pack_comes_back_whoever_finds_it() {
         healed(&committed, 3 * MIB);
         assert_eq!(committed.files.changed, 0, "{way}: no file has changed");
         assert_whole(&rig).await;
-        let heard = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
-        assert_eq!(heard.newest(), None, "{way}: what was noted is done");
+        let noted_losses = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
+        assert_eq!(noted_losses.newest(), None, "{way}: what was noted is done");
         assert_eq!(rig.backup().await.loss, None, "{way}");
     }
 }
@@ -228,9 +228,9 @@ async fn what_has_no_source_is_named_and_nothing_counts_on_it() {
         assert_whole(&rig).await;
         next_day(&rig);
         assert_eq!(rig.backup().await.loss, None);
-        let heard = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
-        assert_eq!(heard, loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, None).await);
-        assert_eq!(heard.newest(), None);
+        let noted_losses = loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, Some(&local(&rig))).await;
+        assert_eq!(noted_losses, loss_notes::read_notes(rig.store.as_ref(), &rig.repository.keys, None).await);
+        assert_eq!(noted_losses.newest(), None);
     }
 }
 
@@ -298,10 +298,12 @@ async fn a_prune_moves_nothing_out_of_what_is_lost_and_drops_it_when_it_is_repla
         ..rig.role
     };
     let prune = async || {
-        let runner = rig.runner();
-        let opening = RoleJournal::open(&runner, &rig.repository).await.unwrap();
+        let node_context = rig.node_context();
+        let opening = RoleJournal::open(&node_context, &rig.repository).await.unwrap();
         let zone = jiff::tz::TimeZone::UTC;
-        prune_admitted(&runner, &rig.role, &zone, opening, &rig.candidacy(), std::future::pending()).await.unwrap()
+        prune_admitted(&node_context, &rig.role, &zone, opening, &rig.candidacy(), std::future::pending())
+            .await
+            .unwrap()
     };
     let key = pack_with(&rig, "big").await;
     let whole = rig.memory.objects()[&key].clone();

@@ -159,9 +159,9 @@ fn expected(before: Option<&Tree>, after: &Tree) -> FileCounts {
 /// A run of one node, which has a cache of its own.
 async fn back_up(rig: &mut JobFixture, node: u8) -> CommittedBackup {
     rig.node = NodeId([node; 16]);
-    let mut runner = rig.runner();
-    runner.state_dir = rig.dir.path().join(format!("state-{node}"));
-    rig.backup_by(&runner).await
+    let mut node_context = rig.node_context();
+    node_context.state_dir = rig.dir.path().join(format!("state-{node}"));
+    rig.backup_by(&node_context).await
 }
 
 proptest! {

@@ -32,7 +32,7 @@ pub struct KeySlotState {
 pub enum RotatePlanError {
     /// Slots that are neither kept, replaced nor removed by the request.
     #[error(
-        "nothing that is written after the rotation would open by {}: none of the given files opens {}",
+        "data that is written after the rotation would not open with {}: none of the given files opens {}",
         list(.0),
         if .0.len() == 1 { "it" } else { "them" }
     )]

@@ -32,7 +32,8 @@ fn file(rig: &JobFixture, name: &str) -> KeySource {
 fn by(rig: &JobFixture, node: u8) -> KeyRotator<'_> {
     let node = WriterNode { id: NodeId([node; 16]), name: format!("node{node}") };
     let instance = InstanceId(rig.env.random_bytes());
-    let operator = OperatorContext { node, instance, env: &rig.env, state_dir: None, seats: JournalAccess::default() };
+    let operator =
+        OperatorContext { node, instance, env: &rig.env, state_dir: None, journal_access: JournalAccess::default() };
     KeyRotator { operator, role: &rig.role, assessment: None, force: true }
 }
 
@@ -322,9 +323,9 @@ async fn a_writer_with_the_old_key_is_fenced_and_goes_on_with_the_new_one() {
     rig.write("f", "one");
     rig.backup().await;
     let (old, new) = (rig.role.key.clone(), file(&rig, "new"));
-    let runner = rig.runner();
+    let node_context = rig.node_context();
     let role = RoleSettings { eligible: None, ..rig.role.clone() };
-    let opening = RoleJournal::open(&runner, &rig.repository).await.unwrap();
+    let opening = RoleJournal::open(&node_context, &rig.repository).await.unwrap();
     rotate(&rig.repository, &by(&rig, 2), &ask(&old, &new)).await.unwrap();
     rig.write("f", "two");
     let stopped = Box::pin(opening.back_up(&role, &rig.candidacy(), &BackupOptions::default())).await;
@@ -334,10 +335,10 @@ async fn a_writer_with_the_old_key_is_fenced_and_goes_on_with_the_new_one() {
         Ok(_) => false,
     };
     assert!(is_stopped, "{stopped:?}");
-    let again = RoleJournal::open(&runner, &rig.repository).await;
+    let again = RoleJournal::open(&node_context, &rig.repository).await;
     assert!(matches!(&again, Err(error) if error.is_rotated()), "{again:?}");
     rig.repository = opened(&rig, &new).await.unwrap();
-    rig.backup_by(&runner).await;
+    rig.backup_by(&node_context).await;
     assert_eq!(contents(&rig, &new, "f").await.unwrap(), [b"one", b"two"]);
 }
 

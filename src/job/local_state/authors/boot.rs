@@ -32,7 +32,7 @@ impl BootAuthorNotes {
     /// # Errors
     /// The host has no such memory, or its boot ID is unknown.
     pub fn open(env: &Env, state_dir: &Path, repo: RepoId) -> io::Result<Self> {
-        let unknown = || io::Error::new(io::ErrorKind::NotFound, "which boot of the machine this is cannot be told");
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "the boot ID of this machine is unknown");
         let boot = env.clock.boot_id().ok_or_else(unknown)?;
         let dir = env.files.boot_dir(state_dir)?;
         let mut hasher = blake3::Hasher::new();
@@ -65,7 +65,7 @@ impl BootAuthorNotes {
             && let Err(error) = self.notes.env.files.remove(&self.notes.file())
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::debug!("the notes in memory of who appends: {error}");
+            tracing::debug!("the notes of this boot's writers: {error}");
         }
         noted
     }
@@ -147,8 +147,8 @@ mod tests {
         }
 
         fn ask(&self) -> (usize, Option<u64>) {
-            let witness = BootEvidence::collect(&self.local, process(0));
-            (witness.own.len(), witness.mark.ok())
+            let evidence = BootEvidence::collect(&self.local, process(0));
+            (evidence.own.len(), evidence.mark.ok())
         }
 
         /// Copies a directory as a backup or clone of the state directory's disk would.
@@ -224,7 +224,7 @@ mod tests {
         // A process that appends and is not noted in memory: another user's, or one in a sandbox.
         place.local.authors().note(AuthorNote { instance: process(2), seq: Seq(2), boot: None }).await.unwrap();
         let why = BootEvidence::collect(&place.local, process(0)).mark.unwrap_err();
-        assert!(why.contains("another user's"), "{why}");
+        assert!(why.contains("of another user"), "{why}");
         // A note that fails removes the file.
         let place = Place::new();
         assert_ne!(place.note(1).await, mark);
@@ -242,6 +242,6 @@ mod tests {
         let last = place.local.authors().read().notes.last().copied();
         assert_eq!(last, Some(AuthorNote { instance: process(0), seq: Seq(0), boot: renewed }));
         place.local.authors().note(AuthorNote { instance: process(4), seq: Seq(4), boot: None }).await.unwrap();
-        assert_eq!(place.ask().1, None, "who was noted since and is not there is seen");
+        assert_eq!(place.ask().1, None, "a process that was noted since and is missing is seen");
     }
 }

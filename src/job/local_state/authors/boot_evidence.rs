@@ -21,7 +21,7 @@ pub(crate) async fn note_in_boot_dir(local: &LocalState, instance: InstanceId) -
         Ok(notes) => notes.note(instance).await,
         Err(error) => Err(error),
     };
-    noted.inspect_err(|error| tracing::debug!("the notes in memory of who appends: {error}")).ok()
+    noted.inspect_err(|error| tracing::debug!("the notes of this boot's writers: {error}")).ok()
 }
 
 /// What the notes in memory say about the processes that write with this node's ID.
@@ -49,8 +49,9 @@ impl BootEvidence {
         );
         let mark = notes.mark(|mark| authors.try_note(AuthorNote { instance, seq: Seq(0), boot: Some(mark) }));
         let mark = mark.map_err(|error| error.to_string()).and_then(|mark| {
-            let lacking =
-                || "a process that may not write there, or another user's, uses this state directory".to_owned();
+            let lacking = || {
+                "a process without the right to write there, or of another user, uses this state directory".to_owned()
+            };
             if authors.read().all_noted_under(mark) { Ok(mark) } else { Err(lacking()) }
         });
         Self { own: notes.read().instances().collect(), mark }

@@ -28,10 +28,10 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn put_chosen(
     store: &dyn Store,
     role: &RoleName,
-    seats: &JournalAccess,
+    journal_access: &JournalAccess,
     ours: Bytes,
 ) -> Result<bool, InitError> {
-    let claim = seats.creation_register(role).ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
+    let claim = journal_access.creation_register(role).ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
     let chosen = claimed(claim.as_ref(), &ours).await?;
     let key = object_keys::format(role);
     if let Err(error) = store.get(&key, SizeLimit::FORMAT).await {
@@ -40,7 +40,7 @@ pub(super) async fn put_chosen(
         }
         let format =
             RepositoryFormat::parse(&chosen, role).map_err(|error| OpenError::Format { role: role.clone(), error })?;
-        let head = seats.register(&register::head_name(format.repo));
+        let head = journal_access.register(&register::head_name(format.repo));
         let head = head.ok_or_else(|| EtcdHeadError::NoEtcd { role: role.clone() })?;
         // The head exists before the repository can be opened: a process that opens it finds a journal without records.
         written(head.as_ref()).await?;

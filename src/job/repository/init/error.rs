@@ -19,7 +19,7 @@ pub enum InitError {
     #[error("{0}")]
     Store(#[from] StoreError),
     /// No repository is there, although this node knows one.
-    #[error("{store} has no repository of role {role}, and this node knows one there ({repository}): is it mounted?")]
+    #[error("{store} has no repository of role {role}, and this node knows one there ({repository})")]
     Gone {
         /// Store in which the repository is missing.
         store: String,
@@ -30,7 +30,8 @@ pub enum InitError {
     },
     /// It is unknown whether this node knows a repository there.
     #[error(
-        "which repository this node knows in {store} cannot be read, so whether one is missing there cannot be told: {error}"
+        "this node's note on the repository in {store} cannot be read, so it is unknown whether one is missing \
+         there: {error}"
     )]
     Unread {
         /// Store whose known repository cannot be read.
@@ -55,7 +56,7 @@ pub enum InitError {
         failure: ProofFailure,
     },
     /// The proof was inconclusive: it is unknown whether the store can hold a journal.
-    #[error("whether {store} can hold a journal cannot be told: {failure}")]
+    #[error("it is unknown whether {store} can hold a journal: {failure}")]
     Unproved {
         /// Store whose proof was inconclusive.
         store: String,
@@ -64,7 +65,7 @@ pub enum InitError {
     },
     /// The journal cannot be in the place that the config or `format` names.
     #[error("{0}")]
-    Seat(#[from] EtcdHeadError),
+    EtcdHead(#[from] EtcdHeadError),
     /// A request to etcd failed.
     #[error("{0}")]
     Register(#[from] RegisterError),
@@ -77,10 +78,10 @@ pub enum InitError {
         error: std::io::Error,
     },
     /// A key from `key export` opens one repository and cannot create one.
-    #[error("{} holds the exported key of one repository; making a new one takes a key file or a passphrase", .0.display())]
+    #[error("{} holds the exported key of one repository; a new one needs a key file or a passphrase", .0.display())]
     ExportedKey(PathBuf),
     /// It is unknown whether an object was written.
-    #[error("whether {key} was written cannot be told: {why}")]
+    #[error("it is unknown whether {key} was written: {why}")]
     Unknown {
         /// Key of the object.
         key: String,

@@ -46,32 +46,39 @@ impl Place {
         let env = rig.env.clone();
         rig.memory = MemoryStore::new(&env);
         rig.store = Arc::new(IgnoresConditions(Arc::new(rig.memory.clone())));
-        let seats = JournalAccess::with(Arc::new(registers.clone()));
-        let (repository, report) = init(rig.store.clone(), &rig.role.name, &rig.role.key, &seats, &env).await.unwrap();
+        let journal_access = JournalAccess::with(Arc::new(registers.clone()));
+        let (repository, report) =
+            init(rig.store.clone(), &rig.role.name, &rig.role.key, &journal_access, &env).await.unwrap();
         assert!(report.created && report.journal == JournalPlacement::Etcd && report.proof_rounds == 0, "{report:?}");
         assert_eq!(repository.format.journal, JournalLocation::Etcd { cluster: HOME });
         rig.repository = repository;
         Self { rig, registers }
     }
 
-    fn seats(&self) -> JournalAccess {
+    fn journal_access(&self) -> JournalAccess {
         JournalAccess::with(Arc::new(self.registers.clone()))
     }
 
     /// The journal as node `n` writes it.
     fn journal(&self, n: u8) -> Journal {
-        self.journal_over(n, &self.seats(), self.rig.store.clone(), &self.rig.env)
+        self.journal_over(n, &self.journal_access(), self.rig.store.clone(), &self.rig.env)
     }
 
-    fn journal_over(&self, n: u8, seats: &JournalAccess, store: Arc<dyn Store>, env: &Env) -> Journal {
+    fn journal_over(&self, n: u8, journal_access: &JournalAccess, store: Arc<dyn Store>, env: &Env) -> Journal {
         let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
         let repository = Repository { store, ..self.rig.repository.clone() };
-        seats.journal(&repository, env, &node, InstanceId([n; 8])).unwrap()
+        journal_access.journal(&repository, env, &node, InstanceId([n; 8])).unwrap()
     }
 
     fn operator(&self, n: u8) -> OperatorContext<'_> {
         let node = WriterNode { id: NodeId([n; 16]), name: format!("node{n}") };
-        OperatorContext { node, instance: InstanceId([n; 8]), env: &self.rig.env, state_dir: None, seats: self.seats() }
+        OperatorContext {
+            node,
+            instance: InstanceId([n; 8]),
+            env: &self.rig.env,
+            state_dir: None,
+            journal_access: self.journal_access(),
+        }
     }
 
     fn head_name(&self) -> String {
@@ -79,7 +86,7 @@ impl Place {
     }
 
     async fn head(&self) -> Bytes {
-        self.seats().register(&self.head_name()).unwrap().read().await.unwrap().value.unwrap()
+        self.journal_access().register(&self.head_name()).unwrap().read().await.unwrap().value.unwrap()
     }
 
     /// The journal's objects in the store, by number.
@@ -144,9 +151,9 @@ async fn of_racing_writers_each_gets_numbers_of_its_own() {
 async fn a_backup_commits_and_is_read_without_the_register() {
     let place = Place::new().await;
     place.rig.write("file", "content");
-    let mut runner = place.rig.runner();
-    runner.leases = runner.leases.with_journal_access(place.seats());
-    let first = place.rig.backup_by(&runner).await;
+    let mut node_context = place.rig.node_context();
+    node_context.leases = node_context.leases.with_journal_access(place.journal_access());
+    let first = place.rig.backup_by(&node_context).await;
     place.registers.tamper(&place.head_name(), None);
     let archive = place.rig.archive().await;
     assert_eq!(archive.snapshots().iter().map(|s| s.id).collect::<Vec<_>>(), [first.snapshot.id]);
@@ -177,7 +184,7 @@ async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer
         place.rig.store.clone(),
         FaultPlan::exactly([(4, InjectedFault::Delay(Duration::from_hours(1)))]),
     );
-    let journal = place.journal_over(1, &place.seats(), Arc::new(store), &place.rig.env);
+    let journal = place.journal_over(1, &place.journal_access(), Arc::new(store), &place.rig.env);
     let view = journal.read_until(Seq(1)).await.unwrap();
     let dying = tokio::spawn(async move { journal.append_unfenced(&view, UnfencedAction::Resume).await });
     while Record::decode(&place.head().await, None).unwrap().seq == Seq(1) {
@@ -190,7 +197,7 @@ async fn a_crash_before_the_store_has_the_record_is_made_good_by_the_next_writer
     assert_eq!(place.rig.archive().await.view.head.unwrap().seq, Seq(1), "who looks sees what is in the store");
     let west = place.journal(2);
     assert_eq!(west.read(None).await.unwrap().head.unwrap().seq, Seq(2));
-    assert_eq!(place.mirror().len(), 2, "whoever means to append has put it there");
+    assert_eq!(place.mirror().len(), 2, "the appender has put it there");
     append(&west, 1).await;
     assert_eq!(place.check().await, 3);
 }
@@ -219,7 +226,7 @@ async fn a_store_that_fails_after_the_swap_leaves_it_unknown() {
         FaultPlan::exactly((3..99).map(|call| (call, InjectedFault::LostRequest))),
     );
     let env = Env { clock: Arc::new(Hasty::default()), ..place.rig.env.clone() };
-    let journal = place.journal_over(1, &place.seats(), Arc::new(store), &env);
+    let journal = place.journal_over(1, &place.journal_access(), Arc::new(store), &env);
     let view = journal.read_until(Seq(1)).await.unwrap();
     let appended = journal.append_unfenced(&view, UnfencedAction::Resume).await;
     assert!(matches!(appended, Err(AppendError::Unknown { seq: Seq(2), .. })), "{appended:?}");
@@ -236,7 +243,7 @@ async fn a_record_that_is_seen_in_the_store_is_put_again_until_that_is_answered(
     // put.
     let store =
         Arc::new(FaultyStore::new(place.rig.store.clone(), FaultPlan::exactly([(3, InjectedFault::LostAnswer)])));
-    let journal = place.journal_over(1, &place.seats(), store.clone(), &place.rig.env);
+    let journal = place.journal_over(1, &place.journal_access(), store.clone(), &place.rig.env);
     journal.append_unfenced(&view, UnfencedAction::Resume).await.unwrap();
     assert_eq!((store.calls(), place.check().await), (8, 2));
 }
@@ -274,7 +281,7 @@ async fn a_swap_without_answer_is_found_or_done_again() {
     let place = Place::new().await;
     for silences in [vec![true], vec![false], vec![false, true], vec![true, false]] {
         let before = place.mirror().len();
-        let inner = place.seats().register(&place.head_name()).unwrap();
+        let inner = place.journal_access().register(&place.head_name()).unwrap();
         let register = Arc::new(Deaf { inner, silences: Mutex::new(silences.clone()) });
         let (store, keys) = (place.rig.store.clone(), place.rig.repository.keys.clone());
         let node = WriterNode { id: NodeId([1; 16]), name: "node1".to_owned() };
@@ -313,7 +320,7 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
     }
     for happens in [true, false] {
         let place = Place::new().await;
-        let inner = place.seats().register(&place.head_name()).unwrap();
+        let inner = place.journal_access().register(&place.head_name()).unwrap();
         let register = Overtaken { inner, other: place.journal(2), first: Mutex::new(true), happens };
         let (store, keys) = (place.rig.store.clone(), place.rig.repository.keys.clone());
         let node = WriterNode { id: NodeId([1; 16]), name: "node1".to_owned() };
@@ -348,9 +355,9 @@ async fn a_checkpoint_that_is_too_large_is_left_out() {
 }
 
 /// The head conflict that a writer gets.
-async fn rift(place: &Place) -> HeadConflict {
+async fn conflict(place: &Place) -> HeadConflict {
     match place.journal(3).read(None).await {
-        Err(JournalError::HeadConflict(rift)) => rift,
+        Err(JournalError::HeadConflict(conflict)) => conflict,
         other => panic!("{other:?}"),
     }
 }
@@ -373,7 +380,7 @@ async fn a_lost_head_stops_writers_until_it_is_adopted() {
         (Some(Bytes::new()), HeadConflict::Behind { head: Seq(0), store: Seq(5) }),
     ] {
         place.registers.tamper(&name, value);
-        assert_eq!(rift(&place).await, expected);
+        assert_eq!(conflict(&place).await, expected);
         let before = place.mirror();
         let late = place.journal(1).append_unfenced(&view, UnfencedAction::Resume).await;
         assert!(matches!(late, Err(AppendError::Journal(JournalError::HeadConflict(_)))), "{late:?}");
@@ -401,14 +408,14 @@ async fn another_cluster_is_refused_until_it_is_adopted() {
     let old = place.registers.clone();
     place.registers = MemoryRegisters::new(ClusterId([2; 8]));
     let expected = HeadConflict::Cluster { own: HOME, found: ClusterId([2; 8]) };
-    assert_eq!(rift(&place).await, expected);
+    assert_eq!(conflict(&place).await, expected);
     let acted = adopt(&place.operator(1), &place.rig.repository).await.unwrap();
     assert_eq!(acted.change, RoleChange::Adopted { was: expected, seq: Seq(3), term: Term(1) });
     append(&place.journal(2), 1).await;
     assert_eq!(place.check().await, 4);
     // A process that still asks the old cluster gets a conflict.
     place.registers = old;
-    assert_eq!(rift(&place).await, HeadConflict::Cluster { own: ClusterId([2; 8]), found: HOME });
+    assert_eq!(conflict(&place).await, HeadConflict::Cluster { own: ClusterId([2; 8]), found: HOME });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -439,46 +446,52 @@ async fn of_two_inits_at_once_one_makes_the_repository() {
             // Every other request is delayed, because the nodes would not meet otherwise.
             let delays = FaultPlan::random(round * 4 + node, 500, &[InjectedFault::Delay(Duration::from_millis(3))]);
             let store = Arc::new(IgnoresConditions(Arc::new(FaultyStore::new(Arc::new(memory.clone()), delays))));
-            let (role, seats) = (role.clone(), JournalAccess::with(Arc::new(registers.clone())));
-            tokio::spawn(async move { init(store, &role.name, &role.key, &seats, &Env::host()).await.unwrap() })
+            let (role, journal_access) = (role.clone(), JournalAccess::with(Arc::new(registers.clone())));
+            tokio::spawn(
+                async move { init(store, &role.name, &role.key, &journal_access, &Env::host()).await.unwrap() },
+            )
         });
         let all = futures_util::future::try_join_all(nodes.collect::<Vec<_>>()).await.unwrap();
         let repos: BTreeSet<_> = all.iter().map(|(repository, _)| repository.format.repo).collect();
         assert_eq!(repos.len(), 1, "round {round}");
         assert_eq!(all.iter().filter(|(_, report)| report.created).count(), 1, "round {round}");
-        let seats = JournalAccess::with(Arc::new(registers.clone()));
-        let head = seats.register(&register::head_name(all[0].0.format.repo)).unwrap().read().await.unwrap();
+        let journal_access = JournalAccess::with(Arc::new(registers.clone()));
+        let head = journal_access.register(&register::head_name(all[0].0.format.repo)).unwrap().read().await.unwrap();
         assert_eq!(head.value, Some(Bytes::new()), "a journal without records");
-        assert_eq!(seats.creation_register(&role.name).unwrap().read().await.unwrap().value, Some(Bytes::new()));
+        assert_eq!(
+            journal_access.creation_register(&role.name).unwrap().read().await.unwrap().value,
+            Some(Bytes::new())
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_journal_lives_is_settled_once() {
     let place = Place::new().await;
-    let journal = |seats: &JournalAccess| {
+    let journal = |journal_access: &JournalAccess| {
         let node = WriterNode { id: NodeId([1; 16]), name: "node1".to_owned() };
-        seats.journal(&place.rig.repository, &place.rig.env, &node, InstanceId([1; 8])).map(drop)
+        journal_access.journal(&place.rig.repository, &place.rig.env, &node, InstanceId([1; 8])).map(drop)
     };
     for said in [JournalPlacement::Auto, JournalPlacement::Etcd] {
-        journal(&place.seats().with_placement(said)).unwrap();
+        journal(&place.journal_access().with_placement(said)).unwrap();
     }
-    let refused = journal(&place.seats().with_placement(JournalPlacement::Bucket)).unwrap_err();
+    let refused = journal(&place.journal_access().with_placement(JournalPlacement::Bucket)).unwrap_err();
     assert!(matches!(refused, JournalError::Seat(EtcdHeadError::Disagrees { .. })), "{refused}");
     let alone = journal(&JournalAccess::default()).unwrap_err();
     assert!(matches!(alone, JournalError::Seat(EtcdHeadError::NoEtcd { .. })), "{alone}");
 
     // A store that keeps conditions holds the journal itself, unless the config says otherwise.
-    let again = |seats: JournalAccess, memory: MemoryStore| {
+    let again = |journal_access: JournalAccess, memory: MemoryStore| {
         let (role, env) = (place.rig.role.clone(), place.rig.env.clone());
-        async move { init(Arc::new(memory), &role.name, &role.key, &seats, &env).await }
+        async move { init(Arc::new(memory), &role.name, &role.key, &journal_access, &env).await }
     };
     let sound = MemoryStore::new(&place.rig.env);
-    let (repository, _) = again(place.seats(), sound.clone()).await.unwrap();
+    let (repository, _) = again(place.journal_access(), sound.clone()).await.unwrap();
     assert_eq!(repository.format.journal, JournalLocation::Bucket);
-    let refused = again(place.seats().with_placement(JournalPlacement::Etcd), sound).await.unwrap_err();
-    assert!(matches!(refused, InitError::Seat(EtcdHeadError::Disagrees { .. })), "{refused}");
-    let told =
-        again(place.seats().with_placement(JournalPlacement::Etcd), MemoryStore::new(&place.rig.env)).await.unwrap();
+    let refused = again(place.journal_access().with_placement(JournalPlacement::Etcd), sound).await.unwrap_err();
+    assert!(matches!(refused, InitError::EtcdHead(EtcdHeadError::Disagrees { .. })), "{refused}");
+    let told = again(place.journal_access().with_placement(JournalPlacement::Etcd), MemoryStore::new(&place.rig.env))
+        .await
+        .unwrap();
     assert_eq!(told.1.journal, JournalPlacement::Etcd);
 }

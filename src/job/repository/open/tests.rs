@@ -56,7 +56,7 @@ async fn a_thousand_planted_slots_cost_what_is_allowed_and_the_rest_is_told() {
     assert!(matches!(refused, Err(KeysError::TooManySlots(_))), "{refused:?}");
     let more = KeySource::KeyFile(rig.dir.path().join("more"));
     let refused = keys::add(&repository, &more, &rig.env).await;
-    assert!(matches!(refused, Err(KeysError::TooManySlots(_))), "nobody would find it: {refused:?}");
+    assert!(matches!(refused, Err(KeysError::TooManySlots(_))), "the slot would not be found: {refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,8 +76,8 @@ async fn a_format_that_is_lost_among_planted_slots_says_what_was_not_tried() {
     let store = rig.store.clone();
     let place =
         RepositoryLocation::new(&StoreSettings::new(StoreUrl::Dir("/b".into()), KeySource::None), &rig.role.name);
-    let (role, key, seats) = (&rig.role.name, &phrase, &JournalAccess::default());
-    let step = RecoveryInputs { role, key, place: &place, state_dir: None, seats, env: &rig.env };
+    let (role, key, journal_access) = (&rig.role.name, &phrase, &JournalAccess::default());
+    let step = RecoveryInputs { role, key, place: &place, state_dir: None, journal_access, env: &rig.env };
     let refused = open_damaged(store, step).await;
     let Err(RepairError::UntriedSlots { untried, .. }) = refused else { panic!("{refused:?}") };
     // Over all repositories that are named, the work stays within the limit of one command.

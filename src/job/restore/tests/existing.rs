@@ -286,7 +286,10 @@ async fn a_full_directory_in_the_way_goes_only_with_delete() {
     let report = run(&fake, into(tmp.path())).await;
     assert_eq!(
         problems(&report),
-        ["/full: a directory that is not empty is in the way", "/link: a directory that is not empty is in the way"]
+        [
+            "/full: a directory that is not empty is in its place",
+            "/link: a directory that is not empty is in its place"
+        ]
     );
     assert_eq!(std::fs::read(tmp.path().join("empty")).unwrap(), b"1");
     assert!(tmp.path().join("full/x").exists());

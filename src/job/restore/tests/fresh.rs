@@ -25,7 +25,7 @@ async fn every_kind_of_entry_comes_back() {
         .with(|e| e.mtime = UnixNanos(-1))
         .dir("sealed")
         .with(|e| e.owner.mode = 0o500)
-        .file("sealed/x", b"in a directory that nobody may write to")
+        .file("sealed/x", b"in a directory without write permission")
         .file("with attributes", b"x")
         .xattr("user.note", b"\0binary\xff")
         .build();

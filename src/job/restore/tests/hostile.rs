@@ -94,7 +94,7 @@ async fn in_place_the_way_to_a_root_may_lead_through_the_operators_links() {
     assert_eq!(report.counts.failed, 4, "below another target the same link is a stranger");
     if nix::unistd::geteuid().is_root() {
         std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
-        assert_eq!(run(&fake, options).await.counts.failed, 4, "somebody else's link is not followed");
+        assert_eq!(run(&fake, options).await.counts.failed, 4, "another user's link is not followed");
     }
 }
 

@@ -153,7 +153,7 @@ async fn what_only_root_may_set_is_said_once_a_kind() {
     assert_eq!(told, [(Owner, 101), (Capability, 1), (Device, 1)], "{:?}", report.metadata);
     assert_eq!((report.counts.restored, report.counts.skipped), (53, 1));
     let mode = |name: &str| std::fs::metadata(tmp.path().join(name)).unwrap().mode() & 0o7777;
-    assert_eq!(mode("setuid"), 0o755, "a set-ID bit of somebody else is not lent to this user's file");
+    assert_eq!(mode("setuid"), 0o755, "a set-ID bit of another user is not given to this user's file");
     assert_eq!(mode("own"), 0o4755);
 
     // A directory without write permission is opened for the restore, and gets its mode back.

@@ -70,11 +70,11 @@ async fn what_this_node_remembers_and_cannot_be_read_is_told_as_unknown() {
     let place = RepositoryLocation::new(&settings(&rig).store, &rig.role.name);
     place.remember(&rig.env, &dir, &rig.repository).unwrap();
     let known = std::fs::read_dir(dir.join("stores")).unwrap().next().unwrap().unwrap().path();
-    let shelf = LocalState::peek(&rig.env, &dir, repo).tree_cache().parent().unwrap().to_owned();
+    let index_cache = LocalState::peek(&rig.env, &dir, repo).tree_cache().parent().unwrap().to_owned();
     std::fs::create_dir_all(dir.join("failures")).unwrap();
     let files = [
-        (UnreadableInput::Memory, shelf.join("memory.json")),
-        (UnreadableInput::Losses, shelf.join("loss.json")),
+        (UnreadableInput::Memory, index_cache.join("memory.json")),
+        (UnreadableInput::Losses, index_cache.join("loss.json")),
         (UnreadableInput::LastRun, dir.join("failures").join(format!("{}.json", rig.role.name))),
         (UnreadableInput::Repository, known),
     ];

@@ -39,7 +39,7 @@ fn a_stalled_run_gives_the_role_up_and_another_node_has_time_to_take_it() {
     let wait = AWAY.0.saturating_sub(Duration::from_secs(1));
     assert!(!stage.pass(wait).contains(&RoleEffect::AskLease));
     assert!(!stage.on(RoleEvent::LeaseHint).contains(&RoleEffect::AskLease), "whatever the lease service tells");
-    assert!(stage.pass(Duration::from_secs(1)).contains(&RoleEffect::AskLease), "nobody else did it");
+    assert!(stage.pass(Duration::from_secs(1)).contains(&RoleEffect::AskLease), "no other node did it");
 }
 
 #[test]

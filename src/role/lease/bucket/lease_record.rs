@@ -140,7 +140,7 @@ pub(super) enum BucketLeaseStep<V> {
 /// Decides what to do. `asked` is the boot time at which the read of the object began: the object was there then or
 /// later.
 pub(super) fn bucket_lease_step<V: Clone + Eq>(
-    asker: &LeaseRequester,
+    requester: &LeaseRequester,
     found: Option<&FoundObject<V>>,
     watched: Option<&WatchedVersion<V>>,
     asked: Duration,
@@ -148,8 +148,8 @@ pub(super) fn bucket_lease_step<V: Clone + Eq>(
     let Some(found) = found else { return BucketLeaseStep::Create(1) };
     // A record that cannot be read counts as another process's lease of our own length: it may be of a newer version.
     let (free, ttl, count) = match &found.content {
-        Some(there) => (there.released || there.instance == asker.me.instance, there.ttl(), there.count),
-        None => (false, asker.ttl, 0),
+        Some(there) => (there.released || there.instance == requester.me.instance, there.ttl(), there.count),
+        None => (false, requester.ttl, 0),
     };
     let process = found.content.as_ref().and_then(|there| there.process.clone()).filter(|_| !free);
     if let Some(process) = process {
@@ -191,7 +191,7 @@ pub(super) fn observe_version<V: Clone + Eq, P: HasInstance>(
 
 /// The lease record in an object; `None` if it is damaged, or of a newer version.
 pub(super) fn parse(bytes: &[u8]) -> Option<LeaseRecord> {
-    serde_json::from_slice::<LeaseRecord>(bytes).ok().filter(|paper| paper.v == FORMAT)
+    serde_json::from_slice::<LeaseRecord>(bytes).ok().filter(|record| record.v == FORMAT)
 }
 
 #[cfg(test)]
@@ -206,7 +206,7 @@ mod tests {
     }
 
     fn found(version: u32, of: Option<u8>) -> FoundObject<u32> {
-        let paper = |n| LeaseRecord {
+        let record = |n| LeaseRecord {
             v: FORMAT,
             node: holder(n).node,
             name: holder(n).label,
@@ -216,21 +216,21 @@ mod tests {
             released: false,
             process: None,
         };
-        FoundObject { version, content: of.map(paper) }
+        FoundObject { version, content: of.map(record) }
     }
 
     #[test]
     fn each_write_counts() {
-        let asker = LeaseRequester { me: holder(1), ttl: TTL };
+        let requester = LeaseRequester { me: holder(1), ttl: TTL };
         assert_eq!(
-            bucket_lease_step::<u32>(&asker, None, None, Duration::ZERO),
+            bucket_lease_step::<u32>(&requester, None, None, Duration::ZERO),
             BucketLeaseStep::Create(1),
-            "nobody has it"
+            "the role has no holder"
         );
         assert_eq!(
-            bucket_lease_step(&asker, Some(&found(3, Some(1))), None, Duration::ZERO),
+            bucket_lease_step(&requester, Some(&found(3, Some(1))), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 8),
-            "it is one's own"
+            "it is this process's own"
         );
     }
 
@@ -243,25 +243,25 @@ mod tests {
 
     #[test]
     fn a_paper_that_names_a_process_is_never_over_by_itself() {
-        let asker = LeaseRequester { me: holder(1), ttl: TTL };
+        let requester = LeaseRequester { me: holder(1), ttl: TTL };
         let there = naming(3, 2);
         let watched = observe_version(None, Some(&there), Duration::ZERO);
         let long = TTL_MAX * 10;
         let process = there.content.as_ref().unwrap().process.clone().unwrap();
         assert_eq!(
-            bucket_lease_step(&asker, Some(&there), watched.as_ref(), long),
+            bucket_lease_step(&requester, Some(&there), watched.as_ref(), long),
             BucketLeaseStep::AskFor(process, 3, 8)
         );
         let released = FoundObject { content: there.content.map(LeaseRecord::released_record), ..there };
         assert_eq!(
-            bucket_lease_step(&asker, Some(&released), None, Duration::ZERO),
+            bucket_lease_step(&requester, Some(&released), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 9),
             "whatever the process says"
         );
         assert_eq!(
-            bucket_lease_step(&asker, Some(&naming(3, 1)), None, Duration::ZERO),
+            bucket_lease_step(&requester, Some(&naming(3, 1)), None, Duration::ZERO),
             BucketLeaseStep::Replace(3, 8),
-            "it is one's own"
+            "it is this process's own"
         );
     }
 
@@ -275,9 +275,9 @@ mod tests {
             ttl_ms: u64,
             released: bool,
         }
-        let asker = LeaseRequester { me: holder(2), ttl: TTL };
-        let paper = asker.lease_record(7, naming(1, 2).content.unwrap().process);
-        let old: Old = serde_json::from_slice(&serde_json::to_vec(&paper).unwrap()).unwrap();
+        let requester = LeaseRequester { me: holder(2), ttl: TTL };
+        let record = requester.lease_record(7, naming(1, 2).content.unwrap().process);
+        let old: Old = serde_json::from_slice(&serde_json::to_vec(&record).unwrap()).unwrap();
         assert_eq!((old.v, old.instance, old.ttl_ms, old.released), (1, holder(2).instance, 3_600_000, false));
         // The record is rewritten in that time, whatever is granted meanwhile.
         for ttl in [TTL, Duration::from_mins(20), TTL_MAX] {
@@ -285,15 +285,15 @@ mod tests {
                 (0..1 << 20).map(Duration::from_secs).find(|age| is_rewrite_due(Duration::ZERO, *age, ttl)).unwrap();
             assert!(due + ttl <= (TTL_MAX * 9 / 10).max(ttl), "{ttl:?}: {due:?}");
         }
-        let plain = serde_json::to_string(&asker.lease_record(7, None)).unwrap();
+        let plain = serde_json::to_string(&requester.lease_record(7, None)).unwrap();
         assert!(!plain.contains("process") && plain.contains("\"ttl_ms\":60000"), "{plain}");
     }
 
     #[test]
     fn a_paper_that_names_something_else_cannot_be_read() {
-        let paper = LeaseRequester { me: holder(2), ttl: TTL }.lease_record(7, naming(1, 2).content.unwrap().process);
-        let text = serde_json::to_string(&paper).unwrap();
-        assert_eq!(parse(text.as_bytes()), Some(paper));
+        let record = LeaseRequester { me: holder(2), ttl: TTL }.lease_record(7, naming(1, 2).content.unwrap().process);
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(parse(text.as_bytes()), Some(record));
         for other in ["app/journal/0000000000000007", "../x/live/processes/0202020202020202-1", ""] {
             let text = text.replace("app/live/processes/0202020202020202-1", other);
             assert_eq!(parse(text.as_bytes()), None, "{other}");
@@ -308,12 +308,12 @@ mod tests {
         let first = seen(None, &found(1, Some(2)), 10);
         assert!(!first.renewed && first.since == Duration::from_secs(10));
         let same = seen(Some(&first), &found(1, Some(2)), 20);
-        assert!(!same.renewed && same.since == Duration::from_secs(10), "it is the same paper");
+        assert!(!same.renewed && same.since == Duration::from_secs(10), "the record is the same");
         let renewed = seen(Some(&same), &found(2, Some(2)), 30);
         assert!(renewed.renewed && renewed.since == Duration::from_secs(30));
         assert!(!seen(Some(&renewed), &found(3, Some(3)), 40).renewed, "another process has it now");
         let unreadable = seen(Some(&renewed), &found(4, None), 40);
-        assert!(!unreadable.renewed, "who knows whose it is");
+        assert!(!unreadable.renewed, "the owner is unknown");
         assert!(!seen(Some(&unreadable), &found(5, None), 50).renewed);
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct PeerProcesses {
 #[derive(Debug)]
 pub(super) struct PeerProcess {
     key: ProcessKey,
-    sight: tokio::sync::Mutex<PeerObservation>,
+    observation: tokio::sync::Mutex<PeerObservation>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ struct PeerObservation {
 pub(super) struct PeerQuery<'a> {
     pub(super) env: &'a Env,
     pub(super) store: &'a dyn Store,
-    pub(super) asker: &'a LeaseRequester,
+    pub(super) requester: &'a LeaseRequester,
     pub(super) role: &'a RoleName,
     /// The boot time at which the version of the role's lease that names the process was there.
     pub(super) named: Duration,
@@ -73,7 +73,7 @@ impl PeerProcesses {
             return peer;
         }
         known.retain(|_, peer| peer.strong_count() > 0);
-        let peer = Arc::new(PeerProcess { key: key.clone(), sight: tokio::sync::Mutex::default() });
+        let peer = Arc::new(PeerProcess { key: key.clone(), observation: tokio::sync::Mutex::default() });
         known.insert(key.clone(), Arc::downgrade(&peer));
         peer
     }
@@ -100,18 +100,25 @@ impl PeerProcess {
 
     /// Whether the process has the role. An earlier read counts, if it was made after that of the role's lease.
     pub(super) async fn ask(&self, peers: &PeerProcesses, question: &PeerQuery<'_>) -> Result<PeerAnswer, StoreError> {
-        let PeerQuery { env, store, asker, role, named, ends } = *question;
-        let (key, lately) = (self.key.to_string(), keep_alive::retry_pause(asker.ttl) * 19 / 20);
-        let mut sight = self.sight.lock().await;
+        let PeerQuery { env, store, requester, role, named, ends } = *question;
+        let (key, lately) = (self.key.to_string(), keep_alive::retry_pause(requester.ttl) * 19 / 20);
+        let mut observation = self.observation.lock().await;
         for _ in 0..2 {
             let now = env.clock.boottime();
             let is_fresh = |looked: Duration| looked > named && now.saturating_sub(looked) < lately;
-            if !sight.looked.is_some_and(is_fresh) && sight.look(env, store, &key).await? {
+            if !observation.looked.is_some_and(is_fresh) && observation.look(env, store, &key).await? {
                 peers.wake();
             }
-            let looked = sight.looked.unwrap_or_default();
-            tracing::trace!(key, %role, ?named, ?now, ?looked, found = ?sight.found, "a process object is seen");
-            match peer_status(role, &asker.me, asker.ttl, sight.found.as_ref(), sight.watched.as_ref(), looked) {
+            let looked = observation.looked.unwrap_or_default();
+            tracing::trace!(key, %role, ?named, ?now, ?looked, found = ?observation.found, "a process object is seen");
+            match peer_status(
+                role,
+                &requester.me,
+                requester.ttl,
+                observation.found.as_ref(),
+                observation.watched.as_ref(),
+                looked,
+            ) {
                 PeerStatus::Has { alive } => return Ok(PeerAnswer::Has { alive }),
                 PeerStatus::HasNot => return Ok(PeerAnswer::HasNot),
                 PeerStatus::Silent(..) if !ends => return Ok(PeerAnswer::Has { alive: false }),
@@ -120,13 +127,13 @@ impl PeerProcess {
                     if crate::planted::is(crate::planted::PlantedBug::TakenWithoutEnd) {
                         return Ok(PeerAnswer::HasNot);
                     }
-                    tracing::debug!(key, "a process has been silent for its whole length: it is ended");
+                    tracing::debug!(key, "a process was silent for the whole length of its lease: its object is ended");
                     let body = Bytes::from(serde_json::to_vec(&end).expect("plain data becomes JSON"));
-                    sight.looked = None;
+                    observation.looked = None;
                     if let ReplaceOutcome::Replaced(version) = store.replace(&key, body, &version).await? {
-                        sight.found = Some(FoundObject { version, content: Some(end) });
-                        sight.watched = None;
-                        sight.looked = Some(now);
+                        observation.found = Some(FoundObject { version, content: Some(end) });
+                        observation.watched = None;
+                        observation.looked = Some(now);
                         peers.wake();
                         return Ok(PeerAnswer::HasNot);
                     }
@@ -144,10 +151,10 @@ impl PeerObservation {
         let asked = env.clock.boottime();
         let found = find(store, key, parse).await?;
         self.watched = observe_version(self.watched.take(), found.as_ref(), env.clock.boottime());
-        let roster = |found: &Option<FoundObject<ObjectVersion, ProcessRecord>>| {
+        let process_record = |found: &Option<FoundObject<ObjectVersion, ProcessRecord>>| {
             found.as_ref().and_then(|found| found.content.clone())
         };
-        let (before, after) = (roster(&self.found), roster(&found));
+        let (before, after) = (process_record(&self.found), process_record(&found));
         let gone = before.is_some_and(|before| {
             let left = after.filter(|after| !after.ended).map(|after| after.roles).unwrap_or_default();
             !before.roles.is_subset(&left)

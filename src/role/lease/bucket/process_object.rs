@@ -171,7 +171,7 @@ impl ProcessObject {
         let written = self.write(state, last).await;
         let is_done = matches!(written, Ok(ObjectWriteOutcome::Yes));
         if !is_done {
-            tracing::debug!("the role was not taken from the process object; it runs out");
+            tracing::debug!("the role was not removed from the process object; its lease expires");
         }
         if !last {
             return;
@@ -214,7 +214,7 @@ impl ProcessObject {
     fn is_fresh(&self, state: &ProcessObjectState, role: &RoleName) -> bool {
         let now = self.env.clock.moment();
         state.own.as_ref().is_some_and(|own| {
-            own.last.as_ref().is_some_and(|(roster, _)| roster.roles.contains(role))
+            own.last.as_ref().is_some_and(|(process_record, _)| process_record.roles.contains(role))
                 && own.granted.is_some_and(|grant| {
                     !grant.passed(now) && now.boot.saturating_sub(grant.asked.boot) < self.ttl / RENEW_PART
                 })
@@ -246,7 +246,7 @@ impl ProcessObject {
             // roles, until a later write has taken its place.
             own.granted = None;
             let (before, expected) = match own.last.take() {
-                Some((roster, version)) => (roster, Some(version)),
+                Some((process_record, version)) => (process_record, Some(version)),
                 None if end => return Ok(ObjectWriteOutcome::Lost),
                 None => (ProcessRecord::new(&self.me, self.ttl), None),
             };
@@ -290,8 +290,9 @@ impl ProcessObject {
         match own.store.get_versioned(&own.key.to_string(), SizeLimit::LIVE).await {
             Ok((bytes, version)) => {
                 own.seen = true;
-                let mine = parse(&bytes).filter(|roster| roster.instance() == self.me.instance && !roster.ended);
-                own.last = mine.map(|roster| (roster, version));
+                let mine = parse(&bytes)
+                    .filter(|process_record| process_record.instance() == self.me.instance && !process_record.ended);
+                own.last = mine.map(|process_record| (process_record, version));
                 Ok(own.last.is_some())
             }
             // As far as is known the object was never there: it may still be created.

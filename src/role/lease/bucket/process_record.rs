@@ -120,7 +120,7 @@ impl ProcessRecord {
 
 /// The process record in an object; `None` if it is damaged, or of a newer version.
 pub(super) fn parse(bytes: &[u8]) -> Option<ProcessRecord> {
-    serde_json::from_slice::<ProcessRecord>(bytes).ok().filter(|roster| roster.v == FORMAT)
+    serde_json::from_slice::<ProcessRecord>(bytes).ok().filter(|process_record| process_record.v == FORMAT)
 }
 
 /// The status of the process whose object a role's lease names.
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_role_is_free_by_an_end_an_absence_or_a_list_without_it_alone() {
-        let found = |roster: ProcessRecord| FoundObject { version: 3, content: Some(roster) };
+        let found = |process_record: ProcessRecord| FoundObject { version: 3, content: Some(process_record) };
         assert_eq!(of(None, None, Duration::ZERO), PeerStatus::HasNot, "it is gone");
         assert_eq!(of(Some(&found(listing(&["db"]))), None, Duration::ZERO), PeerStatus::HasNot, "not listed");
         assert_eq!(
@@ -197,7 +197,11 @@ mod tests {
         );
         let damaged = FoundObject { version: 3, content: None };
         for there in [found(listing(&["app", "db"])), damaged] {
-            assert_eq!(of(Some(&there), None, TTL * 100), PeerStatus::Has { alive: false }, "nobody has watched it");
+            assert_eq!(
+                of(Some(&there), None, TTL * 100),
+                PeerStatus::Has { alive: false },
+                "the object was not watched"
+            );
             let watched = observe_version(None, Some(&there), Duration::from_secs(7));
             let just_before = (Duration::from_secs(7) + TTL).saturating_sub(Duration::from_millis(1));
             assert_eq!(of(Some(&there), watched.as_ref(), just_before), PeerStatus::Has { alive: false });

@@ -59,7 +59,7 @@ fn says(reply: &LeaseReply) -> String {
     match reply {
         LeaseReply::Held(_) => "held".to_owned(),
         LeaseReply::Taken { by, alive } => {
-            let by = by.as_ref().map_or("somebody", |by| by.label.as_str());
+            let by = by.as_ref().map_or("an unknown node", |by| by.label.as_str());
             format!("{by}{}", if *alive { ", alive" } else { "" })
         }
         LeaseReply::Free => "free".to_owned(),
@@ -108,7 +108,7 @@ async fn a_new_process_of_the_same_node_waits_like_any_other() {
     let Pair { leases: [mut one, _], clocks, store } = pair();
     one.acquire_or_renew().await;
     let mut restarted = lease(&store, 1, &clocks[0]);
-    restarted.asker.me.instance = InstanceId([9; 8]);
+    restarted.requester.me.instance = InstanceId([9; 8]);
     assert_eq!(says(&restarted.acquire_or_renew().await), "node1", "the node's ID may be a clone's");
 }
 
@@ -172,14 +172,14 @@ async fn damage_locks_nobody_out_for_ever() {
         let Pair { leases: [mut one, mut two], clocks, store } = pair();
         one.acquire_or_renew().await;
         store.tamper("app/live/lease", Some(Bytes::copy_from_slice(damage)));
-        assert_eq!(says(&two.acquire_or_renew().await), "somebody");
+        assert_eq!(says(&two.acquire_or_renew().await), "an unknown node");
         clocks[1].advance(TTL);
         assert_eq!(says(&two.acquire_or_renew().await), "held");
     }
     let Pair { leases: [mut one, mut two], store, .. } = pair();
     one.acquire_or_renew().await;
     store.tamper("app/live/lease", None);
-    assert_eq!(says(&two.acquire_or_renew().await), "held", "nobody has what is not there");
+    assert_eq!(says(&two.acquire_or_renew().await), "held", "a lease without an object has no holder");
     assert_eq!(says(&one.acquire_or_renew().await), "node2");
 }
 
@@ -231,7 +231,7 @@ async fn all_say(leases: &mut [BucketLease], expected: &str) {
 }
 
 /// The process objects in the store.
-fn rosters(store: &MemoryStore) -> Vec<serde_json::Value> {
+fn process_records(store: &MemoryStore) -> Vec<serde_json::Value> {
     let all = store.objects();
     let all = all.iter().filter(|(key, _)| key.contains("/live/processes/"));
     all.map(|(_, body)| serde_json::from_slice(body).unwrap()).collect()
@@ -258,7 +258,7 @@ async fn one_object_is_renewed_and_watched_for_all_roles() {
     }
     assert_eq!(one.counts(), (writes.0 + 10, writes.1), "a write for each renewal");
     assert_eq!(two.counts(), (reads.0, reads.1 + 10), "a read for each interval");
-    assert_eq!(rosters(&store)[0]["roles"], serde_json::json!(ROLES));
+    assert_eq!(process_records(&store)[0]["roles"], serde_json::json!(ROLES));
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn a_role_moves_while_the_others_stay() {
     one.advance(TTL / 3);
     assert_eq!(says(&here[0].acquire_or_renew().await), "held");
     assert_eq!(says(&here[1].acquire_or_renew().await), "node2");
-    let listed: Vec<_> = rosters(&store).iter().map(|roster| roster["roles"].clone()).collect();
+    let listed: Vec<_> = process_records(&store).iter().map(|process_record| process_record["roles"].clone()).collect();
     assert_eq!(listed, [serde_json::json!(["app", "web"]), serde_json::json!(["db"])]);
 }
 
@@ -298,10 +298,10 @@ async fn with_its_last_role_a_process_ends_its_object() {
     for lease in &mut here {
         lease.release().await;
     }
-    assert_eq!(rosters(&store), Vec::<serde_json::Value>::new());
+    assert_eq!(process_records(&store), Vec::<serde_json::Value>::new());
     all_say(&mut two.leases(ROLES), "held").await;
     all_say(&mut here, "node2").await;
-    assert_eq!(rosters(&store).len(), 1, "who is refused lists nothing");
+    assert_eq!(process_records(&store).len(), 1, "who is refused lists nothing");
 }
 
 #[tokio::test]
@@ -323,7 +323,7 @@ async fn a_dead_process_is_waited_out_once_for_all_its_roles() {
     all_say(&mut there, "held").await;
     one.advance(TTL / 3);
     all_say(&mut here, "node2").await;
-    let ended: Vec<_> = rosters(&store).iter().map(|roster| roster["ended"] == true).collect();
+    let ended: Vec<_> = process_records(&store).iter().map(|process_record| process_record["ended"] == true).collect();
     assert_eq!(ended.iter().filter(|ended| **ended).count(), 1);
 }
 
@@ -338,9 +338,9 @@ async fn who_finds_its_object_ended_has_lost_all_roles_and_gets_back_what_nobody
     // By its own clock no time has passed: only its object tells it.
     one.advance(TTL / 3);
     assert_eq!(says(&here[0].acquire_or_renew().await), "node2");
-    let before = here[1].held.as_ref().unwrap().paper.process.clone();
+    let before = here[1].held.as_ref().unwrap().record.process.clone();
     all_say(&mut here[1..], "held").await;
-    assert_ne!(here[1].held.as_ref().unwrap().paper.process, before, "under another name");
+    assert_ne!(here[1].held.as_ref().unwrap().record.process, before, "under another name");
 }
 
 #[tokio::test]
@@ -383,11 +383,11 @@ async fn a_role_that_was_given_up_without_an_answer_is_listed_anew() {
     one.store = faulty.clone();
     let mut here = one.leases(ROLES);
     all_say(&mut here, "held").await;
-    let before = rosters(&store)[0]["count"].as_u64().unwrap();
+    let before = process_records(&store)[0]["count"].as_u64().unwrap();
     here[0].release().await;
-    assert_eq!(rosters(&store)[0]["count"], before, "it did not arrive");
+    assert_eq!(process_records(&store)[0]["count"], before, "it did not arrive");
     all_say(&mut here[..1], "held").await;
-    assert_eq!(rosters(&store)[0]["count"], before + 1);
+    assert_eq!(process_records(&store)[0]["count"], before + 1);
 }
 
 #[tokio::test]
@@ -399,9 +399,9 @@ async fn what_was_cut_short_when_it_had_ended_its_object_begins_another() {
     let mut here = one.lease("app");
     assert_eq!(says(&here.acquire_or_renew().await), "held");
     assert_eq!(here.release().now_or_never(), None);
-    assert_eq!(rosters(&store)[0]["ended"], true);
+    assert_eq!(process_records(&store)[0]["ended"], true);
     assert_eq!(says(&here.acquire_or_renew().await), "held");
-    assert_eq!(rosters(&store).len(), 2);
+    assert_eq!(process_records(&store).len(), 2);
     assert_eq!(says(&two.lease("app").acquire_or_renew().await), "node1");
 }
 
@@ -414,7 +414,7 @@ async fn who_asks_no_more_is_listed_no_more() {
         one.advance(TTL / 3);
         all_say(&mut here[1..], "held").await;
     }
-    assert_eq!(rosters(&store)[0]["roles"], serde_json::json!(["db"]));
+    assert_eq!(process_records(&store)[0]["roles"], serde_json::json!(["db"]));
     all_say(&mut there, "held").await;
     assert_eq!(says(&here[0].acquire_or_renew().await), "node2");
 }
@@ -447,7 +447,7 @@ async fn the_roles_object_is_read_after_a_gap_and_rewritten_within_an_hour() {
         let (store, one, _) = two_hosts();
         let mut here = one.leases(["app", "db"]);
         all_say(&mut here, "held").await;
-        let other = LeaseRequester { me: lease(&store, 3, &one.clock).asker.me, ttl: TTL }.lease_record(77, None);
+        let other = LeaseRequester { me: lease(&store, 3, &one.clock).requester.me, ttl: TTL }.lease_record(77, None);
         store.tamper("app/live/lease", Some(Bytes::from(serde_json::to_vec(&other).unwrap())));
         if gap {
             one.advance(TTL);
@@ -472,7 +472,7 @@ async fn damage_to_a_process_object_locks_nobody_out_for_ever() {
         let (mut here, mut there) = (one.leases(ROLES), two.leases(ROLES));
         all_say(&mut here, "held").await;
         all_say(&mut there, "node1").await;
-        let key = here[0].held.as_ref().unwrap().paper.process.as_ref().unwrap().to_string();
+        let key = here[0].held.as_ref().unwrap().record.process.as_ref().unwrap().to_string();
         store.tamper(&key, damage.map(Bytes::copy_from_slice));
         if damage.is_some() {
             two.advance(keeper_pause());

@@ -272,10 +272,10 @@ impl EtcdSession {
             Err(EtcdError::Refused { message, .. }) if message.contains(LEASE_EXISTS) => (seconds, 0),
             Err(error) => return Err(error),
         };
-        let badge = self.register(lease).await?;
+        let registration_rev = self.register(lease).await?;
         let grant = LeaseGrant { asked, ttl: Duration::from_secs(ttl.max(0) as u64) };
         tracing::debug!(lease = format!("{lease:x}"), ttl, "etcd granted a lease");
-        Ok(SessionLease { lease, registration_rev: badge, beat: KeepAliveAnswer { grant, term }, stream: None })
+        Ok(SessionLease { lease, registration_rev, beat: KeepAliveAnswer { grant, term }, stream: None })
     }
 
     /// Writes this process's registration; returns its revision.
@@ -375,7 +375,7 @@ impl EtcdSession {
         let mut state = self.0.state.lock().await;
         let Some(life) = state.life.as_mut().filter(|life| life.registration_rev == seen) else { return Ok(()) };
         match self.register(life.lease).await {
-            Ok(badge) => life.registration_rev = badge,
+            Ok(registration_rev) => life.registration_rev = registration_rev,
             Err(EtcdError::LeaseGone) => state.life = None,
             Err(error) => return Err(error),
         }
@@ -399,7 +399,7 @@ impl EtcdSession {
     /// Creates the role's key if there is none, on the lease and under the registration that `vouched` names. The
     /// number of attempts tells whether another one may be on its way.
     pub(super) async fn claim(&self, key: &str, vouched: SessionProof) -> Result<(ClaimOutcome, usize), EtcdError> {
-        let badge = self.registration();
+        let registration_rev = self.registration();
         let value = serde_json::to_vec(&self.lease_key_value()).expect("plain data becomes JSON");
         let answer = self
             .0
@@ -408,10 +408,10 @@ impl EtcdSession {
                 let txn = Txn::new()
                     .when([
                         Compare::create_revision(key, CompareOp::Equal, 0),
-                        Compare::mod_revision(badge.as_str(), CompareOp::Equal, vouched.registration_rev),
+                        Compare::mod_revision(registration_rev.as_str(), CompareOp::Equal, vouched.registration_rev),
                     ])
                     .and_then([TxnOp::put(key, value.clone(), Some(PutOptions::new().with_lease(vouched.lease)))])
-                    .or_else([TxnOp::get(key, None), TxnOp::get(badge.as_str(), None)]);
+                    .or_else([TxnOp::get(key, None), TxnOp::get(registration_rev.as_str(), None)]);
                 async move { client.txn(txn).await }
             })
             .await;
@@ -432,8 +432,8 @@ impl EtcdSession {
             _ => None,
         });
         let found = read.next().flatten().map(|kv| lease_key_state(&kv));
-        let badge = read.next().flatten().map_or(0, |kv| kv.mod_revision());
-        Ok((ClaimOutcome::Not { found, registration_rev: badge, term }, answer.tries))
+        let registration_rev = read.next().flatten().map_or(0, |kv| kv.mod_revision());
+        Ok((ClaimOutcome::Not { found, registration_rev, term }, answer.tries))
     }
 
     /// Moves this process's own key from another lease to the one that `vouched` names.
@@ -444,7 +444,7 @@ impl EtcdSession {
         from: i64,
         vouched: SessionProof,
     ) -> Result<(), EtcdError> {
-        let badge = self.registration();
+        let registration_rev = self.registration();
         let value = serde_json::to_vec(&self.lease_key_value()).expect("plain data becomes JSON");
         self.0
             .pool
@@ -453,7 +453,7 @@ impl EtcdSession {
                     .when([
                         Compare::create_revision(key, CompareOp::Equal, created),
                         Compare::lease(key, CompareOp::Equal, from),
-                        Compare::mod_revision(badge.as_str(), CompareOp::Equal, vouched.registration_rev),
+                        Compare::mod_revision(registration_rev.as_str(), CompareOp::Equal, vouched.registration_rev),
                     ])
                     .and_then([TxnOp::put(key, value.clone(), Some(PutOptions::new().with_lease(vouched.lease)))]);
                 async move { client.txn(txn).await.map(drop) }
@@ -540,8 +540,8 @@ impl EtcdSession {
         let revoked = self.0.pool.call(|mut client| async move { client.lease_revoke(lease).await.map(drop) });
         match tokio::time::timeout(CLOSE_PATIENCE, revoked).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!("etcd's lease was not revoked, and runs out: {error}"),
-            Err(_) => tracing::debug!("etcd's lease was not revoked, and runs out: no answer"),
+            Ok(Err(error)) => tracing::debug!("etcd's lease was not revoked, and expires: {error}"),
+            Err(_) => tracing::debug!("etcd's lease was not revoked, and expires: no answer"),
         }
     }
 }
