@@ -19,7 +19,7 @@ pub(crate) struct RunFailureFile {
 
 impl RunFailureFile {
     /// For `role`, on the node of `node_context`.
-    pub fn of_node(node_context: &NodeContext, role: &RoleName) -> Self {
+    pub(crate) fn of_node(node_context: &NodeContext, role: &RoleName) -> Self {
         let unwritten = node_context.memory.failures();
         Self { unwritten, ..Self::at(&node_context.env, &node_context.state_dir, role) }
     }
