@@ -8,6 +8,8 @@
 pub mod client;
 mod clients;
 mod concurrency;
+pub(crate) mod error;
+pub(crate) mod observer;
 mod outages;
 mod protocol;
 mod role_actions;
@@ -18,8 +20,6 @@ mod store_connector;
 mod systemd;
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +30,8 @@ use tokio::task::JoinHandle;
 
 use self::clients::RoleCommand;
 use self::concurrency::ConcurrencyLimits;
+pub use self::error::DaemonError;
+pub use self::observer::{DaemonObserver, Failure};
 use self::role_task::RoleTask;
 pub use self::socket::SocketError;
 use self::socket::{DaemonSocket, RoleDirectory, SocketContext};
@@ -39,18 +41,11 @@ use self::systemd::ServiceManager;
 use crate::alert::dispatcher::AlertDispatcher;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::RoleName;
-use crate::job::admission::reason::NoCommitReason;
-use crate::job::error::GuardError;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
 use crate::job::node::leases::LeaseSessions;
-use crate::job::prune::error::PruneError;
-use crate::job::report::RoleReport;
-use crate::job::report::pruned::PruneReport;
 use crate::role::controller::RoleStatus;
-use crate::role::identity::{IdentityError, NodeIdentity};
-use crate::role::probe::ProbeResult;
-use crate::role::slot::Slot;
+use crate::role::identity::NodeIdentity;
 use crate::store::Store;
 
 /// Interval at which the config's files are read again.
@@ -64,39 +59,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(80);
 
 /// How long a process that ends goes on delivering alerts.
 pub const TELL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// An error with its causes.
-pub type Failure = Box<dyn StdError + Send + Sync>;
-
-/// What the daemon needs from its caller: the config, and the rendering of reports. Text for people is made in one
-/// place only.
-pub trait DaemonObserver: Send + Sync + 'static {
-    /// Reads the config again.
-    ///
-    /// # Errors
-    /// The config is not valid.
-    fn load_settings(&self) -> Result<Settings, Failure>;
-    /// This node's status for a role has changed.
-    fn status_changed(&self, role: &RoleName, status: &RoleStatus, evidence: &[ProbeResult]);
-    /// The report with the text of its reason.
-    fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport;
-    /// A run has ended; the report has its reason in text.
-    fn run_ended(&self, report: &RoleReport);
-    /// The report and exit code of a failed run.
-    fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
-    /// Why this node does not work for the role in its current status.
-    fn refusal_text(&self, role: &RoleName, status: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String;
-    /// A run, or a step on the way to one, failed.
-    fn work_failed(&self, role: &RoleName, error: &GuardError);
-    /// A role was pruned.
-    fn prune_ended(&self, report: &PruneReport);
-    /// Pruning a role failed.
-    fn prune_failed(&self, role: &RoleName, error: &PruneError);
-    /// In observe mode: this slot would run now.
-    fn would_run(&self, role: &RoleName, slot: Slot);
-    /// One line on the status of all roles.
-    fn status_summary(&self, statuses: &BTreeMap<RoleName, Option<RoleStatus>>) -> String;
-}
 
 /// Parameters of a daemon.
 pub struct DaemonParams {
@@ -114,20 +76,6 @@ pub struct DaemonParams {
     pub observe: bool,
     /// Directory of the socket.
     pub runtime_dir: PathBuf,
-}
-
-/// Why a daemon does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The socket cannot be opened.
-    #[error("{0}")]
-    Socket(#[from] SocketError),
-    /// The signal handlers cannot be installed.
-    #[error("{0}")]
-    Signals(#[from] io::Error),
-    /// The state directory no longer has the identity that the daemon works with.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
 }
 
 /// Runs until it is cancelled and all roles have stopped.

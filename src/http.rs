@@ -4,6 +4,7 @@
 //! the environment is used, because probes and alerts are about this node.
 
 mod connect;
+pub(crate) mod error_chain;
 mod trust;
 mod write_first;
 
@@ -21,6 +22,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+pub use self::error_chain::chain;
 use self::write_first::WriteFirst;
 use crate::config::HttpUrl;
 
@@ -89,20 +91,6 @@ where
         // is incomplete, the other half reports why.
         Either::Right((_, answer)) => answer.await,
     }
-}
-
-/// An error with its causes, each text once: the outer error often says only that something failed.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut inner = error.source();
-    while let Some(error) = inner {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        inner = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod mac_line;
 pub mod manifest;
 pub mod object_keys;
 pub mod pack;
+pub(crate) mod read_error;
 pub mod reader;
 pub(crate) mod segment;
 

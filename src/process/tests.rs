@@ -1,10 +1,15 @@
 //! Real commands: their environment, and how they end.
 
-use std::fs;
 use std::path::Path;
+use std::time::Duration;
+use std::{fs, io};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::*;
 use crate::config::EnvironmentSettings;
+use crate::process::group::POLL;
 
 const LONG: Duration = Duration::from_mins(1);
 

@@ -11,15 +11,15 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, PackId};
-use crate::repo::codec::DecodeError;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::repo::index::{ChunkIndex, IndexedPack, decode_index};
 use crate::repo::loss::LossLog;
 use crate::repo::manifest::{ManifestNodeRef, ManifestWalk};
 use crate::repo::object_keys;
-use crate::repo::pack::{PackError, PackTable, open_frame};
-use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_with_large_read_lock};
+use crate::repo::pack::{PackTable, open_frame};
+pub use crate::repo::read_error::RepositoryReadError;
+use crate::store::{LargeReadLock, SizeLimit, Store, get_with_large_read_lock};
 
 /// How many index objects are fetched at once.
 const INDEX_FETCHES: usize = 8;
@@ -33,49 +33,6 @@ const FETCH_BYTES_MAX: u64 = 8 << 20;
 /// The largest gap between two such frames, in bytes: at 100 MB/s reading it is cheaper than a second request even over
 /// the fastest network.
 const FETCH_GAP_MAX: u64 = 128 << 10;
-
-/// Why stored data cannot be read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RepositoryReadError {
-    /// The store returned an error.
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    /// A pack is damaged.
-    #[error("pack {pack} {error}")]
-    Pack {
-        /// The pack's ID.
-        pack: PackId,
-        /// The error in the pack.
-        error: PackError,
-    },
-    /// An index object.
-    #[error("index {index} is damaged ({error})")]
-    Index {
-        /// The ID of the index object.
-        index: IndexId,
-        /// The error in the index object.
-        error: DecodeError,
-    },
-    /// No loaded index object lists the chunk.
-    #[error("chunk {0} is in no pack that the index knows")]
-    Missing(ChunkId),
-    /// A frame's content differs from what its index lists.
-    #[error("chunk {chunk} in pack {pack} has content that does not match its name")]
-    Content {
-        /// The chunk's ID.
-        chunk: ChunkId,
-        /// The pack that contains it.
-        pack: PackId,
-    },
-    /// A part of a manifest is damaged.
-    #[error("the manifest is damaged at chunk {chunk} ({error})")]
-    Manifest {
-        /// The chunk that does not decode.
-        chunk: ChunkId,
-        /// The error in the manifest.
-        error: DecodeError,
-    },
-}
 
 /// Reads one repository.
 #[derive(Debug)]

@@ -11,7 +11,7 @@
 
 mod backoff;
 mod event;
-mod read_interval;
+pub mod read_interval;
 
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::backoff::{AWAY, Backoff, OFFER_ASKS, exponential_backoff};
 pub use self::event::{JournalUpdate, LeaseUpdate, RoleEffect, RoleEvent, YieldReason};
-pub use self::read_interval::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use super::election::{
     self, ElectionHistory, ElectionInputs, ElectionState, LeaseView, RetakeReason, RolePause, StandbyReason,
     TakeoverInfo, UnknownReason,

@@ -11,18 +11,15 @@ mod listing;
 mod queue;
 mod walk;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::repo::entry::TreePath;
-use crate::tree::exclude::ExcludePatterns;
-use crate::tree::problem::PathProblem;
-use crate::tree::roots::SourceRoots;
-pub use crate::tree::roots::{ScanError, ScanErrorKind};
-use crate::tree::stat::Stat;
 use queue::{QueueLimits, QueuePoll, WalkQueue};
 use walk::{TreeWalker, WalkTask};
+
+pub use self::item::{ScanItem, ScanOptions, ScannedEntry, SkipReason};
+use crate::tree::roots::SourceRoots;
+pub use crate::tree::roots::{ScanError, ScanErrorKind};
 
 /// Number of walker threads. On warm caches the kernel's path lookups scale well to two threads and hardly to more; on
 /// cold ones two keep a disk busy.
@@ -37,70 +34,6 @@ const RESUME: usize = RUN_AHEAD / 2;
 
 /// How many bytes of results make a batch that is worth waking the consumer for: about 1,000 entries.
 const BATCH: usize = 256 << 10;
-
-/// What to walk.
-#[derive(Debug, Clone)]
-pub struct ScanOptions {
-    /// Absolute paths of directories, or of single objects.
-    pub sources: Vec<PathBuf>,
-    /// Patterns to leave out. A source itself is never left out.
-    pub exclude: ExcludePatterns,
-    /// Stay on the file system of each source: a mount point below it appears as an empty directory.
-    pub one_file_system: bool,
-    /// Of a directory with a valid `CACHEDIR.TAG`, keep only the directory and the tag. A tag in a source itself is
-    /// ignored.
-    pub exclude_caches: bool,
-    /// Leave out regular files larger than this, in bytes.
-    pub exclude_larger_than: Option<u64>,
-}
-
-/// One step of the walk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ScanItem {
-    /// An entry to back up.
-    Entry(ScannedEntry),
-    /// An entry that is left out for another reason than a pattern.
-    Skipped {
-        /// The path that is left out.
-        path: TreePath,
-        /// The reason.
-        why: SkipReason,
-    },
-    /// An object whose metadata could not be read. For a directory that cannot be listed it follows the directory's
-    /// entry.
-    Problem(PathProblem),
-}
-
-/// Why an entry is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SkipReason {
-    /// A socket has no content to back up.
-    Socket,
-    /// Larger than [`ScanOptions::exclude_larger_than`].
-    Larger {
-        /// Its size in bytes.
-        size: u64,
-    },
-}
-
-/// An entry as the walk sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScannedEntry {
-    /// The entry's path.
-    pub path: TreePath,
-    /// The metadata that is known without opening it.
-    pub stat: Stat,
-}
-
-impl ScanItem {
-    /// The path that this item is about.
-    pub fn path(&self) -> &TreePath {
-        match self {
-            Self::Entry(ScannedEntry { path, .. }) | Self::Skipped { path, .. } => path,
-            Self::Problem(problem) => &problem.path,
-        }
-    }
-}
 
 /// A running walk: an iterator over batches of items. Dropping it stops the threads after their current task; it does
 /// not wait for them, because a file system that hangs must not block the caller.
@@ -248,5 +181,6 @@ impl Drop for WalkerPanicGuard<'_> {
     }
 }
 
+pub(crate) mod item;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@
 //! the target. What is created appears under a temporary name and is renamed when it is complete, so that an
 //! interrupted restore leaves no half file under a real name.
 
+pub(crate) mod error;
+pub(crate) mod existing;
 mod file;
 mod leftovers;
 mod meta;
@@ -19,13 +21,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::env::Env;
 use crate::repo::entry::{TreePath, UnixNanos};
 use crate::tree::temporary;
 
+use self::error::AttachPath;
+
+pub use self::error::{TargetError, WriteError, WriteErrorKind};
+pub use self::existing::ExistingObject;
 pub use file::NewFile;
 pub use meta::{MetadataFailure, MetadataKind};
 pub use node::PlaceOutcome;
@@ -50,153 +56,6 @@ pub struct RestoreTarget {
     _lock: Option<OwnedFd>,
     /// The wall-clock time since which no other restore is at work below the same target; `None` if one may be.
     alone_since: Option<UnixNanos>,
-}
-
-/// Why the target itself cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("target {}: {source}", path.display())]
-pub struct TargetError {
-    /// The target's path.
-    pub path: PathBuf,
-    /// The system's error.
-    pub source: io::Error,
-}
-
-/// Why something could not be written below the target.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {kind}", path.display())]
-pub struct WriteError {
-    /// The path concerned, below the target.
-    pub path: TreePath,
-    /// The cause.
-    pub kind: WriteErrorKind,
-}
-
-/// The kinds of [`WriteError`]; they carry the policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WriteErrorKind {
-    /// No space, no inodes, or a quota. A smaller file may still fit.
-    #[error("no space left in the target")]
-    NoSpace,
-    /// The target is mounted read-only: nothing can be written.
-    #[error("the target is read-only")]
-    ReadOnly,
-    /// This user lacks the permission.
-    #[error("permission denied")]
-    Denied,
-    /// A symbolic link or another non-directory stands where a directory is needed.
-    #[error("a symbolic link or another non-directory is where a directory is needed")]
-    Blocked,
-    /// A directory that is not empty stands where another type of object is to be written.
-    #[error("a directory that is not empty is in its place")]
-    NotEmpty,
-    /// Another process replaced the object, or gave it a further name, during the restore.
-    #[error("it was changed during the restore")]
-    Changed,
-    /// A file system is mounted at the path; its content is left alone.
-    #[error("a file system is mounted there")]
-    MountPoint,
-    /// The path does not exist.
-    #[error("not found")]
-    NotFound,
-    /// Anything else.
-    #[error("{}", io::Error::from(*.0))]
-    Other(Errno),
-}
-
-impl WriteErrorKind {
-    /// Whether every further write will fail for the same reason.
-    pub fn is_fatal(self) -> bool {
-        matches!(self, Self::ReadOnly)
-    }
-}
-
-impl From<Errno> for WriteErrorKind {
-    fn from(errno: Errno) -> Self {
-        match errno {
-            Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
-            Errno::ROFS => Self::ReadOnly,
-            Errno::ACCESS | Errno::PERM => Self::Denied,
-            Errno::LOOP | Errno::NOTDIR => Self::Blocked,
-            Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR => Self::NotEmpty,
-            Errno::BUSY => Self::MountPoint,
-            Errno::NOENT => Self::NotFound,
-            other => Self::Other(other),
-        }
-    }
-}
-
-/// Adds the path to a system error.
-pub(crate) trait AttachPath<T> {
-    fn at_path(self, path: &TreePath) -> Result<T, WriteError>;
-}
-
-impl<T> AttachPath<T> for rustix::io::Result<T> {
-    fn at_path(self, path: &TreePath) -> Result<T, WriteError> {
-        self.map_err(|errno| WriteError { path: path.clone(), kind: errno.into() })
-    }
-}
-
-impl<T> AttachPath<T> for io::Result<T> {
-    fn at_path(self, path: &TreePath) -> Result<T, WriteError> {
-        self.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)).at_path(path)
-    }
-}
-
-/// The metadata of an object that exists below the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExistingObject {
-    /// The type of the object.
-    pub kind: FileType,
-    /// The size in bytes.
-    pub size: u64,
-    /// When the content last changed.
-    pub mtime: UnixNanos,
-    /// The low 12 bits of the mode.
-    pub mode: u16,
-    /// The numeric owner.
-    pub uid: u32,
-    /// The numeric group.
-    pub gid: u32,
-    /// Device and inode number: equal for two names of one file.
-    pub inode: (u64, u64),
-    /// The link count; for a directory it includes its subdirectories.
-    pub names: u64,
-    /// Major and minor number of a device file.
-    pub device: (u32, u32),
-}
-
-impl ExistingObject {
-    /// Whether the object has further names: a change under this name is a change under those too, wherever they are.
-    pub fn has_more_names(&self) -> bool {
-        self.names > 1 && !self.is_dir()
-    }
-
-    /// Whether it is a directory.
-    pub fn is_dir(&self) -> bool {
-        self.kind == FileType::Directory
-    }
-
-    /// Whether it is a regular file.
-    pub fn is_file(&self) -> bool {
-        self.kind == FileType::RegularFile
-    }
-}
-
-impl From<Stat> for ExistingObject {
-    fn from(s: Stat) -> Self {
-        Self {
-            kind: FileType::from_raw_mode(s.st_mode),
-            size: s.st_size as u64,
-            mtime: UnixNanos::new(s.st_mtime as _, s.st_mtime_nsec as _),
-            mode: (s.st_mode & 0o7777) as u16,
-            uid: s.st_uid,
-            gid: s.st_gid,
-            inode: (s.st_dev as _, s.st_ino as _),
-            names: s.st_nlink as _,
-            device: (rustix::fs::major(s.st_rdev as _), rustix::fs::minor(s.st_rdev as _)),
-        }
-    }
 }
 
 impl RestoreTarget {

@@ -5,13 +5,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runner::role::controller::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use rustix::process::Signal;
 
 use crate::rig::{ONE_SLOT, TTL, TestDaemon, assert_stays, boottime, bucket_site, since, wait_within};
 use crate::site::Site;
 use crate::support::cli::TestNode;
 use crate::support::invariants::check_journal;
+use runner::role::controller::read_interval::{READ_INTERVAL, READ_INTERVAL_IDLE};
 
 /// What a machine with other work may add to an interval.
 const SLACK: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use runner::role::controller::READ_INTERVAL;
+use runner::role::controller::read_interval::READ_INTERVAL;
 
 use crate::Pair;
 use crate::daemon::{TestDaemon, assert_stays, wait_for};

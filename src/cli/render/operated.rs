@@ -8,7 +8,7 @@ use crate::job::operate::{OperateReport, RoleChange};
 use crate::job::report::ADVICE;
 use crate::journal::future_dates::WrongClock;
 use crate::journal::state::JournalPause;
-use crate::role::controller::READ_INTERVAL_IDLE;
+use crate::role::controller::read_interval::READ_INTERVAL_IDLE;
 
 /// The action, and what follows from it.
 pub fn report(acted: &OperateReport, view: &RenderContext) -> String {

@@ -2,8 +2,6 @@
 
 use jiff::SignedDuration;
 
-#[cfg(doc)]
-use super::RoleController;
 use crate::ids::{Digest, Term};
 use crate::role::election::{ElectionHistory, RetakeReason};
 use crate::role::lease::LeaseHolder;

@@ -5,6 +5,7 @@ mod wake;
 
 use proptest::prelude::*;
 
+use super::read_interval::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use super::*;
 use crate::config::{FallbackSettings, KeySource, LeaseUnreachablePolicy, Probe, Schedule};
 use crate::ids::InstanceId;

@@ -18,6 +18,7 @@ mod process_object;
 mod process_record;
 #[cfg(test)]
 mod tests;
+mod watched_version;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +28,13 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use self::lease_record::{
-    BucketLeaseStep, FoundObject, LeaseRecord, LeaseRequester, WatchedVersion, bucket_lease_step, is_rewrite_due,
-    observe_version, parse,
+    BucketLeaseStep, FoundLease, LeaseRecord, LeaseRequester, bucket_lease_step, is_rewrite_due, parse,
 };
 use self::peer_processes::{PeerAnswer, PeerProcess, PeerProcesses, PeerQuery};
 pub use self::process_object::ProcessObjects;
 use self::process_object::{ProcessObject, RoleListing};
 use self::process_record::ProcessKey;
+use self::watched_version::{WatchedVersion, observe_version};
 use super::{LeaseHolder, LeaseReply, LeaseService};
 use crate::env::Env;
 use crate::ids::RoleName;
@@ -59,7 +60,7 @@ pub struct BucketLease {
     watched: Option<WatchedVersion<ObjectVersion>>,
     /// The role's object that names another process, and the boot time when it was read. It is not read again while
     /// that process has the role.
-    named: Option<(FoundObject<ObjectVersion>, Duration)>,
+    named: Option<(FoundLease<ObjectVersion>, Duration)>,
     peer: Option<Arc<PeerProcess>>,
     held: Option<WrittenLease>,
     /// The serial number under which this process's object lists the role, as far as this lease knows.
@@ -121,18 +122,18 @@ impl BucketLease {
 
     /// The content of the role's object. If it named another process when it was last read, that content is returned
     /// again.
-    async fn find(&mut self) -> Result<(Option<FoundObject<ObjectVersion>>, Duration), StoreError> {
+    async fn find(&mut self) -> Result<(Option<FoundLease<ObjectVersion>>, Duration), StoreError> {
         let asked = self.env.clock.boottime();
         if let Some((found, seen)) = &self.named
             && asked.saturating_sub(*seen) < REREAD_AFTER
         {
             return Ok((Some(found.clone()), asked));
         }
-        let found = find(self.store.as_ref(), &self.key, parse).await?;
+        let found = watched_version::find(self.store.as_ref(), &self.key, parse).await?;
         let seen = self.env.clock.boottime();
         self.watched = observe_version(self.watched.take(), found.as_ref(), seen);
         let names =
-            |found: &FoundObject<ObjectVersion>| found.content.as_ref().is_some_and(|there| there.process.is_some());
+            |found: &FoundLease<ObjectVersion>| found.content.as_ref().is_some_and(|there| there.process.is_some());
         self.named = found.clone().filter(names).map(|found| (found, seen));
         Ok((found, asked))
     }
@@ -324,7 +325,7 @@ impl BucketLease {
     async fn try_look(&mut self) -> Result<LeaseReply, StoreError> {
         loop {
             let was_known = self.named.is_some();
-            let Some(FoundObject { content: record, .. }) = self.find().await?.0 else { return Ok(LeaseReply::Free) };
+            let Some(FoundLease { content: record, .. }) = self.find().await?.0 else { return Ok(LeaseReply::Free) };
             let by = record.as_ref().map(LeaseRecord::holder);
             match record {
                 Some(record) if record.released => return Ok(LeaseReply::Free),
@@ -340,21 +341,6 @@ impl BucketLease {
                 }
             }
         }
-    }
-}
-
-/// Reads an object. One that does not have the format, because of its size for example, counts as one that cannot be
-/// read, if the store can replace it: it keeps other processes out for no longer than a lease that is not renewed.
-async fn find<P>(
-    store: &dyn Store,
-    key: &str,
-    parse: impl FnOnce(&[u8]) -> Option<P>,
-) -> Result<Option<FoundObject<ObjectVersion, P>>, StoreError> {
-    match store.get_versioned(key, SizeLimit::LIVE).await {
-        Ok((bytes, version)) => Ok(Some(FoundObject { version, content: parse(&bytes) })),
-        Err(e) if e.is_not_found() => Ok(None),
-        Err(StoreError { version: Some(version), .. }) => Ok(Some(FoundObject { version: *version, content: None })),
-        Err(e) => Err(e),
     }
 }
 
@@ -380,7 +366,7 @@ impl LeaseService for BucketLease {
         let held = match held {
             // The last request was cut short; it may have succeeded.
             None => match self.find().await {
-                Ok((Some(FoundObject { version, content: Some(record) }), _)) => Some((record, version)),
+                Ok((Some(FoundLease { version, content: Some(record) }), _)) => Some((record, version)),
                 _ => None,
             },
             Some(held) => Some((held.record, held.version)),

@@ -2,13 +2,17 @@
 //!
 //! The command runs in its own process group, so that a timeout ends the children of a shell script as well.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinHandle;
 
-use super::{CommandVariables, ProbeAnswer, ProbeDetail};
+use super::{ProbeAnswer, ProbeDetail};
+use crate::config::EnvironmentSettings;
+use crate::ids::{RoleName, Term};
 use crate::process::{CommandBuilder, ProcessExit};
 use crate::text;
 
@@ -122,13 +126,43 @@ pub(super) fn first_line(output: &[u8]) -> Option<String> {
     Some(text::line(&line.chars().take(LINE_MAX).collect::<String>()).into_owned())
 }
 
+/// The environment variables that commands of a role get.
+#[derive(Debug, Clone)]
+pub struct CommandVariables {
+    /// `RUNNER_NODE`: the node's label.
+    pub node: String,
+    /// `RUNNER_ROLE`.
+    pub role: RoleName,
+    /// `RUNNER_TERM`, where known.
+    pub term: Option<Term>,
+    /// `RUNNER_SLOT`, where there is one.
+    pub slot: Option<Timestamp>,
+    /// The variables that the config sets for the role's commands.
+    pub environment: EnvironmentSettings,
+}
+
+impl CommandVariables {
+    /// The variables of a role on a node, without term, slot and the config's variables.
+    pub fn new(node: impl Into<String>, role: RoleName) -> Self {
+        Self { node: node.into(), role, term: None, slot: None, environment: EnvironmentSettings::default() }
+    }
+
+    /// The variables whose values are known.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = vec![("RUNNER_NODE", self.node.clone()), ("RUNNER_ROLE", self.role.to_string())];
+        variables.extend(self.term.map(|term| ("RUNNER_TERM", term.to_string())));
+        variables.extend(self.slot.map(|slot| ("RUNNER_SLOT", slot.to_string())));
+        variables
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     async fn sh(script: &str, timeout: Duration) -> (ProbeAnswer, String) {
         let context = CommandVariables {
-            term: Some(crate::ids::Term(7)),
+            term: Some(Term(7)),
             slot: Some("2026-11-20T01:00:00Z".parse().unwrap()),
             ..CommandVariables::new("east", "app".parse().unwrap())
         };

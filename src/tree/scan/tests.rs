@@ -3,13 +3,15 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::repo::entry::TreePath;
+use crate::tree::exclude::ExcludePatterns;
 use crate::tree::problem::PathProblemKind;
 use crate::tree::roots::PASS;
 use crate::tree::stat::FileType;

@@ -11,12 +11,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::process_record::ProcessKey;
+use super::watched_version::{FoundObject, HasInstance, TTL_MAX, WatchedVersion, has_expired};
 use crate::ids::{InstanceId, NodeId};
 use crate::role::lease::LeaseHolder;
 use crate::text;
-
-/// The longest lease that is respected: a longer one in the object is damage, and would lock all processes out.
-pub(super) const TTL_MAX: Duration = Duration::from_hours(1);
 
 /// A lease record that names a process is rewritten this early: a process that takes it for one that stands for itself
 /// never sees it unchanged for its whole length, even by a clock that is a tenth faster.
@@ -24,6 +22,9 @@ const REWRITE_AFTER: Duration = Duration::from_mins(54);
 
 /// The format version of the lease object.
 const FORMAT: u32 = 1;
+
+/// A role's lease object as it was found.
+pub(super) type FoundLease<V> = FoundObject<V, LeaseRecord>;
 
 /// The content of the lease object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,33 +71,10 @@ pub(super) fn is_rewrite_due(written: Duration, now: Duration, ttl: Duration) ->
     now.saturating_sub(written) + ttl >= REWRITE_AFTER
 }
 
-/// An object as it was found: its version, and what could be read of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FoundObject<V, P = LeaseRecord> {
-    pub(super) version: V,
-    pub(super) content: Option<P>,
-}
-
-/// The process that wrote a record.
-pub(super) trait HasInstance {
-    fn instance(&self) -> InstanceId;
-}
-
 impl HasInstance for LeaseRecord {
     fn instance(&self) -> InstanceId {
         self.instance
     }
-}
-
-/// A version that is being watched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct WatchedVersion<V> {
-    pub(super) version: V,
-    /// The boot time when this version was first known to be there.
-    pub(super) since: Duration,
-    /// Whether another version of the same holder was there before: the holder lives.
-    pub(super) renewed: bool,
-    instance: Option<InstanceId>,
 }
 
 /// The process that requests the lease, and for how long.
@@ -141,7 +119,7 @@ pub(super) enum BucketLeaseStep<V> {
 /// later.
 pub(super) fn bucket_lease_step<V: Clone + Eq>(
     requester: &LeaseRequester,
-    found: Option<&FoundObject<V>>,
+    found: Option<&FoundLease<V>>,
     watched: Option<&WatchedVersion<V>>,
     asked: Duration,
 ) -> BucketLeaseStep<V> {
@@ -162,33 +140,6 @@ pub(super) fn bucket_lease_step<V: Clone + Eq>(
     BucketLeaseStep::Leave { by: found.content.as_ref().map(LeaseRecord::holder), alive }
 }
 
-/// Whether this version has been there for as long as the lease lasts.
-pub(super) fn has_expired<V: Eq>(
-    version: &V,
-    watched: Option<&WatchedVersion<V>>,
-    ttl: Duration,
-    asked: Duration,
-) -> bool {
-    watched.is_some_and(|watched| watched.version == *version && asked.saturating_sub(watched.since) >= ttl)
-}
-
-/// Continues the watch: `seen` is the boot time by which the answer was there.
-pub(super) fn observe_version<V: Clone + Eq, P: HasInstance>(
-    before: Option<WatchedVersion<V>>,
-    found: Option<&FoundObject<V, P>>,
-    seen: Duration,
-) -> Option<WatchedVersion<V>> {
-    let found = found?;
-    let instance = found.content.as_ref().map(HasInstance::instance);
-    match before {
-        Some(before) if before.version == found.version => Some(before),
-        before => {
-            let renewed = before.is_some_and(|before| instance.is_some() && before.instance == instance);
-            Some(WatchedVersion { version: found.version.clone(), since: seen, renewed, instance })
-        }
-    }
-}
-
 /// The lease record in an object; `None` if it is damaged, or of a newer version.
 pub(super) fn parse(bytes: &[u8]) -> Option<LeaseRecord> {
     serde_json::from_slice::<LeaseRecord>(bytes).ok().filter(|record| record.v == FORMAT)
@@ -198,6 +149,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<LeaseRecord> {
 mod tests {
     use super::*;
     use crate::ids::NodeId;
+    use crate::role::lease::bucket::watched_version::observe_version;
 
     const TTL: Duration = Duration::from_mins(1);
 
@@ -205,7 +157,7 @@ mod tests {
         LeaseHolder { node: NodeId([n; 16]), label: format!("node{n}"), instance: InstanceId([n; 8]) }
     }
 
-    fn found(version: u32, of: Option<u8>) -> FoundObject<u32> {
+    fn found(version: u32, of: Option<u8>) -> FoundLease<u32> {
         let record = |n| LeaseRecord {
             v: FORMAT,
             node: holder(n).node,
@@ -235,7 +187,7 @@ mod tests {
     }
 
     /// A lease record of node `n` that names its process.
-    fn naming(version: u32, n: u8) -> FoundObject<u32> {
+    fn naming(version: u32, n: u8) -> FoundLease<u32> {
         let mut found = found(version, Some(n));
         found.content.as_mut().unwrap().process = Some("app/live/processes/0202020202020202-1".parse().unwrap());
         found
@@ -302,7 +254,7 @@ mod tests {
 
     #[test]
     fn only_who_wrote_before_has_renewed() {
-        let seen = |before: Option<&WatchedVersion<u32>>, found: &FoundObject<u32>, at| {
+        let seen = |before: Option<&WatchedVersion<u32>>, found: &FoundLease<u32>, at| {
             observe_version(before.cloned(), Some(found), Duration::from_secs(at)).unwrap()
         };
         let first = seen(None, &found(1, Some(2)), 10);

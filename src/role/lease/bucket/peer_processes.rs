@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::find;
-use super::lease_record::{FoundObject, LeaseRequester, WatchedVersion, observe_version};
+use super::lease_record::LeaseRequester;
 use super::process_record::{PeerStatus, ProcessKey, ProcessRecord, parse, peer_status};
+use super::watched_version::{FoundObject, WatchedVersion, find, observe_version};
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::role::lease::keep_alive;

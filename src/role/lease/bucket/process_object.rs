@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::lease_record::HasInstance as _;
 use super::peer_processes::PeerProcesses;
 use super::process_record::{ProcessKey, ProcessRecord, parse};
+use super::watched_version::HasInstance as _;
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::outage::no_answer_text;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::lease_record::{FoundObject, HasInstance, TTL_MAX, WatchedVersion, has_expired};
+use super::watched_version::{FoundObject, HasInstance, TTL_MAX, WatchedVersion, has_expired};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::role::lease::LeaseHolder;
 
@@ -161,7 +161,7 @@ pub(super) fn peer_status<V: Clone + Eq>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::role::lease::bucket::lease_record::observe_version;
+    use crate::role::lease::bucket::watched_version::observe_version;
 
     const TTL: Duration = Duration::from_mins(1);
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 
-use super::lease_record::TTL_MAX;
+use super::watched_version::TTL_MAX;
 use super::*;
 use crate::env::Clock;
 use crate::ids::{InstanceId, NodeId};
