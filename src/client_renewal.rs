@@ -27,7 +27,7 @@ pub enum RenewalAction {
     /// Build a new client and send the request through it.
     Build,
     /// The refusal is final.
-    Stands,
+    GiveUp,
 }
 
 impl ClientRenewal {
@@ -41,7 +41,7 @@ impl ClientRenewal {
         if self.generation > used {
             RenewalAction::UseNewer
         } else if now < self.until {
-            RenewalAction::Stands
+            RenewalAction::GiveUp
         } else {
             RenewalAction::Build
         }
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(renewal.note_refusal(0, at(100)), RenewalAction::Build);
         renewal.note_built(at(100));
         assert_eq!(renewal.note_refusal(0, at(100)), RenewalAction::UseNewer);
-        assert_eq!(renewal.note_refusal(1, at(100)), RenewalAction::Stands, "the new one has the same answer");
+        assert_eq!(renewal.note_refusal(1, at(100)), RenewalAction::GiveUp, "the new one has the same answer");
         renewal.note_accepted();
         assert_eq!(
             renewal.note_refusal(1, at(100)),

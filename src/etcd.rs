@@ -239,7 +239,7 @@ impl EtcdPool {
             let used = renewal.generation();
             // Logins are expensive for etcd: hashing the password takes longer than most requests.
             if let Some(refused) = refused
-                && renewal.note_refusal(used, self.now()) == RenewalAction::Stands
+                && renewal.note_refusal(used, self.now()) == RenewalAction::GiveUp
             {
                 return Err(refused.clone());
             }
@@ -252,7 +252,7 @@ impl EtcdPool {
         // Etcd checks the login before anything else, so a request that was refused this way had no effect.
         let decided = self.members()[index].renewal.note_refusal(used, self.now());
         match decided {
-            RenewalAction::Stands => return Err(refused),
+            RenewalAction::GiveUp => return Err(refused),
             RenewalAction::UseNewer => {}
             RenewalAction::Build => {
                 tracing::debug!("{refused}; logging in anew with what is on disk");

@@ -131,8 +131,8 @@ pub enum CliCommand {
     #[command(after_help = "The command gets RUNNER_ROLE, RUNNER_TERM and RUNNER_DEADLINE, and is ended when\n\
         this node is no longer active: it and all that it started, with one grace. It\n\
         keeps its caller's environment but for AWS_* credentials ('pass_environment').\n\
-        Its exit code is passed on. If it is not run, the code is 3, or 4 if it cannot be\n\
-        told whether this node is active.\n\n\
+        Its exit code is passed on. If it is not run, the code is 3, or 4 if it cannot\n\
+        be told whether this node is active.\n\n\
         Examples:\n  runner exec db -- /usr/local/bin/nightly-report\n  \
         runner exec --scheduled --skip-exit 0 db -- pgbackrest backup")]
     Exec(verbs::ExecArgs),
@@ -154,10 +154,10 @@ pub enum CliCommand {
         Examples:\n  runner repair app --dry-run\n  runner repair app")]
     Repair(verbs::RepairArgs),
     /// Give a role to this node
-    #[command(after_help = "Recorded in the role's journal. Work of the other node for the role can no longer\n\
-        commit. Refused if the probes say no (exit code 3) or cannot tell (4): this node\n\
-        would have the role and not back it up, and the node that does would be stopped.\n\
-        --force takes the role over anyway, and the record says so.\n\n\
+    #[command(after_help = "Recorded in the role's journal. Work of the other node for the role can no\n\
+        longer commit. Refused if the probes say no (exit code 3) or cannot tell (4):\n\
+        this node would have the role and not back it up, and the node that does would\n\
+        be stopped. --force takes the role over anyway, and the record says so.\n\n\
         Example: runner takeover app")]
     Takeover(verbs::TakeoverArgs),
     /// Stop a role's runs on every node

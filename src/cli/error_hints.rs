@@ -689,7 +689,7 @@ mod tests {
             exit_and_hint(&OpenError::Secret { path: "/k".into(), is_passphrase, error }).1.unwrap()
         };
         assert!(secret(false, io::ErrorKind::NotFound).contains("'runner init' made it"));
-        assert!(secret(true, io::ErrorKind::NotFound).contains("'runner init' makes none"), "nobody made it");
+        assert!(secret(true, io::ErrorKind::NotFound).contains("'runner init' makes none"), "init makes none");
         assert!(secret(false, io::ErrorKind::PermissionDenied).contains("sudo runner"));
         assert!(secret(false, io::ErrorKind::FileTooLarge).contains("another file"));
         let empty = OpenError::Secret { path: "/k".into(), is_passphrase: true, error: SlotSecretError::Empty.into() };

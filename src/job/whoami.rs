@@ -340,9 +340,9 @@ async fn inspect_store(
 
 /// A warning if the head of `archive`'s journal is unusable.
 async fn look_at_head(env: &Env, archive: &ReadOnlyRepository, sessions: &LeaseSessions) -> Option<RoleWarning> {
-    let nobody = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
+    let no_writer = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let journal =
-        sessions.journal_access().journal(&archive.repository, env, &nobody, InstanceId([0; InstanceId::LEN]));
+        sessions.journal_access().journal(&archive.repository, env, &no_writer, InstanceId([0; InstanceId::LEN]));
     let warning = |lost, why| Some(RoleWarning::JournalHead { lost, why });
     match journal {
         Err(error) => warning(true, error.to_string()),

@@ -108,7 +108,7 @@ pub enum ProofFailure {
     },
     /// All writers were refused although the condition held.
     #[error("no writer was allowed to {} {key}, although {}", condition.verb(), condition.kept_message())]
-    NobodyWon {
+    NoWinner {
         /// The condition tested.
         condition: WriteCondition,
         /// The probe key.
@@ -141,7 +141,7 @@ impl ProofFailure {
     /// Whether the store certainly breaks its promise, or does not support the call.
     pub fn is_certain(&self) -> bool {
         match self {
-            Self::SeveralWinners { .. } | Self::Overwritten { .. } | Self::NobodyWon { .. } => true,
+            Self::SeveralWinners { .. } | Self::Overwritten { .. } | Self::NoWinner { .. } => true,
             Self::CannotTell { .. } => false,
             Self::Store(error) => error.kind == StoreErrorKind::Unsupported,
         }
@@ -390,7 +390,7 @@ fn judge(
         (Some(winner), _) if holder == Some(*winner) => Ok(RoundVerdict::Kept),
         (Some(_), _) => Err(ProofFailure::Overwritten { condition, key: key() }),
         (None, Some(why)) => Ok(RoundVerdict::Inconclusive { why: why.clone() }),
-        (None, None) => Err(ProofFailure::NobodyWon { condition, key: key() }),
+        (None, None) => Err(ProofFailure::NoWinner { condition, key: key() }),
     }
 }
 
@@ -504,8 +504,8 @@ mod tests {
             let e = verdict(&told, holder).unwrap_err();
             assert!(matches!(e, ProofFailure::Overwritten { .. }), "{told:?}: {e}");
         }
-        let nobody = verdict(&[Refused, Refused, Refused], None).unwrap_err();
-        assert!(matches!(nobody, ProofFailure::NobodyWon { .. }), "{nobody}");
+        let no_winner = verdict(&[Refused, Refused, Refused], None).unwrap_err();
+        assert!(matches!(no_winner, ProofFailure::NoWinner { .. }), "{no_winner}");
     }
 
     #[tokio::test]

@@ -89,7 +89,7 @@ impl ReconnectingStore {
         let _turn = self.turn.lock().await;
         let decided = self.now().renewal.note_refusal(used, self.env.clock.boottime());
         match decided {
-            RenewalAction::Stands => return None,
+            RenewalAction::GiveUp => return None,
             RenewalAction::UseNewer if std::mem::take(&mut self.now().is_asked) => {
                 self.reconnect().await;
             }

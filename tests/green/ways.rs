@@ -172,7 +172,7 @@ const CLOCK_WRONG: Way = Way {
 
 const ETCD_GONE: Way = Way {
     what: "etcd is gone, where the lease is there",
-    says: "who holds the lease cannot be read",
+    says: "the holder of the lease cannot be read",
     risk: "lease",
     check: 2,
     audit: 7,

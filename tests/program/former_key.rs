@@ -180,7 +180,7 @@ fn a_key_slot_that_opens_for_nobody_is_believed_nothing() {
     let id = &blake3::hash(planted.as_bytes()).to_hex()[..16];
     fs::write(site.path("store").join("app/keys").join(id), planted).unwrap();
     let listed = site.node("east").run(["key", "list", "app"]).expect(0);
-    assert!(listed.stdout.contains("(as"), "{}", listed.stdout);
+    assert!(listed.stdout.contains("(its own claim"), "{}", listed.stdout);
     site.node("east").run(["repair", "app", "--dry-run"]).expect(0);
     fs::remove_file(record(&site, 3)).unwrap();
     site.node("north").run(["repair", "app", "--force"]).expect(0);

@@ -192,7 +192,7 @@ async fn planted_faults_are_each_found() {
     assert!(matches!(verdict(Bug::Races).await, Err(ProofFailure::SeveralWinners { .. })));
     assert!(matches!(verdict(Bug::ChecksFirst).await, Err(ProofFailure::SeveralWinners { winners: 2, .. })));
     assert!(matches!(verdict(Bug::LiesToTheSlow).await, Err(ProofFailure::Overwritten { .. })));
-    assert!(matches!(verdict(Bug::RefusesAll).await, Err(ProofFailure::NobodyWon { .. })));
+    assert!(matches!(verdict(Bug::RefusesAll).await, Err(ProofFailure::NoWinner { .. })));
     assert!(matches!(verdict(Bug::Silent).await, Err(ProofFailure::CannotTell { .. })));
     verdict(Bug::NoDeletes).await.unwrap();
 }
@@ -209,10 +209,13 @@ async fn planted_faults_of_replace_are_each_found() {
     assert!(matches!(several, Err(ProofFailure::SeveralWinners { condition: UNCHANGED, winners: 8, .. })));
     assert!(matches!(replace_verdict(Bug::Races).await, Err(ProofFailure::SeveralWinners { .. })));
     assert!(matches!(replace_verdict(Bug::LiesToTheSlow).await, Err(ProofFailure::Overwritten { .. })));
-    let nobody = replace_verdict(Bug::RefusesAll).await.unwrap_err();
-    assert!(matches!(nobody, ProofFailure::NobodyWon { condition: UNCHANGED, .. }));
-    assert!(nobody.to_string().contains("to replace") && nobody.to_string().contains("it had not changed"), "{nobody}");
-    assert!(matches!(replace_verdict(Bug::TwoVersions).await, Err(ProofFailure::NobodyWon { .. })));
+    let no_winner = replace_verdict(Bug::RefusesAll).await.unwrap_err();
+    assert!(matches!(no_winner, ProofFailure::NoWinner { condition: UNCHANGED, .. }));
+    assert!(
+        no_winner.to_string().contains("to replace") && no_winner.to_string().contains("it had not changed"),
+        "{no_winner}"
+    );
+    assert!(matches!(replace_verdict(Bug::TwoVersions).await, Err(ProofFailure::NoWinner { .. })));
     assert!(matches!(replace_verdict(Bug::Silent).await, Err(ProofFailure::CannotTell { .. })));
     replace_verdict(Bug::NoDeletes).await.unwrap();
     for failed in [replace_verdict(Bug::Unable).await, verdict(Bug::Unable).await] {

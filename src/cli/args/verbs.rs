@@ -426,8 +426,8 @@ pub enum JournalCommand {
     #[command(after_help = "Example: runner journal show app --last 5")]
     Show(JournalShowArgs),
     /// Continue from the store's last record when etcd has lost the head
-    #[command(after_help = "Takes the role over on this node. Does nothing where the head is sound. First make\n\
-        sure that no node writes through another etcd that still has the head.\n\n\
+    #[command(after_help = "Takes the role over on this node. Does nothing where the head is sound. First\n\
+        make sure that no node writes through another etcd that still has the head.\n\n\
         Example: runner journal adopt app")]
     Adopt(RoleArgs),
     /// Correct dates beyond the present, which a wrong clock has written

@@ -154,7 +154,7 @@ pub(super) fn why(role: &RoleInfo, view: &RenderContext) -> String {
             "No backups here: another node holds the lease; which one cannot be read.".to_owned()
         }
         StateReason::LeaseUnread => {
-            "No backups here: who holds the lease cannot be read. Unknown is not yes, so nothing starts until it can."
+            "No backups here: the holder of the lease cannot be read. Unknown is not yes, so nothing starts until it can."
                 .to_owned()
         }
         StateReason::ClockOff => {

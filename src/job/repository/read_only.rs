@@ -230,9 +230,9 @@ async fn view_before(journal: &Journal, mut until: Seq, error: &JournalError) ->
 
 /// The journal for reading only, without the identity of a writer.
 pub(crate) fn read_only_journal(repository: &Repository, env: &Env) -> Journal {
-    let nobody = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
+    let no_writer = WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() };
     let (store, keys) = (repository.store.clone(), repository.keys.clone());
-    let journal = Journal::new(store, keys, env.clone(), nobody, InstanceId([0; InstanceId::LEN]));
+    let journal = Journal::new(store, keys, env.clone(), no_writer, InstanceId([0; InstanceId::LEN]));
     journal.created(repository.format.created)
 }
 

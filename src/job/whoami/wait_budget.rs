@@ -82,11 +82,11 @@ mod tests {
     async fn the_derivation_takes_nothing_of_the_stores_time() {
         let mut patience = WaitBudget { store: LONG, key: LONG };
         let deriving = UnlockProgress::default();
-        let teller = UnlockProgress::clone(&deriving);
+        let progress = UnlockProgress::clone(&deriving);
         let task = Box::pin(async move {
-            teller.send_replace(Some(UnlockStep::Derive));
+            progress.send_replace(Some(UnlockStep::Derive));
             tokio::time::sleep(SHORT).await;
-            teller.send_replace(None);
+            progress.send_replace(None);
             7
         });
         assert_eq!(patience.wait(&Env::host(), &deriving, task).await, Ok(7));
