@@ -5,19 +5,22 @@
 //! the target. What is created appears under a temporary name and is renamed when it is complete, so that an
 //! interrupted restore leaves no half file under a real name.
 
+pub(crate) mod deferred_flags;
 pub(crate) mod error;
 pub(crate) mod existing;
 mod file;
 mod leftovers;
 mod meta;
+pub(crate) mod metadata_failures;
 mod node;
 mod owner;
 mod remove;
 mod resolver;
+mod target;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,31 +35,12 @@ use self::error::AttachPath;
 
 pub use self::error::{TargetError, WriteError, WriteErrorKind};
 pub use self::existing::ExistingObject;
+pub use self::target::RestoreTarget;
 pub use file::NewFile;
 pub use meta::{MetadataFailure, MetadataKind};
 pub use node::PlaceOutcome;
 pub use owner::OwnerResolver;
 pub use remove::RemovalReport;
-
-/// The directory that a tree is written below.
-#[derive(Debug)]
-pub struct RestoreTarget {
-    /// The path that the operator named, for messages.
-    path: PathBuf,
-    resolver: resolver::DirResolver,
-    /// The prefix of this process's temporary names. It is random, so another process cannot create such a name
-    /// beforehand.
-    temporary_prefix: String,
-    temporary_count: AtomicU64,
-    ids: OwnerResolver,
-    troubles: meta::MetadataFailures,
-    /// Files that get their flags at the end.
-    flagged: meta::DeferredFlags,
-    /// Held during the restore, so that no other restore takes its files for leftovers.
-    _lock: Option<OwnedFd>,
-    /// The wall-clock time since which no other restore is at work below the same target; `None` if one may be.
-    alone_since: Option<UnixNanos>,
-}
 
 impl RestoreTarget {
     /// Opens the target directory. With `create` it is made with its parents if it is missing; without, a missing

@@ -4,8 +4,6 @@
 //! without secrets. A source with unusable credentials ends the search: the next source would give credentials of
 //! another user.
 
-use std::error::Error;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,7 +18,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 
-use super::error::{LAYERS, error_chain};
+use super::error::{LAYERS, NoCredentialsFound, error_chain};
 use crate::config::StoreSettings;
 use crate::{env, file};
 
@@ -57,19 +55,6 @@ struct CredentialSource {
 impl CredentialSource {
     fn new(name: impl Into<String>, provider: impl ProvideCredentials + 'static) -> Self {
         Self { name: name.into(), provider: Box::new(provider) }
-    }
-}
-
-/// The result of the search.
-#[derive(Debug)]
-pub(super) struct NoCredentialsFound(Vec<(String, String)>);
-
-impl Error for NoCredentialsFound {}
-
-impl fmt::Display for NoCredentialsFound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let looked: Vec<String> = self.0.iter().map(|(place, found)| format!("{place}: {found}")).collect();
-        write!(f, "looked at {}", looked.join("; "))
     }
 }
 

@@ -3,13 +3,12 @@
 
 use std::error::Error;
 use std::fmt::Debug;
-use std::{io, iter};
+use std::{fmt, io, iter};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use super::credentials::NoCredentialsFound;
 use crate::store::response::{StoreResponse, WriteResponse};
 use crate::store::{PutOutcome, ReplaceOutcome, SizeLimit, StoreError, StoreErrorKind};
 use crate::text;
@@ -261,6 +260,19 @@ impl S3Failure {
             return WriteResponse::Refused(self.kind);
         }
         StoreResponse { status: self.status, code: self.code.as_deref(), has_no_body: self.is_bare }.write_response()
+    }
+}
+
+/// The result of a search for credentials that found none: each place, with what was there.
+#[derive(Debug)]
+pub(super) struct NoCredentialsFound(pub(super) Vec<(String, String)>);
+
+impl Error for NoCredentialsFound {}
+
+impl fmt::Display for NoCredentialsFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let looked: Vec<String> = self.0.iter().map(|(place, found)| format!("{place}: {found}")).collect();
+        write!(f, "looked at {}", looked.join("; "))
     }
 }
 

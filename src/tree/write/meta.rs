@@ -13,76 +13,13 @@ use rustix::io::Errno;
 use super::{AttachPath as _, ExistingObject, RestoreTarget, WriteError, WriteErrorKind};
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath, Xattr};
 use crate::tree::flags::{self, FileFlags};
+pub(super) use crate::tree::write::deferred_flags::DeferredFlags;
+use crate::tree::write::deferred_flags::{DeferredFlagFile, FLAGGED_MAX};
+pub(super) use crate::tree::write::metadata_failures::MetadataFailures;
+pub use crate::tree::write::metadata_failures::{MetadataFailure, MetadataKind};
 
 const SETUID: u16 = 0o4000;
 const SETGID: u16 = 0o2000;
-
-/// The kinds of metadata that may fail to be set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MetadataKind {
-    /// Owner or group. Set-ID bits are then left out, because they would lend rights of another user.
-    Owner,
-    /// Permissions.
-    Mode,
-    /// A POSIX ACL.
-    Acl,
-    /// A file capability.
-    Capability,
-    /// Another extended attribute.
-    Xattr,
-    /// The modification time.
-    Time,
-    /// A device file, which only root can make; it is missing.
-    Device,
-    /// A hard link that became a separate file.
-    Hardlink,
-    /// File flags: immutable, append only, no dump.
-    Flags,
-}
-
-/// One kind of metadata that could not be set, with the number of entries concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetadataFailure {
-    /// What could not be set.
-    pub kind: MetadataKind,
-    /// Number of entries concerned.
-    pub count: u64,
-    /// The first of these entries.
-    pub first: TreePath,
-    /// The system's error for the first entry.
-    pub error: String,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct MetadataFailures(Mutex<BTreeMap<MetadataKind, MetadataFailure>>);
-
-impl MetadataFailures {
-    fn note(&self, kind: MetadataKind, path: &TreePath, error: impl FnOnce() -> String) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(kind)
-            .or_insert_with(|| MetadataFailure { kind, count: 0, first: path.clone(), error: error() })
-            .count += 1;
-    }
-
-    pub(super) fn list(&self) -> Vec<MetadataFailure> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-}
-
-/// Files that get their flags at the end: afterwards they can no longer be renamed, linked or written.
-#[derive(Debug, Default)]
-pub(super) struct DeferredFlags(Mutex<Vec<DeferredFlagFile>>);
-
-#[derive(Debug)]
-struct DeferredFlagFile {
-    path: TreePath,
-    /// Device and inode number.
-    inode: (u64, u64),
-    wanted: FileFlags,
-}
-
-/// The most files whose flags may wait for the end.
-const FLAGGED_MAX: usize = 65_536;
 
 /// The path in `/proc` of an open file, for the calls that refuse a descriptor opened with `O_PATH`. The kernel
 /// resolves it to exactly that file, even if it is a symbolic link.
