@@ -27,7 +27,7 @@ use crate::job::node::context::NodeContext;
 use crate::job::node::deadline::deadline_passed;
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::open::Repository;
-use crate::journal::record::{BeginBody, EndBody, RecordBody};
+use crate::journal::body::{BeginBody, EndBody, RecordBody};
 use crate::journal::state::RoleHolder;
 use crate::role::lease::LeaseHolder;
 use crate::role::lease::keep_alive::LeaseKeepAlive;

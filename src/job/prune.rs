@@ -42,8 +42,9 @@ use crate::job::report::pruned::{KeepReason as Why, PruneReport, RetentionRule, 
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::open::Repository;
 use crate::job::repository::{disk_reserve, loss_notes};
-use crate::journal::record::{PruneBody, RecordBody};
-use crate::journal::state::{JournalView, Snapshot};
+use crate::journal::body::{PruneBody, RecordBody};
+use crate::journal::state::Snapshot;
+use crate::journal::view::JournalView;
 use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepositoryReadError;

@@ -24,7 +24,7 @@ use crate::job::repository::init::init;
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::Repository;
 use crate::job::repository::read_only::ReadOnlyRepository;
-use crate::journal::record::WriterNode;
+use crate::journal::body::WriterNode;
 use crate::repo::entry::TreePath;
 use crate::repo::keyslot::KeyWrapping;
 use crate::repo::object_keys;

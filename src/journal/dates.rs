@@ -4,9 +4,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::ids::Seq;
 use crate::journal::error::JournalError;
-use crate::journal::future_dates::{self, RecordDate};
-use crate::journal::log::Journal;
-use crate::journal::state::JournalView;
+use crate::journal::reader::Journal;
+use crate::journal::record_date::{self, RecordDate};
+use crate::journal::view::JournalView;
 use crate::store::LargeReadLock;
 
 /// Records fetched at once.
@@ -30,7 +30,7 @@ impl Journal {
                 Ok(None) => break,
                 Ok(Some(found)) => {
                     if let Some((record, _)) = found {
-                        future_dates::add_date(&mut dates, &record);
+                        record_date::add_date(&mut dates, &record);
                     }
                 }
                 Err(error @ JournalError::Store(_)) => return Err(error),

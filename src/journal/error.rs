@@ -1,11 +1,11 @@
 //! Why a journal cannot be read, or not be appended to.
 
-use crate::ids::{Digest, KeyGeneration, Seq};
-use crate::journal::etcd_head::EtcdHeadError;
-use crate::journal::head_state::HeadConflict;
+use crate::config::{ConfigLocation, JournalPlacement};
+use crate::ids::{ClusterId, Digest, KeyGeneration, RoleName, Seq};
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
-use crate::journal::state::{FoldError, JournalView, RoleHolder};
+use crate::journal::state::RoleHolder;
+use crate::journal::view::{FoldError, JournalView};
 use crate::store::StoreError;
 
 /// So much of a digest names a record to people, as the start of a snapshot's ID does.
@@ -196,5 +196,60 @@ pub enum AppendError {
         seq: Seq,
         /// The register's answer.
         error: RegisterError,
+    },
+}
+
+/// Why nothing is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeadConflict {
+    /// The register is empty.
+    #[error("etcd has no head of this journal")]
+    NoHead,
+    /// The store has records after the head.
+    #[error("etcd says that the newest record is {head}, and the store has record {store}")]
+    Behind {
+        /// The head; 0: a journal without records.
+        head: Seq,
+        /// The store's last one.
+        store: Seq,
+    },
+    /// The head does not go on from the store's last record, or is another one of its number.
+    #[error("record {0} in etcd is not the one that the store has, or does not continue it")]
+    Other(Seq),
+    /// The head is none.
+    #[error("what etcd has as the head of this journal {0}")]
+    Damaged(RecordError),
+    /// The head is in another cluster.
+    #[error("the journal belongs to the etcd cluster {own}, and cluster {found} answers")]
+    Cluster {
+        /// The journal's.
+        own: ClusterId,
+        /// Who answers.
+        found: ClusterId,
+    },
+}
+
+/// Why this process cannot write to where a journal is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EtcdHeadError {
+    /// The journal is in etcd, and none is configured.
+    #[error("the journal of role {role} is in etcd, and no etcd is configured")]
+    NoEtcd {
+        /// Which.
+        role: RoleName,
+    },
+    /// The config says otherwise.
+    #[error(
+        "{at}: store.journal: is {:?}, and the journal of role {role} is in {}: that was settled by init",
+        if *said == JournalPlacement::Etcd { "etcd" } else { "bucket" },
+        if *said == JournalPlacement::Etcd { "the store" } else { "etcd" }
+    )]
+    Disagrees {
+        /// Which.
+        role: RoleName,
+        /// What the config says.
+        said: JournalPlacement,
+        /// Where it says so.
+        at: ConfigLocation,
     },
 }

@@ -4,71 +4,27 @@
 //! means to append, puts the record into the store; and only then may anybody act on it or report it. Nothing else writes
 //! records into the store, so that what is there is the same journal, and all that a restore needs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{ConfigLocation, JournalPlacement};
-use crate::ids::{ClusterId, RoleName, Seq, Term};
-use crate::journal::head_state::{self, HeadConflict, HeadState};
-use crate::journal::log::{self, AppendError, Journal, JournalError, RESOLVE_LIMIT, RESOLVE_PAUSE, RecordDraft};
-use crate::journal::record::{Record, RecordBody, TakeoverBody, TakeoverReason};
-use crate::journal::register::{CasOutcome, Register, RegisterError, RegisterValue};
-use crate::journal::state::JournalView;
+use crate::ids::{Seq, Term};
+use crate::journal::body::{RecordBody, TakeoverBody, TakeoverReason};
+use crate::journal::draft::{RESOLVE_LIMIT, RESOLVE_PAUSE, RecordDraft, check_understood};
+use crate::journal::error::{AppendError, HeadConflict, JournalError};
+use crate::journal::head_state::{self, HeadState};
+use crate::journal::reader::Journal;
+use crate::journal::record::Record;
+use crate::journal::register::{CasOutcome, EtcdHead, RegisterError, RegisterValue};
+use crate::journal::view::JournalView;
 use crate::repo::object_keys;
 use crate::store::{PutOutcome, StoreError, StoreErrorKind, put_idempotent};
-
-/// The largest record. Etcd takes requests of 1.5 MiB, and a small record must always fit in one with the largest before it.
-const RECORD_BYTES_MAX: usize = 1 << 20;
-
-/// The most that a record and the one before it may have together.
-const SWAP_BYTES_MAX: usize = RECORD_BYTES_MAX + (1 << 18);
 
 /// How long somebody who found a record missing in the store tries to put it there. Whoever appended it is at it as well.
 const MIRROR_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often a journal is adopted anew while its register changes.
 const ADOPT_ATTEMPTS: u32 = 16;
-
-/// Where the head is.
-#[derive(Debug, Clone)]
-pub struct EtcdHead {
-    /// The register that has it.
-    pub register: Arc<dyn Register>,
-    /// The cluster that the repository was made with.
-    pub cluster: ClusterId,
-}
-
-/// Whether a register takes a record of so many bytes after one of so many.
-pub(super) fn fits_register(before: usize, bytes: usize) -> bool {
-    bytes <= RECORD_BYTES_MAX && before + bytes <= SWAP_BYTES_MAX
-}
-
-/// Why this process cannot write to where a journal is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EtcdHeadError {
-    /// The journal is in etcd, and none is configured.
-    #[error("the journal of role {role} is in etcd, and no etcd is configured")]
-    NoEtcd {
-        /// Which.
-        role: RoleName,
-    },
-    /// The config says otherwise.
-    #[error(
-        "{at}: store.journal: is {:?}, and the journal of role {role} is in {}: that was settled by init",
-        if *said == JournalPlacement::Etcd { "etcd" } else { "bucket" },
-        if *said == JournalPlacement::Etcd { "the store" } else { "etcd" }
-    )]
-    Disagrees {
-        /// Which.
-        role: RoleName,
-        /// What the config says.
-        said: JournalPlacement,
-        /// Where it says so.
-        at: ConfigLocation,
-    },
-}
 
 /// What adopting a journal came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,7 +198,7 @@ impl Journal {
 
     /// Whether the register, if the head is in one, has the head of this view.
     pub(super) async fn is_head_in_store(&self, view: &JournalView) -> Result<bool, JournalError> {
-        let Some(seat) = self.seat() else { return Ok(true) };
+        let Some(seat) = self.etcd_head.as_ref() else { return Ok(true) };
         let reading = seat.register.read().await?;
         let clusters = (reading.cluster, seat.cluster);
         let standing = head_state::judge_head(view, reading.value.as_deref(), clusters, &self.keys)?;
@@ -251,7 +207,7 @@ impl Journal {
 
     /// What is wrong with the head, for somebody who only looks and has read `view`. `None`: nothing that a look shows.
     pub async fn check_head(&self, view: &JournalView) -> Result<Option<HeadConflict>, RegisterError> {
-        let Some(seat) = self.seat() else { return Ok(None) };
+        let Some(seat) = self.etcd_head.as_ref() else { return Ok(None) };
         let reading = seat.register.read().await?;
         let clusters = (reading.cluster, seat.cluster);
         Ok(match head_state::judge_head(view, reading.value.as_deref(), clusters, &self.keys) {
@@ -267,7 +223,7 @@ impl Journal {
     /// # Errors
     /// The store lost records, or head or store cannot be read or written.
     pub async fn adopt(&self, known: Option<&JournalView>) -> Result<AdoptOutcome, AppendError> {
-        let seat = self.seat().expect("only a journal in a register is adopted");
+        let seat = self.etcd_head.as_ref().expect("only a journal in a register is adopted");
         let mut ours: Option<(Bytes, HeadConflict)> = None;
         let mut refused: Option<(Option<Bytes>, RegisterError)> = None;
         let mut why = "its head changes all the time".to_owned();
@@ -289,7 +245,7 @@ impl Journal {
             {
                 return Err(AppendError::Register { seq: last, error });
             }
-            log::check_understood(&view)?;
+            check_understood(&view)?;
             let takeover = TakeoverBody { cluster: Some(reading.cluster), ..TakeoverBody::new(TakeoverReason::Adopt) };
             let term = Term(view.term().0 + 1);
             let before = reading.value.clone().unwrap_or_default();

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
 use crate::clock_doubt::ClockDoubt;
 use crate::ids::{NodeId, Seq};
-use crate::journal::record::{Record, RecordBody, WriterNode};
-use crate::journal::state::{JournalState, JournalView};
+use crate::journal::body::WriterNode;
+use crate::journal::state::JournalState;
+use crate::journal::view::JournalView;
 use crate::role::clock_tolerance::{self, is_in_future};
 
 /// What is dated beyond the present.
@@ -38,34 +38,6 @@ pub enum WrongClock {
     LikelyReader,
     /// One of the two; nothing tells which.
     Unclear,
-}
-
-/// How many dates of records are kept. Each of them is later than those of all records after it.
-const DATES_KEPT: usize = 16;
-
-/// When a record was written, or the slot that it is for if that is later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordDate {
-    /// Its number.
-    pub seq: Seq,
-    /// Who wrote it.
-    pub node: WriterNode,
-    /// When.
-    pub latest: Timestamp,
-}
-
-/// Adds the date of the next record; those that are not later say no more than it does.
-pub fn add_date(dates: &mut Vec<RecordDate>, record: &Record) {
-    let next = RecordDate { seq: record.seq, node: record.node.clone(), latest: record.latest_date() };
-    if matches!(record.body, RecordBody::Amend(_)) {
-        dates.retain(|before| !is_in_future(before.latest, next.latest));
-    }
-    while dates.last().is_some_and(|before| before.latest <= next.latest) {
-        dates.pop();
-    }
-    // The one that is the least ahead.
-    dates.truncate(DATES_KEPT - 1);
-    dates.push(next);
 }
 
 /// One dated thing of a view.
@@ -251,8 +223,9 @@ fn slots_without_record(state: &JournalState, now: Timestamp) -> Vec<Timestamp> 
 mod tests {
     use super::*;
     use crate::ids::{Digest, PackId};
-    use crate::journal::record::{AmendBody, BeginBody, EndBody, PauseBody, PruneBody};
-    use crate::journal::state::tests::{empty, next, takeover};
+    use crate::journal::body::{AmendBody, BeginBody, EndBody, PauseBody, PruneBody, RecordBody};
+    use crate::journal::record_date::{DATES_KEPT, RecordDate};
+    use crate::journal::view::tests::{empty, next, takeover};
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)

@@ -5,40 +5,10 @@
 //! nobody writes until a person has said which of them is to go on.
 
 use crate::ids::{ClusterId, Seq};
-use crate::journal::log::JournalError;
+use crate::journal::error::{HeadConflict, JournalError};
 use crate::journal::record::{self, Record, RecordError};
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::repo::crypto::DerivedKeys;
-
-/// Why nothing is written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HeadConflict {
-    /// The register is empty.
-    #[error("etcd has no head of this journal")]
-    NoHead,
-    /// The store has records after the head.
-    #[error("etcd says that the newest record is {head}, and the store has record {store}")]
-    Behind {
-        /// The head; 0: a journal without records.
-        head: Seq,
-        /// The store's last one.
-        store: Seq,
-    },
-    /// The head does not go on from the store's last record, or is another one of its number.
-    #[error("record {0} in etcd is not the one that the store has, or does not continue it")]
-    Other(Seq),
-    /// The head is none.
-    #[error("what etcd has as the head of this journal {0}")]
-    Damaged(RecordError),
-    /// The head is in another cluster.
-    #[error("the journal belongs to the etcd cluster {own}, and cluster {found} answers")]
-    Cluster {
-        /// The journal's.
-        own: ClusterId,
-        /// Who answers.
-        found: ClusterId,
-    },
-}
 
 /// How head and store stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,8 +72,8 @@ fn compare_head(view: &JournalView, head: Option<&[u8]>, keys: &DerivedKeys) -> 
 mod tests {
     use super::*;
     use crate::ids::RepoId;
-    use crate::journal::record::{RecordBody, TakeoverBody, TakeoverReason};
-    use crate::journal::state::tests::{empty, next, takeover};
+    use crate::journal::body::{RecordBody, TakeoverBody, TakeoverReason};
+    use crate::journal::view::tests::{empty, next, takeover};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 

@@ -73,3 +73,23 @@ pub trait RegisterService: Debug + Send + Sync {
 pub fn head_name(repo: RepoId) -> String {
     format!("{repo}/head")
 }
+
+/// Where the head is.
+#[derive(Debug, Clone)]
+pub struct EtcdHead {
+    /// The register that has it.
+    pub register: Arc<dyn Register>,
+    /// The cluster that the repository was made with.
+    pub cluster: ClusterId,
+}
+
+/// The largest record. Etcd takes requests of 1.5 MiB, and a small record must always fit in one with the largest before it.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// The most that a record and the one before it may have together.
+const SWAP_BYTES_MAX: usize = RECORD_BYTES_MAX + (1 << 18);
+
+/// Whether a register takes a record of so many bytes after one of so many.
+pub(super) fn fits_register(before: usize, bytes: usize) -> bool {
+    bytes <= RECORD_BYTES_MAX && before + bytes <= SWAP_BYTES_MAX
+}

@@ -11,13 +11,17 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::ids::{Digest, RepoId, RoleName, Seq};
-use crate::journal::error::JournalError;
-use crate::journal::log::{self, AppendError, Journal};
-use crate::journal::record::{self, Record, RecordBody, RecordError, TakeoverBody, TakeoverReason};
+use crate::journal::body::{RecordBody, TakeoverBody, TakeoverReason};
+use crate::journal::draft::check_understood;
+use crate::journal::emptied;
+use crate::journal::error::{AppendError, JournalError};
+use crate::journal::reader::Journal;
+use crate::journal::record::{self, Record, RecordError};
 use crate::journal::rotation::RotationState;
 use crate::journal::salvage::{JournalSalvager, LostRecord, SalvagedJournal};
-use crate::journal::state::{JournalState, JournalView};
-use crate::journal::{emptied, void_numbers};
+use crate::journal::state::JournalState;
+use crate::journal::view::JournalView;
+use crate::journal::void_numbers::{self, VOID_MAX};
 use crate::repo::{mac_line, object_keys};
 use crate::role::permit::{Candidacy, Permit};
 use crate::store::{
@@ -27,9 +31,6 @@ use crate::store::{
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
-
-/// The most records that one repair calls lost. A store that lost more is another one, or an old copy.
-pub const VOID_MAX: usize = 1024;
 
 /// The most copies of rotations that are looked for: as many as there can be generations.
 const COPIES_MAX: usize = 64;
@@ -373,7 +374,7 @@ impl Journal {
     /// # Errors
     /// The store, or it cannot be told whether a number is occupied.
     pub async fn fill_void_numbers(&self, mended: &SalvagedJournal) -> Result<bool, AppendError> {
-        log::check_understood(&mended.view)?;
+        check_understood(&mended.view)?;
         for lost in &mended.lost_records {
             if !self.fill_void_number(lost).await? {
                 return Ok(false);
@@ -400,7 +401,7 @@ impl Journal {
             let seq = mended.view.head.as_ref().map_or(Seq(0), |head| head.seq);
             view.state.rotated = Some(RotationState { generation: self.keys.generation(), seq });
         }
-        log::check_understood(&view)?;
+        check_understood(&view)?;
         let void = mended.lost_records.iter().map(|lost| lost.seq).collect();
         let takeover =
             TakeoverBody { forced, void, lost: mended.lost_tail, ..TakeoverBody::new(TakeoverReason::Repair) };

@@ -6,22 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Seq, Term};
-use crate::journal::record::Record;
-use crate::journal::state::JournalState;
+use crate::journal::body::LostTail;
 
 /// How many repairs a state remembers, the newest.
 const REPAIRS_KEPT: usize = 16;
-
-/// The end of a journal that a store lost, as a node remembers it. Its numbers are used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LostTail {
-    /// The first number that is lost.
-    pub from: Seq,
-    /// The last.
-    pub to: Seq,
-    /// The digest of the record that had the last.
-    pub digest: Digest,
-}
 
 /// What a repair said of the records before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,12 +27,6 @@ pub struct RepairEntry {
 }
 
 impl RepairEntry {
-    /// What this record says, if it is a repair.
-    pub(super) fn from_record(record: &Record) -> Option<Self> {
-        let repair = record.body.as_repair()?;
-        Some(Self { seq: record.seq, term: record.term, void: repair.void.clone(), lost: repair.lost })
-    }
-
     /// Whether it says to somebody whose newest record, of term `seen`, had this number and digest, that this record is lost.
     pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
         let at_end = |lost: LostTail| (lost.from..=lost.to).contains(&seq) && (seq < lost.to || digest == lost.digest);
@@ -110,12 +92,12 @@ impl RepairHistory {
     }
 
     /// Adds what a state remembers, as far as it is older; whether older ones than those may have been.
-    pub(super) fn add_remembered(&mut self, state: &JournalState) -> bool {
+    pub(super) fn add_remembered(&mut self, remembered: &[RepairEntry]) -> bool {
         let mut added = 0;
-        for repair in state.repaired.iter().rev() {
+        for repair in remembered.iter().rev() {
             added += usize::from(self.add_older(repair.clone()));
         }
-        added > 0 && state.repaired.len() >= REPAIRS_KEPT
+        added > 0 && remembered.len() >= REPAIRS_KEPT
     }
 }
 

@@ -48,9 +48,10 @@ fn field(proof: &Mac) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::{Record, RecordBody, RecordError, digest};
-    use crate::journal::state::tests::{empty, next, snapshot, takeover};
-    use crate::journal::state::{FoldError, JournalView};
+    use crate::journal::body::RecordBody;
+    use crate::journal::record::{Record, RecordError, digest};
+    use crate::journal::view::tests::{empty, next, snapshot, takeover};
+    use crate::journal::view::{FoldError, JournalView};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::{keys, rotated};
 
@@ -113,7 +114,7 @@ mod tests {
         let early = Record { generation: KeyGeneration(1), ..next(&before, 2, takeover()) };
         assert_eq!(before.clone().apply(&early, digest(&early.encode(&new))), wrong(1, 0));
         // A repair brings its own state, and never an older generation.
-        use crate::journal::record::{TakeoverBody, TakeoverReason};
+        use crate::journal::body::{TakeoverBody, TakeoverReason};
         let repair = Record {
             body: RecordBody::Takeover(TakeoverBody::new(TakeoverReason::Repair)),
             state: Some(before.state.clone()),

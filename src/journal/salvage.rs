@@ -14,10 +14,12 @@ use std::collections::{BTreeSet, HashSet};
 use jiff::Timestamp;
 
 use crate::ids::{Digest, IndexId, KeyGeneration, NodeId, RepoId, RoleName, Seq, Term};
-use crate::journal::record::{Record, RecordBody, TakeoverReason, WriterNode};
-use crate::journal::repair_history::{LostTail, RepairEntry, RepairHistory};
+use crate::journal::body::{LostTail, RecordBody, TakeoverReason, WriterNode};
+use crate::journal::record::Record;
+use crate::journal::repair_history::{RepairEntry, RepairHistory};
 use crate::journal::rotation::RotationState;
-use crate::journal::state::{CondemnedObjects, FoldError, JournalHead, JournalView, RoleHolder, Snapshot};
+use crate::journal::state::{CondemnedObjects, RoleHolder, Snapshot};
+use crate::journal::view::{FoldError, JournalHead, JournalView};
 
 /// A record that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

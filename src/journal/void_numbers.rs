@@ -8,14 +8,16 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::ids::{KeyGeneration, Seq};
-use crate::journal::log::Journal;
-use crate::journal::record::{Record, RecordBody};
-use crate::journal::repair::VOID_MAX;
-use crate::journal::repair_history::{RepairEntry, RepairHistory};
-use crate::journal::state::JournalView;
+use crate::journal::body::RecordBody;
+use crate::journal::record::Record;
+use crate::journal::repair_history::RepairHistory;
+use crate::journal::view::JournalView;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::object_keys;
 use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_with_large_read_lock};
+
+/// The most records that one repair calls lost. A store that lost more is another one, or an old copy.
+pub const VOID_MAX: usize = 1024;
 
 /// Records fetched at once.
 const READ_AHEAD: usize = 8;
@@ -87,11 +89,11 @@ pub(crate) async fn repairs_to(
         }
         let Some(record) = record.filter(|record| is_of_generation(record, now)) else { continue };
         now = record.generation;
-        if let Some(repair) = RepairEntry::from_record(&record) {
+        if let Some(repair) = record.repair_entry() {
             repairs.add_older(repair);
         }
         if let Some(state) = &record.state {
-            let more = repairs.add_remembered(state);
+            let more = repairs.add_remembered(&state.repaired);
             drop(records);
             complete_history(store, keys, &mut repairs, more).await?;
             return Ok((repairs, fetched));
@@ -116,49 +118,57 @@ async fn complete_history(
     while let Some(oldest) = repairs.oldest().filter(|_| more) {
         let (record, _) = get_usable(store, keys, oldest, &LargeReadLock::default()).await?;
         let state = record.filter(|record| record.body.as_repair().is_some()).and_then(|record| record.state);
-        more = state.is_some_and(|state| repairs.add_remembered(&state));
+        more = state.is_some_and(|state| repairs.add_remembered(&state.repaired));
     }
     Ok(())
 }
 
-impl Journal {
-    /// All repairs of the journal that `view` shows. Without a request while there were few.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn repairs(&self, view: &JournalView) -> Result<RepairHistory, StoreError> {
-        let mut repairs = RepairHistory::default();
-        let more = repairs.add_remembered(&view.state);
-        complete_history(self.store.as_ref(), &self.keys, &mut repairs, more).await?;
-        Ok(repairs)
-    }
+/// All repairs of the journal that `view` shows. Without a request while there were few.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn repairs_of(
+    store: &dyn Store,
+    keys: &DerivedKeys,
+    view: &JournalView,
+) -> Result<RepairHistory, StoreError> {
+    let mut repairs = RepairHistory::default();
+    let more = repairs.add_remembered(&view.state.repaired);
+    complete_history(store, keys, &mut repairs, more).await?;
+    Ok(repairs)
+}
 
-    /// Whether a repair that is not far beyond this number called it void.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub(super) async fn is_void_below(&self, seq: Seq, head: Seq) -> Result<bool, StoreError> {
-        if head.0.saturating_sub(seq.0) > SEARCH_MAX {
-            return Ok(false);
-        }
-        let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, seq, head).await?;
-        Ok(repairs.is_void(seq))
+/// Whether a repair that is not far beyond this number called it void.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn is_void_below(
+    store: &dyn Store,
+    keys: &DerivedKeys,
+    seq: Seq,
+    head: Seq,
+) -> Result<bool, StoreError> {
+    if head.0.saturating_sub(seq.0) > SEARCH_MAX {
+        return Ok(false);
     }
+    let (repairs, _) = repairs_to(store, keys, seq, head).await?;
+    Ok(repairs.is_void(seq))
+}
 
-    /// The repair at which a reader goes on that cannot use record `unusable`, and the view before it.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub(super) async fn view_at_next_repair(
-        &self,
-        unusable: Seq,
-        head: Seq,
-    ) -> Result<Option<JournalView>, StoreError> {
-        let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, unusable, head).await?;
-        let Some(seq) = repairs.resume_point(unusable) else { return Ok(None) };
-        let (record, _) = get_usable(self.store.as_ref(), &self.keys, seq, &LargeReadLock::default()).await?;
-        Ok(record.filter(|record| record.body.as_repair().is_some()).as_ref().and_then(JournalView::before_checkpoint))
-    }
+/// The repair at which a reader continues that cannot use record `unusable`, and the view before it.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn view_at_next_repair(
+    store: &dyn Store,
+    keys: &DerivedKeys,
+    unusable: Seq,
+    head: Seq,
+) -> Result<Option<JournalView>, StoreError> {
+    let (repairs, _) = repairs_to(store, keys, unusable, head).await?;
+    let Some(seq) = repairs.resume_point(unusable) else { return Ok(None) };
+    let (record, _) = get_usable(store, keys, seq, &LargeReadLock::default()).await?;
+    Ok(record.filter(|record| record.body.as_repair().is_some()).as_ref().and_then(JournalView::before_checkpoint))
 }
 
 #[cfg(test)]

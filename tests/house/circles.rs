@@ -26,7 +26,6 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["daemon.rs", "daemon/role_task.rs", "daemon/state_dir.rs"], "a file and its parts"),
     (&["http.rs", "http/trust.rs"], "a file and its parts"),
-    (&["journal/"], "its files are being parted"),
     (&["process.rs", "process/program.rs"], "a file and its parts"),
     (&["repo/loss.rs", "repo/reader.rs"], "an error names losses, and the reader notes them"),
     (&["role/controller.rs", "role/controller/event.rs", "role/controller/read_interval.rs"], "a file and its parts"),

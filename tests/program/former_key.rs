@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use runner::ids::Seq;
-use runner::journal::record::{Record, RecordBody};
+use runner::journal::body::RecordBody;
+use runner::journal::record::Record;
 use runner::repo::crypto::{Cipher, DerivedKeys};
 use runner::repo::keyslot::SlotSecret;
 use serde_json::Value;

@@ -25,7 +25,7 @@ use runner::job::node::context::{InlineContent, NodeContext, NodeInputs};
 pub(crate) use runner::job::prune::error::PruneError;
 use runner::job::report::pruned::PruneReport;
 use runner::job::report::{RoleReport, RunOutcome};
-use runner::journal::log::AppendError;
+use runner::journal::error::AppendError;
 use runner::repo::entry::TreePath;
 use runner::role::controller::RoleStatus;
 use runner::role::permit::Permit;

@@ -2,9 +2,7 @@
 
 use super::{ErrorPolicy, PLAIN, failed, store};
 use crate::cli::exit::ExitKind;
-use crate::journal::error::{AppendError, JournalError, RecordReplacement};
-use crate::journal::etcd_head::EtcdHeadError;
-use crate::journal::head_state::HeadConflict;
+use crate::journal::error::{AppendError, EtcdHeadError, HeadConflict, JournalError, RecordReplacement};
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
 

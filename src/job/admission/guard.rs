@@ -21,7 +21,7 @@ use crate::job::node::{presence, stall};
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::known_repository::{self, RepositoryLocation};
 use crate::job::repository::open::Repository;
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::repo::object_keys;
 use crate::role::election::{
     self, ElectionInputs, ElectionOutcome, ElectionState, Eligibility, LeaseView, RetakeReason, StandbyReason,

@@ -26,7 +26,7 @@ use crate::job::node::context::NodeContext;
 use crate::job::node::deadline::deadline_passed;
 use crate::job::node::progress::JobProgress;
 use crate::job::node::stall::{RunActivity, check_interval};
-use crate::journal::log::AppendError;
+use crate::journal::error::AppendError;
 use crate::process::{self, CommandBuilder, ProcessExit, log_lines};
 use crate::role::permit::{Deadline, safety_margin};
 

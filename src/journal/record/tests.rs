@@ -8,9 +8,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ids::{KeyId, Mac};
+use crate::ids::{ChunkId, ClusterId, IndexId, KeyId, Mac, NodeId, PackId, SourceMark};
+use crate::journal::body::{
+    AmendBody, BeginBody, ChangeCounts, CloneBody, EndBody, LostTail, PauseBody, PruneBody, RunCost, SnapshotBody,
+    SweepBody, TakeoverBody, TakeoverReason,
+};
 use crate::journal::repair_history::RepairEntry;
-use crate::journal::rotation::RotationState;
+use crate::journal::rotation::{RotateBody, RotationState};
 use crate::journal::state::{CommandEnd, CondemnedObjects, JournalPause, RoleHolder, Snapshot};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::{KeyGeneration, KeyId, Mac, Term};
-use crate::journal::record::RecordBody;
+use crate::journal::body::RecordBody;
 use crate::journal::rotation::RotateBody;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::crypto::tests::rotated;

@@ -1,8 +1,14 @@
 mod story;
 
+use std::collections::VecDeque;
+
 use super::*;
-use crate::ids::{NodeId, ScheduleId};
-use crate::journal::record::{self, BeginBody, CloneBody, EndBody, PauseBody, RecordError, SnapshotBody, TakeoverBody};
+use crate::ids::{ChunkId, InstanceId, NodeId, ScheduleId, SourceMark};
+use crate::journal::body::{
+    AmendBody, BeginBody, ChangeCounts, CloneBody, EndBody, PauseBody, RunCost, SnapshotBody, TakeoverBody,
+};
+use crate::journal::record::{self, RecordError};
+use crate::journal::state::{CommandEnd, PAST_SLOTS_KEPT};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 
@@ -382,7 +388,7 @@ fn a_state_of_an_older_version_is_gone_on_from_by_all_alike() {
 }
 
 fn amend(view: &mut JournalView, at: Timestamp) {
-    let mut record = next(view, 2, RecordBody::Amend(record::AmendBody {}));
+    let mut record = next(view, 2, RecordBody::Amend(AmendBody {}));
     (record.term, record.takeover, record.time) = (view.term(), None, at);
     push(view, &record).unwrap();
 }

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::journal::record::{EndBody, PauseBody, SweepBody};
+use crate::ids::{InstanceId, PackId};
+use crate::journal::body::{EndBody, PauseBody, SweepBody};
+use crate::journal::state::PAST_SLOTS_KEPT;
 
 /// One act of a story. Numbers pick among what there is.
 #[derive(Debug, Clone)]

@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::*;
-use crate::env::Clock;
-use crate::ids::NodeId;
+use crate::env::{Clock, Env};
+use crate::ids::{InstanceId, NodeId};
+use crate::journal::body::WriterNode;
+use crate::journal::error::RecordReplacement;
+use crate::journal::record::RecordError;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::role::permit::LeaseGrant;
@@ -20,6 +24,7 @@ use crate::store::dir::file_system::{FileSystem, HostFileSystem, WritableFile};
 use crate::store::dir::open_dir::{FileAt, OpenDir};
 use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;
+use crate::store::{LIST_PAGE_MAX, SizeLimit, Store};
 
 fn journal(store: Arc<dyn Store>, env: &Env) -> Journal {
     let node = WriterNode { id: NodeId([1; 16]), name: "east".to_owned() };

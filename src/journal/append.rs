@@ -1,0 +1,219 @@
+//! Appending to a journal.
+//!
+//! The invariant: a record is created at exactly the number after the head that its writer had read, by a conditional put that is never
+//! retried blindly. A writer that loses reads what is there and decides again. A writer without an answer puts the same bytes until the
+//! number is occupied, and never calls that a failure. Where the store ignores conditions, etcd decides instead:
+//! [`crate::journal::etcd_head`].
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::ids::{Seq, Term};
+use crate::journal::body::{AmendBody, CloneBody, PauseBody, RecordBody, TakeoverBody, TakeoverReason};
+use crate::journal::draft::{RESOLVE_LIMIT, RESOLVE_PAUSE, RecordDraft, check_understood};
+use crate::journal::error::{AppendError, JournalError};
+use crate::journal::reader::Journal;
+use crate::journal::record;
+use crate::journal::view::JournalView;
+use crate::repo::object_keys;
+use crate::role::permit::{Candidacy, Deadline, Permit};
+use crate::store::PutOutcome;
+
+/// What may be appended without a permit: what operators do, and what a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnfencedAction {
+    /// Nobody runs the role.
+    Pause(PauseBody),
+    /// That is over.
+    Resume,
+    /// This node exists twice.
+    Clone(CloneBody),
+    /// What is dated beyond now was dated by a wrong clock.
+    Amend,
+}
+
+impl Journal {
+    /// Appends a takeover, so that no older permit can append any more, and returns the permit that it gives. A candidacy that
+    /// is over by then is refused: whoever got the lease after it has the role.
+    pub async fn take_over(
+        &self,
+        view: &JournalView,
+        candidacy: &Candidacy,
+        why: TakeoverReason,
+    ) -> Result<(Permit, JournalView), AppendError> {
+        self.take_over_as(view, candidacy, TakeoverBody::new(why)).await
+    }
+
+    /// The same with more to say of it.
+    pub async fn take_over_as(
+        &self,
+        view: &JournalView,
+        candidacy: &Candidacy,
+        takeover: TakeoverBody,
+    ) -> Result<(Permit, JournalView), AppendError> {
+        let term = Term(view.term().0 + 1);
+        #[cfg(feature = "planted")]
+        let again = view.state.holder.as_ref().is_some_and(|holder| holder.node == self.node);
+        #[cfg(feature = "planted")]
+        let again = again && crate::planted::is(crate::planted::PlantedBug::TermStartsAgain);
+        #[cfg(feature = "planted")]
+        let term = if again { Term(1) } else { term };
+        let before = view.state.holder.as_ref().map(|h| h.takeover);
+        let draft = RecordDraft { term, takeover: None, body: RecordBody::Takeover(takeover), slot: None };
+        let view = match self.append_draft(view, draft, Some(candidacy.deadline())).await {
+            // Another node was faster: it has the role now.
+            Err(AppendError::Moved(now)) => match now.state.holder.clone().filter(|h| Some(h.takeover) != before) {
+                Some(holder) => return Err(AppendError::Fenced(Box::new(holder))),
+                None => return Err(AppendError::Moved(now)),
+            },
+            result => result?,
+        };
+        let digest = view.head.as_ref().expect("a record was just appended").digest;
+        Ok((candidacy.permit(term, digest), view))
+    }
+
+    /// Appends a record under a permit.
+    pub async fn append(
+        &self,
+        permit: &Permit,
+        view: &JournalView,
+        body: RecordBody,
+        slot: Option<Timestamp>,
+    ) -> Result<JournalView, AppendError> {
+        check_fence(permit, view)?;
+        let draft = RecordDraft { term: permit.term(), takeover: Some(permit.takeover()), body, slot };
+        match self.append_draft(view, draft, Some(permit.deadline())).await {
+            Err(AppendError::Moved(now)) => {
+                check_fence(permit, &now)?;
+                Err(AppendError::Moved(now))
+            }
+            other => other,
+        }
+    }
+
+    /// Appends what needs no permit and changes no term.
+    pub async fn append_unfenced(&self, view: &JournalView, act: UnfencedAction) -> Result<JournalView, AppendError> {
+        let body = match act {
+            UnfencedAction::Pause(body) => RecordBody::Pause(body),
+            UnfencedAction::Resume => RecordBody::Resume,
+            UnfencedAction::Clone(body) => RecordBody::Clone(body),
+            UnfencedAction::Amend => RecordBody::Amend(AmendBody {}),
+        };
+        self.append_draft(view, RecordDraft { term: view.term(), takeover: None, body, slot: None }, None).await
+    }
+
+    /// Creates the record after `view`'s head, unless `deadline` has passed when all is ready.
+    async fn append_draft(
+        &self,
+        view: &JournalView,
+        draft: RecordDraft,
+        deadline: Option<&Deadline>,
+    ) -> Result<JournalView, AppendError> {
+        check_understood(view)?;
+        // The last record is looked at once more: a store that was rolled back would accept the same number twice.
+        let before = match &view.head {
+            Some(head) => self.read_known_head(head).await?,
+            None => Bytes::new(),
+        };
+        // How the record is dated rests on it, and whether the date is doubted.
+        self.store.measure_clock_offset().await;
+        let (record, object) = self.compose(view, &before, draft)?;
+        let seq = record.seq;
+        // Before it is written: what does not follow is no failure to tell afterwards.
+        let mut after = view.clone();
+        let folded = after
+            .apply(&record, record::digest(&object))
+            .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }));
+        // Folding first would hide that nothing was compared.
+        #[cfg(feature = "planted")]
+        let (folded, late) = match folded {
+            Err(error) if crate::planted::is(crate::planted::PlantedBug::CommitWithoutCompare) => (Ok(()), Err(error)),
+            folded => (folded, Ok(())),
+        };
+        folded?;
+        if deadline.is_some_and(|deadline| deadline.passed(self.env.clock.moment())) {
+            return Err(AppendError::Expired);
+        }
+        let ours = match &self.etcd_head {
+            Some(seat) => self.cas_until_known(seat, seq, &before, &object).await?,
+            None => self.put_until_known(seq, &object).await?,
+        };
+        if !ours {
+            return Err(AppendError::Moved(Box::new(match self.read(Some(view)).await {
+                // What is left of a journal is less than it was: what was appended to the whole need not follow from it.
+                Err(error) if record.body.as_repair().is_some() && error.unusable_record().is_some() => view.clone(),
+                read => read?,
+            })));
+        }
+        #[cfg(feature = "planted")]
+        late?;
+        Ok(after)
+    }
+
+    /// Puts the object until its number is occupied, for good. True: by our bytes. False: by others.
+    async fn put_until_known(&self, seq: Seq, object: &Bytes) -> Result<bool, AppendError> {
+        let key = object_keys::record(self.keys.role(), seq);
+        let started = self.env.clock.boottime();
+        let (mut pause, mut doubt, mut seen) = (RESOLVE_PAUSE.0, false, false);
+        loop {
+            let put = self.store.put_if_absent(&key, object.clone()).await;
+            let (answered, mut why) = match put {
+                Ok(PutOutcome::Created) => return Ok(true),
+                Ok(PutOutcome::Exists) => {
+                    (true, "the number is occupied, and what stands there cannot be read".to_owned())
+                }
+                Ok(PutOutcome::Unknown { why }) => (false, why),
+                // A definite refusal tells nothing about an earlier put of ours that may be in flight.
+                Err(error) if !doubt => return Err(AppendError::Store { seq, error }),
+                Err(error) => (false, error.to_string()),
+            };
+            doubt = true;
+            match self.read_object(seq).await {
+                Ok(Some(there)) if there != *object => return Ok(false),
+                Err(error) if error.is_not_an_object() => return Ok(false),
+                // Whole bytes: our own lost success is a success.
+                Ok(Some(_)) if answered => return Ok(true),
+                // They may be seen and not yet durable. A put that finds them there says so; one is sent whatever time it is.
+                Ok(Some(_)) if !seen => {
+                    seen = true;
+                    continue;
+                }
+                Ok(Some(_)) => {}
+                #[cfg(feature = "planted")]
+                Ok(None) if crate::planted::is(crate::planted::PlantedBug::UnknownIsFailure) => {
+                    use crate::store::StoreError;
+                    use crate::store::StoreErrorKind::Unreachable;
+                    let error = StoreError::new(Unreachable, "planted", Some(&key), why);
+                    return Err(AppendError::Store { seq, error });
+                }
+                #[cfg(feature = "planted")]
+                Ok(None) if crate::planted::is(crate::planted::PlantedBug::UnknownIsCleanedUp) => {
+                    return Err(AppendError::Unknown { seq, why });
+                }
+                Ok(None) => {}
+                Err(error) => why = error.to_string(),
+            }
+            if self.env.clock.boottime().saturating_sub(started) >= RESOLVE_LIMIT {
+                return Err(AppendError::Unknown { seq, why });
+            }
+            self.env.sleep(pause).await;
+            pause = (pause * 2).min(RESOLVE_PAUSE.1);
+        }
+    }
+}
+
+/// Whether the newest takeover is still the permit's own.
+fn check_fence(permit: &Permit, view: &JournalView) -> Result<(), AppendError> {
+    #[cfg(feature = "planted")]
+    if crate::planted::is(crate::planted::PlantedBug::CommitWithoutCompare) {
+        return Ok(());
+    }
+    match &view.state.holder {
+        Some(holder) if holder.takeover == permit.takeover() => Ok(()),
+        Some(holder) => Err(AppendError::Fenced(Box::new(holder.clone()))),
+        None => unreachable!("a permit comes from a takeover record, and views only grow"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
