@@ -16,6 +16,7 @@
 //! - [`head_search`] (pure): where a journal ends. [`head_state`] (pure): whether etcd and the store agree on that.
 //! - [`void_numbers`]: the numbers that repairs made void. `emptied`: a journal whose records are all lost.
 //! - [`reader`]: [`reader::Journal`], and what the store has of it. [`dates`]: the dates of all its records.
+//! - [`permit`]: proof of a takeover, which only the journal makes.
 //! - [`draft`]: a record before it is sent.
 //! - [`etcd_head`]: a journal whose head is in a register.
 //! - [`current_view`]: reading up to the head, wherever that is.
@@ -33,6 +34,7 @@ pub mod etcd_head;
 pub mod future_dates;
 pub mod head_search;
 pub mod head_state;
+pub mod permit;
 pub mod reader;
 pub mod record;
 pub mod record_date;

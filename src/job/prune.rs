@@ -48,10 +48,10 @@ use crate::journal::view::JournalView;
 use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepositoryReadError;
+use crate::role::candidacy::Candidacy;
 use crate::role::clock_tolerance;
 use crate::role::election::{self, RetakeReason};
 use crate::role::lease::keep_alive::LostTo;
-use crate::role::permit::Candidacy;
 use crate::store::{Store, StoreError, StoreErrorKind, Versioning};
 
 /// Age by the store's time at which an object that no record names is condemned: a first upload may take days.

@@ -28,8 +28,8 @@ use crate::journal::body::WriterNode;
 use crate::repo::entry::TreePath;
 use crate::repo::keyslot::KeyWrapping;
 use crate::repo::object_keys;
+use crate::role::candidacy::Candidacy;
 use crate::role::election::{ElectionHistory, ElectionInputs, ElectionState, LeaseView, RetakeReason, decide};
-use crate::role::permit::Candidacy;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 

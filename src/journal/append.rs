@@ -8,15 +8,16 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::ids::{Seq, Term};
+use crate::ids::{Digest, Seq, Term};
 use crate::journal::body::{AmendBody, CloneBody, PauseBody, RecordBody, TakeoverBody, TakeoverReason};
 use crate::journal::draft::{RESOLVE_LIMIT, RESOLVE_PAUSE, RecordDraft, check_understood};
 use crate::journal::error::{AppendError, JournalError};
+use crate::journal::permit::Permit;
 use crate::journal::reader::Journal;
 use crate::journal::record;
 use crate::journal::view::JournalView;
 use crate::repo::object_keys;
-use crate::role::permit::{Candidacy, Deadline, Permit};
+use crate::role::candidacy::{Candidacy, Deadline};
 use crate::store::PutOutcome;
 
 /// What may be appended without a permit: what operators do, and what a node says of itself.
@@ -68,8 +69,18 @@ impl Journal {
             },
             result => result?,
         };
-        let digest = view.head.as_ref().expect("a record was just appended").digest;
-        Ok((candidacy.permit(term, digest), view))
+        let holder = view.state.holder.as_ref().expect("a takeover was just appended");
+        Ok((Permit::new(candidacy, holder), view))
+    }
+
+    /// The permit of `own`, a takeover that this node appended before, if that takeover is still the newest. `None`: another
+    /// takeover followed, or `candidacy` rests on another reason than the takeover does. A node that stood in as a fallback
+    /// and is eligible now takes the role over again, so that the other nodes see the reason.
+    pub fn resume(&self, view: &JournalView, candidacy: &Candidacy, own: Digest) -> Option<Permit> {
+        let holder = view.state.holder.as_ref().filter(|holder| holder.takeover == own)?;
+        let is_of_this_node = holder.node.id == self.node.id;
+        let is_same_reason = (holder.why == TakeoverReason::Fallback) == candidacy.stands_in();
+        (is_of_this_node && is_same_reason).then(|| Permit::new(candidacy, holder))
     }
 
     /// Appends a record under a permit.

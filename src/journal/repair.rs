@@ -15,6 +15,7 @@ use crate::journal::body::{RecordBody, TakeoverBody, TakeoverReason};
 use crate::journal::draft::check_understood;
 use crate::journal::emptied;
 use crate::journal::error::{AppendError, JournalError};
+use crate::journal::permit::Permit;
 use crate::journal::reader::Journal;
 use crate::journal::record::{self, Record, RecordError};
 use crate::journal::rotation::RotationState;
@@ -23,7 +24,7 @@ use crate::journal::state::JournalState;
 use crate::journal::view::JournalView;
 use crate::journal::void_numbers::{self, VOID_MAX};
 use crate::repo::{mac_line, object_keys};
-use crate::role::permit::{Candidacy, Permit};
+use crate::role::candidacy::Candidacy;
 use crate::store::{
     LIST_PAGE_MAX, LargeReadLock, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind,
     get_with_large_read_lock, list_filtered, put_idempotent,

@@ -14,7 +14,7 @@ mod unknown;
 /// Beyond those arrows: `ids`, `clock_reading` and `env` are leaves for every room, and `planted` is one that only the
 /// simulator's builds have; `process`, `http` and `etcd` are what several rooms start commands and ask servers with; the
 /// types of `config` are settings that the rooms below receive. `tree` scans into `repo::entry` and writes back from it.
-/// An append asks for a `role::permit`; a view keeps what `role::clone_detection` judges and shows `role::slot_commits`;
+/// An append asks for a `role::candidacy`; a view keeps what `role::clone_detection` judges and shows `role::slot_commits`;
 /// dates are read by `role::clock_tolerance`; a record is MACed, framed and named as the repository's other objects are.
 /// A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -62,7 +62,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "etcd",
             "planted",
             "role::slot_commits",
-            "role::permit",
+            "role::candidacy",
             "role::clock_tolerance",
             "role::clone_detection",
             "repo::crypto",
@@ -223,6 +223,7 @@ const DECISIONS: &[&str] = &[
     "journal/future_dates.rs",
     "journal/head_search.rs",
     "journal/head_state.rs",
+    "journal/permit.rs",
     "journal/record.rs",
     "journal/record_date.rs",
     "journal/repair_history.rs",
@@ -257,7 +258,7 @@ const DECISIONS: &[&str] = &[
     "role/lease/bucket/process_record.rs",
     "role/lease/etcd/lease_key.rs",
     "role/lease/etcd/registration.rs",
-    "role/permit.rs",
+    "role/candidacy.rs",
     "role/clock_tolerance.rs",
     "role/slot.rs",
     "role/clone_detection.rs",

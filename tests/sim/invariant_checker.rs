@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use runner::env::Clock as _;
-use runner::role::permit::Deadline;
+use runner::role::candidacy::Deadline;
 use serde_json::Value;
 
 pub use crate::reader::Files;

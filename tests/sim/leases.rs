@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use runner::ids::RoleName;
 use runner::job::node::leases::LeaseLender;
+use runner::role::candidacy::LeaseGrant;
 use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
-use runner::role::permit::LeaseGrant;
 use tokio::sync::Notify;
 
 use crate::network::{Network, NoAnswer, RequestKind};

@@ -13,10 +13,10 @@ use crate::job::node::context::NodeContext;
 use crate::job::repository::open::Repository;
 use crate::journal::body::RecordBody;
 use crate::journal::error::{AppendError, JournalError};
+use crate::journal::permit::Permit;
 use crate::journal::reader::Journal;
 use crate::journal::state::{JournalState, RoleHolder};
 use crate::journal::view::JournalView;
-use crate::role::permit::Permit;
 
 /// Number of attempts to append, each one after the first because an operator's record was appended in between.
 const COMMIT_ATTEMPTS: u32 = 16;

@@ -22,6 +22,7 @@ use crate::job::repository::init::new_object::put_new;
 use crate::job::repository::open::{KeySlotList, KeySlotTrial, Repository, list_key_slots, read_secret};
 use crate::journal::body::{RecordBody, TakeoverBody, TakeoverReason};
 use crate::journal::error::{AppendError, JournalError};
+use crate::journal::permit::Permit;
 use crate::journal::reader::Journal;
 use crate::journal::rotation::RotateBody;
 use crate::journal::view::JournalView;
@@ -29,7 +30,6 @@ use crate::repo::keyring::{Keyring, RepositoryKey};
 use crate::repo::keyslot::{KeySlot, SlotSecret};
 use crate::repo::object_keys;
 use crate::role::election;
-use crate::role::permit::Permit;
 use crate::role::probe::ProbeAssessment;
 use crate::store::{ObjectMeta, SizeLimit, Store, StoreError, StoreErrorKind, list_filtered};
 

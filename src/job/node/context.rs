@@ -17,8 +17,8 @@ use crate::job::node::cancel::CancelToken;
 use crate::job::node::leases::LeaseSessions;
 use crate::job::node::progress::JobProgress;
 use crate::journal::body::WriterNode;
+use crate::journal::permit::Permit;
 use crate::repo::entry::TreePath;
-use crate::role::permit::Permit;
 use crate::role::probe::{CommandVariables, HostProbeRunner, ProbeRunner};
 
 /// One process of this node, in which jobs for roles run.

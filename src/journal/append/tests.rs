@@ -11,13 +11,13 @@ use rustix::io::Errno;
 use super::*;
 use crate::env::{Clock, Env};
 use crate::ids::{InstanceId, NodeId};
-use crate::journal::body::WriterNode;
+use crate::journal::body::{BeginBody, WriterNode};
 use crate::journal::error::RecordReplacement;
 use crate::journal::record::RecordError;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
-use crate::role::permit::LeaseGrant;
-use crate::role::permit::testing::candidacy;
+use crate::role::candidacy::LeaseGrant;
+use crate::role::candidacy::testing::candidacy;
 use crate::store::counting::CountingStore;
 use crate::store::dir::DirStore;
 use crate::store::dir::file_system::{FileSystem, HostFileSystem, WritableFile};
@@ -69,6 +69,30 @@ async fn what_an_older_version_read_past_is_read_again() {
         assert!(matches!(read, Err(JournalError::RolledBack { seq: Seq(2), .. })), "{read:?}");
         store.tamper("app/journal/0000000000000002", Some(last));
     }
+}
+
+#[tokio::test]
+async fn a_permit_is_resumed_for_a_nodes_own_newest_takeover_alone() {
+    let env = Env::host();
+    let store = MemoryStore::new(&env);
+    let (east, shared) = (journal(Arc::new(store.clone()), &env), Arc::new(store));
+    let node = WriterNode { id: NodeId([2; 16]), name: "west".to_owned() };
+    let west = Journal::new(shared, keys(Cipher::None), env.clone(), node, InstanceId([2; 8]));
+    let view = east.read(None).await.unwrap();
+    let lease = LeaseGrant { asked: env.clock.moment(), ttl: Duration::from_mins(1) };
+    let candidacy = candidacy(&view.role, lease);
+    assert!(east.resume(&view, &candidacy, Digest([0; 32])).is_none(), "no takeover at all");
+
+    let (permit, view) = east.take_over(&view, &candidacy, TakeoverReason::First).await.unwrap();
+    let resumed = east.resume(&view, &candidacy, permit.takeover()).unwrap();
+    assert_eq!((resumed.takeover(), resumed.term()), (permit.takeover(), permit.term()));
+    let view = east.append(&resumed, &view, RecordBody::Begin(BeginBody {}), None).await.unwrap();
+    assert!(west.resume(&view, &candidacy, permit.takeover()).is_none(), "another node's takeover");
+
+    let (_, view) = west.take_over(&view, &candidacy, TakeoverReason::Moved).await.unwrap();
+    assert!(east.resume(&view, &candidacy, permit.takeover()).is_none(), "a newer takeover followed");
+    let (fallback, view) = west.take_over(&view, &candidacy, TakeoverReason::Fallback).await.unwrap();
+    assert!(west.resume(&view, &candidacy, fallback.takeover()).is_none(), "the node is eligible now");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::journal::view::tests::snapshot;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::repo::index::encode_index;
-use crate::role::permit::{LeaseGrant, testing};
+use crate::role::candidacy::{LeaseGrant, testing};
 use crate::store::Store as _;
 use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;

@@ -5,9 +5,9 @@ use jiff::SignedDuration;
 #[cfg(doc)]
 use super::RoleController;
 use crate::ids::{Digest, Term};
+use crate::role::candidacy::Deadline;
 use crate::role::election::{ElectionHistory, RetakeReason};
 use crate::role::lease::LeaseHolder;
-use crate::role::permit::Deadline;
 use crate::role::probe::ProbeAssessment;
 use crate::role::slot::Slot;
 
