@@ -1,9 +1,9 @@
 //! Appending to a journal.
 //!
-//! The invariant: a record is created at exactly the number after the head that its writer had read, by a conditional put that is never
-//! retried blindly. A writer that loses reads what is there and decides again. A writer without an answer puts the same bytes until the
-//! number is occupied, and never calls that a failure. Where the store ignores conditions, etcd decides instead:
-//! [`crate::journal::etcd_head`].
+//! The invariant: a record is created at exactly the number after the head that its writer had read, by a conditional
+//! put that is never retried blindly. A writer that loses reads what is there and decides again. A writer without an
+//! answer puts the same bytes until the number is occupied, and never calls that a failure. Where the store ignores
+//! conditions, etcd decides instead: [`crate::journal::etcd_head`].
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -20,22 +20,22 @@ use crate::repo::object_keys;
 use crate::role::candidacy::{Candidacy, Deadline};
 use crate::store::PutOutcome;
 
-/// What may be appended without a permit: what operators do, and what a node says of itself.
+/// The acts that need no permit: operators' acts, and a node's note about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnfencedAction {
-    /// Nobody runs the role.
+    /// No node runs the role.
     Pause(PauseBody),
-    /// That is over.
+    /// Ends a pause.
     Resume,
-    /// This node exists twice.
+    /// This node exists twice: a clone of it appends.
     Clone(CloneBody),
-    /// What is dated beyond now was dated by a wrong clock.
+    /// All dates after now come from a wrong clock.
     Amend,
 }
 
 impl Journal {
-    /// Appends a takeover, so that no older permit can append any more, and returns the permit that it gives. A candidacy that
-    /// is over by then is refused: whoever got the lease after it has the role.
+    /// Appends a takeover, after which no older permit can append, and returns the permit that it gives. A candidacy
+    /// whose deadline has passed is refused: another node may have the lease by then.
     pub async fn take_over(
         &self,
         view: &JournalView,
@@ -45,7 +45,7 @@ impl Journal {
         self.take_over_as(view, candidacy, TakeoverBody::new(why)).await
     }
 
-    /// The same with more to say of it.
+    /// [`Journal::take_over`] with all fields of the record.
     pub async fn take_over_as(
         &self,
         view: &JournalView,
@@ -73,9 +73,9 @@ impl Journal {
         Ok((Permit::new(candidacy, holder), view))
     }
 
-    /// The permit of `own`, a takeover that this node appended before, if that takeover is still the newest. `None`: another
-    /// takeover followed, or `candidacy` rests on another reason than the takeover does. A node that stood in as a fallback
-    /// and is eligible now takes the role over again, so that the other nodes see the reason.
+    /// The permit of `own`, a takeover that this node appended before, if that takeover is still the newest. `None`:
+    /// another takeover followed, or `candidacy` rests on another reason than the takeover does. A node that stood in
+    /// as a fallback and is eligible now takes the role over again, so that the other nodes see the reason.
     pub fn resume(&self, view: &JournalView, candidacy: &Candidacy, own: Digest) -> Option<Permit> {
         let holder = view.state.holder.as_ref().filter(|holder| holder.takeover == own)?;
         let is_of_this_node = holder.node.id == self.node.id;
@@ -102,7 +102,7 @@ impl Journal {
         }
     }
 
-    /// Appends what needs no permit and changes no term.
+    /// Appends a record that needs no permit and changes no term.
     pub async fn append_unfenced(&self, view: &JournalView, act: UnfencedAction) -> Result<JournalView, AppendError> {
         let body = match act {
             UnfencedAction::Pause(body) => RecordBody::Pause(body),
@@ -113,7 +113,7 @@ impl Journal {
         self.append_draft(view, RecordDraft { term: view.term(), takeover: None, body, slot: None }, None).await
     }
 
-    /// Creates the record after `view`'s head, unless `deadline` has passed when all is ready.
+    /// Creates the record after the head of `view`, unless `deadline` has passed when the record is ready.
     async fn append_draft(
         &self,
         view: &JournalView,
@@ -121,21 +121,22 @@ impl Journal {
         deadline: Option<&Deadline>,
     ) -> Result<JournalView, AppendError> {
         check_understood(view)?;
-        // The last record is looked at once more: a store that was rolled back would accept the same number twice.
+        // The last record is read again: a store that was rolled back would accept the same number twice.
         let before = match &view.head {
             Some(head) => self.read_known_head(head).await?,
             None => Bytes::new(),
         };
-        // How the record is dated rests on it, and whether the date is doubted.
+        // The offset dates the record, and shows whether the date is in doubt.
         self.store.measure_clock_offset().await;
         let (record, object) = self.compose(view, &before, draft)?;
         let seq = record.seq;
-        // Before it is written: what does not follow is no failure to tell afterwards.
+        // Checked before the record is written: a record that does not follow must not be reported as a failure
+        // afterwards.
         let mut after = view.clone();
         let folded = after
             .apply(&record, record::digest(&object))
             .map_err(|error| AppendError::Journal(JournalError::Fold { seq, error }));
-        // Folding first would hide that nothing was compared.
+        // Folding first would hide that the comparison is missing.
         #[cfg(feature = "planted")]
         let (folded, late) = match folded {
             Err(error) if crate::planted::is(crate::planted::PlantedBug::CommitWithoutCompare) => (Ok(()), Err(error)),
@@ -145,13 +146,14 @@ impl Journal {
         if deadline.is_some_and(|deadline| deadline.passed(self.env.clock.moment())) {
             return Err(AppendError::Expired);
         }
-        let ours = match &self.etcd_head {
-            Some(seat) => self.cas_until_known(seat, seq, &before, &object).await?,
+        let is_own = match &self.etcd_head {
+            Some(head) => self.cas_until_known(head, seq, &before, &object).await?,
             None => self.put_until_known(seq, &object).await?,
         };
-        if !ours {
+        if !is_own {
             return Err(AppendError::Moved(Box::new(match self.read(Some(view)).await {
-                // What is left of a journal is less than it was: what was appended to the whole need not follow from it.
+                // A salvaged journal is less than the whole one: a record that was appended to the whole need not
+                // follow from it.
                 Err(error) if record.body.as_repair().is_some() && error.unusable_record().is_some() => view.clone(),
                 read => read?,
             })));
@@ -161,7 +163,7 @@ impl Journal {
         Ok(after)
     }
 
-    /// Puts the object until its number is occupied, for good. True: by our bytes. False: by others.
+    /// Puts the object until its number is occupied. True: by this object. False: by another writer's.
     async fn put_until_known(&self, seq: Seq, object: &Bytes) -> Result<bool, AppendError> {
         let key = object_keys::record(self.keys.role(), seq);
         let started = self.env.clock.boottime();
@@ -170,11 +172,9 @@ impl Journal {
             let put = self.store.put_if_absent(&key, object.clone()).await;
             let (answered, mut why) = match put {
                 Ok(PutOutcome::Created) => return Ok(true),
-                Ok(PutOutcome::Exists) => {
-                    (true, "the number is occupied, and what stands there cannot be read".to_owned())
-                }
+                Ok(PutOutcome::Exists) => (true, "the number is occupied by an object that cannot be read".to_owned()),
                 Ok(PutOutcome::Unknown { why }) => (false, why),
-                // A definite refusal tells nothing about an earlier put of ours that may be in flight.
+                // A definite refusal proves nothing about an earlier put that may still be in flight.
                 Err(error) if !doubt => return Err(AppendError::Store { seq, error }),
                 Err(error) => (false, error.to_string()),
             };
@@ -182,9 +182,10 @@ impl Journal {
             match self.read_object(seq).await {
                 Ok(Some(there)) if there != *object => return Ok(false),
                 Err(error) if error.is_not_an_object() => return Ok(false),
-                // Whole bytes: our own lost success is a success.
+                // The bytes are whole: an earlier put took effect, and its answer was lost.
                 Ok(Some(_)) if answered => return Ok(true),
-                // They may be seen and not yet durable. A put that finds them there says so; one is sent whatever time it is.
+                // The object may be visible and not yet durable. A put that finds it durable answers so; one more is
+                // sent after the time limit too.
                 Ok(Some(_)) if !seen => {
                     seen = true;
                     continue;

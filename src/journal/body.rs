@@ -20,11 +20,11 @@ pub struct WriterNode {
 /// The end of a journal that a store lost, as a node remembers it. Its numbers are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostTail {
-    /// The first number that is lost.
+    /// The first lost number.
     pub from: Seq,
-    /// The last.
+    /// The last lost number.
     pub to: Seq,
-    /// The digest of the record that had the last.
+    /// The digest of the record with the last lost number.
     pub digest: Digest,
 }
 
@@ -37,23 +37,24 @@ pub enum RecordBody {
     Snapshot(SnapshotBody),
     /// A guarded command begins for a slot.
     Begin(BeginBody),
-    /// It has ended. With a good end the slot is committed.
+    /// The command has ended. A successful end commits the slot.
     End(EndBody),
-    /// The node that writes this exists twice, as a process of it has found out. Written without a permit.
+    /// The node that writes this exists twice, as one of its processes found out. Needs no permit.
     Clone(CloneBody),
-    /// An operator said that nobody runs the role. Written without a permit, as every operator's act.
+    /// An operator said that no node runs the role. Needs no permit, like every operator's act.
     Pause(PauseBody),
-    /// An operator ended that.
+    /// An operator ended the pause.
     Resume,
-    /// An operator said that what is dated beyond this record was dated by a wrong clock.
+    /// An operator said that all dates after this record come from a wrong clock.
     Amend(AmendBody),
-    /// Snapshots are forgotten, and what nothing needs any more is condemned: nothing may refer to it from here on.
+    /// Snapshots are forgotten, and objects that nothing needs any more are condemned: no record refers to them from
+    /// here on.
     Prune(PruneBody),
-    /// What some prunes condemned is deleted.
+    /// The objects that some prunes condemned are deleted.
     Swept(SweepBody),
-    /// From here on everything is written under a new generation of the repository key.
+    /// From here on all records are written under a new generation of the repository key.
     Rotate(RotateBody),
-    /// A kind that this version does not know: it reads on, and does not append.
+    /// A kind that this version does not know: a reader passes over it, and does not append.
     Unknown {
         /// Its name.
         kind: String,
@@ -63,7 +64,7 @@ pub enum RecordBody {
 }
 
 impl RecordBody {
-    /// What a repair says of the journal before it.
+    /// The takeover of a repair, if the record is one.
     pub fn as_repair(&self) -> Option<&TakeoverBody> {
         match self {
             RecordBody::Takeover(takeover) if takeover.why == TakeoverReason::Repair => Some(takeover),
@@ -71,7 +72,7 @@ impl RecordBody {
         }
     }
 
-    /// Whether a person did it.
+    /// Whether an operator did it.
     pub fn is_by_operator(&self) -> bool {
         match self {
             RecordBody::Pause(_) | RecordBody::Resume | RecordBody::Amend(_) | RecordBody::Rotate(_) => true,
@@ -80,7 +81,7 @@ impl RecordBody {
         }
     }
 
-    /// Its kind's name and its content, as they stand in the record.
+    /// The kind's name and the body, as they are stored.
     pub fn to_json(&self) -> (&str, serde_json::Value) {
         let json = |value: serde_json::Result<serde_json::Value>| value.expect("plain data becomes JSON");
         match self {
@@ -108,19 +109,19 @@ pub struct TakeoverBody {
     /// The etcd cluster that has the journal's head from here on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cluster: Option<ClusterId>,
-    /// The operator wanted it although this node's probes did not say that it is active.
+    /// The operator forced it although this node's probes did not say that it is active.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub forced: bool,
-    /// Of a repair: numbers before it whose records are lost. Readers pass them over.
+    /// For a repair: numbers before it whose records are lost. Readers pass over them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub void: Vec<Seq>,
-    /// Of a repair: the newest records that some nodes saw, and that the store lost.
+    /// For a repair: the newest records that some nodes saw, and that the store lost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lost: Option<LostTail>,
 }
 
 impl TakeoverBody {
-    /// One that leaves the journal where it is.
+    /// A takeover that changes nothing else in the journal.
     pub fn new(why: TakeoverReason) -> Self {
         Self { why, cluster: None, forced: false, void: Vec::new(), lost: None }
     }
@@ -130,30 +131,31 @@ impl TakeoverBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TakeoverReason {
-    /// Nobody had it before.
+    /// No node had the role before.
     First,
-    /// Another node had it.
+    /// Another node had the role.
     Moved,
-    /// This node had it, in a process or a boot that is over.
+    /// This node had the role, in a process or a boot that is over.
     Restart,
-    /// A person gave it to this node.
+    /// An operator gave the role to this node.
     Operator,
-    /// No eligible node did what was due, and this one stands in.
+    /// No eligible node did the due work, and this node works as a fallback.
     Fallback,
-    /// A person let the journal go on from the store's last record, because etcd no longer has its head.
+    /// An operator let the journal continue from the store's last record, because etcd no longer has its head.
     Adopt,
-    /// A person let the journal go on although records of it are lost: what it carries as its state is what was left.
+    /// An operator let the journal continue although records are lost. The state that the record carries is what was
+    /// left.
     Repair,
 }
 
 impl TakeoverReason {
-    /// Whether a person did it.
+    /// Whether an operator did it.
     pub fn is_by_operator(self) -> bool {
         matches!(self, TakeoverReason::Operator | TakeoverReason::Adopt | TakeoverReason::Repair)
     }
 }
 
-/// The body of a guarded command's begin. Which command is not said: it may hold secrets.
+/// The body of a guarded command's begin. The command itself is not stored: it may hold secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BeginBody {}
 
@@ -162,14 +164,14 @@ pub struct BeginBody {}
 pub struct EndBody {
     /// Its exit code; 128 and the number for a signal.
     pub exit: u8,
-    /// It was ended because its node was no longer active, or its time was over.
+    /// The command was ended because its node was no longer active, or its time was over.
     pub stopped: bool,
-    /// How long it took, in milliseconds.
+    /// The duration in milliseconds.
     pub duration_ms: u64,
-    /// The signal that ended it. Older versions did not say it.
+    /// The signal that ended it. Older versions did not store it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signal: Option<u8>,
-    /// It was stopped because its time was over. Older versions did not say it.
+    /// The command was stopped because its time was over. Older versions did not store it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub timed_out: bool,
 }
@@ -184,7 +186,7 @@ impl EndBody {
 /// The body of a clone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneBody {
-    /// The process that wrote with this node's ID and is none of its own.
+    /// A process that wrote with this node's ID and is not a process of this node.
     pub other: InstanceId,
 }
 
@@ -199,7 +201,7 @@ pub struct PauseBody {
     pub why: Option<String>,
 }
 
-/// The body of an amendment: the record's own time is the present that it speaks of.
+/// The body of an amendment: the record's own time is the present that it refers to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AmendBody {}
 
@@ -208,7 +210,7 @@ pub struct AmendBody {}
 pub struct SnapshotBody {
     /// The manifest.
     pub root: ChunkId,
-    /// The index objects that this run wrote; with those of the records before they locate every chunk.
+    /// The index objects that this run wrote. Together with those of the records before, they locate every chunk.
     pub indexes: Vec<IndexId>,
     /// Entries of the manifest.
     pub entries: u64,
@@ -218,13 +220,13 @@ pub struct SnapshotBody {
     pub bytes: u64,
     /// What changed against the snapshot before.
     pub changes: ChangeCounts,
-    /// BLAKE3 over the paths and kinds of what changed, keyed from the repository: runs that report the same set again and again
-    /// show themselves.
+    /// BLAKE3 over the paths and kinds of what changed, keyed from the repository. An equal value in successive runs
+    /// shows that the same set changed again.
     pub changed_set: ChunkId,
     /// What the run cost.
     pub cost: RunCost,
-    /// The sources and dumps that held no file, the first of them in the order of their paths; `None`: an older version wrote it, and it is
-    /// not known.
+    /// The sources and dumps that held no file, the first of them in the order of their paths; `None`: unknown, because
+    /// an older version wrote the record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub empty: Option<Vec<SourceMark>>,
 }
@@ -232,11 +234,11 @@ pub struct SnapshotBody {
 /// The body of a prune.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PruneBody {
-    /// Snapshots that are no more.
+    /// The forgotten snapshots.
     pub forgotten: Vec<Digest>,
-    /// The index objects from here on. Those that were named before and are not among them are condemned.
+    /// The index objects from here on. Those that were named before and are not listed here are condemned.
     pub indexes: Vec<IndexId>,
-    /// Packs that nothing refers to, now and for ever.
+    /// Packs that no record refers to, now and in the future.
     pub packs: Vec<PackId>,
     /// Index objects that no record ever named.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -253,15 +255,15 @@ pub struct SweepBody {
 /// Counts of entries against the snapshot before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ChangeCounts {
-    /// Not there before.
+    /// Entries that were not there before.
     pub new: u64,
-    /// Content or metadata differs.
+    /// Entries whose content or metadata differs.
     pub changed: u64,
     /// Equal.
     pub unchanged: u64,
-    /// No longer there.
+    /// Entries that are no longer there.
     pub removed: u64,
-    /// Could not be read.
+    /// Entries that could not be read.
     pub unreadable: u64,
 }
 
@@ -274,6 +276,6 @@ pub struct RunCost {
     pub new_bytes: u64,
     /// Bytes sent to the store before this record.
     pub uploaded_bytes: u64,
-    /// How long it took, in milliseconds.
+    /// The duration in milliseconds.
     pub duration_ms: u64,
 }

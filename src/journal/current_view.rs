@@ -6,21 +6,21 @@ use crate::journal::record;
 use crate::journal::view::JournalView;
 
 impl Journal {
-    /// Reads on from what this node knew (`None`: from nothing) to the head. What it shows is in the store.
+    /// Reads from `known` (`None`: from nothing) to the head. The store has every record that the view shows.
     ///
     /// # Errors
     /// [`JournalError::RolledBack`] if the store no longer has the record that was known.
     pub async fn read(&self, known: Option<&JournalView>) -> Result<JournalView, JournalError> {
         let view = match &self.etcd_head {
-            Some(seat) => Box::pin(self.read_with_head(seat, known)).await,
+            Some(head) => Box::pin(self.read_with_head(head, known)).await,
             None => Box::pin(self.read_store(known)).await,
         }?;
         self.check_generation(&view)?;
         Ok(view)
     }
 
-    /// Reads on as far as the store lists, for whoever only looks. A listing may lag, so this is the journal as of now or a moment ago,
-    /// and never older than what was known. What it shows is in the store.
+    /// Reads as far as the store lists, for a command that only looks. A listing may lag: the view is the journal as of
+    /// now or a moment ago, and never older than `known`. The store has every record that the view shows.
     ///
     /// # Errors
     /// As [`Journal::read`].
@@ -29,19 +29,20 @@ impl Journal {
         let head = self.find_listed(seq_of(start)).await?;
         let view = Box::pin(self.read_to(start, head, record::CHECKPOINT_STEP)).await?;
         match self.check_generation(&view) {
-            // What a listing lacks may be the rotation.
+            // The listing may lack the record of the rotation.
             Err(JournalError::OlderThanKey { .. }) => self.read(known).await,
             checked => checked.map(|()| view),
         }
     }
 
-    /// [`Journal::read`] for whoever looks again and again, in one request while nothing is new: it asks for the record after the newest
-    /// known one. With `verify` it asks for that one as well, as whoever appends does: a store that was rolled back is noticed then.
+    /// [`Journal::read`] for a process that looks repeatedly, in one request while nothing is new: it asks for the
+    /// record after the newest known one. With `verify` it also reads the newest known one, as an append does, and so
+    /// notices a store that was rolled back.
     ///
     /// # Errors
     /// As [`Journal::read`].
     pub async fn poll(&self, known: Option<&JournalView>, verify: bool) -> Result<JournalView, JournalError> {
-        // What an older version read past, this one may understand.
+        // This version may know the kinds that an older one passed over.
         let Some(view) = known.filter(|view| view.is_understood()) else { return self.read(known).await };
         if let Some(head) = view.head.as_ref().filter(|_| verify)
             && let Err(error) = self.read_known_head(head).await
@@ -55,7 +56,7 @@ impl Journal {
         Ok(view.clone())
     }
 
-    /// Whether `view`, which was the journal a moment ago, still is, and the newer one if not.
+    /// Returns `view`, which was the journal a moment ago, if nothing was appended since, otherwise the newer view.
     ///
     /// # Errors
     /// As [`Journal::read`].

@@ -14,13 +14,13 @@ use crate::journal::view::JournalView;
 use crate::journal::{future_dates, register};
 use crate::store::SizeLimit;
 
-/// How long an append of unknown outcome is pursued before it is given up as unknown.
+/// How long an append of unknown outcome is retried before it is reported as unknown.
 pub(super) const RESOLVE_LIMIT: Duration = Duration::from_mins(1);
 
-/// The pause before an append of unknown outcome is looked at again; doubled each time up to the second value.
+/// The pause before the next try of an append of unknown outcome; doubled each time up to the second value.
 pub(super) const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// What its writer puts into a record; the rest follows from the journal.
+/// The parts of a record that its writer decides; the rest follows from the journal.
 #[derive(Debug)]
 pub(super) struct RecordDraft {
     pub(super) term: Term,
@@ -30,7 +30,7 @@ pub(super) struct RecordDraft {
 }
 
 impl Journal {
-    /// The record after `view`'s head, which is compared with `before`, and its object.
+    /// The record after the head of `view`, and its object. `before` is the object of that head.
     pub(super) fn compose(
         &self,
         view: &JournalView,
@@ -45,7 +45,8 @@ impl Journal {
             tracing::warn!("role {}: {}", view.role, news.with_hint());
         }
         let is_repair = body.as_repair().is_some();
-        // A rotation's record vouches for all before it, and so does the one after it: each may be lost.
+        // The record of a rotation authenticates all records before it, and so does the record after it. Each of the
+        // two may be lost, so both carry the state.
         let head = view.head.as_ref().map(|head| head.seq);
         let is_rotation = matches!(body, RecordBody::Rotate(_))
             || head.is_some() && view.state.rotated.map(|rotated| rotated.seq) == head;
@@ -75,12 +76,12 @@ impl Journal {
             && record.state.is_some()
             && !is_repair
         {
-            // A checkpoint merely saves reading what comes before it.
+            // A checkpoint only saves reading the records before it.
             record.state = None;
             record.add_rotation_proof(&self.keys);
             object = record.encode(&self.keys);
         }
-        // What no reader would take.
+        // A reader refuses larger objects.
         let is_readable = object.len() as u64 <= SizeLimit::RECORD.bytes();
         if !is_readable || self.etcd_head.is_some() && !register::fits_register(before.len(), object.len()) {
             return Err(AppendError::TooLarge { seq, bytes: object.len() });
@@ -89,7 +90,7 @@ impl Journal {
     }
 }
 
-/// Nobody appends to what it cannot read.
+/// Refuses a view with records that this version does not know: nothing is appended to it.
 pub(crate) fn check_understood(view: &JournalView) -> Result<(), AppendError> {
     if view.is_understood() {
         return Ok(());

@@ -36,42 +36,42 @@ pub struct Journal {
     pub(super) env: Env,
     pub(super) node: WriterNode,
     pub(super) instance: InstanceId,
-    /// Where it is decided who appends; `None`: in the store.
+    /// The register that decides which writer appends; `None`: the store does.
     pub(super) etcd_head: Option<EtcdHead>,
-    /// When the repository was made, where that is known.
+    /// When the repository was created, if that is known.
     with_created: Option<Timestamp>,
-    /// The schedule that the slots of what it writes are of.
+    /// The schedule that the slots of its records belong to.
     pub(super) schedule: Option<ScheduleId>,
 }
 
 impl Journal {
-    /// The journal of the repository that `keys` belong to, written as this node and process. Where it lives in a register this
-    /// reads what is in the store, and must not append.
+    /// The journal of the repository that `keys` belong to, written as this node and process. Where the head is in a
+    /// register, a journal without [`Journal::with_etcd_head`] reads what the store has, and must not append.
     pub fn new(store: Arc<dyn Store>, keys: DerivedKeys, env: Env, node: WriterNode, instance: InstanceId) -> Self {
         Self { store, keys, env, node, instance, etcd_head: None, with_created: None, schedule: None }
     }
 
-    /// Of a repository that was made then: what it shows says so.
+    /// With the time when the repository was created, which its views show.
     pub fn created(self, at: Timestamp) -> Self {
         Self { with_created: Some(at), ..self }
     }
 
-    /// Written by somebody whose slots are of this schedule.
+    /// With the schedule that the slots of its records belong to.
     pub fn with_schedule(self, schedule: Option<ScheduleId>) -> Self {
         Self { schedule, ..self }
     }
 
     /// With its head in a register.
-    pub fn with_etcd_head(self, seat: EtcdHead) -> Self {
-        Self { etcd_head: Some(seat), ..self }
+    pub fn with_etcd_head(self, head: EtcdHead) -> Self {
+        Self { etcd_head: Some(head), ..self }
     }
 
-    /// The newest generation of the repository key that its keys give.
+    /// The newest generation of the repository key that the keys give.
     pub fn generation(&self) -> KeyGeneration {
         self.keys.generation()
     }
 
-    /// Who writes here.
+    /// The node that writes with this journal.
     pub fn node(&self) -> &WriterNode {
         &self.node
     }
@@ -85,7 +85,7 @@ impl Journal {
         }
     }
 
-    /// Whether there is anything under this number, be it a record or not.
+    /// Whether the number is occupied, by a record or by anything else.
     pub(super) async fn is_occupied(&self, seq: Seq) -> Result<bool, StoreError> {
         match self.read_object(seq).await {
             Ok(object) => Ok(object.is_some()),
@@ -94,13 +94,13 @@ impl Journal {
         }
     }
 
-    /// [`Journal::read_object`] for a reader of the record: what has its name and is no object is a record that cannot be
+    /// [`Journal::read_object`] for a reader of the record: a key that is not an object is a record that cannot be
     /// read.
     pub(super) async fn read_usable_object(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
         self.read_object(seq).await.map_err(|e| unreadable_error(seq, e))
     }
 
-    /// The same while others are read as well, of which there may be many: `None` for a large one.
+    /// The same while many records are read at once: `None` for a large one.
     pub(super) async fn read_usable_object_ahead(&self, seq: Seq) -> Result<Option<Option<Bytes>>, JournalError> {
         match self.store.get(&object_keys::record(self.keys.role(), seq), SizeLimit::RECORD_AHEAD).await {
             Ok(bytes) => Ok(Some(Some(bytes))),
@@ -115,14 +115,15 @@ impl Journal {
         self.read_record_ahead(seq, &LargeReadLock::default()).await
     }
 
-    /// The same while others are read as well, of which there may be many: the large ones come one after the other, under `turn`.
+    /// The same while many records are read at once: large ones are read one after the other, under `large_read_lock`.
     pub(crate) async fn read_record_ahead(
         &self,
         seq: Seq,
-        turn: &LargeReadLock,
+        large_read_lock: &LargeReadLock,
     ) -> Result<Option<(Record, Digest)>, JournalError> {
         let (key, limits) = (object_keys::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
-        let (object, _turn) = match get_with_large_read_lock(self.store.as_ref(), &key, limits, turn).await {
+        let (object, _guard) = match get_with_large_read_lock(self.store.as_ref(), &key, limits, large_read_lock).await
+        {
             Ok(read) => read,
             Err(e) if e.is_not_found() => return Ok(None),
             Err(e) => return Err(unreadable_error(seq, e)),
@@ -132,8 +133,8 @@ impl Journal {
         Ok(Some((record, record::digest(&object))))
     }
 
-    /// Whether these keys are those that the journal is written under: neither is there more than they give, nor less than they
-    /// prove that there was.
+    /// Whether the journal is written under the newest generation of these keys. A newer one in the journal means that
+    /// the keys are old; an older one means that the journal lost the rotation that the keys prove.
     pub(super) fn check_generation(&self, view: &JournalView) -> Result<(), JournalError> {
         let (now, given) = (view.generation(), self.keys.generation());
         match view.state.rotated {
@@ -149,7 +150,7 @@ impl Journal {
     pub(super) async fn read_store(&self, known: Option<&JournalView>) -> Result<JournalView, JournalError> {
         let start = self.check_known(known).await?;
         let mut head = self.find_listed(seq_of(start)).await?;
-        // A listing may lack what is there, and a record may have been appended just now.
+        // A listing may lag, and a record may have been appended just now.
         while self.is_occupied(head.next()).await? {
             head = self.find_listed(self.find_head(head.next()).await?).await?;
         }
@@ -168,9 +169,10 @@ impl Journal {
         }
         let read = Box::pin(self.fold(start, head, behind_max)).await;
         if let Some(unusable) = read.as_ref().err().and_then(JournalError::unusable_record) {
-            // What was listed may be far beyond the journal's end: whoever wants what is left must hear where that is.
+            // A listed number may be far beyond the end of the journal. The error must name the end, for a reader that
+            // wants what is before it.
             let end = self.find_head(seq_of(start)).await?;
-            // A void number of which nothing is there is no end.
+            // A void number that is empty is not an end.
             if end < unusable && !void_numbers::is_void_below(self.store.as_ref(), &self.keys, end.next(), head).await?
             {
                 return Err(JournalError::Hole(end.next()));
@@ -179,12 +181,12 @@ impl Journal {
         read
     }
 
-    /// Reads up to record `until`, whatever comes after it: for a journal whose newest records are damaged.
+    /// Reads up to record `until` and ignores all that follows: for a journal whose newest records are damaged.
     pub async fn read_until(&self, until: Seq) -> Result<JournalView, JournalError> {
         Box::pin(self.fold(None, until, 0)).await
     }
 
-    /// What this node knew, if it is still there; nothing if a repair says that it is lost.
+    /// The view that this node knew, if the store still has its head; `None` if a repair says that this head is lost.
     pub(super) async fn check_known<'a>(
         &self,
         known: Option<&'a JournalView>,
@@ -196,7 +198,7 @@ impl Journal {
                 let head_now = self.find_listed(Seq(0)).await?;
                 let now = match Box::pin(self.fold(None, head_now, 0)).await {
                     Ok(now) => now,
-                    // Whether a repair tells of it is not known.
+                    // Whether a repair names it is not known.
                     Err(error @ JournalError::Store(_)) => return Err(error),
                     Err(_) => return Err(gone),
                 };
@@ -207,7 +209,7 @@ impl Journal {
         }
     }
 
-    /// All repairs of the journal that `view` shows. No request is needed while there were few.
+    /// All repairs of the journal that `view` shows. While they are few, no request is needed.
     ///
     /// # Errors
     /// The store does not answer.
@@ -215,7 +217,7 @@ impl Journal {
         void_numbers::repairs_of(self.store.as_ref(), &self.keys, view).await
     }
 
-    /// The object of a record that was seen, if the store still has it.
+    /// The object of a record that this node has seen, if the store still has it.
     pub(super) async fn read_known_head(&self, head: &JournalHead) -> Result<Bytes, JournalError> {
         let instead = match self.read_usable_object(head.seq).await {
             Ok(Some(object)) if record::digest(&object) == head.digest => return Ok(object),
@@ -241,7 +243,7 @@ impl Journal {
         }
     }
 
-    /// The records that one page of a listing shows after `seq`. What is no record has no number.
+    /// The records that one page of a listing shows after `seq`. A key that is not a record's has no number.
     async fn list_after(&self, seq: Seq) -> Result<ListedRecords, StoreError> {
         let role = self.keys.role();
         let (prefix, mut last) = (object_keys::journal_prefix(role), object_keys::record(role, seq));
@@ -259,7 +261,7 @@ impl Journal {
         }
     }
 
-    /// The highest occupied number, by doubling from one that is known to be occupied and bisecting.
+    /// The highest occupied number, found by doubling the distance from `known`, which is occupied, and bisecting.
     async fn find_head(&self, known: Seq) -> Result<Seq, StoreError> {
         let mut occupied = known.0;
         let mut step = 1;
@@ -282,7 +284,7 @@ impl Journal {
         Ok(Seq(occupied))
     }
 
-    /// The view at `head`, beyond records of which a later repair says that they are lost.
+    /// The view at `head`. It passes over records that a later repair calls lost.
     async fn fold(&self, start: Option<&JournalView>, head: Seq, behind_max: u64) -> Result<JournalView, JournalError> {
         let mut read = self.fold_sound(start, head, behind_max).await;
         let mut from = Seq(0);
@@ -302,15 +304,17 @@ impl Journal {
         read
     }
 
-    /// The view at `head`: from `start` if it is at most so many records behind, otherwise from the newest checkpoint that is nearer.
+    /// The view at `head`: from `start` if that is at most `behind_max` records behind, otherwise from the newest
+    /// checkpoint that is nearer.
     async fn fold_sound(
         &self,
         start: Option<&JournalView>,
         head: Seq,
         behind_max: u64,
     ) -> Result<JournalView, JournalError> {
-        // What an older version read past, this one may understand: its view shows that the history is the same, and no more.
-        // An older version did not take down all that a state has now, either; it did not take down when the repository was made.
+        // A view that passed over unknown kinds shows that the history is the same, and no more: this version may know
+        // these kinds. A view of an older version may also lack what a state has now; such a version did not keep when
+        // the repository was created.
         let start = start.filter(|view| view.is_understood() && view.created.is_some() >= self.with_created.is_some());
         let known = seq_of(start).0;
         let mut fetched = BTreeMap::new();
@@ -324,7 +328,7 @@ impl Journal {
             }
             let object = self.read_usable_object(Seq(at)).await?.ok_or(JournalError::Hole(Seq(at)))?;
             match self.before_checkpoint(Seq(at), &object) {
-                // Where that generation begins is told by what is before it.
+                // The records before it show where that generation begins.
                 Err(JournalError::Rotated { .. }) => {}
                 read => {
                     let view = read?;
@@ -334,7 +338,8 @@ impl Journal {
                     }
                 }
             }
-            // It would have been too large, or an older version had no others; so were those between the ones that always have it, then.
+            // The state would have been too large here, or an older version wrote no state here. Then the numbers
+            // between the multiples of CHECKPOINT_EVERY have none either.
             at -= if at.is_multiple_of(record::CHECKPOINT_EVERY) {
                 record::CHECKPOINT_EVERY
             } else {
@@ -344,7 +349,7 @@ impl Journal {
         self.fold_further(view, head, &fetched).await
     }
 
-    /// Reads on from `view` to `head`; some objects are there already.
+    /// Reads from `view` to `head`; some objects are `fetched` already.
     async fn fold_further(
         &self,
         mut view: JournalView,
@@ -368,7 +373,7 @@ impl Journal {
             };
             let object = object.ok_or(JournalError::Hole(seq))?;
             let record = Record::decode(&object, Some(&self.keys)).map_err(|error| match error {
-                // One that no record begins is damage, whatever the object says of itself.
+                // A generation that no record begins is damage, whatever the object says of itself.
                 RecordError::Rotated(found) if found > view.generation() => JournalError::Record { seq, error },
                 error => JournalError::from_record_error(seq, error, self.keys.generation()),
             })?;
@@ -398,7 +403,7 @@ pub(super) fn seq_of(view: Option<&JournalView>) -> Seq {
     view.and_then(|view| view.head.as_ref()).map_or(Seq(0), |head| head.seq)
 }
 
-/// An error about record `seq`: what is no object is a damaged record.
+/// An error about record `seq`: a key that is not an object is a damaged record.
 fn unreadable_error(seq: Seq, error: StoreError) -> JournalError {
     if error.is_not_an_object() {
         let error = RecordError::Damaged(format!("{}: {}", error.kind, error.detail));

@@ -1,6 +1,7 @@
-//! One record: an act of a node on its role, readable with `jq`, chained to the one before, vouched for by a MAC.
+//! One record: an act of a node on its role, readable with `jq`, chained to the record before, and authenticated by a
+//! MAC.
 //!
-//! No file names and no content stand here: a record may be read by whoever can list the store.
+//! A record has no file names and no content: every process that can list the store may read it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,14 +17,15 @@ use crate::repo::mac_line::{self, MacLineError};
 /// The record version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
 
-/// Every record whose number is a multiple of this carries the whole state before it, however large that is, but where etcd would not take it.
+/// Every record whose number is a multiple of this carries the whole state before it, unless etcd would refuse the
+/// record.
 pub const CHECKPOINT_EVERY: u64 = 64;
 
-/// No record carries a state whose number is not a multiple of this.
+/// Only records whose number is a multiple of this carry a state.
 pub const CHECKPOINT_STEP: u64 = 8;
 
-/// What a state at other multiples of [`CHECKPOINT_STEP`] may have for each record that it saves reading, in bytes. Records are never
-/// deleted, so small states are repeated often and large ones rarely.
+/// The most bytes of a state at other multiples of [`CHECKPOINT_STEP`], for each record that it saves reading. Records
+/// are never deleted, so small states are repeated often and large ones rarely.
 const CHECKPOINT_BYTES: u64 = 16 << 10;
 
 /// Whether record `seq` carries the `state` before it.
@@ -40,27 +42,27 @@ pub struct Record {
     pub role: RoleName,
     /// The repository.
     pub repo: RepoId,
-    /// Its place.
+    /// Its number.
     pub seq: Seq,
     /// The fencing token under which it was written.
     pub term: Term,
     /// The takeover record whose permit it was written under; `None` for a takeover itself.
     pub takeover: Option<Digest>,
-    /// Who wrote it.
+    /// The node that wrote it.
     pub node: WriterNode,
-    /// Which process.
+    /// The process that wrote it.
     pub instance: InstanceId,
-    /// When, by the writer's clock.
+    /// When it was written, by the writer's clock.
     pub time: Timestamp,
-    /// When, by the store's clock as the writer last saw it.
+    /// When it was written, by the store's clock as the writer last saw it.
     pub store_time: Option<Timestamp>,
     /// The slot it is for.
     pub slot: Option<Timestamp>,
     /// The slot that was committed last before it.
     pub last_slot: Option<Timestamp>,
-    /// The schedule that the slot is of.
+    /// The schedule that the slot belongs to.
     pub schedule: Option<ScheduleId>,
-    /// The record before.
+    /// The digest of the record before.
     pub prev: Option<Digest>,
     /// What happened.
     pub body: RecordBody,
@@ -70,7 +72,7 @@ pub struct Record {
     pub generation: KeyGeneration,
 }
 
-/// A record that cannot be used.
+/// Why a record cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// It cannot be read.
@@ -79,12 +81,12 @@ pub enum RecordError {
     /// It is newer than this program.
     #[error("has format version {0}, and this program reads version {VERSION}. Update runner on this node")]
     Newer(u32),
-    /// Its MAC is made with a generation of the repository key that the reader has not.
-    #[error("belongs to generation {0} of the repository key, which the key at hand does not give")]
+    /// Its MAC is made with a generation of the repository key that the reader does not have.
+    #[error("belongs to generation {0} of the repository key, which the given key does not have")]
     Rotated(KeyGeneration),
 }
 
-/// The JSON of a record. `kind` and `body` stay apart, so that an unknown kind can be read past.
+/// The JSON of a record. `kind` and `body` are separate, so that a reader can pass over an unknown kind.
 #[derive(Serialize, Deserialize)]
 struct RawRecord {
     v: u32,
@@ -119,7 +121,7 @@ pub fn digest(object: &[u8]) -> Digest {
 }
 
 impl Record {
-    /// When it was written, by the store's clock where its writer saw that.
+    /// When the record was written, by the store's clock if the writer saw it.
     pub fn written_at(&self) -> Timestamp {
         self.store_time.unwrap_or(self.time)
     }
@@ -137,25 +139,25 @@ impl Record {
         Some(RepairEntry { seq: self.seq, term: self.term, void: repair.void.clone(), lost: repair.lost })
     }
 
-    /// Whether it is the record with this number of the journal that these keys are for.
+    /// Whether the record has this number, and belongs to the journal of these keys.
     pub fn is_at(&self, seq: Seq, keys: &DerivedKeys) -> bool {
         self.seq == seq && self.role == *keys.role() && self.repo == keys.repo()
     }
 
-    /// The latest instant that readers take from it: its slot, or when it was written, by the store's clock where its writer saw that.
+    /// The latest date that readers take from the record: its slot, or when it was written.
     pub fn latest_date(&self) -> Timestamp {
         let time = self.written_at();
         self.slot.map_or(time, |slot| slot.max(time))
     }
 
-    /// The object, under these keys; they know the record's generation.
+    /// Encodes the object under these keys, which must know the record's generation.
     pub fn encode(&self, keys: &DerivedKeys) -> Vec<u8> {
         mac_line::seal_by(&self.line(), keys, self.generation)
     }
 
-    /// Lets the generation that a rotation begins vouch for its record.
+    /// Adds the proof of a rotation: the MAC of the generation that it begins.
     pub fn add_rotation_proof(&mut self, keys: &DerivedKeys) {
-        // The line of any other record may be long, and is not needed.
+        // Encoding another record is not needed, and may be slow.
         if !matches!(self.body, RecordBody::Rotate(_)) {
             return;
         }
@@ -189,7 +191,7 @@ impl Record {
         serde_json::to_vec(&raw).expect("plain data becomes JSON")
     }
 
-    /// From the object. With keys the MAC is checked; without, only the shape.
+    /// Decodes the object. With keys the MAC is checked; without, only the shape.
     pub fn decode(object: &[u8], keys: Option<&DerivedKeys>) -> Result<Self, RecordError> {
         let damaged = |e: &dyn std::fmt::Display| RecordError::Damaged(e.to_string());
         let (first, generation) = match keys {

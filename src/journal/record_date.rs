@@ -8,21 +8,21 @@ use crate::journal::body::{RecordBody, WriterNode};
 use crate::journal::record::Record;
 use crate::role::clock_tolerance::is_in_future;
 
-/// How many dates of records are kept. Each of them is later than those of all records after it.
+/// Number of dates that a view keeps. Each of them is later than those of all records after it.
 pub(super) const DATES_KEPT: usize = 16;
 
-/// When a record was written, or the slot that it is for if that is later.
+/// The date of a record: when it was written, or its slot if that is later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordDate {
-    /// Its number.
+    /// The number of the record.
     pub seq: Seq,
-    /// Who wrote it.
+    /// The node that wrote it.
     pub node: WriterNode,
-    /// When.
+    /// The date.
     pub latest: Timestamp,
 }
 
-/// Adds the date of the next record; those that are not later say no more than it does.
+/// Adds the date of the next record and drops those that are not later: they say no more than it does.
 pub fn add_date(dates: &mut Vec<RecordDate>, record: &Record) {
     let next = RecordDate { seq: record.seq, node: record.node.clone(), latest: record.latest_date() };
     if matches!(record.body, RecordBody::Amend(_)) {
@@ -31,7 +31,7 @@ pub fn add_date(dates: &mut Vec<RecordDate>, record: &Record) {
     while dates.last().is_some_and(|before| before.latest <= next.latest) {
         dates.pop();
     }
-    // The one that is the least ahead.
+    // If there are too many, the earliest one is dropped.
     dates.truncate(DATES_KEPT - 1);
     dates.push(next);
 }

@@ -1,7 +1,7 @@
 //! What the records up to some point add up to: what is live, which node writes, which slots are committed. Pure.
 //!
-//! No time that a record says is made a maximum: a clock that was wrong once would have an effect for ever. What was last is last by the
-//! order of the records.
+//! No time that a record says is made a maximum: a clock that was wrong once would have an effect for ever. What was
+//! last is last by the order of the records.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,17 +15,17 @@ use crate::journal::rotation::RotationState;
 use crate::role::clock_tolerance;
 use crate::role::slot_commits::ScheduleInForce;
 
-/// How many slots of forgotten snapshots are remembered.
+/// Number of slots of forgotten snapshots that a state keeps.
 pub(super) const PAST_SLOTS_KEPT: usize = 64;
 
-/// How many slots of guarded commands are remembered, the newest by the order of their records: a clock that is ahead needs as many
-/// slots of real time to push the others out.
+/// Number of slots of guarded commands that a state keeps, the newest by the order of their records: a clock that is
+/// ahead needs as many slots of real time to push the others out.
 pub(super) const COMMAND_SLOTS_KEPT: usize = 64;
 
-/// How many slots of amended commits are remembered, those that were amended last.
+/// Number of slots of amended commits that a state keeps, those that were amended last.
 pub(super) const AMENDED_SLOTS_KEPT: usize = 256;
 
-/// Who may write: the newest takeover.
+/// The node that may write: the newest takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleHolder {
     /// The fencing token.
@@ -34,23 +34,23 @@ pub struct RoleHolder {
     pub takeover: Digest,
     /// Its number.
     pub seq: Seq,
-    /// Who.
+    /// The node.
     pub node: WriterNode,
-    /// Which process.
+    /// The process.
     pub instance: InstanceId,
-    /// When, by that node's clock.
+    /// When it took over, by that node's clock.
     pub time: Timestamp,
-    /// When, by the store's clock, if that node saw it.
+    /// When it took over, by the store's clock, if the node saw it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub store_time: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     pub why: TakeoverReason,
-    /// How the guarded command for a slot ended that ended last, whoever held the role then. It stands here because versions that do not know
-    /// it pass over it here; they leave it out of the states that they write.
+    /// How the guarded command for a slot ended that ended last, under any holder. The field is part of the holder
+    /// because versions that do not know it ignore it here; they leave it out of the states that they write.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub command: Option<CommandEnd>,
-    /// When an operator gave the role to that node, by the store's clock if it saw that, else by its own. It stays while no other node takes
-    /// the role, however often processes of that node take it over from each other.
+    /// When an operator gave the role to that node, by the store's clock if the node saw it, else by its own. The field
+    /// stays while no other node takes the role, also if processes of that node take over from each other.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub handed_over: Option<Timestamp>,
 }
@@ -60,13 +60,13 @@ pub struct RoleHolder {
 pub struct CommandEnd {
     /// The number of the record of its end.
     pub seq: Seq,
-    /// On which node.
+    /// The node.
     pub node: WriterNode,
-    /// When, by the store's clock if that node saw it, else by the node's.
+    /// When, by the store's clock if the node saw it, else by the node's.
     pub time: Timestamp,
-    /// For which slot.
+    /// The slot.
     pub slot: Timestamp,
-    /// How.
+    /// The end.
     pub end: EndBody,
 }
 
@@ -77,11 +77,12 @@ pub struct Snapshot {
     pub id: Digest,
     /// The number of its record.
     pub seq: Seq,
-    /// The fencing token it was written under.
+    /// The fencing token under which it was written.
     pub term: Term,
-    /// Who wrote it.
+    /// The node that wrote it.
     pub node: WriterNode,
-    /// When, by the store's clock if the writer saw it, else by the writer's; what an operator amended is dated at that act.
+    /// When, by the store's clock if the writer saw it, else by the writer's; an amended snapshot has the time of the
+    /// amendment.
     pub time: Timestamp,
     /// The slot it is for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -98,7 +99,7 @@ pub struct Snapshot {
     pub changes: ChangeCounts,
     /// What the run cost.
     pub cost: RunCost,
-    /// The sources and dumps that held no file; `None`: not known.
+    /// The sources and dumps that held no file; `None`: unknown.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub empty: Option<Vec<SourceMark>>,
 }
@@ -106,49 +107,50 @@ pub struct Snapshot {
 /// A pause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalPause {
-    /// On which node it was said.
+    /// The node on which the operator paused the role.
     pub node: WriterNode,
-    /// When, by the store's clock if that node saw it, else by the node's.
+    /// When, by the store's clock if the node saw it, else by the node's.
     pub time: Timestamp,
-    /// Until when; `None`: until a resume.
+    /// When it ends; `None`: at a resume.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
 }
 
-/// A guarded command that was begun, and of whose end the journal shows nothing.
+/// A guarded command that began and whose end the journal does not show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningCommand {
-    /// On which node.
+    /// The node.
     pub node: WriterNode,
-    /// By which process.
+    /// The process.
     pub instance: InstanceId,
-    /// When it was begun, by the store's clock if that node saw it, else by the node's.
+    /// When it began, by the store's clock if the node saw it, else by the node's.
     pub time: Timestamp,
-    /// For which slot.
+    /// The slot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<Timestamp>,
 }
 
-/// What a prune condemned: nothing refers to it any more, and after a grace for those who still read it is deleted.
+/// Objects that a prune condemned: no record refers to them, and they are deleted after a grace for restores that still
+/// read them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CondemnedObjects {
     /// The number of the prune's record.
     pub seq: Seq,
     /// When, by the store's clock if the writer saw it, else by the writer's.
     pub time: Timestamp,
-    /// Packs.
+    /// The packs.
     pub packs: Vec<PackId>,
-    /// Index objects.
+    /// The index objects.
     pub indexes: Vec<IndexId>,
 }
 
 /// What the records up to some point add up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct JournalState {
-    /// Who may write.
+    /// The node that may write.
     pub holder: Option<RoleHolder>,
     /// The slot that was committed last, by the order of the records. Not the latest: a clock may have been wrong.
     pub last_slot: Option<Timestamp>,
@@ -159,66 +161,67 @@ pub struct JournalState {
     /// An operator's pause, until another one's resume.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub paused: Option<JournalPause>,
-    /// Nodes that exist twice. Whoever has such an ID does not work until it has another.
+    /// IDs of nodes that exist twice. A node with such an ID does not work until it has another.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub clones: BTreeSet<NodeId>,
     /// The etcd cluster that has the head, if it is not the one that `format` names.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cluster: Option<ClusterId>,
-    /// What prunes condemned and no sweep has deleted yet.
+    /// Objects that prunes condemned and no sweep has deleted yet.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub condemned: Vec<CondemnedObjects>,
-    /// When the newest prune was, by the same clock as snapshots.
+    /// When the newest prune ran, by the same clock as for snapshots.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pruned: Option<Timestamp>,
-    /// The newest committed slots of forgotten snapshots: the last ones are counted, whatever was kept.
+    /// The newest committed slots of forgotten snapshots. Retention does not remove them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub past_slots: BTreeSet<Timestamp>,
     /// The slots that guarded commands committed last, by the order of their records.
     #[serde(skip_serializing_if = "VecDeque::is_empty", default)]
     pub command_slots: VecDeque<Timestamp>,
-    /// The schedule that slots were committed by last, where records say which.
+    /// The schedule by which slots were committed last, if records say which.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub schedule: Option<ScheduleInForce>,
-    /// What repairs said is lost, the newest of them.
+    /// The newest repairs, and what they said is lost.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub repaired: Vec<RepairEntry>,
-    /// When an operator amended last what was dated beyond that.
+    /// When an operator last amended dates that were later than that.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub amended: Option<Timestamp>,
-    /// The slots of amended commits, in the order in which they were amended. Each stays committed, and closes no other.
+    /// The slots of amended commits, in the order in which they were amended. Each stays committed, and closes no other
+    /// slot.
     #[serde(skip_serializing_if = "VecDeque::is_empty", default)]
     pub amended_slots: VecDeque<Timestamp>,
-    /// The newest rotation of the repository key; `None`: everything is written under the first.
+    /// The newest rotation of the repository key; `None`: all records are of the first generation.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rotated: Option<RotationState>,
-    /// What a newer version keeps here. It is carried along, and keeps this version from appending.
+    /// Fields of a newer version. They are kept, and prevent this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 impl JournalState {
-    /// Every committed slot that is remembered, in no order.
+    /// Every committed slot that the state keeps, in no order.
     pub fn slots(&self) -> impl Iterator<Item = Timestamp> {
         let live = self.snapshots.iter().filter_map(|snapshot| snapshot.slot);
         live.chain(self.past_slots.iter().copied()).chain(self.command_slots.iter().copied()).chain(self.last_slot)
     }
 
-    /// From when on every committed slot is remembered; `None`: always.
+    /// From when on the state keeps every committed slot; `None`: from the start.
     pub(super) fn remembered_from(&self) -> Option<Timestamp> {
         let past = self.past_slots.first().filter(|_| self.past_slots.len() >= PAST_SLOTS_KEPT);
         let commands = self.command_slots.iter().min().filter(|_| self.command_slots.len() >= COMMAND_SLOTS_KEPT);
         past.max(commands).copied()
     }
 
-    /// When a slot was committed last, by a snapshot that is still there or by a guarded command; `None`: the role has no schedule, or had
-    /// one so long ago that retention has forgotten what it made.
+    /// When a slot was committed last, by a snapshot that is still live or by a guarded command; `None`: the role has
+    /// no schedule, or had one so long ago that retention has forgotten its snapshots.
     pub fn last_scheduled(&self) -> Option<Timestamp> {
         let snapshots = self.snapshots.iter().filter(|snapshot| snapshot.slot.is_some()).map(|snapshot| snapshot.time);
         snapshots.chain(self.command_slots.iter().copied()).max()
     }
 
-    /// Remembers slots that were committed by records which are no more.
+    /// Adds slots that were committed by records which the state no longer shows.
     pub(super) fn add_past_slots(&mut self, slots: impl IntoIterator<Item = Timestamp>) {
         self.past_slots.extend(slots);
         while self.past_slots.len() > PAST_SLOTS_KEPT {
@@ -226,7 +229,7 @@ impl JournalState {
         }
     }
 
-    /// A record commits its slot, if it has one.
+    /// Commits the slot of a record, if it has one.
     pub(super) fn commit_slot(&mut self, slot: Option<Timestamp>, schedule: Option<ScheduleId>) {
         if let Some(slot) = slot {
             self.last_slot = Some(slot);
@@ -234,13 +237,13 @@ impl JournalState {
         }
     }
 
-    /// When a repository was made whose `format` says `created`: an amended date is that of the act.
+    /// When a repository was created whose `format` says `created`: an amended date is that of the amendment.
     pub fn created_at(&self, created: Timestamp) -> Timestamp {
         self.amended.filter(|present| clock_tolerance::is_in_future(created, *present)).unwrap_or(created)
     }
 
-    /// Takes back what was dated beyond `present`: it is dated then, and its slots count as the newest of none. What was committed
-    /// stays committed.
+    /// Replaces every date after `present` by `present`; slots after it no longer count as the newest. What was
+    /// committed stays committed.
     pub(super) fn amend(&mut self, present: Timestamp) {
         let is_future = |at: &Timestamp| clock_tolerance::is_in_future(*at, present);
         let amend = |at: &mut Timestamp| *at = if is_future(at) { present } else { *at };
@@ -270,7 +273,7 @@ impl JournalState {
         }
     }
 
-    /// A snapshot that is dated anew lies between its neighbours in the journal: it must not seem older than what it came after.
+    /// An amended snapshot lies between its neighbours in the journal: it must not seem older than one before it.
     fn amend_snapshots(&mut self, present: Timestamp) {
         let is_future = |at: &Timestamp| clock_tolerance::is_in_future(*at, present);
         let (mut next, mut amended) = (None, BTreeSet::new());
@@ -292,8 +295,8 @@ impl JournalState {
         }
     }
 
-    /// Whether this is the state of a checkpoint that the records before it add up to, if those are `folded`. A checkpoint may leave out
-    /// what the version that wrote it did not know; a reader goes on from what it says.
+    /// Whether this is the state of a checkpoint if the records before it add up to `folded`. A checkpoint may lack
+    /// what the version that wrote it did not know; a reader continues from the checkpoint.
     pub(super) fn is_consistent_with(&self, folded: &JournalState) -> bool {
         let mut folded = folded.clone();
         if self.command_slots.is_empty() {
@@ -302,30 +305,30 @@ impl JournalState {
         if self.schedule.is_none() {
             folded.schedule = None;
         }
-        // Versions that keep no amended slots dated amended snapshots at the act, whatever came after them.
+        // Versions that keep no amended slots dated amended snapshots at the amendment, whatever followed them.
         if self.amended.is_none() && folded.amended.take().is_some() {
             folded.amended_slots.clear();
-            for (snapshot, told) in folded.snapshots.iter_mut().zip(&self.snapshots) {
-                snapshot.time = told.time;
+            for (snapshot, stored) in folded.snapshots.iter_mut().zip(&self.snapshots) {
+                snapshot.time = stored.time;
             }
         }
-        // They say of no source that it was empty.
-        for (snapshot, told) in folded.snapshots.iter_mut().zip(&self.snapshots) {
-            if told.empty.is_none() {
+        // They do not store which sources were empty.
+        for (snapshot, stored) in folded.snapshots.iter_mut().zip(&self.snapshots) {
+            if stored.empty.is_none() {
                 snapshot.empty = None;
             }
         }
         // They dated a pause by the node's clock alone.
-        if let (Some(paused), Some(told)) = (&mut folded.paused, &self.paused) {
-            paused.time = told.time;
+        if let (Some(paused), Some(stored)) = (&mut folded.paused, &self.paused) {
+            paused.time = stored.time;
         }
-        if let (Some(holder), Some(told)) = (&mut folded.holder, &self.holder) {
-            // They keep no end of a command.
-            if told.command.is_none() {
+        if let (Some(holder), Some(stored)) = (&mut folded.holder, &self.holder) {
+            // They do not keep the end of a command.
+            if stored.command.is_none() {
                 holder.command = None;
             }
-            // They did not keep that an operator handed the role over; where this began after that, it is not known here.
-            (holder.store_time, holder.handed_over) = (told.store_time, told.handed_over);
+            // They did not keep when an operator handed the role over; a view that began after that does not know it.
+            (holder.store_time, holder.handed_over) = (stored.store_time, stored.handed_over);
         }
         *self == folded
     }

@@ -1,8 +1,8 @@
-//! Folding records into a view: what is live, which node writes, which slots are committed. Pure; the same records give the same view on
-//! every node.
+//! Folding records into a view: what is live, which node writes, which slots are committed. Pure; the same records give
+//! the same view on every node.
 //!
-//! The promises "one lineage" and "terms never go back" are checked here for everything that is read: a record that does not follow the
-//! record before it is refused, whichever node wrote it.
+//! The promises "one lineage" and "terms never go back" are checked here for everything that is read: a record that
+//! does not follow the record before it is refused, whichever node wrote it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,13 +25,13 @@ use crate::role::slot_commits::SlotCommits;
 /// The newest record of a journal, as the next one must continue it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalHead {
-    /// Its number.
+    /// The number of the record.
     pub seq: Seq,
-    /// Its digest.
+    /// The digest of the record.
     pub digest: Digest,
-    /// Who wrote it.
+    /// The node that wrote it.
     pub node: WriterNode,
-    /// When, by the writer's clock.
+    /// When it was written, by the writer's clock.
     pub time: Timestamp,
 }
 
@@ -44,71 +44,72 @@ pub struct JournalView {
     pub repo: RepoId,
     /// The newest record; `None` while there is none.
     pub head: Option<JournalHead>,
-    /// What it all adds up to.
+    /// What the records add up to.
     pub state: JournalState,
-    /// Kinds of records that were read past without being understood.
+    /// Kinds of records that this version does not know, and passed over.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unknown_kinds: Vec<String>,
-    /// Each node's last processes by their newest records, of those that were read one by one. Operators' acts are left out: they may
-    /// come from anywhere, by processes that this node's state directory has never seen.
+    /// Each node's last processes with their newest records, of those records that were read one by one. Operators'
+    /// acts are left out: they may come from any machine, by processes that this node's state directory has never seen.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub authors: BTreeMap<NodeId, Vec<ProcessAuthor>>,
-    /// When the repository was made, as its `format` says; `None`: whoever read this did not say.
+    /// When the repository was created, as its `format` says; `None`: the reader did not provide it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub created: Option<Timestamp>,
-    /// The newest pause that is over, from its begin to its end, as far as records were read one by one. Pauses that leave no moment
-    /// between them are one.
+    /// The newest pause that is over, from its begin to its end, as far as records were read one by one. Pauses without
+    /// a moment between them are one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub past_pause: Option<JournalPause>,
-    /// The guarded command that was begun last, until its end or a takeover, as far as records were read one by one.
+    /// The guarded command that began last, until its end or a takeover, as far as records were read one by one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub running: Option<RunningCommand>,
-    /// The dates of records, the newest record's last and each later than that of the next: what was ever dated beyond the present is
-    /// here, or something that was written later and is dated later still. As far as records were read one by one, and not amended.
+    /// The dates of records, the newest record last, and each later than that of the next. Every date that was ever in
+    /// the future is here, unless a later record has a later date. As far as records were read one by one, and not
+    /// amended.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub dates: Vec<RecordDate>,
 }
 
-/// A record that does not follow the one before.
+/// Why a record does not follow the one before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
-    /// Of another role or repository.
+    /// It belongs to another role or repository.
     #[error("belongs to role {role}, repository {repo}")]
     Foreign {
-        /// What it says.
+        /// The value in the record.
         role: RoleName,
-        /// What it says.
+        /// The value in the record.
         repo: RepoId,
     },
-    /// Not the next number.
-    #[error("says it is number {found}")]
+    /// Its number is not the next.
+    #[error("has number {found}")]
     Number {
-        /// What it says.
+        /// The value in the record.
         found: Seq,
     },
-    /// Not chained to the record before.
+    /// Its `prev` is not the digest of the record before.
     #[error("does not continue the record before it")]
     Chain,
-    /// A takeover whose term is not the next, or another record whose term is not the holder's.
+    /// A takeover's term is not the next, or another record's term is not the holder's.
     #[error("has term {found} after term {before}")]
     Term {
-        /// What it says.
+        /// The value in the record.
         found: Term,
-        /// The holder's.
+        /// The holder's term.
         before: Term,
     },
-    /// Written under a permit that a newer takeover had ended: the fence was broken.
+    /// It was written under a permit that a newer takeover had ended: the fence was broken.
     #[error("was written under a takeover that is not the newest")]
     Fence,
-    /// Of another generation of the repository key than everything is written under by then.
+    /// It is of another generation of the repository key than the journal has at this number.
     #[error("is of generation {found} of the repository key, after generation {now}")]
     Generation {
-        /// What it is of, or begins.
+        /// The generation of the record, or the one that it begins.
         found: KeyGeneration,
-        /// The one that counts.
+        /// The generation of the journal at this number.
         now: KeyGeneration,
     },
-    /// Its checkpoint is not what the records before it add up to.
+    /// Its checkpoint is not the state that the records before it add up to.
     #[error("carries a state that the records before it do not add up to")]
     Checkpoint,
 }
@@ -121,7 +122,7 @@ impl JournalView {
         Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created, past_pause, running, dates }
     }
 
-    /// The number that the next record gets.
+    /// The number of the next record.
     pub fn next_seq(&self) -> Seq {
         self.head.as_ref().map_or(Seq::FIRST, |head| head.seq.next())
     }
@@ -136,18 +137,18 @@ impl JournalView {
         self.state.rotated.map_or(KeyGeneration::FIRST, |rotated| rotated.generation)
     }
 
-    /// Refuses a record of an older generation, whatever state it brings along.
+    /// Refuses a record of an older generation, whatever state it carries.
     pub(crate) fn refuse_older(&self, record: &Record) -> Result<(), FoldError> {
         let (found, now) = (record.generation, self.generation());
         if found < now { Err(FoldError::Generation { found, now }) } else { Ok(()) }
     }
 
-    /// Whether this program understands everything that the journal says; else it must not append.
+    /// Whether this program knows every kind of record and every field of the state; otherwise it must not append.
     pub fn is_understood(&self) -> bool {
         self.unknown_kinds.is_empty() && self.state.unknown.is_empty()
     }
 
-    /// The committed slots, as far as they are remembered.
+    /// The committed slots that the state keeps.
     pub fn commits(&self) -> SlotCommits {
         #[cfg(feature = "planted")]
         if self.forgets_slot() {
@@ -160,12 +161,12 @@ impl JournalView {
             .with_schedule(*schedule, snapshots.last().map(|snapshot| snapshot.time))
     }
 
-    /// When the repository was made, where that is known, as amended.
+    /// When the repository was created, if that is known, as amended.
     pub fn created_at(&self) -> Option<Timestamp> {
         self.created.map(|created| self.state.created_at(created))
     }
 
-    /// Whether the newest record is a takeover, and the bug is planted that forgets slots then.
+    /// Whether the planted bug is active that forgets slots, and the newest record is a takeover.
     #[cfg(feature = "planted")]
     fn forgets_slot(&self) -> bool {
         let newest = self.head.as_ref().map(|head| head.seq);
@@ -173,7 +174,7 @@ impl JournalView {
             && self.state.holder.as_ref().is_some_and(|holder| Some(holder.seq) == newest)
     }
 
-    /// Starts at a checkpoint, without the records before it: the view before `record`.
+    /// The view before `record`, if that carries a state: reading can begin there, without the records before it.
     pub fn before_checkpoint(record: &Record) -> Option<JournalView> {
         let state = record.state.clone()?;
         let before = record.seq.0.checked_sub(1).filter(|&seq| seq > 0)?;
@@ -195,10 +196,10 @@ impl JournalView {
         }
         self.refuse_older(record)?;
         if record.body.as_repair().is_some() {
-            // What is left was told by whoever read all of it.
+            // The state of a repair comes from a node that read every record.
             let state = record.state.as_ref().ok_or(FoldError::Checkpoint)?;
             if record.generation > self.generation() {
-                // No rotation led here: a holder of the key of before may have written what comes before it.
+                // No rotation record precedes it: a holder of the older key may have written the records before it.
                 *self = JournalView { head: self.head.take(), ..JournalView::empty(self.role.clone(), self.repo) };
             } else if record.term <= self.term() {
                 return Err(FoldError::Term { found: record.term, before: self.term() });
@@ -208,7 +209,7 @@ impl JournalView {
             if !state.is_consistent_with(&self.state) {
                 return Err(FoldError::Checkpoint);
             }
-            // Whoever begins here knows no more than this.
+            // A reader that begins at this checkpoint knows only its state.
             self.state.clone_from(state);
         }
         let (found, now) = (record.generation, self.generation());
@@ -242,8 +243,8 @@ impl JournalView {
                     why: takeover.why,
                     handed_over,
                 });
-                if let Some(said) = record.repair_entry() {
-                    repair_history::add(&mut self.state.repaired, said);
+                if let Some(repair) = record.repair_entry() {
+                    repair_history::add(&mut self.state.repaired, repair);
                 }
             }
             RecordBody::Snapshot(body) => {
@@ -307,7 +308,7 @@ impl JournalView {
         Ok(())
     }
 
-    /// An operator said at `present` that what is dated beyond it was dated by a wrong clock.
+    /// Applies an operator's amendment at `present`: all later dates come from a wrong clock.
     fn amend(&mut self, present: Timestamp) {
         self.state.amend(present);
         if let Some(running) =
@@ -317,8 +318,8 @@ impl JournalView {
         }
     }
 
-    /// Keeps which command runs. A holder that a takeover ended cannot record an end any more, nor can a process that died before the
-    /// next begin.
+    /// Keeps which command runs. A holder that a takeover ended can no longer record an end, nor can a process that
+    /// died before the next begin.
     fn follow_command(&mut self, record: &Record) {
         match &record.body {
             RecordBody::Begin(_) => {
@@ -334,11 +335,11 @@ impl JournalView {
         }
     }
 
-    /// A pause, if there is one, is over at `time`, if it was not before.
+    /// Ends a pause at `time`, if there is one and it has not ended before.
     fn end_pause(&mut self, time: Timestamp) {
         let Some(paused) = self.state.paused.take() else { return };
         let end = paused.until.map_or(time, |until| until.min(time));
-        // One whose end lies beyond the begin of the next was ended by another clock.
+        // A pause whose end lies after the begin of the next was ended by another clock.
         let meets = |until: Timestamp| until >= paused.time && !clock_tolerance::is_in_future(until, paused.time);
         let before = self.past_pause.take().filter(|past| past.until.is_some_and(meets));
         let since = before.map_or(paused.time, |past| past.time.min(paused.time));
@@ -369,13 +370,13 @@ impl JournalView {
         match (&record.body, record.takeover) {
             (RecordBody::Takeover(_), _) if before.0.checked_add(1) != Some(record.term.0) => wrong,
             (RecordBody::Takeover(_), _) => Ok(()),
-            // Operators' acts, and what a clone says of itself, need no permit, and change no term.
+            // Operators' acts and the note of a clone need no permit, and change no term.
             (RecordBody::Pause(_) | RecordBody::Resume | RecordBody::Clone(_) | RecordBody::Amend(_), None)
                 if record.term == before =>
             {
                 Ok(())
             }
-            // What a newer version does without a permit is for it to judge; terms still never go back.
+            // A newer version may have kinds that need no permit; terms still never go back.
             (RecordBody::Unknown { .. }, None) if record.term >= before => Ok(()),
             _ if record.term != before => wrong,
             (_, takeover) if takeover != self.state.holder.as_ref().map(|h| h.takeover) => Err(FoldError::Fence),

@@ -14,7 +14,7 @@ mod unknown;
 /// Beyond those arrows: `ids`, `clock_reading` and `env` are leaves for every room, and `planted` is one that only the
 /// simulator's builds have; `process`, `http` and `etcd` are what several rooms start commands and ask servers with; the
 /// types of `config` are settings that the rooms below receive. `tree` scans into `repo::entry` and writes back from it.
-/// An append asks for a `role::candidacy`; a view keeps what `role::clone_detection` judges and shows `role::slot_commits`;
+/// A permit is made of a `role::candidacy`; a view keeps what `role::clone_detection` judges and shows `role::slot_commits`;
 /// dates are read by `role::clock_tolerance`; a record is MACed, framed and named as the repository's other objects are.
 /// A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[

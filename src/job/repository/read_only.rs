@@ -214,7 +214,7 @@ async fn view_before(journal: &Journal, mut until: Seq, error: &JournalError) ->
     loop {
         match journal.read_until(until).await {
             Ok(view) if view.generation() < journal.generation() => {
-                return Err(JournalError::Unvouched(Box::new(error.clone())));
+                return Err(JournalError::Unverified(Box::new(error.clone())));
             }
             Ok(view) => return Ok(view),
             Err(JournalError::Rotated { seq, .. }) if (Seq::FIRST..=until).contains(&seq) => until = Seq(seq.0 - 1),

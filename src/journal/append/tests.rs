@@ -129,7 +129,7 @@ async fn what_is_no_record_makes_no_hole() {
     assert!(matches!(read, Err(JournalError::Hole(Seq(4)))), "{read:?}");
 }
 
-/// What such a journal costs to read: by a stranger, by who knows `known`, and by a writer who does.
+/// Requests that such a journal takes to read: without memory, with `known`, and for a writer with `known`.
 async fn costs(store: &MemoryStore, env: &Env, known: &JournalView) -> [u64; 3] {
     let mut costs = [0; 3];
     for (n, cost) in costs.iter_mut().enumerate() {
@@ -156,7 +156,8 @@ async fn a_long_journal_is_read_in_a_handful_of_requests() {
         let cost = costs(&store, &journal.env, &view).await;
         most = std::array::from_fn(|n| most[n].max(cost[n]));
     }
-    // Listings, and a checkpoint with at most seven records after it; the head and what is listed after it; that, and the number after it.
+    // Listings, and a checkpoint with at most seven records after it; the head and what is listed after it; that, and
+    // the number after it.
     assert_eq!(most, [15, 2, 3]);
 }
 
@@ -201,8 +202,8 @@ async fn a_stray_far_beyond_the_end_is_told_where_the_end_is() {
     assert!(matches!(read, Err(JournalError::Hole(Seq(10)))), "{read:?}");
 }
 
-/// A disk whose journal directory cannot be fsynced for a while, or on which links are unknown and an exclusive rename is answered
-/// for its second sending.
+/// A disk whose journal directory cannot be fsynced for a while, or on which links are unknown and an exclusive rename
+/// is answered for its second sending.
 #[derive(Debug, Default)]
 struct Shaky {
     failures: Mutex<u32>,

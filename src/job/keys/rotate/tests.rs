@@ -173,7 +173,7 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     rig.memory.tamper(&object_keys::record(&role, last), Some(other.encode(&thief.keys).into()));
     let refused = read().await;
     let is_refused = |error: &JournalError| match error {
-        JournalError::Unvouched(error) => {
+        JournalError::Unverified(error) => {
             matches!(**error, JournalError::Record { error: RecordError::Damaged(_), .. })
         }
         _ => false,

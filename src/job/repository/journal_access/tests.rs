@@ -477,9 +477,9 @@ async fn where_the_journal_lives_is_settled_once() {
         journal(&place.journal_access().with_placement(said)).unwrap();
     }
     let refused = journal(&place.journal_access().with_placement(JournalPlacement::Bucket)).unwrap_err();
-    assert!(matches!(refused, JournalError::Seat(EtcdHeadError::Disagrees { .. })), "{refused}");
+    assert!(matches!(refused, JournalError::EtcdHead(EtcdHeadError::Disagrees { .. })), "{refused}");
     let alone = journal(&JournalAccess::default()).unwrap_err();
-    assert!(matches!(alone, JournalError::Seat(EtcdHeadError::NoEtcd { .. })), "{alone}");
+    assert!(matches!(alone, JournalError::EtcdHead(EtcdHeadError::NoEtcd { .. })), "{alone}");
 
     // A store that keeps conditions holds the journal itself, unless the config says otherwise.
     let again = |journal_access: JournalAccess, memory: MemoryStore| {

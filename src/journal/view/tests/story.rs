@@ -1,4 +1,5 @@
-//! Any story of a role, as records, against a model of plain sets: what must never happen in a fold, and what each act does.
+//! Any story of a role, as records, against a model of plain sets: what must never happen in a fold, and what each act
+//! does.
 
 use proptest::prelude::*;
 
@@ -276,7 +277,8 @@ proptest! {
         }
     }
 
-    /// Whoever begins at a checkpoint gets the same state as whoever read everything; one that lies is refused.
+    /// A reader that begins at a checkpoint gets the same state as one that read everything; a false checkpoint is
+    /// refused.
     #[test]
     fn a_checkpoint_stands_for_everything_before_it(acts in acts(), lie in act()) {
         let story = tell(&acts);
@@ -315,7 +317,7 @@ proptest! {
         for old in &story[n.saturating_sub(back)..n] {
             prop_assert!(refused(&here, old), "told again");
         }
-        // The same number again, by somebody else: the next record does not continue that.
+        // The same number again, by another writer: the next record does not continue that.
         let other = Told::of(Record { node: node(by), ..told.record.clone() }, Model::default());
         let mut forked = here.clone();
         other.push(&mut forked).unwrap();
