@@ -30,7 +30,7 @@ use runner::job::repository::read_only::ReadOnlyRepository;
 use runner::job::restore::options::RestoreOptions;
 use runner::job::restore::{RepositorySource, restore};
 use runner::job::verify::verify;
-use runner::journal::record::WriterNode;
+use runner::journal::body::WriterNode;
 use runner::repo::entry::{EntryKind, TreePath};
 use runner::store::Store;
 use runner::store::dir::DirStore;

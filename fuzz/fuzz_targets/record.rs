@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use runner::ids::RepoId;
 use runner::journal::record::{Record, digest};
-use runner::journal::state::JournalView;
+use runner::journal::view::JournalView;
 use runner::repo::crypto::{Cipher, DerivedKeys};
 use runner::repo::keyring::RepositoryKey;
 

@@ -10,9 +10,9 @@ use crate::job::audit;
 use crate::job::health::RoleHistory;
 use crate::job::report::LossReport;
 use crate::job::report::audited::AuditFinding;
+use crate::journal::body::TakeoverReason;
 use crate::journal::future_dates::{FutureDates, future_dates};
-use crate::journal::record::TakeoverReason;
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::role::slot::SlotSchedule;
 
 /// A takeover that is older than this is not reported, even if the ledger has forgotten that it was.
@@ -253,13 +253,14 @@ impl ConditionChecker<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::{KeySource, RoleSettings, Schedule};
     use crate::ids::{RepoId, Seq};
-    use crate::journal::record::{EndBody, WriterNode};
+    use crate::journal::body::{EndBody, WriterNode};
     use crate::journal::state::{CommandEnd, JournalPause};
     use crate::role::slot_commits::SlotCommits;
-    use std::time::Duration;
 
     const ME: NodeId = NodeId([1; 16]);
 

@@ -31,7 +31,7 @@ use crate::job::repository::open::{OpenError, SecretFileError};
 use crate::job::restore::error::RestoreError;
 use crate::job::restore::source::SourceErrorKind;
 use crate::job::verify::error::VerifyError;
-use crate::journal::log::{AppendError, JournalError};
+use crate::journal::error::{AppendError, JournalError};
 use crate::journal::repair::SalvageError;
 use crate::repo::entry::EntryKind;
 use crate::repo::format::FormatError;
@@ -633,9 +633,8 @@ mod tests {
     use crate::job::error::GuardError;
     use crate::job::repository::init::error::InitError;
     use crate::job::restore::error::RestoreError;
-    use crate::journal::error::RecordReplacement;
-    use crate::journal::head_state::HeadConflict;
-    use crate::journal::record::{TakeoverReason, WriterNode};
+    use crate::journal::body::{TakeoverReason, WriterNode};
+    use crate::journal::error::{HeadConflict, RecordReplacement};
     use crate::journal::state::RoleHolder;
     use crate::repo::keyslot::SlotSecretError;
 

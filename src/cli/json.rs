@@ -33,7 +33,7 @@ use crate::job::report::{
     ByteCounts, FileCounts, LossReport, MissingFile, PathProblem, PathProblemKind, RoleReport, RunOutcome,
 };
 use crate::job::repository::read_only::{JournalEntry, VoidContent};
-use crate::journal::log::{JournalError, RecordReplacement};
+use crate::journal::error::{JournalError, RecordReplacement};
 use crate::journal::state::JournalPause;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
 use crate::text;

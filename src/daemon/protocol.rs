@@ -10,8 +10,8 @@ use crate::job::backup::request::BackupRequest;
 use crate::job::node::progress::ProgressCounts;
 use crate::job::report::RoleReport;
 use crate::job::whoami::daemon_answer::DaemonRoleStatus;
+use crate::role::candidacy::LeaseGrant;
 use crate::role::lease::LeaseHolder;
-use crate::role::permit::LeaseGrant;
 
 /// Version of the protocol.
 pub(super) const VERSION: u32 = 1;

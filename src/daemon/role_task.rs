@@ -32,13 +32,13 @@ use crate::job::report::whoami::RoleState;
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::known_repository;
 use crate::job::whoami::daemon_answer::DaemonRoleStatus;
+use crate::role::candidacy::Deadline;
 use crate::role::controller::{
     JournalUpdate, LeaseUpdate, RoleController, RoleEffect, RoleEvent, RoleParams, RoleStatus, YieldReason,
 };
 use crate::role::election::{RetakeReason, StandbyReason, UnknownReason};
 use crate::role::lease::keep_alive::{self, LeaseKeepAlive, RenewalFailure};
 use crate::role::lease::{LeaseReply, LeaseService};
-use crate::role::permit::Deadline;
 use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
 

@@ -9,7 +9,7 @@ use crate::ids::RoleName;
 use crate::job::local_state::LockError;
 use crate::job::node::stall::RunStall;
 use crate::job::repository::open::OpenError;
-use crate::journal::log::{AppendError, JournalError};
+use crate::journal::error::{AppendError, JournalError};
 use crate::process::ProcessExit;
 use crate::repo::DecodeError;
 use crate::repo::entry::TreePath;

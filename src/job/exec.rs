@@ -27,11 +27,11 @@ use crate::job::node::context::NodeContext;
 use crate::job::node::deadline::deadline_passed;
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::open::Repository;
-use crate::journal::record::{BeginBody, EndBody, RecordBody};
+use crate::journal::body::{BeginBody, EndBody, RecordBody};
 use crate::journal::state::RoleHolder;
+use crate::role::candidacy::{Deadline, safety_margin};
 use crate::role::lease::LeaseHolder;
 use crate::role::lease::keep_alive::LeaseKeepAlive;
-use crate::role::permit::{Deadline, safety_margin};
 use crate::role::probe::{ProbeAnswer, ProbeResult};
 use crate::store::{Store, StoreError};
 

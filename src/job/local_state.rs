@@ -20,7 +20,7 @@ use crate::job::local_state::authors::AuthorNotes;
 use crate::job::local_state::authors::boot::BootAuthorNotes;
 use crate::job::local_state::process_memory::ProcessMemory;
 use crate::job::local_state::saved_state::SavedState;
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::repo::reader::IndexCache;
 
 /// Parent directory of these directories, below the state directory.
@@ -323,8 +323,8 @@ mod tests {
     use super::*;
     use crate::ids::{Digest, Seq, Term};
     use crate::job::local_state::saved_state::OwnTakeover;
-    use crate::journal::record::WriterNode;
-    use crate::journal::state::JournalHead;
+    use crate::journal::body::WriterNode;
+    use crate::journal::view::JournalHead;
 
     #[test]
     fn one_run_at_a_time_and_a_damaged_memory_is_none() {

@@ -42,15 +42,16 @@ use crate::job::report::pruned::{KeepReason as Why, PruneReport, RetentionRule, 
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::open::Repository;
 use crate::job::repository::{disk_reserve, loss_notes};
-use crate::journal::record::{PruneBody, RecordBody};
-use crate::journal::state::{JournalView, Snapshot};
+use crate::journal::body::{PruneBody, RecordBody};
+use crate::journal::state::Snapshot;
+use crate::journal::view::JournalView;
 use crate::repo::loss::PackLosses;
 use crate::repo::pack::PackTable;
 use crate::repo::reader::RepositoryReadError;
+use crate::role::candidacy::Candidacy;
 use crate::role::clock_tolerance;
 use crate::role::election::{self, RetakeReason};
 use crate::role::lease::keep_alive::LostTo;
-use crate::role::permit::Candidacy;
 use crate::store::{Store, StoreError, StoreErrorKind, Versioning};
 
 /// Age by the store's time at which an object that no record names is condemned: a first upload may take days.

@@ -27,12 +27,14 @@ use crate::job::operate::require_eligible;
 use crate::job::repair::error::RepairError;
 use crate::job::report::repaired::{FormatSource, RepairFinding, RepairReport};
 use crate::job::repository::init::error::InitError;
+use crate::journal::draft::check_understood;
 
 use crate::job::repository::init::new_object::put_new;
 use crate::job::repository::open::{OpenError, Repository, list_key_slots};
 use crate::job::repository::read_only::{ReadOnlyRepository, read_only_journal};
-use crate::journal::log::{self, AppendError, Journal, JournalError};
-use crate::journal::record::WriterNode;
+use crate::journal::body::WriterNode;
+use crate::journal::error::{AppendError, JournalError};
+use crate::journal::reader::Journal;
 use crate::journal::repair::{SalvageProgress, WrongRotationCopy};
 use crate::journal::state::{JournalState, Snapshot};
 use crate::repo::format::JournalLocation;
@@ -43,8 +45,7 @@ use crate::repo::pack::{ChunkEntry, PackTable};
 use crate::repo::reader::RepositoryReader;
 use crate::role::election;
 use crate::role::probe::ProbeAssessment;
-use crate::store::Store;
-use crate::store::proof::{self};
+use crate::store::{Store, proof};
 
 /// How long a repair retries while other nodes append.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -174,7 +175,7 @@ impl RepairPlan {
         let (repository, env, mended) = (&self.recovered.repository, by.inputs.env, &self.mending.salvaged);
         let (store, role) = (repository.store.as_ref(), repository.role());
         if self.needs_record() {
-            log::check_understood(&mended.view)?;
+            check_understood(&mended.view)?;
         }
         if !written.entry_objects {
             self.write_entry_objects(by).await?;

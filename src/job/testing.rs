@@ -24,12 +24,12 @@ use crate::job::repository::init::init;
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::Repository;
 use crate::job::repository::read_only::ReadOnlyRepository;
-use crate::journal::record::WriterNode;
+use crate::journal::body::WriterNode;
 use crate::repo::entry::TreePath;
 use crate::repo::keyslot::KeyWrapping;
 use crate::repo::object_keys;
+use crate::role::candidacy::Candidacy;
 use crate::role::election::{ElectionHistory, ElectionInputs, ElectionState, LeaseView, RetakeReason, decide};
-use crate::role::permit::Candidacy;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 

@@ -30,7 +30,8 @@ use crate::job::report::verified::{AffectedFile, DamageKind, VerifyCounts, Verif
 use crate::job::repository::open::{self, OpenError, Repository, StoredKeySlot};
 use crate::job::repository::read_only::read_only_journal;
 use crate::job::verify::error::{MISSING, VerifyError, object_trouble};
-use crate::journal::state::{JournalView, Snapshot};
+use crate::journal::state::Snapshot;
+use crate::journal::view::JournalView;
 use crate::repo::format::FormatError;
 use crate::repo::keyslot::KeySlotError;
 use crate::repo::object_keys;

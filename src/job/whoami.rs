@@ -53,9 +53,10 @@ use crate::job::repository::open::{OpenError, Repository, UnlockProgress, Unlock
 use crate::job::repository::read_only::{JournalEndLookup, ReadOnlyRepository, snapshot_info};
 use crate::job::whoami::daemon_answer::{DaemonAnswer, DaemonRoleStatus};
 use crate::job::whoami::wait_budget::{KEY_PATIENCE, TimeoutSource, WaitBudget};
+use crate::journal::body::WriterNode;
 use crate::journal::future_dates::future_dates;
-use crate::journal::record::WriterNode;
-use crate::journal::state::{JournalPause, JournalView};
+use crate::journal::state::JournalPause;
+use crate::journal::view::JournalView;
 use crate::outage::no_answer_text;
 use crate::role::election::{self, ElectionHistory, ElectionInputs, Eligibility, LeaseView, RetakeReason};
 use crate::role::identity;

@@ -1,7 +1,7 @@
-//! A journal of which every record is lost, told from one that has none yet.
+//! Tells a journal that lost every record from a new one.
 //!
-//! The invariant that lets it be told: a takeover is in the journal before its node writes anything, so an index object that the key opens
-//! proves that there were records. Nobody without the key can make one.
+//! The invariant behind it: a takeover is in the journal before its node writes anything else. So an index object that
+//! the key opens proves that there were records; without the key none can be made.
 
 use crate::ids::Seq;
 use crate::repo::crypto::DerivedKeys;
@@ -9,10 +9,10 @@ use crate::repo::index::decode_index;
 use crate::repo::object_keys;
 use crate::store::{LIST_PAGE_MAX, SizeLimit, Store, StoreError};
 
-/// Index objects that are read until one opens. What others put beside them does not.
+/// Index objects that are read until one opens. Objects that other programs put beside them do not open.
 const WITNESSES_MAX: usize = 16;
 
-/// Whether there are no records although there were some: for a journal that shows none.
+/// Whether a journal that shows no records had some.
 ///
 /// # Errors
 /// The store does not answer.
@@ -28,7 +28,7 @@ pub(crate) async fn is_emptied(store: &dyn Store, keys: &DerivedKeys) -> Result<
             Err(error) => return Err(error),
         };
         if opens {
-            // A node may have begun since the journal was looked at.
+            // A node may have started the journal since it was listed.
             return match store.get(&object_keys::record(role, Seq::FIRST), SizeLimit::RECORD).await {
                 Err(error) if error.is_not_found() => Ok(true),
                 Err(error) if !error.concerns_one_object() => Err(error),

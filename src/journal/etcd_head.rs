@@ -1,121 +1,83 @@
-//! A journal whose head is in a register, because the store ignores conditions: the adapter around [`head_state`].
+//! A journal whose head is in a register, because the store ignores conditions. [`head_state`] judges how the two
+//! agree.
 //!
-//! The invariants: the register alone decides who appends, by comparing the whole record before; whoever won, or whoever comes next and
-//! means to append, puts the record into the store; and only then may anybody act on it or report it. Nothing else writes
-//! records into the store, so that what is there is the same journal, and all that a restore needs.
+//! The invariants: the register alone decides which writer appends, by comparing the whole record before. The winner,
+//! or the next appender, puts the record into the store. Only then does a node act on it or report it. Nothing else
+//! writes records into the store, so the store has the same journal, and all that a restore needs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{ConfigLocation, JournalPlacement};
-use crate::ids::{ClusterId, RoleName, Seq, Term};
-use crate::journal::head_state::{self, HeadConflict, HeadState};
-use crate::journal::log::{self, AppendError, Journal, JournalError, RESOLVE_LIMIT, RESOLVE_PAUSE, RecordDraft};
-use crate::journal::record::{Record, RecordBody, TakeoverBody, TakeoverReason};
-use crate::journal::register::{CasOutcome, Register, RegisterError, RegisterValue};
-use crate::journal::state::JournalView;
+use crate::ids::{Seq, Term};
+use crate::journal::body::{RecordBody, TakeoverBody, TakeoverReason};
+use crate::journal::draft::{RESOLVE_LIMIT, RESOLVE_PAUSE, RecordDraft, check_understood};
+use crate::journal::error::{AppendError, HeadConflict, JournalError};
+use crate::journal::head_state::{self, HeadState};
+use crate::journal::reader::Journal;
+use crate::journal::record::Record;
+use crate::journal::register::{CasOutcome, EtcdHead, RegisterError, RegisterValue};
+use crate::journal::view::JournalView;
 use crate::repo::object_keys;
 use crate::store::{PutOutcome, StoreError, StoreErrorKind, put_idempotent};
 
-/// The largest record. Etcd takes requests of 1.5 MiB, and a small record must always fit in one with the largest before it.
-const RECORD_BYTES_MAX: usize = 1 << 20;
+/// How long a reader retries copying a missing record into the store; the appender retries too.
+const COPY_LIMIT: Duration = Duration::from_secs(5);
 
-/// The most that a record and the one before it may have together.
-const SWAP_BYTES_MAX: usize = RECORD_BYTES_MAX + (1 << 18);
-
-/// How long somebody who found a record missing in the store tries to put it there. Whoever appended it is at it as well.
-const MIRROR_LIMIT: Duration = Duration::from_secs(5);
-
-/// How often a journal is adopted anew while its register changes.
+/// Number of times that an adoption is tried again while the register changes.
 const ADOPT_ATTEMPTS: u32 = 16;
 
-/// Where the head is.
-#[derive(Debug, Clone)]
-pub struct EtcdHead {
-    /// The register that has it.
-    pub register: Arc<dyn Register>,
-    /// The cluster that the repository was made with.
-    pub cluster: ClusterId,
-}
-
-/// Whether a register takes a record of so many bytes after one of so many.
-pub(super) fn fits_register(before: usize, bytes: usize) -> bool {
-    bytes <= RECORD_BYTES_MAX && before + bytes <= SWAP_BYTES_MAX
-}
-
-/// Why this process cannot write to where a journal is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EtcdHeadError {
-    /// The journal is in etcd, and none is configured.
-    #[error("the journal of role {role} is in etcd, and no etcd is configured")]
-    NoEtcd {
-        /// Which.
-        role: RoleName,
-    },
-    /// The config says otherwise.
-    #[error(
-        "{at}: store.journal: is {:?}, and the journal of role {role} is in {}: that was settled by init",
-        if *said == JournalPlacement::Etcd { "etcd" } else { "bucket" },
-        if *said == JournalPlacement::Etcd { "the store" } else { "etcd" }
-    )]
-    Disagrees {
-        /// Which.
-        role: RoleName,
-        /// What the config says.
-        said: JournalPlacement,
-        /// Where it says so.
-        at: ConfigLocation,
-    },
-}
-
-/// What adopting a journal came to.
+/// Result of an adoption.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdoptOutcome {
-    /// There was no need.
+    /// The head was sound: nothing was written.
     Unneeded(Box<JournalView>),
-    /// It goes on from the store's last record.
+    /// The journal continues from the store's last record.
     Adopted {
-        /// What was wrong.
+        /// The conflict before.
         was: HeadConflict,
-        /// The journal now.
+        /// The journal after the adoption.
         view: Box<JournalView>,
     },
 }
 
-/// A head and a store that were read one after the other.
+/// The head and the store, read one after the other.
 struct HeadComparison {
     reading: RegisterValue,
-    /// What the two show together.
+    /// The view that the two show together.
     view: JournalView,
-    rift: Option<HeadConflict>,
+    conflict: Option<HeadConflict>,
 }
 
 impl Journal {
-    /// Reads on to the head, which is in the store when this returns.
+    /// Reads to the head. The store has the head when this returns.
     pub(super) async fn read_with_head(
         &self,
-        seat: &EtcdHead,
+        etcd_head: &EtcdHead,
         known: Option<&JournalView>,
     ) -> Result<JournalView, JournalError> {
-        let HeadComparison { view, rift, .. } = self.compare_head(seat, known).await?;
-        rift.map_or(Ok(view), |rift| Err(JournalError::HeadConflict(rift)))
+        let HeadComparison { view, conflict, .. } = self.compare_head(etcd_head, known).await?;
+        conflict.map_or(Ok(view), |conflict| Err(JournalError::HeadConflict(conflict)))
     }
 
-    async fn compare_head(&self, seat: &EtcdHead, known: Option<&JournalView>) -> Result<HeadComparison, JournalError> {
-        // What the store had before the register was read, the register had too.
+    async fn compare_head(
+        &self,
+        etcd_head: &EtcdHead,
+        known: Option<&JournalView>,
+    ) -> Result<HeadComparison, JournalError> {
+        // All that the store had before the register was read, the register had too.
         let mut floor = Seq(0);
         loop {
-            let reading = seat.register.read().await?;
+            let reading = etcd_head.register.read().await?;
             let view = self.read_store(known).await?;
             let store = view.head.as_ref().map_or(Seq(0), |head| head.seq);
-            let clusters = (reading.cluster, seat.cluster);
-            let (view, rift) = match head_state::judge_head(&view, reading.value.as_deref(), clusters, &self.keys)? {
+            let clusters = (reading.cluster, etcd_head.cluster);
+            let (view, conflict) = match head_state::judge_head(&view, reading.value.as_deref(), clusters, &self.keys)?
+            {
                 HeadState::InSync => (view, None),
                 HeadState::HeadAhead(after) => {
                     let object = reading.value.as_ref().expect("a head that is ahead is there");
-                    self.copy_to_store(view.next_seq(), object, MIRROR_LIMIT).await?;
+                    self.copy_to_store(view.next_seq(), object, COPY_LIMIT).await?;
                     (*after, None)
                 }
                 HeadState::HeadBehind(head) if head >= floor => {
@@ -123,35 +85,36 @@ impl Journal {
                     continue;
                 }
                 HeadState::HeadBehind(head) => (view, Some(HeadConflict::Behind { head, store })),
-                HeadState::Conflicted(rift) => (view, Some(rift)),
+                HeadState::Conflicted(conflict) => (view, Some(conflict)),
             };
-            return Ok(HeadComparison { reading, view, rift });
+            return Ok(HeadComparison { reading, view, conflict });
         }
     }
 
-    /// Swaps the record in until it is known whose the number is, and puts it into the store. True: it is ours. False: others'.
+    /// Swaps the record into the register until an answer tells which record has the number, and copies it to the
+    /// store. True: this record. False: another writer's.
     pub(super) async fn cas_until_known(
         &self,
-        seat: &EtcdHead,
+        etcd_head: &EtcdHead,
         seq: Seq,
         before: &Bytes,
         object: &Bytes,
     ) -> Result<bool, AppendError> {
-        // A record beyond the head that was read: another node was faster, or another cluster goes on with this journal.
+        // A record after the head that was read: another node was faster, or another cluster continues this journal.
         if self.read_object(seq).await.map_err(JournalError::Store)?.is_some() {
             return Ok(false);
         }
         let started = self.env.clock.boottime();
         let (mut pause, mut doubt) = (RESOLVE_PAUSE.0, false);
         loop {
-            let why = match seat.register.compare_and_swap(Some(before), object.clone()).await {
+            let why = match etcd_head.register.compare_and_swap(Some(before), object.clone()).await {
                 Ok(CasOutcome::Swapped) => break,
-                // Nothing of ours was under way.
+                // No earlier swap of this append can have taken effect.
                 Ok(CasOutcome::Mismatch(_)) if !doubt => return Ok(false),
                 Ok(CasOutcome::Mismatch(now)) => match self.is_own_record(seq, object, now.as_ref()).await {
                     Ok(Some(true)) => break,
                     Ok(Some(false)) => return Ok(false),
-                    Ok(None) => "etcd no longer has the head that it was to follow".to_owned(),
+                    Ok(None) => "etcd no longer has the head that the record was to follow".to_owned(),
                     Err(error) => error.to_string(),
                 },
                 Ok(CasOutcome::Unknown { why }) => {
@@ -171,18 +134,17 @@ impl Journal {
         if crate::planted::is(crate::planted::PlantedBug::NotMirrored) {
             return Ok(true);
         }
-        // From here on it is in the journal, whoever puts it into the store.
-        let mirrored = self.copy_to_store(seq, object, RESOLVE_LIMIT).await;
-        mirrored.map(|()| true).map_err(|error| AppendError::Unknown { seq, why: error.to_string() })
+        // From here on the record is in the journal, whichever node copies it to the store.
+        let copied = self.copy_to_store(seq, object, RESOLVE_LIMIT).await;
+        copied.map(|()| true).map_err(|error| AppendError::Unknown { seq, why: error.to_string() })
     }
 
-    /// Whether `object` became record `seq`, now that the register has something else than the record before. `None`: that cannot be
-    /// told.
+    /// Whether `object` became record `seq`, now that the register no longer has the record before. `None`: unknown.
     async fn is_own_record(&self, seq: Seq, object: &Bytes, now: Option<&Bytes>) -> Result<Option<bool>, StoreError> {
         if now == Some(object) {
             return Ok(Some(true));
         }
-        // Whoever went on from it has put it into the store first.
+        // A writer that continued from it has copied it to the store first.
         if let Some(there) = self.read_object(seq).await? {
             return Ok(Some(there == *object));
         }
@@ -190,7 +152,7 @@ impl Journal {
         Ok(now.filter(|record| record.seq == seq).map(|_| false))
     }
 
-    /// Puts a record that is in the register into the store until it is there.
+    /// Copies a record from the register to the store until the store has it.
     async fn copy_to_store(&self, seq: Seq, object: &Bytes, limit: Duration) -> Result<(), JournalError> {
         let started = self.env.clock.boottime();
         let (mut pause, mut doubt) = (RESOLVE_PAUSE.0, false);
@@ -200,7 +162,7 @@ impl Journal {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            // One put without an answer may take longer than that, and be all that was missing.
+            // One put without an answer may take longer than `limit`, and be the only one that is missing.
             let last = doubted || !doubt;
             if last && self.env.clock.boottime().saturating_sub(started) >= limit {
                 return Err(error);
@@ -210,13 +172,14 @@ impl Journal {
         }
     }
 
-    /// `doubt`: a put of this process's was not answered, so that what is seen may not be durable until another one is.
+    /// One try of [`Journal::copy_to_store`]. `doubt`: a put of this process had no answer, so the object may be
+    /// visible and not yet durable.
     async fn try_copy_to_store(&self, seq: Seq, object: &Bytes, doubt: &mut bool) -> Result<(), JournalError> {
         let key = object_keys::record(self.keys.role(), seq);
         if self.is_copied(seq, object).await? && !*doubt {
             return Ok(());
         }
-        // Even a condition that is kept now and then is one more guard.
+        // A store that respects the condition only sometimes still gains a guard.
         let put = put_idempotent(self.store.as_ref(), &key, object.clone()).await;
         let answered = matches!(put, Ok(PutOutcome::Created | PutOutcome::Exists));
         *doubt |= !answered;
@@ -226,7 +189,7 @@ impl Journal {
         let (kind, detail) = match put? {
             PutOutcome::Unknown { why } => (StoreErrorKind::Unreachable, why),
             PutOutcome::Created | PutOutcome::Exists => {
-                (StoreErrorKind::Other, "it was put and is not there".to_owned())
+                (StoreErrorKind::Other, "the object was put and is missing".to_owned())
             }
         };
         Err(StoreError::new(kind, &self.store.describe(), Some(&key), detail).into())
@@ -240,56 +203,57 @@ impl Journal {
         }
     }
 
-    /// Whether the register, if the head is in one, has the head of this view.
+    /// Whether the register, if there is one, has the head of this view.
     pub(super) async fn is_head_in_store(&self, view: &JournalView) -> Result<bool, JournalError> {
-        let Some(seat) = self.seat() else { return Ok(true) };
-        let reading = seat.register.read().await?;
-        let clusters = (reading.cluster, seat.cluster);
-        let standing = head_state::judge_head(view, reading.value.as_deref(), clusters, &self.keys)?;
-        Ok(matches!(standing, HeadState::InSync))
+        let Some(etcd_head) = self.etcd_head.as_ref() else { return Ok(true) };
+        let reading = etcd_head.register.read().await?;
+        let clusters = (reading.cluster, etcd_head.cluster);
+        let head_state = head_state::judge_head(view, reading.value.as_deref(), clusters, &self.keys)?;
+        Ok(matches!(head_state, HeadState::InSync))
     }
 
-    /// What is wrong with the head, for somebody who only looks and has read `view`. `None`: nothing that a look shows.
+    /// The conflict between the head and `view`, for a command that only looks. `None`: no conflict is visible.
     pub async fn check_head(&self, view: &JournalView) -> Result<Option<HeadConflict>, RegisterError> {
-        let Some(seat) = self.seat() else { return Ok(None) };
-        let reading = seat.register.read().await?;
-        let clusters = (reading.cluster, seat.cluster);
+        let Some(etcd_head) = self.etcd_head.as_ref() else { return Ok(None) };
+        let reading = etcd_head.register.read().await?;
+        let clusters = (reading.cluster, etcd_head.cluster);
         Ok(match head_state::judge_head(view, reading.value.as_deref(), clusters, &self.keys) {
-            Ok(HeadState::Conflicted(rift)) => Some(rift),
+            Ok(HeadState::Conflicted(conflict)) => Some(conflict),
             Ok(HeadState::HeadBehind(head)) => Some(HeadConflict::Behind { head, store: Seq(view.next_seq().0 - 1) }),
-            // The last: records were appended after the store was read.
+            // `HeadAhead`: records were appended after the store was read.
             Ok(HeadState::InSync | HeadState::HeadAhead(_)) | Err(_) => None,
         })
     }
 
-    /// Lets the journal go on from the store's last record, by a takeover that becomes the head; nothing if the head is sound.
+    /// Lets the journal continue from the store's last record, by a takeover that becomes the head. Does nothing if the
+    /// head is sound.
     ///
     /// # Errors
     /// The store lost records, or head or store cannot be read or written.
     pub async fn adopt(&self, known: Option<&JournalView>) -> Result<AdoptOutcome, AppendError> {
-        let seat = self.seat().expect("only a journal in a register is adopted");
-        let mut ours: Option<(Bytes, HeadConflict)> = None;
+        let etcd_head = self.etcd_head.as_ref().expect("only a journal in a register is adopted");
+        let mut own: Option<(Bytes, HeadConflict)> = None;
         let mut refused: Option<(Option<Bytes>, RegisterError)> = None;
-        let mut why = "its head changes all the time".to_owned();
+        let mut why = "the head of the journal changes all the time".to_owned();
         let mut last = Seq(0);
         for _ in 0..ADOPT_ATTEMPTS {
-            let HeadComparison { reading, view, rift } = self.compare_head(seat, known).await?;
-            let Some(rift) = rift else {
-                // A swap without an answer may have been it.
-                let was = ours.filter(|(object, _)| reading.value.as_ref() == Some(object)).map(|(_, was)| was);
+            let HeadComparison { reading, view, conflict } = self.compare_head(etcd_head, known).await?;
+            let Some(conflict) = conflict else {
+                // An earlier swap without an answer may have taken effect.
+                let was = own.filter(|(object, _)| reading.value.as_ref() == Some(object)).map(|(_, was)| was);
                 let view = Box::new(view);
                 return Ok(was.map_or_else(
                     || AdoptOutcome::Unneeded(view.clone()),
                     |was| AdoptOutcome::Adopted { was, view: view.clone() },
                 ));
             };
-            // It was refused, and what was there before is there still.
+            // The swap was refused, and the register has the same value as before.
             if let Some((before, error)) = refused.take()
                 && before == reading.value
             {
                 return Err(AppendError::Register { seq: last, error });
             }
-            log::check_understood(&view)?;
+            check_understood(&view)?;
             let takeover = TakeoverBody { cluster: Some(reading.cluster), ..TakeoverBody::new(TakeoverReason::Adopt) };
             let term = Term(view.term().0 + 1);
             let before = reading.value.clone().unwrap_or_default();
@@ -299,20 +263,20 @@ impl Journal {
                 RecordDraft { term, takeover: None, body: RecordBody::Takeover(takeover), slot: None },
             )?;
             last = record.seq;
-            match seat.register.compare_and_swap(reading.value.as_ref(), object.clone()).await {
+            match etcd_head.register.compare_and_swap(reading.value.as_ref(), object.clone()).await {
                 Ok(CasOutcome::Swapped | CasOutcome::Mismatch(_)) => {}
-                Ok(CasOutcome::Unknown { why: silence }) => {
-                    why = silence;
+                Ok(CasOutcome::Unknown { why: no_answer }) => {
+                    why = no_answer;
                     self.env.sleep(RESOLVE_PAUSE.0).await;
                 }
-                // No earlier one of ours is under way.
-                Err(error) if ours.is_none() => {
+                // No earlier swap of this adoption is under way.
+                Err(error) if own.is_none() => {
                     why = error.to_string();
                     refused = Some((reading.value.clone(), error));
                 }
                 Err(error) => why = error.to_string(),
             }
-            ours = Some((object, rift));
+            own = Some((object, conflict));
         }
         Err(AppendError::Unknown { seq: last, why })
     }

@@ -1,89 +1,62 @@
-//! What a journal dates beyond the present, and which clock is to blame for it. Pure.
+//! What a journal dates after the present, and which clock caused that. Pure.
 //!
-//! Such a record was written by a node whose clock was ahead, or is read by one whose clock is behind. It is an anomaly and is said to
-//! be one; it closes no slot but its own, counts for no retention, and keeps no run from starting.
+//! Such a record was written by a node whose clock was ahead, or is read by one whose clock is behind. It is reported
+//! as an anomaly. It closes no slot but its own, counts for no retention, and keeps no run from starting.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
 use crate::clock_doubt::ClockDoubt;
 use crate::ids::{NodeId, Seq};
-use crate::journal::record::{Record, RecordBody, WriterNode};
-use crate::journal::state::{JournalState, JournalView};
+use crate::journal::body::WriterNode;
+use crate::journal::state::JournalState;
+use crate::journal::view::JournalView;
 use crate::role::clock_tolerance::{self, is_in_future};
 
-/// What is dated beyond the present.
+/// What is dated after the present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FutureDates {
-    /// How many records, slots of which no record is known any more, and the making of the repository.
+    /// Number of records, of slots without a known record, and of the creation of the repository.
     pub count: u64,
-    /// The latest date of them.
+    /// The latest of these dates.
     pub latest: Timestamp,
-    /// The node that wrote that one, where it is known.
+    /// The node that wrote the latest one, if it is known.
     pub node: Option<WriterNode>,
-    /// Which clock is to blame.
+    /// The clock that caused it.
     pub clock: WrongClock,
 }
 
-/// Which clock is, or was, wrong.
+/// The clock that is, or was, wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrongClock {
-    /// The writer's, when it wrote: the store's clock agrees with this node's, or another node has written later with a date of the present.
+    /// The writer's, when it wrote: the store's clock agrees with this node's, or another node wrote later with a date
+    /// of the present.
     Writer,
-    /// This node's, now: the store's clock says so.
+    /// This node's, now: the store's clock shows it.
     Reader,
-    /// This node's, most likely: nothing that was recorded is dated by it, or several nodes agree against it.
+    /// This node's, most likely: every recorded date is after it, or several nodes agree against it.
     LikelyReader,
-    /// One of the two; nothing tells which.
+    /// One of the two; it is unknown which.
     Unclear,
-}
-
-/// How many dates of records are kept. Each of them is later than those of all records after it.
-const DATES_KEPT: usize = 16;
-
-/// When a record was written, or the slot that it is for if that is later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordDate {
-    /// Its number.
-    pub seq: Seq,
-    /// Who wrote it.
-    pub node: WriterNode,
-    /// When.
-    pub latest: Timestamp,
-}
-
-/// Adds the date of the next record; those that are not later say no more than it does.
-pub fn add_date(dates: &mut Vec<RecordDate>, record: &Record) {
-    let next = RecordDate { seq: record.seq, node: record.node.clone(), latest: record.latest_date() };
-    if matches!(record.body, RecordBody::Amend(_)) {
-        dates.retain(|before| !is_in_future(before.latest, next.latest));
-    }
-    while dates.last().is_some_and(|before| before.latest <= next.latest) {
-        dates.pop();
-    }
-    // The one that is the least ahead.
-    dates.truncate(DATES_KEPT - 1);
-    dates.push(next);
 }
 
 /// One dated thing of a view.
 #[derive(Debug, Clone, Copy)]
 struct DatedItem<'a> {
-    /// The record, where that is known.
+    /// The record, if it is known.
     seq: Option<Seq>,
     node: Option<&'a WriterNode>,
     latest: Timestamp,
 }
 
-/// What is dated beyond the present in a view.
+/// What a view dates after the present.
 struct FutureItems<'a> {
-    /// By records, each with the latest instant that it names.
+    /// Records, each with the latest date that it names.
     records: BTreeMap<Seq, DatedItem<'a>>,
-    /// Acts of which no record is known.
+    /// Acts without a known record.
     acts: Vec<DatedItem<'a>>,
-    /// Slots of which none is.
+    /// Slots without a known record.
     slots: Vec<Timestamp>,
 }
 
@@ -113,7 +86,8 @@ impl<'a> FutureItems<'a> {
     }
 }
 
-/// Looks at what `view` dates, as node `reader` at `now`, whose store's clock is `clock_offset` ahead of its own, where that is known.
+/// Finds what `view` dates after `now`. `reader` is this node; `clock_offset` is how far its store's clock is ahead of
+/// its own, if that is known.
 pub fn future_dates(
     view: &JournalView,
     reader: NodeId,
@@ -123,7 +97,7 @@ pub fn future_dates(
     let dated = dated_items(view);
     let beyond = FutureItems::of(view, &dated, now);
     let made = view.created_at().filter(|made| is_in_future(*made, now));
-    // Of one date the one that names its node.
+    // Of equal dates the one that names its node.
     let newest = beyond.dates().max_by_key(|dated| (dated.latest, dated.node.is_some()));
     let latest = newest.map(|dated| dated.latest).max(made)?;
     let node = newest.filter(|dated| dated.latest == latest).and_then(|dated| dated.node).cloned();
@@ -135,8 +109,8 @@ pub fn future_dates(
     };
     let is_vouched = dated.iter().any(vouched);
     let nodes: BTreeSet<NodeId> = beyond.dates().filter_map(|dated| dated.node).map(|node| node.id).collect();
-    // A clock that is alone against all that was ever recorded, or against two others, is the odd one. A store on a disk of this node
-    // agrees with it whatever it says.
+    // A clock that disagrees with every recorded date, or with two other nodes, is the wrong one. A store on a disk of
+    // this node always agrees with it, so that agreement proves nothing.
     let is_against_all = beyond.dates().next().is_some()
         && dated.iter().all(|dated| is_in_future(dated.latest, now))
         && view.created_at().is_none_or(|made| is_in_future(made, now));
@@ -151,8 +125,8 @@ pub fn future_dates(
     Some(FutureDates { count, latest, node, clock })
 }
 
-/// Whether the clock of node `me`, at `now`, may date a record after what `view` tells; its store's clock is `clock_offset` ahead of it,
-/// where that is known. `None`: nothing speaks against it.
+/// The reason to doubt the clock of node `me`, at `now`, before it dates a record after `view`. `clock_offset` is how
+/// far the store's clock is ahead of it, if that is known. `None`: no reason.
 pub fn clock_doubt(
     view: &JournalView,
     me: NodeId,
@@ -170,21 +144,21 @@ pub fn clock_doubt(
     })
 }
 
-/// What `view` still knows that is dated beyond `now`: the latest instant that each names, and the node where that is known.
+/// What `view` dates after `now`: the latest date of each item, and the node if it is known.
 pub fn dates_beyond(view: &JournalView, now: Timestamp) -> Vec<(Timestamp, Option<WriterNode>)> {
     let beyond = FutureItems::of(view, &dated_items(view), now);
     beyond.dates().map(|dated| (dated.latest, dated.node.cloned())).collect()
 }
 
-/// Whether something that `view` still knows is dated in the present or before.
+/// Whether `view` has a date in the present or before.
 pub fn is_anything_dated_by(view: &JournalView, now: Timestamp) -> bool {
     dated_items(view).iter().any(|dated| !is_in_future(dated.latest, now))
 }
 
-/// Everything in a view that has a date, but for slots of which no record is known. What has none is named, so that nothing new is
-/// forgotten here.
+/// Everything in a view that has a date, except slots without a known record. Fields without a date are listed too, so
+/// that a new field is not forgotten here.
 fn dated_items(view: &JournalView) -> Vec<DatedItem<'_>> {
-    // A pause that is over covers nothing where it was ended beyond the present; its records are among the `dates`.
+    // A pause that is over covers nothing if it was ended after the present; its records are among the `dates`.
     let JournalView {
         role: _,
         repo: _,
@@ -219,7 +193,7 @@ fn dated_items(view: &JournalView) -> Vec<DatedItem<'_>> {
     let act = |latest| DatedItem { seq: None, node: None, latest };
     let record = |seq: &Seq, node, latest| DatedItem { seq: Some(*seq), node: Some(node), latest };
     let mut all: Vec<DatedItem<'_>> = Vec::new();
-    // Of a view that an older version took down.
+    // For a view that an older version made.
     all.extend(head.iter().filter(|_| dates.is_empty()).map(|head| record(&head.seq, &head.node, head.time)));
     all.extend(dates.iter().map(|date| record(&date.seq, &date.node, date.latest)));
     if let Some(h) = holder {
@@ -238,7 +212,7 @@ fn dated_items(view: &JournalView) -> Vec<DatedItem<'_>> {
     all
 }
 
-/// Committed slots beyond the present that no live snapshot has, ascending.
+/// Committed slots after the present that no live snapshot has, ascending.
 fn slots_without_record(state: &JournalState, now: Timestamp) -> Vec<Timestamp> {
     let live = |slot: &Timestamp| state.snapshots.iter().any(|snapshot| snapshot.slot == Some(*slot));
     let mut slots: Vec<Timestamp> = state.slots().filter(|slot| is_in_future(*slot, now) && !live(slot)).collect();
@@ -251,8 +225,9 @@ fn slots_without_record(state: &JournalState, now: Timestamp) -> Vec<Timestamp> 
 mod tests {
     use super::*;
     use crate::ids::{Digest, PackId};
-    use crate::journal::record::{AmendBody, BeginBody, EndBody, PauseBody, PruneBody};
-    use crate::journal::state::tests::{empty, next, takeover};
+    use crate::journal::body::{AmendBody, BeginBody, EndBody, PauseBody, PruneBody, RecordBody};
+    use crate::journal::record_date::{DATES_KEPT, RecordDate};
+    use crate::journal::view::tests::{empty, next, takeover};
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)
@@ -262,7 +237,8 @@ mod tests {
     const EAST: NodeId = NodeId([1; 16]);
     const WEST: NodeId = NodeId([2; 16]);
 
-    /// A journal of these records: by whom, when, and the slot of a command's good end, else it is a takeover.
+    /// A journal of these records: writer, time, and the slot of a command's successful end; without a slot the record
+    /// is a takeover.
     fn journal(records: &[(u8, i64, Option<i64>)]) -> JournalView {
         let mut view = empty();
         for (by, time, slot) in records {
@@ -292,7 +268,7 @@ mod tests {
         let behind = Some(SignedDuration::from_hours(9000));
         assert_eq!(of(&poisoned, WEST, behind).3, WrongClock::Reader);
 
-        // The record is known while the records are read one by one; from a checkpoint on its slot alone is.
+        // The record is known while the records are read one by one; after a checkpoint only its slot is known.
         let mut later = journal(&[(1, 10, None), (1, YEAR, Some(YEAR - 1)), (1, 90, Some(80))]);
         assert_eq!(of(&later, WEST, None), (2, at(YEAR), Some(EAST), WrongClock::Writer));
         later.dates.remove(0);
@@ -334,7 +310,7 @@ mod tests {
             let mut view = journal(&[(1, 10, None)]);
             then(&mut view, 1, YEAR, act());
             let kind = view.head.clone().unwrap().seq;
-            // What comes after it is dated right, and by a takeover takes its place.
+            // The record after it has a right date, and replaces it if it is a takeover.
             for later in 0..2 {
                 let found = future_dates(&view, WEST, at(100), None).unwrap_or_else(|| panic!("{act:?}", act = act()));
                 assert_eq!(

@@ -1,17 +1,18 @@
-//! Where a journal ends, found by listing from far apart. Pure: it says after which record to list, and is told what was listed.
+//! Finds where a journal ends by listings that start far apart. Pure: it says after which record to list, and is given
+//! the result.
 //!
-//! A page shows many records at once, so a journal of thousands of them is searched in a handful of requests: strides that grow until
-//! nothing is listed, then halves of what is left, in pages.
+//! A page shows many records at once, so a journal of thousands of them is searched in a handful of requests: by
+//! strides that grow until nothing is listed, then by halving what is left, in pages.
 
-/// How much longer each stride is than the one before.
+/// Factor by which each stride is longer than the one before.
 const GROWTH: u64 = 4;
 
-/// What a listing after some record showed.
+/// Result of a listing after some record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListedRecords {
     /// No record.
     Nothing,
-    /// Records up to this one, and it was the last of all.
+    /// Records up to this one, which was the last of all.
     End(u64),
     /// Records up to this one, and there are more.
     Part(u64),
@@ -22,16 +23,16 @@ pub enum ListedRecords {
 pub struct HeadSearch {
     /// The highest number that is known to be occupied, or 0.
     occupied: u64,
-    /// No number above this one is.
+    /// No number above this one is occupied.
     empty: Option<u64>,
-    /// Records that one listing may show.
+    /// The most records that one listing may show.
     page: u64,
     stride: u64,
     list_after: u64,
 }
 
 impl HeadSearch {
-    /// From a record that is known to be there, or 0, by listings of up to `page` records. The first listing is after that record.
+    /// A search from record `known`, or 0, by listings of up to `page` records. The first listing is after that record.
     pub fn new(known: u64, page: u64) -> Self {
         Self { occupied: known, empty: None, page, stride: GROWTH * page, list_after: known }
     }
@@ -41,12 +42,12 @@ impl HeadSearch {
         self.list_after
     }
 
-    /// Takes what was listed after [`HeadSearch::after`]; `Some`: that is the last record, or 0.
+    /// Takes the result of the listing after [`HeadSearch::after`]; `Some`: the last record, or 0.
     pub fn add_listing(&mut self, listed: ListedRecords) -> Option<u64> {
         match listed {
             ListedRecords::End(last) => return Some(last),
             ListedRecords::Part(last) => self.occupied = last,
-            // Also where a record went away since it was seen.
+            // Also if a record disappeared since it was seen.
             ListedRecords::Nothing if self.list_after <= self.occupied => return Some(self.occupied),
             ListedRecords::Nothing => self.empty = Some(self.list_after),
         }
@@ -95,7 +96,11 @@ mod tests {
         assert_eq!((search(0, 0, PAGE), search(7, 7, PAGE), search(0, PAGE, PAGE)), ((0, 1), (7, 1), (PAGE, 1)));
         let most = |heads: std::ops::RangeInclusive<u64>| heads.map(|head| search(0, head, PAGE).1).max().unwrap();
         assert_eq!((most(1..=1000), most(1001..=10_000), most(10_001..=100_000)), (1, 8, 14));
-        assert_eq!((9_000..9_999).map(|known| search(known, 10_000, PAGE).1).max(), Some(1), "who was there lately");
+        assert_eq!(
+            (9_000..9_999).map(|known| search(known, 10_000, PAGE).1).max(),
+            Some(1),
+            "a reader that is not far behind"
+        );
     }
 
     proptest! {
@@ -118,7 +123,7 @@ mod tests {
                     return Ok(());
                 }
             }
-            // From here on there is nothing more to see.
+            // From here on the listings show nothing.
             let ended = (0..64).any(|_| search.add_listing(ListedRecords::Nothing).is_some_and(|head| head >= known));
             prop_assert!(ended);
         }

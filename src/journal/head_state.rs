@@ -1,70 +1,41 @@
-//! How the head of a journal in a register stands to the records in the store. Pure.
+//! How the head of a journal in a register agrees with the records in the store. Pure.
 //!
-//! The invariant that lives here: a record counts when it is in both. The newest may be in the register alone, because whoever
-//! appends puts the one before into the store first; anything else means that one of the two was lost, or set back, and then
-//! nobody writes until a person has said which of them is to go on.
+//! The invariant that lives here: a record counts when it is in both. The newest may be in the register alone, because
+//! an appender copies the one before to the store first. Anything else means that one of the two was lost or set back.
+//! Then no node writes until an operator decides which of the two continues.
 
 use crate::ids::{ClusterId, Seq};
-use crate::journal::log::JournalError;
+use crate::journal::error::{HeadConflict, JournalError};
 use crate::journal::record::{self, Record, RecordError};
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::repo::crypto::DerivedKeys;
 
-/// Why nothing is written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HeadConflict {
-    /// The register is empty.
-    #[error("etcd has no head of this journal")]
-    NoHead,
-    /// The store has records after the head.
-    #[error("etcd says that the newest record is {head}, and the store has record {store}")]
-    Behind {
-        /// The head; 0: a journal without records.
-        head: Seq,
-        /// The store's last one.
-        store: Seq,
-    },
-    /// The head does not go on from the store's last record, or is another one of its number.
-    #[error("record {0} in etcd is not the one that the store has, or does not continue it")]
-    Other(Seq),
-    /// The head is none.
-    #[error("what etcd has as the head of this journal {0}")]
-    Damaged(RecordError),
-    /// The head is in another cluster.
-    #[error("the journal belongs to the etcd cluster {own}, and cluster {found} answers")]
-    Cluster {
-        /// The journal's.
-        own: ClusterId,
-        /// Who answers.
-        found: ClusterId,
-    },
-}
-
-/// How head and store stand.
+/// How the head and the store agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HeadState {
-    /// The store has the head, and nothing after it.
+    /// The store has the head, and no record after it.
     InSync,
-    /// The head is to be put into the store: the view with it.
+    /// The head must be copied to the store: the view with it.
     HeadAhead(Box<JournalView>),
-    /// The store has records after the head: the head was read before, or there is a rift.
+    /// The store has records after the head: the head was read earlier, or there is a conflict.
     HeadBehind(Seq),
-    /// Nothing is written.
+    /// They contradict each other: nothing is written.
     Conflicted(HeadConflict),
 }
 
-/// Judges the `head` that cluster `found` gave, against what was read of the store afterwards. `home` is what `format` names.
+/// Judges the `head` that cluster `found` gave, against the store, which was read afterwards. `home` is the cluster
+/// that `format` names.
 pub(super) fn judge_head(
     view: &JournalView,
     head: Option<&[u8]>,
     (found, home): (ClusterId, ClusterId),
     keys: &DerivedKeys,
 ) -> Result<HeadState, JournalError> {
-    let standing = compare_head(view, head, keys)?;
-    // Whoever adopts a journal for another cluster names it in the very record that is the head there.
-    let state = if let HeadState::HeadAhead(after) = &standing { &after.state } else { &view.state };
+    let head_state = compare_head(view, head, keys)?;
+    // An adoption for another cluster names that cluster in the record that is the head there.
+    let state = if let HeadState::HeadAhead(after) = &head_state { &after.state } else { &view.state };
     let own = state.cluster.unwrap_or(home);
-    Ok(if own == found { standing } else { HeadState::Conflicted(HeadConflict::Cluster { own, found }) })
+    Ok(if own == found { head_state } else { HeadState::Conflicted(HeadConflict::Cluster { own, found }) })
 }
 
 fn compare_head(view: &JournalView, head: Option<&[u8]>, keys: &DerivedKeys) -> Result<HeadState, JournalError> {
@@ -102,8 +73,8 @@ fn compare_head(view: &JournalView, head: Option<&[u8]>, keys: &DerivedKeys) -> 
 mod tests {
     use super::*;
     use crate::ids::RepoId;
-    use crate::journal::record::{RecordBody, TakeoverBody, TakeoverReason};
-    use crate::journal::state::tests::{empty, next, takeover};
+    use crate::journal::body::{RecordBody, TakeoverBody, TakeoverReason};
+    use crate::journal::view::tests::{empty, next, takeover};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::keys;
 
@@ -122,7 +93,7 @@ mod tests {
         all
     }
 
-    fn standing(view: &JournalView, head: Option<&[u8]>) -> HeadState {
+    fn head_state(view: &JournalView, head: Option<&[u8]>) -> HeadState {
         judge_head(view, head, (HOME, HOME), &keys(Cipher::None)).unwrap()
     }
 
@@ -130,33 +101,33 @@ mod tests {
     fn only_the_newest_record_may_be_missing_in_the_store() {
         let all = journal(3);
         for (n, (view, object)) in all.iter().enumerate() {
-            assert_eq!(standing(view, Some(object)), HeadState::InSync);
-            assert_eq!(standing(view, None), HeadState::Conflicted(HeadConflict::NoHead));
+            assert_eq!(head_state(view, Some(object)), HeadState::InSync);
+            assert_eq!(head_state(view, None), HeadState::Conflicted(HeadConflict::NoHead));
             if let Some((after, object)) = all.get(n + 1) {
-                assert_eq!(standing(view, Some(object)), HeadState::HeadAhead(Box::new(after.clone())));
-                assert_eq!(standing(after, Some(&all[n].1)), HeadState::HeadBehind(Seq(n as u64)));
+                assert_eq!(head_state(view, Some(object)), HeadState::HeadAhead(Box::new(after.clone())));
+                assert_eq!(head_state(after, Some(&all[n].1)), HeadState::HeadBehind(Seq(n as u64)));
             }
         }
         let gap = judge_head(&all[1].0, Some(&all[3].1), (HOME, HOME), &keys(Cipher::None));
-        assert!(matches!(gap, Err(JournalError::Hole(Seq(2)))), "the store lost records, and nobody may adopt that");
+        assert!(matches!(gap, Err(JournalError::Hole(Seq(2)))), "the store lost records, and no adoption is allowed");
     }
 
     #[test]
-    fn a_head_that_is_another_record_is_a_rift() {
+    fn a_head_that_is_another_record_is_a_conflict() {
         let all = journal(2);
         let other = next(&all[1].0, 9, takeover()).encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&other)), HeadState::Conflicted(HeadConflict::Other(Seq(2))));
-        // It continues a record that the store has not.
+        assert_eq!(head_state(&all[2].0, Some(&other)), HeadState::Conflicted(HeadConflict::Other(Seq(2))));
+        // The head continues a record that the store does not have.
         let mut view = all[1].0.clone();
         let record = next(&view, 9, takeover());
         view.apply(&record, record::digest(&other)).unwrap();
-        let stranger = next(&view, 9, takeover()).encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&stranger)), HeadState::Conflicted(HeadConflict::Other(Seq(3))));
+        let other = next(&view, 9, takeover()).encode(&keys(Cipher::None));
+        assert_eq!(head_state(&all[2].0, Some(&other)), HeadState::Conflicted(HeadConflict::Other(Seq(3))));
         let foreign = next(&JournalView { repo: RepoId([9; 16]), ..all[2].0.clone() }, 1, takeover());
         let foreign = foreign.encode(&keys(Cipher::None));
-        assert_eq!(standing(&all[2].0, Some(&foreign)), HeadState::Conflicted(HeadConflict::Other(Seq(3))));
+        assert_eq!(head_state(&all[2].0, Some(&foreign)), HeadState::Conflicted(HeadConflict::Other(Seq(3))));
         assert!(matches!(
-            standing(&all[2].0, Some(b"etcdctl was here")),
+            head_state(&all[2].0, Some(b"etcdctl was here")),
             HeadState::Conflicted(HeadConflict::Damaged(_))
         ));
     }
@@ -166,18 +137,18 @@ mod tests {
         let (view, object) = journal(2).pop().unwrap();
         let in_new =
             |view: &JournalView, head: &[u8]| judge_head(view, Some(head), (NEW, HOME), &keys(Cipher::None)).unwrap();
-        let rift = HeadState::Conflicted(HeadConflict::Cluster { own: HOME, found: NEW });
-        assert_eq!(in_new(&view, &object), rift);
+        let conflict = HeadState::Conflicted(HeadConflict::Cluster { own: HOME, found: NEW });
+        assert_eq!(in_new(&view, &object), conflict);
         let adopt = TakeoverBody { cluster: Some(NEW), ..TakeoverBody::new(TakeoverReason::Adopt) };
         let record = next(&view, 1, RecordBody::Takeover(adopt));
         let object = record.encode(&keys(Cipher::None));
         let HeadState::HeadAhead(after) = in_new(&view, &object) else { panic!("it names the cluster") };
         assert_eq!(in_new(&after, &object), HeadState::InSync);
         assert_eq!(
-            standing(&after, Some(&object)),
+            head_state(&after, Some(&object)),
             HeadState::Conflicted(HeadConflict::Cluster { own: NEW, found: HOME })
         );
-        // It stays so, also through a takeover that names none.
+        // The cluster stays the same after a takeover that names none.
         let later = next(&after, 2, takeover()).encode(&keys(Cipher::None));
         assert!(matches!(in_new(&after, &later), HeadState::HeadAhead(_)));
     }

@@ -1,8 +1,9 @@
-//! Letting a journal go on of which records are lost: the adapter around [`JournalSalvager`].
+//! Lets a journal continue that lost records. [`JournalSalvager`] finds what is left.
 //!
-//! The invariants: before a repair is appended, every number that it calls lost is occupied, so that no writer that was away since then
-//! can take one; and the repair itself is a takeover at the number after the last, which fences like any other. It carries the state
-//! that is left, whatever its number is, and readers who meet a lost record go on from there.
+//! The invariants: before a repair is appended, every number that it calls lost is occupied, so that no writer that was
+//! away since then can take one. The repair itself is a takeover at the number after the last, which fences like any
+//! other. It carries the state that is left, whatever its number is, and readers that meet a lost record continue from
+//! there.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +12,20 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::ids::{Digest, RepoId, RoleName, Seq};
-use crate::journal::error::JournalError;
-use crate::journal::log::{self, AppendError, Journal};
-use crate::journal::record::{self, Record, RecordBody, RecordError, TakeoverBody, TakeoverReason};
+use crate::journal::body::{RecordBody, TakeoverBody, TakeoverReason};
+use crate::journal::draft::check_understood;
+use crate::journal::emptied;
+use crate::journal::error::{AppendError, JournalError};
+use crate::journal::permit::Permit;
+use crate::journal::reader::Journal;
+use crate::journal::record::{self, Record, RecordError};
 use crate::journal::rotation::RotationState;
 use crate::journal::salvage::{JournalSalvager, LostRecord, SalvagedJournal};
-use crate::journal::state::{JournalState, JournalView};
-use crate::journal::{emptied, void_numbers};
+use crate::journal::state::JournalState;
+use crate::journal::view::JournalView;
+use crate::journal::void_numbers::{self, VOID_MAX};
 use crate::repo::{mac_line, object_keys};
-use crate::role::permit::{Candidacy, Permit};
+use crate::role::candidacy::Candidacy;
 use crate::store::{
     LIST_PAGE_MAX, LargeReadLock, ObjectMeta, PutOutcome, SizeLimit, StoreError, StoreErrorKind,
     get_with_large_read_lock, list_filtered, put_idempotent,
@@ -28,49 +34,46 @@ use crate::store::{
 /// Records fetched at once.
 const READ_AHEAD: usize = 16;
 
-/// The most records that one repair calls lost. A store that lost more is another one, or an old copy.
-pub const VOID_MAX: usize = 1024;
-
-/// The most copies of rotations that are looked for: as many as there can be generations.
+/// The most copies of rotations that are listed: as many as there can be generations.
 const COPIES_MAX: usize = 64;
 
-/// How often the object for a lost number is put again while no answer tells.
+/// Number of times that the placeholder for a lost number is put while no answer comes.
 const FILL_ATTEMPTS: u32 = 5;
 
-/// So many of the records that a listing lacks are asked for by themselves.
+/// The most records missing in a listing that are asked for one by one.
 const GAPS_ASKED_MAX: usize = 16;
 
-/// Why what is left of a journal cannot be told, or not be gone on from.
+/// Why a journal cannot be salvaged.
 #[derive(Debug, thiserror::Error)]
 pub enum SalvageError {
-    /// The store.
+    /// The store failed.
     #[error("the journal cannot be read: {0}")]
     Store(#[from] StoreError),
-    /// A record of a newer version.
+    /// A record is of a newer version.
     #[error("journal record {seq} {error}")]
     Newer {
-        /// Which.
+        /// The number of the record.
         seq: Seq,
-        /// What it says.
+        /// The error.
         error: RecordError,
     },
-    /// The journal goes on under a newer key: nothing is void because an old one does not open it.
+    /// The journal continues under a newer key: a record that an old key does not open is not lost.
     #[error(transparent)]
     Rotated(JournalError),
-    /// More than one repair names.
+    /// More records are lost than one repair can name.
     #[error(
-        "more than {VOID_MAX} of the {last} records of the journal are lost: it is an old copy, or {key} was put there by \
-         somebody else"
+        "more than {VOID_MAX} of the {last} records of the journal are lost: the store is an old copy, or another \
+         program wrote {key}"
     )]
     TooMany {
-        /// The last number that is occupied.
+        /// The last occupied number.
         last: Seq,
         /// Its key.
         key: String,
     },
 }
 
-/// What is left of a journal, and how far it was read.
+/// What is left of a journal, and up to which record it was read.
 #[derive(Debug, Clone)]
 pub struct SalvageProgress {
     /// What is left.
@@ -79,18 +82,19 @@ pub struct SalvageProgress {
     last: Seq,
 }
 
-/// An object in the place of the copy of a rotation's record.
+/// An object at the key of the copy of a rotation's record that is not that copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrongRotationCopy {
     /// Its key.
     pub key: String,
     /// What is wrong with it.
     pub what: String,
-    /// What belongs there.
+    /// The right copy.
     pub object: Bytes,
 }
 
-/// What stands at a number whose record is lost and of which nothing is there: no record, and the same whoever puts it.
+/// The object that a repair puts at an empty number whose record is lost. It is not a record, and is the same on every
+/// node.
 #[derive(Serialize)]
 struct VoidPlaceholder<'a> {
     v: u32,
@@ -102,20 +106,20 @@ struct VoidPlaceholder<'a> {
 
 impl Journal {
     fn void_placeholder(&self, seq: Seq) -> Bytes {
-        let filler =
+        let placeholder =
             VoidPlaceholder { v: record::VERSION, role: self.keys.role(), repo: self.keys.repo(), seq, lost: true };
-        Bytes::from(mac_line::seal(&serde_json::to_vec(&filler).expect("plain data becomes JSON"), &self.keys))
+        Bytes::from(mac_line::seal(&serde_json::to_vec(&placeholder).expect("plain data becomes JSON"), &self.keys))
     }
 
-    /// Reads every record, and tells what is left; `known` is what this node remembers.
+    /// Reads every record, and returns what is left; `known` is what this node remembers.
     ///
     /// # Errors
-    /// The store does not answer, a newer version wrote here, or more is lost than one repair names.
+    /// The store does not answer, a newer version wrote here, or more is lost than one repair can name.
     pub async fn salvage(&self, known: Option<&JournalView>) -> Result<SalvagedJournal, SalvageError> {
         Ok(self.start_salvage(known).await?.salvaged)
     }
 
-    /// [`Journal::salvage`] for reading alone: where more is lost than one repair names, what is before that.
+    /// [`Journal::salvage`] for reading only: if more is lost than one repair can name, what is before that.
     ///
     /// # Errors
     /// The store does not answer, a newer version wrote here, or nothing is left.
@@ -125,11 +129,11 @@ impl Journal {
                 Seq(0) if known.is_none() => Err(error),
                 end => Ok(Box::pin(self.start_salvage_to(known, Some(end))).await?.salvaged),
             },
-            mended => mended,
+            salvaged => salvaged,
         }
     }
 
-    /// [`Journal::salvage`] with what [`Journal::continue_salvage`] goes on from.
+    /// [`Journal::salvage`] with the progress from which [`Journal::continue_salvage`] continues.
     ///
     /// # Errors
     /// As [`Journal::salvage`].
@@ -137,33 +141,33 @@ impl Journal {
         Box::pin(self.start_salvage_to(known, None)).await
     }
 
-    /// The same up to record `end`, whatever lies beyond it.
+    /// [`Journal::start_salvage`] up to record `end`, ignoring all records after it.
     async fn start_salvage_to(
         &self,
         known: Option<&JournalView>,
         end: Option<Seq>,
     ) -> Result<SalvageProgress, SalvageError> {
-        let mending = self.salvage_with(known, end).await?;
+        let progress = self.salvage_with(known, end).await?;
         let knows_rotation = known.is_some_and(|known| known.generation() == self.keys.generation());
-        if knows_rotation || !mending.salvaged.is_partial && mending.salvaged.unstarted_generation.is_none() {
-            return Ok(mending);
+        if knows_rotation || !progress.salvaged.is_partial && progress.salvaged.unstarted_generation.is_none() {
+            return Ok(progress);
         }
-        // What the copy of the rotation's record says, a node that has seen the record would remember.
+        // The copy of the rotation's record has what a node would remember that has seen the record.
         match self.rotation_copy().await? {
             Some(view) => self.salvage_with(Some(&view), end).await,
-            None => Ok(mending),
+            None => Ok(progress),
         }
     }
 
-    /// The last record that can be used before more than [`VOID_MAX`] numbers in a row have none. What lies beyond that is no part of
-    /// this journal: any writer to the store can put objects there.
+    /// The last record that can be used before more than [`VOID_MAX`] numbers in a row have none. Records after those
+    /// are not part of this journal: any writer to the store can put objects there.
     ///
     /// # Errors
     /// The store does not answer, or a newer version wrote here.
     pub async fn sound_end(&self) -> Result<Seq, SalvageError> {
-        let (mut end, turn) = (Seq(0), &LargeReadLock::default());
+        let (mut end, large_read_lock) = (Seq(0), &LargeReadLock::default());
         let mut records = stream::iter((1..).map(Seq))
-            .map(|seq| async move { Ok::<_, SalvageError>((seq, self.read_usable(seq, turn).await?)) })
+            .map(|seq| async move { Ok::<_, SalvageError>((seq, self.read_usable(seq, large_read_lock).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
             if record.is_ok() {
@@ -175,27 +179,28 @@ impl Journal {
         Ok(end)
     }
 
-    /// Reads what was appended since. `None`: what is to be repaired may be another than it was, and is to be told anew.
+    /// Reads what was appended since. `None`: what must be repaired may have changed, and the salvage starts again.
     ///
     /// # Errors
     /// The store does not answer, or a newer version wrote here.
     pub async fn continue_salvage(&self, before: &SalvageProgress) -> Result<Option<SalvageProgress>, SalvageError> {
-        let (mut mender, mut last, turn) = (before.salvager.clone(), before.last, LargeReadLock::default());
+        let (mut salvager, mut last, large_read_lock) =
+            (before.salvager.clone(), before.last, LargeReadLock::default());
         loop {
             let seq = last.next();
-            match self.read_usable(seq, &turn).await? {
-                Ok(record) => mender.add(seq, Ok(record)),
+            match self.read_usable(seq, &large_read_lock).await? {
+                Ok(record) => salvager.add(seq, Ok(record)),
                 Err(lost) if lost.missing => break,
                 Err(_) => return Ok(None),
             }
             last = seq;
         }
-        let mended = mender.clone().finish(|seq| record::digest(&self.void_placeholder(seq)));
-        let is_news = last > before.last && mended.continues(&before.salvaged);
-        Ok(is_news.then_some(SalvageProgress { salvaged: mended, salvager: mender, last }))
+        let salvaged = salvager.clone().finish(|seq| record::digest(&self.void_placeholder(seq)));
+        let is_news = last > before.last && salvaged.continues(&before.salvaged);
+        Ok(is_news.then_some(SalvageProgress { salvaged, salvager, last }))
     }
 
-    /// The journal up to the rotation that begins the newest generation, by the copy of its record.
+    /// The journal up to the rotation that begins the newest generation, from the copy of the rotation's record.
     async fn rotation_copy(&self) -> Result<Option<JournalView>, StoreError> {
         if self.keys.generation().is_first() {
             return Ok(None);
@@ -222,7 +227,7 @@ impl Journal {
         Ok(None)
     }
 
-    /// Keeps a copy of a rotation's record. With it [`Journal::salvage`] needs nothing but the store and the key.
+    /// Writes a copy of a rotation's record. With the copy, [`Journal::salvage`] needs only the store and the key.
     ///
     /// # Errors
     /// The store does not answer.
@@ -238,15 +243,15 @@ impl Journal {
                 Ok(())
             }
             Ok(PutOutcome::Unknown { why }) => {
-                tracing::warn!("whether the copy of journal record {seq} was written cannot be told: {why}");
+                tracing::warn!("it is unknown whether the copy of journal record {seq} was written: {why}");
                 Ok(())
             }
             put => put.map(|_: PutOutcome| ()),
         }
     }
 
-    /// What stands in the place of the copy of the newest rotation's record, and is another object. A store may have none: its policy
-    /// forbade it, or a version of before the copies made the rotation.
+    /// The object at the key of the copy of the newest rotation's record, if it is another object. A store may have no
+    /// copy: its policy forbade it, or the rotation was made by a version from before the copies.
     ///
     /// # Errors
     /// The store does not answer.
@@ -258,7 +263,7 @@ impl Journal {
             Err(error) if error.concerns_one_object() => return Ok(None),
             Err(error) => return Err(error),
         };
-        // Where the rotation's record is lost, this is the one before it.
+        // If the rotation's record is lost, this is the record before it.
         let body = Record::decode(&object, Some(&self.keys)).map(|record| record.body);
         if !matches!(body, Ok(RecordBody::Rotate(body)) if body.generation == generation) {
             return Ok(None);
@@ -267,7 +272,8 @@ impl Journal {
         Ok(what.map(|what| WrongRotationCopy { key: object_keys::rotation(self.keys.role(), seq), what, object }))
     }
 
-    /// What is wrong with the copy of record `seq`, whose object this is, if there is one.
+    /// What is wrong with the copy of record `seq`, whose object is `object`; `None`: there is no copy, or the right
+    /// one.
     async fn compare_rotation_copy(&self, seq: Seq, object: &Bytes) -> Result<Option<String>, StoreError> {
         match self.store.get(&object_keys::rotation(self.keys.role(), seq), SizeLimit::RECORD).await {
             Ok(copy) => {
@@ -279,11 +285,11 @@ impl Journal {
         }
     }
 
-    /// The last number that is occupied.
+    /// The last occupied number.
     async fn last_occupied(&self) -> Result<Seq, SalvageError> {
         let listed = self.listed_numbers().await?;
         let mut last = listed.last().copied().unwrap_or(Seq(0));
-        // A listing may lag behind what was written.
+        // A listing may lag.
         while self.is_occupied(last.next()).await? {
             last = last.next();
         }
@@ -302,38 +308,38 @@ impl Journal {
             Some(end) => end,
             None => self.last_occupied().await?,
         };
-        // There was a first one: it is lost, and nobody here knows how many came after it.
+        // There was a first record: it is lost, and this node does not know how many followed it.
         if last == Seq(0) && known.is_none() && emptied::is_emptied(self.store.as_ref(), &self.keys).await? {
             last = Seq::FIRST;
         }
         let (repairs, fetched) = void_numbers::repairs_to(self.store.as_ref(), &self.keys, Seq::FIRST, last).await?;
-        let turn = LargeReadLock::default();
+        let large_read_lock = LargeReadLock::default();
         let usable = async |seq| match (repairs.voided_by(seq), fetched.get(seq)) {
             (Some(by), _) => {
                 Ok(Err(LostRecord { seq, what: format!("is void by record {by}"), found: None, missing: false }))
             }
             (None, Some(object)) => self.decode_usable(seq, object),
-            (None, None) => self.read_usable(seq, &turn).await,
+            (None, None) => self.read_usable(seq, &large_read_lock).await,
         };
-        let mut mender =
+        let mut salvager =
             JournalSalvager::new(self.keys.role().clone(), self.keys.repo(), known, self.keys.generation())
                 .with_repairs(&repairs);
         let mut records = stream::iter((1..=last.0).map(Seq))
             .map(|seq| async move { Ok::<_, SalvageError>((seq, usable(seq).await?)) })
             .buffered(READ_AHEAD);
         while let Some((seq, record)) = records.try_next().await? {
-            mender.add(seq, record);
+            salvager.add(seq, record);
         }
         drop(records);
-        let mended = mender.clone().finish(|seq| record::digest(&self.void_placeholder(seq)));
-        // Nothing is void because an old key does not open it.
-        if let Err(error @ JournalError::Rotated { .. }) = self.check_generation(&mended.view) {
+        let salvaged = salvager.clone().finish(|seq| record::digest(&self.void_placeholder(seq)));
+        // A record that an old key does not open is not lost.
+        if let Err(error @ JournalError::Rotated { .. }) = self.check_generation(&salvaged.view) {
             return Err(SalvageError::Rotated(error));
         }
-        if end.is_none() && mended.lost_records.len() > VOID_MAX {
+        if end.is_none() && salvaged.lost_records.len() > VOID_MAX {
             return Err(SalvageError::TooMany { last, key: object_keys::record(self.keys.role(), last) });
         }
-        Ok(SalvageProgress { salvaged: mended, salvager: mender, last })
+        Ok(SalvageProgress { salvaged, salvager, last })
     }
 
     async fn listed_numbers(&self) -> Result<BTreeSet<Seq>, StoreError> {
@@ -343,16 +349,16 @@ impl Journal {
         Ok(listed.found.into_iter().collect())
     }
 
-    /// The record, or why there is none. `turn` is that of the large ones.
+    /// The record, or why there is none. Large records are read one after the other, under `large_read_lock`.
     async fn read_usable(
         &self,
         seq: Seq,
-        turn: &LargeReadLock,
+        large_read_lock: &LargeReadLock,
     ) -> Result<Result<(Record, Digest), LostRecord>, SalvageError> {
         let lost = |what: String, missing| Ok(Err(LostRecord { seq, what, found: None, missing }));
         let (key, limits) = (object_keys::record(self.keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
-        match get_with_large_read_lock(self.store.as_ref(), &key, limits, turn).await {
-            Ok((object, _turn)) => self.decode_usable(seq, &object),
+        match get_with_large_read_lock(self.store.as_ref(), &key, limits, large_read_lock).await {
+            Ok((object, _guard)) => self.decode_usable(seq, &object),
             Err(error) if error.is_not_found() => lost("is missing".to_owned(), true),
             Err(error) if error.concerns_one_object() => lost(error.detail, false),
             Err(error) => Err(error.into()),
@@ -368,13 +374,14 @@ impl Journal {
         }
     }
 
-    /// Occupies every number that `mended` misses, for good: this goes before [`Journal::repair`]. False: something came back at one.
+    /// Occupies every empty number that `salvaged` calls lost: this precedes [`Journal::repair`]. False: an object came
+    /// back at one of them.
     ///
     /// # Errors
-    /// The store, or it cannot be told whether a number is occupied.
-    pub async fn fill_void_numbers(&self, mended: &SalvagedJournal) -> Result<bool, AppendError> {
-        log::check_understood(&mended.view)?;
-        for lost in &mended.lost_records {
+    /// The store fails, or it is unknown whether a number is occupied.
+    pub async fn fill_void_numbers(&self, salvaged: &SalvagedJournal) -> Result<bool, AppendError> {
+        check_understood(&salvaged.view)?;
+        for lost in &salvaged.lost_records {
             if !self.fill_void_number(lost).await? {
                 return Ok(false);
             }
@@ -382,51 +389,51 @@ impl Journal {
         Ok(true)
     }
 
-    /// Appends that the records which `mended` misses are lost, and that `state` is what is left. Fences as every takeover does. The
-    /// numbers are occupied before, by [`Journal::fill_void_numbers`].
+    /// Appends a repair: the records that `salvaged` calls lost are lost, and `state` is what is left. It fences like
+    /// every takeover. [`Journal::fill_void_numbers`] occupies the numbers before.
     ///
     /// # Errors
     /// [`AppendError::Moved`]: something was appended since it was read.
     pub async fn repair(
         &self,
-        mended: &SalvagedJournal,
+        salvaged: &SalvagedJournal,
         state: JournalState,
         candidacy: &Candidacy,
         forced: bool,
     ) -> Result<(Permit, JournalView), AppendError> {
-        let mut view = JournalView { state, ..mended.view.clone() };
+        let mut view = JournalView { state, ..salvaged.view.clone() };
         if view.generation() < self.keys.generation() {
-            // The key is the proof of a rotation whose record is lost.
-            let seq = mended.view.head.as_ref().map_or(Seq(0), |head| head.seq);
+            // The key proves a rotation whose record is lost.
+            let seq = salvaged.view.head.as_ref().map_or(Seq(0), |head| head.seq);
             view.state.rotated = Some(RotationState { generation: self.keys.generation(), seq });
         }
-        log::check_understood(&view)?;
-        let void = mended.lost_records.iter().map(|lost| lost.seq).collect();
+        check_understood(&view)?;
+        let void = salvaged.lost_records.iter().map(|lost| lost.seq).collect();
         let takeover =
-            TakeoverBody { forced, void, lost: mended.lost_tail, ..TakeoverBody::new(TakeoverReason::Repair) };
+            TakeoverBody { forced, void, lost: salvaged.lost_tail, ..TakeoverBody::new(TakeoverReason::Repair) };
         self.take_over_as(&view, candidacy, takeover).await
     }
 
-    /// Occupies a number of which nothing is there. False: something else is there by now.
+    /// Occupies a lost number that is empty. False: another object is there by now.
     async fn fill_void_number(&self, lost: &LostRecord) -> Result<bool, AppendError> {
         let (seq, key) = (lost.seq, object_keys::record(self.keys.role(), lost.seq));
-        let filler = self.void_placeholder(seq);
+        let placeholder = self.void_placeholder(seq);
         let failed = |error| AppendError::Store { seq, error };
         if !lost.missing {
-            // What can be read stays, as evidence.
+            // An object that can be read stays, as evidence.
             return match lost.found {
                 Some(_) => Ok(true),
-                None => self.store.put(&key, filler).await.map_err(failed).map(|()| true),
+                None => self.store.put(&key, placeholder).await.map_err(failed).map(|()| true),
             };
         }
         let mut last = String::new();
         for _ in 0..FILL_ATTEMPTS {
-            match put_idempotent(self.store.as_ref(), &key, filler.clone()).await.map_err(failed)? {
+            match put_idempotent(self.store.as_ref(), &key, placeholder.clone()).await.map_err(failed)? {
                 PutOutcome::Created => return Ok(true),
                 PutOutcome::Exists => {
                     let there = self.read_object(seq).await.map_err(failed)?;
-                    // A record that came back, or that a writer put there who was away since.
-                    return Ok(there.is_some_and(|there| there == filler));
+                    // A record that came back, or that a writer put there that was away.
+                    return Ok(there.is_some_and(|there| there == placeholder));
                 }
                 PutOutcome::Unknown { why } => last = why,
             }
@@ -434,9 +441,9 @@ impl Journal {
         Err(AppendError::Unknown { seq, why: last })
     }
 
-    /// The numbers among the newest that this view has read and that the store no longer has. One request tells what is not listed; the
-    /// first `GAPS_ASKED_MAX` of these are asked for by themselves, because a listing may lack what is there, and the rest is believed
-    /// to be gone only if all of those are. What a repair named is known to be lost.
+    /// The newest numbers that this view has read and the store no longer has. One request lists them. The first
+    /// `GAPS_ASKED_MAX` that are not listed are asked for one by one, because a listing may lag; the rest counts as
+    /// lost only if all of those are. Void numbers are not counted.
     ///
     /// # Errors
     /// The store does not answer.
@@ -448,7 +455,7 @@ impl Journal {
         let page = self.store.list(&prefix, Some(&after), LIST_PAGE_MAX).await?;
         let listed: BTreeSet<Seq> =
             page.objects.iter().filter_map(|object| object_keys::parse_record(role, &object.key)).collect();
-        // A page that objects of other names fill shows less.
+        // A page with other objects shows fewer records.
         let shown = if page.truncated { listed.last().copied().unwrap_or(Seq(0)) } else { head.seq };
         let mut missing: Vec<Seq> =
             (first + 1..=head.seq.min(shown).0).map(Seq).filter(|seq| !listed.contains(seq)).collect();

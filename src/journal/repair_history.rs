@@ -1,27 +1,15 @@
-//! What a repair said of the records before it: which are lost, and from where on readers pass them over. Pure.
+//! What repairs said of the records before them: which are lost, and from where on readers pass over them. Pure.
 //!
-//! The invariant that lives here: who has seen a repair has its term, so what that repair forgives is forgiven to nobody who remembers
-//! something from after it.
+//! The invariant that lives here: a node that has seen a repair has its term, so a repair forgives a lost record only
+//! to nodes that remember nothing from after that repair.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Seq, Term};
-use crate::journal::record::Record;
-use crate::journal::state::JournalState;
+use crate::journal::body::LostTail;
 
-/// How many repairs a state remembers, the newest.
+/// Number of repairs that a state keeps, the newest.
 const REPAIRS_KEPT: usize = 16;
-
-/// The end of a journal that a store lost, as a node remembers it. Its numbers are used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LostTail {
-    /// The first number that is lost.
-    pub from: Seq,
-    /// The last.
-    pub to: Seq,
-    /// The digest of the record that had the last.
-    pub digest: Digest,
-}
 
 /// What a repair said of the records before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,38 +21,33 @@ pub struct RepairEntry {
     /// Numbers whose records are lost.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub void: Vec<Seq>,
-    /// The end that the store lost.
+    /// The lost end of the journal.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lost: Option<LostTail>,
 }
 
 impl RepairEntry {
-    /// What this record says, if it is a repair.
-    pub(super) fn from_record(record: &Record) -> Option<Self> {
-        let repair = record.body.as_repair()?;
-        Some(Self { seq: record.seq, term: record.term, void: repair.void.clone(), lost: repair.lost })
-    }
-
-    /// Whether it says to somebody whose newest record, of term `seen`, had this number and digest, that this record is lost.
+    /// Whether the repair calls a record lost for a node that remembers it as the newest one: its number, its digest,
+    /// and the term `seen` of that node.
     pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
         let at_end = |lost: LostTail| (lost.from..=lost.to).contains(&seq) && (seq < lost.to || digest == lost.digest);
         seen < self.term && (self.void.contains(&seq) || self.lost.is_some_and(at_end))
     }
 }
 
-/// The repairs of a journal: the one place that tells which numbers are void.
+/// The repairs of a journal: the only place that tells which numbers are void.
 ///
-/// The invariant that lives here: a number that a repair has called void says nothing, whatever stands there: nothing, the repair's
-/// placeholder, bytes that nobody can read, a record that came back, what is no object. A reader of single
-/// numbers asks first, and does not use what a void one holds.
+/// The invariant that lives here: a number that a repair has called void says nothing, whatever its object is: missing,
+/// the repair's placeholder, unreadable bytes, a record that came back, or not an object. A reader of single numbers
+/// asks first, and does not use the object of a void number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RepairHistory {
-    /// The newest first.
+    /// The repairs, the newest first.
     all: Vec<RepairEntry>,
 }
 
 impl RepairHistory {
-    /// The repair that called this number void first: the number of its record.
+    /// The first repair that called this number void: the number of its record.
     pub fn voided_by(&self, seq: Seq) -> Option<Seq> {
         self.all.iter().rev().find(|repair| repair.void.contains(&seq)).map(|repair| repair.seq)
     }
@@ -74,13 +57,14 @@ impl RepairHistory {
         self.voided_by(seq).is_some()
     }
 
-    /// Whether one of them says to a node that saw this record that it is lost: [`RepairEntry::covers`].
+    /// Whether one of them calls a record lost for a node that remembers it: [`RepairEntry::covers`].
     pub fn covers(&self, seq: Seq, digest: Digest, seen: Term) -> bool {
         self.all.iter().any(|repair| repair.covers(seq, digest, seen))
     }
 
-    /// The newest repair to read on from where record `unusable` cannot be used: it is void, or follows a void number of which something
-    /// was used that does not count. `None`: it is lost, and nobody has named it.
+    /// The newest repair at which reading continues if record `unusable` cannot be used: that number is void, or
+    /// follows a void number whose object was used although it does not count. `None`: the record is lost, and no
+    /// repair names it.
     pub(super) fn resume_point(&self, unusable: Seq) -> Option<Seq> {
         let before = Seq(unusable.0.saturating_sub(1));
         let names = |repair: &&RepairEntry| {
@@ -90,17 +74,17 @@ impl RepairHistory {
         self.all.iter().find(names).map(|repair| repair.seq)
     }
 
-    /// The newest first.
+    /// The repairs, the newest first.
     pub fn iter(&self) -> impl Iterator<Item = &RepairEntry> {
         self.all.iter()
     }
 
-    /// The number of the oldest known one's record.
+    /// The number of the oldest known repair's record.
     pub(super) fn oldest(&self) -> Option<Seq> {
         self.all.last().map(|repair| repair.seq)
     }
 
-    /// Adds one that is older than the others. False: it is not.
+    /// Adds a repair if it is older than the others. False: it is not.
     pub(super) fn add_older(&mut self, repair: RepairEntry) -> bool {
         let is_older = self.all.last().is_none_or(|last| repair.seq < last.seq);
         if is_older {
@@ -109,17 +93,17 @@ impl RepairHistory {
         is_older
     }
 
-    /// Adds what a state remembers, as far as it is older; whether older ones than those may have been.
-    pub(super) fn add_remembered(&mut self, state: &JournalState) -> bool {
+    /// Adds the repairs that a state remembers, if they are older. Returns whether still older ones may exist.
+    pub(super) fn add_remembered(&mut self, remembered: &[RepairEntry]) -> bool {
         let mut added = 0;
-        for repair in state.repaired.iter().rev() {
+        for repair in remembered.iter().rev() {
             added += usize::from(self.add_older(repair.clone()));
         }
-        added > 0 && state.repaired.len() >= REPAIRS_KEPT
+        added > 0 && remembered.len() >= REPAIRS_KEPT
     }
 }
 
-/// Remembers one more.
+/// Adds the newest repair to those that a state keeps.
 pub(super) fn add(repaired: &mut Vec<RepairEntry>, newest: RepairEntry) {
     repaired.push(newest);
     let too_many = repaired.len().saturating_sub(REPAIRS_KEPT);
@@ -136,7 +120,7 @@ mod tests {
         let lost = LostTail { from: Seq(8), to: Seq(9), digest };
         let repaired = RepairEntry { seq: Seq(8), term: Term(5), void: vec![Seq(3)], lost: Some(lost) };
         assert!(repaired.covers(Seq(3), Digest([2; 32]), Term(4)));
-        assert!(repaired.covers(Seq(8), Digest([2; 32]), Term(4)), "nobody knows what that one was");
+        assert!(repaired.covers(Seq(8), Digest([2; 32]), Term(4)), "the digest of that record is unknown");
         assert!(repaired.covers(Seq(9), digest, Term(4)));
         assert!(!repaired.covers(Seq(9), Digest([2; 32]), Term(4)), "another history");
         assert!(!repaired.covers(Seq(9), digest, Term(5)), "a store that was set back to this repair");

@@ -1,8 +1,8 @@
-//! `rotate`: from a record on, everything is written under a new generation of the repository key. Pure.
+//! `rotate`: from a record on, all records are written under a new generation of the repository key. Pure.
 //!
-//! The record has two vouchers. Its MAC is of the generation before, so that a writer that does not know the new one reads it and stops;
-//! its proof is of the generation that it begins, so that a holder of the old key alone cannot make one. Together with the chain of digests
-//! the records after it vouch for everything before it as it was then.
+//! The record is authenticated twice. Its MAC is of the generation before, so that a writer that does not know the new
+//! one reads it and stops. Its proof is of the generation that it begins, so that a holder of the old key alone cannot
+//! make one. Together with the chain of digests, the records after it authenticate everything before it as it was then.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,24 +14,25 @@ use crate::repo::crypto::DerivedKeys;
 pub struct RotateBody {
     /// The generation that begins after this record.
     pub generation: KeyGeneration,
-    /// The key slots that give it. They are staged before this record is written, and put in their place after it.
+    /// The key slots that give it. They are staged before this record is written, and moved to their keys after it.
     pub slots: Vec<KeyId>,
-    /// Made with the key of that generation over this record's first line, with zeros in this place.
+    /// The MAC of that generation over this record's first line, with zeros in place of the proof.
     pub proof: Mac,
 }
 
-/// What a state says of the newest rotation.
+/// The newest rotation, as a state keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RotationState {
-    /// The generation of the repository key that everything after it is written under.
+    /// The generation of the repository key under which all later records are written.
     pub generation: KeyGeneration,
-    /// The number of its record. Where that is lost, of the record before the first one that shows it.
+    /// The number of its record. If that record is lost, the number before the first record that shows the rotation.
     pub seq: Seq,
 }
 
-/// What the proof of a rotation's first line is to be; `None`: these keys do not know the generation.
+/// The proof that a rotation's first line must have; `None`: these keys do not know the generation.
 pub(super) fn prove(line: &[u8], body: &RotateBody, keys: &DerivedKeys) -> Option<Mac> {
-    // Within a string quotation marks are escaped, so this stands in no text; twice it stands in no record of this program's.
+    // Quotation marks are escaped within a JSON string, so no text contains this field. No record of this program
+    // contains it twice.
     let (field, empty) = (field(&body.proof), field(&Mac([0; Mac::LEN])));
     let mut blank = line.to_vec();
     let mut places = line.windows(field.len()).enumerate().filter(|(_, part)| *part == field).map(|(at, _)| at);
@@ -48,15 +49,16 @@ fn field(proof: &Mac) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::{Record, RecordBody, RecordError, digest};
-    use crate::journal::state::tests::{empty, next, snapshot, takeover};
-    use crate::journal::state::{FoldError, JournalView};
+    use crate::journal::body::RecordBody;
+    use crate::journal::record::{Record, RecordError, digest};
+    use crate::journal::view::tests::{empty, next, snapshot, takeover};
+    use crate::journal::view::{FoldError, JournalView};
     use crate::repo::crypto::Cipher;
     use crate::repo::crypto::tests::{keys, rotated};
 
     struct Rotation {
         old: DerivedKeys,
-        /// Knows the next one, and writes under the old one.
+        /// Knows the next generation, and writes under the old one.
         between: DerivedKeys,
         new: DerivedKeys,
         before: JournalView,
@@ -112,8 +114,8 @@ mod tests {
         assert_eq!(after.clone().apply(&stale, digest(&stale.encode(&old))), wrong(0, 1));
         let early = Record { generation: KeyGeneration(1), ..next(&before, 2, takeover()) };
         assert_eq!(before.clone().apply(&early, digest(&early.encode(&new))), wrong(1, 0));
-        // A repair brings its own state, and never an older generation.
-        use crate::journal::record::{TakeoverBody, TakeoverReason};
+        // A repair carries its own state, but never an older generation.
+        use crate::journal::body::{TakeoverBody, TakeoverReason};
         let repair = Record {
             body: RecordBody::Takeover(TakeoverBody::new(TakeoverReason::Repair)),
             state: Some(before.state.clone()),

@@ -1,61 +1,64 @@
-//! What is left of a journal of which records are lost. Pure.
+//! What is left of a journal that lost records. Pure.
 //!
-//! The fold is taken up again at the next record that can be used, from what was known before; a later record that carries the whole
-//! state, or what this node remembers, brings back what the lost ones said. What nothing brings back is named as lost. Nothing here
-//! invents: a snapshot comes back only as somebody saw it, what was condemned stays condemned, and a slot that a later record calls
-//! committed is not committed again.
+//! The fold continues at the next record that can be used, from the state before the loss. A later record that carries
+//! the whole state, or this node's memory, restores what the lost records said. What nothing restores is named as lost.
+//! Nothing is invented here: a snapshot is restored only as some record or memory has it, what was condemned stays
+//! condemned, and a slot that a later record calls committed is not committed again.
 //!
-//! After a rotation of the repository key a MAC of an older generation proves nothing by itself: a holder of the old key makes such MACs.
-//! A record of an older generation counts if the chain of digests ties it to one of the newest generation, to the record that begins it,
-//! or to a record that this node remembers. The others are [`UnverifiedRecords`]: they are named, and are no part of what is left.
+//! After a rotation of the repository key a MAC of an older generation proves nothing by itself: a holder of the old
+//! key makes such MACs. A record of an older generation counts if the chain of digests links it to one of the newest
+//! generation, to the record that begins that generation, or to a record that this node remembers. The others are
+//! [`UnverifiedRecords`]: they are named, and are not part of what is left.
 
 use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 
 use crate::ids::{Digest, IndexId, KeyGeneration, NodeId, RepoId, RoleName, Seq, Term};
-use crate::journal::record::{Record, RecordBody, TakeoverReason, WriterNode};
-use crate::journal::repair_history::{LostTail, RepairEntry, RepairHistory};
+use crate::journal::body::{LostTail, RecordBody, TakeoverReason, WriterNode};
+use crate::journal::record::Record;
+use crate::journal::repair_history::{RepairEntry, RepairHistory};
 use crate::journal::rotation::RotationState;
-use crate::journal::state::{CondemnedObjects, FoldError, JournalHead, JournalView, RoleHolder, Snapshot};
+use crate::journal::state::{CondemnedObjects, RoleHolder, Snapshot};
+use crate::journal::view::{FoldError, JournalHead, JournalView};
 
 /// A record that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRecord {
     /// Its number.
     pub seq: Seq,
-    /// What is wrong with it.
+    /// Why it cannot be used.
     pub what: String,
-    /// The digest of what stands there; `None`: nothing, or nothing that can be read.
+    /// The digest of the object under its number; `None`: there is no object, or none that can be read.
     pub found: Option<Digest>,
-    /// Nothing stands there.
+    /// The number is empty.
     pub missing: bool,
 }
 
-/// What is left.
+/// What is left of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SalvagedJournal {
-    /// The journal as far as it can be told; its head is the last number that is occupied.
+    /// The journal as far as it is known; its head is the last occupied number.
     pub view: JournalView,
-    /// Records that are lost, and that no repair has named before.
+    /// Lost records that no repair has named.
     pub lost_records: Vec<LostRecord>,
-    /// Records that an earlier repair has named.
+    /// Number of lost records that earlier repairs have named.
     pub named_before: u64,
-    /// What they said is not known in whole: nothing later says it, and this node does not remember it.
+    /// Part of what the lost records said is unknown: neither a later record nor this node's memory has it.
     pub is_partial: bool,
-    /// The end that the store lost, where this node remembers it.
+    /// The end of the journal that the store lost, if this node remembers it.
     pub lost_tail: Option<LostTail>,
     /// Snapshots that only this node remembers.
     pub remembered_snapshots: Vec<Digest>,
-    /// The generation of the repository key that the key at hand gives, where no record begins it.
+    /// The generation of the repository key that the given key has, if no record begins it.
     pub unstarted_generation: Option<KeyGeneration>,
-    /// Records of which nothing shows that they are not a former key holder's.
+    /// Records that a former key holder may have written.
     pub unverified: Option<UnverifiedRecords>,
 }
 
 impl SalvagedJournal {
-    /// Whether what is to be repaired is the same as it was `before`, of which this is the continuation: records were appended, and
-    /// none of them repairs, forgets or condemns anything, nor is lost.
+    /// Whether what must be repaired is the same as `before`, which this continues: records were appended, none of them
+    /// is lost, and none repairs, forgets or condemns anything.
     pub fn continues(&self, before: &Self) -> bool {
         let (now, was) = (&self.view.state, &before.view.state);
         let here: HashSet<Digest> = now.snapshots.iter().map(|snapshot| snapshot.id).collect();
@@ -72,34 +75,35 @@ impl SalvagedJournal {
             && was.indexes.iter().all(|id| indexes.contains(id))
     }
 
-    /// Whether what the journal lost may have named further index objects.
+    /// Whether the lost records may have named further index objects.
     pub fn may_lack_indexes(&self) -> bool {
         self.is_partial || !self.remembered_snapshots.is_empty()
     }
 
-    /// Whether every record is there.
+    /// Whether no record is lost.
     pub fn is_sound(&self) -> bool {
         self.lost_records.is_empty() && self.lost_tail.is_none() && self.unstarted_generation.is_none()
     }
 }
 
-/// Records of older generations of the repository key that nothing of the newest one vouches for, nor this node's memory.
+/// Records of older generations of the repository key that neither the newest generation nor this node's memory
+/// authenticates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnverifiedRecords {
-    /// The first.
+    /// The first number.
     pub from: Seq,
-    /// The last.
+    /// The last number.
     pub to: Seq,
-    /// The snapshots that they tell of, and that are not known otherwise.
+    /// The snapshots that only these records name.
     pub snapshots: Vec<Snapshot>,
-    /// The index objects that they name, and that are not known otherwise.
+    /// The index objects that only these records name.
     pub indexes: Vec<IndexId>,
 }
 
-/// Terms from here on are nobody's: no journal has so many takeovers.
+/// No valid record has a term from here on: no journal has so many takeovers.
 const TERM_MAX: Term = Term(u64::MAX / 2);
 
-/// What is sure, while records after it wait for one that vouches for them.
+/// The verified part of the journal, while later records wait for a record that authenticates them.
 #[derive(Debug, Clone)]
 struct VerifiedPrefix {
     view: JournalView,
@@ -107,38 +111,39 @@ struct VerifiedPrefix {
     repairs: usize,
 }
 
-/// Takes the records one after the other.
+/// Salvages a journal, record by record.
 #[derive(Debug, Clone)]
 pub struct JournalSalvager {
     known: Option<JournalView>,
     view: JournalView,
     void: Vec<LostRecord>,
-    /// The record before was lost, so the next one cannot be held against it.
+    /// The record before was lost, so the next one cannot be checked against it.
     gap: bool,
-    /// Something is missing from the state.
+    /// Part of the state is unknown.
     partial: bool,
-    /// What this node remembers is in the store.
+    /// The store has the record that this node remembers.
     is_known_there: bool,
     repairs: Vec<RepairEntry>,
     good: HashSet<Digest>,
     swept: BTreeSet<Seq>,
     last: Seq,
-    /// The newest generation that the key at hand gives.
+    /// The newest generation that the given key has.
     newest: KeyGeneration,
-    /// Digests of records that this node remembers.
+    /// Digests of the records that this node remembers.
     remembered: HashSet<Digest>,
     verified: Option<Box<VerifiedPrefix>>,
-    /// The records since then.
+    /// The unverified records after `verified`.
     waiting: Vec<(Seq, Digest)>,
-    unvouched: Option<UnverifiedRecords>,
-    /// The holder with the highest term that such records tell of: terms go on from there.
+    unverified: Option<UnverifiedRecords>,
+    /// The holder with the highest term in the unverified records: later terms continue from it.
     overtaken: Option<RoleHolder>,
-    /// Their digests.
+    /// Digests of the unverified records that were dropped.
     dropped: Vec<Digest>,
 }
 
 impl JournalSalvager {
-    /// From nothing; `known` is what this node remembers, `newest` the generation that the key at hand gives.
+    /// Starts with no records; `known` is what this node remembers, `newest` the newest generation that the given key
+    /// has.
     pub fn new(role: RoleName, repo: RepoId, known: Option<&JournalView>, newest: KeyGeneration) -> Self {
         let known = known.filter(|view| view.head.is_some() && view.is_understood() && view.repo == repo);
         Self {
@@ -146,7 +151,7 @@ impl JournalSalvager {
             remembered: known.map(remembered_digests).unwrap_or_default(),
             verified: None,
             waiting: Vec::new(),
-            unvouched: None,
+            unverified: None,
             overtaken: None,
             dropped: Vec::new(),
             known: known.cloned(),
@@ -162,29 +167,30 @@ impl JournalSalvager {
         }
     }
 
-    /// With the repairs that are known before anything is taken.
+    /// With the repairs that are known before the first record is added.
     pub fn with_repairs(mut self, repairs: &RepairHistory) -> Self {
         self.repairs.extend(repairs.iter().cloned());
         self
     }
 
-    /// The record with this number, or why there is none.
+    /// Adds the record with this number, or why there is none.
     pub fn add(&mut self, seq: Seq, object: Result<(Record, Digest), LostRecord>) {
         self.last = seq;
         match object {
             Ok((record, digest)) => {
-                let vouched = self.is_verified(&record, digest);
-                if vouched && record.body.as_repair().is_some() && self.verified.is_some() {
-                    // It says what is left, and vouches for nothing else.
+                let is_verified = self.is_verified(&record, digest);
+                if is_verified && record.body.as_repair().is_some() && self.verified.is_some() {
+                    // A repair says what is left, and authenticates no record before it.
                     self.drop_waiting();
                     self.gap = true;
                 }
                 let is_doubtful = self.verified.is_some();
-                if let Err(error) = self.take_record(seq, &record, digest, vouched) {
+                if let Err(error) = self.take_record(seq, &record, digest, is_verified) {
                     self.add_lost(LostRecord { seq, what: error.to_string(), found: Some(digest), missing: false });
-                    // What stands before it is not what it continues. Readers stop here all the same, until a repair names it.
-                    if vouched && is_doubtful {
-                        let _ = self.take_record(seq, &record, digest, vouched);
+                    // The record before it is not the one that it continues. Readers still stop here, until a repair
+                    // names that one.
+                    if is_verified && is_doubtful {
+                        let _ = self.take_record(seq, &record, digest, is_verified);
                     }
                 }
             }
@@ -199,28 +205,28 @@ impl JournalSalvager {
         self.void.push(lost);
     }
 
-    /// Whether nobody but a holder of the newest key made it, or this node has seen it.
+    /// Whether only a holder of the newest key can have written the record, or this node has seen it.
     fn is_verified(&self, record: &Record, digest: Digest) -> bool {
-        // The proof of a rotation was checked when it was read: the key at hand knows the generation.
+        // The proof of a rotation was checked when the record was decoded: the given key has the generation.
         let begins = matches!(&record.body, RecordBody::Rotate(body) if body.generation == self.newest);
         record.generation == self.newest || begins || self.remembered.contains(&digest)
     }
 
-    fn take_record(&mut self, seq: Seq, record: &Record, digest: Digest, vouched: bool) -> Result<(), FoldError> {
-        if !vouched && self.verified.is_none() {
+    fn take_record(&mut self, seq: Seq, record: &Record, digest: Digest, is_verified: bool) -> Result<(), FoldError> {
+        if !is_verified && self.verified.is_none() {
             let (view, swept, repairs) = (self.view.clone(), self.swept.clone(), self.repairs.len());
             self.verified = Some(Box::new(VerifiedPrefix { view, swept, repairs }));
         }
         self.apply(seq, record, digest)?;
-        if !vouched {
+        if !is_verified {
             self.waiting.push((seq, digest));
             return Ok(());
         }
         self.verified = None;
         self.waiting.clear();
         if record.state.is_some() {
-            // What the ones before said is known. A repair left it out.
-            self.unvouched = None;
+            // The state includes what the records before said. A repair left it out.
+            self.unverified = None;
             self.overtaken = None;
             let known = std::mem::take(&mut self.dropped);
             if record.body.as_repair().is_none() {
@@ -230,10 +236,10 @@ impl JournalSalvager {
         Ok(())
     }
 
-    /// Nothing can vouch any more for the records that wait for it.
+    /// Drops the records that wait: no later record can authenticate them.
     fn drop_waiting(&mut self) {
-        let Some(sure) = self.verified.take() else { return };
-        let VerifiedPrefix { view, swept, repairs } = *sure;
+        let Some(prefix) = self.verified.take() else { return };
+        let VerifiedPrefix { view, swept, repairs } = *prefix;
         let dropped = std::mem::replace(&mut self.view, view);
         self.swept = swept;
         self.repairs.truncate(repairs);
@@ -244,7 +250,7 @@ impl JournalSalvager {
             self.good.remove(digest);
             self.dropped.push(*digest);
         }
-        let all = self.unvouched.get_or_insert_with(|| UnverifiedRecords {
+        let all = self.unverified.get_or_insert_with(|| UnverifiedRecords {
             from: *from,
             to: *to,
             snapshots: Vec::new(),
@@ -298,8 +304,8 @@ impl JournalSalvager {
         Ok(())
     }
 
-    /// What is left. `filler` is the digest of what will stand where nothing can be read.
-    pub fn finish(mut self, filler: impl Fn(Seq) -> Digest) -> SalvagedJournal {
+    /// What is left. `placeholder` is the digest of the object that will occupy a number without a readable object.
+    pub fn finish(mut self, placeholder: impl Fn(Seq) -> Digest) -> SalvagedJournal {
         if self.verified.is_some() {
             let end = self.view.head.take();
             self.drop_waiting();
@@ -307,34 +313,35 @@ impl JournalSalvager {
         }
         let (overtaken, newest) = (self.overtaken.take(), self.newest);
         let seen = self.known.as_ref().and_then(|known| known.head.as_ref()).map_or(Seq(0), |head| head.seq);
-        let mut mended = self.into_salvaged(filler);
-        mended.unstarted_generation = Some(newest).filter(|newest| *newest > mended.view.generation());
-        if let Some(all) = &mut mended.unverified {
-            let state = &mended.view.state;
+        let mut salvaged = self.into_salvaged(placeholder);
+        salvaged.unstarted_generation = Some(newest).filter(|newest| *newest > salvaged.view.generation());
+        if let Some(all) = &mut salvaged.unverified {
+            let state = &salvaged.view.state;
             if seen >= all.to {
-                // What was there then is remembered: others are nobody's.
+                // This node remembers the journal of that time: a snapshot that it does not know is not of this
+                // journal.
                 all.snapshots.clear();
                 all.indexes.clear();
             }
             all.snapshots.retain(|snapshot| !state.snapshots.iter().any(|known| known.id == snapshot.id));
             all.indexes.retain(|id| !state.indexes.contains(id));
         }
-        if let Some(holder) = overtaken.filter(|holder| holder.term > mended.view.term()) {
-            mended.view.state.holder = Some(holder);
+        if let Some(holder) = overtaken.filter(|holder| holder.term > salvaged.view.term()) {
+            salvaged.view.state.holder = Some(holder);
         }
-        mended
+        salvaged
     }
 
-    fn into_salvaged(mut self, filler: impl Fn(Seq) -> Digest) -> SalvagedJournal {
+    fn into_salvaged(mut self, placeholder: impl Fn(Seq) -> Digest) -> SalvagedJournal {
         if let Some(newest) = self.void.last().filter(|lost| lost.seq == self.last) {
-            let digest = newest.found.unwrap_or_else(|| filler(newest.seq));
-            let nobody = || (WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() }, Timestamp::UNIX_EPOCH);
-            let (node, time) = self.view.head.as_ref().map_or_else(nobody, |head| (head.node.clone(), head.time));
+            let digest = newest.found.unwrap_or_else(|| placeholder(newest.seq));
+            let unknown = || (WriterNode { id: NodeId([0; NodeId::LEN]), name: String::new() }, Timestamp::UNIX_EPOCH);
+            let (node, time) = self.view.head.as_ref().map_or_else(unknown, |head| (head.node.clone(), head.time));
             self.view.head = Some(JournalHead { seq: newest.seq, digest, node, time });
         }
         let named = |seq: Seq| self.repairs.iter().any(|repair| repair.void.contains(&seq));
         let (before, void): (Vec<LostRecord>, Vec<LostRecord>) = self.void.drain(..).partition(|lost| named(lost.seq));
-        let mut mended = SalvagedJournal {
+        let mut salvaged = SalvagedJournal {
             view: self.view,
             named_before: before.len() as u64,
             is_partial: self.partial,
@@ -342,31 +349,31 @@ impl JournalSalvager {
             lost_tail: None,
             remembered_snapshots: Vec::new(),
             unstarted_generation: None,
-            unverified: self.unvouched.take(),
+            unverified: self.unverified.take(),
         };
-        let Some(known) = self.known.as_ref().filter(|_| !self.is_known_there) else { return mended };
-        let Some(head) = &known.head else { return mended };
+        let Some(known) = self.known.as_ref().filter(|_| !self.is_known_there) else { return salvaged };
+        let Some(head) = &known.head else { return salvaged };
         let seen = known.term();
         if self.repairs.iter().any(|repair| repair.covers(head.seq, head.digest, seen)) {
-            return mended;
+            return salvaged;
         }
-        if !mended.lost_records.iter().any(|lost| lost.seq == head.seq) {
+        if !salvaged.lost_records.iter().any(|lost| lost.seq == head.seq) {
             let from = if head.seq > self.last { self.last.next() } else { head.seq };
-            mended.lost_tail = Some(LostTail { from, to: head.seq, digest: head.digest });
+            salvaged.lost_tail = Some(LostTail { from, to: head.seq, digest: head.digest });
         }
-        restore_remembered(&mut mended, known, self.last, &self.good, &self.swept);
-        mended
+        restore_remembered(&mut salvaged, known, self.last, &self.good, &self.swept);
+        salvaged
     }
 }
 
-/// The digests of records that a view has seen, as far as it says.
+/// The digests of records that a view contains.
 fn remembered_digests(view: &JournalView) -> HashSet<Digest> {
     let snapshots = view.state.snapshots.iter().map(|snapshot| snapshot.id);
     let holder = view.state.holder.iter().map(|holder| holder.takeover);
     snapshots.chain(holder).chain(view.head.iter().map(|head| head.digest)).collect()
 }
 
-/// Takes the fold up again at this record, as if everything before it were in order.
+/// Continues the fold at this record, as if all records before it were in order.
 fn resume_fold_at(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(), FoldError> {
     let before = view.term();
     if record.term < before {
@@ -375,7 +382,7 @@ fn resume_fold_at(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(
     if let Some(state) = record.state.as_ref().filter(|_| record.body.as_repair().is_none()) {
         view.state.clone_from(state);
     } else if record.body.as_repair().is_none() {
-        // Whoever held the role before this record, as the record itself tells.
+        // The holder before this record, as the record itself shows.
         let (term, takeover) = match record.body {
             RecordBody::Takeover(_) => (Term(record.term.0.saturating_sub(1)), None),
             _ => (record.term, record.takeover),
@@ -393,14 +400,14 @@ fn resume_fold_at(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(
             store_time: None,
             handed_over: None,
         });
-        // A lost record committed it.
+        // A lost record committed the slot.
         if let Some(slot) = record.last_slot.filter(|slot| view.state.last_slot != Some(*slot)) {
             view.state.last_slot = Some(slot);
             view.state.add_past_slots([slot]);
         }
     }
     if record.generation > view.generation() {
-        // A lost record began it.
+        // A lost record began the generation.
         view.state.rotated = Some(RotationState { generation: record.generation, seq: Seq(seq.0.saturating_sub(1)) });
     }
     view.head = record.prev.filter(|_| seq > Seq::FIRST).map(|digest| JournalHead {
@@ -412,10 +419,10 @@ fn resume_fold_at(view: &mut JournalView, seq: Seq, record: &Record) -> Result<(
     Ok(())
 }
 
-/// Adds what this node remembers of records that are lost. What it says of numbers beyond the store's `last` is moved to the number of
-/// the repair, `last` plus one: those are used again.
+/// Adds what this node remembers of lost records. Numbers after the store's `last` are replaced by the number of the
+/// repair, `last` plus one: they are used again.
 fn restore_remembered(
-    mended: &mut SalvagedJournal,
+    salvaged: &mut SalvagedJournal,
     known: &JournalView,
     last: Seq,
     good: &HashSet<Digest>,
@@ -423,7 +430,7 @@ fn restore_remembered(
 ) {
     let is_end = known.head.as_ref().is_some_and(|head| head.seq >= last);
     let moved = |seq: Seq| seq.min(last.next());
-    let is_void = |seq: Seq| seq > last || mended.lost_records.iter().any(|lost| lost.seq == seq);
+    let is_void = |seq: Seq| seq > last || salvaged.lost_records.iter().any(|lost| lost.seq == seq);
     let condemned: Vec<CondemnedObjects> = known
         .state
         .condemned
@@ -431,13 +438,13 @@ fn restore_remembered(
         .filter(|c| is_void(c.seq) && !swept.contains(&c.seq))
         .map(|c| CondemnedObjects { seq: moved(c.seq), ..c.clone() })
         .collect();
-    // The store's lineage ends where the lost one goes on: no takeover came in between.
+    // The lost records continue the store's last one: no takeover came in between.
     let takeover = |view: &JournalView| view.state.holder.as_ref().map(|holder| holder.takeover);
-    let is_same_line = is_end && takeover(known) == takeover(&mended.view);
+    let is_same_line = is_end && takeover(known) == takeover(&salvaged.view);
     let live = |id: Digest| known.state.snapshots.iter().any(|snapshot| snapshot.id == id);
-    let state = &mut mended.view.state;
+    let state = &mut salvaged.view.state;
     if is_same_line {
-        // Lost prunes forgot the others.
+        // Lost prunes forgot the other snapshots.
         state.snapshots.retain(|snapshot| live(snapshot.id));
         state.paused.clone_from(&known.state.paused);
         if let (Some(holder), Some(was)) = (&mut state.holder, &known.state.holder) {
@@ -445,11 +452,11 @@ fn restore_remembered(
         }
     }
     let there: HashSet<Digest> = state.snapshots.iter().map(|snapshot| snapshot.id).collect();
-    // One whose record is whole was forgotten by a prune.
+    // A snapshot whose record is whole was forgotten by a prune.
     let lost =
         known.state.snapshots.iter().filter(|snapshot| !there.contains(&snapshot.id) && !good.contains(&snapshot.id));
     for snapshot in lost {
-        mended.remembered_snapshots.push(snapshot.id);
+        salvaged.remembered_snapshots.push(snapshot.id);
         state.snapshots.push(Snapshot { seq: moved(snapshot.seq), ..snapshot.clone() });
     }
     state.snapshots.sort_by_key(|snapshot| snapshot.seq);
@@ -466,7 +473,7 @@ fn restore_remembered(
         state.rotated = known.state.rotated.map(|rotated| RotationState { seq: moved(rotated.seq), ..rotated });
     }
     state.cluster = state.cluster.or(known.state.cluster);
-    // One entry a number: a sweep names them by it.
+    // One entry for each number: a sweep names entries by it.
     for condemned in condemned {
         match state.condemned.iter_mut().find(|there| there.seq == condemned.seq) {
             Some(there) => {
@@ -488,7 +495,7 @@ fn restore_remembered(
     if let Some(command) = state.holder.as_mut().and_then(|holder| holder.command.as_mut()) {
         command.seq = moved(command.seq);
     }
-    // What this node remembers has what they said.
+    // This node's memory includes what lost records up to `seen` said.
     let seen = known.head.as_ref().map_or(Seq(0), |head| head.seq);
-    mended.is_partial &= mended.lost_records.iter().any(|lost| lost.seq > seen);
+    salvaged.is_partial &= salvaged.lost_records.iter().any(|lost| lost.seq > seen);
 }

@@ -1,42 +1,31 @@
-//! Folding records into state: what is live, who writes, which slots are committed. Pure; the same records give the same state
-//! on every node.
+//! What the records up to some point add up to: what is live, which node writes, which slots are committed. Pure.
 //!
-//! No time that a record says is made a maximum: a clock that was wrong once would stay for ever. What was last is last by the order of
-//! the records.
-//!
-//! The promises "one lineage" and "terms never go back" are checked here for everything that is read: a record that does
-//! not follow is refused, whoever wrote it.
+//! No time that a record says is made a maximum: a clock that was wrong once would have an effect for ever. What was
+//! last is last by the order of the records.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{
-    ChunkId, ClusterId, Digest, IndexId, InstanceId, KeyGeneration, NodeId, PackId, RepoId, RoleName, Seq, SourceMark,
-    Term,
-};
-use crate::journal::future_dates::{self, RecordDate};
-use crate::journal::record::{
-    ChangeCounts, EndBody, PruneBody, Record, RecordBody, RunCost, TakeoverReason, WriterNode,
-};
-use crate::journal::repair_history::{self, RepairEntry};
+use crate::ids::{ChunkId, ClusterId, Digest, IndexId, InstanceId, NodeId, PackId, ScheduleId, Seq, SourceMark, Term};
+use crate::journal::body::{ChangeCounts, EndBody, RunCost, TakeoverReason, WriterNode};
+use crate::journal::repair_history::RepairEntry;
 use crate::journal::rotation::RotationState;
 use crate::role::clock_tolerance;
-use crate::role::clone_detection::{self, ProcessAuthor};
-use crate::role::slot_commits::{ScheduleInForce, SlotCommits};
+use crate::role::slot_commits::ScheduleInForce;
 
-/// How many slots of forgotten snapshots are remembered.
-const PAST_SLOTS_KEPT: usize = 64;
+/// Number of slots of forgotten snapshots that a state keeps.
+pub(super) const PAST_SLOTS_KEPT: usize = 64;
 
-/// How many slots of guarded commands are remembered, the newest by the order of their records: a clock that is ahead needs as many
-/// slots of real time to push the others out.
-const COMMAND_SLOTS_KEPT: usize = 64;
+/// Number of slots of guarded commands that a state keeps, the newest by the order of their records: a clock that is
+/// ahead needs as many slots of real time to push the others out.
+pub(super) const COMMAND_SLOTS_KEPT: usize = 64;
 
-/// How many slots of amended commits are remembered, those that were amended last.
-const AMENDED_SLOTS_KEPT: usize = 256;
+/// Number of slots of amended commits that a state keeps, those that were amended last.
+pub(super) const AMENDED_SLOTS_KEPT: usize = 256;
 
-/// Who may write: the newest takeover.
+/// The node that may write: the newest takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleHolder {
     /// The fencing token.
@@ -45,23 +34,23 @@ pub struct RoleHolder {
     pub takeover: Digest,
     /// Its number.
     pub seq: Seq,
-    /// Who.
+    /// The node.
     pub node: WriterNode,
-    /// Which process.
+    /// The process.
     pub instance: InstanceId,
-    /// When, by that node's clock.
+    /// When it took over, by that node's clock.
     pub time: Timestamp,
-    /// When, by the store's clock, if that node saw it.
+    /// When it took over, by the store's clock, if the node saw it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub store_time: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     pub why: TakeoverReason,
-    /// How the guarded command for a slot ended that ended last, whoever held the role then. It stands here because versions that do not know
-    /// it pass over it here; they leave it out of the states that they write.
+    /// How the guarded command for a slot ended that ended last, under any holder. The field is part of the holder
+    /// because versions that do not know it ignore it here; they leave it out of the states that they write.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub command: Option<CommandEnd>,
-    /// When an operator gave the role to that node, by the store's clock if it saw that, else by its own. It stays while no other node takes
-    /// the role, however often processes of that node take it over from each other.
+    /// When an operator gave the role to that node, by the store's clock if the node saw it, else by its own. The field
+    /// stays while no other node takes the role, also if processes of that node take over from each other.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub handed_over: Option<Timestamp>,
 }
@@ -71,23 +60,14 @@ pub struct RoleHolder {
 pub struct CommandEnd {
     /// The number of the record of its end.
     pub seq: Seq,
-    /// On which node.
+    /// The node.
     pub node: WriterNode,
-    /// When, by the store's clock if that node saw it, else by the node's.
+    /// When, by the store's clock if the node saw it, else by the node's.
     pub time: Timestamp,
-    /// For which slot.
+    /// The slot.
     pub slot: Timestamp,
-    /// How.
+    /// The end.
     pub end: EndBody,
-}
-
-impl CommandEnd {
-    /// What this record says of one; `None`: it is no end, or of a command that was for no slot.
-    pub fn from_record(record: &Record) -> Option<Self> {
-        let RecordBody::End(end) = &record.body else { return None };
-        let (seq, node, time) = (record.seq, record.node.clone(), record.written_at());
-        Some(Self { seq, node, time, slot: record.slot?, end: end.clone() })
-    }
 }
 
 /// One live snapshot.
@@ -97,11 +77,12 @@ pub struct Snapshot {
     pub id: Digest,
     /// The number of its record.
     pub seq: Seq,
-    /// The fencing token it was written under.
+    /// The fencing token under which it was written.
     pub term: Term,
-    /// Who wrote it.
+    /// The node that wrote it.
     pub node: WriterNode,
-    /// When, by the store's clock if the writer saw it, else by the writer's; what an operator amended is dated at that act.
+    /// When, by the store's clock if the writer saw it, else by the writer's; an amended snapshot has the time of the
+    /// amendment.
     pub time: Timestamp,
     /// The slot it is for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -118,7 +99,7 @@ pub struct Snapshot {
     pub changes: ChangeCounts,
     /// What the run cost.
     pub cost: RunCost,
-    /// The sources and dumps that held no file; `None`: not known.
+    /// The sources and dumps that held no file; `None`: unknown.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub empty: Option<Vec<SourceMark>>,
 }
@@ -126,49 +107,50 @@ pub struct Snapshot {
 /// A pause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalPause {
-    /// On which node it was said.
+    /// The node on which the operator paused the role.
     pub node: WriterNode,
-    /// When, by the store's clock if that node saw it, else by the node's.
+    /// When, by the store's clock if the node saw it, else by the node's.
     pub time: Timestamp,
-    /// Until when; `None`: until a resume.
+    /// When it ends; `None`: at a resume.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
 }
 
-/// A guarded command that was begun, and of whose end the journal shows nothing.
+/// A guarded command that began and whose end the journal does not show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningCommand {
-    /// On which node.
+    /// The node.
     pub node: WriterNode,
-    /// By which process.
+    /// The process.
     pub instance: InstanceId,
-    /// When it was begun, by the store's clock if that node saw it, else by the node's.
+    /// When it began, by the store's clock if the node saw it, else by the node's.
     pub time: Timestamp,
-    /// For which slot.
+    /// The slot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<Timestamp>,
 }
 
-/// What a prune condemned: nothing refers to it any more, and after a grace for those who still read it is deleted.
+/// Objects that a prune condemned: no record refers to them, and they are deleted after a grace for restores that still
+/// read them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CondemnedObjects {
     /// The number of the prune's record.
     pub seq: Seq,
     /// When, by the store's clock if the writer saw it, else by the writer's.
     pub time: Timestamp,
-    /// Packs.
+    /// The packs.
     pub packs: Vec<PackId>,
-    /// Index objects.
+    /// The index objects.
     pub indexes: Vec<IndexId>,
 }
 
 /// What the records up to some point add up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct JournalState {
-    /// Who may write.
+    /// The node that may write.
     pub holder: Option<RoleHolder>,
     /// The slot that was committed last, by the order of the records. Not the latest: a clock may have been wrong.
     pub last_slot: Option<Timestamp>,
@@ -179,66 +161,67 @@ pub struct JournalState {
     /// An operator's pause, until another one's resume.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub paused: Option<JournalPause>,
-    /// Nodes that exist twice. Whoever has such an ID does not work until it has another.
+    /// IDs of nodes that exist twice. A node with such an ID does not work until it has another.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub clones: BTreeSet<NodeId>,
     /// The etcd cluster that has the head, if it is not the one that `format` names.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cluster: Option<ClusterId>,
-    /// What prunes condemned and no sweep has deleted yet.
+    /// Objects that prunes condemned and no sweep has deleted yet.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub condemned: Vec<CondemnedObjects>,
-    /// When the newest prune was, by the same clock as snapshots.
+    /// When the newest prune ran, by the same clock as for snapshots.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pruned: Option<Timestamp>,
-    /// The newest committed slots of forgotten snapshots: the last ones are counted, whatever was kept.
+    /// The newest committed slots of forgotten snapshots. Retention does not remove them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub past_slots: BTreeSet<Timestamp>,
     /// The slots that guarded commands committed last, by the order of their records.
     #[serde(skip_serializing_if = "VecDeque::is_empty", default)]
     pub command_slots: VecDeque<Timestamp>,
-    /// The schedule that slots were committed by last, where records say which.
+    /// The schedule by which slots were committed last, if records say which.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub schedule: Option<ScheduleInForce>,
-    /// What repairs said is lost, the newest of them.
+    /// The newest repairs, and what they said is lost.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub repaired: Vec<RepairEntry>,
-    /// When an operator amended last what was dated beyond that.
+    /// When an operator last amended dates that were later than that.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub amended: Option<Timestamp>,
-    /// The slots of amended commits, in the order in which they were amended. Each stays committed, and closes no other.
+    /// The slots of amended commits, in the order in which they were amended. Each stays committed, and closes no other
+    /// slot.
     #[serde(skip_serializing_if = "VecDeque::is_empty", default)]
     pub amended_slots: VecDeque<Timestamp>,
-    /// The newest rotation of the repository key; `None`: everything is written under the first.
+    /// The newest rotation of the repository key; `None`: all records are of the first generation.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rotated: Option<RotationState>,
-    /// What a newer version keeps here. It is carried along, and keeps this version from appending.
+    /// Fields of a newer version. They are kept, and prevent this version from appending.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 impl JournalState {
-    /// Every committed slot that is remembered, in no order.
+    /// Every committed slot that the state keeps, in no order.
     pub fn slots(&self) -> impl Iterator<Item = Timestamp> {
         let live = self.snapshots.iter().filter_map(|snapshot| snapshot.slot);
         live.chain(self.past_slots.iter().copied()).chain(self.command_slots.iter().copied()).chain(self.last_slot)
     }
 
-    /// From when on every committed slot is remembered; `None`: always.
-    fn remembered_from(&self) -> Option<Timestamp> {
+    /// From when on the state keeps every committed slot; `None`: from the start.
+    pub(super) fn remembered_from(&self) -> Option<Timestamp> {
         let past = self.past_slots.first().filter(|_| self.past_slots.len() >= PAST_SLOTS_KEPT);
         let commands = self.command_slots.iter().min().filter(|_| self.command_slots.len() >= COMMAND_SLOTS_KEPT);
         past.max(commands).copied()
     }
 
-    /// When a slot was committed last, by a snapshot that is still there or by a guarded command; `None`: the role has no schedule, or had
-    /// one so long ago that retention has forgotten what it made.
+    /// When a slot was committed last, by a snapshot that is still live or by a guarded command; `None`: the role has
+    /// no schedule, or had one so long ago that retention has forgotten its snapshots.
     pub fn last_scheduled(&self) -> Option<Timestamp> {
         let snapshots = self.snapshots.iter().filter(|snapshot| snapshot.slot.is_some()).map(|snapshot| snapshot.time);
         snapshots.chain(self.command_slots.iter().copied()).max()
     }
 
-    /// Remembers slots that were committed by records which are no more.
+    /// Adds slots that were committed by records which the state no longer shows.
     pub(super) fn add_past_slots(&mut self, slots: impl IntoIterator<Item = Timestamp>) {
         self.past_slots.extend(slots);
         while self.past_slots.len() > PAST_SLOTS_KEPT {
@@ -246,22 +229,22 @@ impl JournalState {
         }
     }
 
-    /// A record commits its slot, if it has one.
-    fn note_commit(&mut self, record: &Record) {
-        if let Some(slot) = record.slot {
+    /// Commits the slot of a record, if it has one.
+    pub(super) fn commit_slot(&mut self, slot: Option<Timestamp>, schedule: Option<ScheduleId>) {
+        if let Some(slot) = slot {
             self.last_slot = Some(slot);
-            self.schedule = ScheduleInForce::after(self.schedule, record.schedule, slot);
+            self.schedule = ScheduleInForce::after(self.schedule, schedule, slot);
         }
     }
 
-    /// When a repository was made whose `format` says `created`: an amended date is that of the act.
+    /// When a repository was created whose `format` says `created`: an amended date is that of the amendment.
     pub fn created_at(&self, created: Timestamp) -> Timestamp {
         self.amended.filter(|present| clock_tolerance::is_in_future(created, *present)).unwrap_or(created)
     }
 
-    /// Takes back what was dated beyond `present`: it is dated then, and its slots count as the newest of none. What was committed
-    /// stays committed.
-    fn amend(&mut self, present: Timestamp) {
+    /// Replaces every date after `present` by `present`; slots after it no longer count as the newest. What was
+    /// committed stays committed.
+    pub(super) fn amend(&mut self, present: Timestamp) {
         let is_future = |at: &Timestamp| clock_tolerance::is_in_future(*at, present);
         let amend = |at: &mut Timestamp| *at = if is_future(at) { present } else { *at };
         self.amended = Some(present);
@@ -290,7 +273,7 @@ impl JournalState {
         }
     }
 
-    /// A snapshot that is dated anew lies between its neighbours in the journal: it must not seem older than what it came after.
+    /// An amended snapshot lies between its neighbours in the journal: it must not seem older than one before it.
     fn amend_snapshots(&mut self, present: Timestamp) {
         let is_future = |at: &Timestamp| clock_tolerance::is_in_future(*at, present);
         let (mut next, mut amended) = (None, BTreeSet::new());
@@ -312,9 +295,9 @@ impl JournalState {
         }
     }
 
-    /// Whether this is the state of a checkpoint that the records before it add up to, if those are `folded`. A checkpoint may leave out
-    /// what the version that wrote it did not know; a reader goes on from what it says.
-    fn is_consistent_with(&self, folded: &JournalState) -> bool {
+    /// Whether this is the state of a checkpoint if the records before it add up to `folded`. A checkpoint may lack
+    /// what the version that wrote it did not know; a reader continues from the checkpoint.
+    pub(super) fn is_consistent_with(&self, folded: &JournalState) -> bool {
         let mut folded = folded.clone();
         if self.command_slots.is_empty() {
             folded.command_slots.clear();
@@ -322,396 +305,31 @@ impl JournalState {
         if self.schedule.is_none() {
             folded.schedule = None;
         }
-        // Versions that keep no amended slots dated amended snapshots at the act, whatever came after them.
+        // Versions that keep no amended slots dated amended snapshots at the amendment, whatever followed them.
         if self.amended.is_none() && folded.amended.take().is_some() {
             folded.amended_slots.clear();
-            for (snapshot, told) in folded.snapshots.iter_mut().zip(&self.snapshots) {
-                snapshot.time = told.time;
+            for (snapshot, stored) in folded.snapshots.iter_mut().zip(&self.snapshots) {
+                snapshot.time = stored.time;
             }
         }
-        // They say of no source that it was empty.
-        for (snapshot, told) in folded.snapshots.iter_mut().zip(&self.snapshots) {
-            if told.empty.is_none() {
+        // They do not store which sources were empty.
+        for (snapshot, stored) in folded.snapshots.iter_mut().zip(&self.snapshots) {
+            if stored.empty.is_none() {
                 snapshot.empty = None;
             }
         }
         // They dated a pause by the node's clock alone.
-        if let (Some(paused), Some(told)) = (&mut folded.paused, &self.paused) {
-            paused.time = told.time;
+        if let (Some(paused), Some(stored)) = (&mut folded.paused, &self.paused) {
+            paused.time = stored.time;
         }
-        if let (Some(holder), Some(told)) = (&mut folded.holder, &self.holder) {
-            // They keep no end of a command.
-            if told.command.is_none() {
+        if let (Some(holder), Some(stored)) = (&mut folded.holder, &self.holder) {
+            // They do not keep the end of a command.
+            if stored.command.is_none() {
                 holder.command = None;
             }
-            // They did not keep that an operator handed the role over; where this began after that, it is not known here.
-            (holder.store_time, holder.handed_over) = (told.store_time, told.handed_over);
+            // They did not keep when an operator handed the role over; a view that began after that does not know it.
+            (holder.store_time, holder.handed_over) = (stored.store_time, stored.handed_over);
         }
         *self == folded
     }
 }
-
-/// The newest record of a journal, as the next one must continue it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalHead {
-    /// Its number.
-    pub seq: Seq,
-    /// Its digest.
-    pub digest: Digest,
-    /// Who wrote it.
-    pub node: WriterNode,
-    /// When, by the writer's clock.
-    pub time: Timestamp,
-}
-
-/// A journal as far as it was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalView {
-    /// The role.
-    pub role: RoleName,
-    /// The repository.
-    pub repo: RepoId,
-    /// The newest record; `None` while there is none.
-    pub head: Option<JournalHead>,
-    /// What it all adds up to.
-    pub state: JournalState,
-    /// Kinds of records that were read past without being understood.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub unknown_kinds: Vec<String>,
-    /// Each node's last processes by their newest records, of those that were read one by one. Operators' acts are left out: they may
-    /// come from anywhere, by processes that this node's state directory has never seen.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub authors: BTreeMap<NodeId, Vec<ProcessAuthor>>,
-    /// When the repository was made, as its `format` says; `None`: whoever read this did not say.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub created: Option<Timestamp>,
-    /// The newest pause that is over, from its begin to its end, as far as records were read one by one. Pauses that leave no moment
-    /// between them are one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub past_pause: Option<JournalPause>,
-    /// The guarded command that was begun last, until its end or a takeover, as far as records were read one by one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub running: Option<RunningCommand>,
-    /// The dates of records, the newest record's last and each later than that of the next: what was ever dated beyond the present is
-    /// here, or something that was written later and is dated later still. As far as records were read one by one, and not amended.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub dates: Vec<RecordDate>,
-}
-
-/// A record that does not follow the one before.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FoldError {
-    /// Of another role or repository.
-    #[error("belongs to role {role}, repository {repo}")]
-    Foreign {
-        /// What it says.
-        role: RoleName,
-        /// What it says.
-        repo: RepoId,
-    },
-    /// Not the next number.
-    #[error("says it is number {found}")]
-    Number {
-        /// What it says.
-        found: Seq,
-    },
-    /// Not chained to the record before.
-    #[error("does not continue the record before it")]
-    Chain,
-    /// A takeover whose term is not the next, or another record whose term is not the holder's.
-    #[error("has term {found} after term {before}")]
-    Term {
-        /// What it says.
-        found: Term,
-        /// The holder's.
-        before: Term,
-    },
-    /// Written under a permit that a newer takeover had ended: the fence was broken.
-    #[error("was written under a takeover that is not the newest")]
-    Fence,
-    /// Of another generation of the repository key than everything is written under by then.
-    #[error("is of generation {found} of the repository key, after generation {now}")]
-    Generation {
-        /// What it is of, or begins.
-        found: KeyGeneration,
-        /// The one that counts.
-        now: KeyGeneration,
-    },
-    /// Its checkpoint is not what the records before it add up to.
-    #[error("carries a state that the records before it do not add up to")]
-    Checkpoint,
-}
-
-impl JournalView {
-    /// A journal without records.
-    pub fn empty(role: RoleName, repo: RepoId) -> Self {
-        let (state, authors) = (JournalState::default(), BTreeMap::new());
-        let (created, past_pause, running, dates) = (None, None, None, Vec::new());
-        Self { role, repo, head: None, state, unknown_kinds: Vec::new(), authors, created, past_pause, running, dates }
-    }
-
-    /// The number that the next record gets.
-    pub fn next_seq(&self) -> Seq {
-        self.head.as_ref().map_or(Seq::FIRST, |head| head.seq.next())
-    }
-
-    /// The holder's term; 0 before the first takeover.
-    pub fn term(&self) -> Term {
-        self.state.holder.as_ref().map_or(Term(0), |holder| holder.term)
-    }
-
-    /// The generation of the repository key that the next record is written under.
-    pub fn generation(&self) -> KeyGeneration {
-        self.state.rotated.map_or(KeyGeneration::FIRST, |rotated| rotated.generation)
-    }
-
-    /// Refuses a record of an older generation, whatever state it brings along.
-    pub(crate) fn refuse_older(&self, record: &Record) -> Result<(), FoldError> {
-        let (found, now) = (record.generation, self.generation());
-        if found < now { Err(FoldError::Generation { found, now }) } else { Ok(()) }
-    }
-
-    /// Whether this program understands everything that the journal says; else it must not append.
-    pub fn is_understood(&self) -> bool {
-        self.unknown_kinds.is_empty() && self.state.unknown.is_empty()
-    }
-
-    /// The committed slots, as far as they are remembered.
-    pub fn commits(&self) -> SlotCommits {
-        #[cfg(feature = "planted")]
-        if self.forgets_slot() {
-            return SlotCommits::new([], self.created_at());
-        }
-        let JournalState { schedule, snapshots, amended_slots, .. } = &self.state;
-        SlotCommits::new(self.state.slots(), self.created_at())
-            .with_amended(amended_slots.iter().copied())
-            .with_oldest(self.state.remembered_from())
-            .with_schedule(*schedule, snapshots.last().map(|snapshot| snapshot.time))
-    }
-
-    /// When the repository was made, where that is known, as amended.
-    pub fn created_at(&self) -> Option<Timestamp> {
-        self.created.map(|created| self.state.created_at(created))
-    }
-
-    /// Whether the newest record is a takeover, and the bug is planted that forgets slots then.
-    #[cfg(feature = "planted")]
-    fn forgets_slot(&self) -> bool {
-        let newest = self.head.as_ref().map(|head| head.seq);
-        crate::planted::is(crate::planted::PlantedBug::SlotIsNotLookedUp)
-            && self.state.holder.as_ref().is_some_and(|holder| Some(holder.seq) == newest)
-    }
-
-    /// Starts at a checkpoint, without the records before it: the view before `record`.
-    pub fn before_checkpoint(record: &Record) -> Option<JournalView> {
-        let state = record.state.clone()?;
-        let before = record.seq.0.checked_sub(1).filter(|&seq| seq > 0)?;
-        let head = JournalHead { seq: Seq(before), digest: record.prev?, node: record.node.clone(), time: record.time };
-        let (role, repo) = (record.role.clone(), record.repo);
-        Some(JournalView { head: Some(head), state, ..JournalView::empty(role, repo) })
-    }
-
-    /// Adds the next record, whose object has this digest.
-    pub fn apply(&mut self, record: &Record, digest: Digest) -> Result<(), FoldError> {
-        if record.role != self.role || record.repo != self.repo {
-            return Err(FoldError::Foreign { role: record.role.clone(), repo: record.repo });
-        }
-        if record.seq != self.next_seq() {
-            return Err(FoldError::Number { found: record.seq });
-        }
-        if record.prev != self.head.as_ref().map(|head| head.digest) {
-            return Err(FoldError::Chain);
-        }
-        self.refuse_older(record)?;
-        if record.body.as_repair().is_some() {
-            // What is left was told by whoever read all of it.
-            let state = record.state.as_ref().ok_or(FoldError::Checkpoint)?;
-            if record.generation > self.generation() {
-                // No rotation led here: a holder of the key of before may have written what comes before it.
-                *self = JournalView { head: self.head.take(), ..JournalView::empty(self.role.clone(), self.repo) };
-            } else if record.term <= self.term() {
-                return Err(FoldError::Term { found: record.term, before: self.term() });
-            }
-            self.state.clone_from(state);
-        } else if let Some(state) = record.state.as_ref().filter(|state| **state != self.state) {
-            if !state.is_consistent_with(&self.state) {
-                return Err(FoldError::Checkpoint);
-            }
-            // Whoever begins here knows no more than this.
-            self.state.clone_from(state);
-        }
-        let (found, now) = (record.generation, self.generation());
-        if found != now {
-            return Err(FoldError::Generation { found, now });
-        }
-        self.apply_term(record)?;
-        self.follow_command(record);
-        if let (Some(holder), Some(end)) = (&mut self.state.holder, CommandEnd::from_record(record)) {
-            holder.command = Some(end);
-        }
-        match &record.body {
-            RecordBody::Takeover(takeover) => {
-                let before = self.state.holder.take();
-                let own = before.as_ref().filter(|holder| holder.node.id == record.node.id);
-                let handed_over = match takeover.why {
-                    TakeoverReason::Operator => Some(record.written_at()),
-                    _ => own.and_then(|holder| holder.handed_over),
-                };
-                self.state.cluster = takeover.cluster.or(self.state.cluster);
-                let command = before.and_then(|holder| holder.command);
-                self.state.holder = Some(RoleHolder {
-                    command,
-                    term: record.term,
-                    takeover: digest,
-                    seq: record.seq,
-                    node: record.node.clone(),
-                    instance: record.instance,
-                    time: record.time,
-                    store_time: record.store_time,
-                    why: takeover.why,
-                    handed_over,
-                });
-                if let Some(said) = RepairEntry::from_record(record) {
-                    repair_history::add(&mut self.state.repaired, said);
-                }
-            }
-            RecordBody::Snapshot(body) => {
-                self.state.indexes.extend_from_slice(&body.indexes);
-                self.state.note_commit(record);
-                self.state.snapshots.push(Snapshot {
-                    id: digest,
-                    seq: record.seq,
-                    term: record.term,
-                    node: record.node.clone(),
-                    time: record.written_at(),
-                    slot: record.slot,
-                    root: body.root,
-                    entries: body.entries,
-                    files: body.files,
-                    bytes: body.bytes,
-                    changes: body.changes,
-                    cost: body.cost,
-                    empty: body.empty.clone(),
-                });
-            }
-            RecordBody::End(body) if body.is_success() => {
-                self.state.note_commit(record);
-                self.state.command_slots.extend(record.slot);
-                while self.state.command_slots.len() > COMMAND_SLOTS_KEPT {
-                    self.state.command_slots.pop_front();
-                }
-            }
-            RecordBody::Begin(_) | RecordBody::End(_) => {}
-            RecordBody::Clone(_) => {
-                self.state.clones.insert(record.node.id);
-            }
-            RecordBody::Pause(body) => {
-                let time = record.written_at();
-                self.end_pause(time);
-                self.state.paused =
-                    Some(JournalPause { node: record.node.clone(), time, until: body.until, why: body.why.clone() });
-            }
-            RecordBody::Resume => self.end_pause(record.written_at()),
-            RecordBody::Amend(_) => self.amend(record.written_at()),
-            RecordBody::Prune(body) => self.prune(record, body),
-            RecordBody::Rotate(body) if body.generation != now.next() => {
-                return Err(FoldError::Generation { found: body.generation, now });
-            }
-            RecordBody::Rotate(body) => {
-                self.state.rotated = Some(RotationState { generation: body.generation, seq: record.seq });
-            }
-            RecordBody::Swept(body) => self.state.condemned.retain(|condemned| !body.prunes.contains(&condemned.seq)),
-            RecordBody::Unknown { kind, .. } => {
-                if !self.unknown_kinds.contains(kind) {
-                    self.unknown_kinds.push(kind.clone());
-                }
-            }
-        }
-        if !record.body.is_by_operator() {
-            let authors = self.authors.entry(record.node.id).or_default();
-            clone_detection::add_author(authors, ProcessAuthor { seq: record.seq, instance: record.instance });
-        }
-        future_dates::add_date(&mut self.dates, record);
-        self.head = Some(JournalHead { seq: record.seq, digest, node: record.node.clone(), time: record.time });
-        Ok(())
-    }
-
-    /// An operator said at `present` that what is dated beyond it was dated by a wrong clock.
-    fn amend(&mut self, present: Timestamp) {
-        self.state.amend(present);
-        if let Some(running) =
-            self.running.as_mut().filter(|running| clock_tolerance::is_in_future(running.time, present))
-        {
-            running.time = present;
-        }
-    }
-
-    /// Keeps which command runs. A holder that a takeover ended cannot record an end any more, nor can a process that died before the
-    /// next begin.
-    fn follow_command(&mut self, record: &Record) {
-        match &record.body {
-            RecordBody::Begin(_) => {
-                let time = record.written_at();
-                let (node, instance, slot) = (record.node.clone(), record.instance, record.slot);
-                self.running = Some(RunningCommand { node, instance, time, slot });
-            }
-            RecordBody::End(_) => {
-                self.running = self.running.take().filter(|running| running.instance != record.instance);
-            }
-            RecordBody::Takeover(_) => self.running = None,
-            _ => {}
-        }
-    }
-
-    /// A pause, if there is one, is over at `time`, if it was not before.
-    fn end_pause(&mut self, time: Timestamp) {
-        let Some(paused) = self.state.paused.take() else { return };
-        let end = paused.until.map_or(time, |until| until.min(time));
-        // One whose end lies beyond the begin of the next was ended by another clock.
-        let meets = |until: Timestamp| until >= paused.time && !clock_tolerance::is_in_future(until, paused.time);
-        let before = self.past_pause.take().filter(|past| past.until.is_some_and(meets));
-        let since = before.map_or(paused.time, |past| past.time.min(paused.time));
-        self.past_pause = Some(JournalPause { time: since, until: Some(end), ..paused });
-    }
-
-    fn prune(&mut self, record: &Record, body: &PruneBody) {
-        let state = &mut self.state;
-        let forgotten: BTreeSet<Digest> = body.forgotten.iter().copied().collect();
-        let gone = state.snapshots.iter().filter(|snapshot| forgotten.contains(&snapshot.id));
-        let slots: Vec<Timestamp> = gone.filter_map(|snapshot| snapshot.slot).collect();
-        state.add_past_slots(slots);
-        state.snapshots.retain(|snapshot| !forgotten.contains(&snapshot.id));
-        let named: BTreeSet<IndexId> = body.indexes.iter().copied().collect();
-        let replaced = state.indexes.iter().filter(|id| !named.contains(id)).copied();
-        let indexes: Vec<IndexId> = replaced.chain(body.strays.iter().copied()).collect();
-        let time = record.written_at();
-        if !(body.packs.is_empty() && indexes.is_empty()) {
-            state.condemned.push(CondemnedObjects { seq: record.seq, time, packs: body.packs.clone(), indexes });
-        }
-        state.indexes.clone_from(&body.indexes);
-        state.pruned = Some(time);
-    }
-
-    fn apply_term(&self, record: &Record) -> Result<(), FoldError> {
-        let before = self.term();
-        let wrong = Err(FoldError::Term { found: record.term, before });
-        match (&record.body, record.takeover) {
-            (RecordBody::Takeover(_), _) if before.0.checked_add(1) != Some(record.term.0) => wrong,
-            (RecordBody::Takeover(_), _) => Ok(()),
-            // Operators' acts, and what a clone says of itself, need no permit, and change no term.
-            (RecordBody::Pause(_) | RecordBody::Resume | RecordBody::Clone(_) | RecordBody::Amend(_), None)
-                if record.term == before =>
-            {
-                Ok(())
-            }
-            // What a newer version does without a permit is for it to judge; terms still never go back.
-            (RecordBody::Unknown { .. }, None) if record.term >= before => Ok(()),
-            _ if record.term != before => wrong,
-            (_, takeover) if takeover != self.state.holder.as_ref().map(|h| h.takeover) => Err(FoldError::Fence),
-            _ => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests;

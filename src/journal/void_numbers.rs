@@ -1,6 +1,6 @@
-//! Finding all repairs of a journal, and so which of its numbers are void: the adapter around [`RepairHistory`].
+//! Finds all repairs of a journal, and so which of its numbers are void. [`RepairHistory`] judges them.
 //!
-//! A state has the newest repairs only; each of their records has those before it.
+//! A state has only the newest repairs; each of their records has those before it.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,28 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::ids::{KeyGeneration, Seq};
-use crate::journal::log::Journal;
-use crate::journal::record::{Record, RecordBody};
-use crate::journal::repair::VOID_MAX;
-use crate::journal::repair_history::{RepairEntry, RepairHistory};
-use crate::journal::state::JournalView;
+use crate::journal::body::RecordBody;
+use crate::journal::record::Record;
+use crate::journal::repair_history::RepairHistory;
+use crate::journal::view::JournalView;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::object_keys;
 use crate::store::{LargeReadLock, SizeLimit, Store, StoreError, get_with_large_read_lock};
 
+/// The most records that one repair calls lost. A store that lost more is another one, or an old copy.
+pub const VOID_MAX: usize = 1024;
+
 /// Records fetched at once.
 const READ_AHEAD: usize = 8;
 
-/// How far below its end a journal is searched for a state: one comes every 64 records, and so many numbers may be void before it.
+/// How far before its end a journal is searched for a state: one comes every 64 records, and so many numbers may be
+/// void before it.
 const SEARCH_MAX: u64 = 2 * VOID_MAX as u64;
 
-/// The most bytes of objects that are kept for whoever reads on. What does not fit is read again.
+/// The most bytes of objects that are kept for a reader that continues. Larger ones are read again.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 
-/// Small objects that were read on the way, by their numbers.
+/// Small objects that were read during the search, by their numbers.
 #[derive(Debug, Default)]
 pub(crate) struct FetchedRecords {
     objects: BTreeMap<Seq, Bytes>,
@@ -47,25 +50,26 @@ impl FetchedRecords {
     }
 }
 
-/// The record with this number if it can be used as one of this journal, and its object if that is small. `turn` is that of the large ones.
+/// The record with this number if it is a usable one of this journal, and its object if that is small. Large ones are
+/// read one after the other, under `large_read_lock`.
 async fn get_usable(
     store: &dyn Store,
     keys: &DerivedKeys,
     seq: Seq,
-    turn: &LargeReadLock,
+    large_read_lock: &LargeReadLock,
 ) -> Result<(Option<Record>, Option<Bytes>), StoreError> {
     let (key, limits) = (object_keys::record(keys.role(), seq), (SizeLimit::RECORD_AHEAD, SizeLimit::RECORD));
-    let (object, turn) = match get_with_large_read_lock(store, &key, limits, turn).await {
+    let (object, guard) = match get_with_large_read_lock(store, &key, limits, large_read_lock).await {
         Ok(read) => read,
         Err(error) if error.is_not_found() || error.concerns_one_object() => return Ok((None, None)),
         Err(error) => return Err(error),
     };
     let record = Record::decode(&object, Some(keys)).ok().filter(|record| record.is_at(seq, keys));
-    Ok((record, turn.is_none().then_some(object)))
+    Ok((record, guard.is_none().then_some(object)))
 }
 
-/// The repairs that a journal has up to record `head`, whatever of it can be read, from there down to the newest record that carries a
-/// state or to record `floor`; and what was read for that.
+/// The repairs of a journal up to record `head`, found in every record that can be read from there down to the newest
+/// one that carries a state, or to record `floor`; and the objects that were read.
 ///
 /// # Errors
 /// The store does not answer.
@@ -76,10 +80,10 @@ pub(crate) async fn repairs_to(
     head: Seq,
 ) -> Result<(RepairHistory, FetchedRecords), StoreError> {
     let (mut repairs, mut fetched, mut now) = (RepairHistory::default(), FetchedRecords::default(), keys.generation());
-    let turn = &LargeReadLock::default();
+    let large_read_lock = &LargeReadLock::default();
     let floor = floor.0.max(1).max(head.0.saturating_sub(SEARCH_MAX));
     let mut records = stream::iter((floor..=head.0).rev().map(Seq))
-        .map(|seq| async move { Ok::<_, StoreError>((seq, get_usable(store, keys, seq, turn).await?)) })
+        .map(|seq| async move { Ok::<_, StoreError>((seq, get_usable(store, keys, seq, large_read_lock).await?)) })
         .buffered(READ_AHEAD);
     while let Some((seq, (record, object))) = records.try_next().await? {
         if let Some(object) = object {
@@ -87,11 +91,11 @@ pub(crate) async fn repairs_to(
         }
         let Some(record) = record.filter(|record| is_of_generation(record, now)) else { continue };
         now = record.generation;
-        if let Some(repair) = RepairEntry::from_record(&record) {
+        if let Some(repair) = record.repair_entry() {
             repairs.add_older(repair);
         }
         if let Some(state) = &record.state {
-            let more = repairs.add_remembered(state);
+            let more = repairs.add_remembered(&state.repaired);
             drop(records);
             complete_history(store, keys, &mut repairs, more).await?;
             return Ok((repairs, fetched));
@@ -100,13 +104,14 @@ pub(crate) async fn repairs_to(
     Ok((repairs, fetched))
 }
 
-/// Whether a record is of the time of this generation. Who has an older key can write what is of an older one.
+/// Whether a record is of this generation or begins it. A holder of an older key can write records of an older
+/// generation.
 fn is_of_generation(record: &Record, now: KeyGeneration) -> bool {
     let begins = |body: &RecordBody| matches!(body, RecordBody::Rotate(rotate) if rotate.generation == now);
     record.generation == now || record.generation < now && begins(&record.body)
 }
 
-/// Adds those that the oldest known ones remember.
+/// Adds the repairs that the oldest known ones remember.
 async fn complete_history(
     store: &dyn Store,
     keys: &DerivedKeys,
@@ -116,49 +121,57 @@ async fn complete_history(
     while let Some(oldest) = repairs.oldest().filter(|_| more) {
         let (record, _) = get_usable(store, keys, oldest, &LargeReadLock::default()).await?;
         let state = record.filter(|record| record.body.as_repair().is_some()).and_then(|record| record.state);
-        more = state.is_some_and(|state| repairs.add_remembered(&state));
+        more = state.is_some_and(|state| repairs.add_remembered(&state.repaired));
     }
     Ok(())
 }
 
-impl Journal {
-    /// All repairs of the journal that `view` shows. Without a request while there were few.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn repairs(&self, view: &JournalView) -> Result<RepairHistory, StoreError> {
-        let mut repairs = RepairHistory::default();
-        let more = repairs.add_remembered(&view.state);
-        complete_history(self.store.as_ref(), &self.keys, &mut repairs, more).await?;
-        Ok(repairs)
-    }
+/// All repairs of the journal that `view` shows. While they are few, no request is needed.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn repairs_of(
+    store: &dyn Store,
+    keys: &DerivedKeys,
+    view: &JournalView,
+) -> Result<RepairHistory, StoreError> {
+    let mut repairs = RepairHistory::default();
+    let more = repairs.add_remembered(&view.state.repaired);
+    complete_history(store, keys, &mut repairs, more).await?;
+    Ok(repairs)
+}
 
-    /// Whether a repair that is not far beyond this number called it void.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub(super) async fn is_void_below(&self, seq: Seq, head: Seq) -> Result<bool, StoreError> {
-        if head.0.saturating_sub(seq.0) > SEARCH_MAX {
-            return Ok(false);
-        }
-        let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, seq, head).await?;
-        Ok(repairs.is_void(seq))
+/// Whether a repair that is not far after this number called it void.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn is_void_below(
+    store: &dyn Store,
+    keys: &DerivedKeys,
+    seq: Seq,
+    head: Seq,
+) -> Result<bool, StoreError> {
+    if head.0.saturating_sub(seq.0) > SEARCH_MAX {
+        return Ok(false);
     }
+    let (repairs, _) = repairs_to(store, keys, seq, head).await?;
+    Ok(repairs.is_void(seq))
+}
 
-    /// The repair at which a reader goes on that cannot use record `unusable`, and the view before it.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub(super) async fn view_at_next_repair(
-        &self,
-        unusable: Seq,
-        head: Seq,
-    ) -> Result<Option<JournalView>, StoreError> {
-        let (repairs, _) = repairs_to(self.store.as_ref(), &self.keys, unusable, head).await?;
-        let Some(seq) = repairs.resume_point(unusable) else { return Ok(None) };
-        let (record, _) = get_usable(self.store.as_ref(), &self.keys, seq, &LargeReadLock::default()).await?;
-        Ok(record.filter(|record| record.body.as_repair().is_some()).as_ref().and_then(JournalView::before_checkpoint))
-    }
+/// The view before the repair at which a reader continues that cannot use record `unusable`.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn view_at_next_repair(
+    store: &dyn Store,
+    keys: &DerivedKeys,
+    unusable: Seq,
+    head: Seq,
+) -> Result<Option<JournalView>, StoreError> {
+    let (repairs, _) = repairs_to(store, keys, unusable, head).await?;
+    let Some(seq) = repairs.resume_point(unusable) else { return Ok(None) };
+    let (record, _) = get_usable(store, keys, seq, &LargeReadLock::default()).await?;
+    Ok(record.filter(|record| record.body.as_repair().is_some()).as_ref().and_then(JournalView::before_checkpoint))
 }
 
 #[cfg(test)]

@@ -19,12 +19,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::backoff::{AWAY, Backoff, OFFER_ASKS, exponential_backoff};
 pub use self::event::{JournalUpdate, LeaseUpdate, RoleEffect, RoleEvent, YieldReason};
+use super::candidacy::Deadline;
 use super::election::{
     self, ElectionHistory, ElectionInputs, ElectionState, LeaseView, RetakeReason, RolePause, StandbyReason,
     TakeoverInfo, UnknownReason,
 };
 use super::lease::LeaseHolder;
-use super::permit::Deadline;
 use super::probe::{ProbeAnswer, ProbeAssessment};
 use super::slot::SlotSchedule;
 use crate::clock_reading::ClockReading;

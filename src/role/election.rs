@@ -9,9 +9,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::candidacy::{Candidacy, Deadline};
 pub use super::clock_tolerance::{CLOCK_OFFSET_MAX, is_clock_off};
 use super::lease::LeaseHolder;
-use super::permit::{Candidacy, Deadline};
 use super::probe::{ProbeAnswer, ProbeAssessment, ProbeResult};
 use super::slot::SlotSchedule;
 use super::slot_commits::SlotCommits;
@@ -374,7 +374,7 @@ mod tests {
     use crate::clock_reading::ClockReading;
     use crate::config::{FallbackSettings, KeySource, Probe, Schedule};
     use crate::ids::InstanceId;
-    use crate::role::permit::LeaseGrant;
+    use crate::role::candidacy::LeaseGrant;
     use crate::role::probe::{ProbeDetail, ProbeSubject};
 
     const ME: NodeId = NodeId([1; 16]);

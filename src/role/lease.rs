@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::permit::LeaseGrant;
+use super::candidacy::LeaseGrant;
 use crate::ids::{InstanceId, NodeId};
 
 /// A process that holds a lease.

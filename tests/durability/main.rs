@@ -39,7 +39,7 @@ use runner::job::repository::read_only::ReadOnlyRepository;
 use runner::job::restore::options::RestoreOptions;
 use runner::job::restore::{RepositorySource, restore};
 use runner::job::verify::verify;
-use runner::journal::record::WriterNode;
+use runner::journal::body::WriterNode;
 use runner::journal::state::Snapshot;
 use runner::store::Store;
 use runner::store::dir::DirStore;

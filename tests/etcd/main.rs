@@ -25,9 +25,9 @@ use runner::clock_reading::ClockReading;
 use runner::config::EtcdSettings;
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RepoId};
+use runner::role::candidacy::LeaseGrant;
 use runner::role::lease::etcd::{EtcdLease, EtcdSession, ProcessRegistration};
 use runner::role::lease::{LeaseReply, LeaseService as _};
-use runner::role::permit::LeaseGrant;
 
 /// The shortest lease.
 const TTL: Duration = Duration::from_secs(2);

@@ -24,7 +24,6 @@ const KNOWN: &[(&[&str], &str)] = &[
         ],
         "a file and its parts",
     ),
-    (&["journal/"], "its files are being parted"),
 ];
 
 /// The rooms inside `job`, lowest first: a room uses only those before it. A file beside its folder belongs to the same

@@ -14,7 +14,7 @@ mod unknown;
 /// Beyond those arrows: `ids`, `clock_reading` and `env` are leaves for every room, and `planted` is one that only the
 /// simulator's builds have; `process`, `http` and `etcd` are what several rooms start commands and ask servers with; the
 /// types of `config` are settings that the rooms below receive. `tree` scans into `repo::entry` and writes back from it.
-/// An append asks for a `role::permit`; a view keeps what `role::clone_detection` judges and shows `role::slot_commits`;
+/// A permit is made of a `role::candidacy`; a view keeps what `role::clone_detection` judges and shows `role::slot_commits`;
 /// dates are read by `role::clock_tolerance`; a record is MACed, framed and named as the repository's other objects are.
 /// A name with `::` allows that module and nothing else of its room.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -62,7 +62,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "etcd",
             "planted",
             "role::slot_commits",
-            "role::permit",
+            "role::candidacy",
             "role::clock_tolerance",
             "role::clone_detection",
             "repo::crypto",
@@ -219,14 +219,18 @@ const DECISIONS: &[&str] = &[
     "job/browse/select.rs",
     "job/node/stall.rs",
     "job/verify/damage_log.rs",
+    "journal/body.rs",
     "journal/future_dates.rs",
-    "journal/salvage.rs",
-    "journal/record.rs",
-    "journal/repair_history.rs",
-    "journal/rotation.rs",
     "journal/head_search.rs",
     "journal/head_state.rs",
+    "journal/permit.rs",
+    "journal/record.rs",
+    "journal/record_date.rs",
+    "journal/repair_history.rs",
+    "journal/rotation.rs",
+    "journal/salvage.rs",
     "journal/state.rs",
+    "journal/view.rs",
     "alert/event.rs",
     "alert/ledger.rs",
     "alert/ledger/tests.rs",
@@ -254,7 +258,7 @@ const DECISIONS: &[&str] = &[
     "role/lease/bucket/process_record.rs",
     "role/lease/etcd/lease_key.rs",
     "role/lease/etcd/registration.rs",
-    "role/permit.rs",
+    "role/candidacy.rs",
     "role/clock_tolerance.rs",
     "role/slot.rs",
     "role/clone_detection.rs",
@@ -327,9 +331,13 @@ const SIMULATED: &[&str] = &[
     "job/prune/repack.rs",
     "job/prune/usage.rs",
     "job/prune/sweep.rs",
-    "journal/log.rs",
-    "journal/repair.rs",
+    "journal/append.rs",
+    "journal/current_view.rs",
+    "journal/draft.rs",
     "journal/etcd_head.rs",
+    "journal/reader.rs",
+    "journal/repair.rs",
+    "journal/void_numbers.rs",
     "repo/reader.rs",
     "role/lease/bucket.rs",
     "role/lease/bucket/peer_processes.rs",

@@ -4,15 +4,16 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use runner::ids::Seq;
-use runner::journal::record::{Record, RecordBody};
-use runner::repo::crypto::{Cipher, DerivedKeys};
-use runner::repo::keyslot::SlotSecret;
 use serde_json::Value;
 
 use crate::site::{Site, number, words};
 use crate::support::cli::{ProgramRun, TestNode};
 use crate::support::compare::assert_same;
+use runner::ids::Seq;
+use runner::journal::body::RecordBody;
+use runner::journal::record::Record;
+use runner::repo::crypto::{Cipher, DerivedKeys};
+use runner::repo::keyslot::SlotSecret;
 
 /// A site with two snapshots, a rotation and a third snapshot, on a node that remembers it all, and the old repository key.
 fn site() -> (Site, DerivedKeys) {

@@ -25,7 +25,7 @@ use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
-use runner::journal::record::WriterNode;
+use runner::journal::body::WriterNode;
 use runner::role::controller::RoleStatus;
 use runner::role::lease::LeaseHolder;
 use runner::role::probe::ProbeAnswer;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use runner::env::Clock as _;
-use runner::role::permit::Deadline;
 use serde_json::Value;
 
 pub use crate::reader::Files;
 use crate::reader::{ChunkPosition, FormatReader, Id};
 use crate::sim_store::{EffectObserver, EffectPlace as Where, StoredEffect};
 use crate::world::WorldHandle;
+use runner::env::Clock as _;
+use runner::role::candidacy::Deadline;
 
 /// A probe's answer is believed for so long by whoever asked: it is asked every five seconds, and work on it may wait for an answer.
 const BELIEVED: Duration = Duration::from_mins(3);

@@ -10,16 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runner::ids::RoleName;
-use runner::job::node::leases::LeaseLender;
-use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
-use runner::role::permit::LeaseGrant;
 use tokio::sync::Notify;
 
 use crate::network::{Network, NoAnswer, RequestKind};
 use crate::tasks::SimProcess;
 use crate::world::WorldHandle;
 use runner::env::Clock as _;
+use runner::ids::RoleName;
+use runner::job::node::leases::LeaseLender;
+use runner::role::candidacy::LeaseGrant;
+use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
 
 /// So many hints in a thousand never come.
 const HINT_LOST: usize = 200;

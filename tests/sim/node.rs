@@ -36,7 +36,7 @@ pub(crate) use runner::job::prune::error::PruneError;
 use runner::job::report::pruned::PruneReport;
 use runner::job::repository::journal_access::JournalAccess;
 use runner::job::repository::open::Repository;
-use runner::journal::record::WriterNode;
+use runner::journal::body::WriterNode;
 use runner::journal::register;
 use runner::role::lease::bucket::ProcessObjects;
 use runner::role::lease::keep_alive::{self, LeaseKeepAlive};

@@ -7,15 +7,14 @@ use jiff::Timestamp;
 use runner::config::{Host, Settings};
 use runner::env::Env;
 use runner::ids::{ChunkId, IndexId, InstanceId, NodeId, PackId, RepoId, Seq, Term};
-use runner::journal::record::{
-    Body, Changes, Cost, NodeRef, Record, SnapshotBody, Takeover, TakeoverWhy, digest, is_checkpoint,
-};
+use runner::journal::body::SnapshotBody;
+use runner::journal::record::{Body, Changes, Cost, NodeRef, Record, Takeover, TakeoverWhy, digest, is_checkpoint};
 use runner::journal::state::View;
 use runner::repo::crypto::{Cipher, Keys, Part};
-use runner::repo::keyring::{Keyring, RepositoryKey};
 use runner::repo::entry::{Entry, Extent, Kind, Nanos, Owner, TreePath, Xattr};
 use runner::repo::format::{ChunkerParams, Format, JournalHome, VERSION};
 use runner::repo::index::encode_index;
+use runner::repo::keyring::{Keyring, RepositoryKey};
 use runner::repo::keyslot::{KeySlot, Secret};
 use runner::repo::manifest::{ManifestWriter, NodeSink};
 use runner::repo::pack::{ChunkEntry, Compressor, PackBuilder, PackTable};

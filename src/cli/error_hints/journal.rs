@@ -2,9 +2,7 @@
 
 use super::{ErrorPolicy, PLAIN, failed, store};
 use crate::cli::exit::ExitKind;
-use crate::journal::error::{AppendError, JournalError, RecordReplacement};
-use crate::journal::etcd_head::EtcdHeadError;
-use crate::journal::head_state::HeadConflict;
+use crate::journal::error::{AppendError, EtcdHeadError, HeadConflict, JournalError, RecordReplacement};
 use crate::journal::record::RecordError;
 use crate::journal::register::RegisterError;
 
@@ -21,7 +19,7 @@ pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
                  before the damage can be read: name a snapshot by its ID ('runner snapshots ROLE' lists them). 'runner repair ROLE \
                  --dry-run' tells what is left.",
         ),
-        JournalError::Unvouched(_) => failed(
+        JournalError::Unverified(_) => failed(
             "keep the store as it is and find out who changed it. 'runner repair ROLE --dry-run' tells what is left: \
              run it first on a node that remembers the journal. 'runner restore ROLE --salvage --snapshot ID' writes \
              a snapshot whose whole ID you noted before.",
@@ -42,7 +40,7 @@ pub(super) fn journal(error: &JournalError) -> ErrorPolicy {
              is written to it again. Only if what is lost is lost for good, 'runner repair ROLE' lets the journal \
              continue: run it with --dry-run first.",
         ),
-        JournalError::Seat(error) => etcd_head(error),
+        JournalError::EtcdHead(error) => etcd_head(error),
         JournalError::Register(error) => register(error),
         JournalError::HeadConflict(HeadConflict::Other(_) | HeadConflict::Damaged(_)) => failed(
             "keep both as they are, and find out who changed etcd or the store. The store has every backup that it shows, and restoring needs \

@@ -5,7 +5,8 @@ use super::{RenderContext, short_id};
 use crate::cli::units::{counted, minute, time};
 use crate::ids::Seq;
 use crate::job::repository::read_only::{JournalEntry, VoidContent};
-use crate::journal::record::{Record, RecordBody, TakeoverReason};
+use crate::journal::body::{RecordBody, TakeoverReason};
+use crate::journal::record::Record;
 
 /// The table, oldest record first.
 pub fn lines(lines: &[JournalEntry], view: &RenderContext) -> String {
@@ -97,8 +98,8 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::{ChunkId, InstanceId, KeyGeneration, NodeId, RepoId, Seq, Term};
+    use crate::journal::body::{ChangeCounts, PauseBody, RunCost, SnapshotBody, TakeoverBody, WriterNode};
     use crate::journal::error::JournalError;
-    use crate::journal::record::{ChangeCounts, PauseBody, RunCost, SnapshotBody, TakeoverBody, WriterNode};
 
     #[test]
     fn one_line_a_record() {

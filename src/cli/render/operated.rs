@@ -89,9 +89,9 @@ mod tests {
     use super::*;
     use crate::cli::render::samples;
     use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
+    use crate::journal::body::{TakeoverReason, WriterNode};
+    use crate::journal::error::HeadConflict;
     use crate::journal::future_dates::FutureDates;
-    use crate::journal::head_state::HeadConflict;
-    use crate::journal::record::{TakeoverReason, WriterNode};
     use crate::journal::state::RoleHolder;
 
     #[test]

@@ -17,8 +17,8 @@ use crate::job::report::whoami::{
     RoleWarning, StateReason, StoreState, StoreStatus, TermInfo, WhoamiReport,
 };
 use crate::job::report::{ByteCounts, FileCounts, RoleReport, RunOutcome};
+use crate::journal::body::WriterNode;
 use crate::journal::future_dates::{FutureDates, WrongClock};
-use crate::journal::record::WriterNode;
 use crate::repo::format::JournalLocation;
 
 pub(crate) fn view() -> RenderContext {

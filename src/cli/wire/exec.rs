@@ -12,7 +12,7 @@ use crate::job::error::GuardError;
 use crate::job::exec::{self, ExecError, ExecOutcome, ExecStopCause};
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::known_repository;
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 
 /// Runs a command, if this node is active for the role. A command for a slot is reported like a backup.
 pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::ExecArgs) -> Result<ExecOutcome, Error> {

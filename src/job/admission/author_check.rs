@@ -7,7 +7,7 @@ use crate::job::local_state::LocalState;
 use crate::job::local_state::authors::boot_evidence::{self, BootEvidence};
 use crate::job::local_state::saved_state::SavedState;
 use crate::job::node::context::NodeContext;
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::role::clone_detection::{self, CloneEvidence, CloneSuspicion};
 
 /// Notes that this process is about to append to `view`. A process that cannot be noted must not append: it would be

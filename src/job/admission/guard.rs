@@ -21,15 +21,15 @@ use crate::job::node::{presence, stall};
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::known_repository::{self, RepositoryLocation};
 use crate::job::repository::open::Repository;
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::repo::object_keys;
+use crate::role::candidacy::Candidacy;
 use crate::role::election::{
     self, ElectionInputs, ElectionOutcome, ElectionState, Eligibility, LeaseView, RetakeReason, StandbyReason,
     UnknownReason,
 };
 use crate::role::lease::keep_alive::{self, LeaseKeepAlive, LostTo};
 use crate::role::lease::{LeaseHolder, LeaseReply};
-use crate::role::permit::Candidacy;
 use crate::role::probe::{self, ProbeAssessment};
 use crate::role::slot::{Slot, SlotSchedule};
 use crate::store::counting::{CountingStore, ResponseCounter, StoreCounters};

@@ -15,15 +15,17 @@ use crate::job::node::context::NodeContext;
 use crate::job::node::presence;
 use crate::job::repository::disk_reserve;
 use crate::job::repository::open::Repository;
+use crate::journal::append::UnfencedAction;
+use crate::journal::body::{CloneBody, TakeoverReason};
 use crate::journal::error::JournalError;
-use crate::journal::log::{Journal, UnfencedAction};
-use crate::journal::record::{CloneBody, TakeoverReason};
-use crate::journal::state::{JournalView, RoleHolder};
+use crate::journal::reader::Journal;
+use crate::journal::state::RoleHolder;
+use crate::journal::view::JournalView;
 use crate::repo::format::JournalLocation;
 use crate::repo::object_keys;
 use crate::repo::reader::load_index;
+use crate::role::candidacy::Candidacy;
 use crate::role::election::{ElectionHistory, RolePause, TakeoverInfo};
-use crate::role::permit::Candidacy;
 use crate::store::{Store, proof};
 
 /// Number of attempts to get a lock that another process of this host holds for a moment, and the pause between them.
@@ -280,22 +282,16 @@ impl<'a> RoleJournal<'a> {
         }
         let boot = node_context.env.clock.boot_id().map(Digest);
         let own = memory.own.filter(|own| Some(own.boot) == boot);
-        let holder = view.state.holder.clone();
-        // A node that stood in as fallback and is eligible now has the role for another reason, which the other nodes
-        // must see.
-        let inherited = holder.as_ref().filter(|h| {
-            own.is_some_and(|own| own.takeover == h.takeover)
-                && (h.why == TakeoverReason::Fallback) == candidacy.stands_in()
-        });
-        let (permit, view, takeover) = if let Some(holder) = inherited {
-            (candidacy.permit(holder.term, holder.takeover), view, false)
+        let resumed = own.and_then(|own| journal.resume(&view, candidacy, own.takeover));
+        let (permit, view, takeover) = if let Some(permit) = resumed {
+            (permit, view, false)
         } else {
             if lock.is_none() {
                 // There is no takeover to work under, so this process appends and saves its own.
                 lock = Some(local.lock()?);
                 memory = local.load(node_context.node.id);
             }
-            let why = match &holder {
+            let why = match &view.state.holder {
                 _ if candidacy.stands_in() => TakeoverReason::Fallback,
                 None => TakeoverReason::First,
                 Some(h) if h.node.id == node_context.node.id => TakeoverReason::Restart,

@@ -11,10 +11,12 @@ use crate::job::local_state::saved_state::SavedState;
 use crate::job::local_state::{LocalLock, LocalState};
 use crate::job::node::context::NodeContext;
 use crate::job::repository::open::Repository;
-use crate::journal::log::{AppendError, Journal, JournalError};
-use crate::journal::record::RecordBody;
-use crate::journal::state::{JournalState, JournalView, RoleHolder};
-use crate::role::permit::Permit;
+use crate::journal::body::RecordBody;
+use crate::journal::error::{AppendError, JournalError};
+use crate::journal::permit::Permit;
+use crate::journal::reader::Journal;
+use crate::journal::state::{JournalState, RoleHolder};
+use crate::journal::view::JournalView;
 
 /// Number of attempts to append, each one after the first because an operator's record was appended in between.
 const COMMIT_ATTEMPTS: u32 = 16;

@@ -18,9 +18,11 @@ use crate::job::report::run_summary::RunSummary;
 use crate::job::report::verified::DamagedObject;
 use crate::job::report::whoami::RoleWarning;
 use crate::job::verify::error::MISSING;
+use crate::journal::body::{RecordBody, TakeoverReason};
 use crate::journal::future_dates;
-use crate::journal::record::{Record, RecordBody, TakeoverReason};
-use crate::journal::state::{CommandEnd, JournalPause, JournalState, JournalView};
+use crate::journal::record::Record;
+use crate::journal::state::{CommandEnd, JournalPause, JournalState};
+use crate::journal::view::JournalView;
 use crate::role::clock_tolerance;
 use crate::role::slot::SlotSchedule;
 
@@ -149,7 +151,7 @@ impl<'a> JournalAudit<'a> {
             }
             RecordBody::End(body) => {
                 let Some(slot) = record.slot else { return };
-                self.command = CommandEnd::from_record(record);
+                self.command = record.command_end();
                 let end = AttemptEnd { exit: body.exit, stopped: body.stopped };
                 let began = self.ledger.end(slot, record.instance, end);
                 if body.is_success() {

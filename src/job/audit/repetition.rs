@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::ids::{ChunkId, Digest};
 use crate::job::report::audited::{AuditFinding, AuditNote, SnapshotStreak};
-use crate::journal::record::{ChangeCounts, SnapshotBody};
+use crate::journal::body::{ChangeCounts, SnapshotBody};
 
 /// From this number on, consecutive snapshots with the same changed set are reported.
 const SAME_MIN: u64 = 3;
@@ -183,7 +183,7 @@ fn surely_new(body: &SnapshotBody) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::RunCost;
+    use crate::journal::body::RunCost;
 
     const MIB: u64 = 1 << 20;
 

@@ -19,7 +19,7 @@ use crate::job::report::verified::{DamageKind, DamagedObject};
 use crate::job::report::{PROBLEMS_MAX, RunOutcome};
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::testing::JobFixture;
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::repo::object_keys;
 use crate::store::SizeLimit;
 

@@ -24,9 +24,10 @@ use crate::job::report::verified::AffectedFile;
 use crate::job::report::{ByteCounts, FileCounts, LossReport, MissingFile};
 use crate::job::repository::loss_notes::{self, LossNotes, UnhealedLosses};
 use crate::job::verify;
-use crate::journal::log::AppendError;
-use crate::journal::record::{ChangeCounts, RecordBody, RunCost, SnapshotBody};
-use crate::journal::state::{JournalView, Snapshot};
+use crate::journal::body::{ChangeCounts, RecordBody, RunCost, SnapshotBody};
+use crate::journal::error::AppendError;
+use crate::journal::state::Snapshot;
+use crate::journal::view::JournalView;
 use crate::repo::loss::PackLosses;
 #[cfg(feature = "planted")]
 use crate::repo::object_keys;

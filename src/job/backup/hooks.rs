@@ -26,9 +26,9 @@ use crate::job::node::context::NodeContext;
 use crate::job::node::deadline::deadline_passed;
 use crate::job::node::progress::JobProgress;
 use crate::job::node::stall::{RunActivity, check_interval};
-use crate::journal::log::AppendError;
+use crate::journal::error::AppendError;
 use crate::process::{self, CommandBuilder, ProcessExit, log_lines};
-use crate::role::permit::{Deadline, safety_margin};
+use crate::role::candidacy::{Deadline, safety_margin};
 
 /// How long a hook may go on when its process is to end. An `after` and an `on_lost` one after the other fit into the
 /// time that a service manager waits.

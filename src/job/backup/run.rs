@@ -24,10 +24,10 @@ use crate::job::node::heartbeat::{self, Heartbeat};
 use crate::job::node::stall;
 use crate::job::node::watchdog::{WatchedRun, run_watched};
 use crate::job::report::{ByteCounts, RoleReport, RunOutcome};
-use crate::journal::log::AppendError;
+use crate::journal::error::AppendError;
 use crate::repo::pack::PACK_TARGET_BYTES;
+use crate::role::candidacy::Candidacy;
 use crate::role::lease::keep_alive::LostTo;
-use crate::role::permit::Candidacy;
 use crate::store::counting::RequestCounts;
 use crate::store::{Store, StoreError};
 

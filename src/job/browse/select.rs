@@ -174,7 +174,7 @@ impl SnapshotSelector {
 mod tests {
     use super::*;
     use crate::ids::{ChunkId, NodeId, Seq, Term};
-    use crate::journal::record::{ChangeCounts, RunCost, WriterNode};
+    use crate::journal::body::{ChangeCounts, RunCost, WriterNode};
 
     fn snapshot(n: u8, id: [u8; 3], time: &str) -> Snapshot {
         let mut digest = [n; 32];

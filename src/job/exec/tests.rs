@@ -65,7 +65,7 @@ async fn what_cannot_be_started_has_an_end_in_the_journal() {
     let settings = Settings::for_flags(&rig.role.sources, url, rig.role.name.clone(), rig.role.key.clone()).unwrap();
     let request = ExecRequest { command: vec!["/nowhere/at/all".to_owned()], scheduled: true, timeout: None };
     let (node_context, begun) = (rig.node_context(), std::sync::atomic::AtomicBool::new(false));
-    let begins = |_: &crate::journal::state::JournalView, _| begun.store(true, std::sync::atomic::Ordering::Relaxed);
+    let begins = |_: &crate::journal::view::JournalView, _| begun.store(true, std::sync::atomic::Ordering::Relaxed);
     let run = exec(&node_context, &settings, &rig.role, async || Ok(rig.store.clone()), &request, &begins);
     assert!(matches!(Box::pin(run).await, Err(ExecError::Command { slot: Some(_), .. })));
     assert!(begun.into_inner());

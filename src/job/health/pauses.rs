@@ -82,7 +82,7 @@ impl PauseHistory {
 mod tests {
     use super::*;
     use crate::ids::NodeId;
-    use crate::journal::record::WriterNode;
+    use crate::journal::body::WriterNode;
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::from_second(minute * 60).unwrap()

@@ -9,7 +9,7 @@ use crate::job::report::RunOutcome;
 use crate::job::report::run_summary::RunStep;
 
 use crate::job::report::whoami::ProbeVerdict;
-use crate::journal::record::WriterNode;
+use crate::journal::body::WriterNode;
 
 fn at(minutes: i64) -> Timestamp {
     Timestamp::from_second(minutes * 60).unwrap()

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, InstanceId, NodeId, Seq, Term};
-use crate::journal::state::JournalView;
+use crate::journal::view::JournalView;
 use crate::repo::entry::TreePath;
 use crate::role::clone_detection::CloneSighting;
 

@@ -16,9 +16,9 @@ use crate::job::local_state::process_memory::ProcessMemory;
 use crate::job::node::cancel::CancelToken;
 use crate::job::node::leases::LeaseSessions;
 use crate::job::node::progress::JobProgress;
-use crate::journal::record::WriterNode;
+use crate::journal::body::WriterNode;
+use crate::journal::permit::Permit;
 use crate::repo::entry::TreePath;
-use crate::role::permit::Permit;
 use crate::role::probe::{CommandVariables, HostProbeRunner, ProbeRunner};
 
 /// One process of this node, in which jobs for roles run.

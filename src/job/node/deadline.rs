@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::job::node::context::NodeContext;
-use crate::role::permit::Deadline;
+use crate::role::candidacy::Deadline;
 
 /// Interval at which the deadline is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(50);

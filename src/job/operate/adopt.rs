@@ -2,8 +2,8 @@
 
 use crate::job::operate::{OperateReport, OperatorContext, RoleChange};
 use crate::job::repository::open::Repository;
+use crate::journal::error::AppendError;
 use crate::journal::etcd_head::AdoptOutcome;
-use crate::journal::log::AppendError;
 use crate::repo::format::JournalLocation;
 
 /// Sets the head to the store's last record, by a takeover of this node. Safe to repeat, and on several nodes at once.

@@ -12,7 +12,7 @@ use crate::job::admission::session::RoleSession;
 use crate::job::error::BackupError;
 use crate::job::prune::error::PruneError;
 use crate::job::report::pruned::SweepCounts;
-use crate::journal::record::{RecordBody, SweepBody};
+use crate::journal::body::{RecordBody, SweepBody};
 use crate::repo::object_keys;
 use crate::store::DELETE_BATCH_MAX;
 

@@ -11,7 +11,7 @@ use crate::job::backup::request::BackupOptions;
 
 use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
-use crate::journal::record::{BeginBody, EndBody};
+use crate::journal::body::{BeginBody, EndBody};
 use crate::repo::object_keys;
 use crate::store::{SizeLimit, list_all};
 

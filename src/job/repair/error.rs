@@ -7,7 +7,7 @@ use crate::job::error::BackupError;
 use crate::job::operate::OperateError;
 use crate::job::repository::init::error::InitError;
 use crate::job::repository::open::OpenError;
-use crate::journal::log::{AppendError, JournalError};
+use crate::journal::error::{AppendError, JournalError};
 use crate::journal::register::RegisterError;
 use crate::journal::repair::SalvageError;
 use crate::repo::reader::RepositoryReadError;

@@ -18,7 +18,7 @@ use crate::job::repository::known_repository::RepositoryLocation;
 use crate::job::repository::read_only::JournalEndLookup;
 use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
-use crate::journal::log::UnfencedAction;
+use crate::journal::append::UnfencedAction;
 use crate::repo::crypto::Cipher;
 use crate::repo::format::RepositoryFormat;
 use crate::store::memory::MemoryStore;

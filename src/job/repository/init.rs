@@ -26,14 +26,13 @@ use crate::job::repository::init::new_object::put_new;
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::known_repository::RepositoryLocation;
 use crate::job::repository::open::{OpenError, Repository, SecretFileError, read_secret};
-use crate::journal::etcd_head::EtcdHeadError;
+use crate::journal::error::EtcdHeadError;
 use crate::repo::crypto::{Cipher, DerivedKeys};
 use crate::repo::format::{self, ChunkerParams, JournalLocation, RepositoryFormat};
 use crate::repo::keyring::{Keyring, RepositoryKey};
 use crate::repo::keyslot::{KeySlot, SlotSecret};
 use crate::repo::object_keys;
-use crate::store::proof::{self};
-use crate::store::{ObjectMeta, SizeLimit, Store, list_filtered};
+use crate::store::{ObjectMeta, SizeLimit, Store, list_filtered, proof};
 
 /// Refuses to create a repository where this node knows one that is missing now: the file system is not mounted, or the
 /// store was emptied. `store` is `None` if it is a directory that does not exist.

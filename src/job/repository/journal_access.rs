@@ -7,12 +7,12 @@ use crate::config::{ConfigLocation, JournalPlacement, Settings};
 use crate::env::Env;
 use crate::ids::{InstanceId, RoleName};
 use crate::job::repository::open::Repository;
-use crate::journal::etcd_head::{EtcdHead, EtcdHeadError};
-use crate::journal::log::{Journal, JournalError};
-use crate::journal::record::WriterNode;
+use crate::journal::body::WriterNode;
+use crate::journal::error::{EtcdHeadError, JournalError};
+use crate::journal::reader::Journal;
 #[cfg(feature = "etcd")]
 use crate::journal::register::etcd::EtcdRegisters;
-use crate::journal::register::{self, Register, RegisterService};
+use crate::journal::register::{self, EtcdHead, Register, RegisterService};
 use crate::repo::format::JournalLocation;
 
 /// Access to the places where this process can write journals. Clones share the same state.

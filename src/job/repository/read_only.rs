@@ -10,9 +10,12 @@ use crate::ids::{Digest, InstanceId, NodeId, PackId, RoleName, Seq};
 use crate::job::local_state::LocalState;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::repository::open::Repository;
-use crate::journal::log::{Journal, JournalError};
-use crate::journal::record::{Record, WriterNode};
-use crate::journal::state::{FoldError, JournalView, Snapshot};
+use crate::journal::body::WriterNode;
+use crate::journal::error::JournalError;
+use crate::journal::reader::Journal;
+use crate::journal::record::Record;
+use crate::journal::state::Snapshot;
+use crate::journal::view::{FoldError, JournalView};
 use crate::repo::loss::{LossLog, PackLosses};
 use crate::repo::reader::{IndexCache, RepositoryReadError, RepositoryReader, load_index};
 use crate::store::LargeReadLock;
@@ -211,7 +214,7 @@ async fn view_before(journal: &Journal, mut until: Seq, error: &JournalError) ->
     loop {
         match journal.read_until(until).await {
             Ok(view) if view.generation() < journal.generation() => {
-                return Err(JournalError::Unvouched(Box::new(error.clone())));
+                return Err(JournalError::Unverified(Box::new(error.clone())));
             }
             Ok(view) => return Ok(view),
             Err(JournalError::Rotated { seq, .. }) if (Seq::FIRST..=until).contains(&seq) => until = Seq(seq.0 - 1),

@@ -8,9 +8,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ids::{KeyId, Mac};
+use crate::ids::{ChunkId, ClusterId, IndexId, KeyId, Mac, NodeId, PackId, SourceMark};
+use crate::journal::body::{
+    AmendBody, BeginBody, ChangeCounts, CloneBody, EndBody, LostTail, PauseBody, PruneBody, RunCost, SnapshotBody,
+    SweepBody, TakeoverBody, TakeoverReason,
+};
 use crate::journal::repair_history::RepairEntry;
-use crate::journal::rotation::RotationState;
+use crate::journal::rotation::{RotateBody, RotationState};
 use crate::journal::state::{CommandEnd, CondemnedObjects, JournalPause, RoleHolder, Snapshot};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
@@ -217,7 +221,10 @@ prop_compose! {
         let ((seq, term), (node, instance, repo)) = (numbers, of_whom);
         let ((time, store_time, slot, last_slot), (takeover, prev)) = (times, links);
         let role = "app".parse().unwrap();
-        Record { role, repo, seq: Seq(seq), term: Term(term), takeover, node, instance, time, store_time, slot, last_slot, schedule, prev, body, state, generation: KeyGeneration::FIRST }
+        Record {
+            role, repo, seq: Seq(seq), term: Term(term), takeover, node, instance, time, store_time, slot, last_slot,
+            schedule, prev, body, state, generation: KeyGeneration::FIRST,
+        }
     }
 }
 
@@ -228,7 +235,7 @@ proptest! {
     fn any_record_reads_back_and_no_changed_one_passes(record in records(), at: prop::sample::Index, bit in 0..8u8) {
         let keys = keys(Cipher::None);
         let object = record.encode(&keys);
-        prop_assert_eq!(object.split(|byte| *byte == b'\n').count(), 3, "two lines, whatever somebody typed");
+        prop_assert_eq!(object.split(|byte| *byte == b'\n').count(), 3, "two lines, whatever was typed");
         prop_assert_eq!(&Record::decode(&object, Some(&keys)), &Ok(record.clone()));
         prop_assert_eq!(&Record::decode(&object, None), &Ok(record));
         let at = at.index(object.len());

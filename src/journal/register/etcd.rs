@@ -1,6 +1,6 @@
-//! Registers in etcd: a key each, `<prefix>/<name>`, without a lease.
+//! Registers in etcd: one key each, `<prefix>/<name>`, without a lease.
 //!
-//! A transaction compares the whole value, not a revision: an etcd that was set back counts its revisions again.
+//! A transaction compares the whole value, not a revision: an etcd that was set back repeats revision numbers.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use crate::config::EtcdSettings;
 use crate::etcd::{EtcdError, EtcdPool, RESOURCE_EXHAUSTED};
 use crate::ids::ClusterId;
 
-/// The registers below an etcd's prefix.
+/// The registers below a prefix in etcd.
 #[derive(Debug, Clone)]
 pub struct EtcdRegisters(Arc<EtcdPool>);
 
 impl EtcdRegisters {
-    /// Those of the etcd that `settings` name, by a way of their own.
+    /// The registers in the etcd that `settings` name, over a connection of their own.
     pub fn open(settings: EtcdSettings) -> Self {
         Self(Arc::new(EtcdPool::new(settings)))
     }
 
-    /// Those that are reached by this way.
+    /// The registers in the etcd of this connection.
     pub fn new(pool: Arc<EtcdPool>) -> Self {
         Self(pool)
     }
@@ -56,7 +56,7 @@ impl Register for EtcdRegister {
     }
 
     async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
-        // One member only: when the next one refuses, the first may still do it.
+        // One member only: when the next one refuses, the first may still perform the change.
         let asked = self.pool.call_once(|mut client| {
             let key = self.key.as_str();
             let expected = match old {
@@ -72,7 +72,7 @@ impl Register for EtcdRegister {
         let answer = match asked.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Ok(CasOutcome::Unknown { why }),
-            // Etcd says this also of the very change that used its space up, and keeps that.
+            // Etcd also answers this to the change that used its space up, and keeps that change.
             Err(error @ EtcdError::Refused { code: RESOURCE_EXHAUSTED, .. }) => {
                 return Ok(match self.read().await {
                     Ok(RegisterValue { value, .. }) if value.as_ref() == Some(&new) => CasOutcome::Swapped,

@@ -1,4 +1,4 @@
-//! Registers in memory, for tests and as the shortest statement of what a register is.
+//! Registers in memory, for tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{CasOutcome, Register, RegisterError, RegisterService, RegisterValue};
 use crate::ids::ClusterId;
 
-/// Registers in memory. Clones are handles on the same ones.
+/// Registers in memory. Clones share the same registers.
 #[derive(Debug, Clone)]
 pub struct MemoryRegisters {
     cluster: ClusterId,
@@ -17,12 +17,12 @@ pub struct MemoryRegisters {
 }
 
 impl MemoryRegisters {
-    /// None yet, of a cluster of this name.
+    /// No registers yet, in a cluster of this name.
     pub fn new(cluster: ClusterId) -> Self {
         Self { cluster, values: Arc::default() }
     }
 
-    /// Puts a value there, or with `None` takes it away, behind everybody's back.
+    /// Replaces a value, or removes it (`None`), without a compare.
     pub fn tamper(&self, name: &str, value: Option<Bytes>) {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         match value {
@@ -38,7 +38,7 @@ impl RegisterService for MemoryRegisters {
     }
 }
 
-/// One of them.
+/// One register.
 #[derive(Debug)]
 struct MemoryRegister {
     registers: MemoryRegisters,

@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use super::*;
 use crate::env::Env;
 use crate::ids::{IndexId, InstanceId, NodeId};
-use crate::journal::record::WriterNode;
-use crate::journal::state::tests::snapshot;
+use crate::journal::body::WriterNode;
+use crate::journal::view::tests::snapshot;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 use crate::repo::index::encode_index;
-use crate::role::permit::{LeaseGrant, testing};
+use crate::role::candidacy::{LeaseGrant, testing};
 use crate::store::Store as _;
 use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;
@@ -53,11 +53,11 @@ async fn filled(store: &MemoryStore, snapshots: u8) -> Vec<JournalView> {
 /// Repairs it as node 2, which remembers `known`.
 async fn repair(store: &MemoryStore, known: Option<&JournalView>) -> (SalvagedJournal, JournalView) {
     let journal = journal(store, 2);
-    let mended = Box::pin(journal.salvage(known)).await.unwrap();
-    let state = mended.view.state.clone();
-    assert!(Box::pin(journal.fill_void_numbers(&mended)).await.unwrap());
-    let (_, view) = Box::pin(journal.repair(&mended, state, &elected(), false)).await.unwrap();
-    (mended, view)
+    let salvaged = Box::pin(journal.salvage(known)).await.unwrap();
+    let state = salvaged.view.state.clone();
+    assert!(Box::pin(journal.fill_void_numbers(&salvaged)).await.unwrap());
+    let (_, view) = Box::pin(journal.repair(&salvaged, state, &elected(), false)).await.unwrap();
+    (salvaged, view)
 }
 
 fn roots(view: &JournalView) -> Vec<u8> {
@@ -79,15 +79,15 @@ async fn each_record_is_lost_in_turn_and_everybody_reads_on_beyond_it() {
                     store.tamper(&key, Some(object));
                 }
                 if lost == last && with.is_none() {
-                    // Nobody who does not remember it misses it.
+                    // No node misses it that does not remember it.
                     continue;
                 }
                 store.tamper(&key(lost), with);
-                let (mended, after) = repair(&store, None).await;
-                assert_eq!(mended.lost_records.iter().map(|lost| lost.seq.0).collect::<Vec<_>>(), [lost]);
+                let (salvaged, after) = repair(&store, None).await;
+                assert_eq!(salvaged.lost_records.iter().map(|lost| lost.seq.0).collect::<Vec<_>>(), [lost]);
                 // A checkpoint after it has what it said.
                 let checkpoint = (lost + 1..=last).any(|seq| seq % 8 == 0);
-                assert_eq!(mended.is_partial, !checkpoint, "{lost} of {last}");
+                assert_eq!(salvaged.is_partial, !checkpoint, "{lost} of {last}");
                 let all: Vec<u8> = (1..=snapshots).filter(|n| checkpoint || u64::from(*n) + 1 != lost).collect();
                 assert_eq!(roots(&after), all, "{lost} of {last}");
                 if lost > 1 && lost < last {
@@ -136,8 +136,8 @@ async fn what_a_node_remembers_brings_back_what_a_lost_record_said() {
                 store.tamper(&key, Some(object));
             }
             store.tamper(&key(lost), Some(Bytes::from_static(b"x")));
-            let (mended, after) = repair(&store, Some(&views[seen as usize])).await;
-            assert!(!mended.is_partial, "{lost}, seen to {seen}");
+            let (salvaged, after) = repair(&store, Some(&views[seen as usize])).await;
+            assert!(!salvaged.is_partial, "{lost}, seen to {seen}");
             assert_eq!(roots(&after), [1, 2, 3, 4], "{lost}, seen to {seen}");
             let mut indexes = after.state.indexes.clone();
             indexes.sort();
@@ -158,13 +158,13 @@ async fn newest_records_that_are_lost_come_back_from_who_saw_them_and_their_numb
         }
         let reader = journal(&store, 1);
         assert!(reader.read(Some(newest)).await.unwrap_err().is_rolled_back());
-        let mended = reader.salvage(Some(newest)).await.unwrap();
-        assert_eq!(mended.lost_tail.map(|end| (end.from.0, end.to.0)), Some((5 - lost + 1, 5)));
+        let salvaged = reader.salvage(Some(newest)).await.unwrap();
+        assert_eq!(salvaged.lost_tail.map(|end| (end.from.0, end.to.0)), Some((5 - lost + 1, 5)));
         let (_, after) = repair(&store, Some(newest)).await;
         assert_eq!(after.head.as_ref().unwrap().seq.0, 5 - lost + 1);
         assert_eq!(roots(&after), [1, 2, 3, 4]);
         assert_eq!(after.term().0, 2);
-        // Whatever of it a node remembers, and whoever knows nothing.
+        // For nodes that remember each part of it, and for one that remembers nothing.
         for known in views[1..].iter().map(Some).chain([None]) {
             let read = reader.read(known).await.unwrap();
             assert_eq!(read.state, after.state);
@@ -231,7 +231,7 @@ async fn what_a_listing_lacks_is_no_gap_while_it_is_there() {
     assert_eq!(here.missing_records(newest).await.unwrap(), [Seq(3)]);
 }
 
-/// Loses record `lost` of six, and lets a writer who has seen them all go on after it was read.
+/// Loses record `lost` of six, and lets a writer that has seen them all continue after it was read.
 async fn gone_on(lost: u64, remembers: bool) -> (MemoryStore, Journal, SalvageProgress, Permit, JournalView) {
     let store = MemoryStore::new(&Env::host());
     let writer = journal(&store, 1);
@@ -300,7 +300,7 @@ async fn what_is_to_be_repaired_is_told_anew_if_more_is_lost_or_another_repairs(
     assert!(!reader.fill_void_numbers(&mending.salvaged).await.unwrap());
 }
 
-/// Whoever can write to the store puts objects beyond the journal's end: what is before them is read all the same.
+/// Any writer to the store can put objects after the journal's end: the records before them are still read.
 #[tokio::test]
 async fn what_others_put_far_beyond_the_end_hides_nothing_from_a_reader() {
     let far = |store: &MemoryStore| store.tamper(&key(9_999_999_999_999_999), Some(Bytes::from("junk")));
@@ -336,8 +336,8 @@ async fn a_journal_that_lost_every_record_is_not_an_empty_one() {
     for read in [reading.read(None).await, reading.read_listed(None).await] {
         assert!(matches!(read, Err(JournalError::Hole(Seq::FIRST))), "{read:?}");
     }
-    let (mended, view) = repair(&store, None).await;
-    assert_eq!(mended.lost_records.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [Seq::FIRST]);
+    let (salvaged, view) = repair(&store, None).await;
+    assert_eq!(salvaged.lost_records.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [Seq::FIRST]);
     assert_eq!(reading.read(None).await.unwrap(), view);
     // What others put there proves nothing.
     let store = MemoryStore::new(&Env::host());

@@ -1,4 +1,4 @@
-//! A void number in the middle of a journal in a directory, and in its place whatever somebody may put there.
+//! A void number in the middle of a journal in a directory, with every kind of object in its place.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,12 @@ use std::sync::Arc;
 use super::*;
 use crate::env::Env;
 use crate::ids::{InstanceId, Mac, NodeId, Term};
-use crate::journal::record::{TakeoverBody, TakeoverReason, WriterNode};
+use crate::journal::body::{TakeoverBody, TakeoverReason, WriterNode};
+use crate::journal::reader::Journal;
 use crate::journal::repair::tests::{at, elected};
+use crate::journal::repair_history::RepairEntry;
 use crate::journal::rotation::RotateBody;
-use crate::journal::state::tests::snapshot;
+use crate::journal::view::tests::snapshot;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::{keys, rotated};
 use crate::store::dir::DirStore;
@@ -59,10 +61,10 @@ impl Dir {
         let lost = std::fs::read(&path).unwrap();
         std::fs::write(&path, "{}").unwrap();
         let other = journal_in(store, 2);
-        let mended = other.salvage(None).await.unwrap();
-        let state = mended.view.state.clone();
-        assert!(other.fill_void_numbers(&mended).await.unwrap());
-        let (permit, mut view) = other.repair(&mended, state, &elected(), false).await.unwrap();
+        let salvaged = other.salvage(None).await.unwrap();
+        let state = salvaged.view.state.clone();
+        assert!(other.fill_void_numbers(&salvaged).await.unwrap());
+        let (permit, mut view) = other.repair(&salvaged, state, &elected(), false).await.unwrap();
         for n in 0..more {
             view = other.append(&permit, &view, snapshot(50 + n), Some(at(50 + n))).await.unwrap();
         }
@@ -127,19 +129,19 @@ async fn a_void_number_says_nothing_whatever_stands_there() {
             stand(&dir, void, kind);
             let what = format!("{kind} at {void}, {more} after the repair");
             let reader = dir.journal(3);
-            // Who knows nothing, who knew the beginning, who saw the record, and who saw all.
+            // Nodes that remember nothing, the beginning, the record, and everything.
             let seen = [None, Some(&dir.views[1]), Some(&dir.views[void as usize]), Some(&dir.after)];
             for known in seen {
                 let read = reader.read(known).await.unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!((&read.state, &read.head), (&dir.after.state, &dir.after.head), "{what}");
                 let read = reader.read_listed(known).await.unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!(read.state, dir.after.state, "{what}");
-                let mended = reader.salvage(known).await.unwrap();
+                let salvaged = reader.salvage(known).await.unwrap();
                 assert!(
-                    mended.is_sound() && mended.remembered_snapshots.is_empty() && !mended.is_partial,
-                    "{what}: {mended:?}"
+                    salvaged.is_sound() && salvaged.remembered_snapshots.is_empty() && !salvaged.is_partial,
+                    "{what}: {salvaged:?}"
                 );
-                assert_eq!((mended.named_before, &mended.view.state), (1, &dir.after.state), "{what}");
+                assert_eq!((salvaged.named_before, &salvaged.view.state), (1, &dir.after.state), "{what}");
             }
             assert_eq!(reader.missing_records(&dir.after).await.unwrap(), [], "{what}");
             let repair = Seq(u64::from(SNAPSHOTS) + 2);
@@ -160,10 +162,10 @@ async fn what_the_first_of_many_repairs_named_stays_void() {
         view = here.append(&permit, &view, snapshot(n), None).await.unwrap();
         let seq = view.head.as_ref().unwrap().seq;
         store.tamper(&object_keys::record(&view.role, seq), Some(Bytes::from_static(b"x")));
-        let mended = here.salvage(None).await.unwrap();
-        assert_eq!(mended.lost_records.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [seq]);
-        assert!(here.fill_void_numbers(&mended).await.unwrap());
-        (permit, view) = here.repair(&mended, mended.view.state.clone(), &elected(), false).await.unwrap();
+        let salvaged = here.salvage(None).await.unwrap();
+        assert_eq!(salvaged.lost_records.iter().map(|lost| lost.seq).collect::<Vec<_>>(), [seq]);
+        assert!(here.fill_void_numbers(&salvaged).await.unwrap());
+        (permit, view) = here.repair(&salvaged, salvaged.view.state.clone(), &elected(), false).await.unwrap();
     }
     assert!(view.state.repaired.len() < 40 && !view.state.repaired.iter().any(|repair| repair.void == [Seq(2)]));
     for seq in (1..=40).map(|n| Seq(2 * n)) {
@@ -171,8 +173,8 @@ async fn what_the_first_of_many_repairs_named_stays_void() {
         assert_eq!(here.repairs(&view).await.unwrap().voided_by(seq), Some(seq.next()));
     }
     assert_eq!(here.missing_records(&view).await.unwrap(), []);
-    let mended = here.salvage(None).await.unwrap();
-    assert!(mended.is_sound() && mended.named_before == 40, "{mended:?}");
+    let salvaged = here.salvage(None).await.unwrap();
+    assert!(salvaged.is_sound() && salvaged.named_before == 40, "{salvaged:?}");
     for known in [None, Some(&first), Some(&view)] {
         assert_eq!(here.read(known).await.unwrap().state, view.state);
     }
@@ -195,7 +197,7 @@ fn a_repair_is_gone_on_from_where_it_names_the_number_or_the_one_before() {
     assert_eq!((beyond(2), beyond(7), beyond(10), beyond(14), beyond(21)), (None, None, None, None, None));
 }
 
-/// Somebody with a key that was rotated away can write a record of its time, at any number.
+/// A holder of a key that was rotated away can write a record of its time, at any number.
 #[tokio::test]
 async fn a_repair_of_an_older_generation_names_nothing() {
     let (old, store) = (keys(Cipher::Aes256GcmSiv), MemoryStore::new(&Env::host()));

@@ -3,9 +3,9 @@
 use jiff::SignedDuration;
 
 use crate::ids::{Digest, Term};
+use crate::role::candidacy::Deadline;
 use crate::role::election::{ElectionHistory, RetakeReason};
 use crate::role::lease::LeaseHolder;
-use crate::role::permit::Deadline;
 use crate::role::probe::ProbeAssessment;
 use crate::role::slot::Slot;
 

@@ -9,7 +9,7 @@ use super::read_interval::{READ_INTERVAL, READ_INTERVAL_IDLE};
 use super::*;
 use crate::config::{FallbackSettings, KeySource, LeaseUnreachablePolicy, Probe, Schedule};
 use crate::ids::InstanceId;
-use crate::role::permit::LeaseGrant;
+use crate::role::candidacy::LeaseGrant;
 use crate::role::probe::{ProbeDetail, ProbeResult, ProbeSubject};
 use crate::role::slot::Slot;
 use crate::role::slot_commits::SlotCommits;

@@ -38,7 +38,7 @@ use self::watched_version::{WatchedVersion, observe_version};
 use super::{LeaseHolder, LeaseReply, LeaseService};
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::role::permit::LeaseGrant;
+use crate::role::candidacy::LeaseGrant;
 use crate::store::{ObjectVersion, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError, StoreErrorKind};
 
 /// A role's object that names another process is read again after this time: a process of a version without process

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use super::{LeaseHolder, LeaseReply, LeaseService};
 use crate::env::{Env, TaskHandle};
 use crate::outage::no_answer_text;
-use crate::role::permit::{Deadline, LeaseGrant};
+use crate::role::candidacy::{Deadline, LeaseGrant};
 
 /// A lease is renewed when this part of it is over: two more attempts fit before its end.
 pub const RENEW_PART: u32 = 3;

@@ -3,9 +3,8 @@
 //! The order matters: a change of owner drops set-ID bits and capabilities, an ACL changes the mode's group bits, and
 //! all of them require that this user still owns the file.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;

@@ -1,13 +1,9 @@
 //! Metadata that a restore could not set: how often, and the first path of each kind.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::Mode;
-
-use crate::repo::entry::{TreePath, Xattr};
-use crate::tree::write::AttachPath as _;
+use crate::repo::entry::TreePath;
 
 /// The kinds of metadata that may fail to be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

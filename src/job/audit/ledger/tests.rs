@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{KeySource, RoleSettings, Schedule};
 use crate::ids::{ChunkId, Digest, NodeId, RepoId, Seq, Term};
-use crate::journal::record::{ChangeCounts, RunCost, WriterNode};
+use crate::journal::body::{ChangeCounts, RunCost, WriterNode};
 use crate::journal::state::{JournalPause, Snapshot};
 
 /// Every hour, to be started within half an hour.

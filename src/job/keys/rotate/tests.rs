@@ -18,8 +18,9 @@ use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::OpenError;
 use crate::job::repository::read_only::ReadOnlyRepository;
 use crate::job::testing::{JobFixture, noise};
-use crate::journal::record::{Record, RecordError, WriterNode};
-use crate::journal::state::FoldError;
+use crate::journal::body::WriterNode;
+use crate::journal::record::{Record, RecordError};
+use crate::journal::view::FoldError;
 use crate::repo::index::decode_index;
 use crate::repo::pack::open_header;
 use crate::repo::{mac_line, object_keys};
@@ -172,7 +173,7 @@ async fn a_holder_of_the_old_key_forges_nothing_afterwards() {
     rig.memory.tamper(&object_keys::record(&role, last), Some(other.encode(&thief.keys).into()));
     let refused = read().await;
     let is_refused = |error: &JournalError| match error {
-        JournalError::Unvouched(error) => {
+        JournalError::Unverified(error) => {
             matches!(**error, JournalError::Record { error: RecordError::Damaged(_), .. })
         }
         _ => false,

@@ -14,7 +14,7 @@ use crate::job::repository::init::error::InitError;
 use crate::job::repository::init::new_object::{PUT_ATTEMPTS, put_new};
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::open::OpenError;
-use crate::journal::etcd_head::EtcdHeadError;
+use crate::journal::error::EtcdHeadError;
 use crate::journal::register::{self, CasOutcome, Register};
 use crate::repo::format::RepositoryFormat;
 use crate::repo::object_keys;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::ids::{RepoId, RoleName};
 use crate::job::repository::open::OpenError;
-use crate::journal::etcd_head::EtcdHeadError;
+use crate::journal::error::EtcdHeadError;
 use crate::journal::register::RegisterError;
 use crate::store::StoreError;
 use crate::store::proof::ProofFailure;

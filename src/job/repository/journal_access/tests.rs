@@ -19,9 +19,10 @@ use crate::job::repository::init::error::InitError;
 
 use crate::job::repository::init::init;
 use crate::job::testing::JobFixture;
-use crate::journal::head_state::HeadConflict;
-use crate::journal::log::{AppendError, UnfencedAction};
-use crate::journal::record::{self, Record, RecordBody, TakeoverReason};
+use crate::journal::append::UnfencedAction;
+use crate::journal::body::{BeginBody, PauseBody, RecordBody, TakeoverReason};
+use crate::journal::error::{AppendError, HeadConflict};
+use crate::journal::record::{self, Record};
 use crate::journal::register::memory::MemoryRegisters;
 use crate::journal::register::{CasOutcome, RegisterError, RegisterValue};
 use crate::repo::object_keys;
@@ -169,7 +170,7 @@ async fn a_permit_ends_with_the_next_takeover() {
     let (permit, view) = east.take_over(&empty, &candidacy, TakeoverReason::First).await.unwrap();
     let now = west.read(None).await.unwrap();
     west.take_over(&now, &candidacy, TakeoverReason::Moved).await.unwrap();
-    let late = east.append(&permit, &view, RecordBody::Begin(record::BeginBody {}), None).await;
+    let late = east.append(&permit, &view, RecordBody::Begin(BeginBody {}), None).await;
     let Err(AppendError::Fenced(by)) = late else { panic!("{late:?}") };
     assert_eq!((by.node.name.as_str(), by.term), ("node2", Term(2)));
     assert_eq!(place.check().await, 2);
@@ -341,7 +342,7 @@ async fn a_checkpoint_that_is_too_large_is_left_out() {
     let place = Place::new().await;
     let journal = place.journal(1);
     // A pause is part of the state, as snapshots are.
-    let pause = |bytes| UnfencedAction::Pause(record::PauseBody { until: None, why: Some("x".repeat(bytes)) });
+    let pause = |bytes| UnfencedAction::Pause(PauseBody { until: None, why: Some("x".repeat(bytes)) });
     append(&journal, 62).await;
     let view = journal.read(None).await.unwrap();
     let refused = journal.append_unfenced(&view, pause(1 << 20)).await;
@@ -476,9 +477,9 @@ async fn where_the_journal_lives_is_settled_once() {
         journal(&place.journal_access().with_placement(said)).unwrap();
     }
     let refused = journal(&place.journal_access().with_placement(JournalPlacement::Bucket)).unwrap_err();
-    assert!(matches!(refused, JournalError::Seat(EtcdHeadError::Disagrees { .. })), "{refused}");
+    assert!(matches!(refused, JournalError::EtcdHead(EtcdHeadError::Disagrees { .. })), "{refused}");
     let alone = journal(&JournalAccess::default()).unwrap_err();
-    assert!(matches!(alone, JournalError::Seat(EtcdHeadError::NoEtcd { .. })), "{alone}");
+    assert!(matches!(alone, JournalError::EtcdHead(EtcdHeadError::NoEtcd { .. })), "{alone}");
 
     // A store that keeps conditions holds the journal itself, unless the config says otherwise.
     let again = |journal_access: JournalAccess, memory: MemoryStore| {

@@ -1,8 +1,8 @@
-//! A rotation of the repository key, and a holder of the old one who writes to the store.
+//! A rotation of the repository key, and a holder of the old one that writes to the store.
 
 use super::*;
 use crate::ids::{KeyGeneration, KeyId, Mac, Term};
-use crate::journal::record::RecordBody;
+use crate::journal::body::RecordBody;
 use crate::journal::rotation::RotateBody;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::crypto::tests::rotated;
@@ -118,11 +118,11 @@ async fn forge(store: &MemoryStore, from: u64, to: u64) {
 /// Repairs it as node 2 with the new key.
 async fn repaired(store: &MemoryStore, known: Option<&JournalView>) -> (SalvagedJournal, JournalView) {
     let journal = by(store, &three().2, 2);
-    let mended = Box::pin(journal.salvage(known)).await.unwrap();
-    let state = mended.view.state.clone();
-    assert!(Box::pin(journal.fill_void_numbers(&mended)).await.unwrap());
-    let (_, view) = Box::pin(journal.repair(&mended, state, &elected(), false)).await.unwrap();
-    (mended, view)
+    let salvaged = Box::pin(journal.salvage(known)).await.unwrap();
+    let state = salvaged.view.state.clone();
+    assert!(Box::pin(journal.fill_void_numbers(&salvaged)).await.unwrap());
+    let (_, view) = Box::pin(journal.repair(&salvaged, state, &elected(), false)).await.unwrap();
+    (salvaged, view)
 }
 
 const FORGED: std::ops::Range<u8> = 200..255;
@@ -156,20 +156,21 @@ async fn nothing_that_a_former_key_holder_writes_is_part_of_what_is_left() {
                             read.map_or(true, |view| !roots(&view).iter().any(|root| FORGED.contains(root))),
                             "{what}"
                         );
-                        let (mended, view) = repaired(&store, known.as_ref()).await;
-                        assert!(!roots(&view).iter().any(|root| FORGED.contains(root)), "{what}: {mended:?}");
+                        let (salvaged, view) = repaired(&store, known.as_ref()).await;
+                        assert!(!roots(&view).iter().any(|root| FORGED.contains(root)), "{what}: {salvaged:?}");
                         assert_eq!(view.generation(), KeyGeneration(1), "{what}");
-                        // All that was before the rotation is told by its record, the one after it, the copy, and who has seen it.
+                        // The rotation's record, the one after it, the copy and a node's memory each give all that was
+                        // before the rotation.
                         let is_told = version == Version::Now
                             && (copy || !gone.contains(&rotation) || gone.end - gone.start == 1)
                             || seen.is_some_and(|n| n as u64 >= rotation);
                         if is_told {
                             assert!((1..=before).all(|n| roots(&view).contains(&n)), "{what}: {:?}", roots(&view));
-                            assert_eq!(mended.unverified.map_or(0, |all| all.snapshots.len()), 0, "{what}");
-                        } else if let Some(all) = &mended.unverified {
+                            assert_eq!(salvaged.unverified.map_or(0, |all| all.snapshots.len()), 0, "{what}");
+                        } else if let Some(all) = &salvaged.unverified {
                             left_out += all.snapshots.len();
                         }
-                        // Who knows nothing reads the same, and so does the next repair.
+                        // A node that remembers nothing reads the same, and so does the next repair.
                         let fresh = by(&store, &new, 4).read(None).await;
                         assert_eq!(fresh.map(|fresh| fresh.state).map_err(|e| e.to_string()), Ok(view.state), "{what}");
                         let again = by(&store, &new, 4).salvage(None).await.unwrap();
@@ -195,22 +196,22 @@ async fn what_a_store_lost_of_a_rotation_comes_back_or_is_named() {
                 store.tamper("app/rotated/0000000000000005", None);
             }
             let journal = by(&store, &three().2, 3);
-            let mended = journal.salvage(None).await.unwrap();
+            let salvaged = journal.salvage(None).await.unwrap();
             let is_end = gone.end > last;
             assert_eq!(
-                mended.unstarted_generation.is_some(),
+                salvaged.unstarted_generation.is_some(),
                 is_end && gone.start <= 5 && !copy,
                 "{gone:?} {version:?}"
             );
-            assert!(!mended.is_sound() || is_end && gone.start > 5, "{gone:?} {version:?}");
-            if mended.is_sound() {
+            assert!(!salvaged.is_sound() || is_end && gone.start > 5, "{gone:?} {version:?}");
+            if salvaged.is_sound() {
                 continue;
             }
-            let (mended, view) = repaired(&store, None).await;
+            let (salvaged, view) = repaired(&store, None).await;
             assert!(view.term() > views[last as usize].term() || gone.start == 1, "terms go on: {gone:?}");
             let kept: Vec<u8> = (1..=3).filter(|n| roots(&view).contains(n)).collect();
             let named: Vec<u8> =
-                mended.unverified.iter().flat_map(|all| &all.snapshots).map(|snapshot| snapshot.root.0[0]).collect();
+                salvaged.unverified.iter().flat_map(|all| &all.snapshots).map(|snapshot| snapshot.root.0[0]).collect();
             match version {
                 Version::Now if copy || gone.end - gone.start == 1 => {
                     assert_eq!((kept.as_slice(), named.as_slice()), (&[1, 2, 3][..], &[][..]), "{gone:?}");
@@ -246,11 +247,11 @@ async fn a_generation_that_no_record_begins_is_damage() {
         let read = by(&store, &new, 3).read(known).await;
         assert!(matches!(read, Err(JournalError::Record { seq: Seq(14), .. })), "{read:?}");
     }
-    let mended = by(&store, &old, 3).salvage(None).await;
-    assert!(matches!(mended, Err(SalvageError::Rotated(JournalError::Rotated { seq: Seq(10), .. }))), "{mended:?}");
+    let salvaged = by(&store, &old, 3).salvage(None).await;
+    assert!(matches!(salvaged, Err(SalvageError::Rotated(JournalError::Rotated { seq: Seq(10), .. }))), "{salvaged:?}");
 }
 
-/// Whoever writes to the bucket can be there before the copy, or put something in its place.
+/// A writer to the bucket can be there before the copy, or replace it.
 #[tokio::test]
 async fn what_stands_in_the_place_of_a_rotations_copy_is_compared_with_the_record() {
     let store = MemoryStore::new(&Env::host());

@@ -16,9 +16,9 @@ use super::watched_version::HasInstance as _;
 use crate::env::Env;
 use crate::ids::RoleName;
 use crate::outage::no_answer_text;
+use crate::role::candidacy::LeaseGrant;
 use crate::role::lease::LeaseHolder;
 use crate::role::lease::keep_alive::RENEW_PART;
-use crate::role::permit::LeaseGrant;
 use crate::store::{ObjectVersion, PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreError};
 
 /// Number of attempts to write when the object was found in another version than expected.

@@ -22,8 +22,8 @@ use crate::config::EtcdSettings;
 use crate::env::Env;
 use crate::etcd::{EtcdError, EtcdPool, NOT_FOUND};
 use crate::ids::RepoId;
+use crate::role::candidacy::LeaseGrant;
 use crate::role::identity::NodeIdentity;
-use crate::role::permit::LeaseGrant;
 
 /// A keep-alive that is younger than this part of the lease serves every role that asks.
 const SHARED_PART: u32 = 6;

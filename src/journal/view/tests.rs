@@ -1,8 +1,14 @@
 mod story;
 
+use std::collections::VecDeque;
+
 use super::*;
-use crate::ids::{NodeId, ScheduleId};
-use crate::journal::record::{self, BeginBody, CloneBody, EndBody, PauseBody, RecordError, SnapshotBody, TakeoverBody};
+use crate::ids::{ChunkId, InstanceId, NodeId, ScheduleId, SourceMark};
+use crate::journal::body::{
+    AmendBody, BeginBody, ChangeCounts, CloneBody, EndBody, PauseBody, RunCost, SnapshotBody, TakeoverBody,
+};
+use crate::journal::record::{self, RecordError};
+use crate::journal::state::{CommandEnd, PAST_SLOTS_KEPT};
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
 
@@ -154,7 +160,7 @@ fn how_the_last_command_for_a_slot_ended_outlives_takeovers_and_is_in_every_stat
     let checkpoint = next(&view, 2, snapshot(2));
     let mut from = JournalView::before_checkpoint(&checkpoint).unwrap();
     push(&mut from, &checkpoint).unwrap();
-    assert_eq!(last(&from), Some(failed), "who begins here knows it as well");
+    assert_eq!(last(&from), Some(failed), "a reader that begins here knows it as well");
     // A version that does not know it reads past it, and writes a state without it: everybody goes on from that.
     let mut older = checkpoint;
     older.state.as_mut().unwrap().holder.as_mut().unwrap().command = None;
@@ -382,7 +388,7 @@ fn a_state_of_an_older_version_is_gone_on_from_by_all_alike() {
 }
 
 fn amend(view: &mut JournalView, at: Timestamp) {
-    let mut record = next(view, 2, RecordBody::Amend(record::AmendBody {}));
+    let mut record = next(view, 2, RecordBody::Amend(AmendBody {}));
     (record.term, record.takeover, record.time) = (view.term(), None, at);
     push(view, &record).unwrap();
 }
@@ -474,7 +480,7 @@ fn a_role_stays_handed_over_while_no_other_node_takes_it() {
     checkpoint.state = Some(older(&view.state));
     let mut after = view.clone();
     push(&mut after, &checkpoint).unwrap();
-    assert_eq!(given(&after), None, "whoever begins at its checkpoint knows no more");
+    assert_eq!(given(&after), None, "a reader that begins at its checkpoint knows no more");
     checkpoint.state = Some(view.state.clone());
     let mut begun = JournalView { state: older(&view.state), ..view.clone() };
     push(&mut begun, &checkpoint).unwrap();

@@ -2,24 +2,29 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::*;
-use crate::env::Clock;
-use crate::ids::NodeId;
+use crate::env::{Clock, Env};
+use crate::ids::{InstanceId, NodeId};
+use crate::journal::body::{BeginBody, WriterNode};
+use crate::journal::error::RecordReplacement;
+use crate::journal::record::RecordError;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
-use crate::role::permit::LeaseGrant;
-use crate::role::permit::testing::candidacy;
+use crate::role::candidacy::LeaseGrant;
+use crate::role::candidacy::testing::candidacy;
 use crate::store::counting::CountingStore;
 use crate::store::dir::DirStore;
 use crate::store::dir::file_system::{FileSystem, HostFileSystem, WritableFile};
 use crate::store::dir::open_dir::{FileAt, OpenDir};
 use crate::store::faulty::{FaultPlan, FaultyStore, InjectedFault};
 use crate::store::memory::MemoryStore;
+use crate::store::{LIST_PAGE_MAX, SizeLimit, Store};
 
 fn journal(store: Arc<dyn Store>, env: &Env) -> Journal {
     let node = WriterNode { id: NodeId([1; 16]), name: "east".to_owned() };
@@ -67,6 +72,30 @@ async fn what_an_older_version_read_past_is_read_again() {
 }
 
 #[tokio::test]
+async fn a_permit_is_resumed_for_a_nodes_own_newest_takeover_alone() {
+    let env = Env::host();
+    let store = MemoryStore::new(&env);
+    let (east, shared) = (journal(Arc::new(store.clone()), &env), Arc::new(store));
+    let node = WriterNode { id: NodeId([2; 16]), name: "west".to_owned() };
+    let west = Journal::new(shared, keys(Cipher::None), env.clone(), node, InstanceId([2; 8]));
+    let view = east.read(None).await.unwrap();
+    let lease = LeaseGrant { asked: env.clock.moment(), ttl: Duration::from_mins(1) };
+    let candidacy = candidacy(&view.role, lease);
+    assert!(east.resume(&view, &candidacy, Digest([0; 32])).is_none(), "no takeover at all");
+
+    let (permit, view) = east.take_over(&view, &candidacy, TakeoverReason::First).await.unwrap();
+    let resumed = east.resume(&view, &candidacy, permit.takeover()).unwrap();
+    assert_eq!((resumed.takeover(), resumed.term()), (permit.takeover(), permit.term()));
+    let view = east.append(&resumed, &view, RecordBody::Begin(BeginBody {}), None).await.unwrap();
+    assert!(west.resume(&view, &candidacy, permit.takeover()).is_none(), "another node's takeover");
+
+    let (_, view) = west.take_over(&view, &candidacy, TakeoverReason::Moved).await.unwrap();
+    assert!(east.resume(&view, &candidacy, permit.takeover()).is_none(), "a newer takeover followed");
+    let (fallback, view) = west.take_over(&view, &candidacy, TakeoverReason::Fallback).await.unwrap();
+    assert!(west.resume(&view, &candidacy, fallback.takeover()).is_none(), "the node is eligible now");
+}
+
+#[tokio::test]
 async fn what_an_older_version_did_not_take_down_is_read_again() {
     let (_, journal) = in_memory();
     let whole = filled(&journal, 2).await;
@@ -100,7 +129,7 @@ async fn what_is_no_record_makes_no_hole() {
     assert!(matches!(read, Err(JournalError::Hole(Seq(4)))), "{read:?}");
 }
 
-/// What such a journal costs to read: by a stranger, by who knows `known`, and by a writer who does.
+/// Requests that such a journal takes to read: without memory, with `known`, and for a writer with `known`.
 async fn costs(store: &MemoryStore, env: &Env, known: &JournalView) -> [u64; 3] {
     let mut costs = [0; 3];
     for (n, cost) in costs.iter_mut().enumerate() {
@@ -127,7 +156,8 @@ async fn a_long_journal_is_read_in_a_handful_of_requests() {
         let cost = costs(&store, &journal.env, &view).await;
         most = std::array::from_fn(|n| most[n].max(cost[n]));
     }
-    // Listings, and a checkpoint with at most seven records after it; the head and what is listed after it; that, and the number after it.
+    // Listings, and a checkpoint with at most seven records after it; the head and what is listed after it; that, and
+    // the number after it.
     assert_eq!(most, [15, 2, 3]);
 }
 
@@ -172,8 +202,8 @@ async fn a_stray_far_beyond_the_end_is_told_where_the_end_is() {
     assert!(matches!(read, Err(JournalError::Hole(Seq(10)))), "{read:?}");
 }
 
-/// A disk whose journal directory cannot be fsynced for a while, or on which links are unknown and an exclusive rename is answered
-/// for its second sending.
+/// A disk whose journal directory cannot be fsynced for a while, or on which links are unknown and an exclusive rename
+/// is answered for its second sending.
 #[derive(Debug, Default)]
 struct Shaky {
     failures: Mutex<u32>,

@@ -1,9 +1,12 @@
-//! Any story of a role, as records, against a model of plain sets: what must never happen in a fold, and what each act does.
+//! Any story of a role, as records, against a model of plain sets: what must never happen in a fold, and what each act
+//! does.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::journal::record::{EndBody, PauseBody, SweepBody};
+use crate::ids::{InstanceId, PackId};
+use crate::journal::body::{EndBody, PauseBody, SweepBody};
+use crate::journal::state::PAST_SLOTS_KEPT;
 
 /// One act of a story. Numbers pick among what there is.
 #[derive(Debug, Clone)]
@@ -274,7 +277,8 @@ proptest! {
         }
     }
 
-    /// Whoever begins at a checkpoint gets the same state as whoever read everything; one that lies is refused.
+    /// A reader that begins at a checkpoint gets the same state as one that read everything; a false checkpoint is
+    /// refused.
     #[test]
     fn a_checkpoint_stands_for_everything_before_it(acts in acts(), lie in act()) {
         let story = tell(&acts);
@@ -313,7 +317,7 @@ proptest! {
         for old in &story[n.saturating_sub(back)..n] {
             prop_assert!(refused(&here, old), "told again");
         }
-        // The same number again, by somebody else: the next record does not continue that.
+        // The same number again, by another writer: the next record does not continue that.
         let other = Told::of(Record { node: node(by), ..told.record.clone() }, Model::default());
         let mut forked = here.clone();
         other.push(&mut forked).unwrap();

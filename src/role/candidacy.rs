@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock_reading::ClockReading;
-use crate::ids::{Digest, RoleName, Term};
+use crate::ids::RoleName;
 
 /// The smallest safety margin of a lease: stopping work takes about that long.
 const MARGIN_MIN: Duration = Duration::from_millis(200);
@@ -152,44 +152,6 @@ impl Candidacy {
     /// The role.
     pub fn role(&self) -> &RoleName {
         &self.role
-    }
-
-    /// The deadline for work.
-    pub fn deadline(&self) -> &Deadline {
-        &self.deadline
-    }
-
-    /// The permit that follows from the takeover record with this digest. The journal calls this when the record is
-    /// appended.
-    pub fn permit(&self, term: Term, takeover: Digest) -> Permit {
-        Permit { role: self.role.clone(), term, takeover, deadline: self.deadline.clone() }
-    }
-}
-
-/// What work that may change the repository must show: role, digest of the takeover record, deadline. It is bound to
-/// the record, not to its number: the same number in another history is another permit.
-#[derive(Debug, Clone)]
-pub struct Permit {
-    role: RoleName,
-    term: Term,
-    takeover: Digest,
-    deadline: Deadline,
-}
-
-impl Permit {
-    /// The role.
-    pub fn role(&self) -> &RoleName {
-        &self.role
-    }
-
-    /// The fencing token.
-    pub fn term(&self) -> Term {
-        self.term
-    }
-
-    /// The digest of the takeover record to which the permit is bound.
-    pub fn takeover(&self) -> Digest {
-        self.takeover
     }
 
     /// The deadline for work.
