@@ -9,14 +9,18 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::checker::SettingsChecker;
+use super::environment::ConfigEnvironment;
 use super::error::{ConfigError, ConfigLocation, ConfigProblem};
 use super::section::{ConfigSection, LocatedValue, accept};
-use super::toml_document::TomlTable;
-use super::{
-    ConfigEnvironment, DumpSettings, EnvironmentSettings, FallbackSettings, HookCommands, HttpUrl, JournalPlacement,
-    KeySource, LeaseKind, LeaseUnreachablePolicy, NotifySettings, RetentionPolicy, RoleSettings, Schedule, Settings,
-    StoreSettings, StoreUrl, TakeoverTrust, pattern, schema, value,
+use super::settings::{
+    DumpSettings, EnvironmentSettings, FallbackSettings, HookCommands, JournalPlacement, KeySource, LeaseKind,
+    LeaseUnreachablePolicy, NotifySettings, RetentionPolicy, RoleSettings, Schedule, Settings, StoreSettings,
+    TakeoverTrust,
 };
+use super::store_url::StoreUrl;
+use super::toml_document::TomlTable;
+use super::{pattern, schema, value};
 use crate::ids::RoleName;
 
 /// The keys of `keep` that are counts.
@@ -34,8 +38,21 @@ const STALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duratio
 /// the role for ever.
 const DUMP_TIMEOUT: Duration = Duration::from_hours(24);
 
-/// `key_file = "credential:NAME"`: systemd's credential of that name.
-const CREDENTIAL: &str = "credential:";
+impl Settings {
+    /// The forms without a config: one role without schedule and probe. `sources` may be empty for commands that only
+    /// read.
+    ///
+    /// # Errors
+    /// A source is not absolute, or lies inside another one.
+    pub fn for_flags(
+        sources: &[PathBuf],
+        store: StoreUrl,
+        role: RoleName,
+        key: KeySource,
+    ) -> Result<Self, ConfigError> {
+        for_flags(sources, store, role, key)
+    }
+}
 
 /// Checks the merged document.
 ///
@@ -106,12 +123,6 @@ pub(super) fn settings(
             Err(ConfigError { problems })
         }
     }
-}
-
-struct SettingsChecker<'a> {
-    host: &'a ConfigEnvironment,
-    problems: Vec<ConfigProblem>,
-    warnings: Vec<ConfigProblem>,
 }
 
 impl SettingsChecker<'_> {
@@ -194,18 +205,6 @@ impl SettingsChecker<'_> {
         })
     }
 
-    /// Warns about a server that is reached over the network without TLS, and says what an attacker on the way could
-    /// do.
-    fn warn_of_plain<T>(&mut self, at: &LocatedValue<T>, url: &str, danger: &str) {
-        let Ok(url) = url.parse::<HttpUrl>() else { return };
-        if !url.secure && !url.is_loopback() {
-            self.warnings.push(
-                at.problem(format!("{} is asked without encryption: a host on the way {danger}", url.authority()))
-                    .hint("write https://"),
-            );
-        }
-    }
-
     /// The key source that this table names; at most one is allowed.
     fn key(&mut self, section: &ConfigSection<'_>) -> Option<KeySource> {
         let there: Vec<LocatedValue<&str>> = KEYS.iter().filter_map(|key| section.text(key)).collect();
@@ -225,28 +224,6 @@ impl SettingsChecker<'_> {
         } else {
             KeySource::KeyFile(path)
         })
-    }
-
-    fn secret_path(&mut self, at: &LocatedValue<&str>) -> Option<PathBuf> {
-        let Some(name) = at.value.strip_prefix(CREDENTIAL) else {
-            return accept(at, value::absolute(at.value), &mut self.problems);
-        };
-        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            self.problems.push(
-                at.problem(format!("{name:?} is not the name of a credential"))
-                    .hint("write it like \"credential:repository-key\""),
-            );
-            return None;
-        }
-        if let Some(directory) = &self.host.credentials_directory {
-            return Some(directory.join(name));
-        }
-        self.problems.push(
-            at.problem("there are no credentials here ($CREDENTIALS_DIRECTORY is not set)")
-                .hint(format!("systemd gives them to a service with LoadCredential={name}:FILE;"))
-                .hint("to run it by hand, set the variable or name the file itself"),
-        );
-        None
     }
 
     fn role(
@@ -549,12 +526,7 @@ fn overlapping_source(sources: &[PathBuf], path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// A source is not absolute, or lies inside another one.
-pub(super) fn for_flags(
-    sources: &[PathBuf],
-    url: StoreUrl,
-    name: RoleName,
-    key: KeySource,
-) -> Result<Settings, ConfigError> {
+fn for_flags(sources: &[PathBuf], url: StoreUrl, name: RoleName, key: KeySource) -> Result<Settings, ConfigError> {
     let mut problems = Vec::new();
     let mut checked: Vec<PathBuf> = Vec::new();
     for source in sources {

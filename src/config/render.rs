@@ -7,12 +7,28 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::value::{format_duration, format_size};
-use super::{
-    EnvironmentSettings, EtcdSettings, FallbackSettings, HttpUrl, JournalPlacement, KeySource, LeaseKind,
+use super::settings::{
+    EnvironmentSettings, EtcdSettings, FallbackSettings, JournalPlacement, KeySource, LeaseKind,
     LeaseUnreachablePolicy, NotifySettings, Probe, RetentionPolicy, RoleSettings, Schedule, Settings, StoreSettings,
     TakeoverTrust,
 };
+use super::toml_document::dotted;
+use super::url::HttpUrl;
+use super::value::{format_duration, format_size};
+
+impl Settings {
+    /// The effective settings as TOML, with all defaults. They parse to the same settings, except for URLs that contain
+    /// a secret: of these only the server is shown.
+    pub fn render(&self) -> String {
+        render(self, SecretDisplay::Hidden)
+    }
+
+    pub(super) fn hashed(mut self) -> Self {
+        let text = render(&self, SecretDisplay::Shown);
+        self.hash = hex::encode(&blake3::hash(text.as_bytes()).as_bytes()[..8]);
+        self
+    }
+}
 
 /// A text as a TOML string.
 fn quote(text: &str) -> String {
@@ -68,12 +84,12 @@ impl TomlWriter {
 
 /// Whether secrets are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SecretDisplay {
+enum SecretDisplay {
     Hidden,
     Shown,
 }
 
-pub(super) fn render(settings: &Settings, secrets: SecretDisplay) -> String {
+fn render(settings: &Settings, secrets: SecretDisplay) -> String {
     let mut out = TomlWriter(String::new());
     out.set("timezone", &quote(settings.timezone.iana_name().unwrap_or("UTC")));
     store(&mut out, &settings.store);
@@ -143,7 +159,7 @@ fn notify(out: &mut TomlWriter, notify: &NotifySettings, secrets: SecretDisplay)
 }
 
 fn role(out: &mut TomlWriter, role: &RoleSettings, store: &StoreSettings, secrets: SecretDisplay) {
-    let header = crate::config::toml_document::dotted("role", role.name.as_str());
+    let header = dotted("role", role.name.as_str());
     out.header(&header);
     if role.key != store.key {
         out.key(&role.key);

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::EnvironmentSettings;
 use super::error::{ConfigLocation, ConfigProblem};
-use super::toml_document::{TomlNode, TomlTable, TomlValue, dotted};
+use super::settings::EnvironmentSettings;
+use super::toml_document::{TomlEntry, TomlNode, TomlTable, TomlValue, dotted};
 use super::value::{self, ValueError};
 
 /// A value with its dotted key and its location.
@@ -146,7 +146,7 @@ impl<'a> ConfigSection<'a> {
 
     /// The tables below this one, by name, with the location of the name.
     pub(super) fn sections(&self) -> Vec<(&'a str, ConfigSection<'a>)> {
-        let one = |e: &'a crate::config::toml_document::TomlEntry| match &e.node.value {
+        let one = |e: &'a TomlEntry| match &e.node.value {
             TomlValue::Table(table) => {
                 let name = dotted(&self.name, &e.key);
                 Some((e.key.as_str(), ConfigSection { table, name, place: e.place.clone() }))

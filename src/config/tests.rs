@@ -1,6 +1,9 @@
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::*;
+use crate::ids::RoleName;
 
 mod surroundings;
 

@@ -9,21 +9,6 @@ use super::{is_name, paths_of, sources, tokens, without_tests};
 /// its files.
 const KNOWN: &[(&[&str], &str)] = &[
     (&["cli/"], "its files are being parted"),
-    (
-        &[
-            "config.rs",
-            "config/check.rs",
-            "config/check/etcd.rs",
-            "config/files.rs",
-            "config/render.rs",
-            "config/schema.rs",
-            "config/section.rs",
-            "config/starter.rs",
-            "config/url.rs",
-            "config/value.rs",
-        ],
-        "a file and its parts",
-    ),
     (&["daemon.rs", "daemon/role_task.rs", "daemon/state_dir.rs"], "a file and its parts"),
     (&["http.rs", "http/trust.rs"], "a file and its parts"),
     (&["journal/"], "its files are being parted"),

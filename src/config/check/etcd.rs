@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::EtcdSettings;
+use super::super::checker::SettingsChecker;
 use super::super::error::ConfigProblem;
 use super::super::section::{ConfigSection, LocatedValue};
-use super::SettingsChecker;
+use super::super::settings::EtcdSettings;
 
 /// The allowed TTL of the lease. Etcd itself grants nothing under two election timeouts; a longer TTL than this keeps
 /// the other node out of a dead node's roles for no use.

@@ -3,9 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::super::checker::SettingsChecker;
 use super::super::section::{ConfigSection, accept};
-use super::super::{HttpUrl, NotifySettings};
-use super::SettingsChecker;
+use super::super::settings::NotifySettings;
+use super::super::url::HttpUrl;
 
 /// The allowed timeout of one attempt: a process that ends waits for it, and a server that takes longer counts as down.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(2);
