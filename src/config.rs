@@ -11,7 +11,11 @@ mod check;
 mod checker;
 mod environment;
 mod error;
+mod field;
 pub(crate) mod files;
+mod json_schema;
+mod key;
+mod keys;
 pub mod pattern;
 mod render;
 mod schema;
@@ -28,6 +32,7 @@ pub mod value;
 
 pub use environment::ConfigEnvironment;
 pub use error::{ConfigError, ConfigLocation, ConfigProblem};
+pub use json_schema::json_schema;
 pub use settings::{
     DEFAULT_ROLE, DumpSettings, EnvironmentSettings, EtcdSettings, FallbackSettings, HookCommands, JournalPlacement,
     KeySource, LeaseKind, LeaseUnreachablePolicy, NotifySettings, Probe, RetentionPolicy, RoleSettings, Schedule,

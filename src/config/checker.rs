@@ -21,8 +21,7 @@ pub(super) struct SettingsChecker<'a> {
 impl SettingsChecker<'_> {
     /// Warns about a server that is reached over the network without TLS, and says what an attacker on the way could
     /// do.
-    pub(super) fn warn_of_plain<T>(&mut self, at: &LocatedValue<T>, url: &str, danger: &str) {
-        let Ok(url) = url.parse::<HttpUrl>() else { return };
+    pub(super) fn warn_of_plain<T>(&mut self, at: &LocatedValue<T>, url: &HttpUrl, danger: &str) {
         if !url.secure && !url.is_loopback() {
             self.warnings.push(
                 at.problem(format!("{} is asked without encryption: a host on the way {danger}", url.authority()))

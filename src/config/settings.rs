@@ -38,6 +38,21 @@ pub struct Settings {
 pub const DEFAULT_ROLE: &str = "default";
 
 impl Settings {
+    /// Settings with this store and defaults for everything else, without roles.
+    pub(super) fn new(store: StoreSettings) -> Self {
+        Self {
+            files: Vec::new(),
+            hash: String::new(),
+            timezone: jiff::tz::TimeZone::UTC,
+            store,
+            journal_at: ConfigLocation::nowhere(),
+            etcd: None,
+            notify: NotifySettings::default(),
+            roles: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// The files of these settings, or named by them, that other users of this host may change, or that they may read
     /// although they are secret.
     pub fn exposures(&self) -> Vec<FileExposure> {
@@ -141,6 +156,22 @@ pub struct EtcdSettings {
     pub lease_ttl: Duration,
 }
 
+impl EtcdSettings {
+    /// An etcd with defaults for everything else.
+    pub(super) fn new(endpoints: Vec<String>) -> Self {
+        Self {
+            endpoints,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            user: None,
+            password_file: None,
+            prefix: "/runner".to_owned(),
+            lease_ttl: Duration::from_secs(30),
+        }
+    }
+}
+
 /// The channels for alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotifySettings {
@@ -156,11 +187,6 @@ pub struct NotifySettings {
     pub timeout: Duration,
 }
 
-impl NotifySettings {
-    /// The default timeout of one attempt.
-    pub const TIMEOUT: Duration = Duration::from_secs(10);
-}
-
 impl Default for NotifySettings {
     fn default() -> Self {
         Self {
@@ -168,7 +194,7 @@ impl Default for NotifySettings {
             environment: EnvironmentSettings::default(),
             webhook: None,
             healthchecks: None,
-            timeout: Self::TIMEOUT,
+            timeout: Duration::from_secs(10),
         }
     }
 }
@@ -308,9 +334,6 @@ pub struct HookCommands {
 }
 
 impl HookCommands {
-    /// The default timeout of a hook.
-    pub const TIMEOUT: Duration = Duration::from_mins(10);
-
     /// Whether there are no hooks.
     pub fn is_empty(&self) -> bool {
         [&self.before, &self.after, &self.on_takeover, &self.on_lost].iter().all(|hook| hook.is_none())
@@ -319,7 +342,7 @@ impl HookCommands {
 
 impl Default for HookCommands {
     fn default() -> Self {
-        Self { before: None, after: None, on_takeover: None, on_lost: None, timeout: Self::TIMEOUT }
+        Self { before: None, after: None, on_takeover: None, on_lost: None, timeout: Duration::from_mins(10) }
     }
 }
 
@@ -379,6 +402,14 @@ pub struct DumpSettings {
     pub environment: EnvironmentSettings,
     /// The command is killed after this time.
     pub timeout: Duration,
+}
+
+impl DumpSettings {
+    /// A dump with defaults for everything else. The timeout is long enough for any real dump; without one a dump that
+    /// hangs would block the role for ever.
+    pub(super) fn new(command: Vec<String>) -> Self {
+        Self { command, user: None, environment: EnvironmentSettings::default(), timeout: Duration::from_hours(24) }
+    }
 }
 
 /// What makes a role exclusive.

@@ -2,6 +2,7 @@
 //!
 //! The error of each parser says what to write instead, because its caller only knows the location.
 
+use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,18 @@ pub struct ValueError {
 pub(super) fn refuse<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, ValueError> {
     Err(ValueError { what: what.into(), hint: hint.into() })
 }
+
+/// What the texts that [`duration`] reads look like; it refuses some of them.
+pub(super) const DURATION_PATTERN: &str = r"^\s*[0-9][0-9\s.]*[A-Za-zµ]+(\s*[0-9][0-9\s.]*[A-Za-zµ]+)*\s*$";
+
+/// What the texts that [`size`] reads look like; it refuses some of them.
+pub(super) const SIZE_PATTERN: &str = r"^\s*[0-9.]+\s*([KMGTkmgt][Ii]?)?[Bb]?\s*$";
+
+/// The name of an environment variable.
+pub(super) const VARIABLE_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
+
+/// The statuses of an HTTP answer. A 1xx status only announces another one.
+pub(super) const STATUSES: RangeInclusive<u16> = 200..=599;
 
 /// `2h`, `30s`, `1h30m`: a number with a unit, or several.
 pub fn duration(text: &str) -> Result<Duration, ValueError> {
@@ -154,9 +167,9 @@ pub fn absolute(text: &str) -> Result<PathBuf, ValueError> {
     Ok(path.components().collect())
 }
 
-/// An HTTP status. A 1xx status only announces another one, so it is refused.
+/// An HTTP status of [`STATUSES`].
 pub(super) fn status(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|status| (200..=599).contains(status))
+    text.parse().ok().filter(|status| STATUSES.contains(status))
 }
 
 /// The suffixes of systemd unit names.
