@@ -3,9 +3,10 @@
 //! The same file is used on every node. Nothing is guessed from the host: no time zone, no hostname, no environment
 //! except the store's credentials and the directory of a service's systemd credentials.
 //!
-//! The steps: text → `toml_document` (a tree with locations) → `schema` (unknown keys, forms of values, keys that have
-//! no effect yet) → `check` (whether the values make sense) → [`Settings`]. All problems are collected on the way; only
-//! at the end parsing fails.
+//! The steps: text → `toml_document` (a tree with locations) → `schema` (unknown keys, forms and bounds of values, keys
+//! that have no effect yet) → `check` (whether the values make sense together) → [`Settings`]. All problems are
+//! collected on the way; only at the end parsing fails. `keys` has one row for every key: from it come the check of form
+//! and bounds, the reader, `config show`, the reference `config/runner.toml`, and the JSON Schema.
 
 mod check;
 mod checker;

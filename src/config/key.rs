@@ -271,7 +271,9 @@ macro_rules! field {
 /// A field that `check` reads, because it depends on other keys.
 macro_rules! checked {
     ($($field:ident).+) => {
-        $crate::config::key::printed!(|settings, secrets| $crate::config::field::PrintField::print(&settings.$($field).+, secrets))
+        $crate::config::key::printed!(|settings, secrets| {
+            $crate::config::field::PrintField::print(&settings.$($field).+, secrets)
+        })
     };
 }
 
