@@ -42,7 +42,7 @@ fn the_manual_is_one_page_or_one_a_command() {
     let mut names: Vec<String> =
         std::fs::read_dir(pages).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names.len(), 37, "{names:?}");
+    assert_eq!(names.len(), 38, "{names:?}");
     assert!(names.contains(&"runner-key-export.1".to_owned()), "{names:?}");
 }
 
@@ -69,6 +69,10 @@ fn a_config_is_started_checked_and_shown() {
     let shown = runner(&["config", "show"]).env("RUNNER_CONFIG", file).assert().code(0).get_output().stdout.clone();
     assert!(String::from_utf8(shown).unwrap().contains("s3://backups/prod"));
     runner(&["config", "init"]).assert().code(0).stdout(predicate::str::contains("[role.app]"));
+    let schema = runner(&["config", "schema"]).assert().code(0).get_output().stdout.clone();
+    let schema: serde_json::Value = serde_json::from_slice(&schema).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["properties"]["role"]["additionalProperties"]["properties"]["jitter"]["default"], "0s");
     runner(&["config", "init", "--store", "ftp://x"]).assert().code(2).stderr(predicate::str::contains("hint: "));
 }
 

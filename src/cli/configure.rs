@@ -1,4 +1,4 @@
-//! `config init`, `config check` and `config show`.
+//! `config init`, `config check`, `config show` and `config schema`.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,7 +9,7 @@ use super::error::{Error, UsageError};
 use super::exit::ExitKind;
 use super::run::CliSession;
 use super::{host_check, json, render, settings, systemd as units, terminal};
-use crate::config::{starter, systemd};
+use crate::config::{json_schema, starter, systemd};
 use crate::job::report::ADVICE;
 use crate::role::identity;
 
@@ -60,6 +60,8 @@ pub(super) fn config(session: &mut CliSession, args: &verbs::ConfigCommand) -> R
             let settings = settings::from_file(&session.globals)?;
             session.report(|| settings.render(), || json::config(&settings, &[], &[], true))?;
         }
+        // The schema is JSON by its nature, with --json or without.
+        verbs::ConfigCommand::Schema => session.out.document(&format!("{:#}\n", json_schema()))?,
     }
     Ok(ExitKind::Done)
 }

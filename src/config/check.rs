@@ -5,37 +5,43 @@ mod notify;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use super::checker::SettingsChecker;
+use super::environment::ConfigEnvironment;
 use super::error::{ConfigError, ConfigLocation, ConfigProblem};
+use super::field::ReadField as _;
+use super::key::read_rows;
+use super::keys::{DUMP, KEEP, ROLE, ROOT, STORE, UNLOCKING, unnamed_role, unnamed_store};
 use super::section::{ConfigSection, LocatedValue, accept};
-use super::toml_document::TomlTable;
-use super::{
-    ConfigEnvironment, DumpSettings, EnvironmentSettings, FallbackSettings, HookCommands, HttpUrl, JournalPlacement,
-    KeySource, LeaseKind, LeaseUnreachablePolicy, NotifySettings, RetentionPolicy, RoleSettings, Schedule, Settings,
-    StoreSettings, StoreUrl, TakeoverTrust, pattern, schema, value,
+use super::settings::{
+    DumpSettings, EnvironmentSettings, FallbackSettings, JournalPlacement, KeySource, LeaseKind, RetentionPolicy,
+    RoleSettings, Schedule, Settings, StoreSettings,
 };
+use super::store_url::StoreUrl;
+use super::toml_document::TomlTable;
+use super::{pattern, schema, value};
 use crate::ids::RoleName;
 
-/// The keys of `keep` that are counts.
-const KEEPS: [&str; 6] = ["last", "hourly", "daily", "weekly", "monthly", "yearly"];
+/// The keys of a store that mean nothing for a directory.
+const S3_ONLY: [&str; 8] =
+    ["endpoint", "region", "profile", "credentials_file", "storage_class", "sse", "sse_kms_key_id", "ca_file"];
 
-/// The allowed TTL of a lease in the bucket: a shorter one is lost to a slow request, a longer one keeps the other node
-/// out for no use.
-const BUCKET_LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
-
-/// How long a run may make no progress: a healthy run may wait some seconds for a slow request, and a week is as good
-/// as for ever.
-const STALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(7 * 24);
-
-/// The default timeout of a dump. It is long enough for any real one; without a timeout a dump that hangs would block
-/// the role for ever.
-const DUMP_TIMEOUT: Duration = Duration::from_hours(24);
-
-/// `key_file = "credential:NAME"`: systemd's credential of that name.
-const CREDENTIAL: &str = "credential:";
+impl Settings {
+    /// The forms without a config: one role without schedule and probe. `sources` may be empty for commands that only
+    /// read.
+    ///
+    /// # Errors
+    /// A source is not absolute, or lies inside another one.
+    pub fn for_flags(
+        sources: &[PathBuf],
+        store: StoreUrl,
+        role: RoleName,
+        key: KeySource,
+    ) -> Result<Self, ConfigError> {
+        for_flags(sources, store, role, key)
+    }
+}
 
 /// Checks the merged document.
 ///
@@ -51,10 +57,9 @@ pub(super) fn settings(
     let whole = files.first().map_or_else(ConfigLocation::nowhere, ConfigLocation::file);
     let root = ConfigSection::new(document, "", &whole);
 
-    let timezone = match root.text("timezone") {
-        Some(at) => accept(&at, value::timezone(at.value), &mut check.problems),
-        None => None,
-    };
+    // The timezone is read, and its problem found, whether there is a store or not.
+    let mut settings = Settings::new(unnamed_store());
+    read_rows(ROOT, &mut settings, &root, &mut check);
     let store = if let Some(section) = root.section("store") {
         check.store(&section, root.has("etcd"))
     } else {
@@ -68,11 +73,13 @@ pub(super) fn settings(
         }
         None
     };
-    let journal_at = root.section("store").and_then(|section| Some(section.text("journal")?.place));
-    let mut roles = BTreeMap::new();
-    let etcd = root.section("etcd").map(|section| check.etcd(&section));
+    settings.journal_at = root
+        .section("store")
+        .and_then(|section| Some(section.text("journal")?.place))
+        .unwrap_or_else(ConfigLocation::nowhere);
+    settings.etcd = root.section("etcd").and_then(|section| check.etcd(&section));
     let has_etcd = root.has("etcd");
-    let notify = root.section("notify").map(|section| check.notify(&section)).unwrap_or_default();
+    settings.notify = root.section("notify").map(|section| check.notify(&section)).unwrap_or_default();
     let names = root.section("role").map(|section| section.sections()).unwrap_or_default();
     if names.is_empty() && !root.has("role") {
         check.problems.push(
@@ -83,19 +90,13 @@ pub(super) fn settings(
     }
     for (name, section) in names {
         if let Some(role) = check.role(name, &section, store.as_ref(), has_etcd) {
-            roles.insert(role.name.clone(), role);
+            settings.roles.insert(role.name.clone(), role);
         }
     }
 
     let SettingsChecker { mut problems, warnings, .. } = check;
     match store {
-        Some(store) if problems.is_empty() => {
-            let timezone = timezone.unwrap_or(jiff::tz::TimeZone::UTC);
-            let etcd = etcd.flatten();
-            let hash = String::new();
-            let journal_at = journal_at.unwrap_or_else(ConfigLocation::nowhere);
-            Ok(Settings { files, hash, timezone, store, journal_at, etcd, notify, roles, warnings }.hashed())
-        }
+        Some(store) if problems.is_empty() => Ok(Settings { files, store, warnings, ..settings }.hashed()),
         _ => {
             let order = |p: &ConfigProblem| {
                 let file = p.place.file.as_deref();
@@ -106,12 +107,6 @@ pub(super) fn settings(
             Err(ConfigError { problems })
         }
     }
-}
-
-struct SettingsChecker<'a> {
-    host: &'a ConfigEnvironment,
-    problems: Vec<ConfigProblem>,
-    warnings: Vec<ConfigProblem>,
 }
 
 impl SettingsChecker<'_> {
@@ -128,23 +123,12 @@ impl SettingsChecker<'_> {
             }
             None
         };
-        let mut s3_text = |key: &str| {
-            let at = section.text(key)?;
-            if matches!(url, Some(StoreUrl::Dir(_))) {
-                self.problems.push(at.problem("is for S3 only, and the store is a directory").hint("remove it"));
-            }
-            Some(at.value.to_owned())
-        };
-        let endpoint = s3_text("endpoint");
-        let region = s3_text("region");
-        let profile = s3_text("profile");
-        let storage_class = s3_text("storage_class");
-        let sse = s3_text("sse");
-        let sse_kms_key_id = s3_text("sse_kms_key_id");
-        let has_credentials = s3_text("credentials_file").is_some();
-        let ca_file = s3_text("ca_file").and_then(|_| section.path("ca_file", &mut self.problems));
-        let credentials = section.text("credentials_file").filter(|_| has_credentials);
-        let credentials_file = credentials.and_then(|at| self.secret_path(&at));
+        let mut store = unnamed_store();
+        read_rows(STORE, &mut store, section, self);
+        let is_directory = matches!(url, Some(StoreUrl::Dir(_)));
+        for at in S3_ONLY.iter().filter(|_| is_directory).filter_map(|key| section.text(key)) {
+            self.problems.push(at.problem("is for S3 only, and the store is a directory").hint("remove it"));
+        }
         if let Some(at) = section.text("endpoint")
             && !(at.value.starts_with("https://") || at.value.starts_with("http://"))
         {
@@ -152,63 +136,34 @@ impl SettingsChecker<'_> {
                 at.problem(format!("{:?} is not a URL", at.value)).hint(format!("write \"https://{}\"", at.value)),
             );
         }
-        if let Some(at) = section.text("endpoint") {
-            self.warn_of_plain(&at, at.value, "reads names and sizes of objects, and may answer in the store's place");
+        if let Some(at) = section.text("endpoint")
+            && let Ok(url) = at.value.parse()
+        {
+            self.warn_of_plain(&at, &url, "reads names and sizes of objects, and may answer in the store's place");
         }
         if let Some(at) = section.text("sse_kms_key_id")
-            && sse.as_deref() != Some("aws:kms")
-            && !matches!(url, Some(StoreUrl::Dir(_)))
+            && store.sse.as_deref() != Some("aws:kms")
+            && !is_directory
         {
             self.problems.push(at.problem("goes with sse = \"aws:kms\"").hint("add that line, or remove this one"));
         }
-        let journal = match section.text("journal") {
-            Some(at) if at.value == "etcd" && !has_etcd => {
-                self.problems.push(etcd::missing(&at, "journal = \"auto\": most stores can hold it themselves"));
-                None
-            }
-            Some(at) if at.value == "etcd" => Some(JournalPlacement::Etcd),
-            Some(at) if at.value == "bucket" => Some(JournalPlacement::Bucket),
-            _ => Some(JournalPlacement::Auto),
-        };
+        let lacks_etcd = store.journal == JournalPlacement::Etcd && !has_etcd;
+        if let Some(at) = section.text("journal").filter(|_| lacks_etcd) {
+            self.problems.push(etcd::missing(&at, "journal = \"auto\": most stores can hold it themselves"));
+        }
         let key = self.key(section);
-        if key.is_none() && !KEYS.iter().any(|k| section.has(k)) {
+        if key.is_none() && !UNLOCKING.iter().any(|k| section.has(k)) {
             self.problems.push(section.problem("has no key, and backups are encrypted unless you refuse it").hint(
                 "write key_file = \"/etc/runner/repository.key\" (`runner init` creates it), or passphrase_file = \
                          \"/etc/runner/passphrase\", or encryption = \"none\"",
             ));
         }
-        Some(StoreSettings {
-            url: url?,
-            endpoint,
-            region,
-            profile,
-            credentials_file,
-            path_style: section.flag("path_style"),
-            storage_class,
-            sse,
-            sse_kms_key_id,
-            ca_file,
-            key: key?,
-            limit_upload: section.size("limit_upload"),
-            journal: journal?,
-        })
-    }
-
-    /// Warns about a server that is reached over the network without TLS, and says what an attacker on the way could
-    /// do.
-    fn warn_of_plain<T>(&mut self, at: &LocatedValue<T>, url: &str, danger: &str) {
-        let Ok(url) = url.parse::<HttpUrl>() else { return };
-        if !url.secure && !url.is_loopback() {
-            self.warnings.push(
-                at.problem(format!("{} is asked without encryption: a host on the way {danger}", url.authority()))
-                    .hint("write https://"),
-            );
-        }
+        Some(StoreSettings { url: url?, key: key?, ..store }).filter(|_| !lacks_etcd)
     }
 
     /// The key source that this table names; at most one is allowed.
     fn key(&mut self, section: &ConfigSection<'_>) -> Option<KeySource> {
-        let there: Vec<LocatedValue<&str>> = KEYS.iter().filter_map(|key| section.text(key)).collect();
+        let there: Vec<LocatedValue<&str>> = UNLOCKING.iter().filter_map(|key| section.text(key)).collect();
         if let [first, second, ..] = there.as_slice() {
             let last = |at: &LocatedValue<&str>| at.key.rsplit('.').next().unwrap_or_default().to_owned();
             let what = format!("stands beside {}", last(first));
@@ -227,28 +182,6 @@ impl SettingsChecker<'_> {
         })
     }
 
-    fn secret_path(&mut self, at: &LocatedValue<&str>) -> Option<PathBuf> {
-        let Some(name) = at.value.strip_prefix(CREDENTIAL) else {
-            return accept(at, value::absolute(at.value), &mut self.problems);
-        };
-        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-            self.problems.push(
-                at.problem(format!("{name:?} is not the name of a credential"))
-                    .hint("write it like \"credential:repository-key\""),
-            );
-            return None;
-        }
-        if let Some(directory) = &self.host.credentials_directory {
-            return Some(directory.join(name));
-        }
-        self.problems.push(
-            at.problem("there are no credentials here ($CREDENTIALS_DIRECTORY is not set)")
-                .hint(format!("systemd gives them to a service with LoadCredential={name}:FILE;"))
-                .hint("to run it by hand, set the variable or name the file itself"),
-        );
-        None
-    }
-
     fn role(
         &mut self,
         name: &str,
@@ -265,49 +198,38 @@ impl SettingsChecker<'_> {
             }
         };
         let own_key = self.key(section);
-        let key = if KEYS.iter().any(|k| section.has(k)) { own_key } else { store.map(|s| s.key.clone()) };
+        let key = if UNLOCKING.iter().any(|k| section.has(k)) { own_key } else { store.map(|s| s.key.clone()) };
         let eligible = section.section("eligible").map(|probe| self.probe(&probe));
         let fallback = section.section("fallback").map(|fallback| self.fallback(section, &fallback));
         let lease = self.lease(section, has_etcd);
         if store.is_some_and(|store| store.journal == JournalPlacement::Etcd) {
             self.beside_etcd(section);
         }
-        let nodes = self.nodes(section);
-        let sources = self.sources(section);
-        let dumps = self.dumps(section);
-        if sources.is_empty() && dumps.is_empty() && !section.has("sources") && !section.has("dumps") {
+        let mut role = unnamed_role();
+        read_rows(ROLE, &mut role, section, self);
+        role.nodes = self.nodes(section);
+        role.sources = self.sources(section);
+        role.dumps = self.dumps(section, &role.environment);
+        if role.sources.is_empty() && role.dumps.is_empty() && !section.has("sources") && !section.has("dumps") {
             self.problems.push(
                 section.problem("has nothing to back up").hint("write sources = [\"/srv/app\"], or give it dumps"),
             );
         }
-        let exclude = self.exclude(section);
-        let schedule = self.schedule(section);
-        let jitter = section.duration("jitter");
-        if let (Some(jitter), Some(Schedule::Every(every))) = (&jitter, &schedule)
+        self.exclude(section);
+        role.schedule = self.schedule(section);
+        if let (Some(jitter), Some(Schedule::Every(every))) = (section.duration("jitter"), &role.schedule)
             && jitter.value >= *every
         {
             self.problems
                 .push(jitter.problem("is not shorter than every").hint("write less than the time between two slots"));
         }
-        let lease_ttl = section.duration("bucket_lease_ttl");
-        if let Some(ttl) = lease_ttl.as_ref().filter(|at| !BUCKET_LEASE_TTL.contains(&at.value)) {
-            self.problems.push(ttl.problem("is not between 1s and 1h").hint("60s is the default, and costs little"));
-        }
-        let stall = section.duration("stall_timeout");
-        if let Some(stall) = stall.as_ref().filter(|at| !STALL_TIMEOUT.contains(&at.value)) {
-            self.problems.push(
-                stall
-                    .problem("is not between 1s and 7d")
-                    .hint("15m is the default: longer than a healthy run is silent"),
-            );
-        }
-        let keep = section.section("keep").map(|keep| self.keep(&keep));
+        role.keep = section.section("keep").map(|keep| self.keep(&keep));
         if self.problems.len() > before {
             return None;
         }
-        let defaults = RoleSettings::new(role_name?, key?, sources);
         Some(RoleSettings {
-            nodes,
+            name: role_name?,
+            key: key?,
             eligible: match eligible {
                 Some(probe) => Some(probe?),
                 None => None,
@@ -317,52 +239,16 @@ impl SettingsChecker<'_> {
                 None => None,
             },
             lease: lease?,
-            exclude,
-            one_file_system: section.flag("one_file_system").unwrap_or(false),
-            exclude_caches: section.flag("exclude_caches").unwrap_or(false),
-            exclude_larger_than: section.size("exclude_larger_than"),
-            dumps,
-            schedule,
-            jitter: jitter.map_or(defaults.jitter, |at| at.value),
-            missed_after: section.duration("missed_after").map_or(defaults.missed_after, |at| at.value),
-            stall_timeout: stall.map_or(defaults.stall_timeout, |at| at.value),
-            bucket_lease_ttl: lease_ttl.map_or(defaults.bucket_lease_ttl, |at| at.value),
-            takeover_delay: section.duration("takeover_delay").map_or(defaults.takeover_delay, |at| at.value),
-            takeover_after: section.duration("takeover_after").map_or(defaults.takeover_after, |at| at.value),
-            on_lease_unreachable: match section.text("on_lease_unreachable") {
-                Some(at) if at.value == "holder_continues" => LeaseUnreachablePolicy::HolderContinues,
-                _ => LeaseUnreachablePolicy::Stop,
-            },
-            takeover_trust: match section.text("takeover_trust") {
-                Some(at) if at.value == "mtime" => TakeoverTrust::Mtime,
-                _ => TakeoverTrust::Rehash,
-            },
-            allow_empty: section.flag("allow_empty").unwrap_or(false),
-            keep,
-            max_unused: section
-                .count("max_unused")
-                .map_or(defaults.max_unused, |n| u8::try_from(n).unwrap_or(100).min(100)),
-            prune_grace: section.duration("prune_grace").map_or(defaults.prune_grace, |at| at.value),
-            hooks: hooks(section),
-            environment: section.environment(),
-            ..defaults
+            ..role
         })
     }
 
     /// The retention policy. `keep` must keep something.
     fn keep(&mut self, section: &ConfigSection<'_>) -> RetentionPolicy {
-        let count = |key| section.count(key).unwrap_or_default();
-        let keep = RetentionPolicy {
-            last: count("last"),
-            hourly: count("hourly"),
-            daily: count("daily"),
-            weekly: count("weekly"),
-            monthly: count("monthly"),
-            yearly: count("yearly"),
-            within: section.duration("within").map(|at| at.value),
-        };
+        let mut keep = RetentionPolicy::default();
+        read_rows(KEEP, &mut keep, section, self);
         // A key with an invalid value was meant to keep something.
-        let sound = |key| KEEPS.contains(&key) && section.count(key).is_some();
+        let sound = |key| KEEP.iter().any(|row| row.key.name == key) && section.count(key).is_some();
         if keep == RetentionPolicy::default() && section.keys().all(sound) {
             self.problems.push(section.problem("keeps nothing").hint("write { daily = 14, weekly = 8 }, or remove it"));
         }
@@ -399,13 +285,8 @@ impl SettingsChecker<'_> {
     fn lease(&mut self, section: &ConfigSection<'_>, has_etcd: bool) -> Option<LeaseKind> {
         let eligible = section.has("eligible");
         let (lease, at) = match section.text("lease") {
-            Some(at) => match at.value {
-                "etcd" => (LeaseKind::Etcd, Some(at)),
-                "bucket" => (LeaseKind::Bucket, Some(at)),
-                "none" => (LeaseKind::None, Some(at)),
-                // The schema has reported the invalid word.
-                _ => return None,
-            },
+            // The schema has reported an invalid word.
+            Some(at) => (LeaseKind::read(section, "lease", self)?, Some(at)),
             None if section.has("lease") => return None,
             None if has_etcd => (LeaseKind::Etcd, None),
             None if eligible => (LeaseKind::None, None),
@@ -455,9 +336,8 @@ impl SettingsChecker<'_> {
         sources
     }
 
-    fn exclude(&mut self, section: &ConfigSection<'_>) -> Vec<String> {
-        let list = section.texts("exclude").map(|list| list.value).unwrap_or_default();
-        for at in &list {
+    fn exclude(&mut self, section: &ConfigSection<'_>) {
+        for at in section.texts("exclude").map(|list| list.value).unwrap_or_default() {
             if let Err(why) = pattern::add(&mut pattern::builder(), at.value) {
                 self.problems.push(
                     at.problem(format!("{:?} is not a pattern ({why})", at.value))
@@ -465,7 +345,6 @@ impl SettingsChecker<'_> {
                 );
             }
         }
-        list.into_iter().map(|at| at.value.to_owned()).collect()
     }
 
     fn schedule(&mut self, section: &ConfigSection<'_>) -> Option<Schedule> {
@@ -478,14 +357,10 @@ impl SettingsChecker<'_> {
                 .map(|_| Schedule::Cron(at.value.split_whitespace().collect::<Vec<_>>().join(" ")));
         }
         let every = every?;
-        if every.value.subsec_nanos() != 0 {
-            self.problems.push(every.problem("is not a whole number of seconds").hint("write it like \"1h\""));
-        }
         Some(Schedule::Every(every.value))
     }
 
-    fn dumps(&mut self, section: &ConfigSection<'_>) -> BTreeMap<String, DumpSettings> {
-        let of_role = section.environment();
+    fn dumps(&mut self, section: &ConfigSection<'_>, of_role: &EnvironmentSettings) -> BTreeMap<String, DumpSettings> {
         let mut dumps = BTreeMap::new();
         for (name, dump) in section.section("dumps").map(|s| s.sections()).unwrap_or_default() {
             // File systems limit a name to 255 bytes.
@@ -501,9 +376,10 @@ impl SettingsChecker<'_> {
                 );
             }
             let Some(command) = dump.strings("command") else { continue };
-            let timeout = dump.duration("timeout").map_or(DUMP_TIMEOUT, |at| at.value);
-            let environment = merged_environment(&of_role, dump.environment());
-            dumps.insert(name.to_owned(), DumpSettings { command, user: dump.owned("user"), environment, timeout });
+            let mut settings = DumpSettings::new(command);
+            read_rows(DUMP, &mut settings, &dump, self);
+            settings.environment = merged_environment(of_role, settings.environment);
+            dumps.insert(name.to_owned(), settings);
         }
         dumps
     }
@@ -516,19 +392,6 @@ fn merged_environment(role: &EnvironmentSettings, own: EnvironmentSettings) -> E
     pass.extend(own.pass.into_iter().filter(|name| !role.pass.contains(name)));
     EnvironmentSettings { set, pass }
 }
-
-fn hooks(section: &ConfigSection<'_>) -> HookCommands {
-    HookCommands {
-        before: section.strings("before"),
-        after: section.strings("after"),
-        on_takeover: section.strings("on_takeover"),
-        on_lost: section.strings("on_lost"),
-        timeout: section.duration("hook_timeout").map_or(HookCommands::TIMEOUT, |at| at.value),
-    }
-}
-
-/// The keys that say how the repository key is unlocked.
-const KEYS: [&str; 3] = ["key_file", "passphrase_file", "encryption"];
 
 /// The problem, if `path` overlaps with one of `sources`: one inside the other would be read twice.
 fn overlapping_source(sources: &[PathBuf], path: &Path) -> Option<String> {
@@ -549,12 +412,7 @@ fn overlapping_source(sources: &[PathBuf], path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// A source is not absolute, or lies inside another one.
-pub(super) fn for_flags(
-    sources: &[PathBuf],
-    url: StoreUrl,
-    name: RoleName,
-    key: KeySource,
-) -> Result<Settings, ConfigError> {
+fn for_flags(sources: &[PathBuf], url: StoreUrl, name: RoleName, key: KeySource) -> Result<Settings, ConfigError> {
     let mut problems = Vec::new();
     let mut checked: Vec<PathBuf> = Vec::new();
     for source in sources {
@@ -576,16 +434,6 @@ pub(super) fn for_flags(
     checked.sort();
     let role = RoleSettings::new(name.clone(), key.clone(), checked);
     let store = StoreSettings::new(url, key);
-    let settings = Settings {
-        files: Vec::new(),
-        hash: String::new(),
-        timezone: jiff::tz::TimeZone::UTC,
-        store,
-        journal_at: ConfigLocation::nowhere(),
-        etcd: None,
-        notify: NotifySettings::default(),
-        roles: BTreeMap::from([(name, role)]),
-        warnings: Vec::new(),
-    };
+    let settings = Settings { roles: BTreeMap::from([(name, role)]), ..Settings::new(store) };
     Ok(settings.hashed())
 }

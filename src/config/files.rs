@@ -5,10 +5,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::environment::ConfigEnvironment;
 use super::error::{ConfigError, ConfigLocation, ConfigProblem};
+use super::settings::Settings;
 use super::toml_document::{self, TomlTable};
-use super::{ConfigEnvironment, Settings, check, schema};
-use crate::env;
+use super::{check, schema};
 use crate::file::access;
 use crate::text;
 
@@ -18,15 +19,26 @@ pub(crate) const DEFAULT: &str = "/etc/runner/runner.toml";
 /// The largest config file, in bytes. A config of a thousand roles has some 500 KB; a larger file is the wrong one.
 const FILE_MAX: u64 = 16 << 20;
 
-impl ConfigEnvironment {
-    /// The environment of this process.
-    pub fn of_process() -> Self {
-        let path = |name| env::variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        Self { runner_config: path("RUNNER_CONFIG"), credentials_directory: path("CREDENTIALS_DIRECTORY") }
+impl Settings {
+    /// Reads `flag` (`--config FILE`), else `$RUNNER_CONFIG`, else `/etc/runner/runner.toml`, and `conf.d/*.toml`
+    /// beside it.
+    ///
+    /// # Errors
+    /// All problems of the files, at once.
+    pub fn load(flag: Option<&Path>, host: &ConfigEnvironment) -> Result<Self, ConfigError> {
+        load(flag, host)
+    }
+
+    /// Settings from the texts of files, the main file first. Pure.
+    ///
+    /// # Errors
+    /// All problems of the texts, at once.
+    pub fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Result<Self, ConfigError> {
+        parse(texts, host)
     }
 }
 
-pub(super) fn load(flag: Option<&Path>, host: &ConfigEnvironment) -> Result<Settings, ConfigError> {
+fn load(flag: Option<&Path>, host: &ConfigEnvironment) -> Result<Settings, ConfigError> {
     let main = flag.or(host.runner_config.as_deref()).unwrap_or(Path::new(DEFAULT));
     let said_by = match (flag, &host.runner_config) {
         (Some(_), _) => "--config names it: is it mistyped?",
@@ -57,7 +69,7 @@ pub(super) fn load(flag: Option<&Path>, host: &ConfigEnvironment) -> Result<Sett
     Ok(settings)
 }
 
-pub(super) fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Result<Settings, ConfigError> {
+fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Result<Settings, ConfigError> {
     let mut document = TomlTable::default();
     let mut problems = Vec::new();
     for (file, text) in texts {

@@ -1,65 +1,11 @@
-//! The schema of the config: every key, the form of its value, and whether this version supports it.
-//!
-//! A planned key that this version does not support is listed here too, so that it is refused or reported, and never
-//! ignored silently. When a later version supports it, its [`KeySupport`] becomes [`KeySupport::Supported`] and `check`
-//! reads it.
+//! The form of the config: unknown keys, values of the wrong form, and values that are out of the bounds of their key's
+//! row in [`super::keys`].
 
 use super::error::ConfigProblem;
+use super::key::{ConfigKey, ConfigTable, KeySupport, ValueForm};
+use super::keys::{FALLBACK_AFTER, PROBE_KINDS, PROBE_OPTIONS};
 use super::toml_document::{TomlEntry, TomlNode, TomlTable, TomlValue, dotted};
 use super::value;
-
-/// A key of a table.
-pub(super) struct KeySchema {
-    pub(super) name: &'static str,
-    form: ValueForm,
-    support: KeySupport,
-}
-
-/// The form of a value.
-#[derive(Clone, Copy)]
-enum ValueForm {
-    Text,
-    Flag,
-    Duration,
-    /// A duration that must not be zero.
-    NonZeroDuration,
-    Size,
-    /// One of these words.
-    Word(&'static [&'static str]),
-    Texts,
-    /// Program and arguments.
-    Command,
-    /// A table with these keys.
-    Table(&'static [KeySchema]),
-    /// A table of tables with these keys, under names that the config chooses.
-    NamedTables(&'static [KeySchema]),
-    /// Values by the names of environment variables.
-    Variables,
-    /// Names of environment variables.
-    VariableNames,
-    /// A number of things.
-    Count,
-    /// The status of an HTTP answer, or a list of them.
-    Statuses,
-    /// A probe; `true` if it may have the key `after`.
-    Probe(bool),
-}
-
-/// How this version supports a key.
-#[derive(Clone, Copy)]
-enum KeySupport {
-    /// The key has its effect.
-    Supported,
-    /// The key has no effect yet, which is reported. This is only for convenience keys: what is backed up, and by which
-    /// node, does not depend on them.
-    NoEffect(&'static str),
-}
-
-use KeySupport::{NoEffect, Supported};
-
-const fn key(name: &'static str, form: ValueForm, support: KeySupport) -> KeySchema {
-    KeySchema { name, form, support }
-}
 
 /// The variables that runs set for their commands: see [`crate::config`]'s example and docs/ELECTION.md.
 const TOLD: [&str; 6] =
@@ -68,130 +14,13 @@ const TOLD: [&str; 6] =
 /// The deepest nesting of `all`, `any` and `not`: deeper nesting is a mistake, and the recursion needs a bound.
 const PROBE_DEPTH_MAX: usize = 16;
 
-/// The keys at the top of the file.
-pub(super) static ROOT: &[KeySchema] = &[
-    key("timezone", ValueForm::Text, Supported),
-    key("store", ValueForm::Table(STORE), Supported),
-    key("etcd", ValueForm::Table(ETCD), Supported),
-    key("role", ValueForm::NamedTables(ROLE), Supported),
-    key("notify", ValueForm::Table(NOTIFY), Supported),
-    key("listen", ValueForm::Table(LISTEN), NoEffect("nothing listens yet")),
-];
-
-static STORE: &[KeySchema] = &[
-    key("url", ValueForm::Text, Supported),
-    key("endpoint", ValueForm::Text, Supported),
-    key("region", ValueForm::Text, Supported),
-    key("profile", ValueForm::Text, Supported),
-    key("credentials_file", ValueForm::Text, Supported),
-    key("path_style", ValueForm::Flag, Supported),
-    key("storage_class", ValueForm::Text, Supported),
-    key("sse", ValueForm::Word(&["AES256", "aws:kms"]), Supported),
-    key("sse_kms_key_id", ValueForm::Text, Supported),
-    key("ca_file", ValueForm::Text, Supported),
-    key("key_file", ValueForm::Text, Supported),
-    key("passphrase_file", ValueForm::Text, Supported),
-    key("encryption", ValueForm::Word(&["none"]), Supported),
-    key("journal", ValueForm::Word(&["auto", "bucket", "etcd"]), Supported),
-    key("limit_upload", ValueForm::Size, Supported),
-];
-
-static ETCD: &[KeySchema] = &[
-    key("endpoints", ValueForm::Texts, Supported),
-    key("ca_file", ValueForm::Text, Supported),
-    key("cert_file", ValueForm::Text, Supported),
-    key("key_file", ValueForm::Text, Supported),
-    key("user", ValueForm::Text, Supported),
-    key("password_file", ValueForm::Text, Supported),
-    key("prefix", ValueForm::Text, Supported),
-    key("lease_ttl", ValueForm::NonZeroDuration, Supported),
-];
-
-static ROLE: &[KeySchema] = &[
-    key("nodes", ValueForm::Texts, Supported),
-    key("eligible", ValueForm::Probe(false), Supported),
-    key("fallback", ValueForm::Probe(true), Supported),
-    key("lease", ValueForm::Word(&["etcd", "bucket", "none"]), Supported),
-    key("bucket_lease_ttl", ValueForm::NonZeroDuration, Supported),
-    key("key_file", ValueForm::Text, Supported),
-    key("passphrase_file", ValueForm::Text, Supported),
-    key("encryption", ValueForm::Word(&["none"]), Supported),
-    key("sources", ValueForm::Texts, Supported),
-    key("exclude", ValueForm::Texts, Supported),
-    key("one_file_system", ValueForm::Flag, Supported),
-    key("exclude_caches", ValueForm::Flag, Supported),
-    key("exclude_larger_than", ValueForm::Size, Supported),
-    key("schedule", ValueForm::Text, Supported),
-    key("every", ValueForm::NonZeroDuration, Supported),
-    key("jitter", ValueForm::Duration, Supported),
-    key("missed_after", ValueForm::NonZeroDuration, Supported),
-    key("stall_timeout", ValueForm::NonZeroDuration, Supported),
-    key("takeover_delay", ValueForm::Duration, Supported),
-    key("takeover_after", ValueForm::NonZeroDuration, Supported),
-    key("takeover_trust", ValueForm::Word(&["rehash", "mtime"]), Supported),
-    key("on_lease_unreachable", ValueForm::Word(&["stop", "holder_continues"]), Supported),
-    key("allow_empty", ValueForm::Flag, Supported),
-    key("keep", ValueForm::Table(KEEP), Supported),
-    key("max_unused", ValueForm::Count, Supported),
-    key("prune_grace", ValueForm::Duration, Supported),
-    key("before", ValueForm::Command, Supported),
-    key("after", ValueForm::Command, Supported),
-    key("on_takeover", ValueForm::Command, Supported),
-    key("on_lost", ValueForm::Command, Supported),
-    key("hook_timeout", ValueForm::NonZeroDuration, Supported),
-    key("environment", ValueForm::Variables, Supported),
-    key("pass_environment", ValueForm::VariableNames, Supported),
-    key("dumps", ValueForm::NamedTables(DUMP), Supported),
-];
-
-static KEEP: &[KeySchema] = &[
-    key("last", ValueForm::Count, Supported),
-    key("hourly", ValueForm::Count, Supported),
-    key("daily", ValueForm::Count, Supported),
-    key("weekly", ValueForm::Count, Supported),
-    key("monthly", ValueForm::Count, Supported),
-    key("yearly", ValueForm::Count, Supported),
-    key("within", ValueForm::NonZeroDuration, Supported),
-];
-
-static DUMP: &[KeySchema] = &[
-    key("command", ValueForm::Command, Supported),
-    key("user", ValueForm::Text, Supported),
-    key("environment", ValueForm::Variables, Supported),
-    key("pass_environment", ValueForm::VariableNames, Supported),
-    key("timeout", ValueForm::NonZeroDuration, Supported),
-];
-
-static NOTIFY: &[KeySchema] = &[
-    key("command", ValueForm::Command, Supported),
-    key("environment", ValueForm::Variables, Supported),
-    key("pass_environment", ValueForm::VariableNames, Supported),
-    key("webhook", ValueForm::Text, Supported),
-    key("healthchecks", ValueForm::Text, Supported),
-    key("timeout", ValueForm::NonZeroDuration, Supported),
-];
-
-static LISTEN: &[KeySchema] = &[key("address", ValueForm::Text, Supported)];
-
-/// The kinds of probes. Each probe's table has exactly one of these keys.
-pub(super) static PROBE_KINDS: &[&str] = &["vip", "http", "command", "mounted", "unit", "all", "any", "not"];
-
-/// The options of probes: key, form, and the kinds that have it.
-static PROBE_OPTIONS: &[(&str, ValueForm, &[&str])] = &[
-    ("interface", ValueForm::Text, &["vip"]),
-    ("status", ValueForm::Statuses, &["http"]),
-    ("body", ValueForm::Text, &["http"]),
-    ("ca_file", ValueForm::Text, &["http"]),
-    ("timeout", ValueForm::NonZeroDuration, &["command", "http", "unit"]),
-];
-
 const PROBE_EXAMPLE: &str = r#"write one like { vip = "10.0.0.50" } or { command = ["/bin/am-i-up"] }"#;
 
 /// Every key of the schema, with dots, `*` for a chosen name: the example file must show them all.
 #[cfg(test)]
 pub(super) fn all_keys() -> Vec<String> {
-    fn walk(path: &str, keys: &'static [KeySchema], out: &mut Vec<String>) {
-        for key in keys {
+    fn walk(path: &str, table: ConfigTable, out: &mut Vec<String>) {
+        for key in table.keys() {
             let name = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
             match key.form {
                 ValueForm::Table(inner) => walk(&name, inner, out),
@@ -202,7 +31,7 @@ pub(super) fn all_keys() -> Vec<String> {
         }
     }
     let mut out = Vec::new();
-    walk("", ROOT, &mut out);
+    walk("", ConfigTable::Root, &mut out);
     out
 }
 
@@ -223,7 +52,7 @@ pub(super) struct SchemaFindings {
 /// Checks the whole document against the schema.
 pub(super) fn validate(document: &TomlTable) -> SchemaFindings {
     let mut findings = SchemaFindings::default();
-    findings.table(document, "", ROOT);
+    findings.table(document, "", ConfigTable::Root);
     findings
 }
 
@@ -232,22 +61,24 @@ impl SchemaFindings {
         self.problems.push(problem);
     }
 
-    fn table(&mut self, table: &TomlTable, path: &str, keys: &'static [KeySchema]) {
+    fn table(&mut self, table: &TomlTable, path: &str, of: ConfigTable) {
+        let keys = of.keys();
         for entry in &table.entries {
             let name = dotted(path, &entry.key);
             let Some(key) = keys.iter().find(|k| k.name == entry.key) else {
-                self.unknown(entry, &name, keys);
+                self.unknown(entry, &name, &keys);
                 continue;
             };
             // The form comes first: a typo inside a key that has no effect yet is reported, too.
             self.form(&entry.node, &name, key.form);
-            if let NoEffect(why) = key.support {
+            self.bounds(entry, &name, key, of);
+            if let KeySupport::NoEffect(why) = key.support {
                 self.warnings.push(ConfigProblem::new(&entry.place, name, format!("no effect: {why}")));
             }
         }
     }
 
-    fn unknown(&mut self, entry: &TomlEntry, name: &str, keys: &'static [KeySchema]) {
+    fn unknown(&mut self, entry: &TomlEntry, name: &str, keys: &[&'static ConfigKey]) {
         let problem = ConfigProblem::new(&entry.place, name, "unknown key");
         let elsewhere = || home_of(&entry.key).map(|home| format!("{:?} belongs into [{home}]", entry.key));
         let near =
@@ -261,17 +92,42 @@ impl SchemaFindings {
         });
     }
 
+    /// Refuses a value that has the right form and is out of its key's bounds.
+    fn bounds(&mut self, entry: &TomlEntry, name: &str, key: &ConfigKey, table: ConfigTable) {
+        let at = |what: String| ConfigProblem::new(&entry.place, name, what);
+        let default = || table.default(key.name).unwrap_or_default().replace('"', "");
+        match (key.form, &entry.node.value) {
+            (ValueForm::Duration(bounds), TomlValue::Text(text)) => {
+                let Ok(duration) = value::duration(text) else { return };
+                if let Some((from, to)) = bounds.range()
+                    && !duration.is_zero()
+                    && !(bounds.from..=bounds.to).contains(&duration)
+                {
+                    let hint = format!("{} is the default{}", default(), bounds.reason);
+                    self.problem(at(format!("is not between {from} and {to}")).hint(hint));
+                } else if bounds.whole_seconds && duration.subsec_nanos() != 0 {
+                    let hint = format!("write it like {}", key.example.text());
+                    self.problem(at("is not a whole number of seconds".to_owned()).hint(hint));
+                }
+            }
+            (ValueForm::Count(to), TomlValue::Whole(text)) if text.parse::<u32>().is_ok_and(|count| count > to) => {
+                self.problem(at(format!("is not between 0 and {to}")).hint(format!("{} is the default", default())));
+            }
+            _ => {}
+        }
+    }
+
     fn form(&mut self, node: &TomlNode, name: &str, form: ValueForm) {
         match (form, &node.value) {
-            (ValueForm::Duration | ValueForm::NonZeroDuration, TomlValue::Text(text)) => match value::duration(text) {
-                Ok(d) if d.is_zero() && matches!(form, ValueForm::NonZeroDuration) => self.problem(
+            (ValueForm::Duration(bounds), TomlValue::Text(text)) => match value::duration(text) {
+                Ok(d) if d.is_zero() && bounds.is_positive() => self.problem(
                     ConfigProblem::new(&node.place, name, "must be longer than nothing")
                         .hint("write it like \"30s\" or \"5m\""),
                 ),
                 Ok(_) => {}
                 Err(e) => self.problem(ConfigProblem::new(&node.place, name, e.what).hint(e.hint)),
             },
-            (ValueForm::Duration | ValueForm::NonZeroDuration, TomlValue::Whole(n)) => self.problem(
+            (ValueForm::Duration(_), TomlValue::Whole(n)) => self.problem(
                 ConfigProblem::new(&node.place, name, format!("{n} has no unit"))
                     .hint("write it like \"30s\", \"5m\" or \"1h30m\""),
             ),
@@ -283,14 +139,8 @@ impl SchemaFindings {
                 Ok(_) => {}
                 Err(e) => self.problem(ConfigProblem::new(&node.place, name, e.what).hint(e.hint)),
             },
-            (ValueForm::Word(words), TomlValue::Text(text)) if !words.contains(&text.as_str()) => {
-                let problem = ConfigProblem::new(&node.place, name, format!("{text:?} is not known here"));
-                self.problem(match value::nearest(text, words.iter().copied()) {
-                    Some(near) => problem.hint(format!("did you mean {near:?}?")),
-                    None => problem.hint(format!("write {}", either(words))),
-                });
-            }
-            (ValueForm::Text | ValueForm::Word(_), TomlValue::Text(_)) | (ValueForm::Flag, TomlValue::Flag(_)) => {}
+            (ValueForm::Word(words), TomlValue::Text(text)) => self.word(node, text, name, &words()),
+            (ValueForm::Text(_), TomlValue::Text(_)) | (ValueForm::Flag, TomlValue::Flag(_)) => {}
             (ValueForm::Statuses, TomlValue::Whole(_)) => self.status(node, name),
             (ValueForm::Statuses, TomlValue::List(list)) => {
                 if list.is_empty() {
@@ -302,7 +152,7 @@ impl SchemaFindings {
                     self.status(node, name);
                 }
             }
-            (ValueForm::Texts, TomlValue::List(list)) => self.texts(list, name),
+            (ValueForm::Texts(_), TomlValue::List(list)) => self.texts(list, name),
             (ValueForm::Command, TomlValue::List(list)) => {
                 self.texts(list, name);
                 if list.is_empty() || matches!(&list[0].value, TomlValue::Text(program) if program.is_empty()) {
@@ -346,27 +196,40 @@ impl SchemaFindings {
                     }
                 }
             }
-            (ValueForm::Table(keys), TomlValue::Table(table)) => self.table(table, name, keys),
-            (ValueForm::NamedTables(keys), TomlValue::Table(table)) => {
+            (ValueForm::Table(of), TomlValue::Table(table)) => self.table(table, name, of),
+            (ValueForm::NamedTables(of), TomlValue::Table(table)) => {
                 for entry in &table.entries {
                     let name = dotted(name, &entry.key);
-                    self.form(&entry.node, &name, ValueForm::Table(keys));
+                    self.form(&entry.node, &name, ValueForm::Table(of));
                 }
             }
-            (ValueForm::Count, TomlValue::Whole(n)) if n.parse::<u32>().is_ok() => {}
-            (ValueForm::Count, TomlValue::Whole(_)) => {
+            (ValueForm::Count(_), TomlValue::Whole(n)) if n.parse::<u32>().is_ok() => {}
+            (ValueForm::Count(_), TomlValue::Whole(_)) => {
                 let (expected, example) = form.expected();
                 self.problem(ConfigProblem::new(&node.place, name, format!("expected {expected}")).hint(example));
             }
-            (ValueForm::Probe(after), TomlValue::Table(table)) => self.probe(node, table, name, after, 0),
-            (form, value) => {
-                let (expected, example) = form.expected();
-                self.problem(
-                    ConfigProblem::new(&node.place, name, format!("expected {expected}, found {}", value.kind()))
-                        .hint(example),
-                );
-            }
+            (ValueForm::Probe, TomlValue::Table(table)) => self.probe(node, table, name, false, 0),
+            (ValueForm::Fallback, TomlValue::Table(table)) => self.probe(node, table, name, true, 0),
+            (ValueForm::Probes, _) => self.probes(node, name, 0),
+            (form, _) => self.unexpected(node, name, form),
         }
+    }
+
+    fn unexpected(&mut self, node: &TomlNode, name: &str, form: ValueForm) {
+        let (expected, example) = form.expected();
+        let what = format!("expected {expected}, found {}", node.value.kind());
+        self.problem(ConfigProblem::new(&node.place, name, what).hint(example));
+    }
+
+    fn word(&mut self, node: &TomlNode, text: &str, name: &str, words: &[&'static str]) {
+        if words.contains(&text) {
+            return;
+        }
+        let problem = ConfigProblem::new(&node.place, name, format!("{text:?} is not known here"));
+        self.problem(match value::nearest(text, words.iter().copied()) {
+            Some(near) => problem.hint(format!("did you mean {near:?}?")),
+            None => problem.hint(format!("write {}", either(words))),
+        });
     }
 
     /// Refuses names that a shell cannot use, and those that runs set for their commands themselves.
@@ -407,7 +270,7 @@ impl SchemaFindings {
             let what = format!("nested more than {PROBE_DEPTH_MAX} deep");
             return self.problem(ConfigProblem::new(&node.place, path, what).hint("simplify it"));
         }
-        let kinds: Vec<&TomlEntry> = table.entries.iter().filter(|e| PROBE_KINDS.contains(&e.key.as_str())).collect();
+        let kinds: Vec<&TomlEntry> = table.entries.iter().filter(|e| probe_kind(&e.key).is_some()).collect();
         let kind = kinds.first().map_or("", |e| e.key.as_str());
         if kinds.len() > 1 {
             let names: Vec<_> = kinds.iter().map(|e| e.key.as_str()).collect();
@@ -419,8 +282,8 @@ impl SchemaFindings {
         let mut strangers = false;
         for entry in &table.entries {
             let name = dotted(path, &entry.key);
-            if let Some((_, form, owners)) = PROBE_OPTIONS.iter().find(|(option, ..)| *option == entry.key) {
-                self.form(&entry.node, &name, *form);
+            if let Some((option, owners)) = PROBE_OPTIONS.iter().find(|(option, _)| option.name == entry.key) {
+                self.form(&entry.node, &name, option.form);
                 if !kinds.is_empty() && !owners.contains(&kind) {
                     self.problem(
                         ConfigProblem::new(&entry.place, name, "out of place")
@@ -429,23 +292,25 @@ impl SchemaFindings {
                 }
                 continue;
             }
-            match entry.key.as_str() {
-                "vip" | "http" | "mounted" | "unit" => self.form(&entry.node, &name, ValueForm::Text),
-                "command" => self.form(&entry.node, &name, ValueForm::Command),
-                "after" if after => self.form(&entry.node, &name, ValueForm::NonZeroDuration),
-                "not" => match &entry.node.value {
-                    TomlValue::Table(inner) => self.probe(&entry.node, inner, &name, false, depth + 1),
-                    _ => self.form(&entry.node, &name, ValueForm::Probe(false)),
-                },
-                "all" | "any" => self.probes(&entry.node, &name, depth),
-                _ => {
+            if after && entry.key == FALLBACK_AFTER.name {
+                self.form(&entry.node, &name, FALLBACK_AFTER.form);
+                continue;
+            }
+            match (probe_kind(&entry.key).map(|kind| kind.form), &entry.node.value) {
+                (Some(ValueForm::Probe), TomlValue::Table(inner)) => {
+                    self.probe(&entry.node, inner, &name, false, depth + 1);
+                }
+                (Some(ValueForm::Probes), _) => self.probes(&entry.node, &name, depth),
+                (Some(form), _) => self.form(&entry.node, &name, form),
+                (None, _) => {
                     strangers = true;
-                    let options = PROBE_OPTIONS.iter().filter(|(.., owners)| owners.contains(&kind));
-                    let known = PROBE_KINDS.iter().copied().chain(options.map(|(option, ..)| *option));
+                    let options = PROBE_OPTIONS.iter().filter(|(_, owners)| owners.contains(&kind));
+                    let names = || PROBE_KINDS.iter().map(|kind| kind.name);
+                    let known = names().chain(options.map(|(option, _)| option.name));
                     let problem = ConfigProblem::new(&entry.place, name, "unknown key");
                     self.problem(match value::nearest(&entry.key, known) {
                         Some(near) => problem.hint(format!("did you mean {near:?}?")),
-                        None => problem.hint(format!("known here: {}", PROBE_KINDS.join(", "))),
+                        None => problem.hint(format!("known here: {}", names().collect::<Vec<_>>().join(", "))),
                     });
                 }
             }
@@ -457,10 +322,7 @@ impl SchemaFindings {
 
     fn probes(&mut self, node: &TomlNode, name: &str, depth: usize) {
         let TomlValue::List(list) = &node.value else {
-            let what = format!("expected a list of probes, found {}", node.value.kind());
-            return self.problem(
-                ConfigProblem::new(&node.place, name, what).hint("write [ { vip = \"…\" }, { command = […] } ]"),
-            );
+            return self.unexpected(node, name, ValueForm::Probes);
         };
         if list.is_empty() {
             self.problem(ConfigProblem::new(&node.place, name, "no probe in it").hint(PROBE_EXAMPLE));
@@ -468,23 +330,26 @@ impl SchemaFindings {
         for inner in list {
             match &inner.value {
                 TomlValue::Table(table) => self.probe(inner, table, name, false, depth + 1),
-                _ => self.form(inner, name, ValueForm::Probe(false)),
+                _ => self.form(inner, name, ValueForm::Probe),
             }
         }
     }
+}
+
+/// The row of a kind of probes.
+fn probe_kind(name: &str) -> Option<&'static ConfigKey> {
+    PROBE_KINDS.iter().find(|kind| kind.name == name)
 }
 
 impl ValueForm {
     /// The expected form, and an example of it.
     fn expected(self) -> (&'static str, &'static str) {
         match self {
-            ValueForm::Text | ValueForm::Word(_) => ("a text", r#"put it in quotes: "…""#),
+            ValueForm::Text(_) | ValueForm::Word(_) => ("a text", r#"put it in quotes: "…""#),
             ValueForm::Flag => ("true or false", "write true or false, without quotes"),
-            ValueForm::Duration | ValueForm::NonZeroDuration => {
-                ("a duration", r#"write it like "30s", "5m" or "1h30m""#)
-            }
+            ValueForm::Duration(_) => ("a duration", r#"write it like "30s", "5m" or "1h30m""#),
             ValueForm::Size => ("a size", r#"write it like "20MiB""#),
-            ValueForm::Texts => ("a list of texts", r#"write it like ["one", "two"]"#),
+            ValueForm::Texts(_) => ("a list of texts", r#"write it like ["one", "two"]"#),
             ValueForm::Variables => ("variables", r#"write it like { PGHOST = "/run/postgresql" }"#),
             ValueForm::VariableNames => ("a list of names", r#"write it like ["AWS_PROFILE"]"#),
             ValueForm::Command => ("program and arguments", r#"write it like ["/usr/local/bin/tell", "--now"]"#),
@@ -492,25 +357,18 @@ impl ValueForm {
                 ("a table", "write its keys below a line with its name in brackets, or as { key = value }")
             }
             ValueForm::NamedTables(_) => ("tables by name", "write one like [role.app]"),
-            ValueForm::Count => ("how many to keep", "write a number, 0 or more"),
+            ValueForm::Count(_) => ("how many to keep", "write a number, 0 or more"),
             ValueForm::Statuses => ("a status, or several", "write status = 200, or a list like [200, 429]"),
-            ValueForm::Probe(_) => ("a probe", PROBE_EXAMPLE),
+            ValueForm::Probe | ValueForm::Fallback => ("a probe", PROBE_EXAMPLE),
+            ValueForm::Probes => ("a list of probes", "write [ { vip = \"…\" }, { command = […] } ]"),
         }
     }
 }
 
 /// The table that has this key, as its header is written.
 fn home_of(name: &str) -> Option<&'static str> {
-    let tables: [(&str, &[KeySchema]); 7] = [
-        ("store", STORE),
-        ("role.NAME", ROLE),
-        ("role.NAME.keep", KEEP),
-        ("etcd", ETCD),
-        ("notify", NOTIFY),
-        ("listen", LISTEN),
-        ("", ROOT),
-    ];
-    let mut homes = tables.iter().filter(|(_, keys)| keys.iter().any(|k| k.name == name)).map(|(home, _)| *home);
+    let has = |table: ConfigTable| table.keys().iter().any(|key| key.name == name);
+    let mut homes = ConfigTable::HEADERS.into_iter().filter(|(_, table)| has(*table)).map(|(home, _)| home);
     match (homes.next(), homes.next()) {
         // If several tables have the key, no hint is better than a wrong one.
         (Some(home), None) if !home.is_empty() => Some(home),

@@ -1,13 +1,12 @@
 //! Typed reading of a table that the schema has checked. A value of the wrong form reads as absent. The schema has
 //! already reported it; a second message that it is missing would mislead. [`ConfigSection::has`] tells the difference.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::EnvironmentSettings;
 use super::error::{ConfigLocation, ConfigProblem};
-use super::toml_document::{TomlNode, TomlTable, TomlValue, dotted};
+use super::toml_document::{TomlEntry, TomlNode, TomlTable, TomlValue, dotted};
 use super::value::{self, ValueError};
 
 /// A value with its dotted key and its location.
@@ -102,19 +101,15 @@ impl<'a> ConfigSection<'a> {
         self.texts(key).map(|list| list.value.iter().map(|at| at.value.to_owned()).collect())
     }
 
-    /// The values of `environment` and `pass_environment`.
-    pub(super) fn environment(&self) -> EnvironmentSettings {
+    /// The texts of a table, by their keys.
+    pub(super) fn variables(&self, key: &str) -> Option<BTreeMap<String, String>> {
         let variables = |table: &'a TomlTable| {
             let text =
                 |node: &TomlNode| if let TomlValue::Text(text) = &node.value { Some(text.clone()) } else { None };
             table.entries.iter().filter_map(|entry| Some((entry.key.clone(), text(&entry.node)?))).collect()
         };
-        let set =
-            self.read("environment", |v| if let TomlValue::Table(table) = v { Some(variables(table)) } else { None });
-        EnvironmentSettings {
-            set: set.map(|at| at.value).unwrap_or_default(),
-            pass: self.strings("pass_environment").unwrap_or_default(),
-        }
+        self.read(key, |v| if let TomlValue::Table(table) = v { Some(variables(table)) } else { None })
+            .map(|at| at.value)
     }
 
     /// HTTP statuses, one or a list of them, sorted.
@@ -146,7 +141,7 @@ impl<'a> ConfigSection<'a> {
 
     /// The tables below this one, by name, with the location of the name.
     pub(super) fn sections(&self) -> Vec<(&'a str, ConfigSection<'a>)> {
-        let one = |e: &'a crate::config::toml_document::TomlEntry| match &e.node.value {
+        let one = |e: &'a TomlEntry| match &e.node.value {
             TomlValue::Table(table) => {
                 let name = dotted(&self.name, &e.key);
                 Some((e.key.as_str(), ConfigSection { table, name, place: e.place.clone() }))

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::StoreUrl;
+use super::store_url::StoreUrl;
 
 /// The warning about a store in a directory: two nodes with a directory each would both be active.
 const SHARED: &str = "\

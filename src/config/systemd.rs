@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Settings, StoreUrl};
+use super::settings::Settings;
+use super::store_url::StoreUrl;
 
 /// The units that work with the store.
 pub const UNITS: [&str; 2] = ["runner.service", "runner-backup@.service"];

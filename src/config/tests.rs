@@ -1,8 +1,15 @@
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::*;
+use crate::ids::RoleName;
 
+mod reference;
+mod schema_for_editors;
 mod surroundings;
+
+use reference::EXAMPLE;
 
 fn parse(text: &str) -> Result<Settings, ConfigError> {
     Settings::parse(&[("runner.toml".into(), text.to_owned())], &ConfigEnvironment::default())
@@ -165,13 +172,12 @@ fn unknown_keys_name_the_nearest() {
     runner.toml:8: role.app.endpoint: unknown key
         hint: "endpoint" belongs into [store]
     runner.toml:9: role.app.zzz: unknown key
-        hint: known here: nodes, eligible, fallback, lease, bucket_lease_ttl,
-          key_file, passphrase_file, encryption, sources, exclude, one_file_system,
-          exclude_caches, exclude_larger_than, schedule, every, jitter,
-          missed_after, stall_timeout, takeover_delay, takeover_after,
-          takeover_trust, on_lease_unreachable, allow_empty, keep, max_unused,
-          prune_grace, before, after, on_takeover, on_lost, hook_timeout,
-          environment, pass_environment, dumps
+        hint: known here: key_file, passphrase_file, encryption, nodes, eligible,
+          fallback, lease, sources, exclude, one_file_system, exclude_caches,
+          exclude_larger_than, schedule, every, jitter, missed_after, stall_timeout,
+          bucket_lease_ttl, takeover_delay, takeover_after, on_lease_unreachable,
+          takeover_trust, allow_empty, keep, max_unused, prune_grace, before, after,
+          on_takeover, on_lost, hook_timeout, environment, pass_environment, dumps
     runner.toml:10: role.app.keep.dayly: unknown key
         hint: did you mean "daily"?
     runner.toml:11: role.app.dumps.x.comand: unknown key
@@ -224,7 +230,7 @@ fn what_decides_who_backs_up_is_refused_until_it_is_there() {
     let ttl = role("bucket_lease_ttl = \"2h\"");
     insta::assert_snapshot!(refused(&ttl), @r"
     runner.toml:7: role.app.bucket_lease_ttl: is not between 1s and 1h
-        hint: 60s is the default, and costs little
+        hint: 1m is the default, and costs little
     ");
 }
 
@@ -669,47 +675,6 @@ fn files_are_found_and_read_in_the_order_of_their_names() {
     std::fs::write(&main, b"a = 1\n# \xff\n").unwrap();
     let text = Settings::load(Some(&main), &ConfigEnvironment::default()).unwrap_err().to_string();
     assert!(text.contains("runner.toml:2: is not UTF-8"), "{text}");
-}
-
-const EXAMPLE: &str = include_str!("../../config/runner.toml");
-
-#[test]
-fn the_example_is_right_and_shows_every_key() {
-    let settings = parse(EXAMPLE).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(settings.warnings, [], "what has no effect yet is commented out");
-
-    let table = |line: &str| line.trim_start_matches('#').strip_prefix('[').map(|l| l.trim_end_matches(']').to_owned());
-    let mut shown = std::collections::BTreeSet::new();
-    let mut path = String::new();
-    for line in EXAMPLE.lines() {
-        if let Some(name) = table(line) {
-            path = name.replace("role.app", "role.*").replace("\"app.sql\"", "*");
-            shown.extend((1..=path.split('.').count()).map(|n| path.split('.').take(n).collect::<Vec<_>>().join(".")));
-        } else if let Some((key, _)) = line.trim_start_matches('#').split_once(" = ")
-            && !key.contains(' ')
-        {
-            shown.insert(if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") });
-        }
-    }
-    for key in schema::all_keys() {
-        assert!(shown.contains(&key), "config/runner.toml does not show {key}");
-    }
-}
-
-#[test]
-fn the_examples_commented_lines_are_right_too() {
-    let uncommented: String = EXAMPLE
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
-    for problem in parse(&uncommented).unwrap_err().problems {
-        let expected = ["not in this version yet", "stands beside"];
-        let left_out = cfg!(not(all(feature = "s3", feature = "etcd"))) && problem.what.contains("was built without");
-        assert!(left_out || expected.iter().any(|e| problem.what.contains(e)), "{problem}");
-    }
 }
 
 #[test]

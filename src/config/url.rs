@@ -19,7 +19,25 @@ pub struct HttpUrl {
     pub target: String,
 }
 
+/// The placeholder for the role's name.
+const ROLE: &str = "{role}";
+
+/// A valid role name, put in place of the placeholder for the check.
+const STAND_IN: &str = "role-name-is-put-here";
+
 impl HttpUrl {
+    /// A URL that may have `{role}` in its path. The placeholder is not allowed in a URL, but the name that replaces it
+    /// is.
+    pub(super) fn with_role(text: &str) -> Result<Self, ValueError> {
+        let Some((before, after)) = text.split_once(ROLE) else { return text.parse() };
+        let url: HttpUrl = format!("{before}{STAND_IN}{after}").parse()?;
+        let target = url.target.replace(STAND_IN, ROLE);
+        if !target.contains(ROLE) {
+            return refuse("has {role} in the server's name", "it stands in the path");
+        }
+        Ok(HttpUrl { target, ..url })
+    }
+
     /// Whether the host's name or address is this host's loopback.
     pub fn is_loopback(&self) -> bool {
         let named = self.host == "localhost" || self.host.ends_with(".localhost");

@@ -466,6 +466,12 @@ pub enum ConfigCommand {
         store in a directory needs beside that, or writes it for each unit below DIR.\n\n\
         Examples:\n  runner config show\n  runner config show --systemd=/etc/systemd/system")]
     Show(ConfigShowArgs),
+    /// Print the JSON Schema of the config, for editors
+    #[command(after_help = "With it an editor completes keys, shows their documentation, and marks mistakes.\n\
+        The first line '#:schema ./runner.schema.json' of a config names it to taplo, and\n\
+        so to Helix, Neovim, and VS Code with Even Better TOML.\n\n\
+        Example: runner config schema > runner.schema.json")]
+    Schema,
 }
 
 /// `runner config show`

@@ -1,21 +1,14 @@
 //! `[etcd]`: the etcd that holds the leases of roles with `lease = "etcd"`.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
-use super::super::EtcdSettings;
+use super::super::checker::SettingsChecker;
 use super::super::error::ConfigProblem;
+use super::super::key::read_rows;
+use super::super::keys::ETCD;
 use super::super::section::{ConfigSection, LocatedValue};
-use super::SettingsChecker;
-
-/// The allowed TTL of the lease. Etcd itself grants nothing under two election timeouts; a longer TTL than this keeps
-/// the other node out of a dead node's roles for no use.
-const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(10);
-
-const LEASE_TTL_DEFAULT: Duration = Duration::from_secs(30);
-
-const PREFIX_DEFAULT: &str = "/runner";
+use super::super::settings::EtcdSettings;
+use super::super::url::HttpUrl;
 
 impl SettingsChecker<'_> {
     /// The settings; `None` if there are problems, which are on the list.
@@ -29,11 +22,8 @@ impl SettingsChecker<'_> {
             );
             return None;
         }
-        let endpoints = self.endpoints(section);
-        let ca_file = section.path("ca_file", &mut self.problems);
-        let cert_file = section.text("cert_file").and_then(|at| self.secret_path(&at));
-        let key_file = section.text("key_file").and_then(|at| self.secret_path(&at));
-        let password_file = section.text("password_file").and_then(|at| self.secret_path(&at));
+        let mut etcd = EtcdSettings::new(self.endpoints(section));
+        read_rows(ETCD, &mut etcd, section, self);
         for (one, other) in
             [("cert_file", "key_file"), ("key_file", "cert_file"), ("user", "password_file"), ("password_file", "user")]
         {
@@ -41,7 +31,7 @@ impl SettingsChecker<'_> {
                 self.problems.push(at.problem(format!("needs {other} beside it")).hint("add it, or remove this line"));
             }
         }
-        if endpoints.iter().any(|url| url.starts_with("http:")) {
+        if etcd.endpoints.iter().any(|url| url.starts_with("http:")) {
             for at in ["ca_file", "cert_file"].into_iter().filter_map(|key| section.text(key)) {
                 self.problems
                     .push(at.problem("goes with https:// endpoints only").hint("write https:// in all of them"));
@@ -49,28 +39,15 @@ impl SettingsChecker<'_> {
         }
         if let (Some(_), Some(list)) = (section.text("password_file"), section.texts("endpoints")) {
             for at in &list.value {
-                self.warn_of_plain(at, at.value, "reads the password");
+                if let Ok(url) = at.value.parse::<HttpUrl>() {
+                    self.warn_of_plain(at, &url, "reads the password");
+                }
             }
         }
-        let prefix = section.text("prefix").and_then(|at| self.prefix(&at));
-        let lease_ttl = section.duration("lease_ttl");
-        if let Some(ttl) = &lease_ttl {
-            if !LEASE_TTL.contains(&ttl.value) {
-                self.problems.push(ttl.problem("is not between 2s and 10m").hint("30s is the default"));
-            } else if ttl.value.subsec_nanos() != 0 {
-                self.problems.push(ttl.problem("is not a whole number of seconds").hint("write it like \"30s\""));
-            }
+        if let Some(at) = section.text("prefix") {
+            self.prefix(&at);
         }
-        (self.problems.len() == before && !endpoints.is_empty()).then(|| EtcdSettings {
-            endpoints,
-            ca_file,
-            cert_file,
-            key_file,
-            user: section.owned("user"),
-            password_file,
-            prefix: prefix.unwrap_or_else(|| PREFIX_DEFAULT.to_owned()),
-            lease_ttl: lease_ttl.map_or(LEASE_TTL_DEFAULT, |at| at.value),
-        })
+        (self.problems.len() == before && !etcd.endpoints.is_empty()).then_some(etcd)
     }
 
     /// Reports keys that a role cannot have if etcd keeps its journal's head.
@@ -120,16 +97,14 @@ impl SettingsChecker<'_> {
         endpoints
     }
 
-    fn prefix(&mut self, at: &LocatedValue<&str>) -> Option<String> {
+    fn prefix(&mut self, at: &LocatedValue<&str>) {
         let whole = at.value.starts_with('/') && at.value.len() > 1 && !at.value.ends_with('/');
-        if whole && !at.value.contains("//") && !at.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Some(at.value.to_owned());
+        if !whole || at.value.contains("//") || at.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            self.problems.push(
+                at.problem(format!("{:?} is not a prefix of keys", at.value))
+                    .hint("write it like \"/runner\": a slash first, none at the end"),
+            );
         }
-        self.problems.push(
-            at.problem(format!("{:?} is not a prefix of keys", at.value))
-                .hint("write it like \"/runner\": a slash first, none at the end"),
-        );
-        None
     }
 }
 

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::checker::SettingsChecker;
 use super::super::section::{ConfigSection, LocatedValue, accept};
-use super::super::{HttpUrl, Probe, value};
-use super::SettingsChecker;
+use super::super::settings::Probe;
+use super::super::url::HttpUrl;
+use super::super::value;
 
 /// The default timeout of a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
