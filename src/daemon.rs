@@ -10,6 +10,7 @@ mod clients;
 mod concurrency;
 pub(crate) mod error;
 pub(crate) mod observer;
+pub mod oneshot;
 mod outages;
 mod protocol;
 mod role_actions;

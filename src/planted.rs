@@ -51,10 +51,12 @@ pub enum PlantedBug {
     /// A process that was silent for the whole lease time is not ended before its roles are taken, and goes on by its
     /// own object alone. Each check alone would be enough, except for a renewal that is in flight.
     TakenWithoutEnd,
+    /// A one-shot run that stands by does not look for missed slots, so a role that no node backs up is not reported.
+    StandbyIgnoresMissedSlots,
 }
 
 /// All planted bugs.
-pub const ALL: [PlantedBug; 19] = [
+pub const ALL: [PlantedBug; 20] = [
     PlantedBug::TakenWithoutEnd,
     PlantedBug::DeadlineFromAnswer,
     PlantedBug::UnknownIsFailure,
@@ -74,6 +76,7 @@ pub const ALL: [PlantedBug; 19] = [
     PlantedBug::NearSlotCommits,
     PlantedBug::OldRecordsAreJudged,
     PlantedBug::UnrecognisedIsDefinite,
+    PlantedBug::StandbyIgnoresMissedSlots,
 ];
 
 thread_local! {

@@ -8,9 +8,10 @@ use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 pub use self::exec::exec;
@@ -19,21 +20,23 @@ use super::args::{GlobalArgs, verbs};
 use super::error::{Error, Interrupted, UsageError};
 use super::exit::ExitKind;
 use super::log_observer::{AlertTextFormatter, LogObserver};
+use super::progress::ProgressDisplay;
 use super::run::{CommandContext, until_cancelled};
 use super::{open, render};
 use crate::alert::dispatcher::AlertDispatcher;
 use crate::alert::monitor::AlertMonitor;
 use crate::config::{NotifySettings, RoleSettings, StoreUrl};
 use crate::daemon::client::{ClientError, DaemonClient};
+use crate::daemon::oneshot::{self, OneshotObserver};
 use crate::daemon::{self, DaemonParams, TELL_PATIENCE};
 use crate::file::access::{self, FileExposure};
 use crate::ids::{InstanceId, NodeId, RoleName};
 use crate::job::admission::reason::NoCommitReason;
 use crate::job::admission::{guard, lease};
 use crate::job::audit::AuditingNode;
-use crate::job::backup::hooks::HookRunner;
+
 use crate::job::backup::request::BackupRequest;
-use crate::job::backup::run;
+
 use crate::job::browse::error::ItemCallback;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::local_state::LocalState;
@@ -46,6 +49,7 @@ use crate::job::operate::{self, OperateReport, OperatorContext};
 use crate::job::prune::{self, PruneOutcome};
 use crate::job::repair::RepairRequest;
 use crate::job::repair::recovery::RecoveryInputs;
+use crate::job::report::RoleReport;
 use crate::job::report::audited::AuditReport;
 use crate::job::report::browse::{DiffLine, FindMatch};
 use crate::job::report::repaired::RepairReport;
@@ -54,7 +58,6 @@ use crate::job::report::setup::InitRoleReport;
 use crate::job::report::snapshot::SnapshotInfo;
 use crate::job::report::verified::VerifyReport;
 use crate::job::report::whoami::{RoleState, WhoamiReport};
-use crate::job::report::{RoleReport, RunOutcome};
 use crate::job::repository::journal_access::JournalAccess;
 use crate::job::repository::known_repository::{self, RepositoryLocation};
 use crate::job::repository::open::OpenError;
@@ -65,10 +68,10 @@ use crate::job::whoami::WhoamiRequest;
 use crate::job::whoami::daemon_answer::DaemonAnswer;
 use crate::job::{self, browse, verify};
 use crate::journal::body::WriterNode;
-use crate::journal::error::AppendError;
+
 use crate::journal::state::Snapshot;
 use crate::journal::view::JournalView;
-use crate::outage::no_answer_text;
+
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::role::identity::{self, IdentityOrigin, NodeIdentity, find_state_dir, open_state_dir};
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -140,98 +143,89 @@ pub async fn backup(
         return Ok((report, exit.map(ExitKind::of_code)));
     }
     let node_context = node_context(context, progress).await?;
-    let connect = || crate::store::connect(&context.settings.store, &context.env);
-    let dispatcher = Arc::new(alert_dispatcher(context, &node_context, &context.settings.notify));
-    let plan = known_repository::slot_plan(&context.settings, role, &context.env, &node_context.state_dir)?;
-    let monitor = AlertMonitor::new(Arc::clone(&dispatcher), &node_context, role, plan);
-    let hooks = HookRunner::new(&node_context, role);
-    hooks.recover().await;
-    let begins = |view: &JournalView, slot| monitor.run_begins(view, slot);
-    let done = Box::pin(run::backup(&node_context, &context.settings, role, connect, request, &begins)).await;
-    node_context.leases.close().await;
-    drop(display);
-    let done = done.map(|(report, reason)| {
-        let words = reason.as_ref().map(|r| render::reason::text(r, &context.settings.timezone));
-        (RoleReport { reason: words, ..report }, reason)
-    });
-    let failed = report_to_observer(&monitor, role, &done);
-    if role_is_elsewhere(&done, node_context.node.id) {
-        hooks.on_lost(role.hooks.timeout).await;
-    }
-    let idle = args.scheduled && done.as_ref().is_ok_and(|(report, reason)| is_idle(report, reason.as_ref()));
-    Box::pin(announce_outcome(&node_context, role, connect, &monitor, (failed, idle))).await;
-    dispatcher.close(TELL_PATIENCE).await;
+    let connect = connect_store(context);
+    let observer = AlertingObserver::new(context, &node_context, role, Some(display))?;
+    let done = Box::pin(oneshot::back_up(&node_context, &context.settings, role, &connect, request, &observer)).await;
+    observer.close().await;
     match done {
-        Ok((report, _)) => Ok((report, None)),
+        Ok((report, reason)) => Ok((with_reason_text(context, report, reason.as_ref()), None)),
         Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
         Err(GuardError::NoSchedule { role }) => Err(no_schedule(&role)),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether a run found nothing to do for this node.
-fn is_idle(report: &RoleReport, reason: Option<&NoCommitReason>) -> bool {
-    let stays =
-        |reason: &NoCommitReason| matches!(reason, NoCommitReason::Paused(_) | NoCommitReason::AlreadyRunning { .. });
-    matches!(report.outcome, RunOutcome::Standby | RunOutcome::Unknown) || reason.is_some_and(stays)
+/// Connects to the store of the config.
+fn connect_store<'a>(
+    context: &'a CommandContext,
+) -> impl Fn() -> BoxFuture<'a, Result<Arc<dyn Store>, StoreError>> + Send + Sync + use<'a> {
+    || Box::pin(crate::store::connect(&context.settings.store, &context.env))
 }
 
-/// If the run `failed`, publishes that to the other nodes. If it was `idle`, looks for missed slots: this node may be
-/// the only one that sees them.
-async fn announce_outcome(
-    node_context: &NodeContext,
-    role: &RoleSettings,
-    connect: impl AsyncFn() -> Result<Arc<dyn Store>, StoreError>,
-    monitor: &AlertMonitor,
-    (failed, idle): (bool, bool),
-) {
-    let asked = OnceLock::new();
-    let connect = async || {
-        let store = connect().await?;
-        Ok(Arc::clone(asked.get_or_init(|| store)))
-    };
-    let unanswered = || {
-        let trouble = asked.get().and_then(|store: &Arc<dyn Store>| store.last_attempt_error());
-        format!("the store: {}", no_answer_text(TELL_PATIENCE, trouble.as_deref()))
-    };
-    if failed {
-        // Nothing rests on it, and a store that did not take the run may not take this either.
-        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::announce(node_context, role, &connect))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("the failure cannot be published to the other nodes: {error}"),
-            Err(_) => tracing::debug!("the failure cannot be published to the other nodes: {}", unanswered()),
-        }
-    }
-    if idle && !monitor.has_no_channels() {
-        match tokio::time::timeout(TELL_PATIENCE, Box::pin(guard::read_view(node_context, role, &connect))).await {
-            Ok(Ok(view)) => monitor.journal_read(&view),
-            Ok(Err(error)) => tracing::warn!("missed slots cannot be checked: {error}"),
-            Err(_) => tracing::warn!("missed slots cannot be checked: {}", unanswered()),
-        }
-    }
+/// The report with the reason in words.
+fn with_reason_text(context: &CommandContext, report: RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
+    let words = reason.map(|reason| render::reason::text(reason, &context.settings.timezone));
+    RoleReport { reason: words, ..report }
 }
 
-/// Reports the result of a run without a daemon to the alert monitor. Returns whether the run failed.
-fn report_to_observer(
-    monitor: &AlertMonitor,
-    role: &RoleSettings,
-    done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>,
-) -> bool {
-    match done {
-        Ok((report, reason)) => {
-            monitor.run_ended(report, reason.as_ref());
-            false
-        }
-        Err(error) => monitor.run_failed(error, &super::error::report(&role.name, error).0),
+/// Reports a one-shot run to the alert monitor.
+struct AlertingObserver<'a> {
+    context: &'a CommandContext,
+    role: &'a RoleSettings,
+    dispatcher: Arc<AlertDispatcher>,
+    monitor: AlertMonitor,
+    /// Taken away before the first message after the run.
+    display: Mutex<Option<ProgressDisplay>>,
+}
+
+impl<'a> AlertingObserver<'a> {
+    fn new(
+        context: &'a CommandContext,
+        node_context: &NodeContext,
+        role: &'a RoleSettings,
+        display: Option<ProgressDisplay>,
+    ) -> Result<Self, Error> {
+        let dispatcher = Arc::new(alert_dispatcher(context, node_context, &context.settings.notify));
+        let plan = known_repository::slot_plan(&context.settings, role, &context.env, &node_context.state_dir)?;
+        let monitor = AlertMonitor::new(Arc::clone(&dispatcher), node_context, role, plan);
+        Ok(Self { context, role, dispatcher, monitor, display: Mutex::new(display) })
+    }
+
+    /// Waits until the alerts are delivered or kept.
+    async fn close(&self) {
+        self.dispatcher.close(TELL_PATIENCE).await;
+    }
+
+    fn end_display(&self) {
+        drop(self.display.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
-/// Whether a run found that the role belongs to another node.
-fn role_is_elsewhere(done: &Result<(RoleReport, Option<NoCommitReason>), GuardError>, node: NodeId) -> bool {
-    match done {
-        Ok((_, Some(NoCommitReason::Standby(reason, _)))) => reason.is_elsewhere(node),
-        Ok((report, _)) => report.outcome == RunOutcome::Standby,
-        Err(error) => matches!(error, GuardError::Backup(BackupError::Append(AppendError::Fenced(_)))),
+impl OneshotObserver for AlertingObserver<'_> {
+    fn run_begins(&self, view: &JournalView, slot: Option<Timestamp>) {
+        self.monitor.run_begins(view, slot);
+    }
+
+    fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
+        self.end_display();
+        self.monitor.run_ended(&with_reason_text(self.context, report.clone(), reason), reason);
+    }
+
+    fn run_failed(&self, error: &GuardError) -> bool {
+        self.end_display();
+        self.monitor.run_failed(error, &super::error::report(&self.role.name, error).0)
+    }
+
+    fn reports_missed_slots(&self) -> bool {
+        !self.monitor.has_no_channels()
+    }
+
+    fn journal_read(&self, view: &JournalView) {
+        self.monitor.journal_read(view);
+    }
+
+    fn journal_unread(&self, why: &str) {
+        tracing::warn!("missed slots cannot be checked: {why}");
     }
 }
 

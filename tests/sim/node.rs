@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::ground_truth::{GroundTruth, SimObserver, SimProbes};
@@ -20,28 +23,32 @@ use crate::world::World;
 use runner::alert::dispatcher::AlertDispatcher;
 use runner::alert::event::{AlertFormatter, AlertNotification};
 use runner::config::{LeaseKind, NotifySettings, RoleSettings, Settings};
+use runner::daemon::oneshot::{self, OneshotObserver};
 use runner::daemon::{self, DaemonObserver, RoleTaskConfig};
 use runner::env::Env;
-use runner::ids::{InstanceId, NodeId};
+use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::job::admission::lease;
+use runner::job::admission::reason::NoCommitReason;
 use runner::job::backup::request::BackupRequest;
-use runner::job::backup::run;
+use runner::job::error::GuardError;
 use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
 use runner::job::operate::OperatorContext;
 use runner::job::prune;
-pub(crate) use runner::job::prune::error::PruneError;
+use runner::job::prune::error::PruneError;
 use runner::job::report::pruned::PruneReport;
+use runner::job::report::{RoleReport, RunOutcome};
 use runner::job::repository::journal_access::JournalAccess;
 use runner::job::repository::open::Repository;
 use runner::journal::body::WriterNode;
 use runner::journal::register;
+use runner::journal::view::JournalView;
 use runner::role::lease::bucket::ProcessObjects;
 use runner::role::lease::keep_alive::{self, LeaseKeepAlive};
 use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
-use runner::store::Store;
+use runner::store::{Store, StoreError};
 
 /// Where a node keeps what it remembers.
 const STATE_DIR: &str = "/var/lib/runner";
@@ -411,10 +418,53 @@ async fn run_once_if_due(
     let node_context = observer.as_instance(node_context, instance);
     let observer = SimObserver { instance: instance.to_string(), ..observer.clone() };
     let request = BackupRequest { scheduled: true, ..BackupRequest::default() };
-    let store = Arc::clone(store);
-    match run::backup(&node_context, settings, role, async move || Ok(store), request, &|_, _| {}).await {
-        Ok((report, reason)) => observer.run_ended(&observer.with_reason_text(&report, reason.as_ref())),
-        Err(error) => observer.work_failed(&role.name, &error),
+    let connect = || -> BoxFuture<'_, Result<Arc<dyn Store>, StoreError>> {
+        let store = Arc::clone(store);
+        Box::pin(async move { Ok(store) })
+    };
+    let observer = CronObserver { observer: &observer, role: &role.name, checked_slots: AtomicBool::new(false) };
+    let done = oneshot::back_up(&node_context, settings, role, &connect, request, &observer).await;
+    // Nothing else sees a role that no node backs up.
+    let stands_by = done.is_ok_and(|(report, _)| report.outcome == RunOutcome::Standby);
+    if stands_by && !observer.checked_slots.load(Ordering::Relaxed) {
+        let what = format!("host {}: a run that stood by did not look for missed slots", observer.observer.host);
+        observer.observer.judge.add(vec![what]);
+    }
+}
+
+/// What a cron job says.
+struct CronObserver<'a> {
+    observer: &'a SimObserver,
+    role: &'a RoleName,
+    /// Whether the run looked for missed slots.
+    checked_slots: AtomicBool,
+}
+
+impl OneshotObserver for CronObserver<'_> {
+    fn run_begins(&self, _: &JournalView, _: Option<Timestamp>) {}
+
+    fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
+        self.observer.run_ended(&self.observer.with_reason_text(report, reason));
+    }
+
+    fn run_failed(&self, error: &GuardError) -> bool {
+        self.observer.work_failed(self.role, error);
+        true
+    }
+
+    fn reports_missed_slots(&self) -> bool {
+        true
+    }
+
+    fn journal_read(&self, _: &JournalView) {
+        self.checked_slots.store(true, Ordering::Relaxed);
+    }
+
+    fn journal_unread(&self, why: &str) {
+        self.checked_slots.store(true, Ordering::Relaxed);
+        self.observer.truth.say(&self.observer.world, || {
+            format!("host {}: missed slots cannot be checked: {why}", self.observer.host)
+        });
     }
 }
 

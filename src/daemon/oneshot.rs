@@ -1,0 +1,211 @@
+//! A one-shot run: what a process without a daemon does around one guarded run, from cron, a timer or a shell.
+//!
+//! A node that stands by may be the only one that is still alive. So its scheduled runs look at the journal for missed
+//! slots, although they have nothing to back up; and a run that failed publishes that to the other nodes.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use crate::config::{RoleSettings, Settings};
+use crate::ids::NodeId;
+use crate::job::admission::guard;
+use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
+use crate::job::backup::hooks::HookRunner;
+use crate::job::backup::request::BackupRequest;
+use crate::job::backup::run;
+use crate::job::error::{BackupError, GuardError};
+use crate::job::node::context::NodeContext;
+use crate::job::report::{RoleReport, RunOutcome};
+use crate::journal::error::AppendError;
+use crate::journal::view::JournalView;
+use crate::outage::no_answer_text;
+use crate::store::{Store, StoreError};
+
+/// How long the store may take for what follows a run. The run's result does not depend on it.
+const FOLLOW_UP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connects to the role's store.
+pub type ConnectStore<'c, 'f> = &'c (dyn Fn() -> BoxFuture<'f, Result<Arc<dyn Store>, StoreError>> + Send + Sync + 'c);
+
+/// What a one-shot run reports while it goes on.
+pub trait OneshotObserver: Send + Sync {
+    /// It is certain that a run begins. The journal is that before the run.
+    fn run_begins(&self, view: &JournalView, slot: Option<Timestamp>);
+
+    /// The run ended without an error.
+    fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>);
+
+    /// The run ended with an error. Returns whether the other nodes have to know.
+    fn run_failed(&self, error: &GuardError) -> bool;
+
+    /// Whether missed slots are reported to anyone.
+    fn reports_missed_slots(&self) -> bool;
+
+    /// The journal, in which missed slots can be seen.
+    fn journal_read(&self, view: &JournalView);
+
+    /// The journal could not be read for missed slots.
+    fn journal_unread(&self, why: &str);
+}
+
+/// What follows a one-shot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OneshotFollowUp {
+    /// The failure is published to the other nodes.
+    pub publish_failure: bool,
+    /// The journal is read for missed slots.
+    pub check_missed_slots: bool,
+}
+
+impl OneshotFollowUp {
+    /// After a run without an error.
+    pub fn of_outcome(scheduled: bool, report: &RoleReport, reason: Option<&NoCommitReason>) -> Self {
+        #[cfg(feature = "planted")]
+        let scheduled = scheduled && !crate::planted::is(crate::planted::PlantedBug::StandbyIgnoresMissedSlots);
+        Self { publish_failure: false, check_missed_slots: scheduled && is_idle(report, reason) }
+    }
+
+    /// After a run with an error.
+    pub fn of_failure(publish_failure: bool) -> Self {
+        Self { publish_failure, check_missed_slots: false }
+    }
+}
+
+/// Whether a run found nothing to do for this node.
+fn is_idle(report: &RoleReport, reason: Option<&NoCommitReason>) -> bool {
+    let is_left_alone =
+        |reason: &NoCommitReason| matches!(reason, NoCommitReason::Paused(_) | NoCommitReason::AlreadyRunning { .. });
+    matches!(report.outcome, RunOutcome::Standby | RunOutcome::Unknown) || reason.is_some_and(is_left_alone)
+}
+
+/// Whether a run found that the role belongs to another node.
+fn is_elsewhere(done: &Result<GuardOutcome, GuardError>, node: NodeId) -> bool {
+    match done {
+        Ok((_, Some(NoCommitReason::Standby(reason, _)))) => reason.is_elsewhere(node),
+        Ok((report, _)) => report.outcome == RunOutcome::Standby,
+        Err(error) => matches!(error, GuardError::Backup(BackupError::Append(AppendError::Fenced(_)))),
+    }
+}
+
+/// Backs the role up if this node is active for it: hooks that a killed run left open are closed before, and `on_lost`
+/// runs afterwards if another node has the role.
+///
+/// # Errors
+/// The run failed.
+pub fn back_up<'a, 'f: 'a>(
+    node_context: &'a NodeContext,
+    settings: &'a Settings,
+    role: &'a RoleSettings,
+    connect: ConnectStore<'a, 'f>,
+    request: BackupRequest,
+    observer: &'a dyn OneshotObserver,
+) -> BoxFuture<'a, Result<GuardOutcome, GuardError>> {
+    Box::pin(async move {
+        let hooks = HookRunner::new(node_context, role);
+        hooks.recover().await;
+        let begins = |view: &JournalView, slot| observer.run_begins(view, slot);
+        let done = Box::pin(run::backup(node_context, settings, role, || connect(), request, &begins)).await;
+        node_context.leases.close().await;
+        let next = match &done {
+            Ok((report, reason)) => {
+                observer.run_ended(report, reason.as_ref());
+                OneshotFollowUp::of_outcome(request.scheduled, report, reason.as_ref())
+            }
+            Err(error) => OneshotFollowUp::of_failure(observer.run_failed(error)),
+        };
+        if is_elsewhere(&done, node_context.node.id) {
+            hooks.on_lost(role.hooks.timeout).await;
+        }
+        follow_up(node_context, role, connect, observer, next).await;
+        done
+    })
+}
+
+/// Does what follows a one-shot run.
+pub async fn follow_up(
+    node_context: &NodeContext,
+    role: &RoleSettings,
+    connect: ConnectStore<'_, '_>,
+    observer: &dyn OneshotObserver,
+    next: OneshotFollowUp,
+) {
+    let env = &node_context.env;
+    let connected: OnceLock<Arc<dyn Store>> = OnceLock::new();
+    let connect = async move |connected: &OnceLock<Arc<dyn Store>>| -> Result<Arc<dyn Store>, GuardError> {
+        let store = connect().await?;
+        Ok(Arc::clone(connected.get_or_init(|| store)))
+    };
+    let unanswered = || {
+        let attempt_error = connected.get().and_then(|store| store.last_attempt_error());
+        format!("the store: {}", no_answer_text(FOLLOW_UP_PATIENCE, attempt_error.as_deref()))
+    };
+    if next.publish_failure {
+        // Nothing depends on it, and a store that did not take the run may not take this either.
+        let publish = async {
+            let store = connect(&connected).await?;
+            guard::announce(node_context, role, async move || Ok(store)).await
+        };
+        let error = match env.timeout(FOLLOW_UP_PATIENCE, Box::pin(publish)).await {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(error.to_string()),
+            None => Some(unanswered()),
+        };
+        if let Some(error) = error {
+            tracing::debug!("the failure cannot be published to the other nodes: {error}");
+        }
+    }
+    if next.check_missed_slots && observer.reports_missed_slots() {
+        let read = async {
+            let store = connect(&connected).await?;
+            guard::read_view(node_context, role, async move || Ok(store)).await
+        };
+        match env.timeout(FOLLOW_UP_PATIENCE, Box::pin(read)).await {
+            Some(Ok(view)) => observer.journal_read(&view),
+            Some(Err(error)) => observer.journal_unread(&error.to_string()),
+            None => observer.journal_unread(&unanswered()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::role::election::{RolePause, StandbyReason};
+
+    fn report(outcome: RunOutcome) -> RoleReport {
+        RoleReport::nothing("app".parse().unwrap(), outcome)
+    }
+
+    #[test]
+    fn only_a_scheduled_run_that_had_nothing_to_do_checks_missed_slots() {
+        let checks = |scheduled, outcome, reason: Option<NoCommitReason>| {
+            let next = OneshotFollowUp::of_outcome(scheduled, &report(outcome), reason.as_ref());
+            assert!(!next.publish_failure);
+            next.check_missed_slots
+        };
+        let pause = RolePause { by: "east".to_owned(), since: Timestamp::UNIX_EPOCH, until: None, why: None };
+        assert!(checks(true, RunOutcome::Standby, Some(NoCommitReason::HeldBy { holder: "west".to_owned() })));
+        assert!(checks(true, RunOutcome::Unknown, None));
+        assert!(checks(true, RunOutcome::Skipped, Some(NoCommitReason::Paused(pause))));
+        assert!(checks(true, RunOutcome::Skipped, Some(NoCommitReason::AlreadyRunning { pid: None })));
+        assert!(!checks(true, RunOutcome::Skipped, Some(NoCommitReason::NothingDue)));
+        assert!(!checks(true, RunOutcome::Committed, None), "it has read the journal itself");
+        assert!(!checks(false, RunOutcome::Standby, None), "a person sees the outcome");
+    }
+
+    #[test]
+    fn a_role_is_elsewhere_only_if_another_node_is_known_to_have_it() {
+        let node = NodeId([1; 16]);
+        assert!(is_elsewhere(&Ok((report(RunOutcome::Standby), None)), node));
+        assert!(!is_elsewhere(&Ok((report(RunOutcome::Unknown), None)), node));
+        let free = NoCommitReason::Standby(StandbyReason::LeaseTaken(None), Vec::new());
+        assert_eq!(
+            is_elsewhere(&Ok((report(RunOutcome::Standby), Some(free))), node),
+            StandbyReason::LeaseTaken(None).is_elsewhere(node)
+        );
+        assert!(!is_elsewhere(&Err(GuardError::Backup(BackupError::Interrupted)), node));
+    }
+}
