@@ -120,6 +120,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "env",
             "file",
             "outage",
+            "planted",
             "config",
             "store",
             "repo",
