@@ -7,7 +7,10 @@
 
 pub mod args;
 mod colour;
+pub(crate) mod command_error;
+mod commands;
 mod configure;
+pub(crate) mod context;
 pub mod error;
 pub mod error_hints;
 pub mod exit;
@@ -27,4 +30,3 @@ mod systemd;
 pub mod terminal;
 pub mod units;
 pub mod usage_hints;
-pub mod wire;

@@ -11,11 +11,9 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::cli::args::groups::HELP_WIDTH_MAX;
 use crate::ids::RoleName;
 use crate::text::ADVICE;
-
-/// The widest a help text gets, in columns; a narrower terminal wraps earlier.
-const HELP_WIDTH_MAX: usize = 80;
 
 /// Where a node keeps what it remembers unless told otherwise.
 pub const STATE_DIR: &str = "/var/lib/runner";

@@ -5,10 +5,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::args::verbs;
-use super::error::{Error, UsageError};
 use super::exit::ExitKind;
-use super::run::CliSession;
 use super::{host_check, json, render, settings, systemd as units, terminal};
+use crate::cli::command_error::{Error, UsageError};
+use crate::cli::context::CliSession;
+use crate::cli::systemd::missing_parent;
 use crate::config::{json_schema, starter, systemd};
 use crate::job::report::ADVICE;
 use crate::role::identity;
@@ -79,16 +80,6 @@ fn create(file: &Path, text: &str) -> Result<(), Error> {
         }
     })?;
     Ok(opened.write_all(text.as_bytes())?)
-}
-
-/// The error for a missing parent directory. It is not created: the path may be mistyped, or a disk not mounted.
-pub(super) fn missing_parent(file: &Path) -> Error {
-    let dir = crate::file::parent(file);
-    UsageError {
-        message: format!("{} cannot be made: there is no directory {}", file.display(), dir.display()),
-        hint: format!("make it first: mkdir -p {}", dir.display()),
-    }
-    .into()
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {

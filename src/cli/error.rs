@@ -10,26 +10,8 @@ use crate::job::report::{RoleReport, RunOutcome};
 use crate::text;
 pub use crate::text::ADVICE;
 
-/// An error of any module.
-pub type Error = Box<dyn StdError + Send + Sync>;
-
-/// Wrong usage that is found only after the command line was parsed.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct UsageError {
-    /// The problem.
-    pub message: String,
-    /// What to write instead.
-    pub hint: String,
-}
-
-/// A signal of the operator ended the command.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-pub struct Interrupted;
-
 /// The error's own text, for a person.
-fn message(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn message(error: &(dyn StdError + 'static)) -> String {
     text::without_os_error(&error.to_string()).into_owned()
 }
 

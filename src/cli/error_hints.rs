@@ -4,15 +4,16 @@
 //! wraps another error is matched here.
 
 mod journal;
+pub(crate) mod policy;
 
 use std::error::Error as StdError;
 use std::io;
 
 use self::journal::{append, etcd_head, journal, register};
-use super::error::{Interrupted, UsageError};
 use super::exit::ExitKind;
-use super::open::UnvouchedError;
 use super::render::browse::escaped;
+use crate::cli::command_error::{Interrupted, UnvouchedError, UsageError};
+use crate::cli::error_hints::policy::{ErrorPolicy, PLAIN, failed, store};
 use crate::config::ConfigError;
 use crate::daemon::SocketError;
 use crate::daemon::client::ClientError;
@@ -37,11 +38,8 @@ use crate::repo::entry::EntryKind;
 use crate::repo::format::FormatError;
 use crate::repo::reader::RepositoryReadError;
 use crate::role::identity::IdentityError;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::StoreError;
 use crate::tree::scan::{ScanError, ScanErrorKind};
-
-/// An exit code, and a hint if the error's own text has none.
-type ErrorPolicy = (ExitKind, Option<&'static str>);
 
 /// The exit code for `error`, and the hint.
 pub fn exit_and_hint(error: &(dyn StdError + 'static)) -> (ExitKind, Option<String>) {
@@ -154,11 +152,6 @@ fn policy_of(error: &(dyn StdError + 'static)) -> Option<ErrorPolicy> {
         .or_else(repair)
 }
 
-/// The exit code for a failure, with this hint.
-fn failed(advice: &'static str) -> ErrorPolicy {
-    (ExitKind::Failed, Some(advice))
-}
-
 /// The hint for a passphrase file that is missing.
 const PASSPHRASE: &str = "write the passphrase into it, on one line, and 'chmod 600' it: 'runner init' makes none. \
                           An existing repository needs the passphrase that the other nodes have.";
@@ -177,64 +170,6 @@ const GONE: &str = "mount it, or correct [store] url. Only if that history is lo
 const ANOTHER: &str = "find out which of the two is right: another disk may be mounted, or another bucket may be \
                        meant. Only if an operator began a new history on purpose, 'runner init --new ROLE' on this \
                        node accepts the repository in the store.";
-
-/// The exit code for a failure; the error's text needs no hint.
-const PLAIN: ErrorPolicy = (ExitKind::Failed, None);
-
-fn store(error: &StoreError) -> ErrorPolicy {
-    match error.kind {
-        StoreErrorKind::NotFound => failed(
-            "'runner verify ROLE' tells whether more is missing, and 'runner repair ROLE --dry-run' what comes back.",
-        ),
-        StoreErrorKind::NoSuchStore if error.store.starts_with("s3:") => failed(
-            "check [store] url and endpoint. If there was a store, keep what is there and find out what happened to \
-             it; create the bucket only for a new store.",
-        ),
-        StoreErrorKind::NoSuchStore => failed(
-            "check [store] url, and whether the disk is mounted. If there was a store, keep what is there and find \
-             out what happened to it; create the directory only for a new store.",
-        ),
-        StoreErrorKind::Denied if error.store.starts_with("file:") => failed(
-            "run it as the user that makes the backups, which is root for the units (sudo runner …), or check the directory's owner and mode.",
-        ),
-        StoreErrorKind::Denied => failed("check the credentials, and what the bucket's policy allows them."),
-        StoreErrorKind::NoCredentials => failed(
-            "name a file that has them with [store] credentials_file: a line [default], then aws_access_key_id = … and \
-             aws_secret_access_key = …, mode 0600. Or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: in the shell, or for the systemd units in \
-             /etc/runner/environment.",
-        ),
-        StoreErrorKind::ReadOnly => failed(
-            "if only a systemd unit's sandbox prevents writing, 'runner config show --systemd=/etc/systemd/system' \
-             opens it. Otherwise find out why the store's file system is read-only (a disk that fails, a mount \
-             option) and make it writable. Restores work meanwhile.",
-        ),
-        StoreErrorKind::NoSpace => failed(
-            "make room on the store's disk or raise the quota; 'runner prune ROLE' frees what retention no longer keeps. Earlier \
-             backups are not touched.",
-        ),
-        StoreErrorKind::DiskFault => failed(
-            "look at the kernel's log and at the health of the store's disk; 'runner verify ROLE --read-data' names what is damaged.",
-        ),
-        StoreErrorKind::Unreachable => {
-            failed("check the network and [store] endpoint (http or https, host and port), then try again: it is safe.")
-        }
-        StoreErrorKind::TooLarge => failed(
-            "runner writes no object of that size: another program wrote it, or the disk is damaged. Find out who \
-             can write to the store, and keep what is there; 'runner verify ROLE' names what is affected.",
-        ),
-        StoreErrorKind::NotAnObject => failed(
-            "find out who put it there, and remove it: runner does not. If a folder of the store is on another disk, \
-             mount it there instead of linking to it.",
-        ),
-        StoreErrorKind::Unsupported => PLAIN,
-        StoreErrorKind::Invalid => failed("check [store] region, endpoint and ca_file, and this node's clock."),
-        StoreErrorKind::Untrusted => failed(
-            "name the authority that signed the certificate with [store] ca_file, and have an expired certificate \
-             renewed. Check that [store] endpoint matches the name in the certificate, and check this node's clock.",
-        ),
-        StoreErrorKind::Other => failed("look at the store's disk or the server's log."),
-    }
-}
 
 fn repo(error: &RepositoryReadError) -> ErrorPolicy {
     match error {
@@ -637,6 +572,7 @@ mod tests {
     use crate::journal::error::{HeadConflict, RecordReplacement};
     use crate::journal::state::RoleHolder;
     use crate::repo::keyslot::SlotSecretError;
+    use crate::store::StoreErrorKind;
 
     /// An error of a job that wraps another one.
     #[derive(Debug, thiserror::Error)]

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::Error;
 use super::render;
-use super::run::CommandContext;
+use crate::cli::command_error::{Error, UnvouchedError};
+use crate::cli::context::CommandContext;
 use crate::config::{RoleSettings, StoreUrl};
-use crate::ids::Digest;
 use crate::job::browse::select::{SelectError, is_id, select, whole_id};
 use crate::job::local_state::LocalState;
 use crate::job::repair::SalvagedRepository;
@@ -92,20 +91,6 @@ pub fn select_salvaged_snapshot<'a>(
         return Err(UnvouchedError { count: remains.unvouched.len(), newest: newest.id }.into());
     };
     remains.unvouched.iter().find(|snapshot| snapshot.id == id).map(|snapshot| (snapshot, false)).ok_or(error)
-}
-
-/// Snapshots are left, but the journal vouches for none that the selector names.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the journal confirms no such snapshot. {count} more are named only by records from before a rotation of the \
-     repository key, and no record after it continues them: a former holder of the key could have forged them. The \
-     newest of them has the ID {newest}"
-)]
-pub struct UnvouchedError {
-    /// Number of such snapshots.
-    count: usize,
-    /// ID of the newest of them.
-    newest: Digest,
 }
 
 /// Checks that the archive shows the whole journal.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::args::GlobalArgs;
 use super::args::direct::DirectStoreArgs;
-use super::error::{Error, UsageError};
+use crate::cli::command_error::{Error, UsageError};
 use crate::config::value::nearest;
 use crate::config::{ConfigEnvironment, KeySource, RoleSettings, Settings, StoreUrl};
 use crate::ids::RoleName;

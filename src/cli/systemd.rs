@@ -1,13 +1,11 @@
 //! The installed systemd units, as far as they concern the config.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::args::{GlobalArgs, STATE_DIR};
-use super::configure::missing_parent;
-use super::error::Error;
+use crate::cli::command_error::{Error, UsageError};
 use crate::config::files::DEFAULT as CONFIG_FILE;
 use crate::config::systemd::{self, DROP_IN, UNITS, UnitEnvironment};
 use crate::config::{ConfigLocation, ConfigProblem, Settings};
@@ -95,6 +93,16 @@ fn unit_texts(unit: &str, root: &Path) -> Option<Vec<String>> {
     files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
     files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
     Some(std::iter::once(main).chain(files.iter().filter_map(|file| text(file))).collect())
+}
+
+/// The error for a missing parent directory. It is not created: the path may be mistyped, or a disk not mounted.
+pub(crate) fn missing_parent(file: &Path) -> Error {
+    let dir = file::parent(file);
+    UsageError {
+        message: format!("{} cannot be made: there is no directory {}", file.display(), dir.display()),
+        hint: format!("make it first: mkdir -p {}", dir.display()),
+    }
+    .into()
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::error::{ADVICE, UsageError};
+use super::error::ADVICE;
 use super::exit::ExitKind;
 use super::json;
+use crate::cli::command_error::UsageError;
 
 /// The last line of clap's texts. It does not say which command's help is meant.
 const CLAPS_ADVICE: &str = "For more information, try '--help'.";

@@ -107,7 +107,8 @@ pub fn back_up<'a, 'f: 'a>(
         let hooks = HookRunner::new(node_context, role);
         hooks.recover().await;
         let begins = |view: &JournalView, slot| observer.run_begins(view, slot);
-        let done = Box::pin(run::backup(node_context, settings, role, || connect(), request, &begins)).await;
+        let done =
+            Box::pin(run::backup(node_context, settings, role, async move || connect().await, request, &begins)).await;
         node_context.leases.close().await;
         let next = match &done {
             Ok((report, reason)) => {

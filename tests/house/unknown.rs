@@ -14,7 +14,7 @@ const ASKS: &[&str] = &[".await", "files.read(", "env.read_json("];
 /// The file, a part of the line, and why nothing is right there.
 const ALLOWED: &[(&str, &str, &str)] = &[
     (
-        "cli/wire.rs",
+        "cli/commands/whoami.rs",
         "daemon_node_id(context, IDENTITY_GLANCE)",
         "who does not hear it from the daemon reads the identity itself",
     ),

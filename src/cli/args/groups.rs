@@ -2,7 +2,6 @@
 
 use clap::Command;
 
-use super::HELP_WIDTH_MAX;
 use crate::cli::terminal;
 
 /// Each verb stands in one of these.
@@ -49,6 +48,9 @@ fn group(command: &Command, title: &str, verbs: &[&str], columns: usize) -> Stri
     out.push('\n');
     out
 }
+
+/// The widest a help text gets, in columns; a narrower terminal wraps earlier.
+pub(crate) const HELP_WIDTH_MAX: usize = 80;
 
 #[cfg(test)]
 mod tests {

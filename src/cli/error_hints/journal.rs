@@ -1,6 +1,6 @@
 //! Errors of a journal: reading it, appending to it, and the location of its head.
 
-use super::{ErrorPolicy, PLAIN, failed, store};
+use crate::cli::error_hints::policy::{ErrorPolicy, PLAIN, failed, store};
 use crate::cli::exit::ExitKind;
 use crate::journal::error::{AppendError, EtcdHeadError, HeadConflict, JournalError, RecordReplacement};
 use crate::journal::record::RecordError;

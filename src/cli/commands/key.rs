@@ -3,8 +3,13 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::{CommandContext, DaemonClient, Error, node_context, open, verbs};
+use crate::cli::args::verbs;
+use crate::cli::command_error::{Error, UsageError};
+use crate::cli::context::{CliSession, CommandContext, node_context};
+use crate::cli::exit::ExitKind;
+use crate::cli::{json, open, render, settings, terminal};
 use crate::config::{KeySource, RoleSettings};
+use crate::daemon::client::DaemonClient;
 use crate::job::admission::guard;
 use crate::job::keys;
 use crate::job::keys::rotate::{KeyRotator, RotateRequest, rotate};
@@ -12,9 +17,42 @@ use crate::job::node::context::NodeContext;
 use crate::job::operate::OperatorContext;
 use crate::job::report::setup::KeyReport;
 
+pub(crate) async fn run_key(session: &mut CliSession, args: &verbs::KeyCommand) -> Result<ExitKind, Error> {
+    let (role, direct) = args.place();
+    let context = session.context(settings::for_role(&session.globals, direct, role)?);
+    let role = settings::role(&context.settings, role)?;
+    let to_stdout = matches!(args, verbs::KeyCommand::Export(export) if export.output.as_os_str() == "-");
+    if to_stdout && session.globals.json {
+        return Err(UsageError {
+            message: "--output - together with --json".to_owned(),
+            hint: "both write to standard output: name a file, or leave --json out.".to_owned(),
+        }
+        .into());
+    }
+    match key(&context, role, args, &mut session.out).await? {
+        Some(report)
+            if matches!(
+                args,
+                verbs::KeyCommand::List(_) | verbs::KeyCommand::Rotate(verbs::KeyRotateArgs { dry_run: true, .. })
+            ) =>
+        {
+            session.report(|| render::setup::keys(&report, terminal::output_page()), || json::keys(&report))?;
+        }
+        Some(report) => {
+            session.report_result(
+                ExitKind::Done,
+                || render::setup::keys(&report, terminal::output_page()),
+                || json::keys(&report),
+            );
+        }
+        None => session.out.print("")?,
+    }
+    Ok(ExitKind::Done)
+}
+
 /// Shows or changes the keys of a repository. `None`: the key was written to standard output, which must contain
 /// nothing else.
-pub async fn key(
+pub(crate) async fn key(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::KeyCommand,
@@ -39,7 +77,7 @@ pub async fn key(
     }))
 }
 
-async fn rotated(
+pub(crate) async fn rotated(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::KeyRotateArgs,
@@ -67,7 +105,10 @@ async fn rotated(
     Ok(report)
 }
 
-fn source(key_file: Option<&std::path::PathBuf>, passphrase_file: Option<&std::path::PathBuf>) -> Option<KeySource> {
+pub(crate) fn source(
+    key_file: Option<&std::path::PathBuf>,
+    passphrase_file: Option<&std::path::PathBuf>,
+) -> Option<KeySource> {
     let phrase = || passphrase_file.cloned().map(KeySource::PassphraseFile);
     key_file.cloned().map(KeySource::KeyFile).or_else(phrase)
 }

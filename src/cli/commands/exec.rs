@@ -2,18 +2,43 @@
 
 use std::sync::Arc;
 
-use super::{
-    AlertingObserver, CommandContext, DaemonClient, Error, connect_store, no_schedule, node_context, render, verbs,
-};
+use crate::cli::args::verbs;
+use crate::cli::command_error::Error;
+use crate::cli::commands::backup::{AlertingObserver, connect_store, no_schedule};
+use crate::cli::context::{CliSession, CommandContext, node_context};
+use crate::cli::exit::{self, ExitKind};
+use crate::cli::{render, settings, terminal};
 use crate::config::RoleSettings;
+use crate::daemon::client::DaemonClient;
 use crate::daemon::oneshot::{self, OneshotFollowUp, OneshotObserver};
 use crate::job::error::GuardError;
 use crate::job::exec::{self, ExecError, ExecOutcome, ExecStopCause};
 use crate::job::report::{RoleReport, RunOutcome};
 use crate::journal::view::JournalView;
 
+/// Prints nothing if the command ran: its output is what counts.
+pub(crate) async fn run_exec(session: &mut CliSession, args: &verbs::ExecArgs) -> Result<ExitKind, Error> {
+    let context = session.context(settings::from_file(&session.globals)?);
+    let role = settings::role(&context.settings, &args.role)?;
+    let executed = exec(&context, role, args).await?;
+    let exit = exit::of_exec(&executed, args.skip_exit);
+    // A node that is not active is no error, whatever exit code was configured.
+    let skipped = matches!(&executed, ExecOutcome::Refused(_)) && matches!(exit, ExitKind::Command(_));
+    if !(session.globals.quiet && skipped)
+        && let Some(text) = render::executed::text(&args.role, &executed, &context.view_on(terminal::report_page()))
+    {
+        // Standard output belongs to the command.
+        terminal::write_error(&text);
+    }
+    Ok(exit)
+}
+
 /// Runs a command, if this node is active for the role. A command for a slot is reported like a backup.
-pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::ExecArgs) -> Result<ExecOutcome, Error> {
+pub(crate) async fn exec(
+    context: &CommandContext,
+    role: &RoleSettings,
+    args: &verbs::ExecArgs,
+) -> Result<ExecOutcome, Error> {
     let mut node_context = node_context(context, Arc::default()).await?;
     if let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await? {
         node_context.leases = node_context.leases.with_lender(Arc::new(daemon));
@@ -22,7 +47,8 @@ pub async fn exec(context: &CommandContext, role: &RoleSettings, args: &verbs::E
     let observer = AlertingObserver::new(context, &node_context, role, None)?;
     let begins = |view: &JournalView, slot| observer.run_begins(view, slot);
     let request = exec::ExecRequest { command: args.command.clone(), scheduled: args.scheduled, timeout: args.timeout };
-    let executed = Box::pin(exec::exec(&node_context, &context.settings, role, || connect(), &request, &begins)).await;
+    let executed =
+        Box::pin(exec::exec(&node_context, &context.settings, role, async || connect().await, &request, &begins)).await;
     node_context.leases.close().await;
     if args.scheduled {
         let next = report_exec(&observer, &executed);
