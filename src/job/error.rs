@@ -1,4 +1,5 @@
-//! Errors of a guarded run, from its admission to its commit. All verbs that append to a journal return them; their kinds
+//! Errors of a guarded run, from its admission to its commit. The verbs that append to a journal return them.
+//! Their kinds
 //! decide the exit code.
 
 use std::io;

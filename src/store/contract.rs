@@ -157,8 +157,8 @@ impl PutPause {
 
 /// An object store.
 ///
-/// [`key::check`] defines the valid keys; they are relative to the root that the URL names. Idempotent calls retry
-/// inside with backoff and jitter; `put_if_absent` and `replace` send exactly one request.
+/// [`key::check`](super::key::check) defines the valid keys; they are relative to the root that the URL names.
+/// Idempotent calls retry inside with backoff and jitter; `put_if_absent` and `replace` send exactly one request.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
     /// The URL as the operator would write it, without secrets.
@@ -208,8 +208,8 @@ pub trait Store: Debug + Send + Sync {
     /// the end gives no bytes.
     ///
     /// # Errors
-    /// [`StoreErrorKind::TooLarge`] if the range is longer than [`RANGE_BYTES_MAX`], or the store returns more than was
-    /// asked for.
+    /// [`StoreErrorKind::TooLarge`] if the range is longer than [`RANGE_BYTES_MAX`](super::RANGE_BYTES_MAX),
+    /// or the store returns more than was asked for.
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// The objects whose key starts with `prefix` and is greater than `after`, at most `limit` (and never more than

@@ -11,14 +11,14 @@ use crate::text;
 pub struct StoreError {
     /// The kind of error, which decides how callers react.
     pub kind: StoreErrorKind,
-    /// The store's URL as in [`Store::describe`]; for S3 also the endpoint.
+    /// The store's URL as in [`Store::describe`](super::Store::describe); for S3 also the endpoint.
     pub store: String,
     /// The key of the object concerned.
     pub key: Option<String>,
     /// The backend's own message.
     pub detail: String,
-    /// The version of the thing at the key that [is no object](Self::is_not_an_object), so that a [`Store::replace`]
-    /// can replace exactly it; set by [`Store::get_versioned`].
+    /// The version of the thing at the key that [is no object](Self::is_not_an_object), so that a
+    /// [`Store::replace`](super::Store::replace) can replace exactly it; set by [`Store::get_versioned`](super::Store::get_versioned).
     pub version: Option<Box<ObjectVersion>>,
 }
 

@@ -1,7 +1,7 @@
 //! A walk over the sources that returns every entry with its metadata, in path order.
 //!
 //! Only directories (and `CACHEDIR.TAG`) are opened: no content, no link target, no extended attribute is read. Two
-//! threads work ahead of the consumer, which gets batches in the order of [`TreePath`].
+//! threads work ahead of the consumer, which gets batches in the order of [`TreePath`](crate::repo::entry::TreePath).
 //!
 //! Memory: [`RUN_AHEAD`] bytes of results (plus at most three tasks), the sorted names of the unfinished directories
 //! between a source and the current position (usually one large one: its names and 10 bytes for each), and one path for

@@ -74,7 +74,7 @@ pub struct RestoreCounts {
     /// Already equal.
     pub unchanged: u64,
     /// Files of `touched` and `unchanged` whose content was not read, because size and time were equal:
-    /// [`OverwritePolicy::IfChanged`].
+    /// [`OverwritePolicy::IfChanged`](crate::job::restore::options::OverwritePolicy::IfChanged).
     pub trusted: u64,
     /// Kept because of `--overwrite never`, or a device file that this user may not make.
     pub skipped: u64,

@@ -16,7 +16,7 @@ pub enum RestoreError {
     /// The target cannot be written to at all, for example because it is read-only.
     #[error("{target}: {error}; files that are complete are in place, no file is half written", target = .target.display())]
     Write {
-        /// The directory of [`RestoreOptions::target`].
+        /// The directory of [`RestoreOptions::target`](super::options::RestoreOptions::target).
         target: PathBuf,
         /// The write that failed.
         error: WriteError,
@@ -30,7 +30,7 @@ pub enum RestoreError {
         /// The first entry that is out of order.
         path: TreePath,
     },
-    /// A pattern of [`RestoreOptions::exclude`] is not valid.
+    /// A pattern of [`RestoreOptions::exclude`](super::options::RestoreOptions::exclude) is not valid.
     #[error(transparent)]
     Pattern(#[from] BadPattern),
     /// A thread of the restore ended unexpectedly.
