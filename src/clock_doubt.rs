@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem::discriminant;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RoleName;
@@ -120,7 +121,7 @@ impl ClockDoubts {
 
     fn found(&self) -> MutexGuard<'_, BTreeMap<RoleName, ClockDoubt>> {
         // Each entry is replaced as a whole, so the map stays consistent.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -22,9 +22,10 @@ mod systemd;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -352,7 +353,7 @@ impl Supervisor {
 
     fn lock_directory(&self) -> MutexGuard<'_, BTreeMap<RoleName, mpsc::Sender<RoleCommand>>> {
         // Each change is one step, so a poisoned lock protects nothing half done.
-        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.directory.lock()
     }
 
     async fn close(&mut self, notifier: &ServiceManager) {

@@ -10,18 +10,16 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::client_renewal::{ClientRenewal, RenewalAction};
 use crate::config::EtcdSettings;
-use crate::file;
-use crate::outage;
-use crate::text;
+use crate::{file, outage, text};
 
 /// The longest wait for one member.
 const TRY_MAX: Duration = Duration::from_secs(5);
@@ -168,13 +166,13 @@ impl EtcdPool {
     /// The failure of the last request, if none has been answered since. A caller that hits its deadline reports it as
     /// the cause.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_failure.lock().clone()
     }
 
     /// Records whether a member answered.
     fn note_answer<T>(&self, index: usize, answer: Result<T, String>) -> Result<T, String> {
         let answer = answer.map_err(|why| format!("{}: {why}", self.settings.endpoints[index]));
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = answer.as_ref().err().cloned();
+        *self.last_failure.lock() = answer.as_ref().err().cloned();
         answer
     }
 
@@ -335,9 +333,8 @@ impl EtcdPool {
         self.started.elapsed()
     }
 
-    fn members(&self) -> std::sync::MutexGuard<'_, Vec<EtcdEndpoint>> {
-        // No holder of the lock can fail in between.
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    fn members(&self) -> MutexGuard<'_, Vec<EtcdEndpoint>> {
+        self.members.lock()
     }
 
     async fn options(&self) -> Result<ConnectOptions, EtcdError> {

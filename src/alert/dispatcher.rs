@@ -4,10 +4,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -144,9 +145,9 @@ impl AlertDispatcher {
         for message in messages {
             let Some(channel) = channels.iter().find(|channel| channel.name == message.channel) else { continue };
             let id = message.id;
-            lock(&self.claimed).insert(id);
+            self.claimed.lock().insert(id);
             if channel.queue.try_send(ChannelItem::Message(message)).is_err() {
-                lock(&self.claimed).remove(&id);
+                self.claimed.lock().remove(&id);
                 self.ledger_file.update(|ledger| ledger.unclaim(&[id], now));
             }
         }
@@ -174,7 +175,7 @@ impl AlertDispatcher {
         if tokio::time::timeout(patience, all).await.is_err() {
             tasks.iter().for_each(JoinHandle::abort);
         }
-        let left: Vec<u64> = lock(&self.claimed).iter().copied().collect();
+        let left: Vec<u64> = self.claimed.lock().iter().copied().collect();
         if !left.is_empty() {
             tracing::warn!(
                 "{} alerts were not delivered yet, and are sent again when runner starts the next time",
@@ -186,7 +187,7 @@ impl AlertDispatcher {
     }
 
     fn channels(&self) -> MutexGuard<'_, Vec<ChannelTask>> {
-        lock(&self.channels)
+        self.channels.lock()
     }
 }
 
@@ -236,14 +237,14 @@ struct ChannelSender {
 impl ChannelSender {
     /// Counts one more failure. Returns whether it is to be logged.
     fn note_failure(&self, why: &str) -> bool {
-        lock(&self.outage).note_failure(why, self.env.clock.boottime())
+        self.outage.lock().note_failure(why, self.env.clock.boottime())
     }
 
     /// Sends one item. A failure is logged, as often as it should be, with what follows from it.
     async fn send(&self, item: &ChannelItem, then: impl FnOnce() -> Option<Duration>) -> Result<(), Option<Duration>> {
         let name = self.channel.name();
         let Err(why) = self.channel.send(item, self.timeout).await else {
-            if lock(&self.outage).note_answer() {
+            if self.outage.lock().note_answer() {
                 tracing::info!("{name} answers again");
             }
             return Ok(());
@@ -296,7 +297,7 @@ async fn run_channel(
             }
         }
         if let ChannelItem::Message(message) = &item {
-            lock(&mine).remove(&message.id);
+            mine.lock().remove(&message.id);
         }
     }
 }
@@ -342,9 +343,4 @@ async fn send_until_done(sender: &ChannelSender, item: &ChannelItem, ledger_file
             Err(Some(wait)) => tokio::time::sleep(wait).await,
         }
     }
-}
-
-/// Locks the mutex. The code that holds these locks cannot panic in between.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::ledger::AlertLedger;
 use crate::file::{self, FileLock};
@@ -44,7 +45,7 @@ impl AlertLedgerFile {
 
     /// Changes the ledger and writes its file.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut AlertLedger) -> T) -> T {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         // Held until the new file is written.
         let _lock = FileLock::take(&self.dir.join(LOCK))
             .inspect_err(|error| tracing::debug!("{}: {error}", self.dir.display()));

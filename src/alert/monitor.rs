@@ -1,10 +1,11 @@
 //! Watches one role on one node, and reports its events: the outcomes of this node's own runs, its status, and what
 //! every node of the role sees in the journal. A run without a daemon uses the same code.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::conditions::{ConditionChecker, JournalSummary};
 use crate::alert::dispatcher::{AlertDispatcher, HealthcheckPing};
@@ -459,7 +460,7 @@ impl AlertMonitor {
 
     fn seen(&self) -> MutexGuard<'_, MonitorState> {
         // Each change is one step, so a poisoned lock holds a valid state.
-        self.lock_state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock_state.lock()
     }
 }
 

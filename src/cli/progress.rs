@@ -246,8 +246,9 @@ fn line(now: &ProgressSample, rate: u64, columns: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io;
+
+    use super::*;
 
     #[test]
     fn json_and_quiet_are_silent_and_a_pipe_gets_lines() {
@@ -317,7 +318,7 @@ mod tests {
 
     /// A terminal that remembers the last text that was written to it.
     #[derive(Debug, Clone, Default)]
-    struct Screen(Arc<std::sync::Mutex<String>>);
+    struct Screen(Arc<parking_lot::Mutex<String>>);
 
     impl indicatif::TermLike for Screen {
         fn width(&self) -> u16 {
@@ -339,11 +340,11 @@ mod tests {
             self.write_str(text)
         }
         fn write_str(&self, text: &str) -> io::Result<()> {
-            self.0.lock().unwrap().push_str(text);
+            self.0.lock().push_str(text);
             Ok(())
         }
         fn clear_line(&self) -> io::Result<()> {
-            self.0.lock().unwrap().clear();
+            self.0.lock().clear();
             Ok(())
         }
         fn flush(&self) -> io::Result<()> {
@@ -354,7 +355,7 @@ mod tests {
     #[test]
     fn a_bar_is_drawn_and_goes_away() {
         let screen = Screen::default();
-        let shown = || screen.0.lock().unwrap().clone();
+        let shown = || screen.0.lock().clone();
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         let progress = Arc::new(JobProgress::default());
         progress.enter(JobPhase::Restore);

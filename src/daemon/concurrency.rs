@@ -5,10 +5,11 @@
 //! for a moment than the machine is meant for, and never more than [`LENT_PART`] times as many have begun.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, oneshot};
 
 /// Bounds on concurrent runs: at least two, so that one large role does not hold up all others; at most eight, since
@@ -162,14 +163,14 @@ impl RunQueue {
 
     fn lock(&self) -> MutexGuard<'_, RunQueueState> {
         // Each change is one step, so a poisoned lock protects nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
 impl RunTurn {
     /// Sets whether the run waits for the outside world and needs no place.
     pub(super) fn set_lent(&self, lent: bool) {
-        let mut was = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut was = self.lent.lock();
         if *was == lent {
             return;
         }
@@ -184,7 +185,7 @@ impl RunTurn {
 
 impl Drop for RunTurn {
     fn drop(&mut self) {
-        let lent = *self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let lent = *self.lent.lock();
         {
             let mut line = self.turns.lock();
             line.begun -= 1;

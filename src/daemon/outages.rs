@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, iter};
+
+use parking_lot::Mutex;
 
 use crate::env::Env;
 use crate::ids::RoleName;
@@ -117,7 +118,7 @@ impl OutageLog {
     /// Notes a failure. Returns whether it is to be logged.
     pub(super) fn note_failure(&self, cause: &OutageCause, why: &str) -> bool {
         let now = self.env.clock.boottime();
-        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut causes = self.causes.lock();
         let is_logged = causes.entry(cause.clone()).or_default().note_failure(why, now);
         drop(causes);
         if !is_logged {
@@ -136,12 +137,12 @@ impl OutageLog {
     /// Whether the end of the outage is still to be logged.
     #[cfg(test)]
     pub(super) fn is_logged(&self, cause: &OutageCause) -> bool {
-        self.causes.lock().unwrap().get(cause).is_some_and(Outage::is_told)
+        self.causes.lock().get(cause).is_some_and(Outage::is_told)
     }
 
     /// Notes that the outage is over.
     pub(super) fn note_answer(&self, cause: &OutageCause) {
-        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut causes = self.causes.lock();
         let is_over = causes.get_mut(cause).is_some_and(Outage::note_answer);
         drop(causes);
         if is_over {

@@ -1,9 +1,10 @@
 //! The actions that a role's controller asks for: the probes, the lease, the journal, a run.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
 use super::concurrency::{ConcurrencyLimits, LENT_AFTER, RunTurn};
 use super::outages::{OutageCause, RoleStep};
@@ -190,7 +191,7 @@ impl RoleActions {
         drop(entered);
         if verify {
             let now = self.node_context.env.clock.boottime();
-            *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            *self.head_verified_at.lock() = Some(now);
         }
         let beat = if beat {
             Some(
@@ -219,7 +220,7 @@ impl RoleActions {
     /// that is no longer mounted.
     fn is_verify_due(&self) -> bool {
         let now = self.node_context.env.clock.boottime();
-        let last = *self.head_verified_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.head_verified_at.lock();
         let paid = matches!(self.settings.store.url, StoreUrl::S3 { .. });
         !paid || last.is_none_or(|at| now.saturating_sub(at) >= VERIFY_INTERVAL)
     }
@@ -431,11 +432,11 @@ impl RoleActions {
         turn: &RunTurn,
     ) -> Result<Option<PruneReport>, PruneError> {
         let now = self.node_context.env.clock.boottime();
-        let tried = *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = *self.prune_tried_at.lock();
         if self.role.keep.is_none() || tried.is_some_and(|at| now.saturating_sub(at) < self.prune_interval) {
             return Ok(None);
         }
-        *self.prune_tried_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.prune_tried_at.lock() = Some(now);
         let limit = run::stall_limit(&self.role, &self.settings);
         let work = self.prune_now(basis, lost);
         prune::result_or_stall(

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -261,7 +262,7 @@ async fn handle_connection(stream: UnixStream, socket_context: SocketContext) {
             return;
         }
     };
-    let commands = socket_context.directory.lock().unwrap_or_else(PoisonError::into_inner).get(role).cloned();
+    let commands = socket_context.directory.lock().get(role).cloned();
     let Some(commands) = commands else {
         let why = format!("the daemon has no role {role}");
         let _ = write_line(&mut writer, &DaemonResponse::Refused { why }).await;
@@ -281,7 +282,7 @@ async fn handle_connection(stream: UnixStream, socket_context: SocketContext) {
 
 /// This node's status for each role. A role whose task does not answer is left out.
 async fn role_statuses(socket_context: &SocketContext) -> BTreeMap<RoleName, DaemonRoleStatus> {
-    let roles = socket_context.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let roles = socket_context.directory.lock().clone();
     let asked = roles.into_iter().map(|(role, commands)| async move {
         let (reply, replied) = oneshot::channel();
         commands.send(RoleCommand::Status { reply }).await.ok()?;

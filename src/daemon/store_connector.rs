@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
+use parking_lot::{Mutex as SyncMutex, MutexGuard};
 use tokio::sync::{Mutex, watch};
 
 use super::outages::{OutageCause, OutageLog, store_answered};
@@ -141,7 +142,7 @@ impl StoreHealth {
 
     fn note(&self, answered: bool) {
         let now = self.env.clock.boottime();
-        let back = self.last_answer.lock().unwrap_or_else(PoisonError::into_inner).note(now, answered);
+        let back = self.last_answer.lock().note(now, answered);
         if answered {
             self.outages.note_answer(&OutageCause::Store);
         }
@@ -187,7 +188,7 @@ impl StoreHealth {
     }
 
     fn refused(&self) -> MutexGuard<'_, BTreeSet<(StoreOperation, String)>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refused.lock()
     }
 }
 
@@ -324,7 +325,7 @@ mod tests {
         let mut heard = stores.recoveries();
         stores.health.note(false);
         // The store has been away for some time.
-        stores.health.last_answer.lock().unwrap().answered = Duration::ZERO;
+        stores.health.last_answer.lock().answered = Duration::ZERO;
         let store = stores.store().await.unwrap();
         assert!(!heard.has_changed().unwrap());
         assert!(store.get("none", SizeLimit::INDEX).await.unwrap_err().is_not_found());

@@ -19,10 +19,11 @@ pub mod source;
 mod tests;
 mod write;
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 pub use repository::{RepositoryEntries, RepositorySource};
 use shared::RestoreContext;
 use tokio::sync::mpsc;

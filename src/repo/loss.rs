@@ -1,8 +1,9 @@
 //! What readers found missing or damaged in the store. The list is a hint: the next run checks for itself.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PackId, RoleName};
@@ -93,7 +94,7 @@ pub struct LossLog(Arc<Mutex<PackLosses>>);
 
 impl LossLog {
     fn losses(&self) -> MutexGuard<'_, PackLosses> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Records the loss that this error reports about a pack.

@@ -4,10 +4,11 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use crate::env::Env;
 use crate::ids::{ChunkId, IndexId, PackId};
@@ -223,12 +224,12 @@ impl RepositoryReader {
     }
 
     fn cached_frame(&self, wanted: (PackId, u32)) -> Option<Bytes> {
-        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let frames = self.frames.lock();
         frames.iter().find(|(at, _)| *at == wanted).map(|(_, content)| content.clone())
     }
 
     fn cache_frame(&self, at: (PackId, u32), content: Bytes) {
-        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut frames = self.frames.lock();
         if frames.len() == FRAMES_KEPT {
             frames.pop_front();
         }

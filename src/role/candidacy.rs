@@ -5,9 +5,10 @@
 //! machine was stopped, so its deadline is void. Only the role module makes a [`Candidacy`], and only it moves a
 //! [`Deadline`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::clock_reading::ClockReading;
@@ -123,7 +124,7 @@ impl Deadline {
 
     fn span(&self) -> MutexGuard<'_, DeadlineState> {
         // The state is replaced as a whole, so a poisoned lock holds a valid one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -17,12 +17,13 @@ use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, oneshot};
@@ -332,12 +333,12 @@ impl DirStoreInner {
 
     fn durable_dirs(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         // The set stays consistent if another thread panics.
-        self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.durable_dirs.lock()
     }
 
     fn clock(&self) -> MutexGuard<'_, Option<DirClock>> {
         // The value is replaced as a whole, so it stays consistent.
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clock.lock()
     }
 
     fn ask_time(&self) {

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
@@ -91,7 +92,7 @@ impl FaultyStore {
     }
 
     fn state(&self) -> MutexGuard<'_, FaultyStoreState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn next_fault(&self) -> Option<InjectedFault> {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     LIST_PAGE_MAX, ListPage, ObjectMeta, ObjectVersion, PutOutcome, PutPause, RANGE_BYTES_MAX, ReplaceOutcome,
@@ -56,7 +57,7 @@ impl MemoryStore {
 
     fn state(&self) -> MutexGuard<'_, MemoryStoreState> {
         // Nothing below panics between two changes, so the state is consistent even if the lock is poisoned.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock()
     }
 
     fn find(&self, key: &str) -> Result<Bytes, StoreError> {

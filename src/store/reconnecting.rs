@@ -7,11 +7,12 @@
 use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
+use parking_lot::{Mutex as SyncMutex, MutexGuard};
 use tokio::sync::Mutex;
 
 use super::{
@@ -142,7 +143,7 @@ impl ReconnectingStore {
 
     fn now(&self) -> MutexGuard<'_, ConnectionState> {
         // No holder of the lock can fail in between.
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock()
     }
 }
 

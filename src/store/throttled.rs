@@ -5,12 +5,13 @@
 //! lease that waited for the debt of a pack would expire in the middle of its holder's own upload.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
+use parking_lot::Mutex;
 
 use super::{
     ListPage, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store, StoreCapabilities, StoreError,
@@ -44,7 +45,7 @@ impl BandwidthLimiter {
     /// Counts the bytes, and returns how long the caller has to wait.
     fn take(&self, bytes: usize) -> Duration {
         let now = self.env.clock.boottime();
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now, bytes as u64)
+        self.bucket.lock().take(now, bytes as u64)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Names of users and groups. A restore on another host prefers them to the numbers, so each entry carries both.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nix::unistd::{Gid, Group, Uid, User};
+use parking_lot::Mutex;
 
 use crate::repo::entry::OwnerAndMode;
 use crate::tree::stat::Stat;
@@ -49,7 +50,7 @@ impl OwnerNames {
 
 fn lookup(known: &Mutex<HashMap<u32, Arc<str>>>, id: u32, ask: impl FnOnce(u32) -> Option<String>) -> Arc<str> {
     // The map is consistent after every statement, so a panic of another thread does not spoil it.
-    let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || known.lock();
     if let Some(name) = lock().get(&id) {
         return Arc::clone(name);
     }
@@ -89,6 +90,6 @@ mod tests {
         for id in 0..3 * NAMES_MAX as u32 {
             lookup(&known, id, |_| None);
         }
-        assert!(known.lock().unwrap().len() <= NAMES_MAX);
+        assert!(known.lock().len() <= NAMES_MAX);
     }
 }

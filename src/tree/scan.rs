@@ -11,9 +11,10 @@ mod listing;
 mod queue;
 mod walk;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use queue::{QueueLimits, QueuePoll, WalkQueue};
 use walk::{TreeWalker, WalkTask};
 
@@ -115,7 +116,7 @@ impl Iterator for TreeScan {
                         self.shared.work.notify_all();
                     }
                     state.consumer_waiting = true;
-                    state = self.shared.results.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    self.shared.results.wait(&mut state);
                     state.consumer_waiting = false;
                 }
             }
@@ -133,7 +134,7 @@ impl Drop for TreeScan {
 impl ScanShared {
     fn lock(&self) -> MutexGuard<'_, ScanState> {
         // Only a bug panics while the lock is held, and `panicked` reports it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The loop of each walker until no work is left.
@@ -157,7 +158,7 @@ impl ScanShared {
                 }
                 QueuePoll::Wait => {
                     state.walkers_waiting += 1;
-                    state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    self.work.wait(&mut state);
                     state.walkers_waiting -= 1;
                 }
                 QueuePoll::End => return,

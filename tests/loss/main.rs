@@ -7,15 +7,14 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use support::cli::{ProgramRun, TestNode, write_config};
 
@@ -392,12 +391,12 @@ fn each_single_object_is_harmed_in_every_way() {
                                 // One that fails keeps nobody from the others; each has said why by then.
                                 let case = AssertUnwindSafe(|| base.case(&key, *harm, remembers));
                                 let Ok(done) = catch_unwind(case) else {
-                                    failed.lock().unwrap().push(format!("{key} {harm:?} {remembers}"));
+                                    failed.lock().push(format!("{key} {harm:?} {remembers}"));
                                     continue;
                                 };
                                 if let Some(outcome) = done {
                                     let row = (kind(&key).to_owned(), number, remembers);
-                                    rows.lock().unwrap().entry(row).or_default().insert(outcome);
+                                    rows.lock().entry(row).or_default().insert(outcome);
                                 }
                             }
                         }
@@ -409,9 +408,9 @@ fn each_single_object_is_harmed_in_every_way() {
             worker.join().unwrap();
         }
     });
-    let failed = failed.into_inner().unwrap();
+    let failed = failed.into_inner();
     assert!(failed.is_empty(), "{failed:#?}");
-    let table = table(&rows.into_inner().unwrap());
+    let table = table(&rows.into_inner());
     println!("{table}");
     // Older snapshots and the way there differ; whatever was harmed, its kind is told of.
     let page = include_str!("../../docs/REPAIR.md");

@@ -1,12 +1,12 @@
 //! How fast the other one goes on: after a death, counted from etcd's own end of the holder's key, and after a farewell.
 
-use std::fs;
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, thread};
 
 use etcd_client::{Client, EventType, WatchOptions};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::etcd::EtcdCluster;
 use crate::rig::{
@@ -44,7 +44,7 @@ impl Deletions {
                             && event.kv().is_some_and(|kv| kv.key().ends_with(b"/holder"))
                     };
                     if answer.events().iter().any(gone) {
-                        tell.lock().unwrap().push(now());
+                        tell.lock().push(now());
                     }
                 }
             });
@@ -55,7 +55,7 @@ impl Deletions {
 
     #[track_caller]
     fn first_after(&self, at: Timestamp) -> Timestamp {
-        wait_for("the holder's key goes", || self.0.lock().unwrap().iter().find(|seen| **seen >= at).copied())
+        wait_for("the holder's key goes", || self.0.lock().iter().find(|seen| **seen >= at).copied())
     }
 }
 

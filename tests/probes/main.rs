@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context as Waking, Poll};
 use std::time::Duration;
 
@@ -17,16 +17,18 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use runner::config::Probe;
-use runner::env::Env;
-use runner::role::probe::ProbeAnswer::{self, No, Unknown, Yes};
-use runner::role::probe::{CommandVariables, HostProbeRunner, assess};
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
+
+use runner::config::Probe;
+use runner::env::Env;
+use runner::role::probe::ProbeAnswer::{self, No, Unknown, Yes};
+use runner::role::probe::{CommandVariables, HostProbeRunner, assess};
 
 /// Longer than any answer takes, even on a busy machine.
 const LONG: Duration = Duration::from_mins(1);
@@ -62,7 +64,7 @@ fn chunks(list: &[&str]) -> Chunks {
 fn answer(request: &Request<Incoming>, seen: &Seen, endless: &Arc<AtomicUsize>) -> Response<Chunks> {
     let header = |name: &str| request.headers().get(name).map_or("-", |v| v.to_str().unwrap()).to_owned();
     let line = format!("{} {} {} {}", request.method(), request.uri(), header("host"), header("user-agent"));
-    seen.lock().unwrap().push(line);
+    seen.lock().push(line);
     let response = Response::builder();
     let response = match request.uri().path() {
         "/primary" => response.status(200).body(chunks(&["{\"state\": \"running\", \"role\": \"pri", "mary\"}\n"])),
@@ -206,7 +208,7 @@ async fn an_answer_is_yes_or_no_by_its_status() {
     let some = Wanted { status: &[200, 503], ..Wanted::default() };
     assert_eq!(ask(&server.url("/standby"), some.clone()).await, said(Yes, "answered 503"));
     assert_eq!(ask(&server.url("/empty"), some).await, said(No, "answered 204, not 200 or 503"));
-    let first = server.seen.lock().unwrap()[0].clone();
+    let first = server.seen.lock()[0].clone();
     let expected = format!("GET /primary?lag=1MB 127.0.0.1:{} runner/{}", server.port, env!("CARGO_PKG_VERSION"));
     assert_eq!(first, expected);
 }
@@ -216,7 +218,7 @@ async fn a_redirect_is_an_answer_and_is_not_followed() {
     let server = Server::start(None).await;
     let moved = ask(&server.url("/moved"), Wanted::default()).await;
     assert_eq!(moved, said(No, "answered 302, not 2xx; redirects are not followed"));
-    assert_eq!(server.seen.lock().unwrap().len(), 1, "one request, and none to where it points");
+    assert_eq!(server.seen.lock().len(), 1, "one request, and none to where it points");
     let wanted = Wanted { status: &[302], ..Wanted::default() };
     assert_eq!(ask(&server.url("/moved"), wanted).await, said(Yes, "answered 302"));
 }
@@ -324,7 +326,7 @@ async fn tls_trusts_the_ca_file_and_nobody_else() {
     let with = |ca_file: PathBuf| Wanted { ca_file: Some(ca_file), body: Some("primary"), ..Wanted::default() };
     let trusted = ask(&url, with(dir.path().join("ca.pem"))).await;
     assert_eq!(trusted, said(Yes, "answered 200 with the expected text"));
-    let seen = server.seen.lock().unwrap().clone();
+    let seen = server.seen.lock().clone();
     assert_eq!(seen, [format!("GET /primary localhost:{} runner/{}", server.port, env!("CARGO_PKG_VERSION"))]);
 
     // The system does not know that root, another root did not sign, and the certificate is for another name.
@@ -344,7 +346,7 @@ async fn tls_trusts_the_ca_file_and_nobody_else() {
         assert_eq!(answer, Unknown, "{detail}");
         assert!(detail.contains(file) && detail.contains(why), "{detail}");
     }
-    assert_eq!(server.seen.lock().unwrap().len(), 1, "nobody was asked over a connection that is not trusted");
+    assert_eq!(server.seen.lock().len(), 1, "nobody was asked over a connection that is not trusted");
 
     // TLS spoken to who does not speak it, and the other way round.
     let plain = Server::start(None).await;
@@ -353,7 +355,7 @@ async fn tls_trusts_the_ca_file_and_nobody_else() {
     assert_eq!(answer, Unknown, "{detail}");
     let (answer, detail) = ask(&format!("http://localhost:{}/primary", server.port), Wanted::default()).await;
     assert_eq!(answer, Unknown, "{detail}");
-    assert_eq!(plain.seen.lock().unwrap().len(), 0);
+    assert_eq!(plain.seen.lock().len(), 0);
 }
 
 /// In a process of its own, because its environment must name a proxy.
@@ -373,5 +375,5 @@ async fn proxies_of_the_environment_are_not_used() {
     child.env_remove("no_proxy").env_remove("NO_PROXY");
     let output = child.output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert_eq!((server.seen.lock().unwrap().len(), proxy.seen.lock().unwrap().len()), (1, 0));
+    assert_eq!((server.seen.lock().len(), proxy.seen.lock().len()), (1, 0));
 }

@@ -3,10 +3,11 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::tasks::SimProcess;
 use runner::env::{BootDir, LockGuard, NodeFiles};
@@ -96,7 +98,7 @@ impl SimDisk {
     }
 
     fn content(&self) -> MutexGuard<'_, DiskContent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

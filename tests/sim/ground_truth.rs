@@ -1,12 +1,13 @@
 //! What is true in a world, what a node sees of it, and what a node says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::invariant_checker::{Files, InvariantChecker};
 use crate::node::prune_summary;
@@ -122,7 +123,7 @@ impl GroundTruth {
     }
 
     fn state(&self) -> MutexGuard<'_, GroundTruthState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -143,7 +144,7 @@ pub struct SimProbes {
 impl ProbeRunner for SimProbes {
     async fn ask(&self, _: &Probe, _: &CommandVariables) -> (ProbeAnswer, ProbeDetail) {
         let time = {
-            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rng = self.rng.lock();
             let is_slow = rng.chance(20) && self.truth.state().probes_are_slow;
             let most = if is_slow { Duration::from_secs(8) } else { Duration::from_millis(100) };
             rng.time(Duration::from_millis(1), most)

@@ -4,17 +4,17 @@
 //! killed keeps nothing but its disk and its clocks.
 
 use std::collections::BinaryHeap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use runner::env::RandomSource;
+use parking_lot::Mutex;
 
 use crate::clock::ClockModel;
 use crate::files::SimDisk;
 use crate::rng::Rng;
 use crate::timers::SimTimer;
 use crate::world::WorldHandle;
+use runner::env::RandomSource;
 
 /// How long a kernel takes before anything runs.
 const BOOT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(40));
@@ -136,7 +136,7 @@ impl SimRandom {
 
 impl RandomSource for SimRandom {
     fn fill(&self, buffer: &mut [u8]) {
-        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rng = self.0.lock();
         for chunk in buffer.chunks_mut(8) {
             let bytes = rng.next().to_le_bytes();
             chunk.copy_from_slice(&bytes[..chunk.len()]);

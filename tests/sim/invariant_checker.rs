@@ -2,11 +2,12 @@
 //! promised. It folds the journal by itself, from docs/FORMAT.md; nothing of the program is asked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 pub use crate::reader::Files;
@@ -292,7 +293,7 @@ impl InvariantChecker {
     }
 
     fn state(&self) -> MutexGuard<'_, CheckerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn record(&self, state: &mut CheckerState, host: usize, seq: u64, object: &Bytes) -> Result<(), String> {

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::ground_truth::{GroundTruth, SimObserver, SimProbes};
@@ -479,7 +480,7 @@ async fn run_cron(
 ) {
     let mut runs = 0_u32;
     loop {
-        let instance = InstanceId(random.lock().unwrap_or_else(PoisonError::into_inner).next().to_le_bytes());
+        let instance = InstanceId(random.lock().next().to_le_bytes());
         run_once_if_due(&observer, &node_context, instance, &settings, &role, &store).await;
         runs += 1;
         if runs.is_multiple_of(5) {

@@ -1,9 +1,9 @@
 //! Seeds, one after another: so many in a test, without end in `make soak`, one with its story in `make replay`.
 
-use std::env;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Instant;
+use std::{env, thread};
+
+use parking_lot::Mutex;
 
 use crate::scenario::{self, SeedResult};
 
@@ -142,7 +142,7 @@ fn soak() {
             scope.spawn(move || {
                 for n in (core..count).step_by(cores as usize) {
                     let told = scenario::run_seed(first + n, false);
-                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut sum = sum.lock();
                     sum.add(told);
                     if sum.seeds.is_multiple_of(1000) {
                         sum.say(started);
@@ -151,7 +151,7 @@ fn soak() {
             });
         }
     });
-    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let sum = sum.into_inner();
     sum.say(started);
     assert!(sum.broken.is_empty());
 }

@@ -6,24 +6,25 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::network::{Network, NoAnswer, RequestKind};
+use crate::tasks::SimProcess;
+use crate::world::{WORLD, WorldHandle};
+use runner::env::Clock as _;
 use runner::store::memory::MemoryStore;
 use runner::store::response::{StoreResponse, WriteResponse};
 use runner::store::{
     LIST_PAGE_MAX, ListPage, ObjectMeta, ObjectVersion, PutOutcome, PutPause, ReplaceOutcome, SizeLimit, Store,
     StoreCapabilities, StoreError, StoreErrorKind, key,
 };
-
-use crate::network::{Network, NoAnswer, RequestKind};
-use crate::tasks::SimProcess;
-use crate::world::{WORLD, WorldHandle};
-use runner::env::Clock as _;
 
 /// What has changed where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +149,7 @@ impl SimBucket {
     }
 
     fn born(&self) -> MutexGuard<'_, BTreeMap<String, Duration>> {
-        self.born.lock().unwrap_or_else(PoisonError::into_inner)
+        self.born.lock()
     }
 }
 
@@ -195,7 +196,7 @@ impl SimStore {
         let (answer, date) = self.bucket.net.carry(&self.process, kind, None, effect).await?;
         // The header knows whole seconds.
         let ahead = SignedDuration::from_secs(date.as_second() - self.process.now().as_second());
-        *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = self.bucket.has_clock.then_some(ahead);
+        *self.offset.lock() = self.bucket.has_clock.then_some(ahead);
         Ok(answer)
     }
 
@@ -297,6 +298,6 @@ impl Store for SimStore {
     }
 
     fn clock_offset(&self) -> Option<SignedDuration> {
-        *self.offset.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.offset.lock()
     }
 }

@@ -7,13 +7,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, future};
+use parking_lot::Mutex;
 
 use crate::clock::ClockModel;
 use crate::rng::Rng;
@@ -56,7 +57,7 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.rung.swap(true, Ordering::Relaxed) {
-            self.ready.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
+            self.ready.lock().push(self.key);
         }
     }
 }
@@ -100,7 +101,7 @@ impl TaskTable {
 
     /// One that is ready, to be polled and given back; `None`: all wait.
     pub fn take(&mut self, rng: &mut Rng, held: impl Fn(usize) -> bool) -> Option<(TaskKey, PolledTask)> {
-        std::mem::swap(&mut self.heard, &mut *self.ready.lock().unwrap_or_else(PoisonError::into_inner));
+        std::mem::swap(&mut self.heard, &mut *self.ready.lock());
         // One poll may wake many, and a `watch` channel does so in an order that its own chance gives.
         self.heard.sort_unstable_by_key(|key| key.number());
         for key in self.heard.drain(..) {
@@ -239,11 +240,11 @@ pub struct SleepWaker(Mutex<Option<Waker>>);
 impl SleepWaker {
     /// Whom to wake.
     pub fn take(&self) -> Option<Waker> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 
     fn set(&self, waker: &Waker) {
-        let mut there = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut there = self.0.lock();
         let before = match &*there {
             Some(same) if same.will_wake(waker) => return,
             _ => there.replace(waker.clone()),

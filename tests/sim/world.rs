@@ -8,12 +8,13 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::{self, ClockModel};
 use crate::files::{SimDisk, SimFiles};
@@ -97,12 +98,12 @@ pub struct TaskResult<T>(Arc<Mutex<Option<T>>>);
 impl<T> TaskResult<T> {
     /// Whether it has ended.
     pub fn is_there(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0.lock().is_some()
     }
 
     /// What it came to; `None`: it has not ended, and never will if it was killed.
     pub fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 
@@ -306,7 +307,7 @@ impl WorldHandle {
         let out = Arc::clone(&outcome.0);
         let task = async move {
             let ended = future.await;
-            *out.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+            *out.lock() = Some(ended);
         };
         self.insert(&self.process(host), Box::pin(task));
         outcome
@@ -386,7 +387,7 @@ impl WorldHandle {
     }
 
     fn state(&self) -> MutexGuard<'_, WorldState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -8,10 +8,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::{fs, io};
+
+use parking_lot::Mutex;
 
 use runner::store::dir::file_system::{FileSystem, HostFileSystem, WritableFile};
 use runner::store::dir::open_dir::{FileAt, OpenDir};
@@ -61,13 +62,13 @@ impl CrashFileSystem {
 
     /// How many changes have been made; a cut is a number from 0 to this.
     pub fn ops(&self) -> usize {
-        self.log.lock().unwrap().len()
+        self.log.lock().len()
     }
 
     /// Lays out in `target`, a directory that exists and is empty, what a power cut after the first `cut` changes leaves.
     pub fn materialise(&self, cut: usize, survival: UnsyncedChanges, target: &Path) {
         let mut model = self.baseline.clone();
-        for op in &self.log.lock().unwrap()[..cut] {
+        for op in &self.log.lock()[..cut] {
             model.apply(op);
         }
         let mut luck = match survival {
@@ -87,7 +88,7 @@ impl CrashFileSystem {
         make: impl FnOnce() -> io::Result<T>,
         op: impl FnOnce(&[DiskOp]) -> DiskOp,
     ) -> io::Result<(T, FileNo)> {
-        let mut log = self.log.lock().unwrap();
+        let mut log = self.log.lock();
         let value = make()?;
         let file = files(&log);
         let op = op(&log);
@@ -158,14 +159,14 @@ struct CrashFile {
 
 impl WritableFile for CrashFile {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut log = self.log.lock().unwrap();
+        let mut log = self.log.lock();
         self.inner.write_all(bytes)?;
         log.push(DiskOp::Write { file: self.file, bytes: bytes.to_vec() });
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.log.lock().unwrap().push(DiskOp::SyncFile { file: self.file });
+        self.log.lock().push(DiskOp::SyncFile { file: self.file });
         Ok(())
     }
 }

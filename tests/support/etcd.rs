@@ -2,18 +2,18 @@
 //! wire that a test can cut, hold back or make one-way.
 #![allow(dead_code, unreachable_pub, reason = "every test crate uses its own part of it")]
 
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, thread};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 #[path = "certificate_authority.rs"]
@@ -332,7 +332,7 @@ struct ProxyShared {
 
 impl ProxyShared {
     fn mode(&self) -> ProxyMode {
-        *self.mode.lock().unwrap()
+        *self.mode.lock()
     }
 
     /// The mode for what came just now; it waits here as long as the wire is cut.
@@ -363,7 +363,7 @@ impl TcpProxy {
                         ProxyMode::Pass | ProxyMode::LoseAnswers | ProxyMode::Cut => (&server).write_all(bytes),
                         ProxyMode::Hold => {
                             let copy = server.try_clone().expect("a copy");
-                            up.held.lock().unwrap().push((copy, bytes.to_vec()));
+                            up.held.lock().push((copy, bytes.to_vec()));
                             Ok(())
                         }
                     });
@@ -384,17 +384,17 @@ impl TcpProxy {
     }
 
     pub fn set(&self, mode: ProxyMode) {
-        *self.shared.mode.lock().unwrap() = mode;
+        *self.shared.mode.lock() = mode;
     }
 
     /// How many pieces are held back.
     pub fn held(&self) -> usize {
-        self.shared.held.lock().unwrap().len()
+        self.shared.held.lock().len()
     }
 
     /// Sends on the first `count` pieces that were held back, as late as it is now, and forgets the others.
     pub fn deliver(&self, count: usize) {
-        for (server, bytes) in self.shared.held.lock().unwrap().drain(..).take(count) {
+        for (server, bytes) in self.shared.held.lock().drain(..).take(count) {
             (&server).write_all(&bytes).expect("etcd still listens");
         }
     }

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,9 +22,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use runner::config::{KeySource, StoreSettings, StoreUrl};
-use runner::env::Env;
-use runner::store::s3::{Credentials, S3Options, S3Store};
+use parking_lot::Mutex;
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -36,6 +34,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
+
+use runner::config::{KeySource, StoreSettings, StoreUrl};
+use runner::env::Env;
+use runner::store::s3::{Credentials, S3Options, S3Store};
 
 /// The bucket that is there.
 pub const BUCKET: &str = "backups";
@@ -114,7 +116,7 @@ struct AccessKeys(Arc<AccessControl>);
 #[async_trait::async_trait]
 impl S3Auth for AccessKeys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        let (known, secret) = self.0.keys.lock().unwrap().clone();
+        let (known, secret) = self.0.keys.lock().clone();
         if known == access_key { Ok(secret.into()) } else { Err(s3s::s3_error!(InvalidAccessKeyId)) }
     }
 }
@@ -152,7 +154,7 @@ impl S3Server {
 
     fn run(bare: bool, door: AccessControl) -> Self {
         let door = Arc::new(door);
-        let scheme = if door.tls.lock().unwrap().is_some() { "https" } else { "http" };
+        let scheme = if door.tls.lock().is_some() { "https" } else { "http" };
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(BUCKET)).unwrap();
         let files = s3s_fs::FileSystem::new(dir.path()).unwrap();
@@ -207,38 +209,38 @@ impl S3Server {
 
     /// All requests so far.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.front.requests.lock().unwrap().clone()
+        self.front.requests.lock().clone()
     }
 
     /// Requests with this method whose path and query contain `part`.
     pub fn count(&self, method: &str, part: &str) -> usize {
-        self.front.requests.lock().unwrap().iter().filter(|r| r.is(method, part)).count()
+        self.front.requests.lock().iter().filter(|r| r.is(method, part)).count()
     }
 
     /// Forgets the requests so far.
     pub fn forget_requests(&self) {
-        self.front.requests.lock().unwrap().clear();
+        self.front.requests.lock().clear();
     }
 
     /// Misbehaves at the next `times` requests with this method whose path and query contain `part`.
     pub fn trouble(&self, method: &str, part: &str, trouble: ServerFault, times: usize) {
         let planned = PlannedFault { method: method.to_owned(), part: part.to_owned(), trouble, left: times };
-        self.front.troubles.lock().unwrap().push(planned);
+        self.front.troubles.lock().push(planned);
     }
 
     /// Answers questions on the bucket with this query with this document.
     pub fn bucket_says(&self, query: &str, document: &str) {
-        self.front.said.lock().unwrap().insert(query.to_owned(), document.to_owned());
+        self.front.said.lock().insert(query.to_owned(), document.to_owned());
     }
 
     /// From now on this access key is known, and no other.
     pub fn know(&self, access_key: &str, secret: &str) {
-        *self.door.keys.lock().unwrap() = (access_key.to_owned(), secret.to_owned());
+        *self.door.keys.lock() = (access_key.to_owned(), secret.to_owned());
     }
 
     /// New connections get this certificate.
     pub fn show(&self, pem: &(String, String)) {
-        *self.door.tls.lock().unwrap() = Some(acceptor(pem));
+        *self.door.tls.lock() = Some(acceptor(pem));
     }
 
     /// Hangs up on all, or lets them in again.
@@ -248,7 +250,7 @@ impl S3Server {
 
     /// Behaves from now on.
     pub fn calm(&self) {
-        self.front.troubles.lock().unwrap().clear();
+        self.front.troubles.lock().clear();
     }
 }
 
@@ -295,7 +297,7 @@ impl RequestRecorder {
     fn says(&self, request: &hyper::Request<Incoming>) -> Option<String> {
         let is_of_bucket = request.method() == "GET" && request.uri().path().trim_matches('/') == BUCKET;
         let query = request.uri().query().filter(|_| is_of_bucket)?;
-        self.said.lock().unwrap().get(query.trim_end_matches('=')).cloned()
+        self.said.lock().get(query.trim_end_matches('=')).cloned()
     }
 
     fn note(&self, request: &hyper::Request<Incoming>) -> Option<ServerFault> {
@@ -306,13 +308,13 @@ impl RequestRecorder {
             query: request.uri().query().unwrap_or("").to_owned(),
             headers: request.headers().iter().map(|(k, v)| (k.to_string(), header(v))).collect(),
         };
-        let mut troubles = self.troubles.lock().unwrap();
+        let mut troubles = self.troubles.lock();
         let planned = troubles.iter_mut().find(|p| p.left > 0 && noted.is(&p.method, &p.part));
         let trouble = planned.map(|planned| {
             planned.left -= 1;
             planned.trouble
         });
-        self.requests.lock().unwrap().push(noted);
+        self.requests.lock().push(noted);
         trouble
     }
 }
@@ -332,7 +334,7 @@ async fn accept(listener: TcpListener, service: S3Service, front: RequestRecorde
             continue;
         }
         let (service, front, door) = (service.clone(), front.clone(), Arc::clone(&door));
-        let tls = door.tls.lock().unwrap().clone();
+        let tls = door.tls.lock().clone();
         tokio::spawn(async move {
             // Broken connections are part of the tests.
             match tls {
@@ -466,7 +468,7 @@ impl AtomicS3Files {
     }
 
     fn lock(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(self.locks.lock().unwrap().entry(key.to_owned()).or_default())
+        Arc::clone(self.locks.lock().entry(key.to_owned()).or_default())
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// One request, as `METHOD /path`, and its body.
 pub type ReceivedRequest = (String, String);
@@ -26,7 +28,7 @@ impl WebhookServer {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if let Some(request) = serve(stream, answers.pop_front().unwrap_or(200)) {
-                    remember.lock().unwrap().push(request);
+                    remember.lock().push(request);
                 }
             }
         });
@@ -35,7 +37,7 @@ impl WebhookServer {
 
     /// What was heard so far.
     pub fn heard(&self) -> Vec<ReceivedRequest> {
-        self.received.lock().unwrap().clone()
+        self.received.lock().clone()
     }
 }
 

@@ -1,9 +1,10 @@
 //! `runner backup`, and what a one-shot run tells the alert monitor.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::alert::dispatcher::AlertDispatcher;
 use crate::alert::monitor::AlertMonitor;
@@ -116,7 +117,7 @@ impl<'a> AlertingObserver<'a> {
     }
 
     fn end_display(&self) {
-        drop(self.display.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.display.lock().take());
     }
 }
 

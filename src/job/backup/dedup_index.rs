@@ -8,7 +8,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::ids::{ChunkId, IndexId, PackId};
 use crate::job::admission::session::{self, RoleSession};
@@ -242,7 +244,7 @@ impl<'a> DedupIndex<'a> {
 
     /// The known chunks, loaded at the first call.
     pub(crate) fn known_chunks(&self) -> Result<&KnownChunks, BackupError> {
-        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.loading.lock();
         if let Some(known_chunks) = self.known_chunks.get() {
             return Ok(known_chunks);
         }
@@ -262,7 +264,7 @@ impl<'a> DedupIndex<'a> {
         if known_chunks.index.is_in_sound_pack(id) || known_chunks.orphans.claim(id) {
             return Ok(false);
         }
-        Ok(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(id))
+        Ok(self.fresh.lock().insert(id))
     }
 
     /// The index, if it was compared with the store: then it alone decides what is stored.
@@ -276,7 +278,7 @@ impl<'a> DedupIndex<'a> {
     /// What happened to lost content; `None`: the index was not compared with the store.
     pub(crate) fn healing(&self) -> Option<HealingSummary> {
         let known_chunks = self.known_chunks.get()?;
-        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = self.fresh.lock();
         let stored = |id: &ChunkId| fresh.contains(id) || known_chunks.orphans.is_used(id);
         Some(HealingSummary::of(known_chunks.lost.as_ref()?, &known_chunks.index, stored))
     }
@@ -322,7 +324,7 @@ mod tests {
     fn each_new_chunk_is_claimed_once_and_used_orphans_are_named() {
         let loads = Mutex::new(0);
         let ledger = DedupIndex::new(HashSet::from([ChunkId([9; 32])]), None, || {
-            *loads.lock().unwrap() += 1;
+            *loads.lock() += 1;
             let mut index = ChunkIndex::default();
             index.add(&table(1, &[1]));
             index.sort();
@@ -333,10 +335,10 @@ mod tests {
             })
         });
         assert!(!ledger.claim(&ChunkId([9; 32])).unwrap());
-        assert_eq!(*loads.lock().unwrap(), 0, "what the newest manifest vouches for needs no index");
+        assert_eq!(*loads.lock(), 0, "what the newest manifest vouches for needs no index");
         let claims = [1, 2, 4, 4].map(|c| ledger.claim(&ChunkId([c; 32])).unwrap());
         assert_eq!(claims, [false, false, true, false]);
-        assert_eq!(*loads.lock().unwrap(), 1);
+        assert_eq!(*loads.lock(), 1);
         assert_eq!(ledger.used_orphans(), [table(2, &[2])]);
     }
 }

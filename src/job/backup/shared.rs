@@ -1,8 +1,10 @@
 //! The context that all stages of a run share: keys, clocks, the sources, and whether the run is stopped.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::env::Env;
 use crate::job::error::BackupError;
@@ -44,24 +46,20 @@ pub(crate) struct BufferPool {
 impl BufferPool {
     /// The buffer of a frame; empty if the pool has none.
     pub(crate) fn frame(&self) -> Vec<u8> {
-        lock(&self.frames).pop().unwrap_or_default()
+        self.frames.lock().pop().unwrap_or_default()
     }
 
     pub(crate) fn give_frame(&self, memory: Vec<u8>) {
-        lock(&self.frames).push(memory);
+        self.frames.lock().push(memory);
     }
 
     pub(crate) fn pack(&self) -> Option<Vec<u8>> {
-        lock(&self.packs).pop()
+        self.packs.lock().pop()
     }
 
     pub(crate) fn give_pack(&self, memory: Vec<u8>) {
-        lock(&self.packs).push(memory);
+        self.packs.lock().push(memory);
     }
-}
-
-fn lock(memory: &Mutex<Vec<Vec<u8>>>) -> MutexGuard<'_, Vec<Vec<u8>>> {
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PipelineContext {

@@ -1,9 +1,10 @@
 //! What one process remembers about each repository, whatever becomes of the state directory.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::ids::{Digest, RepoId};
 use crate::job::local_state::run_failure::UnsavedFailures;
@@ -40,7 +41,7 @@ impl ProcessMemory {
 
     /// Whether `what` is due to be published to the other nodes; if so it counts as published from now on.
     pub(crate) fn claim_announcement(&self, repo: RepoId, what: Digest, now: Timestamp) -> bool {
-        let mut told = self.last_announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.last_announced.lock();
         let due = told
             .get(&repo)
             .is_none_or(|(was, at)| *was != what || now.duration_since(*at).abs() >= ANNOUNCEMENT_INTERVAL);
@@ -51,6 +52,6 @@ impl ProcessMemory {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<RepoId, SavedState>> {
-        self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
+        self.repositories.lock()
     }
 }

@@ -5,9 +5,10 @@
 //! reports it in its status.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
@@ -121,7 +122,7 @@ pub struct UnsavedFailures(Arc<Mutex<BTreeMap<RoleName, Option<RunFailure>>>>);
 impl UnsavedFailures {
     pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<RoleName, Option<RunFailure>>> {
         // Each change is one step, so a poisoned lock protects nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -7,11 +7,11 @@
 //! cannot be forged to keep a role for a dead node: it is sealed with the repository's key, and a heartbeat that is
 //! replayed later is too old to count.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::config::RoleSettings;
@@ -152,7 +152,7 @@ pub async fn current_heartbeat(
     let beat = read(repository).await?;
     let fresh =
         SignedDuration::try_from(role.takeover_after).unwrap_or(SignedDuration::MAX).saturating_add(CLOCKS_APART_MAX);
-    let mut last = last.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = last.0.lock();
     if let Some((_, digest)) = beat.filter(|(beat, _)| now.duration_since(beat.time).abs() <= fresh) {
         *last = Some(digest);
     }

@@ -1,9 +1,10 @@
 //! Progress of a job: counters that the job moves and a terminal reads, without waiting for each other.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::job::node::stall::RunActivity;
@@ -169,23 +170,23 @@ impl JobProgress {
 
     /// Records that the job begins an activity that may take long.
     pub fn begin(&self, activity: RunActivity) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(activity);
+        *self.seen.lock() = Some(activity);
         self.step();
     }
 
     /// What the job was last seen doing.
     pub fn last_activity(&self) -> Option<RunActivity> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().clone()
     }
 
     /// Sets the store whose answers the job waits for from now on.
     pub fn set_store(&self, store: &Arc<dyn Store>) {
-        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(store));
+        *self.store.lock() = Some(Arc::clone(store));
     }
 
     /// How the last request to the store failed, if none has had an answer since.
     pub fn store_error(&self) -> Option<String> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.last_attempt_error()
+        self.store.lock().as_ref()?.last_attempt_error()
     }
 
     /// A guard for a part of the job that cannot be ended.

@@ -62,7 +62,7 @@ async fn wait_for_stall(node_context: &NodeContext, limit: Duration, pace: &(dyn
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::job::node::stall::RunActivity;
@@ -89,11 +89,11 @@ mod tests {
             node_context.progress.begin(RunActivity::Hook("before"));
             node_context.cancel.cancelled().await;
         };
-        let watched = run_watched(&node_context, LIMIT, &|pace| paces.lock().unwrap().push(pace), hangs).await;
+        let watched = run_watched(&node_context, LIMIT, &|pace| paces.lock().push(pace), hangs).await;
         let stall = watched.stall.unwrap();
         assert!(watched.done.is_some() && stall.silent >= LIMIT);
         assert_eq!(stall.last, Some(RunActivity::Hook("before")));
-        let paces = paces.into_inner().unwrap();
+        let paces = paces.into_inner();
         assert!(paces.iter().any(|pace| matches!(pace, StallState::Silent(_))) && paces.len() > 3, "{paces:?}");
     }
 }

@@ -1,9 +1,9 @@
 //! Frames that several batches of a restore need are fetched once.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::job::restore::plan::{FrameKey, FrameSet, KEPT_BYTES};
@@ -33,7 +33,7 @@ impl FrameCache {
         set: &mut FrameSet,
     ) -> (HashMap<FrameKey, FrameReceiver>, HashMap<FrameKey, FrameSender>) {
         let (mut coming, mut claimed) = (HashMap::new(), HashMap::new());
-        let mut kept = lock(&self.0);
+        let mut kept = self.0.lock();
         set.leave_out(|key, plain| {
             if let Some(at) = kept.frames.iter().position(|(there, ..)| *there == key) {
                 let found = kept.frames.remove(at).expect("it was found there");
@@ -54,8 +54,4 @@ impl FrameCache {
         });
         (coming, claimed)
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use rustix::fs::SeekFrom;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -19,14 +20,11 @@ use super::shared::{FileChunk, FileJob, FileState, PendingDir, RestoreContext, W
 use crate::ids::ChunkId;
 use crate::job::node::progress::JobProgress;
 use crate::job::report::restored::RestoreProblemKind;
-use crate::repo::file_layout::FileLayout;
-
 use crate::job::restore::error::RestoreError;
-
 use crate::job::restore::options::OverwritePolicy;
-
 use crate::job::restore::source::ChunkLocation;
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
+use crate::repo::file_layout::FileLayout;
 use crate::tree::temporary;
 use crate::tree::write::{ExistingObject, MetadataKind, WriteErrorKind};
 

@@ -1,10 +1,11 @@
 //! A snapshot of a real repository as the source of a restore.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 
 use crate::ids::{ChunkId, PackId};
 use crate::job::browse::{self, path_after_subtree};
@@ -67,7 +68,7 @@ impl RepositorySource {
 
     /// Parts of the manifest that were skipped: first path and number of entries.
     pub fn lost(&self) -> Vec<(TreePath, u64)> {
-        let lost = self.0.lost.as_ref().map(|lost| lost.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let lost = self.0.lost.as_ref().map(|lost| lost.lock().clone());
         lost.unwrap_or_default()
     }
 
@@ -94,7 +95,7 @@ impl RepositorySource {
     }
 
     fn index(&self) -> Arc<SourceIndex> {
-        Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.known.read())
     }
 
     /// Reads a chunk of the manifest; reads the index again if the chunk is not where the index says.
@@ -170,7 +171,7 @@ impl SnapshotSource for RepositorySource {
         // A failure counts as "no newer index"; a chunk that is missing then fails on its own.
         match newer.await {
             Some(newer) => {
-                *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(newer);
+                *self.0.known.write() = Arc::new(newer);
                 true
             }
             None => false,
@@ -278,7 +279,7 @@ impl RepositoryEntries {
         let Some(lost) = &self.source.0.lost else { return false };
         let node = self.walk.next_node().map(|node| (node.first.clone(), node.entries));
         let all = || (TreePath::default(), self.source.entries_count());
-        lost.lock().unwrap_or_else(PoisonError::into_inner).push(node.unwrap_or_else(all));
+        lost.lock().push(node.unwrap_or_else(all));
         true
     }
 

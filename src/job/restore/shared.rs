@@ -1,8 +1,10 @@
 //! What the stages of a restore share, and the work items that they pass on.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::plan::FrameSet;
 use super::select::RestoreScope;
@@ -11,7 +13,7 @@ use crate::job::node::progress::JobProgress;
 use crate::job::report::PROBLEMS_MAX;
 use crate::job::report::restored::{RestoreBytes, RestoreCounts, RestoreProblem, RestoreProblemKind, RestoreReport};
 use crate::job::restore::error::RestoreError;
-use crate::job::restore::frame_cache::{FrameCache, lock};
+use crate::job::restore::frame_cache::FrameCache;
 use crate::job::restore::options::RestoreOptions;
 use crate::job::restore::source::{ChunkLocation, SnapshotSource};
 use crate::repo::entry::{EntryKind, ManifestEntry, TreePath};
@@ -73,7 +75,7 @@ impl RestoreContext {
 
     /// Stops the restore. The first error counts.
     pub(super) fn stop(&self, error: RestoreError) {
-        lock(&self.error).get_or_insert(error);
+        self.error.lock().get_or_insert(error);
         self.stopped.store(true, Ordering::Release);
     }
 
@@ -87,11 +89,11 @@ impl RestoreContext {
     }
 
     pub(super) fn count(&self, count: impl FnOnce(&mut RestoreCounts)) {
-        count(&mut lock(&self.report).counts);
+        count(&mut self.report.lock().counts);
     }
 
     pub(super) fn count_bytes(&self, count: impl FnOnce(&mut RestoreBytes)) {
-        count(&mut lock(&self.report).bytes);
+        count(&mut self.report.lock().bytes);
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "callers make it for this call")]
@@ -107,12 +109,12 @@ impl RestoreContext {
         if matches!(kind, RestoreProblemKind::Write(WriteErrorKind::NoSpace)) {
             self.full.store(true, Ordering::Relaxed);
         }
-        let mut failed = lock(&self.failed);
+        let mut failed = self.failed.lock();
         if failed.len() < FAILED_NAMES_MAX {
             failed.insert(path.clone());
         }
         drop(failed);
-        let mut report = lock(&self.report);
+        let mut report = self.report.lock();
         report.counts.failed += 1;
         if report.problems.len() < PROBLEMS_MAX {
             report.problems.push(RestoreProblem { path: path.clone(), kind: kind.clone() });
@@ -126,7 +128,7 @@ impl RestoreContext {
 
     /// Whether the entry at this path may have failed.
     pub(super) fn may_have_failed(&self, path: &TreePath) -> bool {
-        let failed = lock(&self.failed);
+        let failed = self.failed.lock();
         failed.len() >= FAILED_NAMES_MAX || failed.contains(path)
     }
 
@@ -157,10 +159,10 @@ impl RestoreContext {
     }
 
     pub(super) fn into_report(self) -> Result<RestoreReport, RestoreError> {
-        if let Some(error) = self.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(error) = self.error.into_inner() {
             return Err(error);
         }
-        let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut report = self.report.into_inner();
         report.metadata = self.target.metadata_failures();
         report.problems.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(report)
@@ -234,7 +236,7 @@ impl FileJob {
     /// Drops what has been written so far at once: others may need the space.
     pub(super) fn fail(&self, kind: RestoreProblemKind) {
         let unfinished = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.failed.get_or_insert(kind);
             state.new.take()
         };
@@ -296,8 +298,7 @@ impl BatchOrder {
 
     /// Waits until all batches before `number` are finished.
     pub(super) fn wait_for_those_before(&self, number: u64) {
-        let over = lock(&self.finished);
-        drop(self.changed.wait_while(over, |over| over.below < number).unwrap_or_else(PoisonError::into_inner));
+        self.changed.wait_while(&mut self.finished.lock(), |over| over.below < number);
     }
 }
 
@@ -308,7 +309,7 @@ pub(super) struct BatchGuard<'a> {
 
 impl Drop for BatchGuard<'_> {
     fn drop(&mut self) {
-        let mut guard = lock(&self.order.finished);
+        let mut guard = self.order.finished.lock();
         let over = &mut *guard;
         over.ahead.insert(self.number);
         while over.ahead.remove(&over.below) {

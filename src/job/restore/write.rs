@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
 
 use super::fetch::FetchedBatch;
@@ -12,7 +13,6 @@ use super::shared::{FileChunk, FileJob, RestoreContext, WriteJob};
 use crate::job::node::progress::JobProgress;
 use crate::job::report::restored::RestoreProblemKind;
 use crate::job::restore::error::RestoreError;
-use crate::job::restore::frame_cache::lock;
 use crate::job::restore::options::OverwritePolicy;
 use crate::repo::entry::{ManifestEntry, TreePath};
 use crate::tree::write::{ExistingObject, NewFile, PlaceOutcome, WriteErrorKind};
@@ -20,7 +20,7 @@ use crate::tree::write::{ExistingObject, NewFile, PlaceOutcome, WriteErrorKind};
 /// Works until the queue of batches is closed.
 pub(super) fn run(shared: &RestoreContext, batches: &Mutex<Receiver<FetchedBatch>>) {
     loop {
-        let next = lock(batches).blocking_recv();
+        let next = batches.lock().blocking_recv();
         let Some(mut fetched) = next else { return };
         let number = fetched.batch.number;
         let _over_at_the_end = shared.order.begin(number);
@@ -134,7 +134,7 @@ fn clear_obstacle(shared: &RestoreContext, path: &TreePath) -> Result<(), Restor
 }
 
 fn piece(shared: &RestoreContext, fetched: &FetchedBatch, file: &FileJob, parts: &[FileChunk]) {
-    let failed = lock(&file.state).failed.is_some();
+    let failed = file.state.lock().failed.is_some();
     if !failed && let Err(problem) = write_parts(shared, fetched, file, parts) {
         file.fail(problem);
     }
@@ -203,7 +203,7 @@ fn write_parts(
 }
 
 fn new_file(shared: &RestoreContext, file: &FileJob) -> Result<Arc<NewFile>, RestoreProblemKind> {
-    let mut state = lock(&file.state);
+    let mut state = file.state.lock();
     if let Some(new) = &state.new {
         return Ok(Arc::clone(new));
     }
@@ -218,7 +218,7 @@ fn new_file(shared: &RestoreContext, file: &FileJob) -> Result<Arc<NewFile>, Res
 
 fn finish(shared: &RestoreContext, file: &FileJob) {
     let (new, failed, dir) = {
-        let mut state = lock(&file.state);
+        let mut state = file.state.lock();
         (state.new.take(), state.failed.take(), state.dir.take())
     };
     let entry = &file.entry;

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::*;
@@ -240,7 +241,7 @@ impl FileSystem for Shaky {
 
     fn sync_dir(&self, dir: &OpenDir) -> io::Result<()> {
         if dir.path().ends_with("journal") {
-            let mut left = self.failures.lock().unwrap();
+            let mut left = self.failures.lock();
             if let Some(fewer) = left.checked_sub(1) {
                 *left = fewer;
                 return Err(io::Error::other("the disk is shaky"));
@@ -282,7 +283,7 @@ async fn a_record_that_is_seen_is_not_in_before_it_is_durable() {
         let (_root, disk, journal) = on(shaky, &Env::host());
         let view = filled(&journal, 1).await;
         assert_eq!(view.head.unwrap().seq, Seq(1));
-        assert_eq!((*disk.failures.lock().unwrap(), disk.synced.load(Ordering::SeqCst)), (0, 1), "{failures}");
+        assert_eq!((*disk.failures.lock(), disk.synced.load(Ordering::SeqCst)), (0, 1), "{failures}");
     }
     let env = Env { clock: Arc::new(Hasty::default()), ..Env::host() };
     let (_root, _, journal) = on(Shaky { failures: Mutex::new(u32::MAX), ..Shaky::default() }, &env);

@@ -1,10 +1,11 @@
 //! Registers in memory, for tests.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{CasOutcome, Register, RegisterError, RegisterService, RegisterValue};
 use crate::ids::ClusterId;
@@ -24,7 +25,7 @@ impl MemoryRegisters {
 
     /// Replaces a value, or removes it (`None`), without a compare.
     pub fn tamper(&self, name: &str, value: Option<Bytes>) {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.values.lock();
         match value {
             Some(value) => values.insert(name.to_owned(), value),
             None => values.remove(name),
@@ -48,12 +49,12 @@ struct MemoryRegister {
 #[async_trait]
 impl Register for MemoryRegister {
     async fn read(&self) -> Result<RegisterValue, RegisterError> {
-        let values = self.registers.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = self.registers.values.lock();
         Ok(RegisterValue { value: values.get(&self.name).cloned(), cluster: self.registers.cluster })
     }
 
     async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
-        let mut values = self.registers.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.registers.values.lock();
         let there = values.get(&self.name);
         if there != old {
             return Ok(CasOutcome::Mismatch(there.cloned()));

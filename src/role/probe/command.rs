@@ -3,10 +3,11 @@
 //! The command runs in its own process group, so that a timeout ends the children of a shell script as well.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinHandle;
 
@@ -102,7 +103,7 @@ impl OutputHead {
             let Some(mut source) = source else { return };
             let mut buffer = [0; OUTPUT_MAX];
             while let Ok(count @ 1..) = source.read(&mut buffer).await {
-                let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = into.lock();
                 let room = OUTPUT_MAX - kept.len();
                 kept.extend_from_slice(&buffer[..count.min(room)]);
             }
@@ -115,7 +116,7 @@ impl OutputHead {
         // Whether or not the stream ended in time, what was read so far is the answer.
         let _ = tokio::time::timeout(DRAIN, &mut self.reading).await;
         self.reading.abort();
-        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.kept.lock())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Builds the client: endpoint, region, credentials, trust, timeouts, retries.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -32,6 +32,7 @@ use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, OrchestratorError};
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use jiff::SignedDuration;
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -238,7 +239,7 @@ pub(super) struct ServerClock(Arc<Mutex<Option<SignedDuration>>>);
 
 impl ServerClock {
     pub(super) fn offset(&self) -> Option<SignedDuration> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 
@@ -248,7 +249,7 @@ pub(super) struct LastAttemptError(Arc<Mutex<Option<String>>>);
 
 impl LastAttemptError {
     pub(super) fn last(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 
@@ -270,7 +271,7 @@ impl Intercept for AttemptErrorInterceptor {
     ) -> Result<(), BoxError> {
         let error = context.output_or_error().and_then(Result::err);
         let failed = error.and_then(|error| attempt_failure(error, context.response()));
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        *self.0.0.lock() = failed;
         Ok(())
     }
 }
@@ -335,7 +336,7 @@ impl Intercept for ClockInterceptor {
         let date = response.headers().get("date");
         if let Some(date) = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok()) {
             let offset = date.timestamp().duration_since(self.env.clock.now());
-            *self.clock.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
+            *self.clock.0.lock() = Some(offset);
         }
         Ok(())
     }

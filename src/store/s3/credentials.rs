@@ -217,19 +217,20 @@ mod tests {
 
     /// Gives these answers in turn.
     #[derive(Debug)]
-    struct Answers(std::sync::Mutex<Vec<provider::Result>>);
+    struct Answers(parking_lot::Mutex<Vec<provider::Result>>);
 
     impl ProvideCredentials for Answers {
         fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
         where
             Self: 'a,
         {
-            future::ProvideCredentials::ready(self.0.lock().unwrap().remove(0))
+            future::ProvideCredentials::ready(self.0.lock().remove(0))
         }
     }
 
     fn places(answers: Vec<Vec<provider::Result>>) -> CredentialChain {
-        let name = |(n, answers)| CredentialSource::new(format!("place {n}"), Answers(std::sync::Mutex::new(answers)));
+        let name =
+            |(n, answers)| CredentialSource::new(format!("place {n}"), Answers(parking_lot::Mutex::new(answers)));
         let places = answers.into_iter().enumerate().map(name).collect();
         CredentialChain { places, were_found: AtomicBool::new(false) }
     }

@@ -1,6 +1,6 @@
 //! File flags that a restore sets at its end.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use crate::repo::entry::TreePath;
 use crate::tree::flags::FileFlags;

@@ -4,7 +4,6 @@
 //! all of them require that this user still owns the file.
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::sync::PoisonError;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -259,7 +258,7 @@ impl RestoreTarget {
         match flags_missing(held, entry) {
             Ok(false) => false,
             Ok(true) if wanted.prevent_changes() => {
-                let mut flagged = self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut flagged = self.flagged.0.lock();
                 let room = flagged.len() < FLAGGED_MAX;
                 if room {
                     flagged.push(DeferredFlagFile { path: entry.path.clone(), inode: found.inode, wanted });
@@ -281,7 +280,7 @@ impl RestoreTarget {
 
     /// Sets the deferred flags. To be called when every file has its final name.
     pub fn set_flags(&self) {
-        let flagged = std::mem::take(&mut *self.flagged.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let flagged = std::mem::take(&mut *self.flagged.0.lock());
         for DeferredFlagFile { path, inode, wanted } in flagged {
             let set = || {
                 let dir = self.resolver.dir(&path.parent().unwrap_or_default())?;

@@ -1,7 +1,8 @@
 //! Metadata that a restore could not set: how often, and the first path of each kind.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::repo::entry::TreePath;
 
@@ -46,13 +47,13 @@ pub(super) struct MetadataFailures(Mutex<BTreeMap<MetadataKind, MetadataFailure>
 
 impl MetadataFailures {
     pub(super) fn note(&self, kind: MetadataKind, path: &TreePath, error: impl FnOnce() -> String) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.entry(kind)
             .or_insert_with(|| MetadataFailure { kind, count: 0, first: path.clone(), error: error() })
             .count += 1;
     }
 
     pub(super) fn list(&self) -> Vec<MetadataFailure> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.0.lock().values().cloned().collect()
     }
 }

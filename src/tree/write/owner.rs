@@ -2,7 +2,8 @@
 //! same number; otherwise the number counts.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::repo::entry::OwnerAndMode;
 
@@ -29,7 +30,7 @@ impl OwnerResolver {
             if self.numeric || name.is_empty() || number == 0 {
                 return number;
             }
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = known.lock();
             lookup(&mut known, name, ask).unwrap_or(number)
         };
         (

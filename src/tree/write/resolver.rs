@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -53,7 +54,7 @@ impl DirResolver {
     /// The directory at `path`. A symbolic link anywhere on the way is `ELOOP` or `ENOTDIR`.
     pub(super) fn dir(&self, path: &TreePath) -> rustix::io::Result<Arc<OwnedFd>> {
         let (base, rest) = {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut recent = self.recent.lock();
             // The deepest known ancestor saves the most calls; the directory itself saves all of them.
             let best = (0..recent.len())
                 .filter(|&i| path.starts_with(&recent[i].0))
@@ -88,7 +89,7 @@ impl DirResolver {
             None => self.root()?,
         };
         let dir = Arc::new(self.walk(from, rest)?);
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock();
         recent.push_front((path.clone(), Arc::clone(&dir)));
         recent.truncate(RECENT_MAX);
         Ok(dir)
@@ -132,7 +133,7 @@ impl DirResolver {
 
     /// Drops `path` and everything below it from the cache: it was removed, and its name may be used again.
     pub(super) fn forget(&self, path: &TreePath) {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| !known.starts_with(path));
+        self.recent.lock().retain(|(known, _)| !known.starts_with(path));
     }
 
     /// Whether a file system is mounted on the directory `name` of `dir`. If the kernel cannot be asked directly, a

@@ -1,15 +1,16 @@
 //! The lease service keeps its promise under every fault but the two that break it, and those are found.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use runner::ids::{InstanceId, NodeId, RoleName};
-use runner::role::lease::{LeaseHolder, LeaseReply};
+use parking_lot::Mutex;
 
 use crate::leases::LeaseServer;
 use crate::network::NetworkFaults;
 use crate::world::World;
 use runner::env::AsyncRuntime as _;
+use runner::ids::{InstanceId, NodeId, RoleName};
+use runner::role::lease::{LeaseHolder, LeaseReply};
 
 const TTL: Duration = Duration::from_secs(12);
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,7 +29,7 @@ type Held = (InstanceId, Duration, Duration);
 
 /// Who it is knows that its grants are over.
 fn end(held: &Mutex<Vec<Held>>, who: InstanceId, now: Duration) {
-    held.lock().unwrap().iter_mut().filter(|held| held.0 == who).for_each(|held| held.2 = held.2.min(now));
+    held.lock().iter_mut().filter(|held| held.0 == who).for_each(|held| held.2 = held.2.min(now));
 }
 
 /// Asks all the time, keeps the lease for a while, gives it up.
@@ -44,7 +45,7 @@ fn request_lease_forever(world: &World, server: &Arc<LeaseServer>, host: usize, 
             let asked = world.now();
             match lease.acquire_or_renew().await {
                 LeaseReply::Held(_) => {
-                    held.lock().unwrap().push((me.instance, world.now(), asked + TTL));
+                    held.lock().push((me.instance, world.now(), asked + TTL));
                     process.sleep(TTL / 3).await;
                     if rng.chance(100) {
                         // What it guards ends before it is given up.
@@ -89,8 +90,7 @@ fn lease_contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64
             _ => breaks(&server),
         }
     }
-    let mut held =
-        Arc::try_unwrap(held).map_or_else(|held| held.lock().unwrap().clone(), |held| held.into_inner().unwrap());
+    let mut held = Arc::try_unwrap(held).map_or_else(|held| held.lock().clone(), |held| held.into_inner());
     held.sort_by_key(|held| held.1);
     let overlaps = |(n, a): (usize, &Held)| held[n + 1..].iter().filter(|b| b.0 != a.0 && b.1 < a.2).count();
     let doubled = held.iter().enumerate().map(overlaps).sum();

@@ -1,17 +1,18 @@
 //! Requests outlive their senders, and every fault leaves behind what it should.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
-use runner::journal::register::{CasOutcome, RegisterService as _};
-use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind};
+use parking_lot::Mutex;
 
 use crate::network::NetworkFaults;
 use crate::registers::RegisterServer;
 use crate::sim_store::{EffectObserver, SimBucket, SimStore, StoredEffect};
 use crate::world::World;
+use runner::journal::register::{CasOutcome, RegisterService as _};
+use runner::store::{PutOutcome, ReplaceOutcome, SizeLimit, Store, StoreErrorKind};
 
 const BODY: Bytes = Bytes::from_static(b"body");
 const MINUTE: Duration = Duration::from_mins(1);
@@ -23,7 +24,7 @@ struct EffectLog(Mutex<Vec<(usize, StoredEffect)>>);
 
 impl EffectObserver for EffectLog {
     fn changed(&self, host: usize, what: &StoredEffect) {
-        self.0.lock().unwrap().push((host, what.clone()));
+        self.0.lock().push((host, what.clone()));
     }
 }
 
@@ -31,7 +32,7 @@ impl EffectLog {
     /// `1 key: before > after`.
     fn lines(&self) -> Vec<String> {
         let text = |body: &Option<Bytes>| String::from_utf8(body.clone().unwrap_or_default().to_vec()).unwrap();
-        let changes = self.0.lock().unwrap();
+        let changes = self.0.lock();
         changes.iter().map(|(host, c)| format!("{host} {}: {} > {}", c.key, text(&c.before), text(&c.after))).collect()
     }
 }
@@ -104,7 +105,7 @@ fn a_put_lands_although_its_sender_is_dead() {
     assert!(stage.log.lines().is_empty());
     stage.world.run_until(MINUTE * 2);
     assert_eq!(stage.log.lines(), ["1 late:  > body"]);
-    let (life, at) = stage.log.0.lock().unwrap().first().map(|(_, change)| (change.life, change.at)).unwrap();
+    let (life, at) = stage.log.0.lock().first().map(|(_, change)| (change.life, change.at)).unwrap();
     assert!(life < stage.world.life(stage.host) && at > Duration::from_secs(3));
     assert!(!told.is_there());
     // What is dead sends nothing.

@@ -1,12 +1,13 @@
 //! The world itself: one seed, one order; and what a host suffers is what its program sees.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future;
 use jiff::SignedDuration;
+use parking_lot::Mutex;
 
 use crate::hosts::ThawedClock;
 use crate::world::World;
@@ -63,13 +64,13 @@ fn random_trace(seed: u64) -> (u64, u64, Vec<String>) {
                     env.random.fill(&mut random);
                     let line = format!("{host} {task} {round} {random:?} {}", env.clock.now());
                     let said = Arc::clone(&said);
-                    env.runtime.spawn(Box::pin(async move { said.lock().unwrap().push(line) }));
+                    env.runtime.spawn(Box::pin(async move { said.lock().push(line) }));
                 }
             });
         }
     }
     world.run_until(SECOND);
-    let said = said.lock().unwrap().clone();
+    let said = said.lock().clone();
     assert_eq!(said.len(), 300);
     (world.steps(), world.trace(), said)
 }
@@ -129,7 +130,7 @@ fn sleep_is_in_the_hosts_own_time() {
     let outside = (*world).clone();
     world.start(host, async move {
         slept.runtime.sleep(SECOND * 100).await;
-        *told.lock().unwrap() = Some(outside.now());
+        *told.lock() = Some(outside.now());
     });
     let start = env.clock.boottime();
     // 10 s right, 20 s at half the speed, an hour's step of the wall clock, then at twice the speed: 100 = 10 + 10 + 80.
@@ -140,7 +141,7 @@ fn sleep_is_in_the_hosts_own_time() {
     world.step_wall(host, SignedDuration::from_hours(1));
     world.drift(host, 1_000_000);
     world.run_until(SECOND * 200);
-    assert_eq!(*woken.lock().unwrap(), Some(SECOND * 70));
+    assert_eq!(*woken.lock(), Some(SECOND * 70));
     // An odd speed rounds, and never wakes early.
     world.drift(host, 137);
     let due = env.clock.boottime() + SECOND;
@@ -211,13 +212,13 @@ fn a_process_may_kill_its_own_host() {
         let _talkative = ReentrantDrop(env.clone());
         let _lock = env.files.lock(path).unwrap().expect("it is free");
         outside.kill(host);
-        *next.lock().unwrap() = outside.env(host).files.lock(path).unwrap();
+        *next.lock() = outside.env(host).files.lock(path).unwrap();
         env.runtime.sleep(Duration::ZERO).await;
         yield_now().await;
     });
     world.run_until(SECOND);
     assert!(!outcome.is_there());
-    assert!(kept.lock().unwrap().is_some(), "the kernel lets go at once");
+    assert!(kept.lock().is_some(), "the kernel lets go at once");
     assert!(world.env(host).files.lock(path).unwrap().is_none(), "and what is left of the dead one takes nothing away");
 }
 

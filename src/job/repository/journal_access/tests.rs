@@ -1,13 +1,13 @@
 //! Journals whose head is in a register, over a store that ignores conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::config::RoleSettings;
@@ -16,7 +16,6 @@ use crate::ids::{ClusterId, NodeId, Seq, Term};
 use crate::job::operate::adopt::adopt;
 use crate::job::operate::{OperatorContext, RoleChange};
 use crate::job::repository::init::error::InitError;
-
 use crate::job::repository::init::init;
 use crate::job::testing::JobFixture;
 use crate::journal::append::UnfencedAction;
@@ -264,7 +263,7 @@ impl Register for Deaf {
     }
 
     async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
-        let silence = self.silences.lock().unwrap().pop();
+        let silence = self.silences.lock().pop();
         match silence {
             None => self.inner.compare_and_swap(old, new).await,
             Some(happens) => {
@@ -309,7 +308,7 @@ async fn a_swap_without_answer_is_found_after_others_went_on() {
             self.inner.read().await
         }
         async fn compare_and_swap(&self, old: Option<&Bytes>, new: Bytes) -> Result<CasOutcome, RegisterError> {
-            if !std::mem::take(&mut *self.first.lock().unwrap()) {
+            if !std::mem::take(&mut *self.first.lock()) {
                 return self.inner.compare_and_swap(old, new).await;
             }
             if self.happens {

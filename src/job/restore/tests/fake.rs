@@ -1,11 +1,11 @@
 //! A repository in memory that counts requests and fails on demand.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::ids::{ChunkId, PackId};
@@ -51,7 +51,7 @@ impl Fake {
             .chunks(CHUNK)
             .map(|bytes| {
                 let id = chunk_id(bytes);
-                if self.places.lock().unwrap().contains_key(&id) {
+                if self.places.lock().contains_key(&id) {
                     return id;
                 }
                 if self.open.len() + bytes.len() > FRAME {
@@ -66,7 +66,7 @@ impl Fake {
                     stored_len: 0,
                 };
                 self.open.extend_from_slice(bytes);
-                self.places.lock().unwrap().insert(id, place);
+                self.places.lock().insert(id, place);
                 id
             })
             .collect()
@@ -79,7 +79,7 @@ impl Fake {
         }
         let (pack, frame) = (self.pack(), self.next_frame % FRAMES_PER_PACK);
         let bytes = std::mem::take(&mut self.open);
-        for place in self.places.get_mut().unwrap().values_mut() {
+        for place in self.places.get_mut().values_mut() {
             if (place.pack, place.frame) == (pack, frame) {
                 place.stored_len = bytes.len() as u32;
             }
@@ -105,22 +105,22 @@ impl Fake {
             let bytes = fake.frames[&key].clone();
             fake.frames.insert((to, key.1), bytes);
         }
-        let mut newer = fake.places.lock().unwrap().clone();
+        let mut newer = fake.places.lock().clone();
         newer.values_mut().filter(|p| p.pack == from).for_each(|p| p.pack = to);
-        *fake.newer.lock().unwrap() = Some(newer);
-        fake.gone.lock().unwrap().insert(from);
+        *fake.newer.lock() = Some(newer);
+        fake.gone.lock().insert(from);
     }
 
     /// Removes a chunk from the index.
     pub(super) fn forget(&self, chunk: &ChunkId) {
-        self.places.lock().unwrap().remove(chunk);
+        self.places.lock().remove(chunk);
     }
 
     /// Lets the index give the location of other content for a chunk of `one`.
     pub(super) fn confuse(&self, one: &str, other: &str) {
         let place = self.place_of(other);
         let id = self.entries.iter().find(|e| e.path == path(one)).unwrap().kind.chunks()[0];
-        self.places.lock().unwrap().insert(id, place);
+        self.places.lock().insert(id, place);
     }
 
     /// The whole content of a regular file, holes as zeros.
@@ -147,7 +147,7 @@ impl Fake {
 #[async_trait]
 impl SnapshotSource for Fake {
     fn locate(&self, chunk: &ChunkId) -> Option<ChunkLocation> {
-        self.places.lock().unwrap().get(chunk).copied()
+        self.places.lock().get(chunk).copied()
     }
 
     async fn frames(&self, pack: PackId, frames: &[u32]) -> Result<Vec<Bytes>, SourceError> {
@@ -157,10 +157,10 @@ impl SnapshotSource for Fake {
         if self.answers > 0 && number > self.answers {
             return fail(SourceErrorKind::Unavailable, "the store does not answer".to_owned());
         }
-        if self.gone.lock().unwrap().contains(&pack) {
+        if self.gone.lock().contains(&pack) {
             return fail(SourceErrorKind::Gone, format!("pack {pack} is gone"));
         }
-        if let Some(bad) = frames.iter().find(|f| self.damaged.lock().unwrap().contains(&(pack, **f))) {
+        if let Some(bad) = frames.iter().find(|f| self.damaged.lock().contains(&(pack, **f))) {
             return fail(SourceErrorKind::Damaged, format!("frame {bad} of pack {pack} cannot be opened"));
         }
         let bytes: Vec<Bytes> = frames.iter().map(|f| self.frames[&(pack, *f)].clone()).collect();
@@ -178,8 +178,8 @@ impl SnapshotSource for Fake {
 
     async fn refresh(&self) -> bool {
         self.refreshes.fetch_add(1, Ordering::SeqCst);
-        let newer = self.newer.lock().unwrap().take();
-        newer.map(|newer| *self.places.lock().unwrap() = newer).is_some()
+        let newer = self.newer.lock().take();
+        newer.map(|newer| *self.places.lock() = newer).is_some()
     }
 }
 

@@ -95,7 +95,7 @@ async fn what_a_batch_before_got_lately_is_not_fetched_again() {
         assert_eq!((report.counts.restored, report.bytes.fetched), (48, 12 * (128 << 10)), "dry: {dry_run}");
     }
     let bad = fake.place_of("0/05");
-    fake.damaged.lock().unwrap().insert((bad.pack, bad.frame));
+    fake.damaged.lock().insert((bad.pack, bad.frame));
     let tmp = tempfile::tempdir().unwrap();
     let report = run(&fake, into(tmp.path())).await;
     let named: Vec<String> = report.problems.iter().map(|p| p.path.display()).collect();

@@ -152,7 +152,7 @@ async fn a_damaged_frame_costs_its_files_only() {
     let fake = snapshot.hardlink("g", "f30").file("k", b"kept").build();
     std::fs::write(target.join("f30"), "old content").unwrap();
     let bad = fake.place_of("f30");
-    fake.damaged.lock().unwrap().insert((bad.pack, bad.frame));
+    fake.damaged.lock().insert((bad.pack, bad.frame));
     let report = run(&fake, into(&target)).await;
     // Eight chunks share the frame; `g` has no content of its own.
     assert_eq!((report.counts.failed, report.counts.restored), (9, 57), "{:?}", problems(&report));
@@ -217,7 +217,7 @@ async fn packs_that_a_prune_moved_are_found_again() {
 async fn a_pack_that_is_gone_for_good_costs_its_files_only() {
     let (_tmp, target, _) = stage();
     let fake = Snapshot::new().dir("").file("a", &noise(1, 2 << 20)).file("b", &noise(2, 1 << 20)).build();
-    fake.gone.lock().unwrap().insert(fake.place_of("a").pack);
+    fake.gone.lock().insert(fake.place_of("a").pack);
     let report = run(&fake, into(&target)).await;
     assert_eq!(report.problems.len(), 1, "{:?}", problems(&report));
     assert!(problems(&report)[0].starts_with("/a: ") && problems(&report)[0].contains("is gone"));

@@ -5,10 +5,11 @@
 //! roles is taken, so that the process's own renewal fails.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::lease_record::LeaseRequester;
@@ -68,7 +69,7 @@ pub(super) enum PeerAnswer {
 impl PeerProcesses {
     /// The process with this key.
     pub(super) fn peer(&self, key: &ProcessKey) -> Arc<PeerProcess> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if let Some(peer) = known.get(key).and_then(Weak::upgrade) {
             return peer;
         }
@@ -81,14 +82,14 @@ impl PeerProcesses {
     /// Is notified when a process is seen to have given a role up, or to have ended.
     pub(super) fn hints(&self) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         waiting.retain(|waiting| waiting.strong_count() > 0);
         waiting.push(Arc::downgrade(&notify));
         notify
     }
 
     fn wake(&self) {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.waiting.lock();
         waiting.iter().filter_map(Weak::upgrade).for_each(|notify| notify.notify_one());
     }
 }

@@ -5,10 +5,11 @@
 //! finds its object ended, gone or another's has lost all roles at once, and begins another object under another name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::peer_processes::PeerProcesses;
 use super::process_record::{ProcessKey, ProcessRecord, parse};
@@ -38,7 +39,7 @@ struct SharedProcessObjects {
 impl ProcessObjects {
     /// The object for roles whose lease has this length.
     pub(super) fn for_ttl(&self, env: &Env, me: &LeaseHolder, ttl: Duration) -> Arc<ProcessObject> {
-        let mut own = self.0.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.0.own.lock();
         Arc::clone(own.entry(ttl).or_insert_with(|| Arc::new(ProcessObject::new(env.clone(), me.clone(), ttl))))
     }
 

@@ -1,6 +1,6 @@
 //! Two or three processes and a bucket.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ struct Hand(Mutex<Duration>);
 
 impl Hand {
     fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap() += by;
+        *self.0.lock() += by;
     }
 }
 
@@ -31,7 +31,7 @@ impl Clock for Hand {
     }
 
     fn boottime(&self) -> Duration {
-        *self.0.lock().unwrap()
+        *self.0.lock()
     }
 }
 

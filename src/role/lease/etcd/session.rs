@@ -6,7 +6,7 @@
 //! lease objects sent it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard as StdGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
@@ -49,7 +49,7 @@ struct EtcdSessionInner {
     state: Mutex<EtcdSessionState>,
     /// The keys whose delete has had no answer, by the revision that created them. They outlive the lease: a restored
     /// etcd may bring such a key back. A key of another revision says that the old one is gone.
-    given_up: std::sync::Mutex<BTreeMap<String, i64>>,
+    given_up: parking_lot::Mutex<BTreeMap<String, i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -153,7 +153,7 @@ impl EtcdSession {
             env,
             me,
             state: Mutex::default(),
-            given_up: std::sync::Mutex::default(),
+            given_up: parking_lot::Mutex::default(),
         }))
     }
 
@@ -467,9 +467,8 @@ impl EtcdSession {
         self.lock_given_up().get(key).copied()
     }
 
-    fn lock_given_up(&self) -> StdGuard<'_, BTreeMap<String, i64>> {
-        // Each entry is replaced as a whole, so a poisoned lock holds valid ones.
-        self.0.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_given_up(&self) -> parking_lot::MutexGuard<'_, BTreeMap<String, i64>> {
+        self.0.given_up.lock()
     }
 
     /// Deletes exactly the key that revision `created` created: a later key of the same name stays. Each member is
