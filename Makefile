@@ -39,11 +39,12 @@ demo: $(if $(RUNNER),,debug) ## the main job on real input: make demo [SOURCE=/e
 
 test: suite long ## installs what the tests need and is missing, then runs them all
 
-suite: ## the tests but for the long ones
+suite: ## the tests but for the long ones, and the examples of the docs
 	@scripts/setup-tests
 	@scripts/test-tools
 	@scripts/cargo-tool nextest
 	$(NEXTEST) --test-threads $(TEST_THREADS) -E 'not ($(LONG))'
+	$(CARGO) test --locked --doc
 
 long: ## the long tests: the simulator with and without planted bugs, damage to every byte, a power cut after every change
 	@scripts/cargo-tool nextest

@@ -6,6 +6,25 @@
 //! exactly one succeeds. Whether a real server keeps these promises is not assumed but tested, by [`proof`].
 //!
 //! Wrappers (faults, counting, bandwidth limit) implement the same trait; one contract suite runs over all of them.
+//!
+//! # Example
+//!
+//! ```
+//! use runner::env::Env;
+//! use runner::store::memory::MemoryStore;
+//! use runner::store::{PutOutcome, SizeLimit, Store};
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+//! # runtime.block_on(async {
+//! let store = MemoryStore::new(&Env::host());
+//! // Two writers of one key: the second one changes nothing.
+//! assert_eq!(store.put_if_absent("app/journal/1", "of east".into()).await?, PutOutcome::Created);
+//! assert_eq!(store.put_if_absent("app/journal/1", "of west".into()).await?, PutOutcome::Exists);
+//! assert_eq!(store.get("app/journal/1", SizeLimit::RECORD).await?, "of east");
+//! # Ok::<(), runner::store::StoreError>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fmt::Debug;
 

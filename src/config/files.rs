@@ -31,6 +31,27 @@ impl Settings {
 
     /// Settings from the texts of files, the main file first. Pure.
     ///
+    /// ```
+    /// use runner::config::{ConfigEnvironment, Settings};
+    ///
+    /// let text = r#"
+    ///     [store]
+    ///     url = "file:///srv/backups"
+    ///     passphrase_file = "/etc/runner/passphrase"
+    ///
+    ///     [role.app]
+    ///     sources = ["/srv/app"]
+    ///     schedule = "30 2 * * *"
+    /// "#;
+    /// let parse = |text: &str| Settings::parse(&[("runner.toml".into(), text.into())], &ConfigEnvironment::default());
+    /// let settings = parse(text)?;
+    /// assert_eq!(settings.roles.len(), 1);
+    /// // All problems are reported at once, each with its file and line.
+    /// let errors = parse(&text.replace("sources", "source").replace("schedule", "shedule")).unwrap_err();
+    /// assert!(errors.what().contains("source") && errors.what().contains("shedule"));
+    /// # Ok::<(), runner::config::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     /// All problems of the texts, at once.
     pub fn parse(texts: &[(PathBuf, String)], host: &ConfigEnvironment) -> Result<Self, ConfigError> {

@@ -33,6 +33,20 @@ pub struct Slot {
 }
 
 /// A role's schedule in a zone, with the methods that find its slots.
+///
+/// ```
+/// use jiff::{Timestamp, tz::TimeZone};
+/// use runner::config::{KeySource, RoleSettings, Schedule};
+/// use runner::role::slot::SlotSchedule;
+///
+/// let mut role = RoleSettings::new("app".parse()?, KeySource::None, vec!["/srv/app".into()]);
+/// role.schedule = Some(Schedule::Cron("30 2 * * *".to_owned()));
+/// let schedule = SlotSchedule::new(&role, &TimeZone::UTC)?.ok_or("it has a schedule")?;
+/// let now: Timestamp = "2026-03-29T12:00:00Z".parse()?;
+/// let due = schedule.due(now).ok_or("a slot is due")?;
+/// assert_eq!(due.at, "2026-03-29T02:30:00Z".parse()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct SlotSchedule {
     rule: ScheduleRule,
