@@ -11,7 +11,7 @@ use super::checker::SettingsChecker;
 use super::environment::ConfigEnvironment;
 use super::error::{ConfigError, ConfigLocation, ConfigProblem};
 use super::field::ReadField as _;
-use super::key::read_rows;
+use super::key::{ValueForm, read_rows};
 use super::keys::{DUMP, KEEP, ROLE, ROOT, STORE, UNLOCKING, unnamed_role, unnamed_store};
 use super::section::{ConfigSection, LocatedValue, accept};
 use super::settings::{
@@ -247,8 +247,9 @@ impl SettingsChecker<'_> {
     fn keep(&mut self, section: &ConfigSection<'_>) -> RetentionPolicy {
         let mut keep = RetentionPolicy::default();
         read_rows(KEEP, &mut keep, section, self);
-        // A key with an invalid value was meant to keep something.
-        let sound = |key| KEEP.iter().any(|row| row.key.name == key) && section.count(key).is_some();
+        // A key with an invalid value was meant to keep something, and so was a duration without a unit.
+        let is_count = |key| KEEP.iter().any(|row| row.key.name == key && matches!(row.key.form, ValueForm::Count(_)));
+        let sound = |key| is_count(key) && section.count(key).is_some();
         if keep == RetentionPolicy::default() && section.keys().all(sound) {
             self.problems.push(section.problem("keeps nothing").hint("write { daily = 14, weekly = 8 }, or remove it"));
         }

@@ -165,6 +165,13 @@ fn the_hash_is_over_what_it_means_not_over_how_it_is_written() {
 }
 
 #[test]
+fn a_value_that_is_wrong_is_the_only_problem_of_keep() {
+    let text = refused(&role("keep = { within = 30 }"));
+    assert!(text.contains("within") && !text.contains("keeps nothing"), "{text}");
+    assert!(refused(&role("keep = { daily = 0 }")).contains("keeps nothing"));
+}
+
+#[test]
 fn unknown_keys_name_the_nearest() {
     insta::assert_snapshot!(refused(&role("shedule = \"0 1 * * *\"\nendpoint = \"x\"\nzzz = 1\nkeep = { dayly = 3 }\ndumps.x = { comand = [\"a\"] }\n[stoer]")), @r#"
     runner.toml:7: role.app.shedule: unknown key
