@@ -29,6 +29,7 @@ use parking_lot::MutexGuard;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use self::clients::RoleCommand;
 use self::concurrency::ConcurrencyLimits;
@@ -43,7 +44,6 @@ use self::systemd::ServiceManager;
 use crate::alert::dispatcher::AlertDispatcher;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::RoleName;
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
 use crate::job::node::leases::LeaseSessions;
 use crate::role::controller::RoleStatus;
@@ -255,7 +255,7 @@ impl Supervisor {
             let (commander, commands) = mpsc::channel(COMMANDS_MAX);
             self.lock_directory().insert(name.clone(), commander);
             let task = RoleTask {
-                node_context: NodeContext { cancel: CancelToken::new(), ..self.node_context.clone() },
+                node_context: NodeContext { cancel: CancellationToken::new(), ..self.node_context.clone() },
                 settings: Arc::clone(&self.settings),
                 role: role.clone(),
                 stores: Arc::clone(&self.stores),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use tokio_util::sync::CancellationToken;
 
 use runner::config::{KeySource, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
@@ -19,7 +20,6 @@ use runner::job::audit::audit;
 use runner::job::backup::request::BackupRequest;
 use runner::job::backup::run;
 use runner::job::local_state::process_memory::ProcessMemory;
-use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
 use runner::job::node::progress::JobProgress;
@@ -170,7 +170,7 @@ fn runner(state_dir: &Path) -> NodeContext {
         node: WriterNode { id: NodeId([8; 16]), name: "north".to_owned() },
         instance: InstanceId(Env::host().random_bytes()),
         state_dir: state_dir.to_owned(),
-        cancel: CancelToken::new(),
+        cancel: CancellationToken::new(),
         progress: Arc::default(),
         config_hash: String::new(),
         memory: ProcessMemory::default(),

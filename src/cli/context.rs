@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::MultiProgress;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::command_error::{Error, Interrupted};
@@ -21,7 +22,6 @@ use crate::daemon::client::{ClientError, DaemonClient};
 use crate::env::{self, Env};
 use crate::ids::NodeId;
 use crate::job::local_state::process_memory::ProcessMemory;
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::{NodeContext, NodeInputs};
 use crate::job::node::leases::LeaseSessions;
 use crate::job::node::progress::JobProgress;
@@ -102,7 +102,7 @@ pub struct CommandContext {
     /// Clocks, random numbers and files.
     pub env: Env,
     /// Set when the operator interrupts the program.
-    pub cancel: CancelToken,
+    pub cancel: CancellationToken,
     mode: ProgressMode,
     bars: MultiProgress,
 }
@@ -146,7 +146,7 @@ pub(crate) fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<
 pub(crate) struct CliSession {
     pub(super) globals: GlobalArgs,
     pub(super) env: Env,
-    pub(super) cancel: CancelToken,
+    pub(super) cancel: CancellationToken,
     pub(super) style: ProgressMode,
     pub(super) bars: MultiProgress,
     pub(super) out: CommandOutput,
@@ -204,7 +204,7 @@ impl CliSession {
 
 /// Runs work that changes nothing and may end anywhere, until it is done or the operator interrupts it.
 pub(crate) async fn until_cancelled<T>(
-    cancel: &CancelToken,
+    cancel: &CancellationToken,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     tokio::select! {

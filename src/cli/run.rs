@@ -1,11 +1,12 @@
 //! From a command line to an exit code: the settings, the job, and its report as text or JSON.
 
+use tokio_util::sync::CancellationToken;
+
 use super::args::{Cli, CliCommand, verbs};
-use super::error;
 use super::exit::ExitKind;
 use super::output::CommandOutput;
 use super::signal::{self, SignalNotice};
-use super::{configure, generate, json, log, progress, terminal};
+use super::{configure, error, generate, json, log, progress, terminal};
 use crate::cli::command_error::Error;
 use crate::cli::commands::backup::run_backup;
 use crate::cli::commands::browse::{run_cat, run_diff, run_find, run_ls, run_snapshots};
@@ -23,7 +24,6 @@ use crate::cli::commands::whoami::{run_is_active, run_status, run_whoami};
 use crate::cli::context::CliSession;
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::job::node::cancel::CancelToken;
 
 /// Runs the command and returns how the program ends.
 pub async fn run(cli: Cli) -> ExitKind {
@@ -32,7 +32,7 @@ pub async fn run(cli: Cli) -> ExitKind {
     let bars = progress::bars(style);
     let long_running = matches!(cli.command, CliCommand::Daemon(_));
     log::start(globals.verbose, globals.quiet, long_running, bars.clone());
-    let cancel = CancelToken::new();
+    let cancel = CancellationToken::new();
     let mut session = CliSession {
         globals,
         env: Env::host(),

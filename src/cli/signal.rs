@@ -5,10 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::exit::ExitKind;
 use super::terminal;
-use crate::job::node::cancel::CancelToken;
 
 const STOPPING: &str = "stopping: the current work ends first; a second signal ends it at once";
 
@@ -48,7 +48,7 @@ pub const DAEMON_END_MAX: Duration = Duration::from_secs(88);
 ///
 /// # Errors
 /// The handlers cannot be installed.
-pub fn watch(cancel: CancelToken, end_max: Duration, announced: SignalNotice) -> io::Result<()> {
+pub fn watch(cancel: CancellationToken, end_max: Duration, announced: SignalNotice) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {

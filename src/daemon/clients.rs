@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::protocol::DaemonResponse;
 use crate::ids::RoleName;
 use crate::job::backup::request::BackupRequest;
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::JobProgress;
 use crate::job::report::RoleReport;
 use crate::job::whoami::daemon_answer::DaemonRoleStatus;
@@ -38,7 +38,7 @@ pub(super) enum RoleCommand {
 pub(super) struct RunRequest {
     pub(super) request: BackupRequest,
     /// Set when the client has disconnected.
-    pub(super) cancel: CancelToken,
+    pub(super) cancel: CancellationToken,
     pub(super) progress: Arc<JobProgress>,
     pub(super) reply: oneshot::Sender<RunReply>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::concurrency::{ConcurrencyLimits, LENT_AFTER, RunTurn};
 use super::outages::{OutageCause, RoleStep};
@@ -21,7 +22,6 @@ use crate::job::backup::run;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::local_state::saved_state::ANNOUNCEMENT_INTERVAL;
 use crate::job::local_state::{LocalState, LockError};
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
 use crate::job::node::stall::StallState;
 use crate::job::node::{heartbeat, presence, watchdog};
@@ -61,7 +61,7 @@ pub(super) struct RoleActions {
     pub(super) stores: Arc<StoreConnector>,
     pub(super) limits: Arc<ConcurrencyLimits>,
     /// Set when this node is to stop working for the role.
-    pub(super) ending: CancelToken,
+    pub(super) ending: CancellationToken,
     /// Receives the role's events.
     pub(super) monitor: Arc<AlertMonitor>,
     /// Observe mode: writes nothing, not even this node's own state.
@@ -315,7 +315,7 @@ impl RoleActions {
                 drop(turn);
                 // A hook that hangs would keep the role from every node.
                 let node_context = &NodeContext {
-                    cancel: node_context.cancel.child(),
+                    cancel: node_context.cancel.child_token(),
                     progress: Arc::default(),
                     ..node_context.clone()
                 };

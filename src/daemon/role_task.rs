@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::DaemonObserver;
 use super::clients::{RoleClients, RoleCommand, RunReply, RunRequest};
@@ -25,7 +26,6 @@ use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
 use crate::job::backup::hooks::HookRunner;
 use crate::job::backup::request::BackupRequest;
 use crate::job::error::{BackupError, GuardError};
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
 use crate::job::prune::error::PruneError;
 use crate::job::report::whoami::RoleState;
@@ -82,7 +82,7 @@ struct RoleLoop {
     hints: Option<Arc<Notify>>,
     keep_alive: Option<LeaseKeepAlive>,
     /// Cancels the run in progress.
-    running: Option<CancelToken>,
+    running: Option<CancellationToken>,
     clients: RoleClients,
     ttl: Duration,
     completions: mpsc::Sender<TaskCompletion>,
@@ -117,7 +117,7 @@ impl RoleTask {
         let controller = RoleController::new(terms);
         let (back, mut events) = mpsc::channel(EVENTS_MAX);
         let repository = Arc::default();
-        let (role, ending) = (Arc::new(role), CancelToken::new());
+        let (role, ending) = (Arc::new(role), CancellationToken::new());
         let pruned = Arc::default();
         let verified = Arc::default();
         let work = RoleActions {
@@ -241,7 +241,7 @@ impl RoleLoop {
                 RoleEffect::RefuseRuns => self.refuse_runs(),
                 // Borrowers must end within the time that their last grant leaves them.
                 RoleEffect::EndBorrowers => self.clients.end_borrowers(now.boot + self.ttl),
-                RoleEffect::Cancel => self.running.iter().for_each(CancelToken::cancel),
+                RoleEffect::Cancel => self.running.iter().for_each(CancellationToken::cancel),
                 RoleEffect::WouldBackUp(slot) => self.observer.would_run(&self.work.role.name, slot),
                 RoleEffect::ReportStatus => self.publish_status(),
                 RoleEffect::End => return true,
@@ -449,7 +449,7 @@ impl RoleLoop {
         let (basis, observer, keep_alive) =
             (self.admission_basis(), Arc::clone(&self.observer), self.keep_alive.as_ref());
         let (lost, lost_later) = (guard::lease_lost(keep_alive), guard::lease_lost(keep_alive));
-        let cancel = wanted.as_ref().map_or_else(CancelToken::new, |wanted| wanted.cancel.child());
+        let cancel = wanted.as_ref().map_or_else(CancellationToken::new, |wanted| wanted.cancel.child_token());
         let progress = wanted.as_ref().map(|wanted| Arc::clone(&wanted.progress)).unwrap_or_default();
         self.running = Some(cancel.clone());
         let back = self.completions.clone();

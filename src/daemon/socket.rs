@@ -20,13 +20,13 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::clients::{RoleCommand, RunReply, RunRequest};
 use super::protocol::{DaemonRequest, DaemonRequestKind, DaemonResponse, LINE_MAX, VERSION};
 use crate::file::{self, FileLock, access};
 use crate::ids::{NodeId, RoleName};
 use crate::job::backup::request::BackupRequest;
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::JobProgress;
 use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 
@@ -299,7 +299,7 @@ async fn serve_backup(
     request: BackupRequest,
 ) -> io::Result<()> {
     let (reply, mut replied) = oneshot::channel();
-    let (cancel, progress) = (CancelToken::new(), Arc::new(JobProgress::default()));
+    let (cancel, progress) = (CancellationToken::new(), Arc::new(JobProgress::default()));
     let wanted = RunRequest { request, cancel: cancel.clone(), progress: Arc::clone(&progress), reply };
     if commands.send(RoleCommand::BackUp(wanted)).await.is_err() {
         return write_line(writer, &DaemonResponse::Refused { why: "the role was just released".to_owned() }).await;

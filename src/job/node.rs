@@ -3,7 +3,6 @@
 //!
 //! This room decides nothing about a role and writes nothing to a journal.
 
-pub mod cancel;
 pub mod context;
 pub(crate) mod deadline;
 pub mod heartbeat;

@@ -244,7 +244,7 @@ pub async fn run(
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
 ) -> Result<PruneOutcome, PruneError> {
-    let node_context = &NodeContext { cancel: node_context.cancel.child(), ..node_context.clone() };
+    let node_context = &NodeContext { cancel: node_context.cancel.child_token(), ..node_context.clone() };
     let work = admit_and_prune(node_context, settings, role, connect);
     result_or_stall(run_watched(node_context, run::stall_limit(role, settings), &|_| {}, work).await)
 }

@@ -6,18 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{KeySource, RoleSettings};
 use crate::env::Env;
 use crate::ids::{InstanceId, KeyId, NodeId};
 use crate::job::admission::role_journal::RoleJournal;
-
 use crate::job::backup::outcome::CommittedBackup;
 use crate::job::backup::request::BackupOptions;
-
 use crate::job::local_state::process_memory::ProcessMemory;
-
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::{NodeContext, NodeInputs};
 use crate::job::node::leases::LeaseSessions;
 use crate::job::repository::init::init;
@@ -119,7 +116,7 @@ impl JobFixture {
             node: WriterNode { id: self.node, name: "east".to_owned() },
             instance: InstanceId([1; 8]),
             state_dir: self.state_dir(),
-            cancel: CancelToken::new(),
+            cancel: CancellationToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
             memory: ProcessMemory::default(),

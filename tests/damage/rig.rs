@@ -6,16 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
 use runner::config::{KeySource, LeaseKind, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId};
 use runner::job::admission::role_journal::RoleJournal;
-
 use runner::job::backup::request::BackupOptions;
-
 use runner::job::local_state::process_memory::ProcessMemory;
-
-use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
 use runner::job::node::progress::JobProgress;
@@ -188,7 +186,7 @@ impl Rig {
             state_dir: self.dir.path().join(&name),
             node: WriterNode { id, name },
             instance: InstanceId([node; 8]),
-            cancel: CancelToken::new(),
+            cancel: CancellationToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
             memory: ProcessMemory::default(),

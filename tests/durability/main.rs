@@ -19,6 +19,7 @@ use crash_disk::{CrashFileSystem, UnsyncedChanges};
 use futures_util::{StreamExt as _, stream};
 use support::compare::assert_same;
 use support::tree::TreeRng;
+use tokio_util::sync::CancellationToken;
 
 use runner::config::{KeySource, RetentionPolicy, RoleSettings, Settings, StoreUrl};
 use runner::env::Env;
@@ -26,7 +27,6 @@ use runner::ids::{Digest, InstanceId, NodeId};
 use runner::job::backup::request::BackupRequest;
 use runner::job::backup::run;
 use runner::job::local_state::process_memory::ProcessMemory;
-use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
 use runner::job::node::progress::JobProgress;
@@ -157,7 +157,7 @@ impl Story {
             node: WriterNode { id: NodeId([node.as_bytes()[0]; 16]), name: node.to_owned() },
             instance: InstanceId(self.env.random_bytes()),
             state_dir,
-            cancel: CancelToken::new(),
+            cancel: CancellationToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
             memory: ProcessMemory::default(),

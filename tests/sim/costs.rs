@@ -10,6 +10,7 @@ use std::{env, fs};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::ground_truth::{GroundTruth, SimObserver, SimProbes};
 use crate::invariant_checker::InvariantChecker;
@@ -23,7 +24,6 @@ use runner::config::{ConfigEnvironment, LeaseKind, NotifySettings, RoleSettings,
 use runner::daemon::{self, RoleTaskConfig};
 use runner::ids::{InstanceId, NodeId};
 use runner::job::local_state::process_memory::ProcessMemory;
-use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
 use runner::journal::body::WriterNode;
@@ -167,7 +167,7 @@ impl IdlePair {
                 node: node.clone(),
                 instance: InstanceId([host as u8; 8]),
                 state_dir: PathBuf::from("/var/lib/runner"),
-                cancel: CancelToken::new(),
+                cancel: CancellationToken::new(),
                 progress: Arc::default(),
                 config_hash: String::new(),
                 leases: sessions.clone(),

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::invariant_checker::{Files, InvariantChecker};
 use crate::node::prune_summary;
@@ -21,7 +22,6 @@ use runner::ids::{InstanceId, NodeId, RoleName};
 pub(crate) use runner::job::admission::reason::NoCommitReason;
 pub(crate) use runner::job::error::{BackupError, GuardError};
 use runner::job::local_state::process_memory::ProcessMemory;
-use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{InlineContent, NodeContext, NodeInputs};
 pub(crate) use runner::job::prune::error::PruneError;
 use runner::job::report::pruned::PruneReport;
@@ -215,7 +215,7 @@ impl SimObserver {
             instance,
             inputs: surroundings,
             memory: ProcessMemory::default(),
-            cancel: CancelToken::new(),
+            cancel: CancellationToken::new(),
             ..node_context.clone()
         }
     }

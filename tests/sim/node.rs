@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::ground_truth::{GroundTruth, SimObserver, SimProbes};
 use crate::invariant_checker::{InvariantChecker, SECOND};
@@ -33,7 +34,6 @@ use runner::job::admission::reason::NoCommitReason;
 use runner::job::backup::request::BackupRequest;
 use runner::job::error::GuardError;
 use runner::job::local_state::process_memory::ProcessMemory;
-use runner::job::node::cancel::CancelToken;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
 use runner::job::operate::OperatorContext;
@@ -279,7 +279,7 @@ impl SimCluster {
             node,
             instance,
             state_dir: PathBuf::from(STATE_DIR),
-            cancel: CancelToken::new(),
+            cancel: CancellationToken::new(),
             progress: Arc::default(),
             config_hash: String::new(),
             leases: sessions,

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::RoleSettings;
 use crate::env::LockGuard;
@@ -21,7 +22,6 @@ use crate::ids::Term;
 use crate::job::backup::outcome::CommittedBackup;
 use crate::job::error::{BackupError, HookError};
 use crate::job::local_state::LockError;
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::context::NodeContext;
 use crate::job::node::deadline::deadline_passed;
 use crate::job::node::progress::JobProgress;
@@ -112,7 +112,7 @@ impl<'a> HookRunner<'a> {
     }
 
     /// Runs `on_takeover` once for each term in which this node works for the role.
-    pub(crate) async fn on_takeover(self, term: Term, deadline: &Deadline, ending: &CancelToken) {
+    pub(crate) async fn on_takeover(self, term: Term, deadline: &Deadline, ending: &CancellationToken) {
         let hooks = &self.role.hooks;
         if hooks.on_takeover.is_none() && hooks.on_lost.is_none() {
             return;

@@ -111,7 +111,7 @@ pub async fn backup(
     begins: BeginCallback<'_>,
 ) -> Result<GuardOutcome, GuardError> {
     // The child token is set by an interrupt of the operator, by the loss of the lease, and by a stall.
-    let node_context = &NodeContext { cancel: node_context.cancel.child(), ..node_context.clone() };
+    let node_context = &NodeContext { cancel: node_context.cancel.child_token(), ..node_context.clone() };
     let work = back_up(node_context, settings, role, connect, request, begins);
     run_result(run_watched(node_context, stall_limit(role, settings), &|_| {}, work).await)
 }

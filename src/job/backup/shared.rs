@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;
 use crate::job::error::BackupError;
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::progress::{JobProgress, UninterruptibleGuard};
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::entry::UnixNanos;
@@ -24,7 +24,7 @@ pub(crate) struct PipelineContext {
     pub(crate) env: Env,
     pub(crate) names: OwnerNames,
     pub(crate) roots: Arc<SourceRoots>,
-    pub(crate) stop: CancelToken,
+    pub(crate) stop: CancellationToken,
     pub(crate) failed: AtomicBool,
     pub(crate) progress: Arc<JobProgress>,
     pub(crate) counts: WorkerCounters,

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{InstanceId, Term};
 use crate::job::local_state::process_memory::ProcessMemory;
-use crate::job::node::cancel::CancelToken;
 use crate::job::node::leases::LeaseSessions;
 use crate::job::node::progress::JobProgress;
 use crate::journal::body::WriterNode;
@@ -33,7 +33,7 @@ pub struct NodeContext {
     /// The state directory.
     pub state_dir: PathBuf,
     /// Set by the operator's interrupt.
-    pub cancel: CancelToken,
+    pub cancel: CancellationToken,
     /// Counters of the job's progress.
     pub progress: Arc<JobProgress>,
     /// [`Settings::hash`](crate::config::Settings::hash), published to the other nodes.

@@ -90,7 +90,7 @@ fn lease_contest(seed: u64, breaks: impl Fn(&LeaseServer)) -> (usize, usize, u64
             _ => breaks(&server),
         }
     }
-    let mut held = Arc::try_unwrap(held).map_or_else(|held| held.lock().clone(), |held| held.into_inner());
+    let mut held = Arc::try_unwrap(held).map_or_else(|held| held.lock().clone(), Mutex::into_inner);
     held.sort_by_key(|held| held.1);
     let overlaps = |(n, a): (usize, &Held)| held[n + 1..].iter().filter(|b| b.0 != a.0 && b.1 < a.2).count();
     let doubled = held.iter().enumerate().map(overlaps).sum();

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::env::Env;
 use crate::ids::PackId;
 use crate::job::backup::dedup_index::KnownChunks;
 use crate::job::backup::shared::{BufferPool, WorkerCounters};
-use crate::job::node::cancel::CancelToken;
 use crate::job::testing::noise;
 use crate::repo::crypto::Cipher;
 use crate::repo::crypto::tests::keys;
@@ -36,7 +36,7 @@ pub(crate) fn shared(chunker: ChunkerParams, sources: &Path) -> PipelineContext 
         env: Env::host(),
         names: OwnerNames::new(),
         roots: Arc::new(SourceRoots::open(&[sources.to_owned()]).unwrap()),
-        stop: CancelToken::new(),
+        stop: CancellationToken::new(),
         failed: AtomicBool::new(false),
         progress: Arc::default(),
         counts: WorkerCounters::default(),
