@@ -1,4 +1,4 @@
-//! One instant on a host's two clocks.
+//! One instant on a host's two clocks. Pure.
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! The IDs by which everything else is keyed, as types, so that an ID of one kind cannot be used as another.
 //!
 //! Byte IDs are written as lower-case hex, in JSON and in key names alike.
+//!
+//! Pure.
 
 use std::fmt;
 use std::str::FromStr;

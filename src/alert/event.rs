@@ -1,4 +1,4 @@
-//! The events that alerts report. Pure data.
+//! The events that alerts report. Pure: data only.
 
 use std::fmt::Debug;
 

@@ -1,5 +1,7 @@
 //! Reports as text for people: pure functions, a file per kind of report. [`layout`] breaks lines; the first line is
 //! the verdict.
+//!
+//! Pure.
 
 pub mod alert;
 pub mod audited;

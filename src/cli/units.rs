@@ -1,4 +1,4 @@
-//! Quantities as people read them.
+//! Quantities as people read them. Pure.
 
 use std::time::Duration;
 

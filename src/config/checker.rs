@@ -1,4 +1,4 @@
-//! The findings of the check of a config, and the checks that several of its tables share.
+//! The findings of the check of a config, and the checks that several of its tables share. Pure.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,6 @@
 //! The types of the settings' fields: how a value of each is read from a table of the config, and how it is printed.
+//!
+//! Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,5 +1,7 @@
 //! The table of keys as a JSON Schema (draft 2020-12), for editors. It accepts each file that the program accepts; what
 //! depends on several keys, it does not see.
+//!
+//! Pure.
 
 use serde_json::{Map, Value, json};
 

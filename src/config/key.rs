@@ -1,5 +1,7 @@
 //! What is known of a key of the config: one row has the form of its value with its bounds, the field of the settings
 //! that it sets, an example, and its documentation.
+//!
+//! Pure.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The table of all keys of the config: one row for each. From it come the check of forms and bounds, the reader, what
 //! `config show` prints (in this order), the reference `config/runner.toml`, and the JSON schema.
+//!
+//! Pure.
 
 mod probe;
 mod role;

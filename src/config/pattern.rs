@@ -1,4 +1,4 @@
-//! Patterns in gitignore syntax: which ones are valid, for the config's check and for the run alike.
+//! Patterns in gitignore syntax: which ones are valid, for the config's check and for the run alike. Pure.
 
 use ignore::gitignore::GitignoreBuilder;
 

@@ -3,6 +3,8 @@
 //! The output parses to the same settings. It contains no secrets, only the paths of their files, and only the server
 //! of a URL that contains a secret. (The hash covers whole URLs: two nodes whose alerts go to different people are not
 //! configured alike.)
+//!
+//! Pure.
 
 use std::fmt::Write;
 

@@ -1,5 +1,7 @@
 //! The form of the config: unknown keys, values of the wrong form, and values that are out of the bounds of their key's
 //! row in [`super::keys`].
+//!
+//! Pure.
 
 use super::error::ConfigProblem;
 use super::key::{ConfigKey, ConfigTable, KeySupport, ValueForm};

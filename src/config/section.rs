@@ -1,5 +1,7 @@
 //! Typed reading of a table that the schema has checked. A value of the wrong form reads as absent. The schema has
 //! already reported it; a second message that it is missing would mislead. [`ConfigSection::has`] tells the difference.
+//!
+//! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The location of a store: a bucket with a prefix, or a directory.
+//! The location of a store: a bucket with a prefix, or a directory. Pure.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! TOML text as a tree in which every key and value has its file and line, and the merge of several files.
 //!
 //! This is not serde's derive, which stops at the first problem: a person with five typos wants to see all five.
+//!
+//! Pure.
 
 use std::path::PathBuf;
 use std::sync::Arc;

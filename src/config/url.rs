@@ -1,4 +1,6 @@
 //! The URL of an `http` probe or of an alert channel, parsed once, so that a request cannot fail because of its form.
+//!
+//! Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,6 +1,8 @@
 //! Parsers for single values as people write them: durations, sizes, cron lines, absolute paths.
 //!
 //! The error of each parser says what to write instead, because its caller only knows the location.
+//!
+//! Pure.
 
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};

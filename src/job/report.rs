@@ -1,5 +1,7 @@
 //! What jobs report: plain data without sentences. `cli` renders it as text and JSON, and the JSON is part of the
 //! external contract.
+//!
+//! Pure.
 
 pub mod audited;
 pub mod browse;

@@ -7,6 +7,8 @@
 //!
 //! [`Journal::take_over`]: crate::journal::reader::Journal::take_over
 //! [`Journal::resume`]: crate::journal::reader::Journal::resume
+//!
+//! Pure.
 
 use crate::ids::{Digest, Term};
 use crate::journal::state::RoleHolder;

@@ -2,6 +2,8 @@
 //! MAC.
 //!
 //! A record has no file names and no content: every process that can list the store may read it.
+//!
+//! Pure.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

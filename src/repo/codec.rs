@@ -2,6 +2,8 @@
 //!
 //! A reader never trusts a count: it is checked against the bytes that are left before anything is allocated, so that a
 //! damaged object causes an error and no large allocation.
+//!
+//! Pure.
 
 /// The error for bytes that do not decode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

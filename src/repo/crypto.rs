@@ -3,6 +3,8 @@
 //! Nothing is sealed twice under one key and nonce: each object has its own key, derived from the repository key and a
 //! random 32-byte salt, and its parts are numbered. If a cloned machine repeats a salt all the same, AES-256-GCM-SIV
 //! (RFC 8452) reveals only whether the plaintexts were equal.
+//!
+//! Pure.
 
 use std::fmt;
 

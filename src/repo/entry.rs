@@ -2,6 +2,8 @@
 //!
 //! Nothing here depends on the node that made the entry: inode, device and ctime are left out, so that the same tree
 //! read by another node gives the same bytes. A node keeps those in its own cache.
+//!
+//! Pure.
 
 use std::cmp::Ordering;
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 //! complete.
 //!
 //! Like a journal record it is one line of JSON and a second line with its MAC, readable without the key.
+//!
+//! Pure.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

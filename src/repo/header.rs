@@ -2,6 +2,8 @@
 //!
 //! Version 1 stands for the first generation of the repository key; version 2 names a later one. A program that does
 //! not know generations therefore refuses the object as newer instead of failing to open it.
+//!
+//! Pure.
 
 use crate::ids::KeyGeneration;
 use crate::repo::crypto::{Cipher, DerivedKeys, SALT_LEN, Salt};

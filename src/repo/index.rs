@@ -3,6 +3,8 @@
 //! An index object lists the tables of the packs that one session wrote (or adopted); the index of the repository is
 //! the union of the objects that the journal names. In memory it is one sorted list: 48 bytes a chunk, whatever the
 //! number of index objects.
+//!
+//! Pure.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;

@@ -1,6 +1,8 @@
 //! The repository key in its generations: `init` makes the first one, each `key rotate` a further one.
 //!
 //! A keyring has all generations up to its newest one. Its holder cannot open objects of a newer generation.
+//!
+//! Pure.
 
 use std::fmt;
 

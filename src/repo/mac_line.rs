@@ -2,6 +2,8 @@
 //!
 //! The second line names the generation of the repository key that the MAC is made with, unless it is the first one.
 //! The reader decides which generations are accepted: a statement about the present needs the MAC of the newest one.
+//!
+//! Pure.
 
 use crate::ids::KeyGeneration;
 use crate::repo::crypto::DerivedKeys;

@@ -3,6 +3,8 @@
 //! Entries are cut into segments, the references to segments into pages, and so on until one page is left: the root.
 //! Each cut depends only on the content next to it (a hash of the entry's path, or the referenced ID), so that the same
 //! entries give the same root on every node, and one changed file rewrites one segment and the pages above it.
+//!
+//! Pure.
 
 use std::borrow::Borrow;
 use std::sync::Arc;

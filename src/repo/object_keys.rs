@@ -1,4 +1,4 @@
-//! The keys of a role's objects in the store. All of them begin with the role's own prefix.
+//! The keys of a role's objects in the store. All of them begin with the role's own prefix. Pure.
 
 use crate::ids::{IndexId, KeyId, NodeId, PackId, RoleName, Seq};
 

@@ -10,6 +10,8 @@
 //!
 //! A frame is one chunk, or several small ones that were neighbours in path order, compressed together. The trailer
 //! makes a pack that no index lists (left by an interrupted run) usable without reading its content.
+//!
+//! Pure.
 
 use bytes::Bytes;
 

@@ -3,6 +3,8 @@
 //!
 //! `docs/FORMAT.md` has the layout; the columns are read in the order in which they are written here. Chunk IDs come
 //! last: they do not compress, and a reader of only the metadata can stop before them.
+//!
+//! Pure.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

@@ -4,6 +4,8 @@
 //! the answer, on the clock that runs through suspend; and if the wall clock of a machine ran ahead of that clock, the
 //! machine was stopped, so its deadline is void. Only the role module makes a [`Candidacy`], and only it moves a
 //! [`Deadline`].
+//!
+//! Pure.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,8 @@
 //! Where only the journal excludes others (`lease = "none"`), two nodes may both be eligible. The newest takeover wins.
 //! The node that lost goes on only for a reason that cannot repeat by itself; otherwise both nodes would take the role
 //! from each other for ever. Without such a reason the state is [`ElectionState::Conflict`].
+//!
+//! Pure.
 
 use jiff::{SignedDuration, Timestamp};
 

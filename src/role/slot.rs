@@ -7,6 +7,8 @@
 //! croner's own handling of transitions is not used: it depends on how the line is written (a line with `*` runs
 //! through both passes of a repeated hour, one with numbers does not), and stepping backwards has to find exactly what
 //! stepping forwards found.
+//!
+//! Pure.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Which keys are valid. The rules are the same for every backend, so that a repository can be copied from one to any
 //! other.
+//!
+//! Pure.
 
 use super::{DELETE_BATCH_MAX, StoreError, StoreErrorKind};
 

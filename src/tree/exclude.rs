@@ -3,6 +3,8 @@
 //! Sources are absolute, so a pattern with a leading `/` (or a `/` inside) starts at the file system's root; without
 //! one it matches a name at any depth. The last pattern that matches decides, and `!` includes again. As in git,
 //! nothing inside an excluded directory can be included again: the directory is not even opened.
+//!
+//! Pure.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

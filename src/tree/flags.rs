@@ -1,4 +1,4 @@
-//! The file flags that are part of an entry, as chattr(1) sets them: append only, no dump, immutable. Pure.
+//! The file flags that are part of an entry, as chattr(1) sets them: append only, no dump, immutable.
 //!
 //! The walk reads them in the same call as the other metadata. An entry stores them as an attribute with a name outside
 //! Linux's namespaces, so the layout of entries did not have to change.

@@ -1,3 +1,5 @@
+//!
+//! Pure.
 use super::*;
 use crate::ids::RoleName;
 

@@ -1,4 +1,4 @@
-//! The text of an alert: one sentence, for people who see nothing else.
+//! The text of an alert: one sentence, for people who see nothing else. Pure.
 
 use std::time::Duration;
 

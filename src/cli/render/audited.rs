@@ -1,4 +1,4 @@
-//! `audit`: the verdict on each role, the statuses of its slots, and each finding with its evidence.
+//! `audit`: the verdict on each role, the statuses of its slots, and each finding with its evidence. Pure.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! `backup`: one paragraph per role.
+//! `backup`: one paragraph per role. Pure.
 
 use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute};

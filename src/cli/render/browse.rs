@@ -1,4 +1,4 @@
-//! `ls`, `find` and `diff`: one line per entry.
+//! `ls`, `find` and `diff`: one line per entry. Pure.
 
 use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, count, counted, file_time};

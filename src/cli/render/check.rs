@@ -1,4 +1,4 @@
-//! `whoami --check`: the output of a monitoring plugin, and its exit code.
+//! `whoami --check`: the output of a monitoring plugin, and its exit code. Pure.
 
 use std::cmp::Reverse;
 

@@ -1,4 +1,4 @@
-//! `config check`, `config init` and `config show --systemd`.
+//! `config check`, `config init` and `config show --systemd`. Pure.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

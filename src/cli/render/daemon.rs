@@ -1,4 +1,4 @@
-//! The daemon's messages: one line per event, for the log and for systemd's status.
+//! The daemon's messages: one line per event, for the log and for systemd's status. Pure.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `journal show`: the table.
+//! `journal show`: the table. Pure.
 
 use super::browse::escaped;
 use super::{RenderContext, short_id};

@@ -1,4 +1,4 @@
-//! The one place that breaks lines: sentences and tables at the width of the page.
+//! The one place that breaks lines: sentences and tables at the width of the page. Pure.
 
 use unicode_width::UnicodeWidthStr as _;
 

@@ -1,4 +1,4 @@
-//! `prune`.
+//! `prune`. Pure.
 
 use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, counted, minute};

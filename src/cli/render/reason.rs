@@ -1,4 +1,4 @@
-//! Why a run committed nothing although nothing failed.
+//! Why a run committed nothing although nothing failed. Pure.
 
 use jiff::tz::TimeZone;
 

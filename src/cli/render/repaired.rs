@@ -1,4 +1,4 @@
-//! `repair`.
+//! `repair`. Pure.
 
 use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{count, counted, minute};

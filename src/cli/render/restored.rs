@@ -1,4 +1,4 @@
-//! `restore`.
+//! `restore`. Pure.
 
 use super::{NAMED_MAX, RenderContext, more, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute};

@@ -1,4 +1,4 @@
-//! `init` and the `key` commands.
+//! `init` and the `key` commands. Pure.
 
 use std::path::Path;
 

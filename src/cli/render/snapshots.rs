@@ -1,4 +1,4 @@
-//! `snapshots`: the table.
+//! `snapshots`: the table. Pure.
 
 use super::{RenderContext, short_id};
 use crate::cli::units::{bytes, count, counted, minute};

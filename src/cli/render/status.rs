@@ -1,4 +1,4 @@
-//! `status`: every role in one table, and below it what needs a person's attention.
+//! `status`: every role in one table, and below it what needs a person's attention. Pure.
 
 use super::whoami::state_word;
 use super::{RenderContext, warning};

@@ -1,4 +1,4 @@
-//! `verify`.
+//! `verify`. Pure.
 
 use super::layout::PageLayout;
 use super::{NAMED_MAX, more, short_id};

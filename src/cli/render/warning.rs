@@ -1,4 +1,6 @@
 //! The warnings of a role that need a person's attention, one sentence each: for `whoami`, `status` and monitoring.
+//!
+//! Pure.
 
 use std::time::Duration;
 

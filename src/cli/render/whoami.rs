@@ -1,4 +1,4 @@
-//! `whoami`, for people and for monitoring.
+//! `whoami`, for people and for monitoring. Pure.
 
 use super::browse::escaped;
 use super::{RenderContext, short_id, warning};

@@ -1,4 +1,4 @@
-//! `[etcd]`: the etcd that holds the leases of roles with `lease = "etcd"`.
+//! `[etcd]`: the etcd that holds the leases of roles with `lease = "etcd"`. Pure.
 
 use std::collections::BTreeSet;
 

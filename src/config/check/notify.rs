@@ -1,4 +1,4 @@
-//! `[notify]`: the channels for alerts.
+//! `[notify]`: the channels for alerts. Pure.
 
 use super::super::checker::SettingsChecker;
 use super::super::key::read_rows;

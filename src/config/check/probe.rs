@@ -1,4 +1,4 @@
-//! Probes: one kind each, with the options and defaults of that kind.
+//! Probes: one kind each, with the options and defaults of that kind. Pure.
 
 use std::net::IpAddr;
 use std::path::Path;

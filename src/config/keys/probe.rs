@@ -1,4 +1,4 @@
-//! The kinds of probes, and their options.
+//! The kinds of probes, and their options. Pure.
 
 use super::super::key::KeyExample::Set;
 use super::super::key::ValueForm::{Command, Probe, Probes, Statuses, Text};

@@ -1,4 +1,4 @@
-//! The keys of a role, of its retention policy and of its dumps.
+//! The keys of a role, of its retention policy and of its dumps. Pure.
 
 use std::time::Duration;
 

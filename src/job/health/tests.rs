@@ -1,3 +1,5 @@
+//!
+//! Pure.
 use std::time::Duration;
 
 use jiff::tz::TimeZone;

@@ -1,4 +1,4 @@
-//! Collects the damages, one for each object, and the content that is lost with them.
+//! Collects the damages, one for each object, and the content that is lost with them. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;

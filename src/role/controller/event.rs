@@ -1,4 +1,4 @@
-//! The events that a role's task sends to the controller, and the effects that the controller returns.
+//! The events that a role's task sends to the controller, and the effects that the controller returns. Pure.
 
 use jiff::SignedDuration;
 

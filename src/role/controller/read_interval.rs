@@ -1,4 +1,4 @@
-//! How often a journal is read. Each read is a request that costs money, and what is read rarely is seen late.
+//! How often a journal is read. Each read is a request that costs money, and what is read rarely is seen late. Pure.
 
 use std::time::Duration;
 

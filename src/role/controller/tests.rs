@@ -1,4 +1,4 @@
-//! Scenarios of one role on one node, event by event.
+//! Scenarios of one role on one node, event by event. Pure.
 
 mod away;
 mod wake;

@@ -1,4 +1,4 @@
-//! Whether a file system that refuses new files has used up its inodes, although `df` shows free space. Pure.
+//! Whether a file system that refuses new files has used up its inodes, although `df` shows free space.
 
 use rustix::fs::StatVfs;
 

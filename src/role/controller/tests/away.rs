@@ -1,4 +1,4 @@
-//! When a role is left to other nodes, and when a failed effect is repeated.
+//! When a role is left to other nodes, and when a failed effect is repeated. Pure.
 
 use super::*;
 

@@ -3,6 +3,8 @@
 //!
 //! The invariants that live here: a process object that has ended never lives again, because no other process and no
 //! later object has its key; and a role is free only by an end, by an absence, or by a list without it.
+//!
+//! Pure.
 
 use std::collections::BTreeSet;
 use std::fmt;

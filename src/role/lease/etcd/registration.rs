@@ -1,4 +1,4 @@
-//! Which processes are alive, by their registrations in etcd.
+//! Which processes are alive, by their registrations in etcd. Pure.
 
 use serde::{Deserialize, Serialize};
 
