@@ -104,7 +104,7 @@ impl RecordBody {
 /// The body of a takeover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeoverBody {
-    /// Why.
+    /// The reason for the takeover.
     pub why: TakeoverReason,
     /// The etcd cluster that has the journal's head from here on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
