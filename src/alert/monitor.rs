@@ -17,14 +17,12 @@ use crate::ids::{NodeId, RoleName, Term};
 use crate::job::admission::reason::NoCommitReason;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::health::RunningBackup;
-use crate::job::local_state::LockError;
 use crate::job::local_state::run_failure::RunFailure;
 use crate::job::node::context::NodeContext;
 use crate::job::node::run_failure_file::RunFailureFile;
 use crate::job::report::audited::AuditFinding;
 use crate::job::report::run_summary::RunStep;
 use crate::job::report::{PathProblem, PathProblemKind, RoleReport, RunOutcome};
-use crate::journal::error::AppendError;
 use crate::journal::view::JournalView;
 use crate::repo::entry::TreePath;
 use crate::role::controller::RoleStatus;
@@ -344,16 +342,14 @@ impl AlertMonitor {
         self.kept.add(RunFailure { outcome, step, time, slot, error, failures: 0, after });
     }
 
-    /// Handles an error of a run. Returns whether the run failed by it.
-    pub fn run_failed(&self, error: &GuardError, report: &RoleReport) -> bool {
-        let failed = is_run_failure(error);
-        if failed {
+    /// Handles an error of a run.
+    pub fn run_failed(&self, error: &GuardError, report: &RoleReport) {
+        if error.is_run_failure() {
             let stalled = matches!(error, GuardError::Backup(BackupError::Stalled(_)));
             self.note_end(report, None, stalled.then_some(FailureCause::Stalled));
         } else {
             self.seen().running = None;
         }
-        failed
     }
 
     /// Whether an audit is due. If so, it counts as begun.
@@ -483,18 +479,4 @@ fn source_names_text(empty: &[TreePath]) -> String {
     let mut named: Vec<String> = empty.iter().take(UNREAD_NAMED_MAX).map(TreePath::display).collect();
     named.extend((empty.len() > UNREAD_NAMED_MAX).then(|| "…".to_owned()));
     named.join(", ")
-}
-
-/// Whether a run that ended with this error failed. A run that was ended on purpose did not, nor one that met another
-/// run at work: that run goes on, or is tried again at once.
-fn is_run_failure(error: &GuardError) -> bool {
-    !matches!(
-        error,
-        GuardError::NoSchedule { .. }
-            | GuardError::Backup(
-                BackupError::Interrupted
-                    | BackupError::Lock(LockError::Busy { .. })
-                    | BackupError::Append(AppendError::Moved(_))
-            )
-    )
 }

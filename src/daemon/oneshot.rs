@@ -1,8 +1,10 @@
-//! A one-shot run: what a process without a daemon does around one guarded run, from cron, a timer or a shell.
+//! A one-shot run: what a process does around one guarded run, from cron, a timer or a shell. A node's daemon does the
+//! backup in its place.
 //!
 //! A node that stands by may be the only one that is still alive. So its scheduled runs look at the journal for missed
 //! slots, although they have nothing to back up; and a run that failed publishes that to the other nodes.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,7 +12,8 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::config::{RoleSettings, Settings};
-use crate::ids::NodeId;
+use crate::daemon::client::{ClientError, DaemonClient};
+use crate::ids::{NodeId, RoleName};
 use crate::job::admission::guard;
 use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
 use crate::job::backup::hooks::HookRunner;
@@ -27,6 +30,54 @@ use crate::store::{Store, StoreError};
 /// How long the store may take for what follows a run. The run's result does not depend on it.
 const FOLLOW_UP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where a one-shot backup runs.
+#[derive(Debug)]
+pub enum BackupPlace {
+    /// In the daemon of this node, because it has the role's lease.
+    Daemon(DaemonClient),
+    /// In this process.
+    ThisProcess,
+}
+
+/// Why it is not known where a one-shot backup runs.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupPlaceError {
+    /// There may be a daemon, and it cannot be connected to.
+    #[error(transparent)]
+    Daemon(#[from] ClientError),
+    /// The daemon has no slot to run the backup for.
+    #[error("role {role} has no schedule")]
+    NoSchedule {
+        /// Role that has no schedule.
+        role: RoleName,
+    },
+}
+
+impl BackupPlace {
+    /// The place for this request. A daemon backs up what its config names, so a backup of other sources
+    /// (`has_own_sources`) runs in this process, and no daemon is looked for.
+    ///
+    /// # Errors
+    /// The daemon cannot be connected to, or the request names a slot and the role has none.
+    pub async fn find(
+        runtime_dir: &Path,
+        role: &RoleSettings,
+        request: BackupRequest,
+        has_own_sources: bool,
+    ) -> Result<Self, BackupPlaceError> {
+        if has_own_sources {
+            return Ok(Self::ThisProcess);
+        }
+        match DaemonClient::find(runtime_dir).await? {
+            Some(_) if request.scheduled && role.schedule.is_none() => {
+                Err(BackupPlaceError::NoSchedule { role: role.name.clone() })
+            }
+            Some(daemon) => Ok(Self::Daemon(daemon)),
+            None => Ok(Self::ThisProcess),
+        }
+    }
+}
+
 /// Connects to the role's store.
 pub type ConnectStore<'c, 'f> = &'c (dyn Fn() -> BoxFuture<'f, Result<Arc<dyn Store>, StoreError>> + Send + Sync + 'c);
 
@@ -38,8 +89,8 @@ pub trait OneshotObserver: Send + Sync {
     /// The run ended without an error.
     fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>);
 
-    /// The run ended with an error. Returns whether the other nodes have to know.
-    fn run_failed(&self, error: &GuardError) -> bool;
+    /// The run ended with an error.
+    fn run_failed(&self, error: &GuardError);
 
     /// Whether missed slots are reported to anyone.
     fn reports_missed_slots(&self) -> bool;
@@ -69,6 +120,11 @@ impl OneshotFollowUp {
     }
 
     /// After a run with an error.
+    pub fn of_error(error: &GuardError) -> Self {
+        Self::of_failure(error.is_run_failure())
+    }
+
+    /// After a run of an active node. `publish_failure`: it failed, and the journal does not show it.
     pub fn of_failure(publish_failure: bool) -> Self {
         Self { publish_failure, check_missed_slots: false }
     }
@@ -115,7 +171,10 @@ pub fn back_up<'a, 'f: 'a>(
                 observer.run_ended(report, reason.as_ref());
                 OneshotFollowUp::of_outcome(request.scheduled, report, reason.as_ref())
             }
-            Err(error) => OneshotFollowUp::of_failure(observer.run_failed(error)),
+            Err(error) => {
+                observer.run_failed(error);
+                OneshotFollowUp::of_error(error)
+            }
         };
         if is_elsewhere(&done, node_context.node.id) {
             hooks.on_lost(role.hooks.timeout).await;
@@ -173,7 +232,12 @@ pub async fn follow_up(
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixListener;
+
     use super::*;
+    use crate::config::{KeySource, Schedule};
+    use crate::daemon::socket;
+    use crate::job::local_state::LockError;
     use crate::role::election::{RolePause, StandbyReason};
 
     fn report(outcome: RunOutcome) -> RoleReport {
@@ -195,6 +259,33 @@ mod tests {
         assert!(!checks(true, RunOutcome::Skipped, Some(NoCommitReason::NothingDue)));
         assert!(!checks(true, RunOutcome::Committed, None), "it has read the journal itself");
         assert!(!checks(false, RunOutcome::Standby, None), "a person sees the outcome");
+    }
+
+    #[test]
+    fn only_a_failed_run_is_published() {
+        let next = |error: BackupError| OneshotFollowUp::of_error(&GuardError::Backup(error));
+        let published = OneshotFollowUp { publish_failure: true, check_missed_slots: false };
+        assert_eq!(next(BackupError::Pruned), published);
+        let ended = OneshotFollowUp { publish_failure: false, check_missed_slots: false };
+        assert_eq!(next(BackupError::Interrupted), ended);
+        assert_eq!(next(BackupError::Lock(LockError::Busy { pid: None })), ended);
+    }
+
+    #[tokio::test]
+    async fn the_daemon_of_this_node_backs_up_the_sources_of_its_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut role = RoleSettings::new("app".parse().unwrap(), KeySource::None, vec!["/srv".into()]);
+        let slot = BackupRequest { scheduled: true, ..BackupRequest::default() };
+        let find = async |role: &RoleSettings, request, has_own_sources| {
+            BackupPlace::find(dir.path(), role, request, has_own_sources).await
+        };
+        assert!(matches!(find(&role, slot, false).await, Ok(BackupPlace::ThisProcess)), "the run itself refuses");
+        let _listener = UnixListener::bind(socket::socket_path(dir.path())).unwrap();
+        assert!(matches!(find(&role, slot, true).await, Ok(BackupPlace::ThisProcess)));
+        assert!(matches!(find(&role, slot, false).await, Err(BackupPlaceError::NoSchedule { .. })));
+        assert!(matches!(find(&role, BackupRequest::default(), false).await, Ok(BackupPlace::Daemon(_))));
+        role.schedule = Some(Schedule::Every(Duration::from_hours(1)));
+        assert!(matches!(find(&role, slot, false).await, Ok(BackupPlace::Daemon(_))));
     }
 
     #[test]

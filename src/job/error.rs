@@ -317,6 +317,20 @@ impl GuardError {
         )
     }
 
+    /// Whether the run failed by this error. A run that was ended on purpose did not fail, nor one that met another run
+    /// at work: that run goes on, or is tried again at once.
+    pub fn is_run_failure(&self) -> bool {
+        !matches!(
+            self,
+            Self::NoSchedule { .. }
+                | Self::Backup(
+                    BackupError::Interrupted
+                        | BackupError::Lock(LockError::Busy { .. })
+                        | BackupError::Append(AppendError::Moved(_))
+                )
+        )
+    }
+
     /// Whether this node's own state cannot be read or written.
     pub(crate) fn is_local_state(&self) -> bool {
         matches!(self, Self::Backup(BackupError::State { .. } | BackupError::Lock(LockError::Io { .. })))

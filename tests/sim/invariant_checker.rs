@@ -12,6 +12,7 @@ use serde_json::Value;
 
 pub use crate::reader::Files;
 use crate::reader::{ChunkPosition, FormatReader, Id};
+use crate::setup::{EVERY, MISSED_AFTER};
 use crate::sim_store::{EffectObserver, EffectPlace as Where, StoredEffect};
 use crate::world::WorldHandle;
 use runner::env::Clock as _;
@@ -165,6 +166,14 @@ impl InvariantChecker {
     /// The slots that are committed, and when they were.
     pub fn slots(&self) -> BTreeMap<Timestamp, Duration> {
         self.state().slots.iter().map(|(slot, (_, at))| (*slot, *at)).collect()
+    }
+
+    /// The first slot that no node has committed in time, if one was committed before: by the store's time, and by the
+    /// clock of a node that says `now`.
+    pub fn missed_slot(&self, now: Timestamp) -> Option<Timestamp> {
+        let slot = *self.state().slots.last_key_value()?.0 + EVERY;
+        let is_missed = slot + MISSED_AFTER + SECONDS <= now.min(self.world.wall());
+        is_missed.then_some(slot)
     }
 
     /// A run of this process begins with these files, under a permit that ends then.

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +48,7 @@ use runner::journal::view::JournalView;
 use runner::role::lease::bucket::ProcessObjects;
 use runner::role::lease::keep_alive::{self, LeaseKeepAlive};
 use runner::role::lease::{LeaseHolder, LeaseReply, LeaseService};
+use runner::role::slot::SlotSchedule;
 use runner::store::{Store, StoreError};
 
 /// Where a node keeps what it remembers.
@@ -423,22 +423,57 @@ async fn run_once_if_due(
         let store = Arc::clone(store);
         Box::pin(async move { Ok(store) })
     };
-    let observer = CronObserver { observer: &observer, role: &role.name, checked_slots: AtomicBool::new(false) };
+    let (host, judge) = (observer.host, Arc::clone(&observer.judge));
+    let missed_slot = || judge.missed_slot(node_context.env.clock.now());
+    let observer = CronObserver {
+        observer: &observer,
+        env: &node_context.env,
+        role: &role.name,
+        plan: SlotSchedule::new(role, &settings.timezone).expect("a schedule"),
+        slot_check: Mutex::default(),
+    };
+    let before = missed_slot();
     let done = oneshot::back_up(&node_context, settings, role, &connect, request, &observer).await;
-    // Nothing else sees a role that no node backs up.
-    let stands_by = done.is_ok_and(|(report, _)| report.outcome == RunOutcome::Standby);
-    if stands_by && !observer.checked_slots.load(Ordering::Relaxed) {
-        let what = format!("host {}: a run that stood by did not look for missed slots", observer.observer.host);
-        observer.observer.judge.add(vec![what]);
+    // Nothing else sees a role that no node backs up. A slot that is committed meanwhile is not missed any more.
+    if let Some(slot) = before.filter(|slot| missed_slot() == Some(*slot))
+        && done.is_ok_and(|(report, _)| report.outcome == RunOutcome::Standby)
+        && !observer.slot_check.lock().is_done_for(slot)
+    {
+        let what = format!("host {host}: a run that stood by did not report slot {slot}, which was missed");
+        judge.add(vec![what]);
+    }
+}
+
+/// What a one-shot run came to know of missed slots.
+#[derive(Debug, Default)]
+enum MissedSlotCheck {
+    /// It did not look for any.
+    #[default]
+    Omitted,
+    /// It could not read the journal, and says so.
+    Unread,
+    /// It looked, and reports these.
+    Reported(Vec<Timestamp>),
+}
+
+impl MissedSlotCheck {
+    /// Whether a run that came to know this has done what it can about a missed slot.
+    fn is_done_for(&self, slot: Timestamp) -> bool {
+        match self {
+            Self::Omitted => false,
+            Self::Unread => true,
+            Self::Reported(slots) => slots.contains(&slot),
+        }
     }
 }
 
 /// What a cron job says.
 struct CronObserver<'a> {
     observer: &'a SimObserver,
+    env: &'a Env,
     role: &'a RoleName,
-    /// Whether the run looked for missed slots.
-    checked_slots: AtomicBool,
+    plan: Option<SlotSchedule>,
+    slot_check: Mutex<MissedSlotCheck>,
 }
 
 impl OneshotObserver for CronObserver<'_> {
@@ -448,21 +483,25 @@ impl OneshotObserver for CronObserver<'_> {
         self.observer.run_ended(&self.observer.with_reason_text(report, reason));
     }
 
-    fn run_failed(&self, error: &GuardError) -> bool {
+    fn run_failed(&self, error: &GuardError) {
         self.observer.work_failed(self.role, error);
-        true
     }
 
     fn reports_missed_slots(&self) -> bool {
         true
     }
 
-    fn journal_read(&self, _: &JournalView) {
-        self.checked_slots.store(true, Ordering::Relaxed);
+    fn journal_read(&self, view: &JournalView) {
+        let missed = self.plan.as_ref().map(|plan| plan.missed(&view.commits(), &[], self.env.clock.now()));
+        let slots: Vec<Timestamp> = missed.unwrap_or_default().slots.iter().map(|slot| slot.at).collect();
+        self.observer.truth.say(&self.observer.world, || {
+            format!("host {}: {} slots missed, the first is {:?}", self.observer.host, slots.len(), slots.first())
+        });
+        *self.slot_check.lock() = MissedSlotCheck::Reported(slots);
     }
 
     fn journal_unread(&self, why: &str) {
-        self.checked_slots.store(true, Ordering::Relaxed);
+        *self.slot_check.lock() = MissedSlotCheck::Unread;
         self.observer.truth.say(&self.observer.world, || {
             format!("host {}: missed slots cannot be checked: {why}", self.observer.host)
         });

@@ -24,6 +24,9 @@ pub const GRACE: Duration = Duration::from_secs(100);
 /// How often a slot comes.
 pub const EVERY: Duration = Duration::from_mins(1);
 
+/// How long after its start a slot may be committed.
+pub const MISSED_AFTER: Duration = Duration::from_secs(30);
+
 /// The lease's length, in seconds.
 pub const TTL: u64 = 10;
 
@@ -102,9 +105,10 @@ impl ClusterSetup {
         let text = format!(
             "[store]\nurl = \"file:///sim\"\nencryption = \"none\"\n\
              [role.app]\n{eligible}\nlease = \"{lease}\"\nsources = [\"/srv\"]\nevery = \"{}s\"\njitter = \"0s\"\n\
-             bucket_lease_ttl = \"{TTL}s\"\nmissed_after = \"30s\"\nstall_timeout = \"40s\"\ntakeover_delay = \"3s\"\ntakeover_after = \"90s\"\n\
+             bucket_lease_ttl = \"{TTL}s\"\nmissed_after = \"{}s\"\nstall_timeout = \"40s\"\ntakeover_delay = \"3s\"\ntakeover_after = \"90s\"\n\
              on_lease_unreachable = \"{unreachable}\"\nkeep = {{ last = {} }}\nmax_unused = {}\nprune_grace = \"{}s\"\n",
             EVERY.as_secs(),
+            MISSED_AFTER.as_secs(),
             self.keep,
             self.max_unused,
             GRACE.as_secs(),

@@ -19,8 +19,7 @@ use crate::cli::progress::ProgressDisplay;
 use crate::cli::{json, render, settings, terminal};
 use crate::config::{NotifySettings, RoleSettings};
 use crate::daemon::TELL_PATIENCE;
-use crate::daemon::client::DaemonClient;
-use crate::daemon::oneshot::{self, OneshotObserver};
+use crate::daemon::oneshot::{self, BackupPlace, BackupPlaceError, OneshotObserver};
 use crate::ids::RoleName;
 use crate::job::admission::reason::NoCommitReason;
 use crate::job::backup::request::BackupRequest;
@@ -33,30 +32,29 @@ use crate::journal::view::JournalView;
 use crate::store::{Store, StoreError};
 
 /// Backs one role up, if this node is active for it.
-///
-/// If a daemon runs on this node, it does the backup, because it has the role's lease. The exit code is given if the
-/// report alone does not determine it.
 pub(crate) async fn backup(
     context: &CommandContext,
     role: &RoleSettings,
     args: &verbs::BackupArgs,
-) -> Result<(RoleReport, Option<ExitKind>), Error> {
+) -> Result<(RoleReport, ExitKind), Error> {
     let (progress, display) = context.progress(role.name.as_str());
     let request = BackupRequest { scheduled: args.scheduled, rehash: args.rehash, require_active: args.require_active };
-    if args.source.is_empty()
-        && let Some(daemon) = DaemonClient::find(&context.runtime_dir()).await?
-    {
-        if args.scheduled && role.schedule.is_none() {
-            return Err(no_schedule(&role.name));
+    let of_report = |report: &RoleReport| exit::of_backup_role(report, args.require_active);
+    match BackupPlace::find(&context.runtime_dir(), role, request, !args.source.is_empty()).await {
+        Ok(BackupPlace::ThisProcess) => {}
+        Ok(BackupPlace::Daemon(daemon)) => {
+            let done =
+                until_cancelled(&context.cancel, async { Ok(daemon.back_up(&role.name, request, &progress).await?) });
+            let (report, exit) = done.await?;
+            // The daemon's log is in another place.
+            if let Some(news) = context.env.clock_doubts.record(&role.name, report.clock_doubt.clone()) {
+                tracing::warn!("role {}: {}", role.name, news.with_hint());
+            }
+            let exit = exit.map_or_else(|| of_report(&report), ExitKind::of_code);
+            return Ok((report, exit));
         }
-        let done =
-            until_cancelled(&context.cancel, async { Ok(daemon.back_up(&role.name, request, &progress).await?) });
-        let (report, exit) = done.await?;
-        // The daemon's log is in another place.
-        if let Some(news) = context.env.clock_doubts.record(&role.name, report.clock_doubt.clone()) {
-            tracing::warn!("role {}: {}", role.name, news.with_hint());
-        }
-        return Ok((report, exit.map(ExitKind::of_code)));
+        Err(BackupPlaceError::NoSchedule { role }) => return Err(no_schedule(&role)),
+        Err(BackupPlaceError::Daemon(error)) => return Err(error.into()),
     }
     let node_context = node_context(context, progress).await?;
     let connect = connect_store(context);
@@ -64,7 +62,10 @@ pub(crate) async fn backup(
     let done = Box::pin(oneshot::back_up(&node_context, &context.settings, role, &connect, request, &observer)).await;
     observer.close().await;
     match done {
-        Ok((report, reason)) => Ok((with_reason_text(context, report, reason.as_ref()), None)),
+        Ok((report, reason)) => {
+            let exit = of_report(&report);
+            Ok((with_reason_text(context, report, reason.as_ref()), exit))
+        }
         Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
         Err(GuardError::NoSchedule { role }) => Err(no_schedule(&role)),
         Err(error) => Err(error.into()),
@@ -131,9 +132,9 @@ impl OneshotObserver for AlertingObserver<'_> {
         self.monitor.run_ended(&with_reason_text(self.context, report.clone(), reason), reason);
     }
 
-    fn run_failed(&self, error: &GuardError) -> bool {
+    fn run_failed(&self, error: &GuardError) {
         self.end_display();
-        self.monitor.run_failed(error, &report(&self.role.name, error).0)
+        self.monitor.run_failed(error, &report(&self.role.name, error).0);
     }
 
     fn reports_missed_slots(&self) -> bool {
@@ -215,13 +216,8 @@ pub(crate) async fn run_backup(session: &mut CliSession, args: &verbs::BackupArg
             worst = ExitKind::Interrupted;
             break;
         }
-        let (report, exit) = match backup(&context, role, args).await {
-            Ok((report, exit)) => {
-                let exit = exit.unwrap_or_else(|| exit::of_backup_role(&report, args.require_active));
-                (report, exit)
-            }
-            Err(error) => report(&role.name, error.as_ref()),
-        };
+        let done = backup(&context, role, args).await;
+        let (report, exit) = done.unwrap_or_else(|error| report(&role.name, error.as_ref()));
         worst = worst.or_worse(exit);
         // Print each role at once: an operator who stops the run later still learns about the first.
         match report.outcome {

@@ -87,6 +87,9 @@ fn report_exec(observer: &AlertingObserver<'_>, executed: &Result<ExecOutcome, E
             monitor.command_ended(*slot, Some(*term), Some(format!("did not run: {error}")));
             false
         }
-        Err(ExecError::Guard(error)) => observer.run_failed(error),
+        Err(ExecError::Guard(error)) => {
+            observer.run_failed(error);
+            return OneshotFollowUp::of_error(error);
+        }
     })
 }
