@@ -35,6 +35,7 @@ use self::clients::RoleCommand;
 use self::concurrency::ConcurrencyLimits;
 pub use self::error::DaemonError;
 pub use self::observer::{DaemonObserver, Failure};
+pub use self::protocol::FailureExit;
 use self::role_task::RoleTask;
 pub use self::socket::SocketError;
 use self::socket::{DaemonSocket, RoleDirectory, SocketContext};

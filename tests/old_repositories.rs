@@ -200,7 +200,7 @@ async fn a_node_of_today_goes_on_from_them_and_prunes_them() {
         let role = settings.roles.values().next().unwrap();
         let connect = async || Ok(store(&copy));
         let done = run::backup(&runner, &settings, role, connect, BackupRequest::default(), &|_, _| ()).await;
-        let report = done.unwrap().0;
+        let report = done.unwrap();
         assert_eq!(report.outcome, RunOutcome::Committed, "{report:?}");
         let after = open(&copy).await;
         let chunks = async |archive: &ReadOnlyRepository, root: ChunkId, path: &Path| {

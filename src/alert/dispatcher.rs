@@ -19,6 +19,7 @@ use super::ledger_file::AlertLedgerFile;
 use crate::config::{EnvironmentSettings, HttpUrl, NotifySettings};
 use crate::env::Env;
 use crate::ids::RoleName;
+use crate::job::report::RunReason;
 use crate::outage::Outage;
 
 /// Messages that wait for one channel. What does not fit waits in the outbox.
@@ -116,6 +117,11 @@ impl AlertDispatcher {
         };
         // A task whose sender is dropped ends when its queue is empty.
         *self.channels() = ways.into_iter().flatten().map(start).collect();
+    }
+
+    /// Why a run of the role ended as it did.
+    pub(super) fn reason_text(&self, role: &RoleName, reason: &RunReason) -> String {
+        self.formatter.reason_text(role, reason)
     }
 
     /// Whether no channel is configured.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{RoleName, Term};
+use crate::job::report::RunReason;
 
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -192,4 +193,7 @@ impl AlertNotification {
 pub trait AlertFormatter: Debug + Send + Sync {
     /// The sentence for an alert.
     fn format(&self, notice: &AlertNotification) -> String;
+
+    /// Why a run of the role ended as it did.
+    fn reason_text(&self, role: &RoleName, reason: &RunReason) -> String;
 }

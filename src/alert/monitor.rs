@@ -14,7 +14,6 @@ use crate::alert::ledger::{AlertLedger, ReporterStatus};
 use crate::config::RoleSettings;
 use crate::env::Env;
 use crate::ids::{NodeId, RoleName, Term};
-use crate::job::admission::reason::NoCommitReason;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::health::RunningBackup;
 use crate::job::local_state::run_failure::RunFailure;
@@ -22,7 +21,7 @@ use crate::job::node::context::NodeContext;
 use crate::job::node::run_failure_file::RunFailureFile;
 use crate::job::report::audited::AuditFinding;
 use crate::job::report::run_summary::RunStep;
-use crate::job::report::{PathProblem, PathProblemKind, RoleReport, RunOutcome};
+use crate::job::report::{NoCommitReason, PathProblem, PathProblemKind, RoleReport, RunOutcome, RunReason};
 use crate::journal::view::JournalView;
 use crate::repo::entry::TreePath;
 use crate::role::controller::RoleStatus;
@@ -170,12 +169,13 @@ impl AlertMonitor {
         self.evaluate(&seen, ReporterStatus::Holder);
     }
 
-    /// Handles the end of a run, or a run that never began; the report has the reason in words.
-    pub fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
-        self.note_end(report, reason, None);
+    /// Handles the end of a run, or a run that never began.
+    pub fn run_ended(&self, report: &RoleReport) {
+        self.note_end(report, None);
     }
 
-    fn note_end(&self, report: &RoleReport, reason: Option<&NoCommitReason>, cause: Option<FailureCause>) {
+    fn note_end(&self, report: &RoleReport, cause: Option<FailureCause>) {
+        let (reason, detail) = (report.no_commit_reason(), self.reason_text(report));
         let mut seen = self.seen();
         let running = seen.running.take();
         // The reason why a run without a daemon did nothing is kept: the alert for missed slots reports it.
@@ -183,17 +183,17 @@ impl AlertMonitor {
             reason,
             Some(NoCommitReason::Standby(..) | NoCommitReason::Unknown(..) | NoCommitReason::LeaseUnknown { .. })
         ) {
-            seen.inactive_reason.clone_from(&report.reason);
+            seen.inactive_reason.clone_from(&detail);
         }
         let event = |kind| AlertEvent {
             slot: report.slot.or(running.and_then(|running| running.slot)),
             term: report.term,
             after: seen.summary.committed(),
             cause,
-            detail: report.reason.clone(),
+            detail: detail.clone(),
             ..self.checker(&seen).event(kind)
         };
-        let why = || report.reason.clone().unwrap_or_default();
+        let why = || detail.clone().unwrap_or_default();
         match report.outcome {
             RunOutcome::Committed | RunOutcome::Unchanged => {
                 if let (true, true, Some(term)) = (report.takeover, seen.was_elsewhere, report.term) {
@@ -307,7 +307,7 @@ impl AlertMonitor {
         let seen = self.seen();
         if seen.is_active {
             let report = RoleReport::nothing(self.role.clone(), RunOutcome::Failed);
-            let report = RoleReport { reason: Some(error.to_string()), ..report };
+            let report = RoleReport { reason: Some(RunReason::Text(error.to_string())), ..report };
             self.remember_failure(&report, RunStep::Takeover, &seen, None);
         }
         seen.is_active
@@ -334,11 +334,16 @@ impl AlertMonitor {
         self.kept.clear_takeover();
     }
 
+    /// The reason of a report, as text.
+    fn reason_text(&self, report: &RoleReport) -> Option<String> {
+        report.reason.as_ref().map(|reason| self.dispatcher.reason_text(&self.role, reason))
+    }
+
     /// Stores how the last run failed, for `status`.
     fn remember_failure(&self, report: &RoleReport, step: RunStep, seen: &MonitorState, running: Option<ActiveRun>) {
         let (outcome, time, after) = (report.outcome, self.env.clock.now(), seen.summary.committed());
         let slot = report.slot.or(running.and_then(|running| running.slot));
-        let error = report.reason.clone().unwrap_or_default();
+        let error = self.reason_text(report).unwrap_or_default();
         self.kept.add(RunFailure { outcome, step, time, slot, error, failures: 0, after });
     }
 
@@ -346,7 +351,7 @@ impl AlertMonitor {
     pub fn run_failed(&self, error: &GuardError, report: &RoleReport) {
         if error.is_run_failure() {
             let stalled = matches!(error, GuardError::Backup(BackupError::Stalled(_)));
-            self.note_end(report, None, stalled.then_some(FailureCause::Stalled));
+            self.note_end(report, stalled.then_some(FailureCause::Stalled));
         } else {
             self.seen().running = None;
         }

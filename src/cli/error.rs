@@ -6,7 +6,7 @@ pub use super::error_hints::exit_and_hint;
 use super::exit::ExitKind;
 use super::render::layout::PageLayout;
 use crate::ids::RoleName;
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::report::{RoleReport, RunOutcome, RunReason};
 use crate::text;
 pub use crate::text::ADVICE;
 
@@ -39,7 +39,7 @@ pub fn report(role: &RoleName, error: &(dyn StdError + 'static)) -> (RoleReport,
         ExitKind::Fenced => RunOutcome::Fenced,
         _ => RunOutcome::Failed,
     };
-    let reason = with_causes_and_hint(error, role);
+    let reason = RunReason::Text(with_causes_and_hint(error, role));
     let report = RoleReport { reason: Some(reason), ..RoleReport::nothing(role.clone(), outcome) };
     (report, exit)
 }
@@ -120,7 +120,7 @@ mod tests {
         let mut store = outer(StoreErrorKind::NotFound).0;
         store.detail = "/srv/THE ROLE/f".to_owned();
         let (report, _) = report(&"app".parse().unwrap(), &Named("/srv/MY ROLE/f".to_owned(), store));
-        let reason = report.reason.unwrap();
+        let Some(RunReason::Text(reason)) = report.reason else { panic!("{report:?}") };
         assert!(reason.contains("/srv/MY ROLE/f") && reason.contains("/srv/THE ROLE/f"), "{reason}");
         assert!(reason.contains("runner verify app") && !reason.contains("verify ROLE"), "{reason}");
     }

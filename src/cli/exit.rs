@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::render::audited::RoleAuditResult;
+use crate::daemon::FailureExit;
 use crate::job::exec::{ExecOutcome, ExecStopCause};
 use crate::job::health::Severity;
 use crate::job::report::repaired::RepairReport;
@@ -91,18 +92,22 @@ impl PluginStatus {
 }
 
 impl ExitKind {
-    /// The exit kind for a code that another process of this program returned; an unknown code is a failure.
-    pub fn of_code(code: u8) -> Self {
-        let named = [
-            ExitKind::Done,
-            ExitKind::Usage,
-            ExitKind::NotActive,
-            ExitKind::Unknown,
-            ExitKind::Fenced,
-            ExitKind::Unreadable,
-            ExitKind::Interrupted,
-        ];
-        named.into_iter().find(|exit| exit.code() == code).unwrap_or(ExitKind::Failed)
+    /// The exit of a failed run, as the daemon sends it to the process that asked for the run.
+    pub fn of_failure(self) -> FailureExit {
+        match self {
+            ExitKind::Usage => FailureExit::Usage,
+            ExitKind::NotActive => FailureExit::NotActive,
+            ExitKind::Unknown => FailureExit::Unknown,
+            ExitKind::Fenced => FailureExit::Fenced,
+            ExitKind::Interrupted => FailureExit::Interrupted,
+            // No failure of a run has one of the others.
+            ExitKind::Done
+            | ExitKind::Failed
+            | ExitKind::Unreadable
+            | ExitKind::Findings
+            | ExitKind::Plugin(_)
+            | ExitKind::Command(_) => FailureExit::Failed,
+        }
     }
 
     /// The exit code.
@@ -159,6 +164,19 @@ impl ExitKind {
             ExitKind::Failed | ExitKind::Usage | ExitKind::Unknown | ExitKind::Fenced | ExitKind::Interrupted => {
                 ExitKind::Interrupted
             }
+        }
+    }
+}
+
+impl From<FailureExit> for ExitKind {
+    fn from(exit: FailureExit) -> Self {
+        match exit {
+            FailureExit::Failed => ExitKind::Failed,
+            FailureExit::Usage => ExitKind::Usage,
+            FailureExit::NotActive => ExitKind::NotActive,
+            FailureExit::Unknown => ExitKind::Unknown,
+            FailureExit::Fenced => ExitKind::Fenced,
+            FailureExit::Interrupted => ExitKind::Interrupted,
         }
     }
 }
@@ -233,7 +251,7 @@ pub fn of_exec(executed: &ExecOutcome, skip: u8) -> ExitKind {
         ExecOutcome::Stopped { cause: ExecStopCause::TimedOut(_), .. } => ExitKind::Command(TIMED_OUT),
         // Another node may be active by now, or not.
         ExecOutcome::Stopped { .. } => ExitKind::Unknown,
-        ExecOutcome::Refused(refused) if refused.0.outcome == RunOutcome::Unknown => ExitKind::Unknown,
+        ExecOutcome::Refused(refused) if refused.outcome == RunOutcome::Unknown => ExitKind::Unknown,
         ExecOutcome::Refused(_) => ExitKind::Command(skip),
     }
 }
@@ -303,6 +321,22 @@ mod tests {
             for severe in &order[i..] {
                 assert_eq!((mild.or_worse(*severe), severe.or_worse(*mild)), (*severe, *severe));
             }
+        }
+    }
+
+    /// A client of an earlier version exits with the number that the daemon sends.
+    #[test]
+    fn a_failure_is_sent_as_its_exit_code() {
+        for exit in [
+            FailureExit::Failed,
+            FailureExit::Usage,
+            FailureExit::NotActive,
+            FailureExit::Unknown,
+            FailureExit::Fenced,
+            FailureExit::Interrupted,
+        ] {
+            assert_eq!(ExitKind::from(exit).code(), u8::from(exit));
+            assert_eq!(ExitKind::from(exit).of_failure(), exit);
         }
     }
 

@@ -13,12 +13,14 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exit::ExitKind;
 use super::render::browse::escaped;
 use super::render::config::link;
+use super::render::run_reason;
 use super::settings::SymlinkedSource;
 use crate::clock_doubt::ClockDoubt;
 use crate::config::{ConfigError, JournalPlacement, KeySource, Settings};
@@ -72,7 +74,7 @@ fn seconds(d: Duration) -> f64 {
 struct BackupRoleJson<'a> {
     role: &'a RoleName,
     outcome: RunOutcome,
-    reason: Option<&'a str>,
+    reason: Option<String>,
     snapshot: Option<Digest>,
     term: Option<Term>,
     slot: Option<String>,
@@ -87,14 +89,14 @@ struct BackupRoleJson<'a> {
     loss: Option<Value>,
 }
 
-/// `backup`. `created` are the repositories that the run created first.
-pub fn backup(created: &[InitRoleReport], roles: &[RoleReport]) -> String {
+/// `backup`. `created` are the repositories that the run created first; `zone` is that of the times in texts.
+pub fn backup(created: &[InitRoleReport], roles: &[RoleReport], zone: &TimeZone) -> String {
     let roles: Vec<BackupRoleJson<'_>> = roles
         .iter()
         .map(|r| BackupRoleJson {
             role: &r.role,
             outcome: r.outcome,
-            reason: r.reason.as_deref(),
+            reason: r.reason.as_ref().map(|reason| run_reason::text(&r.role, reason, zone)),
             snapshot: r.snapshot,
             term: r.term,
             slot: r.slot.map(utc),
@@ -492,7 +494,7 @@ mod tests {
             vec![PathProblem { path, kind: PathProblemKind::Unreadable("Permission denied (os error 13)".to_owned()) }];
         backed_up.files.unreadable = 1;
         backed_up.problem_count = 1;
-        insta::assert_json_snapshot!("backup", read(&backup(&[], &[backed_up])));
+        insta::assert_json_snapshot!("backup", read(&backup(&[], &[backed_up], &TimeZone::UTC)));
         let list = [samples::snapshot(0x3f, "2026-11-20T01:00:00.5Z")];
         insta::assert_json_snapshot!("snapshots", read(&snapshots(&list, &Value::Null)));
         let roles = vec![samples::active(), samples::blind()];
@@ -502,7 +504,7 @@ mod tests {
 
     #[test]
     fn the_fields_that_the_contract_names_are_there() {
-        let text = backup(&[], &[samples::backup()]);
+        let text = backup(&[], &[samples::backup()], &TimeZone::UTC);
         let role = &read(&text)["roles"][0];
         for field in "role outcome snapshot term slot takeover files bytes requests duration_seconds".split(' ') {
             assert!(role.get(field).is_some(), "{field}");
@@ -551,7 +553,10 @@ mod tests {
         assert_eq!((&warning["kind"], &warning["seconds"]), (&json!("clock_off"), &json!(-10_800)));
         assert!(warning["text"].is_string() && warning["hint"].is_string(), "{warning}");
         let run = RoleReport { clock_doubt: Some(doubt), ..samples::backup() };
-        assert_eq!(read(&backup(&[], &[run]))["roles"][0]["warnings"].as_array().unwrap().last().unwrap(), warning);
+        assert_eq!(
+            read(&backup(&[], &[run], &TimeZone::UTC))["roles"][0]["warnings"].as_array().unwrap().last().unwrap(),
+            warning
+        );
     }
 
     #[test]
@@ -575,6 +580,6 @@ mod tests {
         };
         let text = init(&InitReport { roles: vec![role.clone()], new_identity: None });
         assert_eq!(read(&text)["roles"][0]["key"]["key_file"], "/k");
-        assert_eq!(read(&backup(&[role], &[]))["created"][0]["role"], "app", "backup says it, too");
+        assert_eq!(read(&backup(&[role], &[], &TimeZone::UTC))["created"][0]["role"], "app", "backup says it, too");
     }
 }

@@ -11,14 +11,13 @@ use super::render::{self, RenderContext};
 use super::settings;
 use crate::alert::event::{AlertFormatter, AlertNotification};
 use crate::config::Settings;
-use crate::daemon::{DaemonObserver, Failure};
+use crate::daemon::{DaemonObserver, Failure, FailureExit};
 use crate::env::Env;
 use crate::ids::RoleName;
-use crate::job::admission::reason::NoCommitReason;
 use crate::job::error::GuardError;
 use crate::job::prune::error::PruneError;
 use crate::job::report::pruned::PruneReport;
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::report::{RoleReport, RunOutcome, RunReason};
 use crate::role::controller::RoleStatus;
 use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;
@@ -46,6 +45,10 @@ impl AlertFormatter for AlertTextFormatter {
     fn format(&self, notice: &AlertNotification) -> String {
         // Alerts are passed on to terminals and mails, so control characters are escaped.
         text::line(&text::without_os_error(&render::alert::text(notice, &self.0))).into_owned()
+    }
+
+    fn reason_text(&self, role: &RoleName, reason: &RunReason) -> String {
+        render::run_reason::text(role, reason, &self.0)
     }
 }
 
@@ -88,26 +91,17 @@ impl DaemonObserver for LogObserver {
         }
     }
 
-    fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
-        let reason = reason.map(|reason| render::reason::text(reason, &self.zone));
-        RoleReport { reason, ..report.clone() }
+    fn reason_text(&self, role: &RoleName, reason: &RunReason) -> String {
+        render::run_reason::text(role, reason, &self.zone)
     }
 
-    fn report_failure(&self, role: &RoleName, failure: &GuardError) -> (RoleReport, u8) {
+    fn report_failure(&self, role: &RoleName, failure: &GuardError) -> (RoleReport, FailureExit) {
         let (report, exit) = error::report(role, failure);
-        (report, exit.code())
-    }
-
-    fn refusal_text(&self, role: &RoleName, status: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String {
-        match status {
-            Some(status) => render::daemon::status_reason(status, evidence, &self.zone),
-            None => format!("the daemon does not know this node's state for role {role} yet"),
-        }
+        (report, exit.of_failure())
     }
 
     fn work_failed(&self, role: &RoleName, failure: &GuardError) {
-        let (report, _) = error::report(role, failure);
-        tracing::error!("{role}: {}", report.reason.unwrap_or_default());
+        tracing::error!("{role}: {}", error::with_causes_and_hint(failure, role));
     }
 
     fn prune_ended(&self, report: &PruneReport) {

@@ -18,6 +18,7 @@ pub mod pruned;
 pub mod reason;
 pub mod repaired;
 pub mod restored;
+pub mod run_reason;
 pub mod setup;
 pub mod snapshots;
 pub mod status;

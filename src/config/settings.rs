@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{ConfigLocation, ConfigProblem};
 use super::store_url::StoreUrl;
 use super::url::HttpUrl;
@@ -413,7 +415,8 @@ impl DumpSettings {
 }
 
 /// What makes a role exclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LeaseKind {
     /// A lease in etcd.
     Etcd,

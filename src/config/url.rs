@@ -6,10 +6,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::value::{ValueError, refuse};
 
 /// `http://host[:port][/path][?query]`, or with `https`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpUrl {
     /// Whether the scheme is `https`.
     pub secure: bool,

@@ -12,7 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::protocol::{DaemonRequest, DaemonRequestKind, DaemonResponse, VERSION};
+use super::protocol::{DaemonRequest, DaemonRequestKind, DaemonResponse, FailureExit, VERSION};
 use super::socket::{self, read_line, write_line};
 use crate::ids::{NodeId, RoleName};
 use crate::job::backup::request::BackupRequest;
@@ -124,7 +124,7 @@ impl DaemonClient {
     }
 
     /// Has the daemon back up a role; `progress` follows the daemon's counters. Dropping the future ends the run. The
-    /// exit code is given if the report alone does not determine it.
+    /// exit is given if the report alone does not determine it.
     ///
     /// # Errors
     /// It is unknown how the run ended, or there was none. The wait ends when the daemon is silent for a minute.
@@ -133,13 +133,13 @@ impl DaemonClient {
         role: &RoleName,
         request: BackupRequest,
         progress: &JobProgress,
-    ) -> Result<(RoleReport, Option<u8>), ClientError> {
+    ) -> Result<(RoleReport, Option<FailureExit>), ClientError> {
         let (mut reader, _writer) = self.ask(DaemonRequestKind::Backup { role: role.clone(), request }).await?;
         loop {
             let answered = tokio::time::timeout(self.silence_max, answer(&mut reader)).await;
             match answered.map_err(|_| ClientError::Stuck(self.silence_max))?.ok_or(ClientError::HungUp)? {
                 DaemonResponse::Progress(counts) => progress.set(&counts),
-                DaemonResponse::Report { report, exit } => return Ok((*report, exit)),
+                DaemonResponse::Report(reply) => return Ok(reply.into_parts()),
                 DaemonResponse::Refused { why } => return Err(ClientError::Refused(why)),
                 _ => return Err(ClientError::HungUp),
             }
@@ -222,7 +222,7 @@ impl BorrowedLease {
             DaemonResponse::Unknown { why } => Ok(LeaseReply::Unknown { why }),
             DaemonResponse::Refused { why } => Err(ClientError::Refused(why)),
             DaemonResponse::Progress(_)
-            | DaemonResponse::Report { .. }
+            | DaemonResponse::Report(_)
             | DaemonResponse::Node(_)
             | DaemonResponse::RoleStatuses(_)
             | DaemonResponse::Changed => Err(ClientError::HungUp),

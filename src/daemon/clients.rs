@@ -7,11 +7,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::protocol::DaemonResponse;
+use super::protocol::{DaemonResponse, RunReply};
 use crate::ids::RoleName;
 use crate::job::backup::request::BackupRequest;
 use crate::job::node::progress::JobProgress;
-use crate::job::report::RoleReport;
 use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 use crate::role::controller::RoleEvent;
 
@@ -41,14 +40,6 @@ pub(super) struct RunRequest {
     pub(super) cancel: CancellationToken,
     pub(super) progress: Arc<JobProgress>,
     pub(super) reply: oneshot::Sender<RunReply>,
-}
-
-/// Result of a requested run.
-#[derive(Debug)]
-pub(super) struct RunReply {
-    pub(super) report: RoleReport,
-    /// The exit code, if the report alone does not determine it.
-    pub(super) exit: Option<u8>,
 }
 
 /// The run requests that wait, and the lease borrowers.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 
+use super::protocol::FailureExit;
 use crate::config::Settings;
 use crate::ids::RoleName;
-use crate::job::admission::reason::NoCommitReason;
 use crate::job::error::GuardError;
 use crate::job::prune::error::PruneError;
-use crate::job::report::RoleReport;
 use crate::job::report::pruned::PruneReport;
+use crate::job::report::{RoleReport, RunReason};
 use crate::role::controller::RoleStatus;
 use crate::role::probe::answer::ProbeResult;
 use crate::role::slot::Slot;
@@ -27,14 +27,12 @@ pub trait DaemonObserver: Send + Sync + 'static {
     fn load_settings(&self) -> Result<Settings, Failure>;
     /// This node's status for a role has changed.
     fn status_changed(&self, role: &RoleName, status: &RoleStatus, evidence: &[ProbeResult]);
-    /// The report with the text of its reason.
-    fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport;
-    /// A run has ended; the report has its reason in text.
+    /// Why a run of the role ended as it did.
+    fn reason_text(&self, role: &RoleName, reason: &RunReason) -> String;
+    /// A run has ended.
     fn run_ended(&self, report: &RoleReport);
-    /// The report and exit code of a failed run.
-    fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, u8);
-    /// Why this node does not work for the role in its current status.
-    fn refusal_text(&self, role: &RoleName, status: Option<&RoleStatus>, evidence: &[ProbeResult]) -> String;
+    /// The report of a failed run, and how the process that asked for the run exits.
+    fn report_failure(&self, role: &RoleName, error: &GuardError) -> (RoleReport, FailureExit);
     /// A run, or a step on the way to one, failed.
     fn work_failed(&self, role: &RoleName, error: &GuardError);
     /// A role was pruned.

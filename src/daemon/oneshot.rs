@@ -15,13 +15,12 @@ use crate::config::{RoleSettings, Settings};
 use crate::daemon::client::{ClientError, DaemonClient};
 use crate::ids::{NodeId, RoleName};
 use crate::job::admission::guard;
-use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
 use crate::job::backup::hooks::HookRunner;
 use crate::job::backup::request::BackupRequest;
 use crate::job::backup::run;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::node::context::NodeContext;
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::report::{NoCommitReason, RoleReport, RunOutcome};
 use crate::journal::error::AppendError;
 use crate::journal::view::JournalView;
 use crate::outage::no_answer_text;
@@ -87,7 +86,7 @@ pub trait OneshotObserver: Send + Sync {
     fn run_begins(&self, view: &JournalView, slot: Option<Timestamp>);
 
     /// The run ended without an error.
-    fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>);
+    fn run_ended(&self, report: &RoleReport);
 
     /// The run ended with an error.
     fn run_failed(&self, error: &GuardError);
@@ -113,10 +112,10 @@ pub struct OneshotFollowUp {
 
 impl OneshotFollowUp {
     /// After a run without an error.
-    pub fn of_outcome(scheduled: bool, report: &RoleReport, reason: Option<&NoCommitReason>) -> Self {
+    pub fn of_outcome(scheduled: bool, report: &RoleReport) -> Self {
         #[cfg(feature = "planted")]
         let scheduled = scheduled && !crate::planted::is(crate::planted::PlantedBug::StandbyIgnoresMissedSlots);
-        Self { publish_failure: false, check_missed_slots: scheduled && is_idle(report, reason) }
+        Self { publish_failure: false, check_missed_slots: scheduled && is_idle(report) }
     }
 
     /// After a run with an error.
@@ -131,17 +130,20 @@ impl OneshotFollowUp {
 }
 
 /// Whether a run found nothing to do for this node.
-fn is_idle(report: &RoleReport, reason: Option<&NoCommitReason>) -> bool {
+fn is_idle(report: &RoleReport) -> bool {
     let is_left_alone =
         |reason: &NoCommitReason| matches!(reason, NoCommitReason::Paused(_) | NoCommitReason::AlreadyRunning { .. });
-    matches!(report.outcome, RunOutcome::Standby | RunOutcome::Unknown) || reason.is_some_and(is_left_alone)
+    matches!(report.outcome, RunOutcome::Standby | RunOutcome::Unknown)
+        || report.no_commit_reason().is_some_and(is_left_alone)
 }
 
 /// Whether a run found that the role belongs to another node.
-fn is_elsewhere(done: &Result<GuardOutcome, GuardError>, node: NodeId) -> bool {
+fn is_elsewhere(done: &Result<RoleReport, GuardError>, node: NodeId) -> bool {
     match done {
-        Ok((_, Some(NoCommitReason::Standby(reason, _)))) => reason.is_elsewhere(node),
-        Ok((report, _)) => report.outcome == RunOutcome::Standby,
+        Ok(report) => match report.no_commit_reason() {
+            Some(NoCommitReason::Standby(reason, _)) => reason.is_elsewhere(node),
+            _ => report.outcome == RunOutcome::Standby,
+        },
         Err(error) => matches!(error, GuardError::Backup(BackupError::Append(AppendError::Fenced(_)))),
     }
 }
@@ -158,7 +160,7 @@ pub fn back_up<'a, 'f: 'a>(
     connect: ConnectStore<'a, 'f>,
     request: BackupRequest,
     observer: &'a dyn OneshotObserver,
-) -> BoxFuture<'a, Result<GuardOutcome, GuardError>> {
+) -> BoxFuture<'a, Result<RoleReport, GuardError>> {
     Box::pin(async move {
         let hooks = HookRunner::new(node_context, role);
         hooks.recover().await;
@@ -167,9 +169,9 @@ pub fn back_up<'a, 'f: 'a>(
             Box::pin(run::backup(node_context, settings, role, async move || connect().await, request, &begins)).await;
         node_context.leases.close().await;
         let next = match &done {
-            Ok((report, reason)) => {
-                observer.run_ended(report, reason.as_ref());
-                OneshotFollowUp::of_outcome(request.scheduled, report, reason.as_ref())
+            Ok(report) => {
+                observer.run_ended(report);
+                OneshotFollowUp::of_outcome(request.scheduled, report)
             }
             Err(error) => {
                 observer.run_failed(error);
@@ -244,21 +246,25 @@ mod tests {
         RoleReport::nothing("app".parse().unwrap(), outcome)
     }
 
+    fn without_commit(reason: NoCommitReason) -> RoleReport {
+        RoleReport::without_commit("app".parse().unwrap(), reason)
+    }
+
     #[test]
     fn only_a_scheduled_run_that_had_nothing_to_do_checks_missed_slots() {
-        let checks = |scheduled, outcome, reason: Option<NoCommitReason>| {
-            let next = OneshotFollowUp::of_outcome(scheduled, &report(outcome), reason.as_ref());
+        let checks = |scheduled, report: RoleReport| {
+            let next = OneshotFollowUp::of_outcome(scheduled, &report);
             assert!(!next.publish_failure);
             next.check_missed_slots
         };
         let pause = RolePause { by: "east".to_owned(), since: Timestamp::UNIX_EPOCH, until: None, why: None };
-        assert!(checks(true, RunOutcome::Standby, Some(NoCommitReason::HeldBy { holder: "west".to_owned() })));
-        assert!(checks(true, RunOutcome::Unknown, None));
-        assert!(checks(true, RunOutcome::Skipped, Some(NoCommitReason::Paused(pause))));
-        assert!(checks(true, RunOutcome::Skipped, Some(NoCommitReason::AlreadyRunning { pid: None })));
-        assert!(!checks(true, RunOutcome::Skipped, Some(NoCommitReason::NothingDue)));
-        assert!(!checks(true, RunOutcome::Committed, None), "it has read the journal itself");
-        assert!(!checks(false, RunOutcome::Standby, None), "a person sees the outcome");
+        assert!(checks(true, without_commit(NoCommitReason::HeldBy { holder: "west".to_owned() })));
+        assert!(checks(true, report(RunOutcome::Unknown)));
+        assert!(checks(true, without_commit(NoCommitReason::Paused(pause))));
+        assert!(checks(true, without_commit(NoCommitReason::AlreadyRunning { pid: None })));
+        assert!(!checks(true, without_commit(NoCommitReason::NothingDue)));
+        assert!(!checks(true, report(RunOutcome::Committed)), "it has read the journal itself");
+        assert!(!checks(false, report(RunOutcome::Standby)), "a person sees the outcome");
     }
 
     #[test]
@@ -291,13 +297,10 @@ mod tests {
     #[test]
     fn a_role_is_elsewhere_only_if_another_node_is_known_to_have_it() {
         let node = NodeId([1; 16]);
-        assert!(is_elsewhere(&Ok((report(RunOutcome::Standby), None)), node));
-        assert!(!is_elsewhere(&Ok((report(RunOutcome::Unknown), None)), node));
+        assert!(is_elsewhere(&Ok(report(RunOutcome::Standby)), node));
+        assert!(!is_elsewhere(&Ok(report(RunOutcome::Unknown)), node));
         let free = NoCommitReason::Standby(StandbyReason::LeaseTaken(None), Vec::new());
-        assert_eq!(
-            is_elsewhere(&Ok((report(RunOutcome::Standby), Some(free))), node),
-            StandbyReason::LeaseTaken(None).is_elsewhere(node)
-        );
+        assert_eq!(is_elsewhere(&Ok(without_commit(free)), node), StandbyReason::LeaseTaken(None).is_elsewhere(node));
         assert!(!is_elsewhere(&Err(GuardError::Backup(BackupError::Interrupted)), node));
     }
 }

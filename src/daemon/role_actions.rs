@@ -14,7 +14,6 @@ use crate::alert::monitor::AlertMonitor;
 use crate::config::{LeaseKind, RoleSettings, Settings, StoreUrl};
 use crate::job::admission::guard::{self, Admission, AdmittedRun, RoleGuard};
 use crate::job::admission::lease::{self, LeaseDuration};
-use crate::job::admission::reason::GuardOutcome;
 use crate::job::admission::role_journal::RoleJournal;
 use crate::job::backup::hooks::{self, HookRunner};
 use crate::job::backup::request::{BackupOptions, BackupRequest};
@@ -26,6 +25,7 @@ use crate::job::node::context::NodeContext;
 use crate::job::node::stall::StallState;
 use crate::job::node::{heartbeat, presence, watchdog};
 use crate::job::prune::error::PruneError;
+use crate::job::report::RoleReport;
 use crate::job::report::pruned::PruneReport;
 use crate::job::report::whoami::PeerPresence;
 use crate::job::repository::known_repository::RepositoryLocation;
@@ -388,7 +388,7 @@ impl RoleActions {
         retake_reason: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
         turn: &RunTurn,
-    ) -> Result<GuardOutcome, GuardError> {
+    ) -> Result<RoleReport, GuardError> {
         let limit = run::stall_limit(&self.role, &self.settings);
         let work = self.run(basis, request, retake_reason, lost);
         run::run_result(
@@ -402,7 +402,7 @@ impl RoleActions {
         request: BackupRequest,
         retake_reason: Option<RetakeReason>,
         lost: impl Future<Output = LostTo>,
-    ) -> Result<GuardOutcome, GuardError> {
+    ) -> Result<RoleReport, GuardError> {
         let node_context = &self.node_context;
         let started = node_context.env.clock.boottime();
         let plan = guard::slot_plan(&self.node_context, &self.role, &self.settings, request.scheduled)?;
@@ -410,7 +410,7 @@ impl RoleActions {
         let (role, scheduled) = (self.role.as_ref(), request.scheduled);
         let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason };
         let view = self.lease_view(basis);
-        let (report, reason) = match self.admit(&guard, basis, view).await? {
+        let report = match self.admit(&guard, basis, view).await? {
             Admission::Refused(refused) => *refused,
             Admission::Active(admitted) => {
                 let AdmittedRun { opening, candidacy, slot, .. } = *admitted;
@@ -421,7 +421,7 @@ impl RoleActions {
             }
         };
         let duration = node_context.env.clock.boottime().saturating_sub(started);
-        Ok((run::with_measurements(report, duration, &counters.snapshot(), &node_context.env), reason))
+        Ok(run::with_measurements(report, duration, &counters.snapshot(), &node_context.env))
     }
 
     /// Prunes if a prune is due, after a run for a slot. `None`: none is due, or this node is not active.
@@ -469,12 +469,12 @@ impl RoleActions {
     }
 
     /// Reads the journal after a run with this result.
-    pub(super) async fn read_after_run(&self, result: &Result<GuardOutcome, GuardError>) -> JournalUpdate {
+    pub(super) async fn read_after_run(&self, result: &Result<RoleReport, GuardError>) -> JournalUpdate {
         if !matches!(result, Ok(_) | Err(GuardError::Backup(BackupError::Interrupted))) {
             // The repository may be the cause of the error, so it is opened again.
             *self.repository.lock().await = None;
         }
-        let term = result.as_ref().ok().and_then(|(report, _)| report.term);
+        let term = result.as_ref().ok().and_then(|report| report.term);
         JournalUpdate { term, failed: result.is_err(), ..self.read_journal(false).await }
     }
 

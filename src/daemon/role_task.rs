@@ -10,10 +10,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonObserver;
-use super::clients::{RoleClients, RoleCommand, RunReply, RunRequest};
+use super::clients::{RoleClients, RoleCommand, RunRequest};
 use super::concurrency::ConcurrencyLimits;
 use super::outages::{OutageCause, RoleStep, UnansweredAsks};
-use super::protocol::DaemonResponse;
+use super::protocol::{DaemonResponse, FailureExit, RunReply};
 use super::role_actions::{AdmissionBasis, RoleActions, TurnOutcome};
 use super::store_connector::StoreConnector;
 use crate::alert::dispatcher::AlertDispatcher;
@@ -22,14 +22,13 @@ use crate::config::{LeaseKind, RoleSettings, Settings};
 use crate::env::Env;
 use crate::ids::NodeId;
 use crate::job::admission::guard;
-use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
 use crate::job::backup::hooks::HookRunner;
 use crate::job::backup::request::BackupRequest;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::node::context::NodeContext;
 use crate::job::prune::error::PruneError;
 use crate::job::report::whoami::RoleState;
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::report::{NoCommitReason, RoleReport, RunOutcome, RunReason};
 use crate::job::repository::known_repository;
 use crate::job::whoami::daemon_answer::DaemonRoleStatus;
 use crate::role::candidacy::Deadline;
@@ -299,8 +298,7 @@ impl RoleLoop {
         let RenewalFailure { why, .. } = doubt;
         if self.unanswered_asks.note_no_answer(&why, self.work.node_context.env.clock.boottime()) {
             let reason = NoCommitReason::LeaseUnknown { lease: self.work.role.lease, why };
-            let report = RoleReport::nothing(self.work.role.name.clone(), RunOutcome::Unknown);
-            self.work.monitor.takeover_failed(&self.observer.with_reason_text(&report, Some(&reason)));
+            self.work.monitor.takeover_failed(&RoleReport::without_commit(self.work.role.name.clone(), reason));
         }
     }
 
@@ -475,14 +473,13 @@ impl RoleLoop {
             let role = &work.role.name;
             let mut stalled = is_stalled(&result);
             let ended = match &result {
-                Ok((report, reason)) => {
+                Ok(report) => {
                     if report.snapshot.is_some() {
                         work.stores.outages().note_answer(&OutageCause::Runs(role.clone()));
                     }
-                    let report = observer.with_reason_text(report, reason.as_ref());
-                    observer.run_ended(&report);
-                    work.monitor.run_ended(&report, reason.as_ref());
-                    RunReply { report, exit: None }
+                    observer.run_ended(report);
+                    work.monitor.run_ended(report);
+                    run_reply(observer.as_ref(), report.clone(), None)
                 }
                 Err(error) => {
                     let (report, exit) = observer.report_failure(role, error);
@@ -491,7 +488,7 @@ impl RoleLoop {
                         observer.work_failed(role, error);
                     }
                     work.monitor.run_failed(error, &report);
-                    RunReply { report, exit: Some(exit) }
+                    run_reply(observer.as_ref(), report, Some(exit))
                 }
             };
             if let Some(wanted) = wanted {
@@ -499,7 +496,7 @@ impl RoleLoop {
                 let _ = wanted.reply.send(ended);
             }
             let is_time = match &result {
-                Ok((report, _)) => report.snapshot.is_some(),
+                Ok(report) => report.snapshot.is_some(),
                 // Until there is space no run will succeed.
                 Err(error) => error.is_no_space(),
             };
@@ -574,7 +571,12 @@ impl RoleLoop {
 
     /// Why this node has its current status, in text.
     fn refusal_text(&self) -> String {
-        self.observer.refusal_text(&self.work.role.name, self.controller.status(), self.evidence())
+        self.observer.reason_text(&self.work.role.name, &self.refusal())
+    }
+
+    /// Why this node does not work for the role in its current status.
+    fn refusal(&self) -> RunReason {
+        RunReason::Refused { status: self.controller.status().cloned(), evidence: self.evidence().to_vec() }
     }
 
     /// This node's status, for a client that asks.
@@ -604,9 +606,8 @@ impl RoleLoop {
             Some(RoleStatus::Paused(_)) => RunOutcome::Skipped,
             Some(_) => RunOutcome::Standby,
         };
-        let reason = Some(self.refusal_text());
-        let report = RoleReport { reason, ..RoleReport::nothing(role.clone(), outcome) };
-        let _ = wanted.reply.send(RunReply { report, exit: None });
+        let report = RoleReport { reason: Some(self.refusal()), ..RoleReport::nothing(role.clone(), outcome) };
+        let _ = wanted.reply.send(run_reply(self.observer.as_ref(), report, None));
     }
 
     fn admission_basis(&self) -> AdmissionBasis {
@@ -629,7 +630,13 @@ impl RoleLoop {
     }
 }
 
-fn is_stalled(result: &Result<GuardOutcome, GuardError>) -> bool {
+/// The answer to a request for a run.
+fn run_reply(observer: &dyn DaemonObserver, report: RoleReport, exit: Option<FailureExit>) -> RunReply {
+    let text = report.reason.as_ref().map(|reason| observer.reason_text(&report.role, reason));
+    RunReply::new(report, exit, text)
+}
+
+fn is_stalled(result: &Result<RoleReport, GuardError>) -> bool {
     matches!(result, Err(GuardError::Backup(BackupError::Stalled(_))))
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::clients::{RoleCommand, RunReply, RunRequest};
+use super::clients::{RoleCommand, RunRequest};
 use super::protocol::{DaemonRequest, DaemonRequestKind, DaemonResponse, LINE_MAX, VERSION};
 use crate::file::{self, FileLock, access};
 use crate::ids::{NodeId, RoleName};
@@ -309,7 +309,7 @@ async fn serve_backup(
         tokio::select! {
             ended = &mut replied => {
                 return match ended {
-                    Ok(RunReply { report, exit }) => write_line(writer, &DaemonResponse::Report { report: Box::new(report), exit }).await,
+                    Ok(reply) => write_line(writer, &DaemonResponse::Report(reply)).await,
                     Err(_) => write_line(writer, &DaemonResponse::Refused { why: "the role was just released".to_owned() }).await,
                 };
             }

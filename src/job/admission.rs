@@ -4,6 +4,5 @@
 pub(crate) mod author_check;
 pub mod guard;
 pub mod lease;
-pub mod reason;
 pub mod role_journal;
 pub(crate) mod session;

@@ -18,14 +18,13 @@ pub use self::child::ProcessExit;
 use crate::config::{RoleSettings, Settings};
 use crate::ids::Term;
 use crate::job::admission::guard::{self, Admission, AdmittedRun, BeginCallback, Precheck, RoleGuard};
-use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
 use crate::job::admission::session::RoleSession;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::health;
 use crate::job::local_state::{LocalLock, LocalState, LockError};
 use crate::job::node::context::NodeContext;
 use crate::job::node::deadline::deadline_passed;
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::report::{NoCommitReason, RoleReport};
 use crate::job::repository::open::Repository;
 use crate::journal::body::{BeginBody, EndBody, RecordBody};
 use crate::journal::state::RoleHolder;
@@ -79,7 +78,7 @@ pub enum ExecOutcome {
         recorded: bool,
     },
     /// The command was not run.
-    Refused(Box<GuardOutcome>),
+    Refused(Box<RoleReport>),
 }
 
 impl ExecOutcome {
@@ -148,13 +147,13 @@ pub async fn exec(
 ) -> Result<ExecOutcome, ExecError> {
     let approach = match guard::precheck(node_context, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
-        Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
+        Err(refused) => return Ok(ExecOutcome::Refused(refused)),
     };
     let Precheck { repository, plan, assessment, .. } = approach;
     // Before the slot is looked up: once the lock is free, the process that held it has committed its slot.
     let _turn = match lock_command(node_context, role, &repository, request).await? {
         Ok(turn) => turn,
-        Err(refused) => return Ok(ExecOutcome::Refused(Box::new(refused))),
+        Err(refused) => return Ok(ExecOutcome::Refused(refused)),
     };
     let scheduled = request.scheduled;
     // If only a lease decides and it is free between runs, each node could take it in turn and run the same command. An
@@ -164,7 +163,7 @@ pub async fn exec(
         && role.eligible.is_none()
         && let Some(refused) = guard::held_elsewhere(node_context, role, &repository).await?
     {
-        return Ok(ExecOutcome::Refused(Box::new(refused)));
+        return Ok(ExecOutcome::Refused(refused));
     }
     let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason: None };
     match Box::pin(guard.admit(assessment)).await? {
@@ -192,14 +191,14 @@ async fn lock_command(
     role: &RoleSettings,
     repository: &Repository,
     request: &ExecRequest,
-) -> Result<Result<Option<LocalLock>, GuardOutcome>, BackupError> {
+) -> Result<Result<Option<LocalLock>, Box<RoleReport>>, BackupError> {
     if !request.scheduled {
         return Ok(Ok(None));
     }
     match LocalState::open(&node_context.env, &node_context.state_dir, repository.keys.repo())?.lock_command().await {
         Err(LockError::Busy { pid }) => {
-            let report = RoleReport::nothing(role.name.clone(), RunOutcome::Skipped);
-            Ok(Err((report, Some(NoCommitReason::CommandRunning { pid }))))
+            let reason = NoCommitReason::CommandRunning { pid };
+            Ok(Err(Box::new(RoleReport::without_commit(role.name.clone(), reason))))
         }
         lock => Ok(Ok(Some(lock?))),
     }

@@ -27,7 +27,6 @@ use self::usage::{OrphanObjects, RepositoryUsage};
 use crate::config::{RetentionPolicy, RoleSettings, Settings};
 use crate::ids::{Digest, PackId};
 use crate::job::admission::guard::{self, Admission, AdmittedRun, Precheck, RoleGuard};
-use crate::job::admission::reason::{GuardOutcome, NoCommitReason};
 use crate::job::admission::role_journal::RoleJournal;
 use crate::job::admission::session::RoleSession;
 use crate::job::backup::index_objects::{indexes_len, put_indexes};
@@ -39,7 +38,7 @@ use crate::job::node::watchdog::{WatchedRun, run_watched};
 use crate::job::prune::error::PruneError;
 use crate::job::prune::usage::PACKS_MAX;
 use crate::job::report::pruned::{KeepReason as Why, PruneReport, RetentionRule, RetentionVerdict, SweepCounts};
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::report::{NoCommitReason, RoleReport};
 use crate::job::repository::open::Repository;
 use crate::job::repository::{disk_reserve, loss_notes};
 use crate::journal::body::{PruneBody, RecordBody};
@@ -231,7 +230,7 @@ pub enum PruneOutcome {
     /// The prune is complete.
     Done(PruneReport),
     /// This node does not work for the role now, with the reason.
-    Refused(Box<GuardOutcome>),
+    Refused(Box<RoleReport>),
 }
 
 /// Prunes `role` if this node is active for it.
@@ -267,18 +266,18 @@ async fn admit_and_prune(
 ) -> Result<PruneOutcome, PruneError> {
     let approach = match guard::precheck(node_context, settings, role, connect, false).await? {
         Ok(approach) => approach,
-        Err(refused) => return Ok(PruneOutcome::Refused(Box::new(refused))),
+        Err(refused) => return Ok(PruneOutcome::Refused(refused)),
     };
     let Precheck { repository, plan, assessment, .. } = approach;
     repository.store.measure_clock_offset().await;
     // This holds also without a schedule: the clock decides which grace periods are over.
     if let Some(offset) = repository.store.clock_offset().filter(|offset| election::is_clock_off(*offset)) {
-        let report = RoleReport::nothing(role.name.clone(), RunOutcome::Unknown);
-        return Ok(PruneOutcome::Refused(Box::new((report, Some(NoCommitReason::ClockOff { offset })))));
+        let reason = NoCommitReason::ClockOff { offset };
+        return Ok(PruneOutcome::Refused(Box::new(RoleReport::without_commit(role.name.clone(), reason))));
     }
     // A prune does not move the role: if another node holds it, this prune is refused.
     if let Some(refused) = guard::held_elsewhere(node_context, role, &repository).await? {
-        return Ok(PruneOutcome::Refused(Box::new(refused)));
+        return Ok(PruneOutcome::Refused(refused));
     }
     // The lease is written to the store too, so room is made first.
     let is_tight = disk_reserve::release_if_full(repository.store.as_ref(), &role.name, &node_context.env).await?;

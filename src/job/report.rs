@@ -6,6 +6,7 @@
 pub mod audited;
 pub mod browse;
 pub mod pruned;
+mod reason;
 pub mod repaired;
 pub mod restored;
 pub mod run_summary;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::reason::{NoCommitReason, RunReason};
 use crate::clock_doubt::ClockDoubt;
 use crate::ids::{Digest, RoleName, Term};
 use crate::repo::entry::TreePath;
@@ -108,7 +110,7 @@ pub struct RoleReport {
     /// How the run ended.
     pub outcome: RunOutcome,
     /// Explains the outcome if it does not explain itself: the probe that said no, or the error that ended the run.
-    pub reason: Option<String>,
+    pub reason: Option<RunReason>,
     /// ID of the committed snapshot: the digest of its record.
     pub snapshot: Option<Digest>,
     /// Time of the snapshot that this run was compared with; `None` for a first run.
@@ -147,6 +149,34 @@ impl RoleReport {
     /// Whether there is a snapshot without any content.
     pub fn has_no_content(&self) -> bool {
         self.snapshot.is_some() && self.bytes.source == 0
+    }
+
+    /// Why the run committed nothing although it did not fail; `None`: it committed, it failed, or it did not begin.
+    pub fn no_commit_reason(&self) -> Option<&NoCommitReason> {
+        match &self.reason {
+            Some(RunReason::NoCommit(reason)) => Some(reason),
+            Some(RunReason::Refused { .. } | RunReason::Text(_)) | None => None,
+        }
+    }
+
+    /// The report of a run that committed nothing although it did not fail. The reason determines the outcome.
+    pub fn without_commit(role: RoleName, reason: NoCommitReason) -> Self {
+        let outcome = match &reason {
+            NoCommitReason::Standby(..) | NoCommitReason::Conflict { .. } | NoCommitReason::HeldBy { .. } => {
+                RunOutcome::Standby
+            }
+            NoCommitReason::SlotCommitted { .. }
+            | NoCommitReason::NothingDue
+            | NoCommitReason::CommandRunning { .. }
+            | NoCommitReason::AlreadyRunning { .. }
+            | NoCommitReason::Paused(_) => RunOutcome::Skipped,
+            NoCommitReason::Unknown(..)
+            | NoCommitReason::LeaseUnknown { .. }
+            | NoCommitReason::Cloned
+            | NoCommitReason::LeaseLost(_)
+            | NoCommitReason::ClockOff { .. } => RunOutcome::Unknown,
+        };
+        Self { reason: Some(RunReason::NoCommit(reason)), ..Self::nothing(role, outcome) }
     }
 
     /// The report of a run that committed nothing.

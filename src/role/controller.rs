@@ -16,6 +16,7 @@ pub mod read_interval;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use self::backoff::{AWAY, Backoff, OFFER_ASKS, exponential_backoff};
 pub use self::event::{JournalUpdate, LeaseUpdate, RoleEffect, RoleEvent, YieldReason};
@@ -58,7 +59,8 @@ enum ActiveWork {
 }
 
 /// This node's status for a role. Unlike [`ElectionState`] it carries no proof, so it can be kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RoleStatus {
     /// The node works for the role. In observe mode there is no term: the node would work for it.
     Active {

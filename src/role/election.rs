@@ -10,6 +10,7 @@
 //! Pure.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::candidacy::{Candidacy, Deadline};
 pub use super::clock_tolerance::{CLOCK_OFFSET_MAX, is_clock_off};
@@ -74,7 +75,7 @@ pub struct ElectionHistory {
 }
 
 /// One takeover.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeoverInfo {
     /// The node that took the role.
     pub node: NodeId,
@@ -91,7 +92,7 @@ pub struct TakeoverInfo {
 }
 
 /// A pause: a person told all nodes not to run the role.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolePause {
     /// The label of the node on which the role was paused.
     pub by: String,
@@ -177,7 +178,8 @@ pub enum ClaimBasis {
 }
 
 /// Why a node stands by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StandbyReason {
     /// `nodes` does not list it.
     NotListed,
@@ -210,7 +212,8 @@ impl StandbyReason {
 }
 
 /// Why a node cannot tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum UnknownReason {
     /// The probes cannot tell.
     Probes,

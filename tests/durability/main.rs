@@ -146,7 +146,7 @@ impl Story {
     async fn run(&self, node: &str, store: Arc<dyn Store>, states: &Path) -> RoleReport {
         let (runner, request) = (self.runner(node, states), BackupRequest::default());
         let done = run::backup(&runner, &self.settings, self.role(), async || Ok(store), request, &|_, _| ()).await;
-        done.unwrap_or_else(|e| panic!("{node}: {e}")).0
+        done.unwrap_or_else(|e| panic!("{node}: {e}"))
     }
 
     fn runner(&self, node: &str, states: &Path) -> NodeContext {

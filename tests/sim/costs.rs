@@ -22,10 +22,11 @@ use runner::alert::dispatcher::AlertDispatcher;
 use runner::alert::event::{AlertFormatter, AlertNotification};
 use runner::config::{ConfigEnvironment, LeaseKind, NotifySettings, RoleSettings, Settings};
 use runner::daemon::{self, RoleTaskConfig};
-use runner::ids::{InstanceId, NodeId};
+use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::context::{NodeContext, NodeInputs};
 use runner::job::node::leases::LeaseSessions;
+use runner::job::report::RunReason;
 use runner::journal::body::WriterNode;
 use runner::role::controller::RoleStatus;
 use runner::role::lease::LeaseHolder;
@@ -57,6 +58,10 @@ struct SilentAlertFormatter;
 impl AlertFormatter for SilentAlertFormatter {
     fn format(&self, _: &AlertNotification) -> String {
         String::new()
+    }
+
+    fn reason_text(&self, _: &RoleName, reason: &RunReason) -> String {
+        format!("{reason:?}")
     }
 }
 

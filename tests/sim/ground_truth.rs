@@ -16,16 +16,15 @@ use crate::rng::Rng;
 use crate::setup::EligibilityRule;
 use crate::world::WorldHandle;
 use runner::config::{Probe, Settings};
-use runner::daemon::{DaemonObserver, Failure};
+use runner::daemon::{DaemonObserver, Failure, FailureExit};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RoleName};
-pub(crate) use runner::job::admission::reason::NoCommitReason;
 pub(crate) use runner::job::error::{BackupError, GuardError};
 use runner::job::local_state::process_memory::ProcessMemory;
 use runner::job::node::context::{InlineContent, NodeContext, NodeInputs};
 pub(crate) use runner::job::prune::error::PruneError;
 use runner::job::report::pruned::PruneReport;
-use runner::job::report::{RoleReport, RunOutcome};
+use runner::job::report::{NoCommitReason, RoleReport, RunOutcome, RunReason};
 use runner::journal::error::AppendError;
 use runner::journal::permit::Permit;
 use runner::repo::entry::TreePath;
@@ -234,14 +233,14 @@ impl DaemonObserver for SimObserver {
         self.truth.state().statuses.insert(self.host, (self.life, status.clone()));
     }
 
-    fn with_reason_text(&self, report: &RoleReport, reason: Option<&NoCommitReason>) -> RoleReport {
-        if reason == Some(&NoCommitReason::Cloned) {
-            self.judge.called_clone(&self.node.to_string());
-        }
-        RoleReport { reason: reason.map(|reason| format!("{reason:?}")), ..report.clone() }
+    fn reason_text(&self, _: &RoleName, reason: &RunReason) -> String {
+        format!("{reason:?}")
     }
 
     fn run_ended(&self, report: &RoleReport) {
+        if report.no_commit_reason() == Some(&NoCommitReason::Cloned) {
+            self.judge.called_clone(&self.node.to_string());
+        }
         self.truth.say(&self.world, || {
             format!("host {}: ran: {:?} slot {:?} {:?}", self.host, report.outcome, report.slot, report.reason)
         });
@@ -250,12 +249,8 @@ impl DaemonObserver for SimObserver {
         }
     }
 
-    fn report_failure(&self, role: &RoleName, _: &GuardError) -> (RoleReport, u8) {
-        (RoleReport::nothing(role.clone(), RunOutcome::Failed), 1)
-    }
-
-    fn refusal_text(&self, _: &RoleName, _: Option<&RoleStatus>, _: &[ProbeResult]) -> String {
-        String::new()
+    fn report_failure(&self, role: &RoleName, _: &GuardError) -> (RoleReport, FailureExit) {
+        (RoleReport::nothing(role.clone(), RunOutcome::Failed), FailureExit::Failed)
     }
 
     fn work_failed(&self, _: &RoleName, error: &GuardError) {

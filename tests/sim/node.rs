@@ -29,7 +29,6 @@ use runner::daemon::{self, DaemonObserver, RoleTaskConfig};
 use runner::env::Env;
 use runner::ids::{InstanceId, NodeId, RoleName};
 use runner::job::admission::lease;
-use runner::job::admission::reason::NoCommitReason;
 use runner::job::backup::request::BackupRequest;
 use runner::job::error::GuardError;
 use runner::job::local_state::process_memory::ProcessMemory;
@@ -39,7 +38,7 @@ use runner::job::operate::OperatorContext;
 use runner::job::prune;
 use runner::job::prune::error::PruneError;
 use runner::job::report::pruned::PruneReport;
-use runner::job::report::{RoleReport, RunOutcome};
+use runner::job::report::{RoleReport, RunOutcome, RunReason};
 use runner::job::repository::journal_access::JournalAccess;
 use runner::job::repository::open::Repository;
 use runner::journal::body::WriterNode;
@@ -436,7 +435,7 @@ async fn run_once_if_due(
     let done = oneshot::back_up(&node_context, settings, role, &connect, request, &observer).await;
     // Nothing else sees a role that no node backs up. A slot that is committed meanwhile is not missed any more.
     if let Some(slot) = before.filter(|slot| missed_slot() == Some(*slot))
-        && done.is_ok_and(|(report, _)| report.outcome == RunOutcome::Standby)
+        && done.is_ok_and(|report| report.outcome == RunOutcome::Standby)
         && !observer.slot_check.lock().is_done_for(slot)
     {
         let what = format!("host {host}: a run that stood by did not report slot {slot}, which was missed");
@@ -479,8 +478,8 @@ struct CronObserver<'a> {
 impl OneshotObserver for CronObserver<'_> {
     fn run_begins(&self, _: &JournalView, _: Option<Timestamp>) {}
 
-    fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
-        self.observer.run_ended(&self.observer.with_reason_text(report, reason));
+    fn run_ended(&self, report: &RoleReport) {
+        self.observer.run_ended(report);
     }
 
     fn run_failed(&self, error: &GuardError) {
@@ -537,7 +536,7 @@ async fn run_cron(
 fn pruned(done: &Result<prune::PruneOutcome, PruneError>) -> String {
     match done {
         Ok(prune::PruneOutcome::Done(report)) => prune_summary(report),
-        Ok(prune::PruneOutcome::Refused(refused)) => format!("{:?}", refused.1),
+        Ok(prune::PruneOutcome::Refused(refused)) => format!("{:?}", refused.reason),
         Err(error) => error.to_string(),
     }
 }
@@ -557,5 +556,9 @@ struct EmptyAlertFormatter;
 impl AlertFormatter for EmptyAlertFormatter {
     fn format(&self, _: &AlertNotification) -> String {
         String::new()
+    }
+
+    fn reason_text(&self, _: &RoleName, reason: &RunReason) -> String {
+        format!("{reason:?}")
     }
 }

@@ -21,7 +21,6 @@ use crate::config::{NotifySettings, RoleSettings};
 use crate::daemon::TELL_PATIENCE;
 use crate::daemon::oneshot::{self, BackupPlace, BackupPlaceError, OneshotObserver};
 use crate::ids::RoleName;
-use crate::job::admission::reason::NoCommitReason;
 use crate::job::backup::request::BackupRequest;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::node::context::NodeContext;
@@ -50,7 +49,7 @@ pub(crate) async fn backup(
             if let Some(news) = context.env.clock_doubts.record(&role.name, report.clock_doubt.clone()) {
                 tracing::warn!("role {}: {}", role.name, news.with_hint());
             }
-            let exit = exit.map_or_else(|| of_report(&report), ExitKind::of_code);
+            let exit = exit.map_or_else(|| of_report(&report), ExitKind::from);
             return Ok((report, exit));
         }
         Err(BackupPlaceError::NoSchedule { role }) => return Err(no_schedule(&role)),
@@ -62,9 +61,9 @@ pub(crate) async fn backup(
     let done = Box::pin(oneshot::back_up(&node_context, &context.settings, role, &connect, request, &observer)).await;
     observer.close().await;
     match done {
-        Ok((report, reason)) => {
+        Ok(report) => {
             let exit = of_report(&report);
-            Ok((with_reason_text(context, report, reason.as_ref()), exit))
+            Ok((report, exit))
         }
         Err(GuardError::Backup(BackupError::Interrupted)) => Err(Interrupted.into()),
         Err(GuardError::NoSchedule { role }) => Err(no_schedule(&role)),
@@ -79,19 +78,8 @@ pub(crate) fn connect_store<'a>(
     || Box::pin(crate::store::connect(&context.settings.store, &context.env))
 }
 
-/// The report with the reason in words.
-pub(crate) fn with_reason_text(
-    context: &CommandContext,
-    report: RoleReport,
-    reason: Option<&NoCommitReason>,
-) -> RoleReport {
-    let words = reason.map(|reason| render::reason::text(reason, &context.settings.timezone));
-    RoleReport { reason: words, ..report }
-}
-
 /// Reports a one-shot run to the alert monitor.
 pub(crate) struct AlertingObserver<'a> {
-    context: &'a CommandContext,
     pub(crate) role: &'a RoleSettings,
     dispatcher: Arc<AlertDispatcher>,
     pub(crate) monitor: AlertMonitor,
@@ -101,7 +89,7 @@ pub(crate) struct AlertingObserver<'a> {
 
 impl<'a> AlertingObserver<'a> {
     pub(crate) fn new(
-        context: &'a CommandContext,
+        context: &CommandContext,
         node_context: &NodeContext,
         role: &'a RoleSettings,
         display: Option<ProgressDisplay>,
@@ -109,7 +97,7 @@ impl<'a> AlertingObserver<'a> {
         let dispatcher = Arc::new(alert_dispatcher(context, node_context, &context.settings.notify));
         let plan = known_repository::slot_plan(&context.settings, role, &context.env, &node_context.state_dir)?;
         let monitor = AlertMonitor::new(Arc::clone(&dispatcher), node_context, role, plan);
-        Ok(Self { context, role, dispatcher, monitor, display: Mutex::new(display) })
+        Ok(Self { role, dispatcher, monitor, display: Mutex::new(display) })
     }
 
     /// Waits until the alerts are delivered or kept.
@@ -127,9 +115,9 @@ impl OneshotObserver for AlertingObserver<'_> {
         self.monitor.run_begins(view, slot);
     }
 
-    fn run_ended(&self, report: &RoleReport, reason: Option<&NoCommitReason>) {
+    fn run_ended(&self, report: &RoleReport) {
         self.end_display();
-        self.monitor.run_ended(&with_reason_text(self.context, report.clone(), reason), reason);
+        self.monitor.run_ended(report);
     }
 
     fn run_failed(&self, error: &GuardError) {
@@ -234,7 +222,7 @@ pub(crate) async fn run_backup(session: &mut CliSession, args: &verbs::BackupArg
         reports.push(report);
     }
     if session.globals.json {
-        let said = session.out.document(&json::backup(&created, &reports));
+        let said = session.out.document(&json::backup(&created, &reports, &context.settings.timezone));
         session.warn_if_unwritten(said);
     }
     Ok(worst)

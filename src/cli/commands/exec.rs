@@ -13,7 +13,7 @@ use crate::daemon::client::DaemonClient;
 use crate::daemon::oneshot::{self, OneshotFollowUp, OneshotObserver};
 use crate::job::error::GuardError;
 use crate::job::exec::{self, ExecError, ExecOutcome, ExecStopCause};
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::report::{RoleReport, RunOutcome, RunReason};
 use crate::journal::view::JournalView;
 
 /// Prints nothing if the command ran: its output is what counts.
@@ -74,14 +74,14 @@ fn report_exec(observer: &AlertingObserver<'_>, executed: &Result<ExecOutcome, E
         Ok(ExecOutcome::Stopped { cause, term, slot, recorded: false, .. }) => {
             let outcome =
                 if matches!(cause, ExecStopCause::Fenced(_)) { RunOutcome::Fenced } else { RunOutcome::Unknown };
-            let reason = Some(format!("the command of exec was stopped: {}", render::executed::cause(cause)));
-            monitor.run_ended(&RoleReport { reason, term: Some(*term), slot: *slot, ..nothing(outcome) }, None);
+            let reason = format!("the command of exec was stopped: {}", render::executed::cause(cause));
+            let reason = Some(RunReason::Text(reason));
+            monitor.run_ended(&RoleReport { reason, term: Some(*term), slot: *slot, ..nothing(outcome) });
             true
         }
         Ok(ExecOutcome::Refused(refused)) => {
-            let (report, reason) = &**refused;
-            observer.run_ended(report, reason.as_ref());
-            return OneshotFollowUp::of_outcome(true, report, reason.as_ref());
+            observer.run_ended(refused);
+            return OneshotFollowUp::of_outcome(true, refused);
         }
         Err(ExecError::Command { error, slot, term }) => {
             monitor.command_ended(*slot, Some(*term), Some(format!("did not run: {error}")));

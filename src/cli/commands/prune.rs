@@ -48,14 +48,13 @@ pub(crate) async fn run_prune(session: &mut CliSession, args: &verbs::PruneArgs)
             || json::pruned::report(&report, false),
         )),
         PruneOutcome::Refused(refused) => {
-            let (report, reason) = *refused;
-            let why =
-                reason.map(|reason| render::reason::text(&reason, &context.settings.timezone)).unwrap_or_default();
-            let exit = exit::of_backup_role(&report, false);
+            let why = refused.reason.as_ref();
+            let why = why.map(|why| render::run_reason::text(&role.name, why, &view.zone)).unwrap_or_default();
+            let exit = exit::of_backup_role(&refused, false);
             Ok(session.report_result(
                 exit,
                 || render::pruned::refused(&role.name, &why, &view),
-                || json::pruned::refused(&report, &why),
+                || json::pruned::refused(&refused, &why),
             ))
         }
     }

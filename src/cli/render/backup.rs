@@ -1,6 +1,6 @@
 //! `backup`: one paragraph per role. Pure.
 
-use super::{NAMED_MAX, RenderContext, more, short_id};
+use super::{NAMED_MAX, RenderContext, more, run_reason, short_id};
 use crate::cli::units::{bytes, count, counted, duration, minute};
 use crate::job::report::{ADVICE, FileCounts, LossReport, PathProblem, PathProblemKind, RoleReport, RunOutcome};
 use crate::repo::entry::TreePath;
@@ -14,7 +14,7 @@ pub fn role(report: &RoleReport, view: &RenderContext) -> String {
     {
         out += &format!("  took the role over: term {term}\n");
     }
-    if let Some(todo) = hint(report) {
+    if let Some(todo) = hint(report, view) {
         out += &view.page.row("  ", 2, &todo);
     }
     if report.problems.iter().any(is_denied) {
@@ -28,7 +28,8 @@ pub fn role(report: &RoleReport, view: &RenderContext) -> String {
 /// The first sentence, with the verdict.
 fn verdict(report: &RoleReport, view: &RenderContext) -> String {
     let name = &report.role;
-    let reason = report.reason.as_deref();
+    let reason = reason_text(report, view);
+    let reason = reason.as_deref();
     let id = report.snapshot.map(short_id).unwrap_or_default();
     let text = match report.outcome {
         RunOutcome::Committed => {
@@ -49,6 +50,11 @@ fn verdict(report: &RoleReport, view: &RenderContext) -> String {
         RunOutcome::Failed => format!("FAILED — nothing committed: {}", reason.unwrap_or("no reason given")),
     };
     view.page.wrap_advised(&format!("{name}: "), 2, &text)
+}
+
+/// The text of the reason, if there is one.
+fn reason_text(report: &RoleReport, view: &RenderContext) -> Option<String> {
+    report.reason.as_ref().map(|reason| run_reason::text(&report.role, reason, &view.zone))
 }
 
 fn none_is_zero(n: u64) -> String {
@@ -74,10 +80,10 @@ fn changes(report: &RoleReport) -> String {
 }
 
 /// A hint for an outcome that is not the usual one.
-fn hint(report: &RoleReport) -> Option<String> {
+fn hint(report: &RoleReport, view: &RenderContext) -> Option<String> {
     let role = &report.role;
     // The hint of the reason itself is better than one for every outcome of that kind.
-    let is_advised = report.reason.as_deref().is_some_and(|reason| text::advised(reason).is_some());
+    let is_advised = reason_text(report, view).is_some_and(|reason| text::advised(&reason).is_some());
     match report.outcome {
         RunOutcome::Committed | RunOutcome::Unchanged if report.files.unreadable > 0 => Some(incomplete(&report.files)),
         RunOutcome::Unknown | RunOutcome::Fenced if is_advised => None,
@@ -192,10 +198,10 @@ mod tests {
 
     use super::*;
     use crate::cli::render::samples;
-    use crate::job::report::{ByteCounts, MissingFile};
+    use crate::job::report::{ByteCounts, MissingFile, RunReason};
 
     fn with(outcome: RunOutcome, reason: Option<&str>) -> RoleReport {
-        RoleReport { outcome, reason: reason.map(str::to_owned), ..samples::backup() }
+        RoleReport { outcome, reason: reason.map(|text| RunReason::Text(text.to_owned())), ..samples::backup() }
     }
 
     #[test]

@@ -7,8 +7,7 @@ use jiff::tz::TimeZone;
 use super::reason;
 use crate::cli::units;
 use crate::ids::RoleName;
-use crate::job::admission::reason::NoCommitReason;
-
+use crate::job::report::NoCommitReason;
 use crate::role::controller::{RoleStatus, YieldReason};
 use crate::role::probe::ProbeResult;
 use crate::role::slot::Slot;

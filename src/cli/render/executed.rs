@@ -1,6 +1,6 @@
 //! `exec`: the messages beside the command's own output.
 
-use super::{RenderContext, reason};
+use super::{RenderContext, reason, run_reason};
 use crate::ids::RoleName;
 use crate::job::exec::{ExecOutcome, ExecStopCause, ProcessExit};
 
@@ -16,8 +16,8 @@ pub fn text(role: &RoleName, executed: &ExecOutcome, view: &RenderContext) -> Op
             format!("the command was stopped, {ended}: {}", self::cause(cause))
         }
         ExecOutcome::Refused(refused) => {
-            let why =
-                refused.1.as_ref().map_or_else(|| "not active here".to_owned(), |why| reason::text(why, &view.zone));
+            let why = refused.reason.as_ref().map(|why| run_reason::text(role, why, &view.zone));
+            let why = why.unwrap_or_else(|| "not active here".to_owned());
             format!("not run: {why}")
         }
     };

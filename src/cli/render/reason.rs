@@ -5,9 +5,7 @@ use jiff::tz::TimeZone;
 use crate::cli::render::browse::escaped;
 use crate::cli::units;
 use crate::config::LeaseKind;
-use crate::job::admission::reason::NoCommitReason;
-
-use crate::job::report::ADVICE;
+use crate::job::report::{ADVICE, NoCommitReason};
 use crate::role::election::{RolePause, StandbyReason, UnknownReason};
 use crate::role::probe::{ProbeAnswer, ProbeResult};
 
@@ -119,7 +117,6 @@ fn probes(verdict: &str, evidence: &[ProbeResult], decisive: ProbeAnswer) -> Str
 mod tests {
     use super::*;
     use crate::cli::render::samples;
-    use crate::job::admission::reason::NoCommitReason;
 
     #[test]
     fn a_slot_is_told_in_the_configs_time_zone_as_everywhere() {

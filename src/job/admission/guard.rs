@@ -11,14 +11,13 @@ use jiff::Timestamp;
 
 use crate::config::{LeaseKind, RoleSettings, Settings};
 use crate::job::admission::lease::{self, LeaseDuration};
-use crate::job::admission::reason::{GuardOutcome, NoCommitReason, report_without_commit};
 use crate::job::admission::role_journal::RoleJournal;
 use crate::job::error::{BackupError, GuardError};
 use crate::job::local_state::{LocalState, LockError};
 use crate::job::node::context::NodeContext;
 use crate::job::node::progress::JobPhase;
 use crate::job::node::{presence, stall};
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::job::report::{NoCommitReason, RoleReport};
 use crate::job::repository::known_repository::{self, RepositoryLocation};
 use crate::job::repository::open::Repository;
 use crate::journal::view::JournalView;
@@ -54,7 +53,7 @@ pub(crate) struct Precheck {
     pub(crate) counters: Arc<StoreCounters>,
 }
 
-/// Runs the checks that come before the journal; `Err` is the outcome if they end the run. The store is connected to
+/// Runs the checks that come before the journal; `Err` is the report if they end the run. The store is connected to
 /// last: a refusal that follows from settings and probes needs none.
 pub(crate) async fn precheck(
     node_context: &NodeContext,
@@ -62,7 +61,7 @@ pub(crate) async fn precheck(
     role: &RoleSettings,
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     scheduled: bool,
-) -> Result<Result<Precheck, GuardOutcome>, GuardError> {
+) -> Result<Result<Precheck, Box<RoleReport>>, GuardError> {
     let plan = slot_plan(node_context, role, settings, scheduled)?;
     let due =
         plan.as_ref().filter(|_| scheduled).and_then(|plan| plan.due(node_context.env.clock.now())).map(|slot| slot.at);
@@ -150,8 +149,8 @@ pub struct AdmittedRun<'a> {
 pub enum Admission<'a> {
     /// This node is active.
     Active(Box<AdmittedRun<'a>>),
-    /// This node is not active; the report and the reason.
-    Refused(Box<GuardOutcome>),
+    /// This node is not active; the report has the reason.
+    Refused(Box<RoleReport>),
 }
 
 /// The guard of one role, with its repository open.
@@ -185,8 +184,7 @@ impl<'a> RoleGuard<'a> {
         let mut opening = match opened {
             // The next call checks whether the slot has been committed by then.
             Err(GuardError::Backup(BackupError::Lock(LockError::Busy { pid }))) if self.scheduled => {
-                let report = report_without_commit(self.role, RunOutcome::Skipped);
-                return Ok(Admission::Refused(Box::new((report, Some(NoCommitReason::AlreadyRunning { pid })))));
+                return Ok(Admission::Refused(without_commit(self.role, NoCommitReason::AlreadyRunning { pid })));
             }
             opened => opened?.with_schedule(self.plan.as_ref().map(SlotSchedule::id)),
         };
@@ -255,10 +253,7 @@ impl<'a> RoleGuard<'a> {
             (&verdict.state, asked)
         {
             let reason = NoCommitReason::LeaseUnknown { lease: *lease, why: why.clone() };
-            return Ok(Admission::Refused(Box::new((
-                report_without_commit(self.role, RunOutcome::Unknown),
-                Some(reason),
-            ))));
+            return Ok(Admission::Refused(without_commit(self.role, reason)));
         }
         Ok(self.conclude(opening, slot, verdict))
     }
@@ -285,42 +280,35 @@ impl<'a> RoleGuard<'a> {
     /// Turns the election's outcome into an admission.
     fn conclude(&self, opening: RoleJournal<'a>, slot: Option<Slot>, verdict: ElectionOutcome) -> Admission<'a> {
         let ElectionOutcome { state, results: evidence } = verdict;
-        let (outcome, reason) = match state {
+        let reason = match state {
             ElectionState::Active { candidacy, .. } => {
                 return Admission::Active(Box::new(AdmittedRun { opening, candidacy, slot, keep_alive: None }));
             }
-            ElectionState::Standby(why) => (RunOutcome::Standby, NoCommitReason::Standby(why, evidence)),
-            ElectionState::Candidate => {
-                (RunOutcome::Standby, NoCommitReason::Standby(StandbyReason::LeaseTaken(None), evidence))
-            }
-            ElectionState::Unknown(UnknownReason::Clock { offset }) => {
-                (RunOutcome::Unknown, NoCommitReason::ClockOff { offset })
-            }
-            ElectionState::Unknown(why) => (RunOutcome::Unknown, NoCommitReason::Unknown(why, evidence)),
-            ElectionState::Conflict { holder } => {
-                (RunOutcome::Standby, NoCommitReason::Conflict { holder: holder.label })
-            }
-            ElectionState::Paused(pause) => (RunOutcome::Skipped, NoCommitReason::Paused(pause)),
-            ElectionState::Cloned => (RunOutcome::Unknown, NoCommitReason::Cloned),
+            ElectionState::Standby(why) => NoCommitReason::Standby(why, evidence),
+            ElectionState::Candidate => NoCommitReason::Standby(StandbyReason::LeaseTaken(None), evidence),
+            ElectionState::Unknown(UnknownReason::Clock { offset }) => NoCommitReason::ClockOff { offset },
+            ElectionState::Unknown(why) => NoCommitReason::Unknown(why, evidence),
+            ElectionState::Conflict { holder } => NoCommitReason::Conflict { holder: holder.label },
+            ElectionState::Paused(pause) => NoCommitReason::Paused(pause),
+            ElectionState::Cloned => NoCommitReason::Cloned,
         };
-        Admission::Refused(Box::new((report_without_commit(self.role, outcome), Some(reason))))
+        Admission::Refused(without_commit(self.role, reason))
     }
 
-    /// The slot to run; `Err` holds the outcome if there is none.
-    fn slot(&self, view: &JournalView) -> Result<Option<Slot>, Box<GuardOutcome>> {
+    /// The slot to run; `Err` holds the report if there is none.
+    fn slot(&self, view: &JournalView) -> Result<Option<Slot>, Box<RoleReport>> {
         let Some(plan) = self.plan.as_ref().filter(|_| self.scheduled) else { return Ok(None) };
-        let done = |report, reason| Err(Box::new((report, Some(reason))));
         if let Some(offset) = self.repository.store.clock_offset().filter(|offset| election::is_clock_off(*offset)) {
-            return done(report_without_commit(self.role, RunOutcome::Unknown), NoCommitReason::ClockOff { offset });
+            return Err(without_commit(self.role, NoCommitReason::ClockOff { offset }));
         }
         let (now, commits) = (self.node_context.env.clock.now(), view.commits());
         match (plan.pending(&commits, now), plan.due(now)) {
             (Some(slot), _) => Ok(Some(slot)),
             (None, Some(due)) => {
-                let report = RoleReport { slot: Some(due.at), ..report_without_commit(self.role, RunOutcome::Skipped) };
-                done(report, NoCommitReason::SlotCommitted { slot: due.at })
+                let report = without_commit(self.role, NoCommitReason::SlotCommitted { slot: due.at });
+                Err(Box::new(RoleReport { slot: Some(due.at), ..*report }))
             }
-            (None, None) => done(report_without_commit(self.role, RunOutcome::Skipped), NoCommitReason::NothingDue),
+            (None, None) => Err(without_commit(self.role, NoCommitReason::NothingDue)),
         }
     }
 
@@ -430,36 +418,35 @@ pub async fn run_probes(
     Some(probe::assess(role.eligible.as_ref()?, fallback, &context, senses, &node_context.env).await)
 }
 
-/// The outcome if settings and probes rule out that this node is a candidate.
+/// The report of a run that is not admitted.
+fn without_commit(role: &RoleSettings, reason: NoCommitReason) -> Box<RoleReport> {
+    Box::new(RoleReport::without_commit(role.name.clone(), reason))
+}
+
+/// The report if settings and probes rule out that this node is a candidate.
 pub(crate) fn ineligible(
     node_context: &NodeContext,
     role: &RoleSettings,
     assessment: Option<&ProbeAssessment>,
-) -> Option<GuardOutcome> {
+) -> Option<Box<RoleReport>> {
     let evidence = || assessment.map(|a| a.results.clone()).unwrap_or_default();
     match election::eligibility(role, &node_context.node.name, assessment) {
         Eligibility::Yes | Eligibility::Fallback => None,
-        Eligibility::No(why) => {
-            Some((report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::Standby(why, evidence()))))
-        }
-        Eligibility::Unknown(why) => {
-            Some((report_without_commit(role, RunOutcome::Unknown), Some(NoCommitReason::Unknown(why, evidence()))))
-        }
+        Eligibility::No(why) => Some(without_commit(role, NoCommitReason::Standby(why, evidence()))),
+        Eligibility::Unknown(why) => Some(without_commit(role, NoCommitReason::Unknown(why, evidence()))),
     }
 }
 
-/// The outcome if another node had the role last, for work that is no reason to move it; `None`: this node had it, or
+/// The report if another node had the role last, for work that is no reason to move it; `None`: this node had it, or
 /// no node did.
 pub(crate) async fn held_elsewhere(
     node_context: &NodeContext,
     role: &RoleSettings,
     repository: &Repository,
-) -> Result<Option<GuardOutcome>, BackupError> {
+) -> Result<Option<Box<RoleReport>>, BackupError> {
     let (history, _) = RoleJournal::peek(node_context, repository).await?;
     let holder = history.holder.filter(|holder| holder.node != node_context.node.id);
-    Ok(holder.map(|holder| {
-        (report_without_commit(role, RunOutcome::Standby), Some(NoCommitReason::HeldBy { holder: holder.label }))
-    }))
+    Ok(holder.map(|holder| without_commit(role, NoCommitReason::HeldBy { holder: holder.label })))
 }
 
 /// The role's schedule. A scheduled run without a schedule is an error.

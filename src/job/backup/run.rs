@@ -13,7 +13,6 @@ use crate::job::admission::guard::{
     Admission, AdmittedRun, BeginCallback, Precheck, RoleGuard, held_elsewhere, lease_lost, precheck, release,
     run_probes, until_cancelled,
 };
-use crate::job::admission::reason::{GuardOutcome, NoCommitReason, report_without_commit};
 use crate::job::admission::role_journal::RoleJournal;
 use crate::job::backup::hooks::HookRunner;
 use crate::job::backup::outcome::CommittedBackup;
@@ -23,7 +22,7 @@ use crate::job::node::context::NodeContext;
 use crate::job::node::heartbeat::{self, Heartbeat};
 use crate::job::node::stall;
 use crate::job::node::watchdog::{WatchedRun, run_watched};
-use crate::job::report::{ByteCounts, RoleReport, RunOutcome};
+use crate::job::report::{ByteCounts, NoCommitReason, RoleReport, RunOutcome};
 use crate::journal::error::AppendError;
 use crate::repo::pack::PACK_TARGET_BYTES;
 use crate::role::candidacy::Candidacy;
@@ -39,7 +38,7 @@ impl<'a> RoleGuard<'a> {
         candidacy: &Candidacy,
         ask: &BackupOptions,
         lost: impl Future<Output = LostTo>,
-    ) -> Result<GuardOutcome, GuardError> {
+    ) -> Result<RoleReport, GuardError> {
         let start_by = self.plan.as_ref().and_then(|plan| Some(plan.start_by(plan.slot_at(ask.slot?)?)));
         let cause = heartbeat::HeartbeatSlot { slot: ask.slot, start_by };
         let _beat = Heartbeat::start(self.node_context, self.role, self.repository, cause);
@@ -54,16 +53,14 @@ impl<'a> RoleGuard<'a> {
         };
         drop(work);
         match (result, lost_to) {
-            (Ok(done), _) => Ok((report_of_commit(self.role, done, ask.slot), None)),
+            (Ok(done), _) => Ok(report_of_commit(self.role, done, ask.slot)),
             (Err(BackupError::Interrupted | BackupError::Append(AppendError::Expired)), Some(to)) => {
                 // The new holder of the lease may not have appended anything yet; the journal tells whether this run is
                 // fenced.
                 let opening = RoleJournal::open(self.node_context, self.repository).await?;
                 match opening.view().state.holder.clone().filter(|holder| holder.node.id != self.node_context.node.id) {
                     Some(holder) => Err(BackupError::Append(AppendError::Fenced(Box::new(holder))).into()),
-                    None => {
-                        Ok((report_without_commit(self.role, RunOutcome::Unknown), Some(NoCommitReason::LeaseLost(to))))
-                    }
+                    None => Ok(RoleReport::without_commit(self.role.name.clone(), NoCommitReason::LeaseLost(to))),
                 }
             }
             (Err(error), _) => Err(error.into()),
@@ -109,7 +106,7 @@ pub async fn backup(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     request: BackupRequest,
     begins: BeginCallback<'_>,
-) -> Result<GuardOutcome, GuardError> {
+) -> Result<RoleReport, GuardError> {
     // The child token is set by an interrupt of the operator, by the loss of the lease, and by a stall.
     let node_context = &NodeContext { cancel: node_context.cancel.child_token(), ..node_context.clone() };
     let work = back_up(node_context, settings, role, connect, request, begins);
@@ -143,11 +140,11 @@ pub(crate) async fn back_up(
     connect: impl AsyncFnOnce() -> Result<Arc<dyn Store>, StoreError>,
     request: BackupRequest,
     begins: BeginCallback<'_>,
-) -> Result<GuardOutcome, GuardError> {
+) -> Result<RoleReport, GuardError> {
     let started = node_context.env.clock.boottime();
-    let ended_early = |(report, reason): GuardOutcome| {
+    let ended_early = |report: Box<RoleReport>| {
         let duration = node_context.env.clock.boottime().saturating_sub(started);
-        Ok((RoleReport { duration, ..report }, reason))
+        Ok(RoleReport { duration, ..*report })
     };
     let approach = match precheck(node_context, settings, role, connect, request.scheduled).await? {
         Ok(approach) => approach,
@@ -165,7 +162,7 @@ pub(crate) async fn back_up(
     }
     let guard = RoleGuard { node_context, role, repository: &repository, plan, scheduled, retake_reason: stays };
     let mut decisions = 0;
-    let (report, reason) = loop {
+    let report = loop {
         let admitted = match Box::pin(guard.admit(assessment)).await? {
             Admission::Refused(refused) => break *refused,
             Admission::Active(admitted) => admitted,
@@ -200,7 +197,7 @@ pub(crate) async fn back_up(
         }
     };
     let duration = node_context.env.clock.boottime().saturating_sub(started);
-    Ok((with_measurements(report, duration, &counters.snapshot(), &node_context.env), reason))
+    Ok(with_measurements(report, duration, &counters.snapshot(), &node_context.env))
 }
 
 /// Completes a report with the run's duration, its requests, and the doubt about the clock that dated its records.

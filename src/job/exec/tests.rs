@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Schedule, StoreUrl};
 use crate::job::admission::role_journal::RoleJournal;
-
+use crate::job::report::RunOutcome;
 use crate::job::testing::JobFixture;
 
 /// Runs a shell script for the fixture's role.
@@ -25,7 +25,7 @@ fn exit(executed: &ExecOutcome) -> i32 {
 
 fn reason(executed: ExecOutcome) -> (RunOutcome, NoCommitReason) {
     let ExecOutcome::Refused(refused) = executed else { panic!("{executed:?}") };
-    (refused.0.outcome, refused.1.unwrap())
+    (refused.outcome, refused.no_commit_reason().unwrap().clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::StoreUrl;
 use crate::ids::{ChunkId, IndexId};
 use crate::job::backup::request::BackupOptions;
-
+use crate::job::report::RunOutcome;
 use crate::job::testing::{JobFixture, noise};
 use crate::job::verify::verify;
 use crate::journal::body::{BeginBody, EndBody};
@@ -297,8 +297,8 @@ async fn a_node_whose_clock_is_off_prunes_nothing_without_a_schedule_either() {
     let ask = async || run(&rig.node_context(), &settings, &role, async || Ok(rig.store.clone())).await.unwrap();
     rig.memory.set_clock_offset(SignedDuration::from_mins(6));
     let PruneOutcome::Refused(refused) = ask().await else { panic!("it was pruned") };
-    assert_eq!(refused.1, Some(NoCommitReason::ClockOff { offset: SignedDuration::from_mins(6) }));
-    assert_eq!((refused.0.outcome, roots(&rig).await.len()), (RunOutcome::Unknown, 2));
+    assert_eq!(refused.no_commit_reason(), Some(&NoCommitReason::ClockOff { offset: SignedDuration::from_mins(6) }));
+    assert_eq!((refused.outcome, roots(&rig).await.len()), (RunOutcome::Unknown, 2));
     rig.memory.set_clock_offset(SignedDuration::from_mins(4));
     let PruneOutcome::Done(_) = ask().await else { panic!("it was not pruned") };
     assert_eq!(roots(&rig).await.len(), 1);

@@ -1,6 +1,7 @@
 //! The events that a role's task sends to the controller, and the effects that the controller returns. Pure.
 
 use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Term};
 use crate::role::candidacy::Deadline;
@@ -46,7 +47,8 @@ pub enum RoleEvent {
 }
 
 /// Why a node leaves a role to another node although it may have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum YieldReason {
     /// The run made no progress, and was ended.
     Stalled {

@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::HttpUrl;
 
 /// The answer of a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProbeAnswer {
     /// This node should be active.
     Yes,
@@ -49,7 +52,7 @@ impl ProbeAnswer {
 }
 
 /// The result of one probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeResult {
     /// What was probed.
     pub subject: ProbeSubject,
@@ -73,7 +76,8 @@ impl ProbeResult {
 }
 
 /// What a probe looks at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProbeSubject {
     /// An address on this machine.
     Vip(IpAddr),
@@ -100,7 +104,8 @@ impl fmt::Display for ProbeSubject {
 }
 
 /// The reason for a probe's answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum ProbeDetail {
     /// The address is on an interface.
     #[error("on {interface}")]

@@ -1,20 +1,42 @@
-//! Why a run ended without a commit although it did not fail.
+//! Why a run ended as it did. `cli` renders it.
+//!
+//! Pure.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
-use crate::config::{LeaseKind, RoleSettings};
-use crate::job::report::{RoleReport, RunOutcome};
+use crate::config::LeaseKind;
+use crate::role::controller::RoleStatus;
 use crate::role::election::{RolePause, StandbyReason, UnknownReason};
 use crate::role::lease::LeaseHolder;
-use crate::role::probe;
+use crate::role::probe::ProbeResult;
 
-/// Why a run ended without a commit although it did not fail. `cli` renders it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a run ended as it did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunReason {
+    /// The run committed nothing although it did not fail.
+    NoCommit(NoCommitReason),
+    /// The daemon did not begin the run.
+    Refused {
+        /// The node's status for the role; `None`: the daemon does not know it yet.
+        status: Option<RoleStatus>,
+        /// The last results of the probes.
+        evidence: Vec<ProbeResult>,
+    },
+    /// The text of the error that ended the run. An error has no other form that can be sent to another process.
+    #[serde(untagged)]
+    Text(String),
+}
+
+/// Why a run ended without a commit although it did not fail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NoCommitReason {
     /// This node stands by.
-    Standby(StandbyReason, Vec<probe::ProbeResult>),
+    Standby(StandbyReason, Vec<ProbeResult>),
     /// It is unknown whether this node is active.
-    Unknown(UnknownReason, Vec<probe::ProbeResult>),
+    Unknown(UnknownReason, Vec<ProbeResult>),
     /// It is unknown whether this node is active, because no request for its lease was answered.
     LeaseUnknown {
         /// Where the lease is.
@@ -60,12 +82,4 @@ pub enum NoCommitReason {
         /// Store time minus this node's time.
         offset: SignedDuration,
     },
-}
-
-/// A report, and the reason if there was no commit.
-pub(crate) type GuardOutcome = (RoleReport, Option<NoCommitReason>);
-
-/// The report of a run that committed nothing.
-pub(crate) fn report_without_commit(role: &RoleSettings, outcome: RunOutcome) -> RoleReport {
-    RoleReport::nothing(role.name.clone(), outcome)
 }
