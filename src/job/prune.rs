@@ -39,8 +39,8 @@ use crate::job::prune::error::PruneError;
 use crate::job::prune::usage::PACKS_MAX;
 use crate::job::report::pruned::{KeepReason as Why, PruneReport, RetentionRule, RetentionVerdict, SweepCounts};
 use crate::job::report::{NoCommitReason, RoleReport};
+use crate::job::repository::disk_reserve;
 use crate::job::repository::open::Repository;
-use crate::job::repository::{disk_reserve, loss_notes};
 use crate::journal::body::{PruneBody, RecordBody};
 use crate::journal::state::Snapshot;
 use crate::journal::view::JournalView;
@@ -135,17 +135,17 @@ pub(crate) async fn prune(
     role: &RoleSettings,
     zone: &TimeZone,
 ) -> Result<PruneReport, PruneError> {
-    let (node_context, repository) = (session.node_context, session.repository);
+    let (node_context, repository) = (session.node_context(), session.repository());
     node_context.progress.enter(JobPhase::Prune);
-    if role.keep.is_none() && !session.view.state.condemned.is_empty() {
+    if role.keep.is_none() && !session.state().condemned.is_empty() {
         // The role keeps everything from now on; what was condemned before is still unreferenced, and is deleted.
-        let report = PruneReport::idle(role.name.clone(), &session.view.state.snapshots);
+        let report = PruneReport::idle(role.name.clone(), &session.state().snapshots);
         return Ok(PruneReport { swept: sweep_due(session, role).await?, ..report });
     }
-    let made = PrunePlan::make(repository, &session.view, role, zone, node_context.env.clock.now()).await;
+    let made = PrunePlan::make(repository, session.view(), role, zone, node_context.env.clock.now()).await;
     let plan = match made {
         Ok(plan) => {
-            note_losses(session, &plan.usage.lost()).await;
+            session.note_losses(&plan.usage.lost()).await;
             plan
         }
         Err(error) => return Err(note_losses_of(session, error).await),
@@ -182,21 +182,15 @@ pub(crate) async fn prune(
             repository.store.delete(&keys).await?;
         }
         session.append(RecordBody::Prune(body), None).await?;
-        session.local.index_cache().retain_only(&session.view.state.indexes);
+        session.index_cache().retain_only(&session.state().indexes);
     }
     Ok(PruneReport { swept: sweep_due(session, role).await?, ..plan.report })
 }
 
-/// Records lost packs that this prune met, so that the next backup uploads their content again.
-async fn note_losses(session: &RoleSession<'_>, met: &PackLosses) {
-    let (node_context, local) = (session.node_context, Some(&session.local));
-    loss_notes::note_losses(session.repository, local, &node_context.env, &node_context.node.name, met).await;
-}
-
-/// The same for the packs that the error names.
+/// Notes the lost packs that the error names, so that the next backup uploads their content again.
 async fn note_losses_of(session: &RoleSession<'_>, error: PruneError) -> PruneError {
     if let PruneError::Damaged { error, .. } | PruneError::Read(error) = &error {
-        note_losses(session, &PackLosses::from_error(error, session.repository.role())).await;
+        session.note_losses(&PackLosses::from_error(error, session.repository().role())).await;
     }
     error
 }
@@ -217,7 +211,7 @@ fn no_room(repository: &Repository, tables: &[PackTable], error: BackupError) ->
 
 /// Deletes what was condemned at least a grace period ago.
 async fn sweep_due(session: &mut RoleSession<'_>, role: &RoleSettings) -> Result<SweepCounts, PruneError> {
-    let now = store_time(session.repository, session.node_context.env.clock.now());
+    let now = store_time(session.repository(), session.node_context().env.clock.now());
     match sweep::sweep(session, now, role.prune_grace).await {
         Err(PruneError::Store(error)) if error.kind == StoreErrorKind::Denied => Err(PruneError::MayNotDelete(error)),
         swept => swept,

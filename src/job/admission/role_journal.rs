@@ -1,19 +1,16 @@
-//! A role's current journal on this node, before any decision, and the takeover that makes a session of it.
+//! A role's current journal on this node, before any decision.
 
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::config::LeaseKind;
 use crate::env::Env;
-use crate::ids::{Digest, NodeId, ScheduleId};
+use crate::ids::{NodeId, ScheduleId};
 use crate::job::admission::author_check::{check_authors, note_append_intent, remember_view};
-use crate::job::admission::session::RoleSession;
 use crate::job::error::BackupError;
-use crate::job::local_state::saved_state::{LastAnnouncement, OwnTakeover, SavedState};
+use crate::job::local_state::saved_state::{LastAnnouncement, SavedState};
 use crate::job::local_state::{LocalLock, LocalState, LockError};
 use crate::job::node::context::NodeContext;
 use crate::job::node::presence;
-use crate::job::repository::disk_reserve;
 use crate::job::repository::open::Repository;
 use crate::journal::append::UnfencedAction;
 use crate::journal::body::{CloneBody, TakeoverReason};
@@ -21,12 +18,9 @@ use crate::journal::error::JournalError;
 use crate::journal::reader::Journal;
 use crate::journal::state::RoleHolder;
 use crate::journal::view::JournalView;
-use crate::repo::format::JournalLocation;
-use crate::repo::object_keys;
 use crate::repo::reader::load_index;
-use crate::role::candidacy::Candidacy;
 use crate::role::election::{ElectionHistory, RolePause, TakeoverInfo};
-use crate::store::{Store, proof};
+use crate::store::Store;
 
 /// Number of attempts to get a lock that another process of this host holds for a moment, and the pause between them.
 const HOLD_TRIES: u32 = 30;
@@ -51,14 +45,14 @@ enum JournalReadMode {
 /// A role's current journal, before any decision. It holds the lock that keeps out other runs of this host.
 #[derive(Debug)]
 pub struct RoleJournal<'a> {
-    pub(crate) node_context: &'a NodeContext,
-    repository: &'a Repository,
-    journal: Journal,
-    local: LocalState,
-    lock: Option<LocalLock>,
-    memory: SavedState,
-    view: JournalView,
-    started: Duration,
+    pub(super) node_context: &'a NodeContext,
+    pub(super) repository: &'a Repository,
+    pub(super) journal: Journal,
+    pub(super) local: LocalState,
+    pub(super) lock: Option<LocalLock>,
+    pub(super) memory: SavedState,
+    pub(super) view: JournalView,
+    pub(super) started: Duration,
 }
 
 /// The lock of this host's runs, retried while another process has it.
@@ -236,6 +230,11 @@ impl<'a> RoleJournal<'a> {
         Ok(())
     }
 
+    /// The node that reads it.
+    pub(crate) fn node_context(&self) -> &'a NodeContext {
+        self.node_context
+    }
+
     /// The repository that the journal belongs to.
     pub(crate) fn repository(&self) -> &'a Repository {
         self.repository
@@ -270,60 +269,6 @@ impl<'a> RoleJournal<'a> {
         remember_view(node_context, &local, &mut memory, &view);
         local.save(&memory).map_err(|error| BackupError::State { path: local.saved_state_file(), error })?;
         Ok((election_history(&view, &memory, node_context.node.id), view))
-    }
-
-    /// Continues under this node's own takeover if that is still the newest and of this boot; otherwise takes the role
-    /// over.
-    pub(crate) async fn take_over(self, candidacy: &Candidacy) -> Result<RoleSession<'a>, BackupError> {
-        let Self { node_context, repository, journal, local, mut lock, mut memory, view, started } = self;
-        if repository.format.journal == JournalLocation::Bucket {
-            let probe = object_keys::probe(repository.role());
-            proof::check(repository.store.as_ref(), &probe, &node_context.env).await?;
-        }
-        let boot = node_context.env.clock.boot_id().map(Digest);
-        let own = memory.own.filter(|own| Some(own.boot) == boot);
-        let resumed = own.and_then(|own| journal.resume(&view, candidacy, own.takeover));
-        let (permit, view, takeover) = if let Some(permit) = resumed {
-            (permit, view, false)
-        } else {
-            if lock.is_none() {
-                // There is no takeover to work under, so this process appends and saves its own.
-                lock = Some(local.lock()?);
-                memory = local.load(node_context.node.id);
-            }
-            let why = match &view.state.holder {
-                _ if candidacy.stands_in() => TakeoverReason::Fallback,
-                None => TakeoverReason::First,
-                Some(h) if h.node.id == node_context.node.id => TakeoverReason::Restart,
-                Some(_) => TakeoverReason::Moved,
-            };
-            note_append_intent(node_context, &local, &view).await?;
-            let (permit, view) = journal.take_over(&view, candidacy, why).await?;
-            (permit, view, true)
-        };
-        memory.own = boot.map(|boot| OwnTakeover { boot, takeover: permit.takeover(), term: permit.term() });
-        remember_view(node_context, &local, &mut memory, &view);
-        let appending = AtomicU64::new(0);
-        let session = RoleSession {
-            node_context,
-            repository,
-            journal,
-            local,
-            lock,
-            memory,
-            permit,
-            view,
-            takeover,
-            started,
-            appending,
-        };
-        if session.lock.is_some() {
-            session.remember(&session.memory)?;
-        }
-        if takeover {
-            disk_reserve::ensure_reserve(repository.store.as_ref(), repository.role(), &node_context.env).await;
-        }
-        Ok(session)
     }
 }
 

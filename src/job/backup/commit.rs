@@ -6,8 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::RoleSettings;
-use crate::ids::{ChunkId, IndexId, Seq, SourceMark};
-use crate::job::admission::author_check::remember_view;
+use crate::ids::{ChunkId, IndexId, SourceMark};
 use crate::job::admission::session::RoleSession;
 use crate::job::backup::dedup_index::IndexLoadOptions;
 use crate::job::backup::index_objects::put_indexes;
@@ -18,11 +17,11 @@ use crate::job::backup::request::BackupOptions;
 use crate::job::backup::tree_cache::{CacheSnapshot, CacheWriter};
 use crate::job::backup::{empty_check, empty_sources, inline_content, tree};
 use crate::job::error::BackupError;
-use crate::job::local_state::saved_state::{IndexComparison, SavedState};
+use crate::job::local_state::saved_state::IndexComparison;
 use crate::job::node::progress::JobPhase;
 use crate::job::report::verified::AffectedFile;
 use crate::job::report::{ByteCounts, FileCounts, LossReport, MissingFile};
-use crate::job::repository::loss_notes::{self, LossNotes, UnhealedLosses};
+use crate::job::repository::loss_notes::{LossNotes, UnhealedLosses};
 use crate::job::verify;
 use crate::journal::body::{ChangeCounts, RecordBody, RunCost, SnapshotBody};
 use crate::journal::error::AppendError;
@@ -39,7 +38,7 @@ impl RoleSession<'_> {
         role: &RoleSettings,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
-        let (env, cancel) = (&self.node_context.env, &self.node_context.cancel);
+        let (env, cancel) = (&self.node_context().env, &self.node_context().cancel);
         let mut work = Box::pin(self.back_up_with_retry(role, ask));
         tokio::select! {
             biased;
@@ -49,23 +48,23 @@ impl RoleSession<'_> {
         if let Some(result) = env.timeout(LEAVE_AFTER, &mut work).await {
             return result;
         }
-        if self.appending.load(Ordering::Relaxed) > 0
+        if self.appending_seq().is_some()
             && let Some(result) = env.timeout(LEAVE_APPEND_AFTER, &mut work).await
         {
             return result;
         }
         drop(work);
-        match self.appending.load(Ordering::Relaxed) {
-            0 => {
+        match self.appending_seq() {
+            None => {
                 tracing::warn!("the run is abandoned while it still waits; it cannot commit");
                 Err(BackupError::Interrupted)
             }
-            seq => {
+            Some(seq) => {
                 let trouble =
-                    self.repository.store.last_attempt_error().map(|why| format!(" (the last try failed: {why})"));
+                    self.repository().store.last_attempt_error().map(|why| format!(" (the last try failed: {why})"));
                 let why =
                     format!("the store does not answer{}, and the run was told to stop", trouble.unwrap_or_default());
-                Err(AppendError::Unknown { seq: Seq(seq), why }.into())
+                Err(AppendError::Unknown { seq, why }.into())
             }
         }
     }
@@ -77,26 +76,24 @@ impl RoleSession<'_> {
         role: &RoleSettings,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
-        let (repository, label) = (self.repository, &self.node_context.node.name);
-        let noted_losses = loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
+        let noted_losses = self.noted_losses().await;
         match self.back_up(role, ask, &noted_losses, None).await {
             Err(BackupError::Cache(error)) => {
                 // Only the tree cache is damaged; everything else is still good.
                 tracing::warn!("{error}; reading everything again");
-                let path = self.local.tree_cache();
-                self.node_context.env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
+                let path = self.tree_cache();
+                self.node_context().env.files.remove(&path).map_err(|error| BackupError::State { path, error })?;
                 self.back_up(role, ask, &noted_losses, None).await
             }
             Err(BackupError::Repo(error)) => {
-                let met = PackLosses::from_error(&error, repository.role());
+                let met = PackLosses::from_error(&error, self.repository().role());
                 if met.is_empty() {
                     return Err(error.into());
                 }
                 tracing::warn!("{error}; continuing without the lost content");
                 // The note also serves the next run if this one does not complete.
-                loss_notes::note_losses(repository, Some(&self.local), &self.node_context.env, label, &met).await;
-                let noted_losses =
-                    loss_notes::read_notes(repository.store.as_ref(), &repository.keys, Some(&self.local)).await;
+                self.note_losses(&met).await;
+                let noted_losses = self.noted_losses().await;
                 self.back_up(role, ask, &noted_losses, Some(met)).await
             }
             result => result,
@@ -111,11 +108,11 @@ impl RoleSession<'_> {
         noted_losses: &LossNotes,
         met: Option<PackLosses>,
     ) -> IndexLoadOptions {
-        let (memory, state) = (&self.memory, &self.view.state);
+        let (memory, state) = (self.saved_state(), self.state());
         let unfinished = memory.clean.is_none() || memory.clean != base.map(|b| b.id);
         let before = memory.compared.as_ref();
-        let is_elsewhere = base.is_some_and(|base| base.node.id != self.node_context.node.id);
-        let now = self.node_context.env.clock.now();
+        let is_elsewhere = base.is_some_and(|base| base.node.id != self.node_context().node.id);
+        let now = self.node_context().env.clock.now();
         // A repair may have taken packs out of the index: their chunks are in the tree cache, and stored nowhere. Terms
         // tell the order: a snapshot that a repair brought back may have a higher number than the repair.
         let is_repaired = base.is_some_and(|base| state.repaired.iter().any(|repaired| repaired.term > base.term));
@@ -141,16 +138,16 @@ impl RoleSession<'_> {
         noted_losses: &LossNotes,
         met: Option<PackLosses>,
     ) -> Result<CommittedBackup, BackupError> {
-        let base = self.view.state.snapshots.last();
+        let base = self.state().snapshots.last();
         let survey = self.index_load_options(base, ask, noted_losses, met);
         // From here on the store may contain objects that no record names.
-        self.remember(&SavedState { clean: None, ..self.memory.clone() })?;
-        let progress = &self.node_context.progress;
+        self.remember_upload()?;
+        let progress = &self.node_context().progress;
         progress.enter(JobPhase::Backup);
         let (since, rehash) = (base.map(|base| base.id.to_string()), ask.rehash);
         tracing::debug!(role = %role.name, since, rehash, slot = ?ask.slot, compares_store = survey.compare.is_some(), "the run begins");
 
-        let gathered = match &self.node_context.inputs.content {
+        let gathered = match &self.node_context().inputs.content {
             Some(content) => Box::pin(inline_content::gather(self, content.as_ref(), base, survey)).await?,
             None => Box::pin(tree::gather(self, role, base, survey, ask)).await?,
         };
@@ -165,9 +162,9 @@ impl RoleSession<'_> {
             "the sources are read: the index, the manifest and the record follow"
         );
         let mut indexes = gathered.indexes.clone();
-        indexes.extend(put_indexes(self.node_context, self.repository, &gathered.packs).await?);
+        indexes.extend(put_indexes(self.node_context(), self.repository(), &gathered.packs).await?);
         let healing = gathered.healing.clone();
-        let empty = empty_sources::source_marks(&empty_sources, &self.repository.keys);
+        let empty = empty_sources::source_marks(&empty_sources, &self.repository().keys);
         let (committed, view) = self.commit(base, gathered, (indexes, empty), ask.slot, noted_losses).await?;
         let loss = match &healing {
             Some(healing) => self.report_losses(healing, &view, noted_losses).await,
@@ -187,7 +184,6 @@ impl RoleSession<'_> {
         view: &JournalView,
         noted_losses: &LossNotes,
     ) -> Option<LossReport> {
-        let (repository, node_context) = (self.repository, self.node_context);
         let report = if healing.packs.is_empty() {
             None
         } else {
@@ -201,15 +197,7 @@ impl RoleSession<'_> {
         // If the number is unknown, the lost content may well be needed.
         let files = report.as_ref().map_or(0, |report| report.missing_files.unwrap_or(1));
         let remains = (!healing.gone.is_empty()).then_some(UnhealedLosses { lost, more, files });
-        loss_notes::record_unhealed(
-            repository,
-            &self.local,
-            &node_context.env,
-            &node_context.node.name,
-            noted_losses,
-            remains,
-        )
-        .await;
+        self.record_unhealed(noted_losses, remains).await;
         // Losses that were known before, changed nothing and cost no snapshot a file are not reported again.
         let known = noted_losses.still_lost();
         let is_known = |pack| known.missing.contains(pack) || known.damaged.contains(pack);
@@ -218,8 +206,8 @@ impl RoleSession<'_> {
 
     /// The files of snapshots that need what is still lost: the first ones by name, and how many there are.
     async fn missing_files(&self, healing: &HealingSummary, view: &JournalView) -> Option<(Vec<MissingFile>, u64)> {
-        let (repository, state) = (self.repository, &view.state);
-        let index_cache = self.local.index_cache();
+        let (repository, state) = (self.repository(), &view.state);
+        let index_cache = self.index_cache();
         match verify::affected_entries(repository, &state.indexes, &state.snapshots, &index_cache, &healing.gone).await
         {
             Ok((affected, count)) => {
@@ -243,14 +231,13 @@ impl RoleSession<'_> {
     ) -> Result<(CommittedBackup, JournalView), BackupError> {
         let PipelineOutput { root, nodes, stats: tally, removed, changed_set, cache, healing, mounts, .. } = gathered;
         let files = FileCounts { removed, ..tally.files };
-        let shared = &self.node_context.progress;
+        let shared = &self.node_context().progress;
         let bytes = ByteCounts {
             source: tally.source_bytes,
             read: gathered.read_bytes,
             new: gathered.new_bytes,
             uploaded: shared.bytes_uploaded.load(Ordering::Relaxed),
         };
-        let elapsed = self.node_context.env.clock.boottime().saturating_sub(self.started);
         let body = RecordBody::Snapshot(SnapshotBody {
             root,
             indexes,
@@ -264,16 +251,16 @@ impl RoleSession<'_> {
                 removed: files.removed,
                 unreadable: files.unreadable,
             },
-            changed_set: self.repository.keys.sealed_digest(&changed_set),
+            changed_set: self.repository().keys.sealed_digest(&changed_set),
             cost: RunCost {
                 read_bytes: bytes.read,
                 new_bytes: bytes.new,
                 uploaded_bytes: bytes.uploaded,
-                duration_ms: elapsed.as_millis() as u64,
+                duration_ms: self.elapsed().as_millis() as u64,
             },
             empty: Some(empty),
         });
-        if self.node_context.cancel.is_cancelled() {
+        if self.node_context().cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
         #[cfg(feature = "planted")]
@@ -281,34 +268,32 @@ impl RoleSession<'_> {
             RecordBody::Snapshot(body) => (body.indexes.clone(), gathered.packs.clone()),
             _ => unreachable!("it is a snapshot"),
         };
-        let appended = self.append_to(self.view.clone(), &body, slot).await;
+        let appended = self.append_last(&body, slot).await;
         #[cfg(feature = "planted")]
         if let Err(BackupError::Append(AppendError::Unknown { .. })) = &appended
             && crate::planted::is(crate::planted::PlantedBug::UnknownIsCleanedUp)
         {
-            let role = self.repository.role();
+            let role = self.repository().role();
             let packs = uploaded.iter().map(|table| object_keys::pack(role, table.id));
             let keys: Vec<String> = named.iter().map(|id| object_keys::index(role, *id)).chain(packs).collect();
-            let _ = self.repository.store.delete(&keys).await;
+            let _ = self.repository().store.delete(&keys).await;
         }
         let view = appended?;
         let snapshot = view.state.snapshots.last().cloned().expect("a snapshot was just appended");
         self.keep_cache(cache, &snapshot, &nodes);
         let now = IndexComparison {
-            at: self.node_context.env.clock.now(),
+            at: self.node_context().env.clock.now(),
             pruned: view.state.pruned,
             note: noted_losses.object(),
         };
-        let compared = healing.map(|_| now).or(self.memory.compared);
-        let mut memory = SavedState { clean: Some(snapshot.id), compared, mounts, ..self.memory.clone() };
-        remember_view(self.node_context, &self.local, &mut memory, &view);
-        self.remember(&memory)
+        let compared = healing.map(|_| now).or(self.saved_state().compared);
+        self.remember_commit(&view, snapshot.id, compared, mounts)
             // The snapshot is committed; a saved state that cannot be written only costs the next run time.
             .unwrap_or_else(|error| tracing::warn!("the local state cannot be written: {error}"));
         let committed = CommittedBackup {
             snapshot,
             previous: base.cloned(),
-            takeover: self.takeover,
+            takeover: self.is_takeover(),
             files,
             bytes,
             problems: tally.problems,
@@ -320,7 +305,7 @@ impl RoleSession<'_> {
     }
 
     fn keep_cache(&self, cache: Option<CacheWriter>, snapshot: &Snapshot, nodes: &[ChunkId]) {
-        let bound = CacheSnapshot { repo: self.repository.keys.repo(), seq: snapshot.seq, snapshot: snapshot.id };
+        let bound = CacheSnapshot { repo: self.repository().keys.repo(), seq: snapshot.seq, snapshot: snapshot.id };
         if let Some(Err(error)) = cache.map(|cache| cache.finish(bound, nodes)) {
             tracing::warn!("the tree cache cannot be written: {error}");
         }

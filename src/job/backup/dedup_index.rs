@@ -13,12 +13,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::ids::{ChunkId, IndexId, PackId};
-use crate::job::admission::session::{self, RoleSession};
+use crate::job::admission::session::{PruneCheck, RoleSession};
 use crate::job::backup::lost_content::{HealingSummary, LostContent};
 use crate::job::backup::{indexes, inventory, orphans};
 use crate::job::error::BackupError;
-use crate::journal::reader::Journal;
-use crate::journal::view::JournalView;
 use crate::repo::crypto::DerivedKeys;
 use crate::repo::index::ChunkIndex;
 use crate::repo::loss::PackLosses;
@@ -56,23 +54,25 @@ pub(crate) struct IndexLoader {
     index_cache: IndexCache,
     condemned: HashSet<PackId>,
     survey: IndexLoadOptions,
-    journal: Journal,
-    view: JournalView,
+    /// Whether the journal names a repair.
+    is_repaired: bool,
+    /// A loss must not be the work of a prune that ran meanwhile.
+    prune_check: PruneCheck,
 }
 
 impl IndexLoader {
     /// A loader for the session's starting head.
     pub(crate) fn new(session: &RoleSession<'_>, survey: IndexLoadOptions) -> Self {
-        let (repository, state) = (session.repository, &session.view.state);
+        let (repository, state) = (session.repository(), session.state());
         Self {
             store: repository.store.clone(),
             keys: repository.keys.clone(),
             indexes: state.indexes.clone(),
-            index_cache: session.local.index_cache(),
+            index_cache: session.index_cache(),
             condemned: state.condemned.iter().flat_map(|c| &c.packs).copied().collect(),
             survey,
-            journal: session.journal.clone(),
-            view: session.view.clone(),
+            is_repaired: !state.repaired.is_empty(),
+            prune_check: session.prune_check(),
         }
     }
 
@@ -96,34 +96,24 @@ impl IndexLoader {
         let listed = inventory::list_packs(store.as_ref(), keys).await?;
         let missing = indexes::missing(store.as_ref(), keys, named).await?;
         if !missing.is_empty() {
-            self.check_prunes().await?;
+            self.prune_check.check().await?;
             indexes::put_back(store.as_ref(), keys, &missing, index_cache).await?;
         }
         let tables = reader::stream_tables(store.as_ref(), keys, named, Some(index_cache));
         let (index, lost) = inventory::compare(store.as_ref(), keys, tables, &listed, noted).await?;
         if !lost.packs.is_empty() {
-            self.check_prunes().await?;
+            self.prune_check.check().await?;
         }
         let orphans = if survey.unfinished {
             let mut found = orphans::find(store.as_ref(), keys, &index, &listed, condemned).await?;
             // A pack of an older generation may be made by the holder of a former key, with a table that does not match
             // its content.
             found.retain(|table| table.salt.generation == keys.generation());
-            if self.view.state.repaired.is_empty() {
-                found
-            } else {
-                orphans::verified_only(store.as_ref(), keys, found).await?
-            }
+            if self.is_repaired { orphans::verified_only(store.as_ref(), keys, found).await? } else { found }
         } else {
             Vec::new()
         };
         Ok(KnownChunks { index: Arc::new(index), orphans: OrphanPacks::new(orphans), lost: Some(lost) })
-    }
-
-    /// Checks that the loss is not the work of a prune that ran meanwhile.
-    async fn check_prunes(&self) -> Result<(), BackupError> {
-        let now = self.journal.refresh(self.view.clone()).await?;
-        if session::is_pruned(&self.view.state, &now.state) { Err(BackupError::Pruned) } else { Ok(()) }
     }
 
     #[cfg(feature = "planted")]

@@ -61,10 +61,10 @@ pub(in crate::job) async fn gather(
     survey: IndexLoadOptions,
 ) -> Result<PipelineOutput, BackupError> {
     content.ready().await;
-    let files = content.files(&session.permit);
+    let files = content.files(session.permit());
     let index_loader = IndexLoader::new(session, survey);
     let known_chunks = index_loader.load().await?;
-    let repository = session.repository;
+    let (repository, node_context) = (session.repository(), session.node_context());
     let reader = RepositoryReader::new(repository.store.clone(), repository.keys.clone(), known_chunks.index.clone());
     let mut before = BTreeMap::new();
     if let Some(base) = base {
@@ -105,10 +105,10 @@ pub(in crate::job) async fn gather(
     let (ids, new_bytes) = (nodes.ids.clone(), data.bytes());
     let mut packs = Vec::new();
     for collected in [data, nodes] {
-        if session.node_context.cancel.is_cancelled() {
+        if node_context.cancel.is_cancelled() {
             return Err(BackupError::Interrupted);
         }
-        let mut writer = PackWriter::new(repository, &session.node_context.env, Some(&session.node_context.progress));
+        let mut writer = PackWriter::new(repository, &node_context.env, Some(&node_context.progress));
         for (chunk, content) in collected.chunks {
             writer.push(chunk, &content).await?;
         }

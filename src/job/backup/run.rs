@@ -76,7 +76,7 @@ impl RoleJournal<'_> {
         candidacy: &Candidacy,
         ask: &BackupOptions,
     ) -> Result<CommittedBackup, BackupError> {
-        let node_context = self.node_context;
+        let node_context = self.node_context();
         let session = self.take_over(candidacy).await?;
         let hooks = HookRunner::new(node_context, role);
         let (term, deadline) = (session.permit().term(), session.permit().deadline());

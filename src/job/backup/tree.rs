@@ -39,7 +39,7 @@ pub(in crate::job) async fn gather(
     let mut exclude = role.exclude.clone();
     exclude.extend(ask.own_places.iter().map(|path| literal_pattern(path)));
     let exclude = ExcludePatterns::new(&exclude)?;
-    let node_context = session.node_context;
+    let node_context = session.node_context();
     let options = ScanOptions {
         sources: role.sources.clone(),
         exclude: exclude.clone(),
@@ -55,8 +55,8 @@ pub(in crate::job) async fn gather(
     let scan = node_context.env.blocking(move || (scan(options), drop(opened)).0).await;
     let scan = scan.ok_or_else(|| BackupError::Internal("opening the sources panicked".to_owned()))??;
     let shared = Arc::new(PipelineContext {
-        keys: session.repository.keys.clone(),
-        chunker: session.repository.format.chunker,
+        keys: session.repository().keys.clone(),
+        chunker: session.repository().format.chunker,
         env: node_context.env.clone(),
         names: OwnerNames::new(),
         roots: scan.roots(),
@@ -68,7 +68,7 @@ pub(in crate::job) async fn gather(
         stall_timeout: role.stall_timeout,
         presence: node_context.progress.enter_uninterruptible(),
     });
-    let (store, keys) = (session.repository.store.clone(), session.repository.keys.clone());
+    let (store, keys) = (session.repository().store.clone(), session.repository().keys.clone());
     let current = cache.as_ref().is_some_and(|(_, current)| *current);
     // A tree cache from before the newest snapshot does not know its packs either.
     let compare = survey.compare.or_else(|| (!current).then(|| survey.known.clone()));
@@ -78,17 +78,17 @@ pub(in crate::job) async fn gather(
     let reader =
         known_chunks.as_ref().filter(|_| !current).map(|s| RepositoryReader::new(store.clone(), keys, s.index.clone()));
     let nodes = cache.as_ref().filter(|_| current).and_then(|(c, _)| c.nodes()).unwrap_or_default();
-    let cache_writer = CacheWriter::create(&session.local.tree_cache())
+    let cache_writer = CacheWriter::create(&session.tree_cache())
         .inspect_err(|error| tracing::warn!("the tree cache cannot be written: {error}"))
         .ok();
     let dumps: BTreeMap<String, DumpSettings> = role.dumps.clone();
-    let environment = node_context.probe_context(role, Some(session.permit.term()), ask.slot).variables();
+    let environment = node_context.probe_context(role, Some(session.permit().term()), ask.slot).variables();
     let root = base.map(|b| b.root);
     let allow_empty = role.allow_empty;
     // With `one_file_system` nothing below a mount point is wanted, and with `allow_empty` an empty source is; then no
     // mount can be missed.
     let missed = !allow_empty && !role.one_file_system;
-    let mounts = MountTracker::new(session.memory.mounts.iter().filter(|_| missed).cloned());
+    let mounts = MountTracker::new(session.saved_state().mounts.iter().filter(|_| missed).cloned());
     let trust_mtime = role.takeover_trust == TakeoverTrust::Mtime && !ask.rehash;
     let handle = Handle::current();
     // The pipeline blocks, which a blocking thread may do and a worker of the runtime may not.
@@ -134,18 +134,18 @@ fn tree_path(path: &Path) -> Option<TreePath> {
 /// This node's tree cache, if the journal has the snapshot that it was made with. Also returns whether that is the
 /// newest snapshot.
 async fn cache(session: &RoleSession<'_>, base: Option<&Snapshot>) -> Result<Option<(CacheReader, bool)>, BackupError> {
-    let (Some(base), Some(cache)) = (base, CacheReader::open(&session.local.tree_cache())) else { return Ok(None) };
+    let (Some(base), Some(cache)) = (base, CacheReader::open(&session.tree_cache())) else { return Ok(None) };
     let bound = cache.bound();
-    if bound.repo != session.repository.keys.repo() || bound.seq > base.seq {
+    if bound.repo != session.repository().keys.repo() || bound.seq > base.seq {
         return Ok(None);
     }
     if bound.snapshot == base.id {
         return Ok(Some((cache, true)));
     }
-    let vouched = session.view.state.snapshots.iter().any(|snapshot| snapshot.id == bound.snapshot);
+    let vouched = session.state().snapshots.iter().any(|snapshot| snapshot.id == bound.snapshot);
     let vouched = vouched
-        || match session.journal.read_record(bound.seq).await {
-            Ok(known) => known.is_some_and(|(_, digest)| digest == bound.snapshot),
+        || match session.record_digest(bound.seq).await {
+            Ok(known) => known == Some(bound.snapshot),
             // A repair may have declared the record void; damage that no repair names has already ended the reading of
             // the journal.
             Err(error) if error.unusable_record().is_some() => false,

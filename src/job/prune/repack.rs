@@ -23,7 +23,7 @@ pub(super) async fn repack(
     fates: &[(PackId, PackAction)],
 ) -> Result<Vec<PackTable>, PruneError> {
     let fates: HashMap<PackId, PackAction> = fates.iter().copied().collect();
-    let (repository, node_context) = (session.repository, session.node_context);
+    let (repository, node_context) = (session.repository(), session.node_context());
     let writer = || PackWriter::new(repository, &node_context.env, Some(&node_context.progress));
     let (mut data, mut nodes) = (writer(), writer());
     for table in survey.tables.iter().filter(|table| fates.get(&table.id) == Some(&PackAction::Repack)) {

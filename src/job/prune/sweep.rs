@@ -23,8 +23,8 @@ pub(super) async fn sweep(
     grace: Duration,
 ) -> Result<SweepCounts, PruneError> {
     let (mut due, mut waiting) = (Vec::new(), Vec::new());
-    let repairs = session.journal.repairs(&session.view).await?;
-    for condemned in session.view.state.condemned.clone() {
+    let repairs = session.repairs().await?;
+    for condemned in session.state().condemned.clone() {
         // The prune record of a void number is restated by the repair that voided it.
         let said = repairs.voided_by(condemned.seq).unwrap_or(condemned.seq);
         let over = is_due(condemned.time, now, grace) && is_record_settled(session, said, now, grace).await?;
@@ -34,16 +34,16 @@ pub(super) async fn sweep(
     if due.is_empty() {
         return Ok(swept);
     }
-    let role = session.repository.role();
+    let role = session.repository().role();
     for condemned in &due {
         // Index objects first: a reader with an old index then finds a pack missing, and no index names a deleted pack.
         let indexes = condemned.indexes.iter().map(|id| object_keys::index(role, *id));
         let keys: Vec<String> = indexes.chain(condemned.packs.iter().map(|id| object_keys::pack(role, *id))).collect();
         for batch in keys.chunks(DELETE_BATCH_MAX) {
-            if session.node_context.cancel.is_cancelled() {
+            if session.node_context().cancel.is_cancelled() {
                 return Err(BackupError::Interrupted.into());
             }
-            session.repository.store.delete(batch).await?;
+            session.repository().store.delete(batch).await?;
         }
         swept.packs += condemned.packs.len() as u64;
         swept.indexes += condemned.indexes.len() as u64;
@@ -65,7 +65,7 @@ async fn is_record_settled(
     if grace.is_zero() {
         return Ok(true);
     }
-    let (role, store) = (session.repository.role(), &session.repository.store);
+    let (role, store) = (session.repository().role(), &session.repository().store);
     let (key, before) =
         (object_keys::record(role, seq), seq.0.checked_sub(1).map(|seq| object_keys::record(role, Seq(seq))));
     let page = store.list(&object_keys::journal_prefix(role), before.as_deref(), 1).await?;

@@ -226,12 +226,12 @@ async fn a_commit_that_meets_a_prune_is_refused_whatever_is_left_of_it() {
         rig.memory.set_clock_offset(STRAY_AGE);
         let node_context = rig.node_context();
         let session = begun(&rig, &node_context).await;
-        assert!(session.view.state.indexes.is_empty() && session.view.state.condemned.is_empty());
+        assert!(session.state().indexes.is_empty() && session.state().condemned.is_empty());
         let report = prune_now(&rig, last(1), 100, grace).await.unwrap();
         assert_eq!((report.packs_condemned, report.swept.packs), (1, u64::from(grace.is_zero())));
         let now = rig.archive().await.view.state;
         assert_eq!((now.indexes.len(), now.condemned.len()), (0, usize::from(!grace.is_zero())));
-        assert_eq!(now.holder, session.view.state.holder, "it is the same permit");
+        assert_eq!(now.holder, session.state().holder, "it is the same permit");
         rig.write("file", "content");
         let error = session.back_up_with_retry(&rig.role, &BackupOptions::default()).await.unwrap_err();
         assert!(matches!(error, BackupError::Pruned), "{error}");
