@@ -29,6 +29,58 @@ use crate::journal::body::WriterNode;
 use crate::role::identity::{self, IdentityOrigin, NodeIdentity, open_state_dir};
 use crate::text::ADVICE;
 
+/// What a job needs in addition to its request.
+#[derive(Debug)]
+pub struct CommandContext {
+    /// The checked settings.
+    pub settings: Settings,
+    /// This node's name, if the command line or the environment gives one; else the hostname.
+    pub node: Option<String>,
+    /// State directory, if the command line or the environment gives one.
+    pub state_dir: Option<PathBuf>,
+    /// Clocks, random numbers and files.
+    pub env: Env,
+    /// Set when the operator interrupts the program.
+    pub cancel: CancellationToken,
+    mode: ProgressMode,
+    bars: MultiProgress,
+}
+
+impl CommandContext {
+    /// Counters for a job, and their display, which lasts until it is dropped.
+    pub fn progress(&self, label: &str) -> (Arc<JobProgress>, ProgressDisplay) {
+        let progress = Arc::new(JobProgress::default());
+        let clock = Arc::clone(&self.env.clock);
+        let display = ProgressDisplay::start(label.to_owned(), Arc::clone(&progress), self.mode, &self.bars, clock);
+        (progress, display)
+    }
+
+    /// Runtime directory, where a daemon on this node has its socket.
+    pub fn runtime_dir(&self) -> PathBuf {
+        let variable = |name| env::variable(name).map(PathBuf::from);
+        let root = rustix::process::geteuid().is_root();
+        runtime_dir(self.state_dir.as_deref(), root, variable("XDG_RUNTIME_DIR"))
+    }
+
+    /// The rendering context of standard output.
+    pub(crate) fn view(&self) -> RenderContext {
+        self.view_on(terminal::output_page())
+    }
+
+    pub(crate) fn view_on(&self, page: PageLayout) -> RenderContext {
+        RenderContext { zone: self.settings.timezone.clone(), now: self.env.clock.now(), page }
+    }
+}
+
+/// A node with a configured state directory has its socket there as well: several nodes may share a host.
+pub(crate) fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<PathBuf>) -> PathBuf {
+    match (state_dir, root, of_user) {
+        (Some(dir), _, _) => dir.to_owned(),
+        (None, false, Some(dir)) => dir.join("runner"),
+        (None, _, _) => PathBuf::from("/run/runner"),
+    }
+}
+
 /// How long the daemon's answer with the node's ID is waited for; it answers from memory. Commands that only read use
 /// the shorter time, and continue without an answer.
 const IDENTITY_PATIENCE: Duration = Duration::from_secs(5);
@@ -88,58 +140,6 @@ pub(crate) async fn open_node(
         inputs: NodeInputs::default(),
     };
     Ok((node_context, node))
-}
-
-/// What a job needs in addition to its request.
-#[derive(Debug)]
-pub struct CommandContext {
-    /// The checked settings.
-    pub settings: Settings,
-    /// This node's name, if the command line or the environment gives one; else the hostname.
-    pub node: Option<String>,
-    /// State directory, if the command line or the environment gives one.
-    pub state_dir: Option<PathBuf>,
-    /// Clocks, random numbers and files.
-    pub env: Env,
-    /// Set when the operator interrupts the program.
-    pub cancel: CancellationToken,
-    mode: ProgressMode,
-    bars: MultiProgress,
-}
-
-impl CommandContext {
-    /// Counters for a job, and their display, which lasts until it is dropped.
-    pub fn progress(&self, label: &str) -> (Arc<JobProgress>, ProgressDisplay) {
-        let progress = Arc::new(JobProgress::default());
-        let clock = Arc::clone(&self.env.clock);
-        let display = ProgressDisplay::start(label.to_owned(), Arc::clone(&progress), self.mode, &self.bars, clock);
-        (progress, display)
-    }
-
-    /// Runtime directory, where a daemon on this node has its socket.
-    pub fn runtime_dir(&self) -> PathBuf {
-        let variable = |name| env::variable(name).map(PathBuf::from);
-        let root = rustix::process::geteuid().is_root();
-        runtime_dir(self.state_dir.as_deref(), root, variable("XDG_RUNTIME_DIR"))
-    }
-
-    /// The rendering context of standard output.
-    pub(crate) fn view(&self) -> RenderContext {
-        self.view_on(terminal::output_page())
-    }
-
-    pub(crate) fn view_on(&self, page: PageLayout) -> RenderContext {
-        RenderContext { zone: self.settings.timezone.clone(), now: self.env.clock.now(), page }
-    }
-}
-
-/// A node with a configured state directory has its socket there as well: several nodes may share a host.
-pub(crate) fn runtime_dir(state_dir: Option<&Path>, root: bool, of_user: Option<PathBuf>) -> PathBuf {
-    match (state_dir, root, of_user) {
-        (Some(dir), _, _) => dir.to_owned(),
-        (None, false, Some(dir)) => dir.join("runner"),
-        (None, _, _) => PathBuf::from("/run/runner"),
-    }
 }
 
 /// State of the program before the settings are read.
