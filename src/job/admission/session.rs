@@ -171,7 +171,7 @@ impl<'a> RoleSession<'a> {
 
     /// Appends a record of this session.
     pub(crate) async fn append(&mut self, body: RecordBody, slot: Option<Timestamp>) -> Result<(), BackupError> {
-        self.view = self.append_last(&body, slot).await?;
+        self.view = self.append_record(&body, slot).await?;
         if self.lock.is_none() {
             // Without the lock another run may be saving its own state.
             return Ok(());
@@ -247,7 +247,7 @@ impl<'a> RoleSession<'a> {
 
     /// Appends the record, and returns the journal that ends with it; the session stays at the journal before it.
     /// Records that others append in the meantime without taking over are examined, and then the append is retried.
-    pub(crate) async fn append_last(
+    pub(crate) async fn append_record(
         &self,
         body: &RecordBody,
         slot: Option<Timestamp>,

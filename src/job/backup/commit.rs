@@ -268,7 +268,7 @@ impl RoleSession<'_> {
             RecordBody::Snapshot(body) => (body.indexes.clone(), gathered.packs.clone()),
             _ => unreachable!("it is a snapshot"),
         };
-        let appended = self.append_last(&body, slot).await;
+        let appended = self.append_record(&body, slot).await;
         #[cfg(feature = "planted")]
         if let Err(BackupError::Append(AppendError::Unknown { .. })) = &appended
             && crate::planted::is(crate::planted::PlantedBug::UnknownIsCleanedUp)
